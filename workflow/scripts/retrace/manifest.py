@@ -1,0 +1,179 @@
+"""Manifests: what a store holds and what it was made from, written last and checked before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from retrace import __version__
+from retrace.errors import DataError
+
+FORMAT_VERSION = 1
+"""Raised when an output's layout changes; an output of another version is refused."""
+
+SMALL_FILE_BYTES = 1 << 20
+
+
+def digest(value: Any) -> str:
+    """16 hex digits that name a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: Path, content: bytes | str) -> Path:
+    """Writes aside, then renames: `path` holds either the old content or all of the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+    return path
+
+
+def manifest_path(store: Path) -> Path:
+    """`x/prediction.zarr` -> `x/prediction.manifest.json`."""
+    return store.with_name(f"{store.stem}.manifest.json")
+
+
+def _chunk_files(array_folder: Path) -> list[Path]:
+    files = (p for p in array_folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return sorted(p for p in files if not p.name.endswith(".partial"))
+
+
+def _file_digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _array_entry(store: Path, folder: Path) -> dict[str, Any]:
+    meta = json.loads((folder / ".zarray").read_text())
+    attrs_file = folder / ".zattrs"
+    attrs = json.loads(attrs_file.read_text()) if attrs_file.is_file() else {}
+    files = _chunk_files(folder)
+    whole = hashlib.sha256()
+    with ThreadPoolExecutor(4) as pool:
+        for path, part in zip(files, pool.map(_file_digest, files), strict=True):
+            whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + part)
+    return {
+        "shape": meta["shape"],
+        "chunks": meta["chunks"],
+        "dtype": meta["dtype"],
+        "voxel_size_nm": attrs.get("resolution"),
+        "offset_nm": attrs.get("offset"),
+        "chunk_count": len(files),
+        "sha256": whole.hexdigest(),
+    }
+
+
+def describe_arrays(store: Path) -> dict[str, dict[str, Any]]:
+    """Per array of a zarr v2 store: shape, chunks, dtype, voxel size, offset, count, digest."""
+    folders = sorted(p.parent for p in store.rglob(".zarray"))
+    return {f.relative_to(store).as_posix(): _array_entry(store, f) for f in folders}
+
+
+def input_digest(path: Path) -> str:
+    """The digest of an input: of its manifest's arrays where it has one, of its bytes otherwise."""
+    manifest = manifest_path(path)
+    if path.is_dir() and manifest.is_file():
+        content = json.loads(manifest.read_text())
+        return digest({name: a["sha256"] for name, a in content["arrays"].items()})
+    if path.is_dir():
+        return digest({name: a["sha256"] for name, a in describe_arrays(path).items()})
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _peak_memory_mb() -> float:
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes / 1024, 1)
+
+
+def write_manifest(
+    store: Path,
+    *,
+    inputs: Iterable[Path],
+    settings: Mapping[str, Any],
+    seconds: float,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Describes the finished `store` beside it; the last thing that a script writes."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "code_version": __version__,
+        "store": store.name,
+        "arrays": describe_arrays(store) if store.is_dir() else {},
+        "inputs": {path.as_posix(): input_digest(path) for path in inputs},
+        "settings": dict(settings),
+        "settings_digest": digest(dict(settings)),
+        "image": os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER"),
+        "python": sys.version.split()[0],
+        "seconds": round(seconds, 3),
+        "peak_memory_mb": _peak_memory_mb(),
+        **(extra or {}),
+    }
+    return atomic_write(manifest_path(store), json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def read_manifest(store: Path) -> dict[str, Any]:
+    """The manifest of `store`; DataError where it is absent, unreadable or of another version."""
+    path = manifest_path(store)
+    if not path.is_file():
+        raise DataError(
+            f"{store} has no manifest {path.name}: it was never finished. Delete {store} and rerun "
+            "the rule that makes it"
+        )
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not JSON ({error}); delete it and {store.name}, rerun"
+        ) from error
+    version = content.get("format_version")
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{store} was written by another version of retrace (format {version}, this one reads "
+            f"{FORMAT_VERSION}); delete it and run the same command again"
+        )
+    return content
+
+
+def check_manifest(store: Path, *, digests: bool = False) -> dict[str, Any]:
+    """The manifest of `store` after comparing it with what is on disk.
+
+    Shapes and chunk counts are compared always, the bytes with `digests=True`.
+    Raises DataError naming the array that differs.
+    """
+    content = read_manifest(store)
+    for name, expected in content["arrays"].items():
+        folder = store / name
+        if not (folder / ".zarray").is_file():
+            raise DataError(
+                f"{store}/{name} is gone though its manifest names it; delete and rerun"
+            )
+        count = len(_chunk_files(folder))
+        if count != expected["chunk_count"]:
+            raise DataError(
+                f"{store}/{name} has {count} chunks, its manifest says {expected['chunk_count']}; "
+                f"delete {store} and run the same command again"
+            )
+        if digests and _array_entry(store, folder)["sha256"] != expected["sha256"]:
+            raise DataError(f"the bytes of {store}/{name} changed since written; delete and rerun")
+    return content

@@ -1,0 +1,284 @@
+"""Volumes: arrays with voxel size and offset in nm; zarr v2 with OME-NGFF 0.4 on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from retrace.errors import DataError, nearest
+from retrace.geometry import Triple, VoxelBox, triple
+from retrace.stacks import open_stack
+
+CHUNK_SHAPE: Triple = (64, 128, 128)
+"""Chunks of our own stores (z, y, x): 1 MiB of uint8, few files, quick for neuroglancer."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An array (Z, Y, X) or (C, Z, Y, X) at a place in the world."""
+
+    array: Any
+    voxel_size_nm: Triple
+    offset_nm: Triple
+    name: str
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, 0 for a (Z, Y, X) array."""
+        return int(self.array.shape[0]) if len(self.array.shape) == 4 else 0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.array.dtype)
+
+    @property
+    def box(self) -> VoxelBox:
+        """Where the array lies, in voxels from the world's origin."""
+        if any(o % v for o, v in zip(self.offset_nm, self.voxel_size_nm, strict=True)):
+            raise DataError(
+                f"{self.name}: offset {list(self.offset_nm)} nm is no multiple of the voxel size "
+                f"{list(self.voxel_size_nm)} nm; correct `offset_nm` in the dataset's config"
+            )
+        offset = [o // v for o, v in zip(self.offset_nm, self.voxel_size_nm, strict=True)]
+        return VoxelBox(triple(offset), triple(self.array.shape[-3:]))
+
+    def read(self, box: VoxelBox, fill: float | None = None) -> np.ndarray:
+        """The voxels of `box`, (Z, Y, X) or (C, Z, Y, X).
+
+        Voxels outside the volume become `fill`; without `fill` they raise DataError.
+        """
+        inside = box.intersect(self.box)
+        if inside != box and fill is None:
+            raise DataError(
+                f"{self.name}: box {box.offset}+{box.shape} leaves the volume "
+                f"{self.box.offset}+{self.box.shape} (voxels)"
+            )
+        channels = (slice(None),) if self.channels else ()
+        data = np.asarray(self.array[(*channels, *inside.slices(self.box.offset))])
+        if inside == box:
+            return data
+        lead = (self.channels,) if self.channels else ()
+        result = np.full((*lead, *box.shape), fill, dtype=data.dtype)
+        if not inside.is_empty:
+            result[(..., *inside.slices(box.offset))] = data
+        return result
+
+
+def _find_zarr_store(path: Path) -> Path:
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist; fetch it, or correct `path` in the dataset's config"
+        )
+    return path
+
+
+def _open_zarr_array(path: Path, array: str) -> Any:
+    group = zarr.open(_find_zarr_store(path), mode="r")
+    if isinstance(group, zarr.Array):
+        return group
+    try:
+        found = group[array]
+    except KeyError as error:
+        names = [
+            name for name, item in group.members(max_depth=None) if isinstance(item, zarr.Array)
+        ]
+        raise DataError(f"{path} has no array {array!r}; {nearest(array, names)}") from error
+    if not isinstance(found, zarr.Array):
+        raise DataError(f"{path}/{array} is a group, not an array")
+    return found
+
+
+def _open_n5_array(path: Path, array: str) -> Any:
+    """An n5 array in its (z, y, x) order; zarr 3 reads no n5, tensorstore does."""
+    try:
+        import tensorstore
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading n5 needs the package tensorstore; convert the volume to zarr"
+        ) from error
+    spec = {"driver": "n5", "kvstore": {"driver": "file", "path": str(path / array)}}
+    return tensorstore.open(spec, read=True).result().T
+
+
+def _open_array(path: Path, array: str) -> Any:
+    if path.suffix == ".n5":
+        return _open_n5_array(path, array)
+    is_zarr = any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
+    if path.suffix == ".zarr" or is_zarr:
+        return _open_zarr_array(path, array)
+    if not path.exists():
+        raise DataError(f"{path} does not exist; correct `path` in the dataset's config")
+    return open_stack(path, array)
+
+
+def _attribute(attrs: Mapping[str, Any], names: Sequence[str]) -> Triple | None:
+    for name in names:
+        if name in attrs:
+            return triple(attrs[name])
+    return None
+
+
+def _agreed_voxel_size(name: str, stored: Triple | None, asked: Sequence[int] | None) -> Triple:
+    if stored is None and asked is None:
+        raise DataError(
+            f"{name} has no voxel size: neither a `resolution` attribute (nm, z y x) nor "
+            "`voxel_size_nm` in the dataset's config; add the latter"
+        )
+    if stored is not None and asked is not None and stored != triple(asked):
+        raise DataError(
+            f"{name} says its voxel size is {list(stored)} nm, the config says {list(asked)} nm; "
+            "correct `voxel_size_nm` in the dataset's config"
+        )
+    if stored is not None:
+        return stored
+    assert asked is not None
+    return triple(asked)
+
+
+def open_volume(
+    store: str | Path,
+    array: str = "",
+    voxel_size_nm: Sequence[int] | None = None,
+    offset_nm: Sequence[int] | None = None,
+) -> Volume:
+    """Opens zarr, n5, h5, a tif or a folder of tifs, read-only.
+
+    `voxel_size_nm` and `offset_nm` (z, y, x) come from the file's attributes `resolution` and
+    `offset` where it has them; a voxel size that is missing or contradicts raises DataError.
+    An `offset_nm` given here wins over the file's.
+    """
+    path = Path(store)
+    data = _open_array(path, array)
+    name = f"{path}/{array}" if array else str(path)
+    if len(data.shape) not in (3, 4):
+        raise DataError(
+            f"{name} has shape {tuple(data.shape)}; (z, y, x) or (c, z, y, x) is needed"
+        )
+    attrs = dict(getattr(data, "attrs", {}))
+    voxel_size = _agreed_voxel_size(name, _attribute(attrs, ["resolution"]), voxel_size_nm)
+    offset = triple(offset_nm) if offset_nm is not None else _attribute(attrs, ["offset"])
+    return Volume(data, voxel_size, offset or (0, 0, 0), name)
+
+
+def open_source(source: Mapping[str, Any]) -> Volume:
+    """`open_volume` for the {path, array, voxel_size_nm, offset_nm} entry of a dataset's config."""
+    return open_volume(
+        source["path"],
+        source.get("array") or "",
+        source.get("voxel_size_nm"),
+        source.get("offset_nm"),
+    )
+
+
+def _multiscales(name: str, attrs: Mapping[str, Any], channels: bool) -> dict[str, Any]:
+    """OME-NGFF 0.4 image metadata of one array (ngff.openmicroscopy.org/0.4, multiscales)."""
+    space = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
+    axes = [{"name": "c", "type": "channel"}, *space] if channels else space
+    lead = [1.0] if channels else []
+    scale = {"type": "scale", "scale": lead + [float(v) for v in attrs["resolution"]]}
+    start = [0.0] if channels else []
+    move = {"type": "translation", "translation": start + [float(v) for v in attrs["offset"]]}
+    dataset = {"path": name, "coordinateTransformations": [scale, move]}
+    return {"version": "0.4", "name": name, "axes": axes, "datasets": [dataset]}
+
+
+def create_volume(
+    store: Path,
+    array: str,
+    *,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    dtype: Any,
+    voxel_size_nm: Sequence[int],
+    offset_nm: Sequence[int],
+    fill_value: int | float = 0,
+) -> zarr.Array:
+    """A new zarr v2 array (Z, Y, X) or (C, Z, Y, X) with `resolution`/`offset` (nm) in `store`.
+
+    Chunks are written even where they hold only the fill value, so that a missing one shows.
+    """
+    group = zarr.open_group(store, mode="a", zarr_format=2)
+    attrs: dict[str, Any] = {
+        "resolution": list(triple(voxel_size_nm)),
+        "offset": list(triple(offset_nm)),
+    }
+    created = group.create_array(
+        array,
+        shape=tuple(shape),
+        chunks=tuple(min(c, s) for c, s in zip(chunks, shape, strict=True)),
+        dtype=dtype,
+        fill_value=fill_value,
+        attributes=attrs,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+        config={"write_empty_chunks": True},
+    )
+    known: Any = group.attrs.get("multiscales", [])
+    scales = [m for m in known if m["name"] != array]
+    group.attrs["multiscales"] = [*scales, _multiscales(array, attrs, len(shape) == 4)]
+    return created
+
+
+@contextmanager
+def writing(final: Path) -> Iterator[Path]:
+    """A fresh folder to write a store into; it becomes `final` only when all went well."""
+    partial = final.with_name(final.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    publish(partial, final)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Renames a finished store into place, replacing an older one."""
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+
+
+def check_raw(raw: Volume, box: VoxelBox | None = None) -> None:
+    """Refuses raw that is neither uint8 nor float in [0, 1] (DataError); reads float data once."""
+    if raw.dtype == np.uint8:
+        return
+    if raw.dtype.kind != "f":
+        raise DataError(
+            f"{raw.name} is {raw.dtype}; raw must be uint8, or float in [0, 1]. Convert it first"
+        )
+    where = box or raw.box
+    for z in range(where.offset[0], where.end[0], CHUNK_SHAPE[0]):
+        depth = min(CHUNK_SHAPE[0], where.end[0] - z)
+        slab = VoxelBox((z, *where.offset[1:]), (depth, *where.shape[1:]))
+        _check_float(raw.name, raw.read(slab, fill=0))
+
+
+def _check_float(name: str, data: np.ndarray) -> None:
+    if np.isnan(data).any():
+        raise DataError(f"{name} holds NaN; replace them (0 for absent voxels) and run again")
+    if data.size and (data.min() < 0 or data.max() > 1):
+        raise DataError(
+            f"{name} is float with values {data.min():.4g} to {data.max():.4g}; raw must lie in "
+            "[0, 1]: rescale it, or store it as uint8"
+        )
+
+
+def check_labels(labels: Volume) -> None:
+    """Refuses labels that are not whole numbers (DataError)."""
+    if labels.dtype.kind not in "ui":
+        raise DataError(f"{labels.name} is {labels.dtype}; labels must be an integer type")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content; DataError where it is absent or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; run the rule that makes it") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); delete it and rerun") from error
