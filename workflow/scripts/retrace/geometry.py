@@ -99,7 +99,7 @@ class NmBox(_Box):
 
 
 def blocks(box: VoxelBox, block_shape: Sequence[int]) -> Iterator[VoxelBox]:
-    """Blocks of `block_shape` (z, y, x) tiling `box` from its first corner; the last are clipped."""
+    """Blocks of `block_shape` (z, y, x) tiling `box` from its first corner; the last are cut."""
     starts = [range(b, e, s) for b, e, s in zip(box.offset, box.end, block_shape, strict=True)]
     for corner in product(*starts):
         yield VoxelBox(triple(corner), triple(block_shape)).intersect(box)
