@@ -1,0 +1,251 @@
+"""The valid-convolution 3-D U-Net of the LSD paper (Sheridan et al. 2023).
+
+Source: funkey/mala, `networks/unet.py`. Every conv pass is two valid 3x3x3 convolutions with bias
+and ReLU; max pooling goes down; transposed convolutions with kernel = stride = factor, bias and
+ReLU go up and have as many output channels as the upper level; the left feature map is cropped
+centrally and concatenated as [left, up]. There is no crop to the stride after going up, so outputs
+repeat exactly only under input shifts by the total stride.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from operator import floordiv, mul
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from retrace.errors import ConfigError, DataError
+
+Shape = tuple[int, int, int]
+
+CONVS_PER_PASS = 2
+KERNEL = 3
+PASS_LOSS = CONVS_PER_PASS * (KERNEL - 1)
+"""Voxels a conv pass takes off every axis."""
+
+
+class ConvPass(nn.ModuleList):
+    """Two valid 3x3x3 convolutions, each with bias and ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            nn.Conv3d(channels_out if index else channels_in, channels_out, KERNEL)
+            for index in range(CONVS_PER_PASS)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in self:
+            x = functional.relu_(conv(x))  # in place: the convolution's backward needs no output
+        return x
+
+
+class UNet(nn.Module):
+    """U-Net with one 1x1x1 sigmoid head per output; any number of levels.
+
+    `downsample` holds one (z, y, x) factor per level below the top; level l has
+    `fmaps * fmap_factor**l` feature maps; the two top-right convolutions have
+    `max(fmaps_out, fmaps)`. `heads` maps a name to its channels.
+    Input (N, C, Z, Y, X) float, output {head: (N, channels, Z', Y', X')} in [0, 1].
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        fmaps: int,
+        fmap_factor: int,
+        downsample: Sequence[Sequence[int]],
+        heads: Mapping[str, int],
+        fmaps_out: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.downsample: tuple[Shape, ...] = tuple(_triple(factor) for factor in downsample)
+        depth = len(self.downsample)
+        width = [fmaps * fmap_factor**level for level in range(depth + 1)]
+        top = max(fmaps_out or fmaps, fmaps) if depth else fmaps
+        self.left = nn.ModuleList(map(ConvPass, [input_channels, *width[:-1]], width))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose3d(width[level + 1], width[level], factor, factor)
+            for level, factor in enumerate(self.downsample)
+        )
+        self.right = nn.ModuleList(
+            ConvPass(2 * width[level], width[level] if level else top) for level in range(depth)
+        )
+        self.heads = nn.ModuleDict(
+            {name: nn.Conv3d(top, channels, 1) for name, channels in heads.items()}
+        )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Predictions per head, sigmoid applied; DataError when `x` is below the field of view."""
+        if not torch.compiler.is_compiling():
+            self.output_shape(x.shape[-3:])
+        skips: list[Tensor] = []
+        for convs, factor in zip(self.left, self.downsample, strict=False):
+            skips.append(convs(x))
+            x = functional.max_pool3d(skips[-1], factor, factor)
+        x = self.left[-1](x)
+        for level in reversed(range(len(self.downsample))):
+            x = functional.relu_(self.up[level](x))
+            x = torch.cat((_centre_crop(skips.pop(), x.shape[-3:]), x), dim=1)
+            x = self.right[level](x)
+        return {name: torch.sigmoid(_at_least_single(head(x))) for name, head in self.heads.items()}
+
+    @property
+    def stride(self) -> Shape:
+        """Total stride, voxels (z, y, x): an input shifted by it gives the output shifted by it."""
+        return _triple(math.prod(f[axis] for f in self.downsample) for axis in range(3))
+
+    @property
+    def context(self) -> Shape:
+        """Voxels the output is smaller than a valid input, both sides together (z, y, x)."""
+        return _triple(self._input_axis(1, axis) - self._output_axis(1, axis) for axis in range(3))
+
+    def valid_shape(self, min_output: Sequence[int] = (1, 1, 1)) -> Shape:
+        """Smallest input (z, y, x) without pooling remainder whose output covers `min_output`.
+
+        Its output is `context` smaller and may exceed `min_output` by up to a stride.
+        """
+        return _triple(
+            self._input_axis(self._bottom_size(size, axis), axis)
+            for axis, size in enumerate(min_output)
+        )
+
+    def is_valid_shape(self, input_shape: Sequence[int]) -> bool:
+        """Whether every pooling divides evenly, so that output = input - context."""
+        outputs = [
+            max(size - lost, 1) for size, lost in zip(input_shape, self.context, strict=True)
+        ]
+        return self.valid_shape(outputs) == tuple(input_shape)
+
+    def output_shape(self, input_shape: Sequence[int]) -> Shape:
+        """Output shape (z, y, x) for an input shape; a pooling remainder is dropped, as in mala.
+
+        DataError when the input is smaller than the field of view.
+        """
+        return self._trace(input_shape)[-1][1]
+
+    def flop(self, input_shape: Sequence[int]) -> int:
+        """Floating-point operations of one forward pass at batch size 1.
+
+        Two per multiply-add of the convolutions; bias, ReLU, pooling and sigmoid are not counted.
+        """
+        return sum(_layer_flop(layer, shape) for layer, shape in self._trace(input_shape))
+
+    def tflop_per_um3(self, input_shape: Sequence[int], voxel_size_nm: Sequence[int]) -> float:
+        """Forward cost in TFLOP per cubic micrometre of output, as the paper counts it."""
+        volume_um3 = math.prod(self.output_shape(input_shape)) * math.prod(voxel_size_nm) * 1e-9
+        return self.flop(input_shape) * 1e-12 / volume_um3
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Glorot-uniform weights and zero biases: the TensorFlow 1 default, as in the paper."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.xavier_uniform_(parameter, generator=generator)
+
+    def _trace(self, input_shape: Sequence[int]) -> list[tuple[nn.Module, Shape]]:
+        """Every convolution in the order of the forward pass with its output shape (z, y, x)."""
+        shape = _triple(input_shape)
+        trace: list[tuple[nn.Module, Shape]] = []
+        for level, convs in enumerate(self.left):
+            if level:
+                shape = _triple(map(floordiv, shape, self.downsample[level - 1]))
+            shape = _trace_pass(convs, shape, trace)
+        for level in reversed(range(len(self.downsample))):
+            shape = _triple(map(mul, shape, self.downsample[level]))
+            trace.append((self.up[level], shape))
+            shape = _trace_pass(self.right[level], shape, trace)
+        if min(min(reached) for _, reached in trace) < 1:
+            raise DataError(
+                f"volume smaller than the field of view: input {_text(input_shape)} voxels zyx,"
+                f" this network needs at least {_text(self.valid_shape())}; take a larger volume or"
+                " box, or a network with fewer or smaller downsample factors"
+            )
+        trace.extend((head, shape) for head in self.heads.values())
+        return trace
+
+    def _bottom_size(self, min_output: int, axis: int) -> int:
+        """Smallest output of the bottom pass that gives `min_output` voxels along `axis`."""
+        stride = self.stride[axis]
+        lost = -self._output_axis(0, axis)
+        return max(1, -(-(max(min_output, 1) + lost) // stride))
+
+    def _input_axis(self, bottom: int, axis: int) -> int:
+        size = bottom + PASS_LOSS
+        for factor in reversed(self.downsample):
+            size = size * factor[axis] + PASS_LOSS
+        return size
+
+    def _output_axis(self, bottom: int, axis: int) -> int:
+        size = bottom
+        for factor in reversed(self.downsample):
+            size = size * factor[axis] - PASS_LOSS
+        return size
+
+
+def build_network(
+    network: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
+) -> UNet:
+    """U-Net of a network configuration (`config/networks/*.yaml`) with Glorot-uniform weights.
+
+    The weights depend on `seed` only, not on the device; "meta" gives shapes without memory.
+    ConfigError when the network's family has no U-Net.
+    """
+    if network["family"] != "lsd":
+        raise ConfigError(
+            f"network {network['name']!r} is of family {network['family']!r};"
+            " a U-Net is built for the families: lsd"
+        )
+    with torch.device("meta"):
+        module = UNet(
+            input_channels=network["input_channels"],
+            fmaps=network["fmaps"],
+            fmap_factor=network["fmap_factor"],
+            downsample=network["downsample"],
+            heads={head["name"]: head["channels"] for head in network["heads"]},
+            fmaps_out=network.get("fmaps_out"),
+        )
+    if torch.device(device).type == "meta":
+        return module
+    module.to_empty(device="cpu")
+    module.initialise(torch.Generator().manual_seed(seed))
+    return module.to(device)
+
+
+def _centre_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Central `shape` (z, y, x); of an odd excess one voxel more goes at the end, as in mala."""
+    for axis, size in zip((-3, -2, -1), shape, strict=True):
+        x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
+    return x
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    """Half-precision logits as float32, so that the sigmoid resolves the 256 levels of uint8."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _trace_pass(convs: nn.Module, shape: Shape, trace: list[tuple[nn.Module, Shape]]) -> Shape:
+    for conv in convs.children():
+        shape = _triple(size - (KERNEL - 1) for size in shape)
+        trace.append((conv, shape))
+    return shape
+
+
+def _layer_flop(layer: nn.Module, output_shape: Shape) -> int:
+    """2 * inputs * outputs * taps per voxel; going up, kernel = stride leaves one tap."""
+    assert isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)
+    taps = math.prod(layer.kernel_size) if isinstance(layer, nn.Conv3d) else 1
+    return 2 * layer.in_channels * layer.out_channels * taps * math.prod(output_shape)
+
+
+def _triple(values: Iterable[int]) -> Shape:
+    z, y, x = (int(value) for value in values)
+    return z, y, x
+
+
+def _text(shape: Sequence[int]) -> str:
+    return ", ".join(str(int(size)) for size in shape)
