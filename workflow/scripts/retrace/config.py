@@ -1,0 +1,432 @@
+"""Datasets, networks and the configuration: read from YAML, checked, resolved to plain dicts.
+
+A dataset is `config/datasets/NAME.yaml`, a network `config/networks/NAME.yaml`; both are looked for
+in the working directory first, then beside the workflow. What comes out of `load_dataset` and
+`network_for` has every value a script needs; the schemas in `config/schemas` explain each field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from retrace.errors import ConfigError, nearest
+
+Settings = dict[str, Any]
+
+WORKFLOW_CONFIG = Path(__file__).resolve().parents[3] / "config"
+"""The configuration that belongs to the workflow."""
+
+SPLITS = ("train", "validation", "test")
+ISOTROPIC_BELOW = 2.0
+"""Voxels whose longest edge is less than this many times the shortest count as isotropic."""
+
+PASS_LOSS = 4
+"""Voxels that the two valid 3x3x3 convolutions of one pass take off every axis."""
+
+
+def read_yaml(path: Path) -> Settings:
+    """The mapping in a YAML file; ConfigError where it is unreadable or something else."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, not {type(content).__name__}")
+    return content
+
+
+@cache
+def _validator(kind: str) -> Draft202012Validator:
+    return Draft202012Validator(read_yaml(WORKFLOW_CONFIG / "schemas" / f"{kind}.schema.yaml"))
+
+
+def _unknown_keys(error: ValidationError) -> str | None:
+    """The message for keys no schema knows, with the nearest key that it does."""
+    if error.validator != "additionalProperties" or not isinstance(error.schema, Mapping):
+        return None
+    known = error.schema.get("properties", {})
+    unknown = [key for key in error.instance if key not in known]
+    return "; ".join(f"unknown key {key!r}, {nearest(str(key), known)}" for key in unknown)
+
+
+def check(content: Mapping[str, Any], kind: str, where: str) -> None:
+    """Checks against the schema of that kind (dataset, network, config); ConfigError if it fails."""
+    error = best_match(_validator(kind).iter_errors(content))
+    if error is None:
+        return
+    place = ".".join(str(part) for part in error.absolute_path)
+    message = _unknown_keys(error) or error.message
+    raise ConfigError(f"{where}{': ' + place if place else ''}: {message}")
+
+
+def _folders(kind: str) -> list[Path]:
+    return [Path("config") / kind, WORKFLOW_CONFIG / kind]
+
+
+def names(kind: str) -> list[str]:
+    """All `datasets` or `networks` there are, in alphabetical order."""
+    files = (path for folder in _folders(kind) for path in folder.glob("*.yaml"))
+    return sorted({path.stem for path in files})
+
+
+def _file(kind: str, name: str) -> Path:
+    for folder in _folders(kind):
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            return path
+    raise ConfigError(f"no {kind[:-1]} {name!r} in config/{kind}; {nearest(name, names(kind))}")
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
+    """`over` laid over `base`: mappings key by key, everything else as a whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Checks config.yaml and what `--config` adds to it; ConfigError names key and nearest key."""
+    check(config, "config", "config/config.yaml or --config")
+
+
+# ---------------------------------------------------------------- datasets
+
+
+def load_dataset(name: str | Path, chosen: object = None) -> Settings:
+    """A dataset by name, or from a file, with paths, voxel sizes and splits filled in.
+
+    `chosen` is the value of `volumes` in config.yaml; it replaces what is trained on. Entries of
+    train, validation and test come out as {volume, roi_nm, probability}, sources with path, array,
+    voxel_size_nm and offset_nm.
+    """
+    path = Path(name) if str(name).endswith(".yaml") else _file("datasets", str(name))
+    dataset = read_yaml(path)
+    check(dataset, "dataset", str(path))
+    if dataset["name"] != path.stem:
+        raise ConfigError(f"{path}: `name: {dataset['name']}` must be {path.stem!r}, the file's name")
+    dataset = {"background_ids": [], "sampling": {}} | dataset
+    dataset["isotropic"] = is_isotropic(dataset)
+    dataset["volumes"] = {v: _volume(dataset, v, path) for v in dataset["volumes"]}
+    for split in SPLITS:
+        dataset[split] = [_entry(dataset, split, e, path) for e in dataset.get(split, [])]
+    return _choose(dataset, chosen)
+
+
+def is_isotropic(dataset: Mapping[str, Any]) -> bool:
+    """Which recipe a dataset takes: its own `isotropic`, else by the shape of its voxels."""
+    if "isotropic" in dataset:
+        return bool(dataset["isotropic"])
+    size = dataset["voxel_size_nm"]
+    return bool(max(size) / min(size) < ISOTROPIC_BELOW)
+
+
+def _volume(dataset: Settings, name: str, path: Path) -> Settings:
+    """A volume with its sources complete; those of a bucket lie where `fetch` puts them."""
+    volume = dict(dataset["volumes"][name] or {})
+    if bucket := dataset.get("bucket"):
+        store = f"data/{dataset['name']}/{name}.zarr"
+        for part in ("raw", "labels"):
+            volume.setdefault(part, {"path": store, "array": bucket[part]})
+    if "raw" not in volume:
+        raise ConfigError(f"{path}: volume {name!r} needs `raw: {{path: ...}}`")
+    offset = volume.pop("offset_nm", None)
+    for part in ("raw", "labels"):
+        if part in volume:
+            given = {"voxel_size_nm": dataset["voxel_size_nm"], "offset_nm": offset, "array": ""}
+            volume[part] = given | volume[part]
+    volume.setdefault("roi_nm", None)
+    _check_box(dataset, volume["roi_nm"], f"{path}: volume {name!r}")
+    return volume
+
+
+def _check_box(dataset: Settings, box: Settings | None, where: str) -> None:
+    if box is None:
+        return
+    for key in ("offset", "shape"):
+        bad = [v % s for v, s in zip(box[key], dataset["voxel_size_nm"], strict=True)]
+        if any(bad):
+            raise ConfigError(
+                f"{where}: roi_nm {key} {box[key]} is not a multiple of "
+                f"voxel_size_nm {dataset['voxel_size_nm']}"
+            )
+
+
+def _entry(dataset: Settings, split: str, entry: Any, path: Path) -> Settings:
+    """One entry of a split as {volume, roi_nm, probability}."""
+    entry = {"volume": entry} if isinstance(entry, str) else dict(entry)
+    name = entry["volume"]
+    if name not in dataset["volumes"]:
+        hint = nearest(name, dataset["volumes"])
+        raise ConfigError(f"{path}: {split} names the unknown volume {name!r}; {hint}")
+    if split != "test" and "labels" not in dataset["volumes"][name]:
+        raise ConfigError(f"{path}: {split} needs labels, and volume {name!r} has none")
+    _check_box(dataset, entry.get("roi_nm"), f"{path}: {split} of {name!r}")
+    probabilities = dataset["sampling"].get("probabilities", {})
+    whole = dataset["volumes"][name]["roi_nm"]
+    return {
+        "volume": name,
+        "roi_nm": entry.get("roi_nm", whole),
+        "probability": entry.get("probability", probabilities.get(name)),
+    }
+
+
+def _choose(dataset: Settings, chosen: object) -> Settings:
+    """Replaces the training entries by the chosen volumes and refuses an overlap with the others."""
+    wanted = _wanted(dataset, chosen)
+    if wanted is not None:
+        path = Path(f"dataset {dataset['name']}")
+        known = {entry["volume"]: entry for entry in dataset["train"]}
+        dataset["train"] = [known.get(v) or _entry(dataset, "train", v, path) for v in wanted]
+    _spread_probabilities(dataset["train"])
+    for entry in dataset["train"]:
+        entry["exclude_nm"] = _excluded(dataset, entry)
+    return dataset
+
+
+def _wanted(dataset: Settings, chosen: object) -> list[str] | None:
+    """Names of the volumes to train on, or None for what the dataset's file says."""
+    name = dataset["name"]
+    if isinstance(chosen, Mapping):
+        chosen = chosen.get(name)
+    elif isinstance(chosen, list):  # one list for all datasets: each takes what is its own
+        chosen = [v for v in chosen if v in dataset["volumes"]] or None
+    if chosen is None:
+        return None
+    if chosen == "all":
+        held_out = {e["volume"] for s in SPLITS[1:] for e in dataset[s] if e["roi_nm"] is None}
+        labelled = [v for v, volume in dataset["volumes"].items() if "labels" in volume]
+        return [v for v in labelled if v not in held_out]
+    wanted = [chosen] if isinstance(chosen, str) else list(chosen)  # type: ignore[call-overload]
+    for volume in wanted:
+        if volume not in dataset["volumes"]:
+            hint = nearest(volume, [*dataset["volumes"], "all"])
+            raise ConfigError(f"`volumes`: dataset {name!r} has no volume {volume!r}; {hint}")
+    return wanted
+
+
+def check_chosen(chosen: object) -> None:
+    """Refuses a `volumes` setting that names a dataset or a volume that nobody has."""
+    if isinstance(chosen, Mapping):
+        for name, value in chosen.items():
+            load_dataset(name, {name: value})
+        return
+    wanted = [chosen] if isinstance(chosen, str) else list(chosen or [])  # type: ignore[call-overload]
+    known = {v for name in names("datasets") for v in read_yaml(_file("datasets", name))["volumes"]}
+    for volume in wanted:
+        if volume != "all" and volume not in known:
+            raise ConfigError(
+                f"`volumes`: no dataset has a volume {volume!r}; {nearest(volume, [*known, 'all'])}"
+            )
+
+
+def _spread_probabilities(entries: list[Settings]) -> None:
+    """Makes the probabilities sum to 1; an entry without one weighs as much as the mean of the rest."""
+    given = [entry["probability"] for entry in entries if entry["probability"] is not None]
+    default = sum(given) / len(given) if given else 1.0
+    weights = [default if e["probability"] is None else e["probability"] for e in entries]
+    for entry, weight in zip(entries, weights, strict=True):
+        entry["probability"] = weight / sum(weights)
+
+
+def _overlaps(one: Settings | None, other: Settings | None) -> bool:
+    """Whether two boxes share space; None is the whole volume."""
+    if one is None or other is None:
+        return True
+    sides = zip(one["offset"], one["shape"], other["offset"], other["shape"], strict=True)
+    return all(a < b + m and b < a + n for a, n, b, m in sides)
+
+
+def _covers(outer: Settings | None, inner: Settings | None) -> bool:
+    if outer is None or inner is None:
+        return outer is None
+    sides = zip(outer["offset"], outer["shape"], inner["offset"], inner["shape"], strict=True)
+    return all(a <= b and b + m <= a + n for a, n, b, m in sides)
+
+
+def _excluded(dataset: Settings, entry: Settings) -> list[Settings]:
+    """Boxes within a training entry that validation and test keep for themselves."""
+    boxes = []
+    for split in SPLITS[1:]:
+        for other in dataset[split]:
+            same = other["volume"] == entry["volume"]
+            if not same or not _overlaps(entry["roi_nm"], other["roi_nm"]):
+                continue
+            if _covers(other["roi_nm"], entry["roi_nm"]):
+                raise ConfigError(
+                    f"dataset {dataset['name']!r}: volume {entry['volume']!r} is in train and whole in "
+                    f"{split}; give the {split} entry a smaller roi_nm or take it out of one of them"
+                )
+            boxes.append(other["roi_nm"])
+    return boxes
+
+
+# ---------------------------------------------------------------- networks
+
+
+def _extended(name: str, seen: tuple[str, ...] = ()) -> Settings:
+    """A network's file laid over those it extends, the last named winning."""
+    path = _file("networks", name)
+    if name in seen:
+        raise ConfigError(f"{path}: `extends` runs in a circle: {' -> '.join([*seen, name])}")
+    own = read_yaml(path)
+    parents = own.pop("extends", [])
+    merged: Settings = {}
+    for parent in [parents] if isinstance(parents, str) else parents:
+        merged = merge(merged, _extended(parent, (*seen, name)))
+    return merge(merged, own)
+
+
+def load_network(name: str) -> Settings:
+    """A network with what it extends laid under it, recipes and dataset overrides still apart."""
+    network = _extended(name)
+    where = f"config/networks/{name}.yaml"
+    check(network, "network", where)
+    if network["name"] != name:
+        raise ConfigError(f"{where}: `name: {network['name']}` must be {name!r}, the file's name")
+    return network
+
+
+def network_for(name: str, dataset: Mapping[str, Any]) -> Settings:
+    """The network as it is trained on this dataset: recipe, then overrides, then what follows.
+
+    ConfigError where the input shape does not fit the pooling.
+    """
+    network = load_network(name)
+    recipes, overrides = network.pop("recipes"), network.pop("datasets", {})
+    network = merge(network, recipes["isotropic" if is_isotropic(dataset) else "anisotropic"])
+    network = merge(network, overrides.get(dataset["name"], {}))
+    if "lsd" in network and dataset.get("lsd_sigma_nm"):
+        network["lsd"] = network["lsd"] | {"sigma_nm": dataset["lsd_sigma_nm"]}
+    for key in ("input_shape", "inference_shape"):
+        output_shape(network, network[key])
+    if network["label_padding_nm"] == "auto":
+        network["label_padding_nm"] = label_padding_nm(network, dataset["voxel_size_nm"])
+    return network
+
+
+def output_shape(network: Mapping[str, Any], input_shape: Sequence[int]) -> list[int]:
+    """Voxels the U-Net gives for an input (z, y, x); ConfigError where pooling leaves a remainder.
+
+    Valid convolutions, two a pass, and transposed convolutions (mala unet).
+    """
+    return [
+        _axis_output(network, size, [factors[axis] for factors in network["downsample"]], axis)
+        for axis, size in enumerate(input_shape)
+    ]
+
+
+def _axis_output(network: Mapping[str, Any], size: int, factors: list[int], axis: int) -> int:
+    now = size - PASS_LOSS
+    for factor in factors:
+        if now % factor or now // factor <= PASS_LOSS:
+            raise ConfigError(
+                f"network {network['name']!r}: {size} voxels on axis {'zyx'[axis]} do not fit the "
+                f"pooling by {factors}; {now} is not a multiple of {factor}, or too small"
+            )
+        now = now // factor - PASS_LOSS
+    for factor in reversed(factors):
+        now = now * factor - PASS_LOSS
+    if now <= 0:
+        raise ConfigError(
+            f"network {network['name']!r}: {size} voxels on axis {'zyx'[axis]} leave no output"
+        )
+    return now
+
+
+def label_padding_nm(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> list[int]:
+    """How far a batch may reach beyond the labels, nm.
+
+    Half the output in z, half its diagonal in y and x (it may be rotated), and the context of the
+    targets: the farthest neighbour, or 3 sigma of the descriptors (Sheridan et al. 2023, training
+    scripts; gives their published numbers).
+    """
+    z, y, x = output_shape(network, network["input_shape"])
+    half_diagonal = math.ceil(math.hypot(y, x) / 2)
+    reach = target_context(network, voxel_size_nm)
+    half = (math.ceil(z / 2), half_diagonal, half_diagonal)
+    return [(h + r) * v for h, r, v in zip(half, reach, voxel_size_nm, strict=True)]
+
+
+def target_context(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> list[int]:
+    """Voxels around a batch that its targets look at."""
+    far = [max((abs(o[a]) for o in network["neighborhood"]), default=0) for a in range(3)]
+    if "lsd" not in network:
+        return far
+    three_sigma = [math.ceil(3 * network["lsd"]["sigma_nm"] / v) for v in voxel_size_nm]
+    return [max(pair) for pair in zip(far, three_sigma, strict=True)]
+
+
+def head_names(network: Mapping[str, Any]) -> list[str]:
+    """The network's outputs, in order."""
+    return [head["name"] for head in network["heads"]]
+
+
+# ---------------------------------------------------------------- pairs and targets
+
+
+def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str) -> None:
+    """Refuses what cannot work, before anything runs, with the reason."""
+    pair = f"{verb}_{dataset['name']}_{network['name']}"
+    if not network["built"]:
+        built = [name for name in names("networks") if load_network(name)["built"]]
+        raise ConfigError(
+            f"{pair}: network {network['name']!r} is not built yet; there are: {', '.join(built)}"
+        )
+    if not dataset["train"]:
+        raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `train` entry")
+    _check_descriptors(pair, dataset, network)
+    if verb in ("segment", "evaluate") and "affs" not in head_names(network):
+        raise ConfigError(
+            f"{pair}: network {network['name']!r} predicts no affinities, which a segmentation is "
+            "made from; take mtlsd or baseline"
+        )
+    if verb == "evaluate":
+        _check_evaluation(pair, dataset)
+
+
+def _check_descriptors(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    if "lsd" not in network:
+        return
+    sigma, step = network["lsd"]["sigma_nm"], network["lsd"]["downsample"]
+    if sigma < max(dataset["voxel_size_nm"]):
+        raise ConfigError(
+            f"{pair}: descriptors of {sigma} nm at a stride of {step} voxels cannot be told apart on "
+            f"voxels of {dataset['voxel_size_nm']} nm; set `lsd_sigma_nm` of the dataset higher"
+        )
+
+
+def _check_evaluation(pair: str, dataset: Mapping[str, Any]) -> None:
+    if not dataset["validation"]:
+        raise ConfigError(
+            f"{pair}: dataset {dataset['name']!r} has no `validation` entry, which the threshold is "
+            "chosen on; a part of a training volume will do (it is then left out of training)"
+        )
+    if not any("labels" in dataset["volumes"][e["volume"]] for e in dataset["test"]):
+        raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `test` entry with labels")
+
+
+def check_target(target: str, known: Iterable[str], verbs: Iterable[str]) -> None:
+    """Refuses a target that looks like verb_dataset_network and is none, with the nearest one."""
+    known = set(known)
+    verb = next((v for v in sorted(verbs, key=len, reverse=True) if target.startswith(v + "_")), None)
+    if verb is None or target in known:
+        return
+    rest = target.removeprefix(verb + "_")
+    datasets = [d for d in names("datasets") if rest == d or rest.startswith(d + "_")]
+    if not datasets:
+        dataset = rest.split("_")[0]
+        raise ConfigError(f"{target}: no dataset {dataset!r}; {nearest(dataset, names('datasets'))}")
+    network = rest.removeprefix(max(datasets, key=len)).removeprefix("_")
+    if not network:
+        raise ConfigError(f"{target}: name a network too; allowed: {', '.join(names('networks'))}")
+    raise ConfigError(f"{target}: no network {network!r}; {nearest(network, names('networks'))}")
