@@ -1,0 +1,22 @@
+"""Class weights that give connected and disconnected voxel pairs the same say."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MIN_FRACTION = 0.05
+"""Fractions are clipped to [MIN_FRACTION, 1 - MIN_FRACTION], so no weight exceeds 10."""
+
+
+def balance_weights(affinities: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Weight 1 / (2 fraction of the voxel's class) per element, 0 where `mask` is 0; float32.
+
+    `affinities` is 0 or 1, any shape; `mask` broadcasts against it. The fractions are taken over
+    all channels and voxels inside the mask together (gunpowder `BalanceLabels`).
+    """
+    positive = affinities > 0.5
+    inside = torch.ones_like(positive) if mask is None else (mask != 0).expand_as(positive)
+    fraction = (positive & inside).sum() / inside.sum().clamp(min=1)
+    fraction = fraction.float().clamp(MIN_FRACTION, 1 - MIN_FRACTION)
+    return torch.where(positive, 0.5 / fraction, 0.5 / (1 - fraction)) * inside

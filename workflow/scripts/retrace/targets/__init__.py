@@ -1,0 +1,1 @@
+"""What a network is trained to predict, computed from labels."""
