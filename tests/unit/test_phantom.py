@@ -1,0 +1,117 @@
+"""Generated volumes: what they hold, that they repeat, and their layout on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from scipy import ndimage
+
+import phantom
+from retrace.errors import ConfigError
+from retrace.phantom import HEMI_BACKGROUND_ID, generate, write_phantom_store
+from retrace.volumes import open_volume
+
+SHAPE = (20, 60, 60)
+SIZE = (20, 9, 9)
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[np.ndarray, np.ndarray]:
+    return generate(SHAPE, SIZE, seed=3)
+
+
+def test_types_and_shapes(made: tuple[np.ndarray, np.ndarray]) -> None:
+    raw, labels = made
+    assert raw.shape == labels.shape == SHAPE
+    assert raw.dtype == np.uint8
+    assert labels.dtype == np.uint64
+
+
+def test_labels_are_gapless_connected_and_many(made: tuple[np.ndarray, np.ndarray]) -> None:
+    labels = made[1]
+    ids = np.unique(labels)
+    assert ids.tolist() == list(range(1, len(ids) + 1))
+    assert len(ids) >= 5
+    for neuron in ids:
+        assert ndimage.label(labels == neuron)[1] == 1
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(made: tuple[np.ndarray, np.ndarray]) -> None:
+    again, other = generate(SHAPE, SIZE, seed=3), generate(SHAPE, SIZE, seed=4)
+    assert all(np.array_equal(a, b) for a, b in zip(made, again, strict=True))
+    assert not np.array_equal(made[1], other[1])
+
+
+def test_membranes_are_darker_than_cytoplasm(made: tuple[np.ndarray, np.ndarray]) -> None:
+    raw, labels = made
+    edge = ndimage.grey_dilation(labels, size=(1, 3, 3)) != ndimage.grey_erosion(
+        labels, size=(1, 3, 3)
+    )
+    inside = ~ndimage.binary_dilation(edge, iterations=3)
+    assert raw[edge].mean() + 25 < raw[inside].mean()
+
+
+def test_thin_background_lies_between_neurites_only() -> None:
+    _, labels = generate(SHAPE, SIZE, seed=3, thin_background=True)
+    assert 0 < (labels == 0).mean() < 0.6
+    left, right = labels[:, :, :-1], labels[:, :, 1:]
+    both = (left != 0) & (right != 0)
+    assert (left[both] == right[both]).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 40, 40), (40, 3, 5)])
+def test_odd_shapes_work(shape: tuple[int, int, int]) -> None:
+    raw, labels = generate(shape, (8, 8, 8), seed=1)
+    assert raw.shape == labels.shape == shape
+    assert labels.min() >= 1
+
+
+def test_a_shape_without_voxels_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot be made"):
+        generate((0, 10, 10), SIZE, seed=1)
+
+
+def test_store_has_the_bucket_layout(tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    write_phantom_store(store, (8, 30, 30), (4, 10, 12), SIZE, seed=1, chunks=(8, 32, 32))
+    raw = open_volume(store, "volumes/raw")
+    labels = open_volume(store, "volumes/labels/neuron_ids")
+    assert raw.array.shape == (16, 50, 54)
+    assert labels.array.shape == (8, 30, 30)
+    assert (labels.offset_nm, raw.offset_nm) == ((80, 90, 108), (0, 0, 0))
+    assert raw.box.contains(labels.box)
+    meta = json.loads((store / "volumes/raw/.zarray").read_text())
+    assert (meta["zarr_format"], meta["dtype"]) == (2, "|u1")
+    assert (store / "volumes/raw/0.0.0").is_file()
+    assert (store / "volumes/labels/.zgroup").is_file()
+
+
+def test_hemi_layout_fills_the_context_with_the_background_id(tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    write_phantom_store(store, (12, 12, 12), (4, 4, 4), (8, 8, 8), seed=1, layout="hemi")
+    labels = np.asarray(zarr.open_group(store, mode="r")["volumes/labels/neuron_ids"])
+    raw = zarr.open_group(store, mode="r")["volumes/raw"]
+    assert labels.shape == raw.shape == (20, 20, 20)
+    assert int(labels[0, 0, 0]) == HEMI_BACKGROUND_ID == 18446744073709551613
+    assert (labels == np.uint64(HEMI_BACKGROUND_ID)).sum() == 20**3 - 12**3
+
+
+def test_generate_command_makes_every_volume(tmp_path: Path) -> None:
+    phantom.main(
+        ["generate", "--output", str(tmp_path), "--volumes", "a", "b", "--shape", "6", "20", "20"]
+        + ["--margin", "2", "4", "4"]
+    )
+    stores = [tmp_path / "funke/phantom/training" / f"{name}.zarr" for name in "ab"]
+    first, second = (np.asarray(open_volume(s, "volumes/raw").array) for s in stores)
+    assert first.shape == (10, 28, 28)
+    assert not np.array_equal(first, second)
+
+
+def test_commands_ask_for_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        phantom.main(["upload"])
+    assert "--endpoint" in capsys.readouterr().err
