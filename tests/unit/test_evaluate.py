@@ -1,0 +1,225 @@
+"""evaluate.py through its command line on small stores made here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import evaluate
+import numpy as np
+import pytest
+
+from retrace.errors import ConfigError, DataError, StateError
+from retrace.evaluation.skeletons import Skeletons, write_skeletons
+from retrace.manifest import write_manifest
+from retrace.segmentation.lut import segments_at
+from retrace.volumes import create_volume
+
+SHAPE = (8, 12, 12)
+VOXEL = (20, 9, 9)
+EDGES = np.array([[1, 2], [3, 4], [2, 3]], np.uint64)
+SCORES = np.array([0.1, 0.3, 0.7], np.float32)
+
+
+def truth_and_fragments() -> tuple[np.ndarray, np.ndarray]:
+    """Two neurons along x, each cut into two fragments along z: 1, 2 and 3, 4."""
+    labels = np.ones(SHAPE, np.uint64)
+    labels[..., 6:] = 2
+    fragments = np.ones(SHAPE, np.uint64)
+    fragments[4:] = 2
+    fragments[..., 6:] += 2
+    return labels, fragments
+
+
+def write_store(path: Path, arrays: dict[str, np.ndarray], offset_nm: tuple[int, int, int]) -> Path:
+    import zarr
+
+    for name, data in arrays.items():
+        if data.ndim == 3:
+            place = {"voxel_size_nm": VOXEL, "offset_nm": offset_nm}
+            created = create_volume(
+                path, name, shape=data.shape, chunks=(4, 8, 8), dtype=data.dtype, **place
+            )
+            created[:] = data
+        else:
+            zarr.open_group(path, mode="a", zarr_format=2).create_array(name, data=data)
+    write_manifest(path, inputs=[], settings={}, seconds=0)
+    return path
+
+
+class Case:
+    """A dataset of one volume for validation and one for testing, with finished stores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        labels, fragments = truth_and_fragments()
+        raw = np.random.default_rng(0).integers(0, 255, SHAPE).astype(np.uint8)
+        arrays = {"raw": raw, "labels": labels}
+        sources = {}
+        for name in ("val", "test"):
+            store = write_store(folder / f"{name}.zarr", arrays, (40, 0, 18))
+            sources[name] = {key: {"path": str(store), "array": key} for key in arrays}
+        graph = {"edges": EDGES, "scores": SCORES}
+        self.fragments = write_store(
+            folder / "fragments.zarr", {"fragments": fragments, **graph}, (40, 0, 18)
+        )
+        self.segmentation = self.write_segments(0.3)
+        self.settings: dict[str, Any] = {
+            "dataset": {
+                "name": "tiny",
+                "voxel_size_nm": list(VOXEL),
+                "background_ids": [],
+                "volumes": sources,
+                "validation": [{"volume": "val", "roi_nm": None}],
+                "test": [{"volume": "test", "roi_nm": None}],
+            },
+            "thresholds": [0, 1, 0.1],
+        }
+
+    def write_segments(self, threshold: float) -> Path:
+        segments = segments_at(truth_and_fragments()[1], EDGES, SCORES, threshold)
+        path = self.folder / f"segmentation_{threshold}.zarr"
+        return write_store(path, {"segments": segments}, (40, 0, 18))
+
+    def choose(self, *more: str) -> dict[str, Any]:
+        output = self.folder / "threshold.json"
+        stores = ["--fragments", f"val={self.fragments}", "--output", str(output)]
+        evaluate.main(["choose", "--settings", json.dumps(self.settings), *stores, *more])
+        result: dict[str, Any] = json.loads(output.read_text())
+        return result
+
+    def score(self, *more: str, segmentation: Path | None = None) -> dict[str, Any]:
+        output = self.folder / "evaluation.json"
+        stores = ["--fragments", f"val={self.fragments}", f"test={self.fragments}"]
+        stores += ["--segmentation", f"test={segmentation or self.segmentation}"]
+        files = ["--threshold-file", str(self.folder / "threshold.json"), "--output", str(output)]
+        files += ["--plot", str(self.folder / "evaluation.png")]
+        settings = json.dumps(self.settings)
+        evaluate.main(["score", "--settings", settings, *stores, *files, *more])
+        result: dict[str, Any] = json.loads(output.read_text())
+        return result
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def test_chooses_the_lowest_perfect_threshold(case: Case) -> None:
+    chosen = case.choose()
+
+    assert chosen["threshold"] == 0.3
+    assert [row["voi_split"] for row in chosen["table"]] == [1, 0.5, 0.5] + [0] * 7
+    assert [row["voi_merge"] for row in chosen["table"]] == [0] * 7 + [1] * 3
+    assert "log2" in chosen["convention"]
+
+
+def test_score_writes_all_results(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    case.choose()
+    result = case.score()["volumes"]["test"]
+
+    assert (0, 0, 0) == (result["voi_split"], result["voi_merge"], result["adapted_rand_error"])
+    assert result["threshold"] == 0.3
+    assert result["fragments"]["voi_split"] == 1
+    assert result["best_possible"]["voi_sum"] == 0
+    assert result["one_segment"]["voi_merge"] == 1
+    assert len(result["curve"]) == 10
+    assert "not used" in result["curve_note"]
+    assert result["untrained_watershed"]["voi_sum"] > 0
+    assert result["scored_voxels"] == result["label_voxels"] == np.prod(SHAPE)
+    assert (case.folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert "untrained_watershed" in capsys.readouterr().out
+
+
+def test_validation_entries_are_weighted_by_voxels(case: Case) -> None:
+    """One region of both neurons, and one of a quarter, where fragment 1 is all there is."""
+    regions = [
+        {"volume": "val", "roi_nm": {"offset": [40, 0, 18], "shape": [160, 108, 108]}},
+        {"volume": "val", "roi_nm": {"offset": [40, 0, 18], "shape": [80, 108, 54]}},
+    ]
+    case.settings["dataset"]["validation"] = regions
+    chosen = case.choose()
+
+    assert chosen["table"][0]["voi_split"] == pytest.approx(1 * 4 / 5)
+    assert [1152, 288] == [item["scored_voxels"] for item in chosen["chosen_on"]]
+
+
+def test_masks_and_a_smaller_prediction_show_in_the_counts(case: Case) -> None:
+    case.choose()
+    mask = np.ones(SHAPE, np.uint8)
+    mask[:2] = 0
+    store = write_store(case.folder / "mask.zarr", {"labels_mask": mask}, (40, 0, 18))
+    result = case.score("--masks", f"test={store}")["volumes"]["test"]
+
+    assert result["scored_voxels"] == result["label_voxels"] == 6 * 144
+    case.settings["dataset"]["volumes"]["test"]["labels"]["offset_nm"] = [0, 0, 18]
+    result = case.score()["volumes"]["test"]
+    assert (6 * 144, 8 * 144) == (result["scored_voxels"], result["label_voxels"])
+
+
+def test_skeletons_are_scored(case: Case) -> None:
+    case.choose()
+    position = np.array([[50.0 + 20 * z, 30, x] for x in (30, 100) for z in range(8)])
+    edges = np.array([[i, i + 1] for i in range(15) if i != 7])
+    write_skeletons(case.folder / "skeletons.npz", Skeletons(position, np.repeat([1, 2], 8), edges))
+    result = case.score("--skeletons", f"test={case.folder / 'skeletons.npz'}")
+    runs = result["volumes"]["test"]["skeletons"]
+
+    assert (140, 140, 1) == pytest.approx((runs["erl_nm"], runs["max_erl_nm"], runs["nerl"]))
+    assert runs["curve"][0]["erl_nm"] == pytest.approx((60**2 + 60**2) / 140)
+    assert runs["curve"][9]["erl_nm"] == 0
+
+
+def test_segmentation_of_another_threshold_is_refused(case: Case) -> None:
+    case.choose()
+    with pytest.raises(StateError, match=r"not .* at threshold 0\.3"):
+        case.score(segmentation=case.write_segments(0.7))
+
+
+def test_unknown_and_missing_volumes_are_refused(case: Case) -> None:
+    case.settings["dataset"]["validation"] = [{"volume": "vall", "roi_nm": None}]
+    with pytest.raises(ConfigError, match="did you mean 'val'"):
+        case.choose()
+    case.settings["dataset"]["validation"] = []
+    with pytest.raises(ConfigError, match="no `validation` volumes"):
+        case.choose()
+    case.settings["dataset"]["validation"] = [{"volume": "test", "roi_nm": None}]
+    with pytest.raises(ConfigError, match="no --fragments for volume 'test'"):
+        case.choose()
+    del case.settings["dataset"]["volumes"]["test"]["labels"]
+    with pytest.raises(DataError, match="no `labels`"):
+        case.choose("--fragments", f"test={case.fragments}")
+
+
+def test_unfinished_store_is_refused(case: Case) -> None:
+    (case.folder / "fragments.manifest.json").unlink()
+    with pytest.raises(DataError, match="no manifest"):
+        case.choose()
+
+
+def test_compare_scores_any_segmentations(case: Case, tmp_path: Path) -> None:
+    labels = f"{case.folder / 'test.zarr'}:labels"
+    output = tmp_path / "compare.json"
+    sources = [f"own={case.fragments}:fragments", f"truth={labels}"]
+    roi = ["--roi-nm", "40:120,0:108,18:126", "--output", str(output)]
+    evaluate.main(["compare", "--labels", labels, "--segmentation", *sources, *roi])
+    found = json.loads(output.read_text())["segmentations"]
+
+    assert found["truth"]["voi_sum"] == 0
+    assert found["own"]["voi_split"] == 0
+    assert found["own"]["scored_voxels"] == 4 * 144
+
+
+def test_fill_unassigned_grows_the_nearest_label(case: Case, tmp_path: Path) -> None:
+    holes = truth_and_fragments()[0]
+    holes[:, :, 4:8] = 0
+    store = write_store(tmp_path / "holes.zarr", {"s": holes}, (40, 0, 18))
+    output = tmp_path / "compare.json"
+    command = ["compare", "--labels", f"{case.folder / 'test.zarr'}:labels"]
+    command += ["--segmentation", f"holes={store}:s", "--output", str(output)]
+    evaluate.main(command)
+    assert json.loads(output.read_text())["segmentations"]["holes"]["voi_split"] > 0
+
+    evaluate.main([*command, "--fill-unassigned"])
+    assert json.loads(output.read_text())["segmentations"]["holes"]["voi_sum"] == 0

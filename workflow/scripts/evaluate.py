@@ -1,0 +1,395 @@
+"""Scores segmentations: chooses a threshold on validation volumes, scores test volumes.
+
+    evaluate.py choose  --settings JSON --fragments V=F.zarr ... --output threshold.json
+    evaluate.py score   --settings JSON --fragments V=F.zarr ... --segmentation V=S.zarr ...
+                        --threshold-file threshold.json --output evaluation.json --plot evaluation.png
+    evaluate.py compare --labels FILE:ARRAY --segmentation NAME=FILE:ARRAY ... [--roi-nm z0:z1,...]
+
+The settings are one JSON object: `dataset` (name, background_ids, volumes, validation, test),
+`thresholds` [low, high, step], and for score `untrained` and `merge_threshold`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrace.errors import ConfigError, DataError, StateError, nearest, run
+from retrace.evaluation import untrained
+from retrace.evaluation.counting import BLOCK_SHAPE, Counted, Truth, count_volumes
+from retrace.evaluation.curve import (
+    RegionGraph,
+    agglomerated,
+    best,
+    open_region_graph,
+    pooled,
+    threshold_curve,
+)
+from retrace.evaluation.fill import fill_unassigned
+from retrace.evaluation.report import curve_rows, plot_evaluation, table
+from retrace.evaluation.scores import CONVENTION, score
+from retrace.evaluation.skeletons import read_skeletons, sample_nodes, skeleton_scores
+from retrace.geometry import NmBox, triple
+from retrace.manifest import atomic_write, check_manifest
+from retrace.progress import progress
+from retrace.segmentation.lut import threshold_list
+from retrace.volumes import Volume, open_source, open_volume, read_json
+
+CURVE_NOTE = "scores of the test volume at every threshold; not used to choose the threshold"
+BEST_NOTE = (
+    "every fragment joined to the truth it overlaps most: about the best that any agglomeration "
+    "of these fragments could reach"
+)
+ONE_NOTE = "everything as one segment: what no segmentation at all scores"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One validation or test entry: a volume, perhaps cut to a region."""
+
+    volume: str
+    roi_nm: NmBox | None
+
+    @property
+    def name(self) -> str:
+        """The volume's name, with the region where it is cut."""
+        if self.roi_nm is None:
+            return self.volume
+        ends = zip(self.roi_nm.offset, self.roi_nm.end, strict=True)
+        return f"{self.volume}[{','.join(f'{begin}:{end}' for begin, end in ends)} nm]"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The stores given on the command line, by volume."""
+
+    fragments: dict[str, Path]
+    masks: dict[str, Path]
+    segmentation: dict[str, Path]
+    skeletons: dict[str, Path]
+
+
+def read_entries(settings: dict[str, Any], key: str) -> list[Entry]:
+    """The `validation` or `test` entries of the dataset; ConfigError where there are none."""
+    dataset = settings["dataset"]
+    entries = []
+    for item in dataset.get(key) or []:
+        item = {"volume": item} if isinstance(item, str) else item
+        if item["volume"] not in dataset["volumes"]:
+            raise ConfigError(
+                f"{key} entry {item['volume']!r} is no volume of dataset {dataset['name']!r}; "
+                f"{nearest(item['volume'], dataset['volumes'])}"
+            )
+        roi = item.get("roi_nm")
+        box = NmBox(triple(roi["offset"]), triple(roi["shape"])) if roi else None
+        entries.append(Entry(item["volume"], box))
+    if not entries:
+        raise ConfigError(
+            f"dataset {dataset['name']!r} has no `{key}` volumes; name at least one (or a region "
+            f"of one) under `{key}` in its config"
+        )
+    return entries
+
+
+def read_truth(settings: dict[str, Any], entry: Entry, masks: dict[str, Path]) -> Truth:
+    """Labels, mask and region of an entry; DataError where the volume has no labels."""
+    dataset = settings["dataset"]
+    source = dataset["volumes"][entry.volume].get("labels")
+    if not source:
+        raise DataError(f"volume {entry.volume!r} has no `labels`; it cannot be scored")
+    mask = masks.get(entry.volume)
+    if mask is not None:
+        check_manifest(mask)
+    return Truth(
+        labels=_open(dataset, source),
+        mask=None if mask is None else open_volume(mask, "labels_mask"),
+        roi_nm=entry.roi_nm,
+        ignored_ids=tuple(dataset.get("background_ids") or ()),
+    )
+
+
+def _open(dataset: dict[str, Any], source: dict[str, Any]) -> Volume:
+    return open_source({"voxel_size_nm": dataset.get("voxel_size_nm"), **source})
+
+
+def _store(stores: dict[str, Path], volume: str, option: str) -> Path:
+    if volume not in stores:
+        raise ConfigError(f"no --{option} for volume {volume!r}; add --{option} {volume}=PATH")
+    check_manifest(stores[volume])
+    return stores[volume]
+
+
+def _count(settings: dict[str, Any], segmentation: Volume, truth: Truth) -> Counted:
+    shape = settings.get("block_shape") or BLOCK_SHAPE
+    return count_volumes(segmentation, truth, shape, int(settings.get("threads") or 1))
+
+
+def _coverage(counted: Counted) -> dict[str, int]:
+    return {"scored_voxels": counted.scored_voxels, "label_voxels": counted.label_voxels}
+
+
+def _roi(entry: Entry) -> dict[str, Any] | None:
+    if entry.roi_nm is None:
+        return None
+    return {"offset": list(entry.roi_nm.offset), "shape": list(entry.roi_nm.shape)}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    atomic_write(path, json.dumps(content, indent=1) + "\n")
+
+
+def choose(settings: dict[str, Any], inputs: Inputs, output: Path) -> None:
+    """Writes the threshold of the least VOI sum on the validation entries, and the whole table."""
+    thresholds = threshold_list(*settings["thresholds"])
+    entries = read_entries(settings, "validation")
+    curves, chosen_on = [], []
+    for entry in progress(entries, len(entries), "choose", "volumes"):
+        store = _store(inputs.fragments, entry.volume, "fragments")
+        truth = read_truth(settings, entry, inputs.masks)
+        counted = _count(settings, open_volume(store, "fragments"), truth)
+        curves.append(threshold_curve(counted, open_region_graph(store), thresholds))
+        chosen_on.append({"volume": entry.volume, "roi_nm": _roi(entry), **_coverage(counted)})
+    together = pooled(curves)
+    threshold = best(thresholds, together)
+    at = thresholds.index(threshold)
+    content = {
+        "threshold": threshold,
+        "rule": "least VOI sum over the validation entries, weighted by scored voxels",
+        **together[at].as_dict(),
+        "chosen_on": chosen_on,
+        "convention": CONVENTION,
+        "table": curve_rows(thresholds, together),
+    }
+    _write_json(output, content)
+    print(table({f"validation at {threshold:g}": content}), flush=True)
+
+
+def score_entry(
+    settings: dict[str, Any], entry: Entry, inputs: Inputs, threshold: float
+) -> dict[str, Any]:
+    """All scores of one test entry at the chosen threshold."""
+    store = _store(inputs.fragments, entry.volume, "fragments")
+    segments = open_volume(_store(inputs.segmentation, entry.volume, "segmentation"), "segments")
+    truth = read_truth(settings, entry, inputs.masks)
+    graph = open_region_graph(store)
+    fragments = _count(settings, open_volume(store, "fragments"), truth)
+    counted = _count(settings, segments, truth)
+    scores = score(counted.table)
+    expected = score(agglomerated(fragments.table, graph, threshold))
+    if abs(scores.voi_sum - expected.voi_sum) > 1e-9:
+        raise StateError(
+            f"{segments.name} is not {store} at threshold {threshold:g}; delete it and run segment "
+            "again"
+        )
+    thresholds = threshold_list(*settings["thresholds"])
+    one_segment = counted.table.relabeled(np.zeros_like(counted.table.segments))
+    result = {
+        **scores.as_dict(),
+        "threshold": threshold,
+        "convention": CONVENTION,
+        **_coverage(counted),
+        "roi_nm": _roi(entry),
+        "fragments": score(fragments.table).as_dict(),
+        "best_possible": {**score(fragments.table.majority()).as_dict(), "note": BEST_NOTE},
+        "one_segment": {**score(one_segment).as_dict(), "note": ONE_NOTE},
+        "curve": curve_rows(thresholds, threshold_curve(fragments, graph, thresholds)),
+        "curve_note": CURVE_NOTE,
+    }
+    if entry.volume in inputs.skeletons:
+        result["skeletons"] = score_skeletons(
+            settings, entry, inputs.skeletons[entry.volume], store, graph, threshold
+        )
+    return result
+
+
+def score_skeletons(
+    settings: dict[str, Any],
+    entry: Entry,
+    path: Path,
+    store: Path,
+    graph: RegionGraph,
+    threshold: float,
+) -> dict[str, Any]:
+    """Run lengths at the chosen threshold, and at all thresholds, inside the scored box."""
+    fragments = open_volume(store, "fragments")
+    box = fragments.box.to_nm(fragments.voxel_size_nm)
+    inside = read_skeletons(path).within(box.intersect(entry.roi_nm) if entry.roi_nm else box)
+    at_nodes = sample_nodes(fragments, inside)
+    merge_threshold = int(settings.get("merge_threshold") or 1)
+
+    def at(value: float) -> dict[str, float]:
+        return skeleton_scores(inside, graph.segments(at_nodes, value), merge_threshold)
+
+    curve = [{"threshold": t, **at(t)} for t in threshold_list(*settings["thresholds"])]
+    return {**at(threshold), "merge_threshold": merge_threshold, "curve": curve}
+
+
+def _region(settings: dict[str, Any], entry: Entry, inputs: Inputs) -> untrained.Region:
+    dataset = settings["dataset"]
+    truth = read_truth(settings, entry, inputs.masks)
+    raw = _open(dataset, dataset["volumes"][entry.volume]["raw"])
+    store = _store(inputs.fragments, entry.volume, "fragments")
+    return untrained.Region(raw, truth, truth.box.intersect(open_volume(store, "fragments").box))
+
+
+def score_untrained(settings: dict[str, Any], inputs: Inputs) -> list[dict[str, Any]]:
+    """The untrained watershed's scores per test entry, or the reason why there are none."""
+    validation = [_region(settings, e, inputs) for e in read_entries(settings, "validation")]
+    test = [_region(settings, e, inputs) for e in read_entries(settings, "test")]
+    reason = untrained.too_large([*validation, *test])
+    if reason is not None:
+        return [{"note": reason} for _ in test]
+    chosen = untrained.choose_parameters(validation)
+    return [
+        {
+            **untrained.score_untrained(region, chosen).as_dict(),
+            "parameters": chosen.as_dict(),
+            "note": "watershed of smoothed raw on the same voxels; parameters of the least VOI sum "
+            "on the validation entries",
+        }
+        for region in test
+    ]
+
+
+def score_all(
+    settings: dict[str, Any], inputs: Inputs, threshold_file: Path, output: Path, plot: Path | None
+) -> None:
+    """Writes the evaluation of all test entries and prints a small table."""
+    chosen = read_json(threshold_file)
+    entries = read_entries(settings, "test")
+    volumes = {
+        entry.name: score_entry(settings, entry, inputs, float(chosen["threshold"]))
+        for entry in progress(entries, len(entries), "score", "volumes")
+    }
+    if settings.get("untrained", True):
+        for result, yardstick in zip(
+            volumes.values(), score_untrained(settings, inputs), strict=True
+        ):
+            result["untrained_watershed"] = yardstick
+    content = {
+        "dataset": settings["dataset"]["name"],
+        "threshold": chosen["threshold"],
+        "threshold_chosen_on": chosen["chosen_on"],
+        "convention": CONVENTION,
+        "volumes": volumes,
+    }
+    if plot is not None:
+        plot_evaluation(volumes, plot)
+    _write_json(output, content)
+    for name, result in volumes.items():
+        print(f"\n{name} at threshold {result['threshold']:g}\n{table(_shown(result))}", flush=True)
+        print(f"scored {result['scored_voxels']} of {result['label_voxels']} labelled voxels")
+
+
+def _shown(result: dict[str, Any]) -> dict[str, Any]:
+    rows = {"segmentation": result}
+    keys = ("fragments", "best_possible", "untrained_watershed", "one_segment")
+    rows |= {key: result[key] for key in keys if "voi_sum" in result.get(key, {})}
+    return rows
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Scores existing segmentations on the same voxels, prints a table, writes JSON on request."""
+    truth = Truth(
+        _open_named(args.labels, args.voxel_size_nm),
+        _open_named(args.mask, args.voxel_size_nm) if args.mask else None,
+        args.roi_nm,
+        tuple(args.background_id),
+    )
+    rows: dict[str, Any] = {}
+    for text in args.segmentation:
+        name, _, source = text.partition("=") if "=" in text else (text, "=", text)
+        volume = _open_named(source, args.voxel_size_nm)
+        if args.fill_unassigned:
+            volume = fill_unassigned(volume)
+        counted = count_volumes(volume, truth, threads=args.threads)
+        rows[name] = {**score(counted.table).as_dict(), **_coverage(counted)}
+    print(table(rows), flush=True)
+    if args.output:
+        _write_json(args.output, {"convention": CONVENTION, "segmentations": rows})
+
+
+def _open_named(text: str, voxel_size_nm: Sequence[int] | None) -> Volume:
+    path, _, array = text.rpartition(":")
+    return open_volume(path, array, voxel_size_nm) if path else open_volume(text, "", voxel_size_nm)
+
+
+def _pairs(items: Sequence[str]) -> dict[str, Path]:
+    found = {}
+    for item in items:
+        name, sign, path = item.partition("=")
+        if not sign:
+            raise ConfigError(f"{item!r} is not VOLUME=PATH")
+        found[name] = Path(path)
+    return found
+
+
+def _parse_roi(text: str) -> NmBox:
+    try:
+        ends = [[int(value) for value in axis.split(":")] for axis in text.split(",")]
+        (z0, z1), (y0, y1), (x0, x1) = ends
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not z0:z1,y0:y1,x0:x1 (nm)") from error
+    return NmBox((z0, y0, x0), (z1 - z0, y1 - y0, x1 - x0))
+
+
+def _parse_triple(text: str) -> tuple[int, int, int]:
+    return triple([int(value) for value in text.split(",")])
+
+
+def _add_store_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
+    for name in ("fragments", "masks", "segmentation", "skeletons"):
+        parser.add_argument(f"--{name}", nargs="*", default=[], metavar="VOLUME=PATH")
+    parser.add_argument("--output", required=True, type=Path)
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    _add_store_options(verbs.add_parser("choose", help="choose the threshold on validation"))
+    scoring = verbs.add_parser("score", help="score the test volumes at the chosen threshold")
+    _add_store_options(scoring)
+    scoring.add_argument("--threshold-file", required=True, type=Path)
+    scoring.add_argument("--plot", type=Path)
+    comparing = verbs.add_parser("compare", help="score any segmentations against labels")
+    comparing.add_argument("--labels", required=True, metavar="FILE:ARRAY")
+    comparing.add_argument("--segmentation", required=True, nargs="+", metavar="NAME=FILE:ARRAY")
+    comparing.add_argument("--mask", metavar="FILE:ARRAY", help="voxels of 0 do not count")
+    comparing.add_argument("--roi-nm", type=_parse_roi, metavar="z0:z1,y0:y1,x0:x1")
+    comparing.add_argument("--voxel-size-nm", type=_parse_triple, metavar="z,y,x")
+    comparing.add_argument("--background-id", type=int, action="append", default=[])
+    comparing.add_argument("--fill-unassigned", action="store_true", help="grow into voxels of 0")
+    comparing.add_argument("--threads", type=int, default=1)
+    comparing.add_argument("--output", type=Path, help="JSON")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.verb == "compare":
+        compare(args)
+        return
+    inputs = Inputs(
+        _pairs(args.fragments),
+        _pairs(args.masks),
+        _pairs(args.segmentation),
+        _pairs(args.skeletons),
+    )
+    if args.verb == "choose":
+        choose(args.settings, inputs, args.output)
+    else:
+        score_all(args.settings, inputs, args.threshold_file, args.output, args.plot)
+
+
+if __name__ == "__main__":
+    run(main)

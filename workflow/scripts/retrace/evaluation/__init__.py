@@ -1,0 +1,1 @@
+"""Scores of segmentations against dense ground truth and skeletons."""
