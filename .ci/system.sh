@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# What the tests need from the system besides Python, on a bare Debian 12 (needs root once).
+set -euo pipefail
+
+packages=(git make python3-venv squashfs-tools squashfuse fuse-overlayfs fuse2fs uidmap patchelf
+    mmdebstrap chromium chromium-driver)
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+        missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "system: installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update
+    apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+fi

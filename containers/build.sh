@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Pull or build a container image:   containers/build.sh NAME OUT.sif
+#
+#   NAME   a recipe of this folder without its ending (modern)
+#   OUT    the image file to write; it appears only when it is complete
+#
+# Settings, all optional, from the environment:
+#   RETRACE_IMAGE_REGISTRY  where built images are kept, e.g. oras://registry.example.org/group: the
+#                           image retrace-NAME:DIGEST is pulled from there and built only if that fails
+#   RETRACE_IMAGE_BASE      what to build on: `docker` (debian:bookworm-slim from a container registry),
+#                           `mmdebstrap` (the same system straight from Debian's packages, for machines
+#                           that reach no container registry), or a .sif file or folder. Unset: docker,
+#                           and mmdebstrap where the registry does not answer
+#   RETRACE_TORCH           what pip installs for torch, e.g. a CPU build; unset: envs/torch.txt
+#
+# No privileges are needed: Apptainer builds in a user namespace.
+set -euo pipefail
+
+die() { echo "error: $*" >&2; exit 1; }
+
+[ $# = 2 ] || die "usage: containers/build.sh NAME OUT.sif"
+name=$1
+root=$(cd "$(dirname "$0")/.." && pwd)
+recipe=$root/containers/$name.def
+[ -f "$recipe" ] || die "no recipe containers/$name.def; known: $(cd "$root/containers" && echo *.def)"
+mkdir -p "$(dirname "$2")"
+out=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
+
+apptainer=$(command -v apptainer || command -v singularity) ||
+    die "neither apptainer nor singularity is on the PATH; install one, or run without --use-singularity"
+
+work=$out.build
+rm -rf "$work"
+mkdir -p "$work/tmp"
+trap 'rm -rf "$work" 2>/dev/null || unshare -Ur rm -rf "$work"' EXIT
+trap 'exit 143' TERM INT
+export APPTAINER_TMPDIR=$work/tmp SINGULARITY_TMPDIR=$work/tmp
+
+# --- pull ------------------------------------------------------------------------------------
+if [ -n "${RETRACE_IMAGE_REGISTRY:-}" ]; then
+    digest=$(basename "$out" .sif)
+    address=${RETRACE_IMAGE_REGISTRY%/}/retrace-$name:${digest##*-}
+    echo "pulling $address"
+    if "$apptainer" pull "$work/image.sif" "$address"; then
+        mv "$work/image.sif" "$out"
+        exit 0
+    fi
+    echo "could not pull $address: building the image instead"
+fi
+
+# --- the base system, as a folder, so that the folders bound below can be made in it ----------
+make_from_docker() {
+    "$apptainer" build --sandbox "$work/base" docker://debian:bookworm-slim
+}
+
+make_from_packages() {
+    command -v mmdebstrap >/dev/null || return 1
+    local mirror
+    mirror=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
+        sed -n 's/^Debian|Debian|//p' | head -n 1)
+    mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates \
+        bookworm "$work/base" ${mirror:+"$mirror"} || return 1
+    # Extracting without privileges can create neither device nodes nor files of other owners.
+    rm -rf "$work"/base/dev/*
+    chown -R "$(id -u):$(id -g)" "$work/base"
+}
+
+base=${RETRACE_IMAGE_BASE:-auto}
+case $base in
+docker) make_from_docker || die "cannot fetch debian:bookworm-slim; set RETRACE_IMAGE_BASE=mmdebstrap" ;;
+mmdebstrap) make_from_packages || die "mmdebstrap failed or is not installed (apt-get install mmdebstrap)" ;;
+auto) make_from_docker || make_from_packages ||
+    die "no base system: the container registry does not answer and mmdebstrap is not installed" ;;
+*)
+    [ -e "$base" ] || die "RETRACE_IMAGE_BASE=$base is neither docker, mmdebstrap nor an existing file"
+    "$apptainer" build --sandbox "$work/base" "$base"
+    ;;
+esac
+
+# --- the image -------------------------------------------------------------------------------
+# pip inside the image is to find packages and certificates as pip on this machine does.
+binds=()
+while read -r kind value; do
+    case $kind in
+    env) export "APPTAINERENV_${value?}" "SINGULARITYENV_${value?}" ;;
+    bind)
+        binds+=(-B "$value")
+        if [ -d "$value" ]; then
+            mkdir -p "$work/base$value"
+        else
+            mkdir -p "$work/base$(dirname "$value")"
+            touch "$work/base$value"
+        fi
+        ;;
+    esac
+done < <(python3 "$root/containers/host_pip.py")
+
+# A root that lacks capabilities (bit 24, CAP_SYS_RESOURCE: a root inside a virtual machine or a
+# container) is refused by Apptainer; inside a user namespace of its own it builds like anyone else.
+namespace=()
+if [ "$(id -u)" = 0 ] && ! (( 0x$(sed -n 's/^CapEff:\s*//p' /proc/self/status) >> 24 & 1 )); then
+    namespace=(unshare -Ur)
+fi
+
+arguments=(--build-arg BOOTSTRAP=localimage --build-arg "FROM=$work/base")
+if [ -n "${RETRACE_TORCH:-}" ]; then
+    arguments+=(--build-arg "TORCH=$RETRACE_TORCH")
+fi
+cd "$root"
+"${namespace[@]}" "$apptainer" build --force --mksquashfs-args="-comp zstd -Xcompression-level 1" \
+    "${binds[@]}" "${arguments[@]}" "$work/image.sif" "$recipe"
+mv "$work/image.sif" "$out"
+echo "built $out"

@@ -1,0 +1,43 @@
+"""Names of container image files, each made of a recipe and of the locks that go into the image.
+
+Snakemake compares the path of an image, never its content. The name therefore holds a digest of
+everything the image is built from: a changed recipe or lock is another file, is built anew, and
+reruns what ran inside the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from retrace.errors import ConfigError, nearest
+
+SOURCES = {
+    "modern": ("containers/modern.def", "envs/modern.txt", "envs/torch.txt"),
+}
+
+
+def image_sources(root: Path, name: str) -> list[Path]:
+    """Return the files that an image is built from, in the order in which they are digested.
+
+    Raises ConfigError for an image this repository has no recipe for.
+    """
+    if name not in SOURCES:
+        raise ConfigError(
+            f"no recipe for a container image named {name!r}; {nearest(name, SOURCES)}"
+        )
+    return [root / source for source in SOURCES[name]]
+
+
+def image_digest(root: Path, name: str) -> str:
+    """Return the first 12 hex digits of the SHA-256 over an image's recipe and locks.
+
+    `root` is the repository's top folder. The files' bytes are joined with nothing between them.
+    """
+    joined = b"".join(source.read_bytes() for source in image_sources(root, name))
+    return hashlib.sha256(joined).hexdigest()[:12]
+
+
+def image_path(root: Path, folder: Path, name: str) -> Path:
+    """Return where an image lies in `folder`: NAME-DIGEST.sif."""
+    return folder / f"{name}-{image_digest(root, name)}.sif"
