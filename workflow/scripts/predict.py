@@ -1,0 +1,136 @@
+"""Predicts a whole volume with a trained network, tile by tile; goes on where a kill left it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from retrace.checkpoints.native import load_model
+
+from retrace.device import choose_device, uses_bf16
+from retrace.errors import ConfigError, nearest, run
+from retrace.geometry import NmBox, VoxelBox, triple
+from retrace.inference.predictor import Predictor
+from retrace.inference.tiles import chunk_shape, output_box, tiles
+from retrace.inference.whole import Output, PartialStore, plan_tile, predict_tiles
+from retrace.manifest import digest, input_digest, manifest_path, write_manifest
+from retrace.networks import build_network
+from retrace.volumes import Volume, check_raw, open_source, publish
+
+OPTIONAL: dict[str, Any] = {
+    "device": "auto",
+    "precision": "auto",
+    "compile": False,
+    "threads": None,
+}
+"""Settings that say where and how fast, not what: they may be left out."""
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; `--settings` is one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, type=json.loads)
+    parser.add_argument("--model", required=True, type=Path, help="model.safetensors")
+    parser.add_argument("--work", required=True, type=Path, help="folder that survives a kill")
+    parser.add_argument("--output", required=True, type=Path, help="prediction.zarr")
+    return parser.parse_args(argv)
+
+
+def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | None:
+    """The `roi_nm` of a volume's config in voxels, None for all of it."""
+    roi = volume.get("roi_nm")
+    if not roi:
+        return None
+    return NmBox(triple(roi["offset"]), triple(roi["shape"])).to_voxels(raw.voxel_size_nm)
+
+
+def chosen_heads(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Channels of every head that is stored; ConfigError for a head the network lacks."""
+    heads = {head["name"]: head["channels"] for head in settings["network"]["heads"]}
+    for name in settings.get("heads") or heads:
+        if name not in heads:
+            raise ConfigError(
+                f"network {settings['network']['name']!r} has no head {name!r}; "
+                f"{nearest(name, heads)}"
+            )
+    return {name: heads[name] for name in settings.get("heads") or heads}
+
+
+def make_predictor(settings: Mapping[str, Any], model: Path, heads: Mapping[str, int]) -> Predictor:
+    """The network with its trained weights on the asked-for device."""
+    options = {**OPTIONAL, **settings}
+    device = choose_device(options["device"])
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    network = build_network(settings["network"])
+    load_model(model, network, settings["network"])
+    return Predictor(
+        network,
+        device,
+        heads=tuple(heads),
+        bf16=uses_bf16(options["precision"], device),
+        dtype=settings["dtype"],
+        compiled=options["compile"] is True,
+    )
+
+
+def work_folder(arguments: argparse.Namespace, raw: Volume) -> Path:
+    """Scratch of exactly this prediction: other settings, weights or raw get another folder."""
+    what = {k: v for k, v in arguments.settings.items() if k not in OPTIONAL}
+    raw_path = Path(arguments.settings["volume"]["raw"]["path"])
+    identity = {
+        "settings": what,
+        "model": input_digest(arguments.model),
+        "raw": [list(raw.array.shape), raw_path.stat().st_mtime_ns],
+        "output": str(arguments.output.resolve()),
+    }
+    return Path(arguments.work) / digest(identity)
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Writes `prediction.zarr` and its manifest, the manifest last."""
+    begin = time.monotonic()
+    settings, output = arguments.settings, arguments.output
+    raw = open_source(settings["volume"]["raw"])
+    heads = chosen_heads(settings)
+    predictor = make_predictor(settings, arguments.model, heads)
+    network = predictor.network
+    box = output_box(
+        raw,
+        network,
+        settings["network"]["predict_padding"],
+        region_of_interest(settings["volume"], raw),
+    )
+    check_raw(raw)
+    planned = plan_tile(network, box, settings["tile"], predictor.largest_window())
+    plan = Output(box, heads, settings["dtype"], chunk_shape(network.stride))
+    work = work_folder(arguments, raw)
+    store = PartialStore(output.with_name(output.name + ".partial"), work, plan, raw, planned)
+    grid = list(tiles(network, box, store.tile_shape))
+    for _ in predict_tiles(predictor, raw, store, grid):
+        pass
+    manifest_path(output).unlink(missing_ok=True)
+    publish(store.store, output)
+    write_manifest(
+        output,
+        inputs=[arguments.model, Path(settings["volume"]["raw"]["path"])],
+        settings=settings,
+        seconds=time.monotonic() - begin,
+        extra={"tile_shape": list(store.tile_shape), "tiles": len(grid)},
+    )
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; `argv` without the program's name."""
+    predict(parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,126 @@
+"""One network on one device, from raw to stored values; a tile too big for memory is halved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrace.errors import DeviceError
+from retrace.geometry import VoxelBox, triple
+from retrace.inference.memory import bytes_per_voxel, tile_budget
+from retrace.inference.tiles import Tile, TileNetwork, tile_for
+
+
+def to_stored(values: Tensor, dtype: str) -> Tensor:
+    """Predictions in [0, 1] as stored: uint8 by truncation of 255 x (0.999 -> 254), or float32."""
+    values = values.float()
+    return (values * 255).to(torch.uint8) if dtype == "uint8" else values
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for what torch raises when the device or the machine has no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+class Predictor:
+    """Predicts single tiles with `network` on `device`."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        *,
+        heads: tuple[str, ...],
+        bf16: bool = False,
+        dtype: str = "uint8",
+        compiled: bool = False,
+    ) -> None:
+        """`heads`: outputs that are kept; `dtype`: "uint8" or "float32" on disk."""
+        module = network.to(device).eval()
+        if device.type == "cuda":
+            module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            torch.backends.cudnn.benchmark = True
+        self.network = cast(TileNetwork, module)
+        self._run: Callable[[Tensor], Mapping[str, Tensor]] = (
+            torch.compile(module) if compiled else module
+        )
+        self._device, self._heads = device, heads
+        self._bf16, self._dtype = bf16, dtype
+        self._too_large: int | None = None
+
+    def __call__(self, tile: Tile, raw: np.ndarray) -> dict[str, Tensor]:
+        """{head: (C, Z, Y, X)} of the tile's core, on the device, as they are stored.
+
+        `raw` (Z, Y, X): the tile's window, uint8 or float in [0, 1].
+        """
+        with torch.inference_mode():
+            return self._tile(tile, self._normalised(raw))
+
+    def largest_window(self) -> float:
+        """Voxels of input that fit into the memory that is free now."""
+        window = triple(self.network.valid_shape((64, 64, 64)))
+        itemsize = 2 if self._bf16 else 4
+        module = cast(nn.Module, self.network)
+        return tile_budget(self._device) / bytes_per_voxel(module, window, itemsize)
+
+    def _normalised(self, raw: np.ndarray) -> Tensor:
+        """(1, 1, Z, Y, X) in [-1, 1]: gunpowder's Normalize and IntensityScaleShift(2, -1)."""
+        scale = 255.0 if raw.dtype == np.uint8 else 1.0
+        values = torch.from_numpy(np.ascontiguousarray(raw))
+        if self._device.type == "cuda":
+            values = values.pin_memory().to(self._device, non_blocking=True)
+        return values.float().div_(scale).mul_(2).sub_(1)[None, None]
+
+    def _tile(self, tile: Tile, x: Tensor) -> dict[str, Tensor]:
+        """The tile, in halves once one of its size did not fit."""
+        if self._too_large is None or tile.window.size < self._too_large:
+            try:
+                return self._forward(tile, x)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._too_large = tile.window.size
+            # Outside the handler, whose traceback would keep the failed activations alive.
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        halves = self._halves(tile)
+        axis = next(a for a in range(3) if halves[0].core.shape[a] != tile.core.shape[a])
+        parts = [self._tile(h, x[(..., *h.window.slices(tile.window.offset))]) for h in halves]
+        return {name: torch.cat([part[name] for part in parts], dim=axis + 1) for name in parts[0]}
+
+    def _halves(self, tile: Tile) -> list[Tile]:
+        """Two tiles for one, cut across its longest axis at a multiple of the stride."""
+        stride = self.network.stride
+        steps = [-(-size // step) for size, step in zip(tile.core.shape, stride, strict=True)]
+        if max(steps) < 2:
+            raise DeviceError(
+                f"out of memory on {self._device} even for one stride {list(stride)} of this "
+                "network; free memory, or use a network with fewer `fmaps`"
+            )
+        _, axis = max((size, a) for a, size in enumerate(tile.core.shape) if steps[a] > 1)
+        return split(self.network, tile, axis, stride[axis] * (steps[axis] // 2))
+
+    def _forward(self, tile: Tile, x: Tensor) -> dict[str, Tensor]:
+        if self._device.type == "cuda":
+            x = x.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            outputs = self._run(x)
+        depth, height, width = tile.core.shape
+        kept = {n: outputs[n][0, :, :depth, :height, :width] for n in self._heads}
+        return {name: to_stored(values, self._dtype) for name, values in kept.items()}
+
+
+def split(network: TileNetwork, tile: Tile, axis: int, at: int) -> list[Tile]:
+    """`tile` as two: the first `at` voxels of its core along `axis`, and the rest."""
+    cut = [0, 0, 0]
+    cut[axis] = at
+    second = VoxelBox(tile.core.offset, tile.core.shape).shift(cut).intersect(tile.core)
+    first_shape = [at if a == axis else size for a, size in enumerate(tile.core.shape)]
+    first = VoxelBox(tile.core.offset, triple(first_shape))
+    return [tile_for(network, first), tile_for(network, second)]

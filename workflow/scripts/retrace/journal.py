@@ -1,0 +1,56 @@
+"""Which blocks of a volume are done: one line each, with a checksum of what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from retrace.geometry import VoxelBox
+from retrace.manifest import atomic_write
+
+FILE = "done.jsonl"
+
+
+def checksum(arrays: Iterable[np.ndarray]) -> str:
+    """16 hex digits over the bytes of the arrays, in their order."""
+    hashed = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        hashed.update(np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
+
+
+class Journal:
+    """Finished boxes in `folder`; survives a kill at any moment."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads what an earlier run left; a last line that a kill cut short is dropped."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / FILE
+        self._done: dict[str, str] = {}
+        lines = self._path.read_text().splitlines() if self._path.is_file() else []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            self._done[entry["box"]] = entry["checksum"]
+        entries = [json.dumps({"box": b, "checksum": c}) + "\n" for b, c in self._done.items()]
+        atomic_write(self._path, "".join(entries))
+
+    @staticmethod
+    def _key(box: VoxelBox) -> str:
+        return f"{list(box.offset)}+{list(box.shape)}"
+
+    def checksum_of(self, box: VoxelBox) -> str | None:
+        """The checksum noted for `box`, None where it is not done."""
+        return self._done.get(self._key(box))
+
+    def note(self, box: VoxelBox, value: str) -> None:
+        """Notes `box` as written with checksum `value`."""
+        self._done[self._key(box)] = value
+        with self._path.open("a") as file:
+            file.write(json.dumps({"box": self._key(box), "checksum": value}) + "\n")

@@ -1,0 +1,1 @@
+"""From affinities to fragments, the region graph with merge scores, and segments."""

@@ -1,0 +1,101 @@
+"""Fragments: a seeded watershed on the distance to the boundaries that affinities show.
+
+The steps of `lsd/post/fragments.py` (Sheridan et al. 2023), with scipy and scikit-image in the
+place of mahotas: distances in voxels, seeds where the distance equals its maximum within 10 voxels.
+"""
+
+from __future__ import annotations
+
+import fastremap
+import numpy as np
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+from retrace.geometry import VoxelBox
+from retrace.volumes import Volume
+
+SEED_DISTANCE = 10
+"""Edge of the maximum filter that finds seeds, voxels."""
+
+
+def highest_value(affinities: np.ndarray) -> float:
+    """The value that means certainly connected: 255 for uint8, 1 for float."""
+    return 255.0 if affinities.dtype == np.uint8 else 1.0
+
+
+def flood(inside: np.ndarray) -> np.ndarray:
+    """Fragments (1 ... n, no 0) of a boolean array of any dimension, True off the boundaries."""
+    distance = ndimage.distance_transform_edt(inside)
+    assert isinstance(distance, np.ndarray)
+    maxima = ndimage.maximum_filter(distance, SEED_DISTANCE) == distance
+    seeds, _ = ndimage.label(maxima)
+    return watershed(distance.max() - distance, seeds).astype(np.uint64)
+
+
+def _flood_sections(mean: np.ndarray, threshold: float) -> np.ndarray:
+    fragments = np.empty(mean.shape, dtype=np.uint64)
+    last = 0
+    for z, section in enumerate(mean):
+        fragments[z] = flood(section > threshold) + last
+        last = int(fragments[z].max())
+    return fragments
+
+
+def _mean(channels: np.ndarray) -> np.ndarray:
+    return np.asarray(np.mean(channels, axis=0, dtype=np.float32))
+
+
+def watershed_fragments(affinities: np.ndarray, *, in_xy: bool) -> np.ndarray:
+    """Fragments (Z, Y, X) uint64 from affinities (C >= 3, Z, Y, X), channels z, y, x first.
+
+    3-D: the mean of the first three channels. The lsd code averages all channels there; for
+    long-range affinities that would let edges 9 voxels away draw the boundary, and its own
+    agglomeration slices to three, so both steps do here. `in_xy`: the mean of y and x, section by
+    section; ids go on from one section to the next.
+    """
+    threshold = 0.5 * highest_value(affinities)
+    if in_xy:
+        return _flood_sections(_mean(affinities[1:3]), threshold)
+    return flood(_mean(affinities[:3]) > threshold)
+
+
+def drop_weak(
+    affinities: np.ndarray, fragments: np.ndarray, least: float, *, in_xy: bool
+) -> np.ndarray:
+    """`fragments` without those whose mean affinity, scaled to [0, 1], is below `least`.
+
+    3-D: mean of z, y and x. In sections: mean of y and x, which drew the fragments (the lsd code
+    takes z and y there by a slice that is off by one).
+    """
+    channels = affinities[1:3] if in_xy else affinities[:3]
+    mean = _mean(channels) / np.float32(highest_value(affinities))
+    count = int(fragments.max(initial=0))
+    flat = fragments.ravel().astype(np.int64)
+    sizes = np.bincount(flat, minlength=count + 1)
+    sums = np.bincount(flat, weights=mean.ravel(), minlength=count + 1)
+    keep = sums >= least * sizes
+    return np.where(keep[flat].reshape(fragments.shape), fragments, np.uint64(0))
+
+
+def renumber(fragments: np.ndarray) -> np.ndarray:
+    """Ids 1 ... n in the order in which they first appear (z, y, x); 0 stays. uint64."""
+    numbered, _ = fastremap.renumber(np.ascontiguousarray(fragments), preserve_zero=True)
+    return numbered.astype(np.uint64)
+
+
+def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: tuple[int, int, int]) -> np.ndarray:
+    """`mask` as booleans on the voxels of `box` (nearest; outside the mask volume: False).
+
+    The mask's voxels may be larger than `voxel_size_nm`; both grids are in world coordinates.
+    """
+    rows = [
+        (np.arange(begin, end) * fine + fine // 2 - start) // coarse
+        for begin, end, fine, coarse, start in zip(
+            box.offset, box.end, voxel_size_nm, mask.voxel_size_nm, mask.offset_nm, strict=True
+        )
+    ]
+    low, high = [int(r[0]) for r in rows], [int(r[-1]) + 1 for r in rows]
+    shape = tuple(h - b for b, h in zip(low, high, strict=True))
+    window = VoxelBox((low[0], low[1], low[2]), (shape[0], shape[1], shape[2]))
+    values = mask.read(window.shift(mask.box.offset), fill=0) > 0
+    return values[np.ix_(*[r - b for r, b in zip(rows, low, strict=True)])]
