@@ -1,0 +1,165 @@
+"""The labels mask: exact ids, bounded memory, other formats, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import mask
+from retrace.errors import ConfigError, DataError
+from retrace.manifest import check_manifest, manifest_path
+from retrace.masks import background_values, chunk_shape, mask_of, write_mask
+from retrace.phantom import HEMI_BACKGROUND_ID, write_phantom_store
+from retrace.volumes import create_volume, open_volume
+
+SIZE = (20, 9, 9)
+LABELS = "volumes/labels/neuron_ids"
+
+
+def store_labels(path: Path, labels: np.ndarray, offset_nm: tuple[int, int, int]) -> Path:
+    array = create_volume(
+        path,
+        LABELS,
+        shape=labels.shape,
+        chunks=(4, 8, 8),
+        dtype=labels.dtype,
+        voxel_size_nm=SIZE,
+        offset_nm=offset_nm,
+    )
+    array[:] = labels
+    return path
+
+
+def run_mask(output: Path, background_ids: list[int], **labels: Any) -> np.ndarray:
+    settings = {"background_ids": background_ids, "labels": labels}
+    mask.main(["--settings", json.dumps(settings), "--output", str(output)])
+    return np.asarray(open_volume(output, "labels_mask").array)
+
+
+@given(
+    labels=hnp.arrays(
+        np.uint64, (2, 3, 4), elements=st.sampled_from([0, 1, 2**53, *range(2**64 - 6, 2**64)])
+    )
+)
+def test_ids_near_2_to_64_are_told_apart(labels: np.ndarray) -> None:
+    found = mask_of(labels, background_values([HEMI_BACKGROUND_ID], labels.dtype))
+    exact = [[[int(v) != 2**64 - 3 for v in row] for row in plane] for plane in labels.tolist()]
+    assert np.array_equal(found, np.array(exact, np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint32, np.int64, np.uint64])
+def test_an_id_the_type_cannot_hold_masks_nothing_else(dtype: Any) -> None:
+    labels = np.array([[[0, 1, 2]]], dtype)
+    assert mask_of(labels, background_values([2**64 - 3], labels.dtype)).tolist() == [[[1, 1, 1]]]
+    assert mask_of(labels, background_values([0], labels.dtype)).tolist() == [[[0, 1, 1]]]
+
+
+@pytest.mark.parametrize("bad", [-1, 2**64, 1.0, True, "3"])
+def test_impossible_background_ids_are_refused(bad: Any) -> None:
+    with pytest.raises(ConfigError, match="background id"):
+        background_values([bad], np.dtype(np.uint64))
+
+
+def test_hemi_layout_masks_exactly_the_context(tmp_path: Path) -> None:
+    store = tmp_path / "hemi.zarr"
+    write_phantom_store(store, (10, 12, 14), (3, 4, 5), (8, 8, 8), seed=2, layout="hemi")
+    found = run_mask(tmp_path / "m.zarr", [HEMI_BACKGROUND_ID], path=str(store), array=LABELS)
+    expected = np.zeros((16, 20, 24), np.uint8)
+    expected[3:-3, 4:-4, 5:-5] = 1
+    assert np.array_equal(found, expected)
+
+
+def test_without_background_ids_all_is_inside_and_zero_counts(tmp_path: Path) -> None:
+    labels = np.zeros((4, 5, 6), np.uint64)
+    labels[1] = 7
+    store = store_labels(tmp_path / "a.zarr", labels, (40, 90, 900))
+    found = run_mask(tmp_path / "m.zarr", [], path=str(store), array=LABELS)
+    assert found.all()
+    volume = open_volume(tmp_path / "m.zarr", "labels_mask")
+    assert volume.dtype == np.uint8
+    assert (volume.voxel_size_nm, volume.offset_nm) == (SIZE, (40, 90, 900))
+    manifest = check_manifest(tmp_path / "m.zarr", digests=True)
+    assert manifest["counts"] == {"voxels": 120, "inside": 120, "neurons": 30}
+
+
+@pytest.mark.parametrize("suffix", ["h5", "tif"])
+def test_other_formats(tmp_path: Path, suffix: str) -> None:
+    labels = np.arange(60, dtype=np.uint16).reshape(3, 4, 5) // 20
+    path = tmp_path / f"labels.{suffix}"
+    if suffix == "h5":
+        with h5py.File(path, "w") as file:
+            file["a/labels"] = labels
+    else:
+        tifffile.imwrite(path, labels, photometric="minisblack")
+    found = run_mask(
+        tmp_path / "m.zarr", [0], path=str(path), array="a/labels", voxel_size_nm=[10, 10, 10]
+    )
+    assert np.array_equal(found, labels != 0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "background", "message"),
+    [
+        (np.full((3, 4, 5), 9, np.uint64), [9], "only background"),
+        (np.zeros((3, 4, 5), np.uint64), [], "no neuron"),
+        (np.zeros((3, 4, 5), np.float32), [], "integer"),
+    ],
+)
+def test_labels_that_say_nothing_are_refused_and_nothing_is_lost(
+    tmp_path: Path, labels: np.ndarray, background: list[int], message: str
+) -> None:
+    good = store_labels(tmp_path / "good.zarr", np.ones((3, 4, 5), np.uint64), (0, 0, 0))
+    output = tmp_path / "m.zarr"
+    run_mask(output, [], path=str(good), array=LABELS)
+    before = manifest_path(output).read_bytes()
+    bad = store_labels(tmp_path / "bad.zarr", labels, (0, 0, 0))
+    with pytest.raises(DataError, match=message):
+        run_mask(output, background, path=str(bad), array=LABELS)
+    assert manifest_path(output).read_bytes() == before
+    check_manifest(output, digests=True)
+
+
+def test_the_same_labels_give_the_same_bytes(tmp_path: Path) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (9, 17, 11)).astype(np.uint64)
+    store = store_labels(tmp_path / "a.zarr", labels, (0, 0, 0))
+    for name in ("x", "y"):
+        run_mask(tmp_path / f"{name}.zarr", [0], path=str(store), array=LABELS)
+    first, second = (
+        {p.relative_to(s): p.read_bytes() for p in s.rglob("*") if p.is_file()}
+        for s in (tmp_path / "x.zarr", tmp_path / "y.zarr")
+    )
+    assert first == second
+    assert len(first) >= 5
+
+
+def test_no_read_is_larger_than_a_chunk(tmp_path: Path) -> None:
+    labels = np.ones((40, 70, 90), np.uint64)
+    volume = open_volume(store_labels(tmp_path / "a.zarr", labels, (0, 0, 0)), LABELS)
+    largest = 0
+
+    class Watched:
+        shape, dtype, chunks = volume.array.shape, volume.array.dtype, (32, 32, 32)
+
+        def __getitem__(self, key: tuple[slice, ...]) -> np.ndarray:
+            nonlocal largest
+            data = np.asarray(volume.array[key])
+            largest = max(largest, data.size)
+            return data
+
+    watched = type(volume)(Watched(), SIZE, (0, 0, 0), "watched")
+    assert write_mask(watched, [], tmp_path / "m.zarr").inside == labels.size
+    assert 0 < largest <= int(np.prod(chunk_shape(watched)))
+
+
+def test_unknown_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="background"):
+        mask.main(["--settings", '{"labels": {}}', "--output", str(tmp_path / "m.zarr")])

@@ -1,0 +1,55 @@
+"""Makes the labels mask of one volume: 1 where the labels say something, 0 on background ids."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from retrace.errors import ConfigError, run
+from retrace.manifest import manifest_path, write_manifest
+from retrace.masks import write_mask
+from retrace.volumes import open_source, writing
+
+SETTINGS = ("background_ids", "labels")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, help="JSON: background_ids, labels")
+    parser.add_argument("--output", required=True, type=Path, help="the zarr store to make")
+    args = parser.parse_args(argv)
+    try:
+        args.settings = json.loads(args.settings)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--settings is not JSON ({error})") from error
+    missing = set(SETTINGS).symmetric_difference(args.settings)
+    if missing:
+        raise ConfigError(f"--settings of mask must have {SETTINGS}; differs in {sorted(missing)}")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    begin = time.monotonic()
+    args = parse_args(argv)
+    labels = open_source(args.settings["labels"])
+    with writing(args.output) as partial:
+        counts = write_mask(labels, args.settings["background_ids"], partial)
+        manifest_path(args.output).unlink(missing_ok=True)
+    source = Path(args.settings["labels"]["path"])
+    write_manifest(
+        args.output,
+        inputs=[source],
+        settings=args.settings,
+        seconds=time.monotonic() - begin,
+        extra={"counts": asdict(counts)},
+    )
+    share = 100 * counts.inside / counts.voxels
+    print(f"[mask] {args.output}: {counts.inside} of {counts.voxels} voxels inside ({share:.1f} %)")
+
+
+if __name__ == "__main__":
+    run(main)
