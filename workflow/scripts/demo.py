@@ -1,0 +1,139 @@
+"""The whole workflow on generated volumes, on this machine alone: `make demo`.
+
+Starts an S3 server on the loopback, puts generated volumes into it under the keys of the real
+bucket, and has Snakemake fetch, mask, train, predict, segment, evaluate and draw one small
+experiment. Ends with the scores, beside those of a watershed that learned nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import phantom
+from retrace.errors import ConfigError, RetraceError, run
+from retrace.images import image_path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXPERIMENT = "phantom_mtlsd_small"
+RESULTS = Path("results/phantom/mtlsd_small")
+PREFERRED_PORT = 5557
+"""Tried first: with the same address a second demo finds its data fetched already."""
+CONTAINER_CHOICES = ("auto", "always", "never")
+
+
+def free_port(preferred: int) -> int:
+    """Returns `preferred` where nobody listens on it, else any free port of the loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def s3_server() -> Iterator[str]:
+    """An S3 server in this process; yields its address."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else: a line per request
+    port = free_port(PREFERRED_PORT)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.stop()
+
+
+def choose_containers(wanted: str, image: Path) -> tuple[bool, str]:
+    """Whether the rules run in the image, and why, in one line.
+
+    `auto` uses an image that is there already: building one takes minutes and hundreds of
+    megabytes, which a first look should not cost.
+    """
+    if wanted not in CONTAINER_CHOICES:
+        raise ConfigError(f"RETRACE_CONTAINERS is {wanted!r}; allowed: {CONTAINER_CHOICES}")
+    program = shutil.which("apptainer") or shutil.which("singularity")
+    if wanted == "never":
+        return False, "host environment (RETRACE_CONTAINERS=never)"
+    if program is None:
+        if wanted == "always":
+            raise ConfigError(
+                "RETRACE_CONTAINERS=always, but neither apptainer nor singularity is on the PATH"
+            )
+        return False, "host environment (no apptainer or singularity on the PATH)"
+    if wanted == "always" or image.exists():
+        return True, f"container image {image.name}"
+    return False, "host environment (no image yet: `make image` builds it)"
+
+
+def snakemake_command(endpoint: str, containers: bool, extra: Sequence[str]) -> list[str]:
+    """The command a user would type for this experiment, with the demo's configuration."""
+    return [
+        *(sys.executable, "-m", "snakemake", f"evaluate_{EXPERIMENT}", f"view_{EXPERIMENT}"),
+        *("--cores", "all", "--configfile", "config/demo.yaml"),
+        *("--config", f"endpoint_url={endpoint}"),
+        *(["--use-singularity"] if containers else []),
+        *extra,
+    ]
+
+
+def score_lines(evaluation: dict[str, Any]) -> list[str]:
+    """Our scores and the untrained watershed's, volume by volume."""
+    row = "{:<22}{:>11}{:>11}{:>10}{:>20}".format
+    lines = []
+    for volume, ours in evaluation["volumes"].items():
+        lines += ["", row(volume, "VOI split", "VOI merge", "VOI sum", "adapted Rand error")]
+        for label, scores in (
+            ("this network", ours),
+            ("untrained watershed", ours["untrained_watershed"]),
+        ):
+            keys = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
+            lines.append(row(label, *(f"{scores[key]:.3f}" for key in keys)))
+    return [*lines, "", "lower is better"]
+
+
+def run_demo(extra: Sequence[str]) -> None:
+    """Serves the volumes and runs Snakemake on them; RetraceError where it fails."""
+    image = REPOSITORY / image_path(REPOSITORY, "modern")
+    containers, where = choose_containers(os.environ.get("RETRACE_CONTAINERS", "auto"), image)
+    print(f"[demo] every step runs in: {where}", flush=True)
+    with s3_server() as endpoint:
+        phantom.main(["upload", "--endpoint", endpoint])
+        command = snakemake_command(endpoint, containers, extra)
+        print("[demo] " + " ".join(["snakemake", *command[3:]]), flush=True)
+        status = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+    if status != 0:
+        raise RetraceError(f"snakemake ended with status {status}; its last lines name the log")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the demo; unknown options go to Snakemake, e.g. --config iterations=1000."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    _, extra = parser.parse_known_args(argv)
+    started = time.monotonic()
+    run_demo(extra)
+    evaluation = json.loads((REPOSITORY / RESULTS / "evaluation.json").read_text())
+    print("\n".join(score_lines(evaluation)))
+    print(f"scores   {RESULTS / 'evaluation.json'}")
+    print(f"curve    {RESULTS / 'evaluation.png'}")
+    print(f"picture  {RESULTS / 'view.png'}")
+    print(f"[demo] {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    run(main)
