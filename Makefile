@@ -3,7 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV   := .venv
-PYTHON ?= python3
+# The locks are made for this version.
+PYTHON ?= $(shell python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo python3 || echo python3.11)
 BIN    := $(VENV)/bin
 TORCH  ?= -r envs/torch.txt
 STAMP  := $(VENV)/.installed

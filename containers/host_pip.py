@@ -47,8 +47,7 @@ def local_paths(value: str) -> Iterator[Path]:
 def main() -> None:
     """Print the settings, then every path they name, once."""
     settings = {
-        "PIP_" + option.upper().replace("-", "_"): value
-        for option, value in pip_settings().items()
+        "PIP_" + option.upper().replace("-", "_"): value for option, value in pip_settings().items()
     }
     settings |= {name: os.environ[name] for name in CERTIFICATES if name in os.environ}
     for name, value in settings.items():

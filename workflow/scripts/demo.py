@@ -92,6 +92,11 @@ def snakemake_command(endpoint: str, containers: bool, extra: Sequence[str]) -> 
     ]
 
 
+def environment() -> dict[str, str]:
+    """The environment for Snakemake: a rule's `python` is the one that runs this demo."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def score_lines(evaluation: dict[str, Any]) -> list[str]:
     """Our scores and the untrained watershed's, volume by volume."""
     row = "{:<22}{:>11}{:>11}{:>10}{:>20}".format
@@ -116,7 +121,7 @@ def run_demo(extra: Sequence[str]) -> None:
         phantom.main(["upload", "--endpoint", endpoint])
         command = snakemake_command(endpoint, containers, extra)
         print("[demo] " + " ".join(["snakemake", *command[3:]]), flush=True)
-        status = subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+        status = subprocess.run(command, cwd=REPOSITORY, env=environment(), check=False).returncode
     if status != 0:
         raise RetraceError(f"snakemake ended with status {status}; its last lines name the log")
 

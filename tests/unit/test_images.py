@@ -1,0 +1,92 @@
+"""Image files are named by what they are built from; builds ask pip where packages are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from retrace.errors import ConfigError
+from retrace.images import image_digest, image_path, image_sources
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    for index, source in enumerate(image_sources(tmp_path, "modern")):
+        source.parent.mkdir(exist_ok=True)
+        source.write_bytes(b"part %d\n" % index)
+    return tmp_path
+
+
+def test_digest_is_of_the_joined_files(recipe: Path) -> None:
+    expected = hashlib.sha256(b"part 0\npart 1\npart 2\n").hexdigest()[:12]
+    assert image_digest(recipe, "modern") == expected
+    assert image_path(recipe, "modern") == Path(f"containers/images/modern-{expected}.sif")
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_any_source_changes_the_name(recipe: Path, index: int) -> None:
+    before = image_path(recipe, "modern")
+    source = image_sources(recipe, "modern")[index]
+    source.write_bytes(source.read_bytes() + b"#")
+    assert image_path(recipe, "modern") != before
+
+
+def test_recipe_exists_for_every_image(repository: Path) -> None:
+    assert all(source.is_file() for source in image_sources(repository, "modern"))
+
+
+def test_unknown_image_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"'modem'.*did you mean 'modern'"):
+        image_digest(Path(), "modem")
+
+
+def test_locks_name_no_host_and_agree(repository: Path) -> None:
+    pins: dict[str, set[str]] = {}
+    for lock in ("host", "modern", "dev"):
+        text = (repository / "envs" / f"{lock}.txt").read_text()
+        assert "://" not in text
+        assert "--find-links" not in text
+        for line in text.splitlines():
+            name, sign, rest = line.partition("==")
+            if sign:
+                pins.setdefault(name, set()).add(rest.split()[0])
+    assert "torch" not in pins
+    assert {name: found for name, found in pins.items() if len(found) > 1} == {}
+
+
+def host_pip(repository: Path, **settings: str) -> list[str]:
+    """What containers/host_pip.py prints with only these pip settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "SSL_"))}
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        kept.pop(name, None)
+    return subprocess.run(
+        [sys.executable, repository / "containers" / "host_pip.py"],
+        env={**kept, "PIP_CONFIG_FILE": os.devnull, **settings},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+
+
+def test_no_pip_settings_no_binds(repository: Path) -> None:
+    assert host_pip(repository) == []
+
+
+def test_local_index_and_wheels_are_bound(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "index" / "simple").mkdir(parents=True)
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "ca.pem").touch()
+    lines = host_pip(
+        repository,
+        PIP_EXTRA_INDEX_URL=f"file://{tmp_path}/index/simple https://index.invalid/simple",
+        PIP_FIND_LINKS=f"{tmp_path}/wheels",
+        SSL_CERT_FILE=f"{tmp_path}/ca.pem",
+    )
+    assert f"env PIP_FIND_LINKS={tmp_path}/wheels" in lines
+    bound = [line for line in lines if line.startswith("bind ")]
+    assert bound == [f"bind {tmp_path}/{name}" for name in ("ca.pem", "index", "wheels")]
