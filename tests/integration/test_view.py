@@ -1,0 +1,141 @@
+"""Layers land where they belong in a real neuroglancer in a real headless browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import view
+from conftest import REPOSITORY, skip_or_fail
+from retrace.viewing.browser import BrowserError, find_browser
+from retrace.volumes import create_volume
+
+pytestmark = pytest.mark.browser
+
+VOXEL = (20, 9, 9)
+SIZE = (1200, 400)
+GAP = 9
+"""Pixels between two panels."""
+PANEL = (SIZE[0] - 3 * GAP) / 4
+"""Width of one of four panels, pixels."""
+TOLERANCE = 3
+"""Pixels: rounding, and the line around the layer in the foreground."""
+
+
+@pytest.fixture(autouse=True)
+def browser() -> None:
+    try:
+        find_browser()
+    except BrowserError as error:
+        skip_or_fail("browser", str(error))
+
+
+def write(path: Path, array: str, data: np.ndarray, start: tuple[int, int, int]) -> dict[str, Any]:
+    created = create_volume(
+        path,
+        array,
+        shape=data.shape,
+        chunks=data.shape,
+        dtype=data.dtype,
+        voxel_size_nm=VOXEL,
+        offset_nm=[s * v for s, v in zip(start, VOXEL, strict=True)],
+    )
+    created[:] = data
+    return {"path": str(path), "array": array}
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> list[dict[str, Any]]:
+    """Grey raw of 12 x 60 x 60 voxels; the others cover y 20:50, x 5:45 of it, z 4:8.
+
+    In that box the upper left 10 x 10 voxels (y 20:30, x 5:15) carry label 7 and differ in colour.
+    """
+    raw = np.full((12, 60, 60), 90, np.uint8)
+    raw[:, 20:30, 5:15] = 250
+    affs = np.zeros((3, 4, 30, 40), np.uint8)
+    affs[0, :, :10, :10] = 255
+    lsds = np.zeros((10, 4, 30, 40), np.float32)
+    lsds[1, :, :10, :10] = 1
+    labels = np.zeros((4, 30, 40), np.uint64)
+    labels[:, :10, :10] = 7
+    store, start = tmp_path / "all.zarr", (4, 20, 5)
+    return [
+        {"kind": "raw", **write(store, "raw", raw, (0, 0, 0))},
+        {"kind": "affinities", **write(store, "affs", affs, start)},
+        {"kind": "lsds", **write(store, "lsds", lsds, start)},
+        {"kind": "segments", **write(store, "segments", labels, start)},
+        {"kind": "fragments", "path": str(tmp_path / "not_yet.zarr"), "array": "fragments"},
+    ]
+
+
+def settings(layers: list[dict[str, Any]]) -> str:
+    return json.dumps({"bind_address": "127.0.0.1", "port": 0, "layers": layers})
+
+
+def corners(marked: np.ndarray) -> tuple[int, int, int, int]:
+    """Rows and columns (top, bottom, left, right) that hold marked pixels."""
+    rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def expected_corners() -> tuple[float, float, float, float]:
+    """Where the 10 x 10 voxels lie in a panel centred on the box of 30 x 40 voxels."""
+    voxel = PANEL / (40 * 1.04)
+    top, left = SIZE[1] / 2 - 15 * voxel, PANEL / 2 - 20 * voxel
+    return top, top + 10 * voxel, left, left + 10 * voxel
+
+
+def test_layers_land_where_they_belong(
+    layers: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "view.png"
+    size = f"{SIZE[0]}x{SIZE[1]}"
+    view.main(["--settings", settings(layers), "--screenshot", str(picture), "--size", size])
+    out = capsys.readouterr().out
+    assert "headless browser" in out
+    assert "left out: fragments" in out
+
+    pixels = imread(picture)[..., :3]
+    assert pixels.shape == (SIZE[1], SIZE[0], 3)
+    starts = [round(index * (PANEL + GAP)) for index in range(4)]
+    raw, affs, lsds, segments = (pixels[:, start : start + int(PANEL)] for start in starts)
+    colour = segments.max(axis=-1) - segments.min(axis=-1)
+    scale_bar = np.arange(SIZE[1])[:, None] >= SIZE[1] - 50
+    for name, marked in {
+        "raw": (raw.min(axis=-1) > 0.95) & ~scale_bar,
+        "affinities": (affs[..., 0] > 0.9) & (affs[..., 1:] < 0.1).all(axis=-1),
+        "lsds": (lsds[..., 1] > 0.9) & (lsds[..., [0, 2]] < 0.1).all(axis=-1),
+        "segments": colour > 0.1,
+    }.items():
+        found = corners(marked)
+        assert found == pytest.approx(expected_corners(), abs=TOLERANCE), name
+
+
+def test_serves_until_interrupted(layers: list[dict[str, Any]]) -> None:
+    command = [sys.executable, str(REPOSITORY / "workflow" / "scripts" / "view.py"), "--serve"]
+    process = subprocess.Popen(
+        [*command, "--settings", settings(layers)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    try:
+        address = next(line for line in process.stdout if "open http" in line).split()[2]
+        with urllib.request.urlopen(address, timeout=20) as page:
+            assert b"neuroglancer" in page.read().lower()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.stdout.close()

@@ -1,0 +1,177 @@
+"""What a view shows and where, without a browser."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import view
+from retrace.errors import ConfigError, DataError
+from retrace.geometry import NmBox, VoxelBox
+from retrace.viewing.layers import Layer, central_section, focus, open_layers
+from retrace.viewing.picture import label_colours, section
+from retrace.viewing.scene import (
+    LazyArray,
+    build_viewer,
+    grid,
+    local_volume,
+    panel_groups,
+    start_server,
+)
+from retrace.volumes import Volume, create_volume
+
+VOXEL = (20, 9, 9)
+
+
+def layer(kind: str, data: np.ndarray, offset_nm: tuple[int, int, int] = (0, 0, 0)) -> Layer:
+    return Layer(kind, kind, Volume(data, VOXEL, offset_nm, kind))
+
+
+class Counting:
+    """An array that counts how many voxels were read of it."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data, self.shape, self.dtype, self.read = data, data.shape, data.dtype, 0
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        part = self.data[key]
+        self.read += part.size
+        return part
+
+
+def store(path: Path, name: str, data: np.ndarray) -> dict[str, Any]:
+    created = create_volume(
+        path,
+        name,
+        shape=data.shape,
+        chunks=data.shape,
+        dtype=data.dtype,
+        voxel_size_nm=VOXEL,
+        offset_nm=(0, 0, 0),
+    )
+    created[:] = data
+    return {"path": str(path), "array": name}
+
+
+def test_absent_layers_are_left_out(tmp_path: Path) -> None:
+    raw = {"kind": "raw", **store(tmp_path / "a.zarr", "raw", np.zeros((2, 3, 4), np.uint8))}
+    segments = {"kind": "segments", "path": str(tmp_path / "b.zarr"), "array": "segments"}
+    layers, absent = open_layers([raw, segments])
+
+    assert [item.name for item in layers] == ["raw"]
+    assert absent == [f"segments ({tmp_path / 'b.zarr'})"]
+    with pytest.raises(DataError, match="nothing to show"):
+        open_layers([segments])
+    with pytest.raises(ConfigError, match="did you mean 'segments'"):
+        open_layers([{**segments, "kind": "segment"}])
+
+
+def test_view_is_centred_on_the_most_finished_result() -> None:
+    raw = layer("raw", np.zeros((10, 40, 40), np.uint8))
+    labels = layer("labels", np.zeros((4, 10, 10), np.uint64), (60, 90, 180))
+
+    assert focus([raw, labels]) == NmBox((60, 90, 180), (80, 90, 90))
+    assert central_section(raw.volume, focus([raw, labels]), 6) == VoxelBox((5, 12, 22), (1, 6, 6))
+
+
+def test_panels_show_results_over_raw() -> None:
+    layers = [
+        layer("raw", np.zeros((2, 3, 4), np.uint8)),
+        layer("mask", np.zeros((2, 3, 4), np.uint8)),
+        layer("labels", np.zeros((2, 3, 4), np.uint64)),
+        layer("lsds", np.zeros((10, 2, 3, 4), np.uint8)),
+    ]
+
+    assert panel_groups(layers) == [["raw"], ["raw", "labels", "mask"], ["raw", "lsds offset"]]
+    assert panel_groups(layers[:2]) == [["raw"], ["raw", "mask"]]
+    assert panel_groups(layers[2:3]) == [["labels"]]
+    assert [grid(n) for n in (1, 4, 5, 8)] == [(1, 1), (1, 4), (2, 3), (2, 4)]
+
+
+def test_volumes_are_read_piece_by_piece() -> None:
+    source = Counting(np.arange(4**3, dtype=np.int64).reshape(4, 4, 4))
+    lazy = LazyArray(source, labels=True)
+    layers = [Layer("labels", "labels", Volume(source, VOXEL, (0, 0, 0), "labels"))]
+
+    build_viewer(layers)
+    assert source.read == 0
+    part = lazy[1:2, :2, :2]
+    assert source.read == part.size == 4
+    assert part.dtype == lazy.dtype == np.uint64
+    assert LazyArray(np.zeros((1, 1, 1), np.uint8), labels=True).dtype == np.uint32
+    assert LazyArray(np.zeros((1, 1, 1), np.float16), labels=False).dtype == np.float32
+
+
+def test_viewer_state_has_true_sizes_and_shaders() -> None:
+    layers = [
+        layer("raw", np.zeros((10, 40, 40), np.uint8)),
+        layer("lsds", np.zeros((10, 4, 10, 20), np.uint8), (40, 90, 180)),
+    ]
+    state = build_viewer(layers).state
+    source = local_volume(layers[1].volume, labels=False)
+    pearson = state.layers["lsds pearson"]
+
+    assert list(state.dimensions.names) == ["x", "y", "z"]
+    assert list(source.voxel_offset) == [0, 2, 10, 20]
+    assert list(source.dimensions.names) == ["c^", "z", "y", "x"]
+    assert list(state.position) == [30, 15, 4.5]
+    assert "getDataValue(6)" in pearson.shader
+    assert not pearson.visible
+    assert "colormapJet" in state.layers["lsds size"].shader
+
+
+def test_used_port_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match="cannot listen"):
+            start_server("127.0.0.1", port)
+
+
+def test_section_is_placed_in_nm() -> None:
+    data = np.zeros((4, 10, 20), np.uint64)
+    data[2, :5, :10] = 3
+    labels = layer("labels", data, (40, 90, 180))
+    colours, extent = section(labels, labels.box_nm)
+
+    assert extent == (180, 360, 180, 90)
+    assert (colours[..., 3] > 0).sum() == 50
+    assert (colours[:5, :10, 3] > 0).all()
+
+
+def test_labels_keep_their_colour() -> None:
+    colours = label_colours(np.array([[0, 1, 2, 1]], np.uint64))
+
+    assert colours[0, 0, 3] == 0
+    np.testing.assert_array_equal(colours[0, 1], colours[0, 3])
+    assert np.abs(colours[0, 1] - colours[0, 2]).max() > 0.2
+
+
+def test_without_a_browser_a_plain_picture_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = np.full((4, 30, 30), 90, np.uint8)
+    labels = np.zeros((4, 30, 30), np.uint64)
+    labels[:, :15] = 5
+    layers = [
+        {"kind": "raw", **store(tmp_path / "a.zarr", "raw", raw)},
+        {"kind": "labels", **store(tmp_path / "a.zarr", "labels", labels)},
+    ]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    settings = json.dumps({"bind_address": "127.0.0.1", "port": 0, "layers": layers})
+    picture = tmp_path / "view.png"
+    view.main(["--settings", settings, "--screenshot", str(picture), "--size", "600x300"])
+
+    assert "without neuroglancer (no Chromium" in capsys.readouterr().out
+    pixels = imread(picture)[..., :3]
+    assert pixels.shape == (300, 600, 3)
+    left, right = np.split(pixels, 2, axis=1)
+    assert (left.max(axis=-1) - left.min(axis=-1)).max() < 0.05
+    assert ((right.max(axis=-1) - right.min(axis=-1)) > 0.1).mean() > 0.1

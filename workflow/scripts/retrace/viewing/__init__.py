@@ -1,0 +1,1 @@
+"""Looking at volumes: neuroglancer, its screenshots, and plain pictures."""

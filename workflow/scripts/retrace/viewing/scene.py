@@ -1,0 +1,205 @@
+"""Layers as a neuroglancer viewer; the one place where z, y, x becomes x, y, z."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import neuroglancer
+import numpy as np
+
+from retrace.errors import ConfigError
+from retrace.viewing.layers import SEGMENTATIONS, Layer, focus
+from retrace.volumes import Volume
+
+MAX_MESH_VOXELS = 64_000_000
+"""Meshes are made from the whole volume in memory; larger volumes show none."""
+LAZY_VOXELS = 1 << 28
+"""Volumes above this are downsampled 8-fold at most, so that no zoom reads all of it."""
+
+GREY = "void main() { emitGrayscale(toNormalized(getDataValue())); }"
+MASK = "void main() { if (toRaw(getDataValue()) == 0u) emitRGBA(vec4(1, 0, 0, 0.5)); }"
+LSD_PARTS = {"offset": (0, 1, 2), "covariance": (3, 4, 5), "pearson": (6, 7, 8), "size": (9,)}
+"""Channels of the ten LSDs that are drawn together (Sheridan et al. 2023, their tutorial)."""
+
+PANEL_GAP_PX = 9
+"""Pixels that neuroglancer leaves between two panels."""
+
+KIND_OF_TYPE = {"b": np.uint8, "i": np.uint64, "f": np.float32}
+
+
+class LazyArray:
+    """An array that neuroglancer can draw, read piece by piece: never loaded whole.
+
+    Types that it does not know (int64, float16, bool; labels below 32 bits) are converted as they
+    are read.
+    """
+
+    def __init__(self, array: Any, labels: bool) -> None:
+        self._array = array
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.dtype = _drawable(np.dtype(array.dtype), labels)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return np.asarray(self._array[key]).astype(self.dtype, copy=False)
+
+    def transpose(self) -> np.ndarray:
+        """The whole volume, x first, for meshes; small volumes only."""
+        if math.prod(self.shape) > MAX_MESH_VOXELS:
+            raise neuroglancer.local_volume.MeshesNotSupportedForVolume
+        return self[...].transpose()
+
+
+def _drawable(dtype: np.dtype[Any], labels: bool) -> np.dtype[Any]:
+    if labels:
+        return np.dtype(np.uint64 if dtype.itemsize > 4 else np.uint32)
+    if dtype.kind == "u" and dtype.itemsize <= 4:
+        return dtype
+    return np.dtype(KIND_OF_TYPE.get(dtype.kind, np.float32))
+
+
+def rgb_shader(channels: Sequence[int]) -> str:
+    """Three channels as red, green and blue: the tutorial's shader for affinities and LSDs."""
+    values = ", ".join(f"toNormalized(getDataValue({channel}))" for channel in channels)
+    return f"void main() {{ emitRGB(vec3({values})); }}"
+
+
+def jet_shader(channel: int) -> str:
+    """One channel in the jet colours, 0 transparent: the tutorial's shader for a single LSD."""
+    return (
+        f"void main() {{ float v = toNormalized(getDataValue({channel})); "
+        "vec4 rgba = vec4(0, 0, 0, 0); "
+        "if (v != 0.0) { rgba = vec4(colormapJet(v), 1.0); } emitRGBA(rgba); }"
+    )
+
+
+def local_volume(volume: Volume, labels: bool) -> Any:
+    """The volume as neuroglancer serves it, at its voxel size (nm) and offset (voxels)."""
+    names, units = ["z", "y", "x"], ["nm"] * 3
+    scales, offset = list(volume.voxel_size_nm), list(volume.box.offset)
+    if volume.channels:
+        names, units, scales, offset = ["c^", *names], ["", *units], [1, *scales], [0, *offset]
+    array = LazyArray(volume.array, labels)
+    lazy = math.prod(array.shape) > LAZY_VOXELS
+    return neuroglancer.LocalVolume(
+        array,
+        dimensions=neuroglancer.CoordinateSpace(names=names, units=units, scales=scales),
+        volume_type="segmentation" if labels else "image",
+        voxel_offset=offset,
+        max_downsampling=8 if lazy else 64,
+    )
+
+
+def start_server(bind_address: str, port: int) -> None:
+    """Lets neuroglancer listen there (port 0: any free one); ConfigError where it cannot."""
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((bind_address, port))
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"view: cannot listen on {bind_address}:{port} ({error}); change "
+            "`view.bind_address` or `view.port` (0: any free port)"
+        ) from error
+    neuroglancer.set_server_bind_address(bind_address, port)
+
+
+def build_viewer(layers: Sequence[Layer]) -> Any:
+    """A viewer with all layers; parts of the LSDs beyond the offsets are there but hidden."""
+    viewer = neuroglancer.Viewer()
+    with viewer.txn() as state:
+        size = layers[0].volume.voxel_size_nm
+        state.dimensions = neuroglancer.CoordinateSpace(
+            names=["x", "y", "z"], units="nm", scales=size[::-1]
+        )
+        box = focus(layers)
+        middle = [o + s / 2 for o, s in zip(box.offset, box.shape, strict=True)]
+        z, y, x = (m / v for m, v in zip(middle, size, strict=True))
+        state.position = [x, y, math.floor(z) + 0.5]  # in the middle of a section
+        for layer in layers:
+            _add(state, layer)
+        state.show_axis_lines = False
+        state.layout = "4panel"
+        state.cross_section_scale = _scale(layers, (600, 400))
+    return viewer
+
+
+def show_panels(viewer: Any, layers: Sequence[Layer], size: tuple[int, int]) -> None:
+    """Arranges one xy panel per kind of layer, each over raw, to fill `size` pixels (w, h)."""
+    groups = panel_groups(layers)
+    rows, columns = grid(len(groups))
+    panels = [neuroglancer.LayerGroupViewer(layers=names, layout="xy") for names in groups]
+    lines = [
+        neuroglancer.row_layout(panels[start : start + columns])
+        for start in range(0, len(panels), columns)
+    ]
+    with viewer.txn() as state:
+        state.layout = lines[0] if len(lines) == 1 else neuroglancer.column_layout(lines)
+        state.show_default_annotations = False  # no yellow frames in a report
+        panel = [
+            (pixels - PANEL_GAP_PX * (count - 1)) / count
+            for pixels, count in zip(size, (columns, rows), strict=True)
+        ]
+        state.cross_section_scale = _scale(layers, panel)
+
+
+def panel_groups(layers: Sequence[Layer]) -> list[list[str]]:
+    """Names of the layers drawn together in each panel: raw alone, then each other over raw."""
+    raw = [layer.name for layer in layers if layer.kind == "raw"]
+    others = [
+        [*raw, shown_names(layer)[0]] for layer in layers if layer.kind not in ("raw", "mask")
+    ]
+    masks = [layer.name for layer in layers if layer.kind == "mask"]
+    if masks and others:
+        others[0] += masks
+    elif masks:
+        others = [[*raw, *masks]]
+    return [raw, *others] if raw else others
+
+
+def grid(panels: int) -> tuple[int, int]:
+    """Rows and columns for a number of panels, at most four in a row."""
+    rows = math.ceil(panels / 4)
+    return rows, math.ceil(panels / rows)
+
+
+def shown_names(layer: Layer) -> list[str]:
+    """The viewer's names for a layer; LSDs become one layer per part."""
+    if layer.kind == "lsds" and layer.volume.channels >= 10:
+        return [f"{layer.name} {part}" for part in LSD_PARTS]
+    return [layer.name]
+
+
+def _scale(layers: Sequence[Layer], panel: Sequence[float]) -> float:
+    """Viewer voxels (along x) per pixel at which the focus fills a panel of (w, h) pixels."""
+    _, height_nm, width_nm = focus(layers).shape
+    nm_per_pixel = max(width_nm / panel[0], height_nm / panel[1]) * 1.04
+    return float(nm_per_pixel / layers[0].volume.voxel_size_nm[2])
+
+
+def _add(state: Any, layer: Layer) -> None:
+    source = local_volume(layer.volume, layer.kind in SEGMENTATIONS)
+    if layer.kind in SEGMENTATIONS:
+        state.layers[layer.name] = neuroglancer.SegmentationLayer(source=source, selected_alpha=0.4)
+        return
+    names = shown_names(layer)
+    for name, shader in zip(names, _shaders(layer), strict=True):
+        state.layers[name] = neuroglancer.ImageLayer(source=source, shader=shader, opacity=1.0)
+        state.layers[name].visible = name == names[0]
+
+
+def _shaders(layer: Layer) -> list[str]:
+    channels = layer.volume.channels
+    if layer.kind == "mask":
+        return [MASK]
+    if layer.kind == "lsds" and channels >= 10:
+        return [_shader(part) for part in LSD_PARTS.values()]
+    if channels >= 3:
+        return [rgb_shader((0, 1, 2))]
+    return [jet_shader(0) if channels else GREY]
+
+
+def _shader(channels: Sequence[int]) -> str:
+    return rgb_shader(channels) if len(channels) == 3 else jet_shader(channels[0])

@@ -1,0 +1,98 @@
+"""Shows volumes in neuroglancer, as a PNG and, with --serve, in a browser until Ctrl-C.
+
+    view.py --settings JSON --screenshot view.png
+    view.py --settings JSON --serve
+
+The settings are one JSON object: `bind_address`, `port` (0: any free one) and `layers`, a list of
+{kind, path, array, name, voxel_size_nm, offset_nm} where kind is raw, labels, mask, affinities,
+lsds, fragments or segments. Layers whose files do not exist are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import neuroglancer
+
+from retrace.errors import ConfigError, run
+from retrace.viewing.browser import BrowserError, find_browser, screenshot
+from retrace.viewing.layers import Layer, open_layers
+from retrace.viewing.picture import draw_sections
+from retrace.viewing.scene import build_viewer, show_panels, start_server
+
+SIZE = (1600, 900)
+"""Pixels of the screenshot (width, height) without --size."""
+
+
+def write_picture(
+    layers: Sequence[Layer], path: Path, size: tuple[int, int], bind_address: str
+) -> None:
+    """A PNG from a headless browser; from matplotlib, saying so, where there is none."""
+    try:
+        find_browser()
+        start_server(bind_address, 0)
+        viewer = build_viewer(layers)
+        show_panels(viewer, layers, size)
+        screenshot(viewer, path, size)
+        print(f"[view] {path}: neuroglancer in a headless browser", flush=True)
+    except BrowserError as error:
+        draw_sections(layers, path, size)
+        print(f"[view] {path}: central sections without neuroglancer ({error})", flush=True)
+
+
+def serve(layers: Sequence[Layer], bind_address: str, port: int) -> None:
+    """Prints the viewer's address and serves it until Ctrl-C or SIGTERM."""
+    start_server(bind_address, port)
+    try:
+        viewer = build_viewer(layers)
+        print(f"[view] open {viewer.get_viewer_url()} (Ctrl-C ends it)", flush=True)
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        print("[view] ended", flush=True)
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(value) for value in text.split("x"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, e.g. 1600x900") from error
+    return width, height
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
+    parser.add_argument("--screenshot", type=Path, metavar="PNG")
+    parser.add_argument("--size", type=_parse_size, default=SIZE, metavar="WIDTHxHEIGHT")
+    parser.add_argument("--serve", action="store_true", help="keep serving until Ctrl-C")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    if not args.screenshot and not args.serve:
+        raise ConfigError("nothing to do; give --screenshot PNG, --serve, or both")
+    settings: dict[str, Any] = args.settings
+    layers, absent = open_layers(settings["layers"])
+    if absent:
+        print(f"[view] not there yet, left out: {', '.join(absent)}", flush=True)
+    try:
+        if args.screenshot:
+            write_picture(layers, args.screenshot, args.size, settings["bind_address"])
+            neuroglancer.stop()
+        if args.serve:
+            serve(layers, settings["bind_address"], int(settings["port"]))
+    finally:
+        neuroglancer.stop()
+
+
+if __name__ == "__main__":
+    run(main)
