@@ -37,7 +37,7 @@ def test_perfect(pair: Skeletons) -> None:
     runs = run_length(pair, np.array([4] * 5 + [9] * 3))
 
     assert runs.erl_nm == pytest.approx((40**2 + 20**2) / 60)
-    assert (1.0, 0) == (runs.nerl, runs.merging_segments)
+    assert (runs.nerl, runs.merging_segments) == (1.0, 0)
 
 
 def test_one_split(pair: Skeletons) -> None:

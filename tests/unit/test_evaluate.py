@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import numpy as np
 import pytest
 
+import evaluate
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.evaluation.skeletons import Skeletons, write_skeletons
 from retrace.manifest import write_manifest
@@ -119,7 +119,7 @@ def test_score_writes_all_results(case: Case, capsys: pytest.CaptureFixture[str]
     case.choose()
     result = case.score()["volumes"]["test"]
 
-    assert (0, 0, 0) == (result["voi_split"], result["voi_merge"], result["adapted_rand_error"])
+    assert (result["voi_split"], result["voi_merge"], result["adapted_rand_error"]) == (0, 0, 0)
     assert result["threshold"] == 0.3
     assert result["fragments"]["voi_split"] == 1
     assert result["best_possible"]["voi_sum"] == 0
@@ -142,7 +142,7 @@ def test_validation_entries_are_weighted_by_voxels(case: Case) -> None:
     chosen = case.choose()
 
     assert chosen["table"][0]["voi_split"] == pytest.approx(1 * 4 / 5)
-    assert [1152, 288] == [item["scored_voxels"] for item in chosen["chosen_on"]]
+    assert [item["scored_voxels"] for item in chosen["chosen_on"]] == [1152, 288]
 
 
 def test_masks_and_a_smaller_prediction_show_in_the_counts(case: Case) -> None:
@@ -155,7 +155,7 @@ def test_masks_and_a_smaller_prediction_show_in_the_counts(case: Case) -> None:
     assert result["scored_voxels"] == result["label_voxels"] == 6 * 144
     case.settings["dataset"]["volumes"]["test"]["labels"]["offset_nm"] = [0, 0, 18]
     result = case.score()["volumes"]["test"]
-    assert (6 * 144, 8 * 144) == (result["scored_voxels"], result["label_voxels"])
+    assert (result["scored_voxels"], result["label_voxels"]) == (6 * 144, 8 * 144)
 
 
 def test_skeletons_are_scored(case: Case) -> None:
@@ -163,10 +163,11 @@ def test_skeletons_are_scored(case: Case) -> None:
     position = np.array([[50.0 + 20 * z, 30, x] for x in (30, 100) for z in range(8)])
     edges = np.array([[i, i + 1] for i in range(15) if i != 7])
     write_skeletons(case.folder / "skeletons.npz", Skeletons(position, np.repeat([1, 2], 8), edges))
-    result = case.score("--skeletons", f"test={case.folder / 'skeletons.npz'}")
+    result = case.score("--skeletons", str(case.folder / "skeletons.npz"))
     runs = result["volumes"]["test"]["skeletons"]
 
-    assert (140, 140, 1) == pytest.approx((runs["erl_nm"], runs["max_erl_nm"], runs["nerl"]))
+    assert runs["erl_nm"] == runs["max_erl_nm"] == pytest.approx(140)
+    assert runs["nerl"] == 1
     assert runs["curve"][0]["erl_nm"] == pytest.approx((60**2 + 60**2) / 140)
     assert runs["curve"][9]["erl_nm"] == 0
 

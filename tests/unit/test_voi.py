@@ -41,16 +41,16 @@ def same(a: Contingency, b: Contingency) -> bool:
 def test_merging_everything() -> None:
     scores = score(table_of([2, 2, 2, 2], [1, 1, 2, 2]))
 
-    assert (0.0, 1.0) == (scores.voi_split, scores.voi_merge)
-    assert (1.0, 0.5) == (scores.rand_split, scores.rand_merge)
+    assert (scores.voi_split, scores.voi_merge) == (0.0, 1.0)
+    assert (scores.rand_split, scores.rand_merge) == (1.0, 0.5)
     assert scores.adapted_rand_error == pytest.approx(1 / 3)
 
 
 def test_splitting_in_four() -> None:
     scores = score(table_of([1, 2, 3, 4], [7, 7, 7, 7]))
 
-    assert (2.0, 0.0) == (scores.voi_split, scores.voi_merge)
-    assert (0.25, 1.0) == (scores.rand_split, scores.rand_merge)
+    assert (scores.voi_split, scores.voi_merge) == (2.0, 0.0)
+    assert (scores.rand_split, scores.rand_merge) == (0.25, 1.0)
 
 
 def test_truth_zero_is_ignored_and_segment_zero_is_not() -> None:
@@ -153,5 +153,5 @@ def test_fib25_baselines(shared_dir: Path, capsys: pytest.CaptureFixture[str]) -
     evaluate.main(["compare", "--labels", f"{path}:labels_gt", "--segmentation", *sources])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
 
-    assert ["ffn", "0.847", "0.744", "1.591", "0.210"] == rows[0]
-    assert ["overseg", "2.496", "0.306", "2.801", "0.413"] == rows[1]
+    assert rows[0] == ["ffn", "0.847", "0.744", "1.591", "0.210"]
+    assert rows[1] == ["overseg", "2.496", "0.306", "2.801", "0.413"]

@@ -2,7 +2,7 @@
 
     evaluate.py choose  --settings JSON --fragments V=F.zarr ... --output threshold.json
     evaluate.py score   --settings JSON --fragments V=F.zarr ... --segmentation V=S.zarr ...
-                        --threshold-file threshold.json --output evaluation.json --plot evaluation.png
+                        --threshold-file threshold.json --output evaluation.json --plot PNG
     evaluate.py compare --labels FILE:ARRAY --segmentation NAME=FILE:ARRAY ... [--roi-nm z0:z1,...]
 
 The settings are one JSON object: `dataset` (name, background_ids, volumes, validation, test),
@@ -72,7 +72,7 @@ class Inputs:
     fragments: dict[str, Path]
     masks: dict[str, Path]
     segmentation: dict[str, Path]
-    skeletons: dict[str, Path]
+    skeletons: Path | None
 
 
 def read_entries(settings: dict[str, Any], key: str) -> list[Entry]:
@@ -201,9 +201,9 @@ def score_entry(
         "curve": curve_rows(thresholds, threshold_curve(fragments, graph, thresholds)),
         "curve_note": CURVE_NOTE,
     }
-    if entry.volume in inputs.skeletons:
+    if inputs.skeletons is not None:
         result["skeletons"] = score_skeletons(
-            settings, entry, inputs.skeletons[entry.volume], store, graph, threshold
+            settings, entry, inputs.skeletons, store, graph, threshold
         )
     return result
 
@@ -321,6 +321,7 @@ def _open_named(text: str, voxel_size_nm: Sequence[int] | None) -> Volume:
 
 
 def _pairs(items: Sequence[str]) -> dict[str, Path]:
+    """Stores by volume, from VOLUME=PATH items."""
     found = {}
     for item in items:
         name, sign, path = item.partition("=")
@@ -345,8 +346,9 @@ def _parse_triple(text: str) -> tuple[int, int, int]:
 
 def _add_store_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    for name in ("fragments", "masks", "segmentation", "skeletons"):
+    for name in ("fragments", "masks", "segmentation"):
         parser.add_argument(f"--{name}", nargs="*", default=[], metavar="VOLUME=PATH")
+    parser.add_argument("--skeletons", type=Path, help=".npz or .json table, world coordinates")
     parser.add_argument("--output", required=True, type=Path)
 
 
@@ -383,7 +385,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _pairs(args.fragments),
         _pairs(args.masks),
         _pairs(args.segmentation),
-        _pairs(args.skeletons),
+        args.skeletons,
     )
     if args.verb == "choose":
         choose(args.settings, inputs, args.output)

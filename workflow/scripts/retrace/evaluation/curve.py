@@ -38,7 +38,8 @@ def open_region_graph(store: Path) -> RegionGraph:
     group = zarr.open_group(store, mode="r")
     if "edges" not in group or "scores" not in group:
         raise DataError(f"{store} has no region graph (arrays edges, scores); run segment again")
-    return RegionGraph(np.asarray(group["edges"][:]), np.asarray(group["scores"][:]))
+    edges, scores = (np.asarray(group[name]) for name in ("edges", "scores"))
+    return RegionGraph(edges, scores)
 
 
 def agglomerated(table: Contingency, graph: RegionGraph, threshold: float) -> Contingency:

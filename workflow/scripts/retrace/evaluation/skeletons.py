@@ -43,9 +43,9 @@ class Skeletons:
         Sheridan et al. 2023 crop their skeletons to each region the same way.
         """
         low, high = np.array(box.offset), np.array(box.end)
-        inside = ((self.position_nm >= low) & (self.position_nm < high)).all(axis=1)
+        inside = np.all((self.position_nm >= low) & (self.position_nm < high), axis=1)
         row = np.cumsum(inside) - 1
-        edges = row[self.edges[inside[self.edges].all(axis=1)]]
+        edges = row[self.edges[np.all(inside[self.edges], axis=1)]]
         count = int(inside.sum())
         links = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (count, count))
         part = connected_components(links, directed=False)[1]

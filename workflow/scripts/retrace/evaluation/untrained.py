@@ -21,7 +21,7 @@ SMOOTHING = (1.0, 2.0, 3.0)
 """Gaussian sigmas tried, in units of the finest voxel edge."""
 SEED_WINDOWS = (5.0, 10.0, 20.0)
 """Edges of the windows in which a seed is the minimum, in units of the finest voxel edge."""
-MAX_VOXELS = 16_000_000
+MAX_VOXELS = 24_000_000
 """Larger regions are not computed: the watershed holds the region in memory, some 40 B/voxel."""
 
 
@@ -92,7 +92,7 @@ def _segment(region: Region, parameters: Parameters) -> Volume:
     if raw.voxel_size_nm != region.truth.labels.voxel_size_nm:
         raise DataError(
             f"{raw.name} has voxels of {list(raw.voxel_size_nm)} nm, the labels of "
-            f"{list(region.truth.labels.voxel_size_nm)} nm; the untrained watershed needs equal ones"
+            f"{list(region.truth.labels.voxel_size_nm)} nm; the raw watershed needs equal ones"
         )
     segments = raw_watershed(raw.read(region.box, fill=0), raw.voxel_size_nm, parameters)
     offset_nm = region.box.to_nm(raw.voxel_size_nm).offset
