@@ -1,0 +1,426 @@
+"""Local shape descriptors of a label volume (Sheridan et al. 2023, Methods).
+
+Ten channels per voxel, statistics of the voxel's object under a Gaussian window around the voxel:
+0-2 mean offset (z, y, x), 3-5 variance (zz, yy, xx), 6-8 Pearson coefficient (zy, zx, yx), 9 size.
+The numbers are those of `lsd.train.LsdExtractor` (mode "gaussian"), the way there is another one:
+
+* Every pair of a label and a block of the coarse grid is an item with its own tight box, so a thin
+  neurite costs what it fills and not its bounding box, and memory per item is bounded.
+* The window is separable. Along each axis the moments 0, 1, 2 of the relative position are one
+  product with a banded matrix; three products give the ten sums. Relative positions also keep
+  covariances from cancelling, which absolute positions in single precision do not.
+
+Shapes: P pairs of a coarse voxel and a label whose descriptor is wanted, I items, S slots (one per
+coarse voxel of an item's box, slot 0 for the background).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from retrace.errors import DataError
+from retrace.geometry import Triple, VoxelBox, triple
+
+TRUNCATE = 3.0
+"""Standard deviations after which the Gaussian window ends."""
+MIN_VARIANCE_NM2 = 1e-3
+BLOCK = 32
+"""Block edge on the coarse grid; larger ones multiply more zeros, smaller ones more context."""
+ITEMS_AT_ONCE = {"cpu": 1}
+"""Items per batch of products; elsewhere a device is kept busy with OTHER_ITEMS_AT_ONCE."""
+OTHER_ITEMS_AT_ONCE = 64
+SUMS = ("xx", "x", "1", "xy", "y", "yy", "zx", "z", "zy", "zz")
+"""Order in which the products deliver the ten sums."""
+
+
+def lsd_context(voxel_size_nm: Sequence[int], sigma_nm: float, downsample: int = 2) -> Triple:
+    """Voxels (z, y, x) on either side of a box that the descriptors in it depend on."""
+    radius = (_radius(sigma_nm / (size * downsample)) for size in voxel_size_nm)
+    return triple([r * downsample for r in radius])
+
+
+@torch.no_grad()
+def compute_lsds(
+    labels: Tensor,
+    voxel_size_nm: Sequence[int],
+    sigma_nm: float,
+    downsample: int = 2,
+    roi: VoxelBox | None = None,
+) -> Tensor:
+    """Descriptors (10, Z, Y, X) float32 in [0, 1] of `labels` (Z, Y, X) int, on the labels' device.
+
+    Statistics are taken on every `downsample`-th voxel and repeated in between; label 0 gets zeros.
+    `roi` (voxels, relative to `labels`) crops the result; the labels around it are its context.
+    DataError when the box is not inside `labels` or is not divisible by `downsample`.
+    """
+    box = roi or VoxelBox((0, 0, 0), triple(labels.shape))
+    _check(labels, box, downsample)
+    compact = _compact(labels)
+    coarse = compact[(slice(None, None, downsample),) * 3]
+    pairs = _Pairs.wanted(compact[box.slices()], downsample)
+    grid = _Grid(
+        coarse,
+        origin=triple([offset // downsample for offset in box.offset]),
+        voxel_size_nm=triple([size * downsample for size in voxel_size_nm]),
+        sigma_nm=sigma_nm,
+    )
+    items, item_of_pair = _Items.of(pairs, grid)
+    sums = _sums(items, grid)
+    descriptors = _describe(sums, sigma_nm)
+    _without_samples(descriptors, sums[SUMS.index("1")], items, grid)
+    descriptors[:, 0] = 0
+    slots = pairs.to_voxels(items.slots(item_of_pair, pairs.position))
+    return descriptors.index_select(1, slots.flatten()).view(10, *box.shape)
+
+
+def _check(labels: Tensor, box: VoxelBox, downsample: int) -> None:
+    if labels.ndim != 3 or labels.is_floating_point():
+        raise DataError(
+            f"labels must be a (z, y, x) volume of integers, not {tuple(labels.shape)} {labels.dtype}"
+        )
+    if not VoxelBox((0, 0, 0), triple(labels.shape)).contains(box):
+        raise DataError(f"{box} is not inside labels of shape {tuple(labels.shape)}")
+    if any(value % downsample for value in (*box.offset, *box.shape)):
+        raise DataError(
+            f"{box} is not divisible by the downsampling factor {downsample} of the descriptors;"
+            " choose offset and shape as multiples of it"
+        )
+
+
+def _radius(sigma_voxels: float) -> int:
+    """Half width of the window as scipy's `gaussian_filter` cuts it."""
+    return int(TRUNCATE * sigma_voxels + 0.5)
+
+
+def _compact(labels: Tensor) -> Tensor:
+    """Labels renumbered 1, 2, ... (int32), 0 stays 0; sorts runs of equal labels, not voxels."""
+    runs, run_of_voxel = torch.unique_consecutive(labels.flatten(), return_inverse=True)
+    ids, id_of_run = torch.unique(runs, return_inverse=True)
+    number = torch.arange(1, len(ids) + 1, device=labels.device, dtype=torch.int32)
+    number[ids == 0] = 0
+    return number[id_of_run][run_of_voxel].view(labels.shape)
+
+
+def _repeat(coarse: Tensor, factor: int) -> Tensor:
+    """Nearest-neighbour upsampling of (Z, Y, X) by `factor` along every axis."""
+    z, y, x = coarse.shape
+    spread = coarse[:, None, :, None, :, None].expand(z, factor, y, factor, x, factor)
+    return spread.reshape(z * factor, y * factor, x * factor)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The coarse grid: its labels (context included) and where the wanted box begins in it."""
+
+    labels: Tensor
+    origin: Triple
+    voxel_size_nm: Triple
+    sigma_nm: float
+
+    @property
+    def sigma_voxels(self) -> list[float]:
+        return [self.sigma_nm / size for size in self.voxel_size_nm]
+
+    @property
+    def radius(self) -> list[int]:
+        return [_radius(sigma) for sigma in self.sigma_voxels]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of a coarse voxel and a label that some voxel there carries.
+
+    First one for every labelled coarse voxel, then one for every voxel (`odd`, flat indices) whose
+    label is not that of its coarse voxel; so most of the work is done on the coarse grid.
+    """
+
+    label: Tensor  # (P,)
+    position: Tensor  # (3, P), coarse voxels from the beginning of the box
+    own: Tensor  # flat indices into the coarse grid of the first pairs
+    odd: Tensor  # flat indices into the box of the remaining pairs
+    is_even: Tensor  # (Z, Y, X) bool, voxels that carry their coarse voxel's label
+    downsample: int
+
+    @classmethod
+    def wanted(cls, labels: Tensor, downsample: int) -> _Pairs:
+        coarse = labels[(slice(None, None, downsample),) * 3]
+        is_even = labels == _repeat(coarse, downsample)
+        own = coarse.flatten().nonzero().squeeze(1)
+        odd = (~is_even & (labels != 0)).flatten().nonzero().squeeze(1)
+        position = torch.cat(
+            (_unravel(own, coarse.shape), _unravel(odd, labels.shape) // downsample), dim=1
+        )
+        label = torch.cat((coarse.flatten()[own], labels.flatten()[odd]))
+        return cls(label, position, own, odd, is_even, downsample)
+
+    def to_voxels(self, slots: Tensor) -> Tensor:
+        """Slot of every voxel (Z, Y, X) from the slot of every pair (P,)."""
+        shape = [size // self.downsample for size in self.is_even.shape]
+        coarse = slots.new_zeros(math.prod(shape))
+        coarse[self.own] = slots[: len(self.own)]
+        voxels = _repeat(coarse.view(shape), self.downsample) * self.is_even
+        voxels.view(-1)[self.odd] = slots[len(self.own) :]
+        return voxels
+
+
+def _unravel(index: Tensor, shape: Sequence[int]) -> Tensor:
+    """Flat indices (P,) as coordinates (3, P)."""
+    _, y, x = shape
+    return torch.stack((index // (y * x), index // x % y, index % x))
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Labels within blocks: tight boxes to fill and the boxes of samples that reach into them."""
+
+    label: Tensor  # (I,)
+    begin: Tensor  # (3, I), coarse voxels from the beginning of the wanted box
+    shape: Tensor  # (3, I)
+    source_begin: Tensor  # (3, I), coarse voxels of the whole grid
+    source_end: Tensor  # (3, I)
+    first_slot: Tensor  # (I,)
+
+    @classmethod
+    def of(cls, pairs: _Pairs, grid: _Grid) -> tuple[_Items, Tensor]:
+        """The items of all pairs, and the item of every pair (P,)."""
+        blocks = pairs.position // BLOCK
+        counts = [-(-size // BLOCK) for size in grid.labels.shape]
+        key = pairs.label.long()
+        for axis in range(3):
+            key = key * counts[axis] + blocks[axis]
+        keys, item = torch.unique(key, return_inverse=True)
+        corner = _unravel(keys % math.prod(counts), counts) * BLOCK
+        first, last = _extent(item, pairs.position - corner[:, item], len(keys), BLOCK)
+        label, begin, shape = keys // math.prod(counts), corner + first, last - first + 1
+        source = _reach(label, begin, shape, grid)
+        first_slot = 1 + functional.pad(shape.prod(0).cumsum(0), (1, 0))[:-1]
+        return cls(label, begin, shape, *source, first_slot), item
+
+    def slots(self, item: Tensor, position: Tensor) -> Tensor:
+        """Slot (P,) of the coarse voxel `position` (3, P) in the box of `item` (P,)."""
+        _, y, x = self.shape
+        z_stride = y * x
+        begin = self.begin[0] * z_stride + self.begin[1] * x + self.begin[2]
+        constant = self.first_slot - begin
+        return constant[item] + position[0] * z_stride[item] + position[1] * x[item] + position[2]
+
+    @property
+    def slot_count(self) -> int:
+        """Slots of all items and the background's."""
+        return 1 + int(self.shape.prod(0).sum())
+
+
+def _extent(group: Tensor, position: Tensor, groups: int, size: int) -> tuple[Tensor, Tensor]:
+    """First and last `position` (3, P) in [0, size) of every group, (3, groups) each.
+
+    (0, -1) for a group without members.
+    """
+    occupied = torch.zeros(3, groups, size, dtype=torch.uint8, device=group.device)
+    for axis in range(3):
+        occupied[axis].view(-1)[group * size + position[axis]] = 1
+    first = occupied.argmax(-1)
+    last = size - 1 - occupied.flip(-1).argmax(-1)
+    none = occupied.amax(-1) == 0
+    return first.masked_fill(none, 0), last.masked_fill(none, -1)
+
+
+def _reach(label: Tensor, begin: Tensor, shape: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
+    """Boxes (begin, end) of a label's samples within the window's radius of its items' boxes.
+
+    One voxel without a sample where there is none, so that every product has something to work on.
+    """
+    sampled = grid.labels.flatten().nonzero().squeeze(1)
+    carried = grid.labels.flatten()[sampled].long()
+    position, size = _unravel(sampled, grid.labels.shape), max(grid.labels.shape)
+    first, last = _extent(carried, position, int(grid.labels.max()) + 1, size)
+    radius, origin = (_column(values, label) for values in (grid.radius, grid.origin))
+    source_begin = torch.maximum(first[:, label], begin + origin - radius)
+    source_end = torch.minimum(last[:, label] + 1, begin + origin + shape + radius)
+    empty = (source_begin >= source_end).any(0)
+    source_begin = torch.where(empty, begin + origin, source_begin)
+    return source_begin, torch.where(empty, source_begin + 1, source_end)
+
+
+def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device)[:, None]
+
+
+def _sums(items: _Items, grid: _Grid) -> Tensor:
+    """The ten weighted sums (10, S) of every slot, in the order of SUMS; offsets in nm."""
+    axes = zip(grid.sigma_voxels, grid.radius, grid.voxel_size_nm, strict=True)
+    kernels = [_banded_moments(*axis).to(grid.labels.device) for axis in axes]
+    result = torch.zeros(10, items.slot_count, device=grid.labels.device)
+    # zeros around the labels, so that the boxes of a batch may share one shape
+    before, after = grid.radius[::-1], [radius + BLOCK for radius in grid.radius[::-1]]
+    padded = functional.pad(grid.labels, [n for pair in zip(before, after, strict=True) for n in pair])
+    with _full_precision(grid.labels.device.type):
+        for batch in _batches(items, grid):
+            batch.write(_window_sums(batch.samples(padded), batch.bands(kernels)), result)
+    return result
+
+
+def _banded_moments(sigma_voxels: float, radius: int, voxel_size_nm: float) -> Tensor:
+    """Matrices (moments 2, 1, 0; BLOCK + 2 radius samples; BLOCK outputs) of one axis.
+
+    Entry (m, p, j): Gaussian weight of the distance t = p - radius - j, times (t nm)^m.
+    """
+    t = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    weight = torch.exp(-0.5 * (t / sigma_voxels) ** 2)
+    weight /= weight.sum()
+    moments = torch.stack([weight * (t * voxel_size_nm) ** power for power in (2, 1, 0)])
+    bands = torch.zeros(3, BLOCK + 2 * radius, BLOCK, dtype=torch.float64)
+    for j in range(BLOCK):
+        bands[:, j : j + 2 * radius + 1, j] = moments
+    return bands.float()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Items computed together, with the extents they share."""
+
+    label: Tensor  # (G,)
+    corner: list[Tensor]  # per axis (G,): where the shared source box begins in the padded labels
+    source: list[slice]  # per axis: the shared source box as rows of the banded matrices
+    shape: list[int]  # the shared output box
+    shapes: Tensor  # (3, G), every item's own output box
+    first_slot: Tensor  # (G,)
+
+    def samples(self, padded: Tensor) -> Tensor:
+        """1 where the item's label is sampled, 0 elsewhere: (G, z, y, x) float32."""
+        sizes = [rows.stop - rows.start for rows in self.source]
+        if len(self.label) == 1:
+            box = tuple(
+                slice(int(c), int(c) + n) for c, n in zip(self.corner, sizes, strict=True)
+            )
+            return (padded[box] == self.label).float()[None]
+        windows = padded
+        for axis, size in enumerate(sizes):
+            windows = windows.unfold(axis, size, 1)
+        z, y, x = self.corner
+        return (windows[z, y, x] == self.label[:, None, None, None]).float()
+
+    def bands(self, kernels: list[Tensor]) -> list[Tensor]:
+        """The rows and columns of the banded matrices that this batch needs."""
+        return [
+            kernel[:, rows, :size]
+            for kernel, rows, size in zip(kernels, self.source, self.shape, strict=True)
+        ]
+
+    def write(self, sums: Tensor, result: Tensor) -> None:
+        """Puts the sums (10, G, z, y, x) into their slots; what is not an item's goes to slot 0."""
+        if len(self.label) == 1:
+            first = int(self.first_slot)
+            result[:, first : first + math.prod(self.shape)] = sums.view(10, -1)
+            return
+        z, y, x = (
+            torch.arange(n, device=sums.device).view([-1 if a == axis else 1 for a in range(3)])
+            for axis, n in enumerate(self.shape)
+        )
+        depth, height, width = self.shapes[:, :, None, None, None]
+        slot = self.first_slot[:, None, None, None] + (z * height + y) * width + x
+        inside = (z < depth) & (y < height) & (x < width)
+        result.index_copy_(1, (slot * inside).flatten(), sums.view(10, -1))
+
+
+def _batches(items: _Items, grid: _Grid) -> Iterator[_Batch]:
+    """Items in batches of similar size."""
+    device = grid.labels.device
+    at_once = ITEMS_AT_ONCE.get(device.type, OTHER_ITEMS_AT_ONCE)
+    start = items.begin + _column(grid.origin, items.begin)  # = radius before it, once padded
+    radius = _column(grid.radius, items.begin)
+    rows_begin = items.source_begin - start + radius
+    rows_end = items.source_end - start + radius
+    order = items.shape.prod(0).argsort() if at_once > 1 else torch.arange(len(items.label))
+    for chosen in order.split(at_once):
+        low, high = rows_begin[:, chosen].amin(1), rows_end[:, chosen].amax(1)
+        corner = start[:, chosen] + low[:, None]
+        yield _Batch(
+            items.label[chosen],
+            list(corner),
+            [slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True)],
+            items.shape[:, chosen].amax(1).tolist(),
+            items.shape[:, chosen],
+            items.first_slot[chosen],
+        )
+
+
+def _window_sums(samples: Tensor, bands: list[Tensor]) -> Tensor:
+    """Ten sums (10, G, z, y, x) in the order of SUMS of samples (G, z', y', x').
+
+    Axis after axis, keeping the moments whose total order is at most 2: 3, then 6, then 10.
+    """
+    along_z, along_y, along_x = bands
+    groups, depth = samples.shape[:2]
+    _, _, width = along_x.shape
+    rows = along_x.permute(1, 0, 2).reshape(along_x.shape[1], 3 * width)
+    x210 = samples @ rows  # (G, z', y', [xx, x, 1])
+    powers_of_y = [
+        along_y[2 - power].T @ x210[..., power * width :]  # (G, z', y, [xx, x, 1][power:])
+        for power in range(3)
+    ]
+
+    def over_z(power: int, part: Tensor) -> Tensor:
+        flat = along_z[2 - power].T @ part.reshape(groups, depth, -1)
+        split = flat.view(groups, -1, part.shape[2], part.shape[3] // width, width)
+        return split.permute(3, 0, 1, 2, 4)
+
+    y0, y1, y2 = powers_of_y
+    parts = [(0, y0), (0, y1), (0, y2), (1, y0[..., width:]), (1, y1[..., width:])]
+    parts.append((2, y0[..., 2 * width :]))
+    return torch.cat([over_z(power, part) for power, part in parts])
+
+
+@contextmanager
+def _full_precision(device_type: str) -> Iterator[None]:
+    """Products in true float32, whatever a training loop around has chosen for itself."""
+    before = torch.get_float32_matmul_precision()
+    if before != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        if before != "highest":
+            torch.set_float32_matmul_precision(before)
+
+
+def _describe(sums: Tensor, sigma_nm: float) -> Tensor:
+    """Descriptors (10, S) in [0, 1] from the sums (10, S)."""
+    return torch.cat([_describe_part(part, sigma_nm) for part in sums.split(1 << 16, dim=1)], dim=1)
+
+
+def _describe_part(sums: Tensor, sigma_nm: float) -> Tensor:
+    """Descriptors of so few slots that the intermediate results stay in the cache."""
+    xx, x, count, xy, y, yy, zx, z, zy, zz = sums
+    count = torch.where(count == 0, 1, count)
+    mean = torch.stack((z, y, x)) / count
+    z, y, x = mean
+    variance = (torch.stack((zz, yy, xx)) / count - mean.square()).clamp_(min=MIN_VARIANCE_NM2)
+    covariance = torch.stack((zy, zx, xy)) / count - torch.stack((z * y, z * x, y * x))
+    vz, vy, vx = variance
+    pearson = covariance / torch.stack((vz * vy, vz * vx, vy * vx)).sqrt_()
+    parts = (mean / sigma_nm * 0.5 + 0.5, variance / sigma_nm**2, pearson * 0.5 + 0.5, count[None])
+    return torch.cat(parts).clamp_(0, 1)
+
+
+def _without_samples(descriptors: Tensor, count: Tensor, items: _Items, grid: _Grid) -> None:
+    """Sets the offset as the original does where a label has no sample within the window.
+
+    Its mean position is then 0, the corner of the block: an artefact of tiny labels that fall
+    between the samples, kept so that all voxels agree.
+    """
+    slot = (count[1:] == 0).nonzero().squeeze(1) + 1
+    item = torch.searchsorted(items.first_slot, slot, right=True) - 1
+    _, y, x = items.shape[:, item]
+    local = slot - items.first_slot[item]
+    corner = items.begin[:, item] + _column(grid.origin, item)
+    position = corner + torch.stack((local // (y * x), local // x % y, local % x))
+    offset_nm = -position * _column(grid.voxel_size_nm, item)
+    descriptors[:3, slot] = (offset_nm / grid.sigma_nm * 0.5 + 0.5).clamp(0, 1).float()
