@@ -1,0 +1,1 @@
+"""Training: one loop for all families, and the tasks that it runs."""

@@ -1,0 +1,193 @@
+"""The training loop: iterations, checkpoints, history. Knows nothing about what is trained."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from retrace.errors import StateError
+from retrace.progress import progress
+from retrace.training.prefetch import Prefetcher
+from retrace.training.snapshots import save_snapshot
+from retrace.training.state import Progress, load_state, save_state, state_files
+from retrace.training.task import Batch, Task
+
+LOSSES_AT_ONCE = {"cpu": 1, "cuda": 20}
+"""Iterations between readings of the loss; on a GPU each reading waits for it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a training runs; nothing here changes which batches it sees."""
+
+    iterations: int
+    checkpoint_every: int
+    checkpoint_seconds: float
+    snapshot_every: int
+    workers: int
+    bf16: bool
+    compile: bool
+    work: Path
+
+
+@dataclass
+class Outcome:
+    """What a finished training hands back; `losses` (iterations, terms) float32."""
+
+    iteration: int
+    terms: tuple[str, ...]
+    losses: Tensor
+    seconds: float = 0.0
+    waited_s: float = 0.0
+    done_here: int = 0
+
+
+class Stop:
+    """Notes SIGTERM and SIGINT, so that the iteration at hand is finished and saved first."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Signals only set a flag inside this block; a second one of the kind ends at once."""
+    stop = Stop()
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {kind: signal.signal(kind, stop) for kind in kinds}
+    try:
+        yield stop
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def make_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Adam:
+    """Adam as configured: lr, betas, eps; one fused kernel per step."""
+    return torch.optim.Adam(
+        module.parameters(),
+        lr=settings["lr"],
+        betas=tuple(settings["betas"]),
+        eps=settings["eps"],
+        fused=True,
+    )
+
+
+@dataclass
+class Trainer:
+    """Runs a task on a network until `plan.iterations`, from the last saved state on."""
+
+    task: Task
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    plan: Plan
+    device: torch.device
+    terms: tuple[str, ...] = ()
+    _losses: list[Tensor] = field(default_factory=list)
+    _unread: list[Tensor] = field(default_factory=list)
+
+    def run(self) -> Outcome:
+        """Trains; StateError where the saved state is beyond `plan.iterations`.
+
+        After SIGTERM or SIGINT the state is saved and the process ends with 128 + the signal.
+        """
+        first = self._resume()
+        outcome = Outcome(self.plan.iterations, self.terms, torch.zeros(0, 0))
+        if first < self.plan.iterations:
+            with stopping() as stop:
+                self._train(first, stop, outcome)
+        outcome.losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
+        outcome.terms = self.terms
+        return outcome
+
+    def _resume(self) -> int:
+        states = state_files(self.plan.work)
+        if not states:
+            return 0
+        done = load_state(states[-1], self.module, self.optimizer)
+        if done.iteration > self.plan.iterations:
+            raise StateError(
+                f"{states[-1]} is already at iteration {done.iteration}, beyond the "
+                f"{self.plan.iterations} asked for; ask for `iterations` >= {done.iteration}, or "
+                f"delete {self.plan.work} to begin again"
+            )
+        self.terms, self._losses = done.terms, list(done.losses)
+        print(f"[train] going on from iteration {done.iteration} ({states[-1]})", flush=True)
+        return done.iteration
+
+    def _train(self, first: int, stop: Stop, outcome: Outcome) -> None:
+        plan = self.plan
+        network = torch.compile(self.module, dynamic=False) if plan.compile else self.module
+        batches = Prefetcher(self.task, first, plan.iterations, plan.workers, self.device)
+        begin = saved = time.monotonic()
+        with SummaryWriter(str(plan.work / "log"), purge_step=first + 1) as writer:
+            steps = progress(batches, plan.iterations - first, "train", "iterations")
+            for iteration, batch in enumerate(steps, start=first + 1):
+                self._step(network, batch, iteration, writer)
+                now = time.monotonic()
+                due = iteration % plan.checkpoint_every == 0 or iteration == plan.iterations
+                if due or stop.signal or now - saved >= plan.checkpoint_seconds:
+                    self._save(iteration, writer)
+                    saved = time.monotonic()
+                if stop.signal and iteration < plan.iterations:
+                    print(f"[train] stopped at iteration {iteration}; run again to go on")
+                    sys.exit(128 + stop.signal)
+        outcome.seconds = time.monotonic() - begin
+        outcome.waited_s = batches.waited_s
+        outcome.done_here = plan.iterations - first
+
+    def _step(
+        self, network: nn.Module, batch: Batch, iteration: int, writer: SummaryWriter
+    ) -> None:
+        kind = self.device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.plan.bf16):
+            outputs = self.task.predict(network, batch)
+        losses = self.task.losses(outputs, batch)
+        self.terms = tuple(losses)
+        values = torch.stack(list(losses.values()))
+        self.optimizer.zero_grad(set_to_none=True)
+        values.sum().backward()
+        self.optimizer.step()
+        self._unread.append(values.detach())
+        if len(self._unread) >= LOSSES_AT_ONCE[kind]:
+            self._read_losses(writer)
+        if iteration % self.plan.snapshot_every == 0:
+            pictures = self.task.pictures(outputs, batch)
+            folder = self.plan.work / "snapshots"
+            save_snapshot(folder, iteration, pictures, self.task.voxel_size_nm)
+
+    def _read_losses(self, writer: SummaryWriter) -> None:
+        """Brings the losses of the last iterations to the host; StateError where one is no number."""
+        for values in torch.stack(self._unread).cpu().float() if self._unread else ():
+            self._losses.append(values)
+            iteration = len(self._losses)
+            if not torch.isfinite(values).all():
+                shown = dict(zip(self.terms, values.tolist(), strict=True))
+                raise StateError(
+                    f"the loss is no number at iteration {iteration}: {shown}; nothing was saved "
+                    "since the last checkpoint. Lower `optimizer.lr` or set `precision: fp32`, "
+                    f"and delete {self.plan.work} to begin again"
+                )
+            writer.add_scalar("loss", float(values.sum()), iteration)
+            for name, value in zip(self.terms, values.tolist(), strict=True):
+                writer.add_scalar(f"loss/{name}", value, iteration)
+        self._unread.clear()
+
+    def _save(self, iteration: int, writer: SummaryWriter) -> None:
+        self._read_losses(writer)
+        done = Progress(iteration, self.terms, torch.stack(self._losses))
+        save_state(self.plan.work, self.module, self.optimizer, done)

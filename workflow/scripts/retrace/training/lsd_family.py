@@ -1,0 +1,256 @@
+"""Training the networks of the LSD family: affinities, local shape descriptors, or both.
+
+The order of the steps is that of the original pipelines (Sheridan et al. 2023, training scripts):
+raw in [0, 1], augment, grow boundaries, descriptors, affinities, balance, raw * 2 - 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrace.augment import Warp, change_intensity, draw_warp, sample_linear, sample_nearest
+from retrace.augment.warp import bounding_box, grid
+from retrace.errors import ConfigError
+from retrace.geometry import Triple, VoxelBox, triple
+from retrace.losses.balance import balance_weights
+from retrace.losses.weighted import weighted_mse
+from retrace.networks import UNet
+from retrace.sampling import (
+    EXCLUDED,
+    LABELLED,
+    UNLABELLED,
+    Sampler,
+    TrainingVolume,
+    batch_generator,
+)
+from retrace.targets.affinities import affinities, affinity_mask
+from retrace.targets.boundary import grow_boundary
+from retrace.targets.lsds import compute_lsds, lsd_context
+from retrace.training.task import Batch, Picture
+
+LSD_WEIGHTS = ("labels_mask", "foreground_or_unmasked", "foreground")
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of one batch in a common frame, voxels; all share one centre.
+
+    `truth` is where the mask and the affinities' labels are needed, `context` where the labels are.
+    """
+
+    frame: Triple
+    raw: VoxelBox
+    output: VoxelBox
+    truth: VoxelBox
+    context: VoxelBox
+
+
+def batch_boxes(network: Mapping[str, Any], voxel_size_nm: Triple, output: Triple) -> Boxes:
+    """The boxes for a network whose training input gives an output of `output` voxels."""
+    far = [max((abs(o[axis]) for o in network["neighborhood"]), default=0) for axis in range(3)]
+    around = list(far)
+    if network.get("lsd"):
+        settings = network["lsd"]
+        reach = lsd_context(voxel_size_nm, settings["sigma_nm"], settings["downsample"])
+        around = [max(pair) for pair in zip(far, reach, strict=True)]
+    context = [size + 2 * a for size, a in zip(output, around, strict=True)]
+    frame = triple([max(pair) for pair in zip(network["input_shape"], context, strict=True)])
+
+    def centred(shape: list[int]) -> VoxelBox:
+        return VoxelBox(triple([(f - s) // 2 for f, s in zip(frame, shape, strict=True)]), shape)  # type: ignore[arg-type]
+
+    middle = centred(list(output))
+    return Boxes(
+        frame=frame,
+        raw=centred(list(network["input_shape"])),
+        output=middle,
+        truth=middle.grow(far),
+        context=middle.grow(around),
+    )
+
+
+@dataclass(frozen=True)
+class LsdFamilyTask:
+    """Batches and losses of `baseline`, `lsd` and `mtlsd`, any size."""
+
+    network: Mapping[str, Any]
+    sampler: Sampler
+    boxes: Boxes
+    voxel_size_nm: Triple
+    seed: int
+    device: torch.device
+
+    @cached_property
+    def heads(self) -> tuple[str, ...]:
+        """Names of the network's outputs."""
+        return tuple(head["name"] for head in self.network["heads"])
+
+    @torch.no_grad()
+    def batch(self, iteration: int) -> Batch:
+        """Raw (1, 1, Z, Y, X) in [-1, 1] and per head target and weight, on the device."""
+        rng = batch_generator(self.seed, iteration)
+        raw, labels, codes = self._augmented(rng)
+        labels = self._grown(labels, codes)
+        inner = self.boxes.output
+        batch = {"raw": raw[None, None] * 2 - 1}
+        at_output = inner.slices(self.boxes.truth.offset)
+        batch["labels"] = labels[inner.slices(self.boxes.context.offset)]
+        batch["labels_mask"] = codes[at_output] == LABELLED
+        if "lsds" in self.heads:
+            batch["lsds"] = self._descriptors(labels)
+            batch["lsds_weight"] = self._descriptor_weight(batch["labels"], codes[at_output])
+        if "affs" in self.heads:
+            truth = labels[self.boxes.truth.slices(self.boxes.context.offset)]
+            batch["affs"], batch["affs_weight"] = self._affinities(truth, codes)
+        return batch
+
+    def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Outputs per head, (1, C, Z, Y, X)."""
+        outputs: dict[str, Tensor] = module(batch["raw"])
+        return outputs
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """One weighted mean squared error per head; their sum is the loss."""
+        return {
+            head: weighted_mse(outputs[head][0], batch[head], batch[f"{head}_weight"])
+            for head in self.heads
+        }
+
+    def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
+        """Raw, labels, mask, and per head ground truth and prediction, placed in the frame."""
+        raw = ((batch["raw"][0, 0] + 1) * 127.5).round().to(torch.uint8)
+        where = self.boxes.output.to_nm(self.voxel_size_nm).offset
+        pictures = {
+            "raw": Picture(raw, self.boxes.raw.to_nm(self.voxel_size_nm).offset),
+            "labels": Picture(batch["labels"], where),
+            "labels_mask": Picture(batch["labels_mask"].to(torch.uint8), where),
+        }
+        for head in self.heads:
+            for kind, data in (("gt", batch[head]), ("pred", outputs[head][0])):
+                scaled = (data.detach().float() * 255).to(torch.uint8)
+                pictures[f"{kind}_{head}"] = Picture(scaled, where)
+        return pictures
+
+    def _augmented(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Raw of the input, labels of `context` (int64), codes of `truth`, all augmented."""
+        index = self.sampler.choose(rng)
+        warp = draw_warp(rng, self.network["augment"], self.boxes.frame)
+        needs = warp.reach(self.boxes.context), warp.reach(self.boxes.truth)
+        shift = self.sampler.place(rng, index, *needs)
+        volume = self.sampler.volumes[index]
+        raw = self._read_raw(volume, warp, shift)
+        for step in self.network["augment"]:
+            if "intensity" in step:
+                raw = change_intensity(raw, rng, step["intensity"])
+        return raw, *self._read_truth(volume, warp, shift)
+
+    def _read_raw(self, volume: TrainingVolume, warp: Warp, shift: Triple) -> Tensor:
+        points = warp.source(grid(self.boxes.raw, self.device))
+        box = bounding_box(points)
+        block = self._to_device(volume.read_raw(box.shift(shift)))
+        scale = 1 / 255 if block.dtype == torch.uint8 else 1.0
+        return sample_linear(block.float() * scale, _relative(points, box))
+
+    def _read_truth(
+        self, volume: TrainingVolume, warp: Warp, shift: Triple
+    ) -> tuple[Tensor, Tensor]:
+        points = warp.source(grid(self.boxes.context, self.device))
+        box = bounding_box(points)
+        labels = self._to_device(volume.read_labels(box.shift(shift)))
+        codes = self._to_device(volume.read_codes(box.shift(shift)))
+        points = _relative(points, box)
+        inner = (slice(None), *self.boxes.truth.slices(self.boxes.context.offset))
+        return sample_nearest(labels, points).long(), sample_nearest(codes, points[inner])
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def _grown(self, labels: Tensor, codes: Tensor) -> Tensor:
+        """Boundaries grown where the mask is known; the ring of context stays as it is."""
+        settings = self.network.get("grow_boundary")
+        if settings:
+            part = self.boxes.truth.slices(self.boxes.context.offset)
+            mask = codes == LABELLED
+            labels[part] = grow_boundary(
+                labels[part].clone(), mask, settings["steps"], settings["only_xy"]
+            )
+        return labels
+
+    def _descriptors(self, labels: Tensor) -> Tensor:
+        settings = self.network["lsd"]
+        offset = triple(
+            [
+                o - c
+                for o, c in zip(self.boxes.output.offset, self.boxes.context.offset, strict=True)
+            ]
+        )
+        return compute_lsds(
+            labels,
+            self.voxel_size_nm,
+            settings["sigma_nm"],
+            settings["downsample"],
+            VoxelBox(offset, self.boxes.output.shape),
+        )
+
+    def _descriptor_weight(self, labels: Tensor, codes: Tensor) -> Tensor:
+        """Which voxels the descriptors' error counts at, (Z, Y, X); differs between datasets."""
+        mode = self.network["lsd_weight"]
+        if mode == "labels_mask":
+            return codes == LABELLED
+        if mode == "foreground_or_unmasked":
+            return ((labels != 0) | (codes == UNLABELLED)) & (codes != EXCLUDED)
+        return labels != 0
+
+    def _affinities(self, labels: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Target and weight of the affinities, each (C, Z, Y, X)."""
+        neighborhood = self.network["neighborhood"]
+        known = codes == LABELLED if self.network["balance_with_mask"] else codes != EXCLUDED
+        crop = (slice(None), *self.boxes.output.slices(self.boxes.truth.offset))
+        target = affinities(labels, neighborhood)[crop]
+        return target, balance_weights(target, affinity_mask(known, neighborhood)[crop])
+
+
+def _relative(points: Tensor, box: VoxelBox) -> Tensor:
+    origin = torch.tensor(box.offset, device=points.device, dtype=points.dtype)
+    return points - origin.reshape(3, *[1] * (points.ndim - 1))
+
+
+def make_task(
+    network: Mapping[str, Any],
+    module: UNet,
+    sampler: Sampler,
+    voxel_size_nm: Triple,
+    seed: int,
+    device: torch.device,
+) -> LsdFamilyTask:
+    """The task of a network of this family; ConfigError where its settings cannot work."""
+    if network["loss"]["kind"] != "mse":
+        raise ConfigError(
+            f"network {network['name']!r}: loss {network['loss']['kind']!r} is not built yet; "
+            "allowed: mse"
+        )
+    if network["input_channels"] != 1:
+        raise ConfigError(
+            f"network {network['name']!r} reads {network['input_channels']} channels; networks "
+            "that read descriptors are not built yet, take mtlsd, lsd or baseline"
+        )
+    if network["lsd_weight"] not in LSD_WEIGHTS:
+        raise ConfigError(
+            f"network {network['name']!r}: lsd_weight {network['lsd_weight']!r}; allowed: "
+            f"{', '.join(LSD_WEIGHTS)}"
+        )
+    output = module.output_shape(network["input_shape"])
+    boxes = batch_boxes(network, voxel_size_nm, output)
+    return LsdFamilyTask(network, sampler, boxes, voxel_size_nm, seed, device)

@@ -1,0 +1,41 @@
+"""Pictures of single batches as zarr stores, to look at while a training runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from retrace.geometry import Triple
+from retrace.training.task import Picture
+from retrace.volumes import CHUNK_SHAPE, create_volume, writing
+
+KEEP = 20
+"""Snapshots that stay; a paper-sized one takes about 40 MB."""
+
+
+def save_snapshot(
+    folder: Path, iteration: int, pictures: Mapping[str, Picture], voxel_size_nm: Triple
+) -> Path:
+    """Writes `batch_ITERATION.zarr` with one array per picture and drops the oldest ones."""
+    final = folder / f"batch_{iteration:09d}.zarr"
+    with writing(final) as store:
+        for name, picture in pictures.items():
+            data = picture.data.cpu().numpy()
+            if data.dtype == np.int64:
+                data = data.astype(np.uint64)
+            array = create_volume(
+                store,
+                name,
+                shape=data.shape,
+                chunks=(*data.shape[:-3], *CHUNK_SHAPE),
+                dtype=data.dtype,
+                voxel_size_nm=voxel_size_nm,
+                offset_nm=picture.offset_nm,
+            )
+            array[...] = data
+    for old in sorted(folder.glob("batch_*.zarr"))[:-KEEP]:
+        shutil.rmtree(old)
+    return final

@@ -1,0 +1,47 @@
+"""What a family of networks brings to the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from retrace.geometry import Triple
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One array of a snapshot: (Z, Y, X) or (C, Z, Y, X) at a place in the batch, nm."""
+
+    data: Tensor
+    offset_nm: Triple
+
+
+class Task(Protocol):
+    """Batches, losses and pictures of one family.
+
+    `batch` depends on the iteration alone (and the seed the task was made with) and may run in any
+    thread.
+    """
+
+    voxel_size_nm: Triple
+
+    def batch(self, iteration: int) -> Batch:
+        """Everything one iteration needs, on the training device."""
+        ...
+
+    def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The network's outputs for a batch; runs under autocast."""
+        ...
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Terms (scalars) whose sum is minimised."""
+        ...
+
+    def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
+        """What a snapshot shows."""
+        ...

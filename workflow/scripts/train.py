@@ -1,0 +1,169 @@
+"""Trains a network until an iteration; killed at any moment and run again, it goes on.
+
+The state lives in WORK/DATASET_NETWORK_DIGEST, the digest naming all settings that change the
+result. Snapshots (zarr) and TensorBoard scalars lie there too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retrace.checkpoints.native import load_model, read_metadata, save_model
+from retrace.device import choose_device, uses_bf16, uses_compile
+from retrace.errors import ConfigError, run
+from retrace.geometry import triple
+from retrace.manifest import atomic_write, digest, input_digest
+from retrace.networks import UNet, build_network
+from retrace.sampling import open_sampler
+from retrace.training.loop import Outcome, Plan, Trainer, make_optimizer
+from retrace.training.lsd_family import make_task
+from retrace.training.state import state_files
+
+CHECKPOINT_SECONDS = 300.0
+HISTORY_ROWS = 2000
+LAST = 100
+"""Iterations whose mean loss is written beside the weights."""
+
+NOT_IN_DIGEST = (
+    "iterations",
+    "checkpoint_every",
+    "snapshot_every",
+    "inference_shape",
+    "predict_padding",
+)
+"""Settings of a network that do not change the weights after a given number of iterations."""
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON object")
+    parser.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
+    parser.add_argument("--work", required=True, type=Path, help="folder of resumable work")
+    parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
+    parser.add_argument("--history", required=True, type=Path, help="training.json")
+    parser.add_argument(
+        "--init", type=Path, help="begin from the weights of this model.safetensors"
+    )
+    return parser.parse_args(argv)
+
+
+def parse_masks(pairs: Sequence[str]) -> dict[str, Path]:
+    """{volume: mask store} from VOLUME=PATH; ConfigError for anything else."""
+    masks = {}
+    for pair in pairs:
+        volume, equals, path = pair.partition("=")
+        if not (volume and equals and path):
+            raise ConfigError(f"--masks {pair!r}: VOLUME=PATH is needed")
+        masks[volume] = Path(path)
+    return masks
+
+
+def training_digest(settings: Mapping[str, Any], init: Path | None) -> str:
+    """Names everything that decides the weights at a given iteration."""
+    network = {k: v for k, v in settings["network"].items() if k not in NOT_IN_DIGEST}
+    dataset = {k: settings["dataset"].get(k) for k in ("voxel_size_nm", "background_ids", "train")}
+    used = {entry["volume"] for entry in dataset["train"]}
+    volumes = {name: settings["dataset"]["volumes"][name] for name in sorted(used)}
+    start = _start_digest(init) if init else None
+    return digest([network, dataset, volumes, settings["seed"], start])
+
+
+def _start_digest(init: Path) -> str:
+    read_metadata(init)
+    return input_digest(init)
+
+
+def make_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> Plan:
+    network = settings["network"]
+    workers = settings.get("workers")
+    return Plan(
+        iterations=settings["iterations"],
+        checkpoint_every=network["checkpoint_every"],
+        checkpoint_seconds=settings.get("checkpoint_seconds", CHECKPOINT_SECONDS),
+        snapshot_every=network["snapshot_every"],
+        workers=(2 if device.type == "cuda" else 0) if workers is None else workers,
+        bf16=uses_bf16(settings["precision"], device),
+        compile=uses_compile(settings["compile"], device),
+        work=work,
+    )
+
+
+def make_trainer(
+    settings: Mapping[str, Any], masks: Mapping[str, Path], work: Path, init: Path | None
+) -> tuple[Trainer, UNet]:
+    """Everything a training needs, checked; `work` is the folder of this one training."""
+    network, dataset = settings["network"], settings["dataset"]
+    device = choose_device(settings["device"])
+    if settings.get("threads"):
+        torch.set_num_threads(settings["threads"])
+    module = build_network(network, seed=settings["seed"])
+    if init is not None and not state_files(work):
+        load_model(init, module, network)
+    module = module.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    sampler = open_sampler(
+        dataset,
+        masks,
+        padding_nm=network["label_padding_nm"],
+        min_masked=network["min_masked"],
+        field_of_view=module.valid_shape(),
+    )
+    size = triple(dataset["voxel_size_nm"])
+    task = make_task(network, module, sampler, size, settings["seed"], device)
+    optimizer = make_optimizer(module, network["optimizer"])
+    return Trainer(task, module, optimizer, make_plan(settings, device, work), device), module
+
+
+def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """The content of training.json: loss terms averaged over equal stretches of iterations."""
+    stretch = max(1, -(-outcome.iteration // HISTORY_ROWS))
+    rows = []
+    for begin in range(0, outcome.iteration, stretch):
+        part = outcome.losses[begin : begin + stretch].double().mean(dim=0)
+        row: dict[str, Any] = {"iteration": min(begin + stretch, outcome.iteration)}
+        row["loss"] = float(part.sum())
+        rows.append(row | dict(zip(outcome.terms, part.tolist(), strict=True)))
+    return {
+        "dataset": settings["dataset"]["name"],
+        "network": settings["network"]["name"],
+        "iterations": outcome.iteration,
+        "seed": settings["seed"],
+        "terms": list(outcome.terms),
+        "seconds": round(seconds, 3),
+        "iterations_this_run": outcome.done_here,
+        "iterations_per_second": round(outcome.done_here / max(outcome.seconds, 1e-9), 4),
+        "share_waiting_for_data": round(outcome.waited_s / max(outcome.seconds, 1e-9), 4),
+        "history": rows,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    begin = time.monotonic()
+    settings = args.settings
+    training = training_digest(settings, args.init)
+    name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
+    trainer, module = make_trainer(settings, parse_masks(args.masks), args.work / name, args.init)
+    print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
+    outcome = trainer.run()
+    metadata = {
+        "network": settings["network"],
+        "dataset": settings["dataset"]["name"],
+        "iteration": outcome.iteration,
+        "training_digest": training,
+        "loss": float(outcome.losses[-LAST:].double().sum(dim=1).mean()),
+    }
+    text = json.dumps(history(settings, outcome, time.monotonic() - begin), indent=1) + "\n"
+    atomic_write(args.history, text)
+    save_model(args.output, module, metadata)
+    print(f"[train] loss {metadata['loss']:.4f} -> {args.output}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
