@@ -114,7 +114,7 @@ def score_lines(evaluation: dict[str, Any]) -> list[str]:
 
 def run_demo(extra: Sequence[str]) -> None:
     """Serves the volumes and runs Snakemake on them; RetraceError where it fails."""
-    image = REPOSITORY / image_path(REPOSITORY, "modern")
+    image = image_path(REPOSITORY, REPOSITORY / "containers" / "images", "modern")
     containers, where = choose_containers(os.environ.get("RETRACE_CONTAINERS", "auto"), image)
     print(f"[demo] every step runs in: {where}", flush=True)
     with s3_server() as endpoint:

@@ -38,6 +38,6 @@ def image_digest(root: Path, name: str) -> str:
     return hashlib.sha256(joined).hexdigest()[:12]
 
 
-def image_path(root: Path, name: str) -> Path:
-    """Return the file of an image, relative to the repository's top folder `root`."""
-    return Path("containers", "images", f"{name}-{image_digest(root, name)}.sif")
+def image_path(root: Path, folder: Path, name: str) -> Path:
+    """Return where an image lies in `folder`: NAME-DIGEST.sif; `root` as in image_digest."""
+    return folder / f"{name}-{image_digest(root, name)}.sif"

@@ -1,0 +1,125 @@
+"""The image is really built, and the rules really run inside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import demo
+import phantom
+from conftest import skip_or_fail
+from retrace.images import image_path
+
+pytestmark = pytest.mark.container
+
+WORKFLOW_PARTS = ("Snakefile", "README.md", "rules", "config", "workflow", "profiles")
+BUILD_PARTS = ("containers", "envs")
+PHANTOM = ["--shape", "16", "32", "32", "--margin", "4", "8", "8", "--chunks", "16", "16", "16"]
+
+
+@pytest.fixture(scope="session")
+def apptainer() -> str:
+    """The program that Snakemake would call."""
+    program = shutil.which("apptainer") or shutil.which("singularity")
+    if program is None:
+        skip_or_fail("container", "neither apptainer nor singularity is on the PATH")
+    assert program is not None
+    return program
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Snakemake in `folder`; its output is shown where it fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    return done
+
+
+@pytest.fixture(scope="session")
+def image(apptainer: str, repository: Path) -> Path:
+    """The modern image, built by its rule unless the file of that digest is there already."""
+    snakemake(repository, "image_modern", "--cores", "all", "--nolock")
+    return image_path(repository, repository / "containers" / "images", "modern")
+
+
+@pytest.fixture
+def checkout(repository: Path, tmp_path: Path, image: Path) -> Path:
+    """A copy of the workflow with the built image and no data."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    ignore = shutil.ignore_patterns("images", "__pycache__")
+    for part in WORKFLOW_PARTS + BUILD_PARTS:
+        source = repository / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=ignore)
+        else:
+            shutil.copy2(source, folder / part)
+    images = folder / "containers" / "images"
+    images.mkdir()
+    (images / image.name).symlink_to(image)
+    return folder
+
+
+def locked(repository: Path, package: str) -> str:
+    """The version of a package in the image's lock."""
+    lines = (repository / "envs" / "modern.txt").read_text().splitlines()
+    found = [line.split()[0] for line in lines if line.startswith(f"{package}==")]
+    return found[0].partition("==")[2]
+
+
+@pytest.mark.timeout(2400)
+def test_exec_finds_the_locked_packages(apptainer: str, image: Path, repository: Path) -> None:
+    program = (
+        "import sys, importlib.metadata as m, torch, waterz, zarr;"
+        "print(sys.prefix, m.version('zarr'), m.version('scikit-image'), torch.ones(3).sum())"
+    )
+    done = subprocess.run(
+        [apptainer, "exec", image, "python", "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    versions = [locked(repository, "zarr"), locked(repository, "scikit-image")]
+    assert done.stdout.split() == ["/opt/retrace", *versions, "tensor(3.)"]
+
+
+@pytest.mark.s3
+@pytest.mark.timeout(2400)
+def test_fetch_and_mask_run_inside(checkout: Path, image: Path) -> None:
+    with demo.s3_server() as endpoint:
+        phantom.main(["upload", "--endpoint", endpoint, *PHANTOM])
+        done = snakemake(
+            checkout,
+            *("mask_phantom", "--use-singularity", "--cores", "2"),
+            *("--configfile", "config/demo.yaml", "--config", f"endpoint_url={endpoint}"),
+        )
+    assert "image_modern" not in done.stdout
+    for written in ("data/phantom/train_0", "results/phantom/masks/train_0"):
+        manifest = json.loads((checkout / f"{written}.manifest.json").read_text())
+        assert Path(manifest["image"]).name == image.name
+
+
+def test_an_unknown_recipe_is_refused(apptainer: str, repository: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [repository / "containers" / "build.sh", "modem", tmp_path / "modem.sif"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "no recipe containers/modem.def; known: modern.def" in done.stderr
+    assert list(tmp_path.iterdir()) == []
