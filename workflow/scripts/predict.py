@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from retrace.checkpoints.native import load_model
+from torch import nn
 
+from retrace.checkpoints.native import load_model
 from retrace.device import choose_device, uses_bf16
-from retrace.errors import ConfigError, nearest, run
+from retrace.errors import ConfigError, DataError, nearest, run
 from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.inference.predictor import Predictor
 from retrace.inference.tiles import chunk_shape, output_box, tiles
@@ -62,6 +63,13 @@ def chosen_heads(settings: Mapping[str, Any]) -> dict[str, int]:
     return {name: heads[name] for name in settings.get("heads") or heads}
 
 
+def check_weights(model: Path, network: nn.Module) -> None:
+    """DataError where a weight is NaN or infinite: every voxel predicted with it would be too."""
+    for name, weight in network.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise DataError(f"{model}: {name} holds NaN or infinity; train this network again")
+
+
 def make_predictor(settings: Mapping[str, Any], model: Path, heads: Mapping[str, int]) -> Predictor:
     """The network with its trained weights on the asked-for device."""
     options = {**OPTIONAL, **settings}
@@ -70,12 +78,14 @@ def make_predictor(settings: Mapping[str, Any], model: Path, heads: Mapping[str,
         torch.set_num_threads(options["threads"])
     network = build_network(settings["network"])
     load_model(model, network, settings["network"])
+    check_weights(model, network)
     return Predictor(
         network,
         device,
         heads=tuple(heads),
         bf16=uses_bf16(options["precision"], device),
         dtype=settings["dtype"],
+        # "auto" is off: shapes differ at the borders, and each would be compiled for itself.
         compiled=options["compile"] is True,
     )
 

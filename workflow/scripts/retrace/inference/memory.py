@@ -17,6 +17,7 @@ CPU_SHARE = 0.5
 CPU_LIMIT_BYTES = 6 << 30
 """More brings no speed on a CPU: the halo is small by then, and a kill loses less work."""
 CUDA_SHARE = 0.8
+LIVE_COPIES = 3
 CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -64,9 +65,9 @@ def _bytes(value: Any, itemsize: int) -> int:
 def bytes_per_voxel(network: nn.Module, window: Triple, itemsize: int) -> float:
     """Peak activation memory per voxel of an input `window` (z, y, x).
 
-    Twice the input and output of the largest layer: at the top of a U-Net both halves of a skip
-    connection live beside their concatenation, and convolutions keep a reordered copy. Found by
-    passing shapes (meta tensors) through the network, so any family is covered.
+    Three times the input and output of the largest layer: at the top of a U-Net both halves of a
+    skip connection live beside their concatenation, and convolutions keep a reordered copy. Found
+    by passing shapes (meta tensors) through the network, so any family is covered.
     """
     largest = 0
 
@@ -85,4 +86,4 @@ def bytes_per_voxel(network: nn.Module, window: Triple, itemsize: int) -> float:
     finally:
         for hook in hooks:
             hook.remove()
-    return 2 * largest / math.prod(window)
+    return LIVE_COPIES * largest / math.prod(window)
