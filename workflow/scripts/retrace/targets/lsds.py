@@ -67,10 +67,13 @@ def compute_lsds(
     pairs = _Pairs.wanted(compact[box.slices()], downsample)
     grid = _Grid(
         coarse,
+        label_count=int(compact.max()) + 1,
         origin=triple([offset // downsample for offset in box.offset]),
         voxel_size_nm=triple([size * downsample for size in voxel_size_nm]),
         sigma_nm=sigma_nm,
     )
+    if not len(pairs.label):
+        return torch.zeros(10, *box.shape, device=labels.device)
     items, item_of_pair = _Items.of(pairs, grid)
     sums = _sums(items, grid)
     descriptors = _describe(sums, sigma_nm)
@@ -83,10 +86,11 @@ def compute_lsds(
 def _check(labels: Tensor, box: VoxelBox, downsample: int) -> None:
     if labels.ndim != 3 or labels.is_floating_point():
         raise DataError(
-            f"labels must be a (z, y, x) volume of integers, not {tuple(labels.shape)} {labels.dtype}"
+            "labels must be a (z, y, x) volume of integers,"
+            f" not {tuple(labels.shape)} {labels.dtype}"
         )
-    if not VoxelBox((0, 0, 0), triple(labels.shape)).contains(box):
-        raise DataError(f"{box} is not inside labels of shape {tuple(labels.shape)}")
+    if box.is_empty or not VoxelBox((0, 0, 0), triple(labels.shape)).contains(box):
+        raise DataError(f"{box} is empty or not inside labels of shape {tuple(labels.shape)}")
     if any(value % downsample for value in (*box.offset, *box.shape)):
         raise DataError(
             f"{box} is not divisible by the downsampling factor {downsample} of the descriptors;"
@@ -120,6 +124,7 @@ class _Grid:
     """The coarse grid: its labels (context included) and where the wanted box begins in it."""
 
     labels: Tensor
+    label_count: int
     origin: Triple
     voxel_size_nm: Triple
     sigma_nm: float
@@ -239,7 +244,7 @@ def _reach(label: Tensor, begin: Tensor, shape: Tensor, grid: _Grid) -> tuple[Te
     sampled = grid.labels.flatten().nonzero().squeeze(1)
     carried = grid.labels.flatten()[sampled].long()
     position, size = _unravel(sampled, grid.labels.shape), max(grid.labels.shape)
-    first, last = _extent(carried, position, int(grid.labels.max()) + 1, size)
+    first, last = _extent(carried, position, grid.label_count, size)
     radius, origin = (_column(values, label) for values in (grid.radius, grid.origin))
     source_begin = torch.maximum(first[:, label], begin + origin - radius)
     source_end = torch.minimum(last[:, label] + 1, begin + origin + shape + radius)
@@ -259,7 +264,9 @@ def _sums(items: _Items, grid: _Grid) -> Tensor:
     result = torch.zeros(10, items.slot_count, device=grid.labels.device)
     # zeros around the labels, so that the boxes of a batch may share one shape
     before, after = grid.radius[::-1], [radius + BLOCK for radius in grid.radius[::-1]]
-    padded = functional.pad(grid.labels, [n for pair in zip(before, after, strict=True) for n in pair])
+    padded = functional.pad(
+        grid.labels, [n for pair in zip(before, after, strict=True) for n in pair]
+    )
     with _full_precision(grid.labels.device.type):
         for batch in _batches(items, grid):
             batch.write(_window_sums(batch.samples(padded), batch.bands(kernels)), result)
@@ -296,9 +303,7 @@ class _Batch:
         """1 where the item's label is sampled, 0 elsewhere: (G, z, y, x) float32."""
         sizes = [rows.stop - rows.start for rows in self.source]
         if len(self.label) == 1:
-            box = tuple(
-                slice(int(c), int(c) + n) for c, n in zip(self.corner, sizes, strict=True)
-            )
+            box = tuple(slice(int(c), int(c) + n) for c, n in zip(self.corner, sizes, strict=True))
             return (padded[box] == self.label).float()[None]
         windows = padded
         for axis, size in enumerate(sizes):
