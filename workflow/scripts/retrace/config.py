@@ -50,15 +50,16 @@ def _validator(kind: str) -> Draft202012Validator:
 
 def _unknown_keys(error: ValidationError) -> str | None:
     """The message for keys no schema knows, with the nearest key that it does."""
-    if error.validator != "additionalProperties" or not isinstance(error.schema, Mapping):
+    schema, instance = error.schema, error.instance
+    if error.validator != "additionalProperties" or not isinstance(schema, Mapping):
         return None
-    known = error.schema.get("properties", {})
-    unknown = [key for key in error.instance if key not in known]
+    known = schema.get("properties", {})
+    unknown = [key for key in instance if key not in known]  # type: ignore[union-attr]
     return "; ".join(f"unknown key {key!r}, {nearest(str(key), known)}" for key in unknown)
 
 
 def check(content: Mapping[str, Any], kind: str, where: str) -> None:
-    """Checks against the schema of that kind (dataset, network, config); ConfigError if it fails."""
+    """Checks against the schema of that kind: dataset, network or config (ConfigError)."""
     error = best_match(_validator(kind).iter_errors(content))
     if error is None:
         return
@@ -110,11 +111,13 @@ def load_dataset(name: str | Path, chosen: object = None) -> Settings:
     voxel_size_nm and offset_nm.
     """
     path = Path(name) if str(name).endswith(".yaml") else _file("datasets", str(name))
-    dataset = read_yaml(path)
+    dataset: Settings = read_yaml(path)
     check(dataset, "dataset", str(path))
     if dataset["name"] != path.stem:
-        raise ConfigError(f"{path}: `name: {dataset['name']}` must be {path.stem!r}, the file's name")
-    dataset = {"background_ids": [], "sampling": {}} | dataset
+        raise ConfigError(
+            f"{path}: `name: {dataset['name']}` must be {path.stem!r}, the file's name"
+        )
+    dataset = merge({"background_ids": [], "sampling": {}}, dataset)
     dataset["isotropic"] = is_isotropic(dataset)
     dataset["volumes"] = {v: _volume(dataset, v, path) for v in dataset["volumes"]}
     for split in SPLITS:
@@ -181,7 +184,7 @@ def _entry(dataset: Settings, split: str, entry: Any, path: Path) -> Settings:
 
 
 def _choose(dataset: Settings, chosen: object) -> Settings:
-    """Replaces the training entries by the chosen volumes and refuses an overlap with the others."""
+    """Replaces the training entries by the chosen volumes; refuses an overlap with the others."""
     wanted = _wanted(dataset, chosen)
     if wanted is not None:
         path = Path(f"dataset {dataset['name']}")
@@ -230,7 +233,7 @@ def check_chosen(chosen: object) -> None:
 
 
 def _spread_probabilities(entries: list[Settings]) -> None:
-    """Makes the probabilities sum to 1; an entry without one weighs as much as the mean of the rest."""
+    """Makes the probabilities sum to 1; an entry without one weighs as the mean of the rest."""
     given = [entry["probability"] for entry in entries if entry["probability"] is not None]
     default = sum(given) / len(given) if given else 1.0
     weights = [default if e["probability"] is None else e["probability"] for e in entries]
@@ -263,8 +266,8 @@ def _excluded(dataset: Settings, entry: Settings) -> list[Settings]:
                 continue
             if _covers(other["roi_nm"], entry["roi_nm"]):
                 raise ConfigError(
-                    f"dataset {dataset['name']!r}: volume {entry['volume']!r} is in train and whole in "
-                    f"{split}; give the {split} entry a smaller roi_nm or take it out of one of them"
+                    f"dataset {dataset['name']!r}: volume {entry['volume']!r} is in train and "
+                    f"whole in {split}; give the {split} entry a smaller roi_nm"
                 )
             boxes.append(other["roi_nm"])
     return boxes
@@ -390,42 +393,61 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
             f"{pair}: network {network['name']!r} predicts no affinities, which a segmentation is "
             "made from; take mtlsd or baseline"
         )
-    if verb == "evaluate":
-        _check_evaluation(pair, dataset)
+    if verb in ("segment", "evaluate"):
+        _check_validation(pair, dataset)
+    if verb == "evaluate" and not labelled(dataset, "test"):
+        raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `test` entry with labels")
 
 
 def _check_descriptors(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
     if "lsd" not in network:
         return
-    sigma, step = network["lsd"]["sigma_nm"], network["lsd"]["downsample"]
+    sigma = network["lsd"]["sigma_nm"]
     if sigma < max(dataset["voxel_size_nm"]):
         raise ConfigError(
-            f"{pair}: descriptors of {sigma} nm at a stride of {step} voxels cannot be told apart on "
-            f"voxels of {dataset['voxel_size_nm']} nm; set `lsd_sigma_nm` of the dataset higher"
+            f"{pair}: descriptors of {sigma} nm see nothing on voxels of "
+            f"{dataset['voxel_size_nm']} nm; set `lsd_sigma_nm` of the dataset higher"
         )
 
 
-def _check_evaluation(pair: str, dataset: Mapping[str, Any]) -> None:
+def _check_validation(pair: str, dataset: Mapping[str, Any]) -> None:
     if not dataset["validation"]:
         raise ConfigError(
-            f"{pair}: dataset {dataset['name']!r} has no `validation` entry, which the threshold is "
-            "chosen on; a part of a training volume will do (it is then left out of training)"
+            f"{pair}: dataset {dataset['name']!r} has no `validation` entry, on which the "
+            "threshold is chosen; a part of a training volume will do (left out of training then)"
         )
-    if not any("labels" in dataset["volumes"][e["volume"]] for e in dataset["test"]):
-        raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `test` entry with labels")
+
+
+def labelled(dataset: Mapping[str, Any], split: str) -> list[Settings]:
+    """The entries of a split whose volume has labels."""
+    return [e for e in dataset[split] if "labels" in dataset["volumes"][e["volume"]]]
+
+
+def check_segmentation(config: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    """Refuses a method of segmentation that the network's affinities do not serve."""
+    far = any(max(abs(step) for step in offset) > 1 for offset in network["neighborhood"])
+    if config["segment"]["method"] == "mutex" and not far:
+        raise ConfigError(
+            f"segment.method 'mutex' needs long-range affinities, and network {network['name']!r} "
+            "has direct ones only; take hist_quant_75"
+        )
 
 
 def check_target(target: str, known: Iterable[str], verbs: Iterable[str]) -> None:
     """Refuses a target that looks like verb_dataset_network and is none, with the nearest one."""
     known = set(known)
-    verb = next((v for v in sorted(verbs, key=len, reverse=True) if target.startswith(v + "_")), None)
+    verb = next(
+        (v for v in sorted(verbs, key=len, reverse=True) if target.startswith(v + "_")), None
+    )
     if verb is None or target in known:
         return
     rest = target.removeprefix(verb + "_")
     datasets = [d for d in names("datasets") if rest == d or rest.startswith(d + "_")]
     if not datasets:
         dataset = rest.split("_")[0]
-        raise ConfigError(f"{target}: no dataset {dataset!r}; {nearest(dataset, names('datasets'))}")
+        raise ConfigError(
+            f"{target}: no dataset {dataset!r}; {nearest(dataset, names('datasets'))}"
+        )
     network = rest.removeprefix(max(datasets, key=len)).removeprefix("_")
     if not network:
         raise ConfigError(f"{target}: name a network too; allowed: {', '.join(names('networks'))}")

@@ -1,0 +1,49 @@
+"""From a bucket of electron microscopy to an evaluated segmentation.
+
+A target is verb_dataset_network, for example
+
+    snakemake --use-singularity train_zfinch_mtlsd
+    snakemake --use-singularity evaluate_zfinch_mtlsd --config iterations=1000 seed=1
+
+with the verbs train, predict, segment, evaluate and view; fetch_DATASET, mask_DATASET and
+view_data_DATASET need no network. `snakemake --list-rules` shows all of them. Datasets are
+config/datasets/*.yaml, networks config/networks/*.yaml, everything else config/config.yaml.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.20.0")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+
+
+prepare()
+
+
+report: "workflow/report/workflow.rst"
+
+
+wildcard_constraints:
+    dataset="|".join(catalog.names("datasets")),
+    network="|".join(catalog.names("networks")),
+    volume="[A-Za-z0-9][A-Za-z0-9_.-]*",
+
+
+rule all:
+    input:
+        experiment_targets,
+
+
+include: "rules/containers.smk"
+include: "rules/fetch.smk"
+include: "rules/masks.smk"
+include: "rules/train.smk"
+include: "rules/predict.smk"
+include: "rules/segment.smk"
+include: "rules/evaluate.smk"
+include: "rules/view.smk"
+include: "rules/targets.smk"

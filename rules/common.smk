@@ -1,0 +1,488 @@
+"""Functions that the rules call while the workflow is planned; no rules here."""
+
+import json
+import os
+import sys
+from functools import cache, wraps
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
+
+from retrace import config as catalog
+from retrace import images, settings, sources
+from retrace.errors import RetraceError, nearest
+
+PAIR_VERBS = ("train", "predict", "segment", "evaluate", "view")
+DATA_VERBS = ("fetch", "mask", "view_data")
+
+
+def uses_containers():
+    """Whether this run was started with --use-singularity or its equivalents."""
+    return any(
+        "apptainer" in str(m).lower()
+        for m in workflow.deployment_settings.deployment_method
+    )
+
+
+def prepare():
+    """Checks the configuration and the targets, and makes the outside world visible to the jobs."""
+    try:
+        catalog.check_config(config)
+        catalog.check_chosen(config["volumes"])
+        # The targets as typed: Snakemake itself knows them only after this file has been read.
+        for target in sys.argv[1:]:
+            catalog.check_target(target, all_targets(), [*PAIR_VERBS, *DATA_VERBS])
+    except RetraceError as error:
+        raise WorkflowError(str(error)) from None
+    if uses_containers():
+        bind_outside_folders()
+    else:
+        # Without containers the scripts run in the environment that Snakemake itself runs in.
+        here = str(Path(sys.executable).parent)
+        os.environ.update(PATH=os.pathsep.join(dict.fromkeys([here, *os.get_exec_path()])))
+
+
+def bind_outside_folders():
+    """Adds the folders that lie outside the working directory to what the containers see."""
+    here = Path.cwd()
+    folders = {ROOT} | {
+        Path(file).resolve().parent for d in all_datasets() for file in d
+    }
+    for folder in sorted(
+        f for f in folders if not f.is_relative_to(here) and f.is_dir()
+    ):
+        bind = f"--bind {folder}"
+        if bind not in workflow.deployment_settings.apptainer_args:
+            workflow.deployment_settings.apptainer_args += f" {bind}"
+
+
+def all_datasets():
+    """The files of every dataset, one list each; those of broken datasets are left out."""
+    for name in catalog.names("datasets"):
+        try:
+            volumes = catalog.load_dataset(name)["volumes"].values()
+        except RetraceError:
+            continue  # whoever asks for it gets the error
+        yield [
+            v[part]["path"] for v in volumes for part in ("raw", "labels") if part in v
+        ]
+
+
+@cache
+def all_targets():
+    """Every verb_dataset and verb_dataset_network."""
+    datasets, networks = catalog.names("datasets"), catalog.names("networks")
+    data = {f"{v}_{d}" for v in DATA_VERBS for d in datasets}
+    return data | {
+        f"{v}_{d}_{n}" for v in PAIR_VERBS for d in datasets for n in networks
+    }
+
+
+def refusing(function):
+    """Turns an error of the configuration into Snakemake's own, which has no traceback."""
+
+    @wraps(function)
+    def wrapped(*args):
+        try:
+            return function(*args)
+        except RetraceError as error:
+            raise WorkflowError(str(error)) from None
+
+    return wrapped
+
+
+@cache
+@refusing
+def dataset(name):
+    """A dataset with everything filled in."""
+    return catalog.load_dataset(name, config["volumes"])
+
+
+@cache
+@refusing
+def network(dataset_name, name):
+    """A network as it is trained on a dataset."""
+    return catalog.network_for(name, dataset(dataset_name))
+
+
+@cache
+@refusing
+def pair(verb, dataset_name, network_name):
+    """Dataset and network, refused with the reason where they cannot work for this verb."""
+    data, net = dataset(dataset_name), network(dataset_name, network_name)
+    catalog.check_pair(data, net, verb)
+    if verb in ("segment", "evaluate"):
+        catalog.check_segmentation(config, net)
+    return data, net
+
+
+def source(*parts):
+    """A file of this workflow, relative to the working directory."""
+    return os.path.relpath(ROOT.joinpath(*parts))
+
+
+def script(name):
+    """The program that a rule runs."""
+    return source("workflow", "scripts", f"{name}.py")
+
+
+def library(name):
+    """The library files that a program imports, so that an edit of one reruns the rule."""
+    return [os.path.relpath(path) for path in sources.program_files(name)[1:]]
+
+
+def image(name):
+    """The container image of that name; its file name holds a digest of what it is built from."""
+    return str(images.image_path(ROOT, Path("containers/images"), name))
+
+
+def image_input(name):
+    """The image as an input, so that it is built first; nothing where no containers are in use."""
+    return [ancient(image(name))] if uses_containers() else []
+
+
+def manifest(store):
+    """The manifest beside a zarr."""
+    return store.removesuffix(".zarr") + ".manifest.json"
+
+
+def with_manifests(stores):
+    """Zarr stores and their manifests."""
+    return [file for store in stores for file in (store, manifest(store))]
+
+
+def volume_files(data, volumes, parts=("raw", "labels")):
+    """Files of the volumes: the fetched zarr and its manifest, or the user's own files."""
+    files = []
+    for volume in volumes:
+        found = [
+            data["volumes"][volume][p]["path"]
+            for p in parts
+            if p in data["volumes"][volume]
+        ]
+        files += with_manifests(found[:1]) if "bucket" in data else dict.fromkeys(found)
+    return files
+
+
+def mask_stores(data, volumes):
+    """The labels masks of those volumes that have labels."""
+    return [
+        settings.mask_store(data, v) for v in volumes if "labels" in data["volumes"][v]
+    ]
+
+
+def stores(data, network_name, volumes, name):
+    """The zarr of that name which a network made of each volume."""
+    return [
+        settings.results(data["name"], network_name, v, f"{name}.zarr") for v in volumes
+    ]
+
+
+def named_masks(paths):
+    """VOLUME=PATH for masks, whose file names are the volumes'."""
+    return [f"{Path(path).stem}={path}" for path in paths]
+
+
+def named_results(paths):
+    """VOLUME=PATH for results, which lie in a folder with the volume's name."""
+    return [f"{Path(path).parent.name}={path}" for path in paths]
+
+
+def as_json(content):
+    """Settings as one line, always the same for the same content."""
+    return json.dumps(content, sort_keys=True)
+
+
+# ---------------------------------------------------------------- fetch and mask
+
+
+def fetch_json(wildcards):
+    """What fetch.py reads."""
+    data = dataset(wildcards.dataset)
+    if "bucket" not in data or wildcards.volume not in data["volumes"]:
+        raise WorkflowError(
+            f"the bucket has no {wildcards.volume!r} of {wildcards.dataset!r}"
+        )
+    return as_json(settings.fetch_settings(config, data, wildcards.volume))
+
+
+def mask_files(wildcards):
+    """The labels a mask is made from."""
+    return volume_files(dataset(wildcards.dataset), [wildcards.volume], ["labels"])
+
+
+def mask_json(wildcards):
+    """What mask.py reads."""
+    return as_json(settings.mask_settings(dataset(wildcards.dataset), wildcards.volume))
+
+
+# ---------------------------------------------------------------- train, predict, segment
+
+
+def train_files(wildcards):
+    """The volumes a network is trained on."""
+    data, _ = pair("train", wildcards.dataset, wildcards.network)
+    return volume_files(data, settings.volumes_of(data["train"]))
+
+
+def train_masks(wildcards):
+    """Their masks."""
+    data, _ = pair("train", wildcards.dataset, wildcards.network)
+    return mask_stores(data, settings.volumes_of(data["train"]))
+
+
+def train_mask_manifests(wildcards):
+    """The manifests of those masks."""
+    return [manifest(store) for store in train_masks(wildcards)]
+
+
+def train_mask_names(wildcards):
+    """VOLUME=MASK for the command line."""
+    return named_masks(train_masks(wildcards))
+
+
+def train_json(wildcards):
+    """What train.py reads."""
+    return as_json(
+        settings.train_settings(
+            config, *pair("train", wildcards.dataset, wildcards.network)
+        )
+    )
+
+
+def predict_files(wildcards):
+    """The raw that is predicted."""
+    data, _ = pair("predict", wildcards.dataset, wildcards.network)
+    return volume_files(data, [wildcards.volume], ["raw"])
+
+
+def predict_json(wildcards):
+    """What predict.py reads."""
+    data, net = pair("predict", wildcards.dataset, wildcards.network)
+    return as_json(settings.predict_settings(config, data, net, wildcards.volume))
+
+
+def segment_json(wildcards):
+    """What `segment.py fragments` reads."""
+    data, net = pair("segment", wildcards.dataset, wildcards.network)
+    return as_json(settings.segment_settings(config, data, net))
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def scored_volumes(wildcards, split):
+    """The labelled volumes of a split."""
+    data, _ = pair("segment", wildcards.dataset, wildcards.network)
+    return settings.volumes_of(catalog.labelled(data, split))
+
+
+def choose_files(wildcards):
+    """Labels of the validation volumes."""
+    data = dataset(wildcards.dataset)
+    return volume_files(data, scored_volumes(wildcards, "validation"), ["labels"])
+
+
+def choose_fragments(wildcards):
+    """Fragments of the validation volumes."""
+    volumes = scored_volumes(wildcards, "validation")
+    return stores(dataset(wildcards.dataset), wildcards.network, volumes, "fragments")
+
+
+def choose_masks(wildcards):
+    """Masks of the validation volumes."""
+    return mask_stores(
+        dataset(wildcards.dataset), scored_volumes(wildcards, "validation")
+    )
+
+
+def choose_json(wildcards):
+    """What `evaluate.py choose` reads."""
+    return as_json(settings.choose_settings(config, dataset(wildcards.dataset)))
+
+
+def score_volumes(wildcards):
+    """The volumes that scoring looks at: test, and validation for the untrained watershed."""
+    both = [
+        *scored_volumes(wildcards, "validation"),
+        *scored_volumes(wildcards, "test"),
+    ]
+    return list(dict.fromkeys(both))
+
+
+def score_files(wildcards):
+    """Their raw, labels and skeletons."""
+    data, _ = pair("evaluate", wildcards.dataset, wildcards.network)
+    volumes = score_volumes(wildcards)
+    skeletons = [
+        data["volumes"][v]["skeletons"]
+        for v in volumes
+        if "skeletons" in data["volumes"][v]
+    ]
+    return volume_files(data, volumes) + skeletons
+
+
+def score_fragments(wildcards):
+    """Their fragments."""
+    data = dataset(wildcards.dataset)
+    return stores(data, wildcards.network, score_volumes(wildcards), "fragments")
+
+
+def score_segmentations(wildcards):
+    """Segmentations of the test volumes."""
+    volumes = scored_volumes(wildcards, "test")
+    return stores(
+        dataset(wildcards.dataset), wildcards.network, volumes, "segmentation"
+    )
+
+
+def score_masks(wildcards):
+    """Their masks."""
+    return mask_stores(dataset(wildcards.dataset), score_volumes(wildcards))
+
+
+def score_skeletons(wildcards):
+    """VOLUME=SKELETONS of the test volumes, with the option, or nothing."""
+    volumes = dataset(wildcards.dataset)["volumes"]
+    test = [v for v in scored_volumes(wildcards, "test") if "skeletons" in volumes[v]]
+    return [f"{v}={volumes[v]['skeletons']}" for v in test]
+
+
+def score_json(wildcards):
+    """What `evaluate.py score` reads."""
+    return as_json(settings.score_settings(config, dataset(wildcards.dataset)))
+
+
+def choose_mask_names(wildcards):
+    """VOLUME=MASK for choosing."""
+    return named_masks(choose_masks(wildcards))
+
+
+def choose_fragment_names(wildcards):
+    """VOLUME=FRAGMENTS for choosing."""
+    return named_results(choose_fragments(wildcards))
+
+
+def score_mask_names(wildcards):
+    """VOLUME=MASK for scoring."""
+    return named_masks(score_masks(wildcards))
+
+
+def score_fragment_names(wildcards):
+    """VOLUME=FRAGMENTS for scoring."""
+    return named_results(score_fragments(wildcards))
+
+
+def score_segmentation_names(wildcards):
+    """VOLUME=SEGMENTATION for scoring."""
+    return named_results(score_segmentations(wildcards))
+
+
+# ---------------------------------------------------------------- view and targets
+
+
+def shown_volume(data, network_name=None):
+    """The volume of a picture: the first trained on, or the last that was predicted."""
+    return settings.predicted(data)[-1] if network_name else data["train"][0]["volume"]
+
+
+def data_layers(wildcards):
+    """Viewer layers of a dataset's first volume."""
+    data = dataset(wildcards.dataset)
+    return settings.data_layers(data, shown_volume(data))
+
+
+def result_layers(wildcards):
+    """Viewer layers of data and results."""
+    data, net = pair("view", wildcards.dataset, wildcards.network)
+    volume = shown_volume(data, wildcards.network)
+    return settings.data_layers(data, volume) + settings.result_layers(
+        data, net, volume
+    )
+
+
+def layer_files(layers):
+    """The stores of viewer layers, each once."""
+    return list(dict.fromkeys(layer["path"] for layer in layers))
+
+
+def data_layer_files(wildcards):
+    """The stores a picture of the data needs."""
+    return layer_files(data_layers(wildcards))
+
+
+def result_layer_files(wildcards):
+    """The stores a picture of the results needs."""
+    return layer_files(result_layers(wildcards))
+
+
+def view_data_json(wildcards):
+    """What view.py reads for data."""
+    return as_json(settings.view_settings(config, data_layers(wildcards)))
+
+
+def view_json(wildcards):
+    """What view.py reads for results."""
+    return as_json(settings.view_settings(config, result_layers(wildcards)))
+
+
+def data_target(verb, name):
+    """The files that `verb_DATASET` wants."""
+    data = dataset(name)
+    used = [entry for split in catalog.SPLITS for entry in data[split]]
+    volumes = settings.volumes_of(used)
+    if verb == "fetch":
+        return volume_files(data, volumes)
+    if verb == "mask":
+        return with_manifests(mask_stores(data, volumes))
+    return [settings.results(name, "serve.done" if config["serve"] else "view.png")]
+
+
+def pair_target(verb, dataset_name, network_name):
+    """The files that `verb_DATASET_NETWORK` wants; refuses pairs that cannot work."""
+    data, net = pair(verb, dataset_name, network_name)
+    if verb == "predict":
+        return with_manifests(
+            stores(data, network_name, settings.predicted(data), "prediction")
+        )
+    if verb == "segment":
+        tested = settings.volumes_of(data["test"] or data["validation"])
+        return with_manifests(stores(data, network_name, tested, "segmentation"))
+    names = {
+        "train": "model.safetensors",
+        "evaluate": "evaluation.json",
+        "view": "serve.done" if config["serve"] else "view.png",
+    }
+    return [settings.results(dataset_name, network_name, names[verb])]
+
+
+def target_input(verb, *names):
+    """An input function, so that a pair is looked at only when it is asked for."""
+
+    def files(wildcards):
+        return (
+            data_target(verb, *names)
+            if verb in DATA_VERBS
+            else pair_target(verb, *names)
+        )
+
+    return files
+
+
+def experiment_targets(wildcards):
+    """The evaluations that config.yaml lists."""
+    pairs = {
+        f"{d}_{n}": (d, n)
+        for d in catalog.names("datasets")
+        for n in catalog.names("networks")
+    }
+    try:
+        return [
+            f for e in config["experiments"] for f in pair_target("evaluate", *pairs[e])
+        ]
+    except KeyError as error:
+        hint = nearest(error.args[0], pairs)
+        raise WorkflowError(f"`experiments`: no {error.args[0]!r}; {hint}") from None

@@ -1,0 +1,78 @@
+"""Evaluation.
+
+REQUIRED INPUTS: fragments, segments and labels
+OUTPUTS: results/DATASET/NETWORK/threshold.json from the validation entries alone, evaluation.json and
+evaluation.png from the test entries
+"""
+
+
+rule choose_threshold:
+    """The threshold of the least VOI on the validation entries."""
+    input:
+        labels=choose_files,
+        masks=choose_masks,
+        fragments=choose_fragments,
+        script=script("evaluate"),
+        library=library("evaluate"),
+        image=image_input("modern"),
+    output:
+        threshold="results/{dataset}/{network}/threshold.json",
+    log:
+        "logs/choose/{dataset}_{network}.log",
+    container:
+        image("modern")
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        settings=choose_json,
+        masks=choose_mask_names,
+        fragments=choose_fragment_names,
+    shell:
+        "python {input.script:q} choose --settings {params.settings:q}"
+        " --fragments {params.fragments:q} --masks {params.masks:q}"
+        " --output {output.threshold:q} > {log:q} 2>&1"
+
+
+rule evaluate:
+    """Scores of the test entries at that threshold; the table is also in the log."""
+    input:
+        volumes=score_files,
+        masks=score_masks,
+        fragments=score_fragments,
+        segmentations=score_segmentations,
+        threshold="results/{dataset}/{network}/threshold.json",
+        script=script("evaluate"),
+        library=library("evaluate"),
+        image=image_input("modern"),
+    output:
+        scores="results/{dataset}/{network}/evaluation.json",
+        plot=report(
+            "results/{dataset}/{network}/evaluation.png",
+            caption="../workflow/report/evaluation.rst",
+            category="Evaluation",
+            labels={"dataset": "{dataset}", "network": "{network}"},
+        ),
+    log:
+        "logs/evaluate/{dataset}_{network}.log",
+    benchmark:
+        "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
+    container:
+        image("modern")
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        settings=score_json,
+        masks=score_mask_names,
+        fragments=score_fragment_names,
+        segmentations=score_segmentation_names,
+        skeletons=score_skeletons,
+    shell:
+        "python {input.script:q} score --settings {params.settings:q}"
+        " --fragments {params.fragments:q} --segmentation {params.segmentations:q}"
+        " --masks {params.masks:q} --skeletons {params.skeletons:q}"
+        " --threshold-file {input.threshold:q} --output {output.scores:q} --plot {output.plot:q}"
+        " 2>&1 | tee {log:q}"

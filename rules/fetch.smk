@@ -1,0 +1,31 @@
+"""Volumes from the bucket.
+
+OUTPUTS: data/DATASET/VOLUME.zarr as it lies in the bucket, and its manifest
+"""
+
+
+rule fetch:
+    """One volume; interrupted, it goes on where it was. Stays on the machine with the network."""
+    input:
+        script=script("fetch"),
+        library=library("fetch"),
+        image=image_input("modern"),
+    output:
+        zarr=directory("data/{dataset}/{volume}.zarr"),
+        manifest="data/{dataset}/{volume}.manifest.json",
+    log:
+        "logs/fetch/{dataset}/{volume}.log",
+    # what lies in the bucket does not depend on the image
+    cache: "omit-software"
+    retries: 3
+    localrule: True
+    container:
+        image("modern")
+    resources:
+        mem_mb=1000,
+        runtime=600,
+    params:
+        settings=fetch_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --output {output.zarr:q}"
+        " > {log:q} 2>&1"

@@ -1,0 +1,57 @@
+"""Segmentation.
+
+REQUIRED INPUTS: a prediction with affinities; for the segments also the chosen threshold
+OUTPUTS: results/DATASET/NETWORK/VOLUME/fragments.zarr (fragments and the graph of their merge
+scores) and segmentation.zarr (segments), each with its manifest
+"""
+
+
+rule fragments:
+    """Over-segments a prediction and scores which fragments belong together."""
+    input:
+        prediction="results/{dataset}/{network}/{volume}/prediction.zarr",
+        manifest="results/{dataset}/{network}/{volume}/prediction.manifest.json",
+        script=script("segment"),
+        library=library("segment"),
+        image=image_input("modern"),
+    output:
+        zarr=directory("results/{dataset}/{network}/{volume}/fragments.zarr"),
+        manifest="results/{dataset}/{network}/{volume}/fragments.manifest.json",
+    log:
+        "logs/fragments/{dataset}_{network}/{volume}.log",
+    container:
+        image("modern")
+    threads: 4
+    resources:
+        mem_mb=16000,
+        runtime=600,
+    params:
+        settings=segment_json,
+    shell:
+        "python {input.script:q} fragments --settings {params.settings:q}"
+        " --prediction {input.prediction:q} --work work/segment --output {output.zarr:q}"
+        " > {log:q} 2>&1"
+
+
+rule segment:
+    """Joins the fragments at the threshold that the validation volumes chose."""
+    input:
+        fragments="results/{dataset}/{network}/{volume}/fragments.zarr",
+        manifest="results/{dataset}/{network}/{volume}/fragments.manifest.json",
+        threshold="results/{dataset}/{network}/threshold.json",
+        script=script("segment"),
+        library=library("segment"),
+        image=image_input("modern"),
+    output:
+        zarr=directory("results/{dataset}/{network}/{volume}/segmentation.zarr"),
+        manifest="results/{dataset}/{network}/{volume}/segmentation.manifest.json",
+    log:
+        "logs/segment/{dataset}_{network}/{volume}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    shell:
+        "python {input.script:q} apply --settings '{{}}' --fragments {input.fragments:q}"
+        " --threshold-file {input.threshold:q} --output {output.zarr:q} > {log:q} 2>&1"

@@ -1,0 +1,38 @@
+"""Training.
+
+REQUIRED INPUTS: volumes with labels, their masks
+OUTPUTS: results/DATASET/NETWORK/model.safetensors and training.json
+What a killed training goes on from, its snapshots and its TensorBoard scalars lie in work/train.
+"""
+
+
+rule train:
+    """Trains until the iteration that the network, or --config iterations=N, says."""
+    input:
+        volumes=train_files,
+        masks=train_masks,
+        manifests=train_mask_manifests,
+        script=script("train"),
+        library=library("train"),
+        image=image_input("modern"),
+    output:
+        model="results/{dataset}/{network}/model.safetensors",
+        history="results/{dataset}/{network}/training.json",
+    log:
+        "logs/train/{dataset}_{network}.log",
+    benchmark:
+        "logs/train/{dataset}_{network}.benchmark.jsonl"
+    container:
+        image("modern")
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=24000,
+        runtime=10000,
+    params:
+        settings=train_json,
+        masks=train_mask_names,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --masks {params.masks:q}"
+        " --work work/train --output {output.model:q} --history {output.history:q}"
+        " > {log:q} 2>&1"

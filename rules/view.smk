@@ -1,0 +1,107 @@
+"""Pictures in neuroglancer, and neuroglancer itself.
+
+REQUIRED INPUTS: what is to be seen
+OUTPUTS: results/DATASET/view.png, results/DATASET/NETWORK/view.png
+"""
+
+
+rule view_data:
+    """Raw, labels and mask of the first training volume."""
+    input:
+        stores=data_layer_files,
+        script=script("view"),
+        library=library("view"),
+        image=image_input("modern"),
+    output:
+        picture=report(
+            "results/{dataset}/view.png",
+            caption="../workflow/report/view.rst",
+            category="Data",
+            labels={"dataset": "{dataset}"},
+        ),
+    log:
+        "logs/view/{dataset}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=view_data_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --screenshot {output.picture:q}"
+        " > {log:q} 2>&1"
+
+
+rule view:
+    """Data and results of the last predicted volume."""
+    input:
+        stores=result_layer_files,
+        script=script("view"),
+        library=library("view"),
+        image=image_input("modern"),
+    output:
+        picture=report(
+            "results/{dataset}/{network}/view.png",
+            caption="../workflow/report/view.rst",
+            category="Pictures",
+            labels={"dataset": "{dataset}", "network": "{network}"},
+        ),
+    log:
+        "logs/view/{dataset}_{network}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=view_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --screenshot {output.picture:q}"
+        " > {log:q} 2>&1"
+
+
+rule serve_data:
+    """Neuroglancer on the data until Ctrl-C: `--config serve=true view_data_DATASET`."""
+    input:
+        stores=data_layer_files,
+        script=script("view"),
+        library=library("view"),
+        image=image_input("modern"),
+    output:
+        done=temp("results/{dataset}/serve.done"),
+    log:
+        "logs/serve/{dataset}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=view_data_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --serve 2>&1 | tee {log:q}"
+        " && touch {output.done:q}"
+
+
+rule serve:
+    """Neuroglancer on the results until Ctrl-C: `--config serve=true view_DATASET_NETWORK`."""
+    input:
+        stores=result_layer_files,
+        script=script("view"),
+        library=library("view"),
+        image=image_input("modern"),
+    output:
+        done=temp("results/{dataset}/{network}/serve.done"),
+    log:
+        "logs/serve/{dataset}_{network}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=view_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --serve 2>&1 | tee {log:q}"
+        " && touch {output.done:q}"

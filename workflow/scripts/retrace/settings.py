@@ -1,0 +1,189 @@
+"""What each script is told: one plain dict per job, holding exactly what that script reads.
+
+The workflow hands them over as JSON (`--settings`), so changing a value reruns what reads it and
+nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from retrace.config import Settings, head_names, labelled
+
+COMPUTE = ("device", "precision", "compile")
+HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds"}
+"""How the viewer calls a network's outputs."""
+
+
+def results(dataset: str, *parts: str) -> str:
+    """A path below the results of a dataset."""
+    return "/".join(["results", dataset, *parts])
+
+
+def mask_store(dataset: Mapping[str, Any], volume: str) -> str:
+    """Where the labels mask of a volume lies."""
+    return results(dataset["name"], "masks", f"{volume}.zarr")
+
+
+def volumes_of(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The volumes that entries name, each once, in order."""
+    return list(dict.fromkeys(entry["volume"] for entry in entries))
+
+
+def predicted(dataset: Mapping[str, Any]) -> list[str]:
+    """Volumes that are predicted: validation and test, or, without any, those trained on."""
+    return volumes_of([*dataset["validation"], *dataset["test"]] or dataset["train"])
+
+
+def fetch_settings(config: Mapping[str, Any], dataset: Mapping[str, Any], volume: str) -> Settings:
+    """What fetch.py reads for one volume of a bucket."""
+    bucket = dataset["bucket"]
+    return {
+        "bucket": config["bucket"],
+        "prefix": f"{bucket['prefix']}/{volume}.zarr",
+        "endpoint_url": config["endpoint_url"],
+        "unsigned": config["unsigned"],
+        "threads": config["fetch_threads"],
+        "bundle": config["bundle"],
+        "arrays": [bucket["raw"], bucket["labels"]],
+    }
+
+
+def mask_settings(dataset: Mapping[str, Any], volume: str) -> Settings:
+    """What mask.py reads for one volume."""
+    return {
+        "background_ids": dataset["background_ids"],
+        "labels": dataset["volumes"][volume]["labels"],
+    }
+
+
+def _without(content: Mapping[str, Any], *keys: str) -> Settings:
+    return {key: value for key, value in content.items() if key not in keys}
+
+
+def train_settings(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+) -> Settings:
+    """What train.py reads: the volumes trained on, the network, iterations, seed, device.
+
+    The boxes kept for validation and test are in each training entry's `exclude_nm`.
+    """
+    used = volumes_of(dataset["train"])
+    return {
+        "dataset": {
+            "name": dataset["name"],
+            "voxel_size_nm": dataset["voxel_size_nm"],
+            "background_ids": dataset["background_ids"],
+            "volumes": {v: _without(dataset["volumes"][v], "skeletons") for v in used},
+            "train": dataset["train"],
+        },
+        "network": network,
+        "iterations": config["iterations"] or network["iterations"],
+        "seed": config["seed"],
+        **{key: config[key] for key in COMPUTE},
+    }
+
+
+def _hull(boxes: Sequence[Mapping[str, Any] | None]) -> Settings | None:
+    """The smallest box around all; None, the whole volume, as soon as one is None."""
+    given = [box for box in boxes if box is not None]
+    if len(given) < len(boxes) or not given:
+        return None
+    low = [min(box["offset"][a] for box in given) for a in range(3)]
+    high = [max(box["offset"][a] + box["shape"][a] for box in given) for a in range(3)]
+    return {"offset": low, "shape": [h - b for b, h in zip(low, high, strict=True)]}
+
+
+def predict_settings(
+    config: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    network: Mapping[str, Any],
+    volume: str,
+) -> Settings:
+    """What predict.py reads for one volume; only the part that validation and test need of it."""
+    entries = [*dataset["validation"], *dataset["test"]]
+    boxes = [entry["roi_nm"] for entry in entries if entry["volume"] == volume]
+    source = dataset["volumes"][volume]
+    return {
+        "volume": {"raw": source["raw"], "roi_nm": _hull(boxes) if boxes else source["roi_nm"]},
+        "network": network,
+        "heads": head_names(network),
+        "tile": config["tile"],
+        "dtype": config["prediction_dtype"],
+        **{key: config[key] for key in COMPUTE},
+    }
+
+
+def segment_settings(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+) -> Settings:
+    """What `segment.py fragments` reads."""
+    segment = _without(config["segment"], "thresholds")
+    if segment["fragments_in_xy"] == "auto":
+        segment["fragments_in_xy"] = not dataset["isotropic"]
+    return {**segment, "neighborhood": network["neighborhood"]}
+
+
+def _scored(dataset: Mapping[str, Any], splits: Sequence[str], parts: Sequence[str]) -> Settings:
+    entries = {split: labelled(dataset, split) for split in splits}
+    used = volumes_of(entry for split in splits for entry in entries[split])
+    volumes = {v: {p: dataset["volumes"][v][p] for p in parts} for v in used}
+    return {
+        "name": dataset["name"],
+        "voxel_size_nm": dataset["voxel_size_nm"],
+        "background_ids": dataset["background_ids"],
+        "volumes": volumes,
+        **{split: [_without(e, "probability") for e in entries[split]] for split in splits},
+    }
+
+
+def choose_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
+    """What `evaluate.py choose` reads: nothing of the test entries."""
+    return {
+        "dataset": _scored(dataset, ["validation"], ["labels"]),
+        "thresholds": config["segment"]["thresholds"],
+    }
+
+
+def score_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
+    """What `evaluate.py score` reads."""
+    return {
+        "dataset": _scored(dataset, ["validation", "test"], ["raw", "labels"]),
+        "thresholds": config["segment"]["thresholds"],
+        **config["evaluate"],
+    }
+
+
+def data_layers(dataset: Mapping[str, Any], volume: str) -> list[Settings]:
+    """Viewer layers of a volume before any training: raw, and labels and mask where it has them."""
+    source = dataset["volumes"][volume]
+    layers = [{"kind": "raw", **source["raw"]}]
+    if "labels" in source:
+        mask = {"kind": "mask", "path": mask_store(dataset, volume), "array": "labels_mask"}
+        layers += [{"kind": "labels", **source["labels"]}, mask]
+    return layers
+
+
+def result_layers(
+    dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
+) -> list[Settings]:
+    """Viewer layers of what a network made of a volume."""
+    folder = results(dataset["name"], network["name"], volume)
+    heads = head_names(network)
+    layers = [
+        {"kind": HEAD_LAYERS[head], "path": f"{folder}/prediction.zarr", "array": head}
+        for head in heads
+    ]
+    if "affs" in heads and dataset["validation"]:
+        stores = {"fragments": "fragments", "segments": "segmentation"}
+        layers += [
+            {"kind": kind, "path": f"{folder}/{store}.zarr", "array": kind}
+            for kind, store in stores.items()
+        ]
+    return layers
+
+
+def view_settings(config: Mapping[str, Any], layers: list[Settings]) -> Settings:
+    """What view.py reads."""
+    return {**config["view"], "layers": layers}
