@@ -67,16 +67,17 @@ def check_bundle_manifest(source: Source, folder: Path) -> None:
     """Compares with the manifest that a bundle made by this program carries (FetchError)."""
     if not isinstance(source, FolderSource) or not manifest_path(source.folder).is_file():
         return
-    expected = json.loads(manifest_path(source.folder).read_text())
-    here = describe_arrays(folder)
-    for name, array in expected["arrays"].items():
-        if name not in here or here[name]["sha256"] != array["sha256"]:
-            raise FetchError(
-                f"array {name!r} of {source.label} changed since its manifest was made"
-            )
+    expected = read_manifest(source.folder)
+    here = {name: array["sha256"] for name, array in describe_arrays(folder).items()}
+    changed = [n for n, array in expected["arrays"].items() if here.get(n) != array["sha256"]]
     for name, sha256 in expected.get("files", {}).items():
         if not (folder / name).is_file() or input_digest(folder / name) != sha256:
-            raise FetchError(f"file {name!r} of {source.label} changed since its manifest was made")
+            changed.append(name)
+    if changed:
+        raise FetchError(
+            f"{', '.join(changed)} of {source.label} changed since the manifest in the bundle was "
+            "made; bring the bundle again"
+        )
 
 
 def take_up(output: Path, partial: Path) -> None:

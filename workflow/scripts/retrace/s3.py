@@ -205,14 +205,15 @@ class BucketSource:
     def stream(self, item: S3Object) -> Iterator[Iterator[bytes]]:
         """The object's bytes in pieces; TransientError where another attempt may help."""
         from botocore.awsrequest import AWSPreparedRequest
-        from botocore.compat import HTTPHeaders
         from botocore.exceptions import BotoCoreError
         from urllib3.exceptions import HTTPError
 
         key = f"{self.settings.prefix}/{item.name}"
         url = self.base_url + quote(key, safe="/~") if self.base_url else self._presigned(key)
+        # The session copies them as a dict, which botocore's own annotation does not say.
+        headers: Any = {}
         try:
-            answer = self.session.send(AWSPreparedRequest("GET", url, HTTPHeaders(), None, True))
+            answer = self.session.send(AWSPreparedRequest("GET", url, headers, None, True))
             try:
                 if answer.status_code != 200:
                     self._refuse_object(answer, key)

@@ -1,0 +1,154 @@
+"""A real S3 server (moto over HTTP) for tests, and a proxy before it that spoils answers."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import phantom
+
+REGION = "us-east-1"
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """The address of a fresh moto server in this process; it forgets everything at the end."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def writer(endpoint: str) -> Any:
+    """A client with credentials, to put things into the server."""
+    return phantom.writing_client(endpoint, threads=8)
+
+
+def put_objects(
+    endpoint: str, bucket: str, objects: dict[str, bytes], *, public: bool = True
+) -> None:
+    """Makes `bucket` and puts `objects` (key -> bytes) into it."""
+    client = writer(endpoint)
+    if public:
+        phantom.make_public_bucket(client, bucket)
+    else:
+        client.create_bucket(Bucket=bucket)
+    for key, body in objects.items():
+        client.put_object(Bucket=bucket, Key=key, Body=body)
+
+
+@dataclass
+class Fault:
+    """What happens to GETs of one object: `kind` for the first `times` of them."""
+
+    kind: str
+    times: int = 1_000_000
+
+
+@dataclass
+class Proxy:
+    """Passes requests on to `upstream`; `faults` (end of the path -> Fault) spoil answers.
+
+    `page_size` makes listings come in pages of so many keys.
+    """
+
+    upstream: str
+    delay_s: float = 0.0
+    page_size: int | None = None
+    faults: dict[str, Fault] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    endpoint: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fault_of(self, path: str) -> str | None:
+        with self.lock:
+            self.requests.append(path)
+            for end, fault in self.faults.items():
+                if path.endswith(end) and fault.times > 0:
+                    fault.times -= 1
+                    return fault.kind
+        return None
+
+    def count(self, end: str) -> int:
+        with self.lock:
+            return sum(path.endswith(end) for path in self.requests)
+
+
+def spoiled(kind: str, status: int, body: bytes) -> tuple[int, bytes, int]:
+    """(status, body, announced length) of an answer with the given fault."""
+    if kind == "flip":
+        return status, bytes([body[0] ^ 1]) + body[1:], len(body)
+    if kind == "short":
+        return status, body[: len(body) // 2], len(body) // 2
+    if kind == "cut":
+        return status, body[: len(body) // 2], len(body)
+    code = {"503": "SlowDown", "403": "AccessDenied", "404": "NoSuchKey"}[kind]
+    text = f"<Error><Code>{code}</Code></Error>".encode()
+    return int(kind), text, len(text)
+
+
+def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
+    upstream = urlsplit(proxy.upstream)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:  # noqa: N802
+            path = urlsplit(self.path).path
+            kind = proxy.fault_of(path)
+            time.sleep(proxy.delay_s)
+            status, headers, body = self._forward()
+            announced = len(body)
+            if kind:
+                status, body, announced = spoiled(kind, status, body)
+            self.send_response(status)
+            for name in ("Content-Type", "ETag", "Last-Modified"):
+                if name in headers:
+                    self.send_header(name, headers[name])
+            self.send_header("Content-Length", str(announced))
+            self.end_headers()
+            self.wfile.write(body)
+            self.close_connection = announced != len(body)
+
+        def _forward(self) -> tuple[int, http.client.HTTPMessage, bytes]:
+            connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port)
+            target = self.path
+            if proxy.page_size and "list-type=2" in target:
+                target += f"&max-keys={proxy.page_size}"
+            connection.request("GET", target, headers={"Host": str(upstream.netloc)})
+            answer = connection.getresponse()
+            body = answer.read()
+            connection.close()
+            return answer.status, answer.headers, body
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Silent: the tests look at `Proxy.requests`."""
+
+    return Handler
+
+
+@contextmanager
+def spoiling(upstream: str, **faults: Fault) -> Iterator[Proxy]:
+    """A proxy before `upstream`, with no fault but those given or set later."""
+    proxy = Proxy(upstream, faults=dict(faults))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    proxy.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield proxy
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,199 @@
+"""The fetch from a bundle: completeness, resuming, refusals; and a full disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fetch
+from retrace.errors import ConfigError, FetchError
+from retrace.manifest import check_manifest, manifest_path
+from retrace.phantom import write_phantom_store
+from retrace.s3 import S3Object
+from retrace.transfer import Transfer
+
+PREFIX = "funke/phantom/training/v.zarr"
+ARRAYS = ["volumes/raw", "volumes/labels/neuron_ids"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bundle")
+    write_phantom_store(root / PREFIX, (6, 20, 20), (2, 4, 4), (20, 9, 9), 1, chunks=(4, 16, 16))
+    return root
+
+
+def run_fetch(output: Path, bundle: Path, **settings: Any) -> None:
+    values = {"bucket": "b", "prefix": PREFIX, "arrays": ARRAYS, "threads": 4, **settings}
+    fetch.main(["--settings", json.dumps(values), "--output", str(output), "--bundle", str(bundle)])
+
+
+def test_bundle_becomes_the_same_store_with_a_manifest(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "data" / "v.zarr"
+    run_fetch(output, bundle)
+    assert contents(output) == contents(bundle / PREFIX)
+    manifest = check_manifest(output, digests=True)
+    assert sorted(manifest["arrays"]) == sorted(ARRAYS)
+    assert manifest["objects"] == manifest["verified"]["md5"] == len(contents(output))
+    assert not list(output.parent.glob("*.partial"))
+    shown = capsys.readouterr().out
+    assert shown.index("objects, ") < shown.index(str(output)), "the size is told first"
+
+
+def test_verified_objects_are_kept_damaged_and_stray_ones_are_not(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "v.zarr"
+    partial = tmp_path / "v.zarr.partial"
+    run_fetch(output, bundle)
+    output.rename(partial)
+    chunk = partial / "volumes/raw/0.0.0"
+    data = chunk.read_bytes()
+    chunk.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    (partial / "volumes/raw/0.0.1").write_bytes(b"short")
+    (partial / "volumes/raw/.0.1.0.part").write_bytes(b"half of it")
+    (partial / "stray/folder").mkdir(parents=True)
+    (partial / "stray/folder/file").write_bytes(b"x")
+    capsys.readouterr()
+    run_fetch(output, bundle)
+    assert contents(output) == contents(bundle / PREFIX)
+    assert not (output / "stray").exists()
+    assert f"{len(contents(output)) - 2} kept" in capsys.readouterr().out
+
+
+def test_an_output_without_manifest_is_gone_on_with(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "v.zarr"
+    run_fetch(output, bundle)
+    manifest_path(output).unlink()
+    capsys.readouterr()
+    run_fetch(output, bundle)
+    assert f"{len(contents(output))} kept" in capsys.readouterr().out
+    check_manifest(output, digests=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arrays": ["volumes/rav"]}, "no array 'volumes/rav'.*volumes/raw"),
+        ({"prefix": "funke/phantom/training/w.zarr"}, "did you mean 'v.zarr'"),
+        ({"prefix": "elsewhere/v.zarr"}, "nothing under 'elsewhere'"),
+    ],
+)
+def test_errors_leave_the_older_output_as_it_is(
+    bundle: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    output = tmp_path / "v.zarr"
+    run_fetch(output, bundle)
+    before = contents(tmp_path / "v.zarr"), manifest_path(output).read_bytes()
+    with pytest.raises(FetchError, match=message):
+        run_fetch(output, bundle, **settings)
+    assert (contents(output), manifest_path(output).read_bytes()) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"zarr_format": 2}', "[]", '{"shape": 3}'])
+def test_damaged_metadata_is_refused(bundle: Path, tmp_path: Path, text: str) -> None:
+    copy = tmp_path / "bundle"
+    write_phantom_store(copy / PREFIX, (4, 8, 8), (1, 1, 1), (8, 8, 8), 1)
+    (copy / PREFIX / "volumes/raw/.zarray").write_text(text)
+    with pytest.raises(FetchError, match="metadata of volumes/raw"):
+        run_fetch(tmp_path / "v.zarr", copy)
+    assert not (tmp_path / "v.zarr").exists()
+
+
+def test_a_bundle_is_checked_against_its_own_manifest(bundle: Path, tmp_path: Path) -> None:
+    carried = tmp_path / "carried"
+    run_fetch(carried / PREFIX, bundle)
+    run_fetch(tmp_path / "first.zarr", carried)
+    chunk = carried / PREFIX / "volumes/raw/0.0.0"
+    chunk.write_bytes(chunk.read_bytes()[::-1])
+    with pytest.raises(FetchError, match="volumes/raw of bundle .* changed"):
+        run_fetch(tmp_path / "second.zarr", carried)
+
+
+def test_a_folder_that_is_no_zarr_is_described_by_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle/funke/checkpoints/mtlsd"
+    folder.mkdir(parents=True)
+    (folder / "train_net_checkpoint_400000.index").write_bytes(b"index")
+    run_fetch(tmp_path / "mtlsd", tmp_path / "bundle", prefix="funke/checkpoints/mtlsd", arrays=[])
+    manifest = json.loads((tmp_path / "mtlsd.manifest.json").read_text())
+    assert manifest["files"] == {
+        "train_net_checkpoint_400000.index": hashlib.sha256(b"index").hexdigest()[:16]
+    }
+
+
+def test_settings_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not JSON"):
+        fetch.main(["--settings", "{", "--output", str(tmp_path / "x")])
+
+
+class Generated:
+    """Objects made on the fly; `before` runs when one is asked for."""
+
+    label = "generated objects"
+
+    def __init__(self, before: Any = lambda item: None, body: bytes = b"body") -> None:
+        self.before, self.body = before, body
+
+    def objects(self) -> list[S3Object]:
+        return [S3Object("a/b", len(self.body), hashlib.md5(self.body).hexdigest())]
+
+    @contextmanager
+    def stream(self, item: S3Object) -> Iterator[Iterator[bytes]]:
+        self.before(item)
+        yield iter([self.body])
+
+
+def test_too_little_room_is_told_before_the_transfer(tmp_path: Path) -> None:
+    asked: list[S3Object] = []
+    transfer = Transfer(Generated(asked.append), tmp_path / "p", threads=2, retries=1)
+    with pytest.raises(FetchError, match="1000000.00 TB are to be fetched"):
+        transfer.run([S3Object("a/b", 10**18, "0" * 32)])
+    assert asked == []
+
+
+def test_a_disk_that_fills_up_ends_in_one_clear_error(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+
+    def onto_full_device(item: S3Object) -> None:
+        (folder / "a/.b.part").symlink_to("/dev/full")
+
+    source = Generated(onto_full_device, b"x" * 100_000)
+    with pytest.raises(FetchError, match="the disk is full while writing .*a/b"):
+        Transfer(source, folder, threads=2, retries=3).run(source.objects())
+    assert not (folder / "a/b").exists()
+
+
+@pytest.mark.parametrize(("second", "accepted"), [(b"body", True), (b"bodY", False)])
+def test_an_etag_that_is_no_md5_needs_two_equal_transfers(
+    tmp_path: Path, second: bytes, accepted: bool
+) -> None:
+    source = Generated()
+    bodies = iter([b"body", second, b"Body", b"bOdy"])
+    source.before = lambda item: setattr(source, "body", next(bodies))
+    item = S3Object("a/b", 4, "f" * 32 + "-9")
+    transfer = Transfer(source, tmp_path / "p", threads=1, retries=3)
+    if not accepted:
+        with pytest.raises(FetchError, match="differ from one transfer"):
+            transfer.run([item])
+        assert not (tmp_path / "p/a/b").exists()
+        return
+    report = transfer.run([item])
+    assert report.verified == {"twice": 1}
+    assert report.sha256 == {"a/b": hashlib.sha256(b"body").hexdigest()}
+    assert (tmp_path / "p/a/b").read_bytes() == b"body"
