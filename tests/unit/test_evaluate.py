@@ -163,7 +163,7 @@ def test_skeletons_are_scored(case: Case) -> None:
     position = np.array([[50.0 + 20 * z, 30, x] for x in (30, 100) for z in range(8)])
     edges = np.array([[i, i + 1] for i in range(15) if i != 7])
     write_skeletons(case.folder / "skeletons.npz", Skeletons(position, np.repeat([1, 2], 8), edges))
-    result = case.score("--skeletons", str(case.folder / "skeletons.npz"))
+    result = case.score("--skeletons", f"test={case.folder / 'skeletons.npz'}")
     runs = result["volumes"]["test"]["skeletons"]
 
     assert runs["erl_nm"] == runs["max_erl_nm"] == pytest.approx(140)

@@ -22,7 +22,7 @@ import numpy as np
 
 from retrace.errors import ConfigError, DataError, StateError, nearest, run
 from retrace.evaluation import untrained
-from retrace.evaluation.counting import BLOCK_SHAPE, Counted, Truth, count_volumes
+from retrace.evaluation.counting import Counted, Truth, count_volumes
 from retrace.evaluation.curve import (
     RegionGraph,
     agglomerated,
@@ -67,12 +67,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The stores given on the command line, by volume."""
+    """What the command line gives: stores by volume, and how many threads count."""
 
     fragments: dict[str, Path]
     masks: dict[str, Path]
     segmentation: dict[str, Path]
-    skeletons: Path | None
+    skeletons: dict[str, Path]
+    threads: int
 
 
 def read_entries(settings: dict[str, Any], key: str) -> list[Entry]:
@@ -125,11 +126,6 @@ def _store(stores: dict[str, Path], volume: str, option: str) -> Path:
     return stores[volume]
 
 
-def _count(settings: dict[str, Any], segmentation: Volume, truth: Truth) -> Counted:
-    shape = settings.get("block_shape") or BLOCK_SHAPE
-    return count_volumes(segmentation, truth, shape, int(settings.get("threads") or 1))
-
-
 def _coverage(counted: Counted) -> dict[str, int]:
     return {"scored_voxels": counted.scored_voxels, "label_voxels": counted.label_voxels}
 
@@ -152,7 +148,7 @@ def choose(settings: dict[str, Any], inputs: Inputs, output: Path) -> None:
     for entry in progress(entries, len(entries), "choose", "volumes"):
         store = _store(inputs.fragments, entry.volume, "fragments")
         truth = read_truth(settings, entry, inputs.masks)
-        counted = _count(settings, open_volume(store, "fragments"), truth)
+        counted = count_volumes(open_volume(store, "fragments"), truth, threads=inputs.threads)
         curves.append(threshold_curve(counted, open_region_graph(store), thresholds))
         chosen_on.append({"volume": entry.volume, "roi_nm": _roi(entry), **_coverage(counted)})
     together = pooled(curves)
@@ -178,8 +174,8 @@ def score_entry(
     segments = open_volume(_store(inputs.segmentation, entry.volume, "segmentation"), "segments")
     truth = read_truth(settings, entry, inputs.masks)
     graph = open_region_graph(store)
-    fragments = _count(settings, open_volume(store, "fragments"), truth)
-    counted = _count(settings, segments, truth)
+    fragments = count_volumes(open_volume(store, "fragments"), truth, threads=inputs.threads)
+    counted = count_volumes(segments, truth, threads=inputs.threads)
     scores = score(counted.table)
     expected = score(agglomerated(fragments.table, graph, threshold))
     if abs(scores.voi_sum - expected.voi_sum) > 1e-9:
@@ -201,9 +197,9 @@ def score_entry(
         "curve": curve_rows(thresholds, threshold_curve(fragments, graph, thresholds)),
         "curve_note": CURVE_NOTE,
     }
-    if inputs.skeletons is not None:
+    if entry.volume in inputs.skeletons:
         result["skeletons"] = score_skeletons(
-            settings, entry, inputs.skeletons, store, graph, threshold
+            settings, entry, inputs.skeletons[entry.volume], store, graph, threshold
         )
     return result
 
@@ -346,9 +342,9 @@ def _parse_triple(text: str) -> tuple[int, int, int]:
 
 def _add_store_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    for name in ("fragments", "masks", "segmentation"):
+    for name in ("fragments", "masks", "segmentation", "skeletons"):
         parser.add_argument(f"--{name}", nargs="*", default=[], metavar="VOLUME=PATH")
-    parser.add_argument("--skeletons", type=Path, help=".npz or .json table, world coordinates")
+    parser.add_argument("--threads", type=int, default=1, help="threads that read and count")
     parser.add_argument("--output", required=True, type=Path)
 
 
@@ -385,7 +381,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _pairs(args.fragments),
         _pairs(args.masks),
         _pairs(args.segmentation),
-        args.skeletons,
+        _pairs(args.skeletons),
+        args.threads,
     )
     if args.verb == "choose":
         choose(args.settings, inputs, args.output)
