@@ -15,6 +15,12 @@ from retrace.manifest import (
     describe_arrays,
     input_digest,
     manifest_path,
+    read_manifest,
+    write_manifest,
+)
+    describe_arrays,
+    input_digest,
+    manifest_path,
     write_manifest,
 )
 from retrace.s3 import FetchSettings, FolderSource, Source, open_source
