@@ -18,11 +18,6 @@ from retrace.manifest import (
     read_manifest,
     write_manifest,
 )
-    describe_arrays,
-    input_digest,
-    manifest_path,
-    write_manifest,
-)
 from retrace.s3 import FetchSettings, FolderSource, Source, open_source
 from retrace.transfer import Report, Transfer, human_bytes
 from retrace.volumes import publish
