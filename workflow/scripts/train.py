@@ -48,9 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", required=True, type=Path, help="folder of resumable work")
     parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
     parser.add_argument("--history", required=True, type=Path, help="training.json")
-    parser.add_argument(
-        "--init", type=Path, help="begin from the weights of this model.safetensors"
-    )
+    parser.add_argument("--init", type=Path, help="model.safetensors to begin from")
     return parser.parse_args(argv)
 
 
@@ -106,7 +104,9 @@ def make_trainer(
     module = build_network(network, seed=settings["seed"])
     if init is not None and not state_files(work):
         load_model(init, module, network)
-    module = module.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    module = module.to(device)
+    if device.type == "cuda":  # on CPUs the weight gradient is half as fast that way (measured)
+        module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     sampler = open_sampler(
         dataset,
         masks,

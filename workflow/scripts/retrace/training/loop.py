@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +131,9 @@ class Trainer:
 
     def _train(self, first: int, stop: Stop, outcome: Outcome) -> None:
         plan = self.plan
-        network = torch.compile(self.module, dynamic=False) if plan.compile else self.module
+        network = self.module
+        if plan.compile:
+            network = cast(nn.Module, torch.compile(self.module, dynamic=False))
         batches = Prefetcher(self.task, first, plan.iterations, plan.workers, self.device)
         begin = saved = time.monotonic()
         with SummaryWriter(str(plan.work / "log"), purge_step=first + 1) as writer:
@@ -171,7 +173,7 @@ class Trainer:
             save_snapshot(folder, iteration, pictures, self.task.voxel_size_nm)
 
     def _read_losses(self, writer: SummaryWriter) -> None:
-        """Brings the losses of the last iterations to the host; StateError where one is no number."""
+        """Brings the last losses to the host; StateError where one is no number."""
         for values in torch.stack(self._unread).cpu().float() if self._unread else ():
             self._losses.append(values)
             iteration = len(self._losses)

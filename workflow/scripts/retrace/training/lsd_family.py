@@ -6,7 +6,7 @@ raw in [0, 1], augment, grow boundaries, descriptors, affinities, balance, raw *
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrace.augment import Warp, change_intensity, draw_warp, sample_linear, sample_nearest
+from retrace.augment import change_intensity, draw_warp, sample_linear, sample_nearest
 from retrace.augment.warp import bounding_box, grid
 from retrace.errors import ConfigError
 from retrace.geometry import Triple, VoxelBox, triple
@@ -63,13 +63,14 @@ def batch_boxes(network: Mapping[str, Any], voxel_size_nm: Triple, output: Tripl
     context = [size + 2 * a for size, a in zip(output, around, strict=True)]
     frame = triple([max(pair) for pair in zip(network["input_shape"], context, strict=True)])
 
-    def centred(shape: list[int]) -> VoxelBox:
-        return VoxelBox(triple([(f - s) // 2 for f, s in zip(frame, shape, strict=True)]), shape)  # type: ignore[arg-type]
+    def centred(shape: Sequence[int]) -> VoxelBox:
+        begin = [(f - s) // 2 for f, s in zip(frame, shape, strict=True)]
+        return VoxelBox(triple(begin), triple(shape))
 
-    middle = centred(list(output))
+    middle = centred(output)
     return Boxes(
         frame=frame,
-        raw=centred(list(network["input_shape"])),
+        raw=centred(network["input_shape"]),
         output=middle,
         truth=middle.grow(far),
         context=middle.grow(around),
@@ -145,23 +146,23 @@ class LsdFamilyTask:
         needs = warp.reach(self.boxes.context), warp.reach(self.boxes.truth)
         shift = self.sampler.place(rng, index, *needs)
         volume = self.sampler.volumes[index]
-        raw = self._read_raw(volume, warp, shift)
+        points = warp.source(grid(VoxelBox((0, 0, 0), self.boxes.frame), self.device))
+        raw = self._read_raw(volume, points[(slice(None), *self.boxes.raw.slices())], shift)
         for step in self.network["augment"]:
             if "intensity" in step:
                 raw = change_intensity(raw, rng, step["intensity"])
-        return raw, *self._read_truth(volume, warp, shift)
+        points = points[(slice(None), *self.boxes.context.slices())]
+        return raw, *self._read_truth(volume, points, shift)
 
-    def _read_raw(self, volume: TrainingVolume, warp: Warp, shift: Triple) -> Tensor:
-        points = warp.source(grid(self.boxes.raw, self.device))
+    def _read_raw(self, volume: TrainingVolume, points: Tensor, shift: Triple) -> Tensor:
         box = bounding_box(points)
         block = self._to_device(volume.read_raw(box.shift(shift)))
         scale = 1 / 255 if block.dtype == torch.uint8 else 1.0
         return sample_linear(block.float() * scale, _relative(points, box))
 
     def _read_truth(
-        self, volume: TrainingVolume, warp: Warp, shift: Triple
+        self, volume: TrainingVolume, points: Tensor, shift: Triple
     ) -> tuple[Tensor, Tensor]:
-        points = warp.source(grid(self.boxes.context, self.device))
         box = bounding_box(points)
         labels = self._to_device(volume.read_labels(box.shift(shift)))
         codes = self._to_device(volume.read_codes(box.shift(shift)))
@@ -190,19 +191,10 @@ class LsdFamilyTask:
 
     def _descriptors(self, labels: Tensor) -> Tensor:
         settings = self.network["lsd"]
-        offset = triple(
-            [
-                o - c
-                for o, c in zip(self.boxes.output.offset, self.boxes.context.offset, strict=True)
-            ]
-        )
-        return compute_lsds(
-            labels,
-            self.voxel_size_nm,
-            settings["sigma_nm"],
-            settings["downsample"],
-            VoxelBox(offset, self.boxes.output.shape),
-        )
+        begin = [-offset for offset in self.boxes.context.offset]
+        roi = self.boxes.output.shift(begin)
+        sigma, step = settings["sigma_nm"], settings["downsample"]
+        return compute_lsds(labels, self.voxel_size_nm, sigma, step, roi)
 
     def _descriptor_weight(self, labels: Tensor, codes: Tensor) -> Tensor:
         """Which voxels the descriptors' error counts at, (Z, Y, X); differs between datasets."""

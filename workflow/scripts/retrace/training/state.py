@@ -21,7 +21,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is: finished iterations, and the loss `terms` of each, (n, terms) float32."""
+    """Finished iterations, and the loss `terms` of each: `losses` (n, terms) float32."""
 
     iteration: int
     terms: tuple[str, ...]

@@ -28,7 +28,10 @@ class Task(Protocol):
     thread.
     """
 
-    voxel_size_nm: Triple
+    @property
+    def voxel_size_nm(self) -> Triple:
+        """Of batches and pictures, (z, y, x)."""
+        ...
 
     def batch(self, iteration: int) -> Batch:
         """Everything one iteration needs, on the training device."""
