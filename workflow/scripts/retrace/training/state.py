@@ -73,6 +73,7 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
     try:
         module.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
+        _lay_out_like_parameters(optimizer)
     except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise StateError(
@@ -80,6 +81,15 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
             "again"
         ) from error
     return Progress(content["iteration"], tuple(content["terms"]), content["losses"])
+
+
+def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Gives moments the memory layout of their parameters: the fused step assumes that they agree,
+    and a state may come from a device with another layout."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _read(path: Path) -> dict[str, Any]:
