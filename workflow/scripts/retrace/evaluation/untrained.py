@@ -17,9 +17,9 @@ from retrace.evaluation.scores import Scores, score
 from retrace.geometry import VoxelBox
 from retrace.volumes import Volume
 
-SMOOTHING = (1.0, 2.0, 3.0)
+SMOOTHING = (1.0, 2.0)
 """Gaussian sigmas tried, in units of the finest voxel edge."""
-SEED_WINDOWS = (5.0, 10.0, 20.0)
+SEED_WINDOWS = (10.0, 20.0, 40.0, 80.0)
 """Edges of the windows in which a seed is the minimum, in units of the finest voxel edge."""
 MAX_VOXELS = 24_000_000
 """Larger regions are not computed: the watershed holds the region in memory, some 40 B/voxel."""
