@@ -83,7 +83,7 @@ def test_same_as_the_original(shared_dir: Path, name: str) -> None:
     defined = ~flat(ours, sigma_nm)
     print(f"{name}: largest difference {difference[:, defined].max():.1e}")
     assert difference[[0, 1, 2, 3, 4, 5, 9]].max() < 1e-4
-    assert difference[:, defined].max() < 1e-3
+    assert difference[:, defined].max() < (1e-3 if downsample == 1 else 1e-4)
     assert np.mean(difference > 1e-4) < 1e-4
     assert defined[labels != 0].mean() > 0.995
     exact = reference(labels, voxel_size_nm, sigma_nm, downsample)
