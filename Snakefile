@@ -15,10 +15,10 @@ from snakemake.utils import min_version
 min_version("9.20.0")
 
 
-configfile: "config/config.yaml"
-
-
 include: "rules/common.smk"
+
+
+configfile: source("config", "config.yaml")
 
 
 prepare()

@@ -42,15 +42,15 @@ def prepare():
     else:
         # Without containers the scripts run in the environment that Snakemake itself runs in.
         here = str(Path(sys.executable).parent)
-        os.environ.update(PATH=os.pathsep.join(dict.fromkeys([here, *os.get_exec_path()])))
+        os.environ.update(
+            PATH=os.pathsep.join(dict.fromkeys([here, *os.get_exec_path()]))
+        )
 
 
 def bind_outside_folders():
     """Adds the folders that lie outside the working directory to what the containers see."""
     here = Path.cwd()
-    folders = {ROOT} | {
-        Path(file).resolve().parent for d in all_datasets() for file in d
-    }
+    folders = {ROOT, *(Path(path).resolve().parent for path in outside_files())}
     for folder in sorted(
         f for f in folders if not f.is_relative_to(here) and f.is_dir()
     ):
@@ -59,16 +59,15 @@ def bind_outside_folders():
             workflow.deployment_settings.apptainer_args += f" {bind}"
 
 
-def all_datasets():
-    """The files of every dataset, one list each; those of broken datasets are left out."""
+def outside_files():
+    """Every file that the datasets name, and the bundle of the bucket."""
+    files = [str(Path(config["bundle"]) / "any")] if config["bundle"] else []
     for name in catalog.names("datasets"):
         try:
-            volumes = catalog.load_dataset(name)["volumes"].values()
+            files += catalog.named_files(catalog.load_dataset(name))
         except RetraceError:
-            continue  # whoever asks for it gets the error
-        yield [
-            v[part]["path"] for v in volumes for part in ("raw", "labels") if part in v
-        ]
+            continue  # whoever asks for that dataset gets the error
+    return files
 
 
 @cache

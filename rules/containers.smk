@@ -15,8 +15,8 @@ rule image_modern:
     log:
         "logs/containers/modern.log",
     localrule: True
-    envmodules:
-        "apptainer",
+    # Runs on the machine itself, alone, since it makes what everything else runs in.
+    handover: True
     resources:
         mem_mb=4000,
         runtime=60,

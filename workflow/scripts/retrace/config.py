@@ -125,6 +125,15 @@ def load_dataset(name: str | Path, chosen: object = None) -> Settings:
     return _choose(dataset, chosen)
 
 
+def named_files(dataset: Mapping[str, Any]) -> list[str]:
+    """Paths of all files that the volumes of a dataset are read from."""
+    found = []
+    for volume in dataset["volumes"].values():
+        found += [volume[part]["path"] for part in ("raw", "labels") if part in volume]
+        found += [volume["skeletons"]] if "skeletons" in volume else []
+    return found
+
+
 def is_isotropic(dataset: Mapping[str, Any]) -> bool:
     """Which recipe a dataset takes: its own `isotropic`, else by the shape of its voxels."""
     if "isotropic" in dataset:
@@ -223,7 +232,9 @@ def check_chosen(chosen: object) -> None:
         for name, value in chosen.items():
             load_dataset(name, {name: value})
         return
-    wanted = [chosen] if isinstance(chosen, str) else list(chosen or [])  # type: ignore[call-overload]
+    if chosen is None:
+        return
+    wanted = [chosen] if isinstance(chosen, str) else list(chosen)  # type: ignore[call-overload]
     known = {v for name in names("datasets") for v in read_yaml(_file("datasets", name))["volumes"]}
     for volume in wanted:
         if volume != "all" and volume not in known:
