@@ -16,8 +16,8 @@ from retrace.segmentation.settings import SegmentSettings, read_settings
 from retrace.segmentation.whole import (
     FragmentStore,
     Inputs,
+    blocks_at_once,
     check_affinities,
-    check_memory,
     make_edges,
     make_fragments,
     write_graph,
@@ -56,7 +56,7 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs:
 
 def work_folder(arguments: argparse.Namespace, stores: Sequence[Path]) -> Path:
     """Scratch of exactly this work: other settings or inputs get another folder."""
-    what = {k: v for k, v in arguments.settings.items() if k not in ("threads", "thresholds")}
+    what = {k: v for k, v in arguments.settings.items() if k != "thresholds"}
     inputs = [input_digest(store) for store in stores]
     identity = {"settings": what, "in": inputs, "output": str(arguments.output.resolve())}
     return Path(arguments.work) / digest(identity)
@@ -79,9 +79,9 @@ def make_fragment_store(arguments: argparse.Namespace) -> None:
     check_affinities(inputs.affinities, settings)
     stores = [arguments.prediction, *([arguments.mask] if arguments.mask else [])]
     work = work_folder(arguments, stores)
+    threads = blocks_at_once(inputs.affinities.box, settings)
     store = FragmentStore(output.with_name(output.name + ".partial"), work, inputs, settings)
-    check_memory(max(block.size for block in store.blocks), settings)
-    edges = fill(store, inputs, settings, int(arguments.settings.get("threads") or 1))
+    edges = fill(store, inputs, settings, threads)
     manifest_path(output).unlink(missing_ok=True)
     publish(store.store, output)
     write_manifest(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import zarr
 
 from retrace.geometry import VoxelBox
 from retrace.manifest import atomic_write
@@ -21,6 +23,26 @@ def checksum(arrays: Iterable[np.ndarray]) -> str:
     for array in arrays:
         hashed.update(np.ascontiguousarray(array).data)
     return hashed.hexdigest()
+
+
+def drop_damaged(array: zarr.Array, folder: Path, region: VoxelBox) -> None:
+    """Deletes the chunks of `array` (files in `folder`) in `region` that do not decode.
+
+    A power cut can leave such; later writes into part of one would fail. `region`: voxels of the
+    array (z, y, x); a leading channel axis is one chunk long.
+    """
+    edges = array.chunks[-3:]
+    ranges = [
+        range(begin // edge, -(-end // edge))
+        for begin, end, edge in zip(region.offset, region.end, edges, strict=True)
+    ]
+    lead = (0,) * (array.ndim - 3)
+    for spatial in product(*ranges):
+        index = (*lead, *spatial)
+        try:
+            array.blocks[index]
+        except (OSError, RuntimeError, ValueError):
+            folder.joinpath(*map(str, index)).unlink(missing_ok=True)
 
 
 class Journal:

@@ -25,7 +25,7 @@ from retrace.inference.tiles import (
     read_window,
     snap,
 )
-from retrace.journal import Journal, checksum
+from retrace.journal import Journal, checksum, drop_damaged
 from retrace.manifest import atomic_write
 from retrace.progress import progress
 from retrace.volumes import Volume, create_volume, read_json
@@ -122,7 +122,10 @@ class PartialStore:
         try:
             found = [np.asarray(a[self._region(tile.core)]) for a in self._arrays.values()]
         except (OSError, RuntimeError, ValueError):
-            return False  # A damaged chunk does not decode: write it again.
+            region = tile.core.shift([-o for o in self._origin])
+            for name, array in self._arrays.items():
+                drop_damaged(array, self.store / name, region)
+            return False
         return checksum(found) == expected
 
     def clear_leftovers(self) -> None:

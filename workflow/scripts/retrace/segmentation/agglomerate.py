@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,13 +55,13 @@ def _silent() -> Iterator[None]:
 
 @contextmanager
 def _output_to_nowhere() -> Iterator[None]:
+    """Both ways out: Python's `print` and the process's own standard output."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
-        with open(os.devnull, "w") as nothing:  # noqa: PTH123
+        with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing):
             os.dup2(nothing.fileno(), 1)
             yield
-            sys.stdout.flush()
     finally:
         os.dup2(kept, 1)
         os.close(kept)

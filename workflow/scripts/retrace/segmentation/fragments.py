@@ -6,6 +6,8 @@ place of mahotas: distances in voxels, seeds where the distance equals its maxim
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import fastremap
 import numpy as np
 from scipy import ndimage
@@ -97,5 +99,6 @@ def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: tuple[int, int, int
     low, high = [int(r[0]) for r in rows], [int(r[-1]) + 1 for r in rows]
     shape = tuple(h - b for b, h in zip(low, high, strict=True))
     window = VoxelBox((low[0], low[1], low[2]), (shape[0], shape[1], shape[2]))
-    values = mask.read(window.shift(mask.box.offset), fill=0) > 0
+    # From its own corner, which need not lie on the grid of its (larger) voxels.
+    values = replace(mask, offset_nm=(0, 0, 0)).read(window, fill=0) > 0
     return values[np.ix_(*[r - b for r, b in zip(rows, low, strict=True)])]

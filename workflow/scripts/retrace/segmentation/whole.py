@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import zarr
 
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, VoxelBox, blocks, triple
-from retrace.journal import Journal, checksum
+from retrace.journal import Journal, checksum, drop_damaged
 from retrace.manifest import atomic_write
 from retrace.progress import progress
 from retrace.segmentation.agglomerate import epsilon_agglomerate, region_graph
@@ -32,8 +33,8 @@ from retrace.volumes import CHUNK_SHAPE, Volume, create_volume
 
 BYTES_PER_VOXEL = 110
 """Peak of watershed and agglomeration (float affinities, distances, seeds, queue, graph)."""
-MUTEX_BYTES_PER_EDGE = 48
-"""mwatershed sorts all edges: float64 weight, indices and the sort's copy."""
+MUTEX_BYTES_PER_EDGE = 100
+"""mwatershed sorts all edges: float64 weight, indices and the sort's copy (78 were measured)."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,17 @@ def block_fragments(
     return fragments
 
 
-def check_memory(voxels: int, settings: SegmentSettings) -> None:
-    """DataError before the work where a block of `voxels` cannot fit into the free memory."""
+def blocks_at_once(box: VoxelBox, settings: SegmentSettings) -> int:
+    """How many blocks of `box` fit into the free memory, at most one a core; no result changes.
+
+    DataError before any work where not even one fits.
+    """
+    around = _surround(
+        VoxelBox(box.offset, settings.block_shape or box.shape).intersect(box),
+        settings.block_context,
+        box,
+    )
+    voxels = around.size
     per_voxel = BYTES_PER_VOXEL
     if settings.is_mutex:
         per_voxel = MUTEX_BYTES_PER_EDGE * len(settings.neighborhood)
@@ -89,6 +99,7 @@ def check_memory(voxels: int, settings: SegmentSettings) -> None:
             f"segmenting {voxels / 1e6:.0f} Mvoxel at once takes about {need / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB are free; {advice}"
         )
+    return max(1, min(len(os.sched_getaffinity(0)), int(free // need)))
 
 
 def _divisor(edge: int, largest: int) -> int:
@@ -152,7 +163,9 @@ class FragmentStore:
         try:
             return checksum([self.fragments.read(block)]) == expected
         except (OSError, RuntimeError, ValueError):
-            return False  # A damaged chunk does not decode: make it again.
+            region = block.shift([-o for o in self.box.offset])
+            drop_damaged(self.fragments.array, self.store / "fragments", region)
+            return False
 
     def edges_file(self, index: int) -> Path:
         return self.work / f"edges_{index:06d}.npy"

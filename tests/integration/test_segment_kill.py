@@ -1,0 +1,57 @@
+"""Segmentation killed at any moment and run again gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+from kill import finish, kill_when
+from prediction_case import store_bytes
+from unit.test_segment import fragments_arguments, make_prediction
+
+
+def _progress(work: Path) -> int:
+    lines = sum(len(path.read_text().splitlines()) for path in work.glob("*/done.jsonl"))
+    return lines + len(list(work.glob("*/edges_*.npy")))
+
+
+def test_killed_segmentation_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    make_prediction(tmp_path)
+    arguments = fragments_arguments(
+        tmp_path, fragments_in_xy=True, block_shape=[4, 10, 11], block_context=[1, 4, 4]
+    )
+    output, work = tmp_path / "fragments.zarr", tmp_path / "work"
+    finish("segment.py", arguments)
+    whole = store_bytes(output)
+    shutil.rmtree(output)
+    rng = random.Random(3)
+    # 64 blocks of fragments, then 64 of edges: the last kill falls among the edges.
+    for target in (rng.randint(1, 63), rng.randint(66, 120)):
+        assert kill_when("segment.py", arguments, lambda aim=target: _progress(work) >= aim)
+        assert not output.exists()
+    finish("segment.py", arguments)
+    assert store_bytes(output) == whole
+    assert not list(work.iterdir())
+
+
+def test_killed_apply_leaves_nothing_half_done(tmp_path: Path) -> None:
+    make_prediction(tmp_path)
+    finish("segment.py", fragments_arguments(tmp_path, fragments_in_xy=True))
+    (tmp_path / "threshold.json").write_text(json.dumps({"threshold": 0.4}))
+    output = tmp_path / "segmentation.zarr"
+    arguments = ["apply", "--settings", "{}", "--output", str(output)]
+    arguments += ["--fragments", str(tmp_path / "fragments.zarr")]
+    arguments += ["--threshold-file", str(tmp_path / "threshold.json")]
+    partial = tmp_path / "segmentation.zarr.partial"
+    kill_when("segment.py", arguments, partial.exists)
+    finish("segment.py", arguments)
+    first = store_bytes(output)
+    finish("segment.py", arguments)
+    assert store_bytes(output) == first
+    segments = np.asarray(zarr.open(output, mode="r")["segments"][...])
+    assert 1 < len(np.unique(segments)) < segments.size

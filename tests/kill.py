@@ -1,0 +1,42 @@
+"""Killing a script at a chosen moment, for tests of resuming."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "workflow" / "scripts"
+PATIENCE_S = 240.0
+
+
+def start(script: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    """`python SCRIPT ARGUMENTS` with one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPTS / script), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+
+def kill_when(script: str, arguments: Sequence[str], moment: Callable[[], bool]) -> bool:
+    """Starts the script and sends SIGKILL once `moment()` is true; False if it ended before."""
+    process = start(script, arguments)
+    end = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < end:
+        if moment():
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.002)
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+        raise TimeoutError(f"{script} neither ended nor came to the moment")
+    return False
+
+
+def finish(script: str, arguments: Sequence[str]) -> None:
+    """Runs the script to its end; AssertionError where it fails."""
+    assert start(script, arguments).wait(PATIENCE_S) == 0
