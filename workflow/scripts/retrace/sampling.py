@@ -336,11 +336,12 @@ def _load(volumes: Sequence[TrainingVolume]) -> Iterator[TrainingVolume]:
     """Each volume, in memory as long as there is room; the rest is read block by block."""
     room = _memory_bytes()
     for volume in volumes:
-        raw_bytes = volume.visible.size * volume.raw.dtype.itemsize
-        room -= (needed := raw_bytes + volume.labelled.size * 5)
-        if room < 0:
-            room += needed
-        yield _in_memory(volume) if room >= 0 else volume
+        needed = volume.visible.size * volume.raw.dtype.itemsize + volume.labelled.size * 5
+        if needed <= room:
+            room -= needed
+            yield _in_memory(volume)
+        else:
+            yield volume
 
 
 def open_sampler(

@@ -16,6 +16,8 @@ from retrace.errors import DataError
 from retrace.manifest import atomic_write
 
 FORMAT_VERSION = "1"
+ALIGNMENT = 8
+"""Bytes that the tensors of a safetensors file are aligned to."""
 
 ARCHITECTURE = (
     "family",
@@ -44,7 +46,17 @@ def save_model(path: Path, module: nn.Module, metadata: Mapping[str, Any]) -> Pa
         for name, tensor in sorted(module.state_dict().items())
     }
     text = {key: json.dumps(value, sort_keys=True) for key, value in sorted(metadata.items())}
-    return atomic_write(path, save(tensors, {"format_version": FORMAT_VERSION, **text}))
+    return atomic_write(path, _with_metadata(save(tensors), text))
+
+
+def _with_metadata(content: bytes, text: Mapping[str, str]) -> bytes:
+    """safetensors bytes with metadata in the order given; the package itself shuffles it."""
+    size = int.from_bytes(content[:8], "little")
+    header = {"__metadata__": {"format_version": FORMAT_VERSION, **text}}
+    header |= json.loads(content[8 : 8 + size])
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % ALIGNMENT)
+    return len(encoded).to_bytes(8, "little") + encoded + content[8 + size :]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

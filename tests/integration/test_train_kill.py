@@ -1,0 +1,65 @@
+"""A training killed at any moment and run again ends with the same bytes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import tiny_training as tiny
+from kill import finish, kill_when, start
+
+ITERATIONS = 40
+KILLS = 4
+
+
+def result(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def states(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("work/*/state_*.pt"))
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    settings = tiny.settings(tiny.write_volume(tmp_path / "cube.zarr"), ITERATIONS)
+    settings["network"]["checkpoint_every"] = 3
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish("train.py", tiny.arguments(whole, settings))
+    draw = random.Random(0)
+    kills = 0
+    for _ in range(KILLS):
+        before = states(killed)
+        delay = draw.uniform(0, 0.5)
+        seen: list[float] = []
+
+        def moment(
+            before: list[str] = before, delay: float = delay, seen: list[float] = seen
+        ) -> bool:
+            """A random time after this run has saved its first state of its own."""
+            if not seen and states(killed) != before:
+                seen.append(time.monotonic())
+            return bool(seen) and time.monotonic() - seen[0] >= delay
+
+        kills += kill_when("train.py", tiny.arguments(killed, settings), moment)
+    finish("train.py", tiny.arguments(killed, settings))
+    assert kills >= 2
+    assert result(killed) == result(whole)
+    assert states(killed) == states(whole)
+
+
+def test_sigterm_saves_at_once_and_exits_143(tmp_path: Path) -> None:
+    settings = tiny.settings(tiny.write_volume(tmp_path / "cube.zarr"), 100_000)
+    settings["network"]["checkpoint_every"] = 5
+    process = start("train.py", tiny.arguments(tmp_path, settings))
+    while process.poll() is None and not states(tmp_path):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143
+    assert not (tmp_path / "model.safetensors").exists()
+    reached = int(states(tmp_path)[-1].removeprefix("state_").removesuffix(".pt"))
+    assert reached >= 5
+    settings["iterations"] = reached
+    finish("train.py", tiny.arguments(tmp_path, settings))
+    assert (tmp_path / "model.safetensors").exists()

@@ -1,0 +1,51 @@
+"""Devices and precisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from retrace import device
+from retrace.errors import ConfigError, DeviceError
+
+
+def test_auto_takes_a_gpu_only_where_there_is_one() -> None:
+    assert device.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert device.choose_device("cpu").type == "cpu"
+
+
+def test_a_missing_gpu_is_an_error_only_when_asked_for() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(DeviceError, match="device: auto"):
+        device.choose_device("cuda")
+
+
+def test_unknown_device_offers_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'cuda'"):
+        device.choose_device("cudaa")
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("avx2 avx512_bf16", True), ("avx2 fma", False)])
+def test_auto_uses_bf16_on_a_cpu_only_with_hardware_for_it(
+    flags: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(device, "CPU_INFO", info)
+    cpu = torch.device("cpu")
+    assert device.uses_bf16("auto", cpu) is expected
+    assert device.uses_bf16("bf16", cpu)
+    assert not device.uses_bf16("fp32", cpu)
+    with pytest.raises(ConfigError, match="allowed"):
+        device.uses_bf16("fp16", cpu)
+
+
+def test_auto_compiles_on_gpus_only() -> None:
+    assert device.uses_compile("auto", torch.device("cuda"))
+    assert not device.uses_compile("auto", torch.device("cpu"))
+    assert device.uses_compile(True, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="none of auto"):
+        device.uses_compile("yes", torch.device("cpu"))
