@@ -28,6 +28,7 @@ from retrace.images import image_path
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENT = "phantom_mtlsd_small"
 RESULTS = Path("results/phantom/mtlsd_small")
+TRAINING_LOG = Path("logs/train/phantom_mtlsd_small.log")
 PREFERRED_PORT = 5557
 """Tried first: with the same address a second demo finds its data fetched already."""
 CONTAINER_CHOICES = ("auto", "always", "never")
@@ -81,12 +82,15 @@ def choose_containers(wanted: str, image: Path) -> tuple[bool, str]:
     return False, "host environment (no image yet: `make image` builds it)"
 
 
-def snakemake_command(endpoint: str, containers: bool, extra: Sequence[str]) -> list[str]:
+def snakemake_command(
+    containers: bool, config: Sequence[str], extra: Sequence[str] = ()
+) -> list[str]:
     """The command a user would type for this experiment, with the demo's configuration."""
     return [
         *(sys.executable, "-m", "snakemake", f"evaluate_{EXPERIMENT}", f"view_{EXPERIMENT}"),
+        *("--quiet", "host", "reason", "rules"),
         *("--cores", "all", "--configfile", "config/demo.yaml"),
-        *("--config", f"endpoint_url={endpoint}"),
+        *("--config", *config),
         *(["--use-singularity"] if containers else []),
         *extra,
     ]
@@ -112,26 +116,31 @@ def score_lines(evaluation: dict[str, Any]) -> list[str]:
     return [*lines, "", "lower is better"]
 
 
-def run_demo(extra: Sequence[str]) -> None:
-    """Serves the volumes and runs Snakemake on them; RetraceError where it fails."""
+def run_demo(config: Sequence[str], extra: Sequence[str]) -> None:
+    """Serves the volumes and runs Snakemake on them; RetraceError where it fails.
+
+    `config` holds KEY=VALUE settings, `extra` further options of Snakemake.
+    """
     image = image_path(REPOSITORY, REPOSITORY / "containers" / "images", "modern")
     containers, where = choose_containers(os.environ.get("RETRACE_CONTAINERS", "auto"), image)
     print(f"[demo] every step runs in: {where}", flush=True)
     with s3_server() as endpoint:
         phantom.main(["upload", "--endpoint", endpoint])
-        command = snakemake_command(endpoint, containers, extra)
-        print("[demo] " + " ".join(["snakemake", *command[3:]]), flush=True)
+        command = snakemake_command(containers, [f"endpoint_url={endpoint}", *config], extra)
+        print("[demo] " + " ".join(["snakemake", *command[3:]]))
+        print(f"[demo] training takes minutes; to watch: tail -f {TRAINING_LOG}", flush=True)
         status = subprocess.run(command, cwd=REPOSITORY, env=environment(), check=False).returncode
     if status != 0:
         raise RetraceError(f"snakemake ended with status {status}; its last lines name the log")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the demo; unknown options go to Snakemake, e.g. --config iterations=1000."""
+    """Runs the demo and prints its scores; unknown options go to Snakemake."""
     parser = argparse.ArgumentParser(description=__doc__)
-    _, extra = parser.parse_known_args(argv)
+    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="settings")
+    args, extra = parser.parse_known_args(argv)
     started = time.monotonic()
-    run_demo(extra)
+    run_demo(args.config, extra)
     evaluation = json.loads((REPOSITORY / RESULTS / "evaluation.json").read_text())
     print("\n".join(score_lines(evaluation)))
     print(f"scores   {RESULTS / 'evaluation.json'}")
