@@ -89,6 +89,7 @@ def snakemake_command(
     return [
         *(sys.executable, "-m", "snakemake", f"evaluate_{EXPERIMENT}", f"view_{EXPERIMENT}"),
         *("--quiet", "host", "reason", "rules"),
+        "--nolock",  # a demo that was killed must not stop the next one
         *("--cores", "all", "--configfile", "config/demo.yaml"),
         *("--config", *config),
         *(["--use-singularity"] if containers else []),
