@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import queue
 import random
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -170,24 +170,42 @@ class Transfer:
             )
 
     def _in_threads(
-        self, work: Callable[[Item], Result], items: Iterable[Item]
+        self, work: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[Result]:
-        """Results as they finish; few wait at a time, and the first error stops all."""
-        waiting: set[Future[Result]] = set()
-        with ThreadPoolExecutor(self.threads) as pool:
-            try:
-                for item in items:
-                    waiting.add(pool.submit(work, item))
-                    if len(waiting) >= 4 * self.threads:
-                        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                        yield from (future.result() for future in done)
-                while waiting:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            except BaseException:
-                self.stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        """Results as they come; the first error stops all threads and is raised here.
+
+        Threads take the next item themselves: a future for each would cost as much as its transfer.
+        """
+        todo, lock = iter(items), threading.Lock()
+        done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+
+        def keep_working() -> None:
+            while not self.stop.is_set():
+                with lock:
+                    item = next(todo, None)
+                if item is None:
+                    return
+                try:
+                    done.put(work(item))
+                except BaseException as error:
+                    done.put(error)
+                    return
+
+        workers = [threading.Thread(target=keep_working) for _ in range(self.threads)]
+        for worker in workers[: len(items)]:
+            worker.start()
+        try:
+            for _ in items:
+                result = done.get()
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
+        except BaseException:
+            self.stop.set()
+            raise
+        finally:
+            for worker in workers[: len(items)]:
+                worker.join()
 
     def _fetch(self, item: S3Object) -> Fetched:
         """One object, with attempts further and further apart."""
