@@ -30,6 +30,7 @@ def uses_containers():
 def prepare():
     """Checks the configuration and the targets, and makes the outside world visible to the jobs."""
     try:
+        config.update(catalog.retyped(config))
         catalog.check_config(config)
         catalog.check_chosen(config["volumes"])
         # The targets as typed: Snakemake itself knows them only after this file has been read.

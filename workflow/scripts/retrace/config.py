@@ -95,6 +95,22 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
     return merged
 
 
+def retyped(value: Any) -> Any:
+    """Numbers, true, false and null that came as text: Snakemake leaves those within a
+    `--config key={...}` unread."""
+    if isinstance(value, Mapping):
+        return {key: retyped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [retyped(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return read if isinstance(read, (bool, int, float, type(None))) and value else value
+
+
 def check_config(config: Mapping[str, Any]) -> None:
     """Checks config.yaml and what `--config` adds to it; ConfigError names key and nearest key."""
     check(config, "config", "config/config.yaml or --config")

@@ -1,0 +1,333 @@
+"""Datasets, networks and the settings that follow from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrace import config as catalog
+from retrace import settings
+from retrace.errors import ConfigError
+from retrace.sources import SCRIPTS, program_files
+
+CONFIG = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml")
+PAPER = ("baseline", "lsd", "mtlsd", "long_range", "malis", "aclsd", "acrlsd")
+
+MINE = """
+name: mine
+voxel_size_nm: [10, 10, 10]
+background_ids: []
+volumes:
+  cube_a:
+    raw:    {path: cubes.h5, array: a/raw}
+    labels: {path: cubes.h5, array: a/labels}
+  cube_b: {raw: {path: b.zarr, array: raw}}
+train: [cube_a]
+validation: [{volume: cube_a, roi_nm: {offset: [1000, 0, 0], shape: [250, 2500, 2500]}}]
+test: [cube_b]
+"""
+
+
+def write_dataset(folder: Path, **changes: Any) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(MINE) | changes))
+    return path
+
+
+def test_the_papers_datasets_have_their_volumes_voxels_and_background() -> None:
+    counts = {d: len(catalog.load_dataset(d)["volumes"]) for d in ("zfinch", "fib25", "hemi")}
+
+    assert counts == {"zfinch": 33, "fib25": 4, "hemi": 8}
+    assert catalog.load_dataset("hemi")["background_ids"] == [2**64 - 3]
+    assert catalog.load_dataset("zfinch")["voxel_size_nm"] == [20, 9, 9]
+
+
+@pytest.mark.parametrize("dataset", ["zfinch", "fib25", "hemi"])
+def test_by_default_the_first_volume_is_trained_on_without_what_is_scored(dataset: str) -> None:
+    data = catalog.load_dataset(dataset)
+    (entry,) = data["train"]
+
+    assert entry["volume"] == next(iter(data["volumes"]))
+    assert entry["probability"] == 1
+    held_out = [e["roi_nm"] for split in ("validation", "test") for e in data[split]]
+    assert entry["exclude_nm"] == held_out
+    assert not catalog._overlaps(*held_out)
+
+
+def test_all_volumes_and_probabilities_by_name() -> None:
+    entries = catalog.load_dataset("fib25", "all")["train"]
+
+    assert {e["volume"]: e["probability"] for e in entries} == {
+        "trvol-250-1": 0.05,
+        "trvol-250-2": 0.05,
+        "tstvol-520-1": 0.45,
+        "tstvol-520-2": 0.45,
+    }
+    assert len(catalog.load_dataset("zfinch", {"zfinch": "all"})["train"]) == 33
+
+
+def test_all_leaves_out_volumes_that_are_scored_as_a_whole() -> None:
+    assert settings.volumes_of(catalog.load_dataset("phantom", "all")["train"]) == ["train_0"]
+
+
+@pytest.mark.parametrize("dataset", ["zfinch", "fib25", "hemi"])
+@pytest.mark.parametrize("network", PAPER)
+def test_label_padding_is_the_published_one(dataset: str, network: str) -> None:
+    direct = network in ("baseline", "malis")
+    published = {
+        True: ([500, 369, 369], [780, 603, 603], [840, 720, 720]),
+        False: ([376, 536, 536], [472, 632, 632], [608, 768, 768]),
+    }[dataset == "zfinch"]
+    expected = published[0 if direct else 1 if network == "long_range" else 2]
+
+    resolved = catalog.network_for(network, catalog.load_dataset(dataset))
+
+    assert resolved["label_padding_nm"] == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "network", "training", "inference"),
+    [
+        ("zfinch", "mtlsd", [48, 56, 56], [60, 272, 272]),
+        ("fib25", "mtlsd", [92, 92, 92], [164, 164, 164]),
+        ("fib25", "aclsd", [92, 92, 92], [260, 260, 260]),
+        ("hemi", "lsd", [92, 92, 92], [248, 248, 248]),
+        ("hemi", "acrlsd", [92, 92, 92], [200, 200, 200]),
+    ],
+)
+def test_output_shapes_are_the_published_ones(
+    dataset: str, network: str, training: list[int], inference: list[int]
+) -> None:
+    resolved = catalog.network_for(network, catalog.load_dataset(dataset))
+
+    assert catalog.output_shape(resolved, resolved["input_shape"]) == training
+    assert catalog.output_shape(resolved, resolved["inference_shape"]) == inference
+
+
+def test_what_differs_between_the_papers_datasets() -> None:
+    finch, fib, hemi = (
+        catalog.network_for("mtlsd", catalog.load_dataset(d)) for d in ("zfinch", "fib25", "hemi")
+    )
+
+    assert [n["fmap_factor"] for n in (finch, fib, hemi)] == [5, 6, 6]
+    assert [n["lsd"]["sigma_nm"] for n in (finch, fib, hemi)] == [120, 80, 80]
+    assert [n["lsd_weight"] for n in (finch, fib, hemi)] == [
+        "labels_mask",
+        "foreground_or_unmasked",
+        "foreground",
+    ]
+    assert [n["balance_with_mask"] for n in (finch, fib, hemi)] == [True, False, True]
+    assert [next(iter(step)) for step in finch["augment"]] == ["elastic", "simple", "intensity"]
+    assert [next(iter(s)) for s in fib["augment"]] == ["elastic", "simple", "elastic", "intensity"]
+
+
+def test_only_the_zebra_finchs_lsd_network_keeps_the_boundary_as_it_is() -> None:
+    grown = {
+        (d, n): catalog.network_for(n, catalog.load_dataset(d))["grow_boundary"]
+        for d in ("zfinch", "fib25")
+        for n in ("lsd", "mtlsd")
+    }
+
+    assert grown["zfinch", "lsd"] is None
+    assert grown["zfinch", "mtlsd"] == {"steps": 1, "only_xy": True}
+    assert grown["fib25", "lsd"] == {"steps": 1, "only_xy": False}
+
+
+def test_a_dataset_of_ones_own_takes_the_recipe_of_its_voxels(tmp_path: Path) -> None:
+    cubic = catalog.load_dataset(write_dataset(tmp_path))
+    slabs = catalog.load_dataset(write_dataset(tmp_path, voxel_size_nm=[50, 5, 5]))
+    forced = catalog.load_dataset(write_dataset(tmp_path, isotropic=False))
+
+    shapes = [catalog.network_for("mtlsd_small", d)["input_shape"] for d in (cubic, slabs, forced)]
+
+    assert shapes == [[84, 84, 84], [36, 100, 100], [36, 100, 100]]
+
+
+def test_ones_own_volumes_are_resolved_as_written(tmp_path: Path) -> None:
+    data = catalog.load_dataset(write_dataset(tmp_path))
+
+    assert data["volumes"]["cube_a"]["labels"] == {
+        "path": "cubes.h5",
+        "array": "a/labels",
+        "voxel_size_nm": [10, 10, 10],
+        "offset_nm": None,
+    }
+    assert data["train"][0]["exclude_nm"] == [data["validation"][0]["roi_nm"]]
+    assert catalog.labelled(data, "test") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trian": ["cube_a"]}, "unknown key 'trian', did you mean 'train'"),
+        ({"train": ["cube_c"]}, "unknown volume 'cube_c'; did you mean"),
+        ({"train": ["cube_b"]}, "needs labels, and volume 'cube_b' has none"),
+        ({"validation": ["cube_a"]}, "in train and whole in validation"),
+        ({"voxel_size_nm": [10, 10]}, "voxel_size_nm"),
+        ({"voxel_size_nm": [7, 10, 10]}, "not a multiple of voxel_size_nm"),
+        ({"name": "yours"}, "must be 'mine'"),
+        ({"volumes": {"cube_a": {}}}, "needs `raw"),
+    ],
+)
+def test_a_wrong_dataset_is_refused_with_its_reason(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        catalog.load_dataset(write_dataset(tmp_path, **changes))
+
+
+def test_a_dataset_without_voxel_size_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINE.replace("voxel_size_nm: [10, 10, 10]\n", ""))
+
+    with pytest.raises(ConfigError, match="voxel_size_nm"):
+        catalog.load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"itterations": 5}, "did you mean 'iterations'"),
+        ({"iterations": 0}, "iterations"),
+        ({"device": "gpu"}, "device"),
+        ({"segment": CONFIG["segment"] | {"metod": "mean"}}, "segment: unknown key 'metod'"),
+    ],
+)
+def test_a_wrong_config_is_refused_with_its_reason(changes: dict[str, Any], message: str) -> None:
+    catalog.check_config(CONFIG)
+    with pytest.raises(ConfigError, match=message):
+        catalog.check_config(CONFIG | changes)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"zfnch": "all"}, "did you mean 'zfinch'"),
+        ({"fib25": ["trvol-250-3"]}, "did you mean 'trvol-250"),
+        (["tstvol-520-3"], "did you mean 'tstvol-520"),
+        ("al", "did you mean 'all'"),
+    ],
+)
+def test_unknown_volumes_are_refused(chosen: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        catalog.check_chosen(chosen)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("train_zfnch_mtlsd", "no dataset 'zfnch'; did you mean 'zfinch'"),
+        ("train_zfinch_mltsd", "no network 'mltsd'; did you mean 'mtlsd'"),
+        ("view_data_zfinh", "no dataset 'zfinh'"),
+        ("predict_hemi", "name a network too"),
+    ],
+)
+def test_unknown_targets_get_the_nearest_name(target: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        catalog.check_target(target, [], ["train", "predict", "view", "view_data"])
+
+
+def test_known_targets_and_files_pass() -> None:
+    catalog.check_target("train_zfinch_mtlsd", ["train_zfinch_mtlsd"], ["train"])
+    catalog.check_target("results/zfinch/view.png", [], ["train"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "network", "message"),
+    [
+        ("train", "malis", "not built yet; there are: baseline"),
+        ("segment", "lsd", "predicts no affinities"),
+        ("evaluate", "mtlsd_small", "no `test` entry with labels"),
+    ],
+)
+def test_pairs_that_cannot_work_are_refused(
+    tmp_path: Path, verb: str, network: str, message: str
+) -> None:
+    data = catalog.load_dataset(write_dataset(tmp_path))
+
+    with pytest.raises(ConfigError, match=message):
+        catalog.check_pair(data, catalog.network_for(network, data), verb)
+
+
+def test_mutex_needs_far_neighbours() -> None:
+    config = catalog.merge(CONFIG, {"segment": {"method": "mutex"}})
+    finch = catalog.load_dataset("zfinch")
+
+    catalog.check_segmentation(config, catalog.network_for("long_range", finch))
+    with pytest.raises(ConfigError, match="long-range"):
+        catalog.check_segmentation(config, catalog.network_for("mtlsd", finch))
+
+
+def all_settings(config: dict[str, Any]) -> dict[str, Any]:
+    data = catalog.load_dataset("phantom", config["volumes"])
+    network = catalog.network_for("mtlsd_small", data)
+    return {
+        "fetch": settings.fetch_settings(config, data, "train_0"),
+        "mask": settings.mask_settings(data, "train_0"),
+        "train": settings.train_settings(config, data, network),
+        "predict": settings.predict_settings(config, data, network, "test_0"),
+        "segment": settings.segment_settings(config, data, network),
+        "choose": settings.choose_settings(config, data),
+        "score": settings.score_settings(config, data),
+        "view": settings.view_settings(config, settings.result_layers(data, network, "test_0")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "readers"),
+    [
+        ({"iterations": 7}, {"train"}),
+        ({"seed": 7}, {"train"}),
+        ({"endpoint_url": "http://127.0.0.1:1"}, {"fetch"}),
+        ({"tile": [36, 100, 100]}, {"predict"}),
+        ({"device": "cuda"}, {"train", "predict"}),
+        ({"segment": {"thresholds": [0, 1, 0.1]}}, {"choose", "score"}),
+        ({"segment": {"epsilon": 0.1}}, {"segment"}),
+        ({"evaluate": {"untrained": False}}, {"score"}),
+        ({"view": {"port": 8080}}, {"view"}),
+    ],
+)
+def test_a_changed_value_reaches_its_readers_only(
+    change: dict[str, Any], readers: set[str]
+) -> None:
+    before, after = all_settings(CONFIG), all_settings(catalog.merge(CONFIG, change))
+
+    assert {verb for verb in before if before[verb] != after[verb]} == readers
+
+
+def test_only_what_validation_and_test_need_is_predicted() -> None:
+    data = catalog.load_dataset("zfinch")
+    network = catalog.network_for("mtlsd", data)
+
+    roi = settings.predict_settings(CONFIG, data, network, data["test"][0]["volume"])["volume"]
+
+    assert roi["roi_nm"] == {"offset": [3600, 1800, 1800], "shape": [960, 2304, 2304]}
+
+
+def test_values_within_a_command_line_mapping_become_numbers() -> None:
+    typed = {"thresholds": ["0", "1", "0.1"], "method": "mean", "block_shape": "null"}
+
+    expected = {"thresholds": [0, 1, 0.1], "method": "mean", "block_shape": None}
+    assert catalog.retyped(typed) == expected
+
+
+@given(st.recursive(st.integers() | st.booleans() | st.none(), st.lists))
+def test_typed_values_stay(value: Any) -> None:
+    assert catalog.retyped(value) == value
+
+
+def imported_files(program: str) -> set[str]:
+    return {path.relative_to(SCRIPTS).as_posix() for path in program_files(program)}
+
+
+def test_a_program_is_made_of_what_it_imports_however_deep() -> None:
+    files = imported_files("train")
+
+    assert {"train.py", "retrace/errors.py", "retrace/networks/unet.py"} <= files
+    assert "retrace/viewing/scene.py" not in files
+    assert "retrace/stacks.py" in files  # through volumes only
