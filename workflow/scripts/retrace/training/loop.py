@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -131,15 +131,12 @@ class Trainer:
 
     def _train(self, first: int, stop: Stop, outcome: Outcome) -> None:
         plan = self.plan
-        network = self.module
-        if plan.compile:
-            network = cast(nn.Module, torch.compile(self.module, dynamic=False))
         batches = Prefetcher(self.task, first, plan.iterations, plan.workers, self.device)
         begin = saved = time.monotonic()
         with SummaryWriter(str(plan.work / "log"), purge_step=first + 1) as writer:
             steps = progress(batches, plan.iterations - first, "train", "iterations")
             for iteration, batch in enumerate(steps, start=first + 1):
-                self._step(network, batch, iteration, writer)
+                self._step(batch, iteration, writer)
                 now = time.monotonic()
                 due = iteration % plan.checkpoint_every == 0 or iteration == plan.iterations
                 if due or stop.signal or now - saved >= plan.checkpoint_seconds:
@@ -152,12 +149,17 @@ class Trainer:
         outcome.waited_s = batches.waited_s
         outcome.done_here = plan.iterations - first
 
-    def _step(
-        self, network: nn.Module, batch: Batch, iteration: int, writer: SummaryWriter
-    ) -> None:
+    @cached_property
+    def _network(self) -> nn.Module:
+        """What is run: the module itself, or its compiled form over the same weights."""
+        if not self.plan.compile:
+            return self.module
+        return cast(nn.Module, torch.compile(self.module, dynamic=False))
+
+    def _step(self, batch: Batch, iteration: int, writer: SummaryWriter) -> None:
         kind = self.device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.plan.bf16):
-            outputs = self.task.predict(network, batch)
+            outputs = self.task.predict(self._network, batch)
         losses = self.task.losses(outputs, batch)
         self.terms = tuple(losses)
         values = torch.stack(list(losses.values()))

@@ -1,0 +1,136 @@
+"""Speed of training, end to end, beside the machine's matrix products.
+
+    python benchmarks/train.py                                   # mtlsd_small on FIB-25's recipe
+    python benchmarks/train.py --network mtlsd --dataset zfinch --iterations 50
+
+Timed are whole iterations of the real loop: sampling, augmentation, targets, forward, backward,
+optimiser, reading the loss. A step counts three times the forward FLOP. The matrix products (in the
+precision of the training) run right before and after; the best of them counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from machine import matrix_rate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
+
+from retrace.config import load_dataset, network_for  # noqa: E402
+from retrace.phantom import generate  # noqa: E402
+from retrace.training.loop import Outcome, Trainer  # noqa: E402
+from retrace.volumes import create_volume  # noqa: E402
+from train import make_trainer  # noqa: E402
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="mtlsd_small")
+    parser.add_argument("--dataset", default="fib25", help="whose recipe and voxel size are taken")
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--warm-up", type=int, default=3, help="iterations before the clock runs")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", default="auto", choices=["auto", "yes", "no"])
+    parser.add_argument("--workers", type=int, help="threads that make batches ahead")
+    parser.add_argument("--threads", type=int, help="threads of one operation on the CPU")
+    return parser.parse_args(argv)
+
+
+def write_tissue(store: Path, shape: Sequence[int], voxel_size_nm: Sequence[int]) -> None:
+    """Generated tissue with ground truth, so that targets cost what they cost on real data."""
+    arrays = dict(zip(("raw", "labels"), generate(shape, voxel_size_nm, seed=0), strict=True))
+    for name, data in arrays.items():
+        array = create_volume(
+            store,
+            name,
+            shape=shape,
+            chunks=(64, 64, 64),
+            dtype=data.dtype,
+            voxel_size_nm=voxel_size_nm,
+            offset_nm=(0, 0, 0),
+        )
+        array[...] = data
+
+
+def settings_for(args: argparse.Namespace, store: Path) -> dict[str, Any]:
+    known = load_dataset(args.dataset)
+    network = network_for(args.network, known)
+    write_tissue(store, [n + n // 4 for n in network["input_shape"]], known["voxel_size_nm"])
+    sources = {part: {"path": str(store), "array": part} for part in ("raw", "labels")}
+    dataset = {
+        "name": args.dataset,
+        "voxel_size_nm": known["voxel_size_nm"],
+        "background_ids": [],
+        "volumes": {"generated": sources},
+        "train": [{"volume": "generated", "roi_nm": None, "probability": 1.0}],
+    }
+    compile_choice = {"auto": "auto", "yes": True, "no": False}[args.compile]
+    return {
+        "dataset": dataset,
+        "network": network | {"snapshot_every": 10**9, "checkpoint_every": 10**9},
+        "iterations": args.warm_up,
+        "seed": 0,
+        "device": args.device,
+        "precision": args.precision,
+        "compile": compile_choice,
+        "threads": args.threads,
+        "workers": args.workers,
+        "checkpoint_seconds": float("inf"),
+    }
+
+
+def timed(trainer: Trainer, args: argparse.Namespace) -> Outcome:
+    """Warms up, then trains on from the state; writing that state is part of neither."""
+    trainer.run()
+    total = args.warm_up + args.iterations
+    trainer.plan = replace(trainer.plan, iterations=total)
+    return trainer.run()
+
+
+def report(args: argparse.Namespace, folder: Path) -> str:
+    settings = settings_for(args, folder / "tissue.zarr")
+    trainer, module = make_trainer(settings, {}, folder / "work", None)
+    device, plan = trainer.device, trainer.plan
+    dtype = torch.bfloat16 if plan.bf16 else torch.float32
+    rates = [matrix_rate(device, dtype)]
+    outcome = timed(trainer, args)
+    rates.append(matrix_rate(device, dtype))
+    shape = settings["network"]["input_shape"]
+    flop, rate = 3 * module.flop(shape) * outcome.done_here / outcome.seconds, max(rates)
+    output = module.output_shape(shape)
+    voxels = output[0] * output[1] * output[2] * outcome.done_here / outcome.seconds
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_gpu = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0
+    return "\n".join(
+        [
+            f"{args.network} on {args.dataset}: {list(shape)} -> {list(output)}, {device}, {dtype},"
+            f" {torch.get_num_threads()} threads, {plan.workers} workers, compile {plan.compile}",
+            f"training            {outcome.done_here / outcome.seconds:10.3f} iterations/s  "
+            f"{voxels / 1e6:.3f} Mvoxel/s",
+            f"waiting for data    {outcome.waited_s / outcome.seconds:10.1%}",
+            f"arithmetic          {flop / 1e9:10.1f} GFLOP/s",
+            f"matrix products     {rate / 1e9:10.1f} GFLOP/s (before, after: "
+            f"{rates[0] / 1e9:.1f}, {rates[1] / 1e9:.1f})",
+            f"fraction            {flop / rate:10.1%}",
+            f"peak memory         {peak:10.0f} MB, GPU {peak_gpu:.0f} MB",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        print(report(parse_args(argv), Path(folder)))
+
+
+if __name__ == "__main__":
+    main()
