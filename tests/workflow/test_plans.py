@@ -1,0 +1,146 @@
+"""What Snakemake plans, without running any of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(sys.executable).parent
+DATASETS = ("zfinch", "fib25", "hemi")
+BUILT = ("baseline", "lsd", "mtlsd")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def snakemake(repository: Path, tmp_path: Path) -> Run:
+    """Runs snakemake in an empty folder; returns the finished process, both streams together."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(PROGRAMS / "snakemake"), "--snakefile", str(repository / "Snakefile")]
+        return subprocess.run(
+            [*command, "--directory", str(tmp_path), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+
+    return call
+
+
+def planned(output: str) -> Counter[str]:
+    """How often each rule is planned, from the first table of a dry run."""
+    table = output.split("Job stats:")[1].split("\ntotal")[0]
+    return Counter({name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.M)})
+
+
+def test_the_nine_pairs_plan_their_training(snakemake: Run) -> None:
+    targets = [f"train_{d}_{n}" for d in DATASETS for n in BUILT]
+    run = snakemake(*targets, "--dry-run", "--quiet", "rules")
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert [jobs[rule] for rule in ("fetch", "mask", "train")] == [3, 3, 9]
+    assert all(jobs[target] == 1 for target in targets)
+
+
+def test_an_evaluation_plans_every_step_between(snakemake: Run) -> None:
+    run = snakemake("evaluate_phantom_mtlsd_small", "--dry-run")
+
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout) == {
+        "fetch": 3,
+        "mask": 3,
+        "train": 1,
+        "predict": 2,
+        "fragments": 2,
+        "choose_threshold": 1,
+        "segment": 1,
+        "evaluate": 1,
+        "evaluate_phantom_mtlsd_small": 1,
+    }
+    choosing = run.stdout.split("rule choose_threshold:")[1].split("\nrule ")[0]
+    assert "val_0" in choosing
+    assert "test_0" not in choosing
+
+
+def test_the_literal_command_wants_the_image_and_takes_overrides(snakemake: Run) -> None:
+    overrides = ("--printshellcmds", "--config", "iterations=7", "seed=3", "volumes=all")
+    run = snakemake("--use-singularity", "train_fib25_mtlsd", "--dry-run", *overrides)
+
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["fetch"] == 4
+    assert '"iterations": 7' in run.stdout
+    assert '"seed": 3' in run.stdout
+    assert re.search(r"input: .*containers/images/modern-[0-9a-f]{12}\.sif", run.stdout)
+
+
+def test_ones_own_volume_needs_one_file(snakemake: Run, tmp_path: Path) -> None:
+    (tmp_path / "config/datasets").mkdir(parents=True)
+    (tmp_path / "cubes.h5").touch()
+    (tmp_path / "config/datasets/mine.yaml").write_text(
+        """
+        name: mine
+        voxel_size_nm: [10, 10, 10]
+        volumes:
+          a: {raw: {path: cubes.h5, array: a/raw}, labels: {path: cubes.h5, array: a/labels}}
+          b: {raw: {path: cubes.h5, array: b/raw}, labels: {path: cubes.h5, array: b/labels}}
+        train: [a]
+        validation: [{volume: a, roi_nm: {offset: [100, 0, 0], shape: [100, 500, 500]}}]
+        test: [b]
+        """
+    )
+    run = snakemake("evaluate_mine_mtlsd", "--dry-run", "--quiet", "rules")
+
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["fetch"] == 0
+    assert planned(run.stdout)["predict"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train_zfnch_mtlsd"], "no dataset 'zfnch'; did you mean 'zfinch'"),
+        (["train_zfinch_malis"], "network 'malis' is not built yet"),
+        (["train_zfinch_mtlsd", "--config", "sede=1"], "did you mean 'seed'"),
+    ],
+)
+def test_what_cannot_be_is_refused_while_planning(
+    snakemake: Run,
+    arguments: list[str],
+    message: str,
+) -> None:
+    run = snakemake("--dry-run", *arguments)
+
+    assert run.returncode != 0
+    assert message in run.stdout
+
+
+def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:
+    run = snakemake("--list-rules")
+
+    listed = set(run.stdout.split())
+    networks = (*BUILT, "long_range", "malis", "aclsd", "acrlsd", "mtlsd_small", "baseline_small")
+    verbs = ("train", "predict", "segment", "evaluate", "view")
+    wanted = {f"{v}_{d}_{n}" for v in verbs for d in (*DATASETS, "phantom") for n in networks}
+    wanted |= {f"{v}_{d}" for v in ("fetch", "mask", "view_data") for d in DATASETS}
+    assert wanted <= listed
+
+
+def test_the_workflow_is_clean(snakemake: Run, repository: Path) -> None:
+    lint = snakemake("--lint")
+    style = subprocess.run(
+        [PROGRAMS / "snakefmt", "--check", repository / "Snakefile", repository / "rules"],
+        capture_output=True,
+        text=True,
+    )
+
+    assert "your workflow is in a good condition" in lint.stdout
+    assert style.returncode == 0, style.stderr
