@@ -300,7 +300,7 @@ def test_what_is_kept_for_validation_never_weighs_in(store: Path) -> None:
         assert seen
 
 
-def test_bf16_and_compile_are_switches(store: Path, tmp_path: Path) -> None:
+def test_bf16_is_a_switch(store: Path, tmp_path: Path) -> None:
     exact = trained(tmp_path / "a", tiny.settings(store, 1))
     rounded = trained(tmp_path / "b", tiny.settings(store, 1, precision="bf16"))
     assert rounded != exact
