@@ -53,7 +53,7 @@ def _out_of_memory(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or any(sign in text for sign in signs):
         first = text.splitlines()[0] if text else "no memory left"
         return (
-            f"out of memory ({first}); lower the network `input_shape` (training), `predict.tile` "
+            f"out of memory ({first}); lower the network `input_shape` (training), `tile` "
             "(prediction) or `block_shape` (segmentation) in the config"
         )
     return None
