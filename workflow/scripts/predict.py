@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from retrace.checkpoints.native import load_model
-from retrace.device import choose_device, uses_bf16
+from retrace.device import choose_device, keep_freed_memory, uses_bf16
 from retrace.errors import ConfigError, DataError, nearest, run
 from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.inference.predictor import Predictor
@@ -106,6 +106,7 @@ def work_folder(arguments: argparse.Namespace, raw: Volume) -> Path:
 def predict(arguments: argparse.Namespace) -> None:
     """Writes `prediction.zarr` and its manifest, the manifest last."""
     begin = time.monotonic()
+    keep_freed_memory()
     settings, output = arguments.settings, arguments.output
     raw = open_source(settings["volume"]["raw"])
     heads = chosen_heads(settings)
