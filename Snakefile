@@ -8,6 +8,9 @@ A target is verb_dataset_network, for example
 with the verbs train, predict, segment, evaluate and view; fetch_DATASET, mask_DATASET and
 view_data_DATASET need no network. `snakemake --list-rules` shows all of them. Datasets are
 config/datasets/*.yaml, networks config/networks/*.yaml, everything else config/config.yaml.
+
+What a job prints is shown and kept in its log. A signal that stops the job must not stop `tee` first, for
+the job still says how far it came; therefore the rules' `env --ignore-signal=INT,TERM tee`.
 """
 
 from snakemake.utils import min_version

@@ -30,9 +30,10 @@ rule choose_threshold:
         masks=choose_mask_names,
         fragments=choose_fragment_names,
     shell:
-        "python {input.script:q} choose --settings {params.settings:q}"
+        "python {input.script:q} choose --threads {threads} --settings {params.settings:q}"
         " --fragments {params.fragments:q} --masks {params.masks:q}"
-        " --output {output.threshold:q} > {log:q} 2>&1"
+        " --output {output.threshold:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule evaluate:
@@ -71,8 +72,8 @@ rule evaluate:
         segmentations=score_segmentation_names,
         skeletons=score_skeletons,
     shell:
-        "python {input.script:q} score --settings {params.settings:q}"
+        "python {input.script:q} score --threads {threads} --settings {params.settings:q}"
         " --fragments {params.fragments:q} --segmentation {params.segmentations:q}"
         " --masks {params.masks:q} --skeletons {params.skeletons:q}"
         " --threshold-file {input.threshold:q} --output {output.scores:q} --plot {output.plot:q}"
-        " 2>&1 | tee {log:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -28,4 +28,4 @@ rule fetch:
         settings=fetch_json,
     shell:
         "python {input.script:q} --settings {params.settings:q} --output {output.zarr:q}"
-        " > {log:q} 2>&1"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -27,4 +27,4 @@ rule mask:
         settings=mask_json,
     shell:
         "python {input.script:q} --settings {params.settings:q} --output {output.zarr:q}"
-        " > {log:q} 2>&1"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -30,4 +30,5 @@ rule predict:
         settings=predict_json,
     shell:
         "python {input.script:q} --settings {params.settings:q} --model {input.model:q}"
-        " --work work/predict --output {output.zarr:q} > {log:q} 2>&1"
+        " --work work/predict --output {output.zarr:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

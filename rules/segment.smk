@@ -30,7 +30,7 @@ rule fragments:
     shell:
         "python {input.script:q} fragments --settings {params.settings:q}"
         " --prediction {input.prediction:q} --work work/segment --output {output.zarr:q}"
-        " > {log:q} 2>&1"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule segment:
@@ -54,4 +54,5 @@ rule segment:
         runtime=120,
     shell:
         "python {input.script:q} apply --settings '{{}}' --fragments {input.fragments:q}"
-        " --threshold-file {input.threshold:q} --output {output.zarr:q} > {log:q} 2>&1"
+        " --threshold-file {input.threshold:q} --output {output.zarr:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -35,4 +35,4 @@ rule train:
     shell:
         "python {input.script:q} --settings {params.settings:q} --masks {params.masks:q}"
         " --work work/train --output {output.model:q} --history {output.history:q}"
-        " > {log:q} 2>&1"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -80,7 +80,8 @@ rule serve_data:
     params:
         settings=view_data_json,
     shell:
-        "python {input.script:q} --settings {params.settings:q} --serve 2>&1 | tee {log:q}"
+        "python {input.script:q} --settings {params.settings:q} --serve"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
         " && touch {output.done:q}"
 
 
@@ -103,5 +104,6 @@ rule serve:
     params:
         settings=view_json,
     shell:
-        "python {input.script:q} --settings {params.settings:q} --serve 2>&1 | tee {log:q}"
+        "python {input.script:q} --settings {params.settings:q} --serve"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
         " && touch {output.done:q}"

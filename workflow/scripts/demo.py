@@ -28,7 +28,6 @@ from retrace.images import image_path
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENT = "phantom_mtlsd_small"
 RESULTS = Path("results/phantom/mtlsd_small")
-TRAINING_LOG = Path("logs/train/phantom_mtlsd_small.log")
 PREFERRED_PORT = 5557
 """Tried first: with the same address a second demo finds its data fetched already."""
 CONTAINER_CHOICES = ("auto", "always", "never")
@@ -128,8 +127,7 @@ def run_demo(config: Sequence[str], extra: Sequence[str]) -> None:
     with s3_server() as endpoint:
         phantom.main(["upload", "--endpoint", endpoint])
         command = snakemake_command(containers, [f"endpoint_url={endpoint}", *config], extra)
-        print("[demo] " + " ".join(["snakemake", *command[3:]]))
-        print(f"[demo] training takes minutes; to watch: tail -f {TRAINING_LOG}", flush=True)
+        print("[demo] " + " ".join(["snakemake", *command[3:]]), flush=True)
         status = subprocess.run(command, cwd=REPOSITORY, env=environment(), check=False).returncode
     if status != 0:
         raise RetraceError(f"snakemake ended with status {status}; its last lines name the log")
