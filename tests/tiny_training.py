@@ -96,7 +96,7 @@ def network(**changes: Any) -> dict[str, Any]:
         "grow_boundary": {"steps": 1, "only_xy": False},
         "lsd_weight": "labels_mask",
         "balance_with_mask": True,
-        "optimizer": {"lr": 5e-3, "betas": [0.95, 0.999], "eps": 1e-8},
+        "optimizer": {"lr": 5e-3, "betas": [0.95, 0.999], "eps": 1e-8, "average": 0.9},
         "checkpoint_every": 4,
         "snapshot_every": 1000,
     }

@@ -326,3 +326,19 @@ def test_trains_on_a_gpu(store: Path, tmp_path: Path) -> None:
         pytest.skip("no CUDA device")
     trained(tmp_path, tiny.settings(store, 5, device="cuda", precision="auto", compile="auto"))
     shutil.rmtree(tmp_path / "work")
+
+
+def test_the_mean_of_the_weights_is_the_closed_form() -> None:
+    from retrace.training.average import WeightAverage
+
+    module = torch.nn.Linear(2, 1)
+    average = WeightAverage(module, 0.9)
+    expected = module.weight.detach().clone()
+    for iteration in range(1, 60):
+        with torch.no_grad():
+            module.weight.fill_(float(iteration))
+        average.update(module, iteration)
+        decay = min(0.9, (1 + iteration) / (10 + iteration))
+        expected = decay * expected + (1 - decay) * iteration
+    assert torch.allclose(average.module.weight, expected)
+    assert not average.module.weight.requires_grad

@@ -22,6 +22,7 @@ from retrace.geometry import triple
 from retrace.manifest import atomic_write, digest, input_digest
 from retrace.networks import UNet, build_network
 from retrace.sampling import open_sampler
+from retrace.training.average import WeightAverage
 from retrace.training.loop import Outcome, Plan, Trainer, make_optimizer
 from retrace.training.lsd_family import make_task
 from retrace.training.state import state_files
@@ -117,7 +118,10 @@ def make_trainer(
     size = triple(dataset["voxel_size_nm"])
     task = make_task(network, module, sampler, size, settings["seed"], device)
     optimizer = make_optimizer(module, network["optimizer"])
-    return Trainer(task, module, optimizer, make_plan(settings, device, work), device), module
+    decay = network["optimizer"].get("average")
+    average = WeightAverage(module, decay) if decay else None
+    plan = make_plan(settings, device, work)
+    return Trainer(task, module, optimizer, plan, device, average), module
 
 
 def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -149,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = args.settings
     training = training_digest(settings, args.init)
     name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
-    trainer, module = make_trainer(settings, parse_masks(args.masks), args.work / name, args.init)
+    trainer, _ = make_trainer(settings, parse_masks(args.masks), args.work / name, args.init)
     print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
     outcome = trainer.run()
     metadata = {
@@ -161,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     text = json.dumps(history(settings, outcome, time.monotonic() - begin), indent=1) + "\n"
     atomic_write(args.history, text)
-    save_model(args.output, module, metadata)
+    save_model(args.output, trainer.result, metadata)
     print(f"[train] loss {metadata['loss']:.4f} -> {args.output}", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -19,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from retrace.errors import StateError
 from retrace.progress import progress
+from retrace.training.average import WeightAverage
 from retrace.training.prefetch import Prefetcher
 from retrace.training.snapshots import save_snapshot
 from retrace.training.state import Progress, load_state, save_state, state_files
@@ -78,14 +80,31 @@ def stopping() -> Iterator[Stop]:
 
 
 def make_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Adam:
-    """Adam as configured: lr, betas, eps; one fused kernel per step."""
-    return torch.optim.Adam(
+    """Adam as configured: lr, betas, eps; one fused kernel per step.
+
+    TensorFlow adds eps to the root of the second moment before its bias is corrected (Kingma & Ba
+    2015, end of section 2), torch after; therefore eps changes with the step here.
+    """
+    optimizer = torch.optim.Adam(
         module.parameters(),
         lr=settings["lr"],
         betas=tuple(settings["betas"]),
         eps=settings["eps"],
         fused=True,
     )
+
+    steps: int | None = None
+
+    def correct_eps(adam: torch.optim.Optimizer, *_: Any) -> None:
+        nonlocal steps
+        if steps is None or not adam.state:  # read once: on a GPU each reading waits for it
+            steps = max((int(moments["step"]) for moments in adam.state.values()), default=0)
+        steps += 1
+        for group in adam.param_groups:
+            group["eps"] = settings["eps"] / math.sqrt(1 - group["betas"][1] ** steps)
+
+    optimizer.register_step_pre_hook(correct_eps)
+    return optimizer
 
 
 @dataclass
@@ -97,6 +116,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     plan: Plan
     device: torch.device
+    average: WeightAverage | None = None
     terms: tuple[str, ...] = ()
     _losses: list[Tensor] = field(default_factory=list)
     _unread: list[Tensor] = field(default_factory=list)
@@ -119,7 +139,7 @@ class Trainer:
         states = state_files(self.plan.work)
         if not states:
             return 0
-        done = load_state(states[-1], self.module, self.optimizer)
+        done = load_state(states[-1], self.module, self.optimizer, self._mean)
         if done.iteration > self.plan.iterations:
             raise StateError(
                 f"{states[-1]} is already at iteration {done.iteration}, beyond the "
@@ -150,6 +170,15 @@ class Trainer:
         outcome.waited_s = batches.waited_s
         outcome.done_here = plan.iterations - first
 
+    @property
+    def result(self) -> nn.Module:
+        """The network that the training is for: the mean where one is kept."""
+        return self._mean or self.module
+
+    @property
+    def _mean(self) -> nn.Module | None:
+        return self.average.module if self.average else None
+
     @cached_property
     def _network(self) -> nn.Module:
         """What is run: the module itself, or its compiled form over the same weights."""
@@ -167,6 +196,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         values.sum().backward()
         self.optimizer.step()
+        if self.average:
+            self.average.update(self.module, iteration)
         self._unread.append(values.detach())
         if len(self._unread) >= LOSSES_AT_ONCE[kind]:
             self._read_losses(writer)
@@ -195,4 +226,4 @@ class Trainer:
     def _save(self, iteration: int, writer: SummaryWriter) -> None:
         self._read_losses(writer)
         done = Progress(iteration, self.terms, torch.stack(self._losses))
-        save_state(self.plan.work, self.module, self.optimizer, done)
+        save_state(self.plan.work, self.module, self.optimizer, done, self._mean)

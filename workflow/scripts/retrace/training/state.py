@@ -16,7 +16,7 @@ from retrace.errors import StateError
 from retrace.manifest import sync_folder
 
 KEEP = 2
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,16 @@ def state_files(work: Path) -> list[Path]:
 
 
 def save_state(
-    work: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    work: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    average: nn.Module | None = None,
 ) -> Path:
-    """Writes a state aside, syncs it to disk, renames it, and drops all but the last two."""
+    """Writes a state aside, syncs it to disk, renames it, and drops all but the last two.
+
+    `average`: the mean weights, where the training keeps them.
+    """
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"state_{progress.iteration:09d}.pt"
     partial = path.with_suffix(".partial")
@@ -47,6 +54,7 @@ def save_state(
         "losses": progress.losses,
         "model": module.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "average": average.state_dict() if average else {},
     }
     with partial.open("wb") as file:
         torch.save(content, file)
@@ -59,8 +67,13 @@ def save_state(
     return path
 
 
-def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Fills network and optimiser from a saved state, which may run no code when it is read.
+def load_state(
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: nn.Module | None = None,
+) -> Progress:
+    """Fills all three from a saved state, which may run no code when it is read.
 
     StateError where the file is damaged, of another version, or of another network.
     """
@@ -73,6 +86,8 @@ def load_state(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) 
     try:
         module.load_state_dict(content["model"])
         optimizer.load_state_dict(content["optimizer"])
+        if average:
+            average.load_state_dict(content["average"])
         _lay_out_like_parameters(optimizer)
     except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]

@@ -1,0 +1,108 @@
+"""MALIS against a plain union-find over all pairs, and closed-form cases."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrace.errors import ConfigError
+from retrace.losses.malis import malis_loss, malis_weights
+from retrace.targets.affinities import affinities as affinities_of
+
+DIRECT = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
+
+
+Case = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def brute_force(case: Case, positive: bool) -> np.ndarray:
+    """One pass, straight from the definition: trees are sets of voxels, pairs counted singly."""
+    affs, target, known, labels = case
+    constrained = np.where((target != positive) & known, 0 if positive else 1, affs)
+    edges = []
+    for channel, place in product(range(3), np.ndindex(labels.shape)):
+        other = tuple(int(p + d) for p, d in zip(place, DIRECT[channel], strict=True))
+        if all(0 <= o < s for o, s in zip(other, labels.shape, strict=True)):
+            flat = np.ravel_multi_index((channel, *place), affs.shape)
+            edges.append((-constrained[(channel, *place)], flat, (channel, *place), place, other))
+    tree = {place: {place} for place in np.ndindex(labels.shape)}
+    weights = np.zeros(affs.shape)
+    for _, _, edge, here, there in sorted(edges):
+        one, two = tree[here], tree[there]
+        if one is two:
+            continue
+        for p, q in product(one, two):
+            if labels[p] and labels[q] and (labels[p] == labels[q]) == positive:
+                weights[edge] += 1
+        one |= two
+        for place in two:
+            tree[place] = one
+    weights *= known & (target == positive)
+    return weights / (weights.sum() or 1)
+
+
+def random_case(seed: int, shape: tuple[int, int, int], objects: int) -> Case:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, objects + 1, shape)
+    affs = rng.random((3, *shape)).astype(np.float32)
+    target = affinities_of(torch.from_numpy(labels), DIRECT).numpy() > 0
+    return affs, target, rng.random((3, *shape)) > 0.2, labels
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5)),
+    objects=st.integers(0, 4),
+)
+def test_equals_the_definition(seed: int, shape: tuple[int, int, int], objects: int) -> None:
+    case = random_case(seed, shape, objects)
+    expected = brute_force(case, False) + brute_force(case, True)
+    ours = malis_weights(*case, DIRECT)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_10_malis_one_wrong_edge_between_two_objects_weighs_most() -> None:
+    """The one wrong edge that joins two objects has the largest negative weight."""
+    labels = np.zeros((1, 5, 9), dtype=np.int64)
+    labels[0, :, :4], labels[0, :, 5:] = 1, 2
+    target = affinities_of(torch.from_numpy(labels), DIRECT).numpy() > 0
+    affs = np.where(target, 0.9, 0.1).astype(np.float32)
+    affs[2, 0, 2, 4] = affs[2, 0, 2, 5] = 0.8  # across the boundary, in row 2
+    known = np.ones_like(target)
+    weights = malis_weights(affs, target, known, labels, DIRECT)
+    negative, positive = np.where(target, 0, weights), np.where(target, weights, 0)
+    assert negative.sum() == pytest.approx(1) and positive.sum() == pytest.approx(1)
+    assert np.unravel_index(negative.argmax(), negative.shape) in {(2, 0, 2, 4), (2, 0, 2, 5)}
+    assert negative.max() == pytest.approx(1)
+
+
+def test_unknown_edges_and_empty_passes_weigh_nothing() -> None:
+    affs, target, known, labels = random_case(1, (3, 4, 5), 3)
+    assert not malis_weights(affs, target, np.zeros_like(known), labels, DIRECT).any()
+    assert not malis_weights(affs, target, known, np.zeros_like(labels), DIRECT).any()
+    assert not malis_weights(affs, target, known, labels, DIRECT)[~known].any()
+
+
+def test_the_loss_has_a_gradient_where_the_weights_are() -> None:
+    affs, target, known, labels = random_case(2, (3, 4, 5), 2)
+    prediction = torch.from_numpy(affs).requires_grad_()
+    truth = torch.from_numpy(target)
+    loss = malis_loss(prediction, truth, torch.from_numpy(known), torch.from_numpy(labels), DIRECT)
+    loss.backward()
+    weights = malis_weights(affs, target, known, labels, DIRECT)
+    expected = 2 * weights * (affs - target)
+    assert prediction.grad is not None
+    np.testing.assert_allclose(prediction.grad.numpy(), expected, atol=1e-6)
+    assert float(loss.detach()) == pytest.approx(float((weights * (affs - target) ** 2).sum()))
+
+
+def test_channels_and_offsets_must_agree() -> None:
+    affs, target, known, labels = random_case(3, (2, 2, 2), 1)
+    with pytest.raises(ConfigError, match="3 affinities, but 2 offsets"):
+        malis_weights(affs, target, known, labels, DIRECT[:2])

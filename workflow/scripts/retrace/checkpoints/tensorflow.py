@@ -1,0 +1,260 @@
+"""Reads TensorFlow V2 checkpoints (`PREFIX.index` and `PREFIX.data-*`) without TensorFlow.
+
+The index is a LevelDB table of protocol buffers that name dtype, shape, file, offset, size and
+checksum of every variable; the data files are the plain little-endian values one after another.
+Source: tensorflow, core/util/tensor_bundle (format) and core/lib/io/table (index).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from retrace.errors import DataError, nearest
+
+MAGIC = 0xDB4775248B80FB57
+FOOTER_BYTES = 48
+TRAILER_BYTES = 5
+"""After each block: compression (one byte) and masked CRC-32C."""
+CRC_MASK = 0xA282EAD8
+DTYPES: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<i4"),
+    4: np.dtype("u1"),
+    5: np.dtype("<i2"),
+    6: np.dtype("i1"),
+    9: np.dtype("<i8"),
+    10: np.dtype("?"),
+    17: np.dtype("<u2"),
+    19: np.dtype("<f2"),
+    22: np.dtype("<u4"),
+    23: np.dtype("<u8"),
+}
+"""TensorFlow's DataType numbers with a numpy equivalent (framework/types.proto)."""
+
+Fields = dict[int, list[int | bytes]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one variable lies: file, first byte, bytes; and the CRC-32C of these bytes."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    crc32c: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened checkpoint: `entries` by the full names of the variables."""
+
+    prefix: Path
+    shards: int
+    entries: Mapping[str, Entry]
+
+    def data_file(self, shard: int) -> Path:
+        """The file of one shard."""
+        name = f"{self.prefix.name}.data-{shard:05d}-of-{self.shards:05d}"
+        return self.prefix.with_name(name)
+
+    def read(self, name: str) -> np.ndarray:
+        """The values of one variable, checksum verified; DataError names what is wrong."""
+        if name not in self.entries:
+            raise DataError(f"{self.prefix} has no {name!r}; {nearest(name, self.entries)}")
+        entry = self.entries[name]
+        dtype = DTYPES.get(entry.dtype)
+        if dtype is None:
+            raise DataError(f"{self.prefix}: {name} has TensorFlow dtype {entry.dtype}, no numbers")
+        content = self._bytes(entry)
+        if masked_crc32c(content) != entry.crc32c:
+            raise DataError(
+                f"{self.data_file(entry.shard)}: {name} is damaged (its checksum differs); "
+                "fetch the checkpoint again"
+            )
+        return np.frombuffer(content, dtype).reshape(entry.shape)
+
+    def _bytes(self, entry: Entry) -> bytes:
+        with self.data_file(entry.shard).open("rb") as file:
+            file.seek(entry.offset)
+            return file.read(entry.size)
+
+
+def open_bundle(prefix: Path) -> Bundle:
+    """The checkpoint `prefix` (a path without `.index`), its files all there and long enough.
+
+    DataError where a part is missing, truncated or damaged.
+    """
+    index = prefix.with_name(prefix.name + ".index")
+    if not index.is_file():
+        raise DataError(f"{index} is missing: a checkpoint has an .index and .data files")
+    try:
+        records = dict(_table(index.read_bytes()))
+        header = _fields(records.pop(b""))
+        shards = _number(header, 1)
+        if _number(header, 2):
+            raise ValueError("big-endian")
+        entries = {name.decode(): _entry(value) for name, value in records.items()}
+    except (ValueError, IndexError, KeyError) as error:
+        raise DataError(
+            f"{index} is no readable checkpoint index, perhaps truncated ({error}); fetch it again"
+        ) from error
+    bundle = Bundle(prefix, shards, entries)
+    _check_files(bundle)
+    return bundle
+
+
+def find_checkpoint(folder: Path, stem: str = "train_net_checkpoint") -> tuple[Path, int]:
+    """Prefix and iteration of the latest checkpoint whose files lie in `folder`.
+
+    The text file `checkpoint` is not asked: the published ones name an iteration that was never
+    shipped, and TensorFlow then trains on from random weights without a word.
+    """
+    found = {}
+    for index in folder.glob(f"{stem}_*.index"):
+        match = re.fullmatch(rf"{stem}_(\d+)\.index", index.name)
+        if match:
+            found[int(match[1])] = index.with_suffix("")
+    if not found:
+        raise DataError(
+            f"no checkpoint {stem}_*.index in {folder}; fetch it, or correct the folder"
+        )
+    return found[max(found)], max(found)
+
+
+def masked_crc32c(content: bytes) -> int:
+    """CRC-32C rotated and offset, as LevelDB stores it (tensorflow, core/lib/hash/crc32c.h)."""
+    crc = google_crc32c.value(content)
+    return (((crc >> 15) | (crc << 17)) + CRC_MASK) & 0xFFFFFFFF
+
+
+def _check_files(bundle: Bundle) -> None:
+    ends = dict.fromkeys(range(bundle.shards), 0)
+    for name, entry in bundle.entries.items():
+        if entry.shard not in ends:
+            raise DataError(f"{bundle.prefix}: {name} lies in shard {entry.shard}, which is absent")
+        ends[entry.shard] = max(ends[entry.shard], entry.offset + entry.size)
+    for shard, end in ends.items():
+        path = bundle.data_file(shard)
+        have = path.stat().st_size if path.is_file() else None
+        if have is None:
+            raise DataError(f"{path} is missing; fetch the checkpoint again")
+        if have < end:
+            raise DataError(f"{path} is truncated: {have} of {end} bytes; fetch it again")
+
+
+def _entry(content: bytes) -> Entry:
+    fields = _fields(content)
+    if 7 in fields:
+        raise ValueError("a variable is stored in slices")
+    shape = _fields(_part(fields, 2))
+    return Entry(
+        dtype=_number(fields, 1),
+        shape=tuple(_number(_fields(bytes_of(d)), 1) for d in shape.get(2, [])),
+        shard=_number(fields, 3),
+        offset=_number(fields, 4),
+        size=_number(fields, 5),
+        crc32c=_number(fields, 6),
+    )
+
+
+def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """All keys and values of a LevelDB table."""
+    footer = content[-FOOTER_BYTES:]
+    if len(footer) < FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != MAGIC:
+        raise ValueError("no table of TensorFlow")
+    _, at = _varint(footer, 0)
+    _, at = _varint(footer, at)
+    for _, handle in _block(content, *_handle(footer, at)):
+        yield from _block(content, *_handle(handle, 0))
+
+
+def _handle(content: bytes, at: int) -> tuple[int, int]:
+    offset, at = _varint(content, at)
+    size, _ = _varint(content, at)
+    return offset, size
+
+
+def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of one block; a key repeats only what differs from the one before it."""
+    end = offset + size
+    trailer = content[end : end + TRAILER_BYTES]
+    if len(trailer) < TRAILER_BYTES:
+        raise ValueError("a block reaches past the end of the file")
+    if trailer[0]:
+        raise ValueError("a block is compressed")
+    if masked_crc32c(content[offset : end + 1]) != int.from_bytes(trailer[1:], "little"):
+        raise ValueError("a block's checksum differs")
+    block = content[offset:end]
+    restarts = int.from_bytes(block[-4:], "little")
+    at, end = 0, len(block) - 4 * (restarts + 1)
+    key = b""
+    while at < end:
+        shared, at = _varint(block, at)
+        fresh, at = _varint(block, at)
+        length, at = _varint(block, at)
+        key = key[:shared] + block[at : at + fresh]
+        at += fresh
+        yield key, block[at : at + length]
+        at += length
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """A base-128 number and the place after it."""
+    value = shift = 0
+    while True:
+        byte = content[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _fields(content: bytes) -> Fields:
+    """The fields of a protocol buffer message by number: numbers, or bytes."""
+    fields: Fields = {}
+    at = 0
+    while at < len(content):
+        key, at = _varint(content, at)
+        number, kind = key >> 3, key & 7
+        value: int | bytes
+        if kind == 0:
+            value, at = _varint(content, at)
+        else:
+            if kind == 2:
+                size, at = _varint(content, at)
+            else:
+                size = {1: 8, 5: 4}[kind]
+            raw = content[at : at + size]
+            at += size
+            value = raw if kind == 2 else int.from_bytes(raw, "little")
+        fields.setdefault(number, []).append(value)
+    return fields
+
+
+def _number(fields: Fields, number: int) -> int:
+    """A numeric field; absent means 0, as everywhere in protocol buffers."""
+    value = fields.get(number, [0])[-1]
+    if not isinstance(value, int):
+        raise ValueError(f"field {number} is no number")
+    return value
+
+
+def _part(fields: Fields, number: int) -> bytes:
+    return bytes_of(fields.get(number, [b""])[-1])
+
+
+def bytes_of(value: int | bytes) -> bytes:
+    """A field that holds a message; ValueError for a number."""
+    if not isinstance(value, bytes):
+        raise ValueError("a message was expected")
+    return value

@@ -1,0 +1,157 @@
+"""MALIS: weights edges by how many voxel pairs they connect rightly or wrongly.
+
+Turaga et al. 2009; the constrained, two-pass form that Sheridan et al. 2023 trained with
+(TuragaLab/malis `malis.pyx`, gunpowder `add_malis_loss`).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrace.errors import ConfigError
+from retrace.targets.affinities import Neighborhood
+
+
+def malis_loss(
+    prediction: Tensor, target: Tensor, known: Tensor, labels: Tensor, neighborhood: Neighborhood
+) -> Tensor:
+    """sum(w (target - prediction)^2), w of `malis_weights`; no further normalisation.
+
+    `prediction`, `target`, `known` (C, Z, Y, X), `labels` (Z, Y, X). Weights are computed on the
+    CPU and count as constants.
+    """
+    weights = malis_weights(
+        prediction.detach().float().cpu().numpy(),
+        target.cpu().numpy() > 0,
+        known.cpu().numpy() != 0,
+        labels.cpu().numpy(),
+        neighborhood,
+    )
+    error = (target.float() - prediction.float()).square()
+    return (torch.from_numpy(weights).to(prediction.device) * error).sum()
+
+
+def malis_weights(
+    affinities: np.ndarray,
+    target: np.ndarray,
+    known: np.ndarray,
+    labels: np.ndarray,
+    neighborhood: Neighborhood,
+) -> np.ndarray:
+    """Weights (C, Z, Y, X) float32 of both passes together; each that is not empty sums to 1.
+
+    `affinities` float, `target` and `known` bool, all (C, Z, Y, X); `labels` (Z, Y, X) int, 0 in no
+    pair. In the negative pass true edges that are known count as certain and an edge weighs the
+    pairs of different labels that it joins; in the positive pass false ones count as absent and it
+    weighs the pairs of equal labels. Edges of the other class and unknown ones weigh 0.
+    """
+    if len(neighborhood) != affinities.shape[0]:
+        raise ConfigError(
+            f"MALIS: {affinities.shape[0]} affinities, but {len(neighborhood)} offsets"
+        )
+    ends = edge_ends(affinities.shape[1:], neighborhood)
+    true, false = target & known, ~target & known
+    passes = (
+        (np.where(true, 1, affinities), false, False),
+        (np.where(false, 0, affinities), true, True),
+    )
+    with ThreadPoolExecutor(len(passes)) as pool:
+        weights = [pool.submit(_one_pass, *one, ends, labels) for one in passes]
+        return sum((w.result() for w in weights), np.zeros(affinities.shape, np.float32))
+
+
+def edge_ends(shape: tuple[int, ...], neighborhood: Neighborhood) -> np.ndarray:
+    """Flat index (C, Z, Y, X) int64 of the voxel each edge leads to, -1 outside the volume."""
+    ends = np.full((len(neighborhood), *shape), -1, dtype=np.int64)
+    index = np.arange(np.prod(shape), dtype=np.int64).reshape(shape)
+    for channel, offset in zip(ends, neighborhood, strict=True):
+        here, there = [], []
+        for step, size in zip(offset, shape, strict=True):
+            here.append(slice(max(0, -step), max(0, min(size, size - step))))
+            there.append(slice(max(0, step), max(0, min(size, size + step))))
+        channel[tuple(here)] = index[tuple(there)]
+    return ends
+
+
+def _one_pass(
+    affinities: np.ndarray, counted: np.ndarray, equal: bool, ends: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Weights (C, Z, Y, X) float32 of one pass, normalised; 0 outside `counted`."""
+    edges = np.flatnonzero(ends.ravel() >= 0)
+    strength = affinities.ravel()[edges].astype(np.float32)
+    edges = edges[np.argsort(-strength, kind="stable")]
+    here = edges % labels.size
+    _, compact = np.unique(labels.ravel(), return_inverse=True)
+    compact = compact + (labels.min() != 0)  # 0 stays for voxels without label
+    pairs = join_edges(here, ends.ravel()[edges], compact.astype(np.int64), equal)
+    weights = np.zeros(affinities.size)
+    weights[edges] = pairs
+    weights *= counted.ravel()
+    total = weights.sum()
+    return (weights / (total or 1)).astype(np.float32).reshape(affinities.shape)
+
+
+@numba.njit(nogil=True)
+def join_edges(u: np.ndarray, v: np.ndarray, labels: np.ndarray, equal: bool) -> np.ndarray:
+    """Voxel pairs that each edge connects first, (E,) float64, edges (u, v) in Kruskal's order.
+
+    `labels` (N,) from 0 (in no pair). `equal`: pairs of equal labels, else of different ones. Every
+    tree has a list, sorted by label, of its labels and their voxels; a cell is a voxel's index.
+    """
+    parent = np.arange(labels.size)
+    head = np.where(labels > 0, parent, -1)
+    after = np.full(labels.size, -1)
+    count = np.ones(labels.size)
+    total = np.where(labels > 0, 1.0, 0.0)
+    pairs = np.zeros(u.size)
+    for edge in range(u.size):
+        a, b = _root(parent, u[edge]), _root(parent, v[edge])
+        if a == b:
+            continue
+        if total[a] < total[b]:
+            a, b = b, a
+        parent[b] = a
+        head[a], same = _merge(head[a], head[b], labels, count, after)
+        pairs[edge] = same if equal else total[a] * total[b] - same
+        total[a] += total[b]
+    return pairs
+
+
+@numba.njit(nogil=True)
+def _root(parent: np.ndarray, node: int) -> int:
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = parent[node]
+    return node
+
+
+@numba.njit(nogil=True)
+def _merge(
+    i: int, j: int, labels: np.ndarray, count: np.ndarray, after: np.ndarray
+) -> tuple[int, float]:
+    """First cell of the merged lists that begin at cells `i` and `j`, and the pairs in common."""
+    first, last, same = -1, -1, 0.0
+    while i >= 0 and j >= 0:
+        if labels[i] == labels[j]:
+            same += count[i] * count[j]
+            count[i] += count[j]
+            j = after[j]
+        if j >= 0 and labels[j] < labels[i]:
+            cell, j = j, after[j]
+        else:
+            cell, i = i, after[i]
+        if last < 0:
+            first = cell
+        else:
+            after[last] = cell
+        last = cell
+    rest = i if i >= 0 else j
+    if last < 0:
+        return rest, same
+    after[last] = rest
+    return first, same
