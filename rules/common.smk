@@ -244,6 +244,18 @@ def train_mask_names(wildcards):
     return named_masks(train_masks(wildcards))
 
 
+def train_context(wildcards):
+    """The model whose descriptors an auto-context network reads, in a list, or nothing."""
+    data, net = pair("train", wildcards.dataset, wildcards.network)
+    name = net.get("autocontext")
+    return [settings.results(data["name"], name, "model.safetensors")] if name else []
+
+
+def train_context_option(wildcards):
+    """The same for the command line."""
+    return [f"--context={path}" for path in train_context(wildcards)]
+
+
 def train_json(wildcards):
     """What train.py reads."""
     return as_json(
@@ -257,6 +269,15 @@ def predict_files(wildcards):
     """The raw that is predicted."""
     data, _ = pair("predict", wildcards.dataset, wildcards.network)
     return volume_files(data, [wildcards.volume], ["raw"])
+
+
+def predict_descriptors(wildcards):
+    """The predicted descriptors that an auto-context network reads, or nothing."""
+    data, net = pair("predict", wildcards.dataset, wildcards.network)
+    name = net.get("autocontext")
+    return with_manifests(
+        stores(data, name, [wildcards.volume], "prediction") if name else []
+    )
 
 
 def predict_json(wildcards):

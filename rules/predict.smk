@@ -10,6 +10,7 @@ rule predict:
     input:
         model="results/{dataset}/{network}/model.safetensors",
         volume=predict_files,
+        descriptors=predict_descriptors,
         script=script("predict"),
         library=library("predict"),
         image=image_input("modern"),

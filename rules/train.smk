@@ -10,6 +10,7 @@ rule train:
     """Trains until the iteration that the network, or --config iterations=N, says."""
     input:
         volumes=train_files,
+        context=train_context,
         masks=train_masks,
         manifests=train_mask_manifests,
         script=script("train"),
@@ -32,7 +33,8 @@ rule train:
     params:
         settings=train_json,
         masks=train_mask_names,
+        context=train_context_option,
     shell:
         "python {input.script:q} --settings {params.settings:q} --masks {params.masks:q}"
-        " --work work/train --output {output.model:q} --history {output.history:q}"
+        " {params.context:q} --work work/train --output {output.model:q} --history {output.history:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -240,7 +240,6 @@ def test_known_targets_and_files_pass() -> None:
 @pytest.mark.parametrize(
     ("verb", "network", "message"),
     [
-        ("train", "malis", "not built yet; there are: baseline"),
         ("segment", "lsd", "predicts no affinities"),
         ("evaluate", "mtlsd_small", "no `test` entry with labels"),
     ],

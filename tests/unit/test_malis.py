@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny_training as tiny
+import train
 from retrace.errors import ConfigError
 from retrace.losses.malis import malis_loss, malis_weights
 from retrace.targets.affinities import affinities as affinities_of
+from retrace.training.lsd_family import objects
 
 DIRECT = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
 
@@ -106,3 +110,51 @@ def test_channels_and_offsets_must_agree() -> None:
     affs, target, known, labels = random_case(3, (2, 2, 2), 1)
     with pytest.raises(ConfigError, match="3 affinities, but 2 offsets"):
         malis_weights(affs, target, known, labels, DIRECT[:2])
+
+
+# ---------------------------------------------------------------- training
+
+MALIS = tiny.network(
+    name="tiny_malis",
+    heads=[{"name": "affs", "channels": 3}],
+    lsd=None,
+    loss={"kind": "malis", "start_iteration": 3},
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_volume(tmp_path_factory.mktemp("volume") / "cube.zarr")
+
+
+def test_the_structured_loss_begins_after_its_iteration(store: Path, tmp_path: Path) -> None:
+    trainer, module = train.make_trainer(tiny.settings(store, 5, network=MALIS), {}, tmp_path)
+    task = trainer.task
+    assert [task.begins_phase(i) for i in range(1, 7)] == [False, False, False, True, False, False]
+    before, after = task.batch(2), task.batch(3)  # the third and the fourth iteration
+    assert "affs_weight" in before and "objects" not in before
+    assert "affs_weight" not in after
+    loss = task.losses(task.predict(module, after), after)["affs"]
+    # Each pass has weights that sum to 1, and squared errors are below 1.
+    assert 0 < float(loss.detach()) < 2
+
+
+def test_objects_are_the_connected_parts_of_labels() -> None:
+    labels = torch.tensor([[[5, 5, 0, 5], [7, 0, 7, 7]]])
+    parts = objects(labels)
+    assert ((parts == 0) == (labels == 0)).all()
+    assert len(parts.unique()) == 5
+    assert len(objects(labels.clamp(min=5)).unique()) == 3
+
+
+def test_the_optimiser_starts_afresh_and_a_resumed_training_agrees(
+    store: Path, tmp_path: Path
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train.main(tiny.arguments(whole, tiny.settings(store, 6, network=MALIS)))
+    for iterations in (3, 4, 6):
+        train.main(tiny.arguments(parts, tiny.settings(store, iterations, network=MALIS)))
+    assert (whole / "model.safetensors").read_bytes() == (parts / "model.safetensors").read_bytes()
+    state = torch.load(sorted(whole.glob("work/*/state_*.pt"))[-1], weights_only=True)
+    steps = {float(moments["step"]) for moments in state["optimizer"]["state"].values()}
+    assert steps == {3.0}

@@ -206,9 +206,9 @@ def test_init_starts_from_given_weights(store: Path, tmp_path: Path) -> None:
 def test_bad_command_lines(store: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="VOLUME=PATH"):
         trained(tmp_path, tiny.settings(store, 1), "--masks", "cube")
-    malis = tiny.settings(store, 1, network=tiny.network(loss={"kind": "malis"}))
-    with pytest.raises(ConfigError, match="not built yet"):
-        trained(tmp_path, malis)
+    alone = tiny.settings(store, 1, network=tiny.network(input_channels=10))
+    with pytest.raises(ConfigError, match="reads 10 channels with autocontext None"):
+        trained(tmp_path, alone)
 
 
 def test_without_augmentation_a_batch_is_a_plain_crop(store: Path) -> None:

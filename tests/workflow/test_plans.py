@@ -13,7 +13,7 @@ import pytest
 
 PROGRAMS = Path(sys.executable).parent
 DATASETS = ("zfinch", "fib25", "hemi")
-BUILT = ("baseline", "lsd", "mtlsd")
+NETWORKS = ("baseline", "long_range", "malis", "mtlsd", "lsd", "aclsd", "acrlsd")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -41,14 +41,25 @@ def planned(output: str) -> Counter[str]:
     return Counter({name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.M)})
 
 
-def test_the_nine_pairs_plan_their_training(snakemake: Run) -> None:
-    targets = [f"train_{d}_{n}" for d in DATASETS for n in BUILT]
+def test_the_21_experiments_plan_their_training(snakemake: Run) -> None:
+    targets = [f"train_{d}_{n}" for d in DATASETS for n in NETWORKS]
     run = snakemake(*targets, "--dry-run", "--quiet", "rules")
 
     assert run.returncode == 0, run.stdout
     jobs = planned(run.stdout)
-    assert [jobs[rule] for rule in ("fetch", "mask", "train")] == [3, 3, 9]
+    assert [jobs[rule] for rule in ("fetch", "mask", "train")] == [3, 3, 21]
     assert all(jobs[target] == 1 for target in targets)
+
+
+def test_auto_context_plans_the_network_it_reads(snakemake: Run) -> None:
+    run = snakemake("train_zfinch_acrlsd", "--dry-run", "--printshellcmds")
+
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["train"] == 2
+    assert "--context=results/zfinch/lsd/model.safetensors" in run.stdout
+    run = snakemake("evaluate_phantom_aclsd_small", "--dry-run", "--quiet", "rules")
+    jobs = planned(run.stdout)
+    assert [jobs[rule] for rule in ("train", "predict", "fragments")] == [2, 4, 2]
 
 
 def test_an_evaluation_plans_every_step_between(snakemake: Run) -> None:
@@ -108,7 +119,7 @@ def test_ones_own_volume_needs_one_file(snakemake: Run, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["train_zfnch_mtlsd"], "no dataset 'zfnch'; did you mean 'zfinch'"),
-        (["train_zfinch_malis"], "network 'malis' is not built yet"),
+        (["evaluate_zfinch_lsd"], "predicts no affinities"),
         (["train_zfinch_mtlsd", "--config", "sede=1"], "did you mean 'seed'"),
     ],
 )
@@ -127,7 +138,7 @@ def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:
     run = snakemake("--list-rules")
 
     listed = set(run.stdout.split())
-    networks = (*BUILT, "long_range", "malis", "aclsd", "acrlsd", "mtlsd_small", "baseline_small")
+    networks = (*NETWORKS, *(f"{name}_small" for name in NETWORKS))
     verbs = ("train", "predict", "segment", "evaluate", "view")
     wanted = {f"{v}_{d}_{n}" for v in verbs for d in (*DATASETS, "phantom") for n in networks}
     wanted |= {f"{v}_{d}" for v in ("fetch", "mask", "view_data") for d in DATASETS}

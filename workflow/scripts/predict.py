@@ -17,10 +17,17 @@ from retrace.checkpoints.native import load_model
 from retrace.device import choose_device, keep_freed_memory, uses_bf16
 from retrace.errors import ConfigError, DataError, nearest, run
 from retrace.geometry import NmBox, VoxelBox, triple
+from retrace.inference.inputs import Inputs, check_descriptors
 from retrace.inference.predictor import Predictor
-from retrace.inference.tiles import chunk_shape, output_box, tiles
+from retrace.inference.tiles import chunk_shape, tiles
 from retrace.inference.whole import Output, PartialStore, plan_tile, predict_tiles
-from retrace.manifest import digest, input_digest, manifest_path, write_manifest
+from retrace.manifest import (
+    check_manifest,
+    digest,
+    input_digest,
+    manifest_path,
+    write_manifest,
+)
 from retrace.networks import build_network
 from retrace.volumes import Volume, check_raw, open_source, publish
 
@@ -51,6 +58,25 @@ def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | Non
     return NmBox(triple(roi["offset"]), triple(roi["shape"])).to_voxels(raw.voxel_size_nm)
 
 
+def open_inputs(settings: Mapping[str, Any]) -> Inputs:
+    """Raw, and the descriptors that an auto-context network reads, checked against each other."""
+    raw = open_source(settings["volume"]["raw"])
+    source, channels = settings.get("descriptors"), settings["network"]["input_channels"]
+    if source is None:
+        return Inputs(raw)
+    check_manifest(Path(source["path"]))
+    lsds = open_source(source)
+    inputs = Inputs(raw, lsds, raw_is_read=channels > lsds.channels)
+    check_descriptors(inputs, channels)
+    return inputs
+
+
+def descriptor_stores(settings: Mapping[str, Any]) -> list[Path]:
+    """The store of the descriptors that are read, or nothing."""
+    source = settings.get("descriptors")
+    return [Path(source["path"])] if source else []
+
+
 def chosen_heads(settings: Mapping[str, Any]) -> dict[str, int]:
     """Channels of every head that is stored; ConfigError for a head the network lacks."""
     heads = {head["name"]: head["channels"] for head in settings["network"]["heads"]}
@@ -70,7 +96,9 @@ def check_weights(model: Path, network: nn.Module) -> None:
             raise DataError(f"{model}: {name} holds NaN or infinity; train this network again")
 
 
-def make_predictor(settings: Mapping[str, Any], model: Path, heads: Mapping[str, int]) -> Predictor:
+def make_predictor(
+    settings: Mapping[str, Any], model: Path, heads: Mapping[str, int], *, raw_is_read: bool = True
+) -> Predictor:
     """The network with its trained weights on the asked-for device."""
     options = {**OPTIONAL, **settings}
     device = choose_device(options["device"])
@@ -87,6 +115,7 @@ def make_predictor(settings: Mapping[str, Any], model: Path, heads: Mapping[str,
         dtype=settings["dtype"],
         # "auto" is off: shapes differ at the borders, and each would be compiled for itself.
         compiled=options["compile"] is True,
+        raw_channels=int(raw_is_read),
     )
 
 
@@ -98,6 +127,7 @@ def work_folder(arguments: argparse.Namespace, raw: Volume) -> Path:
         "settings": what,
         "model": input_digest(arguments.model),
         "raw": [list(raw.array.shape), raw_path.stat().st_mtime_ns],
+        "descriptors": [input_digest(path) for path in descriptor_stores(arguments.settings)],
         "output": str(arguments.output.resolve()),
     }
     return Path(arguments.work) / digest(identity)
@@ -108,29 +138,30 @@ def predict(arguments: argparse.Namespace) -> None:
     begin = time.monotonic()
     keep_freed_memory()
     settings, output = arguments.settings, arguments.output
-    raw = open_source(settings["volume"]["raw"])
+    inputs = open_inputs(settings)
+    raw = inputs.raw
     heads = chosen_heads(settings)
-    predictor = make_predictor(settings, arguments.model, heads)
+    predictor = make_predictor(settings, arguments.model, heads, raw_is_read=inputs.raw_is_read)
     network = predictor.network
-    box = output_box(
-        raw,
-        network,
-        settings["network"]["predict_padding"],
-        region_of_interest(settings["volume"], raw),
-    )
+    roi = region_of_interest(settings["volume"], raw)
+    box = inputs.output_box(network, settings["network"]["predict_padding"], roi)
     check_raw(raw)
     planned = plan_tile(network, box, settings["tile"], predictor.largest_window())
     plan = Output(box, heads, settings["dtype"], chunk_shape(network.stride))
     work = work_folder(arguments, raw)
     store = PartialStore(output.with_name(output.name + ".partial"), work, plan, raw, planned)
     grid = list(tiles(network, box, store.tile_shape))
-    for _ in predict_tiles(predictor, raw, store, grid):
+    for _ in predict_tiles(predictor, inputs, store, grid):
         pass
     manifest_path(output).unlink(missing_ok=True)
     publish(store.store, output)
     write_manifest(
         output,
-        inputs=[arguments.model, Path(settings["volume"]["raw"]["path"])],
+        inputs=[
+            arguments.model,
+            Path(settings["volume"]["raw"]["path"]),
+            *descriptor_stores(settings),
+        ],
         settings=settings,
         seconds=time.monotonic() - begin,
         extra={"tile_shape": list(store.tile_shape), "tiles": len(grid)},

@@ -49,6 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", required=True, type=Path, help="folder of resumable work")
     parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
     parser.add_argument("--history", required=True, type=Path, help="training.json")
+    parser.add_argument("--context", type=Path, help="model that an auto-context network reads")
     parser.add_argument("--init", type=Path, help="model.safetensors to begin from")
     return parser.parse_args(argv)
 
@@ -64,19 +65,36 @@ def parse_masks(pairs: Sequence[str]) -> dict[str, Path]:
     return masks
 
 
-def training_digest(settings: Mapping[str, Any], init: Path | None) -> str:
+def training_digest(settings: Mapping[str, Any], *models: Path | None) -> str:
     """Names everything that decides the weights at a given iteration."""
     network = {k: v for k, v in settings["network"].items() if k not in NOT_IN_DIGEST}
     dataset = {k: settings["dataset"].get(k) for k in ("voxel_size_nm", "background_ids", "train")}
     used = {entry["volume"] for entry in dataset["train"]}
     volumes = {name: settings["dataset"]["volumes"][name] for name in sorted(used)}
-    start = _start_digest(init) if init else None
-    return digest([network, dataset, volumes, settings["seed"], start])
+    read = [_model_digest(model) if model else None for model in models]
+    return digest([network, dataset, volumes, settings["seed"], read])
 
 
-def _start_digest(init: Path) -> str:
-    read_metadata(init)
-    return input_digest(init)
+def _model_digest(model: Path) -> str:
+    read_metadata(model)
+    return input_digest(model)
+
+
+def load_context(
+    settings: Mapping[str, Any], model: Path | None, device: torch.device
+) -> UNet | None:
+    """The frozen network whose descriptors are read; None where none is asked for."""
+    network = settings.get("autocontext")
+    if not network:
+        return None
+    if model is None:
+        raise ConfigError(
+            f"network {settings['network']['name']!r} reads what {network['name']!r} predicts; "
+            "give its model with --context"
+        )
+    module = build_network(network)
+    load_model(model, module, network)
+    return module.requires_grad_(False).eval().to(device)
 
 
 def make_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> Plan:
@@ -95,7 +113,11 @@ def make_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> 
 
 
 def make_trainer(
-    settings: Mapping[str, Any], masks: Mapping[str, Path], work: Path, init: Path | None
+    settings: Mapping[str, Any],
+    masks: Mapping[str, Path],
+    work: Path,
+    init: Path | None = None,
+    context: Path | None = None,
 ) -> tuple[Trainer, UNet]:
     """Everything a training needs, checked; `work` is the folder of this one training."""
     network, dataset = settings["network"], settings["dataset"]
@@ -116,7 +138,8 @@ def make_trainer(
         field_of_view=module.valid_shape(),
     )
     size = triple(dataset["voxel_size_nm"])
-    task = make_task(network, module, sampler, size, settings["seed"], device)
+    first = load_context(settings, context, device)
+    task = make_task(network, module, sampler, size, settings["seed"], device, first)
     optimizer = make_optimizer(module, network["optimizer"])
     decay = network["optimizer"].get("average")
     average = WeightAverage(module, decay) if decay else None
@@ -151,9 +174,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     begin = time.monotonic()
     settings = args.settings
-    training = training_digest(settings, args.init)
+    training = training_digest(settings, args.init, args.context)
     name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
-    trainer, _ = make_trainer(settings, parse_masks(args.masks), args.work / name, args.init)
+    masks = parse_masks(args.masks)
+    trainer, _ = make_trainer(settings, masks, args.work / name, args.init, args.context)
     print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
     outcome = trainer.run()
     metadata = {

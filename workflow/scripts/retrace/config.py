@@ -396,6 +396,12 @@ def target_context(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> 
     return [max(pair) for pair in zip(far, three_sigma, strict=True)]
 
 
+def context_network(network: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings | None:
+    """The network whose descriptors an auto-context network reads, None for the others."""
+    name = network.get("autocontext")
+    return network_for(name, dataset) if name else None
+
+
 def head_names(network: Mapping[str, Any]) -> list[str]:
     """The network's outputs, in order."""
     return [head["name"] for head in network["heads"]]
@@ -407,14 +413,10 @@ def head_names(network: Mapping[str, Any]) -> list[str]:
 def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str) -> None:
     """Refuses what cannot work, before anything runs, with the reason."""
     pair = f"{verb}_{dataset['name']}_{network['name']}"
-    if not network["built"]:
-        built = [name for name in names("networks") if load_network(name)["built"]]
-        raise ConfigError(
-            f"{pair}: network {network['name']!r} is not built yet; there are: {', '.join(built)}"
-        )
     if not dataset["train"]:
         raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `train` entry")
     _check_descriptors(pair, dataset, network)
+    _check_autocontext(pair, dataset, network)
     if verb in ("segment", "evaluate") and "affs" not in head_names(network):
         raise ConfigError(
             f"{pair}: network {network['name']!r} predicts no affinities, which a segmentation is "
@@ -434,6 +436,21 @@ def _check_descriptors(pair: str, dataset: Mapping[str, Any], network: Mapping[s
         raise ConfigError(
             f"{pair}: descriptors of {sigma} nm see nothing on voxels of "
             f"{dataset['voxel_size_nm']} nm; set `lsd_sigma_nm` of the dataset higher"
+        )
+
+
+def _check_autocontext(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    context = context_network(network, dataset)
+    given = 0 if context is None else sum(head["channels"] for head in context["heads"])
+    if context is not None and head_names(context) != ["lsds"]:
+        raise ConfigError(
+            f"{pair}: autocontext {context['name']!r} predicts {head_names(context)}; a network "
+            "that predicts `lsds` alone is needed, such as lsd"
+        )
+    if network["input_channels"] not in ((given, given + 1) if given else (1,)):
+        raise ConfigError(
+            f"{pair}: {network['input_channels']} input channels, but raw has 1 and autocontext "
+            f"{network.get('autocontext')!r} gives {given}"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from retrace.config import Settings, head_names, labelled
+from retrace.config import Settings, context_network, head_names, labelled, output_shape
 
 COMPUTE = ("device", "precision", "compile")
 HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds"}
@@ -79,6 +79,7 @@ def train_settings(
             "train": dataset["train"],
         },
         "network": network,
+        "autocontext": context_network(network, dataset),
         "iterations": config["iterations"] or network["iterations"],
         "seed": config["seed"],
         **{key: config[key] for key in COMPUTE},
@@ -105,13 +106,34 @@ def predict_settings(
     entries = [*dataset["validation"], *dataset["test"]]
     boxes = [entry["roi_nm"] for entry in entries if entry["volume"] == volume]
     source = dataset["volumes"][volume]
+    roi = _hull(boxes) if boxes else source["roi_nm"]
+    if roi and head_names(network) == ["lsds"]:
+        roi = _with_context(roi, network, dataset["voxel_size_nm"])
+    descriptors = None
+    if name := network.get("autocontext"):
+        store = results(dataset["name"], name, volume, "prediction.zarr")
+        descriptors = {"path": store, "array": "lsds"}
     return {
-        "volume": {"raw": source["raw"], "roi_nm": _hull(boxes) if boxes else source["roi_nm"]},
+        "volume": {"raw": source["raw"], "roi_nm": roi},
+        "descriptors": descriptors,
         "network": network,
         "heads": head_names(network),
         "tile": config["tile"],
         "dtype": config["prediction_dtype"],
         **{key: config[key] for key in COMPUTE},
+    }
+
+
+def _with_context(
+    roi: Mapping[str, Any], network: Mapping[str, Any], voxel_size_nm: Sequence[int]
+) -> Settings:
+    """The box and half a context around it, which auto-context networks read of descriptors."""
+    shape = network["input_shape"]
+    out = output_shape(network, shape)
+    lead = [(s - o) // 2 * v for s, o, v in zip(shape, out, voxel_size_nm, strict=True)]
+    return {
+        "offset": [o - m for o, m in zip(roi["offset"], lead, strict=True)],
+        "shape": [s + 2 * m for s, m in zip(roi["shape"], lead, strict=True)],
     }
 
 

@@ -40,8 +40,13 @@ class Predictor:
         bf16: bool = False,
         dtype: str = "uint8",
         compiled: bool = False,
+        raw_channels: int = 1,
     ) -> None:
-        """`heads`: outputs that are kept; `dtype`: "uint8" or "float32" on disk."""
+        """`heads`: outputs that are kept; `dtype`: "uint8" or "float32" on disk.
+
+        `raw_channels`: how many leading input channels are raw, which networks read in [-1, 1];
+        descriptors are read in [0, 1].
+        """
         # Channels last: a forward pass takes two thirds of the time on a CPU, and less on a GPU.
         module = network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
         torch.backends.cudnn.benchmark = device.type == "cuda"
@@ -51,15 +56,16 @@ class Predictor:
         )
         self._device, self._heads = device, heads
         self._bf16, self._dtype = bf16, dtype
+        self._raw_channels = raw_channels
         self._too_large: int | None = None
 
-    def __call__(self, tile: Tile, raw: np.ndarray) -> dict[str, Tensor]:
+    def __call__(self, tile: Tile, window: np.ndarray) -> dict[str, Tensor]:
         """{head: (C, Z, Y, X)} of the tile's core, on the device, as they are stored.
 
-        `raw` (Z, Y, X): the tile's window, uint8 or float in [0, 1].
+        `window` (C, Z, Y, X): what the network reads there, uint8 or float in [0, 1].
         """
         with torch.inference_mode():
-            return self._tile(tile, self._normalised(raw))
+            return self._tile(tile, self._normalised(window))
 
     def largest_window(self) -> float:
         """Voxels of input that fit into the memory that is free now."""
@@ -68,13 +74,15 @@ class Predictor:
         module = cast(nn.Module, self.network)
         return tile_budget(self._device) / bytes_per_voxel(module, window, itemsize)
 
-    def _normalised(self, raw: np.ndarray) -> Tensor:
-        """(1, 1, Z, Y, X) in [-1, 1]: gunpowder's Normalize and IntensityScaleShift(2, -1)."""
-        scale = 255.0 if raw.dtype == np.uint8 else 1.0
-        values = torch.from_numpy(np.ascontiguousarray(raw))
+    def _normalised(self, window: np.ndarray) -> Tensor:
+        """(1, C, Z, Y, X): gunpowder's Normalize, and IntensityScaleShift(2, -1) of raw."""
+        scale = 255.0 if window.dtype == np.uint8 else 1.0
+        values = torch.from_numpy(np.ascontiguousarray(window))
         if self._device.type == "cuda":
             values = values.pin_memory().to(self._device, non_blocking=True)
-        return values.float().div_(scale).mul_(2).sub_(1)[None, None]
+        values = values.float().div_(scale)
+        values[: self._raw_channels].mul_(2).sub_(1)
+        return values[None]
 
     def _tile(self, tile: Tile, x: Tensor) -> dict[str, Tensor]:
         """The tile, in halves once one of its size did not fit."""

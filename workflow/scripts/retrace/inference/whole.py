@@ -15,6 +15,7 @@ from torch import Tensor
 
 from retrace.errors import ConfigError, DeviceError
 from retrace.geometry import Triple, VoxelBox, triple
+from retrace.inference.inputs import Inputs
 from retrace.inference.overlap import overlapped
 from retrace.inference.predictor import Predictor
 from retrace.inference.tiles import (
@@ -22,7 +23,6 @@ from retrace.inference.tiles import (
     TileNetwork,
     choose_tile,
     chunk_shape,
-    read_window,
     snap,
 )
 from retrace.journal import Journal, checksum, drop_damaged
@@ -135,7 +135,7 @@ class PartialStore:
 
 
 def predict_tiles(
-    predictor: Predictor, raw: Volume, store: PartialStore, grid: Sequence[Tile]
+    predictor: Predictor, inputs: Inputs, store: PartialStore, grid: Sequence[Tile]
 ) -> Iterator[Tile]:
     """Predicts the tiles of `grid` that `store` does not hold; yields each when it is written."""
     store.clear_leftovers()
@@ -144,7 +144,7 @@ def predict_tiles(
         print(f"[predict] {len(grid) - len(missing)} of {len(grid)} tiles are done already")
 
     def read(tile: Tile) -> np.ndarray:
-        return read_window(raw, tile.window)
+        return inputs.read(tile.window)
 
     def compute(tile: Tile, window: np.ndarray) -> dict[str, Tensor]:
         return predictor(tile, window)

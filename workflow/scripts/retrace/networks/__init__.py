@@ -1,5 +1,5 @@
 """Networks, built from a network's configuration."""
 
-from retrace.networks.unet import UNet, build_network
+from retrace.networks.unet import UNet, build_network, centre_crop
 
-__all__ = ["UNet", "build_network"]
+__all__ = ["UNet", "build_network", "centre_crop"]

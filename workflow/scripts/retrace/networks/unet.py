@@ -89,7 +89,7 @@ class UNet(nn.Module):
         x = self.left[-1](x)
         for level in reversed(range(len(self.downsample))):
             x = functional.relu_(self.up[level](x))
-            x = torch.cat((_centre_crop(skips.pop(), x.shape[-3:]), x), dim=1)
+            x = torch.cat((centre_crop(skips.pop(), x.shape[-3:]), x), dim=1)
             x = self.right[level](x)
         return {name: torch.sigmoid(_at_least_single(head(x))) for name, head in self.heads.items()}
 
@@ -216,7 +216,7 @@ def build_network(
     return module.to(device)
 
 
-def _centre_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
+def centre_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Central `shape` (z, y, x); of an odd excess one voxel more goes at the end, as in mala."""
     for axis, size in zip((-3, -2, -1), shape, strict=True):
         x = x.narrow(axis, (x.shape[axis] - size) // 2, size)

@@ -193,6 +193,8 @@ class Trainer:
         losses = self.task.losses(outputs, batch)
         self.terms = tuple(losses)
         values = torch.stack(list(losses.values()))
+        if self.task.begins_phase(iteration):
+            self.optimizer.state.clear()
         self.optimizer.zero_grad(set_to_none=True)
         values.sum().backward()
         self.optimizer.step()

@@ -1,5 +1,7 @@
 """Training the networks of the LSD family: affinities, local shape descriptors, or both.
 
+Auto-context networks read the descriptors that a trained network of the family predicts.
+
 The order of the steps is that of the original pipelines (Sheridan et al. 2023, training scripts):
 raw in [0, 1], augment, grow boundaries, descriptors, affinities, balance, raw * 2 - 1.
 """
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import cc3d
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,7 +24,7 @@ from retrace.errors import ConfigError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.losses.balance import balance_weights
 from retrace.losses.weighted import weighted_mse
-from retrace.networks import UNet
+from retrace.networks import UNet, centre_crop
 from retrace.sampling import (
     EXCLUDED,
     LABELLED,
@@ -52,8 +55,10 @@ class Boxes:
     context: VoxelBox
 
 
-def batch_boxes(network: Mapping[str, Any], voxel_size_nm: Triple, output: Triple) -> Boxes:
-    """The boxes for a network whose training input gives an output of `output` voxels."""
+def batch_boxes(
+    network: Mapping[str, Any], voxel_size_nm: Triple, output: Triple, raw: Triple
+) -> Boxes:
+    """The boxes for a training that reads `raw` voxels and gives `output` voxels."""
     far = [max((abs(o[axis]) for o in network["neighborhood"]), default=0) for axis in range(3)]
     around = list(far)
     if network.get("lsd"):
@@ -61,7 +66,7 @@ def batch_boxes(network: Mapping[str, Any], voxel_size_nm: Triple, output: Tripl
         reach = lsd_context(voxel_size_nm, settings["sigma_nm"], settings["downsample"])
         around = [max(pair) for pair in zip(far, reach, strict=True)]
     context = [size + 2 * a for size, a in zip(output, around, strict=True)]
-    frame = triple([max(pair) for pair in zip(network["input_shape"], context, strict=True)])
+    frame = triple([max(pair) for pair in zip(raw, context, strict=True)])
 
     def centred(shape: Sequence[int]) -> VoxelBox:
         begin = [(f - s) // 2 for f, s in zip(frame, shape, strict=True)]
@@ -70,7 +75,7 @@ def batch_boxes(network: Mapping[str, Any], voxel_size_nm: Triple, output: Tripl
     middle = centred(output)
     return Boxes(
         frame=frame,
-        raw=centred(network["input_shape"]),
+        raw=centred(raw),
         output=middle,
         truth=middle.grow(far),
         context=middle.grow(around),
@@ -79,7 +84,10 @@ def batch_boxes(network: Mapping[str, Any], voxel_size_nm: Triple, output: Tripl
 
 @dataclass(frozen=True)
 class LsdFamilyTask:
-    """Batches and losses of `baseline`, `lsd` and `mtlsd`, any size."""
+    """Batches and losses of the LSD family's networks, any size.
+
+    `context`: the trained network whose descriptors an auto-context network reads.
+    """
 
     network: Mapping[str, Any]
     sampler: Sampler
@@ -87,6 +95,7 @@ class LsdFamilyTask:
     voxel_size_nm: Triple
     seed: int
     device: torch.device
+    context: UNet | None = None
 
     @cached_property
     def heads(self) -> tuple[str, ...]:
@@ -109,16 +118,50 @@ class LsdFamilyTask:
             batch["lsds_weight"] = self._descriptor_weight(batch["labels"], codes[at_output])
         if "affs" in self.heads:
             truth = labels[self.boxes.truth.slices(self.boxes.context.offset)]
-            batch["affs"], batch["affs_weight"] = self._affinities(truth, codes)
+            batch["affs"], known = self._affinities(truth, codes)
+            if self._is_structured(iteration + 1):
+                batch["affs_known"], batch["objects"] = known, objects(batch["labels"])
+            else:
+                batch["affs_weight"] = balance_weights(batch["affs"], known)
         return batch
+
+    def begins_phase(self, iteration: int) -> bool:
+        """True for the first iteration with MALIS, for which the original made a new Adam."""
+        return self._is_structured(iteration) and not self._is_structured(iteration - 1)
+
+    def _is_structured(self, iteration: int) -> bool:
+        """Whether `iteration` (from 1) is trained with MALIS."""
+        loss = self.network["loss"]
+        return bool(loss["kind"] == "malis" and iteration > loss["start_iteration"])
 
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Outputs per head, (1, C, Z, Y, X)."""
-        outputs: dict[str, Tensor] = module(batch["raw"])
+        seen = batch["raw"] if self.context is None else self._with_context(batch["raw"])
+        outputs: dict[str, Tensor] = module(seen)
         return outputs
 
+    @torch.no_grad()
+    def _with_context(self, raw: Tensor) -> Tensor:
+        """Descriptors in the levels of uint8, as if read from disk; raw before them if it is read.
+
+        (1, 10 or 11, Z, Y, X) from `raw` (1, 1, Z', Y', X') in [-1, 1] with the context's context.
+        """
+        assert self.context is not None
+        lsds = (self.context(raw)["lsds"] * 255).to(torch.uint8).float() / 255
+        shape = self.network["input_shape"]
+        lsds = centre_crop(lsds, shape)
+        if self.network["input_channels"] == lsds.shape[1]:
+            return lsds
+        return torch.cat((centre_crop(raw, shape), lsds), dim=1)
+
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """One weighted mean squared error per head; their sum is the loss."""
+        """One weighted mean squared error per head, or MALIS; their sum is the loss."""
+        if "objects" in batch:
+            # Imported here: compiling MALIS costs seconds that other networks should not pay.
+            from retrace.losses.malis import malis_loss
+
+            truth = (batch["affs"], batch["affs_known"], batch["objects"])
+            return {"affs": malis_loss(outputs["affs"][0], *truth, self.network["neighborhood"])}
         return {
             head: weighted_mse(outputs[head][0], batch[head], batch[f"{head}_weight"])
             for head in self.heads
@@ -206,12 +249,23 @@ class LsdFamilyTask:
         return labels != 0
 
     def _affinities(self, labels: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Target and weight of the affinities, each (C, Z, Y, X)."""
+        """Target of the affinities and where it is known, each (C, Z, Y, X)."""
         neighborhood = self.network["neighborhood"]
         known = codes == LABELLED if self.network["balance_with_mask"] else codes != EXCLUDED
         crop = (slice(None), *self.boxes.output.slices(self.boxes.truth.offset))
         target = affinities(labels, neighborhood)[crop]
-        return target, balance_weights(target, affinity_mask(known, neighborhood)[crop])
+        return target, affinity_mask(known, neighborhood)[crop]
+
+
+def objects(labels: Tensor) -> Tensor:
+    """Labels (Z, Y, X) renumbered so that the parts of one in this box differ (6 neighbours).
+
+    gunpowder `RenumberConnectedComponents`, before MALIS.
+    """
+    compact = np.unique(labels.cpu().numpy(), return_inverse=True)[1].reshape(labels.shape)
+    compact = compact + int(labels.min() != 0)  # 0 stays what carries no label
+    parts = cc3d.connected_components(compact.astype(np.uint32), connectivity=6)
+    return torch.from_numpy(parts.astype(np.int64)).to(labels.device)
 
 
 def _relative(points: Tensor, box: VoxelBox) -> Tensor:
@@ -226,23 +280,30 @@ def make_task(
     voxel_size_nm: Triple,
     seed: int,
     device: torch.device,
+    context: UNet | None = None,
 ) -> LsdFamilyTask:
-    """The task of a network of this family; ConfigError where its settings cannot work."""
-    if network["loss"]["kind"] != "mse":
-        raise ConfigError(
-            f"network {network['name']!r}: loss {network['loss']['kind']!r} is not built yet; "
-            "allowed: mse"
-        )
-    if network["input_channels"] != 1:
-        raise ConfigError(
-            f"network {network['name']!r} reads {network['input_channels']} channels; networks "
-            "that read descriptors are not built yet, take mtlsd, lsd or baseline"
-        )
+    """The task of a network of this family; ConfigError where its settings cannot work.
+
+    `context`: the trained network that an auto-context network reads, on the device.
+    """
+    _check_context(network, context)
     if network["lsd_weight"] not in LSD_WEIGHTS:
         raise ConfigError(
             f"network {network['name']!r}: lsd_weight {network['lsd_weight']!r}; allowed: "
             f"{', '.join(LSD_WEIGHTS)}"
         )
     output = module.output_shape(network["input_shape"])
-    boxes = batch_boxes(network, voxel_size_nm, output)
-    return LsdFamilyTask(network, sampler, boxes, voxel_size_nm, seed, device)
+    seen = triple(network["input_shape"])
+    raw = seen if context is None else triple(context.valid_shape(seen))
+    boxes = batch_boxes(network, voxel_size_nm, output, raw)
+    return LsdFamilyTask(network, sampler, boxes, voxel_size_nm, seed, device, context)
+
+
+def _check_context(network: Mapping[str, Any], context: UNet | None) -> None:
+    wanted, channels = network.get("autocontext"), network["input_channels"]
+    if bool(wanted) != (context is not None) or bool(wanted) != (channels > 1):
+        raise ConfigError(
+            f"network {network['name']!r} reads {channels} channels with autocontext {wanted!r}; "
+            "name a network that predicts descriptors under `autocontext` and give its model, or "
+            "set `input_channels: 1`"
+        )

@@ -37,6 +37,10 @@ class Task(Protocol):
         """Everything one iteration needs, on the training device."""
         ...
 
+    def begins_phase(self, iteration: int) -> bool:
+        """Whether another loss begins with this iteration (from 1): the optimiser starts afresh."""
+        ...
+
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The network's outputs for a batch; runs under autocast."""
         ...

@@ -1,0 +1,71 @@
+"""What a network reads of a window: raw, predicted descriptors, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrace.errors import DataError
+from retrace.geometry import VoxelBox
+from retrace.inference.tiles import TileNetwork, output_box, read_window
+from retrace.volumes import Volume
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Volumes that a prediction reads; `raw_is_read` is False for networks of descriptors alone."""
+
+    raw: Volume
+    descriptors: Volume | None = None
+    raw_is_read: bool = True
+
+    def read(self, window: VoxelBox) -> np.ndarray:
+        """(C, Z, Y, X) uint8, or float in [0, 1]; raw first.
+
+        Raw past its border is mirrored; descriptors are 0 there, as on background (Sheridan et al.
+        2023, predict_scan).
+        """
+        if self.descriptors is None:
+            return read_window(self.raw, window)[None]
+        lsds = self.descriptors.read(window, fill=0)
+        if not self.raw_is_read:
+            return lsds
+        raw = read_window(self.raw, window)[None]
+        if raw.dtype != lsds.dtype:
+            raw, lsds = as_float(raw), as_float(lsds)
+        return np.concatenate((raw, lsds))
+
+    def output_box(self, network: TileNetwork, padding: str, roi: VoxelBox | None) -> VoxelBox:
+        """The voxels that are predicted; of descriptors all of theirs, narrowed by `roi`."""
+        if self.descriptors is None:
+            return output_box(self.raw, network, padding, roi)
+        box = self.descriptors.box if roi is None else self.descriptors.box.intersect(roi)
+        if box.is_empty:
+            raise DataError(
+                f"{self.descriptors.name} ends outside the region that is asked for; predict the "
+                "descriptors of that region first"
+            )
+        return box
+
+
+def as_float(values: np.ndarray) -> np.ndarray:
+    """uint8 as float32 in [0, 1]; floats as they are."""
+    return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values
+
+
+def check_descriptors(inputs: Inputs, channels: int) -> None:
+    """DataError where descriptors lie on another grid than raw, or the network reads others."""
+    lsds = inputs.descriptors
+    if lsds is None:
+        return
+    if lsds.voxel_size_nm != inputs.raw.voxel_size_nm:
+        raise DataError(
+            f"{lsds.name} has voxels of {list(lsds.voxel_size_nm)} nm, raw of "
+            f"{list(inputs.raw.voxel_size_nm)} nm; predict the descriptors from this raw"
+        )
+    if lsds.channels + inputs.raw_is_read != channels:
+        raise DataError(
+            f"{lsds.name} has {lsds.channels} channels; the network reads {channels} with raw "
+            f"{'among them' if inputs.raw_is_read else 'not among them'}"
+        )
