@@ -43,6 +43,7 @@ rule all:
 
 include: "rules/containers.smk"
 include: "rules/fetch.smk"
+include: "rules/checkpoints.smk"
 include: "rules/masks.smk"
 include: "rules/train.smk"
 include: "rules/predict.smk"

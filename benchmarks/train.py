@@ -99,7 +99,7 @@ def timed(trainer: Trainer, args: argparse.Namespace) -> Outcome:
 
 def report(args: argparse.Namespace, folder: Path) -> str:
     settings = settings_for(args, folder / "tissue.zarr")
-    trainer, module = make_trainer(settings, {}, folder / "work", None)
+    trainer, module = make_trainer(settings, {}, folder / "work")
     device, plan = trainer.device, trainer.plan
     dtype = torch.bfloat16 if plan.bf16 else torch.float32
     rates = [matrix_rate(device, dtype)]

@@ -76,6 +76,7 @@ def all_targets():
     """Every verb_dataset and verb_dataset_network."""
     datasets, networks = catalog.names("datasets"), catalog.names("networks")
     data = {f"{v}_{d}" for v in DATA_VERBS for d in datasets}
+    data |= {f"fetch_{d}_{n}_checkpoint" for d in datasets for n in networks}
     return data | {
         f"{v}_{d}_{n}" for v in PAIR_VERBS for d in datasets for n in networks
     }
@@ -209,6 +210,39 @@ def fetch_json(wildcards):
     return as_json(settings.fetch_settings(config, data, wildcards.volume))
 
 
+def published(dataset_name, network_name):
+    """Folder and manifest of a published checkpoint; refused where nobody published one."""
+    if "checkpoints" not in dataset(dataset_name).get("bucket", {}):
+        raise WorkflowError(
+            f"dataset {dataset_name!r} has no published checkpoints (`bucket: checkpoints` in its"
+            " file); take `weights: trained`"
+        )
+    folder = f"data/{dataset_name}/checkpoints/{network_name}"
+    return folder, f"{folder}.manifest.json"
+
+
+def fetch_checkpoint_json(wildcards):
+    """What fetch.py reads for a checkpoint."""
+    published(wildcards.dataset, wildcards.network)
+    data = dataset(wildcards.dataset)
+    return as_json(settings.fetch_checkpoint_settings(config, data, wildcards.network))
+
+
+def convert_json(wildcards):
+    """What convert.py reads."""
+    net = network(wildcards.dataset, wildcards.network)
+    return as_json({"dataset": wildcards.dataset, "network": net})
+
+
+def checkpoint_target(dataset_name, network_name):
+    """What `fetch_DATASET_NETWORK_checkpoint` wants, looked at only when it is asked for."""
+
+    def files(wildcards):
+        return list(published(dataset_name, network_name))
+
+    return files
+
+
 def mask_files(wildcards):
     """The labels a mask is made from."""
     return volume_files(dataset(wildcards.dataset), [wildcards.volume], ["labels"])
@@ -244,11 +278,35 @@ def train_mask_names(wildcards):
     return named_masks(train_masks(wildcards))
 
 
+def model_file(dataset_name, network_name):
+    """The weights that are predicted with: trained, or published."""
+    if settings.is_published(config, network_name):
+        published(dataset_name, network_name)
+    return settings.model_file(config, dataset_name, network_name)
+
+
 def train_context(wildcards):
     """The model whose descriptors an auto-context network reads, in a list, or nothing."""
     data, net = pair("train", wildcards.dataset, wildcards.network)
     name = net.get("autocontext")
-    return [settings.results(data["name"], name, "model.safetensors")] if name else []
+    return [model_file(data["name"], name)] if name else []
+
+
+def train_published(wildcards):
+    """The published checkpoint that training goes on from, and its manifest, or nothing."""
+    if config["weights"] != "published":
+        return []
+    return list(published(wildcards.dataset, wildcards.network))
+
+
+def train_published_option(wildcards):
+    """The same for the command line."""
+    return [f"--published={path}" for path in train_published(wildcards)[:1]]
+
+
+def predict_model(wildcards):
+    """The weights that a prediction is made with."""
+    return model_file(wildcards.dataset, wildcards.network)
 
 
 def train_context_option(wildcards):

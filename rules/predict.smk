@@ -8,7 +8,7 @@ OUTPUTS: results/DATASET/NETWORK/VOLUME/prediction.zarr (arrays affs, lsds), and
 rule predict:
     """All tiles of one volume, or of the part that validation and test need."""
     input:
-        model="results/{dataset}/{network}/model.safetensors",
+        model=predict_model,
         volume=predict_files,
         descriptors=predict_descriptors,
         script=script("predict"),

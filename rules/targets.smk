@@ -1,4 +1,4 @@
-"""The names a user types: verb_DATASET and verb_DATASET_NETWORK."""
+"""The names a user types: verb_DATASET, verb_DATASET_NETWORK, fetch_DATASET_NETWORK_checkpoint."""
 
 for dataset_name in catalog.names("datasets"):
     for verb in DATA_VERBS:
@@ -11,6 +11,14 @@ for dataset_name in catalog.names("datasets"):
             localrule: True
 
     for network_name in catalog.names("networks"):
+
+        rule:
+            name:
+                f"fetch_{dataset_name}_{network_name}_checkpoint"
+            input:
+                checkpoint_target(dataset_name, network_name),
+            localrule: True
+
         for verb in PAIR_VERBS:
 
             rule:

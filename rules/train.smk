@@ -11,6 +11,7 @@ rule train:
     input:
         volumes=train_files,
         context=train_context,
+        published=train_published,
         masks=train_masks,
         manifests=train_mask_manifests,
         script=script("train"),
@@ -34,7 +35,8 @@ rule train:
         settings=train_json,
         masks=train_mask_names,
         context=train_context_option,
+        published=train_published_option,
     shell:
         "python {input.script:q} --settings {params.settings:q} --masks {params.masks:q}"
-        " {params.context:q} --work work/train --output {output.model:q} --history {output.history:q}"
+        " {params.context:q} {params.published:q} --work work/train --output {output.model:q} --history {output.history:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -61,7 +61,7 @@ def test_it_reads_truncated_descriptors_and_raw_before_them(
     store: Path, lsd_model: Path, tmp_path: Path, channels: int
 ) -> None:
     chosen = settings(store, channels)
-    trainer, module = train.make_trainer(chosen, {}, tmp_path, context=lsd_model)
+    trainer, module = train.make_trainer(chosen, {}, tmp_path, train.Models(context=lsd_model))
     batch = trainer.task.batch(0)
     # 24 voxels of descriptors need 40 of raw; nothing smaller without pooling remainder gives them.
     assert batch["raw"].shape == (1, 1, 40, 40, 40)

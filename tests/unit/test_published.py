@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+import convert
+import tiny_training as tiny
+import train
+from retrace.checkpoints.native import load_model
 from retrace.checkpoints.published import (
     Published,
     load_moments,
@@ -18,9 +23,11 @@ from retrace.checkpoints.published import (
     parameter_name,
     read_published,
     to_torch,
+    variable_name,
+    write_published,
 )
 from retrace.checkpoints.tensorflow import find_checkpoint, masked_crc32c, open_bundle
-from retrace.errors import DataError
+from retrace.errors import DataError, StateError
 from retrace.losses.weighted import weighted_mse
 from retrace.networks import UNet, build_network
 from retrace.training.loop import make_optimizer
@@ -203,3 +210,84 @@ def test_03_kernels_permute_as_a_plain_convolution_says() -> None:
     )[0].numpy()
     expected = np.einsum("czyx,dhwoc->ozdyhxw", x, up).reshape(5, 4, 8, 8)
     np.testing.assert_allclose(raised, expected, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- used by the programs
+
+TINY = tiny.network(name="tiny_affs", heads=[{"name": "affs", "channels": 3}], lsd=None)
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path: Path) -> tuple[Path, UNet]:
+    """A checkpoint of 30 iterations of a tiny network, written as the original does."""
+    folder = tmp_path / "checkpoints"
+    module = build_network(TINY, seed=11)
+    optimizer = make_optimizer(module, TINY["optimizer"])
+    for _ in range(2):
+        optimizer.zero_grad()
+        module(torch.rand(1, 1, 24, 24, 24))["affs"].sum().backward()
+        optimizer.step()
+    write_published(folder, module, 30, scope="setup07", optimizer=optimizer)
+    (folder / "checkpoint").write_text('model_checkpoint_path: "train_net_checkpoint_500000"\n')
+    return folder, module
+
+
+def test_names_translate_both_ways() -> None:
+    network = NETWORK | {"heads": [*NETWORK["heads"], {"name": "lsds", "channels": 10}]}
+    for name in build_network(network, device="meta").state_dict():
+        assert parameter_name(*variable_name(name).split("/")) == name
+
+
+def test_what_the_original_left_is_written_again(
+    found: Published, folder: Path, unet: UNet, tmp_path: Path
+) -> None:
+    optimizer = make_optimizer(unet, ADAM)
+    load_moments(found, unet, optimizer)
+    prefix = write_published(tmp_path, unet, found.iteration, optimizer=optimizer)
+    ours, theirs = open_bundle(prefix), open_bundle(folder / STEM)
+    assert set(ours.entries) == set(theirs.entries)
+    for name in ours.entries:
+        np.testing.assert_allclose(ours.read(name), theirs.read(name), rtol=1e-6)
+
+
+def test_convert_and_predict_with_published_weights(
+    tiny_checkpoint: tuple[Path, UNet], tmp_path: Path
+) -> None:
+    folder, module = tiny_checkpoint
+    model = tmp_path / "published.safetensors"
+    settings = json.dumps({"dataset": "tiny", "network": TINY})
+    convert.main(["--settings", settings, "--checkpoint", str(folder), "--output", str(model)])
+    again = build_network(TINY, seed=0)
+    metadata = load_model(model, again, TINY)
+    assert metadata["iteration"] == 30
+    assert metadata["source"]["checkpoint"] == "train_net_checkpoint_30"
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True)
+    )
+
+
+def test_training_goes_on_from_published_weights(
+    tiny_checkpoint: tuple[Path, UNet], tmp_path: Path
+) -> None:
+    folder, module = tiny_checkpoint
+    store = tiny.write_volume(tmp_path / "cube.zarr")
+    more = ("--published", str(folder))
+    with pytest.raises(StateError, match="already at iteration 30, beyond the 5"):
+        train.main(tiny.arguments(tmp_path / "a", tiny.settings(store, 5, network=TINY), *more))
+    still = tmp_path / "b"
+    train.main(tiny.arguments(still, tiny.settings(store, 30, network=TINY), *more))
+    left = build_network(TINY, seed=0)
+    assert load_model(still / "model.safetensors", left, TINY)["loss"] is None
+    assert all(
+        torch.equal(a, b) for a, b in zip(module.parameters(), left.parameters(), strict=True)
+    )
+    for iterations in (31, 33):
+        train.main(tiny.arguments(still, tiny.settings(store, iterations, network=TINY), *more))
+    whole = tmp_path / "c"
+    train.main(tiny.arguments(whole, tiny.settings(store, 33, network=TINY), *more))
+    one, other = (f / "model.safetensors" for f in (still, whole))
+    assert one.read_bytes() == other.read_bytes()
+    history = json.loads((whole / "training.json").read_text())["history"]
+    assert [row["iteration"] for row in history] == [31, 32, 33]
+    state = torch.load(sorted(whole.glob("work/*/state_*.pt"))[-1], weights_only=True)
+    assert {float(m["step"]) for m in state["optimizer"]["state"].values()} == {33.0}

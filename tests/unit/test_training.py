@@ -39,7 +39,7 @@ def trained(folder: Path, settings: Mapping[str, Any], *more: str) -> bytes:
 
 def make_task(store: Path, masks: dict[str, Path] | None = None, **changes: Any) -> LsdFamilyTask:
     settings = tiny.settings(store, 1, network=tiny.network(**changes))
-    trainer, _ = train.make_trainer(settings, masks or {}, store.parent / "none", None)
+    trainer, _ = train.make_trainer(settings, masks or {}, store.parent / "none")
     assert isinstance(trainer.task, LsdFamilyTask)
     return trainer.task
 
@@ -74,11 +74,11 @@ def test_seed_and_settings_change_the_result(store: Path, tmp_path: Path) -> Non
     base = trained(tmp_path / "a", tiny.settings(store, 2))
     assert trained(tmp_path / "b", tiny.settings(store, 2, seed=8)) != base
     other = tiny.settings(store, 2, network=tiny.network(min_masked=0.9))
-    assert train.training_digest(other, None) != train.training_digest(
+    assert train.training_digest(other, train.Models()) != train.training_digest(
         tiny.settings(store, 2), None
     )
     longer = tiny.settings(store, 9, network=tiny.network(checkpoint_every=2))
-    assert train.training_digest(longer, None) == train.training_digest(
+    assert train.training_digest(longer, train.Models()) == train.training_digest(
         tiny.settings(store, 2), None
     )
 
@@ -116,7 +116,7 @@ def test_a_state_cannot_run_code(store: Path, tmp_path: Path) -> None:
 def test_a_state_of_another_network_is_refused(store: Path, tmp_path: Path) -> None:
     trained(tmp_path, tiny.settings(store, 1))
     wider = tiny.settings(store, 2, network=tiny.network(fmaps=5))
-    name = f"tiny_tiny_mtlsd_{train.training_digest(wider, None)}"
+    name = f"tiny_tiny_mtlsd_{train.training_digest(wider, train.Models())}"
     work = next((tmp_path / "work").iterdir())
     work.rename(work.with_name(name))
     with pytest.raises(StateError, match="state of another network"):
@@ -265,7 +265,7 @@ def test_weights_of_the_descriptor_loss(store: Path) -> None:
         dataset = tiny.dataset(store, train=[train_entry])
         settings = tiny.settings(store, 1, network=network, dataset=dataset)
         masks = {"cube": store.parent / "m.zarr"}
-        task = train.make_trainer(settings, masks, store.parent / "none", None)[0].task
+        task = train.make_trainer(settings, masks, store.parent / "none")[0].task
         batches = [task.batch(i) for i in range(30)]
         weights[mode] = [b["lsds_weight"] != 0 for b in batches]
     for index, batch in enumerate(batches):
@@ -288,7 +288,7 @@ def test_what_is_kept_for_validation_never_weighs_in(store: Path) -> None:
         network = tiny.network(augment=[], grow_boundary=None, balance_with_mask=with_mask)
         dataset = tiny.dataset(store, train=[train_entry])
         settings = tiny.settings(store, 1, network=network, dataset=dataset)
-        task = train.make_trainer(settings, {}, store.parent / "none", None)[0].task
+        task = train.make_trainer(settings, {}, store.parent / "none")[0].task
         seen = 0
         for iteration in range(20):
             batch = task.batch(iteration)

@@ -62,6 +62,28 @@ def test_auto_context_plans_the_network_it_reads(snakemake: Run) -> None:
     assert [jobs[rule] for rule in ("train", "predict", "fragments")] == [2, 4, 2]
 
 
+def test_published_weights_are_fetched_and_not_trained(snakemake: Run) -> None:
+    run = snakemake("predict_zfinch_acrlsd", "-np", "--config", "weights=published")
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert [jobs[rule] for rule in ("fetch_checkpoint", "convert", "train")] == [2, 2, 0]
+    assert "funke/zebrafinch/training/checkpoints/acrlsd" in run.stdout
+    run = snakemake("fetch_hemi_mtlsd_checkpoint", "--dry-run", "--quiet", "rules")
+    assert planned(run.stdout) == {"fetch_checkpoint": 1, "fetch_hemi_mtlsd_checkpoint": 1}
+
+
+def test_training_goes_on_from_published_weights(snakemake: Run) -> None:
+    chosen = ("weights=published", "iterations={acrlsd: 190100}")
+    run = snakemake("train_zfinch_acrlsd", "--dry-run", "--printshellcmds", "--config", *chosen)
+
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["train"] == 1
+    assert "--context=results/zfinch/lsd/published.safetensors" in run.stdout
+    assert "--published=data/zfinch/checkpoints/acrlsd" in run.stdout
+    assert '"iterations": 190100' in run.stdout
+
+
 def test_an_evaluation_plans_every_step_between(snakemake: Run) -> None:
     run = snakemake("evaluate_phantom_mtlsd_small", "--dry-run")
 

@@ -10,12 +10,14 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from retrace.checkpoints.native import load_model, read_metadata, save_model
+from retrace.checkpoints.published import load_moments, load_published, read_published
 from retrace.device import choose_device, uses_bf16, uses_compile
 from retrace.errors import ConfigError, run
 from retrace.geometry import triple
@@ -42,6 +44,15 @@ NOT_IN_DIGEST = (
 """Settings of a network that do not change the weights after a given number of iterations."""
 
 
+@dataclass(frozen=True)
+class Models:
+    """Files of weights: to begin from, to read descriptors from, to go on from as published."""
+
+    init: Path | None = None
+    context: Path | None = None
+    published: Path | None = None
+
+
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", required=True, type=json.loads, help="JSON object")
@@ -50,6 +61,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
     parser.add_argument("--history", required=True, type=Path, help="training.json")
     parser.add_argument("--context", type=Path, help="model that an auto-context network reads")
+    parser.add_argument("--published", type=Path, help="folder of a checkpoint to go on from")
     parser.add_argument("--init", type=Path, help="model.safetensors to begin from")
     return parser.parse_args(argv)
 
@@ -65,14 +77,15 @@ def parse_masks(pairs: Sequence[str]) -> dict[str, Path]:
     return masks
 
 
-def training_digest(settings: Mapping[str, Any], *models: Path | None) -> str:
+def training_digest(settings: Mapping[str, Any], models: Models) -> str:
     """Names everything that decides the weights at a given iteration."""
     network = {k: v for k, v in settings["network"].items() if k not in NOT_IN_DIGEST}
     dataset = {k: settings["dataset"].get(k) for k in ("voxel_size_nm", "background_ids", "train")}
     used = {entry["volume"] for entry in dataset["train"]}
     volumes = {name: settings["dataset"]["volumes"][name] for name in sorted(used)}
-    read = [_model_digest(model) if model else None for model in models]
-    return digest([network, dataset, volumes, settings["seed"], read])
+    read = [_model_digest(model) if model else None for model in (models.init, models.context)]
+    published = input_digest(models.published) if models.published else None
+    return digest([network, dataset, volumes, settings["seed"], read, published])
 
 
 def _model_digest(model: Path) -> str:
@@ -116,17 +129,18 @@ def make_trainer(
     settings: Mapping[str, Any],
     masks: Mapping[str, Path],
     work: Path,
-    init: Path | None = None,
-    context: Path | None = None,
+    models: Models | None = None,
 ) -> tuple[Trainer, UNet]:
     """Everything a training needs, checked; `work` is the folder of this one training."""
+    models = models or Models()
     network, dataset = settings["network"], settings["dataset"]
     device = choose_device(settings["device"])
     if settings.get("threads"):
         torch.set_num_threads(settings["threads"])
     module = build_network(network, seed=settings["seed"])
-    if init is not None and not state_files(work):
-        load_model(init, module, network)
+    is_new = not state_files(work)
+    if models.init and is_new:
+        load_model(models.init, module, network)
     module = module.to(device)
     if device.type == "cuda":  # on CPUs the weight gradient is half as fast that way (measured)
         module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -138,22 +152,40 @@ def make_trainer(
         field_of_view=module.valid_shape(),
     )
     size = triple(dataset["voxel_size_nm"])
-    first = load_context(settings, context, device)
+    first = load_context(settings, models.context, device)
     task = make_task(network, module, sampler, size, settings["seed"], device, first)
     optimizer = make_optimizer(module, network["optimizer"])
+    begun = 0
+    if models.published and is_new:
+        begun = take_over(models.published, module, optimizer, network["name"])
     decay = network["optimizer"].get("average")
     average = WeightAverage(module, decay) if decay else None
     plan = make_plan(settings, device, work)
-    return Trainer(task, module, optimizer, plan, device, average), module
+    return Trainer(task, module, optimizer, plan, device, average, begun), module
+
+
+def take_over(folder: Path, module: UNet, optimizer: torch.optim.Optimizer, network: str) -> int:
+    """Weights, Adam's moments and iteration of a published checkpoint; returns the iteration."""
+    found = read_published(folder)
+    load_published(found, module, network)
+    moments = load_moments(found, module, optimizer)
+    print(
+        f"[train] goes on from {found.source.name}, "
+        f"{'with' if moments else 'without'} the moments of its optimiser",
+        flush=True,
+    )
+    return found.iteration
 
 
 def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> dict[str, Any]:
     """The content of training.json: loss terms averaged over equal stretches of iterations."""
-    stretch = max(1, -(-outcome.iteration // HISTORY_ROWS))
+    count = outcome.iteration - outcome.begun
+    stretch = max(1, -(-count // HISTORY_ROWS))
     rows = []
-    for begin in range(0, outcome.iteration, stretch):
+    for begin in range(0, count, stretch):
         part = outcome.losses[begin : begin + stretch].double().mean(dim=0)
-        row: dict[str, Any] = {"iteration": min(begin + stretch, outcome.iteration)}
+        end = min(begin + stretch, count)
+        row: dict[str, Any] = {"iteration": outcome.begun + end}
         row["loss"] = float(part.sum())
         rows.append(row | dict(zip(outcome.terms, part.tolist(), strict=True)))
     return {
@@ -170,14 +202,21 @@ def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> di
     }
 
 
+def last_loss(outcome: Outcome) -> float | None:
+    """Mean loss of the last iterations, None where published weights were left as they are."""
+    if not len(outcome.losses):
+        return None
+    return round(float(outcome.losses[-LAST:].double().sum(dim=1).mean()), 6)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     begin = time.monotonic()
     settings = args.settings
-    training = training_digest(settings, args.init, args.context)
+    models = Models(args.init, args.context, args.published)
+    training = training_digest(settings, models)
     name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
-    masks = parse_masks(args.masks)
-    trainer, _ = make_trainer(settings, masks, args.work / name, args.init, args.context)
+    trainer, _ = make_trainer(settings, parse_masks(args.masks), args.work / name, models)
     print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
     outcome = trainer.run()
     metadata = {
@@ -185,12 +224,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "dataset": settings["dataset"]["name"],
         "iteration": outcome.iteration,
         "training_digest": training,
-        "loss": float(outcome.losses[-LAST:].double().sum(dim=1).mean()),
+        "loss": last_loss(outcome),
     }
     text = json.dumps(history(settings, outcome, time.monotonic() - begin), indent=1) + "\n"
     atomic_write(args.history, text)
     save_model(args.output, trainer.result, metadata)
-    print(f"[train] loss {metadata['loss']:.4f} -> {args.output}", flush=True)
+    print(f"[train] loss {metadata['loss']} -> {args.output}", flush=True)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,33 @@ def fetch_settings(config: Mapping[str, Any], dataset: Mapping[str, Any], volume
     }
 
 
+def fetch_checkpoint_settings(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], network: str
+) -> Settings:
+    """What fetch.py reads for one published checkpoint."""
+    prefix = f"{dataset['bucket']['checkpoints']}/{network}"
+    return fetch_settings(config, dataset, network) | {"prefix": prefix, "arrays": []}
+
+
+def iterations_for(config: Mapping[str, Any], network: str) -> int | None:
+    """The iterations that the configuration asks of a network; None: the network's own number."""
+    asked = config["iterations"]
+    if isinstance(asked, Mapping):
+        asked = asked.get(network)
+    return None if asked is None else int(asked)
+
+
+def is_published(config: Mapping[str, Any], network: str) -> bool:
+    """Whether a network is used as it was published, with no training after it."""
+    return config["weights"] == "published" and iterations_for(config, network) is None
+
+
+def model_file(config: Mapping[str, Any], dataset: str, network: str) -> str:
+    """The weights that are predicted with."""
+    name = "published" if is_published(config, network) else "model"
+    return results(dataset, network, f"{name}.safetensors")
+
+
 def mask_settings(dataset: Mapping[str, Any], volume: str) -> Settings:
     """What mask.py reads for one volume."""
     return {
@@ -80,7 +107,7 @@ def train_settings(
         },
         "network": network,
         "autocontext": context_network(network, dataset),
-        "iterations": config["iterations"] or network["iterations"],
+        "iterations": iterations_for(config, network["name"]) or network["iterations"],
         "seed": config["seed"],
         **{key: config[key] for key in COMPUTE},
     }

@@ -15,7 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrace.checkpoints.tensorflow import Bundle, find_checkpoint, open_bundle
+from retrace.checkpoints.tensorflow import (
+    Bundle,
+    find_checkpoint,
+    open_bundle,
+    write_bundle,
+)
 from retrace.errors import DataError
 
 KINDS = {"kernel": "weight", "bias": "bias"}
@@ -58,6 +63,55 @@ def to_torch(values: np.ndarray) -> Tensor:
     """
     axes = (4, 3, 0, 1, 2) if values.ndim == 5 else tuple(range(values.ndim))
     return torch.from_numpy(values.transpose(axes).copy())
+
+
+def variable_name(parameter: str) -> str:
+    """`left.1.0.weight` -> `unet_layer_1_left_0/kernel`, the inverse of `parameter_name`."""
+    *layer, leaf = parameter.split(".")
+    kind = {"weight": "kernel", "bias": "bias"}[leaf]
+    if layer[0] == "heads":
+        head = "embedding" if layer[1] == "lsds" else layer[1]
+        return f"{head}_0/{kind}"
+    if layer[0] == "up":
+        return f"unet_up_{int(layer[1]) + 1}_to_{layer[1]}/{kind}"
+    return f"unet_layer_{layer[1]}_{layer[0]}_{layer[2]}/{kind}"
+
+
+def to_tensorflow(values: Tensor) -> np.ndarray:
+    """The inverse of `to_torch`."""
+    axes = (2, 3, 4, 1, 0) if values.ndim == 5 else tuple(range(values.ndim))
+    return values.detach().cpu().numpy().transpose(axes)
+
+
+def write_published(
+    folder: Path,
+    module: nn.Module,
+    iteration: int,
+    *,
+    scope: str = "setup01",
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Path:
+    """Writes a checkpoint as the original programs leave it; returns its prefix.
+
+    With `optimizer` (Adam) its moments and their powers of the decay are written too, so that the
+    original can go on from it.
+    """
+    arrays = {ITERATION: np.array([iteration], np.float32)}
+    for name, parameter in module.named_parameters():
+        variable = f"{scope}/{variable_name(name)}"
+        arrays[variable] = to_tensorflow(parameter)
+        if optimizer is not None:
+            for slot, moment in MOMENTS.items():
+                slot_name = f"{scope}/{variable}/{slot}"
+                arrays[slot_name] = to_tensorflow(optimizer.state[parameter][moment])
+    if optimizer is not None:
+        for index, decay in enumerate(optimizer.param_groups[0]["betas"], start=1):
+            # TensorFlow multiplies once before the first step.
+            power = np.float32(decay ** (iteration + 1))
+            arrays[f"{scope}/beta{index}_power"] = np.array(power)
+    prefix = folder / f"train_net_checkpoint_{iteration}"
+    write_bundle(prefix, arrays)
+    return prefix
 
 
 def read_published(folder: Path) -> Published:

@@ -1,4 +1,4 @@
-"""Reads TensorFlow V2 checkpoints (`PREFIX.index` and `PREFIX.data-*`) without TensorFlow.
+"""TensorFlow V2 checkpoints (`PREFIX.index` and `PREFIX.data-*`), without TensorFlow.
 
 The index is a LevelDB table of protocol buffers that name dtype, shape, file, offset, size and
 checksum of every variable; the data files are the plain little-endian values one after another.
@@ -8,7 +8,7 @@ Source: tensorflow, core/util/tensor_bundle (format) and core/lib/io/table (inde
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -258,3 +258,79 @@ def bytes_of(value: int | bytes) -> bytes:
     if not isinstance(value, bytes):
         raise ValueError("a message was expected")
     return value
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_bundle(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a checkpoint of one shard that TensorFlow restores; the index, which makes it, last.
+
+    DataError for a dtype that TensorFlow does not have.
+    """
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {dtype: number for number, dtype in DTYPES.items()}
+    version = _message(_field(1, 1))
+    records = [(b"", _field(1, 1) + _field(3, version))]
+    offset = 0
+    with prefix.with_name(prefix.name + ".data-00000-of-00001").open("wb") as file:
+        for name, values in sorted(arrays.items(), key=lambda item: item[0].encode()):
+            dtype = values.dtype.newbyteorder("<")
+            if dtype not in numbers:
+                raise DataError(f"{name} is {values.dtype}; allowed: {sorted(map(str, numbers))}")
+            content = values.astype(dtype).tobytes()
+            file.write(content)
+            entry = Entry(
+                numbers[dtype], values.shape, 0, offset, len(content), masked_crc32c(content)
+            )
+            records.append((name.encode(), _encoded(entry)))
+            offset += len(content)
+    prefix.with_name(prefix.name + ".index").write_bytes(_encoded_table(records))
+
+
+def _encoded(entry: Entry) -> bytes:
+    sizes = b"".join(_field(2, _message(_field(1, size))) for size in entry.shape)
+    crc = _varint_of(6 << 3 | 5) + entry.crc32c.to_bytes(4, "little")
+    place = _field(4, entry.offset) + _field(5, entry.size)
+    return _field(1, entry.dtype) + _field(2, _message(sizes)) + place + crc
+
+
+def _encoded_table(records: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """A table of one block; no key is shortened, so the block needs one restart point."""
+    content, data = _appended(b"", records)
+    content, meta = _appended(content, [])
+    content, index = _appended(content, [(records[-1][0], data)])
+    return content + (meta + index).ljust(FOOTER_BYTES - 8, b"\0") + MAGIC.to_bytes(8, "little")
+
+
+def _appended(content: bytes, rows: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    """`content` and a block after it, and the block's handle."""
+    block = _encoded_block(rows)
+    handle = _varint_of(len(content)) + _varint_of(len(block))
+    crc = masked_crc32c(block + b"\0").to_bytes(4, "little")
+    return content + block + b"\0" + crc, handle
+
+
+def _encoded_block(rows: Iterable[tuple[bytes, bytes]]) -> bytes:
+    lengths = ((key, value, map(_varint_of, (0, len(key), len(value)))) for key, value in rows)
+    body = b"".join(b"".join(head) + key + value for key, value, head in lengths)
+    return body + (0).to_bytes(4, "little") + (1).to_bytes(4, "little")
+
+
+def _varint_of(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _message(content: bytes) -> bytes:
+    return _varint_of(len(content)) + content
+
+
+def _field(number: int, value: int | bytes) -> bytes:
+    """A number, or a message that already begins with its length."""
+    if isinstance(value, bytes):
+        return _varint_of(number << 3 | 2) + value
+    return _varint_of(number << 3) + _varint_of(value)

@@ -46,11 +46,12 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What a finished training hands back; `losses` (iterations, terms) float32."""
+    """What a finished training hands back; `losses` (iterations - begun, terms) float32."""
 
     iteration: int
     terms: tuple[str, ...]
     losses: Tensor
+    begun: int = 0
     seconds: float = 0.0
     waited_s: float = 0.0
     done_here: int = 0
@@ -117,6 +118,8 @@ class Trainer:
     plan: Plan
     device: torch.device
     average: WeightAverage | None = None
+    begun: int = 0
+    """Iterations that the weights had seen before this training."""
     terms: tuple[str, ...] = ()
     _losses: list[Tensor] = field(default_factory=list)
     _unread: list[Tensor] = field(default_factory=list)
@@ -127,7 +130,7 @@ class Trainer:
         After SIGTERM or SIGINT the state is saved and the process ends with 128 + the signal.
         """
         first = self._resume()
-        outcome = Outcome(self.plan.iterations, self.terms, torch.zeros(0, 0))
+        outcome = Outcome(self.plan.iterations, self.terms, torch.zeros(0, 0), self.begun)
         if first < self.plan.iterations:
             with stopping() as stop:
                 self._train(first, stop, outcome)
@@ -138,17 +141,20 @@ class Trainer:
     def _resume(self) -> int:
         states = state_files(self.plan.work)
         if not states:
-            return 0
+            self._check_iterations(self.begun, "the published checkpoint")
+            return self.begun
         done = load_state(states[-1], self.module, self.optimizer, self._mean)
-        if done.iteration > self.plan.iterations:
-            raise StateError(
-                f"{states[-1]} is already at iteration {done.iteration}, beyond the "
-                f"{self.plan.iterations} asked for; ask for `iterations` >= {done.iteration}, or "
-                f"delete {self.plan.work} to begin again"
-            )
-        self.terms, self._losses = done.terms, list(done.losses)
+        self._check_iterations(done.iteration, str(states[-1]))
+        self.begun, self.terms, self._losses = done.begun, done.terms, list(done.losses)
         print(f"[train] going on from iteration {done.iteration} ({states[-1]})", flush=True)
         return done.iteration
+
+    def _check_iterations(self, done: int, where: str) -> None:
+        if done > self.plan.iterations:
+            raise StateError(
+                f"{where} is already at iteration {done}, beyond the {self.plan.iterations} asked "
+                f"for; ask for `iterations` >= {done}, or delete {self.plan.work} to begin again"
+            )
 
     def _train(self, first: int, stop: Stop, outcome: Outcome) -> None:
         plan = self.plan
@@ -212,7 +218,7 @@ class Trainer:
         """Brings the last losses to the host; StateError where one is no number."""
         for values in torch.stack(self._unread).cpu().float() if self._unread else ():
             self._losses.append(values)
-            iteration = len(self._losses)
+            iteration = self.begun + len(self._losses)
             if not torch.isfinite(values).all():
                 shown = dict(zip(self.terms, values.tolist(), strict=True))
                 raise StateError(

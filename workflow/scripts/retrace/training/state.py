@@ -21,11 +21,19 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True)
 class Progress:
-    """Finished iterations, and the loss `terms` of each: `losses` (n, terms) float32."""
+    """Finished iterations, and the loss `terms` of those since `begun`.
+
+    `losses` (n, terms) float32. `begun` is above 0 where training goes on from published weights,
+    whose losses nobody kept.
+    """
 
     iteration: int
     terms: tuple[str, ...]
     losses: Tensor
+
+    @property
+    def begun(self) -> int:
+        return self.iteration - len(self.losses)
 
 
 def state_files(work: Path) -> list[Path]:

@@ -1,0 +1,55 @@
+"""Published weights.
+
+OUTPUTS: data/DATASET/checkpoints/NETWORK as it lies in the bucket, and its manifest;
+results/DATASET/NETWORK/published.safetensors, the same weights for our own network
+"""
+
+
+rule fetch_checkpoint:
+    """One published checkpoint; interrupted, it goes on where it was."""
+    input:
+        script=script("fetch"),
+        library=library("fetch"),
+        image=image_input("modern"),
+    output:
+        folder=directory("data/{dataset}/checkpoints/{network}"),
+        manifest="data/{dataset}/checkpoints/{network}.manifest.json",
+    log:
+        "logs/fetch_checkpoint/{dataset}_{network}.log",
+    cache: "omit-software"
+    retries: 3
+    localrule: True
+    container:
+        image("modern")
+    resources:
+        mem_mb=1000,
+        runtime=600,
+    params:
+        settings=fetch_checkpoint_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --output {output.folder:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule convert:
+    """A TensorFlow checkpoint as safetensors, refused where it does not fit the network."""
+    input:
+        checkpoint="data/{dataset}/checkpoints/{network}",
+        manifest="data/{dataset}/checkpoints/{network}.manifest.json",
+        script=script("convert"),
+        library=library("convert"),
+        image=image_input("modern"),
+    output:
+        model="results/{dataset}/{network}/published.safetensors",
+    log:
+        "logs/convert/{dataset}_{network}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        settings=convert_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --checkpoint {input.checkpoint:q}"
+        " --output {output.model:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

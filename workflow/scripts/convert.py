@@ -1,0 +1,43 @@
+"""Turns a published TensorFlow checkpoint into model.safetensors; needs no TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrace.checkpoints.native import save_model
+from retrace.checkpoints.published import load_published, read_published
+from retrace.errors import run
+from retrace.manifest import input_digest
+from retrace.networks import build_network
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: dataset, network")
+    parser.add_argument("--checkpoint", required=True, type=Path, help="folder of the checkpoint")
+    parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    network = args.settings["network"]
+    found = read_published(args.checkpoint)
+    module = build_network(network)
+    load_published(found, module, network["name"])
+    metadata = {
+        "network": network,
+        "dataset": args.settings["dataset"],
+        "iteration": found.iteration,
+        "source": {"checkpoint": found.source.name, "digest": input_digest(args.checkpoint)},
+    }
+    save_model(args.output, module, metadata)
+    count = sum(parameter.numel() for parameter in module.parameters())
+    print(f"[convert] {found.source.name}: {count} parameters -> {args.output}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
