@@ -44,8 +44,10 @@ lint: setup ## style, types, and Snakemake's own checks
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
+BENCHMARKS := fetch lsd_targets train predict evaluate malis checkpoint
+
 bench: setup ## the programs behind the figures of docs/performance.md
-	for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program || exit 1; done
+	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
            --no-emit-index-url --custom-compile-command "make lock"

@@ -1,6 +1,6 @@
 """Speed of LSD targets beside lsd-lite and the original `lsds` package in its own interpreter.
 
-    python benchmarks/lsd_targets.py ../shared/data/fib25/training_sample2_z000-124.h5
+    python benchmarks/lsd_targets.py                   # labels of the FIB-25 sample
     python benchmarks/lsd_targets.py LABELS.h5 --lsds-python /path/to/venv/bin/python
 
 The interpreter of --lsds-python needs `pip install lsds==0.1.3 "zarr<3"`. Each program runs on the
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 
 from retrace.targets.lsds import compute_lsds  # noqa: E402
 
+SAMPLE = Path("../shared/data/fib25/training_sample2_z000-124.h5")
 ORIGINAL = """
 import sys, time
 import numpy as np
@@ -47,7 +48,9 @@ np.savez(sys.argv[2], seconds=seconds, lsds=lsds)
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("labels", type=Path, help="h5 file with label ids (z, y, x)")
+    parser.add_argument(
+        "labels", type=Path, nargs="?", default=SAMPLE, help="h5 file with label ids (z, y, x)"
+    )
     parser.add_argument("--array", default="labels_gt")
     parser.add_argument("--shape", type=int, nargs=3, default=(124, 152, 152), help="voxels z y x")
     parser.add_argument("--voxel-size-nm", type=int, nargs=3, default=(8, 8, 8))

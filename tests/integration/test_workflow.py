@@ -1,0 +1,136 @@
+"""The whole workflow, from a real S3 server to scores and a picture, at a width of a few maps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+import phantom
+import s3_server
+from retrace import config as catalog
+from retrace.checkpoints.published import write_published
+from retrace.networks import build_network
+from retrace.volumes import open_volume
+
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
+
+NETWORKS = ("baseline", "long_range", "malis", "mtlsd", "lsd", "aclsd", "acrlsd")
+VOLUME = ["--shape", "24", "64", "64", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
+CHECKPOINTS = "funke/phantom/training/checkpoints"
+
+
+def write_networks(folder: Path) -> None:
+    """`tiny_NETWORK` for each of the family: its small form, two maps wide."""
+    folder.mkdir(parents=True)
+    for name in NETWORKS:
+        content = {
+            "name": f"tiny_{name}",
+            "extends": f"{name}_small",
+            "fmaps": 2,
+            "fmaps_out": 2,
+            "recipes": {"anisotropic": {"fmap_factor": 2, "input_shape": [24, 52, 52]}},
+        }
+        if name.startswith("ac"):
+            content["autocontext"] = "tiny_lsd"
+        if name == "malis":
+            content["loss"] = {"start_iteration": 1}
+        (folder / f"tiny_{name}.yaml").write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with s3_server.serving() as address:
+        phantom.main(["upload", "--endpoint", address, *VOLUME])
+        yield address
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory that has nothing but networks of its own."""
+    folder = tmp_path_factory.mktemp("workflow")
+    write_networks(folder / "config" / "networks")
+    return folder
+
+
+@pytest.fixture
+def snakemake(repository: Path, place: Path, endpoint: str) -> Callable[..., str]:
+    """Runs Snakemake in `place` and returns what it prints; shown where it fails."""
+
+    def run(*arguments: str, config: Sequence[str] = ("iterations=2",)) -> str:
+        settings = [f"endpoint_url={endpoint}", "evaluate={untrained: false}", *config]
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
+        options = ["--directory", str(place), "--cores", "2", "--quiet", "host", "reason"]
+        done = subprocess.run(
+            [*command, *options, *arguments, "--config", *settings],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-6000:]
+        return done.stdout
+
+    return run
+
+
+def results(place: Path, name: str) -> Path:
+    return place / "results" / "phantom" / f"tiny_{name}"
+
+
+def test_every_network_trains_predicts_segments_and_is_scored(
+    snakemake: Callable[..., str], place: Path
+) -> None:
+    scored = [name for name in NETWORKS if name != "lsd"]
+    snakemake(*(f"evaluate_phantom_tiny_{name}" for name in scored))
+    for name in scored:
+        evaluation = json.loads((results(place, name) / "evaluation.json").read_text())
+        scores = evaluation["volumes"]["test_0"]
+        assert 0 < scores["scored_voxels"] <= 24 * 64 * 64
+        assert 0 < scores["voi_sum"] < 40
+        assert 0 <= scores["threshold"] < 1
+        history = json.loads((results(place, name) / "training.json").read_text())
+        assert history["iterations"] == 2
+    far = open_volume(results(place, "long_range") / "test_0" / "prediction.zarr", "affs")
+    assert far.channels == 12
+
+
+def test_nothing_is_made_again(snakemake: Callable[..., str]) -> None:
+    assert "Nothing to be done" in snakemake("evaluate_phantom_tiny_acrlsd", "-n")
+
+
+def test_other_thresholds_leave_training_and_prediction_alone(
+    snakemake: Callable[..., str],
+) -> None:
+    config = ("iterations=2", "segment={thresholds: [0, 1, 0.1]}")
+    planned = snakemake("evaluate_phantom_tiny_mtlsd", "-n", config=config)
+    assert "rule choose_threshold" in planned
+    assert "rule train" not in planned and "rule predict" not in planned
+
+
+def test_published_weights_come_from_the_bucket(
+    snakemake: Callable[..., str], place: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    network = catalog.network_for("tiny_mtlsd", catalog.load_dataset("phantom"))
+    prefix = write_published(place / "original", build_network(network, seed=5), 400)
+    client = s3_server.writer(endpoint)
+    for file in prefix.parent.iterdir():
+        key = f"{CHECKPOINTS}/tiny_mtlsd/{file.name}"
+        client.put_object(Bucket="open-neurodata", Key=key, Body=file.read_bytes())
+    snakemake("evaluate_phantom_tiny_mtlsd", config=("weights=published",))
+    assert (results(place, "mtlsd") / "published.safetensors").is_file()
+    manifest = results(place, "mtlsd") / "test_0" / "prediction.manifest.json"
+    assert "published.safetensors" in manifest.read_text()
+
+
+@pytest.mark.browser
+def test_a_picture_of_the_results(snakemake: Callable[..., str], place: Path) -> None:
+    snakemake("view_phantom_tiny_baseline")
+    assert (results(place, "baseline") / "view.png").stat().st_size > 20_000
