@@ -56,6 +56,7 @@ lock: setup ## resolve envs/*.in anew into exact, consistent locks (UPGRADE=1: n
 	cd envs && $(COMPILE) $(if $(UPGRADE),--upgrade) dev.in -o dev.txt
 	cd envs && $(COMPILE) --upgrade host.in -c dev.txt -o host.txt
 	cd envs && $(COMPILE) --upgrade modern.in -c dev.txt -o modern.txt
+	cd envs && $(COMPILE) $(if $(UPGRADE),--upgrade) standin.in -o standin.txt
 
 image: setup ## build or pull the container image of the rules (see docs/how-to/containers.md)
 	$(BIN)/snakemake --cores all image_modern

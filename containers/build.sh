@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pull or build a container image:   containers/build.sh NAME OUT.sif
 #
-#   NAME   a recipe of this folder without its ending (modern)
+#   NAME   a recipe of this folder without its ending (modern, standin)
 #   OUT    the image file to write; it appears only when it is complete
 #
 # Settings, all optional, from the environment:
@@ -103,7 +103,7 @@ if [ "$(id -u)" = 0 ] && ! (( 0x$(sed -n 's/^CapEff:\s*//p' /proc/self/status) >
 fi
 
 arguments=(--build-arg BOOTSTRAP=localimage --build-arg "FROM=$work/base")
-if [ -n "${RETRACE_TORCH:-}" ]; then
+if [ -n "${RETRACE_TORCH:-}" ] && grep -q "{{ TORCH }}" "$recipe"; then
     arguments+=(--build-arg "TORCH=$RETRACE_TORCH")
 fi
 cd "$root"

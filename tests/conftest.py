@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from retrace.images import image_path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -26,6 +32,44 @@ def skip_or_fail(marker: str, reason: str) -> None:
 def repository() -> Path:
     """The repository's root folder."""
     return REPOSITORY
+
+
+@dataclass(frozen=True)
+class Apptainer:
+    """The program that Snakemake would call, and the images that it runs."""
+
+    program: str
+
+    def image(self, name: str) -> Path:
+        """An image, built by its rule unless the file of that digest is there already."""
+        run_snakemake(REPOSITORY, f"image_{name}", "--cores", "all", "--nolock")
+        return image_path(REPOSITORY, REPOSITORY / "containers" / "images", name)
+
+
+@pytest.fixture(scope="session")
+def apptainer() -> Apptainer:
+    """Apptainer, or a skip where there is none."""
+    program = shutil.which("apptainer") or shutil.which("singularity")
+    if program is None:
+        skip_or_fail("container", "neither apptainer nor singularity is on the PATH")
+    assert program is not None
+    return Apptainer(program)
+
+
+def run_snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Snakemake in `folder`; its output is shown where it fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    return done
 
 
 @pytest.fixture(scope="session")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import demo
 import phantom
-from conftest import skip_or_fail
-from retrace.images import image_path
+from conftest import Apptainer, run_snakemake
 
 pytestmark = pytest.mark.container
 
@@ -24,36 +21,9 @@ PHANTOM = ["--shape", "16", "32", "32", "--margin", "4", "8", "8", "--chunks", "
 
 
 @pytest.fixture(scope="session")
-def apptainer() -> str:
-    """The program that Snakemake would call."""
-    program = shutil.which("apptainer") or shutil.which("singularity")
-    if program is None:
-        skip_or_fail("container", "neither apptainer nor singularity is on the PATH")
-    assert program is not None
-    return program
-
-
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Snakemake in `folder`; its output is shown where it fails."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments],
-        cwd=folder,
-        env={**os.environ, "PATH": path},
-        check=False,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert done.returncode == 0, done.stdout[-8000:]
-    return done
-
-
-@pytest.fixture(scope="session")
-def image(apptainer: str, repository: Path) -> Path:
-    """The modern image, built by its rule unless the file of that digest is there already."""
-    snakemake(repository, "image_modern", "--cores", "all", "--nolock")
-    return image_path(repository, repository / "containers" / "images", "modern")
+def image(apptainer: Apptainer) -> Path:
+    """The modern image."""
+    return apptainer.image("modern")
 
 
 @pytest.fixture
@@ -82,13 +52,15 @@ def locked(repository: Path, package: str) -> str:
 
 
 @pytest.mark.timeout(2400)
-def test_exec_finds_the_locked_packages(apptainer: str, image: Path, repository: Path) -> None:
+def test_exec_finds_the_locked_packages(
+    apptainer: Apptainer, image: Path, repository: Path
+) -> None:
     program = (
         "import sys, importlib.metadata as m, torch, waterz, zarr;"
         "print(sys.prefix, m.version('zarr'), m.version('scikit-image'), torch.ones(3).sum())"
     )
     done = subprocess.run(
-        [apptainer, "exec", image, "python", "-c", program],
+        [apptainer.program, "exec", image, "python", "-c", program],
         check=True,
         capture_output=True,
         text=True,
@@ -102,7 +74,7 @@ def test_exec_finds_the_locked_packages(apptainer: str, image: Path, repository:
 def test_fetch_and_mask_run_inside(checkout: Path, image: Path) -> None:
     with demo.s3_server() as endpoint:
         phantom.main(["upload", "--endpoint", endpoint, *PHANTOM])
-        done = snakemake(
+        done = run_snakemake(
             checkout,
             *("mask_phantom", "--use-singularity", "--cores", "2"),
             *("--configfile", "config/demo.yaml", "--config", f"endpoint_url={endpoint}"),
@@ -113,7 +85,9 @@ def test_fetch_and_mask_run_inside(checkout: Path, image: Path) -> None:
         assert Path(manifest["image"]).name == image.name
 
 
-def test_an_unknown_recipe_is_refused(apptainer: str, repository: Path, tmp_path: Path) -> None:
+def test_an_unknown_recipe_is_refused(
+    apptainer: Apptainer, repository: Path, tmp_path: Path
+) -> None:
     done = subprocess.run(
         [repository / "containers" / "build.sh", "modem", tmp_path / "modem.sif"],
         check=False,

@@ -14,6 +14,7 @@ from retrace.errors import ConfigError, nearest
 
 SOURCES = {
     "modern": ("containers/modern.def", "envs/modern.txt", "envs/torch.txt"),
+    "standin": ("containers/standin.def", "envs/standin.txt"),
 }
 
 

@@ -136,9 +136,12 @@ class LsdFamilyTask:
 
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Outputs per head, (1, C, Z, Y, X)."""
-        seen = batch["raw"] if self.context is None else self._with_context(batch["raw"])
-        outputs: dict[str, Tensor] = module(seen)
+        outputs: dict[str, Tensor] = module(self.seen(batch))
         return outputs
+
+    def seen(self, batch: Batch) -> Tensor:
+        """What the network reads of a batch, (1, C, Z, Y, X)."""
+        return batch["raw"] if self.context is None else self._with_context(batch["raw"])
 
     @torch.no_grad()
     def _with_context(self, raw: Tensor) -> Tensor:

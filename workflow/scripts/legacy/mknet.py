@@ -1,0 +1,84 @@
+"""Writes the graphs of a network as the original mknet.py does: train_net and config, .meta and .json.
+
+    python mknet.py --settings NETWORK.json --output FOLDER
+"""
+
+import argparse
+import json
+import os
+
+from tf1 import channels_first, channels_last, tf
+from unet import build, shape_of
+
+
+def placeholder(channels, shape, name):
+    return tf.placeholder(tf.float32, shape=[channels] + list(shape), name=name)
+
+
+def mean_squared_error(target, prediction, weight):
+    """Divided by the number of weights that are not 0 (SUM_BY_NONZERO_WEIGHTS)."""
+    return tf.losses.mean_squared_error(target, prediction, weight)
+
+
+def build_graph(network, input_shape, names):
+    """The inference part; notes the names of its tensors. Returns the outputs (C, Z, Y, X)."""
+    raw = placeholder(network["input_channels"], input_shape, "raw")
+    outputs = build(channels_last(raw), network)
+    names["raw"] = raw.name
+    names["input_shape"] = list(input_shape)
+    first = {}
+    for head, values in outputs.items():
+        names["output_shape"] = shape_of(values)
+        first[head] = tf.identity(channels_first(values), name="pred_" + head)
+        names["pred_" + head] = first[head].name
+    return first
+
+
+def add_training(network, outputs, names):
+    """Loss of every head and the optimiser; the optimiser's slots repeat the scope, as there."""
+    losses = []
+    for head, values in sorted(outputs.items()):
+        shape = values.get_shape().as_list()
+        target = placeholder(shape[0], shape[1:], "gt_" + head)
+        weight = placeholder(shape[0], shape[1:], "weight_" + head)
+        losses.append(mean_squared_error(target, values, weight))
+        names["gt_" + head], names["weight_" + head] = target.name, weight.name
+    loss = tf.add_n(losses, name="loss")
+    settings = network["optimizer"]
+    adam = tf.train.AdamOptimizer(
+        learning_rate=settings["lr"],
+        beta1=settings["betas"][0],
+        beta2=settings["betas"][1],
+        epsilon=settings["eps"],
+    )
+    names["loss"], names["optimizer"] = loss.name, adam.minimize(loss).name
+
+
+def write(folder, name, network, input_shape, training):
+    tf.reset_default_graph()
+    names = {"network": network["name"]}
+    with tf.variable_scope(network.get("scope", "setup01")):
+        outputs = build_graph(network, input_shape, names)
+        if training:
+            add_training(network, outputs, names)
+    tf.train.export_meta_graph(filename=os.path.join(folder, name + ".meta"))
+    with open(os.path.join(folder, name + ".json"), "w") as file:
+        json.dump(names, file, indent=1, sort_keys=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, help="JSON file: the network, as resolved")
+    parser.add_argument("--output", required=True, help="folder")
+    args = parser.parse_args()
+    with open(args.settings) as file:
+        network = json.load(file)
+    if not os.path.isdir(args.output):
+        os.makedirs(args.output)
+    write(args.output, "train_net", network, network["input_shape"], True)
+    write(args.output, "config", network, network["inference_shape"], False)
+    print("[mknet] %s -> %s" % (network["name"], args.output))
+
+
+if __name__ == "__main__":
+    main()
