@@ -66,11 +66,11 @@ def write(folder, name, network, input_shape, training):
         json.dump(names, file, indent=1, sort_keys=True)
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", required=True, help="JSON file: the network, as resolved")
     parser.add_argument("--output", required=True, help="folder")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with open(args.settings) as file:
         network = json.load(file)
     if not os.path.isdir(args.output):

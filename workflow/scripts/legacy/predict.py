@@ -17,17 +17,18 @@ from tf1 import tf
 from train import latest
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--net", required=True, help="folder of mknet.py")
     parser.add_argument("--raw", required=True)
     parser.add_argument("--output", required=True)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with open(os.path.join(args.net, "config.json")) as file:
         names = json.load(file)
     prefix, iteration = latest(args.net)
     if prefix is None:
         sys.exit("error: no train_net_checkpoint_*.index in %s; train or fetch one" % args.net)
+    tf.reset_default_graph()
     tf.train.import_meta_graph(os.path.join(args.net, "config.meta"))
     raw = np.load(args.raw)
     with tf.Session() as session:

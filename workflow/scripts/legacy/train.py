@@ -43,15 +43,16 @@ def read_batch(folder, iteration, names):
     return fed
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--net", required=True, help="folder of mknet.py")
     parser.add_argument("--batches", required=True)
     parser.add_argument("--iterations", required=True, type=int)
     parser.add_argument("--every", type=int, default=10000, help="distance of checkpoints")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with open(os.path.join(args.net, "train_net.json")) as file:
         names = json.load(file)
+    tf.reset_default_graph()
     tf.train.import_meta_graph(os.path.join(args.net, "train_net.meta"))
     with tf.variable_scope("gunpowder"):
         counter = tf.get_variable(
