@@ -34,7 +34,7 @@ def test_any_neighborhood_against_the_definition(seed: int, shape: tuple[int, in
     np.testing.assert_array_equal(ours, np.stack([reference(labels, offset) for offset in LONG]))
 
 
-def test_channels_follow_the_neighborhood() -> None:
+def test_09_channels_follow_the_neighborhood() -> None:
     labels = torch.ones(2, 2, 2, dtype=torch.int64)
     labels[1] = 2
 

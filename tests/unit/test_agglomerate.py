@@ -177,7 +177,7 @@ def test_relabel_keeps_ids_it_does_not_know() -> None:
     np.testing.assert_array_equal(relabel(fragments, nodes, segments), [[0, 3, 3], [7, 12, 3]])
 
 
-def test_thresholds_are_exact_to_two_digits() -> None:
+def test_12_thresholds_are_exact_to_two_digits() -> None:
     values = threshold_list(0, 1, 0.02)
     assert len(values) == 50
     assert values[29] == 0.58

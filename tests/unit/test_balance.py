@@ -26,7 +26,7 @@ def test_both_classes_weigh_the_same_inside_the_mask() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_one_class_alone_is_clipped(value: float) -> None:
+def test_06_one_class_alone_is_clipped(value: float) -> None:
     weights = balance_weights(torch.full((3, 2, 2, 2), value))
 
     assert weights.unique().tolist() == pytest.approx([1 / (2 * 0.95)])

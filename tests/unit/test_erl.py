@@ -40,7 +40,7 @@ def test_perfect(pair: Skeletons) -> None:
     assert (runs.nerl, runs.merging_segments) == (1.0, 0)
 
 
-def test_one_split(pair: Skeletons) -> None:
+def test_11_one_split(pair: Skeletons) -> None:
     """Between nodes 2 and 3: runs of 20 and 10 nm are left of 40 nm."""
     runs = run_length(pair, np.array([4, 4, 4, 5, 5, 9, 9, 9]))
 
@@ -48,7 +48,7 @@ def test_one_split(pair: Skeletons) -> None:
     assert runs.nerl == pytest.approx(900 / 2000)
 
 
-def test_one_merge(pair: Skeletons) -> None:
+def test_11_one_merge(pair: Skeletons) -> None:
     """Segment 5 runs through both: its edges count in neither."""
     runs = run_length(pair, np.array([4, 4, 4, 5, 5, 5, 5, 5]))
 

@@ -63,7 +63,7 @@ def two_slabs() -> torch.Tensor:
     return labels
 
 
-def test_in_sections_only_the_boundary_in_y_and_x_grows() -> None:
+def test_07_in_sections_only_the_boundary_in_y_and_x_grows() -> None:
     labels = two_slabs()
 
     in_xy, in_3d = grow_boundary(labels, only_xy=True), grow_boundary(labels)
@@ -72,7 +72,7 @@ def test_in_sections_only_the_boundary_in_y_and_x_grows() -> None:
     assert not in_3d[2:4].any() and in_3d[0, 0].tolist() == [1, 1, 0, 0, 2, 2]
 
 
-def test_a_masked_out_area_does_not_erode_its_neighbour() -> None:
+def test_07_a_masked_out_area_does_not_erode_its_neighbour() -> None:
     labels = two_slabs()[:3]
     mask = torch.ones_like(labels)
     mask[..., 3:] = 0

@@ -11,7 +11,7 @@ import torch
 from retrace.losses.weighted import weighted_mse
 
 
-def test_divides_by_the_number_of_nonzero_weights() -> None:
+def test_05_divides_by_the_number_of_nonzero_weights() -> None:
     prediction = torch.tensor([1.0, 2.0, 3.0, 4.0])
     weight = torch.tensor([0.5, 0.25, 0.0, 2.0])
 

@@ -174,7 +174,7 @@ def test_background_is_zero_and_ids_do_not_matter() -> None:
     torch.testing.assert_close(compute_lsds(renamed, (8, 8, 8), 40), descriptors, atol=1e-6, rtol=0)
 
 
-def test_centre_of_a_large_block() -> None:
+def test_08_centre_of_a_large_block() -> None:
     descriptors = compute_lsds(torch.ones(41, 41, 41, dtype=torch.int64), (8, 8, 8), 32, 1)
 
     centre = descriptors[:, 20, 20, 20]

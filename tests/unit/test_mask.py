@@ -69,7 +69,7 @@ def test_impossible_background_ids_are_refused(bad: Any) -> None:
         background_values([bad], np.dtype(np.uint64))
 
 
-def test_hemi_layout_masks_exactly_the_context(tmp_path: Path) -> None:
+def test_14_hemi_layout_masks_exactly_the_context(tmp_path: Path) -> None:
     store = tmp_path / "hemi.zarr"
     write_phantom_store(store, (10, 12, 14), (3, 4, 5), (8, 8, 8), seed=2, layout="hemi")
     found = run_mask(tmp_path / "m.zarr", [HEMI_BACKGROUND_ID], path=str(store), array=LABELS)

@@ -114,7 +114,7 @@ def test_chosen_heads_only(case: Case) -> None:
     assert sorted(zarr.open(case.output, mode="r").array_keys()) == ["affs"]
 
 
-def test_uint8_is_truncated() -> None:
+def test_15_uint8_is_truncated() -> None:
     values = torch.tensor([0.0, 0.999, 1.0, 0.5, 254.999 / 255])
     assert to_stored(values, "uint8").tolist() == [0, 254, 255, 127, 254]
 

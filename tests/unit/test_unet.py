@@ -54,7 +54,7 @@ def tiny(downsample: list[list[int]], seed: int = 0) -> UNet:
         (FIB25, AFFS, 11, 12, 263_725_767),
     ],
 )
-def test_parameter_counts(
+def test_02_parameter_counts(
     dataset: dict[str, Any], heads: dict[str, int], channels: int, out: int, expected: int
 ) -> None:
     unet = build_network(network(dataset, heads, channels, out), device="meta")
@@ -77,7 +77,7 @@ def test_parameter_counts(
         (FIB25, (164,) * 3, (56,) * 3),  # 34 is not a multiple of 3: pooling drops a voxel
     ],
 )
-def test_published_shapes(
+def test_01_published_shapes(
     dataset: dict[str, Any], input_shape: tuple[int, int, int], expected: tuple[int, int, int]
 ) -> None:
     unet = build_network(network(dataset, AFFS), device="meta")
@@ -117,7 +117,7 @@ def test_layers_of_the_training_shape() -> None:
         (FIB25, AFFS, 12, (352,) * 3, (8, 8, 8), 3.26),
     ],
 )
-def test_cost(
+def test_04_cost_in_tflop_per_um3(
     dataset: dict[str, Any],
     heads: dict[str, int],
     out: int,

@@ -38,7 +38,7 @@ def same(a: Contingency, b: Contingency) -> bool:
     )
 
 
-def test_merging_everything() -> None:
+def test_11_merging_everything() -> None:
     scores = score(table_of([2, 2, 2, 2], [1, 1, 2, 2]))
 
     assert (scores.voi_split, scores.voi_merge) == (0.0, 1.0)
