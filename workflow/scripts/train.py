@@ -107,7 +107,7 @@ def load_context(
         )
     module = build_network(network)
     load_model(model, module, network)
-    return module.requires_grad_(False).eval().to(device)
+    return on_device(module.requires_grad_(False).eval(), device)
 
 
 def make_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> Plan:
@@ -123,6 +123,13 @@ def make_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> 
         compile=uses_compile(settings["compile"], device),
         work=work,
     )
+
+
+def on_device(module: UNet, device: torch.device) -> UNet:
+    """Channels last on a GPU; on CPUs the weight gradient is half as fast that way (measured)."""
+    if device.type != "cuda":
+        return module.to(device)
+    return module.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def make_trainer(
@@ -141,9 +148,7 @@ def make_trainer(
     is_new = not state_files(work)
     if models.init and is_new:
         load_model(models.init, module, network)
-    module = module.to(device)
-    if device.type == "cuda":  # on CPUs the weight gradient is half as fast that way (measured)
-        module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    module = on_device(module, device)
     sampler = open_sampler(
         dataset,
         masks,
