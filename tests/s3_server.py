@@ -6,6 +6,7 @@ import http.client
 import logging
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ def serving() -> Iterator[str]:
     try:
         yield f"http://{host}:{port}"
     finally:
+        # What moto holds belongs to the process, not to the server.
+        post = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+        urllib.request.urlopen(post, timeout=30).close()
         server.stop()
 
 

@@ -75,11 +75,11 @@ def test_seed_and_settings_change_the_result(store: Path, tmp_path: Path) -> Non
     assert trained(tmp_path / "b", tiny.settings(store, 2, seed=8)) != base
     other = tiny.settings(store, 2, network=tiny.network(min_masked=0.9))
     assert train.training_digest(other, train.Models()) != train.training_digest(
-        tiny.settings(store, 2), None
+        tiny.settings(store, 2), train.Models()
     )
     longer = tiny.settings(store, 9, network=tiny.network(checkpoint_every=2))
     assert train.training_digest(longer, train.Models()) == train.training_digest(
-        tiny.settings(store, 2), None
+        tiny.settings(store, 2), train.Models()
     )
 
 
