@@ -8,7 +8,8 @@ import queue
 import random
 import shutil
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ Result = TypeVar("Result")
 
 MEBIBYTE = 1 << 20
 BACKOFF_S, LONGEST_WAIT_S = 0.2, 20.0
+FIRST_THREADS = 2
+NEAR_S = 0.008
+"""Seconds for one item below which the other side is near and more threads only cost."""
 RESERVE_BYTES = 16 * MEBIBYTE
 """Room left on the disk for metadata and the manifest."""
 
@@ -175,9 +179,13 @@ class Transfer:
         """Results as they come; the first error stops all threads and is raised here.
 
         Threads take the next item themselves: a future for each would cost as much as its transfer.
+        Only a few of them begin; all are started where an item takes long, which is to wait for a
+        distant server. With a near one they would take the interpreter from each other.
         """
+        limit = min(self.threads, len(items))
+        taken: deque[float] = deque(maxlen=8)
         todo, lock = iter(items), threading.Lock()
-        done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+        done: queue.SimpleQueue[tuple[Result | BaseException, float]] = queue.SimpleQueue()
 
         def keep_working() -> None:
             while not self.stop.is_set():
@@ -185,26 +193,35 @@ class Transfer:
                     item = next(todo, None)
                 if item is None:
                     return
+                begin = time.perf_counter()
                 try:
-                    done.put(work(item))
+                    done.put((work(item), time.perf_counter() - begin))
                 except BaseException as error:
-                    done.put(error)
+                    done.put((error, 0.0))
                     return
 
-        workers = [threading.Thread(target=keep_working) for _ in range(self.threads)]
-        for worker in workers[: len(items)]:
-            worker.start()
+        workers: list[threading.Thread] = []
+
+        def start() -> None:
+            workers.append(threading.Thread(target=keep_working))
+            workers[-1].start()
+
         try:
+            for _ in range(min(FIRST_THREADS, limit)):
+                start()
             for _ in items:
-                result = done.get()
+                result, seconds = done.get()
                 if isinstance(result, BaseException):
                     raise result
+                taken.append(seconds)
+                while len(workers) < limit and sum(taken) > NEAR_S * len(taken):
+                    start()
                 yield result
         except BaseException:
             self.stop.set()
             raise
         finally:
-            for worker in workers[: len(items)]:
+            for worker in workers:
                 worker.join()
 
     def _fetch(self, item: S3Object) -> Fetched:
