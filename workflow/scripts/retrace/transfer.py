@@ -183,7 +183,7 @@ class Transfer:
         distant server. With a near one they would take the interpreter from each other.
         """
         limit = min(self.threads, len(items))
-        taken: deque[float] = deque(maxlen=8)
+        taken: deque[float] = deque(maxlen=4)
         todo, lock = iter(items), threading.Lock()
         done: queue.SimpleQueue[tuple[Result | BaseException, float]] = queue.SimpleQueue()
 
@@ -214,7 +214,7 @@ class Transfer:
                 if isinstance(result, BaseException):
                     raise result
                 taken.append(seconds)
-                while len(workers) < limit and sum(taken) > NEAR_S * len(taken):
+                while len(workers) < limit and len(taken) == taken.maxlen and min(taken) > NEAR_S:
                     start()
                 yield result
         except BaseException:
