@@ -7,7 +7,7 @@ Variable names and layouts: funkey/mala `networks/unet.py`, TensorFlow 1 `tf.lay
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +138,7 @@ def read_published(folder: Path) -> Published:
     return Published(prefix, iteration, weights, moments)
 
 
-def _slots(names: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+def _slots(names: Collection[str]) -> Iterator[tuple[str, str, str]]:
     """Adam's slots: full name, our parameter, which moment. Of two optimisers the later one's."""
     second = any(SECOND_OPTIMIZER in name for name in names)
     for name in names:

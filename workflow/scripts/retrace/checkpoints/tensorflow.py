@@ -159,7 +159,7 @@ def _entry(content: bytes) -> Entry:
     shape = _fields(_part(fields, 2))
     return Entry(
         dtype=_number(fields, 1),
-        shape=tuple(_number(_fields(bytes_of(d)), 1) for d in shape.get(2, [])),
+        shape=tuple(_number(_fields(_bytes_of(d)), 1) for d in shape.get(2, [])),
         shard=_number(fields, 3),
         offset=_number(fields, 4),
         size=_number(fields, 5),
@@ -250,10 +250,10 @@ def _number(fields: Fields, number: int) -> int:
 
 
 def _part(fields: Fields, number: int) -> bytes:
-    return bytes_of(fields.get(number, [b""])[-1])
+    return _bytes_of(fields.get(number, [b""])[-1])
 
 
-def bytes_of(value: int | bytes) -> bytes:
+def _bytes_of(value: int | bytes) -> bytes:
     """A field that holds a message; ValueError for a number."""
     if not isinstance(value, bytes):
         raise ValueError("a message was expected")
