@@ -45,8 +45,18 @@ include: "rules/containers.smk"
 include: "rules/fetch.smk"
 include: "rules/checkpoints.smk"
 include: "rules/masks.smk"
-include: "rules/train.smk"
-include: "rules/predict.smk"
+
+
+if config["engine"] == "legacy":
+
+    include: "rules/legacy.smk"
+
+else:
+
+    include: "rules/train.smk"
+    include: "rules/predict.smk"
+
+
 include: "rules/segment.smk"
 include: "rules/evaluate.smk"
 include: "rules/view.smk"

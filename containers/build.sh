@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Pull or build a container image:   containers/build.sh NAME OUT.sif
 #
-#   NAME   a recipe of this folder without its ending (modern, standin)
+#   NAME   a recipe of this folder without its ending (legacy, modern, standin)
 #   OUT    the image file to write; it appears only when it is complete
 #
 # Settings, all optional, from the environment:
 #   RETRACE_IMAGE_REGISTRY  where built images are kept, e.g. oras://registry.example.org/group: the
 #                           image retrace-NAME:DIGEST is pulled from there and built only if that fails
-#   RETRACE_IMAGE_BASE      what to build on: `docker` (debian:bookworm-slim from a container registry),
-#                           `mmdebstrap` (the same system straight from Debian's packages, for machines
+#   RETRACE_IMAGE_BASE      what to build on: `docker` (the recipe's FROM, from a container registry),
+#                           for debian:bookworm-slim also `mmdebstrap` (the same system straight from Debian's packages, for machines
 #                           that reach no container registry), or a .sif file or folder. Unset: docker,
 #                           and mmdebstrap where the registry does not answer
 #   RETRACE_TORCH           what pip installs for torch, e.g. a CPU build; unset: envs/torch.txt
@@ -48,12 +48,18 @@ if [ -n "${RETRACE_IMAGE_REGISTRY:-}" ]; then
     echo "could not pull $address: building the image instead"
 fi
 
+from=$(sed -n 's/^    FROM=//p' "$recipe")
+
 # --- the base system, as a folder, so that the folders bound below can be made in it ----------
 make_from_docker() {
-    "$apptainer" build --sandbox "$work/base" docker://debian:bookworm-slim
+    "$apptainer" build --sandbox "$work/base" "docker://$from"
 }
 
 make_from_packages() {
+    if [ "$from" != debian:bookworm-slim ]; then
+        echo "the $name image is built on $from, which only a container registry has" >&2
+        return 1
+    fi
     command -v mmdebstrap >/dev/null || return 1
     local mirror
     mirror=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
@@ -67,10 +73,10 @@ make_from_packages() {
 
 base=${RETRACE_IMAGE_BASE:-auto}
 case $base in
-docker) make_from_docker || die "cannot fetch debian:bookworm-slim; set RETRACE_IMAGE_BASE=mmdebstrap" ;;
+docker) make_from_docker || die "cannot fetch $from; another base: RETRACE_IMAGE_BASE (see $0)" ;;
 mmdebstrap) make_from_packages || die "mmdebstrap failed or is not installed (apt-get install mmdebstrap)" ;;
 auto) make_from_docker || make_from_packages ||
-    die "no base system: the container registry does not answer and mmdebstrap is not installed" ;;
+    die "no base system: the container registry does not answer and mmdebstrap cannot replace it" ;;
 *)
     [ -e "$base" ] || die "RETRACE_IMAGE_BASE=$base is neither docker, mmdebstrap nor an existing file"
     "$apptainer" build --sandbox "$work/base" "$base"

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from retrace import config as catalog
 from retrace import images, settings, sources
-from retrace.errors import RetraceError, nearest
+from retrace.errors import ConfigError, RetraceError, nearest
 
 PAIR_VERBS = ("train", "predict", "segment", "evaluate", "view")
 DATA_VERBS = ("fetch", "mask", "view_data")
@@ -35,6 +35,7 @@ def prepare():
         catalog.check_chosen(config["volumes"])
         # The targets as typed: Snakemake itself knows them only after this file has been read.
         for target in sys.argv[1:]:
+            images.check_target(ROOT, target)
             catalog.check_target(target, all_targets(), [*PAIR_VERBS, *DATA_VERBS])
     except RetraceError as error:
         raise WorkflowError(str(error)) from None
@@ -77,6 +78,7 @@ def all_targets():
     datasets, networks = catalog.names("datasets"), catalog.names("networks")
     data = {f"{v}_{d}" for v in DATA_VERBS for d in datasets}
     data |= {f"fetch_{d}_{n}_checkpoint" for d in datasets for n in networks}
+    data |= {f"fetch_container_{name}" for name in images.published(ROOT)}
     return data | {
         f"{v}_{d}_{n}" for v in PAIR_VERBS for d in datasets for n in networks
     }
@@ -117,7 +119,21 @@ def pair(verb, dataset_name, network_name):
     catalog.check_pair(data, net, verb)
     if verb in ("segment", "evaluate"):
         catalog.check_segmentation(config, net)
+    if config["engine"] == "legacy":
+        check_legacy(verb, net)
     return data, net
+
+
+def check_legacy(verb, net):
+    """Refuses what the legacy engine cannot do."""
+    if not uses_containers():
+        raise ConfigError(
+            "`engine: legacy` runs TensorFlow 1 in a container image, here"
+            f" {image(config['legacy_image'])}; add --use-singularity, or use `engine: modern`"
+        )
+    if verb == "train":
+        iterations = settings.iterations_for(config, net["name"]) or net["iterations"]
+        catalog.check_legacy_loss(net, iterations)
 
 
 def source(*parts):
@@ -136,8 +152,11 @@ def library(name):
 
 
 def image(name):
-    """The container image of that name; its file name holds a digest of what it is built from."""
-    return str(images.image_path(ROOT, Path("containers/images"), name))
+    """The container image of that name: built, with a digest in its name, or as published."""
+    folder = Path("containers/images")
+    if name in images.published(ROOT):
+        return str(images.published_path(folder, name))
+    return str(images.image_path(ROOT, folder, name))
 
 
 def image_input(name):
@@ -234,6 +253,12 @@ def convert_json(wildcards):
     return as_json({"dataset": wildcards.dataset, "network": net})
 
 
+def fetch_container_json(name):
+    """What fetch_object.py reads for a published image."""
+    told = images.published(ROOT)[name]
+    return as_json(settings.fetch_object_settings(config, told["key"], told["sha256"]))
+
+
 def checkpoint_target(dataset_name, network_name):
     """What `fetch_DATASET_NETWORK_checkpoint` wants, looked at only when it is asked for."""
 
@@ -297,6 +322,35 @@ def train_published(wildcards):
     if config["weights"] != "published":
         return []
     return list(published(wildcards.dataset, wildcards.network))
+
+
+def train_begin_option(wildcards):
+    """The same for the legacy engine."""
+    return [f"--begin={path}" for path in train_published(wildcards)[:1]]
+
+
+def legacy_checkpoint(wildcards):
+    """Folder of the TensorFlow checkpoint that is predicted with, first; and its manifest."""
+    data, _ = pair("predict", wildcards.dataset, wildcards.network)
+    if settings.is_published(config, wildcards.network):
+        return list(published(data["name"], wildcards.network))
+    return [settings.results(data["name"], wildcards.network, "checkpoint")]
+
+
+def legacy_library():
+    """The files that run inside the legacy image."""
+    folder = ROOT / "workflow" / "scripts" / "legacy"
+    return [os.path.relpath(path) for path in sorted(folder.glob("*.py"))]
+
+
+def legacy_python():
+    """The interpreter to call inside the legacy image."""
+    return images.python(ROOT, config["legacy_image"])
+
+
+def legacy_threads(wildcards):
+    """Half the cores: the two ends of a pipe run at the same time."""
+    return max(1, min(8, (workflow.cores or 16) // 2))
 
 
 def train_published_option(wildcards):

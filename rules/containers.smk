@@ -1,7 +1,8 @@
-"""Builds, or pulls, the container images that rules run in.
+"""Builds, or pulls, the container images that rules run in; fetches the published ones.
 
-REQUIRED INPUTS: containers/NAME.def and the locks it installs
-OUTPUTS: containers/images/NAME-DIGEST.sif, the digest being that of recipe and locks
+REQUIRED INPUTS: containers/NAME.def and the locks it installs; containers/images.yaml
+OUTPUTS: containers/images/NAME-DIGEST.sif, the digest being that of recipe and locks;
+containers/images/NAME.img as it lies in the bucket, its manifest, and its checksum
 """
 
 for image_name in images.SOURCES:
@@ -30,3 +31,31 @@ for image_name in images.SOURCES:
             name=image_name,
         shell:
             "bash {input.script:q} {params.name} {output.image:q} > {log:q} 2>&1"
+
+
+for image_name in images.published(ROOT):
+
+    rule:
+        name:
+            f"fetch_container_{image_name}"
+        input:
+            script=script("fetch_object"),
+            library=library("fetch_object"),
+            image=image_input("modern"),
+        output:
+            image=str(images.published_path(Path("containers/images"), image_name)),
+            manifest=f"containers/images/{image_name}.manifest.json",
+        log:
+            f"logs/containers/{image_name}.log",
+        retries: 3
+        localrule: True
+        container:
+            image("modern")
+        resources:
+            mem_mb=1000,
+            runtime=600,
+        params:
+            settings=fetch_container_json(image_name),
+        shell:
+            "python {input.script:q} --settings {params.settings:q} --output {output.image:q}"
+            " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -120,7 +120,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             if kind:
                 status, body, announced = spoiled(kind, status, body)
             self.send_response(status)
-            for name in ("Content-Type", "ETag", "Last-Modified"):
+            for name in ("Content-Type", "Content-Range", "ETag", "Last-Modified"):
                 if name in headers:
                     self.send_header(name, headers[name])
             self.send_header("Content-Length", str(announced))
@@ -133,7 +133,10 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             target = self.path
             if proxy.page_size and "list-type=2" in target:
                 target += f"&max-keys={proxy.page_size}"
-            connection.request("GET", target, headers={"Host": str(upstream.netloc)})
+            headers = {"Host": str(upstream.netloc)}
+            if "Range" in self.headers:
+                headers["Range"] = self.headers["Range"]
+            connection.request("GET", target, headers=headers)
             answer = connection.getresponse()
             body = answer.read()
             connection.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from batches import write_batch, write_message
 from conftest import Apptainer
 from retrace import config as catalog
 from retrace.checkpoints.published import (
@@ -33,15 +33,14 @@ LARGEST_DIFFERENCE = 1e-5
 
 
 PROGRAM = """
-import shutil, sys
-import mknet, train, predict
+import sys
+import train, predict
 for folder in sys.argv[1:]:
-    net, batches = folder + "/net", folder + "/batches"
-    mknet.main(["--settings", folder + "/network.json", "--output", net])
-    train.main(["--net", net, "--batches", batches, "--iterations", "1"])
-    predict.main(["--net", net, "--raw", folder + "/block.npy", "--output", folder + "/out.npz"])
-    shutil.copytree(net, folder + "/first")
-    train.main(["--net", net, "--batches", batches, "--iterations", "2"])
+    for name in ("first", "second"):
+        train.main(["--batches", folder + "/" + name + ".stream", "--work", folder + "/work",
+                    "--output", folder + "/" + name, "--history", folder + "/" + name + ".json"])
+    predict.main(["--input", folder + "/input", "--checkpoint", folder + "/first",
+                  "--work", folder + "/work", "--output", folder + "/out"])
 """
 
 
@@ -51,7 +50,13 @@ class Case:
 
     network: dict[str, Any]
     folder: Path
-    loss: float
+    second: dict[str, np.ndarray]
+
+    @property
+    def loss(self) -> float:
+        history = json.loads((self.folder / "second.json").read_text())["history"]
+        assert [row["iteration"] for row in history] == [1, 2]
+        return float(history[1]["loss"])
 
 
 def network_of(name: str, **changes: Any) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def network_of(name: str, **changes: Any) -> dict[str, Any]:
     return network | {"input_shape": shape, "inference_shape": shape}
 
 
-def write_batch(folder: Path, network: dict[str, Any], iteration: int) -> dict[str, np.ndarray]:
+def make_batch(network: dict[str, Any], iteration: int) -> dict[str, np.ndarray]:
     """Random input, targets and weights (a third of them 0) under the names of a batch."""
     draw = np.random.default_rng(iteration).random
     module = build_network(network, device="meta")
@@ -72,27 +77,55 @@ def write_batch(folder: Path, network: dict[str, Any], iteration: int) -> dict[s
         weight = draw(output, dtype=np.float32)
         arrays[f"gt_{head['name']}"] = draw(output, dtype=np.float32)
         arrays[f"weight_{head['name']}"] = np.where(weight < 1 / 3, 0, weight)
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / f"batch_{iteration:09d}.npz", **arrays)
     return arrays
+
+
+def write_stream(
+    path: Path, network: dict[str, Any], first: int, batch: dict[str, np.ndarray]
+) -> None:
+    """What batches.py would send for iteration `first` + 1."""
+    header = {
+        **{"dataset": "random", "network": network, "seed": 0, "folder": "net", "every": 1000},
+        **{"first": first, "last": first + 1},
+    }
+    with path.open("wb") as file:
+        write_message(file, json.dumps(header).encode())
+        write_batch(file, batch)
+
+
+def write_input(folder: Path, network: dict[str, Any], block: np.ndarray) -> None:
+    """One tile as exchange.py lays it out, its values passed on as they are."""
+    folder.mkdir()
+    output = list(build_network(network, device="meta").output_shape(network["input_shape"]))
+    plan = {
+        "network": network,
+        "heads": {head["name"]: head["channels"] for head in network["heads"]},
+        **{"dtype": "float32", "raw_channels": 0, "window_shape": network["input_shape"]},
+        **{"core_shape": output, "output_shape": output, "tiles": [[0, 0, 0]]},
+    }
+    np.save(folder / "input.npy", block)
+    (folder / "plan.json").write_text(json.dumps(plan))
 
 
 @pytest.fixture(scope="module")
 def cases(
     apptainer: Apptainer, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Case]:
-    """Every network after TensorFlow made it, trained two steps and predicted after the first."""
+    """Every network after TensorFlow made it, trained two steps and predicted with the first."""
     top = tmp_path_factory.mktemp("legacy")
     networks = {name: network_of(name, **NARROW) for name in NETWORKS}
     networks["full width"] = network_of("mtlsd")
+    made = {}
     for name, network in networks.items():
         folder = top / name.replace(" ", "_")
-        first = write_batch(folder / "batches", network, 0)
-        write_batch(folder / "batches", network, 1)
-        np.save(folder / "block.npy", first["raw"])
-        (folder / "network.json").write_text(json.dumps(network))
+        folder.mkdir()
+        first, second = (make_batch(network, iteration) for iteration in (0, 1))
+        write_stream(folder / "first.stream", network, 0, first)
+        write_stream(folder / "second.stream", network, 1, second)
+        write_input(folder / "input", network, first["raw"])
+        made[name] = Case(network, folder, second)
     scripts = repository / "workflow" / "scripts" / "legacy"
-    folders = [top / name.replace(" ", "_") for name in networks]
+    folders = [case.folder for case in made.values()]
     command = [apptainer.program, "exec", "--bind", f"{scripts},{top}", "--pwd", scripts]
     done = subprocess.run(
         [*command, apptainer.image("standin"), "python", "-c", PROGRAM, *folders],
@@ -101,11 +134,7 @@ def cases(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    losses = [float(loss) for loss in re.findall(r"2/2 loss ([0-9.]+)", done.stdout)]
-    return {
-        name: Case(networks[name], folder, loss)
-        for name, folder, loss in zip(networks, folders, losses, strict=True)
-    }
+    return made
 
 
 def filled(found: Published, network: dict[str, Any]) -> UNet:
@@ -116,14 +145,13 @@ def filled(found: Published, network: dict[str, Any]) -> UNet:
 
 def check_outputs(module: UNet, case: Case) -> None:
     with torch.no_grad():
-        ours = module(torch.from_numpy(np.load(case.folder / "block.npy"))[None])
-    with np.load(case.folder / "out.npz") as theirs:
-        assert set(theirs) == set(ours)
-        for head, values in ours.items():
-            difference = float(np.abs(values[0].numpy() - theirs[head]).max())
-            print(f"{case.folder.name} {head}: largest difference from TensorFlow {difference:.1e}")
-            assert theirs[head].std() > 1e-4
-            assert difference < LARGEST_DIFFERENCE
+        ours = module(torch.from_numpy(np.load(case.folder / "input" / "input.npy"))[None])
+    for head, values in ours.items():
+        theirs = np.load(case.folder / "out" / f"{head}.npy")
+        difference = float(np.abs(values[0].numpy() - theirs).max())
+        print(f"{case.folder.name} {head}: largest difference from TensorFlow {difference:.1e}")
+        assert theirs.std() > 1e-4
+        assert difference < LARGEST_DIFFERENCE
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -143,12 +171,12 @@ def test_same_outputs_at_full_width(cases: dict[str, Case]) -> None:
 def test_same_next_step_as_tensorflow(cases: dict[str, Case], name: str) -> None:
     """Loss, weights and both moments of Adam after one step from an imported checkpoint."""
     case = cases[name]
-    before, after = (read_published(case.folder / part) for part in ("first", "net"))
+    before, after = (read_published(case.folder / part) for part in ("first", "second"))
     assert (before.iteration, after.iteration) == (1, 2)
     module = filled(before, case.network)
     optimizer = make_optimizer(module, case.network["optimizer"])
     assert load_moments(before, module, optimizer)
-    loss = loss_of(module, case.folder / "batches" / "batch_000000001.npz")
+    loss = loss_of(module, case.second)
     loss.backward()
     optimizer.step()
     assert float(loss.detach()) == pytest.approx(case.loss, abs=2e-6)
@@ -165,10 +193,9 @@ def test_same_next_step_as_tensorflow(cases: dict[str, Case], name: str) -> None
             assert torch.allclose(ours, theirs, rtol=1e-3, atol=0.02 * float(theirs.abs().max()))
 
 
-def loss_of(module: UNet, batch: Path) -> torch.Tensor:
+def loss_of(module: UNet, batch: dict[str, np.ndarray]) -> torch.Tensor:
     """The sum of the heads' losses on a batch that was written for TensorFlow."""
-    with np.load(batch) as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file}
+    arrays = {key: torch.from_numpy(values) for key, values in batch.items()}
     outputs = module(arrays["raw"][None])
     terms = [
         weighted_mse(values[0], arrays[f"gt_{head}"], arrays[f"weight_{head}"])

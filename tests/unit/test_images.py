@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from retrace.errors import ConfigError
-from retrace.images import image_digest, image_path, image_sources
+from retrace.images import (
+    SOURCES,
+    check_target,
+    image_digest,
+    image_path,
+    image_sources,
+    published,
+    published_path,
+    python,
+)
 
 
 @pytest.fixture
@@ -36,8 +45,37 @@ def test_any_source_changes_the_name(recipe: Path, index: int) -> None:
     assert image_path(recipe, Path(), "modern") != before
 
 
-def test_recipe_exists_for_every_image(repository: Path) -> None:
-    assert all(source.is_file() for source in image_sources(repository, "modern"))
+@pytest.mark.parametrize("name", SOURCES)
+def test_recipe_exists_for_every_image(repository: Path, name: str) -> None:
+    assert all(source.is_file() for source in image_sources(repository, name))
+
+
+def test_published_images_have_no_colon_in_their_file(repository: Path) -> None:
+    for name, told in published(repository).items():
+        assert published_path(Path("containers/images"), name).name == f"{name}.img"
+        assert ":" not in name
+        assert told["key"].startswith("funke/singularity/")
+    # Under `exec` that image finds no Python of its own.
+    assert python(repository, "lsd_legacy") == "/opt/conda/envs/lsd_legacy/bin/python"
+    assert python(repository, "legacy") == python(repository, "standin") == "python"
+
+
+def test_an_image_that_nobody_published_is_refused(repository: Path) -> None:
+    check_target(repository, "fetch_container_lsd_v0.8")
+    check_target(repository, "fetch_zfinch")
+    with pytest.raises(ConfigError, match=r"'lsd_v08'.*did you mean 'lsd_v0\.8'"):
+        check_target(repository, "fetch_container_lsd_v08")
+
+
+def test_the_legacy_lock_pins_what_its_input_names(repository: Path) -> None:
+    pins = {
+        line.split()[0]
+        for line in (repository / "envs" / "legacy.txt").read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    }
+    wanted = (repository / "envs" / "legacy.in").read_text().splitlines()
+    assert pins == {line for line in wanted if not line.startswith("#")}
+    assert (repository / "envs" / "legacy.txt").read_text().count("--hash=sha256:") == len(pins)
 
 
 def test_unknown_image_is_refused_by_name() -> None:

@@ -137,9 +137,42 @@ def test_ones_own_volume_needs_one_file(snakemake: Run, tmp_path: Path) -> None:
     assert planned(run.stdout)["predict"] == 2
 
 
+LEGACY = ("--use-singularity", "--dry-run", "--printshellcmds", "--config", "engine=legacy")
+
+
+def test_the_legacy_engine_plans_its_own_rules_and_the_same_results(snakemake: Run) -> None:
+    run = snakemake("evaluate_zfinch_acrlsd", *LEGACY)
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert [jobs[rule] for rule in ("train", "predict", "image_legacy")] == [0, 0, 1]
+    assert [jobs[f"legacy_{rule}"] for rule in ("batches", "train", "model")] == [2, 2, 1]
+    assert [jobs[f"legacy_{rule}"] for rule in ("input", "predict", "output")] == [2, 2, 2]
+    assert "--checkpoint results/zfinch/acrlsd/checkpoint" in run.stdout
+    assert re.search(r"input: .*containers/images/legacy-[0-9a-f]{12}\.sif", run.stdout)
+
+
+def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: Run) -> None:
+    chosen = ("legacy_image=lsd_legacy", "weights=published")
+    run = snakemake("predict_zfinch_mtlsd", *LEGACY, *chosen)
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert [jobs[r] for r in ("fetch_container_lsd_legacy", "fetch_checkpoint")] == [1, 1]
+    assert [jobs[r] for r in ("legacy_train", "convert")] == [0, 0]
+    assert "--checkpoint data/zfinch/checkpoints/mtlsd" in run.stdout
+    assert "/opt/conda/envs/lsd_legacy/bin/python" in run.stdout
+    assert '"key": "funke/singularity/lsd_legacy.img"' in run.stdout
+    run = snakemake("fetch_container_lsd_v0.8", "--dry-run", "--quiet", "rules")
+    assert "fetch_container_lsd_v0.8" in run.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["train_zfinch_mtlsd", "--config", "engine=legacy"], "add --use-singularity"),
+        (["train_zfinch_malis", *LEGACY[:1], *LEGACY[3:]], "trained with MALIS after iteration"),
+        (["fetch_container_lsd_v08"], "did you mean 'lsd_v0.8'"),
         (["train_zfnch_mtlsd"], "no dataset 'zfnch'; did you mean 'zfinch'"),
         (["evaluate_zfinch_lsd"], "predicts no affinities"),
         (["train_zfinch_mtlsd", "--config", "sede=1"], "did you mean 'seed'"),

@@ -1,12 +1,15 @@
 """Writes the graphs of a network as the original mknet.py does: train_net and config, .meta and .json.
 
-    python mknet.py --settings NETWORK.json --output FOLDER
+    python mknet.py --settings NETWORK.json --output FOLDER [--like CHECKPOINTS]
+
+With --like the variables are called as in the latest checkpoint of that folder.
 """
 
 import argparse
 import json
 import os
 
+from checkpoint import latest, names_like
 from tf1 import channels_first, channels_last, tf
 from unet import build, shape_of
 
@@ -55,6 +58,9 @@ def add_training(network, outputs, names):
 
 
 def write(folder, name, network, input_shape, training):
+    """One graph: NAME.meta, and NAME.json with the names of its tensors."""
+    if not os.path.isdir(folder):
+        os.makedirs(folder)
     tf.reset_default_graph()
     names = {"network": network["name"]}
     with tf.variable_scope(network.get("scope", "setup01")):
@@ -66,18 +72,27 @@ def write(folder, name, network, input_shape, training):
         json.dump(names, file, indent=1, sort_keys=True)
 
 
+def named_like(network, prefix):
+    """The network with its variables called as in the checkpoint `prefix`, if there is one."""
+    return dict(network, **names_like(prefix)) if prefix else network
+
+
+def make(folder, network):
+    """Both graphs, at the shapes that the network is trained and applied with."""
+    write(folder, "train_net", network, network["input_shape"], True)
+    write(folder, "config", network, network["inference_shape"], False)
+    print("[mknet] %s -> %s" % (network["name"], folder), flush=True)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", required=True, help="JSON file: the network, as resolved")
     parser.add_argument("--output", required=True, help="folder")
+    parser.add_argument("--like", help="folder of a checkpoint")
     args = parser.parse_args(argv)
     with open(args.settings) as file:
         network = json.load(file)
-    if not os.path.isdir(args.output):
-        os.makedirs(args.output)
-    write(args.output, "train_net", network, network["input_shape"], True)
-    write(args.output, "config", network, network["inference_shape"], False)
-    print("[mknet] %s -> %s" % (network["name"], args.output))
+    make(args.output, named_like(network, latest(args.like)[0] if args.like else None))
 
 
 if __name__ == "__main__":

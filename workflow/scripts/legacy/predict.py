@@ -1,43 +1,153 @@
-"""Predicts one block with the graph of mknet.py and its latest checkpoint.
+"""Predicts the tiles that exchange.py laid out, with the latest checkpoint of a folder.
 
-    python predict.py --net FOLDER --raw BLOCK.npy --output OUT.npz
+    python predict.py --input FOLDER --checkpoint FOLDER --work FOLDER --output FOLDER
 
-BLOCK.npy is (C, Z, Y, X) float32 as the network reads it: raw in [-1, 1], descriptors in [0, 1].
-OUT.npz has one array (C, Z', Y', X') float32 per head. Without a checkpoint nothing is predicted.
+INPUT has plan.json and input.npy (C, Z, Y, X), mapped, not read whole: uint8, or float32 in [0, 1].
+OUTPUT gets one HEAD.npy (C, Z, Y, X) for each head of the plan, as it is stored: uint8 by truncation
+of 255 x, or float32. Killed, it goes on after the last finished tile. Without a checkpoint nothing
+is predicted.
 """
 
 import argparse
+import hashlib
 import json
 import os
+import shutil
 import sys
+import time
 
 import numpy as np
 
-from tf1 import tf
-from train import latest
+from checkpoint import latest, restore
+from mknet import named_like, write
+from tf1 import session, tf
+
+DONE = "done.txt"
+SHOW_SECONDS = 10.0
+
+
+def identity(plan_path, prefix):
+    """Names one prediction: its plan, and the checkpoint by the checksums in its index."""
+    digest = hashlib.sha256()
+    for path in (plan_path, prefix + ".index"):
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+def open_outputs(folder, plan):
+    """{head: (C, Z, Y, X) mapped for writing}, as an earlier run left them or new."""
+    outputs = {}
+    for head, channels in plan["heads"].items():
+        path = os.path.join(folder, head + ".npy")
+        shape = tuple([channels] + plan["output_shape"])
+        if not os.path.isfile(path):
+            partial = path + ".partial"
+            np.lib.format.open_memmap(partial, "w+", np.dtype(plan["dtype"]), shape).flush()
+            os.rename(partial, path)
+        outputs[head] = np.load(path, mmap_mode="r+")
+    return outputs
+
+
+def read_done(folder):
+    """Indices of the finished tiles; drops a last line that a kill cut short."""
+    path = os.path.join(folder, DONE)
+    lines = []
+    if os.path.isfile(path):
+        with open(path) as file:
+            lines = [line for line in file if line.endswith("\n")]
+    with open(path + ".partial", "w") as file:
+        file.writelines(lines)
+    os.rename(path + ".partial", path)
+    return {int(line) for line in lines}
+
+
+def box(begin, shape):
+    return tuple([slice(None)] + [slice(b, b + n) for b, n in zip(begin, shape)])
+
+
+def read_window(source, begin, plan):
+    """(C, Z, Y, X) float32 as the network reads it: raw in [-1, 1], descriptors in [0, 1]."""
+    window = source[box(begin, plan["window_shape"])]
+    values = window.astype(np.float32) / np.float32(255 if window.dtype == np.uint8 else 1)
+    values[: plan["raw_channels"]] = values[: plan["raw_channels"]] * 2 - 1
+    return values
+
+
+def stored(values, dtype):
+    """Predictions in [0, 1] as they are stored: uint8 by truncation (0.999 -> 254), or float32."""
+    return (values * np.float32(255)).astype(np.uint8) if dtype == "uint8" else values
+
+
+def predict(opened, names, plan, source, folder):
+    """Every tile that is not done yet."""
+    outputs, done = open_outputs(folder, plan), read_done(folder)
+    heads = sorted(plan["heads"])
+    missing = [index for index in range(len(plan["tiles"])) if index not in done]
+    if done:
+        print("[predict] %d of %d tiles are done already" % (len(done), len(plan["tiles"])))
+    shown = time.time()
+    with open(os.path.join(folder, DONE), "a") as log:
+        for count, index in enumerate(missing, 1):
+            begin = plan["tiles"][index]
+            fed = {names["raw"]: read_window(source, begin, plan)}
+            found = opened.run([names["pred_" + head] for head in heads], fed)
+            for head, values in zip(heads, found):
+                core = outputs[head][box(begin, plan["core_shape"])]
+                core[...] = stored(values[box([0, 0, 0], core.shape[1:])], plan["dtype"])
+                outputs[head].flush()
+            log.write("%d\n" % index)
+            log.flush()
+            if time.time() - shown > SHOW_SECONDS or count == len(missing):
+                print("[predict] %d/%d tiles" % (count, len(missing)), flush=True)
+                shown = time.time()
+
+
+def describe(folder, iteration, seconds):
+    """What only this image knows, for the manifest."""
+    image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
+    told = {
+        "image": image,
+        "iteration": iteration,
+        "python": sys.version.split()[0],
+        "tensorflow": tf.VERSION if hasattr(tf, "VERSION") else tf.__version__,
+        "seconds": round(seconds, 3),
+    }
+    with open(os.path.join(folder, "told.json"), "w") as file:
+        json.dump(told, file, indent=1, sort_keys=True)
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--net", required=True, help="folder of mknet.py")
-    parser.add_argument("--raw", required=True)
+    parser.add_argument("--input", required=True, help="folder of exchange.py")
+    parser.add_argument("--checkpoint", required=True, help="folder with train_net_checkpoint_*")
+    parser.add_argument("--work", required=True, help="folder that survives a kill")
     parser.add_argument("--output", required=True)
     args = parser.parse_args(argv)
-    with open(os.path.join(args.net, "config.json")) as file:
-        names = json.load(file)
-    prefix, iteration = latest(args.net)
+    begun = time.time()
+    prefix, iteration = latest(args.checkpoint)
     if prefix is None:
-        sys.exit("error: no train_net_checkpoint_*.index in %s; train or fetch one" % args.net)
+        sys.exit(
+            "error: no train_net_checkpoint_*.index in %s; train or fetch one" % args.checkpoint
+        )
+    plan_path = os.path.join(args.input, "plan.json")
+    with open(plan_path) as file:
+        plan = json.load(file)
+    folder = os.path.join(args.work, identity(plan_path, prefix))
+    network = named_like(plan["network"], prefix)
+    write(folder, "config", network, plan["window_shape"], False)
+    with open(os.path.join(folder, "config.json")) as file:
+        names = json.load(file)
+    source = np.load(os.path.join(args.input, "input.npy"), mmap_mode="r")
     tf.reset_default_graph()
-    tf.train.import_meta_graph(os.path.join(args.net, "config.meta"))
-    raw = np.load(args.raw)
-    with tf.Session() as session:
-        saver = tf.train.Saver()
-        saver.restore(session, prefix)
-        heads = [key for key in sorted(names) if key.startswith("pred_")]
-        outputs = session.run([names[head] for head in heads], {names["raw"]: raw})
-    np.savez(args.output, **{h[len("pred_") :]: v for h, v in zip(heads, outputs)})
-    print("[predict] iteration %d -> %s" % (iteration, args.output))
+    tf.train.import_meta_graph(os.path.join(folder, "config.meta"))
+    with session() as opened:
+        restore(opened, prefix)
+        predict(opened, names, plan, source, folder)
+    describe(folder, iteration, time.time() - begun)
+    shutil.rmtree(args.output, ignore_errors=True)
+    shutil.move(folder, args.output)
+    print("[predict] iteration %d -> %s" % (iteration, args.output), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,29 @@
 Everything in this folder runs on Python 3.6 and TensorFlow 1.3, inside the legacy image.
 """
 
-import tensorflow
+import os
+import sys
+
+import gpu
+
+gpu.prepare()
+try:
+    import tensorflow
+except ImportError as error:
+    sys.exit(gpu.not_importable(error))
 
 if hasattr(tensorflow, "compat") and hasattr(tensorflow.compat, "v1"):
     tf = tensorflow.compat.v1
     tf.disable_eager_execution()
 else:
     tf = tensorflow
+
+
+def session():
+    """A session with as many threads as the job was given; the card was checked before."""
+    gpu.check(tf.test.is_built_with_cuda())
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    return tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=threads))
 
 
 def channels_last(array):

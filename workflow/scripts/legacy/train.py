@@ -1,79 +1,175 @@
-"""Trains the graph of mknet.py on batches that lie ready, until an iteration.
+"""Trains the graph of mknet.py on the batches that come through a pipe, as the original train.py.
 
-    python train.py --net FOLDER --batches FOLDER --iterations N
+    python train.py --batches PIPE --work FOLDER --output FOLDER --history FILE [--begin FOLDER]
 
-Goes on from the latest train_net_checkpoint_*.index in --net, never from what the text file
-`checkpoint` names. Batch i (from 0) is BATCHES/batch_%09d.npz with raw, gt_HEAD and weight_HEAD.
+The header of the pipe (batches.py) says which network, which folder below --work, and which
+iterations. Killed, it goes on from the latest train_net_checkpoint_*.index in that folder, or from
+that in --begin. --output gets the last checkpoint and the graphs, --history the losses.
 """
 
 import argparse
-import glob
 import json
 import os
-import re
+import shutil
+import signal
 import sys
+import time
 
-import numpy as np
+import stream
+from checkpoint import STEM, latest, restore
+from mknet import make, named_like
+from tf1 import session, tf
 
-from tf1 import tf
-
-STEM = "train_net_checkpoint"
-
-
-def latest(folder):
-    """Path without ending and iteration of the newest checkpoint; (None, 0) without one."""
-    found = {}
-    for path in glob.glob(os.path.join(folder, STEM + "_*.index")):
-        match = re.search(r"_(\d+)\.index$", path)
-        if match:
-            found[int(match.group(1))] = path[: -len(".index")]
-    return (found[max(found)], max(found)) if found else (None, 0)
+LOSSES = "losses.txt"
+HISTORY_ROWS = 2000
+SAVE_SECONDS = 600.0
+SHOW_SECONDS = 10.0
 
 
-def read_batch(folder, iteration, names):
-    """{tensor name: array} of one batch."""
-    path = os.path.join(folder, "batch_%09d.npz" % iteration)
-    if not os.path.isfile(path):
-        sys.exit("error: %s is missing; write the batches up to iteration %d" % (path, iteration))
-    fed = {}
-    with np.load(path) as arrays:
-        for key, tensor in names.items():
-            if key == "raw" or key.startswith(("gt_", "weight_")):
-                fed[tensor] = arrays[key]
-    return fed
+class Stopper(object):
+    """Notes a signal that ends the job, so that the iteration under way is finished and saved."""
+
+    def __init__(self):
+        self.number = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.note)
+
+    def note(self, number, frame):
+        self.number = number
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--net", required=True, help="folder of mknet.py")
-    parser.add_argument("--batches", required=True)
-    parser.add_argument("--iterations", required=True, type=int)
-    parser.add_argument("--every", type=int, default=10000, help="distance of checkpoints")
-    args = parser.parse_args(argv)
-    with open(os.path.join(args.net, "train_net.json")) as file:
-        names = json.load(file)
-    tf.reset_default_graph()
-    tf.train.import_meta_graph(os.path.join(args.net, "train_net.meta"))
+def add_counter():
+    """The variable that counts iterations, as gunpowder's Train node makes it, and its step."""
     with tf.variable_scope("gunpowder"):
         counter = tf.get_variable(
             "iteration", [1], initializer=tf.zeros_initializer(), trainable=False
         )
-        count = counter.assign_add([1.0])
-    saver = tf.train.Saver(max_to_keep=0)
-    prefix, done = latest(args.net)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
+    return counter, counter.assign_add([1.0])
+
+
+def keep_losses(path, iteration):
+    """Drops the lines after `iteration`, which a killed run may have left."""
+    lines = []
+    if os.path.isfile(path):
+        with open(path) as file:
+            lines = [line for line in file if line.endswith("\n")]
+    with open(path + ".partial", "w") as file:
+        file.writelines(line for line in lines if int(line.split()[0]) <= iteration)
+    os.rename(path + ".partial", path)
+
+
+def run(stream_, folder, header, begin):
+    """Trains in `folder` until header["last"]; ends the program early after a signal."""
+    stopper = Stopper()
+    prefix, done = latest(folder)
+    if prefix is None and begin:
+        prefix, done = latest(begin)
+    if done != header["first"]:
+        sys.exit(
+            "error: %s is at iteration %d, the batches begin at %d; run the same command again"
+            % (folder, done, header["first"])
+        )
+    make(folder, named_like(header["network"], prefix))
+    with open(os.path.join(folder, "train_net.json")) as file:
+        names = json.load(file)
+    tf.reset_default_graph()
+    tf.train.import_meta_graph(os.path.join(folder, "train_net.meta"))
+    counter, count = add_counter()
+    saver = tf.train.Saver(max_to_keep=2)
+    losses = os.path.join(folder, LOSSES)
+    keep_losses(losses, done)
+    with session() as opened, open(losses, "a") as log:
+        opened.run(tf.global_variables_initializer())
         if prefix:
-            saver.restore(session, prefix)
-        for iteration in range(done, args.iterations):
-            fed = read_batch(args.batches, iteration, names)
-            _, loss, _ = session.run([names["optimizer"], names["loss"], count], fed)
-            print("[train] %d/%d loss %.6f" % (iteration + 1, args.iterations, loss))
-            if (iteration + 1) % args.every == 0 or iteration + 1 == args.iterations:
-                path = os.path.join(args.net, "%s_%d" % (STEM, iteration + 1))
-                saver.save(session, path, write_meta_graph=False)
-        if args.iterations <= done:
-            print("[train] already at iteration %d" % done)
+            restore(opened, prefix)
+            opened.run(counter.assign([float(done)]))
+        saved = shown = time.time()
+        for iteration in range(done + 1, header["last"] + 1):
+            fed = stream.read_batch(stream_, names)
+            _, loss, _ = opened.run([names["optimizer"], names["loss"], count], fed)
+            log.write("%d %.9g\n" % (iteration, loss))
+            last = stopper.number or iteration == header["last"]
+            if last or iteration % header["every"] == 0 or time.time() - saved > SAVE_SECONDS:
+                log.flush()
+                save(saver, opened, folder, iteration)
+                saved = time.time()
+            if last or time.time() - shown > SHOW_SECONDS:
+                print("[train] %d/%d loss %.6f" % (iteration, header["last"], loss), flush=True)
+                shown = time.time()
+            if stopper.number:
+                sys.exit(128 + stopper.number)
+        if done >= header["last"]:
+            save(saver, opened, folder, done)
+
+
+def save(saver, opened, folder, iteration):
+    """Writes train_net_checkpoint_ITERATION; its .index comes last and makes it count."""
+    path = os.path.join(folder, "%s_%d" % (STEM, iteration))
+    saver.save(opened, path, write_meta_graph=False)
+
+
+def hand_over(folder, output):
+    """The last checkpoint and the graphs as a folder of their own, in one step."""
+    prefix, _ = latest(folder)
+    partial = output + ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(partial)
+    wanted = (os.path.basename(prefix) + ".", "train_net.", "config.")
+    for name in sorted(os.listdir(folder)):
+        if name.startswith(wanted):
+            shutil.copy2(os.path.join(folder, name), os.path.join(partial, name))
+    shutil.rmtree(output, ignore_errors=True)
+    os.rename(partial, output)
+    print("[train] %s -> %s" % (os.path.basename(prefix), output), flush=True)
+
+
+def read_losses(path):
+    """[(iteration, loss)]."""
+    with open(path) as file:
+        pairs = [line.split() for line in file]
+    return [(int(iteration), float(loss)) for iteration, loss in pairs]
+
+
+def write_history(path, header, losses, seconds):
+    """training.json as train.py of the modern engine writes it; the loss as one term."""
+    stretch = max(1, -(-len(losses) // HISTORY_ROWS))
+    parts = [losses[begin : begin + stretch] for begin in range(0, len(losses), stretch)]
+    means = [(part[-1][0], sum(loss for _, loss in part) / len(part)) for part in parts]
+    done = max(0, header["last"] - header["first"])
+    content = {
+        "dataset": header["dataset"],
+        "network": header["network"]["name"],
+        "engine": "legacy",
+        "iterations": max(header["first"], header["last"]),
+        "seed": header["seed"],
+        "terms": ["loss"],
+        "seconds": round(seconds, 3),
+        "iterations_this_run": done,
+        "iterations_per_second": round(done / max(seconds, 1e-9), 4),
+        "history": [{"iteration": iteration, "loss": loss} for iteration, loss in means],
+    }
+    with open(path + ".partial", "w") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+    os.rename(path + ".partial", path)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", required=True, help="pipe, or a file with the same content")
+    parser.add_argument("--work", required=True, help="folder that survives a kill")
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--history", required=True, help="training.json")
+    parser.add_argument("--begin", help="folder of a checkpoint to go on from")
+    args = parser.parse_args(argv)
+    begun = time.time()
+    with open(args.batches, "rb") as stream_:
+        header = stream.read_header(stream_)
+        folder = os.path.join(args.work, header["folder"])
+        run(stream_, folder, header, args.begin)
+    losses = read_losses(os.path.join(folder, LOSSES))
+    write_history(args.history, header, losses, time.time() - begun)
+    hand_over(folder, args.output)
 
 
 if __name__ == "__main__":

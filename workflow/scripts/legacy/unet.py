@@ -78,7 +78,7 @@ def build(x, network):
         network["downsample"],
         network.get("fmaps_out"),
     )
-    names = {"lsds": "embedding_0"}
+    names = {"lsds": network.get("lsd_layer", "embedding_0")}
     outputs = {}
     for head in network["heads"]:
         name = names.get(head["name"], head["name"] + "_0")

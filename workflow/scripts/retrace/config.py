@@ -477,6 +477,17 @@ def check_segmentation(config: Mapping[str, Any], network: Mapping[str, Any]) ->
         )
 
 
+def check_legacy_loss(network: Mapping[str, Any], iterations: int) -> None:
+    """Refuses a training that would come to MALIS, which the legacy engine does not have here."""
+    loss = network["loss"]
+    if loss["kind"] == "malis" and iterations > loss["start_iteration"]:
+        raise ConfigError(
+            f"network {network['name']!r} is trained with MALIS after iteration "
+            f"{loss['start_iteration']}, which the legacy engine does not have here; ask for fewer "
+            "iterations, predict with `weights: published`, or use `engine: modern`"
+        )
+
+
 def check_target(target: str, known: Iterable[str], verbs: Iterable[str]) -> None:
     """Refuses a target that looks like verb_dataset_network and is none, with the nearest one."""
     known = set(known)

@@ -1,4 +1,4 @@
-"""Names of container image files, each made of a recipe and of the locks that go into the image.
+"""Names of container image files: built of a recipe and of the locks that go into it, or published.
 
 Snakemake compares the path of an image, never its content. The name therefore holds a digest of
 everything the image is built from: a changed recipe or lock is another file, is built anew, and
@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from retrace.errors import ConfigError, nearest
 
 SOURCES = {
     "modern": ("containers/modern.def", "envs/modern.txt", "envs/torch.txt"),
+    "legacy": ("containers/legacy.def", "envs/legacy.txt"),
     "standin": ("containers/standin.def", "envs/standin.txt"),
 }
 
@@ -42,3 +46,31 @@ def image_digest(root: Path, name: str) -> str:
 def image_path(root: Path, folder: Path, name: str) -> Path:
     """Return where an image lies in `folder`: NAME-DIGEST.sif; `root` as in image_digest."""
     return folder / f"{name}-{image_digest(root, name)}.sif"
+
+
+def published(root: Path) -> dict[str, dict[str, Any]]:
+    """{name: key in the bucket, sha256 or None, python} of the images in containers/images.yaml."""
+    content: dict[str, dict[str, Any]] = yaml.safe_load(
+        (root / "containers" / "images.yaml").read_text()
+    )
+    return content
+
+
+def published_path(folder: Path, name: str) -> Path:
+    """Return where a published image lies in `folder`; never with the colon that its key has."""
+    return folder / f"{name}.img"
+
+
+def python(root: Path, name: str) -> str:
+    """Return the interpreter to call inside an image: our own recipes put theirs on the PATH."""
+    return str(published(root).get(name, {}).get("python", "python"))
+
+
+def check_target(root: Path, target: str) -> None:
+    """Refuses fetch_container_NAME for an image that nobody published (ConfigError)."""
+    name = target.removeprefix("fetch_container_")
+    if name != target and name not in published(root):
+        raise ConfigError(
+            f"{target}: no published image {name!r} in containers/images.yaml; "
+            f"{nearest(name, published(root))}"
+        )

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote
 
 from retrace.errors import ConfigError, FetchError, nearest
@@ -74,8 +74,14 @@ class Source(Protocol):
     def objects(self) -> list[S3Object]:
         """All objects below the prefix, by name; FetchError where there is none."""
 
-    def stream(self, item: S3Object) -> Any:
-        """A context manager whose value iterates over the object's bytes."""
+    def find(self, name: str) -> S3Object:
+        """One object below the prefix; FetchError where it is absent."""
+
+    def stream(self, item: S3Object, part: tuple[int, int] | None = None) -> Any:
+        """A context manager whose value iterates over the object's bytes.
+
+        `part`: of these bytes only (first, number).
+        """
 
 
 def open_source(settings: FetchSettings) -> Source:
@@ -184,6 +190,16 @@ class BucketSource:
             raise self._nothing_there()
         return sorted(found, key=lambda item: item.name)
 
+    def find(self, name: str) -> S3Object:
+        prefix = self.settings.prefix + "/"
+        beside: list[str] = []
+        for page in self._pages(Prefix=prefix, Delimiter="/"):
+            for entry in page.get("Contents", []):
+                if entry["Key"] == prefix + name:
+                    return S3Object(safe_name(name), entry["Size"], entry["ETag"].strip('"'))
+                beside.append(entry["Key"].removeprefix(prefix))
+        raise nothing_found(f"bucket {self.settings.bucket!r}", prefix[:-1], name, beside)
+
     def _nothing_there(self) -> FetchError:
         parent, _, last = self.settings.prefix.rpartition("/")
         folders: list[str] = []
@@ -207,7 +223,9 @@ class BucketSource:
         return FetchError(f"{self.endpoint} refused {doing} in bucket {bucket!r}: {code}")
 
     @contextmanager
-    def stream(self, item: S3Object) -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, item: S3Object, part: tuple[int, int] | None = None
+    ) -> Iterator[Iterator[bytes]]:
         """The object's bytes in pieces; TransientError where another attempt may help."""
         from botocore.awsrequest import AWSPreparedRequest
         from botocore.exceptions import BotoCoreError
@@ -216,11 +234,11 @@ class BucketSource:
         key = f"{self.settings.prefix}/{item.name}"
         url = self.base_url + quote(key, safe="/~") if self.base_url else self._presigned(key)
         # The session copies them as a dict, which botocore's own annotation does not say.
-        headers: Any = {}
+        headers: Any = {"Range": f"bytes={part[0]}-{sum(part) - 1}"} if part else {}
         try:
             answer = self.session.send(AWSPreparedRequest("GET", url, headers, None, True))
             try:
-                if answer.status_code != 200:
+                if answer.status_code != (206 if part else 200):
                     self._refuse_object(answer, key)
                 yield answer.raw.stream(READ_BYTES, decode_content=False)
             finally:
@@ -290,11 +308,29 @@ class FolderSource:
                 for path, md5 in zip(files, pool.map(file_md5, files), strict=True)
             ]
 
+    def find(self, name: str) -> S3Object:
+        path = self.folder / safe_name(name)
+        if not path.is_file():
+            beside = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
+            raise nothing_found(f"bundle {self.root}", self.prefix, name, beside)
+        return S3Object(name, path.stat().st_size, file_md5(path))
+
     @contextmanager
-    def stream(self, item: S3Object) -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, item: S3Object, part: tuple[int, int] | None = None
+    ) -> Iterator[Iterator[bytes]]:
         try:
             file = (self.folder / item.name).open("rb")
         except FileNotFoundError as error:
             raise FetchError(f"{self.folder / item.name} vanished from the bundle") from error
         with file:
-            yield iter(lambda: file.read(READ_BYTES), b"")
+            first, size = part or (0, item.size)
+            file.seek(first)
+            yield _pieces(file, size)
+
+
+def _pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next `size` bytes of a file, piece by piece."""
+    while size and (piece := file.read(min(size, READ_BYTES))):
+        size -= len(piece)
+        yield piece

@@ -58,6 +58,19 @@ def fetch_checkpoint_settings(
     return fetch_settings(config, dataset, network) | {"prefix": prefix, "arrays": []}
 
 
+def fetch_object_settings(config: Mapping[str, Any], key: str, sha256: str | None) -> Settings:
+    """What fetch_object.py reads for one object of the bucket."""
+    return {
+        "bucket": config["bucket"],
+        "key": key,
+        "sha256": sha256,
+        "endpoint_url": config["endpoint_url"],
+        "unsigned": config["unsigned"],
+        "threads": config["fetch_threads"],
+        "bundle": config["bundle"],
+    }
+
+
 def iterations_for(config: Mapping[str, Any], network: str) -> int | None:
     """The iterations that the configuration asks of a network; None: the network's own number."""
     asked = config["iterations"]

@@ -69,7 +69,8 @@ def plan_tile(
     )
 
 
-def _create_arrays(store: Path, output: Output, raw: Volume) -> None:
+def create_arrays(store: Path, output: Output, raw: Volume) -> None:
+    """Empty arrays of a prediction (C, Z, Y, X), one per head, on the grid of `raw`."""
     for name, channels in output.channels.items():
         create_volume(
             store,
@@ -96,7 +97,7 @@ class PartialStore:
         if not (store.is_dir() and begun.is_file()):
             shutil.rmtree(store, ignore_errors=True)
             shutil.rmtree(work, ignore_errors=True)
-            _create_arrays(store, output, raw)
+            create_arrays(store, output, raw)
             atomic_write(begun, json.dumps({"tile_shape": planned_tile}))
         self.tile_shape = triple(read_json(begun)["tile_shape"])
         self.store, self._origin = store, output.box.offset

@@ -1,0 +1,35 @@
+"""What comes through the pipe from batches.py: a header in JSON, then one batch after the other.
+
+Every message is its length (8 bytes, little-endian) and its bytes; a batch is an .npz.
+"""
+
+import io
+import json
+import struct
+import sys
+
+import numpy as np
+
+
+def read_message(stream):
+    """The bytes of the next message; ends the program where the other side broke off."""
+    size = stream.read(8)
+    body = stream.read(struct.unpack("<Q", size)[0]) if len(size) == 8 else b""
+    if len(size) < 8 or len(body) < struct.unpack("<Q", size)[0]:
+        sys.exit("error: the batches ended early; the log of batches.py says why")
+    return body
+
+
+def read_header(stream):
+    """The first message: network, folder, first, last."""
+    return json.loads(read_message(stream).decode())
+
+
+def read_batch(stream, names):
+    """{tensor name: array} of the next batch; `names` is the .json beside the graph."""
+    fed = {}
+    with np.load(io.BytesIO(read_message(stream))) as arrays:
+        for key, tensor in names.items():
+            if key == "raw" or key.startswith(("gt_", "weight_")):
+                fed[tensor] = arrays[key]
+    return fed
