@@ -115,7 +115,8 @@ def largest_difference(place: Path, name: str, weights: str, work: Path) -> dict
 
 
 def test_train_predict_segment_evaluate(snakemake: Callable[..., str], place: Path) -> None:
-    snakemake("evaluate_phantom_thin_mtlsd", "evaluate_phantom_thin_acrlsd")
+    verbs = ("train", "evaluate")
+    snakemake(*(f"{v}_phantom_thin_{n}" for v in verbs for n in ("mtlsd", "acrlsd")))
     for name in ("mtlsd", "acrlsd"):
         scores = json.loads((results(place, name) / "evaluation.json").read_text())
         assert 0 < scores["volumes"]["test_0"]["voi_sum"] < 40

@@ -58,9 +58,8 @@ def keep_losses(path, iteration):
     os.rename(path + ".partial", path)
 
 
-def run(stream_, folder, header, begin):
-    """Trains in `folder` until header["last"]; ends the program early after a signal."""
-    stopper = Stopper()
+def beginning(folder, header, begin):
+    """The checkpoint to go on from: (prefix, iteration), (None, 0) without one."""
     prefix, done = latest(folder)
     if prefix is None and begin:
         prefix, done = latest(begin)
@@ -69,12 +68,25 @@ def run(stream_, folder, header, begin):
             "error: %s is at iteration %d, the batches begin at %d; run the same command again"
             % (folder, done, header["first"])
         )
+    return prefix, done
+
+
+def build(folder, header, prefix):
+    """Makes the graphs and loads the one to train; returns the names of its tensors."""
     make(folder, named_like(header["network"], prefix))
-    with open(os.path.join(folder, "train_net.json")) as file:
-        names = json.load(file)
     tf.reset_default_graph()
     tf.train.import_meta_graph(os.path.join(folder, "train_net.meta"))
+    with open(os.path.join(folder, "train_net.json")) as file:
+        return json.load(file)
+
+
+def run(stream_, folder, header, begin):
+    """Trains in `folder` until header["last"]; ends the program early after a signal."""
+    stopper = Stopper()
+    prefix, done = beginning(folder, header, begin)
+    names = build(folder, header, prefix)
     counter, count = add_counter()
+    steps = [names["optimizer"], names["loss"], count]
     saver = tf.train.Saver(max_to_keep=2)
     losses = os.path.join(folder, LOSSES)
     keep_losses(losses, done)
@@ -83,10 +95,12 @@ def run(stream_, folder, header, begin):
         if prefix:
             restore(opened, prefix)
             opened.run(counter.assign([float(done)]))
+        if done >= header["last"]:
+            save(saver, opened, folder, done)
+        batches = (stream.read_batch(stream_, names) for _ in range(done, header["last"]))
         saved = shown = time.time()
-        for iteration in range(done + 1, header["last"] + 1):
-            fed = stream.read_batch(stream_, names)
-            _, loss, _ = opened.run([names["optimizer"], names["loss"], count], fed)
+        for iteration, fed in enumerate(batches, done + 1):
+            _, loss, _ = opened.run(steps, fed)
             log.write("%d %.9g\n" % (iteration, loss))
             last = stopper.number or iteration == header["last"]
             if last or iteration % header["every"] == 0 or time.time() - saved > SAVE_SECONDS:
@@ -98,8 +112,6 @@ def run(stream_, folder, header, begin):
                 shown = time.time()
             if stopper.number:
                 sys.exit(128 + stopper.number)
-        if done >= header["last"]:
-            save(saver, opened, folder, done)
 
 
 def save(saver, opened, folder, iteration):
