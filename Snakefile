@@ -6,7 +6,7 @@ A target is verb_dataset_network, for example
     snakemake --use-singularity evaluate_zfinch_mtlsd --config iterations=1000 seed=1
 
 with the verbs train, predict, segment, evaluate and view; fetch_DATASET, mask_DATASET and
-view_data_DATASET need no network. `snakemake --list-rules` shows all of them. Datasets are
+view_data_DATASET need no network. reproduce_DATASET compares all networks with the paper. `snakemake --list-rules` shows all of them. Datasets are
 config/datasets/*.yaml, networks config/networks/*.yaml, everything else config/config.yaml.
 
 What a job prints is shown and kept in its log. A signal that stops the job must not stop `tee` first, for
@@ -34,6 +34,7 @@ wildcard_constraints:
     dataset="|".join(catalog.names("datasets")),
     network="|".join(catalog.names("networks")),
     volume="[A-Za-z0-9][A-Za-z0-9_.-]*",
+    folder="[A-Za-z0-9_]+",
 
 
 rule all:
@@ -59,5 +60,6 @@ else:
 
 include: "rules/segment.smk"
 include: "rules/evaluate.smk"
+include: "rules/reproduce.smk"
 include: "rules/view.smk"
 include: "rules/targets.smk"

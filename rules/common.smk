@@ -12,11 +12,12 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from retrace import config as catalog
-from retrace import images, settings, sources
+from retrace import images, paper, precomputed, settings, sources
 from retrace.errors import ConfigError, RetraceError, nearest
 
 PAIR_VERBS = ("train", "predict", "segment", "evaluate", "view")
 DATA_VERBS = ("fetch", "mask", "view_data")
+PAPER_VERBS = ("reproduce",)
 
 
 def uses_containers():
@@ -36,7 +37,8 @@ def prepare():
         # The targets as typed: Snakemake itself knows them only after this file has been read.
         for target in sys.argv[1:]:
             images.check_target(ROOT, target)
-            catalog.check_target(target, all_targets(), [*PAIR_VERBS, *DATA_VERBS])
+            verbs = [*PAIR_VERBS, *DATA_VERBS, *PAPER_VERBS]
+            catalog.check_target(target, all_targets(), verbs)
     except RetraceError as error:
         raise WorkflowError(str(error)) from None
     if uses_containers():
@@ -79,6 +81,7 @@ def all_targets():
     data = {f"{v}_{d}" for v in DATA_VERBS for d in datasets}
     data |= {f"fetch_{d}_{n}_checkpoint" for d in datasets for n in networks}
     data |= {f"fetch_container_{name}" for name in images.published(ROOT)}
+    data |= {f"{v}_{d}" for v in PAPER_VERBS for d in paper_datasets()}
     return data | {
         f"{v}_{d}_{n}" for v in PAIR_VERBS for d in datasets for n in networks
     }
@@ -99,9 +102,17 @@ def refusing(function):
 
 @cache
 @refusing
+def paper_datasets():
+    """By the dataset whose checkpoints are published: the one with the paper's regions."""
+    return paper.datasets()
+
+
+@cache
+@refusing
 def dataset(name):
     """A dataset with everything filled in."""
-    return catalog.load_dataset(name, config["volumes"])
+    data = catalog.load_dataset(name, config["volumes"])
+    return paper.choose_regions(data, config["reproduce"]) if "paper" in data else data
 
 
 @cache
@@ -174,17 +185,43 @@ def with_manifests(stores):
     return [file for store in stores for file in (store, manifest(store))]
 
 
+@refusing
+def own_files(data, path):
+    """What a rule waits for to read `path`: a fetched folder, a layer's info, or the file."""
+    if precomputed.is_layer(path):
+        info = precomputed.local_info(path)
+        return [] if info is None else [str(info)]
+    folder = settings.ground_truth(data, path)
+    return [path] if folder is None else [folder, f"{folder}.manifest.json"]
+
+
+@refusing
+def check_layer(data, volume):
+    """Refuses a layer on this machine that lacks the mip or the region."""
+    source = data["volumes"][volume].get("raw", {})
+    if precomputed.is_layer(source.get("path", "")):
+        boxes = [
+            e["roi_nm"] for e in data["validation"] + data["test"] if e["volume"] == volume
+        ]
+        for box in boxes or [None]:
+            precomputed.check_local_layer(source, box)
+
+
 def volume_files(data, volumes, parts=("raw", "labels")):
     """Files of the volumes: the fetched zarr and its manifest, or the user's own files."""
     files = []
     for volume in volumes:
+        check_layer(data, volume)
         found = [
             data["volumes"][volume][p]["path"]
             for p in parts
             if p in data["volumes"][volume]
         ]
-        files += with_manifests(found[:1]) if "bucket" in data else dict.fromkeys(found)
-    return files
+        if "bucket" in data:
+            files += with_manifests(found[:1])
+        else:
+            files += [file for path in found for file in own_files(data, path)]
+    return list(dict.fromkeys(files))
 
 
 def mask_stores(data, volumes):
@@ -247,6 +284,18 @@ def fetch_checkpoint_json(wildcards):
     return as_json(settings.fetch_checkpoint_settings(config, data, wildcards.network))
 
 
+def fetch_ground_truth_json(wildcards):
+    """What fetch.py reads for a folder of ground truth."""
+    data = dataset(wildcards.dataset)
+    if wildcards.folder not in data.get("ground_truth", {}):
+        raise WorkflowError(
+            f"dataset {wildcards.dataset!r} has no `ground_truth` {wildcards.folder!r}"
+        )
+    return as_json(
+        settings.fetch_ground_truth_settings(config, data, wildcards.folder)
+    )
+
+
 def convert_json(wildcards):
     """What convert.py reads."""
     net = network(wildcards.dataset, wildcards.network)
@@ -305,6 +354,9 @@ def train_mask_names(wildcards):
 
 def model_file(dataset_name, network_name):
     """The weights that are predicted with: trained, or published."""
+    if parent := dataset(dataset_name).get("weights_of"):
+        published(parent, network_name)
+        return settings.results(parent, network_name, "published.safetensors")
     if settings.is_published(config, network_name):
         published(dataset_name, network_name)
     return settings.model_file(config, dataset_name, network_name)
@@ -378,9 +430,11 @@ def train_json(wildcards):
 
 
 def predict_files(wildcards):
-    """The raw that is predicted."""
+    """The raw that is predicted, and the labels where they say how much of it."""
     data, _ = pair("predict", wildcards.dataset, wildcards.network)
-    return volume_files(data, [wildcards.volume], ["raw"])
+    by_labels = data["volumes"][wildcards.volume]["roi_nm"] == catalog.LABELS_BOX
+    parts = ["raw", "labels"] if by_labels else ["raw"]
+    return volume_files(data, [wildcards.volume], parts)
 
 
 def predict_descriptors(wildcards):
@@ -408,15 +462,22 @@ def segment_json(wildcards):
 
 
 def scored_volumes(wildcards, split):
-    """The labelled volumes of a split."""
+    """The volumes of a split that have a truth."""
     data, _ = pair("segment", wildcards.dataset, wildcards.network)
-    return settings.volumes_of(catalog.labelled(data, split))
+    return settings.volumes_of(catalog.scorable(data, split))
+
+
+def skeleton_files(data, split):
+    """The skeletons of a split's entries."""
+    found = [e["skeletons"]["path"] for e in data[split] if e["skeletons"]]
+    return [file for path in dict.fromkeys(found) for file in own_files(data, path)]
 
 
 def choose_files(wildcards):
-    """Labels of the validation volumes."""
+    """Labels and skeletons of the validation volumes."""
     data = dataset(wildcards.dataset)
-    return volume_files(data, scored_volumes(wildcards, "validation"), ["labels"])
+    labels = volume_files(data, scored_volumes(wildcards, "validation"), ["labels"])
+    return labels + skeleton_files(data, "validation")
 
 
 def choose_fragments(wildcards):
@@ -449,13 +510,8 @@ def score_volumes(wildcards):
 def score_files(wildcards):
     """Their raw, labels and skeletons."""
     data, _ = pair("evaluate", wildcards.dataset, wildcards.network)
-    volumes = score_volumes(wildcards)
-    skeletons = [
-        data["volumes"][v]["skeletons"]
-        for v in volumes
-        if "skeletons" in data["volumes"][v]
-    ]
-    return volume_files(data, volumes) + skeletons
+    files = volume_files(data, score_volumes(wildcards))
+    return files + skeleton_files(data, "test")
 
 
 def score_fragments(wildcards):
@@ -475,13 +531,6 @@ def score_segmentations(wildcards):
 def score_masks(wildcards):
     """Their masks."""
     return mask_stores(dataset(wildcards.dataset), score_volumes(wildcards))
-
-
-def score_skeletons(wildcards):
-    """VOLUME=SKELETONS of the test volumes, with the option, or nothing."""
-    volumes = dataset(wildcards.dataset)["volumes"]
-    test = [v for v in scored_volumes(wildcards, "test") if "skeletons" in volumes[v]]
-    return [f"{v}={volumes[v]['skeletons']}" for v in test]
 
 
 def score_json(wildcards):
@@ -514,12 +563,54 @@ def score_segmentation_names(wildcards):
     return named_results(score_segmentations(wildcards))
 
 
+# ---------------------------------------------------------------- reproduce
+
+
+def paper_networks(dataset_name):
+    """The networks that are compared with the paper."""
+    return refusing(paper.networks)(dataset(dataset_name), config["reproduce"])
+
+
+def reproduce_evaluations(wildcards):
+    """The evaluations of all compared networks."""
+    names = paper_networks(wildcards.dataset)
+    return [
+        file for n in names for file in pair_target("evaluate", wildcards.dataset, n)
+    ]
+
+
+def reproduce_published(wildcards):
+    """The file with the paper's numbers."""
+    return os.path.relpath(refusing(paper.published_file)(dataset(wildcards.dataset)))
+
+
+def reproduce_names(wildcards):
+    """NETWORK=EVALUATION for the command line."""
+    return named_results(reproduce_evaluations(wildcards))
+
+
+def reproduce_json(wildcards):
+    """What `reproduce.py table` reads."""
+    return as_json(paper.table_settings(dataset(wildcards.dataset), config["reproduce"]))
+
+
+def reproduce_target(name):
+    """The verdict that `reproduce_DATASET` wants, looked at only when it is asked for."""
+
+    def files(wildcards):
+        paper_networks(paper_datasets()[name])
+        return [settings.results(paper_datasets()[name], "reproduced.txt")]
+
+    return files
+
+
 # ---------------------------------------------------------------- view and targets
 
 
 def shown_volume(data, network_name=None):
     """The volume of a picture: the first trained on, or the last that was predicted."""
-    return settings.predicted(data)[-1] if network_name else data["train"][0]["volume"]
+    trained = [] if network_name else settings.volumes_of(data["train"])
+    return trained[0] if trained else settings.predicted(data)[-1]
 
 
 def data_layers(wildcards):
@@ -568,7 +659,8 @@ def data_target(verb, name):
     used = [entry for split in catalog.SPLITS for entry in data[split]]
     volumes = settings.volumes_of(used)
     if verb == "fetch":
-        return volume_files(data, volumes)
+        skeletons = [f for s in catalog.SPLITS[1:] for f in skeleton_files(data, s)]
+        return volume_files(data, volumes) + skeletons
     if verb == "mask":
         return with_manifests(mask_stores(data, volumes))
     return [settings.results(name, "serve.done" if config["serve"] else "view.png")]

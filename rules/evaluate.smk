@@ -70,10 +70,9 @@ rule evaluate:
         masks=score_mask_names,
         fragments=score_fragment_names,
         segmentations=score_segmentation_names,
-        skeletons=score_skeletons,
     shell:
         "python {input.script:q} score --threads {threads} --settings {params.settings:q}"
         " --fragments {params.fragments:q} --segmentation {params.segmentations:q}"
-        " --masks {params.masks:q} --skeletons {params.skeletons:q}"
+        " --masks {params.masks:q}"
         " --threshold-file {input.threshold:q} --output {output.scores:q} --plot {output.plot:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

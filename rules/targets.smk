@@ -1,5 +1,15 @@
 """The names a user types: verb_DATASET, verb_DATASET_NETWORK, fetch_DATASET_NETWORK_checkpoint."""
 
+for dataset_name in paper_datasets():
+
+    rule:
+        name:
+            f"reproduce_{dataset_name}"
+        input:
+            reproduce_target(dataset_name),
+        localrule: True
+
+
 for dataset_name in catalog.names("datasets"):
     for verb in DATA_VERBS:
 

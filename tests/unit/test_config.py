@@ -158,7 +158,7 @@ def test_ones_own_volumes_are_resolved_as_written(tmp_path: Path) -> None:
         "offset_nm": None,
     }
     assert data["train"][0]["exclude_nm"] == [data["validation"][0]["roi_nm"]]
-    assert catalog.labelled(data, "test") == []
+    assert catalog.scorable(data, "test") == []
 
 
 @pytest.mark.parametrize(

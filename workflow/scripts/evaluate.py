@@ -6,7 +6,8 @@
     evaluate.py compare --labels FILE:ARRAY --segmentation NAME=FILE:ARRAY ... [--roi-nm z0:z1,...]
 
 The settings are one JSON object: `dataset` (name, background_ids, volumes, validation, test),
-`thresholds` [low, high, step], and for score `untrained` and `merge_threshold`.
+`thresholds` [low, high, step], and for score `untrained`, `merge_threshold` and `compute_mincut`.
+The truth of an entry is its volume's labels, or, where there are none, the entry's skeletons.
 """
 
 from __future__ import annotations
@@ -32,9 +33,16 @@ from retrace.evaluation.curve import (
     threshold_curve,
 )
 from retrace.evaluation.fill import fill_unassigned
+from retrace.evaluation.mincut import mincut
 from retrace.evaluation.report import curve_rows, plot_evaluation, table
 from retrace.evaluation.scores import CONVENTION, score
-from retrace.evaluation.skeletons import read_skeletons, sample_nodes, skeleton_scores
+from retrace.evaluation.skeletons import (
+    Skeletons,
+    count_nodes,
+    open_skeletons,
+    sample_nodes,
+    skeleton_scores,
+)
 from retrace.geometry import NmBox, triple
 from retrace.manifest import atomic_write, check_manifest
 from retrace.progress import progress
@@ -55,6 +63,7 @@ class Entry:
 
     volume: str
     roi_nm: NmBox | None
+    skeletons: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -72,7 +81,6 @@ class Inputs:
     fragments: dict[str, Path]
     masks: dict[str, Path]
     segmentation: dict[str, Path]
-    skeletons: dict[str, Path]
     threads: int
 
 
@@ -89,7 +97,7 @@ def read_entries(settings: dict[str, Any], key: str) -> list[Entry]:
             )
         roi = item.get("roi_nm")
         box = NmBox(triple(roi["offset"]), triple(roi["shape"])) if roi else None
-        entries.append(Entry(item["volume"], box))
+        entries.append(Entry(item["volume"], box, item.get("skeletons")))
     if not entries:
         raise ConfigError(
             f"dataset {dataset['name']!r} has no `{key}` volumes; name at least one (or a region "
@@ -98,12 +106,19 @@ def read_entries(settings: dict[str, Any], key: str) -> list[Entry]:
     return entries
 
 
+def has_labels(settings: dict[str, Any], entry: Entry) -> bool:
+    """Whether voxels are scored; skeleton nodes are where the volume has no labels."""
+    return bool(settings["dataset"]["volumes"][entry.volume].get("labels"))
+
+
 def read_truth(settings: dict[str, Any], entry: Entry, masks: dict[str, Path]) -> Truth:
-    """Labels, mask and region of an entry; DataError where the volume has no labels."""
+    """Labels, mask and region of an entry; DataError where it has neither labels nor skeletons."""
     dataset = settings["dataset"]
     source = dataset["volumes"][entry.volume].get("labels")
     if not source:
-        raise DataError(f"volume {entry.volume!r} has no `labels`; it cannot be scored")
+        raise DataError(
+            f"volume {entry.volume!r} has no `labels` and no `skeletons`; it cannot be scored"
+        )
     mask = masks.get(entry.volume)
     if mask is not None:
         check_manifest(mask)
@@ -113,6 +128,32 @@ def read_truth(settings: dict[str, Any], entry: Entry, masks: dict[str, Path]) -
         roi_nm=entry.roi_nm,
         ignored_ids=tuple(dataset.get("background_ids") or ()),
     )
+
+
+def skeleton_sets(entry: Entry, fragments: Volume) -> dict[str, Skeletons]:
+    """`skeletons`: the parts inside the scored box; `skeletons_masked`: the published parts."""
+    if entry.skeletons is None:
+        return {}
+    box = fragments.box.to_nm(fragments.voxel_size_nm)
+    return open_skeletons(entry.skeletons, box.intersect(entry.roi_nm) if entry.roi_nm else box)
+
+
+def count(
+    settings: dict[str, Any], entry: Entry, inputs: Inputs, segmentations: Sequence[Volume]
+) -> list[Counted]:
+    """Each segmentation's table of voxels with labels, or of skeleton nodes without any.
+
+    Of skeletons the masked ones count where there are some: the paper's main numbers.
+    """
+    if has_labels(settings, entry) or entry.skeletons is None:
+        truth = read_truth(settings, entry, inputs.masks)
+        return [count_volumes(s, truth, threads=inputs.threads) for s in segmentations]
+    *_, chosen = skeleton_sets(entry, segmentations[0]).values()
+    return [count_nodes(s, chosen) for s in segmentations]
+
+
+def _counted_unit(settings: dict[str, Any], entry: Entry) -> str:
+    return "voxels" if has_labels(settings, entry) else "skeleton nodes"
 
 
 def _open(dataset: dict[str, Any], source: dict[str, Any]) -> Volume:
@@ -147,10 +188,11 @@ def choose(settings: dict[str, Any], inputs: Inputs, output: Path) -> None:
     curves, chosen_on = [], []
     for entry in progress(entries, len(entries), "choose", "volumes"):
         store = _store(inputs.fragments, entry.volume, "fragments")
-        truth = read_truth(settings, entry, inputs.masks)
-        counted = count_volumes(open_volume(store, "fragments"), truth, threads=inputs.threads)
+        (counted,) = count(settings, entry, inputs, [open_volume(store, "fragments")])
         curves.append(threshold_curve(counted, open_region_graph(store), thresholds))
-        chosen_on.append({"volume": entry.volume, "roi_nm": _roi(entry), **_coverage(counted)})
+        unit = _counted_unit(settings, entry)
+        place = {"volume": entry.volume, "roi_nm": _roi(entry), "counted": unit}
+        chosen_on.append({**place, **_coverage(counted)})
     together = pooled(curves)
     threshold = best(thresholds, together)
     at = thresholds.index(threshold)
@@ -172,10 +214,9 @@ def score_entry(
     """All scores of one test entry at the chosen threshold."""
     store = _store(inputs.fragments, entry.volume, "fragments")
     segments = open_volume(_store(inputs.segmentation, entry.volume, "segmentation"), "segments")
-    truth = read_truth(settings, entry, inputs.masks)
     graph = open_region_graph(store)
-    fragments = count_volumes(open_volume(store, "fragments"), truth, threads=inputs.threads)
-    counted = count_volumes(segments, truth, threads=inputs.threads)
+    both = [open_volume(store, "fragments"), segments]
+    fragments, counted = count(settings, entry, inputs, both)
     scores = score(counted.table)
     expected = score(agglomerated(fragments.table, graph, threshold))
     if abs(scores.voi_sum - expected.voi_sum) > 1e-9:
@@ -186,9 +227,11 @@ def score_entry(
     thresholds = threshold_list(*settings["thresholds"])
     one_segment = counted.table.relabeled(np.zeros_like(counted.table.segments))
     result = {
+        "volume": entry.volume,
         **scores.as_dict(),
         "threshold": threshold,
         "convention": CONVENTION,
+        "counted": _counted_unit(settings, entry),
         **_coverage(counted),
         "roi_nm": _roi(entry),
         "fragments": score(fragments.table).as_dict(),
@@ -197,33 +240,31 @@ def score_entry(
         "curve": curve_rows(thresholds, threshold_curve(fragments, graph, thresholds)),
         "curve_note": CURVE_NOTE,
     }
-    if entry.volume in inputs.skeletons:
-        result["skeletons"] = score_skeletons(
-            settings, entry, inputs.skeletons[entry.volume], store, graph, threshold
-        )
+    for key, skeletons in skeleton_sets(entry, both[0]).items():
+        result[key] = score_skeletons(settings, skeletons, both[0], graph, threshold)
     return result
 
 
 def score_skeletons(
     settings: dict[str, Any],
-    entry: Entry,
-    path: Path,
-    store: Path,
+    skeletons: Skeletons,
+    fragments: Volume,
     graph: RegionGraph,
     threshold: float,
 ) -> dict[str, Any]:
-    """Run lengths at the chosen threshold, and at all thresholds, inside the scored box."""
-    fragments = open_volume(store, "fragments")
-    box = fragments.box.to_nm(fragments.voxel_size_nm)
-    inside = read_skeletons(path).within(box.intersect(entry.roi_nm) if entry.roi_nm else box)
-    at_nodes = sample_nodes(fragments, inside)
+    """Run lengths at the chosen and at all thresholds; the min-cut metric if asked for."""
+    at_nodes = sample_nodes(fragments, skeletons)
     merge_threshold = int(settings.get("merge_threshold") or 1)
 
     def at(value: float) -> dict[str, float]:
-        return skeleton_scores(inside, graph.segments(at_nodes, value), merge_threshold)
+        return skeleton_scores(skeletons, graph.segments(at_nodes, value), merge_threshold)
 
     curve = [{"threshold": t, **at(t)} for t in threshold_list(*settings["thresholds"])]
-    return {**at(threshold), "merge_threshold": merge_threshold, "curve": curve}
+    result = {**at(threshold), "merge_threshold": merge_threshold, "curve": curve}
+    if settings.get("compute_mincut"):
+        cut = mincut(skeletons, at_nodes, graph, threshold, merge_threshold)
+        result["min_cut"] = cut.as_dict()
+    return result
 
 
 def _region(settings: dict[str, Any], entry: Entry, inputs: Inputs) -> untrained.Region:
@@ -236,8 +277,10 @@ def _region(settings: dict[str, Any], entry: Entry, inputs: Inputs) -> untrained
 
 def score_untrained(settings: dict[str, Any], inputs: Inputs) -> list[dict[str, Any]]:
     """The untrained watershed's scores per test entry, or the reason why there are none."""
-    validation = [_region(settings, e, inputs) for e in read_entries(settings, "validation")]
-    test = [_region(settings, e, inputs) for e in read_entries(settings, "test")]
+    entries = [read_entries(settings, split) for split in ("validation", "test")]
+    if not all(has_labels(settings, entry) for split in entries for entry in split):
+        return [{"note": "no labels to choose the watershed's parameters on"} for _ in entries[1]]
+    validation, test = ([_region(settings, e, inputs) for e in split] for split in entries)
     reason = untrained.too_large([*validation, *test])
     if reason is not None:
         return [{"note": reason} for _ in test]
@@ -280,7 +323,8 @@ def score_all(
     _write_json(output, content)
     for name, result in volumes.items():
         print(f"\n{name} at threshold {result['threshold']:g}\n{table(_shown(result))}", flush=True)
-        print(f"scored {result['scored_voxels']} of {result['label_voxels']} labelled voxels")
+        scored, labelled = result["scored_voxels"], result["label_voxels"]
+        print(f"scored {scored} of {labelled} labelled {result['counted']}")
 
 
 def _shown(result: dict[str, Any]) -> dict[str, Any]:
@@ -342,7 +386,7 @@ def _parse_triple(text: str) -> tuple[int, int, int]:
 
 def _add_store_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    for name in ("fragments", "masks", "segmentation", "skeletons"):
+    for name in ("fragments", "masks", "segmentation"):
         parser.add_argument(f"--{name}", nargs="*", default=[], metavar="VOLUME=PATH")
     parser.add_argument("--threads", type=int, default=1, help="threads that read and count")
     parser.add_argument("--output", required=True, type=Path)
@@ -381,7 +425,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         _pairs(args.fragments),
         _pairs(args.masks),
         _pairs(args.segmentation),
-        _pairs(args.skeletons),
         args.threads,
     )
     if args.verb == "choose":

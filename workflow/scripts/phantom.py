@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import run
-from retrace.phantom import write_phantom_store
+from retrace.phantom import TESTING, write_paper_phantom, write_phantom_store
 
 PUBLIC_ACTIONS = ("s3:GetObject", "s3:HeadObject", "s3:ListBucket")
 """AWS has no HeadObject permission; servers that name actions by the HTTP verb ask for it."""
@@ -31,6 +31,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--voxel-size-nm", nargs=3, type=int, default=(20, 9, 9), help="z y x")
     parser.add_argument("--chunks", nargs=3, type=int, default=(32, 64, 64), help="z y x")
     parser.add_argument("--layout", choices=("zebrafinch", "hemi"), default="zebrafinch")
+    parser.add_argument(
+        "--layer",
+        type=Path,
+        help="one more volume as the paper's regions are: its raw a precomputed layer in this "
+        f"folder, its labels and skeletons below {TESTING}",
+    )
     parser.add_argument("--seed", type=int, default=1, help="volume i is made from seed + i")
     args = parser.parse_args(argv)
     if args.verb == "generate" and args.output is None:
@@ -54,6 +60,11 @@ def generate_volumes(args: argparse.Namespace, folder: Path) -> list[Path]:
             chunks=args.chunks,
         )
         print(f"[phantom] {store.name}: labels {list(args.shape)}, seed {args.seed + index}")
+    if args.layer is not None:
+        seed = args.seed + len(stores)
+        place = (args.shape, args.margin, args.voxel_size_nm, seed)
+        write_paper_phantom(args.layer, folder, *place)
+        print(f"[phantom] {args.layer}: region {list(args.shape)}, seed {seed}")
     return stores
 
 

@@ -29,6 +29,7 @@ from retrace.manifest import (
     write_manifest,
 )
 from retrace.networks import build_network
+from retrace.precomputed import check_inside, is_layer
 from retrace.volumes import Volume, check_raw, open_source, publish
 
 OPTIONAL: dict[str, Any] = {
@@ -51,11 +52,29 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | None:
-    """The `roi_nm` of a volume's config in voxels, None for all of it."""
+    """The `roi_nm` of a volume's config in voxels, None for all of it.
+
+    With `roi_of` it is the box of those labels, `margin_nm` larger on every side.
+    """
+    if source := volume.get("roi_of"):
+        labels = open_source(source)
+        margin = triple(volume["margin_nm"])
+        return labels.box.to_nm(labels.voxel_size_nm).grow(margin).to_voxels(raw.voxel_size_nm)
     roi = volume.get("roi_nm")
     if not roi:
         return None
+    if is_layer(volume["raw"]["path"]):
+        check_inside(raw.name, raw.box, raw.voxel_size_nm, roi)
     return NmBox(triple(roi["offset"]), triple(roi["shape"])).to_voxels(raw.voxel_size_nm)
+
+
+def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
+    """DataError where a layer ends too early for the network to predict the whole region."""
+    if roi is not None and box != roi:
+        raise DataError(
+            f"{raw.name} ends too close to `roi_nm` {roi.offset}+{roi.shape}: with its context the "
+            f"network predicts {box.offset}+{box.shape} (voxels); choose a smaller region"
+        )
 
 
 def open_inputs(settings: Mapping[str, Any]) -> Inputs:
@@ -122,11 +141,12 @@ def make_predictor(
 def work_folder(arguments: argparse.Namespace, raw: Volume) -> Path:
     """Scratch of exactly this prediction: other settings, weights or raw get another folder."""
     what = {k: v for k, v in arguments.settings.items() if k not in OPTIONAL}
-    raw_path = Path(arguments.settings["volume"]["raw"]["path"])
+    path = arguments.settings["volume"]["raw"]["path"]
+    changed = None if is_layer(path) else Path(path).stat().st_mtime_ns
     identity = {
         "settings": what,
         "model": input_digest(arguments.model),
-        "raw": [list(raw.array.shape), raw_path.stat().st_mtime_ns],
+        "raw": [list(raw.array.shape), changed],
         "descriptors": [input_digest(path) for path in descriptor_stores(arguments.settings)],
         "output": str(arguments.output.resolve()),
     }
@@ -145,7 +165,10 @@ def predict(arguments: argparse.Namespace) -> None:
     network = predictor.network
     roi = region_of_interest(settings["volume"], raw)
     box = inputs.output_box(network, settings["network"]["predict_padding"], roi)
-    check_raw(raw)
+    layer = is_layer(settings["volume"]["raw"]["path"])
+    if layer:
+        check_covered(raw, box, roi)
+    check_raw(raw, box if layer else None)
     planned = plan_tile(network, box, settings["tile"], predictor.largest_window())
     plan = Output(box, heads, settings["dtype"], chunk_shape(network.stride))
     work = work_folder(arguments, raw)
@@ -159,7 +182,7 @@ def predict(arguments: argparse.Namespace) -> None:
         output,
         inputs=[
             arguments.model,
-            Path(settings["volume"]["raw"]["path"]),
+            *([] if layer else [Path(settings["volume"]["raw"]["path"])]),
             *descriptor_stores(settings),
         ],
         settings=settings,

@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from retrace.errors import ConfigError, nearest
+from retrace.precomputed import is_layer, local_folder
 
 Settings = dict[str, Any]
 
@@ -27,6 +28,9 @@ WORKFLOW_CONFIG = Path(__file__).resolve().parents[3] / "config"
 SPLITS = ("train", "validation", "test")
 ISOTROPIC_BELOW = 2.0
 """Voxels whose longest edge is less than this many times the shortest count as isotropic."""
+
+LABELS_BOX = "labels"
+"""The `roi_nm` of a volume of which as much is used as its labels cover."""
 
 PASS_LOSS = 4
 """Voxels that the two valid 3x3x3 convolutions of one pass take off every axis."""
@@ -145,9 +149,12 @@ def named_files(dataset: Mapping[str, Any]) -> list[str]:
     """Paths of all files that the volumes of a dataset are read from."""
     found = []
     for volume in dataset["volumes"].values():
-        found += [volume[part]["path"] for part in ("raw", "labels") if part in volume]
-        found += [volume["skeletons"]] if "skeletons" in volume else []
-    return found
+        sources = [volume[part]["path"] for part in ("raw", "labels") if part in volume]
+        for path in sources:
+            found += [str(local_folder(path) or "")] if is_layer(path) else [path]
+    for split in SPLITS[1:]:
+        found += [e["skeletons"]["path"] for e in dataset[split] if e["skeletons"]]
+    return [path for path in found if path]
 
 
 def is_isotropic(dataset: Mapping[str, Any]) -> bool:
@@ -174,11 +181,13 @@ def _volume(dataset: Settings, name: str, path: Path) -> Settings:
             volume[part] = given | volume[part]
     volume.setdefault("roi_nm", None)
     _check_box(dataset, volume["roi_nm"], f"{path}: volume {name!r}")
+    if volume["roi_nm"] == LABELS_BOX and "labels" not in volume:
+        raise ConfigError(f"{path}: volume {name!r} has `roi_nm: labels` and no labels")
     return volume
 
 
-def _check_box(dataset: Settings, box: Settings | None, where: str) -> None:
-    if box is None:
+def _check_box(dataset: Settings, box: Settings | str | None, where: str) -> None:
+    if box is None or isinstance(box, str):
         return
     for key in ("offset", "shape"):
         bad = [v % s for v, s in zip(box[key], dataset["voxel_size_nm"], strict=True)]
@@ -196,16 +205,24 @@ def _entry(dataset: Settings, split: str, entry: Any, path: Path) -> Settings:
     if name not in dataset["volumes"]:
         hint = nearest(name, dataset["volumes"])
         raise ConfigError(f"{path}: {split} names the unknown volume {name!r}; {hint}")
-    if split != "test" and "labels" not in dataset["volumes"][name]:
+    skeletons = _skeletons(entry.get("skeletons", dataset["volumes"][name].get("skeletons")))
+    truth = "labels" in dataset["volumes"][name] or (split != "train" and skeletons)
+    if split != "test" and not truth:
         raise ConfigError(f"{path}: {split} needs labels, and volume {name!r} has none")
     _check_box(dataset, entry.get("roi_nm"), f"{path}: {split} of {name!r}")
     probabilities = dataset["sampling"].get("probabilities", {})
     whole = dataset["volumes"][name]["roi_nm"]
-    return {
+    found = {
         "volume": name,
-        "roi_nm": entry.get("roi_nm", whole),
+        "roi_nm": entry.get("roi_nm", None if whole == LABELS_BOX else whole),
         "probability": entry.get("probability", probabilities.get(name)),
     }
+    return found if split == "train" else {**found, "skeletons": skeletons}
+
+
+def _skeletons(source: str | Settings | None) -> Settings | None:
+    """Where skeletons are read, as {path} or, of a dump, {path, name, region}."""
+    return {"path": source} if isinstance(source, str) else source
 
 
 def _choose(dataset: Settings, chosen: object) -> Settings:
@@ -334,7 +351,8 @@ def network_for(name: str, dataset: Mapping[str, Any]) -> Settings:
     network = load_network(name)
     recipes, overrides = network.pop("recipes"), network.pop("datasets", {})
     network = merge(network, recipes["isotropic" if is_isotropic(dataset) else "anisotropic"])
-    network = merge(network, overrides.get(dataset["name"], {}))
+    family = dataset.get("weights_of", dataset["name"])
+    network = merge(network, overrides.get(family, {}))
     if "lsd" in network and dataset.get("lsd_sigma_nm"):
         network["lsd"] = network["lsd"] | {"sigma_nm": dataset["lsd_sigma_nm"]}
     for key in ("input_shape", "inference_shape"):
@@ -413,8 +431,10 @@ def head_names(network: Mapping[str, Any]) -> list[str]:
 def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str) -> None:
     """Refuses what cannot work, before anything runs, with the reason."""
     pair = f"{verb}_{dataset['name']}_{network['name']}"
-    if not dataset["train"]:
-        raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `train` entry")
+    if not dataset["train"] and (verb == "train" or "weights_of" not in dataset):
+        parent = dataset.get("weights_of")
+        hint = f"; it is predicted with what was published for {parent!r}" if parent else ""
+        raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `train` entry{hint}")
     _check_descriptors(pair, dataset, network)
     _check_autocontext(pair, dataset, network)
     if verb in ("segment", "evaluate") and "affs" not in head_names(network):
@@ -424,8 +444,10 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
         )
     if verb in ("segment", "evaluate"):
         _check_validation(pair, dataset)
-    if verb == "evaluate" and not labelled(dataset, "test"):
-        raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `test` entry with labels")
+    if verb == "evaluate" and not scorable(dataset, "test"):
+        raise ConfigError(
+            f"{pair}: dataset {dataset['name']!r} has no `test` entry with labels or skeletons"
+        )
 
 
 def _check_descriptors(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
@@ -462,9 +484,10 @@ def _check_validation(pair: str, dataset: Mapping[str, Any]) -> None:
         )
 
 
-def labelled(dataset: Mapping[str, Any], split: str) -> list[Settings]:
-    """The entries of a split whose volume has labels."""
-    return [e for e in dataset[split] if "labels" in dataset["volumes"][e["volume"]]]
+def scorable(dataset: Mapping[str, Any], split: str) -> list[Settings]:
+    """The entries of a split that have a truth: labels of their volume, or skeletons."""
+    volumes = dataset["volumes"]
+    return [e for e in dataset[split] if "labels" in volumes[e["volume"]] or e["skeletons"]]
 
 
 def check_segmentation(config: Mapping[str, Any], network: Mapping[str, Any]) -> None:

@@ -94,7 +94,8 @@ def input_digest(path: Path) -> str:
     manifest = manifest_path(path)
     if path.is_dir() and manifest.is_file():
         content = json.loads(manifest.read_text())
-        return digest({name: a["sha256"] for name, a in content["arrays"].items()})
+        arrays = {name: array["sha256"] for name, array in content["arrays"].items()}
+        return digest(arrays | content.get("files", {}))
     if path.is_dir():
         return digest({name: a["sha256"] for name, a in describe_arrays(path).items()})
     with path.open("rb") as file:

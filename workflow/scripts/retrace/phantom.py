@@ -16,15 +16,22 @@ import numpy as np
 import zarr
 from numpy.random import Generator
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from retrace.errors import ConfigError
 from retrace.geometry import Triple, triple
+from retrace.mongo_dump import write_documents
+from retrace.precomputed import write_layer
 
 HEMI_BACKGROUND_ID = 2**64 - 3
 """The id that fills the hemibrain labels outside their core (lsd_nm_experiments, create_masks)."""
 
 GROW_ATTEMPTS = 200
 """Starting points tried in a row without finding room before the volume counts as full."""
+
+TESTING = "funke/phantom/testing/ground_truth"
+"""Where the ground truth of `write_paper_phantom` lies, named as the zebra finch's is."""
 
 RAW, LABELS = "volumes/raw", "volumes/labels/neuron_ids"
 
@@ -354,3 +361,104 @@ def write_phantom_store(
     group.require_group("volumes").require_group("labels")
     _create(group, RAW, raw, triple(chunks), size, (0, 0, 0))
     _create(group, LABELS, labels, triple(chunks), size, offset)
+
+
+def centre_lines(
+    shape: Sequence[int],
+    voxel_size_nm: Sequence[int],
+    seed: int,
+    tissue: Tissue | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (nodes, 3) z, y, x along the neurites that `generate` makes of the same arguments.
+
+    Edges (edges, 2) join rows that follow each other along one neurite.
+    """
+    size, tissue = triple(voxel_size_nm), tissue or Tissue()
+    extent_nm = np.asarray(shape, float) * size
+    steps = _grow(extent_nm, tissue, np.random.default_rng(seed))
+    voxels = np.floor([step.centre / size for step in steps]).astype(np.int64)
+    edges = np.array(list(_links(steps)), np.int64).reshape(-1, 2)
+    inside = np.all((voxels >= 0) & (voxels < np.asarray(shape)), axis=1)
+    row = np.cumsum(inside) - 1
+    return voxels[inside], row[edges[np.all(inside[edges], axis=1)]]
+
+
+def _links(steps: Sequence[_Step]) -> Iterator[tuple[int, int]]:
+    """Each step and the one before it; the ways of a neurite all begin at its first step."""
+    first = 0
+    for index, step in enumerate(steps):
+        if step.neurite != steps[first].neurite:
+            first = index
+        elif index != first:
+            begins = np.array_equal(step.centre, steps[first].centre)
+            yield (first if begins else index - 1), index
+
+
+def write_paper_phantom(
+    layer: Path,
+    bucket: Path,
+    shape: Sequence[int],
+    margin: Sequence[int],
+    voxel_size_nm: Sequence[int],
+    seed: int,
+) -> None:
+    """One region as the paper's lie in public: raw as a precomputed layer at `layer`, its truth
+    below `bucket`: labels in data.zarr, and skeletons, half of them for validation.
+    """
+    size, edge = triple(voxel_size_nm), triple(margin)
+    whole = [s + 2 * m for s, m in zip(shape, edge, strict=True)]
+    raw, cells = generate(whole, size, seed)
+    write_layer(layer, raw, size, (0, 0, 0))
+    core = tuple(slice(m, m + s) for m, s in zip(edge, shape, strict=True))
+    group = zarr.open_group(bucket / TESTING / "data.zarr", mode="w", zarr_format=2)
+    labels = _components(cells[core].astype(np.int64))
+    _create(group, "volumes/roi_1/consolidated_ids", labels, (32, 64, 64), size, edge)
+    voxels, edges = centre_lines(whole, size, seed)
+    same = cells[tuple(voxels[edges[:, 0]].T)] == cells[tuple(voxels[edges[:, 1]].T)]
+    for split, parity in (("testing", 0), ("validation", 1)):
+        folder = bucket / TESTING / split
+        write_dump(folder, voxels, edges[same], cells, size, core, parity)
+
+
+def write_dump(
+    folder: Path,
+    voxels: np.ndarray,
+    edges: np.ndarray,
+    cells: np.ndarray,
+    size: Triple,
+    core: tuple[slice, ...],
+    parity: int,
+) -> None:
+    """The skeletons of cells of that parity as a MongoDB dump of collection `phantom`.
+
+    The neuropil of region roi_1 is the box `core` without its first tenth of sections.
+    """
+    cell = cells[tuple(voxels.T)].astype(np.int64)
+    keep = cell % 2 == parity
+    low = [core[0].start + (core[0].stop - core[0].start) // 10, core[1].start, core[2].start]
+    high = [part.stop for part in core]
+    masked = keep & ((voxels >= low) & (voxels < high)).all(axis=1)
+    links = edges[np.all(masked[edges], axis=1)]
+    graph = coo_array((np.ones(len(links)), links.T), shape=(len(voxels), len(voxels)))
+    part = np.where(masked, connected_components(graph, directed=False)[1], -1)
+    position = (voxels * size).tolist()
+    nodes = np.flatnonzero(keep).tolist()
+    write_documents(
+        folder / "phantom.nodes.bson",
+        (
+            {"id": n, **dict(zip("zyx", position[n], strict=True)), "neuron_id": int(cell[n])}
+            for n in nodes
+        ),
+    )
+    write_documents(
+        folder / "phantom.edges.bson",
+        ({"source": a, "target": b} for a, b in edges[np.all(keep[edges], axis=1)].tolist()),
+    )
+    write_documents(
+        folder / "nodes_phantom_components_roi_1_masked.bson",
+        ({"id": n, "component_id": int(part[n])} for n in nodes),
+    )
+    write_documents(
+        folder / "nodes_phantom_mask_roi_1_masked.bson",
+        ({"id": n, "masked": bool(masked[n])} for n in nodes),
+    )

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from retrace.config import Settings, context_network, head_names, labelled, output_shape
+from retrace.config import (
+    LABELS_BOX,
+    Settings,
+    context_network,
+    head_names,
+    output_shape,
+    scorable,
+)
 
 COMPUTE = ("device", "precision", "compile")
 HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds"}
@@ -69,6 +76,23 @@ def fetch_object_settings(config: Mapping[str, Any], key: str, sha256: str | Non
         "threads": config["fetch_threads"],
         "bundle": config["bundle"],
     }
+
+
+def fetch_ground_truth_settings(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], folder: str
+) -> Settings:
+    """What fetch.py reads for one `ground_truth` folder."""
+    keys = ("bucket", "endpoint_url", "unsigned", "bundle")
+    own = {key: config[key] for key in keys}
+    return {**own, "threads": config["fetch_threads"], "prefix": dataset["ground_truth"][folder]}
+
+
+def ground_truth(dataset: Mapping[str, Any], path: str) -> str | None:
+    """The fetched folder that a path lies in, None for a path elsewhere."""
+    base = f"data/{dataset['name']}/ground_truth/"
+    name = path.removeprefix(base).split("/")[0]
+    known = path.startswith(base) and name in dataset.get("ground_truth", {})
+    return base + name if known else None
 
 
 def iterations_for(config: Mapping[str, Any], network: str) -> int | None:
@@ -147,14 +171,20 @@ def predict_settings(
     boxes = [entry["roi_nm"] for entry in entries if entry["volume"] == volume]
     source = dataset["volumes"][volume]
     roi = _hull(boxes) if boxes else source["roi_nm"]
-    if roi and head_names(network) == ["lsds"]:
-        roi = _with_context(roi, network, dataset["voxel_size_nm"])
+    margin = [0, 0, 0]
+    if head_names(network) == ["lsds"]:
+        margin = _context_nm(network, dataset["voxel_size_nm"])
+    volume_of_labels = {}
+    if source["roi_nm"] == LABELS_BOX:
+        roi, volume_of_labels = None, {"roi_of": source["labels"], "margin_nm": margin}
+    elif roi:
+        roi = _grown(roi, margin)
     descriptors = None
     if name := network.get("autocontext"):
         store = results(dataset["name"], name, volume, "prediction.zarr")
         descriptors = {"path": store, "array": "lsds"}
     return {
-        "volume": {"raw": source["raw"], "roi_nm": roi},
+        "volume": {"raw": source["raw"], "roi_nm": roi, **volume_of_labels},
         "descriptors": descriptors,
         "network": network,
         "heads": head_names(network),
@@ -164,16 +194,18 @@ def predict_settings(
     }
 
 
-def _with_context(
-    roi: Mapping[str, Any], network: Mapping[str, Any], voxel_size_nm: Sequence[int]
-) -> Settings:
-    """The box and half a context around it, which auto-context networks read of descriptors."""
+def _context_nm(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> list[int]:
+    """Half a context, nm: what auto-context networks read of descriptors around a box."""
     shape = network["input_shape"]
     out = output_shape(network, shape)
-    lead = [(s - o) // 2 * v for s, o, v in zip(shape, out, voxel_size_nm, strict=True)]
+    return [(s - o) // 2 * v for s, o, v in zip(shape, out, voxel_size_nm, strict=True)]
+
+
+def _grown(roi: Mapping[str, Any], margin: Sequence[int]) -> Settings:
+    """The box and `margin` around it, nm."""
     return {
-        "offset": [o - m for o, m in zip(roi["offset"], lead, strict=True)],
-        "shape": [s + 2 * m for s, m in zip(roi["shape"], lead, strict=True)],
+        "offset": [o - m for o, m in zip(roi["offset"], margin, strict=True)],
+        "shape": [s + 2 * m for s, m in zip(roi["shape"], margin, strict=True)],
     }
 
 
@@ -184,13 +216,15 @@ def segment_settings(
     segment = _without(config["segment"], "thresholds")
     if segment["fragments_in_xy"] == "auto":
         segment["fragments_in_xy"] = not dataset["isotropic"]
+    segment |= dataset.get("paper", {}).get("segment", {})
     return {**segment, "neighborhood": network["neighborhood"]}
 
 
 def _scored(dataset: Mapping[str, Any], splits: Sequence[str], parts: Sequence[str]) -> Settings:
-    entries = {split: labelled(dataset, split) for split in splits}
+    entries = {split: scorable(dataset, split) for split in splits}
     used = volumes_of(entry for split in splits for entry in entries[split])
-    volumes = {v: {p: dataset["volumes"][v][p] for p in parts} for v in used}
+    found = {v: dataset["volumes"][v] for v in used}
+    volumes = {v: {p: found[v][p] for p in parts if p in found[v]} for v in used}
     return {
         "name": dataset["name"],
         "voxel_size_nm": dataset["voxel_size_nm"],
@@ -210,10 +244,13 @@ def choose_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Se
 
 def score_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
     """What `evaluate.py score` reads."""
+    asked = config["evaluate"]["compute_mincut"]
+    by_paper = dataset.get("paper", {}).get("compute_mincut")
     return {
         "dataset": _scored(dataset, ["validation", "test"], ["raw", "labels"]),
         "thresholds": config["segment"]["thresholds"],
         **config["evaluate"],
+        "compute_mincut": bool(by_paper if asked is None else asked),
     }
 
 

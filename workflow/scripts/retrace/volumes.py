@@ -15,6 +15,8 @@ import zarr
 
 from retrace.errors import DataError, nearest
 from retrace.geometry import Triple, VoxelBox, triple
+from retrace.n5 import N5Array, is_dataset
+from retrace.precomputed import Layer, is_layer
 from retrace.stacks import open_stack
 
 CHUNK_SHAPE: Triple = (64, 128, 128)
@@ -96,21 +98,9 @@ def _open_zarr_array(path: Path, array: str) -> Any:
     return found
 
 
-def _open_n5_array(path: Path, array: str) -> Any:
-    """An n5 array in its (z, y, x) order; zarr 3 reads no n5, tensorstore does."""
-    try:
-        import tensorstore
-    except ImportError as error:
-        raise DataError(
-            f"{path}: reading n5 needs the package tensorstore; convert the volume to zarr"
-        ) from error
-    spec = {"driver": "n5", "kvstore": {"driver": "file", "path": str(path / array)}}
-    return tensorstore.open(spec, read=True).result().T
-
-
 def _open_array(path: Path, array: str) -> Any:
-    if path.suffix == ".n5":
-        return _open_n5_array(path, array)
+    if path.suffix == ".n5" or is_dataset(path):
+        return N5Array(path / array)
     is_zarr = any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
     if path.suffix == ".zarr" or is_zarr:
         return _open_zarr_array(path, array)
@@ -148,16 +138,16 @@ def open_volume(
     array: str = "",
     voxel_size_nm: Sequence[int] | None = None,
     offset_nm: Sequence[int] | None = None,
+    mip: int = 0,
 ) -> Volume:
-    """Opens zarr, n5, h5, a tif or a folder of tifs, read-only.
+    """Opens zarr, n5, h5, a tif, a folder of tifs or a precomputed layer (its `mip`), read-only.
 
     `voxel_size_nm` and `offset_nm` (z, y, x) come from the file's attributes `resolution` and
     `offset` where it has them; a voxel size that is missing or contradicts raises DataError.
     An `offset_nm` given here wins over the file's.
     """
-    path = Path(store)
-    data = _open_array(path, array)
-    name = f"{path}/{array}" if array else str(path)
+    data = Layer(str(store), mip) if is_layer(store) else _open_array(Path(store), array)
+    name = f"{store}/{array}" if array else str(store)
     if len(data.shape) not in (3, 4):
         raise DataError(
             f"{name} has shape {tuple(data.shape)}; (z, y, x) or (c, z, y, x) is needed"
@@ -169,12 +159,13 @@ def open_volume(
 
 
 def open_source(source: Mapping[str, Any]) -> Volume:
-    """`open_volume` for the {path, array, voxel_size_nm, offset_nm} entry of a dataset's config."""
+    """`open_volume` for the source entry of a dataset's config: path, array, mip, sizes."""
     return open_volume(
         source["path"],
         source.get("array") or "",
         source.get("voxel_size_nm"),
         source.get("offset_nm"),
+        source.get("mip") or 0,
     )
 
 

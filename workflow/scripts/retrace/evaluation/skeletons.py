@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -13,8 +15,10 @@ from scipy.sparse.csgraph import connected_components
 
 from retrace.errors import DataError
 from retrace.evaluation.contingency import count_block
+from retrace.evaluation.counting import Counted
 from retrace.evaluation.scores import score
 from retrace.geometry import NmBox, VoxelBox, triple
+from retrace.mongo_dump import read_columns
 from retrace.volumes import Volume
 
 FIELDS = ("id", "position_nm", "skeleton", "edges")
@@ -44,12 +48,20 @@ class Skeletons:
         """
         low, high = np.array(box.offset), np.array(box.end)
         inside = np.all((self.position_nm >= low) & (self.position_nm < high), axis=1)
-        row = np.cumsum(inside) - 1
-        edges = row[self.edges[np.all(inside[self.edges], axis=1)]]
-        count = int(inside.sum())
-        links = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (count, count))
-        part = connected_components(links, directed=False)[1]
-        return Skeletons(self.position_nm[inside], part.astype(np.int64) + 1, edges)
+        edges = _edges_among(inside, self.edges)
+        return Skeletons(self.position_nm[inside], _parts(int(inside.sum()), edges), edges)
+
+
+def _edges_among(keep: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The edges between nodes of `keep`, as rows of the nodes that are kept."""
+    row = np.cumsum(keep) - 1
+    return np.asarray(row[edges[np.all(keep[edges], axis=1)]])
+
+
+def _parts(count: int, edges: np.ndarray) -> np.ndarray:
+    """Ids from 1 of the connected parts of `count` nodes, (count,)."""
+    links = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), (count, count))
+    return connected_components(links, directed=False)[1].astype(np.int64) + 1
 
 
 @dataclass(frozen=True)
@@ -85,10 +97,74 @@ def read_skeletons(path: Path) -> Skeletons:
     if not len(ids) == len(position) == len(skeleton):
         raise DataError(f"{path}: id, position_nm and skeleton must have one row per node")
     found = Skeletons(position, skeleton, _rows(path, ids, edges))
-    ends = found.skeleton[found.edges]
+    _check_trees(path, found)
+    return found
+
+
+def _check_trees(path: Path, skeletons: Skeletons) -> None:
+    ends = skeletons.skeleton[skeletons.edges]
     if (ends[:, 0] != ends[:, 1]).any():
         raise DataError(f"{path}: an edge joins two skeletons; each skeleton id must be one tree")
+
+
+def read_dump(folder: Path, name: str) -> tuple[np.ndarray, Skeletons]:
+    """Node ids (nodes,) and skeletons of the MongoDB dump that the paper's authors published.
+
+    NAME.nodes.bson has id, z, y, x (nm), NAME.edges.bson source and target; every connected part
+    is a skeleton. An edge to a node that is not in the dump is left out, as MongoDB's reader did.
+    """
+    nodes = read_columns(folder / f"{name}.nodes.bson", ["id", "z", "y", "x"])
+    edges = read_columns(folder / f"{name}.edges.bson", ["source", "target"])
+    ids = nodes["id"].astype(np.uint64)
+    if not len(ids) or len(np.unique(ids)) != len(ids):
+        raise DataError(
+            f"{folder}/{name}.nodes.bson has no nodes, or two of one id; fetch it again"
+        )
+    pairs = np.stack([edges["source"], edges["target"]], axis=1).astype(np.uint64)
+    pairs = pairs.reshape(-1, 2)[np.isin(pairs, ids).all(axis=1)]
+    rows = _rows(folder, ids, pairs)
+    position = np.stack([nodes[axis] for axis in "zyx"], axis=1).astype(np.float64)
+    return ids, Skeletons(position, _parts(len(ids), rows), rows)
+
+
+def read_masked(folder: Path, name: str, region: str) -> Skeletons:
+    """The nodes of one published region that lie in neuropil, in the parts that were scored.
+
+    `nodes_NAME_components_REGION_masked` gives each node's component_id (below 0: none),
+    `nodes_NAME_mask_REGION_masked` whether it is `masked`, which means kept.
+    """
+    ids, whole = read_dump(folder, name)
+    parts_file = folder / f"nodes_{name}_components_{region}_masked.bson"
+    parts = read_columns(parts_file, ["id", "component_id"])
+    mask = read_columns(folder / f"nodes_{name}_mask_{region}_masked.bson", ["id", "masked"])
+    of_part = dict(zip(parts["id"].tolist(), parts["component_id"].tolist(), strict=True))
+    kept = set(mask["id"][mask["masked"].astype(bool)].tolist())
+    component = np.array([of_part.get(n, -1) if n in kept else -1 for n in ids.tolist()], np.int64)
+    keep = component >= 0
+    if not keep.any():
+        raise DataError(
+            f"{parts_file} and its mask keep no node of {name}; is it another region's?"
+        )
+    # Truth 0 would be ignored, and a component may be numbered 0.
+    found = Skeletons(whole.position_nm[keep], component[keep] + 1, _edges_among(keep, whole.edges))
+    _check_trees(parts_file, found)
     return found
+
+
+def open_skeletons(source: Mapping[str, Any], box: NmBox) -> dict[str, Skeletons]:
+    """What an entry's `skeletons` {path, name, region} gives, cut to `box`.
+
+    `skeletons`: the parts inside the box. `skeletons_masked`, where a published region is named:
+    its nodes in neuropil as they were scored.
+    """
+    path = Path(source["path"])
+    if not path.is_dir():
+        return {"skeletons": read_skeletons(path).within(box)}
+    name = source.get("name") or ""
+    sets = {"skeletons": read_dump(path, name)[1].within(box)}
+    if source.get("region"):
+        sets["skeletons_masked"] = read_masked(path, name, source["region"])
+    return sets
 
 
 def _rows(path: Path, ids: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -131,6 +207,14 @@ def sample_nodes(segmentation: Volume, skeletons: Skeletons, tile: int = 256) ->
     return result
 
 
+def count_nodes(segmentation: Volume, skeletons: Skeletons) -> Counted:
+    """How many nodes each pair of segment and skeleton shares: VOI over nodes, as over voxels."""
+    if not len(skeletons.skeleton):
+        raise DataError(f"no skeleton node lies inside {segmentation.name}; correct `roi_nm`")
+    table = count_block(sample_nodes(segmentation, skeletons), skeletons.skeleton)
+    return Counted(table, table.voxels)
+
+
 def run_length(
     skeletons: Skeletons, node_segments: np.ndarray, merge_threshold: int = 1
 ) -> RunLength:
@@ -145,7 +229,7 @@ def run_length(
     total = float(lengths.sum())
     if not total:
         raise DataError("the skeletons have no cable inside the scored region; ERL needs edges")
-    merging = _merging(skeletons.skeleton, node_segments, merge_threshold)
+    merging = merging_segments(skeletons.skeleton, node_segments, merge_threshold)
     begin, end = node_segments[skeletons.edges].T
     correct = (begin == end) & (begin != 0) & ~np.isin(begin, merging)
     owner = skeletons.skeleton[skeletons.edges[:, 0]]
@@ -156,7 +240,10 @@ def run_length(
     )
 
 
-def _merging(skeleton: np.ndarray, segments: np.ndarray, merge_threshold: int) -> np.ndarray:
+def merging_segments(
+    skeleton: np.ndarray, segments: np.ndarray, merge_threshold: int
+) -> np.ndarray:
+    """Segments that touch two or more skeletons, each with at least `merge_threshold` nodes."""
     pairs, nodes = np.unique(
         np.stack([segments.astype(np.uint64), skeleton.astype(np.uint64)]),
         axis=1,
@@ -177,7 +264,7 @@ def _squared_runs(owner: np.ndarray, segment: np.ndarray, lengths: np.ndarray) -
 def skeleton_scores(
     skeletons: Skeletons, node_segments: np.ndarray, merge_threshold: int
 ) -> dict[str, float]:
-    """ERL, nERL and node-wise VOI of one assignment of segments to nodes."""
+    """ERL, nERL and node-wise VOI of one assignment of segments to nodes (nodes,)."""
     runs = run_length(skeletons, node_segments, merge_threshold)
     nodes = score(count_block(node_segments, skeletons.skeleton))
     return {
@@ -188,4 +275,7 @@ def skeleton_scores(
         "node_voi_split": nodes.voi_split,
         "node_voi_merge": nodes.voi_merge,
         "nodes": len(skeletons.skeleton),
+        "components": len(np.unique(skeletons.skeleton)),
+        "segments": len(np.unique(node_segments)),
+        "path_length_nm": float(skeletons.edge_length_nm.sum()),
     }

@@ -1,0 +1,70 @@
+"""The paper's numbers, computed anew.
+
+REQUIRED INPUTS: published checkpoints and ground truth, config/published/DATASET.yaml
+OUTPUTS: results/DATASET/reproduction.json and .txt, every number beside the paper's; reproduced.txt, only
+where all of them are within their tolerance
+"""
+
+
+use rule fetch_checkpoint as fetch_ground_truth with:
+    output:
+        folder=directory("data/{dataset}/ground_truth/{folder}"),
+        manifest="data/{dataset}/ground_truth/{folder}.manifest.json",
+    log:
+        "logs/fetch_ground_truth/{dataset}_{folder}.log",
+    params:
+        settings=fetch_ground_truth_json,
+
+
+rule compare_published:
+    """One table of all networks, whatever it says; the gate is a rule of its own, so that the table stays."""
+    input:
+        evaluations=reproduce_evaluations,
+        published=reproduce_published,
+        script=script("reproduce"),
+        library=library("reproduce"),
+        image=image_input("modern"),
+    output:
+        table="results/{dataset}/reproduction.json",
+        text=report(
+            "results/{dataset}/reproduction.txt",
+            caption="../workflow/report/reproduction.rst",
+            category="Reproduction",
+            labels={"dataset": "{dataset}"},
+        ),
+    log:
+        "logs/compare_published/{dataset}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=reproduce_json,
+        evaluations=reproduce_names,
+    shell:
+        "python {input.script:q} table --settings {params.settings:q}"
+        " --published {input.published:q} --evaluations {params.evaluations:q}"
+        " --output {output.table:q} --text {output.text:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule judge_published:
+    """Fails where a number is outside its tolerance, or the paper or we lack it."""
+    input:
+        table="results/{dataset}/reproduction.json",
+        script=script("reproduce"),
+        library=library("reproduce"),
+        image=image_input("modern"),
+    output:
+        verdict="results/{dataset}/reproduced.txt",
+    log:
+        "logs/judge_published/{dataset}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python {input.script:q} judge --table {input.table:q} --output {output.verdict:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

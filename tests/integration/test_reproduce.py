@@ -1,0 +1,222 @@
+"""The paper's gate, end to end: layer, bucket, published weights, scores, table, verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import phantom
+import s3_server
+from retrace import config as catalog
+from retrace.checkpoints.published import write_published
+from retrace.networks import build_network
+from retrace.precomputed import local_info
+
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(1200)]
+
+NETWORK = "tiny_mtlsd"
+SIZE = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
+BOX = {"offset": [240, 216, 216], "shape": [480, 720, 720]}
+TRUTH = "funke/phantom/testing/ground_truth"
+TOLERANCE = {
+    name: {"absolute": 1e-6, "reason": "the same program computes both"}
+    for name in ("voi_split", "voi_merge", "voi_sum", "erl_nm", "max_erl_nm", "splits_needed")
+}
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def paper_dataset(layer: Path) -> dict[str, Any]:
+    """One region scored on skeletons, one on labels; both are cut from the same layer."""
+    dump = {"path": "data/phantom_paper/ground_truth/{}", "name": "phantom", "region": "roi_1"}
+    dumps = {s: {**dump, "path": dump["path"].format(s)} for s in ("validation", "testing")}
+    raw = {"path": f"file://{layer}", "mip": 0}
+    labels = {"path": "data/phantom_paper/ground_truth/labels"}
+    return {
+        "name": "phantom_paper",
+        "voxel_size_nm": [20, 9, 9],
+        "lsd_sigma_nm": 120,
+        "weights_of": "phantom",
+        "ground_truth": {
+            "testing": f"{TRUTH}/testing",
+            "validation": f"{TRUTH}/validation",
+            "labels": f"{TRUTH}/data.zarr/volumes/roi_1/consolidated_ids",
+        },
+        "volumes": {
+            "traced": {"raw": raw, "roi_nm": BOX},
+            "labelled": {"raw": raw, "labels": labels, "roi_nm": "labels"},
+        },
+        "validation": [{"volume": "traced", "skeletons": dumps["validation"]}, "labelled"],
+        "test": [{"volume": "traced", "skeletons": dumps["testing"]}, "labelled"],
+        "paper": {
+            "networks": [NETWORK],
+            "threshold": "validation",
+            "compute_mincut": True,
+            "segment": {"block_shape": [16, 48, 48], "block_context": [4, 8, 8]},
+            "tolerance": TOLERANCE,
+        },
+    }
+
+
+def write_yaml(path: Path, content: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a network two maps wide and the phantom's paper dataset."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    network = {
+        "name": NETWORK,
+        "extends": "mtlsd_small",
+        "fmaps": 2,
+        "fmaps_out": 2,
+        "recipes": {"anisotropic": {"fmap_factor": 2, "input_shape": [24, 52, 52]}},
+    }
+    write_yaml(folder / f"config/networks/{NETWORK}.yaml", network)
+    write_yaml(folder / "config/datasets/phantom_paper.yaml", paper_dataset(folder / "layer"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoint(place: Path) -> Iterator[str]:
+    """A server with the phantoms, their ground truth and an untrained network's checkpoint."""
+    with pytest.MonkeyPatch.context() as patch, s3_server.serving() as address:
+        phantom.main(["upload", "--endpoint", address, "--layer", str(place / "layer"), *SIZE])
+        patch.chdir(place)
+        network = catalog.network_for(NETWORK, catalog.load_dataset("phantom"))
+        prefix = write_published(place / "original", build_network(network, seed=5), 400)
+        client = s3_server.writer(address)
+        for file in prefix.parent.iterdir():
+            key = f"funke/phantom/training/checkpoints/{NETWORK}/{file.name}"
+            client.put_object(Bucket="open-neurodata", Key=key, Body=file.read_bytes())
+        yield address
+
+
+@pytest.fixture
+def snakemake(repository: Path, place: Path, endpoint: str) -> Run:
+    """Runs Snakemake in `place`; returns the finished process, both streams together."""
+
+    def run(
+        *arguments: str, regions: str = "[traced, labelled]"
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
+        options = ["--directory", str(place), "--quiet", "host", "--cores", "2"]
+        threads = [f"{r}=1" for r in ("predict", "fragments", "choose_threshold", "evaluate")]
+        settings = [f"endpoint_url={endpoint}", f"reproduce={{regions: {regions}}}"]
+        return subprocess.run(
+            [*command, *arguments, *options, "--set-threads", *threads, "--config", *settings],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return run
+
+
+def publish(place: Path, regions: dict[str, Any]) -> None:
+    """Writes the file of published numbers that the gate reads."""
+    content = {"source": "an earlier run of this test", "regions": regions}
+    write_yaml(place / "config/published/phantom.yaml", content)
+
+
+def table(place: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        (place / "results/phantom_paper/reproduction.json").read_text()
+    )
+    return content
+
+
+def numbers(**changed: float) -> dict[str, float]:
+    """Numbers that nobody gets, but for those that are given."""
+    names = ("voi_split", "voi_merge", "voi_sum", "threshold")
+    return {**dict.fromkeys(names, -1.0), **changed}
+
+
+def as_computed(place: Path) -> dict[str, Any]:
+    """What the last run computed, as if it had been published."""
+    found: dict[str, Any] = {}
+    for row in table(place)["rows"]:
+        networks = found.setdefault(row["region"], {}).setdefault(row["truth"], {})
+        networks.setdefault(row["network"], {})[row["metric"]] = row["ours"]
+    return found
+
+
+def test_a_failing_gate_keeps_the_table(snakemake: Run, place: Path) -> None:
+    of_skeletons = numbers(erl_nm=-1.0, max_erl_nm=-1.0, splits_needed=-1.0)
+    publish(
+        place,
+        {
+            "traced": {
+                "skeletons_masked": {NETWORK: of_skeletons},
+                "skeletons": {NETWORK: of_skeletons},
+            },
+            "labelled": {"voxels": {NETWORK: numbers()}},
+        },
+    )
+    run = snakemake("reproduce_phantom")
+
+    assert run.returncode != 0
+    assert "outside their tolerance" in run.stdout
+    found = table(place)
+    assert not found["passes"]
+    assert {row["within"] for row in found["rows"] if row["metric"] == "voi_sum"} == {False}
+    assert (place / "results/phantom_paper/reproduction.txt").is_file()
+    assert not (place / "results/phantom_paper/reproduced.txt").exists()
+    evaluation = place / f"results/phantom_paper/{NETWORK}/evaluation.json"
+    traced = json.loads(evaluation.read_text())["volumes"]
+    (result,) = [v for v in traced.values() if v["volume"] == "traced"]
+    assert result["counted"] == "skeleton nodes"
+    assert 0 < result["skeletons_masked"]["nodes"] < result["skeletons"]["nodes"]
+
+
+def test_the_recorded_numbers_pass_and_an_altered_one_fails(snakemake: Run, place: Path) -> None:
+    recorded = as_computed(place)
+    publish(place, recorded)
+    run = snakemake("reproduce_phantom")
+
+    assert run.returncode == 0, run.stdout[-6000:]
+    assert "within their tolerance" in (place / "results/phantom_paper/reproduced.txt").read_text()
+    assert not re.search(r"^rule predict:", run.stdout, re.M)
+
+    recorded["labelled"]["voxels"][NETWORK]["voi_sum"] += 0.01
+    publish(place, recorded)
+    run = snakemake("reproduce_phantom")
+
+    assert run.returncode != 0
+    outside = [row for row in table(place)["rows"] if row["within"] is False]
+    assert [(row["truth"], row["metric"]) for row in outside] == [("voxels", "voi_sum")]
+
+
+def test_what_cannot_be_is_refused_while_planning(snakemake: Run, place: Path) -> None:
+    run = snakemake("reproduce_phantom", "--dry-run", regions="[tracd]")
+    assert run.returncode != 0
+    assert "no region 'tracd'; did you mean traced?" in run.stdout
+
+    file = place / "config/datasets/phantom_paper.yaml"
+    good = yaml.safe_load(file.read_text())
+    for change, message in (
+        ({"raw": {**good["volumes"]["traced"]["raw"], "mip": 3}}, "has no mip 3; it has 0:"),
+        ({"roi_nm": {**BOX, "offset": [240, 216, 900]}}, "leaves the volume"),
+        ({"raw": {"path": f"file://{place / 'nowhere'}"}}, "is no readable layer"),
+    ):
+        broken = json.loads(json.dumps(good))
+        broken["volumes"]["traced"] |= change
+        write_yaml(file, broken)
+        run = snakemake("reproduce_phantom", "--dry-run", "--forceall")
+        assert run.returncode != 0
+        assert message in run.stdout
+    write_yaml(file, good)
+    assert local_info(good["volumes"]["traced"]["raw"]["path"]) == place / "layer/info"

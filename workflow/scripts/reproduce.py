@@ -1,0 +1,102 @@
+"""Compares evaluations with the numbers of the paper, and judges the comparison.
+
+    reproduce.py table --settings JSON --published FILE.yaml --evaluations NETWORK=FILE.json ...
+                       --output table.json --text table.txt
+    reproduce.py judge --table table.json --output verdict.txt
+
+`table` writes every number whatever it is; `judge` fails where one is outside its tolerance. They
+are two programs of one file so that a failing gate leaves the table behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrace.config import read_yaml
+from retrace.errors import ConfigError, StateError, run
+from retrace.evaluation.reproduction import compare, passes, text_table
+from retrace.manifest import atomic_write
+from retrace.volumes import read_json
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    table = verbs.add_parser("table", help="write every number beside the paper's")
+    table.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
+    table.add_argument("--published", required=True, type=Path, help="config/published/NAME.yaml")
+    table.add_argument("--evaluations", nargs="+", required=True, metavar="NETWORK=FILE")
+    table.add_argument("--text", required=True, type=Path, help="the same as a text table")
+    judge = verbs.add_parser("judge", help="fail where a number is outside its tolerance")
+    judge.add_argument("--table", required=True, type=Path)
+    for verb in (table, judge):
+        verb.add_argument("--output", required=True, type=Path)
+    return parser.parse_args(argv)
+
+
+def named(items: Sequence[str]) -> dict[str, Path]:
+    """Files by network, from NETWORK=FILE items."""
+    pairs = [item.partition("=") for item in items]
+    for network, sign, path in pairs:
+        if not (network and sign and path):
+            raise ConfigError(f"{network + sign + path!r} is not NETWORK=FILE")
+    return {network: Path(path) for network, _, path in pairs}
+
+
+def write_table(args: argparse.Namespace) -> None:
+    """Writes the table as JSON and as text, and prints it."""
+    published = read_yaml(args.published)
+    evaluations = {n: read_json(path) for n, path in named(args.evaluations).items()}
+    rows = [row.as_dict() for row in compare(args.settings, published, evaluations)]
+    content = {
+        "dataset": args.settings["dataset"],
+        "source": published["source"],
+        "threshold": args.settings["threshold"],
+        "tolerance": args.settings["tolerance"],
+        "passes": passes(rows),
+        "rows": rows,
+    }
+    atomic_write(args.output, json.dumps(content, indent=1) + "\n")
+    atomic_write(args.text, text_table(rows) + "\n")
+    print(text_table(rows), flush=True)
+
+
+def judge_table(args: argparse.Namespace) -> None:
+    """Writes the verdict; StateError names the numbers that are outside."""
+    table = read_json(args.table)
+    rows = table["rows"]
+    print(text_table(rows), flush=True)
+    outside = [row for row in rows if row["within"] is False]
+    judged = [row for row in rows if row["within"] is not None]
+    if not passes(rows):
+        first = "\n".join(f"  {_name(row)}" for row in outside)
+        raise StateError(
+            f"{table['dataset']}: {len(outside)} of {len(judged)} judged numbers are outside their "
+            f"tolerance, or missing; all of them are in {args.table}\n{first}"
+        )
+    verdict = f"{table['dataset']}: all {len(judged)} judged numbers are within their tolerance\n"
+    atomic_write(args.output, verdict)
+    print(verdict, end="", flush=True)
+
+
+def _name(row: dict[str, object]) -> str:
+    return " ".join(str(row[key]) for key in ("region", "truth", "network", "metric", "note"))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; `argv` without the program's name."""
+    args = parse_args(argv)
+    if args.verb == "table":
+        write_table(args)
+    else:
+        judge_table(args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,193 @@
+"""Published numbers beside those computed here, row by row, and whether they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from retrace.errors import DataError
+
+VOXELS = "voxels"
+"""The truth of regions with labels; the others are the keys of skeletons in evaluation.json."""
+
+OF_NODES = {"voi_split": "node_voi_split", "voi_merge": "node_voi_merge"}
+"""What evaluation.json calls a published metric where nodes are counted."""
+
+OPTIONAL = ("splits_needed", "merges_needed")
+"""Metrics that may be switched off: absent, they are shown and not judged."""
+
+COLUMNS = {
+    "region": "region",
+    "truth": "truth",
+    "network": "network",
+    "metric": "metric",
+    "paper": "paper",
+    "ours": "ours",
+    "difference": "difference",
+    "tolerance": "tolerance",
+    "within": "within",
+    "ours_at_papers_threshold": "at paper's threshold",
+    "note": "note",
+}
+"""Keys of a row, and how the text table heads them."""
+
+TEXT_COLUMNS = ("region", "truth", "network", "metric", "note")
+
+Numbers = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one network in one region; `within` is None where nothing is judged."""
+
+    region: str
+    truth: str
+    network: str
+    metric: str = ""
+    paper: float | None = None
+    ours: float | None = None
+    ours_at_papers_threshold: float | None = None
+    tolerance: float | None = None
+    within: bool | None = None
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        if self.paper is None or self.ours is None:
+            return None
+        return self.ours - self.paper
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row as it is written to JSON."""
+        return {**asdict(self), "difference": self.difference}
+
+
+def allowed(tolerance: Mapping[str, Any] | None, paper: float) -> float | None:
+    """The largest difference that passes: `absolute` plus `relative` of the paper's value."""
+    if tolerance is None:
+        return None
+    relative = float(tolerance.get("relative", 0.0)) * abs(paper)
+    return float(tolerance.get("absolute", 0.0)) + relative
+
+
+def compare(
+    settings: Mapping[str, Any],
+    published: Mapping[str, Any],
+    evaluations: Mapping[str, Mapping[str, Any]],
+) -> list[Row]:
+    """All rows: every network that is asked for or published, in every region and truth.
+
+    A network without a published number, or without a result of ours, is a row that fails;
+    where the paper itself gives none (null), or we compute none (FFN), one that is not judged.
+    """
+    rows: list[Row] = []
+    for region in settings["regions"]:
+        for truth, networks in published["regions"][region].items():
+            for network in dict.fromkeys([*settings["networks"], *networks]):
+                place = (region, truth, network)
+                rows += _network_rows(settings, place, networks, evaluations)
+    return rows
+
+
+def _network_rows(
+    settings: Mapping[str, Any],
+    place: tuple[str, str, str],
+    networks: Mapping[str, Any],
+    evaluations: Mapping[str, Mapping[str, Any]],
+) -> Iterator[Row]:
+    region, _, network = place
+    if network not in settings["networks"]:
+        yield Row(*place, note="not computed here")
+    elif network not in networks:
+        yield Row(*place, within=False, note="no published number in the project")
+    elif networks[network] is None:
+        yield Row(*place, note="the paper gives none")
+    elif network not in evaluations:
+        yield Row(*place, within=False, note="no evaluation")
+    else:
+        result = _region(evaluations[network], region, network)
+        yield from _metric_rows(settings, place, networks[network], result)
+
+
+def _region(evaluation: Mapping[str, Any], region: str, network: str) -> Mapping[str, Any]:
+    for result in evaluation["volumes"].values():
+        if result["volume"] == region:
+            found: Mapping[str, Any] = result
+            return found
+    raise DataError(f"the evaluation of {network!r} has no region {region!r}; evaluate again")
+
+
+def _metric_rows(
+    settings: Mapping[str, Any],
+    place: tuple[str, str, str],
+    paper: Numbers,
+    result: Mapping[str, Any],
+) -> Iterator[Row]:
+    ours, curve = _ours(result, place[1], settings["threshold"])
+    theirs = paper.get("threshold", -1)
+    same = next((row for row in curve if abs(row["threshold"] - theirs) < 1e-6), {})
+    for metric, value in paper.items():
+        mine = ours.get(metric)
+        limit = allowed(settings["tolerance"].get(metric), value)
+        judged = limit is not None and not (mine is None and metric in OPTIONAL)
+        within = None
+        if judged and limit is not None:
+            within = mine is not None and abs(mine - value) <= limit
+        note = "" if mine is not None else "not computed"
+        at_papers = same.get(metric) if metric != "threshold" else None
+        yield Row(*place, metric, value, mine, at_papers, limit, within, note)
+
+
+def _ours(
+    result: Mapping[str, Any], truth: str, policy: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Metrics of a region under their published names, and the same at every threshold."""
+    source = result if truth == VOXELS else result.get(truth)
+    if source is None or (truth == VOXELS and result["counted"] != VOXELS):
+        return {}, []
+    curve = [_named(row, truth) for row in source["curve"]]
+    if policy == "best_on_test":
+        return min(curve, key=lambda row: row["voi_sum"]), curve
+    numbers = _named(source, truth) | {"threshold": result["threshold"]}
+    return numbers | dict(source.get("min_cut", {})), curve
+
+
+def _named(row: Mapping[str, Any], truth: str) -> dict[str, Any]:
+    if truth == VOXELS:
+        return dict(row)
+    named = dict(row) | {name: row[key] for name, key in OF_NODES.items()}
+    return named | {"voi_sum": named["voi_split"] + named["voi_merge"]}
+
+
+def passes(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether something was judged and nothing is outside."""
+    judged = [row["within"] for row in rows if row["within"] is not None]
+    return bool(judged) and all(judged)
+
+
+def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a text table."""
+    lines = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(_line(line, widths) for line in lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (
+        cell.ljust(width) if key in TEXT_COLUMNS else cell.rjust(width)
+        for key, cell, width in zip(COLUMNS, cells, widths, strict=True)
+    )
+    return "  ".join(padded).rstrip()
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    value = row[name]
+    if name == "within":
+        return {True: "yes", False: "NO", None: ""}[value]
+    if value is None:
+        return ""
+    if isinstance(value, (int, float)):
+        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
