@@ -203,7 +203,7 @@ def test_the_recorded_numbers_pass_and_an_altered_one_fails(snakemake: Run, plac
 def test_what_cannot_be_is_refused_while_planning(snakemake: Run, place: Path) -> None:
     run = snakemake("reproduce_phantom", "--dry-run", regions="[tracd]")
     assert run.returncode != 0
-    assert "no region 'tracd'; did you mean traced?" in run.stdout
+    assert "no region 'tracd'; did you mean 'traced'?" in run.stdout
 
     file = place / "config/datasets/phantom_paper.yaml"
     good = yaml.safe_load(file.read_text())

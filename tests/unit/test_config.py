@@ -288,6 +288,8 @@ def all_settings(config: dict[str, Any]) -> dict[str, Any]:
         ({"segment": {"thresholds": [0, 1, 0.1]}}, {"choose", "score"}),
         ({"segment": {"epsilon": 0.1}}, {"segment"}),
         ({"evaluate": {"untrained": False}}, {"score"}),
+        ({"evaluate": {"compute_mincut": True}}, {"score"}),
+        ({"reproduce": {"networks": ["mtlsd"]}}, set()),
         ({"view": {"port": 8080}}, {"view"}),
     ],
 )

@@ -13,6 +13,7 @@ import evaluate
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.evaluation.skeletons import Skeletons, write_skeletons
 from retrace.manifest import write_manifest
+from retrace.mongo_dump import write_documents
 from retrace.segmentation.lut import segments_at
 from retrace.volumes import create_volume
 
@@ -163,13 +164,76 @@ def test_skeletons_are_scored(case: Case) -> None:
     position = np.array([[50.0 + 20 * z, 30, x] for x in (30, 100) for z in range(8)])
     edges = np.array([[i, i + 1] for i in range(15) if i != 7])
     write_skeletons(case.folder / "skeletons.npz", Skeletons(position, np.repeat([1, 2], 8), edges))
-    result = case.score("--skeletons", f"test={case.folder / 'skeletons.npz'}")
+    source = {"path": str(case.folder / "skeletons.npz")}
+    case.settings["dataset"]["test"] = [{"volume": "test", "roi_nm": None, "skeletons": source}]
+    case.settings["compute_mincut"] = True
+    result = case.score()
     runs = result["volumes"]["test"]["skeletons"]
 
+    assert result["volumes"]["test"]["counted"] == "voxels"
+    assert runs["min_cut"] == {
+        "splits_needed": 0,
+        "merges_needed": 0,
+        "unsplittable_fragments": 0,
+    }
+    assert runs["components"] == runs["segments"] == 2
     assert runs["erl_nm"] == runs["max_erl_nm"] == pytest.approx(140)
     assert runs["nerl"] == 1
     assert runs["curve"][0]["erl_nm"] == pytest.approx((60**2 + 60**2) / 140)
     assert runs["curve"][9]["erl_nm"] == 0
+
+
+def write_phantom_dump(folder: Path) -> dict[str, Any]:
+    """Two traced neurons as a dump; the first section of either is not neuropil."""
+    rows = [(z, x) for x in (30, 100) for z in range(8)]
+    nodes = [{"id": 5 * i, "z": 50 + 20 * z, "y": 30, "x": x} for i, (z, x) in enumerate(rows)]
+    edges = [{"source": 5 * i, "target": 5 * i + 5} for i in range(15) if i != 7]
+    parts = [{"id": 5 * i, "component_id": i // 8} for i in range(16)]
+    mask = [{"id": 5 * i, "masked": i % 8 != 0} for i in range(16)]
+    write_documents(folder / "t.nodes.bson", nodes)
+    write_documents(folder / "t.edges.bson", edges)
+    write_documents(folder / "nodes_t_components_r_masked.bson", parts)
+    write_documents(folder / "nodes_t_mask_r_masked.bson", mask)
+    return {"path": str(folder), "name": "t", "region": "r"}
+
+
+def test_without_labels_the_nodes_of_skeletons_are_scored(case: Case) -> None:
+    source = write_phantom_dump(case.folder / "dump")
+    dataset = case.settings["dataset"]
+    for split, volume in (("validation", "val"), ("test", "test")):
+        del dataset["volumes"][volume]["labels"]
+        dataset[split] = [{"volume": volume, "roi_nm": None, "skeletons": source}]
+
+    assert case.choose()["threshold"] == 0.3
+    result = case.score()["volumes"]["test"]
+    assert result["counted"] == "skeleton nodes"
+    assert (result["voi_sum"], result["scored_voxels"]) == (0, 14)
+    assert result["curve"][9]["voi_merge"] == 1
+    assert "no labels" in result["untrained_watershed"]["note"]
+    masked, whole = result["skeletons_masked"], result["skeletons"]
+    assert (masked["nodes"], whole["nodes"]) == (14, 16)
+    assert masked["max_erl_nm"] == pytest.approx(120)
+    assert whole["max_erl_nm"] == pytest.approx(140)
+
+
+def test_a_dump_that_does_not_fit_is_refused(case: Case) -> None:
+    source = write_phantom_dump(case.folder / "dump")
+    folder = Path(source["path"])
+    del case.settings["dataset"]["volumes"]["val"]["labels"]
+    entry = {"volume": "val", "roi_nm": None, "skeletons": source}
+    case.settings["dataset"]["validation"] = [entry]
+    source["region"] = "elsewhere"
+    with pytest.raises(
+        DataError, match=r"nodes_t_components_elsewhere_masked\.bson does not exist"
+    ):
+        case.choose()
+    source["region"] = "r"
+    write_documents(folder / "nodes_t_mask_r_masked.bson", [{"id": 5, "masked": False}])
+    with pytest.raises(DataError, match="keep no node of t"):
+        case.choose()
+    (folder / "t.nodes.bson").write_text("<html>no such key</html>")
+    with pytest.raises(DataError, match=r"t\.nodes\.bson is no BSON dump at byte 0"):
+        case.choose()
 
 
 def test_segmentation_of_another_threshold_is_refused(case: Case) -> None:

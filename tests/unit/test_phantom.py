@@ -12,7 +12,16 @@ from scipy import ndimage
 
 import phantom
 from retrace.errors import ConfigError
-from retrace.phantom import HEMI_BACKGROUND_ID, generate, write_phantom_store
+from retrace.evaluation.skeletons import read_dump, read_masked
+from retrace.geometry import VoxelBox
+from retrace.phantom import (
+    HEMI_BACKGROUND_ID,
+    TESTING,
+    centre_lines,
+    generate,
+    write_paper_phantom,
+    write_phantom_store,
+)
 from retrace.volumes import open_volume
 
 SHAPE = (20, 60, 60)
@@ -115,3 +124,37 @@ def test_commands_ask_for_what_they_need(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         phantom.main(["upload"])
     assert "--endpoint" in capsys.readouterr().err
+
+
+def test_a_region_as_the_papers_are(tmp_path: Path) -> None:
+    """Layer and labels at one place; dumps whose masked parts are the connected ones."""
+    shape, margin = (24, 80, 80), (12, 24, 24)
+    write_paper_phantom(tmp_path / "layer", tmp_path / "bucket", shape, margin, SIZE, 2)
+    truth = tmp_path / "bucket" / TESTING
+    raw = open_volume(f"file://{tmp_path / 'layer'}")
+    labels = open_volume(truth / "data.zarr", "volumes/roi_1/consolidated_ids")
+
+    assert raw.box == VoxelBox((0, 0, 0), (48, 128, 128))
+    assert labels.box == VoxelBox(margin, shape)
+    np.testing.assert_array_equal(generate((48, 128, 128), SIZE, 2)[0], raw.read(raw.box))
+    nodes: list[set[tuple[float, ...]]] = []
+    for split in ("testing", "validation"):
+        ids, whole = read_dump(truth / split, "phantom")
+        masked = read_masked(truth / split, "phantom", "roi_1")
+        box = labels.box.to_nm(SIZE)
+        again = masked.within(box)
+        assert len(ids) == len(whole.skeleton) > len(masked.skeleton) > 0
+        assert len(again.skeleton) == len(masked.skeleton)
+        assert len(np.unique(again.skeleton)) == len(np.unique(masked.skeleton))
+        assert not (whole.position_nm % SIZE).any()
+        nodes.append(set(map(tuple, whole.position_nm.tolist())))
+    assert len(nodes[0] & nodes[1]) == 0
+
+
+def test_neurites_run_inside_their_cells() -> None:
+    voxels, edges = centre_lines(SHAPE, SIZE, seed=3)
+    labels = generate(SHAPE, SIZE, seed=3)[1]
+    ends = labels[tuple(voxels.T)][edges]
+
+    assert len(edges) > 20
+    assert (ends[:, 0] == ends[:, 1]).mean() > 0.9

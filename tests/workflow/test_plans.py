@@ -73,6 +73,28 @@ def test_published_weights_are_fetched_and_not_trained(snakemake: Run) -> None:
     assert planned(run.stdout) == {"fetch_checkpoint": 1, "fetch_hemi_mtlsd_checkpoint": 1}
 
 
+@pytest.mark.parametrize(("dataset", "folders"), [("zfinch", 2), ("fib25", 2), ("hemi", 2)])
+def test_the_papers_numbers_plan_every_network(snakemake: Run, dataset: str, folders: int) -> None:
+    run = snakemake(f"reproduce_{dataset}", "--dry-run", "--quiet", "rules")
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert [jobs[rule] for rule in ("fetch_checkpoint", "convert", "predict")] == [7, 7, 7]
+    assert [jobs[rule] for rule in ("fragments", "segment", "evaluate")] == [6, 6, 6]
+    assert [jobs[rule] for rule in ("compare_published", "judge_published")] == [1, 1]
+    assert (jobs["fetch_ground_truth"], jobs["train"], jobs["fetch"]) == (folders, 0, 0)
+
+
+def test_one_network_of_the_paper_alone(snakemake: Run) -> None:
+    chosen = ("--config", "reproduce={networks: [mtlsd]}")
+    run = snakemake("reproduce_zfinch", "-np", *chosen)
+
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["predict"] == 1
+    assert "rawdata_realigned" in run.stdout
+    assert "results/zfinch/mtlsd/published.safetensors" in run.stdout
+
+
 def test_training_goes_on_from_published_weights(snakemake: Run) -> None:
     chosen = ("weights=published", "iterations={acrlsd: 190100}")
     run = snakemake("train_zfinch_acrlsd", "--dry-run", "--printshellcmds", "--config", *chosen)
@@ -176,6 +198,9 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
         (["train_zfnch_mtlsd"], "no dataset 'zfnch'; did you mean 'zfinch'"),
         (["evaluate_zfinch_lsd"], "predicts no affinities"),
         (["train_zfinch_mtlsd", "--config", "sede=1"], "did you mean 'seed'"),
+        (["train_zfinch_paper_mtlsd"], "predicted with what was published for 'zfinch'"),
+        (["reproduce_zfinch", "--config", "reproduce={regions: [12_micron]}"], "11_micron"),
+        (["reproduce_zfinhc"], "did you mean 'zfinch'"),
     ],
 )
 def test_what_cannot_be_is_refused_while_planning(

@@ -27,11 +27,11 @@ MAX_DEPTH = 100
 class _Reader:
     """One dump in memory; `fail` names the file and the byte where it stops being BSON."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.data = path, path.read_bytes()
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data, self.label = data, name
 
     def fail(self, at: int, why: str) -> NoReturn:
-        raise DataError(f"{self.path} is no BSON dump at byte {at}: {why}; fetch the file again")
+        raise DataError(f"{self.label} is no BSON dump at byte {at}: {why}; fetch the file again")
 
     def number(self, kind: struct.Struct, at: int, end: int) -> Any:
         if at + kind.size > end:
@@ -111,14 +111,19 @@ class _Reader:
 NUMBERS = {0x01: DOUBLE, 0x10: INT32, 0x12: INT64}
 
 
+def decode_documents(data: bytes, name: str) -> Iterator[dict[str, Any]]:
+    """The documents in the bytes of a dump; DataError has `name` and the byte it is not BSON at."""
+    reader, position = _Reader(data, name), 0
+    while position < len(data):
+        found, position = reader.document(position, len(data))
+        yield found
+
+
 def read_documents(path: Path) -> Iterator[dict[str, Any]]:
-    """The documents of one collection; DataError names file and byte where it is not BSON."""
+    """The documents of one collection; DataError where the file is absent or not BSON."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; fetch the dump again, or correct its name")
-    reader, position = _Reader(path), 0
-    while position < len(reader.data):
-        found, position = reader.document(position, len(reader.data))
-        yield found
+    return decode_documents(path.read_bytes(), str(path))
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -141,7 +146,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _encoded(name: str, value: Any) -> bytes:
-    """One element of a document; ConfigError-free: only types that `read_documents` gives."""
+    """One element of a document; TypeError for a type that has no place in it."""
     key = name.encode() + b"\0"
     if value is None:
         return b"\x0a" + key
