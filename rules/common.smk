@@ -187,7 +187,7 @@ def with_manifests(stores):
 
 @refusing
 def own_files(data, path):
-    """What a rule waits for to read `path`: a fetched folder, a layer's info, or the file."""
+    """The inputs that stand for `path`: a fetched folder, the info of a layer, or the file."""
     if precomputed.is_layer(path):
         info = precomputed.local_info(path)
         return [] if info is None else [str(info)]
@@ -201,7 +201,9 @@ def check_layer(data, volume):
     source = data["volumes"][volume].get("raw", {})
     if precomputed.is_layer(source.get("path", "")):
         boxes = [
-            e["roi_nm"] for e in data["validation"] + data["test"] if e["volume"] == volume
+            e["roi_nm"]
+            for e in data["validation"] + data["test"]
+            if e["volume"] == volume
         ]
         for box in boxes or [None]:
             precomputed.check_local_layer(source, box)
@@ -291,9 +293,7 @@ def fetch_ground_truth_json(wildcards):
         raise WorkflowError(
             f"dataset {wildcards.dataset!r} has no `ground_truth` {wildcards.folder!r}"
         )
-    return as_json(
-        settings.fetch_ground_truth_settings(config, data, wildcards.folder)
-    )
+    return as_json(settings.fetch_ground_truth_settings(config, data, wildcards.folder))
 
 
 def convert_json(wildcards):
@@ -591,7 +591,9 @@ def reproduce_names(wildcards):
 
 def reproduce_json(wildcards):
     """What `reproduce.py table` reads."""
-    return as_json(paper.table_settings(dataset(wildcards.dataset), config["reproduce"]))
+    return as_json(
+        paper.table_settings(dataset(wildcards.dataset), config["reproduce"])
+    )
 
 
 def reproduce_target(name):
