@@ -112,7 +112,12 @@ def paper_datasets():
 def dataset(name):
     """A dataset with everything filled in."""
     data = catalog.load_dataset(name, config["volumes"])
-    return paper.choose_regions(data, config["reproduce"]) if "paper" in data else data
+    if "paper" in data:
+        data = paper.choose_regions(data, config["reproduce"])
+    # Here and not where a rule asks for its files: Snakemake overlooks an error of a rule whose
+    # output is there already, and would take what another layer gave.
+    catalog.check_layers(data)
+    return data
 
 
 @cache
@@ -195,25 +200,10 @@ def own_files(data, path):
     return [path] if folder is None else [folder, f"{folder}.manifest.json"]
 
 
-@refusing
-def check_layer(data, volume):
-    """Refuses a layer on this machine that lacks the mip or the region."""
-    source = data["volumes"][volume].get("raw", {})
-    if precomputed.is_layer(source.get("path", "")):
-        boxes = [
-            e["roi_nm"]
-            for e in data["validation"] + data["test"]
-            if e["volume"] == volume
-        ]
-        for box in boxes or [None]:
-            precomputed.check_local_layer(source, box)
-
-
 def volume_files(data, volumes, parts=("raw", "labels")):
     """Files of the volumes: the fetched zarr and its manifest, or the user's own files."""
     files = []
     for volume in volumes:
-        check_layer(data, volume)
         found = [
             data["volumes"][volume][p]["path"]
             for p in parts

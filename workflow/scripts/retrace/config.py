@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from retrace.errors import ConfigError, nearest
-from retrace.precomputed import is_layer, local_folder
+from retrace.precomputed import check_local_layer, is_layer, local_folder
 
 Settings = dict[str, Any]
 
@@ -155,6 +155,15 @@ def named_files(dataset: Mapping[str, Any]) -> list[str]:
     for split in SPLITS[1:]:
         found += [e["skeletons"]["path"] for e in dataset[split] if e["skeletons"]]
     return [path for path in found if path]
+
+
+def check_layers(dataset: Mapping[str, Any]) -> None:
+    """Refuses layers on this machine that lack the mip or a region that is used (DataError)."""
+    for split in SPLITS:
+        for entry in dataset[split]:
+            raw = dataset["volumes"][entry["volume"]]["raw"]
+            if is_layer(raw["path"]):
+                check_local_layer(raw, entry["roi_nm"])
 
 
 def is_isotropic(dataset: Mapping[str, Any]) -> bool:
