@@ -10,7 +10,9 @@ view_data_DATASET need no network. reproduce_DATASET compares all networks with 
 config/datasets/*.yaml, networks config/networks/*.yaml, everything else config/config.yaml.
 
 What a job prints is shown and kept in its log. A signal that stops the job must not stop `tee` first, for
-the job still says how far it came; therefore the rules' `env --ignore-signal=INT,TERM tee`.
+the job still says how far it came; therefore the rules' `env --ignore-signal=INT,TERM tee`. A cluster
+sends it to every process of the job: the shell must not end before its program, which still saves its
+work; therefore the trap in the prefix.
 """
 
 from snakemake.utils import min_version
@@ -25,6 +27,7 @@ configfile: source("config", "config.yaml")
 
 
 prepare()
+shell.prefix("set -euo pipefail; trap : TERM; ")
 
 
 report: "workflow/report/workflow.rst"

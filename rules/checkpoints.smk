@@ -22,8 +22,8 @@ rule fetch_checkpoint:
     container:
         image("modern")
     resources:
-        mem_mb=1000,
-        runtime=600,
+        mem_mb=growing(1000),
+        runtime=growing(600),
     params:
         settings=fetch_checkpoint_json,
     shell:
@@ -46,8 +46,8 @@ rule convert:
     container:
         image("modern")
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=growing(16000),
+        runtime=growing(60),
     params:
         settings=convert_json,
     shell:

@@ -152,6 +152,18 @@ def check_legacy(verb, net):
         catalog.check_legacy_loss(net, iterations)
 
 
+def growing(first):
+    """A resource that each retry asks for once more: FIRST, 2 x FIRST, 3 x FIRST ...
+
+    A job that a cluster ended for its memory or its time gets more of it the next time.
+    """
+
+    def amount(wildcards, attempt):
+        return first * attempt
+
+    return amount
+
+
 def source(*parts):
     """A file of this workflow, relative to the working directory."""
     return os.path.relpath(ROOT.joinpath(*parts))

@@ -23,8 +23,8 @@ rule choose_threshold:
         image("modern")
     threads: 2
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         settings=choose_json,
         masks=choose_mask_names,
@@ -63,8 +63,8 @@ rule evaluate:
         image("modern")
     threads: 2
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         settings=score_json,
         masks=score_mask_names,

@@ -21,8 +21,8 @@ rule mask:
     container:
         image("modern")
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=mask_json,
     shell:

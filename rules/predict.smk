@@ -25,8 +25,8 @@ rule predict:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=24000,
-        runtime=600,
+        mem_mb=growing(24000),
+        runtime=growing(600),
     params:
         settings=predict_json,
     shell:

@@ -23,8 +23,8 @@ rule fragments:
         image("modern")
     threads: 4
     resources:
-        mem_mb=16000,
-        runtime=600,
+        mem_mb=growing(16000),
+        runtime=growing(600),
     params:
         settings=segment_json,
     shell:
@@ -50,8 +50,8 @@ rule segment:
     container:
         image("modern")
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     shell:
         "python {input.script:q} apply --settings '{{}}' --fragments {input.fragments:q}"
         " --threshold-file {input.threshold:q} --output {output.zarr:q}"

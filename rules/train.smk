@@ -29,7 +29,8 @@ rule train:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=24000,
+        mem_mb=growing(24000),
+        # not growing: a training whose time is up goes on where it was
         runtime=10000,
     params:
         settings=train_json,

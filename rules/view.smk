@@ -24,8 +24,8 @@ rule view_data:
     container:
         image("modern")
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=view_data_json,
     shell:
@@ -52,8 +52,8 @@ rule view:
     container:
         image("modern")
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=view_json,
     shell:
@@ -75,8 +75,8 @@ rule serve_data:
     container:
         image("modern")
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=view_data_json,
     shell:
@@ -99,8 +99,8 @@ rule serve:
     container:
         image("modern")
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=view_json,
     shell:

@@ -1,0 +1,211 @@
+"""A real SLURM on this one machine: two nodes, a CPU and a GPU partition, gone at the end.
+
+Debian's packages `slurm-wlm` and `munge`, run as plain processes by root: no systemd, no cgroups,
+no accounting. The nodes claim more cores, memory and GPUs than there are, so that the workflow's
+own requests fit; nothing enforces them. SLURM reads /etc/slurm alone (Snakemake takes SLURM_CONF
+out of its jobs' environment), therefore a machine that has a configuration there is left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+CONFIGURATION = Path("/etc/slurm")
+FILES = ("slurm.conf", "gres.conf")
+MARK = "# Written by the tests of retrace, which delete it; not for use.\n"
+LOCK = Path("/run/lock/retrace-slurm-tests")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
+SYSTEM_PATH = f"{os.defpath}:/usr/sbin:/sbin:/usr/local/sbin"
+NODES = ("node1", "node2")
+FIRST_PORT = 26821
+PATIENCE_S = 60.0
+
+SLURM_CONF = """\
+ClusterName=retrace
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort=26817
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CryptoType=crypto/munge
+StateSaveLocation={base}/state
+SlurmdSpoolDir={base}/spool/%n
+SlurmctldPidFile={base}/slurmctld.pid
+SlurmdPidFile={base}/slurmd.%n.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=batch_sched_delay=0,sched_interval=5,sched_min_interval=0
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+MinJobAge=3600
+InactiveLimit=0
+MailProg=/bin/true
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+SlurmdParameters=config_overrides
+GresTypes=gpu
+{nodes}
+PartitionName=cpu Nodes={names} Default=YES State=UP
+PartitionName=gpu Nodes={names} State=UP
+"""
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
+    "CPUs=8 RealMemory=64000 Gres=gpu:1"
+)
+
+
+def why_not() -> str | None:
+    """Why no SLURM can be started here, None where one can."""
+    absent = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM_PATH) is None]
+    if absent:
+        return f"not installed: {', '.join(absent)}"
+    if os.geteuid() != 0:
+        return "starting SLURM needs root"
+    for name in FILES:
+        file = CONFIGURATION / name
+        if file.exists() and not file.read_text().startswith(MARK):
+            return f"{file} is somebody else's"
+    return None
+
+
+def output(*command: str) -> str:
+    """What a command prints; its errors and its status are ignored."""
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    return done.stdout
+
+
+def wait_for(what: str, moment: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    """Returns once `moment()` is true; TimeoutError naming `what` where it does not come."""
+    end = time.monotonic() + patience_s
+    while not moment():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} did not come within {patience_s:.0f} s")
+        time.sleep(0.1)
+
+
+def program(name: str) -> str:
+    """The path of a daemon, which a user's PATH may not have."""
+    return str(shutil.which(name, path=SYSTEM_PATH))
+
+
+def munge_answers() -> bool:
+    done = subprocess.run("munge -n | unmunge", shell=True, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+@contextmanager
+def munge() -> Iterator[None]:
+    """MUNGE, which signs SLURM's messages: the one that runs, or one of our own until the end."""
+    if munge_answers():
+        yield
+        return
+    folder = Path("/run/munge")
+    folder.mkdir(exist_ok=True)
+    shutil.chown(folder, "munge", "munge")
+    identity = ["--reuid=munge", "--regid=munge", "--clear-groups"]
+    with daemon([*identity, program("munged"), "--foreground"], Path(os.devnull)):
+        wait_for("munged", munge_answers)
+        yield
+
+
+@contextmanager
+def daemon(command: list[str], log: Path) -> Iterator[None]:
+    """A program in a session of its own; ended by SIGTERM, also where this process is killed."""
+    whole = ["setpriv", "--pdeathsig=TERM", *command]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            whole, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def configuration(base: Path) -> Iterator[None]:
+    """Our files in /etc/slurm, until the end."""
+    host = os.uname().nodename.split(".")[0]
+    lines = [NODE.format(name=name, host=host, port=FIRST_PORT + i) for i, name in enumerate(NODES)]
+    text = SLURM_CONF.format(host=host, base=base, nodes="\n".join(lines), names=",".join(NODES))
+    contents = dict(zip(FILES, (text, "Name=gpu File=/dev/null\n"), strict=True))
+    CONFIGURATION.mkdir(exist_ok=True)
+    try:
+        for name, content in contents.items():
+            (CONFIGURATION / name).write_text(MARK + content)
+        yield
+    finally:
+        for name in contents:
+            (CONFIGURATION / name).unlink(missing_ok=True)
+
+
+def jobs() -> list[str]:
+    """Ids of the jobs that wait or run."""
+    return output("squeue", "--noheader", "--format=%i").split()
+
+
+def nodes_are_idle() -> bool:
+    return output("sinfo", "--noheader", "--format=%D", "--states=idle").split()[:1] == ["2"]
+
+
+@contextmanager
+def jobs_cancelled() -> Iterator[None]:
+    """Cancels at the end what is left, so that no process of a job stays behind."""
+    try:
+        yield
+    finally:
+        if left := jobs():
+            output("scancel", *left)
+            wait_for("the end of all jobs", lambda: not jobs())
+
+
+@contextmanager
+def running(base: Path) -> Iterator[None]:
+    """SLURM with its files in `base`; one at a time on a machine."""
+    for name in ("state", *(f"spool/{node}" for node in NODES)):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        lock = stack.enter_context(LOCK.open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stack.enter_context(configuration(base))
+        stack.enter_context(munge())
+        stack.enter_context(daemon([program("slurmctld"), "-D"], base / "slurmctld.log"))
+        for node in NODES:
+            command = [program("slurmd"), "-D", "-N", node]
+            stack.enter_context(daemon(command, base / f"{node}.log"))
+        wait_for("two idle nodes of SLURM", nodes_are_idle)
+        stack.enter_context(jobs_cancelled())
+        yield
+
+
+def main() -> None:
+    """A cluster to try things on, until Ctrl-C: `python tests/slurm_cluster.py FOLDER`."""
+    if reason := why_not():
+        sys.exit(reason)
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, lambda number, frame: sys.exit())
+    with running(Path(sys.argv[1]).resolve()):
+        print(output("sinfo"), flush=True)
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()
