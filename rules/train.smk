@@ -29,8 +29,8 @@ rule train:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=growing(24000),
-        # not growing: a training whose time is up goes on where it was
+        # neither grows with the retries: a training whose time was up goes on where it was
+        mem_mb=24000,
         runtime=10000,
     params:
         settings=train_json,

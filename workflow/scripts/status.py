@@ -2,10 +2,10 @@
 
     python workflow/scripts/status.py evaluate_zfinch_mtlsd [--json] [-- options of the run]
 
-Give the options of the run, as in `-- --use-singularity --workflow-profile profiles/slurm --config
-seed=1`, since they decide which jobs there are and what they ask for. Nothing is run or written. The
-jobs are those that a dry run of Snakemake plans; the rest is read from what they left behind:
-outputs, logs, manifests, benchmarks, and Snakemake's marks of jobs at work.
+Give the options of the run, `-- --workflow-profile profiles/slurm --config seed=1` for instance:
+they decide which jobs there are and what they ask for. Nothing is run or written. The jobs are what
+a dry run of Snakemake plans; the rest is read from what they left behind: outputs, logs, manifests,
+benchmarks, and Snakemake's marks of jobs at work.
 """
 
 from __future__ import annotations

@@ -1,0 +1,82 @@
+"""The profiles of LSF and SGE: what they ask of the scheduler, and that the workflow gets done.
+
+The schedulers' commands are stand-ins which run what they are given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cluster_case
+import fake_scheduler
+import phantom
+import s3_server
+
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
+
+CORES = 4
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with s3_server.serving() as address:
+        phantom.main(["upload", "--endpoint", address, *cluster_case.VOLUME])
+        yield address
+
+
+def submitted(folder: Path, endpoint: str, profile: Path) -> list[dict[str, Any]]:
+    """Trains through the stand-ins, the first job of which fails; returns what was submitted."""
+    place = folder / "place"
+    cluster_case.write_network(place)
+    path = os.pathsep.join([str(fake_scheduler.programs(folder)), os.environ["PATH"]])
+    log = folder / "snakemake.log"
+    arguments = ["train_phantom_tiny", "--workflow-profile", str(profile)]
+    quick = ["--seconds-between-status-checks", "2", "--set-threads", f"train={CORES}"]
+    config = ["--config", f"endpoint_url={endpoint}", "iterations=2"]
+    environment = {"PATH": path, "FAKE_FAILURES": "1"}
+    process = cluster_case.start(place, [*arguments, *quick, *config], log, environment)
+    assert process.wait() == 0, log.read_text()[-6000:]
+    assert (place / "results" / "phantom" / "tiny" / "model.safetensors").is_file()
+    return fake_scheduler.submissions(folder)
+
+
+def test_lsf(tmp_path: Path, endpoint: str) -> None:
+    profile = cluster_case.edited_profile(
+        tmp_path, "lsf", project="lab", queue="short", gpu_queue="a100", gpu_request="num=1:gmem=8G"
+    )
+    jobs = [job["options"] for job in submitted(tmp_path, endpoint, profile)]
+    mask, retried, train = jobs
+    assert [job["-q"] for job in jobs] == [["short"], ["short"], ["a100"]]
+    assert all(job["-P"] == ["lab"] for job in jobs)
+    assert [job["-W"] for job in jobs] == [["60"], ["120"], ["10000"]]
+    # Per core and in the unit of LSF_UNIT_FOR_LIMITS, gigabytes here.
+    assert mask["-R"] == [f"rusage[mem={2000 / 1024}]", "span[hosts=1]"]
+    assert retried["-R"][0] == f"rusage[mem={4000 / 1024}]"
+    assert train["-R"][0] == f"rusage[mem={24000 / 1024 / CORES}]"
+    assert [job["-n"] for job in jobs] == [["1"], ["1"], [str(CORES)]]
+    assert "-gpu" not in mask
+    assert train["-gpu"] == ["num=1:gmem=8G"]
+    assert all((job["-wa"], job["-wt"]) == (["TERM"], ["2"]) for job in jobs)
+
+
+def test_sge(tmp_path: Path, endpoint: str) -> None:
+    profile = cluster_case.edited_profile(
+        tmp_path, "sge", project="lab", queue="long.q", gpu_queue="gpu.q", parallel="threads"
+    )
+    jobs = [job["options"] for job in submitted(tmp_path, endpoint, profile)]
+    assert [job["-N"] for job in jobs] == [["mask"], ["mask"], ["train"]]
+    assert [job["-q"] for job in jobs] == [["long.q"], ["long.q"], ["gpu.q"]]
+    assert all(job["-P"] == ["lab"] for job in jobs)
+    assert [job["-pe"] for job in jobs] == [["threads", "1"], ["threads", "1"], ["threads", "4"]]
+    # Memory per slot, time in seconds, and a GPU only where one is wanted.
+    assert [job["-l"] for job in jobs] == [
+        ["h_vmem=2000M", "h_rt=3600"],
+        ["h_vmem=4000M", "h_rt=7200"],
+        ["h_vmem=6000M", "h_rt=600000", "gpu=1"],
+    ]
+    assert (tmp_path / "place" / "logs" / "sge" / "train.o3").is_file()

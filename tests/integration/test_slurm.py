@@ -1,0 +1,202 @@
+"""The whole workflow on a real SLURM of two nodes, in containers, through profiles/slurm.
+
+One run: the training is cancelled by `scancel` when it has begun, and the retry goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import cluster_case
+import phantom
+import s3_server
+import slurm_cluster
+import status
+from conftest import Apptainer, required, skip_or_fail
+
+pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(1800)]
+
+ITERATIONS = 60
+SMALL = [f"{r}=1" for r in ("predict", "fragments", "choose_threshold", "evaluate")]
+PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its SLURM jobs by rule, where its training was stopped."""
+
+    place: Path
+    jobs: dict[str, list[dict[str, str]]]
+    stopped_at: int
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """SLURM on this machine; not started unasked, since it is the machine's and not the test's."""
+    reason = slurm_cluster.why_not()
+    if reason is None and not required("slurm"):
+        reason = "RETRACE_REQUIRE does not name slurm, and a SLURM is not started unasked"
+    if reason:
+        skip_or_fail("slurm", reason)
+    with slurm_cluster.running(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def options(
+    slurm: None, apptainer: Apptainer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[str]]:
+    """Options of a run in the image, with a profile edited as a user edits it."""
+    folder = tmp_path_factory.mktemp("profile")
+    profile = cluster_case.edited_profile(folder, "slurm", account="lab")
+    apptainer.image("modern")
+    with s3_server.serving() as address:
+        phantom.main(["upload", "--endpoint", address, *cluster_case.VOLUME])
+        yield [
+            *("--use-singularity", "--workflow-profile", str(profile)),
+            *("--slurm-init-seconds-before-status-checks", "12"),
+            *("--set-threads", "train=2", *SMALL),
+            *("--config", f"endpoint_url={address}", "evaluate={untrained: false}"),
+        ]
+
+
+def new_place(folder: Path, network: str) -> Path:
+    """A working directory with a network of its own, and with the images of the repository."""
+    cluster_case.write_network(folder, network)
+    (folder / "containers").mkdir()
+    (folder / "containers" / "images").symlink_to(cluster_case.REPOSITORY / "containers/images")
+    return folder
+
+
+def slurm_jobs() -> dict[str, list[dict[str, str]]]:
+    """What SLURM knows of every job, in the order of submission, by the rule in its comment."""
+    text = slurm_cluster.output("scontrol", "--oneliner", "show", "job")
+    jobs: dict[str, list[dict[str, str]]] = {}
+    for line in text.splitlines():
+        job = dict(part.split("=", 1) for part in line.split() if "=" in part)
+        if found := re.match(r"rule_(\w+?)(_wildcards_|$)", job.get("Comment", "")):
+            jobs.setdefault(found[1], []).append(job)
+    return jobs
+
+
+def wait_until(what: str, moment: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Returns once `moment()` is true; fails where the process ends before."""
+    slurm_cluster.wait_for(what, lambda: moment() or process.poll() is not None, PATIENCE_S)
+    assert moment(), f"Snakemake ended before {what}"
+
+
+def training_has_begun(place: Path) -> bool:
+    """Its event file lies there from the first iteration on."""
+    return any(place.glob("work/train/*/log/events*"))
+
+
+def stopped_at(place: Path) -> int | None:
+    """The iteration at which a training says that it was stopped."""
+    for log in place.glob("logs/train/*.log"):
+        if found := re.search(r"stopped at iteration (\d+)", log.read_text()):
+            return int(found[1])
+    return None
+
+
+@pytest.fixture(scope="module")
+def finished(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """`evaluate_phantom_tiny`, with its training cancelled once."""
+    place = new_place(tmp_path_factory.mktemp("place"), "tiny")
+    log = place / "snakemake.log"
+    command = ["evaluate_phantom_tiny", *options, f"iterations={ITERATIONS}"]
+    process = cluster_case.start(place, command, log)
+    try:
+        wait_until("the training", lambda: training_has_begun(place), process)
+        slurm_cluster.output("scancel", slurm_jobs()["train"][0]["JobId"])
+        wait_until("its stop", lambda: stopped_at(place) is not None, process)
+        iteration = stopped_at(place)
+        assert process.wait(PATIENCE_S) == 0, log.read_text()[-6000:]
+    finally:
+        process.kill()
+    assert iteration is not None
+    return Run(place, slurm_jobs(), iteration)
+
+
+def test_the_workflow_comes_to_its_scores(finished: Run) -> None:
+    results = finished.place / "results" / "phantom" / "tiny"
+    scores = json.loads((results / "evaluation.json").read_text())["volumes"]["test_0"]
+    assert 0 < scores["voi_sum"] < 40
+    manifest = json.loads((results / "test_0" / "prediction.manifest.json").read_text())
+    assert re.search(r"modern-[0-9a-f]{12}\.sif$", manifest["image"])
+
+
+def test_fetching_stays_where_snakemake_runs_and_all_else_is_submitted(finished: Run) -> None:
+    counts = {rule: len(jobs) for rule, jobs in finished.jobs.items()}
+    assert counts == {
+        "mask": 3,
+        "train": 2,
+        "predict": 2,
+        "fragments": 2,
+        "choose_threshold": 1,
+        "segment": 1,
+        "evaluate": 1,
+    }
+
+
+def test_what_is_asked_of_slurm(finished: Run) -> None:
+    for rule, jobs in finished.jobs.items():
+        wanted = "gpu" if rule in ("train", "predict") else "cpu"
+        assert {job["Partition"] for job in jobs} == {wanted}
+        assert {job["Account"] for job in jobs} == {"lab"}
+        assert {"gres/gpu=1" in job["TRES"] for job in jobs} == {wanted == "gpu"}
+    mask = finished.jobs["mask"][0]
+    assert (mask["TimeLimit"], mask["MinMemoryNode"]) == ("01:00:00", "2000M")
+    first, second = finished.jobs["train"]
+    assert first["JobState"] == "CANCELLED" and second["JobState"] == "COMPLETED"
+    for key, value in (("MinMemoryNode", "24000M"), ("TimeLimit", "6-22:40:00")):
+        assert first[key] == second[key] == value
+
+
+def test_a_cancelled_training_saves_its_state_and_the_retry_goes_on(finished: Run) -> None:
+    assert 0 < finished.stopped_at < ITERATIONS
+    log = (finished.place / "logs" / "train" / "phantom_tiny.log").read_text()
+    assert f"going on from iteration {finished.stopped_at} " in log
+    history = json.loads((finished.place / "results/phantom/tiny/training.json").read_text())
+    assert history["iterations"] == ITERATIONS
+    assert history["iterations_this_run"] == ITERATIONS - finished.stopped_at
+
+
+def test_status_of_a_finished_run(
+    finished: Run, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.place)
+    snakefile = ["--snakefile", str(cluster_case.REPOSITORY / "Snakefile")]
+    found = status.reports(
+        "evaluate_phantom_tiny", [*snakefile, *options, f"iterations={ITERATIONS}"]
+    )
+    assert {one.state for one in found} == {"done"}
+    train = next(one for one in found if one.job.rule == "train")
+    assert train.usage.seconds and train.usage.seconds > 0
+    assert train.usage.peak_memory_mb and train.usage.peak_memory_mb < (train.job.mem_mb or 0)
+
+
+def test_ctrl_c_cancels_what_runs_and_its_state_is_saved(
+    options: list[str], tmp_path: Path
+) -> None:
+    place = new_place(tmp_path, "endless")
+    command = ["train_phantom_endless", *options, "iterations=1000000"]
+    process = cluster_case.start(place, command, place / "snakemake.log")
+    try:
+        wait_until("the training", lambda: training_has_begun(place), process)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) != 0
+    finally:
+        process.kill()
+    slurm_cluster.wait_for("the end of all jobs", lambda: not slurm_cluster.jobs())
+    iteration = stopped_at(place)
+    assert iteration and list(place.glob(f"work/train/*/state_{iteration:09d}.pt"))

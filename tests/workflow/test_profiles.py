@@ -1,0 +1,72 @@
+"""The profiles of clusters fit the rules."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cluster_case
+
+PROFILES = ("slurm", "lsf", "sge")
+QUEUES = {"slurm": "slurm_partition", "lsf": "lsf_queue", "sge": "sge_queue"}
+
+
+def plan(tmp_path: Path, *options: str) -> str:
+    """What a dry run of one evaluation prints."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile"]
+    done = subprocess.run(
+        [*command, str(cluster_case.REPOSITORY / "Snakefile"), "evaluate_phantom_mtlsd_small"]
+        + ["--dry-run", *options],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def resources(text: str) -> dict[str, dict[str, str]]:
+    """The resources of each rule's last job in a dry run."""
+    found = re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", text, re.M)
+    return {rule: dict(part.split("=", 1) for part in line.split(", ")) for rule, line in found}
+
+
+def gpu_rules() -> set[str]:
+    """The rules that ask for a GPU."""
+    found = set()
+    for path in (cluster_case.REPOSITORY / "rules").glob("*.smk"):
+        parts = re.split(r"^rule (\w+):$", path.read_text(), flags=re.M)
+        found |= {n for n, text in zip(parts[1::2], parts[2::2], strict=True) if "gpu=" in text}
+    return found
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_rule_with_a_gpu_goes_to_the_gpu_queue(name: str) -> None:
+    profile = cluster_case.REPOSITORY / "profiles" / name / "profile.yaml"
+    assert set(yaml.safe_load(profile.read_text())["__variables__"]["gpu_rules"]) == gpu_rules()
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_is_edited_at_the_top_reaches_the_jobs(name: str, tmp_path: Path) -> None:
+    single = "partition" if name == "slurm" else "queue"
+    values = {single: "some.q", f"gpu_{single}": "2024"}
+    profile = cluster_case.edited_profile(tmp_path, name, **values)
+    asked = resources(plan(tmp_path, "--workflow-profile", str(profile)))
+    for rule in ("mask", "train", "predict", "fragments", "evaluate"):
+        wanted = "2024" if rule in gpu_rules() else "some.q"
+        assert asked[rule][QUEUES[name]] == wanted
+        assert asked[rule].get("gpu", "0") == str(int(rule in gpu_rules()))
+
+
+def test_a_retry_asks_for_more_except_for_training(tmp_path: Path) -> None:
+    first, third = (resources(plan(tmp_path, "--attempt", n)) for n in ("1", "3"))
+    for rule in ("mask", "train", "predict", "fragments", "segment", "evaluate"):
+        times = 1 if rule == "train" else 3
+        for name in ("mem_mb", "runtime"):
+            assert int(third[rule][name]) == times * int(first[rule][name])

@@ -1,0 +1,121 @@
+"""status.py beside a real run: one job of each state."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import status
+
+LONG = "x" * 190
+SNAKEFILE = f"""
+rule all:
+    input: "late.txt", "broken.txt", "{LONG}/{LONG}/sleeping.txt", "unlogged.zarr", "old.txt"
+
+rule finished:
+    output: "finished.txt"
+    log: "logs/finished.log"
+    benchmark: "logs/finished.jsonl"
+    resources: mem_mb=500, runtime=7
+    shell: "echo fine > {{log}}; echo {{resources.mem_mb}} > {{output}}"
+
+rule noted:
+    output: directory("unlogged.zarr"), "unlogged.manifest.json"
+    shell: "mkdir {{output[0]}}; cp usage.json {{output[1]}}"
+
+rule broken:
+    input: "finished.txt"
+    output: "broken.txt"
+    log: "logs/broken.log"
+    shell: "printf 'begun\\nerror: the disk is full\\n\\n' > {{log}}; false"
+
+rule sleeping:
+    input: "finished.txt"
+    output: "{LONG}/{LONG}/sleeping.txt"
+    log: "logs/sleeping.log"
+    shell: "echo asleep > {{log}}; until [ -e wake ]; do sleep 0.1; done; touch {{output}}"
+
+rule late:
+    input: "{LONG}/{LONG}/sleeping.txt"
+    output: "late.txt"
+    shell: "touch {{output}}"
+
+rule old:
+    output: "old.txt"
+    params: config.get("word", "one")
+    shell: "echo {{params}} > {{output}}"
+"""
+
+
+def states(*options: str) -> dict[str, status.Report]:
+    return {one.job.rule: one for one in status.reports("all", options)}
+
+
+def test_every_state_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Snakefile").write_text(SNAKEFILE)
+    Path("usage.json").write_text('{"seconds": 1.5, "peak_memory_mb": 321}')
+    assert {one.state for one in states().values()} == {"missing"}
+    command = [sys.executable, "-m", "snakemake", "--cores", "3", "--keep-going", "--quiet", "all"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wanted = [Path(name) for name in ("logs/sleeping.log", "logs/broken.log", "old.txt")]
+    marks = Path(".snakemake/incomplete")
+    try:
+        while process.poll() is None and (
+            not all(path.exists() for path in wanted) or len(status.marked_outputs()) != 1
+        ):
+            time.sleep(0.1)
+        found = states("--config", "word=two")
+        assert {name: one.state for name, one in found.items()} == {
+            "finished": "done",
+            "noted": "done",
+            "broken": "failed",
+            "sleeping": "running",
+            "late": "missing",
+            "old": "outdated",
+        }
+    finally:
+        Path("wake").touch()
+        process.wait()
+    assert process.returncode == 1 and not any(path.is_file() for path in marks.rglob("*"))
+    assert found["broken"].last_line == "error: the disk is full"
+    assert (found["finished"].job.mem_mb, found["finished"].job.runtime_min) == (500, 7)
+    assert found["finished"].usage.seconds is not None
+    assert found["noted"].usage == status.Usage(1.5, 321)
+    assert {states()[name].state for name in ("sleeping", "late", "old")} == {"done"}
+
+
+def test_a_submitted_job_without_a_log_of_its_own_is_queued(tmp_path: Path) -> None:
+    log = tmp_path / "job.log"
+    job = status.Job("train", ("model.safetensors",), (str(log),), (), {})
+    assert status.state_of(job, True, {"model.safetensors": time.time()}, True) == "queued"
+    log.write_text("from the attempt before")
+    later = time.time() + 60
+    assert status.state_of(job, True, {"model.safetensors": later}, True) == "queued"
+    assert status.state_of(job, True, {"model.safetensors": 0.0}, True) == "running"
+    assert status.state_of(job, True, {"model.safetensors": 0.0}, False) == "failed"
+
+
+def test_the_table_says_why_and_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    job = status.Job("train", ("m",), ("t.log",), (), {"dataset": "fib25"}, 24000, 60)
+    done = status.Report(job, "done", status.Usage(1800.4, 5123.0), "t.log")
+    failed = status.Report(job, "failed", log="t.log", last_line="error: out of memory")
+    text = "\n".join(status.table([done, failed]))
+    assert "1,800 of 3,600" in text and "5,123 of 24,000" in text
+    assert "          error: out of memory" in text
+    assert text.endswith("1 done, 1 failed")
+    assert json.loads(json.dumps(status.as_object(done)))["peak_memory_mb"] == 5123.0
+
+
+def test_a_target_that_does_not_exist_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Snakefile").write_text(SNAKEFILE)
+    with pytest.raises(status.ConfigError, match="cannot plan 'evaluate_all'"):
+        status.reports("evaluate_all", [])
