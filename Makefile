@@ -13,7 +13,7 @@ LOCKS  := envs/dev.txt envs/torch.txt envs/uv.txt
 # Programs that the scripts start (snakemake, python) come from the project's own environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint bench lock image clean
+.PHONY: help setup demo test lint bench status lock image clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -48,6 +48,9 @@ BENCHMARKS := fetch lsd_targets train predict evaluate malis checkpoint
 
 bench: setup ## the programs behind the figures of docs/performance.md
 	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+status: setup ## how far a target is: make status TARGET=evaluate_zfinch_mtlsd OPTIONS="--use-singularity"
+	$(BIN)/python workflow/scripts/status.py $(TARGET) -- $(OPTIONS)
 
 COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
            --no-emit-index-url --custom-compile-command "make lock"

@@ -55,13 +55,14 @@ def test_every_rule_with_a_gpu_goes_to_the_gpu_queue(name: str) -> None:
 @pytest.mark.parametrize("name", PROFILES)
 def test_what_is_edited_at_the_top_reaches_the_jobs(name: str, tmp_path: Path) -> None:
     single = "partition" if name == "slurm" else "queue"
-    values = {single: "some.q", f"gpu_{single}": "2024"}
+    values = {single: "some.q", f"gpu_{single}": "2024", "train_runtime": "1440"}
     profile = cluster_case.edited_profile(tmp_path, name, **values)
     asked = resources(plan(tmp_path, "--workflow-profile", str(profile)))
     for rule in ("mask", "train", "predict", "fragments", "evaluate"):
         wanted = "2024" if rule in gpu_rules() else "some.q"
         assert asked[rule][QUEUES[name]] == wanted
         assert asked[rule].get("gpu", "0") == str(int(rule in gpu_rules()))
+    assert (asked["train"]["runtime"], asked["predict"]["runtime"]) == ("1440", "600")
 
 
 def test_a_retry_asks_for_more_except_for_training(tmp_path: Path) -> None:
