@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import shlex
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import tiny_training as tiny
-from kill import finish, kill_when, start
+from kill import SCRIPTS, finish, kill_when, start
 
 ITERATIONS = 40
 KILLS = 4
@@ -63,3 +68,23 @@ def test_sigterm_saves_at_once_and_exits_143(tmp_path: Path) -> None:
     settings["iterations"] = reached
     finish("train.py", tiny.arguments(tmp_path, settings))
     assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_signal_to_every_process_of_a_job_leaves_its_shell_waiting(
+    tmp_path: Path, repository: Path
+) -> None:
+    """A cluster ends what is left of a job as soon as its shell has ended."""
+    settings = tiny.settings(tiny.write_volume(tmp_path / "cube.zarr"), 100_000)
+    settings["network"]["checkpoint_every"] = 5
+    prefix = re.search(r'^shell\.prefix\("(.*)"\)$', (repository / "Snakefile").read_text(), re.M)
+    assert prefix
+    program = [sys.executable, str(SCRIPTS / "train.py"), *tiny.arguments(tmp_path, settings)]
+    tee = f" 2>&1 | env --ignore-signal=INT,TERM tee {tmp_path / 'log'}"
+    command = ["bash", "-c", prefix[1] + shlex.join(program) + tee]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    shell = subprocess.Popen(command, env=environment, start_new_session=True)
+    while shell.poll() is None and not states(tmp_path):
+        time.sleep(0.05)
+    os.killpg(shell.pid, signal.SIGTERM)
+    assert shell.wait(60) == 143
+    assert "run again to go on" in (tmp_path / "log").read_text()
