@@ -69,16 +69,18 @@ NODE = (
 
 def why_not() -> str | None:
     """Why no SLURM can be started here, None where one can."""
+    ours = False
+    for file in (CONFIGURATION / name for name in FILES):
+        if file.exists():
+            ours = file.read_text().startswith(MARK)
+            if not ours:
+                return f"{file} is somebody else's"
     absent = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM_PATH) is None]
     if absent:
         return f"not installed: {', '.join(absent)}"
-    if os.geteuid() != 0:
-        return "starting SLURM needs root"
-    for name in FILES:
-        file = CONFIGURATION / name
-        if file.exists() and not file.read_text().startswith(MARK):
-            return f"{file} is somebody else's"
-    return None
+    if not ours and output("sinfo"):
+        return "a SLURM is in use here"
+    return None if os.geteuid() == 0 else "starting SLURM needs root"
 
 
 def output(*command: str) -> str:

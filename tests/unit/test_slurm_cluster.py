@@ -1,0 +1,31 @@
+"""The tests' own SLURM leaves a machine that has one alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import slurm_cluster
+
+
+@pytest.mark.parametrize("name", slurm_cluster.FILES)
+def test_a_configuration_of_somebody_else_is_left_alone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_cluster, "CONFIGURATION", tmp_path)
+    (tmp_path / name).write_text("ClusterName=institute\n")
+    assert slurm_cluster.why_not() == f"{tmp_path / name} is somebody else's"
+    (tmp_path / name).write_text(slurm_cluster.MARK + "ClusterName=retrace\n")
+    assert "somebody else" not in (slurm_cluster.why_not() or "")
+
+
+def test_what_was_written_is_taken_away_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_cluster, "CONFIGURATION", tmp_path)
+    (tmp_path / "plugstack.conf").write_text("kept")
+    with pytest.raises(KeyError), slurm_cluster.configuration(tmp_path / "base"):
+        assert (tmp_path / "slurm.conf").read_text().startswith(slurm_cluster.MARK)
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["plugstack.conf"]
