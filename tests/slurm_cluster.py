@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 CONFIGURATION = Path("/etc/slurm")
@@ -180,11 +180,22 @@ def jobs_cancelled() -> Iterator[None]:
 
 
 @contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends this process as Ctrl-C does, with everything cleaned up."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def running(base: Path) -> Iterator[None]:
     """SLURM with its files in `base`; one at a time on a machine."""
     for name in ("state", *(f"spool/{node}" for node in NODES)):
         (base / name).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        stack.enter_context(sigterm_as_interrupt())
         lock = stack.enter_context(LOCK.open("w"))
         fcntl.flock(lock, fcntl.LOCK_EX)
         stack.enter_context(configuration(base))
@@ -202,9 +213,7 @@ def main() -> None:
     """A cluster to try things on, until Ctrl-C: `python tests/slurm_cluster.py FOLDER`."""
     if reason := why_not():
         sys.exit(reason)
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, lambda number, frame: sys.exit())
-    with running(Path(sys.argv[1]).resolve()):
+    with suppress(KeyboardInterrupt), running(Path(sys.argv[1]).resolve()):
         print(output("sinfo"), flush=True)
         signal.pause()
 

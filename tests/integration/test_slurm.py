@@ -25,8 +25,8 @@ from conftest import Apptainer, required, skip_or_fail
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(1800)]
 
-ITERATIONS = 60
-SMALL = [f"{r}=1" for r in ("predict", "fragments", "choose_threshold", "evaluate")]
+ITERATIONS = 16
+SMALL = [f"{r}=1" for r in ("train", "predict", "fragments", "choose_threshold", "evaluate")]
 PATIENCE_S = 600.0
 
 
@@ -64,7 +64,7 @@ def options(
         yield [
             *("--use-singularity", "--workflow-profile", str(profile)),
             *("--slurm-init-seconds-before-status-checks", "12"),
-            *("--set-threads", "train=2", *SMALL),
+            *("--set-threads", *SMALL),
             *("--config", f"endpoint_url={address}", "evaluate={untrained: false}"),
         ]
 
