@@ -38,6 +38,7 @@ wildcard_constraints:
     network="|".join(catalog.names("networks")),
     volume="[A-Za-z0-9][A-Za-z0-9_.-]*",
     folder="[A-Za-z0-9_]+",
+    shard=r"\d+-of-\d+",
 
 
 rule all:
@@ -62,6 +63,13 @@ else:
 
 
 include: "rules/segment.smk"
+
+
+if config["shards"] > 1:
+
+    include: "rules/shards.smk"
+
+
 include: "rules/evaluate.smk"
 include: "rules/reproduce.smk"
 include: "rules/view.smk"

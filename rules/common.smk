@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 from retrace import config as catalog
 from retrace import images, paper, precomputed, settings, sources
 from retrace.errors import ConfigError, RetraceError, nearest
+from retrace.shards import shard_names
 
 PAIR_VERBS = ("train", "predict", "segment", "evaluate", "view")
 DATA_VERBS = ("fetch", "mask", "view_data")
@@ -436,7 +437,7 @@ def predict_files(wildcards):
     data, _ = pair("predict", wildcards.dataset, wildcards.network)
     by_labels = data["volumes"][wildcards.volume]["roi_nm"] == catalog.LABELS_BOX
     parts = ["raw", "labels"] if by_labels else ["raw"]
-    return volume_files(data, [wildcards.volume], parts)
+    return volume_files(data, [wildcards.volume], parts) + tissue_mask(wildcards)
 
 
 def predict_descriptors(wildcards):
@@ -455,9 +456,166 @@ def predict_json(wildcards):
 
 
 def segment_json(wildcards):
-    """What `segment.py fragments` reads."""
+    """What `segment.py fragments` and `edges` read."""
     data, net = pair("segment", wildcards.dataset, wildcards.network)
-    return as_json(settings.segment_settings(config, data, net))
+    return as_json(settings.segment_settings(config, data, net, wildcards.volume))
+
+
+def tissue_mask(wildcards):
+    """The file that says where there is tissue, in a list, or nothing."""
+    volume = dataset(wildcards.dataset)["volumes"][wildcards.volume]
+    return [volume["tissue_mask"]["path"]] if "tissue_mask" in volume else []
+
+
+# ---------------------------------------------------------------- shards
+
+ASSEMBLED = {
+    "prediction": "prediction.zarr",
+    "fragments": "shards/fragments.zarr",
+    "graph": "fragments.zarr",
+    "segmentation": "segmentation.zarr",
+}
+"""What is put together of shares, and where it then lies."""
+
+
+def share(name):
+    """Where a rule's store goes: under its own name, or with the shares of others."""
+    stem = name if config["shards"] == 1 else f"shards/{name}_{{shard}}"
+    return f"results/{{dataset}}/{{network}}/{{volume}}/{stem}.zarr"
+
+
+def share_log(rule_name):
+    """The log of a rule that may make a share."""
+    stem = "{volume}" if config["shards"] == 1 else "{volume}_{shard}"
+    return f"logs/{rule_name}/{{dataset}}_{{network}}/{stem}.log"
+
+
+def shard_option(wildcards):
+    """--shard for the command line, where there are shares."""
+    return [f"--shard={wildcards.shard}"] if config["shards"] > 1 else []
+
+
+def lut_store(wildcards):
+    """The segments of all fragments, where they are made once for all shares."""
+    if config["shards"] == 1:
+        return []
+    volume = (wildcards.dataset, wildcards.network, wildcards.volume)
+    return [settings.results(*volume, "shards/lut.zarr")]
+
+
+def lut_option(wildcards):
+    """The same for the command line."""
+    return [f"--lut={path}" for path in lut_store(wildcards)]
+
+
+def assembled_store(name):
+    """Where a store lies that is put together of shares."""
+    return f"results/{{dataset}}/{{network}}/{{volume}}/{ASSEMBLED[name]}"
+
+
+def shares_of(name):
+    """An input function: all shares of a store, of the graph after all fragments."""
+
+    def files(wildcards):
+        volume = (wildcards.dataset, wildcards.network, wildcards.volume)
+        first = ["shards/fragments.zarr"] if name == "graph" else []
+        stem = "edges" if name == "graph" else name
+        shards = [
+            f"shards/{stem}_{shard}.zarr" for shard in shard_names(config["shards"])
+        ]
+        return [settings.results(*volume, store) for store in first + shards]
+
+    return files
+
+
+def share_manifests_of(name):
+    """An input function: their manifests."""
+    files = shares_of(name)
+
+    def manifests(wildcards):
+        return [manifest(store) for store in files(wildcards)]
+
+    return manifests
+
+
+def counted_store(wildcards):
+    """The store that holds the array whose voxels are counted."""
+    name = "fragments" if wildcards.array == "fragments" else "segmentation"
+    volume = (wildcards.dataset, wildcards.network, wildcards.volume)
+    return settings.results(*volume, f"{name}.zarr")
+
+
+def counted_manifest(wildcards):
+    """Its manifest."""
+    return manifest(counted_store(wildcards))
+
+
+def count_json(wildcards):
+    """What `evaluate.py count` reads: one split of the dataset."""
+    data = dataset(wildcards.dataset)
+    return as_json(settings.count_settings(data, wildcards.split))
+
+
+def tables(wildcards, split, array):
+    """Per volume of a split the tables of all its shares; nothing without shares."""
+    if config["shards"] == 1:
+        return []
+    pair_name = (wildcards.dataset, wildcards.network)
+    return [
+        [
+            settings.results(*pair_name, volume, f"shards/{split}_{array}_{shard}.npz")
+            for shard in shard_names(config["shards"])
+        ]
+        for volume in scored_volumes(wildcards, split)
+    ]
+
+
+def choose_table_lists(wildcards):
+    """The tables that the threshold is chosen from."""
+    return {"fragment": tables(wildcards, "validation", "fragments")}
+
+
+def score_table_lists(wildcards):
+    """The tables of the test volumes."""
+    return {
+        "fragment": tables(wildcards, "test", "fragments"),
+        "segment": tables(wildcards, "test", "segments"),
+    }
+
+
+def flat(lists):
+    """All files of `choose_table_lists` or `score_table_lists`."""
+    return [path for kind in lists.values() for paths in kind for path in paths]
+
+
+def options(lists):
+    """The same for the command line: one option a volume."""
+    return [
+        word
+        for kind, volumes in lists.items()
+        for paths in volumes
+        for word in (f"--{kind}-tables", *paths)
+    ]
+
+
+def choose_tables(wildcards):
+    """Tables that the threshold is chosen from, or nothing."""
+    return flat(choose_table_lists(wildcards))
+
+
+def choose_table_options(wildcards):
+    """The same for the command line."""
+    return options(choose_table_lists(wildcards))
+
+
+def score_tables(wildcards):
+    """Tables of the test volumes, or nothing."""
+    return flat(score_table_lists(wildcards))
+
+
+def score_table_options(wildcards):
+    """The same for the command line."""
+    return options(score_table_lists(wildcards))
 
 
 # ---------------------------------------------------------------- evaluate

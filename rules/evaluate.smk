@@ -12,6 +12,7 @@ rule choose_threshold:
         labels=choose_files,
         masks=choose_masks,
         fragments=choose_fragments,
+        tables=choose_tables,
         script=script("evaluate"),
         library=library("evaluate"),
         image=image_input("modern"),
@@ -29,10 +30,11 @@ rule choose_threshold:
         settings=choose_json,
         masks=choose_mask_names,
         fragments=choose_fragment_names,
+        tables=choose_table_options,
     shell:
         "python {input.script:q} choose --threads {threads} --settings {params.settings:q}"
         " --fragments {params.fragments:q} --masks {params.masks:q}"
-        " --output {output.threshold:q}"
+        " --output {output.threshold:q} {params.tables:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -43,6 +45,7 @@ rule evaluate:
         masks=score_masks,
         fragments=score_fragments,
         segmentations=score_segmentations,
+        tables=score_tables,
         threshold="results/{dataset}/{network}/threshold.json",
         script=script("evaluate"),
         library=library("evaluate"),
@@ -70,9 +73,11 @@ rule evaluate:
         masks=score_mask_names,
         fragments=score_fragment_names,
         segmentations=score_segmentation_names,
+        tables=score_table_options,
     shell:
         "python {input.script:q} score --threads {threads} --settings {params.settings:q}"
         " --fragments {params.fragments:q} --segmentation {params.segmentations:q}"
         " --masks {params.masks:q}"
         " --threshold-file {input.threshold:q} --output {output.scores:q} --plot {output.plot:q}"
+        " {params.tables:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -1,12 +1,13 @@
 """Prediction.
 
 REQUIRED INPUTS: a trained network, a volume
-OUTPUTS: results/DATASET/NETWORK/VOLUME/prediction.zarr (arrays affs, lsds), and its manifest
+OUTPUTS: results/DATASET/NETWORK/VOLUME/prediction.zarr (arrays affs, lsds), and its manifest; with
+`shards` above 1 shards/prediction_1-of-8.zarr ..., which rules/shards.smk puts together
 """
 
 
 rule predict:
-    """All tiles of one volume, or of the part that validation and test need."""
+    """All tiles of one volume, of the part that validation and test need, or of a share of it."""
     input:
         model=predict_model,
         volume=predict_files,
@@ -15,10 +16,10 @@ rule predict:
         library=library("predict"),
         image=image_input("modern"),
     output:
-        zarr=directory("results/{dataset}/{network}/{volume}/prediction.zarr"),
-        manifest="results/{dataset}/{network}/{volume}/prediction.manifest.json",
+        zarr=directory(share("prediction")),
+        manifest=manifest(share("prediction")),
     log:
-        "logs/predict/{dataset}_{network}/{volume}.log",
+        share_log("predict"),
     cache: True
     container:
         image("modern")
@@ -29,7 +30,8 @@ rule predict:
         runtime=growing(600),
     params:
         settings=predict_json,
+        shard=shard_option,
     shell:
         "python {input.script:q} --settings {params.settings:q} --model {input.model:q}"
-        " --work work/predict --output {output.zarr:q}"
+        " --work work/predict --output {output.zarr:q} {params.shard:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -9,11 +9,10 @@ from retrace.geometry import VoxelBox
 from retrace.segmentation.fragments import (
     drop_weak,
     flood,
-    mask_on_grid,
     renumber,
     watershed_fragments,
 )
-from retrace.volumes import Volume
+from retrace.volumes import Volume, mask_on_grid
 
 
 def _cells(shape: tuple[int, int, int] = (12, 30, 60)) -> np.ndarray:

@@ -66,9 +66,7 @@ def _apply(folder: Path, threshold: Any) -> np.ndarray:
     (folder / "threshold.json").write_text(json.dumps({"threshold": threshold}))
     places = {"--fragments": "fragments.zarr", "--threshold-file": "threshold.json"}
     flat = [part for option, name in places.items() for part in (option, str(folder / name))]
-    segment.main(
-        ["apply", "--settings", "{}", *flat, "--output", str(folder / "segmentation.zarr")]
-    )
+    segment.main(["apply", *flat, "--output", str(folder / "segmentation.zarr")])
     return np.asarray(zarr.open(folder / "segmentation.zarr", mode="r")["segments"][...])
 
 
@@ -135,7 +133,8 @@ def test_mask_leaves_background(folder: Path) -> None:
         offset_nm=OFFSET_NM,
     )
     array[...] = mask
-    fragments = _run(folder, "--mask", str(folder / "mask.zarr"))["fragments"]
+    source = {"path": str(folder / "mask.zarr"), "array": "labels_mask"}
+    fragments = _run(folder, tissue_mask=source)["fragments"]
     assert not fragments[:, :, 20:].any()
     assert fragments[:, :, :20].all()
 

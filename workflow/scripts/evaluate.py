@@ -1,5 +1,7 @@
 """Scores segmentations: chooses a threshold on validation volumes, scores test volumes.
 
+    evaluate.py count   --settings JSON --volume V --split test --store F.zarr --array fragments
+                        --shard 1-of-8 --output tables.npz
     evaluate.py choose  --settings JSON --fragments V=F.zarr ... --output threshold.json
     evaluate.py score   --settings JSON --fragments V=F.zarr ... --segmentation V=S.zarr ...
                         --threshold-file threshold.json --output evaluation.json --plot PNG
@@ -8,6 +10,8 @@
 The settings are one JSON object: `dataset` (name, background_ids, volumes, validation, test),
 `thresholds` [low, high, step], and for score `untrained`, `merge_threshold` and `compute_mincut`.
 The truth of an entry is its volume's labels, or, where there are none, the entry's skeletons.
+`choose` and `score` count voxels themselves, or take what `count` counted in shares
+(--fragment-tables and --segment-tables, once for each volume).
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import numpy as np
 
 from retrace.errors import ConfigError, DataError, StateError, nearest, run
 from retrace.evaluation import untrained
-from retrace.evaluation.counting import Counted, Truth, count_volumes
+from retrace.evaluation.counting import Counted, Truth, check_scored, count_volumes
 from retrace.evaluation.curve import (
     RegionGraph,
     agglomerated,
@@ -43,10 +47,12 @@ from retrace.evaluation.skeletons import (
     sample_nodes,
     skeleton_scores,
 )
+from retrace.evaluation.tables import read_tables, save_tables
 from retrace.geometry import NmBox, triple
 from retrace.manifest import atomic_write, check_manifest
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
+from retrace.shards import WHOLE, parse_shard
 from retrace.volumes import Volume, open_source, open_volume, read_json
 
 CURVE_NOTE = "scores of the test volume at every threshold; not used to choose the threshold"
@@ -82,6 +88,16 @@ class Inputs:
     masks: dict[str, Path]
     segmentation: dict[str, Path]
     threads: int
+    tables: dict[str, Counted]
+    """Counted already: by array and entry."""
+
+    def count(self, volume: Volume, truth: Truth, entry: Entry) -> Counted:
+        """Contingency of an array with the truth of an entry, read or counted now."""
+        counted = self.tables.get(f"{Path(volume.name).name} {entry.name}")
+        if counted is None:
+            return count_volumes(volume, truth, threads=self.threads)
+        check_scored(counted, volume, truth)
+        return counted
 
 
 def read_entries(settings: dict[str, Any], key: str) -> list[Entry]:
@@ -147,7 +163,7 @@ def count(
     """
     if has_labels(settings, entry) or entry.skeletons is None:
         truth = read_truth(settings, entry, inputs.masks)
-        return [count_volumes(s, truth, threads=inputs.threads) for s in segmentations]
+        return [inputs.count(s, truth, entry) for s in segmentations]
     *_, chosen = skeleton_sets(entry, segmentations[0]).values()
     return [count_nodes(s, chosen) for s in segmentations]
 
@@ -165,6 +181,28 @@ def _store(stores: dict[str, Path], volume: str, option: str) -> Path:
         raise ConfigError(f"no --{option} for volume {volume!r}; add --{option} {volume}=PATH")
     check_manifest(stores[volume])
     return stores[volume]
+
+
+def count_share(args: argparse.Namespace) -> None:
+    """Writes the tables of a share of the blocks for all entries of one volume in one split."""
+    check_manifest(args.store)
+    volume, masks = open_volume(args.store, args.array), _pairs(args.masks)
+    entries = [e for e in read_entries(args.settings, args.split) if e.volume == args.volume]
+    tables = {}
+    for entry in progress(entries, len(entries), "count", "entries"):
+        truth = read_truth(args.settings, entry, masks)
+        tables[f"{args.array} {entry.name}"] = count_volumes(
+            volume, truth, threads=args.threads, shard=args.shard
+        )
+    save_tables(args.output, args.shard, tables)
+
+
+def _read_counted(args: argparse.Namespace) -> dict[str, Counted]:
+    """All tables that the command line names, which come volume by volume."""
+    found: dict[str, Counted] = {}
+    for paths in [*args.fragment_tables, *args.segment_tables]:
+        found |= read_tables([Path(path) for path in paths])
+    return found
 
 
 def _coverage(counted: Counted) -> dict[str, int]:
@@ -388,6 +426,9 @@ def _add_store_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
     for name in ("fragments", "masks", "segmentation"):
         parser.add_argument(f"--{name}", nargs="*", default=[], metavar="VOLUME=PATH")
+    for name in ("fragment", "segment"):
+        option = f"--{name}-tables"
+        parser.add_argument(option, nargs="+", action="append", default=[], help="of one volume")
     parser.add_argument("--threads", type=int, default=1, help="threads that read and count")
     parser.add_argument("--output", required=True, type=Path)
 
@@ -403,6 +444,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_store_options(scoring)
     scoring.add_argument("--threshold-file", required=True, type=Path)
     scoring.add_argument("--plot", type=Path)
+    counting = verbs.add_parser("count", help="count a share of one volume's voxels")
+    counting.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
+    for name in ("volume", "split", "array"):
+        counting.add_argument(f"--{name}", required=True)
+    counting.add_argument("--store", required=True, type=Path)
+    counting.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
+    counting.add_argument("--shard", type=parse_shard, default=WHOLE, metavar="1-of-8")
+    counting.add_argument("--threads", type=int, default=1)
+    counting.add_argument("--output", required=True, type=Path, help="npz")
     comparing = verbs.add_parser("compare", help="score any segmentations against labels")
     comparing.add_argument("--labels", required=True, metavar="FILE:ARRAY")
     comparing.add_argument("--segmentation", required=True, nargs="+", metavar="NAME=FILE:ARRAY")
@@ -418,14 +468,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.verb == "compare":
-        compare(args)
+    if args.verb in ("compare", "count"):
+        {"compare": compare, "count": count_share}[args.verb](args)
         return
     inputs = Inputs(
         _pairs(args.fragments),
         _pairs(args.masks),
         _pairs(args.segmentation),
         args.threads,
+        _read_counted(args),
     )
     if args.verb == "choose":
         choose(args.settings, inputs, args.output)

@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from retrace.checkpoints.native import load_model
 from retrace.device import choose_device, keep_freed_memory, uses_bf16
-from retrace.errors import ConfigError, DataError, nearest, run
-from retrace.geometry import NmBox, VoxelBox, triple
+from retrace.errors import ConfigError, DataError, DeviceError, nearest, run
+from retrace.geometry import NmBox, Triple, VoxelBox, triple
 from retrace.inference.inputs import Inputs, check_descriptors
 from retrace.inference.predictor import Predictor
-from retrace.inference.tiles import chunk_shape, tiles
+from retrace.inference.tiles import TileNetwork, chunk_shape, snap, tiles
 from retrace.inference.whole import Output, PartialStore, plan_tile, predict_tiles
 from retrace.manifest import (
     check_manifest,
@@ -30,6 +31,7 @@ from retrace.manifest import (
 )
 from retrace.networks import build_network
 from retrace.precomputed import check_inside, is_layer
+from retrace.shards import WHOLE, Shard, parse_shard
 from retrace.volumes import Volume, check_raw, open_source, publish
 
 OPTIONAL: dict[str, Any] = {
@@ -48,6 +50,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, type=Path, help="model.safetensors")
     parser.add_argument("--work", required=True, type=Path, help="folder that survives a kill")
     parser.add_argument("--output", required=True, type=Path, help="prediction.zarr")
+    parser.add_argument("--shard", type=parse_shard, default=WHOLE, metavar="1-of-8")
     return parser.parse_args(argv)
 
 
@@ -80,12 +83,14 @@ def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
 def open_inputs(settings: Mapping[str, Any]) -> Inputs:
     """Raw, and the descriptors that an auto-context network reads, checked against each other."""
     raw = open_source(settings["volume"]["raw"])
+    tissue = settings["volume"].get("tissue_mask")
+    tissue_mask = open_source(tissue) if tissue else None
     source, channels = settings.get("descriptors"), settings["network"]["input_channels"]
     if source is None:
-        return Inputs(raw)
+        return Inputs(raw, tissue_mask=tissue_mask)
     check_manifest(Path(source["path"]))
     lsds = open_source(source)
-    inputs = Inputs(raw, lsds, raw_is_read=channels > lsds.channels)
+    inputs = Inputs(raw, lsds, channels > lsds.channels, tissue_mask)
     check_descriptors(inputs, channels)
     return inputs
 
@@ -149,8 +154,42 @@ def work_folder(arguments: argparse.Namespace, raw: Volume) -> Path:
         "raw": [list(raw.array.shape), changed],
         "descriptors": [input_digest(path) for path in descriptor_stores(arguments.settings)],
         "output": str(arguments.output.resolve()),
+        "shard": str(arguments.shard),
     }
     return Path(arguments.work) / digest(identity)
+
+
+def tile_for_shards(
+    network: TileNetwork, box: VoxelBox, settings: Mapping[str, Any], unit: Triple
+) -> Triple:
+    """The tile of a prediction in shares: whole chunks, and the same in every job.
+
+    As configured, or what the published prediction of this network reads at once; never by the
+    memory that one machine has free.
+    """
+    asked = settings["tile"]
+    if isinstance(asked, str):
+        asked = network.output_shape(settings["network"]["inference_shape"])
+    # A tile smaller than a chunk becomes one chunk, as two jobs must not share one.
+    return snap(asked, unit, box)
+
+
+def work_grid(
+    predictor: Predictor, box: VoxelBox, settings: Mapping[str, Any], shard: Shard
+) -> Triple:
+    """The tile shape; DeviceError where it does not fit into this machine's memory."""
+    network = predictor.network
+    if shard == WHOLE:
+        return plan_tile(network, box, settings["tile"], predictor.largest_window())
+    tile = tile_for_shards(network, box, settings, chunk_shape(network.stride))
+    window = int(np.prod(network.valid_shape(tile)))
+    if window > predictor.largest_window():
+        raise DeviceError(
+            f"a tile of {list(tile)} voxels reads {window / 1e6:.1f} Mvoxel, "
+            f"{predictor.largest_window() / 1e6:.1f} fit into memory; set a smaller `tile` "
+            "(z, y, x voxels), the same for all shares"
+        )
+    return tile
 
 
 def predict(arguments: argparse.Namespace) -> None:
@@ -169,13 +208,14 @@ def predict(arguments: argparse.Namespace) -> None:
     if layer:
         check_covered(raw, box, roi)
     check_raw(raw, box if layer else None)
-    planned = plan_tile(network, box, settings["tile"], predictor.largest_window())
+    planned = work_grid(predictor, box, settings, arguments.shard)
     plan = Output(box, heads, settings["dtype"], chunk_shape(network.stride))
     work = work_folder(arguments, raw)
     store = PartialStore(output.with_name(output.name + ".partial"), work, plan, raw, planned)
-    grid = list(tiles(network, box, store.tile_shape))
+    grid = arguments.shard.of(list(tiles(network, box, store.tile_shape)))
     for _ in predict_tiles(predictor, inputs, store, grid):
         pass
+    store.journal.keep(output)
     manifest_path(output).unlink(missing_ok=True)
     publish(store.store, output)
     write_manifest(
@@ -187,7 +227,11 @@ def predict(arguments: argparse.Namespace) -> None:
         ],
         settings=settings,
         seconds=time.monotonic() - begin,
-        extra={"tile_shape": list(store.tile_shape), "tiles": len(grid)},
+        extra={
+            "tile_shape": list(store.tile_shape),
+            "tiles": len(grid),
+            "shard": str(arguments.shard),
+        },
     )
     shutil.rmtree(work, ignore_errors=True)
 

@@ -1,4 +1,9 @@
-"""Affinities -> fragments and region graph (`fragments`) -> segments at a threshold (`apply`)."""
+"""Affinities -> fragments and region graph -> segments at a threshold.
+
+On one machine `fragments` does the first and `apply` the second. In shares, each a job of its own:
+`fragments --shard`, `edges --shard`, `join` (the only step over the whole volume, of its graph
+alone), `apply --shard`; assemble.py puts the shares together after each.
+"""
 
 from __future__ import annotations
 
@@ -8,90 +13,201 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from retrace.errors import run
+import numpy as np
+import zarr
+
+from retrace.errors import ConfigError, run
 from retrace.manifest import check_manifest, digest, input_digest, manifest_path, write_manifest
-from retrace.segmentation.apply import read_threshold, write_segments
+from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
 from retrace.segmentation.settings import SegmentSettings, read_settings
 from retrace.segmentation.whole import (
+    EdgeParts,
     FragmentStore,
     Inputs,
     blocks_at_once,
     check_affinities,
     make_edges,
     make_fragments,
+    make_grid,
+    self_contained,
     write_graph,
 )
-from retrace.volumes import open_volume, publish, writing
+from retrace.shards import WHOLE, Shard, parse_shard
+from retrace.volumes import open_source, open_volume, publish, writing
+
+WORK_FORMAT = 2
+"""Raised when what lies in the folder of scratch changes."""
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; `--settings` is one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True)
     fragments = commands.add_parser("fragments", help="watershed and agglomeration, or mutex")
-    fragments.add_argument("--prediction", required=True, type=Path, help="store with `affs`")
-    fragments.add_argument("--mask", type=Path, help="store whose 0 voxels get no fragment")
-    fragments.add_argument("--work", required=True, type=Path, help="folder that survives a kill")
     fragments.set_defaults(command=make_fragment_store)
-    apply = commands.add_parser("apply", help="segments at the threshold of the validation volumes")
-    apply.add_argument("--fragments", required=True, type=Path)
-    apply.add_argument("--threshold-file", required=True, type=Path)
-    apply.set_defaults(command=make_segments)
-    for command in (fragments, apply):
+    edges = commands.add_parser("edges", help="the region graph of a share of the blocks")
+    edges.add_argument("--fragments", required=True, type=Path, help="those of all shares")
+    edges.set_defaults(command=make_edge_store)
+    for command in (fragments, edges):
         command.add_argument("--settings", required=True, type=json.loads)
+        command.add_argument("--prediction", required=True, type=Path, help="store with `affs`")
+        command.add_argument("--work", required=True, type=Path, help="folder that survives a kill")
+    join = commands.add_parser("join", help="the segment of every fragment")
+    join.set_defaults(command=make_lut)
+    apply = commands.add_parser("apply", help="segments at the threshold of the validation volumes")
+    apply.add_argument("--lut", type=Path, help="what `join` made; without it, made here")
+    apply.set_defaults(command=make_segments)
+    for command in (join, apply):
+        command.add_argument("--fragments", required=True, type=Path)
+        command.add_argument("--threshold-file", required=True, type=Path)
+    for command in (fragments, edges, apply):
+        command.add_argument("--shard", type=parse_shard, default=WHOLE, metavar="1-of-8")
+    for command in (fragments, edges, join, apply):
         command.add_argument("--output", required=True, type=Path)
     return parser.parse_args(argv)
 
 
-def read_inputs(arguments: argparse.Namespace) -> Inputs:
-    """The prediction, checked against its manifest, and the mask."""
+def input_stores(arguments: argparse.Namespace) -> list[Path]:
+    """Every store that fragments or edges are made from."""
+    stores = [arguments.prediction]
+    if "fragments" in arguments:
+        stores.append(arguments.fragments)
+    if mask := arguments.settings.get("tissue_mask"):
+        stores.append(Path(mask["path"]))
+    return stores
+
+
+def read_inputs(arguments: argparse.Namespace, settings: SegmentSettings) -> Inputs:
+    """The prediction, checked against its manifest and the network, and the mask."""
     check_manifest(arguments.prediction)
     affinities = open_volume(arguments.prediction, "affs")
-    if arguments.mask is None:
-        return Inputs(affinities)
-    name = arguments.settings.get("mask_array", "labels_mask")
-    return Inputs(affinities, open_volume(arguments.mask, name))
+    check_affinities(affinities, settings)
+    mask = arguments.settings.get("tissue_mask")
+    return Inputs(affinities, open_source(mask) if mask else None)
 
 
-def work_folder(arguments: argparse.Namespace, stores: Sequence[Path]) -> Path:
-    """Scratch of exactly this work: other settings or inputs get another folder."""
-    what = {k: v for k, v in arguments.settings.items() if k != "thresholds"}
-    inputs = [input_digest(store) for store in stores]
-    identity = {"settings": what, "in": inputs, "output": str(arguments.output.resolve())}
+def check_shard(shard: Shard, settings: SegmentSettings) -> None:
+    """ConfigError where a share is asked for of a volume that is one block."""
+    if shard.count > 1 and settings.block_shape is None:
+        raise ConfigError(
+            f"shard {shard} of a volume that is one block; set `segment: block_shape` "
+            "(z, y, x voxels), for example [256, 512, 512]"
+        )
+
+
+def work_folder(arguments: argparse.Namespace) -> Path:
+    """Scratch of exactly this work: other settings, inputs or shares get another folder."""
+    identity: dict[str, Any] = {
+        "settings": {k: v for k, v in arguments.settings.items() if k != "thresholds"},
+        "in": [input_digest(store) for store in input_stores(arguments)],
+        "output": str(arguments.output.resolve()),
+        "shard": str(arguments.shard),
+        "format": WORK_FORMAT,
+    }
     return Path(arguments.work) / digest(identity)
 
 
-def fill(store: FragmentStore, inputs: Inputs, settings: SegmentSettings, threads: int) -> int:
-    """All fragments and edges into `store`; returns the number of edges."""
-    make_fragments(inputs, store, settings, threads)
-    if not settings.is_mutex:
-        make_edges(inputs, store, settings)
-    return write_graph(store, settings)
+def partial_store(arguments: argparse.Namespace) -> Path:
+    """Where the output is made before it gets its name."""
+    output: Path = arguments.output
+    return output.with_name(output.name + ".partial")
+
+
+def finish(
+    arguments: argparse.Namespace, inputs: Sequence[Path], begin: float, facts: dict[str, Any]
+) -> None:
+    """Gives the finished store its name and writes its manifest last."""
+    manifest_path(arguments.output).unlink(missing_ok=True)
+    publish(partial_store(arguments), arguments.output)
+    write_manifest(
+        arguments.output,
+        inputs=inputs,
+        settings=arguments.settings,
+        seconds=time.monotonic() - begin,
+        extra={**facts, "shard": str(arguments.shard)},
+    )
 
 
 def make_fragment_store(arguments: argparse.Namespace) -> None:
-    """Writes `fragments.zarr` (fragments, edges, scores) and its manifest, the manifest last."""
+    """Writes `fragments.zarr`, and its manifest last: fragments and counts, and without shares
+    also edges and scores."""
     begin = time.monotonic()
-    output = arguments.output
     settings = read_settings(arguments.settings)
-    inputs = read_inputs(arguments)
-    check_affinities(inputs.affinities, settings)
-    stores = [arguments.prediction, *([arguments.mask] if arguments.mask else [])]
-    work = work_folder(arguments, stores)
+    check_shard(arguments.shard, settings)
+    inputs = read_inputs(arguments, settings)
+    work = work_folder(arguments)
     threads = blocks_at_once(inputs.affinities.box, settings)
-    store = FragmentStore(output.with_name(output.name + ".partial"), work, inputs, settings)
-    edges = fill(store, inputs, settings, threads)
-    manifest_path(output).unlink(missing_ok=True)
-    publish(store.store, output)
-    write_manifest(
-        output,
-        inputs=stores,
-        settings=arguments.settings,
-        seconds=time.monotonic() - begin,
-        extra={"edges": edges, "blocks": len(store.blocks)},
-    )
+    store = FragmentStore(partial_store(arguments), work, inputs, settings, arguments.shard)
+    make_fragments(inputs, store, settings, threads)
+    facts = {"blocks": len(store.mine)}
+    if arguments.shard == WHOLE:
+        parts = None if settings.is_mutex else EdgeParts(work, store.fragments, store.grid)
+        if parts:
+            make_edges(inputs, parts, settings)
+        facts["edges"] = write_graph(store.group, parts, settings.method)
+    store.journal.keep(arguments.output)
+    finish(arguments, input_stores(arguments), begin, facts)
     shutil.rmtree(work, ignore_errors=True)
+
+
+def make_edge_store(arguments: argparse.Namespace) -> None:
+    """Writes edges and scores of a share of the blocks, and the manifest last."""
+    begin = time.monotonic()
+    settings = read_settings(arguments.settings)
+    inputs = read_inputs(arguments, settings)
+    check_manifest(arguments.fragments)
+    blocks_at_once(inputs.affinities.box, settings)
+    fragments = open_volume(arguments.fragments, "fragments")
+    work = work_folder(arguments)
+    parts = EdgeParts(work, fragments, make_grid(inputs, settings), arguments.shard)
+    if not settings.is_mutex:
+        make_edges(inputs, parts, settings)
+    shutil.rmtree(partial_store(arguments), ignore_errors=True)
+    group = zarr.open_group(partial_store(arguments), mode="w", zarr_format=2)
+    edges = write_graph(group, None if settings.is_mutex else parts, settings.method)
+    parts.journal.keep(arguments.output)
+    facts = {"blocks": len(parts.mine), "edges": edges}
+    finish(arguments, input_stores(arguments), begin, facts)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def make_lut(arguments: argparse.Namespace) -> None:
+    """Writes `segments` (N,) uint64, the segment of every fragment, and the manifest last."""
+    begin = time.monotonic()
+    check_manifest(arguments.fragments)
+    threshold = read_threshold(arguments.threshold_file)
+    graph = open_graph(arguments.fragments)
+    segments = graph.segments(threshold)
+    with writing(arguments.output) as partial:
+        group = zarr.open_group(partial, mode="w", zarr_format=2)
+        chunks = (max(1, min(len(segments), 1 << 20)),)
+        self_contained(group, "segments", segments, chunks).attrs["threshold"] = threshold
+    write_manifest(
+        arguments.output,
+        inputs=[arguments.fragments, arguments.threshold_file],
+        settings={},
+        seconds=time.monotonic() - begin,
+        extra=joined(graph, segments, threshold),
+    )
+
+
+def joined(graph: FragmentGraph, segments: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Numbers for the manifest: the threshold, fragments, and how many of them lost their id."""
+    lost = int(np.count_nonzero(segments != graph.ids.ids()))
+    return {"threshold": threshold, "fragments": len(segments), "joined_fragments": lost}
+
+
+def read_lut(lut: Path, graph: FragmentGraph, threshold: float) -> np.ndarray:
+    """The segments that `join` made; ConfigError where they are of other fragments."""
+    check_manifest(lut)
+    array: Any = zarr.open_group(lut, mode="r")["segments"]
+    if array.shape != (graph.ids.total,) or array.attrs["threshold"] != threshold:
+        raise ConfigError(f"{lut} is not of these fragments and this threshold; delete it, rerun")
+    return np.asarray(array[...])
 
 
 def make_segments(arguments: argparse.Namespace) -> None:
@@ -99,15 +215,22 @@ def make_segments(arguments: argparse.Namespace) -> None:
     begin = time.monotonic()
     check_manifest(arguments.fragments)
     threshold = read_threshold(arguments.threshold_file)
+    graph = open_graph(arguments.fragments)
+    given = arguments.lut is not None
+    segments = read_lut(arguments.lut, graph, threshold) if given else graph.segments(threshold)
     manifest_path(arguments.output).unlink(missing_ok=True)
     with writing(arguments.output) as partial:
-        joined = write_segments(arguments.fragments, threshold, partial)
+        voxels = write_segments(graph, segments, threshold, partial, arguments.shard)
     write_manifest(
         arguments.output,
-        inputs=[arguments.fragments, arguments.threshold_file],
-        settings=arguments.settings,
+        inputs=[arguments.fragments, arguments.threshold_file, *([arguments.lut] if given else [])],
+        settings={},
         seconds=time.monotonic() - begin,
-        extra={"threshold": threshold, "joined_fragments": joined},
+        extra={
+            **joined(graph, segments, threshold),
+            "voxels": voxels,
+            "shard": str(arguments.shard),
+        },
     )
 
 

@@ -149,7 +149,8 @@ def named_files(dataset: Mapping[str, Any]) -> list[str]:
     """Paths of all files that the volumes of a dataset are read from."""
     found = []
     for volume in dataset["volumes"].values():
-        sources = [volume[part]["path"] for part in ("raw", "labels") if part in volume]
+        parts = ("raw", "labels", "tissue_mask")
+        sources = [volume[part]["path"] for part in parts if part in volume]
         for path in sources:
             found += [str(local_folder(path) or "")] if is_layer(path) else [path]
     for split in SPLITS[1:]:
@@ -188,6 +189,9 @@ def _volume(dataset: Settings, name: str, path: Path) -> Settings:
         if part in volume:
             given = {"voxel_size_nm": dataset["voxel_size_nm"], "offset_nm": offset, "array": ""}
             volume[part] = given | volume[part]
+    if "tissue_mask" in volume:  # its voxels may be larger, as its own file says
+        given = {"voxel_size_nm": None, "offset_nm": offset, "array": ""}
+        volume["tissue_mask"] = given | volume["tissue_mask"]
     volume.setdefault("roi_nm", None)
     _check_box(dataset, volume["roi_nm"], f"{path}: volume {name!r}")
     if volume["roi_nm"] == LABELS_BOX and "labels" not in volume:
@@ -506,6 +510,13 @@ def check_segmentation(config: Mapping[str, Any], network: Mapping[str, Any]) ->
         raise ConfigError(
             f"segment.method 'mutex' needs long-range affinities, and network {network['name']!r} "
             "has direct ones only; take hist_quant_75"
+        )
+    if config["shards"] > 1 and config["segment"]["method"] == "mutex":
+        raise ConfigError("segment.method 'mutex' sees a whole volume at once; set `shards: 1`")
+    if config["shards"] > 1 and not config["segment"]["block_shape"]:
+        raise ConfigError(
+            f"`shards: {config['shards']}` needs the blocks that are shared out; set "
+            "`segment: block_shape` (z, y, x voxels), for example [256, 512, 512]"
         )
 
 

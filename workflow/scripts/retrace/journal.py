@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -48,31 +50,44 @@ def drop_damaged(array: zarr.Array, folder: Path, region: VoxelBox) -> None:
 class Journal:
     """Finished boxes in `folder`; survives a kill at any moment."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file: str = FILE) -> None:
         """Reads what an earlier run left; a last line that a kill cut short is dropped."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / FILE
-        self._done: dict[str, str] = {}
-        lines = self._path.read_text().splitlines() if self._path.is_file() else []
+        self.path = folder / file
+        self._done: dict[str, dict[str, Any]] = {}
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
         for line in lines:
             try:
                 entry = json.loads(line)
-            except ValueError:
+                self._done[entry["box"]] = {"checksum": entry["checksum"]} | entry
+            except (ValueError, KeyError, TypeError):
                 continue
-            self._done[entry["box"]] = entry["checksum"]
-        entries = [json.dumps({"box": b, "checksum": c}) + "\n" for b, c in self._done.items()]
-        atomic_write(self._path, "".join(entries))
+        atomic_write(self.path, "".join(json.dumps(e) + "\n" for e in self._done.values()))
 
     @staticmethod
     def _key(box: VoxelBox) -> str:
         return f"{list(box.offset)}+{list(box.shape)}"
 
+    def facts(self, box: VoxelBox) -> dict[str, Any]:
+        """What was noted for `box`; empty where it is not done."""
+        return self._done.get(self._key(box), {})
+
     def checksum_of(self, box: VoxelBox) -> str | None:
         """The checksum noted for `box`, None where it is not done."""
-        return self._done.get(self._key(box))
+        return self.facts(box).get("checksum")
 
-    def note(self, box: VoxelBox, value: str) -> None:
-        """Notes `box` as written with checksum `value`."""
-        self._done[self._key(box)] = value
-        with self._path.open("a") as file:
-            file.write(json.dumps({"box": self._key(box), "checksum": value}) + "\n")
+    def note(self, box: VoxelBox, value: str, **facts: int | float) -> None:
+        """Notes `box` as written with checksum `value`, when, and what else is worth a look."""
+        key = self._key(box)
+        self._done[key] = {
+            "box": key,
+            "checksum": value,
+            "finished": round(time.time(), 3),
+            **facts,
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(self._done[key]) + "\n")
+
+    def keep(self, store: Path) -> None:
+        """Leaves the lines beside the finished `store`, as NAME.blocks.jsonl."""
+        atomic_write(store.with_name(f"{store.stem}.blocks.jsonl"), self.path.read_text())

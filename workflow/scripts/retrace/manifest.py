@@ -156,6 +156,13 @@ def read_manifest(store: Path) -> dict[str, Any]:
     return content
 
 
+def withdraw(store: Path) -> None:
+    """Takes the manifest of a damaged store away, so that the next run makes the store again."""
+    path = manifest_path(store)
+    if path.is_file():
+        path.replace(path.with_suffix(".damaged"))
+
+
 def check_manifest(store: Path, *, digests: bool = False) -> dict[str, Any]:
     """The manifest of `store` after comparing it with what is on disk.
 

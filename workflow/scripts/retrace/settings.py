@@ -184,7 +184,7 @@ def predict_settings(
         store = results(dataset["name"], name, volume, "prediction.zarr")
         descriptors = {"path": store, "array": "lsds"}
     return {
-        "volume": {"raw": source["raw"], "roi_nm": roi, **volume_of_labels},
+        "volume": {"raw": source["raw"], "roi_nm": roi, **volume_of_labels, **_tissue_mask(source)},
         "descriptors": descriptors,
         "network": network,
         "heads": head_names(network),
@@ -192,6 +192,10 @@ def predict_settings(
         "dtype": config["prediction_dtype"],
         **{key: config[key] for key in COMPUTE},
     }
+
+
+def _tissue_mask(volume: Mapping[str, Any]) -> Settings:
+    return {"tissue_mask": volume["tissue_mask"]} if "tissue_mask" in volume else {}
 
 
 def _context_nm(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> list[int]:
@@ -210,14 +214,21 @@ def _grown(roi: Mapping[str, Any], margin: Sequence[int]) -> Settings:
 
 
 def segment_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+    config: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    network: Mapping[str, Any],
+    volume: str,
 ) -> Settings:
-    """What `segment.py fragments` reads."""
+    """What `segment.py fragments` and `edges` read for one volume."""
     segment = _without(config["segment"], "thresholds")
     if segment["fragments_in_xy"] == "auto":
         segment["fragments_in_xy"] = not dataset["isotropic"]
     segment |= dataset.get("paper", {}).get("segment", {})
-    return {**segment, "neighborhood": network["neighborhood"]}
+    return {
+        **segment,
+        "neighborhood": network["neighborhood"],
+        **_tissue_mask(dataset["volumes"][volume]),
+    }
 
 
 def _scored(dataset: Mapping[str, Any], splits: Sequence[str], parts: Sequence[str]) -> Settings:
@@ -232,6 +243,11 @@ def _scored(dataset: Mapping[str, Any], splits: Sequence[str], parts: Sequence[s
         "volumes": volumes,
         **{split: [_without(e, "probability") for e in entries[split]] for split in splits},
     }
+
+
+def count_settings(dataset: Mapping[str, Any], split: str) -> Settings:
+    """What `evaluate.py count` reads: the entries of one split and their labels."""
+    return {"dataset": _scored(dataset, [split], ["labels"])}
 
 
 def choose_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:

@@ -6,12 +6,13 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from numcodecs import Zstd
 
 from retrace.errors import DataError, nearest
 from retrace.geometry import Triple, VoxelBox, triple
@@ -21,6 +22,12 @@ from retrace.stacks import open_stack
 
 CHUNK_SHAPE: Triple = (64, 128, 128)
 """Chunks of our own stores (z, y, x): 1 MiB of uint8, few files, quick for neuroglancer."""
+
+# A chunk of zeros is written too, also into an array that was opened again: a missing one shows.
+zarr.config.set({"array.write_empty_chunks": True})
+
+COMPRESSOR = Zstd(level=1, checksum=True)
+"""Of our own stores: every chunk carries a checksum that whoever decodes it compares."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,25 @@ class Volume:
         if not inside.is_empty:
             result[(..., *inside.slices(box.offset))] = data
         return result
+
+
+def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: tuple[int, int, int]) -> np.ndarray:
+    """`mask` as booleans on the voxels of `box` (nearest; outside the mask volume: False).
+
+    The mask's voxels may be larger than `voxel_size_nm`; both grids are in world coordinates.
+    """
+    rows = [
+        (np.arange(begin, end) * fine + fine // 2 - start) // coarse
+        for begin, end, fine, coarse, start in zip(
+            box.offset, box.end, voxel_size_nm, mask.voxel_size_nm, mask.offset_nm, strict=True
+        )
+    ]
+    low, high = [int(r[0]) for r in rows], [int(r[-1]) + 1 for r in rows]
+    shape = tuple(h - b for b, h in zip(low, high, strict=True))
+    window = VoxelBox((low[0], low[1], low[2]), (shape[0], shape[1], shape[2]))
+    # From its own corner, which need not lie on the grid of its (larger) voxels.
+    values = replace(mask, offset_nm=(0, 0, 0)).read(window, fill=0) > 0
+    return values[np.ix_(*[r - b for r, b in zip(rows, low, strict=True)])]
 
 
 def _find_zarr_store(path: Path) -> Path:
@@ -207,6 +233,7 @@ def create_volume(
         chunks=tuple(min(c, s) for c, s in zip(chunks, shape, strict=True)),
         dtype=dtype,
         fill_value=fill_value,
+        compressors=COMPRESSOR,
         attributes=attrs,
         chunk_key_encoding={"name": "v2", "separator": "/"},
         config={"write_empty_chunks": True},

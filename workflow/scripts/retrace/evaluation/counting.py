@@ -11,6 +11,7 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency, count_block, empty, merge
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
+from retrace.shards import WHOLE, Shard
 from retrace.volumes import Volume, check_labels
 
 BLOCK_SHAPE: Triple = (64, 256, 256)
@@ -69,14 +70,15 @@ def count_volumes(
     truth: Truth,
     block_shape: Sequence[int] = BLOCK_SHAPE,
     threads: int = 1,
+    shard: Shard = WHOLE,
 ) -> Counted:
-    """Contingency of a segmentation and the truth where they overlap.
+    """Contingency of a segmentation and the truth where they overlap, in a share of the blocks.
 
     Memory holds one block per thread and the table. Raises DataError where voxel sizes differ,
-    either is not an integer array, or no labelled voxel is covered by the segmentation.
+    either is not an integer array, or, of a whole, no labelled voxel is covered.
     """
     _check_pair(segmentation, truth)
-    places = list(_aligned_blocks(truth.box, segmentation, block_shape))
+    places = shard.of(list(_aligned_blocks(truth.box, segmentation, block_shape)))
 
     def count(box: VoxelBox) -> tuple[Contingency, int]:
         return _count(segmentation, truth, box)
@@ -91,9 +93,16 @@ def count_volumes(
                 yield table
 
         total = merge(tables())
-    if not total.voxels:
-        raise DataError(_nothing_scored(segmentation, truth, labelled))
-    return Counted(total, labelled)
+    counted = Counted(total, labelled)
+    if shard == WHOLE:
+        check_scored(counted, segmentation, truth)
+    return counted
+
+
+def check_scored(counted: Counted, segmentation: Volume, truth: Truth) -> None:
+    """DataError with the likely reason where no labelled voxel is covered by the segmentation."""
+    if not counted.scored_voxels:
+        raise DataError(_nothing_scored(segmentation, truth, counted.label_voxels))
 
 
 def _count(segmentation: Volume, truth: Truth, box: VoxelBox) -> tuple[Contingency, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.inference.tiles import TileNetwork, output_box, read_window
-from retrace.volumes import Volume
+from retrace.volumes import Volume, mask_on_grid
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,13 @@ class Inputs:
     raw: Volume
     descriptors: Volume | None = None
     raw_is_read: bool = True
+    tissue_mask: Volume | None = None
+
+    def is_masked(self, box: VoxelBox) -> bool:
+        """Whether the tissue mask leaves nothing of `box`, so that its output is 0 unseen."""
+        if self.tissue_mask is None:
+            return False
+        return not mask_on_grid(self.tissue_mask, box, self.raw.voxel_size_nm).any()
 
     def read(self, window: VoxelBox) -> np.ndarray:
         """(C, Z, Y, X) uint8, or float in [0, 1]; raw first.

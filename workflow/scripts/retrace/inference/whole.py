@@ -115,6 +115,13 @@ class PartialStore:
             self._arrays[name][self._region(tile.core)] = values
         self.journal.note(tile.core, checksum(data.values()))
 
+    def write_zeros(self, tile: Tile) -> None:
+        """Stores 0 where the tissue mask leaves nothing, and notes the tile as done."""
+        data = [np.zeros((a.shape[0], *tile.core.shape), a.dtype) for a in self._arrays.values()]
+        for array, values in zip(self._arrays.values(), data, strict=True):
+            array[self._region(tile.core)] = values
+        self.journal.note(tile.core, checksum(data), masked=1)
+
     def holds(self, tile: Tile) -> bool:
         """Whether the tile is done and its bytes are what was written."""
         expected = self.journal.checksum_of(tile.core)
@@ -143,6 +150,11 @@ def predict_tiles(
     missing = [tile for tile in grid if not store.holds(tile)]
     if len(missing) < len(grid):
         print(f"[predict] {len(grid) - len(missing)} of {len(grid)} tiles are done already")
+    masked = [tile for tile in missing if inputs.is_masked(tile.core)]
+    for tile in masked:
+        store.write_zeros(tile)
+        yield tile
+    seen = [tile for tile in missing if tile not in masked] if masked else missing
 
     def read(tile: Tile) -> np.ndarray:
         return inputs.read(tile.window)
@@ -150,5 +162,5 @@ def predict_tiles(
     def compute(tile: Tile, window: np.ndarray) -> dict[str, Tensor]:
         return predictor(tile, window)
 
-    done = overlapped(missing, read, compute, store.write)
-    yield from progress(done, len(missing), "predict", "tiles")
+    done = overlapped(seen, read, compute, store.write)
+    yield from progress(done, len(seen), "predict", "tiles")

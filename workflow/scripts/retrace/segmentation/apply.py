@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,17 @@ import numpy as np
 import zarr
 
 from retrace.errors import DataError
-from retrace.geometry import blocks, triple
+from retrace.geometry import VoxelBox, blocks, triple
 from retrace.progress import progress
-from retrace.segmentation.lut import relabel, segment_lut
-from retrace.volumes import create_volume, open_volume, read_json
+from retrace.segmentation.grid import FragmentIds, fragment_ids
+from retrace.segmentation.lut import components, joins
+from retrace.shards import WHOLE, Shard
+from retrace.volumes import Volume, create_volume, open_volume, read_json
+
+EDGES_AT_ONCE = 1 << 22
+"""Edges that are read at a time while fragments are joined: 84 MB."""
+CHUNKS_AT_ONCE = 4
+"""Edge of the cube of chunks that is relabelled at once."""
 
 
 def read_threshold(path: Path) -> float:
@@ -27,27 +36,77 @@ def read_threshold(path: Path) -> float:
     return float(value)
 
 
-def read_graph(store: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (E, 2) uint64 and scores (E,) float32 (NaN: never joins) of `fragments.zarr`."""
-    group = zarr.open_group(store, mode="r")
+def _array(group: zarr.Group, name: str, store: Path) -> Any:
     try:
-        edges: Any = group["edges"]
-        scores: Any = group["scores"]
+        return group[name]
     except KeyError as error:
-        raise DataError(f"{store} holds no region graph; delete it and rerun `segment`") from error
-    return np.asarray(edges[...]), np.asarray(scores[...])
+        raise DataError(f"{store} has no array {name}; delete it and rerun `segment`") from error
 
 
-def write_segments(fragments_store: Path, threshold: float, partial: Path) -> int:
-    """Array `segments` uint64 in the new store `partial`; returns the number of segment ids joined.
+@dataclass(frozen=True)
+class FragmentGraph:
+    """`fragments.zarr`: fragments, their ids, and the edges between them."""
 
-    Block by block: memory holds the graph and a few chunks.
+    fragments: Volume
+    ids: FragmentIds
+    edges: Any
+    """(E, 2) uint64."""
+    scores: Any
+    """(E,) float32, NaN: never joins."""
+
+    def pairs(self, threshold: float) -> Iterator[np.ndarray]:
+        """Places (E, 2) of the ends of all edges that join at `threshold`, some at a time."""
+        for begin in range(0, self.scores.shape[0], EDGES_AT_ONCE):
+            part = slice(begin, begin + EDGES_AT_ONCE)
+            chosen = joins(self.scores[part], threshold)
+            yield self.ids.places(np.asarray(self.edges[part])[chosen])
+
+    def segments(self, threshold: float) -> np.ndarray:
+        """Segment id of every place, (N,) uint64: the smallest id of its fragments.
+
+        Memory: 24 bytes a fragment and EDGES_AT_ONCE edges, however many edges there are.
+        """
+        ids = self.ids.ids()
+        return ids[components(len(ids), self.pairs(threshold))]
+
+
+def open_graph(store: Path) -> FragmentGraph:
+    """The graph of `fragments.zarr`; DataError where an array of it is missing."""
+    group = zarr.open_group(store, mode="r")
+    fragments = open_volume(store, "fragments")
+    counts = np.asarray(_array(group, "counts", store)[...])
+    edges, scores = _array(group, "edges", store), _array(group, "scores", store)
+    return FragmentGraph(fragments, fragment_ids(fragments, counts), edges, scores)
+
+
+def relabelled(fragments: np.ndarray, ids: FragmentIds, segments: np.ndarray) -> np.ndarray:
+    """`fragments` (any shape) with the segment of each; 0 stays 0."""
+    present, inverse = np.unique(fragments, return_inverse=True)
+    real = present > 0
+    mapped = np.zeros(len(present), dtype=np.uint64)
+    mapped[real] = segments[ids.places(present[real])]
+    return mapped[inverse].reshape(fragments.shape)
+
+
+def _parts(fragments: Volume, shard: Shard) -> list[VoxelBox]:
+    """Whole chunks of the array, so that no chunk is written by two jobs."""
+    edge = triple([CHUNKS_AT_ONCE * chunk for chunk in fragments.array.chunks])
+    return shard.of(list(blocks(fragments.box, edge)))
+
+
+def write_segments(
+    graph: FragmentGraph,
+    segments: np.ndarray,
+    threshold: float,
+    partial: Path,
+    shard: Shard = WHOLE,
+) -> int:
+    """Array `segments` uint64 of a share of the volume in the new store `partial`; returns voxels.
+
+    `segments`: those of all places (N,). Memory holds them and a few chunks.
     """
-    fragments = open_volume(fragments_store, "fragments")
-    edges, scores = read_graph(fragments_store)
-    nodes = np.unique(edges)
-    lut = segment_lut(edges, scores, threshold, nodes)
-    segments = create_volume(
+    fragments = graph.fragments
+    array = create_volume(
         partial,
         "segments",
         shape=fragments.box.shape,
@@ -56,10 +115,9 @@ def write_segments(fragments_store: Path, threshold: float, partial: Path) -> in
         voxel_size_nm=fragments.voxel_size_nm,
         offset_nm=fragments.offset_nm,
     )
-    segments.attrs["threshold"] = threshold
-    edge = triple([4 * chunk for chunk in fragments.array.chunks])
-    parts = list(blocks(fragments.box, edge))
+    array.attrs["threshold"] = threshold
+    parts = _parts(fragments, shard)
     for part in progress(parts, len(parts), "segments", "blocks"):
-        values = relabel(fragments.read(part), nodes, lut)
-        segments[part.slices(fragments.box.offset)] = values
-    return int(np.count_nonzero(lut != nodes))
+        values = relabelled(fragments.read(part), graph.ids, segments)
+        array[part.slices(fragments.box.offset)] = values
+    return sum(part.size for part in parts)

@@ -6,15 +6,10 @@ place of mahotas: distances in voxels, seeds where the distance equals its maxim
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import fastremap
 import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
-
-from retrace.geometry import VoxelBox
-from retrace.volumes import Volume
 
 SEED_DISTANCE = 10
 """Edge of the maximum filter that finds seeds, voxels."""
@@ -83,22 +78,3 @@ def renumber(fragments: np.ndarray) -> np.ndarray:
     """Ids 1 ... n in the order in which they first appear (z, y, x); 0 stays. uint64."""
     numbered, _ = fastremap.renumber(np.ascontiguousarray(fragments), preserve_zero=True)
     return numbered.astype(np.uint64)
-
-
-def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: tuple[int, int, int]) -> np.ndarray:
-    """`mask` as booleans on the voxels of `box` (nearest; outside the mask volume: False).
-
-    The mask's voxels may be larger than `voxel_size_nm`; both grids are in world coordinates.
-    """
-    rows = [
-        (np.arange(begin, end) * fine + fine // 2 - start) // coarse
-        for begin, end, fine, coarse, start in zip(
-            box.offset, box.end, voxel_size_nm, mask.voxel_size_nm, mask.offset_nm, strict=True
-        )
-    ]
-    low, high = [int(r[0]) for r in rows], [int(r[-1]) + 1 for r in rows]
-    shape = tuple(h - b for b, h in zip(low, high, strict=True))
-    window = VoxelBox((low[0], low[1], low[2]), (shape[0], shape[1], shape[2]))
-    # From its own corner, which need not lie on the grid of its (larger) voxels.
-    values = replace(mask, offset_nm=(0, 0, 0)).read(window, fill=0) > 0
-    return values[np.ix_(*[r - b for r, b in zip(rows, low, strict=True)])]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
+import numba
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from retrace.errors import ConfigError
 
@@ -29,6 +29,45 @@ def threshold_list(lowest: float, highest: float, step: float) -> list[float]:
     return [round(lowest + index * step, 4) for index in range(count)]
 
 
+@numba.njit(nogil=True)
+def _root(parent: np.ndarray, place: int) -> int:
+    """The root of `place`; every second step of the way is shortened."""
+    while parent[place] != place:
+        parent[place] = parent[parent[place]]
+        place = parent[place]
+    return place
+
+
+@numba.njit(nogil=True)
+def _join(parent: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
+    for edge in range(len(first)):
+        a, b = _root(parent, first[edge]), _root(parent, second[edge])
+        if a < b:
+            parent[b] = a
+        else:
+            parent[a] = b
+
+
+@numba.njit(nogil=True)
+def _flatten(parent: np.ndarray) -> None:
+    # A parent is never larger than its child, so it is final when the child is reached.
+    for place in range(len(parent)):
+        parent[place] = parent[parent[place]]
+
+
+def components(total: int, edges: Iterable[np.ndarray]) -> np.ndarray:
+    """The smallest place that is connected with each of `total` places, (total,) int64.
+
+    `edges`: arrays (E, 2) of places, one after another; memory holds one of them and the result.
+    """
+    parent = np.arange(total, dtype=np.int64)
+    for some in edges:
+        pairs = np.ascontiguousarray(some, dtype=np.int64)
+        _join(parent, pairs[:, 0], pairs[:, 1])
+    _flatten(parent)
+    return parent
+
+
 def segment_lut(
     edges: np.ndarray, scores: np.ndarray, threshold: float, nodes: np.ndarray
 ) -> np.ndarray:
@@ -40,17 +79,16 @@ def segment_lut(
     """
     order = np.argsort(nodes, kind="stable")
     known = np.asarray(nodes, dtype=np.uint64)[order]
-    chosen = np.asarray(edges)[np.asarray(scores, dtype=np.float32) <= np.float32(threshold)]
+    chosen = np.asarray(edges)[joins(scores, threshold)]
     ends = np.searchsorted(known, chosen)
-    shape = (len(known), len(known))
-    ones = np.ones(len(ends), dtype=np.uint8)
-    graph = coo_array((ones, (ends[:, 0], ends[:, 1])), shape=shape)
-    count, component = connected_components(graph, directed=False)
-    smallest = np.full(count, np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(smallest, component, known)
     segments = np.empty(len(known), dtype=np.uint64)
-    segments[order] = smallest[component]
+    segments[order] = known[components(len(known), [ends])]
     return segments
+
+
+def joins(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Which edges join at `threshold`, compared in float32; NaN never does."""
+    return np.asarray(scores, dtype=np.float32) <= np.float32(threshold)
 
 
 def relabel(fragments: np.ndarray, nodes: np.ndarray, segments: np.ndarray) -> np.ndarray:

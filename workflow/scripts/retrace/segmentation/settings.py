@@ -72,7 +72,7 @@ def _biases(value: Sequence[float]) -> tuple[float, float]:
 
 def read_settings(settings: Mapping[str, Any]) -> SegmentSettings:
     """The settings from the JSON of the command line; ConfigError names key, value and choice."""
-    known = {*SegmentSettings.__dataclass_fields__, "thresholds", "mask_array"}
+    known = {*SegmentSettings.__dataclass_fields__, "thresholds", "tissue_mask"}
     for key in settings:
         if key not in known:
             raise ConfigError(f"unknown segmentation setting {key!r}; {nearest(key, known)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +17,26 @@ import psutil
 import zarr
 
 from retrace.errors import ConfigError, DataError
-from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.geometry import Triple, VoxelBox, triple
 from retrace.journal import Journal, checksum, drop_damaged
 from retrace.manifest import atomic_write
 from retrace.progress import progress
 from retrace.segmentation.agglomerate import epsilon_agglomerate, region_graph
 from retrace.segmentation.fragments import (
     drop_weak,
-    mask_on_grid,
     renumber,
     watershed_fragments,
 )
+from retrace.segmentation.grid import BlockGrid
 from retrace.segmentation.mutex import biases, mutex_segments
 from retrace.segmentation.settings import SegmentSettings
-from retrace.volumes import CHUNK_SHAPE, Volume, create_volume
+from retrace.shards import WHOLE, Shard
+from retrace.volumes import CHUNK_SHAPE, COMPRESSOR, Volume, create_volume, mask_on_grid
 
 BYTES_PER_VOXEL = 110
 """Peak of watershed and agglomeration (float affinities, distances, seeds, queue, graph)."""
+EDGE_CHUNK = 1 << 18
+"""Edges of one chunk of a stored graph."""
 MUTEX_BYTES_PER_EDGE = 100
 """mwatershed sorts all edges: float64 weight, indices and the sort's copy (78 were measured)."""
 
@@ -43,6 +47,12 @@ class Inputs:
 
     affinities: Volume
     mask: Volume | None = None
+
+    def is_masked(self, box: VoxelBox) -> bool:
+        """Whether the mask leaves nothing of `box`."""
+        if self.mask is None:
+            return False
+        return not mask_on_grid(self.mask, box, self.affinities.voxel_size_nm).any()
 
     def read(self, box: VoxelBox) -> tuple[np.ndarray, np.ndarray | None]:
         """Affinities of `box`, 0 outside the mask, and the mask as booleans."""
@@ -107,21 +117,33 @@ def _divisor(edge: int, largest: int) -> int:
     return fits[-1] if fits[-1] >= largest // 4 else edge
 
 
-class FragmentStore:
-    """`fragments.zarr` under construction and the results of its finished blocks."""
+def make_grid(inputs: Inputs, settings: SegmentSettings) -> BlockGrid:
+    """The blocks that a prediction is segmented in; one where no block shape is set."""
+    box = inputs.affinities.box
+    return BlockGrid(box, settings.block_shape or box.shape)
 
-    def __init__(self, store: Path, work: Path, inputs: Inputs, settings: SegmentSettings) -> None:
+
+class FragmentStore:
+    """`fragments.zarr` under construction: the fragments of a share of the blocks."""
+
+    def __init__(
+        self,
+        store: Path,
+        work: Path,
+        inputs: Inputs,
+        settings: SegmentSettings,
+        shard: Shard = WHOLE,
+    ) -> None:
         """Goes on with what an earlier run of the same work left, or starts afresh."""
-        self.box = inputs.affinities.box
-        self.block_shape = settings.block_shape or self.box.shape
-        self.blocks = list(blocks(self.box, self.block_shape))
+        self.grid = make_grid(inputs, settings)
+        self.mine = shard.indices(len(self.grid.blocks))
         self.store, self.work = store, work
         begun = work / "begun.json"
         if not (store.is_dir() and begun.is_file()):
             shutil.rmtree(store, ignore_errors=True)
             shutil.rmtree(work, ignore_errors=True)
             self._create(inputs.affinities, settings)
-            atomic_write(begun, json.dumps({"blocks": len(self.blocks)}))
+            atomic_write(begun, json.dumps({"blocks": len(self.mine)}))
         for leftover in store.rglob("*.partial"):
             leftover.unlink()
         self.group = zarr.open_group(store, mode="r+")
@@ -134,10 +156,10 @@ class FragmentStore:
     def _create(self, affinities: Volume, settings: SegmentSettings) -> None:
         chunks = CHUNK_SHAPE
         if settings.block_shape:
-            # A chunk of two blocks would be written by two threads at once.
+            # A chunk of two blocks would be written by two threads, or jobs, at once.
             edges = zip(settings.block_shape, CHUNK_SHAPE, strict=True)
             chunks = triple([_divisor(edge, largest) for edge, largest in edges])
-        create_volume(
+        array = create_volume(
             self.store,
             "fragments",
             shape=affinities.box.shape,
@@ -146,29 +168,35 @@ class FragmentStore:
             voxel_size_nm=affinities.voxel_size_nm,
             offset_nm=affinities.offset_nm,
         )
+        array.attrs["block_shape"] = list(self.grid.block_shape)
 
-    def first_id(self, index: int) -> int:
-        """What is added to the ids 1 ... n of block `index`: unique in any order of blocks."""
-        return index * int(np.prod(self.block_shape))
+    def write(self, index: int, fragments: np.ndarray, seconds: float) -> None:
+        """Stores the fragments of block `index`, ids 1 ... n."""
+        block = self.grid.blocks[index]
+        ids = np.where(fragments > 0, fragments + self.grid.first_id(index), 0).astype(np.uint64)
+        self.fragments.array[block.slices(self.grid.box.offset)] = ids
+        found = int(fragments.max(initial=0))
+        self.journal.note(block, checksum([ids]), fragments=found, seconds=round(seconds, 3))
 
-    def write(self, block: VoxelBox, fragments: np.ndarray) -> None:
-        self.fragments.array[block.slices(self.box.offset)] = fragments
-        self.journal.note(block, checksum([fragments]))
-
-    def holds(self, block: VoxelBox) -> bool:
-        """Whether the fragments of `block` are stored and are what was written."""
+    def holds(self, index: int) -> bool:
+        """Whether the fragments of block `index` are stored and are what was written."""
+        block = self.grid.blocks[index]
         expected = self.journal.checksum_of(block)
         if expected is None:
             return False
+        region = block.shift([-o for o in self.grid.box.offset])
         try:
-            return checksum([self.fragments.read(block)]) == expected
+            found = np.asarray(self.fragments.array[region.slices()])
         except (OSError, RuntimeError, ValueError):
-            region = block.shift([-o for o in self.box.offset])
             drop_damaged(self.fragments.array, self.store / "fragments", region)
             return False
+        return checksum([found]) == expected
 
-    def edges_file(self, index: int) -> Path:
-        return self.work / f"edges_{index:06d}.npy"
+    def write_counts(self) -> None:
+        """Stores `counts` (blocks of this share,) int64: how many fragments each block has."""
+        facts = [self.journal.facts(self.grid.blocks[index]) for index in self.mine]
+        counts = np.array([int(fact["fragments"]) for fact in facts], dtype=np.int64)
+        self_contained(self.group, "counts", counts, (max(1, len(counts)),))
 
 
 def _surround(block: VoxelBox, context: Triple, whole: VoxelBox) -> VoxelBox:
@@ -178,78 +206,128 @@ def _surround(block: VoxelBox, context: Triple, whole: VoxelBox) -> VoxelBox:
 def _make_fragments(
     inputs: Inputs, store: FragmentStore, settings: SegmentSettings, index: int
 ) -> None:
-    block = store.blocks[index]
-    seen = _surround(block, settings.block_context, store.box)
-    fragments = block_fragments(*inputs.read(seen), settings)
-    fragments = renumber(fragments[block.slices(seen.offset)])
-    store.write(block, np.where(fragments > 0, fragments + store.first_id(index), 0))
-
-
-def _own_edges(
-    edges: np.ndarray, scores: np.ndarray, ids: np.ndarray, lowest: int, highest: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Edges between compact ids, as fragment ids, whose smaller end is in (lowest, highest]."""
-    real = ids[edges]
-    mine = (real[:, 0] > lowest) & (real[:, 0] <= highest)
-    return real[mine], scores[mine]
-
-
-def _make_edges(
-    inputs: Inputs, store: FragmentStore, settings: SegmentSettings, index: int
-) -> None:
-    """The region graph around block `index`; edges belong to the block of their smaller id."""
-    seen = _surround(store.blocks[index], settings.block_context, store.box)
-    affinities, _ = inputs.read(seen)
-    ids, compact = np.unique(store.fragments.read(seen), return_inverse=True)
-    if ids[0] != 0:
-        ids, compact = np.concatenate([[np.uint64(0)], ids]), compact + 1
-    compact = compact.reshape(seen.shape).astype(np.uint64)
-    graph = region_graph(affinities, compact, settings.merge_function)
-    edges, scores = _own_edges(*graph, ids, store.first_id(index), store.first_id(index + 1))
-    path = store.edges_file(index)
-    partial = path.with_suffix(".partial.npy")
-    rows = np.empty(len(edges), dtype=[("edge", np.uint64, 2), ("score", np.float32)])
-    rows["edge"], rows["score"] = edges, scores
-    np.save(partial, rows)
-    partial.replace(path)
+    begin = time.monotonic()
+    block = store.grid.blocks[index]
+    seen = _surround(block, settings.block_context, store.grid.box)
+    if inputs.is_masked(block):
+        fragments = np.zeros(block.shape, dtype=np.uint64)
+    else:
+        fragments = block_fragments(*inputs.read(seen), settings)[block.slices(seen.offset)]
+    store.write(index, renumber(fragments), time.monotonic() - begin)
 
 
 def make_fragments(
     inputs: Inputs, store: FragmentStore, settings: SegmentSettings, threads: int
 ) -> None:
-    """Fragments of all blocks, `threads` blocks at a time (scipy and scikit-image free the GIL)."""
-    missing = [i for i, block in enumerate(store.blocks) if not store.holds(block)]
+    """Fragments of the store's blocks, `threads` at a time (scipy, scikit-image free the GIL)."""
+    missing = [index for index in store.mine if not store.holds(index)]
+    _tell_resumed("fragments", len(store.mine), len(missing))
     with ThreadPoolExecutor(threads) as pool:
         done = pool.map(lambda index: _make_fragments(inputs, store, settings, index), missing)
         for _ in progress(done, len(missing), "fragments", "blocks"):
             pass
+    store.write_counts()
 
 
-def make_edges(inputs: Inputs, store: FragmentStore, settings: SegmentSettings) -> None:
-    """The region graphs of all blocks, one after another: waterz keeps a state of its own."""
-    missing = [i for i in range(len(store.blocks)) if not store.edges_file(i).is_file()]
+def _tell_resumed(what: str, total: int, missing: int) -> None:
+    if missing < total:
+        print(f"[{what}] {total - missing} of {total} blocks are done already", flush=True)
+
+
+EDGE_ROW = [("edge", np.uint64, 2), ("score", np.float32)]
+
+
+class EdgeParts:
+    """The region graph of a share of the blocks, one file a block in a folder of scratch."""
+
+    def __init__(
+        self, work: Path, fragments: Volume, grid: BlockGrid, shard: Shard = WHOLE
+    ) -> None:
+        """`fragments`: those of all blocks, since an edge may end in another job's block."""
+        self.fragments, self.grid = fragments, grid
+        self.mine = shard.indices(len(grid.blocks))
+        self.journal = Journal(work, "edges.jsonl")
+        self._work = work
+
+    def file(self, index: int) -> Path:
+        """Where the edges of block `index` lie."""
+        return self._work / f"edges_{index:06d}.npy"
+
+    def holds(self, index: int) -> bool:
+        """Whether the edges of block `index` are stored and are what was written."""
+        expected = self.journal.checksum_of(self.grid.blocks[index])
+        if expected is None:
+            return False
+        try:
+            return checksum([np.load(self.file(index))]) == expected
+        except (OSError, ValueError):
+            return False
+
+    def write(self, index: int, rows: np.ndarray, seconds: float) -> None:
+        """Stores the rows (EDGE_ROW) of block `index`."""
+        partial = self.file(index).with_suffix(".partial.npy")
+        np.save(partial, rows)
+        partial.replace(self.file(index))
+        block = self.grid.blocks[index]
+        seconds = round(seconds, 3)
+        self.journal.note(block, checksum([rows]), edges=len(rows), seconds=seconds)
+
+
+def _edge_rows(edges: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Rows (EDGE_ROW) sorted by their two ends."""
+    rows = np.empty(len(edges), dtype=EDGE_ROW)
+    rows["edge"], rows["score"] = edges, scores
+    return rows[np.lexsort((edges[:, 1], edges[:, 0]))]
+
+
+def _own_edges(
+    edges: np.ndarray, scores: np.ndarray, ids: np.ndarray, lowest: int, highest: int
+) -> np.ndarray:
+    """Rows of edges between compact ids, as fragment ids, whose smaller end is in (low, high]."""
+    real = ids[edges]
+    mine = (real[:, 0] > lowest) & (real[:, 0] <= highest)
+    return _edge_rows(real[mine], scores[mine])
+
+
+def block_edges(
+    inputs: Inputs, fragments: Volume, grid: BlockGrid, settings: SegmentSettings, index: int
+) -> np.ndarray:
+    """Rows (EDGE_ROW) of block `index`; an edge belongs to the block of its smaller id."""
+    seen = _surround(grid.blocks[index], settings.block_context, grid.box)
+    ids, compact = np.unique(fragments.read(seen), return_inverse=True)
+    if not ids.any() or inputs.is_masked(grid.blocks[index]):
+        return np.empty(0, dtype=EDGE_ROW)
+    if ids[0] != 0:
+        ids, compact = np.concatenate([[np.uint64(0)], ids]), compact + 1
+    compact = compact.reshape(seen.shape).astype(np.uint64)
+    affinities, _ = inputs.read(seen)
+    graph = region_graph(affinities, compact, settings.merge_function)
+    return _own_edges(*graph, ids, grid.first_id(index), grid.first_id(index + 1))
+
+
+def make_edges(inputs: Inputs, parts: EdgeParts, settings: SegmentSettings) -> None:
+    """The region graphs of the blocks, one after another: waterz keeps a state of its own."""
+    missing = [index for index in parts.mine if not parts.holds(index)]
+    _tell_resumed("agglomerate", len(parts.mine), len(missing))
     for index in progress(missing, len(missing), "agglomerate", "blocks"):
-        _make_edges(inputs, store, settings, index)
+        begin = time.monotonic()
+        rows = block_edges(inputs, parts.fragments, parts.grid, settings, index)
+        parts.write(index, rows, time.monotonic() - begin)
 
 
-def _all_edges(store: FragmentStore, settings: SegmentSettings) -> Iterator[np.ndarray]:
-    if not settings.is_mutex:
-        for index in range(len(store.blocks)):
-            yield np.load(store.edges_file(index))
+def write_graph(group: zarr.Group, parts: EdgeParts | None, method: str) -> int:
+    """Stores `edges` (E, 2) uint64 and `scores` (E,) float32, sorted by their ends; returns E.
 
-
-def write_graph(store: FragmentStore, settings: SegmentSettings) -> int:
-    """Stores `edges` (E, 2) uint64 and `scores` (E,) float32, sorted; returns E.
-
-    Mutex watershed decides for good, so its graph has no edges: segments are its fragments.
+    Ids ascend with the block and an edge belongs to its smaller end's, so the blocks' edges one
+    after another are sorted. Without `parts` (mutex watershed decides for good) there are none.
     """
-    none = np.empty(0, dtype=[("edge", np.uint64, 2), ("score", np.float32)])
-    rows = np.concatenate([none, *_all_edges(store, settings)])
-    rows = rows[np.lexsort((rows["edge"][:, 1], rows["edge"][:, 0]))]
+    files = [parts.file(index) for index in parts.mine] if parts else []
+    none = np.empty(0, dtype=EDGE_ROW)
+    rows = np.concatenate([none, *(np.load(file) for file in files)])
     for name, values in (("edges", rows["edge"]), ("scores", rows["score"])):
-        chunks = (max(1, min(len(values), 1 << 18)), *values.shape[1:])
-        array = self_contained(store.group, name, values, chunks)
-        array.attrs["method"] = settings.method
+        chunks = (max(1, min(len(values), EDGE_CHUNK)), *values.shape[1:])
+        array = self_contained(group, name, values, chunks)
+        array.attrs["method"] = method
     return len(rows)
 
 
@@ -263,6 +341,7 @@ def self_contained(
         chunks=tuple(chunks),
         dtype=values.dtype,
         overwrite=True,
+        compressors=COMPRESSOR,
         chunk_key_encoding={"name": "v2", "separator": "/"},
         config={"write_empty_chunks": True},
     )

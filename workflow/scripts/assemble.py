@@ -1,0 +1,42 @@
+"""Puts the shares of a store together: one store, whose chunks are links to theirs."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrace.assembly import assemble, check_shares
+from retrace.errors import run
+from retrace.manifest import manifest_path, write_manifest
+from retrace.volumes import writing
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shares", required=True, nargs="+", type=Path, help="in their order")
+    parser.add_argument("--output", required=True, type=Path)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; `argv` without the program's name."""
+    arguments = parse_arguments(argv)
+    begin = time.monotonic()
+    check_shares(arguments.shares)
+    manifest_path(arguments.output).unlink(missing_ok=True)
+    with writing(arguments.output) as partial:
+        shares = assemble(arguments.shares, partial)
+    write_manifest(
+        arguments.output,
+        inputs=arguments.shares,
+        settings={},
+        seconds=time.monotonic() - begin,
+        extra={"shares": shares},
+    )
+
+
+if __name__ == "__main__":
+    run(main)
