@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import phantom
 import s3_server
+import sharded
 from retrace import config as catalog
 from retrace.checkpoints.published import write_published
 from retrace.networks import build_network
@@ -135,6 +137,22 @@ def test_published_weights_come_from_the_bucket(
     assert (results(place, "mtlsd") / "published.safetensors").is_file()
     manifest = results(place, "mtlsd") / "test_0" / "prediction.manifest.json"
     assert "published.safetensors" in manifest.read_text()
+
+
+def test_shares_give_what_one_job_gives(snakemake: Callable[..., str], place: Path) -> None:
+    config = ("iterations=2", "tile=[64, 64, 64]", "segment={block_shape: [16, 32, 32]}")
+    folder = results(place, "mtlsd")
+    stores = [folder / "test_0" / f"{name}.zarr" for name in ("prediction", "fragments")]
+    stores.append(folder / "test_0" / "segmentation.zarr")
+    snakemake("evaluate_phantom_tiny_mtlsd", config=config)
+    whole, scores = sharded.arrays(*stores), (folder / "evaluation.json").read_text()
+
+    done = snakemake("evaluate_phantom_tiny_mtlsd", config=(*config, "shards=3"))
+
+    assert "rule train:" not in done and done.count("rule edges:") == 6
+    for name, values in sharded.arrays(*stores).items():
+        np.testing.assert_array_equal(values, whole[name], err_msg=name)
+    assert (folder / "evaluation.json").read_text() == scores
 
 
 @pytest.mark.browser

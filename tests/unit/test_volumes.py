@@ -115,7 +115,7 @@ def test_a_changed_byte_is_found(store: Path) -> None:
     chunk.write_bytes(bytes(content))
 
     check_manifest(store)
-    with pytest.raises(DataError, match="changed since written"):
+    with pytest.raises(DataError, match="changed since they were written"):
         check_manifest(store, digests=True)
 
 

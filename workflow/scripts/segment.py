@@ -19,7 +19,14 @@ import numpy as np
 import zarr
 
 from retrace.errors import ConfigError, run
-from retrace.manifest import check_manifest, digest, input_digest, manifest_path, write_manifest
+from retrace.manifest import (
+    check_manifest,
+    digest,
+    input_digest,
+    manifest_path,
+    reading,
+    write_manifest,
+)
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
 from retrace.segmentation.settings import SegmentSettings, read_settings
 from retrace.segmentation.whole import (
@@ -207,7 +214,8 @@ def read_lut(lut: Path, graph: FragmentGraph, threshold: float) -> np.ndarray:
     array: Any = zarr.open_group(lut, mode="r")["segments"]
     if array.shape != (graph.ids.total,) or array.attrs["threshold"] != threshold:
         raise ConfigError(f"{lut} is not of these fragments and this threshold; delete it, rerun")
-    return np.asarray(array[...])
+    with reading(lut):
+        return np.asarray(array[...])
 
 
 def make_segments(arguments: argparse.Namespace) -> None:

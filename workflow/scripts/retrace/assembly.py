@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 
 from retrace.errors import DataError
-from retrace.manifest import check_manifest, withdraw
+from retrace.manifest import check_manifest
 from retrace.progress import progress
 from retrace.volumes import COMPRESSOR
 
@@ -39,8 +39,8 @@ class Part:
 def check_shares(stores: Sequence[Path]) -> None:
     """Compares every share's bytes with its manifest.
 
-    A share that differs loses its manifest, so that the next run makes it again, and it alone;
-    DataError names all of them.
+    A share that differs loses its manifest, so that the next run makes it again, not the others;
+    DataError names all that differ.
     """
     damaged = []
     for store in progress(stores, len(stores), "check", "shares"):
@@ -48,12 +48,8 @@ def check_shares(stores: Sequence[Path]) -> None:
             check_manifest(store, digests=True)
         except DataError as error:
             damaged.append(str(error))
-            withdraw(store)
     if damaged:
-        raise DataError(
-            "; ".join(damaged) + ". What is damaged was marked: run the same command again, which "
-            "makes it anew and nothing else"
-        )
+        raise DataError("; ".join(damaged))
 
 
 def _parts(stores: Sequence[Path]) -> dict[str, list[Part]]:

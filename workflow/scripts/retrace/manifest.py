@@ -7,8 +7,9 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -156,32 +157,81 @@ def read_manifest(store: Path) -> dict[str, Any]:
     return content
 
 
+AGAIN = "Its manifest was set aside: run the same command again, which makes it anew"
+
+
 def withdraw(store: Path) -> None:
-    """Takes the manifest of a damaged store away, so that the next run makes the store again."""
+    """Sets the manifest of a damaged store aside, so that the next run makes the store again.
+
+    Where the store was put together of shares, whose chunks are the same files, only the shares
+    that are damaged lose theirs.
+    """
     path = manifest_path(store)
-    if path.is_file():
-        path.replace(path.with_suffix(".damaged"))
+    if not path.is_file():
+        return
+    shares = _shares(path)
+    path.replace(path.with_suffix(".damaged"))
+    for share in shares:
+        with suppress(DataError):
+            check_manifest(share, digests=True)
+
+
+def _shares(manifest: Path) -> list[Path]:
+    """The shares that a store was put together of, by its manifest; none of a damaged one."""
+    try:
+        content = json.loads(manifest.read_text())
+        return [Path(name) for name in content["inputs"]] if "shares" in content else []
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def vouched(path: Path) -> Path | None:
+    """The store with a manifest that `path` is, or lies in; None where there is none."""
+    for place in (path, *path.parents):
+        if manifest_path(place).is_file():
+            return place
+    return None
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Turns chunks of `path` that do not decode into DataError, and withdraws their manifest.
+
+    `path`: an array or its store.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        store = vouched(Path(path))
+        if store is None:
+            raise DataError(f"{path} cannot be read ({error}); restore or convert it") from error
+        withdraw(store)
+        raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
 
 
 def check_manifest(store: Path, *, digests: bool = False) -> dict[str, Any]:
     """The manifest of `store` after comparing it with what is on disk.
 
-    Shapes and chunk counts are compared always, the bytes with `digests=True`.
-    Raises DataError naming the array that differs.
+    Shapes and chunk counts are compared always, the bytes with `digests=True`. Where they differ,
+    the manifest is withdrawn and DataError names the array.
     """
     content = read_manifest(store)
+    found = _difference(store, content, digests)
+    if found:
+        withdraw(store)
+        raise DataError(f"{store}/{found}. {AGAIN}")
+    return content
+
+
+def _difference(store: Path, content: Mapping[str, Any], digests: bool) -> str | None:
+    """What is not as the manifest says, None where all is."""
     for name, expected in content["arrays"].items():
         folder = store / name
         if not (folder / ".zarray").is_file():
-            raise DataError(
-                f"{store}/{name} is gone though its manifest names it; delete and rerun"
-            )
+            return f"{name} is gone though its manifest names it"
         count = len(_chunk_files(folder))
         if count != expected["chunk_count"]:
-            raise DataError(
-                f"{store}/{name} has {count} chunks, its manifest says {expected['chunk_count']}; "
-                f"delete {store} and run the same command again"
-            )
+            return f"{name} has {count} chunks, its manifest says {expected['chunk_count']}"
         if digests and _array_entry(store, folder)["sha256"] != expected["sha256"]:
-            raise DataError(f"the bytes of {store}/{name} changed since written; delete and rerun")
-    return content
+            return f"{name}: its bytes changed since they were written"
+    return None

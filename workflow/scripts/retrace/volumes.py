@@ -16,6 +16,7 @@ from numcodecs import Zstd
 
 from retrace.errors import DataError, nearest
 from retrace.geometry import Triple, VoxelBox, triple
+from retrace.manifest import reading
 from retrace.n5 import N5Array, is_dataset
 from retrace.precomputed import Layer, is_layer
 from retrace.stacks import open_stack
@@ -71,7 +72,8 @@ class Volume:
                 f"{self.box.offset}+{self.box.shape} (voxels)"
             )
         channels = (slice(None),) if self.channels else ()
-        data = np.asarray(self.array[(*channels, *inside.slices(self.box.offset))])
+        with reading(self.name):
+            data = np.asarray(self.array[(*channels, *inside.slices(self.box.offset))])
         if inside == box:
             return data
         lead = (self.channels,) if self.channels else ()

@@ -13,6 +13,7 @@ from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency
 from retrace.evaluation.counting import Counted
 from retrace.evaluation.scores import Scores, score
+from retrace.manifest import reading
 from retrace.segmentation.lut import segment_lut
 
 
@@ -38,7 +39,8 @@ def open_region_graph(store: Path) -> RegionGraph:
     group = zarr.open_group(store, mode="r")
     if "edges" not in group or "scores" not in group:
         raise DataError(f"{store} has no region graph (arrays edges, scores); run segment again")
-    edges, scores = (np.asarray(group[name]) for name in ("edges", "scores"))
+    with reading(store):
+        edges, scores = (np.asarray(group[name]) for name in ("edges", "scores"))
     return RegionGraph(edges, scores)
 
 

@@ -12,6 +12,7 @@ import zarr
 
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox, blocks, triple
+from retrace.manifest import reading
 from retrace.progress import progress
 from retrace.segmentation.grid import FragmentIds, fragment_ids
 from retrace.segmentation.lut import components, joins
@@ -58,8 +59,10 @@ class FragmentGraph:
         """Places (E, 2) of the ends of all edges that join at `threshold`, some at a time."""
         for begin in range(0, self.scores.shape[0], EDGES_AT_ONCE):
             part = slice(begin, begin + EDGES_AT_ONCE)
-            chosen = joins(self.scores[part], threshold)
-            yield self.ids.places(np.asarray(self.edges[part])[chosen])
+            with reading(self.fragments.name):
+                chosen = joins(self.scores[part], threshold)
+                edges = np.asarray(self.edges[part])[chosen]
+            yield self.ids.places(edges)
 
     def segments(self, threshold: float) -> np.ndarray:
         """Segment id of every place, (N,) uint64: the smallest id of its fragments.
@@ -74,7 +77,8 @@ def open_graph(store: Path) -> FragmentGraph:
     """The graph of `fragments.zarr`; DataError where an array of it is missing."""
     group = zarr.open_group(store, mode="r")
     fragments = open_volume(store, "fragments")
-    counts = np.asarray(_array(group, "counts", store)[...])
+    with reading(store):
+        counts = np.asarray(_array(group, "counts", store)[...])
     edges, scores = _array(group, "edges", store), _array(group, "scores", store)
     return FragmentGraph(fragments, fragment_ids(fragments, counts), edges, scores)
 
