@@ -145,9 +145,8 @@ def read_manifest(store: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
-        raise DataError(
-            f"{path} is not JSON ({error}); delete it and {store.name}, rerun"
-        ) from error
+        withdraw(store)
+        raise DataError(f"{path} is not JSON ({error}). {AGAIN}") from error
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise DataError(

@@ -1,0 +1,384 @@
+"""Faults at random moments of a sharded run: does it end with the bytes of an undisturbed one?
+
+    python benchmarks/faults.py --faults 200          # needs root for the disk that is full
+
+Four shares of a small volume go through predict, segment and assemble, each step a process of its
+own, in a folder on a small disk of memory. Before each fault the run is set back to a random step.
+After the fault verify.py looks at everything, then steps are made again until all are done, as the
+workflow does: a step runs when its manifest is missing or a step before it ran. A fault is *lost*
+when the run does not end within some passes, *wrong* when a voxel or an edge differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "workflow" / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import assemble  # noqa: E402
+import predict  # noqa: E402
+import segment  # noqa: E402
+import verify  # noqa: E402
+from retrace.checkpoints.native import save_model  # noqa: E402
+from retrace.errors import run  # noqa: E402
+from retrace.manifest import manifest_path  # noqa: E402
+from retrace.networks import build_network  # noqa: E402
+from retrace.segmentation.lut import components  # noqa: E402
+from retrace.shards import shard_names  # noqa: E402
+from retrace.volumes import create_volume  # noqa: E402
+
+SHARES = 4
+PASSES = 8
+DISK_MB = 96
+NETWORK: dict[str, Any] = {
+    "name": "tiny",
+    "family": "lsd",
+    "input_channels": 1,
+    "fmaps": 2,
+    "fmap_factor": 2,
+    "fmaps_out": 3,
+    "downsample": [[1, 2, 2], [2, 2, 2]],
+    "heads": [{"name": "affs", "channels": 3}],
+    "neighborhood": [[-1, 0, 0], [0, -1, 0], [0, 0, -1]],
+    "predict_padding": "reflect",
+}
+SEGMENT: dict[str, Any] = {
+    "fragments_in_xy": True,
+    "block_shape": [16, 32, 32],
+    "block_context": [4, 8, 8],
+}
+SHAPE = (64, 128, 128)
+Program = Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process: a program, its arguments, and the store it makes."""
+
+    program: Program
+    arguments: list[str]
+    output: Path
+
+    @property
+    def is_done(self) -> bool:
+        return manifest_path(self.output).is_file() and self.output.is_dir()
+
+    def clear(self) -> None:
+        """Removes the output, as the workflow does before it makes it again."""
+        shutil.rmtree(self.output, ignore_errors=True)
+        manifest_path(self.output).unlink(missing_ok=True)
+
+    def start(self) -> int:
+        """Starts the process; returns its number."""
+        self.clear()
+        child = os.fork()
+        if child:
+            return child
+        status = 1
+        try:
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            torch.set_num_threads(1)
+            run(lambda: self.program(self.arguments))
+            status = 0
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        finally:
+            os._exit(status)
+
+
+def options(**values: object) -> list[str]:
+    """--name value for each; _ in a name stands for -."""
+    return [part for k, v in values.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+
+
+@dataclass
+class Workflow:
+    """The steps of a sharded run in `folder`, in an order in which they can be made."""
+
+    folder: Path
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.results, self.work = self.folder / "results", self.folder / "work"
+        self._predict()
+        self._segment()
+
+    def _shares(self, name: str) -> Iterator[tuple[str, Path]]:
+        for shard in shard_names(SHARES):
+            yield shard, self.results / "shards" / f"{name}_{shard}.zarr"
+
+    def _assemble(self, shares: list[Path], output: Path) -> None:
+        given = ["--shares", *map(str, shares), "--output", str(output)]
+        self.steps.append(Step(assemble.main, given, output))
+
+    def _predict(self) -> None:
+        raw = {"path": str(self.folder / "raw.zarr"), "array": "raw"}
+        settings: dict[str, Any] = {"network": NETWORK, "tile": [32, 64, 64], "dtype": "uint8"}
+        settings |= {"volume": {"raw": raw, "roi_nm": None}, "device": "cpu", "precision": "fp32"}
+        given = {"settings": json.dumps(settings), "work": self.work}
+        for shard, store in self._shares("prediction"):
+            places = given | {"model": self.folder / "model.safetensors", "output": store}
+            self.steps.append(Step(predict.main, options(shard=shard, **places), store))
+        self._assemble([s for _, s in self._shares("prediction")], self.prediction)
+
+    @property
+    def prediction(self) -> Path:
+        return self.results / "prediction.zarr"
+
+    def _segment(self) -> None:
+        fragments, graph = self.results / "shards" / "fragments.zarr", self.results / "f.zarr"
+        given = {"settings": json.dumps(SEGMENT), "prediction": self.prediction, "work": self.work}
+        self._each("fragments", ["fragments"], given)
+        self._assemble([s for _, s in self._shares("fragments")], fragments)
+        self._each("edges", ["edges"], given | {"fragments": fragments})
+        self._assemble([fragments, *(s for _, s in self._shares("edges"))], graph)
+        joined = {"fragments": graph, "threshold_file": self.folder / "threshold.json"}
+        lut = self.results / "shards" / "lut.zarr"
+        self.steps.append(Step(segment.main, ["join", *options(output=lut, **joined)], lut))
+        self._each("segments", ["apply"], joined | {"lut": lut})
+        final = self.results / "segmentation.zarr"
+        self._assemble([s for _, s in self._shares("segments")], final)
+
+    def _each(self, name: str, verb: list[str], given: dict[str, Any]) -> None:
+        for shard, store in self._shares(name):
+            arguments = [*verb, *options(shard=shard, output=store, **given)]
+            self.steps.append(Step(segment.main, arguments, store))
+
+    def one_pass(self, strike: Callable[[int], None] | None = None) -> bool:
+        """Makes what is missing and all that follows from it; False where a step fails."""
+        again: set[str] = set()
+        for step in self.steps:
+            depends = any(path in " ".join(step.arguments) for path in again)
+            if step.is_done and not depends:
+                continue
+            child = step.start()
+            if strike:
+                strike(child)
+                strike = None
+            _, status = os.waitpid(child, 0)
+            if status:
+                return False
+            again.add(str(step.output))
+        return True
+
+    def finish(self) -> int:
+        """Passes until all is done; their number, or 0 where it does not end."""
+        for number in range(1, PASSES + 1):
+            if self.one_pass():
+                return number
+        return 0
+
+    def found(self) -> dict[str, bytes]:
+        """Every array of the three stores that a user looks at."""
+        stores = [self.prediction, self.results / "f.zarr", self.results / "segmentation.zarr"]
+        return {
+            f"{store.name}/{name}": np.asarray(array[...]).tobytes()
+            for store in stores
+            for name, array in zarr.open_group(store, mode="r").arrays()
+        }
+
+
+def prepare(folder: Path) -> Workflow:
+    """Raw of smoothed noise, random weights, a threshold."""
+    rng = np.random.default_rng(0)
+    place: dict[str, Any] = {"voxel_size_nm": (20, 9, 9), "offset_nm": (0, 0, 0)}
+    array = create_volume(
+        folder / "raw.zarr", "raw", shape=SHAPE, chunks=(32, 64, 64), dtype=np.uint8, **place
+    )
+    array[...] = rng.integers(0, 256, SHAPE, dtype=np.uint8)
+    network = build_network(NETWORK, seed=3)
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name.startswith("heads") and name.endswith("weight"):
+                weight.mul_(30)
+    save_model(folder / "model.safetensors", network, {"network": NETWORK})
+    (folder / "threshold.json").write_text(json.dumps({"threshold": 0.3}))
+    return Workflow(folder)
+
+
+def files_of(workflow: Workflow) -> list[Path]:
+    """Every file of finished and unfinished stores and of scratch."""
+    places = [workflow.results, workflow.work]
+    return sorted(p for place in places for p in place.rglob("*") if p.is_file())
+
+
+def chunks_of(workflow: Workflow) -> list[Path]:
+    """Every chunk file that holds something."""
+    named = (p for p in files_of(workflow) if p.name.replace(".", "").isdigit())
+    return [p for p in named if p.stat().st_size > 8]
+
+
+class Faults:
+    """What can happen; each takes the workflow and says nothing."""
+
+    def __init__(self, workflow: Workflow, rng: random.Random) -> None:
+        self.workflow, self.rng = workflow, rng
+
+    def _signal(self, number: int) -> None:
+        def strike(child: int) -> None:
+            time.sleep(self.rng.uniform(0.01, 1.0))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+
+        self.workflow.one_pass(strike)
+
+    def job_killed(self) -> None:
+        """SIGKILL: out of memory, or the node is gone."""
+        self._signal(signal.SIGKILL)
+
+    def time_limit(self) -> None:
+        """SIGTERM: the scheduler's time limit, or scancel."""
+        self._signal(signal.SIGTERM)
+
+    def disk_full(self) -> None:
+        """A file of another user fills the disk, but for a little."""
+        ballast = self.workflow.folder / "ballast"
+        free = shutil.disk_usage(self.workflow.folder).free
+        left = int(self.rng.uniform(0, 0.5) * 2**20)
+        with ballast.open("wb") as file:
+            file.write(b"\0" * max(0, free - left))
+        self.workflow.one_pass()
+        ballast.unlink()
+
+    def _damage(self, change: Callable[[Path], None]) -> None:
+        # Half of the time in the middle of a step, so that unfinished stores are hit too.
+        if self.rng.random() < 0.5:
+            self._signal(signal.SIGKILL)
+        chunks = chunks_of(self.workflow)
+        if chunks:
+            change(self.rng.choice(chunks))
+
+    def chunk_truncated(self) -> None:
+        """The end of a chunk is missing."""
+        self._damage(lambda path: os.truncate(path, self.rng.randrange(path.stat().st_size)))
+
+    def bit_flipped(self) -> None:
+        """One bit of a chunk is another."""
+
+        def flip(path: Path) -> None:
+            content = bytearray(path.read_bytes())
+            content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
+            with path.open("r+b") as file:  # in place: a link shows it too
+                file.write(content)
+
+        self._damage(flip)
+
+    def chunk_lost(self) -> None:
+        """A chunk's file is gone."""
+        self._damage(lambda path: path.unlink())
+
+    def manifest_damaged(self) -> None:
+        """A manifest ends in the middle."""
+        manifests = [manifest_path(s.output) for s in self.workflow.steps if s.is_done]
+        if manifests:
+            path = self.rng.choice(manifests)
+            os.truncate(path, self.rng.randrange(path.stat().st_size))
+
+    def clock_skewed(self) -> None:
+        """Some files come from a machine whose clock is a day off."""
+        self._signal(signal.SIGKILL)
+        for path in self.rng.sample(files_of(self.workflow), 5):
+            day = self.rng.choice([-86400, 86400]) + time.time()
+            os.utime(path, (day, day))
+
+
+KINDS = (
+    "job_killed",
+    "time_limit",
+    "disk_full",
+    "chunk_truncated",
+    "bit_flipped",
+    "chunk_lost",
+    "manifest_damaged",
+    "clock_skewed",
+)
+
+
+def set_back(workflow: Workflow, rng: random.Random) -> None:
+    """As if the run had come to a random step only."""
+    for step in workflow.steps[rng.randrange(1, len(workflow.steps)) :]:
+        step.clear()
+    shutil.rmtree(workflow.work, ignore_errors=True)
+
+
+def is_found(workflow: Workflow) -> bool:
+    """Whether verify.py names something damaged."""
+    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+        with contextlib.redirect_stderr(quiet):
+            try:
+                verify.main([str(workflow.results)])
+            except SystemExit:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def small_disk() -> Iterator[Path]:
+    """A folder on a disk of DISK_MB in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        size = f"size={DISK_MB}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", folder], check=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints one row for each kind of fault."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    rng = random.Random(args.seed)
+    rows: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    components(2, [np.array([[0, 1]])])  # compiled once, before the processes part
+    with small_disk() as folder:
+        workflow = prepare(folder)
+        if not workflow.finish():
+            sys.exit("the undisturbed run does not end")
+        expected = workflow.found()
+        for number in range(args.faults):
+            kind = KINDS[number % len(KINDS)]
+            set_back(workflow, rng)
+            getattr(Faults(workflow, rng), kind)()
+            found = is_found(workflow)
+            passes = workflow.finish()
+            row = rows[kind]
+            row.update(faults=1, found=found, lost=not passes, passes=passes)
+            row.update(wrong=bool(passes) and workflow.found() != expected)
+            print(f"[faults] {number + 1}/{args.faults} {kind}: {passes} passes", flush=True)
+    columns = ("faults", "found", "lost", "wrong", "passes")
+    print("| kind | " + " | ".join(columns) + " |\n|---" * 1 + "|---" * len(columns) + "|")
+    for kind, row in rows.items():
+        print(f"| {kind.replace('_', ' ')} | " + " | ".join(str(row[c]) for c in columns) + " |")
+    total = {column: sum(row[column] for row in rows.values()) for column in columns}
+    print("| all | " + " | ".join(str(total[c]) for c in columns) + " |")
+    if total["lost"] or total["wrong"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
