@@ -286,3 +286,36 @@ def test_settings_must_be_json(case: Case, capsys: pytest.CaptureFixture[str]) -
         predict.main(["--settings", "{tile}", *case.arguments()[2:]])
     assert "--settings" in capsys.readouterr().err
     assert json.loads(case.arguments()[1])["dtype"] == "uint8"
+
+
+def test_two_devices_give_what_one_gives(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict.main(case.arguments(tile=[2, 4, 8]))
+    one = store_bytes(case.output)
+    seen = []
+    original = Predictor.__call__
+
+    def call(self: Predictor, *arguments: Any) -> Any:
+        seen.append(id(self))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Predictor, "__call__", call)
+    monkeypatch.setattr(predict, "choose_devices", lambda *_: [CPU, CPU])
+    predict.main(case.arguments(tile=[2, 4, 8], gpus=2))
+    assert len(set(seen)) == 2
+    assert store_bytes(case.output) == one
+
+
+def test_an_error_on_one_device_ends_the_prediction(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def call(self: Predictor, *arguments: Any) -> Any:
+        calls.append(self)
+        raise DeviceError("this card fell off the bus")
+
+    monkeypatch.setattr(Predictor, "__call__", call)
+    monkeypatch.setattr(predict, "choose_devices", lambda *_: [CPU, CPU])
+    with pytest.raises(DeviceError, match="fell off"):
+        predict.main(case.arguments())
+    assert len(calls) <= 2 and not case.output.exists()

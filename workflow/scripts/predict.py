@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from retrace.checkpoints.native import load_model
-from retrace.device import choose_device, keep_freed_memory, uses_bf16
+from retrace.device import choose_devices, keep_freed_memory, uses_bf16
 from retrace.errors import ConfigError, DataError, DeviceError, nearest, run
 from retrace.geometry import NmBox, Triple, VoxelBox, triple
 from retrace.inference.inputs import Inputs, check_descriptors
@@ -39,6 +39,7 @@ OPTIONAL: dict[str, Any] = {
     "precision": "auto",
     "compile": False,
     "threads": None,
+    "gpus": 1,
 }
 """Settings that say where and how fast, not what: they may be left out."""
 
@@ -120,23 +121,36 @@ def check_weights(model: Path, network: nn.Module) -> None:
             raise DataError(f"{model}: {name} holds NaN or infinity; train this network again")
 
 
-def make_predictor(
-    settings: Mapping[str, Any], model: Path, heads: Mapping[str, int], *, raw_is_read: bool = True
-) -> Predictor:
-    """The network with its trained weights on the asked-for device."""
+def make_predictors(
+    settings: Mapping[str, Any], model: Path, heads: Mapping[str, int], *, raw_is_read: bool
+) -> list[Predictor]:
+    """The network with its trained weights on each of the asked-for devices."""
     options = {**OPTIONAL, **settings}
-    device = choose_device(options["device"])
     if options["threads"]:
         torch.set_num_threads(options["threads"])
-    network = build_network(settings["network"])
-    load_model(model, network, settings["network"])
+    return [
+        make_predictor(options, device, model, heads, raw_is_read)
+        for device in choose_devices(options["device"], options["gpus"])
+    ]
+
+
+def make_predictor(
+    options: Mapping[str, Any],
+    device: torch.device,
+    model: Path,
+    heads: Mapping[str, int],
+    raw_is_read: bool = True,
+) -> Predictor:
+    """The network with its trained weights on one device; `options`: all settings."""
+    network = build_network(options["network"])
+    load_model(model, network, options["network"])
     check_weights(model, network)
     return Predictor(
         network,
         device,
         heads=tuple(heads),
         bf16=uses_bf16(options["precision"], device),
-        dtype=settings["dtype"],
+        dtype=options["dtype"],
         # "auto" is off: shapes differ at the borders, and each would be compiled for itself.
         compiled=options["compile"] is True,
         raw_channels=int(raw_is_read),
@@ -200,7 +214,8 @@ def predict(arguments: argparse.Namespace) -> None:
     inputs = open_inputs(settings)
     raw = inputs.raw
     heads = chosen_heads(settings)
-    predictor = make_predictor(settings, arguments.model, heads, raw_is_read=inputs.raw_is_read)
+    predictors = make_predictors(settings, arguments.model, heads, raw_is_read=inputs.raw_is_read)
+    predictor = predictors[0]
     network = predictor.network
     roi = region_of_interest(settings["volume"], raw)
     box = inputs.output_box(network, settings["network"]["predict_padding"], roi)
@@ -213,7 +228,7 @@ def predict(arguments: argparse.Namespace) -> None:
     work = work_folder(arguments, raw)
     store = PartialStore(output.with_name(output.name + ".partial"), work, plan, raw, planned)
     grid = arguments.shard.of(list(tiles(network, box, store.tile_shape)))
-    for _ in predict_tiles(predictor, inputs, store, grid):
+    for _ in predict_tiles(predictors, inputs, store, grid):
         pass
     store.journal.keep(output)
     manifest_path(output).unlink(missing_ok=True)

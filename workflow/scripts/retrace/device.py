@@ -47,6 +47,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cpu")
 
 
+def choose_devices(name: str, most: int) -> list[torch.device]:
+    """Up to `most` of the GPUs that this job sees (CUDA_VISIBLE_DEVICES), or the one device."""
+    device = choose_device(name)
+    if device.type != "cuda":
+        return [device]
+    return [torch.device("cuda", index) for index in range(min(most, torch.cuda.device_count()))]
+
+
 def cpu_multiplies_bf16() -> bool:
     """Whether this processor has bfloat16 products in hardware; without them bf16 only costs."""
     try:

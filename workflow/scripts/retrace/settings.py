@@ -190,6 +190,7 @@ def predict_settings(
         "heads": head_names(network),
         "tile": config["tile"],
         "dtype": config["prediction_dtype"],
+        "gpus": config["gpus"],
         **{key: config[key] for key in COMPUTE},
     }
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from queue import SimpleQueue
+from threading import Event
+from typing import TypeVar, cast
 
 Item = TypeVar("Item")
 Input = TypeVar("Input")
@@ -57,3 +59,44 @@ def overlapped(
         finally:
             reader.shutdown(wait=False, cancel_futures=True)
             writer.shutdown(wait=False, cancel_futures=True)
+
+
+def side_by_side(lanes: Sequence[Iterator[Item]]) -> Iterator[Item]:
+    """The items of all lanes as they come, each lane in a thread of its own.
+
+    The first error of any lane is raised here; the others end after the item they are at.
+    """
+    results: SimpleQueue[tuple[bool, Item | BaseException | None]] = SimpleQueue()
+    stop = Event()
+
+    def pull(lane: Iterator[Item]) -> None:
+        error: BaseException | None = None
+        try:
+            for item in lane:
+                results.put((True, item))
+                if stop.is_set():
+                    break
+        except BaseException as raised:
+            error = raised
+        results.put((False, error))
+
+    with ThreadPoolExecutor(max(1, len(lanes))) as pool:
+        for lane in lanes:
+            pool.submit(pull, lane)
+        try:
+            yield from _received(results, len(lanes))
+        finally:
+            stop.set()
+
+
+def _received(
+    results: SimpleQueue[tuple[bool, Item | BaseException | None]], lanes: int
+) -> Iterator[Item]:
+    while lanes:
+        is_item, value = results.get()
+        if is_item:
+            yield cast(Item, value)
+            continue
+        lanes -= 1
+        if isinstance(value, BaseException):
+            raise value

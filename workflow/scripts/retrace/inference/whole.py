@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from retrace.errors import ConfigError, DeviceError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.inference.inputs import Inputs
-from retrace.inference.overlap import overlapped
+from retrace.inference.overlap import overlapped, side_by_side
 from retrace.inference.predictor import Predictor
 from retrace.inference.tiles import (
     Tile,
@@ -104,6 +105,8 @@ class PartialStore:
         group = zarr.open_group(store, mode="r+")
         self._arrays: dict[str, Any] = {name: group[name] for name in output.channels}
         self.journal = Journal(work)
+        # Two devices may end with tiles of one chunk at the same time.
+        self._writing = Lock()
 
     def _region(self, core: VoxelBox) -> tuple[slice, ...]:
         return (slice(None), *core.slices(self._origin))
@@ -111,9 +114,10 @@ class PartialStore:
     def write(self, tile: Tile, outputs: Mapping[str, Tensor]) -> None:
         """Stores the outputs of a tile (device or main memory) and notes it as done."""
         data = {name: outputs[name].cpu().numpy() for name in self._arrays}
-        for name, values in data.items():
-            self._arrays[name][self._region(tile.core)] = values
-        self.journal.note(tile.core, checksum(data.values()))
+        with self._writing:
+            for name, values in data.items():
+                self._arrays[name][self._region(tile.core)] = values
+            self.journal.note(tile.core, checksum(data.values()))
 
     def write_zeros(self, tile: Tile) -> None:
         """Stores 0 where the tissue mask leaves nothing, and notes the tile as done."""
@@ -143,9 +147,12 @@ class PartialStore:
 
 
 def predict_tiles(
-    predictor: Predictor, inputs: Inputs, store: PartialStore, grid: Sequence[Tile]
+    predictors: Sequence[Predictor], inputs: Inputs, store: PartialStore, grid: Sequence[Tile]
 ) -> Iterator[Tile]:
-    """Predicts the tiles of `grid` that `store` does not hold; yields each when it is written."""
+    """Predicts the tiles of `grid` that `store` does not hold; yields each when it is written.
+
+    `predictors`: one a device; they take the tiles in turns.
+    """
     store.clear_leftovers()
     missing = [tile for tile in grid if not store.holds(tile)]
     if len(missing) < len(grid):
@@ -159,8 +166,11 @@ def predict_tiles(
     def read(tile: Tile) -> np.ndarray:
         return inputs.read(tile.window)
 
-    def compute(tile: Tile, window: np.ndarray) -> dict[str, Tensor]:
-        return predictor(tile, window)
-
-    done = overlapped(seen, read, compute, store.write)
+    count = len(predictors)
+    done = side_by_side(
+        [
+            overlapped(seen[lane::count], read, predictor, store.write)
+            for lane, predictor in enumerate(predictors)
+        ]
+    )
     yield from progress(done, len(seen), "predict", "tiles")
