@@ -148,6 +148,10 @@ def check_legacy(verb, net):
             "`engine: legacy` runs TensorFlow 1 in a container image, here"
             f" {image(config['legacy_image'])}; add --use-singularity, or use `engine: modern`"
         )
+    if config["shards"] > 1:
+        raise ConfigError(
+            "`engine: legacy` predicts a volume in one job; set `shards: 1`, or use `engine: modern`"
+        )
     if verb == "train":
         iterations = settings.iterations_for(config, net["name"]) or net["iterations"]
         catalog.check_legacy_loss(net, iterations)
@@ -561,12 +565,15 @@ def tables(wildcards, split, array):
     if config["shards"] == 1:
         return []
     pair_name = (wildcards.dataset, wildcards.network)
+    volumes = dataset(wildcards.dataset)["volumes"]
     return [
         [
             settings.results(*pair_name, volume, f"shards/{split}_{array}_{shard}.npz")
             for shard in shard_names(config["shards"])
         ]
         for volume in scored_volumes(wildcards, split)
+        if "labels"
+        in volumes[volume]  # skeleton nodes are few: they are counted at once
     ]
 
 

@@ -26,8 +26,8 @@ for assembled in ASSEMBLED:
             image("modern")
         threads: 4
         resources:
-            mem_mb=4000,
-            runtime=240,
+            mem_mb=growing(4000),
+            runtime=growing(240),
         shell:
             "python {input.script:q} --shares {input.shares:q} --output {output.zarr:q}"
             " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
@@ -53,8 +53,8 @@ rule edges:
         image("modern")
     threads: 2
     resources:
-        mem_mb=16000,
-        runtime=600,
+        mem_mb=growing(16000),
+        runtime=growing(600),
     params:
         settings=segment_json,
         shard=shard_option,
@@ -82,8 +82,8 @@ rule join:
     container:
         image("modern")
     resources:
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=growing(16000),
+        runtime=growing(240),
     shell:
         "python {input.script:q} join --fragments {input.fragments:q}"
         " --threshold-file {input.threshold:q} --output {output.zarr:q}"
@@ -111,8 +111,8 @@ rule count:
         image("modern")
     threads: 2
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         settings=count_json,
     shell:
