@@ -115,8 +115,8 @@ def dataset(name):
     data = catalog.load_dataset(name, config["volumes"])
     if "paper" in data:
         data = paper.choose_regions(data, config["reproduce"])
-    # Here and not where a rule asks for its files: Snakemake overlooks an error of a rule whose
-    # output is there already, and would take what another layer gave.
+    # Here and not where a job asks for its files, because Snakemake overlooks an error of a job
+    # whose output is there already, and would take what another layer gave.
     catalog.check_layers(data)
     return data
 
