@@ -23,11 +23,11 @@ import slurm_cluster
 import status
 from conftest import Apptainer, required, skip_or_fail
 
-pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 
 ITERATIONS = 16
 SMALL = [f"{r}=1" for r in ("train", "predict", "fragments", "choose_threshold", "evaluate")]
-PATIENCE_S = 600.0
+PATIENCE_S = 1500.0
 
 
 @dataclass(frozen=True)
