@@ -20,6 +20,7 @@ TENSORFLOW_1_3 = {
     *("add_n", "concat", "expand_dims", "float32", "identity", "placeholder", "slice", "squeeze"),
     *("transpose", "get_variable", "global_variables", "global_variables_initializer"),
     *("trainable_variables", "variable_scope", "zeros_initializer", "reset_default_graph"),
+    "set_random_seed",
     *("ConfigProto", "Session", "VERSION", "losses.mean_squared_error"),
     *("nn.conv3d", "nn.conv3d_transpose", "nn.max_pool3d", "nn.relu", "nn.sigmoid"),
     *("test.is_built_with_cuda", "train.AdamOptimizer", "train.NewCheckpointReader"),

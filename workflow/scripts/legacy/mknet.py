@@ -57,11 +57,15 @@ def add_training(network, outputs, names):
     names["loss"], names["optimizer"] = loss.name, adam.minimize(loss).name
 
 
-def write(folder, name, network, input_shape, training):
-    """One graph: NAME.meta, and NAME.json with the names of its tensors."""
+def write(folder, name, network, input_shape, training, seed=None):
+    """One graph: NAME.meta, and NAME.json with the names of its tensors.
+
+    `seed` decides the first weights; None: they differ each time, as the original's.
+    """
     if not os.path.isdir(folder):
         os.makedirs(folder)
     tf.reset_default_graph()
+    tf.set_random_seed(seed)
     names = {"network": network["name"]}
     with tf.variable_scope(network.get("scope", "setup01")):
         outputs = build_graph(network, input_shape, names)
@@ -77,9 +81,9 @@ def named_like(network, prefix):
     return dict(network, **names_like(prefix)) if prefix else network
 
 
-def make(folder, network):
+def make(folder, network, seed=None):
     """Both graphs, at the shapes that the network is trained and applied with."""
-    write(folder, "train_net", network, network["input_shape"], True)
+    write(folder, "train_net", network, network["input_shape"], True, seed)
     write(folder, "config", network, network["inference_shape"], False)
     print("[mknet] %s -> %s" % (network["name"], folder), flush=True)
 

@@ -73,7 +73,7 @@ def beginning(folder, header, begin):
 
 def build(folder, header, prefix):
     """Makes the graphs and loads the one to train; returns the names of its tensors."""
-    make(folder, named_like(header["network"], prefix))
+    make(folder, named_like(header["network"], prefix), header["seed"])
     tf.reset_default_graph()
     tf.train.import_meta_graph(os.path.join(folder, "train_net.meta"))
     with open(os.path.join(folder, "train_net.json")) as file:
