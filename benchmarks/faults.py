@@ -58,17 +58,17 @@ NETWORK: dict[str, Any] = {
     "fmaps": 2,
     "fmap_factor": 2,
     "fmaps_out": 3,
-    "downsample": [[1, 2, 2], [2, 2, 2]],
+    "downsample": [[1, 2, 2]],
     "heads": [{"name": "affs", "channels": 3}],
     "neighborhood": [[-1, 0, 0], [0, -1, 0], [0, 0, -1]],
     "predict_padding": "reflect",
 }
 SEGMENT: dict[str, Any] = {
     "fragments_in_xy": True,
-    "block_shape": [32, 64, 64],
+    "block_shape": [16, 64, 64],
     "block_context": [4, 8, 8],
 }
-SHAPE = (64, 128, 128)
+SHAPE = (32, 128, 128)
 Program = Callable[[Sequence[str]], None]
 
 
