@@ -95,5 +95,6 @@ def test_an_unknown_recipe_is_refused(
         text=True,
     )
     assert done.returncode == 1
-    assert "no recipe containers/modem.def; known: modern.def" in done.stderr
+    known = " ".join(sorted(path.name for path in (repository / "containers").glob("*.def")))
+    assert f"no recipe containers/modem.def; known: {known}" in done.stderr
     assert list(tmp_path.iterdir()) == []
