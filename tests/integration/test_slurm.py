@@ -152,7 +152,8 @@ def test_what_is_asked_of_slurm(finished: Run) -> None:
         wanted = "gpu" if rule in ("train", "predict") else "cpu"
         assert {job["Partition"] for job in jobs} == {wanted}
         assert {job["Account"] for job in jobs} == {"lab"}
-        assert {"gres/gpu=1" in job["TRES"] for job in jobs} == {wanted == "gpu"}
+        gpus = {job.get("TresPerJob", "none") for job in jobs}
+        assert gpus == ({"gres:gpu:1"} if wanted == "gpu" else {"none"})
     mask = finished.jobs["mask"][0]
     assert (mask["TimeLimit"], mask["MinMemoryNode"]) == ("01:00:00", "2000M")
     first, second = finished.jobs["train"]
