@@ -17,6 +17,7 @@ import evaluate
 import predict
 import segment
 import sharded
+import verify
 from prediction_case import Case, make_case
 from retrace.errors import ConfigError, DataError
 from retrace.manifest import check_manifest, manifest_path
@@ -266,3 +267,31 @@ def test_tables_of_shares_add_up_to_the_whole(tmp_path: Path) -> None:
     assert (tmp_path / "shares.json").read_text() == (tmp_path / "whole.json").read_text()
     with pytest.raises(DataError, match="1 to 3 are needed"):
         evaluate.main(["choose", *shared[:-1], "--output", str(tmp_path / "two.json")])
+
+
+def test_verify_names_what_is_damaged_and_only_that_is_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_prediction(tmp_path)
+    sharded.make_fragments(tmp_path, 2)
+    verify.main([str(tmp_path)])
+    assert "4 stores, 0 damaged" in capsys.readouterr().out
+    share, other = sharded.share_paths(tmp_path, "fragments", 2)
+    chunk = next(path for path in (share / "fragments").rglob("[0-9]") if path.is_file())
+    with chunk.open("r+b") as file:
+        file.write(b"?")
+    with pytest.raises(SystemExit):
+        verify.main([str(tmp_path)])
+    # The chunk is the same file in the share and in what was put together.
+    assert "2 damaged" in capsys.readouterr().out
+    assert not manifest_path(share).exists() and manifest_path(other).exists()
+    assert not manifest_path(tmp_path / "shards" / "fragments.zarr").exists()
+
+
+def test_a_chunk_that_does_not_decode_disowns_its_store(tmp_path: Path) -> None:
+    store = make_prediction(tmp_path)
+    chunk = store / "affs" / "0" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"prediction.zarr/affs is damaged.*run the same command"):
+        segment.main(fragments_arguments(tmp_path))
+    assert not manifest_path(store).exists()

@@ -14,9 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.errors import DataError, run
-from retrace.manifest import check_manifest
-from retrace.progress import progress
+from retrace.assembly import differences
+from retrace.errors import run
 
 SUFFIX = ".manifest.json"
 
@@ -36,12 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     default = [Path("data"), Path("results")]
     parser.add_argument("folders", nargs="*", type=Path, default=default)
     stores = finished_stores(parser.parse_args(argv).folders)
-    damaged = []
-    for store in progress(stores, len(stores), "verify", "stores"):
-        try:
-            check_manifest(store, digests=True)
-        except DataError as error:
-            damaged.append(str(error))
+    damaged = differences(stores)
     for text in damaged:
         print(text, file=sys.stderr)
     print(f"{len(stores)} stores, {len(damaged)} damaged", flush=True)

@@ -36,19 +36,23 @@ class Part:
         return self.store / str(self.array.name).strip("/")
 
 
-def check_shares(stores: Sequence[Path]) -> None:
-    """Compares every share's bytes with its manifest.
+def differences(stores: Sequence[Path]) -> list[str]:
+    """What is wrong with those stores whose bytes are not as their manifests say.
 
-    A share that differs loses its manifest, so that the next run makes it again, not the others;
-    DataError names all that differ.
+    They lose their manifests, so that the next run makes them again, not the others.
     """
     damaged = []
-    for store in progress(stores, len(stores), "check", "shares"):
+    for store in progress(stores, len(stores), "verify", "stores"):
         try:
             check_manifest(store, digests=True)
         except DataError as error:
             damaged.append(str(error))
-    if damaged:
+    return damaged
+
+
+def check_shares(stores: Sequence[Path]) -> None:
+    """DataError that names every share whose bytes are not as its manifest says."""
+    if damaged := differences(stores):
         raise DataError("; ".join(damaged))
 
 

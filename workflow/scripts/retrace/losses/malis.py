@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from retrace.errors import ConfigError
+from retrace.forest import root
 from retrace.targets.affinities import Neighborhood
 
 
@@ -110,7 +111,7 @@ def join_edges(u: np.ndarray, v: np.ndarray, labels: np.ndarray, equal: bool) ->
     total = np.where(labels > 0, 1.0, 0.0)
     pairs = np.zeros(u.size)
     for edge in range(u.size):
-        a, b = _root(parent, u[edge]), _root(parent, v[edge])
+        a, b = root(parent, u[edge]), root(parent, v[edge])
         if a == b:
             continue
         if total[a] < total[b]:
@@ -120,14 +121,6 @@ def join_edges(u: np.ndarray, v: np.ndarray, labels: np.ndarray, equal: bool) ->
         pairs[edge] = same if equal else total[a] * total[b] - same
         total[a] += total[b]
     return pairs
-
-
-@numba.njit(nogil=True)
-def _root(parent: np.ndarray, node: int) -> int:
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
 
 
 @numba.njit(nogil=True)

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from retrace.errors import ConfigError
+from retrace.forest import root
 
 NEVER = np.float32(np.nan)
 """Score of an edge whose fragments never join: no threshold reaches it."""
@@ -30,18 +31,9 @@ def threshold_list(lowest: float, highest: float, step: float) -> list[float]:
 
 
 @numba.njit(nogil=True)
-def _root(parent: np.ndarray, place: int) -> int:
-    """The root of `place`; every second step of the way is shortened."""
-    while parent[place] != place:
-        parent[place] = parent[parent[place]]
-        place = parent[place]
-    return place
-
-
-@numba.njit(nogil=True)
 def _join(parent: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
     for edge in range(len(first)):
-        a, b = _root(parent, first[edge]), _root(parent, second[edge])
+        a, b = root(parent, first[edge]), root(parent, second[edge])
         if a < b:
             parent[b] = a
         else:
