@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -68,22 +69,33 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def snakemake(repository: Path, place: Path, endpoint: str) -> Callable[..., str]:
-    """Runs Snakemake in `place` and returns what it prints; shown where it fails."""
+def start(repository: Path, place: Path, endpoint: str) -> Callable[..., subprocess.Popen[str]]:
+    """Starts Snakemake in `place`."""
 
-    def run(*arguments: str, config: Sequence[str] = ("iterations=2",)) -> str:
+    def begin(*arguments: str, config: Sequence[str]) -> subprocess.Popen[str]:
         settings = [f"endpoint_url={endpoint}", "evaluate={untrained: false}", *config]
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
         options = ["--directory", str(place), "--quiet", "host", "--cores", "2", *SIDE_BY_SIDE]
-        done = subprocess.run(
+        return subprocess.Popen(
             [*command, *arguments, *options, "--config", *settings],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert done.returncode == 0, done.stdout[-6000:]
-        return done.stdout
+
+    return begin
+
+
+@pytest.fixture
+def snakemake(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
+    """Runs Snakemake in `place` and returns what it prints; shown where it fails."""
+
+    def run(*arguments: str, config: Sequence[str] = ("iterations=2",)) -> str:
+        with start(*arguments, config=config) as process:
+            printed, _ = process.communicate()
+        assert process.returncode == 0, printed[-6000:]
+        return printed
 
     return run
 
@@ -153,6 +165,23 @@ def test_shares_give_what_one_job_gives(snakemake: Callable[..., str], place: Pa
     for name, values in sharded.arrays(*stores).items():
         np.testing.assert_array_equal(values, whole[name], err_msg=name)
     assert (folder / "evaluation.json").read_text() == scores
+
+
+def test_a_second_workflow_in_the_same_folder_is_refused(
+    start: Callable[..., subprocess.Popen[str]], place: Path
+) -> None:
+    locks = place / ".snakemake" / "locks"
+    with start("train_phantom_tiny_malis", config=("iterations=40",)) as first:
+        while not (locks.is_dir() and any(locks.iterdir())):
+            assert first.poll() is None
+            time.sleep(0.2)
+        with start("train_phantom_tiny_malis", config=("iterations=50",)) as second:
+            printed, _ = second.communicate()
+        assert second.returncode != 0 and "cannot be locked" in printed
+        first.communicate()
+    assert first.returncode == 0
+    history = json.loads((results(place, "malis") / "training.json").read_text())
+    assert history["iterations"] == 40
 
 
 @pytest.mark.browser
