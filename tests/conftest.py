@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from retrace.images import image_path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("retrace", deadline=None)
+settings.load_profile("retrace")
 
 
 def required(marker: str) -> bool:

@@ -270,7 +270,7 @@ def all_settings(config: dict[str, Any]) -> dict[str, Any]:
         "mask": settings.mask_settings(data, "train_0"),
         "train": settings.train_settings(config, data, network),
         "predict": settings.predict_settings(config, data, network, "test_0"),
-        "segment": settings.segment_settings(config, data, network),
+        "segment": settings.segment_settings(config, data, network, "test_0"),
         "choose": settings.choose_settings(config, data),
         "score": settings.score_settings(config, data),
         "view": settings.view_settings(config, settings.result_layers(data, network, "test_0")),
@@ -285,6 +285,7 @@ def all_settings(config: dict[str, Any]) -> dict[str, Any]:
         ({"endpoint_url": "http://127.0.0.1:1"}, {"fetch"}),
         ({"tile": [36, 100, 100]}, {"predict"}),
         ({"device": "cuda"}, {"train", "predict"}),
+        ({"gpus": 2}, {"predict"}),
         ({"segment": {"thresholds": [0, 1, 0.1]}}, {"choose", "score"}),
         ({"segment": {"epsilon": 0.1}}, {"segment"}),
         ({"evaluate": {"untrained": False}}, {"score"}),
@@ -332,3 +333,13 @@ def test_a_program_is_made_of_what_it_imports_however_deep() -> None:
     assert {"train.py", "retrace/errors.py", "retrace/networks/unet.py"} <= files
     assert "retrace/viewing/scene.py" not in files
     assert "retrace/stacks.py" in files  # through volumes only
+
+
+def test_shares_need_blocks_and_a_method_that_has_them() -> None:
+    data = catalog.load_dataset("phantom")
+    shared = catalog.merge(CONFIG, {"shards": 4})
+    with pytest.raises(ConfigError, match="set `segment: block_shape`"):
+        catalog.check_segmentation(shared, catalog.network_for("mtlsd", data))
+    mutex = catalog.merge(shared, {"segment": {"method": "mutex", "block_shape": [9, 9, 9]}})
+    with pytest.raises(ConfigError, match="sees a whole volume at once"):
+        catalog.check_segmentation(mutex, catalog.network_for("long_range", data))

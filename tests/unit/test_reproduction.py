@@ -263,7 +263,7 @@ def test_the_papers_blocks_and_boxes_reach_the_programs() -> None:
     data = paper_dataset("zfinch")
     finch = catalog.network_for("acrlsd", data)
     lsd = catalog.network_for("lsd", data)
-    segment = settings.segment_settings(CONFIG, data, finch)
+    segment = settings.segment_settings(CONFIG, data, finch, "11_micron")
     asked = settings.predict_settings(CONFIG, data, finch, "11_micron")["volume"]
     made = settings.predict_settings(CONFIG, data, lsd, "11_micron")["volume"]
 
