@@ -27,25 +27,13 @@ sys.path.insert(0, str(SCRIPTS))
 
 from retrace.manifest import write_manifest  # noqa: E402
 from retrace.progress import progress  # noqa: E402
-from retrace.volumes import COMPRESSOR, create_volume  # noqa: E402
+from retrace.volumes import create_list, create_volume  # noqa: E402
 
 BLOCK_SHAPE = (64, 64, 64)
 FRAGMENTS = 4096
 EDGES_EACH = 3
 THRESHOLD = 0.2
 BLOCKS_AT_ONCE = 64
-
-
-def list_array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: object) -> zarr.Array:
-    """An empty list on disk, chunked as the workflow's."""
-    return group.create_array(
-        name,
-        shape=shape,
-        chunks=(min(shape[0], 1 << 18), *shape[1:]),
-        dtype=dtype,
-        compressors=COMPRESSOR,
-        chunk_key_encoding={"name": "v2", "separator": "/"},
-    )
 
 
 def edges_of(blocks: range, last: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -74,9 +62,9 @@ def generate(store: Path, edges: int) -> int:
     array.attrs["block_shape"] = list(BLOCK_SHAPE)
     group = zarr.open_group(store, mode="r+")
     total = blocks * FRAGMENTS * EDGES_EACH
-    list_array(group, "counts", (blocks,), np.int64)[:] = FRAGMENTS
-    pairs = list_array(group, "edges", (total, 2), np.uint64)
-    scores = list_array(group, "scores", (total,), np.float32)
+    create_list(group, "counts", (blocks,), np.int64)[:] = FRAGMENTS
+    pairs = create_list(group, "edges", (total, 2), np.uint64)
+    scores = create_list(group, "scores", (total,), np.float32)
     rng = np.random.default_rng(0)
     starts = range(0, blocks, BLOCKS_AT_ONCE)
     for start in progress(starts, len(starts), "generate", "parts"):

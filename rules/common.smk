@@ -467,8 +467,9 @@ def segment_json(wildcards):
 
 def tissue_mask(wildcards):
     """The file that says where there is tissue, in a list, or nothing."""
-    volume = dataset(wildcards.dataset)["volumes"][wildcards.volume]
-    return [volume["tissue_mask"]["path"]] if "tissue_mask" in volume else []
+    data = dataset(wildcards.dataset)
+    mask = data["volumes"][wildcards.volume].get("tissue_mask")
+    return own_files(data, mask["path"]) if mask else []
 
 
 # ---------------------------------------------------------------- shards

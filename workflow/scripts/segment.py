@@ -38,11 +38,10 @@ from retrace.segmentation.whole import (
     make_edges,
     make_fragments,
     make_grid,
-    self_contained,
     write_graph,
 )
 from retrace.shards import WHOLE, Shard, parse_shard
-from retrace.volumes import open_source, open_volume, publish, writing
+from retrace.volumes import open_source, open_volume, publish, write_list, writing
 
 WORK_FORMAT = 2
 """Raised when what lies in the folder of scratch changes."""
@@ -191,8 +190,7 @@ def make_lut(arguments: argparse.Namespace) -> None:
     segments = graph.segments(threshold)
     with writing(arguments.output) as partial:
         group = zarr.open_group(partial, mode="w", zarr_format=2)
-        chunks = (max(1, min(len(segments), 1 << 20)),)
-        self_contained(group, "segments", segments, chunks).attrs["threshold"] = threshold
+        write_list(group, "segments", segments).attrs["threshold"] = threshold
     write_manifest(
         arguments.output,
         inputs=[arguments.fragments, arguments.threshold_file],

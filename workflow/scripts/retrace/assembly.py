@@ -15,13 +15,11 @@ import numpy as np
 import zarr
 
 from retrace.errors import DataError
-from retrace.manifest import check_manifest
+from retrace.manifest import check_manifest, chunk_files
 from retrace.progress import progress
-from retrace.volumes import COMPRESSOR
+from retrace.volumes import LIST_CHUNK, create_list
 
 METADATA = (".zarray", ".zattrs", ".zgroup")
-LIST_CHUNK = 1 << 18
-"""Rows of one chunk of a list."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,6 @@ def _parts(stores: Sequence[Path]) -> dict[str, list[Part]]:
     return found
 
 
-def _chunk_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            yield path.relative_to(folder)
-
-
 def _link(source: Path, target: Path) -> None:
     """The same bytes under a second name; a copy where the file system has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -105,11 +97,12 @@ def link_array(parts: Sequence[Part], target: Path) -> None:
     _link_metadata(parts[0].folder, target)
     seen: dict[Path, Path] = {}
     for part in parts:
-        for chunk in _chunk_files(part.folder):
+        for file in chunk_files(part.folder):
+            chunk = file.relative_to(part.folder)
             if chunk in seen:
                 raise DataError(f"{part.folder} and {seen[chunk]} both hold chunk {chunk}")
             seen[chunk] = part.folder
-            _link(part.folder / chunk, target / chunk)
+            _link(file, target / chunk)
     first = parts[0].array
     edges = zip(first.shape, first.chunks, strict=True)
     expected = math.prod(math.ceil(size / chunk) for size, chunk in edges)
@@ -137,17 +130,9 @@ def concatenate_lists(parts: Sequence[Part], target: Path) -> None:
     """One list of the lists of all shares; memory holds a piece of it."""
     first = parts[0].array
     total = sum(part.array.shape[0] for part in parts)
-    array = zarr.create_array(
-        target,
-        shape=(total, *first.shape[1:]),
-        chunks=(max(1, min(total, LIST_CHUNK)), *first.shape[1:]),
-        dtype=first.dtype,
-        zarr_format=2,
-        compressors=COMPRESSOR,
-        attributes=dict(first.attrs),
-        chunk_key_encoding={"name": "v2", "separator": "/"},
-        config={"write_empty_chunks": True},
-    )
+    group = zarr.open_group(target.parent, mode="a", zarr_format=2)
+    array = create_list(group, target.name, (total, *first.shape[1:]), first.dtype)
+    array.attrs.update(dict(first.attrs))
     begins = itertools.count(0, LIST_CHUNK)
     for begin, rows in zip(begins, _rows(parts), strict=False):
         if len(rows):

@@ -55,7 +55,8 @@ def manifest_path(store: Path) -> Path:
     return store.with_name(f"{store.stem}.manifest.json")
 
 
-def _chunk_files(array_folder: Path) -> list[Path]:
+def chunk_files(array_folder: Path) -> list[Path]:
+    """The chunks of an array on disk, sorted; neither its metadata nor half-written ones."""
     files = (p for p in array_folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     return sorted(p for p in files if not p.name.endswith(".partial"))
 
@@ -68,7 +69,7 @@ def _array_entry(store: Path, folder: Path) -> dict[str, Any]:
     meta = json.loads((folder / ".zarray").read_text())
     attrs_file = folder / ".zattrs"
     attrs = json.loads(attrs_file.read_text()) if attrs_file.is_file() else {}
-    files = _chunk_files(folder)
+    files = chunk_files(folder)
     whole = hashlib.sha256()
     with ThreadPoolExecutor(4) as pool:
         for path, part in zip(files, pool.map(_file_digest, files), strict=True):
@@ -228,7 +229,7 @@ def _difference(store: Path, content: Mapping[str, Any], digests: bool) -> str |
         folder = store / name
         if not (folder / ".zarray").is_file():
             return f"{name} is gone though its manifest names it"
-        count = len(_chunk_files(folder))
+        count = len(chunk_files(folder))
         if count != expected["chunk_count"]:
             return f"{name} has {count} chunks, its manifest says {expected['chunk_count']}"
         if digests and _array_entry(store, folder)["sha256"] != expected["sha256"]:

@@ -27,6 +27,8 @@ CHUNK_SHAPE: Triple = (64, 128, 128)
 # A chunk of zeros is written too, also into an array that was opened again: a missing one shows.
 zarr.config.set({"array.write_empty_chunks": True})
 
+LIST_CHUNK = 1 << 18
+"""Rows of one chunk of a list (edges, scores, counts)."""
 COMPRESSOR = Zstd(level=1, checksum=True)
 """Of our own stores: every chunk carries a checksum that whoever decodes it compares."""
 
@@ -100,6 +102,11 @@ def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: tuple[int, int, int
     # From its own corner, which need not lie on the grid of its (larger) voxels.
     values = replace(mask, offset_nm=(0, 0, 0)).read(window, fill=0) > 0
     return values[np.ix_(*[r - b for r, b in zip(rows, low, strict=True)])]
+
+
+def is_masked(mask: Volume | None, box: VoxelBox, voxel_size_nm: tuple[int, int, int]) -> bool:
+    """Whether a mask leaves nothing of `box` (voxels of `voxel_size_nm`); False without one."""
+    return mask is not None and not mask_on_grid(mask, box, voxel_size_nm).any()
 
 
 def _find_zarr_store(path: Path) -> Path:
@@ -243,6 +250,28 @@ def create_volume(
     known: Any = group.attrs.get("multiscales", [])
     scales = [m for m in known if m["name"] != array]
     group.attrs["multiscales"] = [*scales, _multiscales(array, attrs, len(shape) == 4)]
+    return created
+
+
+def create_list(group: zarr.Group, array: str, shape: Sequence[int], dtype: Any) -> zarr.Array:
+    """An empty array (N, ...) of `group`, in place of one of that name; LIST_CHUNK rows a chunk."""
+    return group.create_array(
+        array,
+        shape=tuple(shape),
+        chunks=(max(1, min(shape[0], LIST_CHUNK)), *shape[1:]),
+        dtype=dtype,
+        overwrite=True,
+        compressors=COMPRESSOR,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+        config={"write_empty_chunks": True},
+    )
+
+
+def write_list(group: zarr.Group, array: str, values: np.ndarray) -> zarr.Array:
+    """`values` (N, ...) as an array of `group`, in place of one of that name."""
+    created = create_list(group, array, values.shape, values.dtype)
+    if values.size:
+        created[...] = values
     return created
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.inference.tiles import TileNetwork, output_box, read_window
-from retrace.volumes import Volume, mask_on_grid
+from retrace.volumes import Volume, is_masked
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,7 @@ class Inputs:
 
     def is_masked(self, box: VoxelBox) -> bool:
         """Whether the tissue mask leaves nothing of `box`, so that its output is 0 unseen."""
-        if self.tissue_mask is None:
-            return False
-        return not mask_on_grid(self.tissue_mask, box, self.raw.voxel_size_nm).any()
+        return is_masked(self.tissue_mask, box, self.raw.voxel_size_nm)
 
     def read(self, window: VoxelBox) -> np.ndarray:
         """(C, Z, Y, X) uint8, or float in [0, 1]; raw first.

@@ -157,11 +157,13 @@ def predict_tiles(
     missing = [tile for tile in grid if not store.holds(tile)]
     if len(missing) < len(grid):
         print(f"[predict] {len(grid) - len(missing)} of {len(grid)} tiles are done already")
-    masked = [tile for tile in missing if inputs.is_masked(tile.core)]
-    for tile in masked:
+    seen = []
+    for tile in missing:
+        if not inputs.is_masked(tile.core):
+            seen.append(tile)
+            continue
         store.write_zeros(tile)
         yield tile
-    seen = [tile for tile in missing if tile not in masked] if masked else missing
 
     def read(tile: Tile) -> np.ndarray:
         return inputs.read(tile.window)

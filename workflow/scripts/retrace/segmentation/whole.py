@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +30,17 @@ from retrace.segmentation.grid import BlockGrid
 from retrace.segmentation.mutex import biases, mutex_segments
 from retrace.segmentation.settings import SegmentSettings
 from retrace.shards import WHOLE, Shard
-from retrace.volumes import CHUNK_SHAPE, COMPRESSOR, Volume, create_volume, mask_on_grid
+from retrace.volumes import (
+    CHUNK_SHAPE,
+    Volume,
+    create_volume,
+    is_masked,
+    mask_on_grid,
+    write_list,
+)
 
 BYTES_PER_VOXEL = 110
 """Peak of watershed and agglomeration (float affinities, distances, seeds, queue, graph)."""
-EDGE_CHUNK = 1 << 18
-"""Edges of one chunk of a stored graph."""
 MUTEX_BYTES_PER_EDGE = 100
 """mwatershed sorts all edges: float64 weight, indices and the sort's copy (78 were measured)."""
 
@@ -50,9 +54,7 @@ class Inputs:
 
     def is_masked(self, box: VoxelBox) -> bool:
         """Whether the mask leaves nothing of `box`."""
-        if self.mask is None:
-            return False
-        return not mask_on_grid(self.mask, box, self.affinities.voxel_size_nm).any()
+        return is_masked(self.mask, box, self.affinities.voxel_size_nm)
 
     def read(self, box: VoxelBox) -> tuple[np.ndarray, np.ndarray | None]:
         """Affinities of `box`, 0 outside the mask, and the mask as booleans."""
@@ -196,7 +198,7 @@ class FragmentStore:
         """Stores `counts` (blocks of this share,) int64: how many fragments each block has."""
         facts = [self.journal.facts(self.grid.blocks[index]) for index in self.mine]
         counts = np.array([int(fact["fragments"]) for fact in facts], dtype=np.int64)
-        self_contained(self.group, "counts", counts, (max(1, len(counts)),))
+        write_list(self.group, "counts", counts)
 
 
 def _surround(block: VoxelBox, context: Triple, whole: VoxelBox) -> VoxelBox:
@@ -325,29 +327,8 @@ def write_graph(group: zarr.Group, parts: EdgeParts | None, method: str) -> int:
     none = np.empty(0, dtype=EDGE_ROW)
     rows = np.concatenate([none, *(np.load(file) for file in files)])
     for name, values in (("edges", rows["edge"]), ("scores", rows["score"])):
-        chunks = (max(1, min(len(values), EDGE_CHUNK)), *values.shape[1:])
-        array = self_contained(group, name, values, chunks)
-        array.attrs["method"] = method
+        write_list(group, name, values).attrs["method"] = method
     return len(rows)
-
-
-def self_contained(
-    group: zarr.Group, name: str, values: np.ndarray, chunks: Sequence[int]
-) -> zarr.Array:
-    """An array of `group` that holds `values`, whatever was there before."""
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=tuple(chunks),
-        dtype=values.dtype,
-        overwrite=True,
-        compressors=COMPRESSOR,
-        chunk_key_encoding={"name": "v2", "separator": "/"},
-        config={"write_empty_chunks": True},
-    )
-    if values.size:
-        array[...] = values
-    return array
 
 
 def check_affinities(affinities: Volume, settings: SegmentSettings) -> None:
