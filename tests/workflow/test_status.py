@@ -93,12 +93,25 @@ def test_every_state_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_submitted_job_without_a_log_of_its_own_is_queued(tmp_path: Path) -> None:
     log = tmp_path / "job.log"
     job = status.Job("train", ("model.safetensors",), (str(log),), (), {})
-    assert status.state_of(job, True, {"model.safetensors": time.time()}, True) == "queued"
+
+    def state(when: float, jobid: str | None = "4711", locked: bool = True) -> str:
+        return status.state_of(job, True, {"model.safetensors": status.Mark(when, jobid)}, locked)
+
+    assert state(time.time()) == "queued"
     log.write_text("from the attempt before")
     later = time.time() + 60
-    assert status.state_of(job, True, {"model.safetensors": later}, True) == "queued"
-    assert status.state_of(job, True, {"model.safetensors": 0.0}, True) == "running"
-    assert status.state_of(job, True, {"model.safetensors": 0.0}, False) == "failed"
+    assert state(later) == "queued"
+    assert state(later, jobid=None) == "running", "a job of this machine is never queued"
+    assert state(0.0) == "running"
+    assert state(0.0, locked=False) == "failed"
+
+
+def test_a_mark_tells_a_submitted_job_from_one_started_here(tmp_path: Path) -> None:
+    for text, jobid in [('{"external_jobid": null}', None), ('{"external_jobid": "7"}', "7")]:
+        mark = tmp_path / "mark"
+        mark.write_text(text)
+        assert status.read_mark(mark) == status.Mark(mark.stat().st_mtime, jobid)
+    assert status.read_mark(tmp_path / "gone") == status.Mark(0.0)
 
 
 def test_the_table_says_why_and_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,8 +138,25 @@ def parse_jobs(text: str) -> list[Job]:
 # ---------------------------------------------------------------- what the jobs left
 
 
-def marked_outputs(folder: Path = Path(".snakemake")) -> dict[str, float]:
-    """Outputs of jobs that were started or submitted and not heard of since, with the mark's time.
+@dataclass(frozen=True)
+class Mark:
+    """When (seconds) a job was started here or submitted, and a cluster's number for it."""
+
+    time: float
+    external_jobid: str | None = None
+
+
+def read_mark(path: Path) -> Mark:
+    """What a mark says. Snakemake may just be writing it, or have taken it away."""
+    try:
+        text = path.read_text()
+        return Mark(path.stat().st_mtime, json.loads(text)["external_jobid"] if text else None)
+    except FileNotFoundError:
+        return Mark(0.0)
+
+
+def marked_outputs(folder: Path = Path(".snakemake")) -> dict[str, Mark]:
+    """Outputs of jobs that were started or submitted and not heard of since, with their marks.
 
     Snakemake keeps one file for each, whose path is the output's in base64, cut into folders.
     """
@@ -148,7 +165,7 @@ def marked_outputs(folder: Path = Path(".snakemake")) -> dict[str, float]:
     for path in root.rglob("*") if root.is_dir() else ():
         if path.is_file():
             parts = [part.removeprefix("@") for part in path.relative_to(root).parts]
-            marked[urlsafe_b64decode("".join(parts)).decode()] = path.stat().st_mtime
+            marked[urlsafe_b64decode("".join(parts)).decode()] = read_mark(path)
     return marked
 
 
@@ -157,15 +174,22 @@ def at_work(folder: Path = Path(".snakemake")) -> bool:
     return any((folder / "locks").glob("*"))
 
 
-def state_of(job: Job, planned: bool, marked: dict[str, float], locked: bool) -> str:
+def is_waiting(mark: Mark, log: Path | None) -> bool:
+    """Whether a cluster's job has not begun: it is marked when submitted, and logs when it runs.
+
+    A job of this machine is marked just after its start, perhaps later than its log.
+    """
+    begun = log is not None and log.is_file() and log.stat().st_mtime >= mark.time
+    return mark.external_jobid is not None and not begun
+
+
+def state_of(job: Job, planned: bool, marked: dict[str, Mark], locked: bool) -> str:
     """One of STATES. `planned`: the next run would run the job; `locked`: a run is under way."""
     started = [marked[o] for o in job.outputs if o in marked]
     log = Path(job.logs[0]) if job.logs else None
     has_log = log is not None and log.is_file()
     if started and locked:
-        # A cluster's job is marked when it is submitted, and writes its log when it runs.
-        fresh = log is not None and has_log and log.stat().st_mtime >= max(started)
-        return "running" if fresh else "queued"
+        return "queued" if any(is_waiting(mark, log) for mark in started) else "running"
     if not started and all(Path(o).exists() for o in job.outputs):
         return "outdated" if planned else "done"
     return "failed" if has_log or started else "missing"
