@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +32,15 @@ import numpy as np
 import torch
 import zarr
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "workflow" / "scripts"
+from sharded_run import SCRIPTS, ShardedRun
+
 sys.path.insert(0, str(SCRIPTS))
 
-import assemble  # noqa: E402
-import predict  # noqa: E402
-import segment  # noqa: E402
 import verify  # noqa: E402
 from retrace.checkpoints.native import save_model  # noqa: E402
-from retrace.errors import run  # noqa: E402
 from retrace.manifest import manifest_path  # noqa: E402
 from retrace.networks import build_network  # noqa: E402
 from retrace.segmentation.lut import components  # noqa: E402
-from retrace.shards import shard_names  # noqa: E402
 from retrace.volumes import create_volume  # noqa: E402
 
 SHARES = 4
@@ -68,104 +63,18 @@ SEGMENT: dict[str, Any] = {
     "block_shape": [16, 64, 64],
     "block_context": [4, 8, 8],
 }
+PREDICT: dict[str, Any] = {
+    "network": NETWORK,
+    "tile": [32, 64, 64],
+    "dtype": "uint8",
+    "device": "cpu",
+    "precision": "fp32",
+}
 SHAPE = (32, 128, 128)
-Program = Callable[[Sequence[str]], None]
 
 
-@dataclass(frozen=True)
-class Step:
-    """One process: a program, its arguments, and the store it makes."""
-
-    program: Program
-    arguments: list[str]
-    output: Path
-
-    @property
-    def is_done(self) -> bool:
-        return manifest_path(self.output).is_file() and self.output.is_dir()
-
-    def clear(self) -> None:
-        """Removes the output, as the workflow does before it makes it again."""
-        shutil.rmtree(self.output, ignore_errors=True)
-        manifest_path(self.output).unlink(missing_ok=True)
-
-    def start(self) -> int:
-        """Starts the process; returns its number."""
-        self.clear()
-        child = os.fork()
-        if child:
-            return child
-        status = 1
-        try:
-            quiet = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(quiet, 1)
-            os.dup2(quiet, 2)
-            torch.set_num_threads(1)
-            run(lambda: self.program(self.arguments))
-            status = 0
-        except SystemExit as leaving:
-            status = int(leaving.code or 0)
-        finally:
-            os._exit(status)
-
-
-def options(**values: object) -> list[str]:
-    """--name value for each; _ in a name stands for -."""
-    return [part for k, v in values.items() for part in (f"--{k.replace('_', '-')}", str(v))]
-
-
-@dataclass
-class Workflow:
-    """The steps of a sharded run in `folder`, in an order in which they can be made."""
-
-    folder: Path
-    steps: list[Step] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.results, self.work = self.folder / "results", self.folder / "work"
-        self._predict()
-        self._segment()
-
-    def _shares(self, name: str) -> Iterator[tuple[str, Path]]:
-        for shard in shard_names(SHARES):
-            yield shard, self.results / "shards" / f"{name}_{shard}.zarr"
-
-    def _assemble(self, shares: list[Path], output: Path) -> None:
-        given = ["--shares", *map(str, shares), "--output", str(output)]
-        self.steps.append(Step(assemble.main, given, output))
-
-    def _predict(self) -> None:
-        raw = {"path": str(self.folder / "raw.zarr"), "array": "raw"}
-        settings: dict[str, Any] = {"network": NETWORK, "tile": [32, 64, 64], "dtype": "uint8"}
-        settings |= {"volume": {"raw": raw, "roi_nm": None}, "device": "cpu", "precision": "fp32"}
-        given = {"settings": json.dumps(settings), "work": self.work}
-        for shard, store in self._shares("prediction"):
-            places = given | {"model": self.folder / "model.safetensors", "output": store}
-            self.steps.append(Step(predict.main, options(shard=shard, **places), store))
-        self._assemble([s for _, s in self._shares("prediction")], self.prediction)
-
-    @property
-    def prediction(self) -> Path:
-        return self.results / "prediction.zarr"
-
-    def _segment(self) -> None:
-        fragments, graph = self.results / "shards" / "fragments.zarr", self.results / "f.zarr"
-        given = {"settings": json.dumps(SEGMENT), "prediction": self.prediction, "work": self.work}
-        self._each("fragments", ["fragments"], given)
-        self._assemble([s for _, s in self._shares("fragments")], fragments)
-        self._each("edges", ["edges"], given | {"fragments": fragments})
-        self._assemble([fragments, *(s for _, s in self._shares("edges"))], graph)
-        joined = {"fragments": graph, "threshold_file": self.folder / "threshold.json"}
-        lut = self.results / "shards" / "lut.zarr"
-        self.steps.append(Step(segment.main, ["join", *options(output=lut, **joined)], lut))
-        self._each("segments", ["apply"], joined | {"lut": lut})
-        final = self.results / "segmentation.zarr"
-        self._assemble([s for _, s in self._shares("segments")], final)
-
-    def _each(self, name: str, verb: list[str], given: dict[str, Any]) -> None:
-        for shard, store in self._shares(name):
-            arguments = [*verb, *options(shard=shard, output=store, **given)]
-            self.steps.append(Step(segment.main, arguments, store))
+class Workflow(ShardedRun):
+    """A sharded run that goes on after a fault as the workflow does."""
 
     def one_pass(self, strike: Callable[[int], None] | None = None) -> bool:
         """Makes what is missing and all that follows from it; False where a step fails."""
@@ -216,7 +125,7 @@ def prepare(folder: Path) -> Workflow:
                 weight.mul_(30)
     save_model(folder / "model.safetensors", network, {"network": NETWORK})
     (folder / "threshold.json").write_text(json.dumps({"threshold": 0.3}))
-    return Workflow(folder)
+    return Workflow(folder, SHARES, PREDICT, SEGMENT)
 
 
 def files_of(workflow: Workflow) -> list[Path]:
@@ -368,8 +277,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = is_found(workflow)
             passes = workflow.finish()
             row = rows[kind]
-            row.update(faults=1, found=found, lost=not passes, passes=passes)
-            row.update(wrong=bool(passes) and workflow.found() != expected)
+            row.update(faults=1, found=int(found), lost=int(not passes), passes=passes)
+            row.update(wrong=int(bool(passes) and workflow.found() != expected))
             print(f"[faults] {number + 1}/{args.faults} {kind}: {passes} passes", flush=True)
     columns = ("faults", "found", "lost", "wrong", "passes")
     print("| kind | " + " | ".join(columns) + " |\n|---" * 1 + "|---" * len(columns) + "|")

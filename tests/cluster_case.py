@@ -16,14 +16,14 @@ VOLUME = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks",
 """Options of phantom.py that make volumes which a tiny network just fits into."""
 
 
-def write_network(folder: Path, name: str = "tiny") -> None:
-    """A network two maps wide, as `folder`'s own; it saves its state only where it is stopped."""
+def write_network(folder: Path, name: str = "tiny", checkpoint_every: int = 1_000_000) -> None:
+    """A network two maps wide, as `folder`'s own; by default its state is saved only at a stop."""
     content = {
         "name": name,
         "extends": "mtlsd_small",
         "fmaps": 2,
         "fmaps_out": 2,
-        "checkpoint_every": 1_000_000,
+        "checkpoint_every": checkpoint_every,
         "recipes": {"anisotropic": {"fmap_factor": 2, "input_shape": [24, 52, 52]}},
     }
     path = folder / "config" / "networks" / f"{name}.yaml"

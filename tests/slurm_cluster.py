@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 CONFIGURATION = Path("/etc/slurm")
 FILES = ("slurm.conf", "gres.conf")
@@ -36,6 +40,7 @@ SlurmctldPort=26817
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
+AuthInfo=cred_expire=20
 CryptoType=crypto/munge
 StateSaveLocation={base}/state
 SlurmdSpoolDir={base}/spool/%n
@@ -52,6 +57,7 @@ MpiDefault=none
 ReturnToService=2
 MinJobAge=3600
 InactiveLimit=0
+SlurmdTimeout=10
 MailProg=/bin/true
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
@@ -124,7 +130,7 @@ def munge() -> Iterator[None]:
 
 
 @contextmanager
-def daemon(command: list[str], log: Path) -> Iterator[None]:
+def daemon(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A program in a session of its own; ended by SIGTERM, also where this process is killed."""
     whole = ["setpriv", "--pdeathsig=TERM", *command]
     with log.open("wb") as file:
@@ -132,14 +138,60 @@ def daemon(command: list[str], log: Path) -> Iterator[None]:
             whole, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
-        yield
+        yield process
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def node_daemon(base: Path, node: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """The daemon of one node."""
+    return daemon([program("slurmd"), "-D", "-N", node], base / f"{node}.log")
+
+
+@dataclass
+class Cluster:
+    """The nodes that run, by name, each with the way to end it."""
+
+    base: Path
+    nodes: dict[str, tuple[subprocess.Popen[bytes], ExitStack]] = field(default_factory=dict)
+
+    def start(self, node: str) -> None:
+        """Starts a node; a lost one comes back."""
+        stack = ExitStack()
+        self.nodes[node] = (stack.enter_context(node_daemon(self.base, node)), stack)
+
+    def lose(self, node: str) -> None:
+        """Kills a node and all that runs on it, as a power cut does; nobody is told."""
+        process, stack = self.nodes.pop(node)
+        process.kill()
+        for step in steps_of(node):
+            for one in [*step.children(recursive=True), step]:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+        stack.close()
+
+    def close(self) -> None:
+        """Ends all nodes."""
+        for _, stack in self.nodes.values():
+            stack.close()
+
+
+def steps_of(node: str) -> list[psutil.Process]:
+    """The processes that watch over the jobs of a node (`slurmstepd: [JOBID.STEP]`)."""
+    ids = output("squeue", "--noheader", "--format=%A", "--states=all", f"--nodelist={node}")
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        title = " ".join(process.info["cmdline"] or [])
+        job = re.match(r"slurmstepd: \[(\d+)\.", title)
+        if job and job[1] in ids.split():
+            found.append(process)
+    return found
 
 
 @contextmanager
@@ -190,7 +242,7 @@ def sigterm_as_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def running(base: Path) -> Iterator[None]:
+def running(base: Path) -> Iterator[Cluster]:
     """SLURM with its files in `base`; one at a time on a machine."""
     for name in ("state", *(f"spool/{node}" for node in NODES)):
         (base / name).mkdir(parents=True, exist_ok=True)
@@ -201,12 +253,13 @@ def running(base: Path) -> Iterator[None]:
         stack.enter_context(configuration(base))
         stack.enter_context(munge())
         stack.enter_context(daemon([program("slurmctld"), "-D"], base / "slurmctld.log"))
+        cluster = Cluster(base)
+        stack.callback(cluster.close)
         for node in NODES:
-            command = [program("slurmd"), "-D", "-N", node]
-            stack.enter_context(daemon(command, base / f"{node}.log"))
+            cluster.start(node)
         wait_for("two idle nodes of SLURM", nodes_are_idle)
         stack.enter_context(jobs_cancelled())
-        yield
+        yield cluster
 
 
 def main() -> None:

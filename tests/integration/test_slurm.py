@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
 import cluster_case
 import phantom
@@ -40,20 +42,20 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm_cluster.Cluster]:
     """SLURM on this machine; not started unasked, since it is the machine's and not the test's."""
     reason = slurm_cluster.why_not()
     if reason is None and not required("slurm"):
         reason = "RETRACE_REQUIRE does not name slurm, and a SLURM is not started unasked"
     if reason:
         skip_or_fail("slurm", reason)
-    with slurm_cluster.running(tmp_path_factory.mktemp("slurm")):
-        yield
+    with slurm_cluster.running(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
 def options(
-    slurm: None, apptainer: Apptainer, tmp_path_factory: pytest.TempPathFactory
+    slurm: slurm_cluster.Cluster, apptainer: Apptainer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[str]]:
     """Options of a run in the image, with a profile edited as a user edits it."""
     folder = tmp_path_factory.mktemp("profile")
@@ -69,9 +71,9 @@ def options(
         ]
 
 
-def new_place(folder: Path, network: str) -> Path:
+def new_place(folder: Path, network: str, **changes: int) -> Path:
     """A working directory with a network of its own, and with the images of the repository."""
-    cluster_case.write_network(folder, network)
+    cluster_case.write_network(folder, network, **changes)
     (folder / "containers").mkdir()
     (folder / "containers" / "images").symlink_to(cluster_case.REPOSITORY / "containers/images")
     return folder
@@ -183,6 +185,34 @@ def test_status_of_a_finished_run(
     train = next(one for one in found if one.job.rule == "train")
     assert train.usage.seconds and train.usage.seconds > 0
     assert train.usage.peak_memory_mb and train.usage.peak_memory_mb < (train.job.mem_mb or 0)
+
+
+def test_a_job_of_a_lost_node_goes_on_at_another(
+    slurm: slurm_cluster.Cluster, finished: Run, options: list[str], tmp_path: Path
+) -> None:
+    place = new_place(tmp_path, "lost", checkpoint_every=2)
+    command = ["train_phantom_lost", *options, f"iterations={ITERATIONS}"]
+    process = cluster_case.start(place, command, place / "snakemake.log")
+    node = ""
+    try:
+        wait_until("a state", lambda: any(place.glob("work/train/*/state_*.pt")), process)
+        node = slurm_jobs()["train"][-1]["NodeList"]
+        slurm.lose(node)
+        assert process.wait(PATIENCE_S) == 0, (place / "snakemake.log").read_text()[-6000:]
+    finally:
+        process.kill()
+        if node:
+            slurm.start(node)
+    job = slurm_jobs()["train"][-1]
+    assert job["Restarts"] == "1" and job["NodeList"] != node
+    assert "going on from iteration" in (place / "logs/train/phantom_lost.log").read_text()
+    model = "results/phantom/{}/model.safetensors"
+    found, undisturbed = (
+        safetensors.torch.load_file(path)
+        for path in (place / model.format("lost"), finished.place / model.format("tiny"))
+    )
+    assert found.keys() == undisturbed.keys()
+    assert all(torch.equal(found[name], undisturbed[name]) for name in found)
 
 
 def test_ctrl_c_cancels_what_runs_and_its_state_is_saved(

@@ -126,6 +126,25 @@ def test_an_evaluation_plans_every_step_between(snakemake: Run) -> None:
     assert "test_0" not in choosing
 
 
+def test_shares_are_jobs_of_their_own(snakemake: Run) -> None:
+    blocks = "segment={block_shape: [16, 32, 32]}"
+    run = snakemake("evaluate_phantom_mtlsd_small", "--dry-run", "--config", "shards=4", blocks)
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    # Two volumes; segments of the test volume alone, since validation needs but its graph.
+    assert {rule: jobs[rule] for rule in ("predict", "fragments", "edges", "count", "segment")} == {
+        "predict": 8,
+        "fragments": 8,
+        "edges": 8,
+        "count": 12,
+        "segment": 4,
+    }
+    assembled = ("prediction", "fragments", "graph", "segmentation")
+    assert [jobs[f"assemble_{name}"] for name in assembled] == [2, 2, 2, 1]
+    assert (jobs["train"], jobs["join"]) == (1, 1)
+
+
 def test_the_literal_command_wants_the_image_and_takes_overrides(snakemake: Run) -> None:
     overrides = ("--printshellcmds", "--config", "iterations=7", "seed=3", "volumes=all")
     run = snakemake("--use-singularity", "train_fib25_mtlsd", "--dry-run", *overrides)

@@ -1,0 +1,149 @@
+"""A volume predicted and segmented in shares by the real programs, as the workflow calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "workflow" / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import assemble  # noqa: E402
+import predict  # noqa: E402
+import segment  # noqa: E402
+from retrace.errors import run  # noqa: E402
+from retrace.manifest import manifest_path, read_manifest  # noqa: E402
+from retrace.shards import shard_names  # noqa: E402
+
+Program = Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process: a program, its arguments, and the store it makes."""
+
+    name: str
+    program: Program
+    arguments: list[str]
+    output: Path
+
+    @property
+    def is_done(self) -> bool:
+        return manifest_path(self.output).is_file() and self.output.is_dir()
+
+    def clear(self) -> None:
+        """Removes the output, as the workflow does before it makes it again."""
+        shutil.rmtree(self.output, ignore_errors=True)
+        manifest_path(self.output).unlink(missing_ok=True)
+
+    def start(self) -> int:
+        """Starts the process as a copy of this one, with one thread; returns its number."""
+        self.clear()
+        child = os.fork()
+        if child:
+            return child
+        status = 1
+        try:
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            torch.set_num_threads(1)
+            run(lambda: self.program(self.arguments))
+            status = 0
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        finally:
+            os._exit(status)
+
+    def run_program(self) -> dict[str, Any]:
+        """Runs the program as the workflow does; returns its manifest (seconds, peak memory)."""
+        self.clear()
+        script = sys.modules[self.program.__module__].__file__
+        done = subprocess.run(
+            [sys.executable, str(script), *self.arguments],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(f"{self.name} failed:\n{done.stdout[-2000:]}")
+        return read_manifest(self.output)
+
+
+def options(**values: object) -> list[str]:
+    """--name value for each; _ in a name stands for -."""
+    return [part for k, v in values.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+
+
+@dataclass
+class ShardedRun:
+    """The steps in `folder`, in an order in which they can be made.
+
+    The folder holds `raw.zarr`, `model.safetensors` and `threshold.json`. Fragments are made from
+    `affinities`, a store of its own or, where there is none, the prediction.
+    """
+
+    folder: Path
+    shares: int
+    predict: dict[str, Any]
+    """Settings of predict.py, without the volume."""
+    segment: dict[str, Any]
+    """Settings of segment.py."""
+    affinities: Path | None = None
+    steps: list[Step] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.results, self.work = self.folder / "results", self.folder / "work"
+        self.prediction = self.results / "prediction.zarr"
+        self._predict()
+        self._segment()
+
+    def _shares(self, name: str) -> Iterator[tuple[str, Path]]:
+        for shard in shard_names(self.shares):
+            yield shard, self.results / "shards" / f"{name}_{shard}.zarr"
+
+    def _add(self, name: str, program: Program, arguments: list[str], output: Path) -> None:
+        self.steps.append(Step(name, program, arguments, output))
+
+    def _assemble(self, shares: list[Path], output: Path) -> None:
+        given = ["--shares", *map(str, shares), "--output", str(output)]
+        self._add("assemble", assemble.main, given, output)
+
+    def _predict(self) -> None:
+        raw = {"path": str(self.folder / "raw.zarr"), "array": "raw"}
+        settings = self.predict | {"volume": {"raw": raw, "roi_nm": None}}
+        given = {"settings": json.dumps(settings), "work": self.work}
+        for shard, store in self._shares("prediction"):
+            places = given | {"model": self.folder / "model.safetensors", "output": store}
+            self._add("predict", predict.main, options(shard=shard, **places), store)
+        self._assemble([s for _, s in self._shares("prediction")], self.prediction)
+
+    def _segment(self) -> None:
+        fragments, graph = self.results / "shards" / "fragments.zarr", self.results / "f.zarr"
+        given: dict[str, Any] = {"settings": json.dumps(self.segment), "work": self.work}
+        given["prediction"] = self.affinities or self.prediction
+        self._each("fragments", "fragments", given)
+        self._assemble([s for _, s in self._shares("fragments")], fragments)
+        self._each("edges", "edges", given | {"fragments": fragments})
+        self._assemble([fragments, *(s for _, s in self._shares("edges"))], graph)
+        joined = {"fragments": graph, "threshold_file": self.folder / "threshold.json"}
+        lut = self.results / "shards" / "lut.zarr"
+        self._add("join", segment.main, ["join", *options(output=lut, **joined)], lut)
+        self._each("segments", "apply", joined | {"lut": lut})
+        final = self.results / "segmentation.zarr"
+        self._assemble([s for _, s in self._shares("segments")], final)
+
+    def _each(self, name: str, verb: str, given: dict[str, Any]) -> None:
+        for shard, store in self._shares(name):
+            arguments = [verb, *options(shard=shard, output=store, **given)]
+            self._add(verb, segment.main, arguments, store)
