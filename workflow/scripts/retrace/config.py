@@ -39,7 +39,9 @@ PASS_LOSS = 4
 def read_yaml(path: Path) -> Settings:
     """The mapping in a YAML file; ConfigError where it is unreadable or something else."""
     try:
-        content = yaml.safe_load(path.read_text())
+        # libyaml's parser where PyYAML was built with it: every start reads some fifty files.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        content = yaml.load(path.read_text(), Loader=loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):

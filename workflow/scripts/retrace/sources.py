@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -27,8 +27,22 @@ def program_files(name: str) -> list[Path]:
 def _imported(path: Path) -> tuple[Path, ...]:
     """Files of this project that one file imports, wherever in it the import stands."""
     tree = ast.parse(path.read_text(), str(path)) if path.is_file() else ast.Module([], [])
-    names = (name for node in ast.walk(tree) for name in _names(node, path))
+    names = {name for node in _statements(tree.body) for name in _names(node, path)}
     return tuple(file for name in names for file in _files(name))
+
+
+def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """All statements, also those inside others; expressions, which are most of a file, are left."""
+    for node in body:
+        yield node
+        for inner in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from _statements(getattr(node, inner, ()))
+
+
+@cache
+def _all_files() -> frozenset[Path]:
+    """Every file of the programs and the library."""
+    return frozenset(SCRIPTS.rglob("*.py"))
 
 
 def _names(node: ast.AST, path: Path) -> Iterator[str]:
@@ -50,5 +64,5 @@ def _files(name: str) -> Iterator[Path]:
     for length in range(1, len(parts) + 1):
         stem = SCRIPTS.joinpath(*parts[:length])
         for file in (stem / "__init__.py", stem.with_suffix(".py")):
-            if file.is_file():
+            if file in _all_files():
                 yield file
