@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from retrace.errors import ConfigError
+from retrace.evaluation.curve import RegionGraph
 from retrace.segmentation import agglomerate
 from retrace.segmentation.agglomerate import (
     MERGE_FUNCTIONS,
@@ -20,7 +21,7 @@ from retrace.segmentation.agglomerate import (
     region_graph,
 )
 from retrace.segmentation.fragments import renumber, watershed_fragments
-from retrace.segmentation.lut import relabel, segment_lut, segments_at, threshold_list
+from retrace.segmentation.lut import segment_lut, threshold_list
 
 
 def _row() -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +67,7 @@ def test_edges_that_never_join_have_no_score() -> None:
     affinities[2, :, :, 20] = 0.0
     edges, scores = region_graph(affinities, fragments, "mean")
     assert np.isnan(scores).tolist() == [False, True]
-    assert np.unique(segments_at(fragments, edges, scores, 1.0)).tolist() == [0, 1, 3, 4]
+    assert np.unique(RegionGraph(edges, scores).segments(fragments, 1.0)).tolist() == [0, 1, 3, 4]
 
 
 def test_background_takes_no_part() -> None:
@@ -74,7 +75,7 @@ def test_background_takes_no_part() -> None:
     edges, scores = region_graph(affinities, np.zeros_like(fragments), "mean")
     assert edges.shape == (0, 2)
     assert scores.shape == (0,)
-    np.testing.assert_array_equal(segments_at(fragments, edges, scores, 0.5), fragments)
+    np.testing.assert_array_equal(RegionGraph(edges, scores).segments(fragments, 0.5), fragments)
 
 
 @pytest.mark.parametrize("name", ["hist_quant_75", "hist_quant_50", "hist_quant_75_initmax"])
@@ -83,7 +84,7 @@ def test_segments_are_waterz_own_at_every_threshold(name: str, step: int) -> Non
     # At the edge of a bin, where waterz's binned queue is in order of score.
     affinities, fragments = _noise()
     edges, scores = region_graph(affinities, fragments, name)
-    ours = segments_at(fragments, edges, scores, step / 256 - 1e-6)
+    ours = RegionGraph(edges, scores).segments(fragments, step / 256 - 1e-6)
     with agglomerate._silent():
         (theirs,) = waterz.agglomerate(
             agglomerate._as_float(affinities),
@@ -168,13 +169,6 @@ def test_a_score_joins_at_its_own_threshold() -> None:
     assert at[0.28] == nodes.tolist()
     assert at[0.3] == at[0.56] == [1 << 60, 3, 3, 4, 5, 77]
     assert at[0.58] == at[1.0] == [3, 3, 3, 4, 5, 77]
-
-
-def test_relabel_keeps_ids_it_does_not_know() -> None:
-    fragments = np.array([[0, 3, 9], [1 << 60, 12, 3]], dtype=np.uint64)
-    nodes = np.array([9, 3, 1 << 60], dtype=np.uint64)
-    segments = np.array([3, 3, 7], dtype=np.uint64)
-    np.testing.assert_array_equal(relabel(fragments, nodes, segments), [[0, 3, 3], [7, 12, 3]])
 
 
 def test_12_thresholds_are_exact_to_two_digits() -> None:

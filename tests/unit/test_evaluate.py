@@ -11,10 +11,10 @@ import pytest
 
 import evaluate
 from retrace.errors import ConfigError, DataError, StateError
+from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.skeletons import Skeletons, write_skeletons
 from retrace.manifest import write_manifest
 from retrace.mongo_dump import write_documents
-from retrace.segmentation.lut import segments_at
 from retrace.volumes import create_volume
 
 SHAPE = (8, 12, 12)
@@ -79,7 +79,7 @@ class Case:
         }
 
     def write_segments(self, threshold: float) -> Path:
-        segments = segments_at(truth_and_fragments()[1], EDGES, SCORES, threshold)
+        segments = RegionGraph(EDGES, SCORES).segments(truth_and_fragments()[1], threshold)
         path = self.folder / f"segmentation_{threshold}.zarr"
         return write_store(path, {"segments": segments}, (40, 0, 18))
 

@@ -81,26 +81,3 @@ def segment_lut(
 def joins(scores: np.ndarray, threshold: float) -> np.ndarray:
     """Which edges join at `threshold`, compared in float32; NaN never does."""
     return np.asarray(scores, dtype=np.float32) <= np.float32(threshold)
-
-
-def relabel(fragments: np.ndarray, nodes: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """`fragments` with every id of `nodes` replaced by its entry of `segments`; others stay.
-
-    Any shape, uint64; ids may lie anywhere in the range of uint64.
-    """
-    if len(nodes) == 0:
-        return fragments.copy()
-    present, inverse = np.unique(fragments, return_inverse=True)
-    order = np.argsort(nodes, kind="stable")
-    known = np.asarray(nodes, dtype=np.uint64)[order]
-    at = np.minimum(np.searchsorted(known, present), len(known) - 1)
-    mapped = np.where(known[at] == present, np.asarray(segments)[order][at], present)
-    return mapped.astype(np.uint64)[inverse].reshape(fragments.shape)
-
-
-def segments_at(
-    fragments: np.ndarray, edges: np.ndarray, scores: np.ndarray, threshold: float
-) -> np.ndarray:
-    """The segmentation at `threshold`: uint64, the shape of `fragments`; background 0 stays 0."""
-    nodes = np.unique(edges).astype(np.uint64)
-    return relabel(fragments, nodes, segment_lut(edges, scores, threshold, nodes))
