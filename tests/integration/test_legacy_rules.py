@@ -3,52 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-import phantom
 import predict
-import s3_server
+import tiny_workflow
 from conftest import Apptainer
-from retrace import config as catalog
-from retrace.checkpoints.published import read_published, write_published
-from retrace.networks import build_network
+from retrace.checkpoints.published import read_published
 from retrace.volumes import open_volume
 
 pytestmark = [pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 
-VOLUME = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
-CHECKPOINTS = "funke/phantom/training/checkpoints"
 LEGACY = ("engine=legacy", "legacy_image=standin", "iterations=2")
 
 
 def write_networks(folder: Path) -> None:
     """Narrow forms of three networks; two of them make an auto-context pair."""
-    folder.mkdir(parents=True)
-    for name in ("mtlsd", "lsd", "acrlsd"):
-        content = {
-            "name": f"thin_{name}",
-            "extends": f"{name}_small",
-            "fmaps": 2,
-            "fmaps_out": 2,
-            "recipes": {"anisotropic": {"fmap_factor": 2, "input_shape": [24, 52, 52]}},
-        }
-        if name == "acrlsd":
-            content["autocontext"] = "thin_lsd"
-        (folder / f"thin_{name}.yaml").write_text(yaml.safe_dump(content))
+    for name in ("mtlsd", "lsd"):
+        tiny_workflow.write_network(folder, f"thin_{name}", f"{name}_small")
+    tiny_workflow.write_network(folder, "thin_acrlsd", "acrlsd_small", autocontext="thin_lsd")
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with s3_server.serving() as address:
-        phantom.main(["upload", "--endpoint", address, *VOLUME])
+    with tiny_workflow.serving() as address:
         yield address
 
 
@@ -56,7 +37,7 @@ def endpoint() -> Iterator[str]:
 def place(tmp_path_factory: pytest.TempPathFactory, apptainer: Apptainer) -> Path:
     """A working directory with networks of its own and both images."""
     folder = tmp_path_factory.mktemp("legacy_rules")
-    write_networks(folder / "config" / "networks")
+    write_networks(folder)
     images = folder / "containers" / "images"
     images.mkdir(parents=True)
     for name in ("modern", "standin"):
@@ -66,22 +47,15 @@ def place(tmp_path_factory: pytest.TempPathFactory, apptainer: Apptainer) -> Pat
 
 
 @pytest.fixture
-def snakemake(repository: Path, place: Path, endpoint: str) -> Callable[..., str]:
+def snakemake(place: Path, endpoint: str) -> Callable[..., str]:
     """Runs Snakemake in `place` with the legacy engine; returns what it prints."""
 
     def run(*arguments: str, config: Sequence[str] = LEGACY) -> str:
         settings = [f"endpoint_url={endpoint}", "evaluate={untrained: false}", *config]
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
-        options = ["--directory", str(place), "--use-singularity", "--cores", "2"]
-        done = subprocess.run(
-            [*command, *arguments, *options, "--resources", "gpu=2", "--config", *settings],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout[-6000:]
-        return done.stdout
+        options = ["--use-singularity", "--cores", "2", "--resources", "gpu=2", "--config"]
+        status, printed = tiny_workflow.finish(place, [*arguments, *options, *settings])
+        assert status == 0, printed[-6000:]
+        return printed
 
     return run
 
@@ -166,13 +140,7 @@ def test_published_weights_are_predicted_and_trained_on(
 ) -> None:
     """A checkpoint of another scope, as the paper's are; predicted with as fetched."""
     monkeypatch.chdir(place)
-    network = catalog.network_for("thin_mtlsd", catalog.load_dataset("phantom"))
-    module = build_network(network, seed=5)
-    prefix = write_published(tmp_path / "original", module, 400, scope="setup02")
-    client = s3_server.writer(endpoint)
-    for file in prefix.parent.iterdir():
-        key = f"{CHECKPOINTS}/thin_mtlsd/{file.name}"
-        client.put_object(Bucket="open-neurodata", Key=key, Body=file.read_bytes())
+    tiny_workflow.publish(endpoint, tmp_path / "original", "thin_mtlsd", scope="setup02")
     config = (*LEGACY[:2], "weights=published")
     snakemake("predict_phantom_thin_mtlsd", config=config)
     manifest = results(place, "mtlsd") / "test_0" / "prediction.manifest.json"

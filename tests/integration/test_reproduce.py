@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,17 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-import phantom
-import s3_server
-from retrace import config as catalog
-from retrace.checkpoints.published import write_published
-from retrace.networks import build_network
+import tiny_workflow
 from retrace.precomputed import local_info
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1200)]
 
 NETWORK = "tiny_mtlsd"
-SIZE = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
 BOX = {"offset": [240, 216, 216], "shape": [480, 720, 720]}
 TRUTH = "funke/phantom/testing/ground_truth"
 TOLERANCE = {
@@ -32,7 +24,7 @@ TOLERANCE = {
     for name in ("voi_split", "voi_merge", "voi_sum", "erl_nm", "max_erl_nm", "splits_needed")
 }
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., tuple[int, str]]
 
 
 def paper_dataset(layer: Path) -> dict[str, Any]:
@@ -77,14 +69,7 @@ def write_yaml(path: Path, content: dict[str, Any]) -> Path:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with a network two maps wide and the phantom's paper dataset."""
     folder = tmp_path_factory.mktemp("reproduce")
-    network = {
-        "name": NETWORK,
-        "extends": "mtlsd_small",
-        "fmaps": 2,
-        "fmaps_out": 2,
-        "recipes": {"anisotropic": {"fmap_factor": 2, "input_shape": [24, 52, 52]}},
-    }
-    write_yaml(folder / f"config/networks/{NETWORK}.yaml", network)
+    tiny_workflow.write_network(folder, NETWORK)
     write_yaml(folder / "config/datasets/phantom_paper.yaml", paper_dataset(folder / "layer"))
     return folder
 
@@ -92,36 +77,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def endpoint(place: Path) -> Iterator[str]:
     """A server with the phantoms, their ground truth and an untrained network's checkpoint."""
-    with pytest.MonkeyPatch.context() as patch, s3_server.serving() as address:
-        phantom.main(["upload", "--endpoint", address, "--layer", str(place / "layer"), *SIZE])
+    layer = ["--layer", str(place / "layer")]
+    with pytest.MonkeyPatch.context() as patch, tiny_workflow.serving(*layer) as address:
         patch.chdir(place)
-        network = catalog.network_for(NETWORK, catalog.load_dataset("phantom"))
-        prefix = write_published(place / "original", build_network(network, seed=5), 400)
-        client = s3_server.writer(address)
-        for file in prefix.parent.iterdir():
-            key = f"funke/phantom/training/checkpoints/{NETWORK}/{file.name}"
-            client.put_object(Bucket="open-neurodata", Key=key, Body=file.read_bytes())
+        tiny_workflow.publish(address, place / "original", NETWORK)
         yield address
 
 
 @pytest.fixture
-def snakemake(repository: Path, place: Path, endpoint: str) -> Run:
-    """Runs Snakemake in `place`; returns the finished process, both streams together."""
+def snakemake(place: Path, endpoint: str) -> Run:
+    """Runs Snakemake in `place`; returns its status and what it printed."""
 
-    def run(
-        *arguments: str, regions: str = "[traced, labelled]"
-    ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
-        options = ["--directory", str(place), "--quiet", "host", "--cores", "2"]
-        threads = [f"{r}=1" for r in ("predict", "fragments", "choose_threshold", "evaluate")]
+    def run(*arguments: str, regions: str = "[traced, labelled]") -> tuple[int, str]:
+        options = ["--quiet", "host", "--cores", "2", *tiny_workflow.threads()]
         settings = [f"endpoint_url={endpoint}", f"reproduce={{regions: {regions}}}"]
-        return subprocess.run(
-            [*command, *arguments, *options, "--set-threads", *threads, "--config", *settings],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return tiny_workflow.finish(place, [*arguments, *options, "--config", *settings])
 
     return run
 
@@ -166,10 +136,10 @@ def test_a_failing_gate_keeps_the_table(snakemake: Run, place: Path) -> None:
             "labelled": {"voxels": {NETWORK: numbers()}},
         },
     )
-    run = snakemake("reproduce_phantom")
+    status, printed = snakemake("reproduce_phantom")
 
-    assert run.returncode != 0
-    assert "outside their tolerance" in run.stdout
+    assert status != 0
+    assert "outside their tolerance" in printed
     found = table(place)
     assert not found["passes"]
     assert {row["within"] for row in found["rows"] if row["metric"] == "voi_sum"} == {False}
@@ -185,25 +155,25 @@ def test_a_failing_gate_keeps_the_table(snakemake: Run, place: Path) -> None:
 def test_the_recorded_numbers_pass_and_an_altered_one_fails(snakemake: Run, place: Path) -> None:
     recorded = as_computed(place)
     publish(place, recorded)
-    run = snakemake("reproduce_phantom")
+    status, printed = snakemake("reproduce_phantom")
 
-    assert run.returncode == 0, run.stdout[-6000:]
+    assert status == 0, printed[-6000:]
     assert "within their tolerance" in (place / "results/phantom_paper/reproduced.txt").read_text()
-    assert not re.search(r"^rule predict:", run.stdout, re.M)
+    assert not re.search(r"^rule predict:", printed, re.M)
 
     recorded["labelled"]["voxels"][NETWORK]["voi_sum"] += 0.01
     publish(place, recorded)
-    run = snakemake("reproduce_phantom")
+    status, printed = snakemake("reproduce_phantom")
 
-    assert run.returncode != 0
+    assert status != 0
     outside = [row for row in table(place)["rows"] if row["within"] is False]
     assert [(row["truth"], row["metric"]) for row in outside] == [("voxels", "voi_sum")]
 
 
 def test_what_cannot_be_is_refused_while_planning(snakemake: Run, place: Path) -> None:
-    run = snakemake("reproduce_phantom", "--dry-run", regions="[tracd]")
-    assert run.returncode != 0
-    assert "no region 'tracd'; did you mean 'traced'?" in run.stdout
+    status, printed = snakemake("reproduce_phantom", "--dry-run", regions="[tracd]")
+    assert status != 0
+    assert "no region 'tracd'; did you mean 'traced'?" in printed
 
     file = place / "config/datasets/phantom_paper.yaml"
     good = yaml.safe_load(file.read_text())
@@ -215,8 +185,8 @@ def test_what_cannot_be_is_refused_while_planning(snakemake: Run, place: Path) -
         broken = json.loads(json.dumps(good))
         broken["volumes"]["traced"] |= change
         write_yaml(file, broken)
-        run = snakemake("reproduce_phantom", "--dry-run", "--forceall")
-        assert run.returncode != 0
-        assert message in run.stdout
+        status, printed = snakemake("reproduce_phantom", "--dry-run", "--forceall")
+        assert status != 0
+        assert message in printed
     write_yaml(file, good)
     assert local_info(good["volumes"]["traced"]["raw"]["path"]) == place / "layer/info"

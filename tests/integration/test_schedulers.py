@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
-import cluster_case
 import fake_scheduler
-import phantom
-import s3_server
+import tiny_workflow
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 
@@ -24,29 +22,28 @@ CORES = 4
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with s3_server.serving() as address:
-        phantom.main(["upload", "--endpoint", address, *cluster_case.VOLUME])
+    with tiny_workflow.serving() as address:
         yield address
 
 
 def submitted(folder: Path, endpoint: str, profile: Path) -> list[dict[str, Any]]:
     """Trains through the stand-ins, the first job of which fails; returns what was submitted."""
     place = folder / "place"
-    cluster_case.write_network(place)
+    tiny_workflow.write_network(place)
     path = os.pathsep.join([str(fake_scheduler.programs(folder)), os.environ["PATH"]])
     log = folder / "snakemake.log"
     arguments = ["train_phantom_tiny", "--workflow-profile", str(profile)]
     quick = ["--seconds-between-status-checks", "2", "--set-threads", f"train={CORES}"]
     config = ["--config", f"endpoint_url={endpoint}", "iterations=2"]
     environment = {"PATH": path, "FAKE_FAILURES": "1"}
-    process = cluster_case.start(place, [*arguments, *quick, *config], log, environment)
+    process = tiny_workflow.start(place, [*arguments, *quick, *config], log, environment)
     assert process.wait() == 0, log.read_text()[-6000:]
     assert (place / "results" / "phantom" / "tiny" / "model.safetensors").is_file()
     return fake_scheduler.submissions(folder)
 
 
 def test_lsf(tmp_path: Path, endpoint: str) -> None:
-    profile = cluster_case.edited_profile(
+    profile = tiny_workflow.edited_profile(
         tmp_path, "lsf", project="lab", queue="short", gpu_queue="a100", gpu_request="num=1:gmem=8G"
     )
     jobs = [job["options"] for job in submitted(tmp_path, endpoint, profile)]
@@ -65,7 +62,7 @@ def test_lsf(tmp_path: Path, endpoint: str) -> None:
 
 
 def test_sge(tmp_path: Path, endpoint: str) -> None:
-    profile = cluster_case.edited_profile(
+    profile = tiny_workflow.edited_profile(
         tmp_path, "sge", project="lab", queue="long.q", gpu_queue="gpu.q", parallel="threads"
     )
     jobs = [job["options"] for job in submitted(tmp_path, endpoint, profile)]

@@ -18,17 +18,16 @@ import pytest
 import safetensors.torch
 import torch
 
-import cluster_case
-import phantom
-import s3_server
 import slurm_cluster
 import status
+import tiny_workflow
 from conftest import Apptainer, required, skip_or_fail
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 
 ITERATIONS = 16
-SMALL = [f"{r}=1" for r in ("train", "predict", "fragments", "choose_threshold", "evaluate")]
+NEVER = 1_000_000
+"""Iterations between states of a training that is to save one only where it is stopped."""
 PATIENCE_S = 1500.0
 
 
@@ -59,23 +58,22 @@ def options(
 ) -> Iterator[list[str]]:
     """Options of a run in the image, with a profile edited as a user edits it."""
     folder = tmp_path_factory.mktemp("profile")
-    profile = cluster_case.edited_profile(folder, "slurm", account="lab")
+    profile = tiny_workflow.edited_profile(folder, "slurm", account="lab")
     apptainer.image("modern")
-    with s3_server.serving() as address:
-        phantom.main(["upload", "--endpoint", address, *cluster_case.VOLUME])
+    with tiny_workflow.serving() as address:
         yield [
             *("--use-singularity", "--workflow-profile", str(profile)),
             *("--slurm-init-seconds-before-status-checks", "12"),
-            *("--set-threads", *SMALL),
+            *tiny_workflow.threads(),
             *("--config", f"endpoint_url={address}", "evaluate={untrained: false}"),
         ]
 
 
-def new_place(folder: Path, network: str, **changes: int) -> Path:
+def new_place(folder: Path, network: str, checkpoint_every: int = NEVER) -> Path:
     """A working directory with a network of its own, and with the images of the repository."""
-    cluster_case.write_network(folder, network, **changes)
+    tiny_workflow.write_network(folder, network, checkpoint_every=checkpoint_every)
     (folder / "containers").mkdir()
-    (folder / "containers" / "images").symlink_to(cluster_case.REPOSITORY / "containers/images")
+    (folder / "containers" / "images").symlink_to(tiny_workflow.REPOSITORY / "containers/images")
     return folder
 
 
@@ -90,7 +88,7 @@ def slurm_jobs() -> dict[str, list[dict[str, str]]]:
     return jobs
 
 
-def wait_until(what: str, moment: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def wait_until(what: str, moment: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Returns once `moment()` is true; fails where the process ends before."""
     slurm_cluster.wait_for(what, lambda: moment() or process.poll() is not None, PATIENCE_S)
     assert moment(), f"Snakemake ended before {what}"
@@ -115,7 +113,7 @@ def finished(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ru
     place = new_place(tmp_path_factory.mktemp("place"), "tiny")
     log = place / "snakemake.log"
     command = ["evaluate_phantom_tiny", *options, f"iterations={ITERATIONS}"]
-    process = cluster_case.start(place, command, log)
+    process = tiny_workflow.start(place, command, log)
     try:
         wait_until("the training", lambda: training_has_begun(place), process)
         slurm_cluster.output("scancel", slurm_jobs()["train"][0]["JobId"])
@@ -177,7 +175,7 @@ def test_status_of_a_finished_run(
     finished: Run, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(finished.place)
-    snakefile = ["--snakefile", str(cluster_case.REPOSITORY / "Snakefile")]
+    snakefile = ["--snakefile", str(tiny_workflow.REPOSITORY / "Snakefile")]
     found = status.reports(
         "evaluate_phantom_tiny", [*snakefile, *options, f"iterations={ITERATIONS}"]
     )
@@ -192,7 +190,7 @@ def test_a_job_of_a_lost_node_goes_on_at_another(
 ) -> None:
     place = new_place(tmp_path, "lost", checkpoint_every=2)
     command = ["train_phantom_lost", *options, f"iterations={ITERATIONS}"]
-    process = cluster_case.start(place, command, place / "snakemake.log")
+    process = tiny_workflow.start(place, command, place / "snakemake.log")
     node = ""
     try:
         wait_until("a state", lambda: any(place.glob("work/train/*/state_*.pt")), process)
@@ -220,7 +218,7 @@ def test_ctrl_c_cancels_what_runs_and_its_state_is_saved(
 ) -> None:
     place = new_place(tmp_path, "endless")
     command = ["train_phantom_endless", *options, "iterations=1000000"]
-    process = cluster_case.start(place, command, place / "snakemake.log")
+    process = tiny_workflow.start(place, command, place / "snakemake.log")
     try:
         wait_until("the training", lambda: training_has_begun(place), process)
         time.sleep(1)

@@ -3,60 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-import phantom
-import s3_server
 import sharded
-from retrace import config as catalog
-from retrace.checkpoints.published import write_published
-from retrace.networks import build_network
+import tiny_workflow
 from retrace.volumes import open_volume
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
 
 NETWORKS = ("baseline", "long_range", "malis", "mtlsd", "lsd", "aclsd", "acrlsd")
-VOLUME = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
-SIDE_BY_SIDE = [
-    *("--resources", "gpu=2", "--set-threads"),
-    *(f"{rule}=1" for rule in ("train", "predict", "fragments", "choose_threshold", "evaluate")),
-]
-"""These jobs are so small that starting them takes longest: one core each."""
-CHECKPOINTS = "funke/phantom/training/checkpoints"
 
 
 def write_networks(folder: Path) -> None:
     """`tiny_NETWORK` for each of the family: its small form, two maps wide."""
-    folder.mkdir(parents=True)
+    more: dict[str, dict[str, object]] = {"malis": {"loss": {"start_iteration": 1}}}
+    more |= {name: {"autocontext": "tiny_lsd"} for name in ("aclsd", "acrlsd")}
     for name in NETWORKS:
-        content = {
-            "name": f"tiny_{name}",
-            "extends": f"{name}_small",
-            "fmaps": 2,
-            "fmaps_out": 2,
-            "recipes": {"anisotropic": {"fmap_factor": 2, "input_shape": [24, 52, 52]}},
-        }
-        if name.startswith("ac"):
-            content["autocontext"] = "tiny_lsd"
-        if name == "malis":
-            content["loss"] = {"start_iteration": 1}
-        (folder / f"tiny_{name}.yaml").write_text(yaml.safe_dump(content))
+        tiny_workflow.write_network(folder, f"tiny_{name}", f"{name}_small", **more.get(name, {}))
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with s3_server.serving() as address:
-        phantom.main(["upload", "--endpoint", address, *VOLUME])
+    with tiny_workflow.serving() as address:
         yield address
 
 
@@ -64,25 +39,19 @@ def endpoint() -> Iterator[str]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory that has nothing but networks of its own."""
     folder = tmp_path_factory.mktemp("workflow")
-    write_networks(folder / "config" / "networks")
+    write_networks(folder)
     return folder
 
 
 @pytest.fixture
-def start(repository: Path, place: Path, endpoint: str) -> Callable[..., subprocess.Popen[str]]:
+def start(place: Path, endpoint: str) -> Callable[..., subprocess.Popen[str]]:
     """Starts Snakemake in `place`."""
 
     def begin(*arguments: str, config: Sequence[str]) -> subprocess.Popen[str]:
         settings = [f"endpoint_url={endpoint}", "evaluate={untrained: false}", *config]
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
-        options = ["--directory", str(place), "--quiet", "host", "--cores", "2", *SIDE_BY_SIDE]
-        return subprocess.Popen(
-            [*command, *arguments, *options, "--config", *settings],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        options = ["--quiet", "host", "--cores", "2", "--resources", "gpu=2"]
+        options += tiny_workflow.threads()
+        return tiny_workflow.start(place, [*arguments, *options, "--config", *settings])
 
     return begin
 
@@ -139,12 +108,7 @@ def test_published_weights_come_from_the_bucket(
     snakemake: Callable[..., str], place: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    network = catalog.network_for("tiny_mtlsd", catalog.load_dataset("phantom"))
-    prefix = write_published(place / "original", build_network(network, seed=5), 400)
-    client = s3_server.writer(endpoint)
-    for file in prefix.parent.iterdir():
-        key = f"{CHECKPOINTS}/tiny_mtlsd/{file.name}"
-        client.put_object(Bucket="open-neurodata", Key=key, Body=file.read_bytes())
+    tiny_workflow.publish(endpoint, place / "original", "tiny_mtlsd")
     snakemake("evaluate_phantom_tiny_mtlsd", config=("weights=published",))
     assert (results(place, "mtlsd") / "published.safetensors").is_file()
     manifest = results(place, "mtlsd") / "test_0" / "prediction.manifest.json"

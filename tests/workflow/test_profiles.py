@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import cluster_case
+import tiny_workflow
 
 PROFILES = ("slurm", "lsf", "sge")
 QUEUES = {"slurm": "slurm_partition", "lsf": "lsf_queue", "sge": "sge_queue"}
@@ -20,7 +20,7 @@ def plan(tmp_path: Path, *options: str) -> str:
     """What a dry run of one evaluation prints."""
     command = [sys.executable, "-m", "snakemake", "--snakefile"]
     done = subprocess.run(
-        [*command, str(cluster_case.REPOSITORY / "Snakefile"), "evaluate_phantom_mtlsd_small"]
+        [*command, str(tiny_workflow.REPOSITORY / "Snakefile"), "evaluate_phantom_mtlsd_small"]
         + ["--dry-run", *options],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -40,7 +40,7 @@ def resources(text: str) -> dict[str, dict[str, str]]:
 def gpu_rules() -> set[str]:
     """The rules that ask for a GPU."""
     found = set()
-    for path in (cluster_case.REPOSITORY / "rules").glob("*.smk"):
+    for path in (tiny_workflow.REPOSITORY / "rules").glob("*.smk"):
         parts = re.split(r"^rule (\w+):$", path.read_text(), flags=re.M)
         found |= {n for n, text in zip(parts[1::2], parts[2::2], strict=True) if "gpu=" in text}
     return found
@@ -48,7 +48,7 @@ def gpu_rules() -> set[str]:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_rule_with_a_gpu_goes_to_the_gpu_queue(name: str) -> None:
-    profile = cluster_case.REPOSITORY / "profiles" / name / "profile.yaml"
+    profile = tiny_workflow.REPOSITORY / "profiles" / name / "profile.yaml"
     assert set(yaml.safe_load(profile.read_text())["__variables__"]["gpu_rules"]) == gpu_rules()
 
 
@@ -56,7 +56,7 @@ def test_every_rule_with_a_gpu_goes_to_the_gpu_queue(name: str) -> None:
 def test_what_is_edited_at_the_top_reaches_the_jobs(name: str, tmp_path: Path) -> None:
     single = "partition" if name == "slurm" else "queue"
     values = {single: "some.q", f"gpu_{single}": "2024", "train_runtime": "1440"}
-    profile = cluster_case.edited_profile(tmp_path, name, **values)
+    profile = tiny_workflow.edited_profile(tmp_path, name, **values)
     asked = resources(plan(tmp_path, "--workflow-profile", str(profile)))
     for rule in ("mask", "train", "predict", "fragments", "evaluate"):
         wanted = "2024" if rule in gpu_rules() else "some.q"

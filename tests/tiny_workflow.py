@@ -1,0 +1,116 @@
+"""The workflow on phantoms so small that starting a job takes longest: networks, server, runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import phantom
+import s3_server
+from retrace import config as catalog
+from retrace.checkpoints.published import write_published
+from retrace.networks import build_network
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+VOLUME = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
+"""Options of phantom.py that make volumes which a tiny network just fits into."""
+CHECKPOINTS = "funke/phantom/training/checkpoints"
+ONE_CORE = ("train", "predict", "fragments", "choose_threshold", "evaluate")
+"""Rules whose jobs run side by side here."""
+
+
+def threads(rules: Sequence[str] = ONE_CORE) -> list[str]:
+    """The option that gives each of the rules one core."""
+    return ["--set-threads", *(f"{rule}=1" for rule in rules)]
+
+
+def write_network(
+    folder: Path, name: str = "tiny", base: str = "mtlsd_small", **more: object
+) -> None:
+    """A network two maps wide, as `folder`'s own; `more` are further keys of its file."""
+    content = {
+        "name": name,
+        "extends": base,
+        "fmaps": 2,
+        "fmaps_out": 2,
+        "recipes": {"anisotropic": {"fmap_factor": 2, "input_shape": [24, 52, 52]}},
+        **more,
+    }
+    path = folder / "config" / "networks" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content))
+
+
+def edited_profile(folder: Path, name: str, **values: str) -> Path:
+    """A copy in `folder` of profiles/NAME with other values in the block that users edit."""
+    copy = folder / "profiles" / name
+    copy.mkdir(parents=True)
+    for file in (REPOSITORY / "profiles" / name).iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+        (copy / file.name).chmod(file.stat().st_mode)
+    text = (copy / "profile.yaml").read_text()
+    for key, value in values.items():
+        text, count = re.subn(rf"^  {key}: [^#\n]*", f"  {key}: {value} ", text, flags=re.M)
+        assert count == 1, f"{key} stands {count} times in profiles/{name}"
+    (copy / "profile.yaml").write_text(text)
+    return copy
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[str]:
+    """The address of an S3 server with the phantoms; `options` are more of phantom.py's."""
+    with s3_server.serving() as address:
+        phantom.main(["upload", "--endpoint", address, *VOLUME, *options])
+        yield address
+
+
+def publish(endpoint: str, folder: Path, name: str, **options: Any) -> None:
+    """A checkpoint of the untrained network `name`, as its authors would have put it there.
+
+    Called in the working directory that has the network; `folder` takes the files.
+    """
+    network = catalog.network_for(name, catalog.load_dataset("phantom"))
+    prefix = write_published(folder, build_network(network, seed=5), 400, **options)
+    client = s3_server.writer(endpoint)
+    for file in prefix.parent.iterdir():
+        key = f"{CHECKPOINTS}/{name}/{file.name}"
+        client.put_object(Bucket="open-neurodata", Key=key, Body=file.read_bytes())
+
+
+def start(
+    place: Path,
+    arguments: Sequence[str],
+    log: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """Snakemake in the working directory `place`; what it prints goes to `log`, or into a pipe."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    output = log.open("w") if log else subprocess.PIPE
+    try:
+        return subprocess.Popen(
+            [*command, *arguments],
+            cwd=place,
+            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **(environment or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    finally:
+        if not isinstance(output, int):
+            output.close()
+
+
+def finish(place: Path, arguments: Sequence[str]) -> tuple[int, str]:
+    """Runs Snakemake in `place`; its status and what it printed."""
+    with start(place, arguments) as process:
+        printed, _ = process.communicate()
+    return process.returncode, printed
