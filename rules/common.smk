@@ -15,6 +15,7 @@ from retrace import config as catalog
 from retrace import images, paper, precomputed, settings, sources
 from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.shards import shard_names
+from retrace.training.ranks import check_division
 
 PAIR_VERBS = ("train", "predict", "segment", "evaluate", "view")
 DATA_VERBS = ("fetch", "mask", "view_data")
@@ -138,6 +139,9 @@ def pair(verb, dataset_name, network_name):
         catalog.check_segmentation(config, net)
     if config["engine"] == "legacy":
         check_legacy(verb, net)
+    if verb == "train":
+        batch = settings.trained_network(config, net).get("batch_size", 1)
+        check_division(net["name"], batch, settings.gpus_for(config, verb))
     return data, net
 
 
@@ -155,6 +159,9 @@ def check_legacy(verb, net):
     if verb == "train":
         iterations = settings.iterations_for(config, net["name"]) or net["iterations"]
         catalog.check_legacy_loss(net, iterations)
+        catalog.check_legacy_batch(
+            settings.trained_network(config, net), settings.gpus_for(config, verb)
+        )
 
 
 def growing(first):

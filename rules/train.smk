@@ -26,11 +26,12 @@ rule train:
         "logs/train/{dataset}_{network}.benchmark.jsonl"
     container:
         image("modern")
-    threads: 8
+    # each GPU has a process of its own
+    threads: 8 * settings.gpus_for(config, "train")
     resources:
-        gpu=1,
+        gpu=settings.gpus_for(config, "train"),
         # neither grows with the retries: a training whose time was up goes on where it was
-        mem_mb=24000,
+        mem_mb=24000 * settings.gpus_for(config, "train"),
         runtime=10000,
     params:
         settings=train_json,

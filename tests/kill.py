@@ -13,11 +13,13 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "workflow" / "scripts"
 PATIENCE_S = 240.0
 
 
-def start(script: str, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+def start(
+    script: str, arguments: Sequence[str], stderr: int | None = None
+) -> subprocess.Popen[bytes]:
     """`python SCRIPT ARGUMENTS` with one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPTS / script), *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
 def kill_when(script: str, arguments: Sequence[str], moment: Callable[[], bool]) -> bool:

@@ -213,6 +213,12 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
     [
         (["train_zfinch_mtlsd", "--config", "engine=legacy"], "add --use-singularity"),
         (["train_zfinch_malis", *LEGACY[:1], *LEGACY[3:]], "trained with MALIS after iteration"),
+        (["train_zfinch_mtlsd", *LEGACY[:1], *LEGACY[3:], "batch_size=2"], "one sample at a time"),
+        (
+            ["evaluate_zfinch_mtlsd", "--config", "gpus=2"],
+            "set `batch_size` (config or network) to",
+        ),
+        (["train_zfinch_mtlsd", "--config", "gpus={trian: 2}"], "did you mean 'train'"),
         (["fetch_container_lsd_v08"], "did you mean 'lsd_v0.8'"),
         (["train_zfnch_mtlsd"], "no dataset 'zfnch'; did you mean 'zfinch'"),
         (["evaluate_zfinch_lsd"], "predicts no affinities"),

@@ -1,5 +1,7 @@
 """Trains a network until an iteration; killed at any moment and run again, it goes on.
 
+With `gpus` above 1 in the settings as many processes share every batch, a GPU each.
+
 The state lives in WORK/DATASET_NETWORK_DIGEST, the digest naming all settings that change the
 result. Snapshots (zarr) and TensorBoard scalars lie there too.
 """
@@ -11,6 +13,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import torch
 
 from retrace.checkpoints.native import load_model, read_metadata, save_model
 from retrace.checkpoints.published import load_moments, load_published, read_published
-from retrace.device import choose_device, uses_bf16, uses_compile
+from retrace.device import check_devices, choose_own_device, uses_bf16, uses_compile
 from retrace.errors import ConfigError, run
 from retrace.geometry import triple
 from retrace.manifest import atomic_write, digest, input_digest
@@ -27,6 +30,8 @@ from retrace.sampling import open_sampler
 from retrace.training.average import WeightAverage
 from retrace.training.loop import Outcome, Plan, Trainer, make_optimizer
 from retrace.training.lsd_family import make_task
+from retrace.training.parallel import run_in_processes
+from retrace.training.ranks import ALONE, Rank, check_division
 from retrace.training.state import state_files
 
 CHECKPOINT_SECONDS = 300.0
@@ -80,6 +85,8 @@ def parse_masks(pairs: Sequence[str]) -> dict[str, Path]:
 def training_digest(settings: Mapping[str, Any], models: Models) -> str:
     """Names everything that decides the weights at a given iteration."""
     network = {k: v for k, v in settings["network"].items() if k not in NOT_IN_DIGEST}
+    if network.get("batch_size") == 1:  # what it is where it is not given
+        del network["batch_size"]
     dataset = {k: settings["dataset"].get(k) for k in ("voxel_size_nm", "background_ids", "train")}
     used = {entry["volume"] for entry in dataset["train"]}
     volumes = {name: settings["dataset"]["volumes"][name] for name in sorted(used)}
@@ -137,13 +144,13 @@ def make_trainer(
     masks: Mapping[str, Path],
     work: Path,
     models: Models | None = None,
+    rank: Rank = ALONE,
 ) -> tuple[Trainer, UNet]:
     """Everything a training needs, checked; `work` is the folder of this one training."""
     models = models or Models()
     network, dataset = settings["network"], settings["dataset"]
-    device = choose_device(settings["device"])
-    if settings.get("threads"):
-        torch.set_num_threads(settings["threads"])
+    device = choose_own_device(settings["device"], rank.number, rank.count)
+    set_threads(settings.get("threads"), rank)
     module = build_network(network, seed=settings["seed"])
     is_new = not state_files(work)
     if models.init and is_new:
@@ -155,6 +162,7 @@ def make_trainer(
         padding_nm=network["label_padding_nm"],
         min_masked=network["min_masked"],
         field_of_view=module.valid_shape(),
+        processes=rank.count,
     )
     size = triple(dataset["voxel_size_nm"])
     first = load_context(settings, models.context, device)
@@ -166,7 +174,14 @@ def make_trainer(
     decay = network["optimizer"].get("average")
     average = WeightAverage(module, decay) if decay else None
     plan = make_plan(settings, device, work)
-    return Trainer(task, module, optimizer, plan, device, average, begun), module
+    trainer = Trainer(task, module, optimizer, plan, device, average, begun, rank)
+    return trainer, module
+
+
+def set_threads(threads: int | None, rank: Rank) -> None:
+    """As many as are given, or as torch would take, divided among the processes."""
+    if threads or rank.count > 1:
+        torch.set_num_threads(max(1, (threads or torch.get_num_threads()) // rank.count))
 
 
 def take_over(folder: Path, module: UNet, optimizer: torch.optim.Optimizer, network: str) -> int:
@@ -197,6 +212,8 @@ def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> di
         "dataset": settings["dataset"]["name"],
         "network": settings["network"]["name"],
         "iterations": outcome.iteration,
+        "batch_size": settings["network"].get("batch_size", 1),
+        "processes": settings.get("gpus", 1),
         "seed": settings["seed"],
         "terms": list(outcome.terms),
         "seconds": round(seconds, 3),
@@ -214,16 +231,18 @@ def last_loss(outcome: Outcome) -> float | None:
     return round(float(outcome.losses[-LAST:].double().sum(dim=1).mean()), 6)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+def train(rank: Rank, args: argparse.Namespace) -> None:
+    """The whole training, or the part of one of its processes; the first one writes the results."""
     begin = time.monotonic()
     settings = args.settings
     models = Models(args.init, args.context, args.published)
     training = training_digest(settings, models)
     name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
-    trainer, _ = make_trainer(settings, parse_masks(args.masks), args.work / name, models)
+    trainer, _ = make_trainer(settings, parse_masks(args.masks), args.work / name, models, rank)
     print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
     outcome = trainer.run()
+    if not rank.is_first:
+        return
     metadata = {
         "network": settings["network"],
         "dataset": settings["dataset"]["name"],
@@ -235,6 +254,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     atomic_write(args.history, text)
     save_model(args.output, trainer.result, metadata)
     print(f"[train] loss {metadata['loss']} -> {args.output}", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    network, gpus = args.settings["network"], args.settings.get("gpus", 1)
+    check_division(network["name"], network.get("batch_size", 1), gpus)
+    if gpus == 1:
+        train(ALONE, args)
+    else:
+        kind = check_devices(args.settings["device"], gpus)
+        run_in_processes(partial(train, args=args), gpus, kind)
 
 
 if __name__ == "__main__":

@@ -533,6 +533,17 @@ def check_legacy_loss(network: Mapping[str, Any], iterations: int) -> None:
         )
 
 
+def check_legacy_batch(network: Mapping[str, Any], gpus: int) -> None:
+    """Refuses a training on more than one sample at a time, which the legacy engine cannot do."""
+    size = network.get("batch_size", 1)
+    if size > 1 or gpus > 1:
+        raise ConfigError(
+            f"network {network['name']!r}: `engine: legacy` trains on one sample at a time on one "
+            f"GPU, and `batch_size` is {size}, `gpus` {gpus}; set both to 1 (to predict on several "
+            "GPUs, use `engine: modern`)"
+        )
+
+
 def check_target(target: str, known: Iterable[str], verbs: Iterable[str]) -> None:
     """Refuses a target that looks like verb_dataset_network and is none, with the nearest one."""
     known = set(known)

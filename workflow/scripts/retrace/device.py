@@ -55,6 +55,33 @@ def choose_devices(name: str, most: int) -> list[torch.device]:
     return [torch.device("cuda", index) for index in range(min(most, torch.cuda.device_count()))]
 
 
+def check_devices(name: str, count: int) -> str:
+    """Whether training in `count` processes takes `cpu` or `cuda`, a GPU each.
+
+    DeviceError where this job sees fewer GPUs (CUDA_VISIBLE_DEVICES); with `cpu` the processes
+    share the cores.
+    """
+    if choose_device(name).type == "cpu" and name == "cpu":
+        return name
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count > there:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        raise DeviceError(
+            f"`gpus`: training asks for {count} GPUs, and torch {torch.__version__} sees {there} "
+            f"(CUDA_VISIBLE_DEVICES: {visible}); set `gpus` to {there or 1} or less, or run where "
+            "`nvidia-smi` shows more"
+        )
+    return "cuda"
+
+
+def choose_own_device(name: str, number: int, count: int) -> torch.device:
+    """The device of process `number` of `count`: the one there is, or a GPU of its own."""
+    device = choose_device(name)
+    if count == 1 or device.type == "cpu":
+        return device
+    return torch.device("cuda", number)
+
+
 def cpu_multiplies_bf16() -> bool:
     """Whether this processor has bfloat16 products in hardware; without them bf16 only costs."""
     try:

@@ -70,13 +70,14 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def terminate(number: int, frame: FrameType | None) -> None:
+    """A signal handler that ends the program with 128 + the signal."""
     sys.exit(128 + number)
 
 
 def run(main: Callable[[], None]) -> None:
     """Runs a script's main; known errors end it with one line and status 1, SIGTERM with 143."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         main()
     except Exception as error:

@@ -332,9 +332,9 @@ def _in_memory(volume: TrainingVolume) -> TrainingVolume:
     )
 
 
-def _load(volumes: Sequence[TrainingVolume]) -> Iterator[TrainingVolume]:
+def _load(volumes: Sequence[TrainingVolume], processes: int) -> Iterator[TrainingVolume]:
     """Each volume, in memory as long as there is room; the rest is read block by block."""
-    room = _memory_bytes()
+    room = _memory_bytes() // processes
     for volume in volumes:
         needed = volume.visible.size * volume.raw.dtype.itemsize + volume.labelled.size * 5
         if needed <= room:
@@ -351,11 +351,13 @@ def open_sampler(
     padding_nm: Sequence[int],
     min_masked: float,
     field_of_view: Triple,
+    processes: int = 1,
 ) -> Sampler:
     """Opens all entries of `train`. `masks` names the mask store of each volume that has one.
 
     `padding_nm` (z, y, x) is how far blocks may leave the ground truth, `field_of_view` the
-    smallest input of the network, voxels. DataError for what cannot be trained on, by name.
+    smallest input of the network, voxels. `processes` at a time open the volumes and share the
+    memory for them. DataError for what cannot be trained on, by name.
     """
     opened = [open_training_volume(dataset, e, masks.get(e["volume"])) for e in dataset["train"]]
     for volume in opened:
@@ -365,7 +367,7 @@ def open_sampler(
                 f"than the field of view of the network, {list(field_of_view)}; take a larger "
                 "volume or a smaller network (mtlsd_small, baseline_small)"
             )
-    volumes = tuple(_load(opened))
+    volumes = tuple(_load(opened, processes))
     counts = tuple(TruthCount(volume) for volume in volumes)
     for volume, count in zip(volumes, counts, strict=True):
         check_truth(volume, count)

@@ -103,6 +103,18 @@ def iterations_for(config: Mapping[str, Any], network: str) -> int | None:
     return None if asked is None else int(asked)
 
 
+def gpus_for(config: Mapping[str, Any], verb: str) -> int:
+    """The GPUs that one job of a verb, `train` or `predict`, uses."""
+    asked = config["gpus"]
+    return int(asked.get(verb, 1) if isinstance(asked, Mapping) else asked)
+
+
+def trained_network(config: Mapping[str, Any], network: Mapping[str, Any]) -> Settings:
+    """The network with the `batch_size` that the configuration asks for, if it does."""
+    asked = config["batch_size"]
+    return {**network, **({} if asked is None else {"batch_size": asked})}
+
+
 def is_published(config: Mapping[str, Any], network: str) -> bool:
     """Whether a network is used as it was published, with no training after it."""
     return config["weights"] == "published" and iterations_for(config, network) is None
@@ -142,10 +154,11 @@ def train_settings(
             "volumes": {v: _without(dataset["volumes"][v], "skeletons") for v in used},
             "train": dataset["train"],
         },
-        "network": network,
+        "network": trained_network(config, network),
         "autocontext": context_network(network, dataset),
         "iterations": iterations_for(config, network["name"]) or network["iterations"],
         "seed": config["seed"],
+        "gpus": gpus_for(config, "train"),
         **{key: config[key] for key in COMPUTE},
     }
 
@@ -190,7 +203,7 @@ def predict_settings(
         "heads": head_names(network),
         "tile": config["tile"],
         "dtype": config["prediction_dtype"],
-        "gpus": config["gpus"],
+        "gpus": gpus_for(config, "predict"),
         **{key: config[key] for key in COMPUTE},
     }
 

@@ -6,8 +6,8 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,9 @@ from torch.utils.tensorboard import SummaryWriter
 from retrace.errors import StateError
 from retrace.progress import progress
 from retrace.training.average import WeightAverage
+from retrace.training.parallel import adding_up, highest, mean, shared
 from retrace.training.prefetch import Prefetcher
+from retrace.training.ranks import ALONE, Rank
 from retrace.training.snapshots import save_snapshot
 from retrace.training.state import Progress, load_state, save_state, state_files
 from retrace.training.task import Batch, Task
@@ -110,7 +112,10 @@ def make_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> torch.opti
 
 @dataclass
 class Trainer:
-    """Runs a task on a network until `plan.iterations`, from the last saved state on."""
+    """Runs a task on a network until `plan.iterations`, from the last saved state on.
+
+    With several processes each runs this loop over its part of every batch; the first one writes.
+    """
 
     task: Task
     module: nn.Module
@@ -120,6 +125,7 @@ class Trainer:
     average: WeightAverage | None = None
     begun: int = 0
     """Iterations that the weights had seen before this training."""
+    rank: Rank = ALONE
     terms: tuple[str, ...] = ()
     _losses: list[Tensor] = field(default_factory=list)
     _unread: list[Tensor] = field(default_factory=list)
@@ -158,23 +164,41 @@ class Trainer:
 
     def _train(self, first: int, stop: Stop, outcome: Outcome) -> None:
         plan = self.plan
-        batches = Prefetcher(self.task, first, plan.iterations, plan.workers, self.device)
+        numbers = self.rank.samples(first, plan.iterations, self.task.batch_size)
+        batches = Prefetcher(self.task, numbers, plan.workers, self.device)
         begin = saved = time.monotonic()
-        with SummaryWriter(str(plan.work / "log"), purge_step=first + 1) as writer:
-            steps = progress(batches, plan.iterations - first, "train", "iterations")
-            for iteration, batch in enumerate(steps, start=first + 1):
-                self._step(batch, iteration, writer)
-                now = time.monotonic()
-                due = iteration % plan.checkpoint_every == 0 or iteration == plan.iterations
-                if due or stop.signal or now - saved >= plan.checkpoint_seconds:
+        with self._log(first) as writer, closing(iter(batches)) as samples:
+            for iteration in self._iterations(first):
+                self._step(samples, iteration, writer)
+                late = self.rank.is_first and time.monotonic() - saved >= plan.checkpoint_seconds
+                ending, save = highest([stop.signal, self._is_due(iteration) or late], self.rank)
+                if ending or save:
                     self._save(iteration, writer)
                     saved = time.monotonic()
-                if stop.signal and iteration < plan.iterations:
+                if ending and iteration < plan.iterations:
+                    highest([0], self.rank)  # no process ends before the state is written
                     print(f"[train] stopped at iteration {iteration}; run again to go on")
-                    sys.exit(128 + stop.signal)
+                    sys.exit(128 + ending)
         outcome.seconds = time.monotonic() - begin
         outcome.waited_s = batches.waited_s
         outcome.done_here = plan.iterations - first
+
+    def _log(self, first: int) -> AbstractContextManager[SummaryWriter | None]:
+        """Where the first process writes its scalars."""
+        if not self.rank.is_first:
+            return nullcontext()
+        return SummaryWriter(str(self.plan.work / "log"), purge_step=first + 1)
+
+    def _iterations(self, first: int) -> Iterable[int]:
+        """The iterations after `first`, shown by the first process."""
+        coming = range(first + 1, self.plan.iterations + 1)
+        if not self.rank.is_first:
+            return coming
+        return progress(coming, len(coming), "train", "iterations")
+
+    def _is_due(self, iteration: int) -> bool:
+        plan = self.plan
+        return iteration % plan.checkpoint_every == 0 or iteration == plan.iterations
 
     @property
     def result(self) -> nn.Module:
@@ -188,35 +212,52 @@ class Trainer:
     @cached_property
     def _network(self) -> nn.Module:
         """What is run: the module itself, or its compiled form over the same weights."""
-        if not self.plan.compile:
-            return self.module
-        return cast(nn.Module, torch.compile(self.module, dynamic=False))
+        network = self.module
+        if self.plan.compile:
+            network = cast(nn.Module, torch.compile(network, dynamic=False))
+        return shared(network, self.device, self.rank)
 
-    def _step(self, batch: Batch, iteration: int, writer: SummaryWriter) -> None:
-        kind = self.device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.plan.bf16):
-            outputs = self.task.predict(self._network, batch)
-        losses = self.task.losses(outputs, batch)
-        self.terms = tuple(losses)
-        values = torch.stack(list(losses.values()))
+    def _step(self, samples: Iterator[Batch], iteration: int, writer: SummaryWriter | None) -> None:
         if self.task.begins_phase(iteration):
             self.optimizer.state.clear()
         self.optimizer.zero_grad(set_to_none=True)
-        values.sum().backward()
+        own = self.task.batch_size // self.rank.count
+        losses = []
+        for left in reversed(range(own)):
+            batch = next(samples)
+            with adding_up(self._network, last=left == 0):
+                outputs, values = self._loss(batch)
+                (values.sum() / own).backward()
+            losses.append(values.detach())
+            if len(losses) == 1:
+                self._show(iteration, outputs, batch)
         self.optimizer.step()
         if self.average:
             self.average.update(self.module, iteration)
-        self._unread.append(values.detach())
-        if len(self._unread) >= LOSSES_AT_ONCE[kind]:
+        self._unread.append(torch.stack(losses).mean(dim=0))
+        if len(self._unread) >= LOSSES_AT_ONCE[self.device.type]:
             self._read_losses(writer)
-        if iteration % self.plan.snapshot_every == 0:
+
+    def _loss(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Outputs for one sample, and its loss terms (terms,)."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.plan.bf16):
+            outputs = self.task.predict(self._network, batch)
+        losses = self.task.losses(outputs, batch)
+        self.terms = tuple(losses)
+        return outputs, torch.stack(list(losses.values()))
+
+    def _show(self, iteration: int, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Writes the first sample of the batch where a snapshot is due."""
+        if self.rank.is_first and iteration % self.plan.snapshot_every == 0:
             pictures = self.task.pictures(outputs, batch)
             folder = self.plan.work / "snapshots"
             save_snapshot(folder, iteration, pictures, self.task.voxel_size_nm)
 
-    def _read_losses(self, writer: SummaryWriter) -> None:
+    def _read_losses(self, writer: SummaryWriter | None) -> None:
         """Brings the last losses to the host; StateError where one is no number."""
-        for values in torch.stack(self._unread).cpu().float() if self._unread else ():
+        if not self._unread:
+            return
+        for values in mean(torch.stack(self._unread).cpu().float(), self.rank):
             self._losses.append(values)
             iteration = self.begun + len(self._losses)
             if not torch.isfinite(values).all():
@@ -226,12 +267,15 @@ class Trainer:
                     "since the last checkpoint. Lower `optimizer.lr` or set `precision: fp32`, "
                     f"and delete {self.plan.work} to begin again"
                 )
-            writer.add_scalar("loss", float(values.sum()), iteration)
-            for name, value in zip(self.terms, values.tolist(), strict=True):
-                writer.add_scalar(f"loss/{name}", value, iteration)
+            if writer:
+                writer.add_scalar("loss", float(values.sum()), iteration)
+                for name, value in zip(self.terms, values.tolist(), strict=True):
+                    writer.add_scalar(f"loss/{name}", value, iteration)
         self._unread.clear()
 
-    def _save(self, iteration: int, writer: SummaryWriter) -> None:
+    def _save(self, iteration: int, writer: SummaryWriter | None) -> None:
         self._read_losses(writer)
+        if not self.rank.is_first:
+            return
         done = Progress(iteration, self.terms, torch.stack(self._losses))
         save_state(self.plan.work, self.module, self.optimizer, done, self._mean)

@@ -102,10 +102,19 @@ class LsdFamilyTask:
         """Names of the network's outputs."""
         return tuple(head["name"] for head in self.network["heads"])
 
+    @cached_property
+    def batch_size(self) -> int:
+        """Samples of one iteration."""
+        return int(self.network.get("batch_size", 1))
+
     @torch.no_grad()
-    def batch(self, iteration: int) -> Batch:
-        """Raw (1, 1, Z, Y, X) in [-1, 1] and per head target and weight, on the device."""
-        rng = batch_generator(self.seed, iteration)
+    def batch(self, number: int) -> Batch:
+        """Raw (1, 1, Z, Y, X) in [-1, 1] and per head target and weight, on the device.
+
+        Classes are balanced and losses normalised within this one sample, as in the original.
+        """
+        rng = batch_generator(self.seed, number)
+        iteration = number // self.batch_size
         raw, labels, codes = self._augmented(rng)
         labels = self._grown(labels, codes)
         inner = self.boxes.output

@@ -24,17 +24,22 @@ class Picture:
 class Task(Protocol):
     """Batches, losses and pictures of one family.
 
-    `batch` depends on the iteration alone (and the seed the task was made with) and may run in any
+    `batch` depends on its number alone (and the seed the task was made with) and may run in any
     thread.
     """
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of one iteration."""
+        ...
 
     @property
     def voxel_size_nm(self) -> Triple:
         """Of batches and pictures, (z, y, x)."""
         ...
 
-    def batch(self, iteration: int) -> Batch:
-        """Everything one iteration needs, on the training device."""
+    def batch(self, number: int) -> Batch:
+        """One sample, counted from 0 over all iterations, on the training device."""
         ...
 
     def begins_phase(self, iteration: int) -> bool:
@@ -46,7 +51,7 @@ class Task(Protocol):
         ...
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Terms (scalars) whose sum is minimised."""
+        """Terms (scalars) of one sample; their sum, averaged over a batch, is minimised."""
         ...
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:

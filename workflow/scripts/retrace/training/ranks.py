@@ -1,0 +1,48 @@
+"""Which samples each process of a training learns from. No torch: the workflow asks while planning.
+
+A batch of B samples is one iteration. Sample `number` (from 0, over all iterations) belongs to
+iteration `number` // B; who learns from it does not change what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from retrace.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One of the `count` processes of a training, `number` from 0."""
+
+    number: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """The one that writes and prints."""
+        return self.number == 0
+
+    def samples(self, first: int, last: int, batch_size: int) -> Iterator[int]:
+        """Its samples of the iterations `first`, `first` + 1 ... `last` - 1, in order."""
+        each = batch_size // self.count
+        for iteration in range(first, last):
+            begin = iteration * batch_size + self.number * each
+            yield from range(begin, begin + each)
+
+
+ALONE = Rank()
+"""A training in one process."""
+
+
+def check_division(network: str, batch_size: int, gpus: int) -> None:
+    """ConfigError where the samples of a batch cannot be dealt out evenly."""
+    if batch_size % gpus:
+        some = ", ".join(str(gpus * factor) for factor in (1, 2, 3))
+        divisors = [n for n in range(1, batch_size + 1) if not batch_size % n]
+        raise ConfigError(
+            f"network {network!r}: `batch_size` {batch_size} cannot be dealt out evenly to {gpus} "
+            f"GPUs; set `batch_size` (config or network) to {some} ..., or the GPUs of a training "
+            f"(`gpus: {{train: N, predict: M}}`) to {' or '.join(map(str, divisors))}"
+        )
