@@ -56,7 +56,7 @@ SEGMENT: dict[str, Any] = {
 }
 REPEATS = [(2, 1, 1), (2, 2, 2), (4, 4, 2), (8, 4, 4)]
 """Blocks along z, y, x of the four volumes: 1 to 64 times the first."""
-WORKERS_VOLUME = REPEATS[2]
+WORKERS_VOLUME = REPEATS[1]
 STEPS = ("predict", "fragments", "edges", "join", "apply", "assemble")
 NEIGHBORS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 
