@@ -27,7 +27,7 @@ configfile: source("config", "config.yaml")
 
 
 prepare()
-shell.prefix("set -euo pipefail; trap : TERM; ")
+shell.prefix(f"set -euo pipefail; trap : TERM; export {job_environment()}; ")
 
 
 report: "workflow/report/workflow.rst"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 from functools import cache, wraps
 from pathlib import Path
@@ -11,8 +12,8 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
+from retrace import addresses, images, paper, precomputed, settings, sources
 from retrace import config as catalog
-from retrace import images, paper, precomputed, settings, sources
 from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.shards import shard_names
 from retrace.training.ranks import check_division
@@ -37,6 +38,7 @@ def prepare():
         catalog.check_config(config)
         catalog.check_chosen(config["volumes"])
         # The targets as typed: Snakemake itself knows them only after this file has been read.
+        check_block_cache()
         for target in sys.argv[1:]:
             images.check_target(ROOT, target)
             verbs = [*PAIR_VERBS, *DATA_VERBS, *PAPER_VERBS]
@@ -56,13 +58,44 @@ def prepare():
 def bind_outside_folders():
     """Adds the folders that lie outside the working directory to what the containers see."""
     here = Path.cwd()
-    folders = {ROOT, *(Path(path).resolve().parent for path in outside_files())}
+    block_cache().mkdir(parents=True, exist_ok=True)
+    folders = {ROOT, block_cache(), *(Path(path).resolve().parent for path in outside_files())}
     for folder in sorted(
         f for f in folders if not f.is_relative_to(here) and f.is_dir()
     ):
         bind = f"--bind {folder}"
         if bind not in workflow.deployment_settings.apptainer_args:
             workflow.deployment_settings.apptainer_args += f" {bind}"
+
+
+def block_cache():
+    """The folder that blocks of volumes elsewhere are kept in."""
+    return Path(config["blocks"]["cache"]).resolve()
+
+
+def check_block_cache():
+    """Refuses a cache where no folder can be."""
+    place = block_cache()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigError(
+            f"`blocks: cache: {place}` cannot be made: {there} is no folder one can write to"
+        )
+
+
+def job_environment():
+    """What every job finds in its environment: settings that change no result.
+
+    As parameters they would make everything again when the cache moves.
+    """
+    values = {
+        "RETRACE_BLOCKS": block_cache(),
+        "RETRACE_BLOCKS_GIB": config["blocks"]["cache_gib"],
+        "RETRACE_BLOCKS_THREADS": config["fetch_threads"],
+    }
+    words = [f"{name}={shlex.quote(str(value))}" for name, value in values.items()]
+    # Snakemake fills in what stands in braces.
+    return " ".join(words).replace("{", "{{").replace("}", "}}")
 
 
 def outside_files():
@@ -118,6 +151,7 @@ def dataset(name):
         data = paper.choose_regions(data, config["reproduce"])
     # Here and not where a job asks for its files, because Snakemake overlooks an error of a job
     # whose output is there already, and would take what another layer gave.
+    data = catalog.located(data, config)
     catalog.check_layers(data)
     return data
 
@@ -217,7 +251,7 @@ def with_manifests(stores):
 @refusing
 def own_files(data, path):
     """The inputs that stand for `path`: a fetched folder, the info of a layer, or the file."""
-    if precomputed.is_layer(path):
+    if addresses.is_address(path):
         info = precomputed.local_info(path)
         return [] if info is None else [str(info)]
     folder = settings.ground_truth(data, path)
@@ -233,7 +267,7 @@ def volume_files(data, volumes, parts=("raw", "labels")):
             for p in parts
             if p in data["volumes"][volume]
         ]
-        if "bucket" in data:
+        if data.get("bucket", {"read": "blocks"}).get("read") != "blocks":
             files += with_manifests(found[:1])
         else:
             files += [file for path in found for file in own_files(data, path)]
@@ -806,8 +840,9 @@ def result_layers(wildcards):
 
 
 def layer_files(layers):
-    """The stores of viewer layers, each once."""
-    return list(dict.fromkeys(layer["path"] for layer in layers))
+    """The stores of viewer layers on this machine, each once."""
+    paths = dict.fromkeys(layer["path"] for layer in layers)
+    return [path for path in paths if not addresses.is_address(path)]
 
 
 def data_layer_files(wildcards):

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrace.addresses import is_address, is_zarr, local_folder
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
-from retrace.precomputed import check_local_layer, is_layer, local_folder, write_layer
+from retrace.precomputed import check_local_layer, write_layer
 from retrace.volumes import open_volume
 
 DATA = np.random.default_rng(3).integers(0, 255, (10, 70, 66), np.uint8)
@@ -74,9 +75,11 @@ def test_planning_looks_at_local_layers_only(layer: str) -> None:
             check_local_layer({"path": layer, "mip": mip}, box)
 
 
-def test_which_paths_are_layers() -> None:
-    assert is_layer("gs://bucket/layer") and is_layer("precomputed://https://host/layer")
-    assert not is_layer("data/a.zarr")
+def test_which_paths_are_addresses() -> None:
+    assert is_address("gs://bucket/layer") and is_address("precomputed://https://host/layer")
+    assert not is_address("data/a.zarr")
+    assert is_zarr("s3://bucket/a.zarr/b") and is_zarr("zarr://https://host/a")
+    assert not is_zarr("s3://bucket/a") and not is_zarr("precomputed://s3://bucket/a.zarr")
     assert local_folder("precomputed://file:///a/b") == Path("/a/b")
     assert local_folder("gs://bucket/layer") is None
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.assembly import assemble, check_shares
+from retrace.assembly import assemble, check_shares, reads_of
 from retrace.errors import run
 from retrace.manifest import manifest_path, write_manifest
 from retrace.volumes import writing
@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     begin = time.monotonic()
     check_shares(arguments.shares)
+    read = reads_of(arguments.shares)
     manifest_path(arguments.output).unlink(missing_ok=True)
     with writing(arguments.output) as partial:
         shares = assemble(arguments.shares, partial)
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings={},
         seconds=time.monotonic() - begin,
         extra={"shares": shares},
+        read=read,
     )
 
 

@@ -30,7 +30,14 @@ from retrace.inference.whole import Output, create_arrays
 from retrace.manifest import atomic_write, digest, input_digest, manifest_path, write_manifest
 from retrace.networks import build_network
 from retrace.progress import progress
-from retrace.volumes import check_raw, publish, read_json
+from retrace.volumes import (
+    check_raw,
+    local_inputs,
+    publish,
+    read_elsewhere,
+    read_json,
+    version_of,
+)
 
 BLOCK = 256
 """Edge of the blocks that are copied at once, voxels."""
@@ -85,13 +92,15 @@ def make_plan(settings: Mapping[str, Any], inputs: Inputs) -> tuple[dict[str, An
         "output_shape": list(box.shape),
         "output_offset": list(box.offset),
         "tiles": begins,
-        "inputs": digest([str(settings["volume"]["raw"]), _age(settings), _descriptors(settings)]),
+        "inputs": digest(
+            [
+                str(settings["volume"]["raw"]),
+                version_of(inputs.raw, settings["volume"]["raw"]),
+                _descriptors(settings),
+            ]
+        ),
     }
     return plan, read
-
-
-def _age(settings: Mapping[str, Any]) -> int:
-    return Path(settings["volume"]["raw"]["path"]).stat().st_mtime_ns
 
 
 def _descriptors(settings: Mapping[str, Any]) -> list[str]:
@@ -114,11 +123,12 @@ def lay_out(args: argparse.Namespace) -> None:
     """input.npy and plan.json, in a folder that appears when both are complete."""
     inputs = open_inputs(args.settings)
     plan, box = make_plan(args.settings, inputs)
-    check_raw(inputs.raw)
+    check_raw(inputs.raw, inputs.raw.box.intersect(box))
     partial = args.output.with_name(args.output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     copy_input(inputs, box, args.settings["network"]["input_channels"], partial / "input.npy")
+    plan["read"] = read_elsewhere(inputs.raw)
     atomic_write(partial / "plan.json", json.dumps(plan, indent=1, sort_keys=True))
     publish(partial, args.output)
 
@@ -140,7 +150,7 @@ def take_up(args: argparse.Namespace) -> None:
     manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     checkpoint = sorted(args.checkpoint.glob(f"*_{told['iteration']}.*"))
-    sources = [Path(settings["volume"]["raw"]["path"]), *descriptor_stores(settings)]
+    sources = [*local_inputs([settings["volume"]["raw"]]), *descriptor_stores(settings)]
     extra = {"engine": "legacy", "tiles": len(plan["tiles"]), "predicted_by": told}
     write_manifest(
         output,
@@ -148,6 +158,7 @@ def take_up(args: argparse.Namespace) -> None:
         settings=settings,
         seconds=told["seconds"] + time.monotonic() - begin,
         extra=extra | {"tile_shape": plan["core_shape"]},
+        read=plan["read"],
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from retrace.errors import ConfigError, run
 from retrace.manifest import manifest_path, write_manifest
 from retrace.masks import write_mask
-from retrace.volumes import open_source, writing
+from retrace.volumes import local_inputs, open_source, read_elsewhere, writing
 
 SETTINGS = ("background_ids", "labels")
 
@@ -39,13 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with writing(args.output) as partial:
         counts = write_mask(labels, args.settings["background_ids"], partial)
         manifest_path(args.output).unlink(missing_ok=True)
-    source = Path(args.settings["labels"]["path"])
     write_manifest(
         args.output,
-        inputs=[source],
+        inputs=local_inputs([args.settings["labels"]]),
         settings=args.settings,
         seconds=time.monotonic() - begin,
         extra={"counts": asdict(counts)},
+        read=read_elsewhere(labels),
     )
     share = 100 * counts.inside / counts.voxels
     print(f"[mask] {args.output}: {counts.inside} of {counts.voxels} voxels inside ({share:.1f} %)")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from retrace.addresses import is_address
 from retrace.checkpoints.native import load_model
 from retrace.device import choose_devices, keep_freed_memory, uses_bf16
 from retrace.errors import ConfigError, DataError, DeviceError, nearest, run
@@ -30,9 +31,19 @@ from retrace.manifest import (
     write_manifest,
 )
 from retrace.networks import build_network
-from retrace.precomputed import check_inside, is_layer
+from retrace.precomputed import check_inside
 from retrace.shards import WHOLE, Shard, parse_shard
-from retrace.volumes import Volume, check_raw, open_source, publish
+from retrace.volumes import (
+    Volume,
+    check_raw,
+    check_raw_type,
+    local_inputs,
+    one_edition,
+    open_source,
+    publish,
+    read_elsewhere,
+    version_of,
+)
 
 OPTIONAL: dict[str, Any] = {
     "device": "auto",
@@ -67,7 +78,7 @@ def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | Non
     roi = volume.get("roi_nm")
     if not roi:
         return None
-    if is_layer(volume["raw"]["path"]):
+    if is_address(volume["raw"]["path"]):
         check_inside(raw.name, raw.box, raw.voxel_size_nm, roi)
     return NmBox(triple(roi["offset"]), triple(roi["shape"])).to_voxels(raw.voxel_size_nm)
 
@@ -157,15 +168,16 @@ def make_predictor(
     )
 
 
-def work_folder(arguments: argparse.Namespace, raw: Volume) -> Path:
+def work_folder(arguments: argparse.Namespace, inputs: Inputs) -> Path:
     """Scratch of exactly this prediction: other settings, weights or raw get another folder."""
     what = {k: v for k, v in arguments.settings.items() if k not in OPTIONAL}
-    path = arguments.settings["volume"]["raw"]["path"]
-    changed = None if is_layer(path) else Path(path).stat().st_mtime_ns
+    sources, mask = arguments.settings["volume"], inputs.tissue_mask
+    changed = version_of(inputs.raw, sources["raw"])
     identity = {
         "settings": what,
         "model": input_digest(arguments.model),
-        "raw": [list(raw.array.shape), changed],
+        "raw": [list(inputs.raw.array.shape), changed],
+        "tissue_mask": version_of(mask, sources["tissue_mask"]) if mask else None,
         "descriptors": [input_digest(path) for path in descriptor_stores(arguments.settings)],
         "output": str(arguments.output.resolve()),
         "shard": str(arguments.shard),
@@ -219,17 +231,19 @@ def predict(arguments: argparse.Namespace) -> None:
     network = predictor.network
     roi = region_of_interest(settings["volume"], raw)
     box = inputs.output_box(network, settings["network"]["predict_padding"], roi)
-    layer = is_layer(settings["volume"]["raw"]["path"])
-    if layer:
+    if raw.reader is not None:
         check_covered(raw, box, roi)
-    check_raw(raw, box if layer else None)
+        check_raw_type(raw)
+    else:
+        check_raw(raw)
     planned = work_grid(predictor, box, settings, arguments.shard)
     plan = Output(box, heads, settings["dtype"], chunk_shape(network.stride))
-    work = work_folder(arguments, raw)
+    work = work_folder(arguments, inputs)
     store = PartialStore(output.with_name(output.name + ".partial"), work, plan, raw, planned)
     grid = arguments.shard.of(list(tiles(network, box, store.tile_shape)))
-    for _ in predict_tiles(predictors, inputs, store, grid):
-        pass
+    with one_edition(work, raw, inputs.tissue_mask):
+        for _ in predict_tiles(predictors, inputs, store, grid):
+            pass
     store.journal.keep(output)
     manifest_path(output).unlink(missing_ok=True)
     publish(store.store, output)
@@ -237,7 +251,7 @@ def predict(arguments: argparse.Namespace) -> None:
         output,
         inputs=[
             arguments.model,
-            *([] if layer else [Path(settings["volume"]["raw"]["path"])]),
+            *local_inputs([settings["volume"]["raw"]]),
             *descriptor_stores(settings),
         ],
         settings=settings,
@@ -247,6 +261,7 @@ def predict(arguments: argparse.Namespace) -> None:
             "tiles": len(grid),
             "shard": str(arguments.shard),
         },
+        read=read_elsewhere(raw, inputs.tissue_mask),
     )
     shutil.rmtree(work, ignore_errors=True)
 

@@ -41,7 +41,17 @@ from retrace.segmentation.whole import (
     write_graph,
 )
 from retrace.shards import WHOLE, Shard, parse_shard
-from retrace.volumes import open_source, open_volume, publish, write_list, writing
+from retrace.volumes import (
+    Volume,
+    local_inputs,
+    one_edition,
+    open_source,
+    open_volume,
+    publish,
+    read_elsewhere,
+    write_list,
+    writing,
+)
 
 WORK_FORMAT = 2
 """Raised when what lies in the folder of scratch changes."""
@@ -83,7 +93,7 @@ def input_stores(arguments: argparse.Namespace) -> list[Path]:
     if "fragments" in arguments:
         stores.append(arguments.fragments)
     if mask := arguments.settings.get("tissue_mask"):
-        stores.append(Path(mask["path"]))
+        stores += local_inputs([mask])
     return stores
 
 
@@ -105,11 +115,12 @@ def check_shard(shard: Shard, settings: SegmentSettings) -> None:
         )
 
 
-def work_folder(arguments: argparse.Namespace) -> Path:
+def work_folder(arguments: argparse.Namespace, mask: Volume | None) -> Path:
     """Scratch of exactly this work: other settings, inputs or shares get another folder."""
+    elsewhere = mask.reader.record.edition if mask and mask.reader else None
     identity: dict[str, Any] = {
         "settings": {k: v for k, v in arguments.settings.items() if k != "thresholds"},
-        "in": [input_digest(store) for store in input_stores(arguments)],
+        "in": [*(input_digest(store) for store in input_stores(arguments)), elsewhere],
         "output": str(arguments.output.resolve()),
         "shard": str(arguments.shard),
         "format": WORK_FORMAT,
@@ -124,17 +135,18 @@ def partial_store(arguments: argparse.Namespace) -> Path:
 
 
 def finish(
-    arguments: argparse.Namespace, inputs: Sequence[Path], begin: float, facts: dict[str, Any]
+    arguments: argparse.Namespace, mask: Volume | None, begin: float, facts: dict[str, Any]
 ) -> None:
     """Gives the finished store its name and writes its manifest last."""
     manifest_path(arguments.output).unlink(missing_ok=True)
     publish(partial_store(arguments), arguments.output)
     write_manifest(
         arguments.output,
-        inputs=inputs,
+        inputs=input_stores(arguments),
         settings=arguments.settings,
         seconds=time.monotonic() - begin,
         extra={**facts, "shard": str(arguments.shard)},
+        read=read_elsewhere(mask),
     )
 
 
@@ -145,18 +157,19 @@ def make_fragment_store(arguments: argparse.Namespace) -> None:
     settings = read_settings(arguments.settings)
     check_shard(arguments.shard, settings)
     inputs = read_inputs(arguments, settings)
-    work = work_folder(arguments)
+    work = work_folder(arguments, inputs.mask)
     threads = blocks_at_once(inputs.affinities.box, settings)
     store = FragmentStore(partial_store(arguments), work, inputs, settings, arguments.shard)
-    make_fragments(inputs, store, settings, threads)
     facts = {"blocks": len(store.mine)}
-    if arguments.shard == WHOLE:
-        parts = None if settings.is_mutex else EdgeParts(work, store.fragments, store.grid)
-        if parts:
-            make_edges(inputs, parts, settings)
-        facts["edges"] = write_graph(store.group, parts, settings.method)
+    with one_edition(work, inputs.mask):
+        make_fragments(inputs, store, settings, threads)
+        if arguments.shard == WHOLE:
+            parts = None if settings.is_mutex else EdgeParts(work, store.fragments, store.grid)
+            if parts:
+                make_edges(inputs, parts, settings)
+            facts["edges"] = write_graph(store.group, parts, settings.method)
     store.journal.keep(arguments.output)
-    finish(arguments, input_stores(arguments), begin, facts)
+    finish(arguments, inputs.mask, begin, facts)
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -168,16 +181,17 @@ def make_edge_store(arguments: argparse.Namespace) -> None:
     check_manifest(arguments.fragments)
     blocks_at_once(inputs.affinities.box, settings)
     fragments = open_volume(arguments.fragments, "fragments")
-    work = work_folder(arguments)
+    work = work_folder(arguments, inputs.mask)
     parts = EdgeParts(work, fragments, make_grid(inputs, settings), arguments.shard)
     if not settings.is_mutex:
-        make_edges(inputs, parts, settings)
+        with one_edition(work, inputs.mask):
+            make_edges(inputs, parts, settings)
     shutil.rmtree(partial_store(arguments), ignore_errors=True)
     group = zarr.open_group(partial_store(arguments), mode="w", zarr_format=2)
     edges = write_graph(group, None if settings.is_mutex else parts, settings.method)
     parts.journal.keep(arguments.output)
     facts = {"blocks": len(parts.mine), "edges": edges}
-    finish(arguments, input_stores(arguments), begin, facts)
+    finish(arguments, inputs.mask, begin, facts)
     shutil.rmtree(work, ignore_errors=True)
 
 

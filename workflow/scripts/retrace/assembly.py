@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 
 from retrace.errors import DataError
-from retrace.manifest import check_manifest, chunk_files
+from retrace.manifest import check_manifest, chunk_files, digest, read_manifest, withdraw
 from retrace.progress import progress
 from retrace.volumes import LIST_CHUNK, create_list
 
@@ -137,6 +137,43 @@ def concatenate_lists(parts: Sequence[Part], target: Path) -> None:
     for begin, rows in zip(begins, _rows(parts), strict=False):
         if len(rows):
             array[begin : begin + len(rows)] = rows
+
+
+def reads_of(stores: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """By address what all shares read of a volume elsewhere, for the manifest.
+
+    Where it was changed between the first and the last of them, those that read what it was lose
+    their manifests, and DataError names them.
+    """
+    found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for store in stores:
+        for address, facts in read_manifest(store).get("read", {}).items():
+            found.setdefault(address, []).append((store, facts))
+    return {address: _read_together(address, shares) for address, shares in found.items()}
+
+
+def _read_together(address: str, shares: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    facts = [fact for _, fact in shares]
+    latest = max(facts, key=lambda fact: str(fact["read_from"]))
+    change = max(str(fact["unchanged_since"] or "") for fact in facts)
+    stale = [
+        store
+        for store, fact in shares
+        if fact["read_from"] < change or fact["documents"] != latest["documents"]
+    ]
+    for store in stale:
+        withdraw(store)
+    if stale:
+        raise DataError(
+            f"{address} was changed after {', '.join(map(str, stale))} had read it. Their "
+            "manifests were set aside: run the same command again, which makes them anew"
+        )
+    return {
+        "sha256": digest([fact["sha256"] for fact in facts]),
+        "documents": latest["documents"],
+        "unchanged_since": change or None,
+        "read_from": min(fact["read_from"] for fact in facts),
+    }
 
 
 def assemble(stores: Sequence[Path], target: Path) -> dict[str, int]:

@@ -17,8 +17,9 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from retrace.addresses import check_address, is_address, is_zarr, local_folder
 from retrace.errors import ConfigError, nearest
-from retrace.precomputed import check_local_layer, is_layer, local_folder
+from retrace.precomputed import check_local_layer
 
 Settings = dict[str, Any]
 
@@ -28,6 +29,12 @@ WORKFLOW_CONFIG = Path(__file__).resolve().parents[3] / "config"
 SPLITS = ("train", "validation", "test")
 ISOTROPIC_BELOW = 2.0
 """Voxels whose longest edge is less than this many times the shortest count as isotropic."""
+
+OUR_BUCKET = "s3:///"
+"""How an address begins in the bucket that config.yaml names, until `located` names it."""
+
+PARTS = ("raw", "labels", "tissue_mask")
+"""What of a volume is read from sources."""
 
 LABELS_BOX = "labels"
 """The `roi_nm` of a volume of which as much is used as its labels cover."""
@@ -151,13 +158,41 @@ def named_files(dataset: Mapping[str, Any]) -> list[str]:
     """Paths of all files that the volumes of a dataset are read from."""
     found = []
     for volume in dataset["volumes"].values():
-        parts = ("raw", "labels", "tissue_mask")
-        sources = [volume[part]["path"] for part in parts if part in volume]
+        sources = [volume[part]["path"] for part in PARTS if part in volume]
         for path in sources:
-            found += [str(local_folder(path) or "")] if is_layer(path) else [path]
+            found += [str(local_folder(path) or "")] if is_address(path) else [path]
     for split in SPLITS[1:]:
         found += [e["skeletons"]["path"] for e in dataset[split] if e["skeletons"]]
     return [path for path in found if path]
+
+
+def located(dataset: Settings, config: Mapping[str, Any]) -> Settings:
+    """The dataset with every address complete: bucket, server, and how it is asked.
+
+    With a bundle what would be read in our bucket is a folder in it. ConfigError for an address
+    that nothing can be read from.
+    """
+    volumes = {
+        name: {
+            part: _located(value, config) if part in PARTS else value for part, value in v.items()
+        }
+        for name, v in dataset["volumes"].items()
+    }
+    return {**dataset, "volumes": volumes}
+
+
+def _located(source: Settings, config: Mapping[str, Any]) -> Settings:
+    path = str(source["path"])
+    if path.startswith(OUR_BUCKET):
+        key = path.removeprefix(OUR_BUCKET)
+        if config["bundle"]:
+            return {**source, "path": f"{config['bundle']}/{key}"}
+        path = f"s3://{config['bucket']}/{key}"
+    if not is_address(path):
+        return source
+    check_address(path, source.get("array") or "")
+    how = {key: config[key] for key in ("endpoint_url", "unsigned")} if "s3://" in path else {}
+    return {**source, "path": path, **how}
 
 
 def check_layers(dataset: Mapping[str, Any]) -> None:
@@ -165,7 +200,7 @@ def check_layers(dataset: Mapping[str, Any]) -> None:
     for split in SPLITS:
         for entry in dataset[split]:
             raw = dataset["volumes"][entry["volume"]]["raw"]
-            if is_layer(raw["path"]):
+            if is_address(raw["path"]) and not is_zarr(raw["path"]):
                 check_local_layer(raw, entry["roi_nm"])
 
 
@@ -182,6 +217,8 @@ def _volume(dataset: Settings, name: str, path: Path) -> Settings:
     volume = dict(dataset["volumes"][name] or {})
     if bucket := dataset.get("bucket"):
         store = f"data/{dataset['name']}/{name}.zarr"
+        if bucket.get("read") == "blocks":
+            store = f"{OUR_BUCKET}{bucket['prefix']}/{name}.zarr"
         for part in ("raw", "labels"):
             volume.setdefault(part, {"path": store, "array": bucket[part]})
     if "raw" not in volume:

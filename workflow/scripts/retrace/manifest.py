@@ -116,20 +116,29 @@ def write_manifest(
     settings: Mapping[str, Any],
     seconds: float,
     extra: Mapping[str, Any] | None = None,
+    read: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Describes the finished `store` beside it; the last thing that a script writes."""
+    """Describes the finished `store` beside it; the last thing that a script writes.
+
+    `read`: by address what was read of volumes elsewhere (retrace.blocks.Record.summary).
+    """
+    elsewhere = {} if not read else {"read": dict(read)}
     content = {
         "format_version": FORMAT_VERSION,
         "code_version": __version__,
         "store": store.name,
         "arrays": describe_arrays(store) if store.is_dir() else {},
-        "inputs": {path.as_posix(): input_digest(path) for path in inputs},
+        "inputs": {
+            **{path.as_posix(): input_digest(path) for path in inputs},
+            **{address: facts["sha256"][:16] for address, facts in (read or {}).items()},
+        },
         "settings": dict(settings),
         "settings_digest": digest(dict(settings)),
         "image": os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER"),
         "python": sys.version.split()[0],
         "seconds": round(seconds, 3),
         "peak_memory_mb": _peak_memory_mb(),
+        **elsewhere,
         **(extra or {}),
     }
     return atomic_write(manifest_path(store), json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -76,7 +76,7 @@ class N5Array:
         for index in product(*grid) if result.size else ():
             block = self._block(index)
             if block is not None:
-                _paste(result, begin, block, np.multiply(index, self.block_shape))
+                paste(result, begin, block, np.multiply(index, self.block_shape))
         return result
 
     def _block(self, index: tuple[int, ...]) -> np.ndarray | None:
@@ -96,7 +96,7 @@ class N5Array:
         return block
 
 
-def _paste(result: np.ndarray, begin: np.ndarray, block: np.ndarray, corner: np.ndarray) -> None:
+def paste(result: np.ndarray, begin: np.ndarray, block: np.ndarray, corner: np.ndarray) -> None:
     """Copies what `block`, whose first voxel is `corner`, shares with `result` at `begin`."""
     low = np.maximum(corner, begin)
     high = np.minimum(corner + block.shape, begin + result.shape)

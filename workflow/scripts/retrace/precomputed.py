@@ -1,34 +1,26 @@
-"""Neuroglancer's precomputed layers through CloudVolume, in the bucket they were published in.
+"""Neuroglancer's precomputed layers, read chunk by chunk where they lie, and written.
 
-The one place where x, y, z of CloudVolume become z, y, x. Only what is asked for is read, chunk by
-chunk; nothing is kept on disk. CloudVolume is imported when a layer is opened, so that planning,
-which looks at local `info` files alone, needs no more than the standard library.
+The one place where x, y, z of that format become z, y, x. Chunks are decoded and encoded by
+cloud-volume, imported when a layer is opened, so that planning, which looks at local `info` files
+alone, needs no more than the standard library.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from retrace.errors import DataError
+from retrace.addresses import local_folder
+from retrace.errors import DataError, FetchError
 from retrace.geometry import NmBox, VoxelBox, triple
 
-SCHEMES = ("precomputed://", "gs://", "s3://", "https://", "http://", "file://")
-MEMORY_BYTES = 1 << 28
-"""Decoded chunks that a layer keeps: neighbouring tiles share them."""
-
-
-def is_layer(path: str | Path) -> bool:
-    """Whether a `path` of a dataset names a layer instead of a file."""
-    return str(path).startswith(SCHEMES)
-
-
-def local_folder(path: str) -> Path | None:
-    """The folder of a layer on this machine, None for one elsewhere."""
-    place = path.removeprefix("precomputed://")
-    return Path(place.removeprefix("file://")) if place.startswith("file://") else None
+if TYPE_CHECKING:
+    from retrace.blocks import BlockReader
 
 
 def local_info(path: str) -> Path | None:
@@ -94,48 +86,135 @@ def check_inside(
 class Layer:
     """One mip of a layer as a read-only array (Z, Y, X) with `resolution` and `offset` in nm."""
 
-    def __init__(self, path: str, mip: int) -> None:
-        """DataError where the layer cannot be reached, lacks the mip or has several channels."""
-        from cloudvolume import CloudVolume
+    def __init__(self, reader: BlockReader, path: str, mip: int) -> None:
+        """DataError where the layer cannot be read, lacks the mip or has several channels."""
+        import numpy as np
 
-        self.path = path
-        address = path if path.startswith("precomputed://") else f"precomputed://{path}"
-        try:
-            # https: what is public needs no credentials there.
-            volume = CloudVolume(
-                address, use_https=True, progress=False, lru_bytes=MEMORY_BYTES, bounded=True
-            )
-        except Exception as error:  # every backend has its own errors
-            raise DataError(
-                f"{path} cannot be opened as a precomputed layer ({type(error).__name__}: "
-                f"{error}); check the address and the network"
-            ) from error
-        scale = find_scale(path, volume.info, mip)
-        if volume.num_channels != 1:
-            raise DataError(f"{path} has {volume.num_channels} channels; one is needed")
-        volume.mip = mip
-        self._volume, self._box = volume, scale_box(scale)
-        self.shape, self.dtype = self._box.shape, volume.dtype
-        size = triple(scale["resolution"][::-1])
+        info = read_info(reader, path)
+        if info["num_channels"] != 1:
+            raise DataError(f"{path} has {info['num_channels']} channels; one is needed")
+        self.path, self.reader, self.scale = path, reader, find_scale(path, info, mip)
+        self._box = scale_box(self.scale)
+        self.shape, self.dtype = self._box.shape, np.dtype(info["data_type"])
+        self.chunks = triple(self.scale["chunk_sizes"][0][::-1])
+        size = triple(self.scale["resolution"][::-1])
         self.attrs = {"resolution": list(size), "offset": list(self._box.to_nm(size).offset)}
+        grid = [-(-s // c) for s, c in zip(self.shape, self.chunks, strict=True)]
+        sharding = self.scale.get("sharding")
+        key = self.scale["key"]
+        self._shards = Shards(reader, key, sharding, grid) if sharding else None
 
     def __getitem__(self, region: tuple[slice, ...]) -> Any:
         """The voxels of three plain slices counted from the layer's first voxel, (z, y, x)."""
         import numpy as np
 
+        from retrace.n5 import paste
+
         spans = [s.indices(n)[:2] for s, n in zip(region, self.shape, strict=True)]
-        if any(end <= begin for begin, end in spans):
-            return np.zeros([max(0, end - begin) for begin, end in spans], self.dtype)
-        pairs = zip(spans, self._box.offset, strict=True)
-        wanted = [slice(begin + o, end + o) for (begin, end), o in pairs]
+        result = np.zeros([max(0, end - begin) for begin, end in spans], self.dtype)
+        grid = [range(b // c, -(-e // c)) for (b, e), c in zip(spans, self.chunks, strict=True)]
+        indices = list(product(*grid)) if result.size else []
+        begin = np.array([b for b, _ in spans])
+        for index, chunk in zip(indices, self.reader.pool.map(self._chunk, indices), strict=True):
+            paste(result, begin, chunk, np.multiply(index, self.chunks))
+        return result
+
+    def _chunk(self, index: tuple[int, ...]) -> Any:
+        """One chunk (Z, Y, X), cut where the layer ends."""
+        from cloudvolume import chunks
+
+        begin = [i * c for i, c in zip(index, self.chunks, strict=True)]
+        end = [min(b + c, s) for b, c, s in zip(begin, self.chunks, self.shape, strict=True)]
+        world = [(b + o, e + o) for b, e, o in zip(begin, end, self._box.offset, strict=True)]
+        name = "_".join(f"{low}-{high}" for low, high in reversed(world))
+        key = f"{self.scale['key']}/{name}"
+        data = self._shards.chunk(index) if self._shards else self.reader.block(key)
+        if data is None:
+            raise DataError(f"{self.path}: chunk {key} cannot be read, for it is missing")
+        shape = (*[e - b for b, e in zip(begin, end, strict=True)][::-1], 1)
+        block = self.scale.get("compressed_segmentation_block_size")
         try:
-            found = self._volume[tuple(wanted[::-1])]
-        except Exception as error:
+            found = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)
+        except Exception as error:  # every encoding has its own errors
             raise DataError(
-                f"{self.path}: voxels {wanted} (z, y, x) cannot be read ({type(error).__name__}: "
-                f"{error}); check the network and run the same command again"
+                f"{self.path}: chunk {key} cannot be read ({type(error).__name__}: {error})"
             ) from error
-        return np.asarray(found)[..., 0].T
+        return found[..., 0].T
+
+
+def read_info(reader: BlockReader, path: str) -> Mapping[str, Any]:
+    """The metadata of a layer; DataError where there is none."""
+    try:
+        content = reader.document("info")
+        if content is None:
+            raise DataError("there is no file `info`")
+        info: Mapping[str, Any] = json.loads(content)
+    except (DataError, FetchError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be opened as a precomputed layer ({error}); check the address and the "
+            "network"
+        ) from error
+    return info
+
+
+class Shards:
+    """Chunks of a sharded scale: many in one object, found through two indices.
+
+    Format: github.com/google/neuroglancer, src/datasource/precomputed/sharded.md. Where a chunk is
+    comes from cloud-volume's own functions.
+    """
+
+    def __init__(
+        self, reader: BlockReader, key: str, sharding: Mapping[str, Any], grid: Sequence[int]
+    ) -> None:
+        """`grid`: number of chunks (z, y, x)."""
+        from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
+
+        self.reader, self.key, self.grid = reader, key, grid[::-1]
+        known = {k.removeprefix("@"): v for k, v in sharding.items()}
+        self._spec = ShardingSpecification.from_dict(known)
+        self._minishard = lru_cache(maxsize=4096)(self._read_minishard)
+
+    def chunk(self, index: Sequence[int]) -> bytes | None:
+        """The encoded bytes of the chunk at `index` (z, y, x), None where it is missing."""
+        import numpy as np
+        from cloudvolume.datasource.precomputed.common import compressed_morton_code
+
+        code = compressed_morton_code(np.array([index[::-1]], np.uint32), self.grid)
+        label = int(np.ravel(code)[0])
+        place = self._spec.compute_shard_location(label)
+        rows = self._minishard(str(place.shard_number), int(place.minishard_number))
+        if label not in rows:
+            return None
+        data = self.reader.block(self._name(str(place.shard_number)), rows[label])
+        return None if data is None else _unzipped(data, self._spec.data_encoding)
+
+    def _name(self, shard: str) -> str:
+        return f"{self.key}/{shard}.shard"
+
+    def _read_minishard(self, shard: str, number: int) -> Mapping[int, tuple[int, int]]:
+        """{chunk's number: (first byte, bytes)} of one minishard; empty where it holds nothing."""
+        import numpy as np
+
+        entry = self.reader.block(self._name(shard), (16 * number, 16))
+        if not entry:
+            return {}
+        begin, end = (int(n) for n in np.frombuffer(entry, "<u8"))
+        lead = int(self._spec.index_length())
+        if begin == end:
+            return {}
+        packed = self.reader.block(self._name(shard), (lead + begin, end - begin))
+        table = np.frombuffer(_unzipped(packed or b"", self._spec.minishard_index_encoding), "<u8")
+        labels, gaps, sizes = table.reshape(3, -1)
+        # Each chunk begins a gap after the end of the one before.
+        ends = np.cumsum(gaps + sizes)
+        begins = lead + ends - sizes
+        rows = zip(np.cumsum(labels), begins, sizes, strict=True)
+        return {int(label): (int(first), int(size)) for label, first, size in rows}
+
+
+def _unzipped(data: bytes, encoding: str) -> bytes:
+    return gzip.decompress(data) if encoding == "gzip" else data
 
 
 def write_layer(

@@ -127,6 +127,46 @@ def create_client(settings: FetchSettings) -> Any:
         raise ConfigError(f"{error}; correct `endpoint_url` in config/config.yaml") from error
 
 
+def create_session(endpoint: str, threads: int) -> Any:
+    """What sends plain GETs to a server, with the proxies and certificates of the environment."""
+    from botocore.httpsession import URLLib3Session
+    from botocore.utils import get_environ_proxies
+
+    ca_bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    options: dict[str, Any] = {
+        "verify": ca_bundle or True,
+        "proxies": get_environ_proxies(endpoint),
+        "timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+        "max_pool_connections": threads,
+    }
+    return URLLib3Session(**options)
+
+
+@contextmanager
+def answer(session: Any, url: str, headers: Mapping[str, str]) -> Iterator[Any]:
+    """What a server answers to a GET, its body unread; TransientError where the way is at fault."""
+    from botocore.awsrequest import AWSPreparedRequest
+    from botocore.exceptions import BotoCoreError
+    from urllib3.exceptions import HTTPError
+
+    # The session copies them as a dict, which botocore's own annotation does not say.
+    sent: Any = dict(headers)
+    try:
+        found = session.send(AWSPreparedRequest("GET", url, sent, None, True))
+        try:
+            yield found
+        finally:
+            # A connection whose answer was read to its end is back in the pool by now.
+            found.raw.close()
+    except (BotoCoreError, HTTPError, ConnectionError, TimeoutError) as error:
+        raise TransientError(f"{type(error).__name__}: {error}") from error
+
+
+def is_transient(status: int) -> bool:
+    """Whether a server that answers so may answer otherwise the next time."""
+    return status >= 500 or status in (408, 429)
+
+
 class BucketSource:
     """Objects of a bucket. boto3 lists and addresses them; its HTTP session carries the bytes.
 
@@ -135,20 +175,10 @@ class BucketSource:
     """
 
     def __init__(self, settings: FetchSettings) -> None:
-        from botocore.httpsession import URLLib3Session
-        from botocore.utils import get_environ_proxies
-
         self.settings = settings
         self.client = create_client(settings)
         self.base_url = self._presigned("x").removesuffix("x") if settings.unsigned else None
-        ca_bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
-        options: dict[str, Any] = {
-            "verify": ca_bundle or True,
-            "proxies": get_environ_proxies(self.endpoint),
-            "timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-            "max_pool_connections": settings.threads,
-        }
-        self.session = URLLib3Session(**options)
+        self.session = create_session(self.endpoint, settings.threads)
 
     @property
     def endpoint(self) -> str:
@@ -169,7 +199,7 @@ class BucketSource:
         try:
             yield from paginator.paginate(Bucket=self.settings.bucket, **query)
         except ClientError as error:
-            raise self._refusal(error.response["Error"].get("Code", ""), "listing") from error
+            raise self.refusal(error.response["Error"].get("Code", ""), "listing") from error
         except BotoCoreError as error:
             raise FetchError(
                 f"{self.endpoint} does not answer ({error}); check the network and `endpoint_url` "
@@ -208,7 +238,8 @@ class BucketSource:
                 folders.append(entry["Prefix"].rstrip("/").rpartition("/")[2])
         return nothing_found(f"bucket {self.settings.bucket!r}", parent, last, folders)
 
-    def _refusal(self, code: str, doing: str) -> FetchError:
+    def refusal(self, code: str, doing: str) -> FetchError:
+        """The error for what S3 calls `code`."""
         bucket = self.settings.bucket
         if code in ("NoSuchBucket", "404"):
             return FetchError(
@@ -222,48 +253,39 @@ class BucketSource:
             )
         return FetchError(f"{self.endpoint} refused {doing} in bucket {bucket!r}: {code}")
 
+    def address(self, key: str) -> str:
+        """Where a key is asked for."""
+        return self.base_url + quote(key, safe="/~") if self.base_url else self._presigned(key)
+
     @contextmanager
     def stream(
         self, item: S3Object, part: tuple[int, int] | None = None
     ) -> Iterator[Iterator[bytes]]:
         """The object's bytes in pieces; TransientError where another attempt may help."""
-        from botocore.awsrequest import AWSPreparedRequest
-        from botocore.exceptions import BotoCoreError
-        from urllib3.exceptions import HTTPError
-
         key = f"{self.settings.prefix}/{item.name}"
-        url = self.base_url + quote(key, safe="/~") if self.base_url else self._presigned(key)
-        # The session copies them as a dict, which botocore's own annotation does not say.
-        headers: Any = {"Range": f"bytes={part[0]}-{sum(part) - 1}"} if part else {}
-        try:
-            answer = self.session.send(AWSPreparedRequest("GET", url, headers, None, True))
-            try:
-                if answer.status_code != (206 if part else 200):
-                    self._refuse_object(answer, key)
-                yield answer.raw.stream(READ_BYTES, decode_content=False)
-            finally:
-                # A connection whose answer was read to its end is back in the pool by now.
-                answer.raw.close()
-        except (BotoCoreError, HTTPError, ConnectionError, TimeoutError) as error:
-            raise TransientError(f"{type(error).__name__}: {error}") from error
+        headers = {"Range": f"bytes={part[0]}-{sum(part) - 1}"} if part else {}
+        with answer(self.session, self.address(key), headers) as found:
+            if found.status_code != (206 if part else 200):
+                self.refuse(found, key)
+            yield found.raw.stream(READ_BYTES, decode_content=False)
 
-    def _refuse_object(self, answer: Any, key: str) -> None:
+    def refuse(self, found: Any, key: str) -> None:
         """Raises what the status of a GET means."""
-        text = answer.raw.read(4096, decode_content=False).decode(errors="replace")
+        text = found.raw.read(4096, decode_content=False).decode(errors="replace")
         match = re.search(r"<Code>([^<]+)</Code>", text)
-        code = match.group(1) if match else str(answer.status_code)
-        status = answer.status_code
-        if status >= 500 or status in (408, 429) or code in ("SlowDown", "RequestTimeout"):
+        code = match.group(1) if match else str(found.status_code)
+        status = found.status_code
+        if is_transient(status) or code in ("SlowDown", "RequestTimeout"):
             raise TransientError(f"the server answered {status} {code}")
         if status in (301, 307):
-            region = answer.headers.get("x-amz-bucket-region", "another")
+            region = found.headers.get("x-amz-bucket-region", "another")
             raise FetchError(f"bucket {self.settings.bucket!r} lies in region {region}; set it")
         if code == "NoSuchKey":
             raise FetchError(
                 f"object {key!r} was listed but is gone from bucket {self.settings.bucket!r}; run "
                 "the same command again"
             )
-        raise self._refusal(code, f"reading {key!r}")
+        raise self.refusal(code, f"reading {key!r}")
 
 
 def nothing_found(where: str, parent: str, last: str, folders: list[str]) -> FetchError:

@@ -117,6 +117,15 @@ def already_there(path: Path, item: S3Object) -> Fetched | None:
     return Fetched(item, "parts") if matching_parts(path, item) else None
 
 
+def attempts(retries: int, wait: Callable[[float], object]) -> Iterator[int]:
+    """0 ... `retries` - 1, with waits (seconds) between them that get longer and longer."""
+    for attempt in range(retries):
+        if attempt:
+            longest = min(LONGEST_WAIT_S, BACKOFF_S * 2**attempt)
+            wait(random.uniform(longest / 2, longest))
+        yield attempt
+
+
 class Transfer:
     """Brings the objects of one source into one folder."""
 
@@ -228,10 +237,7 @@ class Transfer:
         """One object, with attempts further and further apart."""
         previous: str | None = None
         problem: Exception | None = None
-        for attempt in range(self.retries):
-            if attempt:
-                longest = min(LONGEST_WAIT_S, BACKOFF_S * 2**attempt)
-                self.stop.wait(random.uniform(longest / 2, longest))
+        for _ in attempts(self.retries, self.stop.wait):
             if self.stop.is_set():
                 break
             try:

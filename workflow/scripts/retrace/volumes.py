@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +14,16 @@ import numpy as np
 import zarr
 from numcodecs import Zstd
 
-from retrace.errors import DataError, nearest
+from retrace.addresses import check_address, is_address, is_zarr, local_folder
+from retrace.blocks import BlockReader, ChangedError, Options
+from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.manifest import reading
 from retrace.n5 import N5Array, is_dataset
-from retrace.precomputed import Layer, is_layer
+from retrace.precomputed import Layer
+from retrace.remote import open_remote
 from retrace.stacks import open_stack
+from retrace.zarrs import BlockStore, open_zarr
 
 CHUNK_SHAPE: Triple = (64, 128, 128)
 """Chunks of our own stores (z, y, x): 1 MiB of uint8, few files, quick for neuroglancer."""
@@ -41,6 +45,12 @@ class Volume:
     voxel_size_nm: Triple
     offset_nm: Triple
     name: str
+
+    @property
+    def reader(self) -> BlockReader | None:
+        """What the array is read through block by block; None for one on this machine."""
+        found: BlockReader | None = getattr(self.array, "reader", None)
+        return found
 
     @property
     def channels(self) -> int:
@@ -117,28 +127,12 @@ def _find_zarr_store(path: Path) -> Path:
     return path
 
 
-def _open_zarr_array(path: Path, array: str) -> Any:
-    group = zarr.open(_find_zarr_store(path), mode="r")
-    if isinstance(group, zarr.Array):
-        return group
-    try:
-        found = group[array]
-    except KeyError as error:
-        names = [
-            name for name, item in group.members(max_depth=None) if isinstance(item, zarr.Array)
-        ]
-        raise DataError(f"{path} has no array {array!r}; {nearest(array, names)}") from error
-    if not isinstance(found, zarr.Array):
-        raise DataError(f"{path}/{array} is a group, not an array")
-    return found
-
-
-def _open_array(path: Path, array: str) -> Any:
+def _open_array(path: Path, array: str, mip: int) -> Any:
     if path.suffix == ".n5" or is_dataset(path):
         return N5Array(path / array)
     is_zarr = any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
     if path.suffix == ".zarr" or is_zarr:
-        return _open_zarr_array(path, array)
+        return open_zarr(_find_zarr_store(path), str(path), array, mip)
     if not path.exists():
         raise DataError(f"{path} does not exist; correct `path` in the dataset's config")
     return open_stack(path, array)
@@ -168,20 +162,46 @@ def _agreed_voxel_size(name: str, stored: Triple | None, asked: Sequence[int] | 
     return triple(asked)
 
 
+@dataclass(frozen=True)
+class Server:
+    """The S3 server of s3:// addresses (None: the public one), and whether it is asked unsigned."""
+
+    endpoint_url: str | None = None
+    unsigned: bool = True
+
+
+def _open_address(address: str, array: str, mip: int, server: Server) -> Any:
+    """A zarr array, level of an OME-Zarr image or precomputed layer that is read by block."""
+    check_address(address, array)
+    options = Options.from_environment()
+    remote = open_remote(address, server.endpoint_url, server.unsigned, options.threads)
+    reader = BlockReader(remote, options, on_disk=local_folder(address) is None)
+    if is_zarr(address):
+        return open_zarr(BlockStore(reader), address, array, mip)
+    return Layer(reader, address, mip)
+
+
 def open_volume(
     store: str | Path,
     array: str = "",
     voxel_size_nm: Sequence[int] | None = None,
     offset_nm: Sequence[int] | None = None,
     mip: int = 0,
+    server: Server = Server(),  # noqa: B008 (frozen)
 ) -> Volume:
-    """Opens zarr, n5, h5, a tif, a folder of tifs or a precomputed layer (its `mip`), read-only.
+    """Opens zarr, n5, h5, a tif, a folder of tifs, or what lies at an address, read-only.
+
+    `mip`: the level of an OME-Zarr image or of a precomputed layer. What lies at an address
+    (retrace.addresses) is read block by block.
 
     `voxel_size_nm` and `offset_nm` (z, y, x) come from the file's attributes `resolution` and
     `offset` where it has them; a voxel size that is missing or contradicts raises DataError.
     An `offset_nm` given here wins over the file's.
     """
-    data = Layer(str(store), mip) if is_layer(store) else _open_array(Path(store), array)
+    if is_address(store):
+        data = _open_address(str(store), array, mip, server)
+    else:
+        data = _open_array(Path(store), array, mip)
     name = f"{store}/{array}" if array else str(store)
     if len(data.shape) not in (3, 4):
         raise DataError(
@@ -201,7 +221,43 @@ def open_source(source: Mapping[str, Any]) -> Volume:
         source.get("voxel_size_nm"),
         source.get("offset_nm"),
         source.get("mip") or 0,
+        Server(source.get("endpoint_url"), source.get("unsigned", True)),
     )
+
+
+def local_inputs(sources: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """The paths of those sources that lie on this machine as files."""
+    return [Path(s["path"]) for s in sources if not is_address(s["path"])]
+
+
+def read_elsewhere(*volumes: Volume | None) -> dict[str, dict[str, Any]]:
+    """By address what was read of volumes elsewhere, for a manifest."""
+    readers = [v.reader for v in volumes if v is not None and v.reader is not None]
+    return {reader.remote.url: reader.record.summary() for reader in readers}
+
+
+def version_of(volume: Volume, source: Mapping[str, Any]) -> str | int:
+    """What changes when somebody changes a volume: its metadata elsewhere, its time here."""
+    if volume.reader is not None:
+        return volume.reader.record.edition
+    return Path(source["path"]).stat().st_mtime_ns
+
+
+@contextmanager
+def one_edition(work: Path, *volumes: Volume | None) -> Iterator[None]:
+    """Notes in `work` what is read of volumes elsewhere, beyond a kill.
+
+    Where one was changed since it was begun (ChangedError), `work` is given up, so that the next
+    run begins anew.
+    """
+    try:
+        for index, volume in enumerate(volumes):
+            if volume is not None and volume.reader is not None:
+                volume.reader.keep(work / f"read_{index}.jsonl")
+        yield
+    except ChangedError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 def _multiscales(name: str, attrs: Mapping[str, Any], channels: bool) -> dict[str, Any]:
@@ -294,20 +350,26 @@ def publish(partial: Path, final: Path) -> None:
 
 def check_raw(raw: Volume, box: VoxelBox | None = None) -> None:
     """Refuses raw that is neither uint8 nor float in [0, 1] (DataError); reads float data once."""
+    check_raw_type(raw)
     if raw.dtype == np.uint8:
         return
-    if raw.dtype.kind != "f":
-        raise DataError(
-            f"{raw.name} is {raw.dtype}; raw must be uint8, or float in [0, 1]. Convert it first"
-        )
     where = box or raw.box
     for z in range(where.offset[0], where.end[0], CHUNK_SHAPE[0]):
         depth = min(CHUNK_SHAPE[0], where.end[0] - z)
         slab = VoxelBox((z, *where.offset[1:]), (depth, *where.shape[1:]))
-        _check_float(raw.name, raw.read(slab, fill=0))
+        check_float(raw.name, raw.read(slab, fill=0))
 
 
-def _check_float(name: str, data: np.ndarray) -> None:
+def check_raw_type(raw: Volume) -> None:
+    """Refuses raw that is neither uint8 nor float (DataError)."""
+    if raw.dtype != np.uint8 and raw.dtype.kind != "f":
+        raise DataError(
+            f"{raw.name} is {raw.dtype}; raw must be uint8, or float in [0, 1]. Convert it first"
+        )
+
+
+def check_float(name: str, data: np.ndarray) -> None:
+    """Refuses float data that is not in [0, 1] (DataError)."""
     if np.isnan(data).any():
         raise DataError(f"{name} holds NaN; replace them (0 for absent voxels) and run again")
     if data.size and (data.min() < 0 or data.max() > 1):

@@ -9,7 +9,7 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.inference.tiles import TileNetwork, output_box, read_window
-from retrace.volumes import Volume, is_masked
+from retrace.volumes import Volume, check_float, is_masked
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,21 @@ class Inputs:
         2023, predict_scan).
         """
         if self.descriptors is None:
-            return read_window(self.raw, window)[None]
+            return self._read_raw(window)[None]
         lsds = self.descriptors.read(window, fill=0)
         if not self.raw_is_read:
             return lsds
-        raw = read_window(self.raw, window)[None]
+        raw = self._read_raw(window)[None]
         if raw.dtype != lsds.dtype:
             raw, lsds = as_float(raw), as_float(lsds)
         return np.concatenate((raw, lsds))
+
+    def _read_raw(self, window: VoxelBox) -> np.ndarray:
+        """Raw of a window; float values are looked at here where they lie elsewhere."""
+        raw = read_window(self.raw, window)
+        if self.raw.reader is not None and raw.dtype.kind == "f":
+            check_float(self.raw.name, raw)
+        return raw
 
     def output_box(self, network: TileNetwork, padding: str, roi: VoxelBox | None) -> VoxelBox:
         """The voxels that are predicted; of descriptors all of theirs, narrowed by `roi`."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrace.addresses import is_address
 from retrace.errors import ConfigError, DataError, nearest
 from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.volumes import Volume, open_source
@@ -44,7 +45,7 @@ def open_layers(entries: Iterable[Mapping[str, Any]]) -> tuple[list[Layer], list
         if kind not in KINDS:
             raise ConfigError(f"unknown kind of layer {kind!r}; {nearest(kind, KINDS)}")
         name = entry.get("name") or kind
-        if Path(entry["path"]).exists():
+        if is_address(entry["path"]) or Path(entry["path"]).exists():
             layers.append(Layer(name, kind, open_source(entry)))
         else:
             absent.append(f"{name} ({entry['path']})")
