@@ -5,7 +5,7 @@ A target is verb_dataset_network, for example
     snakemake --use-singularity train_zfinch_mtlsd
     snakemake --use-singularity evaluate_zfinch_mtlsd --config iterations=1000 seed=1
 
-with the verbs train, predict, segment, evaluate and view; fetch_DATASET, mask_DATASET and
+with the verbs train, predict, segment, evaluate, export and view; fetch_DATASET, mask_DATASET and
 view_data_DATASET need no network. reproduce_DATASET compares all networks with the paper. `snakemake --list-rules` shows all of them. Datasets are
 config/datasets/*.yaml, networks config/networks/*.yaml, everything else config/config.yaml.
 
@@ -72,5 +72,6 @@ if config["shards"] > 1:
 
 include: "rules/evaluate.smk"
 include: "rules/reproduce.smk"
+include: "rules/export.smk"
 include: "rules/view.smk"
 include: "rules/targets.smk"

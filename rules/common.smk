@@ -18,7 +18,7 @@ from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.shards import shard_names
 from retrace.training.ranks import check_division
 
-PAIR_VERBS = ("train", "predict", "segment", "evaluate", "view")
+PAIR_VERBS = ("train", "predict", "segment", "evaluate", "export", "view")
 DATA_VERBS = ("fetch", "mask", "view_data")
 PAPER_VERBS = ("reproduce",)
 
@@ -59,7 +59,11 @@ def bind_outside_folders():
     """Adds the folders that lie outside the working directory to what the containers see."""
     here = Path.cwd()
     block_cache().mkdir(parents=True, exist_ok=True)
-    folders = {ROOT, block_cache(), *(Path(path).resolve().parent for path in outside_files())}
+    folders = {
+        ROOT,
+        block_cache(),
+        *(Path(path).resolve().parent for path in outside_files()),
+    }
     for folder in sorted(
         f for f in folders if not f.is_relative_to(here) and f.is_dir()
     ):
@@ -169,7 +173,7 @@ def pair(verb, dataset_name, network_name):
     """Dataset and network, refused with the reason where they cannot work for this verb."""
     data, net = dataset(dataset_name), network(dataset_name, network_name)
     catalog.check_pair(data, net, verb)
-    if verb in ("segment", "evaluate"):
+    if verb in ("segment", "evaluate", "export"):
         catalog.check_segmentation(config, net)
     if config["engine"] == "legacy":
         check_legacy(verb, net)
@@ -815,6 +819,31 @@ def reproduce_target(name):
     return files
 
 
+# ---------------------------------------------------------------- export
+
+
+def export_files(wildcards):
+    """What an exported layer comes from, with manifests."""
+    data, net = pair("export", wildcards.dataset, wildcards.network)
+    store = settings.exported_store(
+        data["name"], net["name"], wildcards.volume, wildcards.layer
+    )
+    raw = (
+        volume_files(data, [wildcards.volume], ["raw"])
+        if wildcards.layer == "raw"
+        else []
+    )
+    return with_manifests([store]) + raw
+
+
+def export_json(wildcards):
+    """What export.py reads."""
+    data, net = pair("export", wildcards.dataset, wildcards.network)
+    return as_json(
+        settings.export_settings(config, data, net, wildcards.volume, wildcards.layer)
+    )
+
+
 # ---------------------------------------------------------------- view and targets
 
 
@@ -888,6 +917,11 @@ def pair_target(verb, dataset_name, network_name):
     if verb == "segment":
         tested = settings.volumes_of(data["test"] or data["validation"])
         return with_manifests(stores(data, network_name, tested, "segmentation"))
+    if verb == "export":
+        tested = settings.volumes_of(data["test"] or data["validation"])
+        layers = [f"precomputed/{layer}" for layer in config["export"]["layers"]]
+        made = [s for l in layers for s in stores(data, network_name, tested, l)]
+        return with_manifests([store.removesuffix(".zarr") for store in made])
     names = {
         "train": "model.safetensors",
         "evaluate": "evaluation.json",

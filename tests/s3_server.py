@@ -76,6 +76,9 @@ class Proxy:
     faults: dict[str, Fault] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     endpoint: str = ""
+    active: int = 0
+    peak: int = 0
+    """Requests that were answered at the same time, at most."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault_of(self, path: str) -> str | None:
@@ -90,6 +93,18 @@ class Proxy:
     def count(self, end: str) -> int:
         with self.lock:
             return sum(path.endswith(end) for path in self.requests)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        with self.lock:
+            self.active += 1
+            self.peak = max(self.peak, self.active)
+        time.sleep(self.delay_s)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.active -= 1
 
 
 def spoiled(kind: str, status: int, body: bytes) -> tuple[int, bytes, int]:
@@ -114,13 +129,19 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:  # noqa: N802
             path = urlsplit(self.path).path
             kind = proxy.fault_of(path)
-            time.sleep(proxy.delay_s)
-            status, headers, body = self._forward()
+            with proxy.answering():
+                status, headers, body = self._forward()
             announced = len(body)
             if kind:
                 status, body, announced = spoiled(kind, status, body)
             self.send_response(status)
-            for name in ("Content-Type", "Content-Range", "ETag", "Last-Modified"):
+            for name in (
+                "Content-Type",
+                "Content-Range",
+                "Content-Encoding",
+                "ETag",
+                "Last-Modified",
+            ):
                 if name in headers:
                     self.send_header(name, headers[name])
             self.send_header("Content-Length", str(announced))

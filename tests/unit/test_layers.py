@@ -14,16 +14,48 @@ import pytest
 from retrace.addresses import is_address, is_zarr, local_folder
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
-from retrace.precomputed import check_local_layer, write_layer
+from retrace.precomputed import check_local_layer
 from retrace.volumes import open_volume
 
 DATA = np.random.default_rng(3).integers(0, 255, (10, 70, 66), np.uint8)
 SIZE = (20, 9, 9)
 
 
+def write_with_cloudvolume(
+    folder: Path,
+    data: np.ndarray,
+    offset: tuple[int, int, int],
+    compress: str | bool = False,
+    **scale: Any,
+) -> None:
+    """(Z, Y, X) or (C, Z, Y, X) by another program; `offset` in voxels, z, y, x."""
+    from cloudvolume import CloudVolume
+
+    channels = data.shape[0] if data.ndim == 4 else 1
+    options: dict[str, Any] = {"layer_type": "image", "encoding": "raw"} | scale
+    info = CloudVolume.create_new_info(
+        num_channels=channels,
+        data_type=str(data.dtype),
+        resolution=SIZE[::-1],
+        voxel_offset=offset[::-1],
+        volume_size=data.shape[-3:][::-1],
+        chunk_size=[64, 64, 32],
+        **options,
+    )
+    volume = CloudVolume(
+        f"precomputed://file://{folder}",
+        info=info,
+        compress=compress,
+        progress=False,
+        non_aligned_writes=True,
+    )
+    volume.commit_info()
+    volume[:, :, :] = data.T if data.ndim == 4 else data.T[..., None]
+
+
 @pytest.fixture
 def layer(tmp_path: Path) -> str:
-    write_layer(tmp_path / "layer", DATA, SIZE, (2, 30, 400))
+    write_with_cloudvolume(tmp_path / "layer", DATA, (2, 30, 400))
     return f"file://{tmp_path / 'layer'}"
 
 
@@ -162,3 +194,128 @@ def test_an_n5_that_cannot_be_read(tmp_path: Path, labels: np.ndarray) -> None:
         open_volume(odd, voxel_size_nm=SIZE)
     with pytest.raises(DataError, match="is no n5 dataset"):
         open_volume(tmp_path / "no.n5", "a")
+
+
+# ---------------------------------------------------------------- layers of other programs
+
+
+def test_ids_and_channels_as_another_program_writes_them(tmp_path: Path) -> None:
+    ids = np.random.default_rng(4).integers(0, 2**60, (10, 70, 66), np.uint64)
+    kind = {"layer_type": "segmentation", "encoding": "compressed_segmentation", "compress": "gzip"}
+    write_with_cloudvolume(tmp_path / "ids", ids, (0, 0, 0), **kind)
+    volume = open_volume(f"file://{tmp_path / 'ids'}")
+    np.testing.assert_array_equal(volume.read(volume.box), ids)
+
+    three = np.stack([DATA, DATA[::-1], DATA[:, ::-1]])
+    write_with_cloudvolume(tmp_path / "three", three, (1, 2, 3))
+    volume = open_volume(f"file://{tmp_path / 'three'}")
+    assert (volume.channels, volume.box.offset) == (3, (1, 2, 3))
+    np.testing.assert_array_equal(volume.read(volume.box), three)
+
+
+@pytest.mark.parametrize("hashed", ["identity", "murmurhash3_x86_128"])
+@pytest.mark.parametrize("packed", ["raw", "gzip"])
+def test_sharded_layers(tmp_path: Path, hashed: str, packed: str) -> None:
+    """Shards that cloud-volume makes of chunks, by its own numbers of them."""
+    from cloudvolume.datasource.precomputed.common import compressed_morton_code
+    from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
+
+    spec = ShardingSpecification(
+        type="neuroglancer_uint64_sharded_v1",
+        preshift_bits=1,
+        hash=hashed,  # type: ignore[arg-type]
+        minishard_bits=2,
+        shard_bits=1,
+        minishard_index_encoding=packed,  # type: ignore[arg-type]
+        data_encoding=packed,  # type: ignore[arg-type]
+    )
+    chunk, size = (8, 16, 16), DATA.shape
+    grid = [-(-s // c) for s, c in zip(size, chunk, strict=True)]
+    chunks = {}
+    for index in np.ndindex(*grid):
+        part = DATA[tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunk, strict=True))]
+        code = compressed_morton_code(np.array([index[::-1]]), grid[::-1])
+        chunks[int(np.ravel(code)[0])] = part.T.tobytes("F")
+    assert len(chunks) == np.prod(grid)
+    scale = {
+        "key": "9_9_20",
+        "resolution": SIZE[::-1],
+        "voxel_offset": [400, 30, 2],
+        "size": size[::-1],
+        "chunk_sizes": [chunk[::-1]],
+        "encoding": "raw",
+        "sharding": {k: v if isinstance(v, str) else int(v) for k, v in spec.to_dict().items()},
+    }
+    folder = tmp_path / "9_9_20"
+    folder.mkdir()
+    for name, body in spec.synthesize_shards(chunks).items():
+        (folder / name).write_bytes(body)
+    info = {"data_type": "uint8", "num_channels": 1, "type": "image", "scales": [scale]}
+    (tmp_path / "info").write_text(json.dumps(info))
+    volume = open_volume(f"file://{tmp_path}")
+
+    assert volume.box == VoxelBox((2, 30, 400), size)
+    np.testing.assert_array_equal(volume.read(volume.box), DATA)
+    part = VoxelBox((9, 60, 410), (2, 30, 20))
+    np.testing.assert_array_equal(volume.read(part), DATA[7:9, 30:60, 10:30])
+    assert volume.reader
+    assert volume.reader.record.summary()["blocks"] > len(chunks)
+
+
+# ---------------------------------------------------------------- OME-Zarr
+
+
+def write_ome(folder: Path, data: np.ndarray, unit: str, zarr_format: int, lead: int) -> Path:
+    """Two levels, the second every other voxel in y and x, with leading axes of size 1."""
+    import zarr
+
+    group = zarr.open_group(folder, mode="w", zarr_format=zarr_format)  # type: ignore[arg-type]
+    levels = [data, data[:, ::2, ::2]]
+    for name, level in zip("01", levels, strict=True):
+        shaped = level.reshape((1,) * lead + level.shape)
+        chunks = (1,) * lead + (4, 16, 16)
+        group.create_array(name, data=shaped, chunks=chunks)
+    axes = [{"name": n, "type": "other"} for n in "tc"[:lead]]
+    axes += [{"name": n, "type": "space", "unit": unit} for n in "zyx"]
+    sizes = [(0.02, 0.009, 0.009), (0.02, 0.018, 0.018)]
+    moves = [(0.04, 0.09, 0.0), (0.04, 0.0945, 0.0045)]  # centres of the first voxels
+    datasets = [
+        {
+            "path": name,
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [1] * lead + list(scale)},
+                {"type": "translation", "translation": [0] * lead + list(move)},
+            ],
+        }
+        for name, scale, move in zip("01", sizes, moves, strict=True)
+    ]
+    image = {"version": "0.4", "axes": axes, "datasets": datasets}
+    if zarr_format == 2:
+        group.attrs["multiscales"] = [image]
+    else:
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
+    return folder
+
+
+@pytest.mark.parametrize(("zarr_format", "lead"), [(2, 0), (2, 2), (3, 1)])
+@pytest.mark.parametrize("place", ["{}", "zarr://file://{}"])
+def test_a_level_of_an_ome_zarr_image(
+    tmp_path: Path, zarr_format: int, lead: int, place: str
+) -> None:
+    folder = write_ome(tmp_path / "a.zarr", DATA, "micrometer", zarr_format, lead)
+    fine = open_volume(place.format(folder), voxel_size_nm=SIZE)
+    coarse = open_volume(place.format(folder), mip=1)
+
+    assert fine.box == VoxelBox((2, 10, 0), DATA.shape)
+    np.testing.assert_array_equal(fine.read(fine.box), DATA)
+    assert (coarse.voxel_size_nm, coarse.offset_nm) == ((20, 18, 18), (40, 90, 0))
+    np.testing.assert_array_equal(coarse.read(coarse.box), DATA[:, ::2, ::2])
+    with pytest.raises(DataError, match="has no level 2; it has 0: 0, 1: 1"):
+        open_volume(place.format(folder), mip=2)
+
+
+def test_an_ome_zarr_image_without_a_unit_has_no_voxel_size(tmp_path: Path) -> None:
+    folder = write_ome(tmp_path / "a.zarr", DATA, "parsec", 2, 0)
+    with pytest.raises(DataError, match="has no voxel size"):
+        open_volume(folder)
+    assert open_volume(folder, voxel_size_nm=SIZE).voxel_size_nm == SIZE

@@ -95,6 +95,8 @@ def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
 def open_inputs(settings: Mapping[str, Any]) -> Inputs:
     """Raw, and the descriptors that an auto-context network reads, checked against each other."""
     raw = open_source(settings["volume"]["raw"])
+    if raw.channels:
+        raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")
     tissue = settings["volume"].get("tissue_mask")
     tissue_mask = open_source(tissue) if tissue else None
     source, channels = settings.get("descriptors"), settings["network"]["input_channels"]

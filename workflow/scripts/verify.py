@@ -16,6 +16,7 @@ from pathlib import Path
 
 from retrace.assembly import differences
 from retrace.errors import run
+from retrace.manifest import INFO
 
 SUFFIX = ".manifest.json"
 
@@ -24,7 +25,9 @@ def finished_stores(folders: Sequence[Path]) -> list[Path]:
     """Every folder that a manifest vouches for."""
     manifests = [path for folder in folders for path in sorted(folder.rglob(f"*{SUFFIX}"))]
     stems = [path.with_name(path.name.removesuffix(SUFFIX)) for path in manifests]
-    return [stem.with_suffix(".zarr") for stem in stems if stem.with_suffix(".zarr").is_dir()]
+    places = [stem.with_suffix(".zarr") for stem in stems]
+    layers = [stem for stem in stems if (stem / INFO).is_file()]
+    return [place for place in places if place.is_dir()] + layers
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -489,12 +489,12 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
         raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `train` entry{hint}")
     _check_descriptors(pair, dataset, network)
     _check_autocontext(pair, dataset, network)
-    if verb in ("segment", "evaluate") and "affs" not in head_names(network):
+    if verb in ("segment", "evaluate", "export") and "affs" not in head_names(network):
         raise ConfigError(
             f"{pair}: network {network['name']!r} predicts no affinities, which a segmentation is "
             "made from; take mtlsd or baseline"
         )
-    if verb in ("segment", "evaluate"):
+    if verb in ("segment", "evaluate", "export"):
         _check_validation(pair, dataset)
     if verb == "evaluate" and not scorable(dataset, "test"):
         raise ConfigError(

@@ -19,7 +19,8 @@ from retrace.errors import DataError
 FORMAT_VERSION = 1
 """Raised when an output's layout changes; an output of another version is refused."""
 
-SMALL_FILE_BYTES = 1 << 20
+INFO = "info"
+"""The metadata of a precomputed layer."""
 
 
 def digest(value: Any) -> str:
@@ -65,30 +66,61 @@ def _file_digest(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-def _array_entry(store: Path, folder: Path) -> dict[str, Any]:
+def _zarr_facts(folder: Path) -> dict[str, Any]:
+    """What the metadata of a zarr v2 array say."""
     meta = json.loads((folder / ".zarray").read_text())
     attrs_file = folder / ".zattrs"
     attrs = json.loads(attrs_file.read_text()) if attrs_file.is_file() else {}
+    place = {"voxel_size_nm": attrs.get("resolution"), "offset_nm": attrs.get("offset")}
+    return {name: meta[name] for name in ("shape", "chunks", "dtype")} | place
+
+
+def _layer_facts(store: Path) -> dict[str, dict[str, Any]]:
+    """The same for every mip of a precomputed layer, by its folder; empty for other stores."""
+    if not (store / INFO).is_file():
+        return {}
+    info = json.loads((store / INFO).read_text())
+    lead = [info["num_channels"]] if info["num_channels"] > 1 else []
+    return {scale["key"]: _scale_facts(info["data_type"], lead, scale) for scale in info["scales"]}
+
+
+def _scale_facts(dtype: str, lead: list[int], scale: Mapping[str, Any]) -> dict[str, Any]:
+    size, offset = scale["resolution"][::-1], scale["voxel_offset"][::-1]
+    return {
+        "shape": [*lead, *scale["size"][::-1]],
+        "chunks": [*lead, *scale["chunk_sizes"][0][::-1]],
+        "dtype": dtype,
+        "voxel_size_nm": size,
+        "offset_nm": [o * s for o, s in zip(offset, size, strict=True)],
+    }
+
+
+def _array_facts(store: Path) -> dict[str, dict[str, Any]]:
+    """Per array of a store, by its folder, what its metadata say."""
+    folders = sorted(p.parent for p in store.rglob(".zarray"))
+    zarrs = {f.relative_to(store).as_posix(): _zarr_facts(f) for f in folders}
+    return zarrs | _layer_facts(store)
+
+
+def _array_entry(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     files = chunk_files(folder)
     whole = hashlib.sha256()
     with ThreadPoolExecutor(4) as pool:
         for path, part in zip(files, pool.map(_file_digest, files), strict=True):
             whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + part)
     return {
-        "shape": meta["shape"],
-        "chunks": meta["chunks"],
-        "dtype": meta["dtype"],
-        "voxel_size_nm": attrs.get("resolution"),
-        "offset_nm": attrs.get("offset"),
+        **facts,
         "chunk_count": len(files),
         "sha256": whole.hexdigest(),
     }
 
 
 def describe_arrays(store: Path) -> dict[str, dict[str, Any]]:
-    """Per array of a zarr v2 store: shape, chunks, dtype, voxel size, offset, count, digest."""
-    folders = sorted(p.parent for p in store.rglob(".zarray"))
-    return {f.relative_to(store).as_posix(): _array_entry(store, f) for f in folders}
+    """Per array of a store: shape, chunks, dtype, voxel size, offset, count, digest.
+
+    Arrays of a zarr v2 store, or mips of a precomputed layer.
+    """
+    return {name: _array_entry(store / name, f) for name, f in _array_facts(store).items()}
 
 
 def input_digest(path: Path) -> str:
@@ -197,7 +229,7 @@ def _shares(manifest: Path) -> list[Path]:
 def vouched(path: Path) -> Path | None:
     """The store with a manifest that `path` is, or lies in; None where there is none."""
     for place in (path, *path.parents):
-        if manifest_path(place).is_file():
+        if place.name and manifest_path(place).is_file():  # neither "/" nor "." has a name
             return place
     return None
 
@@ -234,13 +266,14 @@ def check_manifest(store: Path, *, digests: bool = False) -> dict[str, Any]:
 
 def _difference(store: Path, content: Mapping[str, Any], digests: bool) -> str | None:
     """What is not as the manifest says, None where all is."""
+    known = _array_facts(store)
     for name, expected in content["arrays"].items():
         folder = store / name
-        if not (folder / ".zarray").is_file():
+        if name not in known:
             return f"{name} is gone though its manifest names it"
         count = len(chunk_files(folder))
         if count != expected["chunk_count"]:
             return f"{name} has {count} chunks, its manifest says {expected['chunk_count']}"
-        if digests and _array_entry(store, folder)["sha256"] != expected["sha256"]:
+        if digests and _array_entry(folder, known[name])["sha256"] != expected["sha256"]:
             return f"{name}: its bytes changed since they were written"
     return None

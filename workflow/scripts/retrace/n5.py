@@ -97,10 +97,15 @@ class N5Array:
 
 
 def paste(result: np.ndarray, begin: np.ndarray, block: np.ndarray, corner: np.ndarray) -> None:
-    """Copies what `block`, whose first voxel is `corner`, shares with `result` at `begin`."""
+    """Copies what `block`, whose first voxel is `corner`, shares with `result` at `begin`.
+
+    Both ([C,] Z, Y, X); the places are (z, y, x).
+    """
     low = np.maximum(corner, begin)
-    high = np.minimum(corner + block.shape, begin + result.shape)
+    high = np.minimum(corner + block.shape[-3:], begin + result.shape[-3:])
     if (low < high).all():
-        target = tuple(slice(*pair) for pair in zip(low - begin, high - begin, strict=True))
-        source = tuple(slice(*pair) for pair in zip(low - corner, high - corner, strict=True))
-        result[target] = block[source]
+        result[_slices(low - begin, high - begin)] = block[_slices(low - corner, high - corner)]
+
+
+def _slices(begin: np.ndarray, end: np.ndarray) -> tuple[Any, ...]:
+    return ..., *(slice(*pair) for pair in zip(begin, end, strict=True))

@@ -21,8 +21,8 @@ from scipy.sparse.csgraph import connected_components
 
 from retrace.errors import ConfigError
 from retrace.geometry import Triple, triple
+from retrace.layer_writer import write_layer
 from retrace.mongo_dump import write_documents
-from retrace.precomputed import write_layer
 
 HEMI_BACKGROUND_ID = 2**64 - 3
 """The id that fills the hemibrain labels outside their core (lsd_nm_experiments, create_masks)."""

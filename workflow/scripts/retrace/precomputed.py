@@ -84,54 +84,59 @@ def check_inside(
 
 
 class Layer:
-    """One mip of a layer as a read-only array (Z, Y, X) with `resolution` and `offset` in nm."""
+    """One mip of a layer as a read-only array with `resolution` and `offset` in nm.
+
+    (Z, Y, X), or (C, Z, Y, X) where it has several channels.
+    """
 
     def __init__(self, reader: BlockReader, path: str, mip: int) -> None:
-        """DataError where the layer cannot be read, lacks the mip or has several channels."""
+        """DataError where the layer cannot be read or lacks the mip."""
         import numpy as np
 
         info = read_info(reader, path)
-        if info["num_channels"] != 1:
-            raise DataError(f"{path} has {info['num_channels']} channels; one is needed")
         self.path, self.reader, self.scale = path, reader, find_scale(path, info, mip)
         self._box = scale_box(self.scale)
-        self.shape, self.dtype = self._box.shape, np.dtype(info["data_type"])
+        self.dtype, channels = np.dtype(info["data_type"]), int(info["num_channels"])
+        self._lead = () if channels == 1 else (channels,)
+        self.shape = (*self._lead, *self._box.shape)
         self.chunks = triple(self.scale["chunk_sizes"][0][::-1])
         size = triple(self.scale["resolution"][::-1])
         self.attrs = {"resolution": list(size), "offset": list(self._box.to_nm(size).offset)}
-        grid = [-(-s // c) for s, c in zip(self.shape, self.chunks, strict=True)]
+        grid = [-(-s // c) for s, c in zip(self._box.shape, self.chunks, strict=True)]
         sharding = self.scale.get("sharding")
         key = self.scale["key"]
         self._shards = Shards(reader, key, sharding, grid) if sharding else None
 
     def __getitem__(self, region: tuple[slice, ...]) -> Any:
-        """The voxels of three plain slices counted from the layer's first voxel, (z, y, x)."""
+        """The voxels of plain slices counted from the layer's first voxel, ([c,] z, y, x)."""
         import numpy as np
 
         from retrace.n5 import paste
 
-        spans = [s.indices(n)[:2] for s, n in zip(region, self.shape, strict=True)]
-        result = np.zeros([max(0, end - begin) for begin, end in spans], self.dtype)
+        *channels, z, y, x = region
+        spans = [s.indices(n)[:2] for s, n in zip((z, y, x), self._box.shape, strict=True)]
+        shape = [max(0, end - begin) for begin, end in spans]
+        result = np.zeros((*self._lead, *shape), self.dtype)
         grid = [range(b // c, -(-e // c)) for (b, e), c in zip(spans, self.chunks, strict=True)]
         indices = list(product(*grid)) if result.size else []
         begin = np.array([b for b, _ in spans])
         for index, chunk in zip(indices, self.reader.pool.map(self._chunk, indices), strict=True):
             paste(result, begin, chunk, np.multiply(index, self.chunks))
-        return result
+        return result[tuple(channels)]
 
     def _chunk(self, index: tuple[int, ...]) -> Any:
-        """One chunk (Z, Y, X), cut where the layer ends."""
+        """One chunk (Z, Y, X) or (C, Z, Y, X), cut where the layer ends."""
         from cloudvolume import chunks
 
         begin = [i * c for i, c in zip(index, self.chunks, strict=True)]
-        end = [min(b + c, s) for b, c, s in zip(begin, self.chunks, self.shape, strict=True)]
+        end = [min(b + c, s) for b, c, s in zip(begin, self.chunks, self._box.shape, strict=True)]
         world = [(b + o, e + o) for b, e, o in zip(begin, end, self._box.offset, strict=True)]
         name = "_".join(f"{low}-{high}" for low, high in reversed(world))
         key = f"{self.scale['key']}/{name}"
         data = self._shards.chunk(index) if self._shards else self.reader.block(key)
         if data is None:
             raise DataError(f"{self.path}: chunk {key} cannot be read, for it is missing")
-        shape = (*[e - b for b, e in zip(begin, end, strict=True)][::-1], 1)
+        shape = (*[e - b for b, e in zip(begin, end, strict=True)][::-1], *(self._lead or (1,)))
         block = self.scale.get("compressed_segmentation_block_size")
         try:
             found = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)
@@ -139,7 +144,7 @@ class Layer:
             raise DataError(
                 f"{self.path}: chunk {key} cannot be read ({type(error).__name__}: {error})"
             ) from error
-        return found[..., 0].T
+        return found.T if self._lead else found[..., 0].T
 
 
 def read_info(reader: BlockReader, path: str) -> Mapping[str, Any]:
@@ -171,8 +176,7 @@ class Shards:
         from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
 
         self.reader, self.key, self.grid = reader, key, grid[::-1]
-        known = {k.removeprefix("@"): v for k, v in sharding.items()}
-        self._spec = ShardingSpecification.from_dict(known)
+        self._spec = ShardingSpecification.from_dict(dict(sharding))
         self._minishard = lru_cache(maxsize=4096)(self._read_minishard)
 
     def chunk(self, index: Sequence[int]) -> bytes | None:
@@ -215,27 +219,3 @@ class Shards:
 
 def _unzipped(data: bytes, encoding: str) -> bytes:
     return gzip.decompress(data) if encoding == "gzip" else data
-
-
-def write_layer(
-    folder: Path, data: Any, voxel_size_nm: Sequence[int], offset: Sequence[int]
-) -> None:
-    """Writes an array (Z, Y, X) as a layer of one mip; `offset` of its first voxel in voxels."""
-    from cloudvolume import CloudVolume
-
-    info = CloudVolume.create_new_info(
-        num_channels=1,
-        layer_type="image",
-        data_type=str(data.dtype),
-        encoding="raw",
-        resolution=list(voxel_size_nm[::-1]),
-        voxel_offset=list(offset[::-1]),
-        volume_size=list(data.shape[::-1]),
-        chunk_size=[64, 64, 32],
-    )
-    address = f"precomputed://file://{folder.resolve()}"
-    volume = CloudVolume(
-        address, info=info, compress=False, progress=False, non_aligned_writes=True
-    )
-    volume.commit_info()
-    volume[:, :, :] = data.T[..., None]

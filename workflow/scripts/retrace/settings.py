@@ -313,6 +313,39 @@ def result_layers(
     return layers
 
 
+EXPORTED = {
+    "segments": ("segmentation.zarr", "segments"),
+    "fragments": ("fragments.zarr", "fragments"),
+    "affinities": ("prediction.zarr", "affs"),
+    "raw": ("prediction.zarr", "affs"),
+}
+"""Where a layer that is exported comes from, as (store, array); of raw, whose box it is cut to."""
+
+
+def exported_store(dataset: str, network: str, volume: str, layer: str) -> str:
+    """The store that an exported layer comes from or is cut to."""
+    return results(dataset, network, volume, EXPORTED[layer][0])
+
+
+def export_settings(
+    config: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    network: Mapping[str, Any],
+    volume: str,
+    layer: str,
+) -> Settings:
+    """What export.py reads for one layer."""
+    store = exported_store(dataset["name"], network["name"], volume, layer)
+    made = {"path": store, "array": EXPORTED[layer][1]}
+    raw = layer == "raw"
+    return {
+        "source": dataset["volumes"][volume]["raw"] if raw else made,
+        "within": made if raw else None,
+        "labels": layer in ("segments", "fragments"),
+        "gzip": config["export"]["gzip"],
+    }
+
+
 def view_settings(config: Mapping[str, Any], layers: list[Settings]) -> Settings:
     """What view.py reads."""
     return {**config["view"], "layers": layers}

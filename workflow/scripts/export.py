@@ -1,0 +1,114 @@
+"""Writes a volume as a precomputed layer that neuroglancer opens: all mips, chunk by chunk.
+
+    export.py --settings JSON --work FOLDER --output FOLDER/segments
+
+The settings are one JSON object: `source` (path, array, mip ...), `within` (another volume to whose
+box the layer is cut, or null), `labels` (whether it holds ids) and `gzip`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from retrace.addresses import is_address
+from retrace.errors import DataError, run
+from retrace.geometry import VoxelBox
+from retrace.layer_writer import LayerPlan, LayerWriter, plan_layer
+from retrace.manifest import (
+    check_manifest,
+    digest,
+    input_digest,
+    manifest_path,
+    vouched,
+    write_manifest,
+)
+from retrace.volumes import (
+    Volume,
+    local_inputs,
+    one_edition,
+    open_source,
+    publish,
+    read_elsewhere,
+)
+
+THREADS = 4
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; `--settings` is one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", required=True, type=json.loads)
+    parser.add_argument("--work", required=True, type=Path, help="folder that survives a kill")
+    parser.add_argument("--output", required=True, type=Path, help="the layer's folder")
+    parser.add_argument("--threads", type=int, default=THREADS)
+    return parser.parse_args(argv)
+
+
+def open_checked(source: Mapping[str, Any]) -> Volume:
+    """A source, compared with its manifest where it has one."""
+    if not is_address(source["path"]) and vouched(Path(source["path"])):
+        check_manifest(Path(source["path"]))
+    return open_source(source)
+
+
+def exported_box(volume: Volume, within: Mapping[str, Any] | None) -> VoxelBox:
+    """What is written: all of the volume, or what it has in common with another one."""
+    if within is None:
+        return volume.box
+    other = open_checked(within)
+    box = other.box.to_nm(other.voxel_size_nm).to_voxels(volume.voxel_size_nm)
+    if (common := box.intersect(volume.box)).is_empty:
+        raise DataError(f"{volume.name} and {other.name} have no place in common")
+    return common
+
+
+def work_folder(arguments: argparse.Namespace, volume: Volume, plan: LayerPlan) -> Path:
+    """Scratch of exactly this layer: another source or other settings get another folder."""
+    source = arguments.settings["source"]
+    identity = {
+        "info": plan.info(),
+        "gzip": plan.gzip,
+        "source": [input_digest(path) for path in local_inputs([source])],
+        "edition": volume.reader.record.edition if volume.reader else None,
+        "output": str(arguments.output.resolve()),
+    }
+    return Path(arguments.work) / digest(identity)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; `argv` without the program's name."""
+    begin = time.monotonic()
+    arguments = parse_arguments(argv)
+    settings, output = arguments.settings, arguments.output
+    volume = open_checked(settings["source"])
+    box = exported_box(volume, settings["within"])
+    plan = plan_layer(volume, box, labels=settings["labels"], compress=settings["gzip"])
+    work = work_folder(arguments, volume, plan)
+    partial = output.with_name(output.name + ".partial")
+    if not work.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+    with one_edition(work, volume):
+        LayerWriter(partial, work, plan).write(volume, arguments.threads)
+    manifest_path(output).unlink(missing_ok=True)
+    publish(partial, output)
+    write_manifest(
+        output,
+        inputs=local_inputs([settings["source"]]),
+        settings=settings,
+        seconds=time.monotonic() - begin,
+        read=read_elsewhere(volume),
+    )
+    shutil.rmtree(work, ignore_errors=True)
+    print(f"[export] {output}: {len(plan.mips)} mips of {list(box.shape)} voxels", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
