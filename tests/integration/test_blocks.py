@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 import assemble
 import mask
@@ -25,6 +26,7 @@ from retrace import remote
 from retrace.blocks import BUCKETS, FOLDER_VARIABLE, GIB_VARIABLE, ChangedError
 from retrace.errors import DataError, FetchError
 from retrace.geometry import VoxelBox
+from retrace.layer_writer import write_layer
 from retrace.manifest import manifest_path, read_manifest
 from retrace.volumes import Server, Volume, create_volume, open_volume
 from s3_server import Fault, Proxy
@@ -344,6 +346,64 @@ def test_what_is_not_there_is_named(
         open_volume(f"s3://{BUCKET}/nothing", server=server)
     with pytest.raises(DataError, match="says its voxel size"):
         open_volume(address(request), "volumes/raw", (8, 8, 8), server=server)
+
+
+def test_parts_of_a_shard_of_format_3(
+    endpoint: str, cache: Path, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    data = np.random.default_rng(5).integers(0, 256, (32, 64, 64), np.uint8)
+    zarr.create_array(
+        tmp_path / "v3.zarr",
+        data=data,
+        chunks=(8, 16, 16),
+        shards=(32, 32, 32),
+        attributes={"resolution": [20, 9, 9]},
+    )
+    upload(tmp_path / "v3.zarr", endpoint, f"{request.node.name}.zarr")
+    volume = open_volume(address(request), server=Server(proxy.endpoint))
+    part = VoxelBox((3, 20, 10), (6, 30, 30))
+
+    np.testing.assert_array_equal(volume.read(part), data[part.slices()])
+    np.testing.assert_array_equal(volume.read(volume.box), data)
+    proxy.requests.clear()
+    again = open_volume(address(request), server=Server(proxy.endpoint))
+    np.testing.assert_array_equal(again.read(part), data[part.slices()])
+    assert proxy.count("0/0") == 0
+
+
+def test_layers_lie_in_buckets_too(
+    endpoint: str, cache: Path, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    data = np.random.default_rng(5).integers(0, 256, (40, 70, 66), np.uint8)
+    write_layer(tmp_path / "layer", data, (20, 9, 9), (2, 30, 400))
+    upload(tmp_path / "layer", endpoint, request.node.name)
+    place = f"s3://{BUCKET}/{request.node.name}"
+    first = open_volume(place, server=Server(proxy.endpoint))
+    np.testing.assert_array_equal(first.read(first.box), data)
+    proxy.requests.clear()
+    again = open_volume(f"precomputed://{place}", server=Server(proxy.endpoint))
+
+    np.testing.assert_array_equal(again.read(again.box), data)
+    assert [path.rpartition("/")[2] for path in proxy.requests] == ["info"]
+    # The same objects as a web server's.
+    web = open_volume(f"{proxy.endpoint}/{BUCKET}/{request.node.name}")
+    np.testing.assert_array_equal(web.read(web.box), data)
+
+
+def test_a_disk_without_room_costs_the_cache_and_not_the_run(
+    case: Case,
+    proxy: Proxy,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(GIB_VARIABLE, "1")
+    volume, truth = opened(request, proxy), open_volume(case.raw, "volumes/raw")
+    np.testing.assert_array_equal(volume.read(volume.box), truth.read(truth.box))
+    assert capsys.readouterr().out.count("cannot be written") == 1
 
 
 def test_absent_chunks_are_the_fill_value_and_noted(

@@ -345,3 +345,39 @@ def test_shares_need_blocks_and_a_method_that_has_them() -> None:
     mutex = catalog.merge(shared, {"segment": {"method": "mutex", "block_shape": [9, 9, 9]}})
     with pytest.raises(ConfigError, match="sees a whole volume at once"):
         catalog.check_segmentation(mutex, catalog.network_for("long_range", data))
+
+
+def test_addresses_are_completed_by_the_configuration(tmp_path: Path) -> None:
+    bucket = {"read": "blocks", "prefix": "em", "raw": "raw", "labels": "ids"}
+    volumes = {"cube_a": {}, "cube_b": {"raw": {"path": "gs://there/em", "mip": 1}}}
+    path = write_dataset(tmp_path, bucket=bucket, volumes=volumes)
+    data = catalog.load_dataset(path)
+    found = catalog.located(data, CONFIG | {"endpoint_url": "http://near", "bundle": None})
+    volume = found["volumes"]["cube_a"]
+
+    assert volume["labels"]["path"] == "s3://open-neurodata/em/cube_a.zarr"
+    assert (volume["raw"]["endpoint_url"], volume["raw"]["unsigned"]) == ("http://near", True)
+    assert "endpoint_url" not in found["volumes"]["cube_b"]["raw"]
+    brought = catalog.located(data, CONFIG | {"bundle": "/disk"})["volumes"]["cube_a"]
+    assert brought["raw"] == {
+        "path": "/disk/em/cube_a.zarr",
+        "array": "raw",
+        "voxel_size_nm": [10, 10, 10],
+        "offset_nm": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"path": "s3://bucket"}, "s3://bucket names no key in a bucket"),
+        ({"path": "zarr://data/a.zarr"}, "begins with none of s3://, gs://"),
+        ({"path": "gs://bucket/em", "array": "raw"}, "precomputed layer, which has no array 'raw'"),
+    ],
+)
+def test_addresses_that_cannot_be_read_are_refused(
+    tmp_path: Path, source: dict[str, str], message: str
+) -> None:
+    path = write_dataset(tmp_path, volumes={"cube_b": {"raw": source}}, train=[], validation=[])
+    with pytest.raises(ConfigError, match=message):
+        catalog.located(catalog.load_dataset(path), CONFIG)

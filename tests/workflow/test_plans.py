@@ -178,6 +178,57 @@ def test_ones_own_volume_needs_one_file(snakemake: Run, tmp_path: Path) -> None:
     assert planned(run.stdout)["predict"] == 2
 
 
+ELSEWHERE = """
+name: mine
+voxel_size_nm: [10, 10, 10]
+bucket: {read: blocks, prefix: somebody/em, raw: raw, labels: ids}
+volumes:
+  a: {}
+  b: {raw: {path: "gs://somebody/em"}}
+train: [a]
+validation: [{volume: a, roi_nm: {offset: [100, 0, 0], shape: [100, 500, 500]}}]
+test: [b]
+"""
+
+
+def write_dataset(folder: Path, text: str) -> None:
+    (folder / "config/datasets").mkdir(parents=True)
+    (folder / "config/datasets/mine.yaml").write_text(text)
+
+
+def test_volumes_elsewhere_are_read_by_block_and_not_fetched(
+    snakemake: Run, tmp_path: Path
+) -> None:
+    write_dataset(tmp_path, ELSEWHERE)
+    options = (
+        "--dry-run",
+        "--printshellcmds",
+        "--config",
+        "endpoint_url=http://near",
+        "bucket=ours",
+    )
+    run = snakemake("evaluate_mine_mtlsd", "view_mine_mtlsd", *options)
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert [jobs[rule] for rule in ("fetch", "mask", "predict")] == [0, 1, 2]
+    place = (
+        '"endpoint_url": "http://near", "offset_nm": null, "path": "s3://ours/somebody/em/a.zarr"'
+    )
+    assert place in run.stdout
+    assert '"path": "gs://somebody/em"' in run.stdout
+
+
+def test_exports_are_planned_layer_by_layer(snakemake: Run, tmp_path: Path) -> None:
+    chosen = "export={layers: [segments, raw], gzip: false}"
+    run = snakemake("export_zfinch_mtlsd", "--dry-run", "--printshellcmds", "--config", chosen)
+
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["export"] == 2
+    assert "/precomputed/raw.manifest.json" in run.stdout
+    assert '"gzip": false, "labels": true' in run.stdout
+
+
 LEGACY = ("--use-singularity", "--dry-run", "--printshellcmds", "--config", "engine=legacy")
 
 
@@ -226,6 +277,9 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
         (["train_zfinch_paper_mtlsd"], "predicted with what was published for 'zfinch'"),
         (["reproduce_zfinch", "--config", "reproduce={regions: [12_micron]}"], "11_micron"),
         (["reproduce_zfinhc"], "did you mean 'zfinch'"),
+        (["export_zfinch_lsd"], "predicts no affinities"),
+        (["fetch_zfinch", "--config", "blocks={cache: /dev/null/x}"], "/dev/null is no folder"),
+        (["fetch_zfinch", "--config", "export={layers: [segmentation]}"], "segmentation"),
     ],
 )
 def test_what_cannot_be_is_refused_while_planning(
@@ -244,7 +298,7 @@ def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:
 
     listed = set(run.stdout.split())
     networks = (*NETWORKS, *(f"{name}_small" for name in NETWORKS))
-    verbs = ("train", "predict", "segment", "evaluate", "view")
+    verbs = ("train", "predict", "segment", "evaluate", "export", "view")
     wanted = {f"{v}_{d}_{n}" for v in verbs for d in (*DATASETS, "phantom") for n in networks}
     wanted |= {f"{v}_{d}" for v in ("fetch", "mask", "view_data") for d in DATASETS}
     assert wanted <= listed

@@ -85,7 +85,7 @@ class BlockCache:
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder, self.share = folder, limit_bytes // BUCKETS
-        self._full = False
+        self._said = False
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{int(key[:4], 16) % BUCKETS:02d}" / key
@@ -113,6 +113,7 @@ class BlockCache:
         file, data = self._file(key), packed(block)
         needed = max(len(data), LEAST_BYTES)
         if needed > self.share:
+            self._say(f"a block of {needed} bytes is more than a {BUCKETS}th of it; enlarge it")
             return
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -121,9 +122,13 @@ class BlockCache:
             partial.write_bytes(data)
             partial.replace(file)
         except OSError as error:
-            if not self._full:
-                print(f"[blocks] {self.folder} cannot be written ({error}): going on without it")
-            self._full = True
+            self._say(f"it cannot be written ({error}); going on without it")
+
+    def _say(self, what: str) -> None:
+        """One line a process: what does not stop the work need not fill its log."""
+        if not self._said:
+            print(f"[blocks] {self.folder}: {what}", flush=True)
+        self._said = True
 
     def _make_room(self, bucket: Path, needed: int) -> None:
         """Removes the least recently used blocks of a folder until `needed` bytes fit."""
@@ -152,8 +157,12 @@ class BlockCache:
 
     def mark_changed(self, url: str, moment: int) -> None:
         """Notes that a volume was changed at that moment."""
-        if moment > self.changed(url):
+        if moment <= self.changed(url):
+            return
+        try:
             atomic_write(self._mark(url), json.dumps({"url": url, "changed": moment}))
+        except OSError as error:
+            self._say(f"it cannot be written ({error}); going on without it")
 
 
 def packed(block: Block) -> bytes:
@@ -298,7 +307,7 @@ class BlockReader:
 
     def document(self, name: str) -> bytes | None:
         """Metadata, always as it is now; None where there is none."""
-        block = get_block(self.remote, name)
+        block = self._asked(name)
         self._note(name, block)
         if name.rpartition("/")[2] in LAYOUTS and block.stored is not None:
             self._layout = block.sha256
@@ -323,13 +332,17 @@ class BlockReader:
         return self.cache.get(self._key(label), self.since) if self.cache else None
 
     def _fetched(self, name: str, part: Part | None, label: str) -> Block:
-        block = get_block(self.remote, name, part)
+        block = self._asked(name, part)
         if self.cache:
-            if (block.modified or 0) > self.since:
-                # What was asked for before the last known change may be of before it.
-                self.since = block.modified or 0
-                self.cache.mark_changed(self.remote.url, self.since)
             self.cache.put(self._key(label), block)
+        return block
+
+    def _asked(self, name: str, part: Part | None = None) -> Block:
+        """A block as it is now; older ones than its last change may be of before it."""
+        block = get_block(self.remote, name, part)
+        if self.cache and (block.modified or 0) > self.since:
+            self.since = block.modified or 0
+            self.cache.mark_changed(self.remote.url, self.since)
         return block
 
     def keep(self, file: Path) -> None:

@@ -1,0 +1,156 @@
+"""The cache of blocks and the record of what was read, without a network."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrace.blocks import BUCKETS, BlockCache, ChangedError, Options, Record, packed, unpacked
+from retrace.errors import ConfigError
+from retrace.remote import Block, range_header, read_part, told_md5
+
+
+def key(number: int) -> str:
+    """Keys that all fall into one folder."""
+    return f"0000{number:060x}"
+
+
+def age(cache: Path, number: int, seconds: float) -> None:
+    moment = time.time() - seconds
+    os.utime(cache / "00" / key(number), (moment, moment))
+
+
+def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path, BUCKETS * 3 * 5000)
+    for number in range(3):
+        cache.put(key(number), Block(bytes(4600), 100 + number))
+        age(tmp_path, number, 1000 - number)
+    assert cache.get(key(0)) == Block(bytes(4600), 100)  # used again
+    cache.put(key(3), Block(bytes(4600), 103))
+
+    assert [cache.get(key(number)) is not None for number in range(4)] == [True, False, True, True]
+
+
+def test_what_killed_processes_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path, BUCKETS * 20_000)
+    cache.put(key(1), Block(b"x", 1))
+    for name, old in ((".dead", 7200), (".alive", 1)):
+        (tmp_path / "00" / name).write_bytes(b"half")
+        os.utime(tmp_path / "00" / name, (time.time() - old,) * 2)
+    cache.put(key(2), Block(b"y", 1))
+    assert sorted(p.name[:6] for p in (tmp_path / "00").iterdir()) == [".alive", "000000", "000000"]
+
+
+def test_a_block_too_large_for_its_folder_is_not_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = BlockCache(tmp_path, BUCKETS * 5000)
+    for number in range(2):
+        cache.put(key(number), Block(bytes(6000), 1))
+    assert cache.get(key(0)) is None
+    assert capsys.readouterr().out.count("enlarge it") == 1
+
+
+def test_what_was_asked_for_before_a_change_is_not_used(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path, BUCKETS * 100_000)
+    cache.put(key(1), Block(b"old", 50))
+    cache.mark_changed("s3://a/b", 60)
+    cache.mark_changed("s3://a/b", 55)
+
+    assert (cache.changed("s3://a/b"), cache.changed("s3://a/c")) == (60, 0)
+    assert cache.get(key(1), since=50) == Block(b"old", 50)
+    assert cache.get(key(1), since=60) is None
+    assert cache.get(key(1)) is None
+
+
+@given(
+    stored=st.none() | st.binary(max_size=200),
+    asked=st.integers(0, 2**40),
+    modified=st.none() | st.integers(0, 2**40),
+    cut=st.integers(0, 400),
+    flip=st.integers(0, 255),
+)
+def test_a_block_comes_back_as_it_was_or_not_at_all(
+    stored: bytes | None, asked: int, modified: int | None, cut: int, flip: int
+) -> None:
+    block = Block(stored, asked, modified, "etag", "gzip")
+    data = packed(block)
+    assert unpacked(data) == block
+    if cut < len(data) and stored:
+        assert unpacked(data[:cut]) is None
+        damaged = data[:cut] + bytes([data[cut] ^ flip]) + data[cut + 1 :]
+        assert unpacked(damaged) in (None, block)
+
+
+spans = st.tuples(st.integers(0, 50), st.integers(0, 50)).map(lambda t: (t[0], t[0] + t[1]))
+
+
+@given(st.lists(spans, min_size=1, max_size=6))
+def test_blocks_agree_exactly_where_their_spans_have_a_moment_in_common(
+    found: list[tuple[int, int]],
+) -> None:
+    record = Record("s3://a/b")
+    together = max(low for low, _ in found) <= min(high for _, high in found)
+    try:
+        for number, (modified, asked) in enumerate(found):
+            record.note(str(number), Block(b"x", asked, modified))
+    except ChangedError:
+        assert not together
+    else:
+        assert together
+        assert record.summary()["blocks"] == len(found)
+
+
+def test_a_record_survives_a_kill(tmp_path: Path) -> None:
+    first = Record("s3://a/b")
+    first.note(".zarray", Block(b"{}", 10, 1))
+    first.keep(tmp_path / "read.jsonl")
+    first.note("0/0", Block(b"zero", 10, 1))
+    first.note("0/1", Block(None, 11))
+    with (tmp_path / "read.jsonl").open("a") as file:
+        file.write('["0/2", "abc')  # what a kill left
+    second = Record("s3://a/b")
+    second.note(".zarray", Block(b"{}", 20, 1))
+    second.keep(tmp_path / "read.jsonl")
+    second.note("0/0", Block(b"zero", 10, 1))
+    third = Record("s3://a/b")
+    third.note(".zarray", Block(b"{}", 30, 1))
+    third.keep(tmp_path / "read.jsonl")
+
+    assert second.summary()["sha256"] == third.summary()["sha256"] == first.summary()["sha256"]
+    assert (second.summary()["blocks"], second.summary()["absent_blocks"]) == (2, 1)
+    with pytest.raises(ChangedError, match="'0/1' has other bytes than before"):
+        second.note("0/1", Block(b"now there", 12))
+    with pytest.raises(ChangedError, match=r"'0/3' was changed at 1970-01-01T00:00:15Z, after"):
+        third.note("0/3", Block(b"new", 31, 15))
+
+
+def test_no_cache_without_the_workflow_and_no_numbers_are_refused() -> None:
+    assert Options.from_environment({}).folder is None
+    assert (
+        Options.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "0"}).folder is None
+    )
+    found = Options.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "0.5"})
+    assert (found.folder, found.limit_bytes) == (Path("x"), 2**29)
+    with pytest.raises(ConfigError, match="RETRACE_BLOCKS_GIB"):
+        Options.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "much"})
+
+
+def test_parts_and_what_servers_say_of_them(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"0123456789")
+    parts = {(2, 3): b"234", (-4, None): b"6789", (7, None): b"789"}
+    assert {part: read_part(tmp_path / "a", part) for part in parts} == parts
+    headers = [range_header(part)["Range"] for part in parts]
+    assert headers == ["bytes=2-4", "bytes=-4", "bytes=7-"]
+    md5 = "d41d8cd98f00b204e9800998ecf8427e"
+    assert told_md5({"ETag": f'"{md5}"'}, True) == md5
+    assert told_md5({"ETag": f'"{md5}"'}, False) is None
+    assert told_md5({"ETag": f'"{md5}-2"'}, True) is None
+    assert told_md5({"ETag": md5, "x-amz-server-side-encryption": "aws:kms"}, True) is None
+    google = {"x-goog-hash": "crc32c=AAAAAA==,md5=1B2M2Y8AsgTpgAmY7PhCfg=="}
+    assert told_md5(google, False) == md5
