@@ -211,7 +211,7 @@ def test_volumes_elsewhere_are_read_by_block_and_not_fetched(
 
     assert run.returncode == 0, run.stdout
     jobs = planned(run.stdout)
-    assert [jobs[rule] for rule in ("fetch", "mask", "predict")] == [0, 1, 2]
+    assert [jobs[rule] for rule in ("fetch", "mask", "predict")] == [0, 2, 2]
     place = (
         '"endpoint_url": "http://near", "offset_nm": null, "path": "s3://ours/somebody/em/a.zarr"'
     )
