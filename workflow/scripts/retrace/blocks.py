@@ -24,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from retrace.errors import ConfigError, DataError
 from retrace.manifest import atomic_write
@@ -115,13 +116,15 @@ class BlockCache:
         if needed > self.share:
             self._say(f"a block of {needed} bytes is more than a {BUCKETS}th of it; enlarge it")
             return
+        partial = file.with_name(f".{uuid4().hex}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._make_room(file.parent, needed)
-            partial = file.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}")
             partial.write_bytes(data)
             partial.replace(file)
         except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
             self._say(f"it cannot be written ({error}); going on without it")
 
     def _say(self, what: str) -> None:
@@ -295,8 +298,8 @@ class BlockReader:
     def __init__(self, remote: Remote, options: Options, *, on_disk: bool = True) -> None:
         """`on_disk=False`: not through the cache, as for what lies on this machine already."""
         self.remote, self.threads = remote, options.threads
-        cached = options.folder is not None and on_disk
-        self.cache = BlockCache(options.folder, options.limit_bytes) if cached else None  # type: ignore[arg-type]
+        folder = options.folder if on_disk else None
+        self.cache = BlockCache(folder, options.limit_bytes) if folder else None
         self.since = self.cache.changed(remote.url) if self.cache else 0
         self.record = Record(remote.url)
         self.pool = ThreadPoolExecutor(options.threads, thread_name_prefix="blocks")
