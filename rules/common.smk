@@ -173,7 +173,8 @@ def pair(verb, dataset_name, network_name):
     """Dataset and network, refused with the reason where they cannot work for this verb."""
     data, net = dataset(dataset_name), network(dataset_name, network_name)
     catalog.check_pair(data, net, verb)
-    if verb in ("segment", "evaluate", "export"):
+    scored_as_they_are = catalog.head_names(net) == ["boundary"]
+    if verb in ("segment", "evaluate", "export") and not scored_as_they_are:
         catalog.check_segmentation(config, net)
     if config["engine"] == "legacy":
         check_legacy(verb, net)
@@ -185,6 +186,11 @@ def pair(verb, dataset_name, network_name):
 
 def check_legacy(verb, net):
     """Refuses what the legacy engine cannot do."""
+    if net["family"] != "lsd":
+        raise ConfigError(
+            f"`engine: legacy` trains the LSD family alone, and network {net['name']!r} is of the"
+            f" family {net['family']!r}; use `engine: modern`"
+        )
     if not uses_containers():
         raise ConfigError(
             "`engine: legacy` runs TensorFlow 1 in a container image, here"
@@ -262,15 +268,11 @@ def own_files(data, path):
     return [path] if folder is None else [folder, f"{folder}.manifest.json"]
 
 
-def volume_files(data, volumes, parts=("raw", "labels")):
+def volume_files(data, volumes, parts=("raw", "labels", "inputs")):
     """Files of the volumes: the fetched zarr and its manifest, or the user's own files."""
     files = []
     for volume in volumes:
-        found = [
-            data["volumes"][volume][p]["path"]
-            for p in parts
-            if p in data["volumes"][volume]
-        ]
+        found = settings.source_paths(data["volumes"][volume], parts)
         if data.get("bucket", {"read": "blocks"}).get("read") != "blocks":
             files += with_manifests(found[:1])
         else:
@@ -322,6 +324,11 @@ def fetch_json(wildcards):
 
 def published(dataset_name, network_name):
     """Folder and manifest of a published checkpoint; refused where nobody published one."""
+    if network(dataset_name, network_name)["family"] != "lsd":
+        raise WorkflowError(
+            f"no checkpoint of network {network_name!r} was published in the bucket; take"
+            " `weights: trained`, and `init: FILE.h5` to begin from a network of ZNN"
+        )
     if "checkpoints" not in dataset(dataset_name).get("bucket", {}):
         raise WorkflowError(
             f"dataset {dataset_name!r} has no published checkpoints (`bucket: checkpoints` in its"
@@ -371,7 +378,8 @@ def checkpoint_target(dataset_name, network_name):
 
 def mask_files(wildcards):
     """The labels a mask is made from."""
-    return volume_files(dataset(wildcards.dataset), [wildcards.volume], ["labels"])
+    parts = ["labels", "labels_mask"]
+    return volume_files(dataset(wildcards.dataset), [wildcards.volume], parts)
 
 
 def mask_json(wildcards):
@@ -384,14 +392,14 @@ def mask_json(wildcards):
 
 def train_files(wildcards):
     """The volumes a network is trained on."""
-    data, _ = pair("train", wildcards.dataset, wildcards.network)
-    return volume_files(data, settings.volumes_of(data["train"]))
+    data, net = pair("train", wildcards.dataset, wildcards.network)
+    return volume_files(data, settings.trained_volumes(data, net))
 
 
 def train_masks(wildcards):
     """Their masks."""
-    data, _ = pair("train", wildcards.dataset, wildcards.network)
-    return mask_stores(data, settings.volumes_of(data["train"]))
+    data, net = pair("train", wildcards.dataset, wildcards.network)
+    return mask_stores(data, settings.trained_volumes(data, net))
 
 
 def train_mask_manifests(wildcards):
@@ -462,6 +470,16 @@ def train_published_option(wildcards):
     return [f"--published={path}" for path in train_published(wildcards)[:1]]
 
 
+def train_init(wildcards):
+    """The file that training begins from, in a list, or nothing."""
+    return [config["init"]] if config["init"] else []
+
+
+def train_init_option(wildcards):
+    """The same for the command line."""
+    return [f"--init={path}" for path in train_init(wildcards)]
+
+
 def predict_model(wildcards):
     """The weights that a prediction is made with."""
     return model_file(wildcards.dataset, wildcards.network)
@@ -485,7 +503,7 @@ def predict_files(wildcards):
     """The raw that is predicted, and the labels where they say how much of it."""
     data, _ = pair("predict", wildcards.dataset, wildcards.network)
     by_labels = data["volumes"][wildcards.volume]["roi_nm"] == catalog.LABELS_BOX
-    parts = ["raw", "labels"] if by_labels else ["raw"]
+    parts = ["raw", "labels", "inputs"] if by_labels else ["raw", "inputs"]
     return volume_files(data, [wildcards.volume], parts) + tissue_mask(wildcards)
 
 
@@ -684,6 +702,63 @@ def skeleton_files(data, split):
     """The skeletons of a split's entries."""
     found = [e["skeletons"]["path"] for e in data[split] if e["skeletons"]]
     return [file for path in dict.fromkeys(found) for file in own_files(data, path)]
+
+
+def boundary_networks():
+    """Networks whose prediction is scored as it is, as a pattern of their names."""
+    found = [n for n in catalog.names("networks") if catalog.predicts_boundaries(n)]
+    return "|".join(found) or "none"
+
+
+def other_networks():
+    """All the others, whose prediction is segmented first."""
+    found = [n for n in catalog.names("networks") if not catalog.predicts_boundaries(n)]
+    return "|".join(found) or "none"
+
+
+def boundary_volumes(wildcards):
+    """The labelled volumes of validation and test."""
+    data, net = pair("evaluate", wildcards.dataset, wildcards.network)
+    found = settings.boundary_settings(config, data, net)["dataset"]
+    return settings.volumes_of([*found["validation"], *found["test"]])
+
+
+def boundary_predictions(wildcards):
+    """Their predictions."""
+    volumes = boundary_volumes(wildcards)
+    return stores(dataset(wildcards.dataset), wildcards.network, volumes, "prediction")
+
+
+def boundary_manifests(wildcards):
+    """The manifests of those."""
+    return [manifest(store) for store in boundary_predictions(wildcards)]
+
+
+def boundary_prediction_names(wildcards):
+    """VOLUME=PREDICTION for the command line."""
+    return named_results(boundary_predictions(wildcards))
+
+
+def boundary_files(wildcards):
+    """Their labels."""
+    data = dataset(wildcards.dataset)
+    return volume_files(data, boundary_volumes(wildcards), ["labels"])
+
+
+def boundary_masks(wildcards):
+    """Their masks."""
+    return mask_stores(dataset(wildcards.dataset), boundary_volumes(wildcards))
+
+
+def boundary_mask_names(wildcards):
+    """VOLUME=MASK for the command line."""
+    return named_masks(boundary_masks(wildcards))
+
+
+def boundary_json(wildcards):
+    """What boundaries.py reads."""
+    data, net = pair("evaluate", wildcards.dataset, wildcards.network)
+    return as_json(settings.boundary_settings(config, data, net))
 
 
 def choose_files(wildcards):

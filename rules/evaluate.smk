@@ -2,7 +2,7 @@
 
 REQUIRED INPUTS: fragments, segments and labels
 OUTPUTS: results/DATASET/NETWORK/threshold.json from the validation entries alone, evaluation.json and
-evaluation.png from the test entries
+evaluation.png from the test entries. Boundary maps are scored without fragments and segments.
 """
 
 
@@ -20,6 +20,8 @@ rule choose_threshold:
         threshold="results/{dataset}/{network}/threshold.json",
     log:
         "logs/choose/{dataset}_{network}.log",
+    wildcard_constraints:
+        network=other_networks(),
     container:
         image("modern")
     threads: 2
@@ -62,6 +64,8 @@ rule evaluate:
         "logs/evaluate/{dataset}_{network}.log",
     benchmark:
         "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
+    wildcard_constraints:
+        network=other_networks(),
     container:
         image("modern")
     threads: 2
@@ -80,4 +84,44 @@ rule evaluate:
         " --masks {params.masks:q}"
         " --threshold-file {input.threshold:q} --output {output.scores:q} --plot {output.plot:q}"
         " {params.tables:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule evaluate_boundaries:
+    """Pixel error, and Rand and information after thinning, of networks that predict boundaries."""
+    input:
+        labels=boundary_files,
+        masks=boundary_masks,
+        predictions=boundary_predictions,
+        manifests=boundary_manifests,
+        script=script("boundaries"),
+        library=library("boundaries"),
+        image=image_input("modern"),
+    output:
+        scores="results/{dataset}/{network}/evaluation.json",
+        plot=report(
+            "results/{dataset}/{network}/evaluation.png",
+            caption="../workflow/report/evaluation.rst",
+            category="Evaluation",
+            labels={"dataset": "{dataset}", "network": "{network}"},
+        ),
+    log:
+        "logs/evaluate/{dataset}_{network}.log",
+    benchmark:
+        "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
+    wildcard_constraints:
+        network=boundary_networks(),
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
+    params:
+        settings=boundary_json,
+        masks=boundary_mask_names,
+        predictions=boundary_prediction_names,
+    shell:
+        "python {input.script:q} --settings {params.settings:q}"
+        " --prediction {params.predictions:q} --masks {params.masks:q}"
+        " --output {output.scores:q} --plot {output.plot:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -12,6 +12,7 @@ rule train:
         volumes=train_files,
         context=train_context,
         published=train_published,
+        init=train_init,
         masks=train_masks,
         manifests=train_mask_manifests,
         script=script("train"),
@@ -38,7 +39,8 @@ rule train:
         masks=train_mask_names,
         context=train_context_option,
         published=train_published_option,
+        init=train_init_option,
     shell:
         "python {input.script:q} --settings {params.settings:q} --masks {params.masks:q}"
-        " {params.context:q} {params.published:q} --work work/train --output {output.model:q} --history {output.history:q}"
+        " {params.context:q} {params.published:q} {params.init:q} --work work/train --output {output.model:q} --history {output.history:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -255,5 +255,5 @@ def test_an_input_below_the_field_of_view_is_refused_with_numbers() -> None:
 
 
 def test_another_family_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'n4'.*'znn'"):
-        build_network({"name": "n4", "family": "znn"})
+    with pytest.raises(ConfigError, match="'n4'.*'elektronn'"):
+        build_network({"name": "n4", "family": "elektronn"})

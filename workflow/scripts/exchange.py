@@ -24,7 +24,7 @@ from predict import chosen_heads, descriptor_stores, open_inputs, region_of_inte
 from retrace.config import output_shape
 from retrace.errors import run
 from retrace.geometry import Triple, VoxelBox, blocks, triple
-from retrace.inference.inputs import Inputs, as_float
+from retrace.inference.inputs import AnyInputs, as_float
 from retrace.inference.tiles import TileNetwork, chunk_shape, half_context, snap, tiles
 from retrace.inference.whole import Output, create_arrays
 from retrace.manifest import atomic_write, digest, input_digest, manifest_path, write_manifest
@@ -67,7 +67,7 @@ def tile_shape(settings: Mapping[str, Any], module: TileNetwork, box: VoxelBox) 
     return snap(asked, module.stride, box)
 
 
-def make_plan(settings: Mapping[str, Any], inputs: Inputs) -> tuple[dict[str, Any], VoxelBox]:
+def make_plan(settings: Mapping[str, Any], inputs: AnyInputs) -> tuple[dict[str, Any], VoxelBox]:
     """plan.json, and the box of world voxels that input.npy covers."""
     network = settings["network"]
     module = build_network(network, device="meta")
@@ -107,7 +107,7 @@ def _descriptors(settings: Mapping[str, Any]) -> list[str]:
     return [input_digest(path) for path in descriptor_stores(settings)]
 
 
-def copy_input(inputs: Inputs, box: VoxelBox, channels: int, path: Path) -> None:
+def copy_input(inputs: AnyInputs, box: VoxelBox, channels: int, path: Path) -> None:
     """input.npy (C, Z, Y, X) of `box`, block by block: uint8, or float32 in [0, 1]."""
     plain = inputs.read(VoxelBox(box.offset, (1, 1, 1))).dtype == np.uint8
     dtype = np.dtype(np.uint8 if plain else np.float32)

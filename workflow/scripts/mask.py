@@ -15,18 +15,21 @@ from retrace.masks import write_mask
 from retrace.volumes import local_inputs, open_source, read_elsewhere, writing
 
 SETTINGS = ("background_ids", "labels")
+OPTIONAL = "labels_mask"
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", required=True, help="JSON: background_ids, labels")
+    parser.add_argument(
+        "--settings", required=True, help="JSON: background_ids, labels, labels_mask"
+    )
     parser.add_argument("--output", required=True, type=Path, help="the zarr store to make")
     args = parser.parse_args(argv)
     try:
         args.settings = json.loads(args.settings)
     except json.JSONDecodeError as error:
         raise ConfigError(f"--settings is not JSON ({error})") from error
-    missing = set(SETTINGS).symmetric_difference(args.settings)
+    missing = set(SETTINGS).symmetric_difference(set(args.settings) - {OPTIONAL})
     if missing:
         raise ConfigError(f"--settings of mask must have {SETTINGS}; differs in {sorted(missing)}")
     return args
@@ -36,16 +39,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     begin = time.monotonic()
     args = parse_args(argv)
     labels = open_source(args.settings["labels"])
+    given = args.settings.get(OPTIONAL)
+    mask = open_source(given) if given else None
     with writing(args.output) as partial:
-        counts = write_mask(labels, args.settings["background_ids"], partial)
+        counts = write_mask(labels, args.settings["background_ids"], partial, given=mask)
         manifest_path(args.output).unlink(missing_ok=True)
+    sources = [args.settings[part] for part in ("labels", OPTIONAL) if part in args.settings]
     write_manifest(
         args.output,
-        inputs=local_inputs([args.settings["labels"]]),
+        inputs=local_inputs(sources),
         settings=args.settings,
         seconds=time.monotonic() - begin,
         extra={"counts": asdict(counts)},
-        read=read_elsewhere(labels),
+        read=read_elsewhere(labels, mask),
     )
     share = 100 * counts.inside / counts.voxels
     print(f"[mask] {args.output}: {counts.inside} of {counts.voxels} voxels inside ({share:.1f} %)")

@@ -19,7 +19,12 @@ from retrace.checkpoints.native import load_model
 from retrace.device import choose_devices, keep_freed_memory, uses_bf16
 from retrace.errors import ConfigError, DataError, DeviceError, nearest, run
 from retrace.geometry import NmBox, Triple, VoxelBox, triple
-from retrace.inference.inputs import Inputs, check_descriptors
+from retrace.inference.inputs import (
+    AnyInputs,
+    Inputs,
+    PreprocessedInputs,
+    check_descriptors,
+)
 from retrace.inference.predictor import Predictor
 from retrace.inference.tiles import TileNetwork, chunk_shape, snap, tiles
 from retrace.inference.whole import Output, PartialStore, plan_tile, predict_tiles
@@ -31,7 +36,9 @@ from retrace.manifest import (
     write_manifest,
 )
 from retrace.networks import build_network
+from retrace.networks.tuning import set_modes
 from retrace.precomputed import check_inside
+from retrace.preprocess import open_image
 from retrace.shards import WHOLE, Shard, parse_shard
 from retrace.volumes import (
     Volume,
@@ -92,13 +99,16 @@ def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
         )
 
 
-def open_inputs(settings: Mapping[str, Any]) -> Inputs:
+def open_inputs(settings: Mapping[str, Any]) -> AnyInputs:
     """Raw, and the descriptors that an auto-context network reads, checked against each other."""
+    tissue = settings["volume"].get("tissue_mask")
+    tissue_mask = open_source(tissue) if tissue else None
+    if settings["network"]["family"] == "znn":
+        sources = [settings["volume"]["raw"], *settings["volume"].get("inputs", [])]
+        return PreprocessedInputs(tuple(open_image(s) for s in sources), tissue_mask)
     raw = open_source(settings["volume"]["raw"])
     if raw.channels:
         raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")
-    tissue = settings["volume"].get("tissue_mask")
-    tissue_mask = open_source(tissue) if tissue else None
     source, channels = settings.get("descriptors"), settings["network"]["input_channels"]
     if source is None:
         return Inputs(raw, tissue_mask=tissue_mask)
@@ -158,6 +168,7 @@ def make_predictor(
     network = build_network(options["network"])
     load_model(model, network, options["network"])
     check_weights(model, network)
+    set_modes(network, options["network"], device, training=False)
     return Predictor(
         network,
         device,
@@ -170,7 +181,7 @@ def make_predictor(
     )
 
 
-def work_folder(arguments: argparse.Namespace, inputs: Inputs) -> Path:
+def work_folder(arguments: argparse.Namespace, inputs: AnyInputs) -> Path:
     """Scratch of exactly this prediction: other settings, weights or raw get another folder."""
     what = {k: v for k, v in arguments.settings.items() if k not in OPTIONAL}
     sources, mask = arguments.settings["volume"], inputs.tissue_mask
@@ -243,7 +254,7 @@ def predict(arguments: argparse.Namespace) -> None:
     work = work_folder(arguments, inputs)
     store = PartialStore(output.with_name(output.name + ".partial"), work, plan, raw, planned)
     grid = arguments.shard.of(list(tiles(network, box, store.tile_shape)))
-    with one_edition(work, raw, inputs.tissue_mask):
+    with one_edition(work, *inputs.volumes, inputs.tissue_mask):
         for _ in predict_tiles(predictors, inputs, store, grid):
             pass
     store.journal.keep(output)
@@ -253,7 +264,7 @@ def predict(arguments: argparse.Namespace) -> None:
         output,
         inputs=[
             arguments.model,
-            *local_inputs([settings["volume"]["raw"]]),
+            *local_inputs([settings["volume"]["raw"], *settings["volume"].get("inputs", [])]),
             *descriptor_stores(settings),
         ],
         settings=settings,
@@ -263,7 +274,7 @@ def predict(arguments: argparse.Namespace) -> None:
             "tiles": len(grid),
             "shard": str(arguments.shard),
         },
-        read=read_elsewhere(raw, inputs.tissue_mask),
+        read=read_elsewhere(*inputs.volumes, inputs.tissue_mask),
     )
     shutil.rmtree(work, ignore_errors=True)
 

@@ -15,36 +15,48 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from retrace.checkpoints.native import load_model, read_metadata, save_model
 from retrace.checkpoints.published import load_moments, load_published, read_published
+from retrace.checkpoints.znn import read_h5, seed_from
 from retrace.device import check_devices, choose_own_device, uses_bf16, uses_compile
 from retrace.errors import ConfigError, run
 from retrace.geometry import triple
 from retrace.manifest import atomic_write, digest, input_digest
-from retrace.networks import UNet, build_network
+from retrace.networks import Network, UNet, ZnnNetwork, build_network
+from retrace.networks.tuning import set_modes
 from retrace.sampling import open_sampler
+from retrace.stacks import H5_SUFFIXES
 from retrace.training.average import WeightAverage
 from retrace.training.loop import Outcome, Plan, Trainer, make_optimizer
 from retrace.training.lsd_family import make_task
 from retrace.training.parallel import run_in_processes
 from retrace.training.ranks import ALONE, Rank, check_division
 from retrace.training.state import state_files
+from retrace.training.task import Task
+from retrace.training.znn_family import make_znn_task, read_test_curve
+from retrace.training.znn_optimizer import ZnnOptimizer
 
 CHECKPOINT_SECONDS = 300.0
 HISTORY_ROWS = 2000
 LAST = 100
 """Iterations whose mean loss is written beside the weights."""
 
+Net = TypeVar("Net", UNet, ZnnNetwork)
+
 NOT_IN_DIGEST = (
     "iterations",
     "checkpoint_every",
     "snapshot_every",
     "inference_shape",
-    "predict_padding",
+    "forward_outsz",
+    "forward_conv_mode",
+    "num_iter_per_show",
+    "num_iter_per_test",
+    "test_num",
 )
 """Settings of a network that do not change the weights after a given number of iterations."""
 
@@ -67,7 +79,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--history", required=True, type=Path, help="training.json")
     parser.add_argument("--context", type=Path, help="model that an auto-context network reads")
     parser.add_argument("--published", type=Path, help="folder of a checkpoint to go on from")
-    parser.add_argument("--init", type=Path, help="model.safetensors to begin from")
+    parser.add_argument("--init", type=Path, help="model.safetensors, or h5 of ZNN, to begin from")
     return parser.parse_args(argv)
 
 
@@ -88,6 +100,8 @@ def training_digest(settings: Mapping[str, Any], models: Models) -> str:
     if network.get("batch_size") == 1:  # what it is where it is not given
         del network["batch_size"]
     dataset = {k: settings["dataset"].get(k) for k in ("voxel_size_nm", "background_ids", "train")}
+    if network["family"] == "lsd":
+        network.pop("predict_padding", None)
     used = {entry["volume"] for entry in dataset["train"]}
     volumes = {name: settings["dataset"]["volumes"][name] for name in sorted(used)}
     read = [_model_digest(model) if model else None for model in (models.init, models.context)]
@@ -96,7 +110,8 @@ def training_digest(settings: Mapping[str, Any], models: Models) -> str:
 
 
 def _model_digest(model: Path) -> str:
-    read_metadata(model)
+    if model.suffix not in H5_SUFFIXES:
+        read_metadata(model)
     return input_digest(model)
 
 
@@ -132,7 +147,7 @@ def make_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> 
     )
 
 
-def on_device(module: UNet, device: torch.device) -> UNet:
+def on_device(module: Net, device: torch.device) -> Net:
     """Channels last on a GPU; on CPUs the weight gradient is half as fast that way (measured)."""
     if device.type != "cuda":
         return module.to(device)
@@ -145,14 +160,40 @@ def make_trainer(
     work: Path,
     models: Models | None = None,
     rank: Rank = ALONE,
-) -> tuple[Trainer, UNet]:
-    """Everything a training needs, checked; `work` is the folder of this one training."""
+) -> tuple[Trainer, Any]:
+    """Everything a training needs, checked, and its network; `work` is this training's folder."""
     models = models or Models()
-    network, dataset = settings["network"], settings["dataset"]
+    network = settings["network"]
     device = choose_own_device(settings["device"], rank.number, rank.count)
     set_threads(settings.get("threads"), rank)
     module = build_network(network, seed=settings["seed"])
     is_new = not state_files(work)
+    family = make_znn if network["family"] == "znn" else make_lsd
+    task, optimizer, module, begun = family(
+        settings, masks, models, is_new, module=module, device=device, processes=rank.count
+    )
+    decay = network.get("optimizer", {}).get("average")
+    average = WeightAverage(module, decay) if decay else None
+    plan = make_plan(settings, device, work)
+    return Trainer(task, module, optimizer, plan, device, average, begun, rank), module
+
+
+Made = tuple[Task, torch.optim.Optimizer, Network, int]
+"""What a family brings to a training, and how many iterations its weights have seen."""
+
+
+def make_lsd(
+    settings: Mapping[str, Any],
+    masks: Mapping[str, Path],
+    models: Models,
+    is_new: bool,
+    *,
+    module: UNet,
+    device: torch.device,
+    processes: int,
+) -> Made:
+    """A training of the LSD family."""
+    network, dataset = settings["network"], settings["dataset"]
     if models.init and is_new:
         load_model(models.init, module, network)
     module = on_device(module, device)
@@ -162,7 +203,7 @@ def make_trainer(
         padding_nm=network["label_padding_nm"],
         min_masked=network["min_masked"],
         field_of_view=module.valid_shape(),
-        processes=rank.count,
+        processes=processes,
     )
     size = triple(dataset["voxel_size_nm"])
     first = load_context(settings, models.context, device)
@@ -171,11 +212,40 @@ def make_trainer(
     begun = 0
     if models.published and is_new:
         begun = take_over(models.published, module, optimizer, network["name"])
-    decay = network["optimizer"].get("average")
-    average = WeightAverage(module, decay) if decay else None
-    plan = make_plan(settings, device, work)
-    trainer = Trainer(task, module, optimizer, plan, device, average, begun, rank)
-    return trainer, module
+    return task, optimizer, module, begun
+
+
+def make_znn(
+    settings: Mapping[str, Any],
+    masks: Mapping[str, Path],
+    models: Models,
+    is_new: bool,
+    *,
+    module: ZnnNetwork,
+    device: torch.device,
+    processes: int,
+) -> Made:
+    """A training of ZNN's networks; its `init` may be a model or an h5 of ZNN (seeding)."""
+    network = settings["network"]
+    module = on_device(module.to(getattr(torch, network["dtype"])), device)
+    optimizer = ZnnOptimizer(module, network)
+    optimizer.register_step_post_hook(lambda *_: module.tie())
+    set_modes(module, network, device, training=True)
+    if models.init and is_new:
+        seed(models.init, module, optimizer, network)
+    task = make_znn_task(settings, module, masks, device, processes)
+    return task, optimizer, module, 0
+
+
+def seed(
+    path: Path, module: ZnnNetwork, optimizer: ZnnOptimizer, network: Mapping[str, Any]
+) -> None:
+    """Begins from a trained network: layer by layer from an h5, or a whole model."""
+    if path.suffix not in H5_SUFFIXES:
+        load_model(path, module, network)
+        return
+    for line in seed_from(read_h5(path), module, optimizer.velocity):
+        print(f"[train] {line}", flush=True)
 
 
 def set_threads(threads: int | None, rank: Rank) -> None:
@@ -206,7 +276,7 @@ def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> di
         part = outcome.losses[begin : begin + stretch].double().mean(dim=0)
         end = min(begin + stretch, count)
         row: dict[str, Any] = {"iteration": outcome.begun + end}
-        row["loss"] = float(part.sum())
+        row["loss"] = float(part[: len(part) - outcome.observed].sum())
         rows.append(row | dict(zip(outcome.terms, part.tolist(), strict=True)))
     return {
         "dataset": settings["dataset"]["name"],
@@ -224,11 +294,26 @@ def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> di
     }
 
 
+def learning_curve(outcome: Outcome, every: int, work: Path) -> dict[str, Any]:
+    """ZNN's curve: the means of each `every` iterations, and the test passes."""
+    full = len(outcome.losses) // every
+    windows = outcome.losses[: full * every].double().split(every) if full else ()
+    means = torch.stack([window.mean(dim=0) for window in windows]).T.tolist() if full else []
+    columns = dict(zip(outcome.terms, means, strict=bool(full)))
+    steps = [outcome.begun + every * (index + 1) for index in range(full)]
+    tests = read_test_curve(work)
+    return {
+        "train": {"it": steps, **columns},
+        "test": {key: [row[key] for row in tests] for key in ("it", "err", "cls")},
+    }
+
+
 def last_loss(outcome: Outcome) -> float | None:
     """Mean loss of the last iterations, None where published weights were left as they are."""
     if not len(outcome.losses):
         return None
-    return round(float(outcome.losses[-LAST:].double().sum(dim=1).mean()), 6)
+    minimised = outcome.losses.shape[1] - outcome.observed
+    return round(float(outcome.losses[-LAST:, :minimised].double().sum(dim=1).mean()), 6)
 
 
 def train(rank: Rank, args: argparse.Namespace) -> None:
@@ -250,8 +335,11 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
         "training_digest": training,
         "loss": last_loss(outcome),
     }
-    text = json.dumps(history(settings, outcome, time.monotonic() - begin), indent=1) + "\n"
-    atomic_write(args.history, text)
+    content = history(settings, outcome, time.monotonic() - begin)
+    if settings["network"]["family"] == "znn":
+        every = settings["network"]["num_iter_per_show"]
+        content["learning_curve"] = learning_curve(outcome, every, args.work / name)
+    atomic_write(args.history, json.dumps(content, indent=1) + "\n")
     save_model(args.output, trainer.result, metadata)
     print(f"[train] loss {metadata['loss']} -> {args.output}", flush=True)
 

@@ -20,11 +20,17 @@ from jsonschema.exceptions import ValidationError, best_match
 from retrace.addresses import check_address, is_address, is_zarr, local_folder
 from retrace.errors import ConfigError, nearest
 from retrace.precomputed import check_local_layer
+from retrace.znn.cfg import read_cfg
+from retrace.znn.dataset import with_samples
+from retrace.znn.settings import resolve
 
 Settings = dict[str, Any]
 
 WORKFLOW_CONFIG = Path(__file__).resolve().parents[3] / "config"
 """The configuration that belongs to the workflow."""
+
+FAMILIES = {"lsd": "network", "znn": "znn_network"}
+"""Families of networks, and the schema that each one's files follow."""
 
 SPLITS = ("train", "validation", "test")
 ISOTROPIC_BELOW = 2.0
@@ -33,7 +39,7 @@ ISOTROPIC_BELOW = 2.0
 OUR_BUCKET = "s3:///"
 """How an address begins in the bucket that config.yaml names, until `located` names it."""
 
-PARTS = ("raw", "labels", "tissue_mask")
+PARTS = ("raw", "labels", "labels_mask", "tissue_mask")
 """What of a volume is read from sources."""
 
 LABELS_BOX = "labels"
@@ -141,6 +147,9 @@ def load_dataset(name: str | Path, chosen: object = None) -> Settings:
     """
     path = Path(name) if str(name).endswith(".yaml") else _file("datasets", str(name))
     dataset: Settings = read_yaml(path)
+    if "spec" in dataset or "cfg" in dataset:
+        check({"volumes": {"any": {}}} | dataset, "dataset", str(path))
+        dataset = with_samples(dataset, str(path))
     check(dataset, "dataset", str(path))
     if dataset["name"] != path.stem:
         raise ConfigError(
@@ -159,6 +168,7 @@ def named_files(dataset: Mapping[str, Any]) -> list[str]:
     found = []
     for volume in dataset["volumes"].values():
         sources = [volume[part]["path"] for part in PARTS if part in volume]
+        sources += [source["path"] for source in volume.get("inputs", {}).values()]
         for path in sources:
             found += [str(local_folder(path) or "")] if is_address(path) else [path]
     for split in SPLITS[1:]:
@@ -173,12 +183,17 @@ def located(dataset: Settings, config: Mapping[str, Any]) -> Settings:
     that nothing can be read from.
     """
     volumes = {
-        name: {
-            part: _located(value, config) if part in PARTS else value for part, value in v.items()
-        }
+        name: {part: _located_part(part, value, config) for part, value in v.items()}
         for name, v in dataset["volumes"].items()
     }
     return {**dataset, "volumes": volumes}
+
+
+def _located_part(part: str, value: Any, config: Mapping[str, Any]) -> Any:
+    """A part of a volume with its addresses complete: a source, sources by name, or what else."""
+    if part == "inputs":
+        return {name: _located(source, config) for name, source in value.items()}
+    return _located(value, config) if part in PARTS else value
 
 
 def _located(source: Settings, config: Mapping[str, Any]) -> Settings:
@@ -224,10 +239,17 @@ def _volume(dataset: Settings, name: str, path: Path) -> Settings:
     if "raw" not in volume:
         raise ConfigError(f"{path}: volume {name!r} needs `raw: {{path: ...}}`")
     offset = volume.pop("offset_nm", None)
-    for part in ("raw", "labels"):
+    given = {"voxel_size_nm": dataset["voxel_size_nm"], "offset_nm": offset, "array": ""}
+    for part in ("raw", "labels", "labels_mask"):
         if part in volume:
-            given = {"voxel_size_nm": dataset["voxel_size_nm"], "offset_nm": offset, "array": ""}
             volume[part] = given | volume[part]
+    if "inputs" in volume:
+        volume["inputs"] = {name: given | source for name, source in volume["inputs"].items()}
+    if "auto_crop" in volume:
+        fit = {"image": volume["raw"], "crop": volume.pop("auto_crop")}
+        for part in ("labels", "labels_mask"):
+            if part in volume:
+                volume[part] = {**volume[part], "fit": fit}
     if "tissue_mask" in volume:  # its voxels may be larger, as its own file says
         given = {"voxel_size_nm": None, "offset_nm": offset, "array": ""}
         volume["tissue_mask"] = given | volume["tissue_mask"]
@@ -389,7 +411,10 @@ def load_network(name: str) -> Settings:
     """A network with what it extends laid under it, recipes and dataset overrides still apart."""
     network = _extended(name)
     where = f"config/networks/{name}.yaml"
-    check(network, "network", where)
+    family = network.get("family", "lsd")
+    if family not in FAMILIES:
+        raise ConfigError(f"{where}: family {family!r}; {nearest(str(family), FAMILIES)}")
+    check(network, FAMILIES[family], where)
     if network["name"] != name:
         raise ConfigError(f"{where}: `name: {network['name']}` must be {name!r}, the file's name")
     return network
@@ -401,6 +426,8 @@ def network_for(name: str, dataset: Mapping[str, Any]) -> Settings:
     ConfigError where the input shape does not fit the pooling.
     """
     network = load_network(name)
+    if network["family"] == "znn":
+        return resolve(network, has_boundaries(dataset), not is_isotropic(dataset))
     recipes, overrides = network.pop("recipes"), network.pop("datasets", {})
     network = merge(network, recipes["isotropic" if is_isotropic(dataset) else "anisotropic"])
     family = dataset.get("weights_of", dataset["name"])
@@ -412,6 +439,19 @@ def network_for(name: str, dataset: Mapping[str, Any]) -> Settings:
     if network["label_padding_nm"] == "auto":
         network["label_padding_nm"] = label_padding_nm(network, dataset["voxel_size_nm"])
     return network
+
+
+def has_boundaries(dataset: Mapping[str, Any]) -> bool:
+    """Whether labels of different objects have voxels of 0 between them."""
+    return bool(dataset.get("boundaries_drawn", is_planar(dataset)))
+
+
+def is_planar(dataset: Mapping[str, Any]) -> bool:
+    """Whether labels are membranes, whose objects are found section by section."""
+    kinds = {
+        v["labels"].get("objects", "ids") for v in dataset["volumes"].values() if "labels" in v
+    }
+    return bool(kinds - {"ids"})
 
 
 def output_shape(network: Mapping[str, Any], input_shape: Sequence[int]) -> list[int]:
@@ -477,6 +517,22 @@ def head_names(network: Mapping[str, Any]) -> list[str]:
     return [head["name"] for head in network["heads"]]
 
 
+def predicts_boundaries(name: str) -> bool:
+    """Whether a network predicts interior and membrane, which are scored as they are.
+
+    A file that cannot be read counts as none: whoever asks for that network gets the error.
+    """
+    try:
+        network = _extended(name)
+        if network.get("family") != "znn":
+            return False
+        if "cfg" in network:
+            return bool(read_cfg(Path(network["cfg"]))["out_type"] == "boundary")
+    except ConfigError:
+        return False
+    return bool(network.get("parameters", {}).get("out_type", "boundary") == "boundary")
+
+
 # ---------------------------------------------------------------- pairs and targets
 
 
@@ -487,19 +543,63 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
         parent = dataset.get("weights_of")
         hint = f"; it is predicted with what was published for {parent!r}" if parent else ""
         raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `train` entry{hint}")
+    _check_sections(pair, dataset, network)
+    _check_inputs(pair, dataset, network)
     _check_descriptors(pair, dataset, network)
     _check_autocontext(pair, dataset, network)
-    if verb in ("segment", "evaluate", "export") and "affs" not in head_names(network):
-        raise ConfigError(
-            f"{pair}: network {network['name']!r} predicts no affinities, which a segmentation is "
-            "made from; take mtlsd or baseline"
-        )
-    if verb in ("segment", "evaluate", "export"):
+    if verb == "evaluate" and head_names(network) == ["boundary"]:
+        _check_labels(pair, dataset)
+    elif verb in ("segment", "evaluate", "export"):
+        _check_affinities(pair, network)
         _check_validation(pair, dataset)
     if verb == "evaluate" and not scorable(dataset, "test"):
         raise ConfigError(
             f"{pair}: dataset {dataset['name']!r} has no `test` entry with labels or skeletons"
         )
+
+
+def _check_affinities(pair: str, network: Mapping[str, Any]) -> None:
+    if "affs" not in head_names(network):
+        raise ConfigError(
+            f"{pair}: network {network['name']!r} predicts no affinities, which a segmentation is "
+            "made from; take mtlsd or baseline"
+        )
+
+
+def _check_sections(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    """Membranes say nothing about what belongs together from section to section."""
+    if not is_planar(dataset) or head_names(network) == ["boundary"]:
+        return
+    raise ConfigError(
+        f"{pair}: the labels of dataset {dataset['name']!r} are membranes, whose objects end with "
+        f"each section; network {network['name']!r} predicts {', '.join(head_names(network))}, "
+        "which need objects that go on across sections. Take a network that predicts boundaries, "
+        "such as n4 or vd2d"
+    )
+
+
+def _check_inputs(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    """Every input node but the first is an image of its own."""
+    for node in network.get("inputs", [])[1:]:
+        for name, volume in dataset["volumes"].items():
+            if node not in volume.get("inputs", {}):
+                raise ConfigError(
+                    f"{pair}: network {network['name']!r} reads {', '.join(network['inputs'])}; "
+                    f"volume {name!r} has no image for {node!r}. Add `inputs: {{{node}: {{path: "
+                    "...}}` to it"
+                )
+
+
+def _check_labels(pair: str, dataset: Mapping[str, Any]) -> None:
+    """Boundaries are scored on labels alone, and the threshold on validation."""
+    _check_validation(pair, dataset)
+    for split in SPLITS[1:]:
+        for entry in dataset[split]:
+            if "labels" not in dataset["volumes"][entry["volume"]] and split == "validation":
+                raise ConfigError(
+                    f"{pair}: volume {entry['volume']!r} of `validation` has no labels, on which "
+                    "boundaries are scored"
+                )
 
 
 def _check_descriptors(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
@@ -521,6 +621,8 @@ def _check_autocontext(pair: str, dataset: Mapping[str, Any], network: Mapping[s
             f"{pair}: autocontext {context['name']!r} predicts {head_names(context)}; a network "
             "that predicts `lsds` alone is needed, such as lsd"
         )
+    if network["family"] != "lsd":
+        return
     if network["input_channels"] not in ((given, given + 1) if given else (1,)):
         raise ConfigError(
             f"{pair}: {network['input_channels']} input channels, but raw has 1 and autocontext "

@@ -48,10 +48,12 @@ def mask_of(labels: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def _mask_block(
-    labels: Volume, mask: zarr.Array, box: VoxelBox, background: np.ndarray
+    labels: Volume, mask: zarr.Array, box: VoxelBox, background: np.ndarray, given: Volume | None
 ) -> MaskCounts:
     data = labels.read(box)
     block = mask_of(data, background)
+    if given is not None:
+        block[given.read(box, fill=0) == 0] = 0
     mask[box.slices(labels.box.offset)] = block
     neurons = int(np.count_nonzero(data[block == 1]))
     return MaskCounts(block.size, int(np.count_nonzero(block)), neurons)
@@ -66,11 +68,16 @@ def chunk_shape(labels: Volume) -> Triple:
 
 
 def write_mask(
-    labels: Volume, background_ids: Sequence[int], store: Path, threads: int = 4
+    labels: Volume,
+    background_ids: Sequence[int],
+    store: Path,
+    threads: int = 4,
+    given: Volume | None = None,
 ) -> MaskCounts:
     """Writes `labels_mask` (uint8, same box as `labels`) into `store`, chunk by chunk.
 
-    Memory is a few chunks, whatever the volume's size. Raises DataError for labels that are no
+    `given`: a mask of one's own, 0 where labels do not count. Memory is a few chunks, whatever the
+    volume's size. Raises DataError for labels that are no
     whole numbers, hold no voxel, only background, or only 0.
     """
     check_labels(labels)
@@ -90,7 +97,7 @@ def write_mask(
     parts: list[MaskCounts] = []
     with ThreadPoolExecutor(threads) as pool:
         boxes = blocks(labels.box, chunks)
-        done = pool.map(lambda box: _mask_block(labels, mask, box, background), boxes)
+        done = pool.map(lambda box: _mask_block(labels, mask, box, background, given), boxes)
         parts.extend(done)
     return _checked(labels, background_ids, parts)
 
@@ -101,8 +108,9 @@ def _checked(labels: Volume, background_ids: Sequence[int], parts: list[MaskCoun
     )
     if inside == 0:
         raise DataError(
-            f"{labels.name} holds only background ({list(background_ids)}): all of it would be "
-            "masked; correct `background_ids` of the dataset, or choose another volume"
+            f"{labels.name} holds only background ({list(background_ids)}) where it is not masked: "
+            "all of it would be masked; correct `background_ids` or `labels_mask` of the dataset, "
+            "or choose another volume"
         )
     if neurons == 0:
         raise DataError(

@@ -189,15 +189,24 @@ class Sampler:
         return int(rng.choice(len(self.volumes), p=weights / weights.sum()))
 
     def place(
-        self, rng: np.random.Generator, index: int, labels: VoxelBox, mask: VoxelBox
+        self,
+        rng: np.random.Generator,
+        index: int,
+        labels: VoxelBox,
+        mask: VoxelBox,
+        raw: VoxelBox | None = None,
     ) -> Triple:
         """How far (voxels) to shift a block whose labels and mask are read from these boxes.
 
         Uniform over the places where both stay inside the padded ground truth, and at least
-        `min_masked` of `mask` has ground truth. DataError when no such place is found.
+        `min_masked` of `mask` has ground truth. `raw`: what of the image must lie inside it, too.
+        DataError when no such place is found.
         """
         volume, count = self.volumes[index], self.counts[index]
         low, high = _shift_range(volume.labelled.grow(self.padding), [labels, mask])
+        if raw is not None:
+            first, last = _shift_range(volume.visible, [raw])
+            low, high = np.maximum(low, first), np.maximum(np.minimum(high, last), low)
         best = 0.0
         for _ in range(MAX_TRIES // TRIES_AT_ONCE):
             shifts = rng.integers(low, high, size=(TRIES_AT_ONCE, 3), endpoint=True)

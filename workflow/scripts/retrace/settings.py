@@ -19,13 +19,20 @@ from retrace.config import (
 )
 
 COMPUTE = ("device", "precision", "compile")
-HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds"}
+HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", "boundary": "boundary"}
 """How the viewer calls a network's outputs."""
 
 
 def results(dataset: str, *parts: str) -> str:
     """A path below the results of a dataset."""
     return "/".join(["results", dataset, *parts])
+
+
+def source_paths(volume: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+    """Paths of those parts that a volume has; `inputs` are the further images of a network."""
+    found = [volume[part]["path"] for part in parts if part in volume and part != "inputs"]
+    further = volume.get("inputs", {}) if "inputs" in parts else {}
+    return found + [source["path"] for source in further.values()]
 
 
 def mask_store(dataset: Mapping[str, Any], volume: str) -> str:
@@ -128,10 +135,9 @@ def model_file(config: Mapping[str, Any], dataset: str, network: str) -> str:
 
 def mask_settings(dataset: Mapping[str, Any], volume: str) -> Settings:
     """What mask.py reads for one volume."""
-    return {
-        "background_ids": dataset["background_ids"],
-        "labels": dataset["volumes"][volume]["labels"],
-    }
+    source = dataset["volumes"][volume]
+    given = {"labels_mask": source["labels_mask"]} if "labels_mask" in source else {}
+    return {"background_ids": dataset["background_ids"], "labels": source["labels"], **given}
 
 
 def _without(content: Mapping[str, Any], *keys: str) -> Settings:
@@ -145,7 +151,9 @@ def train_settings(
 
     The boxes kept for validation and test are in each training entry's `exclude_nm`.
     """
-    used = volumes_of(dataset["train"])
+    held_out = validation_patches(dataset, network)
+    used = trained_volumes(dataset, network)
+    tested = {"validation": held_out} if network["family"] == "znn" else {}
     return {
         "dataset": {
             "name": dataset["name"],
@@ -153,6 +161,7 @@ def train_settings(
             "background_ids": dataset["background_ids"],
             "volumes": {v: _without(dataset["volumes"][v], "skeletons") for v in used},
             "train": dataset["train"],
+            **tested,
         },
         "network": trained_network(config, network),
         "autocontext": context_network(network, dataset),
@@ -161,6 +170,22 @@ def train_settings(
         "gpus": gpus_for(config, "train"),
         **{key: config[key] for key in COMPUTE},
     }
+
+
+def trained_volumes(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> list[str]:
+    """Volumes that a training reads: those of `train`, and of its test passes."""
+    return volumes_of([*dataset["train"], *validation_patches(dataset, network)])
+
+
+def validation_patches(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> list[Settings]:
+    """Entries that a training of the family znn draws test passes from, as training reads them."""
+    if network["family"] != "znn":
+        return []
+    entries = [e for e in dataset["validation"] if "labels" in dataset["volumes"][e["volume"]]]
+    return [
+        {**_without(e, "skeletons"), "probability": 1 / len(entries), "exclude_nm": []}
+        for e in entries
+    ]
 
 
 def _hull(boxes: Sequence[Mapping[str, Any] | None]) -> Settings | None:
@@ -197,15 +222,27 @@ def predict_settings(
         store = results(dataset["name"], name, volume, "prediction.zarr")
         descriptors = {"path": store, "array": "lsds"}
     return {
-        "volume": {"raw": source["raw"], "roi_nm": roi, **volume_of_labels, **_tissue_mask(source)},
+        "volume": {
+            "raw": source["raw"],
+            "roi_nm": roi,
+            **volume_of_labels,
+            **_tissue_mask(source),
+            **_further_inputs(source, network),
+        },
         "descriptors": descriptors,
         "network": network,
         "heads": head_names(network),
-        "tile": config["tile"],
+        "tile": network.get("forward_outsz") or config["tile"],
         "dtype": config["prediction_dtype"],
         "gpus": gpus_for(config, "predict"),
         **{key: config[key] for key in COMPUTE},
     }
+
+
+def _further_inputs(volume: Mapping[str, Any], network: Mapping[str, Any]) -> Settings:
+    """Images that a network reads beside raw, by its input nodes."""
+    nodes = network.get("inputs", [])[1:]
+    return {"inputs": [volume["inputs"][node] for node in nodes]} if nodes else {}
 
 
 def _tissue_mask(volume: Mapping[str, Any]) -> Settings:
@@ -279,8 +316,24 @@ def score_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Set
     return {
         "dataset": _scored(dataset, ["validation", "test"], ["raw", "labels"]),
         "thresholds": config["segment"]["thresholds"],
-        **config["evaluate"],
+        **_without(config["evaluate"], "boundary_thresholds"),
         "compute_mincut": bool(by_paper if asked is None else asked),
+    }
+
+
+def boundary_settings(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+) -> Settings:
+    """What boundaries.py reads: the labelled entries of validation and test."""
+    splits = ("validation", "test")
+    content = _scored(dataset, splits, ["labels"])
+    for split in splits:
+        labelled = [e for e in content[split] if "labels" in content["volumes"][e["volume"]]]
+        content[split] = [_without(e, "skeletons") for e in labelled]
+    return {
+        "dataset": content,
+        "grow_boundary": network["grow_boundary"],
+        "thresholds": config["evaluate"]["boundary_thresholds"],
     }
 
 

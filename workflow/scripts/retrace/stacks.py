@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 
 from retrace.errors import DataError, nearest
+from retrace.objects import Colours, from_colours, is_colour
 
 TIF_SUFFIXES = (".tif", ".tiff")
 H5_SUFFIXES = (".h5", ".hdf", ".hdf5")
@@ -44,7 +45,10 @@ def _h5_names(file: h5py.File) -> list[str]:
 
 
 class TifStack:
-    """Sections (Z, Y, X) from one multi-page tif or a folder of tifs in name order."""
+    """Sections (Z, Y, X) from one multi-page tif or a folder of tifs in name order.
+
+    Colours become numbers (see `objects.from_colours`).
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -52,13 +56,18 @@ class TifStack:
         self.pages = _tif_pages(path)
         first = self._page(0)
         if first.ndim != 2:
-            raise DataError(f"{path}: a page has shape {first.shape}; only grey (y, x) pages work")
+            raise DataError(
+                f"{path}: a page has shape {first.shape}; only grey (y, x) pages work, and colours "
+                "(y, x, 3) of 8 bits as labels"
+            )
         self.shape: tuple[int, ...] = (len(self.pages), *first.shape)
         self.dtype: np.dtype[Any] = first.dtype
 
     def _page(self, index: int) -> np.ndarray:
         file, key = self.pages[index]
-        return np.asarray(tifffile.imread(file, key=key))
+        page = np.asarray(tifffile.imread(file, key=key))
+        is_colour = page.ndim == 3 and page.shape[-1] in (3, 4) and page.dtype == np.uint8
+        return from_colours(page) if is_colour else page
 
     def __getitem__(self, key: Any) -> np.ndarray:
         key = key if isinstance(key, tuple) else (key,)
@@ -82,10 +91,11 @@ def _tif_pages(path: Path) -> Sequence[tuple[Path, int]]:
     return pages
 
 
-def open_stack(path: Path, array: str) -> H5Array | TifStack:
+def open_stack(path: Path, array: str) -> H5Array | Colours | TifStack:
     """An h5 dataset or a tif stack by the path's suffix; DataError for other files."""
     if path.suffix.lower() in H5_SUFFIXES:
-        return H5Array(path, array)
+        found = H5Array(path, array)
+        return Colours(found) if is_colour(found.shape, found.dtype) else found
     if path.is_dir() or path.suffix.lower() in TIF_SUFFIXES:
         return TifStack(path)
     raise DataError(

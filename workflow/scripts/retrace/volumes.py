@@ -20,6 +20,7 @@ from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.manifest import reading
 from retrace.n5 import N5Array, is_dataset
+from retrace.objects import KINDS, SectionObjects
 from retrace.precomputed import Layer
 from retrace.remote import open_remote
 from retrace.stacks import open_stack
@@ -138,26 +139,28 @@ def _open_array(path: Path, array: str, mip: int) -> Any:
     return open_stack(path, array)
 
 
-def _attribute(attrs: Mapping[str, Any], names: Sequence[str]) -> Triple | None:
-    for name in names:
-        if name in attrs:
-            return triple(attrs[name])
-    return None
-
-
-def _agreed_voxel_size(name: str, stored: Triple | None, asked: Sequence[int] | None) -> Triple:
+def _agreed_voxel_size(
+    name: str, stored: Sequence[float] | None, asked: Sequence[int] | None
+) -> Triple:
+    """The voxel size, whole nm. A file may say 4.6 where the config says 5, its rounding."""
     if stored is None and asked is None:
         raise DataError(
             f"{name} has no voxel size: neither a `resolution` attribute (nm, z y x) nor "
             "`voxel_size_nm` in the dataset's config; add the latter"
         )
-    if stored is not None and asked is not None and stored != triple(asked):
+    if stored is not None and asked is None and any(int(value) != value for value in stored):
         raise DataError(
-            f"{name} says its voxel size is {list(stored)} nm, the config says {list(asked)} nm; "
+            f"{name} says its voxel size is {list(stored)} nm; sizes here are whole nm. Add "
+            f"`voxel_size_nm: {[round(v) for v in stored]}` to the dataset's config"
+        )
+    whole = None if stored is None else triple([round(value) for value in stored])
+    if whole is not None and asked is not None and whole != triple(asked):
+        raise DataError(
+            f"{name} says its voxel size is {stored} nm, the config says {list(asked)} nm; "
             "correct `voxel_size_nm` in the dataset's config"
         )
-    if stored is not None:
-        return stored
+    if whole is not None:
+        return whole
     assert asked is not None
     return triple(asked)
 
@@ -179,6 +182,13 @@ def _open_address(address: str, array: str, mip: int, server: Server) -> Any:
     if is_zarr(address):
         return open_zarr(BlockStore(reader), address, array, mip)
     return Layer(reader, address, mip)
+
+
+def _listed(values: Any) -> list[float] | None:
+    """A file's attribute as a list, None where it has none."""
+    if values is None:
+        return None
+    return [int(value) if int(value) == value else float(value) for value in values]
 
 
 def open_volume(
@@ -208,14 +218,18 @@ def open_volume(
             f"{name} has shape {tuple(data.shape)}; (z, y, x) or (c, z, y, x) is needed"
         )
     attrs = dict(getattr(data, "attrs", {}))
-    voxel_size = _agreed_voxel_size(name, _attribute(attrs, ["resolution"]), voxel_size_nm)
-    offset = triple(offset_nm) if offset_nm is not None else _attribute(attrs, ["offset"])
-    return Volume(data, voxel_size, offset or (0, 0, 0), name)
+    voxel_size = _agreed_voxel_size(name, _listed(attrs.get("resolution")), voxel_size_nm)
+    offset = triple(offset_nm if offset_nm is not None else attrs.get("offset", (0, 0, 0)))
+    return Volume(data, voxel_size, offset, name)
 
 
 def open_source(source: Mapping[str, Any]) -> Volume:
-    """`open_volume` for the source entry of a dataset's config: path, array, mip, sizes."""
-    return open_volume(
+    """`open_volume` for the source entry of a dataset's config: path, array, mip, sizes.
+
+    `objects`: how labels tell objects apart (retrace.objects). `fit`: the image these labels
+    belong to, and whether they lie in its middle or must be as large (DataError).
+    """
+    volume = open_volume(
         source["path"],
         source.get("array") or "",
         source.get("voxel_size_nm"),
@@ -223,6 +237,27 @@ def open_source(source: Mapping[str, Any]) -> Volume:
         source.get("mip") or 0,
         Server(source.get("endpoint_url"), source.get("unsigned", True)),
     )
+    kind = source.get("objects") or KINDS[0]
+    if kind != KINDS[0]:
+        volume = replace(volume, array=SectionObjects(volume.array, kind))
+    return _fitted(volume, source["fit"]) if source.get("fit") else volume
+
+
+def _fitted(labels: Volume, fit: Mapping[str, Any]) -> Volume:
+    """Labels in the middle of their image: centres on each other, the lower one of an even size."""
+    image = open_source(fit["image"])
+    here, there = labels.array.shape[-3:], image.array.shape[-3:]
+    if here != there and not fit["crop"]:
+        raise DataError(
+            f"{labels.name} has {list(here)} voxels, {image.name} {list(there)}; give labels as "
+            "large as the image, or set `auto_crop: true` (is_auto_crop = yes in a .spec) to put "
+            "them in its middle"
+        )
+    if any(small > large for small, large in zip(here, there, strict=True)):
+        raise DataError(f"{labels.name} {list(here)} is larger than {image.name} {list(there)}")
+    lead = [(large - 1) // 2 - (small - 1) // 2 for small, large in zip(here, there, strict=True)]
+    sizes = zip(image.offset_nm, lead, labels.voxel_size_nm, strict=True)
+    return replace(labels, offset_nm=triple([o + n * size for o, n, size in sizes]))
 
 
 def local_inputs(sources: Iterable[Mapping[str, Any]]) -> list[Path]:

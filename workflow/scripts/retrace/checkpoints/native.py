@@ -27,6 +27,7 @@ ARCHITECTURE = (
     "fmaps_out",
     "downsample",
     "heads",
+    "graph",
 )
 """The settings of a network that its weights depend on."""
 

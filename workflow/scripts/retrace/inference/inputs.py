@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.inference.tiles import TileNetwork, output_box, read_window
+from retrace.preprocess import Image
 from retrace.volumes import Volume, check_float, is_masked
 
 
@@ -20,6 +22,11 @@ class Inputs:
     descriptors: Volume | None = None
     raw_is_read: bool = True
     tissue_mask: Volume | None = None
+
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        """What is read of a dataset: raw."""
+        return (self.raw,)
 
     def is_masked(self, box: VoxelBox) -> bool:
         """Whether the tissue mask leaves nothing of `box`, so that its output is 0 unseen."""
@@ -59,6 +66,41 @@ class Inputs:
                 "descriptors of that region first"
             )
         return box
+
+
+@dataclass(frozen=True)
+class PreprocessedInputs:
+    """Images as networks of ZNN read them: on a scale of their own, mirrored at the border."""
+
+    images: tuple[Image, ...]
+    tissue_mask: Volume | None = None
+    raw_is_read: ClassVar[bool] = False
+    """Values are read as they are: no further scaling of raw."""
+
+    @property
+    def raw(self) -> Volume:
+        """The first image, on whose voxels the others lie."""
+        return self.images[0].volume
+
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        """All images."""
+        return tuple(image.volume for image in self.images)
+
+    def is_masked(self, box: VoxelBox) -> bool:
+        """Whether the tissue mask leaves nothing of `box`, so that its output is 0 unseen."""
+        return is_masked(self.tissue_mask, box, self.raw.voxel_size_nm)
+
+    def read(self, window: VoxelBox) -> np.ndarray:
+        """(C, Z, Y, X) float32, one channel an image."""
+        return np.stack([image.read(window) for image in self.images]).astype(np.float32)
+
+    def output_box(self, network: TileNetwork, padding: str, roi: VoxelBox | None) -> VoxelBox:
+        """The voxels that are predicted."""
+        return output_box(self.raw, network, padding, roi)
+
+
+AnyInputs = Inputs | PreprocessedInputs
 
 
 def as_float(values: np.ndarray) -> np.ndarray:

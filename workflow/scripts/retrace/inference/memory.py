@@ -78,7 +78,7 @@ def bytes_per_voxel(network: nn.Module, window: Triple, itemsize: int) -> float:
     leaves = [m for m in network.modules() if not list(m.children())]
     hooks = [leaf.register_forward_hook(note) for leaf in leaves]
     weights = {name: p.to("meta") for name, p in network.state_dict().items()}
-    channels = next(iter(network.parameters())).shape[1]
+    channels = getattr(network, "input_channels", None) or next(network.parameters()).shape[1]
     try:
         with torch.inference_mode():
             x = torch.empty((1, channels, *window), device="meta")

@@ -16,9 +16,12 @@ from retrace.inference.tiles import Tile, TileNetwork, tile_for
 
 
 def to_stored(values: Tensor, dtype: str) -> Tensor:
-    """Predictions in [0, 1] as stored: uint8 by truncation of 255 x (0.999 -> 254), or float32."""
+    """Predictions as stored: uint8 by truncation of 255 x (0.999 -> 254), or float32.
+
+    As uint8 they end at 0 and 1, which linear outputs of ZNN's networks may exceed.
+    """
     values = values.float()
-    return (values * 255).to(torch.uint8) if dtype == "uint8" else values
+    return (values.clamp(0, 1) * 255).to(torch.uint8) if dtype == "uint8" else values
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from retrace.volumes import Volume
 
 LARGEST_EDGE = 1024
 """Longest tile edge that is chosen automatically, voxels: beyond it the halo costs nothing."""
-PADDINGS = ("valid", "reflect")
+PADDINGS = ("valid", "reflect", "symmetric")
 
 
 class TileNetwork(Protocol):
@@ -62,8 +62,9 @@ def output_box(
 ) -> VoxelBox:
     """The voxels that are predicted, in world voxels.
 
-    "valid" (Sheridan et al. 2023): the raw less half a context on every side. "reflect": all of the
-    raw, whose border is mirrored. `roi` narrows either; raw around it serves as context.
+    "valid" (Sheridan et al. 2023): the raw less half a context on every side. "reflect",
+    "symmetric": all of the raw, whose border is mirrored, without or with its last voxel. `roi`
+    narrows it; raw around it serves as context.
     DataError where nothing is left or the raw is too small for the network.
     """
     lead = half_context(network)
@@ -84,7 +85,8 @@ def _check_size(raw: Volume, network: TileNetwork, padding: str, lead: Triple) -
     # Mirroring more than the volume itself would show the network little but copies.
     least = triple([c + 1 for c in (network.context if padding == "valid" else lead)])
     if any(have < need for have, need in zip(raw.box.shape, least, strict=True)):
-        advice = "" if padding == "reflect" else ', or set `predict_padding: "reflect"`'
+        mirror = 'set `predict_padding: "reflect"` (is_bd_mirror in networks of ZNN)'
+        advice = f", or {mirror}" if padding == "valid" else ""
         raise DataError(
             f"{raw.name} has {list(raw.box.shape)} voxels (z, y, x), smaller than the network's "
             f"field of view: at least {list(least)} are needed. Take a larger volume or a network "

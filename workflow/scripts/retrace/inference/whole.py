@@ -16,7 +16,7 @@ from torch import Tensor
 
 from retrace.errors import ConfigError, DeviceError
 from retrace.geometry import Triple, VoxelBox, triple
-from retrace.inference.inputs import Inputs
+from retrace.inference.inputs import AnyInputs
 from retrace.inference.overlap import overlapped, side_by_side
 from retrace.inference.predictor import Predictor
 from retrace.inference.tiles import (
@@ -147,7 +147,7 @@ class PartialStore:
 
 
 def predict_tiles(
-    predictors: Sequence[Predictor], inputs: Inputs, store: PartialStore, grid: Sequence[Tile]
+    predictors: Sequence[Predictor], inputs: AnyInputs, store: PartialStore, grid: Sequence[Tile]
 ) -> Iterator[Tile]:
     """Predicts the tiles of `grid` that `store` does not hold; yields each when it is written.
 

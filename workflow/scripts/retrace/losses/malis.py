@@ -89,7 +89,8 @@ def _one_pass(
     here = edges % labels.size
     _, compact = np.unique(labels.ravel(), return_inverse=True)
     compact = compact + (labels.min() != 0)  # 0 stays for voxels without label
-    pairs = join_edges(here, ends.ravel()[edges], compact.astype(np.int64), equal)
+    ones = np.ones(labels.size)
+    pairs = join_edges(here, ends.ravel()[edges], compact.astype(np.int64), ones, equal)
     weights = np.zeros(affinities.size)
     weights[edges] = pairs
     weights *= counted.ravel()
@@ -98,17 +99,20 @@ def _one_pass(
 
 
 @numba.njit(nogil=True)
-def join_edges(u: np.ndarray, v: np.ndarray, labels: np.ndarray, equal: bool) -> np.ndarray:
+def join_edges(
+    u: np.ndarray, v: np.ndarray, labels: np.ndarray, mass: np.ndarray, equal: bool
+) -> np.ndarray:
     """Voxel pairs that each edge connects first, (E,) float64, edges (u, v) in Kruskal's order.
 
-    `labels` (N,) from 0 (in no pair). `equal`: pairs of equal labels, else of different ones. Every
-    tree has a list, sorted by label, of its labels and their voxels; a cell is a voxel's index.
+    `labels` (N,) from 0 (in no pair). `mass` (N,) float64: what a voxel counts; a pair counts the
+    product. `equal`: pairs of equal labels, else of different ones. Every tree has a list, sorted
+    by label, of its labels and their voxels; a cell is a voxel's index.
     """
     parent = np.arange(labels.size)
     head = np.where(labels > 0, parent, -1)
     after = np.full(labels.size, -1)
-    count = np.ones(labels.size)
-    total = np.where(labels > 0, 1.0, 0.0)
+    count = mass.copy()
+    total = np.where(labels > 0, mass, 0.0)
     pairs = np.zeros(u.size)
     for edge in range(u.size):
         a, b = root(parent, u[edge]), root(parent, v[edge])

@@ -187,7 +187,7 @@ class UNet(nn.Module):
         return size
 
 
-def build_network(
+def build_unet(
     network: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> UNet:
     """U-Net of a network configuration (`config/networks/*.yaml`) with Glorot-uniform weights.

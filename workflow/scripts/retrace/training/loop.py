@@ -53,6 +53,8 @@ class Outcome:
     iteration: int
     terms: tuple[str, ...]
     losses: Tensor
+    observed: int = 0
+    """How many of the last terms are watched and not minimised."""
     begun: int = 0
     seconds: float = 0.0
     waited_s: float = 0.0
@@ -136,7 +138,8 @@ class Trainer:
         After SIGTERM or SIGINT the state is saved and the process ends with 128 + the signal.
         """
         first = self._resume()
-        outcome = Outcome(self.plan.iterations, self.terms, torch.zeros(0, 0), self.begun)
+        outcome = Outcome(self.plan.iterations, self.terms, torch.zeros(0, 0), begun=self.begun)
+        outcome.observed = self.task.observed
         if first < self.plan.iterations:
             with stopping() as stop:
                 self._train(first, stop, outcome)
@@ -234,6 +237,8 @@ class Trainer:
         self.optimizer.step()
         if self.average:
             self.average.update(self.module, iteration)
+        if self.rank.is_first:
+            self.task.after_step(self.module, iteration, self.plan.work)
         self._unread.append(torch.stack(losses).mean(dim=0))
         if len(self._unread) >= LOSSES_AT_ONCE[self.device.type]:
             self._read_losses(writer)
@@ -268,7 +273,8 @@ class Trainer:
                     f"and delete {self.plan.work} to begin again"
                 )
             if writer:
-                writer.add_scalar("loss", float(values.sum()), iteration)
+                minimised = len(values) - self.task.observed
+                writer.add_scalar("loss", float(values[:minimised].sum()), iteration)
                 for name, value in zip(self.terms, values.tolist(), strict=True):
                     writer.add_scalar(f"loss/{name}", value, iteration)
         self._unread.clear()

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import cc3d
 import numpy as np
@@ -96,6 +97,8 @@ class LsdFamilyTask:
     seed: int
     device: torch.device
     context: UNet | None = None
+
+    observed: ClassVar[int] = 0
 
     @cached_property
     def heads(self) -> tuple[str, ...]:
@@ -193,6 +196,9 @@ class LsdFamilyTask:
                 scaled = (data.detach().float() * 255).to(torch.uint8)
                 pictures[f"{kind}_{head}"] = Picture(scaled, where)
         return pictures
+
+    def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
+        """Nothing."""
 
     def _augmented(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Raw of the input, labels of `context` (int64), codes of `truth`, all augmented."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -38,6 +39,11 @@ class Task(Protocol):
         """Of batches and pictures, (z, y, x)."""
         ...
 
+    @property
+    def observed(self) -> int:
+        """How many of the last terms of `losses` are watched and not minimised."""
+        ...
+
     def batch(self, number: int) -> Batch:
         """One sample, counted from 0 over all iterations, on the training device."""
         ...
@@ -56,4 +62,8 @@ class Task(Protocol):
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
         """What a snapshot shows."""
+        ...
+
+    def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
+        """What else an iteration ends with; may keep files in `work`."""
         ...

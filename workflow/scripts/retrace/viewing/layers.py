@@ -12,10 +12,19 @@ from retrace.errors import ConfigError, DataError, nearest
 from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.volumes import Volume, open_source
 
-KINDS = ("raw", "labels", "mask", "affinities", "lsds", "fragments", "segments")
+KINDS = (
+    "raw",
+    "labels",
+    "mask",
+    "affinities",
+    "lsds",
+    "boundary",
+    "fragments",
+    "segments",
+)
 """What a layer may be."""
 SEGMENTATIONS = ("labels", "fragments", "segments")
-FOCUS = ("segments", "affinities", "lsds", "labels", "raw", "fragments", "mask")
+FOCUS = ("segments", "affinities", "lsds", "boundary", "labels", "raw", "fragments", "mask")
 """The first of these that is there is what the view is centred on."""
 
 

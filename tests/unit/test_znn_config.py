@@ -1,0 +1,266 @@
+"""ZNN networks and data in the configuration: what a .spec and a .cfg become, what cannot work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+import mask
+import tiny_znn as tiny
+from retrace import config as catalog
+from retrace import settings
+from retrace.errors import ConfigError, DataError
+from retrace.volumes import open_source, open_volume
+from znn_case import SMALL
+
+SPEC = """\
+[image1]
+fnames = raw.tif
+pp_types = standard2D
+[label1]
+fnames = labels.h5
+is_auto_crop = yes
+fmasks = mask.tif
+[image2]
+fnames = raw.h5
+pp_types = symetric_rescale
+[sample1]
+input = 1
+input-r = 2
+output = 1
+[sample2]
+input = 2
+[sample3]
+input = 2
+output = 1
+"""
+CFG = """\
+[parameters]
+fnet_spec = net.znn
+fdata_spec = data.spec
+out_type = boundary
+train_range = 1
+test_range = 3
+forward_range = 2-3
+train_outsz = 1,10,10
+forward_outsz = 2,20,20
+is_bd_mirror = yes
+Max_iter = 5000
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    tiny.write_stack(tmp_path)
+    tifffile.imwrite(tmp_path / "mask.tif", np.ones(tiny.SHAPE, np.uint8))
+    for name, text in (("data.spec", SPEC), ("config.cfg", CFG), ("net.znn", SMALL)):
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def spec_dataset(folder: Path, **changes: Any) -> dict[str, Any]:
+    content = {"name": "mine", "voxel_size_nm": tiny.VOXEL_SIZE_NM, "cfg": "config.cfg"}
+    return tiny.load(folder, content | changes)
+
+
+def test_samples_of_a_spec_are_volumes_and_ranges_of_a_cfg_the_splits(folder: Path) -> None:
+    data = spec_dataset(folder)
+    first = data["volumes"]["sample1"]
+
+    assert first["raw"]["path"] == "raw.tif"
+    assert first["raw"]["preprocess"] == "standard2D"
+    assert first["inputs"]["input-r"]["array"] == "main"
+    assert first["labels_mask"]["path"] == "mask.tif"
+    assert first["labels"]["fit"]["crop"] is True
+    assert [[e["volume"] for e in data[s]] for s in catalog.SPLITS] == [
+        ["sample1"],
+        ["sample3"],
+        ["sample2", "sample3"],
+    ]
+    assert catalog.has_boundaries(data)
+    assert {"raw.tif", "mask.tif", "labels.h5"} <= set(catalog.named_files(data))
+
+
+def test_a_spec_alone_leaves_the_splits_to_the_dataset(folder: Path) -> None:
+    content = {"name": "mine", "voxel_size_nm": [40, 10, 10], "spec": "data.spec"}
+    data = tiny.load(folder, content | {"train": ["sample3"], "test": ["sample2"]})
+
+    assert [e["volume"] for e in data["train"]] == ["sample3"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("test_range = 3", "test_range = 7", "test_range of config.cfg names sample 7; samples"),
+        (
+            "test_range = 3",
+            "test_range = 2",
+            "test_range of config.cfg names sample 2, which has",
+        ),
+        ("test_range = 3", "test_range = 1", "share samples"),
+    ],
+)
+def test_ranges_that_cannot_be_are_refused(folder: Path, old: str, new: str, message: str) -> None:
+    (folder / "config.cfg").write_text(CFG.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        spec_dataset(folder)
+
+
+def test_a_network_takes_layers_and_parameters_from_a_cfg(folder: Path) -> None:
+    (folder / "config/networks").mkdir(parents=True)
+    (folder / "config/networks/mine.yaml").write_text("{name: mine, family: znn, cfg: config.cfg}")
+    data = spec_dataset(folder)
+    net = catalog.network_for("mine", data)
+
+    assert net["input_shape"] == [2, 15, 15]
+    assert net["inference_shape"] == [3, 25, 25]
+    assert (net["cost_fn"], net["iterations"]) == ("softmax_loss", 5000)
+    assert net["heads"] == [{"name": "boundary", "channels": 2, "node": "output"}]
+    assert catalog.predicts_boundaries("mine")
+    assert not catalog.predicts_boundaries("n4_a_even")
+    config = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml")
+    told = settings.predict_settings(config, data, net, "sample2")
+    assert told["tile"] == [2, 20, 20]
+    trained = settings.train_settings(config, data, net)
+    assert set(trained["dataset"]["volumes"]) == {"sample1", "sample3"}
+
+
+def pair(folder: Path, network: str, verb: str = "train", **changes: Any) -> None:
+    data = tiny.dataset(folder, **changes)
+    catalog.check_pair(data, catalog.network_for(network, data), verb)
+
+
+def test_pairs_that_work(folder: Path) -> None:
+    for network in ("n4", "n4_a", "vd2d", "mtlsd_small"):
+        pair(folder, network)
+    labels = {"path": "labels.tif", "objects": "cells"}
+    volumes = {"stack": {"raw": {"path": "raw.tif"}, "labels": labels}}
+    pair(folder, "n4", "evaluate", volumes=volumes)
+    further = {"input-r": {"path": "raw.h5", "array": "main"}}
+    pair(folder, "vd2d3d", volumes={"stack": volumes["stack"] | {"inputs": further}})
+
+
+@pytest.mark.parametrize(
+    ("network", "verb", "objects", "message"),
+    [
+        ("mtlsd", "train", "cells", "the labels of dataset 'cells' are membranes"),
+        ("n4_a", "train", "membranes", "such as n4 or vd2d"),
+        ("vd2d3d", "train", "ids", "has no image for 'input-r'. Add `inputs"),
+        ("hd2d", "train", "ids", "output node 'nl10' has 4 maps; out_type boundary needs 1 or 2"),
+        ("n4", "segment", "ids", "predicts no affinities"),
+    ],
+)
+def test_pairs_that_cannot_work_are_refused_with_the_reason(
+    folder: Path, network: str, verb: str, objects: str, message: str
+) -> None:
+    labels = {"path": "labels.tif", "objects": objects}
+    volumes = {"stack": {"raw": {"path": "raw.tif"}, "labels": labels}}
+    with pytest.raises(ConfigError) as error:
+        pair(folder, network, verb, volumes=volumes)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parameters": {"is_malis": True}}, "is_malis needs out_type affinity"),
+        ({"parameters": {"train_outsz": [1, 12, 10]}}, "is_data_aug exchanges y and x"),
+        ({"parameters": {"etaa": 1}}, "unknown key 'etaa', did you mean 'eta'"),
+        ({"changes": {"conv9": {"maps": 3}}}, "changes 'conv9'; did you mean"),
+        ({"layers": [*tiny.LAYERS[:2], tiny.LAYERS[2] | {"maps": 1}]}, "softmax over its one map"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused(
+    folder: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        tiny.network(tiny.dataset(folder), **changes)
+    assert message in str(error.value)
+
+
+def test_boundaries_are_grown_where_labels_have_none(folder: Path) -> None:
+    drawn, touching = tiny.dataset(folder), tiny.dataset(folder, boundaries_drawn=False)
+
+    assert tiny.network(drawn)["grow_boundary"] is None
+    assert tiny.network(touching)["grow_boundary"] == {"steps": 1, "only_xy": True}
+    assert tiny.network(touching, grow_boundary=None)["grow_boundary"] is None
+
+
+def source(path: Path, **more: Any) -> dict[str, Any]:
+    return {"path": str(path), "voxel_size_nm": [40, 10, 10], **more}
+
+
+def test_membranes_part_objects_section_by_section(folder: Path) -> None:
+    membranes = (tiny.cells()[1] == 0).astype(np.uint8)
+    tifffile.imwrite(folder / "membranes.tif", membranes)
+    found = open_source(source(folder / "membranes.tif", objects="membranes"))
+    cells = open_source(source(folder / "labels.tif", objects="cells"))
+    objects = found.read(found.box)
+
+    np.testing.assert_array_equal(cells.read(cells.box), objects)
+    np.testing.assert_array_equal(objects == 0, membranes > 0)
+    first, second = (set(np.unique(objects[z])) - {0} for z in (0, 1))
+    assert not first & second
+    assert len(first) == len(second) >= 8
+    np.testing.assert_array_equal(np.asarray(found.array[2:4, 5, 3:9]), objects[2:4, 5, 3:9])
+
+
+def test_colours_are_numbers(folder: Path) -> None:
+    colours = np.zeros((2, 3, 4, 3), np.uint8)
+    colours[0, 1, 2] = (1, 2, 3)
+    tifffile.imwrite(folder / "colour.tif", colours, photometric="rgb")
+    with h5py.File(folder / "colour.h5", "w") as file:
+        file["main"] = colours
+    for path, array in (("colour.tif", ""), ("colour.h5", "main")):
+        labels = open_source(source(folder / path, array=array))
+        values = labels.read(labels.box)
+        assert values.shape == (2, 3, 4)
+        assert values[0, 1, 2] == 65536 + 2 * 256 + 3
+        assert np.count_nonzero(values) == 1
+
+
+def test_smaller_labels_lie_in_the_middle_or_are_refused(folder: Path) -> None:
+    small = tiny.cells()[1][1:5, 3:34, 4:40]
+    tifffile.imwrite(folder / "small.tif", small, photometric="minisblack")
+    image = source(folder / "raw.tif")
+    fitted = open_source(source(folder / "small.tif", fit={"image": image, "crop": True}))
+
+    assert fitted.box.offset == (1, 4, 4)
+    with pytest.raises(DataError, match="set `auto_crop: true`"):
+        open_source(source(folder / "small.tif", fit={"image": image, "crop": False}))
+    with pytest.raises(DataError, match="is larger than"):
+        fit = {"image": source(folder / "small.tif"), "crop": True}
+        open_source(source(folder / "raw.tif", fit=fit))
+
+
+def test_a_voxel_size_that_is_no_whole_number_takes_its_rounding(folder: Path) -> None:
+    with h5py.File(folder / "raw.h5", "a") as file:
+        file["main"].attrs["resolution"] = [40.0, 9.6, 9.6]
+
+    assert open_volume(folder / "raw.h5", "main", [40, 10, 10]).voxel_size_nm == (40, 10, 10)
+    with pytest.raises(DataError, match=r"Add `voxel_size_nm: \[40, 10, 10\]`"):
+        open_volume(folder / "raw.h5", "main")
+    with pytest.raises(DataError, match="the config says"):
+        open_volume(folder / "raw.h5", "main", [40, 9, 9])
+
+
+def test_a_mask_of_ones_own_is_in_the_labels_mask(folder: Path) -> None:
+    given = np.ones(tiny.SHAPE, np.uint8)
+    given[:, :, :10] = 0
+    tifffile.imwrite(folder / "mask.tif", given)
+    told = {
+        "background_ids": [],
+        "labels": source(folder / "labels.tif"),
+        "labels_mask": source(folder / "mask.tif"),
+    }
+    mask.main(["--settings", json.dumps(told), "--output", str(folder / "m.zarr")])
+
+    found = open_volume(folder / "m.zarr", "labels_mask")
+    np.testing.assert_array_equal(found.read(found.box), given)

@@ -1,0 +1,433 @@
+"""ZNN's training through the common loop: patches, weights, curves, resuming, seeding, h5."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import predict
+import tiny_znn as tiny
+import train
+from retrace.checkpoints.znn import (
+    load_whole,
+    network_file,
+    read_h5,
+    seed_from,
+    stored_filters,
+    torch_filters,
+    write_h5,
+)
+from retrace.errors import DataError
+from retrace.geometry import VoxelBox
+from retrace.networks import build_network
+from retrace.networks.tuning import set_modes
+from retrace.preprocess import mirrored, open_image
+from retrace.training.state import state_files
+from retrace.training.znn_family import ZnnTask
+from retrace.training.znn_optimizer import ZnnOptimizer
+from retrace.volumes import open_volume
+from retrace.znn.graph import graph_from
+
+pytestmark = pytest.mark.usefixtures("tiny_threads")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    tiny.write_stack(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(folder: Path, iterations: int, *more: str, data: Any = None, **changes: Any) -> Path:
+    """Trains in `folder`; returns it."""
+    folder.mkdir(exist_ok=True)
+    data = data or tiny.dataset(folder.parent if not (folder / "raw.tif").exists() else folder)
+    settings = tiny.training(data, tiny.network(data, **changes), iterations)
+    train.main(tiny.arguments(folder, settings, *more))
+    return folder
+
+
+def task_of(folder: Path, data: Any = None, **changes: Any) -> ZnnTask:
+    data = data or tiny.dataset(folder)
+    settings = tiny.training(data, tiny.network(data, **changes), 1)
+    trainer, _ = train.make_trainer(settings, {}, folder / "none")
+    assert isinstance(trainer.task, ZnnTask)
+    return trainer.task
+
+
+def test_loss_falls_and_the_curve_is_znns(folder: Path) -> None:
+    run(folder, 60)
+    found = json.loads((folder / "training.json").read_text())
+    rows, curve = found["history"], found["learning_curve"]
+
+    assert np.mean([r["err"] for r in rows[-20:]]) < 0.8 * np.mean([r["err"] for r in rows[:10]])
+    assert all(row["loss"] == row["err"] for row in rows)
+    assert curve["train"]["it"] == list(range(2, 61, 2))
+    assert curve["train"]["err"][0] == pytest.approx(np.mean([r["err"] for r in rows[:2]]))
+    assert curve["test"]["it"] == list(range(4, 61, 4))
+    assert curve["test"]["err"][-1] < curve["test"]["err"][0]
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights_and_curve(folder: Path) -> None:
+    whole, parts = run(folder / "whole", 12), run(folder / "parts", 6)
+    run(parts, 12)
+
+    weights = [(f / "model.safetensors").read_bytes() for f in (whole, parts)]
+    assert weights[0] == weights[1]
+    one, other = (json.loads((f / "training.json").read_text()) for f in (whole, parts))
+    assert one["learning_curve"] == other["learning_curve"]
+
+
+def test_what_was_tested_after_the_last_saved_state_is_tested_once(folder: Path) -> None:
+    run(folder, 8)
+    (work,) = (folder / "work").iterdir()
+    state_files(work)[-1].unlink()
+    run(folder, 12)
+    curve = json.loads((folder / "training.json").read_text())["learning_curve"]
+
+    assert curve["test"]["it"] == [4, 8, 12]
+
+
+def test_patches_are_the_windows_of_mirrored_images(folder: Path) -> None:
+    task = task_of(folder, parameters={"is_data_aug": False})
+    raw, labels = tiny.cells()
+    raw = raw.astype(float)
+    raw = (raw - raw.mean((1, 2), keepdims=True)) / raw.std((1, 2), keepdims=True)
+    lead, tail = np.array(task.module.context) // 2, (np.array(task.module.context) + 1) // 2
+    pad = [(int(a), int(b)) for a, b in zip(lead, tail, strict=True)]
+    padded = np.pad(raw[:4], pad, mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, task.batch(0)["input"].shape[2:])
+    seen = set()
+    for iteration in range(8):
+        batch = task.batch(iteration)
+        window = batch["input"][0, 0].numpy()
+        near = np.abs(windows - window).max(axis=(3, 4, 5)) < 1e-5
+        ((z, y, x),) = np.argwhere(near)
+        part = labels[z : z + 1, y : y + 12, x : x + 12] > 0
+        assert torch.equal(batch["target"][0], torch.from_numpy(part).float())
+        assert torch.equal(batch["target"].sum(0), torch.ones(1, 12, 12))
+        seen.add((int(z), int(y), int(x)))
+    assert len(seen) > 5
+
+
+def test_augmented_patches_turn_image_and_target_together(folder: Path) -> None:
+    plain = task_of(folder, parameters={"is_data_aug": False})
+    turned = task_of(folder)
+    forms = set()
+    for iteration in range(20):
+        one, other = plain.batch(iteration), turned.batch(iteration)
+        if torch.equal(one["target"], other["target"]):
+            continue
+        forms.add(iteration)
+        for target, seen in ((one["target"], one["input"]), (other["target"], other["input"])):
+            inner = seen[0, :, :, 4:16, 4:16]  # a context of 8
+            assert (inner[0][target[0] > 0]).mean() > (inner[0][target[0] == 0]).mean()
+    assert len(forms) > 8
+
+
+@pytest.mark.parametrize("mode", ["none", "global", "patch"])
+def test_rebalancing_weights(folder: Path, mode: str) -> None:
+    task = task_of(folder, parameters={"rebalance_mode": mode})
+    batch = task.batch(0)
+    inside, weight = batch["target"][0] > 0, batch["weight"]
+    labels = tiny.cells()[1][:4] if mode == "global" else inside.numpy()
+    share = (labels > 0).mean()
+    expected = {
+        "none": (1.0, 1.0),
+        "global": (0.5 / share, 0.5 / (1 - share)),
+        "patch": (1 - share, share),
+    }[mode]
+
+    assert torch.equal(weight[0], weight[1])
+    values = torch.where(inside, *(torch.tensor(v, dtype=torch.float32) for v in expected))
+    torch.testing.assert_close(weight[0], values)
+
+
+def test_affinities_lead_to_the_lower_neighbour_and_are_balanced_apart(folder: Path) -> None:
+    task = task_of(
+        folder,
+        layers=[*tiny.LAYERS[:2], tiny.LAYERS[2] | {"maps": 3, "function": "forward_logistics"}],
+        parameters={"out_type": "affinity", "rebalance_mode": "patch", "is_data_aug": False},
+    )
+    batch = task.batch(1)
+    target, weight = batch["target"], batch["weight"]
+
+    assert target.shape == (3, 1, 12, 12)
+    inside = target[0, 0] > 0  # z: objects are columns
+    assert bool(inside.any())
+    # y and x: both voxels inside the same object.
+    assert not (target[1, 0][~inside] > 0).any()
+    below = target[1, 0, 1:] > 0
+    assert bool((inside[1:] & inside[:-1])[below].all())
+    for channel in range(3):
+        share = float(target[channel].mean())
+        positive = weight[channel][target[channel] > 0]
+        torch.testing.assert_close(positive, torch.full_like(positive, 1 - share))
+
+
+@pytest.mark.parametrize("norm", ["none", "frac", "num", "pair"])
+def test_malis_trains_and_is_watched(folder: Path, norm: str) -> None:
+    run(
+        folder,
+        4,
+        layers=[*tiny.LAYERS[:2], tiny.LAYERS[2] | {"maps": 3, "function": "forward_logistics"}],
+        parameters={
+            "out_type": "affinity",
+            "is_malis": True,
+            "malis_norm_type": norm,
+            "is_constrained_malis": norm == "num",
+            "eta": 1e-4,
+        },
+    )
+    found = json.loads((folder / "training.json").read_text())
+
+    assert found["terms"] == ["err", "cls", "re", "mc", "me"]
+    assert set(found["learning_curve"]["train"]) == {"it", "err", "cls", "re", "mc", "me"}
+    assert all(0 <= row["re"] <= 1 and row["loss"] == row["err"] for row in found["history"])
+
+
+def test_masks_take_voxels_out_of_cost_and_gradient(folder: Path) -> None:
+    task = task_of(folder)
+    batch = task.batch(0)
+    batch["mask"] = batch["mask"].clone()
+    batch["mask"][..., 6:] = 0
+    output = torch.zeros(1, 2, 1, 12, 12, requires_grad=True)
+    losses = task.losses({"boundary": output}, batch)
+    losses["err"].backward()
+
+    assert float(losses["err"]) == pytest.approx(np.log(2) / 2)
+    assert output.grad is not None
+    assert not output.grad[..., 6:].any()
+    assert bool(output.grad[..., :6].all())
+
+
+def test_eta_falls_in_steps_and_momentum_and_decay_follow_znn(folder: Path) -> None:
+    weight = torch.nn.Parameter(torch.tensor([2.0]))
+    holder = torch.nn.ParameterList([weight])
+    settings = {"eta": 0.1, "momentum": 0.5, "weight_decay": 0.01}
+    settings |= {"anneal_factor": 0.1, "num_iter_per_annealing": 2}
+    optimizer = ZnnOptimizer(holder, settings)
+    w, v = 2.0, 0.0
+    for step in range(5):
+        weight.grad = torch.tensor([1.0 + step])
+        optimizer.step()
+        eta = 0.1 * 0.1 ** (step // 2)
+        v = 0.5 * v - eta * 0.01 * w - eta * (1 + step)
+        w += v
+        assert float(weight) == pytest.approx(w, rel=1e-6)
+
+
+ORACLES = (
+    "srini2d_gtruth_5x5_double_HEAD",
+    "srini2d_gtruth_150x150_single_4c5143651f",
+    "N4_A_even_gtruth_5x5_single_HEAD",
+)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_network_of_the_original_gives_the_originals_output(shared_dir: Path, name: str) -> None:
+    path = shared_dir / "oracles" / "znn" / f"{name}.h5"
+    file = read_h5(path)
+    network = "n4_a_even" if name.startswith("N4") else "srini2d"
+    settings = resolved(network)
+    module = build_network(settings).to(torch.float64 if "double" in name else torch.float32)
+    load_whole(file, module)
+    with h5py.File(path) as h5:
+        patch = h5["processing/znn/train/patch"]
+        x = torch.from_numpy(patch["inputs/input"][()])[None].to(next(module.parameters()).dtype)
+        expected = patch["props/output"][()]
+    with torch.no_grad():
+        (found,) = module.eval().raw_outputs(x).values()
+    found = found[0].softmax(0) if network == "srini2d" else found[0]
+
+    tolerance = 1e-9 if "double" in name else 1e-5
+    np.testing.assert_allclose(found.numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+def resolved(name: str) -> dict[str, Any]:
+    from retrace import config as catalog
+
+    return catalog.network_for(name, catalog.load_dataset("vnc_nc"))
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_file_of_the_original_is_written_as_it_was(
+    shared_dir: Path, tmp_path: Path, name: str
+) -> None:
+    path = shared_dir / "oracles" / "znn" / f"{name}.h5"
+    file = read_h5(path)
+    copy = write_h5(type(file)(tmp_path / "copy.h5", file.layers, file.curve))
+    found: dict[str, Any] = {}
+    with h5py.File(path) as one, h5py.File(copy) as other:
+        one.visititems(lambda key, item: found.setdefault(key, content(item)))
+        for key, value in found.items():
+            if key.startswith("processing/znn/train/patch") or value is None:
+                continue
+            if key.startswith(("processing/znn/train/network", "processing/znn/train/statistics")):
+                assert content(other[key]) == value, key
+    again = read_h5(copy)
+    assert set(again.layers) == set(file.layers)
+
+
+def content(item: Any) -> Any:
+    """dtype, shape and bytes of a dataset; None for a group."""
+    if not isinstance(item, h5py.Dataset):
+        return None
+    value = item[()]
+    return (str(item.dtype), item.shape, value if isinstance(value, bytes) else value.tobytes())
+
+
+def test_filters_are_reversed_in_memory_and_in_space() -> None:
+    stored = np.arange(2 * 3 * 1 * 2 * 3, dtype=float).reshape(2, 3, 1, 2, 3)
+    weight = torch_filters(stored)
+
+    assert weight.shape == (3, 2, 1, 2, 3)
+    flat = stored[1, 2].ravel()  # s0 fastest: here s1 is the next
+    assert float(weight[2, 1, 0, 1, 2]) == flat[0]
+    assert float(weight[2, 1, 0, 0, 2]) == flat[1]
+    np.testing.assert_array_equal(stored_filters(weight), stored)
+
+
+def test_a_trained_network_travels_through_h5(folder: Path) -> None:
+    run(folder, 4)
+    data = tiny.dataset(folder)
+    settings = tiny.network(data)
+    module = build_network(settings)
+    train.load_model(folder / "model.safetensors", module, settings)
+    curve = json.loads((folder / "training.json").read_text())["learning_curve"]
+    path = write_h5(network_file(module, settings, curve, folder / "net.h5"))
+    other = build_network(settings, seed=9)
+    load_whole(read_h5(path), other)
+
+    for name, value in module.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+    assert read_h5(path).curve["test"]["it"].tolist() == [4]
+    with h5py.File(path) as file:
+        assert file["processing/znn/train/network/conv1/size"][()].tolist() == [1, 4, 4]
+        assert file["processing/znn/train/network/conv1/type"][()] == b"conv"
+
+
+def test_seeding_takes_layers_of_equal_name_and_shape(folder: Path) -> None:
+    data = tiny.dataset(folder)
+    settings = tiny.network(data)
+    source = build_network(settings, seed=1)
+    path = write_h5(network_file(source, settings, {}, folder / "seed.h5"))
+    wider = [tiny.LAYERS[0], tiny.LAYERS[1], tiny.LAYERS[2] | {"size": [1, 5, 5]}]
+    module = build_network(tiny.network(data, layers=wider), seed=2)
+    before = module.convolutions["conv2"].weight.clone()
+    lines = seed_from(read_h5(path), module)
+
+    assert torch.equal(module.convolutions["conv1"].weight, source.convolutions["conv1"].weight)
+    assert torch.equal(module.convolutions["conv2"].weight, before)
+    assert lines == ["conv2: [4, 2, 1, 3, 3] there, [2, 4, 1, 5, 5] here; begins as configured"]
+    renamed = [{**layer, "to": f"x{layer['to']}"} for layer in tiny.LAYERS]
+    for layer, kind in zip(renamed, ("conv", "max_filter", "conv"), strict=True):
+        layer[kind] = f"x{layer[kind]}"
+    with pytest.raises(DataError, match="holds another network: no layer has a name and shape"):
+        seed_from(read_h5(path), build_network(tiny.network(data, layers=renamed)))
+
+
+def test_training_begins_from_an_h5(folder: Path) -> None:
+    data = tiny.dataset(folder)
+    settings = tiny.network(data)
+    source = build_network(settings, seed=8)
+    path = write_h5(network_file(source, settings, {}, folder / "seed.h5"))
+    plain, seeded = run(folder / "plain", 1), run(folder / "seeded", 1, "--init", str(path))
+
+    models = [(f / "model.safetensors").read_bytes() for f in (plain, seeded)]
+    assert models[0] != models[1]
+    first = [json.loads((f / "training.json").read_text())["history"][0] for f in (plain, seeded)]
+    assert first[0]["err"] != first[1]["err"]
+
+
+def test_files_that_are_no_networks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_h5(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("no h5")
+    with pytest.raises(DataError, match="no readable h5"):
+        read_h5(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["main"] = np.zeros(3)
+    with pytest.raises(DataError, match="holds no network of ZNN"):
+        read_h5(tmp_path / "other.h5")
+    with h5py.File(tmp_path / "nan.h5", "w") as file:
+        file["conv1/group_type"] = "edge"
+        file["conv1/filters"] = np.full((1, 1, 1, 2, 2), np.nan)
+    with pytest.raises(DataError, match="'conv1' holds NaN"):
+        read_h5(tmp_path / "nan.h5")
+
+
+def test_images_are_on_a_scale_of_their_own(folder: Path) -> None:
+    raw = tiny.cells()[0].astype(float)
+    source = {"path": str(folder / "raw.h5"), "array": "main", "voxel_size_nm": [40, 10, 10]}
+    window = VoxelBox((1, -3, 38), (2, 6, 9))
+    padded = np.pad(raw, [(0, 0), (3, 0), (0, 3)], mode="symmetric")
+    sections = (1, 2)
+    deviation = raw.std(sections, keepdims=True)
+    kinds = {
+        "standard2D": lambda v: (v - raw.mean(sections, keepdims=True)) / deviation,
+        "standard3D": lambda v: (v - raw.mean()) / raw.std(),
+        "symetric_rescale": lambda v: 2 * (v - raw.min()) / (raw.max() - raw.min()) - 1,
+        "none": lambda v: v,
+    }
+    for kind, formula in kinds.items():
+        image = open_image(source | {"preprocess": kind})
+        np.testing.assert_allclose(image.read(window), formula(padded)[1:3, :6, 38:47], atol=1e-9)
+
+
+def test_mirroring_repeats_the_border() -> None:
+    whole = np.pad(np.arange(4), 9, mode="symmetric")
+
+    np.testing.assert_array_equal(mirrored(-9, 13, 4), whole)
+
+
+@pytest.mark.parametrize("tile", [[1, 9, 10], [2, 40, 44]])
+def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: list[int]) -> None:
+    run(folder, 4)
+    data = tiny.dataset(folder)
+    net = tiny.network(data, parameters={"forward_outsz": tile})
+    config = {"tile": "auto", "prediction_dtype": "float32", "gpus": 1}
+    config |= {"device": "cpu", "precision": "fp32", "compile": False}
+    settings = json.dumps(tiny.told.predict_settings(config, data, net, "stack"))
+    places = ["--model", "model.safetensors", "--work", "pwork", "--output", "p.zarr"]
+    predict.main(["--settings", settings, *places])
+    found = open_volume(folder / "p.zarr", "boundary")
+    module = build_network(net)
+    train.load_model(folder / "model.safetensors", module, net)
+    image = open_image(data["volumes"]["stack"]["raw"])
+    window = VoxelBox((4, -4, -4), (2, 48, 52))
+    with torch.no_grad():
+        x = torch.from_numpy(image.read(window)).float()[None, None]
+        expected = module.eval()(x)["boundary"][0]
+
+    assert found.box == VoxelBox((4, 0, 0), (2, 40, 44))
+    np.testing.assert_allclose(found.read(found.box), expected.numpy(), atol=1e-6)
+
+
+def test_layers_are_measured_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tiny.dataset(folder)
+    net = tiny.network(data, parameters={"forward_conv_mode": "optimize"})
+    module = build_network(net)
+    cache = folder / "modes.json"
+    device = torch.device("cpu")
+    set_modes(module, net, device, training=False, cache=cache)
+    known = json.loads(cache.read_text())
+
+    assert len(known) == 2
+    assert set(known.values()) <= {"direct", "fft"}
+    other = dict.fromkeys(known, "fft")
+    cache.write_text(json.dumps(other))
+    set_modes(module, net, device, training=False, cache=cache)
+    assert {layer.mode for layer in module.convolutions.values()} == {"fft"}
+    assert graph_from(net["graph"]).parameters == sum(p.numel() for p in module.parameters())
+
+
+def test_patches_larger_than_the_stack_are_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"train_outsz \[1, 41, 41\] .* larger than the labels"):
+        task_of(folder, parameters={"train_outsz": [1, 41, 41]})

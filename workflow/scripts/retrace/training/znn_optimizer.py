@@ -1,0 +1,55 @@
+"""ZNN's update of weights: momentum, weight decay and annealing in its own formula.
+
+Source: seung-lab/znn-release, src/include/network/filter.hpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ZnnOptimizer(torch.optim.Optimizer):
+    """v <- momentum v - eta decay w - eta g; w <- w + v, for filters and biases alike.
+
+    Without momentum v stays as it was. `eta` falls by `anneal_factor` after every `anneal_every`
+    steps.
+    """
+
+    def __init__(self, module: nn.Module, settings: Mapping[str, Any]) -> None:
+        """`settings`: eta, momentum, weight_decay, anneal_factor, num_iter_per_annealing."""
+        defaults = {
+            "lr": settings["eta"],
+            "momentum": settings["momentum"],
+            "weight_decay": settings["weight_decay"],
+            "anneal_factor": settings["anneal_factor"],
+            "anneal_every": settings["num_iter_per_annealing"],
+            "steps": 0,
+        }
+        super().__init__(module.parameters(), defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update with the gradients at hand."""
+        for group in self.param_groups:
+            eta = group["lr"] * group["anneal_factor"] ** (group["steps"] // group["anneal_every"])
+            group["steps"] += 1
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, eta, group["momentum"], group["weight_decay"])
+
+    def velocity(self, weight: Tensor) -> Tensor:
+        """v of a parameter, zeros before the first step."""
+        return self.state[weight].setdefault("velocity", torch.zeros_like(weight))
+
+    def _update(self, weight: Tensor, eta: float, momentum: float, decay: float) -> None:
+        assert weight.grad is not None
+        change = weight.grad * -eta
+        if decay:
+            change.add_(weight, alpha=-eta * decay)
+        if momentum:
+            change = self.velocity(weight).mul_(momentum).add_(change)
+        weight.add_(change)

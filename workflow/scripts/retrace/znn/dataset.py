@@ -1,0 +1,88 @@
+"""A `.spec` as a dataset of ours: each sample a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retrace.errors import ConfigError
+from retrace.znn.cfg import read_cfg
+from retrace.znn.fields import find_file
+from retrace.znn.spec import Sample, Section, read_spec
+
+Settings = dict[str, Any]
+
+H5_ARRAY = "main"
+"""The array that ZNN reads of every h5."""
+RANGES = {"train": "train_range", "validation": "test_range", "test": "forward_range"}
+
+
+def with_samples(dataset: Mapping[str, Any], where: str) -> Settings:
+    """The dataset with the samples of its `spec`, or of its `cfg`, as volumes sample1, sample2 ...
+
+    A `cfg` also says which samples are trained on, tested on while training (validation here) and
+    predicted (test here), unless the dataset does. ConfigError where a file or sample is missing.
+    """
+    found = dict(dataset)
+    ranges: dict[str, list[int]] = {}
+    spec = found.pop("spec", None)
+    if path := found.pop("cfg", None):
+        values = read_cfg(Path(path))
+        if not (spec or values["fdata_spec"]):
+            raise ConfigError(f"{where}: {path} has no fdata_spec; add it, or `spec: PATH`")
+        spec = spec or str(find_file(values["fdata_spec"], Path(path)))
+        ranges = {split: values[name] for split, name in RANGES.items()}
+    samples = read_spec(Path(spec))
+    volumes = {f"sample{number}": _volume(sample) for number, sample in samples.items()}
+    found["volumes"] = {**volumes, **found.get("volumes", {})}
+    found.setdefault("boundaries_drawn", True)
+    for split, numbers in ranges.items():
+        if split not in found:
+            found[split] = _entries(split, numbers, samples, f"{where}: {RANGES[split]} of {path}")
+    if set(found["train"] if ranges else []) & set(found["validation"] if ranges else []):
+        raise ConfigError(
+            f"{where}: train_range and test_range of {path} share samples; a sample that is "
+            "trained on cannot choose a threshold. Give them different samples"
+        )
+    return found
+
+
+def _entries(
+    split: str, numbers: list[int], samples: Mapping[int, Sample], where: str
+) -> list[str]:
+    for number in numbers:
+        if number not in samples:
+            known = ", ".join(map(str, sorted(samples)))
+            raise ConfigError(f"{where} names sample {number}; samples of the .spec: {known}")
+        if split != "test" and not samples[number].labels:
+            raise ConfigError(f"{where} names sample {number}, which has no label")
+    return [f"sample{number}" for number in numbers]
+
+
+def _volume(sample: Sample) -> Settings:
+    first, *more = sorted(sample.images)
+    volume: Settings = {"raw": _image(sample.images[first])}
+    if more:
+        volume["inputs"] = {name: _image(sample.images[name]) for name in more}
+    if len(sample.labels) > 1:
+        raise ConfigError(
+            f"sample{sample.number} has the labels {', '.join(sorted(sample.labels))}; a volume "
+            "has one kind of label here"
+        )
+    for label in sample.labels.values():
+        volume["labels"] = _source(label.file)
+        if label.mask:
+            volume["labels_mask"] = _source(label.mask)
+        cropped = label.auto_crop or sample.images[first].auto_crop
+        volume["auto_crop"] = cropped
+    return volume
+
+
+def _image(section: Section) -> Settings:
+    return {**_source(section.file), "preprocess": section.preprocess}
+
+
+def _source(path: Path) -> Settings:
+    is_h5 = path.suffix.lower() in (".h5", ".hdf5")
+    return {"path": str(path), **({"array": H5_ARRAY} if is_h5 else {})}

@@ -1,0 +1,113 @@
+"""Values in ZNN's text files, read or refused with file, line, field and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrace.errors import ConfigError, nearest
+from retrace.znn.graph import Shape
+
+YES = ("yes", "true", "on", "1")
+NO = ("no", "false", "off", "0")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One value as written, and where."""
+
+    path: Path
+    line: int
+    name: str
+    text: str
+
+    @property
+    def where(self) -> str:
+        """`file:line`."""
+        return f"{self.path}:{self.line}"
+
+    def error(self, allowed: str) -> ConfigError:
+        """The error that the value is none of `allowed`."""
+        return ConfigError(f"{self.where}: {self.name} is {self.text!r}; allowed: {allowed}")
+
+    def choice(self, allowed: Collection[str]) -> str:
+        """One of the words in `allowed`."""
+        if self.text not in allowed:
+            raise ConfigError(
+                f"{self.where}: {self.name} is {self.text!r}; {nearest(self.text, allowed)}"
+            )
+        return self.text
+
+    def integer(self, least: int | None = None) -> int:
+        """A whole number, not below `least`."""
+        allowed = "whole numbers" + ("" if least is None else f" from {least}")
+        try:
+            value = int(self.text)
+        except ValueError:
+            raise self.error(allowed) from None
+        if least is not None and value < least:
+            raise self.error(allowed)
+        return value
+
+    def number(self, low: float | None = None, high: float | None = None) -> float:
+        """A number in [low, high]."""
+        ends = ("" if low is None else f" from {low:g}") + ("" if high is None else f" to {high:g}")
+        try:
+            value = float(self.text)
+        except ValueError:
+            raise self.error("numbers" + ends) from None
+        if not (value >= (low if low is not None else value)) or (
+            high is not None and value > high
+        ):
+            raise self.error("numbers" + ends)
+        return value
+
+    def boolean(self) -> bool:
+        """yes or no, as Python's ConfigParser reads them."""
+        word = self.text.lower()
+        if word not in YES + NO:
+            raise self.error("yes, no")
+        return word in YES
+
+    def numbers(self) -> tuple[float, ...]:
+        """Numbers between commas; none for an empty text."""
+        parts = [part for part in self.text.split(",") if part.strip()]
+        try:
+            return tuple(float(part) for part in parts)
+        except ValueError:
+            raise self.error("numbers with commas between them") from None
+
+    def shape(self, least: int = 1) -> Shape:
+        """Three whole numbers z,y,x, each from `least`."""
+        try:
+            z, y, x = (int(part) for part in self.text.split(","))
+        except ValueError:
+            raise self.error("three whole numbers z,y,x") from None
+        if min(z, y, x) < least:
+            raise self.error(f"three whole numbers z,y,x, each from {least}")
+        return z, y, x
+
+
+def read_text(path: Path, kind: str) -> str:
+    """The text of a file of that kind; ConfigError where there is none."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); correct the path of the {kind}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text; a {kind} is needed") from error
+
+
+def find_file(text: str, beside: Path) -> Path:
+    """A path of a ZNN file: from the working directory, or else from the folder of that file.
+
+    ZNN itself resolves only against the working directory, which had to be its folder `python`.
+    """
+    path = Path(text)
+    if path.exists() or path.is_absolute():
+        return path
+    other = beside.parent / path
+    return other if other.exists() else path

@@ -1,0 +1,326 @@
+"""A ZNN network as a graph: nodes are sets of feature maps, edges what leads from one to another.
+
+Sizes and dilations follow ZNN (seung-lab/znn-release, src/include/network): a filter's stride
+thins nothing out, it multiplies the dilation of everything behind it; only `max_pool` halves.
+All triples are z, y, x.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from retrace.errors import ConfigError
+
+Shape = tuple[int, int, int]
+
+ONE: Shape = (1, 1, 1)
+NODE_TYPES = ("input", "sum", "transfer", "maxout")
+EDGE_TYPES = ("conv", "max_filter", "max_pool", "dropout", "crop", "maxout", "dummy")
+FUNCTIONS: dict[str, tuple[float, ...]] = {
+    "linear": (1.0, 0.0),
+    "rectify_linear": (),
+    "tanh": (1.0, 1.0),
+    "soft_sign": (),
+    "logistics": (),
+    "forward_logistics": (),
+}
+"""Transfer functions and the defaults of their arguments."""
+INITS: dict[str, tuple[int, int]] = {
+    "zero": (0, 0),
+    "constant": (1, 1),
+    "uniform": (0, 2),
+    "gaussian": (0, 2),
+    "bernoulli": (0, 1),
+    "xavier": (0, 0),
+    "msra": (0, 0),
+}
+"""Initialisers and how few and how many arguments they take."""
+NODE_INITS = ("zero", "constant", "uniform", "gaussian", "bernoulli")
+"""Initialisers that biases can have."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A set of `size` feature maps."""
+
+    name: str
+    type: str
+    size: int
+    function: str = ""
+    """Transfer function of a `transfer` node; the other types have none."""
+    args: tuple[float, ...] = ()
+    dense: bool = False
+    """Whether the dilation of everything behind begins at 1 again."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What leads from node `input` to node `output`."""
+
+    name: str
+    type: str
+    input: str
+    output: str
+    size: Shape = ONE
+    stride: Shape = ONE
+    offset: Shape = (0, 0, 0)
+    """Voxels that a `crop` takes off both sides."""
+    ratio: float = 0.5
+    """The share that a `dropout` keeps."""
+    repeat: Shape = ONE
+    """Blocks of a filter that share one value."""
+
+
+@dataclass(frozen=True)
+class Init:
+    """How filters or biases begin."""
+
+    kind: str
+    args: tuple[float, ...] = ()
+
+
+def _mul(a: Iterable[int], b: Iterable[int]) -> Shape:
+    z, y, x = (p * q for p, q in zip(a, b, strict=True))
+    return z, y, x
+
+
+def _place(name: str) -> str:
+    return f"network: {name!r}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes, edges and initialisers by name; ConfigError from `check` where they do not fit."""
+
+    nodes: Mapping[str, Node]
+    edges: Mapping[str, Edge]
+    inits: Mapping[str, Init] = field(default_factory=dict)
+    unseeded: tuple[str, ...] = ()
+    """Layers that a seed file must not fill (`seeding 0`)."""
+
+    def check(self, where: Callable[[str], str] = _place) -> Graph:
+        """Itself; ConfigError for dangling edges, cycles and sizes that disagree.
+
+        `where` says of a node's or edge's name where it was read.
+        """
+        for edge in self.edges.values():
+            for end in (edge.input, edge.output):
+                if end not in self.nodes:
+                    known = ", ".join(sorted(self.nodes))
+                    raise ConfigError(
+                        f"{where(edge.name)}: edge {edge.name!r} names node {end!r}, which there "
+                        f"is not; nodes: {known}"
+                    )
+        self._check_nodes(where)
+        self._check_order(where)
+        self._check_maps(where)
+        self._dilations(where)
+        self._sizes(ONE, where)
+        return self
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the input nodes, in alphabetical order."""
+        return tuple(sorted(n.name for n in self.nodes.values() if n.type == "input"))
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the nodes that nothing leads away from, in alphabetical order."""
+        begun = {edge.input for edge in self.edges.values()}
+        return tuple(sorted(set(self.nodes) - begun))
+
+    def incoming(self, node: str) -> list[Edge]:
+        """Edges into a node, by name."""
+        found = (edge for edge in self.edges.values() if edge.output == node)
+        return sorted(found, key=lambda edge: edge.name)
+
+    def outgoing(self, node: str) -> list[Edge]:
+        """Edges out of a node, by name."""
+        found = (edge for edge in self.edges.values() if edge.input == node)
+        return sorted(found, key=lambda edge: edge.name)
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """Nodes so that every edge leads forward; those of a cycle are missing."""
+        waiting = {name: len(self.incoming(name)) for name in self.nodes}
+        ready = sorted(name for name, count in waiting.items() if not count)
+        found: list[str] = []
+        while ready:
+            found.append(ready.pop(0))
+            for edge in self.outgoing(found[-1]):
+                waiting[edge.output] -= 1
+                if not waiting[edge.output]:
+                    ready.append(edge.output)
+        return tuple(found)
+
+    @cached_property
+    def dilations(self) -> dict[str, Shape]:
+        """Per node the dilation of the filters behind it."""
+        return self._dilations(_place)
+
+    def sizes(self, output: Iterable[int]) -> dict[str, Shape]:
+        """Per node the voxels that give `output` voxels at every output node."""
+        z, y, x = output
+        return self._sizes((z, y, x), _place)
+
+    @cached_property
+    def field_of_view(self) -> Shape:
+        """Voxels of the largest input that one output voxel sees."""
+        sizes = self.sizes(ONE)
+        z, y, x = (max(sizes[name][axis] for name in self.inputs) for axis in range(3))
+        return z, y, x
+
+    @cached_property
+    def channels(self) -> int:
+        """Channels of all inputs together."""
+        return sum(self.nodes[name].size for name in self.inputs)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of filter values and biases."""
+        filters = sum(
+            self.nodes[e.input].size * self.nodes[e.output].size * math.prod(e.size)
+            for e in self.edges.values()
+            if e.type == "conv"
+        )
+        return filters + sum(n.size for n in self.nodes.values() if n.type == "transfer")
+
+    def dense(self) -> Graph:
+        """The same function at every voxel: each `max_pool` as a max filter of that stride.
+
+        A crop behind a pooling counts voxels of the small grid, so its offset grows with it.
+        """
+        pooled: dict[str, Shape] = {}
+        edges = {}
+        for name in self.order:
+            before = [_mul(pooled[e.input], _pooling(e)) for e in self.incoming(name)]
+            pooled[name] = before[0] if before else ONE
+        for edge in self.edges.values():
+            if edge.type == "max_pool":
+                edge = replace(edge, type="max_filter", stride=edge.size)
+            elif edge.type == "crop":
+                edge = replace(edge, offset=_mul(edge.offset, pooled[edge.input]))
+            edges[edge.name] = edge
+        return replace(self, edges=edges)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nodes and edges as plain data: all that decides what is computed."""
+        plain = {
+            "nodes": {name: asdict(node) for name, node in sorted(self.nodes.items())},
+            "edges": {name: asdict(edge) for name, edge in sorted(self.edges.items())},
+        }
+        content: dict[str, Any] = json.loads(json.dumps(plain))  # lists, as after any travel
+        return content
+
+    def _check_nodes(self, where: Callable[[str], str]) -> None:
+        if not self.inputs:
+            raise ConfigError(f"{where('')}: no node of type input; every network needs one")
+        for node in self.nodes.values():
+            enters = self.incoming(node.name)
+            if node.type == "input" and enters:
+                raise ConfigError(
+                    f"{where(node.name)}: edge {enters[0].name!r} leads into the input "
+                    f"{node.name!r}"
+                )
+            if node.type != "input" and not enters:
+                raise ConfigError(
+                    f"{where(node.name)}: node {node.name!r} has no incoming edge; give it one, "
+                    "or `type input`"
+                )
+            if node.type == "input" and not self.outgoing(node.name):
+                raise ConfigError(f"{where(node.name)}: nothing reads the input {node.name!r}")
+            mixed = {edge.type == "maxout" for edge in enters} - {node.type == "maxout"}
+            if mixed:
+                raise ConfigError(
+                    f"{where(node.name)}: maxout edges lead into maxout nodes, and nothing else "
+                    f"does; node {node.name!r} is of type {node.type}"
+                )
+
+    def _check_order(self, where: Callable[[str], str]) -> None:
+        if len(self.order) < len(self.nodes):
+            circle = sorted(set(self.nodes) - set(self.order))
+            raise ConfigError(
+                f"{where(circle[0])}: the edges run in a circle, of or before: {', '.join(circle)}"
+            )
+
+    def _check_maps(self, where: Callable[[str], str]) -> None:
+        for edge in self.edges.values():
+            before, after = self.nodes[edge.input].size, self.nodes[edge.output].size
+            if edge.type != "conv" and before != after:
+                raise ConfigError(
+                    f"{where(edge.name)}: size mismatch: {edge.type} edge {edge.name!r} leads one "
+                    f"to one from {edge.input!r} with {before} maps to {edge.output!r} with {after}"
+                )
+
+    def _dilations(self, where: Callable[[str], str]) -> dict[str, Shape]:
+        found: dict[str, Shape] = {}
+        for name in self.order:
+            arriving = {e.name: _mul(found[e.input], _stride(e)) for e in self.incoming(name)}
+            if len(set(arriving.values())) > 1:
+                raise ConfigError(
+                    f"{where(name)}: size mismatch: edges into {name!r} come with different "
+                    f"strides: {arriving}"
+                )
+            reset = self.nodes[name].dense or not arriving
+            found[name] = ONE if reset else next(iter(arriving.values()))
+        return found
+
+    def _sizes(self, output: Shape, where: Callable[[str], str]) -> dict[str, Shape]:
+        dilations = self._dilations(where)
+        found: dict[str, Shape] = {}
+        for name in reversed(self.order):
+            asked = {
+                e.name: _needs(e, found[e.output], dilations[e.input]) for e in self.outgoing(name)
+            }
+            if len(set(asked.values())) > 1:
+                raise ConfigError(
+                    f"{where(name)}: size mismatch: for an output of {list(output)} voxels the "
+                    f"edges out of {name!r} need different sizes of it: {asked}"
+                )
+            found[name] = next(iter(asked.values())) if asked else output
+        return found
+
+
+def _stride(edge: Edge) -> Shape:
+    return edge.stride if edge.type in ("conv", "max_filter") else ONE
+
+
+def _pooling(edge: Edge) -> Shape:
+    return edge.size if edge.type == "max_pool" else ONE
+
+
+def _needs(edge: Edge, output: Shape, dilation: Shape) -> Shape:
+    """Voxels of the input of an edge for `output` voxels behind it."""
+    if edge.type in ("conv", "max_filter"):
+        sides = zip(output, edge.size, dilation, strict=True)
+        z, y, x = (out + (size - 1) * step for out, size, step in sides)
+    elif edge.type == "max_pool":
+        z, y, x = _mul(output, edge.size)
+    elif edge.type == "crop":
+        z, y, x = (out + 2 * cut for out, cut in zip(output, edge.offset, strict=True))
+    else:
+        z, y, x = output
+    return z, y, x
+
+
+def graph_from(
+    content: Mapping[str, Any],
+    inits: Mapping[str, Any] | None = None,
+    unseeded: Iterable[str] = (),
+) -> Graph:
+    """The graph of `Graph.as_dict`, whose lists may have been through JSON."""
+    return Graph(
+        nodes={name: Node(**_tuples(node)) for name, node in content["nodes"].items()},
+        edges={name: Edge(**_tuples(edge)) for name, edge in content["edges"].items()},
+        inits={name: Init(**_tuples(init)) for name, init in (inits or {}).items()},
+        unseeded=tuple(unseeded),
+    )
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
