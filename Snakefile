@@ -71,6 +71,7 @@ if config["shards"] > 1:
 
 
 include: "rules/evaluate.smk"
+include: "rules/znn.smk"
 include: "rules/reproduce.smk"
 include: "rules/export.smk"
 include: "rules/view.smk"

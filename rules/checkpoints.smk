@@ -43,6 +43,8 @@ rule convert:
         model="results/{dataset}/{network}/published.safetensors",
     log:
         "logs/convert/{dataset}_{network}.log",
+    wildcard_constraints:
+        network=family_pattern("lsd"),
     container:
         image("modern")
     resources:

@@ -326,8 +326,8 @@ def published(dataset_name, network_name):
     """Folder and manifest of a published checkpoint; refused where nobody published one."""
     if network(dataset_name, network_name)["family"] != "lsd":
         raise WorkflowError(
-            f"no checkpoint of network {network_name!r} was published in the bucket; take"
-            " `weights: trained`, and `init: FILE.h5` to begin from a network of ZNN"
+            f"no checkpoint of network {network_name!r} was published in the bucket; name a network"
+            " of ZNN with `init: FILE.h5`"
         )
     if "checkpoints" not in dataset(dataset_name).get("bucket", {}):
         raise WorkflowError(
@@ -417,7 +417,8 @@ def model_file(dataset_name, network_name):
     if parent := dataset(dataset_name).get("weights_of"):
         published(parent, network_name)
         return settings.results(parent, network_name, "published.safetensors")
-    if settings.is_published(config, network_name):
+    is_znn = network(dataset_name, network_name)["family"] == "znn"
+    if settings.is_published(config, network_name) and not (is_znn and config["init"]):
         published(dataset_name, network_name)
     return settings.model_file(config, dataset_name, network_name)
 
@@ -431,7 +432,7 @@ def train_context(wildcards):
 
 def train_published(wildcards):
     """The published checkpoint that training goes on from, and its manifest, or nothing."""
-    if config["weights"] != "published":
+    if config["weights"] != "published" or config["init"]:
         return []
     return list(published(wildcards.dataset, wildcards.network))
 
@@ -702,6 +703,28 @@ def skeleton_files(data, split):
     """The skeletons of a split's entries."""
     found = [e["skeletons"]["path"] for e in data[split] if e["skeletons"]]
     return [file for path in dict.fromkeys(found) for file in own_files(data, path)]
+
+
+def family_pattern(family):
+    """Networks of a family, as a pattern of their names."""
+    return "|".join(catalog.of_family(family)) or "none"
+
+
+def znn_h5(wildcards):
+    """The h5 of ZNN whose weights are predicted with."""
+    if not config["init"]:
+        published(wildcards.dataset, wildcards.network)
+    return config["init"]
+
+
+def znn_outputs_json(wildcards):
+    """What `znn.py outputs` reads."""
+    net = network(wildcards.dataset, wildcards.network)
+    if not config["output_prefix"]:
+        raise WorkflowError(
+            "`output_prefix` is not set; give it with --config output_prefix=out/net"
+        )
+    return as_json(settings.outputs_settings(config, net, wildcards.volume))
 
 
 def boundary_networks():
@@ -986,9 +1009,14 @@ def pair_target(verb, dataset_name, network_name):
     """The files that `verb_DATASET_NETWORK` wants; refuses pairs that cannot work."""
     data, net = pair(verb, dataset_name, network_name)
     if verb == "predict":
-        return with_manifests(
-            stores(data, network_name, settings.predicted(data), "prediction")
-        )
+        volumes = settings.predicted(data)
+        predictions = stores(data, network_name, volumes, "prediction")
+        wanted = config["output_prefix"] and net["family"] == "znn"
+        names = [
+            settings.results(dataset_name, network_name, v, "znn_outputs.json")
+            for v in (volumes if wanted else [])
+        ]
+        return with_manifests(predictions) + names
     if verb == "segment":
         tested = settings.volumes_of(data["test"] or data["validation"])
         return with_manifests(stores(data, network_name, tested, "segmentation"))

@@ -517,6 +517,18 @@ def head_names(network: Mapping[str, Any]) -> list[str]:
     return [head["name"] for head in network["heads"]]
 
 
+def of_family(family: str) -> list[str]:
+    """Names of the networks of a family; files that cannot be read are of none."""
+    found = []
+    for name in names("networks"):
+        try:
+            if _extended(name).get("family", "lsd") == family:
+                found.append(name)
+        except ConfigError:
+            continue  # whoever asks for that network gets the error
+    return found
+
+
 def predicts_boundaries(name: str) -> bool:
     """Whether a network predicts interior and membrane, which are scored as they are.
 

@@ -321,6 +321,13 @@ def score_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Set
     }
 
 
+def outputs_settings(
+    config: Mapping[str, Any], network: Mapping[str, Any], volume: str
+) -> Settings:
+    """What `znn.py outputs` reads."""
+    return {"prefix": config["output_prefix"], "volume": volume, "head": network["heads"][0]}
+
+
 def boundary_settings(
     config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
 ) -> Settings:

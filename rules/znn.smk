@@ -1,0 +1,83 @@
+"""Networks and predictions as ZNN's own files.
+
+REQUIRED INPUTS: a trained network of the family znn, or the .h5 that `init` names; a prediction
+OUTPUTS: results/DATASET/NETWORK/net.h5, the network and its learning curve in ZNN's standard-IO layout;
+results/DATASET/NETWORK/published.safetensors from `init` with `weights: published`; with `output_prefix`
+results/DATASET/NETWORK/VOLUME/znn_outputs.json, which lists PREFIX_sampleN_NODE.h5 and its tifs
+"""
+
+
+rule znn_model:
+    """The weights of an h5 of ZNN, refused where they are of another network."""
+    input:
+        h5=znn_h5,
+        script=script("znn"),
+        library=library("znn"),
+        image=image_input("modern"),
+    output:
+        model="results/{dataset}/{network}/published.safetensors",
+    log:
+        "logs/znn_model/{dataset}_{network}.log",
+    wildcard_constraints:
+        network=family_pattern("znn"),
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        settings=convert_json,
+    shell:
+        "python {input.script:q} model --settings {params.settings:q} --h5 {input.h5:q}"
+        " --output {output.model:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule znn_network:
+    """A trained network in ZNN's standard-IO layout, with its learning curve."""
+    input:
+        model="results/{dataset}/{network}/model.safetensors",
+        history="results/{dataset}/{network}/training.json",
+        script=script("znn"),
+        library=library("znn"),
+        image=image_input("modern"),
+    output:
+        h5="results/{dataset}/{network}/net.h5",
+    log:
+        "logs/znn_network/{dataset}_{network}.log",
+    wildcard_constraints:
+        network=family_pattern("znn"),
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    shell:
+        "python {input.script:q} network --model {input.model:q} --history {input.history:q}"
+        " --output {output.h5:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule znn_outputs:
+    """A prediction under ZNN's names: an h5 of all channels, a tif of each."""
+    input:
+        prediction="results/{dataset}/{network}/{volume}/prediction.zarr",
+        manifest="results/{dataset}/{network}/{volume}/prediction.manifest.json",
+        script=script("znn"),
+        library=library("znn"),
+        image=image_input("modern"),
+    output:
+        files="results/{dataset}/{network}/{volume}/znn_outputs.json",
+    log:
+        "logs/znn_outputs/{dataset}_{network}/{volume}.log",
+    wildcard_constraints:
+        network=family_pattern("znn"),
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        settings=znn_outputs_json,
+    shell:
+        "python {input.script:q} outputs --settings {params.settings:q}"
+        " --prediction {input.prediction:q} --output {output.files:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

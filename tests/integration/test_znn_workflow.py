@@ -1,0 +1,216 @@
+"""A ZNN user's three files, unchanged, through the whole workflow; affinities as any other."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+import tiny_znn as tiny
+from retrace.volumes import open_volume
+
+pytestmark = pytest.mark.timeout(1500)
+
+NET = """\
+nodes input
+type input
+size 1
+edges conv1
+type conv
+init xavier
+size 1,4,4
+stride 1,1,1
+input input
+output n1
+nodes n1
+type transfer
+function rectify_linear
+size 6
+edges pool1
+type max_filter
+size 1,2,2
+stride 1,2,2
+input n1
+output p1
+nodes p1
+type sum
+size 6
+edges conv2
+type conv
+init xavier
+size 1,3,3
+stride 1,1,1
+input p1
+output output
+nodes output
+type transfer
+function linear
+size 2
+"""
+SPEC = """\
+[image1]
+fnames = ../data/raw.tif
+pp_types = standard2D
+is_auto_crop = yes
+[label1]
+fnames = ../data/labels.tif
+pp_types = auto
+is_auto_crop = yes
+fmasks =
+[image2]
+fnames = ../data/other.tif
+pp_types = standard2D
+is_auto_crop = yes
+[label2]
+fnames = ../data/other_labels.tif
+pp_types = auto
+is_auto_crop = yes
+[sample1]
+input = 1
+output = 1
+[sample2]
+input = 2
+output = 2
+[sample3]
+input = 2
+output = 2
+"""
+CFG = """\
+[parameters]
+fnet_spec = ../networks/net.znn
+fdata_spec = ../data/data.spec
+num_threads = 0
+dtype = float32
+out_type = boundary
+train_net_prefix = ../experiments/net
+train_range = 1
+test_range = 2
+forward_range = 3
+train_outsz = 1,16,16
+train_conv_mode = fft
+eta = 0.05
+momentum = 0.9
+is_data_aug = yes
+is_bd_mirror = yes
+rebalance_mode = global
+is_stdio = yes
+Num_iter_per_show = 10
+Num_iter_per_test = 20
+test_num = 2
+Num_iter_per_save = 50
+Max_iter = 60
+forward_outsz = 2,30,30
+output_prefix = ../experiments/out
+"""
+DATASET = "{name: mine, voxel_size_nm: [40, 10, 10], cfg: python/config.cfg}"
+AFFINITIES = {
+    "name": "tiny_affinities",
+    "extends": "n4_a",
+    "layers": [
+        {"conv": "conv1", "size": [1, 4, 4], "to": "n1", "maps": 4},
+        {"conv": "conv6", "size": [3, 3, 3], "to": "output"},
+    ],
+    "parameters": {"train_outsz": [2, 12, 12], "num_iter_per_test": 5, "max_iter": 10},
+}
+
+Start = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ZNN user's folders, whose paths are relative to `python`, and two files of ours."""
+    folder = tmp_path_factory.mktemp("znn")
+    for name in ("data", "networks", "python", "config/datasets", "config/networks"):
+        (folder / name).mkdir(parents=True)
+    for seed, (raw, labels) in enumerate((("raw", "labels"), ("other", "other_labels"))):
+        for name, data in zip((raw, labels), tiny.cells(seed), strict=True):
+            tifffile.imwrite(folder / "data" / f"{name}.tif", data)
+    (folder / "networks/net.znn").write_text(NET)
+    (folder / "data/data.spec").write_text(SPEC)
+    (folder / "python/config.cfg").write_text(CFG)
+    (folder / "config/datasets/mine.yaml").write_text(DATASET)
+    (folder / "config/networks/mine.yaml").write_text(
+        "{name: mine, family: znn, cfg: python/config.cfg}"
+    )
+    (folder / "config/networks/tiny_affinities.yaml").write_text(json.dumps(AFFINITIES))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(place: Path) -> Start:
+    """Runs Snakemake in `place`."""
+    repository = Path(__file__).resolve().parents[2]
+
+    def run(*arguments: str, config: tuple[str, ...] = ()) -> None:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
+        options = ["--directory", str(place), "--quiet", "host", "--cores", "2"]
+        settings = ["device=cpu", "prediction_dtype=float32", *config]
+        done = subprocess.run(
+            [*command, *arguments, *options, "--config", *settings],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-6000:]
+
+    return run
+
+
+def test_train_predict_and_evaluate_with_three_unchanged_files(place: Path, start: Start) -> None:
+    start("evaluate_mine_mine", "results/mine/mine/net.h5")
+    results = place / "results/mine/mine"
+    scores = json.loads((results / "evaluation.json").read_text())
+
+    (found,) = scores["volumes"].values()
+    assert found["v_rand"] > 0.5
+    assert found["pixel_error"] < 0.4
+    assert scores["thresholds_chosen_on"] == ["sample2"]
+    curve = json.loads((results / "training.json").read_text())["learning_curve"]
+    assert curve["train"]["it"] == [10, 20, 30, 40, 50, 60]
+    assert curve["test"]["it"] == [20, 40, 60]
+    with h5py.File(results / "net.h5") as file:
+        statistics = file["processing/znn/train/statistics"]
+        np.testing.assert_allclose(statistics["train/err"][()], curve["train"]["err"])
+        assert file["processing/znn/train/network/conv2/filters"].shape == (6, 2, 1, 3, 3)
+
+
+def test_forward_from_an_h5_gives_the_same_prediction_under_znns_names(
+    place: Path, start: Start
+) -> None:
+    start("predict_mine_mine", "results/mine/mine/net.h5")
+    trained = open_volume(place / "results/mine/mine/sample3/prediction.zarr", "boundary")
+    expected = trained.read(trained.box)
+    (place / "net.h5").write_bytes((place / "results/mine/mine/net.h5").read_bytes())
+    start(
+        "predict_mine_mine",
+        config=("weights=published", "init=net.h5", "output_prefix=out/net"),
+    )
+
+    with h5py.File(place / "out/net_sample3_output.h5") as file:
+        np.testing.assert_array_equal(file["main"][()], expected)
+    for channel in range(2):
+        tif = tifffile.imread(place / f"out/net_sample3_output_{channel}.tif")
+        np.testing.assert_array_equal(tif, expected[channel])
+
+
+def test_training_begins_from_an_h5(place: Path, start: Start) -> None:
+    start("results/mine/mine/net.h5")
+    (place / "seed.h5").write_bytes((place / "results/mine/mine/net.h5").read_bytes())
+    start("train_mine_mine", config=("init=seed.h5", "iterations=61"))
+
+    history = json.loads((place / "results/mine/mine/training.json").read_text())
+    assert history["iterations_this_run"] == 61
+
+
+def test_affinities_are_segmented_and_evaluated_like_any(place: Path, start: Start) -> None:
+    start("evaluate_mine_tiny_affinities", config=("evaluate={untrained: false}",))
+    scores = json.loads((place / "results/mine/tiny_affinities/evaluation.json").read_text())
+
+    assert scores["volumes"]["sample3"]["voi_sum"] >= 0

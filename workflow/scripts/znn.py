@@ -1,0 +1,157 @@
+"""Exchanges networks and predictions with ZNN.
+
+    znn.py model   --settings JSON --h5 net.h5 --output published.safetensors
+    znn.py network --model model.safetensors --history training.json --output net.h5
+    znn.py outputs --settings JSON --prediction P.zarr --output outputs.json
+
+The settings are one JSON object: for model `dataset` and `network`, for outputs `prefix`, `volume`
+and `head` of the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import tifffile
+import torch
+
+from retrace.checkpoints.native import load_model, read_metadata, save_model
+from retrace.checkpoints.znn import load_whole, network_file, read_h5, write_h5
+from retrace.errors import DataError, run
+from retrace.geometry import VoxelBox
+from retrace.manifest import atomic_write, check_manifest
+from retrace.networks import ZnnNetwork, build_network
+from retrace.progress import progress
+from retrace.volumes import Volume, open_volume, read_json
+from retrace.znn.dataset import H5_ARRAY
+from retrace.znn.settings import AFFINITIES
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    options: dict[str, dict[str, Any]] = {
+        "model": {"settings": json.loads, "h5": Path},
+        "network": {"model": Path, "history": Path},
+        "outputs": {"settings": json.loads, "prediction": Path},
+    }
+    for verb, needed in options.items():
+        one = verbs.add_parser(verb)
+        for name, kind in {**needed, "output": Path}.items():
+            one.add_argument(f"--{name}", required=True, type=kind)
+    return parser.parse_args(argv)
+
+
+def make_model(args: argparse.Namespace) -> None:
+    """Writes a network of ZNN as a model to predict with; refused where it is another network."""
+    network = args.settings["network"]
+    module = build_network(network)
+    file = read_h5(args.h5)
+    load_whole(file, module)
+    steps = np.atleast_1d(file.curve.get("train", {}).get("it", [0]))
+    metadata = {
+        "network": network,
+        "dataset": args.settings["dataset"],
+        "iteration": int(steps[-1]) if len(steps) else 0,
+        "source": args.h5.name,
+    }
+    save_model(args.output, module, metadata)
+
+
+def make_h5(args: argparse.Namespace) -> None:
+    """Writes a trained model, and its learning curve, as ZNN would have."""
+    network = read_metadata(args.model)["network"]
+    module = build_network(network)
+    if not isinstance(module, ZnnNetwork):
+        raise DataError(
+            f"{args.model} holds network {network['name']!r} of the family {network['family']!r}; "
+            "ZNN's files hold networks of the family znn"
+        )
+    module.to(getattr(torch, network["dtype"]))
+    load_model(args.model, module, network)
+    history = read_json(args.history)
+    seconds = history["seconds"] / max(history["iterations_this_run"], 1)
+    curve = {**as_curve(history["learning_curve"]), "elapsed": seconds}
+    write_h5(network_file(module, network, curve, args.output))
+
+
+def as_curve(rows: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of a learning curve: iterations as integers, everything else as floats."""
+    return {
+        part: {
+            name: np.array(values, np.int64 if name == "it" else np.float64)
+            for name, values in columns.items()
+        }
+        for part, columns in rows.items()
+    }
+
+
+def output_stem(prefix: str, volume: str, node: str) -> str:
+    """ZNN's name of an output, without its suffix: PREFIX_sampleN_NODE.
+
+    Volumes that do not come from a .spec have no number and take their name for it.
+    """
+    sample = volume if re.fullmatch(r"sample\d+", volume) else f"sample_{volume}"
+    return f"{prefix}_{sample}_{node}"
+
+
+def write_outputs(args: argparse.Namespace) -> None:
+    """One h5 (C, Z, Y, X) with all channels, and a tif (Z, Y, X) for each, float32 in [0, 1].
+
+    Affinities are in ZNN's order x, y, z. `output` lists the files, written last.
+    """
+    settings, head = args.settings, args.settings["head"]
+    check_manifest(args.prediction)
+    volume = open_volume(args.prediction, head["name"])
+    order = range(volume.channels)
+    channels = list(reversed(order)) if head["name"] == AFFINITIES else list(order)
+    stem = Path(output_stem(settings["prefix"], settings["volume"], head["node"]))
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = [stem.with_name(f"{stem.name}.h5")]
+    files += [stem.with_name(f"{stem.name}_{index}.tif") for index in order]
+    partial = [file.with_name(f"{file.name}.partial") for file in files]
+    _write_h5(volume, channels, partial[0])
+    for file, channel in zip(partial[1:], channels, strict=True):
+        with tifffile.TiffWriter(file, bigtiff=True) as tif:
+            for section in _sections(volume):
+                tif.write(section[channel, 0], contiguous=True, photometric="minisblack")
+    for aside, final in zip(partial, files, strict=True):
+        aside.replace(final)
+    atomic_write(args.output, json.dumps({"files": [str(f) for f in files]}, indent=1) + "\n")
+
+
+def _sections(volume: Volume) -> Any:
+    """Each section (C, 1, Y, X) as float32 in [0, 1]."""
+    box = volume.box
+    for z in range(box.offset[0], box.end[0]):
+        values = volume.read(VoxelBox((z, *box.offset[1:]), (1, *box.shape[1:])))
+        scale = 255 if values.dtype == np.uint8 else 1
+        yield (values / scale).astype(np.float32)
+
+
+def _write_h5(volume: Volume, channels: Sequence[int], path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        array = file.create_dataset(
+            H5_ARRAY, volume.array.shape, np.float32, compression="gzip", chunks=True
+        )
+        depth = volume.box.shape[0]
+        for z, section in enumerate(progress(_sections(volume), depth, "write", "sections")):
+            array[:, z : z + 1] = section[list(channels)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    {"model": make_model, "network": make_h5, "outputs": write_outputs}[args.verb](args)
+
+
+if __name__ == "__main__":
+    run(main)
