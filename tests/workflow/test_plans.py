@@ -280,6 +280,10 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
         (["export_zfinch_lsd"], "predicts no affinities"),
         (["fetch_zfinch", "--config", "blocks={cache: /dev/null/x}"], "/dev/null is no folder"),
         (["fetch_zfinch", "--config", "export={layers: [segmentation]}"], "segmentation"),
+        (["train_isbi2012_mtlsd"], "are membranes, whose objects end with each section"),
+        (["train_zfinch_vd2d3d"], "has no image for 'input-r'"),
+        (["train_zfinch_hd2d"], "has 4 maps; out_type boundary needs 1 or 2"),
+        (["predict_zfinch_n4", "--config", "weights=published"], "with `init: FILE.h5`"),
     ],
 )
 def test_what_cannot_be_is_refused_while_planning(
@@ -291,6 +295,58 @@ def test_what_cannot_be_is_refused_while_planning(
 
     assert run.returncode != 0
     assert message in run.stdout
+
+
+ZNN = {
+    "train_zfinch_n4": {"fetch": 1, "mask": 1, "train": 1},
+    "evaluate_zfinch_n4": {
+        "fetch": 1,
+        "mask": 1,
+        "train": 1,
+        "predict": 1,
+        "evaluate_boundaries": 1,
+    },
+    "evaluate_zfinch_n4_a": {
+        "fetch": 1,
+        "mask": 1,
+        "train": 1,
+        "predict": 1,
+        "fragments": 1,
+        "choose_threshold": 1,
+        "segment": 1,
+        "evaluate": 1,
+    },
+    "results/zfinch/n4/net.h5": {"fetch": 1, "mask": 1, "train": 1, "znn_network": 1},
+}
+
+
+def test_networks_of_znn_plan_what_their_outputs_need(snakemake: Run) -> None:
+    for target, jobs in ZNN.items():
+        run = snakemake(target, "--dry-run", "--quiet", "rules")
+        own = {target: 1} if "/" not in target else {}
+        assert planned(run.stdout) == jobs | own, target
+
+
+def test_isbi2012_needs_its_two_files(snakemake: Run, tmp_path: Path) -> None:
+    run = snakemake("train_isbi2012_n4", "--dry-run")
+    assert "data/isbi2012/train-volume.tif" in run.stdout
+    assert run.returncode != 0
+    (tmp_path / "data/isbi2012").mkdir(parents=True)
+    for part in ("volume", "labels"):
+        (tmp_path / f"data/isbi2012/train-{part}.tif").touch()
+    run = snakemake("train_isbi2012_n4", "train_isbi2012_vd2d", "--dry-run", "--quiet", "rules")
+    assert planned(run.stdout)["train"] == 2
+
+
+def test_an_h5_of_znn_is_predicted_with_and_nothing_trained(snakemake: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.h5").touch()
+    chosen = ("weights=published", "init=net.h5", "output_prefix=out/net")
+    run = snakemake("predict_zfinch_n4", "--dry-run", "--printshellcmds", "--config", *chosen)
+
+    jobs = planned(run.stdout)
+    wanted = ("znn_model", "predict", "znn_outputs", "train", "convert")
+    assert [jobs[rule] for rule in wanted] == [1, 1, 1, 0, 0]
+    assert "--h5 net.h5" in run.stdout
 
 
 def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from retrace.errors import DataError
 from retrace.manifest import sync_folder
-from retrace.networks.znn import ZnnNetwork
 from retrace.znn.graph import Edge, Init, Node
+
+if TYPE_CHECKING:  # networks lie above checkpoints
+    from retrace.networks.znn import ZnnNetwork
 
 ROOT = "processing/znn/train"
 NETWORK = f"{ROOT}/network"
