@@ -1,0 +1,158 @@
+"""Speed of N4, forward and training, beside plain dilated modules and patch-wise evaluation.
+
+    python benchmarks/znn.py --threads 2
+    python benchmarks/znn.py --network zinet --modes direct fft --outputs 1,9,9
+
+In one run, in turn: our network (each conv mode), the same layers as plain dilated modules and
+the same network window by window (forward only, as many windows as take a second). Figures are
+output voxels per second and, of the first two, the share of the machine's matrix products, measured
+right before and after; a training step counts three times the forward FLOP. --network takes any
+sample network that is a chain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from machine import matrix_rate
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
+
+from retrace.config import load_dataset, network_for  # noqa: E402
+from retrace.device import choose_device  # noqa: E402
+from retrace.networks import build_network  # noqa: E402
+from retrace.networks.znn import ZnnNetwork  # noqa: E402
+from retrace.training.znn_optimizer import ZnnOptimizer  # noqa: E402
+
+WINDOW_SECONDS = 1.0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    def shape(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="n4")
+    parser.add_argument("--dataset", default="vnc_nc")
+    parser.add_argument("--outputs", nargs="+", type=shape, default=[[1, 100, 100], [1, 300, 300]])
+    parser.add_argument("--modes", nargs="+", choices=["direct", "fft"], default=["direct"])
+    parser.add_argument("--rounds", type=int, default=5, help="the median counts")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="auto")
+    return parser.parse_args(argv)
+
+
+class Dilated(nn.Sequential):
+    """The same chain as plain torch modules: dilated convolutions and dilated max filters."""
+
+    def __init__(self, network: ZnnNetwork) -> None:
+        layers: list[nn.Module] = []
+        graph = network.graph
+        for name in graph.order[1:]:
+            (edge,) = graph.incoming(name)
+            dilation = graph.dilations[edge.input]
+            if edge.type == "conv":
+                sizes = graph.nodes[edge.input].size, graph.nodes[name].size
+                layers.append(nn.Conv3d(*sizes, edge.size, dilation=dilation))
+                if graph.nodes[name].function == "rectify_linear":
+                    layers.append(nn.ReLU())
+            elif edge.type == "max_filter":
+                layers.append(nn.MaxPool3d(edge.size, 1, dilation=dilation))
+        super().__init__(*layers)
+
+
+def seconds(run: Callable[[], object], rounds: int, device: torch.device) -> float:
+    """Median time of a call, after one that warms up."""
+    times = []
+    for _ in range(rounds + 1):
+        begin = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return sorted(times[1:])[rounds // 2]
+
+
+def forward(module: Callable[[Tensor], object], x: Tensor) -> Callable[[], object]:
+    def run() -> object:
+        with torch.inference_mode():
+            return module(x)
+
+    return run
+
+
+def step(module: nn.Module, x: Tensor, first: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+    settings = {"eta": 1e-6, "momentum": 0.9, "weight_decay": 0}
+    settings |= {"anneal_factor": 1, "num_iter_per_annealing": 1}
+    optimizer = ZnnOptimizer(module, settings)
+
+    def run() -> object:
+        optimizer.zero_grad()
+        first(x).square().mean().backward()
+        return optimizer.step()
+
+    return run
+
+
+def only_output(network: ZnnNetwork) -> Callable[[Tensor], Tensor]:
+    (head,) = network.output_nodes
+    return lambda x: network(x)[head]
+
+
+def window_by_window(network: ZnnNetwork, x: Tensor) -> float:
+    """Output voxels per second when each is computed for itself, as long as WINDOW_SECONDS."""
+    fov = network.graph.field_of_view
+    part = x[..., : fov[0], : fov[1], : fov[2]]
+    count, begin = 0, time.perf_counter()
+    while time.perf_counter() - begin < WINDOW_SECONDS or not count:
+        forward(network, part)()
+        count += 1
+    return count / (time.perf_counter() - begin)
+
+
+def measure(args: argparse.Namespace, network: ZnnNetwork, output: list[int]) -> None:
+    device = choose_device(args.device)
+    shape = network.valid_shape(output)
+    x = torch.rand((1, network.input_channels, *shape), device=device)
+    plain = Dilated(network).to(device)
+    rates = [matrix_rate(device, torch.float32)]
+    rows: dict[str, float] = {}
+    for mode in args.modes:
+        for layer in network.convolutions.values():
+            layer.mode = mode
+        rows[f"ours, {mode}, forward"] = seconds(forward(network, x), args.rounds, device)
+        train = step(network, x, only_output(network))
+        rows[f"ours, {mode}, training step"] = seconds(train, args.rounds, device)
+    rows["plain dilated, forward"] = seconds(forward(plain, x), args.rounds, device)
+    rows["plain dilated, training step"] = seconds(step(plain, x, plain), args.rounds, device)
+    alone = window_by_window(network, x)
+    rates.append(matrix_rate(device, torch.float32))
+    voxels, flop = math.prod(output), network.flop(shape)
+    print(f"\n{args.network}, output {output}, input {list(shape)}, {flop / 1e9:.2f} GFLOP")
+    for name, took in rows.items():
+        share = flop * (3 if "step" in name else 1) / took / max(rates)
+        print(f"{name:32s} {took:8.3f} s {voxels / took:12.0f} voxels/s {share:6.1%} of products")
+    print(f"{'window by window, forward':32s} {'':10s} {alone:12.1f} voxels/s")
+    print(f"matrix products: {max(rates) / 1e9:.0f} GFLOP/s")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    torch.set_num_threads(args.threads)
+    device = choose_device(args.device)
+    network = build_network(network_for(args.network, load_dataset(args.dataset))).to(device)
+    print(f"{device}, {args.threads} threads, torch {torch.__version__}")
+    for output in args.outputs:
+        measure(args, network, output)
+
+
+if __name__ == "__main__":
+    main()
