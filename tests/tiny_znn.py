@@ -105,7 +105,8 @@ def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
     """The settings of a training on the CPU with one thread, as they travel: through JSON."""
-    config = {"iterations": iterations, "seed": seed}
+    config: dict[str, Any] = {"iterations": iterations, "seed": seed}
+    config |= {"batch_size": None, "gpus": 1}
     config |= {"device": "cpu", "precision": "fp32", "compile": False}
     settings = told.train_settings(config, data, net) | {"threads": 1}
     return json.loads(json.dumps(settings))

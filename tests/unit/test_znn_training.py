@@ -84,6 +84,17 @@ def test_a_stopped_training_goes_on_to_the_same_weights_and_curve(folder: Path) 
     assert one["learning_curve"] == other["learning_curve"]
 
 
+def test_what_is_dropped_does_not_depend_on_where_a_training_was_stopped(folder: Path) -> None:
+    dropping = [*tiny.LAYERS[:2], {"dropout": "drop", "to": "n3"}, tiny.LAYERS[2]]
+    whole, parts = run(folder / "whole", 6, layers=dropping), folder / "parts"
+    run(parts, 3, layers=dropping)
+    torch.rand(5)
+    run(parts, 6, layers=dropping)
+
+    one, other = ((f / "model.safetensors").read_bytes() for f in (whole, parts))
+    assert one == other
+
+
 def test_what_was_tested_after_the_last_saved_state_is_tested_once(folder: Path) -> None:
     run(folder, 8)
     (work,) = (folder / "work").iterdir()
