@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,19 @@ PASS_LOSS = 4
 """Voxels that the two valid 3x3x3 convolutions of one pass take off every axis."""
 
 
+@lru_cache(maxsize=512)
+def _parsed(text: str) -> Any:
+    """What a YAML text says, by libyaml's parser where PyYAML was built with it.
+
+    Every start of the workflow reads some fifty files, and each of them a dozen times.
+    """
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def read_yaml(path: Path) -> Settings:
     """The mapping in a YAML file; ConfigError where it is unreadable or something else."""
     try:
-        # libyaml's parser where PyYAML was built with it: every start reads some fifty files.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        content = yaml.load(path.read_text(), Loader=loader)
+        content = deepcopy(_parsed(path.read_text()))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
