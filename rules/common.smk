@@ -133,7 +133,7 @@ def typed_targets():
 
 
 def is_wanted(target):
-    """Whether a target's rule is made: of those that were typed, or all where none was.
+    """Whether a target is put into the workflow: if it was typed, or all where none was.
 
     There are some two thousand, and each costs half a millisecond at every start. A job that a
     cluster runs (--target-jobs) needs none.
