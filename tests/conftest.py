@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from hypothesis import settings
 from retrace.images import image_path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shell starts what it puts into the background deaf to Ctrl-C, and so would be every program that
+# the tests start and then interrupt. What is handled here is at its default there.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("retrace", deadline=None)
