@@ -37,7 +37,7 @@ demo: setup ## the whole workflow on generated volumes: scores and a picture, in
 	$(BIN)/python workflow/scripts/demo.py
 
 test: setup ## every test that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 lint: setup ## style, types, and Snakemake's own checks
 	$(BIN)/ruff check .

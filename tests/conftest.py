@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -20,6 +21,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # A shell starts what it puts into the background deaf to Ctrl-C, and so would be every program that
 # the tests start and then interrupt. What is handled here is at its default there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests run side by side (pytest-xdist): together they are to use the cores once, not each of them.
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
 # How long an example takes says nothing on a busy machine.
 settings.register_profile("retrace", deadline=None)
@@ -52,8 +58,12 @@ class Apptainer:
 
     def image(self, name: str) -> Path:
         """An image, built by its rule unless the file of that digest is there already."""
-        run_snakemake(REPOSITORY, f"image_{name}", "--cores", "all", "--nolock")
-        return image_path(REPOSITORY, REPOSITORY / "containers" / "images", name)
+        images = REPOSITORY / "containers" / "images"
+        images.mkdir(exist_ok=True)
+        with (images / ".tests.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # tests beside this one may want the same image
+            run_snakemake(REPOSITORY, f"image_{name}", "--cores", "all", "--nolock")
+        return image_path(REPOSITORY, images, name)
 
 
 @pytest.fixture(scope="session")

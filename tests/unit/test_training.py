@@ -204,7 +204,7 @@ def test_init_starts_from_given_weights(store: Path, tmp_path: Path) -> None:
 
 
 def test_bad_command_lines(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="VOLUME=PATH"):
+    with pytest.raises(ConfigError, match="NAME=PATH"):
         trained(tmp_path, tiny.settings(store, 1), "--masks", "cube")
     alone = tiny.settings(store, 1, network=tiny.network(input_channels=10))
     with pytest.raises(ConfigError, match="reads 10 channels with autocontext None"):

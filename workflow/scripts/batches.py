@@ -21,9 +21,10 @@ from torch import Tensor
 
 from retrace.checkpoints.tensorflow import find_checkpoint
 from retrace.errors import ConfigError, DataError, run
+from retrace.named import named_paths
 from retrace.progress import progress
 from retrace.training.lsd_family import LsdFamilyTask
-from train import Models, make_trainer, parse_masks, training_digest
+from train import Models, make_trainer, training_digest
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -105,7 +106,7 @@ def send(args: argparse.Namespace, pipe: BinaryIO) -> None:
     iterations = range(head["first"], head["last"])
     if not iterations:
         return
-    masks, models = parse_masks(args.masks), Models(context=args.context)
+    masks, models = named_paths(args.masks), Models(context=args.context)
     trainer, _ = make_trainer(args.settings, masks, args.work / "none", models)
     assert isinstance(trainer.task, LsdFamilyTask)
     for iteration in progress(iterations, len(iterations), "batches", "batches"):

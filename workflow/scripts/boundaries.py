@@ -20,7 +20,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from retrace.errors import ConfigError, DataError, run
+from retrace.errors import DataError, run
 from retrace.evaluation.boundaries import (
     CONVENTION,
     METRICS,
@@ -31,6 +31,7 @@ from retrace.evaluation.boundaries import (
 )
 from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.manifest import atomic_write, check_manifest
+from retrace.named import named_paths
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 from retrace.targets.boundary import grow_boundary
@@ -50,17 +51,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=Path, help="evaluation.json")
     parser.add_argument("--plot", required=True, type=Path, help="png")
     return parser.parse_args(argv)
-
-
-def pairs(items: Sequence[str]) -> dict[str, Path]:
-    """Stores by volume, from VOLUME=PATH; ConfigError for anything else."""
-    found = {}
-    for item in items:
-        name, equals, path = item.partition("=")
-        if not (name and equals and path):
-            raise ConfigError(f"{item!r} is not VOLUME=PATH")
-        found[name] = Path(path)
-    return found
 
 
 @dataclass(frozen=True)
@@ -164,8 +154,8 @@ def plot(
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    settings, masks = args.settings, pairs(args.masks)
-    stores = pairs(args.prediction)
+    settings, masks = args.settings, named_paths(args.masks)
+    stores = named_paths(args.prediction)
     thresholds = threshold_list(*settings["thresholds"])
     held_out = open_entries(settings, "validation", stores, masks)
     on_validation = np.mean([scored(entry, thresholds) for entry in held_out], axis=0)

@@ -50,6 +50,7 @@ from retrace.evaluation.skeletons import (
 from retrace.evaluation.tables import read_tables, save_tables
 from retrace.geometry import NmBox, triple
 from retrace.manifest import atomic_write, check_manifest
+from retrace.named import named_paths
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 from retrace.shards import WHOLE, parse_shard
@@ -186,7 +187,7 @@ def _store(stores: dict[str, Path], volume: str, option: str) -> Path:
 def count_share(args: argparse.Namespace) -> None:
     """Writes the tables of a share of the blocks for all entries of one volume in one split."""
     check_manifest(args.store)
-    volume, masks = open_volume(args.store, args.array), _pairs(args.masks)
+    volume, masks = open_volume(args.store, args.array), named_paths(args.masks)
     entries = [e for e in read_entries(args.settings, args.split) if e.volume == args.volume]
     tables = {}
     for entry in progress(entries, len(entries), "count", "entries"):
@@ -398,17 +399,6 @@ def _open_named(text: str, voxel_size_nm: Sequence[int] | None) -> Volume:
     return open_volume(path, array, voxel_size_nm) if path else open_volume(text, "", voxel_size_nm)
 
 
-def _pairs(items: Sequence[str]) -> dict[str, Path]:
-    """Stores by volume, from VOLUME=PATH items."""
-    found = {}
-    for item in items:
-        name, sign, path = item.partition("=")
-        if not sign:
-            raise ConfigError(f"{item!r} is not VOLUME=PATH")
-        found[name] = Path(path)
-    return found
-
-
 def _parse_roi(text: str) -> NmBox:
     try:
         ends = [[int(value) for value in axis.split(":")] for axis in text.split(",")]
@@ -472,9 +462,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         {"compare": compare, "count": count_share}[args.verb](args)
         return
     inputs = Inputs(
-        _pairs(args.fragments),
-        _pairs(args.masks),
-        _pairs(args.segmentation),
+        named_paths(args.fragments),
+        named_paths(args.masks),
+        named_paths(args.segmentation),
         args.threads,
         _read_counted(args),
     )

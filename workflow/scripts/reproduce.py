@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.config import read_yaml
-from retrace.errors import ConfigError, StateError, run
+from retrace.errors import StateError, run
 from retrace.evaluation.reproduction import compare, passes, text_table
 from retrace.manifest import atomic_write
+from retrace.named import named_paths
 from retrace.volumes import read_json
 
 
@@ -40,19 +41,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def named(items: Sequence[str]) -> dict[str, Path]:
-    """Files by network, from NETWORK=FILE items."""
-    pairs = [item.partition("=") for item in items]
-    for network, sign, path in pairs:
-        if not (network and sign and path):
-            raise ConfigError(f"{network + sign + path!r} is not NETWORK=FILE")
-    return {network: Path(path) for network, _, path in pairs}
-
-
 def write_table(args: argparse.Namespace) -> None:
     """Writes the table as JSON and as text, and prints it."""
     published = read_yaml(args.published)
-    evaluations = {n: read_json(path) for n, path in named(args.evaluations).items()}
+    evaluations = {n: read_json(path) for n, path in named_paths(args.evaluations).items()}
     rows = [row.as_dict() for row in compare(args.settings, published, evaluations)]
     content = {
         "dataset": args.settings["dataset"],

@@ -26,6 +26,7 @@ from retrace.device import check_devices, choose_own_device, uses_bf16, uses_com
 from retrace.errors import ConfigError, run
 from retrace.geometry import triple
 from retrace.manifest import atomic_write, digest, input_digest
+from retrace.named import named_paths
 from retrace.networks import Network, UNet, ZnnNetwork, build_network
 from retrace.networks.tuning import set_modes
 from retrace.sampling import open_sampler
@@ -81,17 +82,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--published", type=Path, help="folder of a checkpoint to go on from")
     parser.add_argument("--init", type=Path, help="model.safetensors, or h5 of ZNN, to begin from")
     return parser.parse_args(argv)
-
-
-def parse_masks(pairs: Sequence[str]) -> dict[str, Path]:
-    """{volume: mask store} from VOLUME=PATH; ConfigError for anything else."""
-    masks = {}
-    for pair in pairs:
-        volume, equals, path = pair.partition("=")
-        if not (volume and equals and path):
-            raise ConfigError(f"--masks {pair!r}: VOLUME=PATH is needed")
-        masks[volume] = Path(path)
-    return masks
 
 
 def training_digest(settings: Mapping[str, Any], models: Models) -> str:
@@ -323,7 +313,7 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
     models = Models(args.init, args.context, args.published)
     training = training_digest(settings, models)
     name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
-    trainer, _ = make_trainer(settings, parse_masks(args.masks), args.work / name, models, rank)
+    trainer, _ = make_trainer(settings, named_paths(args.masks), args.work / name, models, rank)
     print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
     outcome = trainer.run()
     if not rank.is_first:
