@@ -19,7 +19,7 @@ from retrace.shards import shard_names
 from retrace.training.ranks import check_division
 
 PAIR_VERBS = ("train", "predict", "segment", "evaluate", "export", "view")
-DATA_VERBS = ("fetch", "mask", "view_data")
+DATA_VERBS = ("fetch", "mask", "view_data", "compare")
 PAPER_VERBS = ("reproduce",)
 
 
@@ -891,6 +891,124 @@ def score_segmentation_names(wildcards):
     return named_results(score_segmentations(wildcards))
 
 
+# ---------------------------------------------------------------- compare
+
+
+@cache
+def compared(dataset_name):
+    """Networks that are put side by side, and why the others are not: ([name], {name: reason})."""
+    names, refused = [], {}
+    refusing(catalog.check_networks)(config["compare"]["networks"] or [])
+    for name in config["compare"]["networks"] or catalog.names("networks"):
+        try:
+            for verb in compared_verbs(dataset_name):
+                pair(verb, dataset_name, name)
+            names.append(name)
+        except WorkflowError as error:
+            refused[name] = str(error)
+    if not names:
+        raise WorkflowError(f"compare_{dataset_name}: {'; '.join(refused.values())}")
+    return names, refused
+
+
+def compared_verbs(dataset_name):
+    """What a network must be able to do; segments are compared unless objects end with a section."""
+    planar = catalog.is_planar(dataset(dataset_name))
+    return ("evaluate",) if planar else ("evaluate", "segment")
+
+
+def compare_paths(dataset_name, file):
+    """One file of every compared network."""
+    return [settings.results(dataset_name, n, file) for n in compared(dataset_name)[0]]
+
+
+def compare_evaluations(wildcards):
+    """Their scores: of segments, or of boundaries where objects end with a section."""
+    data = dataset(wildcards.dataset)
+    planar = catalog.is_planar(data)
+    boundary = catalog.predicts_boundaries
+    return [
+        settings.results(
+            data["name"],
+            name,
+            "objects.json" if boundary(name) and not planar else "evaluation.json",
+        )
+        for name in compared(data["name"])[0]
+    ]
+
+
+def compare_models(wildcards):
+    """Their weights."""
+    return compare_paths(wildcards.dataset, "model.safetensors")
+
+
+def compare_histories(wildcards):
+    """The histories of their training."""
+    return compare_paths(wildcards.dataset, "training.json")
+
+
+def compare_predictions(wildcards):
+    """The manifests of their predictions of the first test volume."""
+    data = dataset(wildcards.dataset)
+    volume = settings.volumes_of(data["test"])[0]
+    return compare_paths(data["name"], f"{volume}/prediction.manifest.json")
+
+
+def compare_files(wildcards):
+    """The labels of the test entries, and what others made of them."""
+    data = dataset(wildcards.dataset)
+    return volume_files(data, scored_volumes_of(data), ["labels", "segmentations"])
+
+
+def compare_masks(wildcards):
+    """Their masks."""
+    data = dataset(wildcards.dataset)
+    return mask_stores(data, scored_volumes_of(data))
+
+
+def scored_volumes_of(data):
+    """The test volumes that have a truth."""
+    return settings.volumes_of(catalog.scorable(data, "test"))
+
+
+def compare_names(files):
+    """NETWORK=FILE for files below results/DATASET/NETWORK."""
+    return [f"{Path(file).parts[2]}={file}" for file in files]
+
+
+def compare_evaluation_names(wildcards):
+    """The same of the scores."""
+    return compare_names(compare_evaluations(wildcards))
+
+
+def compare_model_names(wildcards):
+    """The same of the weights."""
+    return compare_names(compare_models(wildcards))
+
+
+def compare_history_names(wildcards):
+    """The same of the histories."""
+    return compare_names(compare_histories(wildcards))
+
+
+def compare_prediction_names(wildcards):
+    """The same of the predictions."""
+    return compare_names(compare_predictions(wildcards))
+
+
+def compare_mask_names(wildcards):
+    """VOLUME=MASK for the command line."""
+    return named_masks(compare_masks(wildcards))
+
+
+def compare_json(wildcards):
+    """What compare.py reads."""
+    data = dataset(wildcards.dataset)
+    names, refused = compared(data["name"])
+    families = {n: network(data["name"], n)["family"] for n in names}
+    return as_json(settings.compare_settings(data, families, refused))
+
+
 # ---------------------------------------------------------------- reproduce
 
 
@@ -1019,6 +1137,9 @@ def data_target(verb, name):
         return volume_files(data, volumes) + skeletons
     if verb == "mask":
         return with_manifests(mask_stores(data, volumes))
+    if verb == "compare":
+        compared(name)
+        return [settings.results(name, "comparison.json")]
     return [settings.results(name, "serve.done" if config["serve"] else "view.png")]
 
 

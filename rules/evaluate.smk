@@ -2,7 +2,8 @@
 
 REQUIRED INPUTS: fragments, segments and labels
 OUTPUTS: results/DATASET/NETWORK/threshold.json from the validation entries alone, evaluation.json and
-evaluation.png from the test entries. Boundary maps are scored without fragments and segments.
+evaluation.png from the test entries. Boundary maps are scored without fragments and segments; where objects are numbered, their
+segments are scored too, in objects.json.
 """
 
 
@@ -20,8 +21,6 @@ rule choose_threshold:
         threshold="results/{dataset}/{network}/threshold.json",
     log:
         "logs/choose/{dataset}_{network}.log",
-    wildcard_constraints:
-        network=other_networks(),
     container:
         image("modern")
     threads: 2
@@ -85,6 +84,18 @@ rule evaluate:
         " --threshold-file {input.threshold:q} --output {output.scores:q} --plot {output.plot:q}"
         " {params.tables:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+use rule evaluate as evaluate_objects with:
+    output:
+        scores="results/{dataset}/{network}/objects.json",
+        plot="results/{dataset}/{network}/objects.png",
+    log:
+        "logs/evaluate_objects/{dataset}_{network}.log",
+    benchmark:
+        "logs/evaluate_objects/{dataset}_{network}.benchmark.jsonl"
+    wildcard_constraints:
+        network=boundary_networks(),
 
 
 rule evaluate_boundaries:

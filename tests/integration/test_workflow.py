@@ -21,12 +21,24 @@ pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
 NETWORKS = ("baseline", "long_range", "malis", "mtlsd", "lsd", "aclsd", "acrlsd")
 
 
+BOUNDARIES = {
+    "name": "tiny_n4",
+    "extends": "n4",
+    "layers": [
+        {"conv": "conv1", "size": [1, 4, 4], "to": "n1", "maps": 4},
+        {"conv": "conv2", "size": [1, 3, 3], "to": "output", "maps": 2, "function": "linear"},
+    ],
+    "parameters": {"train_outsz": [1, 20, 20], "num_iter_per_test": 5, "test_num": 1},
+}
+
+
 def write_networks(folder: Path) -> None:
-    """`tiny_NETWORK` for each of the family: its small form, two maps wide."""
+    """`tiny_NETWORK` for each of the family: its small form, two maps wide; and one of ZNN."""
     more: dict[str, dict[str, object]] = {"malis": {"loss": {"start_iteration": 1}}}
     more |= {name: {"autocontext": "tiny_lsd"} for name in ("aclsd", "acrlsd")}
     for name in NETWORKS:
         tiny_workflow.write_network(folder, f"tiny_{name}", f"{name}_small", **more.get(name, {}))
+    (folder / "config/networks/tiny_n4.yaml").write_text(json.dumps(BOUNDARIES))
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +114,22 @@ def test_other_thresholds_leave_training_and_prediction_alone(
     jobs = re.findall(r"^rule (\w+):$", planned, re.M)
     assert "choose_threshold" in jobs
     assert not {"train", "predict", "fragments"} & set(jobs)
+
+
+def test_networks_side_by_side(snakemake: Callable[..., str], place: Path) -> None:
+    networks = "compare={networks: [tiny_mtlsd, tiny_malis, tiny_n4, tiny_lsd]}"
+    snakemake("compare_phantom", config=("iterations=2", networks))
+    content = json.loads((place / "results/phantom/comparison.json").read_text())
+    rows = {row["name"]: row for row in content["rows"]}
+    assert rows.keys() == {"tiny_mtlsd", "tiny_malis", "tiny_n4"}
+    assert "predicts no affinities" in content["refused"]["tiny_lsd"]
+    sums = [row["voi_sum"] for row in content["rows"]]
+    assert sums == sorted(sums)
+    evaluation = json.loads((results(place, "mtlsd") / "evaluation.json").read_text())
+    assert rows["tiny_mtlsd"]["voi_sum"] == evaluation["volumes"]["test_0"]["voi_sum"]
+    assert all(row["iterations"] == 2 and row["kflop_per_voxel"] > 0 for row in rows.values())
+    segments = open_volume(results(place, "n4") / "test_0" / "segmentation.zarr", "segments")
+    assert len(np.unique(segments.read(segments.box))) > 1
 
 
 def test_published_weights_come_from_the_bucket(

@@ -280,6 +280,8 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
         (["export_zfinch_lsd"], "predicts no affinities"),
         (["fetch_zfinch", "--config", "blocks={cache: /dev/null/x}"], "/dev/null is no folder"),
         (["fetch_zfinch", "--config", "export={layers: [segmentation]}"], "segmentation"),
+        (["compare_vnc_nc", "--config", "compare={networks: [mtlsd]}"], "are membranes"),
+        (["compare_phantom", "--config", "compare={networks: [n44]}"], "no network 'n44'"),
         (["train_isbi2012_mtlsd"], "are membranes, whose objects end with each section"),
         (["train_zfinch_vd2d3d"], "has no image for 'input-r'"),
         (["train_zfinch_hd2d"], "has 4 maps; out_type boundary needs 1 or 2"),
@@ -347,6 +349,17 @@ def test_an_h5_of_znn_is_predicted_with_and_nothing_trained(snakemake: Run, tmp_
     wanted = ("znn_model", "predict", "znn_outputs", "train", "convert")
     assert [jobs[rule] for rule in wanted] == [1, 1, 1, 0, 0]
     assert "--h5 net.h5" in run.stdout
+
+
+def test_a_comparison_segments_boundaries_too_and_names_what_cannot_run(snakemake: Run) -> None:
+    networks = "compare={networks: [mtlsd_small, lsd_small, n4]}"
+    run = snakemake("compare_phantom", "-np", "--config", networks)
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert [jobs[r] for r in ("train", "evaluate", "evaluate_objects", "compare")] == [2, 1, 1, 1]
+    assert '"lsd_small": "evaluate_phantom_lsd_small: network' in run.stdout
+    assert "results/phantom/n4/objects.json" in run.stdout
 
 
 def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:

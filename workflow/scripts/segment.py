@@ -28,6 +28,7 @@ from retrace.manifest import (
     write_manifest,
 )
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
+from retrace.segmentation.interior import from_interior
 from retrace.segmentation.settings import SegmentSettings, read_settings
 from retrace.segmentation.whole import (
     EdgeParts,
@@ -70,7 +71,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     edges.set_defaults(command=make_edge_store)
     for command in (fragments, edges):
         command.add_argument("--settings", required=True, type=json.loads)
-        command.add_argument("--prediction", required=True, type=Path, help="store with `affs`")
+        command.add_argument("--prediction", required=True, type=Path, help="its store")
         command.add_argument("--work", required=True, type=Path, help="folder that survives a kill")
     join = commands.add_parser("join", help="the segment of every fragment")
     join.set_defaults(command=make_lut)
@@ -97,10 +98,17 @@ def input_stores(arguments: argparse.Namespace) -> list[Path]:
     return stores
 
 
+def open_affinities(prediction: Path, boundary: str | None) -> Volume:
+    """The predicted affinities, or those that follow from a boundary map."""
+    if boundary is None:
+        return open_volume(prediction, "affs")
+    return from_interior(open_volume(prediction, boundary))
+
+
 def read_inputs(arguments: argparse.Namespace, settings: SegmentSettings) -> Inputs:
     """The prediction, checked against its manifest and the network, and the mask."""
     check_manifest(arguments.prediction)
-    affinities = open_volume(arguments.prediction, "affs")
+    affinities = open_affinities(arguments.prediction, settings.boundary)
     check_affinities(affinities, settings)
     mask = arguments.settings.get("tissue_mask")
     return Inputs(affinities, open_source(mask) if mask else None)

@@ -43,6 +43,12 @@ OUR_BUCKET = "s3:///"
 PARTS = ("raw", "labels", "labels_mask", "tissue_mask")
 """What of a volume is read from sources."""
 
+NAMED_PARTS = ("inputs", "segmentations")
+"""What has several sources, each with a name: further images, what others made of the volume."""
+
+BOUNDARY = "boundary"
+"""The output of networks that tell the inside of cells from what is between them."""
+
 LABELS_BOX = "labels"
 """The `roi_nm` of a volume of which as much is used as its labels cover."""
 
@@ -176,7 +182,7 @@ def named_files(dataset: Mapping[str, Any]) -> list[str]:
     found = []
     for volume in dataset["volumes"].values():
         sources = [volume[part]["path"] for part in PARTS if part in volume]
-        sources += [source["path"] for source in volume.get("inputs", {}).values()]
+        sources += [s["path"] for part in NAMED_PARTS for s in volume.get(part, {}).values()]
         for path in sources:
             found += [str(local_folder(path) or "")] if is_address(path) else [path]
     for split in SPLITS[1:]:
@@ -199,7 +205,7 @@ def located(dataset: Settings, config: Mapping[str, Any]) -> Settings:
 
 def _located_part(part: str, value: Any, config: Mapping[str, Any]) -> Any:
     """A part of a volume with its addresses complete: a source, sources by name, or what else."""
-    if part == "inputs":
+    if part in NAMED_PARTS:
         return {name: _located(source, config) for name, source in value.items()}
     return _located(value, config) if part in PARTS else value
 
@@ -251,8 +257,9 @@ def _volume(dataset: Settings, name: str, path: Path) -> Settings:
     for part in ("raw", "labels", "labels_mask"):
         if part in volume:
             volume[part] = given | volume[part]
-    if "inputs" in volume:
-        volume["inputs"] = {name: given | source for name, source in volume["inputs"].items()}
+    for part in NAMED_PARTS:
+        if part in volume:
+            volume[part] = {name: given | source for name, source in volume[part].items()}
     if "auto_crop" in volume:
         fit = {"image": volume["raw"], "crop": volume.pop("auto_crop")}
         for part in ("labels", "labels_mask"):
@@ -537,6 +544,14 @@ def of_family(family: str) -> list[str]:
     return found
 
 
+def check_networks(wanted: Iterable[str]) -> None:
+    """Refuses the name of no network, with the nearest one (ConfigError)."""
+    known = names("networks")
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"`compare: networks`: no network {name!r}; {nearest(name, known)}")
+
+
 def predicts_boundaries(name: str) -> bool:
     """Whether a network predicts interior and membrane, which are scored as they are.
 
@@ -547,10 +562,10 @@ def predicts_boundaries(name: str) -> bool:
         if network.get("family") != "znn":
             return False
         if "cfg" in network:
-            return bool(read_cfg(Path(network["cfg"]))["out_type"] == "boundary")
+            return bool(read_cfg(Path(network["cfg"]))["out_type"] == BOUNDARY)
     except ConfigError:
         return False
-    return bool(network.get("parameters", {}).get("out_type", "boundary") == "boundary")
+    return bool(network.get("parameters", {}).get("out_type", BOUNDARY) == BOUNDARY)
 
 
 # ---------------------------------------------------------------- pairs and targets
@@ -567,10 +582,10 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
     _check_inputs(pair, dataset, network)
     _check_descriptors(pair, dataset, network)
     _check_autocontext(pair, dataset, network)
-    if verb == "evaluate" and head_names(network) == ["boundary"]:
+    if verb == "evaluate" and head_names(network) == [BOUNDARY]:
         _check_labels(pair, dataset)
     elif verb in ("segment", "evaluate", "export"):
-        _check_affinities(pair, network)
+        _check_affinities(pair, dataset, network, verb)
         _check_validation(pair, dataset)
     if verb == "evaluate" and not scorable(dataset, "test"):
         raise ConfigError(
@@ -578,8 +593,16 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
         )
 
 
-def _check_affinities(pair: str, network: Mapping[str, Any]) -> None:
-    if "affs" not in head_names(network):
+def _check_affinities(
+    pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
+) -> None:
+    if verb == "segment" and head_names(network) == [BOUNDARY]:
+        if is_planar(dataset):
+            raise ConfigError(
+                f"{pair}: the objects of dataset {dataset['name']!r} end with each section, so "
+                "there is nothing to segment across them; evaluate_ scores its boundaries"
+            )
+    elif "affs" not in head_names(network):
         raise ConfigError(
             f"{pair}: network {network['name']!r} predicts no affinities, which a segmentation is "
             "made from; take mtlsd or baseline"
@@ -588,7 +611,7 @@ def _check_affinities(pair: str, network: Mapping[str, Any]) -> None:
 
 def _check_sections(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
     """Membranes say nothing about what belongs together from section to section."""
-    if not is_planar(dataset) or head_names(network) == ["boundary"]:
+    if not is_planar(dataset) or head_names(network) == [BOUNDARY]:
         return
     raise ConfigError(
         f"{pair}: the labels of dataset {dataset['name']!r} are membranes, whose objects end with "

@@ -10,16 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from retrace.config import (
+    BOUNDARY,
     LABELS_BOX,
+    NAMED_PARTS,
     Settings,
     context_network,
     head_names,
+    is_planar,
     output_shape,
     scorable,
 )
 
 COMPUTE = ("device", "precision", "compile")
-HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", "boundary": "boundary"}
+HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", BOUNDARY: "boundary"}
 """How the viewer calls a network's outputs."""
 
 
@@ -29,10 +32,10 @@ def results(dataset: str, *parts: str) -> str:
 
 
 def source_paths(volume: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
-    """Paths of those parts that a volume has; `inputs` are the further images of a network."""
-    found = [volume[part]["path"] for part in parts if part in volume and part != "inputs"]
-    further = volume.get("inputs", {}) if "inputs" in parts else {}
-    return found + [source["path"] for source in further.values()]
+    """Paths of those parts that a volume has, those of several sources last."""
+    found = [volume[part]["path"] for part in parts if part in volume and part not in NAMED_PARTS]
+    named = [volume.get(part, {}) for part in NAMED_PARTS if part in parts]
+    return found + [source["path"] for sources in named for source in sources.values()]
 
 
 def mask_store(dataset: Mapping[str, Any], volume: str) -> str:
@@ -275,9 +278,12 @@ def segment_settings(
     if segment["fragments_in_xy"] == "auto":
         segment["fragments_in_xy"] = not dataset["isotropic"]
     segment |= dataset.get("paper", {}).get("segment", {})
+    if "affs" in head_names(network):
+        segment["neighborhood"] = network["neighborhood"]
+    else:
+        segment["boundary"] = BOUNDARY
     return {
         **segment,
-        "neighborhood": network["neighborhood"],
         **_tissue_mask(dataset["volumes"][volume]),
     }
 
@@ -341,6 +347,24 @@ def boundary_settings(
         "dataset": content,
         "grow_boundary": network["grow_boundary"],
         "thresholds": config["evaluate"]["boundary_thresholds"],
+    }
+
+
+def compare_settings(
+    dataset: Mapping[str, Any], families: Mapping[str, str], refused: Mapping[str, str]
+) -> Settings:
+    """What `compare.py` reads."""
+    content = _scored(dataset, ["test"], ["labels"])
+    others: Settings = {}
+    for volume in content["volumes"]:
+        for name, source in dataset["volumes"][volume].get("segmentations", {}).items():
+            others.setdefault(name, {})[volume] = source
+    return {
+        "dataset": content,
+        "planar": is_planar(dataset),
+        "families": dict(families),
+        "refused": dict(refused),
+        "segmentations": others,
     }
 
 

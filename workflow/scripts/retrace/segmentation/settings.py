@@ -32,6 +32,8 @@ class SegmentSettings:
     """None: the whole volume at once."""
     block_context: Triple = (32, 32, 32)
     """What a block sees beyond its border."""
+    boundary: str | None = None
+    """The array whose channel 0 is the inside of cells, of a prediction without affinities."""
     mutex_bias: tuple[float, float] = (0.5, 0.5)
     """Affinity above which direct neighbours, and long-range ones, attract."""
 
@@ -88,6 +90,7 @@ def read_settings(settings: Mapping[str, Any]) -> SegmentSettings:
         epsilon=_number(settings, "epsilon", 0.0),
         filter_fragments=_number(settings, "filter_fragments", 0.0),
         neighborhood=_neighborhood(settings),
+        boundary=settings.get("boundary"),
         block_shape=triple(block) if block else None,
         block_context=triple(settings.get("block_context", SegmentSettings.block_context)),
         mutex_bias=_biases(settings.get("mutex_bias", SegmentSettings.mutex_bias)),

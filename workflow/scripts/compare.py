@@ -1,0 +1,129 @@
+"""Every network of a dataset in one table: scores, parameters, work, seconds, memory.
+
+    compare.py --settings JSON --evaluation N=evaluation.json ... --model N=model.safetensors ...
+               --history N=training.json ... --prediction N=prediction.manifest.json ...
+               --masks V=MASK ... --output NAME.json --text NAME.md --plot NAME.png
+
+The settings are one JSON object: `dataset` (name, volumes, test), `planar`, `families` (family of
+each network), `refused` (network: why it cannot run), `segmentations` ({name: {volume: source}},
+made by others). A network may have several predictions, one a volume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evaluate import read_entries, read_truth
+from retrace.checkpoints.native import read_metadata
+from retrace.errors import run
+from retrace.evaluation.comparison import (
+    BOUNDARIES,
+    NOTE,
+    OBJECTS,
+    Cost,
+    mean_scores,
+    order,
+    plot,
+    text_table,
+    training_seconds,
+)
+from retrace.evaluation.counting import count_volumes
+from retrace.evaluation.scores import CONVENTION, score
+from retrace.manifest import atomic_write
+from retrace.named import named_paths
+from retrace.networks import build_network
+from retrace.volumes import open_source, read_json
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
+    for name in ("evaluation", "model", "history", "prediction"):
+        parser.add_argument(f"--{name}", nargs="*", default=[], metavar="NETWORK=FILE")
+    parser.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
+    parser.add_argument("--threads", type=int, default=1)
+    for name in ("output", "text", "plot"):
+        parser.add_argument(f"--{name}", required=True, type=Path)
+    return parser.parse_args(argv)
+
+
+def cost(model: Path, history: Mapping[str, Any], predicted: Mapping[str, Any]) -> Cost:
+    """What a network costs, from its own files and the manifest of one prediction."""
+    network = read_metadata(model)["network"]
+    module = build_network(network, device="meta")
+    window = module.valid_shape(predicted["tile_shape"]) if "tile_shape" in predicted else None
+    tile = window or module.valid_shape((64, 64, 64))
+    voxels = math.prod(next(iter(predicted["arrays"].values()))["shape"][-3:])
+    seconds = predicted["seconds"] if window else None
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        kflop_per_voxel=module.flop(tile) / math.prod(module.output_shape(tile)) / 1000,
+        iterations=history["iterations"],
+        training_s=training_seconds(history),
+        prediction_voxels_per_s=voxels / seconds if seconds else None,
+        prediction_peak_mb=predicted["peak_memory_mb"] if window else None,
+    )
+
+
+def network_rows(args: argparse.Namespace, metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for every network that was evaluated."""
+    models, histories, predictions = map(named_paths, (args.model, args.history, args.prediction))
+    return [
+        {
+            "name": name,
+            "family": args.settings["families"][name],
+            **mean_scores(read_json(path)["volumes"], metrics),
+            **asdict(cost(models[name], read_json(histories[name]), read_json(predictions[name]))),
+        }
+        for name, path in named_paths(args.evaluation).items()
+    ]
+
+
+def other_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every segmentation by others, scored on the same voxels."""
+    entries, masks = read_entries(args.settings, "test"), named_paths(args.masks)
+    rows = []
+    for name, sources in args.settings["segmentations"].items():
+        found = {}
+        for entry in (e for e in entries if e.volume in sources):
+            volume = open_source(sources[entry.volume])
+            truth = read_truth(args.settings, entry, masks)
+            counted = count_volumes(volume, truth, threads=args.threads)
+            found[entry.name] = score(counted.table).as_dict()
+        rows.append({"name": name, "family": "others", **mean_scores(found, OBJECTS)})
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; `argv` without the program's name."""
+    args = parse_args(argv)
+    settings = args.settings
+    metrics = BOUNDARIES if settings["planar"] else OBJECTS
+    rows = network_rows(args, metrics) + ([] if settings["planar"] else other_rows(args))
+    rows = order(rows, metrics[0] if settings["planar"] else "voi_sum")
+    refused = settings["refused"]
+    content = {
+        "dataset": settings["dataset"]["name"],
+        "note": NOTE,
+        "convention": None if settings["planar"] else CONVENTION,
+        "rows": rows,
+        "refused": refused,
+    }
+    lines = [text_table(rows), *(f"\nnot run: {name}: {why}" for name, why in refused.items())]
+    atomic_write(args.output, json.dumps(content, indent=1) + "\n")
+    atomic_write(args.text, "\n".join(lines) + "\n")
+    plot(rows, metrics, args.plot)
+    print("\n".join(lines), flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
