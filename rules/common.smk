@@ -1184,17 +1184,42 @@ def target_input(verb, *names):
     return files
 
 
-def experiment_targets(wildcards):
-    """The evaluations that config.yaml lists."""
+def experiments():
+    """Dataset and network of what config.yaml lists."""
     pairs = {
         f"{d}_{n}": (d, n)
         for d in catalog.names("datasets")
         for n in catalog.names("networks")
     }
     try:
-        return [
-            f for e in config["experiments"] for f in pair_target("evaluate", *pairs[e])
-        ]
+        return [pairs[name] for name in config["experiments"]]
     except KeyError as error:
         hint = nearest(error.args[0], pairs)
         raise WorkflowError(f"`experiments`: no {error.args[0]!r}; {hint}") from None
+
+
+def experiment_targets(wildcards):
+    """The evaluations that config.yaml lists."""
+    return [file for names in experiments() for file in pair_target("evaluate", *names)]
+
+
+# ---------------------------------------------------------------- report
+
+
+def report_files(wildcards):
+    """What the page shows of the experiments: scores, histories, and the stores of its pictures."""
+    files = experiment_targets(wildcards)
+    for dataset_name, network_name in experiments():
+        data, net = pair("evaluate", dataset_name, network_name)
+        volume = settings.predicted(data)[-1]
+        layers = settings.data_layers(data, volume)
+        layers += settings.result_layers(data, net, volume)
+        files += layer_files(layers)
+        files.append(settings.results(dataset_name, network_name, "training.json"))
+    return list(dict.fromkeys(files))
+
+
+def report_json(wildcards):
+    """What report.py reads."""
+    pairs = [pair("evaluate", *names) for names in experiments()]
+    return as_json(settings.report_settings(config, pairs))

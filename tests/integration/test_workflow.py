@@ -14,6 +14,7 @@ import pytest
 
 import sharded
 import tiny_workflow
+from retrace.viewing.browser import find_browser
 from retrace.volumes import open_volume
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
@@ -130,6 +131,25 @@ def test_networks_side_by_side(snakemake: Callable[..., str], place: Path) -> No
     assert all(row["iterations"] == 2 and row["kflop_per_voxel"] > 0 for row in rows.values())
     segments = open_volume(results(place, "n4") / "test_0" / "segmentation.zarr", "segments")
     assert len(np.unique(segments.read(segments.box))) > 1
+
+
+@pytest.mark.browser
+def test_the_report_is_one_page_without_errors(
+    snakemake: Callable[..., str], place: Path, tmp_path: Path
+) -> None:
+    experiments = "experiments=[phantom_tiny_mtlsd, phantom_tiny_baseline]"
+    snakemake("report", config=("iterations=2", experiments))
+    page = place / "results" / "report.html"
+    assert page.stat().st_size < 20e6
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text), "nothing else is loaded"
+    assert text.count("2 iterations of 4,000") == 2
+    for title in ("Networks of phantom side by side", "Cost of each step", "phantom_tiny_baseline"):
+        assert title in text
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command = [find_browser(), *flags, f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert "<h2" in shown.stdout and "CONSOLE" not in shown.stderr
 
 
 def test_published_weights_come_from_the_bucket(

@@ -25,7 +25,7 @@ from retrace.checkpoints.znn import read_h5, seed_from
 from retrace.device import check_devices, choose_own_device, uses_bf16, uses_compile
 from retrace.errors import ConfigError, run
 from retrace.geometry import triple
-from retrace.manifest import atomic_write, digest, input_digest
+from retrace.manifest import atomic_write, digest, gpu_name, input_digest, peak_memory_mb
 from retrace.named import named_paths
 from retrace.networks import Network, UNet, ZnnNetwork, build_network
 from retrace.networks.tuning import set_modes
@@ -277,6 +277,8 @@ def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> di
         "seed": settings["seed"],
         "terms": list(outcome.terms),
         "seconds": round(seconds, 3),
+        "peak_memory_mb": peak_memory_mb(),
+        "gpu": gpu_name(),
         "iterations_this_run": outcome.done_here,
         "iterations_per_second": round(outcome.done_here / max(outcome.seconds, 1e-9), 4),
         "share_waiting_for_data": round(outcome.waited_s / max(outcome.seconds, 1e-9), 4),

@@ -136,7 +136,7 @@ def input_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(kilobytes / 1024, 1)
 
@@ -167,13 +167,22 @@ def write_manifest(
         "settings": dict(settings),
         "settings_digest": digest(dict(settings)),
         "image": os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER"),
+        "gpu": gpu_name(),
         "python": sys.version.split()[0],
         "seconds": round(seconds, 3),
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": peak_memory_mb(),
         **elsewhere,
         **(extra or {}),
     }
     return atomic_write(manifest_path(store), json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def gpu_name() -> str | None:
+    """The GPU that this process has used; None where it has used none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return str(torch.cuda.get_device_name())
 
 
 def read_manifest(store: Path) -> dict[str, Any]:

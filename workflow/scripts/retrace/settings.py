@@ -13,6 +13,7 @@ from retrace.config import (
     BOUNDARY,
     LABELS_BOX,
     NAMED_PARTS,
+    SPLITS,
     Settings,
     context_network,
     head_names,
@@ -427,6 +428,35 @@ def export_settings(
         "within": made if raw else None,
         "labels": layer in ("segments", "fragments"),
         "gzip": config["export"]["gzip"],
+    }
+
+
+def report_settings(
+    config: Mapping[str, Any], pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> Settings:
+    """What report.py reads: configuration, and datasets, networks and layers of the experiments."""
+    return {
+        "config": dict(config),
+        "experiments": [_reported(config, data, network) for data, network in pairs],
+    }
+
+
+def _reported(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+) -> Settings:
+    volume = predicted(dataset)[-1]
+    return {
+        "dataset": {
+            "name": dataset["name"],
+            "voxel_size_nm": dataset["voxel_size_nm"],
+            **{split: dataset[split] for split in SPLITS},
+        },
+        "network": dict(network),
+        "segment": segment_settings(config, dataset, network, volume),
+        "recipe_iterations": network.get("iterations"),
+        "volume": volume,
+        "layers": data_layers(dataset, volume) + result_layers(dataset, network, volume),
+        "folder": results(dataset["name"], network["name"]),
     }
 
 

@@ -1,0 +1,36 @@
+"""The whole story on one page.
+
+REQUIRED INPUTS: the evaluations of config.yaml's `experiments`
+OUTPUTS: results/report.html; `snakemake --report report.zip` makes Snakemake's own beside it
+"""
+
+
+rule report_page:
+    """Pictures, curves, scores beside the paper's, what was made from what, cost, machine."""
+    input:
+        results=report_files,
+        template=f"{ROOT}/workflow/scripts/retrace/reporting/page.html.jinja",
+        script=script("report"),
+        library=library("report"),
+        image=image_input("modern"),
+    output:
+        page="results/report.html",
+    log:
+        "logs/report.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        settings=report_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --template {input.template:q}"
+        " --output {output.page:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule report:
+    """What one types."""
+    input:
+        "results/report.html",
+    localrule: True

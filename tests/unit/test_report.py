@@ -1,0 +1,121 @@
+"""The page: its sentences, its graph and its sums."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import report
+from retrace.reporting.drawings import graph, learning_curve
+from retrace.reporting.methods import paragraph
+from retrace.reporting.provenance import costs, edges, kind_of, read_made
+
+ENTRY = {"volume": "cube", "roi_nm": {"offset": [0, 0, 0], "shape": [800, 2500, 2500]}}
+EXPERIMENT = {
+    "dataset": {
+        "name": "mine",
+        "voxel_size_nm": [10, 10, 10],
+        "train": [ENTRY, {"volume": "other", "roi_nm": None}],
+        "validation": [{"volume": "held_out", "roi_nm": None}],
+    },
+    "network": {
+        "name": "mtlsd",
+        "family": "lsd",
+        "heads": [{"name": "lsds", "channels": 10}, {"name": "affs", "channels": 3}],
+        "optimizer": {"lr": 5e-5},
+    },
+    "segment": {"method": "hist_quant_75", "fragments_in_xy": False},
+    "history": {"iterations": 1200, "seed": 3, "batch_size": 1},
+    "evaluation": {"threshold": 0.44, "volumes": {"test_0": {"voi_sum": 1.0}}},
+    "recipe_iterations": 400000,
+}
+
+
+def test_the_paragraph_says_what_the_configuration_says() -> None:
+    text = paragraph(EXPERIMENT)
+    for part in (
+        "predicts lsds (10) and affs (3) from voxels of 10 × 10 × 10 nm",
+        "trained on cube (0–800, 0–2500, 0–2500 nm) and other of mine",
+        "for 1,200 iterations of 1 sample, seed 3",
+        "learning rate of 5e-05",
+        "threshold 0.44 had the least variation of information on held_out",
+        "Scores are those of test_0",
+    ):
+        assert part in text
+    boundaries = {**EXPERIMENT, "evaluation": {"volumes": {"a": {}, "b": {}}}}
+    assert "watershed" not in paragraph(boundaries)
+    assert "of a and b, which" in paragraph(boundaries)
+
+
+def test_a_run_of_fewer_iterations_differs_from_the_recipe() -> None:
+    assert list(report.deviations(EXPERIMENT)) == ["1,200 iterations of 400,000"]
+    whole = {**EXPERIMENT, "history": {"iterations": 400000}}
+    assert list(report.deviations(whole)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("data/zfinch/gt_z0-1.zarr", "fetched"),
+        ("results/zfinch/masks/gt.zarr", "mask"),
+        ("results/zfinch/mtlsd/gt/prediction.zarr", "prediction"),
+        ("results/zfinch/mtlsd/gt/shards/edges_1-of-2.zarr", "edges (shares)"),
+        ("../cubes.h5", "source"),
+    ],
+)
+def test_what_a_path_is(path: str, kind: str) -> None:
+    assert kind_of(path) == kind
+
+
+def manifest(folder: Path, store: str, inputs: list[str], **facts: object) -> None:
+    path = folder / store
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"store": path.name, "inputs": dict.fromkeys(inputs, "0"), "seconds": 2.0, **facts}
+    path.with_suffix(".manifest.json").write_text(json.dumps(content))
+
+
+def test_steps_and_their_cost_come_from_the_manifests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    volume = Path("results/d/n/v")
+    manifest(tmp_path, "results/d/masks/v.zarr", ["data/d/v.zarr"])
+    model = "results/d/n/model.safetensors"
+    manifest(tmp_path, str(volume / "prediction.zarr"), ["data/d/v.zarr", model], gpu="a card")
+    manifest(tmp_path, str(volume / "fragments.zarr"), [str(volume / "prediction.zarr")])
+
+    made = read_made([Path("results/d/masks"), Path("results/d/n")])
+
+    assert edges(made) == [
+        ("fetched", "mask"),
+        ("fetched", "model"),
+        ("fetched", "prediction"),
+        ("mask", "model"),
+        ("model", "prediction"),
+        ("prediction", "fragments"),
+    ]
+    rows = {row["step"]: row for row in costs(made, {"d_n": {"seconds": 60.0, "gpu": None}})}
+    assert rows["prediction"]["gpu_seconds"] == 2.0 and rows["mask"]["gpu_seconds"] == 0.0
+    assert rows["train"] == {
+        "step": "train",
+        "jobs": 1,
+        "seconds": 60.0,
+        "gpu_seconds": 0.0,
+        "peak_memory_mb": 0.0,
+    }
+    drawn = graph(edges(made))
+    assert drawn.count("<rect") == 5 and drawn.count("<path") == 6
+
+
+def test_names_are_escaped_and_circles_end() -> None:
+    assert "&lt;b&gt;" in graph([("<b>", "a")])
+    assert graph([("a", "b"), ("b", "a")]).count("<rect") == 2
+
+
+def test_the_curve_stands_in_the_page_without_a_second_file() -> None:
+    drawn = learning_curve(
+        {"history": [{"iteration": 1, "loss": 2.0}, {"iteration": 2, "loss": 1}]}
+    )
+    assert drawn.startswith("<svg") and "http" not in drawn.split("xmlns")[0]
