@@ -5,9 +5,10 @@ A target is verb_dataset_network, for example
     snakemake --use-singularity train_zfinch_mtlsd
     snakemake --use-singularity evaluate_zfinch_mtlsd --config iterations=1000 seed=1
 
-with the verbs train, predict, segment, evaluate, export and view; fetch_DATASET, mask_DATASET and
-view_data_DATASET need no network. compare_DATASET puts all networks side by side, reproduce_DATASET
-compares them with the paper. `snakemake --list-rules` shows all of them. Datasets are
+with the verbs train, predict, segment, evaluate, export and view; fetch_DATASET, mask_DATASET,
+view_data_DATASET, and for sections to align stacks_DATASET, train_defects_DATASET and
+mask_stacks_DATASET need no network. compare_DATASET puts all networks side by side,
+reproduce_DATASET compares them with the paper. `snakemake --list-rules` shows all of them. Datasets are
 config/datasets/*.yaml, networks config/networks/*.yaml, everything else config/config.yaml.
 
 What a job prints is shown and kept in its log. A signal that stops the job must not stop `tee` first, for
@@ -74,6 +75,7 @@ if config["shards"] > 1:
 include: "rules/evaluate.smk"
 include: "rules/znn.smk"
 include: "rules/compare.smk"
+include: "rules/stacks.smk"
 include: "rules/reproduce.smk"
 include: "rules/export.smk"
 include: "rules/view.smk"

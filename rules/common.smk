@@ -12,14 +12,15 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from retrace import addresses, images, paper, precomputed, settings, sources
+from retrace import addresses, images, paper, precomputed, sections, settings, sources
 from retrace import config as catalog
 from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.shards import shard_names
 from retrace.training.ranks import check_division
 
 PAIR_VERBS = ("train", "predict", "segment", "evaluate", "export", "view")
-DATA_VERBS = ("fetch", "mask", "view_data", "compare")
+SECTION_VERBS = ("stacks", "train_defects", "mask_stacks")
+DATA_VERBS = ("fetch", "mask", "view_data", "compare", *SECTION_VERBS)
 PAPER_VERBS = ("reproduce",)
 
 
@@ -174,6 +175,8 @@ def dataset(name):
     # whose output is there already, and would take what another layer gave.
     data = catalog.located(data, config)
     catalog.check_layers(data)
+    if "alignment" in data:
+        sections.check(data)
     return data
 
 
@@ -1077,6 +1080,102 @@ def export_json(wildcards):
     )
 
 
+# ---------------------------------------------------------------- sections
+
+
+def section_files(data):
+    """The sections of a dataset that are made, with their truth, or the files they are read from."""
+    layer, truth = refusing(sections.made_layer)(data), sections.truth_store(data)
+    if layer is not None:
+        return [layer, manifest(layer), *with_manifests([truth])]
+    files = volume_files(data, [data["alignment"]["volume"]], ["raw"])
+    mask = data["alignment"]["mask"]
+    return files + (own_files(data, mask["path"]) if mask else [])
+
+
+def make_files(wildcards):
+    """What sections are made of; nothing where they are generated."""
+    data = dataset(wildcards.dataset)
+    if refusing(sections.make_settings)(data)["raw"] is None:
+        return []
+    return volume_files(data, [data["alignment"]["volume"]], ["raw"])
+
+
+def make_json(wildcards):
+    """What `stacks.py make` reads."""
+    return as_json(refusing(sections.make_settings)(dataset(wildcards.dataset)))
+
+
+def gen_files(wildcards):
+    """What stacks are sampled from."""
+    data = dataset(wildcards.dataset)
+    files = section_files(data)
+    stacks = refusing(sections.stack_set)(data, wildcards.stacks)
+    return files + [f for f in [stacks["coordinates"]] if f]
+
+
+def gen_truth(wildcards):
+    """The option that names the known displacements; nothing where there are none."""
+    truth = refusing(sections.truth_store)(dataset(wildcards.dataset))
+    return [] if truth is None else ["--truth", truth]
+
+
+def gen_json(wildcards):
+    """What `stacks.py gen_stack` reads."""
+    gen = refusing(sections.gen_settings)
+    return as_json(gen(dataset(wildcards.dataset), wildcards.stacks, wildcards.split))
+
+
+def split_stacks(data, split):
+    """The files of stacks of a split, with their manifests."""
+    return with_h5_manifests(refusing(sections.stack_stores)(data, split))
+
+
+def with_h5_manifests(paths):
+    """Files of stacks and their manifests."""
+    return [
+        f for path in paths for f in (path, path.removesuffix(".h5") + ".manifest.json")
+    ]
+
+
+def train_stacks(wildcards):
+    """The training stacks of all sets."""
+    return refusing(sections.stack_stores)(dataset(wildcards.dataset), "train")
+
+
+def defect_files(wildcards):
+    """What the defect network learns from besides the training stacks."""
+    return refusing(sections.sections_of)(dataset(wildcards.dataset))["defects"][
+        "labelled"
+    ]
+
+
+def defect_json(wildcards):
+    """What `defects.py train` reads."""
+    return as_json(
+        refusing(sections.defect_settings)(config, dataset(wildcards.dataset))
+    )
+
+
+def detector_json(wildcards):
+    """What `defects.py mask` reads."""
+    return as_json(
+        refusing(sections.detector_settings)(config, dataset(wildcards.dataset))
+    )
+
+
+def section_target(verb, data):
+    """The files that a verb of sections wants."""
+    splits = sections.SPLITS
+    if verb == "stacks":
+        return [file for split in splits for file in split_stacks(data, split)]
+    if verb == "train_defects":
+        refusing(sections.sections_of)(data)
+        return [settings.results(data["name"], "defects.safetensors")]
+    mask_stores_of = refusing(sections.mask_stores)
+    return with_h5_manifests([f for s in splits for f in mask_stores_of(data, s)])
+
+
 # ---------------------------------------------------------------- view and targets
 
 
@@ -1130,6 +1229,8 @@ def view_json(wildcards):
 def data_target(verb, name):
     """The files that `verb_DATASET` wants."""
     data = dataset(name)
+    if verb in SECTION_VERBS:
+        return section_target(verb, data)
     used = [entry for split in catalog.SPLITS for entry in data[split]]
     volumes = settings.volumes_of(used)
     if verb == "fetch":

@@ -13,7 +13,7 @@ import zarr
 from torch.utils.data import DataLoader
 
 from retrace.alignment.phantom import Distortion, distort_sections, phantom_stack
-from retrace.alignment.stacks import Stack, StackDataset, check_side, stack_sets
+from retrace.alignment.stacks import Stack, StackDataset, stack_sets
 from retrace.augment.defects import DRAW, apply_defect, pull
 from retrace.errors import ConfigError, DataError
 
@@ -116,14 +116,6 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         StackDataset([stacks], [other])
     with pytest.raises(DataError, match="there are no such stacks"):
         StackDataset([stacks], [unknown])
-
-
-def test_sides_that_a_pyramid_cannot_halve_are_refused() -> None:
-    check_side("a", (64, 64), 5)
-    with pytest.raises(DataError, match="smaller than a pyramid"):
-        check_side("a", (16, 16), 5)
-    with pytest.raises(DataError, match="such as 64"):
-        check_side("a", (72, 72), 5)
 
 
 def test_known_displacement_leads_back_to_the_undistorted_section() -> None:

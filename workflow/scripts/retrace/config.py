@@ -18,6 +18,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
+from retrace import sections
 from retrace.addresses import check_address, is_address, is_zarr, local_folder
 from retrace.errors import ConfigError, nearest
 from retrace.precomputed import check_local_layer
@@ -171,6 +172,8 @@ def load_dataset(name: str | Path, chosen: object = None) -> Settings:
         )
     dataset = merge({"background_ids": [], "sampling": {}}, dataset)
     dataset["isotropic"] = is_isotropic(dataset)
+    if "alignment" in dataset:
+        dataset["alignment"] = sections.resolve(dataset, str(path))
     dataset["volumes"] = {v: _volume(dataset, v, path) for v in dataset["volumes"]}
     for split in SPLITS:
         dataset[split] = [_entry(dataset, split, e, path) for e in dataset.get(split, [])]
@@ -185,6 +188,9 @@ def named_files(dataset: Mapping[str, Any]) -> list[str]:
         sources += [s["path"] for part in NAMED_PARTS for s in volume.get(part, {}).values()]
         for path in sources:
             found += [str(local_folder(path) or "")] if is_address(path) else [path]
+    mask = dataset.get("alignment", {}).get("mask")
+    if mask:
+        found += [str(local_folder(mask["path"]) or mask["path"])]
     for split in SPLITS[1:]:
         found += [e["skeletons"]["path"] for e in dataset[split] if e["skeletons"]]
     return [path for path in found if path]
@@ -200,7 +206,11 @@ def located(dataset: Settings, config: Mapping[str, Any]) -> Settings:
         name: {part: _located_part(part, value, config) for part, value in v.items()}
         for name, v in dataset["volumes"].items()
     }
-    return {**dataset, "volumes": volumes}
+    found = {**dataset, "volumes": volumes}
+    if dataset.get("alignment", {}).get("mask"):
+        mask = _located(dataset["alignment"]["mask"], config)
+        found["alignment"] = {**dataset["alignment"], "mask": mask}
+    return found
 
 
 def _located_part(part: str, value: Any, config: Mapping[str, Any]) -> Any:
@@ -252,6 +262,12 @@ def _volume(dataset: Settings, name: str, path: Path) -> Settings:
             volume.setdefault(part, {"path": store, "array": bucket[part]})
     if "raw" not in volume:
         raise ConfigError(f"{path}: volume {name!r} needs `raw: {{path: ...}}`")
+    if volume["raw"]["path"] is None:
+        raise ConfigError(
+            f"{path}: nobody said yet where volume {name!r} lies. Write its address or file into "
+            f"`volumes: {name}: raw: path`, there or in a copy in config/datasets of your working "
+            "directory"
+        )
     offset = volume.pop("offset_nm", None)
     given = {"voxel_size_nm": dataset["voxel_size_nm"], "offset_nm": offset, "array": ""}
     for part in ("raw", "labels", "labels_mask"):
@@ -574,6 +590,14 @@ def predicts_boundaries(name: str) -> bool:
 def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str) -> None:
     """Refuses what cannot work, before anything runs, with the reason."""
     pair = f"{verb}_{dataset['name']}_{network['name']}"
+    if network["family"] == "seamless":
+        sections.check_pair(pair, dataset, network)
+        return
+    if not dataset["train"] and "alignment" in dataset:
+        raise ConfigError(
+            f"{pair}: dataset {dataset['name']!r} holds sections to align and no labels; take a "
+            f"network of the family seamless: {', '.join(of_family('seamless')) or 'none here'}"
+        )
     if not dataset["train"] and (verb == "train" or "weights_of" not in dataset):
         parent = dataset.get("weights_of")
         hint = f"; it is predicted with what was published for {parent!r}" if parent else ""

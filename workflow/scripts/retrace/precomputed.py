@@ -101,6 +101,8 @@ class Layer:
         self.shape = (*self._lead, *self._box.shape)
         self.chunks = triple(self.scale["chunk_sizes"][0][::-1])
         size = triple(self.scale["resolution"][::-1])
+        self.fill_missing = False
+        """Whether chunks that are not there are read as 0, as programs leave out black ones."""
         self.attrs = {"resolution": list(size), "offset": list(self._box.to_nm(size).offset)}
         grid = [-(-s // c) for s, c in zip(self._box.shape, self.chunks, strict=True)]
         sharding = self.scale.get("sharding")
@@ -126,6 +128,7 @@ class Layer:
 
     def _chunk(self, index: tuple[int, ...]) -> Any:
         """One chunk (Z, Y, X) or (C, Z, Y, X), cut where the layer ends."""
+        import numpy as np
         from cloudvolume import chunks
 
         begin = [i * c for i, c in zip(index, self.chunks, strict=True)]
@@ -134,9 +137,12 @@ class Layer:
         name = "_".join(f"{low}-{high}" for low, high in reversed(world))
         key = f"{self.scale['key']}/{name}"
         data = self._shards.chunk(index) if self._shards else self.reader.block(key)
+        extent = [e - b for b, e in zip(begin, end, strict=True)]
+        if data is None and self.fill_missing:
+            return np.zeros((*self._lead, *extent), self.dtype)
         if data is None:
             raise DataError(f"{self.path}: chunk {key} cannot be read, for it is missing")
-        shape = (*[e - b for b, e in zip(begin, end, strict=True)][::-1], *(self._lead or (1,)))
+        shape = (*extent[::-1], *(self._lead or (1,)))
         block = self.scale.get("compressed_segmentation_block_size")
         try:
             found = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)

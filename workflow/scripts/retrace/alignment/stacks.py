@@ -148,24 +148,6 @@ def check_mask_shape(label: str, images: tuple[int, ...], masks: tuple[int, ...]
         )
 
 
-def check_side(label: str, side: Sequence[int], levels: int) -> None:
-    """Refuses sections (H, W) that a pyramid of `levels` cannot halve levels - 1 times (DataError).
-
-    SEAMLeSS takes square sections whose side 2^(levels-1) divides.
-    """
-    step = 2 ** (levels - 1)
-    if min(side) < 2 * step:
-        raise DataError(
-            f"{label}: sections of {list(side)} px are smaller than a pyramid of {levels} levels "
-            f"takes; {2 * step} px or more are needed: set `side` higher, or take fewer levels"
-        )
-    if any(n % step for n in side):
-        raise DataError(
-            f"{label}: sections of {list(side)} px cannot be halved {levels - 1} times; choose a "
-            f"`side` that {step} divides, such as {max(side) // step * step}"
-        )
-
-
 class StackDataset(Dataset[Stack]):
     """The samples of several files, one data set after the other, read when they are asked for.
 

@@ -1,0 +1,128 @@
+"""Sections to align: made ones, training stacks, the network that finds defects, and its masks.
+
+REQUIRED INPUTS: a dataset with `alignment`
+OUTPUTS: results/DATASET/sections/layer and truth.zarr where sections are made;
+results/DATASET/stacks/SET_SPLIT.h5, the coordinates and the manifest of it; results/DATASET/defects.safetensors;
+results/DATASET/stacks/SET_SPLIT_masks.h5
+"""
+
+
+rule make_sections:
+    """Sections generated, or the volume's own, each distorted in a known way, as a layer."""
+    input:
+        volume=make_files,
+        script=script("stacks"),
+        library=library("stacks"),
+        image=image_input("modern"),
+    output:
+        layer=directory("results/{dataset}/sections/layer"),
+        layer_manifest="results/{dataset}/sections/layer.manifest.json",
+        truth=directory("results/{dataset}/sections/truth.zarr"),
+        truth_manifest="results/{dataset}/sections/truth.manifest.json",
+    log:
+        "logs/make_sections/{dataset}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        settings=make_json,
+    shell:
+        "python {input.script:q} make --settings {params.settings:q} --layer {output.layer:q}"
+        " --truth {output.truth:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule gen_stack:
+    """Training stacks sampled from the sections; interrupted, it goes on where it was."""
+    input:
+        sections=gen_files,
+        script=script("stacks"),
+        library=library("stacks"),
+        image=image_input("modern"),
+    output:
+        stacks="results/{dataset}/stacks/{stacks}_{split}.h5",
+        coordinates="results/{dataset}/stacks/{stacks}_{split}.coordinates.json",
+        manifest="results/{dataset}/stacks/{stacks}_{split}.manifest.json",
+    log:
+        "logs/gen_stack/{dataset}/{stacks}_{split}.log",
+    wildcard_constraints:
+        stacks="[A-Za-z0-9]+",
+        split="train|test",
+    retries: 2
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(600),
+    params:
+        settings=gen_json,
+        truth=gen_truth,
+        work="work/stacks/{dataset}_{stacks}_{split}",
+    shell:
+        "python {input.script:q} gen_stack --settings {params.settings:q} {params.truth:q}"
+        " --work {params.work:q} --output {output.stacks:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule train_defects:
+    """The network that finds cracks, folds and missing areas, from labelled and artificial ones."""
+    input:
+        stacks=train_stacks,
+        labelled=defect_files,
+        script=script("defects"),
+        library=library("defects"),
+        image=image_input("modern"),
+    output:
+        model="results/{dataset}/defects.safetensors",
+        history="results/{dataset}/defects_training.json",
+    log:
+        "logs/train_defects/{dataset}.log",
+    benchmark:
+        "benchmarks/train_defects/{dataset}.jsonl"
+    container:
+        image("modern")
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=growing(8000),
+        runtime=growing(600),
+    params:
+        settings=defect_json,
+        work="work/defects/{dataset}",
+    shell:
+        "python {input.script:q} train --settings {params.settings:q} --stacks {input.stacks:q}"
+        " --labelled {input.labelled:q} --work {params.work:q} --output {output.model:q}"
+        " --history {output.history:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule mask_stacks:
+    """Ternary masks of stacks by that network: 2 inside a defect, 1 near one."""
+    input:
+        stacks="results/{dataset}/stacks/{stacks}_{split}.h5",
+        manifest="results/{dataset}/stacks/{stacks}_{split}.manifest.json",
+        model="results/{dataset}/defects.safetensors",
+        script=script("defects"),
+        library=library("defects"),
+        image=image_input("modern"),
+    output:
+        masks="results/{dataset}/stacks/{stacks}_{split}_masks.h5",
+        manifest="results/{dataset}/stacks/{stacks}_{split}_masks.manifest.json",
+    log:
+        "logs/mask_stacks/{dataset}/{stacks}_{split}.log",
+    wildcard_constraints:
+        stacks="[A-Za-z0-9]+",
+        split="train|test",
+    container:
+        image("modern")
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=growing(8000),
+        runtime=growing(240),
+    params:
+        settings=detector_json,
+    shell:
+        "python {input.script:q} mask --settings {params.settings:q} --model {input.model:q}"
+        " --stacks {input.stacks:q} --output {output.masks:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
