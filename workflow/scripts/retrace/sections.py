@@ -264,7 +264,11 @@ def defect_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Se
 
 
 def detector_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
-    """What `defects.py mask` reads."""
-    defects = sections_of(dataset)["defects"]
+    """What `defects.py mask` reads; masks of a layer are joined with what is found."""
+    alignment = sections_of(dataset)
     keys = ("threshold", "smallest_px", "near_px")
-    return {**{key: defects[key] for key in keys}, "device": config["device"]}
+    return {
+        **{key: alignment["defects"][key] for key in keys},
+        "keep_given": alignment["mask"] is not None,
+        "device": config["device"],
+    }

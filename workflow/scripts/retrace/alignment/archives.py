@@ -15,7 +15,7 @@ import zarr
 
 from retrace.alignment.sampling import Sample
 from retrace.alignment.stacks import ARRAYS, FIELDS, IMAGES, MASKS, is_h5, opened, stack_sets
-from retrace.errors import ConfigError, DataError
+from retrace.errors import ConfigError
 from retrace.progress import progress
 from retrace.volumes import COMPRESSOR, publish
 
@@ -146,19 +146,20 @@ def _copy_set(root: Any, path: Path, name: str) -> None:
                     made[array][index, section] = values[index, section]
 
 
-def masks_like(path: Path, output: Path, masks_of: Callable[[np.ndarray], np.ndarray]) -> int:
-    """Masks of every data set in a file, by `masks_of` of each stack (S, H, W); their number."""
-    done = 0
+def masks_like(
+    path: Path, output: Path, masks_of: Callable[[np.ndarray], np.ndarray], *, keep: bool
+) -> int:
+    """Masks of every data set in a file, by `masks_of` of each stack (S, H, W); their number.
+
+    `keep`: joined with the masks that the file has itself, as those of a mask layer.
+    """
+    sets = stack_sets(path)
     with creating(output) as root:
-        for one in stack_sets(path):
-            group = root.create_group(one.name)
-            made = create_array(group, MASKS, one.shape, np.uint8)
+        for one in sets:
+            made = create_array(root.create_group(one.name), MASKS, one.shape, np.uint8)
             for index in progress(range(one.shape[0]), one.shape[0], "masks", "stacks"):
-                images = one.read(IMAGES, index)
+                images, given = one.read(IMAGES, index), one.read(MASKS, index)
                 assert images is not None
                 found = masks_of(images)
-                if found.shape != images.shape:
-                    raise DataError(f"{path}: masks {found.shape} of images {images.shape}")
-                made[index] = found
-                done += 1
-    return done
+                made[index] = np.maximum(found, given) if keep and given is not None else found
+    return sum(one.shape[0] for one in sets)

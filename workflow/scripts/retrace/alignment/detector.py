@@ -1,0 +1,129 @@
+"""From the defect network's answer to ternary masks: SEAMLeSS's defect_detector.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+from retrace.checkpoints.native import load_model, read_metadata
+from retrace.errors import DataError
+from retrace.networks.defects import REACH, STEP, DefectNet
+from retrace.targets.ternary import ternary
+
+CENTRE, EDGE, CORNER = 3 / 4, 1 / 24, 1 / 48
+"""Weights of the blur before the network; all nine sum to 1."""
+EPSILON = 1e-6
+TILE = 1024
+"""Edge of what the network sees at once besides its reach, pixels; a multiple of its STEP."""
+
+
+def prepared(sections: Tensor) -> Tensor:
+    """Sections (N, H, W) blurred, of mean 0 and deviation 1 each: (N, 1, H, W)."""
+    kernel = sections.new_tensor(
+        [[CORNER, EDGE, CORNER], [EDGE, CENTRE, EDGE], [CORNER, EDGE, CORNER]]
+    )
+    padded = functional.pad(sections[:, None], (1, 1, 1, 1), mode="replicate")
+    blurred = functional.conv2d(padded, kernel[None, None])
+    mean = blurred.mean((2, 3), keepdim=True)
+    return (blurred - mean) / (blurred.std((2, 3), keepdim=True) + EPSILON)
+
+
+def without_specks(found: np.ndarray, smallest_px: int) -> np.ndarray:
+    """Booleans (H, W) without 8-connected pieces of fewer than `smallest_px` pixels."""
+    pieces, count = ndimage.label(found, np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    keep = sizes >= smallest_px
+    keep[0] = False
+    return np.asarray(keep[pieces])
+
+
+class Detector:
+    """Masks of sections, each found for itself, so that stacks may have any height.
+
+    `settings`: threshold, smallest_px, near_px.
+    """
+
+    def __init__(
+        self,
+        network: DefectNet,
+        settings: Mapping[str, Any],
+        device: torch.device | str = "cpu",
+        tile: int = TILE,
+    ) -> None:
+        self.network = network.to(device).eval()
+        self.settings, self.device, self.tile = settings, torch.device(device), tile
+
+    def __call__(self, stack: np.ndarray | Tensor) -> np.ndarray:
+        """Ternary masks, (S, H, W) uint8, of sections (S, H, W): uint8, or float in [0, 1].
+
+        A section of one value is a defect as a whole. DataError for an empty stack.
+        """
+        sections = torch.as_tensor(stack)
+        if sections.ndim != 3 or 0 in sections.shape:
+            raise DataError(f"a stack of shape {tuple(sections.shape)}; (S, H, W) is needed")
+        return np.stack([self.mask(section.float()) for section in sections])
+
+    def mask(self, section: Tensor) -> np.ndarray:
+        """The mask of one section (H, W)."""
+        if bool(section.max() == section.min()):
+            return np.full(section.shape, 2, np.uint8)
+        found = self.smoothed(section) > self.settings["threshold"]
+        kept = without_specks(found.cpu().numpy(), self.settings["smallest_px"])
+        return ternary(torch.from_numpy(kept), self.settings["near_px"]).numpy()
+
+    def smoothed(self, section: Tensor) -> Tensor:
+        """Probability (H, W) of a defect: the likelier class, maximum and then mean of 3 x 3."""
+        logits = self.logits(section.to(self.device))
+        probability = torch.sigmoid(logits.amax(0))[None, None]
+        widest = functional.max_pool2d(probability, 3, 1, 1)
+        return functional.avg_pool2d(widest, 3, 1, 1, count_include_pad=False)[0, 0]
+
+    @torch.no_grad()
+    def logits(self, section: Tensor) -> Tensor:
+        """The network's (2, H, W), tile by tile; the tiles' answers are those of the whole."""
+        height, width = section.shape
+        down, right = -height % STEP, -width % STEP
+        image = functional.pad(prepared(section[None]), (0, right, 0, down), mode="replicate")
+        result = image.new_empty((2, *image.shape[2:]))
+        for y in range(0, image.shape[2], self.tile):
+            for x in range(0, image.shape[3], self.tile):
+                self._fill(result, image, y, x)
+        return result[:, :height, :width]
+
+    def _fill(self, result: Tensor, image: Tensor, y: int, x: int) -> None:
+        """One tile of the result, whose corner is (y, x), with what the network sees around it."""
+        top, left = max(0, y - REACH), max(0, x - REACH)
+        bottom, right = y + self.tile, x + self.tile
+        seen = image[:, :, top : bottom + REACH, left : right + REACH]
+        answer = self.network(seen)[0, :, y - top : bottom - top, x - left : right - left]
+        result[:, y:bottom, x:right] = answer
+
+
+def load_detector(
+    path: Path, settings: Mapping[str, Any], device: torch.device | str = "cpu"
+) -> Detector:
+    """The detector of a trained network; DataError where the file is none."""
+    told = read_metadata(path).get("network", {})
+    if told.get("family") != FAMILY:
+        raise DataError(
+            f"{path} holds a network of the family {told.get('family')!r}, not one that finds "
+            "defects; make one with the target train_defects_DATASET"
+        )
+    network = DefectNet(told["fmaps"])
+    load_model(path, network, told)
+    return Detector(network, settings, device)
+
+
+FAMILY = "defects"
+
+
+def described(fmaps: int) -> dict[str, Any]:
+    """What is stored with the weights as the network's settings."""
+    return {"name": FAMILY, "family": FAMILY, "fmaps": fmaps}
