@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from retrace.alignment.stacks import Stack
-from retrace.augment.defects import DRAW, SectionDefect, apply_defect, pixel_grid, pull
+from retrace.augment.defects import DRAW, SectionDefect, apply_defect, pull
 from retrace.errors import ConfigError
 from retrace.phantom import generate
 from retrace.targets.ternary import INSIDE, ternary
@@ -90,23 +90,14 @@ def distort(
     shape = (section.shape[0] - 2 * margin, section.shape[1] - 2 * margin)
     geometry, defects, light = rng.spawn(3)
     field = torch.from_numpy(draw_field(geometry, shape, distortion))
-    image = pull(section, field, margin)
+    image = pull(section, field, (margin, margin))
     labels = torch.zeros(shape, dtype=torch.uint8)
     for defect in draw_defects(defects, shape, distortion):
         image, labels = apply_defect(image, labels, defect)
-        field = defect.displacement + moved(field, defect.displacement)
+        before = [pull(part, defect.displacement, outside="border") for part in field]
+        field = defect.displacement + torch.stack(before)
     labels = ternary(labels == INSIDE, distortion.near_px)
     return change_contrast(image, light, distortion), labels, field
-
-
-def moved(field: Tensor, displacement: Tensor) -> Tensor:
-    """`field` at p + `displacement`, both (2, H, W) px; beyond the border as at the border."""
-    height, width = field.shape[1:]
-    where = pixel_grid((height, width), field.device) + displacement
-    where[0].clamp_(0, height - 1)
-    where[1].clamp_(0, width - 1)
-    inner = where - pixel_grid((height, width), field.device)
-    return torch.stack([pull(part, inner) for part in field])
 
 
 def change_contrast(image: Tensor, rng: np.random.Generator, distortion: Distortion) -> Tensor:

@@ -9,6 +9,7 @@ which is pulled in from both sides and less and less with distance (radius).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,23 +128,34 @@ def pixel_grid(shape: tuple[int, int], device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def pull(image: Tensor, displacement: Tensor, margin: int = 0) -> Tensor:
-    """`image` (H + 2 margin, W + 2 margin) float at p + margin + `displacement` (2, H, W) px.
+def pull(
+    image: Tensor, displacement: Tensor, corner: tuple[int, int] = (0, 0), outside: str = "zero"
+) -> Tensor:
+    """`image` (Y, X) float at corner + p + `displacement` (2, H, W) px, bilinear: (H, W).
 
-    Bilinear, 0 outside; (H, W).
+    `outside` the image: `zero`, or `border` for the nearest pixel.
     """
-    return sample_linear(image[None], _points(displacement, margin))[0]
+    return sample_linear(image[None], _points(displacement, corner, image.shape, outside))[0]
 
 
-def pull_labels(labels: Tensor, displacement: Tensor) -> Tensor:
-    """`labels` (H, W) at the pixel nearest to p + `displacement` (2, H, W) px; 0 outside."""
-    return sample_nearest(labels[None], _points(displacement, 0))[0]
+def pull_labels(labels: Tensor, displacement: Tensor, corner: tuple[int, int] = (0, 0)) -> Tensor:
+    """`labels` (Y, X) at the pixel nearest to corner + p + `displacement` (2, H, W) px: (H, W).
+
+    0 outside.
+    """
+    return sample_nearest(labels[None], _points(displacement, corner, labels.shape, "zero"))[0]
 
 
-def _points(displacement: Tensor, margin: int) -> Tensor:
-    where = pixel_grid((displacement.shape[1], displacement.shape[2]), displacement.device)
-    flat = where + displacement + margin
-    return torch.cat((torch.zeros_like(flat[:1]), flat))[:, None]
+def _points(
+    displacement: Tensor, corner: tuple[int, int], shape: Sequence[int], outside: str
+) -> Tensor:
+    """Where in an image of `shape` a section is read, (3, 1, H, W), the first axis being 0."""
+    size = (displacement.shape[1], displacement.shape[2])
+    y, x = (displacement + pixel_grid(size, displacement.device)).unbind()
+    y, x = y + corner[0], x + corner[1]
+    if outside == "border":
+        y, x = y.clamp(0, shape[0] - 1), x.clamp(0, shape[1] - 1)
+    return torch.stack((torch.zeros_like(y), y, x))[:, None]
 
 
 def apply_defect(image: Tensor, labels: Tensor, defect: SectionDefect) -> tuple[Tensor, Tensor]:
