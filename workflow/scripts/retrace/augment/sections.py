@@ -153,7 +153,7 @@ def augment_stack(
         kept = warp.uncut(z, shape, images.device)[window]
         corner = (window[0].start, window[1].start)
         there = pull_labels(valid[z], move, corner) * kept
-        image = pull(images[z], move, corner) * (there > 0)
+        image = pull(images[z], move, corner, "border") * (there > 0)
         field = move + torch.stack([pull(part, move, corner, "border") for part in known[z]])
         done.append((image, pull_labels(masks[z], move, corner), there, field))
     image, mask, there, field = (torch.stack(parts) for parts in zip(*done, strict=True))
