@@ -13,6 +13,7 @@ import pytest
 
 PROGRAMS = Path(sys.executable).parent
 DATASETS = ("zfinch", "fib25", "hemi")
+DATA_VERBS = ("fetch", "mask", "view_data", "stacks", "train_defects", "mask_stacks")
 NETWORKS = ("baseline", "long_range", "malis", "mtlsd", "lsd", "aclsd", "acrlsd")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -362,6 +363,34 @@ def test_a_comparison_segments_boundaries_too_and_names_what_cannot_run(snakemak
     assert "results/phantom/n4/objects.json" in run.stdout
 
 
+def test_sections_are_made_sampled_and_masked(snakemake: Run) -> None:
+    run = snakemake("mask_stacks_phantom_sections", "--dry-run", "--quiet", "rules")
+
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout) == {
+        "make_sections": 1,
+        "gen_stack": 2,
+        "train_defects": 1,
+        "mask_stacks": 2,
+        "mask_stacks_phantom_sections": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("target", "word"),
+    [
+        ("stacks_basil", "nobody said yet where volume 'sections' lies"),
+        ("stacks_zfinch", "has no `alignment`"),
+        ("train_phantom_sections_mtlsd", "holds sections to align and no labels"),
+    ],
+)
+def test_sections_that_cannot_be_had_are_refused(snakemake: Run, target: str, word: str) -> None:
+    run = snakemake(target, "--dry-run")
+
+    assert run.returncode != 0
+    assert word in run.stdout
+
+
 def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:
     run = snakemake("--list-rules")
 
@@ -369,7 +398,7 @@ def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:
     networks = (*NETWORKS, *(f"{name}_small" for name in NETWORKS))
     verbs = ("train", "predict", "segment", "evaluate", "export", "view")
     wanted = {f"{v}_{d}_{n}" for v in verbs for d in (*DATASETS, "phantom") for n in networks}
-    wanted |= {f"{v}_{d}" for v in ("fetch", "mask", "view_data") for d in DATASETS}
+    wanted |= {f"{v}_{d}" for v in DATA_VERBS for d in DATASETS}
     assert wanted <= listed
 
 

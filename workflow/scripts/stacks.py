@@ -139,8 +139,9 @@ def coordinates_path(output: Path) -> Path:
 def work_folder(args: argparse.Namespace, sections: Volume) -> Path:
     """Where finished stacks are kept until the file is: another volume, another folder."""
     version = version_of(sections, args.settings["source"]) if args.work else 0
-    base = args.work or args.output.with_name(f".{args.output.name}.work")
-    return Path(base / digest({"settings": args.settings, "version": version}))
+    base: Path = args.work or args.output.with_name(f".{args.output.name}.work")
+    told = digest({"settings": args.settings, "version": version})
+    return base.with_name(f"{base.name}_{told}")
 
 
 def finish(args: argparse.Namespace, sources: Sources, begin: float, count: int) -> None:

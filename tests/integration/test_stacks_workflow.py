@@ -1,0 +1,76 @@
+"""From a data set of sections to training stacks and masks, through the workflow and from S3."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import s3_server
+import stacks
+from conftest import run_snakemake
+from retrace import sections
+from retrace.alignment.stacks import StackDataset
+from retrace.layer_writer import write_layer
+
+TINY = """
+name: tiny_sections
+voxel_size_nm: [40, 8, 8]
+volumes:
+  sections: {raw: {path: "file://results/tiny_sections/sections/layer"}}
+alignment:
+  volume: sections
+  made: {phantom_shape: [5, 96, 96], jitter_px: 2, warp_px: 1, spacing_px: 32, crack: 0.5}
+  stacks:
+    main:
+      {count: 3, test_count: 1, height: 2, side: 48, test_fraction: 0.4, reject: {least_filled: 0}}
+  defects: {iterations: 4, batch_size: 1, side: 32, fmaps: 2, near_px: 4, smallest_px: 10}
+"""
+
+
+def test_a_data_set_becomes_stacks_and_masks(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "config" / "datasets").mkdir(parents=True)
+    (tmp_path / "config" / "datasets" / "tiny_sections.yaml").write_text(TINY)
+    target = ("mask_stacks_tiny_sections", "--cores", "1", "--snakefile")
+    run_snakemake(tmp_path, *target, str(repository / "Snakefile"), "--config", "device=cpu")
+    folder = tmp_path / "results" / "tiny_sections"
+    made = folder / "stacks"
+    train = StackDataset([made / "main_train.h5"], [made / "main_train_masks.h5"])
+    test = StackDataset([made / "main_test.h5"], [made / "main_test_masks.h5"])
+    history = json.loads((folder / "defects_training.json").read_text())
+
+    assert [len(train), len(test)] == [3, 1]
+    assert train[0].images.shape == train[0].masks.shape == (2, 48, 48)
+    assert train[0].fields is not None
+    assert train[0].name == "tiny_sections_main[0]"
+    assert len(history["losses"]) == 4
+    assert {"precision", "recall", "iou"} <= set(history["score"])
+    again = run_snakemake(
+        tmp_path, *target, str(repository / "Snakefile"), "--config", "device=cpu"
+    )
+    assert "Nothing to be done" in again.stdout
+
+
+@pytest.mark.s3
+def test_stacks_from_a_bucket_are_those_from_a_folder(tmp_path: Path) -> None:
+    """The layer on a real S3 server, read block by block, gives the bytes of the layer here."""
+    data = np.random.default_rng(0).integers(40, 255, (6, 80, 80), np.uint8)
+    write_layer(tmp_path / "layer", data, (40, 8, 8), (0, 0, 0))
+    files = [p for p in (tmp_path / "layer").rglob("*") if p.is_file()]
+    objects = {f"em/{p.relative_to(tmp_path / 'layer')}": p.read_bytes() for p in files}
+    stack = sections.STACKS | {"count": 3, "height": 2, "side": 32, "reject": sections.REJECT}
+    common = {"name": "a", "split": "train", "seed": 1, "mask": None, "near_px": 2, "stacks": stack}
+    with s3_server.serving() as endpoint:
+        s3_server.put_objects(endpoint, "tissue", objects)
+        remote = {"path": "s3://tissue/em", "endpoint_url": endpoint, "unsigned": True}
+        here = {"path": f"file://{tmp_path}/layer"}
+        for name, source in (("remote", remote), ("here", here)):
+            told = {**common, "source": source | {"array": "", "mip": 0}}
+            output = str(tmp_path / f"{name}.h5")
+            stacks.main(["gen_stack", "--settings", json.dumps(told), "--output", output])
+    manifest = json.loads((tmp_path / "remote.manifest.json").read_text())
+
+    assert (tmp_path / "remote.h5").read_bytes() == (tmp_path / "here.h5").read_bytes()
+    assert len(manifest["read"]) == 1
