@@ -74,6 +74,8 @@ if config["shards"] > 1:
 
 include: "rules/evaluate.smk"
 include: "rules/znn.smk"
+include: "rules/elektronn.smk"
+include: "rules/elektronn_files.smk"
 include: "rules/compare.smk"
 include: "rules/stacks.smk"
 include: "rules/reproduce.smk"

@@ -191,16 +191,24 @@ def network(dataset_name, name):
 @refusing
 def pair(verb, dataset_name, network_name):
     """Dataset and network, refused with the reason where they cannot work for this verb."""
-    data, net = dataset(dataset_name), network(dataset_name, network_name)
+    data = dataset(dataset_name)
+    catalog.check_verb(data, verb)
+    net = network(dataset_name, network_name)
     catalog.check_pair(data, net, verb)
-    scored_as_they_are = catalog.head_names(net) == ["boundary"]
+    scored_as_they_are = catalog.is_scored_as_it_is(net) or "examples" in data
     if verb in ("segment", "evaluate", "export") and not scored_as_they_are:
         catalog.check_segmentation(config, net)
     if config["engine"] == "legacy":
         check_legacy(verb, net)
     if verb == "train":
         batch = settings.trained_network(config, net).get("batch_size", 1)
-        check_division(net["name"], batch, settings.gpus_for(config, verb))
+        gpus = settings.gpus_for(config, verb)
+        if net["family"] == "elektronn" and gpus > 1:
+            raise ConfigError(
+                f"network {net['name']!r}: networks of the family elektronn are trained on one GPU,"
+                f" and `gpus` asks for {gpus}; set `gpus: {{train: 1, predict: {gpus}}}`"
+            )
+        check_division(net["name"], batch, gpus)
     return data, net
 
 
@@ -347,7 +355,7 @@ def published(dataset_name, network_name):
     if network(dataset_name, network_name)["family"] != "lsd":
         raise WorkflowError(
             f"no checkpoint of network {network_name!r} was published in the bucket; name a network"
-            " of ZNN with `init: FILE.h5`"
+            " of ZNN with `init: FILE.h5`, of ELEKTRONN with `init: FILE.param`"
         )
     if "checkpoints" not in dataset(dataset_name).get("bucket", {}):
         raise WorkflowError(
@@ -411,8 +419,10 @@ def mask_json(wildcards):
 
 
 def train_files(wildcards):
-    """The volumes a network is trained on."""
+    """The volumes, or the examples, a network is trained on."""
     data, net = pair("train", wildcards.dataset, wildcards.network)
+    if "examples" in data:
+        return catalog.example_files(data, "train")
     return volume_files(data, settings.trained_volumes(data, net))
 
 
@@ -437,8 +447,8 @@ def model_file(dataset_name, network_name):
     if parent := dataset(dataset_name).get("weights_of"):
         published(parent, network_name)
         return settings.results(parent, network_name, "published.safetensors")
-    is_znn = network(dataset_name, network_name)["family"] == "znn"
-    if settings.is_published(config, network_name) and not (is_znn and config["init"]):
+    is_read = network(dataset_name, network_name)["family"] in ("znn", "elektronn")
+    if settings.is_published(config, network_name) and not (is_read and config["init"]):
         published(dataset_name, network_name)
     return settings.model_file(config, dataset_name, network_name)
 
@@ -493,6 +503,11 @@ def train_published_option(wildcards):
 
 def train_init(wildcards):
     """The file that training begins from, in a list, or nothing."""
+    data, net = pair("train", wildcards.dataset, wildcards.network)
+    if net.get("pretrained"):
+        first = net["pretrained"]["network"]
+        pair("train", data["name"], first)
+        return [model_file(data["name"], first)]
     return [config["init"]] if config["init"] else []
 
 
@@ -730,8 +745,8 @@ def family_pattern(family):
     return "|".join(catalog.of_family(family)) or "none"
 
 
-def znn_h5(wildcards):
-    """The h5 of ZNN whose weights are predicted with."""
+def init_file(wildcards):
+    """The file of another program whose weights are predicted with."""
     if not config["init"]:
         published(wildcards.dataset, wildcards.network)
     return config["init"]
@@ -747,6 +762,51 @@ def znn_outputs_json(wildcards):
     return as_json(settings.outputs_settings(config, net, wildcards.volume))
 
 
+def example_networks():
+    """Networks that answer once for a whole input, as a pattern of their names."""
+    found = [n for n in catalog.names("networks") if catalog.answers_once(n)]
+    return "|".join(found) or "none"
+
+
+def fetched_examples():
+    """Datasets of single examples whose files can be fetched, as a pattern of their names."""
+    return "|".join(catalog.fetched_examples()) or "none"
+
+
+def fetched_file(wildcards):
+    """Address of the folder and SHA-256 of a file that a dataset fetches."""
+    told = dataset(wildcards.dataset)["examples"]["fetch"]
+    if wildcards.file not in told["sha256"]:
+        hint = nearest(wildcards.file, told["sha256"])
+        raise WorkflowError(
+            f"dataset {wildcards.dataset!r} cannot fetch {wildcards.file!r}; {hint}"
+        )
+    return told["url"], told["sha256"][wildcards.file]
+
+
+def fetch_examples_url(wildcards):
+    """Where a file of examples is got from."""
+    return f"{fetched_file(wildcards)[0]}/{wildcards.file}"
+
+
+def fetch_examples_sha256(wildcards):
+    """What it must be."""
+    return fetched_file(wildcards)[1]
+
+
+def scored_example_files(wildcards):
+    """The files of the test split, or those it is held out of."""
+    data = dataset(wildcards.dataset)
+    split = "test" if "test" in data["examples"] else "train"
+    return catalog.example_files(data, split)
+
+
+def examples_json(wildcards):
+    """What `examples.py` reads."""
+    data, net = pair("predict", wildcards.dataset, wildcards.network)
+    return as_json(settings.examples_settings(config, data, net))
+
+
 def boundary_networks():
     """Networks whose prediction is scored as it is, as a pattern of their names."""
     found = [n for n in catalog.names("networks") if catalog.predicts_boundaries(n)]
@@ -755,7 +815,18 @@ def boundary_networks():
 
 def other_networks():
     """All the others, whose prediction is segmented first."""
-    found = [n for n in catalog.names("networks") if not catalog.predicts_boundaries(n)]
+    apart = catalog.of_family("elektronn")
+    found = [
+        n
+        for n in catalog.names("networks")
+        if not (catalog.predicts_boundaries(n) or n in apart)
+    ]
+    return "|".join(found) or "none"
+
+
+def class_networks():
+    """Networks that give classes of voxels, as a pattern of their names."""
+    found = [n for n in catalog.names("networks") if catalog.labels_voxels(n)]
     return "|".join(found) or "none"
 
 
@@ -796,6 +867,50 @@ def boundary_masks(wildcards):
 def boundary_mask_names(wildcards):
     """VOLUME=MASK for the command line."""
     return named_masks(boundary_masks(wildcards))
+
+
+def class_volumes(wildcards):
+    """The labelled volumes of test."""
+    data, net = pair("evaluate", wildcards.dataset, wildcards.network)
+    return settings.volumes_of(settings.class_settings(data, net)["dataset"]["test"])
+
+
+def class_predictions(wildcards):
+    """Their predictions."""
+    volumes = class_volumes(wildcards)
+    return stores(dataset(wildcards.dataset), wildcards.network, volumes, "prediction")
+
+
+def class_manifests(wildcards):
+    """The manifests of those."""
+    return [manifest(store) for store in class_predictions(wildcards)]
+
+
+def class_prediction_names(wildcards):
+    """VOLUME=PREDICTION for the command line."""
+    return named_results(class_predictions(wildcards))
+
+
+def class_files(wildcards):
+    """Their images and labels."""
+    data = dataset(wildcards.dataset)
+    return volume_files(data, class_volumes(wildcards), ["raw", "labels"])
+
+
+def class_masks(wildcards):
+    """Their masks."""
+    return mask_stores(dataset(wildcards.dataset), class_volumes(wildcards))
+
+
+def class_mask_names(wildcards):
+    """VOLUME=MASK for the command line."""
+    return named_masks(class_masks(wildcards))
+
+
+def class_json(wildcards):
+    """What classes.py reads."""
+    data, net = pair("evaluate", wildcards.dataset, wildcards.network)
+    return as_json(settings.class_settings(data, net))
 
 
 def boundary_json(wildcards):
@@ -1229,6 +1344,9 @@ def view_json(wildcards):
 def data_target(verb, name):
     """The files that `verb_DATASET` wants."""
     data = dataset(name)
+    refusing(catalog.check_verb)(data, verb)
+    if "examples" in data:
+        return catalog.example_files(data)
     if verb in SECTION_VERBS:
         return section_target(verb, data)
     used = [entry for split in catalog.SPLITS for entry in data[split]]
@@ -1247,6 +1365,8 @@ def data_target(verb, name):
 def pair_target(verb, dataset_name, network_name):
     """The files that `verb_DATASET_NETWORK` wants; refuses pairs that cannot work."""
     data, net = pair(verb, dataset_name, network_name)
+    if verb == "predict" and "examples" in data:
+        return [settings.results(dataset_name, network_name, "predictions.h5")]
     if verb == "predict":
         volumes = settings.predicted(data)
         predictions = stores(data, network_name, volumes, "prediction")
@@ -1269,7 +1389,10 @@ def pair_target(verb, dataset_name, network_name):
         "evaluate": "evaluation.json",
         "view": "serve.done" if config["serve"] else "view.png",
     }
-    return [settings.results(dataset_name, network_name, names[verb])]
+    wanted = [names[verb]]
+    if verb == "train" and net["family"] == "elektronn":
+        wanted += ["history.csv", "timeline.png", "history.png", "errors.png"]
+    return [settings.results(dataset_name, network_name, name) for name in wanted]
 
 
 def target_input(verb, *names):

@@ -2,8 +2,8 @@
 
 REQUIRED INPUTS: fragments, segments and labels
 OUTPUTS: results/DATASET/NETWORK/threshold.json from the validation entries alone, evaluation.json and
-evaluation.png from the test entries. Boundary maps are scored without fragments and segments; where objects are numbered, their
-segments are scored too, in objects.json.
+evaluation.png from the test entries. Boundary maps and classes of voxels are scored without fragments and
+segments; of boundary maps, where objects are numbered, their segments are scored too, in objects.json.
 """
 
 
@@ -131,6 +131,46 @@ rule evaluate_boundaries:
         settings=boundary_json,
         masks=boundary_mask_names,
         predictions=boundary_prediction_names,
+    shell:
+        "python {input.script:q} --settings {params.settings:q}"
+        " --prediction {params.predictions:q} --masks {params.masks:q}"
+        " --output {output.scores:q} --plot {output.plot:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule evaluate_classes:
+    """Error and negative log-likelihood of the voxels of the test entries, of networks that give classes."""
+    input:
+        labels=class_files,
+        masks=class_masks,
+        predictions=class_predictions,
+        manifests=class_manifests,
+        script=script("classes"),
+        library=library("classes"),
+        image=image_input("modern"),
+    output:
+        scores="results/{dataset}/{network}/evaluation.json",
+        plot=report(
+            "results/{dataset}/{network}/evaluation.png",
+            caption="../workflow/report/evaluation.rst",
+            category="Evaluation",
+            labels={"dataset": "{dataset}", "network": "{network}"},
+        ),
+    log:
+        "logs/evaluate/{dataset}_{network}.log",
+    benchmark:
+        "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
+    wildcard_constraints:
+        network=class_networks(),
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
+    params:
+        settings=class_json,
+        masks=class_mask_names,
+        predictions=class_prediction_names,
     shell:
         "python {input.script:q} --settings {params.settings:q}"
         " --prediction {params.predictions:q} --masks {params.masks:q}"

@@ -10,7 +10,7 @@ results/DATASET/NETWORK/VOLUME/znn_outputs.json, which lists PREFIX_sampleN_NODE
 rule znn_model:
     """The weights of an h5 of ZNN, refused where they are of another network."""
     input:
-        h5=znn_h5,
+        h5=init_file,
         script=script("znn"),
         library=library("znn"),
         image=image_input("modern"),

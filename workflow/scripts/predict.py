@@ -38,7 +38,7 @@ from retrace.manifest import (
 from retrace.networks import build_network
 from retrace.networks.tuning import set_modes
 from retrace.precomputed import check_inside
-from retrace.preprocess import open_image
+from retrace.preprocess import UNIT, open_image
 from retrace.shards import WHOLE, Shard, parse_shard
 from retrace.volumes import (
     Volume,
@@ -103,9 +103,11 @@ def open_inputs(settings: Mapping[str, Any]) -> AnyInputs:
     """Raw, and the descriptors that an auto-context network reads, checked against each other."""
     tissue = settings["volume"].get("tissue_mask")
     tissue_mask = open_source(tissue) if tissue else None
-    if settings["network"]["family"] == "znn":
+    family = settings["network"]["family"]
+    if family != "lsd":
         sources = [settings["volume"]["raw"], *settings["volume"].get("inputs", [])]
-        return PreprocessedInputs(tuple(open_image(s) for s in sources), tissue_mask)
+        told = {"preprocess": UNIT} if family == "elektronn" else {}
+        return PreprocessedInputs(tuple(open_image({**s, **told}) for s in sources), tissue_mask)
     raw = open_source(settings["volume"]["raw"])
     if raw.channels:
         raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")

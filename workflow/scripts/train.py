@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from retrace.checkpoints.native import load_model, read_metadata, save_model
+from retrace.checkpoints.elektronn import SUFFIX, load_parameters, read_param
+from retrace.checkpoints.native import load_layers, load_model, read_metadata, save_model
 from retrace.checkpoints.published import load_moments, load_published, read_published
 from retrace.checkpoints.znn import read_h5, seed_from
 from retrace.device import check_devices, choose_own_device, uses_bf16, uses_compile
@@ -27,11 +28,17 @@ from retrace.errors import ConfigError, run
 from retrace.geometry import triple
 from retrace.manifest import atomic_write, digest, gpu_name, input_digest, peak_memory_mb
 from retrace.named import named_paths
-from retrace.networks import Network, UNet, ZnnNetwork, build_network
+from retrace.networks import ElektronnNetwork, Network, UNet, ZnnNetwork, build_network
 from retrace.networks.tuning import set_modes
 from retrace.sampling import open_sampler
 from retrace.stacks import H5_SUFFIXES
 from retrace.training.average import WeightAverage
+from retrace.training.cube_batches import CubeBatches, open_cube_batches
+from retrace.training.elektronn_family import ElektronnTask, read_history
+from retrace.training.elektronn_optimizers import elektronn_optimizer
+from retrace.training.elektronn_pictures import curve_pictures
+from retrace.training.elektronn_schedule import make_schedule
+from retrace.training.example_batches import ExampleBatches, open_example_batches
 from retrace.training.loop import Outcome, Plan, Trainer, make_optimizer
 from retrace.training.lsd_family import make_task
 from retrace.training.parallel import run_in_processes
@@ -43,10 +50,12 @@ from retrace.training.znn_optimizer import ZnnOptimizer
 
 CHECKPOINT_SECONDS = 300.0
 HISTORY_ROWS = 2000
+EMA_BEGIN, EMA = 0.65, 0.995
+"""First value and factor of the smoothed loss in ELEKTRONN's history (trainer.py)."""
 LAST = 100
 """Iterations whose mean loss is written beside the weights."""
 
-Net = TypeVar("Net", UNet, ZnnNetwork)
+Net = TypeVar("Net", UNet, ZnnNetwork, ElektronnNetwork)
 
 NOT_IN_DIGEST = (
     "iterations",
@@ -58,6 +67,8 @@ NOT_IN_DIGEST = (
     "num_iter_per_show",
     "num_iter_per_test",
     "test_num",
+    "n_steps",
+    "max_runtime",
 )
 """Settings of a network that do not change the weights after a given number of iterations."""
 
@@ -89,18 +100,25 @@ def training_digest(settings: Mapping[str, Any], models: Models) -> str:
     network = {k: v for k, v in settings["network"].items() if k not in NOT_IN_DIGEST}
     if network.get("batch_size") == 1:  # what it is where it is not given
         del network["batch_size"]
-    dataset = {k: settings["dataset"].get(k) for k in ("voxel_size_nm", "background_ids", "train")}
-    if network["family"] == "lsd":
+    if network["family"] != "znn":
         network.pop("predict_padding", None)
-    used = {entry["volume"] for entry in dataset["train"]}
-    volumes = {name: settings["dataset"]["volumes"][name] for name in sorted(used)}
+    dataset, volumes = _digested_data(settings["dataset"])
     read = [_model_digest(model) if model else None for model in (models.init, models.context)]
     published = input_digest(models.published) if models.published else None
     return digest([network, dataset, volumes, settings["seed"], read, published])
 
 
+def _digested_data(told: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What of a dataset decides the weights: entries and volumes, or examples."""
+    if "examples" in told:
+        return {k: v for k, v in told["examples"].items() if k not in ("test", "fetch")}, None
+    dataset = {k: told.get(k) for k in ("voxel_size_nm", "background_ids", "train")}
+    used = {entry["volume"] for entry in told["train"]}
+    return dataset, {name: told["volumes"][name] for name in sorted(used)}
+
+
 def _model_digest(model: Path) -> str:
-    if model.suffix not in H5_SUFFIXES:
+    if model.suffix not in (*H5_SUFFIXES, SUFFIX):
         read_metadata(model)
     return input_digest(model)
 
@@ -158,14 +176,25 @@ def make_trainer(
     set_threads(settings.get("threads"), rank)
     module = build_network(network, seed=settings["seed"])
     is_new = not state_files(work)
-    family = make_znn if network["family"] == "znn" else make_lsd
-    task, optimizer, module, begun = family(
-        settings, masks, models, is_new, module=module, device=device, processes=rank.count
-    )
-    decay = network.get("optimizer", {}).get("average")
+    if network["family"] == "elektronn":
+        task, optimizer, module, begun = make_elektronn(
+            settings, masks, models, work, module=module, device=device
+        )
+    else:
+        family = make_znn if network["family"] == "znn" else make_lsd
+        task, optimizer, module, begun = family(
+            settings, masks, models, is_new, module=module, device=device, processes=rank.count
+        )
+    decay = average_decay(network)
     average = WeightAverage(module, decay) if decay else None
     plan = make_plan(settings, device, work)
     return Trainer(task, module, optimizer, plan, device, average, begun, rank), module
+
+
+def average_decay(network: Mapping[str, Any]) -> float | None:
+    """Decay of the mean weights that are kept beside the training, if they are."""
+    told = network if network["family"] == "elektronn" else network.get("optimizer", {})
+    return told.get("average")
 
 
 Made = tuple[Task, torch.optim.Optimizer, Network, int]
@@ -225,6 +254,58 @@ def make_znn(
         seed(models.init, module, optimizer, network)
     task = make_znn_task(settings, module, masks, device, processes)
     return task, optimizer, module, 0
+
+
+def make_elektronn(
+    settings: Mapping[str, Any],
+    masks: Mapping[str, Path],
+    models: Models,
+    work: Path,
+    *,
+    module: ElektronnNetwork,
+    device: torch.device,
+) -> Made:
+    """A training of ELEKTRONN's networks; `init` may be another one of theirs (pre-training)."""
+    network, dataset = settings["network"], settings["dataset"]
+    states = state_files(work)
+    done = int(states[-1].stem.removeprefix("state_")) if states else 0
+    if models.init and not states:
+        begin_from(models.init, module, network)
+    module = on_device(module, device)
+    schedule = make_schedule(network)
+    schedule.resume(work, done)
+    name = network["optimizer"]
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = elektronn_optimizer(
+        name, trained, network[f"{name}_params"], weight_decay=float(network["weight_decay"])
+    )
+    data: ExampleBatches | CubeBatches
+    if "examples" in dataset:
+        data = open_example_batches(network, dataset, settings["seed"], device)
+    else:
+        data = open_cube_batches(settings, module, masks, device)
+    size = triple(dataset.get("voxel_size_nm", (1, 1, 1)))
+    task = ElektronnTask(network, module, data, schedule, size, settings["seed"], work)
+    task.rows = read_history(work, done)
+    optimizer.follow(task.rates)
+    if not states:
+        task.draw_batch(0)
+    return task, optimizer, module, 0
+
+
+def begin_from(path: Path, module: ElektronnNetwork, network: Mapping[str, Any]) -> None:
+    """A whole model, with `pretrained` of the network the first layers of another one, or as many
+    layers as a parameter file of ELEKTRONN has."""
+    told = network["pretrained"]
+    if path.suffix == SUFFIX:
+        for line in load_parameters(read_param(path), module):
+            print(f"[train] {line}", flush=True)
+        return
+    if not told:
+        load_model(path, module, network)
+        return
+    for line in load_layers(path, module, told["layers"]):
+        print(f"[train] {line}", flush=True)
 
 
 def seed(
@@ -300,6 +381,18 @@ def learning_curve(outcome: Outcome, every: int, work: Path) -> dict[str, Any]:
     }
 
 
+def history_rows(task: ElektronnTask, outcome: Outcome) -> list[dict[str, Any]]:
+    """ELEKTRONN's history: what was measured, and the loss smoothed over all iterations."""
+    smooth, ema = [], EMA_BEGIN
+    for value in outcome.losses[:, 0].tolist():
+        ema = EMA * ema + (1 - EMA) * value
+        smooth.append(ema)
+    rows = [row for row in task.rows if row["iteration"] <= outcome.iteration]
+    rows = [{**row, "loss_ema": smooth[row["iteration"] - 1]} for row in rows]
+    curve_pictures(rows, task.work)
+    return rows
+
+
 def last_loss(outcome: Outcome) -> float | None:
     """Mean loss of the last iterations, None where published weights were left as they are."""
     if not len(outcome.losses):
@@ -331,6 +424,10 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
     if settings["network"]["family"] == "znn":
         every = settings["network"]["num_iter_per_show"]
         content["learning_curve"] = learning_curve(outcome, every, args.work / name)
+    if isinstance(trainer.task, ElektronnTask):
+        content["learning_curve"] = history_rows(trainer.task, outcome)
+        if isinstance(trainer.task.data, ExampleBatches):
+            metadata["input_mean"] = trainer.task.data.mean
     atomic_write(args.history, json.dumps(content, indent=1) + "\n")
     save_model(args.output, trainer.result, metadata)
     print(f"[train] loss {metadata['loss']} -> {args.output}", flush=True)

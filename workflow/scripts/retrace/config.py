@@ -20,7 +20,9 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from retrace import sections
 from retrace.addresses import check_address, is_address, is_zarr, local_folder
+from retrace.elektronn import settings as elektronn
 from retrace.errors import ConfigError, nearest
+from retrace.objects import NUMBERED
 from retrace.precomputed import check_local_layer
 from retrace.znn.cfg import read_cfg
 from retrace.znn.dataset import with_samples
@@ -31,7 +33,7 @@ Settings = dict[str, Any]
 WORKFLOW_CONFIG = Path(__file__).resolve().parents[3] / "config"
 """The configuration that belongs to the workflow."""
 
-FAMILIES = {"lsd": "network", "znn": "znn_network"}
+FAMILIES = {"lsd": "network", "znn": "znn_network", "elektronn": "elektronn_network"}
 """Families of networks, and the schema that each one's files follow."""
 
 SPLITS = ("train", "validation", "test")
@@ -40,6 +42,9 @@ ISOTROPIC_BELOW = 2.0
 
 OUR_BUCKET = "s3:///"
 """How an address begins in the bucket that config.yaml names, until `located` names it."""
+
+CLASSES = "classes"
+"""The kind of labels that are numbers of classes, and not of objects."""
 
 PARTS = ("raw", "labels", "labels_mask", "tissue_mask")
 """What of a volume is read from sources."""
@@ -162,14 +167,13 @@ def load_dataset(name: str | Path, chosen: object = None) -> Settings:
     """
     path = Path(name) if str(name).endswith(".yaml") else _file("datasets", str(name))
     dataset: Settings = read_yaml(path)
+    if "examples" in dataset:
+        return _examples_dataset(dataset, path)
     if "spec" in dataset or "cfg" in dataset:
         check({"volumes": {"any": {}}} | dataset, "dataset", str(path))
         dataset = with_samples(dataset, str(path))
     check(dataset, "dataset", str(path))
-    if dataset["name"] != path.stem:
-        raise ConfigError(
-            f"{path}: `name: {dataset['name']}` must be {path.stem!r}, the file's name"
-        )
+    _check_name(dataset, path)
     dataset = merge({"background_ids": [], "sampling": {}}, dataset)
     dataset["isotropic"] = is_isotropic(dataset)
     if "alignment" in dataset:
@@ -180,9 +184,47 @@ def load_dataset(name: str | Path, chosen: object = None) -> Settings:
     return _choose(dataset, chosen)
 
 
+def _check_name(dataset: Settings, path: Path) -> None:
+    if dataset["name"] != path.stem:
+        raise ConfigError(
+            f"{path}: `name: {dataset['name']}` must be {path.stem!r}, the file's name"
+        )
+
+
+def _examples_dataset(dataset: Settings, path: Path) -> Settings:
+    """A dataset of single examples: no volumes, and no voxels that could have a size."""
+    check(dataset, "examples_dataset", str(path))
+    _check_name(dataset, path)
+    told = {"split_seed": 0, **dataset["examples"]}
+    if ("archive" in told) == ("train" in told):
+        raise ConfigError(f"{path}: give either `archive`, or `train` (and `test`)")
+    if "train" in told and "held_out" not in told:
+        raise ConfigError(
+            f"{path}: `held_out` is needed, the number of training examples that are kept to "
+            "measure the error on; for MNIST 5000"
+        )
+    empty: Settings = {"volumes": {}, "train": [], "validation": [], "test": []}
+    return {
+        "name": dataset["name"],
+        "isotropic": True,
+        "background_ids": [],
+        **empty,
+        "examples": told,
+    }
+
+
+def example_files(dataset: Mapping[str, Any], *parts: str) -> list[str]:
+    """Paths of a dataset of single examples: of `train`, `test` and `archive`, or of some."""
+    told, found = dataset.get("examples", {}), []
+    for part in parts or ("train", "test"):
+        if part in told:
+            found += [told[part]["values"]["path"], told[part]["labels"]["path"]]
+    return [told["archive"]["path"]] if "archive" in told else found
+
+
 def named_files(dataset: Mapping[str, Any]) -> list[str]:
-    """Paths of all files that the volumes of a dataset are read from."""
-    found = []
+    """Paths of all files that a dataset is read from."""
+    found = example_files(dataset)
     for volume in dataset["volumes"].values():
         sources = [volume[part]["path"] for part in PARTS if part in volume]
         sources += [s["path"] for part in NAMED_PARTS for s in volume.get(part, {}).values()]
@@ -373,7 +415,8 @@ def check_chosen(chosen: object) -> None:
     if chosen is None:
         return
     wanted = [chosen] if isinstance(chosen, str) else list(chosen)  # type: ignore[call-overload]
-    known = {v for name in names("datasets") for v in read_yaml(_file("datasets", name))["volumes"]}
+    files = (read_yaml(_file("datasets", name)) for name in names("datasets"))
+    known = {v for content in files for v in content.get("volumes", {})}
     for volume in wanted:
         if volume != "all" and volume not in known:
             raise ConfigError(
@@ -457,8 +500,17 @@ def network_for(name: str, dataset: Mapping[str, Any]) -> Settings:
     ConfigError where the input shape does not fit the pooling.
     """
     network = load_network(name)
+    check_kind(dataset, network)
     if network["family"] == "znn":
         return resolve(network, has_boundaries(dataset), not is_isotropic(dataset))
+    if network["family"] == "elektronn":
+        given = {"n_lab": dataset["examples"]["classes"]} if "examples" in dataset else {}
+        return elektronn.resolve(
+            {**given, **network},
+            boundaries_drawn=has_boundaries(dataset),
+            are_classes=has_classes(dataset),
+            isotropic=is_isotropic(dataset),
+        )
     recipes, overrides = network.pop("recipes"), network.pop("datasets", {})
     network = merge(network, recipes["isotropic" if is_isotropic(dataset) else "anisotropic"])
     family = dataset.get("weights_of", dataset["name"])
@@ -472,9 +524,69 @@ def network_for(name: str, dataset: Mapping[str, Any]) -> Settings:
     return network
 
 
+def classifies_examples(network: Mapping[str, Any]) -> bool:
+    """Whether a network answers once for a whole input, as read from its file."""
+    mode = network.get("mode", elektronn.DEFAULTS["mode"])
+    return network.get("family", "lsd") == "elektronn" and mode != "img-img"
+
+
+def check_kind(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    """Refuses volumes for networks that classify whole inputs, and examples for all others."""
+    name, whole = network["name"], classifies_examples(network)
+    if whole == ("examples" in dataset):
+        if (
+            whole
+            and network.get("n_lab", dataset["examples"]["classes"])
+            != dataset["examples"]["classes"]
+        ):
+            raise ConfigError(
+                f"network {name!r} has `n_lab: {network['n_lab']}`, and dataset "
+                f"{dataset['name']!r} {dataset['examples']['classes']} classes; remove `n_lab`"
+            )
+        return
+    fitting = [n for n in of_family("elektronn") if classifies_examples(_extended(n)) != whole]
+    if whole:
+        raise ConfigError(
+            f"network {name!r} gives one class for a whole image, and dataset {dataset['name']!r} "
+            "has volumes, whose voxels are labelled. Take a dataset with `examples`, such as "
+            f"mnist, or a network of volumes, such as {', '.join([*fitting[:3], 'mtlsd'])}"
+        )
+    raise ConfigError(
+        f"dataset {dataset['name']!r} has single images with a class each, and network {name!r} "
+        f"(family {network['family']}) labels voxels of volumes. Take a network of mode img-scalar "
+        f"or vect-scalar: {', '.join(fitting) or 'none is there'}"
+    )
+
+
+EXAMPLE_VERBS = ("train", "predict", "evaluate", "fetch")
+
+
+def check_verb(dataset: Mapping[str, Any], verb: str) -> None:
+    """Refuses what cannot be done with single examples."""
+    if "examples" in dataset and verb not in EXAMPLE_VERBS:
+        raise ConfigError(
+            f"{verb}_{dataset['name']}: dataset {dataset['name']!r} has single examples and no "
+            f"volumes, so there is nothing to {verb.replace('_data', '')}; it can be: "
+            f"{', '.join(EXAMPLE_VERBS)}"
+        )
+
+
 def has_boundaries(dataset: Mapping[str, Any]) -> bool:
     """Whether labels of different objects have voxels of 0 between them."""
     return bool(dataset.get("boundaries_drawn", is_planar(dataset)))
+
+
+def has_classes(dataset: Mapping[str, Any]) -> bool:
+    """Whether labels are numbers of classes; ConfigError where some are and others are not."""
+    labels = {name: v["labels"] for name, v in dataset["volumes"].items() if "labels" in v}
+    found = {name: source.get("objects") == CLASSES for name, source in labels.items()}
+    if len(set(found.values())) > 1:
+        other = next(name for name, are_classes in found.items() if not are_classes)
+        raise ConfigError(
+            f"dataset {dataset['name']!r}: labels of {other!r} are no `objects: {CLASSES}` as the "
+            "others are; give all labels of one dataset in one kind"
+        )
+    return any(found.values())
 
 
 def is_planar(dataset: Mapping[str, Any]) -> bool:
@@ -482,7 +594,7 @@ def is_planar(dataset: Mapping[str, Any]) -> bool:
     kinds = {
         v["labels"].get("objects", "ids") for v in dataset["volumes"].values() if "labels" in v
     }
-    return bool(kinds - {"ids"})
+    return bool(kinds - set(NUMBERED))
 
 
 def output_shape(network: Mapping[str, Any], input_shape: Sequence[int]) -> list[int]:
@@ -560,6 +672,20 @@ def of_family(family: str) -> list[str]:
     return found
 
 
+def answers_once(name: str) -> bool:
+    """Whether a network classifies whole inputs; a file that cannot be read counts as none."""
+    try:
+        return classifies_examples(_extended(name))
+    except ConfigError:
+        return False
+
+
+def fetched_examples() -> list[str]:
+    """Datasets of single examples that say where their files are fetched."""
+    found = {name: read_yaml(_file("datasets", name)) for name in names("datasets")}
+    return [n for n, content in found.items() if "fetch" in content.get("examples", {})]
+
+
 def check_networks(wanted: Iterable[str]) -> None:
     """Refuses the name of no network, with the nearest one (ConfigError)."""
     known = names("networks")
@@ -584,12 +710,27 @@ def predicts_boundaries(name: str) -> bool:
     return bool(network.get("parameters", {}).get("out_type", BOUNDARY) == BOUNDARY)
 
 
+def labels_voxels(name: str) -> bool:
+    """Whether a network is of the family elektronn and gives classes of voxels.
+
+    A file that cannot be read counts as none: whoever asks for that network gets the error.
+    """
+    try:
+        network = _extended(name)
+    except ConfigError:
+        return False
+    return network.get("family") == "elektronn" and not classifies_examples(network)
+
+
 # ---------------------------------------------------------------- pairs and targets
 
 
 def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str) -> None:
     """Refuses what cannot work, before anything runs, with the reason."""
     pair = f"{verb}_{dataset['name']}_{network['name']}"
+    check_verb(dataset, verb)
+    if "examples" in dataset:
+        return
     if network["family"] == "seamless":
         sections.check_pair(pair, dataset, network)
         return
@@ -608,6 +749,8 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
     _check_autocontext(pair, dataset, network)
     if verb == "evaluate" and head_names(network) == [BOUNDARY]:
         _check_labels(pair, dataset)
+    elif verb == "evaluate" and head_names(network) == [elektronn.HEAD]:
+        _check_classes(pair, dataset)
     elif verb in ("segment", "evaluate", "export"):
         _check_affinities(pair, dataset, network, verb)
         _check_validation(pair, dataset)
@@ -635,7 +778,7 @@ def _check_affinities(
 
 def _check_sections(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
     """Membranes say nothing about what belongs together from section to section."""
-    if not is_planar(dataset) or head_names(network) == [BOUNDARY]:
+    if not is_planar(dataset) or is_scored_as_it_is(network):
         return
     raise ConfigError(
         f"{pair}: the labels of dataset {dataset['name']!r} are membranes, whose objects end with "
@@ -655,6 +798,20 @@ def _check_inputs(pair: str, dataset: Mapping[str, Any], network: Mapping[str, A
                     f"volume {name!r} has no image for {node!r}. Add `inputs: {{{node}: {{path: "
                     "...}}` to it"
                 )
+
+
+def is_scored_as_it_is(network: Mapping[str, Any]) -> bool:
+    """Whether a network's prediction is compared with labels, and not what is segmented of it."""
+    return head_names(network) in ([BOUNDARY], [elektronn.HEAD])
+
+
+def _check_classes(pair: str, dataset: Mapping[str, Any]) -> None:
+    """Classes are scored on test labels alone; no threshold is chosen."""
+    if not any("labels" in dataset["volumes"][e["volume"]] for e in dataset["test"]):
+        raise ConfigError(
+            f"{pair}: dataset {dataset['name']!r} has no `test` entry with labels, on which error "
+            "and likelihood are measured"
+        )
 
 
 def _check_labels(pair: str, dataset: Mapping[str, Any]) -> None:

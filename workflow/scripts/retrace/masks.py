@@ -40,8 +40,9 @@ def background_values(ids: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def mask_of(labels: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """1 where `labels` is none of `background` (same dtype), 0 elsewhere; uint8, same shape."""
-    mask = np.ones(labels.shape, np.uint8)
+    """1 where `labels` is none of `background` (same dtype) and not below 0, 0 elsewhere; uint8,
+    same shape."""
+    mask = (labels >= 0).astype(np.uint8)
     for value in background:
         mask[labels == value] = 0
     return mask

@@ -17,6 +17,8 @@ from retrace.geometry import VoxelBox, triple
 from retrace.volumes import Volume, open_source
 
 DEFAULT = "standard2D"
+UNIT = "unit"
+"""Integers divided by 255, floats as they are: how ELEKTRONN reads images."""
 
 
 def mirrored(begin: int, end: int, size: int) -> np.ndarray:
@@ -62,7 +64,11 @@ def open_image(source: Mapping[str, Any]) -> Image:
         raise DataError(
             f"{volume.name} has {volume.channels} channels; an image of (z, y, x) is needed"
         )
-    kind = source.get("preprocess") or DEFAULT
+    return image_of(volume, source.get("preprocess") or DEFAULT)
+
+
+def image_of(volume: Volume, kind: str) -> Image:
+    """The image of an open volume; its statistics are read once."""
     scale, shift = _whole(volume, kind) if kind in WHOLE else _by_section(volume, kind)
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
         raise DataError(f"{volume.name} holds NaN or infinity; replace them and run again")
@@ -82,8 +88,9 @@ def _sections(volume: Volume) -> Iterator[np.ndarray]:
 def _by_section(volume: Volume, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Scale and shift of each section. One of a single value, where ZNN gives NaN, becomes 0."""
     depth = volume.box.shape[0]
-    if kind == "none":
-        return np.ones(depth), np.zeros(depth)
+    if kind in ("none", UNIT):
+        scale = 1 / 255 if kind == UNIT and volume.dtype.kind in "ui" else 1.0
+        return np.full(depth, scale), np.zeros(depth)
     found = [_standard(s.mean(), s.std()) for s in _sections(volume)]
     scale, shift = np.array(found).T
     return scale, shift

@@ -36,6 +36,14 @@ def batch_generator(seed: int, iteration: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed, iteration], dtype=np.uint64)))
 
 
+def network_seed(seed: int, number: int) -> int:
+    """What seeds the dice that a network itself throws for a batch, as dropout does.
+
+    Mixed, because torch's generator on a CPU reads the lower 32 bits of a seed alone.
+    """
+    return int(batch_generator(seed, number).bit_generator.random_raw()) >> 1
+
+
 def _slabs(box: VoxelBox) -> Iterator[VoxelBox]:
     depth = max(1, SLAB_VOXELS // max(1, box.shape[1] * box.shape[2]))
     return blocks(box, (depth, box.shape[1], box.shape[2]))
@@ -86,6 +94,8 @@ class TrainingVolume:
         Ids too big for int32 are renumbered within the block: only equality matters in a batch.
         """
         labels = _read_within(self.labels, box, self.labelled)
+        if labels.dtype.kind == "i":  # below 0: no label, which the mask says too
+            labels[labels < 0] = 0
         for number in self.background_ids:
             if number <= np.iinfo(labels.dtype).max:
                 labels[labels == labels.dtype.type(number)] = 0

@@ -22,8 +22,10 @@ from retrace.config import (
     scorable,
 )
 
+MEASURED = ("znn", "elektronn")
+"""Families whose trainings draw patches of the validation split."""
 COMPUTE = ("device", "precision", "compile")
-HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", BOUNDARY: "boundary"}
+HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", BOUNDARY: "boundary", "classes": "boundary"}
 """How the viewer calls a network's outputs."""
 
 
@@ -155,25 +157,42 @@ def train_settings(
 
     The boxes kept for validation and test are in each training entry's `exclude_nm`.
     """
+    if "examples" in dataset:
+        return _trained(config, network, {"name": dataset["name"], "examples": dataset["examples"]})
     held_out = validation_patches(dataset, network)
     used = trained_volumes(dataset, network)
-    tested = {"validation": held_out} if network["family"] == "znn" else {}
+    tested = {"validation": held_out} if network["family"] in MEASURED else {}
+    told = {
+        "name": dataset["name"],
+        "voxel_size_nm": dataset["voxel_size_nm"],
+        "background_ids": dataset["background_ids"],
+        "volumes": {v: _without(dataset["volumes"][v], "skeletons") for v in used},
+        "train": dataset["train"],
+        **tested,
+    }
+    return _trained(config, network, told) | {"autocontext": context_network(network, dataset)}
+
+
+def _trained(config: Mapping[str, Any], network: Mapping[str, Any], dataset: Settings) -> Settings:
+    """The part of a training's settings that all families share."""
     return {
-        "dataset": {
-            "name": dataset["name"],
-            "voxel_size_nm": dataset["voxel_size_nm"],
-            "background_ids": dataset["background_ids"],
-            "volumes": {v: _without(dataset["volumes"][v], "skeletons") for v in used},
-            "train": dataset["train"],
-            **tested,
-        },
+        "dataset": dataset,
         "network": trained_network(config, network),
-        "autocontext": context_network(network, dataset),
+        "autocontext": None,
         "iterations": iterations_for(config, network["name"]) or network["iterations"],
         "seed": config["seed"],
         "gpus": gpus_for(config, "train"),
         **{key: config[key] for key in COMPUTE},
     }
+
+
+def examples_settings(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+) -> Settings:
+    """What examples.py reads to predict and to score."""
+    told = {"name": dataset["name"], "examples": dataset["examples"]}
+    own = trained_network(config, network)
+    return {"dataset": told, "network": own, "seed": config["seed"], "device": config["device"]}
 
 
 def trained_volumes(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> list[str]:
@@ -182,8 +201,8 @@ def trained_volumes(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> l
 
 
 def validation_patches(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> list[Settings]:
-    """Entries that a training of the family znn draws test passes from, as training reads them."""
-    if network["family"] != "znn":
+    """Entries that a training measures itself on, as training reads them; of some families."""
+    if network["family"] not in MEASURED:
         return []
     entries = [e for e in dataset["validation"] if "labels" in dataset["volumes"][e["volume"]]]
     return [
@@ -348,6 +367,17 @@ def boundary_settings(
         "dataset": content,
         "grow_boundary": network["grow_boundary"],
         "thresholds": config["evaluate"]["boundary_thresholds"],
+    }
+
+
+def class_settings(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> Settings:
+    """What classes.py reads: the labelled entries of test."""
+    content = _scored(dataset, ("test",), ["raw", "labels"])
+    labelled = [e for e in content["test"] if "labels" in content["volumes"][e["volume"]]]
+    keys = ("grow_boundary", "labels_are_classes", "n_lab")
+    return {
+        "dataset": {**content, "test": [_without(e, "skeletons") for e in labelled]},
+        **{key: network[key] for key in keys},
     }
 
 

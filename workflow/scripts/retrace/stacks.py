@@ -36,6 +36,41 @@ class H5Array:
             return np.asarray(file[self.name][key])
 
 
+class Reordered:
+    """An array whose axes are stored in another order, seen as (Z, Y, X) or (C, Z, Y, X)."""
+
+    def __init__(self, array: Any, axes: str, channel: int | None, name: str) -> None:
+        """`axes`: letters of the stored axes, such as "xyz" or "cxyz"; `channel`: the one that is
+        taken, None for all. DataError where the array has other axes, or not that channel."""
+        if len(array.shape) != len(axes):
+            raise DataError(
+                f"{name} has {len(array.shape)} axes {tuple(array.shape)}, the config says "
+                f"`axes: {axes}`; name each stored axis once"
+            )
+        self._array, self._axes, self._channel = array, axes, channel
+        wanted = "czyx" if "c" in axes and channel is None else "zyx"
+        self._order = [axes.index(letter) for letter in wanted]
+        self.shape: tuple[int, ...] = tuple(array.shape[axis] for axis in self._order)
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        self.attrs = dict(getattr(array, "attrs", {}))
+        count = array.shape[axes.index("c")] if "c" in axes else 1
+        if channel is not None and channel >= count:
+            raise DataError(f"{name} has {count} channels, and channel {channel} is asked for")
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        key = key if isinstance(key, tuple) else (key,)
+        stored: list[Any] = [slice(None)] * len(self._axes)
+        if self._channel is not None and "c" in self._axes:
+            at = self._axes.index("c")
+            stored[at] = slice(self._channel, self._channel + 1)
+        for axis, part in zip(self._order, key, strict=False):
+            stored[axis] = part
+        values = np.asarray(self._array[tuple(stored)])
+        order = self._order + [a for a in range(len(self._axes)) if a not in self._order]
+        values = values.transpose(order)
+        return values[..., 0] if len(order) > len(self._order) else values
+
+
 def _h5_names(file: h5py.File) -> list[str]:
     names: list[str] = []
     file.visititems(

@@ -20,10 +20,10 @@ from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.manifest import reading
 from retrace.n5 import N5Array, is_dataset
-from retrace.objects import KINDS, SectionObjects
+from retrace.objects import KINDS, NUMBERED, SectionObjects
 from retrace.precomputed import Layer
 from retrace.remote import open_remote
-from retrace.stacks import open_stack
+from retrace.stacks import Reordered, open_stack
 from retrace.zarrs import BlockStore, open_zarr
 
 CHUNK_SHAPE: Triple = (64, 128, 128)
@@ -34,6 +34,8 @@ zarr.config.set({"array.write_empty_chunks": True})
 
 LIST_CHUNK = 1 << 18
 """Rows of one chunk of a list (edges, scores, counts)."""
+EVEN = "even"
+"""The `auto_crop` of labels that must lie exactly in the middle of their image."""
 COMPRESSOR = Zstd(level=1, checksum=True)
 """Of our own stores: every chunk carries a checksum that whoever decodes it compares."""
 
@@ -237,8 +239,12 @@ def open_source(source: Mapping[str, Any]) -> Volume:
         source.get("mip") or 0,
         Server(source.get("endpoint_url"), source.get("unsigned", True)),
     )
+    axes, channel = source.get("axes"), source.get("channel")
+    if axes or channel is not None:
+        stored = axes or ("czyx" if volume.channels else "zyx")
+        volume = replace(volume, array=Reordered(volume.array, stored, channel, volume.name))
     kind = source.get("objects") or KINDS[0]
-    if kind != KINDS[0]:
+    if kind not in NUMBERED:
         volume = replace(volume, array=SectionObjects(volume.array, kind))
     return _fitted(volume, source["fit"]) if source.get("fit") else volume
 
@@ -255,6 +261,13 @@ def _fitted(labels: Volume, fit: Mapping[str, Any]) -> Volume:
         )
     if any(small > large for small, large in zip(here, there, strict=True)):
         raise DataError(f"{labels.name} {list(here)} is larger than {image.name} {list(there)}")
+    surplus = [large - small for small, large in zip(here, there, strict=True)]
+    if fit["crop"] == EVEN and any(n % 2 for n in surplus):
+        raise DataError(
+            f"{image.name} is {surplus} voxels (z, y, x) larger than {labels.name}; labels lie in "
+            "the middle of their image, so each surplus must be even. Cut one section or row off "
+            "the image"
+        )
     lead = [(large - 1) // 2 - (small - 1) // 2 for small, large in zip(here, there, strict=True)]
     sizes = zip(image.offset_nm, lead, labels.voxel_size_nm, strict=True)
     return replace(labels, offset_nm=triple([o + n * size for o, n, size in sizes]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ ARCHITECTURE = (
     "downsample",
     "heads",
     "graph",
+    "architecture",
 )
 """The settings of a network that its weights depend on."""
 
@@ -82,6 +83,32 @@ def load_model(path: Path, module: nn.Module, expect: Mapping[str, Any]) -> dict
         )
     module.load_state_dict(tensors)
     return metadata
+
+
+def load_layers(path: Path, module: nn.Module, layers: Sequence[int]) -> list[str]:
+    """Fills the named `layers` of a module, weights and biases, from a model of another network.
+
+    Nothing else is touched. Returns a line for each layer. DataError where one is absent on either
+    side or has another shape.
+    """
+    tensors = _read(path)[1]
+    own = module.state_dict()
+    chosen: dict[str, torch.Tensor] = {}
+    for layer in layers:
+        prefix = f"layers.{layer}."
+        for name in (n for n in tensors if n.startswith(prefix)):
+            chosen[name] = tensors[name]
+        if not any(name.startswith(prefix) for name in chosen):
+            raise DataError(f"{path} has no layer {layer}; correct `pretrained: layers`")
+    for name, tensor in chosen.items():
+        there = tuple(own[name].shape) if name in own else None
+        if there != tuple(tensor.shape):
+            raise DataError(
+                f"{path}: {name} is {tuple(tensor.shape)} there and {there} here; layers that are "
+                "taken over need the same shape on both sides"
+            )
+    module.load_state_dict(chosen, strict=False)
+    return [f"layer {layer} taken from {path}" for layer in layers]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

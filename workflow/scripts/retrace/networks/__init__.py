@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from retrace.networks.elektronn import ElektronnNetwork, build_elektronn
 from retrace.networks.unet import UNet, build_unet, centre_crop
 from retrace.networks.znn import ZnnNetwork, build_znn
 
-__all__ = ["Network", "UNet", "ZnnNetwork", "build_network", "centre_crop"]
+__all__ = ["ElektronnNetwork", "Network", "UNet", "ZnnNetwork", "build_network", "centre_crop"]
 
-Network = UNet | ZnnNetwork
+Network = UNet | ZnnNetwork | ElektronnNetwork
 """What the training loop and the predictor take."""
+
+
+BUILDERS: dict[str, Callable[..., Network]] = {
+    "lsd": build_unet,
+    "znn": build_znn,
+    "elektronn": build_elektronn,
+}
 
 
 def build_network(
@@ -23,5 +31,4 @@ def build_network(
 
     The weights depend on `seed` only, not on the device; "meta" gives shapes without memory.
     """
-    build = build_znn if network["family"] == "znn" else build_unet
-    return build(network, seed=seed, device=device)
+    return BUILDERS[network["family"]](network, seed=seed, device=device)

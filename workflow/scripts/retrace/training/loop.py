@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from retrace.errors import StateError
+from retrace.errors import ConfigError, StateError
 from retrace.progress import progress
 from retrace.training.average import WeightAverage
+from retrace.training.control import SAVE, STOP, Control
 from retrace.training.parallel import adding_up, highest, mean, shared
 from retrace.training.prefetch import Prefetcher
 from retrace.training.ranks import ALONE, Rank
@@ -169,12 +170,15 @@ class Trainer:
         plan = self.plan
         numbers = self.rank.samples(first, plan.iterations, self.task.batch_size)
         batches = Prefetcher(self.task, numbers, plan.workers, self.device)
+        control = Control(plan.work, self.task.orders)
         begin = saved = time.monotonic()
         with self._log(first) as writer, closing(iter(batches)) as samples:
             for iteration in self._iterations(first):
                 self._step(samples, iteration, writer)
                 late = self.rank.is_first and time.monotonic() - saved >= plan.checkpoint_seconds
-                ending, save = highest([stop.signal, self._is_due(iteration) or late], self.rank)
+                ordered = self._obey(control, iteration) if self.rank.is_first else set()
+                due = self._is_due(iteration) or late or bool(ordered)
+                ending, save, over = highest([stop.signal, due, STOP in ordered], self.rank)
                 if ending or save:
                     self._save(iteration, writer)
                     saved = time.monotonic()
@@ -182,9 +186,28 @@ class Trainer:
                     highest([0], self.rank)  # no process ends before the state is written
                     print(f"[train] stopped at iteration {iteration}; run again to go on")
                     sys.exit(128 + ending)
+                if over:
+                    outcome.iteration = iteration
+                    break
         outcome.seconds = time.monotonic() - begin
         outcome.waited_s = batches.waited_s
-        outcome.done_here = plan.iterations - first
+        outcome.done_here = outcome.iteration - first
+
+    def _obey(self, control: Control, iteration: int) -> set[str]:
+        """Follows the orders that came, and tells which of them the loop itself has to."""
+        own = set()
+        for order in control.orders():
+            said = f"{order.word} {order.rest}".strip()
+            try:
+                if order.word in (SAVE, STOP):
+                    own.add(order.word)
+                    answer = "done"
+                else:
+                    answer = self.task.obey(order, iteration, self.plan.work)
+            except ConfigError as error:
+                answer = str(error)
+            control.note(f"iteration {iteration}: {said}: {answer}")
+        return own
 
     def _log(self, first: int) -> AbstractContextManager[SummaryWriter | None]:
         """Where the first process writes its scalars."""
@@ -226,15 +249,20 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         own = self.task.batch_size // self.rank.count
         losses = []
+        batches = []
         for left in reversed(range(own)):
             batch = next(samples)
+            batches.append(batch)
             with adding_up(self._network, last=left == 0):
                 outputs, values = self._loss(batch)
                 (values.sum() / own).backward()
             losses.append(values.detach())
             if len(losses) == 1:
                 self._show(iteration, outputs, batch)
-        self.optimizer.step()
+        if getattr(self.optimizer, "evaluates", False):
+            self.optimizer.step(partial(self._again, batches))
+        else:
+            self.optimizer.step()
         if self.average:
             self.average.update(self.module, iteration)
         if self.rank.is_first:
@@ -242,6 +270,21 @@ class Trainer:
         self._unread.append(torch.stack(losses).mean(dim=0))
         if len(self._unread) >= LOSSES_AT_ONCE[self.device.type]:
             self._read_losses(writer)
+
+    def _again(self, batches: list[Batch]) -> float:
+        """Loss and gradients of the iteration's batches with the weights as they are now."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for batch in batches:
+            with torch.enable_grad():
+                loss = self._minimised(self._loss(batch)[1]) / len(batches)
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def _minimised(self, values: Tensor) -> Tensor:
+        """Sum of the terms that are minimised."""
+        return values[: len(values) - self.task.observed].sum()
 
     def _loss(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Outputs for one sample, and its loss terms (terms,)."""
@@ -255,6 +298,8 @@ class Trainer:
         """Writes the first sample of the batch where a snapshot is due."""
         if self.rank.is_first and iteration % self.plan.snapshot_every == 0:
             pictures = self.task.pictures(outputs, batch)
+            if not pictures:
+                return
             folder = self.plan.work / "snapshots"
             save_snapshot(folder, iteration, pictures, self.task.voxel_size_nm)
 

@@ -37,7 +37,7 @@ from retrace.sampling import (
 from retrace.targets.affinities import affinities, affinity_mask
 from retrace.targets.boundary import grow_boundary
 from retrace.targets.lsds import compute_lsds, lsd_context
-from retrace.training.task import Batch, Picture
+from retrace.training.task import Batch, Picture, TakesNoOrders
 
 LSD_WEIGHTS = ("labels_mask", "foreground_or_unmasked", "foreground")
 
@@ -84,7 +84,7 @@ def batch_boxes(
 
 
 @dataclass(frozen=True)
-class LsdFamilyTask:
+class LsdFamilyTask(TakesNoOrders):
     """Batches and losses of the LSD family's networks, any size.
 
     `context`: the trained network whose descriptors an auto-context network reads.

@@ -10,6 +10,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from retrace.geometry import Triple
+from retrace.training.control import Order
 
 Batch = dict[str, Tensor]
 
@@ -20,6 +21,17 @@ class Picture:
 
     data: Tensor
     offset_nm: Triple
+
+
+class TakesNoOrders:
+    """A task that knows no orders of its own."""
+
+    @property
+    def orders(self) -> Mapping[str, str]:
+        return {}
+
+    def obey(self, order: Order, iteration: int, work: Path) -> str:
+        raise NotImplementedError(order.word)
 
 
 class Task(Protocol):
@@ -66,4 +78,13 @@ class Task(Protocol):
 
     def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
         """What else an iteration ends with; may keep files in `work`."""
+        ...
+
+    @property
+    def orders(self) -> Mapping[str, str]:
+        """Orders that a running training obeys, and what each does."""
+        ...
+
+    def obey(self, order: Order, iteration: int, work: Path) -> str:
+        """Follows one of them and says how; ConfigError for one that cannot be followed."""
         ...

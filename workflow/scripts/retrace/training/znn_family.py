@@ -26,10 +26,17 @@ from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weig
 from retrace.manifest import atomic_write
 from retrace.networks import ZnnNetwork
 from retrace.preprocess import Image, open_image
-from retrace.sampling import LABELLED, Sampler, TrainingVolume, batch_generator, open_sampler
+from retrace.sampling import (
+    LABELLED,
+    Sampler,
+    TrainingVolume,
+    batch_generator,
+    network_seed,
+    open_sampler,
+)
 from retrace.targets.affinities import affinities
 from retrace.targets.boundary import grow_boundary
-from retrace.training.task import Batch, Picture
+from retrace.training.task import Batch, Picture, TakesNoOrders
 
 TEST_STREAM = 1 << 62
 """What is added to the seed for the patches of test passes."""
@@ -51,7 +58,7 @@ class Patches:
 
 
 @dataclass(frozen=True)
-class ZnnTask:
+class ZnnTask(TakesNoOrders):
     """Batches and costs of the networks of the family znn."""
 
     network: Mapping[str, Any]
@@ -100,7 +107,7 @@ class ZnnTask:
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """What the network gives, {head: (1, C, Z, Y, X)}; what it drops depends on the number."""
         if self.has_dropout and self.module.training:
-            torch.manual_seed(self.seed + (int(batch["number"]) << 32))
+            torch.manual_seed(network_seed(self.seed, int(batch["number"])))
         outputs: dict[str, Tensor] = module(batch["input"])
         return outputs
 

@@ -1,0 +1,136 @@
+"""Some hundred real digits through the whole workflow: trained, pre-trained, predicted, scored."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+import tiny_digits as tiny
+from retrace.examples import read_idx
+
+pytestmark = [pytest.mark.realdata, pytest.mark.timeout(900)]
+
+NETWORKS = {
+    "tiny_cnn": {
+        "extends": "cnn_warp",
+        "nof_filters": [6, 8],
+        "MLP_layers": [24],
+        "batch_size": 20,
+        "LR_decay": 1,
+        "history_freq": 100,
+        "monitor_batch_size": 200,
+        "n_steps": 300,
+        "actions": [{"at_iteration": 200, "set": {"warp_on": False, "lr": 0.005}}],
+    },
+    "tiny_coder": {"extends": "autoencoder", "MLP_layers": [40, 10], "n_steps": 60},
+    "tiny_pretrained": {
+        "extends": "from_scratch",
+        "MLP_layers": [40, 10],
+        "n_steps": 40,
+        "history_freq": 20,
+        "pretrained": {"network": "tiny_coder", "layers": [0, 1]},
+    },
+}
+
+Start = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> Path:
+    """A user's folder: 1,200 digits to learn from, 300 others to test."""
+    folder = tmp_path_factory.mktemp("digits")
+    for name in ("data/digits", "config/datasets", "config/networks"):
+        (folder / name).mkdir(parents=True)
+    source = shared_dir / "data" / "mnist"
+    images, labels = (
+        read_idx(source / f"train-{part}-ubyte.gz") for part in ("images-idx3", "labels-idx1")
+    )
+    examples: dict[str, object] = {"classes": 10, "held_out": 200, "labelled": 900}
+    for split, part in (("train", slice(0, 1200)), ("test", slice(1200, 1500))):
+        examples[split] = {}
+        for kind, values in (("values", images), ("labels", labels)):
+            path = folder / "data" / "digits" / f"{split}-{kind}.gz"
+            path.write_bytes(gzip.compress(tiny.idx(values[part].astype(np.uint8))))
+            examples[split][kind] = {"path": str(path.relative_to(folder))}  # type: ignore[index]
+    dataset = {"name": "digits", "examples": examples}
+    (folder / "config/datasets/digits.yaml").write_text(json.dumps(dataset))
+    for name, network in NETWORKS.items():
+        text = json.dumps({"name": name, **network})
+        (folder / f"config/networks/{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(place: Path) -> Start:
+    """Runs Snakemake in `place`; with `fails` it must fail."""
+    repository = Path(__file__).resolve().parents[2]
+
+    def run(*arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
+        options = ["--directory", str(place), "--quiet", "host", "--cores", "2"]
+        done = subprocess.run(
+            [*command, *arguments, *options, "--config", "device=cpu"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert (done.returncode != 0) == fails, done.stdout[-6000:]
+        return done
+
+    return run
+
+
+def test_train_predict_and_evaluate(place: Path, start: Start) -> None:
+    start("train_digits_tiny_cnn", "evaluate_digits_tiny_cnn")
+    results = place / "results/digits/tiny_cnn"
+    scores = json.loads((results / "evaluation.json").read_text())
+
+    assert scores["split"] == "test"
+    assert scores["examples"] == 300
+    assert scores["error"] < 0.2
+    assert 0 < scores["nll"] < 0.7
+    with (results / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["iteration"] for row in rows] == ["100", "200", "300"]
+    assert [float(row["warp"]) for row in rows] == [1, 1, 0]
+    assert [float(row["lr"]) for row in rows] == [0.02, 0.02, 0.005]
+    for name in ("timeline", "history", "errors", "evaluation"):
+        assert (results / f"{name}.png").stat().st_size > 2000
+    with h5py.File(results / "predictions.h5") as file:
+        found = file["predictions"][...]
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    truth = read_idx(place / "data/digits/test-labels.gz")
+    assert scores["wrong"] == int((found.argmax(axis=1) != truth).sum())
+
+
+def test_pre_training_trains_the_autoencoder_first(place: Path, start: Start) -> None:
+    start("evaluate_digits_tiny_pretrained", "evaluate_digits_tiny_coder")
+    results = place / "results/digits"
+    coder = load_file(results / "tiny_coder/model.safetensors")
+
+    assert {"layers.0.weight", "layers.1.bias"} <= coder.keys()
+    log = (place / "logs/train/digits_tiny_pretrained.log").read_text()
+    assert "layer 1 taken from results/digits/tiny_coder/model.safetensors" in log
+    scores = json.loads((results / "tiny_coder/evaluation.json").read_text())
+    assert 0 < scores["mse"] < 0.1
+    assert scores["rmse"] == pytest.approx(scores["mse"] ** 0.5)
+
+
+def test_what_cannot_work_is_refused_before_anything_runs(start: Start) -> None:
+    for target, reason in (
+        ("train_digits_mtlsd", "has single images with a class each"),
+        ("segment_digits_tiny_cnn", "nothing to segment"),
+        ("train_phantom_tiny_cnn", "gives one class for a whole image"),
+        ("mask_digits", "nothing to mask"),
+    ):
+        assert reason in start(target, "--dry-run", fails=True).stdout

@@ -1,0 +1,110 @@
+"""A few generated digits-like images as IDX files, and tiny networks for them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrace import config as catalog
+from retrace import settings as told
+
+CLASSES = 3
+SIDE = 12
+NETWORK: dict[str, Any] = {
+    "name": "tiny",
+    "family": "elektronn",
+    "mode": "img-scalar",
+    "n_dim": 2,
+    "desired_input": 10,
+    "filters": [3],
+    "pool": [2],
+    "nof_filters": [4],
+    "MLP_layers": [12],
+    "batch_size": 8,
+    "shift_augment": True,
+    "warp_on": True,
+    "SGD_params": {"LR": 0.05, "momentum": 0.9},
+    "LR_decay": 0.99,
+    "history_freq": 4,
+    "monitor_batch_size": 16,
+    "n_steps": 12,
+    "checkpoint_every": 5,
+    "snapshot_every": 6,
+}
+
+
+def images(count: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 (N, 12, 12) and uint8 (N,): a bar at one of three angles, and noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    values = rng.integers(0, 60, (count, SIDE, SIDE))
+    for image, label in zip(values, labels, strict=True):
+        place = int(rng.integers(4, 8))
+        if label == 0:
+            image[place, 2:10] += 180
+        elif label == 1:
+            image[2:10, place] += 180
+        else:
+            image[np.arange(2, 10), np.arange(2, 10)] += 180
+    return values.astype(np.uint8), labels.astype(np.uint8)
+
+
+def idx(values: np.ndarray) -> bytes:
+    """uint8 values as an IDX file."""
+    sizes = b"".join(int(n).to_bytes(4, "big") for n in values.shape)
+    return bytes([0, 0, 8, values.ndim]) + sizes + values.tobytes()
+
+
+def write_idx(folder: Path, name: str, count: int, seed: int) -> dict[str, Any]:
+    """NAME-images.gz and NAME-labels.gz; their entry in a dataset."""
+    found = {}
+    for part, values in zip(("values", "labels"), images(count, seed), strict=True):
+        path = folder / f"{name}-{part}.gz"
+        path.write_bytes(gzip.compress(idx(values), mtime=0))
+        found[part] = {"path": str(path)}
+    return found
+
+
+def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
+    """90 images to train on, 20 of them held out, and 30 to test."""
+    examples = {
+        "classes": CLASSES,
+        "train": write_idx(folder, "train", 90, 0),
+        "test": write_idx(folder, "test", 30, 1),
+        "held_out": 20,
+        **changes,
+    }
+    content = {"name": "bars", "examples": {k: v for k, v in examples.items() if v is not None}}
+    path = folder / "bars.yaml"
+    path.write_text(json.dumps(content))
+    return catalog.load_dataset(path)
+
+
+def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The tiny network on a dataset, resolved."""
+    from retrace.elektronn.settings import resolve
+
+    content = {**NETWORK, **changes}
+    catalog.check(content, "elektronn_network", "tiny")
+    catalog.check_kind(data, content)
+    content.setdefault("n_lab", data["examples"]["classes"])
+    return resolve(content, boundaries_drawn=False, are_classes=False, isotropic=True)
+
+
+def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
+    """The settings of a training on the CPU with one thread, as they travel: through JSON."""
+    config: dict[str, Any] = {"iterations": iterations, "seed": seed, "batch_size": None, "gpus": 1}
+    config |= {"device": "cpu", "precision": "fp32", "compile": False}
+    settings = told.train_settings(config, data, net) | {"threads": 1}
+    return json.loads(json.dumps(settings))
+
+
+def arguments(folder: Path, settings: dict[str, Any], *more: str) -> list[str]:
+    """Command line of train.py that keeps everything inside `folder`."""
+    paths = ["--work", folder / "work", "--output", folder / "model.safetensors"]
+    history = ["--history", folder / "training.json"]
+    return ["--settings", json.dumps(settings), *map(str, paths + history), *more]

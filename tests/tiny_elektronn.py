@@ -1,0 +1,120 @@
+"""A small network of the family elektronn, cubes in ELEKTRONN's layout, weights by a formula."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from retrace import config as catalog
+from retrace import settings as told
+from retrace.checkpoints.elektronn import Parameters
+from retrace.elektronn.settings import resolve
+from retrace.networks.elektronn import ElektronnNetwork
+
+VOXEL_SIZE_NM = [20, 10, 10]
+NETWORK: dict[str, Any] = {
+    "name": "tiny",
+    "family": "elektronn",
+    "mode": "img-img",
+    "n_dim": 3,
+    "desired_input": [3, 19, 19],
+    "filters": [[1, 4, 4], [3, 3, 3]],
+    "pool": [[1, 2, 2], [1, 1, 1]],
+    "nof_filters": [4, 6],
+    "n_lab": 2,
+    "SGD_params": {"LR": 0.02, "momentum": 0.9},
+    "history_freq": 4,
+    "monitor_batch_size": 2,
+    "n_steps": 8,
+    "checkpoint_every": 4,
+    "snapshot_every": 4,
+}
+
+
+def network(*, are_classes: bool = True, **changes: Any) -> dict[str, Any]:
+    """The tiny network resolved, checked by its schema first."""
+    content = {**NETWORK, **changes}
+    catalog.check(content, "elektronn_network", "tiny")
+    return resolve(content, boundaries_drawn=False, are_classes=are_classes, isotropic=False)
+
+
+def patterned(module: ElektronnNetwork, stored: list[tuple[int, ...]]) -> Parameters:
+    """Weights that follow a formula, in ELEKTRONN's layout: `stored` shapes of each layer's."""
+    layers = []
+    for k, shape in enumerate(stored):
+        n = np.arange(np.prod(shape), dtype=np.float64)
+        weight = (0.5 * np.sin(0.7 * n + k)).reshape(shape).astype(np.float32)
+        bias = 0.1 * np.cos(np.arange(module.parts[k].bias.numel(), dtype=np.float64) + k)
+        layers.append((weight, bias.astype(np.float32)))
+    return Parameters(Path("pattern"), tuple(layers), ())
+
+
+def cube(seed: int, labelled: tuple[int, int, int] = (24, 22, 8), margin: int = 10) -> Any:
+    """Raw (x, y, z) uint8, dark on walls, and labels in its middle, 1 on walls, uint16."""
+    rng = np.random.default_rng(seed)
+    shape = [labelled[0] + 2 * margin, labelled[1] + 2 * margin, labelled[2] + 4]
+    x, y, _ = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    shift = rng.integers(0, 8, 2)
+    walls = ((x + shift[0]) % 8 < 2) | ((y + shift[1]) % 8 < 2)
+    raw = np.where(walls, 60, 190) + rng.normal(0, 15, shape)
+    inside = tuple(slice((s - n) // 2, (s + n) // 2) for s, n in zip(shape, labelled, strict=True))
+    return raw.clip(0, 255).astype(np.uint8), walls[inside].astype(np.uint16)
+
+
+def write_cubes(folder: Path, count: int = 3) -> None:
+    """raw_I.h5 (`raw`) and barrier_I.h5 (`lab`), axes x, y, z."""
+    for index in range(count):
+        raw, labels = cube(index)
+        with h5py.File(folder / f"raw_{index}.h5", "w") as file:
+            file["raw"] = raw
+        with h5py.File(folder / f"barrier_{index}.h5", "w") as file:
+            file["lab"] = labels
+
+
+def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Trained on cube 0, measured on cube 1, scored on cube 2."""
+    volumes = {
+        f"cube_{index}": {
+            "raw": {"path": str(folder / f"raw_{index}.h5"), "array": "raw", "axes": "xyz"},
+            "labels": {
+                "path": str(folder / f"barrier_{index}.h5"),
+                "array": "lab",
+                "axes": "xyz",
+                "objects": "classes",
+            },
+            "auto_crop": "even",
+        }
+        for index in range(3)
+    }
+    content = {
+        "name": "cubes",
+        "voxel_size_nm": VOXEL_SIZE_NM,
+        "volumes": volumes,
+        "train": ["cube_0"],
+        "validation": ["cube_1"],
+        "test": ["cube_2"],
+        **changes,
+    }
+    file = folder / "cubes.yaml"
+    file.write_text(json.dumps(content))
+    return catalog.load_dataset(file)
+
+
+def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
+    """The settings of a training on the CPU with one thread, as they travel: through JSON."""
+    config: dict[str, Any] = {"iterations": iterations, "seed": seed}
+    config |= {"batch_size": None, "gpus": 1}
+    config |= {"device": "cpu", "precision": "fp32", "compile": False}
+    settings = told.train_settings(config, data, net) | {"threads": 1}
+    return json.loads(json.dumps(settings))
+
+
+def arguments(folder: Path, settings: dict[str, Any], *more: str) -> list[str]:
+    """Command line of train.py that keeps everything inside `folder`."""
+    paths = ["--work", folder / "work", "--output", folder / "model.safetensors"]
+    history = ["--history", folder / "training.json"]
+    return ["--settings", json.dumps(settings), *map(str, paths + history), *more]

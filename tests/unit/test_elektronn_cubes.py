@@ -1,0 +1,290 @@
+"""Labelled volumes as networks of the family elektronn learn from them, and their scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import classes
+import predict
+import tiny_elektronn as tiny
+import train
+from retrace import config as catalog
+from retrace import settings as told
+from retrace.checkpoints.elektronn import write_param
+from retrace.errors import ConfigError, DataError
+from retrace.evaluation.classes import Tally, probabilities_of, summary
+from retrace.networks import build_network
+from retrace.targets.classes import class_labels
+from retrace.training.cube_batches import CubeBatches, open_cube_batches
+from retrace.training.prefetch import Prefetcher
+from retrace.volumes import open_source
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny.write_cubes(tmp_path)
+    return tmp_path
+
+
+def batches(folder: Path, data: dict[str, Any] | None = None, **changes: Any) -> CubeBatches:
+    data = data or tiny.dataset(folder)
+    net = tiny.network(are_classes=catalog.has_classes(data), **changes)
+    settings = tiny.training(data, net, 8)
+    return open_cube_batches(settings, build_network(net), {}, torch.device("cpu"))
+
+
+def mark(folder: Path) -> None:
+    """An image of cube 0 that says where a voxel is, and labels that are its last bit."""
+    raw, labels = tiny.cube(0)
+    x, y, z = np.meshgrid(*map(np.arange, raw.shape), indexing="ij")
+    place = (3 * x + 7 * y + 5 * z) % 251
+    lead = [(a - b) // 2 for a, b in zip(raw.shape, labels.shape, strict=True)]
+    inside = tuple(slice(n, n + m) for n, m in zip(lead, labels.shape, strict=True))
+    with h5py.File(folder / "raw_0.h5", "r+") as file:
+        file["raw"][...] = place.astype(np.uint8)
+    with h5py.File(folder / "barrier_0.h5", "r+") as file:
+        file["lab"][...] = (place[inside] % 2).astype(np.uint16)
+
+
+@pytest.mark.parametrize("warp", [0.0, 1.0])
+def test_labels_lie_on_their_voxels(folder: Path, warp: float) -> None:
+    """Every label is the one of the voxel in the middle of its field of view."""
+    mark(folder)
+    found = batches(folder, grey_augment_channels=[])
+    for number in range(10):
+        batch = found.batch(number, warp=warp)
+        image = (batch["input"][0, 0] * 255).round().long()
+        lead, step = found.lead, found.strides
+        at = [slice(c, n - c, s) for c, n, s in zip(lead, image.shape, step, strict=True)]
+        known = batch["target"][0] >= 0
+        assert known.any()
+        assert torch.equal((image[tuple(at)] % 2)[known], batch["target"][0][known])
+        if not warp:
+            assert known.all()
+
+
+def test_axes_and_centre(folder: Path) -> None:
+    """(x, y, z) in the file is (z, y, x) here; labels lie in the middle of their image."""
+    volume = tiny.dataset(folder)["volumes"]["cube_0"]
+    raw, labels = open_source(volume["raw"]), open_source(volume["labels"])
+    stored, truth = tiny.cube(0)
+
+    assert raw.box.shape == (12, 42, 44)
+    assert (labels.box.offset, labels.box.shape) == ((2, 10, 10), (8, 22, 24))
+    np.testing.assert_array_equal(raw.read(raw.box), stored.transpose(2, 1, 0))
+    np.testing.assert_array_equal(labels.read(labels.box), truth.transpose(2, 1, 0))
+
+
+def test_channels_of_a_file(tmp_path: Path) -> None:
+    data = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = data
+        file["memory"] = data.transpose(3, 0, 1, 2)
+    source = {"path": str(tmp_path / "a.h5"), "voxel_size_nm": [1, 1, 1]}
+    one = open_source({**source, "array": "raw", "axes": "cxyz", "channel": 1})
+    other = open_source({**source, "array": "memory", "axes": "zcxy", "channel": 1})
+    both = open_source({**source, "array": "raw", "axes": "cxyz"})
+
+    expected = data[1].transpose(2, 1, 0)
+    np.testing.assert_array_equal(one.read(one.box), expected)
+    np.testing.assert_array_equal(other.read(other.box), expected)
+    assert both.array.shape == (2, 5, 4, 3)
+    with pytest.raises(DataError, match="has 2 channels, and channel 2 is asked for"):
+        open_source({**source, "array": "raw", "axes": "cxyz", "channel": 2})
+    with pytest.raises(DataError, match="has 4 axes .*`axes: xyz`"):
+        open_source({**source, "array": "raw", "axes": "xyz"})
+
+
+def test_an_odd_surplus_is_refused(folder: Path) -> None:
+    with h5py.File(folder / "barrier_0.h5", "r+") as file:
+        labels = file["lab"][:-1]
+        del file["lab"]
+        file["lab"] = labels
+    with pytest.raises(DataError, match=r"is \[4, 20, 21\] voxels .* must be even"):
+        batches(folder)
+
+
+def test_labels_that_are_no_classes(folder: Path) -> None:
+    with h5py.File(folder / "barrier_0.h5", "r+") as file:
+        file["lab"][3, 3, 3] = 2
+    with pytest.raises(DataError, match=r"hold \[2\], and network 'tiny' has the classes 0 to 1"):
+        batches(folder)
+    assert batches(folder, n_lab=3).batch(0, warp=False)["target"].max() <= 2
+
+
+def test_labels_of_both_kinds_are_refused(folder: Path) -> None:
+    data = tiny.dataset(folder)
+    del data["volumes"]["cube_1"]["labels"]["objects"]
+    with pytest.raises(ConfigError, match="labels of 'cube_1' are no `objects: classes`"):
+        catalog.has_classes(data)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_every_place_is_drawn(folder: Path, axis: int) -> None:
+    """Also the last one, which the original never draws."""
+    raw, _ = tiny.cube(0)
+    with h5py.File(folder / "raw_0.h5", "r+") as file:
+        file["raw"][...] = np.indices(raw.shape)[2 - axis]
+    found = batches(folder, grey_augment_channels=[], flip_data=False)
+    firsts = [found.batch(i, warp=False)["input"][0, 0, 0, 0, 0] for i in range(60)]
+    volume = found.train.sampler.volumes[0].labelled
+    core = found.patch[axis] - 2 * found.lead[axis]
+    begin = volume.offset[axis] - found.lead[axis]
+
+    expected = set(range(begin, begin + volume.shape[axis] - core + 1))
+    assert {int((255 * value).round()) for value in firsts} == expected
+
+
+def test_batches_depend_on_seed_and_number_alone(folder: Path) -> None:
+    found = batches(folder, batch_size=2)
+    one, again, other = (found.batch(n, warp=0.5) for n in (3, 3, 4))
+
+    assert one["input"].shape == (2, 1, 3, 19, 19)
+    assert one["target"].shape == (2, 1, 6, 6)
+    assert torch.equal(one["input"], again["input"])
+    assert not torch.equal(one["input"], other["input"])
+    assert not torch.equal(one["input"][0], one["input"][1])
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_any_number_of_workers_gives_the_same_batches(folder: Path, workers: int) -> None:
+    found = batches(folder)
+
+    class Task:
+        def batch(self, number: int) -> Any:
+            return found.batch(number, warp=0.5)
+
+    device = torch.device("cpu")
+    drawn = list(Prefetcher(Task(), range(6), workers, device))  # type: ignore[arg-type]
+    for number, batch in enumerate(drawn):
+        assert torch.equal(batch["input"], found.batch(number, warp=0.5)["input"])
+
+
+def test_what_is_measured_stays_the_same(folder: Path) -> None:
+    found = batches(folder, warp_on=True)
+    first, second = (list(found.monitor("validation", 3)) for _ in range(2))
+
+    assert len(first) == 3
+    assert all(torch.equal(a["input"], b["input"]) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0]["input"], first[1]["input"])
+    values = {float(v) for v in (first[0]["input"] * 255).unique()}
+    assert all(abs(v - round(v)) < 1e-3 for v in values), "grey values are as they are"
+    nothing = batches(folder, tiny.dataset(folder, validation=[]))
+    assert list(nothing.monitor("validation", 3)) == []
+
+
+def test_boundaries_of_objects_are_class_1() -> None:
+    labels = torch.tensor([[[1, 1, 1, 2, 2, 2, 0, 0]]])
+    known = torch.tensor([[[True] * 7 + [False]]])
+
+    grown = class_labels(
+        labels, known, are_classes=False, grow_boundary={"steps": 1, "only_xy": True}
+    )
+    assert grown.tolist() == [[[0, 0, 1, 1, 0, 1, 1, -1]]]
+    plain = class_labels(labels, known, are_classes=False, grow_boundary=None)
+    assert plain.tolist() == [[[0, 0, 0, 0, 0, 0, 1, -1]]]
+    as_told = class_labels(labels, known, are_classes=True, grow_boundary=None)
+    assert as_told.tolist() == [[[1, 1, 1, 2, 2, 2, 0, -1]]]
+
+
+def test_scores_in_closed_form() -> None:
+    p = np.array([[0.8, 0.3, 0.6, 0.5], [0.2, 0.7, 0.4, 0.5]])
+    tally = Tally(2)
+    tally.add(p, np.array([0, 0, 1, -1]), "labels")
+    found = summary(tally)
+
+    assert found["voxels"] == 3
+    assert found["error"] == pytest.approx(2 / 3)
+    assert found["nll"] == pytest.approx(-np.log([0.8, 0.3, 0.4]).mean(), abs=1e-5)
+    assert found["error_of_commonest"] == pytest.approx(1 / 3)
+    assert found["per_class"][0]["recall"] == 0.5
+    assert found["per_class"][1]["intersection_over_union"] == 0
+    assert summary(tally + tally)["error"] == found["error"]
+    with pytest.raises(DataError, match="holds the label 2"):
+        tally.add(p, np.array([2, 0, 0, 0]), "labels")
+    stored = (p * 255).astype(np.uint8)
+    assert probabilities_of(stored) == pytest.approx(p, abs=1 / 255)
+
+
+# ---------------------------------------------------------------- the whole way
+
+
+def test_trained_predicted_and_scored(folder: Path) -> None:
+    """An easy task is learned far better than by knowing the classes' shares."""
+    data = tiny.dataset(folder)
+    often = {"history_freq": 50, "snapshot_every": 50, "checkpoint_every": 50}
+    net = tiny.network(warp_on=0.3, SGD_params={"LR": 0.05, "momentum": 0.9}, **often)
+    settings = tiny.training(data, net, 100)
+    train.main(tiny.arguments(folder, settings))
+    config = {"tile": "auto", "prediction_dtype": "uint8", "gpus": 1, "device": "cpu"}
+    config |= {"precision": "fp32", "compile": False}
+    asked = told.predict_settings(config, data, net, "cube_2")
+    model, store = folder / "model.safetensors", folder / "cube_2" / "prediction.zarr"
+    predict.main(
+        ["--settings", json.dumps(asked), "--model", str(model), "--work", str(folder / "work")]
+        + ["--output", str(store)]
+    )
+    scores = folder / "evaluation.json"
+    classes.main(
+        [
+            "--settings",
+            json.dumps(told.class_settings(data, net)),
+            "--prediction",
+            f"cube_2={store}",
+        ]
+        + ["--output", str(scores), "--plot", str(folder / "evaluation.png")]
+    )
+
+    found = json.loads(scores.read_text())["volumes"]["cube_2"]
+    assert found["voxels"] == 8 * 22 * 24
+    assert found["error"] < 0.5 * found["error_of_commonest"]
+    assert found["nll"] < 0.6 * found["nll_of_shares"]
+    assert (folder / "evaluation.png").stat().st_size > 10_000
+    work = next((folder / "work").glob("cubes_tiny_*"))
+    assert (work / "debug_batch.png").is_file()
+    assert sorted((work / "preview").glob("*.png"))
+
+
+def test_a_training_that_goes_on_ends_the_same(folder: Path) -> None:
+    data, net = tiny.dataset(folder), tiny.network(warp_on=0.5, dropout_rates=0.2)
+    whole, parts = folder / "whole", folder / "parts"
+    for place, steps in ((whole, (8,)), (parts, (4, 8))):
+        place.mkdir()
+        for iterations in steps:
+            train.main(tiny.arguments(place, tiny.training(data, net, iterations)))
+
+    one, other = (place / "model.safetensors" for place in (whole, parts))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_training_begins_from_a_parameter_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, net = tiny.dataset(folder), tiny.network()
+    module = build_network(net, seed=77)
+    write_param(folder / "first.param", module, 2)
+    settings = tiny.training(data, {**net, "SGD_params": {"LR": 1e-12, "momentum": 0}}, 1)
+    train.main(tiny.arguments(folder, settings, "--init", str(folder / "first.param")))
+
+    assert "layer 1: [6, 4, 3, 3, 3] from first.param" in capsys.readouterr().out
+    trained = build_network(net)
+    from retrace.checkpoints.native import load_model
+
+    load_model(folder / "model.safetensors", trained, net)
+    torch.testing.assert_close(trained.parts[1].weight, module.parts[1].weight)
+    assert not torch.allclose(trained.parts[2].weight, module.parts[2].weight)
+
+
+def test_evaluation_needs_labelled_test_volumes(folder: Path) -> None:
+    data = tiny.dataset(folder, test=[])
+    with pytest.raises(ConfigError, match="no `test` entry with labels, on which error"):
+        catalog.check_pair(data, tiny.network(), "evaluate")
+    with pytest.raises(ConfigError, match="predicts no affinities"):
+        catalog.check_pair(tiny.dataset(folder), tiny.network(), "segment")

@@ -1,0 +1,261 @@
+"""Data sets of single examples: files, splits, batches."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import tiny_digits as tiny
+from retrace import config as catalog
+from retrace.errors import ConfigError, DataError
+from retrace.examples import open_examples, read_idx
+from retrace.pickles import read_pickles
+from retrace.training.example_batches import open_example_batches
+
+CPU = torch.device("cpu")
+
+
+def told(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    return tiny.dataset(tmp_path, **changes)["examples"]
+
+
+def test_splits_are_disjoint_drawn_by_the_seed_and_whole(tmp_path: Path) -> None:
+    settings = told(tmp_path)
+    train, held = (open_examples(settings, s) for s in ("train", "validation"))
+    again = open_examples({**settings, "split_seed": 1}, "validation")
+    everything = np.concatenate([train.values, held.values])
+
+    assert (len(train), len(held), len(open_examples(settings, "test"))) == (70, 20, 30)
+    assert not np.array_equal(held.values, again.values)
+    assert len(np.unique(everything.reshape(90, -1), axis=0)) == 90
+    assert train.values.dtype == np.float32
+    assert train.values.max() <= 1
+
+
+def test_without_test_files_the_held_out_examples_are_scored(tmp_path: Path) -> None:
+    settings = told(tmp_path, test=None)
+    held, test = (open_examples(settings, s) for s in ("validation", "test"))
+
+    assert np.array_equal(held.values, test.values)
+
+
+def test_fewer_labels_for_classifiers_and_all_images_for_autoencoders(tmp_path: Path) -> None:
+    settings = told(tmp_path, labelled=10)
+
+    assert len(open_examples(settings, "train")) == 10
+    assert len(open_examples(settings, "train", with_unlabelled=True)) == 70
+    assert len(open_examples(settings, "validation")) == 20
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_the_pickled_archive(tmp_path: Path, protocol: int) -> None:
+    """Three splits of vectors in one pickle, as mnist.pkl.gz."""
+    values = np.linspace(0, 1, 6 * 144, dtype=np.float32).reshape(6, 144)
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    parts = tuple((values + n, labels) for n in range(3))
+    path = tmp_path / "bars.pkl.gz"
+    path.write_bytes(gzip.compress(pickle.dumps(parts, protocol)))
+    settings = {"archive": {"path": str(path)}, "classes": 3, "split_seed": 0}
+
+    assert np.array_equal(open_examples(settings, "test").values, values + 2)
+    shaped = open_examples({**settings, "image_shape": [12, 12]}, "train")
+    assert shaped.values.shape == (6, 12, 12)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("/tmp/retrace-evil"),))
+
+
+def test_a_pickle_that_would_run_a_program_is_refused(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(b"cos\nsystem\n(S'touch " + str(mark).encode() + b"'\ntR.")
+
+    with pytest.raises(DataError, match=r"os\.system, which is no array"):
+        read_pickles(path)
+    assert not mark.exists()
+    path.write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DataError, match="no array"):
+        read_pickles(path)
+
+
+def test_vectors_from_npy_and_h5(tmp_path: Path) -> None:
+    values, labels = np.random.default_rng(0).random((8, 5)), np.arange(8) % 2
+    np.save(tmp_path / "values.npy", values)
+    with h5py.File(tmp_path / "labels.h5", "w") as file:
+        file["lab"] = labels
+    settings = {
+        "train": {
+            "values": {"path": str(tmp_path / "values.npy")},
+            "labels": {"path": str(tmp_path / "labels.h5"), "array": "lab"},
+        },
+        "held_out": 2,
+        "split_seed": 0,
+        "classes": 2,
+    }
+
+    assert open_examples(settings, "train").values.shape == (6, 5)
+    settings["train"]["labels"]["array"] = "labels"
+    with pytest.raises(DataError, match="there are: lab"):
+        open_examples(settings, "train")
+
+
+def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
+    values, _ = tiny.images(5)
+    short = tmp_path / "short-ubyte"
+    short.write_bytes(tiny.idx(values)[:-10])
+    with pytest.raises(DataError, match="short-ubyte says it holds 5x12x12"):
+        read_idx(short)
+    short.write_bytes(gzip.compress(tiny.idx(values))[:-20])
+    with pytest.raises(DataError, match="damaged"):
+        read_idx(short)
+    short.write_bytes(b"\x89PNG")
+    with pytest.raises(DataError, match="no IDX file"):
+        read_idx(short)
+
+
+def test_labels_outside_the_classes_and_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="labels go from 0 to 2"):
+        open_examples(told(tmp_path, classes=2), "train")
+    missing = told(tmp_path)
+    missing["train"]["values"]["path"] = "data/none.gz"
+    with pytest.raises(DataError, match=r"data/none\.gz does not exist; put the file there"):
+        open_examples(missing, "train")
+    other = told(tmp_path)
+    other["train"]["labels"] = other["test"]["labels"]
+    with pytest.raises(DataError, match="90 examples and 30 labels"):
+        open_examples(other, "train")
+    with pytest.raises(DataError, match="leaves nothing"):
+        open_examples(told(tmp_path, held_out=90), "train")
+
+
+def test_a_batch_depends_on_seed_and_number_alone(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path)
+    net = tiny.network(data)
+    one, other = (open_example_batches(net, data, 3, CPU) for _ in range(2))
+    forwards = [one.batch(n, warp=True) for n in range(20)]
+    backwards = [other.batch(n, warp=True) for n in reversed(range(20))][::-1]
+
+    for here, there in zip(forwards, backwards, strict=True):
+        assert torch.equal(here["input"], there["input"])
+        assert torch.equal(here["target"], there["target"])
+    assert not torch.equal(forwards[0]["input"], forwards[1]["input"])
+    different = open_example_batches(net, data, 4, CPU).batch(0, warp=True)
+    assert not torch.equal(different["input"], forwards[0]["input"])
+
+
+def test_every_example_is_seen_once_an_epoch(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path)
+    batches = open_example_batches(tiny.network(data, batch_size=7), data, 0, CPU)
+    first = np.concatenate([batches._index(n) for n in range(10)])
+    second = np.concatenate([batches._index(n) for n in range(10, 20)])
+
+    assert sorted(first) == sorted(second) == list(range(70))
+    assert list(first) != list(second)
+
+
+def test_warping_changes_training_and_never_what_is_measured(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path)
+    batches = open_example_batches(tiny.network(data), data, 0, CPU)
+    warped, plain = (batches.batch(0, warp=on)["input"] for on in (True, False))
+    (held,) = batches.monitor("validation", 100)
+
+    assert warped.shape == plain.shape == (8, 1, 10, 10)
+    assert not torch.equal(warped, plain)
+    expected = open_examples(data["examples"], "validation").values[:, 1:11, 1:11]
+    assert np.allclose(held["input"][:, 0].numpy(), expected - batches.mean, atol=1e-6)
+
+
+def test_shifts_are_those_of_the_original(tmp_path: Path) -> None:
+    """26 of 28 pixels begin at 0 or 1 there; 10 of 12 here."""
+    data = tiny.dataset(tmp_path)
+    batches = open_example_batches(tiny.network(data), data, 0, CPU)
+    found = set()
+    for number in range(8):
+        cut = batches.batch(number, warp=False)["input"][:, 0]
+        whole = batches._values[torch.from_numpy(batches._index(number))]
+        for small, large in zip(cut, whole, strict=True):
+            places = [(y, x) for y in range(3) for x in range(3)]
+            found |= {
+                (y, x) for y, x in places if torch.equal(small, large[y : y + 10, x : x + 10])
+            }
+
+    assert found == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_distortion_moves_each_image_by_its_own_draw(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path)
+    own = {"rotation": 20, "shift": 1, "elastic": 1, "scale": 0.1, "shear": 5}
+    net = tiny.network(data, distort=own, shift_augment=False, desired_input=12)
+    batches = open_example_batches(net, data, 0, CPU)
+    bent, plain = (batches.batch(0, warp=on)["input"] for on in (True, False))
+
+    assert bent.shape == plain.shape
+    assert float((bent - plain).abs().mean()) > 0.01
+    assert torch.equal(bent, batches.batch(0, warp=True)["input"])
+    still = tiny.network(data, distort={}, shift_augment=False, desired_input=12)
+    same = open_example_batches(still, data, 0, CPU).batch(0, warp=False)["input"]
+    assert torch.equal(same, plain)
+
+
+def test_vectors_are_the_warped_images(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path)
+    flat = tiny.network(
+        data, mode="vect-scalar", desired_input=100, filters=[], pool=[], nof_filters=[]
+    )
+    images, vectors = (
+        open_example_batches(net, data, 0, CPU).batch(2, warp=True)["input"]
+        for net in (tiny.network(data), flat)
+    )
+
+    assert torch.equal(images.flatten(1), vectors)
+
+
+def test_a_size_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path)
+    net = tiny.network(data, shift_augment=False)
+    with pytest.raises(
+        ConfigError, match=r"desired_input \[10, 10\], and an example has \[12, 12\]"
+    ):
+        open_example_batches(net, data, 0, CPU)
+
+
+def test_pairs_that_cannot_work_are_refused_with_the_reason() -> None:
+    digits, volumes = catalog.load_dataset("mnist"), catalog.load_dataset("phantom")
+    with pytest.raises(ConfigError, match=r"'mnist' has single images .* cnn_warp"):
+        catalog.network_for("mtlsd", digits)
+    with pytest.raises(ConfigError, match="gives one class for a whole image"):
+        catalog.network_for("cnn_warp", volumes)
+    with pytest.raises(ConfigError, match="nothing to segment; it can be: train, predict"):
+        catalog.check_verb(digits, "segment")
+
+
+def test_a_dataset_of_examples_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`held_out` is needed"):
+        tiny.dataset(tmp_path, held_out=None)
+    with pytest.raises(ConfigError, match="did you mean 'held_out'"):
+        tiny.dataset(tmp_path, heldout=3)
+    with pytest.raises(ConfigError, match="either `archive`, or `train`"):
+        tiny.dataset(tmp_path, archive={"path": "x.pkl.gz"})
+
+
+@pytest.mark.realdata
+def test_5000_of_mnists_60000_are_held_out(shared_dir: Path) -> None:
+    files = {
+        "values": {"path": str(shared_dir / "data/mnist/train-images-idx3-ubyte.gz")},
+        "labels": {"path": str(shared_dir / "data/mnist/train-labels-idx1-ubyte.gz")},
+    }
+    settings = {"classes": 10, "train": files, "held_out": 5000, "split_seed": 0}
+
+    held = open_examples(settings, "validation")
+    assert held.values.shape == (5000, 28, 28)
+    assert read_idx(Path(files["labels"]["path"])).shape == (60000,)
+    assert len(np.unique(held.labels)) == 10

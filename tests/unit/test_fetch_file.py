@@ -1,0 +1,71 @@
+"""One file from an address, verified."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import fetch_file
+from retrace.errors import FetchError
+
+CONTENT = b"digits" * 100
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The file at /digits.gz; at /busy.gz it comes the second time."""
+
+    asked: list[str] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        busy = self.path == "/busy.gz" and self.asked.count(self.path) == 1
+        status = 503 if busy else 200 if self.path in ("/digits.gz", "/busy.gz") else 404
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(CONTENT if status == 200 else b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_port}"
+    found.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_file, "PAUSE_S", 0.0)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.mark.parametrize("name", ["digits.gz", "busy.gz"])
+def test_the_file_is_there_and_right(tmp_path: Path, server: str, name: str) -> None:
+    output = tmp_path / "data" / name
+    arguments = ["--url", f"{server}/{name}", "--sha256", SHA256, "--output", str(output)]
+    fetch_file.main(arguments)
+
+    assert output.read_bytes() == CONTENT
+
+
+def test_another_file_is_refused_and_nothing_left(tmp_path: Path, server: str) -> None:
+    with pytest.raises(FetchError, match=r"another file by now.*put it at .*x\.gz"):
+        fetch_file.fetch(f"{server}/digits.gz", "0" * 64, tmp_path / "x.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["SERVER/none.gz", "http://127.0.0.1:9/digits.gz"])
+def test_where_it_cannot_be_had_the_error_says_where_to_put_it(
+    tmp_path: Path, server: str, url: str
+) -> None:
+    with pytest.raises(FetchError, match=r"get the file elsewhere and put it at .*x\.gz"):
+        fetch_file.fetch(url.replace("SERVER", server), SHA256, tmp_path / "x.gz")

@@ -1,0 +1,154 @@
+"""What is ELEKTRONN's: its configuration files, the sizes of its networks, its parameter files.
+
+    elektronn.py translate CONFIG.py [--voxel-size-nm Z Y X] [--folder config]
+    elektronn.py describe NETWORK | CONFIG.py [--input Z Y X] [--desired Z Y X]
+                          [--batch N] [--classes N] [--json]
+    elektronn.py model   --settings JSON --param net.param --output published.safetensors
+    elektronn.py network --model model.safetensors --output net.param
+
+`translate` writes CONFIG as networks/NAME.yaml and, where it names cubes, datasets/NAME_cubes.yaml
+into the folder. NETWORK is a name of config/networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retrace.checkpoints.elektronn import load_whole, read_param, write_param
+from retrace.checkpoints.native import load_model, read_metadata, save_model
+from retrace.config import load_network
+from retrace.elektronn.architecture import architecture_of
+from retrace.elektronn.cfg import read_config
+from retrace.elektronn.describe import at_input, description, table
+from retrace.elektronn.settings import filled
+from retrace.elektronn.translate import Translation, translate
+from retrace.errors import ConfigError, DataError, run
+from retrace.manifest import atomic_write
+from retrace.networks import ElektronnNetwork, build_network
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("translate")
+    one.add_argument("config", type=Path, help="configuration file of ELEKTRONN 1")
+    one.add_argument("--voxel-size-nm", nargs=3, type=int, help="of its cubes, z y x")
+    one.add_argument("--folder", type=Path, default=Path("config"))
+    one = verbs.add_parser("describe")
+    one.add_argument("network", help="name of a network, or a configuration file of ELEKTRONN")
+    one.add_argument("--input", nargs="+", type=int, help="size, z y x, refused if it does not fit")
+    one.add_argument("--desired", nargs="+", type=int, help="the nearest size below is taken")
+    one.add_argument(
+        "--classes", type=int, default=10, help="where the dataset says how many; 10, as of digits"
+    )
+    one.add_argument("--batch", type=int, help="examples of a batch")
+    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    one = verbs.add_parser("model")
+    one.add_argument("--settings", required=True, type=json.loads, help="dataset and network")
+    one.add_argument("--param", required=True, type=Path)
+    one.add_argument("--output", required=True, type=Path)
+    one = verbs.add_parser("network")
+    one.add_argument("--model", required=True, type=Path)
+    one.add_argument("--output", required=True, type=Path)
+    return parser.parse_args(argv)
+
+
+def translate_file(args: argparse.Namespace) -> None:
+    """Writes network and dataset of a configuration file; refuses to overwrite others."""
+    config = read_config(args.config)
+    found = translate(config, args.voxel_size_nm)
+    architecture_of(filled(found.network))
+    files = {args.folder / "networks" / f"{found.network['name']}.yaml": found.network}
+    if found.dataset is not None:
+        files[args.folder / "datasets" / f"{found.dataset['name']}.yaml"] = found.dataset
+    texts = {path: as_yaml(content, args.config.name) for path, content in files.items()}
+    for path, text in texts.items():
+        if path.exists() and path.read_text() != text:
+            raise ConfigError(
+                f"{path} is there already and says something else; move it away, or change "
+                f"save_name in {args.config}"
+            )
+    for path, text in texts.items():
+        atomic_write(path, text)
+        print(path)
+    print(notes(found))
+
+
+def as_yaml(content: dict[str, Any], source: str) -> str:
+    """A YAML file in the style of the others: lists of numbers in one line."""
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=140)
+    return f"# Made of {source}, a configuration file of ELEKTRONN.\n{text}"
+
+
+def notes(found: Translation) -> str:
+    """Where each parameter went, one line each."""
+    width = max(map(len, found.notes), default=0)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in found.notes.items())
+
+
+def describe(args: argparse.Namespace) -> None:
+    """Prints sizes, parameters and cost of a network."""
+    if args.network.endswith(".py"):
+        network = translate(read_config(Path(args.network)), [1, 1, 1]).network
+    else:
+        network = load_network(args.network)
+        if network["family"] != "elektronn":
+            raise ConfigError(
+                f"network {args.network!r} is of the family {network['family']!r}; `describe` "
+                "knows those of the family elektronn"
+            )
+    network = {"n_lab": args.classes, **filled(network)}
+    architecture = at_input(network, args.input, args.desired)
+    content = description(architecture, args.batch or network["batch_size"])
+    print(json.dumps(content, indent=1) if args.json else table(content))
+
+
+def make_model(args: argparse.Namespace) -> None:
+    """Writes a parameter file as a model to predict with; refused where it is another network."""
+    network = args.settings["network"]
+    module = build_network(network)
+    load_whole(read_param(args.param), module)
+    metadata = {
+        "network": network,
+        "dataset": args.settings["dataset"],
+        "iteration": 0,
+        "source": args.param.name,
+    }
+    save_model(args.output, module, metadata)
+
+
+def make_param(args: argparse.Namespace) -> None:
+    """Writes a trained model as ELEKTRONN's parameter file."""
+    network = read_metadata(args.model)["network"]
+    if network["family"] != "elektronn":
+        raise DataError(
+            f"{args.model} holds network {network['name']!r} of the family {network['family']!r}; "
+            "parameter files hold networks of the family elektronn"
+        )
+    module = build_network(network)
+    assert isinstance(module, ElektronnNetwork)
+    load_model(args.model, module, network)
+    write_param(args.output, module)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    verbs = {
+        "translate": translate_file,
+        "describe": describe,
+        "model": make_model,
+        "network": make_param,
+    }
+    verbs[args.verb](args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,157 @@
+"""Single examples (MNIST and its kind): predicts them, scores that, draws how a training went."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from retrace import __version__
+from retrace.checkpoints.native import load_model
+from retrace.device import choose_device
+from retrace.errors import DataError, run
+from retrace.evaluation.classification import (
+    classification_picture,
+    classification_scores,
+    reconstruction_scores,
+)
+from retrace.examples import Examples, open_examples
+from retrace.manifest import atomic_write, input_digest
+from retrace.networks import ElektronnNetwork, build_network
+from retrace.progress import progress
+from retrace.training.elektronn_pictures import curve_pictures, reconstruction_picture
+from retrace.training.example_batches import AT_ONCE, ExampleBatches
+
+RECONSTRUCTED = 200
+"""Examples in the picture of an auto-encoder, as in ELEKTRONN's."""
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    predict_args = verbs.add_parser("predict", help="probabilities, or reconstructions, as h5")
+    predict_args.add_argument("--settings", required=True, type=json.loads, help="JSON object")
+    predict_args.add_argument("--model", required=True, type=Path)
+    predict_args.add_argument("--output", required=True, type=Path, help="predictions.h5")
+    evaluate_args = verbs.add_parser("evaluate", help="error and NLL")
+    evaluate_args.add_argument("--settings", required=True, type=json.loads, help="JSON object")
+    evaluate_args.add_argument("--predictions", required=True, type=Path)
+    evaluate_args.add_argument("--output", required=True, type=Path, help="evaluation.json")
+    evaluate_args.add_argument("--plot", required=True, type=Path, help="evaluation.png")
+    curves_args = verbs.add_parser("curves", help="history.csv and pictures of a training")
+    curves_args.add_argument("--history", required=True, type=Path, help="training.json")
+    curves_args.add_argument("--output", required=True, type=Path, help="folder")
+    return parser.parse_args(argv)
+
+
+def scored_split(settings: Mapping[str, Any]) -> str:
+    """What the examples that are scored are called."""
+    told = settings["dataset"]["examples"]
+    official = "test" in told or "archive" in told
+    return "test" if official else f"{told['held_out']} held out of the training files"
+
+
+def scored(settings: Mapping[str, Any]) -> Examples:
+    """The test split, or without test files what was held out."""
+    return open_examples(settings["dataset"]["examples"], "test")
+
+
+@torch.no_grad()
+def predictions(settings: Mapping[str, Any], model: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """(N, K) probabilities or (N, features) reconstructions of the test split; and metadata."""
+    network = settings["network"]
+    device = choose_device(settings["device"])
+    module: ElektronnNetwork = build_network(network)
+    metadata = load_model(model, module, network)
+    module = module.to(device).eval()
+    examples = scored(settings)
+    batches = ExampleBatches(
+        network, examples, examples, settings["seed"], device, given_mean=metadata["input_mean"]
+    )
+    count = -(-len(examples) // AT_ONCE)
+    found = []
+    for batch in progress(batches.prepared(examples), count, "predict", "batches"):
+        (output,) = module(batch["input"]).values()
+        found.append(output.float().cpu().numpy())
+    return np.concatenate(found), metadata
+
+
+def predict(args: argparse.Namespace) -> None:
+    settings = args.settings
+    values, metadata = predictions(settings, args.model)
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file["predictions"] = values
+        file.attrs["dataset"] = settings["dataset"]["name"]
+        file.attrs["network"] = settings["network"]["name"]
+        file.attrs["split"] = scored_split(settings)
+        file.attrs["iteration"] = metadata["iteration"]
+        file.attrs["model_sha256"] = input_digest(args.model)
+        file.attrs["input_mean"] = metadata["input_mean"]
+        file.attrs["version"] = __version__
+    atomic_write(args.output, content.getvalue())
+    print(f"[predict] {len(values)} examples ({scored_split(settings)}) -> {args.output}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    settings = args.settings
+    with h5py.File(args.predictions) as file:
+        values, told = file["predictions"][...], dict(file.attrs)
+    examples = scored(settings)
+    if len(values) != len(examples) or told["split"] != scored_split(settings):
+        raise DataError(
+            f"{args.predictions} has {len(values)} predictions ({told['split']}), the dataset "
+            f"{len(examples)} examples ({scored_split(settings)}); predict again"
+        )
+    reconstructs = settings["network"]["autoencoder"] is not None
+    judge = _reconstruction if reconstructs else _classification
+    scores = judge(values, examples, float(told["input_mean"]), args.plot)
+    head = {
+        "dataset": settings["dataset"]["name"],
+        "network": settings["network"]["name"],
+        "split": scored_split(settings),
+        "iteration": int(told["iteration"]),
+    }
+    atomic_write(args.output, json.dumps({**head, **scores}, indent=1) + "\n")
+    shown = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
+    print(f"[evaluate] {head['split']}: {shown} -> {args.output}", flush=True)
+
+
+def _classification(
+    values: np.ndarray, examples: Examples, mean: float, plot: Path
+) -> dict[str, Any]:
+    images = examples.values if examples.values.ndim == 3 else None
+    classification_picture(values, examples.labels, images, plot)
+    return classification_scores(values, examples.labels)
+
+
+def _reconstruction(
+    values: np.ndarray, examples: Examples, mean: float, plot: Path
+) -> dict[str, Any]:
+    data = examples.values.reshape(len(values), -1) - mean
+    shape = examples.values.shape[1:] if examples.values.ndim == 3 else (1, data.shape[1])
+    shown = [part[:RECONSTRUCTED].reshape(-1, *shape) for part in (data, values)]
+    reconstruction_picture(shown[0], shown[1], plot)
+    return reconstruction_scores(values, data)
+
+
+def curves(args: argparse.Namespace) -> None:
+    rows = json.loads(args.history.read_text())["learning_curve"]
+    for path in curve_pictures(rows, args.output):
+        print(f"[curves] {path}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    {"predict": predict, "evaluate": evaluate, "curves": curves}[args.verb](args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""ELEKTRONN: its configuration files, its networks' sizes, its data."""

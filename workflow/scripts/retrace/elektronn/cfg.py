@@ -1,0 +1,205 @@
+"""Configuration files of ELEKTRONN 1: every parameter there is, and what becomes of each here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrace.elektronn.assignments import Names, read_assignments
+from retrace.errors import ConfigError, nearest
+
+NETWORK = (
+    "activation_func",
+    "anisotropic_data",
+    "batch_size",
+    "class_weights",
+    "desired_input",
+    "dropout_rates",
+    "example_ignore_threshold",
+    "filters",
+    "flip_data",
+    "grey_augment_channels",
+    "history_freq",
+    "LR_decay",
+    "LR_schedule",
+    "max_runtime",
+    "MLP_layers",
+    "mode",
+    "monitor_batch_size",
+    "n_dim",
+    "n_lab",
+    "n_steps",
+    "nof_filters",
+    "optimizer",
+    "pool",
+    "pooling_mode",
+    "target",
+    "upright_x",
+    "warp_on",
+    "weight_decay",
+    "SGD_params",
+    "RPROP_params",
+    "CG_params",
+    "LBFGS_params",
+    "Adam_params",
+)
+"""Parameters that a network's file has under the same name."""
+DATASET = (
+    "cube_prios",
+    "d_files",
+    "data_path",
+    "l_files",
+    "label_path",
+    "preview_data_path",
+    "valid_cubes",
+    "zchxy_order",
+)
+"""Parameters that become the dataset."""
+ELSEWHERE = {
+    "save_path": "results lie in results/DATASET/NETWORK of the working directory",
+    "save_name": "the name of the network and the dataset",
+    "overwrite": "a training never deletes another; delete its folder in work/train to begin again",
+    "plot_on": "the curves are always drawn",
+    "print_status": "the status is always printed",
+    "device": "--config device=cpu or cuda; auto takes a GPU where there is one",
+    "param_save_h": "resumable states are saved every `checkpoint_every` iterations",
+    "initial_prev_h": "previews are made every `snapshot_every` iterations",
+    "prev_save_h": "previews are made every `snapshot_every` iterations",
+    "background_processes": "batches are made beside the training, and depend on the seed alone",
+    "MFP": "every prediction is by max-fragment pooling, whatever size it has",
+    "param_file": "--config init=FILE begins a training from it",
+    "preview_kwargs": "predictions hold all classes and all sections",
+    "data_class_name": "MNISTData is the dataset mnist",
+    "data_load_kwargs": "what MNISTData is told, as settings of the network",
+    "data_batch_kwargs": "ELEKTRONN's own classes take none that changes a batch",
+}
+"""Parameters that nothing here needs under this name, and what stands for them."""
+UNSUPPORTED = {
+    "rnn_layer_kwargs": "recurrent layers are not part of retrace",
+    "use_example_weights": "how weights follow from an earlier prediction is not documented",
+    "lazy_labels": "cubes with an `info` dataset are not read; mask what is not labelled",
+    "label_prop_thresh": "it needs lazy_labels",
+    "border_mode": "images that differ in size are not read; crop or pad them first",
+    "downsample_xy": "downsample the files first, or name a coarser mip of them",
+    "pre_process": "images are read in [0, 1]; contrast is varied by grey_augment_channels instead",
+    "SSGD_params": "ELEKTRONN itself has no such optimizer",
+}
+"""Parameters that are refused where they ask for something, with the reason."""
+
+DEFAULTS: Names = {
+    "activation_func": "relu",
+    "anisotropic_data": True,
+    "background_processes": False,
+    "batch_size": 1,
+    "border_mode": "crop",
+    "class_weights": None,
+    "cube_prios": None,
+    "d_files": [],
+    "data_batch_kwargs": {},
+    "data_class_name": None,
+    "data_load_kwargs": {},
+    "data_path": "/",
+    "desired_input": 100,
+    "device": False,
+    "downsample_xy": False,
+    "dropout_rates": [],
+    "example_ignore_threshold": 0.0,
+    "filters": [],
+    "flip_data": True,
+    "grey_augment_channels": [0],
+    "history_freq": [500],
+    "initial_prev_h": 1.0,
+    "l_files": [],
+    "label_path": "/",
+    "label_prop_thresh": None,
+    "lazy_labels": False,
+    "LR_decay": 0.993,
+    "LR_schedule": None,
+    "max_runtime": 86400,
+    "MFP": [],
+    "MLP_layers": [],
+    "mode": "img-img",
+    "monitor_batch_size": 10,
+    "n_dim": 2,
+    "n_lab": None,
+    "n_steps": 10**12,
+    "nof_filters": [],
+    "optimizer": "SGD",
+    "overwrite": True,
+    "param_file": None,
+    "param_save_h": 1.0,
+    "plot_on": True,
+    "pool": [],
+    "pooling_mode": "max",
+    "pre_process": None,
+    "prev_save_h": 3.0,
+    "preview_data_path": None,
+    "preview_kwargs": {"export_class": 1, "max_z_pred": 5},
+    "print_status": True,
+    "rnn_layer_kwargs": None,
+    "save_name": "Test",
+    "save_path": "~/CNN_Training/",
+    "SSGD_params": None,
+    "target": "nll",
+    "upright_x": False,
+    "use_example_weights": False,
+    "valid_cubes": [],
+    "warp_on": False,
+    "weight_decay": False,
+    "zchxy_order": False,
+}
+"""Of ELEKTRONN's program; optimisers' own are those of the network's file."""
+
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "rnn_layer_kwargs": (None, {}),
+    "border_mode": ("crop",),
+    "SSGD_params": (None,),
+}
+"""Values of unsupported parameters that ask for nothing; else those that are false."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration file: `values` with defaults, `given` what it says itself."""
+
+    path: Path
+    values: Names
+    given: tuple[str, ...]
+
+
+def known_parameters() -> tuple[str, ...]:
+    """All names that a file may give a value."""
+    return tuple(sorted({*NETWORK, *DATASET, *ELSEWHERE, *UNSUPPORTED}))
+
+
+def read_config(path: Path) -> Config:
+    """All parameters of a configuration file.
+
+    ConfigError for a file that is more than assignments, for an unknown parameter with the nearest
+    one, and for what nothing here does, with the reason.
+    """
+    given = read_assignments(path)
+    for name in given:
+        if name not in known_parameters():
+            raise ConfigError(
+                f"{path}: unknown parameter {name!r}; {nearest(name, known_parameters())}"
+            )
+    values = DEFAULTS | given
+    _refuse_unsupported(path, values)
+    return Config(path, values, tuple(given))
+
+
+def _refuse_unsupported(path: Path, values: Mapping[str, Any]) -> None:
+    for name, reason in UNSUPPORTED.items():
+        asked = values[name]
+        if asked in HARMLESS[name] if name in HARMLESS else not asked:
+            continue
+        raise ConfigError(f"{path}: {name} = {asked!r} is not supported: {reason}")
+    if values["target"] in ("affinity", "malis"):
+        raise ConfigError(
+            f"{path}: target {values['target']!r} is not supported in networks of ELEKTRONN, whose "
+            "gradients need a package that is no longer kept; the families lsd and znn learn "
+            "affinities, also with MALIS (networks mtlsd, malis, n4_a)"
+        )

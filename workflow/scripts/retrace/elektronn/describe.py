@@ -1,0 +1,123 @@
+"""A network's sizes, parameters and cost as a table, as ELEKTRONN prints them before a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrace.elektronn.architecture import Architecture, architecture_of
+from retrace.elektronn.calculator import axes_of, sizes_near, uncentred
+from retrace.errors import ConfigError
+
+UNITS = ((1e9, "Giga"), (1e6, "Mega"), (1e3, "kilo"))
+ROWS = {
+    "input": "Input",
+    "layers": "Layer/Fragment sizes",
+    "unpooled": "Unpooled Layer sizes",
+    "fields": "Receptive fields",
+    "strides": "Strides",
+    "overlaps": "Overlap",
+    "offset": "Offset",
+    "output": "Output",
+    "valid_around": "Valid inputs around",
+}
+"""Labels as in ELEKTRONN."""
+SHOWN = 3
+"""Valid inputs on either side that are shown."""
+
+
+def at_input(
+    network: Mapping[str, Any], exact: Sequence[int] | None, desired: Sequence[int] | None
+) -> Architecture:
+    """The layers of a network (all parameters given) at its own input, or at another.
+
+    `exact` is refused where it does not fit, of `desired` the nearest size below is taken.
+    """
+    if exact and desired:
+        raise ConfigError("--input and --desired exclude each other")
+    if desired and network["filters"]:
+        own = architecture_of(network)
+        layers = [(layer.filter, layer.pool) for layer in own.convolutions]
+        axes = axes_of([f for f, _ in layers], [p for _, p in layers])
+        flat = len(desired) < len(axes)
+        exact = list(sizes_near(axes, [1, *desired] if flat else desired).input)[flat:]
+    return architecture_of({**network, "desired_input": list(exact)} if exact else network)
+
+
+def description(architecture: Architecture, batch_size: int = 1) -> dict[str, Any]:
+    """Everything `describe` shows; lists hold an entry an axis (z, y, x), these one a layer."""
+    content: dict[str, Any] = {"mode": architecture.mode, "batch_size": batch_size}
+    sizes = architecture.sizes
+    if sizes is not None:
+        for key in ("layers", "unpooled", "fields", "strides", "overlaps", "offset", "output"):
+            content[key] = getattr(sizes, key)
+        content["input"] = list(sizes.input)
+        content["not_centred"] = uncentred(sizes.axes)
+        content["valid_around"] = [
+            [n for n in axis.valid if n < size][-SHOWN:]
+            + [n for n in axis.valid if n >= size][: SHOWN + 1]
+            for axis, size in zip(sizes.axes, sizes.input, strict=True)
+        ]
+    else:
+        content["input"] = list(architecture.input_shape)
+    parameters = architecture.parameters()
+    cost = architecture.multiplications(batch_size)
+    rows = zip(architecture.layers, architecture.widths, parameters, cost, strict=True)
+    content["per_layer"] = [
+        {
+            "kind": "perceptron" if layer.is_dense else "convolution",
+            "inputs": width,
+            "outputs": layer.outputs,
+            "filter": list(layer.filter),
+            "pool": list(layer.pool),
+            "activation": layer.activation,
+            "parameters": own,
+            "multiplications": paid,
+        }
+        for layer, width, own, paid in rows
+    ]
+    content["parameters"] = sum(parameters)
+    content["multiplications"] = sum(cost)
+    return content
+
+
+def in_units(count: float) -> str:
+    """A count as ELEKTRONN prints costs: 4.1 Mega."""
+    for size, name in UNITS:
+        if count >= size:
+            return f"{count / size:.1f} {name}"
+    return f"{count:.1f} "
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """The description as text."""
+    lines = [f"{label + ':':<22}{content[key]}" for key, label in ROWS.items() if key in content]
+    for axis in content.get("not_centred", []):
+        lines.append(f"Not centred on axis {axis}: the field of view is even")
+    lines.append("")
+    head = ("layer", "inputs", "outputs", "filter", "pool", "activation", "parameters", "cost")
+    rows = [head]
+    for number, layer in enumerate(content["per_layer"]):
+        rows.append(
+            (
+                f"{number} {layer['kind']}",
+                str(layer["inputs"]),
+                str(layer["outputs"]),
+                "x".join(map(str, layer["filter"])),
+                "x".join(map(str, layer["pool"])),
+                layer["activation"],
+                str(layer["parameters"]),
+                f"{in_units(layer['multiplications'])} Ops",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    lines += [
+        "  ".join(text.ljust(n) for text, n in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.append("")
+    lines.append(
+        f"Batch of {content['batch_size']}: {in_units(content['multiplications'])} Ops. "
+        f"Total count of trainable parameters: {content['parameters']}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,289 @@
+"""A configuration file of ELEKTRONN as a network and a dataset of ours.
+
+ELEKTRONN counts axes x, y, z, here they are z, y, x.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from retrace.elektronn.architecture import check_counts
+from retrace.elektronn.calculator import axes_of, sizes_near
+from retrace.elektronn.cfg import DATASET, ELSEWHERE, NETWORK, Config
+from retrace.elektronn.settings import DEFAULTS, filled
+from retrace.errors import ConfigError, nearest
+
+Settings = dict[str, Any]
+
+MODES = ("img-img", "img-scalar", "vect-scalar")
+TARGETS = {
+    "nll": "nll",
+    "nll_weak": "nll_weak",
+    "nll_mutiple_binary": "nll_multiple_binary",
+    "regression": "regression",
+}
+"""ELEKTRONN's targets, the third misspelt there."""
+DIGITS = 10
+"""Classes of MNISTData."""
+
+
+@dataclass
+class Translation:
+    """What a file became; `notes` say of each parameter it gives where it went."""
+
+    network: Settings
+    dataset: Settings | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def translate(config: Config, voxel_size_nm: Sequence[int] | None = None) -> Translation:
+    """The network, and where the file names cubes the dataset.
+
+    `voxel_size_nm` (z, y, x) of the cubes, which ELEKTRONN's files do not say. ConfigError for
+    values that contradict each other.
+    """
+    values = config.values
+    _check_choice(config, "mode", MODES)
+    _check_choice(config, "target", TARGETS)
+    found = Translation({"name": name_of(values["save_name"]), "family": "elektronn"})
+    for name in config.given:
+        if name in NETWORK:
+            found.notes[name] = f"{name} of the network"
+        elif name in DATASET:
+            found.notes[name] = "the dataset"
+        elif name in ELSEWHERE:
+            found.notes[name] = ELSEWHERE[name]
+    _translate_network(config, found)
+    if values["d_files"] and values["data_class_name"] is None:
+        found.dataset = _dataset(config, voxel_size_nm, found.notes)
+        found.network["input_channels"] = (
+            len(found.dataset["volumes"]["cube_0"].get("inputs", {})) + 1
+        )
+    return found
+
+
+def name_of(text: str) -> str:
+    """A name that networks and datasets may have: lower case, digits and _."""
+    name = re.sub(r"[^a-z0-9]+", "_", str(text).lower()).strip("_")
+    return name if re.match(r"[a-z]", name) else f"network_{name}".rstrip("_")
+
+
+def _check_choice(config: Config, name: str, allowed: Any) -> None:
+    value = config.values[name]
+    if value not in allowed:
+        raise ConfigError(f"{config.path}: {name} = {value!r}; {nearest(str(value), allowed)}")
+
+
+def _translate_network(config: Config, found: Translation) -> None:
+    values, network = config.values, found.network
+    for name in NETWORK:
+        if name in values and name not in ("desired_input", "max_runtime", "n_lab"):
+            value = _plain(_ours(name, values[name]))
+            if value != DEFAULTS.get(name) or name in ("mode", "n_dim"):
+                network[name] = value
+    network["target"] = TARGETS[values["target"]]
+    network["max_runtime"] = int(values["max_runtime"])
+    images = values["mode"] != "vect-scalar"
+    axes = values["n_dim"] if images else 1
+    for name in ("filters", "pool"):
+        if values[name]:
+            network[name] = [_reversed(one, axes, config, name) for one in values[name]]
+    _digits(config, found)
+    if "desired_input" not in network:
+        network["desired_input"] = _input(config, network, axes, found.notes)
+    if values["n_lab"] is None and "n_lab" not in network:
+        raise ConfigError(
+            f"{config.path}: n_lab is None, for which ELEKTRONN reads all labels first; give the "
+            "number of classes"
+        )
+    network.setdefault("n_lab", values["n_lab"])
+
+
+def _ours(name: str, value: Any) -> Any:
+    """Values that are written otherwise."""
+    if name == "history_freq":
+        return value[0] if isinstance(value, list) else value
+    if name == "dropout_rates":
+        return value or []
+    if name == "activation_func":
+        renamed = {"sig": "sigmoid", "ReLU": "relu", "none": "linear", "None": "linear"}
+        return (
+            [renamed.get(v, v) for v in value]
+            if isinstance(value, list)
+            else renamed.get(value, value)
+        )
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _reversed(size: Any, axes: int, config: Config, name: str) -> list[int]:
+    """A size in our order of axes. In 2-D the first axis of an image is called x, and stays."""
+    sizes = list(size) if isinstance(size, (list, tuple)) else [size] * axes
+    if len(sizes) != axes:
+        raise ConfigError(f"{config.path}: {name} has {size!r}, and the network {axes} axes")
+    return sizes[::-1] if axes == 3 or _reads_cubes(config) else sizes
+
+
+def _reads_cubes(config: Config) -> bool:
+    return config.values["mode"] == "img-img"
+
+
+def _input(config: Config, network: Settings, axes: int, notes: dict[str, str]) -> Any:
+    """The patch that ELEKTRONN would take for `desired_input`."""
+    desired = _reversed(config.values["desired_input"], axes, config, "desired_input")
+    check_counts(filled(network), len(network.get("nof_filters", [])))
+    if not network.get("filters"):
+        return desired
+    chosen = list(sizes_near(axes_of(network["filters"], network["pool"]), desired).input)
+    if chosen != desired:
+        notes["desired_input"] = f"{chosen} (z, y, x), which fits the layers; {desired} does not"
+    return chosen
+
+
+def _digits(config: Config, found: Translation) -> None:
+    """What ELEKTRONN's own class of digits tells the network."""
+    values, network = config.values, found.network
+    kind = values["data_class_name"]
+    if kind is None:
+        return
+    if kind != "MNISTData":
+        raise ConfigError(
+            f"{config.path}: data_class_name {kind!r} is not supported: classes of one's own would "
+            "have to be run; MNISTData is the dataset mnist"
+        )
+    options = dict(values["data_load_kwargs"])
+    known = ("path", "convert2image", "warp_on", "shift_augment")
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                f"{config.path}: data_load_kwargs has {name!r}; {nearest(name, known)}"
+            )
+    network["n_lab"] = values["n_lab"] or DIGITS
+    network["warp_on"] = bool(options.get("warp_on", False))
+    network["shift_augment"] = bool(options.get("shift_augment", True))
+    if values["mode"] == "vect-scalar":
+        network["desired_input"] = (28 - network["shift_augment"] * 2) ** 2
+
+
+def _dataset(
+    config: Config, voxel_size_nm: Sequence[int] | None, notes: dict[str, str]
+) -> Settings:
+    values, path = config.values, config.path
+    images, labels = values["d_files"], values["l_files"]
+    if len(images) != len(labels):
+        raise ConfigError(
+            f"{path}: d_files names {len(images)} cubes and l_files {len(labels)}; the labels of "
+            "each cube are needed in the same order"
+        )
+    if voxel_size_nm is None:
+        raise ConfigError(
+            f"{path} names cubes, and ELEKTRONN's files do not say how large a voxel is; give "
+            "--voxel-size-nm Z Y X"
+        )
+    held_out = [int(index) for index in values["valid_cubes"]]
+    for index in held_out:
+        if not -len(images) <= index < len(images):
+            raise ConfigError(f"{path}: valid_cubes names cube {index} of {len(images)}")
+    held_out = [index % len(images) for index in held_out]
+    trained = [index for index in range(len(images)) if index not in held_out]
+    channels = _channels(config)
+    dataset: Settings = {
+        "name": name_of(values["save_name"]) + "_cubes",
+        "voxel_size_nm": list(voxel_size_nm),
+        "volumes": {
+            f"cube_{index}": _volume(config, index, channels) for index in range(len(images))
+        },
+        "train": [f"cube_{index}" for index in trained],
+        "validation": [f"cube_{index}" for index in held_out],
+        "test": [],
+    }
+    if values["cube_prios"]:
+        dataset["sampling"] = {"probabilities": _priorities(config, trained)}
+    previews = _previews(config)
+    dataset["volumes"] |= previews
+    dataset["test"] = list(previews)
+    notes["valid_cubes"] = (
+        "`validation` of the dataset; add cubes with labels to `test`, which `evaluate` scores"
+    )
+    return dataset
+
+
+def _volume(config: Config, index: int, channels: int) -> Settings:
+    """A cube and its labels, which lie in its middle."""
+    values = config.values
+    stored = values["zchxy_order"]
+    images = _source(values["data_path"], values["d_files"][index])
+    labels = _source(values["label_path"], values["l_files"][index])
+    images["axes"] = "zcxy" if stored else "cxyz" if channels else "xyz"
+    further = {
+        f"channel_{number}": {**images, "channel": number} for number in range(1, channels or 1)
+    }
+    return {
+        "raw": {**images, "channel": 0} if channels else images,
+        "labels": {**labels, "axes": "zxy" if stored else "xyz", "objects": "classes"},
+        **({"inputs": further} if further else {}),
+        "auto_crop": "even",
+    }
+
+
+def _channels(config: Config) -> int:
+    """Channels of the cubes, 0 for cubes without an axis for them; seen where a file is there."""
+    values = config.values
+    found = {}
+    for entry in values["d_files"]:
+        source = _source(values["data_path"], entry)
+        if Path(source["path"]).is_file():
+            with h5py.File(source["path"], "r") as file:
+                shape = file[source["array"]].shape if source["array"] in file else ()
+            at = 1 if values["zchxy_order"] else 0
+            found[source["path"]] = shape[at] if len(shape) == 4 else 0
+    if len(set(found.values())) > 1:
+        shown = ", ".join(f"{path} {count or 1}" for path, count in found.items())
+        raise ConfigError(
+            f"{config.path}: d_files have different numbers of channels ({shown}); a network reads "
+            "one number of them"
+        )
+    return next(iter(found.values()), 1 if values["zchxy_order"] else 0)
+
+
+def _source(folder: str, entry: Any) -> Settings:
+    name, key = entry
+    return {"path": str(Path(folder).expanduser() / name), "array": key}
+
+
+def _priorities(config: Config, trained: Sequence[int]) -> dict[str, float]:
+    given = list(config.values["cube_prios"])
+    if len(given) != len(trained):
+        raise ConfigError(
+            f"{config.path}: cube_prios has {len(given)} entries for {len(trained)} cubes that are "
+            "trained on (those of valid_cubes have none)"
+        )
+    return {f"cube_{index}": float(p) for index, p in zip(trained, given, strict=True)}
+
+
+def _previews(config: Config) -> dict[str, Settings]:
+    """Cubes that are predicted to be looked at: each dataset of the file, if it is there."""
+    given = config.values["preview_data_path"]
+    if not given:
+        return {}
+    path = Path(given).expanduser()
+    if not path.is_file():
+        return {}
+    with h5py.File(path, "r") as file:
+        keys = sorted(key for key, item in file.items() if isinstance(item, h5py.Dataset))
+    return {
+        f"preview_{index}": {"raw": {"path": str(path), "array": key, "axes": "xyz"}}
+        for index, key in enumerate(keys)
+    }

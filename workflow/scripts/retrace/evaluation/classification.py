@@ -1,0 +1,84 @@
+"""How well single examples are classified, or reconstructed."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrace.manifest import atomic_write
+
+EPS = 1e-6
+"""Added to probabilities before the logarithm, as in training (ELEKTRONN)."""
+WRONG_SHOWN = 60
+"""Misclassified images in the picture."""
+
+CONVENTION = {
+    "error": "share of the examples whose most likely class is not theirs",
+    "nll": "mean of -log(p + 1e-6) of the true class, natural logarithm",
+}
+RECONSTRUCTION = {
+    "mse": "mean squared difference of all values, inputs less the mean of the training inputs",
+    "rmse": "its root",
+}
+
+
+def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Error, NLL and confusion (row: true class, column: most likely one) of (N, K) and (N,)."""
+    chosen = probabilities.argmax(axis=1)
+    classes = probabilities.shape[1]
+    confusion = np.zeros((classes, classes), dtype=int)
+    np.add.at(confusion, (labels, chosen), 1)
+    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    count = confusion.sum(axis=1)
+    wrong = count - confusion.diagonal()
+    return {
+        "examples": len(labels),
+        "wrong": int(wrong.sum()),
+        "error": float(wrong.sum() / len(labels)),
+        "nll": float(-np.log(own + EPS).mean()),
+        "error_per_class": [float(w / n) if n else None for w, n in zip(wrong, count, strict=True)],
+        "confusion": confusion.tolist(),
+        "convention": CONVENTION,
+    }
+
+
+def reconstruction_scores(made: np.ndarray, data: np.ndarray) -> dict[str, Any]:
+    """Mean squared error of (N, features), and its root."""
+    mse = float(((made.astype(np.float64) - data) ** 2).mean())
+    return {"examples": len(data), "mse": mse, "rmse": mse**0.5, "convention": RECONSTRUCTION}
+
+
+def classification_picture(
+    probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray | None, path: Path
+) -> None:
+    """Confusion without its diagonal, and the misclassified images (N, Y, X) with both classes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    chosen = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(chosen != labels)[:WRONG_SHOWN]
+    shows = images is not None and len(wrong) > 0
+    figure = Figure(figsize=(12 if shows else 6, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, *right = figure.subfigures(1, 2 if shows else 1, squeeze=False)[0]
+    confusion = np.array(classification_scores(probabilities, labels)["confusion"])
+    np.fill_diagonal(confusion, 0)
+    axis = left.add_subplot()
+    drawn = axis.imshow(confusion, cmap="Reds")
+    axis.set(xlabel="most likely class", ylabel="true class")
+    axis.set_title(f"{(chosen != labels).sum()} of {len(labels)} wrong")
+    left.colorbar(drawn, ax=axis, shrink=0.7)
+    if shows and images is not None:
+        columns = int(np.ceil(np.sqrt(len(wrong))))
+        axes = right[0].subplots(-(-len(wrong) // columns), columns, squeeze=False).ravel()
+        for place in axes:
+            place.set_axis_off()
+        for place, index in zip(axes, wrong, strict=False):
+            place.imshow(images[index], cmap="gray")
+            place.set_title(f"{labels[index]} as {chosen[index]}", fontsize=7)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    atomic_write(path, content.getvalue())

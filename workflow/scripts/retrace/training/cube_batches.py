@@ -1,0 +1,303 @@
+"""Patches of volumes with labels of voxels, as networks of the family elektronn learn from them.
+
+Source: ELEKTRONN, elektronn/training/CNNData.py. An image and its labels are cut at the same place,
+warped, flipped, and varied in grey; then the labels are cut to what the network gives, one a
+stride. Unlike there, labels beyond the labelled cube are no class instead of class 0, and the last
+place that a patch fits is drawn too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrace.augment.backward_warp import (
+    BackwardWarp,
+    apply_warp,
+    draw_section_warp,
+    draw_volume_warp,
+    required_source,
+)
+from retrace.augment.grey import draw_grey
+from retrace.augment.orientation import orientation_step, turn
+from retrace.augment.simple import Simple, draw_simple
+from retrace.errors import DataError
+from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.networks.elektronn import ElektronnNetwork
+from retrace.preprocess import UNIT, Image, image_of, open_image
+from retrace.sampling import LABELLED, Sampler, TrainingVolume, batch_generator, open_sampler
+from retrace.targets.classes import IGNORED, class_labels
+from retrace.training.elektronn_pictures import prediction_picture
+from retrace.training.task import Batch, Picture
+
+MONITOR_STREAM = {"train": 1 << 61, "validation": 1 << 62}
+"""What is added to the seed for the patches that errors are measured on."""
+SLAB = 32
+"""Sections whose labels are checked at once."""
+SHOWN = (1, 256, 256)
+"""Voxels of a preview, at most."""
+
+
+@dataclass(frozen=True)
+class Cubes:
+    """Volumes of one split; per volume the images of all its channels."""
+
+    sampler: Sampler
+    images: tuple[tuple[Image, ...], ...]
+
+
+@dataclass(frozen=True)
+class CubeBatches:
+    """Patches of a training, and those that it is measured on."""
+
+    network: Mapping[str, Any]
+    module: ElektronnNetwork
+    train: Cubes
+    validation: Cubes | None
+    voxel_size_nm: Triple
+    seed: int
+    device: torch.device
+
+    @cached_property
+    def patch(self) -> Triple:
+        """Voxels that the network sees."""
+        return triple(self.network["input_shape"])
+
+    @cached_property
+    def lead(self) -> Triple:
+        """Voxels of context on each side."""
+        return triple([lost // 2 for lost in self.module.context])
+
+    @cached_property
+    def strides(self) -> Triple:
+        """Voxels between two outputs in training."""
+        sizes = self.module.architecture.sizes
+        assert sizes is not None
+        return triple([axis[-1] for axis in sizes.strides])
+
+    def batch(self, number: int, *, warp: bool | float) -> Batch:
+        """`input` (N, C, Z, Y, X) in [0, 1] and `target` (N, z, y, x) int64, below 0 for none."""
+        count = self.network["batch_size"]
+        examples = [
+            self._example(
+                self.train, batch_generator(self.seed, number * count + i), float(warp), grey=True
+            )
+            for i in range(count)
+        ]
+        return self._stacked(examples)
+
+    def monitor(self, split: str, count: int) -> Iterable[Batch]:
+        """The same `count` patches of a split each time, flipped, never warped; of the validation
+        split their grey values as they are. Nothing where there is no validation split."""
+        cubes = self.train if split == "train" else self.validation
+        for number in range(count if cubes else 0):
+            assert cubes is not None
+            rng = batch_generator(self.seed + MONITOR_STREAM[split], number)
+            yield self._stacked([self._example(cubes, rng, 0.0, grey=split == "train")])
+
+    def _stacked(self, examples: Sequence[tuple[Tensor, Tensor]]) -> Batch:
+        images, targets = zip(*examples, strict=True)
+        return {
+            "input": torch.stack(images).float().contiguous(),
+            "target": torch.stack(targets).contiguous(),
+        }
+
+    def _example(
+        self, cubes: Cubes, rng: np.random.Generator, warp: float, *, grey: bool
+    ) -> tuple[Tensor, Tensor]:
+        index = cubes.sampler.choose(rng)
+        volume = cubes.sampler.volumes[index]
+        turned = self._orientation(rng, volume)
+        image, labels = self._cut(cubes, rng, index, turned, warp)
+        image, labels = turn(image, turned), turn(labels, turned)
+        if grey and self.network["grey_augment_channels"]:
+            image = draw_grey(rng, self.network["grey_augment_channels"]).apply(image)
+        inside = [slice(n, size - n) for n, size in zip(self.lead, self.patch, strict=True)]
+        steps = [slice(None, None, step) for step in self.strides]
+        return image, labels[tuple(inside)][tuple(steps)]
+
+    def _orientation(self, rng: np.random.Generator, volume: TrainingVolume) -> Simple:
+        """How an example lies; z is exchanged only where the volume holds the patch that way."""
+        if not self.network["flip_data"]:
+            return draw_simple(rng, self.patch, {"mirror": [], "transpose": []})
+        fits = min(volume.visible.shape) >= max(self.patch)
+        inner = [n - 2 * lost for n, lost in zip(self.patch, self.lead, strict=True)]
+        fits = fits and min(volume.labelled.shape) >= max(inner)
+        step = orientation_step(
+            self.network["n_dim"],
+            anisotropic=self.network["anisotropic_data"] or not fits,
+            upright_x=self.network["upright_x"],
+        )
+        return draw_simple(rng, self.patch, step)
+
+    def _cut(
+        self, cubes: Cubes, rng: np.random.Generator, index: int, turned: Simple, warp: float
+    ) -> tuple[Tensor, Tensor]:
+        """Image (C, ...) and labels (...) of the shape before it is turned."""
+        volume, shape = cubes.sampler.volumes[index], turned.shape
+        drawn = self._drawn_warp(rng, warp, shape, volume)
+        source = required_source(drawn, shape) if drawn else shape
+        lead = triple([self.lead[axis] for axis in turned.order])
+        core = VoxelBox((0, 0, 0), triple([n - 2 * c for n, c in zip(shape, lead, strict=True)]))
+        around = triple([(s - n) // 2 for s, n in zip(source, core.shape, strict=True)])
+        window = VoxelBox(triple([-n for n in around]), source)
+        shift = cubes.sampler.place(rng, index, core, core, window)
+        window = window.shift(shift)
+        arrays = [image.read(window, volume.visible) for image in cubes.images[index]]
+        image = torch.from_numpy(np.stack(arrays)).to(self.device)
+        labels = self._classes(volume, window).to(self.device)
+        if drawn is None:
+            return image, labels
+        # What comes from outside is 0: after a shift by one that is no label.
+        warped = apply_warp(labels - IGNORED, drawn, shape) + IGNORED
+        return apply_warp(image, drawn, shape), warped
+
+    def _drawn_warp(
+        self, rng: np.random.Generator, share: float, shape: Triple, volume: TrainingVolume
+    ) -> BackwardWarp | None:
+        """A warp for the share of the examples, None where the volume is too small for it."""
+        if not share or rng.random() >= share:
+            return None
+        flat = self.network["n_dim"] == 2
+        drawn = draw_section_warp(rng) if flat else draw_volume_warp(rng)
+        needed = required_source(drawn, shape)
+        sides = zip(needed, volume.visible.shape, strict=True)
+        return drawn if all(n <= have for n, have in sides) else None
+
+    def _classes(self, volume: TrainingVolume, box: VoxelBox) -> Tensor:
+        grown = self.network["grow_boundary"]
+        ring = grown["steps"] if grown else 0
+        around = box.grow((ring,) * 3)
+        labels = torch.from_numpy(volume.read_labels(around).astype(np.int64))
+        known = torch.from_numpy(volume.read_codes(around) == LABELLED)
+        found = class_labels(
+            labels, known, are_classes=self.network["labels_are_classes"], grow_boundary=grown
+        )
+        return found[(slice(ring, -ring or None),) * 3]
+
+    def pictures(self, probabilities: Tensor, batch: Batch) -> dict[str, Picture]:
+        """Image, classes and probabilities of the first example, outputs as large as strides."""
+        where = triple([n * size for n, size in zip(self.lead, self.voxel_size_nm, strict=True)])
+        known = batch["target"][0] != IGNORED
+        shown = {"raw": Picture(batch["input"][0, 0].float(), (0, 0, 0))}
+        parts = {
+            "gt_classes": batch["target"][0].clamp(min=0).to(torch.uint8),
+            "pred_classes": (probabilities[0].clamp(0, 1) * 255).to(torch.uint8),
+            "labels_mask": known.to(torch.uint8),
+        }
+        for name, data in parts.items():
+            for axis, step in zip((-3, -2, -1), self.strides, strict=True):
+                data = data.repeat_interleave(step, axis)
+            shown[name] = Picture(data, where)
+        return shown
+
+    def preview(self, module: nn.Module, folder: Path, iteration: int) -> None:
+        """A section from the middle of a volume, and what the network makes of it."""
+        cubes = self.validation or self.train
+        volume, images = cubes.sampler.volumes[0], cubes.images[0]
+        context = self.module.context
+        room = [n - lost for n, lost in zip(volume.visible.shape, context, strict=True)]
+        if min(room) < 1:
+            return
+        core = [min(n, most) for n, most in zip(room, SHOWN, strict=True)]
+        shape = triple([n + lost for n, lost in zip(core, context, strict=True)])
+        sides = zip(volume.visible.offset, volume.visible.shape, shape, strict=True)
+        window = VoxelBox(triple([o + (n - s) // 2 for o, n, s in sides]), shape)
+        x = torch.from_numpy(np.stack([image.read(window) for image in images]))
+        (output,) = module(x[None].float().to(self.device)).values()
+        image = x[0][tuple(slice(c, s - c) for c, s in zip(self.lead, shape, strict=True))]
+        name = f"{self.network['name']}-pred-{volume.name}-z{window.offset[0] + self.lead[0]}"
+        target = folder / f"{name}-{iteration:08d}.png"
+        prediction_picture(image[0].numpy(), output[0, :, 0].float().cpu().numpy(), target)
+
+
+def open_cubes(
+    network: Mapping[str, Any],
+    module: ElektronnNetwork,
+    dataset: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    masks: Mapping[str, Path],
+    processes: int = 1,
+) -> Cubes:
+    """Volumes and images of a split, checked.
+
+    DataError where a patch does not fit into one, or labels are no classes of the network.
+    """
+    sampler = open_sampler(
+        {**dataset, "train": list(entries)},
+        masks,
+        padding_nm=(0, 0, 0),
+        min_masked=1 - network["example_ignore_threshold"],
+        field_of_view=triple(network["input_shape"]),
+        processes=processes,
+    )
+    lost = zip(network["input_shape"], module.context, strict=True)
+    core = [n - c for n, c in lost]
+    for volume in sampler.volumes:
+        if any(n < c for n, c in zip(volume.labelled.shape, core, strict=True)):
+            raise DataError(
+                f"volume {volume.name!r}: {list(volume.labelled.shape)} labelled voxels (z, y, x), "
+                f"and the outputs of one patch of network {network['name']!r} span {core}; lower "
+                "`desired_input`"
+            )
+        if network["labels_are_classes"]:
+            check_classes(volume, network)
+    return Cubes(sampler, tuple(_images(dataset, volume, network) for volume in sampler.volumes))
+
+
+def check_classes(volume: TrainingVolume, network: Mapping[str, Any]) -> None:
+    """DataError for a label that is no class of the network."""
+    count = network["n_lab"]
+    box = volume.labelled
+    for slab in blocks(box, (SLAB, *box.shape[1:])):
+        wrong = sorted({int(v) for v in np.unique(volume.read_labels(slab)) if v >= count})
+        if wrong:
+            raise DataError(
+                f"volume {volume.name!r}: the labels hold {wrong[:5]}, and network "
+                f"{network['name']!r} has the classes 0 to {count - 1} (`n_lab: {count}`); correct "
+                "n_lab or the labels, or drop `objects: classes` where they number objects"
+            )
+
+
+def _images(
+    dataset: Mapping[str, Any], volume: TrainingVolume, network: Mapping[str, Any]
+) -> tuple[Image, ...]:
+    """All channels; the first is read from memory where the sampler holds it there."""
+    sources = dataset["volumes"][volume.name]
+    images = [image_of(volume.raw, UNIT)]
+    for channel in network["inputs"][1:]:
+        images.append(open_image({**sources["inputs"][channel], "preprocess": UNIT}))
+        if not images[-1].volume.box.contains(images[0].volume.box):
+            raise DataError(
+                f"{images[-1].volume.name} does not lie on the voxels of {images[0].volume.name}; "
+                "all channels of a volume must"
+            )
+    return tuple(images)
+
+
+def open_cube_batches(
+    settings: Mapping[str, Any],
+    module: ElektronnNetwork,
+    masks: Mapping[str, Path],
+    device: torch.device,
+    processes: int = 1,
+) -> CubeBatches:
+    """The patches of a training's settings, its volumes opened."""
+    network, dataset = settings["network"], settings["dataset"]
+    held_out = dataset.get("validation", [])
+    return CubeBatches(
+        network=network,
+        module=module,
+        train=open_cubes(network, module, dataset, dataset["train"], masks, processes),
+        validation=open_cubes(network, module, dataset, held_out, masks) if held_out else None,
+        voxel_size_nm=triple(dataset["voxel_size_nm"]),
+        seed=settings["seed"],
+        device=device,
+    )

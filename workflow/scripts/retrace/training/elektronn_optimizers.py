@@ -1,0 +1,267 @@
+"""ELEKTRONN's optimisers: SGD with decoupled weight decay, RPROP, CG, L-BFGS and Adam.
+
+Source: ELEKTRONN, elektronn/net/optimizer.py; in its own words in docs/reference/elektronn.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+from retrace.errors import ConfigError, nearest
+
+Closure = Callable[[], float]
+"""Loss of the batch at hand; leaves its gradients in the parameters."""
+
+RPROP_LEAST, RPROP_MOST = 1e-7, 2e-3
+"""Between these stay RPROP's steps."""
+
+
+class ElektronnOptimizer(torch.optim.Optimizer):
+    """What all have in common: rate, momentum and weight decay of each group, and their order.
+
+    `loss` is what the last step came to where `evaluates` is true: such a step looks at its batch
+    several times, through a closure.
+    """
+
+    evaluates = False
+    loss: float | None = None
+
+    def __init__(self, params: Iterable[nn.Parameter], **defaults: Any) -> None:
+        shared = {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0, "steps": 0}
+        super().__init__(params, {**shared, **defaults})
+
+    def follow(self, rates: Callable[[int], Mapping[str, float]]) -> None:
+        """Takes rate and momentum of each iteration, counted from 0, from a function."""
+
+        def prepare(*_: Any) -> None:
+            for group in self.param_groups:
+                group.update(rates(group["steps"]))
+
+        self.register_step_pre_hook(prepare)
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> None:  # type: ignore[override]
+        """One update with the gradients at hand."""
+        for group in self.param_groups:
+            group["steps"] += 1
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, weight.grad, group)
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _kept(self, weight: Tensor, name: str, value: float = 0.0) -> Tensor:
+        """A tensor that belongs to a parameter from step to step."""
+        return self.state[weight].setdefault(name, torch.full_like(weight, value))
+
+    def _weights(self) -> list[Tensor]:
+        return [w for group in self.param_groups for w in group["params"] if w.requires_grad]
+
+
+class Sgd(ElektronnOptimizer):
+    """v <- g + momentum v; w <- w - lr v - lr decay w: the decay passes the momentum by."""
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        velocity = self._kept(weight, "velocity").mul_(group["momentum"]).add_(gradient)
+        weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(velocity, alpha=-group["lr"])
+
+
+class Rprop(ElektronnOptimizer):
+    """Each weight has a step of its own, larger while its gradient keeps its sign.
+
+    The update takes the step of the iteration before, and the decay is not multiplied by a rate.
+    """
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        before = self._kept(weight, "gradient")
+        step = self._kept(weight, "step_size", group["initial_update_size"])
+        change = step * gradient / (gradient.abs() + 1e-6)
+        agreement = before * gradient
+        factor = 1 - group["penalty"] * (agreement < -1e-9).to(step.dtype)
+        factor += group["gain"] * (agreement > 1e-11).to(step.dtype)
+        step.mul_(factor).clamp_(RPROP_LEAST, RPROP_MOST)
+        before.copy_(gradient)
+        weight.mul_(1 - group["weight_decay"]).sub_(change)
+
+
+class Adam(ElektronnOptimizer):
+    """Adam with the bias correction in the rate; no weight decay, as in the original."""
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+        first = self._kept(weight, "first").lerp_(gradient, 1 - group["beta1"])
+        second = self._kept(weight, "second").lerp_(gradient * gradient, 1 - group["beta2"])
+        steps = group["steps"]
+        rate = group["lr"] * math.sqrt(1 - group["beta2"] ** steps) / (1 - group["beta1"] ** steps)
+        weight.addcdiv_(first, second.sqrt().add_(group["epsilon"]), value=-rate)
+
+
+class ConjugateGradient(ElektronnOptimizer):
+    """Some directions on one batch, each with a search along its line that steps back.
+
+    The first direction is the gradient's, the others follow Polak and Ribiere. The search begins
+    at `max_step` and shrinks by `beta` until the loss is below the chord (`alpha`) or rises again.
+    """
+
+    evaluates = True
+
+    def step(self, closure: Closure | None = None) -> None:  # type: ignore[override]
+        """All `n_steps` directions on the batch of the closure."""
+        assert closure is not None
+        (group,) = self.param_groups
+        group["steps"] += 1
+        weights = self._weights()
+        loss = closure()
+        gradients = _gradients(weights)
+        directions = [-g for g in gradients]
+        for number in range(group["n_steps"]):
+            if number:
+                before = gradients
+                loss = closure()
+                gradients = _gradients(weights)
+                share = 0.0 if group["only_descent"] else _polak_ribiere(gradients, before)
+                directions = [d * share - g for d, g in zip(directions, gradients, strict=True)]
+            slope = _dot(gradients, directions)
+            self.loss = self._search(closure, weights, directions, loss, slope, group)
+
+    def _search(
+        self,
+        closure: Closure,
+        weights: list[Tensor],
+        directions: list[Tensor],
+        first: float,
+        slope: float,
+        group: Mapping[str, Any],
+    ) -> float:
+        """Moves the weights along the direction; the loss where they end."""
+        if slope > 0:  # no way down
+            return first
+        largest, beta = group["max_step"], group["beta"]
+        rounds = int(math.log(group["min_step"] / largest) / math.log(beta))
+        begin = [w.detach().clone() for w in weights]
+        at = largest
+        loss = self._loss_at(closure, weights, begin, directions, at)
+        last = math.inf
+        for _ in range(rounds):
+            if loss <= first + at * slope * group["alpha"] or loss > last:
+                break
+            at *= beta
+            last = loss
+            loss = self._loss_at(closure, weights, begin, directions, at)
+        return loss
+
+    @staticmethod
+    def _loss_at(
+        closure: Closure,
+        weights: list[Tensor],
+        begin: list[Tensor],
+        directions: list[Tensor],
+        at: float,
+    ) -> float:
+        with torch.no_grad():
+            for weight, start, direction in zip(weights, begin, directions, strict=True):
+                weight.copy_(start + direction * at)
+        return closure()
+
+
+class Lbfgs(ElektronnOptimizer):
+    """scipy's L-BFGS-B on one batch, begun afresh each time."""
+
+    evaluates = True
+
+    def step(self, closure: Closure | None = None) -> None:  # type: ignore[override]
+        """Up to `maxiter` iterations of the solver on the batch of the closure."""
+        assert closure is not None
+        (group,) = self.param_groups
+        group["steps"] += 1
+        weights = self._weights()
+
+        def at(values: np.ndarray) -> tuple[float, np.ndarray]:
+            _set_flat(weights, values)
+            loss = closure()
+            return loss, _flat(_gradients(weights))
+
+        options = {
+            "maxcor": group["m"],
+            "maxiter": group["maxiter"],
+            "maxfun": group["maxfun"],
+            "ftol": group["factr"] * np.finfo(np.float64).eps,
+            "gtol": group["pgtol"],
+        }
+        found = minimize(at, _flat(weights), jac=True, method="L-BFGS-B", options=options)
+        _set_flat(weights, found.x)
+        self.loss = float(found.fun)
+
+
+def _gradients(weights: list[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(w) if w.grad is None else w.grad.detach().clone() for w in weights]
+
+
+def _dot(some: list[Tensor], others: list[Tensor]) -> float:
+    return float(sum((a * b).sum() for a, b in zip(some, others, strict=True)))
+
+
+def _polak_ribiere(now: list[Tensor], before: list[Tensor]) -> float:
+    """The share of the last direction that is kept, at least 0."""
+    return max(0.0, (_dot(now, now) - _dot(now, before)) / max(_dot(before, before), 1e-30))
+
+
+def _flat(tensors: list[Tensor]) -> np.ndarray:
+    return torch.cat([t.detach().reshape(-1) for t in tensors]).double().cpu().numpy()
+
+
+@torch.no_grad()
+def _set_flat(weights: list[Tensor], values: np.ndarray) -> None:
+    parts = torch.from_numpy(values.copy()).split([w.numel() for w in weights])
+    for weight, part in zip(weights, parts, strict=True):
+        weight.copy_(part.reshape(weight.shape))
+
+
+OPTIMIZERS: dict[str, tuple[type[ElektronnOptimizer], dict[str, Any]]] = {
+    "SGD": (Sgd, {"LR": 0.001, "momentum": 0.9}),
+    "RPROP": (Rprop, {"penalty": 0.35, "gain": 0.2, "beta": 0.7, "initial_update_size": 1e-4}),
+    "CG": (
+        ConjugateGradient,
+        {
+            "n_steps": 4,
+            "alpha": 0.35,
+            "beta": 0.75,
+            "max_step": 0.02,
+            "min_step": 8e-5,
+            "only_descent": False,
+        },
+    ),
+    "LBFGS": (Lbfgs, {"maxfun": 40, "maxiter": 4, "m": 10, "factr": 1e2, "pgtol": 1e-9}),
+    "Adam": (Adam, {"LR": 0.001, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}),
+}
+"""By ELEKTRONN's names, with the defaults of its configuration."""
+
+NOT_USED = ("show", "iprint", "LR", "momentum")
+"""What is no value of a group under this name: rate and momentum are groups' own."""
+
+
+def elektronn_optimizer(
+    name: str,
+    params: Iterable[nn.Parameter],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    weight_decay: float = 0.0,
+) -> ElektronnOptimizer:
+    """An optimiser by ELEKTRONN's name with its NAME_params; ConfigError for an unknown name."""
+    if name not in OPTIMIZERS:
+        raise ConfigError(f"no optimizer {name!r}; {nearest(name, OPTIMIZERS)}")
+    kind, defaults = OPTIMIZERS[name]
+    values = defaults | dict(settings or {})
+    unknown = [key for key in values if key not in defaults and key not in NOT_USED]
+    if unknown:
+        raise ConfigError(f"{name}_params: no {unknown[0]!r}; {nearest(unknown[0], defaults)}")
+    own = {key: value for key, value in values.items() if key not in NOT_USED}
+    rates = {"lr": values.get("LR", 0.0), "momentum": values.get("momentum", 0.0)}
+    return kind(params, **rates, weight_decay=weight_decay, **own)

@@ -1,0 +1,165 @@
+"""Batches of single examples, as ELEKTRONN's MNISTData makes them, but the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrace.augment.backward_warp import apply_warp, draw_digits_warp
+from retrace.augment.images import centre_cut, distort, shift_crop
+from retrace.errors import ConfigError, DataError
+from retrace.examples import Examples, open_examples
+from retrace.geometry import triple
+from retrace.sampling import batch_generator
+from retrace.training.task import Batch
+
+SHIFT = 2
+"""Pixels that `shift_augment` takes off each axis."""
+AT_ONCE = 1000
+"""Examples that are looked at together where nothing is learned."""
+EPOCHS = 1 << 61
+"""What is added to the seed for the order of the examples."""
+
+
+@dataclass(frozen=True)
+class ExampleBatches:
+    """Batches of a dataset of examples for a network of mode img-scalar or vect-scalar.
+
+    Every epoch has an order of its own; which examples an iteration sees, and how they are warped
+    and shifted, depends on the seed and its number alone. Images lose the mean grey value of the
+    training images, so that 0, which comes in at borders, is that value.
+    """
+
+    network: Mapping[str, Any]
+    train: Examples
+    validation: Examples
+    seed: int
+    device: torch.device
+    given_mean: float | None = None
+    """The mean of a training that is over, where its model is used."""
+    _orders: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def mean(self) -> float:
+        """Mean of all training values."""
+        if self.given_mean is not None:
+            return self.given_mean
+        return float(self.train.values.mean(dtype=np.float64))
+
+    @property
+    def size(self) -> int:
+        """Examples of one iteration."""
+        return int(self.network["batch_size"])
+
+    @cached_property
+    def _values(self) -> Tensor:
+        return torch.from_numpy(self.train.values).to(self.device) - self.mean
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return torch.from_numpy(self.train.labels).to(self.device)
+
+    def batch(self, number: int, *, warp: bool | float) -> Batch:
+        """`input` (N, C, Y, X) or (N, features), `target` (N,), on the device."""
+        index = torch.from_numpy(self._index(number)).to(self.device)
+        rng = batch_generator(self.seed, number)
+        values = self._values[index]
+        if values.ndim > 2:
+            values = self._changed(_with_channel(values), rng, warp)
+        return self._batch(values, self._labels[index])
+
+    def _index(self, number: int) -> np.ndarray:
+        """The examples of an iteration: the next ones in the orders of the epochs."""
+        places = np.arange(number * self.size, (number + 1) * self.size)
+        epochs, within = np.divmod(places, len(self.train))
+        return np.array([self._order(int(e))[w] for e, w in zip(epochs, within, strict=True)])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            rng = batch_generator(self.seed + EPOCHS, epoch)
+            self._orders[epoch] = rng.permutation(len(self.train))
+            self._orders.pop(epoch - 2, None)
+        return self._orders[epoch]
+
+    def _changed(self, images: Tensor, rng: np.random.Generator, warp: bool | float) -> Tensor:
+        """Shifted, then warped or distorted, as the network says."""
+        own = self.network["distort"]
+        if own and warp:
+            images = distort(images, rng, own)
+        if self.network["shift_augment"]:
+            images = shift_crop(images, rng, SHIFT)
+        if not own and warp and rng.random() < float(warp):
+            drawn = draw_digits_warp(rng)
+            # Along z lie the examples; each channel is warped in the same way.
+            block = images.transpose(0, 1)
+            images = apply_warp(block, drawn, triple(block.shape[1:])).transpose(0, 1)
+        return images
+
+    def prepared(self, examples: Examples) -> Iterator[Batch]:
+        """Batches of a split in its order, neither warped nor shifted."""
+        for begin in range(0, len(examples), AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
+            values = torch.from_numpy(examples.values[part]).to(self.device) - self.mean
+            if values.ndim > 2:
+                values = _with_channel(values)
+                if self.network["shift_augment"]:
+                    values = centre_cut(values, SHIFT)
+            yield self._batch(values, torch.from_numpy(examples.labels[part]).to(self.device))
+
+    def monitor(self, split: str, count: int) -> Iterator[Batch]:
+        """The first `count` examples of train or validation, always the same ones."""
+        examples = self.train if split == "train" else self.validation
+        return self.prepared(examples.take(np.arange(min(count, len(examples)))))
+
+    def _batch(self, values: Tensor, labels: Tensor) -> Batch:
+        if self.network["mode"] == "vect-scalar":
+            values = values.flatten(1)
+        expected = tuple(self.network["input_shape"])
+        found = tuple(values.shape[1:]) if len(expected) == 1 else tuple(values.shape[2:])
+        if found != expected:
+            raise _shape_error(self.network["name"], found, expected)
+        reconstructs = self.network["autoencoder"] is not None
+        return {"input": values.contiguous(), "target": values if reconstructs else labels}
+
+
+def _with_channel(values: Tensor) -> Tensor:
+    return values if values.ndim == 4 else values.unsqueeze(1)
+
+
+def _shape_error(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> ConfigError:
+    return ConfigError(
+        f"network {name!r} has desired_input {list(expected)}, and an example has {list(found)} "
+        f"(after `shift_augment`, which takes {SHIFT} pixels off); set `desired_input` to that, "
+        "or turn `shift_augment` on or off"
+    )
+
+
+def open_example_batches(
+    network: Mapping[str, Any], dataset: Mapping[str, Any], seed: int, device: torch.device
+) -> ExampleBatches:
+    """The batches of a dataset's examples; DataError or ConfigError where a network cannot take
+    them."""
+    told = dataset["examples"]
+    everything = network["autoencoder"] is not None
+    train = open_examples(told, "train", with_unlabelled=everything)
+    held = open_examples(told, "validation")
+    found = ExampleBatches(network, train, held, seed, device)
+    if train.values.shape[1:] != held.values.shape[1:]:
+        raise DataError(
+            f"dataset {dataset['name']!r}: training examples have the shape "
+            f"{train.values.shape[1:]}, those held out {held.values.shape[1:]}"
+        )
+    if network["mode"] == "img-scalar" and train.values.ndim < 3:
+        raise ConfigError(
+            f"network {network['name']!r} has mode img-scalar, and dataset {dataset['name']!r} has "
+            f"vectors of {train.values.shape[1]} values; take a network of mode vect-scalar, or "
+            "say with `image_shape` what they are as images"
+        )
+    next(found.monitor("validation", 1))  # refuses a size that does not fit
+    return found
