@@ -12,13 +12,22 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from retrace import addresses, images, paper, precomputed, sections, settings, sources
+from retrace import (
+    addresses,
+    align_settings,
+    images,
+    paper,
+    precomputed,
+    sections,
+    settings,
+    sources,
+)
 from retrace import config as catalog
 from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.shards import shard_names
 from retrace.training.ranks import check_division
 
-PAIR_VERBS = ("train", "predict", "segment", "evaluate", "export", "view")
+PAIR_VERBS = ("train", "predict", "segment", "evaluate", "export", "align", "view")
 SECTION_VERBS = ("stacks", "train_defects", "mask_stacks")
 DATA_VERBS = ("fetch", "mask", "view_data", "compare", *SECTION_VERBS)
 PAPER_VERBS = ("reproduce",)
@@ -196,6 +205,7 @@ def pair(verb, dataset_name, network_name):
     net = network(dataset_name, network_name)
     catalog.check_pair(data, net, verb)
     scored_as_they_are = catalog.is_scored_as_it_is(net) or "examples" in data
+    scored_as_they_are |= not catalog.head_names(net)
     if verb in ("segment", "evaluate", "export") and not scored_as_they_are:
         catalog.check_segmentation(config, net)
     if config["engine"] == "legacy":
@@ -815,7 +825,7 @@ def boundary_networks():
 
 def other_networks():
     """All the others, whose prediction is segmented first."""
-    apart = catalog.of_family("elektronn")
+    apart = [*catalog.of_family("elektronn"), *catalog.of_family("seamless")]
     found = [
         n
         for n in catalog.names("networks")
@@ -1032,7 +1042,7 @@ def compared(dataset_name):
 def compared_verbs(dataset_name):
     """What a network must be able to do; segments are compared unless objects end with a section."""
     planar = catalog.is_planar(dataset(dataset_name))
-    return ("evaluate",) if planar else ("evaluate", "segment")
+    return ("predict", "evaluate") if planar else ("evaluate", "segment")
 
 
 def compare_paths(dataset_name, file):
@@ -1291,6 +1301,65 @@ def section_target(verb, data):
     return with_h5_manifests([f for s in splits for f in mask_stores_of(data, s)])
 
 
+# ---------------------------------------------------------------- align
+
+
+def align_stacks(wildcards):
+    """The stacks that a network is trained on."""
+    data, _ = pair("train", wildcards.dataset, wildcards.network)
+    return refusing(sections.stack_stores)(data, "train")
+
+
+def align_stack_manifests(wildcards):
+    """Their manifests."""
+    return [
+        path.removesuffix(".h5") + ".manifest.json" for path in align_stacks(wildcards)
+    ]
+
+
+def align_masks(wildcards):
+    """The masks of those stacks; none where the stacks bring their own."""
+    data, _ = pair("train", wildcards.dataset, wildcards.network)
+    known = data["alignment"]["made"] or data["alignment"]["mask"]
+    return [] if known else refusing(sections.mask_stores)(data, "train")
+
+
+def align_mask_option(wildcards):
+    """The same for the command line."""
+    masks = align_masks(wildcards)
+    return ["--masks", *masks] if masks else []
+
+
+def train_alignment_json(wildcards):
+    """What `align.py train` reads."""
+    data, net = pair("train", wildcards.dataset, wildcards.network)
+    return as_json(align_settings.train_settings(config, data, net))
+
+
+def align_files(wildcards):
+    """The sections, and what is known of them."""
+    data, _ = pair("align", wildcards.dataset, wildcards.network)
+    return section_files(data)
+
+
+def align_json(wildcards):
+    """What `align.py stack` reads."""
+    data, net = pair("align", wildcards.dataset, wildcards.network)
+    return as_json(refusing(align_settings.align_settings)(config, data, net))
+
+
+def align_truth_option(wildcards):
+    """The store of known displacements for the command line, or nothing."""
+    truth = sections.truth_store(dataset(wildcards.dataset))
+    return ["--truth", truth] if truth else []
+
+
+def evaluate_alignment_json(wildcards):
+    """What `align.py evaluate` reads."""
+    data, net = pair("evaluate", wildcards.dataset, wildcards.network)
+    return as_json(refusing(align_settings.score_settings)(config, data, net))
+
+
 # ---------------------------------------------------------------- view and targets
 
 
@@ -1309,6 +1378,8 @@ def data_layers(wildcards):
 def result_layers(wildcards):
     """Viewer layers of data and results."""
     data, net = pair("view", wildcards.dataset, wildcards.network)
+    if net["family"] == "seamless":
+        return align_settings.layers(config, data, net)
     volume = shown_volume(data, wildcards.network)
     return settings.data_layers(data, volume) + settings.result_layers(
         data, net, volume
@@ -1384,6 +1455,10 @@ def pair_target(verb, dataset_name, network_name):
         layers = [f"precomputed/{layer}" for layer in config["export"]["layers"]]
         made = [s for l in layers for s in stores(data, network_name, tested, l)]
         return with_manifests([store.removesuffix(".zarr") for store in made])
+    if verb == "align":
+        return with_manifests(
+            [settings.results(dataset_name, network_name, "aligned.zarr")]
+        )
     names = {
         "train": "model.safetensors",
         "evaluate": "evaluation.json",

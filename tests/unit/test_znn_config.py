@@ -143,6 +143,7 @@ def test_pairs_that_work(folder: Path) -> None:
     labels = {"path": "labels.tif", "objects": "cells"}
     volumes = {"stack": {"raw": {"path": "raw.tif"}, "labels": labels}}
     pair(folder, "n4", "evaluate", volumes=volumes)
+    pair(folder, "n4", "segment")
     further = {"input-r": {"path": "raw.h5", "array": "main"}}
     pair(folder, "vd2d3d", volumes={"stack": volumes["stack"] | {"inputs": further}})
 
@@ -154,7 +155,8 @@ def test_pairs_that_work(folder: Path) -> None:
         ("n4_a", "train", "membranes", "such as n4 or vd2d"),
         ("vd2d3d", "train", "ids", "has no image for 'input-r'. Add `inputs"),
         ("hd2d", "train", "ids", "output node 'nl10' has 4 maps; out_type boundary needs 1 or 2"),
-        ("n4", "segment", "ids", "predicts no affinities"),
+        ("n4", "segment", "cells", "nothing to segment across them; evaluate_ scores its bound"),
+        ("n4", "export", "ids", "predicts no affinities"),
     ],
 )
 def test_pairs_that_cannot_work_are_refused_with_the_reason(

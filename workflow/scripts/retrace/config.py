@@ -33,7 +33,12 @@ Settings = dict[str, Any]
 WORKFLOW_CONFIG = Path(__file__).resolve().parents[3] / "config"
 """The configuration that belongs to the workflow."""
 
-FAMILIES = {"lsd": "network", "znn": "znn_network", "elektronn": "elektronn_network"}
+FAMILIES = {
+    "lsd": "network",
+    "znn": "znn_network",
+    "elektronn": "elektronn_network",
+    "seamless": "seamless_network",
+}
 """Families of networks, and the schema that each one's files follow."""
 
 SPLITS = ("train", "validation", "test")
@@ -511,6 +516,8 @@ def network_for(name: str, dataset: Mapping[str, Any]) -> Settings:
             are_classes=has_classes(dataset),
             isotropic=is_isotropic(dataset),
         )
+    if network["family"] == "seamless":
+        return network
     recipes, overrides = network.pop("recipes"), network.pop("datasets", {})
     network = merge(network, recipes["isotropic" if is_isotropic(dataset) else "anisotropic"])
     family = dataset.get("weights_of", dataset["name"])
@@ -656,8 +663,8 @@ def context_network(network: Mapping[str, Any], dataset: Mapping[str, Any]) -> S
 
 
 def head_names(network: Mapping[str, Any]) -> list[str]:
-    """The network's outputs, in order."""
-    return [head["name"] for head in network["heads"]]
+    """The network's outputs, in order; none of one that aligns."""
+    return [head["name"] for head in network.get("heads", [])]
 
 
 def of_family(family: str) -> list[str]:
@@ -729,6 +736,7 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
     """Refuses what cannot work, before anything runs, with the reason."""
     pair = f"{verb}_{dataset['name']}_{network['name']}"
     check_verb(dataset, verb)
+    _check_verb(pair, network, verb)
     if "examples" in dataset:
         return
     if network["family"] == "seamless":
@@ -757,6 +765,24 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
     if verb == "evaluate" and not scorable(dataset, "test"):
         raise ConfigError(
             f"{pair}: dataset {dataset['name']!r} has no `test` entry with labels or skeletons"
+        )
+
+
+ALIGNMENT_VERBS = ("train", "align", "evaluate", "view")
+"""What can be done with networks of the family seamless."""
+
+
+def _check_verb(pair: str, network: Mapping[str, Any], verb: str) -> None:
+    """Sections are aligned by one family, which can do nothing else."""
+    if network["family"] == "seamless" and verb not in ALIGNMENT_VERBS:
+        raise ConfigError(
+            f"{pair}: network {network['name']!r} aligns sections; it serves the verbs "
+            f"{', '.join(ALIGNMENT_VERBS)}"
+        )
+    if network["family"] != "seamless" and verb == "align":
+        raise ConfigError(
+            f"{pair}: network {network['name']!r} of the family {network['family']!r} aligns "
+            f"nothing; take one of {', '.join(of_family('seamless'))}"
         )
 
 

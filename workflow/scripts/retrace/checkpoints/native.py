@@ -19,6 +19,19 @@ FORMAT_VERSION = "1"
 ALIGNMENT = 8
 """Bytes that the tensors of a safetensors file are aligned to."""
 
+SEAMLESS = (
+    "height",
+    "kernel",
+    "encoder_maps",
+    "aligner_maps",
+    "pre_encoder",
+    "unit",
+    "train_size",
+    "composition",
+    "input",
+)
+"""The same of networks that align, and what the weights mean."""
+
 ARCHITECTURE = (
     "family",
     "input_channels",
@@ -29,6 +42,7 @@ ARCHITECTURE = (
     "heads",
     "graph",
     "architecture",
+    *SEAMLESS,
 )
 """The settings of a network that its weights depend on."""
 
@@ -63,7 +77,7 @@ def _with_metadata(content: bytes, text: Mapping[str, str]) -> bytes:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """What was stored beside the weights; DataError where the file is absent or damaged."""
-    return _read(path)[0]
+    return read_archive(path)[0]
 
 
 def load_model(path: Path, module: nn.Module, expect: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +85,7 @@ def load_model(path: Path, module: nn.Module, expect: Mapping[str, Any]) -> dict
 
     Returns the metadata. DataError where the file is absent, truncated, or holds another network.
     """
-    metadata, tensors = _read(path)
+    metadata, tensors = read_archive(path)
     _check_same_network(path, metadata.get("network", {}), expect)
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -91,7 +105,7 @@ def load_layers(path: Path, module: nn.Module, layers: Sequence[int]) -> list[st
     Nothing else is touched. Returns a line for each layer. DataError where one is absent on either
     side or has another shape.
     """
-    tensors = _read(path)[1]
+    tensors = read_archive(path)[1]
     own = module.state_dict()
     chosen: dict[str, torch.Tensor] = {}
     for layer in layers:
@@ -111,7 +125,8 @@ def load_layers(path: Path, module: nn.Module, layers: Sequence[int]) -> list[st
     return [f"layer {layer} taken from {path}" for layer in layers]
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Metadata and weights of a model file; DataError where it is absent or damaged."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; train the network first, or correct the path")
     try:

@@ -1,0 +1,318 @@
+"""Learned alignment of sections beside classical methods, on pairs whose displacement is known.
+
+    python benchmarks/alignment.py --data vnc --iterations 800
+    python benchmarks/alignment.py --data phantom --iterations 800
+
+Data: generated neurites, or the sections of ../shared/data/vnc_nc averaged over 4 x 4 px (18.4 nm),
+each section moved and warped for itself. Trained on some sections, scored on others: sections 6-9
+of vnc_nc, phantoms of other seeds. For each method, over all held-out pairs: mean endpoint error
+and its share of the zero field's, px; folded pixels; roughness; chunked correlation (12 x 12); CPU
+seconds of one thread per pair, and for the network also those of its training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from skimage.registration import optical_flow_ilk, optical_flow_tvl1, phase_cross_correlation
+from torch import Tensor
+from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
+
+from retrace.alignment.phantom import Distortion, distort_sections, phantom_stack  # noqa: E402
+from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
+from retrace.alignment.stacks import Stack  # noqa: E402
+from retrace.config import load_network, merge, retyped  # noqa: E402
+from retrace.evaluation.alignment import (  # noqa: E402
+    chunked_correlation,
+    endpoint_errors,
+    field_facts,
+)
+from retrace.fields import identity, upsample, warp  # noqa: E402
+from retrace.losses.alignment import Lambdas  # noqa: E402
+from retrace.networks.seamless import Seamless, build_seamless  # noqa: E402
+from retrace.training.loop import Plan  # noqa: E402
+from retrace.training.seamless_family import SeamlessTask, SeamlessTrainer  # noqa: E402
+from retrace.training.seamless_pairs import PairPlan, StackReader  # noqa: E402
+from retrace.training.seamless_schedule import Schedule  # noqa: E402
+
+VNC = Path("../shared/data/vnc_nc/stack1_z00-09.h5")
+POOL = 4
+TRAINED, HELD_OUT = slice(0, 6), slice(6, 10)
+MARGIN = 16
+"""Pixels at the border in which errors are not counted."""
+Field = Callable[[Tensor, Tensor], Tensor]
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=["vnc", "phantom"], default="vnc")
+    parser.add_argument("--network", default="seamless_small")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of the network")
+    parser.add_argument("--iterations", type=int, default=800)
+    parser.add_argument("--jitter", type=int, default=2, help="px")
+    parser.add_argument("--warp", type=float, default=2.0, help="px")
+    parser.add_argument("--versions", type=int, default=8, help="distortions of the trained ones")
+    parser.add_argument("--tests", type=int, default=3, help="distortions of the held-out ones")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--no-classical", action="store_true")
+    parser.add_argument("--every", type=int, default=0, help="score the network every so often")
+    parser.add_argument("--output", type=Path, help="JSON")
+    return parser.parse_args(argv)
+
+
+# ---------------------------------------------------------------- data
+
+
+def vnc_sections() -> np.ndarray:
+    """The real sections (10, 256, 256) uint8, 18.4 nm."""
+    with h5py.File(VNC) as file:
+        raw = file["raw"][()].astype(np.float32)
+    depth, height, width = raw.shape
+    parts = raw.reshape(depth, height // POOL, POOL, width // POOL, POOL)
+    return np.asarray(parts.mean((2, 4)).round().astype(np.uint8))
+
+
+def make_stacks(args: argparse.Namespace) -> tuple[list[Stack], list[Stack]]:
+    """Distorted stacks to train on and to score."""
+    distortion = Distortion(args.jitter, args.warp, 64, contrast=0.2)
+    if args.data == "phantom":
+        shape = (6, args.side, args.side)
+        train = [phantom_stack(shape, seed, distortion) for seed in range(args.versions)]
+        return train, [phantom_stack(shape, 100 + seed, distortion) for seed in range(args.tests)]
+    raw = vnc_sections()
+    train = [
+        distort_sections(raw[TRAINED], seed, distortion, f"train_{seed}")
+        for seed in range(args.versions)
+    ]
+    tests = [
+        distort_sections(raw[HELD_OUT], 100 + seed, distortion, f"test_{seed}")
+        for seed in range(args.tests)
+    ]
+    return train, tests
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two held-out sections (1, 1, H, W) and what was done to them (1, 2, H, W) px."""
+
+    source: Tensor
+    target: Tensor
+    source_field: Tensor
+    target_field: Tensor
+
+
+def cut(stack: Stack, unit: int) -> Stack:
+    """A stack whose sides are multiples of `unit`."""
+    height, width = (n - n % unit for n in stack.images.shape[1:])
+    assert stack.fields is not None
+    return Stack(
+        stack.name,
+        stack.images[:, :height, :width],
+        stack.masks[:, :height, :width],
+        stack.fields[..., :height, :width],
+    )
+
+
+def pairs_of(stacks: Sequence[Stack]) -> list[Pair]:
+    """All neighbours."""
+    found = []
+    for stack in stacks:
+        assert stack.fields is not None
+        images, fields = stack.images[:, None, None], stack.fields[:, None]
+        found += [
+            Pair(images[z + 1], images[z], fields[z + 1], fields[z])
+            for z in range(len(stack.images) - 1)
+        ]
+    return found
+
+
+# ---------------------------------------------------------------- methods
+
+
+def shift_of(source: Tensor, target: Tensor) -> Tensor:
+    """One translation of all pixels by phase correlation (1, 2, H, W)."""
+    found = phase_cross_correlation(
+        target[0, 0].numpy(), source[0, 0].numpy(), upsample_factor=10, normalization="phase"
+    )[0]
+    field = identity(source.shape[-2:])
+    field[0, 0], field[0, 1] = -float(found[0]), -float(found[1])
+    return field
+
+
+def flow(method: Callable[..., Any], **options: Any) -> Field:
+    """Phase correlation, then an optical flow of scikit-image on what is left."""
+
+    def found(source: Tensor, target: Tensor) -> Tensor:
+        begin = shift_of(source, target)
+        moved = warp(source, begin, "border")
+        field = method(target[0, 0].numpy(), moved[0, 0].numpy(), **options)
+        return begin + torch.from_numpy(np.asarray(field, np.float32))[None]
+
+    return found
+
+
+def optimise(source: Tensor, target: Tensor, weight: float = 0.8, levels: int = 4) -> Tensor:
+    """Adam on the field itself, coarse to fine: squared error and |grad|^2, 60 steps a level.
+
+    As the reference of ../shared/specs/seamless.md 9.3.
+    """
+    factor = 2 ** (levels - 1)
+    field = identity([n // factor for n in source.shape[-2:]])
+    for level in range(levels - 1, -1, -1):
+        a, b = (functional.avg_pool2d(image, 2**level) for image in (source, target))
+        field = field.detach().requires_grad_()
+        optimizer = torch.optim.Adam([field], lr=0.1)
+        for _ in range(60):
+            optimizer.zero_grad()
+            change = sum(
+                (field.narrow(d, 1, n - 1) - field.narrow(d, 0, n - 1)).square().sum(1).mean()
+                for d, n in ((2, field.shape[2]), (3, field.shape[3]))
+            )
+            loss = (warp(a, field, "border") - b).square().mean() + weight * change
+            loss.backward()  # type: ignore[union-attr]
+            optimizer.step()
+        field = field.detach()
+        if level:
+            field = upsample(field)
+    return field
+
+
+def seen(image: Tensor, network: Mapping[str, Any]) -> Tensor:
+    """A section as all methods get it: with the network's contrast."""
+    return prepared(image[0], valid_mask(image[0]), network)[1][None]
+
+
+# ---------------------------------------------------------------- scores
+
+
+def score(field_of: Field, pairs: Sequence[Pair], network: Mapping[str, Any]) -> dict[str, float]:
+    """The means over all pairs, and CPU seconds a pair."""
+    rows, seconds = [], 0.0
+    for pair in pairs:
+        source, target = seen(pair.source, network), seen(pair.target, network)
+        begin = time.process_time()
+        with torch.enable_grad():
+            field = field_of(source, target).detach()
+        seconds += time.process_time() - begin
+        inner = torch.zeros(1, 1, *field.shape[-2:])
+        inner[..., MARGIN:-MARGIN, MARGIN:-MARGIN] = 1
+        errors = endpoint_errors(field, pair.source_field, pair.target_field, inner)
+        facts = field_facts(field)
+        crop = slice(MARGIN, -MARGIN)
+        moved = warp(pair.source, field)[0, 0, crop, crop].numpy()
+        known = chunked_correlation(moved, pair.target[0, 0, crop, crop].numpy())
+        rows.append((errors.mean(), facts.folded, facts.roughness, np.nanmean(known)))
+    mean = np.array(rows, np.float64).mean(0)
+    names = ("error_px", "folded", "roughness", "correlation")
+    return {
+        **dict(zip(names, map(float, mean), strict=True)),
+        "seconds_per_pair": seconds / len(pairs),
+    }
+
+
+# ---------------------------------------------------------------- the network
+
+
+def network_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The network's settings with those of --set."""
+    network = load_network(args.network)
+    for text in args.set:
+        key, _, value = text.partition("=")
+        for part in reversed(key.split(".")):
+            value = {part: value}  # type: ignore[assignment]
+        network = merge(network, retyped(value))  # type: ignore[arg-type]
+    return network
+
+
+def trainer_of(
+    network: Mapping[str, Any],
+    stacks: Sequence[Stack],
+    iterations: int,
+    work: Path,
+    module: Seamless,
+    seed: int,
+) -> SeamlessTrainer:
+    """The workflow's own training on stacks in memory."""
+    plan = PairPlan(len(stacks), len(stacks[0].images) - 1, network, seed)
+    device = torch.device("cpu")
+    reader = StackReader(stacks, network)
+    task = SeamlessTask(
+        network, reader, plan, Schedule(network), seed, device, (50, 18, 18), Lambdas.of(network)
+    )
+    optimizer = torch.optim.Adam(module.parameters(), lr=network["lr"])
+    told = Plan(iterations, 10**9, 1e9, 10**9, 0, False, False, work)
+    return SeamlessTrainer(task, module, optimizer, told, device)
+
+
+def learned(network: Mapping[str, Any], module: Seamless, flip: bool = True) -> Field:
+    def found(source: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            return module.field(source, target, flip_average=flip)
+
+    return found
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """All methods on the same pairs."""
+    network = network_settings(args)
+    unit = 2 ** (network["height"] - 1)
+    train, tests = ([cut(s, unit) for s in part] for part in make_stacks(args))
+    pairs = pairs_of(tests)
+    module = build_seamless(network, seed=args.seed)
+    results: dict[str, Any] = {}
+
+    def told(name: str, field_of: Field) -> None:
+        results[name] = found = score(field_of, pairs, network)
+        share = found["error_px"] / results["zero field"]["error_px"]
+        print(
+            f"{name:34} error {found['error_px']:.3f} px ({share:.2f})  folded "
+            f"{100 * found['folded']:.3f} %  roughness {found['roughness']:.4f}  correlation "
+            f"{found['correlation']:.3f}  {found['seconds_per_pair']:.2f} s/pair",
+            flush=True,
+        )
+
+    told("zero field", lambda s, t: identity(s.shape[-2:]))
+    if not args.no_classical:
+        told("phase correlation", shift_of)
+        told("phase correlation + ILK", flow(optical_flow_ilk, radius=15))
+        told("phase correlation + TV-L1", flow(optical_flow_tvl1))
+        told("direct optimisation", optimise)
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.process_time()
+        step = args.every or args.iterations
+        for done in range(step, args.iterations + 1, step):
+            trainer = trainer_of(network, train, done, Path(folder), module, args.seed)
+            outcome = trainer.run()
+            spent = time.process_time() - begin
+            last = outcome.losses[-50:].mean(0).tolist()
+            values = "  ".join(f"{k} {v:.4f}" for k, v in zip(outcome.terms, last, strict=True))
+            print(f"-- {done} iterations, {spent:.0f} s: {values}", flush=True)
+            told(f"network, {done} iterations", learned(network, module))
+    results["training_seconds"] = spent
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    torch.set_num_threads(1)
+    found = compare(args)
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Alignment of serial sections.
+
+REQUIRED INPUTS: a dataset with `alignment`: its training stacks, where its defects are not known their
+masks, and the sections
+OUTPUTS: results/DATASET/NETWORK/model.safetensors and training.json, the same archive under the name of
+its run in results/runs; aligned.zarr, precomputed/aligned and precomputed/field; evaluation.json,
+alignment.txt, alignment.png and before_after.png
+What a killed training or alignment goes on from, pictures and TensorBoard scalars lie in work.
+"""
+
+
+ruleorder: fit_alignment > train
+
+
+rule fit_alignment:
+    """Trains the pyramid until its epochs, or --config epochs=N or iterations=N, are over."""
+    input:
+        stacks=align_stacks,
+        manifests=align_stack_manifests,
+        masks=align_masks,
+        init=train_init,
+        script=script("align"),
+        library=library("align"),
+        image=image_input("modern"),
+    output:
+        model="results/{dataset}/{network}/model.safetensors",
+        history="results/{dataset}/{network}/training.json",
+    log:
+        "logs/fit_alignment/{dataset}_{network}.log",
+    benchmark:
+        "logs/fit_alignment/{dataset}_{network}.benchmark.jsonl"
+    wildcard_constraints:
+        network=family_pattern("seamless"),
+    container:
+        image("modern")
+    threads: 8
+    resources:
+        gpu=1,
+        # neither grows with the retries: a training whose time was up goes on where it was
+        mem_mb=16000,
+        runtime=10000,
+    params:
+        settings=train_alignment_json,
+        masks=align_mask_option,
+        init=train_init_option,
+    shell:
+        "python {input.script:q} train --settings {params.settings:q} --stacks {input.stacks:q} {params.masks:q}"
+        " {params.init:q} --work work/train --runs results/runs --output {output.model:q} --history {output.history:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule align:
+    """Aligns all sections, each to those before it; interrupted, it goes on where it was."""
+    input:
+        sections=align_files,
+        model=predict_model,
+        script=script("align"),
+        library=library("align"),
+        image=image_input("modern"),
+    output:
+        zarr=directory("results/{dataset}/{network}/aligned.zarr"),
+        manifest="results/{dataset}/{network}/aligned.manifest.json",
+        layer=directory("results/{dataset}/{network}/precomputed/aligned"),
+        layer_manifest="results/{dataset}/{network}/precomputed/aligned.manifest.json",
+        field=directory("results/{dataset}/{network}/precomputed/field"),
+        field_manifest="results/{dataset}/{network}/precomputed/field.manifest.json",
+    log:
+        "logs/align/{dataset}_{network}.log",
+    wildcard_constraints:
+        network=family_pattern("seamless"),
+    container:
+        image("modern")
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=growing(16000),
+        runtime=growing(1440),
+    params:
+        settings=align_json,
+    shell:
+        "python {input.script:q} stack --settings {params.settings:q} --model {input.model:q} --threads {threads}"
+        " --work work/align --output {output.zarr:q} --layer {output.layer:q} --field-layer {output.field:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule score_alignment:
+    """Correlation of neighbours before and after, folds, drift, and what is known of the truth."""
+    input:
+        sections=align_files,
+        aligned="results/{dataset}/{network}/aligned.zarr",
+        manifest="results/{dataset}/{network}/aligned.manifest.json",
+        script=script("align"),
+        library=library("align"),
+        image=image_input("modern"),
+    output:
+        scores="results/{dataset}/{network}/evaluation.json",
+        table="results/{dataset}/{network}/alignment.txt",
+        plot=report(
+            "results/{dataset}/{network}/alignment.png",
+            caption="../workflow/report/alignment.rst",
+            category="Alignment",
+            labels={"dataset": "{dataset}", "network": "{network}"},
+        ),
+        picture=report(
+            "results/{dataset}/{network}/before_after.png",
+            caption="../workflow/report/alignment.rst",
+            category="Alignment",
+            labels={"dataset": "{dataset}", "network": "{network}"},
+        ),
+    log:
+        "logs/score_alignment/{dataset}_{network}.log",
+    benchmark:
+        "logs/score_alignment/{dataset}_{network}.benchmark.jsonl"
+    wildcard_constraints:
+        network=family_pattern("seamless"),
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
+    params:
+        settings=evaluate_alignment_json,
+        truth=align_truth_option,
+    shell:
+        "python {input.script:q} evaluate --settings {params.settings:q} --aligned {input.aligned:q} {params.truth:q}"
+        " --output {output.scores:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -1,0 +1,110 @@
+"""A tiny phantom through the whole workflow: stacks, training, alignment, scores, view, a kill."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+import zarr
+
+import tiny_seamless as tiny
+from retrace.volumes import open_volume
+
+pytestmark = pytest.mark.timeout(900)
+
+DATASET = {
+    "name": "slices",
+    "voxel_size_nm": [40, 8, 8],
+    "volumes": {"sections": {"raw": {"path": "file://results/slices/sections/layer"}}},
+    "alignment": {
+        "volume": "sections",
+        "made": {"phantom_shape": [5, 96, 96], "jitter_px": 2, "warp_px": 1.0},
+        "stacks": {
+            "main": {
+                "count": 2,
+                "height": 3,
+                "side": 48,
+                "test_fraction": 0.4,
+                "reject": {"least_filled": 0.3, "least_std": 1},
+            }
+        },
+    },
+}
+Start = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a dataset and a network of its own."""
+    folder = tmp_path_factory.mktemp("alignment")
+    for kind, content in (("datasets", DATASET), ("networks", tiny.TINY)):
+        path = folder / "config" / kind / f"{content['name']}.yaml"
+        path.parent.mkdir(parents=True)
+        more = {"extends": "seamless_small"} if kind == "networks" else {}
+        path.write_text(yaml.safe_dump({**content, **more}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(place: Path) -> Start:
+    """Runs Snakemake in `place`; what it printed."""
+    repository = Path(__file__).resolve().parents[2]
+
+    def run(*arguments: str, fails: bool = False) -> str:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
+        options = ["--directory", str(place), "--cores", "1", "--config", "device=cpu"]
+        done = subprocess.run(
+            [*command, *options, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert (done.returncode != 0) == fails, done.stdout[-6000:]
+        return done.stdout
+
+    return run
+
+
+def test_a_stack_is_trained_on_aligned_and_scored(place: Path, start: Start) -> None:
+    start("iterations=4", "--", "evaluate_slices_tiny")
+
+    results = place / "results/slices/tiny"
+    scores = json.loads((results / "evaluation.json").read_text())
+    assert scores["all"]["pairs"] == 4
+    assert scores["held_out"]["pairs"] == 1
+    assert scores["all"]["after"]["error_px"] > 0
+    assert scores["all"]["after"]["folded"] < 0.05
+    assert (results / "alignment.txt").read_text().startswith(" ")
+    for picture in ("alignment.png", "before_after.png"):
+        assert (results / picture).read_bytes().startswith(b"\x89PNG")
+    aligned = np.asarray(zarr.open_group(results / "aligned.zarr", mode="r")["aligned"])
+    layer = open_volume(f"file://{results}/precomputed/aligned")
+    np.testing.assert_array_equal(layer.read(layer.box), aligned)
+    field = open_volume(f"file://{results}/precomputed/field")
+    assert field.channels == 2
+    assert len(list((place / "results/runs").glob("slices_tiny_*/run.json"))) == 1
+
+
+def test_an_alignment_that_lost_its_result_gives_the_same_again(place: Path, start: Start) -> None:
+    store = place / "results/slices/tiny/aligned.zarr"
+    before = np.asarray(zarr.open_group(store, mode="r")["field"])
+    store.with_name("aligned.manifest.json").unlink()
+
+    start("iterations=4", "--", "align_slices_tiny")
+
+    np.testing.assert_array_equal(np.asarray(zarr.open_group(store, mode="r")["field"]), before)
+
+
+def test_what_cannot_work_is_refused_when_planned(start: Start) -> None:
+    assert "aligns sections; it serves the verbs" in start(
+        "-n", "--", "segment_slices_tiny", fails=True
+    )
+    assert "aligns nothing" in start("-n", "--", "align_slices_mtlsd_small", fails=True)
+    assert "has no `alignment`" in start("-n", "--", "align_zfinch_tiny", fails=True)
+    assert "nobody said yet where" in start("-n", "--", "align_basil_seamless", fails=True)

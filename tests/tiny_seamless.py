@@ -1,0 +1,69 @@
+"""A pyramid so small that its training takes a second, and stacks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from retrace.alignment.phantom import Distortion, phantom_stack
+from retrace.alignment.stacks import Stack
+from retrace.config import load_network, merge
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "height": 2,
+    "kernel": 3,
+    "encoder_maps": {"first": 4, "step": 2},
+    "aligner_maps": [4, 4],
+    "contrast": {"method": "none"},
+    "epochs": 2,
+    "fall_time": 1,
+    "crop": 32,
+    "pairs_per_step": 2,
+    "visits_per_stack": 2,
+    "mask_smooth_radius": 3,
+    "checkpoint_every": 2,
+    "snapshot_every": 3,
+    "align": {"tile": 32, "overlap": 16, "max_displacement": 40},
+}
+STILL = Distortion(jitter_px=2, warp_px=1.0, spacing_px=24, contrast=0.0)
+
+
+def network(**changes: Any) -> dict[str, Any]:
+    """The settings of the tiny pyramid; `changes` replace single ones."""
+    return merge(merge(load_network("seamless_small"), TINY), changes)
+
+
+def stack(seed: int = 0, sections: int = 4, side: int = 48) -> Stack:
+    """A phantom with known displacements."""
+    return phantom_stack((sections, side, side), seed, STILL)
+
+
+def write_stacks(path: Path, count: int = 2, sections: int = 4, side: int = 48) -> Path:
+    """`count` phantoms as an h5 of stacks with `images` uint8, `masks` and `fields`."""
+    found = [stack(seed, sections, side) for seed in range(count)]
+    images = torch.stack([s.images for s in found]).mul(255).round().to(torch.uint8)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("main")
+        group["images"] = images.numpy()
+        group["masks"] = np.stack([s.masks.numpy() for s in found])
+        group["fields"] = np.stack([s.fields.numpy() for s in found if s.fields is not None])
+    return path
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    """The settings of `align.py train`."""
+    keys = ("iterations", "epochs", "run")
+    return {
+        "dataset": "tiny",
+        "voxel_size_nm": [40, 8, 8],
+        "network": network(**{k: v for k, v in changes.items() if k not in keys}),
+        **{key: changes.get(key) for key in keys},
+        "seed": 1,
+        "device": "cpu",
+        "threads": 1,
+    }

@@ -1,0 +1,200 @@
+"""The pyramid: sizes, what an untrained one does, its reach, its archives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny_seamless as tiny
+from retrace.checkpoints.native import load_model, save_model
+from retrace.checkpoints.seamless import load_overlap
+from retrace.config import load_network
+from retrace.errors import DataError
+from retrace.fields import rotate, rotate_field
+from retrace.networks.seamless import Seamless, build_seamless, receptive_radius
+
+
+def images(side: int = 64, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    first, second = torch.rand(2, 1, 1, side, side, generator=generator)
+    return first, second
+
+
+@pytest.mark.parametrize(("height", "count"), [(5, 1574829), (7, 2380625), (8, 2827155)])
+def test_parameter_counts_of_the_paper_era(height: int, count: int) -> None:
+    module = build_seamless({**load_network("seamless"), "height": height}, device="meta")
+
+    assert sum(p.numel() for p in module.parameters()) == count
+
+
+def test_aligners_of_the_paper_era() -> None:
+    module = build_seamless(load_network("seamless"), device="meta")
+
+    counts = [sum(p.numel() for p in module.level_parameters(level)) for level in range(8)]
+    assert counts == [265138 + 18816 * level for level in range(8)]
+    assert [e[-2].out_channels for e in module.encoders] == [12, 18, 24, 30, 36, 42, 48, 54]  # type: ignore[index]
+    assert module.pre_encoder is not None
+    assert sum(p.numel() for p in module.pre_encoder.parameters()) == 9439
+
+
+def test_zero_aligners_move_nothing() -> None:
+    module = build_seamless(tiny.network(zero_start=False))
+    source, target = images()
+    assert module(source, target).field.abs().max().item() > 0
+
+    module.zero_aligners()
+
+    found = module(source, target)
+    assert not found.field.any()
+    assert len(found.residuals) == 2
+
+
+@pytest.mark.parametrize("composition", ["functional", "additive"])
+@pytest.mark.parametrize("level", [0, 1])
+def test_the_field_has_the_grid_of_the_asked_level(composition: str, level: int) -> None:
+    module = build_seamless(tiny.network(composition=composition, zero_start=False))
+
+    found = module(*images(), level)
+
+    assert found.field.shape == (1, 2, 64 // 2**level, 64 // 2**level)
+    assert len(found.residuals) == 2 - level
+
+
+def test_skipped_levels_add_nothing_and_top_levels_may_be_left_out() -> None:
+    whole = build_seamless(tiny.network(zero_start=False))
+    fine_off = build_seamless(tiny.network(zero_start=False, skip=1))
+    fine_off.load_state_dict(whole.state_dict())
+    top_off = build_seamless(tiny.network(zero_start=False, topskips=1))
+    top_off.load_state_dict(whole.state_dict())
+    source, target = images()
+
+    assert len(fine_off(source, target).residuals) == 1
+    torch.testing.assert_close(fine_off(source, target, 1).field, whole(source, target, 1).field)
+    assert len(top_off(source, target).residuals) == 1
+    odd = torch.rand(1, 1, 33, 35)
+    assert top_off(odd, odd).field.shape == (1, 2, 33, 35)
+
+
+def test_flip_averaged_fields_turn_with_the_sections() -> None:
+    module = build_seamless(tiny.network(zero_start=False))
+    source, target = images()
+
+    with torch.no_grad():
+        found = module.field(source, target, flip_average=True)
+        turned = module.field(rotate(source), rotate(target), flip_average=True)
+
+    torch.testing.assert_close(rotate_field(turned), found, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"height": 3}, {"kernel": 5}, {"pre_encoder": True}])
+def test_no_pixel_beyond_the_reach_matters(changes: dict[str, Any]) -> None:
+    settings = tiny.network(zero_start=False, **changes)
+    module = build_seamless(settings)
+    reach, middle = receptive_radius(settings), 80
+    source, target = images(160)
+    source.requires_grad_()
+    for aligner in module.aligners:  # fields that move hardly anything
+        with torch.no_grad():
+            aligner[-1].weight.mul_(1e-3)  # type: ignore[index]
+            aligner[-1].bias.zero_()  # type: ignore[index]
+
+    module(source, target).field[0, :, middle, middle].sum().backward()
+
+    assert source.grad is not None
+    there = torch.nonzero(source.grad[0, 0])
+    farthest = int((there - middle).abs().max())
+    assert 0.6 * reach < farthest <= reach
+
+
+@pytest.mark.parametrize("side", [33, 0])
+def test_sides_that_cannot_be_halved_are_refused(side: int) -> None:
+    module = build_seamless(tiny.network())
+    with pytest.raises(DataError, match="multiples of 2 px"):
+        module(torch.zeros(1, 1, side, 32), torch.zeros(1, 1, side, 32))
+
+
+def test_weights_depend_on_the_seed_alone() -> None:
+    first, again, other = (build_seamless(tiny.network(), seed=s) for s in (1, 1, 2))
+
+    torch.testing.assert_close(first.state_dict(), again.state_dict())
+    assert not torch.equal(first.encoders[0][0].weight, other.encoders[0][0].weight)  # type: ignore[index]
+
+
+def test_an_archive_comes_back_and_another_height_is_refused(tmp_path: Path) -> None:
+    settings = tiny.network()
+    module = build_seamless(settings, seed=3)
+    path = save_model(tmp_path / "a.safetensors", module, {"network": settings})
+    again = build_seamless(settings)
+
+    load_model(path, again, settings)
+
+    torch.testing.assert_close(again.state_dict(), module.state_dict())
+    with pytest.raises(DataError, match="height 2"):
+        load_model(path, build_seamless(tiny.network(height=3)), tiny.network(height=3))
+
+
+def test_a_smaller_pyramid_fills_the_lower_levels_of_a_larger_one(tmp_path: Path) -> None:
+    settings = tiny.network()
+    module = build_seamless(settings, seed=3)
+    path = save_model(tmp_path / "a.safetensors", module, {"network": settings})
+    larger = build_seamless(tiny.network(height=3), seed=4)
+
+    told = load_overlap(path, larger)
+
+    own = larger.state_dict()
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(own[name], tensor)
+    assert all(".2." in line.split()[0] for line in told)
+    assert any("aligners.2.0.weight" in line and "stays as it began" in line for line in told)
+
+
+def test_wider_weights_take_the_common_part(tmp_path: Path) -> None:
+    settings = tiny.network()
+    module = build_seamless(settings, seed=3)
+    path = save_model(tmp_path / "a.safetensors", module, {"network": settings})
+    wider = build_seamless(tiny.network(aligner_maps=[6, 4]), seed=4)
+
+    told = load_overlap(path, wider)
+
+    there, here = module.aligners[0][0].weight, wider.aligners[0][0].weight  # type: ignore[index]
+    torch.testing.assert_close(here[:4], there)
+    assert any("common part" in line for line in told)
+
+
+def old_names(module: Seamless) -> dict[str, torch.Tensor]:
+    """The weights under SEAMLeSS' names, with its aliases."""
+    found = {}
+    for name, tensor in module.state_dict().items():
+        part, *rest = name.split(".")
+        kind = {"aligners": "mlist", "encoders": "enclist"}[part]
+        layer = {"aligners": "conv", "encoders": "c"}[part] + str(int(rest[1]) // 2 + 1)
+        found[f"pyramid.{kind}.{rest[0]}.{layer}.{rest[2]}"] = tensor
+        found[f"pyramid.{kind}.{rest[0]}.seq.{rest[1]}.{rest[2]}"] = tensor
+    return found
+
+
+def test_an_archive_of_2018_is_read_by_its_names(tmp_path: Path) -> None:
+    module = build_seamless(tiny.network(), seed=5)
+    torch.save(old_names(module), tmp_path / "old.pt")
+    again = build_seamless(tiny.network(), seed=6)
+
+    told = load_overlap(tmp_path / "old.pt", again)
+
+    assert told == []
+    torch.testing.assert_close(again.state_dict(), module.state_dict())
+
+
+def test_whole_modules_and_foreign_weights_are_refused(tmp_path: Path) -> None:
+    module = build_seamless(tiny.network())
+    torch.save(module, tmp_path / "whole.pt")
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "foreign.pt")
+
+    with pytest.raises(DataError, match="state_dict"):
+        load_overlap(tmp_path / "whole.pt", module)
+    with pytest.raises(DataError, match=r"pyramid\.mlist"):
+        load_overlap(tmp_path / "foreign.pt", module)
+    with pytest.raises(DataError, match="does not exist"):
+        load_overlap(tmp_path / "none.pt", module)

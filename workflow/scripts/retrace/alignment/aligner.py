@@ -1,0 +1,307 @@
+"""A whole stack: section by section to those aligned already, tile by tile, resumable.
+
+The first section stays as it is. Each further one gets a field (2, Y, X) px, stored beside the
+section that was read through it. What is held in memory is a tile with its margin, so neither the
+stack nor a section needs to fit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+from torch.nn import functional
+
+from retrace.alignment.prepare import prepared, valid_mask
+from retrace.errors import DataError
+from retrace.fields import length, upsample, vote, warp
+from retrace.geometry import VoxelBox, blocks, triple
+from retrace.journal import Journal, checksum, drop_damaged
+from retrace.manifest import atomic_write
+from retrace.networks.seamless import Seamless
+from retrace.progress import progress
+from retrace.volumes import Volume, create_volume, read_json
+
+FIELD, ALIGNED, RENDERED = "field", "aligned", "rendered"
+"""Arrays of the result: (2, Z, Y, X) float32 px, and (Z, Y, X) uint8 at the mip of the fields and,
+where that differs, at the one to render at."""
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a stack is aligned; settings as in `align` of the network's schema."""
+
+    tile: int
+    overlap: int
+    targets: int
+    temperature: float
+    flip_average: bool
+    max_displacement: int
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Plan:
+        return cls(**{key: settings[key] for key in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Window:
+    """A tile `core` of a section, and what is read for it, both (y, x) begin and end, px."""
+
+    core: tuple[slice, slice]
+    seen: tuple[slice, slice]
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Where the core lies in what is seen."""
+        pairs = zip(self.core, self.seen, strict=True)
+        y, x = (slice(c.start - s.start, c.stop - s.start) for c, s in pairs)
+        return y, x
+
+
+def windows(shape: Sequence[int], tile: int, overlap: int, unit: int) -> list[Window]:
+    """Tiles that cover a section (H, W), each seen with `overlap` px around it.
+
+    What is seen begins at a multiple of `unit`, the side of a pixel of the coarsest level, and has
+    sides that are multiples of it; it may reach beyond the section, where nothing is valid. So a
+    pixel lies in the same window of the pooling in every tile.
+    """
+    step = -(-tile // unit) * unit
+    margin = -(-overlap // unit) * unit
+    found = []
+    for y in range(0, shape[0], step):
+        for x in range(0, shape[1], step):
+            ends = [min(b + step, n) for b, n in zip((y, x), shape, strict=True)]
+            reach = [-(-end // unit) * unit + margin for end in ends]
+            core = (slice(y, ends[0]), slice(x, ends[1]))
+            seen = (slice(y - margin, reach[0]), slice(x - margin, reach[1]))
+            found.append(Window(core, seen))
+    return found
+
+
+def read_window(volume: Volume, z: int, seen: Sequence[slice]) -> Tensor:
+    """A window of section `z` of a volume, counted from its first voxel, (1, 1, h, w) in [0, 1].
+
+    0 outside the volume.
+    """
+    y, x = seen
+    offset = volume.box.offset
+    box = VoxelBox(
+        (offset[0] + z, offset[1] + y.start, offset[2] + x.start),
+        (1, y.stop - y.start, x.stop - x.start),
+    )
+    data = volume.read(box, fill=0)[0]
+    values = torch.from_numpy(data.astype(np.float32))
+    return (values / 255 if data.dtype == np.uint8 else values)[None, None]
+
+
+def as_uint8(image: Tensor) -> np.ndarray:
+    """(1, 1, H, W) in [0, 1] as grey values (H, W), rounded."""
+    return np.asarray((image[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+
+
+class AlignedStack:
+    """The store under construction and its journal."""
+
+    def __init__(self, store: Path, work: Path, sections: Volume, fine: Volume | None) -> None:
+        """Goes on with what an earlier run left, or starts afresh; `fine`: what is rendered."""
+        self.store, self.sections, self.fine = store, sections, fine
+        begun = work / "begun.json"
+        shape = list(sections.box.shape)
+        if not (begun.is_file() and read_json(begun) == shape and store.is_dir()):
+            shutil.rmtree(store, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
+            self._create()
+            atomic_write(begun, json.dumps(shape))
+        self.group: Any = zarr.open_group(store, mode="r+")
+        self.names = [FIELD, ALIGNED] + ([RENDERED] if fine else [])
+        self.journal = Journal(work)
+        for leftover in store.rglob("*.partial"):
+            leftover.unlink()
+
+    def _create(self) -> None:
+        sections, fine = self.sections, self.fine
+        chunk = (1, CHUNK, CHUNK)
+        shape, size = sections.box.shape, sections.voxel_size_nm
+        place: dict[str, Any] = {"voxel_size_nm": size, "offset_nm": sections.offset_nm}
+        field_shape = (2, *shape)
+        create_volume(
+            self.store, FIELD, shape=field_shape, chunks=(2, *chunk), dtype="float32", **place
+        )
+        create_volume(self.store, ALIGNED, shape=shape, chunks=chunk, dtype="uint8", **place)
+        if fine is not None:
+            place = {"voxel_size_nm": fine.voxel_size_nm, "offset_nm": fine.offset_nm}
+            create_volume(
+                self.store, RENDERED, shape=fine.box.shape, chunks=chunk, dtype="uint8", **place
+            )
+
+    def _box(self, z: int) -> VoxelBox:
+        _, height, width = self.sections.box.shape
+        return VoxelBox((z, 0, 0), (1, height, width))
+
+    def _tiles(self, name: str, z: int) -> Iterator[np.ndarray]:
+        array = self.group[name]
+        height, width = array.shape[-2:]
+        for box in blocks(VoxelBox((z, 0, 0), (1, height, width)), (1, 2048, 2048)):
+            yield np.asarray(array[(..., *box.slices())])
+
+    def note(self, z: int, **facts: float) -> None:
+        """Notes a section as done."""
+        self.journal.note(self._box(z), self._checksum(z), **facts)
+
+    def _checksum(self, z: int) -> str:
+        return checksum(tile for name in self.names for tile in self._tiles(name, z))
+
+    def holds(self, z: int) -> bool:
+        """Whether a section is done and its bytes are what was written."""
+        expected = self.journal.checksum_of(self._box(z))
+        if expected is None:
+            return False
+        try:
+            return self._checksum(z) == expected
+        except (OSError, RuntimeError, ValueError):
+            for name in self.names:
+                shape = triple([1, *self.group[name].shape[-2:]])
+                drop_damaged(self.group[name], self.store / name, VoxelBox((z, 0, 0), shape))
+            return False
+
+    def seconds(self) -> float:
+        """How long the sections after the first took, all runs together."""
+        depth = self.sections.box.shape[0]
+        facts = [self.journal.facts(self._box(z)) for z in range(1, depth)]
+        return float(sum(one.get("seconds", 0) for one in facts))
+
+    def volume(self, name: str) -> Volume:
+        """An array of the store as a volume."""
+        like = self.fine if name == RENDERED and self.fine is not None else self.sections
+        return Volume(self.group[name], like.voxel_size_nm, like.offset_nm, f"{self.store}/{name}")
+
+
+class Aligner:
+    """Aligns the sections of a volume (Z, Y, X) with a trained network."""
+
+    def __init__(
+        self, module: Seamless, network: Mapping[str, Any], plan: Plan, device: torch.device
+    ) -> None:
+        self.module, self.network, self.plan, self.device = module, network, plan, device
+        self.unit = 2**module.coarsest
+
+    def run(self, stack: AlignedStack) -> None:
+        """All sections from the first on that `stack` does not hold."""
+        depth = stack.sections.box.shape[0]
+        if depth < 2:
+            raise DataError(f"{stack.sections.name} has {depth} section; aligning needs 2 or more")
+        done = next((z for z in range(depth) if not stack.holds(z)), depth)
+        if done:
+            print(f"[align] {done} of {depth} sections are done already", flush=True)
+        for z in progress(range(done, depth), depth - done, "align", "sections"):
+            begin = time.monotonic()
+            self._section(stack, z)
+            stack.note(z, seconds=round(time.monotonic() - begin, 3))
+
+    def _section(self, stack: AlignedStack, z: int) -> None:
+        height, width = stack.sections.box.shape[1:]
+        for window in windows((height, width), self.plan.tile, self.plan.overlap, self.unit):
+            found = self._field(stack, z, window)
+            self._check(found, stack, z)
+            core = (slice(z, z + 1), *window.core)
+            stack.group[FIELD][(slice(None), *core)] = found.numpy()[0][:, None]
+            image = self._render(stack.sections, z, window.core, found)
+            stack.group[ALIGNED][core] = as_uint8(image)[None]
+        if stack.fine is not None:
+            self._render_fine(stack, z)
+
+    def _field(self, stack: AlignedStack, z: int, window: Window) -> Tensor:
+        """The field of a tile's core (1, 2, h, w) px on the CPU; zero for the first section."""
+        y, x = window.core
+        if z == 0:
+            return torch.zeros(1, 2, y.stop - y.start, x.stop - x.start)
+        aligned = stack.volume(ALIGNED)
+        source = self._seen(read_window(stack.sections, z, window.seen))
+        count = self._voters(z)
+        fields = [
+            self._pair(source, self._seen(read_window(aligned, z - back, window.seen)))
+            for back in range(1, count + 1)
+        ]
+        found = vote(torch.cat(fields), self.plan.temperature)[None]
+        return found[(..., *window.inner)].cpu()
+
+    def _voters(self, z: int) -> int:
+        """Aligned sections that section `z` is compared with: an odd number."""
+        count = min(self.plan.targets, z)
+        return count if count % 2 else count - 1
+
+    def _seen(self, image: Tensor) -> Tensor:
+        """What the network takes of a window."""
+        _, shown = prepared(image[0], valid_mask(image[0]), self.network)
+        return shown[None].to(self.device)
+
+    @torch.no_grad()
+    def _pair(self, source: Tensor, target: Tensor) -> Tensor:
+        return self.module.field(source, target, flip_average=self.plan.flip_average)
+
+    def _check(self, found: Tensor, stack: AlignedStack, z: int) -> None:
+        farthest = float(length(found).max())
+        if not farthest <= self.plan.max_displacement:
+            raise DataError(
+                f"{stack.sections.name}: the field of section {z} reaches {farthest:.1f} px, "
+                f"beyond `align: max_displacement: {self.plan.max_displacement}`; sections are too "
+                "far apart for this network, or it is not trained. Raise it where that is right"
+            )
+
+    def _render(self, volume: Volume, z: int, core: Sequence[slice], found: Tensor) -> Tensor:
+        """The pixels `core` of section `z` read through a field (1, 2, h, w): (1, 1, h, w)."""
+        margin = int(np.ceil(float(found.abs().max()))) + 2
+        seen = [slice(c.start - margin, c.stop + margin) for c in core]
+        image = read_window(volume, z, seen)
+        padded = functional.pad(found, [margin] * 4, mode="replicate")
+        moved = warp(image, padded)
+        return moved[..., margin:-margin, margin:-margin]
+
+    def _render_fine(self, stack: AlignedStack, z: int) -> None:
+        """The section at the mip to render at, tile by tile, through the field made finer."""
+        assert stack.fine is not None
+        factor = stack.sections.voxel_size_nm[1] // stack.fine.voxel_size_nm[1]
+        height, width = stack.fine.box.shape[1:]
+        coarse = stack.sections.box.shape[1:]
+        step = -(-self.plan.tile // factor) * factor
+        for box in blocks(VoxelBox((0, 0, 0), (1, height, width)), (1, step, step)):
+            core = box.slices()[1:]
+            low = [max(0, c.start // factor - 1) for c in core]
+            high = [min(-(-c.stop // factor) + 1, n) for c, n in zip(core, coarse, strict=True)]
+            part = stack.group[FIELD][:, z, low[0] : high[0], low[1] : high[1]]
+            finer = upsample(torch.from_numpy(np.asarray(part))[None], factor)
+            begin = [c.start - b * factor for c, b in zip(core, low, strict=True)]
+            size = [c.stop - c.start for c in core]
+            missing = [
+                max(0, b + s - n) for b, s, n in zip(begin, size, finer.shape[2:], strict=True)
+            ]
+            finer = functional.pad(finer, [0, missing[1], 0, missing[0]], mode="replicate")
+            found = finer[..., begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
+            image = self._render(stack.fine, z, core, found)
+            stack.group[RENDERED][(slice(z, z + 1), *core)] = as_uint8(image)[None]
+
+
+def check_fine(sections: Volume, fine: Volume) -> None:
+    """DataError where the volume to render has not voxels a whole number of times finer."""
+    factors = [(a / b) for a, b in zip(sections.voxel_size_nm, fine.voxel_size_nm, strict=True)]
+    if factors[0] != 1 or factors[1] != factors[2] or factors[1] < 1 or factors[1] % 1:
+        raise DataError(
+            f"{fine.name} has voxels of {list(fine.voxel_size_nm)} nm, {sections.name} of "
+            f"{list(sections.voxel_size_nm)} nm; `render_mip` must be as fine as `mip` or finer"
+        )
+
+
+def megapixels(sections: Volume) -> float:
+    """Millions of pixels of a stack, all sections but the first."""
+    depth, height, width = sections.box.shape
+    return (depth - 1) * height * width / 1e6

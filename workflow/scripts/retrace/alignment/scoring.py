@@ -1,0 +1,234 @@
+"""The scores of an aligned stack, section by section, and their pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from retrace.alignment.prepare import valid_mask
+from retrace.alignment.sampling import DEFECTS, DISPLACEMENT
+from retrace.evaluation.alignment import (
+    chunked_correlation,
+    correlation_summary,
+    drift,
+    endpoint_errors,
+    error_summary,
+    field_facts,
+    remaining,
+)
+from retrace.fields import downsample, inside
+from retrace.geometry import VoxelBox
+from retrace.progress import progress
+from retrace.targets.ternary import dilate
+from retrace.viewing.fields import png
+from retrace.volumes import Volume, open_volume
+
+MARGIN_PX = 16
+"""Pixels at the border of a section in which errors are not counted: tissue comes in there."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was done to the sections, at their mip; see retrace.alignment.stacks.Stack.fields."""
+
+    displacement: Volume
+    defects: Volume
+    factor: int
+
+    @classmethod
+    def open(cls, store: Path, sections: Volume) -> Truth:
+        """The store that `stacks.py make` wrote."""
+        found = open_volume(store, DISPLACEMENT)
+        factor = sections.voxel_size_nm[1] // found.voxel_size_nm[1]
+        return cls(found, open_volume(store, DEFECTS), factor)
+
+    def read(self, z: int) -> tuple[Tensor, Tensor]:
+        """Displacement (1, 2, H, W) px and 1 in or near defects (1, 1, H, W) of section `z`."""
+        box = self.displacement.box
+        height, width = (n - n % self.factor for n in box.shape[1:])
+        window = VoxelBox((box.offset[0] + z, *box.offset[1:]), (1, height, width))
+        field = torch.from_numpy(self.displacement.read(window)[:, 0].astype(np.float32))[None]
+        labels = torch.from_numpy(self.defects.read(window).astype(np.float32))[None]
+        near = torch.nn.functional.max_pool2d(labels, self.factor)
+        return downsample(field, self.factor), (near > 0).float()
+
+
+@dataclass(frozen=True)
+class Side:
+    """A section as it is compared: image (H, W) in [0, 1], where it is valid, what is left of its
+    displacement, and where defects are not counted."""
+
+    image: np.ndarray
+    valid: np.ndarray
+    left: Tensor | None
+    clean: Tensor
+
+
+class Scorer:
+    """Reads sections before and after, and the truth where there is one."""
+
+    def __init__(
+        self, sections: Volume, aligned: Volume, field: Volume, truth: Truth | None
+    ) -> None:
+        self.sections, self.aligned, self.field, self.truth = sections, aligned, field, truth
+        self.shape = sections.box.shape[1:]
+
+    def _image(self, volume: Volume, z: int) -> np.ndarray:
+        box = volume.box
+        data = volume.read(VoxelBox((box.offset[0] + z, *box.offset[1:]), (1, *box.shape[1:])))[0]
+        scale = 255 if data.dtype == np.uint8 else 1
+        return np.asarray(data.astype(np.float32) / scale)
+
+    def read_field(self, z: int) -> Tensor:
+        """The field of a section (1, 2, H, W)."""
+        box = self.field.box
+        window = VoxelBox((box.offset[0] + z, *box.offset[1:]), (1, *box.shape[1:]))
+        return torch.from_numpy(self.field.read(window)[:, 0].astype(np.float32))[None]
+
+    def side(self, z: int, after: bool) -> Side:
+        """Section `z` before or after."""
+        image = self._image(self.aligned if after else self.sections, z)
+        valid = valid_mask(torch.from_numpy(image))
+        field = self.read_field(z) if after else torch.zeros(1, 2, *self.shape)
+        valid = valid & inside(field)[0, 0]
+        clean = torch.zeros(1, 1, *self.shape)
+        clean[..., MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] = 1
+        if self.truth is None:
+            return Side(image, valid.numpy(), None, clean)
+        applied, defect = self.truth.read(z)
+        clean = clean * (1 - dilate(defect, MARGIN_PX))
+        return Side(image, valid.numpy(), remaining(field, applied), clean)
+
+    def pair(self, z: int, after: bool) -> dict[str, Any]:
+        """The scores of section `z` against the one before it."""
+        now, before = self.side(z, after), self.side(z - 1, after)
+        valid = now.valid & before.valid
+        found: dict[str, Any] = {"map": chunked_correlation(before.image, now.image, valid)}
+        if z > 1:
+            other = self.side(z - 2, after)
+            found["two"] = chunked_correlation(other.image, now.image, other.valid & now.valid)
+        if now.left is not None and before.left is not None:
+            counted = now.clean * before.clean * torch.from_numpy(valid)
+            still = torch.zeros_like(now.left)
+            found["errors"] = endpoint_errors(still, now.left, before.left, counted)
+        return found
+
+    def drift(self, z: int, after: bool) -> float | None:
+        """How far section `z` lies from the first one on average, px."""
+        now, first = self.side(z, after), self.side(0, after)
+        if now.left is None or first.left is None:
+            return None
+        return drift(now.left, first.left, now.clean * first.clean)
+
+
+def score_stack(scorer: Scorer, held_out_from: int) -> dict[str, Any]:
+    """All scores; sections from `held_out_from` on were not trained on."""
+    depth = scorer.sections.box.shape[0]
+    rows = []
+    for z in progress(range(1, depth), depth - 1, "evaluate", "sections"):
+        row: dict[str, Any] = {"section": z, "held_out": z > held_out_from}
+        for name, after in (("before", False), ("after", True)):
+            row[name] = scorer.pair(z, after)
+            row[name]["drift"] = scorer.drift(z, after)
+        defect = None if scorer.truth is None else scorer.truth.read(z)[1]
+        row["field"] = asdict(field_facts(scorer.read_field(z), defect))
+        rows.append(row)
+    held = [row for row in rows if row["held_out"]]
+    return {"all": _merged(rows), "held_out": _merged(held), "sections": [_short(r) for r in rows]}
+
+
+def _merged(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    if not rows:
+        return None
+    return {"pairs": len(rows), **{side: _merged_side(rows, side) for side in ("before", "after")}}
+
+
+def _merged_side(rows: list[dict[str, Any]], side: str) -> dict[str, Any]:
+    parts = [row[side] for row in rows]
+    found = correlation_summary(np.stack([part["map"] for part in parts]))
+    two = [part["two"] for part in parts if "two" in part]
+    scores: dict[str, Any] = {
+        "correlation": found["mean"],
+        "correlation_variance": found["variance"],
+        "correlation_5": found["percentile_5"],
+        "correlation_95": found["percentile_95"],
+        "chunks": found["chunks"],
+        "correlation_two": correlation_summary(np.stack(two))["mean"] if two else None,
+    }
+    if "errors" in parts[0]:
+        errors = error_summary(torch.cat([part["errors"] for part in parts]))
+        scores["error_px"], scores["error_median_px"] = errors["mean"], errors["median"]
+        scores["error_95_px"] = errors["percentile_95"]
+    drifts = [part["drift"] for part in parts if part["drift"] is not None]
+    scores["drift_px"] = max(drifts) if drifts else None
+    if side == "after":
+        for key in ("folded", "folded_outside", "roughness"):
+            scores[key] = float(np.mean([row["field"][key] for row in rows]))
+    return scores
+
+
+def _short(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One section's line of the JSON."""
+    found: dict[str, Any] = {key: row[key] for key in ("section", "held_out", "field")}
+    for side in ("before", "after"):
+        part = row[side]
+        found[side] = {
+            "correlation": correlation_summary(part["map"])["mean"],
+            "map": [[None if np.isnan(v) else round(float(v), 4) for v in r] for r in part["map"]],
+            "error_px": error_summary(part["errors"])["mean"] if "errors" in part else None,
+            "drift_px": part["drift"],
+        }
+    return found
+
+
+def plot(scores: Mapping[str, Any]) -> bytes:
+    """A PNG: correlation, error and drift along the stack, and the map of the mean correlation."""
+    rows = scores["sections"]
+    figure = Figure(figsize=(15, 3.6), dpi=80, layout="constrained")
+    axes = figure.subplots(1, 5)
+    z = [row["section"] for row in rows]
+    panels = (("correlation", "correlation"), ("error_px", "endpoint error, px"))
+    for axis, (key, title) in zip(axes, (*panels, ("drift_px", "drift, px")), strict=False):
+        for side in ("before", "after"):
+            values = [np.nan if row[side][key] is None else row[side][key] for row in rows]
+            axis.plot(z, values, label=side, marker=".")
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("section")
+    axes[0].legend(fontsize=8)
+    for axis, side in zip(axes[3:], ("before", "after"), strict=True):
+        maps = np.array([row[side]["map"] for row in rows], np.float64)
+        known = np.isfinite(maps)
+        mean = np.where(known, maps, 0).sum(0) / np.maximum(known.sum(0), 1)
+        picture = axis.imshow(mean, vmin=-0.1, vmax=1)
+        axis.set_title(f"mean correlation, {side}", fontsize=9)
+    figure.colorbar(picture, ax=axes[-1])
+    return png(figure)
+
+
+def before_after(scorer: Scorer) -> bytes:
+    """A PNG: cuts through y z and x z in the middle, before and after; a stack that is not aligned
+    jitters there."""
+    figure = Figure(figsize=(12, 5), dpi=80, layout="constrained")
+    axes = figure.subplots(2, 2)
+    depth = scorer.sections.box.shape[0]
+    middle = [n // 2 for n in scorer.shape]
+    for column, volume in enumerate((scorer.sections, scorer.aligned)):
+        sections = [scorer._image(volume, z) for z in range(depth)]
+        cuts = (
+            np.stack([s[middle[0]] for s in sections]),
+            np.stack([s[:, middle[1]] for s in sections]),
+        )
+        for row, cut in enumerate(cuts):
+            axes[row, column].imshow(cut, cmap="gray", vmin=0, vmax=1, aspect="auto")
+            axes[row, column].set_title(
+                f"{('before', 'after')[column]}, section along {'xy'[row]}", fontsize=9
+            )
+            axes[row, column].set_ylabel("z")
+    return png(figure)

@@ -1,0 +1,99 @@
+"""Archives of the alignment network: our safetensors, and SEAMLeSS' own .pt, whole or in part."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retrace.checkpoints.native import read_archive
+from retrace.errors import DataError
+from retrace.networks.seamless import Seamless
+
+PT = (".pt", ".pth")
+OLD_NAMES = (
+    (r"^pyramid\.mlist\.(\d+)\.conv(\d)\.", lambda m: f"aligners.{m[1]}.{2 * (int(m[2]) - 1)}."),
+    (r"^pyramid\.enclist\.(\d+)\.c(\d)\.", lambda m: f"encoders.{m[1]}.{2 * (int(m[2]) - 1)}."),
+    (r"^pyramid\.pe\.c(\d)\.", lambda m: f"pre_encoder.{2 * (int(m[1]) - 1)}."),
+)
+"""SEAMLeSS' names (training/pyramid.py) and ours. Its archives hold each weight twice: `seq` and
+`pelist` are aliases."""
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights by our names, and metadata (empty for a .pt); DataError where it is no archive."""
+    if path.suffix not in PT:
+        metadata, tensors = read_archive(path)
+        return tensors, metadata
+    return _renamed(path, _read_pt(path)), {}
+
+
+def _read_pt(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; correct `init`")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{path} holds no plain weights ({first}); save the `state_dict` of the network, not "
+            "the network itself"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise DataError(f"{path} holds {type(content).__name__}, not weights by name")
+    return content
+
+
+def _renamed(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    found = {}
+    for old, tensor in content.items():
+        name = old
+        for pattern, ours in OLD_NAMES:
+            name = re.sub(pattern, ours, name)
+        if name != old:
+            found[name] = tensor
+    if not found:
+        raise DataError(
+            f"{path} holds {', '.join(list(content)[:3])} ...; an archive of SEAMLeSS has "
+            "pyramid.mlist.0.conv1.weight and the like"
+        )
+    return found
+
+
+def load_overlap(path: Path, module: Seamless) -> list[str]:
+    """Fills `module` with what fits of an archive, which may be of another height or width.
+
+    Where shapes differ, the part that both have is copied and the rest stays as it was. Returns one
+    line for each weight that was not, or not wholly, loaded, and for each left over; DataError
+    where nothing fits.
+    """
+    found, _ = read_weights(path)
+    told, copied = [], 0
+    own = module.state_dict()
+    for name, here in own.items():
+        if name not in found:
+            told.append(f"{name} {_shape(here)}: not in the archive, stays as it began")
+            continue
+        there = found[name]
+        if there.ndim != here.ndim:
+            told.append(f"{name}: {_shape(there)} there, {_shape(here)} here; left out")
+            continue
+        common = tuple(slice(0, min(a, b)) for a, b in zip(here.shape, there.shape, strict=True))
+        here[common] = there[common].to(here.dtype)
+        copied += 1
+        if there.shape != here.shape:
+            told.append(f"{name}: {_shape(there)} there, {_shape(here)} here; the common part")
+    if not copied:
+        raise DataError(f"{path} holds no weight of this network; name an archive of seamless")
+    told += [f"{name} {_shape(found[name])}: no such weight here" for name in found.keys() - own]
+    return sorted(told)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"

@@ -1,0 +1,80 @@
+"""When SEAMLeSS trains what: level by level from the coarsest, then all together.
+
+After train.py of the README era: `fall_time` epochs a level; in the last epoch of a level, and ever
+after the last level, all aligners and encoders are trained with a lower rate. Each change begins
+with a fresh optimiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from retrace.networks.seamless import Seamless
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one epoch trains: up to which `level`, at which rate, and with which weights."""
+
+    level: int
+    fine_tuning: bool
+    encoders: bool
+    lr: float
+    smooth_factor: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The phases of a training; settings as in the schema of the network."""
+
+    network: Mapping[str, Any]
+
+    @property
+    def first_level(self) -> int:
+        """`trunc`: the level that training begins at; the coarsest one where it is null."""
+        trunc = self.network["trunc"]
+        coarsest = int(self.network["height"] - 1 - self.network["topskips"])
+        return coarsest if trunc is None else int(trunc)
+
+    def phase(self, epoch: int) -> Phase:
+        """What epoch number `epoch`, from 0, trains."""
+        network, fall_time = self.network, self.network["fall_time"]
+        level = max(self.first_level - epoch // fall_time, 0)
+        over = epoch >= fall_time * (self.first_level + 1) - 1
+        last = fall_time > 1 and epoch % fall_time == fall_time - 1
+        tuning = bool(network["fine_tuning"] or over or last)
+        encoders = tuning or epoch < fall_time - 1 or network["train_encoders"] == "always"
+        factor = network["fine_tuning_lr_factor"] if tuning else 1.0
+        smooth = network["smooth_factor"]
+        fine = tuning and level == 0
+        return Phase(
+            level, tuning, encoders, network["lr"] * factor, smooth["fine" if fine else "coarse"]
+        )
+
+    def begins(self, epoch: int) -> bool:
+        """Whether the optimiser starts afresh with this epoch."""
+        return epoch == 0 or self.phase(epoch) != self.phase(epoch - 1)
+
+    def trained(self, module: Seamless, phase: Phase) -> list[nn.Parameter]:
+        """The weights that a phase changes."""
+        if phase.fine_tuning or phase.level < module.skip:
+            levels = range(module.skip, module.height)
+        else:
+            levels = range(phase.level, phase.level + 1)
+        chosen = [p for level in levels for p in module.level_parameters(level)]
+        return chosen + (module.encoder_parameters() if phase.encoders else [])
+
+    def trace(self, epochs: int) -> list[str]:
+        """One line for each epoch, as `align.py schedule` prints them."""
+        lines = []
+        for epoch in range(epochs):
+            phase = self.phase(epoch)
+            what = "all" if phase.fine_tuning else f"aligner {phase.level}"
+            if phase.encoders and not phase.fine_tuning:
+                what += " + encoders"
+            lines.append(f"epoch {epoch}: level {phase.level}, {what}, lr {phase.lr:g}")
+        return lines
