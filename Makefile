@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without compiled files, Snakemake and every program would take three times as long to start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test lint bench status lock image clean
+.PHONY: help setup demo test lint bench docs status lock image clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -51,6 +51,9 @@ BENCHMARKS := fetch lsd_targets train predict evaluate malis checkpoint memory g
 bench: setup ## the programs behind the figures of docs/performance.md
 	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
+docs: setup ## the documentation as a site in site/; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 status: setup ## how far a target is: make status TARGET=evaluate_zfinch_mtlsd OPTIONS="--use-singularity"
 	$(BIN)/python workflow/scripts/status.py $(TARGET) -- $(OPTIONS)
 
@@ -58,7 +61,7 @@ COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-a
            --no-emit-index-url --custom-compile-command "make lock"
 
 lock: setup ## resolve envs/*.in anew into exact, consistent locks (UPGRADE=1: newest versions)
-	cd envs && $(COMPILE) $(if $(UPGRADE),--upgrade) dev.in -o dev.txt
+	cd envs && $(COMPILE) --override overrides.txt $(if $(UPGRADE),--upgrade) dev.in -o dev.txt
 	cd envs && $(COMPILE) --upgrade host.in -c dev.txt -o host.txt
 	cd envs && $(COMPILE) --upgrade modern.in -c dev.txt -o modern.txt
 	cd envs && $(COMPILE) $(if $(UPGRADE),--upgrade) standin.in -o standin.txt
@@ -67,5 +70,5 @@ image: setup ## build or pull the container image of the rules (see docs/how-to/
 	$(BIN)/snakemake --cores all image_modern
 
 clean: ## remove caches; data, results and images stay
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis site
 	find workflow tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

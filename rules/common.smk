@@ -27,7 +27,16 @@ from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.shards import shard_names
 from retrace.training.ranks import check_division
 
-PAIR_VERBS = ("train", "predict", "segment", "evaluate", "export", "align", "view")
+PAIR_VERBS = (
+    "train",
+    "package",
+    "predict",
+    "segment",
+    "evaluate",
+    "export",
+    "align",
+    "view",
+)
 SECTION_VERBS = ("stacks", "train_defects", "mask_stacks")
 DATA_VERBS = ("fetch", "mask", "view_data", "compare", *SECTION_VERBS)
 PAPER_VERBS = ("reproduce",)
@@ -1197,12 +1206,48 @@ def export_files(wildcards):
     return with_manifests([store]) + raw
 
 
-def export_json(wildcards):
-    """What export.py reads."""
-    data, net = pair("export", wildcards.dataset, wildcards.network)
-    return as_json(
-        settings.export_settings(config, data, net, wildcards.volume, wildcards.layer)
-    )
+def export_json(form):
+    """An input function: what export.py reads for a layer in that format."""
+
+    def content(wildcards):
+        data, net = pair("export", wildcards.dataset, wildcards.network)
+        place = (wildcards.volume, wildcards.layer, form)
+        return as_json(settings.export_settings(config, data, net, *place))
+
+    return content
+
+
+def nodes_json(wildcards):
+    """What `evaluate.py nodes` reads."""
+    return as_json(settings.nodes_settings(config, dataset(wildcards.dataset)))
+
+
+def nodes_files(wildcards):
+    """The skeletons of the test entries."""
+    return skeleton_files(dataset(wildcards.dataset), "test")
+
+
+def package_json(wildcards):
+    """What package.py reads."""
+    data, net = pair("package", wildcards.dataset, wildcards.network)
+    return as_json(settings.package_settings(config, data, net))
+
+
+@refusing
+def exported(data, network_name):
+    """The stores that `export_DATASET_NETWORK` wants, by the layers and formats asked for."""
+    asked = config["export"]
+    tested = settings.volumes_of(data["test"] or data["validation"])
+    images = [
+        f"{form}/{layer}{'.zarr' if form == 'ome_zarr' else ''}"
+        for form in asked["formats"]
+        for layer in asked["layers"]
+        if layer != "nodes"
+    ]
+    made = [(volume, image) for volume in tested for image in images]
+    if "nodes" in asked["layers"]:
+        made += [(volume, "nodes") for volume in catalog.with_skeletons(data)]
+    return [settings.results(data["name"], network_name, *place) for place in made]
 
 
 # ---------------------------------------------------------------- sections
@@ -1451,16 +1496,14 @@ def pair_target(verb, dataset_name, network_name):
         tested = settings.volumes_of(data["test"] or data["validation"])
         return with_manifests(stores(data, network_name, tested, "segmentation"))
     if verb == "export":
-        tested = settings.volumes_of(data["test"] or data["validation"])
-        layers = [f"precomputed/{layer}" for layer in config["export"]["layers"]]
-        made = [s for l in layers for s in stores(data, network_name, tested, l)]
-        return with_manifests([store.removesuffix(".zarr") for store in made])
+        return with_manifests(exported(data, network_name))
     if verb == "align":
         return with_manifests(
             [settings.results(dataset_name, network_name, "aligned.zarr")]
         )
     names = {
         "train": "model.safetensors",
+        "package": "package.zip",
         "evaluate": "evaluation.json",
         "view": "serve.done" if config["serve"] else "view.png",
     }

@@ -1,7 +1,9 @@
-"""Results for neuroglancer.
+"""Results for other programs.
 
-REQUIRED INPUTS: a segmentation, a prediction; for raw also the volume
-OUTPUTS: results/DATASET/NETWORK/VOLUME/precomputed/LAYER, a precomputed layer with all mips, and its manifest
+REQUIRED INPUTS: a segmentation, a prediction; for raw also the volume; for packages a network
+OUTPUTS: results/DATASET/NETWORK/VOLUME/precomputed/LAYER, a precomputed layer with all mips, or
+VOLUME/ome_zarr/LAYER.zarr, an OME-Zarr image with all levels; VOLUME/nodes, tables of skeleton nodes;
+results/DATASET/NETWORK/package, a bioimage.io model, and package.zip. A manifest beside each.
 """
 
 
@@ -26,8 +28,92 @@ rule export:
         mem_mb=growing(8000),
         runtime=growing(600),
     params:
-        settings=export_json,
+        settings=export_json("precomputed"),
     shell:
         "python {input.script:q} --settings {params.settings:q} --threads {threads}"
         " --work work/export --output {output.layer:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule export_ome_zarr:
+    """The same as an OME-Zarr image."""
+    input:
+        volumes=export_files,
+        script=script("export"),
+        library=library("export"),
+        image=image_input("modern"),
+    output:
+        layer=directory("results/{dataset}/{network}/{volume}/ome_zarr/{layer}.zarr"),
+        manifest="results/{dataset}/{network}/{volume}/ome_zarr/{layer}.manifest.json",
+    log:
+        "logs/export_ome_zarr/{dataset}_{network}/{volume}_{layer}.log",
+    wildcard_constraints:
+        layer="segments|fragments|affinities|raw",
+    container:
+        image("modern")
+    threads: 4
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(600),
+    params:
+        settings=export_json("ome_zarr"),
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --threads {threads}"
+        " --work work/export --output {output.layer:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule export_nodes:
+    """Tables of the skeleton nodes of one volume: what each lies in at every threshold."""
+    input:
+        skeletons=nodes_files,
+        fragments="results/{dataset}/{network}/{volume}/fragments.zarr",
+        manifest="results/{dataset}/{network}/{volume}/fragments.manifest.json",
+        threshold="results/{dataset}/{network}/threshold.json",
+        script=script("evaluate"),
+        library=library("evaluate"),
+        image=image_input("modern"),
+    output:
+        tables=directory("results/{dataset}/{network}/{volume}/nodes"),
+        manifest="results/{dataset}/{network}/{volume}/nodes.manifest.json",
+    log:
+        "logs/export_nodes/{dataset}_{network}/{volume}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(240),
+    params:
+        settings=nodes_json,
+    shell:
+        "python {input.script:q} nodes --settings {params.settings:q} --volume {wildcards.volume:q}"
+        " --fragments {input.fragments:q} --threshold-file {input.threshold:q}"
+        " --output {output.tables:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule package:
+    """A network as a bioimage.io model, and as ten lines that need torch and safetensors alone."""
+    input:
+        model=predict_model,
+        script=script("package"),
+        library=library("package"),
+        image=image_input("modern"),
+    output:
+        folder=directory("results/{dataset}/{network}/package"),
+        archive="results/{dataset}/{network}/package.zip",
+        manifest="results/{dataset}/{network}/package.manifest.json",
+    log:
+        "logs/package/{dataset}_{network}.log",
+    container:
+        image("modern")
+    threads: 2
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(60),
+    params:
+        settings=package_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --model {input.model:q}"
+        " --output {output.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -67,7 +67,8 @@ def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float) -
         ...
     ] = ids
     source = {"path": str(store), "array": "segments"}
-    settings = {"source": source, "within": None, "labels": True, "gzip": False}
+    chosen = {"format": "precomputed", "labels": True, "gzip": False}
+    settings = {"source": source, "within": None, **chosen}
     folders = ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "segments")]
     export.main(["--settings", json.dumps(settings), *folders])
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+import evaluate
 import tiny_workflow
 from retrace.precomputed import local_info
+from retrace.volumes import open_volume
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1200)]
 
@@ -88,9 +91,11 @@ def endpoint(place: Path) -> Iterator[str]:
 def snakemake(place: Path, endpoint: str) -> Run:
     """Runs Snakemake in `place`; returns its status and what it printed."""
 
-    def run(*arguments: str, regions: str = "[traced, labelled]") -> tuple[int, str]:
+    def run(
+        *arguments: str, regions: str = "[traced, labelled]", more: Sequence[str] = ()
+    ) -> tuple[int, str]:
         options = ["--quiet", "host", "--cores", "2", *tiny_workflow.threads()]
-        settings = [f"endpoint_url={endpoint}", f"reproduce={{regions: {regions}}}"]
+        settings = [f"endpoint_url={endpoint}", f"reproduce={{regions: {regions}}}", *more]
         return tiny_workflow.finish(place, [*arguments, *options, "--config", *settings])
 
     return run
@@ -168,6 +173,29 @@ def test_the_recorded_numbers_pass_and_an_altered_one_fails(snakemake: Run, plac
     assert status != 0
     outside = [row for row in table(place)["rows"] if row["within"] is False]
     assert [(row["truth"], row["metric"]) for row in outside] == [("voxels", "voi_sum")]
+
+
+def test_what_is_exported_scores_as_the_evaluation_did(snakemake: Run, place: Path) -> None:
+    asked = "export={layers: [segments, nodes], formats: [ome_zarr]}"
+    targets = [f"{verb}_phantom_paper_{NETWORK}" for verb in ("export", "package")]
+    status, printed = snakemake(*targets, more=[asked])
+    assert status == 0, printed[-6000:]
+
+    results = place / f"results/phantom_paper/{NETWORK}"
+    scored = json.loads((results / "evaluation.json").read_text())["volumes"]
+    (expected,) = [v for v in scored.values() if v["volume"] == "traced"]
+    for name in ("skeletons", "skeletons_masked"):
+        output = place / f"{name}.json"
+        table = results / f"traced/nodes/{name}.npz"
+        evaluate.main(["rescore", str(table), "--output", str(output)])
+        (found,) = json.loads(output.read_text())["tables"].values()
+        assert found == {key: expected[name][key] for key in found}
+    for volume in ("traced", "labelled"):
+        made = open_volume(results / volume / "segmentation.zarr", "segments")
+        image = open_volume(results / volume / "ome_zarr/segments.zarr")
+        assert image.box == made.box
+        np.testing.assert_array_equal(image.read(image.box), made.read(made.box))
+    assert (results / "package.zip").stat().st_size > 10_000
 
 
 def test_what_cannot_be_is_refused_while_planning(snakemake: Run, place: Path) -> None:

@@ -51,7 +51,10 @@ def ids() -> np.ndarray:
 
 
 def arguments(folder: Path, source: dict[str, Any], **changes: Any) -> list[str]:
-    settings = {"source": source, "within": None, "labels": True, "gzip": True, **changes}
+    settings = {
+        **{"format": "precomputed", "source": source, "within": None},
+        **{"labels": True, "gzip": True, **changes},
+    }
     places = {"--work": folder / "work", "--output": folder / "precomputed" / "segments"}
     flat = [str(part) for pair in places.items() for part in pair]
     return ["--settings", json.dumps(settings), "--threads", "1", *flat]

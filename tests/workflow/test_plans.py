@@ -230,6 +230,29 @@ def test_exports_are_planned_layer_by_layer(snakemake: Run, tmp_path: Path) -> N
     assert '"gzip": false, "labels": true' in run.stdout
 
 
+def test_every_format_and_table_of_an_export_is_a_job(snakemake: Run) -> None:
+    chosen = "export={layers: [segments, raw, nodes], formats: [precomputed, ome_zarr]}"
+    published = ("weights=published", "reproduce={regions: [11_micron]}")
+    run = snakemake("export_zfinch_paper_mtlsd", "-np", "--config", chosen, *published)
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert [jobs[rule] for rule in ("export", "export_ome_zarr", "export_nodes")] == [2, 2, 1]
+    assert "/ome_zarr/raw.zarr" in run.stdout
+
+
+def test_a_package_needs_the_weights_alone(snakemake: Run) -> None:
+    run = snakemake("package_hemi_mtlsd", "-np", "--config", "weights=published")
+
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout) == {
+        "fetch_checkpoint": 1,
+        "convert": 1,
+        "package": 1,
+        "package_hemi_mtlsd": 1,
+    }
+
+
 LEGACY = ("--use-singularity", "--dry-run", "--printshellcmds", "--config", "engine=legacy")
 
 
@@ -283,6 +306,8 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
         (["fetch_zfinch", "--config", "export={layers: [segmentation]}"], "segmentation"),
         (["compare_vnc_nc", "--config", "compare={networks: [mtlsd]}"], "are membranes"),
         (["compare_phantom", "--config", "compare={networks: [n44]}"], "no network 'n44'"),
+        (["fetch_zfinch", "--config", "package={license: none}"], "CC-BY-4.0"),
+        (["export_zfinch_mtlsd", "--config", "export={layers: [nodes]}"], "`skeletons`"),
         (["train_isbi2012_mtlsd"], "are membranes, whose objects end with each section"),
         (["train_zfinch_vd2d3d"], "has no image for 'input-r'"),
         (["train_zfinch_hd2d"], "has 4 maps; out_type boundary needs 1 or 2"),
@@ -396,7 +421,7 @@ def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:
 
     listed = set(run.stdout.split())
     networks = (*NETWORKS, *(f"{name}_small" for name in NETWORKS))
-    verbs = ("train", "predict", "segment", "evaluate", "export", "view")
+    verbs = ("train", "package", "predict", "segment", "evaluate", "export", "view")
     wanted = {f"{v}_{d}_{n}" for v in verbs for d in (*DATASETS, "phantom") for n in networks}
     wanted |= {f"{v}_{d}" for v in DATA_VERBS for d in DATASETS}
     assert wanted <= listed

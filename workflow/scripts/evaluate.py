@@ -6,18 +6,23 @@
     evaluate.py score   --settings JSON --fragments V=F.zarr ... --segmentation V=S.zarr ...
                         --threshold-file threshold.json --output evaluation.json --plot PNG
     evaluate.py compare --labels FILE:ARRAY --segmentation NAME=FILE:ARRAY ... [--roi-nm z0:z1,...]
+    evaluate.py nodes   --settings JSON --volume V --fragments F.zarr --threshold-file JSON
+                        --output nodes
+    evaluate.py rescore nodes/skeletons.npz [--segmentation NAME=FILE:ARRAY] [--csv NAME=FILE]
 
 The settings are one JSON object: `dataset` (name, background_ids, volumes, validation, test),
 `thresholds` [low, high, step], and for score `untrained`, `merge_threshold` and `compute_mincut`.
 The truth of an entry is its volume's labels, or, where there are none, the entry's skeletons.
 `choose` and `score` count voxels themselves, or take what `count` counted in shares
-(--fragment-tables and --segment-tables, once for each volume).
+(--fragment-tables and --segment-tables, once for each volume). `nodes` writes what every skeleton
+node lies in, `rescore` scores such tables again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +43,7 @@ from retrace.evaluation.curve import (
 )
 from retrace.evaluation.fill import fill_unassigned
 from retrace.evaluation.mincut import mincut
+from retrace.evaluation.nodes import node_table, read_segments, read_table, write_table
 from retrace.evaluation.report import curve_rows, plot_evaluation, table
 from retrace.evaluation.scores import CONVENTION, score
 from retrace.evaluation.skeletons import (
@@ -49,12 +55,12 @@ from retrace.evaluation.skeletons import (
 )
 from retrace.evaluation.tables import read_tables, save_tables
 from retrace.geometry import NmBox, triple
-from retrace.manifest import atomic_write, check_manifest
+from retrace.manifest import atomic_write, check_manifest, input_digest, write_manifest
 from retrace.named import named_paths
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 from retrace.shards import WHOLE, parse_shard
-from retrace.volumes import Volume, open_source, open_volume, read_json
+from retrace.volumes import Volume, open_source, open_volume, read_json, writing
 
 CURVE_NOTE = "scores of the test volume at every threshold; not used to choose the threshold"
 BEST_NOTE = (
@@ -394,6 +400,53 @@ def compare(args: argparse.Namespace) -> None:
         _write_json(args.output, {"convention": CONVENTION, "segmentations": rows})
 
 
+def write_nodes(args: argparse.Namespace) -> None:
+    """Writes a table for each set of skeletons of the volume's test entries; the manifest last."""
+    begin = time.monotonic()
+    check_manifest(args.fragments)
+    fragments, graph = open_volume(args.fragments, "fragments"), open_region_graph(args.fragments)
+    threshold = float(read_json(args.threshold_file)["threshold"])
+    thresholds = threshold_list(*args.settings["thresholds"])
+    entries = [e for e in read_entries(args.settings, "test") if e.volume == args.volume]
+    with writing(args.output) as folder:
+        for index, entry in enumerate(progress(entries, len(entries), "nodes", "entries"), 1):
+            for key, skeletons in skeleton_sets(entry, fragments).items():
+                if not len(skeletons.skeleton):
+                    raise DataError(f"no node of {key} lies inside {entry.name}; correct `roi_nm`")
+                found = node_table(fragments, skeletons, graph, thresholds, threshold)
+                write_table(folder / f"{key}{f'_{index}' if index > 1 else ''}.npz", found)
+    files = {path.name: input_digest(path) for path in sorted(args.output.iterdir())}
+    write_manifest(
+        args.output,
+        inputs=[args.fragments, args.threshold_file],
+        settings=args.settings,
+        seconds=time.monotonic() - begin,
+        extra={"files": files},
+    )
+    print(f"[nodes] {args.output}: {', '.join(files)}", flush=True)
+
+
+def rescore(args: argparse.Namespace) -> None:
+    """Scores a table at its threshold or another one, and other segmentations at its nodes."""
+    found = read_table(args.table)
+    threshold = found.threshold if args.threshold is None else args.threshold
+    size = triple(found.voxel_size_nm.tolist())
+    segments = {f"threshold {threshold:g}": found.at(threshold)}
+    for name, source in named_paths(args.segmentation).items():
+        volume = _open_named(str(source), size)
+        segments[name] = sample_nodes(volume, found.skeletons)
+    for name, path in named_paths(args.csv).items():
+        segments[name] = read_segments(path, len(found.fragment))
+    rows = {
+        name: skeleton_scores(found.skeletons, ids, args.merge_threshold)
+        for name, ids in segments.items()
+    }
+    for name, scores in rows.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in scores.items()))
+    if args.output:
+        _write_json(args.output, {"convention": CONVENTION, "tables": rows})
+
+
 def _open_named(text: str, voxel_size_nm: Sequence[int] | None) -> Volume:
     path, _, array = text.rpartition(":")
     return open_volume(path, array, voxel_size_nm) if path else open_volume(text, "", voxel_size_nm)
@@ -453,13 +506,34 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     comparing.add_argument("--fill-unassigned", action="store_true", help="grow into voxels of 0")
     comparing.add_argument("--threads", type=int, default=1)
     comparing.add_argument("--output", type=Path, help="JSON")
+    _add_node_verbs(verbs)
     return parser.parse_args(argv)
+
+
+def _add_node_verbs(verbs: Any) -> None:
+    making = verbs.add_parser("nodes", help="write what each skeleton node of a volume lies in")
+    making.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
+    making.add_argument("--volume", required=True)
+    making.add_argument("--fragments", required=True, type=Path, help="fragments.zarr")
+    making.add_argument("--threshold-file", required=True, type=Path)
+    making.add_argument("--output", required=True, type=Path, help="folder")
+    scoring = verbs.add_parser("rescore", help="score a table of nodes")
+    scoring.add_argument("table", type=Path, metavar="NODES.npz")
+    scoring.add_argument("--threshold", type=float, help="one of the table's; else the chosen one")
+    for name, source in (("segmentation", "FILE:ARRAY"), ("csv", "FILE")):
+        help_text = "another segmentation of the same nodes"
+        scoring.add_argument(
+            f"--{name}", nargs="+", default=[], metavar=f"NAME={source}", help=help_text
+        )
+    scoring.add_argument("--merge-threshold", type=int, default=1, help="nodes that make a merger")
+    scoring.add_argument("--output", type=Path, help="JSON")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.verb in ("compare", "count"):
-        {"compare": compare, "count": count_share}[args.verb](args)
+    others = {"compare": compare, "count": count_share, "nodes": write_nodes, "rescore": rescore}
+    if args.verb in others:
+        others[args.verb](args)
         return
     inputs = Inputs(
         named_paths(args.fragments),

@@ -1,9 +1,11 @@
-"""Writes a volume as a precomputed layer that neuroglancer opens: all mips, chunk by chunk.
+"""Writes a volume with all its mips, chunk by chunk: for neuroglancer, or as an OME-Zarr image.
 
     export.py --settings JSON --work FOLDER --output FOLDER/segments
+    export.py --settings JSON --work FOLDER --output FOLDER/segments.zarr
 
-The settings are one JSON object: `source` (path, array, mip ...), `within` (another volume to whose
-box the layer is cut, or null), `labels` (whether it holds ids) and `gzip`.
+The settings are one JSON object: `format` (precomputed or ome_zarr), `source` (path, array,
+mip ...), `within` (another volume to whose box the layer is cut, or null), `labels` (whether it
+holds ids) and, of precomputed layers, `gzip`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from retrace.manifest import (
     vouched,
     write_manifest,
 )
+from retrace.ome_writer import OmeWriter, at_corner
 from retrace.volumes import (
     Volume,
     local_inputs,
@@ -70,17 +73,42 @@ def exported_box(volume: Volume, within: Mapping[str, Any] | None) -> VoxelBox:
     return common
 
 
-def work_folder(arguments: argparse.Namespace, volume: Volume, plan: LayerPlan) -> Path:
+def work_folder(
+    arguments: argparse.Namespace, volume: Volume, box: VoxelBox, plan: LayerPlan
+) -> Path:
     """Scratch of exactly this layer: another source or other settings get another folder."""
     source = arguments.settings["source"]
     identity = {
         "info": plan.info(),
+        "format": arguments.settings["format"],
+        "box": [list(box.offset), list(box.shape)],
         "gzip": plan.gzip,
         "source": [input_digest(path) for path in local_inputs([source])],
         "edition": volume.reader.record.edition if volume.reader else None,
         "output": str(arguments.output.resolve()),
     }
     return Path(arguments.work) / digest(identity)
+
+
+def planned(
+    arguments: argparse.Namespace, volume: Volume, box: VoxelBox
+) -> tuple[Callable[[Path, Path], None], LayerPlan, Path]:
+    """What writes the layer into a folder, noting in another; its plan; and its scratch."""
+    settings, output = arguments.settings, arguments.output
+    if settings["format"] == "precomputed":
+        plan = plan_layer(volume, box, labels=settings["labels"], compress=settings["gzip"])
+
+        def write(folder: Path, work: Path) -> None:
+            LayerWriter(folder, work, plan).write(volume, arguments.threads)
+
+    else:
+        moved, plan, begin = at_corner(volume, box, labels=settings["labels"])
+
+        def write(folder: Path, work: Path) -> None:
+            writer = OmeWriter(folder, work, plan, name=output.stem, offset_nm=begin)
+            writer.write(moved, arguments.threads)
+
+    return write, plan, work_folder(arguments, volume, box, plan)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,13 +118,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings, output = arguments.settings, arguments.output
     volume = open_checked(settings["source"])
     box = exported_box(volume, settings["within"])
-    plan = plan_layer(volume, box, labels=settings["labels"], compress=settings["gzip"])
-    work = work_folder(arguments, volume, plan)
+    write, plan, work = planned(arguments, volume, box)
     partial = output.with_name(output.name + ".partial")
     if not work.is_dir():
         shutil.rmtree(partial, ignore_errors=True)
     with one_edition(work, volume):
-        LayerWriter(partial, work, plan).write(volume, arguments.threads)
+        write(partial, work)
     manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     write_manifest(

@@ -42,6 +42,8 @@ FAMILIES = {
 """Families of networks, and the schema that each one's files follow."""
 
 SPLITS = ("train", "validation", "test")
+PACKAGED = ("lsd", "znn")
+"""Families whose networks `package` writes (retrace.package)."""
 ISOTROPIC_BELOW = 2.0
 """Voxels whose longest edge is less than this many times the shortest count as isotropic."""
 
@@ -751,6 +753,11 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
         parent = dataset.get("weights_of")
         hint = f"; it is predicted with what was published for {parent!r}" if parent else ""
         raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `train` entry{hint}")
+    if verb == "package" and network["family"] not in PACKAGED:
+        raise ConfigError(
+            f"{pair}: networks of the family {network['family']!r} have no package form; families "
+            f"that have one: {', '.join(PACKAGED)}"
+        )
     _check_sections(pair, dataset, network)
     _check_inputs(pair, dataset, network)
     _check_descriptors(pair, dataset, network)
@@ -892,6 +899,17 @@ def scorable(dataset: Mapping[str, Any], split: str) -> list[Settings]:
     """The entries of a split that have a truth: labels of their volume, or skeletons."""
     volumes = dataset["volumes"]
     return [e for e in dataset[split] if "labels" in volumes[e["volume"]] or e["skeletons"]]
+
+
+def with_skeletons(dataset: Mapping[str, Any]) -> list[str]:
+    """The volumes whose test entries have skeletons; ConfigError where there are none."""
+    found = [entry["volume"] for entry in dataset["test"] if entry["skeletons"]]
+    if not found:
+        raise ConfigError(
+            f"dataset {dataset['name']!r} has no `test` entry with `skeletons`, which `export: "
+            "{layers: [nodes]}` makes tables of; leave out nodes, or add them to an entry"
+        )
+    return list(dict.fromkeys(found))
 
 
 def check_segmentation(config: Mapping[str, Any], network: Mapping[str, Any]) -> None:

@@ -126,24 +126,30 @@ class LayerWriter:
     """A layer under construction in `folder`; what is done of it is noted in `work`."""
 
     def __init__(self, folder: Path, work: Path, plan: LayerPlan) -> None:
-        """Goes on where an earlier run with the same `work` was."""
         self.folder, self.work, self.plan = folder, work, plan
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.rglob(".*.partial"):
             leftover.unlink()
-        # Before the first chunk: coarser mips are made of finer ones, read as a layer.
-        atomic_write(folder / "info", json.dumps(plan.info(), indent=1) + "\n")
+        self._describe()
+
+    def _describe(self) -> None:
+        """Metadata come before the first chunk: coarser mips are made of finer ones, read back."""
+        atomic_write(self.folder / "info", json.dumps(self.plan.info(), indent=1) + "\n")
+        for mip in self.plan.mips:
+            (self.folder / mip.key).mkdir(exist_ok=True)
+
+    def _open(self, index: int) -> Volume:
+        """A mip that is finished."""
+        return open_volume(f"file://{self.folder.resolve()}", mip=index)
 
     def write(self, volume: Volume, threads: int) -> None:
         """All mips, the finest from `volume`, each further one from that before."""
         for index, mip in enumerate(self.plan.mips):
-            place = f"file://{self.folder.resolve()}"
-            finer = volume if index == 0 else open_volume(place, mip=index - 1)
+            finer = volume if index == 0 else self._open(index - 1)
             self._write_mip(index, mip, finer, threads)
 
     def _write_mip(self, index: int, mip: Mip, finer: Volume, threads: int) -> None:
         journal = Journal(self.work, f"mip_{index}.jsonl")
-        (self.folder / mip.key).mkdir(exist_ok=True)
         missing = [b for b in blocks(mip.box, BLOCK) if not self._holds(journal, mip, b)]
         with ThreadPoolExecutor(threads) as pool:
             done = pool.map(lambda block: self._write_block(mip, finer, block), missing)
@@ -156,12 +162,16 @@ class LayerWriter:
         data = reduced(finer, block, mip.factor, self.plan.labels)
         written = []
         for file, box in self._chunks(mip, block):
-            body = encoded(data[(..., *box.slices(block.offset))], self.plan)
+            body = self._encoded(mip, data[(..., *box.slices(block.offset))])
             partial = file.with_name(f".{file.name}.partial")
             partial.write_bytes(body)
             partial.replace(file)
             written.append(np.frombuffer(body, np.uint8))
         return checksum(written)
+
+    def _encoded(self, mip: Mip, data: np.ndarray) -> bytes:
+        """The bytes of one chunk of `mip`, (Z, Y, X) or (C, Z, Y, X)."""
+        return encoded(data, self.plan)
 
     def _chunks(self, mip: Mip, block: VoxelBox) -> Iterator[tuple[Path, VoxelBox]]:
         for box in blocks(block, CHUNK):

@@ -34,7 +34,7 @@ def level(name: str, image: Mapping[str, Any], mip: int) -> Mapping[str, Any]:
 def leading_axes(name: str, image: Mapping[str, Any], shape: Sequence[int]) -> int:
     """How many axes stand before z, y, x without meaning, being of size 1 (time, channel).
 
-    DataError where the axes are others than [t,] [c,] z, y, x.
+    DataError where the axes are others than z, y, x behind t, c, both or none.
     """
     axes = [axis["name"] for axis in image.get("axes", [])] or list("tczyx")[-len(shape) :]
     if axes[-3:] != list("zyx") or len(axes) != len(shape):

@@ -448,17 +448,36 @@ def export_settings(
     network: Mapping[str, Any],
     volume: str,
     layer: str,
+    form: str,
 ) -> Settings:
-    """What export.py reads for one layer."""
+    """What export.py reads for one layer; `form`: precomputed or ome_zarr."""
     store = exported_store(dataset["name"], network["name"], volume, layer)
     made = {"path": store, "array": EXPORTED[layer][1]}
     raw = layer == "raw"
+    compression = {"gzip": config["export"]["gzip"]} if form == "precomputed" else {}
     return {
+        "format": form,
         "source": dataset["volumes"][volume]["raw"] if raw else made,
         "within": made if raw else None,
         "labels": layer in ("segments", "fragments"),
-        "gzip": config["export"]["gzip"],
+        **compression,
     }
+
+
+def nodes_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
+    """What `evaluate.py nodes` reads: the test entries and the thresholds."""
+    return {
+        "dataset": _scored(dataset, ["test"], []),
+        "thresholds": config["segment"]["thresholds"],
+    }
+
+
+def package_settings(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+) -> Settings:
+    """What package.py reads."""
+    about = {key: dataset[key] for key in ("name", "voxel_size_nm")}
+    return {"network": network, "dataset": about, **config["package"]}
 
 
 def report_settings(

@@ -36,7 +36,7 @@ class Stack:
 
     `images` (S, H, W) float32 in [0, 1], 0 where nothing was imaged. `masks` (S, H, W) uint8: 0
     clean, 1 near a defect, 2 inside one. `fields` (S, 2, H, W) float32 px (dy, dx), where known:
-    what section z shows at p is at p + fields[z](p) in the undistorted section; None otherwise.
+    what section z shows at p is at `p + fields[z](p)` in the undistorted section; None otherwise.
     """
 
     name: str

@@ -1,0 +1,209 @@
+"""Pages of the documentation that are made of something else, and the navigation.
+
+README, CHANGELOG and CONTRIBUTING become pages; config/schemas/*.yaml the reference of the
+settings; the programs' own help that of the commands; docstrings that of the library.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "workflow" / "scripts"
+SCHEMAS = ROOT / "config" / "schemas"
+LONGEST_DEFAULT = 60
+"""Characters of a default that are still shown whole."""
+
+
+def generated() -> dict[str, str]:
+    """Every page that is made here, but for the programs' help: its path and its text."""
+    return {**_project_pages(), **_decisions(), **_settings(), **_library()}
+
+
+# ---------------------------------------------------------------- pages of the project
+
+
+def _project_pages() -> dict[str, str]:
+    names = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
+    names["CONTRIBUTING.md"] = "contributing.md"
+    pages = {}
+    for source, page in names.items():
+        text = (ROOT / source).read_text()
+        for other, moved in names.items():
+            text = text.replace(f"]({other})", f"]({moved})")
+        text = text.replace("](docs/decisions/)", "](decisions/index.md)")
+        pages[page] = text.replace("](docs/", "](")
+    return pages
+
+
+def _decisions() -> dict[str, str]:
+    files = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    rows = [f"* [{title(file)}]({file.name})\n" for file in files]
+    return {"decisions/index.md": "# Decisions\n\n" + "".join(rows)}
+
+
+def title(page: Path) -> str:
+    """The first heading of a page."""
+    return page.read_text().splitlines()[0].removeprefix("# ")
+
+
+# ---------------------------------------------------------------- settings
+
+
+def _settings() -> dict[str, str]:
+    return {
+        f"reference/settings/{file.name.removesuffix('.schema.yaml')}.md": _schema_page(file)
+        for file in sorted(SCHEMAS.glob("*.schema.yaml"))
+    }
+
+
+def _schema_page(file: Path) -> str:
+    schema = yaml.safe_load(file.read_text())
+    lines = [f"# Settings: {file.name.removesuffix('.schema.yaml').replace('_', ' ')}", ""]
+    lines += [f"{schema.get('title', file.name)}. {schema.get('description', '')}".strip(), ""]
+    lines += [f"Made of `config/schemas/{file.name}`; a key that is not there is refused.", ""]
+    lines += ["| key | default | values | meaning |", "|---|---|---|---|"]
+    shipped = ROOT / "config" / file.name.replace(".schema.yaml", ".yaml")
+    defaults = yaml.safe_load(shipped.read_text()) if shipped.is_file() else {}
+    lines += _rows(schema, schema, defaults, "")
+    return "\n".join(lines) + "\n"
+
+
+def _rows(
+    root: Mapping[str, Any], node: Mapping[str, Any], defaults: Any, prefix: str
+) -> Iterator[str]:
+    """A row for each key below `node`, with those inside it after it."""
+    required = set(node.get("required", ()))
+    for key, found in node.get("properties", {}).items():
+        value = _resolved(root, found)
+        known = isinstance(defaults, Mapping) and key in defaults
+        default = _code(yaml.safe_dump(defaults[key], default_flow_style=True)) if known else ""
+        default = default or ("required" if key in required and not defaults else "")
+        meaning = value.get("description", "")
+        yield f"| `{prefix}{key}` | {default} | {_cell(_values(root, value))} | {_cell(meaning)} |"
+        below = _resolved(root, value.get("items", {})) if value.get("type") == "array" else value
+        inner = defaults.get(key) if isinstance(defaults, Mapping) else None
+        mark = "[]" if below is not value else ""
+        yield from _rows(root, below, inner, f"{prefix}{key}{mark}.")
+
+
+def _resolved(root: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a `$ref` of this file stands for."""
+    if "$ref" not in node:
+        return node
+    found: Any = root
+    for part in node["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    return {**_resolved(root, found), **{k: v for k, v in node.items() if k != "$ref"}}
+
+
+def _values(root: Mapping[str, Any], node: Mapping[str, Any]) -> str:
+    """What a value may be, in words."""
+    node = _resolved(root, node)
+    for key in ("oneOf", "anyOf"):
+        if key in node:
+            return " or ".join(dict.fromkeys(_values(root, part) for part in node[key]))
+    if "const" in node:
+        return str(node["const"])
+    if "enum" in node:
+        return ", ".join(str(value).lower() for value in node["enum"])
+    kinds = node.get("type", "any")
+    words = " or ".join([kinds] if isinstance(kinds, str) else kinds)
+    if kinds == "array":
+        count = node.get("minItems") if node.get("minItems") == node.get("maxItems") else None
+        each = _values(root, node.get("items", {}))
+        return f"{count or 'a list'} of {each}" if count else f"list of {each}"
+    return words + _limits(node)
+
+
+def _limits(node: Mapping[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    found = [f"{sign} {node[key]}" for key, sign in signs.items() if key in node]
+    return f" {', '.join(found)}" if found else ""
+
+
+def _code(text: str) -> str:
+    line = " ".join(text.removesuffix("...\n").split())
+    return f"`{line}`" if len(line) <= LONGEST_DEFAULT else "see config.yaml"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+# ---------------------------------------------------------------- programs and library
+
+
+def programs() -> dict[str, str]:
+    """The page of the programs' help; imports all of them."""
+    lines = ["# Programs", ""]
+    lines += ["What each program of `workflow/scripts` says with `--help`.", ""]
+    for file in sorted(SCRIPTS.glob("*.py")):
+        lines += [f"## {file.name}", "", "```text", _help(file.stem).rstrip(), "```", ""]
+    return {"reference/programs.md": "\n".join(lines)}
+
+
+def _help(name: str) -> str:
+    sys.path[:0] = [str(SCRIPTS)]
+    said, kept = io.StringIO(), sys.argv
+    try:
+        sys.argv = [f"{name}.py", "--help"]
+        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            importlib.import_module(name).main()
+    finally:
+        sys.path.remove(str(SCRIPTS))
+        sys.argv = kept
+    return said.getvalue()
+
+
+def _library() -> dict[str, str]:
+    """One page a package, `retrace` itself among them, with all its modules."""
+    base = SCRIPTS / "retrace"
+    folders = [base, *sorted(p.parent for p in base.glob("*/__init__.py"))]
+    pages = {}
+    for folder in folders:
+        dotted = ".".join(folder.relative_to(SCRIPTS).parts)
+        modules = sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
+        text = f"# {dotted}\n\n" + "".join(f"::: {dotted}.{module}\n\n" for module in modules)
+        pages[f"reference/library/{dotted}.md"] = text
+    return pages
+
+
+# ---------------------------------------------------------------- mkdocs
+
+
+def on_config(config: Any) -> Any:
+    """The navigation: what lies in the folders, and what is generated."""
+    docs = Path(config["docs_dir"])
+    reference = [*_below(docs, "reference"), *sorted(_settings()), "reference/programs.md"]
+    config["nav"] = [
+        {"Start": ["index.md", "getting-started.md", "troubleshooting.md"]},
+        {"How to": _below(docs, "how-to")},
+        {"Reference": [*reference, {"Library": sorted(_library())}]},
+        {"Explanation": ["explanation.md", *sorted(_decisions()), *_below(docs, "decisions")]},
+        {"Results": ["results.md", "performance.md", "scale.md"]},
+        {"Project": ["changelog.md", "contributing.md"]},
+    ]
+    return config
+
+
+def _below(docs: Path, folder: str) -> Sequence[str]:
+    files = sorted((docs / folder).glob("*.md"), key=title)
+    return [file.relative_to(docs).as_posix() for file in files]
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Adds the pages that are made here."""
+    from mkdocs.structure.files import File
+
+    for path, text in {**generated(), **programs()}.items():
+        files.append(File.generated(config, path, content=text))
+    return files

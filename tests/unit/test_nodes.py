@@ -1,0 +1,137 @@
+"""Tables of skeleton nodes: what they hold, and that they score as the volume does."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+import evaluate
+from retrace.errors import DataError
+from retrace.evaluation.curve import RegionGraph
+from retrace.evaluation.nodes import NodeTable, node_table, read_segments, read_table
+from retrace.evaluation.skeletons import Skeletons, read_skeletons, skeleton_scores, write_skeletons
+from retrace.manifest import check_manifest, write_manifest
+from retrace.volumes import Volume, create_volume, write_list
+
+SIZE = (20, 10, 10)
+OFFSET = (40, 0, 0)
+EDGES = np.array([[1, 2], [2, 3]], np.uint64)
+SCORES = np.array([0.1, 0.5], np.float32)
+
+
+def fragments() -> np.ndarray:
+    """Three fragments of 10 voxels along x."""
+    return np.broadcast_to(np.repeat([1, 2, 3], 10), (4, 6, 30)).astype(np.uint64)
+
+
+def skeletons() -> Skeletons:
+    """Skeleton 1 through fragments 1 and 2, skeleton 2 inside fragment 3; 50 nm between nodes."""
+    x = [25.0, 75, 125, 175, 225, 275]
+    position = np.array([[50.0, 35.0, value] for value in x])
+    edges = np.array([[0, 1], [1, 2], [2, 3], [4, 5]])
+    return Skeletons(position, np.array([1, 1, 1, 1, 2, 2]), edges)
+
+
+@pytest.fixture
+def table() -> NodeTable:
+    volume = Volume(fragments(), SIZE, OFFSET, "f")
+    return node_table(volume, skeletons(), RegionGraph(EDGES, SCORES), [0.0, 0.2, 0.6], 0.2)
+
+
+def test_each_node_has_its_voxel_fragment_and_segments(table: NodeTable) -> None:
+    assert table.voxel.tolist() == [[2, 3, x] for x in (2, 7, 12, 17, 22, 27)]
+    assert table.fragment.tolist() == [1, 1, 2, 2, 3, 3]
+    assert len(set(table.at(0.0).tolist())) == 3
+    assert len(set(table.at(0.2).tolist())) == 2
+    assert len(set(table.at(0.6).tolist())) == 1
+    scores = skeleton_scores(table.skeletons, table.at(0.2), 1)
+    assert scores["nerl"] == 1
+    assert skeleton_scores(table.skeletons, table.at(0.0), 1)["nerl"] == pytest.approx(
+        (50**2 + 50**2 + 50**2) / (150**2 + 50**2)
+    )
+    with pytest.raises(DataError, match="no threshold 0.3; it has 0, 0.2, 0.6"):
+        table.at(0.3)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """The tables that the program writes of a store on disk."""
+    store = tmp_path / "fragments.zarr"
+    place: dict[str, Any] = {"voxel_size_nm": SIZE, "offset_nm": OFFSET}
+    data = fragments()
+    create_volume(
+        store, "fragments", shape=data.shape, chunks=data.shape, dtype=data.dtype, **place
+    )[...] = data
+    group = zarr.open_group(store, mode="a")
+    write_list(group, "edges", EDGES)
+    write_list(group, "scores", SCORES)
+    write_manifest(store, inputs=[], settings={}, seconds=0)
+    write_skeletons(tmp_path / "s.npz", skeletons())
+    (tmp_path / "threshold.json").write_text('{"threshold": 0.2}')
+    entry = {"volume": "v", "roi_nm": None, "skeletons": {"path": str(tmp_path / "s.npz")}}
+    dataset = {"name": "d", "background_ids": [], "volumes": {"v": {}}, "test": [entry]}
+    settings = {"dataset": dataset, "thresholds": [0, 0.8, 0.2]}
+    options = {"--settings": json.dumps(settings), "--volume": "v", "--fragments": store}
+    options |= {"--threshold-file": tmp_path / "threshold.json", "--output": tmp_path / "nodes"}
+    evaluate.main(["nodes", *(str(part) for pair in options.items() for part in pair)])
+    return tmp_path / "nodes"
+
+
+def rescored(capsys: pytest.CaptureFixture[str], made: Path, *more: str) -> dict[str, Any]:
+    output = made.parent / "scores.json"
+    evaluate.main(["rescore", str(made / "skeletons.npz"), *more, "--output", str(output)])
+    assert "nerl" in capsys.readouterr().out
+    return dict(json.loads(output.read_text())["tables"])
+
+
+def test_a_table_is_scored_without_the_volume(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made.parent / "fragments.zarr" / ".zattrs").unlink()
+    at = rescored(capsys, made)["threshold 0.2"]
+    merged = rescored(capsys, made, "--threshold", "0.6")["threshold 0.6"]
+
+    assert (at["nerl"], at["node_voi_split"], at["node_voi_merge"]) == (1, 0, 0)
+    assert (merged["nerl"], merged["merging_segments"]) == (0, 1)
+    assert merged["node_voi_merge"] == pytest.approx(-(2 / 3) * np.log2(2 / 3) + np.log2(3) / 3)
+    assert len(read_skeletons(made / "skeletons.npz").skeleton) == 6
+    assert set(check_manifest(made)["files"]) == {"skeletons.csv", "skeletons.npz"}
+
+
+def test_others_score_their_segments_at_the_same_nodes(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (made / "skeletons.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["x"] for row in rows] == ["2", "7", "12", "17", "22", "27"]
+    assert [row["z_nm"] for row in rows] == ["50"] * 6
+    theirs = made.parent / "theirs.csv"
+    theirs.write_text(
+        "segment,node\n" + "".join(f"{10 + int(r['x']) // 5},{r['node']}\n" for r in rows[::-1])
+    )
+    store = made.parent / "fragments.zarr"
+    found = rescored(
+        capsys, made, "--csv", f"theirs={theirs}", "--segmentation", f"f={store}:fragments"
+    )
+
+    assert set(found) == {"threshold 0.2", "theirs", "f"}
+    assert (found["theirs"]["erl_nm"], found["theirs"]["segments"]) == (0, 6)
+    assert 0 < found["f"]["nerl"] < 1
+
+
+def test_wrong_tables_are_refused(made: Path) -> None:
+    theirs = made.parent / "theirs.csv"
+    theirs.write_text("node,segment\n0,5\n")
+    with pytest.raises(DataError, match="names 1 nodes; the table has 6"):
+        read_segments(theirs, 6)
+    theirs.write_text("node,id\n0,5\n")
+    with pytest.raises(DataError, match="has no column segment"):
+        read_segments(theirs, 6)
+    with pytest.raises(DataError, match=r"s\.npz lacks voxel.*holds skeletons alone"):
+        read_table(made.parent / "s.npz")

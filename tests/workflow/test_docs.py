@@ -1,0 +1,495 @@
+"""Commands, links and settings that the documentation names.
+
+What is checked of the shell blocks (fenced or indented) and of inline code that is a command:
+
+* `snakemake …`: the options are parsed by Snakemake's own parser; profiles exist; `--config` is
+  laid over config.yaml and checked as a start checks it; each target is a verb, a dataset and a
+  network that are there, or a rule.
+  Targets of the datasets that need no file of the user's, without `--config`, are then planned
+  together in one dry run. Those with `--config`, and targets that are files, are NOT planned here
+  (tests/workflow/test_plans.py plans each kind), and nothing is executed.
+* `python workflow/scripts/X.py …` and `python benchmarks/X.py …`: parsed by that program's own
+  argparse, which is stopped before it works. Files it names need not exist; nothing is computed.
+  A program without a parser must be called without arguments.
+* `make …`: the goal is one of the Makefile's. Nothing is made.
+* Other programs (git, ssh, aws, those of the original tutorials …) are in a list here, and only
+  named. A line beside a command of ours that begins with anything else fails, so that no command is
+  overlooked.
+
+Links to pages and their anchors are followed without a build; tests/integration/test_docs_site.py
+builds the site.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from markdown.extensions.toc import slugify
+from snakemake.cli import get_argument_parser, parse_config
+
+from retrace import config as catalog
+from retrace import images
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OURS = ("snakemake", "make", "python", ".venv/bin/python")
+TUTORIALS = (
+    "elektronn-mnist.md",
+    "lsd-tutorial.md",
+    "znn.md",
+    "elektronn.md",
+    "alignment.md",
+)
+"""Pages that put commands of the original systems, NAME.py without a folder, beside ours."""
+OTHERS = {
+    "git",
+    "cd",
+    "source",
+    "ssh",
+    "aws",
+    "moto_server",
+    "tensorboard",
+    "apptainer",
+    "cloudfiles",
+}
+"""Programs that are not ours; commands of theirs are not checked."""
+PLANNED = ("zfinch", "fib25", "hemi", "phantom")
+"""Datasets whose targets plan without a file of the user's."""
+ANY_WORD = ("SAVE_NAME", "TARGET", "OPTIONS", "D_N", "DATASET", "NETWORK", "VOLUME", "…")
+"""Words that stand for something the reader fills in."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a page, as the shell would take it apart."""
+
+    page: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join(self.words)}"
+
+
+# ---------------------------------------------------------------- collecting
+
+
+def blocks(text: str) -> Iterator[str]:
+    """Fenced blocks without a language or of a shell, and indented ones."""
+    fenced = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+    for language, body in fenced.findall(text):
+        if language in ("", "bash", "sh", "shell"):
+            yield from body.split("\n\n")
+    rest = fenced.sub("", text)
+    for body in re.findall(r"(?:^(?: {4}.*|)\n)+", rest + "\n", re.M):
+        if body.strip():
+            yield from "\n".join(line[4:] for line in body.splitlines()).split("\n\n")
+
+
+def lines_of(block: str) -> Iterator[str]:
+    """Whole commands: continued lines joined, also where a quote is still open."""
+    held = ""
+    for line in block.replace("\\\n", " ").splitlines():
+        held = f"{held}\n{line}" if held else line
+        try:
+            shlex.split(held, comments=True)
+        except ValueError:
+            continue
+        yield held
+        held = ""
+    assert not held, f"a quote is left open: {held}"
+
+
+def inline(text: str) -> Iterator[str]:
+    """Inline code that is a command of ours with something after it."""
+    plain = re.sub(r"^```.*?^```$|^ {4}.*$", "", text, flags=re.M | re.S)
+    for code in re.findall(r"`([^`\n]+)`", plain):
+        if code.split()[:1] and code.split()[0] in OURS and len(code.split()) > 1:
+            yield code
+
+
+def commands_of(text: str, page: str) -> Iterator[Command]:
+    """All commands of a page; those that leave something out (…) are not whole."""
+    found = [line for block in blocks(text) if is_shell(block) for line in lines_of(block)]
+    for line in [*found, *inline(text)]:
+        for part in re.split(r"\s&&\s", line):
+            words = shlex.split(part, comments=True)
+            while words and re.fullmatch(r"\w+=.*", words[0], re.S):
+                words.pop(0)  # set for this command alone
+            words = [w for w in words if w != "&"]
+            if words and not any("…" in word for word in words):
+                yield Command(page, tuple(words))
+
+
+def is_shell(block: str) -> bool:
+    """Whether a block has a command of ours; others are files, settings or what is printed."""
+    return any(
+        re.match(rf"(\w+=\S* )*({'|'.join(map(re.escape, OURS))}) ", line)
+        for line in block.splitlines()
+    )
+
+
+def all_commands() -> list[Command]:
+    return [
+        command
+        for page in PAGES
+        for command in commands_of(page.read_text(), page.relative_to(ROOT).as_posix())
+    ]
+
+
+COMMANDS = all_commands()
+
+
+def of_program(*names: str) -> list[Command]:
+    return [command for command in COMMANDS if command.words[0] in names]
+
+
+# ---------------------------------------------------------------- programs
+
+
+class Parsed(BaseException):
+    """Raised in place of a program's work, once its command line was taken."""
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs end as soon as they have parsed what they were called with."""
+    depth = 0
+
+    def stopping(original: Any) -> Any:
+        def parse(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> Any:
+            nonlocal depth
+            depth += 1
+            try:
+                found = original(self, *args, **kwargs)
+            finally:
+                depth -= 1
+            if depth == 0:
+                raise Parsed
+            return found
+
+        return parse
+
+    for name in ("parse_args", "parse_known_args"):
+        original = getattr(argparse.ArgumentParser, name)
+        monkeypatch.setattr(argparse.ArgumentParser, name, stopping(original))
+
+
+def program(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_{path.parent.name}_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def arguments_of(command: Command) -> list[str]:
+    """What the program gets: files read by the shell as an empty object, brackets gone."""
+    words = ["{}" if word.startswith("$(cat ") else word for word in command.words[2:]]
+    return [word.strip("[]") if not word.startswith(("{", "[{")) else word for word in words]
+
+
+def python_commands() -> list[Command]:
+    ours = re.compile(r"(workflow/scripts|benchmarks|tests)/\w+\.py")
+    found = of_program("python", ".venv/bin/python")
+    return [command for command in found if ours.fullmatch(command.words[1])]
+
+
+@pytest.mark.usefixtures("stopped")
+def test_programs_take_what_they_are_called_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    refused, modules = [], {}
+    for command in dict.fromkeys(python_commands()):
+        path = ROOT / command.words[1]
+        assert path.is_file(), f"{command}: no such program"
+        if path.parent.name == "tests":
+            continue  # takes a folder, without a parser
+        if "argparse" not in path.read_text():
+            assert not arguments_of(command), f"{command}: takes no arguments"
+            continue
+        if path not in modules:
+            modules[path] = program(path)
+        monkeypatch.setattr(sys, "argv", [path.name, *arguments_of(command)])
+        try:
+            modules[path].main()
+            refused.append(f"{command}: does not parse its arguments")
+        except Parsed:
+            continue
+        except SystemExit:
+            refused.append(f"{command}: {capsys.readouterr().err.splitlines()[-1]}")
+    assert not refused, "\n".join(refused)
+    assert len(modules) > 10
+
+
+@pytest.mark.usefixtures("stopped")
+def test_an_option_that_no_program_has_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = program(ROOT / "workflow/scripts/verify.py")
+    monkeypatch.setattr(sys, "argv", ["verify.py", "--no-such-option"])
+    with pytest.raises(SystemExit):
+        module.main()
+
+
+def test_other_python_is_short_code() -> None:
+    others = set(of_program("python", ".venv/bin/python")) - set(python_commands())
+    for command in others:
+        if command.page.endswith(TUTORIALS) and re.match(r"(-i|[\w-]+(\.py)?)$", command.words[1]):
+            continue
+        assert command.words[1] == "-c", f"{command}: no program of ours"
+        compile(command.words[2], str(command), "exec")
+
+
+# ---------------------------------------------------------------- snakemake
+
+
+PARSER = get_argument_parser()
+
+
+@cache
+def snakemake_arguments(command: Command) -> argparse.Namespace:
+    """The options as Snakemake itself takes them, targets with braces filled in."""
+    try:
+        found: argparse.Namespace = PARSER.parse_args(list(command.words[1:]))
+    except SystemExit:
+        raise AssertionError(f"{command}: Snakemake does not take this") from None
+    found.targets = [target for word in found.targets for target in filled_in(word)]
+    return found
+
+
+def filled_in(word: str) -> list[str]:
+    """What a shell makes of a{b,c}d."""
+    before, brace, rest = word.partition("{")
+    if not brace:
+        return [word]
+    inside, _, after = rest.partition("}")
+    return [f"{before}{part}{after}" for part in inside.split(",")]
+
+
+def is_placeholder(word: str) -> bool:
+    return any(part in word for part in ANY_WORD)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with the datasets of one's own that the pages speak of."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "config" / "datasets").mkdir(parents=True)
+    sample = yaml.safe_load((ROOT / "config/datasets/fib25_sample.yaml").read_text())
+    for name in ("mine", "far"):
+        path = folder / "config" / "datasets" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**sample, "name": name}))
+    return folder
+
+
+def snakemake(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    return subprocess.run([*program, *words], cwd=place, capture_output=True, text=True)
+
+
+def verbs() -> dict[str, tuple[str, ...]]:
+    """PAIR_VERBS and the others of rules/common.smk."""
+    text = (ROOT / "rules/common.smk").read_text()
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in re.findall(r"^(\w+_VERBS) = (\(.*?\))$", text, re.M | re.S):
+        found[name] = eval(value, {}, found)  # one may stand in another
+    return found
+
+
+def known_targets(place: Path) -> set[str]:
+    """Every target and every rule, as rules/common.smk puts them together."""
+    own = [p.stem for p in (place / "config/datasets").glob("*.yaml")]
+    datasets = {*catalog.names("datasets"), *own}
+    pairs = {f"{d}_{n}" for d in datasets for n in catalog.names("networks")}
+    every = verbs()
+    found = {f"{verb}_{pair}" for verb in every.pop("PAIR_VERBS") for pair in pairs}
+    found |= {f"{verb}_{d}" for names in every.values() for verb in names for d in datasets}
+    found |= {f"fetch_{pair}_checkpoint" for pair in pairs}
+    text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    found |= set(re.findall(r"^ *rule (\w+):", text, re.M))
+    found |= {f"image_{name}" for name in images.SOURCES}
+    return found | {f"fetch_container_{name}" for name in images.published(ROOT)}
+
+
+def test_every_target_is_one_of_the_workflow(place: Path) -> None:
+    known = known_targets(place)
+    unknown = [
+        f"{command}: {target}"
+        for command in of_program("snakemake")
+        for target in snakemake_arguments(command).targets
+        if target not in known and "/" not in target and not is_placeholder(target)
+    ]
+    assert not unknown, "\n".join(unknown)
+    assert len({t for c in of_program("snakemake") for t in snakemake_arguments(c).targets}) > 30
+
+
+def test_every_setting_on_a_command_line_is_allowed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    shipped = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    seen = 0
+    for command in of_program("snakemake"):
+        arguments = snakemake_arguments(command)
+        given = parse_config(arguments.config) if arguments.config else {}
+        merged = catalog.retyped({**shipped, **with_defaults(shipped, given)})
+        try:
+            catalog.check_config(merged)
+            catalog.check_chosen(merged["volumes"])
+        except catalog.ConfigError as error:
+            raise AssertionError(f"{command}: {error}") from error
+        seen += len(given)
+    assert seen > 15
+
+
+def with_defaults(shipped: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Mappings laid over those of config.yaml, as Snakemake does."""
+    return {
+        key: {**shipped[key], **value}
+        if isinstance(value, dict) and isinstance(shipped.get(key), dict)
+        else value
+        for key, value in given.items()
+    }
+
+
+def test_every_profile_is_there() -> None:
+    for command in of_program("snakemake"):
+        profile = snakemake_arguments(command).workflow_profile
+        assert profile in (None, "none") or (ROOT / profile / "profile.yaml").is_file(), command
+
+
+def test_targets_without_settings_are_planned_together(place: Path) -> None:
+    plain = [snakemake_arguments(command) for command in of_program("snakemake")]
+    targets = {target for a in plain if not a.config for target in a.targets}
+    others = [name for name in catalog.names("datasets") if name not in PLANNED]
+    foreign = re.compile(rf".*_({'|'.join([*others, 'mine', 'far'])})(_.*)?")
+    owner = re.compile(rf"[a-z_]+_({'|'.join(PLANNED)})(_[a-z0-9_]+)?")
+    planned = sorted(t for t in targets if owner.fullmatch(t) and not foreign.fullmatch(t))
+    run = snakemake(place, *planned, "--dry-run", "--quiet", "all")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert len(planned) > 15
+
+
+# ---------------------------------------------------------------- make and all others
+
+
+def test_every_goal_of_make_exists() -> None:
+    goals = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.M))
+    for command in of_program("make"):
+        asked = [word for word in command.words[1:] if "=" not in word and word[0] != "-"]
+        assert set(asked) <= goals, command
+
+
+def test_no_command_is_overlooked() -> None:
+    strangers = [c for c in COMMANDS if c.words[0] not in {*OURS, *OTHERS}]
+
+    assert not strangers, "\n".join(map(str, strangers))
+    assert len(COMMANDS) > 80
+
+
+# ---------------------------------------------------------------- links
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    return program(ROOT / "docs/_site/hooks.py")
+
+
+def anchors(text: str) -> set[str]:
+    """Of all headings of a page, as the site makes them."""
+    plain = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.*)$", plain, re.M):
+        name = slugify(re.sub(r"[`*]", "", heading), "-")
+        found.append(f"{name}_{found.count(name)}" if name in found else name)
+    return set(found)
+
+
+def broken_links(pages: dict[str, str]) -> list[str]:
+    """Links of pages, by path from docs/, that lead to no page, file or heading."""
+    broken = []
+    for page, text in pages.items():
+        for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
+            if re.match(r"\w+:", link):
+                continue
+            path, _, anchor = link.partition("#")
+            target = (Path("/") / page).parent / path if path else Path("/") / page
+            name = Path(*target.resolve().parts[1:]).as_posix() if path else page
+            if name in pages:
+                missing = anchor and anchor not in anchors(pages[name])
+            else:
+                missing = not (ROOT / "docs" / name).is_file()
+            if missing:
+                broken.append(f"{page}: {link}")
+    return broken
+
+
+def all_pages(hooks: ModuleType) -> dict[str, str]:
+    docs = ROOT / "docs"
+    written = {p.relative_to(docs).as_posix(): p.read_text() for p in docs.rglob("*.md")}
+    programs = {"reference/programs.md": "# Programs\n"}
+    found: dict[str, str] = {**written, **hooks.generated(), **programs}
+    return found
+
+
+def test_every_link_leads_somewhere(hooks: ModuleType) -> None:
+    assert broken_links(all_pages(hooks)) == []
+
+
+def test_broken_links_would_be_found() -> None:
+    pages = {"a/b.md": "# B\n[x](../c.md#d) [y](../c.md#no) [z](c.md)", "c.md": "# C\n## D\n"}
+
+    assert broken_links(pages) == ["a/b.md: ../c.md#no", "a/b.md: c.md"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_the_front_pages_are_files(page: str) -> None:
+    links = re.findall(r"\]\(((?!\w+:)[^)#\s]+)", (ROOT / page).read_text())
+
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+# ---------------------------------------------------------------- settings
+
+
+def keys(node: Any) -> set[str]:
+    """Every key that a schema describes."""
+    if isinstance(node, dict):
+        own = set(node["properties"]) if isinstance(node.get("properties"), dict) else set()
+        return own.union(*map(keys, node.values()))
+    return set().union(*map(keys, node)) if isinstance(node, list) else set()
+
+
+def test_the_reference_has_every_setting_with_its_meaning(hooks: ModuleType) -> None:
+    pages = hooks.generated()
+    for file in (ROOT / "config/schemas").glob("*.schema.yaml"):
+        text = pages[f"reference/settings/{file.name.removesuffix('.schema.yaml')}.md"]
+        schema = yaml.safe_load(file.read_text())
+        rows = re.findall(r"^\| `([^`]+)` \|", text, re.M)
+        assert set(schema["properties"]) <= set(rows), file.name
+    config = pages["reference/settings/config.md"]
+    assert "| `seed` | `0` | integer ≥ 0 | Decides weights and batches. |" in config
+    assert "| `export.formats` | `[precomputed]` |" in config
+
+
+def test_every_module_of_the_library_has_its_place(hooks: ModuleType) -> None:
+    text = "\n".join(hooks.generated().values())
+    base = ROOT / "workflow/scripts"
+    for file in (base / "retrace").rglob("*.py"):
+        if file.stem != "__init__":
+            dotted = ".".join(file.relative_to(base).with_suffix("").parts)
+            assert f"::: {dotted}\n" in text, dotted

@@ -1,0 +1,59 @@
+"""Packs a trained or converted network so that it runs without the workflow.
+
+    package.py --settings JSON --model model.safetensors --output FOLDER/package
+
+writes FOLDER/package, a model as bioimage.io describes them, with the ten lines that run it
+(load.py), and the same as FOLDER/package.zip. The settings are one JSON object: `network`,
+`dataset` (name and voxel_size_nm), `authors` and `license`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrace.errors import run
+from retrace.manifest import manifest_path, write_manifest
+from retrace.package import package_files, write_package
+from retrace.volumes import writing
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; `--settings` is one JSON object."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", required=True, type=json.loads)
+    parser.add_argument("--model", required=True, type=Path, help="model.safetensors")
+    parser.add_argument("--output", required=True, type=Path, help="the package's folder")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; `argv` without the program's name."""
+    begin = time.monotonic()
+    arguments = parse_arguments(argv)
+    settings, output = arguments.settings, arguments.output
+    files = package_files(
+        arguments.model,
+        settings["network"],
+        settings["dataset"],
+        settings["authors"],
+        settings["license"],
+    )
+    manifest_path(output).unlink(missing_ok=True)
+    archive = output.with_suffix(".zip")
+    with writing(output) as partial:
+        write_package(files, partial, archive)
+    write_manifest(
+        output, inputs=[arguments.model], settings=settings, seconds=time.monotonic() - begin
+    )
+    size = archive.stat().st_size / 1e6
+    print(f"[package] {output}: {len(files)} files, {archive.name} {size:.1f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

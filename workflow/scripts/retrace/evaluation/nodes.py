@@ -1,0 +1,137 @@
+"""Tables of skeleton nodes, and the fragment and segments at each: scores without the volume."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrace.errors import DataError
+from retrace.evaluation.curve import RegionGraph
+from retrace.evaluation.skeletons import Skeletons, read_skeletons, sample_nodes
+from retrace.manifest import atomic_write
+from retrace.volumes import Volume
+
+ARRAYS = ("voxel", "fragment", "fragments", "thresholds", "segments", "threshold", "voxel_size_nm")
+"""What a table holds beside the fields of a skeleton file."""
+COLUMNS = ("node", "skeleton", "z", "y", "x", "z_nm", "y_nm", "x_nm", "fragment", "segment")
+"""Of the csv: row, skeleton, voxel, position, and both ids at the threshold that was chosen."""
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """Nodes with voxel (nodes, 3), z y x from the world's origin, and fragment (nodes,).
+
+    `segments` (thresholds, fragments) gives at each of `thresholds` the segment of each of the
+    `fragments` (fragments,), sorted. `threshold` is the one that was chosen on validation.
+    """
+
+    skeletons: Skeletons
+    voxel: np.ndarray
+    fragment: np.ndarray
+    fragments: np.ndarray
+    thresholds: np.ndarray
+    segments: np.ndarray
+    threshold: float
+    voxel_size_nm: np.ndarray
+
+    def at(self, threshold: float) -> np.ndarray:
+        """The segment at each node, (nodes,); DataError for a threshold that is not there."""
+        rows = np.flatnonzero(np.isclose(self.thresholds, threshold, atol=1e-6))
+        if not len(rows):
+            known = ", ".join(f"{value:g}" for value in self.thresholds)
+            raise DataError(f"the table has no threshold {threshold:g}; it has {known}")
+        found = self.segments[rows[0], np.searchsorted(self.fragments, self.fragment)]
+        return np.asarray(found)
+
+
+def node_table(
+    fragments: Volume,
+    skeletons: Skeletons,
+    graph: RegionGraph,
+    thresholds: Sequence[float],
+    threshold: float,
+) -> NodeTable:
+    """The table of `skeletons` on `fragments`, agglomerated by `graph`."""
+    size = np.array(fragments.voxel_size_nm)
+    at_nodes = sample_nodes(fragments, skeletons)
+    ids = np.unique(at_nodes)
+    values = sorted({*thresholds, threshold})
+    segments = [graph.segments(ids, value) for value in values]
+    voxel = np.floor(skeletons.position_nm / size).astype(np.int64)
+    shape = (len(values), len(ids))
+    stacked = np.array(segments, np.uint64).reshape(shape)
+    return NodeTable(skeletons, voxel, at_nodes, ids, np.array(values), stacked, threshold, size)
+
+
+def write_table(path: Path, table: NodeTable) -> None:
+    """PATH.npz, which is a skeleton file too, and beside it PATH.csv with one row a node."""
+    skeletons = table.skeletons
+    arrays = {name: np.asarray(getattr(table, name)) for name in ARRAYS}
+    buffer = io.BytesIO()
+    arrays |= {
+        "id": np.arange(len(skeletons.skeleton), dtype=np.uint64),
+        "position_nm": skeletons.position_nm,
+        "skeleton": skeletons.skeleton,
+        "edges": skeletons.edges.astype(np.uint64),
+    }
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    atomic_write(path, buffer.getvalue())
+    atomic_write(path.with_suffix(".csv"), _csv(table))
+
+
+def _csv(table: NodeTable) -> str:
+    skeletons = table.skeletons
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    columns = (
+        range(len(table.fragment)),
+        skeletons.skeleton.tolist(),
+        *table.voxel.T.tolist(),
+        *([f"{value:g}" for value in axis] for axis in skeletons.position_nm.T),
+        table.fragment.tolist(),
+        table.at(table.threshold).tolist(),
+    )
+    writer.writerows(zip(*columns, strict=True))
+    return text.getvalue()
+
+
+def read_table(path: Path) -> NodeTable:
+    """A table that `write_table` wrote; DataError where something of it is missing."""
+    skeletons = read_skeletons(path)
+    with np.load(path) as stored:
+        missing = [name for name in ARRAYS if name not in stored]
+        if missing:
+            raise DataError(
+                f"{path} lacks {', '.join(missing)}: it holds skeletons alone. Make the table with "
+                "export: {layers: [nodes]}"
+            )
+        arrays: dict[str, Any] = {name: stored[name] for name in ARRAYS}
+    return NodeTable(skeletons, **{**arrays, "threshold": float(arrays["threshold"])})
+
+
+def read_segments(path: Path, nodes: int) -> np.ndarray:
+    """The column `segment` of a csv, (nodes,) uint64, put in the order of its column `node`.
+
+    DataError where a column, or a node, is missing.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give a csv with the columns node and segment")
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    absent = {"node", "segment"} - set(rows[0] if rows else ())
+    if absent:
+        raise DataError(f"{path} has no column {', '.join(sorted(absent))}")
+    found = {int(row["node"]): int(row["segment"]) for row in rows}
+    if set(found) != set(range(nodes)):
+        raise DataError(
+            f"{path} names {len(found)} nodes; the table has {nodes}, numbered from 0. Give each "
+            "one row (segment 0: none)"
+        )
+    return np.array([found[node] for node in range(nodes)], np.uint64)
