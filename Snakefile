@@ -5,7 +5,7 @@ A target is verb_dataset_network, for example
     snakemake --use-singularity train_zfinch_mtlsd
     snakemake --use-singularity evaluate_zfinch_mtlsd --config iterations=1000 seed=1
 
-with the verbs train, package, predict, segment, evaluate, export, align and view; fetch_DATASET, mask_DATASET,
+with the verbs train, package, predict, segment, evaluate, export, align, view, crate and bundle; fetch_DATASET, mask_DATASET,
 view_data_DATASET, and for sections to align stacks_DATASET, train_defects_DATASET and
 mask_stacks_DATASET need no network. compare_DATASET puts all networks side by side,
 reproduce_DATASET compares them with the paper. `snakemake --list-rules` shows all of them. Datasets are
@@ -83,4 +83,5 @@ include: "rules/reproduce.smk"
 include: "rules/export.smk"
 include: "rules/view.smk"
 include: "rules/report.smk"
+include: "rules/carry.smk"
 include: "rules/targets.smk"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shlex
 import sys
 from functools import cache, wraps
@@ -24,6 +25,7 @@ from retrace import (
 )
 from retrace import config as catalog
 from retrace.errors import ConfigError, RetraceError, nearest
+from retrace.manifest import digest
 from retrace.shards import shard_names
 from retrace.training.ranks import check_division
 
@@ -36,6 +38,8 @@ PAIR_VERBS = (
     "export",
     "align",
     "view",
+    "crate",
+    "bundle",
 )
 SECTION_VERBS = ("stacks", "train_defects", "mask_stacks")
 DATA_VERBS = ("fetch", "mask", "view_data", "compare", *SECTION_VERBS)
@@ -115,6 +119,7 @@ def job_environment():
         "RETRACE_BLOCKS": block_cache(),
         "RETRACE_BLOCKS_GIB": config["blocks"]["cache_gib"],
         "RETRACE_BLOCKS_THREADS": config["fetch_threads"],
+        "RETRACE_PYTHON": sys.executable,
     }
     words = [f"{name}={shlex.quote(str(value))}" for name, value in values.items()]
     # Snakemake fills in what stands in braces.
@@ -1405,6 +1410,87 @@ def evaluate_alignment_json(wildcards):
     return as_json(refusing(align_settings.score_settings)(config, data, net))
 
 
+# ---------------------------------------------------------------- crate and bundle
+
+
+def crate_files(wildcards):
+    """The results that a crate is about."""
+    return pair_target("evaluate", wildcards.dataset, wildcards.network)
+
+
+def carried_json(wildcards):
+    """The configuration as it is, and what Snakemake is to be asked for."""
+    name = f"{wildcards.dataset}_{wildcards.network}"
+    found = {"name": name, "target": f"evaluate_{name}", "config": dict(config)}
+    return as_json(found | {"dataset": wildcards.dataset})
+
+
+def wheel_lock():
+    """The packages of the machine that Snakemake runs on."""
+    return source("envs", "host.txt")
+
+
+def wheels_folder():
+    """Where their wheels lie, by what they depend on: the lock, the machine, Python."""
+    kind = [platform.machine(), *sys.version_info[:2]]
+    return (
+        f"work/wheels/{digest([ROOT.joinpath('envs', 'host.txt').read_text(), kind])}"
+    )
+
+
+def bundle_images(wildcards):
+    """The images that the rules run in."""
+    names = ["modern"]
+    if config["engine"] == "legacy":
+        names.append(config["legacy_image"])
+    return [image(name) for name in names]
+
+
+@refusing
+def bundle_files(wildcards):
+    """What an evaluation reads and no job makes: volumes, skeletons, published weights."""
+    data, net = pair("evaluate", wildcards.dataset, wildcards.network)
+    paths = catalog.named_files(data)
+    elsewhere = [
+        str(path) for path in named_sources(data) if addresses.is_address(path)
+    ]
+    if elsewhere:
+        raise ConfigError(
+            f"{elsewhere[0]} is read block by block where it lies and cannot be put into a bundle;"
+            " fetch it or export a region of it to a file first"
+        )
+    weights = [config["init"]] if config["init"] else []
+    for name in (net["name"], net.get("autocontext")):
+        if name and settings.is_published(config, name):
+            weights += published(data["name"], name)
+    fetched = data_target("fetch", data["name"])
+    own = [path for path in paths if path not in fetched]
+    kept = [f for path in own for f in own_files(data, path)]
+    return list(dict.fromkeys([*fetched, *kept, *weights]))
+
+
+def named_sources(data):
+    """What the volumes of a dataset are read from, paths and addresses."""
+    parts = ("raw", "labels", "labels_mask", "tissue_mask")
+    found = [v[p]["path"] for v in data["volumes"].values() for p in parts if p in v]
+    return found + [
+        s["path"]
+        for v in data["volumes"].values()
+        for s in v.get("inputs", {}).values()
+    ]
+
+
+def carried_target(verb, dataset_name, network_name):
+    """The files that `crate_DATASET_NETWORK` and `bundle_DATASET_NETWORK` want."""
+    refusing(pair)("evaluate", dataset_name, network_name)
+    if verb == "bundle" and not uses_containers():
+        raise WorkflowError(
+            "a bundle holds the container images that its rules run in; add --use-singularity"
+        )
+    names = {"crate": "crate.zip", "bundle": "bundle"}
+    return [settings.results(dataset_name, network_name, names[verb])]
+
+
 # ---------------------------------------------------------------- view and targets
 
 
@@ -1480,6 +1566,8 @@ def data_target(verb, name):
 
 def pair_target(verb, dataset_name, network_name):
     """The files that `verb_DATASET_NETWORK` wants; refuses pairs that cannot work."""
+    if verb in ("crate", "bundle"):
+        return carried_target(verb, dataset_name, network_name)
     data, net = pair(verb, dataset_name, network_name)
     if verb == "predict" and "examples" in data:
         return [settings.results(dataset_name, network_name, "predictions.h5")]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from retrace.named import named_paths
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 from retrace.targets.boundary import grow_boundary
-from retrace.volumes import Volume, open_source, open_volume
+from retrace.volumes import Volume, noting_opened, open_source, open_volume, origin_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
@@ -153,17 +154,18 @@ def plot(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+    begun, args = time.monotonic(), parse_args(argv)
     settings, masks = args.settings, named_paths(args.masks)
     stores = named_paths(args.prediction)
     thresholds = threshold_list(*settings["thresholds"])
-    held_out = open_entries(settings, "validation", stores, masks)
-    on_validation = np.mean([scored(entry, thresholds) for entry in held_out], axis=0)
-    chosen = best_thresholds(thresholds, on_validation)
-    curves = {
-        entry.name: scored(entry, thresholds)
-        for entry in open_entries(settings, "test", stores, masks)
-    }
+    with noting_opened() as opened:
+        held_out = open_entries(settings, "validation", stores, masks)
+        on_validation = np.mean([scored(entry, thresholds) for entry in held_out], axis=0)
+        chosen = best_thresholds(thresholds, on_validation)
+        curves = {
+            entry.name: scored(entry, thresholds)
+            for entry in open_entries(settings, "test", stores, masks)
+        }
     content = {
         "dataset": settings["dataset"]["name"],
         "convention": CONVENTION,
@@ -178,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
             for name, scores in curves.items()
         },
+        "origin": origin_of(opened, [], settings, time.monotonic() - begun),
     }
     plot(curves, thresholds, chosen, args.plot)
     atomic_write(args.output, json.dumps(content, indent=1) + "\n")

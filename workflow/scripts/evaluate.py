@@ -24,12 +24,13 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from retrace.addresses import is_address
 from retrace.errors import ConfigError, DataError, StateError, nearest, run
 from retrace.evaluation import untrained
 from retrace.evaluation.counting import Counted, Truth, check_scored, count_volumes
@@ -60,7 +61,16 @@ from retrace.named import named_paths
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 from retrace.shards import WHOLE, parse_shard
-from retrace.volumes import Volume, open_source, open_volume, read_json, writing
+from retrace.volumes import (
+    Opened,
+    Volume,
+    noting_opened,
+    open_source,
+    open_volume,
+    origin_of,
+    read_json,
+    writing,
+)
 
 CURVE_NOTE = "scores of the test volume at every threshold; not used to choose the threshold"
 BEST_NOTE = (
@@ -97,6 +107,16 @@ class Inputs:
     threads: int
     tables: dict[str, Counted]
     """Counted already: by array and entry."""
+    table_files: list[Path] = field(default_factory=list)
+    opened: Opened = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+
+    def origin(self, settings: dict[str, Any], *files: Path) -> dict[str, Any]:
+        """What the scores were made of: all volumes opened so far, tables, skeletons, `files`."""
+        tests = [e.skeletons for key in ("validation", "test") for e in _entries(settings, key)]
+        paths = [s["path"] for s in tests if s and not is_address(s["path"])]
+        read = [*files, *self.table_files, *map(Path, paths)]
+        return origin_of(self.opened, read, settings, time.monotonic() - self.begun)
 
     def count(self, volume: Volume, truth: Truth, entry: Entry) -> Counted:
         """Contingency of an array with the truth of an entry, read or counted now."""
@@ -109,6 +129,16 @@ class Inputs:
 
 def read_entries(settings: dict[str, Any], key: str) -> list[Entry]:
     """The `validation` or `test` entries of the dataset; ConfigError where there are none."""
+    dataset, entries = settings["dataset"], _entries(settings, key)
+    if not entries:
+        raise ConfigError(
+            f"dataset {dataset['name']!r} has no `{key}` volumes; name at least one (or a region "
+            f"of one) under `{key}` in its config"
+        )
+    return entries
+
+
+def _entries(settings: dict[str, Any], key: str) -> list[Entry]:
     dataset = settings["dataset"]
     entries = []
     for item in dataset.get(key) or []:
@@ -121,11 +151,6 @@ def read_entries(settings: dict[str, Any], key: str) -> list[Entry]:
         roi = item.get("roi_nm")
         box = NmBox(triple(roi["offset"]), triple(roi["shape"])) if roi else None
         entries.append(Entry(item["volume"], box, item.get("skeletons")))
-    if not entries:
-        raise ConfigError(
-            f"dataset {dataset['name']!r} has no `{key}` volumes; name at least one (or a region "
-            f"of one) under `{key}` in its config"
-        )
     return entries
 
 
@@ -248,6 +273,7 @@ def choose(settings: dict[str, Any], inputs: Inputs, output: Path) -> None:
         "chosen_on": chosen_on,
         "convention": CONVENTION,
         "table": curve_rows(thresholds, together),
+        "origin": inputs.origin(settings),
     }
     _write_json(output, content)
     print(table({f"validation at {threshold:g}": content}), flush=True)
@@ -362,6 +388,7 @@ def score_all(
         "threshold_chosen_on": chosen["chosen_on"],
         "convention": CONVENTION,
         "volumes": volumes,
+        "origin": inputs.origin(settings, threshold_file),
     }
     if plot is not None:
         plot_evaluation(volumes, plot)
@@ -535,17 +562,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.verb in others:
         others[args.verb](args)
         return
-    inputs = Inputs(
-        named_paths(args.fragments),
-        named_paths(args.masks),
-        named_paths(args.segmentation),
-        args.threads,
-        _read_counted(args),
-    )
-    if args.verb == "choose":
-        choose(args.settings, inputs, args.output)
-    else:
-        score_all(args.settings, inputs, args.threshold_file, args.output, args.plot)
+    with noting_opened() as opened:
+        inputs = Inputs(
+            named_paths(args.fragments),
+            named_paths(args.masks),
+            named_paths(args.segmentation),
+            args.threads,
+            _read_counted(args),
+            [Path(p) for paths in (*args.fragment_tables, *args.segment_tables) for p in paths],
+            opened,
+        )
+        if args.verb == "choose":
+            choose(args.settings, inputs, args.output)
+        else:
+            score_all(args.settings, inputs, args.threshold_file, args.output, args.plot)
 
 
 if __name__ == "__main__":

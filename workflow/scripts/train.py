@@ -47,6 +47,7 @@ from retrace.training.state import state_files
 from retrace.training.task import Task
 from retrace.training.znn_family import make_znn_task, read_test_curve
 from retrace.training.znn_optimizer import ZnnOptimizer
+from retrace.volumes import noting_opened, origin_of
 
 CHECKPOINT_SECONDS = 300.0
 HISTORY_ROWS = 2000
@@ -408,7 +409,8 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
     models = Models(args.init, args.context, args.published)
     training = training_digest(settings, models)
     name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
-    trainer, _ = make_trainer(settings, named_paths(args.masks), args.work / name, models, rank)
+    with noting_opened() as opened:
+        trainer, _ = make_trainer(settings, named_paths(args.masks), args.work / name, models, rank)
     print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
     outcome = trainer.run()
     if not rank.is_first:
@@ -420,7 +422,10 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
         "training_digest": training,
         "loss": last_loss(outcome),
     }
-    content = history(settings, outcome, time.monotonic() - begin)
+    seconds = time.monotonic() - begin
+    content = history(settings, outcome, seconds)
+    weights = [path for path in (models.init, models.context, models.published) if path]
+    content["origin"] = origin_of(opened, weights, settings, seconds)
     if settings["network"]["family"] == "znn":
         every = settings["network"]["num_iter_per_show"]
         content["learning_curve"] = learning_curve(outcome, every, args.work / name)

@@ -18,7 +18,7 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -276,6 +276,21 @@ class Record:
             "unchanged_since": _utc(self.last_change) if self.last_change else None,
             "read_from": _utc(self.first_asked),
         }
+
+
+def joined(records: Sequence[Record]) -> Record:
+    """One record of all that several readers of one volume read.
+
+    ChangedError where what they read was never there together.
+    """
+    whole = Record(records[0].url)
+    for record in records:
+        with record._lock:
+            listed = dict(record._digests)
+            whole._documents |= record._documents
+        for name, digest in listed.items():
+            whole._take(name, digest, record.last_change, record.first_asked)
+    return whole
 
 
 AGAIN = (

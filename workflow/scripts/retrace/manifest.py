@@ -141,25 +141,19 @@ def peak_memory_mb() -> float:
     return round(kilobytes / 1024, 1)
 
 
-def write_manifest(
-    store: Path,
-    *,
+def origin(
     inputs: Iterable[Path],
     settings: Mapping[str, Any],
     seconds: float,
-    extra: Mapping[str, Any] | None = None,
     read: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Path:
-    """Describes the finished `store` beside it; the last thing that a script writes.
+) -> dict[str, Any]:
+    """What a result was made of: digests of what was read, settings, versions, image, cost.
 
     `read`: by address what was read of volumes elsewhere (retrace.blocks.Record.summary).
     """
     elsewhere = {} if not read else {"read": dict(read)}
-    content = {
-        "format_version": FORMAT_VERSION,
+    return {
         "code_version": __version__,
-        "store": store.name,
-        "arrays": describe_arrays(store) if store.is_dir() else {},
         "inputs": {
             **{path.as_posix(): input_digest(path) for path in inputs},
             **{address: facts["sha256"][:16] for address, facts in (read or {}).items()},
@@ -172,6 +166,27 @@ def write_manifest(
         "seconds": round(seconds, 3),
         "peak_memory_mb": peak_memory_mb(),
         **elsewhere,
+    }
+
+
+def write_manifest(
+    store: Path,
+    *,
+    inputs: Iterable[Path],
+    settings: Mapping[str, Any],
+    seconds: float,
+    extra: Mapping[str, Any] | None = None,
+    read: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Describes the finished `store` beside it; the last thing that a script writes.
+
+    `read`: as for `origin`.
+    """
+    content = {
+        "format_version": FORMAT_VERSION,
+        "store": store.name,
+        "arrays": describe_arrays(store) if store.is_dir() else {},
+        **origin(inputs, settings, seconds, read),
         **(extra or {}),
     }
     return atomic_write(manifest_path(store), json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -15,10 +15,10 @@ import zarr
 from numcodecs import Zstd
 
 from retrace.addresses import check_address, is_address, is_zarr, local_folder
-from retrace.blocks import BlockReader, ChangedError, Options
+from retrace.blocks import BlockReader, ChangedError, Options, joined
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
-from retrace.manifest import reading
+from retrace.manifest import origin, reading, vouched
 from retrace.n5 import N5Array, is_dataset
 from retrace.objects import KINDS, NUMBERED, SectionObjects
 from retrace.precomputed import Layer
@@ -222,7 +222,41 @@ def open_volume(
     attrs = dict(getattr(data, "attrs", {}))
     voxel_size = _agreed_voxel_size(name, _listed(attrs.get("resolution")), voxel_size_nm)
     offset = triple(offset_nm if offset_nm is not None else attrs.get("offset", (0, 0, 0)))
-    return Volume(data, voxel_size, offset, name)
+    volume = Volume(data, voxel_size, offset, name)
+    for opened in _NOTED:
+        opened.append((str(store), volume))
+    return volume
+
+
+Opened = list[tuple[str, Volume]]
+"""Volumes with the paths or addresses of their stores."""
+_NOTED: list[Opened] = []
+
+
+@contextmanager
+def noting_opened() -> Iterator[Opened]:
+    """Yields a list that gets every volume which this process opens meanwhile."""
+    opened: Opened = []
+    _NOTED.append(opened)
+    try:
+        yield opened
+    finally:
+        _NOTED[:] = [other for other in _NOTED if other is not opened]
+
+
+def origin_of(
+    opened: Opened, files: Iterable[Path], settings: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """`manifest.origin` of what was made of the volumes in `opened` and of `files`.
+
+    ChangedError where a volume elsewhere that was opened twice was changed in between.
+    """
+    local = [Path(path) for path, _ in opened if not is_address(path)]
+    inputs = sorted({*(vouched(path) or path for path in local), *files})
+    readers = [volume.reader for _, volume in opened if volume.reader is not None]
+    urls = sorted({reader.remote.url for reader in readers})
+    read = {u: joined([r.record for r in readers if r.record.url == u]).summary() for u in urls}
+    return origin(inputs, settings, seconds, read)
 
 
 def open_source(source: Mapping[str, Any]) -> Volume:

@@ -1,0 +1,220 @@
+"""Crates and bundles: what goes in, what is traced, what is refused; no job is run here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bundle
+import crate
+import rerun
+import roc_validator
+from retrace.errors import ConfigError, DataError
+from retrace.manifest import digest, input_digest, origin
+from retrace.packing import check_files, sha256_of
+from retrace.provenance import check_chain, jobs_behind, read_jobs
+
+CONFIG: dict[str, Any] = {"iterations": 2, "bundle": None, "init": None}
+SETTINGS = {
+    "name": "phantom_tiny",
+    "target": "evaluate_phantom_tiny",
+    "dataset": "phantom",
+    "config": CONFIG,
+}
+EVALUATION = "results/phantom/tiny/evaluation.json"
+MODEL = "results/phantom/tiny/model.safetensors"
+
+
+def record(rule: str, output: str, inputs: list[str], begun: float) -> None:
+    """A record as Snakemake keeps one."""
+    content = {
+        "rule": rule,
+        "input": inputs,
+        "log": [],
+        "shellcmd": f"{rule} {output}",
+        "starttime": begun,
+        "endtime": begun + 1,
+        "incomplete": False,
+    }
+    name = urlsafe_b64encode(output.encode()).decode()
+    path = Path(".snakemake/metadata") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def fetched_store(place: Path) -> Path:
+    """A store with the manifest of a fetch."""
+    store = place / "data/phantom/train_0.zarr"
+    store.mkdir(parents=True)
+    (store / ".zgroup").write_text("{}")
+    (store / ".snakemake_timestamp").touch()
+    manifest = {
+        "arrays": {},
+        "inputs": {},
+        "files": {".zgroup": "44"},
+        "source": "s3://open-neurodata/funke/train_0.zarr/ at somewhere",
+        "verified": {"md5": 1},
+        "settings": {"prefix": "funke/train_0.zarr"},
+    }
+    (store.parent / "train_0.manifest.json").write_text(json.dumps(manifest))
+    return store.relative_to(place)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a fetched volume, a model made of it, and its evaluation."""
+    monkeypatch.chdir(tmp_path)
+    store = fetched_store(tmp_path)
+    Path(MODEL).parent.mkdir(parents=True)
+    Path(MODEL).write_bytes(b"weights")
+    made_of = origin([store, Path(MODEL)], {}, 1.0)
+    Path(EVALUATION).write_text(json.dumps({"origin": made_of}))
+    record("fetch", str(store), [], 1.0)
+    record("train", MODEL, [str(store)], 3.0)
+    record("evaluate", EVALUATION, [str(store), MODEL], 5.0)
+    return tmp_path
+
+
+@pytest.fixture
+def made(place: Path) -> Path:
+    """Its crate."""
+    crate.main(
+        [
+            *("--settings", json.dumps(SETTINGS), "--results", EVALUATION),
+            *("--output", "crate", "--zip", "crate.zip"),
+        ]
+    )
+    return place / "crate"
+
+
+def test_the_jobs_behind_a_result_in_the_order_of_their_ends(place: Path) -> None:
+    jobs = jobs_behind([EVALUATION], read_jobs())
+    assert [job.rule for job in jobs] == ["fetch", "train", "evaluate"]
+    assert check_chain(jobs) == 2
+
+
+def test_a_result_of_another_model_is_refused(place: Path) -> None:
+    Path(MODEL).write_bytes(b"other weights")
+    with pytest.raises(DataError, match=rf"{EVALUATION} was not made of the {MODEL} that"):
+        check_chain(jobs_behind([EVALUATION], read_jobs()))
+
+
+def test_a_result_without_a_record_is_refused(place: Path) -> None:
+    shutil.rmtree(".snakemake")
+    with pytest.raises(DataError, match="how results/phantom/tiny/evaluation.json was made"):
+        jobs_behind([EVALUATION], read_jobs())
+
+
+def test_a_crate_is_accepted_by_the_public_validator(made: Path, tmp_path: Path) -> None:
+    accepted, said = roc_validator.validate(made, tmp_path)
+    assert accepted, said
+
+
+def test_the_validator_refuses_a_crate_without_its_run(made: Path, tmp_path: Path) -> None:
+    path = made / "ro-crate-metadata.json"
+    content = json.loads(path.read_text())
+    content["@graph"] = [e for e in content["@graph"] if e["@id"] != "#run"]
+    path.write_text(json.dumps(content))
+    accepted, said = roc_validator.validate(made, tmp_path)
+    assert not accepted
+    assert "CreateAction" in said
+
+
+def test_a_crate_names_jobs_files_and_the_bucket(made: Path) -> None:
+    graph = json.loads((made / "ro-crate-metadata.json").read_text())["@graph"]
+    by_id = {entity["@id"]: entity for entity in graph}
+    assert by_id[MODEL]["sha256"] == sha256_of(Path(MODEL))
+    job = by_id[f"#job-train-{MODEL}"]
+    assert job["result"] in ({"@id": MODEL}, [{"@id": MODEL}])
+    assert job["endTime"] == "1970-01-01T00:00:04+00:00"
+    volume = by_id["#data/phantom/train_0.zarr"]
+    assert volume["isBasedOn"] == {"@id": "s3://open-neurodata/funke/train_0.zarr/"}
+    assert volume["identifier"].endswith(input_digest(Path("data/phantom/train_0.zarr")))
+    assert input_digest(Path("data/phantom/train_0.zarr")) == digest({".zgroup": "44"})
+
+
+@pytest.mark.parametrize("name", [MODEL, "rules/train.smk"])
+def test_an_altered_or_missing_file_of_a_crate_is_named(made: Path, name: str) -> None:
+    (made / name).write_text("changed")
+    with pytest.raises(DataError, match=f"{name} is not as it was"):
+        rerun.main([str(made), "--directory", "new", "--dry-run"])
+    (made / name).unlink()
+    with pytest.raises(DataError, match=f"{name} is missing"):
+        rerun.main([str(made), "--directory", "new", "--dry-run"])
+    assert not Path("new").exists()
+
+
+def test_what_is_no_crate_is_refused(place: Path) -> None:
+    Path("crate.zip").write_text("no zip")
+    with pytest.raises(DataError, match=r"crate\.zip is neither a folder nor a zip"):
+        rerun.main(["crate.zip", "--directory", "new"])
+    with zipfile.ZipFile("empty.zip", "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(DataError, match=r"ro-crate-metadata\.json cannot be read"):
+        rerun.main(["empty.zip", "--directory", "new"])
+
+
+def test_a_working_directory_of_another_workflow_is_left_alone(made: Path) -> None:
+    Path("new").mkdir()
+    Path("new/Snakefile").write_text("rule other:\n")
+    with pytest.raises(DataError, match="new/Snakefile is not the crate's"):
+        rerun.main([str(made), "--directory", "new"])
+
+
+@pytest.fixture
+def packed(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle with one fetched volume, a stand-in for the image, and no wheels."""
+    Path("modern.sif").write_bytes(b"image")
+    Path("wheels").mkdir()
+    bundle.main(
+        [
+            *("make", "--settings", json.dumps(SETTINGS), "--images", "modern.sif"),
+            *("--files", "data/phantom/train_0.zarr", "--wheels", "wheels", "--output", "packed"),
+        ]
+    )
+    return place / "packed"
+
+
+def test_a_bundle_has_objects_at_their_keys(packed: Path) -> None:
+    assert (packed / "objects/funke/train_0.zarr/.zgroup").is_file()
+    assert (packed / "objects/funke/train_0.manifest.json").is_file()
+    assert not (packed / "objects/funke/train_0.zarr/.snakemake_timestamp").exists()
+    assert json.loads((packed / "run.yaml").read_text())["bundle"] == "objects"
+    bundle.check(packed)
+
+
+def test_a_bundle_for_another_machine_is_refused(packed: Path) -> None:
+    facts = json.loads((packed / "bundle.json").read_text())
+    other = {**facts, "machine": "aarch64" if facts["machine"] != "aarch64" else "x86_64"}
+    (packed / "bundle.json").write_text(json.dumps(other))
+    with pytest.raises(ConfigError, match=f"is for machine {other['machine']}, this machine has"):
+        bundle.check(packed)
+
+
+def test_an_altered_file_of_a_bundle_is_named(packed: Path) -> None:
+    image = packed / "containers/images/modern.sif"
+    image.unlink()
+    image.write_bytes(b"other")
+    with pytest.raises(DataError, match=r"containers/images/modern\.sif is not as it was"):
+        bundle.check(packed)
+    image.unlink()
+    with pytest.raises(DataError, match=r"containers/images/modern\.sif is missing"):
+        bundle.check(packed)
+
+
+def test_own_files_are_named_where_the_bundle_has_them(place: Path) -> None:
+    own = place / "elsewhere" / "cubes.h5"
+    own.parent.mkdir()
+    own.write_bytes(b"cubes")
+    Path("config/datasets").mkdir(parents=True)
+    Path("config/datasets/mine.yaml").write_text(f"raw: {{path: {own}}}\n")
+    moved = bundle.put_data([own], Path("packed"))
+    bundle.put_code(Path("packed"), moved, "mine")
+    assert Path("packed/config/datasets/mine.yaml").read_text() == "raw: {path: files/0/cubes.h5}\n"
+    check_files(Path("packed"), {"files/0/cubes.h5": sha256_of(own)}, "bundle")
