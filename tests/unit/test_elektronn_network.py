@@ -280,9 +280,10 @@ def stitched(module: ElektronnNetwork, x: Tensor) -> Tensor:
     shape = module.output_shape(x.shape[-3:])
     whole = torch.full((1, module.architecture.layers[-1].maps, *shape), torch.nan)
     for begin in product(*map(range, steps)):
-        part = x[(..., *[slice(b, None) for b in begin])]
-        parts = module.raw(part)
         target = whole[(..., *[slice(b, None, s) for b, s in zip(begin, steps, strict=True)])]
+        if not target.numel():
+            continue  # fewer voxels than offsets: what is left of the input gives none
+        parts = module.raw(x[(..., *[slice(b, None) for b in begin])])
         target.copy_(parts[(..., *map(slice, target.shape[-3:]))])
     return whole
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from retrace.errors import ConfigError, DataError
+from retrace.errors import DataError
 from retrace.networks import UNet, build_network
 
 ZFINCH = {"fmaps": 12, "fmap_factor": 5, "downsample": [[1, 3, 3], [1, 3, 3], [3, 3, 3]]}
@@ -252,8 +252,3 @@ def test_an_input_below_the_field_of_view_is_refused_with_numbers() -> None:
     ):
         unet.output_shape((84, 200, 268))
     assert min(unet.output_shape(unet.valid_shape())) >= 1
-
-
-def test_another_family_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'n4'.*'elektronn'"):
-        build_network({"name": "n4", "family": "elektronn"})

@@ -378,7 +378,7 @@ def test_targets_without_settings_are_planned_together(place: Path) -> None:
     foreign = re.compile(rf".*_({'|'.join([*others, 'mine', 'far'])})(_.*)?")
     owner = re.compile(rf"[a-z_]+_({'|'.join(PLANNED)})(_[a-z0-9_]+)?")
     planned = sorted(t for t in targets if owner.fullmatch(t) and not foreign.fullmatch(t))
-    run = snakemake(place, *planned, "--dry-run", "--quiet", "all")
+    run = snakemake(place, *planned, "--use-singularity", "--dry-run", "--quiet", "all")
 
     assert run.returncode == 0, run.stdout + run.stderr
     assert len(planned) > 15
