@@ -8,8 +8,9 @@ alignment.txt, alignment.png and before_after.png
 What a killed training or alignment goes on from, pictures and TensorBoard scalars lie in work.
 """
 
+if config["engine"] == "modern":
 
-ruleorder: fit_alignment > train
+    ruleorder: fit_alignment > train
 
 
 rule fit_alignment:

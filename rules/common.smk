@@ -1068,15 +1068,18 @@ def compare_evaluations(wildcards):
     """Their scores: of segments, or of boundaries where objects end with a section."""
     data = dataset(wildcards.dataset)
     planar = catalog.is_planar(data)
-    boundary = catalog.predicts_boundaries
     return [
-        settings.results(
-            data["name"],
-            name,
-            "objects.json" if boundary(name) and not planar else "evaluation.json",
-        )
+        settings.results(data["name"], name, compared_scores(name, planar))
         for name in compared(data["name"])[0]
     ]
+
+
+def compared_scores(name, planar):
+    """The file of one network: its own scores, or those it has beside them for comparison."""
+    if catalog.labels_voxels(name):
+        return "boundaries.json" if planar else "objects.json"
+    apart = catalog.predicts_boundaries(name) and not planar
+    return "objects.json" if apart else "evaluation.json"
 
 
 def compare_models(wildcards):

@@ -95,7 +95,7 @@ use rule evaluate as evaluate_objects with:
     benchmark:
         "logs/evaluate_objects/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=boundary_networks(),
+        network=f"{boundary_networks()}|{class_networks()}",
 
 
 rule evaluate_boundaries:
@@ -136,6 +136,18 @@ rule evaluate_boundaries:
         " --prediction {params.predictions:q} --masks {params.masks:q}"
         " --output {output.scores:q} --plot {output.plot:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+use rule evaluate_boundaries as evaluate_class_boundaries with:
+    output:
+        scores="results/{dataset}/{network}/boundaries.json",
+        plot="results/{dataset}/{network}/boundaries.png",
+    log:
+        "logs/evaluate_class_boundaries/{dataset}_{network}.log",
+    benchmark:
+        "logs/evaluate_class_boundaries/{dataset}_{network}.benchmark.jsonl"
+    wildcard_constraints:
+        network=class_networks(),
 
 
 rule evaluate_classes:

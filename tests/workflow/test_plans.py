@@ -378,12 +378,12 @@ def test_an_h5_of_znn_is_predicted_with_and_nothing_trained(snakemake: Run, tmp_
 
 
 def test_a_comparison_segments_boundaries_too_and_names_what_cannot_run(snakemake: Run) -> None:
-    networks = "compare={networks: [mtlsd_small, lsd_small, n4]}"
+    networks = "compare={networks: [mtlsd_small, lsd_small, n4, neuro3d_doc]}"
     run = snakemake("compare_phantom", "-np", "--config", networks)
 
     assert run.returncode == 0, run.stdout
     jobs = planned(run.stdout)
-    assert [jobs[r] for r in ("train", "evaluate", "evaluate_objects", "compare")] == [2, 1, 1, 1]
+    assert [jobs[r] for r in ("train", "evaluate", "evaluate_objects", "compare")] == [3, 1, 2, 1]
     assert '"lsd_small": "evaluate_phantom_lsd_small: network' in run.stdout
     assert "results/phantom/n4/objects.json" in run.stdout
 

@@ -3,8 +3,9 @@
     boundaries.py --settings JSON --prediction V=P.zarr ... --masks V=M.zarr ...
                   --output evaluation.json --plot PNG
 
-The settings are one JSON object: `dataset` (name, volumes, validation, test), `grow_boundary` of
-the network, and `thresholds` [low, high, step].
+The settings are one JSON object: `dataset` (name, volumes, validation, test), `array` of the
+prediction, whose channel 0 is the inside of cells, `grow_boundary` of the network, and `thresholds`
+[low, high, step].
 """
 
 from __future__ import annotations
@@ -40,8 +41,6 @@ from retrace.volumes import Volume, noting_opened, open_source, open_volume, ori
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
-
-HEAD = "boundary"
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -92,7 +91,7 @@ def open_entries(
     for item in settings["dataset"][split]:
         name = item["volume"]
         check_manifest(stores[name])
-        prediction = open_volume(stores[name], HEAD)
+        prediction = open_volume(stores[name], settings["array"])
         labels = open_source(settings["dataset"]["volumes"][name]["labels"])
         mask = open_volume(masks[name], "labels_mask") if name in masks else None
         box = prediction.box.intersect(labels.box)

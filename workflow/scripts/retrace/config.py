@@ -796,7 +796,7 @@ def _check_verb(pair: str, network: Mapping[str, Any], verb: str) -> None:
 def _check_affinities(
     pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
 ) -> None:
-    if verb == "segment" and head_names(network) == [BOUNDARY]:
+    if verb == "segment" and interior_map(network):
         if is_planar(dataset):
             raise ConfigError(
                 f"{pair}: the objects of dataset {dataset['name']!r} end with each section, so "
@@ -831,6 +831,19 @@ def _check_inputs(pair: str, dataset: Mapping[str, Any], network: Mapping[str, A
                     f"volume {name!r} has no image for {node!r}. Add `inputs: {{{node}: {{path: "
                     "...}}` to it"
                 )
+
+
+def interior_map(network: Mapping[str, Any]) -> str | None:
+    """The output whose channel 0 is the inside of cells; None where there is no such output.
+
+    Of classes that is so where they were made from objects: 0 inside, 1 the boundary.
+    """
+    if head_names(network) == [BOUNDARY]:
+        return BOUNDARY
+    of_objects = not network.get("labels_are_classes", True)
+    if head_names(network) == [elektronn.HEAD] and of_objects and network["n_lab"] == 2:
+        return elektronn.HEAD
+    return None
 
 
 def is_scored_as_it_is(network: Mapping[str, Any]) -> bool:

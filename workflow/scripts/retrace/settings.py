@@ -17,6 +17,7 @@ from retrace.config import (
     Settings,
     context_network,
     head_names,
+    interior_map,
     is_planar,
     output_shape,
     scorable,
@@ -301,7 +302,7 @@ def segment_settings(
     if "affs" in head_names(network):
         segment["neighborhood"] = network["neighborhood"]
     else:
-        segment["boundary"] = BOUNDARY
+        segment["boundary"] = interior_map(network)
     return {
         **segment,
         **_tissue_mask(dataset["volumes"][volume]),
@@ -365,6 +366,7 @@ def boundary_settings(
         content[split] = [_without(e, "skeletons") for e in labelled]
     return {
         "dataset": content,
+        "array": interior_map(network),
         "grow_boundary": network["grow_boundary"],
         "thresholds": config["evaluate"]["boundary_thresholds"],
     }
