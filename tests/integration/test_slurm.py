@@ -25,7 +25,7 @@ from conftest import Apptainer, required, skip_or_fail
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 
-ITERATIONS = 16
+ITERATIONS = 60
 NEVER = 1_000_000
 """Iterations between states of a training that is to save one only where it is stopped."""
 PATIENCE_S = 1500.0

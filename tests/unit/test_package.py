@@ -156,8 +156,8 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="with fmaps 3; network 'tiny_mtlsd' has fmaps 4"):
         package_files(model, {**chosen, "fmaps": 4}, ABOUT, ["A"], "MIT")
     data = catalog.load_dataset("phantom")
-    net = {**catalog.network_for("mtlsd_small", data), "family": "seamless"}
-    with pytest.raises(ConfigError, match="family 'seamless' have no package form.*lsd, znn"):
+    net = {**catalog.network_for("mtlsd_small", data), "family": "elektronn"}
+    with pytest.raises(ConfigError, match="family 'elektronn' have no package form.*lsd, znn"):
         catalog.check_pair(data, net, "package")
     assert set(FAMILIES) == set(catalog.PACKAGED)
 

@@ -22,7 +22,7 @@ from retrace import sections
 from retrace.addresses import check_address, is_address, is_zarr, local_folder
 from retrace.elektronn import settings as elektronn
 from retrace.errors import ConfigError, nearest
-from retrace.objects import NUMBERED
+from retrace.labels import NUMBERED
 from retrace.precomputed import check_local_layer
 from retrace.znn.cfg import read_cfg
 from retrace.znn.dataset import with_samples

@@ -10,9 +10,6 @@ import numpy as np
 
 from retrace.errors import DataError
 
-KINDS = ("ids", "cells", "membranes", "classes")
-NUMBERED = ("ids", "classes")
-"""Kinds whose values are read as they are: numbers of objects, or of classes."""
 SECTIONS_KEPT = 16
 """Sections whose objects stay in memory: neighbouring reads share them."""
 

@@ -18,9 +18,10 @@ from retrace.addresses import check_address, is_address, is_zarr, local_folder
 from retrace.blocks import BlockReader, ChangedError, Options, joined
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
+from retrace.labels import KINDS, NUMBERED
 from retrace.manifest import origin, reading, vouched
 from retrace.n5 import N5Array, is_dataset
-from retrace.objects import KINDS, NUMBERED, SectionObjects
+from retrace.objects import SectionObjects
 from retrace.precomputed import Layer
 from retrace.remote import open_remote
 from retrace.stacks import Reordered, open_stack
