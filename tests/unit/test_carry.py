@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import rerun
 import roc_validator
 from retrace.errors import ConfigError, DataError
 from retrace.manifest import digest, input_digest, origin
-from retrace.packing import check_files, sha256_of
+from retrace.packing import check_files, code_files, sha256_of
 from retrace.provenance import check_chain, jobs_behind, read_jobs
 
 CONFIG: dict[str, Any] = {"iterations": 2, "bundle": None, "init": None}
@@ -206,6 +207,25 @@ def test_an_altered_file_of_a_bundle_is_named(packed: Path) -> None:
     image.unlink()
     with pytest.raises(DataError, match=r"containers/images/modern\.sif is missing"):
         bundle.check(packed)
+
+
+def test_an_image_that_is_being_built_is_not_entered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = ("Snakefile", "rules/a.smk", "containers/modern.def")
+    for name in (*code, "containers/images/modern.sif.build/proc"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("config", "workflow", "profiles", "envs"):
+        (tmp_path / name).mkdir()
+    look = Path.iterdir
+
+    def guarded(folder: Path) -> Iterator[Path]:
+        assert "images" not in folder.parts, f"{folder} was entered"
+        return look(folder)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    assert set(code_files(tmp_path, tmp_path)) == set(code)
 
 
 def test_own_files_are_named_where_the_bundle_has_them(place: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from retrace.errors import DataError
@@ -33,11 +33,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files of a folder, sorted, without Snakemake's mark of a directory's time."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != ".snakemake_timestamp":
-            yield path
+def files_below(folder: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
+    """All files of a folder, sorted by name, without Snakemake's mark of a directory's time.
+
+    Folders called as in `left_out` are never entered: an image that is being built holds folders
+    of other owners, and files that go while one looks.
+    """
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            if entry.name not in left_out:
+                yield from files_below(entry, left_out)
+        elif entry.is_file() and entry.name != ".snakemake_timestamp":
+            yield entry
 
 
 def code_files(root: Path, place: Path) -> dict[str, Path]:
@@ -48,10 +55,8 @@ def code_files(root: Path, place: Path) -> dict[str, Path]:
     found = {name: root / name for name in WORDS if (root / name).is_file()}
     for name in CODE:
         part = root / name
-        for path in files_below(part) if part.is_dir() else [part]:
-            relative = path.relative_to(root)
-            if not set(relative.parts) & set(LEFT_OUT):
-                found[relative.as_posix()] = path
+        for path in files_below(part, LEFT_OUT) if part.is_dir() else [part]:
+            found[path.relative_to(root).as_posix()] = path
     for name in OWN_CONFIG:
         folder = place / "config" / name
         for path in files_below(folder) if folder.is_dir() else []:
