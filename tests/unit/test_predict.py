@@ -25,15 +25,16 @@ from prediction_case import (
     write_raw,
 )
 from retrace.checkpoints.native import save_model
+from retrace.config import load_dataset, network_for
 from retrace.errors import ConfigError, DataError, DeviceError
-from retrace.geometry import VoxelBox
-from retrace.inference.memory import bytes_per_voxel
+from retrace.geometry import VoxelBox, triple
+from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel
 from retrace.inference.overlap import overlapped
 from retrace.inference.predictor import Predictor, to_stored
 from retrace.inference.tiles import choose_tile, mirrored, output_box, read_window, tile_for, tiles
 from retrace.inference.whole import plan_tile
 from retrace.manifest import check_manifest
-from retrace.networks import UNet
+from retrace.networks import UNet, build_network
 from retrace.volumes import Volume, open_volume
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
@@ -189,8 +190,8 @@ def test_automatic_tile_keeps_within_memory_and_grows_with_it() -> None:
     assert sizes[0] <= 8e6
     assert choose_tile(network, box, network.stride, 1e5) is None
     with pytest.raises(DeviceError, match="memory"):
-        plan_tile(network, box, "auto", 1e5)
-    assert plan_tile(network, box, [60, 272, 272], 0) == (60, 270, 270)
+        plan_tile(network, box, "auto", lambda _: 1e5)
+    assert plan_tile(network, box, [60, 272, 272], lambda _: 0) == (60, 270, 270)
 
 
 def test_activation_memory_is_near_what_the_full_network_was_seen_to_take() -> None:
@@ -198,6 +199,13 @@ def test_activation_memory_is_near_what_the_full_network_was_seen_to_take() -> N
     with torch.device("meta"):
         network = UNet(1, 12, 5, [[1, 3, 3], [1, 3, 3], [3, 3, 3]], {"affs": 3, "lsds": 10}, 14)
     assert 200 <= bytes_per_voxel(network, (84, 268, 268), 4) <= 400
+
+
+@pytest.mark.parametrize("name", ["mtlsd", "aclsd", "n4", "neuro3d_doc"])
+def test_the_bound_from_the_weights_is_no_less_than_what_a_pass_takes(name: str) -> None:
+    network = build_network(network_for(name, load_dataset("phantom")), device="meta")
+    window = triple(network.valid_shape((64, 64, 64)))
+    assert most_bytes_per_voxel(network, 4) >= bytes_per_voxel(network, window, 4)
 
 
 def test_overlapped_raises_the_first_error_and_stops() -> None:

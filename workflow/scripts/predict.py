@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -221,13 +221,13 @@ def work_grid(
     """The tile shape; DeviceError where it does not fit into this machine's memory."""
     network = predictor.network
     if shard == WHOLE:
-        return plan_tile(network, box, settings["tile"], predictor.largest_window())
+        return plan_tile(network, box, settings["tile"], predictor.largest_window)
     tile = tile_for_shards(network, box, settings, chunk_shape(network.stride))
-    window = int(np.prod(network.valid_shape(tile)))
-    if window > predictor.largest_window():
+    window = math.prod(network.valid_shape(tile))
+    if window > (fits := predictor.largest_window(window)):
         raise DeviceError(
             f"a tile of {list(tile)} voxels reads {window / 1e6:.1f} Mvoxel, "
-            f"{predictor.largest_window() / 1e6:.1f} fit into memory; set a smaller `tile` "
+            f"{fits / 1e6:.1f} fit into memory; set a smaller `tile` "
             "(z, y, x voxels), the same for all shares"
         )
     return tile

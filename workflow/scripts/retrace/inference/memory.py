@@ -62,6 +62,15 @@ def _bytes(value: Any, itemsize: int) -> int:
     return sum(t.numel() * itemsize for t in tensors if isinstance(t, Tensor))
 
 
+def most_bytes_per_voxel(network: nn.Module, itemsize: int) -> float:
+    """At least `bytes_per_voxel` of any window, from the weights' shapes alone.
+
+    As if the layer of most channels read and wrote at the input's resolution, the finest there is.
+    """
+    channels = max(max(p.shape[:2]) for p in network.parameters() if p.dim() > 1)
+    return float(LIVE_COPIES * 2 * channels * itemsize)
+
+
 def bytes_per_voxel(network: nn.Module, window: Triple, itemsize: int) -> float:
     """Peak activation memory per voxel of an input `window` (z, y, x).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import cast
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from retrace.errors import DeviceError
 from retrace.geometry import VoxelBox, triple
-from retrace.inference.memory import bytes_per_voxel, tile_budget
+from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel, tile_budget
 from retrace.inference.tiles import Tile, TileNetwork, tile_for
 
 
@@ -70,12 +71,19 @@ class Predictor:
         with torch.inference_mode():
             return self._tile(tile, self._normalised(window))
 
-    def largest_window(self) -> float:
-        """Voxels of input that fit into the memory that is free now."""
-        window = triple(self.network.valid_shape((64, 64, 64)))
+    def largest_window(self, largest_asked: float = math.inf) -> float:
+        """Voxels of input that fit into the memory that is free now.
+
+        Where `largest_asked` certainly fit, this may be fewer than do, though not than asked.
+        """
         itemsize = 2 if self._bf16 else 4
         module = cast(nn.Module, self.network)
-        return tile_budget(self._device) / bytes_per_voxel(module, window, itemsize)
+        budget = tile_budget(self._device)
+        certain = budget / most_bytes_per_voxel(module, itemsize)
+        if largest_asked <= certain:  # saves the two seconds that torch takes to load meta tensors
+            return certain
+        window = triple(self.network.valid_shape((64, 64, 64)))
+        return budget / bytes_per_voxel(module, window, itemsize)
 
     def _normalised(self, window: np.ndarray) -> Tensor:
         """(1, C, Z, Y, X): gunpowder's Normalize, and IntensityScaleShift(2, -1) of raw."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -49,23 +50,30 @@ class Output:
 
 
 def plan_tile(
-    network: TileNetwork, box: VoxelBox, asked: str | Sequence[int], largest_window: float
+    network: TileNetwork,
+    box: VoxelBox,
+    asked: str | Sequence[int],
+    largest_window: Callable[[float], float],
 ) -> Triple:
     """The tile shape: as configured, snapped to the stride, or the cheapest that fits in memory.
 
-    `largest_window`: voxels of input that fit. DeviceError where not even one stride fits.
+    `largest_window`: voxels of input that fit, given the most that could be of use. DeviceError
+    where not even one stride fits.
     """
     if not isinstance(asked, str):
         return snap(asked, network.stride, box)
     if asked != "auto":
         raise ConfigError(f"tile {asked!r}; give 'auto' or [z, y, x] voxels")
-    for unit in (chunk_shape(network.stride), network.stride):
-        found = choose_tile(network, box, unit, largest_window)
+    chunk = chunk_shape(network.stride)
+    whole = [math.ceil(size / step) * step for size, step in zip(box.shape, chunk, strict=True)]
+    fitting = largest_window(math.prod(network.valid_shape(whole)))
+    for unit in (chunk, network.stride):
+        found = choose_tile(network, box, unit, fitting)
         if found:
             return found
     raise DeviceError(
         f"out of memory before the start: the smallest tile needs "
-        f"{np.prod(network.valid_shape((1, 1, 1)))} voxels of input, {int(largest_window)} fit; "
+        f"{np.prod(network.valid_shape((1, 1, 1)))} voxels of input, {int(fitting)} fit; "
         "free memory, or use a network with fewer `fmaps`"
     )
 

@@ -20,6 +20,7 @@ from retrace.elektronn.settings import HEAD, RECONSTRUCTION
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, triple
 from retrace.networks.convolution import convolve
+from retrace.networks.drawn import with_weights
 from retrace.networks.phases import put_together, take_apart
 from retrace.networks.pooling import pool
 
@@ -311,8 +312,4 @@ def build_elektronn(
             probabilities=PROBABILITIES.get(network["target"], "softmax"),
             autoencoder=network["autoencoder"],
         )
-    if torch.device(device).type == "meta":
-        return module
-    module.to_empty(device="cpu")
-    module.initialise(torch.Generator().manual_seed(seed))
-    return module.to(device)
+    return with_weights(module, seed, device)

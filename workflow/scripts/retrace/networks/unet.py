@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrace.errors import ConfigError, DataError
+from retrace.networks.drawn import with_weights
 
 Shape = tuple[int, int, int]
 
@@ -209,11 +210,7 @@ def build_unet(
             heads={head["name"]: head["channels"] for head in network["heads"]},
             fmaps_out=network.get("fmaps_out"),
         )
-    if torch.device(device).type == "meta":
-        return module
-    module.to_empty(device="cpu")
-    module.initialise(torch.Generator().manual_seed(seed))
-    return module.to(device)
+    return with_weights(module, seed, device)
 
 
 def centre_crop(x: Tensor, shape: Sequence[int]) -> Tensor:

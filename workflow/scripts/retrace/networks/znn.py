@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from retrace.errors import DataError
 from retrace.networks.convolution import convolve
+from retrace.networks.drawn import with_weights
 from retrace.networks.phases import put_together, take_apart
 from retrace.networks.pooling import max_pool, shifted
 from retrace.znn.graph import ONE, Edge, Graph, Init, Node, Shape, graph_from
@@ -344,8 +345,4 @@ def build_znn(
     heads = {head["name"]: head["node"] for head in network["heads"]}
     with torch.device("meta"):
         module = ZnnNetwork(graph, heads, softmax=network["cost_fn"] == "softmax_loss")
-    if torch.device(device).type == "meta":
-        return module
-    module.to_empty(device="cpu")
-    module.initialise(torch.Generator().manual_seed(seed))
-    return module.to(device)
+    return with_weights(module, seed, device)
