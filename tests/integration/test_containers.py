@@ -8,10 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 import demo
 import phantom
 from conftest import Apptainer, run_snakemake
+from retrace.manifest import read_manifest
 
 pytestmark = pytest.mark.container
 
@@ -83,6 +85,30 @@ def test_fetch_and_mask_run_inside(checkout: Path, image: Path) -> None:
     for written in ("data/phantom/train_0", "results/phantom/masks/train_0"):
         manifest = json.loads((checkout / f"{written}.manifest.json").read_text())
         assert Path(manifest["image"]).name == image.name
+
+
+@pytest.mark.s3
+@pytest.mark.timeout(2400)
+def test_volumes_elsewhere_are_read_inside_through_a_cache_outside(
+    checkout: Path, tmp_path: Path
+) -> None:
+    told = yaml.safe_load((checkout / "config" / "datasets" / "phantom.yaml").read_text())
+    bucket = told["bucket"] | {"read": "blocks"}
+    told |= {"name": "near", "bucket": bucket, "weights_of": "phantom"}
+    (checkout / "config" / "datasets" / "near.yaml").write_text(yaml.safe_dump(told))
+    cache = tmp_path / "blocks"
+    with demo.s3_server() as endpoint:
+        phantom.main(["upload", "--endpoint", endpoint, *PHANTOM])
+        run_snakemake(
+            checkout,
+            *("mask_near", "--use-singularity", "--cores", "2"),
+            *("--configfile", "config/demo.yaml", "--config", f"endpoint_url={endpoint}"),
+            f"blocks={{cache: {cache}}}",
+        )
+    assert not (checkout / "data").exists()
+    (read,) = read_manifest(checkout / "results/near/masks/train_0.zarr")["read"].items()
+    assert read[0] == f"{endpoint}/open-neurodata/funke/phantom/training/train_0.zarr"
+    assert read[1]["blocks"] <= len([file for file in cache.glob("*/*") if file.is_file()])
 
 
 def test_an_unknown_recipe_is_refused(

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import package
+import tiny_elektronn
 import tiny_training
 from retrace import config as catalog
 from retrace.checkpoints.native import save_model
@@ -43,15 +44,17 @@ ABOUT = {"name": "tiny", "voxel_size_nm": [20, 9, 9]}
 
 
 def network(name: str) -> dict[str, Any]:
-    """A U-Net of a few hundred weights, one that reads descriptors too, or a network of ZNN."""
+    """A small U-Net, one that reads descriptors too, a network of ELEKTRONN or of ZNN."""
     if name == "unet":
         return tiny_training.network()
     if name == "autocontext":
         return tiny_training.network(name="tiny_acrlsd", input_channels=11)
+    if name == "neuro3d":
+        return tiny_elektronn.network()
     return catalog.network_for(name, catalog.load_dataset("vnc_nc"))
 
 
-@pytest.fixture(scope="module", params=["unet", "autocontext", "n4"])
+@pytest.fixture(scope="module", params=["unet", "autocontext", "n4", "neuro3d"])
 def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a package."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -156,9 +159,11 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="with fmaps 3; network 'tiny_mtlsd' has fmaps 4"):
         package_files(model, {**chosen, "fmaps": 4}, ABOUT, ["A"], "MIT")
     data = catalog.load_dataset("phantom")
-    net = {**catalog.network_for("mtlsd_small", data), "family": "elektronn"}
-    with pytest.raises(ConfigError, match="family 'elektronn' have no package form.*lsd, znn"):
+    net = {**catalog.network_for("mtlsd_small", data), "family": "other"}
+    with pytest.raises(ConfigError, match="family 'other' have no package form.*lsd, znn"):
         catalog.check_pair(data, net, "package")
+    with pytest.raises(ConfigError, match="'mnist_sample' has single examples.*nothing to package"):
+        catalog.check_pair(catalog.load_dataset("mnist_sample"), net, "package")
     assert set(FAMILIES) == set(catalog.PACKAGED)
 
 

@@ -20,7 +20,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from retrace.elektronn.settings import HEAD
+from retrace.elektronn.architecture import HEAD
 from retrace.errors import DataError, run
 from retrace.evaluation.classes import CONVENTION, Tally, probabilities_of, summary
 from retrace.geometry import NmBox, VoxelBox, blocks, triple

@@ -21,6 +21,7 @@ from jsonschema.exceptions import ValidationError, best_match
 from retrace import sections
 from retrace.addresses import check_address, is_address, is_zarr, local_folder
 from retrace.elektronn import settings as elektronn
+from retrace.elektronn.architecture import HEAD
 from retrace.errors import ConfigError, nearest
 from retrace.labels import NUMBERED
 from retrace.precomputed import check_local_layer
@@ -42,7 +43,7 @@ FAMILIES = {
 """Families of networks, and the schema that each one's files follow."""
 
 SPLITS = ("train", "validation", "test")
-PACKAGED = ("lsd", "znn")
+PACKAGED = ("lsd", "znn", "elektronn")
 """Families whose networks `package` writes (retrace.package)."""
 ISOTROPIC_BELOW = 2.0
 """Voxels whose longest edge is less than this many times the shortest count as isotropic."""
@@ -764,7 +765,7 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
     _check_autocontext(pair, dataset, network)
     if verb == "evaluate" and head_names(network) == [BOUNDARY]:
         _check_labels(pair, dataset)
-    elif verb == "evaluate" and head_names(network) == [elektronn.HEAD]:
+    elif verb == "evaluate" and head_names(network) == [HEAD]:
         _check_classes(pair, dataset)
     elif verb in ("segment", "evaluate", "export"):
         _check_affinities(pair, dataset, network, verb)
@@ -841,14 +842,14 @@ def interior_map(network: Mapping[str, Any]) -> str | None:
     if head_names(network) == [BOUNDARY]:
         return BOUNDARY
     of_objects = not network.get("labels_are_classes", True)
-    if head_names(network) == [elektronn.HEAD] and of_objects and network["n_lab"] == 2:
-        return elektronn.HEAD
+    if head_names(network) == [HEAD] and of_objects and network["n_lab"] == 2:
+        return HEAD
     return None
 
 
 def is_scored_as_it_is(network: Mapping[str, Any]) -> bool:
     """Whether a network's prediction is compared with labels, and not what is segmented of it."""
-    return head_names(network) in ([BOUNDARY], [elektronn.HEAD])
+    return head_names(network) in ([BOUNDARY], [HEAD])
 
 
 def _check_classes(pair: str, dataset: Mapping[str, Any]) -> None:

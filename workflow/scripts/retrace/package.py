@@ -60,6 +60,16 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "doi": "10.1109/IPDPS.2016.119",
         },
     },
+    "elektronn": {
+        "module": "retrace.networks.elektronn",
+        "builder": "build_elektronn",
+        "settings": ["name", "family", "architecture", "input_shape", "dropout_rates"]
+        + ["shared_dropout_mask", "target", "autoencoder"],
+        "cite": {
+            "text": "The ELEKTRONN developers, ELEKTRONN: neural networks for image data",
+            "url": "https://github.com/ELEKTRONN/ELEKTRONN",
+        },
+    },
 }
 """Per family the module and function that build its networks, and the settings they read."""
 

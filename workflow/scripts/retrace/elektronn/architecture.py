@@ -12,10 +12,15 @@ from retrace.errors import ConfigError, nearest
 
 Settings = dict[str, Any]
 
-MODES = ("img-img", "img-scalar", "vect-scalar")
+NETWORK_MODES = ("img-img", "img-scalar", "vect-scalar")
 ACTIVATIONS = ("relu", "tanh", "abs", "linear", "sigmoid")
 MAXOUT = "maxout "
 POOLINGS = ("max", "maxabs")
+
+HEAD = "classes"
+"""The output of networks that classify: probabilities of the classes."""
+RECONSTRUCTION = "reconstruction"
+"""The output of an auto-encoder."""
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retrace.elektronn.architecture import Architecture, architecture_of, dropout_of
+from retrace.elektronn.architecture import (
+    HEAD,
+    RECONSTRUCTION,
+    Architecture,
+    architecture_of,
+    dropout_of,
+)
 from retrace.errors import ConfigError
 
 Settings = dict[str, Any]
 
-HEAD = "classes"
-"""The output of networks that classify: probabilities of the classes."""
-RECONSTRUCTION = "reconstruction"
-"""The output of an auto-encoder."""
 TILE = (32, 128, 128)
 """Voxels that a prediction in shares gives at once."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import h5py
 
-from retrace.elektronn.architecture import check_counts
+from retrace.elektronn.architecture import NETWORK_MODES, check_counts
 from retrace.elektronn.calculator import axes_of, sizes_near
 from retrace.elektronn.cfg import DATASET, ELSEWHERE, NETWORK, Config
 from retrace.elektronn.settings import DEFAULTS, filled
@@ -21,7 +21,6 @@ from retrace.errors import ConfigError, nearest
 
 Settings = dict[str, Any]
 
-MODES = ("img-img", "img-scalar", "vect-scalar")
 TARGETS = {
     "nll": "nll",
     "nll_weak": "nll_weak",
@@ -49,7 +48,7 @@ def translate(config: Config, voxel_size_nm: Sequence[int] | None = None) -> Tra
     values that contradict each other.
     """
     values = config.values
-    _check_choice(config, "mode", MODES)
+    _check_choice(config, "mode", NETWORK_MODES)
     _check_choice(config, "target", TARGETS)
     found = Translation({"name": name_of(values["save_name"]), "family": "elektronn"})
     for name in config.given:

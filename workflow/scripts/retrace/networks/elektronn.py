@@ -15,8 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from retrace.elektronn.architecture import MAXOUT, Architecture, Layer, from_dict
-from retrace.elektronn.settings import HEAD, RECONSTRUCTION
+from retrace.elektronn.architecture import (
+    HEAD,
+    MAXOUT,
+    RECONSTRUCTION,
+    Architecture,
+    Layer,
+    from_dict,
+)
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, triple
 from retrace.networks.convolution import convolve
