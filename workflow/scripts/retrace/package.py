@@ -295,6 +295,8 @@ class _About:
             return (
                 "float32: raw in [-1, 1] (where there is raw), then predicted descriptors in [0, 1]"
             )
+        if self.network["family"] == "elektronn":
+            return "float32, grey values of raw divided by 255"
         return "float32, on the scale that `preprocess` of the data set gave in training"
 
     def rdf(self, files: Mapping[str, bytes], family: Mapping[str, Any]) -> str:
