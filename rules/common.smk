@@ -764,6 +764,7 @@ def skeleton_files(data, split):
     return [file for path in dict.fromkeys(found) for file in own_files(data, path)]
 
 
+@cache
 def family_pattern(family):
     """Networks of a family, as a pattern of their names."""
     return "|".join(catalog.of_family(family)) or "none"
@@ -786,12 +787,14 @@ def znn_outputs_json(wildcards):
     return as_json(settings.outputs_settings(config, net, wildcards.volume))
 
 
+@cache
 def example_networks():
     """Networks that answer once for a whole input, as a pattern of their names."""
     found = [n for n in catalog.names("networks") if catalog.answers_once(n)]
     return "|".join(found) or "none"
 
 
+@cache
 def fetched_examples():
     """Datasets of single examples whose files can be fetched, as a pattern of their names."""
     return "|".join(catalog.fetched_examples()) or "none"
@@ -831,12 +834,14 @@ def examples_json(wildcards):
     return as_json(settings.examples_settings(config, data, net))
 
 
+@cache
 def boundary_networks():
     """Networks whose prediction is scored as it is, as a pattern of their names."""
     found = [n for n in catalog.names("networks") if catalog.predicts_boundaries(n)]
     return "|".join(found) or "none"
 
 
+@cache
 def other_networks():
     """All the others, whose prediction is segmented first."""
     apart = [*catalog.of_family("elektronn"), *catalog.of_family("seamless")]
@@ -848,6 +853,7 @@ def other_networks():
     return "|".join(found) or "none"
 
 
+@cache
 def class_networks():
     """Networks that give classes of voxels, as a pattern of their names."""
     found = [n for n in catalog.names("networks") if catalog.labels_voxels(n)]

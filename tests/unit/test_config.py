@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from retrace import config as catalog
 from retrace import settings
 from retrace.errors import ConfigError
-from retrace.sources import SCRIPTS, program_files
+from retrace.sources import SCRIPTS, _imported, program_files
 
 CONFIG = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml")
 PAPER = ("baseline", "lsd", "mtlsd", "long_range", "malis", "aclsd", "acrlsd")
@@ -335,6 +336,25 @@ def test_a_program_is_made_of_what_it_imports_however_deep() -> None:
     assert {"train.py", "retrace/errors.py", "retrace/networks/unet.py"} <= files
     assert "retrace/viewing/scene.py" not in files
     assert "retrace/stacks.py" in files  # through volumes only
+
+
+def parsed_imports(path: Path) -> set[str]:
+    """Modules of the library that Python's own parser finds in a file."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {n for n in found if SCRIPTS.joinpath(*n.split(".")).with_suffix(".py").is_file()}
+
+
+def test_imports_are_found_as_python_finds_them() -> None:
+    for file in SCRIPTS.rglob("*.py"):
+        expected = {f"{name.replace('.', '/')}.py" for name in parsed_imports(file)}
+        found = {one.relative_to(SCRIPTS).as_posix() for one in _imported(file)}
+        assert expected == {name for name in found if not name.endswith("__init__.py")}, file
 
 
 def test_shares_need_blocks_and_a_method_that_has_them() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import ConfigError
+from retrace.errors import ConfigError
 
 
 def named_paths(items: Sequence[str]) -> dict[str, Path]:
