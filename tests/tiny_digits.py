@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from retrace import config as catalog
-from retrace import settings as told
 
 CLASSES = 3
 SIDE = 12
@@ -93,18 +92,3 @@ def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
     catalog.check_kind(data, content)
     content.setdefault("n_lab", data["examples"]["classes"])
     return resolve(content, boundaries_drawn=False, are_classes=False, isotropic=True)
-
-
-def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
-    """The settings of a training on the CPU with one thread, as they travel: through JSON."""
-    config: dict[str, Any] = {"iterations": iterations, "seed": seed, "batch_size": None, "gpus": 1}
-    config |= {"device": "cpu", "precision": "fp32", "compile": False}
-    settings = told.train_settings(config, data, net) | {"threads": 1}
-    return json.loads(json.dumps(settings))
-
-
-def arguments(folder: Path, settings: dict[str, Any], *more: str) -> list[str]:
-    """Command line of train.py that keeps everything inside `folder`."""
-    paths = ["--work", folder / "work", "--output", folder / "model.safetensors"]
-    history = ["--history", folder / "training.json"]
-    return ["--settings", json.dumps(settings), *map(str, paths + history), *more]

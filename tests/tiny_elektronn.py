@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 
 from retrace import config as catalog
-from retrace import settings as told
 from retrace.checkpoints.elektronn import Parameters
 from retrace.elektronn.settings import resolve
 from retrace.networks.elektronn import ElektronnNetwork
@@ -102,19 +101,3 @@ def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
     file = folder / "cubes.yaml"
     file.write_text(json.dumps(content))
     return catalog.load_dataset(file)
-
-
-def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
-    """The settings of a training on the CPU with one thread, as they travel: through JSON."""
-    config: dict[str, Any] = {"iterations": iterations, "seed": seed}
-    config |= {"batch_size": None, "gpus": 1}
-    config |= {"device": "cpu", "precision": "fp32", "compile": False}
-    settings = told.train_settings(config, data, net) | {"threads": 1}
-    return json.loads(json.dumps(settings))
-
-
-def arguments(folder: Path, settings: dict[str, Any], *more: str) -> list[str]:
-    """Command line of train.py that keeps everything inside `folder`."""
-    paths = ["--work", folder / "work", "--output", folder / "model.safetensors"]
-    history = ["--history", folder / "training.json"]
-    return ["--settings", json.dumps(settings), *map(str, paths + history), *more]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from retrace import settings as told
 from retrace.volumes import create_volume
 
 VOXEL_SIZE_NM = (10, 10, 10)
@@ -116,6 +117,16 @@ def settings(store: Path, iterations: int, **changes: Any) -> dict[str, Any]:
         "threads": 1,
     }
     return base | changes
+
+
+def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
+    """The settings of a training of any dataset and network on the CPU with one thread, as they
+    travel: through JSON."""
+    config: dict[str, Any] = {"iterations": iterations, "seed": seed}
+    config |= {"batch_size": None, "gpus": 1}
+    config |= {"device": "cpu", "precision": "fp32", "compile": False}
+    chosen = told.train_settings(config, data, net) | {"threads": 1}
+    return json.loads(json.dumps(chosen))
 
 
 def arguments(folder: Path, chosen: dict[str, Any], *more: str) -> list[str]:

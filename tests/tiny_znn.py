@@ -12,7 +12,6 @@ import tifffile
 from scipy.spatial import cKDTree
 
 from retrace import config as catalog
-from retrace import settings as told
 
 SHAPE = (6, 40, 44)
 VOXEL_SIZE_NM = [40, 10, 10]
@@ -101,19 +100,3 @@ def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
     content["parameters"] = parameters
     catalog.check(content, "znn_network", "tiny")
     return resolve(content, catalog.has_boundaries(data), not catalog.is_isotropic(data))
-
-
-def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
-    """The settings of a training on the CPU with one thread, as they travel: through JSON."""
-    config: dict[str, Any] = {"iterations": iterations, "seed": seed}
-    config |= {"batch_size": None, "gpus": 1}
-    config |= {"device": "cpu", "precision": "fp32", "compile": False}
-    settings = told.train_settings(config, data, net) | {"threads": 1}
-    return json.loads(json.dumps(settings))
-
-
-def arguments(folder: Path, settings: dict[str, Any], *more: str) -> list[str]:
-    """Command line of train.py that keeps everything inside `folder`."""
-    paths = ["--work", folder / "work", "--output", folder / "model.safetensors"]
-    history = ["--history", folder / "training.json"]
-    return ["--settings", json.dumps(settings), *map(str, paths + history), *more]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from retrace.evaluation.boundaries import (
     Section,
@@ -16,6 +19,7 @@ from retrace.evaluation.boundaries import (
     v_rand,
 )
 from retrace.evaluation.contingency import count_block
+from retrace.objects import compact
 
 
 def cells(gap: int = 1) -> np.ndarray:
@@ -94,3 +98,14 @@ def test_each_metric_has_its_own_best_threshold() -> None:
         "v_rand": 0.2,
         "v_info": 0.6,
     }
+
+
+@given(
+    hnp.arrays(np.int64, (3, 4), elements=st.sampled_from([-(2**62), -1, 0, 5, 2**62])),
+)
+def test_compact_labels_keep_what_is_equal_and_what_is_nothing(labels: np.ndarray) -> None:
+    found = compact(labels)
+
+    np.testing.assert_array_equal(found == 0, labels == 0)
+    same = found.reshape(-1, 1) == found.reshape(1, -1)
+    np.testing.assert_array_equal(same, labels.reshape(-1, 1) == labels.reshape(1, -1))

@@ -25,6 +25,7 @@ from retrace.targets.classes import class_labels
 from retrace.training.cube_batches import CubeBatches, open_cube_batches
 from retrace.training.prefetch import Prefetcher
 from retrace.volumes import open_source
+from tiny_training import arguments, training
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def batches(folder: Path, data: dict[str, Any] | None = None, **changes: Any) -> CubeBatches:
     data = data or tiny.dataset(folder)
     net = tiny.network(are_classes=catalog.has_classes(data), **changes)
-    settings = tiny.training(data, net, 8)
+    settings = training(data, net, 8)
     return open_cube_batches(settings, build_network(net), {}, torch.device("cpu"))
 
 
@@ -221,8 +222,8 @@ def test_trained_predicted_and_scored(folder: Path) -> None:
     data = tiny.dataset(folder)
     often = {"history_freq": 50, "snapshot_every": 50, "checkpoint_every": 50}
     net = tiny.network(warp_on=0.3, SGD_params={"LR": 0.05, "momentum": 0.9}, **often)
-    settings = tiny.training(data, net, 100)
-    train.main(tiny.arguments(folder, settings))
+    settings = training(data, net, 100)
+    train.main(arguments(folder, settings))
     config = {"tile": "auto", "prediction_dtype": "uint8", "gpus": 1, "device": "cpu"}
     config |= {"precision": "fp32", "compile": False}
     asked = told.predict_settings(config, data, net, "cube_2")
@@ -258,7 +259,7 @@ def test_a_training_that_goes_on_ends_the_same(folder: Path) -> None:
     for place, steps in ((whole, (8,)), (parts, (4, 8))):
         place.mkdir()
         for iterations in steps:
-            train.main(tiny.arguments(place, tiny.training(data, net, iterations)))
+            train.main(arguments(place, training(data, net, iterations)))
 
     one, other = (place / "model.safetensors" for place in (whole, parts))
     assert one.read_bytes() == other.read_bytes()
@@ -270,8 +271,8 @@ def test_a_training_begins_from_a_parameter_file(
     data, net = tiny.dataset(folder), tiny.network()
     module = build_network(net, seed=77)
     write_param(folder / "first.param", module, 2)
-    settings = tiny.training(data, {**net, "SGD_params": {"LR": 1e-12, "momentum": 0}}, 1)
-    train.main(tiny.arguments(folder, settings, "--init", str(folder / "first.param")))
+    settings = training(data, {**net, "SGD_params": {"LR": 1e-12, "momentum": 0}}, 1)
+    train.main(arguments(folder, settings, "--init", str(folder / "first.param")))
 
     assert "layer 1: [6, 4, 3, 3, 3] from first.param" in capsys.readouterr().out
     trained = build_network(net)

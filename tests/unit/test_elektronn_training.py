@@ -19,6 +19,7 @@ from retrace.errors import ConfigError, DataError
 from retrace.training.control import Control, Order
 from retrace.training.elektronn_family import ElektronnTask
 from retrace.training.elektronn_schedule import LEAD, Schedule, has_stalled, make_schedule
+from tiny_training import arguments, training
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 
@@ -98,7 +99,7 @@ def test_control_reads_lines_and_answers_unknown_words(tmp_path: Path) -> None:
 
 def run(folder: Path, data: dict[str, Any], net: dict[str, Any], iterations: int) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    train.main(tiny.arguments(folder, tiny.training(data, net, iterations)))
+    train.main(arguments(folder, training(data, net, iterations)))
     return load_file(folder / "model.safetensors")
 
 
@@ -168,7 +169,7 @@ def test_it_learns_and_tells_how(tmp_path: Path) -> None:
 
 def make_task(tmp_path: Path, **changes: Any) -> tuple[ElektronnTask, Any]:
     data = tiny.dataset(tmp_path)
-    settings = tiny.training(data, tiny.network(data, **changes), 50)
+    settings = training(data, tiny.network(data, **changes), 50)
     trainer, _ = train.make_trainer(settings, {}, tmp_path / "work")
     assert isinstance(trainer.task, ElektronnTask)
     return trainer.task, trainer
@@ -223,7 +224,7 @@ def test_a_running_training_obeys_its_control_file(tmp_path: Path) -> None:
     assert "iteration 1: stop: done" in log
     assert "lr 'x' is no number" in log
     resumed, _ = train.make_trainer(
-        tiny.training(tiny.dataset(tmp_path), tiny.network(tiny.dataset(tmp_path)), 50),
+        training(tiny.dataset(tmp_path), tiny.network(tiny.dataset(tmp_path)), 50),
         {},
         tmp_path / "work",
     )
@@ -261,7 +262,7 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     changes = {**AUTOENCODER, "name": "pre", "autoencoder": None}
     wanted = {"network": "coder", "layers": [0]}
     net = tiny.network(data, **changes, pretrained=wanted)
-    settings = tiny.training(data, net, 1)
+    settings = training(data, net, 1)
     models = train.Models(init=tmp_path / "model.safetensors")
     _, begun = train.make_trainer(settings, {}, tmp_path / "begun", models)
     _, fresh = train.make_trainer(settings, {}, tmp_path / "fresh")
@@ -272,7 +273,7 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     assert torch.equal(now["layers.0.weight"], coder["layers.0.weight"])
     net = tiny.network(data, **{**changes, "MLP_layers": [21, 6]}, pretrained=wanted)
     with pytest.raises(DataError, match="need the same shape on both sides"):
-        train.make_trainer(tiny.training(data, net, 1), {}, tmp_path / "other", models)
+        train.make_trainer(training(data, net, 1), {}, tmp_path / "other", models)
 
 
 def test_an_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:

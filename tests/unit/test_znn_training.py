@@ -14,6 +14,7 @@ import torch
 import predict
 import tiny_znn as tiny
 import train
+from retrace import settings as told
 from retrace.checkpoints.znn import (
     load_whole,
     network_file,
@@ -33,6 +34,7 @@ from retrace.training.znn_family import ZnnTask
 from retrace.training.znn_optimizer import ZnnOptimizer
 from retrace.volumes import open_volume
 from retrace.znn.graph import graph_from
+from tiny_training import arguments, training
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 
@@ -48,14 +50,14 @@ def run(folder: Path, iterations: int, *more: str, data: Any = None, **changes: 
     """Trains in `folder`; returns it."""
     folder.mkdir(exist_ok=True)
     data = data or tiny.dataset(folder.parent if not (folder / "raw.tif").exists() else folder)
-    settings = tiny.training(data, tiny.network(data, **changes), iterations)
-    train.main(tiny.arguments(folder, settings, *more))
+    settings = training(data, tiny.network(data, **changes), iterations)
+    train.main(arguments(folder, settings, *more))
     return folder
 
 
 def task_of(folder: Path, data: Any = None, **changes: Any) -> ZnnTask:
     data = data or tiny.dataset(folder)
-    settings = tiny.training(data, tiny.network(data, **changes), 1)
+    settings = training(data, tiny.network(data, **changes), 1)
     trainer, _ = train.make_trainer(settings, {}, folder / "none")
     assert isinstance(trainer.task, ZnnTask)
     return trainer.task
@@ -405,7 +407,7 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
     net = tiny.network(data, parameters={"forward_outsz": tile})
     config = {"tile": "auto", "prediction_dtype": "float32", "gpus": 1}
     config |= {"device": "cpu", "precision": "fp32", "compile": False}
-    settings = json.dumps(tiny.told.predict_settings(config, data, net, "stack"))
+    settings = json.dumps(told.predict_settings(config, data, net, "stack"))
     places = ["--model", "model.safetensors", "--work", "pwork", "--output", "p.zarr"]
     predict.main(["--settings", settings, *places])
     found = open_volume(folder / "p.zarr", "boundary")

@@ -71,3 +71,15 @@ def from_colours(values: np.ndarray) -> np.ndarray:
         raise DataError(f"{values.shape} {values.dtype} holds no colours of 3 or 4 uint8")
     red, green, blue = (values[..., i].astype(np.uint32) for i in range(3))
     return (red << np.uint32(16)) | (green << np.uint32(8)) | blue
+
+
+def compact(labels: np.ndarray) -> np.ndarray:
+    """Labels of any integer type as int32: 1, 2 … in the order of their values, 0 where they are 0.
+
+    Labels of 64 bits fit nowhere else; which are equal, and which are 0, is all that is kept.
+    """
+    ids, index = np.unique(labels, return_inverse=True)
+    numbers = np.arange(1, len(ids) + 1, dtype=np.int32)
+    numbers[ids == 0] = 0
+    found: np.ndarray = numbers[index.reshape(labels.shape)]
+    return found

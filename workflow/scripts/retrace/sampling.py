@@ -17,6 +17,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
+from retrace.objects import compact
 from retrace.volumes import Volume, check_labels, check_raw, open_source, open_volume
 
 UNLABELLED, LABELLED, EXCLUDED = 0, 1, 2
@@ -117,10 +118,7 @@ def _as_int32(labels: np.ndarray) -> np.ndarray:
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low >= 0 and high <= np.iinfo(np.int32).max:
         return labels.astype(np.int32)
-    ids, index = np.unique(labels, return_inverse=True)
-    numbers = np.arange(1, len(ids) + 1, dtype=np.int32)
-    numbers[ids == 0] = 0
-    return numbers[index.reshape(labels.shape)]
+    return compact(labels)
 
 
 class TruthCount:

@@ -14,6 +14,7 @@ import numpy as np
 from skimage.morphology import skeletonize
 
 from retrace.evaluation.contingency import Contingency, count_block
+from retrace.objects import compact
 
 METRICS = ("pixel_error", "v_rand", "v_info")
 CONVENTION = (
@@ -42,9 +43,7 @@ class Section:
 
 def true_objects(labels: np.ndarray) -> np.ndarray:
     """Objects of a section (Y, X): components of 4 neighbours of each label, 0 for label 0."""
-    compact = np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
-    compact = compact + int(labels.min() != 0)
-    found = cc3d.connected_components(compact.astype(np.uint32), connectivity=4)
+    found = cc3d.connected_components(compact(labels).astype(np.uint32), connectivity=4)
     return np.asarray(found).astype(np.uint64)
 
 

@@ -26,6 +26,7 @@ from retrace.geometry import Triple, VoxelBox, triple
 from retrace.losses.balance import balance_weights
 from retrace.losses.weighted import weighted_mse
 from retrace.networks import UNet, centre_crop
+from retrace.objects import compact
 from retrace.sampling import (
     EXCLUDED,
     LABELLED,
@@ -280,9 +281,8 @@ def objects(labels: Tensor) -> Tensor:
 
     gunpowder `RenumberConnectedComponents`, before MALIS.
     """
-    compact = np.unique(labels.cpu().numpy(), return_inverse=True)[1].reshape(labels.shape)
-    compact = compact + int(labels.min() != 0)  # 0 stays what carries no label
-    parts = cc3d.connected_components(compact.astype(np.uint32), connectivity=6)
+    numbers = compact(labels.cpu().numpy())
+    parts = cc3d.connected_components(numbers.astype(np.uint32), connectivity=6)
     return torch.from_numpy(parts.astype(np.int64)).to(labels.device)
 
 
