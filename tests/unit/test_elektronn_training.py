@@ -231,6 +231,22 @@ def test_a_running_training_obeys_its_control_file(tmp_path: Path) -> None:
     assert resumed.task.rates(1 + LEAD)["lr"] == 0.5
 
 
+def test_a_training_ends_when_its_time_is_up_and_goes_on_where_more_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tiny.dataset(tmp_path)
+    limited = tiny.network(data, max_runtime=1)
+    first = run(tmp_path / "a", data, limited, 10**6)
+    done = json.loads((tmp_path / "a" / "training.json").read_text())["iterations"]
+
+    assert 1 <= done < 10**6
+    assert f"1 s are over at iteration {done} of 1000000" in capsys.readouterr().out
+    again = run(tmp_path / "a", data, limited, 10**6)
+    assert same(first, again)
+    later = run(tmp_path / "a", data, tiny.network(data), done + 2)
+    assert same(later, run(tmp_path / "b", data, tiny.network(data), done + 2))
+
+
 def test_what_is_dropped_depends_on_the_number_of_the_batch(tmp_path: Path) -> None:
     task, trainer = make_task(tmp_path, dropout_rates=[0.3, 0.5])
     batches = [task.batch(n) for n in (3, 4)]

@@ -45,6 +45,8 @@ class Plan:
     bf16: bool
     compile: bool
     work: Path
+    max_seconds: float | None = None
+    """Training ends where it is after this time, all runs together."""
 
 
 @dataclass
@@ -130,18 +132,22 @@ class Trainer:
     """Iterations that the weights had seen before this training."""
     rank: Rank = ALONE
     terms: tuple[str, ...] = ()
+    _earlier_s: float = 0.0
+    """Seconds of the runs before this one."""
+    _since: float | None = None
     _losses: list[Tensor] = field(default_factory=list)
     _unread: list[Tensor] = field(default_factory=list)
 
     def run(self) -> Outcome:
         """Trains; StateError where the saved state is beyond `plan.iterations`.
 
-        After SIGTERM or SIGINT the state is saved and the process ends with 128 + the signal.
+        After `plan.max_seconds` the state is saved and training ends with the weights as they are;
+        after SIGTERM or SIGINT the state is saved and the process ends with 128 + the signal.
         """
         first = self._resume()
-        outcome = Outcome(self.plan.iterations, self.terms, torch.zeros(0, 0), begun=self.begun)
+        outcome = Outcome(first, self.terms, torch.zeros(0, 0), begun=self.begun)
         outcome.observed = self.task.observed
-        if first < self.plan.iterations:
+        if first < self.plan.iterations and not self._is_time_up(first):
             with stopping() as stop:
                 self._train(first, stop, outcome)
         outcome.losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
@@ -156,6 +162,7 @@ class Trainer:
         done = load_state(states[-1], self.module, self.optimizer, self._mean)
         self._check_iterations(done.iteration, str(states[-1]))
         self.begun, self.terms, self._losses = done.begun, done.terms, list(done.losses)
+        self._earlier_s = done.seconds
         print(f"[train] going on from iteration {done.iteration} ({states[-1]})", flush=True)
         return done.iteration
 
@@ -171,14 +178,15 @@ class Trainer:
         numbers = self.rank.samples(first, plan.iterations, self.task.batch_size)
         batches = Prefetcher(self.task, numbers, plan.workers, self.device)
         control = Control(plan.work, self.task.orders)
-        begin = saved = time.monotonic()
+        self._since = begin = saved = time.monotonic()
         with self._log(first) as writer, closing(iter(batches)) as samples:
             for iteration in self._iterations(first):
                 self._step(samples, iteration, writer)
                 late = self.rank.is_first and time.monotonic() - saved >= plan.checkpoint_seconds
                 ordered = self._obey(control, iteration) if self.rank.is_first else set()
-                due = self._is_due(iteration) or late or bool(ordered)
-                ending, save, over = highest([stop.signal, due, STOP in ordered], self.rank)
+                over = STOP in ordered or (self.rank.is_first and self._is_time_up(iteration))
+                due = self._is_due(iteration) or late or bool(ordered) or over
+                ending, save, over = highest([stop.signal, due, over], self.rank)
                 if ending or save:
                     self._save(iteration, writer)
                     saved = time.monotonic()
@@ -186,12 +194,32 @@ class Trainer:
                     highest([0], self.rank)  # no process ends before the state is written
                     print(f"[train] stopped at iteration {iteration}; run again to go on")
                     sys.exit(128 + ending)
+                outcome.iteration = iteration
                 if over:
-                    outcome.iteration = iteration
                     break
         outcome.seconds = time.monotonic() - begin
         outcome.waited_s = batches.waited_s
         outcome.done_here = outcome.iteration - first
+
+    @property
+    def _elapsed_s(self) -> float:
+        """Seconds that all runs took together so far."""
+        return self._earlier_s + (time.monotonic() - self._since if self._since else 0.0)
+
+    def _is_time_up(self, iteration: int) -> bool:
+        """Whether training has had its time, which is then said. One iteration there always is."""
+        plan = self.plan
+        most = math.inf if plan.max_seconds is None else plan.max_seconds
+        if not 0 < iteration < plan.iterations or self._elapsed_s < most:
+            return False
+        if self.rank.is_first:
+            print(
+                f"[train] max_runtime: {most:g} s are over at iteration {iteration} of "
+                f"{plan.iterations}; the network is what it is now, and goes on from here where "
+                "more time is given",
+                flush=True,
+            )
+        return True
 
     def _obey(self, control: Control, iteration: int) -> set[str]:
         """Follows the orders that came, and tells which of them the loop itself has to."""
@@ -328,5 +356,6 @@ class Trainer:
         self._read_losses(writer)
         if not self.rank.is_first:
             return
-        done = Progress(iteration, self.terms, torch.stack(self._losses))
+        losses = torch.stack(self._losses)
+        done = Progress(iteration, self.terms, losses, self._elapsed_s)
         save_state(self.plan.work, self.module, self.optimizer, done, self._mean)

@@ -30,6 +30,8 @@ class Progress:
     iteration: int
     terms: tuple[str, ...]
     losses: Tensor
+    seconds: float = 0.0
+    """That all runs took together."""
 
     @property
     def begun(self) -> int:
@@ -60,6 +62,7 @@ def save_state(
         "iteration": progress.iteration,
         "terms": list(progress.terms),
         "losses": progress.losses,
+        "seconds": progress.seconds,
         "model": module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "average": average.state_dict() if average else {},
@@ -103,7 +106,8 @@ def load_state(
             f"{path} holds the state of another network ({first}); delete {path.parent} and train "
             "again"
         ) from error
-    return Progress(content["iteration"], tuple(content["terms"]), content["losses"])
+    seconds = content.get("seconds", 0.0)  # states of earlier days have none
+    return Progress(content["iteration"], tuple(content["terms"]), content["losses"], seconds)
 
 
 def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
