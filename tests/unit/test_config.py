@@ -357,6 +357,14 @@ def test_imports_are_found_as_python_finds_them() -> None:
         assert expected == {name for name in found if not name.endswith("__init__.py")}, file
 
 
+def test_a_time_for_training_is_told_only_where_it_is_set() -> None:
+    data = catalog.load_dataset("phantom")
+    network = catalog.network_for("mtlsd", data)
+    assert "seconds" not in settings.train_settings(CONFIG, data, network)
+    limited = catalog.merge(CONFIG, {"train_seconds": 600})
+    assert settings.train_settings(limited, data, network)["seconds"] == 600
+
+
 def test_shares_need_blocks_and_a_method_that_has_them() -> None:
     data = catalog.load_dataset("phantom")
     shared = catalog.merge(CONFIG, {"shards": 4})

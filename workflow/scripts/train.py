@@ -153,7 +153,7 @@ def make_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> 
         bf16=uses_bf16(settings["precision"], device),
         compile=uses_compile(settings["compile"], device),
         work=work,
-        max_seconds=network.get("max_runtime"),
+        max_seconds=settings.get("seconds", network.get("max_runtime")),
     )
 
 

@@ -176,6 +176,7 @@ def train_settings(
 
 def _trained(config: Mapping[str, Any], network: Mapping[str, Any], dataset: Settings) -> Settings:
     """The part of a training's settings that all families share."""
+    limit = config["train_seconds"]
     return {
         "dataset": dataset,
         "network": trained_network(config, network),
@@ -183,6 +184,7 @@ def _trained(config: Mapping[str, Any], network: Mapping[str, Any], dataset: Set
         "iterations": iterations_for(config, network["name"]) or network["iterations"],
         "seed": config["seed"],
         "gpus": gpus_for(config, "train"),
+        **({} if limit is None else {"seconds": limit}),
         **{key: config[key] for key in COMPUTE},
     }
 

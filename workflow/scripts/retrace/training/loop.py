@@ -214,7 +214,7 @@ class Trainer:
             return False
         if self.rank.is_first:
             print(
-                f"[train] max_runtime: {most:g} s are over at iteration {iteration} of "
+                f"[train] its {most:g} s are over at iteration {iteration} of "
                 f"{plan.iterations}; the network is what it is now, and goes on from here where "
                 "more time is given",
                 flush=True,
