@@ -13,6 +13,7 @@ import pytest
 import yaml
 import zarr
 
+import roc_validator
 import tiny_seamless as tiny
 from retrace.volumes import open_volume
 
@@ -89,6 +90,15 @@ def test_a_stack_is_trained_on_aligned_and_scored(place: Path, start: Start) -> 
     field = open_volume(f"file://{results}/precomputed/field")
     assert field.channels == 2
     assert len(list((place / "results/runs").glob("slices_tiny_*/run.json"))) == 1
+
+
+def test_a_crate_of_an_alignment_is_valid(place: Path, start: Start, tmp_path: Path) -> None:
+    start("iterations=4", "--", "crate_slices_tiny")
+    crate = place / "results/slices/tiny/crate"
+    accepted, said = roc_validator.validate(crate, tmp_path)
+
+    assert accepted, said
+    assert "results/slices/tiny/aligned.zarr" in (crate / "ro-crate-metadata.json").read_text()
 
 
 def test_an_alignment_that_lost_its_result_gives_the_same_again(place: Path, start: Start) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+import roc_validator
 import tiny_digits as tiny
 from retrace.examples import read_idx
 
@@ -111,6 +112,17 @@ def test_train_predict_and_evaluate(place: Path, start: Start) -> None:
     assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
     truth = read_idx(place / "data/digits/test-labels.gz")
     assert scores["wrong"] == int((found.argmax(axis=1) != truth).sum())
+
+
+def test_a_crate_of_digits_is_valid(place: Path, start: Start, tmp_path: Path) -> None:
+    start("crate_digits_tiny_cnn")
+    crate = place / "results/digits/tiny_cnn/crate"
+    accepted, said = roc_validator.validate(crate, tmp_path)
+
+    assert accepted, said
+    graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
+    jobs = {e["@id"] for e in graph if e["@type"] == "CreateAction"}
+    assert len(jobs) >= 4, jobs  # the run, and training, prediction, scores
 
 
 def test_pre_training_trains_the_autoencoder_first(place: Path, start: Start) -> None:

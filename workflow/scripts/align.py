@@ -57,8 +57,10 @@ from retrace.volumes import (
     Volume,
     check_raw_type,
     local_inputs,
+    noting_opened,
     open_source,
     open_volume,
+    origin_of,
     publish,
     read_elsewhere,
 )
@@ -286,17 +288,18 @@ def write_layers(args: argparse.Namespace, stack: AlignedStack, work: Path) -> N
 
 def evaluate(args: argparse.Namespace) -> None:
     """evaluation.json, and beside it alignment.txt, alignment.png and before_after.png."""
-    settings = args.settings
+    begun, settings = time.monotonic(), args.settings
     facts = check_manifest(args.aligned)
-    sections = open_source(settings["sections"])
-    truth = Truth.open(args.truth, sections) if args.truth else None
-    scorer = Scorer(sections, opened(args.aligned, ALIGNED), opened(args.aligned, FIELD), truth)
-    depth = sections.box.shape[0]
-    held_out_from = depth - int(depth * settings["test_fraction"])
-    scores = score_stack(scorer, held_out_from)
-    folder = args.output.parent
-    atomic_write(folder / "alignment.png", plot(scores))
-    atomic_write(folder / "before_after.png", before_after(scorer))
+    with noting_opened() as read:
+        sections = open_source(settings["sections"])
+        truth = Truth.open(args.truth, sections) if args.truth else None
+        scorer = Scorer(sections, opened(args.aligned, ALIGNED), opened(args.aligned, FIELD), truth)
+        depth = sections.box.shape[0]
+        held_out_from = depth - int(depth * settings["test_fraction"])
+        scores = score_stack(scorer, held_out_from)
+        folder = args.output.parent
+        atomic_write(folder / "alignment.png", plot(scores))
+        atomic_write(folder / "before_after.png", before_after(scorer))
     text = table(scores)
     atomic_write(folder / "alignment.txt", text)
     content = {
@@ -306,6 +309,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "held_out_from": held_out_from,
         "megapixels_per_second": facts.get("megapixels_per_second"),
         **scores,
+        "origin": origin_of(read, [], settings, time.monotonic() - begun),
     }
     atomic_write(args.output, json.dumps(content, indent=1) + "\n")
     print(text, flush=True)

@@ -10,6 +10,7 @@ The settings are one JSON object: `dataset` (name, volumes, test), and `grow_bou
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from retrace.named import named_paths
 from retrace.objects import compact
 from retrace.progress import progress
 from retrace.targets.classes import IGNORED, class_labels
-from retrace.volumes import Volume, open_source
+from retrace.volumes import Volume, noting_opened, open_source, origin_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
@@ -103,18 +104,21 @@ def plot(entries: Sequence[Classified], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    begun = time.monotonic()
     args = parse_args(argv, __doc__)
     stores, masks = named_paths(args.prediction), named_paths(args.masks)
-    entries = [
-        Classified(entry, open_source(entry.sources["raw"]), args.settings)
-        for entry in open_entries(args.settings["dataset"], "test", HEAD, stores, masks)
-    ]
-    tallies = {found.entry.name: scored(found) for found in entries}
+    with noting_opened() as opened:
+        entries = [
+            Classified(entry, open_source(entry.sources["raw"]), args.settings)
+            for entry in open_entries(args.settings["dataset"], "test", HEAD, stores, masks)
+        ]
+        tallies = {found.entry.name: scored(found) for found in entries}
     content = {
         "dataset": args.settings["dataset"]["name"],
         "convention": CONVENTION,
         "volumes": {name: summary(tally) for name, tally in tallies.items()},
         "all": summary(sum(tallies.values(), Tally(args.settings["n_lab"]))),
+        "origin": origin_of(opened, [], args.settings, time.monotonic() - begun),
     }
     plot(entries, args.plot)
     atomic_write(args.output, json.dumps(content, indent=1) + "\n")

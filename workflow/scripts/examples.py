@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 
 from retrace import __version__
 from retrace.checkpoints.native import load_model
+from retrace.config import example_files
 from retrace.device import choose_device
 from retrace.errors import DataError, run
 from retrace.evaluation.classification import (
@@ -23,7 +25,7 @@ from retrace.evaluation.classification import (
     reconstruction_scores,
 )
 from retrace.examples import Examples, open_examples
-from retrace.manifest import atomic_write, input_digest
+from retrace.manifest import atomic_write, input_digest, origin
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.progress import progress
 from retrace.training.elektronn_pictures import curve_pictures, reconstruction_picture
@@ -101,7 +103,7 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    settings = args.settings
+    begun, settings = time.monotonic(), args.settings
     with h5py.File(args.predictions) as file:
         values, told = file["predictions"][...], dict(file.attrs)
     examples = scored(settings)
@@ -119,7 +121,11 @@ def evaluate(args: argparse.Namespace) -> None:
         "split": scored_split(settings),
         "iteration": int(told["iteration"]),
     }
-    atomic_write(args.output, json.dumps({**head, **scores}, indent=1) + "\n")
+    split = scored_split(settings) if "test" in settings["dataset"]["examples"] else "train"
+    files = [args.predictions, *map(Path, example_files(settings["dataset"], split))]
+    made_of = origin(files, settings, time.monotonic() - begun)
+    content = {**head, **scores, "origin": made_of}
+    atomic_write(args.output, json.dumps(content, indent=1) + "\n")
     shown = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
     print(f"[evaluate] {head['split']}: {shown} -> {args.output}", flush=True)
 

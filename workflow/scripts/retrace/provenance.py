@@ -86,7 +86,7 @@ def jobs_behind(targets: Iterable[str], recorded: Mapping[str, Job]) -> list[Job
     while waiting:
         path = waiting.pop()
         job = recorded.get(path)
-        if job is None and path.startswith(MADE):
+        if job is None and path.startswith(MADE) and not _is_own(Path(path)):
             raise DataError(
                 f"how {path} was made is not known: Snakemake has no record of it in {RECORDS}; "
                 f"make it again with --forcerun, or keep .snakemake where results are kept"
@@ -96,6 +96,13 @@ def jobs_behind(targets: Iterable[str], recorded: Mapping[str, Job]) -> list[Job
             waiting += job.inputs
     present = [replace(j, outputs=_existing(j.outputs)) for j in found.values()]
     return sorted((j for j in present if j.outputs), key=lambda job: job.ended)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file below data was put there by the user: what is fetched has a manifest."""
+    return path.parts[0] == "data" and not (
+        path.name.endswith(".manifest.json") or manifest_path(path).is_file()
+    )
 
 
 def _existing(paths: Iterable[str]) -> tuple[str, ...]:
