@@ -27,6 +27,8 @@ def test_the_best_comes_first_and_what_has_no_score_last() -> None:
 def test_seconds_of_a_training_that_was_resumed() -> None:
     assert training_seconds({"iterations": 100, "iterations_per_second": 4.0}) == 25.0
     assert training_seconds({"iterations": 100, "iterations_per_second": 0.0}) is None
+    both = {"iterations": 100, "iterations_per_second": 4.0, "training_seconds": 31.04}
+    assert training_seconds(both) == 31.0
 
 
 def test_the_table_and_the_picture(tmp_path: Path) -> None:

@@ -85,9 +85,12 @@ def test_seed_and_settings_change_the_result(store: Path, tmp_path: Path) -> Non
 
 def test_until_an_iteration_already_reached(store: Path, tmp_path: Path) -> None:
     first = trained(tmp_path, tiny.settings(store, 5))
+    took = json.loads((tmp_path / "training.json").read_text())["training_seconds"]
     (tmp_path / "model.safetensors").unlink()
     assert trained(tmp_path, tiny.settings(store, 5)) == first
-    assert json.loads((tmp_path / "training.json").read_text())["iterations_this_run"] == 0
+    again = json.loads((tmp_path / "training.json").read_text())
+    assert again["iterations_this_run"] == 0
+    assert 0 < again["training_seconds"] <= took
     with pytest.raises(StateError, match=r"already at iteration 5, beyond the 4 asked for"):
         trained(tmp_path, tiny.settings(store, 4))
     assert (tmp_path / "model.safetensors").read_bytes() == first

@@ -362,6 +362,7 @@ def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> di
         "seconds": round(seconds, 3),
         "peak_memory_mb": peak_memory_mb(),
         "gpu": gpu_name(),
+        "training_seconds": round(outcome.all_seconds, 3),
         "iterations_this_run": outcome.done_here,
         "iterations_per_second": round(outcome.done_here / max(outcome.seconds, 1e-9), 4),
         "share_waiting_for_data": round(outcome.waited_s / max(outcome.seconds, 1e-9), 4),

@@ -36,7 +36,7 @@ HEADINGS = {
 NOTE = (
     "means over the test entries, thresholds chosen on validation entries. kFLOP a voxel: "
     "multiplications and additions of one prediction tile by its output voxels, halo included. "
-    "Training: iterations by the rate of the last run, without start-up. Prediction: voxels "
+    "Training: its runs together, without start-up. Prediction: voxels "
     "written by the job's seconds, start-up included"
 )
 
@@ -63,7 +63,9 @@ def mean_scores(volumes: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]
 
 
 def training_seconds(history: Mapping[str, Any]) -> float | None:
-    """Seconds that all iterations take at the rate of the last run; None where it trained none."""
+    """Seconds of all runs; where only the last one's rate is known, as all would take at it."""
+    if known := history.get("training_seconds"):
+        return round(float(known), 1)
     rate = history["iterations_per_second"]
     return round(history["iterations"] / rate, 1) if rate else None
 

@@ -62,6 +62,8 @@ class Outcome:
     seconds: float = 0.0
     waited_s: float = 0.0
     done_here: int = 0
+    all_seconds: float = 0.0
+    """Of all runs together, those before this one too."""
 
 
 class Stop:
@@ -150,6 +152,7 @@ class Trainer:
         if first < self.plan.iterations and not self._is_time_up(first):
             with stopping() as stop:
                 self._train(first, stop, outcome)
+        outcome.all_seconds = self._earlier_s + outcome.seconds
         outcome.losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
         outcome.terms = self.terms
         return outcome
