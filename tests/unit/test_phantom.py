@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -118,6 +119,22 @@ def test_generate_command_makes_every_volume(tmp_path: Path) -> None:
     first, second = (np.asarray(open_volume(s, "volumes/raw").array) for s in stores)
     assert first.shape == (10, 28, 28)
     assert not np.array_equal(first, second)
+
+
+def test_cubes_in_the_layout_of_elektronn(tmp_path: Path) -> None:
+    """Axes x, y, z; labels in the middle of the image, 1 where darker membranes are."""
+    small = ["--shape", "8", "40", "44", "--margin", "2", "10", "12", "--volumes", "a", "b"]
+    phantom.main(["generate", "--layout", "elektronn", "--output", str(tmp_path), *small])
+    for number in (0, 1):
+        with h5py.File(tmp_path / f"raw_{number}.h5") as file:
+            raw = file["raw"][:]
+        with h5py.File(tmp_path / f"barrier_int16_{number}.h5") as file:
+            labels = file["lab"][:]
+        assert (raw.shape, raw.dtype) == ((68, 60, 12), np.uint8)
+        assert (labels.shape, labels.dtype) == ((44, 40, 8), np.uint16)
+        inner = raw[12:-12, 10:-10, 2:-2].astype(float)
+        assert set(np.unique(labels)) == {0, 1}
+        assert inner[labels == 1].mean() < inner[labels == 0].mean() - 10
 
 
 def test_commands_ask_for_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:

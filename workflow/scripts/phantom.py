@@ -1,4 +1,7 @@
-"""Generated volumes with the bucket's layout: write them to a folder, or put them into a bucket."""
+"""Generated volumes with the bucket's layout: write them to a folder, or put them into a bucket.
+
+`generate --layout elektronn` writes cubes as ELEKTRONN's example in 3-D has them instead.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import run
-from retrace.phantom import TESTING, write_paper_phantom, write_phantom_store
+from retrace.phantom import (
+    TESTING,
+    write_barrier_cube,
+    write_paper_phantom,
+    write_phantom_store,
+)
 
 PUBLIC_ACTIONS = ("s3:GetObject", "s3:HeadObject", "s3:ListBucket")
 """AWS has no HeadObject permission; servers that name actions by the HTTP verb ask for it."""
@@ -21,7 +29,11 @@ PUBLIC_ACTIONS = ("s3:GetObject", "s3:HeadObject", "s3:ListBucket")
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("verb", choices=("generate", "upload"))
-    parser.add_argument("--output", type=Path, help="generate: folder that gets PREFIX/VOLUME.zarr")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="generate: folder that gets PREFIX/VOLUME.zarr, or raw_N.h5 and barrier_int16_N.h5",
+    )
     parser.add_argument("--endpoint", help="upload: address of the S3 server")
     parser.add_argument("--bucket", default="open-neurodata")
     parser.add_argument("--prefix", default="funke/phantom/training")
@@ -30,7 +42,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--margin", nargs=3, type=int, default=(24, 48, 48), help="voxels per side")
     parser.add_argument("--voxel-size-nm", nargs=3, type=int, default=(20, 9, 9), help="z y x")
     parser.add_argument("--chunks", nargs=3, type=int, default=(32, 64, 64), help="z y x")
-    parser.add_argument("--layout", choices=("zebrafinch", "hemi"), default="zebrafinch")
+    parser.add_argument(
+        "--layout", choices=("zebrafinch", "hemi", "elektronn"), default="zebrafinch"
+    )
     parser.add_argument(
         "--layer",
         type=Path,
@@ -41,6 +55,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.verb == "generate" and args.output is None:
         parser.error("generate needs --output FOLDER")
+    if args.layout == "elektronn" and (args.verb == "upload" or args.layer is not None):
+        parser.error("--layout elektronn is of generate, without --layer")
     if args.verb == "upload" and args.endpoint is None:
         parser.error("upload needs --endpoint URL")
     return args
@@ -97,6 +113,14 @@ def make_public_bucket(client: Any, bucket: str) -> None:
     client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
 
 
+def generate_cubes(args: argparse.Namespace) -> None:
+    """Writes a cube for every asked-for volume, by its number."""
+    for index, name in enumerate(args.volumes):
+        place = (args.shape, args.margin, args.voxel_size_nm, args.seed + index)
+        write_barrier_cube(args.output, index, *place)
+        print(f"[phantom] cube {index} ({name}): labels {list(args.shape)}, seed {place[-1]}")
+
+
 def upload_folder(client: Any, bucket: str, folder: Path, threads: int = 8) -> int:
     """Puts every file under `folder` at its relative path as key; returns their number."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -122,7 +146,9 @@ def upload(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(None if argv is None else list(argv))
-    if args.verb == "generate":
+    if args.layout == "elektronn":
+        generate_cubes(args)
+    elif args.verb == "generate":
         generate_volumes(args, args.output)
     else:
         upload(args)

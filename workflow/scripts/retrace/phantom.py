@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import h5py
 import numpy as np
 import zarr
 from numpy.random import Generator
@@ -361,6 +362,31 @@ def write_phantom_store(
     group.require_group("volumes").require_group("labels")
     _create(group, RAW, raw, triple(chunks), size, (0, 0, 0))
     _create(group, LABELS, labels, triple(chunks), size, offset)
+
+
+def write_barrier_cube(
+    folder: Path,
+    number: int,
+    shape: Sequence[int],
+    margin: Sequence[int],
+    voxel_size_nm: Sequence[int],
+    seed: int,
+) -> None:
+    """raw_N.h5 (`raw`, uint8) and barrier_int16_N.h5 (`lab`, uint16), axes x, y, z, as the cubes of
+    ELEKTRONN's example: class 1 on both sides of each border, labels (`shape`) in the middle of an
+    image that reaches `margin` voxels further; all three z, y, x."""
+    size, edge = triple(voxel_size_nm), triple(margin)
+    whole = [s + 2 * m for s, m in zip(shape, edge, strict=True)]
+    raw, cells = generate(whole, size, seed)
+    core = tuple(slice(m, m + s) for m, s in zip(edge, shape, strict=True))
+    parts = {
+        f"raw_{number}": ("raw", raw),
+        f"barrier_int16_{number}": ("lab", _boundaries(cells)[core].astype(np.uint16)),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (key, data) in parts.items():
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            file.create_dataset(key, data=data.T, compression="lzf")
 
 
 def centre_lines(
