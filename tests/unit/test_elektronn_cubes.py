@@ -289,3 +289,79 @@ def test_evaluation_needs_labelled_test_volumes(folder: Path) -> None:
         catalog.check_pair(data, tiny.network(), "evaluate")
     with pytest.raises(ConfigError, match="predicts no affinities"):
         catalog.check_pair(tiny.dataset(folder), tiny.network(), "segment")
+
+
+LAZY = {"labelled": [0, 1], "absent": [2]}
+
+
+def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
+    """Weights that are the labels' places arrive where the labels do, warped and turned alike."""
+    mark(folder)
+    with h5py.File(folder / "raw_0.h5", "r+") as file:
+        file["weights"] = file["raw"][...] // 2
+    data = tiny.dataset(folder)
+    volume = data["volumes"]["cube_0"]
+    weights = {**volume["raw"], "array": "weights"}
+    data["volumes"]["cube_0"] = {
+        **volume,
+        "lazy_labels": LAZY,
+        "inputs": {"example_weights": weights},
+    }
+    data["volumes"]["cube_1"]["inputs"] = {
+        "example_weights": data["volumes"]["cube_1"]["raw"],
+    }
+    found = batches(folder, data, n_lab=3, batch_size=2, use_example_weights=True)
+    batch = found.batch(0, warp=1.0)
+
+    assert batch["input"].shape[1] == 1
+    assert batch["labelled"].tolist() == [[1, 1, 0]] * 2
+    assert batch["absent"].tolist() == [[0, 0, 1]] * 2
+    assert batch["example_weights"].shape == batch["target"].shape
+    plain = batches(folder, n_lab=3, batch_size=2, grey_augment_channels=[])
+    for number in range(4):
+        batch = found.batch(number, warp=1.0)
+        place = (batch["example_weights"] * 255).round().long()
+        known = batch["target"] >= 0
+        assert known.any()
+        lead, step = found.lead, found.strides
+        image = (plain.batch(number, warp=1.0)["input"][:, 0] * 255).round().long()
+        at = [slice(c, n - c, s) for c, n, s in zip(lead, image.shape[1:], step, strict=True)]
+        assert torch.equal(image[(slice(None), *at)] // 2, place)
+    (monitored,) = found.monitor("validation", 1)
+    assert "labelled" not in monitored
+    assert monitored["example_weights"].shape == monitored["target"].shape
+
+
+def test_lazy_labels_are_learned_by_the_oracles_loss(folder: Path) -> None:
+    """A training with them pushes the absent class down; without anything lazy no batch has any."""
+    assert "labelled" not in batches(folder).batch(0, warp=False)
+    data = tiny.dataset(folder)
+    data["volumes"]["cube_0"]["lazy_labels"] = LAZY
+    settings = training(data, tiny.network(n_lab=3), 12)
+    trainer, module = train.make_trainer(settings, {}, folder / "work")
+    x = trainer.task.batch(0)["input"]
+    before = module.as_probabilities(module.raw(x))[:, 2].mean()
+    trainer.run()
+    after = module.as_probabilities(module.raw(x))[:, 2].mean()
+
+    assert float(after.detach()) < 0.5 * float(before.detach())
+
+
+@pytest.mark.parametrize(
+    ("changes", "lazy", "message"),
+    [
+        ({"label_prop_thresh": 0.6}, None, "no volume of dataset 'cubes' says that there are any"),
+        ({}, {"absent": [2]}, r"name \[2\], and network 'tiny' has the classes 0 to 1"),
+        ({"target": "nll_weak"}, {"labelled": [0]}, "only nll does"),
+        ({"use_example_weights": True}, None, "add `inputs: .example_weights: .path"),
+        ({"use_example_weights": True, "target": "nll_weak"}, None, "needs `target: nll`"),
+    ],
+)
+def test_lazy_labels_that_do_not_fit_are_refused_at_planning(
+    folder: Path, changes: dict[str, Any], lazy: Any, message: str
+) -> None:
+    data = tiny.dataset(folder)
+    if lazy:
+        data["volumes"]["cube_0"]["lazy_labels"] = lazy
+    with pytest.raises(ConfigError, match=message):
+        catalog.check_pair(data, tiny.network(**changes), "train")

@@ -762,6 +762,7 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
         )
     _check_sections(pair, dataset, network)
     _check_inputs(pair, dataset, network)
+    _check_lazy_labels(pair, dataset, network)
     _check_descriptors(pair, dataset, network)
     _check_autocontext(pair, dataset, network)
     if verb == "evaluate" and head_names(network) == [BOUNDARY]:
@@ -833,6 +834,50 @@ def _check_inputs(pair: str, dataset: Mapping[str, Any], network: Mapping[str, A
                     f"volume {name!r} has no image for {node!r}. Add `inputs: {{{node}: {{path: "
                     "...}}` to it"
                 )
+
+
+def _check_lazy_labels(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    """Lazy labels name classes of the network; what needs them, or weights of voxels, has them."""
+    if network["family"] != "elektronn" or "volumes" not in dataset:
+        return
+    told = {n: v["lazy_labels"] for n, v in dataset["volumes"].items() if "lazy_labels" in v}
+    if network["label_prop_thresh"] is not None and not told:
+        raise ConfigError(
+            f"{pair}: `label_prop_thresh` trains on what is predicted of classes that were not "
+            f"looked for, and no volume of dataset {dataset['name']!r} says that there are any; "
+            "add `lazy_labels: {labelled: [...]}` to a volume, or drop it"
+        )
+    if told and network["target"] != "nll":
+        raise ConfigError(
+            f"{pair}: volume {next(iter(told))!r} has `lazy_labels`, which `target: "
+            f"{network['target']}` knows nothing of; only nll does"
+        )
+    for name, classes in told.items():
+        wrong = sorted({c for chosen in classes.values() for c in chosen if c >= network["n_lab"]})
+        if wrong:
+            raise ConfigError(
+                f"{pair}: `lazy_labels` of volume {name!r} name {wrong}, and network "
+                f"{network['name']!r} has the classes 0 to {network['n_lab'] - 1}"
+            )
+    _check_example_weights(pair, dataset, network)
+
+
+def _check_example_weights(
+    pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]
+) -> None:
+    if not network["use_example_weights"]:
+        return
+    if network["target"] != "nll":
+        raise ConfigError(
+            f"{pair}: `use_example_weights` needs `target: nll`, not {network['target']!r}"
+        )
+    used = {e["volume"] for part in ("train", "validation") for e in dataset.get(part, [])}
+    for name in sorted(used):
+        if elektronn.EXAMPLE_WEIGHTS not in dataset["volumes"][name].get("inputs", {}):
+            raise ConfigError(
+                f"{pair}: `use_example_weights` needs weights of the voxels of volume {name!r}; "
+                f"add `inputs: {{{elektronn.EXAMPLE_WEIGHTS}: {{path: ...}}}}` to it"
+            )
 
 
 def interior_map(network: Mapping[str, Any]) -> str | None:

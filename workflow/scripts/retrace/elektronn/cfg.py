@@ -78,9 +78,12 @@ ELSEWHERE = {
 """Parameters that nothing here needs under this name, and what stands for them."""
 UNSUPPORTED = {
     "rnn_layer_kwargs": "recurrent layers are not part of retrace",
-    "use_example_weights": "how weights follow from an earlier prediction is not documented",
-    "lazy_labels": "cubes with an `info` dataset are not read; mask what is not labelled",
-    "label_prop_thresh": "it needs lazy_labels",
+    "use_example_weights": "how weights follow from an earlier prediction is not documented; set "
+    "it in the network's file and give each volume `inputs: {example_weights: ...}`",
+    "lazy_labels": "the `info` of label files is not read; give the volumes of the dataset "
+    "`lazy_labels`",
+    "label_prop_thresh": "it needs lazy_labels; set it in the network's file once the dataset "
+    "has them",
     "border_mode": "images that differ in size are not read; crop or pad them first",
     "downsample_xy": "downsample the files first, or name a coarser mip of them",
     "pre_process": "images are read in [0, 1]; contrast is varied by grey_augment_channels instead",

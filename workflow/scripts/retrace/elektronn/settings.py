@@ -16,6 +16,8 @@ from retrace.errors import ConfigError
 
 Settings = dict[str, Any]
 
+EXAMPLE_WEIGHTS = "example_weights"
+"""The input of a volume that weighs its voxels, with `use_example_weights`."""
 TILE = (32, 128, 128)
 """Voxels that a prediction in shares gives at once."""
 
@@ -42,6 +44,7 @@ DEFAULTS: Settings = {
     "warp_on": False,
     "example_ignore_threshold": 0.0,
     "label_prop_thresh": None,
+    "use_example_weights": False,
     "class_weights": None,
     "weight_decay": False,
     "optimizer": "SGD",

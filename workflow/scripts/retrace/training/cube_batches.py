@@ -28,6 +28,7 @@ from retrace.augment.backward_warp import (
 from retrace.augment.grey import draw_grey
 from retrace.augment.orientation import orientation_step, turn
 from retrace.augment.simple import Simple, draw_simple
+from retrace.elektronn.settings import EXAMPLE_WEIGHTS
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, blocks, triple
 from retrace.networks.elektronn import ElektronnNetwork
@@ -51,6 +52,9 @@ class Cubes:
 
     sampler: Sampler
     images: tuple[tuple[Image, ...], ...]
+    """After the channels the weights of the voxels, where the network uses them."""
+    lazy: tuple[Mapping[str, Tensor], ...] = ()
+    """`labelled` and `absent` (K,) of each volume; empty where no volume has lazy labels."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,14 @@ class CubeBatches:
     def batch(self, number: int, *, warp: bool | float) -> Batch:
         """`input` (N, C, Z, Y, X) in [0, 1] and `target` (N, z, y, x) int64, below 0 for none."""
         count = self.network["batch_size"]
-        examples = [
-            self._example(
-                self.train, batch_generator(self.seed, number * count + i), float(warp), grey=True
-            )
-            for i in range(count)
-        ]
-        return self._stacked(examples)
+        return stacked(
+            [
+                self._example(
+                    self.train, batch_generator(self.seed, number * count + i), float(warp), True
+                )
+                for i in range(count)
+            ]
+        )
 
     def monitor(self, split: str, count: int) -> Iterable[Batch]:
         """The same `count` patches of a split each time, flipped, never warped; of the validation
@@ -100,18 +105,9 @@ class CubeBatches:
         for number in range(count if cubes else 0):
             assert cubes is not None
             rng = batch_generator(self.seed + MONITOR_STREAM[split], number)
-            yield self._stacked([self._example(cubes, rng, 0.0, grey=split == "train")])
+            yield stacked([self._example(cubes, rng, 0.0, split == "train")])
 
-    def _stacked(self, examples: Sequence[tuple[Tensor, Tensor]]) -> Batch:
-        images, targets = zip(*examples, strict=True)
-        return {
-            "input": torch.stack(images).float().contiguous(),
-            "target": torch.stack(targets).contiguous(),
-        }
-
-    def _example(
-        self, cubes: Cubes, rng: np.random.Generator, warp: float, *, grey: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _example(self, cubes: Cubes, rng: np.random.Generator, warp: float, grey: bool) -> Batch:
         index = cubes.sampler.choose(rng)
         volume = cubes.sampler.volumes[index]
         turned = self._orientation(rng, volume)
@@ -121,7 +117,12 @@ class CubeBatches:
             image = draw_grey(rng, self.network["grey_augment_channels"]).apply(image)
         inside = [slice(n, size - n) for n, size in zip(self.lead, self.patch, strict=True)]
         steps = [slice(None, None, step) for step in self.strides]
-        return image, labels[tuple(inside)][tuple(steps)]
+        outputs = [part[tuple(inside)][tuple(steps)] for part in (labels, image[-1])]
+        channels = self.network["input_channels"]
+        found = {"input": image[:channels].float(), "target": outputs[0]}
+        if len(image) > channels:
+            found["example_weights"] = outputs[1].float()
+        return {**found, **(cubes.lazy[index] if cubes.lazy else {})}
 
     def _orientation(self, rng: np.random.Generator, volume: TrainingVolume) -> Simple:
         """How an example lies; z is exchanged only where the volume holds the patch that way."""
@@ -201,7 +202,8 @@ class CubeBatches:
     def preview(self, module: nn.Module, folder: Path, iteration: int) -> None:
         """A section from the middle of a volume, and what the network makes of it."""
         cubes = self.validation or self.train
-        volume, images = cubes.sampler.volumes[0], cubes.images[0]
+        volume = cubes.sampler.volumes[0]
+        images = cubes.images[0][: self.network["input_channels"]]
         context = self.module.context
         room = [n - lost for n, lost in zip(volume.visible.shape, context, strict=True)]
         if min(room) < 1:
@@ -218,12 +220,18 @@ class CubeBatches:
         prediction_picture(image[0].numpy(), output[0, :, 0].float().cpu().numpy(), target)
 
 
+def stacked(examples: Sequence[Batch]) -> Batch:
+    """Examples as one batch (N, ...)."""
+    return {k: torch.stack([one[k] for one in examples]).contiguous() for k in examples[0]}
+
+
 def open_cubes(
     network: Mapping[str, Any],
     module: ElektronnNetwork,
     dataset: Mapping[str, Any],
     entries: Sequence[Mapping[str, Any]],
     masks: Mapping[str, Path],
+    device: torch.device,
     processes: int = 1,
 ) -> Cubes:
     """Volumes and images of a split, checked.
@@ -249,7 +257,23 @@ def open_cubes(
             )
         if network["labels_are_classes"]:
             check_classes(volume, network)
-    return Cubes(sampler, tuple(_images(dataset, volume, network) for volume in sampler.volumes))
+    images = tuple(_images(dataset, volume, network) for volume in sampler.volumes)
+    told = [dataset["volumes"][volume.name].get("lazy_labels") for volume in sampler.volumes]
+    lazy = [lazy_classes(one, network["n_lab"], device) for one in told] if any(told) else ()
+    return Cubes(sampler, images, tuple(lazy))
+
+
+def lazy_classes(
+    told: Mapping[str, Sequence[int]] | None, classes: int, device: torch.device
+) -> dict[str, Tensor]:
+    """`labelled` (K,), 1 for classes that were looked for in a volume, and `absent` (K,), 1 for
+    those that it does not hold; `told`: `lazy_labels` of the volume, all looked for without it."""
+    told = told or {}
+    numbers = {"labelled": told.get("labelled", range(classes)), "absent": told.get("absent", ())}
+    found = {name: torch.zeros(classes, device=device) for name in numbers}
+    for name, chosen in numbers.items():
+        found[name][list(chosen)] = 1
+    return found
 
 
 def check_classes(volume: TrainingVolume, network: Mapping[str, Any]) -> None:
@@ -269,10 +293,12 @@ def check_classes(volume: TrainingVolume, network: Mapping[str, Any]) -> None:
 def _images(
     dataset: Mapping[str, Any], volume: TrainingVolume, network: Mapping[str, Any]
 ) -> tuple[Image, ...]:
-    """All channels; the first is read from memory where the sampler holds it there."""
+    """All channels, then the weights if they are used; the first is read from memory where the
+    sampler holds it there."""
     sources = dataset["volumes"][volume.name]
     images = [image_of(volume.raw, UNIT)]
-    for channel in network["inputs"][1:]:
+    weights = [EXAMPLE_WEIGHTS] if network["use_example_weights"] else []
+    for channel in [*network["inputs"][1:], *weights]:
         images.append(open_image({**sources["inputs"][channel], "preprocess": UNIT}))
         if not images[-1].volume.box.contains(images[0].volume.box):
             raise DataError(
@@ -295,8 +321,10 @@ def open_cube_batches(
     return CubeBatches(
         network=network,
         module=module,
-        train=open_cubes(network, module, dataset, dataset["train"], masks, processes),
-        validation=open_cubes(network, module, dataset, held_out, masks) if held_out else None,
+        train=open_cubes(network, module, dataset, dataset["train"], masks, device, processes),
+        validation=(
+            open_cubes(network, module, dataset, held_out, masks, device) if held_out else None
+        ),
         voxel_size_nm=triple(dataset["voxel_size_nm"]),
         seed=settings["seed"],
         device=device,
