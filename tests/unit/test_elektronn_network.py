@@ -513,3 +513,22 @@ def test_a_model_of_other_layers_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "model.safetensors", build(activation_func="tanh"), other)
     larger = tiny.network(desired_input=[3, 23, 23])
     load_model(tmp_path / "model.safetensors", build(desired_input=[3, 23, 23]), larger)
+
+
+def test_profile_adds_a_row_for_each_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lateral sizes are the valid ones from the fifth on; a second run adds its rows."""
+    table = tmp_path / "speed.csv"
+    for _ in range(2):
+        elektronn.main(["profile", "neuro3d_doc", "--largest", "51", "--output", str(table)])
+    head, *rows = [line.split("\t") for line in table.read_text().splitlines()]
+
+    assert head == ["z-shape", "xy-shape", "pixel", "Speed [MPix/s]"]
+    sizes = [(int(z), int(xy), int(voxels)) for z, xy, voxels, _ in rows]
+    assert sizes[: len(rows) // 2] == sizes[len(rows) // 2 :]
+    assert {side for _, side, _ in sizes} == {47, 51}
+    assert all(voxels == (z - 4) * (side - 30) ** 2 for z, side, voxels in sizes)
+    assert all(float(row[3]) > 0 for row in rows)
+    with pytest.raises(ConfigError, match="does not label voxels"):
+        elektronn.main(["profile", "mlp"])

@@ -3,6 +3,7 @@
     elektronn.py translate CONFIG.py [--voxel-size-nm Z Y X] [--folder config]
     elektronn.py describe NETWORK | CONFIG.py [--input Z Y X] [--desired Z Y X]
                           [--batch N] [--classes N] [--json]
+    elektronn.py profile NETWORK [--largest 200] [--device auto] [--output Speed_NETWORK.csv]
     elektronn.py model   --settings JSON --param net.param --output published.safetensors
     elektronn.py network --model model.safetensors --output net.param
 
@@ -18,19 +19,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from retrace.checkpoints.elektronn import load_whole, read_param, write_param
 from retrace.checkpoints.native import load_model, read_metadata, save_model
 from retrace.config import load_network
+from retrace.device import choose_device
 from retrace.elektronn.architecture import architecture_of
 from retrace.elektronn.cfg import read_config
 from retrace.elektronn.describe import at_input, description, table
-from retrace.elektronn.settings import filled
+from retrace.elektronn.settings import filled, resolve
 from retrace.elektronn.translate import Translation, translate
 from retrace.errors import ConfigError, DataError, run
+from retrace.geometry import Triple
 from retrace.manifest import atomic_write
 from retrace.networks import ElektronnNetwork, build_network
+from retrace.networks.elektronn_profile import COLUMNS, profile_sizes, timed_pass
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,6 +56,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     one.add_argument("--batch", type=int, help="examples of a batch")
     one.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    one = verbs.add_parser("profile")
+    one.add_argument("network", help="name of a network that labels volumes")
+    one.add_argument("--largest", type=int, default=200, help="of y and x, voxels")
+    one.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    one.add_argument("--output", type=Path, help="table that rows are added to")
     one = verbs.add_parser("model")
     one.add_argument("--settings", required=True, type=json.loads, help="dataset and network")
     one.add_argument("--param", required=True, type=Path)
@@ -111,6 +121,42 @@ def describe(args: argparse.Namespace) -> None:
     print(json.dumps(content, indent=1) if args.json else table(content))
 
 
+def profile(args: argparse.Namespace) -> None:
+    """Times dense passes over inputs of many sizes; those that need too much memory are skipped."""
+    network = load_network(args.network)
+    if network["family"] != "elektronn" or filled(network)["mode"] != "img-img":
+        raise ConfigError(
+            f"network {args.network!r} does not label voxels as ELEKTRONN's do; `profile` knows "
+            "networks of the family elektronn and mode img-img, such as neuro3d_doc"
+        )
+    resolved = resolve(network, boundaries_drawn=True, are_classes=True, isotropic=False)
+    device = choose_device(args.device)
+    module = build_network(resolved, device=device)
+    assert isinstance(module, ElektronnNetwork)
+    sizes = module.architecture.sizes
+    assert sizes is not None
+    found = list(profile_sizes(sizes.axes, args.largest))
+    if not found:
+        raise ConfigError(f"--largest {args.largest} is below all sizes tried; take 200")
+    path = args.output or Path(f"Speed_{args.network}.csv")
+    if not path.exists():
+        path.write_text("\t".join(COLUMNS) + "\n")
+    for size in found:
+        add_speed(module.eval(), size, device, path)
+
+
+def add_speed(module: ElektronnNetwork, size: Triple, device: torch.device, path: Path) -> None:
+    """One row at the end of the table; a size without one is said."""
+    try:
+        row = timed_pass(module, size, device).row
+    except (MemoryError, RuntimeError) as error:
+        print(f"{list(size)}: {str(error).splitlines()[0]}", flush=True)
+        return
+    with path.open("a") as file:
+        file.write(f"{row}\n")
+    print(row, flush=True)
+
+
 def make_model(args: argparse.Namespace) -> None:
     """Writes a parameter file as a model to predict with; refused where it is another network."""
     network = args.settings["network"]
@@ -144,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     verbs = {
         "translate": translate_file,
         "describe": describe,
+        "profile": profile,
         "model": make_model,
         "network": make_param,
     }
