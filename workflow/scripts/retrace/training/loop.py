@@ -187,9 +187,9 @@ class Trainer:
                 self._step(samples, iteration, writer)
                 late = self.rank.is_first and time.monotonic() - saved >= plan.checkpoint_seconds
                 ordered = self._obey(control, iteration) if self.rank.is_first else set()
-                over = STOP in ordered or (self.rank.is_first and self._is_time_up(iteration))
-                due = self._is_due(iteration) or late or bool(ordered) or over
-                ending, save, over = highest([stop.signal, due, over], self.rank)
+                last = STOP in ordered or (self.rank.is_first and self._is_time_up(iteration))
+                due = self._is_due(iteration) or late or bool(ordered) or last
+                ending, save, over = highest([stop.signal, due, last], self.rank)
                 if ending or save:
                     self._save(iteration, writer)
                     saved = time.monotonic()
