@@ -123,7 +123,7 @@ def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: i
     """The settings of a training of any dataset and network on the CPU with one thread, as they
     travel: through JSON."""
     config: dict[str, Any] = {"iterations": iterations, "seed": seed}
-    config |= {"batch_size": None, "gpus": 1}
+    config |= {"batch_size": None, "gpus": 1, "train_seconds": None}
     config |= {"device": "cpu", "precision": "fp32", "compile": False}
     chosen = told.train_settings(config, data, net) | {"threads": 1}
     return json.loads(json.dumps(chosen))
