@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from retrace.evaluation.alignment import (  # noqa: E402
     endpoint_errors,
     field_facts,
 )
-from retrace.fields import identity, upsample, warp  # noqa: E402
+from retrace.fields import identity, smooth, upsample, warp  # noqa: E402
 from retrace.losses.alignment import Lambdas  # noqa: E402
 from retrace.networks.seamless import Seamless, build_seamless  # noqa: E402
 from retrace.training.loop import Plan  # noqa: E402
@@ -53,6 +54,8 @@ POOL = 4
 TRAINED, HELD_OUT = slice(0, 6), slice(6, 10)
 MARGIN = 16
 """Pixels at the border in which errors are not counted."""
+LEVELS = 4
+"""Of the direct optimisation."""
 Field = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -143,36 +146,69 @@ def pairs_of(stacks: Sequence[Stack]) -> list[Pair]:
 # ---------------------------------------------------------------- methods
 
 
-def shift_of(source: Tensor, target: Tensor) -> Tensor:
-    """One translation of all pixels by phase correlation (1, 2, H, W)."""
-    found = phase_cross_correlation(
-        target[0, 0].numpy(), source[0, 0].numpy(), upsample_factor=10, normalization="phase"
-    )[0]
-    field = identity(source.shape[-2:])
-    field[0, 0], field[0, 1] = -float(found[0]), -float(found[1])
+def shifted(shape: Sequence[int], shift: Sequence[float]) -> Tensor:
+    """The field (1, 2, H, W) that reads at r - shift."""
+    field = identity(shape)
+    field[0, 0], field[0, 1] = -float(shift[0]), -float(shift[1])
     return field
 
 
-def flow(method: Callable[..., Any], **options: Any) -> Field:
-    """Phase correlation, then an optical flow of scikit-image on what is left."""
+def phase_correlation(source: Tensor, target: Tensor) -> Tensor:
+    """One translation of all pixels, the peak of the phase correlation: (1, 2, H, W)."""
+    images = target[0, 0].numpy(), source[0, 0].numpy()
+    found = phase_cross_correlation(*images, upsample_factor=10, normalization="phase")[0]
+    return shifted(source.shape[-2:], found)
+
+
+def best_shift(source: Tensor, target: Tensor) -> Tensor:
+    """The best of three translations: none, and the peaks of phase and of cross-correlation.
+
+    Neighbouring sections differ so much that the phase correlation's peak is often a wrong one.
+    """
+    images = [windowed(image) for image in (target, source)]
+    peak = phase_cross_correlation(*images, upsample_factor=10, normalization=None)[0]
+    candidates = [
+        identity(source.shape[-2:]),
+        phase_correlation(source, target),
+        shifted(source.shape[-2:], peak),
+    ]
+    crop = (..., slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    errors = [float((warp(source, field) - target)[crop].square().mean()) for field in candidates]
+    return candidates[int(np.argmin(errors))]
+
+
+def windowed(image: Tensor) -> np.ndarray:
+    """(H, W) without its mean, smoothed and faded out to the border."""
+    fine = smooth(image, 2.0)[0, 0].numpy()
+    fade = np.outer(*(np.hanning(side) for side in fine.shape))
+    return np.asarray((fine - fine.mean()) * fade)
+
+
+def flow(method: Callable[..., Any], begin: Field, **options: Any) -> Field:
+    """A shift, then an optical flow of scikit-image on what is left."""
 
     def found(source: Tensor, target: Tensor) -> Tensor:
-        begin = shift_of(source, target)
-        moved = warp(source, begin, "border")
+        start = begin(source, target)
+        moved = warp(source, start, "border")
         field = method(target[0, 0].numpy(), moved[0, 0].numpy(), **options)
-        return begin + torch.from_numpy(np.asarray(field, np.float32))[None]
+        return start + torch.from_numpy(np.asarray(field, np.float32))[None]
 
     return found
 
 
-def optimise(source: Tensor, target: Tensor, weight: float = 0.8, levels: int = 4) -> Tensor:
+def still(source: Tensor, target: Tensor) -> Tensor:
+    """The field of zero."""
+    return identity(source.shape[-2:])
+
+
+def optimise(source: Tensor, target: Tensor, weight: float = 0.8) -> Tensor:
     """Adam on the field itself, coarse to fine: squared error and |grad|^2, 60 steps a level.
 
     As the reference of ../shared/specs/seamless.md 9.3.
     """
-    factor = 2 ** (levels - 1)
+    factor = 2 ** (LEVELS - 1)
     field = identity([n // factor for n in source.shape[-2:]])
-    for level in range(levels - 1, -1, -1):
+    for level in range(LEVELS - 1, -1, -1):
         a, b = (functional.avg_pool2d(image, 2**level) for image in (source, target))
         field = field.detach().requires_grad_()
         optimizer = torch.optim.Adam([field], lr=0.1)
@@ -189,6 +225,20 @@ def optimise(source: Tensor, target: Tensor, weight: float = 0.8, levels: int = 
         if level:
             field = upsample(field)
     return field
+
+
+def classical() -> dict[str, Field]:
+    """What the network is compared with."""
+    return {
+        "phase correlation": phase_correlation,
+        "best shift": best_shift,
+        "ILK": flow(optical_flow_ilk, still, radius=15),
+        "TV-L1": flow(optical_flow_tvl1, still),
+        "best shift + ILK": flow(optical_flow_ilk, best_shift, radius=15),
+        "best shift + TV-L1": flow(optical_flow_tvl1, best_shift),
+        "direct optimisation": optimise,
+        "direct optimisation, smoother": partial(optimise, weight=4.0),
+    }
 
 
 def seen(image: Tensor, network: Mapping[str, Any]) -> Tensor:
@@ -269,7 +319,7 @@ def learned(network: Mapping[str, Any], module: Seamless, flip: bool = True) -> 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """All methods on the same pairs."""
     network = network_settings(args)
-    unit = 2 ** (network["height"] - 1)
+    unit = 2 ** (max(network["height"], LEVELS) - 1)
     train, tests = ([cut(s, unit) for s in part] for part in make_stacks(args))
     pairs = pairs_of(tests)
     module = build_seamless(network, seed=args.seed)
@@ -279,18 +329,16 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         results[name] = found = score(field_of, pairs, network)
         share = found["error_px"] / results["zero field"]["error_px"]
         print(
-            f"{name:34} error {found['error_px']:.3f} px ({share:.2f})  folded "
+            f"{name:30} error {found['error_px']:.3f} px ({share:.2f})  folded "
             f"{100 * found['folded']:.3f} %  roughness {found['roughness']:.4f}  correlation "
             f"{found['correlation']:.3f}  {found['seconds_per_pair']:.2f} s/pair",
             flush=True,
         )
 
-    told("zero field", lambda s, t: identity(s.shape[-2:]))
+    told("zero field", still)
     if not args.no_classical:
-        told("phase correlation", shift_of)
-        told("phase correlation + ILK", flow(optical_flow_ilk, radius=15))
-        told("phase correlation + TV-L1", flow(optical_flow_tvl1))
-        told("direct optimisation", optimise)
+        for name, method in classical().items():
+            told(name, method)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.process_time()
         step = args.every or args.iterations

@@ -16,6 +16,7 @@ from retrace.config import load_network, merge
 TINY: dict[str, Any] = {
     "name": "tiny",
     "height": 2,
+    "skip": 0,
     "kernel": 3,
     "encoder_maps": {"first": 4, "step": 2},
     "aligner_maps": [4, 4],
@@ -25,6 +26,7 @@ TINY: dict[str, Any] = {
     "crop": 32,
     "pairs_per_step": 2,
     "visits_per_stack": 2,
+    "lambda1": 0.03,
     "mask_smooth_radius": 3,
     "checkpoint_every": 2,
     "snapshot_every": 3,

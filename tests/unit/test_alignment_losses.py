@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from retrace.fields import identity, rotate, rotate_field, warp
 from retrace.losses.alignment import (
     SMOOTHNESS,
+    SOFT_PX,
     Lambdas,
     Sections,
     border_mask,
@@ -217,12 +216,25 @@ def test_consensus_of_an_equivariant_answer_is_zero_and_a_drift_costs() -> None:
 
 def test_a_field_that_undoes_a_shift_has_no_supervised_error() -> None:
     applied = torch.full((1, 2, 30, 30), 3.0)
-    border = torch.ones(1, 1, 30, 30)
+    still, border = torch.zeros_like(applied), torch.ones(1, 1, 30, 30)
 
-    assert float(known_field_error(-applied, applied, border)) == pytest.approx(0, abs=1e-9)
-    expected = 2 * (3 * 2 / 29) ** 2
-    assert float(known_field_error(applied * 0, applied, border)) == pytest.approx(expected)
-    assert math.isfinite(float(known_field_error(applied, applied, border * 0)))
+    def error(field: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> float:
+        return float(known_field_error(field, source, target, border, squared=True))
+
+    assert error(-applied, applied, still) == pytest.approx(0, abs=1e-9)
+    assert error(applied, still, applied) == pytest.approx(0, abs=1e-9)
+    assert error(still, applied, still) == pytest.approx(2 * (3 * 2 / 29) ** 2)
+
+
+def test_the_endpoint_error_is_in_pixels_and_of_what_is_counted() -> None:
+    far = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1).expand(1, 2, 30, 30)
+    still, counted = torch.zeros(1, 2, 30, 30), torch.zeros(1, 1, 30, 30)
+    assert float(known_field_error(still, far, still, counted)) == 0
+
+    counted[..., :3] = 1
+
+    assert float(known_field_error(still, far, still, counted)) == pytest.approx(5, abs=2e-3)
+    assert float(known_field_error(still, far, far, counted)) == pytest.approx(SOFT_PX)
 
 
 def test_the_sign_of_a_field_is_that_of_the_shift_of_the_source() -> None:

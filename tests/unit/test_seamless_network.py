@@ -14,7 +14,13 @@ from retrace.checkpoints.seamless import load_overlap
 from retrace.config import load_network
 from retrace.errors import DataError
 from retrace.fields import rotate, rotate_field
-from retrace.networks.seamless import Seamless, build_seamless, receptive_radius
+from retrace.networks.seamless import (
+    Matcher,
+    Seamless,
+    build_seamless,
+    local_correlation,
+    receptive_radius,
+)
 
 
 def images(side: int = 64, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,16 +46,29 @@ def test_aligners_of_the_paper_era() -> None:
     assert sum(p.numel() for p in module.pre_encoder.parameters()) == 9439
 
 
-def test_zero_aligners_move_nothing() -> None:
-    module = build_seamless(tiny.network(zero_start=False))
+@pytest.mark.parametrize("correlation_px", [0, 3])
+def test_zero_aligners_move_nothing(correlation_px: int) -> None:
+    module = build_seamless(tiny.network(zero_start=False, correlation_px=correlation_px))
     source, target = images()
     assert module(source, target).field.abs().max().item() > 0
 
     module.zero_aligners()
 
     found = module(source, target)
-    assert not found.field.any()
+    assert found.field.abs().max().item() < 1e-5
     assert len(found.residuals) == 2
+
+
+def test_an_untrained_matcher_finds_a_shift_within_its_radius() -> None:
+    network = tiny.network(height=1, encoder_maps={"first": 12, "step": 0})
+    target, _ = images(48)
+    source = torch.roll(target, (2, -1), (-2, -1))
+
+    with torch.no_grad():
+        found = build_seamless(network)(source, target).field[..., 8:-8, 8:-8]
+
+    expected = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand_as(found)
+    assert float((found - expected).abs().mean()) < 0.5
 
 
 @pytest.mark.parametrize("composition", ["functional", "additive"])
@@ -89,17 +108,40 @@ def test_flip_averaged_fields_turn_with_the_sections() -> None:
     torch.testing.assert_close(rotate_field(turned), found, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{}, {"height": 3}, {"kernel": 5}, {"pre_encoder": True}])
+def test_the_cost_volume_is_highest_where_the_maps_agree() -> None:
+    maps = torch.rand(1, 6, 20, 20, generator=torch.Generator().manual_seed(0))
+    moved = torch.roll(maps, (2, -1), (-2, -1))  # what is at r in maps is at r + (2, -1) in moved
+
+    found = local_correlation(moved, maps, 2)
+
+    inner = found[0, :, 4:-4, 4:-4]
+    assert (inner.argmax(0) == 4 * 5 + 1).all()  # rows -2 .. 2, columns -2 .. 2
+    torch.testing.assert_close(inner[21], torch.ones_like(inner[21]))
+    assert float(found.abs().max()) <= 1 + 1e-5
+    assert not found[0, 0, 0].any()  # two rows above the first there is nothing
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kernel": 5},
+        {"height": 3, "correlation_px": 0},
+        {"pre_encoder": True, "correlation_px": 0},
+    ],
+)
 def test_no_pixel_beyond_the_reach_matters(changes: dict[str, Any]) -> None:
     settings = tiny.network(zero_start=False, **changes)
     module = build_seamless(settings)
-    reach, middle = receptive_radius(settings), 80
-    source, target = images(160)
+    reach, middle = receptive_radius(settings), 140
+    source, target = images(280)
     source.requires_grad_()
     for aligner in module.aligners:  # fields that move hardly anything
         with torch.no_grad():
             aligner[-1].weight.mul_(1e-3)  # type: ignore[index]
             aligner[-1].bias.zero_()  # type: ignore[index]
+            if isinstance(aligner, Matcher):
+                aligner.sharpness.fill_(1e-3)
 
     module(source, target).field[0, :, middle, middle].sum().backward()
 
@@ -177,9 +219,10 @@ def old_names(module: Seamless) -> dict[str, torch.Tensor]:
 
 
 def test_an_archive_of_2018_is_read_by_its_names(tmp_path: Path) -> None:
-    module = build_seamless(tiny.network(), seed=5)
+    network = tiny.network(correlation_px=0)
+    module = build_seamless(network, seed=5)
     torch.save(old_names(module), tmp_path / "old.pt")
-    again = build_seamless(tiny.network(), seed=6)
+    again = build_seamless(network, seed=6)
 
     told = load_overlap(tmp_path / "old.pt", again)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from safetensors.torch import load_file
 import align
 import tiny_seamless as tiny
 from retrace.alignment.runs import lineage, read_runs, told
+from retrace.alignment.stacks import Stack
 from retrace.config import load_network
 from retrace.errors import ConfigError, DataError, StateError
+from retrace.fields import warp
 from retrace.losses.alignment import Lambdas
 from retrace.networks.seamless import build_seamless
 from retrace.training.seamless_family import (
@@ -91,10 +94,10 @@ def test_an_epoch_sees_every_pair_of_every_stack_once_a_visit() -> None:
     assert later != [p.stack for p in places]
 
 
-def task(**changes: Any) -> SeamlessTask:
+def task(stack: Stack | None = None, **changes: Any) -> SeamlessTask:
     network = tiny.network(**changes)
     plan = PairPlan(1, 3, network, 0)
-    reader = StackReader([tiny.stack()], network)
+    reader = StackReader([stack or tiny.stack()], network)
     made = SeamlessTask(
         network,
         reader,
@@ -136,6 +139,50 @@ def test_a_fold_is_supervised_by_its_own_field() -> None:
     assert float(terms["fold"]) > 0
     assert float(terms["similarity"]) == 0
     assert float(terms["smoothness"]) == 0
+    assert float(terms["known"]) == 0
+
+
+def true_field(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The field F with moved_source(p + F) + F = moved_target(p)."""
+    found = torch.zeros_like(batch["source_moved"])
+    for _ in range(30):
+        found = batch["target_moved"] - warp(batch["source_moved"], found, "border")
+    return found
+
+
+@pytest.mark.parametrize("visit", range(4))
+def test_the_known_displacement_aligns_a_section_with_itself_however_turned(visit: int) -> None:
+    made = task(self_pairs=1.0, contrast={"method": "none"})
+    batch = made.batch(visit)
+    source, target = batch["source_image"], batch["target_image"]
+    inner = (..., slice(8, -8), slice(8, -8))
+
+    moved = warp(source, true_field(batch))
+
+    left, before = ((image - target)[inner].abs().mean() for image in (moved, source))
+    assert float(left) < 0.4 * float(before)
+
+
+def test_the_known_field_has_no_error_and_none_counts_where_nothing_is_known() -> None:
+    made = task()
+    batch = made.batch(0)
+
+    def term(field: torch.Tensor, given: Mapping[str, torch.Tensor]) -> float:
+        return float(made.losses({"field": field}, given)["known"])
+
+    still = torch.zeros_like(batch["source_moved"])
+    assert term(still, batch) > 1
+    assert term(true_field(batch), batch) < 0.15
+    assert term(still, batch | {"known": torch.zeros_like(batch["known"])}) == 0
+
+
+def test_displacements_of_sections_as_they_came_are_unknown_but_to_themselves() -> None:
+    found = tiny.stack()
+    unknown = Stack(found.name, found.images, found.masks, None)
+
+    assert not task(unknown, self_pairs=0.0).batch(0)["known"].any()
+    assert task(unknown, self_pairs=1.0).batch(0)["known"].all()
+    assert task(self_pairs=0.0).batch(0)["known"].all()
 
 
 def test_both_orientations_and_their_consensus_count() -> None:
@@ -145,7 +192,7 @@ def test_both_orientations_and_their_consensus_count() -> None:
 
     terms = made.losses(made.predict(module, batch), batch)
 
-    assert list(terms) == ["similarity", "smoothness", "consensus", *OBSERVED]
+    assert list(terms) == ["similarity", "smoothness", "known", "consensus", *OBSERVED]
     assert float(terms["consensus"]) > 0
 
 

@@ -121,6 +121,18 @@ def test_without_moves_and_cuts_nothing_changes() -> None:
     assert float(known.abs().max()) < 1e-5
 
 
+@given(seed=seeds)
+def test_a_smooth_warp_stays_within_its_range_and_is_each_sections_own(seed: int) -> None:
+    chosen = settings(0, rotation=0, scale=0, turn=0, cut=False, warp_px=3, spacing_px=16)
+    warp = draw_stack_warp(np.random.default_rng(seed), 2, 64, chosen)
+
+    first, second = (warp.displacement(z, (64, 64), torch.device("cpu")) for z in (0, 1))
+
+    assert float(first.abs().max()) <= 3 * 1.5  # cubic interpolation overshoots
+    assert float(first.diff(dim=-1).abs().max()) < 1  # no folds
+    assert not torch.allclose(first, second)
+
+
 def test_the_known_displacement_is_the_one_applied_also_after_another() -> None:
     """A ramp shows where each pixel was read; what was known before is carried along."""
     rows = torch.arange(64.0)[:, None] + torch.zeros(64)

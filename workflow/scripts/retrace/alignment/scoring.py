@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn import functional
 
 from retrace.alignment.prepare import valid_mask
 from retrace.alignment.sampling import DEFECTS, DISPLACEMENT
@@ -52,12 +53,21 @@ class Truth:
     def read(self, z: int) -> tuple[Tensor, Tensor]:
         """Displacement (1, 2, H, W) px and 1 in or near defects (1, 1, H, W) of section `z`."""
         box = self.displacement.box
-        height, width = (n - n % self.factor for n in box.shape[1:])
-        window = VoxelBox((box.offset[0] + z, *box.offset[1:]), (1, height, width))
+        window = VoxelBox((box.offset[0] + z, *box.offset[1:]), (1, *box.shape[1:]))
         field = torch.from_numpy(self.displacement.read(window)[:, 0].astype(np.float32))[None]
         labels = torch.from_numpy(self.defects.read(window).astype(np.float32))[None]
-        near = torch.nn.functional.max_pool2d(labels, self.factor)
-        return downsample(field, self.factor), (near > 0).float()
+        near = functional.max_pool2d(self._whole(labels), self.factor)
+        return downsample(self._whole(field), self.factor), (near > 0).float()
+
+    def _whole(self, values: Tensor) -> Tensor:
+        """(1, C, H, W) with its border repeated until it covers whole pixels of the layer, which
+        begin at multiples of the factor."""
+        pads: list[int] = []
+        for begin, end in zip(
+            self.displacement.box.offset[:0:-1], self.displacement.box.end[:0:-1], strict=True
+        ):
+            pads += [begin % self.factor, -end % self.factor]
+        return functional.pad(values, pads, mode="replicate")
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,14 @@ class StackWarp:
     """Where each section of a stack is read from, and what is cut off its image.
 
     Pixel p of section z is read at centre + matrices[z] (p - centre) + shifts[z]. `cuts` (S, 4) px:
-    what is blanked at the top, bottom, left and right.
+    what is blanked at the top, bottom, left and right. `warps` (S, 2, h, w) px: what is added to
+    that on a coarse grid over the section, or None.
     """
 
     matrices: np.ndarray
     shifts: np.ndarray
     cuts: np.ndarray
+    warps: np.ndarray | None = None
 
     def displacement(self, section: int, shape: tuple[int, int], device: torch.device) -> Tensor:
         """How far from each pixel (H, W) of a section it is read, (2, H, W) px."""
@@ -77,7 +79,11 @@ class StackWarp:
         matrix = torch.from_numpy(self.matrices[section]).to(device, torch.float32)
         shift = torch.from_numpy(self.shifts[section]).to(device, torch.float32)
         turned = torch.einsum("ab,bhw->ahw", matrix, grid - centre)
-        return turned + centre + shift[:, None, None] - grid
+        moved = turned + centre + shift[:, None, None] - grid
+        if self.warps is None:
+            return moved
+        coarse = torch.from_numpy(self.warps[section]).to(device)[None]
+        return moved + functional.interpolate(coarse, shape, mode="bicubic", align_corners=True)[0]
 
     def uncut(self, section: int, shape: tuple[int, int], device: torch.device) -> Tensor:
         """What of a section (H, W) is left, bool."""
@@ -94,9 +100,11 @@ def draw_stack_warp(
 
     `settings`: jitter_px (farthest that two sections are moved apart, SEAMLeSS: 2^(levels - 1)),
     rotation and scale (deviations of a section's own), turn (probability that the stack is turned
-    by any angle; 0.5 without it), cut (whether borders are cut off; true without it).
+    by any angle; 0.5 without it), cut (whether borders are cut off; true without it), warp_px
+    (farthest that a smooth warp moves a section's points along an axis; 0 without it) and
+    spacing_px (how far apart these points are).
     """
-    moves, borders = rng.spawn(2)
+    moves, borders, bends = rng.spawn(3)
     matrices, shifts = _draw_moves(moves, sections, settings)
     cuts = np.zeros((sections, 4), int)
     if settings.get("cut", True):
@@ -104,7 +112,17 @@ def draw_stack_warp(
         ends = borders.integers(0, 2, (sections, 2))
         for axis in (0, 1):
             cuts[np.arange(sections), 2 * axis + ends[:, axis]] = strips[:, axis]
-    return StackWarp(matrices, shifts, cuts)
+    warps = _draw_warps(bends, sections, side, settings) if settings.get("warp_px") else None
+    return StackWarp(matrices, shifts, cuts, warps)
+
+
+def _draw_warps(
+    rng: np.random.Generator, sections: int, side: int, settings: Mapping[str, Any]
+) -> np.ndarray:
+    """Displacements of points of each section, (S, 2, n, n) float32 px."""
+    points = max(2, round(side / settings["spacing_px"]) + 1)
+    far = settings["warp_px"]
+    return rng.uniform(-far, far, (sections, 2, points, points)).astype(np.float32)
 
 
 def _draw_moves(

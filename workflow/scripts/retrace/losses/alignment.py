@@ -20,6 +20,8 @@ from retrace.targets.ternary import contract, dilate
 
 BORDER = 5
 """Pixels taken off the border of what is valid before sections are compared (train.py)."""
+SOFT_PX = 0.1
+"""Below this the endpoint error is squared, so that it can be differentiated at 0."""
 NEAR_DEFECT, DEFECT = 0, 1
 """Labels above these are near a defect or in it: ternary masks hold 0, 1 and 2."""
 
@@ -91,7 +93,7 @@ class Lambdas:
     """Coefficients by SEAMLeSS' names.
 
     1: smoothness; 2 and 3: its weight near a defect and in it; 4 and 5: the same for similarity;
-    6: consensus.
+    6: consensus; known: the endpoint error where the displacement is known.
     """
 
     smoothness: float = 0.1
@@ -100,11 +102,13 @@ class Lambdas:
     near_similarity: float = 10.0
     in_similarity: float = 0.0
     consensus: float = 0.0
+    known: float = 0.0
 
     @classmethod
     def of(cls, network: Mapping[str, float]) -> Lambdas:
-        """From `lambda1` to `lambda6` of a network's settings."""
-        return cls(*(float(network[f"lambda{number}"]) for number in range(1, 7)))
+        """From `lambda1` to `lambda6` and `lambda_known` of a network's settings."""
+        numbered = (float(network[f"lambda{number}"]) for number in range(1, 7))
+        return cls(*numbered, float(network["lambda_known"]))
 
 
 @dataclass(frozen=True)
@@ -209,10 +213,18 @@ def consensus_error(field: Tensor, turned: Tensor, valid: Tensor, valid_turned: 
     return normalised(field * valid - back).square().sum(1).mean()
 
 
-def known_field_error(field: Tensor, applied: Tensor, border: Tensor) -> Tensor:
-    """How far `field` is from undoing `applied`, by which the source was read from the target.
+def known_field_error(
+    field: Tensor, source: Tensor, target: Tensor, counted: Tensor, *, squared: bool = False
+) -> Tensor:
+    """How far `field` is from where the target shows the same tissue, a scalar.
 
-    Mean of the squared length, normalised units, over `border` (N, 1, H, W): a scalar.
+    `source` and `target` (N, 2, H, W) px: what was applied to either, as retrace.evaluation takes
+    it. Mean over `counted` (N, 1, H, W) of the endpoint error in px of the field's grid; `squared`:
+    of its square in normalised units, as train.py's run_supervised has it.
     """
-    left = normalised(compose(applied, field)).square().sum(1, keepdim=True)
-    return (left * border).sum() / border.sum().clamp(min=1)
+    left = compose(source, field) - target
+    if squared:
+        errors = normalised(left).square().sum(1, keepdim=True)
+    else:
+        errors = (left.square().sum(1, keepdim=True) + SOFT_PX**2).sqrt()
+    return (errors * counted).sum() / counted.sum().clamp(min=1)

@@ -26,6 +26,14 @@ DAMPING = 10.0
 """What the aligners' output is divided by."""
 PRE_ENCODER_KERNEL = 7
 ENCODER_KERNEL = 3
+SHARPNESS = 60.0
+"""What correlations are multiplied by before the softmax, at first; then it is learned."""
+MATCHED_PX = 2
+"""Half the window, pixels of the level, that correlations are averaged over."""
+SPREAD_PX = 12
+"""Half the window, pixels of the level, that matches are averaged over, twice."""
+LARGEST = 6.0
+"""Logarithm of the greatest weight of a match."""
 COMPOSITIONS = {"functional": compose, "additive": add}
 
 
@@ -78,12 +86,16 @@ class Seamless(nn.Module):
             _chain([before, after, after], ENCODER_KERNEL, last=True)
             for before, after in zip([1, *maps], maps, strict=False)
         )
+        self.correlation_px: int = network["correlation_px"]
         self.aligners = nn.ModuleList(
-            _chain([2 * count, *widths, 2], kernel, last=False) for count in maps
+            Matcher(count, widths, kernel, self.correlation_px)
+            if self.correlation_px
+            else _chain([2 * count, *widths, 2], kernel, last=False)
+            for count in maps
         )
         self.scales = [_scale(network, level) for level in range(self.height)]
         if network["zero_start"]:
-            self.zero_aligners()
+            self._zero_last_layers()
 
     @property
     def coarsest(self) -> int:
@@ -92,6 +104,12 @@ class Seamless(nn.Module):
 
     def zero_aligners(self) -> None:
         """Makes every aligner give 0, whatever it sees: the field is the identity."""
+        self._zero_last_layers()
+        for aligner in self.aligners:
+            if isinstance(aligner, Matcher):
+                nn.init.zeros_(aligner.sharpness)
+
+    def _zero_last_layers(self) -> None:
         for aligner in self.aligners:
             last = aligner[-1]  # type: ignore[index]
             nn.init.zeros_(last.weight)
@@ -175,6 +193,67 @@ class Seamless(nn.Module):
         return pre + list(self.encoders.parameters())
 
 
+class Matcher(nn.Sequential):
+    """An aligner that weighs shifts of up to `radius` px by how well the maps agree there.
+
+    Takes (N, 2 C, H, W) as the others do. Its convolutions see the maps and the cost volume and
+    give each shift a score, which is added to `sharpness` x the cost volume averaged over
+    (2 MATCHED_PX + 1)^2 px; a match is the mean shift under the softmax of that (Kendall et al.
+    2017, GC-Net, section 3.4). The field is the mean of the matches around, with weights that the
+    convolutions give. So it matches blocks before it has learned anything.
+    """
+
+    def __init__(self, maps: int, widths: Sequence[int], kernel: int, radius: int) -> None:
+        shifts = (2 * radius + 1) ** 2
+        chain = _chain([2 * maps + shifts, *widths, shifts + 1], kernel, last=False)
+        super().__init__(*chain)
+        self.radius = radius
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """The field (N, 2, H, W) px from maps of the source and of the target."""
+        source, target = seen.chunk(2, dim=1)
+        costs = local_correlation(source, target, self.radius)
+        scores = super().forward(torch.cat([seen, costs], dim=1))
+        window = 2 * MATCHED_PX + 1
+        around = functional.avg_pool2d(costs, window, 1, MATCHED_PX, count_include_pad=False)
+        shares = torch.softmax(scores[:, 1:] + self.sharpness * around, dim=1)
+        steps = torch.arange(-self.radius, self.radius + 1, dtype=seen.dtype, device=seen.device)
+        shifts = torch.cartesian_prod(steps, steps)  # y, x in the order of the cost volume
+        found = torch.einsum("nshw,sc->nchw", shares, shifts)
+        return _spread(found, scores[:, :1].clamp(-LARGEST, LARGEST).exp())
+
+
+def _spread(field: Tensor, weights: Tensor) -> Tensor:
+    """A field averaged with weights (N, 1, H, W) over a triangle of 2 SPREAD_PX px a side."""
+    both = torch.cat([field * weights, weights], dim=1)
+    for _ in range(2):
+        both = functional.avg_pool2d(both, 2 * SPREAD_PX + 1, 1, SPREAD_PX, count_include_pad=False)
+    return both[:, :2] / both[:, 2:]
+
+
+def local_correlation(source: Tensor, target: Tensor, radius: int) -> Tensor:
+    """How alike `target` (N, C, H, W) at r is to `source` at r + d, for all d up to `radius` px.
+
+    (N, (2 radius + 1)^2, H, W), d by rows: the correlation of the C maps of two pixels, in [-1, 1];
+    0 where r + d is outside. The cost volume of optical flow networks (Sun et al. 2018, PWC-Net,
+    section 3), with maps standardised at each pixel.
+    """
+    height, width = target.shape[-2:]
+    around = functional.pad(_standardised(source), [radius] * 4)
+    here = _standardised(target)
+    steps = range(2 * radius + 1)
+    products = [
+        (here * around[..., y : y + height, x : x + width]).sum(1) for y in steps for x in steps
+    ]
+    return torch.stack(products, dim=1)
+
+
+def _standardised(maps: Tensor) -> Tensor:
+    """Each pixel's maps with mean 0 and length 1."""
+    return functional.normalize(maps - maps.mean(1, keepdim=True), dim=1, eps=1e-4)
+
+
 def _pre_encoder(first: int) -> nn.Sequential:
     """Evens out contrast, slice by slice; its output is added to the image."""
     half = first // 2
@@ -200,6 +279,8 @@ def receptive_radius(network: Mapping[str, Any]) -> int:
     reaches farther by as much.
     """
     reach = (len(network["aligner_maps"]) + 1) * (network["kernel"] // 2)
+    if network["correlation_px"]:
+        reach += network["correlation_px"] + MATCHED_PX + 2 * SPREAD_PX
     encoder = 5 * (PRE_ENCODER_KERNEL // 2) if network["pre_encoder"] else 0
     total = farthest = 0
     for level in reversed(range(network["height"] - network["topskips"])):

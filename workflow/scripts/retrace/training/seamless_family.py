@@ -17,10 +17,11 @@ from retrace.alignment.prepare import prepared
 from retrace.augment.defects import apply_defect, draw_fold
 from retrace.augment.sections import augment_input, augment_stack
 from retrace.errors import StateError
-from retrace.fields import length, rotate, warp
+from retrace.fields import downsample, inside, length, rotate, rotate_field, warp
 from retrace.geometry import Triple
 from retrace.losses.alignment import (
     BORDER,
+    DEFECT,
     Lambdas,
     Sections,
     border_mask,
@@ -31,6 +32,7 @@ from retrace.losses.alignment import (
     similarity_weights,
     smoothness_error,
     smoothness_weights,
+    warped_labels,
 )
 from retrace.networks.seamless import Seamless
 from retrace.targets.ternary import contract
@@ -80,20 +82,23 @@ class SeamlessTask(TakesNoOrders):
     def batch(self, number: int) -> Batch:
         """The pairs of iteration `number`, from 0: tensors (P, C, H, W) on the training device."""
         place = self.plan.place(number)
-        images, masks, valid, moved = self._stack(place)
+        images, masks, valid, moved, known = self._stack(place)
         rows = [
-            self._pair(place, pair, images, masks, valid) for pair in range(place.first, place.end)
+            self._pair(place, pair, images, masks, valid, moved)
+            for pair in range(place.first, place.end)
         ]
         joined = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        joined["known"] = torch.full((len(rows), 1, 1, 1), float(known))
         apart = length(moved[1:] - moved[:-1]).mean((-2, -1))[place.first : place.end]
         joined["moved_px"] = apart
         return {name: tensor.to(self.device) for name, tensor in joined.items()}
 
-    def _stack(self, place: Place) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images, masks, valid (S, H, W) and what was applied to them (S, 2, H, W) px."""
+    def _stack(self, place: Place) -> tuple[Tensor, Tensor, Tensor, Tensor, bool]:
+        """Images, masks, valid (S, H, W), what was applied to them (S, 2, H, W) px, and whether
+        that is all that lies between them."""
         rng = np.random.default_rng((self.seed, 1, place.epoch, place.visit))
         sample = self._same(self.reader[place.stack], rng)
-        images, masks, valid, known = augment_stack(
+        images, masks, valid, moved = augment_stack(
             sample.images,
             sample.masks,
             sample.valid,
@@ -102,8 +107,8 @@ class SeamlessTask(TakesNoOrders):
             self.network["augment"],
             self.network["crop"],
         )
-        images, masks, valid, known = turned([images, masks, valid, known], rng)
-        return images, masks, (valid > 0.5).float(), known
+        (images, masks, valid), moved = turned([images, masks, valid], moved, rng)
+        return images, masks, (valid > 0.5).float(), moved, sample.known
 
     def _same(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Now and then a stack of one section again and again: only the jitter differs then.
@@ -115,7 +120,13 @@ class SeamlessTask(TakesNoOrders):
         return sample.only(int(rng.integers(len(sample.images))))
 
     def _pair(
-        self, place: Place, pair: int, images: Tensor, masks: Tensor, valid: Tensor
+        self,
+        place: Place,
+        pair: int,
+        images: Tensor,
+        masks: Tensor,
+        valid: Tensor,
+        moved: Tensor,
     ) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, 2, place.epoch, place.visit, pair))
         clean, seen = [images[pair], images[pair + 1]], [masks[pair], masks[pair + 1]]
@@ -126,6 +137,7 @@ class SeamlessTask(TakesNoOrders):
             clean[0], seen[0], applied = self._folded(rng, clean[1])
             shown[0] = shown[1]
         found = {"applied": applied, "supervised": torch.full((1, 1, 1), float(supervised))}
+        found |= {"source_moved": moved[pair], "target_moved": moved[pair + 1]}
         sides = zip(("source", "target"), clean, seen, shown, strict=True)
         for side, image, mask, there in sides:
             found |= {f"{side}_{k}": v for k, v in self._side(rng, image, mask, there).items()}
@@ -222,16 +234,38 @@ class SeamlessTask(TakesNoOrders):
         }
         if network["fold_probability"]:
             terms["fold"] = self._fold_error(found, target, batch, turned)
+        if self.lambdas.known:
+            terms["known"] = self._known_error(found, source, target, batch, turned)
         return terms, border
+
+    def _at_level(self, field: Tensor, turned: bool) -> Tensor:
+        """A displacement (N, 2, H, W) px on the grid of the phase's level."""
+        assert self.phase is not None
+        coarse = downsample(field, 2**self.phase.level)
+        return rotate_field(coarse) if turned else coarse
 
     def _fold_error(self, found: Tensor, target: Sections, batch: Batch, turned: bool) -> Tensor:
         """The supervised branch: how far the field is from undoing the fold that was applied."""
         assert self.phase is not None
-        factor = 2**self.phase.level
-        applied = functional.avg_pool2d(batch["applied"], factor) / factor
-        applied = -rotate(applied) if turned else applied
+        applied = self._at_level(batch["applied"], turned)
         where = contract(target.valid, max(1, FOLD_BORDER >> self.phase.level))
-        return known_field_error(found, applied, where * batch["supervised"])
+        counted = where * batch["supervised"]
+        return known_field_error(found, applied, torch.zeros_like(found), counted, squared=True)
+
+    def _known_error(
+        self, found: Tensor, source: Sections, target: Sections, batch: Batch, turned: bool
+    ) -> Tensor:
+        """lambda_known x endpoint error, px of level 0, outside defects.
+
+        Whether the field reads from outside does not matter, so that it cannot flee from the loss.
+        """
+        assert self.phase is not None
+        moved = [self._at_level(batch[f"{side}_moved"], turned) for side in ("source", "target")]
+        label = torch.maximum(warped_labels(source.mask, found.detach()), target.mask)
+        counted = target.valid * (label <= DEFECT) * batch["known"] * (1 - batch["supervised"])
+        counted = counted * inside(moved[1] - moved[0])  # all but exactly what the source shows
+        error = known_field_error(found, moved[0], moved[1], counted)
+        return self.lambdas.known * 2**self.phase.level * error
 
     def _watched(self, found: Tensor, border: Tensor, batch: Batch) -> dict[str, Tensor]:
         assert self.phase is not None

@@ -90,28 +90,30 @@ def check_stacks(dataset: StackDataset, network: Mapping[str, Any]) -> int:
 @dataclass(frozen=True)
 class Sample:
     """A stack with even contrast: images (S, H, W) in [0, 1], masks and valid (S, H, W), and what
-    was applied to the sections (S, 2, H, W) px, 0 where nobody knows; all float32."""
+    was applied to the sections (S, 2, H, W) px, 0 where nobody knows; all float32. `known`: whether
+    somebody does."""
 
     images: Tensor
     masks: Tensor
     valid: Tensor
     fields: Tensor
+    known: bool
 
     @classmethod
     def of(cls, stack: Stack, network: Mapping[str, Any]) -> Sample:
         """Each section normalised as a whole, once."""
         valid = valid_mask(stack.images)
-        known = stack.fields
-        if known is None:
-            known = torch.zeros(len(valid), 2, *valid.shape[1:])
+        fields = stack.fields
+        if fields is None:
+            fields = torch.zeros(len(valid), 2, *valid.shape[1:])
         images, _ = prepared(stack.images, valid, network)
-        return cls(images, stack.masks.float(), valid.float(), known)
+        return cls(images, stack.masks.float(), valid.float(), fields, stack.fields is not None)
 
     def only(self, section: int) -> Sample:
-        """The same section again and again."""
+        """The same section again and again: whatever was done to it, nothing lies between."""
         same = [section] * len(self.images)
         parts = (self.images, self.masks, self.valid, self.fields)
-        return Sample(*(part[same] for part in parts))
+        return Sample(*(part[same] for part in parts), known=True)
 
 
 class StackReader:
@@ -169,12 +171,21 @@ def is_blank(images: Tensor, valid: Tensor, threshold: float) -> Tensor:
     return (deviation.square().flatten() < threshold) | empty
 
 
-def turned(tensors: list[Tensor], rng: np.random.Generator) -> list[Tensor]:
-    """Stacks (S, ..., H, W), all turned by the same multiple of 90 degrees, flipped in y and z."""
+def turned(
+    tensors: list[Tensor], fields: Tensor, rng: np.random.Generator
+) -> tuple[list[Tensor], Tensor]:
+    """Stacks (S, H, W) and displacements (S, 2, H, W), all turned by the same multiple of 90
+    degrees, flipped in y and z."""
     quarters, flip_y, flip_z = int(rng.integers(4)), rng.random() < 0.5, rng.random() < 0.5
-    found = []
-    for tensor in tensors:
-        now = torch.rot90(tensor, quarters, (-2, -1))
-        now = now.flip(-2) if flip_y else now
-        found.append(now.flip(0) if flip_z else now)
-    return found
+    *found, fields = [_turned(tensor, quarters, flip_y, flip_z) for tensor in (*tensors, fields)]
+    for _ in range(quarters):  # what pointed along y points along x, what pointed along x up
+        fields = torch.stack([-fields[:, 1], fields[:, 0]], dim=1)
+    if flip_y:
+        fields = torch.stack([-fields[:, 0], fields[:, 1]], dim=1)
+    return found, fields
+
+
+def _turned(tensor: Tensor, quarters: int, flip_y: bool, flip_z: bool) -> Tensor:
+    now = torch.rot90(tensor, quarters, (-2, -1))
+    now = now.flip(-2) if flip_y else now
+    return now.flip(0) if flip_z else now
