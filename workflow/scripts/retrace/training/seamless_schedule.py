@@ -73,7 +73,8 @@ class Schedule:
         lines = []
         for epoch in range(epochs):
             phase = self.phase(epoch)
-            what = "all" if phase.fine_tuning else f"aligner {phase.level}"
+            all_levels = phase.fine_tuning or phase.level < self.network["skip"]
+            what = "all" if all_levels else f"aligner {phase.level}"
             if phase.encoders and not phase.fine_tuning:
                 what += " + encoders"
             lines.append(f"epoch {epoch}: level {phase.level}, {what}, lr {phase.lr:g}")
