@@ -107,8 +107,8 @@ class Lambdas:
     @classmethod
     def of(cls, network: Mapping[str, float]) -> Lambdas:
         """From `lambda1` to `lambda6` and `lambda_known` of a network's settings."""
-        numbered = (float(network[f"lambda{number}"]) for number in range(1, 7))
-        return cls(*numbered, float(network["lambda_known"]))
+        names = [*(f"lambda{number}" for number in range(1, 7)), "lambda_known"]
+        return cls(*(float(network[name]) for name in names))
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,8 @@ class Sample:
     def only(self, section: int) -> Sample:
         """The same section again and again: whatever was done to it, nothing lies between."""
         same = [section] * len(self.images)
-        parts = (self.images, self.masks, self.valid, self.fields)
-        return Sample(*(part[same] for part in parts), known=True)
+        images, masks, valid = self.images[same], self.masks[same], self.valid[same]
+        return Sample(images, masks, valid, self.fields[same], known=True)
 
 
 class StackReader:
