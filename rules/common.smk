@@ -848,7 +848,9 @@ def other_networks():
     found = [
         n
         for n in catalog.names("networks")
-        if not (catalog.predicts_boundaries(n) or n in apart)
+        if not (
+            catalog.predicts_boundaries(n) or catalog.labels_voxels(n) or n in apart
+        )
     ]
     return "|".join(found) or "none"
 

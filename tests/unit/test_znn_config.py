@@ -154,7 +154,7 @@ def test_pairs_that_work(folder: Path) -> None:
         ("mtlsd", "train", "cells", "the labels of dataset 'cells' are membranes"),
         ("n4_a", "train", "membranes", "such as n4 or vd2d"),
         ("vd2d3d", "train", "ids", "has no image for 'input-r'. Add `inputs"),
-        ("hd2d", "train", "ids", "output node 'nl10' has 4 maps; out_type boundary needs 1 or 2"),
+        ("hd2d", "train", "ids", "has 4 maps, each a class of voxels"),
         ("n4", "segment", "cells", "nothing to segment across them; evaluate_ scores its bound"),
         ("n4", "export", "ids", "predicts no affinities"),
     ],
@@ -177,6 +177,10 @@ def test_pairs_that_cannot_work_are_refused_with_the_reason(
         ({"parameters": {"etaa": 1}}, "unknown key 'etaa', did you mean 'eta'"),
         ({"changes": {"conv9": {"maps": 3}}}, "changes 'conv9'; did you mean"),
         ({"layers": [*tiny.LAYERS[:2], tiny.LAYERS[2] | {"maps": 1}]}, "softmax over its one map"),
+        (
+            {"layers": [*tiny.LAYERS[:2], tiny.LAYERS[2] | {"maps": 4}]},
+            "output node 'output' has 4 maps; out_type boundary needs 1 or 2",
+        ),
     ],
 )
 def test_networks_that_cannot_be_are_refused(
@@ -212,6 +216,37 @@ def test_membranes_part_objects_section_by_section(folder: Path) -> None:
     assert not first & second
     assert len(first) == len(second) >= 8
     np.testing.assert_array_equal(np.asarray(found.array[2:4, 5, 3:9]), objects[2:4, 5, 3:9])
+
+
+def test_values_are_grouped_into_classes(folder: Path) -> None:
+    stored = np.array([[[0, 32, 255, 7], [191, 32, 0, 254]]], np.uint8)
+    tifffile.imwrite(folder / "classes.tif", stored, photometric="minisblack")
+    groups = [[255], [32, 0], [191]]
+    labels = open_source(source(folder / "classes.tif", objects="classes", class_values=groups))
+
+    expected = [[[1, 1, 0, -1], [2, 1, 1, -1]]]
+    np.testing.assert_array_equal(labels.read(labels.box), expected)
+
+
+@pytest.mark.parametrize("name", ["hd2d", "hd2d_strided", "hd3d", "hd3d_strided"])
+def test_networks_of_four_maps_learn_classes(folder: Path, name: str) -> None:
+    data = catalog.load_dataset("vnc_nc_classes")
+    net = catalog.network_for(name, data)
+    catalog.check_pair(data, net, "evaluate")
+
+    assert net["heads"] == [{"name": "classes", "channels": 4, "node": "nl10"}]
+    assert (net["cost_fn"], net["n_lab"]) == ("softmax_loss", 4)
+    assert catalog.labels_voxels(name)
+    assert not catalog.predicts_boundaries(name)
+    with pytest.raises(ConfigError, match="affinities, which a segmentation is made from"):
+        catalog.check_pair(data, net, "segment")
+
+
+def test_labels_of_a_spec_are_classes_where_its_cfg_says_so(folder: Path) -> None:
+    text = CFG.replace("out_type = boundary", "out_type = semantic")
+    (folder / "config.cfg").write_text(text)
+
+    assert catalog.has_classes(spec_dataset(folder))
 
 
 def test_colours_are_numbers(folder: Path) -> None:

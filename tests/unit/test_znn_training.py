@@ -162,6 +162,50 @@ def test_rebalancing_weights(folder: Path, mode: str) -> None:
     torch.testing.assert_close(weight[0], values)
 
 
+CLASSES = {
+    "layers": [*tiny.LAYERS[:2], tiny.LAYERS[2] | {"maps": 3}],
+    "parameters": {"out_type": "semantic", "rebalance_mode": "global"},
+}
+"""Three classes: 0 on membranes, 1 and 2 in every other cell."""
+
+
+def class_dataset(folder: Path, **more: Any) -> dict[str, Any]:
+    """The cells in classes: of their numbers 1 to 8, the odd ones are 1, the even ones 2."""
+    groups = [[0], [1, 3, 5, 7], [2, 4, 6, 8]]
+    labels = {"path": "labels.tif", "objects": "classes", "class_values": groups, **more}
+    return tiny.dataset(folder, volumes={"stack": {"raw": {"path": "raw.tif"}, "labels": labels}})
+
+
+@pytest.mark.parametrize("mode", ["global", "patch"])
+def test_each_class_has_a_map_and_all_classes_weigh_the_same(folder: Path, mode: str) -> None:
+    parameters = CLASSES["parameters"] | {"rebalance_mode": mode}
+    task = task_of(folder, class_dataset(folder), **CLASSES | {"parameters": parameters})
+    batch = task.batch(1)
+    target, weight = batch["target"], batch["weight"]
+
+    torch.testing.assert_close(target.sum(0), torch.ones_like(target[0]))
+    numbers = tiny.cells()[1][:4]
+    classes = np.where(numbers == 0, 0, 2 - numbers % 2) if mode == "global" else target.argmax(0)
+    voxels = np.array([(np.asarray(classes) == number).sum() for number in range(3)])
+    present = voxels[voxels > 0]
+    expected = voxels.sum() / (len(present) * voxels)
+    if mode == "patch":
+        expected = 1 / voxels / (1 / present).sum()
+    for number in np.unique(target.argmax(0)):
+        found = weight[:, target[number] > 0]
+        np.testing.assert_allclose(found.numpy(), expected[number], rtol=1e-6)
+
+
+def test_classes_are_trained_and_others_refused(folder: Path) -> None:
+    run(folder, 40, data=class_dataset(folder), **CLASSES)
+    rows = json.loads((folder / "training.json").read_text())["history"]
+
+    assert np.mean([r["err"] for r in rows[-10:]]) < 0.9 * np.mean([r["err"] for r in rows[:5]])
+    few = CLASSES | {"layers": [*tiny.LAYERS[:2], tiny.LAYERS[2] | {"maps": 2}]}
+    with pytest.raises(DataError, match=r"hold \[2\], and network 'tiny' has the classes 0 to 1"):
+        task_of(folder, class_dataset(folder), **few)
+
+
 def test_affinities_lead_to_the_lower_neighbour_and_are_balanced_apart(folder: Path) -> None:
     task = task_of(
         folder,

@@ -310,7 +310,7 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
         (["export_zfinch_mtlsd", "--config", "export={layers: [nodes]}"], "`skeletons`"),
         (["train_isbi2012_mtlsd"], "are membranes, whose objects end with each section"),
         (["train_zfinch_vd2d3d"], "has no image for 'input-r'"),
-        (["train_zfinch_hd2d"], "has 4 maps; out_type boundary needs 1 or 2"),
+        (["train_zfinch_hd2d"], "has 4 maps, each a class of voxels"),
         (["predict_zfinch_n4", "--config", "weights=published"], "with `init: FILE.h5`"),
     ],
 )

@@ -712,22 +712,27 @@ def predicts_boundaries(name: str) -> bool:
     """
     try:
         network = _extended(name)
-        if network.get("family") != "znn":
-            return False
-        if "cfg" in network:
-            return bool(read_cfg(Path(network["cfg"]))["out_type"] == BOUNDARY)
+        return network.get("family") == "znn" and _out_type(network) == BOUNDARY
     except ConfigError:
         return False
-    return bool(network.get("parameters", {}).get("out_type", BOUNDARY) == BOUNDARY)
+
+
+def _out_type(network: Mapping[str, Any]) -> str:
+    """`out_type` of a network of the family znn, from its file or its .cfg."""
+    if "cfg" in network:
+        return str(read_cfg(Path(network["cfg"]))["out_type"])
+    return str(network.get("parameters", {}).get("out_type", BOUNDARY))
 
 
 def labels_voxels(name: str) -> bool:
-    """Whether a network is of the family elektronn and gives classes of voxels.
+    """Whether a network gives classes of voxels, of the family elektronn or of ZNN's `semantic`.
 
     A file that cannot be read counts as none: whoever asks for that network gets the error.
     """
     try:
         network = _extended(name)
+        if network.get("family") == "znn":
+            return _out_type(network) == "semantic"
     except ConfigError:
         return False
     return network.get("family") == "elektronn" and not classifies_examples(network)
@@ -760,6 +765,7 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
             f"{pair}: networks of the family {network['family']!r} have no package form; families "
             f"that have one: {', '.join(PACKAGED)}"
         )
+    _check_maps(pair, dataset, network)
     _check_sections(pair, dataset, network)
     _check_inputs(pair, dataset, network)
     _check_lazy_labels(pair, dataset, network)
@@ -821,6 +827,19 @@ def _check_sections(pair: str, dataset: Mapping[str, Any], network: Mapping[str,
         f"each section; network {network['name']!r} predicts {', '.join(head_names(network))}, "
         "which need objects that go on across sections. Take a network that predicts boundaries, "
         "such as n4 or vd2d"
+    )
+
+
+def _check_maps(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+    """A map for each class needs labels that are classes."""
+    if network.get("out_type") != "semantic" or has_classes(dataset):
+        return
+    count = network["n_lab"]
+    raise ConfigError(
+        f"{pair}: network {network['name']!r} has {count} maps, each a class of voxels (`out_type: "
+        f"semantic`), and the labels of dataset {dataset['name']!r} are no classes. Give labels "
+        f"with `objects: classes` whose voxels are 0 to {count - 1} (`class_values` says which "
+        "stored values make each class), or take a network of boundaries, such as n4"
     )
 
 

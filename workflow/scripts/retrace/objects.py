@@ -1,7 +1,8 @@
-"""Objects of labels that do not number them: what membranes part, and colours."""
+"""Labels that are not stored as they are used: what membranes part, colours, groups of values."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -45,6 +46,24 @@ class SectionObjects:
         planes = [self._section(z)[key[1:]] for z in chosen]
         empty = np.empty((0, *self.shape[1:]), self.dtype)[(slice(None), *key[1:])]
         return np.stack(planes) if planes else empty
+
+
+class ClassGroups:
+    """Classes (Z, Y, X) int32 of stored values: the number of the group they are in, or -1."""
+
+    def __init__(self, array: Any, groups: Sequence[Sequence[int]]) -> None:
+        self._array = array
+        pairs = sorted((value, number) for number, group in enumerate(groups) for value in group)
+        self._values, self._classes = (np.array(column) for column in zip(*pairs, strict=True))
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.attrs = dict(getattr(array, "attrs", {}))
+        self.dtype = np.dtype(np.int32)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        stored = np.asarray(self._array[key]).astype(np.int64)
+        place = np.searchsorted(self._values, stored).clip(max=len(self._values) - 1)
+        found = np.where(self._values[place] == stored, self._classes[place], -1)
+        return np.asarray(found, np.int32)
 
 
 class Colours:

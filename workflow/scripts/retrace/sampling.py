@@ -321,6 +321,18 @@ def check_truth(volume: TrainingVolume, count: TruthCount) -> None:
     )
 
 
+def check_classes(volume: TrainingVolume, network: str, count: int) -> None:
+    """DataError for a label that is none of the network's classes 0 to `count` - 1."""
+    for slab in _slabs(volume.labelled):
+        wrong = sorted({int(v) for v in np.unique(volume.read_labels(slab)) if v >= count})
+        if wrong:
+            raise DataError(
+                f"volume {volume.name!r}: the labels hold {wrong[:5]}, and network {network!r} has "
+                f"the classes 0 to {count - 1} (`n_lab`, or the maps of a network of ZNN); correct "
+                "that number or the labels, or drop `objects: classes` where they number objects"
+            )
+
+
 def _memory_bytes() -> int:
     """Memory free for volumes: half of what the machine or the job's control group has left."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -21,7 +21,7 @@ from retrace.geometry import Triple, VoxelBox, triple
 from retrace.labels import KINDS, NUMBERED
 from retrace.manifest import origin, reading, vouched
 from retrace.n5 import N5Array, is_dataset
-from retrace.objects import SectionObjects
+from retrace.objects import ClassGroups, SectionObjects
 from retrace.precomputed import Layer
 from retrace.remote import open_remote
 from retrace.stacks import Reordered, open_stack
@@ -281,6 +281,8 @@ def open_source(source: Mapping[str, Any]) -> Volume:
     kind = source.get("objects") or KINDS[0]
     if kind not in NUMBERED:
         volume = replace(volume, array=SectionObjects(volume.array, kind))
+    if source.get("class_values"):
+        volume = replace(volume, array=ClassGroups(volume.array, source["class_values"]))
     return _fitted(volume, source["fit"]) if source.get("fit") else volume
 
 

@@ -6,6 +6,7 @@ one class is absent all weigh 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,19 @@ class Counts:
             return 1.0, 1.0
         both = self.positive + self.zero
         return self.zero / both, self.positive / both
+
+
+def class_weights(voxels: Sequence[int], mode: str) -> list[float]:
+    """Weights of classes with so many voxels; classes without any count for nothing.
+
+    The two formulas of boundaries for any number of classes: "global" n / (classes n_class),
+    "patch" the share of 1 / n_class in the sum of these.
+    """
+    present = [n for n in voxels if n]
+    total, inverse = sum(present), sum(1 / n for n in present)
+    if mode == "global":
+        return [total / (len(present) * n) if n else 1.0 for n in voxels]
+    return [1 / n / inverse if n else 1.0 for n in voxels]
 
 
 def count(positive: Tensor, mask: Tensor) -> Counts:

@@ -30,18 +30,23 @@ from retrace.augment.orientation import orientation_step, turn
 from retrace.augment.simple import Simple, draw_simple
 from retrace.elektronn.settings import EXAMPLE_WEIGHTS
 from retrace.errors import DataError
-from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.geometry import Triple, VoxelBox, triple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.preprocess import UNIT, Image, image_of, open_image
-from retrace.sampling import LABELLED, Sampler, TrainingVolume, batch_generator, open_sampler
+from retrace.sampling import (
+    LABELLED,
+    Sampler,
+    TrainingVolume,
+    batch_generator,
+    check_classes,
+    open_sampler,
+)
 from retrace.targets.classes import IGNORED, class_labels
 from retrace.training.elektronn_pictures import prediction_picture
 from retrace.training.task import Batch, Picture
 
 MONITOR_STREAM = {"train": 1 << 61, "validation": 1 << 62}
 """What is added to the seed for the patches that errors are measured on."""
-SLAB = 32
-"""Sections whose labels are checked at once."""
 SHOWN = (1, 256, 256)
 """Voxels of a preview, at most."""
 
@@ -256,7 +261,7 @@ def open_cubes(
                 "`desired_input`"
             )
         if network["labels_are_classes"]:
-            check_classes(volume, network)
+            check_classes(volume, network["name"], network["n_lab"])
     images = tuple(_images(dataset, volume, network) for volume in sampler.volumes)
     told = [dataset["volumes"][volume.name].get("lazy_labels") for volume in sampler.volumes]
     lazy = [lazy_classes(one, network["n_lab"], device) for one in told] if any(told) else ()
@@ -274,20 +279,6 @@ def lazy_classes(
     for name, chosen in numbers.items():
         found[name][list(chosen)] = 1
     return found
-
-
-def check_classes(volume: TrainingVolume, network: Mapping[str, Any]) -> None:
-    """DataError for a label that is no class of the network."""
-    count = network["n_lab"]
-    box = volume.labelled
-    for slab in blocks(box, (SLAB, *box.shape[1:])):
-        wrong = sorted({int(v) for v in np.unique(volume.read_labels(slab)) if v >= count})
-        if wrong:
-            raise DataError(
-                f"volume {volume.name!r}: the labels hold {wrong[:5]}, and network "
-                f"{network['name']!r} has the classes 0 to {count - 1} (`n_lab: {count}`); correct "
-                "n_lab or the labels, or drop `objects: classes` where they number objects"
-            )
 
 
 def _images(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
-from retrace.losses.znn_balance import Counts, count, weigh
+from retrace.losses.znn_balance import Counts, class_weights, count, weigh
 from retrace.losses.znn_costs import Cost, announced, cost, misclassified
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
 from retrace.manifest import atomic_write
@@ -31,6 +31,7 @@ from retrace.sampling import (
     Sampler,
     TrainingVolume,
     batch_generator,
+    check_classes,
     network_seed,
     open_sampler,
 )
@@ -43,6 +44,8 @@ TEST_STREAM = 1 << 62
 TEST_CURVE = "test_curve.json"
 SLAB = 16
 """Sections that are counted at once."""
+PER_MAP = ("target", "mask", "weight")
+"""What a batch has for each map of each output, (C, Z, Y, X)."""
 
 
 class TooSmallError(DataError):
@@ -55,6 +58,8 @@ class Patches:
 
     sampler: Sampler
     images: tuple[tuple[Image, ...], ...]
+    labels: tuple[tuple[TrainingVolume, ...], ...]
+    """Per volume its labels by output; the first are those of `sampler`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class ZnnTask(TakesNoOrders):
     seed: int
     device: torch.device
     dtype: torch.dtype
-    _global: dict[str, list[Counts]] = field(default_factory=dict)
+    _global: dict[str, list[list[Counts]]] = field(default_factory=dict)
 
     @property
     def observed(self) -> int:
@@ -84,6 +89,11 @@ class ZnnTask(TakesNoOrders):
     @cached_property
     def is_affinity(self) -> bool:
         return bool(self.network["out_type"] == "affinity")
+
+    @cached_property
+    def maps(self) -> list[int]:
+        """Maps of each output, which lie behind each other in targets, masks and weights."""
+        return [head["channels"] for head in self.network["heads"]]
 
     @cached_property
     def has_dropout(self) -> bool:
@@ -116,28 +126,39 @@ class ZnnTask(TakesNoOrders):
 
         The gradient is divided by the voxels of the patch, not by its channels, mask or weights.
         """
-        (output,) = (y[0].to(self.dtype) for y in outputs.values())
-        paid = self._cost(output, batch)
-        weight = batch["weight"]
-        watched: dict[str, Tensor] = {}
-        if self.network["is_malis"]:
-            malis, watched = self._malis(paid, batch["target"])
-            weight = weight * malis
-        gradient = paid.gradient * weight / math.prod(self.output)
-        error = paid.error / batch["mask"].sum().clamp(min=1)
-        terms = {"err": announced(output, error, gradient)}
-        return {**terms, "cls": self._share_wrong(paid, batch), **watched}
+        known = batch["mask"].sum().clamp(min=1)
+        errors, wrong, watched = [], [], []
+        for name, part in self._by_head(batch):
+            output = outputs[name][0].to(self.dtype)
+            paid = self._cost(output, part)
+            weight = part["weight"]
+            if self.network["is_malis"]:
+                malis, seen = self._malis(paid, part["target"])
+                weight = weight * malis
+                watched.append(seen)
+            gradient = paid.gradient * weight / math.prod(self.output)
+            errors.append(announced(output, paid.error / known, gradient))
+            wrong.append(misclassified(paid.probability, part["target"]))
+        terms = {"err": torch.stack(errors).sum(), "cls": torch.cat(wrong).mean().detach()}
+        return {**terms, **_means(watched)}
+
+    def _by_head(self, batch: Batch) -> Iterator[tuple[str, Batch]]:
+        """Each output's name, and its maps of what the batch has of all of them."""
+        parts = {key: torch.split(batch[key], self.maps) for key in PER_MAP}
+        for index, head in enumerate(self.network["heads"]):
+            yield head["name"], {key: tensors[index] for key, tensors in parts.items()}
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
         """Image, target, mask and prediction, the output in the middle of the image."""
         lead = [lost // 2 for lost in self.module.context]
         where = triple([n * size for n, size in zip(lead, self.voxel_size_nm, strict=True)])
-        (output,) = (y[0].detach() for y in outputs.values())
-        probability = self._cost(output.to(self.dtype), batch).probability
         shown = {"raw": Picture(batch["input"][0, 0].float(), (0, 0, 0))}
-        for name, data in (("gt", batch["target"]), ("pred", probability)):
-            scaled = (data.clamp(0, 1) * 255).to(torch.uint8)
-            shown[f"{name}_{self.network['heads'][0]['name']}"] = Picture(scaled, where)
+        for head, part in self._by_head(batch):
+            output = outputs[head][0].detach()
+            probability = self._cost(output.to(self.dtype), part).probability
+            for name, data in (("gt", part["target"]), ("pred", probability)):
+                scaled = (data.clamp(0, 1) * 255).to(torch.uint8)
+                shown[f"{name}_{head}"] = Picture(scaled, where)
         shown["labels_mask"] = Picture(batch["mask"][0].to(torch.uint8), where)
         return shown
 
@@ -159,17 +180,19 @@ class ZnnTask(TakesNoOrders):
     def _test_patch(self, module: nn.Module, rng: np.random.Generator) -> tuple[float, float]:
         assert self.test is not None
         batch = self._draw(self.test, rng, weighted=False)
-        (raw,) = self.module.raw_outputs(batch["input"]).values()
-        output = raw[0].flip(0) if self.is_affinity else raw[0]
-        paid = self._cost(output.to(self.dtype), batch)
-        mean = paid.error / batch["mask"].sum().clamp(min=1)
-        return float(mean), float(self._share_wrong(paid, batch))
+        raw = self.module.raw_outputs(batch["input"])
+        error, wrong = torch.zeros((), dtype=self.dtype, device=self.device), []
+        for name, part in self._by_head(batch):
+            output = raw[self.module.output_nodes[name]][0]
+            output = output.flip(0) if self.is_affinity else output
+            paid = self._cost(output.to(self.dtype), part)
+            error = error + paid.error
+            wrong.append(misclassified(paid.probability, part["target"]))
+        mean = error / batch["mask"].sum().clamp(min=1)
+        return float(mean), float(torch.cat(wrong).mean())
 
     def _cost(self, output: Tensor, batch: Batch) -> Cost:
         return cost(self.network["cost_fn"], output, batch["target"], batch["mask"])
-
-    def _share_wrong(self, paid: Cost, batch: Batch) -> Tensor:
-        return misclassified(paid.probability, batch["target"]).mean().detach()
 
     def _malis(self, paid: Cost, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """MALIS weights, and re, mc, me: Rand error, and weighted shares of wrong and of cost."""
@@ -207,12 +230,14 @@ class ZnnTask(TakesNoOrders):
         shift = patches.sampler.place(rng, index, box, middle, seen)
         coins = rng.random(4) < 0.5 if self.network["is_data_aug"] else np.zeros(4, bool)
         arrays = [image.read(window.shift(shift), volume.visible) for image in images]
-        labels = _turned(volume.read_labels(box.shift(shift).grow((ring,) * 3)), coins)
-        known = _turned(volume.read_codes(box.shift(shift)) == LABELLED, coins)
-        is_known = torch.from_numpy(known.copy())
-        batch = self._targets(
-            self._grown(torch.from_numpy(labels.copy()), is_known, ring), is_known
-        )
+        parts = []
+        for truth, maps in zip(patches.labels[index], self.maps, strict=True):
+            labels = _turned(truth.read_labels(box.shift(shift).grow((ring,) * 3)), coins)
+            known = _turned(truth.read_codes(box.shift(shift)) == LABELLED, coins)
+            is_known = torch.from_numpy(known.copy())
+            grown = self._grown(torch.from_numpy(labels.copy()), is_known, ring)
+            parts.append(self._targets(grown, is_known, maps))
+        batch = {key: torch.cat([part[key] for part in parts]) for key in ("target", "mask")}
         stacked = np.stack([_turned(array, coins)[(slice(extra, None),) * 3] for array in arrays])
         batch["weight"] = self._weights(batch, index) if weighted else batch["mask"]
         batch["input"] = torch.from_numpy(stacked)[None]
@@ -233,12 +258,14 @@ class ZnnTask(TakesNoOrders):
         grown = grow_boundary(labels, around, settings["steps"], settings["only_xy"])
         return grown[(slice(ring, -ring),) * 3]
 
-    def _targets(self, labels: Tensor, known: Tensor) -> Batch:
-        """`target` and `mask` (C, Z, Y, X), and `positive`: the class that weighs differently."""
+    def _targets(self, labels: Tensor, known: Tensor, maps: int) -> Batch:
+        """`target` and `mask` (C, Z, Y, X) of one output."""
         if not self.is_affinity:
-            inside = (labels > 0).float()
-            channels = self.network["heads"][0]["channels"]
-            target = torch.stack((inside, 1 - inside))[:channels]
+            if self.network["out_type"] == "semantic":
+                target = torch.stack([labels == number for number in range(maps)]).float()
+            else:
+                inside = (labels > 0).float()
+                target = torch.stack((inside, 1 - inside))[:maps]
             return {"target": target, "mask": known.expand_as(target).float()}
         neighborhood = self.network["neighborhood"]
         target = affinities(labels, neighborhood)[:, 1:, 1:, 1:]
@@ -246,30 +273,40 @@ class ZnnTask(TakesNoOrders):
         return {"target": target, "mask": torch.stack(either)[:, 1:, 1:, 1:].float()}
 
     def _weights(self, batch: Batch, index: int) -> Tensor:
-        """Rebalancing weights (C, Z, Y, X); affinities are balanced each direction for itself."""
-        mode, target, mask = self.network["rebalance_mode"], batch["target"], batch["mask"]
-        if mode == "none":
-            return torch.ones_like(target)
-        whole = self._counts(index) if mode == "global" else None
-        if self.is_affinity:
-            each = whole or [count(t > 0.5, m) for t, m in zip(target, mask, strict=True)]
-            parts = [
-                weigh(t > 0.5, c.shares(), self.dtype) for t, c in zip(target, each, strict=True)
-            ]
-            return torch.stack(parts)
-        inside = target[0] > 0.5
-        both = whole[0].global_boundary() if whole else count(inside, mask[0]).shares()
-        return weigh(inside, both, self.dtype).expand_as(target)
+        """Rebalancing weights (C, Z, Y, X) of all outputs."""
+        if self.network["rebalance_mode"] == "none":
+            return torch.ones_like(batch["target"])
+        whole = self._counts(index) if self.network["rebalance_mode"] == "global" else None
+        parts = {key: torch.split(batch[key], self.maps) for key in ("target", "mask")}
+        each = []
+        for number, (target, mask) in enumerate(zip(*parts.values(), strict=True)):
+            counts = whole[number] if whole else _count_maps(target, mask)
+            each.append(self._weigh(target, counts))
+        return torch.cat(each)
 
-    def _counts(self, index: int) -> list[Counts]:
-        """Voxels of both classes in a whole training volume, per channel that is balanced."""
-        volume = self.train.sampler.volumes[index]
+    def _weigh(self, target: Tensor, counts: Sequence[Counts]) -> Tensor:
+        """Weights of one output; affinities are balanced each direction for itself."""
+        mode = self.network["rebalance_mode"]
+        if self.is_affinity:
+            pairs = zip(target, counts, strict=True)
+            return torch.stack([weigh(t > 0.5, c.shares(), self.dtype) for t, c in pairs])
+        if self.network["out_type"] == "semantic":
+            told = class_weights([c.positive for c in counts], mode)
+            scale = torch.tensor(told, dtype=self.dtype)[:, None, None, None]
+            return (target * scale).sum(0, keepdim=True).expand_as(target)
+        first = counts[0]
+        both = first.global_boundary() if mode == "global" else first.shares()
+        return weigh(target[0] > 0.5, both, self.dtype).expand_as(target)
+
+    def _counts(self, index: int) -> list[list[Counts]]:
+        """Voxels above 0 and at 0 in a whole training volume, per output and map."""
         key = f"{index}"
         if key not in self._global:
-            self._global[key] = self._count_volume(volume)
+            pairs = zip(self.train.labels[index], self.maps, strict=True)
+            self._global[key] = [self._count_volume(truth, maps) for truth, maps in pairs]
         return self._global[key]
 
-    def _count_volume(self, volume: TrainingVolume) -> list[Counts]:
+    def _count_volume(self, volume: TrainingVolume, maps: int) -> list[Counts]:
         ring = (self.network["grow_boundary"] or {}).get("steps", 0)
         extra = int(self.is_affinity)
         low = triple([-extra] * 3)
@@ -281,9 +318,8 @@ class ZnnTask(TakesNoOrders):
             part = VoxelBox(part.shift(low).offset, triple([n + extra for n in part.shape]))
             labels = torch.from_numpy(volume.read_labels(part.grow((ring,) * 3)))
             known = torch.from_numpy(volume.read_codes(part) == LABELLED)
-            batch = self._targets(self._grown(labels, known, ring), known)
-            pairs = zip(batch["target"], batch["mask"], strict=True)
-            found.append([count(t > 0.5, m) for t, m in pairs])
+            batch = self._targets(self._grown(labels, known, ring), known, maps)
+            found.append(_count_maps(batch["target"], batch["mask"]))
         return [
             Counts(sum(c.positive for c in channel), sum(c.zero for c in channel))
             for channel in zip(*found, strict=True)
@@ -295,6 +331,17 @@ def read_test_curve(work: Path) -> list[dict[str, float]]:
     path = work / TEST_CURVE
     rows: list[dict[str, float]] = json.loads(path.read_text()) if path.is_file() else []
     return rows
+
+
+def _count_maps(target: Tensor, mask: Tensor) -> list[Counts]:
+    """Voxels above 0 and at 0 of each map, both (C, Z, Y, X)."""
+    return [count(t > 0.5, m) for t, m in zip(target, mask, strict=True)]
+
+
+def _means(watched: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The means over all outputs of what is watched of each."""
+    names = watched[0] if watched else {}
+    return {name: torch.stack([seen[name] for seen in watched]).mean() for name in names}
 
 
 def _turned(values: np.ndarray, coins: np.ndarray) -> np.ndarray:
@@ -341,8 +388,11 @@ def open_patches(
                 f"{network['name']!r} is larger than the labels, {list(volume.labelled.shape)} "
                 "voxels; set a smaller train_outsz, or give a larger volume"
             )
+        if network["out_type"] == "semantic":
+            check_classes(volume, network["name"], network["n_lab"])
     opened = {name: _images(network, dataset, name) for name in {v.name for v in sampler.volumes}}
-    return Patches(sampler, tuple(opened[v.name] for v in sampler.volumes))
+    images = tuple(opened[v.name] for v in sampler.volumes)
+    return Patches(sampler, images, tuple((volume,) for volume in sampler.volumes))
 
 
 def _test_patches(

@@ -19,7 +19,7 @@ CONV_MODES = ("fft", "direct", "optimize")
 COSTS = ("auto", "square_loss", "square-square_loss", "binomial_cross_entropy", "softmax_loss")
 REBALANCE = ("none", "global", "patch")
 MALIS_NORMS = ("none", "frac", "num", "pair")
-OUT_TYPES = ("boundary", "affinity")
+OUT_TYPES = ("boundary", "affinity", "semantic")
 
 
 def _conv_mode(field: Field) -> str | None:
@@ -40,7 +40,7 @@ def _cost(field: Field) -> str:
 
 
 def _out_type(field: Field) -> str:
-    for part, full in (("boundary", "boundary"), ("affin", "affinity")):
+    for part, full in (("boundary", "boundary"), ("affin", "affinity"), ("semantic", "semantic")):
         if part in field.text:
             return full
     return field.choice(OUT_TYPES)

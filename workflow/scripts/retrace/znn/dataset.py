@@ -22,19 +22,22 @@ def with_samples(dataset: Mapping[str, Any], where: str) -> Settings:
     """The dataset with the samples of its `spec`, or of its `cfg`, as volumes sample1, sample2 ...
 
     A `cfg` also says which samples are trained on, tested on while training (validation here) and
-    predicted (test here), unless the dataset does. ConfigError where a file or sample is missing.
+    predicted (test here), unless the dataset does, and whether labels are classes. ConfigError
+    where a file or sample is missing.
     """
     found = dict(dataset)
     ranges: dict[str, list[int]] = {}
     spec = found.pop("spec", None)
+    kind = None
     if path := found.pop("cfg", None):
         values = read_cfg(Path(path))
+        kind = values["out_type"]
         if not (spec or values["fdata_spec"]):
             raise ConfigError(f"{where}: {path} has no fdata_spec; add it, or `spec: PATH`")
         spec = spec or str(find_file(values["fdata_spec"], Path(path)))
         ranges = {split: values[name] for split, name in RANGES.items()}
     samples = read_spec(Path(spec))
-    volumes = {f"sample{number}": _volume(sample) for number, sample in samples.items()}
+    volumes = {f"sample{number}": _volume(sample, kind) for number, sample in samples.items()}
     found["volumes"] = {**volumes, **found.get("volumes", {})}
     found.setdefault("boundaries_drawn", True)
     for split, numbers in ranges.items():
@@ -60,7 +63,7 @@ def _entries(
     return [f"sample{number}" for number in numbers]
 
 
-def _volume(sample: Sample) -> Settings:
+def _volume(sample: Sample, kind: str | None) -> Settings:
     first, *more = sorted(sample.images)
     volume: Settings = {"raw": _image(sample.images[first])}
     if more:
@@ -71,7 +74,8 @@ def _volume(sample: Sample) -> Settings:
             "has one kind of label here"
         )
     for label in sample.labels.values():
-        volume["labels"] = _source(label.file)
+        classes = {"objects": "classes"} if kind == "semantic" else {}
+        volume["labels"] = _source(label.file) | classes
         if label.mask:
             volume["labels_mask"] = _source(label.mask)
         cropped = label.auto_crop or sample.images[first].auto_crop

@@ -15,12 +15,20 @@ from retrace.znn.net import read_net
 
 Settings = dict[str, Any]
 
-BOUNDARY, AFFINITIES = "boundary", "affs"
-"""Heads: interior and membrane of cells; affinities to the lower neighbours z, y, x."""
+BOUNDARY, AFFINITIES, CLASSES = "boundary", "affs", "classes"
+"""Heads: interior and membrane of cells; affinities to the lower neighbours z, y, x; a map for each
+class of voxels."""
+HEADS = {"boundary": BOUNDARY, "affinity": AFFINITIES, "semantic": CLASSES}
+"""What an output is called by `out_type`."""
 DIRECT = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
-COSTS = {"boundary": "softmax_loss", "affinity": "binomial_cross_entropy"}
+COSTS = {
+    "boundary": "softmax_loss",
+    "affinity": "binomial_cross_entropy",
+    "semantic": "softmax_loss",
+}
 """What `cost_fn: auto` means."""
 CHANNELS = {"boundary": (1, 2), "affinity": (3,)}
+"""Maps that an output may have; of classes, as many as there are."""
 ELSEWHERE = (
     "fnet_spec",
     "fdata_spec",
@@ -70,6 +78,7 @@ def resolve(network: Mapping[str, Any], boundaries_drawn: bool, only_xy: bool) -
         "family": "znn",
         **_parts(graph),
         "heads": [head],
+        **_classes(kind, head),
         "neighborhood": DIRECT if kind == "affinity" else [],
         "input_channels": graph.channels,
         "inputs": list(graph.inputs),
@@ -117,17 +126,21 @@ def _head(name: str, graph: Graph, kind: str) -> Settings:
         )
     (node,) = graph.outputs
     channels = graph.nodes[node].size
-    if channels not in CHANNELS[kind]:
+    if channels not in CHANNELS.get(kind, (channels,)):
         allowed = " or ".join(map(str, CHANNELS[kind]))
         raise ConfigError(
             f"network {name!r}: output node {node!r} has {channels} maps; out_type {kind} needs "
-            f"{allowed}. Set `maps` of the last layer, or another out_type"
+            f"{allowed}. Set `maps` of the last layer, or, where each map is a class of voxels, "
+            "`out_type: semantic`"
         )
-    return {
-        "name": BOUNDARY if kind == "boundary" else AFFINITIES,
-        "channels": channels,
-        "node": node,
-    }
+    return {"name": HEADS[kind], "channels": channels, "node": node}
+
+
+def _classes(kind: str, head: Mapping[str, Any]) -> Settings:
+    """What scoring reads of a network whose maps are classes."""
+    if kind != "semantic":
+        return {}
+    return {"n_lab": head["channels"], "labels_are_classes": True}
 
 
 def _check(name: str, parameters: Mapping[str, Any], head: Mapping[str, Any]) -> None:
