@@ -320,7 +320,9 @@ def own_files(data, path):
     return [path] if folder is None else [folder, f"{folder}.manifest.json"]
 
 
-def volume_files(data, volumes, parts=("raw", "labels", "inputs")):
+def volume_files(
+    data, volumes, parts=("raw", "labels", "inputs", "outputs", "outputs_mask")
+):
     """Files of the volumes: the fetched zarr and its manifest, or the user's own files."""
     files = []
     for volume in volumes:

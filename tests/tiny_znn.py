@@ -37,6 +37,19 @@ LAYERS = [
     {"conv": "conv2", "size": [1, 3, 3], "to": "output", "maps": 2, "function": "linear"},
 ]
 
+TWO_OUTPUTS = [
+    *LAYERS,
+    {
+        "conv": "conv3",
+        "from": "n2",
+        "size": [1, 3, 3],
+        "to": "second",
+        "maps": 2,
+        "function": "linear",
+    },
+]
+"""The same with a second output node, `second`, that reads what the first one reads."""
+
 
 def cells(seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> tuple[np.ndarray, np.ndarray]:
     """Raw uint8, dark on membranes, and labels uint32 with 0 on membranes; objects are columns."""

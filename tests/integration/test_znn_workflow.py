@@ -120,6 +120,26 @@ AFFINITIES = {
     "parameters": {"train_outsz": [2, 12, 12], "num_iter_per_test": 5, "max_iter": 10},
 }
 
+TWO_NET = (
+    NET
+    + """\
+edges conv3
+type conv
+init xavier
+size 1,3,3
+stride 1,1,1
+input p1
+output output2
+nodes output2
+type transfer
+function linear
+size 2
+"""
+)
+TWO_SPEC = SPEC.replace("output = 1", "output = 1\noutput2 = 1").replace(
+    "output = 2", "output = 2\noutput2 = 2"
+)
+
 Start = Callable[..., None]
 
 
@@ -139,6 +159,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config/networks/mine.yaml").write_text(
         "{name: mine, family: znn, cfg: python/config.cfg}"
     )
+    (folder / "networks/two.znn").write_text(TWO_NET)
+    (folder / "data/two.spec").write_text(TWO_SPEC)
+    (folder / "python/two.cfg").write_text(
+        CFG.replace("net.znn", "two.znn").replace("data.spec", "two.spec")
+    )
+    two = {"datasets": DATASET, "networks": "{name: mine, family: znn, cfg: python/config.cfg}"}
+    for kind, content in two.items():
+        content = content.replace("mine", "two").replace("config.cfg", "two.cfg")
+        (folder / f"config/{kind}/two.yaml").write_text(content)
     (folder / "config/networks/tiny_affinities.yaml").write_text(json.dumps(AFFINITIES))
     return folder
 
@@ -198,6 +227,15 @@ def test_forward_from_an_h5_gives_the_same_prediction_under_znns_names(
     for channel in range(2):
         tif = tifffile.imread(place / f"out/net_sample3_output_{channel}.tif")
         np.testing.assert_array_equal(tif, expected[channel])
+
+
+def test_two_outputs_of_a_znn_are_trained_and_predicted(place: Path, start: Start) -> None:
+    start("predict_two_two", config=("output_prefix=out/two", "iterations=10"))
+
+    for node in ("output", "output2"):
+        found = open_volume(place / "results/two/two/sample3/prediction.zarr", f"boundary_{node}")
+        with h5py.File(place / f"out/two_sample3_{node}.h5") as file:
+            np.testing.assert_array_equal(file["main"][()], found.read(found.box))
 
 
 def test_training_begins_from_an_h5(place: Path, start: Start) -> None:

@@ -242,6 +242,30 @@ def test_networks_of_four_maps_learn_classes(folder: Path, name: str) -> None:
         catalog.check_pair(data, net, "segment")
 
 
+def test_labels_of_several_outputs_come_from_their_names_in_a_spec(folder: Path) -> None:
+    text = SPEC.replace("[image2]", "[label2]\nfnames = labels.tif\n[image2]")
+    text = text.replace("output = 1\n[sample2]", "output = 1\nother = 2\n[sample2]")
+    (folder / "data.spec").write_text(text.replace("other", "output2"))
+    data = spec_dataset(folder)
+    volume = data["volumes"]["sample1"]
+    net = tiny.network(tiny.dataset(folder), layers=tiny.TWO_OUTPUTS)
+    net["heads"][1]["node"] = "output2"
+
+    assert volume["labels"]["path"] == "labels.h5"
+    assert volume["outputs"]["output2"]["path"] == "labels.tif"
+    assert volume["outputs_mask"]["output"]["path"] == "mask.tif"
+    assert {"labels.tif", "labels.h5"} <= set(catalog.named_files(data))
+    with pytest.raises(ConfigError, match="volume 'sample3' has no labels for 'output2'. Add"):
+        catalog.check_pair(data, net, "train")
+    with pytest.raises(ConfigError, match="serves the verbs train, package, predict"):
+        catalog.check_pair(data, net, "evaluate")
+    both = text.replace("other", "output2").replace(
+        "input = 2\noutput = 1", "input = 2\noutput = 1\noutput2 = 2"
+    )
+    (folder / "data.spec").write_text(both)
+    catalog.check_pair(spec_dataset(folder), net, "train")
+
+
 def test_labels_of_a_spec_are_classes_where_its_cfg_says_so(folder: Path) -> None:
     text = CFG.replace("out_type = boundary", "out_type = semantic")
     (folder / "config.cfg").write_text(text)

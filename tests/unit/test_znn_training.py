@@ -9,11 +9,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 import predict
 import tiny_znn as tiny
 import train
+import znn
+from retrace import config as catalog
 from retrace import settings as told
 from retrace.checkpoints.znn import (
     load_whole,
@@ -160,6 +163,95 @@ def test_rebalancing_weights(folder: Path, mode: str) -> None:
     assert torch.equal(weight[0], weight[1])
     values = torch.where(inside, *(torch.tensor(v, dtype=torch.float32) for v in expected))
     torch.testing.assert_close(weight[0], values)
+
+
+def two_labels(folder: Path, **more: Any) -> dict[str, Any]:
+    """The cells, and for the second output a disc on each section."""
+    y, x = np.ogrid[:40, :44]
+    disc = np.repeat(((y - 20) ** 2 + (x - 22) ** 2 < 150)[None], 6, 0).astype(np.uint32)
+    tifffile.imwrite(folder / "disc.tif", disc, photometric="minisblack")
+    volume = {"raw": {"path": "raw.tif"}, "labels": {"path": "labels.tif"}}
+    second = {"outputs": {"second": {"path": "disc.tif"}}, **more}
+    return tiny.dataset(folder, volumes={"stack": volume | second})
+
+
+def test_each_output_learns_its_own_labels(folder: Path) -> None:
+    data = two_labels(folder)
+    task = task_of(folder, data, layers=tiny.TWO_OUTPUTS, parameters={"rebalance_mode": "patch"})
+    one = task_of(folder, parameters={"rebalance_mode": "patch"})
+    batch, alone = task.batch(3), one.batch(3)
+
+    for key in ("target", "mask", "weight"):
+        assert torch.equal(batch[key][:2], alone[key])
+    assert not torch.equal(batch["target"][2], batch["target"][0])
+    inside = batch["target"][2] > 0
+    share = float(inside.float().mean())
+    assert 0 < share < 1
+    assert float(batch["weight"][2][inside][0]) == pytest.approx(1 - share)
+
+    outputs = task.predict(task.module, batch)
+    assert list(outputs) == ["boundary_output", "boundary_second"]
+    loss = task.losses(outputs, batch)["err"]
+    parts = [
+        -(torch.log_softmax(y[0], 0) * batch["target"][place]).sum()
+        for y, place in zip(outputs.values(), (slice(0, 2), slice(2, 4)), strict=True)
+    ]
+    assert float(loss.detach()) == pytest.approx(float(sum(parts).detach()) / (4 * 144))
+    loss.backward()
+    weight = task.module.convolutions["conv3"].weight
+    q = torch.softmax(outputs["boundary_second"][0].detach(), 0)
+    sent = (q - batch["target"][2:]) * batch["weight"][2:] / 144
+    expected = torch.autograd.grad(
+        (task.predict(task.module, batch)["boundary_second"][0] * sent).sum(), weight
+    )[0]
+    torch.testing.assert_close(weight.grad, expected)
+
+
+def test_a_mask_of_an_output_is_its_own(folder: Path) -> None:
+    known = np.ones(tiny.SHAPE, np.uint8)
+    known[:, :, 22:] = 0
+    tifffile.imwrite(folder / "known.tif", known, photometric="minisblack")
+    data = two_labels(folder, outputs_mask={"second": {"path": "known.tif"}})
+    task = task_of(folder, data, layers=tiny.TWO_OUTPUTS, parameters={"is_data_aug": False})
+    masks = [task.batch(number)["mask"] for number in range(8)]
+
+    assert all(bool((mask[:2] == 1).all()) for mask in masks)
+    assert 0.1 < float(torch.stack(masks)[:, 2:].mean()) < 0.9
+
+
+def test_two_outputs_are_trained_predicted_and_kept_in_an_h5(folder: Path) -> None:
+    data = two_labels(folder)
+    net = tiny.network(data, layers=tiny.TWO_OUTPUTS)
+    run(folder, 30, data=data, layers=tiny.TWO_OUTPUTS)
+    found = json.loads((folder / "training.json").read_text())
+
+    rows = found["history"]
+    assert np.mean([r["err"] for r in rows[-8:]]) < 0.9 * np.mean([r["err"] for r in rows[:4]])
+    assert found["learning_curve"]["test"]["it"] == list(range(4, 31, 4))
+
+    znn.main(
+        ["network", "--model", "model.safetensors", "--history", "training.json"]
+        + ["--output", "net.h5"]
+    )
+    asked_model = json.dumps({"dataset": "cells", "network": net})
+    znn.main(["model", "--settings", asked_model, "--h5", "net.h5", "--output", "again.safetensors"])
+    config = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml") | {"device": "cpu"}
+    config |= {"prediction_dtype": "float32", "output_prefix": "out/net"}
+    asked = told.predict_settings(config, data, net, "stack")
+    for model, store in (("model", "one.zarr"), ("again", "other.zarr")):
+        options = {"--settings": json.dumps(asked), "--model": f"{model}.safetensors"}
+        options |= {"--work": "work", "--output": store}
+        predict.main([word for pair in options.items() for word in pair])
+    outputs = json.dumps(told.outputs_settings(config, net, "stack"))
+    znn.main(["outputs", "--settings", outputs, "--prediction", "one.zarr", "--output", "out.json"])
+    for node in ("output", "second"):
+        first, second = (open_volume(f"{s}.zarr", f"boundary_{node}") for s in ("one", "other"))
+        values = first.read(first.box)
+        assert values.shape == (2, 2, 40, 44)
+        np.testing.assert_array_equal(values, second.read(second.box))
+        with h5py.File(f"out/net_sample_stack_{node}.h5") as file:
+            np.testing.assert_array_equal(file["main"][()], values)
+    assert len(json.loads((folder / "out.json").read_text())["files"]) == 6
 
 
 CLASSES = {

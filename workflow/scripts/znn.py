@@ -5,7 +5,7 @@
     znn.py outputs --settings JSON --prediction P.zarr --output outputs.json
 
 The settings are one JSON object: for model `dataset` and `network`, for outputs `prefix`, `volume`
-and `head` of the network.
+and `heads` of the network.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from retrace.errors import DataError, run
 from retrace.geometry import VoxelBox
 from retrace.manifest import atomic_write, check_manifest
 from retrace.networks import ZnnNetwork, build_network
+from retrace.networks.znn import is_affinities
 from retrace.progress import progress
 from retrace.volumes import Volume, open_volume, read_json
 from retrace.znn.dataset import H5_ARRAY
-from retrace.znn.settings import AFFINITIES
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -105,16 +105,23 @@ def output_stem(prefix: str, volume: str, node: str) -> str:
 
 
 def write_outputs(args: argparse.Namespace) -> None:
+    """Each output's files; `output` lists them, written last."""
+    settings = args.settings
+    check_manifest(args.prediction)
+    files: list[Path] = []
+    for head in settings["heads"]:
+        stem = Path(output_stem(settings["prefix"], settings["volume"], head["node"]))
+        files += write_output(open_volume(args.prediction, head["name"]), head["name"], stem)
+    atomic_write(args.output, json.dumps({"files": [str(f) for f in files]}, indent=1) + "\n")
+
+
+def write_output(volume: Volume, head: str, stem: Path) -> list[Path]:
     """One h5 (C, Z, Y, X) with all channels, and a tif (Z, Y, X) for each, float32 in [0, 1].
 
-    Affinities are in ZNN's order x, y, z. `output` lists the files, written last.
+    Affinities are in ZNN's order x, y, z.
     """
-    settings, head = args.settings, args.settings["head"]
-    check_manifest(args.prediction)
-    volume = open_volume(args.prediction, head["name"])
     order = range(volume.channels)
-    channels = list(reversed(order)) if head["name"] == AFFINITIES else list(order)
-    stem = Path(output_stem(settings["prefix"], settings["volume"], head["node"]))
+    channels = list(reversed(order)) if is_affinities(head) else list(order)
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [stem.with_name(f"{stem.name}.h5")]
     files += [stem.with_name(f"{stem.name}_{index}.tif") for index in order]
@@ -126,7 +133,7 @@ def write_outputs(args: argparse.Namespace) -> None:
                 tif.write(section[channel, 0], contiguous=True, photometric="minisblack")
     for aside, final in zip(partial, files, strict=True):
         aside.replace(final)
-    atomic_write(args.output, json.dumps({"files": [str(f) for f in files]}, indent=1) + "\n")
+    return files
 
 
 def _sections(volume: Volume) -> Any:

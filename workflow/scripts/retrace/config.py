@@ -26,7 +26,7 @@ from retrace.errors import ConfigError, nearest
 from retrace.labels import NUMBERED
 from retrace.precomputed import check_local_layer
 from retrace.znn.cfg import read_cfg
-from retrace.znn.dataset import with_samples
+from retrace.znn.dataset import output_labels, with_samples
 from retrace.znn.settings import resolve
 
 Settings = dict[str, Any]
@@ -57,8 +57,9 @@ CLASSES = "classes"
 PARTS = ("raw", "labels", "labels_mask", "tissue_mask")
 """What of a volume is read from sources."""
 
-NAMED_PARTS = ("inputs", "segmentations")
-"""What has several sources, each with a name: further images, what others made of the volume."""
+NAMED_PARTS = ("inputs", "outputs", "outputs_mask", "segmentations")
+"""What has several sources, each with a name: further images, labels of several outputs and their
+masks, what others made of the volume."""
 
 BOUNDARY = "boundary"
 """The output of networks that tell the inside of cells from what is between them."""
@@ -332,6 +333,9 @@ def _volume(dataset: Settings, name: str, path: Path) -> Settings:
         for part in ("labels", "labels_mask"):
             if part in volume:
                 volume[part] = {**volume[part], "fit": fit}
+        for part in ("outputs", "outputs_mask"):
+            if part in volume:
+                volume[part] = {n: {**source, "fit": fit} for n, source in volume[part].items()}
     if "tissue_mask" in volume:  # its voxels may be larger, as its own file says
         given = {"voxel_size_nm": None, "offset_nm": offset, "array": ""}
         volume["tissue_mask"] = given | volume["tissue_mask"]
@@ -769,6 +773,7 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
     _check_sections(pair, dataset, network)
     _check_inputs(pair, dataset, network)
     _check_lazy_labels(pair, dataset, network)
+    _check_outputs(pair, dataset, network, verb)
     _check_descriptors(pair, dataset, network)
     _check_autocontext(pair, dataset, network)
     if verb == "evaluate" and head_names(network) == [BOUNDARY]:
@@ -821,6 +826,8 @@ def _check_affinities(
 def _check_sections(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
     """Membranes say nothing about what belongs together from section to section."""
     if not is_planar(dataset) or is_scored_as_it_is(network):
+        return
+    if network.get("out_type") == BOUNDARY:  # several outputs of boundaries
         return
     raise ConfigError(
         f"{pair}: the labels of dataset {dataset['name']!r} are membranes, whose objects end with "
@@ -897,6 +904,36 @@ def _check_example_weights(
                 f"{pair}: `use_example_weights` needs weights of the voxels of volume {name!r}; "
                 f"add `inputs: {{{elektronn.EXAMPLE_WEIGHTS}: {{path: ...}}}}` to it"
             )
+
+
+LABELLED_VERBS = ("train", "package", "predict", "view", "crate", "bundle")
+"""What can be done with networks of several outputs: all that needs no score of one of them."""
+
+
+def _check_outputs(
+    pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
+) -> None:
+    """Of several output nodes each has labels of its own; which one is scored nobody says."""
+    heads = network.get("heads", [])
+    if network["family"] != "znn" or len(heads) < 2:
+        return
+    nodes = ", ".join(head["node"] for head in heads)
+    if verb not in LABELLED_VERBS:
+        raise ConfigError(
+            f"{pair}: network {network['name']!r} has the outputs {nodes}; it serves the verbs "
+            f"{', '.join(LABELLED_VERBS)}. To {verb} one of them, make a network that ends in it "
+            "and begin from this one's h5 (`init`)"
+        )
+    for entry in [*dataset["train"], *dataset["validation"]]:
+        volume = dataset["volumes"][entry["volume"]]
+        for head in heads if "labels" in volume else ():
+            if output_labels(volume, network, head["node"]) is None:
+                raise ConfigError(
+                    f"{pair}: network {network['name']!r} has the outputs {nodes}; volume "
+                    f"{entry['volume']!r} has no labels for {head['node']!r}. Add `outputs: "
+                    f"{{{head['node']}: {{path: ...}}}}` to it, or `{head['node']} = N` to its "
+                    "[sample] in the .spec"
+                )
 
 
 def interior_map(network: Mapping[str, Any]) -> str | None:

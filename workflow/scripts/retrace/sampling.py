@@ -343,20 +343,25 @@ def _memory_bytes() -> int:
     return free // 2
 
 
+def _held(source: Volume, array: np.ndarray, box: VoxelBox) -> Volume:
+    """`array` in the place of the part of `source` that `box` is."""
+    return replace(source, array=array, offset_nm=box.to_nm(source.voxel_size_nm).offset)
+
+
 def _in_memory(volume: TrainingVolume) -> TrainingVolume:
     """The same volume with its usable part held as arrays (raw as stored, labels int32)."""
-    size = volume.raw.voxel_size_nm
-    labels, raw = volume.labelled, volume.visible
-    mask = (volume.read_codes(labels) == LABELLED).astype(np.uint8)
+    raw = volume.visible
+    return replace(labels_in_memory(volume), raw=_held(volume.raw, volume.read_raw(raw), raw))
 
-    def held(source: Volume, array: np.ndarray, box: VoxelBox) -> Volume:
-        return replace(source, array=array, offset_nm=box.to_nm(size).offset)
 
+def labels_in_memory(volume: TrainingVolume) -> TrainingVolume:
+    """The same volume with its labels (int32) and where they are known held as arrays."""
+    box = volume.labelled
+    mask = (volume.read_codes(box) == LABELLED).astype(np.uint8)
     return replace(
         volume,
-        raw=held(volume.raw, volume.read_raw(raw), raw),
-        labels=held(volume.labels, volume.read_labels(labels), labels),
-        mask=held(volume.labels, mask, labels),
+        labels=_held(volume.labels, volume.read_labels(box), box),
+        mask=_held(volume.labels, mask, box),
         background_ids=(),
     )
 

@@ -354,7 +354,7 @@ def outputs_settings(
     config: Mapping[str, Any], network: Mapping[str, Any], volume: str
 ) -> Settings:
     """What `znn.py outputs` reads."""
-    return {"prefix": config["output_prefix"], "volume": volume, "head": network["heads"][0]}
+    return {"prefix": config["output_prefix"], "volume": volume, "heads": network["heads"]}
 
 
 def boundary_settings(
@@ -420,7 +420,11 @@ def result_layers(
     folder = results(dataset["name"], network["name"], volume)
     heads = head_names(network)
     layers = [
-        {"kind": HEAD_LAYERS[head], "path": f"{folder}/prediction.zarr", "array": head}
+        {
+            "kind": HEAD_LAYERS[head.split("_")[0]],
+            "path": f"{folder}/prediction.zarr",
+            "array": head,
+        }
         for head in heads
     ]
     if "affs" in heads and dataset["validation"]:

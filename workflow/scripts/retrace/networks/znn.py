@@ -120,9 +120,7 @@ class ZnnNetwork(nn.Module):
         outputs = {head: raw[node] for head, node in self.output_nodes.items()}
         if self.softmax and not self.training:
             outputs = {head: torch.softmax(y.float(), 1) for head, y in outputs.items()}
-        if AFFINITIES in outputs:
-            outputs[AFFINITIES] = outputs[AFFINITIES].flip(1)
-        return outputs
+        return {head: y.flip(1) if is_affinities(head) else y for head, y in outputs.items()}
 
     def raw_outputs(self, x: Tensor) -> dict[str, Tensor]:
         """Per output node what it gives, (N, C, Z', Y', X'), channels in ZNN's order."""
@@ -292,6 +290,11 @@ def _behind(
 ) -> Iterable[int]:
     taps = zip(sizes[edge.input], edge.size, dilations[edge.input], strict=True)
     return (size - (k - 1) * d for size, k, d in taps)
+
+
+def is_affinities(head: str) -> bool:
+    """Whether an output is affinities: `affs`, or of several outputs `affs_NODE`."""
+    return head.split("_")[0] == AFFINITIES
 
 
 def _key(name: str) -> str:

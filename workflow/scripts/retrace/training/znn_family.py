@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,20 @@ from retrace.sampling import (
     LABELLED,
     Sampler,
     TrainingVolume,
+    TruthCount,
     batch_generator,
     check_classes,
+    check_truth,
+    labels_in_memory,
     network_seed,
     open_sampler,
+    open_training_volume,
 )
 from retrace.targets.affinities import affinities
 from retrace.targets.boundary import grow_boundary
 from retrace.training.task import Batch, Picture, TakesNoOrders
+from retrace.volumes import open_source
+from retrace.znn.dataset import output_labels
 
 TEST_STREAM = 1 << 62
 """What is added to the seed for the patches of test passes."""
@@ -392,7 +398,35 @@ def open_patches(
             check_classes(volume, network["name"], network["n_lab"])
     opened = {name: _images(network, dataset, name) for name in {v.name for v in sampler.volumes}}
     images = tuple(opened[v.name] for v in sampler.volumes)
-    return Patches(sampler, images, tuple((volume,) for volume in sampler.volumes))
+    pairs = zip(entries, sampler.volumes, strict=True)
+    return Patches(sampler, images, tuple(_labels(network, dataset, *pair) for pair in pairs))
+
+
+def _labels(
+    network: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    first: TrainingVolume,
+) -> tuple[TrainingVolume, ...]:
+    """The labels of each output of one entry; `first`: those of its `labels`."""
+    if len(network["heads"]) == 1:
+        return (first,)
+    sources = dataset["volumes"][entry["volume"]]
+    found = []
+    for head in network["heads"]:
+        labels = output_labels(sources, network, head["node"])
+        mask = sources.get("outputs_mask", {}).get(head["node"])
+        if labels == sources["labels"]:
+            found.append(first)
+            continue
+        others = {entry["volume"]: {**sources, "labels": labels}}
+        opened = open_training_volume({**dataset, "volumes": others}, entry, None)
+        opened = replace(opened, mask=open_source(mask) if mask else None)
+        check_truth(opened, TruthCount(opened))
+        if network["out_type"] == "semantic":
+            check_classes(opened, network["name"], network["n_lab"])
+        found.append(labels_in_memory(opened))
+    return tuple(found)
 
 
 def _test_patches(

@@ -51,6 +51,16 @@ def with_samples(dataset: Mapping[str, Any], where: str) -> Settings:
     return found
 
 
+def output_labels(
+    volume: Mapping[str, Any], network: Mapping[str, Any], node: str
+) -> Settings | None:
+    """The labels that an output node learns; None where the volume has none for it."""
+    found: Settings | None = volume.get("outputs", {}).get(node)
+    if found is None and node == network["heads"][0]["node"]:
+        return volume.get("labels")
+    return found
+
+
 def _entries(
     split: str, numbers: list[int], samples: Mapping[int, Sample], where: str
 ) -> list[str]:
@@ -68,18 +78,18 @@ def _volume(sample: Sample, kind: str | None) -> Settings:
     volume: Settings = {"raw": _image(sample.images[first])}
     if more:
         volume["inputs"] = {name: _image(sample.images[name]) for name in more}
-    if len(sample.labels) > 1:
-        raise ConfigError(
-            f"sample{sample.number} has the labels {', '.join(sorted(sample.labels))}; a volume "
-            "has one kind of label here"
-        )
-    for label in sample.labels.values():
-        classes = {"objects": "classes"} if kind == "semantic" else {}
-        volume["labels"] = _source(label.file) | classes
-        if label.mask:
-            volume["labels_mask"] = _source(label.mask)
-        cropped = label.auto_crop or sample.images[first].auto_crop
-        volume["auto_crop"] = cropped
+    classes = {"objects": "classes"} if kind == "semantic" else {}
+    labels = {node: _source(found.file) | classes for node, found in sample.labels.items()}
+    masks = {node: _source(found.mask) for node, found in sample.labels.items() if found.mask}
+    if labels:
+        main = min(labels)
+        volume["labels"] = labels[main]
+        if main in masks:
+            volume["labels_mask"] = masks[main]
+        cropped = any(label.auto_crop for label in sample.labels.values())
+        volume["auto_crop"] = cropped or sample.images[first].auto_crop
+    if len(labels) > 1:
+        volume |= {"outputs": labels, "outputs_mask": masks}
     return volume
 
 

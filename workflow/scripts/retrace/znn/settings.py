@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,10 @@ def resolve(network: Mapping[str, Any], boundaries_drawn: bool, only_xy: bool) -
         parameters = read_cfg(Path(network["cfg"]))
     graph = _graph(network, parameters)
     kind = parameters["out_type"]
-    head = _head(network["name"], graph, kind)
+    heads = _heads(network["name"], graph, kind)
     if parameters["cost_fn"] == "auto":
         parameters["cost_fn"] = COSTS[kind]
-    _check(network["name"], parameters, head)
+    _check(network["name"], parameters, heads)
     seen = _seen(graph.dense(), parameters["train_outsz"])
     tile = parameters["forward_outsz"] or parameters["train_outsz"]
     grown = network.get("grow_boundary", "auto")
@@ -77,8 +77,8 @@ def resolve(network: Mapping[str, Any], boundaries_drawn: bool, only_xy: bool) -
         "name": network["name"],
         "family": "znn",
         **_parts(graph),
-        "heads": [head],
-        **_classes(kind, head),
+        "heads": heads,
+        **_classes(kind, heads),
         "neighborhood": DIRECT if kind == "affinity" else [],
         "input_channels": graph.channels,
         "inputs": list(graph.inputs),
@@ -118,13 +118,20 @@ def _parts(graph: Graph) -> Settings:
     }
 
 
-def _head(name: str, graph: Graph, kind: str) -> Settings:
-    if len(graph.outputs) > 1:
+def _heads(name: str, graph: Graph, kind: str) -> list[Settings]:
+    """Each output node with its maps and array; of several the array has the node in its name."""
+    heads = [_head(name, graph, node, kind) for node in graph.outputs]
+    if len(heads) > 1:
+        heads = [{**head, "name": f"{head['name']}_{head['node']}"} for head in heads]
+    if kind == "semantic" and len({head["channels"] for head in heads}) > 1:
         raise ConfigError(
-            f"network {name!r} has the outputs {', '.join(graph.outputs)}; a dataset has one kind "
-            "of label here, so one output can be trained and predicted. Remove the others"
+            f"network {name!r}: the outputs {', '.join(graph.outputs)} have different numbers of "
+            "maps; with out_type semantic all have a map for each of the same classes"
         )
-    (node,) = graph.outputs
+    return heads
+
+
+def _head(name: str, graph: Graph, node: str, kind: str) -> Settings:
     channels = graph.nodes[node].size
     if channels not in CHANNELS.get(kind, (channels,)):
         allowed = " or ".join(map(str, CHANNELS[kind]))
@@ -136,20 +143,20 @@ def _head(name: str, graph: Graph, kind: str) -> Settings:
     return {"name": HEADS[kind], "channels": channels, "node": node}
 
 
-def _classes(kind: str, head: Mapping[str, Any]) -> Settings:
+def _classes(kind: str, heads: Sequence[Mapping[str, Any]]) -> Settings:
     """What scoring reads of a network whose maps are classes."""
     if kind != "semantic":
         return {}
-    return {"n_lab": head["channels"], "labels_are_classes": True}
+    return {"n_lab": heads[0]["channels"], "labels_are_classes": True}
 
 
-def _check(name: str, parameters: Mapping[str, Any], head: Mapping[str, Any]) -> None:
+def _check(name: str, parameters: Mapping[str, Any], heads: Sequence[Mapping[str, Any]]) -> None:
     if parameters["is_malis"] and parameters["out_type"] != "affinity":
         raise ConfigError(
             f"network {name!r}: is_malis needs out_type affinity; in ZNN too MALIS on boundaries "
             "never worked"
         )
-    if parameters["cost_fn"] == "softmax_loss" and head["channels"] == 1:
+    if parameters["cost_fn"] == "softmax_loss" and any(h["channels"] == 1 for h in heads):
         raise ConfigError(
             f"network {name!r}: softmax over its one map is always 1; take cost_fn square_loss or "
             "binomial_cross_entropy"
