@@ -449,7 +449,14 @@ def train_files(wildcards):
     data, net = pair("train", wildcards.dataset, wildcards.network)
     if "examples" in data:
         return catalog.example_files(data, "train")
-    return volume_files(data, settings.trained_volumes(data, net))
+    volumes = settings.trained_volumes(data, net)
+    return volume_files(data, volumes) + recursive_stores(data, net, volumes)
+
+
+def recursive_stores(data, net, volumes):
+    """What other networks predicted of those volumes, which a recursive network reads."""
+    found = [settings.recursive_inputs(data, net, v) for v in volumes]
+    return with_manifests([s["path"] for sources in found for s in sources.values()])
 
 
 def train_masks(wildcards):
@@ -570,12 +577,23 @@ def predict_files(wildcards):
 
 
 def predict_descriptors(wildcards):
-    """The predicted descriptors that an auto-context network reads, or nothing."""
+    """What another network predicted that an auto-context or recursive network reads, or nothing."""
     data, net = pair("predict", wildcards.dataset, wildcards.network)
     name = net.get("autocontext")
-    return with_manifests(
-        stores(data, name, [wildcards.volume], "prediction") if name else []
-    )
+    first = stores(data, name, [wildcards.volume], "prediction") if name else []
+    return with_manifests(first) + recursive_stores(data, net, [wildcards.volume])
+
+
+def whole_files(wildcards):
+    """The images of a volume that is predicted as a whole."""
+    data, _ = pair("predict", wildcards.dataset, wildcards.network)
+    return volume_files(data, [wildcards.volume], ["raw", "inputs"])
+
+
+def whole_json(wildcards):
+    """What predict.py reads for a whole volume."""
+    data, net = pair("predict", wildcards.dataset, wildcards.network)
+    return as_json(settings.whole_settings(config, data, net, wildcards.volume))
 
 
 def predict_json(wildcards):

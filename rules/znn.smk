@@ -4,7 +4,38 @@ REQUIRED INPUTS: a trained network of the family znn, or the .h5 that `init` nam
 OUTPUTS: results/DATASET/NETWORK/net.h5, the network and its learning curve in ZNN's standard-IO layout;
 results/DATASET/NETWORK/published.safetensors from `init` with `weights: published`; with `output_prefix`
 results/DATASET/NETWORK/VOLUME/znn_outputs.json, which lists PREFIX_sampleN_NODE.h5 and its tifs
+results/DATASET/NETWORK/VOLUME/whole_prediction.zarr, what a recursive network (VD2D3D) reads of another one (VD2D)
 """
+
+
+rule predict_whole:
+    """All of a volume as the image of another network, in floats."""
+    input:
+        model=predict_model,
+        volume=whole_files,
+        script=script("predict"),
+        library=library("predict"),
+        image=image_input("modern"),
+    output:
+        zarr=directory("results/{dataset}/{network}/{volume}/whole_prediction.zarr"),
+        manifest="results/{dataset}/{network}/{volume}/whole_prediction.manifest.json",
+    log:
+        "logs/predict_whole/{dataset}_{network}/{volume}.log",
+    wildcard_constraints:
+        network=family_pattern("znn"),
+    cache: True
+    container:
+        image("modern")
+    threads: 8
+    resources:
+        gpu=settings.gpus_for(config, "predict"),
+        mem_mb=growing(24000),
+        runtime=growing(600),
+    params:
+        settings=whole_json,
+    shell:
+        "python {input.script:q} --settings {params.settings:q} --model {input.model:q}"
+        " --work work/predict --output {output.zarr:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule znn_model:

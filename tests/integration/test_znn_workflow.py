@@ -120,6 +120,17 @@ AFFINITIES = {
     "parameters": {"train_outsz": [2, 12, 12], "num_iter_per_test": 5, "max_iter": 10},
 }
 
+RECURSIVE = {
+    "name": "tiny_recursive",
+    "extends": "n4",
+    "recursive": {"input-r": {"network": "mine"}},
+    "layers": [
+        {"conv": "a", "from": "input", "size": [1, 3, 3], "to": "n1", "maps": 2},
+        {"conv": "b", "from": "input-r", "size": [1, 3, 3], "to": "n1", "maps": 2},
+        {"conv": "c", "size": [1, 1, 1], "to": "output", "maps": 2, "function": "linear"},
+    ],
+    "parameters": {"train_outsz": [1, 16, 16], "num_iter_per_test": 5, "max_iter": 10},
+}
 TWO_NET = (
     NET
     + """\
@@ -169,6 +180,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content = content.replace("mine", "two").replace("config.cfg", "two.cfg")
         (folder / f"config/{kind}/two.yaml").write_text(content)
     (folder / "config/networks/tiny_affinities.yaml").write_text(json.dumps(AFFINITIES))
+    (folder / "config/networks/tiny_recursive.yaml").write_text(json.dumps(RECURSIVE))
     return folder
 
 
@@ -236,6 +248,20 @@ def test_two_outputs_of_a_znn_are_trained_and_predicted(place: Path, start: Star
         found = open_volume(place / "results/two/two/sample3/prediction.zarr", f"boundary_{node}")
         with h5py.File(place / f"out/two_sample3_{node}.h5") as file:
             np.testing.assert_array_equal(file["main"][()], found.read(found.box))
+
+
+def test_a_network_reads_what_another_one_predicted(place: Path, start: Start) -> None:
+    start("predict_mine_tiny_recursive", config=("iterations=10",))
+    first = place / "results/mine/mine/sample2/whole_prediction.zarr"
+    whole = open_volume(first, "boundary")
+    found = open_volume(place / "results/mine/tiny_recursive/sample3/prediction.zarr", "boundary")
+
+    assert whole.box.shape == found.box.shape == tiny.SHAPE
+    assert whole.dtype == np.float32
+    manifest = json.loads(
+        (place / "results/mine/tiny_recursive/sample3/prediction.manifest.json").read_text()
+    )
+    assert any("mine/mine/sample3/whole_prediction.zarr" in name for name in manifest["inputs"])
 
 
 def test_training_begins_from_an_h5(place: Path, start: Start) -> None:

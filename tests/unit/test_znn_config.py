@@ -153,7 +153,6 @@ def test_pairs_that_work(folder: Path) -> None:
     [
         ("mtlsd", "train", "cells", "the labels of dataset 'cells' are membranes"),
         ("n4_a", "train", "membranes", "such as n4 or vd2d"),
-        ("vd2d3d", "train", "ids", "has no image for 'input-r'. Add `inputs"),
         ("hd2d", "train", "ids", "has 4 maps, each a class of voxels"),
         ("n4", "segment", "cells", "nothing to segment across them; evaluate_ scores its bound"),
         ("n4", "export", "ids", "predicts no affinities"),
@@ -188,6 +187,56 @@ def test_networks_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(ConfigError) as error:
         tiny.network(tiny.dataset(folder), **changes)
+    assert message in str(error.value)
+
+
+RECURSIVE = [
+    {"conv": "a", "from": "input", "size": [1, 3, 3], "to": "n1", "maps": 2},
+    {"conv": "b", "from": "input-r", "size": [1, 3, 3], "to": "n1", "maps": 2},
+    {"conv": "c", "size": [1, 1, 1], "to": "output", "maps": 2, "function": "linear"},
+]
+
+
+def test_an_input_is_what_another_network_predicted_of_the_whole_volume(folder: Path) -> None:
+    data = tiny.dataset(folder)
+    config = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml")
+    net = tiny.network(data, layers=RECURSIVE, recursive={"input-r": {"network": "vd2d"}})
+    catalog.check_pair(data, net, "train")
+    store = "results/cells/vd2d/stack/whole_prediction.zarr"
+    trained = settings.train_settings(config, data, net)["dataset"]["volumes"]["stack"]
+    predicted = settings.predict_settings(config, data, net, "stack")["volume"]
+
+    assert predicted["inputs"] == [trained["inputs"]["input-r"]]
+    assert predicted["inputs"][0]["path"] == store
+    assert predicted["inputs"][0]["preprocess"] == "symetric_rescale"
+    first = catalog.network_for("vd2d", data)
+    assert settings.whole_settings(config, data, first, "stack")["volume"]["roi_nm"] is None
+    own = {"path": "raw.h5", "array": "main"}
+    volume = {"raw": {"path": "raw.tif"}, "labels": {"path": "labels.tif"}}
+    given = tiny.dataset(folder, volumes={"stack": volume | {"inputs": {"input-r": own}}})
+    assert settings.recursive_inputs(given, net, "stack") == {}
+    told = settings.predict_settings(config, given, net, "stack")["volume"]["inputs"]
+    assert told[0]["path"] == "raw.h5"
+
+
+@pytest.mark.parametrize(
+    ("layers", "told", "message"),
+    [
+        (RECURSIVE, None, "has no image for 'input-r'. Add `inputs"),
+        (RECURSIVE, {"input-r": {"network": "mtlsd"}}, "'mtlsd' is no network of the family znn"),
+        (RECURSIVE, {"input-r": {"network": "vd2d3d"}}, "that reads images alone"),
+        (RECURSIVE, {"input-r": {"network": "vd2d", "channel": 2}}, "has the maps 0 to 1, and `ch"),
+        (RECURSIVE, {"input": {"network": "vd2d"}}, "recursive names 'input'; input nodes beside"),
+        (tiny.LAYERS, {"input-r": {"network": "vd2d"}}, "which reads raw: none"),
+    ],
+)
+def test_recursive_inputs_that_cannot_be_are_refused(
+    folder: Path, layers: list[Any], told: dict[str, Any] | None, message: str
+) -> None:
+    data = tiny.dataset(folder)
+    with pytest.raises(ConfigError) as error:
+        net = tiny.network(data, layers=layers, **({"recursive": told} if told else {}))
+        catalog.check_pair(data, net, "train")
     assert message in str(error.value)
 
 

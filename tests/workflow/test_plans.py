@@ -309,7 +309,6 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
         (["fetch_zfinch", "--config", "package={license: none}"], "CC-BY-4.0"),
         (["export_zfinch_mtlsd", "--config", "export={layers: [nodes]}"], "`skeletons`"),
         (["train_isbi2012_mtlsd"], "are membranes, whose objects end with each section"),
-        (["train_zfinch_vd2d3d"], "has no image for 'input-r'"),
         (["train_zfinch_hd2d"], "has 4 maps, each a class of voxels"),
         (["predict_zfinch_n4", "--config", "weights=published"], "with `init: FILE.h5`"),
     ],
@@ -364,6 +363,12 @@ def test_isbi2012_needs_its_two_files(snakemake: Run, tmp_path: Path) -> None:
         (tmp_path / f"data/isbi2012/train-{part}.tif").touch()
     run = snakemake("train_isbi2012_n4", "train_isbi2012_vd2d", "--dry-run", "--quiet", "rules")
     assert planned(run.stdout)["train"] == 2
+    # VD2D3D reads what VD2D predicts of the whole stack.
+    run = snakemake("predict_isbi2012_vd2d3d", "--dry-run", "--quiet", "rules")
+    jobs = planned(run.stdout)
+    assert [jobs[rule] for rule in ("train", "predict_whole", "predict")] == [2, 1, 1]
+    run = snakemake("train_isbi2012_vd2d3d_tanh", "--dry-run")
+    assert "results/isbi2012/vd2d_tanh/stack/whole_prediction.zarr" in run.stdout
 
 
 def test_an_h5_of_znn_is_predicted_with_and_nothing_trained(snakemake: Run, tmp_path: Path) -> None:

@@ -197,6 +197,9 @@ def work_folder(arguments: argparse.Namespace, inputs: AnyInputs) -> Path:
         "output": str(arguments.output.resolve()),
         "shard": str(arguments.shard),
     }
+    if arguments.settings["network"].get("recursive"):
+        stores = [Path(s["path"]) for s in sources["inputs"]]
+        identity["inputs"] = [input_digest(p) for p in stores if p.is_dir()]
     return Path(arguments.work) / digest(identity)
 
 

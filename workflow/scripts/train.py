@@ -106,7 +106,20 @@ def training_digest(settings: Mapping[str, Any], models: Models) -> str:
     dataset, volumes = _digested_data(settings["dataset"])
     read = [_model_digest(model) if model else None for model in (models.init, models.context)]
     published = input_digest(models.published) if models.published else None
-    return digest([network, dataset, volumes, settings["seed"], read, published])
+    made = _made_inputs(settings)
+    parts = [network, dataset, volumes, settings["seed"], read, published]
+    return digest([*parts, made] if made else parts)
+
+
+def _made_inputs(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of what another network predicted of the volumes, by volume and input node."""
+    nodes = settings["network"].get("recursive", {})
+    sources = {
+        f"{name} {node}": Path(volume["inputs"][node]["path"])
+        for name, volume in settings["dataset"].get("volumes", {}).items()
+        for node in nodes
+    }
+    return {name: input_digest(path) for name, path in sources.items() if path.is_dir()}
 
 
 def _digested_data(told: Mapping[str, Any]) -> tuple[Any, Any]:

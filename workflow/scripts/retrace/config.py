@@ -853,6 +853,9 @@ def _check_maps(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any
 def _check_inputs(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
     """Every input node but the first is an image of its own."""
     for node in network.get("inputs", [])[1:]:
+        if node in network.get("recursive", {}):
+            _check_recursive(pair, dataset, network, node)
+            continue
         for name, volume in dataset["volumes"].items():
             if node not in volume.get("inputs", {}):
                 raise ConfigError(
@@ -947,6 +950,34 @@ def interior_map(network: Mapping[str, Any]) -> str | None:
     if head_names(network) == [HEAD] and of_objects and network["n_lab"] == 2:
         return HEAD
     return None
+
+
+def _check_recursive(
+    pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any], node: str
+) -> None:
+    """The network run first predicts the whole volume, a map of which is an input."""
+    told = network["recursive"][node]
+    if all(node in volume.get("inputs", {}) for volume in dataset["volumes"].values()):
+        return
+    first = network_for(told["network"], dataset)
+    heads = first.get("heads", [])
+    if first["family"] != "znn" or "recursive" in first or len(heads) != 1:
+        reason = "is no network of the family znn with one output that reads images alone"
+    elif told["channel"] >= heads[0]["channels"]:
+        reason = f"has the maps 0 to {heads[0]['channels'] - 1}, and `channel` is {told['channel']}"
+    elif first["predict_padding"] != "symmetric":
+        reason = "has `is_bd_mirror: false`, so its prediction is smaller than the image"
+    elif elsewhere := [n for n, v in dataset["volumes"].items() if is_address(v["raw"]["path"])]:
+        reason = (
+            f"would predict all of {elsewhere[0]!r}, which is read where it lies; give `inputs`"
+        )
+    else:
+        check_pair(dataset, first, "predict")
+        return
+    raise ConfigError(
+        f"{pair}: {node!r} of network {network['name']!r} reads what {first['name']!r} predicts; "
+        f"{first['name']!r} {reason}"
+    )
 
 
 def is_scored_as_it_is(network: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from retrace.config import (
     head_names,
     interior_map,
     is_planar,
+    network_for,
     output_shape,
     scorable,
 )
@@ -167,11 +168,42 @@ def train_settings(
         "name": dataset["name"],
         "voxel_size_nm": dataset["voxel_size_nm"],
         "background_ids": dataset["background_ids"],
-        "volumes": {v: _without(dataset["volumes"][v], "skeletons") for v in used},
+        "volumes": {v: _trained_volume(dataset, network, v) for v in used},
         "train": dataset["train"],
         **tested,
     }
     return _trained(config, network, told) | {"autocontext": context_network(network, dataset)}
+
+
+def _trained_volume(dataset: Mapping[str, Any], network: Mapping[str, Any], name: str) -> Settings:
+    volume = _without(dataset["volumes"][name], "skeletons")
+    made = recursive_inputs(dataset, network, name)
+    return {**volume, "inputs": {**volume.get("inputs", {}), **made}} if made else volume
+
+
+WHOLE = "whole_prediction"
+"""The prediction of a whole volume, which another network reads."""
+
+
+def recursive_inputs(
+    dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
+) -> Settings:
+    """By input node the source that another network's prediction is, where the volume has none."""
+    given = dataset["volumes"][volume].get("inputs", {})
+    found = {}
+    for node, told in network.get("recursive", {}).items():
+        if node in given:
+            continue
+        first = network_for(told["network"], dataset)
+        found[node] = {
+            "path": results(dataset["name"], first["name"], volume, f"{WHOLE}.zarr"),
+            "array": head_names(first)[0],
+            "voxel_size_nm": dataset["voxel_size_nm"],
+            "offset_nm": None,
+            "channel": told["channel"],
+            "preprocess": told["preprocess"],
+        }
+    return found
 
 
 def _trained(config: Mapping[str, Any], network: Mapping[str, Any], dataset: Settings) -> Settings:
@@ -253,7 +285,7 @@ def predict_settings(
             "roi_nm": roi,
             **volume_of_labels,
             **_tissue_mask(source),
-            **_further_inputs(source, network),
+            **_further_inputs(dataset, network, volume),
         },
         "descriptors": descriptors,
         "network": network,
@@ -265,10 +297,23 @@ def predict_settings(
     }
 
 
-def _further_inputs(volume: Mapping[str, Any], network: Mapping[str, Any]) -> Settings:
+def whole_settings(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
+) -> Settings:
+    """What predict.py reads for all of a volume, in floats: the image of another network."""
+    told = predict_settings(config, dataset, network, volume)
+    kept = _without(told["volume"], "roi_of", "margin_nm", "tissue_mask")
+    return {**told, "volume": {**kept, "roi_nm": None}, "dtype": "float32"}
+
+
+def _further_inputs(
+    dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
+) -> Settings:
     """Images that a network reads beside raw, by its input nodes."""
     nodes = network.get("inputs", [])[1:]
-    return {"inputs": [volume["inputs"][node] for node in nodes]} if nodes else {}
+    found = {**dataset["volumes"][volume].get("inputs", {})}
+    found |= recursive_inputs(dataset, network, volume)
+    return {"inputs": [found[node] for node in nodes]} if nodes else {}
 
 
 def _tissue_mask(volume: Mapping[str, Any]) -> Settings:

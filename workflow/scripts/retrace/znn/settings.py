@@ -77,6 +77,7 @@ def resolve(network: Mapping[str, Any], boundaries_drawn: bool, only_xy: bool) -
         "name": network["name"],
         "family": "znn",
         **_parts(graph),
+        **_recursive(network, graph),
         "heads": heads,
         **_classes(kind, heads),
         "neighborhood": DIRECT if kind == "affinity" else [],
@@ -116,6 +117,19 @@ def _parts(graph: Graph) -> Settings:
         "inits": {name: asdict(init) for name, init in sorted(graph.inits.items())},
         "unseeded": list(graph.unseeded),
     }
+
+
+def _recursive(network: Mapping[str, Any], graph: Graph) -> Settings:
+    """Per input node the network whose prediction it reads; nothing where no node does."""
+    told = network.get("recursive", {})
+    for node in told:
+        if node not in graph.inputs[1:]:
+            raise ConfigError(
+                f"network {network['name']!r}: recursive names {node!r}; input nodes beside the "
+                f"first one, which reads raw: {', '.join(graph.inputs[1:]) or 'none'}"
+            )
+    defaults = {"channel": 0, "preprocess": "symetric_rescale"}
+    return {"recursive": {n: defaults | told[n] for n in sorted(told)}} if told else {}
 
 
 def _heads(name: str, graph: Graph, kind: str) -> list[Settings]:
