@@ -24,13 +24,31 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str) -> Tenso
 
 
 def _by_section(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Filters of one section as 2-D convolutions: CPU libraries have faster code for those."""
+    """Filters of one section as 2-D convolutions: CPU libraries have faster code for those.
+
+    On a CPU the result has its channels last in memory, and so has what is made of it: convolutions
+    then need no other order of their own, and pooling and phases move whole rows of channels.
+    """
+    if x.device.type == "cpu" and x.dtype != torch.float64:
+        return _channels_last(x, weight, bias)
     count, channels, depth = x.shape[:3]
     if depth == 1:
         return functional.conv2d(x.squeeze(2), weight.squeeze(2), bias).unsqueeze(2)
     flat = x.transpose(1, 2).reshape(count * depth, channels, *x.shape[3:])
     y = functional.conv2d(flat, weight.squeeze(2), bias)
     return y.reshape(count, depth, *y.shape[1:]).transpose(1, 2)
+
+
+def _channels_last(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Sections (N Z, C, Y, X) whose channels lie last, and back; a single channel has no order."""
+    count, channels, depth, height, width = x.shape
+    last = x.permute(0, 2, 3, 4, 1).reshape(count * depth, height, width, channels)
+    filters = weight.squeeze(2)
+    if channels > 1:
+        filters = filters.contiguous(memory_format=torch.channels_last)
+    y = functional.conv2d(last.permute(0, 3, 1, 2), filters, bias)
+    y = y.permute(0, 2, 3, 1).contiguous()
+    return y.unflatten(0, (count, depth)).permute(0, 4, 1, 2, 3)
 
 
 def _spectral(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -35,6 +35,10 @@ def max_pool(x: Tensor, size: Sequence[int], stride: Sequence[int]) -> Tensor:
     """(N, C, Y, X) or (N, C, Z, Y, X); windows within a section are pooled section by section."""
     if len(size) == 2:
         return functional.max_pool2d(x, tuple(size), tuple(stride))
+    if size[0] == 1 and stride[0] == 1 and x.shape[1] > 1 and x.stride(1) == 1:
+        sections = x.permute(0, 2, 3, 4, 1).flatten(0, 1).permute(0, 3, 1, 2)
+        plane = functional.max_pool2d(sections, tuple(size[1:]), tuple(stride[1:]))
+        return plane.permute(0, 2, 3, 1).unflatten(0, (len(x), -1)).permute(0, 4, 1, 2, 3)
     if size[0] == 1 and stride[0] == 1:
         plane = functional.max_pool2d(x.flatten(0, 1), tuple(size[1:]), tuple(stride[1:]))
         return plane.unflatten(0, x.shape[:2])

@@ -75,10 +75,10 @@ class Transfer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(node.size))
         self.function, self.args = node.function, node.args
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`x` (N, C, Z, Y, X) with the bias added already."""
+    def forward(self, x: Tensor, *, is_own: bool = False) -> Tensor:
+        """`x` (N, C, Z, Y, X) with the bias added already; changed where it `is_own`."""
         if self.function == "rectify_linear":
-            return functional.relu(x)
+            return functional.relu(x, inplace=is_own)
         if self.function == "linear":
             slope, offset = self.args
             return x if self.args == (1, 0) else x * slope + offset
@@ -165,7 +165,8 @@ class ZnnNetwork(nn.Module):
             return total
         if fused is None:
             total = total + transfer.bias[:, None, None, None]
-        value: Tensor = transfer(total)
+        # Made here by a convolution or a sum, and nobody else reads it.
+        value: Tensor = transfer(total, is_own=True)
         return value
 
     def _edge(
