@@ -134,7 +134,7 @@ def outside_files():
             files += catalog.named_files(catalog.load_dataset(name))
         except RetraceError:
             continue  # whoever asks for that dataset gets the error
-    return files
+    return files + catalog.net_prefixes()
 
 
 @cache

@@ -213,6 +213,8 @@ def test_train_predict_and_evaluate_with_three_unchanged_files(place: Path, star
     assert found["v_rand"] > 0.5
     assert found["pixel_error"] < 0.4
     assert scores["thresholds_chosen_on"] == ["sample2"]
+    nets = ["net_50.h5", "net_current.h5", "net_init.h5"]
+    assert sorted(path.name for path in (place / "experiments").iterdir()) == nets
     curve = json.loads((results / "training.json").read_text())["learning_curve"]
     assert curve["train"]["it"] == [10, 20, 30, 40, 50, 60]
     assert curve["test"]["it"] == [20, 40, 60]

@@ -17,6 +17,7 @@ from retrace import config as catalog
 from retrace import settings
 from retrace.errors import ConfigError, DataError
 from retrace.volumes import open_source, open_volume
+from retrace.znn.settings import resolve
 from znn_case import SMALL
 
 SPEC = """\
@@ -130,6 +131,20 @@ def test_a_network_takes_layers_and_parameters_from_a_cfg(folder: Path) -> None:
     assert told["tile"] == [2, 20, 20]
     trained = settings.train_settings(config, data, net)
     assert set(trained["dataset"]["volumes"]) == {"sample1", "sample3"}
+
+
+def test_networks_are_written_beside_the_network_that_a_cfg_names(folder: Path) -> None:
+    for name in ("python", "networks"):
+        (folder / name).mkdir()
+    (folder / "networks/net.znn").write_text(SMALL)
+    text = CFG.replace("fnet_spec = net.znn", "fnet_spec = ../networks/net.znn")
+    text = text.replace("data.spec", "../data.spec")
+    (folder / "python/config.cfg").write_text(text + "train_net_prefix = ../nets/net\n")
+    data = spec_dataset(folder, cfg="python/config.cfg")
+    net = resolve({"name": "mine", "family": "znn", "cfg": "python/config.cfg"}, True, True)
+
+    assert net["net_files"] == {"prefix": "python/../nets/net", "is_stdio": False}
+    assert "net_files" not in tiny.network(data)
 
 
 def pair(folder: Path, network: str, verb: str = "train", **changes: Any) -> None:

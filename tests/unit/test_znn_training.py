@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from safetensors.torch import load_file
 
 import predict
 import tiny_znn as tiny
@@ -233,8 +234,8 @@ def test_two_outputs_are_trained_predicted_and_kept_in_an_h5(folder: Path) -> No
         ["network", "--model", "model.safetensors", "--history", "training.json"]
         + ["--output", "net.h5"]
     )
-    asked_model = json.dumps({"dataset": "cells", "network": net})
-    znn.main(["model", "--settings", asked_model, "--h5", "net.h5", "--output", "again.safetensors"])
+    model_json = json.dumps({"dataset": "cells", "network": net})
+    znn.main(["model", "--settings", model_json, "--h5", "net.h5", "--output", "again.safetensors"])
     config = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml") | {"device": "cpu"}
     config |= {"prediction_dtype": "float32", "output_prefix": "out/net"}
     asked = told.predict_settings(config, data, net, "stack")
@@ -580,3 +581,47 @@ def test_layers_are_measured_once(folder: Path, capsys: pytest.CaptureFixture[st
 def test_patches_larger_than_the_stack_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"train_outsz \[1, 41, 41\] .* larger than the labels"):
         task_of(folder, parameters={"train_outsz": [1, 41, 41]})
+
+
+def test_a_cfg_gets_its_network_files_while_it_trains(folder: Path) -> None:
+    """Written at the beginning and every 4 iterations, and again where a killed run goes on."""
+    for stdio in (True, False):
+        place = folder / f"stdio_{stdio}"
+        told = {"prefix": str(place / "nets/net"), "is_stdio": stdio}
+        data = tiny.dataset(folder)
+        place.mkdir()
+        for iterations in (6, 9):
+            asked = training(data, tiny.network(data) | {"net_files": told}, iterations)
+            train.main(arguments(place, asked))
+        found = sorted(path.name for path in (place / "nets").iterdir())
+        names = ["4", "8", "current", "init"]
+        if not stdio:
+            names += ["statistics_4", "statistics_8", "statistics_current"]
+        assert found == [f"net_{name}.h5" for name in names]
+
+        last = read_h5(place / "nets/net_8.h5")
+        assert (place / "nets/net_current.h5").read_bytes() == last.path.read_bytes()
+        first = read_h5(place / "nets/net_init.h5")
+        assert not first.layers["conv1"].arrays["momentum_vol"].any()
+        assert not np.array_equal(first.layers["conv1"].values, last.layers["conv1"].values)
+        curve: Any = last.curve
+        if not stdio:
+            assert not curve
+            with h5py.File(place / "nets/net_statistics_8.h5") as file:
+                curve = {k: {n: v[()] for n, v in file[k].items()} for k in ("train", "test")}
+        expected = json.loads((place / "training.json").read_text())["learning_curve"]
+        assert list(curve["train"]["it"]) == expected["train"]["it"] == [2, 4, 6, 8]
+        np.testing.assert_allclose(curve["train"]["err"], expected["train"]["err"])
+        assert list(curve["test"]["it"]) == [4, 8]
+
+        # Weights and velocities are those of the training: one more step from them is its step.
+        asked = training(data, tiny.network(data), 9)
+        trainer, module = train.make_trainer(asked, {}, folder / "none")
+        trainer.optimizer.param_groups[0]["steps"] = 8
+        assert seed_from(last, module, trainer.optimizer.velocity) == []
+        values = trainer._loss(trainer.task.batch(8))[1]
+        values.sum().backward()
+        trainer.optimizer.step()
+        end = load_file(place / "model.safetensors")
+        for name, weight in module.state_dict().items():
+            torch.testing.assert_close(weight, end[name], rtol=1e-5, atol=1e-7)

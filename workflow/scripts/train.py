@@ -43,10 +43,11 @@ from retrace.training.loop import Outcome, Plan, Trainer, make_optimizer
 from retrace.training.lsd_family import make_task
 from retrace.training.parallel import run_in_processes
 from retrace.training.ranks import ALONE, Rank, check_division
-from retrace.training.state import state_files
+from retrace.training.state import Progress, state_files
 from retrace.training.task import Task
-from retrace.training.znn_family import make_znn_task, read_test_curve
+from retrace.training.znn_family import make_znn_task
 from retrace.training.znn_optimizer import ZnnOptimizer
+from retrace.training.znn_saving import NetFiles, learning_curve
 from retrace.volumes import noting_opened, origin_of
 
 CHECKPOINT_SECONDS = 300.0
@@ -68,6 +69,7 @@ NOT_IN_DIGEST = (
     "num_iter_per_show",
     "num_iter_per_test",
     "test_num",
+    "net_files",
     "n_steps",
     "max_runtime",
 )
@@ -203,7 +205,10 @@ def make_trainer(
     decay = average_decay(network)
     average = WeightAverage(module, decay) if decay else None
     plan = make_plan(settings, device, work)
-    return Trainer(task, module, optimizer, plan, device, average, begun, rank), module
+    trainer = Trainer(task, module, optimizer, plan, device, average, begun, rank)
+    if "net_files" in network and isinstance(optimizer, ZnnOptimizer):
+        trainer.on_save = NetFiles(network, module, optimizer, work)
+    return trainer, module
 
 
 def average_decay(network: Mapping[str, Any]) -> float | None:
@@ -383,20 +388,6 @@ def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> di
     }
 
 
-def learning_curve(outcome: Outcome, every: int, work: Path) -> dict[str, Any]:
-    """ZNN's curve: the means of each `every` iterations, and the test passes."""
-    full = len(outcome.losses) // every
-    windows = outcome.losses[: full * every].double().split(every) if full else ()
-    means = torch.stack([window.mean(dim=0) for window in windows]).T.tolist() if full else []
-    columns = dict(zip(outcome.terms, means, strict=bool(full)))
-    steps = [outcome.begun + every * (index + 1) for index in range(full)]
-    tests = read_test_curve(work)
-    return {
-        "train": {"it": steps, **columns},
-        "test": {key: [row[key] for row in tests] for key in ("it", "err", "cls")},
-    }
-
-
 def history_rows(task: ElektronnTask, outcome: Outcome) -> list[dict[str, Any]]:
     """ELEKTRONN's history: what was measured, and the loss smoothed over all iterations."""
     smooth, ema = [], EMA_BEGIN
@@ -443,7 +434,8 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
     content["origin"] = origin_of(opened, weights, settings, seconds)
     if settings["network"]["family"] == "znn":
         every = settings["network"]["num_iter_per_show"]
-        content["learning_curve"] = learning_curve(outcome, every, args.work / name)
+        done = Progress(outcome.iteration, outcome.terms, outcome.losses)
+        content["learning_curve"] = learning_curve(done, every, args.work / name)
     if isinstance(trainer.task, ElektronnTask):
         content["learning_curve"] = history_rows(trainer.task, outcome)
         if isinstance(trainer.task.data, ExampleBatches):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import tifffile
 import torch
 
 from retrace.checkpoints.native import load_model, read_metadata, save_model
-from retrace.checkpoints.znn import load_whole, network_file, read_h5, write_h5
+from retrace.checkpoints.znn import as_curve, load_whole, network_file, read_h5, write_h5
 from retrace.errors import DataError, run
 from retrace.geometry import VoxelBox
 from retrace.manifest import atomic_write, check_manifest
@@ -82,17 +82,6 @@ def make_h5(args: argparse.Namespace) -> None:
     seconds = history["seconds"] / max(history["iterations_this_run"], 1)
     curve = {**as_curve(history["learning_curve"]), "elapsed": seconds}
     write_h5(network_file(module, network, curve, args.output))
-
-
-def as_curve(rows: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of a learning curve: iterations as integers, everything else as floats."""
-    return {
-        part: {
-            name: np.array(values, np.int64 if name == "it" else np.float64)
-            for name, values in columns.items()
-        }
-        for part, columns in rows.items()
-    }
 
 
 def output_stem(prefix: str, volume: str, node: str) -> str:

@@ -728,6 +728,19 @@ def _out_type(network: Mapping[str, Any]) -> str:
     return str(network.get("parameters", {}).get("out_type", BOUNDARY))
 
 
+def net_prefixes() -> list[str]:
+    """Where networks are written by .cfg files that networks are read from."""
+    found = []
+    for name in of_family("znn"):
+        try:
+            network = _extended(name)
+            if "cfg" in network:
+                found.append(read_cfg(Path(network["cfg"]))["train_net_prefix"])
+        except ConfigError:
+            continue  # whoever asks for that network gets the error
+    return [prefix for prefix in found if prefix]
+
+
 def labels_voxels(name: str) -> bool:
     """Whether a network gives classes of voxels, of the family elektronn or of ZNN's `semantic`.
 

@@ -7,6 +7,7 @@ in a buffer whose first spatial axis runs fastest; ours are (outputs, inputs, z,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,16 +172,32 @@ def load_whole(file: NetworkFile, module: ZnnNetwork) -> None:
 
 
 def network_file(
-    module: ZnnNetwork, training: Mapping[str, Any], curve: Mapping[str, Any], path: Path
+    module: ZnnNetwork,
+    training: Mapping[str, Any],
+    curve: Mapping[str, Any],
+    path: Path,
+    velocity_of: Velocity = torch.zeros_like,
 ) -> NetworkFile:
     """The file that ZNN would write of `module`, to be written to `path`.
 
-    `training`: eta, momentum and weight_decay as told to ZNN. Velocities are 0: they belong to a
-    training and not to a network.
+    `training`: eta, momentum and weight_decay as told to ZNN. Velocities are 0 where nobody hands
+    over those of a training.
     """
-    layers = {name: _of_edge(edge, module, training) for name, edge in module.graph.edges.items()}
-    layers |= {name: _of_node(node, module, training) for name, node in module.graph.nodes.items()}
+    told = (module, training, velocity_of)
+    layers = {name: _of_edge(edge, *told) for name, edge in module.graph.edges.items()}
+    layers |= {name: _of_node(node, *told) for name, node in module.graph.nodes.items()}
     return NetworkFile(path, layers, curve)
+
+
+def as_curve(rows: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of a learning curve: iterations as integers, everything else as floats."""
+    return {
+        part: {
+            name: np.array(values, np.int64 if name == "it" else np.float64)
+            for name, values in columns.items()
+        }
+        for part, columns in rows.items()
+    }
 
 
 def _numbers(values: Iterable[float]) -> str:
@@ -200,15 +217,18 @@ def _learning(training: Mapping[str, Any]) -> dict[str, str]:
     return {key: f"{training[key]:.17g}" for key in ("eta", "momentum", "weight_decay")}
 
 
-def _of_edge(edge: Edge, module: ZnnNetwork, training: Mapping[str, Any]) -> Layer:
+def _of_edge(
+    edge: Edge, module: ZnnNetwork, training: Mapping[str, Any], velocity_of: Velocity
+) -> Layer:
     fields = _common(edge.name, edge.type, "edge", module.graph.inits.get(edge.name))
     fields |= {"input": edge.input, "output": edge.output}
     arrays: dict[str, np.ndarray] = {}
     if edge.type in ("conv", "max_filter", "max_pool"):
         arrays = {key: np.array(getattr(edge, key), np.int64) for key in ("size", "stride")}
     if edge.type == "conv":
-        filters = stored_filters(module.convolutions[edge.name].weight)
-        arrays |= {"filters": filters, "momentum_vol": np.zeros_like(filters)}
+        weight = module.convolutions[edge.name].weight
+        velocity = stored_filters(velocity_of(weight))
+        arrays |= {"filters": stored_filters(weight), "momentum_vol": velocity}
         fields |= {"fft": "0", **_learning(training)}
     if edge.type == "crop":
         fields["offset"] = _numbers(edge.offset)
@@ -217,35 +237,57 @@ def _of_edge(edge: Edge, module: ZnnNetwork, training: Mapping[str, Any]) -> Lay
     return Layer(fields, arrays)
 
 
-def _of_node(node: Node, module: ZnnNetwork, training: Mapping[str, Any]) -> Layer:
+def _of_node(
+    node: Node, module: ZnnNetwork, training: Mapping[str, Any], velocity_of: Velocity
+) -> Layer:
     fields = _common(node.name, node.type, "node", module.graph.inits.get(node.name))
     arrays = {"size": np.array([node.size], np.int64)}
     if node.type == "transfer":
-        biases = module.transfers[node.name].bias.detach().cpu().numpy()
-        arrays |= {"biases": biases, "momentum_vol": np.zeros_like(biases)}
+        bias = module.transfers[node.name].bias
+        both = {"biases": bias, "momentum_vol": velocity_of(bias)}
+        arrays |= {key: values.detach().cpu().numpy() for key, values in both.items()}
         fields |= {"function": node.function, **_learning(training)}
         if node.args:
             fields["function_args"] = _numbers(node.args)
     return Layer(fields, arrays)
 
 
-def write_h5(file: NetworkFile) -> Path:
-    """Writes a network in ZNN's standard-IO layout, aside, then renamed."""
-    partial = file.path.with_name(file.path.name + ".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(partial, "w") as h5:
+def write_h5(file: NetworkFile, *, is_stdio: bool = True) -> Path:
+    """Writes a network in ZNN's standard-IO layout, or with its layers at the top and no curve."""
+    with _aside(file.path) as h5:
         for name, layer in sorted(file.layers.items()):
-            group = h5.create_group(f"{NETWORK}/{name}")
+            group = h5.create_group(f"{NETWORK}/{name}" if is_stdio else name)
             for key, text in layer.fields.items():
                 group.create_dataset(key, data=text, dtype=h5py.string_dtype("ascii"))
             for key, values in layer.arrays.items():
                 group.create_dataset(key, data=values)
-        for key, content in file.curve.items():
-            if isinstance(content, Mapping):
-                for name, values in content.items():
-                    h5.create_dataset(f"{STATISTICS}/{key}/{name}", data=values)
-            else:
-                h5.create_dataset(f"{STATISTICS}/{key}", data=content)
-    partial.replace(file.path)
-    sync_folder(file.path.parent)
+        if is_stdio:
+            _write_curve(h5, file.curve, f"{STATISTICS}/")
     return file.path
+
+
+def write_statistics(curve: Mapping[str, Any], path: Path) -> Path:
+    """Writes a learning curve as ZNN does beside networks that have none within."""
+    with _aside(path) as h5:
+        _write_curve(h5, curve, "")
+    return path
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[h5py.File]:
+    """A new file under another name, renamed when it is whole."""
+    partial = path.with_name(path.name + ".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(partial, "w") as h5:
+        yield h5
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def _write_curve(h5: h5py.File, curve: Mapping[str, Any], where: str) -> None:
+    for key, content in curve.items():
+        if isinstance(content, Mapping):
+            for name, values in content.items():
+                h5.create_dataset(f"{where}{key}/{name}", data=values)
+        else:
+            h5.create_dataset(f"{where}{key}", data=content)

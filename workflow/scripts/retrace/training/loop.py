@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -133,6 +133,8 @@ class Trainer:
     begun: int = 0
     """Iterations that the weights had seen before this training."""
     rank: Rank = ALONE
+    on_save: Callable[[Progress], None] | None = None
+    """What else is written, by the first process, at the beginning and with each saved state."""
     terms: tuple[str, ...] = ()
     _earlier_s: float = 0.0
     """Seconds of the runs before this one."""
@@ -182,6 +184,7 @@ class Trainer:
         batches = Prefetcher(self.task, numbers, plan.workers, self.device)
         control = Control(plan.work, self.task.orders)
         self._since = begin = saved = time.monotonic()
+        self._tell(first)
         with self._log(first) as writer, closing(iter(batches)) as samples:
             for iteration in self._iterations(first):
                 self._step(samples, iteration, writer)
@@ -359,6 +362,13 @@ class Trainer:
         self._read_losses(writer)
         if not self.rank.is_first:
             return
-        losses = torch.stack(self._losses)
-        done = Progress(iteration, self.terms, losses, self._elapsed_s)
-        save_state(self.plan.work, self.module, self.optimizer, done, self._mean)
+        save_state(self.plan.work, self.module, self.optimizer, self._done(iteration), self._mean)
+        self._tell(iteration)
+
+    def _done(self, iteration: int) -> Progress:
+        losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
+        return Progress(iteration, self.terms, losses, self._elapsed_s)
+
+    def _tell(self, iteration: int) -> None:
+        if self.on_save and self.rank.is_first:
+            self.on_save(self._done(iteration))

@@ -153,6 +153,8 @@ def read_cfg(path: Path) -> dict[str, Any]:
     for name in ("fnet_spec", "fdata_spec"):
         if values[name]:
             values[name] = str(_existing(given[name], path))
+    if values["train_net_prefix"]:
+        values["train_net_prefix"] = str(_base(given, path) / values["train_net_prefix"])
     if values["forward_net"]:
         values["forward_net"] = str(find_file(values["forward_net"], path))
     return values
@@ -176,6 +178,12 @@ def _old_conv_modes(given: Mapping[str, Field], values: dict[str, Any]) -> None:
         elif values[f"{verb}_conv_mode"] is None:
             force = given.get("force_fft")
             values[f"{verb}_conv_mode"] = "fft" if force and force.boolean() else "direct"
+
+
+def _base(given: Mapping[str, Field], path: Path) -> Path:
+    """Where the paths of a .cfg begin: where its network was found, or its own folder."""
+    net = given.get("fnet_spec")
+    return Path() if net and Path(net.text).exists() else path.parent
 
 
 def _existing(field: Field, beside: Path) -> Path:

@@ -78,6 +78,7 @@ def resolve(network: Mapping[str, Any], boundaries_drawn: bool, only_xy: bool) -
         "family": "znn",
         **_parts(graph),
         **_recursive(network, graph),
+        **_net_files(parameters),
         "heads": heads,
         **_classes(kind, heads),
         "neighborhood": DIRECT if kind == "affinity" else [],
@@ -117,6 +118,12 @@ def _parts(graph: Graph) -> Settings:
         "inits": {name: asdict(init) for name, init in sorted(graph.inits.items())},
         "unseeded": list(graph.unseeded),
     }
+
+
+def _net_files(parameters: Mapping[str, Any]) -> Settings:
+    """Where a .cfg has ZNN write its networks while it trains; nothing where it does not say."""
+    prefix = parameters["train_net_prefix"]
+    return {"net_files": {"prefix": prefix, "is_stdio": parameters["is_stdio"]}} if prefix else {}
 
 
 def _recursive(network: Mapping[str, Any], graph: Graph) -> Settings:
