@@ -8,6 +8,9 @@ the same network window by window (forward only, as many windows as take a secon
 output voxels per second and, of the first two, the share of the machine's matrix products, measured
 right before and after; a training step counts three times the forward FLOP. --network takes any
 sample network that is a chain.
+
+N4 is compared with figures of the original program as well, ORIGINAL, measured once on a machine of
+this kind; a ratio to them is as good as that machine is alike, and holds for nothing else.
 """
 
 from __future__ import annotations
@@ -33,6 +36,15 @@ from retrace.networks.znn import ZnnNetwork  # noqa: E402
 from retrace.training.znn_optimizer import ZnnOptimizer  # noqa: E402
 
 WINDOW_SECONDS = 1.0
+OUTPUTS = [[1, 100, 100], [1, 200, 200], [1, 300, 300]]
+ORIGINAL = {
+    ("forward", (1, 100, 100)): 36150,
+    ("forward", (1, 200, 200)): 54150,
+    ("training step", (1, 100, 100)): 2930,
+}
+"""Voxels/s of ZNN's own core on N4 (N4_relu.znn), float32, all convolutions by FFT (FFTW), two
+threads of a 2-core AMD EPYC with other load (1.2 to 1.5), median of 2 to 5 rounds. A larger output
+is compared with the largest that was measured; for a training step that is 1,100,100."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,12 +54,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="n4")
     parser.add_argument("--dataset", default="vnc_nc")
-    parser.add_argument("--outputs", nargs="+", type=shape, default=[[1, 100, 100], [1, 300, 300]])
+    parser.add_argument("--outputs", nargs="+", type=shape, default=OUTPUTS)
     parser.add_argument("--modes", nargs="+", choices=["direct", "fft"], default=["direct"])
     parser.add_argument("--rounds", type=int, default=5, help="the median counts")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
     return parser.parse_args(argv)
+
+
+def beside_original(network: str, row: str, output: Sequence[int], rate: float) -> str:
+    """How many times the original's figure `rate` is, and its output; nothing where it has none."""
+    kind = row.rsplit(", ", 1)[1]
+    fitting = [s for name, s in ORIGINAL if name == kind and math.prod(s) <= math.prod(output)]
+    if network != "n4" or not fitting:
+        return ""
+    shape = max(fitting, key=math.prod)
+    return f"{rate / ORIGINAL[kind, shape]:6.1f} x ZNN at {','.join(map(str, shape))}"
 
 
 class Dilated(nn.Sequential):
@@ -139,8 +161,11 @@ def measure(args: argparse.Namespace, network: ZnnNetwork, output: list[int]) ->
     print(f"\n{args.network}, output {output}, input {list(shape)}, {flop / 1e9:.2f} GFLOP")
     for name, took in rows.items():
         share = flop * (3 if "step" in name else 1) / took / max(rates)
-        print(f"{name:32s} {took:8.3f} s {voxels / took:12.0f} voxels/s {share:6.1%} of products")
-    print(f"{'window by window, forward':32s} {'':10s} {alone:12.1f} voxels/s")
+        beside = beside_original(args.network, name, output, voxels / took)
+        rate = f"{took:8.3f} s {voxels / took:10.0f} voxels/s {share:6.1%} of products"
+        print(f"{name:28s} {rate} {beside}")
+    beside = beside_original(args.network, "window by window, forward", output, alone)
+    print(f"{'window by window, forward':28s} {'':10s} {alone:10.1f} voxels/s {'':18s} {beside}")
     print(f"matrix products: {max(rates) / 1e9:.0f} GFLOP/s")
 
 

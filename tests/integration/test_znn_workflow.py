@@ -253,7 +253,7 @@ def test_two_outputs_of_a_znn_are_trained_and_predicted(place: Path, start: Star
 
 
 def test_a_network_reads_what_another_one_predicted(place: Path, start: Start) -> None:
-    start("predict_mine_tiny_recursive", config=("iterations=10",))
+    start("predict_mine_tiny_recursive")
     first = place / "results/mine/mine/sample2/whole_prediction.zarr"
     whole = open_volume(first, "boundary")
     found = open_volume(place / "results/mine/tiny_recursive/sample3/prediction.zarr", "boundary")

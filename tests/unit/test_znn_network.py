@@ -13,7 +13,8 @@ import torch
 from retrace.losses.znn_costs import announced, cost
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
 from retrace.networks.convolution import convolve
-from retrace.networks.phases import put_together, take_apart
+from retrace.networks.phases import channels_are_last, put_together, take_apart
+from retrace.networks.pooling import max_pool
 from retrace.networks.znn import ZnnNetwork
 from retrace.training.znn_optimizer import ZnnOptimizer
 from retrace.znn.graph import Graph
@@ -186,6 +187,38 @@ def test_phases_come_apart_in_steps_as_at_once_and_back(
     torch.testing.assert_close(in_steps, at_once, rtol=0, atol=0)
     torch.testing.assert_close(put_together(at_once, (2, 6, 4), shape), x, rtol=0, atol=0)
     torch.testing.assert_close(at_once[:batch], x[..., ::2, ::6, ::4], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_phases_keep_their_layout_and_send_gradients_back(is_last: bool) -> None:
+    x = torch.randn(4, 2, 1, 3, 4, dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last_3d) if is_last else x
+    x.requires_grad_()
+    apart = take_apart(x, (2, 2, 3), (1, 2, 2))
+
+    assert channels_are_last(apart) == is_last
+    with torch.no_grad():
+        torch.testing.assert_close(take_apart(x, (2, 2, 3), (1, 2, 2)), apart, rtol=0, atol=0)
+    # Voxels of no phase are filled up with zeros.
+    assert float(apart.detach().abs().sum()) == pytest.approx(float(x.detach().abs().sum()))
+    assert torch.autograd.gradcheck(lambda v: take_apart(v, (2, 2, 3), (1, 2, 2)), (x,))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sections_are_the_same_in_both_layouts(channels: int) -> None:
+    """Convolution and pooling of one section, and their gradients, against the library's in 3-D."""
+    x = torch.randn(2, channels, 4, 9, 8, requires_grad=True)
+    w = torch.randn(5, channels, 1, 4, 3, requires_grad=True)
+    b = torch.randn(5, requires_grad=True)
+    ours = max_pool(convolve(x, w, b, "direct"), (1, 2, 2), (1, 1, 1))
+    plain = torch.nn.functional.max_pool3d(
+        torch.nn.functional.conv3d(x, w, b), (1, 2, 2), (1, 1, 1)
+    )
+    grads = [torch.autograd.grad(y.square().sum(), (x, w, b)) for y in (ours, plain)]
+
+    torch.testing.assert_close(ours, plain)
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_direct_and_spectral_convolution_agree_with_their_gradients() -> None:
