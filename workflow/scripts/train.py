@@ -206,7 +206,11 @@ def make_trainer(
     average = WeightAverage(module, decay) if decay else None
     plan = make_plan(settings, device, work)
     trainer = Trainer(task, module, optimizer, plan, device, average, begun, rank)
-    if "net_files" in network and isinstance(optimizer, ZnnOptimizer):
+    if (
+        "net_files" in network
+        and isinstance(module, ZnnNetwork)
+        and isinstance(optimizer, ZnnOptimizer)
+    ):
         trainer.on_save = NetFiles(network, module, optimizer, work)
     return trainer, module
 
