@@ -145,7 +145,7 @@ def test_a_configuration_is_read_with_defaults_and_earlier_names(tmp_path: Path)
     assert values["fnet_spec"] == str(tmp_path / "net.znn")
     assert values["train_range"] == [2, 3, 7]
     assert values["train_outsz"] == [1, 20, 30]
-    assert values["train_net_prefix"] == "out/net"
+    assert values["train_net_prefix"] == str(tmp_path / "out/net")
     assert (values["train_conv_mode"], values["forward_conv_mode"]) == ("optimize", "direct")
     assert (values["eta"], values["momentum"], values["anneal_factor"]) == (0.02, 0.9, 1)
     assert (values["num_iter_per_test"], values["max_iter"]) == (500, 200)
@@ -155,7 +155,7 @@ def test_a_configuration_is_read_with_defaults_and_earlier_names(tmp_path: Path)
     ("old", "new", "message"),
     [
         ("dtype = float32", "dtype = half", "cfg:6: dtype is 'half'"),
-        ("out_type = boundary", "out_type = semantic", "cfg:7: out_type is 'semantic'; allowed"),
+        ("out_type = boundary", "out_type = cells", "cfg:7: out_type is 'cells'; allowed"),
         ("Momentum = 0.9", "Momentum = 2", "cfg:16: momentum is '2'; allowed: numbers from 0 to 1"),
         ("train_range = 2-3,7", "train_range = 2-x", "cfg:9: train_range is '2-x'"),
         ("1,20,30", "20,30", "cfg:11: train_outsz is '20,30'; allowed: three whole"),
