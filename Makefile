@@ -46,7 +46,8 @@ lint: setup ## style, types, and Snakemake's own checks
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
-BENCHMARKS := fetch lsd_targets train predict evaluate malis checkpoint memory graph znn elektronn
+BENCHMARKS := fetch lsd_targets train data_parallel predict evaluate malis checkpoint memory graph znn elektronn \
+              alignment_speed cracks
 
 bench: setup ## the programs behind the figures of docs/performance.md
 	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done

@@ -1,0 +1,123 @@
+"""Megapixels a second that a pyramid aligns, and how near that is to its convolutions alone.
+
+    python benchmarks/alignment_speed.py --networks seamless_small seamless --side 1024
+
+One pair of sections with contrast made alike, the field of both orientations averaged, the section
+read through it: what a section of a stack costs but for reading and writing. The limit is the time
+of the same convolutions on inputs of the same shapes, one after the other, and nothing else.
+Pixels are those of the source section, counted once. Random weights: they cost what others cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
+
+from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
+from retrace.config import load_network  # noqa: E402
+from retrace.device import choose_device  # noqa: E402
+from retrace.fields import warp  # noqa: E402
+from retrace.networks.seamless import Seamless, build_seamless  # noqa: E402
+
+Call = tuple[nn.Conv2d, tuple[int, ...]]
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=["seamless_small"])
+    parser.add_argument("--side", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args(argv)
+
+
+def best(function: Callable[[], Any], repeats: int, device: torch.device) -> float:
+    """Seconds of the fastest of some runs, after one that is not counted."""
+    seconds = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds[1:])
+
+
+def convolutions(module: Seamless, run: Callable[[], Any]) -> list[Call]:
+    """All convolutions of a run with the shapes of their inputs."""
+    found: list[Call] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        found.append((layer, tuple(inputs[0].shape)))
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def billions(calls: Sequence[Call]) -> float:
+    """Multiplications and additions of convolutions, both counted."""
+    return sum(
+        2 * layer.weight.numel() * shape[0] * shape[2] * shape[3] / 1e9 for layer, shape in calls
+    )
+
+
+@torch.no_grad()
+def measure(name: str, args: argparse.Namespace) -> tuple[float, float, float, float]:
+    """Seconds of a section, of its network alone and of its convolutions; GFLOP of these."""
+    device = choose_device(args.device)
+    network = load_network(name)
+    module = build_seamless(network, device=device).eval()
+    images = torch.rand(2, 1, args.side, args.side, device=device)
+
+    def seen(image: Tensor) -> Tensor:
+        return prepared(image, valid_mask(image), network)[1][None]
+
+    def field(source: Tensor, target: Tensor) -> Tensor:
+        return module.field(source, target, flip_average=network["align"]["flip_average"])
+
+    def section() -> Tensor:
+        return warp(images[:1], field(seen(images[0]), seen(images[1])))
+
+    source, target = seen(images[0]), seen(images[1])
+    calls = convolutions(module, lambda: field(source, target))
+    inputs = {shape: torch.rand(shape, device=device) for _, shape in calls}
+
+    def limit() -> None:
+        for layer, shape in calls:
+            layer(inputs[shape])
+
+    timed = [section, lambda: field(source, target), limit]
+    found = [best(function, args.repeats, device) for function in timed]
+    return found[0], found[1], found[2], billions(calls)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    torch.set_num_threads(args.threads)
+    print(f"{args.side} x {args.side} px, {args.threads} threads, {args.device}")
+    print("| network | Mpx/s | network alone | convolutions alone | GFLOP/s of these | share |")
+    print("|---|---|---|---|---|---|")
+    pixels = args.side**2 / 1e6
+    for name in args.networks:
+        whole, inner, limit, work = measure(name, args)
+        rates = " | ".join(f"{pixels / seconds:.3f}" for seconds in (whole, inner, limit))
+        print(f"| `{name}` | {rates} | {work / limit:.0f} | {limit / whole:.0%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
