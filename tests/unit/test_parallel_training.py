@@ -181,9 +181,8 @@ def test_one_and_two_processes_take_turns(store: Path, tmp_path: Path) -> None:
 
 
 def test_an_autocontext_network_comes_to_malis_in_two_processes(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling would take longer than the training
     lsd = tiny.network(name="lsd", heads=[{"name": "lsds", "channels": 10}], neighborhood=[])
     trained(tmp_path / "lsd", tiny.settings(store, 1, network=lsd))
     reader: dict[str, Any] = {
