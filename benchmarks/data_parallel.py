@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from train import settings_for
+from tissue import settings_for
 
 TRAIN = Path(__file__).resolve().parent.parent / "workflow" / "scripts" / "train.py"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; `train.settings_for` reads it too."""
+    """The command line; `tissue.settings_for` reads it too."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--batch-size", type=int, help="samples an iteration; default: one each")

@@ -17,18 +17,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from machine import matrix_rate
+from tissue import settings_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.config import load_dataset, network_for  # noqa: E402
-from retrace.phantom import generate  # noqa: E402
 from retrace.training.loop import Outcome, Trainer  # noqa: E402
-from retrace.volumes import create_volume  # noqa: E402
 from train import make_trainer  # noqa: E402
 
 
@@ -44,49 +41,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="threads that make batches ahead")
     parser.add_argument("--threads", type=int, help="threads of one operation on the CPU")
     return parser.parse_args(argv)
-
-
-def write_tissue(store: Path, shape: Sequence[int], voxel_size_nm: Sequence[int]) -> None:
-    """Generated tissue with ground truth, so that targets cost what they cost on real data."""
-    arrays = dict(zip(("raw", "labels"), generate(shape, voxel_size_nm, seed=0), strict=True))
-    for name, data in arrays.items():
-        array = create_volume(
-            store,
-            name,
-            shape=shape,
-            chunks=(64, 64, 64),
-            dtype=data.dtype,
-            voxel_size_nm=voxel_size_nm,
-            offset_nm=(0, 0, 0),
-        )
-        array[...] = data
-
-
-def settings_for(args: argparse.Namespace, store: Path) -> dict[str, Any]:
-    known = load_dataset(args.dataset)
-    network = network_for(args.network, known)
-    write_tissue(store, [n + n // 4 for n in network["input_shape"]], known["voxel_size_nm"])
-    sources = {part: {"path": str(store), "array": part} for part in ("raw", "labels")}
-    dataset = {
-        "name": args.dataset,
-        "voxel_size_nm": known["voxel_size_nm"],
-        "background_ids": [],
-        "volumes": {"generated": sources},
-        "train": [{"volume": "generated", "roi_nm": None, "probability": 1.0}],
-    }
-    compile_choice = {"auto": "auto", "yes": True, "no": False}[args.compile]
-    return {
-        "dataset": dataset,
-        "network": network | {"snapshot_every": 10**9, "checkpoint_every": 10**9},
-        "iterations": args.warm_up,
-        "seed": 0,
-        "device": args.device,
-        "precision": args.precision,
-        "compile": compile_choice,
-        "threads": args.threads,
-        "workers": args.workers,
-        "checkpoint_seconds": float("inf"),
-    }
 
 
 def timed(trainer: Trainer, args: argparse.Namespace) -> Outcome:
