@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from hypothesis import given
@@ -34,6 +36,23 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     cache.put(key(3), Block(bytes(4600), 103))
 
     assert [cache.get(key(number)) is not None for number in range(4)] == [True, False, True, True]
+
+
+def test_blocks_written_at_the_same_time_keep_to_the_size_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, writers, met = BlockCache(tmp_path, BUCKETS * 2 * 5000), 8, Barrier(8)
+    write = Path.write_bytes
+
+    def written_together(file: Path, data: bytes) -> int:
+        met.wait(60)
+        return write(file, data)
+
+    monkeypatch.setattr(Path, "write_bytes", written_together)
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(lambda n: cache.put(key(n), Block(bytes(4600), 1)), range(writers)))
+
+    assert sum(file.stat().st_size for file in (tmp_path / "00").iterdir()) <= 2 * 5000
 
 
 def test_what_killed_processes_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:

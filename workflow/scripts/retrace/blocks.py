@@ -119,9 +119,10 @@ class BlockCache:
         partial = file.with_name(f".{uuid4().hex}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._make_room(file.parent, needed)
             partial.write_bytes(data)
             partial.replace(file)
+            # Afterwards: of those that write at the same time, the last to look sees all of it.
+            self._keep_to_share(file.parent)
         except OSError as error:
             with suppress(OSError):
                 partial.unlink()
@@ -133,21 +134,22 @@ class BlockCache:
             print(f"[blocks] {self.folder}: {what}", flush=True)
         self._said = True
 
-    def _make_room(self, bucket: Path, needed: int) -> None:
-        """Removes the least recently used blocks of a folder until `needed` bytes fit."""
-        entries = []
+    def _keep_to_share(self, bucket: Path) -> None:
+        """Removes the least recently used blocks of a folder until the rest is within its share."""
+        blocks, now = [], time.time()
         for entry in os.scandir(bucket):
             with suppress(FileNotFoundError):  # another process removed it
                 found = entry.stat()
-                entries.append((found.st_mtime, max(found.st_size, LEAST_BYTES), entry.path))
-        now, room = time.time(), self.share - needed - sum(size for _, size, _ in entries)
-        for used, size, path in sorted(entries):
-            half_written = Path(path).name.startswith(".")
-            if room >= 0 and not half_written:
+                if not entry.name.startswith("."):
+                    blocks.append((found.st_mtime, max(found.st_size, LEAST_BYTES), entry.path))
+                elif now - found.st_mtime > ABANDONED_S:
+                    Path(entry.path).unlink(missing_ok=True)
+        excess = sum(size for _, size, _ in blocks) - self.share
+        for _, size, path in sorted(blocks):
+            if excess <= 0:
                 break
-            if not half_written or now - used > ABANDONED_S:
-                Path(path).unlink(missing_ok=True)
-                room += size
+            Path(path).unlink(missing_ok=True)
+            excess -= size
 
     def _mark(self, url: str) -> Path:
         return self.folder / "changed" / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
