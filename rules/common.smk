@@ -62,7 +62,7 @@ def prepare():
         catalog.check_chosen(config["volumes"])
         # The targets as typed: Snakemake itself knows them only after this file has been read.
         check_block_cache()
-        for target in sys.argv[1:]:
+        for target in typed_words():
             images.check_target(ROOT, target)
             verbs = [*PAIR_VERBS, *DATA_VERBS, *PAPER_VERBS]
             catalog.check_target(target, all_targets(), verbs)
@@ -76,6 +76,11 @@ def prepare():
         os.environ.update(
             PATH=os.pathsep.join(dict.fromkeys([here, *os.get_exec_path()]))
         )
+
+
+def typed_words():
+    """What was typed and can be a target: no KEY=VALUE, as `train_seconds=600` would look like one."""
+    return [word for word in sys.argv[1:] if "=" not in word]
 
 
 def bind_outside_folders():

@@ -393,6 +393,14 @@ def test_a_comparison_segments_boundaries_too_and_names_what_cannot_run(snakemak
     assert "results/phantom/n4/objects.json" in run.stdout
 
 
+def test_networks_are_compared_after_equal_time(snakemake: Run) -> None:
+    networks = "compare={networks: [n4, vd2d]}"
+    run = snakemake("--config", "train_seconds=600", networks, "-np", "--", "compare_vnc_nc")
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["train"] == 2
+    assert run.stdout.count('"seconds": 600') == 2
+
+
 def test_sections_are_made_sampled_and_masked(snakemake: Run) -> None:
     run = snakemake("mask_stacks_phantom_sections", "--dry-run", "--quiet", "rules")
 
