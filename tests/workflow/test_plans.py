@@ -394,8 +394,8 @@ def test_a_comparison_segments_boundaries_too_and_names_what_cannot_run(snakemak
 
 
 def test_networks_are_compared_after_equal_time(snakemake: Run) -> None:
-    networks = "compare={networks: [n4, vd2d]}"
-    run = snakemake("--config", "train_seconds=600", networks, "-np", "--", "compare_vnc_nc")
+    networks = "compare={networks: [n4, mtlsd_small]}"
+    run = snakemake("--config", "train_seconds=600", networks, "-np", "--", "compare_phantom")
     assert run.returncode == 0, run.stdout
     assert planned(run.stdout)["train"] == 2
     assert run.stdout.count('"seconds": 600') == 2
