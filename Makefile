@@ -36,8 +36,9 @@ $(STAMP): $(LOCKS)
 demo: setup ## the whole workflow on generated volumes: scores and a picture, in minutes
 	$(BIN)/python workflow/scripts/demo.py
 
+# In their order by name the long integration tests come first, and the short ones fill the end.
 test: setup ## every test that this machine can run
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## style, types, and Snakemake's own checks
 	$(BIN)/ruff check .
