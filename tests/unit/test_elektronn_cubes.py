@@ -181,6 +181,20 @@ def test_what_is_measured_stays_the_same(folder: Path) -> None:
     assert list(nothing.monitor("validation", 3)) == []
 
 
+def test_one_section_that_no_patch_fits_into_is_not_measured_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    z, y, x = tiny.VOXEL_SIZE_NM
+    section = {"offset": [5 * z, 0, 0], "shape": [z, 42 * y, 44 * x]}
+    held_out = tiny.dataset(folder, validation=[{"volume": "cube_1", "roi_nm": section}])
+    assert list(batches(folder, held_out).monitor("validation", 3)) == []
+    assert "nothing is measured on the validation split: volume 'cube_1': [1, 42, 44] voxels" in (
+        capsys.readouterr().out
+    )
+    with pytest.raises(DataError, match=r"\[1, 42, 44\] voxels of raw are smaller"):
+        batches(folder, tiny.dataset(folder, train=[{"volume": "cube_0", "roi_nm": section}]))
+
+
 def test_boundaries_of_objects_are_class_1() -> None:
     labels = torch.tensor([[[1, 1, 1, 2, 2, 2, 0, 0]]])
     known = torch.tensor([[[True] * 7 + [False]]])

@@ -8,10 +8,10 @@ and kept when enough of the block around it is such ground truth (gunpowder Rand
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from retrace.errors import DataError
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
 from retrace.objects import compact
 from retrace.volumes import Volume, check_labels, check_raw, open_source, open_volume
+
+Split = TypeVar("Split")
 
 UNLABELLED, LABELLED, EXCLUDED = 0, 1, 2
 """Codes of a voxel: outside the ground truth, inside it, kept for validation or test."""
@@ -378,6 +380,22 @@ def _load(volumes: Sequence[TrainingVolume], processes: int) -> Iterator[Trainin
             yield volume
 
 
+class TooSmallError(DataError):
+    """A volume that no patch of the network fits into."""
+
+
+def unless_too_small(open_split: Callable[[], Split]) -> Split | None:
+    """What a training is measured on; None, and a line that says so, where no patch fits in.
+
+    A training needs it not: one section is held out where networks see one and several.
+    """
+    try:
+        return open_split()
+    except TooSmallError as error:
+        print(f"[train] nothing is measured on the validation split: {error}", flush=True)
+        return None
+
+
 def open_sampler(
     dataset: Mapping[str, Any],
     masks: Mapping[str, Path],
@@ -391,12 +409,12 @@ def open_sampler(
 
     `padding_nm` (z, y, x) is how far blocks may leave the ground truth, `field_of_view` the
     smallest input of the network, voxels. `processes` at a time open the volumes and share the
-    memory for them. DataError for what cannot be trained on, by name.
+    memory for them. DataError for what cannot be trained on, by name, TooSmallError among them.
     """
     opened = [open_training_volume(dataset, e, masks.get(e["volume"])) for e in dataset["train"]]
     for volume in opened:
         if any(n < m for n, m in zip(volume.visible.shape, field_of_view, strict=True)):
-            raise DataError(
+            raise TooSmallError(
                 f"volume {volume.name!r}: {list(volume.visible.shape)} voxels of raw are smaller "
                 f"than the field of view of the network, {list(field_of_view)}; take a larger "
                 "volume or a smaller network (mtlsd_small, baseline_small)"

@@ -36,10 +36,12 @@ from retrace.preprocess import UNIT, Image, image_of, open_image
 from retrace.sampling import (
     LABELLED,
     Sampler,
+    TooSmallError,
     TrainingVolume,
     batch_generator,
     check_classes,
     open_sampler,
+    unless_too_small,
 )
 from retrace.targets.classes import IGNORED, class_labels
 from retrace.training.elektronn_pictures import prediction_picture
@@ -241,7 +243,8 @@ def open_cubes(
 ) -> Cubes:
     """Volumes and images of a split, checked.
 
-    DataError where a patch does not fit into one, or labels are no classes of the network.
+    TooSmallError where a patch does not fit into one, DataError where labels are no classes of the
+    network.
     """
     sampler = open_sampler(
         {**dataset, "train": list(entries)},
@@ -255,7 +258,7 @@ def open_cubes(
     core = [n - c for n, c in lost]
     for volume in sampler.volumes:
         if any(n < c for n, c in zip(volume.labelled.shape, core, strict=True)):
-            raise DataError(
+            raise TooSmallError(
                 f"volume {volume.name!r}: {list(volume.labelled.shape)} labelled voxels (z, y, x), "
                 f"and the outputs of one patch of network {network['name']!r} span {core}; lower "
                 "`desired_input`"
@@ -313,9 +316,11 @@ def open_cube_batches(
         network=network,
         module=module,
         train=open_cubes(network, module, dataset, dataset["train"], masks, device, processes),
-        validation=(
-            open_cubes(network, module, dataset, held_out, masks, device) if held_out else None
-        ),
+        validation=unless_too_small(
+            lambda: open_cubes(network, module, dataset, held_out, masks, device)
+        )
+        if held_out
+        else None,
         voxel_size_nm=triple(dataset["voxel_size_nm"]),
         seed=settings["seed"],
         device=device,

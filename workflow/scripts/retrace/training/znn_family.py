@@ -29,6 +29,7 @@ from retrace.preprocess import Image, open_image
 from retrace.sampling import (
     LABELLED,
     Sampler,
+    TooSmallError,
     TrainingVolume,
     TruthCount,
     batch_generator,
@@ -38,6 +39,7 @@ from retrace.sampling import (
     network_seed,
     open_sampler,
     open_training_volume,
+    unless_too_small,
 )
 from retrace.targets.affinities import affinities
 from retrace.targets.boundary import grow_boundary
@@ -52,10 +54,6 @@ SLAB = 16
 """Sections that are counted at once."""
 PER_MAP = ("target", "mask", "weight")
 """What a batch has for each map of each output, (C, Z, Y, X)."""
-
-
-class TooSmallError(DataError):
-    """A region that no patch fits into."""
 
 
 @dataclass(frozen=True)
@@ -435,13 +433,11 @@ def _test_patches(
     dataset: Mapping[str, Any],
     masks: Mapping[str, Path],
 ) -> Patches | None:
-    """Patches of the validation entries; None, and a line that says so, where none fits in."""
+    """Patches of the validation entries; None where there are none, or none fits in."""
     entries = dataset.get("validation") or []
-    try:
-        return open_patches(network, module, dataset, entries, masks) if entries else None
-    except TooSmallError as error:
-        print(f"[train] no test passes: {error}", flush=True)
+    if not entries:
         return None
+    return unless_too_small(lambda: open_patches(network, module, dataset, entries, masks))
 
 
 def _images(network: Mapping[str, Any], dataset: Mapping[str, Any], name: str) -> tuple[Image, ...]:
