@@ -1184,7 +1184,15 @@ def compare_json(wildcards):
     data = dataset(wildcards.dataset)
     names, refused = compared(data["name"])
     families = {n: network(data["name"], n)["family"] for n in names}
-    return as_json(settings.compare_settings(data, families, refused))
+    found = refusing(paper.beside)(data)
+    shown = None if found is None else found[1]
+    return as_json(settings.compare_settings(data, families, refused, shown))
+
+
+def compare_published(wildcards):
+    """The file with figures of others, where the dataset names one."""
+    found = refusing(paper.beside)(dataset(wildcards.dataset))
+    return [] if found is None else [os.path.relpath(found[0])]
 
 
 # ---------------------------------------------------------------- reproduce
@@ -1596,6 +1604,7 @@ def data_target(verb, name):
         return with_manifests(mask_stores(data, volumes))
     if verb == "compare":
         compared(name)
+        refusing(paper.beside)(data)
         return [settings.results(name, "comparison.json")]
     return [settings.results(name, "serve.done" if config["serve"] else "view.png")]
 

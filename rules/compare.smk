@@ -14,6 +14,7 @@ rule compare:
         predictions=compare_predictions,
         volumes=compare_files,
         masks=compare_masks,
+        published=compare_published,
         script=script("compare"),
         library=library("compare"),
         image=image_input("modern"),
@@ -45,6 +46,6 @@ rule compare:
         "python {input.script:q} --settings {params.settings:q} --threads {threads}"
         " --evaluation {params.evaluations:q} --model {params.models:q}"
         " --history {params.histories:q} --prediction {params.predictions:q}"
-        " --masks {params.masks:q}"
+        " --masks {params.masks:q} --published {input.published:q}"
         " --output {output.table:q} --text {output.text:q} --plot {output.plot:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 import compare
 from retrace import config as catalog
+from retrace import paper, settings
 from retrace.checkpoints.native import save_model
-from retrace.evaluation.comparison import mean_scores, order, plot, text_table, training_seconds
+from retrace.errors import ConfigError
+from retrace.evaluation.comparison import (
+    OBJECTS,
+    beside,
+    figures,
+    footnote,
+    mean_scores,
+    order,
+    plot,
+    text_table,
+    training_seconds,
+)
 from retrace.networks import build_network
 
 
@@ -42,6 +55,94 @@ def test_the_table_and_the_picture(tmp_path: Path) -> None:
     assert lines[3] == "| ffn | 1.000 | 0.500 | 1.500 |  |"
     plot([{**rows[0], "kflop_per_voxel": 3.0}, rows[1]], ("voi_sum",), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+PUBLISHED = {
+    "source": "their tables",
+    "convention": "VOI in bits",
+    "regions": {
+        "small": {
+            "voxels": {"mtlsd": {"voi_sum": 0.7, "erl_nm": 12}, "malis": None},
+            "nodes": {"mtlsd": {"voi_sum": 0.2}},
+        },
+        "large": {"voxels": {"mtlsd": {"voi_sum": 1.1}}},
+    },
+}
+
+
+def test_published_figures_of_other_voxels_stand_apart_and_say_so() -> None:
+    chosen = {"regions": ["small"], "truths": ["voxels"], "differs": "another place"}
+    others = figures(PUBLISHED, chosen, OBJECTS)
+    assert [(row["name"], row["voi_sum"], row["erl_nm"]) for row in others] == [("mtlsd", 0.7, 12)]
+
+    rows = beside([{"name": "n4", "family": "znn", "voi_sum": 1.3}], others, "voi_sum", "another")
+
+    lines = text_table(rows).splitlines()
+    assert lines[0] == "| network | family | scored on | VOI | ERL, nm |"
+    assert lines[2].startswith("| n4 | znn | test entries | 1.300 |")
+    assert lines[3].startswith("| mtlsd | published [1] | small, voxels | 0.700 |")
+    text = footnote({**PUBLISHED, **chosen})
+    assert (
+        text.startswith("[1] their tables. VOI in bits. NOT comparable") and "another place" in text
+    )
+
+
+def test_published_figures_of_the_same_voxels_are_sorted_among_ours() -> None:
+    others = figures(PUBLISHED, {"regions": ["small"], "truths": ["voxels"]}, OBJECTS)
+    ours = [{"name": "n4", "voi_sum": 1.3}, {"name": "vd2d", "voi_sum": 0.1}]
+    assert [r["name"] for r in beside(ours, others, "voi_sum", None)] == ["vd2d", "mtlsd", "n4"]
+    assert "NOT" not in footnote({**PUBLISHED, "differs": None})
+    assert beside(ours, [], "voi_sum", None) == [ours[1], ours[0]]
+
+
+@pytest.mark.parametrize("name", ["zfinch", "fib25", "hemi", "fib25_sample"])
+def test_datasets_show_the_figures_that_the_project_has(name: str) -> None:
+    data = catalog.load_dataset(name)
+    found = paper.beside(data)
+    assert found is not None
+    rows = figures(catalog.read_yaml(found[0]), found[1], OBJECTS)
+    assert {row["name"] for row in rows} >= {"baseline", "mtlsd", "acrlsd", "ffn"}
+    assert found[1]["differs"], "none of them is scored on the test entries"
+    assert paper.beside({**data, "published": {"figures": "fib25"}})
+    assert paper.beside(catalog.load_dataset("vnc_nc")) is None
+
+
+@pytest.mark.realdata
+def test_the_sample_s_flood_filling_network_beside_the_paper_s(
+    shared_dir: Path, tmp_path: Path
+) -> None:
+    data = catalog.load_dataset("fib25_sample")
+    (cube,) = data["volumes"].values()
+    sample = str(shared_dir / "data/fib25/training_sample2_z000-124.h5")
+    cube["labels"]["path"] = cube["segmentations"]["ffn"]["path"] = sample
+    del cube["segmentations"]["shipped_overseg"]
+    found = paper.beside(data)
+    assert found is not None
+    told = settings.compare_settings(data, {}, {"n4": "no reason"}, found[1])
+    places = [tmp_path / f"comparison.{end}" for end in ("json", "md", "png")]
+    names = ("--output", "--text", "--plot")
+    files = [word for pair in zip(names, map(str, places), strict=True) for word in pair]
+
+    compare.main(["--settings", json.dumps(told), "--published", str(found[0]), *files])
+
+    rows = json.loads(places[0].read_text())["rows"]
+    assert [row["region"] for row in rows] == ["test entries"] + 7 * ["roi_1, voxels"]
+    assert rows[0]["voi_sum"] == pytest.approx(1.424, abs=1e-3)
+    assert "NOT comparable" in places[1].read_text()
+    assert places[2].stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("published", "message"),
+    [
+        ({"figures": "fib52"}, "no config/published/fib52.yaml"),
+        ({"figures": "fib25", "regions": ["roi_3"]}, "no 'roi_3'; did you mean 'roi_"),
+        ({"figures": "fib25", "truths": ["nodes"]}, "no 'nodes'"),
+    ],
+)
+def test_figures_that_are_not_there_are_refused(published: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        paper.beside({"name": "mine", "published": published})
 
 
 def test_the_cost_comes_from_the_networks_own_files(tmp_path: Path) -> None:

@@ -393,6 +393,13 @@ def test_a_comparison_segments_boundaries_too_and_names_what_cannot_run(snakemak
     assert "results/phantom/n4/objects.json" in run.stdout
 
 
+def test_published_figures_are_read_beside_the_comparison(snakemake: Run) -> None:
+    run = snakemake("compare_fib25", "-np", "--config", "compare={networks: [mtlsd_small]}")
+    assert run.returncode == 0, run.stdout
+    assert "config/published/fib25.yaml" in run.stdout
+    assert '"regions": ["roi_1"]' in run.stdout
+
+
 def test_networks_are_compared_after_equal_time(snakemake: Run) -> None:
     networks = "compare={networks: [n4, mtlsd_small]}"
     run = snakemake("--config", "train_seconds=600", networks, "-np", "--", "compare_phantom")

@@ -2,11 +2,13 @@
 
     compare.py --settings JSON --evaluation N=evaluation.json ... --model N=model.safetensors ...
                --history N=training.json ... --prediction N=prediction.manifest.json ...
-               --masks V=MASK ... --output NAME.json --text NAME.md --plot NAME.png
+               --masks V=MASK ... --published config/published/NAME.yaml
+               --output NAME.json --text NAME.md --plot NAME.png
 
 The settings are one JSON object: `dataset` (name, volumes, test), `planar`, `families` (family of
 each network), `refused` (network: why it cannot run), `segmentations` ({name: {volume: source}},
-made by others). A network may have several predictions, one a volume.
+made by others), `published` (which figures of that file are shown, or null). A network may have
+several predictions, one a volume.
 """
 
 from __future__ import annotations
@@ -21,14 +23,17 @@ from typing import Any
 
 from evaluate import read_entries, read_truth
 from retrace.checkpoints.native import read_metadata
+from retrace.config import read_yaml
 from retrace.errors import run
 from retrace.evaluation.comparison import (
     BOUNDARIES,
     NOTE,
     OBJECTS,
     Cost,
+    beside,
+    figures,
+    footnote,
     mean_scores,
-    order,
     plot,
     text_table,
     training_seconds,
@@ -50,6 +55,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ("evaluation", "model", "history", "prediction"):
         parser.add_argument(f"--{name}", nargs="*", default=[], metavar="NETWORK=FILE")
     parser.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
+    parser.add_argument("--published", nargs="*", default=[], type=Path, metavar="FILE.yaml")
     parser.add_argument("--threads", type=int, default=1)
     for name in ("output", "text", "plot"):
         parser.add_argument(f"--{name}", required=True, type=Path)
@@ -103,25 +109,41 @@ def other_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def published_rows(
+    args: argparse.Namespace, metrics: Sequence[str]
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Rows of what others published, and where that is from; none where the dataset names none."""
+    if not args.published:
+        return [], None
+    content, chosen = read_yaml(args.published[0]), args.settings["published"]
+    told = {key: content[key] for key in ("source", "convention")}
+    return figures(content, chosen, metrics), {**told, "differs": chosen["differs"]}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     args = parse_args(argv)
     settings = args.settings
     metrics = BOUNDARIES if settings["planar"] else OBJECTS
-    rows = network_rows(args, metrics) + ([] if settings["planar"] else other_rows(args))
-    rows = order(rows, metrics[0] if settings["planar"] else "voi_sum")
+    ours = network_rows(args, metrics) + ([] if settings["planar"] else other_rows(args))
+    others, published = published_rows(args, metrics)
+    sorting = metrics[0] if settings["planar"] else "voi_sum"
+    differs = published["differs"] if published else None
+    rows = beside(ours, others, sorting, differs)
     refused = settings["refused"]
     content = {
         "dataset": settings["dataset"]["name"],
         "note": NOTE,
         "convention": None if settings["planar"] else CONVENTION,
         "rows": rows,
+        "published": published,
         "refused": refused,
     }
-    lines = [text_table(rows), *(f"\nnot run: {name}: {why}" for name, why in refused.items())]
+    lines = [text_table(rows), *([f"\n{footnote(published)}"] if published else [])]
+    lines += [f"\nnot run: {name}: {why}" for name, why in refused.items()]
     atomic_write(args.output, json.dumps(content, indent=1) + "\n")
     atomic_write(args.text, "\n".join(lines) + "\n")
-    plot(rows, metrics, args.plot)
+    plot(beside(ours, [], sorting, None), metrics, args.plot)
     print("\n".join(lines), flush=True)
 
 

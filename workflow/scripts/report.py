@@ -20,7 +20,7 @@ import jinja2
 
 from retrace import __version__
 from retrace.errors import run
-from retrace.evaluation.comparison import HEADINGS
+from retrace.evaluation.comparison import HEADINGS, footnote
 from retrace.manifest import atomic_write
 from retrace.progress import progress
 from retrace.reporting.drawings import embedded, graph, learning_curve
@@ -132,8 +132,10 @@ def read_comparison(folder: Path) -> dict[str, Any] | None:
         return None
     content = read_json(path)
     keys = [key for key in HEADINGS if any(row.get(key) is not None for row in content["rows"])]
+    published = content.get("published")
     return {
         **content,
+        "footnote": footnote(published) if published else None,
         "headings": [HEADINGS[key] for key in keys],
         "rows": [[row.get(key) for key in keys] for row in content["rows"]],
         "picture": embedded(path.with_suffix(".png")),

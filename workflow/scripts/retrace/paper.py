@@ -6,7 +6,7 @@ dataset whose checkpoints it is predicted with, and whose name `reproduce_DATASE
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,26 +87,59 @@ def networks(dataset: Mapping[str, Any], reproduce: Mapping[str, Any]) -> list[s
 
 
 def published_file(dataset: Mapping[str, Any]) -> Path:
+    """config/published/NAME.yaml of `weights_of`; see `figures_file`."""
+    return figures_file(dataset["weights_of"], dataset["name"])
+
+
+def figures_file(name: str, dataset: str) -> Path:
     """config/published/NAME.yaml: in the working directory first, then beside the workflow."""
-    name = dataset["weights_of"]
     folders = (Path("config"), WORKFLOW_CONFIG)
     for folder in folders:
         path = folder / "published" / f"{name}.yaml"
         if path.is_file():
             return path
     raise ConfigError(
-        f"no config/published/{name}.yaml with the numbers that dataset {dataset['name']!r} is "
+        f"no config/published/{name}.yaml with the numbers that dataset {dataset!r} is "
         "compared with; write one after config/published/zfinch.yaml"
     )
 
 
 def read_published(dataset: Mapping[str, Any]) -> Settings:
     """The published numbers: `source`, and `regions` by region, truth and network."""
-    path = published_file(dataset)
+    return _read_figures(published_file(dataset))
+
+
+def _read_figures(path: Path) -> Settings:
     content = read_yaml(path)
     if not isinstance(content.get("regions"), dict) or not content.get("source"):
         raise ConfigError(f"{path} needs `source` and `regions`: region, truth, network, metric")
     return content
+
+
+def beside(dataset: Mapping[str, Any]) -> tuple[Path, Settings] | None:
+    """The file of a dataset's `published`, and what of it is shown: regions, truths, differs.
+
+    None without that key; ConfigError for a file, region or truth that is not there.
+    """
+    if "published" not in dataset:
+        return None
+    asked = dataset["published"]
+    path = figures_file(asked["figures"], dataset["name"])
+    content = _read_figures(path)
+    if not content.get("convention"):
+        raise ConfigError(f"{path} needs `convention`: how these figures were scored")
+    regions = asked.get("regions", [*content["regions"]])
+    _check_known("regions", regions, content["regions"], path)
+    known = list(dict.fromkeys(t for region in regions for t in content["regions"][region]))
+    truths = asked.get("truths", known)
+    _check_known("truths", truths, known, path)
+    return path, {"regions": regions, "truths": truths, "differs": asked.get("differs")}
+
+
+def _check_known(key: str, wanted: Sequence[str], known: Iterable[str], path: Path) -> None:
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"`published: {key}`: {path} has no {name!r}; {nearest(name, known)}")
 
 
 def table_settings(dataset: Mapping[str, Any], reproduce: Mapping[str, Any]) -> Settings:

@@ -431,9 +431,12 @@ def class_settings(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> Se
 
 
 def compare_settings(
-    dataset: Mapping[str, Any], families: Mapping[str, str], refused: Mapping[str, str]
+    dataset: Mapping[str, Any],
+    families: Mapping[str, str],
+    refused: Mapping[str, str],
+    published: Mapping[str, Any] | None,
 ) -> Settings:
-    """What `compare.py` reads."""
+    """What `compare.py` reads; `published`: which figures of others are shown, None for none."""
     content = _scored(dataset, ["test"], ["labels"])
     others: Settings = {}
     for volume in content["volumes"]:
@@ -445,6 +448,7 @@ def compare_settings(
         "families": dict(families),
         "refused": dict(refused),
         "segmentations": others,
+        "published": published,
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-OBJECTS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
+OBJECTS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error", "erl_nm")
 """Scores of segments, less is better; the third sorts the table."""
 
 BOUNDARIES = ("pixel_error", "v_rand", "v_info")
@@ -19,10 +19,12 @@ BOUNDARIES = ("pixel_error", "v_rand", "v_info")
 HEADINGS = {
     "name": "network",
     "family": "family",
+    "region": "scored on",
     "voi_split": "VOI split",
     "voi_merge": "VOI merge",
     "voi_sum": "VOI",
     "adapted_rand_error": "adapted Rand error",
+    "erl_nm": "ERL, nm",
     "pixel_error": "pixel error",
     "v_rand": "V_Rand",
     "v_info": "V_Info",
@@ -33,6 +35,9 @@ HEADINGS = {
     "prediction_voxels_per_s": "prediction, voxels/s",
     "prediction_peak_mb": "its peak memory, MB",
 }
+PUBLISHED, TESTED = "published [1]", "test entries"
+"""What a row says of its family where others published it, and of its region where it is ours."""
+
 NOTE = (
     "means over the test entries, thresholds chosen on validation entries. kFLOP a voxel: "
     "multiplications and additions of one prediction tile by its output voxels, halo included. "
@@ -73,6 +78,47 @@ def training_seconds(history: Mapping[str, Any]) -> float | None:
 def order(rows: Iterable[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
     """The rows with the best first, those without the metric last."""
     return sorted(map(dict, rows), key=lambda row: (metric not in row, row.get(metric, 0.0)))
+
+
+def figures(
+    content: Mapping[str, Any], chosen: Mapping[str, Any], metrics: Sequence[str]
+) -> list[dict[str, Any]]:
+    """A row for every network that has figures in the chosen regions and truths.
+
+    `content`: config/published/NAME.yaml; `chosen`: as retrace.paper.beside gives it.
+    """
+    return [
+        {
+            "name": name,
+            "family": PUBLISHED,
+            "region": f"{region}, {truth}",
+            **{metric: float(values[metric]) for metric in metrics if metric in values},
+        }
+        for region in chosen["regions"]
+        for truth in chosen["truths"]
+        for name, values in content["regions"][region].get(truth, {}).items()
+        if values is not None
+    ]
+
+
+def beside(
+    rows: Sequence[Mapping[str, Any]],
+    others: Sequence[Mapping[str, Any]],
+    metric: str,
+    differs: str | None,
+) -> list[dict[str, Any]]:
+    """Our rows and published ones, the best first; the latter after ours where they differ."""
+    ours = [{**row, "region": TESTED} for row in rows] if others else list(map(dict, rows))
+    if differs is None:
+        return order([*ours, *others], metric)
+    return order(ours, metric) + order(others, metric)
+
+
+def footnote(published: Mapping[str, Any]) -> str:
+    """What is said of published rows: source, convention, and whether they can be compared."""
+    differs = published["differs"]
+    warning = f" NOT comparable with the rows of the test entries: {differs}." if differs else ""
+    return f"[1] {published['source']}. {published['convention']}.{warning}"
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
