@@ -1279,6 +1279,9 @@ def nodes_files(wildcards):
 def package_json(wildcards):
     """What package.py reads."""
     data, net = pair("package", wildcards.dataset, wildcards.network)
+    if net["family"] == "seamless":
+        voxel = refusing(align_settings.aligned_voxel_nm)(data, net)
+        data = {**data, "voxel_size_nm": voxel}
     return as_json(settings.package_settings(config, data, net))
 
 

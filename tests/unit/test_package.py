@@ -17,14 +17,20 @@ import pytest
 import torch
 
 import package
+import tiny_digits
 import tiny_elektronn
+import tiny_seamless
 import tiny_training
 from retrace import config as catalog
+from retrace.align_settings import aligned_voxel_nm
+from retrace.alignment.prepare import prepared, valid_mask
 from retrace.checkpoints.native import save_model
+from retrace.elektronn.settings import resolve
 from retrace.errors import ConfigError, DataError
 from retrace.manifest import check_manifest
 from retrace.networks import build_network
-from retrace.package import FAMILIES, package_files
+from retrace.networks.seamless import build_seamless
+from retrace.package import BUILDERS, FAMILIES, package_files
 from retrace.single_file import _check_names, modules, single_file
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
@@ -43,24 +49,63 @@ NEEDED = (
 ABOUT = {"name": "tiny", "voxel_size_nm": [20, 9, 9]}
 
 
+SMALL: dict[str, dict[str, Any]] = {
+    "cnn": {"nof_filters": [4], "MLP_layers": [12]},
+    "autoencoder": {
+        "mode": "vect-scalar",
+        "desired_input": 144,
+        "shift_augment": False,
+        "MLP_layers": [20, 5],
+        "activation_func": "tanh",
+        "autoencoder": {"activation_func": "tanh", "input_noise": 0.3},
+    },
+}
+"""Networks of single examples."""
+METADATA = {"input_mean": 0.1306}
+"""What the images of a training lose."""
+
+
 def network(name: str) -> dict[str, Any]:
-    """A small U-Net, one that reads descriptors too, a network of ELEKTRONN or of ZNN."""
+    """A small U-Net, one that reads descriptors too, networks of ELEKTRONN, ZNN and SEAMLeSS."""
     if name == "unet":
         return tiny_training.network()
     if name == "autocontext":
         return tiny_training.network(name="tiny_acrlsd", input_channels=11)
     if name == "neuro3d":
         return tiny_elektronn.network()
+    if name == "seamless":
+        return tiny_seamless.network(zero_start=False, contrast={"method": "equalise"})
+    if name in SMALL:
+        left_out = ("filters", "pool", "nof_filters", "n_dim") if name != "cnn" else ()
+        kept = {k: v for k, v in tiny_digits.NETWORK.items() if k not in left_out}
+        content = {**kept, "n_lab": 3, **SMALL[name]}
+        return resolve(content, boundaries_drawn=False, are_classes=False, isotropic=True)
     return catalog.network_for(name, catalog.load_dataset("vnc_nc"))
 
 
-@pytest.fixture(scope="module", params=["unet", "autocontext", "n4", "neuro3d"])
+def built(chosen: dict[str, Any]) -> Any:
+    """The module that such a package holds; the same weights at every call."""
+    return BUILDERS[chosen["family"]](chosen, seed=3)
+
+
+def about(chosen: dict[str, Any]) -> dict[str, Any]:
+    """The dataset; single examples have no voxels."""
+    examples = chosen["family"] == "elektronn" and chosen["mode"] != "img-img"
+    return {"name": "tiny"} if examples else ABOUT
+
+
+@pytest.fixture(
+    scope="module",
+    params=["unet", "autocontext", "n4", "neuro3d", "seamless", *SMALL],
+)
 def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a package."""
     folder = tmp_path_factory.mktemp(request.param)
     chosen = network(request.param)
-    save_model(folder / "model.safetensors", build_network(chosen, seed=3), {"network": chosen})
-    settings = {"network": chosen, "dataset": ABOUT, "authors": ["A. Person"], "license": "MIT"}
+    metadata = {"network": chosen, **(METADATA if request.param in SMALL else {})}
+    save_model(folder / "model.safetensors", built(chosen), metadata)
+    told = {"network": chosen, "dataset": about(chosen)}
+    settings = {**told, "authors": ["A. Person"], "license": "MIT"}
     paths = ["--model", str(folder / "model.safetensors"), "--output", str(folder / "package")]
     package.main(["--settings", json.dumps(settings), *paths])
     return folder / "package"
@@ -110,11 +155,14 @@ def bare_site(folder: Path) -> Path:
 def test_ten_lines_give_what_the_workflow_gives(packed: Path, tmp_path: Path) -> None:
     lines = [line for line in (packed / "load.py").read_text().splitlines() if line.strip()]
     assert len(lines) <= 10
-    for name in ("network.py", "config.json", "model.safetensors", "load.py", "test_input.npy"):
+    for name in ("network.py", "config.json", "model.safetensors", "load.py"):
+        (tmp_path / name).write_bytes((packed / name).read_bytes())
+    tests = sorted(path.name for path in packed.glob("test_input*.npy"))  # source before target
+    for name in tests:
         (tmp_path / name).write_bytes((packed / name).read_bytes())
     site = bare_site(tmp_path / "site")
     run = subprocess.run(
-        [sys.executable, "-S", "load.py", "test_input.npy", "out.npz"],
+        [sys.executable, "-S", "load.py", *tests, "out.npz"],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -124,11 +172,14 @@ def test_ten_lines_give_what_the_workflow_gives(packed: Path, tmp_path: Path) ->
     assert not (site / "yaml").exists() and not (site / "zarr").exists()
 
     config = json.loads((packed / "config.json").read_text())
-    module = build_network(config["network"], seed=3).eval()
-    raw = torch.from_numpy(np.load(packed / "test_input.npy"))
-    grey = config["network"]["family"] == "lsd" and raw.shape[1] == 1
+    module = built(config["network"]).eval()
+    read = [torch.from_numpy(np.load(packed / name)) for name in tests]
+    if config["network"]["family"] == "lsd" and read[0].shape[1] == 1:
+        read = [read[0] / 255 * 2 - 1]
+    elif "voxel_size_nm" not in config["dataset"]:
+        read = [read[0] / 255 - METADATA["input_mean"]]
     with torch.inference_mode():
-        expected = module(raw / 255 * 2 - 1 if grey else raw)
+        expected = module(*read)
     with np.load(tmp_path / "out.npz") as found:
         assert set(found) == set(expected)
         for head, values in expected.items():
@@ -158,13 +209,41 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     model = save_model(tmp_path / "m.safetensors", build_network(chosen), {"network": chosen})
     with pytest.raises(DataError, match="with fmaps 3; network 'tiny_mtlsd' has fmaps 4"):
         package_files(model, {**chosen, "fmaps": 4}, ABOUT, ["A"], "MIT")
-    data = catalog.load_dataset("phantom")
-    net = {**catalog.network_for("mtlsd_small", data), "family": "other"}
-    with pytest.raises(ConfigError, match="family 'other' have no package form.*lsd, znn"):
-        catalog.check_pair(data, net, "package")
-    with pytest.raises(ConfigError, match="'mnist_sample' has single examples.*nothing to package"):
-        catalog.check_pair(catalog.load_dataset("mnist_sample"), net, "package")
-    assert set(FAMILIES) == set(catalog.PACKAGED)
+    with pytest.raises(ConfigError, match="no package form of the family 'other'"):
+        package_files(model, {**chosen, "family": "other"}, ABOUT, ["A"], "MIT")
+    digits = network("cnn")
+    model = save_model(tmp_path / "d.safetensors", built(digits), {"network": digits})
+    with pytest.raises(DataError, match="without the mean of their training images"):
+        package_files(model, digits, {"name": "tiny"}, ["A"], "MIT")
+    assert set(FAMILIES) == set(BUILDERS) == set(catalog.FAMILIES)
+
+
+def test_the_packaged_field_is_that_of_the_workflow() -> None:
+    chosen = network("seamless")
+    module = built(chosen).eval()
+    pyramid = build_seamless(chosen)
+    pyramid.load_state_dict(module.state_dict())
+    sections = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round()
+    sections[1, :, 20:30, 20:30] = 0  # nothing was imaged
+    seen = [prepared(s / 255, valid_mask(s / 255), chosen)[1][None] for s in sections]
+    with torch.inference_mode():
+        expected = pyramid.field(*seen, flip_average=True)
+        found = module(sections[:1], sections[1:])["field"]
+    assert float(expected.abs().max()) > 0.01
+    torch.testing.assert_close(found, expected)
+
+
+def test_pixels_are_those_of_the_mip_that_is_aligned() -> None:
+    data = catalog.load_dataset("vnc_nc")
+    net = catalog.network_for("seamless_small", data)
+    assert aligned_voxel_nm(data, net) == [50, 10, 10]
+    assert aligned_voxel_nm(data, {**net, "align": {**net["align"], "mip": 0}}) == [50, 5, 5]
+
+
+def test_networks_of_examples_and_of_sections_are_packed() -> None:
+    digits, sections = catalog.load_dataset("mnist_sample"), catalog.load_dataset("vnc_nc")
+    catalog.check_pair(digits, catalog.network_for("standalone", digits), "package")
+    catalog.check_pair(sections, catalog.network_for("seamless_small", sections), "package")
 
 
 def test_modules_are_joined_each_after_those_it_imports() -> None:

@@ -4,7 +4,7 @@
 
 writes FOLDER/package, a model as bioimage.io describes them, with the ten lines that run it
 (load.py), and the same as FOLDER/package.zip. The settings are one JSON object: `network`,
-`dataset` (name and voxel_size_nm), `authors` and `license`.
+`dataset` (name, and voxel_size_nm of what has voxels), `authors` and `license`.
 """
 
 from __future__ import annotations

@@ -46,6 +46,15 @@ def mip_of(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> int | None
     return found.pop()
 
 
+def aligned_voxel_nm(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> list[int]:
+    """Voxels of what a network aligns: the dataset's, y and x doubled by each mip beyond raw's."""
+    z, y, x = dataset["voxel_size_nm"]
+    raw = dataset["volumes"][sections_of(dataset)["volume"]]["raw"].get("mip") or 0
+    mip = mip_of(dataset, network)
+    factor = 1 if mip is None else 2 ** (mip - raw)
+    return [z, y * factor, x * factor]
+
+
 def align_settings(
     config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
 ) -> Settings:

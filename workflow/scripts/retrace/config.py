@@ -43,8 +43,6 @@ FAMILIES = {
 """Families of networks, and the schema that each one's files follow."""
 
 SPLITS = ("train", "validation", "test")
-PACKAGED = ("lsd", "znn", "elektronn")
-"""Families whose networks `package` writes (retrace.package)."""
 ISOTROPIC_BELOW = 2.0
 """Voxels whose longest edge is less than this many times the shortest count as isotropic."""
 
@@ -573,7 +571,7 @@ def check_kind(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
     )
 
 
-EXAMPLE_VERBS = ("train", "predict", "evaluate", "fetch")
+EXAMPLE_VERBS = ("train", "predict", "evaluate", "fetch", "package")
 
 
 def check_verb(dataset: Mapping[str, Any], verb: str) -> None:
@@ -777,11 +775,6 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
         parent = dataset.get("weights_of")
         hint = f"; it is predicted with what was published for {parent!r}" if parent else ""
         raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `train` entry{hint}")
-    if verb == "package" and network["family"] not in PACKAGED:
-        raise ConfigError(
-            f"{pair}: networks of the family {network['family']!r} have no package form; families "
-            f"that have one: {', '.join(PACKAGED)}"
-        )
     _check_maps(pair, dataset, network)
     _check_sections(pair, dataset, network)
     _check_inputs(pair, dataset, network)
@@ -802,7 +795,7 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
         )
 
 
-ALIGNMENT_VERBS = ("train", "align", "evaluate", "view")
+ALIGNMENT_VERBS = ("train", "align", "evaluate", "view", "package")
 """What can be done with networks of the family seamless."""
 
 

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,18 @@ import torch
 import yaml
 from torch import nn
 
-from retrace import __version__
+from retrace import __version__, networks
+from retrace.alignment.pair import build_pair_aligner
 from retrace.checkpoints.native import load_model
 from retrace.errors import ConfigError, nearest
 from retrace.manifest import atomic_write
-from retrace.networks import build_network
+from retrace.package_forms import Form, Port, form_of
 from retrace.single_file import single_file
 
+BUILDERS: dict[str, Callable[..., Any]] = {**networks.BUILDERS, "seamless": build_pair_aligner}
+"""By family, what builds the module that is packaged."""
 FORMAT_VERSION = "0.5.12"
 """Of the model description."""
-TEST_OUTPUT = (2, 8, 8)
-"""Voxels that the test tensors give at least."""
-SEED = 0
-"""Of the test input."""
-SHORTEST_BLUR = 2
-"""Voxels that the test input is smoothed over, so that it looks less like noise."""
 TOLERANCE = {"relative_tolerance": 1e-3, "absolute_tolerance": 1e-4}
 """How far another machine's outputs may lie from the test outputs."""
 
@@ -60,6 +57,18 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "doi": "10.1109/IPDPS.2016.119",
         },
     },
+    "seamless": {
+        "module": "retrace.alignment.pair",
+        "builder": "build_pair_aligner",
+        "settings": ["name", "family", "height", "skip", "topskips", "composition", "input"]
+        + ["encoder_maps", "aligner_maps", "kernel", "correlation_px", "pre_encoder", "unit"]
+        + ["train_size", "zero_start", "contrast", "align"],
+        "cite": {
+            "text": "Mitchell, Keselj, Popovych, Buniatyan, Seung, Siamese encoding and alignment "
+            "by multiscale learning with self-supervision, 2019",
+            "url": "https://arxiv.org/abs/1904.02643",
+        },
+    },
     "elektronn": {
         "module": "retrace.networks.elektronn",
         "builder": "build_elektronn",
@@ -79,7 +88,7 @@ ENTRY = '''
 
 
 def build(network):
-    """The network of `network` of config.json, in evaluation mode; {{head: (N, C, Z, Y, X)}}."""
+    """The network of `network` of config.json, in evaluation mode; it gives {{output: tensor}}."""
     return {builder}(network).eval()
 
 
@@ -98,9 +107,9 @@ from network import build
 
 network = build(json.load(open("config.json"))["network"])
 network.load_state_dict(load_file("model.safetensors"))
-raw = torch.from_numpy(np.load(sys.argv[1])).float(){scaling}
+inputs = [torch.from_numpy(np.load(path)).float(){scaling} for path in sys.argv[1:-1]]
 with torch.inference_mode():
-    np.savez(sys.argv[2], **{{head: y.numpy() for head, y in network(raw).items()}})
+    np.savez(sys.argv[-1], **{{head: y.numpy() for head, y in network(*inputs).items()}})
 """
 
 README = """\
@@ -108,9 +117,7 @@ README = """\
 
 {description}
 
-Input (N, {channels}, Z, Y, X), {read}. Voxels are {voxel} nm (z, y, x).
-Convolutions are valid: the output is {context} voxels (z, y, x) smaller than the input and lies in
-its middle. The smallest input is {least}; every axis may grow in steps of {step}.
+{reading}
 
 | output | channels | values |
 |---|---|---|
@@ -119,14 +126,14 @@ its middle. The smallest input is {least}; every axis may grow in steps of {step
 ## Without any workflow
 
 Beside `network.py`, `config.json` and `model.safetensors`, with `torch` and `safetensors` alone
-(`python load.py test_input.npy outputs.npz`):
+(`python load.py {tests} outputs.npz`):
 
 ```python
 {code}```
 
 ## Validation
 
-`bioimageio test {zip}` (bioimageio.core) compares the outputs of `test_input.npy` with the
+`bioimageio test {zip}` (bioimageio.core) compares the outputs of {inputs} with the
 `test_output_*.npy` that lie here, which the network gave when it was packaged.
 """
 
@@ -140,23 +147,22 @@ def package_files(
 ) -> dict[str, bytes]:
     """The files of a package, by name: the same bytes for the same weights.
 
-    `dataset`: name and voxel_size_nm (z, y, x). ConfigError for a family without a package form,
-    DataError where `model` does not fit `network`.
+    `dataset`: name, and where it has voxels voxel_size_nm (z, y, x). ConfigError for a family
+    without a package form, DataError where `model` does not fit `network`.
     """
     family = _family(network)
-    module = build_network(network)
+    module = BUILDERS[network["family"]](network)
     metadata = load_model(model, module, network)
-    module.eval()
-    tested = _test_tensors(module, network)
+    form = form_of(module.eval(), network, dataset, metadata)
     files = {
         "network.py": _network_py(family, network).encode(),
         "config.json": _json(_config(network, dataset, metadata)),
         "model.safetensors": model.read_bytes(),
         "weights.pt": _state_dict(module),
-        "load.py": load_py(network).encode(),
-        **{name: _npy(values) for name, values in tested.items()},
+        "load.py": load_py(form).encode(),
+        **{tensor_file(form, port): _npy(port.test) for port in (*form.inputs, *form.outputs)},
     }
-    about = _About(network, dataset, authors, licence, metadata, module)
+    about = _About(network, dataset, authors, licence, metadata, form)
     files["README.md"] = about.readme().encode()
     files["rdf.yaml"] = about.rdf(files, family).encode()
     return files
@@ -173,14 +179,16 @@ def write_package(files: Mapping[str, bytes], folder: Path, archive: Path) -> No
     atomic_write(archive, buffer.getvalue())
 
 
-def load_py(network: Mapping[str, Any]) -> str:
+def load_py(form: Form) -> str:
     """The ten lines that run a packaged network."""
-    return TEN_LINES.format(scaling=" / 255 * 2 - 1" if is_scaled(network) else "")
+    return TEN_LINES.format(scaling=form.scaling.code() if form.scaling else "")
 
 
-def is_scaled(network: Mapping[str, Any]) -> bool:
-    """Whether a network reads raw alone, uint8, which it wants in [-1, 1]."""
-    return network["family"] == "lsd" and network["input_channels"] == 1
+def tensor_file(form: Form, port: Port) -> str:
+    """The file of a tensor's test values."""
+    if port in form.outputs:
+        return f"test_output_{port.name}.npy"
+    return "test_input.npy" if len(form.inputs) == 1 else f"test_input_{port.name}.npy"
 
 
 def _family(network: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,29 +231,6 @@ def _state_dict(module: nn.Module) -> bytes:
     return buffer.getvalue()
 
 
-def _test_tensors(module: Any, network: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Input (1, C, Z, Y, X) and the output of each head, by file name; the same at every call."""
-    shape = module.valid_shape(TEST_OUTPUT)
-    values = _smooth_noise((network["input_channels"], *shape))[None]
-    scaled = is_scaled(network)
-    stored = (np.round(values * 255) if scaled else values).astype(np.float32)
-    read = torch.from_numpy(stored)
-    with torch.inference_mode():
-        outputs = module(read / 255 * 2 - 1 if scaled else read)
-    tested = {f"test_output_{head}.npy": y.float().numpy() for head, y in outputs.items()}
-    return {"test_input.npy": stored, **tested}
-
-
-def _smooth_noise(shape: Sequence[int]) -> np.ndarray:
-    """Noise (C, Z, Y, X) smoothed along z, y, x, stretched to [0, 1]."""
-    values = np.random.default_rng(SEED).random(tuple(shape))
-    for axis in range(1, values.ndim):
-        for _ in range(min(SHORTEST_BLUR, values.shape[axis] - 1)):
-            values = (values + np.roll(values, 1, axis)) / 2
-    low, high = values.min(), values.max()
-    return np.asarray((values - low) / (high - low))
-
-
 class _About:
     """What a package says about itself."""
 
@@ -256,48 +241,33 @@ class _About:
         authors: Sequence[str],
         licence: str,
         metadata: Mapping[str, Any],
-        module: Any,
+        form: Form,
     ) -> None:
-        self.network, self.dataset, self.module = network, dataset, module
+        self.network, self.form = network, form
         self.authors, self.licence = authors, licence
         self.title = f"{dataset['name']} {network['name']}"
         iteration = metadata.get("iteration")
         made = "" if iteration is None else f", iteration {iteration}"
         self.description = (
             f"Network {network['name']} (family {network['family']}) trained on "
-            f"{dataset['name']}{made}: electron microscopy to "
-            f"{' and '.join(head['name'] for head in network['heads'])}."
+            f"{dataset['name']}{made}: {form.becomes}."
         )
 
     def readme(self) -> str:
         """README.md: what is read and given, and how to run it."""
-        module, rows = self.module, []
-        for head in self.network["heads"]:
-            rows.append(f"| `{head['name']}` | {head['channels']} | float32 |")
+        form = self.form
+        tests = [tensor_file(form, port) for port in form.inputs]
+        rows = [f"| `{p.name}` | {p.test.shape[1]} | {p.test.dtype} |" for p in form.outputs]
         return README.format(
             title=self.title,
             description=self.description,
-            channels=self.network["input_channels"],
-            read=self._read(),
-            voxel=list(self.dataset["voxel_size_nm"]),
-            context=list(module.context),
-            least=list(module.valid_shape(TEST_OUTPUT)),
-            step=list(module.stride),
+            reading=form.reading,
             outputs="\n".join(rows),
-            code=load_py(self.network),
+            tests=" ".join(tests),
+            inputs=" and ".join(f"`{name}`" for name in tests),
+            code=load_py(form),
             zip="package.zip",
         )
-
-    def _read(self) -> str:
-        if is_scaled(self.network):
-            return "float32: grey values of raw, 0 to 255, which are read as 2 v / 255 - 1"
-        if self.network["family"] == "lsd":
-            return (
-                "float32: raw in [-1, 1] (where there is raw), then predicted descriptors in [0, 1]"
-            )
-        if self.network["family"] == "elektronn":
-            return "float32, grey values of raw divided by 255"
-        return "float32, on the scale that `preprocess` of the data set gave in training"
 
     def rdf(self, files: Mapping[str, bytes], family: Mapping[str, Any]) -> str:
         """rdf.yaml; `files`: all others."""
@@ -313,13 +283,14 @@ class _About:
             "attachments": [
                 _file(name, files) for name in ("config.json", "load.py", "model.safetensors")
             ],
-            "tags": ["electron-microscopy", "connectomics", "3d", "segmentation", "pytorch"],
-            "inputs": [self._input(files)],
-            "outputs": [self._output(head, files) for head in self.network["heads"]],
+            "tags": [*self.form.tags, "pytorch"],
+            "inputs": [{**self._port(p, files), **self._scaled()} for p in self.form.inputs],
+            "outputs": [self._port(port, files) for port in self.form.outputs],
             "weights": {"pytorch_state_dict": self._weights(files, family)},
             "config": {"bioimageio": {"reproducibility_tolerance": [TOLERANCE]}},
         }
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        alone = json.loads(json.dumps(content))  # else YAML refers from one place to another
+        return yaml.safe_dump(alone, sort_keys=False, allow_unicode=True)
 
     def _weights(self, files: Mapping[str, bytes], family: Mapping[str, Any]) -> dict[str, Any]:
         needed = {key: self.network[key] for key in family["settings"] if key in self.network}
@@ -334,44 +305,18 @@ class _About:
             },
         }
 
-    def _input(self, files: Mapping[str, bytes]) -> dict[str, Any]:
-        scaled, least = is_scaled(self.network), self.module.valid_shape(TEST_OUTPUT)
-        sizes = [
-            {"min": int(size), "step": int(step)}
-            for size, step in zip(least, self.module.stride, strict=True)
-        ]
-        scaling = {"id": "scale_linear", "kwargs": {"gain": 2 / 255, "offset": -1.0}}
+    def _port(self, port: Port, files: Mapping[str, bytes]) -> dict[str, Any]:
         return {
-            "id": "raw",
-            "description": self._read(),
-            "axes": self._axes(self.network["input_channels"], "raw", sizes),
+            "id": port.name,
+            "description": port.description,
+            "axes": port.axes,
             "data": {"type": "float32"},  # also of grey values: programs cast back to this
-            "preprocessing": [scaling] if scaled else [],
-            "test_tensor": _file("test_input.npy", files),
+            "test_tensor": _file(tensor_file(self.form, port), files),
         }
 
-    def _output(self, head: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
-        sizes = [
-            {"tensor_id": "raw", "axis_id": axis, "offset": -int(lost)}
-            for axis, lost in zip("zyx", self.module.context, strict=True)
-        ]
-        return {
-            "id": head["name"],
-            "description": f"{head['name']}, {head['channels']} channels",
-            "axes": self._axes(head["channels"], head["name"], sizes),
-            "data": {"type": "float32"},
-            "test_tensor": _file(f"test_output_{head['name']}.npy", files),
-        }
-
-    def _axes(
-        self, channels: int, name: str, sizes: Sequence[Mapping[str, Any]]
-    ) -> list[dict[str, Any]]:
-        named = [f"{name}{index}" for index in range(channels)]
-        space = [
-            {"type": "space", "id": axis, "unit": "nanometer", "scale": float(edge), "size": size}
-            for axis, edge, size in zip("zyx", self.dataset["voxel_size_nm"], sizes, strict=True)
-        ]
-        return [{"type": "batch"}, {"type": "channel", "channel_names": named}, *space]
+    def _scaled(self) -> dict[str, Any]:
+        scaling = self.form.scaling
+        return {"preprocessing": [scaling.step()] if scaling else []}
 
 
 def _file(name: str, files: Mapping[str, bytes]) -> dict[str, str]:

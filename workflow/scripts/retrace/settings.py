@@ -533,7 +533,7 @@ def package_settings(
     config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
 ) -> Settings:
     """What package.py reads."""
-    about = {key: dataset[key] for key in ("name", "voxel_size_nm")}
+    about = {key: dataset[key] for key in ("name", "voxel_size_nm") if key in dataset}
     return {"network": network, "dataset": about, **config["package"]}
 
 

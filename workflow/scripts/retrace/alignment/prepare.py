@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retrace.alignment.contrast import normalise
+from retrace.alignment.contrast import DARKEST, normalise
 from retrace.targets.ternary import contract, dilate
 
 EMPTY_RADIUS = 2
 """A zero counts as missing where all of a square of that radius around some pixel is zero."""
-DARKEST = 1 / 255
-"""What a valid pixel of 0 becomes: for the normaliser 0 is what was not imaged."""
 
 
 def valid_mask(images: Tensor) -> Tensor:
@@ -29,8 +27,9 @@ def valid_mask(images: Tensor) -> Tensor:
 def prepared(image: Tensor, valid: Tensor, network: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """A section (..., H, W) in [0, 1] with even contrast, twice: missing parts 0, and filled.
 
-    `valid` bool (..., H, W). The second is what the network takes: what is missing has the grey
-    that it sees as nothing (`input: mean`).
+    `valid` bool (..., H, W). A valid pixel of 0 becomes DARKEST: for the normaliser 0 is what was
+    not imaged. The second is what the network takes: what is missing has the grey that it sees as
+    nothing (`input: mean`).
     """
     contrast = network["contrast"]
     seen = torch.where(valid, image.clamp(min=DARKEST), 0)

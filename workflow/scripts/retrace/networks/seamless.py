@@ -177,10 +177,10 @@ class Seamless(nn.Module):
         `flip_average`: the mean with that of the sections turned by 180 degrees, turned back;
         whatever depends on the orientation cancels, and no stack drifts (inference/process.py).
         """
-        found = self(source, target).field
+        found = self.align(self.encode(source), self.encode(target)).field
         if not flip_average:
             return found
-        turned = self(rotate(source), rotate(target)).field
+        turned = self.align(self.encode(rotate(source)), self.encode(rotate(target))).field
         return (found + rotate_field(turned)) / 2
 
     def level_parameters(self, level: int) -> list[nn.Parameter]:
@@ -221,10 +221,10 @@ class Matcher(nn.Sequential):
         steps = torch.arange(-self.radius, self.radius + 1, dtype=seen.dtype, device=seen.device)
         shifts = torch.cartesian_prod(steps, steps)  # y, x in the order of the cost volume
         found = torch.einsum("nshw,sc->nchw", shares, shifts)
-        return _spread(found, scores[:, :1].clamp(-LARGEST, LARGEST).exp())
+        return _averaged(found, scores[:, :1].clamp(-LARGEST, LARGEST).exp())
 
 
-def _spread(field: Tensor, weights: Tensor) -> Tensor:
+def _averaged(field: Tensor, weights: Tensor) -> Tensor:
     """A field averaged with weights (N, 1, H, W) over a triangle of 2 SPREAD_PX px a side."""
     both = torch.cat([field * weights, weights], dim=1)
     for _ in range(2):
