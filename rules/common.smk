@@ -1497,34 +1497,26 @@ def bundle_images(wildcards):
 def bundle_files(wildcards):
     """What an evaluation reads and no job makes: volumes, skeletons, published weights."""
     data, net = pair("evaluate", wildcards.dataset, wildcards.network)
-    paths = catalog.named_files(data)
-    elsewhere = [
-        str(path) for path in named_sources(data) if addresses.is_address(path)
-    ]
-    if elsewhere:
-        raise ConfigError(
-            f"{elsewhere[0]} is read block by block where it lies and cannot be put into a bundle;"
-            " fetch it or export a region of it to a file first"
-        )
+    made = sections.made_layer(data) if "alignment" in data else None
+    catalog.check_carried(data, config)
     weights = [config["init"]] if config["init"] else []
     for name in (net["name"], net.get("autocontext")):
         if name and settings.is_published(config, name):
             weights += published(data["name"], name)
-    fetched = data_target("fetch", data["name"])
-    own = [path for path in paths if path not in fetched]
+    fetched = [*data_target("fetch", data["name"]), *carried_volumes(data)]
+    own = [path for path in catalog.named_files(data) if path not in (*fetched, made)]
     kept = [f for path in own for f in own_files(data, path)]
     return list(dict.fromkeys([*fetched, *kept, *weights]))
 
 
-def named_sources(data):
-    """What the volumes of a dataset are read from, paths and addresses."""
-    parts = ("raw", "labels", "labels_mask", "tissue_mask")
-    found = [v[p]["path"] for v in data["volumes"].values() for p in parts if p in v]
-    return found + [
-        s["path"]
-        for v in data["volumes"].values()
-        for s in v.get("inputs", {}).values()
-    ]
+def carried_volumes(data):
+    """Volumes that are read in the bucket block by block, as `fetch` copies them."""
+    if data.get("bucket", {}).get("read") != "blocks":
+        return []
+    used = settings.volumes_of(
+        entry for split in catalog.SPLITS for entry in data[split]
+    )
+    return with_manifests([f"data/{data['name']}/{volume}.zarr" for volume in used])
 
 
 def carried_target(verb, dataset_name, network_name):

@@ -228,6 +228,19 @@ def test_an_image_that_is_being_built_is_not_entered(
     assert set(code_files(tmp_path, tmp_path)) == set(code)
 
 
+def test_layers_of_this_machine_are_carried(place: Path) -> None:
+    layer = place / "elsewhere" / "layer"
+    (layer / "8_8_40").mkdir(parents=True)
+    (layer / "info").write_text("{}")
+    (layer / "8_8_40" / "0-64_0-64_0-16").write_bytes(b"block")
+    Path("config/datasets").mkdir(parents=True)
+    Path("config/datasets/mine.yaml").write_text(f'raw: {{path: "file://{layer}"}}\n')
+    bundle.put_code(Path("packed"), bundle.put_data([layer], Path("packed")), "mine")
+    text = Path("packed/config/datasets/mine.yaml").read_text()
+    assert text == 'raw: {path: "file://files/0/layer"}\n'
+    assert Path("packed/files/0/layer/8_8_40/0-64_0-64_0-16").read_bytes() == b"block"
+
+
 def test_own_files_are_named_where_the_bundle_has_them(place: Path) -> None:
     own = place / "elsewhere" / "cubes.h5"
     own.parent.mkdir()

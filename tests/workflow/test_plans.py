@@ -408,6 +408,29 @@ def test_networks_are_compared_after_equal_time(snakemake: Run) -> None:
     assert run.stdout.count('"seconds": 600') == 2
 
 
+def test_a_bundle_holds_what_is_read_by_block_in_the_bucket(snakemake: Run, tmp_path: Path) -> None:
+    options = ("--use-singularity", "-np", "--config", "endpoint_url=http://near", "bucket=ours")
+    write_dataset(tmp_path, ELSEWHERE)
+    run = snakemake("bundle_mine_mtlsd", *options)
+    assert run.returncode
+    assert "volume 'b' of dataset 'mine' is read block by block at gs://somebody/em" in run.stdout
+
+    (tmp_path / "config/datasets/mine.yaml").write_text(
+        ELSEWHERE.replace('{raw: {path: "gs://somebody/em"}}', "{}")
+    )
+    run = snakemake("bundle_mine_mtlsd", *options)
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["fetch"] == 2
+    assert "--files data/mine/a.zarr data/mine/a.manifest.json data/mine/b.zarr" in run.stdout
+
+
+def test_a_bundle_leaves_out_sections_that_are_made(snakemake: Run) -> None:
+    run = snakemake("bundle_phantom_sections_seamless_small", "--use-singularity", "-np")
+    assert run.returncode == 0, run.stdout
+    assert planned(run.stdout)["bundle"] == 1
+    assert "--files  --images" in run.stdout
+
+
 def test_sections_are_made_sampled_and_masked(snakemake: Run) -> None:
     run = snakemake("mask_stacks_phantom_sections", "--dry-run", "--quiet", "rules")
 

@@ -234,9 +234,7 @@ def named_files(dataset: Mapping[str, Any]) -> list[str]:
     """Paths of all files that a dataset is read from."""
     found = example_files(dataset)
     for volume in dataset["volumes"].values():
-        sources = [volume[part]["path"] for part in PARTS if part in volume]
-        sources += [s["path"] for part in NAMED_PARTS for s in volume.get(part, {}).values()]
-        for path in sources:
+        for path in (source["path"] for source in _sources(volume)):
             found += [str(local_folder(path) or "")] if is_address(path) else [path]
     mask = dataset.get("alignment", {}).get("mask")
     if mask:
@@ -244,6 +242,36 @@ def named_files(dataset: Mapping[str, Any]) -> list[str]:
     for split in SPLITS[1:]:
         found += [e["skeletons"]["path"] for e in dataset[split] if e["skeletons"]]
     return [path for path in found if path]
+
+
+def check_carried(dataset: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuses volumes elsewhere that no rule fetches, which no bundle can hold (ConfigError)."""
+    mask = dataset.get("alignment", {}).get("mask")
+    found = [("the mask of the sections", mask)] if mask else []
+    for name, volume in dataset["volumes"].items():
+        stored = f"s3://{config['bucket']}/{_bucket_key(dataset, name)}"
+        found += [(f"volume {name!r}", s) for s in _sources(volume) if s["path"] != stored]
+    for what, source in found:
+        path = str(source["path"])
+        if is_address(path) and local_folder(path) is None:
+            raise ConfigError(
+                f"{what} of dataset {dataset['name']!r} is read block by block at {path}, which "
+                "nothing fetches, so no bundle can hold it. Copy that layer or zarr to this "
+                "machine and name its folder as file:///FOLDER; what lies in the bucket (`bucket: "
+                "{read: blocks}`) is fetched"
+            )
+
+
+def _bucket_key(dataset: Mapping[str, Any], volume: str) -> str | None:
+    """The key of a volume that is read in the bucket by block, None for a dataset without any."""
+    bucket = dataset.get("bucket", {})
+    return f"{bucket['prefix']}/{volume}.zarr" if bucket.get("read") == "blocks" else None
+
+
+def _sources(volume: Mapping[str, Any]) -> list[Settings]:
+    """All that a volume is read from."""
+    named = [s for part in NAMED_PARTS for s in volume.get(part, {}).values()]
+    return [volume[part] for part in PARTS if part in volume] + named
 
 
 def located(dataset: Settings, config: Mapping[str, Any]) -> Settings:
@@ -307,7 +335,7 @@ def _volume(dataset: Settings, name: str, path: Path) -> Settings:
     if bucket := dataset.get("bucket"):
         store = f"data/{dataset['name']}/{name}.zarr"
         if bucket.get("read") == "blocks":
-            store = f"{OUR_BUCKET}{bucket['prefix']}/{name}.zarr"
+            store = f"{OUR_BUCKET}{_bucket_key(dataset, name)}"
         for part in ("raw", "labels"):
             volume.setdefault(part, {"path": store, "array": bucket[part]})
     if "raw" not in volume:

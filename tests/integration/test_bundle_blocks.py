@@ -1,0 +1,61 @@
+"""A bundle of volumes that are read by block: fetched for it, and read there without the server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+import bundle
+import tiny_workflow
+from retrace import config as catalog
+
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
+
+STORE = "data/phantom/train_0.zarr"
+OPTIONS = ("--quiet", "host", "--cores", "2", "--resources", "gpu=2")
+SMALL = ("iterations=2", "evaluate={untrained: false}", "device=cpu")
+
+
+def snakemake(folder: Path, *arguments: str) -> None:
+    status, printed = tiny_workflow.finish(folder, arguments)
+    assert status == 0, printed[-6000:]
+
+
+def test_blocks_of_the_bucket_travel_as_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    tiny_workflow.write_network(place)
+    content = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "datasets/phantom.yaml")
+    content["bucket"]["read"] = "blocks"
+    (place / "config/datasets").mkdir()
+    (place / "config/datasets/phantom.yaml").write_text(yaml.safe_dump(content))
+    with tiny_workflow.serving() as address:
+        snakemake(place, STORE, *OPTIONS, "--config", f"endpoint_url={address}", *SMALL)
+    monkeypatch.chdir(place)
+    (place / "modern.sif").write_bytes(b"image")
+    (place / "wheels").mkdir()
+    told = {**catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml"), "endpoint_url": address}
+    settings = {"config": told, "dataset": "phantom", "name": "phantom_tiny"}
+    settings["target"] = "train_phantom_tiny"
+    bundle.main(
+        [
+            *("make", "--settings", json.dumps(settings), "--images", "modern.sif"),
+            *("--files", STORE, "--wheels", "wheels", "--output", str(tmp_path / "bundle")),
+        ]
+    )
+    folder = tmp_path / "bundle"
+    bundle.check(folder)
+
+    # The server is gone: whatever asked for it would fail.
+    goal = "results/phantom/tiny/model.safetensors"
+    threads = tiny_workflow.threads()
+    snakemake(folder, goal, *OPTIONS, *threads, "--configfile", "run.yaml", "--config", *SMALL)
+
+    history = json.loads((folder / goal).with_name("training.json").read_text())
+    assert history["iterations"] == 2
+    assert "objects/funke/phantom/training/train_0.zarr" in json.dumps(history["origin"])
+    assert not (folder / "data").exists(), "nothing was fetched again"
