@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import report
+from retrace.evaluation.comparison import plot
 from retrace.reporting.drawings import graph, learning_curve
 from retrace.reporting.methods import paragraph
 from retrace.reporting.provenance import costs, edges, kind_of, read_made
@@ -119,3 +120,14 @@ def test_the_curve_stands_in_the_page_without_a_second_file() -> None:
         {"history": [{"iteration": 1, "loss": 2.0}, {"iteration": 2, "loss": 1}]}
     )
     assert drawn.startswith("<svg") and "http" not in drawn.split("xmlns")[0]
+
+
+def test_a_comparison_says_where_published_figures_are_from(tmp_path: Path) -> None:
+    plot([{"name": "mtlsd", "voi_sum": 1.0}], ("voi_sum",), tmp_path / "comparison.png")
+    told = {"source": "their tables", "convention": "VOI in bits", "differs": "another place"}
+    content = {"rows": [{"name": "mtlsd", "region": "roi_1, voxels"}]}
+    for published, said in ((told, "[1] their tables. VOI in bits. NOT comparable"), (None, None)):
+        (tmp_path / "comparison.json").write_text(json.dumps({**content, "published": published}))
+        found = report.read_comparison(tmp_path)
+        assert found is not None and found["headings"] == ["network", "scored on"]
+        assert found["footnote"] == said if said is None else found["footnote"].startswith(said)
