@@ -72,18 +72,22 @@ def windows(shape: Sequence[int], tile: int, overlap: int, unit: int) -> list[Wi
     """Tiles that cover a section (H, W), each seen with `overlap` px around it.
 
     What is seen begins at a multiple of `unit`, the side of a pixel of the coarsest level, and has
-    sides that are multiples of it; it may reach beyond the section, where nothing is valid. So a
-    pixel lies in the same window of the pooling in every tile.
+    sides that are multiples of it, so that a pixel lies in the same window of the pooling in every
+    tile. Beyond the section it reaches to the next such multiple and no further: nothing is there
+    to match, and looking at it took more than half of the time on small sections.
     """
     step = -(-tile // unit) * unit
     margin = -(-overlap // unit) * unit
+    whole = [-(-n // unit) * unit for n in shape]
     found = []
     for y in range(0, shape[0], step):
         for x in range(0, shape[1], step):
             ends = [min(b + step, n) for b, n in zip((y, x), shape, strict=True)]
-            reach = [-(-end // unit) * unit + margin for end in ends]
+            reach = [
+                min(-(-end // unit) * unit + margin, n) for end, n in zip(ends, whole, strict=True)
+            ]
             core = (slice(y, ends[0]), slice(x, ends[1]))
-            seen = (slice(y - margin, reach[0]), slice(x - margin, reach[1]))
+            seen = (slice(max(0, y - margin), reach[0]), slice(max(0, x - margin), reach[1]))
             found.append(Window(core, seen))
     return found
 
