@@ -57,6 +57,9 @@ def test_windows_cover_a_section_once_on_the_grid_of_the_pooling() -> None:
     for window in windows((70, 50), 32, 10, 4):
         seen[window.core] += 1
         assert all(s.start % 4 == 0 and (s.stop - s.start) % 4 == 0 for s in window.seen)
+        assert all(
+            s.start >= 0 and s.stop <= most for s, most in zip(window.seen, (72, 52), strict=True)
+        )
 
     assert (seen == 1).all()
 
