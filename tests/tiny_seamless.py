@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+import yaml
 
 from retrace.alignment.phantom import Distortion, phantom_stack
 from retrace.alignment.stacks import Stack
@@ -32,12 +33,42 @@ TINY: dict[str, Any] = {
     "snapshot_every": 3,
     "align": {"tile": 32, "overlap": 16, "max_displacement": 40},
 }
+SECTIONS: dict[str, Any] = {
+    "name": "slices",
+    "voxel_size_nm": [40, 8, 8],
+    "volumes": {"sections": {"raw": {"path": "file://results/slices/sections/layer"}}},
+    "alignment": {
+        "volume": "sections",
+        "made": {"phantom_shape": [5, 96, 96], "jitter_px": 2, "warp_px": 1.0},
+        "stacks": {
+            "main": {
+                "count": 2,
+                "height": 3,
+                "side": 48,
+                "test_fraction": 0.4,
+                "reject": {"least_filled": 0.3, "least_std": 1},
+            }
+        },
+    },
+}
+"""A dataset of few sections to align with that pyramid."""
 STILL = Distortion(jitter_px=2, warp_px=1.0, spacing_px=24, contrast=0.0)
 
 
 def network(**changes: Any) -> dict[str, Any]:
     """The settings of the tiny pyramid; `changes` replace single ones."""
     return merge(merge(load_network("seamless_small"), TINY), changes)
+
+
+def write_configuration(folder: Path) -> None:
+    """The files of the dataset `slices` and of the network `tiny` below a working directory."""
+    for kind, content in (
+        ("datasets", SECTIONS),
+        ("networks", {"extends": "seamless_small"} | TINY),
+    ):
+        path = folder / "config" / kind / f"{content['name']}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(content))
 
 
 def stack(seed: int = 0, sections: int = 4, side: int = 48) -> Stack:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 import zarr
 
 import roc_validator
@@ -19,24 +18,6 @@ from retrace.volumes import open_volume
 
 pytestmark = pytest.mark.timeout(900)
 
-DATASET = {
-    "name": "slices",
-    "voxel_size_nm": [40, 8, 8],
-    "volumes": {"sections": {"raw": {"path": "file://results/slices/sections/layer"}}},
-    "alignment": {
-        "volume": "sections",
-        "made": {"phantom_shape": [5, 96, 96], "jitter_px": 2, "warp_px": 1.0},
-        "stacks": {
-            "main": {
-                "count": 2,
-                "height": 3,
-                "side": 48,
-                "test_fraction": 0.4,
-                "reject": {"least_filled": 0.3, "least_std": 1},
-            }
-        },
-    },
-}
 Start = Callable[..., str]
 
 
@@ -44,11 +25,7 @@ Start = Callable[..., str]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with a dataset and a network of its own."""
     folder = tmp_path_factory.mktemp("alignment")
-    for kind, content in (("datasets", DATASET), ("networks", tiny.TINY)):
-        path = folder / "config" / kind / f"{content['name']}.yaml"
-        path.parent.mkdir(parents=True)
-        more = {"extends": "seamless_small"} if kind == "networks" else {}
-        path.write_text(yaml.safe_dump({**content, **more}))
+    tiny.write_configuration(folder)
     return folder
 
 

@@ -7,13 +7,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+import zarr
 
 import demo
 import phantom
+import tiny_seamless
 from conftest import Apptainer, run_snakemake
 from retrace.manifest import read_manifest
+from retrace.volumes import open_volume
 
 pytestmark = pytest.mark.container
 
@@ -109,6 +113,26 @@ def test_volumes_elsewhere_are_read_inside_through_a_cache_outside(
     (read,) = read_manifest(checkout / "results/near/masks/train_0.zarr")["read"].items()
     assert read[0] == f"{endpoint}/open-neurodata/funke/phantom/training/train_0.zarr"
     assert read[1]["blocks"] <= len([file for file in cache.glob("*/*") if file.is_file()])
+
+
+@pytest.mark.timeout(2400)
+def test_sections_are_made_trained_on_and_aligned_inside(checkout: Path, image: Path) -> None:
+    tiny_seamless.write_configuration(checkout)
+    run_snakemake(
+        checkout,
+        *("align_slices_tiny", "--use-singularity", "--cores", "1"),
+        *("--config", "iterations=2", "device=cpu"),
+    )
+    results = checkout / "results" / "slices" / "tiny"
+    manifest = json.loads((results / "aligned.manifest.json").read_text())
+    aligned = zarr.open_group(results / "aligned.zarr", mode="r")["aligned"]
+    layer = open_volume(f"file://{checkout}/results/slices/sections/layer")
+    sections = layer.read(layer.box)
+
+    assert Path(manifest["image"]).name == image.name
+    assert aligned.shape == sections.shape == (5, 96, 96)
+    np.testing.assert_array_equal(aligned[0], sections[0])
+    assert all(aligned[z].any() for z in range(1, 5))
 
 
 def test_an_unknown_recipe_is_refused(
