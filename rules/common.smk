@@ -1365,6 +1365,17 @@ def train_stacks(wildcards):
     return refusing(sections.stack_stores)(dataset(wildcards.dataset), "train")
 
 
+def held_out_stacks(wildcards):
+    """The stacks of held-out sections that the defect network is scored on, if there are any."""
+    return refusing(sections.stack_stores)(dataset(wildcards.dataset), "test")
+
+
+def held_out_option(wildcards):
+    """The same for the command line."""
+    stacks = held_out_stacks(wildcards)
+    return ["--held-out", *stacks] if stacks else []
+
+
 def defect_files(wildcards):
     """What the defect network learns from besides the training stacks."""
     return refusing(sections.sections_of)(dataset(wildcards.dataset))["defects"][

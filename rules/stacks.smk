@@ -70,6 +70,7 @@ rule train_defects:
     input:
         stacks=train_stacks,
         labelled=defect_files,
+        held_out=held_out_stacks,
         script=script("defects"),
         library=library("defects"),
         image=image_input("modern"),
@@ -89,10 +90,11 @@ rule train_defects:
         runtime=growing(600),
     params:
         settings=defect_json,
+        held_out=held_out_option,
         work="work/defects/{dataset}",
     shell:
         "python {input.script:q} train --settings {params.settings:q} --stacks {input.stacks:q}"
-        " --labelled {input.labelled:q} --work {params.work:q} --output {output.model:q}"
+        " --labelled {input.labelled:q} {params.held_out:q} --work {params.work:q} --output {output.model:q}"
         " --history {output.history:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 

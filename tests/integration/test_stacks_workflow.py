@@ -46,7 +46,9 @@ def test_a_data_set_becomes_stacks_and_masks(tmp_path: Path, repository: Path) -
     assert train[0].fields is not None
     assert train[0].name == "tiny_sections_main[0]"
     assert len(history["losses"]) == 4
-    assert {"precision", "recall", "iou"} <= set(history["score"])
+    assert set(history["score"]) == {"all", "crack", "fold", "missing"}
+    assert {"precision", "recall", "iou", "auc"} <= set(history["score"]["fold"])
+    assert len(history["scored_on"]) == 1
     again = run_snakemake(
         tmp_path, *target, str(repository / "Snakefile"), "--config", "device=cpu"
     )

@@ -12,9 +12,17 @@ import pytest
 import torch
 
 import defects
-from retrace.alignment.defect_training import DefectPatches, damaged, is_missing
+from retrace.alignment.defect_training import (
+    DefectPatches,
+    area_under_curve,
+    damaged,
+    is_missing,
+    score,
+    scores_text,
+)
 from retrace.alignment.detector import CENTRE, CORNER, EDGE, Detector, prepared, without_specks
 from retrace.alignment.stacks import StackDataset
+from retrace.augment.defects import DRAW
 from retrace.errors import DataError
 from retrace.networks.defects import REACH, DefectNet
 
@@ -135,6 +143,39 @@ def test_patches_depend_on_their_number_alone(tmp_path: Path) -> None:
     assert not set(patches.train) & set(patches.test)
     with pytest.raises(DataError, match="smaller than the patches"):
         DefectPatches(data, TRAINING | {"side": 64}, 3)
+
+
+def test_each_kind_is_scored_by_itself_on_stacks_that_are_held_out(tmp_path: Path) -> None:
+    """A detector that knows the answer is right about all; one that guesses has half the area."""
+    data = StackDataset([stacks_file(tmp_path / "a.h5")])
+    held_out = StackDataset([stacks_file(tmp_path / "b.h5")])
+    patches = DefectPatches(data, TRAINING, 3, held_out)
+    answers = {}
+    for number in range(6):
+        for kinds in (None, (), *((kind,) for kind in DRAW)):
+            patch = patches.patch(number, test=True, kinds=kinds)
+            answers[patch.image.numpy().tobytes()] = patch.defect
+
+    class Knows(Detector):
+        def smoothed(self, section: torch.Tensor) -> torch.Tensor:
+            return answers[section.numpy().tobytes()].float()
+
+    settings = {"threshold": 0.4, "smallest_px": 1, "near_px": 2}
+    scores = score(Knows(DefectNet(2), settings), patches, 6)
+
+    assert list(patches.train) == list(range(4)) == list(patches.test)
+    assert set(scores) == {"all", *DRAW}
+    for one in scores.values():
+        assert [one[name] for name in ("precision", "recall", "iou", "auc")] == [1, 1, 1, 1]
+        assert 0 < float(one["defect_share"] or 0) < 1
+    assert len(scores_text(scores).splitlines()) == 5
+
+
+def test_the_area_under_the_curve_counts_pairs() -> None:
+    assert area_under_curve(np.array([[0, 0, 3], [2, 0, 0]])) == 1
+    assert area_under_curve(np.array([[1, 1], [1, 1]])) == 0.5
+    assert area_under_curve(np.array([[1, 0, 1], [0, 1, 0]])) == 0.5
+    assert area_under_curve(np.array([[0, 0], [1, 1]])) is None
 
 
 def stacks_file(path: Path, **more: np.ndarray) -> Path:

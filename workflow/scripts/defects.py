@@ -1,6 +1,7 @@
 """Defects of serial sections: train the network that finds them, and make masks of stacks.
 
-defects.py train --settings JSON --stacks A.h5 ... --output defects.safetensors --history JSON
+defects.py train --settings JSON --stacks A.h5 ... [--held-out B.h5 ...]
+                 --output defects.safetensors --history JSON
 defects.py mask --settings JSON --model defects.safetensors --stacks A.h5 --output A_masks.h5
 """
 
@@ -20,6 +21,7 @@ from retrace.alignment.defect_training import (
     DefectPatches,
     DefectTraining,
     score,
+    scores_text,
 )
 from retrace.alignment.detector import Detector, described, load_detector
 from retrace.alignment.stacks import MASKS, StackDataset
@@ -38,6 +40,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     train = verbs.add_parser("train", help="the network, from labelled and artificial defects")
     train.add_argument("--labelled", nargs="*", type=Path, default=[], help="stacks with masks")
+    train.add_argument("--held-out", nargs="*", type=Path, default=[], help="stacks to score on")
     train.add_argument("--work", required=True, type=Path, help="where its states are saved")
     train.add_argument("--history", required=True, type=Path, help="JSON of losses and score")
     mask = verbs.add_parser("mask", help="ternary masks of stacks")
@@ -59,7 +62,8 @@ def train(args: argparse.Namespace) -> None:
     device = choose_device(args.settings["device"])
     data = StackDataset([*args.stacks, *args.labelled])
     check_labelled(args.labelled, data)
-    patches = DefectPatches(data, settings, seed)
+    held_out = StackDataset(args.held_out) if args.held_out else None
+    patches = DefectPatches(data, settings, seed, held_out)
     told = {"settings": args.settings, "data": [input_digest(one.path) for one in data.sets]}
     work = args.work.with_name(f"{args.work.name}_{digest(told)}")
     training = DefectTraining(patches, settings, seed, device, work)
@@ -69,15 +73,13 @@ def train(args: argparse.Namespace) -> None:
     detector = Detector(training.network, settings, device)
     found = score(detector, patches, SCORED)
     losses = training.progress.losses.tolist()
-    history = {"terms": list(TERMS), "losses": losses, "score": found, **told}
+    scored_on = [input_digest(path) for path in args.held_out]
+    history = {"terms": list(TERMS), "losses": losses, "score": found, "scored_on": scored_on}
+    history |= told
     atomic_write(args.history, json.dumps(history, indent=1) + "\n")
     save_model(args.output, training.network, {"network": described(settings["fmaps"]), **told})
     shutil.rmtree(work)
-    print(
-        f"[defects] {args.output}: precision {found['precision']:.3f}, recall "
-        f"{found['recall']:.3f} of {100 * found['defect_share']:.1f} % of the pixels",
-        flush=True,
-    )
+    print(f"[defects] {args.output}, pixels inside defects:\n{scores_text(found)}", flush=True)
 
 
 def check_labelled(paths: Sequence[Path], data: StackDataset) -> None:

@@ -74,9 +74,13 @@ class Detector:
         """The mask of one section (H, W)."""
         if bool(section.max() == section.min()):
             return np.full(section.shape, 2, np.uint8)
-        found = self.smoothed(section) > self.settings["threshold"]
-        kept = without_specks(found.cpu().numpy(), self.settings["smallest_px"])
+        kept = self.inside(self.smoothed(section))
         return ternary(torch.from_numpy(kept), self.settings["near_px"]).numpy()
+
+    def inside(self, probability: Tensor) -> np.ndarray:
+        """Booleans (H, W): where a probability (H, W) is above the threshold, without specks."""
+        found = (probability > self.settings["threshold"]).cpu().numpy()
+        return without_specks(found, self.settings["smallest_px"])
 
     def smoothed(self, section: Tensor) -> Tensor:
         """Probability (H, W) of a defect: the likelier class, maximum and then mean of 3 x 3."""
