@@ -25,6 +25,7 @@ TINY: dict[str, Any] = {
     "epochs": 2,
     "fall_time": 1,
     "crop": 32,
+    "augment": {"jitter_px": 8},
     "pairs_per_step": 2,
     "visits_per_stack": 2,
     "lambda1": 0.03,
