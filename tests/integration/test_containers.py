@@ -12,8 +12,8 @@ import pytest
 import yaml
 import zarr
 
-import demo
 import phantom
+import s3_server
 import tiny_seamless
 from conftest import Apptainer, run_snakemake
 from retrace.manifest import read_manifest
@@ -78,7 +78,7 @@ def test_exec_finds_the_locked_packages(
 @pytest.mark.s3
 @pytest.mark.timeout(2400)
 def test_fetch_and_mask_run_inside(checkout: Path, image: Path) -> None:
-    with demo.s3_server() as endpoint:
+    with s3_server.serving() as endpoint:
         phantom.main(["upload", "--endpoint", endpoint, *PHANTOM])
         done = run_snakemake(
             checkout,
@@ -101,7 +101,7 @@ def test_volumes_elsewhere_are_read_inside_through_a_cache_outside(
     told |= {"name": "near", "bucket": bucket, "weights_of": "phantom"}
     (checkout / "config" / "datasets" / "near.yaml").write_text(yaml.safe_dump(told))
     cache = tmp_path / "blocks"
-    with demo.s3_server() as endpoint:
+    with s3_server.serving() as endpoint:
         phantom.main(["upload", "--endpoint", endpoint, *PHANTOM])
         run_snakemake(
             checkout,

@@ -52,7 +52,14 @@ def test_a_taken_port_is_left_alone() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert demo.free_port(port) != port
+        with demo.listen(port) as found:
+            assert found.getsockname()[1] not in (0, port)
+
+
+@pytest.mark.s3
+def test_two_servers_at_the_same_time_have_a_port_each() -> None:
+    with demo.s3_server() as first, demo.s3_server() as second:
+        assert first != second
 
 
 @pytest.mark.s3

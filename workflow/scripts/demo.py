@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,30 +34,45 @@ PREFERRED_PORT = 5557
 CONTAINER_CHOICES = ("auto", "always", "never")
 
 
-def free_port(preferred: int) -> int:
-    """Returns `preferred` where nobody listens on it, else any free port of the loopback."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def listen(preferred: int) -> socket.socket:
+    """Returns a socket of the loopback that listens on `preferred`, or on any free port.
+
+    It listens already: between finding a free port and taking it another program may take it.
+    """
+    for port in (preferred, 0):
+        found = socket.socket()
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", preferred))
+            found.bind(("127.0.0.1", port))
+            found.listen(128)
+            return found
         except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+            found.close()
+    raise RetraceError("no port of the loopback is free; end what listens there and run it again")
 
 
 @contextmanager
 def s3_server() -> Iterator[str]:
     """An S3 server in this process; yields its address."""
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server import werkzeug_app as moto
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else: a line per request
-    port = free_port(PREFERRED_PORT)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
+    with listen(PREFERRED_PORT) as taken:
+        host, port = taken.getsockname()
+        server = make_server(
+            *(host, port, moto.DomainDispatcherApplication(moto.create_backend_app)),
+            threaded=True,
+            request_handler=moto.MotoRequestHandler,
+            fd=taken.fileno(),
+        )
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{host}:{port}"
     finally:
-        server.stop()
+        server.shutdown()
+        thread.join()
 
 
 def choose_containers(wanted: str, image: Path) -> tuple[bool, str]:
