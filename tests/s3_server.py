@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import phantom
 
 REGION = "us-east-1"
+PATIENCE_S = 30.0
+"""How long the proxy keeps an answer back, at most; less than a client waits for one."""
 
 
 @contextmanager
@@ -76,10 +78,16 @@ class Proxy:
     faults: dict[str, Fault] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     endpoint: str = ""
+    answers: int | None = None
+    """How many requests are answered still, those after it wait; None: all are."""
+    answered: int = 0
+    together: int = 0
+    """Answers wait until so many requests have been there at the same time."""
     active: int = 0
     peak: int = 0
-    """Requests that were answered at the same time, at most."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Requests that were there at the same time, at most."""
+    connections: int = 0
+    lock: threading.Condition = field(default_factory=threading.Condition)
 
     def fault_of(self, path: str) -> str | None:
         with self.lock:
@@ -94,11 +102,38 @@ class Proxy:
         with self.lock:
             return sum(path.endswith(end) for path in self.requests)
 
+    def let(self, answers: int | None) -> None:
+        """Answers so many requests from now on, and those after it only when told so."""
+        with self.lock:
+            self.answers, self.answered = answers, 0
+            self.lock.notify_all()
+
+    def drain(self) -> None:
+        """Returns once no client is connected, so that what one asked for last is counted too."""
+        self.let(None)
+        with self.lock:
+            assert self.lock.wait_for(lambda: self.connections == 0, PATIENCE_S)
+
+    def connected(self, change: int) -> None:
+        with self.lock:
+            self.connections += change
+            self.lock.notify_all()
+
+    def _wait_for_leave(self) -> None:
+        """Returns when the request may be answered; the lock is held."""
+        if not self.lock.wait_for(lambda: self.peak >= self.together, PATIENCE_S):
+            self.together = 0  # they never come, and the test is to say so
+        self.lock.wait_for(lambda: self.answers != 0, PATIENCE_S)
+        self.answers = self.answers - 1 if self.answers else self.answers
+        self.answered += 1
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         with self.lock:
             self.active += 1
             self.peak = max(self.peak, self.active)
+            self.lock.notify_all()
+            self._wait_for_leave()
         time.sleep(self.delay_s)
         try:
             yield
@@ -125,6 +160,16 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            proxy.connected(1)
+            super().setup()
+
+        def finish(self) -> None:
+            try:
+                super().finish()
+            finally:
+                proxy.connected(-1)
 
         def do_GET(self) -> None:  # noqa: N802
             path = urlsplit(self.path).path
@@ -169,12 +214,18 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    """Takes as many connections at a time as a client with many threads makes."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
 @contextmanager
 def spoiling(upstream: str, **faults: Fault) -> Iterator[Proxy]:
     """A proxy before `upstream`, with no fault but those given or set later."""
     proxy = Proxy(upstream, faults=dict(faults))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(proxy))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _handler(proxy))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     proxy.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     try:

@@ -139,7 +139,7 @@ def test_many_are_asked_for_at_the_same_time(
     case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
     volume = opened(request, proxy)
-    proxy.delay_s, proxy.peak = 0.3, 0
+    proxy.together, proxy.peak = 6, 0
     volume.read(volume.box)
     assert proxy.peak >= 6
 

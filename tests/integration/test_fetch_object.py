@@ -147,7 +147,7 @@ def test_a_bundle_serves_it_too(tmp_path: Path) -> None:
 def test_killed_it_goes_on(endpoint: str, tmp_path: Path, end: signal.Signals) -> None:
     output = tmp_path / "lsd_v0.8.img"
     with s3_server.spoiling(endpoint) as proxy:
-        proxy.delay_s = 0.15
+        proxy.let(PARTS - 3)  # so that it cannot be done before the signal comes
         settings = json.dumps(settings_for(proxy.endpoint, threads=1))
         command = [sys.executable, fetch_object.__file__, "--settings", settings]
         process = subprocess.Popen(
@@ -159,9 +159,12 @@ def test_killed_it_goes_on(endpoint: str, tmp_path: Path, end: signal.Signals) -
             journal.is_file() and journal.read_text().count('"first"') >= 3
         ):
             time.sleep(0.005)
+        proxy.delay_s = 0.1
         process.send_signal(end)
-        assert process.wait(60) != 0
+        proxy.let(None)
+        assert process.wait(300) != 0
         assert not output.exists()
+        proxy.drain()
         kept = journal.read_text().count('"first"')
         assert 3 <= kept < PARTS
         # What lies there is believed only as far as its checksum says so.

@@ -227,19 +227,22 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     endpoint: str, truth: dict[str, bytes], tmp_path: Path, end: signal.Signals
 ) -> None:
     output, moments = tmp_path / "v.zarr", random.Random(int(end))
-    killed_midway = 0
     with s3_server.spoiling(endpoint) as proxy:
-        proxy.delay_s = 0.05
+        proxy.delay_s = 0.02
         for _ in range(3):
+            # So many answers that something is kept, and no more than that something is left.
+            first = moments.randint(6, len(truth) // 5)
+            proxy.let(first + 3)
             process = run_script(output, proxy.endpoint, threads=2)
-            before = len(proxy.requests)
-            while len(proxy.requests) == before and process.poll() is None:
-                time.sleep(0.01)
-            time.sleep(moments.uniform(0.05, 0.6))
+            while proxy.answered < first and process.poll() is None:
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.1))
             process.send_signal(end)
+            proxy.let(None)
             process.communicate(timeout=300)
-            killed_midway += process.returncode != 0 and not output.exists()
-        assert killed_midway > 0
+            assert process.returncode != 0
+            assert not output.exists()
+            proxy.drain()
         proxy.delay_s, before = 0.0, len(proxy.requests)
         process = run_script(output, proxy.endpoint)
         assert process.communicate(timeout=300)[1] == ""
