@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import status
 
 LONG = "x" * 190
+SLEEPING = f"{LONG}/{LONG}/sleeping.txt"
 SNAKEFILE = f"""
 rule all:
-    input: "late.txt", "broken.txt", "{LONG}/{LONG}/sleeping.txt", "unlogged.zarr", "old.txt"
+    input: "late.txt", "broken.txt", "{SLEEPING}", "unlogged.zarr", "old.txt"
 
 rule finished:
     output: "finished.txt"
@@ -26,27 +28,30 @@ rule finished:
 
 rule noted:
     output: directory("unlogged.zarr"), "unlogged.manifest.json"
+    priority: 1
     shell: "mkdir {{output[0]}}; cp usage.json {{output[1]}}"
 
 rule broken:
     input: "finished.txt"
     output: "broken.txt"
     log: "logs/broken.log"
+    priority: 1
     shell: "printf 'begun\\nerror: the disk is full\\n\\n' > {{log}}; false"
 
 rule sleeping:
     input: "finished.txt"
-    output: "{LONG}/{LONG}/sleeping.txt"
+    output: "{SLEEPING}"
     log: "logs/sleeping.log"
     shell: "echo asleep > {{log}}; until [ -e wake ]; do sleep 0.1; done; touch {{output}}"
 
 rule late:
-    input: "{LONG}/{LONG}/sleeping.txt"
+    input: "{SLEEPING}"
     output: "late.txt"
     shell: "touch {{output}}"
 
 rule old:
     output: "old.txt"
+    priority: 1
     params: config.get("word", "one")
     shell: "echo {{params}} > {{output}}"
 """
@@ -56,20 +61,28 @@ def states(*options: str) -> dict[str, status.Report]:
     return {one.job.rule: one for one in status.reports("all", options)}
 
 
+def snakemake(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "snakemake", "--quiet", "all", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for_mark(process: subprocess.Popen[bytes], output: str) -> None:
+    """Returns once the job of that output is at work."""
+    while output not in status.marked_outputs():
+        assert process.poll() is None
+        time.sleep(0.1)
+
+
 def test_every_state_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("Snakefile").write_text(SNAKEFILE)
     Path("usage.json").write_text('{"seconds": 1.5, "peak_memory_mb": 321}')
     assert {one.state for one in states().values()} == {"missing"}
-    command = [sys.executable, "-m", "snakemake", "--cores", "3", "--keep-going", "--quiet", "all"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wanted = [Path(name) for name in ("logs/sleeping.log", "logs/broken.log", "old.txt")]
+    # One at a time and `sleeping` last: when it is marked, Snakemake is done with all others.
+    process = snakemake("--cores", "1", "--keep-going", "all")
     marks = Path(".snakemake/incomplete")
     try:
-        while process.poll() is None and (
-            not all(path.exists() for path in wanted) or len(status.marked_outputs()) != 1
-        ):
-            time.sleep(0.1)
+        wait_for_mark(process, SLEEPING)
         found = states("--config", "word=two")
         assert {name: one.state for name, one in found.items()} == {
             "finished": "done",
@@ -88,6 +101,29 @@ def test_every_state_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert found["finished"].usage.seconds is not None
     assert found["noted"].usage == status.Usage(1.5, 321)
     assert {states()[name].state for name in ("sleeping", "late", "old")} == {"done"}
+
+
+def test_a_job_that_ends_while_status_plans_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("Snakefile").write_text(SNAKEFILE)
+    process, plan = snakemake("--cores", "1", SLEEPING), status.dry_run
+
+    def plan_and_wake(*arguments: Any) -> str:
+        planned = plan(*arguments)
+        if "--forceall" not in arguments:
+            Path("wake").touch()
+            assert process.wait() == 0
+        return planned
+
+    monkeypatch.setattr(status, "dry_run", plan_and_wake)
+    try:
+        wait_for_mark(process, SLEEPING)
+        assert states()["sleeping"].state == "done"
+    finally:
+        Path("wake").touch()
+        process.wait()
 
 
 def test_a_submitted_job_without_a_log_of_its_own_is_queued(tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
 from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,16 +164,18 @@ def marked_outputs(folder: Path = Path(".snakemake")) -> dict[str, Mark]:
     """
     marked = {}
     root = folder / "incomplete"
-    for path in root.rglob("*") if root.is_dir() else ():
-        if path.is_file():
-            parts = [part.removeprefix("@") for part in path.relative_to(root).parts]
-            marked[urlsafe_b64decode("".join(parts)).decode()] = read_mark(path)
+    # os.walk, since Snakemake takes folders away meanwhile, which Path.rglob does not bear.
+    for path in (Path(place, name) for place, _, files in os.walk(root) for name in files):
+        parts = [part.removeprefix("@") for part in path.relative_to(root).parts]
+        marked[urlsafe_b64decode("".join(parts)).decode()] = read_mark(path)
     return marked
 
 
 def at_work(folder: Path = Path(".snakemake")) -> bool:
     """Whether a Snakemake holds the working directory (or was killed and left its lock)."""
-    return any((folder / "locks").glob("*"))
+    with suppress(FileNotFoundError):
+        return any((folder / "locks").iterdir())
+    return False
 
 
 def is_waiting(mark: Mark, log: Path | None) -> bool:
@@ -248,8 +252,11 @@ def report(job: Job, state: str) -> Report:
 def reports(target: str, options: Sequence[str]) -> list[Report]:
     """All jobs of a target."""
     every = parse_jobs(dry_run(target, options, "--forceall"))
+    before = marked_outputs()
     planned = {job.outputs for job in parse_jobs(dry_run(target, options))}
     marked, locked = marked_outputs(), at_work()
+    # What ended meanwhile was planned while it was at work.
+    planned -= {job.outputs for job in every if (before.keys() - marked) & set(job.outputs)}
     return [report(j, state_of(j, j.outputs in planned, marked, locked)) for j in every]
 
 
