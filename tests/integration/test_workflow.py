@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ import pytest
 
 import sharded
 import tiny_workflow
+from kill import PATIENCE_S
 from retrace.viewing.browser import find_browser
 from retrace.volumes import open_volume
 
@@ -148,7 +150,7 @@ def test_the_report_is_one_page_without_errors(
         assert title in text
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
     command = [find_browser(), *flags, f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert "<h2" in shown.stdout and "CONSOLE" not in shown.stderr
 
 
@@ -191,11 +193,16 @@ def test_a_second_workflow_in_the_same_folder_is_refused(
 ) -> None:
     locks = place / ".snakemake" / "locks"
     with start("train_phantom_tiny_malis", config=("iterations=40",)) as first:
-        while not (locks.is_dir() and any(locks.iterdir())):
+        while not any(lock.stat().st_size for lock in locks.glob("*.output.lock")):
             assert first.poll() is None
             time.sleep(0.2)
-        with start("train_phantom_tiny_malis", config=("iterations=50",)) as second:
-            printed, _ = second.communicate()
+        # Stopped, so that it holds the folder however long the second takes to begin.
+        first.send_signal(signal.SIGSTOP)
+        try:
+            with start("train_phantom_tiny_malis", config=("iterations=50",)) as second:
+                printed, _ = second.communicate()
+        finally:
+            first.send_signal(signal.SIGCONT)
         assert second.returncode != 0 and "cannot be locked" in printed
         first.communicate()
     assert first.returncode == 0
