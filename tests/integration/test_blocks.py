@@ -20,7 +20,7 @@ import assemble
 import mask
 import predict
 import s3_server
-from kill import SCRIPTS, finish, kill_when
+from kill import PATIENCE_S, SCRIPTS, finish, kill_when
 from prediction_case import Case, make_case, store_bytes
 from retrace import remote
 from retrace.blocks import BUCKETS, FOLDER_VARIABLE, GIB_VARIABLE, ChangedError
@@ -207,7 +207,7 @@ def test_two_processes_share_a_cache_that_is_too_small(
     command = [sys.executable, "-c", READ, address(request), proxy.endpoint]
     env = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE) for _ in range(2)]
-    shown = [line for p in both for line in p.communicate(timeout=300)[0].decode().split()]
+    shown = [line for p in both for line in p.communicate(timeout=PATIENCE_S)[0].decode().split()]
 
     truth = open_volume(case.raw, "volumes/raw")
     assert shown == [hashlib.sha256(truth.read(truth.box).tobytes()).hexdigest()] * 10

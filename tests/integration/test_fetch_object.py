@@ -18,6 +18,7 @@ import pytest
 
 import fetch_object
 import s3_server
+from kill import PATIENCE_S
 from retrace.errors import FetchError
 from s3_server import Fault
 
@@ -162,7 +163,7 @@ def test_killed_it_goes_on(endpoint: str, tmp_path: Path, end: signal.Signals) -
         proxy.delay_s = 0.1
         process.send_signal(end)
         proxy.let(None)
-        assert process.wait(300) != 0
+        assert process.wait(PATIENCE_S) != 0
         assert not output.exists()
         proxy.drain()
         kept = journal.read_text().count('"first"')

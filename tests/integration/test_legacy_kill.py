@@ -16,14 +16,14 @@ import pytest
 
 from batches import write_batch, write_message
 from conftest import Apptainer
+from kill import PATIENCE_S
 from retrace import config as catalog
 from retrace.checkpoints.published import read_published, write_published
 from retrace.networks import build_network
 
-pytestmark = [pytest.mark.container, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.container, pytest.mark.timeout(2400)]
 
 TILES, STRIDE, ITERATIONS = 60, 4, 60
-PATIENCE_S = 300.0
 
 
 def narrow() -> dict[str, Any]:

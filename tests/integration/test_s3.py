@@ -19,6 +19,7 @@ import pytest
 import fetch
 import phantom
 import s3_server
+from kill import PATIENCE_S
 from retrace.errors import FetchError
 from retrace.manifest import check_manifest, manifest_path
 from retrace.volumes import open_volume
@@ -163,7 +164,7 @@ def test_what_is_missing_is_named_and_nothing_is_lost(
 
 
 def test_an_endpoint_that_is_down_is_one_line_on_stderr(tmp_path: Path) -> None:
-    done = run_script(tmp_path / "v.zarr", "http://127.0.0.1:9").communicate(timeout=300)
+    done = run_script(tmp_path / "v.zarr", "http://127.0.0.1:9").communicate(timeout=PATIENCE_S)
     assert done[1].startswith("error: http://127.0.0.1:9 does not answer")
     assert len(done[1].strip().splitlines()) == 1
     assert not (tmp_path / "v.zarr").exists()
@@ -239,13 +240,13 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(
             time.sleep(moments.uniform(0, 0.1))
             process.send_signal(end)
             proxy.let(None)
-            process.communicate(timeout=300)
+            process.communicate(timeout=PATIENCE_S)
             assert process.returncode != 0
             assert not output.exists()
             proxy.drain()
         proxy.delay_s, before = 0.0, len(proxy.requests)
         process = run_script(output, proxy.endpoint)
-        assert process.communicate(timeout=300)[1] == ""
+        assert process.communicate(timeout=PATIENCE_S)[1] == ""
         assert len(proxy.requests) - before < len(truth), "nothing was kept from the killed runs"
     assert contents(output) == truth
     check_manifest(output, digests=True)

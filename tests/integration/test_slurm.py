@@ -223,7 +223,7 @@ def test_ctrl_c_cancels_what_runs_and_its_state_is_saved(
         wait_until("the training", lambda: training_has_begun(place), process)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(120) != 0
+        assert process.wait(PATIENCE_S) != 0
     finally:
         process.kill()
     slurm_cluster.wait_for("the end of all jobs", lambda: not slurm_cluster.jobs())

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import tiny_training as tiny
-from kill import SCRIPTS, finish, kill_when, start
+from kill import PATIENCE_S, SCRIPTS, finish, kill_when, start
 
 ITERATIONS = 40
 KILLS = 4
@@ -61,7 +61,7 @@ def test_sigterm_saves_at_once_and_exits_143(tmp_path: Path) -> None:
     while process.poll() is None and not states(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
+    assert process.wait(PATIENCE_S) == 143
     assert not (tmp_path / "model.safetensors").exists()
     reached = int(states(tmp_path)[-1].removeprefix("state_").removesuffix(".pt"))
     assert reached >= 5
@@ -87,5 +87,5 @@ def test_a_signal_to_every_process_of_a_job_leaves_its_shell_waiting(
     while shell.poll() is None and not states(tmp_path):
         time.sleep(0.05)
     os.killpg(shell.pid, signal.SIGTERM)
-    assert shell.wait(60) == 143
+    assert shell.wait(PATIENCE_S) == 143
     assert "run again to go on" in (tmp_path / "log").read_text()

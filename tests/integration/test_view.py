@@ -17,6 +17,7 @@ from matplotlib.image import imread
 
 import view
 from conftest import REPOSITORY, skip_or_fail
+from kill import PATIENCE_S
 from retrace.viewing.browser import BrowserError, find_browser
 from retrace.volumes import create_volume
 
@@ -132,10 +133,10 @@ def test_serves_until_interrupted(layers: list[dict[str, Any]]) -> None:
     assert process.stdout is not None
     try:
         address = next(line for line in process.stdout if "open http" in line).split()[2]
-        with urllib.request.urlopen(address, timeout=20) as page:
+        with urllib.request.urlopen(address, timeout=PATIENCE_S) as page:
             assert b"neuroglancer" in page.read().lower()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.stdout.close()

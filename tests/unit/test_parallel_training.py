@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import tiny_training as tiny
 import train
-from kill import start
+from kill import PATIENCE_S, start
 from retrace import device
 from retrace.errors import ConfigError, DeviceError, RetraceError
 from retrace.training.lsd_family import LsdFamilyTask
@@ -32,8 +32,6 @@ pytestmark = pytest.mark.usefixtures("tiny_threads")
 TOLERANCE = 1e-6
 """Of a weight tensor, relative to its norm, after a few iterations in float32. Sums are taken in
 another order; 2e-7 was the largest seen after 20 iterations with 2 and with 4 processes."""
-
-PATIENCE_S = 240.0
 
 
 @pytest.fixture

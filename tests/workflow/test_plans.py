@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from kill import PATIENCE_S
+
 PROGRAMS = Path(sys.executable).parent
 DATASETS = ("zfinch", "fib25", "hemi")
 DATA_VERBS = ("fetch", "mask", "view_data", "stacks", "train_defects", "mask_stacks")
@@ -30,7 +32,7 @@ def snakemake(repository: Path, tmp_path: Path) -> Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
         )
 
     return call
