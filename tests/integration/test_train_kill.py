@@ -16,6 +16,7 @@ import tiny_training as tiny
 from kill import PATIENCE_S, SCRIPTS, finish, kill_when, start
 
 ITERATIONS = 40
+EVERY = 3
 KILLS = 4
 
 
@@ -27,23 +28,26 @@ def states(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("work/*/state_*.pt"))
 
 
+def reached(folder: Path) -> int:
+    """The iteration of the last state, 0 where there is none."""
+    return max((int(re.sub(r"\D", "", name)) for name in states(folder)), default=0)
+
+
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     settings = tiny.settings(tiny.write_volume(tmp_path / "cube.zarr"), ITERATIONS)
-    settings["network"]["checkpoint_every"] = 3
+    settings["network"]["checkpoint_every"] = EVERY
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish("train.py", tiny.arguments(whole, settings))
     draw = random.Random(0)
     kills = 0
     for _ in range(KILLS):
-        before = states(killed)
-        delay = draw.uniform(0, 0.5)
+        target = reached(killed) + EVERY * draw.randint(1, 2)
+        delay = draw.uniform(0, 0.1)
         seen: list[float] = []
 
-        def moment(
-            before: list[str] = before, delay: float = delay, seen: list[float] = seen
-        ) -> bool:
-            """A random time after this run has saved its first state of its own."""
-            if not seen and states(killed) != before:
+        def moment(target: int = target, delay: float = delay, seen: list[float] = seen) -> bool:
+            """A random time after this run has saved its first or second state of its own."""
+            if not seen and reached(killed) >= target:
                 seen.append(time.monotonic())
             return bool(seen) and time.monotonic() - seen[0] >= delay
 
@@ -58,14 +62,16 @@ def test_sigterm_saves_at_once_and_exits_143(tmp_path: Path) -> None:
     settings = tiny.settings(tiny.write_volume(tmp_path / "cube.zarr"), 100_000)
     settings["network"]["checkpoint_every"] = 5
     process = start("train.py", tiny.arguments(tmp_path, settings))
-    while process.poll() is None and not states(tmp_path):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE_S) == 143
+    try:
+        while process.poll() is None and not states(tmp_path):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 143
+    finally:
+        process.kill()  # one that did not obey would go on for ever
     assert not (tmp_path / "model.safetensors").exists()
-    reached = int(states(tmp_path)[-1].removeprefix("state_").removesuffix(".pt"))
-    assert reached >= 5
-    settings["iterations"] = reached
+    settings["iterations"] = reached(tmp_path)
+    assert settings["iterations"] >= 5
     finish("train.py", tiny.arguments(tmp_path, settings))
     assert (tmp_path / "model.safetensors").exists()
 
@@ -84,8 +90,12 @@ def test_a_signal_to_every_process_of_a_job_leaves_its_shell_waiting(
     command = ["bash", "-c", prefix[1] + shlex.join(program) + tee]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     shell = subprocess.Popen(command, env=environment, start_new_session=True)
-    while shell.poll() is None and not states(tmp_path):
-        time.sleep(0.05)
-    os.killpg(shell.pid, signal.SIGTERM)
-    assert shell.wait(PATIENCE_S) == 143
+    try:
+        while shell.poll() is None and not states(tmp_path):
+            time.sleep(0.05)
+        os.killpg(shell.pid, signal.SIGTERM)
+        assert shell.wait(PATIENCE_S) == 143
+    finally:
+        if shell.poll() is None:
+            os.killpg(shell.pid, signal.SIGKILL)
     assert "run again to go on" in (tmp_path / "log").read_text()
