@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from retrace.images import image_path
 
@@ -27,9 +29,18 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
-# How long an example takes says nothing on a busy machine.
-settings.register_profile("retrace", deadline=None)
+# How long an example takes, or finding one, says nothing on a busy machine.
+settings.register_profile("retrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("retrace")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test draws the same numbers, whichever tests the same process ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 def required(marker: str) -> bool:
