@@ -100,6 +100,14 @@ def test_the_jobs_behind_a_result_in_the_order_of_their_ends(place: Path) -> Non
     assert check_chain(jobs) == 2
 
 
+@pytest.mark.parametrize("written", ["", '{"rule": "predict", "inp'])
+def test_a_record_that_is_just_being_written_is_passed_over(place: Path, written: str) -> None:
+    known = read_jobs()
+    name = urlsafe_b64encode(b"results/other.zarr").decode()
+    Path(".snakemake/metadata", name).write_text(written)
+    assert read_jobs() == known
+
+
 def test_a_result_of_another_model_is_refused(place: Path) -> None:
     Path(MODEL).write_bytes(b"other weights")
     with pytest.raises(DataError, match=rf"{EVALUATION} was not made of the {MODEL} that"):

@@ -8,6 +8,7 @@ its manifest, or under `origin` in the JSON files of trainings and evaluations.
 from __future__ import annotations
 
 import json
+import os
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -52,13 +53,24 @@ def _recorded_output(path: Path, folder: Path) -> str:
     return urlsafe_b64decode("".join(parts)).decode()
 
 
+def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Outputs and their records, sorted by file.
+
+    A job that runs at the same time may have its record written, or taken away, just now.
+    """
+    files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
+    for path in sorted(files):
+        try:
+            content = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            continue
+        yield _recorded_output(path, folder), content
+
+
 def read_jobs(folder: Path = RECORDS) -> dict[str, Job]:
     """By output, the job that Snakemake recorded to have made it."""
     jobs: dict[str, Job] = {}
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if not path.is_file():
-            continue
-        record, output = json.loads(path.read_text()), _recorded_output(path, folder)
+    for output, record in _records(folder):
         if record.get("incomplete") or record.get("endtime") is None:
             continue
         command = record["shellcmd"] or ""

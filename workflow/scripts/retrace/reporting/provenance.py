@@ -51,8 +51,11 @@ def kind_of(path: str) -> str:
 
 def read_made(folders: Iterable[Path]) -> list[Made]:
     """Every manifest below the folders, as paths from the working directory."""
-    found = {path for folder in folders for path in folder.rglob("*.manifest.json")}
-    return [_made(path, read_json(path)) for path in sorted(found)]
+    # os.walk, since jobs that run at the same time take folders away, which rglob does not bear.
+    walked = (step for folder in folders for step in os.walk(folder))
+    found = {Path(place, name) for place, _, names in walked for name in names}
+    manifests = sorted(path for path in found if path.name.endswith(".manifest.json"))
+    return [_made(path, read_json(path)) for path in manifests]
 
 
 def _made(path: Path, content: Mapping[str, Any]) -> Made:
