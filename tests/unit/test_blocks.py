@@ -87,6 +87,18 @@ def test_what_was_asked_for_before_a_change_is_not_used(tmp_path: Path) -> None:
     assert cache.get(key(1)) is None
 
 
+def test_of_changes_seen_at_the_same_time_the_last_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = BlockCache(tmp_path, BUCKETS * 100_000)
+    for round_ in range(20):
+        moments = range(10 * round_, 10 * round_ + 8)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda moment: cache.mark_changed("s3://a/b", moment), moments))
+        assert cache.changed("s3://a/b") == moments[-1]
+    assert capsys.readouterr().out == ""
+
+
 @given(
     stored=st.none() | st.binary(max_size=200),
     asked=st.integers(0, 2**40),

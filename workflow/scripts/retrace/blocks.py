@@ -87,6 +87,7 @@ class BlockCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder, self.share = folder, limit_bytes // BUCKETS
         self._said = False
+        self._marking = threading.Lock()
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{int(key[:4], 16) % BUCKETS:02d}" / key
@@ -162,12 +163,13 @@ class BlockCache:
 
     def mark_changed(self, url: str, moment: int) -> None:
         """Notes that a volume was changed at that moment."""
-        if moment <= self.changed(url):
-            return
-        try:
-            atomic_write(self._mark(url), json.dumps({"url": url, "changed": moment}))
-        except OSError as error:
-            self._say(f"it cannot be written ({error}); going on without it")
+        with self._marking:  # so that no earlier moment is written after a later one
+            if moment <= self.changed(url):
+                return
+            try:
+                atomic_write(self._mark(url), json.dumps({"url": url, "changed": moment}))
+            except OSError as error:
+                self._say(f"it cannot be written ({error}); going on without it")
 
 
 def packed(block: Block) -> bytes:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from retrace import __version__
 from retrace.errors import DataError
@@ -41,7 +42,8 @@ def sync_folder(folder: Path) -> None:
 def atomic_write(path: Path, content: bytes | str) -> Path:
     """Writes aside, then renames: `path` holds either the old content or all of the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # A name of its own, also among threads and among machines that share a disk.
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     with partial.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
