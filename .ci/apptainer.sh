@@ -17,7 +17,7 @@ fi
 
 # The mirror the machine itself is configured with.
 mirror=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
-    sed -n 's/^Debian|Debian|//p' | head -n 1)
+    awk -F'|' '$1 == "Debian" && $2 == "Debian" && !found++ { print $3 }')
 [ -n "$mirror" ] || { echo "apptainer: apt is configured with no Debian mirror" >&2; exit 1; }
 
 work=$(mktemp -d)
@@ -27,7 +27,7 @@ mkdir -p "$work"/{lists/partial,cache/archives/partial,debs,root}
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$work/sources.list"
 private=(-o "Dir::Etc::sourcelist=$work/sources.list" -o Dir::Etc::sourceparts=/dev/null
     -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root
-    -o Acquire::Languages=none -o Acquire::Retries=3)
+    -o Acquire::Languages=none -o Acquire::Retries=5)
 apt-get -qq "${private[@]}" update
 (cd "$work/debs" && apt-get -qq "${private[@]}" download \
     apptainer/sid libc6/sid libseccomp2/sid libsqlite3-0/sid)
@@ -38,7 +38,7 @@ done
 mkdir -p "$prefix/lib" "$(dirname "$libexec")" /var/lib/apptainer/mnt/session
 find "$work/root" -path "*/$triplet/*.so*" -not -path "*/gconv/*" -not -path "*/apptainer/*" \
     -exec cp -a -t "$prefix/lib" {} +
-loader=$(find "$work/root" -name ld-linux-x86-64.so.2 \( -type f -o -type l \) | head -n 1)
+loader=$(find "$work/root" -name ld-linux-x86-64.so.2 \( -type f -o -type l \) -print -quit)
 cp -L --remove-destination "$loader" "$prefix/lib/ld-linux-x86-64.so.2"
 cp -aT "$work/root/etc/apptainer" /etc/apptainer
 cp -aT "$work/root/usr/lib/$triplet/apptainer" "$libexec"

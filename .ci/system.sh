@@ -13,6 +13,8 @@ done
 if [ ${#missing[@]} -gt 0 ]; then
     echo "system: installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    apt-get -qq update
-    apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
+    # Another apt-get, as machines run one after they start, is waited for.
+    patient=(-o Acquire::Retries=5 -o DPkg::Lock::Timeout=300)
+    apt-get -qq "${patient[@]}" update
+    apt-get -qq "${patient[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null
 fi

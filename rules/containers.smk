@@ -21,6 +21,8 @@ for image_name in images.SOURCES:
             image=image(image_name),
         log:
             f"logs/containers/{image_name}.log",
+        # A build downloads some hundred megabytes.
+        retries: 1
         localrule: True
         # Runs on the machine itself, alone, since it makes what others run in.
         handover: True
