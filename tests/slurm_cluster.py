@@ -58,6 +58,7 @@ ReturnToService=2
 MinJobAge=3600
 InactiveLimit=0
 SlurmdTimeout=30
+BatchStartTimeout=120
 KillWait=300
 MailProg=/bin/true
 AccountingStorageType=accounting_storage/none
