@@ -23,7 +23,7 @@ from retrace.networks import build_network
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2400)]
 
-TILES, STRIDE, ITERATIONS = 60, 4, 60
+TILES, STRIDE, ITERATIONS = 120, 4, 60
 
 
 def narrow() -> dict[str, Any]:
@@ -141,7 +141,8 @@ def test_a_killed_training_goes_on_where_it_was(job: Job, tmp_path: Path) -> Non
         return [f"--{name}={tmp_path}/{path}" for name, path in named.items()]
 
     def some_are_saved() -> bool:
-        return len(list(tmp_path.glob("killed_work/net/*_[468].index"))) > 0
+        saved = tmp_path.glob("killed_work/net/*_checkpoint_*.index")
+        return any(int(path.stem.rpartition("_")[2]) >= 4 for path in saved)
 
     write_stream(tmp_path / "killed.stream", network, 0)
     job.kill_when(some_are_saved, "train.py", *arguments("killed"))
