@@ -167,7 +167,8 @@ def marked_outputs(folder: Path = Path(".snakemake")) -> dict[str, Mark]:
     # os.walk, since Snakemake takes folders away meanwhile, which Path.rglob does not bear.
     for path in (Path(place, name) for place, _, files in os.walk(root) for name in files):
         parts = [part.removeprefix("@") for part in path.relative_to(root).parts]
-        marked[urlsafe_b64decode("".join(parts)).decode()] = read_mark(path)
+        with suppress(ValueError):  # a file of another kind is no mark
+            marked[urlsafe_b64decode("".join(parts)).decode()] = read_mark(path)
     return marked
 
 
