@@ -35,7 +35,7 @@ def serving() -> Iterator[str]:
     finally:
         # What moto holds belongs to the process, not to the server.
         post = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
-        urllib.request.urlopen(post, timeout=30).close()
+        urllib.request.urlopen(post, timeout=300).close()
         server.stop()
 
 
