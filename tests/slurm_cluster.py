@@ -59,6 +59,7 @@ MinJobAge=3600
 InactiveLimit=0
 SlurmdTimeout=30
 BatchStartTimeout=120
+MessageTimeout=60
 KillWait=300
 MailProg=/bin/true
 AccountingStorageType=accounting_storage/none
