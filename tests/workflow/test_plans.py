@@ -307,6 +307,7 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
         (["fetch_zfinch", "--config", "blocks={cache: /dev/null/x}"], "/dev/null is no folder"),
         (["fetch_zfinch", "--config", "export={layers: [segmentation]}"], "segmentation"),
         (["compare_vnc_nc", "--config", "compare={networks: [mtlsd]}"], "are membranes"),
+        (["evaluate_vnc_nc_neuro3d_doc"], "predicts none near the border of a stack"),
         (["compare_phantom", "--config", "compare={networks: [n44]}"], "no network 'n44'"),
         (["fetch_zfinch", "--config", "package={license: none}"], "CC-BY-4.0"),
         (["export_zfinch_mtlsd", "--config", "export={layers: [nodes]}"], "`skeletons`"),

@@ -805,6 +805,7 @@ def check_pair(dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
         raise ConfigError(f"{pair}: dataset {dataset['name']!r} has no `train` entry{hint}")
     _check_maps(pair, dataset, network)
     _check_sections(pair, dataset, network)
+    _check_border_sections(pair, dataset, network, verb)
     _check_inputs(pair, dataset, network)
     _check_lazy_labels(pair, dataset, network)
     _check_outputs(pair, dataset, network, verb)
@@ -869,6 +870,20 @@ def _check_sections(pair: str, dataset: Mapping[str, Any], network: Mapping[str,
         "which need objects that go on across sections. Take a network that predicts boundaries, "
         "such as n4 or vd2d"
     )
+
+
+def _check_border_sections(
+    pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any], verb: str
+) -> None:
+    """Membranes are scored section by section, and stacks of them are no thicker than some are."""
+    if verb != "evaluate" or not is_planar(dataset) or network["family"] != "elektronn":
+        return
+    if network["n_dim"] == 3 and network["predict_padding"] == "valid":
+        raise ConfigError(
+            f"{pair}: network {network['name']!r} sees several sections and predicts none near the "
+            f"border of a stack, and each section of dataset {dataset['name']!r} is scored. Set "
+            "`predict_padding: symmetric` in a copy of the network, or take one of n_dim 2, as cnn"
+        )
 
 
 def _check_maps(pair: str, dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
