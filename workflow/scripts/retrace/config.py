@@ -882,7 +882,7 @@ def _check_border_sections(
         raise ConfigError(
             f"{pair}: network {network['name']!r} sees several sections and predicts none near the "
             f"border of a stack, and each section of dataset {dataset['name']!r} is scored. Set "
-            "`predict_padding: symmetric` in a copy of the network, or take one of n_dim 2, as cnn"
+            "`predict_padding: symmetric` in a network that `extends` it, or take n4 or vd2d"
         )
 
 
