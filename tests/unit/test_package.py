@@ -236,7 +236,8 @@ def test_the_packaged_field_is_that_of_the_workflow() -> None:
 def test_pixels_are_those_of_the_mip_that_is_aligned() -> None:
     data = catalog.load_dataset("vnc_nc")
     net = catalog.network_for("seamless_small", data)
-    assert aligned_voxel_nm(data, net) == [50, 10, 10]
+    assert aligned_voxel_nm(data, net) == [50, 20, 20]
+    assert aligned_voxel_nm(data, {**net, "align": {**net["align"], "mip": 1}}) == [50, 10, 10]
     assert aligned_voxel_nm(data, {**net, "align": {**net["align"], "mip": 0}}) == [50, 5, 5]
 
 
