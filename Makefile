@@ -37,8 +37,8 @@ demo: setup ## the whole workflow on generated volumes: scores and a picture, in
 	$(BIN)/python workflow/scripts/demo.py
 
 # In their order by name the long integration tests come first, and the short ones fill the end.
-test: setup ## every test that this machine can run
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+test: setup ## every test that this machine can run, or TESTS="..." (files, options of pytest)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: setup ## style, types, and Snakemake's own checks
 	$(BIN)/ruff check .

@@ -11,12 +11,14 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
 from retrace.images import image_path
+from retrace.viewing.browser import BrowserError, find_browser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -48,7 +50,7 @@ def required(marker: str) -> bool:
     return marker in os.environ.get("RETRACE_REQUIRE", "").split()
 
 
-def skip_or_fail(marker: str, reason: str) -> None:
+def skip_or_fail(marker: str, reason: str) -> NoReturn:
     """Skips a test whose needs are absent, unless the environment requires them."""
     if required(marker):
         pytest.fail(f"{reason}, but RETRACE_REQUIRE names {marker!r}")
@@ -83,8 +85,39 @@ def apptainer() -> Apptainer:
     program = shutil.which("apptainer") or shutil.which("singularity")
     if program is None:
         skip_or_fail("container", "neither apptainer nor singularity is on the PATH")
-    assert program is not None
     return Apptainer(program)
+
+
+PLANNING_APPTAINER = """\
+#!/bin/sh
+[ "$*" = --version ] && exec echo "apptainer version 1.3.0"
+echo "the apptainer of planning tests runs nothing: apptainer $*" >&2
+exit 1
+"""
+
+
+@pytest.fixture
+def planning_apptainer(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Puts a stand-in `apptainer` first on the PATH: Snakemake plans with it and runs nothing.
+
+    To plan with `--use-singularity`, Snakemake asks the program for its version and no more.
+    """
+    folder = tmp_path_factory.mktemp("planning_apptainer")
+    program = folder / "apptainer"
+    program.write_text(PLANNING_APPTAINER)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """The program of a browser with its driver, or a skip where there is none."""
+    try:
+        return find_browser()
+    except BrowserError as error:
+        skip_or_fail("browser", str(error))
 
 
 def run_snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

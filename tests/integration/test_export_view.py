@@ -15,23 +15,14 @@ import pytest
 from matplotlib.image import imread
 
 import export
-from conftest import skip_or_fail
-from retrace.viewing.browser import BrowserError, find_browser, screenshot
+from retrace.viewing.browser import screenshot
 from retrace.viewing.scene import start_server
 from retrace.volumes import create_volume
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("browser")]
 
 SIZE = (600, 400)
 VOXEL = (20, 9, 9)
-
-
-@pytest.fixture(autouse=True)
-def browser() -> None:
-    try:
-        find_browser()
-    except BrowserError as error:
-        skip_or_fail("browser", str(error))
 
 
 class Files(SimpleHTTPRequestHandler):

@@ -16,12 +16,11 @@ import pytest
 from matplotlib.image import imread
 
 import view
-from conftest import REPOSITORY, skip_or_fail
+from conftest import REPOSITORY
 from kill import PATIENCE_S
-from retrace.viewing.browser import BrowserError, find_browser
 from retrace.volumes import create_volume
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("browser")]
 
 VOXEL = (20, 9, 9)
 SIZE = (1200, 400)
@@ -31,14 +30,6 @@ PANEL = (SIZE[0] - 3 * GAP) / 4
 """Width of one of four panels, pixels."""
 TOLERANCE = 3
 """Pixels: rounding, and the line around the layer in the foreground."""
-
-
-@pytest.fixture(autouse=True)
-def browser() -> None:
-    try:
-        find_browser()
-    except BrowserError as error:
-        skip_or_fail("browser", str(error))
 
 
 def write(path: Path, array: str, data: np.ndarray, start: tuple[int, int, int]) -> dict[str, Any]:

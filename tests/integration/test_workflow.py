@@ -16,7 +16,6 @@ import pytest
 import sharded
 import tiny_workflow
 from kill import PATIENCE_S
-from retrace.viewing.browser import find_browser
 from retrace.volumes import open_volume
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
@@ -137,7 +136,7 @@ def test_networks_side_by_side(snakemake: Callable[..., str], place: Path) -> No
 
 @pytest.mark.browser
 def test_the_report_is_one_page_without_errors(
-    snakemake: Callable[..., str], place: Path, tmp_path: Path
+    browser: str, snakemake: Callable[..., str], place: Path, tmp_path: Path
 ) -> None:
     experiments = "experiments=[phantom_tiny_mtlsd, phantom_tiny_baseline]"
     snakemake("report", config=("iterations=2", experiments))
@@ -149,7 +148,7 @@ def test_the_report_is_one_page_without_errors(
     for title in ("Networks of phantom side by side", "Cost of each step", "phantom_tiny_baseline"):
         assert title in text
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command = [find_browser(), *flags, f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri()]
+    command = [browser, *flags, f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert "<h2" in shown.stdout and "CONSOLE" not in shown.stderr
 
@@ -211,6 +210,7 @@ def test_a_second_workflow_in_the_same_folder_is_refused(
 
 
 @pytest.mark.browser
+@pytest.mark.usefixtures("browser")
 def test_a_picture_of_the_results(snakemake: Callable[..., str], place: Path) -> None:
     snakemake("view_phantom_tiny_baseline")
     assert (results(place, "baseline") / "view.png").stat().st_size > 20_000

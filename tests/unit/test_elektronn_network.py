@@ -35,8 +35,6 @@ from retrace.networks.elektronn import Dropout, activate
 from retrace.networks.pooling import pool
 from retrace.training.elektronn_optimizers import elektronn_optimizer
 
-ORACLES = Path(__file__).parents[2].parent / "shared" / "oracles" / "elektronn"
-
 
 def build(seed: int = 0, **changes: Any) -> ElektronnNetwork:
     module = build_network(tiny.network(**changes), seed=seed)
@@ -428,9 +426,10 @@ def test_old_programs_can_read_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not ORACLES.is_dir(), reason="../shared/oracles is absent")
-def test_the_file_of_an_auto_encoder_becomes_the_first_layers_of_a_classifier() -> None:
-    file = read_param(ORACLES / "ae_enc.param")
+def test_the_file_of_an_auto_encoder_becomes_the_first_layers_of_a_classifier(
+    shared_dir: Path,
+) -> None:
+    file = read_param(shared_dir / "oracles/elektronn/ae_enc.param")
     sizes = {"MLP_layers": [300, 200, 50], "activation_func": "tanh"}
     module = digits(mode="vect-scalar", desired_input=784, **sizes)
     last = module.parts[3].weight.detach().clone()

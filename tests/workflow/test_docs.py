@@ -371,6 +371,7 @@ def test_every_profile_is_there() -> None:
         assert profile in (None, "none") or (ROOT / profile / "profile.yaml").is_file(), command
 
 
+@pytest.mark.usefixtures("planning_apptainer")
 def test_targets_without_settings_are_planned_together(place: Path) -> None:
     plain = [snakemake_arguments(command) for command in of_program("snakemake")]
     targets = {target for a in plain if not a.config for target in a.targets}

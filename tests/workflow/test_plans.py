@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def snakemake(repository: Path, tmp_path: Path) -> Run:
+def snakemake(planning_apptainer: None, repository: Path, tmp_path: Path) -> Run:
     """Runs snakemake in an empty folder; returns the finished process, both streams together."""
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
