@@ -1,18 +1,18 @@
-# One place for every command a developer or a reader needs. `make` alone lists them.
+# All commands for developers and readers in one place. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV   := .venv
-# The locks are made for this version.
+# The locks are resolved for this version of Python.
 PYTHON ?= $(shell python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo python3 || echo python3.11)
 BIN    := $(VENV)/bin
 TORCH  ?= -r envs/torch.txt
 STAMP  := $(VENV)/.installed
 LOCKS  := envs/dev.txt envs/torch.txt envs/uv.txt
 
-# Programs that the scripts start (snakemake, python) come from the project's own environment.
+# Scripts start programs (snakemake, python) from the project's own environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Without compiled files, Snakemake and every program would take three times as long to start.
+# Write compiled files: without them, Snakemake and every program take three times as long to start.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test lint bench docs status lock image clean
@@ -20,12 +20,12 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
-setup: $(STAMP) ## create .venv with everything locked in envs/
+setup: $(STAMP) ## create .venv with the packages that envs/ locks
 
-# Installed again only when a lock is newer. torch comes last and with pip: it is not locked, since
-# which build is right (CPU, CUDA) depends on the machine, and pip's own configuration says where
-# it comes from: make setup TORCH="torch==2.13.0 --index-url https://..." takes another build. Its
-# dependencies are in the lock, so nothing else moves.
+# Installs again only if a lock is newer. torch comes last, with pip. It is not locked, because the
+# right build (CPU, CUDA) depends on the machine, and pip's own configuration sets the package index.
+# make setup TORCH="torch==2.13.0 --index-url https://..." installs another build. The dependencies
+# of torch are in the lock, so no other version changes.
 $(STAMP): $(LOCKS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r envs/uv.txt
@@ -33,14 +33,14 @@ $(STAMP): $(LOCKS)
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	touch $@
 
-demo: setup ## the whole workflow on generated volumes: scores and a picture, in minutes
+demo: setup ## run the whole workflow on generated volumes: scores and a picture, in minutes
 	$(BIN)/python workflow/scripts/demo.py
 
-# In their order by name the long integration tests come first, and the short ones fill the end.
-test: setup ## every test that this machine can run, or TESTS="..." (files, options of pytest)
+# Tests start in the order of their names: the long integration tests come first, short ones fill the end.
+test: setup ## run every test that this machine can run, or TESTS="..." (files, options of pytest)
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(TESTS)
 
-lint: setup ## style, types, and Snakemake's own checks
+lint: setup ## check style and types, and run Snakemake's own checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -50,19 +50,19 @@ lint: setup ## style, types, and Snakemake's own checks
 BENCHMARKS := fetch lsd_targets train data_parallel predict evaluate malis checkpoint memory graph znn elektronn \
               alignment_speed cracks
 
-bench: setup ## the programs behind the figures of docs/performance.md
+bench: setup ## run the programs that measure the figures in docs/performance.md
 	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-docs: setup ## the documentation as a site in site/; every warning is an error
+docs: setup ## build the documentation as a site in site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-status: setup ## how far a target is: make status TARGET=evaluate_zfinch_mtlsd OPTIONS="--use-singularity"
+status: setup ## show the progress of a target: make status TARGET=evaluate_zfinch_mtlsd OPTIONS="--use-singularity"
 	$(BIN)/python workflow/scripts/status.py $(TARGET) -- $(OPTIONS)
 
 COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
            --no-emit-index-url --custom-compile-command "make lock"
 
-lock: setup ## resolve envs/*.in anew into exact, consistent locks (UPGRADE=1: newest versions)
+lock: setup ## resolve envs/*.in again into exact, consistent locks (UPGRADE=1: newest versions)
 	cd envs && $(COMPILE) --override overrides.txt $(if $(UPGRADE),--upgrade) dev.in -o dev.txt
 	cd envs && $(COMPILE) --upgrade host.in -c dev.txt -o host.txt
 	cd envs && $(COMPILE) --upgrade modern.in -c dev.txt -o modern.txt

@@ -1,10 +1,10 @@
 #!/bin/sh
-# What SGE says of job $1, in the words that Snakemake reads: running, success or failed.
-# A job leaves `qstat` before `qacct` knows how it ended, and one deleted while it waited never comes
-# into `qacct`: what neither has known for three minutes has failed.
+# Prints the state of SGE job $1 in the words that Snakemake expects: running, success or failed.
+# A job leaves `qstat` before `qacct` lists its exit status, and a job that is deleted while it waits
+# never appears in `qacct`. A job that neither has listed for three minutes counts as failed.
 state=$(qstat -u "$(id -un)" | awk -v id="$1" '$1 == id { print $5; exit }')
 case $state in
-*E*) # SGE could not start it, and keeps it for a person to look at
+*E*) # error state: SGE could not start the job, and keeps it until somebody clears it
     echo failed
     exit
     ;;
