@@ -36,8 +36,8 @@ report: "workflow/report/workflow.rst"
 
 
 wildcard_constraints:
-    dataset="|".join(catalog.names("datasets")),
-    network="|".join(catalog.names("networks")),
+    dataset="|".join(config_yaml_files.names("datasets")),
+    network="|".join(config_yaml_files.names("networks")),
     volume="[A-Za-z0-9][A-Za-z0-9_.-]*",
     folder="[A-Za-z0-9_]+",
     shard=r"\d+-of-\d+",

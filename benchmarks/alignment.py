@@ -32,22 +32,19 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.alignment.phantom import Distortion, distort_sections, phantom_stack  # noqa: E402
+from retrace.alignment.losses import Lambdas
+from retrace.alignment.metrics import chunked_correlation, endpoint_errors, field_facts
+from retrace.alignment.pairs import PairPlan, StackReader
 from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
-from retrace.alignment.stacks import Stack  # noqa: E402
-from retrace.config import load_network, merge, retyped  # noqa: E402
-from retrace.evaluation.alignment import (  # noqa: E402
-    chunked_correlation,
-    endpoint_errors,
-    field_facts,
-)
-from retrace.fields import identity, smooth, upsample, warp  # noqa: E402
-from retrace.losses.alignment import Lambdas  # noqa: E402
+from retrace.alignment.schedule import Schedule
+from retrace.alignment.stack_files import Stack
+from retrace.alignment.training import SeamlessTask, SeamlessTrainer
+from retrace.config.networks import load_network
+from retrace.config.yaml_files import merge, retyped
+from retrace.displacement import identity, smooth, upsample, warp
 from retrace.networks.seamless import Seamless, build_seamless  # noqa: E402
+from retrace.synthetic.distorted_sections import Distortion, distort_sections, phantom_stack
 from retrace.training.loop import Plan  # noqa: E402
-from retrace.training.seamless_family import SeamlessTask, SeamlessTrainer  # noqa: E402
-from retrace.training.seamless_pairs import PairPlan, StackReader  # noqa: E402
-from retrace.training.seamless_schedule import Schedule  # noqa: E402
 
 VNC = Path("../shared/data/vnc_nc/stack1_z00-09.h5")
 POOL = 4

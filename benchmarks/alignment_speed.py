@@ -23,9 +23,9 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
 from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
-from retrace.config import load_network  # noqa: E402
+from retrace.config.networks import load_network
 from retrace.device import choose_device  # noqa: E402
-from retrace.fields import warp  # noqa: E402
+from retrace.displacement import warp
 from retrace.networks.seamless import Seamless, build_seamless  # noqa: E402
 
 Call = tuple[nn.Conv2d, tuple[int, ...]]

@@ -24,7 +24,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
 from retrace.checkpoints.published import load_published, read_published, write_published  # noqa: E402
-from retrace.config import load_dataset, network_for  # noqa: E402
+from retrace.config.datasets import load_dataset
+from retrace.config.networks import network_for
 from retrace.networks import UNet, build_network  # noqa: E402
 from retrace.training.loop import make_optimizer  # noqa: E402
 

@@ -15,7 +15,7 @@ from skimage.filters import rank
 from skimage.morphology import disk
 
 from retrace.alignment.contrast import equalise, radius_at
-from retrace.phantom import generate
+from retrace.synthetic.neurites import generate
 
 SIDE, REPEATS = 1024, 5
 MIPS = (2, 5)

@@ -25,11 +25,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
-from retrace.augment.defects import apply_defect, draw_crack  # noqa: E402
-from retrace.evaluation.alignment import field_facts, remaining  # noqa: E402
-from retrace.fields import identity, length, upsample, warp  # noqa: E402
-from retrace.losses.alignment import (  # noqa: E402
+from retrace.alignment.losses import (
     Lambdas,
     Sections,
     border_mask,
@@ -40,10 +36,14 @@ from retrace.losses.alignment import (  # noqa: E402
     smoothness_weights,
     warped_labels,
 )
-from retrace.manifest import atomic_write  # noqa: E402
-from retrace.phantom import generate  # noqa: E402
+from retrace.alignment.metrics import field_facts, remaining
+from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
+from retrace.augment.artificial_defects import apply_defect, draw_crack
+from retrace.displacement import identity, length, upsample, warp
+from retrace.files import atomic_write
+from retrace.synthetic.neurites import generate
 from retrace.targets.ternary import INSIDE, dilate, ternary  # noqa: E402
-from retrace.viewing.fields import field_colours, overlay, png  # noqa: E402
+from retrace.viewing.displacement_pictures import field_colours, overlay, png
 
 LAMBDAS = Lambdas(0.3, 0.04, 0.0, 5.0, 0.0)
 """lambda2 to lambda5 as SEAMLeSS's README has them; lambda1 for a field that is fitted directly."""

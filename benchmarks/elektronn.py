@@ -23,7 +23,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.config import load_dataset, network_for  # noqa: E402
+from retrace.config.datasets import load_dataset
+from retrace.config.networks import network_for
 from retrace.losses.elektronn import nll  # noqa: E402
 from retrace.networks import build_network  # noqa: E402
 from retrace.networks.elektronn import ElektronnNetwork  # noqa: E402

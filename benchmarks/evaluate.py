@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 
 from retrace.evaluation.counting import Truth, count_volumes
 from retrace.evaluation.curve import RegionGraph, threshold_curve
-from retrace.volumes import CHUNK_SHAPE, Volume, create_volume, open_volume
+from retrace.storage.volumes import Volume, open_volume
+from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume
 
 VOXEL = (10, 10, 10)
 

@@ -37,11 +37,11 @@ from sharded_run import SCRIPTS, ShardedRun
 sys.path.insert(0, str(SCRIPTS))
 
 import verify  # noqa: E402
-from retrace.checkpoints.native import save_model  # noqa: E402
-from retrace.manifest import manifest_path  # noqa: E402
+from retrace.checkpoints.safetensors import save_model
 from retrace.networks import build_network  # noqa: E402
 from retrace.segmentation.lut import components  # noqa: E402
-from retrace.volumes import create_volume  # noqa: E402
+from retrace.storage.manifest import manifest_path
+from retrace.storage.zarr_writer import create_volume
 
 SHARES = 4
 PASSES = 8

@@ -25,9 +25,9 @@ import zarr
 SCRIPTS = Path(__file__).resolve().parent.parent / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from retrace.manifest import write_manifest  # noqa: E402
 from retrace.progress import progress  # noqa: E402
-from retrace.volumes import create_list, create_volume  # noqa: E402
+from retrace.storage.manifest import write_manifest  # noqa: E402
+from retrace.storage.zarr_writer import create_list, create_volume  # noqa: E402
 
 BLOCK_SHAPE = (64, 64, 64)
 FRAGMENTS = 4096

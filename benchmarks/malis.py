@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
 from retrace.losses.malis import edge_ends, malis_weights  # noqa: E402
-from retrace.phantom import generate  # noqa: E402
+from retrace.synthetic.neurites import generate
 from retrace.targets.affinities import affinities as affinities_of  # noqa: E402
 
 NEIGHBORHOOD = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]

@@ -23,7 +23,8 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.config import context_network, load_dataset, network_for  # noqa: E402
+from retrace.config.datasets import load_dataset
+from retrace.config.networks import context_network, network_for
 from retrace.networks import UNet, build_network  # noqa: E402
 
 NETWORKS = ("baseline", "long_range", "malis", "mtlsd", "lsd", "aclsd", "acrlsd")

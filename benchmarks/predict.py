@@ -25,14 +25,16 @@ from machine import matrix_rate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-import predict  # noqa: E402
-from retrace.checkpoints.native import save_model  # noqa: E402
-from retrace.config import head_names, load_dataset, network_for  # noqa: E402
+import predict
+from retrace.checkpoints.safetensors import save_model
+from retrace.config.datasets import load_dataset
+from retrace.config.networks import head_names, network_for
 from retrace.device import choose_device, uses_bf16  # noqa: E402
 from retrace.inference.tiles import output_box, tiles  # noqa: E402
-from retrace.manifest import read_manifest  # noqa: E402
 from retrace.networks import build_network  # noqa: E402
-from retrace.volumes import create_volume, open_volume  # noqa: E402
+from retrace.storage.manifest import read_manifest
+from retrace.storage.volumes import open_volume
+from retrace.storage.zarr_writer import create_volume
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -39,12 +39,13 @@ from sharded_run import SCRIPTS, ShardedRun
 
 sys.path.insert(0, str(SCRIPTS))
 
-from retrace.checkpoints.native import save_model  # noqa: E402
-from retrace.config import head_names, load_dataset, network_for  # noqa: E402
-from retrace.manifest import write_manifest  # noqa: E402
+from retrace.checkpoints.safetensors import save_model
+from retrace.config.datasets import load_dataset
+from retrace.config.networks import head_names, network_for
 from retrace.networks import build_network  # noqa: E402
-from retrace.phantom import generate  # noqa: E402
-from retrace.volumes import create_volume  # noqa: E402
+from retrace.storage.manifest import write_manifest
+from retrace.storage.zarr_writer import create_volume
+from retrace.synthetic.neurites import generate
 
 ROOT = SCRIPTS.parent.parent
 BLOCK = (32, 128, 128)

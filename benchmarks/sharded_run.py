@@ -18,11 +18,11 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import assemble  # noqa: E402
-import predict  # noqa: E402
+import predict as predict_program  # noqa: E402
 import segment  # noqa: E402
 from retrace.errors import run  # noqa: E402
-from retrace.manifest import manifest_path, read_manifest  # noqa: E402
-from retrace.shards import shard_names  # noqa: E402
+from retrace.storage.manifest import manifest_path, read_manifest  # noqa: E402
+from retrace.storage.shards import shard_names  # noqa: E402
 
 Program = Callable[[Sequence[str]], None]
 
@@ -125,7 +125,7 @@ class ShardedRun:
         given = {"settings": json.dumps(settings), "work": self.work}
         for shard, store in self._shares("prediction"):
             places = given | {"model": self.folder / "model.safetensors", "output": store}
-            self._add("predict", predict.main, options(shard=shard, **places), store)
+            self._add("predict", predict_program.main, options(shard=shard, **places), store)
         self._assemble([s for _, s in self._shares("prediction")], self.prediction)
 
     def _segment(self) -> None:

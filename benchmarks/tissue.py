@@ -10,9 +10,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.config import load_dataset, network_for  # noqa: E402
-from retrace.phantom import generate  # noqa: E402
-from retrace.volumes import create_volume  # noqa: E402
+from retrace.config.datasets import load_dataset
+from retrace.config.networks import network_for
+from retrace.storage.zarr_writer import create_volume
+from retrace.synthetic.neurites import generate
 
 
 def write_tissue(store: Path, shape: Sequence[int], voxel_size_nm: Sequence[int]) -> None:

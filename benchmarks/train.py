@@ -25,8 +25,8 @@ from tissue import settings_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
+from retrace.training.build import make_trainer
 from retrace.training.loop import Outcome, Trainer  # noqa: E402
-from train import make_trainer  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -29,7 +29,8 @@ from machine import matrix_rate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.config import load_dataset, network_for  # noqa: E402
+from retrace.config.datasets import load_dataset
+from retrace.config.networks import network_for
 from retrace.device import choose_device  # noqa: E402
 from retrace.networks import build_network  # noqa: E402
 from retrace.networks.znn import ZnnNetwork  # noqa: E402

@@ -13,21 +13,37 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from retrace import (
-    addresses,
-    align_settings,
-    images,
-    paper,
-    precomputed,
-    sections,
-    settings,
-    sources,
-)
-from retrace import config as catalog
+from retrace.remote import addresses
+from retrace.planning import align as planning_align
+from retrace.planning import container_images as planning_container_images
+from retrace.config import paper as config_paper
+from retrace.planning import reproduce as planning_reproduce
+from retrace.formats import precomputed
+from retrace.config import alignment as config_alignment
+from retrace.planning import stacks as planning_stacks
+from retrace.planning import fetch as planning_fetch
+from retrace.planning import train as planning_train
+from retrace.planning import paths as planning_paths
+from retrace.planning import export as planning_export
+from retrace.planning import view as planning_view
+from retrace.planning import predict as planning_predict
+from retrace.planning import segment as planning_segment
+from retrace.planning import evaluate as planning_evaluate
+from retrace.planning import compare as planning_compare
+from retrace.planning import report as planning_report
+from retrace.planning import program_files as planning_program_files
+from retrace.config import yaml_files as config_yaml_files
+from retrace.config import datasets as config_datasets
+from retrace.config import sources as config_sources
+from retrace.config import networks as config_networks
+from retrace.config import compatibility as config_compatibility
+from retrace.config import splits as config_splits
+from retrace.config import schema as config_schema
+from retrace.planning import targets as planning_targets
 from retrace.errors import ConfigError, RetraceError, nearest
-from retrace.manifest import digest
-from retrace.shards import shard_names
-from retrace.training.ranks import check_division
+from retrace.files import digest
+from retrace.storage.shards import shard_names
+from retrace.config.compatibility import check_division
 
 PAIR_VERBS = (
     "train",
@@ -57,15 +73,15 @@ def uses_containers():
 def prepare():
     """Checks the configuration and the targets, and makes the outside world visible to the jobs."""
     try:
-        config.update(catalog.retyped(config))
-        catalog.check_config(config)
-        catalog.check_chosen(config["volumes"])
+        config.update(config_yaml_files.retyped(config))
+        config_schema.check_config(config)
+        config_datasets.check_chosen(config["volumes"])
         # The targets as typed: Snakemake itself knows them only after this file has been read.
         check_block_cache()
         for target in typed_words():
-            images.check_target(ROOT, target)
+            planning_container_images.check_target(ROOT, target)
             verbs = [*PAIR_VERBS, *DATA_VERBS, *PAPER_VERBS]
-            catalog.check_target(target, all_targets(), verbs)
+            planning_targets.check_target(target, all_targets(), verbs)
     except RetraceError as error:
         raise WorkflowError(str(error)) from None
     if uses_containers():
@@ -134,21 +150,25 @@ def job_environment():
 def outside_files():
     """Every file that the datasets name, and the bundle of the bucket."""
     files = [str(Path(config["bundle"]) / "any")] if config["bundle"] else []
-    for name in catalog.names("datasets"):
+    for name in config_yaml_files.names("datasets"):
         try:
-            files += catalog.named_files(catalog.load_dataset(name))
+            files += config_sources.named_files(config_datasets.load_dataset(name))
         except RetraceError:
             continue  # whoever asks for that dataset gets the error
-    return files + catalog.net_prefixes()
+    return files + config_networks.net_prefixes()
 
 
 @cache
 def all_targets():
     """Every verb_dataset and verb_dataset_network."""
-    datasets, networks = catalog.names("datasets"), catalog.names("networks")
+    datasets, networks = config_yaml_files.names("datasets"), config_yaml_files.names(
+        "networks"
+    )
     data = {f"{v}_{d}" for v in DATA_VERBS for d in datasets}
     data |= {f"fetch_{d}_{n}_checkpoint" for d in datasets for n in networks}
-    data |= {f"fetch_container_{name}" for name in images.published(ROOT)}
+    data |= {
+        f"fetch_container_{name}" for name in planning_container_images.published(ROOT)
+    }
     data |= {f"{v}_{d}" for v in PAPER_VERBS for d in paper_datasets()}
     return data | {
         f"{v}_{d}_{n}" for v in PAIR_VERBS for d in datasets for n in networks
@@ -189,22 +209,22 @@ def refusing(function):
 @refusing
 def paper_datasets():
     """By the dataset whose checkpoints are published: the one with the paper's regions."""
-    return paper.datasets()
+    return config_paper.datasets()
 
 
 @cache
 @refusing
 def dataset(name):
     """A dataset with everything filled in."""
-    data = catalog.load_dataset(name, config["volumes"])
+    data = config_datasets.load_dataset(name, config["volumes"])
     if "paper" in data:
-        data = paper.choose_regions(data, config["reproduce"])
+        data = config_paper.choose_regions(data, config["reproduce"])
     # Here and not where a job asks for its files, because Snakemake overlooks an error of a job
     # whose output is there already, and would take what another layer gave.
-    data = catalog.located(data, config)
-    catalog.check_layers(data)
+    data = config_sources.located(data, config)
+    config_sources.check_layers(data)
     if "alignment" in data:
-        sections.check(data)
+        config_alignment.check(data)
     return data
 
 
@@ -212,7 +232,7 @@ def dataset(name):
 @refusing
 def network(dataset_name, name):
     """A network as it is trained on a dataset."""
-    return catalog.network_for(name, dataset(dataset_name))
+    return config_networks.network_for(name, dataset(dataset_name))
 
 
 @cache
@@ -220,18 +240,18 @@ def network(dataset_name, name):
 def pair(verb, dataset_name, network_name):
     """Dataset and network, refused with the reason where they cannot work for this verb."""
     data = dataset(dataset_name)
-    catalog.check_verb(data, verb)
+    config_compatibility.check_verb(data, verb)
     net = network(dataset_name, network_name)
-    catalog.check_pair(data, net, verb)
-    scored_as_they_are = catalog.is_scored_as_it_is(net) or "examples" in data
-    scored_as_they_are |= not catalog.head_names(net)
+    config_compatibility.check_pair(data, net, verb)
+    scored_as_they_are = config_networks.is_scored_as_it_is(net) or "examples" in data
+    scored_as_they_are |= not config_networks.head_names(net)
     if verb in ("segment", "evaluate", "export") and not scored_as_they_are:
-        catalog.check_segmentation(config, net)
+        config_compatibility.check_segmentation(config, net)
     if config["engine"] == "legacy":
         check_legacy(verb, net)
     if verb == "train":
-        batch = settings.trained_network(config, net).get("batch_size", 1)
-        gpus = settings.gpus_for(config, verb)
+        batch = planning_train.trained_network(config, net).get("batch_size", 1)
+        gpus = planning_train.gpus_for(config, verb)
         if net["family"] == "elektronn" and gpus > 1:
             raise ConfigError(
                 f"network {net['name']!r}: networks of the family elektronn are trained on one GPU,"
@@ -258,10 +278,13 @@ def check_legacy(verb, net):
             "`engine: legacy` predicts a volume in one job; set `shards: 1`, or use `engine: modern`"
         )
     if verb == "train":
-        iterations = settings.iterations_for(config, net["name"]) or net["iterations"]
-        catalog.check_legacy_loss(net, iterations)
-        catalog.check_legacy_batch(
-            settings.trained_network(config, net), settings.gpus_for(config, verb)
+        iterations = (
+            planning_train.iterations_for(config, net["name"]) or net["iterations"]
+        )
+        config_compatibility.check_legacy_loss(net, iterations)
+        config_compatibility.check_legacy_batch(
+            planning_train.trained_network(config, net),
+            planning_train.gpus_for(config, verb),
         )
 
 
@@ -289,15 +312,17 @@ def script(name):
 
 def library(name):
     """The library files that a program imports, so that an edit of one reruns the rule."""
-    return [os.path.relpath(path) for path in sources.program_files(name)[1:]]
+    return [
+        os.path.relpath(path) for path in planning_program_files.program_files(name)[1:]
+    ]
 
 
 def image(name):
     """The container image of that name: built, with a digest in its name, or as published."""
     folder = Path("containers/images")
-    if name in images.published(ROOT):
-        return str(images.published_path(folder, name))
-    return str(images.image_path(ROOT, folder, name))
+    if name in planning_container_images.published(ROOT):
+        return str(planning_container_images.published_path(folder, name))
+    return str(planning_container_images.image_path(ROOT, folder, name))
 
 
 def image_input(name):
@@ -321,7 +346,7 @@ def own_files(data, path):
     if addresses.is_address(path):
         info = precomputed.local_info(path)
         return [] if info is None else [str(info)]
-    folder = settings.ground_truth(data, path)
+    folder = planning_fetch.ground_truth(data, path)
     return [path] if folder is None else [folder, f"{folder}.manifest.json"]
 
 
@@ -331,7 +356,7 @@ def volume_files(
     """Files of the volumes: the fetched zarr and its manifest, or the user's own files."""
     files = []
     for volume in volumes:
-        found = settings.source_paths(data["volumes"][volume], parts)
+        found = planning_paths.source_paths(data["volumes"][volume], parts)
         if data.get("bucket", {"read": "blocks"}).get("read") != "blocks":
             files += with_manifests(found[:1])
         else:
@@ -342,14 +367,17 @@ def volume_files(
 def mask_stores(data, volumes):
     """The labels masks of those volumes that have labels."""
     return [
-        settings.mask_store(data, v) for v in volumes if "labels" in data["volumes"][v]
+        planning_paths.mask_store(data, v)
+        for v in volumes
+        if "labels" in data["volumes"][v]
     ]
 
 
 def stores(data, network_name, volumes, name):
     """The zarr of that name which a network made of each volume."""
     return [
-        settings.results(data["name"], network_name, v, f"{name}.zarr") for v in volumes
+        planning_paths.results(data["name"], network_name, v, f"{name}.zarr")
+        for v in volumes
     ]
 
 
@@ -378,7 +406,7 @@ def fetch_json(wildcards):
         raise WorkflowError(
             f"the bucket has no {wildcards.volume!r} of {wildcards.dataset!r}"
         )
-    return as_json(settings.fetch_settings(config, data, wildcards.volume))
+    return as_json(planning_fetch.fetch_settings(config, data, wildcards.volume))
 
 
 def published(dataset_name, network_name):
@@ -401,7 +429,9 @@ def fetch_checkpoint_json(wildcards):
     """What fetch.py reads for a checkpoint."""
     published(wildcards.dataset, wildcards.network)
     data = dataset(wildcards.dataset)
-    return as_json(settings.fetch_checkpoint_settings(config, data, wildcards.network))
+    return as_json(
+        planning_fetch.fetch_checkpoint_settings(config, data, wildcards.network)
+    )
 
 
 def fetch_ground_truth_json(wildcards):
@@ -411,7 +441,9 @@ def fetch_ground_truth_json(wildcards):
         raise WorkflowError(
             f"dataset {wildcards.dataset!r} has no `ground_truth` {wildcards.folder!r}"
         )
-    return as_json(settings.fetch_ground_truth_settings(config, data, wildcards.folder))
+    return as_json(
+        planning_fetch.fetch_ground_truth_settings(config, data, wildcards.folder)
+    )
 
 
 def convert_json(wildcards):
@@ -422,8 +454,10 @@ def convert_json(wildcards):
 
 def fetch_container_json(name):
     """What fetch_object.py reads for a published image."""
-    told = images.published(ROOT)[name]
-    return as_json(settings.fetch_object_settings(config, told["key"], told["sha256"]))
+    told = planning_container_images.published(ROOT)[name]
+    return as_json(
+        planning_fetch.fetch_object_settings(config, told["key"], told["sha256"])
+    )
 
 
 def checkpoint_target(dataset_name, network_name):
@@ -443,7 +477,9 @@ def mask_files(wildcards):
 
 def mask_json(wildcards):
     """What mask.py reads."""
-    return as_json(settings.mask_settings(dataset(wildcards.dataset), wildcards.volume))
+    return as_json(
+        planning_paths.mask_settings(dataset(wildcards.dataset), wildcards.volume)
+    )
 
 
 # ---------------------------------------------------------------- train, predict, segment
@@ -453,21 +489,21 @@ def train_files(wildcards):
     """The volumes, or the examples, a network is trained on."""
     data, net = pair("train", wildcards.dataset, wildcards.network)
     if "examples" in data:
-        return catalog.example_files(data, "train")
-    volumes = settings.trained_volumes(data, net)
+        return config_sources.example_files(data, "train")
+    volumes = planning_train.trained_volumes(data, net)
     return volume_files(data, volumes) + recursive_stores(data, net, volumes)
 
 
 def recursive_stores(data, net, volumes):
     """What other networks predicted of those volumes, which a recursive network reads."""
-    found = [settings.recursive_inputs(data, net, v) for v in volumes]
-    return with_manifests([s["path"] for sources in found for s in sources.values()])
+    found = [planning_train.recursive_inputs(data, net, v) for v in volumes]
+    return with_manifests([s["path"] for by_node in found for s in by_node.values()])
 
 
 def train_masks(wildcards):
     """Their masks."""
     data, net = pair("train", wildcards.dataset, wildcards.network)
-    return mask_stores(data, settings.trained_volumes(data, net))
+    return mask_stores(data, planning_train.trained_volumes(data, net))
 
 
 def train_mask_manifests(wildcards):
@@ -484,11 +520,13 @@ def model_file(dataset_name, network_name):
     """The weights that are predicted with: trained, or published."""
     if parent := dataset(dataset_name).get("weights_of"):
         published(parent, network_name)
-        return settings.results(parent, network_name, "published.safetensors")
+        return planning_paths.results(parent, network_name, "published.safetensors")
     is_read = network(dataset_name, network_name)["family"] in ("znn", "elektronn")
-    if settings.is_published(config, network_name) and not (is_read and config["init"]):
+    if planning_train.is_published(config, network_name) and not (
+        is_read and config["init"]
+    ):
         published(dataset_name, network_name)
-    return settings.model_file(config, dataset_name, network_name)
+    return planning_train.model_file(config, dataset_name, network_name)
 
 
 def train_context(wildcards):
@@ -513,9 +551,9 @@ def train_begin_option(wildcards):
 def legacy_checkpoint(wildcards):
     """Folder of the TensorFlow checkpoint that is predicted with, first; and its manifest."""
     data, _ = pair("predict", wildcards.dataset, wildcards.network)
-    if settings.is_published(config, wildcards.network):
+    if planning_train.is_published(config, wildcards.network):
         return list(published(data["name"], wildcards.network))
-    return [settings.results(data["name"], wildcards.network, "checkpoint")]
+    return [planning_paths.results(data["name"], wildcards.network, "checkpoint")]
 
 
 def legacy_library():
@@ -526,7 +564,7 @@ def legacy_library():
 
 def legacy_python():
     """The interpreter to call inside the legacy image."""
-    return images.python(ROOT, config["legacy_image"])
+    return planning_container_images.python(ROOT, config["legacy_image"])
 
 
 def legacy_threads(wildcards):
@@ -567,7 +605,7 @@ def train_context_option(wildcards):
 def train_json(wildcards):
     """What train.py reads."""
     return as_json(
-        settings.train_settings(
+        planning_train.train_settings(
             config, *pair("train", wildcards.dataset, wildcards.network)
         )
     )
@@ -576,7 +614,7 @@ def train_json(wildcards):
 def predict_files(wildcards):
     """The raw that is predicted, and the labels where they say how much of it."""
     data, _ = pair("predict", wildcards.dataset, wildcards.network)
-    by_labels = data["volumes"][wildcards.volume]["roi_nm"] == catalog.LABELS_BOX
+    by_labels = data["volumes"][wildcards.volume]["roi_nm"] == config_splits.LABELS_BOX
     parts = ["raw", "labels", "inputs"] if by_labels else ["raw", "inputs"]
     return volume_files(data, [wildcards.volume], parts) + tissue_mask(wildcards)
 
@@ -598,19 +636,23 @@ def whole_files(wildcards):
 def whole_json(wildcards):
     """What predict.py reads for a whole volume."""
     data, net = pair("predict", wildcards.dataset, wildcards.network)
-    return as_json(settings.whole_settings(config, data, net, wildcards.volume))
+    return as_json(planning_predict.whole_settings(config, data, net, wildcards.volume))
 
 
 def predict_json(wildcards):
     """What predict.py reads."""
     data, net = pair("predict", wildcards.dataset, wildcards.network)
-    return as_json(settings.predict_settings(config, data, net, wildcards.volume))
+    return as_json(
+        planning_predict.predict_settings(config, data, net, wildcards.volume)
+    )
 
 
 def segment_json(wildcards):
     """What `segment.py fragments` and `edges` read."""
     data, net = pair("segment", wildcards.dataset, wildcards.network)
-    return as_json(settings.segment_settings(config, data, net, wildcards.volume))
+    return as_json(
+        planning_segment.segment_settings(config, data, net, wildcards.volume)
+    )
 
 
 def tissue_mask(wildcards):
@@ -653,7 +695,7 @@ def lut_store(wildcards):
     if config["shards"] == 1:
         return []
     volume = (wildcards.dataset, wildcards.network, wildcards.volume)
-    return [settings.results(*volume, "shards/lut.zarr")]
+    return [planning_paths.results(*volume, "shards/lut.zarr")]
 
 
 def lut_option(wildcards):
@@ -676,7 +718,7 @@ def shares_of(name):
         shards = [
             f"shards/{stem}_{shard}.zarr" for shard in shard_names(config["shards"])
         ]
-        return [settings.results(*volume, store) for store in first + shards]
+        return [planning_paths.results(*volume, store) for store in first + shards]
 
     return files
 
@@ -695,7 +737,7 @@ def counted_store(wildcards):
     """The store that holds the array whose voxels are counted."""
     name = "fragments" if wildcards.array == "fragments" else "segmentation"
     volume = (wildcards.dataset, wildcards.network, wildcards.volume)
-    return settings.results(*volume, f"{name}.zarr")
+    return planning_paths.results(*volume, f"{name}.zarr")
 
 
 def counted_manifest(wildcards):
@@ -706,7 +748,7 @@ def counted_manifest(wildcards):
 def count_json(wildcards):
     """What `evaluate.py count` reads: one split of the dataset."""
     data = dataset(wildcards.dataset)
-    return as_json(settings.count_settings(data, wildcards.split))
+    return as_json(planning_evaluate.count_settings(data, wildcards.split))
 
 
 def tables(wildcards, split, array):
@@ -717,7 +759,9 @@ def tables(wildcards, split, array):
     volumes = dataset(wildcards.dataset)["volumes"]
     return [
         [
-            settings.results(*pair_name, volume, f"shards/{split}_{array}_{shard}.npz")
+            planning_paths.results(
+                *pair_name, volume, f"shards/{split}_{array}_{shard}.npz"
+            )
             for shard in shard_names(config["shards"])
         ]
         for volume in scored_volumes(wildcards, split)
@@ -780,7 +824,7 @@ def score_table_options(wildcards):
 def scored_volumes(wildcards, split):
     """The volumes of a split that have a truth."""
     data, _ = pair("segment", wildcards.dataset, wildcards.network)
-    return settings.volumes_of(catalog.scorable(data, split))
+    return planning_paths.volumes_of(config_splits.scorable(data, split))
 
 
 def skeleton_files(data, split):
@@ -792,7 +836,7 @@ def skeleton_files(data, split):
 @cache
 def family_pattern(family):
     """Networks of a family, as a pattern of their names."""
-    return "|".join(catalog.of_family(family)) or "none"
+    return "|".join(config_networks.of_family(family)) or "none"
 
 
 def init_file(wildcards):
@@ -809,20 +853,24 @@ def znn_outputs_json(wildcards):
         raise WorkflowError(
             "`output_prefix` is not set; give it with --config output_prefix=out/net"
         )
-    return as_json(settings.outputs_settings(config, net, wildcards.volume))
+    return as_json(planning_evaluate.outputs_settings(config, net, wildcards.volume))
 
 
 @cache
 def example_networks():
     """Networks that answer once for a whole input, as a pattern of their names."""
-    found = [n for n in catalog.names("networks") if catalog.answers_once(n)]
+    found = [
+        n
+        for n in config_yaml_files.names("networks")
+        if config_networks.answers_once(n)
+    ]
     return "|".join(found) or "none"
 
 
 @cache
 def fetched_examples():
     """Datasets of single examples whose files can be fetched, as a pattern of their names."""
-    return "|".join(catalog.fetched_examples()) or "none"
+    return "|".join(config_datasets.fetched_examples()) or "none"
 
 
 def fetched_file(wildcards):
@@ -850,31 +898,40 @@ def scored_example_files(wildcards):
     """The files of the test split, or those it is held out of."""
     data = dataset(wildcards.dataset)
     split = "test" if "test" in data["examples"] else "train"
-    return catalog.example_files(data, split)
+    return config_sources.example_files(data, split)
 
 
 def examples_json(wildcards):
     """What `examples.py` reads."""
     data, net = pair("predict", wildcards.dataset, wildcards.network)
-    return as_json(settings.examples_settings(config, data, net))
+    return as_json(planning_train.examples_settings(config, data, net))
 
 
 @cache
 def boundary_networks():
     """Networks whose prediction is scored as it is, as a pattern of their names."""
-    found = [n for n in catalog.names("networks") if catalog.predicts_boundaries(n)]
+    found = [
+        n
+        for n in config_yaml_files.names("networks")
+        if config_networks.predicts_boundaries(n)
+    ]
     return "|".join(found) or "none"
 
 
 @cache
 def other_networks():
     """All the others, whose prediction is segmented first."""
-    apart = [*catalog.of_family("elektronn"), *catalog.of_family("seamless")]
+    apart = [
+        *config_networks.of_family("elektronn"),
+        *config_networks.of_family("seamless"),
+    ]
     found = [
         n
-        for n in catalog.names("networks")
+        for n in config_yaml_files.names("networks")
         if not (
-            catalog.predicts_boundaries(n) or catalog.labels_voxels(n) or n in apart
+            config_networks.predicts_boundaries(n)
+            or config_networks.labels_voxels(n)
+            or n in apart
         )
     ]
     return "|".join(found) or "none"
@@ -883,15 +940,19 @@ def other_networks():
 @cache
 def class_networks():
     """Networks that give classes of voxels, as a pattern of their names."""
-    found = [n for n in catalog.names("networks") if catalog.labels_voxels(n)]
+    found = [
+        n
+        for n in config_yaml_files.names("networks")
+        if config_networks.labels_voxels(n)
+    ]
     return "|".join(found) or "none"
 
 
 def boundary_volumes(wildcards):
     """The labelled volumes of validation and test."""
     data, net = pair("evaluate", wildcards.dataset, wildcards.network)
-    found = settings.boundary_settings(config, data, net)["dataset"]
-    return settings.volumes_of([*found["validation"], *found["test"]])
+    found = planning_evaluate.boundary_settings(config, data, net)["dataset"]
+    return planning_paths.volumes_of([*found["validation"], *found["test"]])
 
 
 def boundary_predictions(wildcards):
@@ -929,7 +990,9 @@ def boundary_mask_names(wildcards):
 def class_volumes(wildcards):
     """The labelled volumes of test."""
     data, net = pair("evaluate", wildcards.dataset, wildcards.network)
-    return settings.volumes_of(settings.class_settings(data, net)["dataset"]["test"])
+    return planning_paths.volumes_of(
+        planning_evaluate.class_settings(data, net)["dataset"]["test"]
+    )
 
 
 def class_predictions(wildcards):
@@ -967,13 +1030,13 @@ def class_mask_names(wildcards):
 def class_json(wildcards):
     """What classes.py reads."""
     data, net = pair("evaluate", wildcards.dataset, wildcards.network)
-    return as_json(settings.class_settings(data, net))
+    return as_json(planning_evaluate.class_settings(data, net))
 
 
 def boundary_json(wildcards):
     """What boundaries.py reads."""
     data, net = pair("evaluate", wildcards.dataset, wildcards.network)
-    return as_json(settings.boundary_settings(config, data, net))
+    return as_json(planning_evaluate.boundary_settings(config, data, net))
 
 
 def choose_files(wildcards):
@@ -998,7 +1061,9 @@ def choose_masks(wildcards):
 
 def choose_json(wildcards):
     """What `evaluate.py choose` reads."""
-    return as_json(settings.choose_settings(config, dataset(wildcards.dataset)))
+    return as_json(
+        planning_evaluate.choose_settings(config, dataset(wildcards.dataset))
+    )
 
 
 def score_volumes(wildcards):
@@ -1038,7 +1103,7 @@ def score_masks(wildcards):
 
 def score_json(wildcards):
     """What `evaluate.py score` reads."""
-    return as_json(settings.score_settings(config, dataset(wildcards.dataset)))
+    return as_json(planning_evaluate.score_settings(config, dataset(wildcards.dataset)))
 
 
 def choose_mask_names(wildcards):
@@ -1073,8 +1138,8 @@ def score_segmentation_names(wildcards):
 def compared(dataset_name):
     """Networks that are put side by side, and why the others are not: ([name], {name: reason})."""
     names, refused = [], {}
-    refusing(catalog.check_networks)(config["compare"]["networks"] or [])
-    for name in config["compare"]["networks"] or catalog.names("networks"):
+    refusing(config_networks.check_networks)(config["compare"]["networks"] or [])
+    for name in config["compare"]["networks"] or config_yaml_files.names("networks"):
         try:
             for verb in compared_verbs(dataset_name):
                 pair(verb, dataset_name, name)
@@ -1088,30 +1153,32 @@ def compared(dataset_name):
 
 def compared_verbs(dataset_name):
     """What a network must be able to do; segments are compared unless objects end with a section."""
-    planar = catalog.is_planar(dataset(dataset_name))
+    planar = config_datasets.is_planar(dataset(dataset_name))
     return ("predict", "evaluate") if planar else ("evaluate", "segment")
 
 
 def compare_paths(dataset_name, file):
     """One file of every compared network."""
-    return [settings.results(dataset_name, n, file) for n in compared(dataset_name)[0]]
+    return [
+        planning_paths.results(dataset_name, n, file) for n in compared(dataset_name)[0]
+    ]
 
 
 def compare_evaluations(wildcards):
     """Their scores: of segments, or of boundaries where objects end with a section."""
     data = dataset(wildcards.dataset)
-    planar = catalog.is_planar(data)
+    planar = config_datasets.is_planar(data)
     return [
-        settings.results(data["name"], name, compared_scores(name, planar))
+        planning_paths.results(data["name"], name, compared_scores(name, planar))
         for name in compared(data["name"])[0]
     ]
 
 
 def compared_scores(name, planar):
     """The file of one network: its own scores, or those it has beside them for comparison."""
-    if catalog.labels_voxels(name):
+    if config_networks.labels_voxels(name):
         return "boundaries.json" if planar else "objects.json"
-    apart = catalog.predicts_boundaries(name) and not planar
+    apart = config_networks.predicts_boundaries(name) and not planar
     return "objects.json" if apart else "evaluation.json"
 
 
@@ -1128,7 +1195,7 @@ def compare_histories(wildcards):
 def compare_predictions(wildcards):
     """The manifests of their predictions of the first test volume."""
     data = dataset(wildcards.dataset)
-    volume = settings.volumes_of(data["test"])[0]
+    volume = planning_paths.volumes_of(data["test"])[0]
     return compare_paths(data["name"], f"{volume}/prediction.manifest.json")
 
 
@@ -1146,7 +1213,7 @@ def compare_masks(wildcards):
 
 def scored_volumes_of(data):
     """The test volumes that have a truth."""
-    return settings.volumes_of(catalog.scorable(data, "test"))
+    return planning_paths.volumes_of(config_splits.scorable(data, "test"))
 
 
 def compare_names(files):
@@ -1184,14 +1251,14 @@ def compare_json(wildcards):
     data = dataset(wildcards.dataset)
     names, refused = compared(data["name"])
     families = {n: network(data["name"], n)["family"] for n in names}
-    found = refusing(paper.beside)(data)
+    found = refusing(config_paper.beside)(data)
     shown = None if found is None else found[1]
-    return as_json(settings.compare_settings(data, families, refused, shown))
+    return as_json(planning_compare.compare_settings(data, families, refused, shown))
 
 
 def compare_published(wildcards):
     """The file with figures of others, where the dataset names one."""
-    found = refusing(paper.beside)(dataset(wildcards.dataset))
+    found = refusing(config_paper.beside)(dataset(wildcards.dataset))
     return [] if found is None else [os.path.relpath(found[0])]
 
 
@@ -1200,7 +1267,7 @@ def compare_published(wildcards):
 
 def paper_networks(dataset_name):
     """The networks that are compared with the paper."""
-    return refusing(paper.networks)(dataset(dataset_name), config["reproduce"])
+    return refusing(config_paper.networks)(dataset(dataset_name), config["reproduce"])
 
 
 def reproduce_evaluations(wildcards):
@@ -1213,7 +1280,9 @@ def reproduce_evaluations(wildcards):
 
 def reproduce_published(wildcards):
     """The file with the paper's numbers."""
-    return os.path.relpath(refusing(paper.published_file)(dataset(wildcards.dataset)))
+    return os.path.relpath(
+        refusing(config_paper.published_file)(dataset(wildcards.dataset))
+    )
 
 
 def reproduce_names(wildcards):
@@ -1224,7 +1293,9 @@ def reproduce_names(wildcards):
 def reproduce_json(wildcards):
     """What `reproduce.py table` reads."""
     return as_json(
-        paper.table_settings(dataset(wildcards.dataset), config["reproduce"])
+        planning_reproduce.table_settings(
+            dataset(wildcards.dataset), config["reproduce"]
+        )
     )
 
 
@@ -1233,7 +1304,7 @@ def reproduce_target(name):
 
     def files(wildcards):
         paper_networks(paper_datasets()[name])
-        return [settings.results(paper_datasets()[name], "reproduced.txt")]
+        return [planning_paths.results(paper_datasets()[name], "reproduced.txt")]
 
     return files
 
@@ -1244,7 +1315,7 @@ def reproduce_target(name):
 def export_files(wildcards):
     """What an exported layer comes from, with manifests."""
     data, net = pair("export", wildcards.dataset, wildcards.network)
-    store = settings.exported_store(
+    store = planning_export.exported_store(
         data["name"], net["name"], wildcards.volume, wildcards.layer
     )
     raw = (
@@ -1261,14 +1332,14 @@ def export_json(form):
     def content(wildcards):
         data, net = pair("export", wildcards.dataset, wildcards.network)
         place = (wildcards.volume, wildcards.layer, form)
-        return as_json(settings.export_settings(config, data, net, *place))
+        return as_json(planning_export.export_settings(config, data, net, *place))
 
     return content
 
 
 def nodes_json(wildcards):
     """What `evaluate.py nodes` reads."""
-    return as_json(settings.nodes_settings(config, dataset(wildcards.dataset)))
+    return as_json(planning_evaluate.nodes_settings(config, dataset(wildcards.dataset)))
 
 
 def nodes_files(wildcards):
@@ -1280,16 +1351,16 @@ def package_json(wildcards):
     """What package.py reads."""
     data, net = pair("package", wildcards.dataset, wildcards.network)
     if net["family"] == "seamless":
-        voxel = refusing(align_settings.aligned_voxel_nm)(data, net)
+        voxel = refusing(planning_align.aligned_voxel_nm)(data, net)
         data = {**data, "voxel_size_nm": voxel}
-    return as_json(settings.package_settings(config, data, net))
+    return as_json(planning_export.package_settings(config, data, net))
 
 
 @refusing
 def exported(data, network_name):
     """The stores that `export_DATASET_NETWORK` wants, by the layers and formats asked for."""
     asked = config["export"]
-    tested = settings.volumes_of(data["test"] or data["validation"])
+    tested = planning_paths.volumes_of(data["test"] or data["validation"])
     images = [
         f"{form}/{layer}{'.zarr' if form == 'ome_zarr' else ''}"
         for form in asked["formats"]
@@ -1298,8 +1369,10 @@ def exported(data, network_name):
     ]
     made = [(volume, image) for volume in tested for image in images]
     if "nodes" in asked["layers"]:
-        made += [(volume, "nodes") for volume in catalog.with_skeletons(data)]
-    return [settings.results(data["name"], network_name, *place) for place in made]
+        made += [(volume, "nodes") for volume in config_splits.with_skeletons(data)]
+    return [
+        planning_paths.results(data["name"], network_name, *place) for place in made
+    ]
 
 
 # ---------------------------------------------------------------- sections
@@ -1307,7 +1380,9 @@ def exported(data, network_name):
 
 def section_files(data):
     """The sections of a dataset that are made, with their truth, or the files they are read from."""
-    layer, truth = refusing(sections.made_layer)(data), sections.truth_store(data)
+    layer, truth = refusing(config_alignment.made_layer)(
+        data
+    ), config_alignment.truth_store(data)
     if layer is not None:
         return [layer, manifest(layer), *with_manifests([truth])]
     files = volume_files(data, [data["alignment"]["volume"]], ["raw"])
@@ -1318,39 +1393,39 @@ def section_files(data):
 def make_files(wildcards):
     """What sections are made of; nothing where they are generated."""
     data = dataset(wildcards.dataset)
-    if refusing(sections.make_settings)(data)["raw"] is None:
+    if refusing(planning_stacks.make_settings)(data)["raw"] is None:
         return []
     return volume_files(data, [data["alignment"]["volume"]], ["raw"])
 
 
 def make_json(wildcards):
     """What `stacks.py make` reads."""
-    return as_json(refusing(sections.make_settings)(dataset(wildcards.dataset)))
+    return as_json(refusing(planning_stacks.make_settings)(dataset(wildcards.dataset)))
 
 
 def gen_files(wildcards):
     """What stacks are sampled from."""
     data = dataset(wildcards.dataset)
     files = section_files(data)
-    stacks = refusing(sections.stack_set)(data, wildcards.stacks)
+    stacks = refusing(config_alignment.stack_set)(data, wildcards.stacks)
     return files + [f for f in [stacks["coordinates"]] if f]
 
 
 def gen_truth(wildcards):
     """The option that names the known displacements; nothing where there are none."""
-    truth = refusing(sections.truth_store)(dataset(wildcards.dataset))
+    truth = refusing(config_alignment.truth_store)(dataset(wildcards.dataset))
     return [] if truth is None else ["--truth", truth]
 
 
 def gen_json(wildcards):
     """What `stacks.py gen_stack` reads."""
-    gen = refusing(sections.gen_settings)
+    gen = refusing(planning_stacks.gen_settings)
     return as_json(gen(dataset(wildcards.dataset), wildcards.stacks, wildcards.split))
 
 
 def split_stacks(data, split):
     """The files of stacks of a split, with their manifests."""
-    return with_h5_manifests(refusing(sections.stack_stores)(data, split))
+    return with_h5_manifests(refusing(config_alignment.stack_stores)(data, split))
 
 
 def with_h5_manifests(paths):
@@ -1362,12 +1437,12 @@ def with_h5_manifests(paths):
 
 def train_stacks(wildcards):
     """The training stacks of all sets."""
-    return refusing(sections.stack_stores)(dataset(wildcards.dataset), "train")
+    return refusing(config_alignment.stack_stores)(dataset(wildcards.dataset), "train")
 
 
 def held_out_stacks(wildcards):
     """The stacks of held-out sections that the defect network is scored on, if there are any."""
-    return refusing(sections.stack_stores)(dataset(wildcards.dataset), "test")
+    return refusing(config_alignment.stack_stores)(dataset(wildcards.dataset), "test")
 
 
 def held_out_option(wildcards):
@@ -1378,34 +1453,34 @@ def held_out_option(wildcards):
 
 def defect_files(wildcards):
     """What the defect network learns from besides the training stacks."""
-    return refusing(sections.sections_of)(dataset(wildcards.dataset))["defects"][
-        "labelled"
-    ]
+    return refusing(config_alignment.sections_of)(dataset(wildcards.dataset))[
+        "defects"
+    ]["labelled"]
 
 
 def defect_json(wildcards):
     """What `defects.py train` reads."""
     return as_json(
-        refusing(sections.defect_settings)(config, dataset(wildcards.dataset))
+        refusing(planning_stacks.defect_settings)(config, dataset(wildcards.dataset))
     )
 
 
 def detector_json(wildcards):
     """What `defects.py mask` reads."""
     return as_json(
-        refusing(sections.detector_settings)(config, dataset(wildcards.dataset))
+        refusing(planning_stacks.detector_settings)(config, dataset(wildcards.dataset))
     )
 
 
 def section_target(verb, data):
     """The files that a verb of sections wants."""
-    splits = sections.SPLITS
+    splits = config_alignment.SPLITS
     if verb == "stacks":
         return [file for split in splits for file in split_stacks(data, split)]
     if verb == "train_defects":
-        refusing(sections.sections_of)(data)
-        return [settings.results(data["name"], "defects.safetensors")]
-    mask_stores_of = refusing(sections.mask_stores)
+        refusing(config_alignment.sections_of)(data)
+        return [planning_paths.results(data["name"], "defects.safetensors")]
+    mask_stores_of = refusing(config_alignment.mask_stores)
     return with_h5_manifests([f for s in splits for f in mask_stores_of(data, s)])
 
 
@@ -1415,7 +1490,7 @@ def section_target(verb, data):
 def align_stacks(wildcards):
     """The stacks that a network is trained on."""
     data, _ = pair("train", wildcards.dataset, wildcards.network)
-    return refusing(sections.stack_stores)(data, "train")
+    return refusing(config_alignment.stack_stores)(data, "train")
 
 
 def align_stack_manifests(wildcards):
@@ -1429,7 +1504,7 @@ def align_masks(wildcards):
     """The masks of those stacks; none where the stacks bring their own."""
     data, _ = pair("train", wildcards.dataset, wildcards.network)
     known = data["alignment"]["made"] or data["alignment"]["mask"]
-    return [] if known else refusing(sections.mask_stores)(data, "train")
+    return [] if known else refusing(config_alignment.mask_stores)(data, "train")
 
 
 def align_mask_option(wildcards):
@@ -1441,7 +1516,7 @@ def align_mask_option(wildcards):
 def train_alignment_json(wildcards):
     """What `align.py train` reads."""
     data, net = pair("train", wildcards.dataset, wildcards.network)
-    return as_json(align_settings.train_settings(config, data, net))
+    return as_json(planning_align.train_settings(config, data, net))
 
 
 def align_files(wildcards):
@@ -1453,19 +1528,19 @@ def align_files(wildcards):
 def align_json(wildcards):
     """What `align.py stack` reads."""
     data, net = pair("align", wildcards.dataset, wildcards.network)
-    return as_json(refusing(align_settings.align_settings)(config, data, net))
+    return as_json(refusing(planning_align.align_settings)(config, data, net))
 
 
 def align_truth_option(wildcards):
     """The store of known displacements for the command line, or nothing."""
-    truth = sections.truth_store(dataset(wildcards.dataset))
+    truth = config_alignment.truth_store(dataset(wildcards.dataset))
     return ["--truth", truth] if truth else []
 
 
 def evaluate_alignment_json(wildcards):
     """What `align.py evaluate` reads."""
     data, net = pair("evaluate", wildcards.dataset, wildcards.network)
-    return as_json(refusing(align_settings.score_settings)(config, data, net))
+    return as_json(refusing(planning_align.score_settings)(config, data, net))
 
 
 # ---------------------------------------------------------------- crate and bundle
@@ -1508,14 +1583,18 @@ def bundle_images(wildcards):
 def bundle_files(wildcards):
     """What an evaluation reads and no job makes: volumes, skeletons, published weights."""
     data, net = pair("evaluate", wildcards.dataset, wildcards.network)
-    made = sections.made_layer(data) if "alignment" in data else None
-    catalog.check_carried(data, config)
+    made = config_alignment.made_layer(data) if "alignment" in data else None
+    config_sources.check_carried(data, config)
     weights = [config["init"]] if config["init"] else []
     for name in (net["name"], net.get("autocontext")):
-        if name and settings.is_published(config, name):
+        if name and planning_train.is_published(config, name):
             weights += published(data["name"], name)
     fetched = [*data_target("fetch", data["name"]), *carried_volumes(data)]
-    own = [path for path in catalog.named_files(data) if path not in (*fetched, made)]
+    own = [
+        path
+        for path in config_sources.named_files(data)
+        if path not in (*fetched, made)
+    ]
     kept = [f for path in own for f in own_files(data, path)]
     return list(dict.fromkeys([*fetched, *kept, *weights]))
 
@@ -1524,8 +1603,8 @@ def carried_volumes(data):
     """Volumes that are read in the bucket block by block, as `fetch` copies them."""
     if data.get("bucket", {}).get("read") != "blocks":
         return []
-    used = settings.volumes_of(
-        entry for split in catalog.SPLITS for entry in data[split]
+    used = planning_paths.volumes_of(
+        entry for split in config_splits.SPLITS for entry in data[split]
     )
     return with_manifests([f"data/{data['name']}/{volume}.zarr" for volume in used])
 
@@ -1538,7 +1617,7 @@ def carried_target(verb, dataset_name, network_name):
             "a bundle holds the container images that its rules run in; add --use-singularity"
         )
     names = {"crate": "crate.zip", "bundle": "bundle"}
-    return [settings.results(dataset_name, network_name, names[verb])]
+    return [planning_paths.results(dataset_name, network_name, names[verb])]
 
 
 # ---------------------------------------------------------------- view and targets
@@ -1546,23 +1625,23 @@ def carried_target(verb, dataset_name, network_name):
 
 def shown_volume(data, network_name=None):
     """The volume of a picture: the first trained on, or the last that was predicted."""
-    trained = [] if network_name else settings.volumes_of(data["train"])
-    return trained[0] if trained else settings.predicted(data)[-1]
+    trained = [] if network_name else planning_paths.volumes_of(data["train"])
+    return trained[0] if trained else planning_paths.predicted(data)[-1]
 
 
 def data_layers(wildcards):
     """Viewer layers of a dataset's first volume."""
     data = dataset(wildcards.dataset)
-    return settings.data_layers(data, shown_volume(data))
+    return planning_view.data_layers(data, shown_volume(data))
 
 
 def result_layers(wildcards):
     """Viewer layers of data and results."""
     data, net = pair("view", wildcards.dataset, wildcards.network)
     if net["family"] == "seamless":
-        return align_settings.layers(config, data, net)
+        return planning_align.layers(config, data, net)
     volume = shown_volume(data, wildcards.network)
-    return settings.data_layers(data, volume) + settings.result_layers(
+    return planning_view.data_layers(data, volume) + planning_view.result_layers(
         data, net, volume
     )
 
@@ -1585,34 +1664,38 @@ def result_layer_files(wildcards):
 
 def view_data_json(wildcards):
     """What view.py reads for data."""
-    return as_json(settings.view_settings(config, data_layers(wildcards)))
+    return as_json(planning_view.view_settings(config, data_layers(wildcards)))
 
 
 def view_json(wildcards):
     """What view.py reads for results."""
-    return as_json(settings.view_settings(config, result_layers(wildcards)))
+    return as_json(planning_view.view_settings(config, result_layers(wildcards)))
 
 
 def data_target(verb, name):
     """The files that `verb_DATASET` wants."""
     data = dataset(name)
-    refusing(catalog.check_verb)(data, verb)
+    refusing(config_compatibility.check_verb)(data, verb)
     if "examples" in data:
-        return catalog.example_files(data)
+        return config_sources.example_files(data)
     if verb in SECTION_VERBS:
         return section_target(verb, data)
-    used = [entry for split in catalog.SPLITS for entry in data[split]]
-    volumes = settings.volumes_of(used)
+    used = [entry for split in config_splits.SPLITS for entry in data[split]]
+    volumes = planning_paths.volumes_of(used)
     if verb == "fetch":
-        skeletons = [f for s in catalog.SPLITS[1:] for f in skeleton_files(data, s)]
+        skeletons = [
+            f for s in config_splits.SPLITS[1:] for f in skeleton_files(data, s)
+        ]
         return volume_files(data, volumes) + skeletons
     if verb == "mask":
         return with_manifests(mask_stores(data, volumes))
     if verb == "compare":
         compared(name)
-        refusing(paper.beside)(data)
-        return [settings.results(name, "comparison.json")]
-    return [settings.results(name, "serve.done" if config["serve"] else "view.png")]
+        refusing(config_paper.beside)(data)
+        return [planning_paths.results(name, "comparison.json")]
+    return [
+        planning_paths.results(name, "serve.done" if config["serve"] else "view.png")
+    ]
 
 
 def pair_target(verb, dataset_name, network_name):
@@ -1621,24 +1704,24 @@ def pair_target(verb, dataset_name, network_name):
         return carried_target(verb, dataset_name, network_name)
     data, net = pair(verb, dataset_name, network_name)
     if verb == "predict" and "examples" in data:
-        return [settings.results(dataset_name, network_name, "predictions.h5")]
+        return [planning_paths.results(dataset_name, network_name, "predictions.h5")]
     if verb == "predict":
-        volumes = settings.predicted(data)
+        volumes = planning_paths.predicted(data)
         predictions = stores(data, network_name, volumes, "prediction")
         wanted = config["output_prefix"] and net["family"] == "znn"
         names = [
-            settings.results(dataset_name, network_name, v, "znn_outputs.json")
+            planning_paths.results(dataset_name, network_name, v, "znn_outputs.json")
             for v in (volumes if wanted else [])
         ]
         return with_manifests(predictions) + names
     if verb == "segment":
-        tested = settings.volumes_of(data["test"] or data["validation"])
+        tested = planning_paths.volumes_of(data["test"] or data["validation"])
         return with_manifests(stores(data, network_name, tested, "segmentation"))
     if verb == "export":
         return with_manifests(exported(data, network_name))
     if verb == "align":
         return with_manifests(
-            [settings.results(dataset_name, network_name, "aligned.zarr")]
+            [planning_paths.results(dataset_name, network_name, "aligned.zarr")]
         )
     names = {
         "train": "model.safetensors",
@@ -1649,7 +1732,7 @@ def pair_target(verb, dataset_name, network_name):
     wanted = [names[verb]]
     if verb == "train" and net["family"] == "elektronn":
         wanted += ["history.csv", "timeline.png", "history.png", "errors.png"]
-    return [settings.results(dataset_name, network_name, name) for name in wanted]
+    return [planning_paths.results(dataset_name, network_name, name) for name in wanted]
 
 
 def target_input(verb, *names):
@@ -1669,8 +1752,8 @@ def experiments():
     """Dataset and network of what config.yaml lists."""
     pairs = {
         f"{d}_{n}": (d, n)
-        for d in catalog.names("datasets")
-        for n in catalog.names("networks")
+        for d in config_yaml_files.names("datasets")
+        for n in config_yaml_files.names("networks")
     }
     try:
         return [pairs[name] for name in config["experiments"]]
@@ -1692,15 +1775,17 @@ def report_files(wildcards):
     files = experiment_targets(wildcards)
     for dataset_name, network_name in experiments():
         data, net = pair("evaluate", dataset_name, network_name)
-        volume = settings.predicted(data)[-1]
-        layers = settings.data_layers(data, volume)
-        layers += settings.result_layers(data, net, volume)
+        volume = planning_paths.predicted(data)[-1]
+        layers = planning_view.data_layers(data, volume)
+        layers += planning_view.result_layers(data, net, volume)
         files += layer_files(layers)
-        files.append(settings.results(dataset_name, network_name, "training.json"))
+        files.append(
+            planning_paths.results(dataset_name, network_name, "training.json")
+        )
     return list(dict.fromkeys(files))
 
 
 def report_json(wildcards):
     """What report.py reads."""
     pairs = [pair("evaluate", *names) for names in experiments()]
-    return as_json(settings.report_settings(config, pairs))
+    return as_json(planning_report.report_settings(config, pairs))

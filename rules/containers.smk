@@ -5,7 +5,7 @@ OUTPUTS: containers/images/NAME-DIGEST.sif, the digest being that of recipe and 
 containers/images/NAME.img as it lies in the bucket, its manifest, and its checksum
 """
 
-for image_name in images.SOURCES:
+for image_name in planning_container_images.SOURCES:
 
     # The modern image is wanted by every rule as soon as --use-singularity is given.
     rule:
@@ -15,7 +15,7 @@ for image_name in images.SOURCES:
             script=source("containers", "build.sh"),
             recipe=[
                 os.path.relpath(path)
-                for path in images.image_sources(ROOT, image_name)
+                for path in planning_container_images.image_sources(ROOT, image_name)
             ],
         output:
             image=image(image_name),
@@ -35,7 +35,7 @@ for image_name in images.SOURCES:
             "bash {input.script:q} {params.name} {output.image:q} > {log:q} 2>&1"
 
 
-for image_name in images.published(ROOT):
+for image_name in planning_container_images.published(ROOT):
 
     rule:
         name:
@@ -45,7 +45,11 @@ for image_name in images.published(ROOT):
             library=library("fetch_object"),
             image=image_input("modern"),
         output:
-            image=str(images.published_path(Path("containers/images"), image_name)),
+            image=str(
+                planning_container_images.published_path(
+                    Path("containers/images"), image_name
+                )
+            ),
             manifest=f"containers/images/{image_name}.manifest.json",
         log:
             f"logs/containers/{image_name}.log",

@@ -51,7 +51,7 @@ rule predict_examples:
     container:
         image("modern")
     resources:
-        gpu=settings.gpus_for(config, "predict"),
+        gpu=planning_train.gpus_for(config, "predict"),
         mem_mb=growing(4000),
         runtime=growing(60),
     params:

@@ -105,8 +105,8 @@ rule evaluate_boundaries:
         masks=boundary_masks,
         predictions=boundary_predictions,
         manifests=boundary_manifests,
-        script=script("boundaries"),
-        library=library("boundaries"),
+        script=script("evaluate_boundaries"),
+        library=library("evaluate_boundaries"),
         image=image_input("modern"),
     output:
         scores="results/{dataset}/{network}/evaluation.json",
@@ -157,8 +157,8 @@ rule evaluate_classes:
         masks=class_masks,
         predictions=class_predictions,
         manifests=class_manifests,
-        script=script("classes"),
-        library=library("classes"),
+        script=script("evaluate_classes"),
+        library=library("evaluate_classes"),
         image=image_input("modern"),
     output:
         scores="results/{dataset}/{network}/evaluation.json",

@@ -17,8 +17,8 @@ rule legacy_batches:
         published=train_published,
         masks=train_masks,
         manifests=train_mask_manifests,
-        script=script("batches"),
-        library=library("batches"),
+        script=script("legacy_batches"),
+        library=library("legacy_batches"),
         image=image_input("modern"),
     output:
         batches=pipe("results/{dataset}/{network}/batches.pipe"),
@@ -102,8 +102,8 @@ rule legacy_input:
     input:
         volume=predict_files,
         descriptors=predict_descriptors,
-        script=script("exchange"),
-        library=library("exchange"),
+        script=script("legacy_arrays"),
+        library=library("legacy_arrays"),
         image=image_input("modern"),
     output:
         folder=temp(directory("results/{dataset}/{network}/{volume}/legacy_input")),
@@ -156,8 +156,8 @@ rule legacy_output:
         read="results/{dataset}/{network}/{volume}/legacy_input",
         predicted="results/{dataset}/{network}/{volume}/legacy_output",
         checkpoint=legacy_checkpoint,
-        script=script("exchange"),
-        library=library("exchange"),
+        script=script("legacy_arrays"),
+        library=library("legacy_arrays"),
         image=image_input("modern"),
     output:
         zarr=directory("results/{dataset}/{network}/{volume}/prediction.zarr"),

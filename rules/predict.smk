@@ -25,7 +25,7 @@ rule predict:
         image("modern")
     threads: 8
     resources:
-        gpu=settings.gpus_for(config, "predict"),
+        gpu=planning_train.gpus_for(config, "predict"),
         mem_mb=growing(24000),
         runtime=growing(600),
     params:

@@ -11,7 +11,7 @@ for dataset_name in paper_datasets():
             localrule: True
 
 
-for dataset_name in catalog.names("datasets"):
+for dataset_name in config_yaml_files.names("datasets"):
     for verb in DATA_VERBS:
         if is_wanted(f"{verb}_{dataset_name}"):
 
@@ -22,7 +22,7 @@ for dataset_name in catalog.names("datasets"):
                     target_input(verb, dataset_name),
                 localrule: True
 
-    for network_name in catalog.names("networks"):
+    for network_name in config_yaml_files.names("networks"):
         if is_wanted(f"fetch_{dataset_name}_{network_name}_checkpoint"):
 
             rule:

@@ -28,11 +28,11 @@ rule train:
     container:
         image("modern")
     # each GPU has a process of its own
-    threads: 8 * settings.gpus_for(config, "train")
+    threads: 8 * planning_train.gpus_for(config, "train")
     resources:
-        gpu=settings.gpus_for(config, "train"),
+        gpu=planning_train.gpus_for(config, "train"),
         # neither grows with the retries: a training whose time was up goes on where it was
-        mem_mb=24000 * settings.gpus_for(config, "train"),
+        mem_mb=24000 * planning_train.gpus_for(config, "train"),
         runtime=10000,
     params:
         settings=train_json,

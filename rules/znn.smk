@@ -28,7 +28,7 @@ rule predict_whole:
         image("modern")
     threads: 8
     resources:
-        gpu=settings.gpus_for(config, "predict"),
+        gpu=planning_train.gpus_for(config, "predict"),
         mem_mb=growing(24000),
         runtime=growing(600),
     params:

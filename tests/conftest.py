@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from retrace.images import image_path
+from retrace.planning.container_images import image_path
 from retrace.viewing.browser import BrowserError, find_browser
 
 REPOSITORY = Path(__file__).resolve().parent.parent

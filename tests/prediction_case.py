@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrace.checkpoints.native import save_model
+from retrace.checkpoints.safetensors import save_model
 from retrace.networks import UNet, build_network
-from retrace.volumes import create_volume
+from retrace.storage.zarr_writer import create_volume
 
 NETWORK: dict[str, Any] = {
     "name": "tiny",

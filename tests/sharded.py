@@ -12,7 +12,7 @@ import zarr
 
 import assemble
 import segment
-from retrace.shards import shard_names
+from retrace.storage.shards import shard_names
 
 SETTINGS: dict[str, Any] = {"fragments_in_xy": True, "block_shape": [8, 20, 22]} | {
     "block_context": [2, 10, 10]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retrace import config as catalog
+from retrace.config import datasets, networks, schema
 
 CLASSES = 3
 SIDE = 12
@@ -80,7 +80,7 @@ def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
     content = {"name": "bars", "examples": {k: v for k, v in examples.items() if v is not None}}
     path = folder / "bars.yaml"
     path.write_text(json.dumps(content))
-    return catalog.load_dataset(path)
+    return datasets.load_dataset(path)
 
 
 def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
     from retrace.elektronn.settings import resolve
 
     content = {**NETWORK, **changes}
-    catalog.check(content, "elektronn_network", "tiny")
-    catalog.check_kind(data, content)
+    schema.check(content, "elektronn_network", "tiny")
+    networks.check_kind(data, content)
     content.setdefault("n_lab", data["examples"]["classes"])
     return resolve(content, boundaries_drawn=False, are_classes=False, isotropic=True)

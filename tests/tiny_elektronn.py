@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from retrace import config as catalog
 from retrace.checkpoints.elektronn import Parameters
+from retrace.config import datasets, schema
 from retrace.elektronn.settings import resolve
 from retrace.networks.elektronn import ElektronnNetwork
 
@@ -37,7 +37,7 @@ NETWORK: dict[str, Any] = {
 def network(*, are_classes: bool = True, **changes: Any) -> dict[str, Any]:
     """The tiny network resolved, checked by its schema first."""
     content = {**NETWORK, **changes}
-    catalog.check(content, "elektronn_network", "tiny")
+    schema.check(content, "elektronn_network", "tiny")
     return resolve(content, boundaries_drawn=False, are_classes=are_classes, isotropic=False)
 
 
@@ -100,4 +100,4 @@ def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
     }
     file = folder / "cubes.yaml"
     file.write_text(json.dumps(content))
-    return catalog.load_dataset(file)
+    return datasets.load_dataset(file)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 import yaml
 
-from retrace.alignment.phantom import Distortion, phantom_stack
-from retrace.alignment.stacks import Stack
-from retrace.config import load_network, merge
+from retrace.alignment.stack_files import Stack
+from retrace.config.networks import load_network
+from retrace.config.yaml_files import merge
+from retrace.synthetic.distorted_sections import Distortion, phantom_stack
 
 TINY: dict[str, Any] = {
     "name": "tiny",

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from retrace import settings as told
-from retrace.volumes import create_volume
+from retrace.planning import train
+from retrace.storage.zarr_writer import create_volume
 
 VOXEL_SIZE_NM = (10, 10, 10)
 SHAPE = (40, 40, 40)
@@ -125,7 +125,7 @@ def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: i
     config: dict[str, Any] = {"iterations": iterations, "seed": seed}
     config |= {"batch_size": None, "gpus": 1, "train_seconds": None}
     config |= {"device": "cpu", "precision": "fp32", "compile": False}
-    chosen = told.train_settings(config, data, net) | {"threads": 1}
+    chosen = train.train_settings(config, data, net) | {"threads": 1}
     return json.loads(json.dumps(chosen))
 
 

@@ -15,8 +15,8 @@ import yaml
 
 import phantom
 import s3_server
-from retrace import config as catalog
 from retrace.checkpoints.published import write_published
+from retrace.config import datasets, networks
 from retrace.networks import build_network
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -77,7 +77,7 @@ def publish(endpoint: str, folder: Path, name: str, **options: Any) -> None:
 
     Called in the working directory that has the network; `folder` takes the files.
     """
-    network = catalog.network_for(name, catalog.load_dataset("phantom"))
+    network = networks.network_for(name, datasets.load_dataset("phantom"))
     prefix = write_published(folder, build_network(network, seed=5), 400, **options)
     client = s3_server.writer(endpoint)
     for file in prefix.parent.iterdir():

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from scipy.spatial import cKDTree
 
-from retrace import config as catalog
+from retrace.config import datasets, schema
 
 SHAPE = (6, 40, 44)
 VOXEL_SIZE_NM = [40, 10, 10]
@@ -101,7 +101,7 @@ def load(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     """A dataset of that content, through its file."""
     file = folder / f"{content['name']}.yaml"
     file.write_text(json.dumps(content))
-    return catalog.load_dataset(file)
+    return datasets.load_dataset(file)
 
 
 def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -111,5 +111,5 @@ def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
     parameters = PARAMETERS | changes.pop("parameters", {})
     content = {"name": "tiny", "family": "znn", "init": "xavier", "layers": LAYERS, **changes}
     content["parameters"] = parameters
-    catalog.check(content, "znn_network", "tiny")
-    return resolve(content, catalog.has_boundaries(data), not catalog.is_isotropic(data))
+    schema.check(content, "znn_network", "tiny")
+    return resolve(content, datasets.has_boundaries(data), not datasets.is_isotropic(data))

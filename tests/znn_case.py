@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrace import config as catalog
+from retrace.config import networks, yaml_files
 from retrace.networks.znn import ZnnNetwork
 from retrace.znn.graph import Graph
 from retrace.znn.layers import graph_of_layers
 from retrace.znn.net import parse_net
 
-NETWORKS = {name: catalog._extended(name) for name in catalog.names("networks")}
+NETWORKS = {name: networks._extended(name) for name in yaml_files.names("networks")}
 SAMPLES = sorted(n for n, network in NETWORKS.items() if network["family"] == "znn")
 """ZNN's own networks, by our names."""
 

@@ -14,7 +14,7 @@ import zarr
 
 import roc_validator
 import tiny_seamless as tiny
-from retrace.volumes import open_volume
+from retrace.storage.volumes import open_volume
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -22,13 +22,14 @@ import predict
 import s3_server
 from kill import PATIENCE_S, SCRIPTS, finish, kill_when
 from prediction_case import Case, make_case, store_bytes
-from retrace import remote
-from retrace.blocks import BUCKETS, FOLDER_VARIABLE, GIB_VARIABLE, ChangedError
 from retrace.errors import DataError, FetchError
 from retrace.geometry import VoxelBox
-from retrace.layer_writer import write_layer
-from retrace.manifest import manifest_path, read_manifest
-from retrace.volumes import Server, Volume, create_volume, open_volume
+from retrace.remote import objects
+from retrace.remote.block_cache import BUCKETS, FOLDER_VARIABLE, GIB_VARIABLE, ChangedError
+from retrace.storage.manifest import manifest_path, read_manifest
+from retrace.storage.precomputed_writer import write_layer
+from retrace.storage.volumes import Server, Volume, open_volume
+from retrace.storage.zarr_writer import create_volume
 from s3_server import Fault, Proxy
 
 pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("tiny_threads")]
@@ -327,7 +328,7 @@ def test_a_failure_that_stays_is_named(
     kind: str,
     message: str,
 ) -> None:
-    monkeypatch.setattr(remote, "RETRIES", 2)
+    monkeypatch.setattr(objects, "RETRIES", 2)
     proxy.faults["raw/1/1/1"] = Fault(kind)
     volume = opened(request, proxy)
     with pytest.raises(FetchError, match=message):

@@ -10,7 +10,7 @@ import yaml
 
 import bundle
 import tiny_workflow
-from retrace import config as catalog
+from retrace.config import yaml_files
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 
@@ -29,7 +29,7 @@ def test_blocks_of_the_bucket_travel_as_objects(
 ) -> None:
     place = tmp_path / "place"
     tiny_workflow.write_network(place)
-    content = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "datasets/phantom.yaml")
+    content = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "datasets/phantom.yaml")
     content["bucket"]["read"] = "blocks"
     (place / "config/datasets").mkdir()
     (place / "config/datasets/phantom.yaml").write_text(yaml.safe_dump(content))
@@ -38,7 +38,10 @@ def test_blocks_of_the_bucket_travel_as_objects(
     monkeypatch.chdir(place)
     (place / "modern.sif").write_bytes(b"image")
     (place / "wheels").mkdir()
-    told = {**catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml"), "endpoint_url": address}
+    told = {
+        **yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml"),
+        "endpoint_url": address,
+    }
     settings = {"config": told, "dataset": "phantom", "name": "phantom_tiny"}
     settings["target"] = "train_phantom_tiny"
     bundle.main(

@@ -16,8 +16,8 @@ import phantom
 import s3_server
 import tiny_seamless
 from conftest import Apptainer, run_snakemake
-from retrace.manifest import read_manifest
-from retrace.volumes import open_volume
+from retrace.storage.manifest import read_manifest
+from retrace.storage.volumes import open_volume
 
 pytestmark = pytest.mark.container
 

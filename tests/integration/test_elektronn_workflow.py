@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import roc_validator
 import tiny_digits as tiny
-from retrace.examples import read_idx
+from retrace.formats.examples import read_idx
 
 pytestmark = [pytest.mark.realdata, pytest.mark.timeout(900)]
 

@@ -15,9 +15,9 @@ import pytest
 from matplotlib.image import imread
 
 import export
+from retrace.storage.zarr_writer import create_volume
 from retrace.viewing.browser import screenshot
 from retrace.viewing.scene import start_server
-from retrace.volumes import create_volume
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("browser")]
 

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from batches import write_batch, write_message
 from conftest import Apptainer
-from retrace import config as catalog
+from legacy_batches import write_batch, write_message
 from retrace.checkpoints.published import (
     Published,
     load_moments,
     load_published,
     read_published,
 )
-from retrace.losses.weighted import weighted_mse
+from retrace.config import datasets
+from retrace.config import networks as config_networks
+from retrace.losses.weighted_mse import weighted_mse
 from retrace.networks import UNet, build_network
 from retrace.training.loop import make_optimizer
 
@@ -61,7 +62,7 @@ class Case:
 
 def network_of(name: str, **changes: Any) -> dict[str, Any]:
     """A network of the zebra finch with the smallest input, and `changes`."""
-    network = catalog.network_for(name, catalog.load_dataset("zfinch")) | changes
+    network = config_networks.network_for(name, datasets.load_dataset("zfinch")) | changes
     shape = list(build_network(network, device="meta").valid_shape((1, 1, 1)))
     return network | {"input_shape": shape, "inference_shape": shape}
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batches import write_batch, write_message
 from conftest import Apptainer
 from kill import PATIENCE_S
-from retrace import config as catalog
+from legacy_batches import write_batch, write_message
 from retrace.checkpoints.published import read_published, write_published
+from retrace.config import datasets, networks
 from retrace.networks import build_network
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2400)]
@@ -28,7 +28,7 @@ TILES, STRIDE, ITERATIONS = 120, 4, 60
 
 def narrow() -> dict[str, Any]:
     """A network of two maps, at its smallest input."""
-    network = catalog.network_for("baseline_small", catalog.load_dataset("zfinch"))
+    network = networks.network_for("baseline_small", datasets.load_dataset("zfinch"))
     network |= {"fmaps": 2, "fmaps_out": 2, "fmap_factor": 2}
     shape = list(build_network(network, device="meta").valid_shape((1, 4, 4)))
     return network | {"input_shape": shape, "inference_shape": shape}

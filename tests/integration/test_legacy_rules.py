@@ -13,7 +13,7 @@ import predict
 import tiny_workflow
 from conftest import Apptainer
 from retrace.checkpoints.published import read_published
-from retrace.volumes import open_volume
+from retrace.storage.volumes import open_volume
 
 pytestmark = [pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 

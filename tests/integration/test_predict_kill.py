@@ -10,7 +10,7 @@ import pytest
 
 from kill import finish, kill_when
 from prediction_case import make_case, store_bytes
-from retrace.manifest import read_manifest
+from retrace.storage.manifest import read_manifest
 
 
 def _done(work: Path) -> int:

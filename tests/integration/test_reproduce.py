@@ -14,8 +14,8 @@ import yaml
 
 import evaluate
 import tiny_workflow
-from retrace.precomputed import local_info
-from retrace.volumes import open_volume
+from retrace.formats.precomputed import local_info
+from retrace.storage.volumes import open_volume
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1200)]
 

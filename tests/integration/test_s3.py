@@ -21,8 +21,8 @@ import phantom
 import s3_server
 from kill import PATIENCE_S
 from retrace.errors import FetchError
-from retrace.manifest import check_manifest, manifest_path
-from retrace.volumes import open_volume
+from retrace.storage.manifest import check_manifest, manifest_path
+from retrace.storage.volumes import open_volume
 from s3_server import Fault
 
 pytestmark = pytest.mark.s3

@@ -11,9 +11,9 @@ import pytest
 import s3_server
 import stacks
 from conftest import run_snakemake
-from retrace import sections
-from retrace.alignment.stacks import StackDataset
-from retrace.layer_writer import write_layer
+from retrace.alignment.stack_files import StackDataset
+from retrace.config import alignment
+from retrace.storage.precomputed_writer import write_layer
 
 TINY = """
 name: tiny_sections
@@ -62,7 +62,7 @@ def test_stacks_from_a_bucket_are_those_from_a_folder(tmp_path: Path) -> None:
     write_layer(tmp_path / "layer", data, (40, 8, 8), (0, 0, 0))
     files = [p for p in (tmp_path / "layer").rglob("*") if p.is_file()]
     objects = {f"em/{p.relative_to(tmp_path / 'layer')}": p.read_bytes() for p in files}
-    stack = sections.STACKS | {"count": 3, "height": 2, "side": 32, "reject": sections.REJECT}
+    stack = alignment.STACKS | {"count": 3, "height": 2, "side": 32, "reject": alignment.REJECT}
     common = {"name": "a", "split": "train", "seed": 1, "mask": None, "near_px": 2, "stacks": stack}
     with s3_server.serving() as endpoint:
         s3_server.put_objects(endpoint, "tissue", objects)

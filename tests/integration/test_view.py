@@ -18,7 +18,7 @@ from matplotlib.image import imread
 import view
 from conftest import REPOSITORY
 from kill import PATIENCE_S
-from retrace.volumes import create_volume
+from retrace.storage.zarr_writer import create_volume
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("browser")]
 

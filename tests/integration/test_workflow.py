@@ -16,7 +16,7 @@ import pytest
 import sharded
 import tiny_workflow
 from kill import PATIENCE_S
-from retrace.volumes import open_volume
+from retrace.storage.volumes import open_volume
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
 

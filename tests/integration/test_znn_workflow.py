@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 import tiny_znn as tiny
-from retrace.volumes import open_volume
+from retrace.storage.volumes import open_volume
 
 pytestmark = pytest.mark.timeout(1500)
 

@@ -22,7 +22,7 @@ from retrace.alignment.aligner import (
 )
 from retrace.errors import DataError
 from retrace.networks.seamless import Seamless, build_seamless, receptive_radius
-from retrace.volumes import Volume
+from retrace.storage.volumes import Volume
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 

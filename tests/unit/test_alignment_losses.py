@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrace.fields import identity, rotate, rotate_field, warp
-from retrace.losses.alignment import (
+from retrace.alignment.losses import (
     SMOOTHNESS,
     SOFT_PX,
     Lambdas,
@@ -27,6 +26,7 @@ from retrace.losses.alignment import (
     variation_map,
     warped_labels,
 )
+from retrace.displacement import identity, rotate, rotate_field, warp
 
 LAMBDAS = Lambdas(2, 0.04, 0, 5, 0, 1)
 

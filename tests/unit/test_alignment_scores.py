@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrace.evaluation.alignment import (
+from retrace.alignment.metrics import (
     chunked_correlation,
     correlation_summary,
     drift,
@@ -21,7 +21,7 @@ from retrace.evaluation.alignment import (
     remaining,
     table,
 )
-from retrace.fields import identity, inverse, smooth
+from retrace.displacement import identity, inverse, smooth
 
 
 def pooled(raw: np.ndarray, factor: int) -> np.ndarray:

@@ -12,10 +12,10 @@ import torch
 import zarr
 from torch.utils.data import DataLoader
 
-from retrace.alignment.phantom import Distortion, distort_sections, phantom_stack
-from retrace.alignment.stacks import Stack, StackDataset, stack_sets
-from retrace.augment.defects import DRAW, apply_defect, pull
+from retrace.alignment.stack_files import Stack, StackDataset, stack_sets
+from retrace.augment.artificial_defects import DRAW, apply_defect, pull
 from retrace.errors import ConfigError, DataError
+from retrace.synthetic.distorted_sections import Distortion, distort_sections, phantom_stack
 
 
 def write(path: Path, **groups: dict[str, np.ndarray]) -> Path:
@@ -125,7 +125,7 @@ def test_known_displacement_leads_back_to_the_undistorted_section() -> None:
     side = 48 + 2 * far
     rows = np.broadcast_to(np.arange(side, dtype=np.float32)[:, None], (side, side))
     section = torch.from_numpy(np.ascontiguousarray(rows)) / 255 + 0.1
-    from retrace.alignment.phantom import distort
+    from retrace.synthetic.distorted_sections import distort
 
     image, labels, field = distort(section, np.random.default_rng(3), distortion)
     inner = slice(4, -4)

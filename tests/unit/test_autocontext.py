@@ -14,13 +14,15 @@ import predict
 import tiny_training as tiny
 import train
 from prediction_case import NETWORK, OFFSET_NM, VOXEL_SIZE_NM, Case, make_case
-from retrace import config as catalog
-from retrace import settings as told
-from retrace.checkpoints.native import save_model
+from retrace.checkpoints.safetensors import load_model, save_model
+from retrace.config import compatibility, datasets, networks, yaml_files
 from retrace.errors import ConfigError, DataError
-from retrace.manifest import write_manifest
 from retrace.networks import UNet, build_network
-from retrace.volumes import create_volume, open_volume
+from retrace.planning import predict as told
+from retrace.storage.manifest import write_manifest
+from retrace.storage.volumes import open_volume
+from retrace.storage.zarr_writer import create_volume
+from retrace.training import build, task
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 
@@ -61,7 +63,7 @@ def test_it_reads_truncated_descriptors_and_raw_before_them(
     store: Path, lsd_model: Path, tmp_path: Path, channels: int
 ) -> None:
     chosen = settings(store, channels)
-    trainer, module = train.make_trainer(chosen, {}, tmp_path, train.Models(context=lsd_model))
+    trainer, module = build.make_trainer(chosen, {}, tmp_path, task.Models(context=lsd_model))
     batch = trainer.task.batch(0)
     # 24 voxels of descriptors need 40 of raw; nothing smaller without pooling remainder gives them.
     assert batch["raw"].shape == (1, 1, 40, 40, 40)
@@ -74,7 +76,7 @@ def test_it_reads_truncated_descriptors_and_raw_before_them(
     levels = seen[0][0, -10:] * 255
     assert torch.allclose(levels, levels.round(), atol=1e-4)
     first = build_network(LSD)
-    train.load_model(lsd_model, first, LSD)
+    load_model(lsd_model, first, LSD)
     with torch.no_grad():
         plain = first(batch["raw"])["lsds"][0]
     assert ((plain - seen[0][0, -10:]) >= -1e-6).all()  # truncated, never rounded up
@@ -207,22 +209,22 @@ def test_too_few_descriptors_are_refused(tmp_path: Path) -> None:
 def test_01_the_papers_auto_context_sizes(
     dataset: str, raw: tuple[int, ...], seen: tuple[int, ...]
 ) -> None:
-    data = catalog.load_dataset(dataset)
+    data = datasets.load_dataset(dataset)
     for name, channels in (("aclsd", 10), ("acrlsd", 11)):
-        network = catalog.network_for(name, data)
-        context = catalog.context_network(network, data)
+        network = networks.network_for(name, data)
+        context = networks.context_network(network, data)
         assert context is not None and context["name"] == "lsd"
         assert tuple(network["input_shape"]) == seen
         assert build_network(context, device="meta").valid_shape(seen) == raw
         assert network["input_channels"] == channels
-        catalog.check_pair(data, network, "evaluate")
+        compatibility.check_pair(data, network, "evaluate")
 
 
 def test_descriptors_reach_half_a_context_beyond_the_box_that_is_asked_for() -> None:
-    data = catalog.load_dataset("fib25_sample")
-    config = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml")
-    reader = catalog.network_for("acrlsd_small", data)
-    lsd = catalog.network_for("lsd_small", data)
+    data = datasets.load_dataset("fib25_sample")
+    config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
+    reader = networks.network_for("acrlsd_small", data)
+    lsd = networks.network_for("lsd_small", data)
     asked = told.predict_settings(config, data, reader, "cube")["volume"]["roi_nm"]
     made = told.predict_settings(config, data, lsd, "cube")["volume"]["roi_nm"]
     lead = 10 * (84 - 44) // 2
@@ -239,7 +241,7 @@ def test_descriptors_reach_half_a_context_beyond_the_box_that_is_asked_for() -> 
     ],
 )
 def test_impossible_combinations_are_refused(change: dict[str, Any], message: str) -> None:
-    data = catalog.load_dataset("zfinch")
-    network = catalog.network_for("aclsd", data) | change
+    data = datasets.load_dataset("zfinch")
+    network = networks.network_for("aclsd", data) | change
     with pytest.raises(ConfigError, match=message):
-        catalog.check_pair(data, network, "train")
+        compatibility.check_pair(data, network, "train")

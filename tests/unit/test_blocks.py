@@ -12,9 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrace.blocks import BUCKETS, BlockCache, ChangedError, Options, Record, packed, unpacked
 from retrace.errors import ConfigError
-from retrace.remote import Block, range_header, read_part, told_md5
+from retrace.remote.block_cache import (
+    BUCKETS,
+    BlockCache,
+    ChangedError,
+    Options,
+    Record,
+    packed,
+    unpacked,
+)
+from retrace.remote.objects import Block, range_header, read_part, told_md5
 
 
 def key(number: int) -> str:

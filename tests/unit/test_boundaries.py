@@ -19,7 +19,7 @@ from retrace.evaluation.boundaries import (
     v_rand,
 )
 from retrace.evaluation.contingency import count_block
-from retrace.objects import compact
+from retrace.formats.label_values import compact
 
 
 def cells(gap: int = 1) -> np.ndarray:

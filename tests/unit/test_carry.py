@@ -17,9 +17,10 @@ import crate
 import rerun
 import roc_validator
 from retrace.errors import ConfigError, DataError
-from retrace.manifest import digest, input_digest, origin
-from retrace.packing import check_files, code_files, sha256_of
-from retrace.provenance import check_chain, jobs_behind, read_jobs
+from retrace.files import digest
+from retrace.provenance.folders import check_files, code_files, sha256_of
+from retrace.provenance.jobs import check_chain, jobs_behind, read_jobs
+from retrace.storage.manifest import input_digest, origin
 
 CONFIG: dict[str, Any] = {"iterations": 2, "bundle": None, "init": None}
 SETTINGS = {

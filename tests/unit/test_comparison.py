@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 import compare
-from retrace import config as catalog
-from retrace import paper, settings
-from retrace.checkpoints.native import save_model
+from retrace.checkpoints.safetensors import save_model
+from retrace.config import datasets, networks, paper, yaml_files
 from retrace.errors import ConfigError
 from retrace.evaluation.comparison import (
     OBJECTS,
@@ -24,6 +23,7 @@ from retrace.evaluation.comparison import (
     training_seconds,
 )
 from retrace.networks import build_network
+from retrace.planning import compare as settings
 
 
 def test_scores_are_means_over_entries_that_all_have_them() -> None:
@@ -97,21 +97,21 @@ def test_published_figures_of_the_same_voxels_are_sorted_among_ours() -> None:
 
 @pytest.mark.parametrize("name", ["zfinch", "fib25", "hemi", "fib25_sample"])
 def test_datasets_show_the_figures_that_the_project_has(name: str) -> None:
-    data = catalog.load_dataset(name)
+    data = datasets.load_dataset(name)
     found = paper.beside(data)
     assert found is not None
-    rows = figures(catalog.read_yaml(found[0]), found[1], OBJECTS)
+    rows = figures(yaml_files.read_yaml(found[0]), found[1], OBJECTS)
     assert {row["name"] for row in rows} >= {"baseline", "mtlsd", "acrlsd", "ffn"}
     assert found[1]["differs"], "none of them is scored on the test entries"
     assert paper.beside({**data, "published": {"figures": "fib25"}})
-    assert paper.beside(catalog.load_dataset("vnc_nc")) is None
+    assert paper.beside(datasets.load_dataset("vnc_nc")) is None
 
 
 @pytest.mark.realdata
 def test_the_sample_s_flood_filling_network_beside_the_paper_s(
     shared_dir: Path, tmp_path: Path
 ) -> None:
-    data = catalog.load_dataset("fib25_sample")
+    data = datasets.load_dataset("fib25_sample")
     (cube,) = data["volumes"].values()
     sample = str(shared_dir / "data/fib25/training_sample2_z000-124.h5")
     cube["labels"]["path"] = cube["segmentations"]["ffn"]["path"] = sample
@@ -146,7 +146,7 @@ def test_figures_that_are_not_there_are_refused(published: dict[str, str], messa
 
 
 def test_the_cost_comes_from_the_networks_own_files(tmp_path: Path) -> None:
-    network = catalog.network_for("n4", catalog.load_dataset("vnc_nc"))
+    network = networks.network_for("n4", datasets.load_dataset("vnc_nc"))
     module = build_network(network)
     model = save_model(tmp_path / "model.safetensors", module, {"network": network})
     history = {"iterations": 10, "iterations_per_second": 2.0}

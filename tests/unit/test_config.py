@@ -11,12 +11,21 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrace import config as catalog
-from retrace import settings
+from retrace.config import (
+    compatibility,
+    datasets,
+    networks,
+    schema,
+    sources,
+    splits,
+    unet_shapes,
+    yaml_files,
+)
 from retrace.errors import ConfigError
-from retrace.sources import SCRIPTS, _imported, program_files
+from retrace.planning import evaluate, fetch, paths, predict, segment, targets, train, view
+from retrace.planning.program_files import SCRIPTS, _imported, program_files
 
-CONFIG = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml")
+CONFIG = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
 PAPER = ("baseline", "lsd", "mtlsd", "long_range", "malis", "aclsd", "acrlsd")
 
 MINE = """
@@ -41,27 +50,27 @@ def write_dataset(folder: Path, **changes: Any) -> Path:
 
 
 def test_the_papers_datasets_have_their_volumes_voxels_and_background() -> None:
-    counts = {d: len(catalog.load_dataset(d)["volumes"]) for d in ("zfinch", "fib25", "hemi")}
+    counts = {d: len(datasets.load_dataset(d)["volumes"]) for d in ("zfinch", "fib25", "hemi")}
 
     assert counts == {"zfinch": 33, "fib25": 4, "hemi": 8}
-    assert catalog.load_dataset("hemi")["background_ids"] == [2**64 - 3]
-    assert catalog.load_dataset("zfinch")["voxel_size_nm"] == [20, 9, 9]
+    assert datasets.load_dataset("hemi")["background_ids"] == [2**64 - 3]
+    assert datasets.load_dataset("zfinch")["voxel_size_nm"] == [20, 9, 9]
 
 
 @pytest.mark.parametrize("dataset", ["zfinch", "fib25", "hemi"])
 def test_by_default_the_first_volume_is_trained_on_without_what_is_scored(dataset: str) -> None:
-    data = catalog.load_dataset(dataset)
+    data = datasets.load_dataset(dataset)
     (entry,) = data["train"]
 
     assert entry["volume"] == next(iter(data["volumes"]))
     assert entry["probability"] == 1
     held_out = [e["roi_nm"] for split in ("validation", "test") for e in data[split]]
     assert entry["exclude_nm"] == held_out
-    assert not catalog._overlaps(*held_out)
+    assert not splits._overlaps(*held_out)
 
 
 def test_all_volumes_and_probabilities_by_name() -> None:
-    entries = catalog.load_dataset("fib25", "all")["train"]
+    entries = datasets.load_dataset("fib25", "all")["train"]
 
     assert {e["volume"]: e["probability"] for e in entries} == {
         "trvol-250-1": 0.05,
@@ -69,11 +78,11 @@ def test_all_volumes_and_probabilities_by_name() -> None:
         "tstvol-520-1": 0.45,
         "tstvol-520-2": 0.45,
     }
-    assert len(catalog.load_dataset("zfinch", {"zfinch": "all"})["train"]) == 33
+    assert len(datasets.load_dataset("zfinch", {"zfinch": "all"})["train"]) == 33
 
 
 def test_all_leaves_out_volumes_that_are_scored_as_a_whole() -> None:
-    assert settings.volumes_of(catalog.load_dataset("phantom", "all")["train"]) == ["train_0"]
+    assert paths.volumes_of(datasets.load_dataset("phantom", "all")["train"]) == ["train_0"]
 
 
 @pytest.mark.parametrize("dataset", ["zfinch", "fib25", "hemi"])
@@ -86,7 +95,7 @@ def test_label_padding_is_the_published_one(dataset: str, network: str) -> None:
     }[dataset == "zfinch"]
     expected = published[0 if direct else 1 if network == "long_range" else 2]
 
-    resolved = catalog.network_for(network, catalog.load_dataset(dataset))
+    resolved = networks.network_for(network, datasets.load_dataset(dataset))
 
     assert resolved["label_padding_nm"] == expected
 
@@ -104,15 +113,15 @@ def test_label_padding_is_the_published_one(dataset: str, network: str) -> None:
 def test_output_shapes_are_the_published_ones(
     dataset: str, network: str, training: list[int], inference: list[int]
 ) -> None:
-    resolved = catalog.network_for(network, catalog.load_dataset(dataset))
+    resolved = networks.network_for(network, datasets.load_dataset(dataset))
 
-    assert catalog.output_shape(resolved, resolved["input_shape"]) == training
-    assert catalog.output_shape(resolved, resolved["inference_shape"]) == inference
+    assert unet_shapes.output_shape(resolved, resolved["input_shape"]) == training
+    assert unet_shapes.output_shape(resolved, resolved["inference_shape"]) == inference
 
 
 def test_what_differs_between_the_papers_datasets() -> None:
     finch, fib, hemi = (
-        catalog.network_for("mtlsd", catalog.load_dataset(d)) for d in ("zfinch", "fib25", "hemi")
+        networks.network_for("mtlsd", datasets.load_dataset(d)) for d in ("zfinch", "fib25", "hemi")
     )
 
     assert [n["fmap_factor"] for n in (finch, fib, hemi)] == [5, 6, 6]
@@ -129,7 +138,7 @@ def test_what_differs_between_the_papers_datasets() -> None:
 
 def test_only_the_zebra_finchs_lsd_network_keeps_the_boundary_as_it_is() -> None:
     grown = {
-        (d, n): catalog.network_for(n, catalog.load_dataset(d))["grow_boundary"]
+        (d, n): networks.network_for(n, datasets.load_dataset(d))["grow_boundary"]
         for d in ("zfinch", "fib25")
         for n in ("lsd", "mtlsd")
     }
@@ -140,17 +149,17 @@ def test_only_the_zebra_finchs_lsd_network_keeps_the_boundary_as_it_is() -> None
 
 
 def test_a_dataset_of_ones_own_takes_the_recipe_of_its_voxels(tmp_path: Path) -> None:
-    cubic = catalog.load_dataset(write_dataset(tmp_path))
-    slabs = catalog.load_dataset(write_dataset(tmp_path, voxel_size_nm=[50, 5, 5]))
-    forced = catalog.load_dataset(write_dataset(tmp_path, isotropic=False))
+    cubic = datasets.load_dataset(write_dataset(tmp_path))
+    slabs = datasets.load_dataset(write_dataset(tmp_path, voxel_size_nm=[50, 5, 5]))
+    forced = datasets.load_dataset(write_dataset(tmp_path, isotropic=False))
 
-    shapes = [catalog.network_for("mtlsd_small", d)["input_shape"] for d in (cubic, slabs, forced)]
+    shapes = [networks.network_for("mtlsd_small", d)["input_shape"] for d in (cubic, slabs, forced)]
 
     assert shapes == [[84, 84, 84], [36, 100, 100], [36, 100, 100]]
 
 
 def test_ones_own_volumes_are_resolved_as_written(tmp_path: Path) -> None:
-    data = catalog.load_dataset(write_dataset(tmp_path))
+    data = datasets.load_dataset(write_dataset(tmp_path))
 
     assert data["volumes"]["cube_a"]["labels"] == {
         "path": "cubes.h5",
@@ -159,7 +168,7 @@ def test_ones_own_volumes_are_resolved_as_written(tmp_path: Path) -> None:
         "offset_nm": None,
     }
     assert data["train"][0]["exclude_nm"] == [data["validation"][0]["roi_nm"]]
-    assert catalog.scorable(data, "test") == []
+    assert splits.scorable(data, "test") == []
 
 
 @pytest.mark.parametrize(
@@ -179,7 +188,7 @@ def test_a_wrong_dataset_is_refused_with_its_reason(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        catalog.load_dataset(write_dataset(tmp_path, **changes))
+        datasets.load_dataset(write_dataset(tmp_path, **changes))
 
 
 def test_a_dataset_without_voxel_size_is_refused(tmp_path: Path) -> None:
@@ -187,7 +196,7 @@ def test_a_dataset_without_voxel_size_is_refused(tmp_path: Path) -> None:
     path.write_text(MINE.replace("voxel_size_nm: [10, 10, 10]\n", ""))
 
     with pytest.raises(ConfigError, match="voxel_size_nm"):
-        catalog.load_dataset(path)
+        datasets.load_dataset(path)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +209,9 @@ def test_a_dataset_without_voxel_size_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_config_is_refused_with_its_reason(changes: dict[str, Any], message: str) -> None:
-    catalog.check_config(CONFIG)
+    schema.check_config(CONFIG)
     with pytest.raises(ConfigError, match=message):
-        catalog.check_config(CONFIG | changes)
+        schema.check_config(CONFIG | changes)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +225,7 @@ def test_a_wrong_config_is_refused_with_its_reason(changes: dict[str, Any], mess
 )
 def test_unknown_volumes_are_refused(chosen: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        catalog.check_chosen(chosen)
+        datasets.check_chosen(chosen)
 
 
 @pytest.mark.parametrize(
@@ -230,12 +239,12 @@ def test_unknown_volumes_are_refused(chosen: object, message: str) -> None:
 )
 def test_unknown_targets_get_the_nearest_name(target: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        catalog.check_target(target, [], ["train", "predict", "view", "view_data"])
+        targets.check_target(target, [], ["train", "predict", "view", "view_data"])
 
 
 def test_known_targets_and_files_pass() -> None:
-    catalog.check_target("train_zfinch_mtlsd", ["train_zfinch_mtlsd"], ["train"])
-    catalog.check_target("results/zfinch/view.png", [], ["train"])
+    targets.check_target("train_zfinch_mtlsd", ["train_zfinch_mtlsd"], ["train"])
+    targets.check_target("results/zfinch/view.png", [], ["train"])
 
 
 @pytest.mark.parametrize(
@@ -248,33 +257,33 @@ def test_known_targets_and_files_pass() -> None:
 def test_pairs_that_cannot_work_are_refused(
     tmp_path: Path, verb: str, network: str, message: str
 ) -> None:
-    data = catalog.load_dataset(write_dataset(tmp_path))
+    data = datasets.load_dataset(write_dataset(tmp_path))
 
     with pytest.raises(ConfigError, match=message):
-        catalog.check_pair(data, catalog.network_for(network, data), verb)
+        compatibility.check_pair(data, networks.network_for(network, data), verb)
 
 
 def test_mutex_needs_far_neighbours() -> None:
-    config = catalog.merge(CONFIG, {"segment": {"method": "mutex"}})
-    finch = catalog.load_dataset("zfinch")
+    config = yaml_files.merge(CONFIG, {"segment": {"method": "mutex"}})
+    finch = datasets.load_dataset("zfinch")
 
-    catalog.check_segmentation(config, catalog.network_for("long_range", finch))
+    compatibility.check_segmentation(config, networks.network_for("long_range", finch))
     with pytest.raises(ConfigError, match="long-range"):
-        catalog.check_segmentation(config, catalog.network_for("mtlsd", finch))
+        compatibility.check_segmentation(config, networks.network_for("mtlsd", finch))
 
 
 def all_settings(config: dict[str, Any]) -> dict[str, Any]:
-    data = catalog.load_dataset("phantom", config["volumes"])
-    network = catalog.network_for("mtlsd_small", data)
+    data = datasets.load_dataset("phantom", config["volumes"])
+    network = networks.network_for("mtlsd_small", data)
     return {
-        "fetch": settings.fetch_settings(config, data, "train_0"),
-        "mask": settings.mask_settings(data, "train_0"),
-        "train": settings.train_settings(config, data, network),
-        "predict": settings.predict_settings(config, data, network, "test_0"),
-        "segment": settings.segment_settings(config, data, network, "test_0"),
-        "choose": settings.choose_settings(config, data),
-        "score": settings.score_settings(config, data),
-        "view": settings.view_settings(config, settings.result_layers(data, network, "test_0")),
+        "fetch": fetch.fetch_settings(config, data, "train_0"),
+        "mask": paths.mask_settings(data, "train_0"),
+        "train": train.train_settings(config, data, network),
+        "predict": predict.predict_settings(config, data, network, "test_0"),
+        "segment": segment.segment_settings(config, data, network, "test_0"),
+        "choose": evaluate.choose_settings(config, data),
+        "score": evaluate.score_settings(config, data),
+        "view": view.view_settings(config, view.result_layers(data, network, "test_0")),
     }
 
 
@@ -300,16 +309,16 @@ def all_settings(config: dict[str, Any]) -> dict[str, Any]:
 def test_a_changed_value_reaches_its_readers_only(
     change: dict[str, Any], readers: set[str]
 ) -> None:
-    before, after = all_settings(CONFIG), all_settings(catalog.merge(CONFIG, change))
+    before, after = all_settings(CONFIG), all_settings(yaml_files.merge(CONFIG, change))
 
     assert {verb for verb in before if before[verb] != after[verb]} == readers
 
 
 def test_only_what_validation_and_test_need_is_predicted() -> None:
-    data = catalog.load_dataset("zfinch")
-    network = catalog.network_for("mtlsd", data)
+    data = datasets.load_dataset("zfinch")
+    network = networks.network_for("mtlsd", data)
 
-    roi = settings.predict_settings(CONFIG, data, network, data["test"][0]["volume"])["volume"]
+    roi = predict.predict_settings(CONFIG, data, network, data["test"][0]["volume"])["volume"]
 
     assert roi["roi_nm"] == {"offset": [3600, 1800, 1800], "shape": [960, 2304, 2304]}
 
@@ -318,12 +327,12 @@ def test_values_within_a_command_line_mapping_become_numbers() -> None:
     typed = {"thresholds": ["0", "1", "0.1"], "method": "mean", "block_shape": "null"}
 
     expected = {"thresholds": [0, 1, 0.1], "method": "mean", "block_shape": None}
-    assert catalog.retyped(typed) == expected
+    assert yaml_files.retyped(typed) == expected
 
 
 @given(st.recursive(st.integers() | st.booleans() | st.none(), st.lists))
 def test_typed_values_stay(value: Any) -> None:
-    assert catalog.retyped(value) == value
+    assert yaml_files.retyped(value) == value
 
 
 def imported_files(program: str) -> set[str]:
@@ -335,7 +344,7 @@ def test_a_program_is_made_of_what_it_imports_however_deep() -> None:
 
     assert {"train.py", "retrace/errors.py", "retrace/networks/unet.py"} <= files
     assert "retrace/viewing/scene.py" not in files
-    assert "retrace/stacks.py" in files  # through volumes only
+    assert "retrace/formats/hdf5_tiff.py" in files  # through volumes only
 
 
 def parsed_imports(path: Path) -> set[str]:
@@ -358,35 +367,35 @@ def test_imports_are_found_as_python_finds_them() -> None:
 
 
 def test_a_time_for_training_is_told_only_where_it_is_set() -> None:
-    data = catalog.load_dataset("phantom")
-    network = catalog.network_for("mtlsd", data)
-    assert "seconds" not in settings.train_settings(CONFIG, data, network)
-    limited = catalog.merge(CONFIG, {"train_seconds": 600})
-    assert settings.train_settings(limited, data, network)["seconds"] == 600
+    data = datasets.load_dataset("phantom")
+    network = networks.network_for("mtlsd", data)
+    assert "seconds" not in train.train_settings(CONFIG, data, network)
+    limited = yaml_files.merge(CONFIG, {"train_seconds": 600})
+    assert train.train_settings(limited, data, network)["seconds"] == 600
 
 
 def test_shares_need_blocks_and_a_method_that_has_them() -> None:
-    data = catalog.load_dataset("phantom")
-    shared = catalog.merge(CONFIG, {"shards": 4})
+    data = datasets.load_dataset("phantom")
+    shared = yaml_files.merge(CONFIG, {"shards": 4})
     with pytest.raises(ConfigError, match="set `segment: block_shape`"):
-        catalog.check_segmentation(shared, catalog.network_for("mtlsd", data))
-    mutex = catalog.merge(shared, {"segment": {"method": "mutex", "block_shape": [9, 9, 9]}})
+        compatibility.check_segmentation(shared, networks.network_for("mtlsd", data))
+    mutex = yaml_files.merge(shared, {"segment": {"method": "mutex", "block_shape": [9, 9, 9]}})
     with pytest.raises(ConfigError, match="sees a whole volume at once"):
-        catalog.check_segmentation(mutex, catalog.network_for("long_range", data))
+        compatibility.check_segmentation(mutex, networks.network_for("long_range", data))
 
 
 def test_addresses_are_completed_by_the_configuration(tmp_path: Path) -> None:
     bucket = {"read": "blocks", "prefix": "em", "raw": "raw", "labels": "ids"}
     volumes = {"cube_a": {}, "cube_b": {"raw": {"path": "gs://there/em", "mip": 1}}}
     path = write_dataset(tmp_path, bucket=bucket, volumes=volumes)
-    data = catalog.load_dataset(path)
-    found = catalog.located(data, CONFIG | {"endpoint_url": "http://near", "bundle": None})
+    data = datasets.load_dataset(path)
+    found = sources.located(data, CONFIG | {"endpoint_url": "http://near", "bundle": None})
     volume = found["volumes"]["cube_a"]
 
     assert volume["labels"]["path"] == "s3://open-neurodata/em/cube_a.zarr"
     assert (volume["raw"]["endpoint_url"], volume["raw"]["unsigned"]) == ("http://near", True)
     assert "endpoint_url" not in found["volumes"]["cube_b"]["raw"]
-    brought = catalog.located(data, CONFIG | {"bundle": "/disk"})["volumes"]["cube_a"]
+    brought = sources.located(data, CONFIG | {"bundle": "/disk"})["volumes"]["cube_a"]
     assert brought["raw"] == {
         "path": "/disk/em/cube_a.zarr",
         "array": "raw",
@@ -408,4 +417,4 @@ def test_addresses_that_cannot_be_read_are_refused(
 ) -> None:
     path = write_dataset(tmp_path, volumes={"cube_b": {"raw": source}}, train=[], validation=[])
     with pytest.raises(ConfigError, match=message):
-        catalog.located(catalog.load_dataset(path), CONFIG)
+        sources.located(datasets.load_dataset(path), CONFIG)

@@ -21,10 +21,10 @@ from retrace.alignment.defect_training import (
     scores_text,
 )
 from retrace.alignment.detector import CENTRE, CORNER, EDGE, Detector, prepared, without_specks
-from retrace.alignment.stacks import StackDataset
-from retrace.augment.defects import DRAW
+from retrace.alignment.stack_files import StackDataset
+from retrace.augment.artificial_defects import DRAW
 from retrace.errors import DataError
-from retrace.networks.defects import REACH, DefectNet
+from retrace.networks.defect_unet import REACH, DefectNet
 
 DETECTOR = {"threshold": 0.4, "smallest_px": 4, "near_px": 3}
 TRAINING = {

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import elektronn
-from retrace import config as catalog
+from retrace.config import networks
 from retrace.elektronn.architecture import Architecture, architecture_of
 from retrace.elektronn.calculator import Axis, axes_of, sizes_at, sizes_near
 from retrace.elektronn.describe import description, in_units, table
@@ -22,7 +22,7 @@ NEURO = ((4, 3, 3, 3, 2), (2, 2, 1, 1, 1))
 
 
 def layers_of(name: str, **changes: Any) -> Architecture:
-    return architecture_of(filled({**catalog.load_network(name), "n_lab": 10, **changes}))
+    return architecture_of(filled({**networks.load_network(name), "n_lab": 10, **changes}))
 
 
 def axis(filters: tuple[int, ...], pools: tuple[int, ...], fragments: int = 0) -> Axis:
@@ -169,7 +169,7 @@ def test_further_networks_of_its_authors() -> None:
 )
 def test_parameters_and_costs(name: str, parameters: Any, cost: Any) -> None:
     """Costs are those of a whole batch."""
-    network = catalog.load_network(name)
+    network = networks.load_network(name)
     found = layers_of(name, n_lab=2 if name.startswith("neuro3d") else 10)
     paid = found.multiplications(network["batch_size"])
 

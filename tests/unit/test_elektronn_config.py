@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import elektronn
-from retrace import config as catalog
+from retrace.config import networks, schema, yaml_files
 from retrace.elektronn.assignments import read_assignments
 from retrace.elektronn.cfg import (
     DATASET,
@@ -92,9 +92,9 @@ def test_every_parameter_has_its_place() -> None:
 
 def test_the_shipped_file_becomes_the_network_we_have(tmp_path: Path) -> None:
     found = changed(tmp_path, "").network
-    ours = catalog.load_network("neuro3d_file")
+    ours = networks.load_network("neuro3d_file")
 
-    catalog.check(found, "elektronn_network", "translated")
+    schema.check(found, "elektronn_network", "translated")
     for key in ("filters", "pool", "nof_filters", "desired_input", "warp_on", "weight_decay"):
         assert found[key] == ours[key], key
     assert found["SGD_params"] == {"LR": 0.005, "momentum": 0.9}
@@ -104,7 +104,7 @@ def test_the_shipped_file_becomes_the_network_we_have(tmp_path: Path) -> None:
 def test_its_cubes_become_a_dataset(tmp_path: Path) -> None:
     found = changed(tmp_path, "cube_prios = [1, 3]\n").dataset
 
-    catalog.check(found, "dataset", "translated")
+    schema.check(found, "dataset", "translated")
     assert found["train"] == ["cube_0", "cube_1"]
     assert found["validation"] == ["cube_2"]
     assert found["sampling"] == {"probabilities": {"cube_0": 1.0, "cube_1": 3.0}}
@@ -140,7 +140,7 @@ def test_channels_become_inputs(tmp_path: Path) -> None:
     volume = found.dataset["volumes"]["cube_0"]
     assert (volume["raw"]["axes"], volume["raw"]["channel"]) == ("cxyz", 0)
     assert volume["inputs"]["channel_1"]["channel"] == 1
-    catalog.check(found.dataset, "dataset", "translated")
+    schema.check(found.dataset, "dataset", "translated")
 
     with h5py.File(tmp_path / "raw_1.h5", "w") as file:
         file["raw"] = np.zeros((3, 4, 4, 3), np.uint8)
@@ -183,7 +183,7 @@ desired_input = 28
 {extra}
 """
     found = translate(read_config(written(tmp_path, text)))
-    catalog.check(found.network, "elektronn_network", "translated")
+    schema.check(found.network, "elektronn_network", "translated")
 
     assert found.dataset is None
     assert found.network["name"] == "mnist_example_warp"
@@ -198,7 +198,7 @@ def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFix
     command += ["--folder", str(tmp_path / "config")]
     elektronn.main(command)
     elektronn.main(command)
-    network = catalog.read_yaml(tmp_path / "config" / "networks" / "neuro_3d.yaml")
+    network = yaml_files.read_yaml(tmp_path / "config" / "networks" / "neuro_3d.yaml")
 
     assert network["nof_filters"] == [10, 25, 40, 50, 60]
     assert "neuro_3d_cubes.yaml" in capsys.readouterr().out

@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 import torch
 
-import classes
+import evaluate_classes
 import predict
 import tiny_elektronn as tiny
 import train
-from retrace import config as catalog
-from retrace import settings as told
 from retrace.checkpoints.elektronn import write_param
+from retrace.config import compatibility, datasets
 from retrace.errors import ConfigError, DataError
 from retrace.evaluation.classes import Tally, probabilities_of, summary
 from retrace.networks import build_network
+from retrace.planning import evaluate
+from retrace.planning import predict as planning_predict
+from retrace.storage.volumes import open_source
 from retrace.targets.classes import class_labels
+from retrace.training import build
 from retrace.training.cube_batches import CubeBatches, open_cube_batches
 from retrace.training.prefetch import Prefetcher
-from retrace.volumes import open_source
 from tiny_training import arguments, training
 
 
@@ -36,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 def batches(folder: Path, data: dict[str, Any] | None = None, **changes: Any) -> CubeBatches:
     data = data or tiny.dataset(folder)
-    net = tiny.network(are_classes=catalog.has_classes(data), **changes)
+    net = tiny.network(are_classes=datasets.has_classes(data), **changes)
     settings = training(data, net, 8)
     return open_cube_batches(settings, build_network(net), {}, torch.device("cpu"))
 
@@ -124,7 +126,7 @@ def test_labels_of_both_kinds_are_refused(folder: Path) -> None:
     data = tiny.dataset(folder)
     del data["volumes"]["cube_1"]["labels"]["objects"]
     with pytest.raises(ConfigError, match="labels of 'cube_1' are no `objects: classes`"):
-        catalog.has_classes(data)
+        datasets.has_classes(data)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -240,17 +242,17 @@ def test_trained_predicted_and_scored(folder: Path) -> None:
     train.main(arguments(folder, settings))
     config = {"tile": "auto", "prediction_dtype": "uint8", "gpus": 1, "device": "cpu"}
     config |= {"precision": "fp32", "compile": False}
-    asked = told.predict_settings(config, data, net, "cube_2")
+    asked = planning_predict.predict_settings(config, data, net, "cube_2")
     model, store = folder / "model.safetensors", folder / "cube_2" / "prediction.zarr"
     predict.main(
         ["--settings", json.dumps(asked), "--model", str(model), "--work", str(folder / "work")]
         + ["--output", str(store)]
     )
     scores = folder / "evaluation.json"
-    classes.main(
+    evaluate_classes.main(
         [
             "--settings",
-            json.dumps(told.class_settings(data, net)),
+            json.dumps(evaluate.class_settings(data, net)),
             "--prediction",
             f"cube_2={store}",
         ]
@@ -290,7 +292,7 @@ def test_a_training_begins_from_a_parameter_file(
 
     assert "layer 1: [6, 4, 3, 3, 3] from first.param" in capsys.readouterr().out
     trained = build_network(net)
-    from retrace.checkpoints.native import load_model
+    from retrace.checkpoints.safetensors import load_model
 
     load_model(folder / "model.safetensors", trained, net)
     torch.testing.assert_close(trained.parts[1].weight, module.parts[1].weight)
@@ -300,9 +302,9 @@ def test_a_training_begins_from_a_parameter_file(
 def test_evaluation_needs_labelled_test_volumes(folder: Path) -> None:
     data = tiny.dataset(folder, test=[])
     with pytest.raises(ConfigError, match="no `test` entry with labels, on which error"):
-        catalog.check_pair(data, tiny.network(), "evaluate")
+        compatibility.check_pair(data, tiny.network(), "evaluate")
     with pytest.raises(ConfigError, match="predicts no affinities"):
-        catalog.check_pair(tiny.dataset(folder), tiny.network(), "segment")
+        compatibility.check_pair(tiny.dataset(folder), tiny.network(), "segment")
 
 
 LAZY = {"labelled": [0, 1], "absent": [2]}
@@ -352,7 +354,7 @@ def test_lazy_labels_are_learned_by_the_oracles_loss(folder: Path) -> None:
     data = tiny.dataset(folder)
     data["volumes"]["cube_0"]["lazy_labels"] = LAZY
     settings = training(data, tiny.network(n_lab=3), 12)
-    trainer, module = train.make_trainer(settings, {}, folder / "work")
+    trainer, module = build.make_trainer(settings, {}, folder / "work")
     x = trainer.task.batch(0)["input"]
     before = module.as_probabilities(module.raw(x))[:, 2].mean()
     trainer.run()
@@ -378,4 +380,4 @@ def test_lazy_labels_that_do_not_fit_are_refused_at_planning(
     if lazy:
         data["volumes"]["cube_0"]["lazy_labels"] = lazy
     with pytest.raises(ConfigError, match=message):
-        catalog.check_pair(data, tiny.network(**changes), "train")
+        compatibility.check_pair(data, tiny.network(**changes), "train")

@@ -17,14 +17,14 @@ from torch.nn import functional
 
 import elektronn
 import tiny_elektronn as tiny
-from retrace import config as catalog
 from retrace.checkpoints.elektronn import (
     load_parameters,
     load_whole,
     read_param,
     write_param,
 )
-from retrace.checkpoints.native import load_model, save_model
+from retrace.checkpoints.safetensors import load_model, save_model
+from retrace.config import schema
 from retrace.elektronn.settings import resolve
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import VoxelBox
@@ -45,7 +45,7 @@ def build(seed: int = 0, **changes: Any) -> ElektronnNetwork:
 def digits(seed: int = 0, **changes: Any) -> ElektronnNetwork:
     """A network of single inputs."""
     content = {"name": "digits", "family": "elektronn", "n_lab": 10, **changes}
-    catalog.check(content, "elektronn_network", "digits")
+    schema.check(content, "elektronn_network", "digits")
     found = resolve(content, boundaries_drawn=False, are_classes=False, isotropic=True)
     module = build_network(found, seed=seed)
     assert isinstance(module, ElektronnNetwork)

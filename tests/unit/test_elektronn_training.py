@@ -14,8 +14,11 @@ from safetensors.torch import load_file
 
 import tiny_digits as tiny
 import train
-from retrace import config as catalog
+from retrace.config import datasets, networks
 from retrace.errors import ConfigError, DataError
+from retrace.networks import build_network
+from retrace.training import build
+from retrace.training import task as training_task
 from retrace.training.control import Control, Order
 from retrace.training.elektronn_family import ElektronnTask
 from retrace.training.elektronn_schedule import LEAD, Schedule, has_stalled, make_schedule
@@ -170,7 +173,7 @@ def test_it_learns_and_tells_how(tmp_path: Path) -> None:
 def make_task(tmp_path: Path, **changes: Any) -> tuple[ElektronnTask, Any]:
     data = tiny.dataset(tmp_path)
     settings = training(data, tiny.network(data, **changes), 50)
-    trainer, _ = train.make_trainer(settings, {}, tmp_path / "work")
+    trainer, _ = build.make_trainer(settings, {}, tmp_path / "work")
     assert isinstance(trainer.task, ElektronnTask)
     return trainer.task, trainer
 
@@ -223,7 +226,7 @@ def test_a_running_training_obeys_its_control_file(tmp_path: Path) -> None:
     log = (tmp_path / "work" / "control.log").read_text()
     assert "iteration 1: stop: done" in log
     assert "lr 'x' is no number" in log
-    resumed, _ = train.make_trainer(
+    resumed, _ = build.make_trainer(
         training(tiny.dataset(tmp_path), tiny.network(tiny.dataset(tmp_path)), 50),
         {},
         tmp_path / "work",
@@ -279,9 +282,9 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     wanted = {"network": "coder", "layers": [0]}
     net = tiny.network(data, **changes, pretrained=wanted)
     settings = training(data, net, 1)
-    models = train.Models(init=tmp_path / "model.safetensors")
-    _, begun = train.make_trainer(settings, {}, tmp_path / "begun", models)
-    _, fresh = train.make_trainer(settings, {}, tmp_path / "fresh")
+    models = training_task.Models(init=tmp_path / "model.safetensors")
+    _, begun = build.make_trainer(settings, {}, tmp_path / "begun", models)
+    _, fresh = build.make_trainer(settings, {}, tmp_path / "fresh")
     before, now = fresh.state_dict(), begun.state_dict()
 
     changed = {name for name in now if not torch.equal(now[name], before[name])}
@@ -289,7 +292,7 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     assert torch.equal(now["layers.0.weight"], coder["layers.0.weight"])
     net = tiny.network(data, **{**changes, "MLP_layers": [21, 6]}, pretrained=wanted)
     with pytest.raises(DataError, match="need the same shape on both sides"):
-        train.make_trainer(training(data, net, 1), {}, tmp_path / "other", models)
+        build.make_trainer(training(data, net, 1), {}, tmp_path / "other", models)
 
 
 def test_an_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:
@@ -312,7 +315,7 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
 
 
 def test_the_example_networks_have_the_originals_parameters() -> None:
-    data = catalog.load_dataset("mnist")
+    data = datasets.load_dataset("mnist")
     counts = {
         "cnn_warp": 338410,
         "mlp": 296410,
@@ -321,6 +324,6 @@ def test_the_example_networks_have_the_originals_parameters() -> None:
         "autoencoder": 305750,
     }
     for name, count in counts.items():
-        module = train.build_network(catalog.network_for(name, data))
+        module = build_network(networks.network_for(name, data))
         layers = module.layers.parameters()
         assert sum(p.numel() for p in layers) == count, name

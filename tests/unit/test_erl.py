@@ -18,7 +18,7 @@ from retrace.evaluation.skeletons import (
     write_skeletons,
 )
 from retrace.geometry import NmBox
-from retrace.volumes import Volume
+from retrace.storage.volumes import Volume
 
 
 def line(y_nm: float, nodes: int) -> np.ndarray:

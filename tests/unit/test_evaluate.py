@@ -13,9 +13,9 @@ import evaluate
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.skeletons import Skeletons, write_skeletons
-from retrace.manifest import write_manifest
-from retrace.mongo_dump import write_documents
-from retrace.volumes import create_volume
+from retrace.formats.mongo_dump import write_documents
+from retrace.storage.manifest import write_manifest
+from retrace.storage.zarr_writer import create_volume
 
 SHAPE = (8, 12, 12)
 VOXEL = (20, 9, 9)

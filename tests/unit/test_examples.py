@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import tiny_digits as tiny
-from retrace import config as catalog
+from retrace.config import compatibility, datasets, networks
 from retrace.errors import ConfigError, DataError
-from retrace.examples import open_examples, read_idx
-from retrace.pickles import read_pickles
+from retrace.formats.examples import open_examples, read_idx
+from retrace.formats.safe_pickle import read_pickles
 from retrace.training.example_batches import open_example_batches
 
 CPU = torch.device("cpu")
@@ -229,13 +229,13 @@ def test_a_size_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
 
 
 def test_pairs_that_cannot_work_are_refused_with_the_reason() -> None:
-    digits, volumes = catalog.load_dataset("mnist"), catalog.load_dataset("phantom")
+    digits, volumes = datasets.load_dataset("mnist"), datasets.load_dataset("phantom")
     with pytest.raises(ConfigError, match=r"'mnist' has single images .* cnn_warp"):
-        catalog.network_for("mtlsd", digits)
+        networks.network_for("mtlsd", digits)
     with pytest.raises(ConfigError, match="gives one class for a whole image"):
-        catalog.network_for("cnn_warp", volumes)
+        networks.network_for("cnn_warp", volumes)
     with pytest.raises(ConfigError, match="nothing to segment; it can be: train, predict"):
-        catalog.check_verb(digits, "segment")
+        compatibility.check_verb(digits, "segment")
 
 
 def test_a_dataset_of_examples_is_checked(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from kill import finish, kill_when
 from prediction_case import store_bytes
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
-from retrace.layer_writer import Mip, all_mips, coarser, mean, most_frequent
-from retrace.manifest import check_manifest, manifest_path
-from retrace.volumes import create_volume, open_volume
+from retrace.storage.manifest import check_manifest, manifest_path
+from retrace.storage.precomputed_writer import Mip, all_mips, coarser, mean, most_frequent
+from retrace.storage.volumes import open_volume
+from retrace.storage.zarr_writer import create_volume
 
 SIZE = (20, 9, 9)
 OFFSET = (3, 5, -7)

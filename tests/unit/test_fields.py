@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrace.fields import (
+from retrace.displacement import (
     compose,
     downsample,
     folded,

@@ -12,7 +12,7 @@ from retrace.segmentation.fragments import (
     renumber,
     watershed_fragments,
 )
-from retrace.volumes import Volume, mask_on_grid
+from retrace.storage.volumes import Volume, mask_on_grid
 
 
 def _cells(shape: tuple[int, int, int] = (12, 30, 60)) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from retrace.errors import ConfigError
-from retrace.images import (
+from retrace.planning.container_images import (
     SOURCES,
     check_target,
     image_digest,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from retrace.geometry import VoxelBox
 from retrace.segmentation.interior import from_interior
-from retrace.volumes import Volume
+from retrace.storage.volumes import Volume
 
 SHAPE = (4, 6, 5)
 MAP = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), dtype=np.uint8)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from retrace.addresses import is_address, is_zarr, local_folder
 from retrace.errors import DataError
+from retrace.formats.precomputed import check_local_layer
 from retrace.geometry import VoxelBox
-from retrace.precomputed import check_local_layer
-from retrace.volumes import open_volume
+from retrace.remote.addresses import is_address, is_zarr, local_folder
+from retrace.storage.volumes import open_volume
 
 DATA = np.random.default_rng(3).integers(0, 255, (10, 70, 66), np.uint8)
 SIZE = (20, 9, 9)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from retrace.losses.weighted import weighted_mse
+from retrace.losses.weighted_mse import weighted_mse
 
 
 def test_05_divides_by_the_number_of_nonzero_weights() -> None:

@@ -16,6 +16,7 @@ import train
 from retrace.errors import ConfigError
 from retrace.losses.malis import malis_loss, malis_weights
 from retrace.targets.affinities import affinities as affinities_of
+from retrace.training import build
 from retrace.training.lsd_family import objects
 
 DIRECT = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
@@ -128,7 +129,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_structured_loss_begins_after_its_iteration(store: Path, tmp_path: Path) -> None:
-    trainer, module = train.make_trainer(tiny.settings(store, 5, network=MALIS), {}, tmp_path)
+    trainer, module = build.make_trainer(tiny.settings(store, 5, network=MALIS), {}, tmp_path)
     task = trainer.task
     assert [task.begins_phase(i) for i in range(1, 7)] == [False, False, False, True, False, False]
     before, after = task.batch(2), task.batch(3)  # the third and the fourth iteration

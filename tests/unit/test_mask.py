@@ -16,10 +16,11 @@ from hypothesis.extra import numpy as hnp
 
 import mask
 from retrace.errors import ConfigError, DataError
-from retrace.manifest import check_manifest, manifest_path
-from retrace.masks import background_values, chunk_shape, mask_of, write_mask
-from retrace.phantom import HEMI_BACKGROUND_ID, write_phantom_store
-from retrace.volumes import create_volume, open_volume
+from retrace.storage.labels_mask import background_values, chunk_shape, mask_of, write_mask
+from retrace.storage.manifest import check_manifest, manifest_path
+from retrace.storage.volumes import open_volume
+from retrace.storage.zarr_writer import create_volume
+from retrace.synthetic.neurites import HEMI_BACKGROUND_ID, write_phantom_store
 
 SIZE = (20, 9, 9)
 LABELS = "volumes/labels/neuron_ids"

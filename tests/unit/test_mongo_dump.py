@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrace.errors import DataError
-from retrace.mongo_dump import (
+from retrace.formats.mongo_dump import (
     decode_documents,
     encode_document,
     read_columns,

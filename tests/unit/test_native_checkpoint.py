@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny_training as tiny
-from retrace.checkpoints.native import load_model, read_metadata, save_model
+from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.errors import DataError
 from retrace.networks import build_network
 

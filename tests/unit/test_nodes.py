@@ -16,8 +16,9 @@ from retrace.errors import DataError
 from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.nodes import NodeTable, node_table, read_segments, read_table
 from retrace.evaluation.skeletons import Skeletons, read_skeletons, skeleton_scores, write_skeletons
-from retrace.manifest import check_manifest, write_manifest
-from retrace.volumes import Volume, create_volume, write_list
+from retrace.storage.manifest import check_manifest, write_manifest
+from retrace.storage.volumes import Volume
+from retrace.storage.zarr_writer import create_volume, write_list
 
 SIZE = (20, 10, 10)
 OFFSET = (40, 0, 0)

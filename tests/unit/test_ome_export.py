@@ -14,8 +14,9 @@ import zarr
 import export
 from kill import finish, kill_when
 from prediction_case import store_bytes
-from retrace.manifest import check_manifest, manifest_path
-from retrace.volumes import create_volume, open_volume
+from retrace.storage.manifest import check_manifest, manifest_path
+from retrace.storage.volumes import open_volume
+from retrace.storage.zarr_writer import create_volume
 
 SIZE = (20, 9, 9)
 OFFSET = (60, 45, 27)

@@ -21,17 +21,17 @@ import tiny_digits
 import tiny_elektronn
 import tiny_seamless
 import tiny_training
-from retrace import config as catalog
-from retrace.align_settings import aligned_voxel_nm
 from retrace.alignment.prepare import prepared, valid_mask
-from retrace.checkpoints.native import save_model
+from retrace.checkpoints.safetensors import save_model
+from retrace.config import compatibility, datasets, networks, schema
 from retrace.elektronn.settings import resolve
 from retrace.errors import ConfigError, DataError
-from retrace.manifest import check_manifest
 from retrace.networks import build_network
 from retrace.networks.seamless import build_seamless
-from retrace.package import BUILDERS, FAMILIES, package_files
-from retrace.single_file import _check_names, modules, single_file
+from retrace.packaging.bioimageio import BUILDERS, FAMILIES, package_files
+from retrace.packaging.single_file import _check_names, modules, single_file
+from retrace.planning.align import aligned_voxel_nm
+from retrace.storage.manifest import check_manifest
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 
@@ -80,7 +80,7 @@ def network(name: str) -> dict[str, Any]:
         kept = {k: v for k, v in tiny_digits.NETWORK.items() if k not in left_out}
         content = {**kept, "n_lab": 3, **SMALL[name]}
         return resolve(content, boundaries_drawn=False, are_classes=False, isotropic=True)
-    return catalog.network_for(name, catalog.load_dataset("vnc_nc"))
+    return networks.network_for(name, datasets.load_dataset("vnc_nc"))
 
 
 def built(chosen: dict[str, Any]) -> Any:
@@ -215,7 +215,7 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     model = save_model(tmp_path / "d.safetensors", built(digits), {"network": digits})
     with pytest.raises(DataError, match="without the mean of their training images"):
         package_files(model, digits, {"name": "tiny"}, ["A"], "MIT")
-    assert set(FAMILIES) == set(BUILDERS) == set(catalog.FAMILIES)
+    assert set(FAMILIES) == set(BUILDERS) == set(schema.FAMILIES)
 
 
 def test_the_packaged_field_is_that_of_the_workflow() -> None:
@@ -234,17 +234,17 @@ def test_the_packaged_field_is_that_of_the_workflow() -> None:
 
 
 def test_pixels_are_those_of_the_mip_that_is_aligned() -> None:
-    data = catalog.load_dataset("vnc_nc")
-    net = catalog.network_for("seamless_small", data)
+    data = datasets.load_dataset("vnc_nc")
+    net = networks.network_for("seamless_small", data)
     assert aligned_voxel_nm(data, net) == [50, 20, 20]
     assert aligned_voxel_nm(data, {**net, "align": {**net["align"], "mip": 1}}) == [50, 10, 10]
     assert aligned_voxel_nm(data, {**net, "align": {**net["align"], "mip": 0}}) == [50, 5, 5]
 
 
 def test_networks_of_examples_and_of_sections_are_packed() -> None:
-    digits, sections = catalog.load_dataset("mnist_sample"), catalog.load_dataset("vnc_nc")
-    catalog.check_pair(digits, catalog.network_for("standalone", digits), "package")
-    catalog.check_pair(sections, catalog.network_for("seamless_small", sections), "package")
+    digits, sections = datasets.load_dataset("mnist_sample"), datasets.load_dataset("vnc_nc")
+    compatibility.check_pair(digits, networks.network_for("standalone", digits), "package")
+    compatibility.check_pair(sections, networks.network_for("seamless_small", sections), "package")
 
 
 def test_modules_are_joined_each_after_those_it_imports() -> None:

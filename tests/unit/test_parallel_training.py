@@ -22,9 +22,12 @@ import tiny_training as tiny
 import train
 from kill import PATIENCE_S, start
 from retrace import device
+from retrace.config.compatibility import check_division
 from retrace.errors import ConfigError, DeviceError, RetraceError
+from retrace.training import build
+from retrace.training import task as training_task
 from retrace.training.lsd_family import LsdFamilyTask
-from retrace.training.ranks import Rank, check_division
+from retrace.training.ranks import Rank
 from retrace.training.state import state_files
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
@@ -94,7 +97,7 @@ def test_a_batch_must_be_dealt_out_evenly() -> None:
 
 def test_a_batch_is_the_mean_of_its_samples(store: Path, tmp_path: Path) -> None:
     chosen = settings(store, 1)
-    trainer, module = train.make_trainer(chosen, {}, tmp_path / "none")
+    trainer, module = build.make_trainer(chosen, {}, tmp_path / "none")
     task = trainer.task
     assert isinstance(task, LsdFamilyTask)
     expected = [
@@ -107,7 +110,7 @@ def test_a_batch_is_the_mean_of_its_samples(store: Path, tmp_path: Path) -> None
 
 def test_samples_do_not_depend_on_the_size_of_the_batch(store: Path, tmp_path: Path) -> None:
     tasks = [
-        train.make_trainer(
+        build.make_trainer(
             tiny.settings(store, 1, network=tiny.network(**size)), {}, tmp_path / "none"
         )[0].task
         for size in ({}, {"batch_size": 4})
@@ -117,10 +120,10 @@ def test_samples_do_not_depend_on_the_size_of_the_batch(store: Path, tmp_path: P
 
 def test_a_batch_of_one_is_the_training_it_always_was(store: Path) -> None:
     plain = tiny.settings(store, 1)
-    models = train.Models()
+    models = training_task.Models()
     for size, same in ((1, True), (2, False)):
         sized = tiny.settings(store, 1, network=tiny.network(batch_size=size))
-        equal = train.training_digest(sized, models) == train.training_digest(plain, models)
+        equal = build.training_digest(sized, models) == build.training_digest(plain, models)
         assert equal is same
 
 

@@ -15,7 +15,8 @@ import phantom
 from retrace.errors import ConfigError
 from retrace.evaluation.skeletons import read_dump, read_masked
 from retrace.geometry import VoxelBox
-from retrace.phantom import (
+from retrace.storage.volumes import open_volume
+from retrace.synthetic.neurites import (
     HEMI_BACKGROUND_ID,
     TESTING,
     centre_lines,
@@ -23,7 +24,6 @@ from retrace.phantom import (
     write_paper_phantom,
     write_phantom_store,
 )
-from retrace.volumes import open_volume
 
 SHAPE = (20, 60, 60)
 SIZE = (20, 9, 9)

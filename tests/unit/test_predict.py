@@ -24,18 +24,19 @@ from prediction_case import (
     tiny_network,
     write_raw,
 )
-from retrace.checkpoints.native import save_model
-from retrace.config import load_dataset, network_for
+from retrace.checkpoints.safetensors import save_model
+from retrace.config.datasets import load_dataset
+from retrace.config.networks import network_for
 from retrace.errors import ConfigError, DataError, DeviceError
 from retrace.geometry import VoxelBox, triple
 from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel
-from retrace.inference.overlap import overlapped
+from retrace.inference.pipeline import overlapped
 from retrace.inference.predictor import Predictor, to_stored
 from retrace.inference.tiles import choose_tile, mirrored, output_box, read_window, tile_for, tiles
-from retrace.inference.whole import plan_tile
-from retrace.manifest import check_manifest
+from retrace.inference.volume import plan_tile
 from retrace.networks import UNet, build_network
-from retrace.volumes import Volume, open_volume
+from retrace.storage.manifest import check_manifest
+from retrace.storage.volumes import Volume, open_volume
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 CPU = torch.device("cpu")

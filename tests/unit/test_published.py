@@ -15,7 +15,6 @@ import torch
 import convert
 import tiny_training as tiny
 import train
-from retrace.checkpoints.native import load_model
 from retrace.checkpoints.published import (
     Published,
     load_moments,
@@ -26,9 +25,10 @@ from retrace.checkpoints.published import (
     variable_name,
     write_published,
 )
+from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.tensorflow import find_checkpoint, masked_crc32c, open_bundle
 from retrace.errors import DataError, StateError
-from retrace.losses.weighted import weighted_mse
+from retrace.losses.weighted_mse import weighted_mse
 from retrace.networks import UNet, build_network
 from retrace.training.loop import make_optimizer
 

@@ -10,8 +10,8 @@ import pytest
 import report
 from retrace.evaluation.comparison import plot
 from retrace.reporting.drawings import graph, learning_curve
+from retrace.reporting.manifests import costs, edges, kind_of, read_made
 from retrace.reporting.methods import paragraph
-from retrace.reporting.provenance import costs, edges, kind_of, read_made
 
 ENTRY = {"volume": "cube", "roi_nm": {"offset": [0, 0, 0], "shape": [800, 2500, 2500]}}
 EXPERIMENT = {

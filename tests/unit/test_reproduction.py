@@ -10,23 +10,28 @@ import pytest
 import yaml
 
 import reproduce
-from retrace import config as catalog
-from retrace import paper, settings
+from retrace.config import compatibility, datasets, paper, yaml_files
+from retrace.config import networks as config_networks
 from retrace.errors import ConfigError, StateError
 from retrace.evaluation.reproduction import Row, compare, passes, text_table
+from retrace.planning import evaluate, fetch, predict
+from retrace.planning import reproduce as planning_reproduce
+from retrace.planning import segment as planning_segment
 
-CONFIG = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml")
+CONFIG = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
 FIRST: dict[str, Any] = {"regions": None, "networks": None}
 METRICS = ("voi_split", "voi_merge", "voi_sum", "erl_nm", "max_erl_nm", "nerl")
 PAPER = {"zfinch": "zfinch_paper", "fib25": "fib25_paper", "hemi": "hemi_paper"}
 
 
 def paper_dataset(name: str, **reproduce: Any) -> dict[str, Any]:
-    return paper.choose_regions(catalog.load_dataset(PAPER[name]), {**FIRST, **reproduce})
+    return paper.choose_regions(datasets.load_dataset(PAPER[name]), {**FIRST, **reproduce})
 
 
 def told(name: str, **reproduce: Any) -> dict[str, Any]:
-    return paper.table_settings(paper_dataset(name, **reproduce), {**FIRST, **reproduce})
+    return planning_reproduce.table_settings(
+        paper_dataset(name, **reproduce), {**FIRST, **reproduce}
+    )
 
 
 def as_evaluation(numbers: dict[str, dict[str, Any]], region: str) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def evaluations(name: str, region: str, networks: list[str]) -> dict[str, Any]:
 
 def test_the_projects_numbers_are_the_published_ones(shared_dir: Path) -> None:
     source = json.loads((shared_dir / "published/lsd_zebrafinch_published.json").read_text())
-    regions = catalog.read_yaml(paper.published_file(paper_dataset("zfinch")))["regions"]
+    regions = yaml_files.read_yaml(paper.published_file(paper_dataset("zfinch")))["regions"]
     compared = 0
     for row in source["rows"]:
         truth = "skeletons_masked" if row["neuropil_mask"] else "skeletons"
@@ -80,7 +85,7 @@ def test_the_digitised_numbers_are_the_published_ones(shared_dir: Path) -> None:
         "hemi": {"roi_1": "hemi_12um", "roi_2": "hemi_22um", "roi_3": "hemi_17um"},
     }
     for name, regions in places.items():
-        ours = catalog.read_yaml(paper.published_file(paper_dataset(name)))["regions"]
+        ours = yaml_files.read_yaml(paper.published_file(paper_dataset(name)))["regions"]
         assert set(ours) == set(regions)
         for region, key in regions.items():
             networks = ours[region]["voxels"]
@@ -223,13 +228,13 @@ def test_every_reproduction_has_a_dataset_with_weights_tolerances_and_numbers() 
     for name in PAPER:
         data = paper_dataset(name)
         published = paper.read_published(data)
-        assert "checkpoints" in catalog.load_dataset(data["weights_of"])["bucket"]
-        for entry in catalog.load_dataset(PAPER[name])["test"]:
+        assert "checkpoints" in datasets.load_dataset(data["weights_of"])["bucket"]
+        for entry in datasets.load_dataset(PAPER[name])["test"]:
             assert entry["volume"] in published["regions"]
         for network in data["paper"]["networks"]:
-            own = catalog.network_for(network, data)
-            assert own == catalog.network_for(network, catalog.load_dataset(name))
-            catalog.check_pair(data, own, "evaluate")
+            own = config_networks.network_for(network, data)
+            assert own == config_networks.network_for(network, datasets.load_dataset(name))
+            compatibility.check_pair(data, own, "evaluate")
 
 
 def test_the_smallest_region_by_default_and_others_by_name() -> None:
@@ -242,7 +247,7 @@ def test_the_smallest_region_by_default_and_others_by_name() -> None:
         told("zfinch", networks=["ffn"])
     with pytest.raises(ConfigError, match="predicted with what was published for 'zfinch'"):
         data = paper_dataset("zfinch")
-        catalog.check_pair(data, catalog.network_for("mtlsd", data), "train")
+        compatibility.check_pair(data, config_networks.network_for("mtlsd", data), "train")
 
 
 def test_published_numbers_that_lack_the_region_are_refused(
@@ -261,22 +266,22 @@ def test_published_numbers_that_lack_the_region_are_refused(
 
 def test_the_papers_blocks_and_boxes_reach_the_programs() -> None:
     data = paper_dataset("zfinch")
-    finch = catalog.network_for("acrlsd", data)
-    lsd = catalog.network_for("lsd", data)
-    segment = settings.segment_settings(CONFIG, data, finch, "11_micron")
-    asked = settings.predict_settings(CONFIG, data, finch, "11_micron")["volume"]
-    made = settings.predict_settings(CONFIG, data, lsd, "11_micron")["volume"]
+    finch = config_networks.network_for("acrlsd", data)
+    lsd = config_networks.network_for("lsd", data)
+    segment = planning_segment.segment_settings(CONFIG, data, finch, "11_micron")
+    asked = predict.predict_settings(CONFIG, data, finch, "11_micron")["volume"]
+    made = predict.predict_settings(CONFIG, data, lsd, "11_micron")["volume"]
 
     assert segment["block_shape"] == [180, 400, 400]
     assert asked["raw"]["mip"] == 0
     assert asked["roi_nm"]["shape"] == [10800, 10800, 10800]
     assert made["roi_nm"]["shape"] == [10800 + 2 * 360, 10800 + 2 * 954, 10800 + 2 * 954]
-    assert settings.score_settings(CONFIG, data)["compute_mincut"] is True
+    assert evaluate.score_settings(CONFIG, data)["compute_mincut"] is True
 
     flies = paper_dataset("fib25")
-    lsd = catalog.network_for("lsd", flies)
-    told_by_labels = settings.predict_settings(CONFIG, flies, lsd, "roi_1")["volume"]
+    lsd = config_networks.network_for("lsd", flies)
+    told_by_labels = predict.predict_settings(CONFIG, flies, lsd, "roi_1")["volume"]
     assert told_by_labels["roi_of"]["path"] == "data/fib25_paper/ground_truth/roi_1"
     assert told_by_labels["margin_nm"] == [8 * 52] * 3
-    assert settings.ground_truth(flies, "data/fib25_paper/ground_truth/roi_1") is not None
-    assert settings.ground_truth(flies, "data/fib25_paper/ground_truth/roi_9") is None
+    assert fetch.ground_truth(flies, "data/fib25_paper/ground_truth/roi_1") is not None
+    assert fetch.ground_truth(flies, "data/fib25_paper/ground_truth/roi_9") is None

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrace.errors import ConfigError, FetchError
-from retrace.s3 import FetchSettings, FolderSource, safe_name
-from retrace.transfer import MEBIBYTE, human_bytes, multipart_etag, part_sizes
+from retrace.remote.download import MEBIBYTE, human_bytes, multipart_etag, part_sizes
+from retrace.remote.s3 import FetchSettings, FolderSource, safe_name
 
 
 def test_settings_name_the_nearest_key() -> None:

@@ -10,10 +10,10 @@ import pytest
 import zarr
 
 import tiny_training as tiny
-from retrace import sampling
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
-from retrace.sampling import EXCLUDED, LABELLED, UNLABELLED, Sampler, batch_generator
+from retrace.training import sampler as sampling
+from retrace.training.sampler import EXCLUDED, LABELLED, UNLABELLED, Sampler, batch_generator
 
 FIELD_OF_VIEW = (18, 18, 18)
 MASK = VoxelBox((0, 0, 0), (10, 12, 14))

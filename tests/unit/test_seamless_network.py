@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import tiny_seamless as tiny
-from retrace.checkpoints.native import load_model, save_model
+from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.checkpoints.seamless import load_overlap
-from retrace.config import load_network
+from retrace.config.networks import load_network
+from retrace.displacement import rotate, rotate_field
 from retrace.errors import DataError
-from retrace.fields import rotate, rotate_field
 from retrace.networks.seamless import (
     Matcher,
     Seamless,

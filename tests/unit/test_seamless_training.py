@@ -15,27 +15,16 @@ from safetensors.torch import load_file
 
 import align
 import tiny_seamless as tiny
+from retrace.alignment.losses import Lambdas
+from retrace.alignment.pairs import PairPlan, StackReader, is_blank, spread
 from retrace.alignment.runs import lineage, read_runs, told
-from retrace.alignment.stacks import Stack
-from retrace.config import load_network
+from retrace.alignment.schedule import Schedule
+from retrace.alignment.stack_files import Stack
+from retrace.alignment.training import EMPTY, OBSERVED, ZERO_FIELD, SeamlessTask, collapse
+from retrace.config.networks import load_network
+from retrace.displacement import warp
 from retrace.errors import ConfigError, DataError, StateError
-from retrace.fields import warp
-from retrace.losses.alignment import Lambdas
 from retrace.networks.seamless import build_seamless
-from retrace.training.seamless_family import (
-    EMPTY,
-    OBSERVED,
-    ZERO_FIELD,
-    SeamlessTask,
-    collapse,
-)
-from retrace.training.seamless_pairs import (
-    PairPlan,
-    StackReader,
-    is_blank,
-    spread,
-)
-from retrace.training.seamless_schedule import Schedule
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 

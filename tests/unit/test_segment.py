@@ -13,11 +13,11 @@ from scipy import ndimage
 
 import segment
 from retrace.errors import ConfigError, DataError
-from retrace.manifest import check_manifest, read_manifest, write_manifest
-from retrace.segmentation import whole
+from retrace.segmentation import volume
 from retrace.segmentation.fragments import renumber
-from retrace.segmentation.settings import read_settings
-from retrace.volumes import create_volume
+from retrace.segmentation.options import read_settings
+from retrace.storage.manifest import check_manifest, read_manifest, write_manifest
+from retrace.storage.zarr_writer import create_volume
 
 VOXEL_SIZE_NM = (20, 9, 9)
 OFFSET_NM = (100, 90, -18)
@@ -164,7 +164,7 @@ def test_a_block_that_sees_everything_equals_the_whole(folder: Path) -> None:
 def test_too_large_for_memory_names_the_setting(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole, "BYTES_PER_VOXEL", 10**9)
+    monkeypatch.setattr(volume, "BYTES_PER_VOXEL", 10**9)
     with pytest.raises(DataError, match="block_shape"):
         segment.main(fragments_arguments(folder))
     assert not list(folder.glob("fragments*"))

@@ -20,11 +20,12 @@ import sharded
 import verify
 from prediction_case import Case, make_case
 from retrace.errors import ConfigError, DataError
-from retrace.manifest import check_manifest, manifest_path
 from retrace.segmentation.grid import FragmentIds
 from retrace.segmentation.lut import components
-from retrace.shards import parse_shard, shard_names
-from retrace.volumes import create_volume, open_volume
+from retrace.storage.manifest import check_manifest, manifest_path
+from retrace.storage.shards import parse_shard, shard_names
+from retrace.storage.volumes import open_volume
+from retrace.storage.zarr_writer import create_volume
 from unit.test_segment import OFFSET_NM, VOXEL_SIZE_NM, fragments_arguments, make_prediction
 
 

@@ -13,17 +13,17 @@ import torch
 import yaml
 
 import stacks
-from retrace import config as catalog
-from retrace import sections
-from retrace.alignment import archives
-from retrace.alignment.made import make_sections
-from retrace.alignment.phantom import Distortion
-from retrace.alignment.sampling import AtLeast, Sampler, Sources
-from retrace.alignment.stacks import StackDataset
-from retrace.augment.defects import pull
+from retrace.alignment import stack_writer
+from retrace.alignment.stack_files import StackDataset
+from retrace.alignment.stack_sampling import AtLeast, Sampler, Sources
+from retrace.augment.artificial_defects import pull
+from retrace.config import alignment as sections
+from retrace.config import compatibility, datasets
 from retrace.errors import ConfigError, DataError
-from retrace.layer_writer import write_layer
-from retrace.volumes import Volume, open_volume
+from retrace.storage.precomputed_writer import write_layer
+from retrace.storage.volumes import Volume, open_volume
+from retrace.synthetic.distorted_sections import Distortion
+from retrace.synthetic.layer import make_sections
 
 SIZE = (40, 8, 8)
 
@@ -227,9 +227,9 @@ def test_combined_files_hold_every_set_under_its_name(layer: Path, tmp_path: Pat
     with h5py.File(output) as file:
         assert file["mine"].attrs["resolution"].tolist() == list(SIZE)
     with pytest.raises(ConfigError, match="each has a data set 'mine'"):
-        archives.combine(tmp_path / "c.h5", [one, one])
+        stack_writer.combine(tmp_path / "c.h5", [one, one])
     with pytest.raises(ConfigError, match="one of the sources"):
-        archives.combine(one, [one, two])
+        stack_writer.combine(one, [one, two])
 
 
 def made_settings(**changes: Any) -> dict[str, Any]:
@@ -329,7 +329,7 @@ def dataset_file(folder: Path, **alignment: Any) -> Path:
 
 
 def test_datasets_to_align_are_complete(layer: Path, tmp_path: Path) -> None:
-    data = catalog.load_dataset(dataset_file(tmp_path, stacks={"a": {"mip": 0, "side": 64}}))
+    data = datasets.load_dataset(dataset_file(tmp_path, stacks={"a": {"mip": 0, "side": 64}}))
 
     assert data["alignment"]["stacks"]["a"]["height"] == 10
     assert sections.stack_stores(data, "train") == ["results/mine/stacks/a_train.h5"]
@@ -357,31 +357,31 @@ def test_datasets_that_cannot_be_aligned_are_refused(
     layer: Path, tmp_path: Path, alignment: dict[str, Any], word: str
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=word):
-        sections.check(catalog.load_dataset(dataset_file(tmp_path, **alignment)))
+        sections.check(datasets.load_dataset(dataset_file(tmp_path, **alignment)))
 
 
 def test_sides_that_a_pyramid_cannot_halve_are_refused(layer: Path, tmp_path: Path) -> None:
     network = {"family": "seamless", "name": "net", "height": 5}
     for side, word in ((64, None), (16, "smaller than a pyramid"), (72, "such as 64")):
-        data = catalog.load_dataset(dataset_file(tmp_path, stacks={"a": {"side": side}}))
+        data = datasets.load_dataset(dataset_file(tmp_path, stacks={"a": {"side": side}}))
         if word is None:
-            catalog.check_pair(data, network, "train")
+            compatibility.check_pair(data, network, "train")
             continue
         with pytest.raises(ConfigError, match=word):
-            catalog.check_pair(data, network, "train")
+            compatibility.check_pair(data, network, "train")
 
 
 def test_other_pairs_with_sections_are_refused(layer: Path, tmp_path: Path) -> None:
-    data = catalog.load_dataset(dataset_file(tmp_path))
+    data = datasets.load_dataset(dataset_file(tmp_path))
     with pytest.raises(ConfigError, match="holds sections to align and no labels"):
-        catalog.check_pair(data, {"family": "lsd", "name": "mtlsd"}, "train")
+        compatibility.check_pair(data, {"family": "lsd", "name": "mtlsd"}, "train")
     with pytest.raises(ConfigError, match="has no `alignment`"):
         network = {"family": "seamless", "name": "net", "height": 2}
-        catalog.check_pair(catalog.load_dataset("zfinch"), network, "train")
+        compatibility.check_pair(datasets.load_dataset("zfinch"), network, "train")
 
 
 def test_basil_waits_for_the_users_path() -> None:
     with pytest.raises(ConfigError, match="nobody said yet where volume 'sections' lies"):
-        catalog.load_dataset("basil")
+        datasets.load_dataset("basil")
     for name in ("phantom_sections", "vnc_nc"):
-        assert catalog.load_dataset(name)["alignment"]["made"]
+        assert datasets.load_dataset(name)["alignment"]["made"]

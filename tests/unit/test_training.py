@@ -15,11 +15,13 @@ import zarr
 
 import tiny_training as tiny
 import train
-from retrace.checkpoints.native import read_metadata
+from retrace.checkpoints.safetensors import read_metadata
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.geometry import VoxelBox
 from retrace.targets.affinities import affinities
 from retrace.targets.lsds import compute_lsds
+from retrace.training import build
+from retrace.training import task as training_task
 from retrace.training.lsd_family import LsdFamilyTask
 from retrace.training.state import state_files
 
@@ -39,7 +41,7 @@ def trained(folder: Path, settings: Mapping[str, Any], *more: str) -> bytes:
 
 def make_task(store: Path, masks: dict[str, Path] | None = None, **changes: Any) -> LsdFamilyTask:
     settings = tiny.settings(store, 1, network=tiny.network(**changes))
-    trainer, _ = train.make_trainer(settings, masks or {}, store.parent / "none")
+    trainer, _ = build.make_trainer(settings, masks or {}, store.parent / "none")
     assert isinstance(trainer.task, LsdFamilyTask)
     return trainer.task
 
@@ -74,12 +76,12 @@ def test_seed_and_settings_change_the_result(store: Path, tmp_path: Path) -> Non
     base = trained(tmp_path / "a", tiny.settings(store, 2))
     assert trained(tmp_path / "b", tiny.settings(store, 2, seed=8)) != base
     other = tiny.settings(store, 2, network=tiny.network(min_masked=0.9))
-    assert train.training_digest(other, train.Models()) != train.training_digest(
-        tiny.settings(store, 2), train.Models()
+    assert build.training_digest(other, training_task.Models()) != build.training_digest(
+        tiny.settings(store, 2), training_task.Models()
     )
     longer = tiny.settings(store, 9, network=tiny.network(checkpoint_every=2))
-    assert train.training_digest(longer, train.Models()) == train.training_digest(
-        tiny.settings(store, 2), train.Models()
+    assert build.training_digest(longer, training_task.Models()) == build.training_digest(
+        tiny.settings(store, 2), training_task.Models()
     )
 
 
@@ -119,7 +121,7 @@ def test_a_state_cannot_run_code(store: Path, tmp_path: Path) -> None:
 def test_a_state_of_another_network_is_refused(store: Path, tmp_path: Path) -> None:
     trained(tmp_path, tiny.settings(store, 1))
     wider = tiny.settings(store, 2, network=tiny.network(fmaps=5))
-    name = f"tiny_tiny_mtlsd_{train.training_digest(wider, train.Models())}"
+    name = f"tiny_tiny_mtlsd_{build.training_digest(wider, training_task.Models())}"
     work = next((tmp_path / "work").iterdir())
     work.rename(work.with_name(name))
     with pytest.raises(StateError, match="state of another network"):
@@ -268,7 +270,7 @@ def test_weights_of_the_descriptor_loss(store: Path) -> None:
         dataset = tiny.dataset(store, train=[train_entry])
         settings = tiny.settings(store, 1, network=network, dataset=dataset)
         masks = {"cube": store.parent / "m.zarr"}
-        task = train.make_trainer(settings, masks, store.parent / "none")[0].task
+        task = build.make_trainer(settings, masks, store.parent / "none")[0].task
         batches = [task.batch(i) for i in range(30)]
         weights[mode] = [b["lsds_weight"] != 0 for b in batches]
     for index, batch in enumerate(batches):
@@ -291,7 +293,7 @@ def test_what_is_kept_for_validation_never_weighs_in(store: Path) -> None:
         network = tiny.network(augment=[], grow_boundary=None, balance_with_mask=with_mask)
         dataset = tiny.dataset(store, train=[train_entry])
         settings = tiny.settings(store, 1, network=network, dataset=dataset)
-        task = train.make_trainer(settings, {}, store.parent / "none")[0].task
+        task = build.make_trainer(settings, {}, store.parent / "none")[0].task
         seen = 0
         for iteration in range(20):
             batch = task.batch(iteration)

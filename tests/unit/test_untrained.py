@@ -17,7 +17,7 @@ from retrace.evaluation.untrained import (
     too_large,
 )
 from retrace.geometry import VoxelBox
-from retrace.volumes import Volume
+from retrace.storage.volumes import Volume
 
 VOXEL = (10, 10, 10)
 

@@ -14,6 +14,8 @@ from matplotlib.image import imread
 import view
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import NmBox, VoxelBox
+from retrace.storage.volumes import Volume
+from retrace.storage.zarr_writer import create_volume
 from retrace.viewing.layers import Layer, central_section, focus, open_layers
 from retrace.viewing.picture import label_colours, section
 from retrace.viewing.scene import (
@@ -24,7 +26,6 @@ from retrace.viewing.scene import (
     panel_groups,
     start_server,
 )
-from retrace.volumes import Volume, create_volume
 
 VOXEL = (20, 9, 9)
 

@@ -17,7 +17,7 @@ from retrace.evaluation.contingency import Contingency, count_block, merge
 from retrace.evaluation.counting import Truth, count_volumes
 from retrace.evaluation.scores import score
 from retrace.geometry import NmBox
-from retrace.volumes import Volume
+from retrace.storage.volumes import Volume
 
 LABELS = arrays(np.uint64, (3, 4, 5), elements=st.integers(0, 4))
 

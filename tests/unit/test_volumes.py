@@ -11,9 +11,11 @@ import pytest
 import tifffile
 
 from retrace.errors import DataError, nearest
+from retrace.files import atomic_write, digest
 from retrace.geometry import VoxelBox
-from retrace.manifest import atomic_write, check_manifest, digest, manifest_path, write_manifest
-from retrace.volumes import check_labels, check_raw, create_volume, open_volume, writing
+from retrace.storage.manifest import check_manifest, manifest_path, write_manifest
+from retrace.storage.volumes import check_labels, check_raw, open_volume
+from retrace.storage.zarr_writer import create_volume, writing
 
 DATA = np.arange(6 * 7 * 8, dtype=np.uint8).reshape(6, 7, 8)
 

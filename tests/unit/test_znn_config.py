@@ -13,10 +13,10 @@ import tifffile
 
 import mask
 import tiny_znn as tiny
-from retrace import config as catalog
-from retrace import settings
+from retrace.config import compatibility, datasets, networks, sources, splits, yaml_files
 from retrace.errors import ConfigError, DataError
-from retrace.volumes import open_source, open_volume
+from retrace.planning import predict, train
+from retrace.storage.volumes import open_source, open_volume
 from retrace.znn.settings import resolve
 from znn_case import SMALL
 
@@ -80,13 +80,13 @@ def test_samples_of_a_spec_are_volumes_and_ranges_of_a_cfg_the_splits(folder: Pa
     assert first["inputs"]["input-r"]["array"] == "main"
     assert first["labels_mask"]["path"] == "mask.tif"
     assert first["labels"]["fit"]["crop"] is True
-    assert [[e["volume"] for e in data[s]] for s in catalog.SPLITS] == [
+    assert [[e["volume"] for e in data[s]] for s in splits.SPLITS] == [
         ["sample1"],
         ["sample3"],
         ["sample2", "sample3"],
     ]
-    assert catalog.has_boundaries(data)
-    assert {"raw.tif", "mask.tif", "labels.h5"} <= set(catalog.named_files(data))
+    assert datasets.has_boundaries(data)
+    assert {"raw.tif", "mask.tif", "labels.h5"} <= set(sources.named_files(data))
 
 
 def test_a_spec_alone_leaves_the_splits_to_the_dataset(folder: Path) -> None:
@@ -118,18 +118,18 @@ def test_a_network_takes_layers_and_parameters_from_a_cfg(folder: Path) -> None:
     (folder / "config/networks").mkdir(parents=True)
     (folder / "config/networks/mine.yaml").write_text("{name: mine, family: znn, cfg: config.cfg}")
     data = spec_dataset(folder)
-    net = catalog.network_for("mine", data)
+    net = networks.network_for("mine", data)
 
     assert net["input_shape"] == [2, 15, 15]
     assert net["inference_shape"] == [3, 25, 25]
     assert (net["cost_fn"], net["iterations"]) == ("softmax_loss", 5000)
     assert net["heads"] == [{"name": "boundary", "channels": 2, "node": "output"}]
-    assert catalog.predicts_boundaries("mine")
-    assert not catalog.predicts_boundaries("n4_a_even")
-    config = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml")
-    told = settings.predict_settings(config, data, net, "sample2")
+    assert networks.predicts_boundaries("mine")
+    assert not networks.predicts_boundaries("n4_a_even")
+    config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
+    told = predict.predict_settings(config, data, net, "sample2")
     assert told["tile"] == [2, 20, 20]
-    trained = settings.train_settings(config, data, net)
+    trained = train.train_settings(config, data, net)
     assert set(trained["dataset"]["volumes"]) == {"sample1", "sample3"}
 
 
@@ -149,7 +149,7 @@ def test_networks_are_written_beside_the_network_that_a_cfg_names(folder: Path) 
 
 def pair(folder: Path, network: str, verb: str = "train", **changes: Any) -> None:
     data = tiny.dataset(folder, **changes)
-    catalog.check_pair(data, catalog.network_for(network, data), verb)
+    compatibility.check_pair(data, networks.network_for(network, data), verb)
 
 
 def test_pairs_that_work(folder: Path) -> None:
@@ -214,23 +214,23 @@ RECURSIVE = [
 
 def test_an_input_is_what_another_network_predicted_of_the_whole_volume(folder: Path) -> None:
     data = tiny.dataset(folder)
-    config = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml")
+    config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
     net = tiny.network(data, layers=RECURSIVE, recursive={"input-r": {"network": "vd2d"}})
-    catalog.check_pair(data, net, "train")
+    compatibility.check_pair(data, net, "train")
     store = "results/cells/vd2d/stack/whole_prediction.zarr"
-    trained = settings.train_settings(config, data, net)["dataset"]["volumes"]["stack"]
-    predicted = settings.predict_settings(config, data, net, "stack")["volume"]
+    trained = train.train_settings(config, data, net)["dataset"]["volumes"]["stack"]
+    predicted = predict.predict_settings(config, data, net, "stack")["volume"]
 
     assert predicted["inputs"] == [trained["inputs"]["input-r"]]
     assert predicted["inputs"][0]["path"] == store
     assert predicted["inputs"][0]["preprocess"] == "symetric_rescale"
-    first = catalog.network_for("vd2d", data)
-    assert settings.whole_settings(config, data, first, "stack")["volume"]["roi_nm"] is None
+    first = networks.network_for("vd2d", data)
+    assert predict.whole_settings(config, data, first, "stack")["volume"]["roi_nm"] is None
     own = {"path": "raw.h5", "array": "main"}
     volume = {"raw": {"path": "raw.tif"}, "labels": {"path": "labels.tif"}}
     given = tiny.dataset(folder, volumes={"stack": volume | {"inputs": {"input-r": own}}})
-    assert settings.recursive_inputs(given, net, "stack") == {}
-    told = settings.predict_settings(config, given, net, "stack")["volume"]["inputs"]
+    assert train.recursive_inputs(given, net, "stack") == {}
+    told = predict.predict_settings(config, given, net, "stack")["volume"]["inputs"]
     assert told[0]["path"] == "raw.h5"
 
 
@@ -251,7 +251,7 @@ def test_recursive_inputs_that_cannot_be_are_refused(
     data = tiny.dataset(folder)
     with pytest.raises(ConfigError) as error:
         net = tiny.network(data, layers=layers, **({"recursive": told} if told else {}))
-        catalog.check_pair(data, net, "train")
+        compatibility.check_pair(data, net, "train")
     assert message in str(error.value)
 
 
@@ -294,16 +294,16 @@ def test_values_are_grouped_into_classes(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hd2d", "hd2d_strided", "hd3d", "hd3d_strided"])
 def test_networks_of_four_maps_learn_classes(folder: Path, name: str) -> None:
-    data = catalog.load_dataset("vnc_nc_classes")
-    net = catalog.network_for(name, data)
-    catalog.check_pair(data, net, "evaluate")
+    data = datasets.load_dataset("vnc_nc_classes")
+    net = networks.network_for(name, data)
+    compatibility.check_pair(data, net, "evaluate")
 
     assert net["heads"] == [{"name": "classes", "channels": 4, "node": "nl10"}]
     assert (net["cost_fn"], net["n_lab"]) == ("softmax_loss", 4)
-    assert catalog.labels_voxels(name)
-    assert not catalog.predicts_boundaries(name)
+    assert networks.labels_voxels(name)
+    assert not networks.predicts_boundaries(name)
     with pytest.raises(ConfigError, match="affinities, which a segmentation is made from"):
-        catalog.check_pair(data, net, "segment")
+        compatibility.check_pair(data, net, "segment")
 
 
 def test_labels_of_several_outputs_come_from_their_names_in_a_spec(folder: Path) -> None:
@@ -318,23 +318,23 @@ def test_labels_of_several_outputs_come_from_their_names_in_a_spec(folder: Path)
     assert volume["labels"]["path"] == "labels.h5"
     assert volume["outputs"]["output2"]["path"] == "labels.tif"
     assert volume["outputs_mask"]["output"]["path"] == "mask.tif"
-    assert {"labels.tif", "labels.h5"} <= set(catalog.named_files(data))
+    assert {"labels.tif", "labels.h5"} <= set(sources.named_files(data))
     with pytest.raises(ConfigError, match="volume 'sample3' has no labels for 'output2'. Add"):
-        catalog.check_pair(data, net, "train")
+        compatibility.check_pair(data, net, "train")
     with pytest.raises(ConfigError, match="serves the verbs train, package, predict"):
-        catalog.check_pair(data, net, "evaluate")
+        compatibility.check_pair(data, net, "evaluate")
     both = text.replace("other", "output2").replace(
         "input = 2\noutput = 1", "input = 2\noutput = 1\noutput2 = 2"
     )
     (folder / "data.spec").write_text(both)
-    catalog.check_pair(spec_dataset(folder), net, "train")
+    compatibility.check_pair(spec_dataset(folder), net, "train")
 
 
 def test_labels_of_a_spec_are_classes_where_its_cfg_says_so(folder: Path) -> None:
     text = CFG.replace("out_type = boundary", "out_type = semantic")
     (folder / "config.cfg").write_text(text)
 
-    assert catalog.has_classes(spec_dataset(folder))
+    assert datasets.has_classes(spec_dataset(folder))
 
 
 def test_colours_are_numbers(folder: Path) -> None:

@@ -17,8 +17,7 @@ import predict
 import tiny_znn as tiny
 import train
 import znn
-from retrace import config as catalog
-from retrace import settings as told
+from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.znn import (
     load_whole,
     network_file,
@@ -28,15 +27,19 @@ from retrace.checkpoints.znn import (
     torch_filters,
     write_h5,
 )
+from retrace.config import yaml_files
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.networks import build_network
 from retrace.networks.tuning import set_modes
-from retrace.preprocess import mirrored, open_image
+from retrace.planning import evaluate
+from retrace.planning import predict as planning_predict
+from retrace.storage.normalised import mirrored, open_image
+from retrace.storage.volumes import open_volume
+from retrace.training import build
 from retrace.training.state import state_files
 from retrace.training.znn_family import ZnnTask
 from retrace.training.znn_optimizer import ZnnOptimizer
-from retrace.volumes import open_volume
 from retrace.znn.graph import graph_from
 from tiny_training import arguments, training
 
@@ -62,7 +65,7 @@ def run(folder: Path, iterations: int, *more: str, data: Any = None, **changes: 
 def task_of(folder: Path, data: Any = None, **changes: Any) -> ZnnTask:
     data = data or tiny.dataset(folder)
     settings = training(data, tiny.network(data, **changes), 1)
-    trainer, _ = train.make_trainer(settings, {}, folder / "none")
+    trainer, _ = build.make_trainer(settings, {}, folder / "none")
     assert isinstance(trainer.task, ZnnTask)
     return trainer.task
 
@@ -236,14 +239,14 @@ def test_two_outputs_are_trained_predicted_and_kept_in_an_h5(folder: Path) -> No
     )
     model_json = json.dumps({"dataset": "cells", "network": net})
     znn.main(["model", "--settings", model_json, "--h5", "net.h5", "--output", "again.safetensors"])
-    config = catalog.read_yaml(catalog.WORKFLOW_CONFIG / "config.yaml") | {"device": "cpu"}
+    config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml") | {"device": "cpu"}
     config |= {"prediction_dtype": "float32", "output_prefix": "out/net"}
-    asked = told.predict_settings(config, data, net, "stack")
+    asked = planning_predict.predict_settings(config, data, net, "stack")
     for model, store in (("model", "one.zarr"), ("again", "other.zarr")):
         options = {"--settings": json.dumps(asked), "--model": f"{model}.safetensors"}
         options |= {"--work": "work", "--output": store}
         predict.main([word for pair in options.items() for word in pair])
-    outputs = json.dumps(told.outputs_settings(config, net, "stack"))
+    outputs = json.dumps(evaluate.outputs_settings(config, net, "stack"))
     znn.main(["outputs", "--settings", outputs, "--prediction", "one.zarr", "--output", "out.json"])
     for node in ("output", "second"):
         first, second = (open_volume(f"{s}.zarr", f"boundary_{node}") for s in ("one", "other"))
@@ -401,9 +404,9 @@ def test_a_network_of_the_original_gives_the_originals_output(shared_dir: Path, 
 
 
 def resolved(name: str) -> dict[str, Any]:
-    from retrace import config as catalog
+    from retrace.config import datasets, networks
 
-    return catalog.network_for(name, catalog.load_dataset("vnc_nc"))
+    return networks.network_for(name, datasets.load_dataset("vnc_nc"))
 
 
 @pytest.mark.parametrize("name", ORACLES)
@@ -449,7 +452,7 @@ def test_a_trained_network_travels_through_h5(folder: Path) -> None:
     data = tiny.dataset(folder)
     settings = tiny.network(data)
     module = build_network(settings)
-    train.load_model(folder / "model.safetensors", module, settings)
+    load_model(folder / "model.safetensors", module, settings)
     curve = json.loads((folder / "training.json").read_text())["learning_curve"]
     path = write_h5(network_file(module, settings, curve, folder / "net.h5"))
     other = build_network(settings, seed=9)
@@ -544,12 +547,12 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
     net = tiny.network(data, parameters={"forward_outsz": tile})
     config = {"tile": "auto", "prediction_dtype": "float32", "gpus": 1}
     config |= {"device": "cpu", "precision": "fp32", "compile": False}
-    settings = json.dumps(told.predict_settings(config, data, net, "stack"))
+    settings = json.dumps(planning_predict.predict_settings(config, data, net, "stack"))
     places = ["--model", "model.safetensors", "--work", "pwork", "--output", "p.zarr"]
     predict.main(["--settings", settings, *places])
     found = open_volume(folder / "p.zarr", "boundary")
     module = build_network(net)
-    train.load_model(folder / "model.safetensors", module, net)
+    load_model(folder / "model.safetensors", module, net)
     image = open_image(data["volumes"]["stack"]["raw"])
     window = VoxelBox((4, -4, -4), (2, 48, 52))
     with torch.no_grad():
@@ -616,7 +619,7 @@ def test_a_cfg_gets_its_network_files_while_it_trains(folder: Path) -> None:
 
         # Weights and velocities are those of the training: one more step from them is its step.
         asked = training(data, tiny.network(data), 9)
-        trainer, module = train.make_trainer(asked, {}, folder / "none")
+        trainer, module = build.make_trainer(asked, {}, folder / "none")
         trainer.optimizer.param_groups[0]["steps"] = 8
         assert seed_from(last, module, trainer.optimizer.velocity) == []
         values = trainer._loss(trainer.task.batch(8))[1]

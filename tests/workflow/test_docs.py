@@ -40,8 +40,10 @@ import yaml
 from markdown.extensions.toc import slugify
 from snakemake.cli import get_argument_parser, parse_config
 
-from retrace import config as catalog
-from retrace import images
+from retrace.config import datasets as config_datasets
+from retrace.config import networks, yaml_files
+from retrace.config import schema as config_schema
+from retrace.planning import container_images
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -312,16 +314,16 @@ def verbs() -> dict[str, tuple[str, ...]]:
 def known_targets(place: Path) -> set[str]:
     """Every target and every rule, as rules/common.smk puts them together."""
     own = [p.stem for p in (place / "config/datasets").glob("*.yaml")]
-    datasets = {*catalog.names("datasets"), *own}
-    pairs = {f"{d}_{n}" for d in datasets for n in catalog.names("networks")}
+    datasets = {*yaml_files.names("datasets"), *own}
+    pairs = {f"{d}_{n}" for d in datasets for n in yaml_files.names("networks")}
     every = verbs()
     found = {f"{verb}_{pair}" for verb in every.pop("PAIR_VERBS") for pair in pairs}
     found |= {f"{verb}_{d}" for names in every.values() for verb in names for d in datasets}
     found |= {f"fetch_{pair}_checkpoint" for pair in pairs}
     text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     found |= set(re.findall(r"^ *rule (\w+):", text, re.M))
-    found |= {f"image_{name}" for name in images.SOURCES}
-    return found | {f"fetch_container_{name}" for name in images.published(ROOT)}
+    found |= {f"image_{name}" for name in container_images.SOURCES}
+    return found | {f"fetch_container_{name}" for name in container_images.published(ROOT)}
 
 
 def test_every_target_is_one_of_the_workflow(place: Path) -> None:
@@ -345,11 +347,11 @@ def test_every_setting_on_a_command_line_is_allowed(
     for command in of_program("snakemake"):
         arguments = snakemake_arguments(command)
         given = parse_config(arguments.config) if arguments.config else {}
-        merged = catalog.retyped({**shipped, **with_defaults(shipped, given)})
+        merged = yaml_files.retyped({**shipped, **with_defaults(shipped, given)})
         try:
-            catalog.check_config(merged)
-            catalog.check_chosen(merged["volumes"])
-        except catalog.ConfigError as error:
+            config_schema.check_config(merged)
+            config_datasets.check_chosen(merged["volumes"])
+        except networks.ConfigError as error:
             raise AssertionError(f"{command}: {error}") from error
         seen += len(given)
     assert seen > 15
@@ -375,7 +377,7 @@ def test_every_profile_is_there() -> None:
 def test_targets_without_settings_are_planned_together(place: Path) -> None:
     plain = [snakemake_arguments(command) for command in of_program("snakemake")]
     targets = {target for a in plain if not a.config for target in a.targets}
-    others = [name for name in catalog.names("datasets") if name not in PLANNED]
+    others = [name for name in yaml_files.names("datasets") if name not in PLANNED]
     foreign = re.compile(rf".*_({'|'.join([*others, 'mine', 'far'])})(_.*)?")
     owner = re.compile(rf"[a-z_]+_({'|'.join(PLANNED)})(_[a-z0-9_]+)?")
     planned = sorted(t for t in targets if owner.fullmatch(t) and not foreign.fullmatch(t))

@@ -19,11 +19,9 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from retrace.alignment.aligner import (
     ALIGNED,
@@ -35,25 +33,20 @@ from retrace.alignment.aligner import (
     check_fine,
     megapixels,
 )
+from retrace.alignment.build import make_trainer, training_digest
+from retrace.alignment.metrics import table
+from retrace.alignment.pairs import PairPlan
 from retrace.alignment.runs import check_free, keep, lineage, read_runs, run_name, told
+from retrace.alignment.schedule import Schedule
 from retrace.alignment.scoring import Scorer, Truth, before_after, plot, score_stack
-from retrace.alignment.stacks import StackDataset
-from retrace.checkpoints.native import load_model, save_model
-from retrace.checkpoints.seamless import load_overlap
+from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.device import choose_device
 from retrace.errors import ConfigError, run
-from retrace.evaluation.alignment import table
-from retrace.geometry import triple
-from retrace.layer_writer import LayerWriter, plan_layer
-from retrace.losses.alignment import Lambdas
-from retrace.manifest import atomic_write, check_manifest, digest, input_digest, write_manifest
-from retrace.networks.seamless import Seamless, build_seamless
-from retrace.training import loop
-from retrace.training.seamless_family import SeamlessTask, SeamlessTrainer
-from retrace.training.seamless_pairs import PairPlan, StackReader, check_stacks
-from retrace.training.seamless_schedule import Schedule
-from retrace.training.state import state_files
-from retrace.volumes import (
+from retrace.files import atomic_write, digest
+from retrace.networks.seamless import build_seamless
+from retrace.storage.manifest import check_manifest, input_digest, write_manifest
+from retrace.storage.precomputed_writer import LayerWriter, plan_layer
+from retrace.storage.volumes import (
     Volume,
     check_raw_type,
     local_inputs,
@@ -61,16 +54,14 @@ from retrace.volumes import (
     open_source,
     open_volume,
     origin_of,
-    publish,
     read_elsewhere,
 )
+from retrace.storage.zarr_writer import publish
+from retrace.training import loop
 
-CHECKPOINT_SECONDS = 300.0
 HISTORY_ROWS = 2000
 LAST = 100
 """Iterations whose mean loss is written beside the weights."""
-NOT_IN_DIGEST = ("epochs", "checkpoint_every", "snapshot_every", "align")
-"""Settings of a network that do not change the weights after a given number of iterations."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -103,66 +94,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 # ---------------------------------------------------------------- train
-
-
-def training_digest(args: argparse.Namespace) -> str:
-    """Names everything that decides the weights at a given iteration."""
-    network = {k: v for k, v in args.settings["network"].items() if k not in NOT_IN_DIGEST}
-    read = [input_digest(path) for path in (*args.stacks, *args.masks)]
-    init = input_digest(args.init) if args.init else None
-    return digest([network, read, args.settings["seed"], init])
-
-
-def make_trainer(args: argparse.Namespace, work: Path) -> SeamlessTrainer:
-    """Everything a training needs, checked; `work` is this training's folder."""
-    settings, network = args.settings, args.settings["network"]
-    dataset = StackDataset(args.stacks, args.masks)
-    height = check_stacks(dataset, network)
-    device = choose_device(settings["device"])
-    if settings.get("threads"):
-        torch.set_num_threads(settings["threads"])
-    module = build_seamless(network, seed=settings["seed"], device=device)
-    if args.init and not state_files(work):
-        begin_from(args.init, module)
-    plan = PairPlan(len(dataset), height - 1, network, settings["seed"])
-    task = SeamlessTask(
-        network,
-        StackReader(dataset, network),
-        plan,
-        Schedule(network),
-        settings["seed"],
-        device,
-        triple(settings["voxel_size_nm"]),
-        Lambdas.of(network),
-    )
-    optimizer = torch.optim.Adam(module.parameters(), lr=network["lr"])
-    return SeamlessTrainer(task, module, optimizer, make_plan(settings, plan, device, work), device)
-
-
-def begin_from(archive: Path, module: Seamless) -> None:
-    """Fills the network with what fits of an archive and lists what does not."""
-    told_lines = load_overlap(archive, module)
-    for line in told_lines:
-        print(f"[train] warning: {line}", flush=True)
-    print(f"[train] begins from {archive}, {len(told_lines)} weights not wholly loaded", flush=True)
-
-
-def make_plan(
-    settings: Mapping[str, Any], plan: PairPlan, device: torch.device, work: Path
-) -> loop.Plan:
-    network = settings["network"]
-    epochs = settings["epochs"] or network["epochs"]
-    workers = settings.get("workers")
-    return loop.Plan(
-        iterations=settings["iterations"] or epochs * plan.iterations_per_epoch,
-        checkpoint_every=network["checkpoint_every"],
-        checkpoint_seconds=settings.get("checkpoint_seconds", CHECKPOINT_SECONDS),
-        snapshot_every=network["snapshot_every"],
-        workers=(2 if device.type == "cuda" else 0) if workers is None else workers,
-        bf16=False,  # displacements of a hundredth of a pixel do not survive 8 bits
-        compile=False,
-        work=work,
-    )
 
 
 def history(outcome: loop.Outcome, plan: PairPlan) -> dict[str, Any]:

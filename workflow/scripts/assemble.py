@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.assembly import assemble, check_shares, reads_of
 from retrace.errors import run
-from retrace.manifest import manifest_path, write_manifest
-from retrace.volumes import writing
+from retrace.storage.assemble import assemble, check_shares, reads_of
+from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.storage.zarr_writer import writing
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

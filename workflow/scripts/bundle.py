@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError, DataError, RetraceError, run
-from retrace.manifest import atomic_write, manifest_path
-from retrace.packing import (
+from retrace.files import atomic_write
+from retrace.provenance.folders import (
     check_files,
     code_files,
     copied,
@@ -33,6 +33,7 @@ from retrace.packing import (
     sha256_of,
     split_options,
 )
+from retrace.storage.manifest import manifest_path
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS, CONFIG = "bundle.json", "run.yaml"

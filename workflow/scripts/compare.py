@@ -21,9 +21,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluate import read_entries, read_truth
-from retrace.checkpoints.native import read_metadata
-from retrace.config import read_yaml
+from retrace.checkpoints.safetensors import read_metadata
+from retrace.command_line import named_paths
+from retrace.config.yaml_files import read_yaml
 from retrace.errors import run
 from retrace.evaluation.comparison import (
     BOUNDARIES,
@@ -39,11 +39,11 @@ from retrace.evaluation.comparison import (
     training_seconds,
 )
 from retrace.evaluation.counting import count_volumes
+from retrace.evaluation.ground_truth import read_entries, read_truth
 from retrace.evaluation.scores import CONVENTION, score
-from retrace.manifest import atomic_write
-from retrace.named import named_paths
+from retrace.files import atomic_write, read_json
 from retrace.networks import build_network
-from retrace.volumes import open_source, read_json
+from retrace.storage.volumes import open_source
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -7,11 +7,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.checkpoints.native import save_model
 from retrace.checkpoints.published import load_published, read_published
+from retrace.checkpoints.safetensors import save_model
 from retrace.errors import run
-from retrace.manifest import input_digest
 from retrace.networks import build_network
+from retrace.storage.manifest import input_digest
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

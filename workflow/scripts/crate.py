@@ -22,9 +22,9 @@ from rocrate.rocrate import ROCrate
 
 from retrace import __version__
 from retrace.errors import run
-from retrace.manifest import input_digest, manifest_path
-from retrace.packing import code_files, sha256_of
-from retrace.provenance import Job, check_chain, jobs_behind, read_jobs, utc
+from retrace.provenance.folders import code_files, sha256_of
+from retrace.provenance.jobs import Job, check_chain, jobs_behind, read_jobs, utc
+from retrace.storage.manifest import input_digest, manifest_path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES = {

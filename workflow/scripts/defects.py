@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retrace.alignment.archives import masks_like
 from retrace.alignment.defect_training import (
     TERMS,
     DefectPatches,
@@ -24,12 +23,14 @@ from retrace.alignment.defect_training import (
     scores_text,
 )
 from retrace.alignment.detector import Detector, described, load_detector
-from retrace.alignment.stacks import MASKS, StackDataset
-from retrace.checkpoints.native import save_model
+from retrace.alignment.stack_files import MASKS, StackDataset
+from retrace.alignment.stack_writer import masks_like
+from retrace.checkpoints.safetensors import save_model
 from retrace.device import choose_device
 from retrace.errors import ConfigError, DataError, run
-from retrace.manifest import atomic_write, digest, input_digest, manifest_path, write_manifest
+from retrace.files import atomic_write, digest
 from retrace.progress import progress
+from retrace.storage.manifest import input_digest, manifest_path, write_manifest
 
 SCORED = 64
 """Patches that the score is taken on."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import phantom
 from retrace.errors import ConfigError, RetraceError, run
-from retrace.images import image_path
+from retrace.planning.container_images import image_path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENT = "phantom_mtlsd_small"

@@ -23,8 +23,8 @@ import torch
 import yaml
 
 from retrace.checkpoints.elektronn import load_whole, read_param, write_param
-from retrace.checkpoints.native import load_model, read_metadata, save_model
-from retrace.config import load_network
+from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
+from retrace.config.networks import load_network
 from retrace.device import choose_device
 from retrace.elektronn.architecture import architecture_of
 from retrace.elektronn.cfg import read_config
@@ -32,8 +32,8 @@ from retrace.elektronn.describe import at_input, description, table
 from retrace.elektronn.settings import filled, resolve
 from retrace.elektronn.translate import Translation, translate
 from retrace.errors import ConfigError, DataError, run
+from retrace.files import atomic_write
 from retrace.geometry import Triple
-from retrace.manifest import atomic_write
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.networks.elektronn_profile import COLUMNS, profile_sizes, timed_pass
 

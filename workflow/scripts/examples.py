@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from retrace import __version__
-from retrace.checkpoints.native import load_model
-from retrace.config import example_files
+from retrace.checkpoints.safetensors import load_model
+from retrace.config.sources import example_files
 from retrace.device import choose_device
 from retrace.errors import DataError, run
 from retrace.evaluation.classification import (
@@ -24,10 +24,11 @@ from retrace.evaluation.classification import (
     classification_scores,
     reconstruction_scores,
 )
-from retrace.examples import Examples, open_examples
-from retrace.manifest import atomic_write, input_digest, origin
+from retrace.files import atomic_write
+from retrace.formats.examples import Examples, open_examples
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.progress import progress
+from retrace.storage.manifest import input_digest, origin
 from retrace.training.elektronn_pictures import curve_pictures, reconstruction_picture
 from retrace.training.example_batches import AT_ONCE, ExampleBatches
 

@@ -18,27 +18,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrace.addresses import is_address
 from retrace.errors import DataError, run
+from retrace.files import digest
 from retrace.geometry import VoxelBox
-from retrace.layer_writer import LayerPlan, LayerWriter, plan_layer
-from retrace.manifest import (
+from retrace.remote.addresses import is_address
+from retrace.storage.manifest import (
     check_manifest,
-    digest,
     input_digest,
     manifest_path,
     vouched,
     write_manifest,
 )
-from retrace.ome_writer import OmeWriter, at_corner
-from retrace.volumes import (
-    Volume,
-    local_inputs,
-    one_edition,
-    open_source,
-    publish,
-    read_elsewhere,
-)
+from retrace.storage.ome_zarr_writer import OmeWriter, at_corner
+from retrace.storage.precomputed_writer import LayerPlan, LayerWriter, plan_layer
+from retrace.storage.volumes import Volume, local_inputs, one_edition, open_source, read_elsewhere
+from retrace.storage.zarr_writer import publish
 
 THREADS = 4
 

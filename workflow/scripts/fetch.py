@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError, FetchError, run
-from retrace.manifest import (
+from retrace.remote.download import Report, Transfer, human_bytes
+from retrace.remote.s3 import FetchSettings, FolderSource, Source, open_source
+from retrace.storage.manifest import (
     describe_arrays,
     input_digest,
     manifest_path,
     read_manifest,
     write_manifest,
 )
-from retrace.s3 import FetchSettings, FolderSource, Source, open_source
-from retrace.transfer import Report, Transfer, human_bytes
-from retrace.volumes import publish
+from retrace.storage.zarr_writer import publish
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from retrace.errors import FetchError, run
-from retrace.manifest import atomic_write
-from retrace.s3 import READ_BYTES, TransientError, answer, create_session, is_transient
-from retrace.transfer import human_bytes
+from retrace.files import atomic_write
+from retrace.remote.download import human_bytes
+from retrace.remote.s3 import READ_BYTES, TransientError, answer, create_session, is_transient
 
 ATTEMPTS = 3
 PAUSE_S = 2.0

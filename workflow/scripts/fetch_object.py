@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError, FetchError, run
-from retrace.manifest import atomic_write, manifest_path, write_manifest
-from retrace.parts import PartsTransfer
-from retrace.s3 import FetchSettings, Source, open_source
-from retrace.transfer import human_bytes
+from retrace.files import atomic_write
+from retrace.remote.download import human_bytes
+from retrace.remote.multipart import PartsTransfer
+from retrace.remote.s3 import FetchSettings, Source, open_source
+from retrace.storage.manifest import manifest_path, write_manifest
 
 PART_BYTES = 64 << 20
 

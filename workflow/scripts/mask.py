@@ -10,9 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from retrace.errors import ConfigError, run
-from retrace.manifest import manifest_path, write_manifest
-from retrace.masks import write_mask
-from retrace.volumes import local_inputs, open_source, read_elsewhere, writing
+from retrace.storage.labels_mask import write_mask
+from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.storage.volumes import local_inputs, open_source, read_elsewhere
+from retrace.storage.zarr_writer import writing
 
 SETTINGS = ("background_ids", "labels")
 OPTIONAL = "labels_mask"

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.errors import run
-from retrace.manifest import manifest_path, write_manifest
-from retrace.package import package_files, write_package
-from retrace.volumes import writing
+from retrace.packaging.bioimageio import package_files, write_package
+from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.storage.zarr_writer import writing
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import run
-from retrace.phantom import (
+from retrace.synthetic.neurites import (
     TESTING,
     write_barrier_cube,
     write_paper_phantom,

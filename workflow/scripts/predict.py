@@ -14,43 +14,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from retrace.addresses import is_address
-from retrace.checkpoints.native import load_model
+from retrace.checkpoints.safetensors import load_model
 from retrace.device import choose_devices, keep_freed_memory, uses_bf16
-from retrace.errors import ConfigError, DataError, DeviceError, nearest, run
-from retrace.geometry import NmBox, Triple, VoxelBox, triple
+from retrace.errors import DataError, DeviceError, run
+from retrace.files import digest
+from retrace.geometry import Triple, VoxelBox
 from retrace.inference.inputs import (
     AnyInputs,
-    Inputs,
-    PreprocessedInputs,
-    check_descriptors,
+    check_covered,
+    chosen_heads,
+    descriptor_stores,
+    open_inputs,
+    region_of_interest,
 )
 from retrace.inference.predictor import Predictor
 from retrace.inference.tiles import TileNetwork, chunk_shape, snap, tiles
-from retrace.inference.whole import Output, PartialStore, plan_tile, predict_tiles
-from retrace.manifest import (
-    check_manifest,
-    digest,
-    input_digest,
-    manifest_path,
-    write_manifest,
-)
+from retrace.inference.volume import Output, PartialStore, plan_tile, predict_tiles
 from retrace.networks import build_network
 from retrace.networks.tuning import set_modes
-from retrace.precomputed import check_inside
-from retrace.preprocess import UNIT, open_image
-from retrace.shards import WHOLE, Shard, parse_shard
-from retrace.volumes import (
-    Volume,
+from retrace.storage.manifest import input_digest, manifest_path, write_manifest
+from retrace.storage.shards import WHOLE, Shard, parse_shard
+from retrace.storage.volumes import (
     check_raw,
     check_raw_type,
     local_inputs,
     one_edition,
-    open_source,
-    publish,
     read_elsewhere,
     version_of,
 )
+from retrace.storage.zarr_writer import publish
 
 OPTIONAL: dict[str, Any] = {
     "device": "auto",
@@ -71,72 +63,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", required=True, type=Path, help="prediction.zarr")
     parser.add_argument("--shard", type=parse_shard, default=WHOLE, metavar="1-of-8")
     return parser.parse_args(argv)
-
-
-def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | None:
-    """The `roi_nm` of a volume's config in voxels, None for all of it.
-
-    With `roi_of` it is the box of those labels, `margin_nm` larger on every side.
-    """
-    if source := volume.get("roi_of"):
-        labels = open_source(source)
-        margin = triple(volume["margin_nm"])
-        return labels.box.to_nm(labels.voxel_size_nm).grow(margin).to_voxels(raw.voxel_size_nm)
-    roi = volume.get("roi_nm")
-    if not roi:
-        return None
-    if is_address(volume["raw"]["path"]):
-        check_inside(raw.name, raw.box, raw.voxel_size_nm, roi)
-    return NmBox(triple(roi["offset"]), triple(roi["shape"])).to_voxels(raw.voxel_size_nm)
-
-
-def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
-    """DataError where a layer ends too early for the network to predict the whole region."""
-    if roi is not None and box != roi:
-        raise DataError(
-            f"{raw.name} ends too close to `roi_nm` {roi.offset}+{roi.shape}: with its context the "
-            f"network predicts {box.offset}+{box.shape} (voxels); choose a smaller region"
-        )
-
-
-def open_inputs(settings: Mapping[str, Any]) -> AnyInputs:
-    """Raw, and the descriptors that an auto-context network reads, checked against each other."""
-    tissue = settings["volume"].get("tissue_mask")
-    tissue_mask = open_source(tissue) if tissue else None
-    family = settings["network"]["family"]
-    if family != "lsd":
-        sources = [settings["volume"]["raw"], *settings["volume"].get("inputs", [])]
-        told = {"preprocess": UNIT} if family == "elektronn" else {}
-        return PreprocessedInputs(tuple(open_image({**s, **told}) for s in sources), tissue_mask)
-    raw = open_source(settings["volume"]["raw"])
-    if raw.channels:
-        raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")
-    source, channels = settings.get("descriptors"), settings["network"]["input_channels"]
-    if source is None:
-        return Inputs(raw, tissue_mask=tissue_mask)
-    check_manifest(Path(source["path"]))
-    lsds = open_source(source)
-    inputs = Inputs(raw, lsds, channels > lsds.channels, tissue_mask)
-    check_descriptors(inputs, channels)
-    return inputs
-
-
-def descriptor_stores(settings: Mapping[str, Any]) -> list[Path]:
-    """The store of the descriptors that are read, or nothing."""
-    source = settings.get("descriptors")
-    return [Path(source["path"])] if source else []
-
-
-def chosen_heads(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Channels of every head that is stored; ConfigError for a head the network lacks."""
-    heads = {head["name"]: head["channels"] for head in settings["network"]["heads"]}
-    for name in settings.get("heads") or heads:
-        if name not in heads:
-            raise ConfigError(
-                f"network {settings['network']['name']!r} has no head {name!r}; "
-                f"{nearest(name, heads)}"
-            )
-    return {name: heads[name] for name in settings.get("heads") or heads}
 
 
 def check_weights(model: Path, network: nn.Module) -> None:

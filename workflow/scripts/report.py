@@ -21,14 +21,13 @@ import jinja2
 from retrace import __version__
 from retrace.errors import run
 from retrace.evaluation.comparison import HEADINGS, footnote
-from retrace.manifest import atomic_write
+from retrace.files import atomic_write, read_json
 from retrace.progress import progress
 from retrace.reporting.drawings import embedded, graph, learning_curve
+from retrace.reporting.manifests import costs, edges, machine, read_made
 from retrace.reporting.methods import paragraph
-from retrace.reporting.provenance import costs, edges, machine, read_made
 from retrace.viewing.layers import open_layers
 from retrace.viewing.picture import draw_sections
-from retrace.volumes import read_json
 
 SHOWN = ("raw", "labels", "affinities", "lsds", "boundary", "segments")
 """Layers of the pictures."""

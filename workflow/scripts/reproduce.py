@@ -15,12 +15,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.config import read_yaml
+from retrace.command_line import named_paths
+from retrace.config.yaml_files import read_yaml
 from retrace.errors import StateError, run
 from retrace.evaluation.reproduction import compare, passes, text_table
-from retrace.manifest import atomic_write
-from retrace.named import named_paths
-from retrace.volumes import read_json
+from retrace.files import atomic_write, read_json
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError, run
-from retrace.packing import CODE, WORDS, check_files, copied, sha256_of, split_options
+from retrace.provenance.folders import CODE, WORDS, check_files, copied, sha256_of, split_options
 
 METADATA, CONFIG, TARGET = "ro-crate-metadata.json", "run.yaml", "target.json"
 

@@ -19,18 +19,11 @@ import numpy as np
 import zarr
 
 from retrace.errors import ConfigError, run
-from retrace.manifest import (
-    check_manifest,
-    digest,
-    input_digest,
-    manifest_path,
-    reading,
-    write_manifest,
-)
+from retrace.files import digest
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
 from retrace.segmentation.interior import from_interior
-from retrace.segmentation.settings import SegmentSettings, read_settings
-from retrace.segmentation.whole import (
+from retrace.segmentation.options import SegmentSettings, read_settings
+from retrace.segmentation.volume import (
     EdgeParts,
     FragmentStore,
     Inputs,
@@ -41,18 +34,23 @@ from retrace.segmentation.whole import (
     make_grid,
     write_graph,
 )
-from retrace.shards import WHOLE, Shard, parse_shard
-from retrace.volumes import (
+from retrace.storage.manifest import (
+    check_manifest,
+    input_digest,
+    manifest_path,
+    reading,
+    write_manifest,
+)
+from retrace.storage.shards import WHOLE, Shard, parse_shard
+from retrace.storage.volumes import (
     Volume,
     local_inputs,
     one_edition,
     open_source,
     open_volume,
-    publish,
     read_elsewhere,
-    write_list,
-    writing,
 )
+from retrace.storage.zarr_writer import publish, write_list, writing
 
 WORK_FORMAT = 2
 """Raised when what lies in the folder of scratch changes."""

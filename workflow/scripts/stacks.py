@@ -16,9 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from retrace.alignment.archives import combine, kept, write_stacks
-from retrace.alignment.made import make_sections
-from retrace.alignment.sampling import (
+from retrace.alignment.stack_sampling import (
     DEFECTS,
     DISPLACEMENT,
     AtLeast,
@@ -28,10 +26,12 @@ from retrace.alignment.sampling import (
     read_coordinates,
     write_coordinates,
 )
+from retrace.alignment.stack_writer import combine, kept, write_stacks
 from retrace.errors import ConfigError, run
+from retrace.files import digest
 from retrace.geometry import Triple, triple
-from retrace.manifest import digest, manifest_path, write_manifest
-from retrace.volumes import (
+from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.storage.volumes import (
     Volume,
     local_inputs,
     one_edition,
@@ -40,6 +40,7 @@ from retrace.volumes import (
     read_elsewhere,
     version_of,
 )
+from retrace.synthetic.layer import make_sections
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

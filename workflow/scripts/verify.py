@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.assembly import differences
 from retrace.errors import run
-from retrace.manifest import INFO
+from retrace.storage.assemble import differences
+from retrace.storage.manifest import INFO
 
 SUFFIX = ".manifest.json"
 

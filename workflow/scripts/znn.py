@@ -22,15 +22,16 @@ import numpy as np
 import tifffile
 import torch
 
-from retrace.checkpoints.native import load_model, read_metadata, save_model
+from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.checkpoints.znn import as_curve, load_whole, network_file, read_h5, write_h5
 from retrace.errors import DataError, run
+from retrace.files import atomic_write, read_json
 from retrace.geometry import VoxelBox
-from retrace.manifest import atomic_write, check_manifest
 from retrace.networks import ZnnNetwork, build_network
 from retrace.networks.znn import is_affinities
 from retrace.progress import progress
-from retrace.volumes import Volume, open_volume, read_json
+from retrace.storage.manifest import check_manifest
+from retrace.storage.volumes import Volume, open_volume
 from retrace.znn.dataset import H5_ARRAY
 
 

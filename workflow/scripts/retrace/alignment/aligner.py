@@ -22,14 +22,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from retrace.alignment.prepare import prepared, valid_mask
+from retrace.displacement import length, upsample, vote, warp
 from retrace.errors import DataError
-from retrace.fields import length, upsample, vote, warp
+from retrace.files import atomic_write, read_json
 from retrace.geometry import VoxelBox, blocks, triple
-from retrace.journal import Journal, checksum, drop_damaged
-from retrace.manifest import atomic_write
 from retrace.networks.seamless import Seamless
 from retrace.progress import progress
-from retrace.volumes import Volume, create_volume, read_json
+from retrace.storage.block_journal import Journal, checksum, drop_damaged
+from retrace.storage.volumes import Volume
+from retrace.storage.zarr_writer import create_volume
 
 FIELD, ALIGNED, RENDERED = "field", "aligned", "rendered"
 """Arrays of the result: (2, Z, Y, X) float32 px, and (Z, Y, X) uint8 at the mip of the fields and,

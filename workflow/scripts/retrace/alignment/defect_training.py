@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from retrace.alignment.detector import Detector, prepared
-from retrace.alignment.stacks import Stack, StackDataset
-from retrace.augment.defects import DRAW, apply_defect
+from retrace.alignment.stack_files import Stack, StackDataset
+from retrace.augment.artificial_defects import DRAW, apply_defect
 from retrace.errors import DataError
-from retrace.networks.defects import CLASSES, DefectNet
+from retrace.networks.defect_unet import CLASSES, DefectNet
 from retrace.targets.ternary import INSIDE, contract, dilate
 from retrace.training.state import Progress, load_state, save_state, state_files
 

@@ -12,9 +12,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from retrace.checkpoints.native import load_model, read_metadata
+from retrace.checkpoints.safetensors import load_model, read_metadata
 from retrace.errors import DataError
-from retrace.networks.defects import REACH, STEP, DefectNet
+from retrace.networks.defect_unet import REACH, STEP, DefectNet
 from retrace.targets.ternary import ternary
 
 CENTRE, EDGE, CORNER = 3 / 4, 1 / 24, 1 / 48

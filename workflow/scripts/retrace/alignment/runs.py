@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError, nearest
-from retrace.manifest import atomic_write, input_digest
-from retrace.volumes import read_json
+from retrace.files import atomic_write, read_json
+from retrace.storage.manifest import input_digest
 
 ARCHIVE, RECORD = "archive.safetensors", "run.json"
 SHOWN = (

@@ -13,9 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional
 
-from retrace.alignment.prepare import valid_mask
-from retrace.alignment.sampling import DEFECTS, DISPLACEMENT
-from retrace.evaluation.alignment import (
+from retrace.alignment.metrics import (
     chunked_correlation,
     correlation_summary,
     drift,
@@ -24,12 +22,14 @@ from retrace.evaluation.alignment import (
     field_facts,
     remaining,
 )
-from retrace.fields import downsample, inside
+from retrace.alignment.prepare import valid_mask
+from retrace.alignment.stack_sampling import DEFECTS, DISPLACEMENT
+from retrace.displacement import downsample, inside
 from retrace.geometry import VoxelBox
 from retrace.progress import progress
+from retrace.storage.volumes import Volume, open_volume
 from retrace.targets.ternary import dilate
-from retrace.viewing.fields import png
-from retrace.volumes import Volume, open_volume
+from retrace.viewing.displacement_pictures import png
 
 MARGIN_PX = 16
 """Pixels at the border of a section in which errors are not counted: tissue comes in there."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from retrace.augment.defects import pixel_grid, pull, pull_labels
+from retrace.augment.artificial_defects import pixel_grid, pull, pull_labels
 
 MIN_CUT_PX = 32
 JITTER_POWER, JITTER_FACTOR = 2, 4

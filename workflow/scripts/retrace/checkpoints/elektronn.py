@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from retrace.errors import DataError
-from retrace.manifest import atomic_write
+from retrace.files import atomic_write
+from retrace.formats.safe_pickle import read_pickles
 from retrace.networks.elektronn import Convolution, ElektronnNetwork, Perceptron
-from retrace.pickles import read_pickles
 
 SUFFIX = ".param"
 PROTOCOL = 2

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retrace.checkpoints.native import read_archive
+from retrace.checkpoints.safetensors import read_archive
 from retrace.errors import DataError
 from retrace.networks.seamless import Seamless
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from retrace.errors import DataError
-from retrace.manifest import sync_folder
+from retrace.files import sync_folder
 from retrace.znn.graph import Edge, Init, Node
 
 if TYPE_CHECKING:  # networks lie above checkpoints

@@ -14,7 +14,7 @@ import numpy as np
 from skimage.morphology import skeletonize
 
 from retrace.evaluation.contingency import Contingency, count_block
-from retrace.objects import compact
+from retrace.formats.label_values import compact
 
 METRICS = ("pixel_error", "v_rand", "v_info")
 CONVENTION = (

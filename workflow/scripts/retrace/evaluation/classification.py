@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from retrace.manifest import atomic_write
+from retrace.files import atomic_write
 
 EPS = 1e-6
 """Added to probabilities before the logarithm, as in training (ELEKTRONN)."""

@@ -11,8 +11,8 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency, count_block, empty, merge
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
-from retrace.shards import WHOLE, Shard
-from retrace.volumes import Volume, check_labels
+from retrace.storage.shards import WHOLE, Shard
+from retrace.storage.volumes import Volume, check_labels
 
 BLOCK_SHAPE: Triple = (64, 256, 256)
 """Voxels read at once per thread (z, y, x); 4 million voxels are 64 MiB of two uint64 arrays."""

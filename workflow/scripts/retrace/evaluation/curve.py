@@ -13,8 +13,8 @@ from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency
 from retrace.evaluation.counting import Counted
 from retrace.evaluation.scores import Scores, score
-from retrace.manifest import reading
 from retrace.segmentation.lut import segment_lut
+from retrace.storage.manifest import reading
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.skeletons import Skeletons, read_skeletons, sample_nodes
-from retrace.manifest import atomic_write
-from retrace.volumes import Volume
+from retrace.files import atomic_write
+from retrace.storage.volumes import Volume
 
 ARRAYS = ("voxel", "fragment", "fragments", "thresholds", "segments", "threshold", "voxel_size_nm")
 """What a table holds beside the fields of a skeleton file."""

@@ -17,9 +17,9 @@ from retrace.errors import DataError
 from retrace.evaluation.contingency import count_block
 from retrace.evaluation.counting import Counted
 from retrace.evaluation.scores import score
+from retrace.formats.mongo_dump import read_columns
 from retrace.geometry import NmBox, VoxelBox, triple
-from retrace.mongo_dump import read_columns
-from retrace.volumes import Volume
+from retrace.storage.volumes import Volume
 
 FIELDS = ("id", "position_nm", "skeleton", "edges")
 

@@ -13,8 +13,8 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency, merge
 from retrace.evaluation.counting import Counted
-from retrace.manifest import atomic_write
-from retrace.shards import Shard, parse_shard
+from retrace.files import atomic_write
+from retrace.storage.shards import Shard, parse_shard
 
 ARRAYS = ("segments", "truths", "counts")
 

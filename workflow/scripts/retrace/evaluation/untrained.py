@@ -15,7 +15,7 @@ from retrace.evaluation.counting import Truth, count_volumes
 from retrace.evaluation.curve import pooled
 from retrace.evaluation.scores import Scores, score
 from retrace.geometry import VoxelBox
-from retrace.volumes import Volume
+from retrace.storage.volumes import Volume
 
 SMOOTHING = (1.0, 2.0)
 """Gaussian sigmas tried, in units of the finest voxel edge."""

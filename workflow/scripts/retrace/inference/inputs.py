@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from retrace.errors import DataError
-from retrace.geometry import VoxelBox
+from retrace.errors import ConfigError, DataError, nearest
+from retrace.formats.precomputed import check_inside
+from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.inference.tiles import TileNetwork, output_box, read_window
-from retrace.preprocess import Image
-from retrace.volumes import Volume, check_float, is_masked
+from retrace.remote.addresses import is_address
+from retrace.storage.manifest import check_manifest
+from retrace.storage.normalised import UNIT, Image, open_image
+from retrace.storage.volumes import Volume, check_float, is_masked, open_source
 
 
 @dataclass(frozen=True)
@@ -123,3 +128,69 @@ def check_descriptors(inputs: Inputs, channels: int) -> None:
             f"{lsds.name} has {lsds.channels} channels; the network reads {channels} with raw "
             f"{'among them' if inputs.raw_is_read else 'not among them'}"
         )
+
+
+def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | None:
+    """The `roi_nm` of a volume's config in voxels, None for all of it.
+
+    With `roi_of` it is the box of those labels, `margin_nm` larger on every side.
+    """
+    if source := volume.get("roi_of"):
+        labels = open_source(source)
+        margin = triple(volume["margin_nm"])
+        return labels.box.to_nm(labels.voxel_size_nm).grow(margin).to_voxels(raw.voxel_size_nm)
+    roi = volume.get("roi_nm")
+    if not roi:
+        return None
+    if is_address(volume["raw"]["path"]):
+        check_inside(raw.name, raw.box, raw.voxel_size_nm, roi)
+    return NmBox(triple(roi["offset"]), triple(roi["shape"])).to_voxels(raw.voxel_size_nm)
+
+
+def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
+    """DataError where a layer ends too early for the network to predict the whole region."""
+    if roi is not None and box != roi:
+        raise DataError(
+            f"{raw.name} ends too close to `roi_nm` {roi.offset}+{roi.shape}: with its context the "
+            f"network predicts {box.offset}+{box.shape} (voxels); choose a smaller region"
+        )
+
+
+def open_inputs(settings: Mapping[str, Any]) -> AnyInputs:
+    """Raw, and the descriptors that an auto-context network reads, checked against each other."""
+    tissue = settings["volume"].get("tissue_mask")
+    tissue_mask = open_source(tissue) if tissue else None
+    family = settings["network"]["family"]
+    if family != "lsd":
+        sources = [settings["volume"]["raw"], *settings["volume"].get("inputs", [])]
+        told = {"preprocess": UNIT} if family == "elektronn" else {}
+        return PreprocessedInputs(tuple(open_image({**s, **told}) for s in sources), tissue_mask)
+    raw = open_source(settings["volume"]["raw"])
+    if raw.channels:
+        raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")
+    source, channels = settings.get("descriptors"), settings["network"]["input_channels"]
+    if source is None:
+        return Inputs(raw, tissue_mask=tissue_mask)
+    check_manifest(Path(source["path"]))
+    lsds = open_source(source)
+    inputs = Inputs(raw, lsds, channels > lsds.channels, tissue_mask)
+    check_descriptors(inputs, channels)
+    return inputs
+
+
+def descriptor_stores(settings: Mapping[str, Any]) -> list[Path]:
+    """The store of the descriptors that are read, or nothing."""
+    source = settings.get("descriptors")
+    return [Path(source["path"])] if source else []
+
+
+def chosen_heads(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Channels of every head that is stored; ConfigError for a head the network lacks."""
+    heads = {head["name"]: head["channels"] for head in settings["network"]["heads"]}
+    for name in settings.get("heads") or heads:
+        if name not in heads:
+            raise ConfigError(
+                f"network {settings['network']['name']!r} has no head {name!r}; "
+                f"{nearest(name, heads)}"
+            )
+    return {name: heads[name] for name in settings.get("heads") or heads}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, VoxelBox, blocks, triple
-from retrace.volumes import Volume
+from retrace.storage.volumes import Volume
 
 LARGEST_EDGE = 1024
 """Longest tile edge that is chosen automatically, voxels: beyond it the halo costs nothing."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from retrace.errors import ConfigError
-from retrace.forest import root
 from retrace.targets.affinities import Neighborhood
+from retrace.union_find import root
 
 
 def malis_loss(

@@ -26,9 +26,9 @@ from retrace.elektronn.architecture import (
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, triple
 from retrace.networks.convolution import convolve
-from retrace.networks.drawn import with_weights
 from retrace.networks.phases import put_together, take_apart
 from retrace.networks.pooling import pool
+from retrace.networks.seeded_init import with_weights
 
 TINY = 1e-6
 """Biases begin between plus and minus this where the activation is neither relu nor sigmoid."""

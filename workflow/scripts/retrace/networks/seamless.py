@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from retrace.displacement import add, compose, identity, rotate, rotate_field, upsample, warp
 from retrace.errors import DataError
-from retrace.fields import add, compose, identity, rotate, rotate_field, upsample, warp
 
 SLOPE = 0.01
 """Of all leaky rectifiers."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retrace.manifest import atomic_write
+from retrace.files import atomic_write
 from retrace.networks.convolution import MODES, convolve
 from retrace.networks.znn import Convolution, ZnnNetwork
 

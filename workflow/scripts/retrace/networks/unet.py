@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from retrace.errors import ConfigError, DataError
-from retrace.networks.drawn import with_weights
+from retrace.networks.seeded_init import with_weights
 
 Shape = tuple[int, int, int]
 

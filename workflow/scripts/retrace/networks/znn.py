@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from retrace.errors import DataError
 from retrace.networks.convolution import convolve
-from retrace.networks.drawn import with_weights
 from retrace.networks.phases import put_together, take_apart
 from retrace.networks.pooling import max_pool, shifted
+from retrace.networks.seeded_init import with_weights
 from retrace.znn.graph import ONE, Edge, Graph, Init, Node, Shape, graph_from
 
 WIDEST_BY_SHIFTS = 3

@@ -11,13 +11,15 @@ import numpy as np
 import zarr
 
 from retrace.errors import DataError
+from retrace.files import read_json
 from retrace.geometry import VoxelBox, blocks, triple
-from retrace.manifest import reading
 from retrace.progress import progress
 from retrace.segmentation.grid import FragmentIds, fragment_ids
 from retrace.segmentation.lut import components, joins
-from retrace.shards import WHOLE, Shard
-from retrace.volumes import Volume, create_volume, open_volume, read_json
+from retrace.storage.manifest import reading
+from retrace.storage.shards import WHOLE, Shard
+from retrace.storage.volumes import Volume, open_volume
+from retrace.storage.zarr_writer import create_volume
 
 EDGES_AT_ONCE = 1 << 22
 """Edges that are read at a time while fragments are joined: 84 MB."""

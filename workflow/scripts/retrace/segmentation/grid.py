@@ -9,7 +9,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, blocks, triple
-from retrace.volumes import Volume
+from retrace.storage.volumes import Volume
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from retrace.segmentation.settings import DIRECT_NEIGHBORS
-from retrace.volumes import Volume
+from retrace.segmentation.options import DIRECT_NEIGHBORS
+from retrace.storage.volumes import Volume
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from retrace.errors import ConfigError
-from retrace.forest import root
+from retrace.union_find import root
 
 NEVER = np.float32(np.nan)
 """Score of an edge whose fragments never join: no threshold reaches it."""

@@ -32,8 +32,10 @@ from retrace.elektronn.settings import EXAMPLE_WEIGHTS
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.networks.elektronn import ElektronnNetwork
-from retrace.preprocess import UNIT, Image, image_of, open_image
-from retrace.sampling import (
+from retrace.storage.normalised import UNIT, Image, image_of, open_image
+from retrace.targets.classes import IGNORED, class_labels
+from retrace.training.elektronn_pictures import prediction_picture
+from retrace.training.sampler import (
     LABELLED,
     Sampler,
     TooSmallError,
@@ -43,8 +45,6 @@ from retrace.sampling import (
     open_sampler,
     unless_too_small,
 )
-from retrace.targets.classes import IGNORED, class_labels
-from retrace.training.elektronn_pictures import prediction_picture
 from retrace.training.task import Batch, Picture
 
 MONITOR_STREAM = {"train": 1 << 61, "validation": 1 << 62}

@@ -16,8 +16,11 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from retrace.checkpoints.elektronn import SUFFIX, load_parameters, read_param
+from retrace.checkpoints.safetensors import load_layers, load_model
 from retrace.errors import ConfigError
-from retrace.geometry import Triple
+from retrace.files import atomic_write
+from retrace.geometry import Triple, triple
 from retrace.losses.elektronn import (
     binary_overlap,
     error_share,
@@ -26,13 +29,16 @@ from retrace.losses.elektronn import (
     nll_weak,
     squared_error,
 )
-from retrace.manifest import atomic_write
 from retrace.networks.elektronn import ElektronnNetwork
-from retrace.sampling import network_seed
 from retrace.training.control import Order, number, switch
+from retrace.training.cube_batches import CubeBatches, open_cube_batches
+from retrace.training.elektronn_optimizers import elektronn_optimizer
 from retrace.training.elektronn_pictures import batch_picture, curve_pictures
-from retrace.training.elektronn_schedule import LEAD, Schedule, has_stalled
-from retrace.training.task import Batch, Picture
+from retrace.training.elektronn_schedule import LEAD, Schedule, has_stalled, make_schedule
+from retrace.training.example_batches import ExampleBatches, open_example_batches
+from retrace.training.sampler import network_seed
+from retrace.training.state import state_files
+from retrace.training.task import Batch, Made, Models, Picture, on_device
 
 HISTORY = "history.json"
 """What was measured so far, in the folder of a training."""
@@ -281,3 +287,55 @@ def read_history(work: Path, iteration: int) -> list[dict[str, Any]]:
     path = work / HISTORY
     rows = json.loads(path.read_text()) if path.is_file() else []
     return [row for row in rows if row["iteration"] <= iteration]
+
+
+def make_elektronn(
+    settings: Mapping[str, Any],
+    masks: Mapping[str, Path],
+    models: Models,
+    work: Path,
+    *,
+    module: ElektronnNetwork,
+    device: torch.device,
+) -> Made:
+    """A training of ELEKTRONN's networks; `init` may be another one of theirs (pre-training)."""
+    network, dataset = settings["network"], settings["dataset"]
+    states = state_files(work)
+    done = int(states[-1].stem.removeprefix("state_")) if states else 0
+    if models.init and not states:
+        begin_from(models.init, module, network)
+    module = on_device(module, device)
+    schedule = make_schedule(network)
+    schedule.resume(work, done)
+    name = network["optimizer"]
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = elektronn_optimizer(
+        name, trained, network[f"{name}_params"], weight_decay=float(network["weight_decay"])
+    )
+    data: ExampleBatches | CubeBatches
+    if "examples" in dataset:
+        data = open_example_batches(network, dataset, settings["seed"], device)
+    else:
+        data = open_cube_batches(settings, module, masks, device)
+    size = triple(dataset.get("voxel_size_nm", (1, 1, 1)))
+    task = ElektronnTask(network, module, data, schedule, size, settings["seed"], work)
+    task.rows = read_history(work, done)
+    optimizer.follow(task.rates)
+    if not states:
+        task.draw_batch(0)
+    return task, optimizer, module, 0
+
+
+def begin_from(path: Path, module: ElektronnNetwork, network: Mapping[str, Any]) -> None:
+    """A whole model, with `pretrained` of the network the first layers of another one, or as many
+    layers as a parameter file of ELEKTRONN has."""
+    told = network["pretrained"]
+    if path.suffix == SUFFIX:
+        for line in load_parameters(read_param(path), module):
+            print(f"[train] {line}", flush=True)
+        return
+    if not told:
+        load_model(path, module, network)
+        return
+    for line in load_layers(path, module, told["layers"]):
+        print(f"[train] {line}", flush=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from retrace.manifest import atomic_write
+from retrace.files import atomic_write
 from retrace.networks.elektronn import ElektronnNetwork
 
 COLUMNS = (

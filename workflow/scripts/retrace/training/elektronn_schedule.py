@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrace.manifest import atomic_write
+from retrace.files import atomic_write
 
 FILE = "changes.json"
 DECAY_EVERY = 1000

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from retrace.augment.backward_warp import apply_warp, draw_digits_warp
-from retrace.augment.images import centre_cut, distort, shift_crop
+from retrace.augment.single_images import centre_cut, distort, shift_crop
 from retrace.errors import ConfigError, DataError
-from retrace.examples import Examples, open_examples
+from retrace.formats.examples import Examples, open_examples
 from retrace.geometry import triple
-from retrace.sampling import batch_generator
+from retrace.training.sampler import batch_generator
 from retrace.training.task import Batch
 
 SHIFT = 2

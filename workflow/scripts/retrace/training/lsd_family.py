@@ -21,24 +21,28 @@ from torch import Tensor, nn
 
 from retrace.augment import change_intensity, draw_warp, sample_linear, sample_nearest
 from retrace.augment.warp import bounding_box, grid
+from retrace.checkpoints.published import load_moments, load_published, read_published
+from retrace.checkpoints.safetensors import load_model
 from retrace.errors import ConfigError
+from retrace.formats.label_values import compact
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.losses.balance import balance_weights
-from retrace.losses.weighted import weighted_mse
-from retrace.networks import UNet, centre_crop
-from retrace.objects import compact
-from retrace.sampling import (
+from retrace.losses.weighted_mse import weighted_mse
+from retrace.networks import UNet, build_network, centre_crop
+from retrace.targets.affinities import affinities, affinity_mask
+from retrace.targets.boundary import grow_boundary
+from retrace.targets.lsds import compute_lsds, lsd_context
+from retrace.training.loop import make_optimizer
+from retrace.training.sampler import (
     EXCLUDED,
     LABELLED,
     UNLABELLED,
     Sampler,
     TrainingVolume,
     batch_generator,
+    open_sampler,
 )
-from retrace.targets.affinities import affinities, affinity_mask
-from retrace.targets.boundary import grow_boundary
-from retrace.targets.lsds import compute_lsds, lsd_context
-from retrace.training.task import Batch, Picture, TakesNoOrders
+from retrace.training.task import Batch, Made, Models, Picture, TakesNoOrders, on_device
 
 LSD_WEIGHTS = ("labels_mask", "foreground_or_unmasked", "foreground")
 
@@ -325,3 +329,66 @@ def _check_context(network: Mapping[str, Any], context: UNet | None) -> None:
             "name a network that predicts descriptors under `autocontext` and give its model, or "
             "set `input_channels: 1`"
         )
+
+
+def load_context(
+    settings: Mapping[str, Any], model: Path | None, device: torch.device
+) -> UNet | None:
+    """The frozen network whose descriptors are read; None where none is asked for."""
+    network = settings.get("autocontext")
+    if not network:
+        return None
+    if model is None:
+        raise ConfigError(
+            f"network {settings['network']['name']!r} reads what {network['name']!r} predicts; "
+            "give its model with --context"
+        )
+    module = build_network(network)
+    load_model(model, module, network)
+    return on_device(module.requires_grad_(False).eval(), device)
+
+
+def make_lsd(
+    settings: Mapping[str, Any],
+    masks: Mapping[str, Path],
+    models: Models,
+    is_new: bool,
+    *,
+    module: UNet,
+    device: torch.device,
+    processes: int,
+) -> Made:
+    """A training of the LSD family."""
+    network, dataset = settings["network"], settings["dataset"]
+    if models.init and is_new:
+        load_model(models.init, module, network)
+    module = on_device(module, device)
+    sampler = open_sampler(
+        dataset,
+        masks,
+        padding_nm=network["label_padding_nm"],
+        min_masked=network["min_masked"],
+        field_of_view=module.valid_shape(),
+        processes=processes,
+    )
+    size = triple(dataset["voxel_size_nm"])
+    first = load_context(settings, models.context, device)
+    task = make_task(network, module, sampler, size, settings["seed"], device, first)
+    optimizer = make_optimizer(module, network["optimizer"])
+    begun = 0
+    if models.published and is_new:
+        begun = take_over(models.published, module, optimizer, network["name"])
+    return task, optimizer, module, begun
+
+
+def take_over(folder: Path, module: UNet, optimizer: torch.optim.Optimizer, network: str) -> int:
+    """Weights, Adam's moments and iteration of a published checkpoint; returns the iteration."""
+    found = read_published(folder)
+    load_published(found, module, network)
+    moments = load_moments(found, module, optimizer)
+    print(
+        f"[train] goes on from {found.source.name}, "
+        f"{'with' if moments else 'without'} the moments of its optimiser",
+        flush=True,
+    )
+    return found.iteration

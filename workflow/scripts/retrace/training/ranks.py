@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from retrace.errors import ConfigError
-
 
 @dataclass(frozen=True)
 class Rank:
@@ -34,15 +32,3 @@ class Rank:
 
 ALONE = Rank()
 """A training in one process."""
-
-
-def check_division(network: str, batch_size: int, gpus: int) -> None:
-    """ConfigError where the samples of a batch cannot be dealt out evenly."""
-    if batch_size % gpus:
-        some = ", ".join(str(gpus * factor) for factor in (1, 2, 3))
-        divisors = [n for n in range(1, batch_size + 1) if not batch_size % n]
-        raise ConfigError(
-            f"network {network!r}: `batch_size` {batch_size} cannot be dealt out evenly to {gpus} "
-            f"GPUs; set `batch_size` (config or network) to {some} ..., or the GPUs of a training "
-            f"(`gpus: {{train: N, predict: M}}`) to {' or '.join(map(str, divisors))}"
-        )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from retrace.geometry import Triple
+from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume, writing
 from retrace.training.task import Picture
-from retrace.volumes import CHUNK_SHAPE, create_volume, writing
 
 KEEP = 20
 """Snapshots that stay; a paper-sized one takes about 40 MB."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from retrace.geometry import Triple
+from retrace.networks import ElektronnNetwork, Network, UNet, ZnnNetwork
 from retrace.training.control import Order
+from retrace.training.ranks import Rank
 
 Batch = dict[str, Tensor]
 
@@ -88,3 +91,32 @@ class Task(Protocol):
     def obey(self, order: Order, iteration: int, work: Path) -> str:
         """Follows one of them and says how; ConfigError for one that cannot be followed."""
         ...
+
+
+Net = TypeVar("Net", UNet, ZnnNetwork, ElektronnNetwork)
+
+
+@dataclass(frozen=True)
+class Models:
+    """Files of weights: to begin from, to read descriptors from, to go on from as published."""
+
+    init: Path | None = None
+    context: Path | None = None
+    published: Path | None = None
+
+
+def on_device(module: Net, device: torch.device) -> Net:
+    """Channels last on a GPU; on CPUs the weight gradient is half as fast that way (measured)."""
+    if device.type != "cuda":
+        return module.to(device)
+    return module.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+Made = tuple[Task, torch.optim.Optimizer, Network, int]
+"""What a family brings to a training, and how many iterations its weights have seen."""
+
+
+def set_threads(threads: int | None, rank: Rank) -> None:
+    """As many as are given, or as torch would take, divided among the processes."""
+    if threads or rank.count > 1:
+        torch.set_num_threads(max(1, (threads or torch.get_num_threads()) // rank.count))

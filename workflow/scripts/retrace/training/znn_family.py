@@ -18,15 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from retrace.checkpoints.safetensors import load_model
+from retrace.checkpoints.znn import read_h5, seed_from
 from retrace.errors import DataError
+from retrace.files import atomic_write
+from retrace.formats.hdf5_tiff import H5_SUFFIXES
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.losses.znn_balance import Counts, class_weights, count, weigh
 from retrace.losses.znn_costs import Cost, announced, cost, misclassified
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
-from retrace.manifest import atomic_write
 from retrace.networks import ZnnNetwork
-from retrace.preprocess import Image, open_image
-from retrace.sampling import (
+from retrace.networks.tuning import set_modes
+from retrace.storage.normalised import Image, open_image
+from retrace.storage.volumes import open_source
+from retrace.targets.affinities import affinities
+from retrace.targets.boundary import grow_boundary
+from retrace.training.sampler import (
     LABELLED,
     Sampler,
     TooSmallError,
@@ -41,10 +48,8 @@ from retrace.sampling import (
     open_training_volume,
     unless_too_small,
 )
-from retrace.targets.affinities import affinities
-from retrace.targets.boundary import grow_boundary
-from retrace.training.task import Batch, Picture, TakesNoOrders
-from retrace.volumes import open_source
+from retrace.training.task import Batch, Made, Models, Picture, TakesNoOrders, on_device
+from retrace.training.znn_optimizer import ZnnOptimizer
 from retrace.znn.dataset import output_labels
 
 TEST_STREAM = 1 << 62
@@ -472,3 +477,36 @@ def make_znn_task(
         device=device,
         dtype=getattr(torch, network["dtype"]),
     )
+
+
+def make_znn(
+    settings: Mapping[str, Any],
+    masks: Mapping[str, Path],
+    models: Models,
+    is_new: bool,
+    *,
+    module: ZnnNetwork,
+    device: torch.device,
+    processes: int,
+) -> Made:
+    """A training of ZNN's networks; its `init` may be a model or an h5 of ZNN (seeding)."""
+    network = settings["network"]
+    module = on_device(module.to(getattr(torch, network["dtype"])), device)
+    optimizer = ZnnOptimizer(module, network)
+    optimizer.register_step_post_hook(lambda *_: module.tie())
+    set_modes(module, network, device, training=True)
+    if models.init and is_new:
+        seed(models.init, module, optimizer, network)
+    task = make_znn_task(settings, module, masks, device, processes)
+    return task, optimizer, module, 0
+
+
+def seed(
+    path: Path, module: ZnnNetwork, optimizer: ZnnOptimizer, network: Mapping[str, Any]
+) -> None:
+    """Begins from a trained network: layer by layer from an h5, or a whole model."""
+    if path.suffix not in H5_SUFFIXES:
+        load_model(path, module, network)
+        return
+    for line in seed_from(read_h5(path), module, optimizer.velocity):
+        print(f"[train] {line}", flush=True)

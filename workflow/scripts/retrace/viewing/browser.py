@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import RetraceError
-from retrace.manifest import atomic_write
+from retrace.files import atomic_write
 
 FLAGS = (
     "--no-sandbox",  # Chromium refuses to start as root otherwise

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrace.addresses import is_address
 from retrace.errors import ConfigError, DataError, nearest
 from retrace.geometry import NmBox, VoxelBox, triple
-from retrace.volumes import Volume, open_source
+from retrace.remote.addresses import is_address
+from retrace.storage.volumes import Volume, open_source
 
 KINDS = (
     "raw",

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from retrace.files import atomic_write
 from retrace.geometry import NmBox
-from retrace.manifest import atomic_write
 from retrace.viewing.layers import SEGMENTATIONS, Layer, central_section, focus
 
 LIMIT = 1024

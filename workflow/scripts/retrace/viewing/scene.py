@@ -11,8 +11,8 @@ import neuroglancer
 import numpy as np
 
 from retrace.errors import ConfigError
+from retrace.storage.volumes import Volume
 from retrace.viewing.layers import SEGMENTATIONS, Layer, focus
-from retrace.volumes import Volume
 
 MAX_MESH_VOXELS = 64_000_000
 """Meshes are made from the whole volume in memory; larger volumes show none."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError, nearest
-from retrace.znn.fields import Field, find_file
-from retrace.znn.sections import read_sections
+from retrace.znn.ini_sections import read_sections
+from retrace.znn.values import Field, find_file
 
 SECTION = "parameters"
 CONV_MODES = ("fft", "direct", "optimize")

@@ -8,8 +8,8 @@ from typing import Any
 
 from retrace.errors import ConfigError
 from retrace.znn.cfg import read_cfg
-from retrace.znn.fields import find_file
 from retrace.znn.spec import Sample, Section, read_spec
+from retrace.znn.values import find_file
 
 Settings = dict[str, Any]
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from retrace.errors import ConfigError
-from retrace.znn.fields import Field, read_text
 from retrace.znn.graph import (
     EDGE_TYPES,
     FUNCTIONS,
@@ -25,6 +24,7 @@ from retrace.znn.graph import (
     Node,
     Shape,
 )
+from retrace.znn.values import Field, read_text
 
 
 @dataclass

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.errors import ConfigError
-from retrace.znn.fields import Field, find_file
-from retrace.znn.sections import read_sections
+from retrace.znn.ini_sections import read_sections
+from retrace.znn.values import Field, find_file
 
 IMAGE_TYPES = ("standard2D", "standard3D", "symetric_rescale", "none")
 """Preprocessing of images; "symetric" is how ZNN spells it."""

@@ -1,0 +1,181 @@
+"""Lays out what a prediction reads for a program that knows no zarr, and stores what it predicted.
+
+    exchange.py input  --settings JSON --output FOLDER
+    exchange.py output --settings JSON --input FOLDER --predicted FOLDER --output prediction.zarr
+
+The other program is workflow/scripts/legacy/predict.py. The arrays lie in .npy files that both
+sides map into memory, so that a volume need not fit into it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from retrace.config.unet_shapes import output_shape
+from retrace.errors import run
+from retrace.files import atomic_write, digest, read_json
+from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.inference.inputs import (
+    AnyInputs,
+    as_float,
+    chosen_heads,
+    descriptor_stores,
+    open_inputs,
+    region_of_interest,
+)
+from retrace.inference.tiles import TileNetwork, chunk_shape, half_context, snap, tiles
+from retrace.inference.volume import Output, create_arrays
+from retrace.networks import build_network
+from retrace.progress import progress
+from retrace.storage.manifest import input_digest, manifest_path, write_manifest
+from retrace.storage.volumes import check_raw, local_inputs, read_elsewhere, version_of
+from retrace.storage.zarr_writer import publish
+
+BLOCK = 256
+"""Edge of the blocks that are copied at once, voxels."""
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    lay_out, take_up = verbs.add_parser("input"), verbs.add_parser("output")
+    for verb in (lay_out, take_up):
+        verb.add_argument("--settings", required=True, type=json.loads, help="of predict.py")
+        verb.add_argument("--output", required=True, type=Path)
+    take_up.add_argument("--input", required=True, type=Path, help="folder of `input`")
+    take_up.add_argument("--predicted", required=True, type=Path, help="of legacy/predict.py")
+    take_up.add_argument("--checkpoint", required=True, type=Path, help="folder, for the manifest")
+    return parser.parse_args(argv)
+
+
+def tile_shape(settings: Mapping[str, Any], module: TileNetwork, box: VoxelBox) -> Triple:
+    """What one step predicts, voxels: what `tile` or the network's `inference_shape` allows.
+
+    A multiple of the stride, so that any grid of tiles gives the voxels of one big pass.
+    """
+    network, asked = settings["network"], settings["tile"]
+    if asked == "auto":
+        asked = output_shape(network, network["inference_shape"])
+    return snap(asked, module.stride, box)
+
+
+def make_plan(settings: Mapping[str, Any], inputs: AnyInputs) -> tuple[dict[str, Any], VoxelBox]:
+    """plan.json, and the box of world voxels that input.npy covers."""
+    network = settings["network"]
+    module = build_network(network, device="meta")
+    roi = region_of_interest(settings["volume"], inputs.raw)
+    box = inputs.output_box(module, network["predict_padding"], roi)
+    shape = tile_shape(settings, module, box)
+    window = triple(module.valid_shape(shape))
+    begins = [
+        [c - b for c, b in zip(t.core.offset, box.offset, strict=True)]
+        for t in tiles(module, box, shape)
+    ]
+    last = [max(begin[axis] for begin in begins) for axis in range(3)]
+    origin = triple([o - c for o, c in zip(box.offset, half_context(module), strict=True)])
+    read = VoxelBox(origin, triple([b + w for b, w in zip(last, window, strict=True)]))
+    plan = {
+        "network": network,
+        "heads": chosen_heads(settings),
+        "dtype": settings["dtype"],
+        "raw_channels": int(inputs.raw_is_read),
+        "window_shape": list(window),
+        "core_shape": list(shape),
+        "output_shape": list(box.shape),
+        "output_offset": list(box.offset),
+        "tiles": begins,
+        "inputs": digest(
+            [
+                str(settings["volume"]["raw"]),
+                version_of(inputs.raw, settings["volume"]["raw"]),
+                _descriptors(settings),
+            ]
+        ),
+    }
+    return plan, read
+
+
+def _descriptors(settings: Mapping[str, Any]) -> list[str]:
+    return [input_digest(path) for path in descriptor_stores(settings)]
+
+
+def copy_input(inputs: AnyInputs, box: VoxelBox, channels: int, path: Path) -> None:
+    """input.npy (C, Z, Y, X) of `box`, block by block: uint8, or float32 in [0, 1]."""
+    plain = inputs.read(VoxelBox(box.offset, (1, 1, 1))).dtype == np.uint8
+    dtype = np.dtype(np.uint8 if plain else np.float32)
+    target = np.lib.format.open_memmap(path, "w+", dtype, (channels, *box.shape))
+    parts = list(blocks(box, (BLOCK, BLOCK, BLOCK)))
+    for part in progress(parts, len(parts), "input", "blocks"):
+        values = inputs.read(part)
+        target[(slice(None), *part.slices(box.offset))] = values if plain else as_float(values)
+    target.flush()
+
+
+def lay_out(args: argparse.Namespace) -> None:
+    """input.npy and plan.json, in a folder that appears when both are complete."""
+    inputs = open_inputs(args.settings)
+    plan, box = make_plan(args.settings, inputs)
+    check_raw(inputs.raw, inputs.raw.box.intersect(box))
+    partial = args.output.with_name(args.output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    copy_input(inputs, box, args.settings["network"]["input_channels"], partial / "input.npy")
+    plan["read"] = read_elsewhere(inputs.raw)
+    atomic_write(partial / "plan.json", json.dumps(plan, indent=1, sort_keys=True))
+    publish(partial, args.output)
+
+
+def take_up(args: argparse.Namespace) -> None:
+    """prediction.zarr and its manifest, the manifest last."""
+    begin = time.monotonic()
+    settings, output = args.settings, args.output
+    plan, told = read_json(args.input / "plan.json"), read_json(args.predicted / "told.json")
+    raw = open_inputs(settings).raw
+    box = VoxelBox(triple(plan["output_offset"]), triple(plan["output_shape"]))
+    chunks = chunk_shape(build_network(settings["network"], device="meta").stride)
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    create_arrays(partial, Output(box, plan["heads"], plan["dtype"], chunks), raw)
+    group = zarr.open_group(partial, mode="r+")
+    for head in plan["heads"]:
+        copy_output(np.load(args.predicted / f"{head}.npy", mmap_mode="r"), group[head], head)
+    manifest_path(output).unlink(missing_ok=True)
+    publish(partial, output)
+    checkpoint = sorted(args.checkpoint.glob(f"*_{told['iteration']}.*"))
+    sources = [*local_inputs([settings["volume"]["raw"]]), *descriptor_stores(settings)]
+    extra = {"engine": "legacy", "tiles": len(plan["tiles"]), "predicted_by": told}
+    write_manifest(
+        output,
+        inputs=[*checkpoint, *sources],
+        settings=settings,
+        seconds=told["seconds"] + time.monotonic() - begin,
+        extra=extra | {"tile_shape": plan["core_shape"]},
+        read=plan["read"],
+    )
+
+
+def copy_output(source: np.ndarray, target: Any, head: str) -> None:
+    """One array (C, Z, Y, X) into the zarr, chunk by chunk."""
+    box = VoxelBox((0, 0, 0), triple(source.shape[1:]))
+    parts = list(blocks(box, triple(target.chunks[1:])))
+    for part in progress(parts, len(parts), head, "chunks"):
+        region = (slice(None), *part.slices())
+        target[region] = source[region]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    (lay_out if args.verb == "input" else take_up)(args)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,222 @@
+"""Data sets of stacks: N samples of S consecutive sections, read from h5 or zarr one at a time.
+
+A file holds data sets by name. A data set is a group NAME with `images` (N, S, H, W) uint8 and
+perhaps `masks` (N, S, H, W) uint8, labels of retrace.targets.ternary, and `fields`
+(N, S, 2, H, W) float32, the known displacements. An array (N, S, H, W) that lies in the file
+directly, as in archives of SEAMLeSS, is a data set of images alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from retrace.errors import DataError
+from retrace.formats.hdf5_tiff import H5_SUFFIXES, H5Array
+
+IMAGES, MASKS, FIELDS = "images", "masks", "fields"
+ARRAYS = (IMAGES, MASKS, FIELDS)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One sample.
+
+    `images` (S, H, W) float32 in [0, 1], 0 where nothing was imaged. `masks` (S, H, W) uint8: 0
+    clean, 1 near a defect, 2 inside one. `fields` (S, 2, H, W) float32 px (dy, dx), where known:
+    what section z shows at p is at `p + fields[z](p)` in the undistorted section; None otherwise.
+    """
+
+    name: str
+    images: Tensor
+    masks: Tensor
+    fields: Tensor | None = None
+    mip: int = 0
+
+
+@dataclass(frozen=True)
+class StackSet:
+    """One data set of a file: where its arrays are, and how many samples of which shape."""
+
+    path: Path
+    name: str
+    arrays: dict[str, str]
+    shape: tuple[int, ...]
+    mip: int = 0
+
+    def read(self, array: str, index: int) -> np.ndarray | None:
+        """Sample `index` of an array, None where the data set has none of that name.
+
+        The file is opened for each read: workers share no handle.
+        """
+        where = self.arrays.get(array)
+        return None if where is None else np.asarray(open_array(self.path, where)[index])
+
+
+def is_h5(path: Path) -> bool:
+    """Whether a file is h5 by its name; everything else is read as zarr."""
+    return path.suffix.lower() in H5_SUFFIXES
+
+
+def open_array(path: Path, name: str) -> Any:
+    """One array of an h5 file or zarr store, read-only."""
+    if is_h5(path):
+        return H5Array(path, name)
+    return zarr.open_group(path, mode="r")[name]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The root group of an h5 file or zarr store, read-only; DataError where it is none."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist; make it with the target stacks_DATASET")
+    try:
+        root: Any = h5py.File(path, "r") if is_h5(path) else zarr.open_group(path, mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path} is no readable h5 file or zarr group ({error}); make it again"
+        ) from error
+    try:
+        yield root
+    finally:
+        if is_h5(path):
+            root.close()
+
+
+def stack_sets(path: Path) -> list[StackSet]:
+    """The data sets of a file in the order of their names.
+
+    DataError where it is absent, unreadable or holds none, or where arrays do not fit each other.
+    """
+    with opened(path) as root:
+        found = [_stack_set(path, name, root[name]) for name in sorted(root.keys())]
+    sets = [item for item in found if item is not None]
+    if not sets:
+        raise DataError(
+            f"{path} holds no stacks: neither a group with an array {IMAGES!r} (N, S, H, W) nor an "
+            "array of that shape"
+        )
+    return sets
+
+
+def _stack_set(path: Path, name: str, item: Any) -> StackSet | None:
+    """The data set of that name, None for what is none."""
+    mip = int(item.attrs.get("mip", 0))
+    if hasattr(item, "shape"):
+        if len(item.shape) != 4:
+            return None
+        return _checked(StackSet(path, name, {IMAGES: name}, tuple(item.shape), mip), {})
+    shapes = {a: tuple(item[a].shape) for a in ARRAYS if a in item}
+    if IMAGES not in shapes:
+        return None
+    arrays = {array: f"{name}/{array}" for array in shapes}
+    return _checked(StackSet(path, name, arrays, shapes[IMAGES], mip), shapes)
+
+
+def _checked(found: StackSet, shapes: Mapping[str, tuple[int, ...]]) -> StackSet:
+    samples, sections, *side = found.shape
+    label = f"{found.path}: data set {found.name!r}"
+    if len(side) != 2 or 0 in found.shape:
+        raise DataError(f"{label} has shape {found.shape}; (N, S, H, W) without 0 is needed")
+    if sections < 2:
+        raise DataError(
+            f"{label} has stacks of {sections} section; a pair needs 2. Set `height` to 2 or more"
+        )
+    check_mask_shape(label, found.shape, shapes.get(MASKS))
+    if shapes.get(FIELDS) not in (None, (samples, sections, 2, *side)):
+        raise DataError(f"{label}: fields have shape {shapes[FIELDS]}, images {found.shape}")
+    return found
+
+
+def check_mask_shape(label: str, images: tuple[int, ...], masks: tuple[int, ...] | None) -> None:
+    """Refuses masks of another shape than the images they belong to (DataError)."""
+    if masks is not None and masks != images:
+        raise DataError(
+            f"{label}: masks have shape {masks}, images {images}; make the masks of these stacks"
+        )
+
+
+class StackDataset(Dataset[Stack]):
+    """The samples of several files, one data set after the other, read when they are asked for.
+
+    Nothing is held open, so that it may be given to any number of workers.
+    """
+
+    def __init__(self, paths: Sequence[Path], masks: Sequence[Path] = ()) -> None:
+        """`masks`: files whose data sets have the same names and hold `masks` for the images.
+
+        DataError where the masks of a data set are of another shape, or belong to none.
+        """
+        self.sets = [one for path in paths for one in stack_sets(path)]
+        self.masks = self._matched([one for path in masks for one in _mask_sets(path)])
+        self.ends = list(accumulate(one.shape[0] for one in self.sets))
+
+    def _matched(self, masks: list[StackSet]) -> list[StackSet | None]:
+        by_name = {one.name: one for one in masks}
+        unknown = set(by_name) - {one.name for one in self.sets}
+        if unknown:
+            raise DataError(
+                f"{masks[0].path}: masks of {sorted(unknown)}, and there are no such stacks; there "
+                f"are {sorted(one.name for one in self.sets)}"
+            )
+        found = [by_name.get(one.name) for one in self.sets]
+        for one, mask in zip(self.sets, found, strict=True):
+            if mask is not None:
+                check_mask_shape(f"{mask.path}: {one.name!r}", one.shape, mask.shape)
+        return found
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Number of the data set and number in it of sample `index`."""
+        number = bisect_right(self.ends, index)
+        return number, index - (self.ends[number - 1] if number else 0)
+
+    def __getitem__(self, index: int) -> Stack:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        number, inner = self.place(index)
+        one, mask = self.sets[number], self.masks[number]
+        images = as_float(one.read(IMAGES, inner))
+        labels = (mask or one).read(MASKS, inner)
+        fields = one.read(FIELDS, inner)
+        return Stack(
+            f"{one.name}[{inner}]",
+            torch.from_numpy(images),
+            torch.zeros(images.shape, dtype=torch.uint8)
+            if labels is None
+            else torch.from_numpy(labels.astype(np.uint8)),
+            None if fields is None else torch.from_numpy(fields.astype(np.float32)),
+            one.mip,
+        )
+
+
+def _mask_sets(path: Path) -> list[StackSet]:
+    """The masks in a file, as data sets of their own."""
+    found = []
+    with opened(path) as root:
+        for name in sorted(root.keys()):
+            if MASKS in root[name]:
+                shape = tuple(root[name][MASKS].shape)
+                found.append(StackSet(path, name, {MASKS: f"{name}/{MASKS}"}, shape))
+    return found
+
+
+def as_float(images: np.ndarray | None) -> np.ndarray:
+    """uint8 to float32 in [0, 1]; float archives above 1 are taken for grey values to 255."""
+    assert images is not None
+    values = images.astype(np.float32)
+    return values / 255 if images.dtype == np.uint8 or values.max(initial=0) > 1 else values

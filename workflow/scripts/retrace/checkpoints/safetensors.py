@@ -1,0 +1,155 @@
+"""Trained weights as safetensors: plain tensors and text, nothing that runs when it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from retrace.errors import DataError
+from retrace.files import atomic_write
+
+FORMAT_VERSION = "1"
+ALIGNMENT = 8
+"""Bytes that the tensors of a safetensors file are aligned to."""
+
+SEAMLESS = (
+    "height",
+    "kernel",
+    "encoder_maps",
+    "aligner_maps",
+    "pre_encoder",
+    "unit",
+    "train_size",
+    "composition",
+    "input",
+)
+"""The same of networks that align, and what the weights mean."""
+
+ARCHITECTURE = (
+    "family",
+    "input_channels",
+    "fmaps",
+    "fmap_factor",
+    "fmaps_out",
+    "downsample",
+    "heads",
+    "graph",
+    "architecture",
+    *SEAMLESS,
+)
+"""The settings of a network that its weights depend on."""
+
+
+def architecture(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a network's settings that decides which weights fit."""
+    return {key: network.get(key) for key in ARCHITECTURE}
+
+
+def save_model(path: Path, module: nn.Module, metadata: Mapping[str, Any]) -> Path:
+    """Writes the weights of `module` aside, then renames; equal weights give equal bytes.
+
+    `metadata` needs `network` (its settings); all values are stored as JSON text.
+    """
+    tensors = {
+        name: tensor.detach().to("cpu").contiguous()
+        for name, tensor in sorted(module.state_dict().items())
+    }
+    text = {key: json.dumps(value, sort_keys=True) for key, value in sorted(metadata.items())}
+    return atomic_write(path, _with_metadata(save(tensors), text))
+
+
+def _with_metadata(content: bytes, text: Mapping[str, str]) -> bytes:
+    """safetensors bytes with metadata in the order given; the package itself shuffles it."""
+    size = int.from_bytes(content[:8], "little")
+    header = {"__metadata__": {"format_version": FORMAT_VERSION, **text}}
+    header |= json.loads(content[8 : 8 + size])
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % ALIGNMENT)
+    return len(encoded).to_bytes(8, "little") + encoded + content[8 + size :]
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What was stored beside the weights; DataError where the file is absent or damaged."""
+    return read_archive(path)[0]
+
+
+def load_model(path: Path, module: nn.Module, expect: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills `module`, built from the settings `expect`, with the weights at `path`.
+
+    Returns the metadata. DataError where the file is absent, truncated, or holds another network.
+    """
+    metadata, tensors = read_archive(path)
+    _check_same_network(path, metadata.get("network", {}), expect)
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if wanted != found:
+        differ = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
+        raise DataError(
+            f"{path} does not fit network {expect.get('name')!r}: {differ[0]} is "
+            f"{found.get(differ[0])} there and {wanted.get(differ[0])} here; train it again"
+        )
+    module.load_state_dict(tensors)
+    return metadata
+
+
+def load_layers(path: Path, module: nn.Module, layers: Sequence[int]) -> list[str]:
+    """Fills the named `layers` of a module, weights and biases, from a model of another network.
+
+    Nothing else is touched. Returns a line for each layer. DataError where one is absent on either
+    side or has another shape.
+    """
+    tensors = read_archive(path)[1]
+    own = module.state_dict()
+    chosen: dict[str, torch.Tensor] = {}
+    for layer in layers:
+        prefix = f"layers.{layer}."
+        for name in (n for n in tensors if n.startswith(prefix)):
+            chosen[name] = tensors[name]
+        if not any(name.startswith(prefix) for name in chosen):
+            raise DataError(f"{path} has no layer {layer}; correct `pretrained: layers`")
+    for name, tensor in chosen.items():
+        there = tuple(own[name].shape) if name in own else None
+        if there != tuple(tensor.shape):
+            raise DataError(
+                f"{path}: {name} is {tuple(tensor.shape)} there and {there} here; layers that are "
+                "taken over need the same shape on both sides"
+            )
+    module.load_state_dict(chosen, strict=False)
+    return [f"layer {layer} taken from {path}" for layer in layers]
+
+
+def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Metadata and weights of a model file; DataError where it is absent or damaged."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; train the network first, or correct the path")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            text = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{path} is no readable model file, perhaps truncated ({error}); delete it and run the "
+            "rule that makes it again"
+        ) from error
+    if text.pop("format_version", None) != FORMAT_VERSION:
+        raise DataError(
+            f"{path} was not written by this version of retrace; delete it and train again"
+        )
+    return {key: json.loads(value) for key, value in text.items()}, tensors
+
+
+def _check_same_network(path: Path, found: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
+    here, there = architecture(expect), architecture(found)
+    for key, value in here.items():
+        if there[key] != value:
+            raise DataError(
+                f"{path} holds network {found.get('name')!r} with {key} {there[key]!r}; network "
+                f"{expect.get('name')!r} has {key} {value!r}. Name a checkpoint of the same network"
+            )

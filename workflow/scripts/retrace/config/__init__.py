@@ -1,0 +1,1 @@
+"""Typed settings: datasets, splits, networks, families, and which of them work together."""

@@ -1,0 +1,51 @@
+"""Small files: read, written atomically, digested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from retrace.errors import DataError
+
+
+def digest(value: Any) -> str:
+    """16 hex digits that name a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: Path, content: bytes | str) -> Path:
+    """Writes aside, then renames: `path` holds either the old content or all of the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own, also among threads and among machines that share a disk.
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    with partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+    return path
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content; DataError where it is absent or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; run the rule that makes it") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); delete it and rerun") from error

@@ -1,0 +1,1 @@
+"""One file per data format that is read."""

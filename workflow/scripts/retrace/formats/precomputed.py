@@ -1,0 +1,227 @@
+"""Neuroglancer's precomputed layers, read chunk by chunk where they lie, and written.
+
+The one place where x, y, z of that format become z, y, x. Chunks are decoded and encoded by
+cloud-volume, imported when a layer is opened, so that planning, which looks at local `info` files
+alone, needs no more than the standard library.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrace.errors import DataError, FetchError
+from retrace.geometry import NmBox, VoxelBox, triple
+from retrace.remote.addresses import local_folder
+
+if TYPE_CHECKING:
+    from retrace.remote.block_cache import BlockReader
+
+
+def local_info(path: str) -> Path | None:
+    """The `info` file of a layer on this machine, None for one elsewhere."""
+    folder = local_folder(path)
+    return None if folder is None else folder / "info"
+
+
+def scale_box(scale: Mapping[str, Any]) -> VoxelBox:
+    """Where one scale of an `info` lies, voxels z, y, x."""
+    offset = scale.get("voxel_offset") or (0, 0, 0)
+    return VoxelBox(triple(offset[::-1]), triple(scale["size"][::-1]))
+
+
+def find_scale(path: str, info: Mapping[str, Any], mip: int) -> Mapping[str, Any]:
+    """The scale of a mip level; DataError lists those that the layer has."""
+    scales = info.get("scales") or []
+    if not 0 <= mip < len(scales):
+        known = ", ".join(f"{i}: {s['resolution'][::-1]} nm" for i, s in enumerate(scales))
+        raise DataError(
+            f"{path} has no mip {mip}; it has {known or 'none'} (z, y, x). Correct `mip` in the "
+            "dataset's config"
+        )
+    found: Mapping[str, Any] = scales[mip]
+    return found
+
+
+def check_local_layer(source: Mapping[str, Any], roi_nm: Mapping[str, Any] | None) -> None:
+    """Refuses a layer on this machine without that mip, or that a region leaves (DataError).
+
+    Layers elsewhere are looked at when they are opened.
+    """
+    info = local_info(source["path"])
+    if info is None:
+        return
+    try:
+        content = json.loads(info.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{source['path']} is no readable layer ({error}); correct `path` in the dataset's "
+            "config"
+        ) from error
+    scale = find_scale(source["path"], content, source.get("mip") or 0)
+    if roi_nm is not None:
+        size = triple(scale["resolution"][::-1])
+        check_inside(source["path"], scale_box(scale), size, roi_nm)
+
+
+def check_inside(
+    name: str, box: VoxelBox, voxel_size_nm: Sequence[int], roi_nm: Mapping[str, Any]
+) -> None:
+    """DataError where a region of interest leaves the volume it is cut from."""
+    roi = NmBox(triple(roi_nm["offset"]), triple(roi_nm["shape"]))
+    whole = box.to_nm(voxel_size_nm)
+    if not whole.contains(roi):
+        raise DataError(
+            f"{name}: roi_nm {list(roi.offset)}+{list(roi.shape)} leaves the volume "
+            f"{list(whole.offset)}+{list(whole.shape)} nm (z, y, x); correct `roi_nm` in the "
+            "dataset's config"
+        )
+
+
+class Layer:
+    """One mip of a layer as a read-only array with `resolution` and `offset` in nm.
+
+    (Z, Y, X), or (C, Z, Y, X) where it has several channels.
+    """
+
+    def __init__(self, reader: BlockReader, path: str, mip: int) -> None:
+        """DataError where the layer cannot be read or lacks the mip."""
+        import numpy as np
+
+        info = read_info(reader, path)
+        self.path, self.reader, self.scale = path, reader, find_scale(path, info, mip)
+        self._box = scale_box(self.scale)
+        self.dtype, channels = np.dtype(info["data_type"]), int(info["num_channels"])
+        self._lead = () if channels == 1 else (channels,)
+        self.shape = (*self._lead, *self._box.shape)
+        self.chunks = triple(self.scale["chunk_sizes"][0][::-1])
+        size = triple(self.scale["resolution"][::-1])
+        self.fill_missing = False
+        """Whether chunks that are not there are read as 0, as programs leave out black ones."""
+        self.attrs = {"resolution": list(size), "offset": list(self._box.to_nm(size).offset)}
+        grid = [-(-s // c) for s, c in zip(self._box.shape, self.chunks, strict=True)]
+        sharding = self.scale.get("sharding")
+        key = self.scale["key"]
+        self._shards = Shards(reader, key, sharding, grid) if sharding else None
+
+    def __getitem__(self, region: tuple[slice, ...]) -> Any:
+        """The voxels of plain slices counted from the layer's first voxel, ([c,] z, y, x)."""
+        import numpy as np
+
+        from retrace.formats.n5 import paste
+
+        *channels, z, y, x = region
+        spans = [s.indices(n)[:2] for s, n in zip((z, y, x), self._box.shape, strict=True)]
+        shape = [max(0, end - begin) for begin, end in spans]
+        result = np.zeros((*self._lead, *shape), self.dtype)
+        grid = [range(b // c, -(-e // c)) for (b, e), c in zip(spans, self.chunks, strict=True)]
+        indices = list(product(*grid)) if result.size else []
+        begin = np.array([b for b, _ in spans])
+        for index, chunk in zip(indices, self.reader.pool.map(self._chunk, indices), strict=True):
+            paste(result, begin, chunk, np.multiply(index, self.chunks))
+        return result[tuple(channels)]
+
+    def _chunk(self, index: tuple[int, ...]) -> Any:
+        """One chunk (Z, Y, X) or (C, Z, Y, X), cut where the layer ends."""
+        import numpy as np
+        from cloudvolume import chunks
+
+        begin = [i * c for i, c in zip(index, self.chunks, strict=True)]
+        end = [min(b + c, s) for b, c, s in zip(begin, self.chunks, self._box.shape, strict=True)]
+        world = [(b + o, e + o) for b, e, o in zip(begin, end, self._box.offset, strict=True)]
+        name = "_".join(f"{low}-{high}" for low, high in reversed(world))
+        key = f"{self.scale['key']}/{name}"
+        data = self._shards.chunk(index) if self._shards else self.reader.block(key)
+        extent = [e - b for b, e in zip(begin, end, strict=True)]
+        if data is None and self.fill_missing:
+            return np.zeros((*self._lead, *extent), self.dtype)
+        if data is None:
+            raise DataError(f"{self.path}: chunk {key} cannot be read, for it is missing")
+        shape = (*extent[::-1], *(self._lead or (1,)))
+        block = self.scale.get("compressed_segmentation_block_size")
+        try:
+            found = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)
+        except Exception as error:  # every encoding has its own errors
+            raise DataError(
+                f"{self.path}: chunk {key} cannot be read ({type(error).__name__}: {error})"
+            ) from error
+        return found.T if self._lead else found[..., 0].T
+
+
+def read_info(reader: BlockReader, path: str) -> Mapping[str, Any]:
+    """The metadata of a layer; DataError where there is none."""
+    try:
+        content = reader.document("info")
+        if content is None:
+            raise DataError("there is no file `info`")
+        info: Mapping[str, Any] = json.loads(content)
+    except (DataError, FetchError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be opened as a precomputed layer ({error}); check the address and the "
+            "network"
+        ) from error
+    return info
+
+
+class Shards:
+    """Chunks of a sharded scale: many in one object, found through two indices.
+
+    Format: github.com/google/neuroglancer, src/datasource/precomputed/sharded.md. Where a chunk is
+    comes from cloud-volume's own functions.
+    """
+
+    def __init__(
+        self, reader: BlockReader, key: str, sharding: Mapping[str, Any], grid: Sequence[int]
+    ) -> None:
+        """`grid`: number of chunks (z, y, x)."""
+        from cloudvolume.datasource.precomputed.sharding import ShardingSpecification
+
+        self.reader, self.key, self.grid = reader, key, grid[::-1]
+        self._spec = ShardingSpecification.from_dict(dict(sharding))
+        self._minishard = lru_cache(maxsize=4096)(self._read_minishard)
+
+    def chunk(self, index: Sequence[int]) -> bytes | None:
+        """The encoded bytes of the chunk at `index` (z, y, x), None where it is missing."""
+        import numpy as np
+        from cloudvolume.datasource.precomputed.common import compressed_morton_code
+
+        code = compressed_morton_code(np.array([index[::-1]], np.uint32), self.grid)
+        label = int(np.ravel(code)[0])
+        place = self._spec.compute_shard_location(label)
+        rows = self._minishard(str(place.shard_number), int(place.minishard_number))
+        if label not in rows:
+            return None
+        data = self.reader.block(self._name(str(place.shard_number)), rows[label])
+        return None if data is None else _unzipped(data, self._spec.data_encoding)
+
+    def _name(self, shard: str) -> str:
+        return f"{self.key}/{shard}.shard"
+
+    def _read_minishard(self, shard: str, number: int) -> Mapping[int, tuple[int, int]]:
+        """{chunk's number: (first byte, bytes)} of one minishard; empty where it holds nothing."""
+        import numpy as np
+
+        entry = self.reader.block(self._name(shard), (16 * number, 16))
+        if not entry:
+            return {}
+        begin, end = (int(n) for n in np.frombuffer(entry, "<u8"))
+        lead = int(self._spec.index_length())
+        if begin == end:
+            return {}
+        packed = self.reader.block(self._name(shard), (lead + begin, end - begin))
+        table = np.frombuffer(_unzipped(packed or b"", self._spec.minishard_index_encoding), "<u8")
+        labels, gaps, sizes = table.reshape(3, -1)
+        # Each chunk begins a gap after the end of the one before.
+        ends = np.cumsum(gaps + sizes)
+        begins = lead + ends - sizes
+        rows = zip(np.cumsum(labels), begins, sizes, strict=True)
+        return {int(label): (int(first), int(size)) for label, first, size in rows}
+
+
+def _unzipped(data: bytes, encoding: str) -> bytes:
+    return gzip.decompress(data) if encoding == "gzip" else data

@@ -1,0 +1,1 @@
+"""Trained networks as bioimage.io packages and as one file of PyTorch."""

@@ -1,0 +1,323 @@
+"""A trained network as a package that runs without this workflow: bioimage.io, and ten lines.
+
+Format: github.com/bioimage-io/spec-bioimage-io, model 0.5. The weights are there twice: as
+weights.pt for programs that read bioimage.io, as model.safetensors with the same tensors, which
+runs no code when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from retrace import __version__, networks
+from retrace.alignment.pair import build_pair_aligner
+from retrace.checkpoints.safetensors import load_model
+from retrace.errors import ConfigError, nearest
+from retrace.files import atomic_write
+from retrace.packaging.single_file import single_file
+from retrace.packaging.tensors import Form, Port, form_of
+
+BUILDERS: dict[str, Callable[..., Any]] = {**networks.BUILDERS, "seamless": build_pair_aligner}
+"""By family, what builds the module that is packaged."""
+FORMAT_VERSION = "0.5.12"
+"""Of the model description."""
+TOLERANCE = {"relative_tolerance": 1e-3, "absolute_tolerance": 1e-4}
+"""How far another machine's outputs may lie from the test outputs."""
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "lsd": {
+        "module": "retrace.networks.unet",
+        "builder": "build_unet",
+        "settings": ["name", "family", "input_channels", "fmaps", "fmap_factor", "fmaps_out"]
+        + ["downsample", "heads"],
+        "cite": {
+            "text": "Sheridan et al., Local shape descriptors for neuron segmentation, Nature "
+            "Methods 20, 2023",
+            "doi": "10.1038/s41592-022-01711-z",
+        },
+    },
+    "znn": {
+        "module": "retrace.networks.znn",
+        "builder": "build_znn",
+        "settings": ["name", "family", "graph", "inits", "unseeded", "heads", "cost_fn"],
+        "cite": {
+            "text": "Zlateski, Lee, Seung, ZNN: a fast and scalable algorithm for training 3D "
+            "convolutional networks on multi-core and many-core shared memory machines, IPDPS 2016",
+            "doi": "10.1109/IPDPS.2016.119",
+        },
+    },
+    "seamless": {
+        "module": "retrace.alignment.pair",
+        "builder": "build_pair_aligner",
+        "settings": ["name", "family", "height", "skip", "topskips", "composition", "input"]
+        + ["encoder_maps", "aligner_maps", "kernel", "correlation_px", "pre_encoder", "unit"]
+        + ["train_size", "zero_start", "contrast", "align"],
+        "cite": {
+            "text": "Mitchell, Keselj, Popovych, Buniatyan, Seung, Siamese encoding and alignment "
+            "by multiscale learning with self-supervision, 2019",
+            "url": "https://arxiv.org/abs/1904.02643",
+        },
+    },
+    "elektronn": {
+        "module": "retrace.networks.elektronn",
+        "builder": "build_elektronn",
+        "settings": ["name", "family", "architecture", "input_shape", "dropout_rates"]
+        + ["shared_dropout_mask", "target", "autoencoder"],
+        "cite": {
+            "text": "The ELEKTRONN developers, ELEKTRONN: neural networks for image data",
+            "url": "https://github.com/ELEKTRONN/ELEKTRONN",
+        },
+    },
+}
+"""Per family the module and function that build its networks, and the settings they read."""
+
+ENTRY = '''
+
+# ---------------- what a package is opened with
+
+
+def build(network):
+    """The network of `network` of config.json, in evaluation mode; it gives {{output: tensor}}."""
+    return {builder}(network).eval()
+
+
+def bioimageio_model(**network):
+    """The same with a tuple of the heads in their order, as bioimage.io wants it."""
+    module = build(network)
+    module.register_forward_hook(lambda _, inputs, outputs: tuple(outputs.values()))
+    return module
+'''
+
+TEN_LINES = """\
+import json, sys
+import numpy as np, torch
+from safetensors.torch import load_file
+from network import build
+
+network = build(json.load(open("config.json"))["network"])
+network.load_state_dict(load_file("model.safetensors"))
+inputs = [torch.from_numpy(np.load(path)).float(){scaling} for path in sys.argv[1:-1]]
+with torch.inference_mode():
+    np.savez(sys.argv[-1], **{{head: y.numpy() for head, y in network(*inputs).items()}})
+"""
+
+README = """\
+# {title}
+
+{description}
+
+{reading}
+
+| output | channels | values |
+|---|---|---|
+{outputs}
+
+## Without any workflow
+
+Beside `network.py`, `config.json` and `model.safetensors`, with `torch` and `safetensors` alone
+(`python load.py {tests} outputs.npz`):
+
+```python
+{code}```
+
+## Validation
+
+`bioimageio test {zip}` (bioimageio.core) compares the outputs of {inputs} with the
+`test_output_*.npy` that lie here, which the network gave when it was packaged.
+"""
+
+
+def package_files(
+    model: Path,
+    network: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    authors: Sequence[str],
+    licence: str,
+) -> dict[str, bytes]:
+    """The files of a package, by name: the same bytes for the same weights.
+
+    `dataset`: name, and where it has voxels voxel_size_nm (z, y, x). ConfigError for a family
+    without a package form, DataError where `model` does not fit `network`.
+    """
+    family = _family(network)
+    module = BUILDERS[network["family"]](network)
+    metadata = load_model(model, module, network)
+    form = form_of(module.eval(), network, dataset, metadata)
+    files = {
+        "network.py": _network_py(family, network).encode(),
+        "config.json": _json(_config(network, dataset, metadata)),
+        "model.safetensors": model.read_bytes(),
+        "weights.pt": _state_dict(module),
+        "load.py": load_py(form).encode(),
+        **{tensor_file(form, port): _npy(port.test) for port in (*form.inputs, *form.outputs)},
+    }
+    about = _About(network, dataset, authors, licence, metadata, form)
+    files["README.md"] = about.readme().encode()
+    files["rdf.yaml"] = about.rdf(files, family).encode()
+    return files
+
+
+def write_package(files: Mapping[str, bytes], folder: Path, archive: Path) -> None:
+    """The files into `folder`, and as one zip, whose bytes depend on the files alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in sorted(files.items()):
+            (folder / name).write_bytes(content)
+            packed.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    atomic_write(archive, buffer.getvalue())
+
+
+def load_py(form: Form) -> str:
+    """The ten lines that run a packaged network."""
+    return TEN_LINES.format(scaling=form.scaling.code() if form.scaling else "")
+
+
+def tensor_file(form: Form, port: Port) -> str:
+    """The file of a tensor's test values."""
+    if port in form.outputs:
+        return f"test_output_{port.name}.npy"
+    return "test_input.npy" if len(form.inputs) == 1 else f"test_input_{port.name}.npy"
+
+
+def _family(network: Mapping[str, Any]) -> dict[str, Any]:
+    if network["family"] not in FAMILIES:
+        raise ConfigError(
+            f"network {network['name']!r}: no package form of the family {network['family']!r}; "
+            f"{nearest(network['family'], FAMILIES)}"
+        )
+    return FAMILIES[network["family"]]
+
+
+def _network_py(family: Mapping[str, Any], network: Mapping[str, Any]) -> str:
+    title = (
+        f"The network {network['name']} of retrace {__version__} with all it needs beside torch."
+    )
+    entry = ENTRY.format(builder=family["builder"])
+    return single_file(family["module"], title) + entry
+
+
+def _config(
+    network: Mapping[str, Any], dataset: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    known = {key: metadata[key] for key in ("iteration", "source") if key in metadata}
+    return {"network": network, "dataset": dataset, **known, "retrace": __version__}
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _state_dict(module: nn.Module) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({name: tensor.contiguous() for name, tensor in module.state_dict().items()}, buffer)
+    return buffer.getvalue()
+
+
+class _About:
+    """What a package says about itself."""
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        dataset: Mapping[str, Any],
+        authors: Sequence[str],
+        licence: str,
+        metadata: Mapping[str, Any],
+        form: Form,
+    ) -> None:
+        self.network, self.form = network, form
+        self.authors, self.licence = authors, licence
+        self.title = f"{dataset['name']} {network['name']}"
+        iteration = metadata.get("iteration")
+        made = "" if iteration is None else f", iteration {iteration}"
+        self.description = (
+            f"Network {network['name']} (family {network['family']}) trained on "
+            f"{dataset['name']}{made}: {form.becomes}."
+        )
+
+    def readme(self) -> str:
+        """README.md: what is read and given, and how to run it."""
+        form = self.form
+        tests = [tensor_file(form, port) for port in form.inputs]
+        rows = [f"| `{p.name}` | {p.test.shape[1]} | {p.test.dtype} |" for p in form.outputs]
+        return README.format(
+            title=self.title,
+            description=self.description,
+            reading=form.reading,
+            outputs="\n".join(rows),
+            tests=" ".join(tests),
+            inputs=" and ".join(f"`{name}`" for name in tests),
+            code=load_py(form),
+            zip="package.zip",
+        )
+
+    def rdf(self, files: Mapping[str, bytes], family: Mapping[str, Any]) -> str:
+        """rdf.yaml; `files`: all others."""
+        content = {
+            "format_version": FORMAT_VERSION,
+            "type": "model",
+            "name": self.title,
+            "description": self.description,
+            "authors": [{"name": name} for name in self.authors],
+            "cite": [family["cite"]],
+            "license": self.licence,
+            "documentation": _file("README.md", files),
+            "attachments": [
+                _file(name, files) for name in ("config.json", "load.py", "model.safetensors")
+            ],
+            "tags": [*self.form.tags, "pytorch"],
+            "inputs": [{**self._port(p, files), **self._scaled()} for p in self.form.inputs],
+            "outputs": [self._port(port, files) for port in self.form.outputs],
+            "weights": {"pytorch_state_dict": self._weights(files, family)},
+            "config": {"bioimageio": {"reproducibility_tolerance": [TOLERANCE]}},
+        }
+        alone = json.loads(json.dumps(content))  # else YAML refers from one place to another
+        return yaml.safe_dump(alone, sort_keys=False, allow_unicode=True)
+
+    def _weights(self, files: Mapping[str, bytes], family: Mapping[str, Any]) -> dict[str, Any]:
+        needed = {key: self.network[key] for key in family["settings"] if key in self.network}
+        plain = json.loads(json.dumps(needed))
+        return {
+            **_file("weights.pt", files),
+            "pytorch_version": torch.__version__.split("+")[0],
+            "architecture": {
+                **_file("network.py", files),
+                "callable": "bioimageio_model",
+                "kwargs": plain,
+            },
+        }
+
+    def _port(self, port: Port, files: Mapping[str, bytes]) -> dict[str, Any]:
+        return {
+            "id": port.name,
+            "description": port.description,
+            "axes": port.axes,
+            "data": {"type": "float32"},  # also of grey values: programs cast back to this
+            "test_tensor": _file(tensor_file(self.form, port), files),
+        }
+
+    def _scaled(self) -> dict[str, Any]:
+        scaling = self.form.scaling
+        return {"preprocessing": [scaling.step()] if scaling else []}
+
+
+def _file(name: str, files: Mapping[str, bytes]) -> dict[str, str]:
+    return {"source": name, "sha256": hashlib.sha256(files[name]).hexdigest()}

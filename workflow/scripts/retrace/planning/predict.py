@@ -1,0 +1,99 @@
+"""Jobs that predict a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from retrace.config.networks import head_names
+from retrace.config.splits import LABELS_BOX
+from retrace.config.unet_shapes import output_shape
+from retrace.config.yaml_files import Settings
+from retrace.planning.paths import results
+from retrace.planning.segment import tissue_mask_source
+from retrace.planning.train import COMPUTE, gpus_for, recursive_inputs, without
+
+
+def _hull(boxes: Sequence[Mapping[str, Any] | None]) -> Settings | None:
+    """The smallest box around all; None, the whole volume, as soon as one is None."""
+    given = [box for box in boxes if box is not None]
+    if len(given) < len(boxes) or not given:
+        return None
+    low = [min(box["offset"][a] for box in given) for a in range(3)]
+    high = [max(box["offset"][a] + box["shape"][a] for box in given) for a in range(3)]
+    return {"offset": low, "shape": [h - b for b, h in zip(low, high, strict=True)]}
+
+
+def predict_settings(
+    config: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    network: Mapping[str, Any],
+    volume: str,
+) -> Settings:
+    """What predict.py reads for one volume; only the part that validation and test need of it."""
+    entries = [*dataset["validation"], *dataset["test"]]
+    boxes = [entry["roi_nm"] for entry in entries if entry["volume"] == volume]
+    source = dataset["volumes"][volume]
+    roi = _hull(boxes) if boxes else source["roi_nm"]
+    margin = [0, 0, 0]
+    if head_names(network) == ["lsds"]:
+        margin = _context_nm(network, dataset["voxel_size_nm"])
+    volume_of_labels = {}
+    if source["roi_nm"] == LABELS_BOX:
+        roi, volume_of_labels = None, {"roi_of": source["labels"], "margin_nm": margin}
+    elif roi:
+        roi = _grown(roi, margin)
+    descriptors = None
+    if name := network.get("autocontext"):
+        store = results(dataset["name"], name, volume, "prediction.zarr")
+        descriptors = {"path": store, "array": "lsds"}
+    return {
+        "volume": {
+            "raw": source["raw"],
+            "roi_nm": roi,
+            **volume_of_labels,
+            **tissue_mask_source(source),
+            **_further_inputs(dataset, network, volume),
+        },
+        "descriptors": descriptors,
+        "network": network,
+        "heads": head_names(network),
+        "tile": network.get("forward_outsz") or config["tile"],
+        "dtype": config["prediction_dtype"],
+        "gpus": gpus_for(config, "predict"),
+        **{key: config[key] for key in COMPUTE},
+    }
+
+
+def whole_settings(
+    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
+) -> Settings:
+    """What predict.py reads for all of a volume, in floats: the image of another network."""
+    told = predict_settings(config, dataset, network, volume)
+    kept = without(told["volume"], "roi_of", "margin_nm", "tissue_mask")
+    return {**told, "volume": {**kept, "roi_nm": None}, "dtype": "float32"}
+
+
+def _further_inputs(
+    dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
+) -> Settings:
+    """Images that a network reads beside raw, by its input nodes."""
+    nodes = network.get("inputs", [])[1:]
+    found = {**dataset["volumes"][volume].get("inputs", {})}
+    found |= recursive_inputs(dataset, network, volume)
+    return {"inputs": [found[node] for node in nodes]} if nodes else {}
+
+
+def _context_nm(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> list[int]:
+    """Half a context, nm: what auto-context networks read of descriptors around a box."""
+    shape = network["input_shape"]
+    out = output_shape(network, shape)
+    return [(s - o) // 2 * v for s, o, v in zip(shape, out, voxel_size_nm, strict=True)]
+
+
+def _grown(roi: Mapping[str, Any], margin: Sequence[int]) -> Settings:
+    """The box and `margin` around it, nm."""
+    return {
+        "offset": [o - m for o, m in zip(roi["offset"], margin, strict=True)],
+        "shape": [s + 2 * m for s, m in zip(roi["shape"], margin, strict=True)],
+    }

@@ -1,0 +1,20 @@
+"""Jobs that compare with published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from retrace.config.paper import networks
+from retrace.config.yaml_files import Settings
+
+
+def table_settings(dataset: Mapping[str, Any], reproduce: Mapping[str, Any]) -> Settings:
+    """What `reproduce.py table` reads."""
+    return {
+        "dataset": dataset["weights_of"],
+        "regions": [entry["volume"] for entry in dataset["test"]],
+        "networks": networks(dataset, reproduce),
+        "threshold": dataset["paper"]["threshold"],
+        "tolerance": dataset["paper"]["tolerance"],
+    }

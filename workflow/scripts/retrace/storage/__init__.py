@@ -1,0 +1,1 @@
+"""Volumes, writers, manifests, journals of blocks, shards and their assembly."""

@@ -1,0 +1,114 @@
+"""Volumes as OME-Zarr images with all levels, in format 0.4 (zarr v2), resumable.
+
+Format: ngff.openmicroscopy.org/0.4, `multiscales` and, of ids, `image-label`. Levels are the mips
+of precomputed layers, but counted from the volume's own corner, so that the centre of each level's
+first voxel lies where the format says: half of what its edge grew by further than that of level 0.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.storage.precomputed_writer import CHUNK, LayerPlan, LayerWriter, Mip, all_mips
+from retrace.storage.volumes import Volume, open_volume
+from retrace.storage.zarr_writer import COMPRESSOR, create_volume
+
+VERSION = "0.4"
+
+
+def at_corner(volume: Volume, box: VoxelBox, *, labels: bool) -> tuple[Volume, LayerPlan, Triple]:
+    """The volume moved so that `box` begins at 0, its levels, and where the box begins, nm.
+
+    `labels`: whether it holds ids, of which a level has the most frequent, not the mean.
+    """
+    begin = triple([o * v for o, v in zip(box.offset, volume.voxel_size_nm, strict=True)])
+    moved = triple([o - b for o, b in zip(volume.offset_nm, begin, strict=True)])
+    mips = all_mips(volume.voxel_size_nm, VoxelBox((0, 0, 0), box.shape))
+    plan = LayerPlan(mips, volume.dtype.name, volume.channels, labels, gzip=False)
+    return replace(volume, offset_nm=moved), plan, begin
+
+
+class OmeWriter(LayerWriter):
+    """An image, or an image of ids, under construction; its level N is the array N."""
+
+    def __init__(
+        self, folder: Path, work: Path, plan: LayerPlan, *, name: str, offset_nm: Triple
+    ) -> None:
+        self.name, self.offset_nm = name, offset_nm
+        super().__init__(folder, work, plan)
+
+    def _describe(self) -> None:
+        """All arrays, then what makes an image of them; begun anew where a kill came between."""
+        attrs = self._attrs()
+        if zarr.open_group(self.folder, mode="a", zarr_format=2).attrs.asdict() == attrs:
+            return
+        shutil.rmtree(self.folder)
+        for level, mip in enumerate(self.plan.mips):
+            self._create(level, mip)
+        zarr.open_group(self.folder, mode="a", zarr_format=2).attrs.put(attrs)
+
+    def _create(self, level: int, mip: Mip) -> None:
+        lead = (self.plan.channels,) if self.plan.channels else ()
+        create_volume(
+            self.folder,
+            str(level),
+            shape=(*lead, *mip.box.shape),
+            chunks=(*lead, *self._edges(mip)),
+            dtype=self.plan.dtype,
+            voxel_size_nm=mip.voxel_size_nm,
+            offset_nm=self.offset_nm,
+        )
+
+    def _attrs(self) -> dict[str, Any]:
+        """The attributes of the image."""
+        space = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
+        channel = [{"name": "c", "type": "channel"}] if self.plan.channels else []
+        image = {
+            "version": VERSION,
+            "name": self.name,
+            "axes": [*channel, *space],
+            "datasets": [self._dataset(level) for level in range(len(self.plan.mips))],
+            "type": "mode" if self.plan.labels else "mean",
+        }
+        label = {"image-label": {"version": VERSION}} if self.plan.labels else {}
+        return {"multiscales": [image], **label}
+
+    def _dataset(self, level: int) -> dict[str, Any]:
+        """Scale of a level, and the place of its first voxel's centre, by that of level 0."""
+        finest, size = self.plan.mips[0].voxel_size_nm, self.plan.mips[level].voxel_size_nm
+        moved = zip(self.offset_nm, size, finest, strict=True)
+        start = [offset + (coarse - fine) / 2 for offset, coarse, fine in moved]
+        one, zero = ([1.0], [0.0]) if self.plan.channels else ([], [])
+        scale = {"type": "scale", "scale": one + [float(edge) for edge in size]}
+        move = {"type": "translation", "translation": zero + start}
+        return {"path": str(level), "coordinateTransformations": [scale, move]}
+
+    def _open(self, index: int) -> Volume:
+        return replace(open_volume(self.folder, str(index)), offset_nm=(0, 0, 0))
+
+    def _edges(self, mip: Mip) -> Triple:
+        return triple([min(c, s) for c, s in zip(CHUNK, mip.box.shape, strict=True)])
+
+    def _encoded(self, mip: Mip, data: np.ndarray) -> bytes:
+        """A whole chunk, 0 beyond the border."""
+        lead = data.ndim - 3
+        missing = zip(self._edges(mip), data.shape[lead:], strict=True)
+        whole = np.pad(data, [(0, 0)] * lead + [(0, edge - size) for edge, size in missing])
+        return bytes(COMPRESSOR.encode(np.ascontiguousarray(whole)))
+
+    def _chunks(self, mip: Mip, block: VoxelBox) -> Iterator[tuple[Path, VoxelBox]]:
+        level = self.folder / str(self.plan.mips.index(mip))
+        lead = ("0",) if self.plan.channels else ()
+        for box in blocks(block, CHUNK):
+            index = [str(o // edge) for o, edge in zip(box.offset, CHUNK, strict=True)]
+            file = level.joinpath(*lead, *index)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            yield file, box

@@ -1,0 +1,114 @@
+"""Creates and publishes zarr volumes and lists."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numcodecs import Zstd
+
+from retrace.geometry import Triple, triple
+
+CHUNK_SHAPE: Triple = (64, 128, 128)
+"""Chunks of our own stores (z, y, x): 1 MiB of uint8, few files, quick for neuroglancer."""
+
+
+LIST_CHUNK = 1 << 18
+"""Rows of one chunk of a list (edges, scores, counts)."""
+
+
+COMPRESSOR = Zstd(level=1, checksum=True)
+"""Of our own stores: every chunk carries a checksum that whoever decodes it compares."""
+
+
+def _multiscales(name: str, attrs: Mapping[str, Any], channels: bool) -> dict[str, Any]:
+    """OME-NGFF 0.4 image metadata of one array (ngff.openmicroscopy.org/0.4, multiscales)."""
+    space = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
+    axes = [{"name": "c", "type": "channel"}, *space] if channels else space
+    lead = [1.0] if channels else []
+    scale = {"type": "scale", "scale": lead + [float(v) for v in attrs["resolution"]]}
+    start = [0.0] if channels else []
+    move = {"type": "translation", "translation": start + [float(v) for v in attrs["offset"]]}
+    dataset = {"path": name, "coordinateTransformations": [scale, move]}
+    return {"version": "0.4", "name": name, "axes": axes, "datasets": [dataset]}
+
+
+def create_volume(
+    store: Path,
+    array: str,
+    *,
+    shape: Sequence[int],
+    chunks: Sequence[int],
+    dtype: Any,
+    voxel_size_nm: Sequence[int],
+    offset_nm: Sequence[int],
+    fill_value: int | float = 0,
+) -> zarr.Array:
+    """A new zarr v2 array (Z, Y, X) or (C, Z, Y, X) with `resolution`/`offset` (nm) in `store`.
+
+    Chunks are written even where they hold only the fill value, so that a missing one shows.
+    """
+    group = zarr.open_group(store, mode="a", zarr_format=2)
+    attrs: dict[str, Any] = {
+        "resolution": list(triple(voxel_size_nm)),
+        "offset": list(triple(offset_nm)),
+    }
+    created = group.create_array(
+        array,
+        shape=tuple(shape),
+        chunks=tuple(min(c, s) for c, s in zip(chunks, shape, strict=True)),
+        dtype=dtype,
+        fill_value=fill_value,
+        compressors=COMPRESSOR,
+        attributes=attrs,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+        config={"write_empty_chunks": True},
+    )
+    known: Any = group.attrs.get("multiscales", [])
+    scales = [m for m in known if m["name"] != array]
+    group.attrs["multiscales"] = [*scales, _multiscales(array, attrs, len(shape) == 4)]
+    return created
+
+
+def create_list(group: zarr.Group, array: str, shape: Sequence[int], dtype: Any) -> zarr.Array:
+    """An empty array (N, ...) of `group`, in place of one of that name; LIST_CHUNK rows a chunk."""
+    return group.create_array(
+        array,
+        shape=tuple(shape),
+        chunks=(max(1, min(shape[0], LIST_CHUNK)), *shape[1:]),
+        dtype=dtype,
+        overwrite=True,
+        compressors=COMPRESSOR,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+        config={"write_empty_chunks": True},
+    )
+
+
+def write_list(group: zarr.Group, array: str, values: np.ndarray) -> zarr.Array:
+    """`values` (N, ...) as an array of `group`, in place of one of that name."""
+    created = create_list(group, array, values.shape, values.dtype)
+    if values.size:
+        created[...] = values
+    return created
+
+
+@contextmanager
+def writing(final: Path) -> Iterator[Path]:
+    """A fresh folder to write a store into; it becomes `final` only when all went well."""
+    partial = final.with_name(final.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    publish(partial, final)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Renames a finished store into place, replacing an older one."""
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)

@@ -1,0 +1,1 @@
+"""Generated volumes and sections with known ground truth."""

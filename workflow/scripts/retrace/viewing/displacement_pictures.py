@@ -1,0 +1,123 @@
+"""Pictures of alignment: fields as colours and arrows, sections through a field, before and after.
+
+A field's colours: hue is the direction, saturation the length (full at `largest`); the wheel in the
+corner says which is which.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.colors import hsv_to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from retrace.displacement import length, warp
+from retrace.files import atomic_write
+
+CHECKER_PX = 16
+ARROWS = 24
+"""Arrows along the longer side of a quiver."""
+FRAME_MS = 400
+"""How long an animation shows each section."""
+
+
+def field_colours(field: Tensor, largest: float | None = None) -> np.ndarray:
+    """A field (1, 2, H, W) as colours (H, W, 3) in [0, 1]; without `largest`, its own greatest."""
+    y, x = field[0].cpu().numpy()
+    far = np.hypot(y, x)
+    top = largest or max(float(far.max()), 1e-6)
+    hue = (np.arctan2(-y, x) / (2 * np.pi)) % 1  # counter-clockwise from the right, y upwards
+    return np.asarray(hsv_to_rgb(np.stack([hue, np.clip(far / top, 0, 1), np.ones_like(hue)], -1)))
+
+
+def colour_wheel(side: int = 64) -> np.ndarray:
+    """What the colours mean (side, side, 3): the colour at a place is that of the vector from the
+    middle to it; white outside."""
+    steps = torch.linspace(-1, 1, side)
+    wheel = torch.stack(torch.meshgrid(steps, steps, indexing="ij"))[None]
+    colours = field_colours(wheel, 1.0)
+    colours[length(wheel)[0].numpy() > 1] = 1
+    return colours
+
+
+def checker(shape: Sequence[int], side: int = CHECKER_PX) -> Tensor:
+    """A checker grid (1, 1, H, W) of 0 and 1."""
+    rows, columns = (torch.arange(n) // side % 2 for n in shape)
+    return (rows[:, None] ^ columns[None]).float()[None, None]
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG, the same for the same figure."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": ""})
+    return content.getvalue()
+
+
+def field_figure(source: Tensor, target: Tensor, field: Tensor) -> bytes:
+    """A PNG: both sections before and after as red and green, the field's colours with the wheel,
+    the checker grid it makes, and its arrows. Sections (1, 1, H, W), field (1, 2, H, W)."""
+    source, target, field = source.cpu(), target.cpu(), field.cpu()
+    figure = Figure(figsize=(15, 3.4), dpi=80, layout="constrained")
+    axes = figure.subplots(1, 5)
+    moved = warp(source, field)
+    panels = (
+        ("before (red) and target (green)", overlay(source, target)),
+        ("after (red) and target (green)", overlay(moved, target)),
+        (f"field, up to {float(length(field).max()):.1f} px", _with_wheel(field)),
+        ("checker grid", warp(checker(field.shape[-2:]), field)[0, 0].numpy()),
+        ("arrows", moved[0, 0].numpy()),
+    )
+    for axis, (title, picture) in zip(axes, panels, strict=True):
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    _arrows(axes[-1], field)
+    return png(figure)
+
+
+def _with_wheel(field: Tensor) -> np.ndarray:
+    colours = field_colours(field)
+    side = min(colours.shape[:2]) // 4
+    if side > 4:
+        colours[:side, :side] = colour_wheel(side)
+    return colours
+
+
+def _arrows(axis: object, field: Tensor) -> None:
+    step = max(1, max(field.shape[-2:]) // ARROWS)
+    y, x = field[0, :, ::step, ::step].numpy()
+    rows, columns = (np.arange(0, n, step) for n in field.shape[-2:])
+    axis.quiver(  # type: ignore[attr-defined]
+        columns, rows, x, y, color="red", angles="xy", scale_units="xy", scale=1, width=0.004
+    )
+
+
+def overlay(first: Tensor, second: Tensor) -> np.ndarray:
+    """Two sections (1, 1, H, W) in [0, 1] as red and green, (H, W, 3)."""
+    red, green = (side[0, 0].cpu().numpy().clip(0, 1) for side in (first, second))
+    return np.stack([red, green, (red + green) / 2], -1)
+
+
+def animation(sections: list[Tensor]) -> bytes:
+    """A GIF of sections (1, 1, H, W) in [0, 1], one after the other, for ever."""
+    frames = [
+        Image.fromarray((s[0, 0].cpu().numpy().clip(0, 1) * 255).astype(np.uint8)) for s in sections
+    ]
+    content = io.BytesIO()
+    frames[0].save(
+        content, "GIF", save_all=True, append_images=frames[1:], duration=FRAME_MS, loop=0
+    )
+    return content.getvalue()
+
+
+def save_pair(folder: Path, name: str, source: Tensor, target: Tensor, field: Tensor) -> None:
+    """NAME_field.png and NAME_stack.gif (target, aligned, source) of one pair in `folder`."""
+    atomic_write(folder / f"{name}_field.png", field_figure(source, target, field))
+    frames = [target, warp(source, field), source]
+    atomic_write(folder / f"{name}_stack.gif", animation(frames))
