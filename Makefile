@@ -45,6 +45,7 @@ lint: setup ## check style and types, and run Snakemake's own checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/python tests/lint_rules.py Snakefile
 	$(BIN)/snakemake --lint
 
 BENCHMARKS := fetch lsd_targets train data_parallel predict evaluate malis checkpoint memory graph znn elektronn \
