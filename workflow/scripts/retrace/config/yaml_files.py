@@ -15,8 +15,15 @@ from retrace.errors import ConfigError, nearest
 Settings = dict[str, Any]
 
 
-WORKFLOW_CONFIG = Path(__file__).resolve().parents[4] / "config"
-"""The configuration that belongs to the workflow."""
+def _shipped_config() -> Path:
+    """`files` next to this module where the library is installed, else the repository's `config`."""
+    here = Path(__file__).resolve()
+    installed = here.with_name("files")
+    return installed if installed.is_dir() else here.parents[4] / "config"
+
+
+WORKFLOW_CONFIG = _shipped_config()
+"""The datasets, networks and settings that retrace comes with."""
 
 
 @lru_cache(maxsize=512)
