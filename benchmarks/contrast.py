@@ -15,7 +15,7 @@ from skimage.filters import rank
 from skimage.morphology import disk
 
 from retrace.alignment.contrast import equalise, radius_at
-from retrace.synthetic.neurites import generate
+from retrace.synthetic.neurites import generate_neurites
 
 SIDE, REPEATS = 1024, 5
 MIPS = (2, 5)
@@ -33,7 +33,7 @@ def best(function: Callable[[], Any]) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    tile, _ = generate((1, SIDE // 4, SIDE // 4), (40, 16, 16), 1)
+    tile, _ = generate_neurites((1, SIDE // 4, SIDE // 4), (40, 16, 16), 1)
     image = np.tile(tile[0], (4, 4))
     section = torch.from_numpy(image).float() / 255
     print(f"{SIDE} x {SIDE} px, one thread, the best of {REPEATS}")

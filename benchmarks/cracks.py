@@ -41,7 +41,7 @@ from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
 from retrace.augment.artificial_defects import apply_defect, draw_crack
 from retrace.displacement import identity, length, upsample, warp
 from retrace.files import atomic_write
-from retrace.synthetic.neurites import generate
+from retrace.synthetic.neurites import generate_neurites
 from retrace.targets.ternary import INSIDE, dilate, ternary  # noqa: E402
 from retrace.viewing.displacement_pictures import field_colours, overlay, png
 
@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def make_pair(seed: int, side: int, width_px: tuple[float, float]) -> Pair:
     """Neighbouring sections (1, 1, side, side), the second with a crack."""
-    raw, _ = generate((2, side, side), (40, 8, 8), seed)
+    raw, _ = generate_neurites((2, side, side), (40, 8, 8), seed)
     images = torch.from_numpy(raw.astype(np.float32) / 255)
     crack = draw_crack(np.random.default_rng((seed, 0)), (side, side), width_px)
     cracked, labels = apply_defect(images[1], torch.zeros(side, side), crack)

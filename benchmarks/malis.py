@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
 from retrace.losses.malis import edge_ends, malis_weights  # noqa: E402
-from retrace.synthetic.neurites import generate
+from retrace.synthetic.neurites import generate_neurites
 from retrace.targets.affinities import affinities as affinities_of  # noqa: E402
 
 NEIGHBORHOOD = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", type=int, nargs=3, default=(24, 56, 56), help="z y x")
     args = parser.parse_args(argv)
-    labels = generate(args.shape, VOXEL_SIZE_NM, seed=0)[1].astype(np.int64)
+    labels = generate_neurites(args.shape, VOXEL_SIZE_NM, seed=0)[1].astype(np.int64)
     target = affinities_of(torch.from_numpy(labels), NEIGHBORHOOD).numpy() > 0
     noise = np.random.default_rng(0).normal(0, 0.25, target.shape)
     affs = (0.2 + 0.6 * target + noise).clip(0, 1).astype(np.float32)

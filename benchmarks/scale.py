@@ -45,7 +45,7 @@ from retrace.config.networks import head_names, network_for
 from retrace.networks import build_network  # noqa: E402
 from retrace.storage.manifest import write_manifest
 from retrace.storage.zarr_writer import create_volume
-from retrace.synthetic.neurites import generate
+from retrace.synthetic.neurites import generate_neurites
 
 ROOT = SCRIPTS.parent.parent
 BLOCK = (32, 128, 128)
@@ -86,7 +86,7 @@ class Cost:
 
 def block() -> tuple[np.ndarray, np.ndarray]:
     """Raw (Z, Y, X) and affinities (3, Z, Y, X) of one block, uint8."""
-    raw, labels = generate(BLOCK, VOXEL_SIZE_NM, seed=0)
+    raw, labels = generate_neurites(BLOCK, VOXEL_SIZE_NM, seed=0)
     random = np.random.default_rng(0)
     channels = []
     for offset in NEIGHBORS:

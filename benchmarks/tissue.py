@@ -13,12 +13,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 from retrace.config.datasets import load_dataset
 from retrace.config.networks import network_for
 from retrace.storage.zarr_writer import create_volume
-from retrace.synthetic.neurites import generate
+from retrace.synthetic.neurites import generate_neurites
 
 
 def write_tissue(store: Path, shape: Sequence[int], voxel_size_nm: Sequence[int]) -> None:
     """Generated tissue with ground truth, so that targets cost what they cost on real data."""
-    arrays = dict(zip(("raw", "labels"), generate(shape, voxel_size_nm, seed=0), strict=True))
+    raw, labels = generate_neurites(shape, voxel_size_nm, seed=0)
+    arrays = {"raw": raw, "labels": labels}
     for name, data in arrays.items():
         array = create_volume(
             store,

@@ -158,7 +158,7 @@ def test_phantoms_have_pairs_and_masks() -> None:
     assert set(torch.unique(stack.masks).tolist()) == {0, 1, 2}
     with pytest.raises(ConfigError, match="no pair"):
         phantom_stack((1, 64, 64), 1)
-    with pytest.raises(ConfigError, match="leave nothing"):
+    with pytest.raises(ConfigError, match="smaller than the margin"):
         distort_sections(np.zeros((2, 12, 12), np.uint8), 1, Distortion())
 
 

@@ -16,7 +16,7 @@ from retrace.errors import ConfigError, FetchError
 from retrace.remote.download import Transfer
 from retrace.remote.s3 import S3Object
 from retrace.storage.manifest import check_manifest, manifest_path
-from retrace.synthetic.neurites import write_phantom_store
+from retrace.synthetic.phantom_files import write_phantom_store
 
 PREFIX = "funke/phantom/training/v.zarr"
 ARRAYS = ["volumes/raw", "volumes/labels/neuron_ids"]

@@ -20,7 +20,7 @@ from retrace.storage.labels_mask import background_values, chunk_shape, mask_of,
 from retrace.storage.manifest import check_manifest, manifest_path
 from retrace.storage.volumes import open_volume
 from retrace.storage.zarr_writer import create_volume
-from retrace.synthetic.neurites import HEMI_BACKGROUND_ID, write_phantom_store
+from retrace.synthetic.phantom_files import HEMI_BACKGROUND_ID, write_phantom_store
 
 SIZE = (20, 9, 9)
 LABELS = "volumes/labels/neuron_ids"

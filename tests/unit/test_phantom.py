@@ -16,11 +16,10 @@ from retrace.errors import ConfigError
 from retrace.evaluation.skeletons import read_dump, read_masked
 from retrace.geometry import VoxelBox
 from retrace.storage.volumes import open_volume
-from retrace.synthetic.neurites import (
+from retrace.synthetic.neurites import centre_lines, generate_neurites
+from retrace.synthetic.phantom_files import (
     HEMI_BACKGROUND_ID,
     TESTING,
-    centre_lines,
-    generate,
     write_paper_phantom,
     write_phantom_store,
 )
@@ -31,7 +30,7 @@ SIZE = (20, 9, 9)
 
 @pytest.fixture(scope="module")
 def made() -> tuple[np.ndarray, np.ndarray]:
-    return generate(SHAPE, SIZE, seed=3)
+    return generate_neurites(SHAPE, SIZE, seed=3)
 
 
 def test_types_and_shapes(made: tuple[np.ndarray, np.ndarray]) -> None:
@@ -51,7 +50,7 @@ def test_labels_are_gapless_connected_and_many(made: tuple[np.ndarray, np.ndarra
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(made: tuple[np.ndarray, np.ndarray]) -> None:
-    again, other = generate(SHAPE, SIZE, seed=3), generate(SHAPE, SIZE, seed=4)
+    again, other = generate_neurites(SHAPE, SIZE, seed=3), generate_neurites(SHAPE, SIZE, seed=4)
     assert all(np.array_equal(a, b) for a, b in zip(made, again, strict=True))
     assert not np.array_equal(made[1], other[1])
 
@@ -66,7 +65,7 @@ def test_membranes_are_darker_than_cytoplasm(made: tuple[np.ndarray, np.ndarray]
 
 
 def test_thin_background_lies_between_neurites_only() -> None:
-    _, labels = generate(SHAPE, SIZE, seed=3, thin_background=True)
+    _, labels = generate_neurites(SHAPE, SIZE, seed=3, thin_background=True)
     assert 0 < (labels == 0).mean() < 0.6
     left, right = labels[:, :, :-1], labels[:, :, 1:]
     both = (left != 0) & (right != 0)
@@ -75,14 +74,14 @@ def test_thin_background_lies_between_neurites_only() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 40, 40), (40, 3, 5)])
 def test_odd_shapes_work(shape: tuple[int, int, int]) -> None:
-    raw, labels = generate(shape, (8, 8, 8), seed=1)
+    raw, labels = generate_neurites(shape, (8, 8, 8), seed=1)
     assert raw.shape == labels.shape == shape
     assert labels.min() >= 1
 
 
 def test_a_shape_without_voxels_is_refused() -> None:
-    with pytest.raises(ConfigError, match="cannot be made"):
-        generate((0, 10, 10), SIZE, seed=1)
+    with pytest.raises(ConfigError, match="is empty; all lengths"):
+        generate_neurites((0, 10, 10), SIZE, seed=1)
 
 
 def test_store_has_the_bucket_layout(tmp_path: Path) -> None:
@@ -153,7 +152,7 @@ def test_a_region_as_the_papers_are(tmp_path: Path) -> None:
 
     assert raw.box == VoxelBox((0, 0, 0), (48, 128, 128))
     assert labels.box == VoxelBox(margin, shape)
-    np.testing.assert_array_equal(generate((48, 128, 128), SIZE, 2)[0], raw.read(raw.box))
+    np.testing.assert_array_equal(generate_neurites((48, 128, 128), SIZE, 2)[0], raw.read(raw.box))
     nodes: list[set[tuple[float, ...]]] = []
     for split in ("testing", "validation"):
         ids, whole = read_dump(truth / split, "phantom")
@@ -170,7 +169,7 @@ def test_a_region_as_the_papers_are(tmp_path: Path) -> None:
 
 def test_neurites_run_inside_their_cells() -> None:
     voxels, edges = centre_lines(SHAPE, SIZE, seed=3)
-    labels = generate(SHAPE, SIZE, seed=3)[1]
+    labels = generate_neurites(SHAPE, SIZE, seed=3)[1]
     ends = labels[tuple(voxels.T)][edges]
 
     assert len(edges) > 20

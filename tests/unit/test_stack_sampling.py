@@ -23,7 +23,6 @@ from retrace.errors import ConfigError, DataError
 from retrace.storage.precomputed_writer import write_layer
 from retrace.storage.volumes import Volume, open_volume
 from retrace.synthetic.distorted_sections import Distortion
-from retrace.synthetic.layer import make_sections
 
 SIZE = (40, 8, 8)
 
@@ -241,7 +240,7 @@ def test_made_sections_lie_where_the_truth_says(tmp_path: Path) -> None:
     """A ramp as raw: each pixel of the layer tells the row that it came from."""
     raw = np.broadcast_to(np.arange(100, 196, dtype=np.uint8)[:, None], (3, 96, 96))
     volume = Volume(np.ascontiguousarray(raw), SIZE, (0, 80, 160), "ramp")
-    make_sections(made_settings(), volume, tmp_path / "layer", tmp_path / "truth.zarr")
+    stacks.distort_sections_of(volume, made_settings(), tmp_path / "layer", tmp_path / "truth.zarr")
     shown = open_volume(f"file://{tmp_path}/layer")
     known = open_volume(tmp_path / "truth.zarr", "displacement")
     far = Distortion(jitter_px=2, warp_px=1.5).reach_px
@@ -304,7 +303,7 @@ def test_known_displacements_undo_the_distortion(tmp_path: Path) -> None:
     """Reading the undistorted raw through the truth gives the layer."""
     raw = image((2, 80, 80))
     volume = Volume(raw, SIZE, (0, 0, 0), "raw")
-    make_sections(made_settings(), volume, tmp_path / "layer", tmp_path / "truth.zarr")
+    stacks.distort_sections_of(volume, made_settings(), tmp_path / "layer", tmp_path / "truth.zarr")
     far = Distortion(jitter_px=2, warp_px=1.5).reach_px
     known = open_volume(tmp_path / "truth.zarr", "displacement").array[...]
     shown = open_volume(f"file://{tmp_path}/layer")

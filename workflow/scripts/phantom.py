@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import run
-from retrace.synthetic.neurites import (
+from retrace.synthetic.phantom_files import (
     TESTING,
     write_barrier_cube,
     write_paper_phantom,

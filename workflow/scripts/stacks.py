@@ -27,9 +27,10 @@ from retrace.alignment.stack_sampling import (
     write_coordinates,
 )
 from retrace.alignment.stack_writer import combine, kept, write_stacks
+from retrace.config.alignment import GEOMETRY
 from retrace.errors import ConfigError, run
 from retrace.files import digest
-from retrace.geometry import Triple, triple
+from retrace.geometry import NmBox, Triple, triple
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.volumes import (
     Volume,
@@ -40,7 +41,8 @@ from retrace.storage.volumes import (
     read_elsewhere,
     version_of,
 )
-from retrace.synthetic.layer import make_sections
+from retrace.synthetic.distorted_layer import generated_sections, write_distorted_layer
+from retrace.synthetic.distorted_sections import Distortion
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -167,11 +169,30 @@ def finish(args: argparse.Namespace, sources: Sources, begin: float, count: int)
     )
 
 
+def distort_sections_of(
+    raw: Volume | None, settings: Mapping[str, Any], layer: Path, ground_truth: Path
+) -> None:
+    """Writes distorted sections and their ground truth; without `raw`, of generated neurites."""
+    made, seed = settings["made"], settings["seed"]
+    distortion = Distortion(**{key: made[key] for key in GEOMETRY})
+    if raw is None and made["phantom_shape"] is None:
+        raise ConfigError(
+            "sections to distort are neither generated nor read from a volume; set "
+            "`phantom_shape`, or name a volume"
+        )
+    sections = raw or generated_sections(
+        made["phantom_shape"], settings["voxel_size_nm"], seed, distortion
+    )
+    roi = made["roi_nm"]
+    box = None if roi is None else NmBox(triple(roi["offset"]), triple(roi["shape"]))
+    write_distorted_layer(sections, box, distortion, seed, layer=layer, ground_truth=ground_truth)
+
+
 def make(args: argparse.Namespace) -> None:
     begin = time.monotonic()
     settings = args.settings
     raw = open_source(settings["raw"]) if settings["raw"] else None
-    make_sections(settings, raw, args.layer, args.truth)
+    distort_sections_of(raw, settings, args.layer, args.truth)
     for store in (args.layer, args.truth):
         manifest_path(store).unlink(missing_ok=True)
         write_manifest(

@@ -16,7 +16,7 @@ Settings = dict[str, Any]
 
 
 def _shipped_config() -> Path:
-    """`files` next to this module where the library is installed, else the repository's `config`."""
+    """`files` next to this module if the library is installed, else the repository's `config`."""
     here = Path(__file__).resolve()
     installed = here.with_name("files")
     return installed if installed.is_dir() else here.parents[4] / "config"

@@ -1,4 +1,4 @@
-"""Generated stacks with known displacements: for the demo, the tests, and to judge by."""
+"""Synthetic distortions of sections with their ground-truth displacements."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from torch import Tensor
 from retrace.alignment.stack_files import Stack
 from retrace.augment.artificial_defects import DRAW, SectionDefect, apply_defect, pull
 from retrace.errors import ConfigError
-from retrace.synthetic.neurites import generate
+from retrace.synthetic.neurites import generate_neurites
 from retrace.targets.ternary import INSIDE, ternary
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """What is done to each section; pixels, and probabilities of one section.
+    """The random distortion of a section: lengths in pixels, defects as probabilities per section.
 
-    `jitter_px`: greatest whole translation per axis. `warp_px`: greatest smooth displacement per
-    axis, on control points `spacing_px` apart. `contrast`: how far gain may be from 1; a tenth of
-    it is added or taken as brightness. `near_px`: radius of the label 1 around a defect.
+    `jitter_px`: greatest translation per axis, in whole pixels. `warp_px`: greatest smooth
+    displacement per axis, with control points `spacing_px` apart. `contrast`: gain lies within
+    1 +- contrast, brightness shifts by up to a tenth of it. `near_px`: radius of the label 1 around
+    a defect.
     """
 
     jitter_px: int = 4
@@ -37,7 +38,7 @@ class Distortion:
 
     @property
     def reach_px(self) -> int:
-        """How far tissue may be moved, without defects."""
+        """Greatest displacement of tissue in pixels, without defects."""
         return int(np.ceil(self.jitter_px + self.warp_px)) + 1
 
 
@@ -67,24 +68,22 @@ def draw_field(
 def draw_defects(
     rng: np.random.Generator, shape: tuple[int, int], distortion: Distortion
 ) -> list[SectionDefect]:
-    """The defects of one section. The draws of one kind do not depend on the others' chances."""
-    streams = rng.spawn(len(DRAW))
-    chances = {name: getattr(distortion, name) for name in DRAW}
+    """Defects of one section (H, W). Each kind has its own random stream, so probabilities of the
+    other kinds do not change it."""
     return [
-        DRAW[name](stream, shape)
-        for (name, chance), stream in zip(chances.items(), streams, strict=True)
-        if stream.random() < chance
+        draw(stream, shape)
+        for (kind, draw), stream in zip(DRAW.items(), rng.spawn(len(DRAW)), strict=True)
+        if stream.random() < getattr(distortion, kind)
     ]
 
 
 def distort(
     section: Tensor, rng: np.random.Generator, distortion: Distortion
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A section with everything done to it.
+    """Distorted image (H, W) in [0, 1], ternary defect labels (H, W) uint8, displacement (2, H, W).
 
-    `section` (H + 2m, W + 2m) float32 in [0, 1], m = `reach_px`. Returns the image (H, W) in
-    [0, 1], ternary labels (H, W) uint8, and the displacement (2, H, W) px: the image at p is the
-    section at m + p + displacement. Inside a defect the displacement says nothing.
+    `section` (H + 2m, W + 2m) float32 in [0, 1], m = `reach_px`. The displacement is in px: the
+    image at p shows the section at m + p + displacement; it is undefined inside defects.
     """
     margin = distortion.reach_px
     shape = (section.shape[0] - 2 * margin, section.shape[1] - 2 * margin)
@@ -101,28 +100,30 @@ def distort(
 
 
 def change_contrast(image: Tensor, rng: np.random.Generator, distortion: Distortion) -> Tensor:
-    """Gain about the mean and brightness of a section (H, W) in [0, 1]; zeros stay zeros."""
+    """Section (H, W) in [0, 1] with random gain about its mean and brightness; zeros stay zeros."""
     gain = 1 + rng.uniform(-1, 1) * distortion.contrast
     shift = rng.uniform(-1, 1) * distortion.contrast / 10
-    seen = image > 0
-    mean = image[seen].mean() if bool(seen.any()) else image.new_zeros(())
-    return torch.where(seen, (mean + (image - mean) * gain + shift).clamp(1 / 255, 1), image)
+    imaged = image > 0
+    mean = image[imaged].mean() if bool(imaged.any()) else image.new_zeros(())
+    return torch.where(imaged, (mean + (image - mean) * gain + shift).clamp(1 / 255, 1), image)
 
 
 def distort_sections(
     sections: np.ndarray, seed: int, distortion: Distortion, name: str = "phantom"
 ) -> Stack:
-    """Sections (S, H + 2m, W + 2m) uint8, m = `reach_px`, each distorted for itself: (S, H, W).
+    """A stack (S, H, W) of sections (S, H + 2m, W + 2m) uint8, m = `reach_px`, each distorted.
 
-    A section's distortion depends on the seed and its number alone.
+    A section's distortion depends only on the seed and its number. ConfigError where nothing is
+    left inside the margin.
     """
     margin = 2 * distortion.reach_px
     if min(sections.shape[1:]) <= margin:
         raise ConfigError(
-            f"sections of {list(sections.shape[1:])} px leave nothing of a distortion that reaches "
-            f"{distortion.reach_px} px; make them larger or `jitter_px` and `warp_px` smaller"
+            f"sections of {list(sections.shape[1:])} px are smaller than the margin of a "
+            f"distortion that reaches {distortion.reach_px} px; use larger sections, or lower "
+            "`jitter_px` and `warp_px`"
         )
-    done = [
+    distorted = [
         distort(
             torch.from_numpy(section.astype(np.float32) / 255),
             np.random.default_rng((seed, number)),
@@ -130,7 +131,7 @@ def distort_sections(
         )
         for number, section in enumerate(sections)
     ]
-    images, labels, fields = (torch.stack(parts) for parts in zip(*done, strict=True))
+    images, labels, fields = (torch.stack(parts) for parts in zip(*distorted, strict=True))
     return Stack(name, images, labels, fields)
 
 
@@ -140,14 +141,14 @@ def phantom_stack(
     distortion: Distortion | None = None,
     voxel_size_nm: Sequence[int] = (40, 8, 8),
 ) -> Stack:
-    """Neurites of retrace.phantom, (S, H, W) of them, each section distorted for itself.
+    """A stack (S, H, W) of generated neurites, each section distorted on its own.
 
-    ConfigError where fewer than two sections are asked for.
+    ConfigError for fewer than two sections.
     """
     distortion = distortion or Distortion()
     sections, height, width = shape
     if sections < 2:
-        raise ConfigError(f"a phantom of {sections} section has no pair; ask for 2 or more")
+        raise ConfigError(f"a phantom of {sections} section has no pair; request 2 or more")
     margin = 2 * distortion.reach_px
-    raw, _ = generate((sections, height + margin, width + margin), voxel_size_nm, seed)
+    raw, _ = generate_neurites((sections, height + margin, width + margin), voxel_size_nm, seed)
     return distort_sections(raw, seed, distortion, f"phantom_{seed}")
