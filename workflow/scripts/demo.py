@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import phantom
 from retrace.errors import ConfigError, RetraceError, run
 from retrace.planning.container_images import image_path
 
@@ -141,7 +140,8 @@ def run_demo(config: Sequence[str], extra: Sequence[str]) -> None:
     containers, where = choose_containers(os.environ.get("RETRACE_CONTAINERS", "auto"), image)
     print(f"[demo] every step runs in: {where}", flush=True)
     with s3_server() as endpoint:
-        phantom.main(["upload", "--endpoint", endpoint])
+        upload = [sys.executable, "workflow/scripts/phantom.py", "upload", "--endpoint", endpoint]
+        subprocess.run(upload, cwd=REPOSITORY, check=True)
         command = snakemake_command(containers, [f"endpoint_url={endpoint}", *config], extra)
         print("[demo] " + " ".join(["snakemake", *command[3:]]), flush=True)
         status = subprocess.run(command, cwd=REPOSITORY, env=environment(), check=False).returncode
