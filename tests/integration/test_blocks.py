@@ -190,7 +190,7 @@ def test_a_damaged_block_of_the_cache_is_fetched_again(
 
 READ = """
 import hashlib, sys
-from retrace.volumes import Server, open_volume
+from retrace.storage.volumes import Server, open_volume
 for _ in range(5):
     volume = open_volume(sys.argv[1], "volumes/raw", server=Server(sys.argv[2]))
     print(hashlib.sha256(volume.read(volume.box).tobytes()).hexdigest())

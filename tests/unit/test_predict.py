@@ -29,11 +29,18 @@ from retrace.config.datasets import load_dataset
 from retrace.config.networks import network_for
 from retrace.errors import ConfigError, DataError, DeviceError
 from retrace.geometry import VoxelBox, triple
+from retrace.inference import build
 from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel
 from retrace.inference.pipeline import overlapped
 from retrace.inference.predictor import Predictor, to_stored
-from retrace.inference.tiles import choose_tile, mirrored, output_box, read_window, tile_for, tiles
-from retrace.inference.volume import plan_tile
+from retrace.inference.tile_shape import choose_tile, plan_tile
+from retrace.inference.tiles import (
+    output_box,
+    read_window,
+    reflected_indices,
+    tile_for,
+    tiles,
+)
 from retrace.networks import UNet, build_network
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_volume
@@ -162,7 +169,9 @@ def test_mirrored_indices_are_numpys_reflection(begin: int, length: int, size: i
     before, after = max(0, -begin), max(0, begin + length - size)
     whole = np.pad(np.arange(size), (before, after), "reflect" if size > 1 else "edge")
     at = begin + before
-    np.testing.assert_array_equal(mirrored(begin, begin + length, size), whole[at : at + length])
+    np.testing.assert_array_equal(
+        reflected_indices(begin, begin + length, size), whole[at : at + length]
+    )
 
 
 @given(box=st.tuples(*[st.integers(1, 60)] * 3), tile=st.tuples(*[st.integers(1, 8)] * 3))
@@ -308,7 +317,7 @@ def test_two_devices_give_what_one_gives(case: Case, monkeypatch: pytest.MonkeyP
         return original(self, *arguments)
 
     monkeypatch.setattr(Predictor, "__call__", call)
-    monkeypatch.setattr(predict, "choose_devices", lambda *_: [CPU, CPU])
+    monkeypatch.setattr(build, "choose_devices", lambda *_: [CPU, CPU])
     predict.main(case.arguments(tile=[2, 4, 8], gpus=2))
     assert len(set(seen)) == 2
     assert store_bytes(case.output) == one
@@ -324,7 +333,7 @@ def test_an_error_on_one_device_ends_the_prediction(
         raise DeviceError("this card fell off the bus")
 
     monkeypatch.setattr(Predictor, "__call__", call)
-    monkeypatch.setattr(predict, "choose_devices", lambda *_: [CPU, CPU])
+    monkeypatch.setattr(build, "choose_devices", lambda *_: [CPU, CPU])
     with pytest.raises(DeviceError, match="fell off"):
         predict.main(case.arguments())
     assert len(calls) <= 2 and not case.output.exists()

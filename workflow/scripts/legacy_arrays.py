@@ -32,8 +32,9 @@ from retrace.inference.inputs import (
     open_inputs,
     region_of_interest,
 )
-from retrace.inference.tiles import TileNetwork, chunk_shape, half_context, snap, tiles
-from retrace.inference.volume import Output, create_arrays
+from retrace.inference.prediction_store import PredictionLayout
+from retrace.inference.tile_shape import prediction_chunks, snap
+from retrace.inference.tiles import TileNetwork, half_context, tiles
 from retrace.networks import build_network
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, manifest_path, write_manifest
@@ -141,10 +142,11 @@ def take_up(args: argparse.Namespace) -> None:
     plan, told = read_json(args.input / "plan.json"), read_json(args.predicted / "told.json")
     raw = open_inputs(settings).raw
     box = VoxelBox(triple(plan["output_offset"]), triple(plan["output_shape"]))
-    chunks = chunk_shape(build_network(settings["network"], device="meta").stride)
+    chunks = prediction_chunks(build_network(settings["network"], device="meta").stride)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    create_arrays(partial, Output(box, plan["heads"], plan["dtype"], chunks), raw)
+    layout = PredictionLayout(box, raw.voxel_size_nm, plan["heads"], plan["dtype"], chunks)
+    layout.create_arrays(partial)
     group = zarr.open_group(partial, mode="r+")
     for head in plan["heads"]:
         copy_output(np.load(args.predicted / f"{head}.npy", mmap_mode="r"), group[head], head)

@@ -1,1 +1,1 @@
-"""Tiled prediction of whole volumes; serves every network with a context, a stride and heads."""
+"""Prediction: a volume through a trained network, tile by tile."""

@@ -1,4 +1,4 @@
-"""What a network reads of a window: raw, predicted descriptors, or both."""
+"""The volumes that a network reads: raw, predicted descriptors, or preprocessed images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from retrace.storage.volumes import Volume, check_float, is_masked, open_source
 
 @dataclass(frozen=True)
 class Inputs:
-    """Volumes that a prediction reads; `raw_is_read` is False for networks of descriptors alone."""
+    """Raw and descriptors; `raw_is_read` is False for networks that read descriptors alone."""
 
     raw: Volume
     descriptors: Volume | None = None
@@ -30,18 +30,18 @@ class Inputs:
 
     @property
     def volumes(self) -> tuple[Volume, ...]:
-        """What is read of a dataset: raw."""
+        """The volumes of the dataset that are read: raw."""
         return (self.raw,)
 
     def is_masked(self, box: VoxelBox) -> bool:
-        """Whether the tissue mask leaves nothing of `box`, so that its output is 0 unseen."""
+        """Whether `box` has no tissue, so that its output is 0 and need not be computed."""
         return is_masked(self.tissue_mask, box, self.raw.voxel_size_nm)
 
     def read(self, window: VoxelBox) -> np.ndarray:
-        """(C, Z, Y, X) uint8, or float in [0, 1]; raw first.
+        """The input of a window, (C, Z, Y, X), raw first; uint8, or float in [0, 1].
 
-        Raw past its border is mirrored; descriptors are 0 there, as on background (Sheridan et al.
-        2023, predict_scan).
+        Beyond their border raw is mirrored and descriptors are 0, their value on background
+        (Sheridan et al. 2023, predict_scan).
         """
         if self.descriptors is None:
             return self._read_raw(window)[None]
@@ -54,20 +54,20 @@ class Inputs:
         return np.concatenate((raw, lsds))
 
     def _read_raw(self, window: VoxelBox) -> np.ndarray:
-        """Raw of a window; float values are looked at here where they lie elsewhere."""
+        """Raw of a window, (Z, Y, X); float values of streamed raw are checked here."""
         raw = read_window(self.raw, window)
         if self.raw.reader is not None and raw.dtype.kind == "f":
             check_float(self.raw.name, raw)
         return raw
 
     def output_box(self, network: TileNetwork, padding: str, roi: VoxelBox | None) -> VoxelBox:
-        """The voxels that are predicted; of descriptors all of theirs, narrowed by `roi`."""
+        """The box that is predicted, world voxels: with descriptors all of theirs, within `roi`."""
         if self.descriptors is None:
             return output_box(self.raw, network, padding, roi)
         box = self.descriptors.box if roi is None else self.descriptors.box.intersect(roi)
         if box.is_empty:
             raise DataError(
-                f"{self.descriptors.name} ends outside the region that is asked for; predict the "
+                f"{self.descriptors.name} ends outside the requested region; predict the "
                 "descriptors of that region first"
             )
         return box
@@ -75,16 +75,16 @@ class Inputs:
 
 @dataclass(frozen=True)
 class PreprocessedInputs:
-    """Images as networks of ZNN read them: on a scale of their own, mirrored at the border."""
+    """Images as networks of ZNN and ELEKTRONN read them: preprocessed, mirrored at the border."""
 
     images: tuple[Image, ...]
     tissue_mask: Volume | None = None
     raw_is_read: ClassVar[bool] = False
-    """Values are read as they are: no further scaling of raw."""
+    """False: the images are scaled already, so raw is not scaled to [-1, 1] again."""
 
     @property
     def raw(self) -> Volume:
-        """The first image, on whose voxels the others lie."""
+        """The first image; the others have the same voxel grid."""
         return self.images[0].volume
 
     @property
@@ -93,15 +93,15 @@ class PreprocessedInputs:
         return tuple(image.volume for image in self.images)
 
     def is_masked(self, box: VoxelBox) -> bool:
-        """Whether the tissue mask leaves nothing of `box`, so that its output is 0 unseen."""
+        """Whether `box` has no tissue, so that its output is 0 and need not be computed."""
         return is_masked(self.tissue_mask, box, self.raw.voxel_size_nm)
 
     def read(self, window: VoxelBox) -> np.ndarray:
-        """(C, Z, Y, X) float32, one channel an image."""
+        """The input of a window, (C, Z, Y, X) float32, one channel for each image."""
         return np.stack([image.read(window) for image in self.images]).astype(np.float32)
 
     def output_box(self, network: TileNetwork, padding: str, roi: VoxelBox | None) -> VoxelBox:
-        """The voxels that are predicted."""
+        """The box that is predicted, world voxels."""
         return output_box(self.raw, network, padding, roi)
 
 
@@ -109,12 +109,12 @@ AnyInputs = Inputs | PreprocessedInputs
 
 
 def as_float(values: np.ndarray) -> np.ndarray:
-    """uint8 as float32 in [0, 1]; floats as they are."""
+    """uint8 as float32 in [0, 1]; floats unchanged."""
     return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values
 
 
 def check_descriptors(inputs: Inputs, channels: int) -> None:
-    """DataError where descriptors lie on another grid than raw, or the network reads others."""
+    """Raises DataError if voxel size or number of descriptors do not fit raw and the network."""
     lsds = inputs.descriptors
     if lsds is None:
         return
@@ -131,9 +131,10 @@ def check_descriptors(inputs: Inputs, channels: int) -> None:
 
 
 def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | None:
-    """The `roi_nm` of a volume's config in voxels, None for all of it.
+    """The region of interest in voxels; None for the whole volume.
 
-    With `roi_of` it is the box of those labels, `margin_nm` larger on every side.
+    It is the volume's `roi_nm`, or with `roi_of` the box of those labels, `margin_nm` larger on
+    every side.
     """
     if source := volume.get("roi_of"):
         labels = open_source(source)
@@ -148,7 +149,7 @@ def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | Non
 
 
 def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
-    """DataError where a layer ends too early for the network to predict the whole region."""
+    """Raises DataError if raw ends too close to the region for the network to predict all of it."""
     if roi is not None and box != roi:
         raise DataError(
             f"{raw.name} ends too close to `roi_nm` {roi.offset}+{roi.shape}: with its context the "
@@ -157,14 +158,14 @@ def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
 
 
 def open_inputs(settings: Mapping[str, Any]) -> AnyInputs:
-    """Raw, and the descriptors that an auto-context network reads, checked against each other."""
+    """Opens the volumes that a network reads, and checks that they fit each other."""
     tissue = settings["volume"].get("tissue_mask")
     tissue_mask = open_source(tissue) if tissue else None
     family = settings["network"]["family"]
     if family != "lsd":
         sources = [settings["volume"]["raw"], *settings["volume"].get("inputs", [])]
-        told = {"preprocess": UNIT} if family == "elektronn" else {}
-        return PreprocessedInputs(tuple(open_image({**s, **told}) for s in sources), tissue_mask)
+        scaling = {"preprocess": UNIT} if family == "elektronn" else {}
+        return PreprocessedInputs(tuple(open_image({**s, **scaling}) for s in sources), tissue_mask)
     raw = open_source(settings["volume"]["raw"])
     if raw.channels:
         raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")
@@ -179,13 +180,13 @@ def open_inputs(settings: Mapping[str, Any]) -> AnyInputs:
 
 
 def descriptor_stores(settings: Mapping[str, Any]) -> list[Path]:
-    """The store of the descriptors that are read, or nothing."""
+    """The store of the descriptors that are read, in a list; empty without descriptors."""
     source = settings.get("descriptors")
     return [Path(source["path"])] if source else []
 
 
 def chosen_heads(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Channels of every head that is stored; ConfigError for a head the network lacks."""
+    """The channels of each head that is stored; ConfigError for a head that the network lacks."""
     heads = {head["name"]: head["channels"] for head in settings["network"]["heads"]}
     for name in settings.get("heads") or heads:
         if name not in heads:

@@ -1,4 +1,4 @@
-"""How much memory a tile takes and how much there is."""
+"""How much memory a tile needs, and how much is free."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from retrace.geometry import Triple
 
-CPU_SHARE = 0.5
-"""Share of the free main memory that the activations of a tile may take."""
+CPU_FRACTION = 0.5
+"""Fraction of the free main memory that the activations of a tile may take."""
 CPU_LIMIT_BYTES = 6 << 30
-"""More brings no speed on a CPU: the halo is small by then, and a kill loses less work."""
-CUDA_SHARE = 0.8
+"""Larger tiles are no faster on a CPU: the halo is small. And an interruption loses more work."""
+CUDA_FRACTION = 0.8
+"""Fraction of the free GPU memory that the activations of a tile may take."""
 LIVE_COPIES = 3
+"""Copies of the largest layer that exist at once; see `bytes_per_voxel`."""
 CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     (
@@ -28,7 +30,7 @@ CGROUP_FILES = (
 
 
 def _cgroup_free() -> int | None:
-    """Bytes left under the limit of this process's cgroup (container or job), if it has one."""
+    """Bytes left below the memory limit of this container or job (cgroup); None without a limit."""
     for limit_file, used_file in CGROUP_FILES:
         try:
             limit, used = Path(limit_file).read_text(), Path(used_file).read_text()
@@ -40,7 +42,7 @@ def _cgroup_free() -> int | None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of the device, bytes; on a CPU within the limits of the container or job."""
+    """Free memory of the device in bytes; on a CPU, at most what the container or job may use."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
@@ -50,11 +52,11 @@ def free_bytes(device: torch.device) -> int:
 
 
 def tile_budget(device: torch.device) -> int:
-    """Bytes that the activations of one tile may take."""
+    """Bytes that the activations of one tile may take on this device."""
     free = free_bytes(device)
     if device.type == "cuda":
-        return int(CUDA_SHARE * free)
-    return int(min(CPU_SHARE * free, CPU_LIMIT_BYTES))
+        return int(CUDA_FRACTION * free)
+    return int(min(CPU_FRACTION * free, CPU_LIMIT_BYTES))
 
 
 def _bytes(value: Any, itemsize: int) -> int:
@@ -63,29 +65,29 @@ def _bytes(value: Any, itemsize: int) -> int:
 
 
 def most_bytes_per_voxel(network: nn.Module, itemsize: int) -> float:
-    """At least `bytes_per_voxel` of any window, from the weights' shapes alone.
+    """An upper bound of `bytes_per_voxel` for any window, from the shapes of the weights alone.
 
-    As if the layer of most channels read and wrote at the input's resolution, the finest there is.
+    It assumes that the layer with most channels works at the resolution of the input.
     """
     channels = max(max(p.shape[:2]) for p in network.parameters() if p.dim() > 1)
     return float(LIVE_COPIES * 2 * channels * itemsize)
 
 
 def bytes_per_voxel(network: nn.Module, window: Triple, itemsize: int) -> float:
-    """Peak activation memory per voxel of an input `window` (z, y, x).
+    """Peak activation memory, bytes per voxel of an input `window` (z, y, x).
 
-    Three times the input and output of the largest layer: at the top of a U-Net both halves of a
-    skip connection live beside their concatenation, and convolutions keep a reordered copy. Found
-    by passing shapes (meta tensors) through the network, so any family is covered.
+    Three times the input and output of the largest layer: at the top of a U-Net, both halves of a
+    skip connection exist together with their concatenation, and convolutions keep a reordered copy.
+    The sizes come from a forward pass of shapes alone (meta tensors), so any family is covered.
     """
     largest = 0
 
-    def note(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal largest
         largest = max(largest, _bytes(inputs, itemsize) + _bytes(output, itemsize))
 
     leaves = [m for m in network.modules() if not list(m.children())]
-    hooks = [leaf.register_forward_hook(note) for leaf in leaves]
+    hooks = [leaf.register_forward_hook(record) for leaf in leaves]
     weights = {name: p.to("meta") for name, p in network.state_dict().items()}
     channels = getattr(network, "input_channels", None) or next(network.parameters()).shape[1]
     try:

@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time, with a bounded number of items in flight."""
+"""Reads, computes and writes at the same time, with a bounded number of items in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 DEPTH = 2
-"""Items read ahead, and items waiting to be written: more only takes memory."""
+"""Items read ahead, and items waiting to be written; more would only take memory."""
 
 
 def _read_ahead(
@@ -37,10 +37,10 @@ def overlapped(
     compute: Callable[[Item, Input], Output],
     write: Callable[[Item, Output], None],
 ) -> Iterator[Item]:
-    """Passes every item through read -> compute -> write; yields it once it is written, in order.
+    """Reads, computes and writes every item; yields each item, in order, after it is written.
 
-    One thread reads, the caller's computes, one writes. The first error of any of them is raised
-    here, after which nothing more is written.
+    One thread reads, the calling thread computes, one thread writes. The first error of any of
+    them is raised here, and nothing more is written.
     """
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         unwritten: deque[tuple[Item, Future[None]]] = deque()
@@ -62,9 +62,9 @@ def overlapped(
 
 
 def side_by_side(lanes: Sequence[Iterator[Item]]) -> Iterator[Item]:
-    """The items of all lanes as they come, each lane in a thread of its own.
+    """The items of all lanes in the order in which they finish; each lane has its own thread.
 
-    The first error of any lane is raised here; the others end after the item they are at.
+    The first error of any lane is raised here; the other lanes finish their current item.
     """
     results: SimpleQueue[tuple[bool, Item | BaseException | None]] = SimpleQueue()
     stop = Event()

@@ -1,4 +1,4 @@
-"""One network on one device, from raw to stored values; a tile too big for memory is halved."""
+"""One network on one device: raw in, stored values out; tiles too large for memory are halved."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from retrace.inference.tiles import Tile, TileNetwork, tile_for
 
 
 def to_stored(values: Tensor, dtype: str) -> Tensor:
-    """Predictions as stored: uint8 by truncation of 255 x (0.999 -> 254), or float32.
+    """Predictions as they are stored: uint8, 255 x truncated (0.999 -> 254), or float32.
 
-    As uint8 they end at 0 and 1, which linear outputs of ZNN's networks may exceed.
+    Before conversion to uint8 they are clipped to [0, 1], which linear outputs of ZNN may exceed.
     """
     values = values.float()
     return (values.clamp(0, 1) * 255).to(torch.uint8) if dtype == "uint8" else values
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for what torch raises when the device or the machine has no memory left."""
+    """Whether `error` means that the device or the machine has no memory left."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -46,12 +46,12 @@ class Predictor:
         compiled: bool = False,
         raw_channels: int = 1,
     ) -> None:
-        """`heads`: outputs that are kept; `dtype`: "uint8" or "float32" on disk.
+        """`heads`: the outputs to store; `dtype`: "uint8" or "float32", as they are stored.
 
-        `raw_channels`: how many leading input channels are raw, which networks read in [-1, 1];
-        descriptors are read in [0, 1].
+        `raw_channels`: how many of the first input channels are raw, which networks read in
+        [-1, 1]; descriptors are read in [0, 1].
         """
-        # Channels last: forward passes are faster that way on CPUs and GPUs alike.
+        # Channels last: forward passes are faster in this memory format, on CPUs and GPUs.
         module = network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
         torch.backends.cudnn.benchmark = device.type == "cuda"
         self.network = cast(TileNetwork, module)
@@ -64,29 +64,33 @@ class Predictor:
         self._too_large: int | None = None
 
     def __call__(self, tile: Tile, window: np.ndarray) -> dict[str, Tensor]:
-        """{head: (C, Z, Y, X)} of the tile's core, on the device, as they are stored.
+        """The stored values of the tile's core, (C, Z, Y, X) for each head, on the device.
 
-        `window` (C, Z, Y, X): what the network reads there, uint8 or float in [0, 1].
+        `window`: the input of the tile, (C, Z, Y, X), uint8 or float in [0, 1].
         """
         with torch.inference_mode():
             return self._tile(tile, self._normalised(window))
 
-    def largest_window(self, largest_asked: float = math.inf) -> float:
-        """Voxels of input that fit into the memory that is free now.
+    def largest_window(self, sufficient: float = math.inf) -> float:
+        """How many voxels of input fit into the memory that is free now.
 
-        Where `largest_asked` certainly fit, this may be fewer than do, though not than asked.
+        An estimate from the weights alone is returned if it shows that `sufficient` voxels fit; it
+        is lower than the exact number, but not lower than `sufficient`.
         """
         itemsize = 2 if self._bf16 else 4
         module = cast(nn.Module, self.network)
         budget = tile_budget(self._device)
         certain = budget / most_bytes_per_voxel(module, itemsize)
-        if largest_asked <= certain:  # saves the two seconds that torch takes to load meta tensors
+        if sufficient <= certain:  # saves the two seconds that torch takes to load meta tensors
             return certain
         window = triple(self.network.valid_shape((64, 64, 64)))
         return budget / bytes_per_voxel(module, window, itemsize)
 
     def _normalised(self, window: np.ndarray) -> Tensor:
-        """(1, C, Z, Y, X): gunpowder's Normalize, and IntensityScaleShift(2, -1) of raw."""
+        """The network's input, (1, C, Z, Y, X): raw in [-1, 1], descriptors in [0, 1].
+
+        As gunpowder's Normalize, followed by IntensityScaleShift(2, -1) for raw.
+        """
         scale = 255.0 if window.dtype == np.uint8 else 1.0
         values = torch.from_numpy(np.ascontiguousarray(window))
         if self._device.type == "cuda":
@@ -96,7 +100,7 @@ class Predictor:
         return values[None]
 
     def _tile(self, tile: Tile, x: Tensor) -> dict[str, Tensor]:
-        """The tile, in halves once one of its size did not fit."""
+        """Predicts a tile, in halves if a tile of this size did not fit into memory before."""
         if self._too_large is None or tile.window.size < self._too_large:
             try:
                 return self._forward(tile, x)
@@ -104,7 +108,7 @@ class Predictor:
                 if not is_out_of_memory(error):
                     raise
                 self._too_large = tile.window.size
-            # Outside the handler, whose traceback would keep the failed activations alive.
+            # Outside the handler, whose traceback keeps the failed activations in memory.
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
         halves = self._halves(tile)
@@ -113,7 +117,7 @@ class Predictor:
         return {name: torch.cat([part[name] for part in parts], dim=axis + 1) for name in parts[0]}
 
     def _halves(self, tile: Tile) -> list[Tile]:
-        """Two tiles for one, cut across its longest axis at a multiple of the stride."""
+        """The two halves of a tile, cut across its longest axis at a multiple of the stride."""
         stride = self.network.stride
         steps = [-(-size // step) for size, step in zip(tile.core.shape, stride, strict=True)]
         if max(steps) < 2:
@@ -134,7 +138,7 @@ class Predictor:
 
 
 def split(network: TileNetwork, tile: Tile, axis: int, at: int) -> list[Tile]:
-    """`tile` as two: the first `at` voxels of its core along `axis`, and the rest."""
+    """Two tiles: the first `at` voxels of the core of `tile` along `axis`, and the rest."""
     cut = [0, 0, 0]
     cut[axis] = at
     second = VoxelBox(tile.core.offset, tile.core.shape).shift(cut).intersect(tile.core)

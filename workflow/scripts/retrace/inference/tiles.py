@@ -1,9 +1,7 @@
-"""Where a network's output lies, and how it is cut into tiles that equal one big pass."""
+"""Which voxels a network predicts, and tiles that together equal one pass over all of them."""
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,30 +13,40 @@ from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, VoxelBox, blocks, triple
 from retrace.storage.volumes import Volume
 
-LARGEST_EDGE = 1024
-"""Longest tile edge that is chosen automatically, voxels: beyond it the halo costs nothing."""
 PADDINGS = ("valid", "reflect", "symmetric")
+"""Allowed values of `predict_padding`; see `output_box`."""
 
 
 class TileNetwork(Protocol):
-    """What the predictor asks of a network; shapes are (z, y, x) voxels."""
+    """The interface of a network that is predicted with; shapes are (z, y, x) voxels."""
 
     @property
-    def context(self) -> Triple: ...
+    def context(self) -> Triple:
+        """How many voxels the output is smaller than the input."""
+
     @property
-    def stride(self) -> Triple: ...
-    def valid_shape(self, min_output: Sequence[int]) -> Triple: ...
-    def output_shape(self, input_shape: Sequence[int]) -> Triple: ...
-    def flop(self, input_shape: Sequence[int]) -> int: ...
-    def __call__(self, x: Tensor) -> Mapping[str, Tensor]: ...
+    def stride(self) -> Triple:
+        """Shifts of the input by multiples of the stride shift the output by as much."""
+
+    def valid_shape(self, min_output: Sequence[int]) -> Triple:
+        """The smallest input shape that the network accepts for at least this output."""
+
+    def output_shape(self, input_shape: Sequence[int]) -> Triple:
+        """The output shape for a valid input shape."""
+
+    def flop(self, input_shape: Sequence[int]) -> int:
+        """Multiplications and additions of one forward pass."""
+
+    def __call__(self, x: Tensor) -> Mapping[str, Tensor]:
+        """Heads by name, (1, C, Z, Y, X), of an input (1, C, Z, Y, X)."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """`core`: what the tile contributes; `window`: the raw it needs. World voxels.
+    """`core`: the voxels that the tile predicts; `window`: the input it reads. World voxels.
 
-    The window starts half a context before the core. Its shape leaves no pooling remainder, so it
-    may reach past the raw; what the network gives beyond the core is thrown away.
+    The window starts half a context before the core. Its shape is one that pooling divides evenly,
+    so it may reach beyond the raw; output beyond the core is discarded.
     """
 
     core: VoxelBox
@@ -46,12 +54,12 @@ class Tile:
 
 
 def half_context(network: TileNetwork) -> Triple:
-    """Voxels the output lies inside the input on the low side, per axis."""
+    """Voxels (z, y, x) between the first voxel of the input and the first of the output."""
     return triple([lost // 2 for lost in network.context])
 
 
 def tile_for(network: TileNetwork, core: VoxelBox) -> Tile:
-    """The tile that yields `core`."""
+    """The tile that predicts `core`."""
     lead = half_context(network)
     offset = triple([o - c for o, c in zip(core.offset, lead, strict=True)])
     return Tile(core, VoxelBox(offset, triple(network.valid_shape(core.shape))))
@@ -60,12 +68,12 @@ def tile_for(network: TileNetwork, core: VoxelBox) -> Tile:
 def output_box(
     raw: Volume, network: TileNetwork, padding: str, roi: VoxelBox | None = None
 ) -> VoxelBox:
-    """The voxels that are predicted, in world voxels.
+    """The box that is predicted, world voxels.
 
-    "valid" (Sheridan et al. 2023): the raw less half a context on every side. "reflect",
-    "symmetric": all of the raw, whose border is mirrored, without or with its last voxel. `roi`
-    narrows it; raw around it serves as context.
-    DataError where nothing is left or the raw is too small for the network.
+    `padding`: "valid" (Sheridan et al. 2023) predicts the raw except half a context on every side;
+    "reflect" and "symmetric" predict all of it and mirror the border, without or with the last
+    voxel. `roi` restricts the box; raw around it serves as context.
+    Raises DataError if the box is empty or the raw is smaller than the network needs.
     """
     lead = half_context(network)
     _check_size(raw, network, padding, lead)
@@ -73,7 +81,7 @@ def output_box(
     box = inside.intersect(roi) if roi is not None else inside
     if box.is_empty:
         raise DataError(
-            f"{raw.name}: the region of interest and what the network can predict "
+            f"{raw.name}: the region of interest and the box that the network can predict "
             f"({inside.offset}+{inside.shape} voxels) have nothing in common; enlarge `roi_nm`"
         )
     return box
@@ -82,7 +90,7 @@ def output_box(
 def _check_size(raw: Volume, network: TileNetwork, padding: str, lead: Triple) -> None:
     if padding not in PADDINGS:
         raise ConfigError(f"predict_padding is {padding!r}; allowed: {', '.join(PADDINGS)}")
-    # Mirroring more than the volume itself would show the network little but copies.
+    # Mirroring more than the whole volume would show the network mostly copies.
     least = triple([c + 1 for c in (network.context if padding == "valid" else lead)])
     if any(have < need for have, need in zip(raw.box.shape, least, strict=True)):
         mirror = 'set `predict_padding: "reflect"` (is_bd_mirror in networks of ZNN)'
@@ -94,20 +102,11 @@ def _check_size(raw: Volume, network: TileNetwork, padding: str, lead: Triple) -
         )
 
 
-def snap(tile_shape: Sequence[int], stride: Sequence[int], box: VoxelBox) -> Triple:
-    """The nearest smaller multiple of the stride (at least one), no larger than `box` needs."""
-    edges = []
-    for asked, step, size in zip(tile_shape, stride, box.shape, strict=True):
-        whole = math.ceil(size / step)
-        edges.append(step * max(1, min(asked // step, whole)))
-    return triple(edges)
-
-
 def tiles(network: TileNetwork, box: VoxelBox, tile_shape: Sequence[int]) -> Iterator[Tile]:
     """Tiles of `box` whose first corners differ by multiples of the network's stride.
 
-    That makes every grid equal to one big pass: pooling windows start at the same voxels.
-    ConfigError where `tile_shape` is no multiple of the stride.
+    So pooling windows start at the same voxels in every grid, and any grid gives the result of one
+    pass. Raises ConfigError if `tile_shape` is no multiple of the stride.
     """
     if any(edge % step for edge, step in zip(tile_shape, network.stride, strict=True)):
         raise ConfigError(
@@ -117,38 +116,9 @@ def tiles(network: TileNetwork, box: VoxelBox, tile_shape: Sequence[int]) -> Ite
         yield tile_for(network, core)
 
 
-def _edges(size: int, unit: int) -> list[int]:
-    fewest = math.ceil(size / LARGEST_EDGE)
-    parts = range(fewest, fewest + 32)
-    return sorted({unit * math.ceil(size / count / unit) for count in parts})
-
-
-def choose_tile(
-    network: TileNetwork, box: VoxelBox, unit: Sequence[int], largest_window: float
-) -> Triple | None:
-    """The tile that costs least arithmetic over `box`; its window fits `largest_window` voxels.
-
-    Edges are multiples of `unit`, itself a multiple of the stride. None where nothing fits.
-    """
-    edges = [_edges(size, step) for size, step in zip(box.shape, unit, strict=True)]
-    best: tuple[float, Triple] | None = None
-    for shape in itertools.product(*edges):
-        window = network.valid_shape(shape)
-        if math.prod(window) > largest_window:
-            continue
-        count = math.prod(math.ceil(s / t) for s, t in zip(box.shape, shape, strict=True))
-        cost = (float(count * network.flop(window)), triple(shape))
-        best = min(best, cost) if best else cost
-    return best[1] if best else None
-
-
-def chunk_shape(stride: Sequence[int], edge: int = 64) -> Triple:
-    """Chunk edges (z, y, x) near `edge`, multiples of the stride so that tiles can match them."""
-    return triple([step * max(1, round(edge / step)) for step in stride])
-
-
-def mirrored(begin: int, end: int, size: int) -> np.ndarray:
-    """Indices into an axis of `size` voxels for begin ... end - 1, mirrored at both borders."""
+def reflected_indices(begin: int, end: int, size: int) -> np.ndarray:
+    """Indices (end - begin,) into an axis of `size` voxels for begin ... end - 1, mirrored at both
+    borders without repeating the border voxel."""
     if size == 1:
         return np.zeros(end - begin, dtype=np.int64)
     period = 2 * (size - 1)
@@ -157,12 +127,12 @@ def mirrored(begin: int, end: int, size: int) -> np.ndarray:
 
 
 def read_window(raw: Volume, window: VoxelBox) -> np.ndarray:
-    """The raw of `window` (Z, Y, X); past the volume's border it is mirrored."""
+    """The raw of `window`, (Z, Y, X), mirrored beyond the border of the volume."""
     if raw.box.contains(window):
         return raw.read(window)
     starts = [o - r for o, r in zip(window.offset, raw.box.offset, strict=True)]
     rows = [
-        mirrored(start, start + length, size)
+        reflected_indices(start, start + length, size)
         for start, length, size in zip(starts, window.shape, raw.box.shape, strict=True)
     ]
     low = triple([r.min() for r in rows])
