@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from retrace.checkpoints.tensorflow import (
     write_bundle,
 )
 from retrace.errors import DataError
+from retrace.networks import build_network
 
 KINDS = {"kernel": "weight", "bias": "bias"}
 MOMENTS = {"Adam": "exp_avg", "Adam_1": "exp_avg_sq"}
@@ -174,6 +176,18 @@ def load_published(found: Published, module: nn.Module, name: str) -> None:
                 "of another dataset or network; the width of the top layers is `fmaps_out`"
             )
     module.load_state_dict(dict(found.weights))
+
+
+def published_network(folder: Path | str, network: Mapping[str, Any]) -> tuple[nn.Module, int]:
+    """A network with the published weights in `folder`, in evaluation mode, and their iteration.
+
+    `folder`: the checkpoint's files, as `fetch_DATASET_NETWORK_checkpoint` stores them. DataError
+    where they are damaged or of another network.
+    """
+    checkpoint = read_published(Path(folder))
+    module: nn.Module = build_network(network)
+    load_published(checkpoint, module, network["name"])
+    return module.eval(), checkpoint.iteration
 
 
 def load_moments(found: Published, module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:

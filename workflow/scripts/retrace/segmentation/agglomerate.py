@@ -19,7 +19,7 @@ import waterz
 
 from retrace.errors import ConfigError, nearest
 from retrace.segmentation.fragments import highest_value
-from retrace.segmentation.lut import NEVER
+from retrace.segmentation.lut import NEVER, segment_lut
 
 QUEUE_BINS = 256
 EPSILON_QUANTILE = 25
@@ -123,6 +123,23 @@ def region_graph(
     pairs = [(min(c["u"], c["v"]), max(c["u"], c["v"])) for c in contacts]
     edges = np.unique(np.array(pairs, dtype=np.uint64).reshape(-1, 2), axis=0)
     return edges, connection_scores(history, edges, int(fragments.max()))
+
+
+def agglomerate(
+    affinities: np.ndarray,
+    fragments: np.ndarray,
+    threshold: float,
+    merge_function: str = "hist_quant_75",
+) -> np.ndarray:
+    """Segments (Z, Y, X) uint64: fragments merged along edges with a score up to `threshold`.
+
+    `affinities` (C >= 3, Z, Y, X), channels z, y, x first: uint8, or float in [0, 1]. `fragments`
+    (Z, Y, X) with compact ids; 0 stays 0. A segment's id is its smallest fragment's. For a volume
+    in memory; segment.py works in blocks. ConfigError for an unknown merge function.
+    """
+    edges, scores = region_graph(affinities, fragments, merge_function)
+    ids = np.arange(int(fragments.max(initial=0)) + 1, dtype=np.uint64)
+    return segment_lut(edges, scores, threshold, ids)[fragments.astype(np.int64)]
 
 
 def _merge_forest(
