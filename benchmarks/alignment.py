@@ -44,7 +44,7 @@ from retrace.config.yaml_files import merge, retyped
 from retrace.displacement import identity, smooth, upsample, warp
 from retrace.networks.seamless import Seamless, build_seamless  # noqa: E402
 from retrace.synthetic.distorted_sections import Distortion, distort_sections, phantom_stack
-from retrace.training.loop import Plan  # noqa: E402
+from retrace.training.loop import TrainingPlan  # noqa: E402
 
 VNC = Path("../shared/data/vnc_nc/stack1_z00-09.h5")
 POOL = 4
@@ -301,8 +301,8 @@ def trainer_of(
         network, reader, plan, Schedule(network), seed, device, (50, 18, 18), Lambdas.of(network)
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=network["lr"])
-    told = Plan(iterations, 10**9, 1e9, 10**9, 0, False, False, work)
-    return SeamlessTrainer(task, module, optimizer, told, device)
+    training_plan = TrainingPlan(iterations, 10**9, 1e9, 10**9, 0, False, False, work)
+    return SeamlessTrainer(task, module, optimizer, plan, device)
 
 
 def learned(network: Mapping[str, Any], module: Seamless, flip: bool = True) -> Field:

@@ -25,8 +25,8 @@ from tissue import settings_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.training.build import make_trainer
-from retrace.training.loop import Outcome, Trainer  # noqa: E402
+from retrace.training.build import build_trainer
+from retrace.training.loop import Trainer, TrainingOutcome  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def timed(trainer: Trainer, args: argparse.Namespace) -> Outcome:
+def timed(trainer: Trainer, args: argparse.Namespace) -> TrainingOutcome:
     """Warms up, then trains on from the state; writing that state is part of neither."""
     trainer.run()
     total = args.warm_up + args.iterations
@@ -53,7 +53,8 @@ def timed(trainer: Trainer, args: argparse.Namespace) -> Outcome:
 
 def report(args: argparse.Namespace, folder: Path) -> str:
     settings = settings_for(args, folder / "tissue.zarr")
-    trainer, module = make_trainer(settings, {}, folder / "work")
+    trainer = build_trainer(settings, {}, folder / "work")
+    module = trainer.module
     device, plan = trainer.device, trainer.plan
     dtype = torch.bfloat16 if plan.bf16 else torch.float32
     rates = [matrix_rate(device, dtype)]

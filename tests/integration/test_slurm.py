@@ -165,7 +165,7 @@ def test_what_is_asked_of_slurm(finished: Run) -> None:
 def test_a_cancelled_training_saves_its_state_and_the_retry_goes_on(finished: Run) -> None:
     assert 0 < finished.stopped_at < ITERATIONS
     log = (finished.place / "logs" / "train" / "phantom_tiny.log").read_text()
-    assert f"going on from iteration {finished.stopped_at} " in log
+    assert f"resumes at iteration {finished.stopped_at} " in log
     history = json.loads((finished.place / "results/phantom/tiny/training.json").read_text())
     assert history["iterations"] == ITERATIONS
     assert history["iterations_this_run"] == ITERATIONS - finished.stopped_at
@@ -203,7 +203,7 @@ def test_a_job_of_a_lost_node_goes_on_at_another(
             slurm.start(node)
     job = slurm_jobs()["train"][-1]
     assert job["Restarts"] == "1" and job["NodeList"] != node
-    assert "going on from iteration" in (place / "logs/train/phantom_lost.log").read_text()
+    assert "resumes at iteration" in (place / "logs/train/phantom_lost.log").read_text()
     model = "results/phantom/{}/model.safetensors"
     found, undisturbed = (
         safetensors.torch.load_file(path)

@@ -98,4 +98,4 @@ def test_a_signal_to_every_process_of_a_job_leaves_its_shell_waiting(
     finally:
         if shell.poll() is None:
             os.killpg(shell.pid, signal.SIGKILL)
-    assert "run again to go on" in (tmp_path / "log").read_text()
+    assert "run again to resume" in (tmp_path / "log").read_text()

@@ -63,7 +63,8 @@ def test_it_reads_truncated_descriptors_and_raw_before_them(
     store: Path, lsd_model: Path, tmp_path: Path, channels: int
 ) -> None:
     chosen = settings(store, channels)
-    trainer, module = build.make_trainer(chosen, {}, tmp_path, task.Models(context=lsd_model))
+    trainer = build.build_trainer(chosen, {}, tmp_path, task.WeightFiles(context=lsd_model))
+    module = trainer.module
     batch = trainer.task.batch(0)
     # 24 voxels of descriptors need 40 of raw; nothing smaller without pooling remainder gives them.
     assert batch["raw"].shape == (1, 1, 40, 40, 40)

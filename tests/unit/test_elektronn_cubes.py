@@ -190,7 +190,7 @@ def test_one_section_that_no_patch_fits_into_is_not_measured_on(
     section = {"offset": [5 * z, 0, 0], "shape": [z, 42 * y, 44 * x]}
     held_out = tiny.dataset(folder, validation=[{"volume": "cube_1", "roi_nm": section}])
     assert list(batches(folder, held_out).monitor("validation", 3)) == []
-    assert "nothing is measured on the validation split: volume 'cube_1': [1, 42, 44] voxels" in (
+    assert "the validation split is not evaluated: volume 'cube_1': [1, 42, 44] voxels" in (
         capsys.readouterr().out
     )
     with pytest.raises(DataError, match=r"\[1, 42, 44\] voxels of raw are smaller"):
@@ -354,7 +354,8 @@ def test_lazy_labels_are_learned_by_the_oracles_loss(folder: Path) -> None:
     data = tiny.dataset(folder)
     data["volumes"]["cube_0"]["lazy_labels"] = LAZY
     settings = training(data, tiny.network(n_lab=3), 12)
-    trainer, module = build.make_trainer(settings, {}, folder / "work")
+    trainer = build.build_trainer(settings, {}, folder / "work")
+    module = trainer.module
     x = trainer.task.batch(0)["input"]
     before = module.as_probabilities(module.raw(x))[:, 2].mean()
     trainer.run()

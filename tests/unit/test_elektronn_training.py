@@ -1,4 +1,4 @@
-"""Training ELEKTRONN's networks: schedules, actions, orders, resuming, pre-training."""
+"""Training ELEKTRONN's networks: schedules, actions, commands, resuming, pre-training."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from retrace.errors import ConfigError, DataError
 from retrace.networks import build_network
 from retrace.training import build
 from retrace.training import task as training_task
-from retrace.training.control import Control, Order
+from retrace.training.control import Command, ControlFile
 from retrace.training.elektronn_family import ElektronnTask
-from retrace.training.elektronn_schedule import LEAD, Schedule, has_stalled, make_schedule
+from retrace.training.elektronn_schedule import LEAD, RateSchedule, declared_schedule, has_stalled
 from tiny_training import arguments, training
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 
 
-def schedule(**changes: Any) -> Schedule:
+def schedule(**changes: Any) -> RateSchedule:
     settings: dict[str, Any] = {
         "optimizer": "SGD",
         "SGD_params": {"LR": 0.005, "momentum": 0.9},
@@ -37,7 +37,7 @@ def schedule(**changes: Any) -> Schedule:
         "LR_cosine": None,
         "actions": [],
     }
-    return make_schedule({**settings, **changes})
+    return declared_schedule({**settings, **changes})
 
 
 def test_the_rate_decays_first_after_the_first_iteration() -> None:
@@ -72,7 +72,7 @@ def test_the_cosine_rises_and_falls() -> None:
     assert rates[110] == rates[119] == 0
 
 
-def test_orders_survive_and_decisions_come_again(tmp_path: Path) -> None:
+def test_commands_survive_and_decisions_come_again(tmp_path: Path) -> None:
     plan = schedule()
     plan.resume(tmp_path, 0)
     plan.add(40, {"lr": 0.5}, "order", 8)
@@ -81,7 +81,7 @@ def test_orders_survive_and_decisions_come_again(tmp_path: Path) -> None:
     again.resume(tmp_path, 20)
 
     assert again.lr(40) == 0.5
-    assert not again.fired("plateau 0")
+    assert not again.has_fired("plateau 0")
 
 
 def test_a_plateau_is_where_nothing_gets_better() -> None:
@@ -92,11 +92,11 @@ def test_a_plateau_is_where_nothing_gets_better() -> None:
 
 
 def test_control_reads_lines_and_answers_unknown_words(tmp_path: Path) -> None:
-    control = Control(tmp_path, {"lr": "learning rate"})
+    control = ControlFile(tmp_path, {"lr": "learning rate"})
     (tmp_path / "control").write_text("lr 0.002\nstp\n\nsave\n")
 
-    assert list(control.orders()) == [Order("lr", "0.002"), Order("save", "")]
-    assert list(control.orders()) == []
+    assert list(control.commands()) == [Command("lr", "0.002"), Command("save", "")]
+    assert list(control.commands()) == []
     assert "did you mean 'stop'" in (tmp_path / "control.log").read_text()
 
 
@@ -173,16 +173,16 @@ def test_it_learns_and_tells_how(tmp_path: Path) -> None:
 def make_task(tmp_path: Path, **changes: Any) -> tuple[ElektronnTask, Any]:
     data = tiny.dataset(tmp_path)
     settings = training(data, tiny.network(data, **changes), 50)
-    trainer, _ = build.make_trainer(settings, {}, tmp_path / "work")
+    trainer = build.build_trainer(settings, {}, tmp_path / "work")
     assert isinstance(trainer.task, ElektronnTask)
     return trainer.task, trainer
 
 
-def test_orders_are_obeyed_after_the_batches_that_are_there_already(tmp_path: Path) -> None:
+def test_commands_take_effect_after_the_prefetched_batches(tmp_path: Path) -> None:
     task, _ = make_task(tmp_path)
     answers = [
-        task.obey(Order(*order), 10, tmp_path)
-        for order in (("lr", "0.002"), ("warp", "off"), ("history", "7"))
+        task.handle(Command(*command), 10, tmp_path)
+        for command in (("lr", "0.002"), ("warp", "off"), ("history", "7"))
     ]
 
     assert answers[0] == f"from iteration {10 + LEAD} on"
@@ -191,29 +191,29 @@ def test_orders_are_obeyed_after_the_batches_that_are_there_already(tmp_path: Pa
     plain = task.data.batch(10 + LEAD, warp=False)["input"]
     assert torch.equal(task.batch(10 + LEAD)["input"], plain)
     assert task.history_freq == 7
-    task.obey(Order("warp", "on"), 60, tmp_path)
+    task.handle(Command("warp", "on"), 60, tmp_path)
     assert task.schedule.value("warp_on", 60 + LEAD) is True
 
 
 @pytest.mark.parametrize(
-    ("order", "message"),
+    ("command", "message"),
     [
-        (Order("lr", "fast"), "is no number, for example: lr 0.002"),
-        (Order("warp", "maybe"), "neither on nor off"),
-        (Order("momentum", "-1"), "below 0"),
-        (Order("history", "0"), "at least 1"),
+        (Command("lr", "fast"), "is no number, for example: lr 0.002"),
+        (Command("warp", "maybe"), "neither on nor off"),
+        (Command("momentum", "-1"), "below 0"),
+        (Command("history", "0"), "at least 1"),
     ],
 )
-def test_an_order_that_cannot_be_followed_is_answered(
-    tmp_path: Path, order: Order, message: str
+def test_a_command_that_cannot_be_followed_is_answered(
+    tmp_path: Path, command: Command, message: str
 ) -> None:
     task, _ = make_task(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        task.obey(order, 1, tmp_path)
+        task.handle(command, 1, tmp_path)
 
 
-def test_a_running_training_obeys_its_control_file(tmp_path: Path) -> None:
-    """Orders that wait at the first iteration: a picture, a mistake, and the end."""
+def test_a_running_training_handles_its_control_file(tmp_path: Path) -> None:
+    """Commands that wait at the first iteration: a picture, a mistake, and the end."""
     _, trainer = make_task(tmp_path)
     (tmp_path / "work" / "debug_batch.png").unlink()
     (tmp_path / "work" / "control").write_text("debug\nlr x\nlr 0.5\nstop\n")
@@ -226,7 +226,7 @@ def test_a_running_training_obeys_its_control_file(tmp_path: Path) -> None:
     log = (tmp_path / "work" / "control.log").read_text()
     assert "iteration 1: stop: done" in log
     assert "lr 'x' is no number" in log
-    resumed, _ = build.make_trainer(
+    resumed = build.build_trainer(
         training(tiny.dataset(tmp_path), tiny.network(tiny.dataset(tmp_path)), 50),
         {},
         tmp_path / "work",
@@ -282,9 +282,9 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     wanted = {"network": "coder", "layers": [0]}
     net = tiny.network(data, **changes, pretrained=wanted)
     settings = training(data, net, 1)
-    models = training_task.Models(init=tmp_path / "model.safetensors")
-    _, begun = build.make_trainer(settings, {}, tmp_path / "begun", models)
-    _, fresh = build.make_trainer(settings, {}, tmp_path / "fresh")
+    weights = training_task.WeightFiles(init=tmp_path / "model.safetensors")
+    begun = build.build_trainer(settings, {}, tmp_path / "begun", weights).module
+    fresh = build.build_trainer(settings, {}, tmp_path / "fresh").module
     before, now = fresh.state_dict(), begun.state_dict()
 
     changed = {name for name in now if not torch.equal(now[name], before[name])}
@@ -292,7 +292,7 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     assert torch.equal(now["layers.0.weight"], coder["layers.0.weight"])
     net = tiny.network(data, **{**changes, "MLP_layers": [21, 6]}, pretrained=wanted)
     with pytest.raises(DataError, match="need the same shape on both sides"):
-        build.make_trainer(training(data, net, 1), {}, tmp_path / "other", models)
+        build.build_trainer(training(data, net, 1), {}, tmp_path / "other", weights)
 
 
 def test_an_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from retrace.errors import ConfigError
 from retrace.losses.malis import malis_loss, malis_weights
 from retrace.targets.affinities import affinities as affinities_of
 from retrace.training import build
-from retrace.training.lsd_family import objects
+from retrace.training.lsd_family import connected_objects
 
 DIRECT = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
 
@@ -129,7 +129,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_structured_loss_begins_after_its_iteration(store: Path, tmp_path: Path) -> None:
-    trainer, module = build.make_trainer(tiny.settings(store, 5, network=MALIS), {}, tmp_path)
+    trainer = build.build_trainer(tiny.settings(store, 5, network=MALIS), {}, tmp_path)
+    module = trainer.module
     task = trainer.task
     assert [task.begins_phase(i) for i in range(1, 7)] == [False, False, False, True, False, False]
     before, after = task.batch(2), task.batch(3)  # the third and the fourth iteration
@@ -142,10 +143,10 @@ def test_the_structured_loss_begins_after_its_iteration(store: Path, tmp_path: P
 
 def test_objects_are_the_connected_parts_of_labels() -> None:
     labels = torch.tensor([[[5, 5, 0, 5], [7, 0, 7, 7]]])
-    parts = objects(labels)
+    parts = connected_objects(labels)
     assert ((parts == 0) == (labels == 0)).all()
     assert len(parts.unique()) == 5
-    assert len(objects(labels.clamp(min=5)).unique()) == 3
+    assert len(connected_objects(labels.clamp(min=5)).unique()) == 3
 
 
 def test_the_optimiser_starts_afresh_and_a_resumed_training_agrees(

@@ -97,7 +97,8 @@ def test_a_batch_must_be_dealt_out_evenly() -> None:
 
 def test_a_batch_is_the_mean_of_its_samples(store: Path, tmp_path: Path) -> None:
     chosen = settings(store, 1)
-    trainer, module = build.make_trainer(chosen, {}, tmp_path / "none")
+    trainer = build.build_trainer(chosen, {}, tmp_path / "none")
+    module = trainer.module
     task = trainer.task
     assert isinstance(task, LsdFamilyTask)
     expected = [
@@ -110,9 +111,9 @@ def test_a_batch_is_the_mean_of_its_samples(store: Path, tmp_path: Path) -> None
 
 def test_samples_do_not_depend_on_the_size_of_the_batch(store: Path, tmp_path: Path) -> None:
     tasks = [
-        build.make_trainer(
+        build.build_trainer(
             tiny.settings(store, 1, network=tiny.network(**size)), {}, tmp_path / "none"
-        )[0].task
+        ).task
         for size in ({}, {"batch_size": 4})
     ]
     assert torch.equal(tasks[0].batch(6)["raw"], tasks[1].batch(6)["raw"])
@@ -120,10 +121,10 @@ def test_samples_do_not_depend_on_the_size_of_the_batch(store: Path, tmp_path: P
 
 def test_a_batch_of_one_is_the_training_it_always_was(store: Path) -> None:
     plain = tiny.settings(store, 1)
-    models = training_task.Models()
+    weights = training_task.WeightFiles()
     for size, same in ((1, True), (2, False)):
         sized = tiny.settings(store, 1, network=tiny.network(batch_size=size))
-        equal = build.training_digest(sized, models) == build.training_digest(plain, models)
+        equal = build.training_digest(sized, weights) == build.training_digest(plain, weights)
         assert equal is same
 
 

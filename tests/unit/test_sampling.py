@@ -13,7 +13,7 @@ import tiny_training as tiny
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.training import sampler as sampling
-from retrace.training.sampler import EXCLUDED, LABELLED, UNLABELLED, Sampler, batch_generator
+from retrace.training.sampler import EXCLUDED, LABELLED, UNLABELLED, PatchSampler, batch_generator
 
 FIELD_OF_VIEW = (18, 18, 18)
 MASK = VoxelBox((0, 0, 0), (10, 12, 14))
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Path:
     return tiny.write_volume(tmp_path / "cube.zarr")
 
 
-def open_tiny(store: Path, masks: dict[str, Path] | None = None, **changes: Any) -> Sampler:
+def open_tiny(store: Path, masks: dict[str, Path] | None = None, **changes: Any) -> PatchSampler:
     return sampling.open_sampler(
         tiny.dataset(store, **changes),
         masks or {},

@@ -41,7 +41,7 @@ def trained(folder: Path, settings: Mapping[str, Any], *more: str) -> bytes:
 
 def make_task(store: Path, masks: dict[str, Path] | None = None, **changes: Any) -> LsdFamilyTask:
     settings = tiny.settings(store, 1, network=tiny.network(**changes))
-    trainer, _ = build.make_trainer(settings, masks or {}, store.parent / "none")
+    trainer = build.build_trainer(settings, masks or {}, store.parent / "none")
     assert isinstance(trainer.task, LsdFamilyTask)
     return trainer.task
 
@@ -76,12 +76,12 @@ def test_seed_and_settings_change_the_result(store: Path, tmp_path: Path) -> Non
     base = trained(tmp_path / "a", tiny.settings(store, 2))
     assert trained(tmp_path / "b", tiny.settings(store, 2, seed=8)) != base
     other = tiny.settings(store, 2, network=tiny.network(min_masked=0.9))
-    assert build.training_digest(other, training_task.Models()) != build.training_digest(
-        tiny.settings(store, 2), training_task.Models()
+    assert build.training_digest(other, training_task.WeightFiles()) != build.training_digest(
+        tiny.settings(store, 2), training_task.WeightFiles()
     )
     longer = tiny.settings(store, 9, network=tiny.network(checkpoint_every=2))
-    assert build.training_digest(longer, training_task.Models()) == build.training_digest(
-        tiny.settings(store, 2), training_task.Models()
+    assert build.training_digest(longer, training_task.WeightFiles()) == build.training_digest(
+        tiny.settings(store, 2), training_task.WeightFiles()
     )
 
 
@@ -93,7 +93,7 @@ def test_until_an_iteration_already_reached(store: Path, tmp_path: Path) -> None
     again = json.loads((tmp_path / "training.json").read_text())
     assert again["iterations_this_run"] == 0
     assert 0 < again["training_seconds"] <= took
-    with pytest.raises(StateError, match=r"already at iteration 5, beyond the 4 asked for"):
+    with pytest.raises(StateError, match=r"already at iteration 5, beyond the 4 requested"):
         trained(tmp_path, tiny.settings(store, 4))
     assert (tmp_path / "model.safetensors").read_bytes() == first
 
@@ -121,7 +121,7 @@ def test_a_state_cannot_run_code(store: Path, tmp_path: Path) -> None:
 def test_a_state_of_another_network_is_refused(store: Path, tmp_path: Path) -> None:
     trained(tmp_path, tiny.settings(store, 1))
     wider = tiny.settings(store, 2, network=tiny.network(fmaps=5))
-    name = f"tiny_tiny_mtlsd_{build.training_digest(wider, training_task.Models())}"
+    name = f"tiny_tiny_mtlsd_{build.training_digest(wider, training_task.WeightFiles())}"
     work = next((tmp_path / "work").iterdir())
     work.rename(work.with_name(name))
     with pytest.raises(StateError, match="state of another network"):
@@ -130,7 +130,7 @@ def test_a_state_of_another_network_is_refused(store: Path, tmp_path: Path) -> N
 
 def test_moments_follow_the_layout_of_their_parameters(tmp_path: Path) -> None:
     from retrace.training.loop import make_optimizer
-    from retrace.training.state import Progress, load_state, save_state
+    from retrace.training.state import TrainingProgress, load_state, save_state
 
     adam = {"lr": 1e-2, "betas": [0.9, 0.99], "eps": 1e-8}
     raw = torch.rand(1, 4, 6, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -148,7 +148,7 @@ def test_moments_follow_the_layout_of_their_parameters(tmp_path: Path) -> None:
     one = layer(torch.channels_last_3d)
     for _ in range(3):
         step(*one)
-    path = save_state(tmp_path, *one, Progress(3, ("a",), torch.zeros(3, 1)))
+    path = save_state(tmp_path, *one, TrainingProgress(3, ("a",), torch.zeros(3, 1)))
     other = layer(torch.contiguous_format)
     load_state(path, *other)
     step(*one)
@@ -270,7 +270,7 @@ def test_weights_of_the_descriptor_loss(store: Path) -> None:
         dataset = tiny.dataset(store, train=[train_entry])
         settings = tiny.settings(store, 1, network=network, dataset=dataset)
         masks = {"cube": store.parent / "m.zarr"}
-        task = build.make_trainer(settings, masks, store.parent / "none")[0].task
+        task = build.build_trainer(settings, masks, store.parent / "none").task
         batches = [task.batch(i) for i in range(30)]
         weights[mode] = [b["lsds_weight"] != 0 for b in batches]
     for index, batch in enumerate(batches):
@@ -293,7 +293,7 @@ def test_what_is_kept_for_validation_never_weighs_in(store: Path) -> None:
         network = tiny.network(augment=[], grow_boundary=None, balance_with_mask=with_mask)
         dataset = tiny.dataset(store, train=[train_entry])
         settings = tiny.settings(store, 1, network=network, dataset=dataset)
-        task = build.make_trainer(settings, {}, store.parent / "none")[0].task
+        task = build.build_trainer(settings, {}, store.parent / "none").task
         seen = 0
         for iteration in range(20):
             batch = task.batch(iteration)

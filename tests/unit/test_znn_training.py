@@ -65,7 +65,7 @@ def run(folder: Path, iterations: int, *more: str, data: Any = None, **changes: 
 def task_of(folder: Path, data: Any = None, **changes: Any) -> ZnnTask:
     data = data or tiny.dataset(folder)
     settings = training(data, tiny.network(data, **changes), 1)
-    trainer, _ = build.make_trainer(settings, {}, folder / "none")
+    trainer = build.build_trainer(settings, {}, folder / "none")
     assert isinstance(trainer.task, ZnnTask)
     return trainer.task
 
@@ -619,7 +619,8 @@ def test_a_cfg_gets_its_network_files_while_it_trains(folder: Path) -> None:
 
         # Weights and velocities are those of the training: one more step from them is its step.
         asked = training(data, tiny.network(data), 9)
-        trainer, module = build.make_trainer(asked, {}, folder / "none")
+        trainer = build.build_trainer(asked, {}, folder / "none")
+        module = trainer.module
         trainer.optimizer.param_groups[0]["steps"] = 8
         assert seed_from(last, module, trainer.optimizer.velocity) == []
         values = trainer._loss(trainer.task.batch(8))[1]

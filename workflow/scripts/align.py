@@ -57,7 +57,7 @@ from retrace.storage.volumes import (
     read_elsewhere,
 )
 from retrace.storage.zarr_writer import publish
-from retrace.training import loop
+from retrace.training.loop import TrainingOutcome
 
 HISTORY_ROWS = 2000
 LAST = 100
@@ -96,7 +96,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 # ---------------------------------------------------------------- train
 
 
-def history(outcome: loop.Outcome, plan: PairPlan) -> dict[str, Any]:
+def history(outcome: TrainingOutcome, plan: PairPlan) -> dict[str, Any]:
     """The content of training.json: terms averaged over equal stretches of iterations."""
     count = len(outcome.losses)
     stretch = max(1, -(-count // HISTORY_ROWS))
@@ -153,7 +153,7 @@ def train(args: argparse.Namespace) -> None:
     print(f"[train] loss {metadata['loss']} -> {args.output}, run {name}", flush=True)
 
 
-def last_loss(outcome: loop.Outcome) -> float:
+def last_loss(outcome: TrainingOutcome) -> float:
     """Mean loss of the last iterations."""
     minimised = outcome.losses.shape[1] - outcome.observed
     return round(float(outcome.losses[-LAST:, :minimised].double().sum(dim=1).mean()), 6)

@@ -23,9 +23,9 @@ from retrace.checkpoints.tensorflow import find_checkpoint
 from retrace.command_line import named_paths
 from retrace.errors import ConfigError, DataError, run
 from retrace.progress import progress
-from retrace.training.build import make_trainer, training_digest
+from retrace.training.build import build_trainer, training_digest
 from retrace.training.lsd_family import LsdFamilyTask
-from retrace.training.task import Models
+from retrace.training.task import WeightFiles
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -47,7 +47,7 @@ def as_arrays(task: LsdFamilyTask, iteration: int) -> dict[str, np.ndarray]:
             f"iteration {iteration + 1} of {task.network['name']!r} is trained with MALIS, which "
             "the legacy engine does not have here; end before it, or use the modern engine"
         )
-    arrays = {"raw": _plain(task.seen(batch)[0])}
+    arrays = {"raw": _plain(task.network_input(batch)[0])}
     for head in task.heads:
         target = batch[head]
         arrays[f"gt_{head}"] = _plain(target)
@@ -86,9 +86,10 @@ def done_before(*folders: Path | None) -> int:
 
 def header(args: argparse.Namespace) -> dict[str, Any]:
     """What the other side has to know before the first batch."""
-    settings, models = args.settings, Models(context=args.context, published=args.published)
+    settings = args.settings
+    weights = WeightFiles(context=args.context, published=args.published)
     network = settings["network"]
-    name = f"{settings['dataset']['name']}_{network['name']}_{training_digest(settings, models)}"
+    name = f"{settings['dataset']['name']}_{network['name']}_{training_digest(settings, weights)}"
     return {
         "dataset": settings["dataset"]["name"],
         "network": network,
@@ -107,8 +108,8 @@ def send(args: argparse.Namespace, pipe: BinaryIO) -> None:
     iterations = range(head["first"], head["last"])
     if not iterations:
         return
-    masks, models = named_paths(args.masks), Models(context=args.context)
-    trainer, _ = make_trainer(args.settings, masks, args.work / "none", models)
+    masks, weights = named_paths(args.masks), WeightFiles(context=args.context)
+    trainer = build_trainer(args.settings, masks, args.work / "none", weights)
     assert isinstance(trainer.task, LsdFamilyTask)
     for iteration in progress(iterations, len(iterations), "batches", "batches"):
         write_batch(pipe, as_arrays(trainer.task, iteration))

@@ -20,7 +20,7 @@ from retrace.files import digest
 from retrace.geometry import triple
 from retrace.networks.seamless import Seamless, build_seamless
 from retrace.storage.manifest import input_digest
-from retrace.training import loop
+from retrace.training.loop import TrainingPlan
 from retrace.training.state import state_files
 
 CHECKPOINT_SECONDS = 300.0
@@ -74,11 +74,11 @@ def begin_from(archive: Path, module: Seamless) -> None:
 
 def make_plan(
     settings: Mapping[str, Any], plan: PairPlan, device: torch.device, work: Path
-) -> loop.Plan:
+) -> TrainingPlan:
     network = settings["network"]
     epochs = settings["epochs"] or network["epochs"]
     workers = settings.get("workers")
-    return loop.Plan(
+    return TrainingPlan(
         iterations=settings["iterations"] or epochs * plan.iterations_per_epoch,
         checkpoint_every=network["checkpoint_every"],
         checkpoint_seconds=settings.get("checkpoint_seconds", CHECKPOINT_SECONDS),

@@ -19,7 +19,7 @@ from retrace.augment.artificial_defects import DRAW, apply_defect
 from retrace.errors import DataError
 from retrace.networks.defect_unet import CLASSES, DefectNet
 from retrace.targets.ternary import INSIDE, contract, dilate
-from retrace.training.state import Progress, load_state, save_state, state_files
+from retrace.training.state import TrainingProgress, load_state, save_state, state_files
 
 TERMS = ("classes", "defect")
 """Terms of the loss: each class where it is known, and whether there is a defect at all."""
@@ -164,7 +164,7 @@ class DefectTraining:
         self.patches, self.settings, self.device, self.work = patches, settings, device, work
         self.network = DefectNet(settings["fmaps"], seed).to(device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), settings["learning_rate"])
-        self.progress = Progress(0, TERMS, torch.zeros(0, len(TERMS)))
+        self.progress = TrainingProgress(0, TERMS, torch.zeros(0, len(TERMS)))
         saved = state_files(work)
         if saved:
             self.progress = load_state(saved[-1], self.network, self.optimizer)
@@ -177,7 +177,7 @@ class DefectTraining:
         for iteration in range(self.progress.iteration + 1, last + 1):
             found.append(self._step(iteration))
             if iteration % CHECKPOINT_EVERY == 0 or iteration == last:
-                self.progress = Progress(iteration, TERMS, torch.stack(found))
+                self.progress = TrainingProgress(iteration, TERMS, torch.stack(found))
                 save_state(self.work, self.network, self.optimizer, self.progress)
             yield iteration
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from retrace.geometry import Triple
 from retrace.networks.seamless import Seamless
 from retrace.targets.ternary import contract
 from retrace.training.loop import Trainer
-from retrace.training.task import Batch, Picture, TakesNoOrders
+from retrace.training.task import Batch, Picture, PlainTask
 from retrace.viewing.displacement_pictures import save_pair
 
 OBSERVED = ("field_px", "moved_px", "valid", "lambda1")
@@ -50,7 +49,7 @@ FOLD_BORDER = 7
 
 
 @dataclass
-class SeamlessTask(TakesNoOrders):
+class SeamlessTask(PlainTask):
     """Pairs and losses; `enter` says which phase they belong to."""
 
     network: Mapping[str, Any]
@@ -271,9 +270,6 @@ class SeamlessTask(TakesNoOrders):
         """Nothing for a zarr: sections are shown as pictures (SeamlessTrainer)."""
         return {}
 
-    def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
-        """Nothing more."""
-
 
 def _turned_sections(side: Sections) -> Sections:
     return Sections(*(rotate(part) for part in (side.image, side.mask, side.valid, side.cutout)))
@@ -356,7 +352,7 @@ class SeamlessTrainer(Trainer):
             flush=True,
         )
 
-    def _show(self, iteration: int, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+    def _save_snapshot(self, iteration: int, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Pictures of the first pair where they are due."""
         if iteration % self.plan.snapshot_every:
             return

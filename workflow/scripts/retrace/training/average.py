@@ -1,4 +1,4 @@
-"""A running mean of the weights: what a short training with a constant rate is judged by."""
+"""An exponential moving average (EMA) of the weights, kept alongside a training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAverage:
-    """Exponential mean of a network's weights, kept beside the training and not seen by it.
+    """Exponential moving average of a network's weights, in `module`; training does not use it.
 
-    With a constant learning rate the weights wander around a minimum; their mean lies nearer to it
-    (Polyak & Juditsky 1992). `module` has the mean.
+    With a constant learning rate the weights wander around a minimum; their average is closer to it
+    (Polyak & Juditsky 1992).
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -22,11 +22,11 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module, iteration: int) -> None:
-        """Takes in the weights after `iteration` (from 1).
+        """Adds the weights after `iteration` (from 1).
 
-        The first iterations are forgotten faster, as TensorFlow's ExponentialMovingAverage does
-        with `num_updates`: random initial weights should not weigh.
+        Early iterations decay faster, as in TensorFlow's ExponentialMovingAverage with
+        `num_updates`, so that the random initial weights do not count.
         """
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        mean, now = list(self.module.parameters()), list(module.parameters())
-        get_ema_multi_avg_fn(decay)(mean, now, iteration)
+        averages, weights = list(self.module.parameters()), list(module.parameters())
+        get_ema_multi_avg_fn(decay)(averages, weights, iteration)

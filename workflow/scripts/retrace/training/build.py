@@ -13,21 +13,18 @@ from retrace.checkpoints.safetensors import read_metadata
 from retrace.device import choose_own_device, uses_bf16, uses_compile
 from retrace.files import digest
 from retrace.formats.hdf5_tiff import H5_SUFFIXES
-from retrace.networks import ZnnNetwork, build_network
+from retrace.networks import build_network
 from retrace.storage.manifest import input_digest
 from retrace.training.average import WeightAverage
-from retrace.training.elektronn_family import make_elektronn
-from retrace.training.loop import Plan, Trainer
-from retrace.training.lsd_family import make_lsd
-from retrace.training.ranks import ALONE, Rank
-from retrace.training.state import state_files
-from retrace.training.task import Models, set_threads
-from retrace.training.znn_family import make_znn
-from retrace.training.znn_optimizer import ZnnOptimizer
-from retrace.training.znn_saving import NetFiles
+from retrace.training.elektronn_family import set_up_elektronn
+from retrace.training.loop import Trainer, TrainingPlan
+from retrace.training.lsd_family import set_up_lsd
+from retrace.training.ranks import SINGLE_PROCESS, Rank
+from retrace.training.task import SetUp, TrainingInputs, WeightFiles, set_threads
+from retrace.training.znn_family import set_up_znn
 
 CHECKPOINT_SECONDS = 300.0
-
+"""Longest time between two saved states."""
 
 NOT_IN_DIGEST = (
     "iterations",
@@ -45,24 +42,31 @@ NOT_IN_DIGEST = (
 )
 """Settings of a network that do not change the weights after a given number of iterations."""
 
+SET_UP: Mapping[str, SetUp] = {
+    "lsd": set_up_lsd,
+    "znn": set_up_znn,
+    "elektronn": set_up_elektronn,
+}
+"""How each family prepares a training."""
 
-def training_digest(settings: Mapping[str, Any], models: Models) -> str:
-    """Names everything that decides the weights at a given iteration."""
+
+def training_digest(settings: Mapping[str, Any], weights: WeightFiles) -> str:
+    """Digest of everything that decides the weights after a given number of iterations."""
     network = {k: v for k, v in settings["network"].items() if k not in NOT_IN_DIGEST}
-    if network.get("batch_size") == 1:  # what it is where it is not given
+    if network.get("batch_size") == 1:  # the default
         del network["batch_size"]
     if network["family"] != "znn":
         network.pop("predict_padding", None)
-    dataset, volumes = _digested_data(settings["dataset"])
-    read = [_model_digest(model) if model else None for model in (models.init, models.context)]
-    published = input_digest(models.published) if models.published else None
-    made = _made_inputs(settings)
-    parts = [network, dataset, volumes, settings["seed"], read, published]
-    return digest([*parts, made] if made else parts)
+    dataset, volumes = _data_in_digest(settings["dataset"])
+    models = [_model_digest(path) if path else None for path in (weights.init, weights.context)]
+    published = input_digest(weights.published) if weights.published else None
+    predictions = _prediction_digests(settings)
+    parts = [network, dataset, volumes, settings["seed"], models, published]
+    return digest([*parts, predictions] if predictions else parts)
 
 
-def _made_inputs(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Digests of what another network predicted of the volumes, by volume and input node."""
+def _prediction_digests(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of another network's predictions that are input, by volume and input node."""
     nodes = settings["network"].get("recursive", {})
     sources = {
         f"{name} {node}": Path(volume["inputs"][node]["path"])
@@ -72,13 +76,14 @@ def _made_inputs(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: input_digest(path) for name, path in sources.items() if path.is_dir()}
 
 
-def _digested_data(told: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What of a dataset decides the weights: entries and volumes, or examples."""
-    if "examples" in told:
-        return {k: v for k, v in told["examples"].items() if k not in ("test", "fetch")}, None
-    dataset = {k: told.get(k) for k in ("voxel_size_nm", "background_ids", "train")}
-    used = {entry["volume"] for entry in told["train"]}
-    return dataset, {name: told["volumes"][name] for name in sorted(used)}
+def _data_in_digest(dataset: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What decides the weights: entries and volumes of a dataset, or its examples and None."""
+    if "examples" in dataset:
+        examples = dataset["examples"]
+        return {k: v for k, v in examples.items() if k not in ("test", "fetch")}, None
+    entries = {k: dataset.get(k) for k in ("voxel_size_nm", "background_ids", "train")}
+    used = {entry["volume"] for entry in dataset["train"]}
+    return entries, {name: dataset["volumes"][name] for name in sorted(used)}
 
 
 def _model_digest(model: Path) -> str:
@@ -87,10 +92,11 @@ def _model_digest(model: Path) -> str:
     return input_digest(model)
 
 
-def make_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> Plan:
+def training_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> TrainingPlan:
+    """How often the training saves, and with which precision and workers it runs."""
     network = settings["network"]
     workers = settings.get("workers")
-    return Plan(
+    return TrainingPlan(
         iterations=settings["iterations"],
         checkpoint_every=network["checkpoint_every"],
         checkpoint_seconds=settings.get("checkpoint_seconds", CHECKPOINT_SECONDS),
@@ -103,43 +109,33 @@ def make_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> 
     )
 
 
-def make_trainer(
+def build_trainer(
     settings: Mapping[str, Any],
     masks: Mapping[str, Path],
     work: Path,
-    models: Models | None = None,
-    rank: Rank = ALONE,
-) -> tuple[Trainer, Any]:
-    """Everything a training needs, checked, and its network; `work` is this training's folder."""
-    models = models or Models()
+    weights: WeightFiles | None = None,
+    rank: Rank = SINGLE_PROCESS,
+) -> Trainer:
+    """Opens and checks everything a training needs; `work` is this training's own folder.
+
+    `masks`: the store of the labels mask of each volume that has one. ConfigError or DataError for
+    settings or data that cannot be trained on.
+    """
     network = settings["network"]
     device = choose_own_device(settings["device"], rank.number, rank.count)
     set_threads(settings.get("threads"), rank)
     module = build_network(network, seed=settings["seed"])
-    is_new = not state_files(work)
-    if network["family"] == "elektronn":
-        task, optimizer, module, begun = make_elektronn(
-            settings, masks, models, work, module=module, device=device
-        )
-    else:
-        family = make_znn if network["family"] == "znn" else make_lsd
-        task, optimizer, module, begun = family(
-            settings, masks, models, is_new, module=module, device=device, processes=rank.count
-        )
-    decay = average_decay(network)
-    average = WeightAverage(module, decay) if decay else None
-    plan = make_plan(settings, device, work)
-    trainer = Trainer(task, module, optimizer, plan, device, average, begun, rank)
-    if (
-        "net_files" in network
-        and isinstance(module, ZnnNetwork)
-        and isinstance(optimizer, ZnnOptimizer)
-    ):
-        trainer.on_save = NetFiles(network, module, optimizer, work)
-    return trainer, module
-
-
-def average_decay(network: Mapping[str, Any]) -> float | None:
-    """Decay of the mean weights that are kept beside the training, if they are."""
-    told = network if network["family"] == "elektronn" else network.get("optimizer", {})
-    return told.get("average")
+    inputs = TrainingInputs(settings, masks, weights or WeightFiles(), work, device, rank.count)
+    setup = SET_UP[network["family"]](inputs, module)
+    decay = setup.average_decay
+    return Trainer(
+        task=setup.task,
+        module=setup.module,
+        optimizer=setup.optimizer,
+        plan=training_plan(settings, device, work),
+        device=device,
+        average=WeightAverage(setup.module, decay) if decay else None,
+        begun=setup.begun,
+        rank=rank,
+        on_save=setup.on_save,
+    )

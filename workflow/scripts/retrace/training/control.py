@@ -1,8 +1,8 @@
-"""Orders to a running training, from a file in its folder.
+"""Commands to a running training, from a file in its work folder.
 
-`echo "lr 0.002" >> work/train/NAME/control` is obeyed at the next iteration. Each line is an order;
-the file is taken away and its orders noted in `control.log`. All trainings know `save` and `stop`;
-what else there is a family says.
+`echo "lr 0.002" >> work/train/NAME/control` takes effect at the next iteration. Each line is one
+command; the training removes the file and appends the replies to `control.log`. Every training
+knows `save` and `stop`; a family may add its own.
 """
 
 from __future__ import annotations
@@ -15,57 +15,59 @@ from retrace.errors import ConfigError, nearest
 
 FILE, LOG = "control", "control.log"
 SAVE, STOP = "save", "stop"
-COMMON = {SAVE: "save the state now", STOP: "end here, with the result as it is"}
-"""What every training obeys."""
+COMMON = {SAVE: "save the state now", STOP: "end now and keep the result so far"}
+"""Commands that every training knows, and what they do."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """One line: a word, and what follows it."""
+class Command:
+    """One line of the control file: a word and its argument."""
 
     word: str
-    rest: str
+    argument: str
 
 
-class Control:
-    """Reads orders of a training in the folder `work`; `known`: further words and what they do."""
+class ControlFile:
+    """Reads the commands to the training in the folder `work`."""
 
-    def __init__(self, work: Path, known: Mapping[str, str]) -> None:
+    def __init__(self, work: Path, family_commands: Mapping[str, str]) -> None:
+        """`family_commands`: words that the family adds, and what they do."""
         self.file, self.log = work / FILE, work / LOG
-        self.known = {**COMMON, **known}
+        self.allowed = {**COMMON, **family_commands}
 
-    def orders(self) -> Iterator[Order]:
-        """What was written since the last time; unknown words are answered in the log."""
+    def commands(self) -> Iterator[Command]:
+        """The commands written since the last call; unknown words are answered in the log."""
         if not self.file.is_file():
             return
         taken = self.file.replace(self.file.with_name(f"{FILE}.taken"))
         for line in taken.read_text(errors="replace").splitlines():
-            word, _, rest = line.strip().partition(" ")
-            if word in self.known:
-                yield Order(word, rest.strip())
+            word, _, argument = line.strip().partition(" ")
+            if word in self.allowed:
+                yield Command(word, argument.strip())
             elif word:
-                self.note(f"no order {word!r}; {nearest(word, self.known)}")
+                self.reply(f"unknown command {word!r}; {nearest(word, self.allowed)}")
         taken.unlink()
 
-    def note(self, text: str) -> None:
-        """A line in the log, and on the screen."""
+    def reply(self, text: str) -> None:
+        """Writes a line to the log and to the terminal."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("a") as file:
             file.write(f"{text}\n")
         print(f"[control] {text}", flush=True)
 
 
-def number(text: str, what: str) -> float:
-    """A number that an order gives; ConfigError for anything else."""
+def parse_number(text: str, command: str) -> float:
+    """The number that is a command's argument; ConfigError for anything else."""
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
-        raise ConfigError(f"{what} {text!r} is no number, for example: {what} 0.002") from None
-    return value
+        raise ConfigError(
+            f"{command} {text!r} is no number, for example: {command} 0.002"
+        ) from None
 
 
-def switch(text: str, what: str) -> bool:
-    """on or off."""
+def parse_switch(text: str, command: str) -> bool:
+    """True for `on`, False for `off`; ConfigError for anything else."""
     if text not in ("on", "off"):
-        raise ConfigError(f"{what} {text!r} is neither on nor off, for example: {what} off")
+        raise ConfigError(f"{command} {text!r} is neither on nor off, for example: {command} off")
     return text == "on"

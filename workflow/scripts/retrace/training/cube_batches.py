@@ -1,9 +1,9 @@
-"""Patches of volumes with labels of voxels, as networks of the family elektronn learn from them.
+"""Patches of volumes with voxel labels, for the networks of the family elektronn.
 
 Source: ELEKTRONN, elektronn/training/CNNData.py. An image and its labels are cut at the same place,
-warped, flipped, and varied in grey; then the labels are cut to what the network gives, one a
-stride. Unlike there, labels beyond the labelled cube are no class instead of class 0, and the last
-place that a patch fits is drawn too.
+warped, flipped and varied in grey; the labels are then cropped to the network's output and taken
+at its stride. Differences: labels outside the labelled cube are no class, not class 0, and the last
+place at which a patch fits is drawn too.
 """
 
 from __future__ import annotations
@@ -37,36 +37,36 @@ from retrace.targets.classes import IGNORED, class_labels
 from retrace.training.elektronn_pictures import prediction_picture
 from retrace.training.sampler import (
     LABELLED,
-    Sampler,
+    PatchSampler,
     TooSmallError,
     TrainingVolume,
     batch_generator,
     check_classes,
     open_sampler,
-    unless_too_small,
+    open_unless_too_small,
 )
 from retrace.training.task import Batch, Picture
 
 MONITOR_STREAM = {"train": 1 << 61, "validation": 1 << 62}
-"""What is added to the seed for the patches that errors are measured on."""
+"""Added to the seed for the patches that errors are measured on."""
 SHOWN = (1, 256, 256)
-"""Voxels of a preview, at most."""
+"""Largest shape of a preview, voxels."""
 
 
 @dataclass(frozen=True)
 class Cubes:
-    """Volumes of one split; per volume the images of all its channels."""
+    """The volumes of one split."""
 
-    sampler: Sampler
+    sampler: PatchSampler
     images: tuple[tuple[Image, ...], ...]
-    """After the channels the weights of the voxels, where the network uses them."""
+    """Per volume the images of its channels, then its voxel weights if the network uses them."""
     lazy: tuple[Mapping[str, Tensor], ...] = ()
-    """`labelled` and `absent` (K,) of each volume; empty where no volume has lazy labels."""
+    """Per volume `labelled` and `absent` (K,); empty if no volume has lazy labels."""
 
 
 @dataclass(frozen=True)
 class CubeBatches:
-    """Patches of a training, and those that it is measured on."""
+    """Patches to train on, and patches to measure on."""
 
     network: Mapping[str, Any]
     module: ElektronnNetwork
@@ -78,23 +78,23 @@ class CubeBatches:
 
     @cached_property
     def patch(self) -> Triple:
-        """Voxels that the network sees."""
+        """Shape of the network's input, voxels."""
         return triple(self.network["input_shape"])
 
     @cached_property
     def lead(self) -> Triple:
-        """Voxels of context on each side."""
+        """Voxels by which the input exceeds the output on the low side."""
         return triple([lost // 2 for lost in self.module.context])
 
     @cached_property
     def strides(self) -> Triple:
-        """Voxels between two outputs in training."""
+        """Voxels between two outputs of the network in training."""
         sizes = self.module.architecture.sizes
         assert sizes is not None
         return triple([axis[-1] for axis in sizes.strides])
 
     def batch(self, number: int, *, warp: bool | float) -> Batch:
-        """`input` (N, C, Z, Y, X) in [0, 1] and `target` (N, z, y, x) int64, below 0 for none."""
+        """`input` (N, C, Z, Y, X) in [0, 1], `target` (N, z, y, x) int64, below 0 without class."""
         count = self.network["batch_size"]
         return stacked(
             [
@@ -106,8 +106,10 @@ class CubeBatches:
         )
 
     def monitor(self, split: str, count: int) -> Iterable[Batch]:
-        """The same `count` patches of a split each time, flipped, never warped; of the validation
-        split their grey values as they are. Nothing where there is no validation split."""
+        """The same `count` patches of a split each time, flipped but not warped.
+
+        Grey values vary in the train split only. No patches without a validation split.
+        """
         cubes = self.train if split == "train" else self.validation
         for number in range(count if cubes else 0):
             assert cubes is not None
@@ -126,13 +128,13 @@ class CubeBatches:
         steps = [slice(None, None, step) for step in self.strides]
         outputs = [part[tuple(inside)][tuple(steps)] for part in (labels, image[-1])]
         channels = self.network["input_channels"]
-        found = {"input": image[:channels].float(), "target": outputs[0]}
+        example = {"input": image[:channels].float(), "target": outputs[0]}
         if len(image) > channels:
-            found["example_weights"] = outputs[1].float()
-        return {**found, **(cubes.lazy[index] if cubes.lazy else {})}
+            example["example_weights"] = outputs[1].float()
+        return {**example, **(cubes.lazy[index] if cubes.lazy else {})}
 
     def _orientation(self, rng: np.random.Generator, volume: TrainingVolume) -> Simple:
-        """How an example lies; z is exchanged only where the volume holds the patch that way."""
+        """A random orientation; z is swapped only if the rotated patch fits into the volume."""
         if not self.network["flip_data"]:
             return draw_simple(rng, self.patch, {"mirror": [], "transpose": []})
         fits = min(volume.visible.shape) >= max(self.patch)
@@ -148,7 +150,7 @@ class CubeBatches:
     def _cut(
         self, cubes: Cubes, rng: np.random.Generator, index: int, turned: Simple, warp: float
     ) -> tuple[Tensor, Tensor]:
-        """Image (C, ...) and labels (...) of the shape before it is turned."""
+        """Warped image (C, Z, Y, X) and labels (Z, Y, X), before flips and transpositions."""
         volume, shape = cubes.sampler.volumes[index], turned.shape
         drawn = self._drawn_warp(rng, warp, shape, volume)
         source = required_source(drawn, shape) if drawn else shape
@@ -163,15 +165,15 @@ class CubeBatches:
         labels = self._classes(volume, window).to(self.device)
         if drawn is None:
             return image, labels
-        # What comes from outside is 0: after a shift by one that is no label.
+        # Warping fills with 0, which the shift by IGNORED turns into "no label".
         warped = apply_warp(labels - IGNORED, drawn, shape) + IGNORED
         return apply_warp(image, drawn, shape), warped
 
     def _drawn_warp(
-        self, rng: np.random.Generator, share: float, shape: Triple, volume: TrainingVolume
+        self, rng: np.random.Generator, fraction: float, shape: Triple, volume: TrainingVolume
     ) -> BackwardWarp | None:
-        """A warp for the share of the examples, None where the volume is too small for it."""
-        if not share or rng.random() >= share:
+        """A random warp with probability `fraction`, if the volume is large enough for it."""
+        if not fraction or rng.random() >= fraction:
             return None
         flat = self.network["n_dim"] == 2
         drawn = draw_section_warp(rng) if flat else draw_volume_warp(rng)
@@ -180,18 +182,19 @@ class CubeBatches:
         return drawn if all(n <= have for n, have in sides) else None
 
     def _classes(self, volume: TrainingVolume, box: VoxelBox) -> Tensor:
+        """Classes (Z, Y, X) int64 of a box, IGNORED where unknown."""
         grown = self.network["grow_boundary"]
         ring = grown["steps"] if grown else 0
         around = box.grow((ring,) * 3)
         labels = torch.from_numpy(volume.read_labels(around).astype(np.int64))
         known = torch.from_numpy(volume.read_codes(around) == LABELLED)
-        found = class_labels(
+        classes = class_labels(
             labels, known, are_classes=self.network["labels_are_classes"], grow_boundary=grown
         )
-        return found[(slice(ring, -ring or None),) * 3]
+        return classes[(slice(ring, -ring or None),) * 3]
 
     def pictures(self, probabilities: Tensor, batch: Batch) -> dict[str, Picture]:
-        """Image, classes and probabilities of the first example, outputs as large as strides."""
+        """Image, classes and probabilities of the first example, enlarged to the image's voxels."""
         where = triple([n * size for n, size in zip(self.lead, self.voxel_size_nm, strict=True)])
         known = batch["target"][0] != IGNORED
         shown = {"raw": Picture(batch["input"][0, 0].float(), (0, 0, 0))}
@@ -207,7 +210,7 @@ class CubeBatches:
         return shown
 
     def preview(self, module: nn.Module, folder: Path, iteration: int) -> None:
-        """A section from the middle of a volume, and what the network makes of it."""
+        """Draws a section from the middle of a volume with the network's prediction."""
         cubes = self.validation or self.train
         volume = cubes.sampler.volumes[0]
         images = cubes.images[0][: self.network["input_channels"]]
@@ -228,7 +231,7 @@ class CubeBatches:
 
 
 def stacked(examples: Sequence[Batch]) -> Batch:
-    """Examples as one batch (N, ...)."""
+    """Examples joined to one batch (N, ...)."""
     return {k: torch.stack([one[k] for one in examples]).contiguous() for k in examples[0]}
 
 
@@ -241,9 +244,9 @@ def open_cubes(
     device: torch.device,
     processes: int = 1,
 ) -> Cubes:
-    """Volumes and images of a split, checked.
+    """Opens and checks the volumes and images of a split.
 
-    TooSmallError where a patch does not fit into one, DataError where labels are no classes of the
+    TooSmallError if a patch does not fit into a volume; DataError if labels are no classes of the
     network.
     """
     sampler = open_sampler(
@@ -266,29 +269,40 @@ def open_cubes(
         if network["labels_are_classes"]:
             check_classes(volume, network["name"], network["n_lab"])
     images = tuple(_images(dataset, volume, network) for volume in sampler.volumes)
-    told = [dataset["volumes"][volume.name].get("lazy_labels") for volume in sampler.volumes]
-    lazy = [lazy_classes(one, network["n_lab"], device) for one in told] if any(told) else ()
+    lazy_labels = [dataset["volumes"][volume.name].get("lazy_labels") for volume in sampler.volumes]
+    lazy = (
+        [lazy_classes(labels, network["n_lab"], device) for labels in lazy_labels]
+        if any(lazy_labels)
+        else ()
+    )
     return Cubes(sampler, images, tuple(lazy))
 
 
 def lazy_classes(
-    told: Mapping[str, Sequence[int]] | None, classes: int, device: torch.device
+    lazy_labels: Mapping[str, Sequence[int]] | None, classes: int, device: torch.device
 ) -> dict[str, Tensor]:
-    """`labelled` (K,), 1 for classes that were looked for in a volume, and `absent` (K,), 1 for
-    those that it does not hold; `told`: `lazy_labels` of the volume, all looked for without it."""
-    told = told or {}
-    numbers = {"labelled": told.get("labelled", range(classes)), "absent": told.get("absent", ())}
-    found = {name: torch.zeros(classes, device=device) for name in numbers}
+    """Flags (K,) float of a volume's classes: `labelled`, and known to be `absent`.
+
+    `lazy_labels`: the volume's setting of that name; without it all classes are labelled.
+    """
+    settings = lazy_labels or {}
+    numbers = {
+        "labelled": settings.get("labelled", range(classes)),
+        "absent": settings.get("absent", ()),
+    }
+    flags = {name: torch.zeros(classes, device=device) for name in numbers}
     for name, chosen in numbers.items():
-        found[name][list(chosen)] = 1
-    return found
+        flags[name][list(chosen)] = 1
+    return flags
 
 
 def _images(
     dataset: Mapping[str, Any], volume: TrainingVolume, network: Mapping[str, Any]
 ) -> tuple[Image, ...]:
-    """All channels, then the weights if they are used; the first is read from memory where the
-    sampler holds it there."""
+    """The images of all channels, then the voxel weights if the network uses them.
+
+    The first channel is read from memory if the sampler holds the volume there.
+    """
     sources = dataset["volumes"][volume.name]
     images = [image_of(volume.raw, UNIT)]
     weights = [EXAMPLE_WEIGHTS] if network["use_example_weights"] else []
@@ -296,7 +310,7 @@ def _images(
         images.append(open_image({**sources["inputs"][channel], "preprocess": UNIT}))
         if not images[-1].volume.box.contains(images[0].volume.box):
             raise DataError(
-                f"{images[-1].volume.name} does not lie on the voxels of {images[0].volume.name}; "
+                f"{images[-1].volume.name} does not cover the voxels of {images[0].volume.name}; "
                 "all channels of a volume must"
             )
     return tuple(images)
@@ -309,14 +323,14 @@ def open_cube_batches(
     device: torch.device,
     processes: int = 1,
 ) -> CubeBatches:
-    """The patches of a training's settings, its volumes opened."""
+    """Opens the volumes of a training; its validation split is optional."""
     network, dataset = settings["network"], settings["dataset"]
     held_out = dataset.get("validation", [])
     return CubeBatches(
         network=network,
         module=module,
         train=open_cubes(network, module, dataset, dataset["train"], masks, device, processes),
-        validation=unless_too_small(
+        validation=open_unless_too_small(
             lambda: open_cubes(network, module, dataset, held_out, masks, device)
         )
         if held_out

@@ -1,7 +1,7 @@
-"""Training ELEKTRONN's networks: losses, monitoring, and what changes on the way.
+"""Training of ELEKTRONN's networks: losses, monitoring, and changes during the training.
 
-Source: ELEKTRONN, elektronn/training/trainer.py. Its console's jobs are declared actions and orders
-to a running training here; differences are in docs/reference/elektronn.md.
+Source: ELEKTRONN, elektronn/training/trainer.py. Its interactive console is replaced by declared
+actions and commands to a running training; differences are listed in docs/reference/elektronn.md.
 """
 
 from __future__ import annotations
@@ -30,52 +30,67 @@ from retrace.losses.elektronn import (
     squared_error,
 )
 from retrace.networks.elektronn import ElektronnNetwork
-from retrace.training.control import Order, number, switch
+from retrace.training.control import Command, parse_number, parse_switch
 from retrace.training.cube_batches import CubeBatches, open_cube_batches
 from retrace.training.elektronn_optimizers import elektronn_optimizer
 from retrace.training.elektronn_pictures import batch_picture, curve_pictures
-from retrace.training.elektronn_schedule import LEAD, Schedule, has_stalled, make_schedule
+from retrace.training.elektronn_schedule import (
+    BY_COMMAND,
+    LEAD,
+    RateSchedule,
+    declared_schedule,
+    has_stalled,
+)
 from retrace.training.example_batches import ExampleBatches, open_example_batches
 from retrace.training.sampler import network_seed
-from retrace.training.state import state_files
-from retrace.training.task import Batch, Made, Models, Picture, on_device
+from retrace.training.state import TrainingProgress, state_files
+from retrace.training.task import (
+    Batch,
+    Picture,
+    PlainTask,
+    TrainingInputs,
+    TrainingSetup,
+    on_device,
+)
 
 HISTORY = "history.json"
-"""What was measured so far, in the folder of a training."""
+"""File of the measurements so far, in the work folder of a training."""
 PLOT_SECONDS = 30.0
-"""Least time between two drawings of the curves."""
-ORDERS = {
+"""Shortest time between two drawings of the curves."""
+COMMANDS = {
     "lr": "learning rate, e.g. lr 0.002",
     "momentum": "e.g. momentum 0.9",
     "warp": "warping, on or off",
     "history": "iterations between two measurements, e.g. history 500",
-    "debug": "draw the batch at hand, debug_batch.png",
+    "debug": "draw the current batch, debug_batch.png",
 }
+EMA_START, EMA_DECAY = 0.65, 0.995
+"""First value and decay of the smoothed loss in ELEKTRONN's history (trainer.py)."""
 
 
-class Data(Protocol):
-    """Where a training's batches come from."""
+class BatchSource(Protocol):
+    """Where the batches of a training come from."""
 
     def batch(self, number: int, *, warp: bool | float) -> Batch:
-        """`input` (N, C, ...) and `target` (N, ...) of an iteration, by its number alone."""
+        """`input` (N, C, ...) and `target` (N, ...) of iteration `number`, which alone decides."""
         ...
 
     def monitor(self, split: str, count: int) -> Iterable[Batch]:
-        """Batches to measure train or validation with: always the same, never warped."""
+        """Batches of the split train or validation to measure on: always the same, not warped."""
         ...
 
 
 @dataclass
-class ElektronnTask:
+class ElektronnTask(PlainTask):
     """Batches, losses and curves of the networks of the family elektronn.
 
-    One batch of the loop holds all examples of an iteration.
+    A batch of the loop contains all examples of an iteration.
     """
 
     network: Mapping[str, Any]
     module: ElektronnNetwork
-    data: Data
-    schedule: Schedule
+    data: BatchSource
+    schedule: RateSchedule
     voxel_size_nm: Triple
     seed: int
     work: Path
@@ -90,44 +105,40 @@ class ElektronnTask:
 
     @property
     def batch_size(self) -> int:
-        """1: examples are not dealt out one by one."""
+        """1: all examples of an iteration are one sample of the loop."""
         return 1
 
     @property
     def observed(self) -> int:
-        """The error of the batch is watched; a squared error is all there is."""
+        """1, the batch's error, is monitored with class labels; 0 with a squared error."""
         return 0 if self.reconstructs else 1
 
     @property
     def reconstructs(self) -> bool:
-        """Whether values are learned, by their squared error."""
+        """Whether the network learns values, by their squared error."""
         return self.network["target"] == "regression" or self.network["autoencoder"] is not None
 
     @property
     def is_random(self) -> bool:
-        """Whether the network itself throws dice while it trains."""
+        """Whether the network itself is random while it trains."""
         autoencoder = self.network["autoencoder"] or {}
         return any(self.network["dropout_rates"]) or bool(autoencoder.get("input_noise"))
 
     @torch.no_grad()
     def batch(self, number: int) -> Batch:
         """All examples of an iteration, on the device."""
-        found = self.data.batch(number, warp=self.schedule.value("warp_on", number))
-        return {**found, "number": torch.tensor(number)}
-
-    def begins_phase(self, iteration: int) -> bool:
-        """Never: one loss from the first iteration to the last."""
-        return False
+        examples = self.data.batch(number, warp=self.schedule.value("warp_on", number))
+        return {**examples, "number": torch.tensor(number)}
 
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """What the last layer gives; what is dropped depends on the seed and the number alone."""
+        """The last layer's output, by head; dropout depends on the seed and the number alone."""
         if self.is_random and module.training:
             torch.manual_seed(network_seed(self.seed, int(batch["number"])))
         outputs: dict[str, Tensor] = module(batch["input"])
         return outputs
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """`mse`, or `nll` and the watched `error`."""
+        """`mse`, or `nll` and the monitored `error`."""
         (output,) = (y.float() for y in outputs.values())
         terms = self._terms(output, batch)
         self._last = (batch, next(iter(terms.values())).detach())  # type: ignore[assignment]
@@ -158,7 +169,7 @@ class ElektronnTask:
         return {"nll": loss, "error": error.nan_to_num(0.0)}
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
-        """Input, target and prediction of the first example of a volume; none of images."""
+        """Input, target and prediction of a batch's first example from volumes; none for images."""
         draw = getattr(self.data, "pictures", None)
         if draw is None:
             return {}
@@ -167,15 +178,15 @@ class ElektronnTask:
 
     @torch.no_grad()
     def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
-        """Every `history_freq` iterations a measurement; declared actions; previews."""
+        """Measures every `history_freq` iterations, runs due actions, draws previews."""
         if iteration % self.network["snapshot_every"] == 0:
             self._preview(module, iteration)
         if iteration % self.history_freq:
             return
         self.rows = [row for row in self.rows if row["iteration"] < iteration]
-        self.rows.append(self._measured(module, iteration))
+        self.rows.append(self._measure(module, iteration))
         atomic_write(self.work / HISTORY, json.dumps(self.rows) + "\n")
-        self._act(iteration)
+        self._run_plateau_action(iteration)
         self.draw_curves()
 
     def _preview(self, module: nn.Module, iteration: int) -> None:
@@ -185,8 +196,8 @@ class ElektronnTask:
             show(module, self.work / "preview", iteration)
             module.train()
 
-    def _measured(self, module: nn.Module, iteration: int) -> dict[str, Any]:
-        """A row of the history: losses and errors of both splits, and how the last step did."""
+    def _measure(self, module: nn.Module, iteration: int) -> dict[str, Any]:
+        """A row of the history: losses and errors of both splits, and the last step's effect."""
         assert self._last is not None
         batch, loss = self._last
         rates = self.rates(iteration - 1)
@@ -194,17 +205,17 @@ class ElektronnTask:
         row["warp"] = float(self.schedule.value("warp_on", iteration - 1))
         module.eval()
         for split in ("train", "validation"):
-            row |= {f"{split}_{k}": v for k, v in self._mean(split).items()}
-        again = self._terms(self.module.raw(batch["input"]).float(), batch)
-        row["loss_change"] = float(next(iter(again.values()))) - float(loss)
+            row |= {f"{split}_{k}": v for k, v in self._split_means(split).items()}
+        after_step = self._terms(self.module.raw(batch["input"]).float(), batch)
+        row["loss_change"] = float(next(iter(after_step.values()))) - float(loss)
         module.train()
         earlier = self.rows[-1]["seconds"] if self.rows else 0.0
         row["seconds"] = round(earlier + time.monotonic() - self._began, 3)
         self._began = time.monotonic()
         return row
 
-    def _mean(self, split: str) -> dict[str, float]:
-        """Loss and error of a split, by the number of examples."""
+    def _split_means(self, split: str) -> dict[str, float]:
+        """Mean loss and error over the examples of a split."""
         sums: dict[str, float] = {}
         count = 0
         for batch in self.data.monitor(split, self.network["monitor_batch_size"]):
@@ -217,22 +228,22 @@ class ElektronnTask:
             return {}
         return {"loss" if n in ("nll", "mse") else n: value / count for n, value in sums.items()}
 
-    def _act(self, iteration: int) -> None:
-        """Declared actions that wait for a plateau, each once, one after the other."""
+    def _run_plateau_action(self, iteration: int) -> None:
+        """Runs the next declared action that waits for a plateau, once it is reached."""
         for place, action in enumerate(self.network["actions"]):
-            if "on_plateau" not in action or self.schedule.fired(f"plateau {place}"):
+            if "on_plateau" not in action or self.schedule.has_fired(f"plateau {place}"):
                 continue
-            told = action["on_plateau"]
+            plateau = action["on_plateau"]
             since = max(
                 [c["decided"] for c in self.schedule.changes if c["by"].startswith("plateau")],
                 default=0,
             )
             rows = [row for row in self.rows if row["iteration"] > since]
-            values = [row[told["of"]] for row in rows if told["of"] in row]
-            if has_stalled(values, told["patience"], told.get("least", 0.0)):
+            values = [row[plateau["of"]] for row in rows if plateau["of"] in row]
+            if has_stalled(values, plateau["patience"], plateau.get("least", 0.0)):
                 name = f"plateau {place}"
                 self.schedule.add(iteration + LEAD, action["set"], name, iteration)
-                print(f"[train] {told['of']} no longer falls: {action['set']}", flush=True)
+                print(f"[train] {plateau['of']} no longer falls: {action['set']}", flush=True)
             return
 
     def rates(self, iteration: int) -> dict[str, float]:
@@ -241,71 +252,81 @@ class ElektronnTask:
         return {"lr": self.schedule.lr(iteration), "momentum": momentum}
 
     def draw_curves(self) -> None:
-        """The curves so far, now and then."""
+        """Draws the curves, at most every 30 s."""
         if time.monotonic() - self._drawn >= PLOT_SECONDS:
             curve_pictures(self.rows, self.work)
             self._drawn = time.monotonic()
 
     def draw_batch(self, iteration: int) -> None:
-        """What an iteration learns from: input, target, and both over each other."""
+        """Draws the batch of an iteration: input, target and their overlay."""
         batch_picture(self.batch(iteration), self.module, self.work / "debug_batch.png")
 
     @property
-    def orders(self) -> Mapping[str, str]:
-        """Those of ELEKTRONN's console."""
-        return ORDERS
+    def commands(self) -> Mapping[str, str]:
+        """The commands of ELEKTRONN's console."""
+        return COMMANDS
 
-    def obey(self, order: Order, iteration: int, work: Path) -> str:
-        """Follows an order; a change of the training is kept and made some iterations later."""
-        if order.word == "debug":
+    def handle(self, command: Command, iteration: int, work: Path) -> str:
+        """Carries out a command; changes of the training take effect 32 iterations later."""
+        word, argument = command.word, command.argument
+        if word == "debug":
             self.draw_batch(iteration)
             return str(self.work / "debug_batch.png")
-        if order.word == "history":
-            every = int(number(order.rest, "history"))
+        if word == "history":
+            every = int(parse_number(argument, "history"))
             if every < 1:
-                raise ConfigError(f"history {order.rest!r}: at least 1, for example: history 500")
+                raise ConfigError(f"history {argument!r}: at least 1, for example: history 500")
             self.history_freq = every
             return f"every {every} iterations"
-        if order.word == "warp":
-            values: dict[str, Any] = {"warp_on": self._warp(switch(order.rest, "warp"))}
+        if word == "warp":
+            values: dict[str, Any] = {"warp_on": self._warp_fraction(parse_switch(argument, word))}
         else:
-            value = number(order.rest, order.word)
+            value = parse_number(argument, word)
             if value < 0:
-                raise ConfigError(f"{order.word} {order.rest!r} is below 0")
-            values = {order.word: value}
-        self.schedule.add(iteration + LEAD, values, "order", iteration)
+                raise ConfigError(f"{word} {argument!r} is below 0")
+            values = {word: value}
+        self.schedule.add(iteration + LEAD, values, BY_COMMAND, iteration)
         return f"from iteration {iteration + LEAD} on"
 
-    def _warp(self, on: bool) -> bool | float:
-        """On is as much as the network says, or always where it says none."""
-        told = self.network["warp_on"]
-        return (told or True) if on else False
+    def _warp_fraction(self, on: bool) -> bool | float:
+        """The fraction of examples to warp: the network's own, or all if that is none."""
+        configured = self.network["warp_on"]
+        return (configured or True) if on else False
+
+    def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
+        """ELEKTRONN's history: the measurements, and the loss smoothed over all iterations."""
+        smooth, ema = [], EMA_START
+        for value in progress.losses[:, 0].tolist():
+            ema = EMA_DECAY * ema + (1 - EMA_DECAY) * value
+            smooth.append(ema)
+        rows = [row for row in self.rows if row["iteration"] <= progress.iteration]
+        rows = [{**row, "loss_ema": smooth[row["iteration"] - 1]} for row in rows]
+        curve_pictures(rows, self.work)
+        return {"learning_curve": rows}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """`input_mean`, the mean grey value that is subtracted from images; none for volumes."""
+        return {"input_mean": self.data.mean} if isinstance(self.data, ExampleBatches) else {}
 
 
 def read_history(work: Path, iteration: int) -> list[dict[str, Any]]:
-    """The rows of a training up to an iteration; what was measured after it comes again."""
+    """The rows of a training up to an iteration; later measurements are repeated."""
     path = work / HISTORY
     rows = json.loads(path.read_text()) if path.is_file() else []
     return [row for row in rows if row["iteration"] <= iteration]
 
 
-def make_elektronn(
-    settings: Mapping[str, Any],
-    masks: Mapping[str, Path],
-    models: Models,
-    work: Path,
-    *,
-    module: ElektronnNetwork,
-    device: torch.device,
-) -> Made:
-    """A training of ELEKTRONN's networks; `init` may be another one of theirs (pre-training)."""
+def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> TrainingSetup:
+    """Prepares a training of ELEKTRONN's networks; `init` may be another network (pre-training)."""
+    settings, work, device = inputs.settings, inputs.work, inputs.device
     network, dataset = settings["network"], settings["dataset"]
     states = state_files(work)
     done = int(states[-1].stem.removeprefix("state_")) if states else 0
-    if models.init and not states:
-        begin_from(models.init, module, network)
+    if inputs.weights.init and not states:
+        load_initial_weights(inputs.weights.init, module, network)
     module = on_device(module, device)
-    schedule = make_schedule(network)
+    schedule = declared_schedule(network)
     schedule.resume(work, done)
     name = network["optimizer"]
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -316,26 +337,29 @@ def make_elektronn(
     if "examples" in dataset:
         data = open_example_batches(network, dataset, settings["seed"], device)
     else:
-        data = open_cube_batches(settings, module, masks, device)
+        data = open_cube_batches(settings, module, inputs.masks, device)
     size = triple(dataset.get("voxel_size_nm", (1, 1, 1)))
     task = ElektronnTask(network, module, data, schedule, size, settings["seed"], work)
     task.rows = read_history(work, done)
     optimizer.follow(task.rates)
     if not states:
         task.draw_batch(0)
-    return task, optimizer, module, 0
+    return TrainingSetup(task, optimizer, module, average_decay=network.get("average"))
 
 
-def begin_from(path: Path, module: ElektronnNetwork, network: Mapping[str, Any]) -> None:
-    """A whole model, with `pretrained` of the network the first layers of another one, or as many
-    layers as a parameter file of ELEKTRONN has."""
-    told = network["pretrained"]
+def load_initial_weights(path: Path, module: ElektronnNetwork, network: Mapping[str, Any]) -> None:
+    """Loads initial weights from a model or a parameter file of ELEKTRONN.
+
+    With `pretrained`, only the named first layers of another network's model are loaded; from a
+    parameter file, as many layers as it has.
+    """
     if path.suffix == SUFFIX:
         for line in load_parameters(read_param(path), module):
             print(f"[train] {line}", flush=True)
         return
-    if not told:
+    pretrained = network["pretrained"]
+    if not pretrained:
         load_model(path, module, network)
         return
-    for line in load_layers(path, module, told["layers"]):
+    for line in load_layers(path, module, pretrained["layers"]):
         print(f"[train] {line}", flush=True)

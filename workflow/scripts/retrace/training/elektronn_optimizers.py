@@ -1,6 +1,6 @@
 """ELEKTRONN's optimisers: SGD with decoupled weight decay, RPROP, CG, L-BFGS and Adam.
 
-Source: ELEKTRONN, elektronn/net/optimizer.py; in its own words in docs/reference/elektronn.md.
+Source: ELEKTRONN, elektronn/net/optimizer.py; described in docs/reference/elektronn.md.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from retrace.errors import ConfigError, nearest
 
 Closure = Callable[[], float]
-"""Loss of the batch at hand; leaves its gradients in the parameters."""
+"""Returns the loss of the current batch and leaves its gradients in the parameters."""
 
 RPROP_LEAST, RPROP_MOST = 1e-7, 2e-3
-"""Between these stay RPROP's steps."""
+"""Smallest and largest step of RPROP."""
 
 
 class ElektronnOptimizer(torch.optim.Optimizer):
-    """What all have in common: rate, momentum and weight decay of each group, and their order.
+    """Base of ELEKTRONN's optimisers: learning rate, momentum and weight decay of each group.
 
-    `loss` is what the last step came to where `evaluates` is true: such a step looks at its batch
-    several times, through a closure.
+    With `evaluates`, a step evaluates its batch several times through a closure, and `loss` is the
+    loss it ended with.
     """
 
     evaluates = False
@@ -38,7 +38,7 @@ class ElektronnOptimizer(torch.optim.Optimizer):
         super().__init__(params, {**shared, **defaults})
 
     def follow(self, rates: Callable[[int], Mapping[str, float]]) -> None:
-        """Takes rate and momentum of each iteration, counted from 0, from a function."""
+        """Takes learning rate and momentum of each iteration, from 0, from the function `rates`."""
 
         def prepare(*_: Any) -> None:
             for group in self.param_groups:
@@ -48,7 +48,7 @@ class ElektronnOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> None:  # type: ignore[override]
-        """One update with the gradients at hand."""
+        """One update with the current gradients."""
         for group in self.param_groups:
             group["steps"] += 1
             for weight in group["params"]:
@@ -59,7 +59,7 @@ class ElektronnOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     def _kept(self, weight: Tensor, name: str, value: float = 0.0) -> Tensor:
-        """A tensor that belongs to a parameter from step to step."""
+        """A state tensor of a parameter, kept between steps."""
         return self.state[weight].setdefault(name, torch.full_like(weight, value))
 
     def _weights(self) -> list[Tensor]:
@@ -67,7 +67,7 @@ class ElektronnOptimizer(torch.optim.Optimizer):
 
 
 class Sgd(ElektronnOptimizer):
-    """v <- g + momentum v; w <- w - lr v - lr decay w: the decay passes the momentum by."""
+    """v <- g + momentum v; w <- w - lr v - lr decay w: the decay is decoupled from momentum."""
 
     def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
         velocity = self._kept(weight, "velocity").mul_(group["momentum"]).add_(gradient)
@@ -75,9 +75,9 @@ class Sgd(ElektronnOptimizer):
 
 
 class Rprop(ElektronnOptimizer):
-    """Each weight has a step of its own, larger while its gradient keeps its sign.
+    """Each weight has its own step size, which grows while its gradient keeps its sign.
 
-    The update takes the step of the iteration before, and the decay is not multiplied by a rate.
+    The update uses the step size of the iteration before; the decay has no rate as factor.
     """
 
     def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
@@ -104,10 +104,11 @@ class Adam(ElektronnOptimizer):
 
 
 class ConjugateGradient(ElektronnOptimizer):
-    """Some directions on one batch, each with a search along its line that steps back.
+    """`n_steps` conjugate directions on one batch, each with a backtracking line search.
 
-    The first direction is the gradient's, the others follow Polak and Ribiere. The search begins
-    at `max_step` and shrinks by `beta` until the loss is below the chord (`alpha`) or rises again.
+    The first direction is the negative gradient, the others follow Polak and Ribiere. The search
+    starts at `max_step` and shrinks by `beta` until the loss has fallen enough (Armijo's condition
+    with `alpha`) or rises again.
     """
 
     evaluates = True
@@ -126,8 +127,8 @@ class ConjugateGradient(ElektronnOptimizer):
                 before = gradients
                 loss = closure()
                 gradients = _gradients(weights)
-                share = 0.0 if group["only_descent"] else _polak_ribiere(gradients, before)
-                directions = [d * share - g for d, g in zip(directions, gradients, strict=True)]
+                factor = 0.0 if group["only_descent"] else _polak_ribiere(gradients, before)
+                directions = [d * factor - g for d, g in zip(directions, gradients, strict=True)]
             slope = _dot(gradients, directions)
             self.loss = self._search(closure, weights, directions, loss, slope, group)
 
@@ -140,8 +141,8 @@ class ConjugateGradient(ElektronnOptimizer):
         slope: float,
         group: Mapping[str, Any],
     ) -> float:
-        """Moves the weights along the direction; the loss where they end."""
-        if slope > 0:  # no way down
+        """Moves the weights along the direction and returns the loss there."""
+        if slope > 0:  # not a descent direction
             return first
         largest, beta = group["max_step"], group["beta"]
         rounds = int(math.log(group["min_step"] / largest) / math.log(beta))
@@ -172,7 +173,7 @@ class ConjugateGradient(ElektronnOptimizer):
 
 
 class Lbfgs(ElektronnOptimizer):
-    """scipy's L-BFGS-B on one batch, begun afresh each time."""
+    """scipy's L-BFGS-B on one batch, restarted at each step."""
 
     evaluates = True
 
@@ -195,9 +196,9 @@ class Lbfgs(ElektronnOptimizer):
             "ftol": group["factr"] * np.finfo(np.float64).eps,
             "gtol": group["pgtol"],
         }
-        found = minimize(at, _flat(weights), jac=True, method="L-BFGS-B", options=options)
-        _set_flat(weights, found.x)
-        self.loss = float(found.fun)
+        result = minimize(at, _flat(weights), jac=True, method="L-BFGS-B", options=options)
+        _set_flat(weights, result.x)
+        self.loss = float(result.fun)
 
 
 def _gradients(weights: list[Tensor]) -> list[Tensor]:
@@ -209,7 +210,7 @@ def _dot(some: list[Tensor], others: list[Tensor]) -> float:
 
 
 def _polak_ribiere(now: list[Tensor], before: list[Tensor]) -> float:
-    """The share of the last direction that is kept, at least 0."""
+    """The factor of the previous direction, at least 0."""
     return max(0.0, (_dot(now, now) - _dot(now, before)) / max(_dot(before, before), 1e-30))
 
 
@@ -241,10 +242,10 @@ OPTIMIZERS: dict[str, tuple[type[ElektronnOptimizer], dict[str, Any]]] = {
     "LBFGS": (Lbfgs, {"maxfun": 40, "maxiter": 4, "m": 10, "factr": 1e2, "pgtol": 1e-9}),
     "Adam": (Adam, {"LR": 0.001, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}),
 }
-"""By ELEKTRONN's names, with the defaults of its configuration."""
+"""Optimisers and their default parameters by ELEKTRONN's names."""
 
 NOT_USED = ("show", "iprint", "LR", "momentum")
-"""What is no value of a group under this name: rate and momentum are groups' own."""
+"""Parameters that are not passed on under their own name."""
 
 
 def elektronn_optimizer(
@@ -254,7 +255,7 @@ def elektronn_optimizer(
     *,
     weight_decay: float = 0.0,
 ) -> ElektronnOptimizer:
-    """An optimiser by ELEKTRONN's name with its NAME_params; ConfigError for an unknown name."""
+    """The optimiser `name` with its NAME_params; ConfigError for unknown names and parameters."""
     if name not in OPTIMIZERS:
         raise ConfigError(f"no optimizer {name!r}; {nearest(name, OPTIMIZERS)}")
     kind, defaults = OPTIMIZERS[name]

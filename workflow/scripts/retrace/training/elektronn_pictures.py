@@ -1,4 +1,4 @@
-"""The pictures ELEKTRONN's users look at while a training runs: curves, and a batch to check."""
+"""ELEKTRONN's pictures of a running training: learning curves, and a batch to check."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ COLUMNS = (
     "train_error",
     "validation_error",
 )
-"""Of history.csv; errors as shares."""
+"""Columns of history.csv; errors are fractions."""
 SMOOTHED_OVER = 8
-"""Measurements that the errors' smooth curve averages, as in ELEKTRONN."""
+"""Measurements that a smoothed curve averages, as in ELEKTRONN."""
 SHOWN = 64
-"""Examples of a batch in its picture."""
+"""Most examples of a batch in its picture."""
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def history_csv(rows: Rows) -> str:
-    """The rows as a table; empty where a training has no such value."""
+    """The rows as CSV; empty cells where a training has no such value."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -66,7 +66,7 @@ def _column(rows: Rows, name: str) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Mean over the measurements around each."""
+    """Moving average of values (n,)."""
     weights = np.ones(min(SMOOTHED_OVER, len(values)))
     return np.convolve(values, weights, "same") / np.convolve(np.ones(len(values)), weights, "same")
 
@@ -85,7 +85,7 @@ def _panel(axis: Any, rows: Rows, columns: Mapping[str, str], label: str, scale:
 
 
 def curve_pictures(rows: Rows, folder: Path) -> list[Path]:
-    """timeline.png, history.png, errors.png and history.csv of the rows so far."""
+    """Writes timeline.png, history.png, errors.png and history.csv of the rows so far."""
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "history.csv", history_csv(rows))
     both = {"train_loss": "training", "validation_loss": "validation"}
@@ -112,7 +112,7 @@ def _draw(rows: Rows, path: Path, panels: Sequence[tuple[dict[str, str], str, fl
 
 
 def tiled(images: np.ndarray, columns: int, border: int = 1) -> np.ndarray:
-    """Images (N, Y, X) beside each other, with a border between them of the least value."""
+    """Images (N, Y, X) as tiles, separated by borders of the smallest value."""
     count, height, width = images.shape
     rows = -(-count // columns)
     step_y, step_x = height + border, width + border
@@ -125,10 +125,10 @@ def tiled(images: np.ndarray, columns: int, border: int = 1) -> np.ndarray:
 
 
 def batch_picture(batch: Mapping[str, Tensor], module: ElektronnNetwork, path: Path) -> Path:
-    """A batch as it is learned from, to see whether labels belong to their images.
+    """Draws a batch, to check that the labels belong to their images.
 
-    Volumes: input | labels where the network gives them | both. Images and vectors that are square:
-    tiles, and their classes in the order of the tiles.
+    Volumes: input, labels at the network's output voxels, and both. Images, and vectors of a square
+    length: tiles, with their classes in the order of the tiles.
     """
     values = batch["input"].detach().cpu().float().numpy()
     target = batch["target"].detach().cpu().numpy()
@@ -148,7 +148,7 @@ def batch_picture(batch: Mapping[str, Tensor], module: ElektronnNetwork, path: P
 
 
 def _squares(values: np.ndarray) -> np.ndarray:
-    """Vectors (N, n) as square images, or as lines where n is no square."""
+    """Vectors (N, n) as square images, or as lines (N, 1, n) if n is no square."""
     side = round(values.shape[1] ** 0.5)
     if side * side == values.shape[1]:
         return values.reshape(-1, side, side)
@@ -156,7 +156,7 @@ def _squares(values: np.ndarray) -> np.ndarray:
 
 
 def placed(target: np.ndarray, shape: Sequence[int], module: ElektronnNetwork) -> np.ndarray:
-    """Labels (z, y, x) of the outputs, each at the voxel of its input (Z, Y, X); else -1."""
+    """Labels of the outputs (z, y, x) at their voxels of the input (Z, Y, X); -1 elsewhere."""
     whole = np.full(tuple(shape), -1, dtype=target.dtype)
     inside = [n - lost for n, lost in zip(shape, module.context, strict=True)]
     steps = [-(-n // out) for n, out in zip(inside, target.shape, strict=True)]
@@ -171,7 +171,7 @@ def placed(target: np.ndarray, shape: Sequence[int], module: ElektronnNetwork) -
 def _volume_picture(
     image: np.ndarray, target: np.ndarray, module: ElektronnNetwork, path: Path
 ) -> Path:
-    """The middle section: data, labels at their places, and both over each other."""
+    """Draws the middle section: data, labels, and their overlay."""
     labels = placed(target, image.shape, module)
     section = image.shape[0] // 2
     if (labels[section] < 0).all():
@@ -191,7 +191,7 @@ def _volume_picture(
 
 
 def prediction_picture(image: np.ndarray, probabilities: np.ndarray, path: Path) -> Path:
-    """A section (Y, X) and the probabilities (K, Y, X) of its classes beside each other."""
+    """Draws a section (Y, X) next to the probabilities (K, Y, X) of its classes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure = _figure(1, 3.2 * (1 + len(probabilities)))
     panels = [("data", image), *((f"class {k}", p) for k, p in enumerate(probabilities))]
@@ -205,10 +205,10 @@ def prediction_picture(image: np.ndarray, probabilities: np.ndarray, path: Path)
     return path
 
 
-def reconstruction_picture(data: np.ndarray, made: np.ndarray, path: Path) -> Path:
-    """Data and reconstruction (N, Y, X) beside each other, as in ELEKTRONN's DAE.png."""
+def reconstruction_picture(data: np.ndarray, decoded: np.ndarray, path: Path) -> Path:
+    """Draws data next to its reconstruction, both (N, Y, X), as in ELEKTRONN's DAE.png."""
     figure = _figure(2, 14.0)
-    parts = {"Data": data, "Reconstruction": made.clip(data.min(), data.max())}
+    parts = {"Data": data, "Reconstruction": decoded.clip(data.min(), data.max())}
     for place, (title, images) in enumerate(parts.items(), start=1):
         axis = figure.add_subplot(1, 2, place)
         axis.imshow(tiled(images, 18), cmap="gray", interpolation="none")

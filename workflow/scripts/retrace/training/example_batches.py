@@ -1,4 +1,4 @@
-"""Batches of single examples, as ELEKTRONN's MNISTData makes them, but the same every time."""
+"""Batches of single examples, as in ELEKTRONN's MNISTData, but reproducible."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from retrace.training.sampler import batch_generator
 from retrace.training.task import Batch
 
 SHIFT = 2
-"""Pixels that `shift_augment` takes off each axis."""
+"""Pixels by which `shift_augment` crops each axis."""
 AT_ONCE = 1000
-"""Examples that are looked at together where nothing is learned."""
+"""Batch size without training."""
 EPOCHS = 1 << 61
-"""What is added to the seed for the order of the examples."""
+"""Added to the seed for the order of the examples."""
 
 
 @dataclass(frozen=True)
 class ExampleBatches:
-    """Batches of a dataset of examples for a network of mode img-scalar or vect-scalar.
+    """Batches of examples for a network of mode img-scalar or vect-scalar.
 
-    Every epoch has an order of its own; which examples an iteration sees, and how they are warped
-    and shifted, depends on the seed and its number alone. Images lose the mean grey value of the
-    training images, so that 0, which comes in at borders, is that value.
+    Every epoch has its own order. The examples of an iteration, their warps and shifts depend only
+    on the seed and the iteration. The mean grey value of the training images is subtracted, so that
+    the 0 that fills borders is that value.
     """
 
     network: Mapping[str, Any]
@@ -42,7 +42,7 @@ class ExampleBatches:
     seed: int
     device: torch.device
     given_mean: float | None = None
-    """The mean of a training that is over, where its model is used."""
+    """The mean of a finished training whose model is applied."""
     _orders: dict[int, np.ndarray] = field(default_factory=dict)
 
     @cached_property
@@ -54,7 +54,7 @@ class ExampleBatches:
 
     @property
     def size(self) -> int:
-        """Examples of one iteration."""
+        """Examples per iteration."""
         return int(self.network["batch_size"])
 
     @cached_property
@@ -71,11 +71,11 @@ class ExampleBatches:
         rng = batch_generator(self.seed, number)
         values = self._values[index]
         if values.ndim > 2:
-            values = self._changed(_with_channel(values), rng, warp)
+            values = self._augmented(_with_channel(values), rng, warp)
         return self._batch(values, self._labels[index])
 
     def _index(self, number: int) -> np.ndarray:
-        """The examples of an iteration: the next ones in the orders of the epochs."""
+        """Indices (N,) of the examples of an iteration, in the order of its epoch."""
         places = np.arange(number * self.size, (number + 1) * self.size)
         epochs, within = np.divmod(places, len(self.train))
         return np.array([self._order(int(e))[w] for e, w in zip(epochs, within, strict=True)])
@@ -87,8 +87,8 @@ class ExampleBatches:
             self._orders.pop(epoch - 2, None)
         return self._orders[epoch]
 
-    def _changed(self, images: Tensor, rng: np.random.Generator, warp: bool | float) -> Tensor:
-        """Shifted, then warped or distorted, as the network says."""
+    def _augmented(self, images: Tensor, rng: np.random.Generator, warp: bool | float) -> Tensor:
+        """Images (N, C, Y, X) augmented with the network's settings."""
         own = self.network["distort"]
         if own and warp:
             images = distort(images, rng, own)
@@ -96,13 +96,13 @@ class ExampleBatches:
             images = shift_crop(images, rng, SHIFT)
         if not own and warp and rng.random() < float(warp):
             drawn = draw_digits_warp(rng)
-            # Along z lie the examples; each channel is warped in the same way.
+            # The warp takes channels first and examples as z: it is the same for all channels.
             block = images.transpose(0, 1)
             images = apply_warp(block, drawn, triple(block.shape[1:])).transpose(0, 1)
         return images
 
     def prepared(self, examples: Examples) -> Iterator[Batch]:
-        """Batches of a split in its order, neither warped nor shifted."""
+        """Batches of a split in its order, without augmentation."""
         for begin in range(0, len(examples), AT_ONCE):
             part = slice(begin, begin + AT_ONCE)
             values = torch.from_numpy(examples.values[part]).to(self.device) - self.mean
@@ -113,7 +113,7 @@ class ExampleBatches:
             yield self._batch(values, torch.from_numpy(examples.labels[part]).to(self.device))
 
     def monitor(self, split: str, count: int) -> Iterator[Batch]:
-        """The first `count` examples of train or validation, always the same ones."""
+        """The first `count` examples of train or validation, without augmentation."""
         examples = self.train if split == "train" else self.validation
         return self.prepared(examples.take(np.arange(min(count, len(examples)))))
 
@@ -121,9 +121,9 @@ class ExampleBatches:
         if self.network["mode"] == "vect-scalar":
             values = values.flatten(1)
         expected = tuple(self.network["input_shape"])
-        found = tuple(values.shape[1:]) if len(expected) == 1 else tuple(values.shape[2:])
-        if found != expected:
-            raise _shape_error(self.network["name"], found, expected)
+        shape = tuple(values.shape[1:]) if len(expected) == 1 else tuple(values.shape[2:])
+        if shape != expected:
+            raise _shape_error(self.network["name"], shape, expected)
         reconstructs = self.network["autoencoder"] is not None
         return {"input": values.contiguous(), "target": values if reconstructs else labels}
 
@@ -132,9 +132,9 @@ def _with_channel(values: Tensor) -> Tensor:
     return values if values.ndim == 4 else values.unsqueeze(1)
 
 
-def _shape_error(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> ConfigError:
+def _shape_error(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> ConfigError:
     return ConfigError(
-        f"network {name!r} has desired_input {list(expected)}, and an example has {list(found)} "
+        f"network {name!r} has desired_input {list(expected)}, and an example has {list(shape)} "
         f"(after `shift_augment`, which takes {SHIFT} pixels off); set `desired_input` to that, "
         "or turn `shift_augment` on or off"
     )
@@ -143,23 +143,22 @@ def _shape_error(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -
 def open_example_batches(
     network: Mapping[str, Any], dataset: Mapping[str, Any], seed: int, device: torch.device
 ) -> ExampleBatches:
-    """The batches of a dataset's examples; DataError or ConfigError where a network cannot take
-    them."""
-    told = dataset["examples"]
-    everything = network["autoencoder"] is not None
-    train = open_examples(told, "train", with_unlabelled=everything)
-    held = open_examples(told, "validation")
-    found = ExampleBatches(network, train, held, seed, device)
-    if train.values.shape[1:] != held.values.shape[1:]:
+    """Opens a dataset's examples; DataError or ConfigError if the network cannot take them."""
+    examples = dataset["examples"]
+    with_unlabelled = network["autoencoder"] is not None
+    train = open_examples(examples, "train", with_unlabelled=with_unlabelled)
+    held_out = open_examples(examples, "validation")
+    batches = ExampleBatches(network, train, held_out, seed, device)
+    if train.values.shape[1:] != held_out.values.shape[1:]:
         raise DataError(
             f"dataset {dataset['name']!r}: training examples have the shape "
-            f"{train.values.shape[1:]}, those held out {held.values.shape[1:]}"
+            f"{train.values.shape[1:]}, those held out {held_out.values.shape[1:]}"
         )
     if network["mode"] == "img-scalar" and train.values.ndim < 3:
         raise ConfigError(
             f"network {network['name']!r} has mode img-scalar, and dataset {dataset['name']!r} has "
             f"vectors of {train.values.shape[1]} values; take a network of mode vect-scalar, or "
-            "say with `image_shape` what they are as images"
+            "set `image_shape` to their shape as images"
         )
-    next(found.monitor("validation", 1))  # refuses a size that does not fit
-    return found
+    next(batches.monitor("validation", 1))  # raises if the size does not fit
+    return batches

@@ -1,31 +1,40 @@
-"""The history of a training, as training.json keeps it."""
+"""The losses and the speed of a training, as training.json keeps them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from retrace.storage.manifest import gpu_name, peak_memory_mb
-from retrace.training.loop import Outcome
+from retrace.training.loop import TrainingOutcome
 
 HISTORY_ROWS = 2000
-
-
+"""Most rows of a history; with more iterations, a row is the mean over several of them."""
 LAST = 100
-"""Iterations whose mean loss is written beside the weights."""
+"""How many of the last iterations the loss in a model's metadata averages."""
 
 
-def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """The content of training.json: loss terms averaged over equal stretches of iterations."""
-    count = outcome.iteration - outcome.begun
-    stretch = max(1, -(-count // HISTORY_ROWS))
+def mean_rows(losses: Tensor) -> list[tuple[int, Tensor]]:
+    """(Last iteration, mean terms (terms,)) of equal ranges of `losses` (iterations, terms)."""
+    count = len(losses)
+    length = max(1, -(-count // HISTORY_ROWS))
+    return [
+        (min(begin + length, count), losses[begin : begin + length].double().mean(dim=0))
+        for begin in range(0, count, length)
+    ]
+
+
+def training_history(
+    settings: Mapping[str, Any], outcome: TrainingOutcome, seconds: float
+) -> dict[str, Any]:
+    """The content of training.json: loss terms averaged over equal ranges of iterations."""
     rows = []
-    for begin in range(0, count, stretch):
-        part = outcome.losses[begin : begin + stretch].double().mean(dim=0)
-        end = min(begin + stretch, count)
+    for end, terms in mean_rows(outcome.losses):
         row: dict[str, Any] = {"iteration": outcome.begun + end}
-        row["loss"] = float(part[: len(part) - outcome.observed].sum())
-        rows.append(row | dict(zip(outcome.terms, part.tolist(), strict=True)))
+        row["loss"] = float(terms[: len(terms) - outcome.observed].sum())
+        rows.append(row | dict(zip(outcome.terms, terms.tolist(), strict=True)))
     return {
         "dataset": settings["dataset"]["name"],
         "network": settings["network"]["name"],
@@ -45,8 +54,8 @@ def history(settings: Mapping[str, Any], outcome: Outcome, seconds: float) -> di
     }
 
 
-def last_loss(outcome: Outcome) -> float | None:
-    """Mean loss of the last iterations, None where published weights were left as they are."""
+def last_loss(outcome: TrainingOutcome) -> float | None:
+    """Mean loss of the last iterations; None if no iteration was trained."""
     if not len(outcome.losses):
         return None
     minimised = outcome.losses.shape[1] - outcome.observed

@@ -1,4 +1,4 @@
-"""The training loop: iterations, checkpoints, history. Knows nothing about what is trained."""
+"""The training loop of all families: iterations, checkpoints, losses."""
 
 from __future__ import annotations
 
@@ -21,21 +21,26 @@ from torch.utils.tensorboard import SummaryWriter
 from retrace.errors import ConfigError, StateError
 from retrace.progress import progress
 from retrace.training.average import WeightAverage
-from retrace.training.control import SAVE, STOP, Control
-from retrace.training.parallel import adding_up, highest, mean, shared
+from retrace.training.control import SAVE, STOP, ControlFile
+from retrace.training.parallel import (
+    accumulating_gradients,
+    data_parallel,
+    maximum_over_ranks,
+    mean_over_ranks,
+)
 from retrace.training.prefetch import Prefetcher
-from retrace.training.ranks import ALONE, Rank
+from retrace.training.ranks import SINGLE_PROCESS, Rank
 from retrace.training.snapshots import save_snapshot
-from retrace.training.state import Progress, load_state, save_state, state_files
+from retrace.training.state import TrainingProgress, load_state, save_state, state_files
 from retrace.training.task import Batch, Task
 
 LOSSES_AT_ONCE = {"cpu": 1, "cuda": 20}
-"""Iterations between readings of the loss; on a GPU each reading waits for it."""
+"""Iterations between transfers of the loss to the host; on a GPU each one synchronises."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a training runs; nothing here changes which batches it sees."""
+class TrainingPlan:
+    """How a training runs; none of these settings changes which batches it sees."""
 
     iterations: int
     checkpoint_every: int
@@ -46,28 +51,33 @@ class Plan:
     compile: bool
     work: Path
     max_seconds: float | None = None
-    """Training ends where it is after this time, all runs together."""
+    """Training ends after this time, all runs together."""
 
 
 @dataclass
-class Outcome:
-    """What a finished training hands back; `losses` (iterations - begun, terms) float32."""
+class TrainingOutcome:
+    """The result of a training; `losses` (iteration - begun, terms) float32."""
 
     iteration: int
     terms: tuple[str, ...]
     losses: Tensor
     observed: int = 0
-    """How many of the last terms are watched and not minimised."""
+    """How many of the last terms are monitored, not minimised."""
     begun: int = 0
     seconds: float = 0.0
     waited_s: float = 0.0
     done_here: int = 0
     all_seconds: float = 0.0
-    """Of all runs together, those before this one too."""
+    """Training time of this run and all runs before it."""
+
+    @property
+    def progress(self) -> TrainingProgress:
+        """The losses with their iterations, as a saved state keeps them."""
+        return TrainingProgress(self.iteration, self.terms, self.losses)
 
 
-class Stop:
-    """Notes SIGTERM and SIGINT, so that the iteration at hand is finished and saved first."""
+class StopSignal:
+    """Records SIGTERM and SIGINT, so that the current iteration is finished and saved first."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -77,9 +87,9 @@ class Stop:
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
-    """Signals only set a flag inside this block; a second one of the kind ends at once."""
-    stop = Stop()
+def deferring_signals() -> Iterator[StopSignal]:
+    """Inside this block SIGTERM and SIGINT only set a flag."""
+    stop = StopSignal()
     kinds = (signal.SIGTERM, signal.SIGINT)
     before = {kind: signal.signal(kind, stop) for kind in kinds}
     try:
@@ -90,10 +100,10 @@ def stopping() -> Iterator[Stop]:
 
 
 def make_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Adam:
-    """Adam as configured: lr, betas, eps; one fused kernel per step.
+    """Adam with TensorFlow's eps; `settings`: lr, betas, eps; one fused kernel per step.
 
-    TensorFlow adds eps to the root of the second moment before its bias is corrected (Kingma & Ba
-    2015, end of section 2), torch after; therefore eps changes with the step here.
+    TensorFlow adds eps to the root of the second moment before the bias correction (Kingma & Ba
+    2015, end of section 2), torch after it; eps is therefore rescaled at each step.
     """
     optimizer = torch.optim.Adam(
         module.parameters(),
@@ -107,7 +117,7 @@ def make_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> torch.opti
 
     def correct_eps(adam: torch.optim.Optimizer, *_: Any) -> None:
         nonlocal steps
-        if steps is None or not adam.state:  # read once: on a GPU each reading waits for it
+        if steps is None or not adam.state:  # read once: on a GPU each read synchronises
             steps = max((int(moments["step"]) for moments in adam.state.values()), default=0)
         steps += 1
         for group in adam.param_groups:
@@ -119,22 +129,22 @@ def make_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> torch.opti
 
 @dataclass
 class Trainer:
-    """Runs a task on a network until `plan.iterations`, from the last saved state on.
+    """Trains a network on a task until `plan.iterations`, from the last saved state.
 
-    With several processes each runs this loop over its part of every batch; the first one writes.
+    With several processes, each runs this loop over its part of every batch; the first one writes.
     """
 
     task: Task
     module: nn.Module
     optimizer: torch.optim.Optimizer
-    plan: Plan
+    plan: TrainingPlan
     device: torch.device
     average: WeightAverage | None = None
     begun: int = 0
     """Iterations that the weights had seen before this training."""
-    rank: Rank = ALONE
-    on_save: Callable[[Progress], None] | None = None
-    """What else is written, by the first process, at the beginning and with each saved state."""
+    rank: Rank = SINGLE_PROCESS
+    on_save: Callable[[TrainingProgress], None] | None = None
+    """Writes further files in the first process, at the start and with each saved state."""
     terms: tuple[str, ...] = ()
     _earlier_s: float = 0.0
     """Seconds of the runs before this one."""
@@ -142,17 +152,17 @@ class Trainer:
     _losses: list[Tensor] = field(default_factory=list)
     _unread: list[Tensor] = field(default_factory=list)
 
-    def run(self) -> Outcome:
-        """Trains; StateError where the saved state is beyond `plan.iterations`.
+    def run(self) -> TrainingOutcome:
+        """Trains to the end; StateError if the saved state is beyond `plan.iterations`.
 
-        After `plan.max_seconds` the state is saved and training ends with the weights as they are;
-        after SIGTERM or SIGINT the state is saved and the process ends with 128 + the signal.
+        After `plan.max_seconds` the state is saved and training ends with the current weights.
+        After SIGTERM or SIGINT the state is saved and the process exits with 128 + the signal.
         """
         first = self._resume()
-        outcome = Outcome(first, self.terms, torch.zeros(0, 0), begun=self.begun)
+        outcome = TrainingOutcome(first, self.terms, torch.zeros(0, 0), begun=self.begun)
         outcome.observed = self.task.observed
         if first < self.plan.iterations and not self._is_time_up(first):
-            with stopping() as stop:
+            with deferring_signals() as stop:
                 self._train(first, stop, outcome)
         outcome.all_seconds = self._earlier_s + outcome.seconds
         outcome.losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
@@ -164,41 +174,41 @@ class Trainer:
         if not states:
             self._check_iterations(self.begun, "the published checkpoint")
             return self.begun
-        done = load_state(states[-1], self.module, self.optimizer, self._mean)
+        done = load_state(states[-1], self.module, self.optimizer, self._averaged)
         self._check_iterations(done.iteration, str(states[-1]))
         self.begun, self.terms, self._losses = done.begun, done.terms, list(done.losses)
         self._earlier_s = done.seconds
-        print(f"[train] going on from iteration {done.iteration} ({states[-1]})", flush=True)
+        print(f"[train] resumes at iteration {done.iteration} ({states[-1]})", flush=True)
         return done.iteration
 
     def _check_iterations(self, done: int, where: str) -> None:
         if done > self.plan.iterations:
             raise StateError(
-                f"{where} is already at iteration {done}, beyond the {self.plan.iterations} asked "
-                f"for; ask for `iterations` >= {done}, or delete {self.plan.work} to begin again"
+                f"{where} is already at iteration {done}, beyond the {self.plan.iterations} "
+                f"requested; set `iterations` >= {done}, or delete {self.plan.work} to start over"
             )
 
-    def _train(self, first: int, stop: Stop, outcome: Outcome) -> None:
+    def _train(self, first: int, stop: StopSignal, outcome: TrainingOutcome) -> None:
         plan = self.plan
         numbers = self.rank.samples(first, plan.iterations, self.task.batch_size)
         batches = Prefetcher(self.task, numbers, plan.workers, self.device)
-        control = Control(plan.work, self.task.orders)
+        control = ControlFile(plan.work, self.task.commands)
         self._since = begin = saved = time.monotonic()
-        self._tell(first)
+        self._call_on_save(first)
         with self._log(first) as writer, closing(iter(batches)) as samples:
             for iteration in self._iterations(first):
                 self._step(samples, iteration, writer)
                 late = self.rank.is_first and time.monotonic() - saved >= plan.checkpoint_seconds
-                ordered = self._obey(control, iteration) if self.rank.is_first else set()
-                last = STOP in ordered or (self.rank.is_first and self._is_time_up(iteration))
-                due = self._is_due(iteration) or late or bool(ordered) or last
-                ending, save, over = highest([stop.signal, due, last], self.rank)
+                requests = self._handle(control, iteration) if self.rank.is_first else set()
+                last = STOP in requests or (self.rank.is_first and self._is_time_up(iteration))
+                due = self._is_due(iteration) or late or bool(requests) or last
+                ending, save, over = maximum_over_ranks([stop.signal, due, last], self.rank)
                 if ending or save:
                     self._save(iteration, writer)
                     saved = time.monotonic()
                 if ending and iteration < plan.iterations:
-                    highest([0], self.rank)  # no process ends before the state is written
-                    print(f"[train] stopped at iteration {iteration}; run again to go on")
+                    maximum_over_ranks([0], self.rank)  # wait until the state is written
+                    print(f"[train] stopped at iteration {iteration}; run again to resume")
                     sys.exit(128 + ending)
                 outcome.iteration = iteration
                 if over:
@@ -209,52 +219,52 @@ class Trainer:
 
     @property
     def _elapsed_s(self) -> float:
-        """Seconds that all runs took together so far."""
+        """Training time of all runs so far."""
         return self._earlier_s + (time.monotonic() - self._since if self._since else 0.0)
 
     def _is_time_up(self, iteration: int) -> bool:
-        """Whether training has had its time, which is then said. One iteration there always is."""
+        """Whether the time limit is reached, which is then printed; one iteration always runs."""
         plan = self.plan
-        most = math.inf if plan.max_seconds is None else plan.max_seconds
-        if not 0 < iteration < plan.iterations or self._elapsed_s < most:
+        limit = math.inf if plan.max_seconds is None else plan.max_seconds
+        if not 0 < iteration < plan.iterations or self._elapsed_s < limit:
             return False
         if self.rank.is_first:
             print(
-                f"[train] its {most:g} s are over at iteration {iteration} of "
-                f"{plan.iterations}; the network is what it is now, and goes on from here where "
-                "more time is given",
+                f"[train] its {limit:g} s are over at iteration {iteration} of "
+                f"{plan.iterations}; the current weights are the result, and a run with more time "
+                "resumes here",
                 flush=True,
             )
         return True
 
-    def _obey(self, control: Control, iteration: int) -> set[str]:
-        """Follows the orders that came, and tells which of them the loop itself has to."""
-        own = set()
-        for order in control.orders():
-            said = f"{order.word} {order.rest}".strip()
+    def _handle(self, control: ControlFile, iteration: int) -> set[str]:
+        """Handles new commands of the task and returns those of the loop: save, stop."""
+        requests = set()
+        for command in control.commands():
+            line = f"{command.word} {command.argument}".strip()
             try:
-                if order.word in (SAVE, STOP):
-                    own.add(order.word)
-                    answer = "done"
+                if command.word in (SAVE, STOP):
+                    requests.add(command.word)
+                    reply = "done"
                 else:
-                    answer = self.task.obey(order, iteration, self.plan.work)
+                    reply = self.task.handle(command, iteration, self.plan.work)
             except ConfigError as error:
-                answer = str(error)
-            control.note(f"iteration {iteration}: {said}: {answer}")
-        return own
+                reply = str(error)
+            control.reply(f"iteration {iteration}: {line}: {reply}")
+        return requests
 
     def _log(self, first: int) -> AbstractContextManager[SummaryWriter | None]:
-        """Where the first process writes its scalars."""
+        """The TensorBoard writer of the first process; None in the others."""
         if not self.rank.is_first:
             return nullcontext()
         return SummaryWriter(str(self.plan.work / "log"), purge_step=first + 1)
 
     def _iterations(self, first: int) -> Iterable[int]:
-        """The iterations after `first`, shown by the first process."""
-        coming = range(first + 1, self.plan.iterations + 1)
+        """The iterations after `first`, with a progress line in the first process."""
+        remaining = range(first + 1, self.plan.iterations + 1)
         if not self.rank.is_first:
-            return coming
-        return progress(coming, len(coming), "train", "iterations")
+            return remaining
+        return progress(remaining, len(remaining), "train", "iterations")
 
     def _is_due(self, iteration: int) -> bool:
         plan = self.plan
@@ -262,20 +272,20 @@ class Trainer:
 
     @property
     def result(self) -> nn.Module:
-        """The network that the training is for: the mean where one is kept."""
-        return self._mean or self.module
+        """The trained network: the averaged weights where they are kept."""
+        return self._averaged or self.module
 
     @property
-    def _mean(self) -> nn.Module | None:
+    def _averaged(self) -> nn.Module | None:
         return self.average.module if self.average else None
 
     @cached_property
     def _network(self) -> nn.Module:
-        """What is run: the module itself, or its compiled form over the same weights."""
+        """The module, compiled if the plan says so, and data-parallel in several processes."""
         network = self.module
         if self.plan.compile:
             network = cast(nn.Module, torch.compile(network, dynamic=False))
-        return shared(network, self.device, self.rank)
+        return data_parallel(network, self.device, self.rank)
 
     def _step(self, samples: Iterator[Batch], iteration: int, writer: SummaryWriter | None) -> None:
         if self.task.begins_phase(iteration):
@@ -287,14 +297,14 @@ class Trainer:
         for left in reversed(range(own)):
             batch = next(samples)
             batches.append(batch)
-            with adding_up(self._network, last=left == 0):
+            with accumulating_gradients(self._network, last=left == 0):
                 outputs, values = self._loss(batch)
                 (values.sum() / own).backward()
             losses.append(values.detach())
             if len(losses) == 1:
-                self._show(iteration, outputs, batch)
+                self._save_snapshot(iteration, outputs, batch)
         if getattr(self.optimizer, "evaluates", False):
-            self.optimizer.step(partial(self._again, batches))
+            self.optimizer.step(partial(self._reevaluate, batches))
         else:
             self.optimizer.step()
         if self.average:
@@ -305,8 +315,8 @@ class Trainer:
         if len(self._unread) >= LOSSES_AT_ONCE[self.device.type]:
             self._read_losses(writer)
 
-    def _again(self, batches: list[Batch]) -> float:
-        """Loss and gradients of the iteration's batches with the weights as they are now."""
+    def _reevaluate(self, batches: list[Batch]) -> float:
+        """Computes loss and gradients of the iteration's batches with the current weights."""
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for batch in batches:
@@ -317,19 +327,19 @@ class Trainer:
         return total
 
     def _minimised(self, values: Tensor) -> Tensor:
-        """Sum of the terms that are minimised."""
+        """Sum of the terms (terms,) that are minimised."""
         return values[: len(values) - self.task.observed].sum()
 
     def _loss(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Outputs for one sample, and its loss terms (terms,)."""
+        """Outputs for one sample by head, and its loss terms (terms,)."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.plan.bf16):
             outputs = self.task.predict(self._network, batch)
         losses = self.task.losses(outputs, batch)
         self.terms = tuple(losses)
         return outputs, torch.stack(list(losses.values()))
 
-    def _show(self, iteration: int, outputs: Mapping[str, Tensor], batch: Batch) -> None:
-        """Writes the first sample of the batch where a snapshot is due."""
+    def _save_snapshot(self, iteration: int, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Writes a snapshot of the first sample of the batch, if one is due."""
         if self.rank.is_first and iteration % self.plan.snapshot_every == 0:
             pictures = self.task.pictures(outputs, batch)
             if not pictures:
@@ -338,10 +348,10 @@ class Trainer:
             save_snapshot(folder, iteration, pictures, self.task.voxel_size_nm)
 
     def _read_losses(self, writer: SummaryWriter | None) -> None:
-        """Brings the last losses to the host; StateError where one is no number."""
+        """Transfers the last losses to the host; StateError if one is NaN or infinite."""
         if not self._unread:
             return
-        for values in mean(torch.stack(self._unread).cpu().float(), self.rank):
+        for values in mean_over_ranks(torch.stack(self._unread).cpu().float(), self.rank):
             self._losses.append(values)
             iteration = self.begun + len(self._losses)
             if not torch.isfinite(values).all():
@@ -349,7 +359,7 @@ class Trainer:
                 raise StateError(
                     f"the loss is no number at iteration {iteration}: {shown}; nothing was saved "
                     "since the last checkpoint. Lower `optimizer.lr` or set `precision: fp32`, "
-                    f"and delete {self.plan.work} to begin again"
+                    f"and delete {self.plan.work} to start over"
                 )
             if writer:
                 minimised = len(values) - self.task.observed
@@ -362,13 +372,15 @@ class Trainer:
         self._read_losses(writer)
         if not self.rank.is_first:
             return
-        save_state(self.plan.work, self.module, self.optimizer, self._done(iteration), self._mean)
-        self._tell(iteration)
+        save_state(
+            self.plan.work, self.module, self.optimizer, self._progress(iteration), self._averaged
+        )
+        self._call_on_save(iteration)
 
-    def _done(self, iteration: int) -> Progress:
+    def _progress(self, iteration: int) -> TrainingProgress:
         losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
-        return Progress(iteration, self.terms, losses, self._elapsed_s)
+        return TrainingProgress(iteration, self.terms, losses, self._elapsed_s)
 
-    def _tell(self, iteration: int) -> None:
+    def _call_on_save(self, iteration: int) -> None:
         if self.on_save and self.rank.is_first:
-            self.on_save(self._done(iteration))
+            self.on_save(self._progress(iteration))

@@ -1,9 +1,9 @@
-"""Training the networks of the LSD family: affinities, local shape descriptors, or both.
+"""Training of the LSD family: networks for affinities, local shape descriptors, or both.
 
-Auto-context networks read the descriptors that a trained network of the family predicts.
+Auto-context networks read the descriptors predicted by a trained network of the family.
 
-The order of the steps is that of the original pipelines (Sheridan et al. 2023, training scripts):
-raw in [0, 1], augment, grow boundaries, descriptors, affinities, balance, raw * 2 - 1.
+The steps follow the original pipelines (Sheridan et al. 2023, training scripts): raw in [0, 1],
+augment, grow boundaries, descriptors, affinities, balance, raw * 2 - 1.
 """
 
 from __future__ import annotations
@@ -37,42 +37,52 @@ from retrace.training.sampler import (
     EXCLUDED,
     LABELLED,
     UNLABELLED,
-    Sampler,
+    PatchSampler,
     TrainingVolume,
     batch_generator,
     open_sampler,
 )
-from retrace.training.task import Batch, Made, Models, Picture, TakesNoOrders, on_device
+from retrace.training.task import (
+    Batch,
+    Picture,
+    PlainTask,
+    TrainingInputs,
+    TrainingSetup,
+    on_device,
+)
 
 LSD_WEIGHTS = ("labels_mask", "foreground_or_unmasked", "foreground")
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """The boxes of one batch in a common frame, voxels; all share one centre.
+    """The concentric boxes of one batch in a common frame, voxels.
 
-    `truth` is where the mask and the affinities' labels are needed, `context` where the labels are.
+    `affinity_labels`: where mask and labels are needed for the affinities. `labels`: where labels
+    are needed, also for the descriptors.
     """
 
     frame: Triple
     raw: VoxelBox
     output: VoxelBox
-    truth: VoxelBox
-    context: VoxelBox
+    affinity_labels: VoxelBox
+    labels: VoxelBox
 
 
 def batch_boxes(
     network: Mapping[str, Any], voxel_size_nm: Triple, output: Triple, raw: Triple
 ) -> Boxes:
-    """The boxes for a training that reads `raw` voxels and gives `output` voxels."""
-    far = [max((abs(o[axis]) for o in network["neighborhood"]), default=0) for axis in range(3)]
-    around = list(far)
+    """The boxes for a training that reads `raw` voxels and predicts `output` voxels."""
+    offset_reach = [
+        max((abs(o[axis]) for o in network["neighborhood"]), default=0) for axis in range(3)
+    ]
+    label_reach = list(offset_reach)
     if network.get("lsd"):
         settings = network["lsd"]
         reach = lsd_context(voxel_size_nm, settings["sigma_nm"], settings["downsample"])
-        around = [max(pair) for pair in zip(far, reach, strict=True)]
-    context = [size + 2 * a for size, a in zip(output, around, strict=True)]
-    frame = triple([max(pair) for pair in zip(raw, context, strict=True)])
+        label_reach = [max(pair) for pair in zip(offset_reach, reach, strict=True)]
+    labels = [size + 2 * reach for size, reach in zip(output, label_reach, strict=True)]
+    frame = triple([max(pair) for pair in zip(raw, labels, strict=True)])
 
     def centred(shape: Sequence[int]) -> VoxelBox:
         begin = [(f - s) // 2 for f, s in zip(frame, shape, strict=True)]
@@ -83,20 +93,20 @@ def batch_boxes(
         frame=frame,
         raw=centred(raw),
         output=middle,
-        truth=middle.grow(far),
-        context=middle.grow(around),
+        affinity_labels=middle.grow(offset_reach),
+        labels=middle.grow(label_reach),
     )
 
 
 @dataclass(frozen=True)
-class LsdFamilyTask(TakesNoOrders):
-    """Batches and losses of the LSD family's networks, any size.
+class LsdFamilyTask(PlainTask):
+    """Batches and losses of the LSD family's networks.
 
     `context`: the trained network whose descriptors an auto-context network reads.
     """
 
     network: Mapping[str, Any]
-    sampler: Sampler
+    sampler: PatchSampler
     boxes: Boxes
     voxel_size_nm: Triple
     seed: int
@@ -107,19 +117,19 @@ class LsdFamilyTask(TakesNoOrders):
 
     @cached_property
     def heads(self) -> tuple[str, ...]:
-        """Names of the network's outputs."""
+        """Names of the network's heads."""
         return tuple(head["name"] for head in self.network["heads"])
 
     @cached_property
     def batch_size(self) -> int:
-        """Samples of one iteration."""
+        """Samples per iteration."""
         return int(self.network.get("batch_size", 1))
 
     @torch.no_grad()
     def batch(self, number: int) -> Batch:
-        """Raw (1, 1, Z, Y, X) in [-1, 1] and per head target and weight, on the device.
+        """Raw (1, 1, Z, Y, X) in [-1, 1], and per head target and weight, on the device.
 
-        Classes are balanced and losses normalised within this one sample, as in the original.
+        Classes are balanced and losses normalised within one sample, as in the original pipelines.
         """
         rng = batch_generator(self.seed, number)
         iteration = number // self.batch_size
@@ -127,23 +137,23 @@ class LsdFamilyTask(TakesNoOrders):
         labels = self._grown(labels, codes)
         inner = self.boxes.output
         batch = {"raw": raw[None, None] * 2 - 1}
-        at_output = inner.slices(self.boxes.truth.offset)
-        batch["labels"] = labels[inner.slices(self.boxes.context.offset)]
+        at_output = inner.slices(self.boxes.affinity_labels.offset)
+        batch["labels"] = labels[inner.slices(self.boxes.labels.offset)]
         batch["labels_mask"] = codes[at_output] == LABELLED
         if "lsds" in self.heads:
             batch["lsds"] = self._descriptors(labels)
             batch["lsds_weight"] = self._descriptor_weight(batch["labels"], codes[at_output])
         if "affs" in self.heads:
-            truth = labels[self.boxes.truth.slices(self.boxes.context.offset)]
-            batch["affs"], known = self._affinities(truth, codes)
+            near = labels[self.boxes.affinity_labels.slices(self.boxes.labels.offset)]
+            batch["affs"], known = self._affinities(near, codes)
             if self._is_structured(iteration + 1):
-                batch["affs_known"], batch["objects"] = known, objects(batch["labels"])
+                batch["affs_known"], batch["objects"] = known, connected_objects(batch["labels"])
             else:
                 batch["affs_weight"] = balance_weights(batch["affs"], known)
         return batch
 
     def begins_phase(self, iteration: int) -> bool:
-        """True for the first iteration with MALIS, for which the original made a new Adam."""
+        """True for the first iteration with MALIS, where the original creates a new Adam."""
         return self._is_structured(iteration) and not self._is_structured(iteration - 1)
 
     def _is_structured(self, iteration: int) -> bool:
@@ -153,18 +163,19 @@ class LsdFamilyTask(TakesNoOrders):
 
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Outputs per head, (1, C, Z, Y, X)."""
-        outputs: dict[str, Tensor] = module(self.seen(batch))
+        outputs: dict[str, Tensor] = module(self.network_input(batch))
         return outputs
 
-    def seen(self, batch: Batch) -> Tensor:
-        """What the network reads of a batch, (1, C, Z, Y, X)."""
+    def network_input(self, batch: Batch) -> Tensor:
+        """The network's input from a batch, (1, C, Z, Y, X)."""
         return batch["raw"] if self.context is None else self._with_context(batch["raw"])
 
     @torch.no_grad()
     def _with_context(self, raw: Tensor) -> Tensor:
-        """Descriptors in the levels of uint8, as if read from disk; raw before them if it is read.
+        """Descriptors (1, 10, Z, Y, X), or raw and descriptors (1, 11, Z, Y, X).
 
-        (1, 10 or 11, Z, Y, X) from `raw` (1, 1, Z', Y', X') in [-1, 1] with the context's context.
+        `raw` (1, 1, Z', Y', X') in [-1, 1] includes the context of the network that predicts the
+        descriptors. These are truncated to the 256 levels of uint8, as if read from disk.
         """
         assert self.context is not None
         lsds = (self.context(raw)["lsds"] * 255).to(torch.uint8).float() / 255
@@ -177,18 +188,18 @@ class LsdFamilyTask(TakesNoOrders):
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """One weighted mean squared error per head, or MALIS; their sum is the loss."""
         if "objects" in batch:
-            # Imported here: compiling MALIS costs seconds that other networks should not pay.
+            # Imported here, because compiling MALIS takes seconds.
             from retrace.losses.malis import malis_loss
 
-            truth = (batch["affs"], batch["affs_known"], batch["objects"])
-            return {"affs": malis_loss(outputs["affs"][0], *truth, self.network["neighborhood"])}
+            targets = (batch["affs"], batch["affs_known"], batch["objects"])
+            return {"affs": malis_loss(outputs["affs"][0], *targets, self.network["neighborhood"])}
         return {
             head: weighted_mse(outputs[head][0], batch[head], batch[f"{head}_weight"])
             for head in self.heads
         }
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
-        """Raw, labels, mask, and per head ground truth and prediction, placed in the frame."""
+        """Raw, labels, mask, and per head target and prediction, at their places in the frame."""
         raw = ((batch["raw"][0, 0] + 1) * 127.5).round().to(torch.uint8)
         where = self.boxes.output.to_nm(self.voxel_size_nm).offset
         pictures = {
@@ -202,14 +213,11 @@ class LsdFamilyTask(TakesNoOrders):
                 pictures[f"{kind}_{head}"] = Picture(scaled, where)
         return pictures
 
-    def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
-        """Nothing."""
-
     def _augmented(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Raw of the input, labels of `context` (int64), codes of `truth`, all augmented."""
+        """Augmented raw of the input, labels (int64) and codes in their boxes, each (Z, Y, X)."""
         index = self.sampler.choose(rng)
         warp = draw_warp(rng, self.network["augment"], self.boxes.frame)
-        needs = warp.reach(self.boxes.context), warp.reach(self.boxes.truth)
+        needs = warp.reach(self.boxes.labels), warp.reach(self.boxes.affinity_labels)
         shift = self.sampler.place(rng, index, *needs)
         volume = self.sampler.volumes[index]
         points = warp.source(grid(VoxelBox((0, 0, 0), self.boxes.frame), self.device))
@@ -217,8 +225,8 @@ class LsdFamilyTask(TakesNoOrders):
         for step in self.network["augment"]:
             if "intensity" in step:
                 raw = change_intensity(raw, rng, step["intensity"])
-        points = points[(slice(None), *self.boxes.context.slices())]
-        return raw, *self._read_truth(volume, points, shift)
+        points = points[(slice(None), *self.boxes.labels.slices())]
+        return raw, *self._read_labels(volume, points, shift)
 
     def _read_raw(self, volume: TrainingVolume, points: Tensor, shift: Triple) -> Tensor:
         box = bounding_box(points)
@@ -226,14 +234,14 @@ class LsdFamilyTask(TakesNoOrders):
         scale = 1 / 255 if block.dtype == torch.uint8 else 1.0
         return sample_linear(block.float() * scale, _relative(points, box))
 
-    def _read_truth(
+    def _read_labels(
         self, volume: TrainingVolume, points: Tensor, shift: Triple
     ) -> tuple[Tensor, Tensor]:
         box = bounding_box(points)
         labels = self._to_device(volume.read_labels(box.shift(shift)))
         codes = self._to_device(volume.read_codes(box.shift(shift)))
         points = _relative(points, box)
-        inner = (slice(None), *self.boxes.truth.slices(self.boxes.context.offset))
+        inner = (slice(None), *self.boxes.affinity_labels.slices(self.boxes.labels.offset))
         return sample_nearest(labels, points).long(), sample_nearest(codes, points[inner])
 
     def _to_device(self, array: np.ndarray) -> Tensor:
@@ -245,10 +253,10 @@ class LsdFamilyTask(TakesNoOrders):
         return tensor.to(self.device, non_blocking=True)
 
     def _grown(self, labels: Tensor, codes: Tensor) -> Tensor:
-        """Boundaries grown where the mask is known; the ring of context stays as it is."""
+        """Grows boundaries where the mask is known; further out, labels stay as they are."""
         settings = self.network.get("grow_boundary")
         if settings:
-            part = self.boxes.truth.slices(self.boxes.context.offset)
+            part = self.boxes.affinity_labels.slices(self.boxes.labels.offset)
             mask = codes == LABELLED
             labels[part] = grow_boundary(
                 labels[part].clone(), mask, settings["steps"], settings["only_xy"]
@@ -257,13 +265,13 @@ class LsdFamilyTask(TakesNoOrders):
 
     def _descriptors(self, labels: Tensor) -> Tensor:
         settings = self.network["lsd"]
-        begin = [-offset for offset in self.boxes.context.offset]
+        begin = [-offset for offset in self.boxes.labels.offset]
         roi = self.boxes.output.shift(begin)
         sigma, step = settings["sigma_nm"], settings["downsample"]
         return compute_lsds(labels, self.voxel_size_nm, sigma, step, roi)
 
     def _descriptor_weight(self, labels: Tensor, codes: Tensor) -> Tensor:
-        """Which voxels the descriptors' error counts at, (Z, Y, X); differs between datasets."""
+        """Voxels that count in the descriptors' loss, (Z, Y, X); `lsd_weight` chooses which."""
         mode = self.network["lsd_weight"]
         if mode == "labels_mask":
             return codes == LABELLED
@@ -272,18 +280,18 @@ class LsdFamilyTask(TakesNoOrders):
         return labels != 0
 
     def _affinities(self, labels: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Target of the affinities and where it is known, each (C, Z, Y, X)."""
+        """Target affinities and where they are known, each (C, Z, Y, X)."""
         neighborhood = self.network["neighborhood"]
         known = codes == LABELLED if self.network["balance_with_mask"] else codes != EXCLUDED
-        crop = (slice(None), *self.boxes.output.slices(self.boxes.truth.offset))
+        crop = (slice(None), *self.boxes.output.slices(self.boxes.affinity_labels.offset))
         target = affinities(labels, neighborhood)[crop]
         return target, affinity_mask(known, neighborhood)[crop]
 
 
-def objects(labels: Tensor) -> Tensor:
-    """Labels (Z, Y, X) renumbered so that the parts of one in this box differ (6 neighbours).
+def connected_objects(labels: Tensor) -> Tensor:
+    """Labels (Z, Y, X) split into 6-connected components, int64.
 
-    gunpowder `RenumberConnectedComponents`, before MALIS.
+    As gunpowder's RenumberConnectedComponents, which the original runs before MALIS.
     """
     numbers = compact(labels.cpu().numpy())
     parts = cc3d.connected_components(numbers.astype(np.uint32), connectivity=6)
@@ -295,16 +303,16 @@ def _relative(points: Tensor, box: VoxelBox) -> Tensor:
     return points - origin.reshape(3, *[1] * (points.ndim - 1))
 
 
-def make_task(
+def build_lsd_task(
     network: Mapping[str, Any],
     module: UNet,
-    sampler: Sampler,
+    sampler: PatchSampler,
     voxel_size_nm: Triple,
     seed: int,
     device: torch.device,
     context: UNet | None = None,
 ) -> LsdFamilyTask:
-    """The task of a network of this family; ConfigError where its settings cannot work.
+    """The task of a network of this family; ConfigError for settings that contradict each other.
 
     `context`: the trained network that an auto-context network reads, on the device.
     """
@@ -315,17 +323,17 @@ def make_task(
             f"{', '.join(LSD_WEIGHTS)}"
         )
     output = module.output_shape(network["input_shape"])
-    seen = triple(network["input_shape"])
-    raw = seen if context is None else triple(context.valid_shape(seen))
+    shape = triple(network["input_shape"])
+    raw = shape if context is None else triple(context.valid_shape(shape))
     boxes = batch_boxes(network, voxel_size_nm, output, raw)
     return LsdFamilyTask(network, sampler, boxes, voxel_size_nm, seed, device, context)
 
 
 def _check_context(network: Mapping[str, Any], context: UNet | None) -> None:
-    wanted, channels = network.get("autocontext"), network["input_channels"]
-    if bool(wanted) != (context is not None) or bool(wanted) != (channels > 1):
+    name, channels = network.get("autocontext"), network["input_channels"]
+    if bool(name) != (context is not None) or bool(name) != (channels > 1):
         raise ConfigError(
-            f"network {network['name']!r} reads {channels} channels with autocontext {wanted!r}; "
+            f"network {network['name']!r} reads {channels} channels with autocontext {name!r}; "
             "name a network that predicts descriptors under `autocontext` and give its model, or "
             "set `input_channels: 1`"
         )
@@ -334,7 +342,7 @@ def _check_context(network: Mapping[str, Any], context: UNet | None) -> None:
 def load_context(
     settings: Mapping[str, Any], model: Path | None, device: torch.device
 ) -> UNet | None:
-    """The frozen network whose descriptors are read; None where none is asked for."""
+    """The frozen network whose descriptors are read; None without auto-context."""
     network = settings.get("autocontext")
     if not network:
         return None
@@ -348,47 +356,43 @@ def load_context(
     return on_device(module.requires_grad_(False).eval(), device)
 
 
-def make_lsd(
-    settings: Mapping[str, Any],
-    masks: Mapping[str, Path],
-    models: Models,
-    is_new: bool,
-    *,
-    module: UNet,
-    device: torch.device,
-    processes: int,
-) -> Made:
-    """A training of the LSD family."""
+def set_up_lsd(inputs: TrainingInputs, module: UNet) -> TrainingSetup:
+    """Prepares a training of the LSD family."""
+    settings, weights, device = inputs.settings, inputs.weights, inputs.device
     network, dataset = settings["network"], settings["dataset"]
-    if models.init and is_new:
-        load_model(models.init, module, network)
+    if weights.init and inputs.is_new:
+        load_model(weights.init, module, network)
     module = on_device(module, device)
     sampler = open_sampler(
         dataset,
-        masks,
+        inputs.masks,
         padding_nm=network["label_padding_nm"],
         min_masked=network["min_masked"],
         field_of_view=module.valid_shape(),
-        processes=processes,
+        processes=inputs.processes,
     )
-    size = triple(dataset["voxel_size_nm"])
-    first = load_context(settings, models.context, device)
-    task = make_task(network, module, sampler, size, settings["seed"], device, first)
+    voxel_size_nm = triple(dataset["voxel_size_nm"])
+    context = load_context(settings, weights.context, device)
+    task = build_lsd_task(
+        network, module, sampler, voxel_size_nm, settings["seed"], device, context
+    )
     optimizer = make_optimizer(module, network["optimizer"])
     begun = 0
-    if models.published and is_new:
-        begun = take_over(models.published, module, optimizer, network["name"])
-    return task, optimizer, module, begun
+    if weights.published and inputs.is_new:
+        begun = load_published_weights(weights.published, module, optimizer, network["name"])
+    return TrainingSetup(task, optimizer, module, begun, network["optimizer"].get("average"))
 
 
-def take_over(folder: Path, module: UNet, optimizer: torch.optim.Optimizer, network: str) -> int:
-    """Weights, Adam's moments and iteration of a published checkpoint; returns the iteration."""
-    found = read_published(folder)
-    load_published(found, module, network)
-    moments = load_moments(found, module, optimizer)
+def load_published_weights(
+    folder: Path, module: UNet, optimizer: torch.optim.Optimizer, network: str
+) -> int:
+    """Loads weights and Adam's moments of a published checkpoint; returns its iteration."""
+    checkpoint = read_published(folder)
+    load_published(checkpoint, module, network)
+    moments = load_moments(checkpoint, module, optimizer)
     print(
-        f"[train] goes on from {found.source.name}, "
+        f"[train] continues from {checkpoint.source.name}, "
         f"{'with' if moments else 'without'} the moments of its optimiser",
         flush=True,
     )
-    return found.iteration
+    return checkpoint.iteration

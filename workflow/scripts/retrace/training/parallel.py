@@ -1,8 +1,8 @@
-"""Training in several processes of one machine, one for each GPU, with torch's own means.
+"""Training in several processes on one machine, one per GPU (DistributedDataParallel).
 
 Every process holds the whole network and learns from its part of each batch; gradients are averaged
-(DistributedDataParallel; NCCL between GPUs, Gloo between CPUs). What the processes decide together,
-such as when to save, goes through Gloo on the host, so that no GPU is waited for.
+by NCCL between GPUs and Gloo between CPUs. Common decisions, such as when to save, go through Gloo
+on the host, so that they do not wait for a GPU.
 """
 
 from __future__ import annotations
@@ -34,69 +34,69 @@ from retrace.training.ranks import Rank
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others. One that ends is noticed at once, not by this."""
+"""How long a process waits for the others; a process that ends is noticed immediately."""
 
-LAST_WORD_S = 2.0
-"""An error nobody can explain may follow from the end of another process, which is to be seen first
-by the one that watches them."""
+UNEXPLAINED_ERROR_DELAY_S = 2.0
+"""How long a process waits before it ends with an unexpected error. Such an error may result from
+the end of another process, which the parent has to see first."""
 
-STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
-"""Exit codes of a training that was told to stop and saved its state."""
+STOPPED_EXIT_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""Exit codes of a training that saved its state after SIGINT or SIGTERM."""
 
 PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal that a process gets when its parent ends."""
+"""prctl(2): the signal that a process receives when its parent ends."""
 
 
-# ---------------------------------------------------------------- inside one of the processes
+# ---------------------------------------------------------------- inside each process
 
 
-def shared(module: nn.Module, device: torch.device, rank: Rank) -> nn.Module:
-    """The module itself, or the form of it whose gradients are averaged over all processes."""
+def data_parallel(module: nn.Module, device: torch.device, rank: Rank) -> nn.Module:
+    """The module, wrapped to average gradients over all processes where there are several."""
     if rank.count == 1:
         return module
     devices = [device] if device.type == "cuda" else None
     return DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
 
 
-def adding_up(network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """For one sample's forward and backward pass: gradients are averaged after the last one."""
+def accumulating_gradients(network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+    """Context for one sample's forward and backward pass: gradients are averaged after the last."""
     if isinstance(network, DistributedDataParallel) and not last:
         return network.no_sync()
     return nullcontext()
 
 
-def highest(values: Sequence[int], rank: Rank) -> list[int]:
-    """The largest of each value over all processes; all wait here for the slowest."""
+def maximum_over_ranks(values: Sequence[int], rank: Rank) -> list[int]:
+    """The maximum of each value over all processes; waits for the slowest process."""
     if rank.count == 1:
         return list(values)
-    everyone = torch.tensor(values)
-    dist.all_reduce(everyone, dist.ReduceOp.MAX)
-    return [int(value) for value in everyone]
+    maxima = torch.tensor(values)
+    dist.all_reduce(maxima, dist.ReduceOp.MAX)
+    return [int(value) for value in maxima]
 
 
-def mean(values: Tensor, rank: Rank) -> Tensor:
-    """The mean over all processes of a tensor on the host, any shape."""
+def mean_over_ranks(values: Tensor, rank: Rank) -> Tensor:
+    """The mean over all processes of a tensor on the host, of any shape."""
     if rank.count > 1:
         dist.all_reduce(values)
         values /= rank.count
     return values
 
 
-def _join(rank: Rank, device_type: str, meeting: Path) -> None:
+def _join_process_group(rank: Rank, device_type: str, rendezvous: Path) -> None:
     if device_type == "cuda":
         torch.cuda.set_device(rank.number)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no need to look for its name
-    store = dist.FileStore(str(meeting), rank.count)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no name lookup
+    store = dist.FileStore(str(rendezvous), rank.count)
     backend = BACKENDS[device_type]
     dist.init_process_group(
         backend, store=store, rank=rank.number, world_size=rank.count, timeout=TIMEOUT
     )
 
 
-def _end_with(parent: int) -> None:
-    """Has this process killed as soon as its parent is gone, however that ended."""
+def _die_with_parent(parent: int) -> None:
+    """Has the kernel kill this process as soon as its parent ends for any reason."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before that
+    if os.getppid() != parent:  # it had ended before that
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -105,17 +105,17 @@ def _one_process(
     count: int,
     parent: int,
     device_type: str,
-    meeting: Path,
+    rendezvous: Path,
     failures: SimpleQueue[str],
     work: Callable[[Rank], None],
 ) -> None:
-    """All that one process does; what a user can act on goes to `failures`."""
-    _end_with(parent)
+    """What one process runs; errors that a user can fix go to `failures`."""
+    _die_with_parent(parent)
     signal.signal(signal.SIGTERM, terminate)
     rank = Rank(number, count)
     try:
         with redirect_stdout(sys.stdout if rank.is_first else None):
-            _join(rank, device_type, meeting)
+            _join_process_group(rank, device_type, rendezvous)
             work(rank)
             dist.destroy_process_group()
     except KeyboardInterrupt:
@@ -123,17 +123,17 @@ def _one_process(
     except Exception as error:
         message = explain(error)
         if message is None:
-            time.sleep(LAST_WORD_S)
+            time.sleep(UNEXPLAINED_ERROR_DELAY_S)
             raise
         failures.put(f"{message} (process {number} of 0-{count - 1})")
         sys.exit(1)
 
 
-# ---------------------------------------------------------------- the process that watches them
+# ---------------------------------------------------------------- the parent process
 
 
-class _PassOn:
-    """Hands SIGTERM and SIGINT to the processes, which save and end."""
+class _SignalForwarder:
+    """Forwards SIGTERM and SIGINT to the processes, which then save and end."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -149,39 +149,42 @@ class _PassOn:
 
 
 @contextmanager
-def _passing_on() -> Iterator[_PassOn]:
-    pass_on = _PassOn()
+def _forwarding_signals() -> Iterator[_SignalForwarder]:
+    forwarder = _SignalForwarder()
     kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.signal(kind, pass_on) for kind in kinds}
+    before = {kind: signal.signal(kind, forwarder) for kind in kinds}
     try:
-        yield pass_on
+        yield forwarder
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
 
 
 def run_in_processes(work: Callable[[Rank], None], count: int, device_type: str) -> None:
-    """Runs `work`, which must pickle, in `count` processes at a time, on `cpu` or one GPU each.
+    """Runs `work`, which must be picklable, in `count` processes, on `cpu` or one GPU each.
 
-    Where one ends with an error, the others are ended and the error is raised here: what a user can
-    act on as RetraceError, a process that was killed as StateError with its number. SIGTERM and
-    SIGINT reach all of them; told to stop, this process ends as they do, with 128 + the signal.
+    If one process fails, the others are ended and the error is raised here: RetraceError for what a
+    user can fix, StateError naming the process if it was killed. SIGTERM and SIGINT are forwarded
+    to all processes; this process then exits with 128 + the signal, as they do.
     """
     failures: SimpleQueue[str] = get_context("spawn").SimpleQueue()
-    with tempfile.TemporaryDirectory(prefix="retrace-") as folder, _passing_on() as pass_on:
-        meeting = Path(folder) / "meeting"
-        told: tuple[Any, ...] = (count, os.getpid(), device_type, meeting, failures, work)
-        processes = start_processes(_one_process, told, count, join=False)
-        pass_on.pids = processes.pids()
-        if pass_on.signal:
-            pass_on(pass_on.signal)
+    with (
+        tempfile.TemporaryDirectory(prefix="retrace-") as folder,
+        _forwarding_signals() as forwarder,
+    ):
+        rendezvous = Path(folder) / "rendezvous"
+        arguments: tuple[Any, ...] = (count, os.getpid(), device_type, rendezvous, failures, work)
+        processes = start_processes(_one_process, arguments, count, join=False)
+        forwarder.pids = processes.pids()
+        if forwarder.signal:
+            forwarder(forwarder.signal)
         try:
             _wait(processes)
         except ProcessException as error:
             if not failures.empty():
                 raise RetraceError(failures.get()) from None
-            if pass_on.signal:
-                sys.exit(128 + pass_on.signal)
+            if forwarder.signal:
+                sys.exit(128 + forwarder.signal)
             _explain_end(error, count)
 
 
@@ -191,14 +194,14 @@ def _wait(processes: ProcessContext) -> None:
 
 
 def _explain_end(error: ProcessException, count: int) -> None:
-    """Raises what is to be said of a process that ended without a word of its own."""
+    """Raises a StateError for a process that ended without an error message."""
     if not isinstance(error, ProcessExitedException):
         raise error
-    if error.exit_code in STOPPED:
+    if error.exit_code in STOPPED_EXIT_CODES:
         sys.exit(error.exit_code)
     how = error.signal_name or f"exit code {error.exit_code}"
-    why = " (often for want of memory)" if how == "SIGKILL" else ""
+    why = " (often out of memory)" if how == "SIGKILL" else ""
     raise StateError(
         f"process {error.error_index} of 0-{count - 1} was ended with {how}{why}, and the others "
-        "after it; run the same command again, it goes on from the last saved state"
+        "after it; run the same command again, it resumes from the last saved state"
     ) from None

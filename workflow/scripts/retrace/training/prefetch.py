@@ -1,4 +1,4 @@
-"""Batches made ahead of time, always handed over in their order."""
+"""Batches computed ahead of time and returned in order."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ AHEAD_PER_WORKER = 2
 
 
 class Prefetcher:
-    """Iterates over the batches of these `numbers`.
+    """Iterates over the batches with these `numbers`.
 
-    `workers` threads make batches ahead, on CUDA each in a stream of its own; with 0 the batch is
-    made when asked for. Every batch depends on its number only, so the number of workers changes
-    when it is made and nothing else. `waited_s` sums the time the training waited for data.
+    `workers` threads compute batches ahead, on CUDA each in its own stream; with 0 workers a batch
+    is computed when it is needed. A batch depends only on its number, so the number of workers does
+    not change it. `waited_s`: seconds that the training has waited for data.
     """
 
     def __init__(
@@ -46,24 +46,24 @@ class Prefetcher:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _ahead(self, pool: ThreadPoolExecutor) -> Generator[Batch, None, None]:
-        coming: deque[Future[tuple[Batch, torch.cuda.Event | None]]] = deque()
+        pending: deque[Future[tuple[Batch, torch.cuda.Event | None]]] = deque()
         numbers = iter(self.numbers)
         for number in numbers:
-            coming.append(pool.submit(self._make, number))
-            if len(coming) == AHEAD_PER_WORKER * self.workers:
+            pending.append(pool.submit(self._compute, number))
+            if len(pending) == AHEAD_PER_WORKER * self.workers:
                 break
-        while coming:
+        while pending:
             begin = time.perf_counter()
-            batch, ready = coming.popleft().result()
+            batch, ready = pending.popleft().result()
             self.waited_s += time.perf_counter() - begin
             for number in numbers:
-                coming.append(pool.submit(self._make, number))
+                pending.append(pool.submit(self._compute, number))
                 break
             if ready is not None:
-                _take_over(batch, ready)
+                _hand_to_current_stream(batch, ready)
             yield batch
 
-    def _make(self, number: int) -> tuple[Batch, torch.cuda.Event | None]:
+    def _compute(self, number: int) -> tuple[Batch, torch.cuda.Event | None]:
         if self.device.type != "cuda":
             return self.task.batch(number), None
         if not hasattr(self._streams, "own"):
@@ -75,8 +75,8 @@ class Prefetcher:
         return batch, ready
 
 
-def _take_over(batch: Batch, ready: torch.cuda.Event) -> None:
-    """Makes the training stream wait for a batch made in another, and keeps its memory for it."""
+def _hand_to_current_stream(batch: Batch, ready: torch.cuda.Event) -> None:
+    """Makes the training stream wait for a batch from another stream and own its memory."""
     current = torch.cuda.current_stream()
     current.wait_event(ready)
     for tensor in batch.values():

@@ -1,7 +1,7 @@
-"""Which samples each process of a training learns from. No torch: the workflow asks while planning.
+"""Which samples each process of a training learns from. Torch-free, for use in planning.
 
 A batch of B samples is one iteration. Sample `number` (from 0, over all iterations) belongs to
-iteration `number` // B; who learns from it does not change what it holds.
+iteration `number` // B. Samples do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ class Rank:
 
     @property
     def is_first(self) -> bool:
-        """The one that writes and prints."""
+        """Whether this is the process that writes and prints."""
         return self.number == 0
 
     def samples(self, first: int, last: int, batch_size: int) -> Iterator[int]:
-        """Its samples of the iterations `first`, `first` + 1 ... `last` - 1, in order."""
+        """Numbers of its samples in the iterations `first` to `last` - 1, in order."""
         each = batch_size // self.count
         for iteration in range(first, last):
             begin = iteration * batch_size + self.number * each
             yield from range(begin, begin + each)
 
 
-ALONE = Rank()
-"""A training in one process."""
+SINGLE_PROCESS = Rank()
+"""The rank of a training in one process."""

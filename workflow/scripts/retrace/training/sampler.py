@@ -1,8 +1,8 @@
-"""Where a batch is taken from: a function of (seed, iteration) only.
+"""Where training patches are cut: volumes, their ground truth, and random places in them.
 
-A training volume knows which of its voxels have usable ground truth; a location is drawn uniformly
-and kept when enough of the block around it is such ground truth (gunpowder RandomLocation with
-`min_masked`, RandomProvider).
+A place depends only on the seed and the number of the batch. It is drawn uniformly and accepted if
+enough of the block around it has ground truth (gunpowder's RandomLocation with `min_masked` and
+RandomProvider).
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from retrace.storage.volumes import Volume, check_labels, check_raw, open_source
 Split = TypeVar("Split")
 
 UNLABELLED, LABELLED, EXCLUDED = 0, 1, 2
-"""Codes of a voxel: outside the ground truth, inside it, kept for validation or test."""
+"""Codes of a voxel: without ground truth, with it, or held out for validation or test."""
 
 MAX_TRIES = 2000
 TRIES_AT_ONCE = 100
 SLAB_VOXELS = 1 << 25
 MAX_CELLS = 1 << 26
-"""Largest integral image (uint32 cells); a bigger volume is counted in coarser cells."""
+"""Largest integral image (uint32 cells); larger volumes are counted in coarser cells."""
 
 MASK_ARRAY = "labels_mask"
 
 
 def batch_generator(seed: int, iteration: int) -> np.random.Generator:
-    """The random numbers of one batch: independent of workers, order and restarts."""
+    """The random generator of one batch, independent of workers, order and restarts."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, iteration], dtype=np.uint64)))
 
 
 def network_seed(seed: int, number: int) -> int:
-    """What seeds the dice that a network itself throws for a batch, as dropout does.
+    """The torch seed for a network's own randomness on one batch, such as dropout.
 
-    Mixed, because torch's generator on a CPU reads the lower 32 bits of a seed alone.
+    Hashed, because torch's CPU generator uses only the lower 32 bits of a seed.
     """
     return int(batch_generator(seed, number).bit_generator.random_raw()) >> 1
 
@@ -56,8 +56,8 @@ def _slabs(box: VoxelBox) -> Iterator[VoxelBox]:
 class TrainingVolume:
     """One entry of a dataset's `train` list, its arrays opened and checked.
 
-    `visible` is where raw may be read, `labelled` where labels may; outside both count as absent.
-    Boxes are in voxels from the world's origin. `excluded` boxes belong to validation or test.
+    Raw is read inside `visible`, labels inside `labelled`; outside, both count as absent.
+    `excluded` boxes belong to validation or test. Boxes are in voxels from the world's origin.
     """
 
     name: str
@@ -71,7 +71,7 @@ class TrainingVolume:
     probability: float
 
     def read_raw(self, box: VoxelBox) -> np.ndarray:
-        """Raw as stored, (Z, Y, X); 0 where it is absent."""
+        """Raw as stored, (Z, Y, X); 0 where absent."""
         return _read_within(self.raw, box, self.visible)
 
     def read_codes(self, box: VoxelBox) -> np.ndarray:
@@ -79,12 +79,12 @@ class TrainingVolume:
         inside = box.intersect(self.labelled)
         codes = np.full(box.shape, UNLABELLED, dtype=np.uint8)
         if not inside.is_empty:
-            codes[inside.slices(box.offset)] = self._has_truth(inside)
+            codes[inside.slices(box.offset)] = self._is_labelled(inside)
         for hole in self.excluded:
             codes[hole.intersect(box).slices(box.offset)] = EXCLUDED
         return codes
 
-    def _has_truth(self, box: VoxelBox) -> np.ndarray:
+    def _is_labelled(self, box: VoxelBox) -> np.ndarray:
         if self.mask is not None:
             return (self.mask.read(box) != 0).astype(np.uint8)
         if not self.background_ids:
@@ -92,12 +92,12 @@ class TrainingVolume:
         return (~np.isin(self.labels.read(box), self.background_ids)).astype(np.uint8)
 
     def read_labels(self, box: VoxelBox) -> np.ndarray:
-        """Object ids, (Z, Y, X) int32, 0 = background, absent or excluded.
+        """Object ids, (Z, Y, X) int32; 0 = background, absent or excluded.
 
-        Ids too big for int32 are renumbered within the block: only equality matters in a batch.
+        Ids too large for int32 are renumbered within the block: only equality matters in a batch.
         """
         labels = _read_within(self.labels, box, self.labelled)
-        if labels.dtype.kind == "i":  # below 0: no label, which the mask says too
+        if labels.dtype.kind == "i":  # below 0: unlabelled, as in the mask
             labels[labels < 0] = 0
         for number in self.background_ids:
             if number <= np.iinfo(labels.dtype).max:
@@ -108,7 +108,7 @@ class TrainingVolume:
 
 
 def _read_within(volume: Volume, box: VoxelBox, limits: VoxelBox) -> np.ndarray:
-    """The voxels of `box`, 0 outside `limits`; always a fresh array."""
+    """The voxels of `box`, 0 outside `limits`; always a new array."""
     inside = box.intersect(limits)
     result = np.zeros(box.shape, dtype=volume.dtype)
     if not inside.is_empty:
@@ -123,8 +123,8 @@ def _as_int32(labels: np.ndarray) -> np.ndarray:
     return compact(labels)
 
 
-class TruthCount:
-    """How many voxels of a box have usable ground truth, from an integral image.
+class GroundTruthCount:
+    """Counts the voxels with ground truth in any box, with an integral image.
 
     Exact up to 2^26 voxels; above, boxes are rounded to cells of 2, 4 ... voxels per axis.
     """
@@ -140,17 +140,17 @@ class TruthCount:
         counts = np.zeros([n + 1 for n in cells], dtype=np.uint32)
         depth = max(1, SLAB_VOXELS // (box.shape[1] * box.shape[2]) // self.step) * self.step
         for slab in blocks(box, (depth, box.shape[1], box.shape[2])):
-            truth = volume.read_codes(slab) == LABELLED
-            self.total += int(truth.sum())
+            labelled = volume.read_codes(slab) == LABELLED
+            self.total += int(labelled.sum())
             first = (slab.offset[0] - box.offset[0]) // self.step + 1
-            summed = _sum_cells(truth, self.step)
+            summed = _sum_cells(labelled, self.step)
             counts[first : first + len(summed), 1:, 1:] = summed
         for axis in range(3):
             np.cumsum(counts, axis=axis, out=counts)
         self.counts = counts
 
     def inside(self, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Voxels with ground truth in boxes [begin, end), each (n, 3) in world voxels."""
+        """Voxels (n,) with ground truth in the boxes [begin, end), both (n, 3) in world voxels."""
         limit = np.array(self.counts.shape) - 1
         low, high = (
             np.clip(np.round((corner - self.origin) / self.step).astype(int), 0, limit)
@@ -165,17 +165,18 @@ class TruthCount:
         return total
 
 
-def _sum_cells(truth: np.ndarray, step: int) -> np.ndarray:
+def _sum_cells(labelled: np.ndarray, step: int) -> np.ndarray:
+    """Counts of True (Z, Y, X) in cells of `step` voxels per axis."""
     if step == 1:
-        return truth
-    pad = [(0, -n % step) for n in truth.shape]
-    z, y, x = np.pad(truth, pad).shape
-    cells = np.pad(truth, pad).reshape(z // step, step, y // step, step, x // step, step)
+        return labelled
+    pad = [(0, -n % step) for n in labelled.shape]
+    z, y, x = np.pad(labelled, pad).shape
+    cells = np.pad(labelled, pad).reshape(z // step, step, y // step, step, x // step, step)
     return cells.sum(axis=(1, 3, 5))
 
 
 def _shift_range(limits: VoxelBox, needs: Sequence[VoxelBox]) -> tuple[np.ndarray, np.ndarray]:
-    """First and last shift (voxels) that keep all `needs` inside `limits`; the middle if none."""
+    """First and last shift (voxels) that keep all `needs` inside `limits`; centred if none does."""
     begin = np.min([need.offset for need in needs], axis=0)
     end = np.max([need.end for need in needs], axis=0)
     low, high = np.array(limits.offset) - begin, np.array(limits.end) - end
@@ -185,16 +186,16 @@ def _shift_range(limits: VoxelBox, needs: Sequence[VoxelBox]) -> tuple[np.ndarra
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """Draws volume and place of a batch from the volumes of a dataset's `train` list."""
+class PatchSampler:
+    """Draws the volume and place of a patch from the volumes of a dataset's `train` list."""
 
     volumes: tuple[TrainingVolume, ...]
-    counts: tuple[TruthCount, ...]
+    counts: tuple[GroundTruthCount, ...]
     padding: Triple
     min_masked: float
 
     def choose(self, rng: np.random.Generator) -> int:
-        """Index of the volume of one batch."""
+        """Index of the volume that a batch is cut from."""
         weights = np.array([volume.probability for volume in self.volumes])
         return int(rng.choice(len(self.volumes), p=weights / weights.sum()))
 
@@ -206,11 +207,11 @@ class Sampler:
         mask: VoxelBox,
         raw: VoxelBox | None = None,
     ) -> Triple:
-        """How far (voxels) to shift a block whose labels and mask are read from these boxes.
+        """A random shift (voxels) of the boxes that a patch reads.
 
-        Uniform over the places where both stay inside the padded ground truth, and at least
-        `min_masked` of `mask` has ground truth. `raw`: what of the image must lie inside it, too.
-        DataError when no such place is found.
+        Uniform over the places where `labels` and `mask` stay inside the padded ground truth, `raw`
+        (if given) stays inside the image, and at least `min_masked` of `mask` has ground truth.
+        DataError if no place is found in 2000 tries.
         """
         volume, count = self.volumes[index], self.counts[index]
         low, high = _shift_range(volume.labelled.grow(self.padding), [labels, mask])
@@ -221,11 +222,11 @@ class Sampler:
         for _ in range(MAX_TRIES // TRIES_AT_ONCE):
             shifts = rng.integers(low, high, size=(TRIES_AT_ONCE, 3), endpoint=True)
             begin = shifts + np.array(mask.offset)
-            share = count.inside(begin, begin + np.array(mask.shape)) / mask.size
-            good = np.flatnonzero((share >= self.min_masked) & (share > 0))
+            fraction = count.inside(begin, begin + np.array(mask.shape)) / mask.size
+            good = np.flatnonzero((fraction >= self.min_masked) & (fraction > 0))
             if len(good):
                 return triple(shifts[good[0]].tolist())
-            best = max(best, float(share.max()))
+            best = max(best, float(fraction.max()))
         raise DataError(
             f"volume {volume.name!r}: no place found in {MAX_TRIES} tries where at least "
             f"{self.min_masked:g} of a block of {list(mask.shape)} voxels has ground truth (the "
@@ -237,7 +238,7 @@ class Sampler:
 def open_training_volume(
     dataset: Mapping[str, Any], entry: Mapping[str, Any], mask_path: Path | None
 ) -> TrainingVolume:
-    """Opens and checks what one entry of `train` names; DataError with the reason otherwise."""
+    """Opens and checks the volume of one entry of `train`; DataError if it cannot be used."""
     name = entry["volume"]
     sources = dataset["volumes"][name]
     raw, labels = open_source(sources["raw"]), open_source(sources["labels"])
@@ -306,25 +307,25 @@ def _nm(volume: Volume) -> str:
     return f"from {list(box.offset)} to {list(box.end)} nm"
 
 
-def check_truth(volume: TrainingVolume, count: TruthCount) -> None:
-    """Refuses a volume whose labels are empty or wholly masked (DataError); stops at the first."""
+def check_ground_truth(volume: TrainingVolume, count: GroundTruthCount) -> None:
+    """DataError for a volume whose labels are empty or wholly masked."""
     if not count.total:
         raise DataError(
             f"volume {volume.name!r}: the labels are wholly masked; correct `background_ids`, or "
-            "leave some of the volume to training (validation and test boxes are left out of it)"
+            "leave some of the volume for training (validation and test boxes are excluded)"
         )
     for slab in _slabs(volume.labelled):
-        truth = volume.read_codes(slab) == LABELLED
-        if (volume.read_labels(slab)[truth] != 0).any():
+        labelled = volume.read_codes(slab) == LABELLED
+        if (volume.read_labels(slab)[labelled] != 0).any():
             return
     raise DataError(
-        f"volume {volume.name!r}: the labels are empty, there is no object where training may "
-        f"look; correct `labels` ({volume.labels.name}) or `background_ids` of the dataset"
+        f"volume {volume.name!r}: the labels are empty, there is no object in the part used for "
+        f"training; correct `labels` ({volume.labels.name}) or `background_ids` of the dataset"
     )
 
 
 def check_classes(volume: TrainingVolume, network: str, count: int) -> None:
-    """DataError for a label that is none of the network's classes 0 to `count` - 1."""
+    """DataError for a label outside the network's classes 0 to `count` - 1."""
     for slab in _slabs(volume.labelled):
         wrong = sorted({int(v) for v in np.unique(volume.read_labels(slab)) if v >= count})
         if wrong:
@@ -336,7 +337,7 @@ def check_classes(volume: TrainingVolume, network: str, count: int) -> None:
 
 
 def _memory_bytes() -> int:
-    """Memory free for volumes: half of what the machine or the job's control group has left."""
+    """Memory to hold volumes in: half of what the machine or the job's control group has free."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
@@ -345,31 +346,35 @@ def _memory_bytes() -> int:
     return free // 2
 
 
-def _held(source: Volume, array: np.ndarray, box: VoxelBox) -> Volume:
-    """`array` in the place of the part of `source` that `box` is."""
+def _volume_of_array(source: Volume, array: np.ndarray, box: VoxelBox) -> Volume:
+    """A volume of `array`, the contents of `box` of `source`."""
     return replace(source, array=array, offset_nm=box.to_nm(source.voxel_size_nm).offset)
 
 
 def _in_memory(volume: TrainingVolume) -> TrainingVolume:
-    """The same volume with its usable part held as arrays (raw as stored, labels int32)."""
+    """The same volume with its usable part in memory (raw as stored, labels int32)."""
     raw = volume.visible
-    return replace(labels_in_memory(volume), raw=_held(volume.raw, volume.read_raw(raw), raw))
+    return replace(
+        labels_in_memory(volume), raw=_volume_of_array(volume.raw, volume.read_raw(raw), raw)
+    )
 
 
 def labels_in_memory(volume: TrainingVolume) -> TrainingVolume:
-    """The same volume with its labels (int32) and where they are known held as arrays."""
+    """The same volume with its labels (int32) and its mask of known labels in memory."""
     box = volume.labelled
     mask = (volume.read_codes(box) == LABELLED).astype(np.uint8)
     return replace(
         volume,
-        labels=_held(volume.labels, volume.read_labels(box), box),
-        mask=_held(volume.labels, mask, box),
+        labels=_volume_of_array(volume.labels, volume.read_labels(box), box),
+        mask=_volume_of_array(volume.labels, mask, box),
         background_ids=(),
     )
 
 
-def _load(volumes: Sequence[TrainingVolume], processes: int) -> Iterator[TrainingVolume]:
-    """Each volume, in memory as long as there is room; the rest is read block by block."""
+def _in_memory_if_room(
+    volumes: Sequence[TrainingVolume], processes: int
+) -> Iterator[TrainingVolume]:
+    """Each volume, in memory while there is room; the others are read block by block."""
     room = _memory_bytes() // processes
     for volume in volumes:
         needed = volume.visible.size * volume.raw.dtype.itemsize + volume.labelled.size * 5
@@ -381,18 +386,18 @@ def _load(volumes: Sequence[TrainingVolume], processes: int) -> Iterator[Trainin
 
 
 class TooSmallError(DataError):
-    """A volume that no patch of the network fits into."""
+    """A volume that is smaller than a patch of the network."""
 
 
-def unless_too_small(open_split: Callable[[], Split]) -> Split | None:
-    """What a training is measured on; None, and a line that says so, where no patch fits in.
+def open_unless_too_small(open_split: Callable[[], Split]) -> Split | None:
+    """The opened validation split; None, with a printed line, if no patch fits into it.
 
-    A training needs it not: one section is held out where networks see one and several.
+    Training works without: a single held-out section suits networks of one section, not of several.
     """
     try:
         return open_split()
     except TooSmallError as error:
-        print(f"[train] nothing is measured on the validation split: {error}", flush=True)
+        print(f"[train] the validation split is not evaluated: {error}", flush=True)
         return None
 
 
@@ -404,12 +409,13 @@ def open_sampler(
     min_masked: float,
     field_of_view: Triple,
     processes: int = 1,
-) -> Sampler:
-    """Opens all entries of `train`. `masks` names the mask store of each volume that has one.
+) -> PatchSampler:
+    """Opens all entries of `train`; `masks`: the labels-mask store of each volume that has one.
 
-    `padding_nm` (z, y, x) is how far blocks may leave the ground truth, `field_of_view` the
-    smallest input of the network, voxels. `processes` at a time open the volumes and share the
-    memory for them. DataError for what cannot be trained on, by name, TooSmallError among them.
+    `padding_nm` (z, y, x): how far patches may extend beyond the ground truth. `field_of_view`: the
+    smallest input of the network, voxels. `processes`: how many open the volumes and share the
+    memory for them. DataError, with the volume's name, for one that cannot be trained on;
+    TooSmallError if it is smaller than the field of view.
     """
     opened = [open_training_volume(dataset, e, masks.get(e["volume"])) for e in dataset["train"]]
     for volume in opened:
@@ -419,10 +425,10 @@ def open_sampler(
                 f"than the field of view of the network, {list(field_of_view)}; take a larger "
                 "volume or a smaller network (mtlsd_small, baseline_small)"
             )
-    volumes = tuple(_load(opened, processes))
-    counts = tuple(TruthCount(volume) for volume in volumes)
+    volumes = tuple(_in_memory_if_room(opened, processes))
+    counts = tuple(GroundTruthCount(volume) for volume in volumes)
     for volume, count in zip(volumes, counts, strict=True):
-        check_truth(volume, count)
+        check_ground_truth(volume, count)
     size = dataset["voxel_size_nm"]
     padding = triple([-(-p // v) for p, v in zip(padding_nm, size, strict=True)])
-    return Sampler(volumes, counts, padding, min_masked)
+    return PatchSampler(volumes, counts, padding, min_masked)

@@ -1,4 +1,4 @@
-"""Pictures of single batches as zarr stores, to look at while a training runs."""
+"""Snapshots of single batches as zarr stores, to look at while a training runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume, writing
 from retrace.training.task import Picture
 
 KEEP = 20
-"""Snapshots that stay; a paper-sized one takes about 40 MB."""
+"""How many snapshots are kept; one of a paper-sized network takes about 40 MB."""
 
 
 def save_snapshot(
     folder: Path, iteration: int, pictures: Mapping[str, Picture], voxel_size_nm: Triple
 ) -> Path:
-    """Writes `batch_ITERATION.zarr` with one array per picture and drops the oldest ones."""
+    """Writes `batch_ITERATION.zarr`, one array per picture, and deletes all but the last 20."""
     final = folder / f"batch_{iteration:09d}.zarr"
     with writing(final) as store:
         for name, picture in pictures.items():

@@ -1,4 +1,4 @@
-"""The saved state of a training, from which it goes on after any kill."""
+"""The saved state of a training, from which it resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Finished iterations, and the loss `terms` of those since `begun`.
+class TrainingProgress:
+    """Finished iterations, and `losses` (n, terms) float32 of those since `begun`.
 
-    `losses` (n, terms) float32. `begun` is above 0 where training goes on from published weights,
-    whose losses nobody kept.
+    `begun` is above 0 where training continues from published weights; losses before `begun` are
+    unavailable.
     """
 
     iteration: int
     terms: tuple[str, ...]
     losses: Tensor
     seconds: float = 0.0
-    """That all runs took together."""
+    """Training time of all runs together."""
 
     @property
     def begun(self) -> int:
+        """Iterations that the weights had seen before this training."""
         return self.iteration - len(self.losses)
 
 
@@ -47,12 +48,12 @@ def save_state(
     work: Path,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    progress: Progress,
+    progress: TrainingProgress,
     average: nn.Module | None = None,
 ) -> Path:
-    """Writes a state aside, syncs it to disk, renames it, and drops all but the last two.
+    """Writes a state atomically and deletes all but the last two; returns its path.
 
-    `average`: the mean weights, where the training keeps them.
+    `average`: the averaged weights, where the training keeps them.
     """
     work.mkdir(parents=True, exist_ok=True)
     path = work / f"state_{progress.iteration:09d}.pt"
@@ -83,10 +84,10 @@ def load_state(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     average: nn.Module | None = None,
-) -> Progress:
-    """Fills all three from a saved state, which may run no code when it is read.
+) -> TrainingProgress:
+    """Loads a saved state into module, optimizer and average; reading it cannot run code.
 
-    StateError where the file is damaged, of another version, or of another network.
+    StateError if the file is damaged, or of another format version or network.
     """
     content = _read(path)
     if content.get("format_version") != FORMAT_VERSION:
@@ -106,13 +107,17 @@ def load_state(
             f"{path} holds the state of another network ({first}); delete {path.parent} and train "
             "again"
         ) from error
-    seconds = content.get("seconds", 0.0)  # states of earlier days have none
-    return Progress(content["iteration"], tuple(content["terms"]), content["losses"], seconds)
+    seconds = content.get("seconds", 0.0)  # older states lack it
+    return TrainingProgress(
+        content["iteration"], tuple(content["terms"]), content["losses"], seconds
+    )
 
 
 def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Gives moments the memory layout of their parameters: the fused step assumes that they agree,
-    and a state may come from a device with another layout."""
+    """Gives the optimiser's moments the memory layout of their parameters.
+
+    The fused step requires equal layouts, and a state may come from a device with another one.
+    """
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
             if value.shape == parameter.shape:
@@ -125,7 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise StateError(
-            f"{path} is damaged ({first}); delete it to go on from the state before it, if there "
+            f"{path} is damaged ({first}); delete it to resume from the state before it, if there "
             "is one"
         ) from error
     return content

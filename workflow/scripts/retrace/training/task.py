@@ -1,122 +1,198 @@
-"""What a family of networks brings to the training loop."""
+"""What a family of networks brings to the training loop: batches, losses, pictures, commands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from retrace.geometry import Triple
 from retrace.networks import ElektronnNetwork, Network, UNet, ZnnNetwork
-from retrace.training.control import Order
+from retrace.training.control import Command
 from retrace.training.ranks import Rank
+from retrace.training.state import TrainingProgress, state_files
 
 Batch = dict[str, Tensor]
+"""Tensors of one sample by name; which names there are depends on the family."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One array of a snapshot: (Z, Y, X) or (C, Z, Y, X) at a place in the batch, nm."""
+    """One array of a snapshot, (Z, Y, X) or (C, Z, Y, X); its corner in the batch, nm (z, y, x)."""
 
     data: Tensor
     offset_nm: Triple
 
 
-class TakesNoOrders:
-    """A task that knows no orders of its own."""
+class PlainTask:
+    """Defaults of a task: no commands, no phases, nothing after a step, nothing more to report."""
 
     @property
-    def orders(self) -> Mapping[str, str]:
+    def commands(self) -> Mapping[str, str]:
+        """Commands beyond those of every training, and what each does: none."""
         return {}
 
-    def obey(self, order: Order, iteration: int, work: Path) -> str:
-        raise NotImplementedError(order.word)
+    def handle(self, command: Command, iteration: int, work: Path) -> str:
+        """Never called: there are no commands to handle."""
+        raise NotImplementedError(command.word)
+
+    def begins_phase(self, iteration: int) -> bool:
+        """False: one loss from the first iteration to the last."""
+        return False
+
+    def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
+        """Does nothing."""
+
+    def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
+        """What the family adds to training.json: nothing."""
+        return {}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the family stores with the weights: nothing."""
+        return {}
 
 
 class Task(Protocol):
     """Batches, losses and pictures of one family.
 
-    `batch` depends on its number alone (and the seed the task was made with) and may run in any
-    thread.
+    A batch depends only on its number and the seed of the task; `batch` may run in any thread.
     """
 
     @property
     def batch_size(self) -> int:
-        """Samples of one iteration."""
+        """Samples per iteration."""
         ...
 
     @property
     def voxel_size_nm(self) -> Triple:
-        """Of batches and pictures, (z, y, x)."""
+        """Voxel size of batches and pictures, (z, y, x)."""
         ...
 
     @property
     def observed(self) -> int:
-        """How many of the last terms of `losses` are watched and not minimised."""
+        """How many of the last terms of `losses` are monitored, not minimised."""
         ...
 
     def batch(self, number: int) -> Batch:
-        """One sample, counted from 0 over all iterations, on the training device."""
+        """Sample `number`, counted from 0 over all iterations, on the training device."""
         ...
 
     def begins_phase(self, iteration: int) -> bool:
-        """Whether another loss begins with this iteration (from 1): the optimiser starts afresh."""
+        """Whether the loss changes with this iteration (from 1); the optimiser is then reset."""
         ...
 
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """The network's outputs for a batch; runs under autocast."""
+        """The network's outputs for a batch, by head; runs under autocast."""
         ...
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Terms (scalars) of one sample; their sum, averaged over a batch, is minimised."""
+        """Loss terms (scalars) of one sample; the mean over a batch of their sum is minimised."""
         ...
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
-        """What a snapshot shows."""
+        """The arrays of a snapshot, by name."""
         ...
 
     def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
-        """What else an iteration ends with; may keep files in `work`."""
+        """Runs after each iteration, in the first process; may write files to `work`."""
         ...
 
     @property
-    def orders(self) -> Mapping[str, str]:
-        """Orders that a running training obeys, and what each does."""
+    def commands(self) -> Mapping[str, str]:
+        """Commands of this family to a running training, and what each does."""
         ...
 
-    def obey(self, order: Order, iteration: int, work: Path) -> str:
-        """Follows one of them and says how; ConfigError for one that cannot be followed."""
+    def handle(self, command: Command, iteration: int, work: Path) -> str:
+        """Carries out one of `commands` and returns the reply; ConfigError for a bad argument."""
         ...
 
+    def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
+        """What the family adds to training.json after the training."""
+        ...
 
-Net = TypeVar("Net", UNet, ZnnNetwork, ElektronnNetwork)
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the family stores with the weights."""
+        ...
 
 
 @dataclass(frozen=True)
-class Models:
-    """Files of weights: to begin from, to read descriptors from, to go on from as published."""
+class WeightFiles:
+    """Weights that a training starts from or reads.
+
+    `init`: a model to initialise from. `context`: the network whose descriptors an auto-context
+    network reads. `published`: the folder of a published checkpoint that training continues from.
+    """
 
     init: Path | None = None
     context: Path | None = None
     published: Path | None = None
 
+    @property
+    def present(self) -> list[Path]:
+        """The files and folders that are given."""
+        return [path for path in (self.init, self.context, self.published) if path]
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What a family prepares a training from.
+
+    `masks`: the labels-mask store of each volume that has one. `work`: this training's own folder.
+    `processes`: how many open the volumes and share the host's memory.
+    """
+
+    settings: Mapping[str, Any]
+    masks: Mapping[str, Path]
+    weights: WeightFiles
+    work: Path
+    device: torch.device
+    processes: int = 1
+
+    @property
+    def is_new(self) -> bool:
+        """Whether there is no saved state to resume from."""
+        return not state_files(self.work)
+
+
+class TrainingSetup(NamedTuple):
+    """What a family prepares for the loop.
+
+    `begun`: iterations that the weights have seen before. `average_decay`: decay of the weights'
+    moving average, None to keep none. `on_save`: writes further files with each saved state.
+    """
+
+    task: Task
+    optimizer: torch.optim.Optimizer
+    module: Network
+    begun: int = 0
+    average_decay: float | None = None
+    on_save: Callable[[TrainingProgress], None] | None = None
+
+
+SetUp = Callable[[TrainingInputs, Any], TrainingSetup]
+"""Prepares a training of one family for a newly built network."""
+
+
+Net = TypeVar("Net", UNet, ZnnNetwork, ElektronnNetwork)
+
 
 def on_device(module: Net, device: torch.device) -> Net:
-    """Channels last on a GPU; on CPUs the weight gradient is half as fast that way (measured)."""
+    """The module on the device: channels last on a GPU, where convolutions are faster that way.
+
+    On CPUs that layout halves the speed of the weight gradient (measured).
+    """
     if device.type != "cuda":
         return module.to(device)
     return module.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
-Made = tuple[Task, torch.optim.Optimizer, Network, int]
-"""What a family brings to a training, and how many iterations its weights have seen."""
-
-
 def set_threads(threads: int | None, rank: Rank) -> None:
-    """As many as are given, or as torch would take, divided among the processes."""
+    """Divides `threads`, or torch's default number, among the processes of a training."""
     if threads or rank.count > 1:
         torch.set_num_threads(max(1, (threads or torch.get_num_threads()) // rank.count))

@@ -1,4 +1,4 @@
-"""ZNN's update of weights: momentum, weight decay and annealing in its own formula.
+"""ZNN's optimiser: SGD with momentum, weight decay and stepwise annealing, in its own formula.
 
 Source: seung-lab/znn-release, src/include/network/filter.hpp.
 """
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 class ZnnOptimizer(torch.optim.Optimizer):
     """v <- momentum v - eta decay w - eta g; w <- w + v, for filters and biases alike.
 
-    Without momentum v stays as it was. `eta` falls by `anneal_factor` after every `anneal_every`
-    steps.
+    Without momentum, v is not updated. `eta` is multiplied by `anneal_factor` after every
+    `anneal_every` steps.
     """
 
     def __init__(self, module: nn.Module, settings: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ class ZnnOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One update with the gradients at hand."""
+        """One update with the current gradients."""
         for group in self.param_groups:
             eta = group["lr"] * group["anneal_factor"] ** (group["steps"] // group["anneal_every"])
             group["steps"] += 1
@@ -42,7 +42,7 @@ class ZnnOptimizer(torch.optim.Optimizer):
                     self._update(weight, eta, group["momentum"], group["weight_decay"])
 
     def velocity(self, weight: Tensor) -> Tensor:
-        """v of a parameter, zeros before the first step."""
+        """The velocity v of a parameter; zeros before the first step."""
         return self.state[weight].setdefault("velocity", torch.zeros_like(weight))
 
     def _update(self, weight: Tensor, eta: float, momentum: float, decay: float) -> None:

@@ -1,0 +1,78 @@
+"""ZNN's network files, written during a training: names, layouts, learning curve.
+
+Source: seung-lab/znn-release, python/front_end/znetio. PREFIX_init.h5 at the beginning,
+PREFIX_ITERATION.h5 after every Num_iter_per_save iterations, PREFIX_current.h5 a copy of the last;
+with is_stdio off, the curve is in PREFIX_statistics_ITERATION.h5 and PREFIX_statistics_current.h5.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retrace.checkpoints.znn import as_curve, network_file, write_h5, write_statistics
+from retrace.errors import DataError
+from retrace.networks import ZnnNetwork
+from retrace.training.state import TrainingProgress
+from retrace.training.znn_curve import znn_learning_curve
+from retrace.training.znn_optimizer import ZnnOptimizer
+
+
+@dataclass
+class NetFiles:
+    """Writes the network files of a training whose .cfg has a train_net_prefix."""
+
+    network: Mapping[str, Any]
+    module: ZnnNetwork
+    optimizer: ZnnOptimizer
+    work: Path
+    _begin: tuple[int, float] = field(default_factory=lambda: (-1, 0.0))
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        """Writes the files of an iteration at which ZNN writes any; DataError if that fails."""
+        if self._begin[0] < 0:
+            self._begin = (progress.iteration, time.monotonic())
+        if progress.iteration % self.network["checkpoint_every"]:
+            return
+        try:
+            self._write(progress)
+        except OSError as error:
+            prefix, reason = self.network["net_files"]["prefix"], error.strerror or error
+            raise DataError(
+                f"networks cannot be written to train_net_prefix {prefix} ({reason}); make its "
+                "folder, or correct the .cfg"
+            ) from error
+
+    def _write(self, progress: TrainingProgress) -> None:
+        files = self.network["net_files"]
+        name = str(progress.iteration) if progress.iteration else "init"
+        curve: dict[str, Any] = {}
+        if progress.iteration:
+            rows = znn_learning_curve(progress, self.network["num_iter_per_show"], self.work)
+            curve = {**as_curve(rows), "elapsed": self._seconds(progress.iteration)}
+        path = Path(f"{files['prefix']}_{name}.h5")
+        file = network_file(self.module, self.network, curve, path, self._velocity)
+        written = {"current": write_h5(file, is_stdio=files["is_stdio"])}
+        if curve and not files["is_stdio"]:
+            path = Path(f"{files['prefix']}_statistics_{name}.h5")
+            written["statistics_current"] = write_statistics(curve, path)
+        for current, source in written.items():
+            partial = Path(f"{files['prefix']}_{current}.h5.partial")
+            shutil.copyfile(source, partial)
+            partial.replace(partial.with_suffix(""))
+
+    def _seconds(self, iteration: int) -> float:
+        """Seconds per iteration in this run."""
+        first, begin = self._begin
+        return (time.monotonic() - begin) / max(iteration - first, 1)
+
+    def _velocity(self, weight: Tensor) -> Tensor:
+        velocity: Tensor | None = self.optimizer.state.get(weight, {}).get("velocity")
+        return torch.zeros_like(weight) if velocity is None else velocity
