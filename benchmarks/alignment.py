@@ -302,7 +302,7 @@ def trainer_of(
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=network["lr"])
     training_plan = TrainingPlan(iterations, 10**9, 1e9, 10**9, 0, False, False, work)
-    return SeamlessTrainer(task, module, optimizer, plan, device)
+    return SeamlessTrainer(task, module, optimizer, training_plan, device)
 
 
 def learned(network: Mapping[str, Any], module: Seamless, flip: bool = True) -> Field:
