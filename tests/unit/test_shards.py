@@ -21,6 +21,7 @@ import verify
 from prediction_case import Case, make_case
 from retrace.errors import ConfigError, DataError
 from retrace.segmentation.grid import FragmentIds
+from retrace.segmentation.inputs import SegmentationInputs
 from retrace.segmentation.lut import components
 from retrace.storage.manifest import check_manifest, manifest_path
 from retrace.storage.shards import parse_shard, shard_names
@@ -47,11 +48,11 @@ def test_places_and_ids_are_each_others_inverse(counts: list[int]) -> None:
     ids = FragmentIds(7, np.array(counts))
     every = ids.ids()
     assert len(np.unique(every)) == sum(counts) == ids.total
-    np.testing.assert_array_equal(ids.places(every), np.arange(ids.total))
+    np.testing.assert_array_equal(ids.rows(every), np.arange(ids.total))
     missing = np.setdiff1d(np.arange(1, 7 * len(counts) + 9, dtype=np.uint64), every)
     for wrong in missing:
         with pytest.raises(DataError, match="no fragment"):
-            ids.places(np.array([wrong]))
+            ids.rows(np.array([wrong]))
 
 
 @settings(deadline=None)  # the first call compiles
@@ -168,13 +169,13 @@ def test_blocks_without_tissue_are_not_looked_at(
     make_prediction(tmp_path)
     settings = sharded.SETTINGS | {"tissue_mask": _tissue(tmp_path, (16, 40, 44))}
     looked_at = []
-    original = segment.Inputs.read
+    original = SegmentationInputs.read
 
     def read(inputs: Any, box: Any) -> Any:
         looked_at.append(box)
         return original(inputs, box)
 
-    monkeypatch.setattr(segment.Inputs, "read", read)
+    monkeypatch.setattr(SegmentationInputs, "read", read)
     sharded.make_fragments(tmp_path, 2, settings)
     sharded.make_graph(tmp_path, 2, settings)
     # 2 x 2 x 2 blocks, of which the 4 of low x have tissue: fragments, then edges.

@@ -1,1 +1,1 @@
-"""From affinities to fragments, the region graph with merge scores, and segments."""
+"""Segmentation: affinities to fragments, a region graph with merge scores, and segments."""

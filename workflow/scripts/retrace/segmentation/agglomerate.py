@@ -1,7 +1,7 @@
 """Hierarchical agglomeration of fragments with waterz, and the region graph with merge scores.
 
-Sheridan et al. 2023 use `hist_quant_75`: an edge's score is 1 - the 75th percentile of the
-affinities on the boundary (256-bin histogram); 0 merges first, 1 last.
+Sheridan et al. 2023 use `hist_quant_75`: the score of an edge is 1 - the 75th percentile of the
+affinities between its two fragments (256-bin histogram). Edges merge from score 0 to score 1.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from retrace.segmentation.fragments import highest_value
 from retrace.segmentation.lut import NEVER, segment_lut
 
 QUEUE_BINS = 256
+"""Bins of waterz's priority queue: scores within a bin merge in any order."""
 EPSILON_QUANTILE = 25
-"""Quantile of the first, careful agglomeration inside the fragment step (`epsilon`)."""
+"""Quantile of the first agglomeration, which is part of the fragment step (`epsilon`)."""
 
 _QUANTILES = (10, 25, 50, 75, 90)
 
@@ -39,23 +40,22 @@ MERGE_FUNCTIONS: dict[str, str] = {
     **{f"hist_quant_{q}": _quantile_score(q, False) for q in _QUANTILES},
     **{f"hist_quant_{q}_initmax": _quantile_score(q, True) for q in _QUANTILES},
 }
-"""Names of the merge functions (as in the lsd code); all come compiled in waterz's wheel."""
-
+"""Merge functions by name (as in the lsd code); waterz's wheel contains all of them compiled."""
 
 _LOCK = threading.Lock()
-"""waterz keeps its state in static variables, and `_silent` moves the process's output."""
+"""waterz keeps its state in static variables, and `_silent` redirects the output of the process."""
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """waterz alone and quiet: it reports every step on standard output, from C++."""
-    with _LOCK, _output_to_nowhere():
+    """Runs waterz alone and without output: it prints every step from C++."""
+    with _LOCK, _discard_output():
         yield
 
 
 @contextmanager
-def _output_to_nowhere() -> Iterator[None]:
-    """Both ways out: Python's `print` and the process's own standard output."""
+def _discard_output() -> Iterator[None]:
+    """Discards what Python prints and what C++ writes to the standard output."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
@@ -68,7 +68,7 @@ def _output_to_nowhere() -> Iterator[None]:
 
 
 def _as_float(affinities: np.ndarray) -> np.ndarray:
-    """The first three channels as contiguous float32 in [0, 1], which waterz asks for."""
+    """The first three channels (3, Z, Y, X) as waterz needs them: contiguous float32 in [0, 1]."""
     scaled = affinities[:3].astype(np.float32)
     scaled /= highest_value(affinities)
     return np.ascontiguousarray(scaled)
@@ -84,7 +84,7 @@ def merge_score_type(name: str) -> str:
 def epsilon_agglomerate(
     affinities: np.ndarray, fragments: np.ndarray, epsilon: float
 ) -> np.ndarray:
-    """Fragments (Z, Y, X) uint64 after merging those with a quantile-25 score below `epsilon`."""
+    """Fragments (Z, Y, X) uint64 after merging edges with a quantile-25 score below `epsilon`."""
     steps = waterz.agglomerate(
         _as_float(affinities),
         [epsilon],
@@ -102,8 +102,9 @@ def region_graph(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Edges (E, 2) uint64 between touching fragments, u < v, sorted; scores (E,) float32.
 
-    The score of an edge is the score at which its two fragments became connected while waterz
-    merged everything below 1, NaN if never. `fragments` uint64 with compact ids; 0 takes no part.
+    The score of an edge is that of the merge which connected its two fragments, while waterz
+    merged everything below 1; NaN if none did. `affinities` (C >= 3, Z, Y, X); `fragments`
+    (Z, Y, X) with compact ids, 0 for background. Raises ConfigError for an unknown function.
     """
     score_type = merge_score_type(merge_function)
     if not fragments.any():
@@ -134,18 +135,22 @@ def agglomerate(
     """Segments (Z, Y, X) uint64: fragments merged along edges with a score up to `threshold`.
 
     `affinities` (C >= 3, Z, Y, X), channels z, y, x first: uint8, or float in [0, 1]. `fragments`
-    (Z, Y, X) with compact ids; 0 stays 0. A segment's id is its smallest fragment's. For a volume
-    in memory; segment.py works in blocks. ConfigError for an unknown merge function.
+    (Z, Y, X) with compact ids; 0 stays 0. The id of a segment is its smallest fragment id. For
+    volumes that fit into memory; retrace.segmentation.jobs works in blocks. Raises ConfigError for
+    an unknown merge function.
     """
     edges, scores = region_graph(affinities, fragments, merge_function)
     ids = np.arange(int(fragments.max(initial=0)) + 1, dtype=np.uint64)
     return segment_lut(edges, scores, threshold, ids)[fragments.astype(np.int64)]
 
 
-def _merge_forest(
+def _merge_tree(
     history: Sequence[dict[str, Any]], largest_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Parent of every node and the time it was attached, by size: no path exceeds log2(n)."""
+    """The parent of each region and the merge that attached it, both (largest_id + 1,).
+
+    Union by size, so no path to a root is longer than log2(n).
+    """
     parent = np.arange(largest_id + 1)
     attached = np.full(largest_id + 1, len(history), dtype=np.int64)
     size = [1] * (largest_id + 1)
@@ -165,10 +170,10 @@ def connection_scores(
 ) -> np.ndarray:
     """Score (E,) float32 of the merge that first connected the two ends of each edge, or NaN.
 
-    `history`: merges in order, each {a, b, c, score}: regions a and b became c. All edges climb the
-    merge forest at once, always from the end that was attached first.
+    `history`: the merges in order, each {a, b, c, score}: regions a and b became c. All edges climb
+    the tree of merges together, each from the end that was attached first, until its ends meet.
     """
-    parent, attached = _merge_forest(history, largest_id)
+    parent, attached = _merge_tree(history, largest_id)
     u, v = edges[:, 0].astype(np.int64), edges[:, 1].astype(np.int64)
     met_at = np.full(len(edges), -1, dtype=np.int64)
     apart = u != v

@@ -1,4 +1,4 @@
-"""Segments of a whole volume at one threshold, from its fragments and scored edges."""
+"""Segments of a volume at one threshold, from its fragments and scored edges."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from retrace.storage.volumes import Volume, open_volume
 from retrace.storage.zarr_writer import create_volume
 
 EDGES_AT_ONCE = 1 << 22
-"""Edges that are read at a time while fragments are joined: 84 MB."""
+"""Edges that are read at once while fragments are joined: 84 MB."""
 CHUNKS_AT_ONCE = 2
-"""Edge of the cube of chunks that is relabelled at once."""
+"""Edge of the cube that is relabelled at once, in chunks."""
 
 
 def read_threshold(path: Path) -> float:
-    """`threshold` of the file that the validation volumes gave; DataError without one in [0, 1]."""
+    """The threshold that was chosen on the validation volumes; DataError if it is not in [0, 1]."""
     content = read_json(path)
     value = content.get("threshold") if isinstance(content, dict) else None
     if not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -48,35 +48,35 @@ def _array(group: zarr.Group, name: str, store: Path) -> Any:
 
 @dataclass(frozen=True)
 class FragmentGraph:
-    """`fragments.zarr`: fragments, their ids, and the edges between them."""
+    """`fragments.zarr`: the fragments (Z, Y, X), their ids, and the region graph."""
 
     fragments: Volume
     ids: FragmentIds
     edges: Any
     """(E, 2) uint64."""
     scores: Any
-    """(E,) float32, NaN: never joins."""
+    """(E,) float32; NaN: never joins."""
 
-    def pairs(self, threshold: float) -> Iterator[np.ndarray]:
-        """Places (E, 2) of the ends of all edges that join at `threshold`, some at a time."""
+    def joined_pairs(self, threshold: float) -> Iterator[np.ndarray]:
+        """The edges that join at `threshold`, as rows (E, 2) of the table of ids, in batches."""
         for begin in range(0, self.scores.shape[0], EDGES_AT_ONCE):
             part = slice(begin, begin + EDGES_AT_ONCE)
             with reading(self.fragments.name):
                 chosen = joins(self.scores[part], threshold)
                 edges = np.asarray(self.edges[part])[chosen]
-            yield self.ids.places(edges)
+            yield self.ids.rows(edges)
 
     def segments(self, threshold: float) -> np.ndarray:
-        """Segment id of every place, (N,) uint64: the smallest id of its fragments.
+        """The segment of every fragment, (N,) uint64: the smallest fragment id in the segment.
 
-        Memory: 24 bytes a fragment and EDGES_AT_ONCE edges, however many edges there are.
+        Memory: 24 bytes per fragment and EDGES_AT_ONCE edges, however many edges there are.
         """
         ids = self.ids.ids()
-        return ids[components(len(ids), self.pairs(threshold))]
+        return ids[components(len(ids), self.joined_pairs(threshold))]
 
 
 def open_graph(store: Path) -> FragmentGraph:
-    """The graph of `fragments.zarr`; DataError where an array of it is missing."""
+    """Opens `fragments.zarr`; DataError if an array is missing."""
     group = zarr.open_group(store, mode="r")
     fragments = open_volume(store, "fragments")
     with reading(store):
@@ -86,19 +86,22 @@ def open_graph(store: Path) -> FragmentGraph:
 
 
 def relabelled(fragments: np.ndarray, ids: FragmentIds, segments: np.ndarray) -> np.ndarray:
-    """`fragments` (any shape) with the segment of each; 0 stays 0."""
-    # Run by run along x: there are far fewer runs than voxels, and nothing is sorted.
+    """The segment (uint64) of each voxel of `fragments` (any shape); 0 stays 0.
+
+    `segments`: the segment of every fragment, (N,).
+    """
+    # By runs of equal ids along x: there are far fewer runs than voxels, and nothing is sorted.
     flat = fragments.ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
     runs = flat[starts]
     real = runs > 0
     mapped = np.zeros(len(runs), dtype=np.uint64)
-    mapped[real] = segments[ids.places(runs[real])]
+    mapped[real] = segments[ids.rows(runs[real])]
     return np.repeat(mapped, np.diff(starts, append=len(flat))).reshape(fragments.shape)
 
 
-def _parts(fragments: Volume, shard: Shard) -> list[VoxelBox]:
-    """Whole chunks of the array, so that no chunk is written by two jobs."""
+def _boxes(fragments: Volume, shard: Shard) -> list[VoxelBox]:
+    """Boxes of whole chunks, so that no chunk is written by two jobs."""
     edge = triple([CHUNKS_AT_ONCE * chunk for chunk in fragments.array.chunks])
     return shard.of(list(blocks(fragments.box, edge)))
 
@@ -110,9 +113,10 @@ def write_segments(
     partial: Path,
     shard: Shard = WHOLE,
 ) -> int:
-    """Array `segments` uint64 of a share of the volume in the new store `partial`; returns voxels.
+    """Writes the array `segments` (Z, Y, X) uint64 of a shard into the new store `partial`.
 
-    `segments`: those of all places (N,). Memory holds them and a few chunks.
+    `segments`: the segment of every fragment, (N,). Memory holds them and a few chunks. Returns
+    the number of voxels written.
     """
     fragments = graph.fragments
     array = create_volume(
@@ -125,8 +129,8 @@ def write_segments(
         offset_nm=fragments.offset_nm,
     )
     array.attrs["threshold"] = threshold
-    parts = _parts(fragments, shard)
-    for part in progress(parts, len(parts), "segments", "blocks"):
-        values = relabelled(fragments.read(part), graph.ids, segments)
-        array[part.slices(fragments.box.offset)] = values
-    return sum(part.size for part in parts)
+    boxes = _boxes(fragments, shard)
+    for box in progress(boxes, len(boxes), "segments", "blocks"):
+        values = relabelled(fragments.read(box), graph.ids, segments)
+        array[box.slices(fragments.box.offset)] = values
+    return sum(box.size for box in boxes)

@@ -1,7 +1,7 @@
-"""Fragments: a seeded watershed on the distance to the boundaries that affinities show.
+"""Fragments: a seeded watershed on the distance to boundaries, which low affinities mark.
 
-The steps of `lsd/post/fragments.py` (Sheridan et al. 2023), with scipy and scikit-image in the
-place of mahotas: distances in voxels, seeds where the distance equals its maximum within 10 voxels.
+The steps of `lsd/post/fragments.py` (Sheridan et al. 2023), with scipy and scikit-image
+instead of mahotas: distances in voxels, seeds where the distance is the maximum within 10 voxels.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ SEED_DISTANCE = 10
 
 
 def highest_value(affinities: np.ndarray) -> float:
-    """The value that means certainly connected: 255 for uint8, 1 for float."""
+    """The affinity of certainly connected voxels: 255 for uint8, 1 for float."""
     return 255.0 if affinities.dtype == np.uint8 else 1.0
 
 
 def flood(inside: np.ndarray) -> np.ndarray:
-    """Fragments (1 ... n, no 0) of a boolean array of any dimension, True off the boundaries."""
+    """Fragments, uint64, 1 ... n without 0, of a boolean array that is False on boundaries (any
+    shape)."""
     distance = ndimage.distance_transform_edt(inside)
     assert isinstance(distance, np.ndarray)
     maxima = ndimage.maximum_filter(distance, SEED_DISTANCE) == distance
@@ -45,10 +46,10 @@ def _mean(channels: np.ndarray) -> np.ndarray:
 def watershed_fragments(affinities: np.ndarray, *, in_xy: bool) -> np.ndarray:
     """Fragments (Z, Y, X) uint64 from affinities (C >= 3, Z, Y, X), channels z, y, x first.
 
-    3-D: the mean of the first three channels. The lsd code averages all channels there; for
-    long-range affinities that would let edges 9 voxels away draw the boundary, and its own
-    agglomeration slices to three, so both steps do here. `in_xy`: the mean of y and x, section by
-    section; ids go on from one section to the next.
+    In 3-D, boundaries are where the mean of the first three channels is low. The lsd code averages
+    all channels; with long-range affinities, edges of 9 voxels would then shape the boundary. Its
+    agglomeration uses three channels, and here both steps do. `in_xy`: the mean of y and x, section
+    by section; ids continue from section to section.
     """
     threshold = 0.5 * highest_value(affinities)
     if in_xy:
@@ -59,10 +60,10 @@ def watershed_fragments(affinities: np.ndarray, *, in_xy: bool) -> np.ndarray:
 def drop_weak(
     affinities: np.ndarray, fragments: np.ndarray, least: float, *, in_xy: bool
 ) -> np.ndarray:
-    """`fragments` without those whose mean affinity, scaled to [0, 1], is below `least`.
+    """`fragments` (Z, Y, X) without those whose mean affinity, in [0, 1], is below `least`.
 
-    3-D: mean of z, y and x. In sections: mean of y and x, which drew the fragments (the lsd code
-    takes z and y there by a slice that is off by one).
+    In 3-D the mean of channels z, y and x; with `in_xy` that of y and x, from which the fragments
+    were made (the lsd code takes z and y there, by a slice that is off by one).
     """
     channels = affinities[1:3] if in_xy else affinities[:3]
     mean = _mean(channels) / np.float32(highest_value(affinities))
@@ -75,6 +76,6 @@ def drop_weak(
 
 
 def renumber(fragments: np.ndarray) -> np.ndarray:
-    """Ids 1 ... n in the order in which they first appear (z, y, x); 0 stays. uint64."""
+    """The fragments with ids 1 ... n, uint64, in the order of their first voxels; 0 stays 0."""
     numbered, _ = fastremap.renumber(np.ascontiguousarray(fragments), preserve_zero=True)
     return numbered.astype(np.uint64)

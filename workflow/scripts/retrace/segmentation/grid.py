@@ -14,10 +14,10 @@ from retrace.storage.volumes import Volume
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """Blocks of `block_shape` from the first corner of `box`; both in voxels (z, y, x).
+    """Blocks of `block_shape` that start at the first corner of `box`; both in voxels (z, y, x).
 
-    Block b holds the ids b * v + 1 ... b * v + n_b without a gap, v being the voxels of a whole
-    block: ids are unique whichever job makes which block, and ascend with the block.
+    With v voxels in a full block, block b has the ids b * v + 1 ... b * v + n_b, without a gap. So
+    ids are unique whichever job computes which block, and they ascend from block to block.
     """
 
     box: VoxelBox
@@ -25,30 +25,30 @@ class BlockGrid:
 
     @cached_property
     def blocks(self) -> list[VoxelBox]:
-        """All blocks, z slowest."""
+        """All blocks; x varies fastest."""
         return list(blocks(self.box, self.block_shape))
 
     @property
     def ids_per_block(self) -> int:
-        """How far the ids of neighbouring blocks are apart."""
+        """Difference between the first ids of neighbouring blocks: the voxels of a full block."""
         return int(np.prod(self.block_shape))
 
     def first_id(self, index: int) -> int:
-        """What is added to the ids 1 ... n of block `index`."""
+        """The number to add to the ids 1 ... n of block `index`."""
         return index * self.ids_per_block
 
 
 @dataclass(frozen=True)
 class FragmentIds:
-    """Fragment ids as places 0 ... N - 1 of a table, by arithmetic instead of by search."""
+    """The rows 0 ... N - 1 of a table of all fragment ids; computed, not searched for."""
 
     ids_per_block: int
     counts: np.ndarray
-    """Fragments of each block, (blocks,) int64."""
+    """Number of fragments of each block, (blocks,) int64."""
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """Place of the first fragment of each block, (blocks + 1,); the last is their number."""
+        """Row of the first fragment of each block, (blocks + 1,); the last value is N."""
         return np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int64)
 
     @property
@@ -56,8 +56,8 @@ class FragmentIds:
         """Number of fragments."""
         return int(self.starts[-1])
 
-    def places(self, ids: np.ndarray) -> np.ndarray:
-        """Places (int64, the shape of `ids`) of ids above 0; DataError for an id of no fragment."""
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Rows (int64, the shape of `ids`) of ids above 0; DataError for an id of no fragment."""
         block = (ids - np.uint64(1)) // np.uint64(self.ids_per_block)
         known = block < np.uint64(len(self.counts))
         block = np.where(known, block, 0).astype(np.int64)
@@ -67,14 +67,17 @@ class FragmentIds:
         return self.starts[block] + within
 
     def ids(self) -> np.ndarray:
-        """The id of every place, (N,) uint64, ascending."""
+        """The id in every row, (N,) uint64, ascending."""
         first = np.repeat(np.arange(len(self.counts)) * self.ids_per_block, self.counts)
         within = np.arange(self.total) - np.repeat(self.starts[:-1], self.counts)
         return (first + within + 1).astype(np.uint64)
 
 
 def fragment_ids(fragments: Volume, counts: np.ndarray) -> FragmentIds:
-    """The ids of a fragments array, whose attribute `block_shape` says how they were given out."""
+    """The ids of a fragments array; `counts` (blocks,): how many fragments each block has.
+
+    Raises DataError if the array lacks the attribute `block_shape`.
+    """
     shape = dict(fragments.array.attrs).get("block_shape")
     if shape is None:
         raise DataError(

@@ -1,6 +1,6 @@
-"""Affinities from a map of cell interiors, so that networks of boundaries are segmented too.
+"""Affinities from a map of cell interiors, so that boundary predictions can be segmented too.
 
-Two neighbours belong together as far as both are inside: the lesser of their two probabilities.
+The affinity of two neighbours is the smaller of their probabilities of being inside a cell.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from retrace.storage.volumes import Volume
 
 @dataclass(frozen=True)
 class InteriorAffinities:
-    """Direct affinities (3, Z, Y, X), read like an array; `boundary` is (C, Z, Y, X), channel 0 the
-    interior. At its first voxels on an axis a voxel is its own neighbour."""
+    """Direct affinities (3, Z, Y, X), computed when they are read.
+
+    `boundary`: an array (C, Z, Y, X) whose channel 0 is the interior. The first voxel on each axis
+    is its own neighbour.
+    """
 
     boundary: Any
 
     @property
     def reader(self) -> Any:
-        """What the map is read through block by block; None for one on this machine."""
+        """The reader of a streamed map; None for a map on this machine."""
         return getattr(self.boundary, "reader", None)
 
     @property
@@ -48,5 +51,5 @@ class InteriorAffinities:
 
 
 def from_interior(volume: Volume) -> Volume:
-    """The affinities (3, Z, Y, X) of a boundary map (C, Z, Y, X), at its place in the world."""
+    """The affinities (3, Z, Y, X) of a boundary map (C, Z, Y, X), at the same world position."""
     return replace(volume, array=InteriorAffinities(volume.array))

@@ -1,4 +1,4 @@
-"""From scored edges to segments: which fragment becomes which segment at a threshold."""
+"""Joins fragments into segments: connected components of the edges up to a threshold."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from retrace.errors import ConfigError
 from retrace.union_find import root
 
 NEVER = np.float32(np.nan)
-"""Score of an edge whose fragments never join: no threshold reaches it."""
+"""Score of an edge whose fragments never join: NaN <= threshold is always false."""
 
 
 def threshold_list(lowest: float, highest: float, step: float) -> list[float]:
-    """The thresholds lowest, lowest + step, ... below `highest`, rounded to 4 digits.
+    """The thresholds lowest, lowest + step, ... below `highest`, rounded to 4 decimals.
 
     [0, 1] in steps of 0.02 gives the 50 values 0.00 ... 0.98 of lsd's 04_find_segments.
-    Every value is computed from its index and rounded, so none drifts to 0.5800000000000001.
+    Each value is computed from its index, so rounding errors do not add up. Raises ConfigError if
+    the range contains no value.
     """
     if not step > 0 or highest <= lowest:
         raise ConfigError(
@@ -43,18 +44,18 @@ def _join(parent: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
 @numba.njit(nogil=True)
 def _flatten(parent: np.ndarray) -> None:
     # A parent is never larger than its child, so it is final when the child is reached.
-    for place in range(len(parent)):
-        parent[place] = parent[parent[place]]
+    for node in range(len(parent)):
+        parent[node] = parent[parent[node]]
 
 
 def components(total: int, edges: Iterable[np.ndarray]) -> np.ndarray:
-    """The smallest place that is connected with each of `total` places, (total,) int64.
+    """The connected component of each of `total` nodes: its smallest node, (total,) int64.
 
-    `edges`: arrays (E, 2) of places, one after another; memory holds one of them and the result.
+    `edges`: batches (E, 2) of node pairs; memory holds one batch and the result. Union-find.
     """
     parent = np.arange(total, dtype=np.int64)
-    for some in edges:
-        pairs = np.ascontiguousarray(some, dtype=np.int64)
+    for batch in edges:
+        pairs = np.ascontiguousarray(batch, dtype=np.int64)
         _join(parent, pairs[:, 0], pairs[:, 1])
     _flatten(parent)
     return parent
@@ -63,21 +64,22 @@ def components(total: int, edges: Iterable[np.ndarray]) -> np.ndarray:
 def segment_lut(
     edges: np.ndarray, scores: np.ndarray, threshold: float, nodes: np.ndarray
 ) -> np.ndarray:
-    """Segment of every fragment in `nodes`: components under the edges with score <= threshold.
+    """The segment of every fragment in `nodes`, (N,) uint64, at a threshold.
 
-    `edges` (E, 2) and `nodes` (N,) uint64, `scores` (E,) with NaN for never; returns (N,) uint64.
-    A segment's id is its smallest fragment id. Both ends of an edge must be in `nodes`. The
-    comparison is made in float32, as scores are stored: an edge of score 0.3 joins at 0.3.
+    Segments are the connected components of the edges with score <= threshold; the id of a segment
+    is its smallest fragment id. `edges` (E, 2) and `nodes` (N,) uint64, `scores` (E,), NaN: never
+    joins. Both ends of an edge must be in `nodes`. Scores are compared in float32, as they are
+    stored: an edge of score 0.3 joins at 0.3.
     """
     order = np.argsort(nodes, kind="stable")
-    known = np.asarray(nodes, dtype=np.uint64)[order]
+    sorted_nodes = np.asarray(nodes, dtype=np.uint64)[order]
     chosen = np.asarray(edges)[joins(scores, threshold)]
-    ends = np.searchsorted(known, chosen)
-    segments = np.empty(len(known), dtype=np.uint64)
-    segments[order] = known[components(len(known), [ends])]
+    ends = np.searchsorted(sorted_nodes, chosen)
+    segments = np.empty(len(sorted_nodes), dtype=np.uint64)
+    segments[order] = sorted_nodes[components(len(sorted_nodes), [ends])]
     return segments
 
 
 def joins(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Which edges join at `threshold`, compared in float32; NaN never does."""
+    """Which edges of `scores` (E,) join at `threshold`, (E,) bool; compared in float32."""
     return np.asarray(scores, dtype=np.float32) <= np.float32(threshold)

@@ -12,7 +12,7 @@ from retrace.segmentation.fragments import highest_value
 
 
 def biases(neighborhood: Sequence[Sequence[int]], adjacent: float, long_range: float) -> np.ndarray:
-    """What is taken off each channel (C,): `adjacent` for direct neighbours, else `long_range`."""
+    """The bias of each channel, (C,): `adjacent` for direct neighbours, `long_range` for others."""
     return np.array(
         [adjacent if np.abs(offset).sum() == 1 else long_range for offset in neighborhood]
     )
@@ -23,9 +23,9 @@ def mutex_segments(
 ) -> np.ndarray:
     """Segments (Z, Y, X) uint64 of affinities (C, Z, Y, X) over `neighborhood` (z, y, x).
 
-    An edge of affinity a attracts with a - bias where that is positive and keeps apart where it is
-    negative; edges act in descending order of strength. Voxels that nothing attracts are 0.
-    ConfigError when channels and neighborhood do not match.
+    An edge of affinity a has the weight a - `bias` (C,): positive weights join two voxels, negative
+    ones separate them; edges act in descending order of absolute weight. Voxels that no edge joins
+    are 0. Raises ConfigError if channels and neighborhood do not match.
     """
     if len(neighborhood) != len(affinities):
         raise ConfigError(

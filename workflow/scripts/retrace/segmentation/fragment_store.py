@@ -1,0 +1,109 @@
+"""The zarr store of fragments while it is written: its array, and which blocks are done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from retrace.files import atomic_write
+from retrace.geometry import Triple, triple
+from retrace.segmentation.grid import BlockGrid
+from retrace.storage.block_journal import Journal, checksum, drop_damaged
+from retrace.storage.shards import WHOLE, Shard
+from retrace.storage.volumes import Volume
+from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume, write_list
+
+
+def fragment_chunks(block_shape: Triple | None) -> Triple:
+    """Chunk shape (z, y, x) of the fragments: it divides the blocks.
+
+    A chunk that belongs to two blocks would be written by two threads, or jobs, at once.
+    """
+    if block_shape is None:
+        return CHUNK_SHAPE
+    edges = zip(block_shape, CHUNK_SHAPE, strict=True)
+    return triple([_divisor(edge, largest) for edge, largest in edges])
+
+
+def _divisor(edge: int, largest: int) -> int:
+    """The largest divisor of `edge` up to `largest`; `edge` itself if that is very small."""
+    divisors = [d for d in range(1, min(edge, largest) + 1) if edge % d == 0]
+    return divisors[-1] if divisors[-1] >= largest // 4 else edge
+
+
+class FragmentStore:
+    """`fragments.zarr` in progress: the fragments of the blocks of one shard."""
+
+    def __init__(
+        self,
+        store: Path,
+        work: Path,
+        affinities: Volume,
+        grid: BlockGrid,
+        chunks: Triple,
+        shard: Shard = WHOLE,
+    ) -> None:
+        """Resumes what an earlier run of the same job left in `store` and `work`, or starts.
+
+        The array has the box and voxel size of `affinities`; see `fragment_chunks` for `chunks`.
+        """
+        self.grid = grid
+        self.mine = shard.indices(len(grid.blocks))
+        self.store, self.work = store, work
+        begun = work / "begun.json"
+        if not (store.is_dir() and begun.is_file()):
+            shutil.rmtree(store, ignore_errors=True)
+            shutil.rmtree(work, ignore_errors=True)
+            self._create(affinities, chunks)
+            atomic_write(begun, json.dumps({"blocks": len(self.mine)}))
+        for partial in store.rglob("*.partial"):
+            partial.unlink()
+        self.group = zarr.open_group(store, mode="r+")
+        array: Any = self.group["fragments"]
+        self.fragments = Volume(array, affinities.voxel_size_nm, affinities.offset_nm, str(store))
+        self.journal = Journal(work)
+
+    def _create(self, affinities: Volume, chunks: Triple) -> None:
+        array = create_volume(
+            self.store,
+            "fragments",
+            shape=affinities.box.shape,
+            chunks=chunks,
+            dtype=np.uint64,
+            voxel_size_nm=affinities.voxel_size_nm,
+            offset_nm=affinities.offset_nm,
+        )
+        array.attrs["block_shape"] = list(self.grid.block_shape)
+
+    def write(self, index: int, fragments: np.ndarray, seconds: float) -> None:
+        """Stores the fragments (Z, Y, X) of block `index`, whose ids are 1 ... n, as global ids."""
+        block = self.grid.blocks[index]
+        ids = np.where(fragments > 0, fragments + self.grid.first_id(index), 0).astype(np.uint64)
+        self.fragments.array[block.slices(self.grid.box.offset)] = ids
+        count = int(fragments.max(initial=0))
+        self.journal.note(block, checksum([ids]), fragments=count, seconds=round(seconds, 3))
+
+    def holds(self, index: int) -> bool:
+        """Whether block `index` is done and its stored bytes still have the recorded checksum."""
+        block = self.grid.blocks[index]
+        expected = self.journal.checksum_of(block)
+        if expected is None:
+            return False
+        region = block.shift([-o for o in self.grid.box.offset])
+        try:
+            stored = np.asarray(self.fragments.array[region.slices()])
+        except (OSError, RuntimeError, ValueError):
+            drop_damaged(self.fragments.array, self.store / "fragments", region)
+            return False
+        return checksum([stored]) == expected
+
+    def write_counts(self) -> None:
+        """Stores `counts` (blocks of this shard,) int64: the number of fragments of each block."""
+        facts = [self.journal.facts(self.grid.blocks[index]) for index in self.mine]
+        counts = np.array([int(fact["fragments"]) for fact in facts], dtype=np.int64)
+        write_list(self.group, "counts", counts)

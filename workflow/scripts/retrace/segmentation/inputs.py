@@ -1,0 +1,72 @@
+"""What segmentation reads: affinities, or a boundary map that gives them, and a tissue mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrace.errors import ConfigError, DataError
+from retrace.geometry import VoxelBox
+from retrace.segmentation.interior import from_interior
+from retrace.segmentation.options import SegmentSettings
+from retrace.storage.manifest import check_manifest
+from retrace.storage.volumes import Volume, is_masked, mask_on_grid, open_source, open_volume
+
+
+@dataclass(frozen=True)
+class SegmentationInputs:
+    """Affinities (C >= 3, Z, Y, X) and an optional tissue mask (Z, Y, X), in world coordinates."""
+
+    affinities: Volume
+    mask: Volume | None = None
+
+    def is_masked(self, box: VoxelBox) -> bool:
+        """Whether `box` has no tissue."""
+        return is_masked(self.mask, box, self.affinities.voxel_size_nm)
+
+    def read(self, box: VoxelBox) -> tuple[np.ndarray, np.ndarray | None]:
+        """Affinities of `box`, (C, Z, Y, X), 0 outside tissue; and the mask, (Z, Y, X) bool."""
+        values = self.affinities.read(box)
+        if self.mask is None:
+            return values, None
+        inside = mask_on_grid(self.mask, box, self.affinities.voxel_size_nm)
+        return values * inside.astype(values.dtype), inside
+
+
+def open_inputs(
+    prediction: Path, settings: SegmentSettings, tissue_mask: Mapping[str, Any] | None
+) -> SegmentationInputs:
+    """The prediction, checked against its manifest and the network's neighborhood, and the mask."""
+    check_manifest(prediction)
+    affinities = open_affinities(prediction, settings.boundary)
+    check_affinities(affinities, settings)
+    return SegmentationInputs(affinities, open_source(tissue_mask) if tissue_mask else None)
+
+
+def open_affinities(prediction: Path, boundary: str | None) -> Volume:
+    """The predicted affinities (C, Z, Y, X), or those that follow from the array `boundary`."""
+    if boundary is None:
+        return open_volume(prediction, "affs")
+    return from_interior(open_volume(prediction, boundary))
+
+
+def check_affinities(affinities: Volume, settings: SegmentSettings) -> None:
+    """Raises ConfigError or DataError if channels or dtype of a prediction do not fit."""
+    if affinities.channels < 3:
+        raise DataError(
+            f"{affinities.name} has {affinities.channels} channels; affinities (c, z, y, x) with "
+            "at least the three direct neighbours are needed"
+        )
+    if affinities.channels != len(settings.neighborhood):
+        raise ConfigError(
+            f"{affinities.name} has {affinities.channels} channels, the network's `neighborhood` "
+            f"{len(settings.neighborhood)}; predict again with this network"
+        )
+    if affinities.dtype not in (np.uint8, np.float32):
+        raise DataError(
+            f"{affinities.name} is {affinities.dtype}; predictions are uint8 or float32"
+        )

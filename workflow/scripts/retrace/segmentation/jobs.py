@@ -1,0 +1,228 @@
+"""The four steps of a segmentation as jobs: fragments, edges, joining of fragments, segments.
+
+On one machine the first job writes fragments and edges, and the last one segments. In shards,
+fragments, edges and segments are jobs of their own for each shard; only the joining sees the whole
+volume, of which it reads the region graph alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from retrace.errors import ConfigError
+from retrace.files import digest
+from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
+from retrace.segmentation.edge_files import EdgeFiles, write_graph
+from retrace.segmentation.fragment_store import FragmentStore, fragment_chunks
+from retrace.segmentation.inputs import SegmentationInputs, open_inputs
+from retrace.segmentation.options import SegmentSettings, read_settings
+from retrace.segmentation.volume import block_grid, blocks_at_once, make_edges, make_fragments
+from retrace.storage.manifest import (
+    check_manifest,
+    input_digest,
+    manifest_path,
+    reading,
+    write_manifest,
+)
+from retrace.storage.shards import WHOLE, Shard
+from retrace.storage.volumes import (
+    Volume,
+    local_inputs,
+    one_edition,
+    open_volume,
+    read_elsewhere,
+)
+from retrace.storage.zarr_writer import publish, write_list, writing
+
+WORK_FORMAT = 2
+"""Version of the files in the scratch folder; a job does not resume from another version."""
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """A job that computes the blocks of a shard: what it reads, and what it writes.
+
+    `settings`: one JSON object, which the manifest records. `fragments`: the fragments of all
+    shards, for edges. `work`: folder that holds the scratch of all jobs.
+    """
+
+    settings: Mapping[str, Any]
+    prediction: Path
+    work: Path
+    output: Path
+    shard: Shard = WHOLE
+    fragments: Path | None = None
+
+    @property
+    def input_stores(self) -> list[Path]:
+        """Every store on this machine that the job reads."""
+        stores = [self.prediction, *([self.fragments] if self.fragments else [])]
+        mask = self.settings.get("tissue_mask")
+        return stores + (local_inputs([mask]) if mask else [])
+
+    @property
+    def partial(self) -> Path:
+        """Where the output is written until it is complete."""
+        return self.output.with_name(self.output.name + ".partial")
+
+    def open_inputs(self, settings: SegmentSettings) -> SegmentationInputs:
+        """The prediction and the mask, checked."""
+        return open_inputs(self.prediction, settings, self.settings.get("tissue_mask"))
+
+    def scratch(self, mask: Volume | None) -> Path:
+        """The scratch folder of this job alone: its name is a digest of all that decides it."""
+        streamed = mask.reader.record.edition if mask and mask.reader else None
+        identity: dict[str, Any] = {
+            "settings": {k: v for k, v in self.settings.items() if k != "thresholds"},
+            "in": [*(input_digest(store) for store in self.input_stores), streamed],
+            "output": str(self.output.resolve()),
+            "shard": str(self.shard),
+            "format": WORK_FORMAT,
+        }
+        return self.work / digest(identity)
+
+    def publish(self, mask: Volume | None, begin: float, facts: Mapping[str, Any]) -> None:
+        """Renames the finished store and writes its manifest, the manifest last."""
+        manifest_path(self.output).unlink(missing_ok=True)
+        publish(self.partial, self.output)
+        write_manifest(
+            self.output,
+            inputs=self.input_stores,
+            settings=self.settings,
+            seconds=time.monotonic() - begin,
+            extra={**facts, "shard": str(self.shard)},
+            read=read_elsewhere(mask),
+        )
+
+
+def check_shard(shard: Shard, settings: SegmentSettings) -> None:
+    """Raises ConfigError for a shard of a volume that is a single block."""
+    if shard.count > 1 and settings.block_shape is None:
+        raise ConfigError(
+            f"shard {shard} of a volume that is one block; set `segment: block_shape` "
+            "(z, y, x voxels), for example [256, 512, 512]"
+        )
+
+
+def write_fragments(job: BlockJob) -> None:
+    """Writes `fragments.zarr`, its manifest last: fragments and counts, and edges and scores too
+    if the volume is not in shards."""
+    begin = time.monotonic()
+    settings = read_settings(job.settings)
+    check_shard(job.shard, settings)
+    inputs = job.open_inputs(settings)
+    work = job.scratch(inputs.mask)
+    threads = blocks_at_once(inputs.affinities.box, settings)
+    grid, chunks = block_grid(inputs.affinities, settings), fragment_chunks(settings.block_shape)
+    store = FragmentStore(job.partial, work, inputs.affinities, grid, chunks, job.shard)
+    facts = {"blocks": len(store.mine)}
+    with one_edition(work, inputs.mask):
+        make_fragments(inputs, store, settings, threads)
+        if job.shard == WHOLE:
+            files = None if settings.is_mutex else EdgeFiles(work, store.fragments, store.grid)
+            if files:
+                make_edges(inputs, files, settings)
+            facts["edges"] = write_graph(store.group, files, settings.method)
+    store.journal.keep(job.output)
+    job.publish(inputs.mask, begin, facts)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def write_edges(job: BlockJob) -> None:
+    """Writes edges and scores of the blocks of a shard, the manifest last."""
+    begin = time.monotonic()
+    settings = read_settings(job.settings)
+    inputs = job.open_inputs(settings)
+    if job.fragments is None:
+        raise ConfigError("edges need the fragments of all shards; give their store")
+    check_manifest(job.fragments)
+    blocks_at_once(inputs.affinities.box, settings)
+    fragments = open_volume(job.fragments, "fragments")
+    work = job.scratch(inputs.mask)
+    files = EdgeFiles(work, fragments, block_grid(inputs.affinities, settings), job.shard)
+    if not settings.is_mutex:
+        with one_edition(work, inputs.mask):
+            make_edges(inputs, files, settings)
+    shutil.rmtree(job.partial, ignore_errors=True)
+    group = zarr.open_group(job.partial, mode="w", zarr_format=2)
+    edges = write_graph(group, None if settings.is_mutex else files, settings.method)
+    files.journal.keep(job.output)
+    job.publish(inputs.mask, begin, {"blocks": len(files.mine), "edges": edges})
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def write_lookup_table(fragments: Path, threshold_file: Path, output: Path) -> None:
+    """Writes `segments` (N,) uint64, the segment of every fragment, and the manifest last."""
+    begin = time.monotonic()
+    check_manifest(fragments)
+    threshold = read_threshold(threshold_file)
+    graph = open_graph(fragments)
+    segments = graph.segments(threshold)
+    with writing(output) as partial:
+        group = zarr.open_group(partial, mode="w", zarr_format=2)
+        write_list(group, "segments", segments).attrs["threshold"] = threshold
+    write_manifest(
+        output,
+        inputs=[fragments, threshold_file],
+        settings={},
+        seconds=time.monotonic() - begin,
+        extra=_joined(graph, segments, threshold),
+    )
+
+
+def _joined(graph: FragmentGraph, segments: np.ndarray, threshold: float) -> dict[str, Any]:
+    """Numbers for the manifest: threshold, fragments, and how many became part of another."""
+    joined = int(np.count_nonzero(segments != graph.ids.ids()))
+    return {"threshold": threshold, "fragments": len(segments), "joined_fragments": joined}
+
+
+def read_lookup_table(path: Path, graph: FragmentGraph, threshold: float) -> np.ndarray:
+    """The segment of every fragment, (N,) uint64, as `write_lookup_table` wrote them.
+
+    Raises ConfigError if they are of other fragments or another threshold.
+    """
+    check_manifest(path)
+    array: Any = zarr.open_group(path, mode="r")["segments"]
+    if array.shape != (graph.ids.total,) or array.attrs["threshold"] != threshold:
+        raise ConfigError(f"{path} is not of these fragments and this threshold; delete it, rerun")
+    with reading(path):
+        return np.asarray(array[...])
+
+
+def write_segmentation(
+    fragments: Path,
+    threshold_file: Path,
+    output: Path,
+    lookup_table: Path | None = None,
+    shard: Shard = WHOLE,
+) -> None:
+    """Writes `segmentation.zarr` (segments) and its manifest, the manifest last.
+
+    Without `lookup_table` the fragments are joined here.
+    """
+    begin = time.monotonic()
+    check_manifest(fragments)
+    threshold = read_threshold(threshold_file)
+    graph = open_graph(fragments)
+    if lookup_table is None:
+        segments = graph.segments(threshold)
+    else:
+        segments = read_lookup_table(lookup_table, graph, threshold)
+    manifest_path(output).unlink(missing_ok=True)
+    with writing(output) as partial:
+        voxels = write_segments(graph, segments, threshold, partial, shard)
+    write_manifest(
+        output,
+        inputs=[fragments, threshold_file, *([lookup_table] if lookup_table else [])],
+        settings={},
+        seconds=time.monotonic() - begin,
+        extra={**_joined(graph, segments, threshold), "voxels": voxels, "shard": str(shard)},
+    )
