@@ -43,7 +43,7 @@ from retrace.displacement import identity, length, upsample, warp
 from retrace.files import atomic_write
 from retrace.synthetic.neurites import generate_neurites
 from retrace.targets.ternary import INSIDE, dilate, ternary  # noqa: E402
-from retrace.viewing.displacement_pictures import field_colours, overlay, png
+from retrace.viewing.displacement_pictures import field_colours, overlay, png_bytes
 
 LAMBDAS = Lambdas(0.3, 0.04, 0.0, 5.0, 0.0)
 """lambda2 to lambda5 as SEAMLeSS's README has them; lambda1 for a field that is fitted directly."""
@@ -168,7 +168,7 @@ def picture(pair: Pair, fields: dict[str, Tensor]) -> bytes:
         axis.imshow(shown)
         axis.set_title(title, fontsize=9)
         axis.axis("off")
-    return png(figure)
+    return png_bytes(figure)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,13 +16,13 @@ from retrace.errors import ConfigError, DataError
 from retrace.geometry import NmBox, VoxelBox
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
-from retrace.viewing.layers import Layer, central_section, focus, open_layers
-from retrace.viewing.picture import label_colours, section
+from retrace.viewing.layers import ViewLayer, central_section, focus, open_layers
+from retrace.viewing.picture import coloured_section, label_colours
 from retrace.viewing.scene import (
     LazyArray,
     build_viewer,
-    grid,
     local_volume,
+    panel_grid,
     panel_groups,
     start_server,
 )
@@ -30,8 +30,8 @@ from retrace.viewing.scene import (
 VOXEL = (20, 9, 9)
 
 
-def layer(kind: str, data: np.ndarray, offset_nm: tuple[int, int, int] = (0, 0, 0)) -> Layer:
-    return Layer(kind, kind, Volume(data, VOXEL, offset_nm, kind))
+def layer(kind: str, data: np.ndarray, offset_nm: tuple[int, int, int] = (0, 0, 0)) -> ViewLayer:
+    return ViewLayer(kind, kind, Volume(data, VOXEL, offset_nm, kind))
 
 
 class Counting:
@@ -92,13 +92,13 @@ def test_panels_show_results_over_raw() -> None:
     assert panel_groups(layers) == [["raw"], ["raw", "labels", "mask"], ["raw", "lsds offset"]]
     assert panel_groups(layers[:2]) == [["raw"], ["raw", "mask"]]
     assert panel_groups(layers[2:3]) == [["labels"]]
-    assert [grid(n) for n in (1, 4, 5, 8)] == [(1, 1), (1, 4), (2, 3), (2, 4)]
+    assert [panel_grid(n) for n in (1, 4, 5, 8)] == [(1, 1), (1, 4), (2, 3), (2, 4)]
 
 
 def test_volumes_are_read_piece_by_piece() -> None:
     source = Counting(np.arange(4**3, dtype=np.int64).reshape(4, 4, 4))
     lazy = LazyArray(source, labels=True)
-    layers = [Layer("labels", "labels", Volume(source, VOXEL, (0, 0, 0), "labels"))]
+    layers = [ViewLayer("labels", "labels", Volume(source, VOXEL, (0, 0, 0), "labels"))]
 
     build_viewer(layers)
     assert source.read == 0
@@ -140,7 +140,7 @@ def test_section_is_placed_in_nm() -> None:
     data = np.zeros((4, 10, 20), np.uint64)
     data[2, :5, :10] = 3
     labels = layer("labels", data, (40, 90, 180))
-    colours, extent = section(labels, labels.box_nm)
+    colours, extent = coloured_section(labels, labels.box_nm)
 
     assert extent == (180, 360, 180, 90)
     assert (colours[..., 3] > 0).sum() == 50

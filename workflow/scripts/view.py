@@ -1,11 +1,11 @@
-"""Shows volumes in neuroglancer, as a PNG and, with --serve, in a browser until Ctrl-C.
+"""Shows volumes in neuroglancer: as a PNG, or in a browser until Ctrl-C.
 
     view.py --settings JSON --screenshot view.png
     view.py --settings JSON --serve
 
 The settings are one JSON object: `bind_address`, `port` (0: any free one) and `layers`, a list of
 {kind, path, array, name, voxel_size_nm, offset_nm} where kind is raw, labels, mask, affinities,
-lsds, fragments or segments. Layers whose files do not exist are left out.
+lsds, boundary, fragments or segments. Layers whose files do not exist are left out.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import neuroglancer
 
 from retrace.errors import ConfigError, run
 from retrace.viewing.browser import BrowserError, find_browser, screenshot
-from retrace.viewing.layers import Layer, open_layers
+from retrace.viewing.layers import ViewLayer, open_layers
 from retrace.viewing.picture import draw_sections
 from retrace.viewing.scene import build_viewer, show_panels, start_server
 
 SIZE = (1600, 900)
-"""Pixels of the screenshot (width, height) without --size."""
+"""Default width and height of the screenshot, pixels."""
 
 
 def write_picture(
-    layers: Sequence[Layer], path: Path, size: tuple[int, int], bind_address: str
+    layers: Sequence[ViewLayer], path: Path, size: tuple[int, int], bind_address: str
 ) -> None:
-    """A PNG from a headless browser; from matplotlib, saying so, where there is none."""
+    """Writes a PNG with a headless browser; without one, with matplotlib, and says so."""
     try:
         find_browser()
         start_server(bind_address, 0)
@@ -45,15 +45,15 @@ def write_picture(
         print(f"[view] {path}: central sections without neuroglancer ({error})", flush=True)
 
 
-def serve(layers: Sequence[Layer], bind_address: str, port: int) -> None:
+def serve(layers: Sequence[ViewLayer], bind_address: str, port: int) -> None:
     """Prints the viewer's address and serves it until Ctrl-C or SIGTERM."""
     start_server(bind_address, port)
     try:
         viewer = build_viewer(layers)
-        print(f"[view] open {viewer.get_viewer_url()} (Ctrl-C ends it)", flush=True)
+        print(f"[view] open {viewer.get_viewer_url()} (Ctrl-C to stop)", flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
-        print("[view] ended", flush=True)
+        print("[view] stopped", flush=True)
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -77,13 +77,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; `argv` without the program's name."""
     args = parse_args(argv)
     if not args.screenshot and not args.serve:
-        raise ConfigError("nothing to do; give --screenshot PNG, --serve, or both")
+        raise ConfigError("nothing to do; use --screenshot PNG, --serve, or both")
     settings: dict[str, Any] = args.settings
     layers, absent = open_layers(settings["layers"])
     if absent:
-        print(f"[view] not there yet, left out: {', '.join(absent)}", flush=True)
+        print(f"[view] left out: {', '.join(absent)}; not there yet", flush=True)
     try:
         if args.screenshot:
             write_picture(layers, args.screenshot, args.size, settings["bind_address"])

@@ -29,7 +29,7 @@ from retrace.geometry import VoxelBox
 from retrace.progress import progress
 from retrace.storage.volumes import Volume, open_volume
 from retrace.targets.ternary import dilate
-from retrace.viewing.displacement_pictures import png
+from retrace.viewing.displacement_pictures import png_bytes
 
 MARGIN_PX = 16
 """Pixels at the border of a section in which errors are not counted: tissue comes in there."""
@@ -219,7 +219,7 @@ def plot(scores: Mapping[str, Any]) -> bytes:
         picture = axis.imshow(mean, vmin=-0.1, vmax=1)
         axis.set_title(f"mean correlation, {side}", fontsize=9)
     figure.colorbar(picture, ax=axes[-1])
-    return png(figure)
+    return png_bytes(figure)
 
 
 def before_after(scorer: Scorer) -> bytes:
@@ -241,4 +241,4 @@ def before_after(scorer: Scorer) -> bytes:
                 f"{('before', 'after')[column]}, section along {'xy'[row]}", fontsize=9
             )
             axes[row, column].set_ylabel("z")
-    return png(figure)
+    return png_bytes(figure)

@@ -1,1 +1,1 @@
-"""Looking at volumes: neuroglancer, its screenshots, and plain pictures."""
+"""Views of volumes: neuroglancer, its screenshots, and pictures without a browser."""

@@ -1,4 +1,4 @@
-"""A viewer's picture from a headless Chromium."""
+"""Screenshots of neuroglancer, taken by a headless Chromium."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ FLAGS = (
     "--disable-domain-reliability",
 )
 TIMEOUT_S = 180.0
+"""Longest wait for a screenshot."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 class BrowserError(RetraceError):
-    """No picture could be had from a browser."""
+    """No browser is installed, or it took no screenshot."""
 
 
 def find_browser() -> str:
-    """The browser's program; BrowserError where it or its driver is not installed."""
+    """Path of the browser; BrowserError where it or its driver is not installed."""
     programs = [path for name in BROWSERS if (path := shutil.which(name))]
     if not programs or not shutil.which("chromedriver"):
         raise BrowserError("no Chromium with chromedriver on this machine")
@@ -44,12 +45,15 @@ def find_browser() -> str:
 
 
 @contextmanager
-def browsing(viewer: Any, size: tuple[int, int]) -> Iterator[Any]:
-    """A headless browser that shows the viewer; its profile is thrown away at the end."""
+def headless_browser(viewer: Any, size: tuple[int, int]) -> Iterator[Any]:
+    """A browser of `size` pixels (w, h) that shows the viewer; its profile is temporary.
+
+    BrowserError where it does not start.
+    """
     from neuroglancer.webdriver import Webdriver
     from selenium.common.exceptions import WebDriverException
 
-    # selenium would look for a driver on the net otherwise
+    # Otherwise selenium looks for a driver on the internet.
     os.environ.update(SE_OFFLINE="true", SE_AVOID_STATS="true")
     program = find_browser()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -69,18 +73,18 @@ def browsing(viewer: Any, size: tuple[int, int]) -> Iterator[Any]:
 
 
 def screenshot(viewer: Any, path: Path, size: tuple[int, int]) -> None:
-    """Writes the viewer as a PNG of `size` pixels (w, h) once all that is visible has loaded.
+    """Writes the viewer as a PNG of `size` pixels (w, h) once everything visible has loaded.
 
-    Raises BrowserError without a browser, or when it does not answer in `TIMEOUT_S`.
+    BrowserError without a browser, or when it sends no picture within `TIMEOUT_S`.
     """
     replies: list[Any] = []
-    # viewer.screenshot waits for ever if the browser dies, a daemon thread does not hold us up
-    asking = threading.Thread(
+    # viewer.screenshot never returns if the browser dies; a daemon thread can be abandoned.
+    request = threading.Thread(
         target=lambda: replies.append(viewer.screenshot(size=list(size))), daemon=True
     )
-    with browsing(viewer, size):
-        asking.start()
-        asking.join(TIMEOUT_S)
+    with headless_browser(viewer, size):
+        request.start()
+        request.join(TIMEOUT_S)
     if not replies:
         raise BrowserError(f"the browser sent no picture within {TIMEOUT_S:.0f} s")
     atomic_write(path, replies[0].screenshot.image)

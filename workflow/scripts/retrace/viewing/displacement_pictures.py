@@ -1,7 +1,8 @@
-"""Pictures of alignment: fields as colours and arrows, sections through a field, before and after.
+"""Pictures of alignment: displacement fields as colours and arrows, sections before and after.
 
-A field's colours: hue is the direction, saturation the length (full at `largest`); the wheel in the
-corner says which is which.
+A field's colours: the hue is the direction, the saturation the length. A wheel in the corner is the
+legend. Sections have shape (1, 1, H, W) and values in [0, 1]; fields (1, 2, H, W) are in pixels, y
+and x.
 """
 
 from __future__ import annotations
@@ -21,24 +22,32 @@ from retrace.displacement import length, warp
 from retrace.files import atomic_write
 
 CHECKER_PX = 16
+"""Side of a square of the checker grid."""
 ARROWS = 24
 """Arrows along the longer side of a quiver."""
 FRAME_MS = 400
-"""How long an animation shows each section."""
+"""Duration of each section in an animation."""
 
 
 def field_colours(field: Tensor, largest: float | None = None) -> np.ndarray:
-    """A field (1, 2, H, W) as colours (H, W, 3) in [0, 1]; without `largest`, its own greatest."""
+    """Colours (H, W, 3) in [0, 1] of a field (1, 2, H, W).
+
+    Full saturation at a length of `largest` px, by default the field's longest vector.
+    """
     y, x = field[0].cpu().numpy()
-    far = np.hypot(y, x)
-    top = largest or max(float(far.max()), 1e-6)
+    distance = np.hypot(y, x)
+    top = largest or max(float(distance.max()), 1e-6)
     hue = (np.arctan2(-y, x) / (2 * np.pi)) % 1  # counter-clockwise from the right, y upwards
-    return np.asarray(hsv_to_rgb(np.stack([hue, np.clip(far / top, 0, 1), np.ones_like(hue)], -1)))
+    return np.asarray(
+        hsv_to_rgb(np.stack([hue, np.clip(distance / top, 0, 1), np.ones_like(hue)], -1))
+    )
 
 
 def colour_wheel(side: int = 64) -> np.ndarray:
-    """What the colours mean (side, side, 3): the colour at a place is that of the vector from the
-    middle to it; white outside."""
+    """Legend of `field_colours` (side, side, 3), white outside the circle.
+
+    Each pixel has the colour of the vector that points to it from the middle.
+    """
     steps = torch.linspace(-1, 1, side)
     wheel = torch.stack(torch.meshgrid(steps, steps, indexing="ij"))[None]
     colours = field_colours(wheel, 1.0)
@@ -47,41 +56,45 @@ def colour_wheel(side: int = 64) -> np.ndarray:
 
 
 def checker(shape: Sequence[int], side: int = CHECKER_PX) -> Tensor:
-    """A checker grid (1, 1, H, W) of 0 and 1."""
+    """A checker grid (1, 1, H, W) of 0 and 1 for `shape` (H, W)."""
     rows, columns = (torch.arange(n) // side % 2 for n in shape)
     return (rows[:, None] ^ columns[None]).float()[None, None]
 
 
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG, the same for the same figure."""
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG; equal figures give equal bytes."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": ""})
     return content.getvalue()
 
 
 def field_figure(source: Tensor, target: Tensor, field: Tensor) -> bytes:
-    """A PNG: both sections before and after as red and green, the field's colours with the wheel,
-    the checker grid it makes, and its arrows. Sections (1, 1, H, W), field (1, 2, H, W)."""
+    """A PNG of one pair, sections (1, 1, H, W) and field (1, 2, H, W), in five panels.
+
+    Both sections as red and green before and after alignment; the field as colours; a checker grid
+    warped by it; the field as arrows.
+    """
     source, target, field = source.cpu(), target.cpu(), field.cpu()
     figure = Figure(figsize=(15, 3.4), dpi=80, layout="constrained")
     axes = figure.subplots(1, 5)
-    moved = warp(source, field)
+    aligned = warp(source, field)
     panels = (
         ("before (red) and target (green)", overlay(source, target)),
-        ("after (red) and target (green)", overlay(moved, target)),
+        ("after (red) and target (green)", overlay(aligned, target)),
         (f"field, up to {float(length(field).max()):.1f} px", _with_wheel(field)),
         ("checker grid", warp(checker(field.shape[-2:]), field)[0, 0].numpy()),
-        ("arrows", moved[0, 0].numpy()),
+        ("arrows", aligned[0, 0].numpy()),
     )
     for axis, (title, picture) in zip(axes, panels, strict=True):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
         axis.set_title(title, fontsize=9)
         axis.axis("off")
     _arrows(axes[-1], field)
-    return png(figure)
+    return png_bytes(figure)
 
 
 def _with_wheel(field: Tensor) -> np.ndarray:
+    """The field's colours (H, W, 3), with the legend in the corner where there is room."""
     colours = field_colours(field)
     side = min(colours.shape[:2]) // 4
     if side > 4:
@@ -90,6 +103,7 @@ def _with_wheel(field: Tensor) -> np.ndarray:
 
 
 def _arrows(axis: object, field: Tensor) -> None:
+    """Draws about `ARROWS` arrows along the longer side."""
     step = max(1, max(field.shape[-2:]) // ARROWS)
     y, x = field[0, :, ::step, ::step].numpy()
     rows, columns = (np.arange(0, n, step) for n in field.shape[-2:])
@@ -105,7 +119,7 @@ def overlay(first: Tensor, second: Tensor) -> np.ndarray:
 
 
 def animation(sections: list[Tensor]) -> bytes:
-    """A GIF of sections (1, 1, H, W) in [0, 1], one after the other, for ever."""
+    """An endless GIF of sections (1, 1, H, W) in [0, 1]."""
     frames = [
         Image.fromarray((s[0, 0].cpu().numpy().clip(0, 1) * 255).astype(np.uint8)) for s in sections
     ]
@@ -117,7 +131,7 @@ def animation(sections: list[Tensor]) -> bytes:
 
 
 def save_pair(folder: Path, name: str, source: Tensor, target: Tensor, field: Tensor) -> None:
-    """NAME_field.png and NAME_stack.gif (target, aligned, source) of one pair in `folder`."""
+    """Writes NAME_field.png and NAME_stack.gif (target, aligned, source) of a pair to `folder`."""
     atomic_write(folder / f"{name}_field.png", field_figure(source, target, field))
     frames = [target, warp(source, field), source]
     atomic_write(folder / f"{name}_stack.gif", animation(frames))

@@ -1,4 +1,4 @@
-"""What is shown: volumes with the way they are drawn, opened where they exist."""
+"""Layers of a view: volumes with a kind that decides how they are drawn."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ KINDS = (
     "fragments",
     "segments",
 )
-"""What a layer may be."""
+"""Kinds of layers."""
 SEGMENTATIONS = ("labels", "fragments", "segments")
+"""Kinds whose values are ids."""
 FOCUS = ("segments", "affinities", "lsds", "boundary", "labels", "raw", "fragments", "mask")
-"""The first of these that is there is what the view is centred on."""
+"""The view is centred on the first of these kinds that has a layer."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One volume in a view."""
+class ViewLayer:
+    """One volume in a view; `kind` is one of `KINDS`."""
 
     name: str
     kind: str
@@ -38,35 +39,36 @@ class Layer:
 
     @property
     def box_nm(self) -> NmBox:
-        """Where it lies, nm."""
+        """The volume's box in nm."""
         return self.volume.box.to_nm(self.volume.voxel_size_nm)
 
 
-def open_layers(entries: Iterable[Mapping[str, Any]]) -> tuple[list[Layer], list[str]]:
+def open_layers(entries: Iterable[Mapping[str, Any]]) -> tuple[list[ViewLayer], list[str]]:
     """Opens the entries {kind, path, array, name?, voxel_size_nm?, offset_nm?} that exist.
 
-    Returns the layers and the names of those left out because their files are not there (yet).
-    Raises ConfigError for an unknown kind, DataError if nothing is left to show.
+    Returns the layers and the names of those whose files do not exist yet. ConfigError for an
+    unknown kind, DataError where no layer exists.
     """
     layers, absent = [], []
     for entry in entries:
         kind = entry["kind"]
         if kind not in KINDS:
-            raise ConfigError(f"unknown kind of layer {kind!r}; {nearest(kind, KINDS)}")
+            raise ConfigError(f"no layers of kind {kind!r}; {nearest(kind, KINDS)}")
         name = entry.get("name") or kind
         if is_address(entry["path"]) or Path(entry["path"]).exists():
-            layers.append(Layer(name, kind, open_source(entry)))
+            layers.append(ViewLayer(name, kind, open_source(entry)))
         else:
             absent.append(f"{name} ({entry['path']})")
     if not layers:
         raise DataError(
-            f"nothing to show: none of {', '.join(absent) or 'no layers'} exists; fetch first"
+            f"nothing to show: none of {', '.join(absent) or 'no layers'} exists; fetch the data, "
+            "or run the steps that make them"
         )
     return layers, absent
 
 
-def focus(layers: Sequence[Layer]) -> NmBox:
-    """The region worth looking at, nm: that of the most finished result."""
+def focus(layers: Sequence[ViewLayer]) -> NmBox:
+    """The box of the most finished result, nm: what a view is centred on (`FOCUS`)."""
     for kind in FOCUS:
         for layer in layers:
             if layer.kind == kind:
@@ -75,7 +77,7 @@ def focus(layers: Sequence[Layer]) -> NmBox:
 
 
 def central_section(volume: Volume, box: NmBox, limit: int) -> VoxelBox:
-    """The section of `volume` through the middle of `box`, at most `limit` voxels wide and high."""
+    """The z section of `volume` through the middle of `box`, up to `limit` voxels in y and x."""
     size = volume.voxel_size_nm
     middle = [o + s // 2 for o, s in zip(box.offset, box.shape, strict=True)]
     extent = [min(limit, -(-s // v)) for s, v in zip(box.shape, size, strict=True)]

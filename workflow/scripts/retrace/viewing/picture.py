@@ -1,4 +1,4 @@
-"""The plain picture: central sections drawn by matplotlib where there is no browser."""
+"""Central sections drawn with matplotlib, for machines without a browser."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 
 from retrace.files import atomic_write
 from retrace.geometry import NmBox
-from retrace.viewing.layers import SEGMENTATIONS, Layer, central_section, focus
+from retrace.viewing.layers import SEGMENTATIONS, ViewLayer, central_section, focus
 
 LIMIT = 1024
-"""Sections are cut to this many voxels along y and x."""
+"""Greatest extent of a section along y and x, voxels."""
 
 
-def draw_sections(layers: Sequence[Layer], path: Path, size: tuple[int, int]) -> None:
-    """Writes a PNG of about `size` pixels: one panel per layer, segmentations over raw."""
+def draw_sections(layers: Sequence[ViewLayer], path: Path, size: tuple[int, int]) -> None:
+    """Writes a PNG of about `size` pixels (w, h): a panel per layer, segmentations over raw."""
     box = focus(layers)
     raw = next((layer for layer in layers if layer.kind == "raw"), None)
     figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100, layout="constrained")
@@ -36,23 +36,23 @@ def draw_sections(layers: Sequence[Layer], path: Path, size: tuple[int, int]) ->
     atomic_write(path, picture.getvalue())
 
 
-def section(layer: Layer, box: NmBox) -> tuple[np.ndarray, tuple[float, float, float, float]]:
-    """A layer's colours (y, x, 4) in [0, 1] on the central section of `box`, and its nm extent.
+def coloured_section(
+    layer: ViewLayer, box: NmBox
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Colours (Y, X, 4) in [0, 1] of the layer's central section of `box`, and its extent in nm.
 
-    The extent is (left, right, bottom, top) as matplotlib wants it, y downwards.
+    The extent is matplotlib's (left, right, bottom, top), with y downwards.
     """
-    where = central_section(layer.volume, box, LIMIT)
-    data = layer.volume.read(where, fill=0)[..., 0, :, :]
-    low, high = (
-        where.to_nm(layer.volume.voxel_size_nm).offset,
-        where.to_nm(layer.volume.voxel_size_nm).end,
-    )
-    return _colours(layer, data), (low[2], high[2], high[1], low[1])
+    section = central_section(layer.volume, box, LIMIT)
+    data = layer.volume.read(section, fill=0)[..., 0, :, :]
+    box_nm = section.to_nm(layer.volume.voxel_size_nm)
+    (_, top, left), (_, bottom, right) = box_nm.offset, box_nm.end
+    return _colours(layer, data), (left, right, bottom, top)
 
 
 def label_colours(labels: np.ndarray) -> np.ndarray:
-    """One colour per id (y, x, 4), the same for an id in every picture; 0 is transparent."""
-    # a multiplicative hash spreads neighbouring ids over the hues
+    """Colours (Y, X, 4) of ids (Y, X): an id has the same colour in every picture, 0 is clear."""
+    # A multiplicative hash spreads neighbouring ids over the hues.
     mixed = labels.astype(np.uint64) * np.uint64(11400714819323198485)
     hue = (mixed >> np.uint64(40)).astype(np.float64) / 2**24
     value = 0.65 + 0.35 * ((mixed >> np.uint64(20)) & np.uint64(1023)).astype(np.float64) / 1023
@@ -61,7 +61,8 @@ def label_colours(labels: np.ndarray) -> np.ndarray:
     return np.concatenate([rgb, np.where(labels == 0, 0.0, 0.45)[..., None]], axis=-1)
 
 
-def _colours(layer: Layer, data: np.ndarray) -> np.ndarray:
+def _colours(layer: ViewLayer, data: np.ndarray) -> np.ndarray:
+    """Colours (Y, X, 4) in [0, 1] of one section, (Y, X) or (C, Y, X)."""
     if layer.kind in SEGMENTATIONS:
         return label_colours(data)
     if layer.kind == "mask":
@@ -74,6 +75,6 @@ def _colours(layer: Layer, data: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.concatenate([planes, opaque]).clip(0, 1), 0, -1)
 
 
-def _show(axis: object, layer: Layer, box: NmBox) -> None:
-    colours, extent = section(layer, box)
+def _show(axis: object, layer: ViewLayer, box: NmBox) -> None:
+    colours, extent = coloured_section(layer, box)
     axis.imshow(colours, extent=extent, interpolation="nearest", aspect="equal")  # type: ignore[attr-defined]

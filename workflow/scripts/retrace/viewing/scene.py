@@ -1,4 +1,4 @@
-"""Layers as a neuroglancer viewer; the one place where z, y, x becomes x, y, z."""
+"""Layers as a neuroglancer viewer. This module converts z, y, x into neuroglancer's x, y, z."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import numpy as np
 
 from retrace.errors import ConfigError
 from retrace.storage.volumes import Volume
-from retrace.viewing.layers import SEGMENTATIONS, Layer, focus
+from retrace.viewing.layers import SEGMENTATIONS, ViewLayer, focus
 
 MAX_MESH_VOXELS = 64_000_000
-"""Meshes are made from the whole volume in memory; larger volumes show none."""
+"""Meshes need the whole volume in memory; larger volumes have none."""
 LAZY_VOXELS = 1 << 28
-"""Volumes above this are downsampled 8-fold at most, so that no zoom reads all of it."""
+"""Larger volumes are downsampled by 8 at most, so that no zoom level reads the whole volume."""
 
 GREY = "void main() { emitGrayscale(toNormalized(getDataValue())); }"
 MASK = "void main() { if (toRaw(getDataValue()) == 0u) emitRGBA(vec4(1, 0, 0, 0.5)); }"
 LSD_PARTS = {"offset": (0, 1, 2), "covariance": (3, 4, 5), "pearson": (6, 7, 8), "size": (9,)}
-"""Channels of the ten LSDs that are drawn together (Sheridan et al. 2023, their tutorial)."""
+"""Channels of the ten LSDs that form one image (tutorial of Sheridan et al. 2023)."""
 
 PANEL_GAP_PX = 9
-"""Pixels that neuroglancer leaves between two panels."""
+"""Pixels between two panels of neuroglancer."""
 
-KIND_OF_TYPE = {"b": np.uint8, "i": np.uint64, "f": np.float32}
+SHOWN_AS = {"b": np.uint8, "i": np.uint64, "f": np.float32}
+"""By numpy's kind of dtype, the type that neuroglancer draws instead."""
 
 
 class LazyArray:
-    """An array that neuroglancer can draw, read piece by piece: never loaded whole.
+    """An array that neuroglancer reads in pieces, converted to a type that it can draw.
 
-    Types that it does not know (int64, float16, bool; labels below 32 bits) are converted as they
-    are read.
+    int64, float16, bool and labels below 32 bits are converted when a piece is read.
     """
 
     def __init__(self, array: Any, labels: bool) -> None:
@@ -46,28 +46,29 @@ class LazyArray:
         return np.asarray(self._array[key]).astype(self.dtype, copy=False)
 
     def transpose(self) -> np.ndarray:
-        """The whole volume, x first, for meshes; small volumes only."""
+        """The whole volume with axes x, y, z, for meshes of small volumes."""
         if math.prod(self.shape) > MAX_MESH_VOXELS:
             raise neuroglancer.local_volume.MeshesNotSupportedForVolume
         return self[...].transpose()
 
 
 def _drawable(dtype: np.dtype[Any], labels: bool) -> np.dtype[Any]:
+    """The type in which neuroglancer draws values of `dtype`."""
     if labels:
         return np.dtype(np.uint64 if dtype.itemsize > 4 else np.uint32)
     if dtype.kind == "u" and dtype.itemsize <= 4:
         return dtype
-    return np.dtype(KIND_OF_TYPE.get(dtype.kind, np.float32))
+    return np.dtype(SHOWN_AS.get(dtype.kind, np.float32))
 
 
 def rgb_shader(channels: Sequence[int]) -> str:
-    """Three channels as red, green and blue: the tutorial's shader for affinities and LSDs."""
+    """Shader for three channels as red, green and blue (affinities, LSDs)."""
     values = ", ".join(f"toNormalized(getDataValue({channel}))" for channel in channels)
     return f"void main() {{ emitRGB(vec3({values})); }}"
 
 
 def jet_shader(channel: int) -> str:
-    """One channel in the jet colours, 0 transparent: the tutorial's shader for a single LSD."""
+    """Shader for one channel in the jet colours, 0 transparent (a single LSD)."""
     return (
         f"void main() {{ float v = toNormalized(getDataValue({channel})); "
         "vec4 rgba = vec4(0, 0, 0, 0); "
@@ -76,7 +77,7 @@ def jet_shader(channel: int) -> str:
 
 
 def local_volume(volume: Volume, labels: bool) -> Any:
-    """The volume as neuroglancer serves it, at its voxel size (nm) and offset (voxels)."""
+    """The volume for neuroglancer, with its voxel size (nm) and offset (voxels)."""
     names, units = ["z", "y", "x"], ["nm"] * 3
     scales, offset = list(volume.voxel_size_nm), list(volume.box.offset)
     if volume.channels:
@@ -93,7 +94,10 @@ def local_volume(volume: Volume, labels: bool) -> Any:
 
 
 def start_server(bind_address: str, port: int) -> None:
-    """Lets neuroglancer listen there (port 0: any free one); ConfigError where it cannot."""
+    """Sets the address of neuroglancer's server; port 0 means any free port.
+
+    ConfigError where the address cannot be used.
+    """
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,8 +110,8 @@ def start_server(bind_address: str, port: int) -> None:
     neuroglancer.set_server_bind_address(bind_address, port)
 
 
-def build_viewer(layers: Sequence[Layer]) -> Any:
-    """A viewer with all layers; parts of the LSDs beyond the offsets are there but hidden."""
+def build_viewer(layers: Sequence[ViewLayer]) -> Any:
+    """A viewer with all layers, centred on the result; LSDs other than the offsets are hidden."""
     viewer = neuroglancer.Viewer()
     with viewer.txn() as state:
         size = layers[0].volume.voxel_size_nm
@@ -117,7 +121,7 @@ def build_viewer(layers: Sequence[Layer]) -> Any:
         box = focus(layers)
         middle = [o + s / 2 for o, s in zip(box.offset, box.shape, strict=True)]
         z, y, x = (m / v for m, v in zip(middle, size, strict=True))
-        state.position = [x, y, math.floor(z) + 0.5]  # in the middle of a section
+        state.position = [x, y, math.floor(z) + 0.5]  # the middle of a section
         for layer in layers:
             _add(state, layer)
         state.show_axis_lines = False
@@ -126,10 +130,10 @@ def build_viewer(layers: Sequence[Layer]) -> Any:
     return viewer
 
 
-def show_panels(viewer: Any, layers: Sequence[Layer], size: tuple[int, int]) -> None:
-    """Arranges one xy panel per kind of layer, each over raw, to fill `size` pixels (w, h)."""
+def show_panels(viewer: Any, layers: Sequence[ViewLayer], size: tuple[int, int]) -> None:
+    """Fills `size` pixels (w, h) with one xy panel per layer, each drawn over raw."""
     groups = panel_groups(layers)
-    rows, columns = grid(len(groups))
+    rows, columns = panel_grid(len(groups))
     panels = [neuroglancer.LayerGroupViewer(layers=names, layout="xy") for names in groups]
     lines = [
         neuroglancer.row_layout(panels[start : start + columns])
@@ -137,7 +141,7 @@ def show_panels(viewer: Any, layers: Sequence[Layer], size: tuple[int, int]) -> 
     ]
     with viewer.txn() as state:
         state.layout = lines[0] if len(lines) == 1 else neuroglancer.column_layout(lines)
-        state.show_default_annotations = False  # no yellow frames in a report
+        state.show_default_annotations = False  # no yellow frames
         panel = [
             (pixels - PANEL_GAP_PX * (count - 1)) / count
             for pixels, count in zip(size, (columns, rows), strict=True)
@@ -145,8 +149,8 @@ def show_panels(viewer: Any, layers: Sequence[Layer], size: tuple[int, int]) -> 
         state.cross_section_scale = _scale(layers, panel)
 
 
-def panel_groups(layers: Sequence[Layer]) -> list[list[str]]:
-    """Names of the layers drawn together in each panel: raw alone, then each other over raw."""
+def panel_groups(layers: Sequence[ViewLayer]) -> list[list[str]]:
+    """Names of the layers in each panel: raw alone, then every other layer over raw."""
     raw = [layer.name for layer in layers if layer.kind == "raw"]
     others = [
         [*raw, shown_names(layer)[0]] for layer in layers if layer.kind not in ("raw", "mask")
@@ -159,27 +163,28 @@ def panel_groups(layers: Sequence[Layer]) -> list[list[str]]:
     return [raw, *others] if raw else others
 
 
-def grid(panels: int) -> tuple[int, int]:
-    """Rows and columns for a number of panels, at most four in a row."""
+def panel_grid(panels: int) -> tuple[int, int]:
+    """Rows and columns for a number of panels, up to four in a row."""
     rows = math.ceil(panels / 4)
     return rows, math.ceil(panels / rows)
 
 
-def shown_names(layer: Layer) -> list[str]:
-    """The viewer's names for a layer; LSDs become one layer per part."""
+def shown_names(layer: ViewLayer) -> list[str]:
+    """Names of a layer in the viewer; LSDs become one layer per part."""
     if layer.kind == "lsds" and layer.volume.channels >= 10:
         return [f"{layer.name} {part}" for part in LSD_PARTS]
     return [layer.name]
 
 
-def _scale(layers: Sequence[Layer], panel: Sequence[float]) -> float:
-    """Viewer voxels (along x) per pixel at which the focus fills a panel of (w, h) pixels."""
+def _scale(layers: Sequence[ViewLayer], panel: Sequence[float]) -> float:
+    """Voxels along x per pixel, so that the focus fills a panel of (w, h) pixels."""
     _, height_nm, width_nm = focus(layers).shape
     nm_per_pixel = max(width_nm / panel[0], height_nm / panel[1]) * 1.04
     return float(nm_per_pixel / layers[0].volume.voxel_size_nm[2])
 
 
-def _add(state: Any, layer: Layer) -> None:
+def _add(state: Any, layer: ViewLayer) -> None:
+    """Adds a layer to the viewer's state."""
     source = local_volume(layer.volume, layer.kind in SEGMENTATIONS)
     if layer.kind in SEGMENTATIONS:
         state.layers[layer.name] = neuroglancer.SegmentationLayer(source=source, selected_alpha=0.4)
@@ -190,7 +195,8 @@ def _add(state: Any, layer: Layer) -> None:
         state.layers[name].visible = name == names[0]
 
 
-def _shaders(layer: Layer) -> list[str]:
+def _shaders(layer: ViewLayer) -> list[str]:
+    """A shader for each of `shown_names`."""
     channels = layer.volume.channels
     if layer.kind == "mask":
         return [MASK]
