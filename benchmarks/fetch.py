@@ -115,7 +115,7 @@ def our_fetch(endpoint: str, output: Path) -> tuple[float, float]:
     import boto3  # noqa: F401  imported on first use otherwise
 
     import fetch
-    from retrace.remote.s3 import FetchSettings
+    from retrace.remote.store import FetchSettings
 
     settings = FetchSettings(BUCKET, PREFIX, endpoint_url=endpoint, arrays=[ARRAY])
     begin, cpu_begin = time.perf_counter(), time.process_time()

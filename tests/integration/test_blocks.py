@@ -25,7 +25,8 @@ from prediction_case import Case, make_case, store_bytes
 from retrace.errors import DataError, FetchError
 from retrace.geometry import VoxelBox
 from retrace.remote import objects
-from retrace.remote.block_cache import BUCKETS, FOLDER_VARIABLE, GIB_VARIABLE, ChangedError
+from retrace.remote.block_cache import BUCKETS, FOLDER_VARIABLE, GIB_VARIABLE
+from retrace.remote.read_record import ChangedError
 from retrace.storage.manifest import manifest_path, read_manifest
 from retrace.storage.precomputed_writer import write_layer
 from retrace.storage.volumes import Server, Volume, open_volume

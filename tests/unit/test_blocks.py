@@ -16,13 +16,12 @@ from retrace.errors import ConfigError
 from retrace.remote.block_cache import (
     BUCKETS,
     BlockCache,
-    ChangedError,
-    Options,
-    Record,
-    packed,
-    unpacked,
+    CacheOptions,
+    pack,
+    unpack,
 )
-from retrace.remote.objects import Block, range_header, read_part, told_md5
+from retrace.remote.objects import Block, md5_from_headers, range_header, read_range
+from retrace.remote.read_record import ChangedError, ReadRecord
 
 
 def key(number: int) -> str:
@@ -89,7 +88,7 @@ def test_what_was_asked_for_before_a_change_is_not_used(tmp_path: Path) -> None:
     cache.mark_changed("s3://a/b", 60)
     cache.mark_changed("s3://a/b", 55)
 
-    assert (cache.changed("s3://a/b"), cache.changed("s3://a/c")) == (60, 0)
+    assert (cache.last_change("s3://a/b"), cache.last_change("s3://a/c")) == (60, 0)
     assert cache.get(key(1), since=50) == Block(b"old", 50)
     assert cache.get(key(1), since=60) is None
     assert cache.get(key(1)) is None
@@ -103,7 +102,7 @@ def test_of_changes_seen_at_the_same_time_the_last_counts(
         moments = range(10 * round_, 10 * round_ + 8)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda moment: cache.mark_changed("s3://a/b", moment), moments))
-        assert cache.changed("s3://a/b") == moments[-1]
+        assert cache.last_change("s3://a/b") == moments[-1]
     assert capsys.readouterr().out == ""
 
 
@@ -118,12 +117,12 @@ def test_a_block_comes_back_as_it_was_or_not_at_all(
     stored: bytes | None, asked: int, modified: int | None, cut: int, flip: int
 ) -> None:
     block = Block(stored, asked, modified, "etag", "gzip")
-    data = packed(block)
-    assert unpacked(data) == block
+    data = pack(block)
+    assert unpack(data) == block
     if cut < len(data) and stored:
-        assert unpacked(data[:cut]) is None
+        assert unpack(data[:cut]) is None
         damaged = data[:cut] + bytes([data[cut] ^ flip]) + data[cut + 1 :]
-        assert unpacked(damaged) in (None, block)
+        assert unpack(damaged) in (None, block)
 
 
 spans = st.tuples(st.integers(0, 50), st.integers(0, 50)).map(lambda t: (t[0], t[0] + t[1]))
@@ -133,7 +132,7 @@ spans = st.tuples(st.integers(0, 50), st.integers(0, 50)).map(lambda t: (t[0], t
 def test_blocks_agree_exactly_where_their_spans_have_a_moment_in_common(
     found: list[tuple[int, int]],
 ) -> None:
-    record = Record("s3://a/b")
+    record = ReadRecord("s3://a/b")
     together = max(low for low, _ in found) <= min(high for _, high in found)
     try:
         for number, (modified, asked) in enumerate(found):
@@ -146,20 +145,20 @@ def test_blocks_agree_exactly_where_their_spans_have_a_moment_in_common(
 
 
 def test_a_record_survives_a_kill(tmp_path: Path) -> None:
-    first = Record("s3://a/b")
+    first = ReadRecord("s3://a/b")
     first.note(".zarray", Block(b"{}", 10, 1))
-    first.keep(tmp_path / "read.jsonl")
+    first.keep_in(tmp_path / "read.jsonl")
     first.note("0/0", Block(b"zero", 10, 1))
     first.note("0/1", Block(None, 11))
     with (tmp_path / "read.jsonl").open("a") as file:
         file.write('["0/2", "abc')  # what a kill left
-    second = Record("s3://a/b")
+    second = ReadRecord("s3://a/b")
     second.note(".zarray", Block(b"{}", 20, 1))
-    second.keep(tmp_path / "read.jsonl")
+    second.keep_in(tmp_path / "read.jsonl")
     second.note("0/0", Block(b"zero", 10, 1))
-    third = Record("s3://a/b")
+    third = ReadRecord("s3://a/b")
     third.note(".zarray", Block(b"{}", 30, 1))
-    third.keep(tmp_path / "read.jsonl")
+    third.keep_in(tmp_path / "read.jsonl")
 
     assert second.summary()["sha256"] == third.summary()["sha256"] == first.summary()["sha256"]
     assert (second.summary()["blocks"], second.summary()["absent_blocks"]) == (2, 1)
@@ -170,26 +169,27 @@ def test_a_record_survives_a_kill(tmp_path: Path) -> None:
 
 
 def test_no_cache_without_the_workflow_and_no_numbers_are_refused() -> None:
-    assert Options.from_environment({}).folder is None
+    assert CacheOptions.from_environment({}).folder is None
     assert (
-        Options.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "0"}).folder is None
+        CacheOptions.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "0"}).folder
+        is None
     )
-    found = Options.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "0.5"})
+    found = CacheOptions.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "0.5"})
     assert (found.folder, found.limit_bytes) == (Path("x"), 2**29)
     with pytest.raises(ConfigError, match="RETRACE_BLOCKS_GIB"):
-        Options.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "much"})
+        CacheOptions.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "much"})
 
 
 def test_parts_and_what_servers_say_of_them(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"0123456789")
     parts = {(2, 3): b"234", (-4, None): b"6789", (7, None): b"789"}
-    assert {part: read_part(tmp_path / "a", part) for part in parts} == parts
+    assert {part: read_range(tmp_path / "a", part) for part in parts} == parts
     headers = [range_header(part)["Range"] for part in parts]
     assert headers == ["bytes=2-4", "bytes=-4", "bytes=7-"]
     md5 = "d41d8cd98f00b204e9800998ecf8427e"
-    assert told_md5({"ETag": f'"{md5}"'}, True) == md5
-    assert told_md5({"ETag": f'"{md5}"'}, False) is None
-    assert told_md5({"ETag": f'"{md5}-2"'}, True) is None
-    assert told_md5({"ETag": md5, "x-amz-server-side-encryption": "aws:kms"}, True) is None
+    assert md5_from_headers({"ETag": f'"{md5}"'}, True) == md5
+    assert md5_from_headers({"ETag": f'"{md5}"'}, False) is None
+    assert md5_from_headers({"ETag": f'"{md5}-2"'}, True) is None
+    assert md5_from_headers({"ETag": md5, "x-amz-server-side-encryption": "aws:kms"}, True) is None
     google = {"x-goog-hash": "crc32c=AAAAAA==,md5=1B2M2Y8AsgTpgAmY7PhCfg=="}
-    assert told_md5(google, False) == md5
+    assert md5_from_headers(google, False) == md5

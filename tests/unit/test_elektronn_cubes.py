@@ -99,7 +99,7 @@ def test_channels_of_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.read(one.box), expected)
     np.testing.assert_array_equal(other.read(other.box), expected)
     assert both.array.shape == (2, 5, 4, 3)
-    with pytest.raises(DataError, match="has 2 channels, and channel 2 is asked for"):
+    with pytest.raises(DataError, match="has 2 channels, numbered from 0; there is no 2"):
         open_source({**source, "array": "raw", "axes": "cxyz", "channel": 2})
     with pytest.raises(DataError, match="has 4 axes .*`axes: xyz`"):
         open_source({**source, "array": "raw", "axes": "xyz"})

@@ -79,11 +79,11 @@ def test_a_pickle_that_would_run_a_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.pkl"
     path.write_bytes(b"cos\nsystem\n(S'touch " + str(mark).encode() + b"'\ntR.")
 
-    with pytest.raises(DataError, match=r"os\.system, which is no array"):
+    with pytest.raises(DataError, match=r"os\.system, which is not allowed"):
         read_pickles(path)
     assert not mark.exists()
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(DataError, match="no array"):
+    with pytest.raises(DataError, match="array of Python objects"):
         read_pickles(path)
 
 
@@ -104,7 +104,7 @@ def test_vectors_from_npy_and_h5(tmp_path: Path) -> None:
 
     assert open_examples(settings, "train").values.shape == (6, 5)
     settings["train"]["labels"]["array"] = "labels"
-    with pytest.raises(DataError, match="there are: lab"):
+    with pytest.raises(DataError, match="it has: lab"):
         open_examples(settings, "train")
 
 
@@ -112,18 +112,18 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
     values, _ = tiny.images(5)
     short = tmp_path / "short-ubyte"
     short.write_bytes(tiny.idx(values)[:-10])
-    with pytest.raises(DataError, match="short-ubyte says it holds 5x12x12"):
+    with pytest.raises(DataError, match="short-ubyte has .* for 5x12x12 values"):
         read_idx(short)
     short.write_bytes(gzip.compress(tiny.idx(values))[:-20])
     with pytest.raises(DataError, match="damaged"):
         read_idx(short)
     short.write_bytes(b"\x89PNG")
-    with pytest.raises(DataError, match="no IDX file"):
+    with pytest.raises(DataError, match="not an IDX file"):
         read_idx(short)
 
 
 def test_labels_outside_the_classes_and_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="labels go from 0 to 2"):
+    with pytest.raises(DataError, match="labels range from 0 to 2"):
         open_examples(told(tmp_path, classes=2), "train")
     missing = told(tmp_path)
     missing["train"]["values"]["path"] = "data/none.gz"
@@ -133,7 +133,7 @@ def test_labels_outside_the_classes_and_missing_files(tmp_path: Path) -> None:
     other["train"]["labels"] = other["test"]["labels"]
     with pytest.raises(DataError, match="90 examples and 30 labels"):
         open_examples(other, "train")
-    with pytest.raises(DataError, match="leaves nothing"):
+    with pytest.raises(DataError, match="leaves none"):
         open_examples(told(tmp_path, held_out=90), "train")
 
 

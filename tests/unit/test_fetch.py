@@ -13,8 +13,8 @@ import pytest
 
 import fetch
 from retrace.errors import ConfigError, FetchError
-from retrace.remote.download import Transfer
-from retrace.remote.s3 import S3Object
+from retrace.remote.download import FolderDownload
+from retrace.remote.store import S3Object
 from retrace.storage.manifest import check_manifest, manifest_path
 from retrace.synthetic.phantom_files import write_phantom_store
 
@@ -161,7 +161,7 @@ class Generated:
 
 def test_too_little_room_is_told_before_the_transfer(tmp_path: Path) -> None:
     asked: list[S3Object] = []
-    transfer = Transfer(Generated(asked.append), tmp_path / "p", threads=2, retries=1)
+    transfer = FolderDownload(Generated(asked.append), tmp_path / "p", threads=2, retries=1)
     with pytest.raises(FetchError, match="1000000.00 TB are to be fetched"):
         transfer.run([S3Object("a/b", 10**18, "0" * 32)])
     assert asked == []
@@ -175,7 +175,7 @@ def test_a_disk_that_fills_up_ends_in_one_clear_error(tmp_path: Path) -> None:
 
     source = Generated(onto_full_device, b"x" * 100_000)
     with pytest.raises(FetchError, match="the disk is full while writing .*a/b"):
-        Transfer(source, folder, threads=2, retries=3).run(source.objects())
+        FolderDownload(source, folder, threads=2, retries=3).run(source.objects())
     assert not (folder / "a/b").exists()
 
 
@@ -187,9 +187,9 @@ def test_an_etag_that_is_no_md5_needs_two_equal_transfers(
     bodies = iter([b"body", second, b"Body", b"bOdy"])
     source.before = lambda item: setattr(source, "body", next(bodies))
     item = S3Object("a/b", 4, "f" * 32 + "-9")
-    transfer = Transfer(source, tmp_path / "p", threads=1, retries=3)
+    transfer = FolderDownload(source, tmp_path / "p", threads=1, retries=3)
     if not accepted:
-        with pytest.raises(FetchError, match="differ from one transfer"):
+        with pytest.raises(FetchError, match="differ from one download"):
             transfer.run([item])
         assert not (tmp_path / "p/a/b").exists()
         return

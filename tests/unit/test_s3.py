@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from retrace.errors import ConfigError, FetchError
 from retrace.remote.download import MEBIBYTE, human_bytes, multipart_etag, part_sizes
-from retrace.remote.s3 import FetchSettings, FolderSource, safe_name
+from retrace.remote.mirror import MirrorStore
+from retrace.remote.store import FetchSettings, safe_name
 
 
 def test_settings_name_the_nearest_key() -> None:
@@ -71,7 +72,7 @@ def test_bundle_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"123")
     settings = FetchSettings("b", "a/v.zarr", bundle=str(tmp_path))
-    found = FolderSource(settings).objects()
+    found = MirrorStore(settings).objects()
     assert [(item.name, item.size) for item in found] == [
         (".zgroup", 3),
         ("volumes/raw/0.0.0", 3),
@@ -82,8 +83,8 @@ def test_bundle_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
 def test_bundle_errors_name_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a/volume_1.zarr").mkdir(parents=True)
     with pytest.raises(FetchError, match="did you mean 'volume_1.zarr'"):
-        FolderSource(FetchSettings("b", "a/volume_l.zarr", bundle=str(tmp_path))).objects()
-    with pytest.raises(FetchError, match="is no folder"):
-        FolderSource(FetchSettings("b", "a", bundle=str(tmp_path / "gone"))).objects()
+        MirrorStore(FetchSettings("b", "a/volume_l.zarr", bundle=str(tmp_path))).objects()
+    with pytest.raises(FetchError, match="is not a folder"):
+        MirrorStore(FetchSettings("b", "a", bundle=str(tmp_path / "gone"))).objects()
     with pytest.raises(FetchError, match="has nothing under 'z'"):
-        FolderSource(FetchSettings("b", "z/v", bundle=str(tmp_path))).objects()
+        MirrorStore(FetchSettings("b", "z/v", bundle=str(tmp_path))).objects()

@@ -78,7 +78,7 @@ def work_folder(
         "box": [list(box.offset), list(box.shape)],
         "gzip": plan.gzip,
         "source": [input_digest(path) for path in local_inputs([source])],
-        "edition": volume.reader.record.edition if volume.reader else None,
+        "edition": volume.reader.record.version if volume.reader else None,
         "output": str(arguments.output.resolve()),
     }
     return Path(arguments.work) / digest(identity)

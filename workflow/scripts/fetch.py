@@ -1,4 +1,4 @@
-"""Fetches one folder of a bucket (a volume, a checkpoint) and verifies every object of it."""
+"""Fetches one folder of a bucket (a volume, a checkpoint) and verifies every object."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError, FetchError, run
-from retrace.remote.download import Report, Transfer, human_bytes
-from retrace.remote.s3 import FetchSettings, FolderSource, Source, open_source
+from retrace.remote.download import DownloadReport, FolderDownload, human_bytes
+from retrace.remote.mirror import MirrorStore, open_store
+from retrace.remote.store import FetchSettings, ObjectStore
 from retrace.storage.manifest import (
     describe_arrays,
     input_digest,
@@ -24,6 +25,7 @@ from retrace.storage.zarr_writer import publish
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", required=True, help="JSON: bucket, prefix, endpoint_url, ...")
     parser.add_argument("--output", required=True, type=Path, help="the folder to make")
@@ -32,6 +34,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_settings(args: argparse.Namespace) -> FetchSettings:
+    """The settings, with the mirror of the command line; ConfigError for invalid ones."""
     try:
         settings = FetchSettings.parse(json.loads(args.settings))
     except json.JSONDecodeError as error:
@@ -40,61 +43,62 @@ def read_settings(args: argparse.Namespace) -> FetchSettings:
 
 
 def check_arrays(folder: Path, arrays: Sequence[str], label: str) -> None:
-    """Refuses a store that lacks an array, or whose metadata cannot be read (FetchError)."""
+    """Refuses a store that lacks one of `arrays`, or has damaged metadata (FetchError)."""
     for name in arrays:
-        meta_file = folder / name / ".zarray"
-        if not meta_file.is_file():
-            found = sorted(p.parent.relative_to(folder).as_posix() for p in folder.rglob(".zarray"))
+        metadata = folder / name / ".zarray"
+        if not metadata.is_file():
+            names = sorted(p.parent.relative_to(folder).as_posix() for p in folder.rglob(".zarray"))
             raise FetchError(
-                f"{label} has no array {name!r} (arrays there: {', '.join(found) or 'none'}); "
+                f"{label} has no array {name!r} (it has: {', '.join(names) or 'none'}); "
                 "correct the array names of the dataset"
             )
-        check_metadata(meta_file, f"{name} of {label}")
+        check_metadata(metadata, f"{name} of {label}")
 
 
-def check_metadata(meta_file: Path, label: str) -> None:
-    """Refuses a .zarray that is no zarr v2 metadata (FetchError)."""
+def check_metadata(file: Path, label: str) -> None:
+    """Refuses a .zarray that is not the metadata of a zarr v2 array with voxels (FetchError)."""
     try:
-        meta = json.loads(meta_file.read_text())
-        shape, chunks = list(meta["shape"]), list(meta["chunks"])
-        whole = meta["zarr_format"] == 2 and len(shape) == len(chunks) and min(shape + chunks) > 0
+        metadata = json.loads(file.read_text())
+        shape, chunks = list(metadata["shape"]), list(metadata["chunks"])
+        is_filled = len(shape) == len(chunks) and min(shape + chunks) > 0
+        is_valid = metadata["zarr_format"] == 2 and is_filled
     except (ValueError, KeyError, TypeError) as error:
         raise FetchError(f"the metadata of {label} cannot be read ({error!r})") from error
-    if not whole:
+    if not is_valid:
         raise FetchError(f"the metadata of {label} is not that of a filled zarr v2 array")
 
 
-def check_bundle_manifest(source: Source, folder: Path) -> None:
-    """Compares with the manifest that a bundle made by this program carries (FetchError)."""
-    if not isinstance(source, FolderSource) or not manifest_path(source.folder).is_file():
+def check_mirror_manifest(store: ObjectStore, folder: Path) -> None:
+    """Compares with the manifest in a mirror that this program created (FetchError)."""
+    if not isinstance(store, MirrorStore) or not manifest_path(store.folder).is_file():
         return
-    expected = read_manifest(source.folder)
-    here = {name: array["sha256"] for name, array in describe_arrays(folder).items()}
-    changed = [n for n, array in expected["arrays"].items() if here.get(n) != array["sha256"]]
+    expected = read_manifest(store.folder)
+    digests = {name: array["sha256"] for name, array in describe_arrays(folder).items()}
+    changed = [n for n, array in expected["arrays"].items() if digests.get(n) != array["sha256"]]
     for name, sha256 in expected.get("files", {}).items():
         if not (folder / name).is_file() or input_digest(folder / name) != sha256:
             changed.append(name)
     if changed:
         raise FetchError(
-            f"{', '.join(changed)} of {source.label} changed since the manifest in the bundle was "
-            "made; bring the bundle again"
+            f"{', '.join(changed)} of {store.label} changed since the manifest in the bundle was "
+            "written; copy the bundle again"
         )
 
 
-def take_up(output: Path, partial: Path) -> None:
-    """Makes an output that never got its manifest the start of this run."""
+def resume_from(output: Path, partial: Path) -> None:
+    """Makes an output without a manifest, which is unfinished, the start of this run."""
     if output.is_dir() and not manifest_path(output).is_file() and not partial.exists():
         output.rename(partial)
 
 
-def describe(source: Source, report: Report, folder: Path) -> dict[str, Any]:
-    """The part of the manifest that only a fetch has."""
+def fetched_content(store: ObjectStore, report: DownloadReport, folder: Path) -> dict[str, Any]:
+    """What only the manifest of a fetched folder has: source, counts and how they were verified."""
     files: dict[str, str] = {}
     if not any(folder.rglob(".zarray")):
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): input_digest(path) for path in paths}
     return {
-        "source": source.label,
+        "source": store.label,
         "objects": report.objects,
         "bytes": report.bytes,
         "verified": dict(report.verified),
@@ -103,25 +107,24 @@ def describe(source: Source, report: Report, folder: Path) -> dict[str, Any]:
     }
 
 
-def fetch(settings: FetchSettings, output: Path) -> Report:
-    """Makes `output` hold exactly the objects under the prefix, then its manifest.
+def fetch(settings: FetchSettings, output: Path) -> DownloadReport:
+    """Downloads exactly the objects under the prefix into `output`, then writes its manifest.
 
-    Works in OUTPUT.partial, which a later run goes on with; FetchError leaves it and any older
-    `output` as they are.
+    Works in OUTPUT.partial, from which a later run resumes. After a FetchError that folder and an
+    older `output` stay.
     """
     begin = time.monotonic()
-    source = open_source(settings)
-    items = source.objects()
+    store = open_store(settings)
+    items = store.objects()
     total = sum(item.size for item in items)
-    print(f"[fetch] {len(items)} objects, {human_bytes(total)} from {source.label}", flush=True)
+    print(f"[fetch] {len(items)} objects, {human_bytes(total)} from {store.label}", flush=True)
     partial = output.with_name(output.name + ".partial")
-    take_up(output, partial)
-    report = Transfer(source, partial, threads=settings.threads, retries=settings.retries).run(
-        items
-    )
-    check_arrays(partial, settings.arrays, source.label)
-    check_bundle_manifest(source, partial)
-    extra = describe(source, report, partial)
+    resume_from(output, partial)
+    download = FolderDownload(store, partial, threads=settings.threads, retries=settings.retries)
+    report = download.run(items)
+    check_arrays(partial, settings.arrays, store.label)
+    check_mirror_manifest(store, partial)
+    extra = fetched_content(store, report, partial)
     manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     seconds = time.monotonic() - begin
@@ -133,6 +136,7 @@ def fetch(settings: FetchSettings, output: Path) -> Report:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Fetches one folder."""
     args = parse_args(argv)
     fetch(read_settings(args), args.output)
 

@@ -1,4 +1,4 @@
-"""Fetches one large object of a bucket (a container image) in parts and verifies it."""
+"""Fetches one large object of a bucket (a container image) in parts, and verifies it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typing import Any
 from retrace.errors import ConfigError, FetchError, run
 from retrace.files import atomic_write
 from retrace.remote.download import human_bytes
-from retrace.remote.multipart import PartsTransfer
-from retrace.remote.s3 import FetchSettings, Source, open_source
+from retrace.remote.mirror import open_store
+from retrace.remote.multipart import MultipartDownload
+from retrace.remote.store import FetchSettings, ObjectStore
 from retrace.storage.manifest import manifest_path, write_manifest
 
 PART_BYTES = 64 << 20
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", required=True, type=json.loads, help="bucket, key, sha256, …")
     parser.add_argument("--output", required=True, type=Path, help="the file to make")
@@ -28,7 +30,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_settings(values: Mapping[str, Any]) -> tuple[FetchSettings, str, str | None, int]:
-    """Where the object's folder is, the object's name, its sha256 if known, bytes a part."""
+    """Settings of the object's folder, the object's name, its sha256 if known, bytes per part."""
     rest = dict(values)
     folder, _, name = str(rest.pop("key", "")).strip("/").rpartition("/")
     if not name:
@@ -37,51 +39,51 @@ def read_settings(values: Mapping[str, Any]) -> tuple[FetchSettings, str, str | 
     return FetchSettings.parse({**rest, "prefix": folder}), name, sha256, part_bytes
 
 
-def record_path(output: Path) -> Path:
-    """`lsd_legacy.img` -> `lsd_legacy.img.sha256`, which `sha256sum -c` reads."""
+def sha256_file(output: Path) -> Path:
+    """`lsd_legacy.img` -> `lsd_legacy.img.sha256`, a file for `sha256sum -c`."""
     return output.with_name(f"{output.name}.sha256")
 
 
-def expected_sha256(output: Path, told: str | None) -> str | None:
-    """What the file must have: as told, else as the first fetch noted it, else None."""
-    record = record_path(output)
-    if told is None and record.is_file():
+def expected_sha256(output: Path, configured: str | None) -> str | None:
+    """The configured sha256, else the one recorded by the first fetch, else None."""
+    record = sha256_file(output)
+    if configured is None and record.is_file():
         return record.read_text().split()[0]
-    return told
+    return configured
 
 
-def check_sha256(source: Source, output: Path, found: str, told: str | None) -> None:
-    """Refuses an object that is not the one expected (FetchError)."""
-    wanted = expected_sha256(output, told)
-    if wanted is None or wanted == found:
+def check_sha256(store: ObjectStore, output: Path, received: str, configured: str | None) -> None:
+    """Refuses an object with another sha256 than expected (FetchError)."""
+    expected = expected_sha256(output, configured)
+    if expected is None or expected == received:
         return
-    where = "containers/images.yaml" if told else str(record_path(output))
+    where = "containers/images.yaml" if configured else str(sha256_file(output))
     raise FetchError(
-        f"{output.name} from {source.label} has sha256 {found}, {where} says {wanted}: the object "
-        f"in the bucket is another one by now. If that is meant, correct or delete {where}"
+        f"{output.name} from {store.label} has sha256 {received}, {where} says {expected}: the "
+        f"object in the bucket has changed. If that is intended, correct or delete {where}"
     )
 
 
 def fetch(values: Mapping[str, Any], output: Path) -> None:
-    """Makes `output` the object, then notes its sha256 beside it, then writes its manifest.
+    """Downloads the object to `output`, then writes OUTPUT.sha256 and the manifest.
 
-    Works in OUTPUT.partial, which a later run goes on with.
+    Works in OUTPUT.partial, from which a later run resumes.
     """
     begin = time.monotonic()
-    settings, name, told, part_bytes = read_settings(values)
-    source = open_source(settings)
-    item = source.find(name)
-    print(f"[fetch] {name}, {human_bytes(item.size)} from {source.label}", flush=True)
-    transfer = PartsTransfer(source, output, item, settings, part_bytes)
-    report = transfer.run_parts()
+    settings, name, configured_sha256, part_bytes = read_settings(values)
+    store = open_store(settings)
+    item = store.find(name)
+    print(f"[fetch] {name}, {human_bytes(item.size)} from {store.label}", flush=True)
+    download = MultipartDownload(store, output, item, settings, part_bytes)
+    report = download.run_parts()
     sha256 = report.sha256[name]
-    check_sha256(source, output, sha256, told)
+    check_sha256(store, output, sha256, configured_sha256)
     manifest_path(output).unlink(missing_ok=True)
-    transfer.publish()
-    atomic_write(record_path(output), f"{sha256}  {output.name}\n")
+    download.publish()
+    atomic_write(sha256_file(output), f"{sha256}  {output.name}\n")
     seconds = time.monotonic() - begin
     extra = {
-        "source": f"{source.label}{name}",
+        "source": f"{store.label}{name}",
         "bytes": item.size,
         "etag": item.etag,
         "sha256": sha256,
@@ -93,6 +95,7 @@ def fetch(values: Mapping[str, Any], output: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Fetches one object."""
     args = parse_args(argv)
     fetch(args.settings, args.output)
 

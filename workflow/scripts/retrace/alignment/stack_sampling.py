@@ -19,7 +19,7 @@ import torch
 
 from retrace.errors import ConfigError, DataError
 from retrace.files import atomic_write
-from retrace.formats.precomputed import Layer, check_inside
+from retrace.formats.precomputed import PrecomputedLayer, check_inside
 from retrace.geometry import NmBox, Triple, VoxelBox, triple
 from retrace.storage.volumes import Volume, check_raw, check_raw_type, mask_on_grid
 from retrace.targets.ternary import ternary
@@ -77,7 +77,7 @@ class Sampler:
         self.sources, self.settings, self.split, self.seed = sources, settings, split, seed
         self.reject: Mapping[str, Any] = settings["reject"]
         check_raw_type(sources.sections)
-        if isinstance(sources.sections.array, Layer):
+        if isinstance(sources.sections.array, PrecomputedLayer):
             sources.sections.array.fill_missing = True
         self.shape = triple([settings["height"], settings["side"], settings["side"]])
         self.box = self._box()

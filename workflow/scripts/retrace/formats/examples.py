@@ -1,7 +1,7 @@
-"""Data sets of single examples with a class each, such as MNIST: images, or vectors.
+"""Datasets of images or vectors with one class each, such as MNIST.
 
-Files are IDX (LeCun's format, also in gzip), .npy, .h5, or the pickled archive of three splits that
-Theano's tutorials and ELEKTRONN used. A part of the training files is held out by a seed.
+Files are IDX (LeCun's format, also gzipped), .npy, .h5, or the pickled archive of three splits that
+the Theano tutorials and ELEKTRONN use. A seeded part of the training files is held out.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from retrace.formats.safe_pickle import GZIP, read_pickles
 
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 """Element types by the third byte of an IDX file (yann.lecun.com/exdb/mnist)."""
-SPLITS = ("train", "validation", "test")
+ARCHIVE_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Examples:
-    """`values` float32 in [0, 1] where the files hold integers: (N, Y, X), (N, C, Y, X) or (N,
-    features); `labels` int64 (N,), from 0."""
+    """`values` float32 (N, Y, X), (N, C, Y, X) or (N, features); `labels` int64 (N,), from 0.
+
+    Integers of the files are scaled to [0, 1].
+    """
 
     values: np.ndarray
     labels: np.ndarray
@@ -37,12 +39,12 @@ class Examples:
         return len(self.labels)
 
     def take(self, index: np.ndarray) -> Examples:
-        """Those of these numbers."""
+        """The examples at `index` (n,)."""
         return Examples(self.values[index], self.labels[index])
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array of an IDX file, also in gzip; DataError where it is cut short or none."""
+    """The array of an IDX file, also gzipped; DataError if it is truncated or no IDX file."""
     content = path.read_bytes()
     try:
         if content.startswith(GZIP):
@@ -51,8 +53,8 @@ def read_idx(path: Path) -> np.ndarray:
         raise DataError(f"{path} is damaged ({error}); get it again") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
         raise DataError(
-            f"{path} is no IDX file (it begins with {content[:4].hex() or 'nothing'}); such files "
-            "end in -ubyte or -ubyte.gz"
+            f"{path} is not an IDX file (it begins with {content[:4].hex() or 'nothing'}); such "
+            "files end in -ubyte or -ubyte.gz"
         )
     count = content[3]
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", count, 4))
@@ -60,15 +62,15 @@ def read_idx(path: Path) -> np.ndarray:
     begin, expected = 4 + 4 * count, math.prod(shape) * dtype.itemsize
     if len(content) - begin != expected:
         raise DataError(
-            f"{path} says it holds {'x'.join(map(str, shape))} values, {expected} bytes, and has "
-            f"{len(content) - begin}; get it again"
+            f"{path} has {len(content) - begin} bytes of data instead of {expected} for "
+            f"{'x'.join(map(str, shape))} values; get it again"
         )
     values = np.frombuffer(content, dtype, offset=begin).reshape(shape)
     return values.astype(dtype.newbyteorder("="))
 
 
 def read_array(source: Mapping[str, Any]) -> np.ndarray:
-    """The array of a file {path, array} by its ending; DataError where it is absent or damaged."""
+    """The array of a file {path, array}, by its suffix; DataError if it is missing or damaged."""
     path = Path(source["path"])
     if not path.is_file():
         raise DataError(f"{path} does not exist; put the file there, or correct the dataset's path")
@@ -76,7 +78,7 @@ def read_array(source: Mapping[str, Any]) -> np.ndarray:
         try:
             return np.asarray(np.load(path, allow_pickle=False))
         except (ValueError, EOFError) as error:
-            raise DataError(f"{path} is no .npy file of numbers ({error})") from error
+            raise DataError(f"{path} is not a .npy file of numbers ({error})") from error
     if path.suffix in (".h5", ".hdf5"):
         return _read_h5(path, source.get("array", ""))
     return read_idx(path)
@@ -85,52 +87,54 @@ def read_array(source: Mapping[str, Any]) -> np.ndarray:
 def _read_h5(path: Path, name: str) -> np.ndarray:
     try:
         with h5py.File(path) as file:
-            found = file.get(name) if name else None
-            if isinstance(found, h5py.Dataset):
-                return np.asarray(found[...])
-            known = ", ".join(sorted(file)) or "none"
+            dataset = file.get(name) if name else None
+            if isinstance(dataset, h5py.Dataset):
+                return np.asarray(dataset[...])
+            existing = ", ".join(sorted(file)) or "none"
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error})") from error
-    raise DataError(f"{path} has no array {name!r}; there are: {known}. Name one with `array`")
+    raise DataError(f"{path} has no array {name!r}; it has: {existing}. Name one with `array`")
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Integers divided by 255, as ELEKTRONN divides them; others as they are."""
+    """Values as float32; integers are divided by 255, as in ELEKTRONN."""
     if np.issubdtype(values.dtype, np.integer):
         return (values / np.float32(255)).astype(np.float32)
     return values.astype(np.float32)
 
 
 def _paired(values: np.ndarray, labels: np.ndarray, where: str) -> Examples:
-    """Checked; DataError where the numbers differ or labels are no single integers."""
+    """Values with their labels; DataError if they differ in number or labels are no integers."""
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{where}: labels are {labels.dtype} {labels.shape}; one integer each")
+        raise DataError(
+            f"{where}: labels are {labels.dtype} {labels.shape}; they must be one integer each"
+        )
     if len(values) != len(labels):
         raise DataError(
             f"{where}: {len(values)} examples and {len(labels)} labels; the files belong to "
             "different sets"
         )
     if not len(labels):
-        raise DataError(f"{where}: there is no example")
+        raise DataError(f"{where}: the files contain no examples")
     return Examples(_scaled(values), labels.astype(np.int64))
 
 
 def _archive(path: Path) -> dict[str, Examples]:
     """The three splits of a pickled archive, ((train), (validation), (test)) of (data, labels)."""
-    found = read_pickles(path)
-    content = found[0] if found else ()
+    pickles = read_pickles(path)
+    content = pickles[0] if pickles else ()
     parts = content if isinstance(content, (list, tuple)) else ()
-    if len(parts) != len(SPLITS) or any(len(p) != 2 for p in parts):
+    if len(parts) != len(ARCHIVE_SPLITS) or any(len(p) != 2 for p in parts):
         raise DataError(
-            f"{path} does not hold ((train, labels), (validation, labels), (test, labels)), as "
+            f"{path} does not contain ((train, labels), (validation, labels), (test, labels)), as "
             "mnist.pkl.gz does"
         )
-    pairs = zip(SPLITS, parts, strict=True)
+    pairs = zip(ARCHIVE_SPLITS, parts, strict=True)
     return {s: _paired(np.asarray(v), np.asarray(y), f"{path}, {s}") for s, (v, y) in pairs}
 
 
 def _as_images(examples: Examples, shape: Sequence[int] | None) -> Examples:
-    """Vectors as images where the dataset says so."""
+    """Vectors as images of `shape`; DataError if they differ in size. Images stay unchanged."""
     if shape is None or examples.values.ndim > 2:
         return examples
     if math.prod(shape) != examples.values.shape[1]:
@@ -144,11 +148,11 @@ def _as_images(examples: Examples, shape: Sequence[int] | None) -> Examples:
 def open_examples(
     settings: Mapping[str, Any], split: str, *, with_unlabelled: bool = False
 ) -> Examples:
-    """A split of a dataset's `examples`: train, validation, or test.
+    """One split (train, validation or test) of a dataset's `examples`.
 
-    `held_out` examples of the training files, drawn by `split_seed`, are the validation split, and
-    the test split too where the dataset names no test files. Of the others the first `labelled` are
-    trained on, or all `with_unlabelled`. DataError for labels outside `classes`.
+    The validation split is `held_out` random examples of the training files (seed: `split_seed`);
+    without test files, it is also the test split. The training split is the first `labelled` of the
+    others, or all of them `with_unlabelled`. DataError for labels outside `classes`.
     """
     if "archive" in settings:
         whole = _archive(Path(settings["archive"]["path"]))[split]
@@ -169,20 +173,22 @@ def _read_pair(files: Mapping[str, Any]) -> Examples:
     return _paired(read_array(files["values"]), read_array(files["labels"]), where)
 
 
-def _held_out(settings: Mapping[str, Any], held: bool) -> Examples:
-    """The part of the training files that is held out, or the rest, in the seed's order."""
+def _held_out(settings: Mapping[str, Any], is_held_out: bool) -> Examples:
+    """The held-out part of the training files, or the rest, in the random order of the seed."""
     whole = _read_pair(settings["train"])
     count = settings["held_out"]
     if count >= len(whole):
-        raise DataError(f"`held_out: {count}` leaves nothing of {len(whole)} examples to train on")
+        raise DataError(
+            f"`held_out: {count}` leaves none of the {len(whole)} examples for training"
+        )
     order = np.random.default_rng(settings["split_seed"]).permutation(len(whole))
-    return whole.take(order[:count] if held else order[count:])
+    return whole.take(order[:count] if is_held_out else order[count:])
 
 
 def _check_classes(labels: np.ndarray, classes: int) -> None:
     if labels.min() < 0 or labels.max() >= classes:
         wrong = labels[(labels < 0) | (labels >= classes)]
         raise DataError(
-            f"labels go from {labels.min()} to {labels.max()} (first wrong one: {wrong[0]}), and "
+            f"labels range from {labels.min()} to {labels.max()} (first invalid: {wrong[0]}), but "
             f"`classes: {classes}` allows 0 to {classes - 1}; correct the labels or `classes`"
         )

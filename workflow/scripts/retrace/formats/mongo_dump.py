@@ -1,8 +1,8 @@
-"""Collections of a MongoDB dump (`mongodump`: one NAME.bson each), read without a database.
+"""Reads and writes the collections (NAME.bson) of a MongoDB dump without a database.
 
-A file is one BSON document after another (bsonspec.org, version 1.1). The types that annotations
-and region graphs are made of are read; any other is refused, as is everything that is not exactly
-BSON. Integers come back as int, ObjectIds as their 24 hex digits, dates as UTC datetimes.
+A file is a sequence of BSON documents (bsonspec.org, version 1.1). Only the types that occur in
+annotations and region graphs are supported; others and invalid BSON are refused. Integers are
+returned as int, ObjectIds as 24 hex digits, dates as UTC datetimes.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from retrace.files import atomic_write
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INT32, INT64, DOUBLE = struct.Struct("<i"), struct.Struct("<q"), struct.Struct("<d")
 MAX_DEPTH = 100
-"""Documents nested deeper than this are refused, as MongoDB itself refuses them."""
+"""Deepest nesting of documents, the same as in MongoDB."""
 
 
 class _Reader:
-    """One dump in memory; `fail` names the file and the byte where it stops being BSON."""
+    """Parses one dump in memory. Errors name the file and the byte offset of the invalid BSON."""
 
     def __init__(self, data: bytes, name: str) -> None:
         self.data, self.label = data, name
 
     def fail(self, at: int, why: str) -> NoReturn:
-        raise DataError(f"{self.label} is no BSON dump at byte {at}: {why}; fetch the file again")
+        raise DataError(f"{self.label} is not BSON at byte {at}: {why}; fetch the file again")
 
     def number(self, kind: struct.Struct, at: int, end: int) -> Any:
         if at + kind.size > end:
-            self.fail(at, f"a number of {kind.size} bytes does not fit, the file is cut")
+            self.fail(at, f"a number of {kind.size} bytes is incomplete, the file is truncated")
         return kind.unpack_from(self.data, at)[0]
 
     def name(self, at: int, end: int) -> tuple[str, int]:
         stop = self.data.find(b"\0", at, end)
         if stop < 0:
-            self.fail(at, "a field's name has no end")
+            self.fail(at, "a field's name is not terminated")
         return self.text(at, stop), stop + 1
 
     def text(self, begin: int, end: int) -> str:
@@ -67,7 +67,7 @@ class _Reader:
             kind, start = self.data[position], position
             name, position = self.name(position + 1, end - 1)
             if name in fields:
-                self.fail(start, f"field {name!r} stands twice")
+                self.fail(start, f"field {name!r} occurs twice")
             fields[name], position = self.value(kind, position, end - 1, depth)
         return fields, end
 
@@ -87,12 +87,12 @@ class _Reader:
             milliseconds = self.number(INT64, at, end)
             return self._date(at, milliseconds), at + 8
         if kind != 0x0A:
-            self.fail(at, f"a field of type 0x{kind:02x}, which no annotation has")
+            self.fail(at, f"a field of type 0x{kind:02x}, which is not supported")
         return None, at
 
     def _bytes(self, at: int, end: int, count: int) -> bytes:
         if at + count > end:
-            self.fail(at, f"{count} bytes do not fit, the file is cut")
+            self.fail(at, f"{count} bytes are incomplete, the file is truncated")
         return self.data[at : at + count]
 
     def _boolean(self, at: int, end: int) -> bool:
@@ -112,24 +112,24 @@ NUMBERS = {0x01: DOUBLE, 0x10: INT32, 0x12: INT64}
 
 
 def decode_documents(data: bytes, name: str) -> Iterator[dict[str, Any]]:
-    """The documents in the bytes of a dump; DataError has `name` and the byte it is not BSON at."""
+    """The documents in the bytes of a dump; DataError with `name` and offset for invalid BSON."""
     reader, position = _Reader(data, name), 0
     while position < len(data):
-        found, position = reader.document(position, len(data))
-        yield found
+        document, position = reader.document(position, len(data))
+        yield document
 
 
 def read_documents(path: Path) -> Iterator[dict[str, Any]]:
-    """The documents of one collection; DataError where the file is absent or not BSON."""
+    """The documents of one collection; DataError if the file is missing or not BSON."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; fetch the dump again, or correct its name")
     return decode_documents(path.read_bytes(), str(path))
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Fields of all documents as arrays (documents,); DataError where one document lacks a field.
+    """Fields of all documents as arrays (documents,).
 
-    Only numbers and booleans make columns: anything else is refused with the document's number.
+    DataError if a field of a document is missing, or is neither a number nor a boolean.
     """
     rows = []
     for index, document in enumerate(read_documents(path)):
@@ -138,7 +138,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         if wrong:
             raise DataError(
                 f"{path}: document {index} has no number {wrong[0]!r}, its fields are "
-                f"{', '.join(document) or 'none'}; {', '.join(names)} are needed"
+                f"{', '.join(document) or 'none'}; required: {', '.join(names)}"
             )
         rows.append(row)
     columns = zip(*rows, strict=True) if rows else [[] for _ in names]
@@ -146,7 +146,7 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _encoded(name: str, value: Any) -> bytes:
-    """One element of a document; TypeError for a type that has no place in it."""
+    """One element of a document as bytes; TypeError for a type that is not supported."""
     key = name.encode() + b"\0"
     if value is None:
         return b"\x0a" + key
@@ -166,11 +166,11 @@ def _encoded(name: str, value: Any) -> bytes:
         return b"\x03" + key + encode_document(value)
     if isinstance(value, list):
         return b"\x04" + key + encode_document({str(i): v for i, v in enumerate(value)})
-    raise TypeError(f"{name}: {type(value).__name__} has no place in a dump")
+    raise TypeError(f"{name}: {type(value).__name__} cannot be written to a dump")
 
 
 def encode_document(fields: Mapping[str, Any]) -> bytes:
-    """One document as bytes. ObjectIds are not written: a dump that is made here needs none."""
+    """One document as bytes. ObjectIds are not supported for writing: our dumps need none."""
     body = b"".join(_encoded(name, value) for name, value in fields.items()) + b"\0"
     return INT32.pack(len(body) + 4) + body
 

@@ -1,8 +1,8 @@
-"""One dataset of an n5 container, read block by block.
+"""Datasets of n5 containers, read block by block. Converts the format's x, y, z to z, y, x.
 
-The format is that of github.com/saalfeldlab/n5 (README, "File-system specification"): a folder
-with attributes.json and one file a block at x/y/z, each with a header in big-endian order. Axes are
-x, y, z on disk, also those of the attributes `resolution` and `offset`; here they become z, y, x.
+Format: github.com/saalfeldlab/n5 (README, "File-system specification"). A dataset is a folder with
+attributes.json and one file per block, x/y/z, each with a big-endian header. Dimensions, block
+sizes and the attributes `resolution` and `offset` are in the order x, y, z.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ CODECS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def is_dataset(path: Path) -> bool:
-    """Whether a folder holds an n5 dataset itself."""
+def is_n5_dataset(path: Path) -> bool:
+    """Whether a folder is an n5 dataset, not only a container of datasets."""
     return (path / "attributes.json").is_file() and "dimensions" in _attributes(path)
 
 
@@ -44,29 +44,32 @@ def _attributes(path: Path) -> dict[str, Any]:
 
 
 class N5Array:
-    """A read-only array (Z, Y, X); absent blocks are 0, as the format says."""
+    """A read-only array (Z, Y, X); missing blocks are 0, as the format specifies."""
 
     def __init__(self, path: Path) -> None:
-        """DataError where the folder is no dataset, or its compression is not known here."""
-        if not is_dataset(path):
-            raise DataError(f"{path} is no n5 dataset: attributes.json has no `dimensions`")
-        self.path, found = path, _attributes(path)
-        self.shape = tuple(reversed(found["dimensions"]))
-        self.block_shape = tuple(reversed(found["blockSize"]))
-        self.dtype = np.dtype(found["dataType"])
-        compression = found.get("compression", {}).get("type", found.get("compressionType", "raw"))
+        """DataError if the folder is not a dataset, or for a compression that is not in CODECS."""
+        if not is_n5_dataset(path):
+            raise DataError(f"{path} is not an n5 dataset: attributes.json has no `dimensions`")
+        self.path, attributes = path, _attributes(path)
+        self.shape = tuple(reversed(attributes["dimensions"]))
+        self.block_shape = tuple(reversed(attributes["blockSize"]))
+        self.dtype = np.dtype(attributes["dataType"])
+        old_style = attributes.get("compressionType", "raw")
+        compression = attributes.get("compression", {}).get("type", old_style)
         if compression not in CODECS:
             raise DataError(
-                f"{path} is compressed with {compression!r}; {', '.join(CODECS)} are read. "
+                f"{path} is compressed with {compression!r}; allowed: {', '.join(CODECS)}. "
                 "Convert it to zarr"
             )
         self._decompress = CODECS[compression]
         self.attrs = {
-            name: list(reversed(found[name])) for name in ("resolution", "offset") if name in found
+            name: list(reversed(attributes[name]))
+            for name in ("resolution", "offset")
+            if name in attributes
         }
 
     def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
-        """The voxels of three plain slices, (z, y, x)."""
+        """Voxels (Z, Y, X) of three slices without steps (z, y, x)."""
         spans = [s.indices(n)[:2] for s, n in zip(region, self.shape, strict=True)]
         begin = np.array([b for b, _ in spans])
         result = np.zeros([max(0, e - b) for b, e in spans], self.dtype)
@@ -80,6 +83,7 @@ class N5Array:
         return result
 
     def _block(self, index: tuple[int, ...]) -> np.ndarray | None:
+        """The block (Z, Y, X) at `index` (z, y, x), None if it is missing."""
         file = self.path.joinpath(*map(str, reversed(index)))
         if not file.is_file():
             return None
@@ -92,14 +96,16 @@ class N5Array:
         except (struct.error, ValueError, OSError, EOFError, lzma.LZMAError) as error:
             raise DataError(f"{file} is damaged ({error}); fetch the volume again") from error
         if mode != 0 or axes != 3:
-            raise DataError(f"{file}: mode {mode} with {axes} axes; only plain blocks are read")
+            raise DataError(
+                f"{file}: mode {mode} with {axes} axes; only mode 0 with 3 axes is supported"
+            )
         return block
 
 
 def paste(result: np.ndarray, begin: np.ndarray, block: np.ndarray, corner: np.ndarray) -> None:
-    """Copies what `block`, whose first voxel is `corner`, shares with `result` at `begin`.
+    """Copies the overlap of `block` into `result`, both ([C,] Z, Y, X).
 
-    Both ([C,] Z, Y, X); the places are (z, y, x).
+    `corner` and `begin` (z, y, x): positions of the first voxels of `block` and `result`.
     """
     low = np.maximum(corner, begin)
     high = np.minimum(corner + block.shape[-3:], begin + result.shape[-3:])

@@ -1,6 +1,6 @@
-"""OME-Zarr images: which array is a level of them, and where it lies.
+"""Metadata of OME-Zarr images: which array is which level, its voxel size and position.
 
-Metadata: ngff.openmicroscopy.org, 0.4 (`multiscales`) and 0.5 (`ome: multiscales`).
+Format: ngff.openmicroscopy.org, 0.4 (`multiscales`) and 0.5 (`ome: multiscales`).
 """
 
 from __future__ import annotations
@@ -11,44 +11,47 @@ from typing import Any
 
 from retrace.errors import DataError
 
-NM = {"angstrom": 0.1, "nanometer": 1.0, "micrometer": 1e3, "millimeter": 1e6}
-"""Nanometres of a unit; without a known one, the file says no voxel size."""
+NM_PER_UNIT = {"angstrom": 0.1, "nanometer": 1.0, "micrometer": 1e3, "millimeter": 1e6}
+"""Without one of these units, a file has no voxel size."""
 
 
 def multiscale(attrs: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The image that a group's attributes describe, None where they describe none."""
+    """The multiscale metadata in a group's attributes, None if there is none."""
     images = attrs.get("multiscales") or (attrs.get("ome") or {}).get("multiscales")
-    found: Mapping[str, Any] | None = images[0] if images else None
-    return found
+    image: Mapping[str, Any] | None = images[0] if images else None
+    return image
 
 
 def level(name: str, image: Mapping[str, Any], mip: int) -> Mapping[str, Any]:
-    """A level of an image, 0 the finest; DataError lists those that it has."""
+    """The metadata of level `mip` (0 is the finest); DataError lists the existing levels."""
     levels: Sequence[Mapping[str, Any]] = image["datasets"]
     if not 0 <= mip < len(levels):
-        known = ", ".join(f"{i}: {entry['path']}" for i, entry in enumerate(levels))
-        raise DataError(f"{name} has no level {mip}; it has {known}. Correct `mip` of the dataset")
+        existing = ", ".join(f"{i}: {entry['path']}" for i, entry in enumerate(levels))
+        raise DataError(
+            f"{name} has no level {mip}; it has {existing}. Correct `mip` of the dataset"
+        )
     return levels[mip]
 
 
 def leading_axes(name: str, image: Mapping[str, Any], shape: Sequence[int]) -> int:
-    """How many axes stand before z, y, x without meaning, being of size 1 (time, channel).
+    """Number of leading axes of size 1 (time, channel), which are left out when reading.
 
-    DataError where the axes are others than z, y, x behind t, c, both or none.
+    DataError if the axes are not z, y, x, after t, c, both or neither.
     """
     axes = [axis["name"] for axis in image.get("axes", [])] or list("tczyx")[-len(shape) :]
     if axes[-3:] != list("zyx") or len(axes) != len(shape):
-        raise DataError(f"{name} has the axes {axes}; [t, c,] z, y, x are read")
+        raise DataError(f"{name} has the axes {axes}; [t, c,] z, y, x are supported")
     return next((i for i, size in enumerate(shape[:-3]) if size > 1), len(shape) - 3)
 
 
-def place(image: Mapping[str, Any], mip: int) -> dict[str, list[float]]:
-    """`resolution` and `offset` of a level, nm (z, y, x); empty where the units are not known.
+def resolution_and_offset(image: Mapping[str, Any], mip: int) -> dict[str, list[float]]:
+    """`resolution` and `offset` of a level, nm (z, y, x); empty if a unit is unknown.
 
-    A translation is that of the first voxel's centre, as the format says, where it is half a voxel
-    more than that of level 0; that of its corner otherwise, which most programs write.
+    By the specification, a translation is the position of the first voxel's centre; most programs
+    write that of its corner. It is taken as the centre only if it differs from the translation of
+    level 0 by half the difference of the voxel sizes.
     """
-    units = [NM.get(axis.get("unit", ""), math.nan) for axis in image.get("axes", [])[-3:]]
+    units = [NM_PER_UNIT.get(axis.get("unit", ""), math.nan) for axis in image.get("axes", [])[-3:]]
     if len(units) < 3 or any(math.isnan(unit) for unit in units):
         return {}
     finest, own = (_transform(image, image["datasets"][index]) for index in (0, mip))
@@ -56,12 +59,12 @@ def place(image: Mapping[str, Any], mip: int) -> dict[str, list[float]]:
     for scale, start, fine, fine_start in zip(*own, *finest, strict=True):
         centred = mip > 0 and math.isclose(start - fine_start, (scale - fine) / 2)
         offset.append(fine_start if centred else start)
-    whole = {"resolution": own[0], "offset": offset}
-    return {k: [round(v * u, 6) for v, u in zip(vs, units, strict=True)] for k, vs in whole.items()}
+    attrs = {"resolution": own[0], "offset": offset}
+    return {k: [round(v * u, 6) for v, u in zip(vs, units, strict=True)] for k, vs in attrs.items()}
 
 
 def _transform(image: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[list[float], ...]:
-    """Scale and translation (z, y, x) of a level in the image's units."""
+    """Scale and translation (z, y, x) of a level, in the image's units."""
     scale, start = [1.0] * 3, [0.0] * 3
     for source in (entry, image):
         for step in source.get("coordinateTransformations", []):

@@ -1,8 +1,7 @@
-"""Neuroglancer's precomputed layers, read chunk by chunk where they lie, and written.
+"""Neuroglancer's precomputed layers, streamed chunk by chunk. Converts x, y, z to z, y, x.
 
-The one place where x, y, z of that format become z, y, x. Chunks are decoded and encoded by
-cloud-volume, imported when a layer is opened, so that planning, which looks at local `info` files
-alone, needs no more than the standard library.
+cloud-volume decodes the chunks. It and numpy are imported only when a layer is opened, because
+planning reads local `info` files where only the standard library is installed.
 """
 
 from __future__ import annotations
@@ -20,38 +19,38 @@ from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.remote.addresses import local_folder
 
 if TYPE_CHECKING:
-    from retrace.remote.block_cache import BlockReader
+    from retrace.remote.block_reader import BlockReader
 
 
 def local_info(path: str) -> Path | None:
-    """The `info` file of a layer on this machine, None for one elsewhere."""
+    """The `info` file of a layer on this machine, None for a remote layer."""
     folder = local_folder(path)
     return None if folder is None else folder / "info"
 
 
 def scale_box(scale: Mapping[str, Any]) -> VoxelBox:
-    """Where one scale of an `info` lies, voxels z, y, x."""
+    """The box of one scale of an `info`, in its voxels (z, y, x)."""
     offset = scale.get("voxel_offset") or (0, 0, 0)
     return VoxelBox(triple(offset[::-1]), triple(scale["size"][::-1]))
 
 
 def find_scale(path: str, info: Mapping[str, Any], mip: int) -> Mapping[str, Any]:
-    """The scale of a mip level; DataError lists those that the layer has."""
+    """The scale of level `mip`; DataError lists the existing levels."""
     scales = info.get("scales") or []
     if not 0 <= mip < len(scales):
-        known = ", ".join(f"{i}: {s['resolution'][::-1]} nm" for i, s in enumerate(scales))
+        existing = ", ".join(f"{i}: {s['resolution'][::-1]} nm" for i, s in enumerate(scales))
         raise DataError(
-            f"{path} has no mip {mip}; it has {known or 'none'} (z, y, x). Correct `mip` in the "
+            f"{path} has no mip {mip}; it has {existing or 'none'} (z, y, x). Correct `mip` in the "
             "dataset's config"
         )
-    found: Mapping[str, Any] = scales[mip]
-    return found
+    scale: Mapping[str, Any] = scales[mip]
+    return scale
 
 
 def check_local_layer(source: Mapping[str, Any], roi_nm: Mapping[str, Any] | None) -> None:
-    """Refuses a layer on this machine without that mip, or that a region leaves (DataError).
+    """DataError for a layer on this machine without that mip, or that does not contain the region.
 
-    Layers elsewhere are looked at when they are opened.
+    Remote layers are checked when they are opened.
     """
     info = local_info(source["path"])
     if info is None:
@@ -60,7 +59,7 @@ def check_local_layer(source: Mapping[str, Any], roi_nm: Mapping[str, Any] | Non
         content = json.loads(info.read_text())
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{source['path']} is no readable layer ({error}); correct `path` in the dataset's "
+            f"{source['path']} is not a readable layer ({error}); correct `path` in the dataset's "
             "config"
         ) from error
     scale = find_scale(source["path"], content, source.get("mip") or 0)
@@ -72,7 +71,7 @@ def check_local_layer(source: Mapping[str, Any], roi_nm: Mapping[str, Any] | Non
 def check_inside(
     name: str, box: VoxelBox, voxel_size_nm: Sequence[int], roi_nm: Mapping[str, Any]
 ) -> None:
-    """DataError where a region of interest leaves the volume it is cut from."""
+    """DataError if the volume does not contain the region of interest."""
     roi = NmBox(triple(roi_nm["offset"]), triple(roi_nm["shape"]))
     whole = box.to_nm(voxel_size_nm)
     if not whole.contains(roi):
@@ -83,14 +82,14 @@ def check_inside(
         )
 
 
-class Layer:
-    """One mip of a layer as a read-only array with `resolution` and `offset` in nm.
+class PrecomputedLayer:
+    """One level of a layer as a read-only array (Z, Y, X), or (C, Z, Y, X) with several channels.
 
-    (Z, Y, X), or (C, Z, Y, X) where it has several channels.
+    `attrs` has `resolution` and `offset`, nm (z, y, x).
     """
 
     def __init__(self, reader: BlockReader, path: str, mip: int) -> None:
-        """DataError where the layer cannot be read or lacks the mip."""
+        """DataError if the layer cannot be read or has no such mip."""
         import numpy as np
 
         info = read_info(reader, path)
@@ -102,15 +101,15 @@ class Layer:
         self.chunks = triple(self.scale["chunk_sizes"][0][::-1])
         size = triple(self.scale["resolution"][::-1])
         self.fill_missing = False
-        """Whether chunks that are not there are read as 0, as programs leave out black ones."""
+        """Whether missing chunks read as 0: some programs do not write black chunks."""
         self.attrs = {"resolution": list(size), "offset": list(self._box.to_nm(size).offset)}
         grid = [-(-s // c) for s, c in zip(self._box.shape, self.chunks, strict=True)]
         sharding = self.scale.get("sharding")
         key = self.scale["key"]
-        self._shards = Shards(reader, key, sharding, grid) if sharding else None
+        self._shards = ShardedChunks(reader, key, sharding, grid) if sharding else None
 
     def __getitem__(self, region: tuple[slice, ...]) -> Any:
-        """The voxels of plain slices counted from the layer's first voxel, ([c,] z, y, x)."""
+        """Voxels of slices without steps ([c,] z, y, x), counted from the layer's first voxel."""
         import numpy as np
 
         from retrace.formats.n5 import paste
@@ -127,7 +126,7 @@ class Layer:
         return result[tuple(channels)]
 
     def _chunk(self, index: tuple[int, ...]) -> Any:
-        """One chunk (Z, Y, X) or (C, Z, Y, X), cut where the layer ends."""
+        """One chunk (Z, Y, X) or (C, Z, Y, X), cut at the end of the layer."""
         import numpy as np
         from cloudvolume import chunks
 
@@ -141,20 +140,20 @@ class Layer:
         if data is None and self.fill_missing:
             return np.zeros((*self._lead, *extent), self.dtype)
         if data is None:
-            raise DataError(f"{self.path}: chunk {key} cannot be read, for it is missing")
+            raise DataError(f"{self.path}: chunk {key} is missing")
         shape = (*extent[::-1], *(self._lead or (1,)))
         block = self.scale.get("compressed_segmentation_block_size")
         try:
-            found = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)
-        except Exception as error:  # every encoding has its own errors
+            chunk = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)
+        except Exception as error:  # each decoder raises its own errors
             raise DataError(
                 f"{self.path}: chunk {key} cannot be read ({type(error).__name__}: {error})"
             ) from error
-        return found.T if self._lead else found[..., 0].T
+        return chunk.T if self._lead else chunk[..., 0].T
 
 
 def read_info(reader: BlockReader, path: str) -> Mapping[str, Any]:
-    """The metadata of a layer; DataError where there is none."""
+    """The metadata of a layer; DataError if there is none."""
     try:
         content = reader.document("info")
         if content is None:
@@ -163,16 +162,16 @@ def read_info(reader: BlockReader, path: str) -> Mapping[str, Any]:
     except (DataError, FetchError, ValueError) as error:
         raise DataError(
             f"{path} cannot be opened as a precomputed layer ({error}); check the address and the "
-            "network"
+            "internet access"
         ) from error
     return info
 
 
-class Shards:
-    """Chunks of a sharded scale: many in one object, found through two indices.
+class ShardedChunks:
+    """Chunks of a sharded scale: many in one object, located by two levels of indices.
 
-    Format: github.com/google/neuroglancer, src/datasource/precomputed/sharded.md. Where a chunk is
-    comes from cloud-volume's own functions.
+    Format: github.com/google/neuroglancer, src/datasource/precomputed/sharded.md. cloud-volume
+    computes the shard and the minishard of a chunk.
     """
 
     def __init__(
@@ -186,39 +185,38 @@ class Shards:
         self._minishard = lru_cache(maxsize=4096)(self._read_minishard)
 
     def chunk(self, index: Sequence[int]) -> bytes | None:
-        """The encoded bytes of the chunk at `index` (z, y, x), None where it is missing."""
+        """The encoded bytes of the chunk at `index` (z, y, x), None if it is missing."""
         import numpy as np
         from cloudvolume.datasource.precomputed.common import compressed_morton_code
 
         code = compressed_morton_code(np.array([index[::-1]], np.uint32), self.grid)
         label = int(np.ravel(code)[0])
-        place = self._spec.compute_shard_location(label)
-        rows = self._minishard(str(place.shard_number), int(place.minishard_number))
-        if label not in rows:
+        location = self._spec.compute_shard_location(label)
+        ranges = self._minishard(str(location.shard_number), int(location.minishard_number))
+        if label not in ranges:
             return None
-        data = self.reader.block(self._name(str(place.shard_number)), rows[label])
+        data = self.reader.block(self._name(str(location.shard_number)), ranges[label])
         return None if data is None else _unzipped(data, self._spec.data_encoding)
 
     def _name(self, shard: str) -> str:
         return f"{self.key}/{shard}.shard"
 
     def _read_minishard(self, shard: str, number: int) -> Mapping[int, tuple[int, int]]:
-        """{chunk's number: (first byte, bytes)} of one minishard; empty where it holds nothing."""
+        """{chunk's number: (first byte, number of bytes)} of the chunks in one minishard."""
         import numpy as np
 
         entry = self.reader.block(self._name(shard), (16 * number, 16))
         if not entry:
             return {}
         begin, end = (int(n) for n in np.frombuffer(entry, "<u8"))
-        lead = int(self._spec.index_length())
+        index_bytes = int(self._spec.index_length())
         if begin == end:
             return {}
-        packed = self.reader.block(self._name(shard), (lead + begin, end - begin))
+        packed = self.reader.block(self._name(shard), (index_bytes + begin, end - begin))
         table = np.frombuffer(_unzipped(packed or b"", self._spec.minishard_index_encoding), "<u8")
-        labels, gaps, sizes = table.reshape(3, -1)
-        # Each chunk begins a gap after the end of the one before.
+        labels, gaps, sizes = table.reshape(3, -1)  # labels and gaps are differences
         ends = np.cumsum(gaps + sizes)
-        begins = lead + ends - sizes
+        begins = index_bytes + ends - sizes
         rows = zip(np.cumsum(labels), begins, sizes, strict=True)
         return {int(label): (int(first), int(size)) for label, first, size in rows}
 

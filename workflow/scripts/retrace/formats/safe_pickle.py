@@ -1,7 +1,7 @@
-"""Pickled arrays read without running anything that a file brings along.
+"""Reads pickled arrays without running code from the file.
 
-A pickle may name any function for the reader to call. These files hold lists, tuples, numbers and
-numpy arrays; only what rebuilds those is looked up, everything else is refused.
+A pickle can make its reader call any function. Here only the functions that rebuild numpy arrays
+are allowed: lists, tuples, numbers and text need none, and our files contain nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from retrace.errors import DataError
 
-REBUILDS = {
+ALLOWED = {
     ("_codecs", "encode"),
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
@@ -26,25 +26,25 @@ REBUILDS = {
         for name in ("_reconstruct", "scalar")
     ),
 }
-"""What a pickled array needs of its reader: none of these runs code that the file chooses."""
+"""Modules and functions that rebuild an array. None of them runs code of the file's choice."""
 
 GZIP = b"\x1f\x8b"
 
 
-class _Arrays(pickle.Unpickler):
-    """An unpickler that knows arrays and nothing else."""
+class _ArrayUnpickler(pickle.Unpickler):
+    """An unpickler that calls only the functions in ALLOWED."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in REBUILDS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it calls {module}.{name}, which is not allowed")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def read_pickles(path: Path) -> list[Any]:
-    """The values of all pickles in a file, one after the other, also in gzip; Python 2's too.
+    """The values of all pickles in a file, in order; also gzipped, also written by Python 2.
 
-    DataError where the file is absent, damaged, or holds anything but arrays, numbers and text in
-    lists, tuples and dicts; no code of the file is run.
+    DataError if the file is missing or damaged, or contains anything but arrays, numbers and text
+    in lists, tuples and dicts.
     """
     try:
         content = path.read_bytes()
@@ -55,8 +55,8 @@ def read_pickles(path: Path) -> list[Any]:
         raise DataError(f"{path} does not exist; put the file there or correct the path") from error
     except (OSError, EOFError, *_DAMAGED) as error:
         raise DataError(
-            f"{path} cannot be read as pickled arrays: {error}. Such a file is not loaded, because "
-            "it might run a program; get it again, or write the arrays in another format"
+            f"{path} cannot be read as pickled arrays: {error}. Other pickles are refused, because "
+            "they can run programs; get the file again, or write the arrays in another format"
         ) from error
 
 
@@ -70,22 +70,22 @@ _DAMAGED = (
     ImportError,
     MemoryError,
 )
-"""What damaged pickles end in."""
+"""Exceptions of the unpickler for damaged files."""
 
 
 def _values(file: io.BytesIO, size: int) -> list[Any]:
-    found = []
+    values = []
     while file.tell() < size:
-        value = _Arrays(file, encoding="latin1").load()
-        _check_plain(value)
-        found.append(value)
-    return found
+        value = _ArrayUnpickler(file, encoding="latin1").load()
+        _check_no_objects(value)
+        values.append(value)
+    return values
 
 
-def _check_plain(value: Any) -> None:
-    """Refuses arrays of objects."""
+def _check_no_objects(value: Any) -> None:
+    """Refuses arrays of Python objects, also in lists and tuples."""
     if isinstance(value, (list, tuple)):
         for part in value:
-            _check_plain(part)
+            _check_no_objects(part)
     elif isinstance(value, np.ndarray) and value.dtype.hasobject:
-        raise pickle.UnpicklingError("it holds an array of objects")
+        raise pickle.UnpicklingError("it contains an array of Python objects")

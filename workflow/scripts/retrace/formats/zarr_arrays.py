@@ -1,4 +1,4 @@
-"""Zarr arrays (format 2 and 3) and levels of OME-Zarr images, here or read block by block."""
+"""Zarr arrays (format 2 and 3) and levels of OME-Zarr images, on disk or streamed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from retrace.errors import DataError, nearest
 from retrace.formats import ome_zarr
-from retrace.remote.block_cache import DOCUMENTS, BlockReader
-from retrace.remote.objects import Part
+from retrace.remote.block_reader import BlockReader
+from retrace.remote.objects import ByteRange
+from retrace.remote.read_record import DOCUMENTS
 
 
 class BlockStore(Store):
-    """What zarr reads from: objects of a BlockReader, many at a time. Nothing is listed."""
+    """A read-only zarr store over a BlockReader, with concurrent requests and without listings."""
 
     supports_writes = False
     supports_deletes = False
@@ -34,14 +35,14 @@ class BlockStore(Store):
     def __init__(self, reader: BlockReader) -> None:
         super().__init__(read_only=True)
         self.reader = reader
-        # Chunks that zarr asks for at the same time; the pool of the reader has as many threads.
+        # As many concurrent requests as the reader's pool has threads.
         zarr.config.set({"async.concurrency": reader.threads})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BlockStore) and other.reader is self.reader
 
     def __str__(self) -> str:
-        return self.reader.remote.url
+        return self.reader.folder.url
 
     async def get(
         self,
@@ -49,14 +50,14 @@ class BlockStore(Store):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Metadata as it is now, or a chunk through the cache; None where there is none."""
+        """The current metadata, or a chunk through the cache; None if it does not exist."""
         assert prototype is not None
         loop = asyncio.get_running_loop()
         pool, reader = self.reader.pool, self.reader
         if key.rpartition("/")[2] in DOCUMENTS:
             content = await loop.run_in_executor(pool, reader.document, key)
         else:
-            content = await loop.run_in_executor(pool, reader.block, key, _part(byte_range))
+            content = await loop.run_in_executor(pool, reader.block, key, _byte_range(byte_range))
         return None if content is None else prototype.buffer.from_bytes(content)
 
     async def get_partial_values(
@@ -71,25 +72,25 @@ class BlockStore(Store):
         return await loop.run_in_executor(self.reader.pool, read, key) is not None
 
     async def set(self, key: str, value: Buffer) -> None:
-        raise NotImplementedError("volumes elsewhere are only read")
+        raise NotImplementedError("remote volumes are read-only")
 
     async def delete(self, key: str) -> None:
-        raise NotImplementedError("volumes elsewhere are only read")
+        raise NotImplementedError("remote volumes are read-only")
 
     async def list(self) -> AsyncIterator[str]:
-        raise NotImplementedError("volumes elsewhere are not listed")
+        raise NotImplementedError("remote volumes are not listed")
         yield ""
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        raise NotImplementedError("volumes elsewhere are not listed")
+        raise NotImplementedError("remote volumes are not listed")
         yield ""
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        raise NotImplementedError("volumes elsewhere are not listed")
+        raise NotImplementedError("remote volumes are not listed")
         yield ""
 
 
-def _part(request: ByteRequest | None) -> Part | None:
+def _byte_range(request: ByteRequest | None) -> ByteRange | None:
     if isinstance(request, RangeByteRequest):
         return request.start, request.end - request.start
     if isinstance(request, SuffixByteRequest):
@@ -98,9 +99,9 @@ def _part(request: ByteRequest | None) -> Part | None:
 
 
 class PlacedArray:
-    """A zarr array (Z, Y, X) or (C, Z, Y, X) with the place that its image's metadata gives it.
+    """A zarr array (Z, Y, X) or (C, Z, Y, X); `attrs` has `resolution` and `offset` of its image.
 
-    `lead`: axes of size 1 before those, left out. `reader`: what it is read through, None here.
+    `lead`: number of leading axes of size 1, which are left out. `reader`: None for a local array.
     """
 
     def __init__(
@@ -118,23 +119,24 @@ class PlacedArray:
 def open_zarr(
     store: Path | BlockStore, name: str, array: str, mip: int
 ) -> zarr.Array | PlacedArray:
-    """The array of that name in a store, or level `mip` of the OME-Zarr image of that name.
+    """The array `array` of a store, or level `mip` of the OME-Zarr image `array`.
 
-    DataError where there is none.
+    `name`: the store's name in messages. DataError if there is no such array or level.
     """
     reader = store.reader if isinstance(store, BlockStore) else None
     label = f"{name}/{array}" if array else name
-    found = _node(store, name, array)
-    if isinstance(found, zarr.Array):
-        return found if reader is None else PlacedArray(found, dict(found.attrs), 0, reader)
-    image = ome_zarr.multiscale(dict(found.attrs))
+    node = _node(store, name, array)
+    if isinstance(node, zarr.Array):
+        return node if reader is None else PlacedArray(node, dict(node.attrs), 0, reader)
+    image = ome_zarr.multiscale(dict(node.attrs))
     if image is None:
-        raise DataError(f"{label} is a group, not an array, and no OME-Zarr image")
-    inner = found[ome_zarr.level(label, image, mip)["path"]]
-    if not isinstance(inner, zarr.Array):
-        raise DataError(f"{label}: level {mip} is no array; write the image anew")
-    lead = ome_zarr.leading_axes(label, image, inner.shape)
-    return PlacedArray(inner, {**ome_zarr.place(image, mip), **inner.attrs}, lead, reader)
+        raise DataError(f"{label} is a group, but neither an array nor an OME-Zarr image")
+    level = node[ome_zarr.level(label, image, mip)["path"]]
+    if not isinstance(level, zarr.Array):
+        raise DataError(f"{label}: level {mip} is not an array; write the image again")
+    lead = ome_zarr.leading_axes(label, image, level.shape)
+    attrs = {**ome_zarr.resolution_and_offset(image, mip), **level.attrs}
+    return PlacedArray(level, attrs, lead, reader)
 
 
 def _node(store: Path | BlockStore, name: str, array: str) -> zarr.Array | zarr.Group:
@@ -148,7 +150,7 @@ def _node(store: Path | BlockStore, name: str, array: str) -> zarr.Array | zarr.
 
 
 def _others(store: Path | BlockStore, array: str) -> str:
-    """The arrays of a store on this machine, for an error; others are not listed."""
+    """The end of an error message: the arrays of a local store; remote stores cannot be listed."""
     if isinstance(store, BlockStore):
         return " that could be read; correct `path` and `array` in the dataset's config"
     members = zarr.open_group(store, mode="r").members(max_depth=None)

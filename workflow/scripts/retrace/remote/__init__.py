@@ -1,1 +1,1 @@
-"""Reading from elsewhere: addresses, S3 and HTTP, downloads, the block cache."""
+"""Reading from buckets and web servers: addresses, S3 and HTTP, downloads, the block cache."""

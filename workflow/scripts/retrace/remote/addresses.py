@@ -1,4 +1,4 @@
-"""Addresses of volumes that lie elsewhere: what they look like. Standard library only."""
+"""Addresses of streamed volumes (s3://, gs://, https://, file://). Standard library only."""
 
 from __future__ import annotations
 
@@ -8,52 +8,55 @@ from urllib.parse import unquote, urlsplit
 from retrace.errors import ConfigError
 
 FORMATS = ("precomputed://", "zarr://")
-"""What may stand before an address to say its format."""
+"""Prefixes that name the format of an address."""
 SCHEMES = ("s3://", "gs://", "https://", "http://", "file://")
 
 
 def is_address(path: str | Path) -> bool:
-    """Whether a `path` of a dataset names something that is read block by block where it lies."""
+    """Whether a dataset's `path` is an address, whose volume is streamed block by block."""
     return str(path).startswith(FORMATS + SCHEMES)
 
 
 def plain(address: str) -> str:
-    """The address without its format and without a slash at its end."""
+    """The address without the prefix of its format and without a slash at its end."""
     for name in FORMATS:
         address = address.removeprefix(name)
     return address.rstrip("/")
 
 
 def is_zarr(address: str) -> bool:
-    """Whether an address is that of a zarr: it says so, or a part of it ends in .zarr."""
+    """Whether an address opens as zarr: it contains a name ending in .zarr, or starts with zarr://.
+
+    All others open as precomputed layers.
+    """
     if address.startswith(FORMATS):
         return address.startswith("zarr://")
     return any(part.endswith(".zarr") for part in plain(address).split("/"))
 
 
 def local_folder(address: str) -> Path | None:
-    """The folder on this machine that an address names, None for one elsewhere."""
-    place = plain(address)
-    return Path(place.removeprefix("file://")) if place.startswith("file://") else None
+    """The folder of a file:// address, None for others."""
+    url = plain(address)
+    return Path(url.removeprefix("file://")) if url.startswith("file://") else None
 
 
 def bucket_and_key(address: str) -> tuple[str, str]:
-    """Bucket and key of an s3:// address; ConfigError where one is missing."""
-    found = urlsplit(plain(address))
-    if not found.netloc or not found.path.strip("/"):
-        raise ConfigError(f"{address} names no key in a bucket; s3://BUCKET/KEY is needed")
-    return found.netloc, unquote(found.path).strip("/")
+    """Bucket and key of an s3:// address; ConfigError if one of them is missing."""
+    url = urlsplit(plain(address))
+    if not url.netloc or not url.path.strip("/"):
+        raise ConfigError(f"{address} names no key in a bucket; write s3://BUCKET/KEY")
+    return url.netloc, unquote(url.path).strip("/")
 
 
 def check_address(address: str, array: str) -> None:
-    """Refuses an address that nothing can be read from (ConfigError)."""
-    place = plain(address)
-    if not place.startswith(SCHEMES):
+    """Raises ConfigError for an address without a known scheme, or an array of a layer."""
+    url = plain(address)
+    if not url.startswith(SCHEMES):
         raise ConfigError(f"{address} begins with none of {', '.join(SCHEMES)}")
-    if place.startswith("s3://"):
-        bucket_and_key(place)
+    if url.startswith("s3://"):
+        bucket_and_key(url)
     if array and not is_zarr(address):
         raise ConfigError(
-            f"{address} is read as a precomputed layer, which has no array {array!r}; write "
-            "zarr://… where it is a zarr"
+            f"{address} opens as a precomputed layer, which has no array {array!r}; write "
+            "zarr://… if it is a zarr"
         )

@@ -1,4 +1,4 @@
-"""Many objects into one folder: concurrent, verified, resumable, never half visible."""
+"""Downloads many objects into one folder: concurrent, verified, resumable, atomic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from typing import TypeVar
 
 from retrace.errors import FetchError
 from retrace.progress import progress
-from retrace.remote.s3 import READ_BYTES, S3Object, Source, TransientError, file_md5
+from retrace.remote.http import READ_BYTES, TransientError
+from retrace.remote.mirror import file_md5
+from retrace.remote.store import ObjectStore, S3Object
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,27 +28,32 @@ MEBIBYTE = 1 << 20
 BACKOFF_S, LONGEST_WAIT_S = 0.2, 20.0
 FIRST_THREADS = 2
 NEAR_S = 0.008
-"""Seconds for one item below which the other side is near and more threads only cost."""
+"""A server that takes less than this many seconds per object gets no further threads."""
 RESERVE_BYTES = 16 * MEBIBYTE
-"""Room left on the disk for metadata and the manifest."""
+"""Disk space that stays free for metadata and the manifest."""
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """One object that lies in the folder, and by what its bytes were verified.
+class FetchedObject:
+    """An object in the folder, and how its bytes were verified.
 
-    `how`: "md5" (ETag of a single upload), "parts" (ETag of a multipart upload), or "twice" where
-    the ETag tells nothing about the bytes: two transfers agreed in `sha256`.
+    `verified_by`: "md5" (ETag of a single upload), "parts" (ETag of a multipart upload), "twice"
+    (the ETag says nothing about the bytes, and two downloads had the same `sha256`), or "" for not
+    verified yet.
     """
 
     item: S3Object
-    how: str
+    verified_by: str
     sha256: str | None = None
 
 
 @dataclass
-class Report:
-    """What a transfer did."""
+class DownloadReport:
+    """Counts and checksums of a download.
+
+    `kept`: objects that an earlier run had already verified; `verified`: objects by
+    `FetchedObject.verified_by`; `sha256`: by object name, where the ETag is no md5.
+    """
 
     objects: int = 0
     bytes: int = 0
@@ -56,7 +63,7 @@ class Report:
 
 
 def human_bytes(count: float) -> str:
-    """`1536` -> `1.5 kB`; powers of 1000 as disks are sold."""
+    """`1536` -> `1.5 kB`; decimal units (powers of 1000), as for the sizes of disks."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -65,20 +72,23 @@ def human_bytes(count: float) -> str:
 
 
 def part_sizes(size: int, parts: int) -> list[int]:
-    """Part sizes (whole MiB, usual ones first) that cut `size` bytes into `parts` parts.
+    """Part sizes in bytes (whole MiB, common ones first) that split `size` bytes into `parts`.
 
-    Uploading tools choose whole MiB (8 MiB in the AWS command line); S3 does not record which.
+    Upload tools use whole MiB (the AWS command line 8 MiB); S3 does not record the size.
     """
-    usual = [8, 16, 5, 64, 32, 128, 10, 100, 256, 512]
+    common = [8, 16, 5, 64, 32, 128, 10, 100, 256, 512]
     least = -(-size // parts)
     most = size if parts == 1 else (size - 1) // (parts - 1)
     span = range(-(-least // MEBIBYTE), min(most // MEBIBYTE, least // MEBIBYTE + 64) + 1)
-    fitting = [m for m in usual if least <= m * MEBIBYTE and (parts == 1 or m * MEBIBYTE <= most)]
+    fitting = [m for m in common if least <= m * MEBIBYTE and (parts == 1 or m * MEBIBYTE <= most)]
     return [m * MEBIBYTE for m in dict.fromkeys([*fitting, *span]) if m > 0]
 
 
 def multipart_etag(path: Path, part_bytes: int) -> str:
-    """The ETag S3 gives to `path` uploaded in parts: md5 of the parts' md5s, "-", their number."""
+    """The ETag that S3 gives to a file uploaded in parts of `part_bytes`.
+
+    It is the md5 of the parts' md5 sums, "-" and the number of parts.
+    """
     digests = []
     with path.open("rb") as file:
         left = part_bytes
@@ -96,11 +106,12 @@ def multipart_etag(path: Path, part_bytes: int) -> str:
 
 
 def is_md5(etag: str) -> bool:
+    """Whether an ETag looks like an md5 sum (32 hex digits), as after a single upload."""
     return len(etag) == 32 and all(c in "0123456789abcdef" for c in etag)
 
 
-def matching_parts(path: Path, item: S3Object) -> bool:
-    """True where some usual part size gives the object's multipart ETag."""
+def matches_multipart_etag(path: Path, item: S3Object) -> bool:
+    """Whether some common part size gives the object's multipart ETag for the file."""
     count = item.etag.rpartition("-")[2]
     if not count.isdigit() or not int(count):
         return False
@@ -108,17 +119,21 @@ def matching_parts(path: Path, item: S3Object) -> bool:
     return any(multipart_etag(path, size) == item.etag for size in sizes)
 
 
-def already_there(path: Path, item: S3Object) -> Fetched | None:
-    """The object where an earlier run left it whole; None where it must be transferred."""
+def verified_file(path: Path, item: S3Object) -> FetchedObject | None:
+    """The object that an earlier run has downloaded to `path`; None if it is missing or differs."""
     if not path.is_file() or path.stat().st_size != item.size:
         return None
     if is_md5(item.etag):
-        return Fetched(item, "md5") if file_md5(path) == item.etag else None
-    return Fetched(item, "parts") if matching_parts(path, item) else None
+        return FetchedObject(item, "md5") if file_md5(path) == item.etag else None
+    return FetchedObject(item, "parts") if matches_multipart_etag(path, item) else None
 
 
 def attempts(retries: int, wait: Callable[[float], object]) -> Iterator[int]:
-    """0 ... `retries` - 1, with waits (seconds) between them that get longer and longer."""
+    """Attempt numbers from 0, with a call of `wait` (seconds) before each but the first.
+
+    The wait doubles with each attempt up to LONGEST_WAIT_S, with a random part so that many clients
+    do not retry at the same moment.
+    """
     for attempt in range(retries):
         if attempt:
             longest = min(LONGEST_WAIT_S, BACKOFF_S * 2**attempt)
@@ -126,50 +141,51 @@ def attempts(retries: int, wait: Callable[[float], object]) -> Iterator[int]:
         yield attempt
 
 
-class Transfer:
-    """Brings the objects of one source into one folder."""
+class FolderDownload:
+    """Downloads objects of a store into one folder."""
 
-    def __init__(self, source: Source, folder: Path, *, threads: int, retries: int) -> None:
-        self.source, self.folder = source, folder
+    def __init__(self, store: ObjectStore, folder: Path, *, threads: int, retries: int) -> None:
+        self.store, self.folder = store, folder
         self.threads, self.retries = threads, retries
         self.stop = threading.Event()
 
-    def run(self, items: list[S3Object]) -> Report:
-        """Transfers what the folder lacks; FetchError leaves the verified objects in place."""
+    def run(self, items: list[S3Object]) -> DownloadReport:
+        """Downloads the objects that the folder does not have, and removes all other files.
+
+        After a FetchError the verified objects stay, and the next run continues with the rest.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         prune(self.folder, {item.name for item in items})
         for parent in {self.folder / Path(item.name).parent for item in items}:
             parent.mkdir(parents=True, exist_ok=True)
-        report, missing = self._look_around(items)
+        report, missing = self._verify_present(items)
         self._check_space(sum(item.size for item in missing))
         done = self._in_threads(self._fetch, missing)
         for fetched in progress(done, len(missing), "fetch", "objects"):
             self._count(report, fetched)
         return report
 
-    def _look_around(self, items: list[S3Object]) -> tuple[Report, list[S3Object]]:
-        report, missing = Report(), []
+    def _verify_present(self, items: list[S3Object]) -> tuple[DownloadReport, list[S3Object]]:
+        """Counts the objects that are in the folder already; returns those that are not."""
+
+        def verify(item: S3Object) -> FetchedObject | None:
+            return verified_file(self.folder / item.name, item)
+
         present = [item for item in items if (self.folder / item.name).is_file()]
-        kept = {}
-        for item, found in self._in_threads(self._look, present):
-            if found:
-                kept[item.name] = found
+        verified = {f.item.name: f for f in self._in_threads(verify, present) if f}
+        report, missing = DownloadReport(kept=len(verified)), []
         for item in items:
-            if item.name in kept:
-                self._count(report, kept[item.name])
-                report.kept += 1
+            if item.name in verified:
+                self._count(report, verified[item.name])
             else:
                 missing.append(item)
         return report, missing
 
-    def _look(self, item: S3Object) -> tuple[S3Object, Fetched | None]:
-        return item, already_there(self.folder / item.name, item)
-
     @staticmethod
-    def _count(report: Report, fetched: Fetched) -> None:
+    def _count(report: DownloadReport, fetched: FetchedObject) -> None:
         report.objects += 1
         report.bytes += fetched.item.size
-        report.verified[fetched.how] += 1
+        report.verified[fetched.verified_by] += 1
         if fetched.sha256:
             report.sha256[fetched.item.name] = fetched.sha256
 
@@ -177,7 +193,7 @@ class Transfer:
         free = shutil.disk_usage(self.folder).free
         if needed + RESERVE_BYTES > free and needed:
             raise FetchError(
-                f"{human_bytes(needed)} are to be fetched into {self.folder.parent}, only "
+                f"{human_bytes(needed)} are to be fetched into {self.folder.parent}, but only "
                 f"{human_bytes(free)} are free there; free some space and run the same command "
                 "again"
             )
@@ -185,14 +201,15 @@ class Transfer:
     def _in_threads(
         self, work: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[Result]:
-        """Results as they come; the first error stops all threads and is raised here.
+        """Yields results in the order of completion; the first error stops all threads.
 
-        Threads take the next item themselves: a future for each would cost as much as its transfer.
-        Only a few of them begin; all are started where an item takes long, which is to wait for a
-        distant server. With a near one they would take the interpreter from each other.
+        Threads take their next item from a shared iterator, because a future per object would cost
+        as much CPU time as its download. Two threads start. The others follow only if an object
+        takes longer than NEAR_S: then threads mostly wait for a distant server. With a nearby
+        server more threads would compete for the interpreter lock.
         """
         limit = min(self.threads, len(items))
-        taken: deque[float] = deque(maxlen=4)
+        recent_s: deque[float] = deque(maxlen=4)
         todo, lock = iter(items), threading.Lock()
         done: queue.SimpleQueue[tuple[Result | BaseException, float]] = queue.SimpleQueue()
 
@@ -222,8 +239,9 @@ class Transfer:
                 result, seconds = done.get()
                 if isinstance(result, BaseException):
                     raise result
-                taken.append(seconds)
-                while len(workers) < limit and len(taken) == taken.maxlen and min(taken) > NEAR_S:
+                recent_s.append(seconds)
+                is_distant = len(recent_s) == recent_s.maxlen and min(recent_s) > NEAR_S
+                while is_distant and len(workers) < limit:
                     start()
                 yield result
         except BaseException:
@@ -233,8 +251,8 @@ class Transfer:
             for worker in workers:
                 worker.join()
 
-    def _fetch(self, item: S3Object) -> Fetched:
-        """One object, with attempts further and further apart."""
+    def _fetch(self, item: S3Object) -> FetchedObject:
+        """Downloads one object, with several attempts; FetchError after the last one."""
         previous: str | None = None
         problem: Exception | None = None
         for _ in attempts(self.retries, self.stop.wait):
@@ -247,23 +265,26 @@ class Transfer:
                 continue
             except OSError as error:
                 raise self._disk_error(error, item) from error
-            if fetched.how:
+            if fetched.verified_by:
                 return fetched
             previous = fetched.sha256
-            problem = TransientError("its bytes differ from one transfer to the next")
+            problem = TransientError("its bytes differ from one download to the next")
         raise FetchError(
-            f"object {item.name!r} from {self.source.label} failed {self.retries} times, last: "
-            f"{problem or 'stopped'}; what is verified is kept, run the same command again"
+            f"object {item.name!r} from {self.store.label} failed {self.retries} times, last: "
+            f"{problem or 'stopped'}; verified objects are kept, run the same command again"
         ) from problem
 
-    def _attempt(self, item: S3Object, previous: str | None) -> Fetched:
-        """Streams an object aside, verifies it, renames it; `how` is "" where it must go twice."""
+    def _attempt(self, item: S3Object, previous: str | None) -> FetchedObject:
+        """Streams an object to a temporary file and renames it once its checksum is right.
+
+        `previous`: sha256 of the last attempt. Without a useful ETag, two attempts must agree.
+        """
         final = self.folder / item.name
         partial = final.with_name(f".{final.name}.part")
         plain = is_md5(item.etag)
         checksum = hashlib.md5(usedforsecurity=False) if plain else hashlib.sha256()
         received = 0
-        with self.source.stream(item) as pieces, partial.open("wb") as file:
+        with self.store.stream(item) as pieces, partial.open("wb") as file:
             for piece in pieces:
                 file.write(piece)
                 checksum.update(piece)
@@ -271,37 +292,38 @@ class Transfer:
                 if self.stop.is_set():
                     raise TransientError("stopped")
         if received != item.size:
-            raise TransientError(f"truncated: {received} of {item.size} bytes came")
+            raise TransientError(f"truncated: received {received} of {item.size} bytes")
         if plain and checksum.hexdigest() != item.etag:
             raise TransientError(
                 f"corrupted: md5 {checksum.hexdigest()}, the bucket says {item.etag}"
             )
-        how, sha256 = self._verdict(partial, item, checksum.hexdigest(), previous)
-        if how:
+        fetched = self._verified(partial, item, checksum.hexdigest(), previous)
+        if fetched.verified_by:
             partial.replace(final)
-        return Fetched(item, how, sha256)
+        return fetched
 
     @staticmethod
-    def _verdict(
+    def _verified(
         partial: Path, item: S3Object, checksum: str, previous: str | None
-    ) -> tuple[str, str | None]:
+    ) -> FetchedObject:
+        """How a downloaded file is verified; `checksum` is its md5 if the ETag is one."""
         if is_md5(item.etag):
-            return "md5", None
-        if matching_parts(partial, item):
-            return "parts", checksum
-        return ("twice" if checksum == previous else ""), checksum
+            return FetchedObject(item, "md5")
+        if matches_multipart_etag(partial, item):
+            return FetchedObject(item, "parts", checksum)
+        return FetchedObject(item, "twice" if checksum == previous else "", checksum)
 
     def _disk_error(self, error: OSError, item: S3Object) -> Exception:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return FetchError(
                 f"the disk is full while writing {self.folder / item.name}; free some space and "
-                "run the same command again, what is verified is kept"
+                "run the same command again; verified objects are kept"
             )
         return error
 
 
 def prune(folder: Path, wanted: set[str]) -> None:
-    """Removes files that an earlier, interrupted or different, run left and nobody asks for."""
+    """Removes all files but those named in `wanted`, such as leftovers of an interrupted run."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):

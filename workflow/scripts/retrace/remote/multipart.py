@@ -1,4 +1,4 @@
-"""One large object into one file: in parts at the same time, verified, resumable."""
+"""Downloads one large object in parts: concurrent, verified, resumable."""
 
 from __future__ import annotations
 
@@ -10,59 +10,69 @@ from pathlib import Path
 
 from retrace.errors import FetchError
 from retrace.progress import progress
-from retrace.remote.download import Fetched, Report, Transfer, is_md5, matching_parts
-from retrace.remote.s3 import READ_BYTES, FetchSettings, S3Object, Source, TransientError, file_md5
+from retrace.remote.download import (
+    DownloadReport,
+    FetchedObject,
+    FolderDownload,
+    is_md5,
+    matches_multipart_etag,
+)
+from retrace.remote.http import READ_BYTES, TransientError
+from retrace.remote.mirror import file_md5
+from retrace.remote.store import FetchSettings, ObjectStore, S3Object
 
 
 @dataclass(frozen=True)
-class Part(S3Object):
-    """`size` bytes of an object, from `first` on."""
+class ObjectPart(S3Object):
+    """`size` bytes of an object, starting at byte `first`."""
 
     first: int = 0
 
 
-def cut(item: S3Object, part_bytes: int) -> list[Part]:
-    """The parts of an object."""
+def split(item: S3Object, part_bytes: int) -> list[ObjectPart]:
+    """An object as parts of `part_bytes`; the last one may be shorter."""
     return [
-        Part(f"{item.name} (byte {first} on)", min(part_bytes, item.size - first), item.etag, first)
+        ObjectPart(
+            f"{item.name} (from byte {first})", min(part_bytes, item.size - first), item.etag, first
+        )
         for first in range(0, item.size, part_bytes)
     ]
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class PartsTransfer(Transfer):
-    """Brings one object into OUTPUT.partial; OUTPUT.parts notes which parts of it are there."""
+class MultipartDownload(FolderDownload):
+    """Downloads one object into OUTPUT.partial; OUTPUT.parts lists the parts that are complete."""
 
     def __init__(
         self,
-        source: Source,
+        store: ObjectStore,
         output: Path,
         item: S3Object,
         settings: FetchSettings,
         part_bytes: int,
     ) -> None:
-        super().__init__(source, output.parent, threads=settings.threads, retries=settings.retries)
+        super().__init__(store, output.parent, threads=settings.threads, retries=settings.retries)
         self.output, self.item = output, item
         self.partial = output.with_name(f"{output.name}.partial")
         self.journal = output.with_name(f"{output.name}.parts")
         self.part_bytes = part_bytes
 
-    def run_parts(self) -> Report:
-        """Transfers the parts that are missing and verifies the whole (FetchError)."""
+    def run_parts(self) -> DownloadReport:
+        """Downloads the missing parts and verifies the whole file (FetchError)."""
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self._resume()
-        parts = cut(self.item, self.part_bytes)
+        parts = split(self.item, self.part_bytes)
         missing = [part for part in parts if part.first not in done]
         if done:
             print(f"[fetch] {len(done)} of {len(parts)} parts are there already", flush=True)
         self._check_space(sum(part.size for part in missing))
-        done |= self._transfer(missing)
-        return self._verified(parts, done)
+        done |= self._download(missing)
+        return self._verify(parts, done)
 
     def publish(self) -> None:
         """Renames the verified file into place."""
@@ -70,20 +80,23 @@ class PartsTransfer(Transfer):
         self.journal.unlink(missing_ok=True)
 
     def _resume(self) -> dict[int, str]:
-        """{first byte: md5} of the parts that an earlier run left whole; else a fresh start."""
+        """{first byte: md5} of the parts that an earlier run completed.
+
+        Starts again with an empty file if the object or the part size is a different one.
+        """
         begun = {"etag": self.item.etag, "size": self.item.size, "part_bytes": self.part_bytes}
         lines = self.journal.read_text().splitlines() if self.journal.is_file() else []
-        noted = [entry for line in lines if (entry := _entry(line))]
-        if self.partial.is_file() and noted[:1] == [begun]:
-            done = {int(entry["first"]): str(entry["md5"]) for entry in noted[1:]}
-            return {first: md5 for first, md5 in done.items() if self._md5_at(first) == md5}
+        entries = [entry for line in lines if (entry := _journal_entry(line))]
+        if self.partial.is_file() and entries[:1] == [begun]:
+            done = {int(entry["first"]): str(entry["md5"]) for entry in entries[1:]}
+            return {first: md5 for first, md5 in done.items() if self._md5_on_disk(first) == md5}
         with self.partial.open("wb") as file:
             file.truncate(self.item.size)
         self.journal.write_text(json.dumps(begun) + "\n")
         return {}
 
-    def _md5_at(self, first: int) -> str:
-        """The md5 of one part as it lies on the disk."""
+    def _md5_on_disk(self, first: int) -> str:
+        """The md5 of the part that starts at byte `first` of OUTPUT.partial."""
         left, checksum = self.part_bytes, hashlib.md5(usedforsecurity=False)
         with self.partial.open("rb") as file:
             file.seek(first)
@@ -92,77 +105,80 @@ class PartsTransfer(Transfer):
                 left -= len(piece)
         return checksum.hexdigest()
 
-    def _transfer(self, parts: Sequence[Part]) -> dict[int, str]:
-        """Transfers these parts; {first byte: md5 of what came}."""
-        came: dict[int, str] = {}
-        fetched = self._in_threads(self._fetch, parts)
+    def _download(self, parts: Sequence[ObjectPart]) -> dict[int, str]:
+        """Downloads parts; {first byte: md5 of the received bytes}."""
+        checksums: dict[int, str] = {}
+        fetched_parts = self._in_threads(self._fetch, parts)
         with self.journal.open("a") as journal:
-            for part in progress(fetched, len(parts), "fetch", "parts"):
-                assert isinstance(part.item, Part)
-                came[part.item.first] = str(part.sha256)
-                entry = {"first": part.item.first, "md5": part.sha256}
-                # A line of its own, whatever a kill left of the one before.
+            for fetched in progress(fetched_parts, len(parts), "fetch", "parts"):
+                assert isinstance(fetched.item, ObjectPart)
+                checksums[fetched.item.first] = str(fetched.sha256)
+                entry = {"first": fetched.item.first, "md5": fetched.sha256}
+                # The first newline ends a line that an interrupted run left incomplete.
                 journal.write("\n" + json.dumps(entry) + "\n")
                 journal.flush()
-        return came
+        return checksums
 
-    def _attempt(self, item: S3Object, previous: str | None) -> Fetched:
-        """Streams one part to its place; its md5 goes where a whole object has its sha256."""
-        assert isinstance(item, Part)
+    def _attempt(self, item: S3Object, previous: str | None) -> FetchedObject:
+        """Streams one part to its place in the file; its md5 is returned in the field `sha256`."""
+        assert isinstance(item, ObjectPart)
         checksum, received = hashlib.md5(usedforsecurity=False), 0
         with (
-            self.source.stream(self.item, (item.first, item.size)) as pieces,
+            self.store.stream(self.item, (item.first, item.size)) as pieces,
             self.partial.open("r+b") as file,
         ):
             file.seek(item.first)
             for piece in pieces:
                 received += len(piece)
                 if received > item.size:
-                    raise FetchError(f"{self.source.label} answers a part with more than it")
+                    raise FetchError(
+                        f"{self.store.label} sends more than the requested {item.size} bytes"
+                    )
                 file.write(piece)
                 checksum.update(piece)
                 if self.stop.is_set():
                     raise TransientError("stopped")
         if received != item.size:
-            raise TransientError(f"truncated: {received} of {item.size} bytes came")
-        return Fetched(item, "part", checksum.hexdigest())
+            raise TransientError(f"truncated: received {received} of {item.size} bytes")
+        return FetchedObject(item, "part", checksum.hexdigest())
 
-    def _verified(self, parts: Sequence[Part], done: dict[int, str]) -> Report:
-        """The report once the ETag, or a second transfer, says that the bytes are right.
+    def _verify(self, parts: Sequence[ObjectPart], done: dict[int, str]) -> DownloadReport:
+        """The report once the ETag or a second download confirms the bytes (FetchError).
 
-        Where they are not, all parts are transferred again: which is wrong is not told.
+        If the ETag does not match, all parts are downloaded again, because it does not say which
+        part is wrong.
         """
         for _ in range(self.retries):
-            if how := self._matches():
-                return self._report(how)
-            print("[fetch] the checksum does not tell or does not fit: once more", flush=True)
-            again = self._transfer(parts)
+            if verified_by := self._matching_etag():
+                return self._report(verified_by)
+            print("[fetch] the checksum does not confirm the bytes: downloading again", flush=True)
+            again = self._download(parts)
             same, done = again == done, again
             if same and not is_md5(self.item.etag):
                 return self._report("twice")
-        if how := self._matches():
-            return self._report(how)
+        if verified_by := self._matching_etag():
+            return self._report(verified_by)
         raise FetchError(
-            f"{self.item.name} from {self.source.label} came {self.retries + 1} times with other "
-            f"bytes than its checksum {self.item.etag} says; the object in the bucket, or the way "
-            f"to it, is damaged. {self.partial} is kept"
+            f"{self.item.name} from {self.store.label} was downloaded {self.retries + 1} times, "
+            f"never with the bytes of its checksum {self.item.etag}; the object in the bucket, or "
+            f"the connection, is damaged. {self.partial} is kept"
         )
 
-    def _matches(self) -> str:
-        """ "md5" or "parts" where the object's ETag is that of the file, else ""."""
+    def _matching_etag(self) -> str:
+        """The kind of the object's ETag, "md5" or "parts", if the file matches it, else ""."""
         if is_md5(self.item.etag):
             return "md5" if file_md5(self.partial) == self.item.etag else ""
-        return "parts" if matching_parts(self.partial, self.item) else ""
+        return "parts" if matches_multipart_etag(self.partial, self.item) else ""
 
-    def _report(self, how: str) -> Report:
-        report = Report(objects=1, bytes=self.item.size)
-        report.verified[how] += 1
+    def _report(self, verified_by: str) -> DownloadReport:
+        report = DownloadReport(objects=1, bytes=self.item.size)
+        report.verified[verified_by] += 1
         report.sha256[self.item.name] = file_sha256(self.partial)
         return report
 
 
-def _entry(line: str) -> dict[str, str | int] | None:
-    """One line of the journal; None for what a kill left of one."""
+def _journal_entry(line: str) -> dict[str, str | int] | None:
+    """One line of the journal; None for an incomplete one."""
     try:
         entry = json.loads(line)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Single objects of a store elsewhere, or parts of them: S3, HTTP(S) and public Google Storage.
+"""Single objects of a remote store, or byte ranges of them: S3, HTTP(S) and public Google Storage.
 
-Each answer carries when the object was last changed and when it was asked for, both by the
-server's clock: between the two the object was certainly what it is.
+Each block has the time of its last change and the time of the request, both by the server's clock:
+between the two, the object certainly had these bytes.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ from urllib.parse import quote
 from retrace.errors import DataError, FetchError
 from retrace.remote.addresses import bucket_and_key, local_folder, plain
 from retrace.remote.download import attempts, is_md5
-from retrace.remote.s3 import (
+from retrace.remote.http import (
     READ_BYTES,
-    BucketSource,
-    FetchSettings,
     TransientError,
-    answer,
     create_session,
+    get_response,
     is_transient,
 )
+from retrace.remote.s3 import BucketStore
+from retrace.remote.store import FetchSettings
 
 RETRIES = 6
 GOOGLE = "https://storage.googleapis.com/"
 
-Part = tuple[int, int | None]
-"""Bytes of an object: (first, number), number None for all that follow; (-n, None): the last n."""
+ByteRange = tuple[int, int | None]
+"""(first byte, number of bytes); number None: up to the end; (-n, None): the last n bytes."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """One object, or a part of one, as it lay there.
+    """An object, or a byte range of one, as the server stores it.
 
-    `stored`: its bytes, None where there is no such object; `encoding`: their Content-Encoding;
-    `modified` and `asked`: seconds since 1970, `modified` None where the server does not say.
+    `stored`: its bytes, None if there is no such object; `encoding`: their Content-Encoding;
+    `modified` and `requested`: seconds since 1970, `modified` None if the server does not say.
     """
 
     stored: bytes | None
-    asked: int
+    requested: int
     modified: int | None = None
     etag: str = ""
     encoding: str = ""
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of the stored bytes, "" where there is no object."""
+        """Hex sha256 of the stored bytes, "" if there is no object."""
         return "" if self.stored is None else hashlib.sha256(self.stored).hexdigest()
 
     def content(self) -> bytes | None:
-        """The bytes as they were before their Content-Encoding; DataError for an unknown one."""
+        """The bytes without their Content-Encoding; DataError for an unknown encoding."""
         if self.stored is None or self.encoding in ("", "identity"):
             return self.stored
         if self.encoding == "gzip":
@@ -68,51 +68,51 @@ class Block:
             import brotli
 
             return bytes(brotli.decompress(self.stored))
-        raise DataError(f"Content-Encoding {self.encoding!r}; gzip and br are read")
+        raise DataError(f"unknown Content-Encoding {self.encoding!r}; allowed: gzip, br")
 
 
-class Remote(Protocol):
-    """Objects below one address."""
+class RemoteFolder(Protocol):
+    """The objects below one address."""
 
     @property
     def url(self) -> str:
-        """The address, server included: what the objects are known by."""
+        """The address with the server; it identifies the objects in the cache and in manifests."""
 
-    def get(self, name: str, part: Part | None = None) -> Block:
-        """One object; TransientError where another attempt may help, FetchError otherwise."""
+    def get(self, name: str, byte_range: ByteRange | None = None) -> Block:
+        """One object; TransientError if another attempt may succeed, FetchError otherwise."""
 
 
-def range_header(part: Part | None) -> dict[str, str]:
-    """The header of a GET for a part."""
-    if part is None:
+def range_header(byte_range: ByteRange | None) -> dict[str, str]:
+    """The HTTP header that requests a byte range; empty for a whole object."""
+    if byte_range is None:
         return {}
-    first, number = part
+    first, number = byte_range
     if first < 0:
         return {"Range": f"bytes={first}"}
     return {"Range": f"bytes={first}-{'' if number is None else first + number - 1}"}
 
 
-def seconds(date: str | None) -> int | None:
-    """An HTTP date in seconds since 1970, None for none that can be read."""
+def http_date_seconds(date: str | None) -> int | None:
+    """An HTTP date as seconds since 1970, None if it is absent or malformed."""
     try:
         return int(parsedate_to_datetime(date).timestamp()) if date else None
     except (TypeError, ValueError):
         return None
 
 
-def told_md5(headers: Mapping[str, str], etag_is_md5: bool) -> str | None:
-    """The hex md5 of the stored bytes by the answer's headers, None where they do not tell."""
+def md5_from_headers(headers: Mapping[str, str], etag_is_md5: bool) -> str | None:
+    """The hex md5 of the stored bytes according to the response's headers, None if unknown."""
     for word in headers.get("x-goog-hash", "").split(","):
         if word.strip().startswith("md5="):
             return base64.b64decode(word.strip()[4:]).hex()
-    # The ETag of an object under a key of KMS has the look of an md5 and is none.
+    # The ETag of an object encrypted with a KMS key looks like an md5 but is not one.
     etag = headers.get("ETag", "").strip('"')
-    hidden = "kms" in headers.get("x-amz-server-side-encryption", "")
-    return etag if etag_is_md5 and is_md5(etag) and not hidden else None
+    is_encrypted = "kms" in headers.get("x-amz-server-side-encryption", "")
+    return etag if etag_is_md5 and is_md5(etag) and not is_encrypted else None
 
 
-class HttpRemote:
-    """Objects of a web server, or of a public bucket of Google Storage."""
+class HttpFolder:
+    """Objects of a web server, or of a public Google Storage bucket."""
 
     etag_is_md5 = False
 
@@ -122,30 +122,32 @@ class HttpRemote:
 
     @property
     def url(self) -> str:
+        """The address below which the objects are."""
         return self._url
 
     def address(self, name: str) -> str:
-        """Where an object is asked for."""
+        """The URL of an object."""
         return f"{self.url}/{quote(name, safe='/~')}"
 
-    def get(self, name: str, part: Part | None = None) -> Block:
-        headers = {"Accept-Encoding": "gzip", **range_header(part)}
-        with answer(self.session, self.address(name), headers) as found:
-            asked = seconds(found.headers.get("Date")) or int(time.time())
-            if found.status_code != (206 if part else 200):
-                return self._absent(found, name, asked)
-            body = b"".join(found.raw.stream(READ_BYTES, decode_content=False))
-            return self._checked(found.headers, body, part, asked)
+    def get(self, name: str, byte_range: ByteRange | None = None) -> Block:
+        """One object or a byte range of it, verified by length and, if known, md5."""
+        headers = {"Accept-Encoding": "gzip", **range_header(byte_range)}
+        with get_response(self.session, self.address(name), headers) as response:
+            requested = http_date_seconds(response.headers.get("Date")) or int(time.time())
+            if response.status_code != (206 if byte_range else 200):
+                return self._absent(response, name, requested)
+            body = b"".join(response.raw.stream(READ_BYTES, decode_content=False))
+            return self._checked(response.headers, body, byte_range, requested)
 
-    def _absent(self, found: Any, name: str, asked: int) -> Block:
-        """The block for an object that is not there; raises for every other status."""
-        if found.status_code != 404:
-            self.refuse(found, name)
-        return Block(None, asked)
+    def _absent(self, response: Any, name: str, requested: int) -> Block:
+        """The block of an object that does not exist; raises for any status but 404."""
+        if response.status_code != 404:
+            self.raise_for_status(response, name)
+        return Block(None, requested)
 
-    def refuse(self, found: Any, name: str) -> None:
-        """Raises what the status of an answer means."""
-        status = found.status_code
+    def raise_for_status(self, response: Any, name: str) -> None:
+        """Raises TransientError or FetchError for a response that is not a success."""
+        status = response.status_code
         if is_transient(status):
             raise TransientError(f"the server answered {status}")
         raise FetchError(
@@ -154,99 +156,103 @@ class HttpRemote:
         )
 
     def _checked(
-        self, headers: Mapping[str, str], body: bytes, part: Part | None, asked: int
+        self, headers: Mapping[str, str], body: bytes, byte_range: ByteRange | None, requested: int
     ) -> Block:
         length = headers.get("Content-Length")
         if length is not None and len(body) != int(length):
-            raise TransientError(f"truncated: {len(body)} of {length} bytes came")
-        md5 = None if part else told_md5(headers, self.etag_is_md5)
+            raise TransientError(f"truncated: received {len(body)} of {length} bytes")
+        md5 = None if byte_range else md5_from_headers(headers, self.etag_is_md5)
         if md5 and hashlib.md5(body, usedforsecurity=False).hexdigest() != md5:
-            raise TransientError(f"corrupted: its md5 is not {md5}, as the server says")
+            raise TransientError(f"corrupted: its md5 is not {md5}, which the server states")
         return Block(
             body,
-            asked,
-            modified=seconds(headers.get("Last-Modified")),
+            requested,
+            modified=http_date_seconds(headers.get("Last-Modified")),
             etag=headers.get("ETag", "").strip('"'),
             encoding=headers.get("Content-Encoding", ""),
         )
 
 
-class BucketRemote(HttpRemote):
+class BucketFolder(HttpFolder):
     """Objects below a key of an S3 bucket."""
 
     etag_is_md5 = True
 
     def __init__(self, settings: FetchSettings) -> None:
-        self.source = BucketSource(settings)
-        self.session = self.source.session
-        endpoint = self.source.endpoint.rstrip("/")
+        self.store = BucketStore(settings)
+        self.session = self.store.session
+        endpoint = self.store.endpoint.rstrip("/")
         self._url = f"{endpoint}/{settings.bucket}/{settings.prefix}"
 
     def address(self, name: str) -> str:
-        return self.source.address(f"{self.source.settings.prefix}/{name}")
+        """The URL of an object, signed if the bucket is private."""
+        return self.store.address(f"{self.store.settings.prefix}/{name}")
 
-    def _absent(self, found: Any, name: str, asked: int) -> Block:
-        if found.status_code != 404:
-            self.refuse(found, name)
-        if b"NoSuchBucket" in found.raw.read(4096, decode_content=False):
-            raise self.source.refusal("NoSuchBucket", "reading")
-        return Block(None, asked)
+    def _absent(self, response: Any, name: str, requested: int) -> Block:
+        if response.status_code != 404:
+            self.raise_for_status(response, name)
+        if b"NoSuchBucket" in response.raw.read(4096, decode_content=False):
+            raise self.store.refusal("NoSuchBucket", "reading")
+        return Block(None, requested)
 
-    def refuse(self, found: Any, name: str) -> None:
-        self.source.refuse(found, f"{self.source.settings.prefix}/{name}")
+    def raise_for_status(self, response: Any, name: str) -> None:
+        """Raises TransientError or FetchError for a response that is not a success."""
+        self.store.raise_for_status(response, f"{self.store.settings.prefix}/{name}")
 
 
-class FolderRemote:
-    """Files below a folder of this machine; NAME.gz stands for NAME, as cloud-files writes it."""
+class LocalFolder:
+    """Files below a folder of this machine; NAME.gz holds NAME, as cloud-files writes it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @property
     def url(self) -> str:
+        """The folder as file:// address."""
         return f"file://{self.folder}"
 
-    def get(self, name: str, part: Part | None = None) -> Block:
+    def get(self, name: str, byte_range: ByteRange | None = None) -> Block:
+        """One file or a byte range of it."""
         now, path = int(time.time()), self.folder / name
         for file, encoding in ((path, ""), (path.with_name(f"{path.name}.gz"), "gzip")):
             if file.is_file():
-                return Block(read_part(file, part), now, encoding=encoding)
+                return Block(read_range(file, byte_range), now, encoding=encoding)
         return Block(None, now)
 
 
-def read_part(file: Path, part: Part | None) -> bytes:
-    """The bytes of a file, or a part of them."""
-    first, number = part or (0, None)
+def read_range(file: Path, byte_range: ByteRange | None) -> bytes:
+    """The bytes of a file, or a range of them."""
+    first, number = byte_range or (0, None)
     with file.open("rb") as opened:
         opened.seek(first, 2 if first < 0 else 0)
         return opened.read(-1 if number is None else number)
 
 
-def open_remote(
+def open_folder(
     address: str, endpoint_url: str | None, unsigned: bool, threads: int
-) -> HttpRemote | FolderRemote:
-    """What reads below an address; `endpoint_url` and `unsigned` are for s3:// alone."""
-    folder, place = local_folder(address), plain(address)
+) -> RemoteFolder:
+    """The objects below an address; `endpoint_url` and `unsigned` apply to s3:// only."""
+    folder, url = local_folder(address), plain(address)
     if folder is not None:
-        return FolderRemote(folder)
-    if place.startswith("gs://"):
-        return HttpRemote(GOOGLE + place.removeprefix("gs://"), threads)
-    if not place.startswith("s3://"):
-        return HttpRemote(place, threads)
-    bucket, key = bucket_and_key(place)
+        return LocalFolder(folder)
+    if url.startswith("gs://"):
+        return HttpFolder(GOOGLE + url.removeprefix("gs://"), threads)
+    if not url.startswith("s3://"):
+        return HttpFolder(url, threads)
+    bucket, key = bucket_and_key(url)
     settings = FetchSettings(bucket, key, endpoint_url, unsigned=unsigned, threads=threads)
-    return BucketRemote(settings)
+    return BucketFolder(settings)
 
 
-def get_block(remote: Remote, name: str, part: Part | None = None) -> Block:
-    """One object, with attempts further and further apart; FetchError in the end."""
+def get_block(folder: RemoteFolder, name: str, byte_range: ByteRange | None = None) -> Block:
+    """One object, with RETRIES attempts at growing intervals; FetchError after the last one."""
     problem: Exception | None = None
     for _ in attempts(RETRIES, threading.Event().wait):
         try:
-            return remote.get(name, part)
+            return folder.get(name, byte_range)
         except TransientError as error:
             problem = error
     raise FetchError(
-        f"{name!r} of {remote.url} could not be read in {RETRIES} attempts, last: {problem}; check "
-        "the network and run the same command again, which goes on where this one was"
+        f"{name!r} of {folder.url} could not be read in {RETRIES} attempts, last: {problem}; check "
+        "the internet access and run the same command again, which resumes"
     ) from problem

@@ -79,7 +79,7 @@ class BlockJob:
 
     def scratch(self, mask: Volume | None) -> Path:
         """The scratch folder of this job alone: its name is a digest of all that decides it."""
-        streamed = mask.reader.record.edition if mask and mask.reader else None
+        streamed = mask.reader.record.version if mask and mask.reader else None
         identity: dict[str, Any] = {
             "settings": {k: v for k, v in self.settings.items() if k != "thresholds"},
             "in": [*(input_digest(store) for store in self.input_stores), streamed],

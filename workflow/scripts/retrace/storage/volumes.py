@@ -13,16 +13,18 @@ import numpy as np
 import zarr
 
 from retrace.errors import DataError
-from retrace.formats.hdf5_tiff import Reordered, open_stack
+from retrace.formats.hdf5_tiff import ReorderedArray, open_hdf5_or_tiff
 from retrace.formats.label_kinds import KINDS, NUMBERED
 from retrace.formats.label_values import ClassGroups, SectionObjects
-from retrace.formats.n5 import N5Array, is_dataset
-from retrace.formats.precomputed import Layer
+from retrace.formats.n5 import N5Array, is_n5_dataset
+from retrace.formats.precomputed import PrecomputedLayer
 from retrace.formats.zarr_arrays import BlockStore, open_zarr
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
-from retrace.remote.block_cache import BlockReader, ChangedError, Options, joined
-from retrace.remote.objects import open_remote
+from retrace.remote.block_cache import CacheOptions
+from retrace.remote.block_reader import BlockReader
+from retrace.remote.objects import open_folder
+from retrace.remote.read_record import ChangedError, merge_records
 from retrace.storage.manifest import origin, reading, vouched
 from retrace.storage.zarr_writer import CHUNK_SHAPE
 
@@ -124,14 +126,14 @@ def _find_zarr_store(path: Path) -> Path:
 
 
 def _open_array(path: Path, array: str, mip: int) -> Any:
-    if path.suffix == ".n5" or is_dataset(path):
+    if path.suffix == ".n5" or is_n5_dataset(path):
         return N5Array(path / array)
     is_zarr = any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
     if path.suffix == ".zarr" or is_zarr:
         return open_zarr(_find_zarr_store(path), str(path), array, mip)
     if not path.exists():
         raise DataError(f"{path} does not exist; correct `path` in the dataset's config")
-    return open_stack(path, array)
+    return open_hdf5_or_tiff(path, array)
 
 
 def _agreed_voxel_size(
@@ -171,12 +173,12 @@ class Server:
 def _open_address(address: str, array: str, mip: int, server: Server) -> Any:
     """A zarr array, level of an OME-Zarr image or precomputed layer that is read by block."""
     check_address(address, array)
-    options = Options.from_environment()
-    remote = open_remote(address, server.endpoint_url, server.unsigned, options.threads)
-    reader = BlockReader(remote, options, on_disk=local_folder(address) is None)
+    options = CacheOptions.from_environment()
+    folder = open_folder(address, server.endpoint_url, server.unsigned, options.threads)
+    reader = BlockReader(folder, options, on_disk=local_folder(address) is None)
     if is_zarr(address):
         return open_zarr(BlockStore(reader), address, array, mip)
-    return Layer(reader, address, mip)
+    return PrecomputedLayer(reader, address, mip)
 
 
 def _listed(values: Any) -> list[float] | None:
@@ -247,8 +249,10 @@ def origin_of(
     local = [Path(path) for path, _ in opened if not is_address(path)]
     inputs = sorted({*(vouched(path) or path for path in local), *files})
     readers = [volume.reader for _, volume in opened if volume.reader is not None]
-    urls = sorted({reader.remote.url for reader in readers})
-    read = {u: joined([r.record for r in readers if r.record.url == u]).summary() for u in urls}
+    urls = sorted({reader.folder.url for reader in readers})
+    read = {
+        u: merge_records([r.record for r in readers if r.record.url == u]).summary() for u in urls
+    }
     return origin(inputs, settings, seconds, read)
 
 
@@ -269,7 +273,7 @@ def open_source(source: Mapping[str, Any]) -> Volume:
     axes, channel = source.get("axes"), source.get("channel")
     if axes or channel is not None:
         stored = axes or ("czyx" if volume.channels else "zyx")
-        volume = replace(volume, array=Reordered(volume.array, stored, channel, volume.name))
+        volume = replace(volume, array=ReorderedArray(volume.array, stored, channel, volume.name))
     kind = source.get("objects") or KINDS[0]
     if kind not in NUMBERED:
         volume = replace(volume, array=SectionObjects(volume.array, kind))
@@ -310,13 +314,13 @@ def local_inputs(sources: Iterable[Mapping[str, Any]]) -> list[Path]:
 def read_elsewhere(*volumes: Volume | None) -> dict[str, dict[str, Any]]:
     """By address what was read of volumes elsewhere, for a manifest."""
     readers = [v.reader for v in volumes if v is not None and v.reader is not None]
-    return {reader.remote.url: reader.record.summary() for reader in readers}
+    return {reader.folder.url: reader.record.summary() for reader in readers}
 
 
 def version_of(volume: Volume, source: Mapping[str, Any]) -> str | int:
     """What changes when somebody changes a volume: its metadata elsewhere, its time here."""
     if volume.reader is not None:
-        return volume.reader.record.edition
+        return volume.reader.record.version
     return Path(source["path"]).stat().st_mtime_ns
 
 
@@ -330,7 +334,7 @@ def one_edition(work: Path, *volumes: Volume | None) -> Iterator[None]:
     try:
         for index, volume in enumerate(volumes):
             if volume is not None and volume.reader is not None:
-                volume.reader.keep(work / f"read_{index}.jsonl")
+                volume.reader.keep_record(work / f"read_{index}.jsonl")
         yield
     except ChangedError:
         shutil.rmtree(work, ignore_errors=True)

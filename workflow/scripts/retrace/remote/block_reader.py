@@ -1,0 +1,113 @@
+"""Reads blocks of a remote volume: from memory, from the cache on disk, or from the server."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from retrace.remote.block_cache import BlockCache, CacheOptions
+from retrace.remote.objects import Block, ByteRange, RemoteFolder, get_block
+from retrace.remote.read_record import ChangedError, ReadRecord
+
+MEMORY_BYTES = 1 << 28
+"""Size of the stored blocks that a reader keeps in memory: neighbouring tiles share them."""
+ARRAY_METADATA = (".zarray", "zarr.json", "info")
+"""Metadata files that say how the blocks of an array are encoded."""
+
+
+class BlockReader:
+    """Reads objects below one address and records every one of them."""
+
+    def __init__(
+        self, folder: RemoteFolder, options: CacheOptions, *, on_disk: bool = True
+    ) -> None:
+        """`on_disk=False`: without the cache, as for files of this machine."""
+        self.folder, self.threads = folder, options.threads
+        cache_folder = options.folder if on_disk else None
+        self.cache = BlockCache(cache_folder, options.limit_bytes) if cache_folder else None
+        self.since = self.cache.last_change(folder.url) if self.cache else 0
+        self.record = ReadRecord(folder.url)
+        self.pool = ThreadPoolExecutor(options.threads, thread_name_prefix="blocks")
+        self._metadata_sha256 = ""
+        self._memory: OrderedDict[str, Block] = OrderedDict()
+        self._memory_bytes = 0
+        self._lock = threading.Lock()
+
+    def document(self, name: str) -> bytes | None:
+        """The current content of a metadata file, None if it does not exist. Never cached."""
+        block = self._request(name)
+        self._note(name, block)
+        if name.rpartition("/")[2] in ARRAY_METADATA and block.stored is not None:
+            self._metadata_sha256 = block.sha256
+        return block.content()
+
+    def block(self, name: str, byte_range: ByteRange | None = None) -> bytes | None:
+        """The content of an object or of a byte range of it, None if it does not exist.
+
+        FetchError if it cannot be read, ChangedError if the volume changed while it was read.
+        """
+        label = name if byte_range is None else f"{name} {byte_range[0]}+{byte_range[1]}"
+        block = self._from_memory(label) or self._from_cache(label)
+        if block is None:
+            block = self._request(name, byte_range)
+            if self.cache:
+                self.cache.put(self._key(label), block)
+        self._note(label, block)
+        self._remember(label, block)
+        return block.content()
+
+    def keep_record(self, file: Path) -> None:
+        """Keeps the record in `file`, with what an earlier run read (ReadRecord.keep_in).
+
+        After a ChangedError, the blocks in the cache are no longer used.
+        """
+        with self._marking_changes():
+            self.record.keep_in(file)
+
+    def _key(self, label: str) -> str:
+        parts = "\0".join((self.folder.url, self._metadata_sha256, label))
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def _from_cache(self, label: str) -> Block | None:
+        return self.cache.get(self._key(label), self.since) if self.cache else None
+
+    def _request(self, name: str, byte_range: ByteRange | None = None) -> Block:
+        """A block from the server; blocks cached before its last change are no longer used."""
+        block = get_block(self.folder, name, byte_range)
+        if self.cache and (block.modified or 0) > self.since:
+            self.since = block.modified or 0
+            self.cache.mark_changed(self.folder.url, self.since)
+        return block
+
+    def _note(self, label: str, block: Block) -> None:
+        with self._marking_changes():
+            self.record.note(label, block)
+
+    @contextmanager
+    def _marking_changes(self) -> Iterator[None]:
+        try:
+            yield
+        except ChangedError:
+            if self.cache:  # + 1: blocks requested in the same second may have either version
+                self.cache.mark_changed(self.folder.url, self.record.last_change + 1)
+            raise
+
+    def _from_memory(self, label: str) -> Block | None:
+        with self._lock:
+            if label in self._memory:
+                self._memory.move_to_end(label)
+            return self._memory.get(label)
+
+    def _remember(self, label: str, block: Block) -> None:
+        with self._lock:
+            if label not in self._memory:
+                self._memory[label] = block
+                self._memory_bytes += len(block.stored or b"")
+            while self._memory_bytes > MEMORY_BYTES:
+                _, oldest = self._memory.popitem(last=False)
+                self._memory_bytes -= len(oldest.stored or b"")

@@ -1,0 +1,63 @@
+"""Plain HTTP GET requests through botocore's session, with errors that say whether to try again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+READ_BYTES = 1 << 20
+"""Bytes read at a time. Memory for object data is this, times the number of threads."""
+
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
+
+
+class TransientError(Exception):
+    """A failure that may not occur at the next attempt. Callers retry; users never see it."""
+
+
+def create_session(endpoint: str, threads: int) -> Any:
+    """An HTTP session with the proxies and certificates of the environment.
+
+    `threads`: connections that it keeps open.
+    """
+    from botocore.httpsession import URLLib3Session
+    from botocore.utils import get_environ_proxies
+
+    ca_bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    options: dict[str, Any] = {
+        "verify": ca_bundle or True,
+        "proxies": get_environ_proxies(endpoint),
+        "timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+        "max_pool_connections": threads,
+    }
+    return URLLib3Session(**options)
+
+
+@contextmanager
+def get_response(session: Any, url: str, headers: Mapping[str, str]) -> Iterator[Any]:
+    """Yields the response to a GET request, with its body not yet read.
+
+    Connection problems, also while the body is read, become TransientError.
+    """
+    from botocore.awsrequest import AWSPreparedRequest
+    from botocore.exceptions import BotoCoreError
+    from urllib3.exceptions import HTTPError
+
+    # botocore copies the headers with dict(), although its annotation asks for another type.
+    request_headers: Any = dict(headers)
+    try:
+        response = session.send(AWSPreparedRequest("GET", url, request_headers, None, True))
+        try:
+            yield response
+        finally:
+            # Once the body has been read to its end, its connection is in the pool again.
+            response.raw.close()
+    except (BotoCoreError, HTTPError, ConnectionError, TimeoutError) as error:
+        raise TransientError(f"{type(error).__name__}: {error}") from error
+
+
+def is_transient(status: int) -> bool:
+    """Whether a request with this HTTP status may succeed at the next attempt."""
+    return status >= 500 or status in (408, 429)
