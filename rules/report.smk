@@ -1,12 +1,12 @@
-"""The whole story on one page.
+"""The report: all configured experiments on one page.
 
 REQUIRED INPUTS: the evaluations of config.yaml's `experiments`
-OUTPUTS: results/report.html; `snakemake --report report.zip` makes Snakemake's own beside it
+OUTPUTS: results/report.html; `snakemake --report report.zip` writes Snakemake's own report
 """
 
 
 rule report_page:
-    """Pictures, curves, scores beside the paper's, what was made from what, cost, machine."""
+    """Pictures, curves, scores next to the paper's, steps, costs, machine."""
     input:
         results=report_files,
         template=f"{ROOT}/workflow/scripts/retrace/reporting/page.html.jinja",
@@ -30,7 +30,7 @@ rule report_page:
 
 
 rule report:
-    """What one types."""
+    """The target: `snakemake report`."""
     input:
         "results/report.html",
     localrule: True

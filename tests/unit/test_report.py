@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import report
 from retrace.evaluation.comparison import plot
 from retrace.reporting.drawings import graph, learning_curve
-from retrace.reporting.manifests import costs, edges, kind_of, read_made
+from retrace.reporting.experiments import deviations
+from retrace.reporting.manifests import read_store_records, step_costs, step_edges, step_of
 from retrace.reporting.methods import paragraph
+from retrace.reporting.page import read_comparison
 
 ENTRY = {"volume": "cube", "roi_nm": {"offset": [0, 0, 0], "shape": [800, 2500, 2500]}}
 EXPERIMENT = {
@@ -51,9 +52,9 @@ def test_the_paragraph_says_what_the_configuration_says() -> None:
 
 
 def test_a_run_of_fewer_iterations_differs_from_the_recipe() -> None:
-    assert list(report.deviations(EXPERIMENT)) == ["1,200 iterations of 400,000"]
+    assert list(deviations(EXPERIMENT)) == ["1,200 iterations of 400,000"]
     whole = {**EXPERIMENT, "history": {"iterations": 400000}}
-    assert list(report.deviations(whole)) == []
+    assert list(deviations(whole)) == []
 
 
 @pytest.mark.parametrize(
@@ -62,12 +63,12 @@ def test_a_run_of_fewer_iterations_differs_from_the_recipe() -> None:
         ("data/zfinch/gt_z0-1.zarr", "fetched"),
         ("results/zfinch/masks/gt.zarr", "mask"),
         ("results/zfinch/mtlsd/gt/prediction.zarr", "prediction"),
-        ("results/zfinch/mtlsd/gt/shards/edges_1-of-2.zarr", "edges (shares)"),
+        ("results/zfinch/mtlsd/gt/shards/edges_1-of-2.zarr", "edges (shards)"),
         ("../cubes.h5", "source"),
     ],
 )
 def test_what_a_path_is(path: str, kind: str) -> None:
-    assert kind_of(path) == kind
+    assert step_of(path) == kind
 
 
 def manifest(folder: Path, store: str, inputs: list[str], **facts: object) -> None:
@@ -87,9 +88,9 @@ def test_steps_and_their_cost_come_from_the_manifests(
     manifest(tmp_path, str(volume / "prediction.zarr"), ["data/d/v.zarr", model], gpu="a card")
     manifest(tmp_path, str(volume / "fragments.zarr"), [str(volume / "prediction.zarr")])
 
-    made = read_made([Path("results/d/masks"), Path("results/d/n")])
+    records = read_store_records([Path("results/d/masks"), Path("results/d/n")])
 
-    assert edges(made) == [
+    assert step_edges(records) == [
         ("fetched", "mask"),
         ("fetched", "model"),
         ("fetched", "prediction"),
@@ -97,7 +98,7 @@ def test_steps_and_their_cost_come_from_the_manifests(
         ("model", "prediction"),
         ("prediction", "fragments"),
     ]
-    rows = {row["step"]: row for row in costs(made, {"d_n": {"seconds": 60.0, "gpu": None}})}
+    rows = {row["step"]: row for row in step_costs(records, [{"seconds": 60.0, "gpu": None}])}
     assert rows["prediction"]["gpu_seconds"] == 2.0 and rows["mask"]["gpu_seconds"] == 0.0
     assert rows["train"] == {
         "step": "train",
@@ -106,7 +107,7 @@ def test_steps_and_their_cost_come_from_the_manifests(
         "gpu_seconds": 0.0,
         "peak_memory_mb": 0.0,
     }
-    drawn = graph(edges(made))
+    drawn = graph(step_edges(records))
     assert drawn.count("<rect") == 5 and drawn.count("<path") == 6
 
 
@@ -116,9 +117,7 @@ def test_names_are_escaped_and_circles_end() -> None:
 
 
 def test_the_curve_stands_in_the_page_without_a_second_file() -> None:
-    drawn = learning_curve(
-        {"history": [{"iteration": 1, "loss": 2.0}, {"iteration": 2, "loss": 1}]}
-    )
+    drawn = learning_curve([1, 2], [2.0, 1])
     assert drawn.startswith("<svg") and "http" not in drawn.split("xmlns")[0]
 
 
@@ -128,6 +127,6 @@ def test_a_comparison_says_where_published_figures_are_from(tmp_path: Path) -> N
     content = {"rows": [{"name": "mtlsd", "region": "roi_1, voxels"}]}
     for published, said in ((told, "[1] their tables. VOI in bits. NOT comparable"), (None, None)):
         (tmp_path / "comparison.json").write_text(json.dumps({**content, "published": published}))
-        found = report.read_comparison(tmp_path)
+        found = read_comparison(tmp_path)
         assert found is not None and found["headings"] == ["network", "scored on"]
         assert found["footnote"] == said if said is None else found["footnote"].startswith(said)

@@ -1,1 +1,1 @@
-"""The report: what was run, on what, what came out, and how it compares, as one page."""
+"""The report: experiments, their data, scores and costs on one HTML page."""

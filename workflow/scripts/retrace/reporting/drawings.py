@@ -1,38 +1,38 @@
-"""Pictures of the page, as text that stands inside it."""
+"""Pictures as text that an HTML page contains: data URLs and SVG."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
 
 BOX = (150, 34)
+"""Width and height of a step in a graph, pixels."""
 GAP = (60, 18)
+"""Horizontal and vertical distance of steps, pixels."""
 JPEG_QUALITY = 82
 
 
 def embedded(path: Path) -> str:
-    """A PNG as the address of a JPEG that is the picture itself."""
+    """A PNG file as the data URL of a JPEG."""
     picture = io.BytesIO()
     with Image.open(path) as image:
         image.convert("RGB").save(picture, format="jpeg", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(picture.getvalue()).decode()
 
 
-def learning_curve(history: Mapping[str, Any]) -> str:
-    """An SVG of the loss against the iteration."""
-    rows = history["history"]
+def learning_curve(iterations: Sequence[int], losses: Sequence[float]) -> str:
+    """An SVG of the loss at each iteration, on a log scale where all losses are positive."""
     figure = Figure(figsize=(5.5, 2.8), layout="constrained")
     axes = figure.subplots()
-    axes.plot([row["iteration"] for row in rows], [row["loss"] for row in rows])
+    axes.plot(iterations, losses)
     axes.set(xlabel="iteration", ylabel="loss")
-    if rows and min(row["loss"] for row in rows) > 0:
+    if losses and min(losses) > 0:
         axes.set_yscale("log")
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
@@ -40,7 +40,7 @@ def learning_curve(history: Mapping[str, Any]) -> str:
 
 
 def graph(edges: Sequence[tuple[str, str]]) -> str:
-    """An SVG: steps as boxes, left of each what it reads."""
+    """An SVG of steps as boxes, each to the right of the steps whose output it reads."""
     columns = _columns(edges)
     places = {
         name: (column * (BOX[0] + GAP[0]), row * (BOX[1] + GAP[1]))
@@ -56,13 +56,14 @@ def graph(edges: Sequence[tuple[str, str]]) -> str:
 
 
 def _columns(edges: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """Names by depth: the number of edges on the longest path that leads to each."""
     names = sorted({name for edge in edges for name in edge})
     depth = dict.fromkeys(names, 0)
-    for _ in names:  # as often as the longest way can be
+    for _ in names:  # No path without a circle is longer.
         for before, after in edges:
             depth[after] = min(max(depth[after], depth[before] + 1), len(names))
-    found = sorted(set(depth.values()))
-    return [[name for name in names if depth[name] == level] for level in found]
+    levels = sorted(set(depth.values()))
+    return [[name for name in names if depth[name] == level] for level in levels]
 
 
 def _line(begin: tuple[int, int], end: tuple[int, int]) -> str:

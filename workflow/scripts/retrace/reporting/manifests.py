@@ -1,27 +1,19 @@
-"""What was made from what, at which cost: read from the manifests beside the results."""
+"""Which step read which output, and what it cost: from the manifests next to the results."""
 
 from __future__ import annotations
 
 import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from retrace.files import read_json
-
-PACKAGES = ("torch", "numpy", "zarr", "waterz", "scikit-image", "scipy", "safetensors")
 
 
 @dataclass(frozen=True)
-class Made:
-    """One store: what kind it is, what it was made from, and what that took."""
+class StoreRecord:
+    """A store's manifest: what the job read, and what it took."""
 
     store: str
     inputs: tuple[str, ...]
@@ -29,117 +21,90 @@ class Made:
     peak_memory_mb: float
     gpu: str | None
     image: str | None
-    code_version: str
 
     @property
-    def kind(self) -> str:
-        """The step that made it, by the name of the store."""
-        return kind_of(self.store)
+    def step(self) -> str:
+        """The step whose output this is."""
+        return step_of(self.store)
 
 
-def kind_of(path: str) -> str:
-    """`prediction` of results/D/N/V/prediction.zarr, `fetched` and `mask` of volumes."""
+@dataclass
+class StepCost:
+    """The sums of a step's jobs; `gpu_seconds`: of those that used a GPU."""
+
+    step: str
+    jobs: int = 0
+    seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+
+    def add(self, seconds: float, peak_memory_mb: float, gpu: str | None) -> None:
+        """Counts one job."""
+        self.jobs += 1
+        self.seconds += seconds
+        self.gpu_seconds += seconds if gpu else 0.0
+        self.peak_memory_mb = max(self.peak_memory_mb, peak_memory_mb)
+
+
+def step_of(path: str) -> str:
+    """The step that writes a path: `prediction` of results/D/N/V/prediction.zarr, for example.
+
+    `fetched` and `mask` for volumes, `source` for files of the user's.
+    """
     parts = Path(path).parts
     if parts[:1] == ("data",):
         return "fetched"
     if "masks" in parts:
         return "mask"
     if "shards" in parts:
-        return Path(path).stem.rsplit("_", 1)[0] + " (shares)"
+        return Path(path).stem.rsplit("_", 1)[0] + " (shards)"
     return Path(path).stem if parts[:1] == ("results",) else "source"
 
 
-def read_made(folders: Iterable[Path]) -> list[Made]:
-    """Every manifest below the folders, as paths from the working directory."""
-    # os.walk, since jobs that run at the same time take folders away, which rglob does not bear.
+def read_store_records(folders: Iterable[Path]) -> list[StoreRecord]:
+    """Every manifest below the folders, sorted by path."""
+    # os.walk skips folders that running jobs remove meanwhile; rglob raises an error.
     walked = (step for folder in folders for step in os.walk(folder))
-    found = {Path(place, name) for place, _, names in walked for name in names}
-    manifests = sorted(path for path in found if path.name.endswith(".manifest.json"))
-    return [_made(path, read_json(path)) for path in manifests]
+    files = {Path(place, name) for place, _, names in walked for name in names}
+    manifests = sorted(path for path in files if path.name.endswith(".manifest.json"))
+    return [_store_record(path, read_json(path)) for path in manifests]
 
 
-def _made(path: Path, content: Mapping[str, Any]) -> Made:
+def _store_record(path: Path, content: Mapping[str, Any]) -> StoreRecord:
     image = content.get("image")
-    return Made(
+    return StoreRecord(
         store=str(path.with_name(content.get("store", path.name))),
         inputs=tuple(content.get("inputs", {})),
         seconds=float(content.get("seconds") or 0),
         peak_memory_mb=float(content.get("peak_memory_mb") or 0),
         gpu=content.get("gpu"),
         image=Path(image).name if image else None,
-        code_version=str(content.get("code_version", "")),
     )
 
 
-def costs(made: Iterable[Made], histories: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each step: jobs, seconds, GPU seconds, peak memory, most seconds first."""
-    rows: dict[str, dict[str, Any]] = {}
-    for one in made:
-        _add(rows, one.kind, one.seconds, one.peak_memory_mb, one.gpu)
-    for history in histories.values():
-        _add(
-            rows,
-            "train",
-            history["seconds"],
-            history.get("peak_memory_mb") or 0,
-            history.get("gpu"),
-        )
-    return sorted(rows.values(), key=lambda row: -row["seconds"])
+def step_costs(
+    records: Iterable[StoreRecord], histories: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """A row per step, the longest first: step, jobs, seconds, gpu_seconds, peak_memory_mb.
 
-
-def _add(
-    rows: dict[str, dict[str, Any]], kind: str, seconds: float, memory: float, gpu: str | None
-) -> None:
-    empty = {"step": kind, "jobs": 0, "seconds": 0.0, "gpu_seconds": 0.0, "peak_memory_mb": 0.0}
-    row = rows.setdefault(kind, empty)
-    row["jobs"] += 1
-    row["seconds"] += seconds
-    row["gpu_seconds"] += seconds if gpu else 0.0
-    row["peak_memory_mb"] = max(row["peak_memory_mb"], memory)
-
-
-def edges(made: Sequence[Made]) -> list[tuple[str, str]]:
-    """Which step read what which step made, each pair once.
-
-    Models have no manifest: a training reads what the masks were made from, and the masks.
+    `histories`: contents of training.json, because models have no manifest.
     """
-    pairs = {(kind_of(path), one.kind) for one in made for path in one.inputs}
-    pairs |= {(kind, "model") for one in made if one.kind == "mask" for kind in _read_by(one)}
+    costs: dict[str, StepCost] = {}
+    for record in records:
+        cost = costs.setdefault(record.step, StepCost(record.step))
+        cost.add(record.seconds, record.peak_memory_mb, record.gpu)
+    for history in histories:
+        cost = costs.setdefault("train", StepCost("train"))
+        cost.add(history["seconds"], history.get("peak_memory_mb") or 0, history.get("gpu"))
+    return [asdict(cost) for cost in sorted(costs.values(), key=lambda cost: -cost.seconds)]
+
+
+def step_edges(records: Sequence[StoreRecord]) -> list[tuple[str, str]]:
+    """Pairs (a, b): step b read an output of step a.
+
+    Models have no manifest: training reads the masks, and what the masks were made from.
+    """
+    pairs = {(step_of(path), record.step) for record in records for path in record.inputs}
+    masks = [record for record in records if record.step == "mask"]
+    pairs |= {(step_of(path), "model") for mask in masks for path in (mask.store, *mask.inputs)}
     return sorted((a, b) for a, b in pairs if a != b)
-
-
-def _read_by(mask: Made) -> list[str]:
-    return ["mask", *(kind_of(path) for path in mask.inputs)]
-
-
-def machine() -> dict[str, str]:
-    """What the page was made on, and with what."""
-    found = {
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
-        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "GPU and driver": _gpu(),
-        "system": platform.platform(),
-        "Python": platform.python_version(),
-    }
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "")
-
-
-def _gpu() -> str:
-    if shutil.which("nvidia-smi") is None:
-        return "none"
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True, check=False)
-    return "; ".join(done.stdout.splitlines()) if done.returncode == 0 else "none"

@@ -1,4 +1,4 @@
-"""A methods paragraph in words, made from the configuration of an experiment."""
+"""A methods paragraph about an experiment, written from its configuration."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ SOURCES = {
 
 
 def paragraph(experiment: Mapping[str, Any]) -> str:
-    """Return the sentences on one experiment: network, training, segmentation, evaluation.
+    """Sentences on the network, training, segmentation and evaluation of an experiment.
 
-    `experiment` has `dataset`, `network`, `history` and `evaluation` as their files hold them.
+    `experiment` has `dataset`, `network` and `segment` settings, and the contents of training.json
+    (`history`) and evaluation.json (`evaluation`).
     """
     sentences = [_network(experiment), _training(experiment)]
     if "threshold" in experiment["evaluation"]:
@@ -60,13 +61,13 @@ def _optimizer(network: Mapping[str, Any]) -> str:
 
 
 def _segmentation(experiment: Mapping[str, Any]) -> str:
-    segment = experiment["segment"]
-    way = "section by section" if segment.get("fragments_in_xy") else "in three dimensions"
+    segment, threshold = experiment["segment"], experiment["evaluation"]["threshold"]
+    dimensions = "section by section" if segment.get("fragments_in_xy") else "in three dimensions"
     chosen = _and([_entry(entry) for entry in experiment["dataset"]["validation"]])
     return (
-        f"Fragments came from a watershed {way} and were agglomerated with {segment['method']}; "
-        f"the threshold {experiment['evaluation']['threshold']:g} had the least variation of "
-        f"information on {chosen}."
+        f"Fragments came from a watershed {dimensions} and were agglomerated with "
+        f"{segment['method']}; the threshold {threshold:g} had the least variation of information "
+        f"on {chosen}."
     )
 
 
@@ -76,6 +77,7 @@ def _evaluation(experiment: Mapping[str, Any]) -> str:
 
 
 def _entry(entry: Mapping[str, Any]) -> str:
+    """A volume's name, with the box in nm where only a part is used."""
     roi = entry.get("roi_nm")
     if not isinstance(roi, Mapping):
         return str(entry["volume"])
@@ -85,4 +87,5 @@ def _entry(entry: Mapping[str, Any]) -> str:
 
 
 def _and(words: Sequence[str]) -> str:
+    """`a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,91 @@
+"""One experiment of the report: its sentences, pictures and scores, read from its results."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrace.files import read_json
+from retrace.reporting.drawings import embedded, learning_curve
+from retrace.reporting.methods import paragraph
+from retrace.viewing.layers import open_layers
+from retrace.viewing.picture import draw_sections
+
+SHOWN = ("raw", "labels", "affinities", "lsds", "boundary", "segments")
+"""Kinds of layers in the pictures."""
+PANEL_ROW = (1400, 350)
+"""Pixels of a row of four panels (width, height)."""
+
+
+@dataclass(frozen=True)
+class ReportedExperiment:
+    """What the page shows of an experiment. `picture` and `plot` are data URLs, `curve` an SVG."""
+
+    name: str
+    volume: str
+    methods: str
+    deviations: Sequence[str]
+    picture: str
+    curve: str
+    plot: str | None
+    published: Sequence[Mapping[str, Any]]
+    """Rows of the paper's numbers next to ours."""
+    convention: str | None
+    """What the scores mean."""
+    history: Mapping[str, Any]
+    """Content of training.json."""
+    entries: Mapping[str, Mapping[str, Any]]
+    """Scores by entry of the evaluation."""
+
+
+def read_experiment(settings: Mapping[str, Any]) -> ReportedExperiment:
+    """An experiment with its results; `settings` as planning/report.py writes them."""
+    folder = Path(settings["folder"])
+    history = read_json(folder / "training.json")
+    evaluation = read_json(folder / "evaluation.json")
+    content = {**settings, "history": history, "evaluation": evaluation}
+    rows = history["history"]
+    plot = folder / "evaluation.png"
+    return ReportedExperiment(
+        name=f"{settings['dataset']['name']}_{settings['network']['name']}",
+        volume=settings["volume"],
+        methods=paragraph(content),
+        deviations=list(deviations(content)),
+        picture=_sections(settings["layers"]),
+        curve=learning_curve([row["iteration"] for row in rows], [row["loss"] for row in rows]),
+        plot=embedded(plot) if plot.is_file() else None,
+        published=_published_rows(folder, settings["network"]["name"]),
+        convention=evaluation.get("convention"),
+        history=history,
+        entries=evaluation["volumes"],
+    )
+
+
+def deviations(experiment: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on how a run differs from its network's recipe."""
+    iterations, recipe = experiment["history"]["iterations"], experiment["recipe_iterations"]
+    if recipe and iterations != recipe:
+        yield f"{iterations:,} iterations of {recipe:,}"
+    if experiment["network"]["name"].endswith("_small"):
+        yield "the small form of the network, for computers without a GPU"
+
+
+def _sections(layers: Sequence[Mapping[str, Any]]) -> str:
+    """The central sections of the layers that exist."""
+    opened, _ = open_layers([layer for layer in layers if layer["kind"] in SHOWN])
+    rows = -(-len(opened) // 4)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.png"
+        draw_sections(opened, path, (PANEL_ROW[0], PANEL_ROW[1] * rows))
+        return embedded(path)
+
+
+def _published_rows(folder: Path, network: str) -> list[Mapping[str, Any]]:
+    """The paper's numbers next to ours, where `reproduce_DATASET` compared them."""
+    path = folder.parent / "reproduction.json"
+    if not path.is_file():
+        return []
+    return [row for row in read_json(path)["rows"] if row["network"] == network]
