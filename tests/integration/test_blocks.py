@@ -29,7 +29,7 @@ from retrace.remote.block_cache import BUCKETS, FOLDER_VARIABLE, GIB_VARIABLE
 from retrace.remote.read_record import ChangedError
 from retrace.storage.manifest import manifest_path, read_manifest
 from retrace.storage.precomputed_writer import write_layer
-from retrace.storage.volumes import Server, Volume, open_volume
+from retrace.storage.volumes import S3Server, Volume, open_volume
 from retrace.storage.zarr_writer import create_volume
 from s3_server import Fault, Proxy
 
@@ -80,7 +80,7 @@ def address(request: pytest.FixtureRequest) -> str:
 
 
 def opened(request: pytest.FixtureRequest, proxy: Proxy) -> Volume:
-    return open_volume(address(request), "volumes/raw", server=Server(proxy.endpoint))
+    return open_volume(address(request), "volumes/raw", server=S3Server(proxy.endpoint))
 
 
 def cached_files(cache: Path) -> list[Path]:
@@ -191,9 +191,9 @@ def test_a_damaged_block_of_the_cache_is_fetched_again(
 
 READ = """
 import hashlib, sys
-from retrace.storage.volumes import Server, open_volume
+from retrace.storage.volumes import S3Server, open_volume
 for _ in range(5):
-    volume = open_volume(sys.argv[1], "volumes/raw", server=Server(sys.argv[2]))
+    volume = open_volume(sys.argv[1], "volumes/raw", server=S3Server(sys.argv[2]))
     print(hashlib.sha256(volume.read(volume.box).tobytes()).hexdigest())
 """
 
@@ -339,7 +339,7 @@ def test_a_failure_that_stays_is_named(
 def test_what_is_not_there_is_named(
     case: Case, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
-    server = Server(proxy.endpoint)
+    server = S3Server(proxy.endpoint)
     with pytest.raises(DataError, match="has no array 'volumes/row'"):
         open_volume(address(request), "volumes/row", server=server)
     with pytest.raises(FetchError, match="no bucket 'nobody'"):
@@ -362,13 +362,13 @@ def test_parts_of_a_shard_of_format_3(
         attributes={"resolution": [20, 9, 9]},
     )
     upload(tmp_path / "v3.zarr", endpoint, f"{request.node.name}.zarr")
-    volume = open_volume(address(request), server=Server(proxy.endpoint))
+    volume = open_volume(address(request), server=S3Server(proxy.endpoint))
     part = VoxelBox((3, 20, 10), (6, 30, 30))
 
     np.testing.assert_array_equal(volume.read(part), data[part.slices()])
     np.testing.assert_array_equal(volume.read(volume.box), data)
     proxy.requests.clear()
-    again = open_volume(address(request), server=Server(proxy.endpoint))
+    again = open_volume(address(request), server=S3Server(proxy.endpoint))
     np.testing.assert_array_equal(again.read(part), data[part.slices()])
     assert proxy.count("0/0") == 0
 
@@ -380,10 +380,10 @@ def test_layers_lie_in_buckets_too(
     write_layer(tmp_path / "layer", data, (20, 9, 9), (2, 30, 400))
     upload(tmp_path / "layer", endpoint, request.node.name)
     place = f"s3://{BUCKET}/{request.node.name}"
-    first = open_volume(place, server=Server(proxy.endpoint))
+    first = open_volume(place, server=S3Server(proxy.endpoint))
     np.testing.assert_array_equal(first.read(first.box), data)
     proxy.requests.clear()
-    again = open_volume(f"precomputed://{place}", server=Server(proxy.endpoint))
+    again = open_volume(f"precomputed://{place}", server=S3Server(proxy.endpoint))
 
     np.testing.assert_array_equal(again.read(again.box), data)
     assert [path.rpartition("/")[2] for path in proxy.requests] == ["info"]
@@ -426,6 +426,6 @@ def test_absent_chunks_are_the_fill_value_and_noted(
 
     (read,) = read_manifest(tmp_path / "mask.zarr")["read"].values()
     assert (read["blocks"], read["absent_blocks"]) == (8, 1)
-    volume = open_volume(address(request), "ids", server=Server(proxy.endpoint))
+    volume = open_volume(address(request), "ids", server=S3Server(proxy.endpoint))
     labels[:4, 4:, :4] = 0
     np.testing.assert_array_equal(volume.read(volume.box), labels)

@@ -18,7 +18,7 @@ from prediction_case import store_bytes
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.storage.manifest import check_manifest, manifest_path
-from retrace.storage.precomputed_writer import Mip, all_mips, coarser, mean, most_frequent
+from retrace.storage.precomputed_writer import Mip, all_mips, coarser, most_frequent, rounded_mean
 from retrace.storage.volumes import open_volume
 from retrace.storage.zarr_writer import create_volume
 
@@ -220,5 +220,5 @@ def test_edges_become_alike() -> None:
 def test_what_voxels_become() -> None:
     parts = np.array([[7, 1, 5, 2**63], [7, 2, 5, 2**63], [0, 2, 9, 1], [3, 9, 9, 1]], np.uint64)
     assert most_frequent(parts).tolist() == [7, 2, 9, 2**63]
-    assert mean(np.array([[1, 0], [2, 0]], np.uint8)).tolist() == [2, 0]
-    assert mean(np.array([[0.5], [1.0]], np.float32)).tolist() == [0.75]
+    assert rounded_mean(np.array([[1, 0], [2, 0]], np.uint8)).tolist() == [2, 0]
+    assert rounded_mean(np.array([[0.5], [1.0]], np.float32)).tolist() == [0.75]

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 import mask
 from retrace.errors import ConfigError, DataError
-from retrace.storage.labels_mask import background_values, chunk_shape, mask_of, write_mask
+from retrace.storage.labels_mask import background_values, mask_chunk_shape, mask_of, write_mask
 from retrace.storage.manifest import check_manifest, manifest_path
 from retrace.storage.volumes import open_volume
 from retrace.storage.zarr_writer import create_volume
@@ -158,7 +158,7 @@ def test_no_read_is_larger_than_a_chunk(tmp_path: Path) -> None:
 
     watched = type(volume)(Watched(), SIZE, (0, 0, 0), "watched")
     assert write_mask(watched, [], tmp_path / "m.zarr").inside == labels.size
-    assert 0 < largest <= int(np.prod(chunk_shape(watched)))
+    assert 0 < largest <= int(np.prod(mask_chunk_shape(watched)))
 
 
 def test_unknown_settings_are_refused(tmp_path: Path) -> None:

@@ -122,9 +122,9 @@ def test_a_missing_share_is_told(tmp_path: Path) -> None:
     make_prediction(tmp_path)
     sharded.make_fragments(tmp_path, 4)
     shares = sharded.share_paths(tmp_path, "fragments", 4)
-    with pytest.raises(DataError, match="chunks together: a share is missing"):
+    with pytest.raises(DataError, match="chunks: a shard is missing"):
         sharded.put_together(shares[:3], tmp_path / "again.zarr")
-    with pytest.raises(DataError, match="both hold chunk"):
+    with pytest.raises(DataError, match="both have chunk"):
         sharded.put_together([*shares, shares[0]], tmp_path / "again.zarr")
 
 

@@ -14,7 +14,8 @@ from retrace.errors import DataError, nearest
 from retrace.files import atomic_write, digest
 from retrace.geometry import VoxelBox
 from retrace.storage.manifest import check_manifest, manifest_path, write_manifest
-from retrace.storage.volumes import check_labels, check_raw, open_volume
+from retrace.storage.value_checks import check_labels, check_raw
+from retrace.storage.volumes import open_volume
 from retrace.storage.zarr_writer import create_volume, writing
 
 DATA = np.arange(6 * 7 * 8, dtype=np.uint8).reshape(6, 7, 8)
@@ -143,7 +144,7 @@ def test_atomic_write_leaves_no_partial(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.full((2, 2, 2), np.nan, np.float32), "holds NaN"),
+        (np.full((2, 2, 2), np.nan, np.float32), "contains NaN"),
         (np.full((2, 2, 2), 200, np.float32), r"must lie in \[0, 1\]"),
         (np.zeros((2, 2, 2), np.int16), "raw must be uint8"),
     ],

@@ -34,7 +34,7 @@ from retrace.networks import build_network
 from retrace.networks.tuning import set_modes
 from retrace.planning import evaluate
 from retrace.planning import predict as planning_predict
-from retrace.storage.normalised import mirrored, open_image
+from retrace.storage.normalised import open_normalised, symmetric_indices
 from retrace.storage.volumes import open_volume
 from retrace.training import build
 from retrace.training.state import state_files
@@ -530,14 +530,14 @@ def test_images_are_on_a_scale_of_their_own(folder: Path) -> None:
         "none": lambda v: v,
     }
     for kind, formula in kinds.items():
-        image = open_image(source | {"preprocess": kind})
+        image = open_normalised(source | {"preprocess": kind})
         np.testing.assert_allclose(image.read(window), formula(padded)[1:3, :6, 38:47], atol=1e-9)
 
 
 def test_mirroring_repeats_the_border() -> None:
     whole = np.pad(np.arange(4), 9, mode="symmetric")
 
-    np.testing.assert_array_equal(mirrored(-9, 13, 4), whole)
+    np.testing.assert_array_equal(symmetric_indices(-9, 13, 4), whole)
 
 
 @pytest.mark.parametrize("tile", [[1, 9, 10], [2, 40, 44]])
@@ -553,7 +553,7 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
     found = open_volume(folder / "p.zarr", "boundary")
     module = build_network(net)
     load_model(folder / "model.safetensors", module, net)
-    image = open_image(data["volumes"]["stack"]["raw"])
+    image = open_normalised(data["volumes"]["stack"]["raw"])
     window = VoxelBox((4, -4, -4), (2, 48, 52))
     with torch.no_grad():
         x = torch.from_numpy(image.read(window)).float()[None, None]

@@ -46,16 +46,9 @@ from retrace.files import atomic_write, digest
 from retrace.networks.seamless import build_seamless
 from retrace.storage.manifest import check_manifest, input_digest, write_manifest
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
-from retrace.storage.volumes import (
-    Volume,
-    check_raw_type,
-    local_inputs,
-    noting_opened,
-    open_source,
-    open_volume,
-    origin_of,
-    read_elsewhere,
-)
+from retrace.storage.reads import local_paths, origin_of_opened, remote_reads
+from retrace.storage.value_checks import check_raw_type
+from retrace.storage.volumes import Volume, open_source, open_volume, recording_opened
 from retrace.storage.zarr_writer import publish
 from retrace.training.loop import TrainingOutcome
 
@@ -179,13 +172,13 @@ def align_stack(args: argparse.Namespace) -> None:
     stack = AlignedStack(partial, work / "journal", sections, fine)
     Aligner(module.eval(), network, Plan.of(network["align"]), device).run(stack)
     seconds = stack.seconds()
-    inputs = [args.model, *local_inputs([settings["sections"]])]
+    inputs = [args.model, *local_paths([settings["sections"]])]
     write_layers(args, stack, work)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     publish(partial, args.output)
     pixels = megapixels(sections)
     extra = {"megapixels": pixels, "megapixels_per_second": round(pixels / max(seconds, 1e-9), 4)}
-    read = read_elsewhere(sections, fine)
+    read = remote_reads(sections, fine)
     spent = time.monotonic() - begin
     for layer in (args.layer, args.field_layer):
         write_manifest(layer, inputs=[args.output], settings=settings, seconds=spent)
@@ -221,7 +214,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """evaluation.json, and beside it alignment.txt, alignment.png and before_after.png."""
     begun, settings = time.monotonic(), args.settings
     facts = check_manifest(args.aligned)
-    with noting_opened() as read:
+    with recording_opened() as read:
         sections = open_source(settings["sections"])
         truth = Truth.open(args.truth, sections) if args.truth else None
         scorer = Scorer(sections, opened(args.aligned, ALIGNED), opened(args.aligned, FIELD), truth)
@@ -240,7 +233,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "held_out_from": held_out_from,
         "megapixels_per_second": facts.get("megapixels_per_second"),
         **scores,
-        "origin": origin_of(read, [], settings, time.monotonic() - begun),
+        "origin": origin_of_opened(read, [], settings, time.monotonic() - begun),
     }
     atomic_write(args.output, json.dumps(content, indent=1) + "\n")
     print(text, flush=True)

@@ -1,4 +1,4 @@
-"""Puts the shares of a store together: one store, whose chunks are links to theirs."""
+"""Assembles the shards of a store into one store, whose chunks are hard links to theirs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.errors import run
-from retrace.storage.assemble import assemble, check_shares, reads_of
+from retrace.storage.assemble import assemble, check_shards, merge_remote_reads
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.zarr_writer import writing
 
@@ -16,26 +16,26 @@ from retrace.storage.zarr_writer import writing
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shares", required=True, nargs="+", type=Path, help="in their order")
+    parser.add_argument("--shares", required=True, nargs="+", type=Path, help="stores, in order")
     parser.add_argument("--output", required=True, type=Path)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point; `argv` without the program's name."""
+    """Assembles one store and writes its manifest."""
     arguments = parse_arguments(argv)
     begin = time.monotonic()
-    check_shares(arguments.shares)
-    read = reads_of(arguments.shares)
+    check_shards(arguments.shares)
+    read = merge_remote_reads(arguments.shares)
     manifest_path(arguments.output).unlink(missing_ok=True)
     with writing(arguments.output) as partial:
-        shares = assemble(arguments.shares, partial)
+        shards_per_array = assemble(arguments.shares, partial)
     write_manifest(
         arguments.output,
         inputs=arguments.shares,
         settings={},
         seconds=time.monotonic() - begin,
-        extra={"shares": shares},
+        extra={"shares": shards_per_array},
         read=read,
     )
 

@@ -56,12 +56,8 @@ from retrace.geometry import NmBox, triple
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 from retrace.storage.manifest import check_manifest, input_digest, write_manifest
-from retrace.storage.shards import WHOLE, parse_shard
-from retrace.storage.volumes import (
-    Volume,
-    noting_opened,
-    open_volume,
-)
+from retrace.storage.shards import SINGLE_SHARD, parse_shard
+from retrace.storage.volumes import Volume, open_volume, recording_opened
 from retrace.storage.zarr_writer import writing
 
 
@@ -201,7 +197,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         counting.add_argument(f"--{name}", required=True)
     counting.add_argument("--store", required=True, type=Path)
     counting.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
-    counting.add_argument("--shard", type=parse_shard, default=WHOLE, metavar="1-of-8")
+    counting.add_argument("--shard", type=parse_shard, default=SINGLE_SHARD, metavar="1-of-8")
     counting.add_argument("--threads", type=int, default=1)
     counting.add_argument("--output", required=True, type=Path, help="npz")
     comparing = verbs.add_parser("compare", help="score any segmentations against labels")
@@ -243,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.verb in others:
         others[args.verb](args)
         return
-    with noting_opened() as opened:
+    with recording_opened() as opened:
         inputs = Inputs(
             named_paths(args.fragments),
             named_paths(args.masks),

@@ -36,7 +36,8 @@ from retrace.formats.label_values import compact
 from retrace.geometry import VoxelBox
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
-from retrace.storage.volumes import noting_opened, origin_of
+from retrace.storage.reads import origin_of_opened
+from retrace.storage.volumes import recording_opened
 from retrace.targets.boundary import grow_boundary
 
 matplotlib.use("Agg")
@@ -111,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings, grow = args.settings, args.settings["grow_boundary"]
     files = settings["array"], named_paths(args.prediction), named_paths(args.masks)
     thresholds = threshold_list(*settings["thresholds"])
-    with noting_opened() as opened:
+    with recording_opened() as opened:
         held_out = open_entries(settings["dataset"], "validation", *files)
         on_validation = np.mean([scored(entry, grow, thresholds) for entry in held_out], axis=0)
         chosen = best_thresholds(thresholds, on_validation)
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             }
             for name, scores in curves.items()
         },
-        "origin": origin_of(opened, [], settings, time.monotonic() - begun),
+        "origin": origin_of_opened(opened, [], settings, time.monotonic() - begun),
     }
     plot(curves, thresholds, chosen, args.plot)
     atomic_write(args.output, json.dumps(content, indent=1) + "\n")

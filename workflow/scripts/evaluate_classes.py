@@ -29,7 +29,8 @@ from retrace.files import atomic_write
 from retrace.formats.label_values import compact
 from retrace.geometry import VoxelBox, blocks
 from retrace.progress import progress
-from retrace.storage.volumes import Volume, noting_opened, open_source, origin_of
+from retrace.storage.reads import origin_of_opened
+from retrace.storage.volumes import Volume, open_source, recording_opened
 from retrace.targets.classes import IGNORED, class_labels
 
 matplotlib.use("Agg")
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     begun = time.monotonic()
     args = parse_args(argv, __doc__)
     stores, masks = named_paths(args.prediction), named_paths(args.masks)
-    with noting_opened() as opened:
+    with recording_opened() as opened:
         entries = [
             Classified(entry, open_source(entry.sources["raw"]), args.settings)
             for entry in open_entries(args.settings["dataset"], "test", HEAD, stores, masks)
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "convention": CONVENTION,
         "volumes": {name: summary(tally) for name, tally in tallies.items()},
         "all": summary(sum(tallies.values(), Tally(args.settings["n_lab"]))),
-        "origin": origin_of(opened, [], args.settings, time.monotonic() - begun),
+        "origin": origin_of_opened(opened, [], args.settings, time.monotonic() - begun),
     }
     plot(entries, args.plot)
     atomic_write(args.output, json.dumps(content, indent=1) + "\n")

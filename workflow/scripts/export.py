@@ -26,12 +26,13 @@ from retrace.storage.manifest import (
     check_manifest,
     input_digest,
     manifest_path,
-    vouched,
+    store_with_manifest,
     write_manifest,
 )
-from retrace.storage.ome_zarr_writer import OmeWriter, at_corner
+from retrace.storage.ome_zarr_writer import OmeZarrWriter, shifted_to_origin
 from retrace.storage.precomputed_writer import LayerPlan, LayerWriter, plan_layer
-from retrace.storage.volumes import Volume, local_inputs, one_edition, open_source, read_elsewhere
+from retrace.storage.reads import local_paths, remote_reads, same_version
+from retrace.storage.volumes import Volume, open_source
 from retrace.storage.zarr_writer import publish
 
 THREADS = 4
@@ -51,7 +52,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def open_checked(source: Mapping[str, Any]) -> Volume:
     """A source, compared with its manifest where it has one."""
-    if not is_address(source["path"]) and vouched(Path(source["path"])):
+    if not is_address(source["path"]) and store_with_manifest(Path(source["path"])):
         check_manifest(Path(source["path"]))
     return open_source(source)
 
@@ -77,7 +78,7 @@ def work_folder(
         "format": arguments.settings["format"],
         "box": [list(box.offset), list(box.shape)],
         "gzip": plan.gzip,
-        "source": [input_digest(path) for path in local_inputs([source])],
+        "source": [input_digest(path) for path in local_paths([source])],
         "edition": volume.reader.record.version if volume.reader else None,
         "output": str(arguments.output.resolve()),
     }
@@ -96,10 +97,10 @@ def planned(
             LayerWriter(folder, work, plan).write(volume, arguments.threads)
 
     else:
-        moved, plan, begin = at_corner(volume, box, labels=settings["labels"])
+        moved, plan, begin = shifted_to_origin(volume, box, labels=settings["labels"])
 
         def write(folder: Path, work: Path) -> None:
-            writer = OmeWriter(folder, work, plan, name=output.stem, offset_nm=begin)
+            writer = OmeZarrWriter(folder, work, plan, name=output.stem, offset_nm=begin)
             writer.write(moved, arguments.threads)
 
     return write, plan, work_folder(arguments, volume, box, plan)
@@ -116,16 +117,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     partial = output.with_name(output.name + ".partial")
     if not work.is_dir():
         shutil.rmtree(partial, ignore_errors=True)
-    with one_edition(work, volume):
+    with same_version(work, volume):
         write(partial, work)
     manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     write_manifest(
         output,
-        inputs=local_inputs([settings["source"]]),
+        inputs=local_paths([settings["source"]]),
         settings=settings,
         seconds=time.monotonic() - begin,
-        read=read_elsewhere(volume),
+        read=remote_reads(volume),
     )
     shutil.rmtree(work, ignore_errors=True)
     print(f"[export] {output}: {len(plan.mips)} mips of {list(box.shape)} voxels", flush=True)

@@ -38,7 +38,8 @@ from retrace.inference.tiles import TileNetwork, half_context, tiles
 from retrace.networks import build_network
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, manifest_path, write_manifest
-from retrace.storage.volumes import check_raw, local_inputs, read_elsewhere, version_of
+from retrace.storage.reads import local_paths, remote_reads, volume_version
+from retrace.storage.value_checks import check_raw
 from retrace.storage.zarr_writer import publish
 
 BLOCK = 256
@@ -97,7 +98,7 @@ def make_plan(settings: Mapping[str, Any], inputs: AnyInputs) -> tuple[dict[str,
         "inputs": digest(
             [
                 str(settings["volume"]["raw"]),
-                version_of(inputs.raw, settings["volume"]["raw"]),
+                volume_version(inputs.raw, settings["volume"]["raw"]["path"]),
                 _descriptors(settings),
             ]
         ),
@@ -130,7 +131,7 @@ def lay_out(args: argparse.Namespace) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     copy_input(inputs, box, args.settings["network"]["input_channels"], partial / "input.npy")
-    plan["read"] = read_elsewhere(inputs.raw)
+    plan["read"] = remote_reads(inputs.raw)
     atomic_write(partial / "plan.json", json.dumps(plan, indent=1, sort_keys=True))
     publish(partial, args.output)
 
@@ -153,7 +154,7 @@ def take_up(args: argparse.Namespace) -> None:
     manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     checkpoint = sorted(args.checkpoint.glob(f"*_{told['iteration']}.*"))
-    sources = [*local_inputs([settings["volume"]["raw"]]), *descriptor_stores(settings)]
+    sources = [*local_paths([settings["volume"]["raw"]]), *descriptor_stores(settings)]
     extra = {"engine": "legacy", "tiles": len(plan["tiles"]), "predicted_by": told}
     write_manifest(
         output,

@@ -1,4 +1,4 @@
-"""Makes the labels mask of one volume: 1 where the labels say something, 0 on background ids."""
+"""Writes the labels mask of one volume: 1 where labels are known, 0 on background ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from retrace.errors import ConfigError, run
 from retrace.storage.labels_mask import write_mask
 from retrace.storage.manifest import manifest_path, write_manifest
-from retrace.storage.volumes import local_inputs, open_source, read_elsewhere
+from retrace.storage.reads import local_paths, remote_reads
+from retrace.storage.volumes import open_source
 from retrace.storage.zarr_writer import writing
 
 SETTINGS = ("background_ids", "labels")
@@ -20,6 +21,7 @@ OPTIONAL = "labels_mask"
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, with the settings parsed (ConfigError)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--settings", required=True, help="JSON: background_ids, labels, labels_mask"
@@ -32,30 +34,33 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         raise ConfigError(f"--settings is not JSON ({error})") from error
     missing = set(SETTINGS).symmetric_difference(set(args.settings) - {OPTIONAL})
     if missing:
-        raise ConfigError(f"--settings of mask must have {SETTINGS}; differs in {sorted(missing)}")
+        raise ConfigError(f"--settings of mask must be {SETTINGS}; difference: {sorted(missing)}")
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the mask of one volume and its manifest."""
     begin = time.monotonic()
     args = parse_args(argv)
     labels = open_source(args.settings["labels"])
-    given = args.settings.get(OPTIONAL)
-    mask = open_source(given) if given else None
+    mask_source = args.settings.get(OPTIONAL)
+    own_mask = open_source(mask_source) if mask_source else None
     with writing(args.output) as partial:
-        counts = write_mask(labels, args.settings["background_ids"], partial, given=mask)
+        counts = write_mask(labels, args.settings["background_ids"], partial, own_mask=own_mask)
         manifest_path(args.output).unlink(missing_ok=True)
     sources = [args.settings[part] for part in ("labels", OPTIONAL) if part in args.settings]
     write_manifest(
         args.output,
-        inputs=local_inputs(sources),
+        inputs=local_paths(sources),
         settings=args.settings,
         seconds=time.monotonic() - begin,
         extra={"counts": asdict(counts)},
-        read=read_elsewhere(labels, mask),
+        read=remote_reads(labels, own_mask),
     )
-    share = 100 * counts.inside / counts.voxels
-    print(f"[mask] {args.output}: {counts.inside} of {counts.voxels} voxels inside ({share:.1f} %)")
+    percent = 100 * counts.inside / counts.voxels
+    print(
+        f"[mask] {args.output}: {counts.inside} of {counts.voxels} voxels inside ({percent:.1f} %)"
+    )
 
 
 if __name__ == "__main__":

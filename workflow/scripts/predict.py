@@ -11,7 +11,7 @@ from pathlib import Path
 from retrace.device import keep_freed_memory
 from retrace.errors import run
 from retrace.inference.build import build_prediction, input_files
-from retrace.storage.shards import WHOLE, parse_shard
+from retrace.storage.shards import SINGLE_SHARD, parse_shard
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -21,7 +21,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, type=Path, help="model.safetensors")
     parser.add_argument("--work", required=True, type=Path, help="scratch folder, kept to resume")
     parser.add_argument("--output", required=True, type=Path, help="prediction.zarr")
-    parser.add_argument("--shard", type=parse_shard, default=WHOLE, metavar="1-of-8")
+    parser.add_argument("--shard", type=parse_shard, default=SINGLE_SHARD, metavar="1-of-8")
     return parser.parse_args(argv)
 
 

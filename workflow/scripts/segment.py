@@ -21,7 +21,7 @@ from retrace.segmentation.jobs import (
     write_lookup_table,
     write_segmentation,
 )
-from retrace.storage.shards import WHOLE, parse_shard
+from retrace.storage.shards import SINGLE_SHARD, parse_shard
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,7 +46,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--fragments", required=True, type=Path)
         command.add_argument("--threshold-file", required=True, type=Path)
     for command in (fragments, edges, apply):
-        command.add_argument("--shard", type=parse_shard, default=WHOLE, metavar="1-of-8")
+        command.add_argument("--shard", type=parse_shard, default=SINGLE_SHARD, metavar="1-of-8")
     for command in (fragments, edges, join, apply):
         command.add_argument("--output", required=True, type=Path)
     return parser.parse_args(argv)

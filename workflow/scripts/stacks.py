@@ -32,15 +32,8 @@ from retrace.errors import ConfigError, run
 from retrace.files import digest
 from retrace.geometry import NmBox, Triple, triple
 from retrace.storage.manifest import manifest_path, write_manifest
-from retrace.storage.volumes import (
-    Volume,
-    local_inputs,
-    one_edition,
-    open_source,
-    open_volume,
-    read_elsewhere,
-    version_of,
-)
+from retrace.storage.reads import local_paths, remote_reads, same_version, volume_version
+from retrace.storage.volumes import Volume, open_source, open_volume
 from retrace.synthetic.distorted_layer import generated_sections, write_distorted_layer
 from retrace.synthetic.distorted_sections import Distortion
 
@@ -117,7 +110,7 @@ def gen_stack(args: argparse.Namespace) -> None:
 
     size = sources.sections.voxel_size_nm
     attrs = {"mip": settings["source"]["mip"], "resolution": list(size)}
-    with one_edition(work, sources.sections, sources.bad):
+    with same_version(work, sources.sections, sources.bad):
         write_stacks(args.output, settings["name"], samples(), count, attrs)
     shape_nm = triple([n * v for n, v in zip(sampler.shape, size, strict=True)])
     write_coordinates(coordinates_path(args.output), places, shape_nm)
@@ -141,7 +134,7 @@ def coordinates_path(output: Path) -> Path:
 
 def work_folder(args: argparse.Namespace, sections: Volume) -> Path:
     """Where finished stacks are kept until the file is: another volume, another folder."""
-    version = version_of(sections, args.settings["source"]) if args.work else 0
+    version = volume_version(sections, args.settings["source"]["path"]) if args.work else 0
     base: Path = args.work or args.output.with_name(f".{args.output.name}.work")
     told = digest({"settings": args.settings, "version": version})
     return base.with_name(f"{base.name}_{told}")
@@ -152,14 +145,14 @@ def finish(args: argparse.Namespace, sources: Sources, begin: float, count: int)
     manifest_path(args.output).unlink(missing_ok=True)
     mask = args.settings["mask"]
     given = [args.settings["source"], *([mask] if mask else [])]
-    inputs = [*local_inputs(given), *([args.truth] if args.truth else [])]
+    inputs = [*local_paths(given), *([args.truth] if args.truth else [])]
     write_manifest(
         args.output,
         inputs=inputs,
         settings=args.settings,
         seconds=time.monotonic() - begin,
         extra={"stacks": count},
-        read=read_elsewhere(sources.sections, sources.bad),
+        read=remote_reads(sources.sections, sources.bad),
     )
     stacks = args.settings["stacks"]
     print(
@@ -197,10 +190,10 @@ def make(args: argparse.Namespace) -> None:
         manifest_path(store).unlink(missing_ok=True)
         write_manifest(
             store,
-            inputs=local_inputs([settings["raw"]]) if raw else [],
+            inputs=local_paths([settings["raw"]]) if raw else [],
             settings=settings,
             seconds=time.monotonic() - begin,
-            read=read_elsewhere(raw),
+            read=remote_reads(raw),
         )
 
 

@@ -21,7 +21,8 @@ from retrace.config.compatibility import check_division
 from retrace.device import check_devices
 from retrace.errors import run
 from retrace.files import atomic_write
-from retrace.storage.volumes import noting_opened, origin_of
+from retrace.storage.reads import origin_of_opened
+from retrace.storage.volumes import recording_opened
 from retrace.training.build import build_trainer, training_digest
 from retrace.training.history import last_loss, training_history
 from retrace.training.parallel import run_in_processes
@@ -51,7 +52,7 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
     weights = WeightFiles(args.init, args.context, args.published)
     training = training_digest(settings, weights)
     name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
-    with noting_opened() as opened:
+    with recording_opened() as opened:
         trainer = build_trainer(settings, named_paths(args.masks), args.work / name, weights, rank)
     print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
     outcome = trainer.run()
@@ -59,7 +60,7 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
         return
     seconds = time.monotonic() - begin
     content = training_history(settings, outcome, seconds)
-    content["origin"] = origin_of(opened, weights.present, settings, seconds)
+    content["origin"] = origin_of_opened(opened, weights.present, settings, seconds)
     content |= trainer.task.history(outcome.progress, args.work / name)
     atomic_write(args.history, json.dumps(content, indent=1) + "\n")
     metadata = {

@@ -21,7 +21,8 @@ from retrace.errors import ConfigError, DataError
 from retrace.files import atomic_write
 from retrace.formats.precomputed import PrecomputedLayer, check_inside
 from retrace.geometry import NmBox, Triple, VoxelBox, triple
-from retrace.storage.volumes import Volume, check_raw, check_raw_type, mask_on_grid
+from retrace.storage.value_checks import check_raw, check_raw_type
+from retrace.storage.volumes import Volume, mask_on_grid
 from retrace.targets.ternary import ternary
 
 DISPLACEMENT, DEFECTS = "displacement", "defects"

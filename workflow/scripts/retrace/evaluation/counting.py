@@ -11,8 +11,9 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency, count_block, empty, merge
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
-from retrace.storage.shards import WHOLE, Shard
-from retrace.storage.volumes import Volume, check_labels
+from retrace.storage.shards import SINGLE_SHARD, Shard
+from retrace.storage.value_checks import check_labels
+from retrace.storage.volumes import Volume
 
 BLOCK_SHAPE: Triple = (64, 256, 256)
 """Voxels read at once per thread (z, y, x); 4 million voxels are 64 MiB of two uint64 arrays."""
@@ -70,7 +71,7 @@ def count_volumes(
     truth: Truth,
     block_shape: Sequence[int] = BLOCK_SHAPE,
     threads: int = 1,
-    shard: Shard = WHOLE,
+    shard: Shard = SINGLE_SHARD,
 ) -> Counted:
     """Contingency of a segmentation and the truth where they overlap, in a share of the blocks.
 
@@ -94,7 +95,7 @@ def count_volumes(
 
         total = merge(tables())
     counted = Counted(total, labelled)
-    if shard == WHOLE:
+    if shard == SINGLE_SHARD:
         check_scored(counted, segmentation, truth)
     return counted
 

@@ -45,7 +45,8 @@ from retrace.progress import progress
 from retrace.remote.addresses import is_address
 from retrace.segmentation.lut import threshold_list
 from retrace.storage.manifest import check_manifest
-from retrace.storage.volumes import Opened, Volume, open_volume, origin_of
+from retrace.storage.reads import origin_of_opened
+from retrace.storage.volumes import OpenedVolumes, Volume, open_volume
 
 CURVE_NOTE = "scores of the test volume at every threshold; not used to choose the threshold"
 
@@ -70,7 +71,7 @@ class Inputs:
     tables: dict[str, Counted]
     """Counted already: by array and entry."""
     table_files: list[Path] = field(default_factory=list)
-    opened: Opened = field(default_factory=list)
+    opened: OpenedVolumes = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
     def origin(self, settings: dict[str, Any], *files: Path) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class Inputs:
         ]
         paths = [s["path"] for s in tests if s and not is_address(s["path"])]
         read = [*files, *self.table_files, *map(Path, paths)]
-        return origin_of(self.opened, read, settings, time.monotonic() - self.begun)
+        return origin_of_opened(self.opened, read, settings, time.monotonic() - self.begun)
 
     def count(self, volume: Volume, truth: Truth, entry: Entry) -> Counted:
         """Contingency of an array with the truth of an entry, read or counted now."""

@@ -30,8 +30,9 @@ from retrace.inference.volume import Prediction
 from retrace.networks import build_network
 from retrace.networks.tuning import set_modes
 from retrace.storage.manifest import input_digest
-from retrace.storage.shards import WHOLE, Shard
-from retrace.storage.volumes import check_raw, check_raw_type, local_inputs, version_of
+from retrace.storage.reads import local_paths, volume_version
+from retrace.storage.shards import SINGLE_SHARD, Shard
+from retrace.storage.value_checks import check_raw, check_raw_type
 
 COMPUTE_DEFAULTS: dict[str, Any] = {
     "device": "auto",
@@ -45,7 +46,7 @@ identity."""
 
 
 def build_prediction(
-    settings: Mapping[str, Any], model: Path, work: Path, output: Path, shard: Shard = WHOLE
+    settings: Mapping[str, Any], model: Path, work: Path, output: Path, shard: Shard = SINGLE_SHARD
 ) -> Prediction:
     """The prediction of one volume, or of one shard of it, with the weights of `model`.
 
@@ -88,7 +89,7 @@ def checked_tile(
 ) -> Triple:
     """The tile shape (z, y, x); DeviceError if it does not fit into this machine's memory."""
     network = predictor.network
-    if shard == WHOLE:
+    if shard == SINGLE_SHARD:
         return plan_tile(network, box, settings["tile"], predictor.largest_window)
     inference_shape = settings["network"].get("inference_shape")
     tile = shard_tile(network, box, settings["tile"], inference_shape)
@@ -152,8 +153,8 @@ def prediction_digest(
     identity = {
         "settings": {k: v for k, v in settings.items() if k not in COMPUTE_DEFAULTS},
         "model": input_digest(model),
-        "raw": [list(inputs.raw.array.shape), version_of(inputs.raw, sources["raw"])],
-        "tissue_mask": version_of(mask, sources["tissue_mask"]) if mask else None,
+        "raw": [list(inputs.raw.array.shape), volume_version(inputs.raw, sources["raw"]["path"])],
+        "tissue_mask": volume_version(mask, sources["tissue_mask"]["path"]) if mask else None,
         "descriptors": [input_digest(path) for path in descriptor_stores(settings)],
         "output": str(output.resolve()),
         "shard": str(shard),
@@ -167,5 +168,5 @@ def prediction_digest(
 def input_files(settings: Mapping[str, Any], model: Path) -> list[Path]:
     """The files on this machine that a prediction reads, for its manifest."""
     volume = settings["volume"]
-    local = local_inputs([volume["raw"], *volume.get("inputs", [])])
+    local = local_paths([volume["raw"], *volume.get("inputs", [])])
     return [model, *local, *descriptor_stores(settings)]

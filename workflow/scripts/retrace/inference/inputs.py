@@ -15,8 +15,9 @@ from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.inference.tiles import TileNetwork, output_box, read_window
 from retrace.remote.addresses import is_address
 from retrace.storage.manifest import check_manifest
-from retrace.storage.normalised import UNIT, Image, open_image
-from retrace.storage.volumes import Volume, check_float, is_masked, open_source
+from retrace.storage.normalised import UNIT, NormalisedImage, open_normalised
+from retrace.storage.value_checks import check_float
+from retrace.storage.volumes import Volume, is_masked, open_source
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Inputs:
 class PreprocessedInputs:
     """Images as networks of ZNN and ELEKTRONN read them: preprocessed, mirrored at the border."""
 
-    images: tuple[Image, ...]
+    images: tuple[NormalisedImage, ...]
     tissue_mask: Volume | None = None
     raw_is_read: ClassVar[bool] = False
     """False: the images are scaled already, so raw is not scaled to [-1, 1] again."""
@@ -165,7 +166,9 @@ def open_inputs(settings: Mapping[str, Any]) -> AnyInputs:
     if family != "lsd":
         sources = [settings["volume"]["raw"], *settings["volume"].get("inputs", [])]
         scaling = {"preprocess": UNIT} if family == "elektronn" else {}
-        return PreprocessedInputs(tuple(open_image({**s, **scaling}) for s in sources), tissue_mask)
+        return PreprocessedInputs(
+            tuple(open_normalised({**s, **scaling}) for s in sources), tissue_mask
+        )
     raw = open_source(settings["volume"]["raw"])
     if raw.channels:
         raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")

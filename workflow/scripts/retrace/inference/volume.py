@@ -17,8 +17,8 @@ from retrace.inference.predictor import Predictor
 from retrace.inference.tiles import Tile
 from retrace.progress import progress
 from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.storage.reads import remote_reads, same_version
 from retrace.storage.shards import Shard
-from retrace.storage.volumes import one_edition, read_elsewhere
 from retrace.storage.zarr_writer import publish
 
 
@@ -38,7 +38,7 @@ class Prediction:
 
     def run(self) -> None:
         """Predicts the tiles that are not done."""
-        with one_edition(self.work, *self.inputs.volumes, self.inputs.tissue_mask):
+        with same_version(self.work, *self.inputs.volumes, self.inputs.tissue_mask):
             for _ in predict_tiles(self.predictors, self.inputs, self.partial, self.grid):
                 pass
 
@@ -62,7 +62,7 @@ class Prediction:
                 "tiles": len(self.grid),
                 "shard": str(self.shard),
             },
-            read=read_elsewhere(*self.inputs.volumes, self.inputs.tissue_mask),
+            read=remote_reads(*self.inputs.volumes, self.inputs.tissue_mask),
         )
         shutil.rmtree(self.work, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from retrace.progress import progress
 from retrace.segmentation.grid import FragmentIds, fragment_ids
 from retrace.segmentation.lut import components, joins
 from retrace.storage.manifest import reading
-from retrace.storage.shards import WHOLE, Shard
+from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.volumes import Volume, open_volume
 from retrace.storage.zarr_writer import create_volume
 
@@ -111,7 +111,7 @@ def write_segments(
     segments: np.ndarray,
     threshold: float,
     partial: Path,
-    shard: Shard = WHOLE,
+    shard: Shard = SINGLE_SHARD,
 ) -> int:
     """Writes the array `segments` (Z, Y, X) uint64 of a shard into the new store `partial`.
 

@@ -9,7 +9,7 @@ import zarr
 
 from retrace.segmentation.grid import BlockGrid
 from retrace.storage.block_journal import Journal, checksum
-from retrace.storage.shards import WHOLE, Shard
+from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import write_list
 
@@ -21,7 +21,7 @@ class EdgeFiles:
     """The region graph of the blocks of one shard, one file for each block in `work`."""
 
     def __init__(
-        self, work: Path, fragments: Volume, grid: BlockGrid, shard: Shard = WHOLE
+        self, work: Path, fragments: Volume, grid: BlockGrid, shard: Shard = SINGLE_SHARD
     ) -> None:
         """`fragments`: those of all blocks, since an edge may end in a block of another job."""
         self.fragments, self.grid = fragments, grid

@@ -14,7 +14,7 @@ from retrace.files import atomic_write
 from retrace.geometry import Triple, triple
 from retrace.segmentation.grid import BlockGrid
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
-from retrace.storage.shards import WHOLE, Shard
+from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume, write_list
 
@@ -46,7 +46,7 @@ class FragmentStore:
         affinities: Volume,
         grid: BlockGrid,
         chunks: Triple,
-        shard: Shard = WHOLE,
+        shard: Shard = SINGLE_SHARD,
     ) -> None:
         """Resumes what an earlier run of the same job left in `store` and `work`, or starts.
 

@@ -32,14 +32,9 @@ from retrace.storage.manifest import (
     reading,
     write_manifest,
 )
-from retrace.storage.shards import WHOLE, Shard
-from retrace.storage.volumes import (
-    Volume,
-    local_inputs,
-    one_edition,
-    open_volume,
-    read_elsewhere,
-)
+from retrace.storage.reads import local_paths, remote_reads, same_version
+from retrace.storage.shards import SINGLE_SHARD, Shard
+from retrace.storage.volumes import Volume, open_volume
 from retrace.storage.zarr_writer import publish, write_list, writing
 
 WORK_FORMAT = 2
@@ -58,7 +53,7 @@ class BlockJob:
     prediction: Path
     work: Path
     output: Path
-    shard: Shard = WHOLE
+    shard: Shard = SINGLE_SHARD
     fragments: Path | None = None
 
     @property
@@ -66,7 +61,7 @@ class BlockJob:
         """Every store on this machine that the job reads."""
         stores = [self.prediction, *([self.fragments] if self.fragments else [])]
         mask = self.settings.get("tissue_mask")
-        return stores + (local_inputs([mask]) if mask else [])
+        return stores + (local_paths([mask]) if mask else [])
 
     @property
     def partial(self) -> Path:
@@ -99,7 +94,7 @@ class BlockJob:
             settings=self.settings,
             seconds=time.monotonic() - begin,
             extra={**facts, "shard": str(self.shard)},
-            read=read_elsewhere(mask),
+            read=remote_reads(mask),
         )
 
 
@@ -124,9 +119,9 @@ def write_fragments(job: BlockJob) -> None:
     grid, chunks = block_grid(inputs.affinities, settings), fragment_chunks(settings.block_shape)
     store = FragmentStore(job.partial, work, inputs.affinities, grid, chunks, job.shard)
     facts = {"blocks": len(store.mine)}
-    with one_edition(work, inputs.mask):
+    with same_version(work, inputs.mask):
         make_fragments(inputs, store, settings, threads)
-        if job.shard == WHOLE:
+        if job.shard == SINGLE_SHARD:
             files = None if settings.is_mutex else EdgeFiles(work, store.fragments, store.grid)
             if files:
                 make_edges(inputs, files, settings)
@@ -149,7 +144,7 @@ def write_edges(job: BlockJob) -> None:
     work = job.scratch(inputs.mask)
     files = EdgeFiles(work, fragments, block_grid(inputs.affinities, settings), job.shard)
     if not settings.is_mutex:
-        with one_edition(work, inputs.mask):
+        with same_version(work, inputs.mask):
             make_edges(inputs, files, settings)
     shutil.rmtree(job.partial, ignore_errors=True)
     group = zarr.open_group(job.partial, mode="w", zarr_format=2)
@@ -202,7 +197,7 @@ def write_segmentation(
     threshold_file: Path,
     output: Path,
     lookup_table: Path | None = None,
-    shard: Shard = WHOLE,
+    shard: Shard = SINGLE_SHARD,
 ) -> None:
     """Writes `segmentation.zarr` (segments) and its manifest, the manifest last.
 

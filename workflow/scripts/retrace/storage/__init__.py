@@ -1,1 +1,1 @@
-"""Volumes, writers, manifests, journals of blocks, shards and their assembly."""
+"""Volumes, writers, manifests, journals of finished blocks, shards and their assembly."""

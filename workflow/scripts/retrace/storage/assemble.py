@@ -1,4 +1,4 @@
-"""Puts stores that jobs made in shares together, without copying what they hold."""
+"""Assembles the stores of all shards into one, with hard links instead of copies."""
 
 from __future__ import annotations
 
@@ -17,55 +17,61 @@ import zarr
 from retrace.errors import DataError
 from retrace.files import digest
 from retrace.progress import progress
-from retrace.storage.manifest import check_manifest, chunk_files, read_manifest, withdraw
+from retrace.storage.manifest import (
+    check_manifest,
+    chunk_files,
+    invalidate_manifest,
+    read_manifest,
+)
 from retrace.storage.zarr_writer import LIST_CHUNK, create_list
 
 METADATA = (".zarray", ".zattrs", ".zgroup")
 
 
 @dataclass(frozen=True)
-class Part:
-    """One array of one share."""
+class ShardArray:
+    """One array in the store of one shard."""
 
     store: Path
     array: Any
 
     @property
     def folder(self) -> Path:
+        """The array's folder."""
         return self.store / str(self.array.name).strip("/")
 
 
-def differences(stores: Sequence[Path]) -> list[str]:
-    """What is wrong with those stores whose bytes are not as their manifests say.
+def damaged_stores(stores: Sequence[Path]) -> list[str]:
+    """Messages about the stores whose bytes differ from their manifests.
 
-    They lose their manifests, so that the next run makes them again, not the others.
+    Their manifests are invalidated, so that the next run recomputes them, and no others.
     """
-    damaged = []
+    messages = []
     for store in progress(stores, len(stores), "verify", "stores"):
         try:
             check_manifest(store, digests=True)
         except DataError as error:
-            damaged.append(str(error))
-    return damaged
+            messages.append(str(error))
+    return messages
 
 
-def check_shares(stores: Sequence[Path]) -> None:
-    """DataError that names every share whose bytes are not as its manifest says."""
-    if damaged := differences(stores):
-        raise DataError("; ".join(damaged))
+def check_shards(stores: Sequence[Path]) -> None:
+    """DataError naming every shard whose bytes differ from its manifest."""
+    if messages := damaged_stores(stores):
+        raise DataError("; ".join(messages))
 
 
-def _parts(stores: Sequence[Path]) -> dict[str, list[Part]]:
-    """The arrays of all shares by name, in the order of the shares."""
-    found: dict[str, list[Part]] = {}
+def _arrays_by_name(stores: Sequence[Path]) -> dict[str, list[ShardArray]]:
+    """The arrays of all shards by name, in the order of the shards."""
+    arrays: dict[str, list[ShardArray]] = {}
     for store in stores:
         for name, array in zarr.open_group(store, mode="r").arrays():
-            found.setdefault(name, []).append(Part(store, array))
-    return found
+            arrays.setdefault(name, []).append(ShardArray(store, array))
+    return arrays
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same bytes under a second name; a copy where the file system has no links."""
+    """Links a file, or copies it if the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -73,121 +79,124 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _link_metadata(source: Path, target: Path) -> None:
+def _copy_metadata(source: Path, target: Path) -> None:
     for name in METADATA:
         if (source / name).is_file():
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target / name)
 
 
-def _check_same(parts: Sequence[Part]) -> None:
-    first = parts[0].array
-    for part in parts[1:]:
-        same = part.array.shape == first.shape and part.array.chunks == first.chunks
-        if not same or part.array.dtype != first.dtype:
+def _check_same_array(shards: Sequence[ShardArray]) -> None:
+    """DataError if the shards differ in shape, chunks or dtype."""
+    first = shards[0].array
+    for shard in shards[1:]:
+        same = shard.array.shape == first.shape and shard.array.chunks == first.chunks
+        if not same or shard.array.dtype != first.dtype:
             raise DataError(
-                f"{part.folder} has shape {part.array.shape} and chunks {part.array.chunks}, "
-                f"{parts[0].folder} {first.shape} and {first.chunks}: not shares of one array. "
-                "Delete these stores and run the same command again"
+                f"{shard.folder} has shape {shard.array.shape} and chunks {shard.array.chunks}, "
+                f"{shards[0].folder} {first.shape} and {first.chunks}: they are not shards of one "
+                "array. Delete these stores and run the same command again"
             )
 
 
-def link_array(parts: Sequence[Part], target: Path) -> None:
-    """One array of the chunks of all shares; DataError where a chunk is there twice or never."""
-    _check_same(parts)
-    _link_metadata(parts[0].folder, target)
-    seen: dict[Path, Path] = {}
-    for part in parts:
-        for file in chunk_files(part.folder):
-            chunk = file.relative_to(part.folder)
-            if chunk in seen:
-                raise DataError(f"{part.folder} and {seen[chunk]} both hold chunk {chunk}")
-            seen[chunk] = part.folder
+def link_array(shards: Sequence[ShardArray], target: Path) -> None:
+    """One array with the chunks of all shards; DataError for duplicate or missing chunks."""
+    _check_same_array(shards)
+    _copy_metadata(shards[0].folder, target)
+    owners: dict[Path, Path] = {}
+    for shard in shards:
+        for file in chunk_files(shard.folder):
+            chunk = file.relative_to(shard.folder)
+            if chunk in owners:
+                raise DataError(f"{shard.folder} and {owners[chunk]} both have chunk {chunk}")
+            owners[chunk] = shard.folder
             _link(file, target / chunk)
-    first = parts[0].array
+    first = shards[0].array
     edges = zip(first.shape, first.chunks, strict=True)
     expected = math.prod(math.ceil(size / chunk) for size, chunk in edges)
-    if len(seen) != expected:
+    if len(owners) != expected:
         raise DataError(
-            f"the shares of {target.name} hold {len(seen)} of {expected} chunks together: a share "
-            "is missing, or they were cut differently. Delete them and run the same command again"
+            f"the shards of {target.name} have {len(owners)} of {expected} chunks: a shard is "
+            "missing, or the number of shards changed. Delete them and run the same command again"
         )
 
 
-def _rows(parts: Sequence[Part]) -> Iterator[np.ndarray]:
-    """The rows of all shares in order, LIST_CHUNK at a time; the last piece is shorter."""
-    waiting: list[np.ndarray] = []
-    for part in parts:
-        for begin in range(0, part.array.shape[0], LIST_CHUNK):
-            waiting.append(np.asarray(part.array[begin : begin + LIST_CHUNK]))
-            while sum(map(len, waiting)) >= LIST_CHUNK:
-                rows = np.concatenate(waiting)
+def _rows(shards: Sequence[ShardArray]) -> Iterator[np.ndarray]:
+    """The rows (n, ...) of all shards in order, LIST_CHUNK at a time; fewer at the end."""
+    pending: list[np.ndarray] = []
+    for shard in shards:
+        for begin in range(0, shard.array.shape[0], LIST_CHUNK):
+            pending.append(np.asarray(shard.array[begin : begin + LIST_CHUNK]))
+            while sum(map(len, pending)) >= LIST_CHUNK:
+                rows = np.concatenate(pending)
                 yield rows[:LIST_CHUNK]
-                waiting = [rows[LIST_CHUNK:]]
-    yield np.concatenate(waiting) if waiting else np.empty(0)
+                pending = [rows[LIST_CHUNK:]]
+    yield np.concatenate(pending) if pending else np.empty(0)
 
 
-def concatenate_lists(parts: Sequence[Part], target: Path) -> None:
-    """One list of the lists of all shares; memory holds a piece of it."""
-    first = parts[0].array
-    total = sum(part.array.shape[0] for part in parts)
+def concatenate_lists(shards: Sequence[ShardArray], target: Path) -> None:
+    """One list (N, ...) with the rows of all shards, copied piece by piece."""
+    first = shards[0].array
+    total = sum(shard.array.shape[0] for shard in shards)
     group = zarr.open_group(target.parent, mode="a", zarr_format=2)
     array = create_list(group, target.name, (total, *first.shape[1:]), first.dtype)
     array.attrs.update(dict(first.attrs))
     begins = itertools.count(0, LIST_CHUNK)
-    for begin, rows in zip(begins, _rows(parts), strict=False):
+    for begin, rows in zip(begins, _rows(shards), strict=False):
         if len(rows):
             array[begin : begin + len(rows)] = rows
 
 
-def reads_of(stores: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """By address what all shares read of a volume elsewhere, for the manifest.
+def merge_remote_reads(stores: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """What all shards read of remote volumes, by address, for the manifest.
 
-    Where it was changed between the first and the last of them, those that read what it was lose
-    their manifests, and DataError names them.
+    If a volume changed between the shards, DataError names those that read the older version;
+    their manifests are invalidated.
     """
-    found: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    reads: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for store in stores:
-        for address, facts in read_manifest(store).get("read", {}).items():
-            found.setdefault(address, []).append((store, facts))
-    return {address: _read_together(address, shares) for address, shares in found.items()}
+        for address, summary in read_manifest(store).get("read", {}).items():
+            reads.setdefault(address, []).append((store, summary))
+    return {address: _merge_reads(address, shards) for address, shards in reads.items()}
 
 
-def _read_together(address: str, shares: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
-    facts = [fact for _, fact in shares]
-    latest = max(facts, key=lambda fact: str(fact["read_from"]))
-    change = max(str(fact["unchanged_since"] or "") for fact in facts)
-    stale = [
+def _merge_reads(address: str, shards: Sequence[tuple[Path, dict[str, Any]]]) -> dict[str, Any]:
+    """One summary of what the shards read; summaries as from ReadRecord.summary."""
+    summaries = [summary for _, summary in shards]
+    latest = max(summaries, key=lambda summary: str(summary["read_from"]))
+    last_change = max(str(summary["unchanged_since"] or "") for summary in summaries)
+    outdated = [
         store
-        for store, fact in shares
-        if fact["read_from"] < change or fact["documents"] != latest["documents"]
+        for store, summary in shards
+        if summary["read_from"] < last_change or summary["documents"] != latest["documents"]
     ]
-    for store in stale:
-        withdraw(store)
-    if stale:
+    for store in outdated:
+        invalidate_manifest(store)
+    if outdated:
         raise DataError(
-            f"{address} was changed after {', '.join(map(str, stale))} had read it. Their "
-            "manifests were set aside: run the same command again, which makes them anew"
+            f"{address} changed after {', '.join(map(str, outdated))} had read it. Their manifests "
+            "are invalidated: run the same command again to recompute them"
         )
     return {
-        "sha256": digest([fact["sha256"] for fact in facts]),
+        "sha256": digest([summary["sha256"] for summary in summaries]),
         "documents": latest["documents"],
-        "unchanged_since": change or None,
-        "read_from": min(fact["read_from"] for fact in facts),
+        "unchanged_since": last_change or None,
+        "read_from": min(summary["read_from"] for summary in summaries),
     }
 
 
 def assemble(stores: Sequence[Path], target: Path) -> dict[str, int]:
-    """All arrays of `stores` in the new store `target`; returns how many shares each has.
+    """Puts all arrays of `stores` into the new store `target`; returns the shards per array.
 
-    Arrays of three or four axes are volumes, of which each share holds some chunks; those of one
-    or two are lists, which follow each other in the order of `stores`.
+    Arrays with three or four axes are volumes, with some chunks in each shard. Arrays with one or
+    two axes are lists, concatenated in the order of `stores`. DataError if chunks are missing,
+    duplicate or of different arrays.
     """
-    _link_metadata(stores[0], target)
-    found = _parts(stores)
-    for name, parts in found.items():
-        if parts[0].array.ndim > 2:
-            link_array(parts, target / name)
+    _copy_metadata(stores[0], target)
+    arrays = _arrays_by_name(stores)
+    for name, shards in arrays.items():
+        if shards[0].array.ndim > 2:
+            link_array(shards, target / name)
         else:
-            concatenate_lists(parts, target / name)
-    return {name: len(parts) for name, parts in found.items()}
+            concatenate_lists(shards, target / name)
+    return {name: len(shards) for name, shards in arrays.items()}

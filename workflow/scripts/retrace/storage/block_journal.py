@@ -1,4 +1,4 @@
-"""Which blocks of a volume are done: one line each, with a checksum of what was written."""
+"""Journal of a volume's finished blocks: one line each, with a checksum of the written data."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import zarr
 from retrace.files import atomic_write
 from retrace.geometry import VoxelBox
 
-FILE = "done.jsonl"
+JOURNAL_NAME = "done.jsonl"
 
 
 def checksum(arrays: Iterable[np.ndarray]) -> str:
-    """16 hex digits over the bytes of the arrays, in their order."""
+    """16 hex digits over the bytes of several arrays, in order."""
     hashed = hashlib.blake2b(digest_size=8)
     for array in arrays:
         hashed.update(np.ascontiguousarray(array).data)
@@ -28,10 +28,10 @@ def checksum(arrays: Iterable[np.ndarray]) -> str:
 
 
 def drop_damaged(array: zarr.Array, folder: Path, region: VoxelBox) -> None:
-    """Deletes the chunks of `array` (files in `folder`) in `region` that do not decode.
+    """Deletes the chunks of `array` (files in `folder`) in `region` that cannot be decoded.
 
-    A power cut can leave such; later writes into part of one would fail. `region`: voxels of the
-    array (z, y, x); a leading channel axis is one chunk long.
+    A power cut can leave such chunks, and writing into a part of one would fail. `region`: voxels
+    of the array (z, y, x). An array with channels has all of them in one chunk.
     """
     edges = array.chunks[-3:]
     ranges = [
@@ -48,10 +48,10 @@ def drop_damaged(array: zarr.Array, folder: Path, region: VoxelBox) -> None:
 
 
 class Journal:
-    """Finished boxes in `folder`; survives a kill at any moment."""
+    """The finished boxes of a volume, in a file of `folder`; an interruption loses at most one."""
 
-    def __init__(self, folder: Path, file: str = FILE) -> None:
-        """Reads what an earlier run left; a last line that a kill cut short is dropped."""
+    def __init__(self, folder: Path, file: str = JOURNAL_NAME) -> None:
+        """Reads the journal of an earlier run, without an incomplete last line."""
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / file
         self._done: dict[str, dict[str, Any]] = {}
@@ -69,15 +69,15 @@ class Journal:
         return f"{list(box.offset)}+{list(box.shape)}"
 
     def facts(self, box: VoxelBox) -> dict[str, Any]:
-        """What was noted for `box`; empty where it is not done."""
+        """The entry of `box`; empty if it is not finished."""
         return self._done.get(self._key(box), {})
 
     def checksum_of(self, box: VoxelBox) -> str | None:
-        """The checksum noted for `box`, None where it is not done."""
+        """The checksum of `box`, None if it is not finished."""
         return self.facts(box).get("checksum")
 
     def note(self, box: VoxelBox, value: str, **facts: int | float) -> None:
-        """Notes `box` as written with checksum `value`, when, and what else is worth a look."""
+        """Adds `box` with the checksum `value` of its data, the time, and further `facts`."""
         key = self._key(box)
         self._done[key] = {
             "box": key,
@@ -89,5 +89,5 @@ class Journal:
             file.write(json.dumps(self._done[key]) + "\n")
 
     def keep(self, store: Path) -> None:
-        """Leaves the lines beside the finished `store`, as NAME.blocks.jsonl."""
+        """Copies the journal next to the finished `store`, as NAME.blocks.jsonl."""
         atomic_write(store.with_name(f"{store.stem}.blocks.jsonl"), self.path.read_text())

@@ -1,4 +1,4 @@
-"""Where labels say something: 1, except where they hold a background id."""
+"""Labels masks (Z, Y, X) uint8: 1 where labels are known, 0 on background ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import zarr
 
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, VoxelBox, blocks, triple
-from retrace.storage.volumes import Volume, check_labels
+from retrace.storage.value_checks import check_labels
+from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume
 
 MASK_ARRAY = "labels_mask"
@@ -21,7 +22,7 @@ MASK_ARRAY = "labels_mask"
 
 @dataclass(frozen=True)
 class MaskCounts:
-    """Voxels of the labels: all, those inside the mask, and those of them that name a neuron."""
+    """Numbers of voxels: all, inside the mask, and inside the mask with a neuron's id (not 0)."""
 
     voxels: int
     inside: int
@@ -29,20 +30,23 @@ class MaskCounts:
 
 
 def background_values(ids: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
-    """The ids in the labels' own type, exactly; ids that the type cannot hold never occur in it.
+    """The ids as an array of the labels' dtype, without those that the dtype cannot represent.
 
-    No step goes through floats: 2^64 - 3 would become 2^64.
+    Only integers are used: as a float, 2^64 - 3 would become 2^64. ConfigError for ids that are not
+    whole numbers in 0 ... 2^64 - 1.
     """
     for value in ids:
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
-            raise ConfigError(f"background id {value!r} is no whole number in 0 ... 2^64 - 1")
+            raise ConfigError(f"background id {value!r} is not a whole number in 0 ... 2^64 - 1")
     highest = int(np.iinfo(dtype).max)
     return np.array([value for value in ids if value <= highest], dtype=dtype)
 
 
 def mask_of(labels: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """1 where `labels` is none of `background` (same dtype) and not below 0, 0 elsewhere; uint8,
-    same shape."""
+    """1 where `labels` (Z, Y, X) are at least 0 and not in `background`, else 0; uint8, same shape.
+
+    `background` (n,) has the dtype of the labels.
+    """
     mask = (labels >= 0).astype(np.uint8)
     for value in background:
         mask[labels == value] = 0
@@ -50,19 +54,23 @@ def mask_of(labels: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def _mask_block(
-    labels: Volume, mask: zarr.Array, box: VoxelBox, background: np.ndarray, given: Volume | None
+    labels: Volume, mask: zarr.Array, box: VoxelBox, background: np.ndarray, own_mask: Volume | None
 ) -> MaskCounts:
+    """Writes and counts one block of the mask."""
     data = labels.read(box)
     block = mask_of(data, background)
-    if given is not None:
-        block[given.read(box, fill=0) == 0] = 0
+    if own_mask is not None:
+        block[own_mask.read(box, fill=0) == 0] = 0
     mask[box.slices(labels.box.offset)] = block
     neurons = int(np.count_nonzero(data[block == 1]))
     return MaskCounts(block.size, int(np.count_nonzero(block)), neurons)
 
 
-def chunk_shape(labels: Volume) -> Triple:
-    """Chunks that are read whole: the labels' own where they have some of useful size."""
+def mask_chunk_shape(labels: Volume) -> Triple:
+    """The chunk shape (z, y, x): that of the labels, unless it is very small or very large.
+
+    With the labels' own chunks, each of them is decoded only once.
+    """
     own = getattr(labels.array, "chunks", None)
     if own and len(own) == 3 and 2**15 <= int(np.prod(own)) <= 2**24:
         return triple(own)
@@ -74,19 +82,19 @@ def write_mask(
     background_ids: Sequence[int],
     store: Path,
     threads: int = 4,
-    given: Volume | None = None,
+    own_mask: Volume | None = None,
 ) -> MaskCounts:
-    """Writes `labels_mask` (uint8, same box as `labels`) into `store`, chunk by chunk.
+    """Writes `labels_mask` (Z, Y, X) uint8, with the box of `labels`, into `store`.
 
-    `given`: a mask of one's own, 0 where labels do not count. Memory is a few chunks, whatever the
-    volume's size. Raises DataError for labels that are no
-    whole numbers, hold no voxel, only background, or only 0.
+    `own_mask`: the dataset's own mask, 0 where labels are to be ignored. Needs memory for a few
+    chunks only. DataError for labels that are not integers, have no voxels, or are background or 0
+    everywhere.
     """
     check_labels(labels)
     if len(labels.array.shape) != 3 or labels.box.is_empty:
-        raise DataError(f"{labels.name} has shape {tuple(labels.array.shape)}; it must hold voxels")
+        raise DataError(f"{labels.name} has shape {tuple(labels.array.shape)}; (z, y, x) is needed")
     background = background_values(background_ids, labels.dtype)
-    chunks = chunk_shape(labels)
+    chunks = mask_chunk_shape(labels)
     mask = create_volume(
         store,
         MASK_ARRAY,
@@ -99,23 +107,24 @@ def write_mask(
     parts: list[MaskCounts] = []
     with ThreadPoolExecutor(threads) as pool:
         boxes = blocks(labels.box, chunks)
-        done = pool.map(lambda box: _mask_block(labels, mask, box, background, given), boxes)
+        done = pool.map(lambda box: _mask_block(labels, mask, box, background, own_mask), boxes)
         parts.extend(done)
     return _checked(labels, background_ids, parts)
 
 
 def _checked(labels: Volume, background_ids: Sequence[int], parts: list[MaskCounts]) -> MaskCounts:
+    """The sum of the counts of all blocks; DataError if no neuron is inside the mask."""
     voxels, inside, neurons = (
         sum(getattr(part, name) for part in parts) for name in ("voxels", "inside", "neurons")
     )
     if inside == 0:
         raise DataError(
-            f"{labels.name} holds only background ({list(background_ids)}) where it is not masked: "
-            "all of it would be masked; correct `background_ids` or `labels_mask` of the dataset, "
-            "or choose another volume"
+            f"{labels.name} would be masked everywhere: it has only background "
+            f"({list(background_ids)}) inside the dataset's own mask; correct `background_ids` or "
+            "`labels_mask` of the dataset, or choose another volume"
         )
     if neurons == 0:
         raise DataError(
-            f"{labels.name} holds no neuron: every voxel is 0 or background; choose another volume"
+            f"{labels.name} has no neuron: every voxel is 0 or background; choose another volume"
         )
     return MaskCounts(voxels, inside, neurons)

@@ -1,4 +1,7 @@
-"""Manifests: what a store holds and what it was made from, written last and checked before use."""
+"""Manifests: what is in a store and what it was computed from.
+
+A manifest is written last, so that a store without one is unfinished, and it is checked before use.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,12 @@ from retrace.errors import DataError
 from retrace.files import atomic_write, digest
 
 FORMAT_VERSION = 1
-"""Raised when an output's layout changes; an output of another version is refused."""
+"""Increased when the layout of outputs changes; outputs of other versions are refused."""
 
-INFO = "info"
-"""The metadata of a precomputed layer."""
+LAYER_INFO = "info"
+"""The metadata file of a precomputed layer."""
+
+_REMEDY = "Its manifest is invalidated: run the same command again to recompute it"
 
 
 def manifest_path(store: Path) -> Path:
@@ -30,7 +35,7 @@ def manifest_path(store: Path) -> Path:
 
 
 def chunk_files(array_folder: Path) -> list[Path]:
-    """The chunks of an array on disk, sorted; neither its metadata nor half-written ones."""
+    """The chunk files of an array, sorted, without metadata and partially written files."""
     files = (p for p in array_folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     return sorted(p for p in files if not p.name.endswith(".partial"))
 
@@ -39,25 +44,25 @@ def _file_digest(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-def _zarr_facts(folder: Path) -> dict[str, Any]:
-    """What the metadata of a zarr v2 array say."""
-    meta = json.loads((folder / ".zarray").read_text())
+def _zarr_metadata(folder: Path) -> dict[str, Any]:
+    """Shape, chunks, dtype, voxel size and offset of a zarr v2 array."""
+    metadata = json.loads((folder / ".zarray").read_text())
     attrs_file = folder / ".zattrs"
     attrs = json.loads(attrs_file.read_text()) if attrs_file.is_file() else {}
-    place = {"voxel_size_nm": attrs.get("resolution"), "offset_nm": attrs.get("offset")}
-    return {name: meta[name] for name in ("shape", "chunks", "dtype")} | place
+    position = {"voxel_size_nm": attrs.get("resolution"), "offset_nm": attrs.get("offset")}
+    return {name: metadata[name] for name in ("shape", "chunks", "dtype")} | position
 
 
-def _layer_facts(store: Path) -> dict[str, dict[str, Any]]:
-    """The same for every mip of a precomputed layer, by its folder; empty for other stores."""
-    if not (store / INFO).is_file():
+def _layer_metadata(store: Path) -> dict[str, dict[str, Any]]:
+    """The same for each mip of a precomputed layer, by its folder; empty for other stores."""
+    if not (store / LAYER_INFO).is_file():
         return {}
-    info = json.loads((store / INFO).read_text())
+    info = json.loads((store / LAYER_INFO).read_text())
     lead = [info["num_channels"]] if info["num_channels"] > 1 else []
-    return {scale["key"]: _scale_facts(info["data_type"], lead, scale) for scale in info["scales"]}
+    return {s["key"]: _scale_metadata(info["data_type"], lead, s) for s in info["scales"]}
 
 
-def _scale_facts(dtype: str, lead: list[int], scale: Mapping[str, Any]) -> dict[str, Any]:
+def _scale_metadata(dtype: str, lead: list[int], scale: Mapping[str, Any]) -> dict[str, Any]:
     size, offset = scale["resolution"][::-1], scale["voxel_offset"][::-1]
     return {
         "shape": [*lead, *scale["size"][::-1]],
@@ -68,36 +73,40 @@ def _scale_facts(dtype: str, lead: list[int], scale: Mapping[str, Any]) -> dict[
     }
 
 
-def _array_facts(store: Path) -> dict[str, dict[str, Any]]:
-    """Per array of a store, by its folder, what its metadata say."""
+def _array_metadata(store: Path) -> dict[str, dict[str, Any]]:
+    """The metadata of each array of a store, by its folder."""
     folders = sorted(p.parent for p in store.rglob(".zarray"))
-    zarrs = {f.relative_to(store).as_posix(): _zarr_facts(f) for f in folders}
-    return zarrs | _layer_facts(store)
+    zarrs = {f.relative_to(store).as_posix(): _zarr_metadata(f) for f in folders}
+    return zarrs | _layer_metadata(store)
 
 
-def _array_entry(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _array_entry(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """An array's entry in a manifest: metadata, number of chunks, digest of all chunks."""
     files = chunk_files(folder)
-    whole = hashlib.sha256()
+    all_chunks = hashlib.sha256()
     with ThreadPoolExecutor(4) as pool:
-        for path, part in zip(files, pool.map(_file_digest, files), strict=True):
-            whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + part)
+        for path, chunk_digest in zip(files, pool.map(_file_digest, files), strict=True):
+            all_chunks.update(path.relative_to(folder).as_posix().encode() + b"\0" + chunk_digest)
     return {
-        **facts,
+        **metadata,
         "chunk_count": len(files),
-        "sha256": whole.hexdigest(),
+        "sha256": all_chunks.hexdigest(),
     }
 
 
 def describe_arrays(store: Path) -> dict[str, dict[str, Any]]:
-    """Per array of a store: shape, chunks, dtype, voxel size, offset, count, digest.
+    """Per array of a store: shape, chunks, dtype, voxel size, offset, chunk count, digest.
 
-    Arrays of a zarr v2 store, or mips of a precomputed layer.
+    Arrays are those of a zarr v2 store, or the mips of a precomputed layer.
     """
-    return {name: _array_entry(store / name, f) for name, f in _array_facts(store).items()}
+    return {name: _array_entry(store / name, m) for name, m in _array_metadata(store).items()}
 
 
 def input_digest(path: Path) -> str:
-    """The digest of an input: of its manifest's arrays where it has one, of its bytes otherwise."""
+    """16 hex digits that identify an input's content.
+
+    For a folder with a manifest they come from the manifest, for others from the bytes.
+    """
     manifest = manifest_path(path)
     if path.is_dir() and manifest.is_file():
         content = json.loads(manifest.read_text())
@@ -110,6 +119,7 @@ def input_digest(path: Path) -> str:
 
 
 def peak_memory_mb() -> float:
+    """The largest resident memory of this process so far, in MiB."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(kilobytes / 1024, 1)
 
@@ -120,16 +130,17 @@ def origin(
     seconds: float,
     read: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """What a result was made of: digests of what was read, settings, versions, image, cost.
+    """What a result was computed from: input digests, settings, versions, image; and its cost.
 
-    `read`: by address what was read of volumes elsewhere (retrace.blocks.Record.summary).
+    `settings`: any JSON object, written as it is. `read`: what was read of remote volumes, by
+    address (ReadRecord.summary).
     """
-    elsewhere = {} if not read else {"read": dict(read)}
+    remote = {} if not read else {"read": dict(read)}
     return {
         "code_version": __version__,
         "inputs": {
             **{path.as_posix(): input_digest(path) for path in inputs},
-            **{address: facts["sha256"][:16] for address, facts in (read or {}).items()},
+            **{address: summary["sha256"][:16] for address, summary in (read or {}).items()},
         },
         "settings": dict(settings),
         "settings_digest": digest(dict(settings)),
@@ -138,7 +149,7 @@ def origin(
         "python": sys.version.split()[0],
         "seconds": round(seconds, 3),
         "peak_memory_mb": peak_memory_mb(),
-        **elsewhere,
+        **remote,
     }
 
 
@@ -151,9 +162,9 @@ def write_manifest(
     extra: Mapping[str, Any] | None = None,
     read: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Describes the finished `store` beside it; the last thing that a script writes.
+    """Writes the manifest of the finished `store` next to it; the last action of a program.
 
-    `read`: as for `origin`.
+    `settings`, `read`: as for `origin`; `extra`: further entries.
     """
     content = {
         "format_version": FORMAT_VERSION,
@@ -166,7 +177,7 @@ def write_manifest(
 
 
 def gpu_name() -> str | None:
-    """The GPU that this process has used; None where it has used none."""
+    """The GPU that this process has used, None if it has used none."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
@@ -174,18 +185,18 @@ def gpu_name() -> str | None:
 
 
 def read_manifest(store: Path) -> dict[str, Any]:
-    """The manifest of `store`; DataError where it is absent, unreadable or of another version."""
+    """The manifest of `store`; DataError if it is missing, not JSON, or of another version."""
     path = manifest_path(store)
     if not path.is_file():
         raise DataError(
-            f"{store} has no manifest {path.name}: it was never finished. Delete {store} and rerun "
-            "the rule that makes it"
+            f"{store} has no manifest {path.name}: it was never finished. Delete {store} and run "
+            "the same command again"
         )
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
-        withdraw(store)
-        raise DataError(f"{path} is not JSON ({error}). {AGAIN}") from error
+        invalidate_manifest(store)
+        raise DataError(f"{path} is not JSON ({error}). {_REMEDY}") from error
     version = content.get("format_version")
     if version != FORMAT_VERSION:
         raise DataError(
@@ -195,27 +206,24 @@ def read_manifest(store: Path) -> dict[str, Any]:
     return content
 
 
-AGAIN = "Its manifest was set aside: run the same command again, which makes it anew"
+def invalidate_manifest(store: Path) -> None:
+    """Renames the manifest of a damaged store to *.damaged, so that the next run recomputes it.
 
-
-def withdraw(store: Path) -> None:
-    """Sets the manifest of a damaged store aside, so that the next run makes the store again.
-
-    Where the store was put together of shares, whose chunks are the same files, only the shares
-    that are damaged lose theirs.
+    The chunks of an assembled store are links to those of its shards: the manifests of damaged
+    shards are invalidated too.
     """
     path = manifest_path(store)
     if not path.is_file():
         return
-    shares = _shares(path)
+    shards = _shards(path)
     path.replace(path.with_suffix(".damaged"))
-    for share in shares:
+    for shard in shards:
         with suppress(DataError):
-            check_manifest(share, digests=True)
+            check_manifest(shard, digests=True)
 
 
-def _shares(manifest: Path) -> list[Path]:
-    """The shares that a store was put together of, by its manifest; none of a damaged one."""
+def _shards(manifest: Path) -> list[Path]:
+    """The shards that a store was assembled from; empty for others and damaged manifests."""
     try:
         content = json.loads(manifest.read_text())
         return [Path(name) for name in content["inputs"]] if "shares" in content else []
@@ -223,54 +231,54 @@ def _shares(manifest: Path) -> list[Path]:
         return []
 
 
-def vouched(path: Path) -> Path | None:
-    """The store with a manifest that `path` is, or lies in; None where there is none."""
-    for place in (path, *path.parents):
-        if place.name and manifest_path(place).is_file():  # neither "/" nor "." has a name
-            return place
+def store_with_manifest(path: Path) -> Path | None:
+    """`path` or the folder above it that has a manifest, None if none has."""
+    for folder in (path, *path.parents):
+        if folder.name and manifest_path(folder).is_file():  # "/" and "." have no name
+            return folder
     return None
 
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Turns chunks of `path` that do not decode into DataError, and withdraws their manifest.
+    """Raises DataError for chunks that cannot be decoded, and invalidates their manifest.
 
     `path`: an array or its store.
     """
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        store = vouched(Path(path))
+        store = store_with_manifest(Path(path))
         if store is None:
             raise DataError(f"{path} cannot be read ({error}); restore or convert it") from error
-        withdraw(store)
-        raise DataError(f"{path} is damaged ({error}). {AGAIN}") from error
+        invalidate_manifest(store)
+        raise DataError(f"{path} is damaged ({error}). {_REMEDY}") from error
 
 
 def check_manifest(store: Path, *, digests: bool = False) -> dict[str, Any]:
-    """The manifest of `store` after comparing it with what is on disk.
+    """The manifest of `store`, compared with the files on disk.
 
-    Shapes and chunk counts are compared always, the bytes with `digests=True`. Where they differ,
-    the manifest is withdrawn and DataError names the array.
+    Arrays and chunk counts are always compared, the bytes with `digests=True`. On a difference the
+    manifest is invalidated and DataError names the array.
     """
     content = read_manifest(store)
-    found = _difference(store, content, digests)
-    if found:
-        withdraw(store)
-        raise DataError(f"{store}/{found}. {AGAIN}")
+    difference = _difference(store, content, digests)
+    if difference:
+        invalidate_manifest(store)
+        raise DataError(f"{store}/{difference}. {_REMEDY}")
     return content
 
 
 def _difference(store: Path, content: Mapping[str, Any], digests: bool) -> str | None:
-    """What is not as the manifest says, None where all is."""
-    known = _array_facts(store)
+    """The first difference between a store and its manifest, None if there is none."""
+    metadata = _array_metadata(store)
     for name, expected in content["arrays"].items():
         folder = store / name
-        if name not in known:
-            return f"{name} is gone though its manifest names it"
+        if name not in metadata:
+            return f"{name} is missing, but its manifest names it"
         count = len(chunk_files(folder))
         if count != expected["chunk_count"]:
             return f"{name} has {count} chunks, its manifest says {expected['chunk_count']}"
-        if digests and _array_entry(folder, known[name])["sha256"] != expected["sha256"]:
+        if digests and _array_entry(folder, metadata[name])["sha256"] != expected["sha256"]:
             return f"{name}: its bytes changed since they were written"
     return None

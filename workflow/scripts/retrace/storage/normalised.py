@@ -1,7 +1,7 @@
-"""Images as ZNN's networks read them: each section, or the whole stack, on one scale.
+"""Images normalised as for ZNN: by the statistics of each section, or of the whole stack.
 
 Source: seung-lab/znn-release, python/front_end/zsample. Statistics are those of the whole stored
-image, whatever part of it is used, and are taken before it is mirrored at its border.
+image, also if only a part of it is used, and do not include its mirrored border.
 """
 
 from __future__ import annotations
@@ -18,31 +18,38 @@ from retrace.storage.volumes import Volume, open_source
 
 DEFAULT = "standard2D"
 UNIT = "unit"
-"""Integers divided by 255, floats as they are: how ELEKTRONN reads images."""
+"""As in ELEKTRONN: integers are divided by 255, floats stay unchanged."""
+WHOLE_STACK = ("standard3D", "symetric_rescale")
+"""Kinds of preprocessing with one scale for all sections."""
 
 
-def mirrored(begin: int, end: int, size: int) -> np.ndarray:
-    """Indices into an axis of `size` voxels for begin ... end - 1, both borders mirrored with
-    their own voxel (numpy's pad mode "symmetric")."""
+def symmetric_indices(begin: int, end: int, size: int) -> np.ndarray:
+    """Indices (end - begin,) into an axis of `size` voxels, mirrored at both borders.
+
+    The border voxel is repeated, as in numpy's pad mode "symmetric".
+    """
     phase = np.arange(begin, end) % (2 * size)
     return np.minimum(phase, 2 * size - 1 - phase)
 
 
 @dataclass(frozen=True)
-class Image:
-    """A stored image, value v of section z read as v scale[z] + shift[z]."""
+class NormalisedImage:
+    """An image whose value v in section z reads as v scale[z] + shift[z]."""
 
     volume: Volume
     scale: np.ndarray
     shift: np.ndarray
-    """Both (Z,) float64."""
+    """`scale` and `shift` are (Z,) float64."""
 
     def read(self, window: VoxelBox, within: VoxelBox | None = None) -> np.ndarray:
-        """The voxels of `window` (Z, Y, X) float64; beyond `within` (all of it) mirrored there."""
+        """The voxels (Z, Y, X) float64 of `window`, mirrored at the border of `within`.
+
+        `within`: a part of the image; default: all of it.
+        """
         limits = self.volume.box if within is None else within
         starts = [w - o for w, o in zip(window.offset, limits.offset, strict=True)]
         rows = [
-            mirrored(start, start + length, size)
+            symmetric_indices(start, start + length, size)
             for start, length, size in zip(starts, window.shape, limits.shape, strict=True)
         ]
         low = triple([int(r.min()) for r in rows])
@@ -54,31 +61,33 @@ class Image:
         return data * scale + shift
 
 
-def open_image(source: Mapping[str, Any]) -> Image:
-    """The image of a dataset's source, by its `preprocess`; its statistics are read once.
+def open_normalised(source: Mapping[str, Any]) -> NormalisedImage:
+    """The image of a dataset's source with its `preprocess`; reads the image once for statistics.
 
-    DataError for an image with channels or values that are no numbers.
+    DataError for images with channels, NaN or infinity.
     """
     volume = open_source(source)
     if volume.channels:
         raise DataError(
-            f"{volume.name} has {volume.channels} channels; an image of (z, y, x) is needed"
+            f"{volume.name} has {volume.channels} channels; the image must be (z, y, x)"
         )
-    return image_of(volume, source.get("preprocess") or DEFAULT)
+    return normalise(volume, source.get("preprocess") or DEFAULT)
 
 
-def image_of(volume: Volume, kind: str) -> Image:
-    """The image of an open volume; its statistics are read once."""
-    scale, shift = _whole(volume, kind) if kind in WHOLE else _by_section(volume, kind)
+def normalise(volume: Volume, kind: str) -> NormalisedImage:
+    """A volume (Z, Y, X) with preprocessing `kind`; reads it once for its statistics.
+
+    DataError for NaN or infinity.
+    """
+    statistics = _whole_stack if kind in WHOLE_STACK else _by_section
+    scale, shift = statistics(volume, kind)
     if not (np.isfinite(scale).all() and np.isfinite(shift).all()):
-        raise DataError(f"{volume.name} holds NaN or infinity; replace them and run again")
-    return Image(volume, scale, shift)
-
-
-WHOLE = ("standard3D", "symetric_rescale")
+        raise DataError(f"{volume.name} contains NaN or infinity; replace them and run again")
+    return NormalisedImage(volume, scale, shift)
 
 
 def _sections(volume: Volume) -> Iterator[np.ndarray]:
+    """Each section, (1, Y, X) float64."""
     box = volume.box
     for z in range(box.offset[0], box.end[0]):
         part = VoxelBox((z, *box.offset[1:]), (1, *box.shape[1:]))
@@ -86,17 +95,18 @@ def _sections(volume: Volume) -> Iterator[np.ndarray]:
 
 
 def _by_section(volume: Volume, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scale and shift of each section. One of a single value, where ZNN gives NaN, becomes 0."""
+    """Scale and shift (Z,) of each section. A constant section becomes 0; in ZNN it becomes NaN."""
     depth = volume.box.shape[0]
     if kind in ("none", UNIT):
         scale = 1 / 255 if kind == UNIT and volume.dtype.kind in "ui" else 1.0
         return np.full(depth, scale), np.zeros(depth)
-    found = [_standard(s.mean(), s.std()) for s in _sections(volume)]
-    scale, shift = np.array(found).T
+    pairs = [_standard(s.mean(), s.std()) for s in _sections(volume)]
+    scale, shift = np.array(pairs).T
     return scale, shift
 
 
-def _whole(volume: Volume, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def _whole_stack(volume: Volume, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift (Z,), the same for all sections; 0 for a constant stack."""
     sections = [(s.sum(), np.square(s).sum(), s.min(), s.max()) for s in _sections(volume)]
     sums, squares, lows, highs = np.array(sections).T
     mean = sums.sum() / volume.box.size
@@ -112,4 +122,5 @@ def _whole(volume: Volume, kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _standard(mean: float, deviation: float) -> tuple[float, float]:
+    """Scale and shift that give mean 0 and standard deviation 1."""
     return (1 / deviation, -mean / deviation) if deviation > 0 else (0.0, 0.0 * mean)

@@ -1,8 +1,8 @@
-"""Volumes as OME-Zarr images with all levels, in format 0.4 (zarr v2), resumable.
+"""Writes volumes as OME-Zarr images with all levels (format 0.4, zarr v2), resumable.
 
-Format: ngff.openmicroscopy.org/0.4, `multiscales` and, of ids, `image-label`. Levels are the mips
-of precomputed layers, but counted from the volume's own corner, so that the centre of each level's
-first voxel lies where the format says: half of what its edge grew by further than that of level 0.
+Format: ngff.openmicroscopy.org/0.4, `multiscales` and, for ids, `image-label`. Levels are reduced
+like the mips of precomputed layers, but from the volume's own corner. The first voxel's centre of a
+level is then half the growth of the voxel size beyond that of level 0, as the format requires.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ import numpy as np
 import zarr
 
 from retrace.geometry import Triple, VoxelBox, blocks, triple
-from retrace.storage.precomputed_writer import CHUNK, LayerPlan, LayerWriter, Mip, all_mips
+from retrace.storage.precomputed_writer import LAYER_CHUNK, LayerPlan, LayerWriter, Mip, all_mips
 from retrace.storage.volumes import Volume, open_volume
 from retrace.storage.zarr_writer import COMPRESSOR, create_volume
 
 VERSION = "0.4"
 
 
-def at_corner(volume: Volume, box: VoxelBox, *, labels: bool) -> tuple[Volume, LayerPlan, Triple]:
-    """The volume moved so that `box` begins at 0, its levels, and where the box begins, nm.
+def shifted_to_origin(
+    volume: Volume, box: VoxelBox, *, labels: bool
+) -> tuple[Volume, LayerPlan, Triple]:
+    """The volume shifted so that `box` starts at 0, its levels, and the start of `box` in nm.
 
-    `labels`: whether it holds ids, of which a level has the most frequent, not the mean.
+    `labels`: whether it has ids: coarser levels take the most frequent id instead of the mean.
     """
     begin = triple([o * v for o, v in zip(box.offset, volume.voxel_size_nm, strict=True)])
-    moved = triple([o - b for o, b in zip(volume.offset_nm, begin, strict=True)])
+    shifted = triple([o - b for o, b in zip(volume.offset_nm, begin, strict=True)])
     mips = all_mips(volume.voxel_size_nm, VoxelBox((0, 0, 0), box.shape))
     plan = LayerPlan(mips, volume.dtype.name, volume.channels, labels, gzip=False)
-    return replace(volume, offset_nm=moved), plan, begin
+    return replace(volume, offset_nm=shifted), plan, begin
 
 
-class OmeWriter(LayerWriter):
-    """An image, or an image of ids, under construction; its level N is the array N."""
+class OmeZarrWriter(LayerWriter):
+    """Writes an image, or an image of ids; array N of the store is its level N."""
 
     def __init__(
         self, folder: Path, work: Path, plan: LayerPlan, *, name: str, offset_nm: Triple
@@ -46,7 +48,7 @@ class OmeWriter(LayerWriter):
         super().__init__(folder, work, plan)
 
     def _describe(self) -> None:
-        """All arrays, then what makes an image of them; begun anew where a kill came between."""
+        """Creates all arrays, then the metadata; starts again if a run stopped in between."""
         attrs = self._attrs()
         if zarr.open_group(self.folder, mode="a", zarr_format=2).attrs.asdict() == attrs:
             return
@@ -68,7 +70,7 @@ class OmeWriter(LayerWriter):
         )
 
     def _attrs(self) -> dict[str, Any]:
-        """The attributes of the image."""
+        """The attributes of the image's group."""
         space = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
         channel = [{"name": "c", "type": "channel"}] if self.plan.channels else []
         image = {
@@ -82,23 +84,23 @@ class OmeWriter(LayerWriter):
         return {"multiscales": [image], **label}
 
     def _dataset(self, level: int) -> dict[str, Any]:
-        """Scale of a level, and the place of its first voxel's centre, by that of level 0."""
+        """Voxel size of a level, and its first voxel's centre as an offset to that of level 0."""
         finest, size = self.plan.mips[0].voxel_size_nm, self.plan.mips[level].voxel_size_nm
-        moved = zip(self.offset_nm, size, finest, strict=True)
-        start = [offset + (coarse - fine) / 2 for offset, coarse, fine in moved]
+        axes = zip(self.offset_nm, size, finest, strict=True)
+        start = [offset + (coarse - fine) / 2 for offset, coarse, fine in axes]
         one, zero = ([1.0], [0.0]) if self.plan.channels else ([], [])
         scale = {"type": "scale", "scale": one + [float(edge) for edge in size]}
-        move = {"type": "translation", "translation": zero + start}
-        return {"path": str(level), "coordinateTransformations": [scale, move]}
+        translation = {"type": "translation", "translation": zero + start}
+        return {"path": str(level), "coordinateTransformations": [scale, translation]}
 
     def _open(self, index: int) -> Volume:
         return replace(open_volume(self.folder, str(index)), offset_nm=(0, 0, 0))
 
     def _edges(self, mip: Mip) -> Triple:
-        return triple([min(c, s) for c, s in zip(CHUNK, mip.box.shape, strict=True)])
+        return triple([min(c, s) for c, s in zip(LAYER_CHUNK, mip.box.shape, strict=True)])
 
     def _encoded(self, mip: Mip, data: np.ndarray) -> bytes:
-        """A whole chunk, 0 beyond the border."""
+        """The bytes of a full chunk, padded with 0 beyond the border."""
         lead = data.ndim - 3
         missing = zip(self._edges(mip), data.shape[lead:], strict=True)
         whole = np.pad(data, [(0, 0)] * lead + [(0, edge - size) for edge, size in missing])
@@ -107,8 +109,8 @@ class OmeWriter(LayerWriter):
     def _chunks(self, mip: Mip, block: VoxelBox) -> Iterator[tuple[Path, VoxelBox]]:
         level = self.folder / str(self.plan.mips.index(mip))
         lead = ("0",) if self.plan.channels else ()
-        for box in blocks(block, CHUNK):
-            index = [str(o // edge) for o, edge in zip(box.offset, CHUNK, strict=True)]
+        for box in blocks(block, LAYER_CHUNK):
+            index = [str(o // edge) for o, edge in zip(box.offset, LAYER_CHUNK, strict=True)]
             file = level.joinpath(*lead, *index)
             file.parent.mkdir(parents=True, exist_ok=True)
             yield file, box

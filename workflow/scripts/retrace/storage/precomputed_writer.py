@@ -1,7 +1,7 @@
-"""Volumes as precomputed layers: all mips, chunk by chunk, resumable.
+"""Writes volumes as precomputed layers with all mips, resumable. Converts z, y, x to x, y, z.
 
-Format: github.com/google/neuroglancer, src/datasource/precomputed/volume.md. Ids are written in
-compressed_segmentation, everything else raw; gzip on top gives files NAME.gz, as cloud-files reads
+Format: github.com/google/neuroglancer, src/datasource/precomputed/volume.md. Ids are encoded as
+compressed_segmentation, images as raw. With gzip, files are called NAME.gz, as cloud-files reads
 and uploads them.
 """
 
@@ -26,20 +26,20 @@ from retrace.progress import progress
 from retrace.storage.block_journal import Journal, checksum
 from retrace.storage.volumes import Volume, open_volume
 
-CHUNK: Triple = (64, 64, 64)
-BLOCK: Triple = (64, 256, 256)
-"""What is read and reduced at once, voxels of one mip; whole chunks."""
+LAYER_CHUNK: Triple = (64, 64, 64)
+LAYER_BLOCK: Triple = (64, 256, 256)
+"""Voxels of a mip that are reduced and written at once; several whole chunks."""
 ID_BLOCK = (8, 8, 8)
-"""Voxels that share a table of ids in compressed_segmentation, as most programs choose them."""
-SMALLEST = 256
-"""A mip whose edges are all this long or shorter is the last."""
+"""Blocks of compressed_segmentation with a table of ids each; the size that most programs use."""
+LAST_MIP_EDGE = 256
+"""The last mip has no edge longer than this, in voxels."""
 LABEL_TYPES = ("uint32", "uint64")
 IMAGE_TYPES = ("uint8", "uint16", "uint32", "float32")
 
 
 @dataclass(frozen=True)
 class Mip:
-    """One resolution: voxels of `voxel_size_nm` in `box`, `factor` smaller than those before."""
+    """One resolution: `box` in voxels of `voxel_size_nm`, `factor` times those of the last mip."""
 
     voxel_size_nm: Triple
     box: VoxelBox
@@ -47,12 +47,13 @@ class Mip:
 
     @property
     def key(self) -> str:
+        """The folder of its chunks: the voxel size in the order x, y, z."""
         return "_".join(str(size) for size in self.voxel_size_nm[::-1])
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What a layer is: its mips, type, channels (0: none), and how chunks are stored."""
+    """A layer's mips, dtype, channels (0: none), and whether it has ids and gzipped chunks."""
 
     mips: tuple[Mip, ...]
     dtype: str
@@ -62,10 +63,11 @@ class LayerPlan:
 
     @property
     def encoding(self) -> str:
+        """The encoding of its chunks."""
         return "compressed_segmentation" if self.labels else "raw"
 
     def info(self) -> dict[str, Any]:
-        """The file `info`."""
+        """The content of the file `info`."""
         return {
             "@type": "neuroglancer_multiscale_volume",
             "type": "segmentation" if self.labels else "image",
@@ -75,55 +77,55 @@ class LayerPlan:
         }
 
     def _scale(self, mip: Mip) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        scale: dict[str, Any] = {
             "key": mip.key,
             "resolution": list(mip.voxel_size_nm[::-1]),
             "voxel_offset": list(mip.box.offset[::-1]),
             "size": list(mip.box.shape[::-1]),
-            "chunk_sizes": [list(CHUNK[::-1])],
+            "chunk_sizes": [list(LAYER_CHUNK[::-1])],
             "encoding": self.encoding,
         }
         if self.labels:
-            found["compressed_segmentation_block_size"] = list(ID_BLOCK)
-        return found
+            scale["compressed_segmentation_block_size"] = list(ID_BLOCK)
+        return scale
 
 
 def coarser(mip: Mip) -> Mip:
-    """The next mip: edges are doubled that are not twice the shortest already.
+    """The next mip: doubles every voxel edge that is less than twice the shortest one.
 
-    Its voxels lie on the grid of the world, so that every mip covers the same place.
+    Its grid starts at the world's origin, so that all mips cover the same region.
     """
     size, shortest = mip.voxel_size_nm, min(mip.voxel_size_nm)
     factor = triple([2 if edge < 2 * shortest else 1 for edge in size])
     begin = [o // f for o, f in zip(mip.box.offset, factor, strict=True)]
     end = [-(-e // f) for e, f in zip(mip.box.end, factor, strict=True)]
     shape = [e - b for b, e in zip(begin, end, strict=True)]
-    larger = triple([edge * f for edge, f in zip(size, factor, strict=True)])
-    return Mip(larger, VoxelBox(triple(begin), triple(shape)), factor)
+    coarser_size = triple([edge * f for edge, f in zip(size, factor, strict=True)])
+    return Mip(coarser_size, VoxelBox(triple(begin), triple(shape)), factor)
 
 
 def all_mips(voxel_size_nm: Triple, box: VoxelBox) -> tuple[Mip, ...]:
-    """The finest mip and the coarser ones, until every edge is short."""
-    found = [Mip(voxel_size_nm, box)]
-    while max(found[-1].box.shape) > SMALLEST:
-        found.append(coarser(found[-1]))
-    return tuple(found)
+    """The finest mip and all coarser ones, down to one without edges above LAST_MIP_EDGE."""
+    mips = [Mip(voxel_size_nm, box)]
+    while max(mips[-1].box.shape) > LAST_MIP_EDGE:
+        mips.append(coarser(mips[-1]))
+    return tuple(mips)
 
 
 def plan_layer(volume: Volume, box: VoxelBox, *, labels: bool, compress: bool) -> LayerPlan:
-    """The layer of `box` of a volume; DataError for a type that neuroglancer does not know."""
-    known = LABEL_TYPES if labels else IMAGE_TYPES
-    if volume.dtype.name not in known:
+    """The plan for `box` of a volume; DataError for a dtype that neuroglancer cannot show."""
+    allowed = LABEL_TYPES if labels else IMAGE_TYPES
+    if volume.dtype.name not in allowed:
         raise DataError(
             f"{volume.name} is {volume.dtype.name}; a layer of {'ids' if labels else 'images'} is "
-            f"one of {', '.join(known)}. Convert it first"
+            f"one of {', '.join(allowed)}. Convert it first"
         )
     mips = all_mips(volume.voxel_size_nm, box)
     return LayerPlan(mips, volume.dtype.name, volume.channels, labels, compress)
 
 
 class LayerWriter:
-    """A layer under construction in `folder`; what is done of it is noted in `work`."""
+    """Writes a layer into `folder`, with a journal of finished blocks in `work`."""
 
     def __init__(self, folder: Path, work: Path, plan: LayerPlan) -> None:
         self.folder, self.work, self.plan = folder, work, plan
@@ -133,32 +135,32 @@ class LayerWriter:
         self._describe()
 
     def _describe(self) -> None:
-        """Metadata come before the first chunk: coarser mips are made of finer ones, read back."""
+        """Writes the metadata before the first chunk: coarser mips are reduced from finer ones."""
         atomic_write(self.folder / "info", json.dumps(self.plan.info(), indent=1) + "\n")
         for mip in self.plan.mips:
             (self.folder / mip.key).mkdir(exist_ok=True)
 
     def _open(self, index: int) -> Volume:
-        """A mip that is finished."""
+        """A finished mip, for reading."""
         return open_volume(f"file://{self.folder.resolve()}", mip=index)
 
     def write(self, volume: Volume, threads: int) -> None:
-        """All mips, the finest from `volume`, each further one from that before."""
+        """Writes all mips: the finest from `volume`, each coarser one from the mip before it."""
         for index, mip in enumerate(self.plan.mips):
             finer = volume if index == 0 else self._open(index - 1)
             self._write_mip(index, mip, finer, threads)
 
     def _write_mip(self, index: int, mip: Mip, finer: Volume, threads: int) -> None:
         journal = Journal(self.work, f"mip_{index}.jsonl")
-        missing = [b for b in blocks(mip.box, BLOCK) if not self._holds(journal, mip, b)]
+        missing = [b for b in blocks(mip.box, LAYER_BLOCK) if not self._is_done(journal, mip, b)]
         with ThreadPoolExecutor(threads) as pool:
             done = pool.map(lambda block: self._write_block(mip, finer, block), missing)
             pairs = zip(missing, done, strict=True)
-            for block, found in progress(pairs, len(missing), f"mip {index}", "blocks"):
-                journal.note(block, found)
+            for block, value in progress(pairs, len(missing), f"mip {index}", "blocks"):
+                journal.note(block, value)
 
     def _write_block(self, mip: Mip, finer: Volume, block: VoxelBox) -> str:
-        """Writes the chunks of a block; their checksum."""
+        """Writes the chunks of a block and returns their checksum."""
         data = reduced(finer, block, mip.factor, self.plan.labels)
         written = []
         for file, box in self._chunks(mip, block):
@@ -170,17 +172,18 @@ class LayerWriter:
         return checksum(written)
 
     def _encoded(self, mip: Mip, data: np.ndarray) -> bytes:
-        """The bytes of one chunk of `mip`, (Z, Y, X) or (C, Z, Y, X)."""
+        """The bytes of one chunk of `mip`; `data` (Z, Y, X) or (C, Z, Y, X)."""
         return encoded(data, self.plan)
 
     def _chunks(self, mip: Mip, block: VoxelBox) -> Iterator[tuple[Path, VoxelBox]]:
-        for box in blocks(block, CHUNK):
+        """The file and the box of each chunk of a block."""
+        for box in blocks(block, LAYER_CHUNK):
             ends = zip(box.offset[::-1], box.end[::-1], strict=True)
             name = "_".join(f"{begin}-{end}" for begin, end in ends)
             yield self.folder / mip.key / (f"{name}.gz" if self.plan.gzip else name), box
 
-    def _holds(self, journal: Journal, mip: Mip, block: VoxelBox) -> bool:
-        """Whether a block is done and its bytes are what was written."""
+    def _is_done(self, journal: Journal, mip: Mip, block: VoxelBox) -> bool:
+        """Whether a block is in the journal and its files still have the same bytes."""
         expected = journal.checksum_of(block)
         files = [file for file, _ in self._chunks(mip, block)] if expected else []
         if not files or not all(file.is_file() for file in files):
@@ -189,7 +192,7 @@ class LayerWriter:
 
 
 def encoded(data: np.ndarray, plan: LayerPlan) -> bytes:
-    """The bytes of one chunk (Z, Y, X) or (C, Z, Y, X); the same for the same voxels."""
+    """The bytes of one chunk (Z, Y, X) or (C, Z, Y, X); equal voxels give equal bytes."""
     from cloudvolume import chunks
 
     data_xyzc = data.T if data.ndim == 4 else data.T[..., None]
@@ -198,16 +201,17 @@ def encoded(data: np.ndarray, plan: LayerPlan) -> bytes:
 
 
 def reduced(finer: Volume, block: VoxelBox, factor: Triple, labels: bool) -> np.ndarray:
-    """The voxels of `block` of a mip, of those of the finer one; it may reach past their border.
+    """The voxels ([C,] Z, Y, X) of `block` of a mip, from the finer mip by `factor` (z, y, x).
 
-    Ids: the most frequent of a voxel's own, the greatest of several; images: the mean.
+    Images: the mean of the finer voxels. Labels: their most frequent id, the largest one if several
+    are equally frequent. Beyond the border of the finer mip its last voxel is repeated.
     """
     offset = triple([o * f for o, f in zip(block.offset, factor, strict=True)])
-    wanted = VoxelBox(offset, triple([s * f for s, f in zip(block.shape, factor, strict=True)]))
-    inside = wanted.intersect(finer.box)
+    window = VoxelBox(offset, triple([s * f for s, f in zip(block.shape, factor, strict=True)]))
+    inside = window.intersect(finer.box)
     data = finer.read(inside)
-    if wanted != inside:
-        around = zip(wanted.offset, wanted.end, inside.offset, inside.end, strict=True)
+    if window != inside:
+        around = zip(window.offset, window.end, inside.offset, inside.end, strict=True)
         edges = [(b - a, c - d) for a, c, b, d in around]
         data = np.pad(data, [(0, 0)] * (data.ndim - 3) + edges, mode="edge")
     if factor == (1, 1, 1):
@@ -217,30 +221,30 @@ def reduced(finer: Volume, block: VoxelBox, factor: Triple, labels: bool) -> np.
         for start in product(*map(range, factor))
     ]
     parts = np.stack([data[step] for step in steps])
-    return most_frequent(parts) if labels else mean(parts)
+    return most_frequent(parts) if labels else rounded_mean(parts)
 
 
 def most_frequent(parts: np.ndarray) -> np.ndarray:
-    """Along the first axis of (N, ...): the most frequent value, the greatest of several."""
+    """The most frequent value (...) along the first axis of (N, ...); of several, the largest."""
     parts = np.sort(parts, axis=0)
     best, best_run = parts[0], np.ones(parts.shape[1:], np.int8)
     run = best_run
-    for before, value in zip(parts, parts[1:], strict=False):
-        run = np.where(value == before, run + 1, 1).astype(np.int8)
+    for previous, value in zip(parts, parts[1:], strict=False):
+        run = np.where(value == previous, run + 1, 1).astype(np.int8)
         best, best_run = np.where(run >= best_run, value, best), np.maximum(run, best_run)
     return best
 
 
-def mean(parts: np.ndarray) -> np.ndarray:
-    """Along the first axis of (N, ...): the mean, rounded half up for whole numbers."""
-    found = parts.mean(axis=0, dtype=np.float64)
-    return (np.floor(found + 0.5) if parts.dtype.kind in "ui" else found).astype(parts.dtype)
+def rounded_mean(parts: np.ndarray) -> np.ndarray:
+    """The mean (...) along the first axis of (N, ...), rounded half up for integer dtypes."""
+    mean = parts.mean(axis=0, dtype=np.float64)
+    return (np.floor(mean + 0.5) if parts.dtype.kind in "ui" else mean).astype(parts.dtype)
 
 
 def write_layer(
     folder: Path, data: np.ndarray, voxel_size_nm: Sequence[int], offset: Sequence[int]
 ) -> None:
-    """An array (Z, Y, X) in memory as an image of one mip; `offset` of its first voxel, voxels."""
+    """Writes an array (Z, Y, X) as an image with one mip; `offset` of its first voxel, voxels."""
     size, box = triple(voxel_size_nm), VoxelBox(triple(offset), triple(data.shape))
     volume = Volume(data, size, box.to_nm(size).offset, str(folder))
     plan = plan_layer(volume, box, labels=False, compress=False)

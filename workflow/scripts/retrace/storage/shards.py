@@ -1,4 +1,4 @@
-"""Shares of a volume's blocks: one share a job, any number of jobs, the same blocks in all."""
+"""Shards: disjoint parts of a volume's blocks, one job each; any number gives the same result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Shard:
-    """Share `index` (from 1) of `count` shares."""
+    """Shard `index` of `count`, counted from 1."""
 
     index: int
     count: int
@@ -23,10 +23,10 @@ class Shard:
         return f"{self.index}-of-{self.count}"
 
     def indices(self, total: int) -> range:
-        """Which of `total` blocks are this share's: a run of neighbours, as even as can be.
+        """The indices of this shard's blocks among `total` blocks.
 
-        All shares together give every block once; a share is empty where there are fewer blocks
-        than shares.
+        They are consecutive, and shards differ by at most one block. With fewer blocks than shards,
+        some shards are empty.
         """
         return range(
             (self.index - 1) * total // self.count,
@@ -34,20 +34,20 @@ class Shard:
         )
 
     def of(self, items: Sequence[Item]) -> list[Item]:
-        """This share of `items`."""
+        """The items of this shard."""
         return [items[index] for index in self.indices(len(items))]
 
 
-WHOLE = Shard(1, 1)
-"""Everything in one job."""
+SINGLE_SHARD = Shard(1, 1)
+"""All blocks in one job."""
 
 
 def parse_shard(text: str) -> Shard:
     """`3-of-8` as a Shard; ConfigError for anything else."""
-    found = re.fullmatch(r"(\d+)-of-(\d+)", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise ConfigError(f"shard {text!r}: give INDEX-of-COUNT, for example 1-of-8 ... 8-of-8")
-    return Shard(int(found[1]), int(found[2]))
+    match = re.fullmatch(r"(\d+)-of-(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"shard {text!r} is not INDEX-of-COUNT, such as 1-of-8 ... 8-of-8")
+    return Shard(int(match[1]), int(match[2]))
 
 
 def shard_names(count: int) -> list[str]:

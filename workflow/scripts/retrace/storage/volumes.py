@@ -1,9 +1,8 @@
-"""Volumes: arrays with voxel size and offset in nm; zarr v2 with OME-NGFF 0.4 on disk."""
+"""Volumes: arrays with voxel size and offset in nm, opened from any supported format."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,20 +23,18 @@ from retrace.remote.addresses import check_address, is_address, is_zarr, local_f
 from retrace.remote.block_cache import CacheOptions
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import open_folder
-from retrace.remote.read_record import ChangedError, merge_records
-from retrace.storage.manifest import origin, reading, vouched
-from retrace.storage.zarr_writer import CHUNK_SHAPE
+from retrace.storage.manifest import reading
 
-# A chunk of zeros is written too, also into an array that was opened again: a missing one shows.
+# Also write chunks of zeros into arrays that are opened again: a missing chunk then shows a fault.
 zarr.config.set({"array.write_empty_chunks": True})
 
 EVEN = "even"
-"""The `auto_crop` of labels that must lie exactly in the middle of their image."""
+"""The `auto_crop` for labels whose surplus to their image must be even."""
 
 
 @dataclass(frozen=True)
 class Volume:
-    """An array (Z, Y, X) or (C, Z, Y, X) at a place in the world."""
+    """An array (Z, Y, X) or (C, Z, Y, X) with its voxel size and offset, nm (z, y, x)."""
 
     array: Any
     voxel_size_nm: Triple
@@ -46,9 +43,9 @@ class Volume:
 
     @property
     def reader(self) -> BlockReader | None:
-        """What the array is read through block by block; None for one on this machine."""
-        found: BlockReader | None = getattr(self.array, "reader", None)
-        return found
+        """The reader of a streamed array, None for an array of this machine."""
+        reader: BlockReader | None = getattr(self.array, "reader", None)
+        return reader
 
     @property
     def channels(self) -> int:
@@ -57,11 +54,12 @@ class Volume:
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """The dtype of the array."""
         return np.dtype(self.array.dtype)
 
     @property
     def box(self) -> VoxelBox:
-        """Where the array lies, in voxels from the world's origin."""
+        """The array's box, voxels from the world's origin; DataError if off the voxel grid."""
         if any(o % v for o, v in zip(self.offset_nm, self.voxel_size_nm, strict=True)):
             raise DataError(
                 f"{self.name}: offset {list(self.offset_nm)} nm is no multiple of the voxel size "
@@ -71,9 +69,9 @@ class Volume:
         return VoxelBox(triple(offset), triple(self.array.shape[-3:]))
 
     def read(self, box: VoxelBox, fill: float | None = None) -> np.ndarray:
-        """The voxels of `box`, (Z, Y, X) or (C, Z, Y, X).
+        """The voxels (Z, Y, X) or (C, Z, Y, X) of `box` (voxels from the world's origin).
 
-        Voxels outside the volume become `fill`; without `fill` they raise DataError.
+        Voxels outside the volume become `fill`. DataError without `fill`, and for damaged chunks.
         """
         inside = box.intersect(self.box)
         if inside != box and fill is None:
@@ -94,7 +92,7 @@ class Volume:
 
 
 def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: tuple[int, int, int]) -> np.ndarray:
-    """`mask` as booleans on the voxels of `box` (nearest; outside the mask volume: False).
+    """`mask` as bool (Z, Y, X) on the voxels of `box`: that of the nearest mask voxel, else False.
 
     The mask's voxels may be larger than `voxel_size_nm`; both grids are in world coordinates.
     """
@@ -107,71 +105,68 @@ def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: tuple[int, int, int
     low, high = [int(r[0]) for r in rows], [int(r[-1]) + 1 for r in rows]
     shape = tuple(h - b for b, h in zip(low, high, strict=True))
     window = VoxelBox((low[0], low[1], low[2]), (shape[0], shape[1], shape[2]))
-    # From its own corner, which need not lie on the grid of its (larger) voxels.
+    # With offset 0, because the mask's own offset may lie between its (larger) voxels.
     values = replace(mask, offset_nm=(0, 0, 0)).read(window, fill=0) > 0
     return values[np.ix_(*[r - b for r, b in zip(rows, low, strict=True)])]
 
 
 def is_masked(mask: Volume | None, box: VoxelBox, voxel_size_nm: tuple[int, int, int]) -> bool:
-    """Whether a mask leaves nothing of `box` (voxels of `voxel_size_nm`); False without one."""
+    """Whether a mask excludes all of `box` (voxels of `voxel_size_nm`); False without a mask."""
     return mask is not None and not mask_on_grid(mask, box, voxel_size_nm).any()
 
 
-def _find_zarr_store(path: Path) -> Path:
-    if not path.exists():
-        raise DataError(
-            f"{path} does not exist; fetch it, or correct `path` in the dataset's config"
-        )
-    return path
-
-
 def _open_array(path: Path, array: str, mip: int) -> Any:
+    """An array of a file or folder of this machine, by its format."""
     if path.suffix == ".n5" or is_n5_dataset(path):
         return N5Array(path / array)
-    is_zarr = any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
-    if path.suffix == ".zarr" or is_zarr:
-        return open_zarr(_find_zarr_store(path), str(path), array, mip)
     if not path.exists():
-        raise DataError(f"{path} does not exist; correct `path` in the dataset's config")
+        fetch = "fetch it, or " if path.suffix == ".zarr" else ""
+        raise DataError(f"{path} does not exist; {fetch}correct `path` in the dataset's config")
+    has_metadata = any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
+    if path.suffix == ".zarr" or has_metadata:
+        return open_zarr(path, str(path), array, mip)
     return open_hdf5_or_tiff(path, array)
 
 
 def _agreed_voxel_size(
-    name: str, stored: Sequence[float] | None, asked: Sequence[int] | None
+    name: str, stored: Sequence[float] | None, configured: Sequence[int] | None
 ) -> Triple:
-    """The voxel size, whole nm. A file may say 4.6 where the config says 5, its rounding."""
-    if stored is None and asked is None:
+    """The voxel size in whole nm; DataError if it is missing or file and config contradict.
+
+    A file may say 4.6 nm if the config says 5 nm, its rounded value.
+    """
+    if stored is None and configured is None:
         raise DataError(
             f"{name} has no voxel size: neither a `resolution` attribute (nm, z y x) nor "
             "`voxel_size_nm` in the dataset's config; add the latter"
         )
-    if stored is not None and asked is None and any(int(value) != value for value in stored):
+    if stored is not None and configured is None and any(int(v) != v for v in stored):
         raise DataError(
             f"{name} says its voxel size is {list(stored)} nm; sizes here are whole nm. Add "
             f"`voxel_size_nm: {[round(v) for v in stored]}` to the dataset's config"
         )
-    whole = None if stored is None else triple([round(value) for value in stored])
-    if whole is not None and asked is not None and whole != triple(asked):
+    rounded = None if stored is None else triple([round(value) for value in stored])
+    if rounded is not None and configured is not None and rounded != triple(configured):
         raise DataError(
-            f"{name} says its voxel size is {stored} nm, the config says {list(asked)} nm; "
+            f"{name} says its voxel size is {stored} nm, the config says {list(configured)} nm; "
             "correct `voxel_size_nm` in the dataset's config"
         )
-    if whole is not None:
-        return whole
-    assert asked is not None
-    return triple(asked)
+    if rounded is not None:
+        return rounded
+    assert configured is not None
+    return triple(configured)
 
 
 @dataclass(frozen=True)
-class Server:
-    """The S3 server of s3:// addresses (None: the public one), and whether it is asked unsigned."""
+class S3Server:
+    """The server of s3:// addresses (None: the public one); `unsigned`: without credentials."""
 
     endpoint_url: str | None = None
     unsigned: bool = True
 
 
-def _open_address(address: str, array: str, mip: int, server: Server) -> Any:
-    """A zarr array, level of an OME-Zarr image or precomputed layer that is read by block."""
+def _open_address(address: str, array: str, mip: int, server: S3Server) -> Any:
+    """A streamed zarr array, level of an OME-Zarr image, or precomputed layer."""
     check_address(address, array)
     options = CacheOptions.from_environment()
     folder = open_folder(address, server.endpoint_url, server.unsigned, options.threads)
@@ -181,8 +176,8 @@ def _open_address(address: str, array: str, mip: int, server: Server) -> Any:
     return PrecomputedLayer(reader, address, mip)
 
 
-def _listed(values: Any) -> list[float] | None:
-    """A file's attribute as a list, None where it has none."""
+def _as_list(values: Any) -> list[float] | None:
+    """The numbers of a file's attribute, None if it has no such attribute."""
     if values is None:
         return None
     return [int(value) if int(value) == value else float(value) for value in values]
@@ -194,16 +189,15 @@ def open_volume(
     voxel_size_nm: Sequence[int] | None = None,
     offset_nm: Sequence[int] | None = None,
     mip: int = 0,
-    server: Server = Server(),  # noqa: B008 (frozen)
+    server: S3Server = S3Server(),  # noqa: B008 (frozen)
 ) -> Volume:
-    """Opens zarr, n5, h5, a tif, a folder of tifs, or what lies at an address, read-only.
+    """Opens an array (Z, Y, X) or (C, Z, Y, X) of zarr, n5, h5 or tif(s), or streams an address.
 
-    `mip`: the level of an OME-Zarr image or of a precomputed layer. What lies at an address
-    (retrace.addresses) is read block by block.
+    `mip`: level of an OME-Zarr image or precomputed layer. `server`: for s3:// addresses.
 
-    `voxel_size_nm` and `offset_nm` (z, y, x) come from the file's attributes `resolution` and
-    `offset` where it has them; a voxel size that is missing or contradicts raises DataError.
-    An `offset_nm` given here wins over the file's.
+    `voxel_size_nm` (z, y, x) is the file's `resolution`; the argument is needed if the file has
+    none. `offset_nm` (z, y, x) is the argument, else the file's `offset`, else 0. DataError if the
+    array does not exist, or its voxel size is missing or contradicts the argument.
     """
     if is_address(store):
         data = _open_address(str(store), array, mip, server)
@@ -215,52 +209,36 @@ def open_volume(
             f"{name} has shape {tuple(data.shape)}; (z, y, x) or (c, z, y, x) is needed"
         )
     attrs = dict(getattr(data, "attrs", {}))
-    voxel_size = _agreed_voxel_size(name, _listed(attrs.get("resolution")), voxel_size_nm)
+    voxel_size = _agreed_voxel_size(name, _as_list(attrs.get("resolution")), voxel_size_nm)
     offset = triple(offset_nm if offset_nm is not None else attrs.get("offset", (0, 0, 0)))
     volume = Volume(data, voxel_size, offset, name)
-    for opened in _NOTED:
+    for opened in _RECORDINGS:
         opened.append((str(store), volume))
     return volume
 
 
-Opened = list[tuple[str, Volume]]
+OpenedVolumes = list[tuple[str, Volume]]
 """Volumes with the paths or addresses of their stores."""
-_NOTED: list[Opened] = []
+_RECORDINGS: list[OpenedVolumes] = []
 
 
 @contextmanager
-def noting_opened() -> Iterator[Opened]:
-    """Yields a list that gets every volume which this process opens meanwhile."""
-    opened: Opened = []
-    _NOTED.append(opened)
+def recording_opened() -> Iterator[OpenedVolumes]:
+    """Yields a list to which every volume is added that this process opens in the context."""
+    opened: OpenedVolumes = []
+    _RECORDINGS.append(opened)
     try:
         yield opened
     finally:
-        _NOTED[:] = [other for other in _NOTED if other is not opened]
-
-
-def origin_of(
-    opened: Opened, files: Iterable[Path], settings: Mapping[str, Any], seconds: float
-) -> dict[str, Any]:
-    """`manifest.origin` of what was made of the volumes in `opened` and of `files`.
-
-    ChangedError where a volume elsewhere that was opened twice was changed in between.
-    """
-    local = [Path(path) for path, _ in opened if not is_address(path)]
-    inputs = sorted({*(vouched(path) or path for path in local), *files})
-    readers = [volume.reader for _, volume in opened if volume.reader is not None]
-    urls = sorted({reader.folder.url for reader in readers})
-    read = {
-        u: merge_records([r.record for r in readers if r.record.url == u]).summary() for u in urls
-    }
-    return origin(inputs, settings, seconds, read)
+        _RECORDINGS[:] = [other for other in _RECORDINGS if other is not opened]
 
 
 def open_source(source: Mapping[str, Any]) -> Volume:
-    """`open_volume` for the source entry of a dataset's config: path, array, mip, sizes.
+    """Opens the volume that a dataset's entry describes, with everything that the entry asks for.
 
-    `objects`: how labels tell objects apart (retrace.objects). `fit`: the image these labels
-    belong to, and whether they lie in its middle or must be as large (DataError).
+    That is: a voxel size, an offset, an order of axes, a channel, objects between membranes, groups
+    of classes, and labels in the middle of a larger image. DataError as for `open_volume`, and for
+    labels that do not fit their image.
     """
     volume = open_volume(
         source["path"],
@@ -268,7 +246,7 @@ def open_source(source: Mapping[str, Any]) -> Volume:
         source.get("voxel_size_nm"),
         source.get("offset_nm"),
         source.get("mip") or 0,
-        Server(source.get("endpoint_url"), source.get("unsigned", True)),
+        S3Server(source.get("endpoint_url"), source.get("unsigned", True)),
     )
     axes, channel = source.get("axes"), source.get("channel")
     if axes or channel is not None:
@@ -283,96 +261,27 @@ def open_source(source: Mapping[str, Any]) -> Volume:
 
 
 def _fitted(labels: Volume, fit: Mapping[str, Any]) -> Volume:
-    """Labels in the middle of their image: centres on each other, the lower one of an even size."""
+    """Labels with the offset that puts them in the middle of their image.
+
+    The central voxels coincide; of an even size, the lower of the two is taken.
+    """
     image = open_source(fit["image"])
-    here, there = labels.array.shape[-3:], image.array.shape[-3:]
-    if here != there and not fit["crop"]:
+    inner, outer = labels.array.shape[-3:], image.array.shape[-3:]
+    if inner != outer and not fit["crop"]:
         raise DataError(
-            f"{labels.name} has {list(here)} voxels, {image.name} {list(there)}; give labels as "
+            f"{labels.name} has {list(inner)} voxels, {image.name} {list(outer)}; use labels as "
             "large as the image, or set `auto_crop: true` (is_auto_crop = yes in a .spec) to put "
             "them in its middle"
         )
-    if any(small > large for small, large in zip(here, there, strict=True)):
-        raise DataError(f"{labels.name} {list(here)} is larger than {image.name} {list(there)}")
-    surplus = [large - small for small, large in zip(here, there, strict=True)]
+    if any(small > large for small, large in zip(inner, outer, strict=True)):
+        raise DataError(f"{labels.name} {list(inner)} is larger than {image.name} {list(outer)}")
+    surplus = [large - small for small, large in zip(inner, outer, strict=True)]
     if fit["crop"] == EVEN and any(n % 2 for n in surplus):
         raise DataError(
-            f"{image.name} is {surplus} voxels (z, y, x) larger than {labels.name}; labels lie in "
+            f"{image.name} is {surplus} voxels (z, y, x) larger than {labels.name}; labels are in "
             "the middle of their image, so each surplus must be even. Cut one section or row off "
             "the image"
         )
-    lead = [(large - 1) // 2 - (small - 1) // 2 for small, large in zip(here, there, strict=True)]
+    lead = [(large - 1) // 2 - (small - 1) // 2 for small, large in zip(inner, outer, strict=True)]
     sizes = zip(image.offset_nm, lead, labels.voxel_size_nm, strict=True)
     return replace(labels, offset_nm=triple([o + n * size for o, n, size in sizes]))
-
-
-def local_inputs(sources: Iterable[Mapping[str, Any]]) -> list[Path]:
-    """The paths of those sources that lie on this machine as files."""
-    return [Path(s["path"]) for s in sources if not is_address(s["path"])]
-
-
-def read_elsewhere(*volumes: Volume | None) -> dict[str, dict[str, Any]]:
-    """By address what was read of volumes elsewhere, for a manifest."""
-    readers = [v.reader for v in volumes if v is not None and v.reader is not None]
-    return {reader.folder.url: reader.record.summary() for reader in readers}
-
-
-def version_of(volume: Volume, source: Mapping[str, Any]) -> str | int:
-    """What changes when somebody changes a volume: its metadata elsewhere, its time here."""
-    if volume.reader is not None:
-        return volume.reader.record.version
-    return Path(source["path"]).stat().st_mtime_ns
-
-
-@contextmanager
-def one_edition(work: Path, *volumes: Volume | None) -> Iterator[None]:
-    """Notes in `work` what is read of volumes elsewhere, beyond a kill.
-
-    Where one was changed since it was begun (ChangedError), `work` is given up, so that the next
-    run begins anew.
-    """
-    try:
-        for index, volume in enumerate(volumes):
-            if volume is not None and volume.reader is not None:
-                volume.reader.keep_record(work / f"read_{index}.jsonl")
-        yield
-    except ChangedError:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-
-
-def check_raw(raw: Volume, box: VoxelBox | None = None) -> None:
-    """Refuses raw that is neither uint8 nor float in [0, 1] (DataError); reads float data once."""
-    check_raw_type(raw)
-    if raw.dtype == np.uint8:
-        return
-    where = box or raw.box
-    for z in range(where.offset[0], where.end[0], CHUNK_SHAPE[0]):
-        depth = min(CHUNK_SHAPE[0], where.end[0] - z)
-        slab = VoxelBox((z, *where.offset[1:]), (depth, *where.shape[1:]))
-        check_float(raw.name, raw.read(slab, fill=0))
-
-
-def check_raw_type(raw: Volume) -> None:
-    """Refuses raw that is neither uint8 nor float (DataError)."""
-    if raw.dtype != np.uint8 and raw.dtype.kind != "f":
-        raise DataError(
-            f"{raw.name} is {raw.dtype}; raw must be uint8, or float in [0, 1]. Convert it first"
-        )
-
-
-def check_float(name: str, data: np.ndarray) -> None:
-    """Refuses float data that is not in [0, 1] (DataError)."""
-    if np.isnan(data).any():
-        raise DataError(f"{name} holds NaN; replace them (0 for absent voxels) and run again")
-    if data.size and (data.min() < 0 or data.max() > 1):
-        raise DataError(
-            f"{name} is float with values {data.min():.4g} to {data.max():.4g}; raw must lie in "
-            "[0, 1]: rescale it, or store it as uint8"
-        )
-
-
-def check_labels(labels: Volume) -> None:
-    """Refuses labels that are not whole numbers (DataError)."""
-    if labels.dtype.kind not in "ui":
-        raise DataError(f"{labels.name} is {labels.dtype}; labels must be an integer type")

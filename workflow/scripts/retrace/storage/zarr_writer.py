@@ -1,4 +1,4 @@
-"""Creates and publishes zarr volumes and lists."""
+"""Creates zarr volumes and lists, and publishes finished stores."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from numcodecs import Zstd
 from retrace.geometry import Triple, triple
 
 CHUNK_SHAPE: Triple = (64, 128, 128)
-"""Chunks of our own stores (z, y, x): 1 MiB of uint8, few files, quick for neuroglancer."""
+"""Chunk shape (z, y, x) of our stores: 1 MiB of uint8, few files, fast in neuroglancer."""
 
 
 LIST_CHUNK = 1 << 18
-"""Rows of one chunk of a list (edges, scores, counts)."""
-
+"""Rows per chunk of a list (edges, scores, counts)."""
 
 COMPRESSOR = Zstd(level=1, checksum=True)
-"""Of our own stores: every chunk carries a checksum that whoever decodes it compares."""
+"""Compressor of our stores. Each chunk has a checksum, which is verified when it is decoded."""
 
 
 def _multiscales(name: str, attrs: Mapping[str, Any], channels: bool) -> dict[str, Any]:
@@ -49,9 +48,10 @@ def create_volume(
     offset_nm: Sequence[int],
     fill_value: int | float = 0,
 ) -> zarr.Array:
-    """A new zarr v2 array (Z, Y, X) or (C, Z, Y, X) with `resolution`/`offset` (nm) in `store`.
+    """A new zarr v2 array (Z, Y, X) or (C, Z, Y, X) in `store`.
 
-    Chunks are written even where they hold only the fill value, so that a missing one shows.
+    Its attributes are `resolution` and `offset`, nm (z, y, x). The store has OME-NGFF 0.4 metadata.
+    Chunks with only the fill value are written too: a missing chunk then shows a fault.
     """
     group = zarr.open_group(store, mode="a", zarr_format=2)
     attrs: dict[str, Any] = {
@@ -69,14 +69,14 @@ def create_volume(
         chunk_key_encoding={"name": "v2", "separator": "/"},
         config={"write_empty_chunks": True},
     )
-    known: Any = group.attrs.get("multiscales", [])
-    scales = [m for m in known if m["name"] != array]
+    existing: Any = group.attrs.get("multiscales", [])
+    scales = [m for m in existing if m["name"] != array]
     group.attrs["multiscales"] = [*scales, _multiscales(array, attrs, len(shape) == 4)]
     return created
 
 
 def create_list(group: zarr.Group, array: str, shape: Sequence[int], dtype: Any) -> zarr.Array:
-    """An empty array (N, ...) of `group`, in place of one of that name; LIST_CHUNK rows a chunk."""
+    """A new array (N, ...) in `group` with LIST_CHUNK rows per chunk; replaces one of that name."""
     return group.create_array(
         array,
         shape=tuple(shape),
@@ -90,7 +90,7 @@ def create_list(group: zarr.Group, array: str, shape: Sequence[int], dtype: Any)
 
 
 def write_list(group: zarr.Group, array: str, values: np.ndarray) -> zarr.Array:
-    """`values` (N, ...) as an array of `group`, in place of one of that name."""
+    """Writes `values` (N, ...) as an array of `group`; replaces one of that name."""
     created = create_list(group, array, values.shape, values.dtype)
     if values.size:
         created[...] = values
@@ -99,7 +99,7 @@ def write_list(group: zarr.Group, array: str, values: np.ndarray) -> zarr.Array:
 
 @contextmanager
 def writing(final: Path) -> Iterator[Path]:
-    """A fresh folder to write a store into; it becomes `final` only when all went well."""
+    """Yields an empty folder for a new store; without an error it becomes `final` afterwards."""
     partial = final.with_name(final.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -108,7 +108,7 @@ def writing(final: Path) -> Iterator[Path]:
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Renames a finished store into place, replacing an older one."""
+    """Renames a finished store to `final`, replacing an older one."""
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)

@@ -32,7 +32,7 @@ from retrace.elektronn.settings import EXAMPLE_WEIGHTS
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.networks.elektronn import ElektronnNetwork
-from retrace.storage.normalised import UNIT, Image, image_of, open_image
+from retrace.storage.normalised import UNIT, NormalisedImage, normalise, open_normalised
 from retrace.targets.classes import IGNORED, class_labels
 from retrace.training.elektronn_pictures import prediction_picture
 from retrace.training.sampler import (
@@ -58,7 +58,7 @@ class Cubes:
     """The volumes of one split."""
 
     sampler: PatchSampler
-    images: tuple[tuple[Image, ...], ...]
+    images: tuple[tuple[NormalisedImage, ...], ...]
     """Per volume the images of its channels, then its voxel weights if the network uses them."""
     lazy: tuple[Mapping[str, Tensor], ...] = ()
     """Per volume `labelled` and `absent` (K,); empty if no volume has lazy labels."""
@@ -298,16 +298,16 @@ def lazy_classes(
 
 def _images(
     dataset: Mapping[str, Any], volume: TrainingVolume, network: Mapping[str, Any]
-) -> tuple[Image, ...]:
+) -> tuple[NormalisedImage, ...]:
     """The images of all channels, then the voxel weights if the network uses them.
 
     The first channel is read from memory if the sampler holds the volume there.
     """
     sources = dataset["volumes"][volume.name]
-    images = [image_of(volume.raw, UNIT)]
+    images = [normalise(volume.raw, UNIT)]
     weights = [EXAMPLE_WEIGHTS] if network["use_example_weights"] else []
     for channel in [*network["inputs"][1:], *weights]:
-        images.append(open_image({**sources["inputs"][channel], "preprocess": UNIT}))
+        images.append(open_normalised({**sources["inputs"][channel], "preprocess": UNIT}))
         if not images[-1].volume.box.contains(images[0].volume.box):
             raise DataError(
                 f"{images[-1].volume.name} does not cover the voxels of {images[0].volume.name}; "

@@ -18,7 +18,8 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.formats.label_values import compact
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
-from retrace.storage.volumes import Volume, check_labels, check_raw, open_source, open_volume
+from retrace.storage.value_checks import check_labels, check_raw
+from retrace.storage.volumes import Volume, open_source, open_volume
 
 Split = TypeVar("Split")
 

@@ -16,7 +16,7 @@ import torch
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.networks import ZnnNetwork
-from retrace.storage.normalised import Image, open_image
+from retrace.storage.normalised import NormalisedImage, open_normalised
 from retrace.storage.volumes import open_source
 from retrace.training.sampler import (
     LABELLED,
@@ -41,7 +41,7 @@ class ZnnVolumes:
     """Volumes that patches are drawn from."""
 
     sampler: PatchSampler
-    images: tuple[tuple[Image, ...], ...]
+    images: tuple[tuple[NormalisedImage, ...], ...]
     """Per volume its images, by input node."""
     labels: tuple[tuple[TrainingVolume, ...], ...]
     """Per volume its labels, by output; the first are those of `sampler`."""
@@ -183,12 +183,14 @@ def open_test_volumes(
     return open_unless_too_small(lambda: open_znn_volumes(network, module, dataset, entries, masks))
 
 
-def _images(network: Mapping[str, Any], dataset: Mapping[str, Any], name: str) -> tuple[Image, ...]:
+def _images(
+    network: Mapping[str, Any], dataset: Mapping[str, Any], name: str
+) -> tuple[NormalisedImage, ...]:
     """Raw and the further inputs of a volume; DataError if they are not on the same voxels."""
     sources = dataset["volumes"][name]
-    images = [open_image(sources["raw"])]
+    images = [open_normalised(sources["raw"])]
     for node in network["inputs"][1:]:
-        images.append(open_image(sources["inputs"][node]))
+        images.append(open_normalised(sources["inputs"][node]))
         if images[-1].volume.box != images[0].volume.box:
             raise DataError(
                 f"{images[-1].volume.name} does not cover the same voxels as "
