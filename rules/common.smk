@@ -38,10 +38,11 @@ from retrace.config import sources as config_sources
 from retrace.config import networks as config_networks
 from retrace.config import compatibility as config_compatibility
 from retrace.config import splits as config_splits
-from retrace.config import schema as config_schema
+from retrace.config.command_line_values import read_config
 from retrace.planning import targets as planning_targets
 from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.files import digest
+from retrace.settings_model import as_json
 from retrace.storage.shards import shard_names
 from retrace.config.compatibility import check_division
 
@@ -73,8 +74,7 @@ def uses_containers():
 def prepare():
     """Checks the configuration and the targets, and makes the outside world visible to the jobs."""
     try:
-        config.update(config_yaml_files.retyped(config))
-        config_schema.check_config(config)
+        config.update(run_config().plain())
         config_datasets.check_chosen(config["volumes"])
         # The targets as typed: Snakemake itself knows them only after this file has been read.
         check_block_cache()
@@ -92,6 +92,14 @@ def prepare():
         os.environ.update(
             PATH=os.pathsep.join(dict.fromkeys([here, *os.get_exec_path()]))
         )
+
+
+@cache
+def run_config():
+    """The settings of this run; text is as it was written, which Snakemake's own is not."""
+    own = workflow.overwrite_configfiles
+    files = [file for file in workflow.configfiles if file not in own]
+    return read_config([*files, *own], workflow.config_settings.config_args)
 
 
 def typed_words():
@@ -148,8 +156,8 @@ def job_environment():
 
 
 def outside_files():
-    """Every file that the datasets name, and the bundle of the bucket."""
-    files = [str(Path(config["bundle"]) / "any")] if config["bundle"] else []
+    """Every file that the datasets name, and the mirror of the bucket."""
+    files = [str(Path(config["mirror"]) / "any")] if config["mirror"] else []
     for name in config_yaml_files.names("datasets"):
         try:
             files += config_sources.named_files(config_datasets.load_dataset(name))
@@ -218,10 +226,10 @@ def dataset(name):
     """A dataset with everything filled in."""
     data = config_datasets.load_dataset(name, config["volumes"])
     if "paper" in data:
-        data = config_paper.choose_regions(data, config["reproduce"])
+        data = config_paper.choose_regions(data, run_config().reproduce.regions)
     # Here and not where a job asks for its files, because Snakemake overlooks an error of a job
     # whose output is there already, and would take what another layer gave.
-    data = config_sources.located(data, config)
+    data = config_sources.located(data, run_config())
     config_sources.check_layers(data)
     if "alignment" in data:
         config_alignment.check(data)
@@ -246,7 +254,9 @@ def pair(verb, dataset_name, network_name):
     scored_as_they_are = config_networks.is_scored_as_it_is(net) or "examples" in data
     scored_as_they_are |= not config_networks.head_names(net)
     if verb in ("segment", "evaluate", "export") and not scored_as_they_are:
-        config_compatibility.check_segmentation(config, net)
+        config_compatibility.check_segmentation(
+            run_config().segment, config["shards"], net
+        )
     if config["engine"] == "legacy":
         check_legacy(verb, net)
     if verb == "train":
@@ -391,11 +401,6 @@ def named_results(paths):
     return [f"{Path(path).parent.name}={path}" for path in paths]
 
 
-def as_json(content):
-    """Settings as one line, always the same for the same content."""
-    return json.dumps(content, sort_keys=True)
-
-
 # ---------------------------------------------------------------- fetch and mask
 
 
@@ -489,7 +494,7 @@ def train_files(wildcards):
     """The volumes, or the examples, a network is trained on."""
     data, net = pair("train", wildcards.dataset, wildcards.network)
     if "examples" in data:
-        return config_sources.example_files(data, "train")
+        return config_sources.example_files(data.examples, "train")
     volumes = planning_train.trained_volumes(data, net)
     return volume_files(data, volumes) + recursive_stores(data, net, volumes)
 
@@ -898,7 +903,7 @@ def scored_example_files(wildcards):
     """The files of the test split, or those it is held out of."""
     data = dataset(wildcards.dataset)
     split = "test" if "test" in data["examples"] else "train"
-    return config_sources.example_files(data, split)
+    return config_sources.example_files(data.examples, split)
 
 
 def examples_json(wildcards):
@@ -1251,14 +1256,14 @@ def compare_json(wildcards):
     data = dataset(wildcards.dataset)
     names, refused = compared(data["name"])
     families = {n: network(data["name"], n)["family"] for n in names}
-    found = refusing(config_paper.beside)(data)
+    found = refusing(config_paper.published_figures)(data)
     shown = None if found is None else found[1]
     return as_json(planning_compare.compare_settings(data, families, refused, shown))
 
 
 def compare_published(wildcards):
     """The file with figures of others, where the dataset names one."""
-    found = refusing(config_paper.beside)(dataset(wildcards.dataset))
+    found = refusing(config_paper.published_figures)(dataset(wildcards.dataset))
     return [] if found is None else [os.path.relpath(found[0])]
 
 
@@ -1267,7 +1272,9 @@ def compare_published(wildcards):
 
 def paper_networks(dataset_name):
     """The networks that are compared with the paper."""
-    return refusing(config_paper.networks)(dataset(dataset_name), config["reproduce"])
+    return refusing(config_paper.networks)(
+        dataset(dataset_name), run_config().reproduce.networks
+    )
 
 
 def reproduce_evaluations(wildcards):
@@ -1584,7 +1591,7 @@ def bundle_files(wildcards):
     """What an evaluation reads and no job makes: volumes, skeletons, published weights."""
     data, net = pair("evaluate", wildcards.dataset, wildcards.network)
     made = config_alignment.made_layer(data) if "alignment" in data else None
-    config_sources.check_carried(data, config)
+    config_sources.check_carried(data, config["bucket"])
     weights = [config["init"]] if config["init"] else []
     for name in (net["name"], net.get("autocontext")):
         if name and planning_train.is_published(config, name):
@@ -1677,7 +1684,7 @@ def data_target(verb, name):
     data = dataset(name)
     refusing(config_compatibility.check_verb)(data, verb)
     if "examples" in data:
-        return config_sources.example_files(data)
+        return config_sources.example_files(data.examples)
     if verb in SECTION_VERBS:
         return section_target(verb, data)
     used = [entry for split in config_splits.SPLITS for entry in data[split]]
@@ -1691,7 +1698,7 @@ def data_target(verb, name):
         return with_manifests(mask_stores(data, volumes))
     if verb == "compare":
         compared(name)
-        refusing(config_paper.beside)(data)
+        refusing(config_paper.published_figures)(data)
         return [planning_paths.results(name, "comparison.json")]
     return [
         planning_paths.results(name, "serve.done" if config["serve"] else "view.png")

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from retrace.config import datasets, networks, schema
+from retrace.config import datasets, networks
+from retrace.config import network_schema as schema
+from retrace.config.datasets import AnyDataset
+from retrace.config.examples_model import ExamplesDataset
 
 CLASSES = 3
 SIDE = 12
@@ -68,7 +71,7 @@ def write_idx(folder: Path, name: str, count: int, seed: int) -> dict[str, Any]:
     return found
 
 
-def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
+def dataset(folder: Path, **changes: Any) -> ExamplesDataset:
     """90 images to train on, 20 of them held out, and 30 to test."""
     examples = {
         "classes": CLASSES,
@@ -83,7 +86,7 @@ def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
     return datasets.load_dataset(path)
 
 
-def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def network(data: AnyDataset, **changes: Any) -> dict[str, Any]:
     """The tiny network on a dataset, resolved."""
     from retrace.elektronn.settings import resolve
 

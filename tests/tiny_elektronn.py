@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 
 from retrace.checkpoints.elektronn import Parameters
-from retrace.config import datasets, schema
+from retrace.config import datasets
+from retrace.config import network_schema as schema
+from retrace.config.dataset_model import Dataset
 from retrace.elektronn.settings import resolve
 from retrace.networks.elektronn import ElektronnNetwork
 
@@ -74,7 +76,7 @@ def write_cubes(folder: Path, count: int = 3) -> None:
             file["lab"] = labels
 
 
-def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
+def dataset(folder: Path, **changes: Any) -> Dataset:
     """Trained on cube 0, measured on cube 1, scored on cube 2."""
     volumes = {
         f"cube_{index}": {
@@ -100,4 +102,4 @@ def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
     }
     file = folder / "cubes.yaml"
     file.write_text(json.dumps(content))
-    return datasets.load_dataset(file)
+    return datasets.load_volumes(file)

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from retrace.planning import train
 from retrace.storage.zarr_writer import create_volume
+from settings_changes import as_job
 
 VOXEL_SIZE_NM = (10, 10, 10)
 SHAPE = (40, 40, 40)
@@ -119,14 +120,14 @@ def settings(store: Path, iterations: int, **changes: Any) -> dict[str, Any]:
     return base | changes
 
 
-def training(data: dict[str, Any], net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
+def training(data: Any, net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
     """The settings of a training of any dataset and network on the CPU with one thread, as they
     travel: through JSON."""
     config: dict[str, Any] = {"iterations": iterations, "seed": seed}
     config |= {"batch_size": None, "gpus": 1, "train_seconds": None}
     config |= {"device": "cpu", "precision": "fp32", "compile": False}
     chosen = train.train_settings(config, data, net) | {"threads": 1}
-    return json.loads(json.dumps(chosen))
+    return as_job(chosen)
 
 
 def arguments(folder: Path, chosen: dict[str, Any], *more: str) -> list[str]:

@@ -11,7 +11,10 @@ import numpy as np
 import tifffile
 from scipy.spatial import cKDTree
 
-from retrace.config import datasets, schema
+from retrace.config import datasets
+from retrace.config import network_schema as schema
+from retrace.config.dataset_model import Dataset
+from retrace.config.datasets import AnyDataset
 
 SHAPE = (6, 40, 44)
 VOXEL_SIZE_NM = [40, 10, 10]
@@ -72,7 +75,7 @@ def write_stack(folder: Path) -> None:
             file["main"] = data
 
 
-def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
+def dataset(folder: Path, **changes: Any) -> Dataset:
     """Trained on sections 0-3, validation 4, test 5."""
 
     def sections(first: int, count: int) -> list[dict[str, Any]]:
@@ -97,14 +100,14 @@ def dataset(folder: Path, **changes: Any) -> dict[str, Any]:
     return load(folder, content)
 
 
-def load(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+def load(folder: Path, content: dict[str, Any]) -> Dataset:
     """A dataset of that content, through its file."""
     file = folder / f"{content['name']}.yaml"
     file.write_text(json.dumps(content))
-    return datasets.load_dataset(file)
+    return datasets.load_volumes(file)
 
 
-def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def network(data: AnyDataset, **changes: Any) -> dict[str, Any]:
     """The tiny network on a dataset; `parameters` change single ones."""
     from retrace.znn.settings import resolve
 
@@ -112,4 +115,4 @@ def network(data: dict[str, Any], **changes: Any) -> dict[str, Any]:
     content = {"name": "tiny", "family": "znn", "init": "xavier", "layers": LAYERS, **changes}
     content["parameters"] = parameters
     schema.check(content, "znn_network", "tiny")
-    return resolve(content, datasets.has_boundaries(data), not datasets.is_isotropic(data))
+    return resolve(content, datasets.has_boundaries(data), not data.isotropic)

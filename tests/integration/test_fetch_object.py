@@ -136,12 +136,12 @@ def test_an_absent_object_is_named_with_its_neighbour(endpoint: str, tmp_path: P
         run_fetch(tmp_path / "x.img", endpoint, key="funke/singularity/lsd:v0.9.img")
 
 
-def test_a_bundle_serves_it_too(tmp_path: Path) -> None:
-    source = tmp_path / "bundle" / KEY
+def test_a_mirror_serves_it_too(tmp_path: Path) -> None:
+    source = tmp_path / "mirror" / KEY
     source.parent.mkdir(parents=True)
     source.write_bytes(BODY)
     output = tmp_path / "out" / "lsd_v0.8.img"
-    check_whole(output, run_fetch(output, "", endpoint_url=None, bundle=str(tmp_path / "bundle")))
+    check_whole(output, run_fetch(output, "", endpoint_url=None, mirror=str(tmp_path / "mirror")))
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])

@@ -83,7 +83,7 @@ def test_the_experiment_runs_with_only_the_loopback(
     evaluation = json.loads((results / "evaluation.json").read_text())
     assert Path(evaluation["origin"]["image"]).is_relative_to(bundle)
     fetched = json.loads((bundle / "data/phantom/train_0.manifest.json").read_text())
-    assert fetched["settings"]["bundle"] == "objects"
+    assert fetched["settings"]["mirror"] == "objects"
     accepted, said = roc_validator.validate(results / "crate", tmp_path)
     assert accepted, said
     assert planned(results / "crate.zip", bundle) == []

@@ -12,7 +12,7 @@ import s3_server
 import stacks
 from conftest import run_snakemake
 from retrace.alignment.stack_files import StackDataset
-from retrace.config import alignment
+from retrace.config.alignment_model import StackSet
 from retrace.storage.precomputed_writer import write_layer
 
 TINY = """
@@ -62,7 +62,7 @@ def test_stacks_from_a_bucket_are_those_from_a_folder(tmp_path: Path) -> None:
     write_layer(tmp_path / "layer", data, (40, 8, 8), (0, 0, 0))
     files = [p for p in (tmp_path / "layer").rglob("*") if p.is_file()]
     objects = {f"em/{p.relative_to(tmp_path / 'layer')}": p.read_bytes() for p in files}
-    stack = alignment.STACKS | {"count": 3, "height": 2, "side": 32, "reject": alignment.REJECT}
+    stack = StackSet(count=3, height=2, side=32).complete(deep=True).plain()
     common = {"name": "a", "split": "train", "seed": 1, "mask": None, "near_px": 2, "stacks": stack}
     with s3_server.serving() as endpoint:
         s3_server.put_objects(endpoint, "tissue", objects)

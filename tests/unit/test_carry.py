@@ -22,7 +22,7 @@ from retrace.provenance.folders import check_files, code_files, sha256_of
 from retrace.provenance.jobs import check_chain, jobs_behind, read_jobs
 from retrace.storage.manifest import input_digest, origin
 
-CONFIG: dict[str, Any] = {"iterations": 2, "bundle": None, "init": None}
+CONFIG: dict[str, Any] = {"iterations": 2, "mirror": None, "init": None}
 SETTINGS = {
     "name": "phantom_tiny",
     "target": "evaluate_phantom_tiny",
@@ -195,7 +195,7 @@ def test_a_bundle_has_objects_at_their_keys(packed: Path) -> None:
     assert (packed / "objects/funke/train_0.zarr/.zgroup").is_file()
     assert (packed / "objects/funke/train_0.manifest.json").is_file()
     assert not (packed / "objects/funke/train_0.zarr/.snakemake_timestamp").exists()
-    assert json.loads((packed / "run.yaml").read_text())["bundle"] == "objects"
+    assert json.loads((packed / "run.yaml").read_text())["mirror"] == "objects"
     bundle.check(packed)
 
 

@@ -10,6 +10,7 @@ import pytest
 import compare
 from retrace.checkpoints.safetensors import save_model
 from retrace.config import datasets, networks, paper, yaml_files
+from retrace.config.dataset_model import PublishedFigures
 from retrace.errors import ConfigError
 from retrace.evaluation.comparison import (
     OBJECTS,
@@ -24,6 +25,7 @@ from retrace.evaluation.comparison import (
 )
 from retrace.networks import build_network
 from retrace.planning import compare as settings
+from retrace.settings_model import as_json
 
 
 def test_scores_are_means_over_entries_that_all_have_them() -> None:
@@ -98,32 +100,34 @@ def test_published_figures_of_the_same_voxels_are_sorted_among_ours() -> None:
 @pytest.mark.parametrize("name", ["zfinch", "fib25", "hemi", "fib25_sample"])
 def test_datasets_show_the_figures_that_the_project_has(name: str) -> None:
     data = datasets.load_dataset(name)
-    found = paper.beside(data)
+    found = paper.published_figures(data)
     assert found is not None
     rows = figures(yaml_files.read_yaml(found[0]), found[1], OBJECTS)
     assert {row["name"] for row in rows} >= {"baseline", "mtlsd", "acrlsd", "ffn"}
     assert found[1]["differs"], "none of them is scored on the test entries"
-    assert paper.beside({**data, "published": {"figures": "fib25"}})
-    assert paper.beside(datasets.load_dataset("vnc_nc")) is None
+    others = PublishedFigures(figures="fib25")
+    assert paper.published_figures(data.model_copy(update={"published": others}))
+    assert paper.published_figures(datasets.load_dataset("vnc_nc")) is None
 
 
 @pytest.mark.realdata
 def test_the_sample_s_flood_filling_network_beside_the_paper_s(
     shared_dir: Path, tmp_path: Path
 ) -> None:
-    data = datasets.load_dataset("fib25_sample")
-    (cube,) = data["volumes"].values()
+    data = datasets.load_volumes("fib25_sample")
+    ((name, cube),) = data.volumes.items()
     sample = str(shared_dir / "data/fib25/training_sample2_z000-124.h5")
-    cube["labels"]["path"] = cube["segmentations"]["ffn"]["path"] = sample
-    del cube["segmentations"]["shipped_overseg"]
-    found = paper.beside(data)
+    ffn = cube.segmentations["ffn"].with_(path=sample)
+    own = {"labels": cube.labels.with_(path=sample), "segmentations": {"ffn": ffn}}
+    data = data.model_copy(update={"volumes": {name: cube.model_copy(update=own)}})
+    found = paper.published_figures(data)
     assert found is not None
     told = settings.compare_settings(data, {}, {"n4": "no reason"}, found[1])
     places = [tmp_path / f"comparison.{end}" for end in ("json", "md", "png")]
     names = ("--output", "--text", "--plot")
     files = [word for pair in zip(names, map(str, places), strict=True) for word in pair]
 
-    compare.main(["--settings", json.dumps(told), "--published", str(found[0]), *files])
+    compare.main(["--settings", as_json(told), "--published", str(found[0]), *files])
 
     rows = json.loads(places[0].read_text())["rows"]
     assert [row["region"] for row in rows] == ["test entries"] + 7 * ["roi_1, voxels"]
@@ -142,7 +146,9 @@ def test_the_sample_s_flood_filling_network_beside_the_paper_s(
 )
 def test_figures_that_are_not_there_are_refused(published: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        paper.beside({"name": "mine", "published": published})
+        data = datasets.load_dataset("phantom")
+        figures_of = PublishedFigures.model_validate(published)
+        paper.published_figures(data.model_copy(update={"published": figures_of}))
 
 
 def test_the_cost_comes_from_the_networks_own_files(tmp_path: Path) -> None:

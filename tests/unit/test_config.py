@@ -21,6 +21,8 @@ from retrace.config import (
     unet_shapes,
     yaml_files,
 )
+from retrace.config.command_line_values import read_typed
+from retrace.config.workflow import Segment, WorkflowConfig
 from retrace.errors import ConfigError
 from retrace.planning import evaluate, fetch, paths, predict, segment, targets, train, view
 from retrace.planning.program_files import SCRIPTS, _imported, program_files
@@ -53,8 +55,8 @@ def test_the_papers_datasets_have_their_volumes_voxels_and_background() -> None:
     counts = {d: len(datasets.load_dataset(d)["volumes"]) for d in ("zfinch", "fib25", "hemi")}
 
     assert counts == {"zfinch": 33, "fib25": 4, "hemi": 8}
-    assert datasets.load_dataset("hemi")["background_ids"] == [2**64 - 3]
-    assert datasets.load_dataset("zfinch")["voxel_size_nm"] == [20, 9, 9]
+    assert datasets.load_dataset("hemi")["background_ids"] == (2**64 - 3,)
+    assert datasets.load_dataset("zfinch")["voxel_size_nm"] == (20, 9, 9)
 
 
 @pytest.mark.parametrize("dataset", ["zfinch", "fib25", "hemi"])
@@ -65,7 +67,7 @@ def test_by_default_the_first_volume_is_trained_on_without_what_is_scored(datase
     assert entry["volume"] == next(iter(data["volumes"]))
     assert entry["probability"] == 1
     held_out = [e["roi_nm"] for split in ("validation", "test") for e in data[split]]
-    assert entry["exclude_nm"] == held_out
+    assert list(entry["exclude_nm"]) == held_out
     assert not splits._overlaps(*held_out)
 
 
@@ -161,13 +163,13 @@ def test_a_dataset_of_ones_own_takes_the_recipe_of_its_voxels(tmp_path: Path) ->
 def test_ones_own_volumes_are_resolved_as_written(tmp_path: Path) -> None:
     data = datasets.load_dataset(write_dataset(tmp_path))
 
-    assert data["volumes"]["cube_a"]["labels"] == {
+    assert data.volumes["cube_a"].labels.plain() == {
         "path": "cubes.h5",
         "array": "a/labels",
         "voxel_size_nm": [10, 10, 10],
         "offset_nm": None,
     }
-    assert data["train"][0]["exclude_nm"] == [data["validation"][0]["roi_nm"]]
+    assert data["train"][0]["exclude_nm"] == (data["validation"][0]["roi_nm"],)
     assert splits.scorable(data, "test") == []
 
 
@@ -209,9 +211,9 @@ def test_a_dataset_without_voxel_size_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_config_is_refused_with_its_reason(changes: dict[str, Any], message: str) -> None:
-    schema.check_config(CONFIG)
+    schema.check(WorkflowConfig, CONFIG, "config")
     with pytest.raises(ConfigError, match=message):
-        schema.check_config(CONFIG | changes)
+        schema.check(WorkflowConfig, CONFIG | changes, "config")
 
 
 @pytest.mark.parametrize(
@@ -264,12 +266,12 @@ def test_pairs_that_cannot_work_are_refused(
 
 
 def test_mutex_needs_far_neighbours() -> None:
-    config = yaml_files.merge(CONFIG, {"segment": {"method": "mutex"}})
+    mutex = Segment(method="mutex")
     finch = datasets.load_dataset("zfinch")
 
-    compatibility.check_segmentation(config, networks.network_for("long_range", finch))
+    compatibility.check_segmentation(mutex, 1, networks.network_for("long_range", finch))
     with pytest.raises(ConfigError, match="long-range"):
-        compatibility.check_segmentation(config, networks.network_for("mtlsd", finch))
+        compatibility.check_segmentation(mutex, 1, networks.network_for("mtlsd", finch))
 
 
 def all_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -327,12 +329,13 @@ def test_values_within_a_command_line_mapping_become_numbers() -> None:
     typed = {"thresholds": ["0", "1", "0.1"], "method": "mean", "block_shape": "null"}
 
     expected = {"thresholds": [0, 1, 0.1], "method": "mean", "block_shape": None}
-    assert yaml_files.retyped(typed) == expected
+    assert read_typed(WorkflowConfig, {"segment": typed}) == {"segment": expected}
 
 
 @given(st.recursive(st.integers() | st.booleans() | st.none(), st.lists))
 def test_typed_values_stay(value: Any) -> None:
-    assert yaml_files.retyped(value) == value
+    assert read_typed(WorkflowConfig, {"iterations": value}) == {"iterations": value}
+    assert read_typed(WorkflowConfig, {"volumes": {"a": value}}) == {"volumes": {"a": value}}
 
 
 def imported_files(program: str) -> set[str]:
@@ -376,12 +379,11 @@ def test_a_time_for_training_is_told_only_where_it_is_set() -> None:
 
 def test_shares_need_blocks_and_a_method_that_has_them() -> None:
     data = datasets.load_dataset("phantom")
-    shared = yaml_files.merge(CONFIG, {"shards": 4})
     with pytest.raises(ConfigError, match="set `segment: block_shape`"):
-        compatibility.check_segmentation(shared, networks.network_for("mtlsd", data))
-    mutex = yaml_files.merge(shared, {"segment": {"method": "mutex", "block_shape": [9, 9, 9]}})
+        compatibility.check_segmentation(Segment(), 4, networks.network_for("mtlsd", data))
+    mutex = Segment(method="mutex", block_shape=(9, 9, 9))
     with pytest.raises(ConfigError, match="sees a whole volume at once"):
-        compatibility.check_segmentation(mutex, networks.network_for("long_range", data))
+        compatibility.check_segmentation(mutex, 4, networks.network_for("long_range", data))
 
 
 def test_addresses_are_completed_by_the_configuration(tmp_path: Path) -> None:
@@ -389,14 +391,14 @@ def test_addresses_are_completed_by_the_configuration(tmp_path: Path) -> None:
     volumes = {"cube_a": {}, "cube_b": {"raw": {"path": "gs://there/em", "mip": 1}}}
     path = write_dataset(tmp_path, bucket=bucket, volumes=volumes)
     data = datasets.load_dataset(path)
-    found = sources.located(data, CONFIG | {"endpoint_url": "http://near", "bundle": None})
+    found = sources.located(data, WorkflowConfig(endpoint_url="http://near"))
     volume = found["volumes"]["cube_a"]
 
     assert volume["labels"]["path"] == "s3://open-neurodata/em/cube_a.zarr"
     assert (volume["raw"]["endpoint_url"], volume["raw"]["unsigned"]) == ("http://near", True)
     assert "endpoint_url" not in found["volumes"]["cube_b"]["raw"]
-    brought = sources.located(data, CONFIG | {"bundle": "/disk"})["volumes"]["cube_a"]
-    assert brought["raw"] == {
+    brought = sources.located(data, WorkflowConfig(mirror="/disk"))["volumes"]["cube_a"]
+    assert brought["raw"].plain() == {
         "path": "/disk/em/cube_a.zarr",
         "array": "raw",
         "voxel_size_nm": [10, 10, 10],
@@ -417,4 +419,4 @@ def test_addresses_that_cannot_be_read_are_refused(
 ) -> None:
     path = write_dataset(tmp_path, volumes={"cube_b": {"raw": source}}, train=[], validation=[])
     with pytest.raises(ConfigError, match=message):
-        sources.located(datasets.load_dataset(path), CONFIG)
+        sources.located(datasets.load_dataset(path), WorkflowConfig())

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import elektronn
-from retrace.config import networks, schema, yaml_files
+from retrace.config import network_schema, networks, schema, yaml_files
+from retrace.config.dataset_model import DatasetFile
 from retrace.elektronn.assignments import read_assignments
 from retrace.elektronn.cfg import (
     DATASET,
@@ -94,7 +95,7 @@ def test_the_shipped_file_becomes_the_network_we_have(tmp_path: Path) -> None:
     found = changed(tmp_path, "").network
     ours = networks.load_network("neuro3d_file")
 
-    schema.check(found, "elektronn_network", "translated")
+    network_schema.check(found, "elektronn_network", "translated")
     for key in ("filters", "pool", "nof_filters", "desired_input", "warp_on", "weight_decay"):
         assert found[key] == ours[key], key
     assert found["SGD_params"] == {"LR": 0.005, "momentum": 0.9}
@@ -104,7 +105,7 @@ def test_the_shipped_file_becomes_the_network_we_have(tmp_path: Path) -> None:
 def test_its_cubes_become_a_dataset(tmp_path: Path) -> None:
     found = changed(tmp_path, "cube_prios = [1, 3]\n").dataset
 
-    schema.check(found, "dataset", "translated")
+    schema.check(DatasetFile, found, "translated")
     assert found["train"] == ["cube_0", "cube_1"]
     assert found["validation"] == ["cube_2"]
     assert found["sampling"] == {"probabilities": {"cube_0": 1.0, "cube_1": 3.0}}
@@ -140,7 +141,7 @@ def test_channels_become_inputs(tmp_path: Path) -> None:
     volume = found.dataset["volumes"]["cube_0"]
     assert (volume["raw"]["axes"], volume["raw"]["channel"]) == ("cxyz", 0)
     assert volume["inputs"]["channel_1"]["channel"] == 1
-    schema.check(found.dataset, "dataset", "translated")
+    schema.check(DatasetFile, found.dataset, "translated")
 
     with h5py.File(tmp_path / "raw_1.h5", "w") as file:
         file["raw"] = np.zeros((3, 4, 4, 3), np.uint8)
@@ -183,7 +184,7 @@ desired_input = 28
 {extra}
 """
     found = translate(read_config(written(tmp_path, text)))
-    schema.check(found.network, "elektronn_network", "translated")
+    network_schema.check(found.network, "elektronn_network", "translated")
 
     assert found.dataset is None
     assert found.network["name"] == "mnist_example_warp"

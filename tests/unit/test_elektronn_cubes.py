@@ -17,16 +17,19 @@ import tiny_elektronn as tiny
 import train
 from retrace.checkpoints.elektronn import write_param
 from retrace.config import compatibility, datasets
+from retrace.config.dataset_model import Dataset
 from retrace.errors import ConfigError, DataError
 from retrace.evaluation.classes import Tally, probabilities_of, summary
 from retrace.networks import build_network
 from retrace.planning import evaluate
 from retrace.planning import predict as planning_predict
+from retrace.settings_model import as_json
 from retrace.storage.volumes import open_source
 from retrace.targets.classes import class_labels
 from retrace.training import build
 from retrace.training.cube_batches import CubeBatches, open_cube_batches
 from retrace.training.prefetch import Prefetcher
+from settings_changes import with_volume
 from tiny_training import arguments, training
 
 
@@ -36,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def batches(folder: Path, data: dict[str, Any] | None = None, **changes: Any) -> CubeBatches:
+def batches(folder: Path, data: Dataset | None = None, **changes: Any) -> CubeBatches:
     data = data or tiny.dataset(folder)
     net = tiny.network(are_classes=datasets.has_classes(data), **changes)
     settings = training(data, net, 8)
@@ -124,7 +127,9 @@ def test_labels_that_are_no_classes(folder: Path) -> None:
 
 def test_labels_of_both_kinds_are_refused(folder: Path) -> None:
     data = tiny.dataset(folder)
-    del data["volumes"]["cube_1"]["labels"]["objects"]
+    volumes = data.plain()["volumes"]
+    del volumes["cube_1"]["labels"]["objects"]
+    data = data.with_(volumes=volumes)
     with pytest.raises(ConfigError, match="labels of 'cube_1' are no `objects: classes`"):
         datasets.has_classes(data)
 
@@ -245,14 +250,14 @@ def test_trained_predicted_and_scored(folder: Path) -> None:
     asked = planning_predict.predict_settings(config, data, net, "cube_2")
     model, store = folder / "model.safetensors", folder / "cube_2" / "prediction.zarr"
     predict.main(
-        ["--settings", json.dumps(asked), "--model", str(model), "--work", str(folder / "work")]
+        ["--settings", as_json(asked), "--model", str(model), "--work", str(folder / "work")]
         + ["--output", str(store)]
     )
     scores = folder / "evaluation.json"
     evaluate_classes.main(
         [
             "--settings",
-            json.dumps(evaluate.class_settings(data, net)),
+            as_json(evaluate.class_settings(data, net)),
             "--prediction",
             f"cube_2={store}",
         ]
@@ -316,16 +321,11 @@ def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
     with h5py.File(folder / "raw_0.h5", "r+") as file:
         file["weights"] = file["raw"][...] // 2
     data = tiny.dataset(folder)
-    volume = data["volumes"]["cube_0"]
-    weights = {**volume["raw"], "array": "weights"}
-    data["volumes"]["cube_0"] = {
-        **volume,
-        "lazy_labels": LAZY,
-        "inputs": {"example_weights": weights},
-    }
-    data["volumes"]["cube_1"]["inputs"] = {
-        "example_weights": data["volumes"]["cube_1"]["raw"],
-    }
+    weights = data.volumes["cube_0"].raw.with_(array="weights")
+    lazy = {"lazy_labels": LAZY, "inputs": {"example_weights": weights}}
+    data = with_volume(data, "cube_0", **lazy)
+    inputs = {"example_weights": data.volumes["cube_1"].raw}
+    data = with_volume(data, "cube_1", inputs=inputs)
     found = batches(folder, data, n_lab=3, batch_size=2, use_example_weights=True)
     batch = found.batch(0, warp=1.0)
 
@@ -351,8 +351,7 @@ def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
 def test_lazy_labels_are_learned_by_the_oracles_loss(folder: Path) -> None:
     """A training with them pushes the absent class down; without anything lazy no batch has any."""
     assert "labelled" not in batches(folder).batch(0, warp=False)
-    data = tiny.dataset(folder)
-    data["volumes"]["cube_0"]["lazy_labels"] = LAZY
+    data = with_volume(tiny.dataset(folder), "cube_0", lazy_labels=LAZY)
     settings = training(data, tiny.network(n_lab=3), 12)
     trainer = build.build_trainer(settings, {}, folder / "work")
     module = trainer.module
@@ -379,6 +378,6 @@ def test_lazy_labels_that_do_not_fit_are_refused_at_planning(
 ) -> None:
     data = tiny.dataset(folder)
     if lazy:
-        data["volumes"]["cube_0"]["lazy_labels"] = lazy
+        data = with_volume(data, "cube_0", lazy_labels=lazy)
     with pytest.raises(ConfigError, match=message):
         compatibility.check_pair(data, tiny.network(**changes), "train")

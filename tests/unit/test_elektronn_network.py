@@ -24,7 +24,7 @@ from retrace.checkpoints.elektronn import (
     write_param,
 )
 from retrace.checkpoints.safetensors import load_model, save_model
-from retrace.config import schema
+from retrace.config import network_schema as schema
 from retrace.elektronn.settings import resolve
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import VoxelBox

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def told(tmp_path: Path, **changes: Any) -> dict[str, Any]:
-    return tiny.dataset(tmp_path, **changes)["examples"]
+    return tiny.dataset(tmp_path, **changes).examples.plain()
 
 
 def test_splits_are_disjoint_drawn_by_the_seed_and_whole(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The fetch from a bundle: completeness, resuming, refusals; and a full disk."""
+"""The fetch from a mirror: completeness, resuming, refusals; and a full disk."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("bundle")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("mirror")
     write_phantom_store(root / PREFIX, (6, 20, 20), (2, 4, 4), (20, 9, 9), 1, chunks=(4, 16, 16))
     return root
 
 
-def run_fetch(output: Path, bundle: Path, **settings: Any) -> None:
+def run_fetch(output: Path, mirror: Path, **settings: Any) -> None:
     values = {"bucket": "b", "prefix": PREFIX, "arrays": ARRAYS, "threads": 4, **settings}
-    fetch.main(["--settings", json.dumps(values), "--output", str(output), "--bundle", str(bundle)])
+    fetch.main(["--settings", json.dumps(values), "--output", str(output), "--mirror", str(mirror)])
 
 
-def test_bundle_becomes_the_same_store_with_a_manifest(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_mirror_becomes_the_same_store_with_a_manifest(
+    mirror: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "data" / "v.zarr"
-    run_fetch(output, bundle)
-    assert contents(output) == contents(bundle / PREFIX)
+    run_fetch(output, mirror)
+    assert contents(output) == contents(mirror / PREFIX)
     manifest = check_manifest(output, digests=True)
     assert sorted(manifest["arrays"]) == sorted(ARRAYS)
     assert manifest["objects"] == manifest["verified"]["md5"] == len(contents(output))
@@ -55,11 +55,11 @@ def test_bundle_becomes_the_same_store_with_a_manifest(
 
 
 def test_verified_objects_are_kept_damaged_and_stray_ones_are_not(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mirror: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "v.zarr"
     partial = tmp_path / "v.zarr.partial"
-    run_fetch(output, bundle)
+    run_fetch(output, mirror)
     output.rename(partial)
     chunk = partial / "volumes/raw/0.0.0"
     data = chunk.read_bytes()
@@ -69,20 +69,20 @@ def test_verified_objects_are_kept_damaged_and_stray_ones_are_not(
     (partial / "stray/folder").mkdir(parents=True)
     (partial / "stray/folder/file").write_bytes(b"x")
     capsys.readouterr()
-    run_fetch(output, bundle)
-    assert contents(output) == contents(bundle / PREFIX)
+    run_fetch(output, mirror)
+    assert contents(output) == contents(mirror / PREFIX)
     assert not (output / "stray").exists()
     assert f"{len(contents(output)) - 2} kept" in capsys.readouterr().out
 
 
 def test_an_output_without_manifest_is_gone_on_with(
-    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mirror: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "v.zarr"
-    run_fetch(output, bundle)
+    run_fetch(output, mirror)
     manifest_path(output).unlink()
     capsys.readouterr()
-    run_fetch(output, bundle)
+    run_fetch(output, mirror)
     assert f"{len(contents(output))} kept" in capsys.readouterr().out
     check_manifest(output, digests=True)
 
@@ -96,19 +96,19 @@ def test_an_output_without_manifest_is_gone_on_with(
     ],
 )
 def test_errors_leave_the_older_output_as_it_is(
-    bundle: Path, tmp_path: Path, settings: dict[str, Any], message: str
+    mirror: Path, tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     output = tmp_path / "v.zarr"
-    run_fetch(output, bundle)
+    run_fetch(output, mirror)
     before = contents(tmp_path / "v.zarr"), manifest_path(output).read_bytes()
     with pytest.raises(FetchError, match=message):
-        run_fetch(output, bundle, **settings)
+        run_fetch(output, mirror, **settings)
     assert (contents(output), manifest_path(output).read_bytes()) == before
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"zarr_format": 2}', "[]", '{"shape": 3}'])
-def test_damaged_metadata_is_refused(bundle: Path, tmp_path: Path, text: str) -> None:
-    copy = tmp_path / "bundle"
+def test_damaged_metadata_is_refused(mirror: Path, tmp_path: Path, text: str) -> None:
+    copy = tmp_path / "mirror"
     write_phantom_store(copy / PREFIX, (4, 8, 8), (1, 1, 1), (8, 8, 8), 1)
     (copy / PREFIX / "volumes/raw/.zarray").write_text(text)
     with pytest.raises(FetchError, match="metadata of volumes/raw"):
@@ -116,21 +116,21 @@ def test_damaged_metadata_is_refused(bundle: Path, tmp_path: Path, text: str) ->
     assert not (tmp_path / "v.zarr").exists()
 
 
-def test_a_bundle_is_checked_against_its_own_manifest(bundle: Path, tmp_path: Path) -> None:
+def test_a_mirror_is_checked_against_its_own_manifest(mirror: Path, tmp_path: Path) -> None:
     carried = tmp_path / "carried"
-    run_fetch(carried / PREFIX, bundle)
+    run_fetch(carried / PREFIX, mirror)
     run_fetch(tmp_path / "first.zarr", carried)
     chunk = carried / PREFIX / "volumes/raw/0.0.0"
     chunk.write_bytes(chunk.read_bytes()[::-1])
-    with pytest.raises(FetchError, match="volumes/raw of bundle .* changed"):
+    with pytest.raises(FetchError, match="volumes/raw of mirror .* changed"):
         run_fetch(tmp_path / "second.zarr", carried)
 
 
 def test_a_folder_that_is_no_zarr_is_described_by_its_files(tmp_path: Path) -> None:
-    folder = tmp_path / "bundle/funke/checkpoints/mtlsd"
+    folder = tmp_path / "mirror/funke/checkpoints/mtlsd"
     folder.mkdir(parents=True)
     (folder / "train_net_checkpoint_400000.index").write_bytes(b"index")
-    run_fetch(tmp_path / "mtlsd", tmp_path / "bundle", prefix="funke/checkpoints/mtlsd", arrays=[])
+    run_fetch(tmp_path / "mtlsd", tmp_path / "mirror", prefix="funke/checkpoints/mtlsd", arrays=[])
     manifest = json.loads((tmp_path / "mtlsd.manifest.json").read_text())
     assert manifest["files"] == {
         "train_net_checkpoint_400000.index": hashlib.sha256(b"index").hexdigest()[:16]

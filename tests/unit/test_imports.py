@@ -22,7 +22,8 @@ LAYERS = (
     "storage",
     "formats",
     "remote",
-    "geometry errors files progress device command_line union_find displacement settings_model",
+    "geometry errors files progress device command_line union_find displacement"
+    " settings_model setting_types",
 )
 """Packages and modules of the library, from top to bottom. One imports its own layer and below."""
 
@@ -31,7 +32,7 @@ PROGRAM_LEVEL = len(LAYERS)
 
 TORCH_FREE = {
     *("config", "planning", "znn", "elektronn", "storage", "formats", "remote"),
-    *("geometry", "errors", "files", "progress", "settings_model"),
+    *("geometry", "errors", "files", "progress", "settings_model", "setting_types"),
 }
 """They run where the workflow is planned, which has no torch."""
 

@@ -13,6 +13,7 @@ import pytest
 
 from retrace.errors import DataError
 from retrace.formats.precomputed import check_local_layer
+from retrace.formats.source import Region, Source
 from retrace.geometry import VoxelBox
 from retrace.remote.addresses import is_address, is_zarr, local_folder
 from retrace.storage.volumes import open_volume
@@ -96,15 +97,15 @@ def test_a_missing_chunk_is_an_error(layer: str, tmp_path: Path) -> None:
 
 
 def test_planning_looks_at_local_layers_only(layer: str) -> None:
-    inside = {"offset": [40, 270, 3600], "shape": [200, 630, 594]}
-    check_local_layer({"path": layer}, inside)
-    check_local_layer({"path": "gs://nobody/nothing", "mip": 9}, inside)
+    inside = Region(offset=(40, 270, 3600), shape=(200, 630, 594))
+    check_local_layer(Source(path=layer), inside)
+    check_local_layer(Source(path="gs://nobody/nothing", mip=9), inside)
     for box, mip, message in (
-        ({**inside, "offset": [40, 270, 3609]}, 0, r"leaves the volume \[40, 270, 3600\]"),
+        (inside.with_(offset=(40, 270, 3609)), 0, r"leaves the volume \[40, 270, 3600\]"),
         (inside, 1, "has no mip 1"),
     ):
         with pytest.raises(DataError, match=message):
-            check_local_layer({"path": layer, "mip": mip}, box)
+            check_local_layer(Source(path=layer, mip=mip), box)
 
 
 def test_which_paths_are_addresses() -> None:

@@ -23,7 +23,7 @@ import tiny_seamless
 import tiny_training
 from retrace.alignment.prepare import prepared, valid_mask
 from retrace.checkpoints.safetensors import save_model
-from retrace.config import compatibility, datasets, networks, schema
+from retrace.config import compatibility, datasets, network_schema, networks
 from retrace.elektronn.settings import resolve
 from retrace.errors import ConfigError, DataError
 from retrace.networks import build_network
@@ -215,7 +215,7 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     model = save_model(tmp_path / "d.safetensors", built(digits), {"network": digits})
     with pytest.raises(DataError, match="without the mean of their training images"):
         package_files(model, digits, {"name": "tiny"}, ["A"], "MIT")
-    assert set(FAMILIES) == set(BUILDERS) == set(schema.FAMILIES)
+    assert set(FAMILIES) == set(BUILDERS) == set(network_schema.FAMILIES)
 
 
 def test_the_packaged_field_is_that_of_the_workflow() -> None:

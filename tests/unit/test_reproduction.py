@@ -12,11 +12,13 @@ import yaml
 import reproduce
 from retrace.config import compatibility, datasets, paper, yaml_files
 from retrace.config import networks as config_networks
+from retrace.config.dataset_model import Dataset
 from retrace.errors import ConfigError, StateError
 from retrace.evaluation.reproduction import Row, compare, passes, text_table
 from retrace.planning import evaluate, fetch, predict
 from retrace.planning import reproduce as planning_reproduce
 from retrace.planning import segment as planning_segment
+from retrace.settings_model import as_json
 
 CONFIG = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
 FIRST: dict[str, Any] = {"regions": None, "networks": None}
@@ -24,14 +26,16 @@ METRICS = ("voi_split", "voi_merge", "voi_sum", "erl_nm", "max_erl_nm", "nerl")
 PAPER = {"zfinch": "zfinch_paper", "fib25": "fib25_paper", "hemi": "hemi_paper"}
 
 
-def paper_dataset(name: str, **reproduce: Any) -> dict[str, Any]:
-    return paper.choose_regions(datasets.load_dataset(PAPER[name]), {**FIRST, **reproduce})
+def paper_dataset(name: str, regions: Any = None, **_: Any) -> Dataset:
+    return paper.choose_regions(datasets.load_volumes(PAPER[name]), regions)
 
 
 def told(name: str, **reproduce: Any) -> dict[str, Any]:
-    return planning_reproduce.table_settings(
-        paper_dataset(name, **reproduce), {**FIRST, **reproduce}
-    )
+    """What the program reads from its job."""
+    asked = {**FIRST, **reproduce}
+    settings = planning_reproduce.table_settings(paper_dataset(name, **asked), asked)
+    content: dict[str, Any] = json.loads(as_json(settings))
+    return content
 
 
 def as_evaluation(numbers: dict[str, dict[str, Any]], region: str) -> dict[str, Any]:
@@ -272,7 +276,7 @@ def test_the_papers_blocks_and_boxes_reach_the_programs() -> None:
     asked = predict.predict_settings(CONFIG, data, finch, "11_micron")["volume"]
     made = predict.predict_settings(CONFIG, data, lsd, "11_micron")["volume"]
 
-    assert segment["block_shape"] == [180, 400, 400]
+    assert segment["block_shape"] == (180, 400, 400)
     assert asked["raw"]["mip"] == 0
     assert asked["roi_nm"]["shape"] == [10800, 10800, 10800]
     assert made["roi_nm"]["shape"] == [10800 + 2 * 360, 10800 + 2 * 954, 10800 + 2 * 954]

@@ -67,11 +67,11 @@ def test_human_bytes(count: float, text: str) -> None:
     assert human_bytes(count) == text
 
 
-def test_bundle_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
+def test_mirror_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
     for name in ("a/v.zarr/.zgroup", "a/v.zarr/volumes/raw/0.0.0", "a/v.zarr2/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"123")
-    settings = FetchSettings("b", "a/v.zarr", bundle=str(tmp_path))
+    settings = FetchSettings("b", "a/v.zarr", mirror=str(tmp_path))
     found = MirrorStore(settings).objects()
     assert [(item.name, item.size) for item in found] == [
         (".zgroup", 3),
@@ -80,11 +80,11 @@ def test_bundle_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
     assert found[0].etag == hashlib.md5(b"123").hexdigest()
 
 
-def test_bundle_errors_name_what_is_there(tmp_path: Path) -> None:
+def test_mirror_errors_name_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a/volume_1.zarr").mkdir(parents=True)
     with pytest.raises(FetchError, match="did you mean 'volume_1.zarr'"):
-        MirrorStore(FetchSettings("b", "a/volume_l.zarr", bundle=str(tmp_path))).objects()
+        MirrorStore(FetchSettings("b", "a/volume_l.zarr", mirror=str(tmp_path))).objects()
     with pytest.raises(FetchError, match="is not a folder"):
-        MirrorStore(FetchSettings("b", "a", bundle=str(tmp_path / "gone"))).objects()
+        MirrorStore(FetchSettings("b", "a", mirror=str(tmp_path / "gone"))).objects()
     with pytest.raises(FetchError, match="has nothing under 'z'"):
-        MirrorStore(FetchSettings("b", "z/v", bundle=str(tmp_path))).objects()
+        MirrorStore(FetchSettings("b", "z/v", mirror=str(tmp_path))).objects()

@@ -19,6 +19,7 @@ from retrace.alignment.stack_sampling import AtLeast, Sampler, Sources
 from retrace.augment.artificial_defects import pull
 from retrace.config import alignment as sections
 from retrace.config import compatibility, datasets
+from retrace.config.alignment_model import Reject, StackSet, SyntheticSections
 from retrace.errors import ConfigError, DataError
 from retrace.storage.precomputed_writer import write_layer
 from retrace.storage.volumes import Volume, open_volume
@@ -39,9 +40,13 @@ def layer(tmp_path: Path) -> Path:
 
 def told(layer: Path, split: str = "train", **changes: Any) -> dict[str, Any]:
     """Settings of gen_stack; what is not of the stacks themselves goes by its own name."""
-    reject = sections.REJECT | changes.pop("reject", {})
+    reject = Reject().complete().plain() | changes.pop("reject", {})
     own = {key: changes.pop(key) for key in ("name", "seed", "mask") if key in changes}
-    stack = sections.STACKS | {"count": 4, "test_count": 2, "height": 3, "side": 32} | changes
+    stack = (
+        StackSet().complete(deep=True).plain()
+        | {"count": 4, "test_count": 2, "height": 3, "side": 32}
+        | changes
+    )
     source = {"path": f"file://{layer}", "array": "", "mip": stack["mip"] or 0}
     return {
         "name": "mine",
@@ -232,7 +237,11 @@ def test_combined_files_hold_every_set_under_its_name(layer: Path, tmp_path: Pat
 
 
 def made_settings(**changes: Any) -> dict[str, Any]:
-    made = sections.MADE | {"jitter_px": 2, "warp_px": 1.5, "contrast": 0} | changes
+    made = (
+        SyntheticSections().complete().plain()
+        | {"jitter_px": 2, "warp_px": 1.5, "contrast": 0}
+        | changes
+    )
     return {"made": made, "seed": 3, "voxel_size_nm": list(SIZE)}
 
 
@@ -280,8 +289,7 @@ def test_stacks_of_made_sections_carry_their_truth(tmp_path: Path) -> None:
 
 
 def test_float_raw_is_scaled_and_other_types_are_refused() -> None:
-    stack = sections.STACKS | {"height": 2, "side": 16, "test_fraction": 0.0}
-    stack = stack | {"reject": sections.REJECT}
+    stack = StackSet(height=2, side=16, test_fraction=0.0).complete(deep=True).plain()
     soft = Volume(np.full((2, 16, 16), 0.5, np.float32), SIZE, (0, 0, 0), "soft")
     wide = Volume(np.full((2, 16, 16), 500, np.uint16), SIZE, (0, 0, 0), "wide")
     bright = Volume(np.full((2, 16, 16), 5, np.float32), SIZE, (0, 0, 0), "bright")
@@ -341,7 +349,10 @@ def test_datasets_to_align_are_complete(layer: Path, tmp_path: Path) -> None:
     ("alignment", "word"),
     [
         ({"volume": "section"}, "did you mean 'sections'"),
-        ({"stacks": {"a": {"height": 1}}}, "less than the minimum of 2"),
+        (
+            {"stacks": {"a": {"height": 1}}},
+            "height: 1 is not allowed; give a whole number of at least 2",
+        ),
         ({"stacks": {"a": {"test_fraction": 0, "test_count": 3}}}, "3 test stacks"),
         ({"stacks": {"a": {"sides": 3}}}, "did you mean 'side'"),
         ({"stacks": {"a": {"mip": 4}}}, "no mip 4"),
@@ -380,7 +391,7 @@ def test_other_pairs_with_sections_are_refused(layer: Path, tmp_path: Path) -> N
 
 
 def test_basil_waits_for_the_users_path() -> None:
-    with pytest.raises(ConfigError, match="nobody said yet where volume 'sections' lies"):
+    with pytest.raises(ConfigError, match="the path of volume 'sections' is not filled in yet"):
         datasets.load_dataset("basil")
     for name in ("phantom_sections", "vnc_nc"):
         assert datasets.load_dataset(name)["alignment"]["made"]

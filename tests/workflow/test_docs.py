@@ -38,11 +38,11 @@ from typing import Any
 import pytest
 import yaml
 from markdown.extensions.toc import slugify
-from snakemake.cli import get_argument_parser, parse_config
+from snakemake.cli import get_argument_parser
 
 from retrace.config import datasets as config_datasets
 from retrace.config import networks, yaml_files
-from retrace.config import schema as config_schema
+from retrace.config.command_line_values import read_config
 from retrace.planning import container_images
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -342,29 +342,16 @@ def test_every_setting_on_a_command_line_is_allowed(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    shipped = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     seen = 0
     for command in of_program("snakemake"):
-        arguments = snakemake_arguments(command)
-        given = parse_config(arguments.config) if arguments.config else {}
-        merged = yaml_files.retyped({**shipped, **with_defaults(shipped, given)})
+        words = snakemake_arguments(command).config or []
         try:
-            config_schema.check_config(merged)
-            config_datasets.check_chosen(merged["volumes"])
+            config = read_config([ROOT / "config/config.yaml"], words)
+            config_datasets.check_chosen(config.volumes)
         except networks.ConfigError as error:
             raise AssertionError(f"{command}: {error}") from error
-        seen += len(given)
+        seen += len(words)
     assert seen > 15
-
-
-def with_defaults(shipped: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Mappings laid over those of config.yaml, as Snakemake does."""
-    return {
-        key: {**shipped[key], **value}
-        if isinstance(value, dict) and isinstance(shipped.get(key), dict)
-        else value
-        for key, value in given.items()
-    }
 
 
 def test_every_profile_is_there() -> None:

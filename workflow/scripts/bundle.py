@@ -132,7 +132,7 @@ def make(args: argparse.Namespace) -> None:
         linked_or_copied(image, partial / IMAGES / image.name)
     for wheel in files_below(args.wheels):
         linked_or_copied(wheel, partial / WHEELS / wheel.name)
-    config = settings["config"] | {"bundle": OBJECTS, "init": moved.get(settings["config"]["init"])}
+    config = settings["config"] | {"mirror": OBJECTS, "init": moved.get(settings["config"]["init"])}
     (partial / CONFIG).write_text(json.dumps(config, indent=1) + "\n")  # JSON is YAML
     digests = {p.relative_to(partial).as_posix(): sha256_of(p) for p in files_below(partial)}
     facts = {"format_version": FORMAT_VERSION, **machine(), "target": settings["target"]}

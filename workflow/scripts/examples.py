@@ -16,6 +16,7 @@ import torch
 
 from retrace import __version__
 from retrace.checkpoints.safetensors import load_model
+from retrace.config import examples_model
 from retrace.config.sources import example_files
 from retrace.device import choose_device
 from retrace.errors import DataError, run
@@ -123,7 +124,8 @@ def evaluate(args: argparse.Namespace) -> None:
         "iteration": int(told["iteration"]),
     }
     split = scored_split(settings) if "test" in settings["dataset"]["examples"] else "train"
-    files = [args.predictions, *map(Path, example_files(settings["dataset"], split))]
+    sources = examples_model.Examples.model_validate(settings["dataset"]["examples"])
+    files = [args.predictions, *map(Path, example_files(sources, split))]
     made_of = origin(files, settings, time.monotonic() - begun)
     content = {**head, **scores, "origin": made_of}
     atomic_write(args.output, json.dumps(content, indent=1) + "\n")

@@ -29,7 +29,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", required=True, help="JSON: bucket, prefix, endpoint_url, ...")
     parser.add_argument("--output", required=True, type=Path, help="the folder to make")
-    parser.add_argument("--bundle", help="folder with the bucket's keys, instead of the bucket")
+    parser.add_argument("--mirror", help="folder with a copy of the bucket, read instead of it")
     return parser.parse_args(argv)
 
 
@@ -39,7 +39,7 @@ def read_settings(args: argparse.Namespace) -> FetchSettings:
         settings = FetchSettings.parse(json.loads(args.settings))
     except json.JSONDecodeError as error:
         raise ConfigError(f"--settings is not JSON ({error})") from error
-    return replace(settings, bundle=args.bundle) if args.bundle else settings
+    return replace(settings, mirror=args.mirror) if args.mirror else settings
 
 
 def check_arrays(folder: Path, arrays: Sequence[str], label: str) -> None:
@@ -80,8 +80,8 @@ def check_mirror_manifest(store: ObjectStore, folder: Path) -> None:
             changed.append(name)
     if changed:
         raise FetchError(
-            f"{', '.join(changed)} of {store.label} changed since the manifest in the bundle was "
-            "written; copy the bundle again"
+            f"{', '.join(changed)} of {store.label} changed since the manifest in the mirror was "
+            "written; copy the mirror again"
         )
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from uuid import uuid4
 
 from retrace.errors import DataError
+from retrace.settings_model import as_plain
 
 
 def digest(value: Any) -> str:
-    """16 hex digits that name a JSON value, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    """16 hex digits that name a JSON value or settings, whatever the order of the keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=as_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

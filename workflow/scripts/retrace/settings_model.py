@@ -8,33 +8,54 @@ a program reads from its job.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Self, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 
 class SettingsModel(BaseModel):
     """A group of settings: immutable, and without keys that it does not declare."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Today's names of settings that had another name before."""
 
     def plain(self) -> dict[str, Any]:
-        """The settings as JSON values: only those that were given or differ from None."""
-        return self.model_dump(mode="json", exclude_none=False, exclude_unset=True)
+        """The settings that were given, as JSON values; numbers stay as they were written."""
+        given = self.model_fields_set
+        return {
+            info.alias or name: _plain(getattr(self, name))
+            for name, info in type(self).model_fields.items()
+            if name in given
+        }
+
+    def complete(self, deep: bool = False) -> Self:
+        """A copy with its defaults as given values, so that `plain` writes them too.
+
+        `deep`: also those of the groups inside it.
+        """
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        if deep:
+            values = {name: _completed(value) for name, value in values.items()}
+        return self.model_copy(update=values)
 
     def with_(self, **changes: Any) -> Self:
         """A checked copy with some settings changed."""
         return type(self).model_validate({**self.plain(), **changes})
 
     # Until every reader uses attributes, a group can also be read like the mapping it replaces:
-    # a setting that is neither given nor has a value other than None counts as absent.
+    # a setting that is not given and whose default is None or empty counts as absent.
 
     def keys(self) -> list[str]:
-        """Names of the settings that are given, or have a default other than None."""
-        given = self.model_fields_set
-        names = type(self).model_fields
-        return [n for n in names if n in given or getattr(self, n) is not None]
+        """Names of the settings that are given, or whose default is neither None nor empty."""
+        return [name for name in type(self).model_fields if self._is_present(name)]
+
+    def _is_present(self, name: str) -> bool:
+        return name in self.model_fields_set or getattr(self, name) not in (None, (), {})
 
     def __getitem__(self, key: str) -> Any:
         if key not in self:
@@ -46,7 +67,7 @@ class SettingsModel(BaseModel):
         return getattr(self, key) if key in self else default
 
     def __contains__(self, key: object) -> bool:
-        return key in self.keys()
+        return key in type(self).model_fields and self._is_present(str(key))
 
     def __iter__(self) -> Iterator[str]:  # type: ignore[override]
         return iter(self.keys())
@@ -58,20 +79,56 @@ class SettingsModel(BaseModel):
         """Names and values of the settings that are present."""
         return [(key, getattr(self, key)) for key in self.keys()]
 
-    def values(self) -> list[Any]:
-        """Values of the settings that are present."""
-        return [value for _, value in self.items()]
-
 
 Mapping.register(SettingsModel)
 
 
 def as_json(content: Any) -> str:
     """Settings as one line, always the same for the same content."""
-    return json.dumps(content, sort_keys=True, default=_plain)
+    return json.dumps(content, sort_keys=True, default=as_plain)
 
 
-def _plain(value: Any) -> Any:
+def _completed(value: Any) -> Any:
+    if isinstance(value, SettingsModel):
+        return value.complete(deep=True)
+    return {k: _completed(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def as_plain(value: Any) -> Any:
+    """A group of settings as JSON values; for `default` of json.dumps."""
     if isinstance(value, SettingsModel):
         return value.plain()
     raise TypeError(f"{type(value).__name__} is no JSON value: {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """JSON values of a setting: groups and mappings as dicts, sequences as lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, Mapping):
+        items = value.plain() if isinstance(value, SettingsModel) else value
+        return {key: _plain(inner) for key, inner in items.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def all_optional(
+    model: type[SettingsModel], name: str, doc: str, leave_out: Collection[str] = (), /, **more: Any
+) -> type[SettingsModel]:
+    """A model `name` with the fields of `model` but those in `leave_out`, none of them required.
+
+    For files that say only a part, or what differs from another. `more` adds fields, each as
+    (type, Field(...)).
+    """
+    declared: dict[str, Any] = {}
+    for key, info in model.model_fields.items():
+        if key not in leave_out:
+            parts = info.asdict()
+            attributes = {**parts["attributes"], "default": None}
+            attributes.pop("default_factory", None)
+            annotation = (parts["annotation"], *parts["metadata"], Field(**attributes))
+            declared[key] = Annotated[annotation]
+    declared |= more
+    made = create_model(
+        name, __base__=SettingsModel, __doc__=doc, __module__=model.__module__, **declared
+    )
+    return cast(type[SettingsModel], made)

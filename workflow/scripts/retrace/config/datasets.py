@@ -1,145 +1,191 @@
-"""Datasets: read from YAML, checked, with paths and voxel sizes filled in."""
+"""Datasets: read from YAML, checked, with paths, voxel sizes and splits filled in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from retrace.config import alignment
+from retrace.config.dataset_model import Dataset, DatasetBase, DatasetFile, Volume, VolumeFile
+from retrace.config.examples_model import ExamplesDataset, ExamplesFile
 from retrace.config.schema import check
-from retrace.config.sources import NAMED_PARTS, OUR_BUCKET, bucket_key
-from retrace.config.splits import LABELS_BOX, SPLITS, check_box, choose_training, split_entry
-from retrace.config.yaml_files import Settings, merge, names, read_yaml, yaml_file
+from retrace.config.sources import OUR_BUCKET, bucket_key
+from retrace.config.splits import LABELS_BOX, check_region, region_of, resolve_splits
+from retrace.config.yaml_files import names, read_yaml, yaml_file
 from retrace.errors import ConfigError, nearest
 from retrace.formats.label_kinds import NUMBERED
+from retrace.formats.source import Source, SourceFile
 from retrace.znn.dataset import with_samples
+
+AnyDataset = Dataset | ExamplesDataset
 
 ISOTROPIC_BELOW = 2.0
 """Voxels whose longest edge is less than this many times the shortest count as isotropic."""
 
 
 CLASSES = "classes"
-"""The kind of labels that are numbers of classes, and not of objects."""
+"""The kind of labels that are class numbers, not objects."""
 
 
-def load_dataset(name: str | Path, chosen: object = None) -> Settings:
+def load_dataset(name: str | Path, chosen: object = None) -> AnyDataset:
     """A dataset by name, or from a file, with paths, voxel sizes and splits filled in.
 
-    `chosen` is the value of `volumes` in config.yaml; it replaces what is trained on. Entries of
-    train, validation and test come out as {volume, roi_nm, probability}, sources with path, array,
-    voxel_size_nm and offset_nm.
+    `chosen` is the value of `volumes` in config.yaml; it replaces the training entries.
+    ConfigError: the file is missing or wrong.
     """
     path = Path(name) if str(name).endswith(".yaml") else yaml_file("datasets", str(name))
-    dataset: Settings = read_yaml(path)
-    if "examples" in dataset:
-        return _examples_dataset(dataset, path)
-    if "spec" in dataset or "cfg" in dataset:
-        check({"volumes": {"any": {}}} | dataset, "dataset", str(path))
-        dataset = with_samples(dataset, str(path))
-    check(dataset, "dataset", str(path))
-    _check_name(dataset, path)
-    dataset = merge({"background_ids": [], "sampling": {}}, dataset)
-    dataset["isotropic"] = is_isotropic(dataset)
-    if "alignment" in dataset:
-        dataset["alignment"] = alignment.resolve(dataset, str(path))
-    dataset["volumes"] = {v: _volume(dataset, v, path) for v in dataset["volumes"]}
-    for split in SPLITS:
-        dataset[split] = [split_entry(dataset, split, e, path) for e in dataset.get(split, [])]
-    return choose_training(dataset, chosen)
+    content = read_yaml(path)
+    if "examples" in content:
+        return _examples_dataset(check(ExamplesFile, content, str(path)), path)
+    if "spec" in content or "cfg" in content:
+        check(DatasetFile, content, str(path))
+        content = with_samples(content, str(path))
+    return _resolved(check(DatasetFile, content, str(path)), path, chosen)
 
 
-def _check_name(dataset: Settings, path: Path) -> None:
-    if dataset["name"] != path.stem:
-        raise ConfigError(
-            f"{path}: `name: {dataset['name']}` must be {path.stem!r}, the file's name"
-        )
+def load_volumes(name: str | Path, chosen: object = None) -> Dataset:
+    """The same for a dataset that must have volumes; ConfigError where it has single examples."""
+    dataset = load_dataset(name, chosen)
+    if isinstance(dataset, ExamplesDataset):
+        raise ConfigError(f"dataset {dataset.name!r} has single examples and no volumes")
+    return dataset
 
 
-def _examples_dataset(dataset: Settings, path: Path) -> Settings:
-    """A dataset of single examples: no volumes, and no voxels that could have a size."""
-    check(dataset, "examples_dataset", str(path))
-    _check_name(dataset, path)
-    told = {"split_seed": 0, **dataset["examples"]}
-    if ("archive" in told) == ("train" in told):
-        raise ConfigError(f"{path}: give either `archive`, or `train` (and `test`)")
-    if "train" in told and "held_out" not in told:
-        raise ConfigError(
-            f"{path}: `held_out` is needed, the number of training examples that are kept to "
-            "measure the error on; for MNIST 5000"
-        )
-    empty: Settings = {"volumes": {}, "train": [], "validation": [], "test": []}
-    return {
-        "name": dataset["name"],
-        "isotropic": True,
-        "background_ids": [],
-        **empty,
-        "examples": told,
+def _resolved(file: DatasetFile, path: Path, chosen: object) -> Dataset:
+    """The dataset of a file, with everything filled in."""
+    _check_name(file.name, path)
+    given = file.plain()
+    for key in ("spec", "cfg", "volumes", "train", "validation", "test", "alignment"):
+        given.pop(key, None)
+    resolved: dict[str, Any] = {
+        **{"background_ids": (), "sampling": {}},
+        **given,
+        "isotropic": _is_isotropic(file),
+        "volumes": {name: _volume(file, name, str(path)) for name in file.volumes},
     }
+    if file.alignment is not None:
+        resolved["alignment"] = alignment.resolve(file.alignment, file.volumes, str(path))
+    dataset = Dataset.model_validate(resolved)
+    return resolve_splits(dataset, file, str(path), chosen)
 
 
-def is_isotropic(dataset: Mapping[str, Any]) -> bool:
-    """Which recipe a dataset takes: its own `isotropic`, else by the shape of its voxels."""
-    if "isotropic" in dataset:
-        return bool(dataset["isotropic"])
-    size = dataset["voxel_size_nm"]
+def _check_name(name: str, path: Path) -> None:
+    if name != path.stem:
+        raise ConfigError(f"{path}: `name: {name}` must be {path.stem!r}, the file's name")
+
+
+def _examples_dataset(file: ExamplesFile, path: Path) -> ExamplesDataset:
+    """A dataset of single examples: without volumes, and without a voxel size."""
+    _check_name(file.name, path)
+    examples = {"split_seed": 0, **file.examples.plain()}
+    empty: dict[str, Any] = {"volumes": {}, "train": (), "validation": (), "test": ()}
+    return ExamplesDataset.model_validate(
+        {"name": file.name, "isotropic": True, "background_ids": (), **empty, "examples": examples}
+    )
+
+
+def _is_isotropic(dataset: DatasetFile) -> bool:
+    """Which recipe a dataset uses: its own `isotropic`, else by the shape of its voxels."""
+    if dataset.isotropic is not None:
+        return dataset.isotropic
+    size = dataset.voxel_size_nm
     return bool(max(size) / min(size) < ISOTROPIC_BELOW)
 
 
-def _volume(dataset: Settings, name: str, path: Path) -> Settings:
-    """A volume with its sources complete; those of a bucket lie where `fetch` puts them."""
-    volume = dict(dataset["volumes"][name] or {})
-    if bucket := dataset.get("bucket"):
-        store = f"data/{dataset['name']}/{name}.zarr"
-        if bucket.get("read") == "blocks":
-            store = f"{OUR_BUCKET}{bucket_key(dataset, name)}"
-        for part in ("raw", "labels"):
-            volume.setdefault(part, {"path": store, "array": bucket[part]})
-    if "raw" not in volume:
-        raise ConfigError(f"{path}: volume {name!r} needs `raw: {{path: ...}}`")
-    if volume["raw"]["path"] is None:
-        raise ConfigError(
-            f"{path}: nobody said yet where volume {name!r} lies. Write its address or file into "
-            f"`volumes: {name}: raw: path`, there or in a copy in config/datasets of your working "
-            "directory"
-        )
-    offset = volume.pop("offset_nm", None)
-    given = {"voxel_size_nm": dataset["voxel_size_nm"], "offset_nm": offset, "array": ""}
-    for part in ("raw", "labels", "labels_mask"):
-        if part in volume:
-            volume[part] = given | volume[part]
-    for part in NAMED_PARTS:
-        if part in volume:
-            volume[part] = {name: given | source for name, source in volume[part].items()}
-    if "auto_crop" in volume:
-        fit = {"image": volume["raw"], "crop": volume.pop("auto_crop")}
-        for part in ("labels", "labels_mask"):
-            if part in volume:
-                volume[part] = {**volume[part], "fit": fit}
-        for part in ("outputs", "outputs_mask"):
-            if part in volume:
-                volume[part] = {n: {**source, "fit": fit} for n, source in volume[part].items()}
-    if "tissue_mask" in volume:  # its voxels may be larger, as its own file says
-        given = {"voxel_size_nm": None, "offset_nm": offset, "array": ""}
-        volume["tissue_mask"] = given | volume["tissue_mask"]
-    volume.setdefault("roi_nm", None)
-    check_box(dataset, volume["roi_nm"], f"{path}: volume {name!r}")
-    if volume["roi_nm"] == LABELS_BOX and "labels" not in volume:
-        raise ConfigError(f"{path}: volume {name!r} has `roi_nm: labels` and no labels")
+# ---------------------------------------------------------------- volumes
+
+
+def _volume(dataset: DatasetFile, name: str, where: str) -> Volume:
+    """A volume with its sources complete; those of a bucket are where `fetch` puts them."""
+    file = dataset.volumes[name]
+    given = {part: getattr(file, part) for part in file.keys()}  # noqa: SIM118
+    given = _in_bucket(dataset, name) | given
+    _check_raw(given.get("raw"), name, where)
+    sources = {
+        part: _complete(value, dataset.voxel_size_nm, file)
+        for part, value in given.items()
+        if part in SINGLE_SOURCES or part in NAMED_SOURCES
+    }
+    if file.tissue_mask is not None:  # its voxels may be larger: its own file says the size
+        sources["tissue_mask"] = _complete(file.tissue_mask, None, file)
+    if file.auto_crop is not None:
+        sources |= _fitted(sources, file.auto_crop)
+    rest = {part: given[part] for part in ("lazy_labels", "skeletons") if part in given}
+    volume = Volume.model_validate({**sources, **rest, "roi_nm": file.roi_nm})
+    check_region(dataset.voxel_size_nm, region_of(volume), f"{where}: volume {name!r}")
+    if volume.roi_nm == LABELS_BOX and volume.labels is None:
+        raise ConfigError(f"{where}: volume {name!r} has `roi_nm: labels` and no labels")
     return volume
 
 
+SINGLE_SOURCES = ("raw", "labels", "labels_mask", "tissue_mask")
+NAMED_SOURCES = ("inputs", "outputs", "outputs_mask", "segmentations")
+FITTED = ("labels", "labels_mask", "outputs", "outputs_mask")
+"""Sources that `auto_crop` centres in raw."""
+
+
+def _in_bucket(dataset: DatasetFile, name: str) -> dict[str, Any]:
+    """Image and labels of a volume in the bucket."""
+    bucket = dataset.bucket
+    if bucket is None:
+        return {}
+    store = f"data/{dataset.name}/{name}.zarr"
+    if bucket.read == "blocks":
+        store = f"{OUR_BUCKET}{bucket_key(bucket, name)}"
+    arrays = {"raw": bucket.raw, "labels": bucket.labels}
+    return {part: SourceFile(path=store, array=array) for part, array in arrays.items()}
+
+
+def _check_raw(raw: SourceFile | None, name: str, where: str) -> None:
+    if raw is None:
+        raise ConfigError(f"{where}: volume {name!r} needs `raw: {{path: ...}}`")
+    if raw.path is None:
+        raise ConfigError(
+            f"{where}: the path of volume {name!r} is not filled in yet. Write its address or file "
+            f"into `volumes: {name}: raw: path`, there or in a copy in config/datasets of your "
+            "working directory"
+        )
+
+
+def _complete(
+    source: SourceFile | Mapping[str, SourceFile],
+    voxel_size_nm: tuple[int, int, int] | None,
+    volume: VolumeFile,
+) -> Any:
+    """A source, or sources by name, with the voxel size and offset of its volume."""
+    if not isinstance(source, SourceFile):
+        return {n: _complete(one, voxel_size_nm, volume) for n, one in source.items()}
+    defaults = {"voxel_size_nm": voxel_size_nm, "offset_nm": volume.offset_nm, "array": ""}
+    return Source.model_validate(defaults | source.plain())
+
+
+def _fitted(sources: Mapping[str, Any], crop: bool | str) -> dict[str, Any]:
+    """The labels of a volume and their masks, as they lie in the middle of its image."""
+    update = {"fit": {"image": sources["raw"].plain(), "crop": crop}}
+    fitted: dict[str, Any] = {}
+    for part in FITTED:
+        if part in SINGLE_SOURCES and part in sources:
+            fitted[part] = sources[part].with_(**update)
+        elif part in sources:
+            fitted[part] = {n: source.with_(**update) for n, source in sources[part].items()}
+    return fitted
+
+
+# ---------------------------------------------------------------- what datasets hold
+
+
 def check_chosen(chosen: object) -> None:
-    """Refuses a `volumes` setting that names a dataset or a volume that nobody has."""
+    """Refuses a `volumes` setting that names an unknown dataset or volume."""
     if isinstance(chosen, Mapping):
         for name, value in chosen.items():
             load_dataset(name, {name: value})
         return
     if chosen is None:
         return
-    wanted = [chosen] if isinstance(chosen, str) else list(chosen)  # type: ignore[call-overload]
+    wanted: Iterable[str] = [chosen] if isinstance(chosen, str) else chosen  # type: ignore[assignment]
     files = (read_yaml(yaml_file("datasets", name)) for name in names("datasets"))
-    known = {v for content in files for v in content.get("volumes", {})}
+    known = {str(v) for content in files for v in content.get("volumes", {})}
     for volume in wanted:
         if volume != "all" and volume not in known:
             raise ConfigError(
@@ -147,33 +193,32 @@ def check_chosen(chosen: object) -> None:
             )
 
 
-def has_boundaries(dataset: Mapping[str, Any]) -> bool:
+def has_boundaries(dataset: DatasetBase) -> bool:
     """Whether labels of different objects have voxels of 0 between them."""
-    return bool(dataset.get("boundaries_drawn", is_planar(dataset)))
+    drawn = dataset.boundaries_drawn if isinstance(dataset, Dataset) else None
+    return is_planar(dataset) if drawn is None else drawn
 
 
-def has_classes(dataset: Mapping[str, Any]) -> bool:
-    """Whether labels are numbers of classes; ConfigError where some are and others are not."""
-    labels = {name: v["labels"] for name, v in dataset["volumes"].items() if "labels" in v}
-    found = {name: source.get("objects") == CLASSES for name, source in labels.items()}
-    if len(set(found.values())) > 1:
-        other = next(name for name, are_classes in found.items() if not are_classes)
+def has_classes(dataset: DatasetBase) -> bool:
+    """Whether labels are class numbers; ConfigError where some are and others are not."""
+    labels = {name: v.labels for name, v in dataset.volumes.items() if v.labels is not None}
+    are_classes = {name: source.objects == CLASSES for name, source in labels.items()}
+    if len(set(are_classes.values())) > 1:
+        other = next(name for name, yes in are_classes.items() if not yes)
         raise ConfigError(
-            f"dataset {dataset['name']!r}: labels of {other!r} are no `objects: {CLASSES}` as the "
+            f"dataset {dataset.name!r}: labels of {other!r} are no `objects: {CLASSES}` as the "
             "others are; give all labels of one dataset in one kind"
         )
-    return any(found.values())
+    return any(are_classes.values())
 
 
-def is_planar(dataset: Mapping[str, Any]) -> bool:
-    """Whether labels are membranes, whose objects are found section by section."""
-    kinds = {
-        v["labels"].get("objects", "ids") for v in dataset["volumes"].values() if "labels" in v
-    }
-    return bool(kinds - set(NUMBERED))
+def is_planar(dataset: DatasetBase) -> bool:
+    """Whether labels are membranes, whose objects are connected within each section only."""
+    labels = [v.labels for v in dataset.volumes.values() if v.labels is not None]
+    return bool({source.objects or "ids" for source in labels} - set(NUMBERED))
 
 
 def fetched_examples() -> list[str]:
-    """Datasets of single examples that say where their files are fetched."""
-    found = {name: read_yaml(yaml_file("datasets", name)) for name in names("datasets")}
-    return [n for n, content in found.items() if "fetch" in content.get("examples", {})]
+    """Datasets of single examples whose files are downloaded by `fetch`."""
+    files = {name: read_yaml(yaml_file("datasets", name)) for name in names("datasets")}
+    return [n for n, content in files.items() if "fetch" in content.get("examples", {})]

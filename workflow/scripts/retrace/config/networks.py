@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from retrace.config.datasets import has_boundaries, has_classes, is_isotropic
-from retrace.config.schema import FAMILIES, check
+from retrace.config.dataset_model import DatasetBase
+from retrace.config.datasets import has_boundaries, has_classes
+from retrace.config.network_schema import FAMILIES, check
 from retrace.config.unet_shapes import label_padding_nm, output_shape
 from retrace.config.yaml_files import Settings, merge, names, read_yaml, yaml_file
 from retrace.elektronn import settings as elektronn
@@ -57,7 +58,7 @@ def load_network(name: str) -> Settings:
     return network
 
 
-def network_for(name: str, dataset: Mapping[str, Any]) -> Settings:
+def network_for(name: str, dataset: DatasetBase) -> Settings:
     """The network as it is trained on this dataset: recipe, then overrides, then what follows.
 
     ConfigError where the input shape does not fit the pooling.
@@ -65,19 +66,19 @@ def network_for(name: str, dataset: Mapping[str, Any]) -> Settings:
     network = load_network(name)
     check_kind(dataset, network)
     if network["family"] == "znn":
-        return resolve(network, has_boundaries(dataset), not is_isotropic(dataset))
+        return resolve(network, has_boundaries(dataset), not dataset.isotropic)
     if network["family"] == "elektronn":
         given = {"n_lab": dataset["examples"]["classes"]} if "examples" in dataset else {}
         return elektronn.resolve(
             {**given, **network},
             boundaries_drawn=has_boundaries(dataset),
             are_classes=has_classes(dataset),
-            isotropic=is_isotropic(dataset),
+            isotropic=dataset.isotropic,
         )
     if network["family"] == "seamless":
         return network
     recipes, overrides = network.pop("recipes"), network.pop("datasets", {})
-    network = merge(network, recipes["isotropic" if is_isotropic(dataset) else "anisotropic"])
+    network = merge(network, recipes["isotropic" if dataset.isotropic else "anisotropic"])
     family = dataset.get("weights_of", dataset["name"])
     network = merge(network, overrides.get(family, {}))
     if "lsd" in network and dataset.get("lsd_sigma_nm"):
@@ -95,7 +96,7 @@ def classifies_examples(network: Mapping[str, Any]) -> bool:
     return network.get("family", "lsd") == "elektronn" and mode != "img-img"
 
 
-def check_kind(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
+def check_kind(dataset: DatasetBase, network: Mapping[str, Any]) -> None:
     """Refuses volumes for networks that classify whole inputs, and examples for all others."""
     name, whole = network["name"], classifies_examples(network)
     if whole == ("examples" in dataset):
@@ -123,7 +124,7 @@ def check_kind(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> None:
     )
 
 
-def context_network(network: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings | None:
+def context_network(network: Mapping[str, Any], dataset: DatasetBase) -> Settings | None:
     """The network whose descriptors an auto-context network reads, None for the others."""
     name = network.get("autocontext")
     return network_for(name, dataset) if name else None

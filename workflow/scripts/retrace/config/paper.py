@@ -1,38 +1,38 @@
-"""Which regions and networks of the paper are computed anew, and where its numbers lie.
+"""Which regions and networks of the paper are reproduced, and where its numbers are.
 
-A dataset with the key `paper` holds the regions that were published on; its `weights_of` names the
-dataset whose checkpoints it is predicted with, and whose name `reproduce_DATASET` carries.
+A dataset with the key `paper` has the regions that were published; its `weights_of` names the
+dataset whose checkpoints predict them, and the target is `reproduce_DATASET` of that name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from retrace.config.dataset_model import Dataset, DatasetBase, Paper, ShownFigures
 from retrace.config.yaml_files import WORKFLOW_CONFIG, Settings, names, read_yaml
 from retrace.errors import ConfigError, nearest
 
 
 def datasets() -> dict[str, str]:
-    """The dataset with the paper's regions, by the name of the one whose weights it takes."""
-    found: dict[str, str] = {}
+    """The dataset with the paper's regions, by the name of the one whose weights it uses."""
+    by_parent: dict[str, str] = {}
     for name in names("datasets"):
         content = _readable(name)
         if "paper" not in content:
             continue
         parent = content.get("weights_of")
-        if not parent or parent in found:
+        if not parent or parent in by_parent:
             raise ConfigError(
                 f"config/datasets/{name}.yaml has `paper` and weights_of {parent!r}; it must name "
                 "a dataset that no other file with `paper` names"
             )
-        found[parent] = name
-    return found
+        by_parent[parent] = name
+    return by_parent
 
 
 def _readable(name: str) -> Settings:
-    """The file of a dataset; nothing where it is damaged: whoever asks for it gets the error."""
+    """The file of a dataset; empty where it is damaged: its own targets report the error."""
     for folder in (Path("config"), WORKFLOW_CONFIG):
         path = folder / "datasets" / f"{name}.yaml"
         if path.is_file():
@@ -43,56 +43,64 @@ def _readable(name: str) -> Settings:
     return {}
 
 
-def choose_regions(dataset: Settings, reproduce: Mapping[str, Any]) -> Settings:
-    """The dataset with the asked-for regions alone in validation and test; unasked, its first.
+def paper_of(dataset: DatasetBase) -> tuple[Dataset, Paper, str]:
+    """A dataset with its `paper` and `weights_of`; ConfigError where it lacks one."""
+    paper = dataset.paper if isinstance(dataset, Dataset) else None
+    if not isinstance(dataset, Dataset) or paper is None or dataset.weights_of is None:
+        raise ConfigError(f"dataset {dataset.name!r} needs `paper` and `weights_of`")
+    return dataset, paper, dataset.weights_of
 
-    ConfigError for a region that no paper dataset has, or where none is this dataset's.
+
+def choose_regions(dataset: Dataset, regions: Sequence[str] | None) -> Dataset:
+    """The dataset with only those regions in validation and test; None: the first one.
+
+    ConfigError for a region that no dataset with `paper` has, or if this dataset has none of them.
     """
-    volumes = dataset["volumes"]
-    wanted = reproduce["regions"] or [dataset["test"][0]["volume"]]
-    known = {region for name in datasets().values() for region in _readable(name)["volumes"]}
+    volumes = dataset.volumes
+    wanted = regions or [dataset.test[0].volume]
+    known = {str(region) for name in datasets().values() for region in _readable(name)["volumes"]}
     unknown = [region for region in wanted if region not in known]
     own = [region for region in wanted if region in volumes]
     if unknown or not own:
         wrong = unknown[0] if unknown else wanted[0]
         raise ConfigError(
-            f"`reproduce: regions`: dataset {dataset['name']!r} has no region {wrong!r}; "
+            f"`reproduce: regions`: dataset {dataset.name!r} has no region {wrong!r}; "
             f"{nearest(wrong, volumes)}"
         )
     chosen = {
-        split: [entry for entry in dataset[split] if entry["volume"] in own]
+        split: tuple(entry for entry in dataset.entries(split) if entry.volume in own)
         for split in ("validation", "test")
     }
-    return {**dataset, **chosen}
+    return dataset.model_copy(update=chosen)
 
 
-def networks(dataset: Mapping[str, Any], reproduce: Mapping[str, Any]) -> list[str]:
-    """The networks that are compared; ConfigError for one that the paper did not score."""
-    scored: list[str] = dataset["paper"]["networks"]
-    wanted: Sequence[str] = reproduce["networks"] or scored
-    for name in wanted:
-        if name not in scored:
+def networks(dataset: Dataset, wanted: Sequence[str] | None) -> list[str]:
+    """The networks that are compared, None: all; ConfigError for one that the paper lacks."""
+    dataset, paper, parent = paper_of(dataset)
+    for name in wanted or ():
+        if name not in paper.networks:
             raise ConfigError(
-                f"`reproduce: networks`: {name!r} is none of the paper's on "
-                f"{dataset['weights_of']!r}; {nearest(name, scored)}"
+                f"`reproduce: networks`: {name!r} is none of the paper's on {parent!r}; "
+                f"{nearest(name, paper.networks)}"
             )
     published = read_published(dataset)
-    for entry in dataset["test"]:
-        if entry["volume"] not in published["regions"]:
+    for entry in dataset.test:
+        if entry.volume not in published["regions"]:
             raise ConfigError(
-                f"{published_file(dataset)} has no region {entry['volume']!r}; "
-                f"{nearest(entry['volume'], published['regions'])}"
+                f"{published_file(dataset)} has no region {entry.volume!r}; "
+                f"{nearest(entry.volume, published['regions'])}"
             )
-    return list(wanted)
+    return list(wanted or paper.networks)
 
 
-def published_file(dataset: Mapping[str, Any]) -> Path:
+def published_file(dataset: DatasetBase) -> Path:
     """config/published/NAME.yaml of `weights_of`; see `figures_file`."""
-    return figures_file(dataset["weights_of"], dataset["name"])
+    dataset, _, parent = paper_of(dataset)
+    return figures_file(parent, dataset.name)
 
 
 def figures_file(name: str, dataset: str) -> Path:
-    """config/published/NAME.yaml: in the working directory first, then beside the workflow."""
+    """config/published/NAME.yaml, first in the working directory, then next to the workflow."""
     folders = (Path("config"), WORKFLOW_CONFIG)
     for folder in folders:
         path = folder / "published" / f"{name}.yaml"
@@ -104,8 +112,8 @@ def figures_file(name: str, dataset: str) -> Path:
     )
 
 
-def read_published(dataset: Mapping[str, Any]) -> Settings:
-    """The published numbers: `source`, and `regions` by region, truth and network."""
+def read_published(dataset: DatasetBase) -> Settings:
+    """The published numbers: `source`, and `regions` by region, ground truth and network."""
     return _read_figures(published_file(dataset))
 
 
@@ -116,24 +124,24 @@ def _read_figures(path: Path) -> Settings:
     return content
 
 
-def beside(dataset: Mapping[str, Any]) -> tuple[Path, Settings] | None:
-    """The file of a dataset's `published`, and what of it is shown: regions, truths, differs.
+def published_figures(dataset: DatasetBase) -> tuple[Path, ShownFigures] | None:
+    """The file of a dataset's `published`, and which regions and kinds of ground truth are shown.
 
-    None without that key; ConfigError for a file, region or truth that is not there.
+    None without that key; ConfigError for a file, region or ground truth that does not exist.
     """
-    if "published" not in dataset:
+    chosen = dataset.published if isinstance(dataset, Dataset) else None
+    if chosen is None:
         return None
-    asked = dataset["published"]
-    path = figures_file(asked["figures"], dataset["name"])
+    path = figures_file(chosen.figures, dataset.name)
     content = _read_figures(path)
     if not content.get("convention"):
         raise ConfigError(f"{path} needs `convention`: how these figures were scored")
-    regions = asked.get("regions", [*content["regions"]])
+    regions = chosen.regions or tuple(content["regions"])
     _check_known("regions", regions, content["regions"], path)
-    known = list(dict.fromkeys(t for region in regions for t in content["regions"][region]))
-    truths = asked.get("truths", known)
+    known = tuple(dict.fromkeys(t for region in regions for t in content["regions"][region]))
+    truths = chosen.truths or known
     _check_known("truths", truths, known, path)
-    return path, {"regions": regions, "truths": truths, "differs": asked.get("differs")}
+    return path, ShownFigures(regions=regions, truths=truths, differs=chosen.differs)
 
 
 def _check_known(key: str, wanted: Sequence[str], known: Iterable[str], path: Path) -> None:

@@ -1,51 +1,179 @@
-"""Checks a file or the configuration against its schema."""
+"""Checks content against a model; its errors name the thing, the value and what is allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
-from typing import Any
+import difflib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
-from retrace.config.yaml_files import WORKFLOW_CONFIG, read_yaml
+from retrace.config.words import is_model, literal_texts, unwrapped, words
 from retrace.errors import ConfigError, nearest
+from retrace.settings_model import SettingsModel
 
-FAMILIES = {
-    "lsd": "network",
-    "znn": "znn_network",
-    "elektronn": "elektronn_network",
-    "seamless": "seamless_network",
-}
-"""Families of networks, and the schema that each one's files follow."""
+Model = TypeVar("Model", bound=SettingsModel)
+Place = tuple[str | int, ...]
 
 
-@cache
-def _validator(kind: str) -> Draft202012Validator:
-    return Draft202012Validator(read_yaml(WORKFLOW_CONFIG / "schemas" / f"{kind}.schema.yaml"))
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong at a place of the content."""
+
+    place: Place
+    message: str
+
+    def __str__(self) -> str:
+        place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in self.place)
+        return f"{place[1:]}: {self.message}" if place else self.message
 
 
-def _unknown_keys(error: ValidationError) -> str | None:
-    """The message for keys no schema knows, with the nearest key that it does."""
-    schema, instance = error.schema, error.instance
-    if error.validator != "additionalProperties" or not isinstance(schema, Mapping):
+def check(model: type[Model], content: Any, where: str) -> Model:
+    """The content as a model; ConfigError names `where` it is from and what is wrong with it."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problem = _in_model(model, content, ()) or _reported(error)
+        raise ConfigError(f"{where}: {problem}") from None
+
+
+def _reported(error: ValidationError) -> Problem:
+    """The first error that pydantic reports."""
+    first = error.errors(include_url=False)[0]
+    reason = first.get("ctx", {}).get("error", first["msg"])
+    return Problem(first["loc"], str(reason))
+
+
+def _in_model(model: type[SettingsModel], content: Any, place: Place) -> Problem | None:
+    """The first problem of a group of settings: unknown and missing keys, then each value."""
+    if not isinstance(content, Mapping):
+        return Problem(place, f"{content!r} is not allowed; give {words(model)}")
+    fields = {info.alias or name: info for name, info in model.model_fields.items()}
+    if message := _wrong_keys(model, fields, content):
+        return Problem(place, message)
+    for key, value in content.items():
+        if problem := _in_value(annotation_of(fields[key]), value, (*place, key)):
+            return problem
+    return _in_whole(model, content, place)
+
+
+def _wrong_keys(
+    model: type[SettingsModel], fields: Mapping[str, FieldInfo], content: Mapping[Any, Any]
+) -> str:
+    messages = []
+    for key in content:
+        if key in model.renamed:
+            messages.append(f"`{key}` is called `{model.renamed[key]}` now; rename it")
+        elif key not in fields:
+            messages.append(f"unknown key {key!r}, {nearest(str(key), fields)}")
+    for name, info in fields.items():
+        if info.is_required() and name not in content:
+            messages.append(f"`{name}` is missing; add {words(annotation_of(info))}")
+    return "; ".join(messages)
+
+
+def _in_whole(model: type[SettingsModel], content: Any, place: Place) -> Problem | None:
+    """What does not fit together although each value alone is allowed."""
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        problem = _reported(error)
+        return Problem((*place, *problem.place), problem.message)
+    return None
+
+
+def annotation_of(info: FieldInfo) -> Any:
+    """The type of a field with its limits."""
+    if not info.metadata:
+        return info.annotation
+    return Annotated[(info.annotation, *info.metadata)]
+
+
+def accepts(annotation: Any, value: Any) -> bool:
+    """Whether a value is allowed by a type."""
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _in_value(annotation: Any, value: Any, place: Place) -> Problem | None:
+    """The first problem of a value, at the innermost place that can be named."""
+    if accepts(annotation, value):
         return None
-    known = schema.get("properties", {})
-    unknown = [key for key in instance if key not in known]  # type: ignore[union-attr]
-    return "; ".join(f"unknown key {key!r}, {nearest(str(key), known)}" for key in unknown)
+    inner = fitting(annotation, value)
+    if inner is not None:
+        problem = _in_container(inner, value, place)
+        if problem is not None:
+            return problem
+    message = f"{_shown(value)} is not allowed; give {words(annotation)}"
+    return Problem(place, message + _hint(annotation, value))
 
 
-def check(content: Mapping[str, Any], kind: str, where: str) -> None:
-    """Checks against the schema of that kind: dataset, network or config (ConfigError)."""
-    error = best_match(_validator(kind).iter_errors(content))
-    if error is None:
-        return
-    place = ".".join(str(part) for part in error.absolute_path)
-    message = _unknown_keys(error) or error.message
-    raise ConfigError(f"{where}{': ' + place if place else ''}: {message}")
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Checks config.yaml and what `--config` adds to it; ConfigError names key and nearest key."""
-    check(config, "config", "config/config.yaml or --config")
+def _hint(annotation: Any, value: Any) -> str:
+    close = difflib.get_close_matches(str(value), literal_texts(annotation), n=1, cutoff=0.7)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def fitting(annotation: Any, value: Any) -> Any:
+    """The only alternative of a type that takes a mapping or list, like the value; else None."""
+    fitting = [a for a in alternatives(annotation) if _has_shape(a, value)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def alternatives(annotation: Any) -> Iterator[Any]:
+    """The types that a value may have, without their limits."""
+    bare, _ = unwrapped(annotation)
+    if get_origin(bare) in (Union, types.UnionType):
+        for alternative in get_args(bare):
+            yield from alternatives(alternative)
+    else:
+        yield bare
+
+
+def _has_shape(bare: Any, value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return is_model(bare) or get_origin(bare) is dict
+    return isinstance(value, (list, tuple)) and get_origin(bare) in (list, tuple)
+
+
+def _in_container(bare: Any, value: Any, place: Place) -> Problem | None:
+    if is_model(bare):
+        return _in_model(bare, value, place)
+    arguments = get_args(bare)
+    if isinstance(value, Mapping):
+        return _in_mapping(arguments[0], arguments[1], value, place)
+    return _in_sequence(arguments, value, place)
+
+
+def _in_mapping(
+    key_type: Any, value_type: Any, content: Mapping[Any, Any], place: Place
+) -> Problem | None:
+    for key, value in content.items():
+        if not accepts(key_type, key):
+            return Problem(place, f"{key!r} is not allowed as a name; give {words(key_type)}")
+        if problem := _in_value(value_type, value, (*place, key)):
+            return problem
+    return None
+
+
+def _in_sequence(types_: Sequence[Any], values: Sequence[Any], place: Place) -> Problem | None:
+    """The first problem of an element; None where the length alone is wrong."""
+    repeated = len(types_) == 1 or types_[-1] is Ellipsis
+    if not repeated and len(types_) != len(values):
+        return None
+    for number, value in enumerate(values):
+        element = types_[0] if repeated else types_[number]
+        if problem := _in_value(element, value, (*place, number)):
+            return problem
+    return None

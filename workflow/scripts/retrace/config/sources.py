@@ -3,122 +3,136 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from retrace.config.dataset_model import Bucket, Dataset, DatasetBase, Volume
+from retrace.config.examples_model import Examples, ExamplesDataset
 from retrace.config.splits import SPLITS
-from retrace.config.yaml_files import Settings
+from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError
 from retrace.formats.precomputed import check_local_layer
+from retrace.formats.source import Source
 from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
 
 OUR_BUCKET = "s3:///"
-"""How an address begins in the bucket that config.yaml names, until `located` names it."""
+"""How an address in the bucket of config.yaml begins, until `located` fills in the bucket."""
 
 
 PARTS = ("raw", "labels", "labels_mask", "tissue_mask")
-"""What of a volume is read from sources."""
+"""Parts of a volume that have one source."""
 
 
 NAMED_PARTS = ("inputs", "outputs", "outputs_mask", "segmentations")
-"""What has several sources, each with a name: further images, labels of several outputs and their
-masks, what others made of the volume."""
+"""Parts of a volume that have several sources, each with a name: further images, labels of several
+outputs and their masks, segmentations by others."""
+
+AnyDataset = TypeVar("AnyDataset", bound=DatasetBase)
+AnySource = TypeVar("AnySource", bound=Source)
 
 
-def example_files(dataset: Mapping[str, Any], *parts: str) -> list[str]:
-    """Paths of a dataset of single examples: of `train`, `test` and `archive`, or of some."""
-    told, found = dataset.get("examples", {}), []
-    for part in parts or ("train", "test"):
-        if part in told:
-            found += [told[part]["values"]["path"], told[part]["labels"]["path"]]
-    return [told["archive"]["path"]] if "archive" in told else found
+def example_files(examples: Examples, *parts: str) -> list[str]:
+    """Paths of single examples: of `train`, `test` and `archive`, or of some of these."""
+    if examples.archive is not None:
+        return [examples.archive.path]
+    arrays = {"train": examples.train, "test": examples.test}
+    pairs = [arrays[part] for part in parts or arrays if part in arrays]
+    return [path for pair in pairs if pair for path in (pair.values.path, pair.labels.path)]
 
 
-def named_files(dataset: Mapping[str, Any]) -> list[str]:
+def named_files(dataset: DatasetBase) -> list[str]:
     """Paths of all files that a dataset is read from."""
-    found = example_files(dataset)
-    for volume in dataset["volumes"].values():
-        for path in (source["path"] for source in _sources(volume)):
-            found += [str(local_folder(path) or "")] if is_address(path) else [path]
-    mask = dataset.get("alignment", {}).get("mask")
-    if mask:
-        found += [str(local_folder(mask["path"]) or mask["path"])]
-    for split in SPLITS[1:]:
-        found += [e["skeletons"]["path"] for e in dataset[split] if e["skeletons"]]
-    return [path for path in found if path]
+    if isinstance(dataset, ExamplesDataset):
+        return example_files(dataset.examples)
+    sources = [source for volume in dataset.volumes.values() for source in sources_of(volume)]
+    paths = [str(local_folder(s.path) or "") if is_address(s.path) else s.path for s in sources]
+    if (mask := _defect_mask(dataset)) is not None:
+        paths.append(str(local_folder(mask.path) or mask.path))
+    entries = [entry for split in SPLITS[1:] for entry in dataset.entries(split)]
+    paths += [entry.skeletons.path for entry in entries if entry.skeletons is not None]
+    return [path for path in paths if path]
 
 
-def check_carried(dataset: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Refuses volumes elsewhere that no rule fetches, which no bundle can hold (ConfigError)."""
-    mask = dataset.get("alignment", {}).get("mask")
-    found = [("the mask of the sections", mask)] if mask else []
-    for name, volume in dataset["volumes"].items():
-        stored = f"s3://{config['bucket']}/{bucket_key(dataset, name)}"
-        found += [(f"volume {name!r}", s) for s in _sources(volume) if s["path"] != stored]
-    for what, source in found:
-        path = str(source["path"])
-        if is_address(path) and local_folder(path) is None:
+def _defect_mask(dataset: DatasetBase) -> Source | None:
+    """The layer that marks defects of sections to align."""
+    alignment = dataset.alignment if isinstance(dataset, Dataset) else None
+    return None if alignment is None else alignment.mask
+
+
+def check_carried(dataset: DatasetBase, bucket: str) -> None:
+    """Refuses streamed volumes that no rule fetches: they cannot be packed (ConfigError)."""
+    mask = _defect_mask(dataset)
+    sources = [] if mask is None else [("the mask of the sections", mask)]
+    for name, volume in dataset.volumes.items():
+        own = dataset.bucket if isinstance(dataset, Dataset) else None
+        stored = f"s3://{bucket}/{bucket_key(own, name)}"
+        sources += [(f"volume {name!r}", s) for s in sources_of(volume) if s.path != stored]
+    for what, source in sources:
+        if is_address(source.path) and local_folder(source.path) is None:
             raise ConfigError(
-                f"{what} of dataset {dataset['name']!r} is read block by block at {path}, which "
-                "nothing fetches, so no bundle can hold it. Copy that layer or zarr to this "
-                "machine and name its folder as file:///FOLDER; what lies in the bucket (`bucket: "
-                "{read: blocks}`) is fetched"
+                f"{what} of dataset {dataset.name!r} is streamed from {source.path}, which no rule "
+                "fetches, so it cannot be packed. Copy that layer or zarr to this machine and name "
+                "its folder as file:///FOLDER; volumes of the bucket (`bucket: {read: blocks}`) "
+                "are fetched"
             )
 
 
-def bucket_key(dataset: Mapping[str, Any], volume: str) -> str | None:
-    """The key of a volume that is read in the bucket by block, None for a dataset without any."""
-    bucket = dataset.get("bucket", {})
-    return f"{bucket['prefix']}/{volume}.zarr" if bucket.get("read") == "blocks" else None
+def bucket_key(bucket: Bucket | None, volume: str) -> str | None:
+    """The key of a volume that is streamed from the bucket, None for a dataset without any."""
+    if bucket is None or bucket.read != "blocks":
+        return None
+    return f"{bucket.prefix}/{volume}.zarr"
 
 
-def _sources(volume: Mapping[str, Any]) -> list[Settings]:
-    """All that a volume is read from."""
-    named = [s for part in NAMED_PARTS for s in volume.get(part, {}).values()]
-    return [volume[part] for part in PARTS if part in volume] + named
+def sources_of(volume: Volume) -> list[Source]:
+    """Everything that a volume is read from."""
+    single = [getattr(volume, part) for part in PARTS]
+    named = [s for part in NAMED_PARTS for s in getattr(volume, part).values()]
+    return [source for source in single if source is not None] + named
 
 
-def located(dataset: Settings, config: Mapping[str, Any]) -> Settings:
-    """The dataset with every address complete: bucket, server, and how it is asked.
+def located(dataset: AnyDataset, config: WorkflowConfig) -> AnyDataset:
+    """The dataset with every address complete: bucket, server and credentials.
 
-    With a bundle what would be read in our bucket is a folder in it. ConfigError for an address
-    that nothing can be read from.
+    With a mirror, volumes of the bucket are read from its folder. ConfigError for an address that
+    cannot be read.
     """
-    volumes = {
-        name: {part: _located_part(part, value, config) for part, value in v.items()}
-        for name, v in dataset["volumes"].items()
-    }
-    found = {**dataset, "volumes": volumes}
-    if dataset.get("alignment", {}).get("mask"):
-        mask = _located(dataset["alignment"]["mask"], config)
-        found["alignment"] = {**dataset["alignment"], "mask": mask}
-    return found
+    volumes = {name: _located_volume(v, config) for name, v in dataset.volumes.items()}
+    changes: dict[str, Any] = {"volumes": volumes}
+    if isinstance(dataset, Dataset) and dataset.alignment is not None and dataset.alignment.mask:
+        mask = _located(dataset.alignment.mask, config)
+        changes["alignment"] = dataset.alignment.model_copy(update={"mask": mask})
+    return dataset.model_copy(update=changes)
 
 
-def _located_part(part: str, value: Any, config: Mapping[str, Any]) -> Any:
-    """A part of a volume with its addresses complete: a source, sources by name, or what else."""
-    if part in NAMED_PARTS:
-        return {name: _located(source, config) for name, source in value.items()}
-    return _located(value, config) if part in PARTS else value
+def _located_volume(volume: Volume, config: WorkflowConfig) -> Volume:
+    changes: dict[str, Source | Mapping[str, Source]] = {}
+    for part in PARTS:
+        if (source := getattr(volume, part)) is not None:
+            changes[part] = _located(source, config)
+    for part in NAMED_PARTS:
+        if named := getattr(volume, part):
+            changes[part] = {name: _located(source, config) for name, source in named.items()}
+    return volume.model_copy(update=changes)
 
 
-def _located(source: Settings, config: Mapping[str, Any]) -> Settings:
-    path = str(source["path"])
+def _located(source: AnySource, config: WorkflowConfig) -> AnySource:
+    path = source.path
     if path.startswith(OUR_BUCKET):
         key = path.removeprefix(OUR_BUCKET)
-        if config["bundle"]:
-            return {**source, "path": f"{config['bundle']}/{key}"}
-        path = f"s3://{config['bucket']}/{key}"
+        if config.mirror:
+            return source.model_copy(update={"path": f"{config.mirror}/{key}"})
+        path = f"s3://{config.bucket}/{key}"
     if not is_address(path):
         return source
-    check_address(path, source.get("array") or "")
-    how = {key: config[key] for key in ("endpoint_url", "unsigned")} if "s3://" in path else {}
-    return {**source, "path": path, **how}
+    check_address(path, source.array)
+    server = {"endpoint_url": config.endpoint_url, "unsigned": config.unsigned}
+    return source.model_copy(update={"path": path, **(server if "s3://" in path else {})})
 
 
-def check_layers(dataset: Mapping[str, Any]) -> None:
+def check_layers(dataset: DatasetBase) -> None:
     """Refuses layers on this machine that lack the mip or a region that is used (DataError)."""
     for split in SPLITS:
-        for entry in dataset[split]:
-            raw = dataset["volumes"][entry["volume"]]["raw"]
-            if is_address(raw["path"]) and not is_zarr(raw["path"]):
-                check_local_layer(raw, entry["roi_nm"])
+        for entry in dataset.entries(split):
+            raw = dataset.volumes[entry.volume].raw
+            if is_address(raw.path) and not is_zarr(raw.path):
+                check_local_layer(raw, entry.roi_nm)

@@ -1,147 +1,185 @@
-"""Training, validation and test entries of a dataset, and the boxes they keep apart."""
+"""Training, validation and test entries of a dataset, and the boxes that keep them apart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrace.config.yaml_files import Settings
+from retrace.config.dataset_model import (
+    Dataset,
+    DatasetBase,
+    DatasetFile,
+    Entry,
+    EntryFile,
+    SkeletonDump,
+    Skeletons,
+    Volume,
+)
 from retrace.errors import ConfigError, nearest
+from retrace.formats.source import Region
 
 SPLITS = ("train", "validation", "test")
 
 
 LABELS_BOX = "labels"
-"""The `roi_nm` of a volume of which as much is used as its labels cover."""
+"""The `roi_nm` of a volume that is used as far as its labels extend."""
 
 
-def check_box(dataset: Settings, box: Settings | str | None, where: str) -> None:
-    if box is None or isinstance(box, str):
+def check_region(voxel_size_nm: Sequence[int], region: Region | None, where: str) -> None:
+    """ConfigError where a box does not lie on the voxel grid."""
+    if region is None:
         return
-    for key in ("offset", "shape"):
-        bad = [v % s for v, s in zip(box[key], dataset["voxel_size_nm"], strict=True)]
-        if any(bad):
+    for key, values in (("offset", region.offset), ("shape", region.shape)):
+        if any(v % size for v, size in zip(values, voxel_size_nm, strict=True)):
             raise ConfigError(
-                f"{where}: roi_nm {key} {box[key]} is not a multiple of "
-                f"voxel_size_nm {dataset['voxel_size_nm']}"
+                f"{where}: roi_nm {key} {list(values)} is not a multiple of "
+                f"voxel_size_nm {list(voxel_size_nm)}"
             )
 
 
-def split_entry(dataset: Settings, split: str, entry: Any, path: Path) -> Settings:
-    """One entry of a split as {volume, roi_nm, probability}."""
-    entry = {"volume": entry} if isinstance(entry, str) else dict(entry)
-    name = entry["volume"]
-    if name not in dataset["volumes"]:
-        hint = nearest(name, dataset["volumes"])
-        raise ConfigError(f"{path}: {split} names the unknown volume {name!r}; {hint}")
-    skeletons = _skeletons(entry.get("skeletons", dataset["volumes"][name].get("skeletons")))
-    truth = "labels" in dataset["volumes"][name] or (split != "train" and skeletons)
-    if split != "test" and not truth:
-        raise ConfigError(f"{path}: {split} needs labels, and volume {name!r} has none")
-    check_box(dataset, entry.get("roi_nm"), f"{path}: {split} of {name!r}")
-    probabilities = dataset["sampling"].get("probabilities", {})
-    whole = dataset["volumes"][name]["roi_nm"]
-    found = {
-        "volume": name,
-        "roi_nm": entry.get("roi_nm", None if whole == LABELS_BOX else whole),
-        "probability": entry.get("probability", probabilities.get(name)),
+def region_of(volume: Volume) -> Region | None:
+    """The box that is used of a volume; None for all of it, or as much as its labels cover."""
+    return volume.roi_nm if isinstance(volume.roi_nm, Region) else None
+
+
+def resolve_splits(dataset: Dataset, file: DatasetFile, where: str, chosen: object) -> Dataset:
+    """The dataset with the entries of its file, and `chosen` volumes to train on.
+
+    ConfigError: an entry names an unknown volume or has nothing to learn from; training overlaps
+    with validation or test.
+    """
+    entries = {
+        split: tuple(split_entry(dataset, split, e, where) for e in getattr(file, split))
+        for split in SPLITS
     }
-    return found if split == "train" else {**found, "skeletons": skeletons}
+    return choose_training(dataset.model_copy(update=entries), chosen)
 
 
-def _skeletons(source: str | Settings | None) -> Settings | None:
-    """Where skeletons are read, as {path} or, of a dump, {path, name, region}."""
-    return {"path": source} if isinstance(source, str) else source
+def split_entry(dataset: Dataset, split: str, written: str | EntryFile, where: str) -> Entry:
+    """One entry of a split, with its box, probability and skeletons."""
+    entry = EntryFile(volume=written) if isinstance(written, str) else written
+    name = entry.volume
+    if name not in dataset.volumes:
+        hint = nearest(name, dataset.volumes)
+        raise ConfigError(f"{where}: {split} names the unknown volume {name!r}; {hint}")
+    volume = dataset.volumes[name]
+    skeletons = _skeletons(entry.skeletons or volume.skeletons)
+    has_ground_truth = volume.labels is not None or (split != "train" and skeletons is not None)
+    if split != "test" and not has_ground_truth:
+        raise ConfigError(f"{where}: {split} needs labels, and volume {name!r} has none")
+    check_region(dataset.voxel_size_nm, entry.roi_nm, f"{where}: {split} of {name!r}")
+    probability = entry.probability or dataset.sampling.probabilities.get(name)
+    resolved = {
+        "volume": name,
+        "roi_nm": entry.roi_nm or region_of(volume),
+        "probability": probability,
+    }
+    more = {} if split == "train" else {"skeletons": skeletons}
+    return Entry.model_validate({**resolved, **more})
 
 
-def choose_training(dataset: Settings, chosen: object) -> Settings:
+def _skeletons(source: str | SkeletonDump | None) -> Skeletons | None:
+    """Where skeletons are read: a table or a dump."""
+    if source is None:
+        return None
+    return Skeletons.model_validate({"path": source} if isinstance(source, str) else source.plain())
+
+
+def choose_training(dataset: Dataset, chosen: object) -> Dataset:
     """Replaces the training entries by the chosen volumes; refuses an overlap with the others."""
+    entries = list(dataset.train)
     wanted = _wanted(dataset, chosen)
     if wanted is not None:
-        path = Path(f"dataset {dataset['name']}")
-        known = {entry["volume"]: entry for entry in dataset["train"]}
-        dataset["train"] = [known.get(v) or split_entry(dataset, "train", v, path) for v in wanted]
-    _spread_probabilities(dataset["train"])
-    for entry in dataset["train"]:
-        entry["exclude_nm"] = _excluded(dataset, entry)
-    return dataset
+        known = {entry.volume: entry for entry in entries}
+        where = f"dataset {dataset.name}"
+        entries = [known.get(v) or split_entry(dataset, "train", v, where) for v in wanted]
+    probabilities = _probabilities([entry.probability for entry in entries])
+    train = tuple(
+        entry.model_copy(update={"probability": p, "exclude_nm": _excluded(dataset, entry)})
+        for entry, p in zip(entries, probabilities, strict=True)
+    )
+    return dataset.model_copy(update={"train": train})
 
 
-def _wanted(dataset: Settings, chosen: object) -> list[str] | None:
+def _wanted(dataset: Dataset, chosen: object) -> list[str] | None:
     """Names of the volumes to train on, or None for what the dataset's file says."""
-    name = dataset["name"]
     if isinstance(chosen, Mapping):
-        chosen = chosen.get(name)
-    elif isinstance(chosen, list):  # one list for all datasets: each takes what is its own
-        chosen = [v for v in chosen if v in dataset["volumes"]] or None
+        chosen = chosen.get(dataset.name)
+    elif isinstance(chosen, (list, tuple)):  # one list for all datasets: each takes its own
+        chosen = [v for v in chosen if v in dataset.volumes] or None
     if chosen is None:
         return None
     if chosen == "all":
-        held_out = {e["volume"] for s in SPLITS[1:] for e in dataset[s] if e["roi_nm"] is None}
-        labelled = [v for v, volume in dataset["volumes"].items() if "labels" in volume]
+        rest = [entry for split in SPLITS[1:] for entry in dataset.entries(split)]
+        held_out = {entry.volume for entry in rest if entry.roi_nm is None}
+        labelled = [v for v, volume in dataset.volumes.items() if volume.labels is not None]
         return [v for v in labelled if v not in held_out]
-    wanted = [chosen] if isinstance(chosen, str) else list(chosen)  # type: ignore[call-overload]
+    wanted: list[Any] = [chosen] if isinstance(chosen, str) else list(chosen)  # type: ignore[call-overload]
     for volume in wanted:
-        if volume not in dataset["volumes"]:
-            hint = nearest(volume, [*dataset["volumes"], "all"])
-            raise ConfigError(f"`volumes`: dataset {name!r} has no volume {volume!r}; {hint}")
+        if volume not in dataset.volumes:
+            hint = nearest(volume, [*dataset.volumes, "all"])
+            raise ConfigError(
+                f"`volumes`: dataset {dataset.name!r} has no volume {volume!r}; {hint}"
+            )
     return wanted
 
 
-def _spread_probabilities(entries: list[Settings]) -> None:
-    """Makes the probabilities sum to 1; an entry without one weighs as the mean of the rest."""
-    given = [entry["probability"] for entry in entries if entry["probability"] is not None]
+def _probabilities(weights: Sequence[float | None]) -> list[float]:
+    """Weights scaled to a sum of 1; an entry without a weight gets the mean of the others."""
+    given = [weight for weight in weights if weight is not None]
     default = sum(given) / len(given) if given else 1.0
-    weights = [default if e["probability"] is None else e["probability"] for e in entries]
-    for entry, weight in zip(entries, weights, strict=True):
-        entry["probability"] = weight / sum(weights)
+    filled = [default if weight is None else weight for weight in weights]
+    return [weight / sum(filled) for weight in filled]
 
 
-def _overlaps(one: Settings | None, other: Settings | None) -> bool:
+def _overlaps(one: Region | None, other: Region | None) -> bool:
     """Whether two boxes share space; None is the whole volume."""
     if one is None or other is None:
         return True
-    sides = zip(one["offset"], one["shape"], other["offset"], other["shape"], strict=True)
+    sides = zip(one.offset, one.shape, other.offset, other.shape, strict=True)
     return all(a < b + m and b < a + n for a, n, b, m in sides)
 
 
-def _covers(outer: Settings | None, inner: Settings | None) -> bool:
+def _covers(outer: Region | None, inner: Region | None) -> bool:
     if outer is None or inner is None:
         return outer is None
-    sides = zip(outer["offset"], outer["shape"], inner["offset"], inner["shape"], strict=True)
+    sides = zip(outer.offset, outer.shape, inner.offset, inner.shape, strict=True)
     return all(a <= b and b + m <= a + n for a, n, b, m in sides)
 
 
-def _excluded(dataset: Settings, entry: Settings) -> list[Settings]:
-    """Boxes within a training entry that validation and test keep for themselves."""
+def _excluded(dataset: Dataset, entry: Entry) -> tuple[Region, ...]:
+    """Boxes within a training entry that validation and test use."""
     boxes = []
     for split in SPLITS[1:]:
-        for other in dataset[split]:
-            same = other["volume"] == entry["volume"]
-            if not same or not _overlaps(entry["roi_nm"], other["roi_nm"]):
+        for other in dataset.entries(split):
+            same = other.volume == entry.volume
+            if not same or not _overlaps(entry.roi_nm, other.roi_nm):
                 continue
-            if _covers(other["roi_nm"], entry["roi_nm"]):
+            if other.roi_nm is None or _covers(other.roi_nm, entry.roi_nm):
                 raise ConfigError(
-                    f"dataset {dataset['name']!r}: volume {entry['volume']!r} is in train and "
+                    f"dataset {dataset.name!r}: volume {entry.volume!r} is in train and "
                     f"whole in {split}; give the {split} entry a smaller roi_nm"
                 )
-            boxes.append(other["roi_nm"])
-    return boxes
+            boxes.append(other.roi_nm)
+    return tuple(boxes)
 
 
-def scorable(dataset: Mapping[str, Any], split: str) -> list[Settings]:
-    """The entries of a split that have a truth: labels of their volume, or skeletons."""
-    volumes = dataset["volumes"]
-    return [e for e in dataset[split] if "labels" in volumes[e["volume"]] or e["skeletons"]]
+def scorable(dataset: DatasetBase, split: str) -> list[Entry]:
+    """The entries of a split that have ground truth: labels of their volume, or skeletons."""
+    volumes = dataset.volumes
+    return [
+        entry
+        for entry in dataset.entries(split)
+        if volumes[entry.volume].labels is not None or entry.skeletons is not None
+    ]
 
 
-def with_skeletons(dataset: Mapping[str, Any]) -> list[str]:
+def with_skeletons(dataset: DatasetBase) -> list[str]:
     """The volumes whose test entries have skeletons; ConfigError where there are none."""
-    found = [entry["volume"] for entry in dataset["test"] if entry["skeletons"]]
-    if not found:
+    volumes = [entry.volume for entry in dataset.test if entry.skeletons is not None]
+    if not volumes:
         raise ConfigError(
-            f"dataset {dataset['name']!r} has no `test` entry with `skeletons`, which `export: "
+            f"dataset {dataset.name!r} has no `test` entry with `skeletons`, which `export: "
             "{layers: [nodes]}` makes tables of; leave out nodes, or add them to an entry"
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(volumes))

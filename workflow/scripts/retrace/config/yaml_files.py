@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from retrace.errors import ConfigError, nearest
+from retrace.setting_types import UnusualNumber
 
 Settings = dict[str, Any]
 
@@ -24,16 +25,42 @@ def _shipped_config() -> Path:
 
 WORKFLOW_CONFIG = _shipped_config()
 """The datasets, networks and settings that retrace comes with."""
+MERGE_KEY, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
+"""YAML's kinds of scalars: `<<`, and text."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads YAML by libyaml where PyYAML has it; keys and dates stay text as they are written.
+
+    A whole number that is written in another way, such as 2024_01, remembers how.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys are text."""
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE_KEY:
+                key.tag = TEXT
+        content: dict[Any, Any] = super().construct_mapping(node, deep)
+        return content
+
+    def whole_number(self, node: yaml.ScalarNode) -> int:
+        """A whole number, which remembers its text where that is unusual."""
+        number: int = self.construct_yaml_int(node)
+        return number if str(number) == node.value else UnusualNumber(number, node.value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
 
 
 @lru_cache(maxsize=512)
 def _parsed(text: str) -> bytes:
-    """What a YAML text says, pickled, by libyaml's parser where PyYAML was built with it.
+    """The content of a YAML text, pickled.
 
     Every start of the workflow reads some fifty files, and each of them dozens of times; unpickling
-    makes a copy for the reader in a fifth of the time of deepcopy.
+    copies the content for each reader in a fifth of the time of deepcopy.
     """
-    return pickle.dumps(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return pickle.dumps(yaml.load(text, Loader=_Loader))
 
 
 def read_yaml(path: Path) -> Settings:
@@ -72,19 +99,3 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
     return merged
-
-
-def retyped(value: Any) -> Any:
-    """Numbers, true, false and null that came as text: Snakemake leaves those within a
-    `--config key={...}` unread."""
-    if isinstance(value, Mapping):
-        return {key: retyped(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [retyped(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
-    return read if isinstance(read, (bool, int, float, type(None))) and value else value

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrace.errors import DataError, FetchError
+from retrace.formats.source import Region, Source
 from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.remote.addresses import local_folder
 
@@ -47,25 +48,25 @@ def find_scale(path: str, info: Mapping[str, Any], mip: int) -> Mapping[str, Any
     return scale
 
 
-def check_local_layer(source: Mapping[str, Any], roi_nm: Mapping[str, Any] | None) -> None:
+def check_local_layer(source: Source, roi_nm: Region | None) -> None:
     """DataError for a layer on this machine without that mip, or that does not contain the region.
 
     Remote layers are checked when they are opened.
     """
-    info = local_info(source["path"])
+    info = local_info(source.path)
     if info is None:
         return
     try:
         content = json.loads(info.read_text())
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{source['path']} is not a readable layer ({error}); correct `path` in the dataset's "
+            f"{source.path} is not a readable layer ({error}); correct `path` in the dataset's "
             "config"
         ) from error
-    scale = find_scale(source["path"], content, source.get("mip") or 0)
+    scale = find_scale(source.path, content, source.mip or 0)
     if roi_nm is not None:
         size = triple(scale["resolution"][::-1])
-        check_inside(source["path"], scale_box(scale), size, roi_nm)
+        check_inside(source.path, scale_box(scale), size, roi_nm.plain())
 
 
 def check_inside(

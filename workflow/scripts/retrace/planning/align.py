@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retrace.config.alignment import Settings, sections_of, source
+from retrace.config.alignment import sections_of, source
+from retrace.config.dataset_model import Dataset
+from retrace.config.yaml_files import Settings
 from retrace.errors import ConfigError
 
 
 def train_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What `align.py train` reads."""
     return {
@@ -32,7 +34,7 @@ def _iterations(config: Mapping[str, Any], network: str) -> int | None:
     return found
 
 
-def mip_of(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> int | None:
+def mip_of(dataset: Dataset, network: Mapping[str, Any]) -> int | None:
     """The mip that a stack is aligned at; as the training stacks where the network says nothing."""
     asked = network["align"]["mip"]
     if asked is not None:
@@ -46,7 +48,7 @@ def mip_of(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> int | None
     return found.pop()
 
 
-def aligned_voxel_nm(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> list[int]:
+def aligned_voxel_nm(dataset: Dataset, network: Mapping[str, Any]) -> list[int]:
     """Voxels of what a network aligns: the dataset's, y and x doubled by each mip beyond raw's."""
     z, y, x = dataset["voxel_size_nm"]
     raw = dataset["volumes"][sections_of(dataset)["volume"]]["raw"].get("mip") or 0
@@ -56,7 +58,7 @@ def aligned_voxel_nm(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> 
 
 
 def align_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What `align.py stack` reads; ConfigError where it is to be rendered coarser than aligned."""
     mip, render = mip_of(dataset, network), network["align"]["render_mip"]
@@ -78,7 +80,7 @@ def align_settings(
 
 
 def score_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What `align.py evaluate` reads: the sections, and the share of them that was held out."""
     stacks = sections_of(dataset)["stacks"].values()
@@ -92,7 +94,7 @@ def score_settings(
 
 
 def layers(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
 ) -> list[Settings]:
     """Viewer layers: the sections before and after."""
     store = f"results/{dataset['name']}/{network['name']}/aligned.zarr"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.datasets import is_planar
 from retrace.config.yaml_files import Settings
 from retrace.planning.evaluate import scored_dataset
 
 
 def compare_settings(
-    dataset: Mapping[str, Any],
+    dataset: Dataset,
     families: Mapping[str, str],
     refused: Mapping[str, str],
     published: Mapping[str, Any] | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.networks import interior_map
 from retrace.config.splits import scorable
 from retrace.config.yaml_files import Settings
@@ -12,9 +13,7 @@ from retrace.planning.paths import volumes_of
 from retrace.planning.train import without
 
 
-def scored_dataset(
-    dataset: Mapping[str, Any], splits: Sequence[str], parts: Sequence[str]
-) -> Settings:
+def scored_dataset(dataset: Dataset, splits: Sequence[str], parts: Sequence[str]) -> Settings:
     entries = {split: scorable(dataset, split) for split in splits}
     used = volumes_of(entry for split in splits for entry in entries[split])
     found = {v: dataset["volumes"][v] for v in used}
@@ -28,12 +27,12 @@ def scored_dataset(
     }
 
 
-def count_settings(dataset: Mapping[str, Any], split: str) -> Settings:
+def count_settings(dataset: Dataset, split: str) -> Settings:
     """What `evaluate.py count` reads: the entries of one split and their labels."""
     return {"dataset": scored_dataset(dataset, [split], ["labels"])}
 
 
-def choose_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
+def choose_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
     """What `evaluate.py choose` reads: nothing of the test entries."""
     return {
         "dataset": scored_dataset(dataset, ["validation"], ["labels"]),
@@ -41,7 +40,7 @@ def choose_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Se
     }
 
 
-def score_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
+def score_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
     """What `evaluate.py score` reads."""
     asked = config["evaluate"]["compute_mincut"]
     by_paper = dataset.get("paper", {}).get("compute_mincut")
@@ -61,7 +60,7 @@ def outputs_settings(
 
 
 def boundary_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What boundaries.py reads: the labelled entries of validation and test."""
     splits = ("validation", "test")
@@ -77,7 +76,7 @@ def boundary_settings(
     }
 
 
-def class_settings(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> Settings:
+def class_settings(dataset: Dataset, network: Mapping[str, Any]) -> Settings:
     """What classes.py reads: the labelled entries of test."""
     content = scored_dataset(dataset, ("test",), ["raw", "labels"])
     labelled = [e for e in content["test"] if "labels" in content["volumes"][e["volume"]]]
@@ -88,7 +87,7 @@ def class_settings(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> Se
     }
 
 
-def nodes_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
+def nodes_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
     """What `evaluate.py nodes` reads: the test entries and the thresholds."""
     return {
         "dataset": scored_dataset(dataset, ["test"], []),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.yaml_files import Settings
 from retrace.planning.paths import results
 
@@ -24,7 +25,7 @@ def exported_store(dataset: str, network: str, volume: str, layer: str) -> str:
 
 def export_settings(
     config: Mapping[str, Any],
-    dataset: Mapping[str, Any],
+    dataset: Dataset,
     network: Mapping[str, Any],
     volume: str,
     layer: str,
@@ -45,7 +46,7 @@ def export_settings(
 
 
 def package_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What package.py reads."""
     about = {key: dataset[key] for key in ("name", "voxel_size_nm") if key in dataset}

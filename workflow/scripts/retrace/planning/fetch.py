@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.yaml_files import Settings
 
 
-def fetch_settings(config: Mapping[str, Any], dataset: Mapping[str, Any], volume: str) -> Settings:
+def fetch_settings(config: Mapping[str, Any], dataset: Dataset, volume: str) -> Settings:
     """What fetch.py reads for one volume of a bucket."""
     bucket = dataset["bucket"]
     return {
@@ -17,13 +18,13 @@ def fetch_settings(config: Mapping[str, Any], dataset: Mapping[str, Any], volume
         "endpoint_url": config["endpoint_url"],
         "unsigned": config["unsigned"],
         "threads": config["fetch_threads"],
-        "bundle": config["bundle"],
+        "mirror": config["mirror"],
         "arrays": [bucket["raw"], bucket["labels"]],
     }
 
 
 def fetch_checkpoint_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: str
+    config: Mapping[str, Any], dataset: Dataset, network: str
 ) -> Settings:
     """What fetch.py reads for one published checkpoint."""
     prefix = f"{dataset['bucket']['checkpoints']}/{network}"
@@ -39,20 +40,20 @@ def fetch_object_settings(config: Mapping[str, Any], key: str, sha256: str | Non
         "endpoint_url": config["endpoint_url"],
         "unsigned": config["unsigned"],
         "threads": config["fetch_threads"],
-        "bundle": config["bundle"],
+        "mirror": config["mirror"],
     }
 
 
 def fetch_ground_truth_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], folder: str
+    config: Mapping[str, Any], dataset: Dataset, folder: str
 ) -> Settings:
     """What fetch.py reads for one `ground_truth` folder."""
-    keys = ("bucket", "endpoint_url", "unsigned", "bundle")
+    keys = ("bucket", "endpoint_url", "unsigned", "mirror")
     own = {key: config[key] for key in keys}
     return {**own, "threads": config["fetch_threads"], "prefix": dataset["ground_truth"][folder]}
 
 
-def ground_truth(dataset: Mapping[str, Any], path: str) -> str | None:
+def ground_truth(dataset: Dataset, path: str) -> str | None:
     """The fetched folder that a path lies in, None for a path elsewhere."""
     base = f"data/{dataset['name']}/ground_truth/"
     name = path.removeprefix(base).split("/")[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.sources import NAMED_PARTS
 from retrace.config.yaml_files import Settings
 
@@ -25,22 +26,22 @@ def source_paths(volume: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
     return found + [source["path"] for sources in named for source in sources.values()]
 
 
-def mask_store(dataset: Mapping[str, Any], volume: str) -> str:
+def mask_store(dataset: Dataset, volume: str) -> str:
     """Where the labels mask of a volume lies."""
     return results(dataset["name"], "masks", f"{volume}.zarr")
 
 
-def volumes_of(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+def volumes_of(entries: Iterable[Any]) -> list[str]:
     """The volumes that entries name, each once, in order."""
     return list(dict.fromkeys(entry["volume"] for entry in entries))
 
 
-def predicted(dataset: Mapping[str, Any]) -> list[str]:
+def predicted(dataset: Dataset) -> list[str]:
     """Volumes that are predicted: validation and test, or, without any, those trained on."""
     return volumes_of([*dataset["validation"], *dataset["test"]] or dataset["train"])
 
 
-def mask_settings(dataset: Mapping[str, Any], volume: str) -> Settings:
+def mask_settings(dataset: Dataset, volume: str) -> Settings:
     """What mask.py reads for one volume."""
     source = dataset["volumes"][volume]
     given = {"labels_mask": source["labels_mask"]} if "labels_mask" in source else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.networks import head_names
 from retrace.config.splits import LABELS_BOX
 from retrace.config.unet_shapes import output_shape
@@ -26,7 +27,7 @@ def _hull(boxes: Sequence[Mapping[str, Any] | None]) -> Settings | None:
 
 def predict_settings(
     config: Mapping[str, Any],
-    dataset: Mapping[str, Any],
+    dataset: Dataset,
     network: Mapping[str, Any],
     volume: str,
 ) -> Settings:
@@ -66,7 +67,7 @@ def predict_settings(
 
 
 def whole_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
+    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any], volume: str
 ) -> Settings:
     """What predict.py reads for all of a volume, in floats: the image of another network."""
     told = predict_settings(config, dataset, network, volume)
@@ -74,9 +75,7 @@ def whole_settings(
     return {**told, "volume": {**kept, "roi_nm": None}, "dtype": "float32"}
 
 
-def _further_inputs(
-    dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
-) -> Settings:
+def _further_inputs(dataset: Dataset, network: Mapping[str, Any], volume: str) -> Settings:
     """Images that a network reads beside raw, by its input nodes."""
     nodes = network.get("inputs", [])[1:]
     found = {**dataset["volumes"][volume].get("inputs", {})}

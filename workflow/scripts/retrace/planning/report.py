@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.splits import SPLITS
 from retrace.config.yaml_files import Settings
 from retrace.planning.paths import predicted, results
@@ -13,7 +14,7 @@ from retrace.planning.view import data_layers, result_layers
 
 
 def report_settings(
-    config: Mapping[str, Any], pairs: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]
+    config: Mapping[str, Any], pairs: Iterable[tuple[Dataset, Mapping[str, Any]]]
 ) -> Settings:
     """What report.py reads: configuration, and datasets, networks and layers of the experiments."""
     return {
@@ -22,9 +23,7 @@ def report_settings(
     }
 
 
-def _reported(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
-) -> Settings:
+def _reported(config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]) -> Settings:
     volume = predicted(dataset)[-1]
     return {
         "dataset": {

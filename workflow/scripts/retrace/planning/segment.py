@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.networks import head_names, interior_map
 from retrace.config.yaml_files import Settings
 from retrace.planning.train import without
@@ -16,7 +17,7 @@ def tissue_mask_source(volume: Mapping[str, Any]) -> Settings:
 
 def segment_settings(
     config: Mapping[str, Any],
-    dataset: Mapping[str, Any],
+    dataset: Dataset,
     network: Mapping[str, Any],
     volume: str,
 ) -> Settings:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retrace.config.alignment import Settings, sections_of, source, stack_set
+from retrace.config.alignment import sections_of, source, stack_set
+from retrace.config.dataset_model import Dataset
+from retrace.config.yaml_files import Settings
 from retrace.errors import ConfigError
 
 
-def make_settings(dataset: Mapping[str, Any]) -> Settings:
+def make_settings(dataset: Dataset) -> Settings:
     """What `stacks.py make` reads; ConfigError where the dataset's sections are not made."""
     alignment = sections_of(dataset)
     if not alignment["made"]:
@@ -23,7 +25,7 @@ def make_settings(dataset: Mapping[str, Any]) -> Settings:
     }
 
 
-def gen_settings(dataset: Mapping[str, Any], name: str, split: str) -> Settings:
+def gen_settings(dataset: Dataset, name: str, split: str) -> Settings:
     """What `stacks.py gen_stack` reads."""
     alignment, stacks = sections_of(dataset), stack_set(dataset, name)
     return {
@@ -37,7 +39,7 @@ def gen_settings(dataset: Mapping[str, Any], name: str, split: str) -> Settings:
     }
 
 
-def defect_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
+def defect_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
     """What `defects.py train` reads."""
     alignment = sections_of(dataset)
     return {
@@ -47,7 +49,7 @@ def defect_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Se
     }
 
 
-def detector_settings(config: Mapping[str, Any], dataset: Mapping[str, Any]) -> Settings:
+def detector_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
     """What `defects.py mask` reads; masks of a layer are joined with what is found."""
     alignment = sections_of(dataset)
     keys = ("threshold", "smallest_px", "near_px")

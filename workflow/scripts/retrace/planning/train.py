@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.networks import context_network, head_names, network_for
 from retrace.config.yaml_files import Settings
 from retrace.planning.paths import results, volumes_of
+from retrace.settings_model import SettingsModel
 
 MEASURED = ("znn", "elektronn")
 """Families whose trainings draw patches of the validation split."""
@@ -47,12 +49,12 @@ def model_file(config: Mapping[str, Any], dataset: str, network: str) -> str:
     return results(dataset, network, f"{name}.safetensors")
 
 
-def without(content: Mapping[str, Any], *keys: str) -> Settings:
+def without(content: Mapping[str, Any] | SettingsModel, *keys: str) -> Settings:
     return {key: value for key, value in content.items() if key not in keys}
 
 
 def train_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What train.py reads: the volumes trained on, the network, iterations, seed, device.
 
@@ -74,7 +76,7 @@ def train_settings(
     return _trained(config, network, told) | {"autocontext": context_network(network, dataset)}
 
 
-def _trained_volume(dataset: Mapping[str, Any], network: Mapping[str, Any], name: str) -> Settings:
+def _trained_volume(dataset: Dataset, network: Mapping[str, Any], name: str) -> Settings:
     volume = without(dataset["volumes"][name], "skeletons")
     made = recursive_inputs(dataset, network, name)
     return {**volume, "inputs": {**volume.get("inputs", {}), **made}} if made else volume
@@ -84,9 +86,7 @@ WHOLE = "whole_prediction"
 """The prediction of a whole volume, which another network reads."""
 
 
-def recursive_inputs(
-    dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
-) -> Settings:
+def recursive_inputs(dataset: Dataset, network: Mapping[str, Any], volume: str) -> Settings:
     """By input node the source that another network's prediction is, where the volume has none."""
     given = dataset["volumes"][volume].get("inputs", {})
     found = {}
@@ -121,7 +121,7 @@ def _trained(config: Mapping[str, Any], network: Mapping[str, Any], dataset: Set
 
 
 def examples_settings(
-    config: Mapping[str, Any], dataset: Mapping[str, Any], network: Mapping[str, Any]
+    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What examples.py reads to predict and to score."""
     told = {"name": dataset["name"], "examples": dataset["examples"]}
@@ -129,12 +129,12 @@ def examples_settings(
     return {"dataset": told, "network": own, "seed": config["seed"], "device": config["device"]}
 
 
-def trained_volumes(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> list[str]:
+def trained_volumes(dataset: Dataset, network: Mapping[str, Any]) -> list[str]:
     """Volumes that a training reads: those of `train`, and of its test passes."""
     return volumes_of([*dataset["train"], *validation_patches(dataset, network)])
 
 
-def validation_patches(dataset: Mapping[str, Any], network: Mapping[str, Any]) -> list[Settings]:
+def validation_patches(dataset: Dataset, network: Mapping[str, Any]) -> list[Settings]:
     """Entries that a training measures itself on, as training reads them; of some families."""
     if network["family"] not in MEASURED:
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retrace.config.dataset_model import Dataset
 from retrace.config.networks import BOUNDARY, head_names
 from retrace.config.yaml_files import Settings
 from retrace.planning.paths import mask_store, results
@@ -13,7 +14,7 @@ HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", BOUNDARY: "boundary", "clas
 """How the viewer calls a network's outputs."""
 
 
-def data_layers(dataset: Mapping[str, Any], volume: str) -> list[Settings]:
+def data_layers(dataset: Dataset, volume: str) -> list[Settings]:
     """Viewer layers of a volume before any training: raw, and labels and mask where it has them."""
     source = dataset["volumes"][volume]
     layers = [{"kind": "raw", **source["raw"]}]
@@ -23,9 +24,7 @@ def data_layers(dataset: Mapping[str, Any], volume: str) -> list[Settings]:
     return layers
 
 
-def result_layers(
-    dataset: Mapping[str, Any], network: Mapping[str, Any], volume: str
-) -> list[Settings]:
+def result_layers(dataset: Dataset, network: Mapping[str, Any], volume: str) -> list[Settings]:
     """Viewer layers of what a network made of a volume."""
     folder = results(dataset["name"], network["name"], volume)
     heads = head_names(network)

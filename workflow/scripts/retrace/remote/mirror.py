@@ -17,7 +17,7 @@ from retrace.remote.store import FetchSettings, ObjectStore, S3Object, not_found
 
 def open_store(settings: FetchSettings) -> ObjectStore:
     """The mirror if one is configured, the bucket otherwise."""
-    return MirrorStore(settings) if settings.bundle else BucketStore(settings)
+    return MirrorStore(settings) if settings.mirror else BucketStore(settings)
 
 
 def file_md5(path: Path) -> str:
@@ -30,24 +30,24 @@ class MirrorStore:
     """The objects of a mirror. Their ETags are the md5 sums of the files."""
 
     def __init__(self, settings: FetchSettings) -> None:
-        assert settings.bundle is not None
-        self.root, self.prefix = Path(settings.bundle), settings.prefix
+        assert settings.mirror is not None
+        self.root, self.prefix = Path(settings.mirror), settings.prefix
         self.folder = self.root.joinpath(*PurePosixPath(self.prefix).parts)
 
     @property
     def label(self) -> str:
         """The folder, for messages and the manifest."""
-        return f"bundle {self.folder}"
+        return f"mirror {self.folder}"
 
     def objects(self) -> list[S3Object]:
         """All files below the prefix, sorted by name; FetchError if there is no such folder."""
         if not self.root.is_dir():
-            raise FetchError(f"the bundle {self.root} is not a folder; correct --bundle")
+            raise FetchError(f"the mirror {self.root} is not a folder; correct --mirror")
         if not self.folder.is_dir():
             parent, _, last = self.prefix.rpartition("/")
             above = self.folder.parent
             names = [p.name for p in above.iterdir() if p.is_dir()] if above.is_dir() else []
-            raise not_found(f"bundle {self.root}", parent, last, names)
+            raise not_found(f"mirror {self.root}", parent, last, names)
         files = sorted(path for path in self.folder.rglob("*") if path.is_file())
         with ThreadPoolExecutor(8) as pool:
             return [
@@ -60,7 +60,7 @@ class MirrorStore:
         path = self.folder / safe_name(name)
         if not path.is_file():
             names = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
-            raise not_found(f"bundle {self.root}", self.prefix, name, names)
+            raise not_found(f"mirror {self.root}", self.prefix, name, names)
         return S3Object(name, path.stat().st_size, file_md5(path))
 
     @contextmanager
@@ -71,7 +71,7 @@ class MirrorStore:
         try:
             file = (self.folder / item.name).open("rb")
         except FileNotFoundError as error:
-            raise FetchError(f"{self.folder / item.name} vanished from the bundle") from error
+            raise FetchError(f"{self.folder / item.name} vanished from the mirror") from error
         with file:
             first, size = byte_range or (0, item.size)
             file.seek(first)

@@ -95,7 +95,7 @@ class BucketStore:
         except BotoCoreError as error:
             raise FetchError(
                 f"{self.endpoint} does not answer ({error}); check the internet access and "
-                "`endpoint_url` in config/config.yaml, or use a bundle (docs/how-to/offline.md)"
+                "`endpoint_url` in config/config.yaml, or use a mirror (docs/how-to/offline.md)"
             ) from error
 
     def objects(self) -> list[S3Object]:

@@ -30,7 +30,7 @@ class FetchSettings:
     threads: int = 32
     retries: int = 6
     arrays: list[str] = field(default_factory=list)
-    bundle: str | None = None
+    mirror: str | None = None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> FetchSettings:

@@ -1,0 +1,96 @@
+"""Values of `--config` as they were typed: the type of a setting says whether they are numbers.
+
+Snakemake reads `run=2024_01` as a number, and leaves what is inside `key={...}` as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from retrace.config.schema import accepts, alternatives, annotation_of, check, fitting
+from retrace.config.words import is_model
+from retrace.config.workflow import WorkflowConfig
+from retrace.config.yaml_files import Settings, merge, read_yaml
+from retrace.errors import ConfigError
+from retrace.settings_model import SettingsModel
+
+WHERE = "config"
+"""How messages call config.yaml and what `--config` adds to it."""
+
+
+def read_config(files: Iterable[str | Path], words: Iterable[str]) -> WorkflowConfig:
+    """The settings of a run: files, each laid over those before it, and KEY=VALUE words.
+
+    ConfigError names the setting, the value and what is allowed.
+    """
+    content: Settings = {}
+    for file in files:
+        content = merge(content, read_yaml(Path(file)))
+    typed = dict(_pair(word) for word in words)
+    content = merge(content, read_typed(WorkflowConfig, typed))
+    return check(WorkflowConfig, content, WHERE).complete(deep=True)
+
+
+def _pair(word: str) -> tuple[str, Any]:
+    """Key and value of KEY=VALUE; in a list or mapping all scalars stay text."""
+    key, _, text = word.partition("=")
+    if not text:
+        return key, None
+    if text[0] not in "[{\"'":
+        return key, text
+    try:
+        return key, yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{WHERE}: {key}: {text!r} cannot be read: {reason}") from None
+
+
+def read_typed(model: type[SettingsModel], content: Mapping[str, Any]) -> Settings:
+    """Typed text as numbers, true, false and null where the settings of a model are such."""
+    fields = {info.alias or name: info for name, info in model.model_fields.items()}
+    return {
+        key: _value(annotation_of(fields[key]), value) if key in fields else value
+        for key, value in content.items()
+    }
+
+
+def _value(annotation: Any, value: Any) -> Any:
+    if isinstance(value, str):
+        return _scalar(annotation, value)
+    inner = fitting(annotation, value)
+    if inner is None:
+        return value
+    if is_model(inner):
+        return read_typed(inner, value)
+    arguments = get_args(inner)
+    if isinstance(value, Mapping):
+        return {key: _value(arguments[1], one) for key, one in value.items()}
+    repeated = len(arguments) != len(value) or arguments[-1] is Ellipsis
+    elements = [arguments[0]] * len(value) if repeated else arguments
+    return [_value(element, one) for element, one in zip(elements, value, strict=True)]
+
+
+def _scalar(annotation: Any, text: str) -> Any:
+    """null where it is allowed; text where text is; else the number, true or false that it is."""
+    try:
+        read = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if read is None and type(None) in alternatives(annotation):
+        return None
+    if accepts(annotation, text):
+        return text
+    return next((value for value in (read, *_numbers(text)) if accepts(annotation, value)), text)
+
+
+def _numbers(text: str) -> list[float]:
+    """The numbers that Python reads and YAML does not, such as 1e6: whole where possible."""
+    try:
+        number = float(text)
+    except ValueError:
+        return []
+    return [int(number), number] if number.is_integer() else [number]

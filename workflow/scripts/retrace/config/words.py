@@ -1,0 +1,119 @@
+"""Types of settings in words, for messages and for the documentation."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MultipleOf
+from pydantic.fields import FieldInfo
+
+from retrace.setting_types import InWords
+from retrace.settings_model import SettingsModel
+
+NOUNS = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("text", "texts"),
+    bool: ("true or false", "true or false"),
+    type(None): ("null", "null"),
+}
+
+
+def is_model(annotation: Any) -> bool:
+    """Whether a type is a group of settings."""
+    return isinstance(annotation, type) and issubclass(annotation, SettingsModel)
+
+
+def unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
+    """A type without its limits, and these."""
+    limits: list[Any] = []
+    while get_origin(annotation) is Annotated:
+        annotation, *more = get_args(annotation)
+        for extra in more:
+            limits += extra.metadata if isinstance(extra, FieldInfo) else [extra]
+    return annotation, limits
+
+
+def words(annotation: Any) -> str:
+    """What a value of this type may be: 'a whole number of at least 1, null, or text'."""
+    kinds = list(dict.fromkeys(_kinds(annotation)))
+    if len(kinds) < 2:
+        return "".join(kinds)
+    comma = "," if any("," in kind or " or " in kind for kind in kinds) or len(kinds) > 2 else ""
+    return f"{', '.join(kinds[:-1])}{comma} or {kinds[-1]}"
+
+
+def _kinds(annotation: Any) -> Iterator[str]:
+    """The alternatives, each in words."""
+    bare, limits = unwrapped(annotation)
+    if own := [limit for limit in limits if isinstance(limit, InWords)]:
+        yield own[0].one
+    elif get_origin(bare) in (Union, types.UnionType):
+        for alternative in get_args(bare):
+            yield from _kinds(alternative)
+    elif get_origin(bare) is Literal:
+        yield from (_literal(value) for value in get_args(bare))
+    else:
+        yield _noun(bare, limits, several=False)
+
+
+def _literal(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def literal_texts(annotation: Any) -> list[str]:
+    """The fixed words that a type allows."""
+    bare, _ = unwrapped(annotation)
+    if get_origin(bare) is Literal:
+        return [_literal(value) for value in get_args(bare)]
+    if get_origin(bare) in (Union, types.UnionType):
+        return [text for part in get_args(bare) for text in literal_texts(part)]
+    return []
+
+
+def _noun(bare: Any, limits: Sequence[Any], several: bool) -> str:
+    if bare in NOUNS:
+        return NOUNS[bare][several] + _limits(limits)
+    if is_model(bare):
+        return f"a mapping with the keys {', '.join(bare.model_fields)}"
+    if get_origin(bare) in (list, tuple):
+        return _list(get_args(bare))
+    if get_origin(bare) is dict:
+        return f"a mapping of names to {_several(get_args(bare)[1])}"
+    return "another value"
+
+
+def _several(annotation: Any) -> str:
+    bare, limits = unwrapped(annotation)
+    if own := [limit for limit in limits if isinstance(limit, InWords)]:
+        return own[0].several or own[0].one
+    kinds = list(_kinds(annotation))
+    return (
+        _noun(bare, limits, several=True)
+        if len(kinds) == 1 and bare in NOUNS
+        else words(annotation)
+    )
+
+
+def _list(arguments: Sequence[Any]) -> str:
+    if len(arguments) == 2 and arguments[1] is Ellipsis or len(arguments) == 1:
+        return f"a list of {_several(arguments[0])}"
+    return f"a list of {len(arguments)} {_several(arguments[0])}"
+
+
+def _limits(limits: Sequence[Any]) -> str:
+    """Limits of a number, in words."""
+    least = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
+    most = next((limit.le for limit in limits if isinstance(limit, Le)), None)
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    phrases = [f"of at least {least}"] if least is not None else []
+    phrases += [f"of at most {most}"] if most is not None else []
+    phrases += [f"above {limit.gt}" for limit in limits if isinstance(limit, Gt)]
+    phrases += [f"below {limit.lt}" for limit in limits if isinstance(limit, Lt)]
+    phrases += [
+        f"that {limit.multiple_of} divides" for limit in limits if isinstance(limit, MultipleOf)
+    ]
+    return f" {' and '.join(phrases)}" if phrases else ""

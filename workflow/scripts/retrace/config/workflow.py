@@ -1,0 +1,354 @@
+"""The settings of a run: config/config.yaml and what `--config` adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from retrace.setting_types import (
+    AnyText,
+    Count,
+    Flag,
+    Fraction,
+    InWords,
+    NumberFrom0,
+    Positive,
+    Shape,
+    Text,
+    WholeFrom0,
+)
+from retrace.settings_model import SettingsModel
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("a value occurs twice")
+    return values
+
+
+TextList = Annotated[tuple[Text, ...], Field(min_length=1), InWords("a list of names")]
+VolumeList = Annotated[
+    tuple[Text, ...], Field(min_length=1), InWords("a list of volumes ([tstvol-520-1])")
+]
+Chosen = Annotated[
+    dict[AnyText, Text | VolumeList], InWords("one of these for each dataset ({zfinch: all})")
+]
+PerNetwork = Annotated[dict[AnyText, Count], InWords("one number per network ({mtlsd: 1000})")]
+Thresholds = Annotated[
+    tuple[Fraction, Fraction, Fraction],
+    InWords("three numbers from 0 to 1: first, end (excluded), step ([0, 1, 0.02])"),
+]
+Context = Annotated[
+    tuple[WholeFrom0, WholeFrom0, WholeFrom0],
+    InWords("three whole numbers of at least 0, z, y, x ([32, 32, 32])"),
+]
+Layer = Literal["segments", "fragments", "affinities", "raw", "nodes"]
+ExportFormat = Literal["precomputed", "ome_zarr"]
+UNIQUE = {"uniqueItems": True}
+
+
+class Gpus(SettingsModel):
+    """GPUs of one job, for each kind of job."""
+
+    train: Count = Field(1, description="GPUs of a training; `batch_size` must be a multiple.")
+    predict: Count = Field(1, description="GPUs of a prediction.")
+
+
+class Blocks(SettingsModel):
+    """The cache of volumes that are streamed."""
+
+    cache: Text = Field(
+        "work/blocks",
+        description="Folder of the cache. Jobs on several machines share it if they see it.",
+    )
+    cache_gib: NumberFrom0 = Field(
+        20,
+        description="Size of the cache, GiB; the least recently used blocks are removed first. 0: "
+        "no cache.",
+    )
+
+
+class Segment(SettingsModel):
+    """How affinities become a segmentation."""
+
+    method: Literal[
+        "mean",
+        "mutex",
+        "hist_quant_10",
+        "hist_quant_25",
+        "hist_quant_50",
+        "hist_quant_75",
+        "hist_quant_90",
+        "hist_quant_10_initmax",
+        "hist_quant_25_initmax",
+        "hist_quant_50_initmax",
+        "hist_quant_75_initmax",
+        "hist_quant_90_initmax",
+    ] = Field("hist_quant_75", description="How fragments are merged.")
+    fragments_in_xy: Literal["auto"] | Flag = Field(
+        "auto", description="Watershed section by section; auto: if the data are anisotropic."
+    )
+    epsilon: Fraction = Field(
+        0, description="Fragments are merged up to this score within each block."
+    )
+    filter_fragments: Fraction = Field(
+        0, description="Fragments with a lower mean affinity are dropped."
+    )
+    thresholds: Thresholds = Field(
+        (0, 1, 0.02), description="Agglomeration thresholds to try: first, end (excluded), step."
+    )
+    block_shape: Shape | None = Field(
+        None,
+        description="Size of a block (z, y, x), voxels. null: the whole volume at once, which "
+        "needs `shards: 1`.",
+    )
+    block_context: Context = Field(
+        (32, 32, 32), description="Voxels (z, y, x) that a block reads around itself."
+    )
+
+
+class Evaluate(SettingsModel):
+    """How segmentations and predictions are scored."""
+
+    untrained: Flag = Field(
+        True, description="Whether to score an untrained watershed of raw as well."
+    )
+    merge_threshold: Count = Field(
+        1,
+        description="Number of nodes of a second skeleton from which a segment counts as a merger.",
+    )
+    compute_mincut: Flag | None = Field(
+        None,
+        description="Whether to count the splits and merges that skeletons need; slow for large "
+        "segments. null: as the dataset's `paper` says, else false.",
+    )
+    boundary_thresholds: Thresholds = Field(
+        (0.05, 1, 0.05),
+        description="Interior probabilities to try on boundary maps: first, end (excluded), step.",
+    )
+
+
+class Compare(SettingsModel):
+    """What the `compare` targets compare.
+
+    `iterations` or `train_seconds` gives all networks the same budget.
+    """
+
+    networks: TextList | None = Field(
+        None, description="Networks to compare. null: all that can run on the dataset."
+    )
+
+
+class Reproduce(SettingsModel):
+    """What the `reproduce` targets score."""
+
+    regions: TextList | None = Field(
+        None, description="Regions of the paper. null: the first one of each dataset."
+    )
+    networks: TextList | None = Field(
+        None, description="Networks. null: all that the paper scored."
+    )
+
+
+class Export(SettingsModel):
+    """What the `export` targets write for other programs."""
+
+    layers: Annotated[
+        tuple[Layer, ...],
+        Field(min_length=1, json_schema_extra=UNIQUE),
+        AfterValidator(_distinct),
+        InWords("a list of segments, fragments, affinities, raw and nodes, each once"),
+    ] = Field(
+        ("segments",),
+        description="Layers to write, each in each of the formats; raw is cropped to the "
+        "predicted box. nodes: tables of the skeleton nodes of the test volumes with the labels "
+        "at each node, as results/DATASET/NETWORK/VOLUME/nodes/*.npz and *.csv.",
+    )
+    formats: Annotated[
+        tuple[ExportFormat, ...],
+        Field(min_length=1, json_schema_extra=UNIQUE),
+        AfterValidator(_distinct),
+        InWords("a list of precomputed and ome_zarr, each once"),
+    ] = Field(
+        ("precomputed",),
+        description="precomputed: VOLUME/precomputed/LAYER, for neuroglancer and CloudVolume; "
+        "ome_zarr: VOLUME/ome_zarr/LAYER.zarr, OME-NGFF 0.4.",
+    )
+    gzip: Flag = Field(
+        True,
+        description="Whether each chunk of a precomputed layer is a file NAME.gz, as cloud-files "
+        "uploads it; false for a plain web server.",
+    )
+
+
+class Package(SettingsModel):
+    """Metadata of the packages that `package` targets write."""
+
+    authors: TextList = Field(("retrace maintainers",), description="Who trained the network.")
+    license: Literal[
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "CC-BY-4.0",
+        "CC-BY-NC-4.0",
+        "CC-BY-NC-SA-4.0",
+        "CC-BY-SA-4.0",
+        "CC0-1.0",
+        "MIT",
+    ] = Field(
+        "CC-BY-4.0",
+        description="Licence of the weights, as an SPDX identifier; respect the licence of the "
+        "training data.",
+    )
+
+
+class View(SettingsModel):
+    """How neuroglancer is started."""
+
+    bind_address: AnyText = Field("127.0.0.1", description="Address that neuroglancer listens on.")
+    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = Field(
+        0, description="Port that neuroglancer listens on; 0: a free port."
+    )
+
+
+class WorkflowConfig(SettingsModel):
+    """Settings of a run; any of them can be set on the command line with `--config`."""
+
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"bundle": "mirror"})
+
+    experiments: tuple[AnyText, ...] = Field(
+        ("zfinch_mtlsd",), description="What plain `snakemake` evaluates, as DATASET_NETWORK."
+    )
+    bucket: Text = Field("open-neurodata", description="S3 bucket of the datasets.")
+    endpoint_url: AnyText | None = Field(
+        None, description="Address of another S3 server. null: the public one."
+    )
+    unsigned: Flag = Field(
+        True,
+        description="Whether to access the bucket anonymously; false: with credentials from the "
+        "environment.",
+    )
+    fetch_threads: Count = Field(32, description="Number of simultaneous transfers.")
+    mirror: AnyText | None = Field(
+        None,
+        description="Folder with a copy of the bucket, read instead of it: for machines without "
+        "internet access.",
+    )
+    volumes: Text | VolumeList | Chosen | None = Field(
+        None,
+        description="Volumes to train on. null: as the dataset's file says; all; one name; a "
+        "list; or one of these for each dataset.",
+    )
+    iterations: Count | None | PerNetwork = Field(
+        None,
+        description="Train until this iteration. null: the number that the network's file says; "
+        "or one number for each network.",
+    )
+    train_seconds: Positive | None = Field(
+        None,
+        description="Stop training after this time, summed over all its runs, s; the last "
+        "iteration may come first. null: no limit. Alignment networks ignore it.",
+    )
+    epochs: Count | None = Field(
+        None,
+        description="Passes over the stacks when training an alignment network. null: the number "
+        "that the network's file says. `iterations` overrides it.",
+    )
+    run: (
+        Annotated[
+            Text,
+            Field(pattern="^[A-Za-z0-9_.-]+$"),
+            InWords("a name of letters, digits, _, . and -"),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Name of the folder in results/runs that keeps a trained alignment network; "
+        "each name can be used once. null: a name derived from its settings.",
+    )
+    weights: Literal["trained", "published"] = Field(
+        "trained",
+        description="published: start from the checkpoints of the paper, which are fetched (family "
+        "znn: from `init`). Training continues from them. Without `iterations`, they are used "
+        "unchanged.",
+    )
+    init: AnyText | None = Field(
+        None,
+        description="File with initial weights: a model.safetensors of the same network; for the "
+        "family znn also an .h5 of ZNN, whose layers are matched by name and shape.",
+    )
+    engine: Literal["modern", "legacy"] = Field(
+        "modern",
+        description="What trains and predicts. legacy: original-style TensorFlow 1 programs in a "
+        "container image.",
+    )
+    legacy_image: Literal["legacy", "lsd_legacy", "lsd_v0.8", "standin"] = Field(
+        "legacy",
+        description="Image of the legacy engine. legacy: built from containers/legacy.def; "
+        "lsd_legacy, lsd_v0.8: the authors' images, fetched; standin: today's TensorFlow on a CPU.",
+    )
+    seed: WholeFrom0 = Field(0, description="Seed of the weights and the batches.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where networks run; auto: on a GPU if there is one."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Number format of the computation; auto: bf16 if the device gains from it.",
+    )
+    compile: Literal["auto", True, False] = Field(
+        "auto", description="Whether torch compiles the network; auto: if that saves time."
+    )
+    gpus: Count | Gpus = Field(
+        1,
+        description="GPUs per training or prediction, all in one machine; one number, or one for "
+        "each of them. A training splits each batch between them, a prediction its tiles.",
+    )
+    batch_size: Count | None = Field(
+        None,
+        description="Samples per training iteration. null: as the network's file says.",
+    )
+    tile: Literal["auto"] | Shape = Field(
+        "auto",
+        description="Input of one prediction step (z, y, x), voxels; auto: what fits into memory.",
+    )
+    prediction_dtype: Literal["uint8", "float32"] = Field(
+        "uint8",
+        description="How predictions are stored; uint8: 255 times the value, rounded down.",
+    )
+    blocks: Blocks = Field(Blocks(), description="The cache of volumes that are streamed.")
+    output_prefix: Text | None = Field(
+        None,
+        description="Also write predictions of the family znn under ZNN's names, "
+        "PREFIX_sampleN_NODE.h5 and one tif per channel. float32 values are exact with "
+        "`prediction_dtype: float32`.",
+    )
+    shards: Count = Field(
+        1,
+        description="Number of jobs that a volume is split into for prediction, segmentation and "
+        "counting; the result does not depend on it.",
+    )
+    segment: Segment = Field(Segment(), description="How affinities become a segmentation.")
+    evaluate: Evaluate = Field(
+        Evaluate(), description="How segmentations and predictions are scored."
+    )
+    compare: Compare = Field(
+        Compare(),
+        description="What the `compare` targets compare; `iterations` or `train_seconds` gives "
+        "all networks the same budget.",
+    )
+    reproduce: Reproduce = Field(Reproduce(), description="What the `reproduce` targets score.")
+    export: Export = Field(
+        Export(), description="What the `export` targets write for other programs."
+    )
+    package: Package = Field(
+        Package(), description="Metadata of the packages that `package` targets write."
+    )
+    view: View = Field(View(), description="How neuroglancer is started.")
+    serve: Flag = Field(
+        False,
+        description="Whether the `view` targets keep neuroglancer running until Ctrl-C, after the "
+        "picture is written.",
+    )

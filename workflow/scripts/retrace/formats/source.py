@@ -1,0 +1,140 @@
+"""Where an image, labels or a mask are read from: one array of a file, a layer or a bucket.
+
+`SourceFile` is what a dataset's file says; `Source` is complete and can be opened. Triples are in
+the order z, y, x.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from retrace.setting_types import (
+    AnyText,
+    Count,
+    Flag,
+    InWords,
+    Offset,
+    Shape,
+    Text,
+    Whole,
+    WholeFrom0,
+)
+from retrace.settings_model import SettingsModel
+
+LabelKind = Literal["ids", "cells", "membranes", "classes"]
+Preprocess = Literal["standard2D", "standard3D", "symetric_rescale", "none"]
+"""ZNN's preprocessing of images, spelt as there."""
+
+
+def _each_once(axes: str) -> str:
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"{axes!r} names an axis twice")
+    return axes
+
+
+ClassValues = Annotated[
+    tuple[Annotated[tuple[Whole, ...], Field(min_length=1)], ...],
+    Field(min_length=1),
+    InWords("a list of values for each class ([[0], [1, 2]])"),
+]
+Axes = Annotated[
+    str,
+    Field(pattern=r"^[cxyz]{3,4}$"),
+    AfterValidator(_each_once),
+    InWords("the letters z, y, x and perhaps c, each once, in the file's order (xyz)"),
+]
+
+
+class Region(SettingsModel):
+    """A box in world coordinates, nm."""
+
+    offset: Offset = Field(description="First corner (z, y, x), nm.")
+    shape: Shape = Field(description="Edge lengths (z, y, x), nm.")
+
+
+class SourceFile(SettingsModel):
+    """Where an image, labels or a mask are read from, as a dataset's file says it."""
+
+    path: Text | None = Field(
+        description="Path of a zarr, n5, h5 or tif, or of a folder of tifs, relative to the "
+        "working directory. Or an address (s3://, gs://, https://, file:///), which is streamed: "
+        "an address that contains `.zarr` is a zarr, any other one a precomputed layer. null: "
+        "you have to fill it in."
+    )
+    array: AnyText = Field(
+        "", description="Array within a zarr, n5 or h5; for an OME-Zarr image its group."
+    )
+    mip: WholeFrom0 | None = Field(
+        None,
+        description="Level of a precomputed layer or an OME-Zarr image. Absent: 0, the finest.",
+    )
+    voxel_size_nm: Shape | None = Field(
+        None, description="Voxel size (z, y, x), nm. Absent: that of the dataset."
+    )
+    offset_nm: Offset | None = Field(
+        None,
+        description="World position of the first voxel (z, y, x), nm. Absent: what the file says, "
+        "else 0.",
+    )
+    axes: Axes | None = Field(
+        None,
+        description="Order of the axes in the file, such as xyz or cxyz; c is the channel. "
+        "Absent: zyx or czyx.",
+    )
+    channel: WholeFrom0 | None = Field(
+        None, description="Channel to read; others can be read through `inputs`."
+    )
+    objects: LabelKind | None = Field(
+        None,
+        description="What label values mean. ids (default): one number for each object; cells: 0 "
+        "on membranes; membranes: 0 off membranes (objects of both are connected components "
+        "within each section); classes: one number for each class of voxels, negative for none.",
+    )
+    class_values: ClassValues | None = Field(
+        None,
+        description="For `objects: classes`: the values in the file that become class 0, class 1 "
+        "and so on; other values have no class. Absent: the values are the classes.",
+    )
+    preprocess: Preprocess | None = Field(
+        None,
+        description="How networks of the family znn normalise this image. standard2D (default): "
+        "subtract the mean of each section and divide by its standard deviation.",
+    )
+
+
+class Fit(SettingsModel):
+    """Labels that are smaller than their image and lie in its middle."""
+
+    image: Source = Field(description="The image.")
+    crop: Flag | Literal["even"] = Field(
+        description="true: the labels lie in the middle; even: they do, and an odd surplus is "
+        "refused, as ELEKTRONN does; false: a different shape is refused."
+    )
+
+
+class Source(SourceFile):
+    """Where an image, labels or a mask are read from, with everything filled in."""
+
+    path: Text = Field(description="Path or address.")
+    endpoint_url: Text | None = Field(
+        None, description="Address of the S3 server. null: the public one."
+    )
+    unsigned: Flag = Field(True, description="Whether to read S3 without credentials.")
+    fit: Fit | None = Field(None, description="How labels smaller than their image lie in it.")
+
+
+class DefectMask(SettingsModel):
+    """A layer that marks defects, such as folds and cracks; its voxels may be larger."""
+
+    path: Text = Field(description="Path or address, as for `raw`.")
+    array: AnyText = Field("", description="Array, as for `raw`.")
+    mip: WholeFrom0 = Field(0, description="Level of the layer.")
+    defect_from: Count = Field(100, description="Lowest value that marks a defect.")
+
+
+class DefectMaskSource(Source):
+    """The layer that marks defects, with everything filled in."""
+
+    defect_from: Count = Field(100, description="Lowest value that marks a defect.")

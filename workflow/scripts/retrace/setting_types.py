@@ -1,0 +1,95 @@
+"""Types that settings share: numbers with limits, triples in the order z, y, x, and names.
+
+Text is never read as a number, nor a number as text. A whole number stays one where fractions are
+allowed too, so that settings are written exactly as they were given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, Strict, ValidatorFunctionWrapHandler, WrapValidator
+
+from retrace.settings_model import SettingsModel
+
+
+@dataclass(frozen=True)
+class InWords:
+    """How a message describes the values of a type: one of them, and several."""
+
+    one: str
+    several: str = ""
+
+
+class UnusualNumber(int):
+    """A whole number of a YAML file that is not written as Python writes it, such as 2024_01."""
+
+    written: str
+
+    def __new__(cls, value: int, written: str) -> UnusualNumber:
+        number = super().__new__(cls, value)
+        number.written = written
+        return number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (UnusualNumber, (int(self), self.written))
+
+
+def _checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    check(value)
+    return value
+
+
+def _as_written(value: Any) -> Any:
+    """Text that YAML takes for a whole number, such as a volume's name 20190101."""
+    if isinstance(value, UnusualNumber):
+        return value.written
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_AS_GIVEN = WrapValidator(_checked)
+
+Flag = Annotated[bool, Strict()]
+"""true or false."""
+Whole = Annotated[int, Strict()]
+"""A whole number."""
+WholeFrom0 = Annotated[int, Strict(), Field(ge=0)]
+"""A whole number from 0."""
+Count = Annotated[int, Strict(), Field(ge=1)]
+"""A whole number from 1."""
+Number = Annotated[float, Strict(), _AS_GIVEN]
+"""Any number."""
+NumberFrom0 = Annotated[float, Strict(), Field(ge=0), _AS_GIVEN]
+"""A number from 0."""
+Positive = Annotated[float, Strict(), Field(gt=0), _AS_GIVEN]
+"""A number above 0."""
+Fraction = Annotated[float, Strict(), Field(ge=0, le=1), _AS_GIVEN]
+"""A fraction or a probability: 0 to 1."""
+Decay = Annotated[float, Strict(), Field(gt=0, lt=1), _AS_GIVEN]
+"""The decay of a running mean: between 0 and 1."""
+
+Shape = tuple[Count, Count, Count]
+"""A size in voxels or nm, or a factor, for each axis z, y, x; at least 1."""
+Offset = tuple[Whole, Whole, Whole]
+"""A step in voxels, or a position in nm, along z, y, x; may be negative."""
+Range = tuple[Number, Number]
+"""The lowest and the highest value."""
+
+Name = Annotated[
+    str,
+    Field(pattern=r"^[a-z][a-z0-9_]*$"),
+    InWords("a name of lower-case letters, digits and _, a letter first"),
+]
+"""The name of a dataset or network: lower-case letters, digits and _, a letter first."""
+AnyText = Annotated[str, BeforeValidator(_as_written)]
+"""Text, or a whole number that stands for its digits."""
+Text = Annotated[str, Field(min_length=1), BeforeValidator(_as_written)]
+"""Text that is not empty, or a whole number that stands for its digits."""
+
+
+class GrowBoundary(SettingsModel):
+    """How touching objects get a boundary between them: each label is eroded."""
+
+    steps: Count = Field(description="Erosion of each label, voxels.")
+    only_xy: Flag = Field(description="Whether to erode within each section only, not across z.")
