@@ -11,6 +11,7 @@ import yaml
 import bundle
 import tiny_workflow
 from retrace.config import yaml_files
+from retrace.provenance.bundle_files import check_bundle
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 
@@ -51,7 +52,7 @@ def test_blocks_of_the_bucket_travel_as_objects(
         ]
     )
     folder = tmp_path / "bundle"
-    bundle.check(folder)
+    check_bundle(folder)
 
     # The server is gone: whatever asked for it would fail.
     goal = "results/phantom/tiny/model.safetensors"

@@ -27,6 +27,7 @@ from retrace.networks import build_network
 LIBRARY = Path(retrace.__file__).parent
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "annotated_types": "pydantic",
     "cc3d": "connected-components-3d",
     "google_crc32c": "google-crc32c",
     "skimage": "scikit-image",
@@ -35,7 +36,7 @@ DISTRIBUTIONS = {
     "urllib3": "boto3",
 }
 """Modules that have another name than the package that installs them."""
-OPTIONAL = {"neuroglancer", "selenium", "cloudvolume", "brotli"}
+OPTIONAL = {"neuroglancer", "selenium", "cloudvolume", "brotli", "rocrate"}
 """Modules of the extras, or of what they install."""
 
 CHECKED = """

@@ -10,13 +10,20 @@ from typing import Any
 from uuid import uuid4
 
 from retrace.errors import DataError
-from retrace.settings_model import as_plain
 
 
 def digest(value: Any) -> str:
     """16 hex digits that name a JSON value or settings, whatever the order of the keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=as_plain)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_settings_as_json)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _settings_as_json(value: Any) -> Any:
+    """A group of settings as JSON values."""
+    # Imported late: it needs pydantic, and a bundle is checked before anything is installed.
+    from retrace.settings_model import as_plain
+
+    return as_plain(value)
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""RO-Crates, packed experiments and what they say about the jobs of a run."""
+"""Provenance of finished experiments: RO-Crates, and packed experiments that run elsewhere."""

@@ -1,6 +1,6 @@
-"""Folders that are carried elsewhere: which files go into them, and that they arrived whole.
+"""Folders that are copied to other machines: which files they contain, and checks of their copies.
 
-Standard library only: a bundle is checked before anything of it is installed.
+Standard library only: a packed experiment is checked before anything is installed.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from pathlib import Path
 from retrace.errors import DataError
 
 CODE = ("Snakefile", "rules", "config", "workflow", "profiles", "containers", "envs")
-"""What the workflow is made of, from the repository's root."""
-WORDS = ("README.md", "CITATION.cff", "LICENSE", "pyproject.toml")
+"""Files and folders of the workflow, relative to the repository."""
+DOCUMENTS = ("README.md", "CITATION.cff", "LICENSE", "pyproject.toml")
 OWN_CONFIG = ("datasets", "networks", "published")
-"""Folders of `config` that a user adds files to, in the working directory."""
+"""Folders of `config` in the working directory to which users add files."""
 LEFT_OUT = ("__pycache__", "images", ".snakemake")
+RUN_CONFIG = "run.yaml"
+"""The configuration of the run, in RO-Crates and packed experiments."""
 
 
 def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A command line's own words, and those after `--`, which are for Snakemake."""
+    """Arguments before `--`, and those after it, which are options of Snakemake."""
     words = [*argv, "--"]
     first = words.index("--")
     return list(argv[:first]), list(argv[first + 1 :])
@@ -34,10 +36,10 @@ def sha256_of(path: Path) -> str:
 
 
 def files_below(folder: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
-    """All files of a folder, sorted by name, without Snakemake's mark of a directory's time.
+    """All files of a folder, sorted by name, except the timestamps that Snakemake writes.
 
-    Folders called as in `left_out` are never entered: an image that is being built holds folders
-    of other owners, and files that go while one looks.
+    Folders named in `left_out` are never entered: an image that is being built contains folders of
+    other users, and files that disappear.
     """
     for entry in sorted(folder.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
@@ -47,25 +49,25 @@ def files_below(folder: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
             yield entry
 
 
-def code_files(root: Path, place: Path) -> dict[str, Path]:
-    """By path in the repository, the workflow's files, and the user's own in `place`/config.
+def code_files(root: Path, directory: Path) -> dict[str, Path]:
+    """The workflow's files, and the user's in `directory`/config, by their relative paths.
 
-    `root`: the repository's top folder; `place`: the working directory.
+    `root`: the repository; `directory`: the working directory, whose files come last and win.
     """
-    found = {name: root / name for name in WORDS if (root / name).is_file()}
+    files = {name: root / name for name in DOCUMENTS if (root / name).is_file()}
     for name in CODE:
         part = root / name
         for path in files_below(part, LEFT_OUT) if part.is_dir() else [part]:
-            found[path.relative_to(root).as_posix()] = path
+            files[path.relative_to(root).as_posix()] = path
     for name in OWN_CONFIG:
-        folder = place / "config" / name
+        folder = directory / "config" / name
         for path in files_below(folder) if folder.is_dir() else []:
-            found[path.relative_to(place).as_posix()] = path
-    return found
+            files[path.relative_to(directory).as_posix()] = path
+    return files
 
 
-def linked_or_copied(source: Path, target: Path) -> None:
-    """Puts a file's bytes at `target`: the same file where the disk allows it, else a copy."""
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link at `target` where the disk allows it, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.hardlink_to(source.resolve())
@@ -73,23 +75,23 @@ def linked_or_copied(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def copied(source: Path, target: Path) -> None:
-    """A copy that can run where `source` can; its time is that of now."""
+def copy_program(source: Path, target: Path) -> None:
+    """A copy with the permissions of `source` and the time of now."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, target)
 
 
 def check_files(folder: Path, digests: Mapping[str, str], kind: str) -> None:
-    """Refuses a folder in which a file is missing or altered (DataError names it).
+    """DataError where a file of `folder` is missing or differs from its SHA-256.
 
-    `digests`: SHA-256 by path in `folder`; `kind`: what the folder is called, e.g. "crate".
+    `digests`: SHA-256 by path in `folder`; `kind`: what the folder is called, such as "bundle".
     """
     for name, expected in digests.items():
         path = folder / name
         if not path.is_file():
-            raise DataError(f"{kind} {folder}: {name} is missing; bring the {kind} again")
+            raise DataError(f"{kind} {folder}: {name} is missing; copy the {kind} again")
         if sha256_of(path) != expected:
             raise DataError(
-                f"{kind} {folder}: {name} is not as it was when the {kind} was made (its SHA-256 "
-                f"is not {expected[:16]}…); bring the {kind} again"
+                f"{kind} {folder}: {name} has changed since the {kind} was written (its SHA-256 is "
+                f"no longer {expected[:16]}…); copy the {kind} again"
             )

@@ -1,8 +1,8 @@
-"""Which jobs made a result, and that each was made of what is there now.
+"""The jobs that a result depends on, and a check that their files have not changed since.
 
-The jobs are those that Snakemake recorded when they ended (one JSON file an output, whose path is
-the output's in base64, cut into folders; snakemake/persistence.py). What went into a result is in
-its manifest, or under `origin` in the JSON files of trainings and evaluations.
+Snakemake records each finished job: one JSON file per output, whose path is the output's path in
+base64, split into folders (snakemake/persistence.py). What a result was computed from is in its
+manifest, or under `origin` in the JSON files of trainings and evaluations.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from retrace.remote.addresses import is_address
 from retrace.storage.manifest import input_digest, manifest_path
 
 RECORDS = Path(".snakemake/metadata")
-MADE = ("data/", "results/", "work/")
-"""Where what jobs made lies, below the working directory."""
+JOB_FOLDERS = ("data/", "results/", "work/")
+"""Folders of the working directory that jobs write to."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """A finished job."""
+class FinishedJob:
+    """A job as Snakemake recorded it; times in seconds since 1970."""
 
     rule: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     logs: tuple[str, ...]
     command: str
-    begun: float
+    started: float
     ended: float
 
     @property
     def name(self) -> str:
-        """Rule and first output, which no other job has."""
+        """Rule and first output: unique."""
         return f"{self.rule} {self.outputs[0]}"
 
 
-def utc(moment: float) -> str:
+def utc(seconds: float) -> str:
     """Seconds since 1970 as ISO 8601."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _recorded_output(path: Path, folder: Path) -> str:
@@ -54,10 +54,7 @@ def _recorded_output(path: Path, folder: Path) -> str:
 
 
 def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Outputs and their records, sorted by file.
-
-    A job that runs at the same time may have its record written, or taken away, just now.
-    """
+    """Outputs and their records, sorted by file; skips records that a running job writes."""
     files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
     for path in sorted(files):
         try:
@@ -67,51 +64,55 @@ def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield _recorded_output(path, folder), content
 
 
-def read_jobs(folder: Path = RECORDS) -> dict[str, Job]:
-    """By output, the job that Snakemake recorded to have made it."""
-    jobs: dict[str, Job] = {}
+def read_jobs(folder: Path = RECORDS) -> dict[str, FinishedJob]:
+    """Finished jobs by each of their outputs."""
+    jobs: dict[str, FinishedJob] = {}
     for output, record in _records(folder):
         if record.get("incomplete") or record.get("endtime") is None:
             continue
         command = record["shellcmd"] or ""
-        before = jobs.get(command)
-        outputs = (*(before.outputs if before else ()), output)
-        jobs[command] = Job(
-            record["rule"],
-            tuple(record["input"] or ()),
-            tuple(sorted(outputs)),
-            tuple(record["log"] or ()),
-            command,
-            min(record["starttime"], before.begun if before else record["starttime"]),
-            max(record["endtime"], before.ended if before else record["endtime"]),
-        )
+        jobs[command] = _with_output(jobs.get(command), output, record)
     return {output: job for job in jobs.values() if job.command for output in job.outputs}
 
 
-def jobs_behind(targets: Iterable[str], recorded: Mapping[str, Job]) -> list[Job]:
-    """The jobs that made the targets, and what those were made of, in the order of their ends.
+def _with_output(job: FinishedJob | None, output: str, record: Mapping[str, Any]) -> FinishedJob:
+    """The job of a record, joined with what other records of the same job contain."""
+    return FinishedJob(
+        record["rule"],
+        tuple(record["input"] or ()),
+        tuple(sorted((*(job.outputs if job else ()), output))),
+        tuple(record["log"] or ()),
+        record["shellcmd"] or "",
+        min(record["starttime"], job.started if job else record["starttime"]),
+        max(record["endtime"], job.ended if job else record["endtime"]),
+    )
 
-    DataError for a file below data or results that no record tells of.
+
+def jobs_behind(targets: Iterable[str], recorded: Mapping[str, FinishedJob]) -> list[FinishedJob]:
+    """All jobs that the targets depend on, by the time they ended.
+
+    DataError for a file below data or results without a record.
     """
-    found: dict[str, Job] = {}
+    jobs: dict[str, FinishedJob] = {}
     waiting = list(targets)
     while waiting:
         path = waiting.pop()
         job = recorded.get(path)
-        if job is None and path.startswith(MADE) and not _is_own(Path(path)):
+        if job is None and path.startswith(JOB_FOLDERS) and not _is_own(Path(path)):
             raise DataError(
-                f"how {path} was made is not known: Snakemake has no record of it in {RECORDS}; "
-                f"make it again with --forcerun, or keep .snakemake where results are kept"
+                f"the job that wrote {path} is not known: Snakemake has no record of it in "
+                f"{RECORDS}; create the file again with --forcerun, or copy .snakemake together "
+                "with results"
             )
-        if job is not None and job.command not in found:
-            found[job.command] = job
+        if job is not None and job.command not in jobs:
+            jobs[job.command] = job
             waiting += job.inputs
-    present = [replace(j, outputs=_existing(j.outputs)) for j in found.values()]
-    return sorted((j for j in present if j.outputs), key=lambda job: job.ended)
+    present = [replace(job, outputs=_existing(job.outputs)) for job in jobs.values()]
+    return sorted((job for job in present if job.outputs), key=lambda job: job.ended)
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file below data was put there by the user: what is fetched has a manifest."""
+    """Whether a file below data is the user's own: fetched data has a manifest."""
     return path.parts[0] == "data" and not (
         path.name.endswith(".manifest.json") or manifest_path(path).is_file()
     )
@@ -121,8 +122,8 @@ def _existing(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(path for path in paths if Path(path).exists())
 
 
-def origins(job: Job) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What the outputs of a job say they were made of: (output, manifest or origin)."""
+def origins(job: FinishedJob) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Outputs of a job, each with its manifest or `origin`: what it was computed from."""
     for output in job.outputs:
         path = Path(output)
         if path.is_dir() and manifest_path(path).is_file():
@@ -133,21 +134,21 @@ def origins(job: Job) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 yield output, content["origin"]
 
 
-def check_chain(jobs: Iterable[Job]) -> int:
-    """How many links were compared: each result was made of what is there now.
+def check_chain(jobs: Iterable[FinishedJob]) -> int:
+    """Compares every recorded input digest with the file that exists now; returns their number.
 
-    DataError names the first result that was not, as one whose input was made anew since.
+    DataError names the first result whose input has changed since.
     """
-    links = 0
+    compared = 0
     for job in jobs:
-        for output, made_of in origins(job):
-            for name, expected in made_of["inputs"].items():
+        for output, origin in origins(job):
+            for name, expected in origin["inputs"].items():
                 if is_address(name) or not Path(name).exists():
                     continue
-                links += 1
+                compared += 1
                 if input_digest(Path(name)) != expected:
                     raise DataError(
-                        f"{output} was not made of the {name} that is there now; run its target "
-                        "again before it is described"
+                        f"{name} has changed since {output} was computed from it; run the target "
+                        "again first"
                     )
-    return links
+    return compared

@@ -1,9 +1,11 @@
-"""Crates and bundles: what goes in, what is traced, what is refused; no job is run here."""
+"""RO-Crates and bundles: their contents, what is traced and what is refused; no job runs."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ import rerun
 import roc_validator
 from retrace.errors import ConfigError, DataError
 from retrace.files import digest
+from retrace.provenance import bundle_files, bundle_writer
 from retrace.provenance.folders import check_files, code_files, sha256_of
 from retrace.provenance.jobs import check_chain, jobs_behind, read_jobs
 from retrace.storage.manifest import input_digest, origin
@@ -111,13 +114,13 @@ def test_a_record_that_is_just_being_written_is_passed_over(place: Path, written
 
 def test_a_result_of_another_model_is_refused(place: Path) -> None:
     Path(MODEL).write_bytes(b"other weights")
-    with pytest.raises(DataError, match=rf"{EVALUATION} was not made of the {MODEL} that"):
+    with pytest.raises(DataError, match=rf"{MODEL} has changed since {EVALUATION} was computed"):
         check_chain(jobs_behind([EVALUATION], read_jobs()))
 
 
 def test_a_result_without_a_record_is_refused(place: Path) -> None:
     shutil.rmtree(".snakemake")
-    with pytest.raises(DataError, match="how results/phantom/tiny/evaluation.json was made"):
+    with pytest.raises(DataError, match="job that wrote results/phantom/tiny/evaluation.json"):
         jobs_behind([EVALUATION], read_jobs())
 
 
@@ -152,7 +155,7 @@ def test_a_crate_names_jobs_files_and_the_bucket(made: Path) -> None:
 @pytest.mark.parametrize("name", [MODEL, "rules/train.smk"])
 def test_an_altered_or_missing_file_of_a_crate_is_named(made: Path, name: str) -> None:
     (made / name).write_text("changed")
-    with pytest.raises(DataError, match=f"{name} is not as it was"):
+    with pytest.raises(DataError, match=f"{name} has changed since"):
         rerun.main([str(made), "--directory", "new", "--dry-run"])
     (made / name).unlink()
     with pytest.raises(DataError, match=f"{name} is missing"):
@@ -173,7 +176,7 @@ def test_what_is_no_crate_is_refused(place: Path) -> None:
 def test_a_working_directory_of_another_workflow_is_left_alone(made: Path) -> None:
     Path("new").mkdir()
     Path("new/Snakefile").write_text("rule other:\n")
-    with pytest.raises(DataError, match="new/Snakefile is not the crate's"):
+    with pytest.raises(DataError, match="new/Snakefile differs from the RO-Crate's"):
         rerun.main([str(made), "--directory", "new"])
 
 
@@ -196,7 +199,19 @@ def test_a_bundle_has_objects_at_their_keys(packed: Path) -> None:
     assert (packed / "objects/funke/train_0.manifest.json").is_file()
     assert not (packed / "objects/funke/train_0.zarr/.snakemake_timestamp").exists()
     assert json.loads((packed / "run.yaml").read_text())["mirror"] == "objects"
-    bundle.check(packed)
+    bundle_files.check_bundle(packed)
+
+
+def test_a_bundle_is_checked_with_the_standard_library_alone(packed: Path) -> None:
+    program = packed / "workflow/scripts/bundle.py"
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", program, "check"],
+        env={"PYTHONPATH": str(program.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "files are unchanged" in done.stdout
 
 
 def test_a_bundle_for_another_machine_is_refused(packed: Path) -> None:
@@ -204,18 +219,18 @@ def test_a_bundle_for_another_machine_is_refused(packed: Path) -> None:
     other = {**facts, "machine": "aarch64" if facts["machine"] != "aarch64" else "x86_64"}
     (packed / "bundle.json").write_text(json.dumps(other))
     with pytest.raises(ConfigError, match=f"is for machine {other['machine']}, this machine has"):
-        bundle.check(packed)
+        bundle_files.check_bundle(packed)
 
 
 def test_an_altered_file_of_a_bundle_is_named(packed: Path) -> None:
     image = packed / "containers/images/modern.sif"
     image.unlink()
     image.write_bytes(b"other")
-    with pytest.raises(DataError, match=r"containers/images/modern\.sif is not as it was"):
-        bundle.check(packed)
+    with pytest.raises(DataError, match=r"containers/images/modern\.sif has changed since"):
+        bundle_files.check_bundle(packed)
     image.unlink()
     with pytest.raises(DataError, match=r"containers/images/modern\.sif is missing"):
-        bundle.check(packed)
+        bundle_files.check_bundle(packed)
 
 
 def test_an_image_that_is_being_built_is_not_entered(
@@ -237,14 +252,14 @@ def test_an_image_that_is_being_built_is_not_entered(
     assert set(code_files(tmp_path, tmp_path)) == set(code)
 
 
-def test_layers_of_this_machine_are_carried(place: Path) -> None:
+def test_layers_of_this_machine_are_packed(place: Path) -> None:
     layer = place / "elsewhere" / "layer"
     (layer / "8_8_40").mkdir(parents=True)
     (layer / "info").write_text("{}")
     (layer / "8_8_40" / "0-64_0-64_0-16").write_bytes(b"block")
     Path("config/datasets").mkdir(parents=True)
     Path("config/datasets/mine.yaml").write_text(f'raw: {{path: "file://{layer}"}}\n')
-    bundle.put_code(Path("packed"), bundle.put_data([layer], Path("packed")), "mine")
+    bundle_writer.put_code(Path("packed"), bundle_writer.put_data([layer], Path("packed")), "mine")
     text = Path("packed/config/datasets/mine.yaml").read_text()
     assert text == 'raw: {path: "file://files/0/layer"}\n'
     assert Path("packed/files/0/layer/8_8_40/0-64_0-64_0-16").read_bytes() == b"block"
@@ -256,7 +271,7 @@ def test_own_files_are_named_where_the_bundle_has_them(place: Path) -> None:
     own.write_bytes(b"cubes")
     Path("config/datasets").mkdir(parents=True)
     Path("config/datasets/mine.yaml").write_text(f"raw: {{path: {own}}}\n")
-    moved = bundle.put_data([own], Path("packed"))
-    bundle.put_code(Path("packed"), moved, "mine")
+    moved = bundle_writer.put_data([own], Path("packed"))
+    bundle_writer.put_code(Path("packed"), moved, "mine")
     assert Path("packed/config/datasets/mine.yaml").read_text() == "raw: {path: files/0/cubes.h5}\n"
     check_files(Path("packed"), {"files/0/cubes.h5": sha256_of(own)}, "bundle")

@@ -1,0 +1,65 @@
+"""The layout of a packed experiment (a bundle), and what it says about itself.
+
+Standard library only: the machine that runs it has nothing installed yet.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retrace.errors import ConfigError, DataError
+from retrace.provenance.folders import check_files
+
+FACTS = "bundle.json"
+OBJECTS, FILES, WHEELS, IMAGES = "objects", "files", "wheels", "containers/images"
+"""Folders of a bundle: a mirror of the bucket, the user's own files, packages, images."""
+FORMAT_VERSION = 1
+
+
+def machine() -> dict[str, str]:
+    """What images and wheels depend on: operating system, processor, version of Python."""
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "python": ".".join(map(str, sys.version_info[:2])),
+    }
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Content of bundle.json; DataError where it is absent, damaged or of another version."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder} is no complete bundle: {FACTS} cannot be read ({error})"
+        ) from error
+    if facts.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{folder} is a bundle of another version of retrace; create it again")
+    return facts
+
+
+def check_machine(facts: Mapping[str, Any]) -> None:
+    """ConfigError on a machine that cannot run the programs of a bundle."""
+    this = machine()
+    differing = {key: facts[key] for key in this if facts[key] != this[key]}
+    if differing:
+        needed = ", ".join(f"{key} {value}" for key, value in differing.items())
+        present = ", ".join(f"{key} {this[key]}" for key in differing)
+        raise ConfigError(
+            f"this bundle is for {needed}, this machine has {present}; create the bundle again on "
+            "a machine of this kind"
+        )
+
+
+def check_bundle(folder: Path) -> dict[str, Any]:
+    """Checks machine and files; returns the facts. ConfigError or DataError names a difference."""
+    facts = read_facts(folder)
+    check_machine(facts)
+    check_files(folder, facts["files"], "bundle")
+    print(f"[bundle] {len(facts['files'])} files are unchanged", flush=True)
+    return facts

@@ -1,0 +1,114 @@
+"""Packs an experiment into a bundle: a working directory with workflow, data, images and wheels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from retrace.files import atomic_write
+from retrace.planning.program_files import SCRIPTS
+from retrace.provenance.bundle_files import (
+    FACTS,
+    FILES,
+    FORMAT_VERSION,
+    IMAGES,
+    OBJECTS,
+    WHEELS,
+    machine,
+)
+from retrace.provenance.folders import (
+    RUN_CONFIG,
+    code_files,
+    copy_program,
+    files_below,
+    link_or_copy,
+    sha256_of,
+)
+from retrace.storage.manifest import manifest_path
+
+ROOT = SCRIPTS.parents[1]
+
+
+def write_bundle(
+    output: Path,
+    *,
+    target: str,
+    dataset: str,
+    config: Mapping[str, Any],
+    files: Iterable[Path],
+    images: Sequence[Path],
+    wheels: Path,
+) -> None:
+    """Writes the folder `output` under a temporary name, bundle.json last, and renames it.
+
+    `files`: volumes and weights; `wheels`: folder of the packages that Snakemake needs.
+    """
+    partial = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    moved = put_data(files, partial)
+    put_code(partial, moved, dataset)
+    for image in images:
+        link_or_copy(image, partial / IMAGES / image.name)
+    for wheel in files_below(wheels):
+        link_or_copy(wheel, partial / WHEELS / wheel.name)
+    run_config = {**config, "mirror": OBJECTS, "init": moved.get(config["init"])}
+    (partial / RUN_CONFIG).write_text(json.dumps(run_config, indent=1) + "\n")  # JSON is YAML
+    digests = {p.relative_to(partial).as_posix(): sha256_of(p) for p in files_below(partial)}
+    facts = {"format_version": FORMAT_VERSION, **machine(), "target": target}
+    atomic_write(partial / FACTS, json.dumps({**facts, "files": digests}, indent=1) + "\n")
+    shutil.rmtree(output, ignore_errors=True)
+    partial.rename(output)
+    total = sum(path.stat().st_size for path in files_below(output))
+    print(f"[bundle] {output}: {len(digests)} files, {total / 1e6:.0f} MB", flush=True)
+
+
+def put_data(files: Iterable[Path], folder: Path) -> dict[str, str]:
+    """Adds volumes and weights to the bundle; returns new paths of the user's own, by old path."""
+    moved: dict[str, str] = {}
+    for path in dict.fromkeys(files):
+        if path.name.endswith(".manifest.json"):
+            continue
+        if _is_fetched(path):
+            _put_fetched(path, folder)
+        else:
+            moved[str(path)] = _put_own(path, folder, len(moved))
+        print(f"[bundle] {path}", flush=True)
+    return moved
+
+
+def _is_fetched(path: Path) -> bool:
+    """Whether a store came from the bucket, according to its manifest."""
+    manifest = manifest_path(path)
+    return manifest.is_file() and "source" in json.loads(manifest.read_text())
+
+
+def _put_fetched(store: Path, folder: Path) -> None:
+    """Adds a fetched store under its key in the bucket, with its manifest."""
+    manifest = manifest_path(store)
+    target = folder / OBJECTS / json.loads(manifest.read_text())["settings"]["prefix"]
+    for path in files_below(store):
+        link_or_copy(path, target / path.relative_to(store))
+    link_or_copy(manifest, manifest_path(target))
+
+
+def _put_own(path: Path, folder: Path, number: int) -> str:
+    """Adds a file or folder of the user's; returns its path in the bundle."""
+    name = f"{FILES}/{number}/{path.name}"
+    for file in files_below(path) if path.is_dir() else [path]:
+        inside = file.relative_to(path) if path.is_dir() else Path()
+        link_or_copy(file, folder / name / inside)
+    return name
+
+
+def put_code(folder: Path, moved: Mapping[str, str], dataset: str) -> None:
+    """Adds the workflow; in the dataset's file, paths in `moved` become those of the bundle."""
+    for name, path in code_files(ROOT, Path()).items():
+        copy_program(path, folder / name)
+    file = folder / "config" / "datasets" / f"{dataset}.yaml"
+    text = file.read_text()
+    for before in sorted(moved, key=len, reverse=True):
+        text = text.replace(before, moved[before])
+    file.write_text(text)
