@@ -35,8 +35,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 from retrace.alignment.losses import Lambdas
 from retrace.alignment.metrics import chunked_correlation, endpoint_errors, field_facts
 from retrace.alignment.pairs import PairPlan, StackReader
-from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
-from retrace.alignment.schedule import Schedule
+from retrace.alignment.prepare import prepare_sections, valid_mask  # noqa: E402
+from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import Stack
 from retrace.alignment.training import SeamlessTask, SeamlessTrainer
 from retrace.config.networks import load_network
@@ -240,7 +240,7 @@ def classical() -> dict[str, Field]:
 
 def seen(image: Tensor, network: Mapping[str, Any]) -> Tensor:
     """A section as all methods get it: with the network's contrast."""
-    return prepared(image[0], valid_mask(image[0]), network)[1][None]
+    return prepare_sections(image[0], valid_mask(image[0]), network)[1][None]
 
 
 # ---------------------------------------------------------------- scores
@@ -298,7 +298,14 @@ def trainer_of(
     device = torch.device("cpu")
     reader = StackReader(stacks, network)
     task = SeamlessTask(
-        network, reader, plan, Schedule(network), seed, device, (50, 18, 18), Lambdas.of(network)
+        network,
+        reader,
+        plan,
+        PhaseSchedule(network),
+        seed,
+        device,
+        (50, 18, 18),
+        Lambdas.of(network),
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=network["lr"])
     training_plan = TrainingPlan(iterations, 10**9, 1e9, 10**9, 0, False, False, work)

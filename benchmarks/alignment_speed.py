@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
+from retrace.alignment.prepare import prepare_sections, valid_mask  # noqa: E402
 from retrace.config.networks import load_network
 from retrace.device import choose_device  # noqa: E402
 from retrace.displacement import warp
@@ -85,7 +85,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, float, float, f
     images = torch.rand(2, 1, args.side, args.side, device=device)
 
     def seen(image: Tensor) -> Tensor:
-        return prepared(image, valid_mask(image), network)[1][None]
+        return prepare_sections(image, valid_mask(image), network)[1][None]
 
     def field(source: Tensor, target: Tensor) -> Tensor:
         return module.field(source, target, flip_average=network["align"]["flip_average"])

@@ -36,8 +36,8 @@ from retrace.alignment.losses import (
     smoothness_weights,
     warped_labels,
 )
-from retrace.alignment.metrics import field_facts, remaining
-from retrace.alignment.prepare import prepared, valid_mask  # noqa: E402
+from retrace.alignment.metrics import field_facts, remaining_displacement
+from retrace.alignment.prepare import prepare_sections, valid_mask  # noqa: E402
 from retrace.augment.artificial_defects import apply_defect, draw_crack
 from retrace.displacement import identity, length, upsample, warp
 from retrace.files import atomic_write
@@ -87,7 +87,7 @@ def make_pair(seed: int, side: int, width_px: tuple[float, float]) -> Pair:
 def section(image: Tensor, mask: Tensor) -> Sections:
     """An image (H, W) with even contrast and its mask."""
     valid = valid_mask(image)
-    even, _ = prepared(image, valid, CONTRAST)
+    even, _ = prepare_sections(image, valid, CONTRAST)
     parts = (even, mask, valid.float(), torch.zeros_like(mask))
     return Sections(*(part[None, None] for part in parts))
 
@@ -138,7 +138,7 @@ def fit(source: Sections, target: Sections) -> Tensor:
 def score(field: Tensor, pair: Pair) -> dict[str, float]:
     """Mean endpoint errors, px, by place, and folds outside the crack; nothing is counted where
     the crack itself is read, nor at the border."""
-    errors = length(remaining(field, pair.applied))[0]
+    errors = length(remaining_displacement(field, pair.applied))[0]
     crack = warped_labels((pair.source.mask == INSIDE).float(), field) > 0
     counted = torch.zeros_like(errors, dtype=torch.bool)
     counted[MARGIN:-MARGIN, MARGIN:-MARGIN] = True

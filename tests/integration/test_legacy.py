@@ -84,7 +84,7 @@ def make_batch(network: dict[str, Any], iteration: int) -> dict[str, np.ndarray]
 def write_stream(
     path: Path, network: dict[str, Any], first: int, batch: dict[str, np.ndarray]
 ) -> None:
-    """What batches.py would send for iteration `first` + 1."""
+    """What legacy_batches.py would send for iteration `first` + 1."""
     header = {
         **{"dataset": "random", "network": network, "seed": 0, "folder": "net", "every": 1000},
         **{"first": first, "last": first + 1},
@@ -95,7 +95,7 @@ def write_stream(
 
 
 def write_input(folder: Path, network: dict[str, Any], block: np.ndarray) -> None:
-    """One tile as exchange.py lays it out, its values passed on as they are."""
+    """One tile as legacy_arrays.py prepares it, its values passed on as they are."""
     folder.mkdir()
     output = list(build_network(network, device="meta").output_shape(network["input_shape"]))
     plan = {

@@ -16,7 +16,7 @@ from retrace.alignment.aligner import (
     RENDERED,
     AlignedStack,
     Aligner,
-    Plan,
+    AlignmentPlan,
     check_fine,
     windows,
 )
@@ -41,12 +41,14 @@ def moving() -> Seamless:
     return module.eval()
 
 
-def plan(**changes: object) -> Plan:
+def plan(**changes: object) -> AlignmentPlan:
     settings = {**tiny.network()["align"], **changes}
-    return Plan.of(settings)
+    return AlignmentPlan.of(settings)
 
 
-def aligned(folder: Path, told: Plan, sections: Volume, fine: Volume | None = None) -> zarr.Group:
+def aligned(
+    folder: Path, told: AlignmentPlan, sections: Volume, fine: Volume | None = None
+) -> zarr.Group:
     stack = AlignedStack(folder / "a.zarr", folder / "work", sections, fine)
     Aligner(moving(), tiny.network(), told, torch.device("cpu")).run(stack)
     return stack.group
@@ -56,9 +58,9 @@ def test_windows_cover_a_section_once_on_the_grid_of_the_pooling() -> None:
     seen = np.zeros((70, 50), int)
     for window in windows((70, 50), 32, 10, 4):
         seen[window.core] += 1
-        assert all(s.start % 4 == 0 and (s.stop - s.start) % 4 == 0 for s in window.seen)
+        assert all(s.start % 4 == 0 and (s.stop - s.start) % 4 == 0 for s in window.read)
         assert all(
-            s.start >= 0 and s.stop <= most for s, most in zip(window.seen, (72, 52), strict=True)
+            s.start >= 0 and s.stop <= most for s, most in zip(window.read, (72, 52), strict=True)
         )
 
     assert (seen == 1).all()
@@ -86,8 +88,8 @@ def test_an_interrupted_alignment_goes_on_with_the_same_result(tmp_path: Path) -
     (folder / "work/done.jsonl").write_text("\n".join(lines[:2]) + "\n")
     stack = AlignedStack(folder / "a.zarr", folder / "work", volume(), None)
     stack.group[ALIGNED][2] = 0
-    assert stack.holds(1)
-    assert not stack.holds(2)
+    assert stack.has_section(1)
+    assert not stack.has_section(2)
 
     np.testing.assert_array_equal(np.asarray(aligned(folder, plan(), volume())[ALIGNED]), expected)
 

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrace.alignment.metrics import (
+    alignment_table,
     chunked_correlation,
     correlation_summary,
     drift,
     endpoint_errors,
     error_summary,
     field_facts,
-    remaining,
-    table,
+    remaining_displacement,
 )
 from retrace.displacement import identity, inverse, smooth
 
@@ -107,7 +107,7 @@ def test_the_true_field_leaves_no_error() -> None:
 def test_a_shared_displacement_is_no_error_between_neighbours() -> None:
     applied = torch.full((1, 2, 20, 20), 2.5)
 
-    left = remaining(identity((20, 20)), applied)
+    left = remaining_displacement(identity((20, 20)), applied)
 
     assert float(endpoint_errors(identity((20, 20)), applied, left).max()) == 0
 
@@ -146,7 +146,7 @@ def test_drift_is_the_mean_vector() -> None:
 def test_the_table_has_what_there_is() -> None:
     part = {"pairs": 3, "before": {"correlation": 0.25}, "after": {"correlation": 0.5}}
 
-    text = table({"all": part, "held_out": None})
+    text = alignment_table({"all": part, "held_out": None})
 
     assert "all sections (3 pairs)" in text
     assert text.splitlines()[2].split() == [

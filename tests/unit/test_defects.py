@@ -15,12 +15,12 @@ import defects
 from retrace.alignment.defect_training import (
     DefectPatches,
     area_under_curve,
-    damaged,
     is_missing,
-    score,
+    score_detector,
     scores_text,
+    with_artificial_defects,
 )
-from retrace.alignment.detector import CENTRE, CORNER, EDGE, Detector, prepared, without_specks
+from retrace.alignment.detector import CENTRE, CORNER, EDGE, Detector, standardise, without_specks
 from retrace.alignment.stack_files import StackDataset
 from retrace.augment.artificial_defects import DRAW
 from retrace.errors import DataError
@@ -54,7 +54,7 @@ def test_the_network_has_the_published_number_of_parameters() -> None:
 
 def test_the_blur_sums_to_1_and_sections_are_standardised_each() -> None:
     stack = torch.rand(3, 16, 16) * torch.tensor([1.0, 50.0, 255.0])[:, None, None]
-    found = prepared(stack)
+    found = standardise(stack)
 
     assert pytest.approx(1) == CENTRE + 4 * EDGE + 4 * CORNER
     assert torch.allclose(found.mean((2, 3)), torch.zeros(3, 1), atol=1e-5)
@@ -125,7 +125,9 @@ def test_artificial_defects_agree_with_their_labels() -> None:
     image = torch.full((64, 64), 0.5)
     kinds = set()
     for seed in range(12):
-        patch = damaged(image, torch.zeros(64, 64, dtype=torch.bool), np.random.default_rng(seed))
+        patch = with_artificial_defects(
+            image, torch.zeros(64, 64, dtype=torch.bool), np.random.default_rng(seed)
+        )
         assert patch.known
         assert torch.equal(patch.classes.any(0), patch.defect)
         kinds |= {tuple(patch.classes.any((1, 2)).tolist())}
@@ -161,7 +163,7 @@ def test_each_kind_is_scored_by_itself_on_stacks_that_are_held_out(tmp_path: Pat
             return answers[section.numpy().tobytes()].float()
 
     settings = {"threshold": 0.4, "smallest_px": 1, "near_px": 2}
-    scores = score(Knows(DefectNet(2), settings), patches, 6)
+    scores = score_detector(Knows(DefectNet(2), settings), patches, 6)
 
     assert list(patches.train) == list(range(4)) == list(patches.test)
     assert set(scores) == {"all", *DRAW}

@@ -206,7 +206,7 @@ def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFix
     elektronn.main(["describe", str(path)])
     assert "trainable parameters: 95717" in capsys.readouterr().out
     path.write_text(NEURO + "batch_size = 2\n")
-    with pytest.raises(ConfigError, match="is there already and says something else"):
+    with pytest.raises(ConfigError, match="exists with other content"):
         elektronn.main(command)
 
 

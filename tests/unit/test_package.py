@@ -21,7 +21,7 @@ import tiny_digits
 import tiny_elektronn
 import tiny_seamless
 import tiny_training
-from retrace.alignment.prepare import prepared, valid_mask
+from retrace.alignment.prepare import prepare_sections, valid_mask
 from retrace.checkpoints.safetensors import save_model
 from retrace.config import compatibility, datasets, network_schema, networks
 from retrace.elektronn.settings import resolve
@@ -225,7 +225,7 @@ def test_the_packaged_field_is_that_of_the_workflow() -> None:
     pyramid.load_state_dict(module.state_dict())
     sections = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round()
     sections[1, :, 20:30, 20:30] = 0  # nothing was imaged
-    seen = [prepared(s / 255, valid_mask(s / 255), chosen)[1][None] for s in sections]
+    seen = [prepare_sections(s / 255, valid_mask(s / 255), chosen)[1][None] for s in sections]
     with torch.inference_mode():
         expected = pyramid.field(*seen, flip_average=True)
         found = module(sections[:1], sections[1:])["field"]

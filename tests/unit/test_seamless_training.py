@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 import align
 import tiny_seamless as tiny
 from retrace.alignment.losses import Lambdas
-from retrace.alignment.pairs import PairPlan, StackReader, is_blank, spread
-from retrace.alignment.runs import lineage, read_runs, told
-from retrace.alignment.schedule import Schedule
+from retrace.alignment.pairs import PairPlan, StackReader, average_valid, is_blank
+from retrace.alignment.runs import lineage, read_runs, run_summary
+from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import Stack
 from retrace.alignment.training import EMPTY, OBSERVED, ZERO_FIELD, SeamlessTask, collapse
 from retrace.config.networks import load_network
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("tiny_threads")
 
 def test_the_schedule_of_five_levels_is_the_readmes() -> None:
     network = {**load_network("seamless"), "height": 5}
-    schedule = Schedule(network)
+    schedule = PhaseSchedule(network)
 
     phases = [schedule.phase(epoch) for epoch in range(13)]
 
@@ -50,7 +50,7 @@ def test_the_schedule_of_five_levels_is_the_readmes() -> None:
 def test_fine_tuning_trains_everything_at_full_resolution() -> None:
     network = {**load_network("seamless"), "trunc": 0, "fine_tuning": True}
     module = build_seamless(network, device="meta")
-    schedule = Schedule(network)
+    schedule = PhaseSchedule(network)
     phase = schedule.phase(0)
 
     assert (phase.level, phase.lr, phase.smooth_factor) == (0, pytest.approx(6e-5), 1)
@@ -61,7 +61,7 @@ def test_fine_tuning_trains_everything_at_full_resolution() -> None:
 def test_a_level_trains_its_own_aligner() -> None:
     network = load_network("seamless")
     module = build_seamless(network, device="meta")
-    schedule = Schedule(network)
+    schedule = PhaseSchedule(network)
 
     chosen = schedule.trained(module, schedule.phase(2))
 
@@ -91,7 +91,7 @@ def task(stack: Stack | None = None, **changes: Any) -> SeamlessTask:
         network,
         reader,
         plan,
-        Schedule(network),
+        PhaseSchedule(network),
         0,
         torch.device("cpu"),
         (40, 8, 8),
@@ -208,7 +208,7 @@ def test_downsampling_leaves_missing_pixels_out_and_can_keep_the_contrast() -> N
     valid = torch.ones_like(image)
     image[..., :5], valid[..., :5] = 0, 0
 
-    plain, kept = spread(image, valid, 2, False), spread(image, valid, 2, True)
+    plain, kept = average_valid(image, valid, 2, False), average_valid(image, valid, 2, True)
 
     assert float(plain[..., 0].max()) == 0
     torch.testing.assert_close(plain[0, 0, 0, 1], image[0, 0, :4, 5:8].mean(), atol=1e-6, rtol=0)
@@ -311,7 +311,7 @@ def test_the_lineage_leads_from_a_fine_tuned_run_to_its_origin(
     assert "lambda1=0.5" in printed
     assert "from scratch" in printed
     known = read_runs(tmp_path / "runs")
-    assert told(known["first"], known).startswith("first: tiny_tiny, from scratch")
+    assert run_summary(known["first"], known).startswith("first: tiny_tiny, from scratch")
     with pytest.raises(ConfigError, match="no run 'fist'; did you mean 'first'"):
         list(lineage(tmp_path / "runs", "fist"))
 
@@ -332,7 +332,7 @@ def test_the_zero_field_stops_a_training_or_lowers_lambda1(
 ) -> None:
     guard = {"patience": 2, "field_fraction": 0.9, "valid_fraction": 0.0}
     settings = tiny.training(iterations=4, lr=1e-9, collapse={**guard, "action": "stop"})
-    with pytest.raises(StateError, match=r"iteration 2: the network gives an all but zero field"):
+    with pytest.raises(StateError, match=r"iteration 2: the network predicts an almost zero field"):
         run(tmp_path, stacks, settings)
 
     settings = tiny.training(iterations=4, lr=1e-9, collapse={**guard, "action": "lower"})

@@ -15,7 +15,7 @@ import yaml
 import stacks
 from retrace.alignment import stack_writer
 from retrace.alignment.stack_files import StackDataset
-from retrace.alignment.stack_sampling import AtLeast, Sampler, Sources
+from retrace.alignment.stack_sampling import AtLeast, StackSampler, StackSources
 from retrace.augment.artificial_defects import pull
 from retrace.config import alignment as sections
 from retrace.config import compatibility, datasets
@@ -131,17 +131,17 @@ def test_zarr_and_a_killed_run_give_the_same_stacks(
     layer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = generate(tmp_path / "a.h5", told(layer))
-    read = Sampler.read
+    read = StackSampler.read
     reads: list[Any] = []
 
-    def killed(self: Sampler, offset: Any) -> Any:
+    def killed(self: StackSampler, offset: Any) -> Any:
         reads.append(offset)
         if len(reads) == 3:
             raise KeyboardInterrupt
         return read(self, offset)
 
     work = ("--work", str(tmp_path / "work"))
-    monkeypatch.setattr(Sampler, "read", killed)
+    monkeypatch.setattr(StackSampler, "read", killed)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "b.h5", told(layer), *work)
     assert not (tmp_path / "b.h5").exists()
@@ -231,9 +231,9 @@ def test_combined_files_hold_every_set_under_its_name(layer: Path, tmp_path: Pat
     with h5py.File(output) as file:
         assert file["mine"].attrs["resolution"].tolist() == list(SIZE)
     with pytest.raises(ConfigError, match="each has a data set 'mine'"):
-        stack_writer.combine(tmp_path / "c.h5", [one, one])
+        stack_writer.combine_stack_files(tmp_path / "c.h5", [one, one])
     with pytest.raises(ConfigError, match="one of the sources"):
-        stack_writer.combine(one, [one, two])
+        stack_writer.combine_stack_files(one, [one, two])
 
 
 def made_settings(**changes: Any) -> dict[str, Any]:
@@ -294,11 +294,11 @@ def test_float_raw_is_scaled_and_other_types_are_refused() -> None:
     wide = Volume(np.full((2, 16, 16), 500, np.uint16), SIZE, (0, 0, 0), "wide")
     bright = Volume(np.full((2, 16, 16), 5, np.float32), SIZE, (0, 0, 0), "bright")
 
-    assert (Sampler(Sources(soft), stack, "train", 0).read((0, 0, 0)).images == 128).all()
+    assert (StackSampler(StackSources(soft), stack, "train", 0).read((0, 0, 0)).images == 128).all()
     with pytest.raises(DataError, match="raw must be uint8"):
-        Sampler(Sources(wide), stack, "train", 0)
+        StackSampler(StackSources(wide), stack, "train", 0)
     with pytest.raises(DataError, match=r"must lie in \[0, 1\]"):
-        Sampler(Sources(bright), stack, "train", 0).read((0, 0, 0))
+        StackSampler(StackSources(bright), stack, "train", 0).read((0, 0, 0))
 
 
 def test_values_from_a_limit_on_are_bad() -> None:

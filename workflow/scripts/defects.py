@@ -1,4 +1,4 @@
-"""Defects of serial sections: train the network that finds them, and make masks of stacks.
+"""Defects of serial sections: trains the network that finds them, and computes masks of stacks.
 
 defects.py train --settings JSON --stacks A.h5 ... [--held-out B.h5 ...]
                  --output defects.safetensors --history JSON
@@ -19,12 +19,12 @@ from retrace.alignment.defect_training import (
     TERMS,
     DefectPatches,
     DefectTraining,
-    score,
+    score_detector,
     scores_text,
 )
-from retrace.alignment.detector import Detector, described, load_detector
+from retrace.alignment.detector import Detector, defect_network_settings, load_detector
 from retrace.alignment.stack_files import MASKS, StackDataset
-from retrace.alignment.stack_writer import masks_like
+from retrace.alignment.stack_writer import write_masks
 from retrace.checkpoints.safetensors import save_model
 from retrace.device import choose_device
 from retrace.errors import ConfigError, DataError, run
@@ -33,7 +33,7 @@ from retrace.progress import progress
 from retrace.storage.manifest import input_digest, manifest_path, write_manifest
 
 SCORED = 64
-"""Patches that the score is taken on."""
+"""Patches that the detector is scored on."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -58,48 +58,56 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def train(args: argparse.Namespace) -> None:
+def train_detector(args: argparse.Namespace) -> None:
+    """Trains the defect network, scores it, and writes weights and history."""
     settings, seed = args.settings["defects"], args.settings["seed"]
     device = choose_device(args.settings["device"])
     data = StackDataset([*args.stacks, *args.labelled])
     check_labelled(args.labelled, data)
     held_out = StackDataset(args.held_out) if args.held_out else None
     patches = DefectPatches(data, settings, seed, held_out)
-    told = {"settings": args.settings, "data": [input_digest(one.path) for one in data.sets]}
-    work = args.work.with_name(f"{args.work.name}_{digest(told)}")
+    origin = {
+        "settings": args.settings,
+        "data": [input_digest(stacks.path) for stacks in data.sets],
+    }
+    work = args.work.with_name(f"{args.work.name}_{digest(origin)}")
     training = DefectTraining(patches, settings, seed, device, work)
-    left = settings["iterations"] - training.progress.iteration
-    for _ in progress(training.run(), left, "defects", "iterations"):
+    remaining = settings["iterations"] - training.progress.iteration
+    for _ in progress(training.run(), remaining, "defects", "iterations"):
         pass
-    detector = Detector(training.network, settings, device)
-    found = score(detector, patches, SCORED)
-    losses = training.progress.losses.tolist()
-    scored_on = [input_digest(path) for path in args.held_out]
-    history = {"terms": list(TERMS), "losses": losses, "score": found, "scored_on": scored_on}
-    history |= told
+    scores = score_detector(Detector(training.network, settings, device), patches, SCORED)
+    history = {
+        "terms": list(TERMS),
+        "losses": training.progress.losses.tolist(),
+        "score": scores,
+        "scored_on": [input_digest(path) for path in args.held_out],
+        **origin,
+    }
     atomic_write(args.history, json.dumps(history, indent=1) + "\n")
-    save_model(args.output, training.network, {"network": described(settings["fmaps"]), **told})
+    network = defect_network_settings(settings["fmaps"])
+    save_model(args.output, training.network, {"network": network, **origin})
     shutil.rmtree(work)
-    print(f"[defects] {args.output}, pixels inside defects:\n{scores_text(found)}", flush=True)
+    print(f"[defects] {args.output}, pixels inside defects:\n{scores_text(scores)}", flush=True)
 
 
 def check_labelled(paths: Sequence[Path], data: StackDataset) -> None:
-    """Refuses labelled files without labels (DataError)."""
-    for one in data.sets:
-        if one.path in paths and MASKS not in one.arrays:
+    """DataError for labelled files without labels."""
+    for stacks in data.sets:
+        if stacks.path in paths and MASKS not in stacks.arrays:
             raise DataError(
-                f"{one.path}: data set {one.name!r} has no array {MASKS!r} (N, S, H, W) with 2 "
-                "inside defects; add it, or take the file out of `defects: labelled`"
+                f"{stacks.path}: data set {stacks.name!r} has no array {MASKS!r} (N, S, H, W) with "
+                "2 inside defects; add it, or remove the file from `defects: labelled`"
             )
 
 
-def mask(args: argparse.Namespace) -> None:
+def mask_stacks(args: argparse.Namespace) -> None:
+    """Writes ternary masks of the stacks in a file."""
     begin = time.monotonic()
     settings: dict[str, Any] = args.settings
     detector = load_detector(args.model, settings, choose_device(settings["device"]))
     (stacks,) = args.stacks
     manifest_path(args.output).unlink(missing_ok=True)
-    count = masks_like(stacks, args.output, detector, keep=settings["keep_given"])
+    count = write_masks(stacks, args.output, detector, keep_existing=settings["keep_given"])
     write_manifest(
         args.output,
         inputs=[stacks, args.model],
@@ -112,10 +120,7 @@ def mask(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.verb == "train":
-        train(args)
-    else:
-        mask(args)
+    {"train": train_detector, "mask": mask_stacks}[args.verb](args)
 
 
 if __name__ == "__main__":

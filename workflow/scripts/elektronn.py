@@ -1,4 +1,4 @@
-"""What is ELEKTRONN's: its configuration files, the sizes of its networks, its parameter files.
+"""Tools for ELEKTRONN's configuration files, network sizes and parameter files.
 
     elektronn.py translate CONFIG.py [--voxel-size-nm Z Y X] [--folder config]
     elektronn.py describe NETWORK | CONFIG.py [--input Z Y X] [--desired Z Y X]
@@ -7,8 +7,8 @@
     elektronn.py model   --settings JSON --param net.param --output published.safetensors
     elektronn.py network --model model.safetensors --output net.param
 
-`translate` writes CONFIG as networks/NAME.yaml and, where it names cubes, datasets/NAME_cubes.yaml
-into the folder. NETWORK is a name of config/networks.
+`translate` converts CONFIG to networks/NAME.yaml and, if it names cubes, datasets/NAME_cubes.yaml
+in the folder. NETWORK is a network in config/networks.
 """
 
 from __future__ import annotations
@@ -72,39 +72,41 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def translate_file(args: argparse.Namespace) -> None:
-    """Writes network and dataset of a configuration file; refuses to overwrite others."""
+    """Writes network and dataset of a configuration file; ConfigError if other files exist."""
     config = read_config(args.config)
-    found = translate(config, args.voxel_size_nm)
-    architecture_of(filled(found.network))
-    files = {args.folder / "networks" / f"{found.network['name']}.yaml": found.network}
-    if found.dataset is not None:
-        files[args.folder / "datasets" / f"{found.dataset['name']}.yaml"] = found.dataset
+    translation = translate(config, args.voxel_size_nm)
+    architecture_of(filled(translation.network))
+    files = {args.folder / "networks" / f"{translation.network['name']}.yaml": translation.network}
+    if translation.dataset is not None:
+        files[args.folder / "datasets" / f"{translation.dataset['name']}.yaml"] = (
+            translation.dataset
+        )
     texts = {path: as_yaml(content, args.config.name) for path, content in files.items()}
     for path, text in texts.items():
         if path.exists() and path.read_text() != text:
             raise ConfigError(
-                f"{path} is there already and says something else; move it away, or change "
+                f"{path} exists with other content; move it away, or change "
                 f"save_name in {args.config}"
             )
     for path, text in texts.items():
         atomic_write(path, text)
         print(path)
-    print(notes(found))
+    print(notes(translation))
 
 
 def as_yaml(content: dict[str, Any], source: str) -> str:
-    """A YAML file in the style of the others: lists of numbers in one line."""
+    """The text of a YAML file, with lists of numbers in one line."""
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=140)
-    return f"# Made of {source}, a configuration file of ELEKTRONN.\n{text}"
+    return f"# Translated from {source}, a configuration file of ELEKTRONN.\n{text}"
 
 
-def notes(found: Translation) -> str:
-    """Where each parameter went, one line each."""
-    width = max(map(len, found.notes), default=0)
-    return "\n".join(f"  {name:<{width}}  {text}" for name, text in found.notes.items())
+def notes(translation: Translation) -> str:
+    """One line per parameter: what became of it."""
+    width = max(map(len, translation.notes), default=0)
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in translation.notes.items())
 
 
-def describe(args: argparse.Namespace) -> None:
+def describe_network(args: argparse.Namespace) -> None:
     """Prints sizes, parameters and cost of a network."""
     if args.network.endswith(".py"):
         network = translate(read_config(Path(args.network)), [1, 1, 1]).network
@@ -121,8 +123,8 @@ def describe(args: argparse.Namespace) -> None:
     print(json.dumps(content, indent=1) if args.json else table(content))
 
 
-def profile(args: argparse.Namespace) -> None:
-    """Times dense passes over inputs of many sizes; those that need too much memory are skipped."""
+def profile_network(args: argparse.Namespace) -> None:
+    """Times dense passes over inputs of many sizes; skips those that need too much memory."""
     network = load_network(args.network)
     if network["family"] != "elektronn" or filled(network)["mode"] != "img-img":
         raise ConfigError(
@@ -135,18 +137,18 @@ def profile(args: argparse.Namespace) -> None:
     assert isinstance(module, ElektronnNetwork)
     sizes = module.architecture.sizes
     assert sizes is not None
-    found = list(profile_sizes(sizes.axes, args.largest))
-    if not found:
+    inputs = list(profile_sizes(sizes.axes, args.largest))
+    if not inputs:
         raise ConfigError(f"--largest {args.largest} is below all sizes tried; take 200")
     path = args.output or Path(f"Speed_{args.network}.csv")
     if not path.exists():
         path.write_text("\t".join(COLUMNS) + "\n")
-    for size in found:
+    for size in inputs:
         add_speed(module.eval(), size, device, path)
 
 
 def add_speed(module: ElektronnNetwork, size: Triple, device: torch.device, path: Path) -> None:
-    """One row at the end of the table; a size without one is said."""
+    """Appends the timing of one size to the table, or prints why there is none."""
     try:
         row = timed_pass(module, size, device).row
     except (MemoryError, RuntimeError) as error:
@@ -157,8 +159,8 @@ def add_speed(module: ElektronnNetwork, size: Triple, device: torch.device, path
     print(row, flush=True)
 
 
-def make_model(args: argparse.Namespace) -> None:
-    """Writes a parameter file as a model to predict with; refused where it is another network."""
+def param_to_model(args: argparse.Namespace) -> None:
+    """Converts a parameter file to a model; DataError if it is another network."""
     network = args.settings["network"]
     module = build_network(network)
     load_whole(read_param(args.param), module)
@@ -171,8 +173,8 @@ def make_model(args: argparse.Namespace) -> None:
     save_model(args.output, module, metadata)
 
 
-def make_param(args: argparse.Namespace) -> None:
-    """Writes a trained model as ELEKTRONN's parameter file."""
+def model_to_param(args: argparse.Namespace) -> None:
+    """Writes a trained model as a parameter file of ELEKTRONN."""
     network = read_metadata(args.model)["network"]
     if network["family"] != "elektronn":
         raise DataError(
@@ -189,10 +191,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     verbs = {
         "translate": translate_file,
-        "describe": describe,
-        "profile": profile,
-        "model": make_model,
-        "network": make_param,
+        "describe": describe_network,
+        "profile": profile_network,
+        "model": param_to_model,
+        "network": model_to_param,
     }
     verbs[args.verb](args)
 

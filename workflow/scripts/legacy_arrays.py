@@ -1,10 +1,11 @@
-"""Lays out what a prediction reads for a program that knows no zarr, and stores what it predicted.
+"""Exchanges arrays with the legacy engine, which cannot read zarr: input and prediction as .npy.
 
-    exchange.py input  --settings JSON --output FOLDER
-    exchange.py output --settings JSON --input FOLDER --predicted FOLDER --output prediction.zarr
+    legacy_arrays.py input  --settings JSON --output FOLDER
+    legacy_arrays.py output --settings JSON --input FOLDER --predicted FOLDER --checkpoint FOLDER
+                            --output prediction.zarr
 
-The other program is workflow/scripts/legacy/predict.py. The arrays lie in .npy files that both
-sides map into memory, so that a volume need not fit into it.
+workflow/scripts/legacy/predict.py predicts. Both programs memory-map the .npy files, so a volume
+need not fit into memory.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from retrace.storage.value_checks import check_raw
 from retrace.storage.zarr_writer import publish
 
 BLOCK = 256
-"""Edge of the blocks that are copied at once, voxels."""
+"""Edge of the blocks that are copied, voxels."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -60,18 +61,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def tile_shape(settings: Mapping[str, Any], module: TileNetwork, box: VoxelBox) -> Triple:
-    """What one step predicts, voxels: what `tile` or the network's `inference_shape` allows.
+    """Output shape of one tile, voxels, from `tile` or the network's `inference_shape`.
 
-    A multiple of the stride, so that any grid of tiles gives the voxels of one big pass.
+    A multiple of the stride, so that tiles give the same voxels as one pass over the volume.
     """
-    network, asked = settings["network"], settings["tile"]
-    if asked == "auto":
-        asked = output_shape(network, network["inference_shape"])
-    return snap(asked, module.stride, box)
+    network, shape = settings["network"], settings["tile"]
+    if shape == "auto":
+        shape = output_shape(network, network["inference_shape"])
+    return snap(shape, module.stride, box)
 
 
-def make_plan(settings: Mapping[str, Any], inputs: AnyInputs) -> tuple[dict[str, Any], VoxelBox]:
-    """plan.json, and the box of world voxels that input.npy covers."""
+def prediction_plan(
+    settings: Mapping[str, Any], inputs: AnyInputs
+) -> tuple[dict[str, Any], VoxelBox]:
+    """The content of plan.json, and the box of input.npy in world voxels."""
     network = settings["network"]
     module = build_network(network, device="meta")
     roi = region_of_interest(settings["volume"], inputs.raw)
@@ -111,21 +114,21 @@ def _descriptors(settings: Mapping[str, Any]) -> list[str]:
 
 
 def copy_input(inputs: AnyInputs, box: VoxelBox, channels: int, path: Path) -> None:
-    """input.npy (C, Z, Y, X) of `box`, block by block: uint8, or float32 in [0, 1]."""
-    plain = inputs.read(VoxelBox(box.offset, (1, 1, 1))).dtype == np.uint8
-    dtype = np.dtype(np.uint8 if plain else np.float32)
+    """Writes input.npy (C, Z, Y, X) of `box` block by block: uint8, or float32 in [0, 1]."""
+    is_uint8 = inputs.read(VoxelBox(box.offset, (1, 1, 1))).dtype == np.uint8
+    dtype = np.dtype(np.uint8 if is_uint8 else np.float32)
     target = np.lib.format.open_memmap(path, "w+", dtype, (channels, *box.shape))
     parts = list(blocks(box, (BLOCK, BLOCK, BLOCK)))
     for part in progress(parts, len(parts), "input", "blocks"):
         values = inputs.read(part)
-        target[(slice(None), *part.slices(box.offset))] = values if plain else as_float(values)
+        target[(slice(None), *part.slices(box.offset))] = values if is_uint8 else as_float(values)
     target.flush()
 
 
-def lay_out(args: argparse.Namespace) -> None:
-    """input.npy and plan.json, in a folder that appears when both are complete."""
+def write_input(args: argparse.Namespace) -> None:
+    """Writes input.npy and plan.json; the folder appears when both are complete."""
     inputs = open_inputs(args.settings)
-    plan, box = make_plan(args.settings, inputs)
+    plan, box = prediction_plan(args.settings, inputs)
     check_raw(inputs.raw, inputs.raw.box.intersect(box))
     partial = args.output.with_name(args.output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -136,11 +139,12 @@ def lay_out(args: argparse.Namespace) -> None:
     publish(partial, args.output)
 
 
-def take_up(args: argparse.Namespace) -> None:
-    """prediction.zarr and its manifest, the manifest last."""
+def store_prediction(args: argparse.Namespace) -> None:
+    """Writes prediction.zarr, then its manifest."""
     begin = time.monotonic()
     settings, output = args.settings, args.output
-    plan, told = read_json(args.input / "plan.json"), read_json(args.predicted / "told.json")
+    plan = read_json(args.input / "plan.json")
+    prediction = read_json(args.predicted / "prediction.json")
     raw = open_inputs(settings).raw
     box = VoxelBox(triple(plan["output_offset"]), triple(plan["output_shape"]))
     chunks = prediction_chunks(build_network(settings["network"], device="meta").stride)
@@ -153,21 +157,21 @@ def take_up(args: argparse.Namespace) -> None:
         copy_output(np.load(args.predicted / f"{head}.npy", mmap_mode="r"), group[head], head)
     manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
-    checkpoint = sorted(args.checkpoint.glob(f"*_{told['iteration']}.*"))
+    checkpoint = sorted(args.checkpoint.glob(f"*_{prediction['iteration']}.*"))
     sources = [*local_paths([settings["volume"]["raw"]]), *descriptor_stores(settings)]
-    extra = {"engine": "legacy", "tiles": len(plan["tiles"]), "predicted_by": told}
+    extra = {"engine": "legacy", "tiles": len(plan["tiles"]), "predicted_by": prediction}
     write_manifest(
         output,
         inputs=[*checkpoint, *sources],
         settings=settings,
-        seconds=told["seconds"] + time.monotonic() - begin,
+        seconds=prediction["seconds"] + time.monotonic() - begin,
         extra=extra | {"tile_shape": plan["core_shape"]},
         read=plan["read"],
     )
 
 
 def copy_output(source: np.ndarray, target: Any, head: str) -> None:
-    """One array (C, Z, Y, X) into the zarr, chunk by chunk."""
+    """Copies one array (C, Z, Y, X) into the zarr, chunk by chunk."""
     box = VoxelBox((0, 0, 0), triple(source.shape[1:]))
     parts = list(blocks(box, triple(target.chunks[1:])))
     for part in progress(parts, len(parts), head, "chunks"):
@@ -177,7 +181,7 @@ def copy_output(source: np.ndarray, target: Any, head: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    (lay_out if args.verb == "input" else take_up)(args)
+    {"input": write_input, "output": store_prediction}[args.verb](args)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Makes the training batches of train.py for another program, and hands them over through a pipe.
+"""Sends the training batches of train.py through a pipe to the legacy engine.
 
-The legacy engine trains on them, so that both engines see the same voxels. What goes through the
-pipe: a header (JSON: dataset, network, seed, folder, first, last, every), then for each iteration
-`raw` as the network reads it (C, Z, Y, X), and per head `gt_HEAD` and `weight_HEAD`, float32, as an
-.npz. Every message is its length (8 bytes, little-endian) and its bytes (legacy/stream.py).
+Both engines thus train on the same voxels. The first message is a header (JSON: dataset, network,
+seed, folder, first, last, every). Each further one is the batch of an iteration as .npz: `raw`, the
+network's input (C, Z, Y, X), and per head `gt_HEAD` and `weight_HEAD`, all float32. A message is
+its length (8 bytes, little-endian) and its bytes (legacy/stream.py).
 """
 
 from __future__ import annotations
@@ -33,48 +33,50 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--settings", required=True, type=json.loads, help="those of train.py")
     parser.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
     parser.add_argument("--context", type=Path, help="model that an auto-context network reads")
-    parser.add_argument("--published", type=Path, help="folder of a checkpoint to go on from")
-    parser.add_argument("--work", required=True, type=Path, help="folder the other side works in")
+    parser.add_argument("--published", type=Path, help="folder of a checkpoint to continue from")
+    parser.add_argument(
+        "--work", required=True, type=Path, help="folder in which the legacy engine works"
+    )
     parser.add_argument("--output", required=True, type=Path, help="pipe")
     return parser.parse_args(argv)
 
 
 def as_arrays(task: LsdFamilyTask, iteration: int) -> dict[str, np.ndarray]:
-    """One batch as the graph of mknet.py is fed, float32; a weight has its target's shape."""
+    """One batch as input of the graph of mknet.py, float32; weights have the shape of targets."""
     batch = task.batch(iteration)
     if "objects" in batch:
         raise ConfigError(
             f"iteration {iteration + 1} of {task.network['name']!r} is trained with MALIS, which "
-            "the legacy engine does not have here; end before it, or use the modern engine"
+            "the legacy engine does not support; train fewer iterations, or use the modern engine"
         )
-    arrays = {"raw": _plain(task.network_input(batch)[0])}
+    arrays = {"raw": _numpy(task.network_input(batch)[0])}
     for head in task.heads:
         target = batch[head]
-        arrays[f"gt_{head}"] = _plain(target)
-        arrays[f"weight_{head}"] = _plain(batch[f"{head}_weight"].expand_as(target))
+        arrays[f"gt_{head}"] = _numpy(target)
+        arrays[f"weight_{head}"] = _numpy(batch[f"{head}_weight"].expand_as(target))
     return arrays
 
 
-def _plain(values: Tensor) -> np.ndarray:
+def _numpy(values: Tensor) -> np.ndarray:
     return values.float().cpu().numpy()
 
 
 def write_message(pipe: BinaryIO, content: bytes) -> None:
-    """Length and bytes."""
+    """Writes one message: length and bytes."""
     pipe.write(struct.pack("<Q", len(content)))
     pipe.write(content)
     pipe.flush()
 
 
 def write_batch(pipe: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """One batch as an .npz."""
+    """Writes one batch as an .npz."""
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_message(pipe, content.getvalue())
 
 
-def done_before(*folders: Path | None) -> int:
-    """The iteration of the checkpoint that is gone on from: of the first folder that has one."""
+def checkpoint_iteration(*folders: Path | None) -> int:
+    """The iteration of the checkpoint in the first folder that has one; 0 without any."""
     for folder in folders:
         if folder is not None and folder.is_dir():
             try:
@@ -85,7 +87,7 @@ def done_before(*folders: Path | None) -> int:
 
 
 def header(args: argparse.Namespace) -> dict[str, Any]:
-    """What the other side has to know before the first batch."""
+    """What the legacy engine has to know before the first batch."""
     settings = args.settings
     weights = WeightFiles(context=args.context, published=args.published)
     network = settings["network"]
@@ -95,14 +97,14 @@ def header(args: argparse.Namespace) -> dict[str, Any]:
         "network": network,
         "seed": settings["seed"],
         "folder": name,
-        "first": done_before(args.work / name, args.published),
+        "first": checkpoint_iteration(args.work / name, args.published),
         "last": settings["iterations"],
         "every": network["checkpoint_every"],
     }
 
 
 def send(args: argparse.Namespace, pipe: BinaryIO) -> None:
-    """Header and batches; nothing but the header where the other side is done already."""
+    """Sends the header and the remaining batches; none if the legacy engine has finished."""
     head = header(args)
     write_message(pipe, json.dumps(head).encode())
     iterations = range(head["first"], head["last"])
@@ -117,7 +119,7 @@ def send(args: argparse.Namespace, pipe: BinaryIO) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    # Opened first: it waits until the other side is there.
+    # Opening the pipe waits for the legacy engine, so it comes first.
     with args.output.open("wb") as pipe:
         send(args, pipe)
 

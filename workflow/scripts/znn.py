@@ -1,11 +1,11 @@
-"""Exchanges networks and predictions with ZNN.
+"""Converts networks and predictions from and to ZNN's files.
 
     znn.py model   --settings JSON --h5 net.h5 --output published.safetensors
     znn.py network --model model.safetensors --history training.json --output net.h5
     znn.py outputs --settings JSON --prediction P.zarr --output outputs.json
 
-The settings are one JSON object: for model `dataset` and `network`, for outputs `prefix`, `volume`
-and `heads` of the network.
+Settings are a JSON object: for model `dataset` and `network`, for outputs `prefix`, `volume` and
+the `heads` of the network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def make_model(args: argparse.Namespace) -> None:
-    """Writes a network of ZNN as a model to predict with; refused where it is another network."""
+def h5_to_model(args: argparse.Namespace) -> None:
+    """Converts a network file of ZNN to a model; DataError if it is another network."""
     network = args.settings["network"]
     module = build_network(network)
     file = read_h5(args.h5)
@@ -68,8 +68,8 @@ def make_model(args: argparse.Namespace) -> None:
     save_model(args.output, module, metadata)
 
 
-def make_h5(args: argparse.Namespace) -> None:
-    """Writes a trained model, and its learning curve, as ZNN would have."""
+def model_to_h5(args: argparse.Namespace) -> None:
+    """Writes a trained model with its learning curve as a network file of ZNN."""
     network = read_metadata(args.model)["network"]
     module = build_network(network)
     if not isinstance(module, ZnnNetwork):
@@ -86,16 +86,16 @@ def make_h5(args: argparse.Namespace) -> None:
 
 
 def output_stem(prefix: str, volume: str, node: str) -> str:
-    """ZNN's name of an output, without its suffix: PREFIX_sampleN_NODE.
+    """ZNN's name of an output without suffix, PREFIX_sampleN_NODE.
 
-    Volumes that do not come from a .spec have no number and take their name for it.
+    Volumes that do not come from a .spec have no number N; their name replaces it.
     """
     sample = volume if re.fullmatch(r"sample\d+", volume) else f"sample_{volume}"
     return f"{prefix}_{sample}_{node}"
 
 
 def write_outputs(args: argparse.Namespace) -> None:
-    """Each output's files; `output` lists them, written last."""
+    """Writes a prediction in ZNN's files; `output`, written last, lists them."""
     settings = args.settings
     check_manifest(args.prediction)
     files: list[Path] = []
@@ -106,9 +106,9 @@ def write_outputs(args: argparse.Namespace) -> None:
 
 
 def write_output(volume: Volume, head: str, stem: Path) -> list[Path]:
-    """One h5 (C, Z, Y, X) with all channels, and a tif (Z, Y, X) for each, float32 in [0, 1].
+    """Writes an h5 (C, Z, Y, X) and a tif (Z, Y, X) per channel, float32 in [0, 1].
 
-    Affinities are in ZNN's order x, y, z.
+    The channels of affinities are in ZNN's order x, y, z.
     """
     order = range(volume.channels)
     channels = list(reversed(order)) if is_affinities(head) else list(order)
@@ -121,18 +121,19 @@ def write_output(volume: Volume, head: str, stem: Path) -> list[Path]:
         with tifffile.TiffWriter(file, bigtiff=True) as tif:
             for section in _sections(volume):
                 tif.write(section[channel, 0], contiguous=True, photometric="minisblack")
-    for aside, final in zip(partial, files, strict=True):
-        aside.replace(final)
+    for temporary, final in zip(partial, files, strict=True):
+        temporary.replace(final)
     return files
 
 
-def _sections(volume: Volume) -> Any:
-    """Each section (C, 1, Y, X) as float32 in [0, 1]."""
+def _sections(volume: Volume) -> Iterator[np.ndarray]:
+    """Yields each section (C, 1, Y, X) as float32 in [0, 1]."""
     box = volume.box
     for z in range(box.offset[0], box.end[0]):
         values = volume.read(VoxelBox((z, *box.offset[1:]), (1, *box.shape[1:])))
         scale = 255 if values.dtype == np.uint8 else 1
-        yield (values / scale).astype(np.float32)
+        scaled: np.ndarray = (values / scale).astype(np.float32)
+        yield scaled
 
 
 def _write_h5(volume: Volume, channels: Sequence[int], path: Path) -> None:
@@ -147,7 +148,8 @@ def _write_h5(volume: Volume, channels: Sequence[int], path: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    {"model": make_model, "network": make_h5, "outputs": write_outputs}[args.verb](args)
+    verbs = {"model": h5_to_model, "network": model_to_h5, "outputs": write_outputs}
+    verbs[args.verb](args)
 
 
 if __name__ == "__main__":

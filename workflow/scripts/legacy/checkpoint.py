@@ -1,4 +1,4 @@
-"""Checkpoints of the original programs: which is the latest, and what is restored of it."""
+"""Checkpoints of the original programs: finds the latest and restores it."""
 
 import glob
 import os
@@ -12,16 +12,16 @@ FIRST_KERNEL = "/unet_layer_0_left_0/kernel"
 
 
 def latest(folder):
-    """Path without ending and iteration of the newest checkpoint; (None, 0) without one.
+    """Path without suffix, and iteration, of the newest checkpoint; (None, 0) without one.
 
-    By the files that are there, never by what the text file `checkpoint` names.
+    The existing files decide, not the text file `checkpoint`.
     """
-    found = {}
+    prefixes = {}
     for path in glob.glob(os.path.join(folder, STEM + "_*.index")):
         match = re.search(r"_(\d+)\.index$", path)
         if match:
-            found[int(match.group(1))] = path[: -len(".index")]
-    return (found[max(found)], max(found)) if found else (None, 0)
+            prefixes[int(match.group(1))] = path[: -len(".index")]
+    return (prefixes[max(prefixes)], max(prefixes)) if prefixes else (None, 0)
 
 
 def shapes(prefix):
@@ -30,28 +30,28 @@ def shapes(prefix):
 
 
 def names_like(prefix):
-    """The settings of a network that give its variables the names they have in a checkpoint."""
-    there = shapes(prefix)
-    scopes = [name[: -len(FIRST_KERNEL)] for name in there if name.endswith(FIRST_KERNEL)]
+    """Settings of a network that give its variables the names in a checkpoint."""
+    stored = shapes(prefix)
+    scopes = [name[: -len(FIRST_KERNEL)] for name in stored if name.endswith(FIRST_KERNEL)]
     if len(scopes) != 1:
         sys.exit("error: %s holds no network of the LSD family" % prefix)
-    old = scopes[0] + "/lsds_0/kernel" in there
+    old = scopes[0] + "/lsds_0/kernel" in stored
     return {"scope": scopes[0], "lsd_layer": "lsds_0" if old else "embedding_0"}
 
 
 def restore(session, prefix):
-    """Fills the graph's variables; ends the program where the checkpoint lacks a weight of it.
+    """Restores the graph's variables; exits if the checkpoint lacks one of its weights.
 
-    What else the graph has (slots of an optimiser that the checkpoint lacks) stays as it begins.
+    Other variables that the checkpoint lacks (slots of an optimiser) keep their initial values.
     """
-    there = shapes(prefix)
-    every = tf.global_variables()
-    found = {v.op.name: v for v in every if there.get(v.op.name) == v.get_shape().as_list()}
-    missing = sorted(v.op.name for v in tf.trainable_variables() if v.op.name not in found)
+    stored = shapes(prefix)
+    variables = tf.global_variables()
+    matching = {v.op.name: v for v in variables if stored.get(v.op.name) == v.get_shape().as_list()}
+    missing = sorted(v.op.name for v in tf.trainable_variables() if v.op.name not in matching)
     if missing:
         sys.exit(
             "error: %s does not fit this network: %s is %s there; it may be of another dataset or "
-            "network" % (prefix, missing[0], there.get(missing[0], "absent"))
+            "network" % (prefix, missing[0], stored.get(missing[0], "absent"))
         )
-    tf.train.Saver(found).restore(session, prefix)
-    print("[restore] %d of %d variables from %s" % (len(found), len(every), prefix), flush=True)
+    tf.train.Saver(matching).restore(session, prefix)
+    print("[restore] %d of %d variables from %s" % (len(matching), len(variables), prefix), flush=True)

@@ -1,8 +1,8 @@
-"""Writes the graphs of a network as the original mknet.py does: train_net and config, .meta and .json.
+"""Writes the graphs of a network like the original mknet.py: train_net and config, .meta and .json.
 
     python mknet.py --settings NETWORK.json --output FOLDER [--like CHECKPOINTS]
 
-With --like the variables are called as in the latest checkpoint of that folder.
+With --like, variables are named as in the latest checkpoint of that folder.
 """
 
 import argparse
@@ -19,12 +19,12 @@ def placeholder(channels, shape, name):
 
 
 def mean_squared_error(target, prediction, weight):
-    """Divided by the number of weights that are not 0 (SUM_BY_NONZERO_WEIGHTS)."""
+    """Weighted squared error, divided by the number of nonzero weights (SUM_BY_NONZERO_WEIGHTS)."""
     return tf.losses.mean_squared_error(target, prediction, weight)
 
 
 def build_graph(network, input_shape, names):
-    """The inference part; notes the names of its tensors. Returns the outputs (C, Z, Y, X)."""
+    """Builds the inference part and returns its outputs (C, Z, Y, X); adds tensor names to `names`."""
     raw = placeholder(network["input_channels"], input_shape, "raw")
     outputs = build(channels_last(raw), network)
     names["raw"] = raw.name
@@ -38,7 +38,7 @@ def build_graph(network, input_shape, names):
 
 
 def add_training(network, outputs, names):
-    """Loss of every head and the optimiser; the optimiser's slots repeat the scope, as there."""
+    """Adds the loss of every head and the optimiser, whose slots repeat the scope as in the original."""
     losses = []
     for head, values in sorted(outputs.items()):
         shape = values.get_shape().as_list()
@@ -58,9 +58,9 @@ def add_training(network, outputs, names):
 
 
 def write(folder, name, network, input_shape, training, seed=None):
-    """One graph: NAME.meta, and NAME.json with the names of its tensors.
+    """Writes a graph, NAME.meta, and the names of its tensors, NAME.json.
 
-    `seed` decides the first weights; None: they differ each time, as the original's.
+    `seed` decides the initial weights; with None they differ each time, as in the original.
     """
     if not os.path.isdir(folder):
         os.makedirs(folder)
@@ -77,12 +77,12 @@ def write(folder, name, network, input_shape, training, seed=None):
 
 
 def named_like(network, prefix):
-    """The network with its variables called as in the checkpoint `prefix`, if there is one."""
+    """The network with its variables named as in the checkpoint `prefix`, if there is one."""
     return dict(network, **names_like(prefix)) if prefix else network
 
 
 def make(folder, network, seed=None):
-    """Both graphs, at the shapes that the network is trained and applied with."""
+    """Writes both graphs, for the network's input shapes in training and inference."""
     write(folder, "train_net", network, network["input_shape"], True, seed)
     write(folder, "config", network, network["inference_shape"], False)
     print("[mknet] %s -> %s" % (network["name"], folder), flush=True)

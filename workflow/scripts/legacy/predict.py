@@ -1,11 +1,10 @@
-"""Predicts the tiles that exchange.py laid out, with the latest checkpoint of a folder.
+"""Predicts the tiles prepared by legacy_arrays.py with the latest checkpoint of a folder.
 
     python predict.py --input FOLDER --checkpoint FOLDER --work FOLDER --output FOLDER
 
-INPUT has plan.json and input.npy (C, Z, Y, X), mapped, not read whole: uint8, or float32 in [0, 1].
-OUTPUT gets one HEAD.npy (C, Z, Y, X) for each head of the plan, as it is stored: uint8 by truncation
-of 255 x, or float32. Killed, it goes on after the last finished tile. Without a checkpoint nothing
-is predicted.
+INPUT contains plan.json and input.npy (C, Z, Y, X), which is memory-mapped: uint8, or float32 in
+[0, 1]. OUTPUT receives HEAD.npy (C, Z, Y, X) for each head of the plan, as stored: uint8 by
+truncation of 255 x, or float32. An interrupted prediction resumes after the last finished tile.
 """
 
 import argparse
@@ -27,7 +26,7 @@ SHOW_SECONDS = 10.0
 
 
 def identity(plan_path, prefix):
-    """Names one prediction: its plan, and the checkpoint by the checksums in its index."""
+    """Digest of a prediction: its plan, and the checksums in the index of its checkpoint."""
     digest = hashlib.sha256()
     for path in (plan_path, prefix + ".index"):
         with open(path, "rb") as file:
@@ -36,7 +35,7 @@ def identity(plan_path, prefix):
 
 
 def open_outputs(folder, plan):
-    """{head: (C, Z, Y, X) mapped for writing}, as an earlier run left them or new."""
+    """{head: (C, Z, Y, X) memory-mapped for writing}, from an earlier run or new."""
     outputs = {}
     for head, channels in plan["heads"].items():
         path = os.path.join(folder, head + ".npy")
@@ -50,7 +49,7 @@ def open_outputs(folder, plan):
 
 
 def read_done(folder):
-    """Indices of the finished tiles; drops a last line that a kill cut short."""
+    """Indices of the finished tiles; drops an incomplete last line."""
     path = os.path.join(folder, DONE)
     lines = []
     if os.path.isfile(path):
@@ -67,7 +66,7 @@ def box(begin, shape):
 
 
 def read_window(source, begin, plan):
-    """(C, Z, Y, X) float32 as the network reads it: raw in [-1, 1], descriptors in [0, 1]."""
+    """The network's input (C, Z, Y, X) float32: raw in [-1, 1], descriptors in [0, 1]."""
     window = source[box(begin, plan["window_shape"])]
     values = window.astype(np.float32) / np.float32(255 if window.dtype == np.uint8 else 1)
     values[: plan["raw_channels"]] = values[: plan["raw_channels"]] * 2 - 1
@@ -75,12 +74,12 @@ def read_window(source, begin, plan):
 
 
 def stored(values, dtype):
-    """Predictions in [0, 1] as they are stored: uint8 by truncation (0.999 -> 254), or float32."""
+    """Predictions in [0, 1] as stored: uint8 by truncation (0.999 -> 254), or float32."""
     return (values * np.float32(255)).astype(np.uint8) if dtype == "uint8" else values
 
 
 def predict(opened, names, plan, source, folder):
-    """Every tile that is not done yet."""
+    """Predicts every tile that is not finished."""
     outputs, done = open_outputs(folder, plan), read_done(folder)
     heads = sorted(plan["heads"])
     missing = [index for index in range(len(plan["tiles"])) if index not in done]
@@ -91,8 +90,8 @@ def predict(opened, names, plan, source, folder):
         for count, index in enumerate(missing, 1):
             begin = plan["tiles"][index]
             fed = {names["raw"]: read_window(source, begin, plan)}
-            found = opened.run([names["pred_" + head] for head in heads], fed)
-            for head, values in zip(heads, found):
+            predictions = opened.run([names["pred_" + head] for head in heads], fed)
+            for head, values in zip(heads, predictions):
                 core = outputs[head][box(begin, plan["core_shape"])]
                 core[...] = stored(values[box([0, 0, 0], core.shape[1:])], plan["dtype"])
                 outputs[head].flush()
@@ -104,24 +103,24 @@ def predict(opened, names, plan, source, folder):
 
 
 def describe(folder, iteration, seconds):
-    """What only this image knows, for the manifest."""
+    """Writes prediction.json: facts for the manifest that only this image knows."""
     image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
-    told = {
+    facts = {
         "image": image,
         "iteration": iteration,
         "python": sys.version.split()[0],
         "tensorflow": tf.VERSION if hasattr(tf, "VERSION") else tf.__version__,
         "seconds": round(seconds, 3),
     }
-    with open(os.path.join(folder, "told.json"), "w") as file:
-        json.dump(told, file, indent=1, sort_keys=True)
+    with open(os.path.join(folder, "prediction.json"), "w") as file:
+        json.dump(facts, file, indent=1, sort_keys=True)
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", required=True, help="folder of exchange.py")
+    parser.add_argument("--input", required=True, help="folder of legacy_arrays.py")
     parser.add_argument("--checkpoint", required=True, help="folder with train_net_checkpoint_*")
-    parser.add_argument("--work", required=True, help="folder that survives a kill")
+    parser.add_argument("--work", required=True, help="folder of resumable work")
     parser.add_argument("--output", required=True)
     args = parser.parse_args(argv)
     begun = time.time()

@@ -1,6 +1,6 @@
-"""What comes through the pipe from batches.py: a header in JSON, then one batch after the other.
+"""Reads the messages of legacy_batches.py from a pipe: a header in JSON, then the batches.
 
-Every message is its length (8 bytes, little-endian) and its bytes; a batch is an .npz.
+A message is its length (8 bytes, little-endian) and its bytes; a batch is an .npz.
 """
 
 import io
@@ -12,11 +12,11 @@ import numpy as np
 
 
 def read_message(stream):
-    """The bytes of the next message; ends the program where the other side broke off."""
+    """The bytes of the next message; exits if the sender ended early."""
     size = stream.read(8)
     body = stream.read(struct.unpack("<Q", size)[0]) if len(size) == 8 else b""
     if len(size) < 8 or len(body) < struct.unpack("<Q", size)[0]:
-        sys.exit("error: the batches ended early; the log of batches.py says why")
+        sys.exit("error: the batches ended early; the log of legacy_batches.py says why")
     return body
 
 
@@ -26,7 +26,7 @@ def read_header(stream):
 
 
 def read_batch(stream, names):
-    """{tensor name: array} of the next batch; `names` is the .json beside the graph."""
+    """{tensor name: array} of the next batch; `names`: the .json of the graph."""
     fed = {}
     with np.load(io.BytesIO(read_message(stream))) as arrays:
         for key, tensor in names.items():

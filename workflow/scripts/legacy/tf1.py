@@ -1,4 +1,4 @@
-"""TensorFlow with the interface of version 1, whichever version is installed (1.3 to 2.x).
+"""TensorFlow with the interface of version 1, for any installed version from 1.3 to 2.x.
 
 Everything in this folder runs on Python 3.6 and TensorFlow 1.3, inside the legacy image.
 """
@@ -22,14 +22,14 @@ else:
 
 
 def session():
-    """A session with as many threads as the job was given; the card was checked before."""
+    """A session with the threads of the job, after checking the graphics card."""
     gpu.check(tf.test.is_built_with_cuda())
     threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
     return tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=threads))
 
 
 def channels_last(array):
-    """(C, Z, Y, X) -> (1, Z, Y, X, C): the only layout that TensorFlow convolves on a CPU."""
+    """(C, Z, Y, X) -> (1, Z, Y, X, C), the only layout that TensorFlow can convolve on a CPU."""
     return tf.expand_dims(tf.transpose(array, [1, 2, 3, 0]), 0)
 
 

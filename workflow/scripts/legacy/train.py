@@ -1,10 +1,10 @@
-"""Trains the graph of mknet.py on the batches that come through a pipe, as the original train.py.
+"""Trains the graph of mknet.py on batches from a pipe, like the original train.py.
 
     python train.py --batches PIPE --work FOLDER --output FOLDER --history FILE [--begin FOLDER]
 
-The header of the pipe (batches.py) says which network, which folder below --work, and which
-iterations. Killed, it goes on from the latest train_net_checkpoint_*.index in that folder, or from
-that in --begin. --output gets the last checkpoint and the graphs, --history the losses.
+The header of the pipe (legacy_batches.py) names the network, the folder below --work and the
+iterations. Training resumes from the latest train_net_checkpoint_*.index in that folder, or starts
+from that in --begin. --output receives the last checkpoint and the graphs, --history the losses.
 """
 
 import argparse
@@ -27,7 +27,7 @@ SHOW_SECONDS = 10.0
 
 
 class Stopper(object):
-    """Notes a signal that ends the job, so that the iteration under way is finished and saved."""
+    """Records SIGTERM and SIGINT, so that the current iteration is finished and saved first."""
 
     def __init__(self):
         self.number = 0
@@ -39,7 +39,7 @@ class Stopper(object):
 
 
 def add_counter():
-    """The variable that counts iterations, as gunpowder's Train node makes it, and its step."""
+    """The variable that counts iterations, as in gunpowder's Train node, and its increment."""
     with tf.variable_scope("gunpowder"):
         counter = tf.get_variable(
             "iteration", [1], initializer=tf.zeros_initializer(), trainable=False
@@ -48,7 +48,7 @@ def add_counter():
 
 
 def keep_losses(path, iteration):
-    """Drops the lines after `iteration`, which a killed run may have left."""
+    """Drops the losses after `iteration` that an interrupted run left."""
     lines = []
     if os.path.isfile(path):
         with open(path) as file:
@@ -59,7 +59,7 @@ def keep_losses(path, iteration):
 
 
 def beginning(folder, header, begin):
-    """The checkpoint to go on from: (prefix, iteration), (None, 0) without one."""
+    """The checkpoint to continue from: (prefix, iteration); (None, 0) without one."""
     prefix, done = latest(folder)
     if prefix is None and begin:
         prefix, done = latest(begin)
@@ -72,7 +72,7 @@ def beginning(folder, header, begin):
 
 
 def build(folder, header, prefix):
-    """Makes the graphs and loads the one to train; returns the names of its tensors."""
+    """Writes the graphs and loads the one to train; returns the names of its tensors."""
     make(folder, named_like(header["network"], prefix), header["seed"])
     tf.reset_default_graph()
     tf.train.import_meta_graph(os.path.join(folder, "train_net.meta"))
@@ -81,7 +81,7 @@ def build(folder, header, prefix):
 
 
 def run(stream_, folder, header, begin):
-    """Trains in `folder` until header["last"]; ends the program early after a signal."""
+    """Trains in `folder` until header["last"]; exits after a signal, with the state saved."""
     stopper = Stopper()
     prefix, done = beginning(folder, header, begin)
     names = build(folder, header, prefix)
@@ -115,20 +115,20 @@ def run(stream_, folder, header, begin):
 
 
 def save(saver, opened, folder, iteration):
-    """Writes train_net_checkpoint_ITERATION; its .index comes last and makes it count."""
+    """Writes train_net_checkpoint_ITERATION; it is valid once its .index, the last file, exists."""
     path = os.path.join(folder, "%s_%d" % (STEM, iteration))
     saver.save(opened, path, write_meta_graph=False)
 
 
-def hand_over(folder, output):
-    """The last checkpoint and the graphs as a folder of their own, in one step."""
+def publish(folder, output):
+    """Copies the last checkpoint and the graphs to `output`, atomically."""
     prefix, _ = latest(folder)
     partial = output + ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
-    wanted = (os.path.basename(prefix) + ".", "train_net.", "config.")
+    published = (os.path.basename(prefix) + ".", "train_net.", "config.")
     for name in sorted(os.listdir(folder)):
-        if name.startswith(wanted):
+        if name.startswith(published):
             shutil.copy2(os.path.join(folder, name), os.path.join(partial, name))
     shutil.rmtree(output, ignore_errors=True)
     os.rename(partial, output)
@@ -143,9 +143,9 @@ def read_losses(path):
 
 
 def write_history(path, header, losses, seconds):
-    """training.json as train.py of the modern engine writes it; the loss as one term."""
-    stretch = max(1, -(-len(losses) // HISTORY_ROWS))
-    parts = [losses[begin : begin + stretch] for begin in range(0, len(losses), stretch)]
+    """Writes training.json like train.py of the modern engine, with the loss as one term."""
+    length = max(1, -(-len(losses) // HISTORY_ROWS))
+    parts = [losses[begin : begin + length] for begin in range(0, len(losses), length)]
     means = [(part[-1][0], sum(loss for _, loss in part) / len(part)) for part in parts]
     done = max(0, header["last"] - header["first"])
     content = {
@@ -169,10 +169,10 @@ def write_history(path, header, losses, seconds):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", required=True, help="pipe, or a file with the same content")
-    parser.add_argument("--work", required=True, help="folder that survives a kill")
+    parser.add_argument("--work", required=True, help="folder of resumable work")
     parser.add_argument("--output", required=True)
     parser.add_argument("--history", required=True, help="training.json")
-    parser.add_argument("--begin", help="folder of a checkpoint to go on from")
+    parser.add_argument("--begin", help="folder of a checkpoint to continue from")
     args = parser.parse_args(argv)
     begun = time.time()
     with open(args.batches, "rb") as stream_:
@@ -181,7 +181,7 @@ def main(argv=None):
         run(stream_, folder, header, args.begin)
     losses = read_losses(os.path.join(folder, LOSSES))
     write_history(args.history, header, losses, time.time() - begun)
-    hand_over(folder, args.output)
+    publish(folder, args.output)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The original U-Net as a TensorFlow 1 graph (funkey/mala, networks/unet.py).
 
-Variables have the original's names and shapes, so its checkpoints restore here and the other way.
+Variables have the original's names and shapes, so checkpoints can be exchanged both ways.
 """
 
 from tf1 import tf
@@ -48,7 +48,7 @@ def upsample(x, factor, channels, name):
 
 
 def crop(x, shape):
-    """The centre of `x`; of an odd excess one voxel more goes at the end."""
+    """The centre of `x`; an odd excess loses one voxel more at the end."""
     begin = [(have - want) // 2 for have, want in zip(shape_of(x), shape)]
     size = list(shape) + [x.get_shape().as_list()[4]]
     return tf.slice(x, [0] + begin + [0], [1] + size)

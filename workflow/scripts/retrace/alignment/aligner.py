@@ -1,8 +1,7 @@
-"""A whole stack: section by section to those aligned already, tile by tile, resumable.
+"""Aligns a whole stack: each section to the aligned ones before it, tile by tile, resumable.
 
-The first section stays as it is. Each further one gets a field (2, Y, X) px, stored beside the
-section that was read through it. What is held in memory is a tile with its margin, so neither the
-stack nor a section needs to fit.
+The first section does not move. Each further one gets a field (2, Y, X) px, which is stored with
+the warped section. Only a tile with its margin is in memory, never a whole section.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import zarr
 from torch import Tensor
 from torch.nn import functional
 
-from retrace.alignment.prepare import prepared, valid_mask
+from retrace.alignment.prepare import prepare_sections, valid_mask
 from retrace.displacement import length, upsample, vote, warp
 from retrace.errors import DataError
 from retrace.files import atomic_write, read_json
@@ -33,14 +32,14 @@ from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
 
 FIELD, ALIGNED, RENDERED = "field", "aligned", "rendered"
-"""Arrays of the result: (2, Z, Y, X) float32 px, and (Z, Y, X) uint8 at the mip of the fields and,
-where that differs, at the one to render at."""
+"""Arrays of the result: fields (2, Z, Y, X) float32 px, images (Z, Y, X) uint8 at the mip of the
+fields, and the images at `render_mip` where that is finer."""
 CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a stack is aligned; settings as in `align` of the network's schema."""
+class AlignmentPlan:
+    """How a stack is aligned: the settings `align` of a network of the family seamless."""
 
     tile: int
     overlap: int
@@ -50,37 +49,38 @@ class Plan:
     max_displacement: int
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Plan:
+    def of(cls, settings: Mapping[str, Any]) -> AlignmentPlan:
+        """The plan in the settings `align`."""
         return cls(**{key: settings[key] for key in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
 class Window:
-    """A tile `core` of a section, and what is read for it, both (y, x) begin and end, px."""
+    """A tile of a section, `core`, and the pixels read for it, `read`, both slices of (y, x)."""
 
     core: tuple[slice, slice]
-    seen: tuple[slice, slice]
+    read: tuple[slice, slice]
 
     @property
     def inner(self) -> tuple[slice, slice]:
-        """Where the core lies in what is seen."""
-        pairs = zip(self.core, self.seen, strict=True)
+        """The core as slices of the pixels read."""
+        pairs = zip(self.core, self.read, strict=True)
         y, x = (slice(c.start - s.start, c.stop - s.start) for c, s in pairs)
         return y, x
 
 
 def windows(shape: Sequence[int], tile: int, overlap: int, unit: int) -> list[Window]:
-    """Tiles that cover a section (H, W), each seen with `overlap` px around it.
+    """Tiles that cover a section (H, W), each read with `overlap` px around it.
 
-    What is seen begins at a multiple of `unit`, the side of a pixel of the coarsest level, and has
-    sides that are multiples of it, so that a pixel lies in the same window of the pooling in every
-    tile. Beyond the section it reaches to the next such multiple and no further: nothing is there
-    to match, and looking at it took more than half of the time on small sections.
+    The pixels read begin at a multiple of `unit`, the side of a pixel of the coarsest level, and
+    their sides are multiples of it, so that pooling groups the same pixels in every tile. Beyond
+    the section they end at the next multiple: there is nothing to match, and small sections took
+    more than twice the time.
     """
     step = -(-tile // unit) * unit
     margin = -(-overlap // unit) * unit
     whole = [-(-n // unit) * unit for n in shape]
-    found = []
+    tiles = []
     for y in range(0, shape[0], step):
         for x in range(0, shape[1], step):
             ends = [min(b + step, n) for b, n in zip((y, x), shape, strict=True)]
@@ -88,17 +88,17 @@ def windows(shape: Sequence[int], tile: int, overlap: int, unit: int) -> list[Wi
                 min(-(-end // unit) * unit + margin, n) for end, n in zip(ends, whole, strict=True)
             ]
             core = (slice(y, ends[0]), slice(x, ends[1]))
-            seen = (slice(max(0, y - margin), reach[0]), slice(max(0, x - margin), reach[1]))
-            found.append(Window(core, seen))
-    return found
+            read = (slice(max(0, y - margin), reach[0]), slice(max(0, x - margin), reach[1]))
+            tiles.append(Window(core, read))
+    return tiles
 
 
-def read_window(volume: Volume, z: int, seen: Sequence[slice]) -> Tensor:
-    """A window of section `z` of a volume, counted from its first voxel, (1, 1, h, w) in [0, 1].
+def read_section_window(volume: Volume, z: int, window: Sequence[slice]) -> Tensor:
+    """A window (y, x) of section `z`, (1, 1, h, w) in [0, 1]; 0 outside.
 
-    0 outside the volume.
+    `z`, y and x count from the volume's first voxel.
     """
-    y, x = seen
+    y, x = window
     offset = volume.box.offset
     box = VoxelBox(
         (offset[0] + z, offset[1] + y.start, offset[2] + x.start),
@@ -109,16 +109,16 @@ def read_window(volume: Volume, z: int, seen: Sequence[slice]) -> Tensor:
     return (values / 255 if data.dtype == np.uint8 else values)[None, None]
 
 
-def as_uint8(image: Tensor) -> np.ndarray:
-    """(1, 1, H, W) in [0, 1] as grey values (H, W), rounded."""
+def grey_values(image: Tensor) -> np.ndarray:
+    """An image (1, 1, H, W) in [0, 1] as rounded grey values (H, W) uint8."""
     return np.asarray((image[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
 
 
 class AlignedStack:
-    """The store under construction and its journal."""
+    """The store of an aligned stack while it is written, and its journal of finished sections."""
 
     def __init__(self, store: Path, work: Path, sections: Volume, fine: Volume | None) -> None:
-        """Goes on with what an earlier run left, or starts afresh; `fine`: what is rendered."""
+        """Resumes the store of an earlier run, or creates it; `fine`: a finer volume to render."""
         self.store, self.sections, self.fine = store, sections, fine
         begun = work / "begun.json"
         shape = list(sections.box.shape)
@@ -150,24 +150,26 @@ class AlignedStack:
             )
 
     def _box(self, z: int) -> VoxelBox:
+        """The box of section `z` in the journal."""
         _, height, width = self.sections.box.shape
         return VoxelBox((z, 0, 0), (1, height, width))
 
     def _tiles(self, name: str, z: int) -> Iterator[np.ndarray]:
+        """Section `z` of an array, in tiles."""
         array = self.group[name]
         height, width = array.shape[-2:]
         for box in blocks(VoxelBox((z, 0, 0), (1, height, width)), (1, 2048, 2048)):
             yield np.asarray(array[(..., *box.slices())])
 
     def note(self, z: int, **facts: float) -> None:
-        """Notes a section as done."""
+        """Records a section as finished."""
         self.journal.note(self._box(z), self._checksum(z), **facts)
 
     def _checksum(self, z: int) -> str:
         return checksum(tile for name in self.names for tile in self._tiles(name, z))
 
-    def holds(self, z: int) -> bool:
-        """Whether a section is done and its bytes are what was written."""
+    def has_section(self, z: int) -> bool:
+        """Whether a section is finished and its bytes are unchanged."""
         expected = self.journal.checksum_of(self._box(z))
         if expected is None:
             return False
@@ -180,10 +182,10 @@ class AlignedStack:
             return False
 
     def seconds(self) -> float:
-        """How long the sections after the first took, all runs together."""
+        """Seconds spent on all sections but the first, in all runs."""
         depth = self.sections.box.shape[0]
         facts = [self.journal.facts(self._box(z)) for z in range(1, depth)]
-        return float(sum(one.get("seconds", 0) for one in facts))
+        return float(sum(section.get("seconds", 0) for section in facts))
 
     def volume(self, name: str) -> Volume:
         """An array of the store as a volume."""
@@ -195,19 +197,23 @@ class Aligner:
     """Aligns the sections of a volume (Z, Y, X) with a trained network."""
 
     def __init__(
-        self, module: Seamless, network: Mapping[str, Any], plan: Plan, device: torch.device
+        self,
+        module: Seamless,
+        network: Mapping[str, Any],
+        plan: AlignmentPlan,
+        device: torch.device,
     ) -> None:
         self.module, self.network, self.plan, self.device = module, network, plan, device
         self.unit = 2**module.coarsest
 
     def run(self, stack: AlignedStack) -> None:
-        """All sections from the first on that `stack` does not hold."""
+        """Aligns all sections that are not finished; DataError for a single section."""
         depth = stack.sections.box.shape[0]
         if depth < 2:
             raise DataError(f"{stack.sections.name} has {depth} section; aligning needs 2 or more")
-        done = next((z for z in range(depth) if not stack.holds(z)), depth)
+        done = next((z for z in range(depth) if not stack.has_section(z)), depth)
         if done:
-            print(f"[align] {done} of {depth} sections are done already", flush=True)
+            print(f"[align] resumes at section {done} of {depth}", flush=True)
         for z in progress(range(done, depth), depth - done, "align", "sections"):
             begin = time.monotonic()
             self._section(stack, z)
@@ -216,12 +222,12 @@ class Aligner:
     def _section(self, stack: AlignedStack, z: int) -> None:
         height, width = stack.sections.box.shape[1:]
         for window in windows((height, width), self.plan.tile, self.plan.overlap, self.unit):
-            found = self._field(stack, z, window)
-            self._check(found, stack, z)
+            field = self._field(stack, z, window)
+            self._check_length(field, stack, z)
             core = (slice(z, z + 1), *window.core)
-            stack.group[FIELD][(slice(None), *core)] = found.numpy()[0][:, None]
-            image = self._render(stack.sections, z, window.core, found)
-            stack.group[ALIGNED][core] = as_uint8(image)[None]
+            stack.group[FIELD][(slice(None), *core)] = field.numpy()[0][:, None]
+            image = self._render(stack.sections, z, window.core, field)
+            stack.group[ALIGNED][core] = grey_values(image)[None]
         if stack.fine is not None:
             self._render_fine(stack, z)
 
@@ -231,49 +237,50 @@ class Aligner:
         if z == 0:
             return torch.zeros(1, 2, y.stop - y.start, x.stop - x.start)
         aligned = stack.volume(ALIGNED)
-        source = self._seen(read_window(stack.sections, z, window.seen))
-        count = self._voters(z)
-        fields = [
-            self._pair(source, self._seen(read_window(aligned, z - back, window.seen)))
-            for back in range(1, count + 1)
+        source = self._prepared(read_section_window(stack.sections, z, window.read))
+        targets = [
+            self._prepared(read_section_window(aligned, z - back, window.read))
+            for back in range(1, self._target_count(z) + 1)
         ]
-        found = vote(torch.cat(fields), self.plan.temperature)[None]
-        return found[(..., *window.inner)].cpu()
+        fields = [self._pair(source, target) for target in targets]
+        field = vote(torch.cat(fields), self.plan.temperature)[None]
+        return field[(..., *window.inner)].cpu()
 
-    def _voters(self, z: int) -> int:
-        """Aligned sections that section `z` is compared with: an odd number."""
+    def _target_count(self, z: int) -> int:
+        """How many aligned sections section `z` is compared with: an odd number, to vote."""
         count = min(self.plan.targets, z)
         return count if count % 2 else count - 1
 
-    def _seen(self, image: Tensor) -> Tensor:
-        """What the network takes of a window."""
-        _, shown = prepared(image[0], valid_mask(image[0]), self.network)
-        return shown[None].to(self.device)
+    def _prepared(self, image: Tensor) -> Tensor:
+        """The network's input (1, 1, h, w) for a window, on the device."""
+        _, filled = prepare_sections(image[0], valid_mask(image[0]), self.network)
+        return filled[None].to(self.device)
 
     @torch.no_grad()
     def _pair(self, source: Tensor, target: Tensor) -> Tensor:
         return self.module.field(source, target, flip_average=self.plan.flip_average)
 
-    def _check(self, found: Tensor, stack: AlignedStack, z: int) -> None:
-        farthest = float(length(found).max())
-        if not farthest <= self.plan.max_displacement:
+    def _check_length(self, field: Tensor, stack: AlignedStack, z: int) -> None:
+        longest = float(length(field).max())
+        if not longest <= self.plan.max_displacement:
             raise DataError(
-                f"{stack.sections.name}: the field of section {z} reaches {farthest:.1f} px, "
-                f"beyond `align: max_displacement: {self.plan.max_displacement}`; sections are too "
-                "far apart for this network, or it is not trained. Raise it where that is right"
+                f"{stack.sections.name}: the field of section {z} reaches {longest:.1f} px, "
+                f"beyond `align: max_displacement: {self.plan.max_displacement}`; the sections are "
+                "too far apart for this network, or it is not trained. Raise the setting if such "
+                "displacements are real"
             )
 
-    def _render(self, volume: Volume, z: int, core: Sequence[slice], found: Tensor) -> Tensor:
-        """The pixels `core` of section `z` read through a field (1, 2, h, w): (1, 1, h, w)."""
-        margin = int(np.ceil(float(found.abs().max()))) + 2
-        seen = [slice(c.start - margin, c.stop + margin) for c in core]
-        image = read_window(volume, z, seen)
-        padded = functional.pad(found, [margin] * 4, mode="replicate")
+    def _render(self, volume: Volume, z: int, core: Sequence[slice], field: Tensor) -> Tensor:
+        """The pixels `core` of section `z` warped by a field (1, 2, h, w): (1, 1, h, w)."""
+        margin = int(np.ceil(float(field.abs().max()))) + 2
+        window = [slice(c.start - margin, c.stop + margin) for c in core]
+        image = read_section_window(volume, z, window)
+        padded = functional.pad(field, [margin] * 4, mode="replicate")
         moved = warp(image, padded)
         return moved[..., margin:-margin, margin:-margin]
 
     def _render_fine(self, stack: AlignedStack, z: int) -> None:
-        """The section at the mip to render at, tile by tile, through the field made finer."""
+        """Renders section `z` at `render_mip`, tile by tile, with the upsampled field."""
         assert stack.fine is not None
         factor = stack.sections.voxel_size_nm[1] // stack.fine.voxel_size_nm[1]
         height, width = stack.fine.box.shape[1:]
@@ -291,13 +298,13 @@ class Aligner:
                 max(0, b + s - n) for b, s, n in zip(begin, size, finer.shape[2:], strict=True)
             ]
             finer = functional.pad(finer, [0, missing[1], 0, missing[0]], mode="replicate")
-            found = finer[..., begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
-            image = self._render(stack.fine, z, core, found)
-            stack.group[RENDERED][(slice(z, z + 1), *core)] = as_uint8(image)[None]
+            field = finer[..., begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
+            image = self._render(stack.fine, z, core, field)
+            stack.group[RENDERED][(slice(z, z + 1), *core)] = grey_values(image)[None]
 
 
 def check_fine(sections: Volume, fine: Volume) -> None:
-    """DataError where the volume to render has not voxels a whole number of times finer."""
+    """DataError unless the volume to render has voxels finer by a whole factor in y and x."""
     factors = [(a / b) for a, b in zip(sections.voxel_size_nm, fine.voxel_size_nm, strict=True)]
     if factors[0] != 1 or factors[1] != factors[2] or factors[1] < 1 or factors[1] % 1:
         raise DataError(
@@ -307,6 +314,6 @@ def check_fine(sections: Volume, fine: Volume) -> None:
 
 
 def megapixels(sections: Volume) -> float:
-    """Millions of pixels of a stack, all sections but the first."""
+    """Millions of pixels of all sections but the first."""
     depth, height, width = sections.box.shape
     return (depth - 1) * height * width / 1e6

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 
 from retrace.alignment.losses import Lambdas
 from retrace.alignment.pairs import PairPlan, StackReader, check_stacks
-from retrace.alignment.schedule import Schedule
+from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import StackDataset
 from retrace.alignment.training import SeamlessTask, SeamlessTrainer
 from retrace.checkpoints.seamless import load_overlap
@@ -20,71 +19,88 @@ from retrace.files import digest
 from retrace.geometry import triple
 from retrace.networks.seamless import Seamless, build_seamless
 from retrace.storage.manifest import input_digest
+from retrace.training.build import CHECKPOINT_SECONDS
 from retrace.training.loop import TrainingPlan
 from retrace.training.state import state_files
-
-CHECKPOINT_SECONDS = 300.0
-
 
 NOT_IN_DIGEST = ("epochs", "checkpoint_every", "snapshot_every", "align")
 """Settings of a network that do not change the weights after a given number of iterations."""
 
 
-def training_digest(args: argparse.Namespace) -> str:
-    """Names everything that decides the weights at a given iteration."""
-    network = {k: v for k, v in args.settings["network"].items() if k not in NOT_IN_DIGEST}
-    read = [input_digest(path) for path in (*args.stacks, *args.masks)]
-    init = input_digest(args.init) if args.init else None
-    return digest([network, read, args.settings["seed"], init])
+def alignment_training_digest(
+    settings: Mapping[str, Any],
+    stacks: Sequence[Path],
+    masks: Sequence[Path] = (),
+    init: Path | None = None,
+) -> str:
+    """Digest of everything that decides the weights after a given number of iterations."""
+    network = {k: v for k, v in settings["network"].items() if k not in NOT_IN_DIGEST}
+    inputs = [input_digest(path) for path in (*stacks, *masks)]
+    return digest([network, inputs, settings["seed"], input_digest(init) if init else None])
 
 
-def make_trainer(args: argparse.Namespace, work: Path) -> SeamlessTrainer:
-    """Everything a training needs, checked; `work` is this training's folder."""
-    settings, network = args.settings, args.settings["network"]
-    dataset = StackDataset(args.stacks, args.masks)
+def build_alignment_trainer(
+    settings: Mapping[str, Any],
+    stacks: Sequence[Path],
+    work: Path,
+    masks: Sequence[Path] = (),
+    init: Path | None = None,
+) -> SeamlessTrainer:
+    """Opens and checks everything a training needs; `work` is this training's own folder.
+
+    `stacks`, `masks`: files of training stacks, and of their defects. `init`: a model to initialise
+    from. DataError for stacks that the network cannot be trained on.
+    """
+    network = settings["network"]
+    dataset = StackDataset(stacks, masks)
     height = check_stacks(dataset, network)
     device = choose_device(settings["device"])
     if settings.get("threads"):
         torch.set_num_threads(settings["threads"])
     module = build_seamless(network, seed=settings["seed"], device=device)
-    if args.init and not state_files(work):
-        begin_from(args.init, module)
-    plan = PairPlan(len(dataset), height - 1, network, settings["seed"])
+    if init and not state_files(work):
+        load_initial_archive(init, module)
+    pairs = PairPlan(len(dataset), height - 1, network, settings["seed"])
     task = SeamlessTask(
-        network,
-        StackReader(dataset, network),
-        plan,
-        Schedule(network),
-        settings["seed"],
-        device,
-        triple(settings["voxel_size_nm"]),
-        Lambdas.of(network),
+        network=network,
+        reader=StackReader(dataset, network),
+        plan=pairs,
+        schedule=PhaseSchedule(network),
+        seed=settings["seed"],
+        device=device,
+        voxel_size_nm=triple(settings["voxel_size_nm"]),
+        lambdas=Lambdas.of(network),
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=network["lr"])
-    return SeamlessTrainer(task, module, optimizer, make_plan(settings, plan, device, work), device)
+    plan = alignment_training_plan(settings, pairs.iterations_per_epoch, device, work)
+    return SeamlessTrainer(task, module, optimizer, plan, device)
 
 
-def begin_from(archive: Path, module: Seamless) -> None:
-    """Fills the network with what fits of an archive and lists what does not."""
-    told_lines = load_overlap(archive, module)
-    for line in told_lines:
+def load_initial_archive(archive: Path, module: Seamless) -> None:
+    """Loads the weights of an archive that fit the network, and prints those that do not."""
+    mismatches = load_overlap(archive, module)
+    for line in mismatches:
         print(f"[train] warning: {line}", flush=True)
-    print(f"[train] begins from {archive}, {len(told_lines)} weights not wholly loaded", flush=True)
+    print(
+        f"[train] initialised from {archive}; {len(mismatches)} weights not completely loaded",
+        flush=True,
+    )
 
 
-def make_plan(
-    settings: Mapping[str, Any], plan: PairPlan, device: torch.device, work: Path
+def alignment_training_plan(
+    settings: Mapping[str, Any], iterations_per_epoch: int, device: torch.device, work: Path
 ) -> TrainingPlan:
+    """How long the training runs and how often it saves; `iterations` overrides `epochs`."""
     network = settings["network"]
     epochs = settings["epochs"] or network["epochs"]
     workers = settings.get("workers")
     return TrainingPlan(
-        iterations=settings["iterations"] or epochs * plan.iterations_per_epoch,
+        iterations=settings["iterations"] or epochs * iterations_per_epoch,
         checkpoint_every=network["checkpoint_every"],
         checkpoint_seconds=settings.get("checkpoint_seconds", CHECKPOINT_SECONDS),
         snapshot_every=network["snapshot_every"],
         workers=(2 if device.type == "cuda" else 0) if workers is None else workers,
-        bf16=False,  # displacements of a hundredth of a pixel do not survive 8 bits
+        bf16=False,  # bf16 cannot resolve displacements of a hundredth of a pixel
         compile=False,
         work=work,
     )

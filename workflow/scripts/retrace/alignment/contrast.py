@@ -1,9 +1,9 @@
-"""Contrast of sections made alike: local histogram equalisation, fast enough to train with.
+"""Local histogram equalisation of sections, fast enough for training.
 
-SEAMLeSS's normalizer.py takes skimage's rank filter with a disk of radius 256 // (mip + 1), 2.6 s
-for 1024 x 1024 pixels at mip 5 and 5.5 s at mip 2. Here the histograms of a disk are taken on a
-grid of cells a third of the radius wide, and the share of darker pixels is interpolated between
-the cells; the result differs from the filter's by a few grey values of 255.
+SEAMLeSS's normalizer.py uses skimage's rank filter with a disk of radius 256 // (mip + 1): 2.6 s
+for 1024 x 1024 pixels at mip 5, 5.5 s at mip 2. Here the histograms of disks are computed on a grid
+of cells a third of the radius wide, and ranks are interpolated between cells. The result differs
+from the filter's by a few grey values of 255.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from torch.nn import functional
 
 LEVELS = 256
 CELLS = 3
-"""Cells along a radius."""
+"""Cells per radius."""
 DARKEST = 1 / 255
-"""What the darkest pixel becomes: 0 is kept for what was not imaged. (SEAMLeSS meant this too and
-computed it, but did not use it.)"""
+"""Value of the darkest pixel; 0 is reserved for pixels that were not imaged. (SEAMLeSS computes
+this value too, but does not use it.)"""
 
 
 def radius_at(mip: int) -> int:
-    """The radius of the disk, pixels, by the mip of the sections."""
+    """Radius of the disk, pixels, for sections of a mip."""
     return max(1, 256 // (mip + 1))
 
 
 def normalise(sections: Tensor, radius: int) -> Tensor:
-    """Sections (..., H, W) in [0, 1] with equal contrast everywhere, in [1/255, 1].
+    """Sections (..., H, W) in [0, 1], each locally equalised to [1/255, 1].
 
-    Pixels of 0 stay 0 and count for nothing; a section of one value becomes 1/255.
+    Pixels of 0 stay 0 and are ignored; a constant section becomes 1/255.
     """
     flat = sections.reshape(-1, *sections.shape[-2:])
-    done = [_stretched(equalise(_stretched(section), radius)) for section in flat]
-    return torch.stack(done).reshape(sections.shape)
+    even = [_stretched(equalise(_stretched(section), radius)) for section in flat]
+    return torch.stack(even).reshape(sections.shape)
 
 
 def _stretched(section: Tensor) -> Tensor:
-    """Valid pixels (H, W) from DARKEST to 1."""
+    """A section (H, W) whose pixels above 0 are scaled linearly to [DARKEST, 1]."""
     valid = section > 0
     if not bool(valid.any()):
         return section
@@ -46,20 +46,20 @@ def _stretched(section: Tensor) -> Tensor:
 
 
 def equalise(section: Tensor, radius: int) -> Tensor:
-    """Per pixel of (H, W) in [0, 1] the share of valid pixels within `radius` that are no brighter.
+    """Local ranks (H, W): the fraction of pixels within `radius` that are no brighter.
 
-    Pixels of 0 stay 0.
+    Pixels of 0 stay 0 and are ignored.
     """
     valid = section > 0
     level = (section * (LEVELS - 1)).round().long().clamp_(0, LEVELS - 1)
     cell = max(1, radius // CELLS)
     table = _cumulated(level, valid, cell, radius)
-    share = _interpolated(table, level, cell)
-    return torch.where(valid, share, torch.zeros_like(share))
+    rank = _interpolated(table, level, cell)
+    return torch.where(valid, rank, torch.zeros_like(rank))
 
 
 def _cumulated(level: Tensor, valid: Tensor, cell: int, radius: int) -> Tensor:
-    """How many valid pixels around each cell have at most each level: (LEVELS, rows, columns)."""
+    """Cumulative histogram of the valid pixels around each cell, (LEVELS, rows, columns)."""
     height, width = level.shape
     rows, columns = -(-height // cell), -(-width // cell)
     y = torch.arange(height, device=level.device)[:, None] // cell
@@ -68,7 +68,7 @@ def _cumulated(level: Tensor, valid: Tensor, cell: int, radius: int) -> Tensor:
     counts = torch.bincount(index[valid], minlength=LEVELS * rows * columns).float()
     kernel = disk_of_cells(cell, radius).to(level.device)
     padding = kernel.shape[-1] // 2
-    # Levels as channels: torch has a fast way for those on a CPU, and none for as many images.
+    # Levels as channels: on a CPU torch is faster with many channels than with many images.
     around = functional.conv2d(
         counts.reshape(1, LEVELS, rows, columns),
         kernel.expand(LEVELS, 1, *kernel.shape),
@@ -79,7 +79,7 @@ def _cumulated(level: Tensor, valid: Tensor, cell: int, radius: int) -> Tensor:
 
 
 def disk_of_cells(cell: int, radius: int) -> Tensor:
-    """Share of each cell that lies within `radius` of the middle of the central one, (K, K)."""
+    """Fraction of each cell within `radius` of the centre of the central cell, (K, K)."""
     reach = (radius + cell // 2) // cell + 1
     side = (2 * reach + 1) * cell
     axis = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
@@ -88,9 +88,9 @@ def disk_of_cells(cell: int, radius: int) -> Tensor:
 
 
 def _interpolated(table: Tensor, level: Tensor, cell: int) -> Tensor:
-    """Each pixel's share by the four cells around it, weighted by distance."""
+    """Each pixel's rank (H, W), interpolated between the four cells around it."""
     levels, rows, columns = table.shape
-    flat, every = table.reshape(-1), table[-1].reshape(-1)
+    flat, totals = table.reshape(-1), table[-1].reshape(-1)
     base = level * (rows * columns)
     rows_near = _neighbours(level.shape[0], rows, cell, table)
     columns_near = _neighbours(level.shape[1], columns, cell, table)
@@ -101,17 +101,17 @@ def _interpolated(table: Tensor, level: Tensor, cell: int) -> Tensor:
             place = row[:, None] * columns + column[None, :]
             weight = by_row[:, None] * by_column[None, :]
             darker.addcmul_(weight, flat[base + place])
-            counted.addcmul_(weight, every[place])
+            counted.addcmul_(weight, totals[place])
     return darker / counted.clamp_min(1e-6)
 
 
 def _neighbours(
     pixels: int, cells: int, cell: int, like: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """For each pixel of an axis the cells whose middles it lies between, with their weights."""
+    """The two cells whose centres enclose each pixel of an axis, with their weights."""
     place = (torch.arange(pixels, device=like.device) + 0.5) / cell - 0.5
     place = place.clamp_(0, cells - 1)
     first = place.floor().long()
     second = (first + 1).clamp_max(cells - 1)
-    share = place - first
-    return (first, 1 - share), (second, share)
+    fraction = place - first
+    return (first, 1 - fraction), (second, fraction)

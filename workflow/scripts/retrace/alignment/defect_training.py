@@ -1,4 +1,4 @@
-"""Training of the defect network: on labelled sections, and on artificial defects in clean ones."""
+"""Training of the defect network, on labelled sections and on artificial defects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from retrace.alignment.detector import Detector, prepared
+from retrace.alignment.detector import Detector, standardise
 from retrace.alignment.stack_files import Stack, StackDataset
 from retrace.augment.artificial_defects import DRAW, apply_defect
 from retrace.errors import DataError
@@ -22,25 +22,27 @@ from retrace.targets.ternary import INSIDE, contract, dilate
 from retrace.training.state import TrainingProgress, load_state, save_state, state_files
 
 TERMS = ("classes", "defect")
-"""Terms of the loss: each class where it is known, and whether there is a defect at all."""
+"""Terms of the loss: the class of a defect where it is known, and whether there is a defect."""
 CHECKPOINT_EVERY = 100
 HELD_OUT = 0.1
-"""Share of the stacks, the last ones, that the score is taken on where no others are."""
+"""Fraction of the stacks, the last ones, to score on if none are given for that."""
 ARTIFICIAL = 0.75
-"""Share of patches that get artificial defects; the others show what none looks like."""
+"""Fraction of patches that get artificial defects."""
 MISSING_RADIUS = 2
-"""Zeros count as missing where a square of that radius is all zeros."""
+"""Zeros count as missing where a square of this radius is all zeros, pixels."""
 CLASS_OF = {"crack": 0, "missing": 0, "fold": 1}
 LARGEST_GAIN, LARGEST_SHIFT = 0.3, 0.1
 BINS = 1000
-"""Of probabilities, for the area under the curve."""
+"""Bins of the probability, for the area under the curve."""
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A patch as trained on: `image` (H, W) in [0, 1], `classes` (2, H, W) booleans of CLASSES,
-    whether those are `known`, and whether there is any `defect` (H, W)."""
+    """A patch to train on: `image` (H, W) in [0, 1], `classes` (2, H, W) bool of CLASSES.
+
+    `defect` (H, W) bool: whether there is any defect. `known`: whether its class is known.
+    """
 
     image: Tensor
     classes: Tensor
@@ -49,7 +51,7 @@ class Patch:
 
 
 class DefectPatches:
-    """Patches by number, each depending on the seed and its number alone."""
+    """Patches by number; a patch depends only on the seed and its number."""
 
     def __init__(
         self,
@@ -58,18 +60,18 @@ class DefectPatches:
         seed: int,
         held_out: StackDataset | None = None,
     ) -> None:
-        """`held_out`: stacks to score on; without them the last of `data`, which are not trained on
-        then, but may lie beside those that are.
+        """`settings`: `defects` of a dataset. `held_out`: stacks to score on.
 
-        DataError where a section is smaller than a patch.
+        Without `held_out`, the last tenth of `data` is held out; these stacks may be adjacent to
+        those trained on. DataError if a section is smaller than a patch.
         """
         self.data, self.side, self.seed = data, settings["side"], seed
         self.scored = held_out or data
-        for one in (*data.sets, *self.scored.sets):
-            if min(one.shape[2:]) < self.side:
+        for stacks in (*data.sets, *self.scored.sets):
+            if min(stacks.shape[2:]) < self.side:
                 raise DataError(
-                    f"{one.path}: sections of {list(one.shape[2:])} px are smaller than the "
-                    f"patches of {self.side} px that defects are learned on; lower `defects: side`"
+                    f"{stacks.path}: sections of {list(stacks.shape[2:])} px are smaller than the "
+                    f"patches of {self.side} px to train on; lower `defects: side`"
                 )
         if held_out is not None:
             self.train, self.test = range(len(data)), range(len(held_out))
@@ -81,14 +83,14 @@ class DefectPatches:
     def patch(
         self, number: int, *, test: bool = False, kinds: Collection[str] | None = None
     ) -> Patch:
-        """Patch `number` of the training stacks, or of those held out; `kinds` as in damaged."""
+        """Patch `number` of the training or test stacks; `kinds` as in with_artificial_defects."""
         rng = np.random.default_rng((self.seed, int(test), number))
         chosen = int(rng.choice(self.test if test else self.train))
         stack = self.scored[chosen] if test else self.data[chosen]
-        return damaged(*self._cut(stack, rng), rng, kinds)
+        return with_artificial_defects(*self._cut(stack, rng), rng, kinds)
 
     def _cut(self, stack: Stack, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A patch of one section, mirrored and transposed at random, and where it is defect."""
+        """A random patch of a section, flipped and transposed, and its defects, both (H, W)."""
         section = int(rng.integers(len(stack.images)))
         image, mask = stack.images[section], stack.masks[section] == INSIDE
         y, x = (int(rng.integers(n - self.side + 1)) for n in image.shape)
@@ -100,20 +102,20 @@ class DefectPatches:
 
 
 def is_missing(image: Tensor) -> Tensor:
-    """Where (H, W) nothing was imaged: zeros, but for single dark pixels."""
+    """Where an image (H, W) is missing: areas of 5 x 5 zeros or more, (H, W) bool."""
     return dilate(contract(image == 0, MISSING_RADIUS), MISSING_RADIUS)
 
 
-def damaged(
+def with_artificial_defects(
     image: Tensor,
     defect: Tensor,
     rng: np.random.Generator,
     kinds: Collection[str] | None = None,
 ) -> Patch:
-    """An image with artificial defects of one or several kinds, or left as it is.
+    """An image (H, W) in [0, 1] with artificial defects of several kinds, or none, as a patch.
 
-    `defect` (H, W): what is labelled, whose kind nobody said. `kinds` of DRAW: which ones are made;
-    None: drawn at random.
+    `defect` (H, W) bool: labelled defects, whose class is unknown. `kinds`: which of DRAW to add;
+    None draws them at random.
     """
     known = not bool(defect.any())
     labels = (defect | is_missing(image)).to(torch.uint8) * INSIDE
@@ -122,36 +124,36 @@ def damaged(
     streams = rng.spawn(len(DRAW))
     drawn = rng.random() < ARTIFICIAL
     for (kind, draw), stream in zip(DRAW.items(), streams, strict=True):
-        chance = drawn and stream.random() < 0.5
-        if chance if kinds is None else kind in kinds:
-            made = draw(stream, shape)
-            image, labels = apply_defect(image, labels, made)
+        chosen = drawn and stream.random() < 0.5
+        if chosen if kinds is None else kind in kinds:
+            artificial = draw(stream, shape)
+            image, labels = apply_defect(image, labels, artificial)
             own = torch.arange(len(CLASSES))[:, None, None] == CLASS_OF[kind]
             moved = torch.stack(
-                [apply_defect(image, c, made)[1] > 0 for c in classes.to(torch.uint8)]
+                [apply_defect(image, c, artificial)[1] > 0 for c in classes.to(torch.uint8)]
             )
-            classes = torch.where(made.inside, own, moved)
+            classes = torch.where(artificial.inside, own, moved)
     gain = 1 + rng.uniform(-LARGEST_GAIN, LARGEST_GAIN)
     shift = rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT)
     lit = torch.where(image > 0, (image * gain + shift).clamp(1 / 255, 1), image)
     return Patch(lit, classes, labels == INSIDE, known)
 
 
-def losses(network: DefectNet, patches: Sequence[Patch], device: torch.device) -> Tensor:
-    """TERMS as means over pixels, (2,)."""
-    images = prepared(torch.stack([p.image for p in patches]).to(device))
+def defect_losses(network: DefectNet, patches: Sequence[Patch], device: torch.device) -> Tensor:
+    """The terms of TERMS as means over the pixels of patches, (2,)."""
+    images = standardise(torch.stack([p.image for p in patches]).to(device))
     logits = network(images)
     classes = torch.stack([p.classes for p in patches]).to(device).float()
     defect = torch.stack([p.defect for p in patches]).to(device).float()
     known = torch.tensor([p.known for p in patches], device=device).float()
-    each = functional.binary_cross_entropy_with_logits(logits, classes, reduction="none")
-    by_class = (each.mean((1, 2, 3)) * known).sum() / known.sum().clamp_min(1)
-    whole = functional.binary_cross_entropy_with_logits(logits.amax(1), defect)
-    return torch.stack([by_class, whole])
+    per_pixel = functional.binary_cross_entropy_with_logits(logits, classes, reduction="none")
+    by_class = (per_pixel.mean((1, 2, 3)) * known).sum() / known.sum().clamp_min(1)
+    any_defect = functional.binary_cross_entropy_with_logits(logits.amax(1), defect)
+    return torch.stack([by_class, any_defect])
 
 
 class DefectTraining:
-    """Adam from where the last saved state was, to `iterations`."""
+    """Trains the defect network with Adam, from the last saved state in `work`, if there is one."""
 
     def __init__(
         self,
@@ -168,16 +170,16 @@ class DefectTraining:
         saved = state_files(work)
         if saved:
             self.progress = load_state(saved[-1], self.network, self.optimizer)
-            print(f"[defects] going on from iteration {self.progress.iteration}", flush=True)
+            print(f"[defects] resumes at iteration {self.progress.iteration}", flush=True)
 
     def run(self) -> Iterator[int]:
-        """Trains to the end; gives the iteration after each step. States are saved on the way."""
-        found = list(self.progress.losses)
+        """Trains to `iterations`; yields each finished iteration. Saves states on the way."""
+        losses = list(self.progress.losses)
         last = self.settings["iterations"]
         for iteration in range(self.progress.iteration + 1, last + 1):
-            found.append(self._step(iteration))
+            losses.append(self._step(iteration))
             if iteration % CHECKPOINT_EVERY == 0 or iteration == last:
-                self.progress = TrainingProgress(iteration, TERMS, torch.stack(found))
+                self.progress = TrainingProgress(iteration, TERMS, torch.stack(losses))
                 save_state(self.work, self.network, self.optimizer, self.progress)
             yield iteration
 
@@ -186,7 +188,7 @@ class DefectTraining:
         first = (iteration - 1) * size
         batch = [self.patches.patch(number) for number in range(first, first + size)]
         self.network.train()
-        terms = losses(self.network, batch, self.device)
+        terms = defect_losses(self.network, batch, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         terms.sum().backward()
         self.optimizer.step()
@@ -194,61 +196,70 @@ class DefectTraining:
 
 
 @dataclass
-class Tally:
-    """Pixels counted one patch after the other: inside defects, found, both; of those inside and
-    those outside, how many had which probability, (2, BINS)."""
+class DefectTally:
+    """Counts of pixels over patches.
 
-    hit: int = 0
-    found: int = 0
-    wanted: int = 0
+    `predicted`, `actual`: pixels inside defects; `correct`: both. `counts` (2, BINS): pixels inside
+    and outside defects by predicted probability.
+    """
+
+    correct: int = 0
+    predicted: int = 0
+    actual: int = 0
     seconds: float = 0.0
     counts: np.ndarray = field(default_factory=lambda: np.zeros((2, BINS), np.int64))
 
     def add(self, detector: Detector, patch: Patch) -> None:
-        """Counts the pixels of a patch."""
+        """Adds the pixels of a patch."""
         begin = time.perf_counter()
         probability = detector.smoothed(patch.image)
         inside = detector.inside(probability)
         self.seconds += time.perf_counter() - begin
-        wanted = patch.defect.numpy()
-        self.hit += int((inside & wanted).sum())
-        self.found += int(inside.sum())
-        self.wanted += int(wanted.sum())
+        actual = patch.defect.numpy()
+        self.correct += int((inside & actual).sum())
+        self.predicted += int(inside.sum())
+        self.actual += int(actual.sum())
         bins = (probability.cpu().numpy() * BINS).astype(int).clip(0, BINS - 1)
-        for row, part in zip(self.counts, (wanted, ~wanted), strict=True):
+        for row, part in zip(self.counts, (actual, ~actual), strict=True):
             row += np.bincount(bins[part], minlength=BINS)
 
     def scores(self) -> dict[str, float | None]:
-        """Precision, recall and intersection over union of the pixels inside defects, the area
-        under the receiver operating characteristic of their probability, the share of them, and
-        how many megapixels a second were looked at."""
+        """Precision, recall, intersection over union and ROC AUC of the pixels inside defects.
+
+        Also the fraction of such pixels (`defect_share`) and the speed in megapixels per second.
+        """
         pixels = int(self.counts.sum())
         return {
-            "precision": self.hit / max(self.found, 1),
-            "recall": self.hit / max(self.wanted, 1),
-            "iou": self.hit / max(self.found + self.wanted - self.hit, 1),
+            "precision": self.correct / max(self.predicted, 1),
+            "recall": self.correct / max(self.actual, 1),
+            "iou": self.correct / max(self.predicted + self.actual - self.correct, 1),
             "auc": area_under_curve(self.counts),
-            "defect_share": self.wanted / max(pixels, 1),
+            "defect_share": self.actual / max(pixels, 1),
             "megapixels_per_s": pixels / 1e6 / max(self.seconds, 1e-9),
         }
 
 
 def area_under_curve(counts: np.ndarray) -> float | None:
-    """How probable it is that a pixel inside has a higher bin than one outside, a tie counted half
-    (Hanley and McNeil 1982); `counts` (2, bins) of those inside and outside. None where either is
-    empty."""
+    """Area under the ROC curve from `counts` (2, bins) of pixels inside and outside defects.
+
+    The probability that a pixel inside has a higher bin than one outside; ties count half (Hanley
+    and McNeil 1982). None if either row is empty.
+    """
     inside, outside = counts.astype(float)
     below = np.cumsum(outside) - outside / 2
     total = inside.sum() * outside.sum()
     return float((inside * below).sum() / total) if total else None
 
 
-def score(
+def score_detector(
     detector: Detector, patches: DefectPatches, count: int
 ) -> dict[str, dict[str, float | None]]:
-    """The scores on `count` patches of stacks that were held out: `all` as they are trained on, and
-    each kind of DRAW by itself in every second patch, where nothing else is labelled."""
-    tallies = {name: Tally() for name in (ALL, *DRAW)}
+    """Scores on `count` patches of the held-out stacks, by kind of defect.
+
+    `all`: patches as in training. Each kind of DRAW: added alone to every second patch, on patches
+    without labelled defects.
+    """
+    tallies = {name: DefectTally() for name in (ALL, *DRAW)}
     for number in range(count):
         tallies[ALL].add(detector, patches.patch(number, test=True))
         for kind in DRAW:
@@ -259,10 +270,12 @@ def score(
 
 
 def scores_text(scores: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Scores as aligned text."""
+    """Scores as a text table."""
     names = ("precision", "recall", "iou", "auc")
     lines = ["".join(f"{text:>11}" for text in ("", *names, "share"))]
-    for kind, one in scores.items():
-        values = [f"{'-' if one[name] is None else format(one[name], '.3f'):>11}" for name in names]
-        lines.append(f"{kind:>11}{''.join(values)}{100 * (one['defect_share'] or 0):9.1f} %")
+    for kind, values in scores.items():
+        cells = [
+            f"{'-' if values[name] is None else format(values[name], '.3f'):>11}" for name in names
+        ]
+        lines.append(f"{kind:>11}{''.join(cells)}{100 * (values['defect_share'] or 0):9.1f} %")
     return "\n".join(lines)

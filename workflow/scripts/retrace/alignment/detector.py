@@ -1,4 +1,4 @@
-"""From the defect network's answer to ternary masks: SEAMLeSS's defect_detector.py."""
+"""Ternary masks of defects from the defect network, as in SEAMLeSS's defect_detector.py."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ CENTRE, EDGE, CORNER = 3 / 4, 1 / 24, 1 / 48
 """Weights of the blur before the network; all nine sum to 1."""
 EPSILON = 1e-6
 TILE = 1024
-"""Edge of what the network sees at once besides its reach, pixels; a multiple of its STEP."""
+"""Edge of a tile, pixels, without the context that the network needs; a multiple of its STEP."""
 
 
-def prepared(sections: Tensor) -> Tensor:
-    """Sections (N, H, W) blurred, of mean 0 and deviation 1 each: (N, 1, H, W)."""
+def standardise(sections: Tensor) -> Tensor:
+    """Sections (N, H, W), each blurred and scaled to mean 0 and deviation 1: (N, 1, H, W)."""
     kernel = sections.new_tensor(
         [[CORNER, EDGE, CORNER], [EDGE, CENTRE, EDGE], [CORNER, EDGE, CORNER]]
     )
@@ -35,9 +35,9 @@ def prepared(sections: Tensor) -> Tensor:
     return (blurred - mean) / (blurred.std((2, 3), keepdim=True) + EPSILON)
 
 
-def without_specks(found: np.ndarray, smallest_px: int) -> np.ndarray:
-    """Booleans (H, W) without 8-connected pieces of fewer than `smallest_px` pixels."""
-    pieces, count = ndimage.label(found, np.ones((3, 3)))
+def without_specks(mask: np.ndarray, smallest_px: int) -> np.ndarray:
+    """A mask (H, W) bool without 8-connected components of fewer than `smallest_px` pixels."""
+    pieces, count = ndimage.label(mask, np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     keep = sizes >= smallest_px
     keep[0] = False
@@ -45,7 +45,7 @@ def without_specks(found: np.ndarray, smallest_px: int) -> np.ndarray:
 
 
 class Detector:
-    """Masks of sections, each found for itself, so that stacks may have any height.
+    """Computes ternary masks of sections, each section on its own.
 
     `settings`: threshold, smallest_px, near_px.
     """
@@ -61,9 +61,9 @@ class Detector:
         self.settings, self.device, self.tile = settings, torch.device(device), tile
 
     def __call__(self, stack: np.ndarray | Tensor) -> np.ndarray:
-        """Ternary masks, (S, H, W) uint8, of sections (S, H, W): uint8, or float in [0, 1].
+        """Ternary masks (S, H, W) uint8 of sections (S, H, W), uint8 or float in [0, 1].
 
-        A section of one value is a defect as a whole. DataError for an empty stack.
+        A constant section is a defect as a whole. DataError for an empty stack.
         """
         sections = torch.as_tensor(stack)
         if sections.ndim != 3 or 0 in sections.shape:
@@ -71,19 +71,19 @@ class Detector:
         return np.stack([self.mask(section.float()) for section in sections])
 
     def mask(self, section: Tensor) -> np.ndarray:
-        """The mask of one section (H, W)."""
+        """The ternary mask (H, W) uint8 of one section (H, W)."""
         if bool(section.max() == section.min()):
             return np.full(section.shape, 2, np.uint8)
-        kept = self.inside(self.smoothed(section))
-        return ternary(torch.from_numpy(kept), self.settings["near_px"]).numpy()
+        inside = self.inside(self.smoothed(section))
+        return ternary(torch.from_numpy(inside), self.settings["near_px"]).numpy()
 
     def inside(self, probability: Tensor) -> np.ndarray:
-        """Booleans (H, W): where a probability (H, W) is above the threshold, without specks."""
-        found = (probability > self.settings["threshold"]).cpu().numpy()
-        return without_specks(found, self.settings["smallest_px"])
+        """Where a probability (H, W) is above the threshold, without specks, (H, W) bool."""
+        above = (probability > self.settings["threshold"]).cpu().numpy()
+        return without_specks(above, self.settings["smallest_px"])
 
     def smoothed(self, section: Tensor) -> Tensor:
-        """Probability (H, W) of a defect: the likelier class, maximum and then mean of 3 x 3."""
+        """Probability (H, W) of the likelier defect class, max- then mean-pooled 3 x 3."""
         logits = self.logits(section.to(self.device))
         probability = torch.sigmoid(logits.amax(0))[None, None]
         widest = functional.max_pool2d(probability, 3, 1, 1)
@@ -91,10 +91,10 @@ class Detector:
 
     @torch.no_grad()
     def logits(self, section: Tensor) -> Tensor:
-        """The network's (2, H, W), tile by tile; the tiles' answers are those of the whole."""
+        """Logits (2, H, W) of a section (H, W), tile by tile; equal to those of one pass."""
         height, width = section.shape
         down, right = -height % STEP, -width % STEP
-        image = functional.pad(prepared(section[None]), (0, right, 0, down), mode="replicate")
+        image = functional.pad(standardise(section[None]), (0, right, 0, down), mode="replicate")
         result = image.new_empty((2, *image.shape[2:]))
         for y in range(0, image.shape[2], self.tile):
             for x in range(0, image.shape[3], self.tile):
@@ -102,32 +102,33 @@ class Detector:
         return result[:, :height, :width]
 
     def _fill(self, result: Tensor, image: Tensor, y: int, x: int) -> None:
-        """One tile of the result, whose corner is (y, x), with what the network sees around it."""
+        """Predicts the tile with corner (y, x) into `result`, reading its context from `image`."""
         top, left = max(0, y - REACH), max(0, x - REACH)
         bottom, right = y + self.tile, x + self.tile
-        seen = image[:, :, top : bottom + REACH, left : right + REACH]
-        answer = self.network(seen)[0, :, y - top : bottom - top, x - left : right - left]
-        result[:, y:bottom, x:right] = answer
+        window = image[:, :, top : bottom + REACH, left : right + REACH]
+        logits = self.network(window)[0, :, y - top : bottom - top, x - left : right - left]
+        result[:, y:bottom, x:right] = logits
 
 
 def load_detector(
     path: Path, settings: Mapping[str, Any], device: torch.device | str = "cpu"
 ) -> Detector:
-    """The detector of a trained network; DataError where the file is none."""
-    told = read_metadata(path).get("network", {})
-    if told.get("family") != FAMILY:
+    """The detector of a trained defect network; DataError if the file is none."""
+    stored = read_metadata(path).get("network", {})
+    if stored.get("family") != FAMILY:
         raise DataError(
-            f"{path} holds a network of the family {told.get('family')!r}, not one that finds "
-            "defects; make one with the target train_defects_DATASET"
+            f"{path} holds a network of the family {stored.get('family')!r}, not one that finds "
+            "defects; train one with the target train_defects_DATASET"
         )
-    network = DefectNet(told["fmaps"])
-    load_model(path, network, told)
+    network = DefectNet(stored["fmaps"])
+    load_model(path, network, stored)
     return Detector(network, settings, device)
 
 
 FAMILY = "defects"
+"""The family in the metadata of a defect network's weights."""
 
 
-def described(fmaps: int) -> dict[str, Any]:
-    """What is stored with the weights as the network's settings."""
+def defect_network_settings(fmaps: int) -> dict[str, Any]:
+    """The network's settings, as stored with its weights."""
     return {"name": FAMILY, "family": FAMILY, "fmaps": fmaps}

@@ -1,9 +1,9 @@
-"""Losses of alignment: similarity, smoothness, consensus, a known field; and their weights.
+"""Alignment losses (similarity, smoothness, consensus, known field) and their pixel weights.
 
-After the README-era program of SEAMLeSS (training/loss.py, train.py) and Mitchell et al. 2019,
-eq. 1. Fields follow retrace.fields; smoothness takes them in SEAMLeSS' normalised units
-(`normalised`), in which the sum of `jacob` does not depend on the resolution. Validity is a mask of
-its own: a pixel whose value is 0 is a pixel like any other.
+After SEAMLeSS (training/loss.py, train.py) and Mitchell et al. 2019, eq. 1. Fields follow
+retrace.displacement. Smoothness takes them in SEAMLeSS's normalised units (`normalised`), in which
+the sum of `jacob` does not depend on the resolution. Validity is a separate mask: a pixel of value
+0 may be valid.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from retrace.displacement import compose, inside, normalised, rotate_field, warp
 from retrace.targets.ternary import contract, dilate
 
 BORDER = 5
-"""Pixels taken off the border of what is valid before sections are compared (train.py)."""
+"""Pixels by which the valid area is eroded before sections are compared (train.py)."""
 SOFT_PX = 0.1
-"""Below this the endpoint error is squared, so that it can be differentiated at 0."""
+"""Softening of the endpoint error, sqrt(d^2 + 0.1^2): it is differentiable at 0."""
 NEAR_DEFECT, DEFECT = 0, 1
-"""Labels above these are near a defect or in it: ternary masks hold 0, 1 and 2."""
+"""A ternary label (0, 1, 2) above the first is near a defect, above the second in one."""
 
 
 def _shifted(field: Tensor, axis: int, step: int) -> Tensor:
-    """field at r + step along `axis`, 0 where that leaves the image."""
+    """The field at r + step along `axis`, cyclic."""
     return torch.roll(field, -step, axis)
 
 
 def _interior(field: Tensor) -> Tensor:
-    """1 where the four neighbours are in the image, (1, 1, H, W)."""
+    """1 where all four neighbours are in the image, (1, 1, H, W)."""
     ones = field.new_ones(1, 1, *(side - 2 for side in field.shape[-2:]))
     return functional.pad(ones, [1, 1, 1, 1])
 
@@ -45,7 +45,7 @@ def laplacian_map(field: Tensor) -> Tensor:
 
 
 def _central(field: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences over two pixels along y and x, (N, 2, H, W); 0 where one leaves the image."""
+    """Differences over two pixels along y and x, each (N, 2, H, W); 0 at the border."""
     down = field[..., 2:, :] - field[..., :-2, :]
     right = field[..., 2:] - field[..., :-2]
     return functional.pad(down, [0, 0, 1, 1]), functional.pad(right, [1, 1])
@@ -57,10 +57,10 @@ def jacobian_map(field: Tensor) -> Tensor:
 
 
 def centred_jacobian_map(field: Tensor) -> Tensor:
-    """The same after each difference has lost its mean: a linear field costs nothing, (N, H, W).
+    """`jacobian_map` of differences minus their mean, (N, H, W): 0 for a linear field.
 
-    The mean is over the pixels that have both neighbours; SEAMLeSS took the border's zeros with
-    them, so that a linear field left 2 c / D.
+    The mean excludes the border. SEAMLeSS includes the border's zeros, so that a linear field of
+    slope c has a rest of 2 c / D.
     """
     down = field[..., 2:, :] - field[..., :-2, :]
     right = field[..., 2:] - field[..., :-2]
@@ -80,20 +80,20 @@ SMOOTHNESS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "cjacob": centred_jacobian_map,
     "tv": variation_map,
 }
-"""Penalties by SEAMLeSS' names."""
+"""Smoothness penalties by SEAMLeSS's names."""
 
 
 def similarity_map(prediction: Tensor, target: Tensor) -> Tensor:
-    """Squared difference of two images (N, 1, H, W), (N, H, W)."""
+    """Squared difference (N, H, W) of two images (N, 1, H, W)."""
     return (prediction - target).square().sum(1)
 
 
 @dataclass(frozen=True)
 class Lambdas:
-    """Coefficients by SEAMLeSS' names.
+    """Coefficients of the losses, `lambda1` to `lambda6` of SEAMLeSS and `lambda_known`.
 
-    1: smoothness; 2 and 3: its weight near a defect and in it; 4 and 5: the same for similarity;
-    6: consensus; known: the endpoint error where the displacement is known.
+    1: smoothness; 2, 3: its weight near and in defects; 4, 5: the same for similarity; 6:
+    consensus; known: endpoint error where the displacement is known.
     """
 
     smoothness: float = 0.1
@@ -113,9 +113,11 @@ class Lambdas:
 
 @dataclass(frozen=True)
 class Sections:
-    """One side of a pair at the level that is trained: `image` (N, 1, H, W) in [0, 1], `mask` its
-    ternary defects, `valid` 1 where there is an image, `cutout` 1 where what the network sees was
-    blanked; all (N, 1, H, W) float."""
+    """The sources or targets of a batch at the trained level, all (N, 1, H, W) float.
+
+    `image` in [0, 1]; `mask`: ternary defects; `valid`: 1 where imaged; `cutout`: 1 where the
+    network's input was blanked.
+    """
 
     image: Tensor
     mask: Tensor
@@ -124,18 +126,18 @@ class Sections:
 
 
 def warped_labels(mask: Tensor, field: Tensor) -> Tensor:
-    """A ternary mask read through a field: the greatest label of those that take part."""
+    """A ternary mask (N, 1, H, W) warped by a field: the largest of the interpolated labels."""
     return warp(mask, field).sub(1e-3).ceil().clamp(min=0)
 
 
 def warped_valid(valid: Tensor, field: Tensor) -> Tensor:
-    """1 where all that a pixel reads is in the image and valid."""
+    """1 where all pixels that a warped pixel interpolates are in the image and valid."""
     whole = warp(valid, field, "border") > 0.999
     return (whole & inside(field, valid.shape[-2:])).float()
 
 
 def border_mask(source: Sections, target: Sections, field: Tensor, margin: int) -> Tensor:
-    """1 where both sections are valid, `margin` px away from where not: (N, 1, H, W)."""
+    """1 where both sections are valid, eroded by `margin` px: (N, 1, H, W)."""
     both = warped_valid(source.valid, field) * target.valid
     return contract(both, margin)
 
@@ -143,10 +145,10 @@ def border_mask(source: Sections, target: Sections, field: Tensor, margin: int) 
 def similarity_weights(
     source: Sections, target: Sections, field: Tensor, border: Tensor, lambdas: Lambdas
 ) -> Tensor:
-    """(N, 1, H, W) in the target's frame: 1, near a defect lambda4, in one lambda5, else 0.
+    """Weights (N, 1, H, W) in the target's frame: 1; lambda4 near and lambda5 in a defect.
 
-    0 as well where either image was blanked for the network, and close to the target's defects
-    (train.py, run_sample).
+    0 outside `border`, where either input was blanked, and, if lambda5 is 0, close to the target's
+    defects (train.py, run_sample).
     """
     label = torch.maximum(warped_labels(source.mask, field), target.mask)
     weights = torch.ones_like(label)
@@ -155,7 +157,7 @@ def similarity_weights(
     weights = torch.where(in_defect, lambdas.in_similarity, weights)
     cutout = torch.maximum(warped_labels(source.cutout, field), target.cutout) > 0
     kept = border * (~cutout)
-    if lambdas.in_similarity == 0:  # what the target hides cannot be compared
+    if lambdas.in_similarity == 0:  # pixels hidden in the target cannot be compared
         kept = kept * contract((dilate(target.mask, 1) <= DEFECT).float(), 2)
     return weights * kept
 
@@ -163,10 +165,10 @@ def similarity_weights(
 def smoothness_weights(
     source: Sections, target: Sections, field: Tensor, border: Tensor, lambdas: Lambdas, radius: int
 ) -> Tensor:
-    """(N, 1, H, W) in the target's frame: 1, near a defect of the source lambda2, in one lambda3.
+    """Weights (N, 1, H, W) in the target's frame: 1; lambda2 near and lambda3 in a source defect.
 
-    Relaxed weights spread by `radius` px, then fade: mean over (2 radius + 1)^2 px and its root,
-    and a mean over 5 x 5 px (train.py, run_sample). The field takes no gradient through it.
+    Lower weights spread by `radius` px and fade out: root of a mean over (2 radius + 1)^2 px, then
+    a mean over 5 x 5 px (train.py, run_sample). No gradient flows through the warp by the field.
     """
     weights = torch.ones_like(source.mask)
     weights = torch.where(source.mask > NEAR_DEFECT, lambdas.near_smoothness, weights)
@@ -178,7 +180,7 @@ def smoothness_weights(
 
 
 def box_mean(image: Tensor, radius: int) -> Tensor:
-    """The mean over (2 radius + 1)^2 px, of those in the image; (N, 1, H, W)."""
+    """Mean (N, 1, H, W) over those of (2 radius + 1)^2 px that are in the image."""
     size = 2 * radius + 1
     for kernel, pad in (((size, 1), (radius, 0)), ((1, size), (0, radius))):
         image = functional.avg_pool2d(image, kernel, 1, pad, count_include_pad=False)
@@ -188,26 +190,26 @@ def box_mean(image: Tensor, radius: int) -> Tensor:
 def similarity_error(errors: Tensor, weights: Tensor, border: Tensor) -> Tensor:
     """Mean of errors (N, H, W) x weights over the pixels of `border` (N, 1, H, W): a scalar.
 
-    0, with no gradient, where nothing is valid.
+    0, without gradient, if nothing is valid.
     """
     return (errors[:, None] * weights).sum() / border.sum().clamp(min=1)
 
 
 def smoothness_error(field: Tensor, weights: Tensor, kind: str) -> Tensor:
-    """Sum over the pixels of penalty x weight, the mean of the pairs: a scalar.
+    """Sum over pixels of penalty x weight, averaged over pairs: a scalar.
 
-    `field` (N, 2, H, W) px. Equals 16 g^2 for `jacob` of a field that changes by g px a px in one
-    component along one axis, whatever the resolution.
+    `field` (N, 2, H, W) px; `kind`: a name in SMOOTHNESS. At any resolution, `jacob` of a field
+    whose one component changes along one axis by g px per px is 16 g^2.
     """
     maps = SMOOTHNESS[kind](normalised(field))
     return (maps[:, None] * weights).sum() / len(field)
 
 
 def consensus_error(field: Tensor, turned: Tensor, valid: Tensor, valid_turned: Tensor) -> Tensor:
-    """How far the field and that of the sections turned by 180 degrees disagree: a scalar.
+    """Disagreement of the field with that of the sections rotated by 180 degrees: a scalar.
 
-    `turned` (N, 2, H, W) and `valid_turned` (N, 1, H, W) as found on the turned sections. Mean over
-    all pixels of the squared length of the difference, normalised units.
+    Mean squared length of the difference over all pixels, in normalised units. `turned`
+    (N, 2, H, W) and `valid_turned` (N, 1, H, W) are in the frame of the rotated sections.
     """
     back = rotate_field(turned) * valid_turned.flip(-2, -1)
     return normalised(field * valid - back).square().sum(1).mean()
@@ -216,15 +218,15 @@ def consensus_error(field: Tensor, turned: Tensor, valid: Tensor, valid_turned: 
 def known_field_error(
     field: Tensor, source: Tensor, target: Tensor, counted: Tensor, *, squared: bool = False
 ) -> Tensor:
-    """How far `field` is from where the target shows the same tissue, a scalar.
+    """Endpoint error of `field` (N, 2, H, W) px where the true displacement is known: a scalar.
 
-    `source` and `target` (N, 2, H, W) px: what was applied to either, as retrace.evaluation takes
-    it. Mean over `counted` (N, 1, H, W) of the endpoint error in px of the field's grid; `squared`:
-    of its square in normalised units, as train.py's run_supervised has it.
+    `source`, `target` (N, 2, H, W) px: the displacements applied to either section. Mean over
+    `counted` (N, 1, H, W) of the error in px of the field's grid; with `squared`, of its square in
+    normalised units, as in SEAMLeSS's run_supervised (train.py).
     """
-    left = compose(source, field) - target
+    difference = compose(source, field) - target
     if squared:
-        errors = normalised(left).square().sum(1, keepdim=True)
+        errors = normalised(difference).square().sum(1, keepdim=True)
     else:
-        errors = (left.square().sum(1, keepdim=True) + SOFT_PX**2).sqrt()
+        errors = (difference.square().sum(1, keepdim=True) + SOFT_PX**2).sqrt()
     return (errors * counted).sum() / counted.sum().clamp(min=1)

@@ -1,8 +1,8 @@
-"""How well a stack is aligned: correlation of neighbours, recovered displacement, folds, drift.
+"""Alignment metrics: correlation of neighbours, endpoint error, folds, roughness, drift.
 
-Correlation alone can be gamed: a field that is too flexible makes neighbours agree beyond the truth
-while it gets worse. Therefore endpoint error, folds and roughness stand beside it wherever it is
-reported, and the correlation of sections two apart, which nothing was fitted to.
+Correlation alone is misleading: a field that is too flexible makes neighbours agree more than they
+should. It is therefore always reported with endpoint error, folds and roughness, and with the
+correlation of sections two apart, which alignment does not optimise.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ PERCENTILES = (1, 5, 95, 99)
 def chunked_correlation(
     first: np.ndarray, second: np.ndarray, valid: np.ndarray | None = None, chunks: int = CHUNKS
 ) -> np.ndarray:
-    """Pearson correlation of two sections (H, W) chunk by chunk, (chunks, chunks).
+    """Pearson correlation of two sections (H, W) per chunk, (chunks, chunks).
 
-    Sides of a chunk are the section's divided by `chunks`, rounded down; what is left over is not
-    looked at. NaN where a chunk of either is constant or holds a pixel that is not `valid` (the
-    paper drops chunks with missing data).
+    A chunk's sides are the section's divided by `chunks`, rounded down; the remainder is ignored.
+    NaN where a chunk is constant in either section or has a pixel that is not `valid` (the paper
+    drops chunks with missing data).
     """
     side = [n // chunks for n in first.shape]
     if min(side) == 0:
@@ -37,21 +37,22 @@ def chunked_correlation(
     a, b = (_chunks(np.asarray(part, np.float64), side, chunks) for part in (first, second))
     a, b = (part - part.mean(-1, keepdims=True) for part in (a, b))
     norm = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    found = np.where(norm > 1e-12, (a * b).sum(-1) / np.maximum(norm, 1e-12), np.nan)
+    correlation = np.where(norm > 1e-12, (a * b).sum(-1) / np.maximum(norm, 1e-12), np.nan)
     if valid is not None:
         whole = _chunks(valid.astype(bool), side, chunks).all(-1)
-        found = np.where(whole, found, np.nan)
-    return np.asarray(found)
+        correlation = np.where(whole, correlation, np.nan)
+    return np.asarray(correlation)
 
 
 def _chunks(section: np.ndarray, side: list[int], chunks: int) -> np.ndarray:
+    """Pixels of each chunk, (chunks, chunks, pixels)."""
     cut = section[: side[0] * chunks, : side[1] * chunks]
     parts = cut.reshape(chunks, side[0], chunks, side[1]).swapaxes(1, 2)
     return np.asarray(parts.reshape(chunks, chunks, -1))
 
 
 def correlation_summary(values: np.ndarray) -> dict[str, float | int | None]:
-    """Mean, variance and percentiles of all coefficients that there are (linear interpolation)."""
+    """Mean, variance and percentiles of the coefficients that are not NaN."""
     known = values[~np.isnan(values)]
     if not known.size:
         names = ["mean", "variance", *(f"percentile_{p}" for p in PERCENTILES)]
@@ -65,11 +66,11 @@ def correlation_summary(values: np.ndarray) -> dict[str, float | int | None]:
     }
 
 
-def remaining(field: Tensor, applied: Tensor) -> Tensor:
-    """Where the aligned section shows the undisturbed one, (1, 2, H, W) px.
+def remaining_displacement(field: Tensor, applied: Tensor) -> Tensor:
+    """The displacement that remains after alignment, (1, 2, H, W) px.
 
-    `applied` t: what the section shows at p is at p + t(p) in the undisturbed one. Read through
-    `field` it shows at r what is at r + field(r) + t(r + field(r)).
+    `applied` t: what the section shows at p is at p + t(p) in the undistorted section. Warped by
+    `field`, it shows at r what is at r + field(r) + t(r + field(r)).
     """
     return field + warp(applied, field, "border")
 
@@ -77,12 +78,12 @@ def remaining(field: Tensor, applied: Tensor) -> Tensor:
 def endpoint_errors(
     field: Tensor, applied: Tensor, target: Tensor, valid: Tensor | None = None
 ) -> Tensor:
-    """How far each pixel lies from where the target shows the same tissue, px: (n,) of the valid.
+    """Endpoint errors (n,) px: distances of pixels from the same tissue in the target.
 
-    `target`: what is left of the target's own displacement, (1, 2, H, W). Pixels that read from
-    outside count as little as those that are not `valid` (1, 1, H, W).
+    `target` (1, 2, H, W): the displacement that remains in the target. Pixels that are not `valid`
+    (1, 1, H, W) or that read from outside the section are left out.
     """
-    errors = length(remaining(field, applied) - target)[0]
+    errors = length(remaining_displacement(field, applied) - target)[0]
     counted = inside(field)[0, 0]
     if valid is not None:
         counted = counted & (valid[0, 0] > 0)
@@ -90,7 +91,7 @@ def endpoint_errors(
 
 
 def error_summary(errors: Tensor) -> dict[str, float | None]:
-    """Mean, median and percentiles of lengths, px."""
+    """Mean, median, 95th percentile and maximum of errors (n,) px; None if there are none."""
     if not errors.numel():
         return dict.fromkeys(("mean", "median", "percentile_95", "max"), None)
     values = errors.double().numpy()
@@ -104,7 +105,7 @@ def error_summary(errors: Tensor) -> dict[str, float | None]:
 
 @dataclass(frozen=True)
 class FieldFacts:
-    """A field's own facts: share of folded pixels, |grad|^2 per px, mean and greatest length."""
+    """Properties of a field: fraction of folded pixels, roughness |grad|^2, lengths in px."""
 
     folded: float
     folded_outside: float
@@ -114,7 +115,7 @@ class FieldFacts:
 
 
 def field_facts(field: Tensor, defect: Tensor | None = None) -> FieldFacts:
-    """Of a field (1, 2, H, W); `defect` (1, 1, H, W) is 1 where tearing is no fault."""
+    """Properties of a field (1, 2, H, W); folds are allowed where `defect` (1, 1, H, W) is 1."""
     bad = folded(field)[0]
     clean = torch.ones_like(bad) if defect is None else defect[0, 0, :-1, :-1] == 0
     outside = float(bad[clean].float().mean()) if bool(clean.any()) else 0.0
@@ -128,20 +129,20 @@ def field_facts(field: Tensor, defect: Tensor | None = None) -> FieldFacts:
     )
 
 
-def drift(left: Tensor, anchor: Tensor, valid: Tensor) -> float:
-    """Length of the mean displacement between two sections of a stack, px.
+def drift(section: Tensor, anchor: Tensor, valid: Tensor) -> float:
+    """Length of the mean displacement between two sections of a stack, px; NaN without pixels.
 
-    `left` and `anchor` (1, 2, H, W): what is left in each (`remaining`).
+    `section`, `anchor` (1, 2, H, W) px: their remaining displacements.
     """
-    there = valid[0, 0] > 0
-    if not bool(there.any()):
+    counted = valid[0, 0] > 0
+    if not bool(counted.any()):
         return float("nan")
-    mean = (left - anchor)[0][:, there].mean(1)
+    mean = (section - anchor)[0][:, counted].mean(1)
     return float(torch.linalg.vector_norm(mean))
 
 
-def table(scores: Mapping[str, Any]) -> str:
-    """The scores of `align.py evaluate` as aligned text."""
+def alignment_table(scores: Mapping[str, Any]) -> str:
+    """The scores of an aligned stack as a text table."""
     rows: list[tuple[str, ...]] = [("", "before", "after")]
     for name, label in (("all", "all sections"), ("held_out", "held-out sections")):
         part = scores.get(name)

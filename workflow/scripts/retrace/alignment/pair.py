@@ -1,6 +1,6 @@
-"""The pyramid with what prepares its input: sections as they were imaged to a field.
+"""SEAMLeSS's network with the preparation of its input: from two sections to a field.
 
-What `aligner` does for a window, without tiles and without votes; packaged networks run with it.
+Packaged networks run with it. It does what `aligner` does for one window, without tiles and votes.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retrace.alignment.prepare import prepared, valid_mask
+from retrace.alignment.prepare import prepare_sections, valid_mask
 from retrace.networks.seamless import Seamless
 
 FIELD = "field"
-"""The name of what is given."""
+"""Name of the output."""
 
 
 class PairAligner(Seamless):
-    """The same weights as Seamless; reads grey values, evens contrast, gives the field alone."""
+    """Seamless with the same weights, but for raw grey values; returns only the field."""
 
     def __init__(self, network: Mapping[str, Any]) -> None:
-        """`network`: the settings of config/schemas/seamless_network.schema.yaml."""
+        """`network`: settings of the family seamless."""
         super().__init__(network)
         self.network = {key: network[key] for key in ("contrast", "input")}
         self.flip_average: bool = network["align"]["flip_average"]
 
     def forward(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
-        """Grey values (N, 1, H, W) 0 to 255 to the field (N, 2, H, W), pixels of this grid.
+        """The field (N, 2, H, W) px from grey values (N, 1, H, W), 0 to 255.
 
-        Areas of 5 x 5 zeros or more count as not imaged. DataError where the pyramid cannot halve
-        the sides often enough.
+        Areas of 5 x 5 zeros or more count as not imaged. DataError if the sides cannot be halved as
+        often as the pyramid has levels.
         """
-        shown = (self._shown(section / 255) for section in (source, target))
-        return {FIELD: self.field(*shown, flip_average=self.flip_average)}
+        inputs = (self._prepared(section / 255) for section in (source, target))
+        return {FIELD: self.field(*inputs, flip_average=self.flip_average)}
 
-    def _shown(self, section: Tensor) -> Tensor:
-        return prepared(section, valid_mask(section), self.network)[1]
+    def _prepared(self, section: Tensor) -> Tensor:
+        return prepare_sections(section, valid_mask(section), self.network)[1]
 
 
 def build_pair_aligner(

@@ -1,4 +1,4 @@
-"""Sections as the network sees them: what of them is valid, even contrast, missing parts filled."""
+"""Prepares sections for the network: valid pixels, equalised contrast, missing parts filled."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from retrace.alignment.contrast import DARKEST, normalise
 from retrace.targets.ternary import contract, dilate
 
 EMPTY_RADIUS = 2
-"""A zero counts as missing where all of a square of that radius around some pixel is zero."""
+"""Radius of a square, pixels: zeros count as missing where such a square is all zeros."""
 
 
 def valid_mask(images: Tensor) -> Tensor:
-    """Where sections (..., H, W) show something, bool: not in areas of 5 x 5 zeros or more.
+    """Which pixels of sections (..., H, W) were imaged, bool: all but areas of 5 x 5 zeros or more.
 
-    A single pixel that happens to be 0 is a dark pixel.
+    Smaller groups of zeros are dark pixels.
     """
     zero = (images == 0).float()
     return dilate(contract(zero, EMPTY_RADIUS), EMPTY_RADIUS) == 0
 
 
-def prepared(image: Tensor, valid: Tensor, network: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """A section (..., H, W) in [0, 1] with even contrast, twice: missing parts 0, and filled.
+def prepare_sections(
+    image: Tensor, valid: Tensor, network: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Sections (..., H, W) in [0, 1] with equalised contrast: once with 0, once with a grey fill.
 
-    `valid` bool (..., H, W). A valid pixel of 0 becomes DARKEST: for the normaliser 0 is what was
-    not imaged. The second is what the network takes: what is missing has the grey that it sees as
-    nothing (`input: mean`).
+    Invalid pixels (`valid` bool, (..., H, W)) are 0 in the first result and `input: mean` in the
+    second, which the network receives. Valid pixels of 0 become DARKEST, because the equalisation
+    treats 0 as not imaged.
     """
     contrast = network["contrast"]
-    seen = torch.where(valid, image.clamp(min=DARKEST), 0)
+    even = torch.where(valid, image.clamp(min=DARKEST), 0)
     if contrast["method"] == "equalise":
-        seen = normalise(seen, contrast["radius_px"])
-    return seen, torch.where(valid, seen, float(network["input"]["mean"]))
+        even = normalise(even, contrast["radius_px"])
+    return even, torch.where(valid, even, float(network["input"]["mean"]))

@@ -1,6 +1,7 @@
-"""Runs of training: each under a name of its own that is never overwritten, and whence it came.
+"""Training runs of alignment networks, kept under unique names, with their lineage.
 
-A run is the folder RUNS/NAME with archive.safetensors and run.json: settings, digest, parent.
+A run is the folder RUNS/NAME with archive.safetensors and run.json (settings, digest, parent). It
+is never overwritten.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ SHOWN = (
     "trunc",
     "fine_tuning",
 )
-"""Settings that a lineage shows."""
+"""Settings in the summary of a run."""
 
 
-def run_name(asked: str | None, experiment: str, training: str) -> str:
-    """The name asked for, or one that no other settings give."""
-    return asked or f"{experiment}_{training[:8]}"
+def run_name(configured: str | None, experiment: str, training: str) -> str:
+    """The configured name, or one made of the experiment and the training's digest."""
+    return configured or f"{experiment}_{training[:8]}"
 
 
-def check_free(runs: Path, name: str, training: str) -> None:
-    """ConfigError where a run of that name was trained with other settings."""
+def check_run_is_free(runs: Path, name: str, training: str) -> None:
+    """ConfigError if there is a run of that name with other settings."""
     record = runs / name / RECORD
     if not record.is_file():
         return
-    before = read_json(record)["training_digest"]
-    if before != training:
+    existing = read_json(record)["training_digest"]
+    if existing != training:
         raise ConfigError(
-            f"`run: {name}` was trained with other settings already (digest {before}, now "
-            f"{training}) and is not overwritten; choose another name, or delete {runs / name}"
+            f"`run: {name}` was trained with other settings (digest {existing}, now {training}) "
+            f"and is not overwritten; choose another name, or delete {runs / name}"
         )
 
 
-def keep(runs: Path, name: str, model: Path, facts: Mapping[str, Any]) -> Path:
-    """Copies a finished model to its run and notes what it was made with; the record is last."""
+def save_run(runs: Path, name: str, model: Path, facts: Mapping[str, Any]) -> Path:
+    """Copies a finished model to its run and records how it was trained; returns the record."""
     folder = runs / name
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / ARCHIVE, model.read_bytes())
@@ -56,37 +57,38 @@ def keep(runs: Path, name: str, model: Path, facts: Mapping[str, Any]) -> Path:
 
 
 def read_runs(runs: Path) -> dict[str, dict[str, Any]]:
-    """All records by name."""
+    """The records of all runs, by name."""
     return {path.parent.name: read_json(path) for path in sorted(runs.glob(f"*/{RECORD}"))}
 
 
-def parent_of(record: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The name of the run whose archive a run began from, by its bytes; None without one."""
-    begun = record["parent"] and record["parent"]["digest"]
-    return next((n for n, one in known.items() if begun and one["archive_digest"] == begun), None)
+def parent_of(record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Name of the run whose archive, by its digest, a run started from; None if there is none."""
+    parent = record["parent"] and record["parent"]["digest"]
+    matches = (n for n, run in runs.items() if parent and run["archive_digest"] == parent)
+    return next(matches, None)
 
 
 def lineage(runs: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The record of a run and of those it came from, the last one first; ConfigError if unknown."""
-    known = read_runs(runs)
-    if name not in known:
-        hint = nearest(name, known) if known else f"there is none in {runs}"
+    """The records of a run and its ancestors, the run first; ConfigError for an unknown name."""
+    records = read_runs(runs)
+    if name not in records:
+        hint = nearest(name, records) if records else f"there is none in {runs}"
         raise ConfigError(f"no run {name!r}; {hint}")
-    now: str | None = name
-    seen: set[str] = set()
-    while now is not None and now not in seen:
-        seen.add(now)
-        yield known[now]
-        now = parent_of(known[now], known)
+    current: str | None = name
+    visited: set[str] = set()
+    while current is not None and current not in visited:
+        visited.add(current)
+        yield records[current]
+        current = parent_of(records[current], records)
 
 
-def told(record: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> str:
-    """One run in three lines."""
+def run_summary(record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """A run in two lines: what, from which parent, how long, when, with which settings."""
     settings = {key: record["network"].get(key) for key in SHOWN}
-    begun = record["parent"]
+    parent = record["parent"]
     origin = "from scratch"
-    if begun:
-        origin = f"from {parent_of(record, known) or begun['path']} ({begun['digest']})"
+    if parent:
+        origin = f"from {parent_of(record, runs) or parent['path']} ({parent['digest']})"
     when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(record["finished"]))
     values = " ".join(f"{key}={value}" for key, value in settings.items())
     return (

@@ -1,8 +1,8 @@
-"""When SEAMLeSS trains what: level by level from the coarsest, then all together.
+"""SEAMLeSS's training schedule: level by level from the coarsest, then all levels together.
 
-After train.py of the README era: `fall_time` epochs a level; in the last epoch of a level, and ever
-after the last level, all aligners and encoders are trained with a lower rate. Each change begins
-with a fresh optimiser.
+After SEAMLeSS's train.py: each level is trained for `fall_time` epochs. In the last epoch of a
+level, and always after the last level, all aligners and encoders are trained at a lower learning
+rate. Each change resets the optimiser.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from retrace.networks.seamless import Seamless
 
 @dataclass(frozen=True)
 class Phase:
-    """What one epoch trains: up to which `level`, at which rate, and with which weights."""
+    """What one epoch trains: level, with or without encoders, learning rate, smoothness."""
 
     level: int
     fine_tuning: bool
@@ -28,20 +28,20 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """The phases of a training; settings as in the schema of the network."""
+class PhaseSchedule:
+    """The phases of a training; `network`: settings of the family seamless."""
 
     network: Mapping[str, Any]
 
     @property
     def first_level(self) -> int:
-        """`trunc`: the level that training begins at; the coarsest one where it is null."""
+        """The level that training begins at: `trunc`, or the coarsest one if it is null."""
         trunc = self.network["trunc"]
         coarsest = int(self.network["height"] - 1 - self.network["topskips"])
         return coarsest if trunc is None else int(trunc)
 
     def phase(self, epoch: int) -> Phase:
-        """What epoch number `epoch`, from 0, trains."""
+        """The phase of epoch `epoch`, from 0."""
         network, fall_time = self.network, self.network["fall_time"]
         level = max(self.first_level - epoch // fall_time, 0)
         over = epoch >= fall_time * (self.first_level + 1) - 1
@@ -56,11 +56,11 @@ class Schedule:
         )
 
     def begins(self, epoch: int) -> bool:
-        """Whether the optimiser starts afresh with this epoch."""
+        """Whether the phase changes with this epoch, so that the optimiser is reset."""
         return epoch == 0 or self.phase(epoch) != self.phase(epoch - 1)
 
     def trained(self, module: Seamless, phase: Phase) -> list[nn.Parameter]:
-        """The weights that a phase changes."""
+        """The weights that a phase trains."""
         if phase.fine_tuning or phase.level < module.skip:
             levels = range(module.skip, module.height)
         else:
@@ -69,7 +69,7 @@ class Schedule:
         return chosen + (module.encoder_parameters() if phase.encoders else [])
 
     def trace(self, epochs: int) -> list[str]:
-        """One line for each epoch, as `align.py schedule` prints them."""
+        """One line per epoch, as printed by `align.py schedule`."""
         lines = []
         for epoch in range(epochs):
             phase = self.phase(epoch)

@@ -1,4 +1,4 @@
-"""The scores of an aligned stack, section by section, and their pictures."""
+"""Scores of an aligned stack, section by section, and their plots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from retrace.alignment.metrics import (
     endpoint_errors,
     error_summary,
     field_facts,
-    remaining,
+    remaining_displacement,
 )
 from retrace.alignment.prepare import valid_mask
 from retrace.alignment.stack_sampling import DEFECTS, DISPLACEMENT
@@ -32,26 +32,29 @@ from retrace.targets.ternary import dilate
 from retrace.viewing.displacement_pictures import png_bytes
 
 MARGIN_PX = 16
-"""Pixels at the border of a section in which errors are not counted: tissue comes in there."""
+"""Border of a section, pixels, in which errors do not count: other tissue moves in there."""
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What was done to the sections, at their mip; see retrace.alignment.stacks.Stack.fields."""
+class KnownDistortion:
+    """The displacements and defects applied to the sections (see stack_files.Stack).
+
+    `factor`: pixels of the ground truth per pixel of the sections.
+    """
 
     displacement: Volume
     defects: Volume
     factor: int
 
     @classmethod
-    def open(cls, store: Path, sections: Volume) -> Truth:
-        """The store that `stacks.py make` wrote."""
-        found = open_volume(store, DISPLACEMENT)
-        factor = sections.voxel_size_nm[1] // found.voxel_size_nm[1]
-        return cls(found, open_volume(store, DEFECTS), factor)
+    def open(cls, store: Path, sections: Volume) -> KnownDistortion:
+        """The ground truth that `stacks.py make` wrote."""
+        displacement = open_volume(store, DISPLACEMENT)
+        factor = sections.voxel_size_nm[1] // displacement.voxel_size_nm[1]
+        return cls(displacement, open_volume(store, DEFECTS), factor)
 
     def read(self, z: int) -> tuple[Tensor, Tensor]:
-        """Displacement (1, 2, H, W) px and 1 in or near defects (1, 1, H, W) of section `z`."""
+        """Displacement (1, 2, H, W) px, and 1 in or near defects (1, 1, H, W), of section `z`."""
         box = self.displacement.box
         window = VoxelBox((box.offset[0] + z, *box.offset[1:]), (1, *box.shape[1:]))
         field = torch.from_numpy(self.displacement.read(window)[:, 0].astype(np.float32))[None]
@@ -60,8 +63,7 @@ class Truth:
         return downsample(self._whole(field), self.factor), (near > 0).float()
 
     def _whole(self, values: Tensor) -> Tensor:
-        """(1, C, H, W) with its border repeated until it covers whole pixels of the layer, which
-        begin at multiples of the factor."""
+        """(1, C, H, W) padded with its border to whole pixels of the sections."""
         pads: list[int] = []
         for begin, end in zip(
             self.displacement.box.offset[:0:-1], self.displacement.box.end[:0:-1], strict=True
@@ -71,75 +73,84 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Side:
-    """A section as it is compared: image (H, W) in [0, 1], where it is valid, what is left of its
-    displacement, and where defects are not counted."""
+class ScoredSection:
+    """A section to compare: `image` (H, W) in [0, 1] and where it is `valid` (H, W).
+
+    `remaining` (1, 2, H, W) px: its remaining displacement, None if unknown. `clean` (1, 1, H, W):
+    1 where errors count, away from defects and borders.
+    """
 
     image: np.ndarray
     valid: np.ndarray
-    left: Tensor | None
+    remaining: Tensor | None
     clean: Tensor
 
 
 class Scorer:
-    """Reads sections before and after, and the truth where there is one."""
+    """Scores the sections of a stack before and after alignment."""
 
     def __init__(
-        self, sections: Volume, aligned: Volume, field: Volume, truth: Truth | None
+        self,
+        sections: Volume,
+        aligned: Volume,
+        field: Volume,
+        known: KnownDistortion | None,
     ) -> None:
-        self.sections, self.aligned, self.field, self.truth = sections, aligned, field, truth
+        """`known`: the distortion that was applied to the sections, if any."""
+        self.sections, self.aligned, self.field, self.known = sections, aligned, field, known
         self.shape = sections.box.shape[1:]
 
-    def _image(self, volume: Volume, z: int) -> np.ndarray:
+    def read_image(self, volume: Volume, z: int) -> np.ndarray:
+        """Section `z` of a volume, (H, W) float32 in [0, 1]."""
         box = volume.box
         data = volume.read(VoxelBox((box.offset[0] + z, *box.offset[1:]), (1, *box.shape[1:])))[0]
         scale = 255 if data.dtype == np.uint8 else 1
         return np.asarray(data.astype(np.float32) / scale)
 
     def read_field(self, z: int) -> Tensor:
-        """The field of a section (1, 2, H, W)."""
+        """The field of section `z`, (1, 2, H, W) px."""
         box = self.field.box
         window = VoxelBox((box.offset[0] + z, *box.offset[1:]), (1, *box.shape[1:]))
         return torch.from_numpy(self.field.read(window)[:, 0].astype(np.float32))[None]
 
-    def side(self, z: int, after: bool) -> Side:
-        """Section `z` before or after."""
-        image = self._image(self.aligned if after else self.sections, z)
+    def section(self, z: int, after: bool) -> ScoredSection:
+        """Section `z` before or after alignment."""
+        image = self.read_image(self.aligned if after else self.sections, z)
         valid = valid_mask(torch.from_numpy(image))
         field = self.read_field(z) if after else torch.zeros(1, 2, *self.shape)
         valid = valid & inside(field)[0, 0]
         clean = torch.zeros(1, 1, *self.shape)
         clean[..., MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX] = 1
-        if self.truth is None:
-            return Side(image, valid.numpy(), None, clean)
-        applied, defect = self.truth.read(z)
+        if self.known is None:
+            return ScoredSection(image, valid.numpy(), None, clean)
+        applied, defect = self.known.read(z)
         clean = clean * (1 - dilate(defect, MARGIN_PX))
-        return Side(image, valid.numpy(), remaining(field, applied), clean)
+        return ScoredSection(image, valid.numpy(), remaining_displacement(field, applied), clean)
 
     def pair(self, z: int, after: bool) -> dict[str, Any]:
         """The scores of section `z` against the one before it."""
-        now, before = self.side(z, after), self.side(z - 1, after)
-        valid = now.valid & before.valid
-        found: dict[str, Any] = {"map": chunked_correlation(before.image, now.image, valid)}
+        this, previous = self.section(z, after), self.section(z - 1, after)
+        valid = this.valid & previous.valid
+        scores: dict[str, Any] = {"map": chunked_correlation(previous.image, this.image, valid)}
         if z > 1:
-            other = self.side(z - 2, after)
-            found["two"] = chunked_correlation(other.image, now.image, other.valid & now.valid)
-        if now.left is not None and before.left is not None:
-            counted = now.clean * before.clean * torch.from_numpy(valid)
-            still = torch.zeros_like(now.left)
-            found["errors"] = endpoint_errors(still, now.left, before.left, counted)
-        return found
+            other = self.section(z - 2, after)
+            scores["two"] = chunked_correlation(other.image, this.image, other.valid & this.valid)
+        if this.remaining is not None and previous.remaining is not None:
+            counted = this.clean * previous.clean * torch.from_numpy(valid)
+            zero = torch.zeros_like(this.remaining)
+            scores["errors"] = endpoint_errors(zero, this.remaining, previous.remaining, counted)
+        return scores
 
     def drift(self, z: int, after: bool) -> float | None:
-        """How far section `z` lies from the first one on average, px."""
-        now, first = self.side(z, after), self.side(0, after)
-        if now.left is None or first.left is None:
+        """Mean displacement of section `z` from the first one, px; None if unknown."""
+        this, first = self.section(z, after), self.section(0, after)
+        if this.remaining is None or first.remaining is None:
             return None
-        return drift(now.left, first.left, now.clean * first.clean)
+        return drift(this.remaining, first.remaining, this.clean * first.clean)
 
 
 def score_stack(scorer: Scorer, held_out_from: int) -> dict[str, Any]:
-    """All scores; sections from `held_out_from` on were not trained on."""
+    """All scores; sections from `held_out_from` on were held out from training."""
     depth = scorer.sections.box.shape[0]
     rows = []
     for z in progress(range(1, depth), depth - 1, "evaluate", "sections"):
@@ -147,14 +158,16 @@ def score_stack(scorer: Scorer, held_out_from: int) -> dict[str, Any]:
         for name, after in (("before", False), ("after", True)):
             row[name] = scorer.pair(z, after)
             row[name]["drift"] = scorer.drift(z, after)
-        defect = None if scorer.truth is None else scorer.truth.read(z)[1]
+        defect = None if scorer.known is None else scorer.known.read(z)[1]
         row["field"] = asdict(field_facts(scorer.read_field(z), defect))
         rows.append(row)
     held = [row for row in rows if row["held_out"]]
-    return {"all": _merged(rows), "held_out": _merged(held), "sections": [_short(r) for r in rows]}
+    summaries = [_section_summary(row) for row in rows]
+    return {"all": _merged(rows), "held_out": _merged(held), "sections": summaries}
 
 
 def _merged(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Scores over all pairs of `rows`, before and after; None without pairs."""
     if not rows:
         return None
     return {"pairs": len(rows), **{side: _merged_side(rows, side) for side in ("before", "after")}}
@@ -162,14 +175,14 @@ def _merged(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _merged_side(rows: list[dict[str, Any]], side: str) -> dict[str, Any]:
     parts = [row[side] for row in rows]
-    found = correlation_summary(np.stack([part["map"] for part in parts]))
+    correlation = correlation_summary(np.stack([part["map"] for part in parts]))
     two = [part["two"] for part in parts if "two" in part]
     scores: dict[str, Any] = {
-        "correlation": found["mean"],
-        "correlation_variance": found["variance"],
-        "correlation_5": found["percentile_5"],
-        "correlation_95": found["percentile_95"],
-        "chunks": found["chunks"],
+        "correlation": correlation["mean"],
+        "correlation_variance": correlation["variance"],
+        "correlation_5": correlation["percentile_5"],
+        "correlation_95": correlation["percentile_95"],
+        "chunks": correlation["chunks"],
         "correlation_two": correlation_summary(np.stack(two))["mean"] if two else None,
     }
     if "errors" in parts[0]:
@@ -184,22 +197,22 @@ def _merged_side(rows: list[dict[str, Any]], side: str) -> dict[str, Any]:
     return scores
 
 
-def _short(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One section's line of the JSON."""
-    found: dict[str, Any] = {key: row[key] for key in ("section", "held_out", "field")}
+def _section_summary(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry of one section in evaluation.json."""
+    summary: dict[str, Any] = {key: row[key] for key in ("section", "held_out", "field")}
     for side in ("before", "after"):
         part = row[side]
-        found[side] = {
+        summary[side] = {
             "correlation": correlation_summary(part["map"])["mean"],
             "map": [[None if np.isnan(v) else round(float(v), 4) for v in r] for r in part["map"]],
             "error_px": error_summary(part["errors"])["mean"] if "errors" in part else None,
             "drift_px": part["drift"],
         }
-    return found
+    return summary
 
 
-def plot(scores: Mapping[str, Any]) -> bytes:
-    """A PNG: correlation, error and drift along the stack, and the map of the mean correlation."""
+def plot_scores(scores: Mapping[str, Any]) -> bytes:
+    """A PNG: correlation, error and drift by section, and maps of the mean correlation."""
     rows = scores["sections"]
     figure = Figure(figsize=(15, 3.6), dpi=80, layout="constrained")
     axes = figure.subplots(1, 5)
@@ -223,14 +236,13 @@ def plot(scores: Mapping[str, Any]) -> bytes:
 
 
 def before_after(scorer: Scorer) -> bytes:
-    """A PNG: cuts through y z and x z in the middle, before and after; a stack that is not aligned
-    jitters there."""
+    """A PNG: cuts along z through the middle, before and after; they jitter without alignment."""
     figure = Figure(figsize=(12, 5), dpi=80, layout="constrained")
     axes = figure.subplots(2, 2)
     depth = scorer.sections.box.shape[0]
     middle = [n // 2 for n in scorer.shape]
     for column, volume in enumerate((scorer.sections, scorer.aligned)):
-        sections = [scorer._image(volume, z) for z in range(depth)]
+        sections = [scorer.read_image(volume, z) for z in range(depth)]
         cuts = (
             np.stack([s[middle[0]] for s in sections]),
             np.stack([s[:, middle[1]] for s in sections]),

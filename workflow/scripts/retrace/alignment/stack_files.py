@@ -1,9 +1,9 @@
-"""Data sets of stacks: N samples of S consecutive sections, read from h5 or zarr one at a time.
+"""Training stacks: N samples of S consecutive sections, read one at a time from h5 or zarr.
 
-A file holds data sets by name. A data set is a group NAME with `images` (N, S, H, W) uint8 and
-perhaps `masks` (N, S, H, W) uint8, labels of retrace.targets.ternary, and `fields`
-(N, S, 2, H, W) float32, the known displacements. An array (N, S, H, W) that lies in the file
-directly, as in archives of SEAMLeSS, is a data set of images alone.
+A file contains named data sets. A data set is a group NAME with `images` (N, S, H, W) uint8 and
+optionally `masks` (N, S, H, W) uint8, labels of retrace.targets.ternary, and `fields`
+(N, S, 2, H, W) float32, the known displacements. An array (N, S, H, W) at the top level, as in
+archives of SEAMLeSS, is a data set of images only.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ ARRAYS = (IMAGES, MASKS, FIELDS)
 
 @dataclass(frozen=True)
 class Stack:
-    """One sample.
+    """One sample: S consecutive sections.
 
     `images` (S, H, W) float32 in [0, 1], 0 where nothing was imaged. `masks` (S, H, W) uint8: 0
-    clean, 1 near a defect, 2 inside one. `fields` (S, 2, H, W) float32 px (dy, dx), where known:
-    what section z shows at p is at `p + fields[z](p)` in the undistorted section; None otherwise.
+    clean, 1 near a defect, 2 inside one. `fields` (S, 2, H, W) float32 px (dy, dx): what section z
+    shows at p is at `p + fields[z](p)` in the undistorted section; None if unknown.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class StackSet:
-    """One data set of a file: where its arrays are, and how many samples of which shape."""
+    """One data set of a file: the paths of its arrays in the file, and the shape of `images`."""
 
     path: Path
     name: str
@@ -57,16 +57,16 @@ class StackSet:
     mip: int = 0
 
     def read(self, array: str, index: int) -> np.ndarray | None:
-        """Sample `index` of an array, None where the data set has none of that name.
+        """Sample `index` of an array; None if the data set has no array of that name.
 
-        The file is opened for each read: workers share no handle.
+        The file is opened for each read, so that workers share no handle.
         """
         where = self.arrays.get(array)
         return None if where is None else np.asarray(open_array(self.path, where)[index])
 
 
 def is_h5(path: Path) -> bool:
-    """Whether a file is h5 by its name; everything else is read as zarr."""
+    """Whether a file name has a suffix of h5; other files are read as zarr."""
     return path.suffix.lower() in H5_SUFFIXES
 
 
@@ -78,8 +78,8 @@ def open_array(path: Path, name: str) -> Any:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The root group of an h5 file or zarr store, read-only; DataError where it is none."""
+def open_stack_file(path: Path) -> Iterator[Any]:
+    """The root group of an h5 file or zarr store, read-only; DataError if it is neither."""
     if not path.exists():
         raise DataError(f"{path} does not exist; make it with the target stacks_DATASET")
     try:
@@ -96,13 +96,13 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def stack_sets(path: Path) -> list[StackSet]:
-    """The data sets of a file in the order of their names.
+    """The data sets of a file, sorted by name.
 
-    DataError where it is absent, unreadable or holds none, or where arrays do not fit each other.
+    DataError if the file is absent or unreadable, has no data set, or arrays whose shapes disagree.
     """
-    with opened(path) as root:
-        found = [_stack_set(path, name, root[name]) for name in sorted(root.keys())]
-    sets = [item for item in found if item is not None]
+    with open_stack_file(path) as root:
+        items = [_stack_set(path, name, root[name]) for name in sorted(root.keys())]
+    sets = [item for item in items if item is not None]
     if not sets:
         raise DataError(
             f"{path} holds no stacks: neither a group with an array {IMAGES!r} (N, S, H, W) nor an "
@@ -112,7 +112,7 @@ def stack_sets(path: Path) -> list[StackSet]:
 
 
 def _stack_set(path: Path, name: str, item: Any) -> StackSet | None:
-    """The data set of that name, None for what is none."""
+    """The data set of that name; None if the item is none."""
     mip = int(item.attrs.get("mip", 0))
     if hasattr(item, "shape"):
         if len(item.shape) != 4:
@@ -125,23 +125,24 @@ def _stack_set(path: Path, name: str, item: Any) -> StackSet | None:
     return _checked(StackSet(path, name, arrays, shapes[IMAGES], mip), shapes)
 
 
-def _checked(found: StackSet, shapes: Mapping[str, tuple[int, ...]]) -> StackSet:
-    samples, sections, *side = found.shape
-    label = f"{found.path}: data set {found.name!r}"
-    if len(side) != 2 or 0 in found.shape:
-        raise DataError(f"{label} has shape {found.shape}; (N, S, H, W) without 0 is needed")
+def _checked(stacks: StackSet, shapes: Mapping[str, tuple[int, ...]]) -> StackSet:
+    """The data set, if its arrays agree; `shapes`: those of its arrays. DataError otherwise."""
+    samples, sections, *side = stacks.shape
+    label = f"{stacks.path}: data set {stacks.name!r}"
+    if len(side) != 2 or 0 in stacks.shape:
+        raise DataError(f"{label} has shape {stacks.shape}; (N, S, H, W) without 0 is needed")
     if sections < 2:
         raise DataError(
             f"{label} has stacks of {sections} section; a pair needs 2. Set `height` to 2 or more"
         )
-    check_mask_shape(label, found.shape, shapes.get(MASKS))
+    check_mask_shape(label, stacks.shape, shapes.get(MASKS))
     if shapes.get(FIELDS) not in (None, (samples, sections, 2, *side)):
-        raise DataError(f"{label}: fields have shape {shapes[FIELDS]}, images {found.shape}")
-    return found
+        raise DataError(f"{label}: fields have shape {shapes[FIELDS]}, images {stacks.shape}")
+    return stacks
 
 
 def check_mask_shape(label: str, images: tuple[int, ...], masks: tuple[int, ...] | None) -> None:
-    """Refuses masks of another shape than the images they belong to (DataError)."""
+    """DataError for masks that differ in shape from their images."""
     if masks is not None and masks != images:
         raise DataError(
             f"{label}: masks have shape {masks}, images {images}; make the masks of these stacks"
@@ -149,39 +150,41 @@ def check_mask_shape(label: str, images: tuple[int, ...], masks: tuple[int, ...]
 
 
 class StackDataset(Dataset[Stack]):
-    """The samples of several files, one data set after the other, read when they are asked for.
+    """The samples of several files, one data set after the other, read on access.
 
-    Nothing is held open, so that it may be given to any number of workers.
+    No file stays open, so that any number of workers can share it.
     """
 
     def __init__(self, paths: Sequence[Path], masks: Sequence[Path] = ()) -> None:
-        """`masks`: files whose data sets have the same names and hold `masks` for the images.
+        """`masks`: files whose data sets have the same names and contain `masks` for the images.
 
-        DataError where the masks of a data set are of another shape, or belong to none.
+        DataError for masks of another shape than their images, or without images of that name.
         """
-        self.sets = [one for path in paths for one in stack_sets(path)]
-        self.masks = self._matched([one for path in masks for one in _mask_sets(path)])
-        self.ends = list(accumulate(one.shape[0] for one in self.sets))
+        self.sets = [stacks for path in paths for stacks in stack_sets(path)]
+        self.masks = self._matched([stacks for path in masks for stacks in _mask_sets(path)])
+        self.ends = list(accumulate(stacks.shape[0] for stacks in self.sets))
 
     def _matched(self, masks: list[StackSet]) -> list[StackSet | None]:
-        by_name = {one.name: one for one in masks}
-        unknown = set(by_name) - {one.name for one in self.sets}
+        """Per data set the masks of the same name, None without."""
+        by_name = {mask.name: mask for mask in masks}
+        names = {stacks.name for stacks in self.sets}
+        unknown = set(by_name) - names
         if unknown:
             raise DataError(
                 f"{masks[0].path}: masks of {sorted(unknown)}, and there are no such stacks; there "
-                f"are {sorted(one.name for one in self.sets)}"
+                f"are {sorted(names)}"
             )
-        found = [by_name.get(one.name) for one in self.sets]
-        for one, mask in zip(self.sets, found, strict=True):
+        matched = [by_name.get(stacks.name) for stacks in self.sets]
+        for stacks, mask in zip(self.sets, matched, strict=True):
             if mask is not None:
-                check_mask_shape(f"{mask.path}: {one.name!r}", one.shape, mask.shape)
-        return found
+                check_mask_shape(f"{mask.path}: {stacks.name!r}", stacks.shape, mask.shape)
+        return matched
 
     def __len__(self) -> int:
         return self.ends[-1]
 
     def place(self, index: int) -> tuple[int, int]:
-        """Number of the data set and number in it of sample `index`."""
+        """Number of the data set of sample `index`, and its number in that data set."""
         number = bisect_right(self.ends, index)
         return number, index - (self.ends[number - 1] if number else 0)
 
@@ -189,34 +192,34 @@ class StackDataset(Dataset[Stack]):
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         number, inner = self.place(index)
-        one, mask = self.sets[number], self.masks[number]
-        images = as_float(one.read(IMAGES, inner))
-        labels = (mask or one).read(MASKS, inner)
-        fields = one.read(FIELDS, inner)
+        stacks, mask = self.sets[number], self.masks[number]
+        images = as_unit_range(stacks.read(IMAGES, inner))
+        labels = (mask or stacks).read(MASKS, inner)
+        fields = stacks.read(FIELDS, inner)
         return Stack(
-            f"{one.name}[{inner}]",
+            f"{stacks.name}[{inner}]",
             torch.from_numpy(images),
             torch.zeros(images.shape, dtype=torch.uint8)
             if labels is None
             else torch.from_numpy(labels.astype(np.uint8)),
             None if fields is None else torch.from_numpy(fields.astype(np.float32)),
-            one.mip,
+            stacks.mip,
         )
 
 
 def _mask_sets(path: Path) -> list[StackSet]:
-    """The masks in a file, as data sets of their own."""
-    found = []
-    with opened(path) as root:
+    """The masks in a file, as data sets."""
+    sets = []
+    with open_stack_file(path) as root:
         for name in sorted(root.keys()):
             if MASKS in root[name]:
                 shape = tuple(root[name][MASKS].shape)
-                found.append(StackSet(path, name, {MASKS: f"{name}/{MASKS}"}, shape))
-    return found
+                sets.append(StackSet(path, name, {MASKS: f"{name}/{MASKS}"}, shape))
+    return sets
 
 
-def as_float(images: np.ndarray | None) -> np.ndarray:
-    """uint8 to float32 in [0, 1]; float archives above 1 are taken for grey values to 255."""
+def as_unit_range(images: np.ndarray | None) -> np.ndarray:
+    """Images as float32 in [0, 1]; uint8, and floats above 1, are divided by 255."""
     assert images is not None
     values = images.astype(np.float32)
     return values / 255 if images.dtype == np.uint8 or values.max(initial=0) > 1 else values

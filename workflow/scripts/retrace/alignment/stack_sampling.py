@@ -1,7 +1,7 @@
-"""Training stacks drawn from a volume of sections: where they lie, and which are refused.
+"""Samples training stacks from a volume of sections: random places, and which are rejected.
 
-What SEAMLeSS's gen_stack.py, cv_sampler.py and clean_stack.py do, with places in nm. A sample
-depends on the seed and its number alone, not on the others nor on the order they are read in.
+As SEAMLeSS's gen_stack.py, cv_sampler.py and clean_stack.py, with places in nm. A sample depends
+only on the seed and its number.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from retrace.storage.volumes import Volume, mask_on_grid
 from retrace.targets.ternary import ternary
 
 DISPLACEMENT, DEFECTS = "displacement", "defects"
-"""Arrays of a store of known truth: (2, Z, Y, X) px and (Z, Y, X) ternary."""
+"""Arrays of a ground-truth store: (2, Z, Y, X) px, and (Z, Y, X) ternary labels."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One stack as read: where its first voxel lies, nm z y x, and arrays as in a data set."""
+class SampledStack:
+    """One stack: the corner of its first voxel, nm (z, y, x), and arrays as in a data set."""
 
     corner_nm: Triple
     images: np.ndarray
@@ -40,7 +40,7 @@ class Sample:
 
 
 class AtLeast:
-    """An array as booleans: where it reaches a value."""
+    """An array-like that is 1 where another array is at least `value`, else 0."""
 
     def __init__(self, array: Any, value: int) -> None:
         self.array, self.value = array, value
@@ -52,12 +52,12 @@ class AtLeast:
 
 
 @dataclass(frozen=True)
-class Sources:
-    """What stacks are read from: sections, and where there are any, defects and known truth.
+class StackSources:
+    """What stacks are read from: sections, and optionally a defect mask and ground truth.
 
-    `bad`: booleans, its voxels may be larger. `displacement` (2, Z, Y, X) px and `defects` (ternary
-    labels) have voxels of mip 0, while the sections may be of a coarser one. `near_px`: radius of
-    the label 1 around what is bad.
+    `bad`: a mask of defects, possibly with larger voxels. Ground truth: `displacement` (2, Z, Y, X)
+    px and `defects` (Z, Y, X), ternary labels, both at mip 0, while the sections may be coarser.
+    `near_px`: radius of the label 1 around bad voxels.
     """
 
     sections: Volume
@@ -67,14 +67,16 @@ class Sources:
     near_px: int = 0
 
 
-class Sampler:
-    """Draws stacks of `height` sections of `side` x `side` pixels; settings as in `stacks` of the
-    schema."""
+class StackSampler:
+    """Draws stacks of `height` sections of `side` x `side` pixels.
+
+    `settings`: a set of stacks, as in `stacks` of a dataset's `alignment`.
+    """
 
     def __init__(
-        self, sources: Sources, settings: Mapping[str, Any], split: str, seed: int
+        self, sources: StackSources, settings: Mapping[str, Any], split: str, seed: int
     ) -> None:
-        """ConfigError where no such stack fits, DataError where the box leaves the volume."""
+        """ConfigError if no such stack fits, DataError if `roi_nm` leaves the volume."""
         self.sources, self.settings, self.split, self.seed = sources, settings, split, seed
         self.reject: Mapping[str, Any] = settings["reject"]
         check_raw_type(sources.sections)
@@ -84,7 +86,7 @@ class Sampler:
         self.box = self._box()
 
     def _box(self) -> VoxelBox:
-        """Where stacks may lie: the box asked for, and of that the sections of the split."""
+        """The box to draw from: the sections of the split in `roi_nm`."""
         volume, roi = self.sources.sections, self.settings["roi_nm"]
         box = volume.box
         if roi is not None:
@@ -104,8 +106,8 @@ class Sampler:
             )
         return box
 
-    def draw(self, number: int) -> Sample:
-        """Sample `number`; ConfigError where so many places were refused, with the reasons."""
+    def draw(self, number: int) -> SampledStack:
+        """Stack `number`; ConfigError, with reasons, if all `attempts` places are rejected."""
         rng = np.random.default_rng((self.seed, SPLIT_SEEDS[self.split], number))
         reasons: Counter[str] = Counter()
         for _ in range(self.reject["attempts"]):
@@ -114,64 +116,64 @@ class Sampler:
                 o + int(rng.integers(r + 1)) for o, r in zip(self.box.offset, room, strict=True)
             ]
             sample = self.read(triple(offset))
-            reason = self.refusal(sample)
+            reason = self.rejection(sample)
             if reason is None:
                 return sample
             reasons[reason] += 1
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         raise ConfigError(
             f"{self.sources.sections.name}: {self.reject['attempts']} places were tried for stack "
-            f"{number}, and all were refused: {told}. Choose another `roi_nm`, or loosen `reject`"
+            f"{number}, and all were rejected: {counts}. Choose another `roi_nm`, or relax `reject`"
         )
 
-    def read_at(self, corner_nm: Sequence[int]) -> Sample:
-        """The stack at a place, whatever is there; DataError where it leaves the volume."""
+    def read_at(self, corner_nm: Sequence[int]) -> SampledStack:
+        """The stack at a place, without checks; DataError if it leaves the volume."""
         size = self.sources.sections.voxel_size_nm
         box = NmBox(triple(corner_nm), (0, 0, 0)).to_voxels(size)
         return self.read(box.offset)
 
-    def read(self, offset: Triple) -> Sample:
+    def read(self, offset: Triple) -> SampledStack:
         """The stack whose first voxel is at `offset` (z, y, x)."""
         sections = self.sources.sections
         box = VoxelBox(offset, self.shape)
         corner = box.to_nm(sections.voxel_size_nm).offset
-        images = as_uint8(sections, sections.read(box))
-        return Sample(corner, images, self._masks(box), self._fields(box))
+        images = raw_as_uint8(sections, sections.read(box))
+        return SampledStack(corner, images, self._masks(box), self._fields(box))
 
     def _masks(self, box: VoxelBox) -> np.ndarray | None:
-        """Ternary labels (S, H, W) of the mask layer and the known defects; None without either."""
+        """Ternary labels (S, H, W) from the mask and the known defects; None without either."""
         parts = []
         if self.sources.bad is not None:
             bad = mask_on_grid(self.sources.bad, box, self.sources.sections.voxel_size_nm)
             parts.append(ternary(torch.from_numpy(bad), self.sources.near_px).numpy())
         if self.sources.defects is not None:
-            known = self.sources.defects.read(self._fine(box), fill=0)
+            known = self.sources.defects.read(self._ground_truth_box(box), fill=0)
             parts.append(coarser_labels(known, self._factor()))
         return np.maximum.reduce(parts) if parts else None
 
     def _fields(self, box: VoxelBox) -> np.ndarray | None:
-        """Known displacements (S, 2, H, W) px of the sections as read."""
+        """Known displacements (S, 2, H, W), pixels of the sections; None if unknown."""
         if self.sources.displacement is None:
             return None
-        fine = self.sources.displacement.read(self._fine(box), fill=0).swapaxes(0, 1)
+        fine = self.sources.displacement.read(self._ground_truth_box(box), fill=0).swapaxes(0, 1)
         factor = self._factor()
         shape = (*fine.shape[:2], self.shape[1], factor, self.shape[2], factor)
         return np.asarray(fine.reshape(shape).mean((3, 5)) / factor, np.float32)
 
     def _factor(self) -> int:
-        """Pixels of the known truth along one pixel of the sections."""
-        truth = self.sources.displacement
-        assert truth is not None
-        return self.sources.sections.voxel_size_nm[1] // truth.voxel_size_nm[1]
+        """Pixels of the ground truth per pixel of the sections."""
+        displacement = self.sources.displacement
+        assert displacement is not None
+        return self.sources.sections.voxel_size_nm[1] // displacement.voxel_size_nm[1]
 
-    def _fine(self, box: VoxelBox) -> VoxelBox:
-        """A box of the sections in the voxels of the known truth."""
-        truth = self.sources.displacement
-        assert truth is not None
-        return box.to_nm(self.sources.sections.voxel_size_nm).to_voxels(truth.voxel_size_nm)
+    def _ground_truth_box(self, box: VoxelBox) -> VoxelBox:
+        """A box of the sections in the voxels of the ground truth."""
+        displacement = self.sources.displacement
+        assert displacement is not None
+        return box.to_nm(self.sources.sections.voxel_size_nm).to_voxels(displacement.voxel_size_nm)
 
-    def refusal(self, sample: Sample) -> str | None:
-        """Why a stack is not to be trained on, None where it is."""
+    def rejection(self, sample: SampledStack) -> str | None:
+        """Why a stack is not used for training; None if it is."""
         images = sample.images
         if not images.any():
             return "black"
@@ -182,9 +184,9 @@ class Sampler:
             return "less filled than least_filled"
         if flat.std(axis=1).min() < self.reject["least_std"]:
             return "flatter than least_std"
-        return self._masked(sample)
+        return self._mask_rejection(sample)
 
-    def _masked(self, sample: Sample) -> str | None:
+    def _mask_rejection(self, sample: SampledStack) -> str | None:
         if self.sources.bad is None or sample.masks is None:
             return None
         clean = np.count_nonzero(sample.masks < 2) / sample.masks.size
@@ -194,8 +196,11 @@ class Sampler:
 SPLIT_SEEDS = {"train": 0, "test": 1}
 
 
-def as_uint8(volume: Volume, data: np.ndarray) -> np.ndarray:
-    """Grey values 0 to 255; float raw in [0, 1] is scaled (DataError for other floats)."""
+def raw_as_uint8(volume: Volume, data: np.ndarray) -> np.ndarray:
+    """Grey values 0 to 255 of raw `data` of a volume; floats in [0, 1] are scaled.
+
+    DataError for floats outside [0, 1].
+    """
     if data.dtype == np.uint8:
         return data
     if data.size and (np.isnan(data).any() or data.min() < 0 or data.max() > 1):
@@ -204,7 +209,7 @@ def as_uint8(volume: Volume, data: np.ndarray) -> np.ndarray:
 
 
 def coarser_labels(labels: np.ndarray, factor: int) -> np.ndarray:
-    """The greatest label of each `factor` x `factor` pixels of (S, H, W)."""
+    """Labels (S, H, W) downsampled by the maximum of `factor` x `factor` pixels."""
     sections, height, width = labels.shape
     shape = (sections, height // factor, factor, width // factor, factor)
     return np.asarray(labels.reshape(shape).max((2, 4)))
@@ -214,7 +219,7 @@ def coarser_labels(labels: np.ndarray, factor: int) -> np.ndarray:
 
 
 def write_coordinates(path: Path, samples_nm: Sequence[Triple], shape_nm: Triple) -> None:
-    """Corners of stacks, nm z y x, from which the same stacks can be read again at any mip."""
+    """Saves the corners of stacks, nm (z, y, x), to read the same stacks at any mip."""
     content = {"shape_nm": list(shape_nm), "corners_nm": [list(corner) for corner in samples_nm]}
     atomic_write(path, json.dumps(content) + "\n")
 
@@ -222,10 +227,10 @@ def write_coordinates(path: Path, samples_nm: Sequence[Triple], shape_nm: Triple
 def read_coordinates(
     path: Path, voxel_size_nm: Triple, shape: Triple, finest_nm: Triple
 ) -> list[Triple]:
-    """Corners in nm from such a file, or from SEAMLeSS's list of (x, y, z, extent, H).
+    """Corners of stacks, nm (z, y, x), from such a file or SEAMLeSS's (x, y, z, extent, H) list.
 
-    That list counts voxels of mip 0, whose size is `finest_nm`. ConfigError where the file is
-    neither, or its stacks are of another size than `shape` voxels of `voxel_size_nm`.
+    That list counts voxels of mip 0, of size `finest_nm`. ConfigError if the file is neither, or
+    its stacks differ in size from `shape` voxels of `voxel_size_nm`.
     """
     text = path.read_text()
     try:
@@ -241,19 +246,19 @@ def read_coordinates(
             stored = {_extent_nm(entry, finest_nm) for entry in content}
     except (ValueError, SyntaxError, KeyError, TypeError, DataError) as error:
         raise ConfigError(
-            f"{path} holds no coordinates ({error}): neither what gen_stack wrote nor a list of "
+            f"{path} holds no coordinates ({error}): neither a file of gen_stack nor a list of "
             "(x, y, z, extent, H)"
         ) from error
-    wanted = triple([n * v for n, v in zip(shape, voxel_size_nm, strict=True)])
-    if stored - {wanted}:
+    expected = triple([n * v for n, v in zip(shape, voxel_size_nm, strict=True)])
+    if stored - {expected}:
         raise ConfigError(
-            f"{path} is of stacks of {list(min(stored - {wanted}))} nm, and those asked for have "
-            f"{list(wanted)} nm (z, y, x); set `height` and `side` so that they agree"
+            f"{path} has stacks of {list(min(stored - {expected}))} nm, and the settings ask for "
+            f"{list(expected)} nm (z, y, x); set `height` and `side` so that they agree"
         )
     return corners
 
 
 def _extent_nm(entry: Sequence[int], finest_nm: Triple) -> Triple:
-    """The size of one stack of SEAMLeSS's list."""
+    """The size in nm of one stack of SEAMLeSS's list."""
     _, _, _, extent, height = entry
     return height * finest_nm[0], extent * finest_nm[1], extent * finest_nm[2]

@@ -1,4 +1,4 @@
-"""Files of stacks: written sample by sample, combined without loading them."""
+"""Files of stacks, written sample by sample and combined without loading them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,32 @@ import h5py
 import numpy as np
 import zarr
 
-from retrace.alignment.stack_files import ARRAYS, FIELDS, IMAGES, MASKS, is_h5, opened, stack_sets
-from retrace.alignment.stack_sampling import Sample
+from retrace.alignment.stack_files import (
+    ARRAYS,
+    FIELDS,
+    IMAGES,
+    MASKS,
+    is_h5,
+    open_stack_file,
+    stack_sets,
+)
+from retrace.alignment.stack_sampling import SampledStack
 from retrace.errors import ConfigError
 from retrace.progress import progress
 from retrace.storage.zarr_writer import COMPRESSOR, publish
 
 LARGEST_CHUNK = 256
-"""Edge of a chunk at most, pixels; a chunk is of one section of one sample."""
+"""Largest edge of a chunk, pixels; a chunk belongs to one section of one sample."""
 
 
-def chunk_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Chunks of an array (N, S, ..., H, W): one image, or a tile of it."""
+def stack_chunk_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Chunk shape of an array (N, S, ..., H, W): one image, or a tile of it."""
     return (*[1] * (len(shape) - 2), *(min(n, LARGEST_CHUNK) for n in shape[-2:]))
 
 
 @contextmanager
 def creating(path: Path) -> Iterator[Any]:
-    """The root group of a new h5 file or zarr store, which gets its name when all went well."""
+    """The root group of a new h5 file or zarr store; it appears at `path` only when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     if is_h5(path):
@@ -46,13 +54,13 @@ def creating(path: Path) -> Iterator[Any]:
 
 
 def create_array(group: Any, name: str, shape: Sequence[int], dtype: Any) -> Any:
-    """An empty array of a group of either format, compressed, with checksums."""
+    """A new array in an h5 or zarr group, compressed and with checksums."""
     if isinstance(group, h5py.Group):
         return group.create_dataset(
             name,
             shape=tuple(shape),
             dtype=dtype,
-            chunks=chunk_shape(shape),
+            chunks=stack_chunk_shape(shape),
             compression="gzip",
             compression_opts=1,
             fletcher32=True,
@@ -61,22 +69,22 @@ def create_array(group: Any, name: str, shape: Sequence[int], dtype: Any) -> Any
         name,
         shape=tuple(shape),
         dtype=dtype,
-        chunks=chunk_shape(shape),
+        chunks=stack_chunk_shape(shape),
         compressors=COMPRESSOR,
         chunk_key_encoding={"name": "v2", "separator": "/"},
     )
 
 
-def _arrays(sample: Sample) -> dict[str, np.ndarray]:
-    """What a sample has, by the names in a data set."""
-    every = {IMAGES: sample.images, MASKS: sample.masks, FIELDS: sample.fields}
-    return {name: data for name, data in every.items() if data is not None}
+def _arrays(sample: SampledStack) -> dict[str, np.ndarray]:
+    """The arrays of a sample, by their names in a data set."""
+    arrays = {IMAGES: sample.images, MASKS: sample.masks, FIELDS: sample.fields}
+    return {name: data for name, data in arrays.items() if data is not None}
 
 
 def write_stacks(
-    path: Path, name: str, samples: Iterable[Sample], count: int, attrs: Mapping[str, Any]
+    path: Path, name: str, samples: Iterable[SampledStack], count: int, attrs: Mapping[str, Any]
 ) -> None:
-    """A file of one data set, `count` samples, one in memory at a time."""
+    """Writes a file with one data set of `count` samples, one in memory at a time."""
     with creating(path) as root:
         group = root.create_group(name)
         group.attrs.update(attrs)
@@ -89,14 +97,14 @@ def write_stacks(
                 arrays[array][index] = data
 
 
-def kept(work: Path, number: int, draw: Callable[[int], Sample]) -> Sample:
-    """Sample `number` from `work` where an earlier run left it, else drawn and left there."""
+def resumable_stack(work: Path, number: int, draw: Callable[[int], SampledStack]) -> SampledStack:
+    """Stack `number`: read from `work` if an earlier run drew it, else drawn and saved."""
     file = work / f"stack_{number:06d}.npz"
     if file.is_file():
-        with np.load(file) as found:
-            parts = {name: found.get(name) for name in ARRAYS}
-            corner = tuple(int(v) for v in found["corner_nm"])
-        return Sample(corner, *(parts[name] for name in ARRAYS))  # type: ignore[arg-type]
+        with np.load(file) as saved:
+            parts = {name: saved.get(name) for name in ARRAYS}
+            corner = tuple(int(v) for v in saved["corner_nm"])
+        return SampledStack(corner, *(parts[name] for name in ARRAYS))  # type: ignore[arg-type]
     sample = draw(number)
     work.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
@@ -106,32 +114,32 @@ def kept(work: Path, number: int, draw: Callable[[int], Sample]) -> Sample:
     return sample
 
 
-def combine(output: Path, sources: Sequence[Path]) -> dict[str, int]:
-    """All data sets of several files in one, under their names; samples by name.
+def combine_stack_files(output: Path, sources: Sequence[Path]) -> dict[str, int]:
+    """Copies the data sets of several files into one; returns the number of samples by name.
 
-    One image is in memory at a time. ConfigError where two have one name, or a source is the
-    output; DataError for a file without stacks.
+    One image is in memory at a time. ConfigError if two data sets have the same name or a source is
+    the output; DataError for a file without stacks.
     """
     if output.resolve() in [source.resolve() for source in sources]:
         raise ConfigError(f"{output} is one of the sources too; give the output another name")
-    sets = [one for source in sources for one in stack_sets(source)]
-    names = [one.name for one in sets]
-    for one in sets:
-        if names.count(one.name) > 1:
-            files = ", ".join(str(other.path) for other in sets if other.name == one.name)
+    sets = [stacks for source in sources for stacks in stack_sets(source)]
+    names = [stacks.name for stacks in sets]
+    for stacks in sets:
+        if names.count(stacks.name) > 1:
+            files = ", ".join(str(other.path) for other in sets if other.name == stacks.name)
             raise ConfigError(
-                f"{files}: each has a data set {one.name!r}; a combined file can hold one. Make "
-                "the stacks of one of them under another name"
+                f"{files}: each has a data set {stacks.name!r}; a combined file can hold one. "
+                "SampledStack the stacks of one of them under another name"
             )
     with creating(output) as root:
-        for one in sets:
-            _copy_set(root, one.path, one.name)
-    return {one.name: one.shape[0] for one in sets}
+        for stacks in sets:
+            _copy_set(root, stacks.path, stacks.name)
+    return {stacks.name: stacks.shape[0] for stacks in sets}
 
 
 def _copy_set(root: Any, path: Path, name: str) -> None:
-    """One data set of a file, an image at a time; a bare array becomes a group's `images`."""
-    with opened(path) as source:
+    """Copies one data set, an image at a time; a bare array becomes `images` of a group."""
+    with open_stack_file(path) as source:
         item = source[name]
         group = root.create_group(name)
         group.attrs.update(dict(item.attrs))
@@ -139,27 +147,30 @@ def _copy_set(root: Any, path: Path, name: str) -> None:
             {a: item[a] for a in ARRAYS if a in item} if hasattr(item, "keys") else {IMAGES: item}
         )
         samples = item.shape[0] if IMAGES not in arrays else arrays[IMAGES].shape[0]
-        made = {a: create_array(group, a, v.shape, v.dtype) for a, v in arrays.items()}
+        copies = {a: create_array(group, a, v.shape, v.dtype) for a, v in arrays.items()}
         for index in progress(range(samples), samples, f"combine {name}", "stacks"):
             for array, values in arrays.items():
                 for section in range(values.shape[1]):
-                    made[array][index, section] = values[index, section]
+                    copies[array][index, section] = values[index, section]
 
 
-def masks_like(
-    path: Path, output: Path, masks_of: Callable[[np.ndarray], np.ndarray], *, keep: bool
+def write_masks(
+    path: Path, output: Path, masks_of: Callable[[np.ndarray], np.ndarray], *, keep_existing: bool
 ) -> int:
-    """Masks of every data set in a file, by `masks_of` of each stack (S, H, W); their number.
+    """Writes masks of all stacks in a file, with `masks_of` (S, H, W); returns their number.
 
-    `keep`: joined with the masks that the file has itself, as those of a mask layer.
+    `keep_existing`: each pixel gets the larger label of the new and the file's own masks.
     """
     sets = stack_sets(path)
     with creating(output) as root:
-        for one in sets:
-            made = create_array(root.create_group(one.name), MASKS, one.shape, np.uint8)
-            for index in progress(range(one.shape[0]), one.shape[0], "masks", "stacks"):
-                images, given = one.read(IMAGES, index), one.read(MASKS, index)
+        for stacks in sets:
+            count = stacks.shape[0]
+            array = create_array(root.create_group(stacks.name), MASKS, stacks.shape, np.uint8)
+            for index in progress(range(count), count, "masks", "stacks"):
+                images, existing = stacks.read(IMAGES, index), stacks.read(MASKS, index)
                 assert images is not None
-                found = masks_of(images)
-                made[index] = np.maximum(found, given) if keep and given is not None else found
-    return sum(one.shape[0] for one in sets)
+                masks = masks_of(images)
+                if keep_existing and existing is not None:
+                    masks = np.maximum(masks, existing)
+                array[index] = masks
+    return sum(stacks.shape[0] for stacks in sets)

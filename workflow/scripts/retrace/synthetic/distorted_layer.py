@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrace.alignment.stack_sampling import DEFECTS, DISPLACEMENT, as_uint8
+from retrace.alignment.stack_sampling import DEFECTS, DISPLACEMENT, raw_as_uint8
 from retrace.errors import ConfigError
 from retrace.formats.precomputed import check_inside
 from retrace.geometry import NmBox, Triple, VoxelBox, triple
@@ -114,4 +114,4 @@ def _sections(raw: Volume, box: VoxelBox) -> Iterator[np.ndarray]:
     """One section after the other, (H, W) float32 in [0, 1]."""
     for z in range(box.offset[0], box.end[0]):
         data = raw.read(VoxelBox((z, *box.offset[1:]), (1, *box.shape[1:])))[0]
-        yield as_uint8(raw, data).astype(np.float32) / 255
+        yield raw_as_uint8(raw, data).astype(np.float32) / 255

@@ -1,0 +1,131 @@
+"""Writes a file of training stacks sampled from sections, with its coordinates and manifest."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from retrace.alignment.stack_sampling import (
+    DEFECTS,
+    DISPLACEMENT,
+    AtLeast,
+    SampledStack,
+    StackSampler,
+    StackSources,
+    read_coordinates,
+    write_coordinates,
+)
+from retrace.alignment.stack_writer import resumable_stack, write_stacks
+from retrace.files import digest
+from retrace.geometry import Triple, triple
+from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.storage.reads import local_paths, remote_reads, same_version, volume_version
+from retrace.storage.volumes import Volume, open_source, open_volume
+
+
+def write_stack_set(
+    settings: Mapping[str, Any], ground_truth: Path | None, work: Path | None, output: Path
+) -> int:
+    """Samples the stacks of one split into `output` (h5 or zarr); returns their number.
+
+    `ground_truth`: store of the known displacements and defects of the sections. `work`: where an
+    interrupted run resumes; next to `output` if None. The corners of the stacks are saved next to
+    `output`. ConfigError if no such stacks can be sampled.
+    """
+    begin = time.monotonic()
+    sources = open_stack_sources(settings, ground_truth)
+    stacks = settings["stacks"]
+    sampler = StackSampler(sources, stacks, settings["split"], settings["seed"])
+    fixed = _fixed_corners(settings, sampler)
+    count = len(fixed) or stacks["test_count" if settings["split"] == "test" else "count"]
+    own_work = _stack_work_folder(settings, sources.sections, work, output)
+    corners: list[Triple] = []
+
+    def draw(number: int) -> SampledStack:
+        return sampler.read_at(fixed[number]) if fixed else sampler.draw(number)
+
+    def samples() -> Iterator[SampledStack]:
+        for number in range(count):
+            sample = resumable_stack(own_work, number, draw)
+            corners.append(sample.corner_nm)
+            yield sample
+
+    size = sources.sections.voxel_size_nm
+    attrs = {"mip": settings["source"]["mip"], "resolution": list(size)}
+    with same_version(own_work, sources.sections, sources.bad):
+        write_stacks(output, settings["name"], samples(), count, attrs)
+    shape_nm = triple([n * v for n, v in zip(sampler.shape, size, strict=True)])
+    write_coordinates(coordinates_path(output), corners, shape_nm)
+    _write_stack_manifest(settings, sources, ground_truth, output, begin, count)
+    shutil.rmtree(own_work, ignore_errors=True)
+    return count
+
+
+def open_stack_sources(settings: Mapping[str, Any], ground_truth: Path | None) -> StackSources:
+    """Opens the sections, their defect mask and their ground truth."""
+    mask = settings["mask"]
+    bad = None if mask is None else open_source(mask)
+    if bad is not None:
+        bad = replace(bad, array=AtLeast(bad.array, mask["defect_from"]))
+    known = (
+        {}
+        if ground_truth is None
+        else {array: open_volume(ground_truth, array) for array in (DISPLACEMENT, DEFECTS)}
+    )
+    return StackSources(
+        sections=open_source(settings["source"]),
+        bad=bad,
+        displacement=known.get(DISPLACEMENT),
+        defects=known.get(DEFECTS),
+        near_px=settings["near_px"],
+    )
+
+
+def _fixed_corners(settings: Mapping[str, Any], sampler: StackSampler) -> list[Triple]:
+    """The corners in the file `coordinates`, for the training split; none without such a file."""
+    path = settings["stacks"]["coordinates"]
+    if path is None or settings["split"] == "test":
+        return []
+    size = sampler.sources.sections.voxel_size_nm
+    finest_nm = open_source({**settings["source"], "mip": 0}).voxel_size_nm
+    return read_coordinates(Path(path), size, sampler.shape, finest_nm)
+
+
+def coordinates_path(output: Path) -> Path:
+    """`x/main_train.h5` -> `x/main_train.coordinates.json`."""
+    return output.with_name(f"{output.stem}.coordinates.json")
+
+
+def _stack_work_folder(
+    settings: Mapping[str, Any], sections: Volume, work: Path | None, output: Path
+) -> Path:
+    """Folder of the finished stacks of an unfinished file with these settings and sections."""
+    version = volume_version(sections, settings["source"]["path"]) if work else 0
+    base = work or output.with_name(f".{output.name}.work")
+    return base.with_name(f"{base.name}_{digest({'settings': settings, 'version': version})}")
+
+
+def _write_stack_manifest(
+    settings: Mapping[str, Any],
+    sources: StackSources,
+    ground_truth: Path | None,
+    output: Path,
+    begin: float,
+    count: int,
+) -> None:
+    manifest_path(output).unlink(missing_ok=True)
+    mask = settings["mask"]
+    volumes = [settings["source"], *([mask] if mask else [])]
+    inputs = [*local_paths(volumes), *([ground_truth] if ground_truth else [])]
+    write_manifest(
+        output,
+        inputs=inputs,
+        settings=settings,
+        seconds=time.monotonic() - begin,
+        extra={"stacks": count},
+        read=remote_reads(sources.sections, sources.bad),
+    )
