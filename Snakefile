@@ -28,7 +28,7 @@ include: "rules/common.smk"
 configfile: source("config", "config.yaml")
 
 
-prepare()
+PLANNER = prepare()
 shell.prefix(f"set -euo pipefail; trap : TERM; export {job_environment()}; ")
 
 
@@ -36,16 +36,19 @@ report: "workflow/report/workflow.rst"
 
 
 wildcard_constraints:
-    dataset="|".join(config_yaml_files.names("datasets")),
-    network="|".join(config_yaml_files.names("networks")),
+    dataset="|".join(names("datasets")),
+    network="|".join(names("networks")),
     volume="[A-Za-z0-9][A-Za-z0-9_.-]*",
     folder="[A-Za-z0-9_]+",
     shard=r"\d+-of-\d+",
 
 
+from retrace.planning.report import evaluated_files
+
+
 rule all:
     input:
-        experiment_targets,
+        target_files(evaluated_files),
 
 
 include: "rules/containers.smk"
@@ -83,5 +86,5 @@ include: "rules/reproduce.smk"
 include: "rules/export.smk"
 include: "rules/view.smk"
 include: "rules/report.smk"
-include: "rules/carry.smk"
+include: "rules/pack.smk"
 include: "rules/targets.smk"

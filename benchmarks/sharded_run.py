@@ -116,7 +116,7 @@ class ShardedRun:
         self.steps.append(Step(name, program, arguments, output))
 
     def _assemble(self, shares: list[Path], output: Path) -> None:
-        given = ["--shares", *map(str, shares), "--output", str(output)]
+        given = ["--shards", *map(str, shares), "--output", str(output)]
         self._add("assemble", assemble.main, given, output)
 
     def _predict(self) -> None:

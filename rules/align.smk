@@ -8,18 +8,13 @@ alignment.txt, alignment.png and before_after.png
 What a killed training or alignment goes on from, pictures and TensorBoard scalars lie in work.
 """
 
-if config["engine"] == "modern":
-
-    ruleorder: fit_alignment > train
+from retrace.planning.align import align_job, fit_job, score_alignment_job
 
 
 rule fit_alignment:
     """Trains the pyramid until its epochs, or --config epochs=N or iterations=N, are over."""
     input:
-        stacks=align_stacks,
-        manifests=align_stack_manifests,
-        masks=align_masks,
-        init=train_init,
+        unpack(files_of(fit_job)),
         script=script("align"),
         library=library("align"),
         image=image_input("modern"),
@@ -31,7 +26,7 @@ rule fit_alignment:
     benchmark:
         "logs/fit_alignment/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=family_pattern("seamless"),
+        network=pattern(of_family("seamless")),
     container:
         image("modern")
     threads: 8
@@ -41,20 +36,21 @@ rule fit_alignment:
         mem_mb=16000,
         runtime=10000,
     params:
-        settings=train_alignment_json,
-        masks=align_mask_option,
-        init=train_init_option,
+        job=job_of(fit_job),
     shell:
-        "python {input.script:q} train --settings {params.settings:q} --stacks {input.stacks:q} {params.masks:q}"
-        " {params.init:q} --work work/train --runs results/runs --output {output.model:q} --history {output.history:q}"
+        "python {input.script:q} train"
+        " --job {params.job:q}"
+        " --work work/train"
+        " --runs results/runs"
+        " --output {output.model:q}"
+        " --history {output.history:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule align:
     """Aligns all sections, each to those before it; interrupted, it goes on where it was."""
     input:
-        sections=align_files,
-        model=predict_model,
+        unpack(files_of(align_job)),
         script=script("align"),
         library=library("align"),
         image=image_input("modern"),
@@ -68,7 +64,7 @@ rule align:
     log:
         "logs/align/{dataset}_{network}.log",
     wildcard_constraints:
-        network=family_pattern("seamless"),
+        network=pattern(of_family("seamless")),
     container:
         image("modern")
     threads: 8
@@ -77,19 +73,22 @@ rule align:
         mem_mb=growing(16000),
         runtime=growing(1440),
     params:
-        settings=align_json,
+        job=job_of(align_job),
     shell:
-        "python {input.script:q} stack --settings {params.settings:q} --model {input.model:q} --threads {threads}"
-        " --work work/align --output {output.zarr:q} --layer {output.layer:q} --field-layer {output.field:q}"
+        "python {input.script:q} stack"
+        " --job {params.job:q}"
+        " --threads {threads}"
+        " --work work/align"
+        " --output {output.zarr:q}"
+        " --layer {output.layer:q}"
+        " --field-layer {output.field:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule score_alignment:
     """Correlation of neighbours before and after, folds, drift, and what is known of the truth."""
     input:
-        sections=align_files,
-        aligned="results/{dataset}/{network}/aligned.zarr",
-        manifest="results/{dataset}/{network}/aligned.manifest.json",
+        unpack(files_of(score_alignment_job)),
         script=script("align"),
         library=library("align"),
         image=image_input("modern"),
@@ -113,15 +112,16 @@ rule score_alignment:
     benchmark:
         "logs/score_alignment/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=family_pattern("seamless"),
+        network=pattern(of_family("seamless")),
     container:
         image("modern")
     resources:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        settings=evaluate_alignment_json,
-        truth=align_truth_option,
+        job=job_of(score_alignment_job),
     shell:
-        "python {input.script:q} evaluate --settings {params.settings:q} --aligned {input.aligned:q} {params.truth:q}"
-        " --output {output.scores:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q} evaluate"
+        " --job {params.job:q}"
+        " --output {output.scores:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -4,10 +4,14 @@ OUTPUTS: data/DATASET/checkpoints/NETWORK as it lies in the bucket, and its mani
 results/DATASET/NETWORK/published.safetensors, the same weights for our own network
 """
 
+from retrace.planning.fetch import fetch_checkpoint_job
+from retrace.planning.weights import convert_job
+
 
 rule fetch_checkpoint:
     """One published checkpoint; interrupted, it goes on where it was."""
     input:
+        unpack(files_of(fetch_checkpoint_job)),
         script=script("fetch"),
         library=library("fetch"),
         image=image_input("modern"),
@@ -25,17 +29,18 @@ rule fetch_checkpoint:
         mem_mb=growing(1000),
         runtime=growing(600),
     params:
-        settings=fetch_checkpoint_json,
+        job=job_of(fetch_checkpoint_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --output {output.folder:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule convert:
     """A TensorFlow checkpoint as safetensors, refused where it does not fit the network."""
     input:
-        checkpoint="data/{dataset}/checkpoints/{network}",
-        manifest="data/{dataset}/checkpoints/{network}.manifest.json",
+        unpack(files_of(convert_job)),
         script=script("convert"),
         library=library("convert"),
         image=image_input("modern"),
@@ -44,14 +49,16 @@ rule convert:
     log:
         "logs/convert/{dataset}_{network}.log",
     wildcard_constraints:
-        network=family_pattern("lsd"),
+        network=pattern(of_family("lsd")),
     container:
         image("modern")
     resources:
         mem_mb=growing(16000),
         runtime=growing(60),
     params:
-        settings=convert_json,
+        job=job_of(convert_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --checkpoint {input.checkpoint:q}"
-        " --output {output.model:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.model:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

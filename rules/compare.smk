@@ -4,17 +4,13 @@ REQUIRED INPUTS: evaluations, models, training histories and predictions of all 
 OUTPUTS: results/DATASET/comparison.json, .md and .png
 """
 
+from retrace.planning.compare import compare_job
+
 
 rule compare:
     """One table: scores, parameters, work, seconds and memory; what cannot run is listed with the reason."""
     input:
-        evaluations=compare_evaluations,
-        models=compare_models,
-        histories=compare_histories,
-        predictions=compare_predictions,
-        volumes=compare_files,
-        masks=compare_masks,
-        published=compare_published,
+        unpack(files_of(compare_job)),
         script=script("compare"),
         library=library("compare"),
         image=image_input("modern"),
@@ -36,16 +32,12 @@ rule compare:
         mem_mb=growing(8000),
         runtime=growing(120),
     params:
-        settings=compare_json,
-        evaluations=compare_evaluation_names,
-        models=compare_model_names,
-        histories=compare_history_names,
-        predictions=compare_prediction_names,
-        masks=compare_mask_names,
+        job=job_of(compare_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --threads {threads}"
-        " --evaluation {params.evaluations:q} --model {params.models:q}"
-        " --history {params.histories:q} --prediction {params.predictions:q}"
-        " --masks {params.masks:q} --published {input.published:q}"
-        " --output {output.table:q} --text {output.text:q} --plot {output.plot:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --threads {threads}"
+        " --output {output.table:q}"
+        " --text {output.text:q}"
+        " --plot {output.plot:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -5,7 +5,9 @@ OUTPUTS: containers/images/NAME-DIGEST.sif, the digest being that of recipe and 
 containers/images/NAME.img as it lies in the bucket, its manifest, and its checksum
 """
 
-for image_name in planning_container_images.SOURCES:
+from retrace.planning.fetch import fetch_container_job
+
+for image_name in container_images.SOURCES:
 
     # The modern image is wanted by every rule as soon as --use-singularity is given.
     rule:
@@ -15,7 +17,7 @@ for image_name in planning_container_images.SOURCES:
             script=source("containers", "build.sh"),
             recipe=[
                 os.path.relpath(path)
-                for path in planning_container_images.image_sources(ROOT, image_name)
+                for path in container_images.image_sources(ROOT, image_name)
             ],
         output:
             image=image(image_name),
@@ -35,7 +37,7 @@ for image_name in planning_container_images.SOURCES:
             "bash {input.script:q} {params.name} {output.image:q} > {log:q} 2>&1"
 
 
-for image_name in planning_container_images.published(ROOT):
+for image_name in container_images.published(ROOT):
 
     rule:
         name:
@@ -46,9 +48,7 @@ for image_name in planning_container_images.published(ROOT):
             image=image_input("modern"),
         output:
             image=str(
-                planning_container_images.published_path(
-                    Path("containers/images"), image_name
-                )
+                container_images.published_path(Path("containers/images"), image_name)
             ),
             manifest=f"containers/images/{image_name}.manifest.json",
         log:
@@ -61,7 +61,9 @@ for image_name in planning_container_images.published(ROOT):
             mem_mb=1000,
             runtime=600,
         params:
-            settings=fetch_container_json(image_name),
+            job=refusing(fetch_container_job, PLANNER, image_name).as_json(),
         shell:
-            "python {input.script:q} --settings {params.settings:q} --output {output.image:q}"
+            "python {input.script:q}"
+            " --job {params.job:q}"
+            " --output {output.image:q}"
             " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -6,10 +6,20 @@ probabilities of the test split (an auto-encoder's reconstructions), evaluation.
 from it; history.csv, timeline.png, history.png and errors.png of a training
 """
 
+from retrace.config.datasets import fetched_examples
+from retrace.planning.examples import (
+    curves_job,
+    evaluate_examples_job,
+    example_networks,
+    predict_examples_job,
+)
+from retrace.planning.fetch import fetch_examples_job
+
 
 rule fetch_examples:
     """One file of a dataset of examples. A file that was put there by hand stays."""
     input:
+        unpack(files_of(fetch_examples_job)),
         script=ancient(script("fetch_file")),
         image=image_input("modern"),
     output:
@@ -17,7 +27,7 @@ rule fetch_examples:
     log:
         "logs/fetch/{dataset}/{file}.log",
     wildcard_constraints:
-        dataset=fetched_examples(),
+        dataset=pattern(fetched_examples()),
         file=r"[A-Za-z0-9][A-Za-z0-9_-]*(\.npy|\.h5|\.gz|\.pkl\.gz)",
     retries: 2
     localrule: True
@@ -27,18 +37,18 @@ rule fetch_examples:
         mem_mb=1000,
         runtime=60,
     params:
-        url=fetch_examples_url,
-        sha256=fetch_examples_sha256,
+        job=job_of(fetch_examples_job),
     shell:
-        "python {input.script:q} --url {params.url:q} --sha256 {params.sha256} --output {output.file:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.file:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule predict_examples:
     """Probabilities of the classes of each example of the test split."""
     input:
-        model=predict_model,
-        files=scored_example_files,
+        unpack(files_of(predict_examples_job)),
         script=script("examples"),
         library=library("examples"),
         image=image_input("modern"),
@@ -47,25 +57,26 @@ rule predict_examples:
     log:
         "logs/predict/{dataset}_{network}.log",
     wildcard_constraints:
-        network=example_networks(),
+        network=pattern(example_networks()),
     container:
         image("modern")
     resources:
-        gpu=planning_train.gpus_for(config, "predict"),
+        gpu=gpus_for(config, "predict"),
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=examples_json,
+        job=job_of(predict_examples_job),
     shell:
-        "python {input.script:q} predict --settings {params.settings:q} --model {input.model:q}"
-        " --output {output.predictions:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q} predict"
+        " --job {params.job:q}"
+        " --output {output.predictions:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule evaluate_examples:
     """Error and NLL on the test split."""
     input:
-        predictions="results/{dataset}/{network}/predictions.h5",
-        files=scored_example_files,
+        unpack(files_of(evaluate_examples_job)),
         script=script("examples"),
         library=library("examples"),
         image=image_input("modern"),
@@ -82,24 +93,26 @@ rule evaluate_examples:
     benchmark:
         "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=example_networks(),
+        network=pattern(example_networks()),
     container:
         image("modern")
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=examples_json,
+        job=job_of(evaluate_examples_job),
     shell:
-        "python {input.script:q} evaluate --settings {params.settings:q}"
-        " --predictions {input.predictions:q} --output {output.scores:q} --plot {output.plot:q}"
+        "python {input.script:q} evaluate"
+        " --job {params.job:q}"
+        " --output {output.scores:q}"
+        " --plot {output.plot:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule training_curves:
     """The curves that ELEKTRONN draws, and its history as a table."""
     input:
-        history="results/{dataset}/{network}/training.json",
+        unpack(files_of(curves_job)),
         script=script("examples"),
         library=library("examples"),
         image=image_input("modern"),
@@ -111,7 +124,7 @@ rule training_curves:
     log:
         "logs/curves/{dataset}_{network}.log",
     wildcard_constraints:
-        network=family_pattern("elektronn"),
+        network=pattern(of_family("elektronn")),
     container:
         image("modern")
     resources:
@@ -120,5 +133,7 @@ rule training_curves:
     params:
         folder=subpath(output.history, parent=True),
     shell:
-        "python {input.script:q} curves --history {input.history:q} --output {params.folder:q}"
+        "python {input.script:q} curves"
+        " --history {input.history:q}"
+        " --output {params.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -5,11 +5,14 @@ OUTPUTS: results/DATASET/NETWORK/net.param; results/DATASET/NETWORK/published.sa
 `weights: published`
 """
 
+from retrace.planning.foreign_files import exported_network_job
+from retrace.planning.weights import IMPORT_JOBS
+
 
 rule elektronn_model:
     """The weights of a .param, refused where they are of another network."""
     input:
-        param=init_file,
+        unpack(files_of(IMPORT_JOBS["param"])),
         script=script("elektronn"),
         library=library("elektronn"),
         image=image_input("modern"),
@@ -18,23 +21,25 @@ rule elektronn_model:
     log:
         "logs/elektronn_model/{dataset}_{network}.log",
     wildcard_constraints:
-        network=family_pattern("elektronn"),
+        network=pattern(of_family("elektronn")),
     container:
         image("modern")
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        settings=convert_json,
+        job=job_of(IMPORT_JOBS["param"]),
     shell:
-        "python {input.script:q} model --settings {params.settings:q} --param {input.param:q}"
-        " --output {output.model:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q} model"
+        " --job {params.job:q}"
+        " --output {output.model:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule elektronn_network:
     """A trained network as a .param."""
     input:
-        model="results/{dataset}/{network}/model.safetensors",
+        unpack(files_of(exported_network_job)),
         script=script("elektronn"),
         library=library("elektronn"),
         image=image_input("modern"),
@@ -43,12 +48,14 @@ rule elektronn_network:
     log:
         "logs/elektronn_network/{dataset}_{network}.log",
     wildcard_constraints:
-        network=family_pattern("elektronn"),
+        network=pattern(of_family("elektronn")),
     container:
         image("modern")
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
     shell:
-        "python {input.script:q} network --model {input.model:q} --output {output.param:q}"
+        "python {input.script:q} network"
+        " --model {input.model:q}"
+        " --output {output.param:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

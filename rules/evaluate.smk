@@ -6,14 +6,21 @@ evaluation.png from the test entries. Boundary maps and classes of voxels are sc
 segments; of boundary maps, where objects are numbered, their segments are scored too, in objects.json.
 """
 
+from retrace.planning.evaluate import (
+    boundaries_job,
+    boundary_networks,
+    choose_job,
+    class_networks,
+    classes_job,
+    score_job,
+    segmented_networks,
+)
+
 
 rule choose_threshold:
     """The threshold of the least VOI on the validation entries."""
     input:
-        labels=choose_files,
-        masks=choose_masks,
-        fragments=choose_fragments,
-        tables=choose_tables,
+        unpack(files_of(choose_job)),
         script=script("evaluate"),
         library=library("evaluate"),
         image=image_input("modern"),
@@ -28,26 +35,19 @@ rule choose_threshold:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        settings=choose_json,
-        masks=choose_mask_names,
-        fragments=choose_fragment_names,
-        tables=choose_table_options,
+        job=job_of(choose_job),
     shell:
-        "python {input.script:q} choose --threads {threads} --settings {params.settings:q}"
-        " --fragments {params.fragments:q} --masks {params.masks:q}"
-        " --output {output.threshold:q} {params.tables:q}"
+        "python {input.script:q} choose"
+        " --job {params.job:q}"
+        " --threads {threads}"
+        " --output {output.threshold:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule evaluate:
     """Scores of the test entries at that threshold; the table is also in the log."""
     input:
-        volumes=score_files,
-        masks=score_masks,
-        fragments=score_fragments,
-        segmentations=score_segmentations,
-        tables=score_tables,
-        threshold="results/{dataset}/{network}/threshold.json",
+        unpack(files_of(score_job)),
         script=script("evaluate"),
         library=library("evaluate"),
         image=image_input("modern"),
@@ -64,7 +64,7 @@ rule evaluate:
     benchmark:
         "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=other_networks(),
+        network=pattern(segmented_networks()),
     container:
         image("modern")
     threads: 2
@@ -72,17 +72,13 @@ rule evaluate:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        settings=score_json,
-        masks=score_mask_names,
-        fragments=score_fragment_names,
-        segmentations=score_segmentation_names,
-        tables=score_table_options,
+        job=job_of(score_job),
     shell:
-        "python {input.script:q} score --threads {threads} --settings {params.settings:q}"
-        " --fragments {params.fragments:q} --segmentation {params.segmentations:q}"
-        " --masks {params.masks:q}"
-        " --threshold-file {input.threshold:q} --output {output.scores:q} --plot {output.plot:q}"
-        " {params.tables:q}"
+        "python {input.script:q} score"
+        " --job {params.job:q}"
+        " --threads {threads}"
+        " --output {output.scores:q}"
+        " --plot {output.plot:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -95,16 +91,13 @@ use rule evaluate as evaluate_objects with:
     benchmark:
         "logs/evaluate_objects/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=f"{boundary_networks()}|{class_networks()}",
+        network=pattern([*boundary_networks(), *class_networks()]),
 
 
 rule evaluate_boundaries:
     """Pixel error, and Rand and information after thinning, of networks that predict boundaries."""
     input:
-        labels=boundary_files,
-        masks=boundary_masks,
-        predictions=boundary_predictions,
-        manifests=boundary_manifests,
+        unpack(files_of(boundaries_job)),
         script=script("evaluate_boundaries"),
         library=library("evaluate_boundaries"),
         image=image_input("modern"),
@@ -121,20 +114,19 @@ rule evaluate_boundaries:
     benchmark:
         "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=boundary_networks(),
+        network=pattern(boundary_networks()),
     container:
         image("modern")
     resources:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        settings=boundary_json,
-        masks=boundary_mask_names,
-        predictions=boundary_prediction_names,
+        job=job_of(boundaries_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q}"
-        " --prediction {params.predictions:q} --masks {params.masks:q}"
-        " --output {output.scores:q} --plot {output.plot:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.scores:q}"
+        " --plot {output.plot:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -147,16 +139,13 @@ use rule evaluate_boundaries as evaluate_class_boundaries with:
     benchmark:
         "logs/evaluate_class_boundaries/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=class_networks(),
+        network=pattern(class_networks()),
 
 
 rule evaluate_classes:
     """Error and negative log-likelihood of the voxels of the test entries, of networks that give classes."""
     input:
-        labels=class_files,
-        masks=class_masks,
-        predictions=class_predictions,
-        manifests=class_manifests,
+        unpack(files_of(classes_job)),
         script=script("evaluate_classes"),
         library=library("evaluate_classes"),
         image=image_input("modern"),
@@ -173,18 +162,17 @@ rule evaluate_classes:
     benchmark:
         "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=class_networks(),
+        network=pattern(class_networks()),
     container:
         image("modern")
     resources:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        settings=class_json,
-        masks=class_mask_names,
-        predictions=class_prediction_names,
+        job=job_of(classes_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q}"
-        " --prediction {params.predictions:q} --masks {params.masks:q}"
-        " --output {output.scores:q} --plot {output.plot:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.scores:q}"
+        " --plot {output.plot:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -6,11 +6,14 @@ VOLUME/ome_zarr/LAYER.zarr, an OME-Zarr image with all levels; VOLUME/nodes, tab
 results/DATASET/NETWORK/package, a bioimage.io model, and package.zip. A manifest beside each.
 """
 
+from retrace.planning.evaluate import nodes_job
+from retrace.planning.export import EXPORT_JOBS, package_job
+
 
 rule export:
     """One layer of one volume."""
     input:
-        volumes=export_files,
+        unpack(files_of(EXPORT_JOBS["precomputed"])),
         script=script("export"),
         library=library("export"),
         image=image_input("modern"),
@@ -28,17 +31,20 @@ rule export:
         mem_mb=growing(8000),
         runtime=growing(600),
     params:
-        settings=export_json("precomputed"),
+        job=job_of(EXPORT_JOBS["precomputed"]),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --threads {threads}"
-        " --work work/export --output {output.layer:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --threads {threads}"
+        " --work work/export"
+        " --output {output.layer:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule export_ome_zarr:
     """The same as an OME-Zarr image."""
     input:
-        volumes=export_files,
+        unpack(files_of(EXPORT_JOBS["ome_zarr"])),
         script=script("export"),
         library=library("export"),
         image=image_input("modern"),
@@ -56,20 +62,20 @@ rule export_ome_zarr:
         mem_mb=growing(8000),
         runtime=growing(600),
     params:
-        settings=export_json("ome_zarr"),
+        job=job_of(EXPORT_JOBS["ome_zarr"]),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --threads {threads}"
-        " --work work/export --output {output.layer:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --threads {threads}"
+        " --work work/export"
+        " --output {output.layer:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule export_nodes:
     """Tables of the skeleton nodes of one volume: what each lies in at every threshold."""
     input:
-        skeletons=nodes_files,
-        fragments="results/{dataset}/{network}/{volume}/fragments.zarr",
-        manifest="results/{dataset}/{network}/{volume}/fragments.manifest.json",
-        threshold="results/{dataset}/{network}/threshold.json",
+        unpack(files_of(nodes_job)),
         script=script("evaluate"),
         library=library("evaluate"),
         image=image_input("modern"),
@@ -84,10 +90,10 @@ rule export_nodes:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        settings=nodes_json,
+        job=job_of(nodes_job),
     shell:
-        "python {input.script:q} nodes --settings {params.settings:q} --volume {wildcards.volume:q}"
-        " --fragments {input.fragments:q} --threshold-file {input.threshold:q}"
+        "python {input.script:q} nodes"
+        " --job {params.job:q}"
         " --output {output.tables:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
@@ -95,7 +101,7 @@ rule export_nodes:
 rule package:
     """A network as a bioimage.io model, and as ten lines that need torch and safetensors alone."""
     input:
-        model=predict_model,
+        unpack(files_of(package_job)),
         script=script("package"),
         library=library("package"),
         image=image_input("modern"),
@@ -112,8 +118,9 @@ rule package:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
-        settings=package_json,
+        job=job_of(package_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --model {input.model:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
         " --output {output.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -3,10 +3,13 @@
 OUTPUTS: data/DATASET/VOLUME.zarr as it lies in the bucket, and its manifest
 """
 
+from retrace.planning.fetch import fetch_job
+
 
 rule fetch:
     """One volume; interrupted, it goes on where it was. Stays on the machine with the network."""
     input:
+        unpack(files_of(fetch_job)),
         script=script("fetch"),
         library=library("fetch"),
         image=image_input("modern"),
@@ -25,7 +28,9 @@ rule fetch:
         mem_mb=1000,
         runtime=600,
     params:
-        settings=fetch_json,
+        job=job_of(fetch_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --output {output.zarr:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

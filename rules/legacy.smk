@@ -4,19 +4,40 @@ REQUIRED INPUTS: as for the modern engine, and a legacy image (`legacy_image`)
 OUTPUTS: the files that train.smk and predict.smk make, at the same places, and the TensorFlow
 checkpoint in results/DATASET/NETWORK/checkpoint
 
-The legacy image knows neither zarr nor our samplers. Batches come to it through a pipe, from a job in
-the modern image that runs beside it; what is predicted lies in mapped .npy files before and after.
+The legacy image has neither zarr nor our samplers. A job in the modern image runs at the same time and sends
+it batches through a pipe; before and after a prediction, arrays are in memory-mapped .npy files.
 """
+
+from retrace.planning.legacy import (
+    batches_job,
+    input_job,
+    legacy_predict_job,
+    legacy_train_job,
+    output_job,
+    trained_checkpoint_job,
+)
+
+
+def legacy_library() -> list[str]:
+    """The files that run inside the legacy image."""
+    folder = ROOT / "workflow" / "scripts" / "legacy"
+    return [os.path.relpath(path) for path in sorted(folder.glob("*.py"))]
+
+
+def legacy_python() -> str:
+    """The interpreter inside the legacy image."""
+    return container_images.python(ROOT, config["legacy_image"])
+
+
+def legacy_threads(wildcards: Any) -> int:
+    """Half the cores: the two ends of a pipe run at the same time."""
+    return max(1, min(8, (workflow.cores or 16) // 2))
 
 
 rule legacy_batches:
     """The batches that the modern engine would train on, for as long as the other side reads."""
     input:
-        volumes=train_files,
-        context=train_context,
-        published=train_published,
-        masks=train_masks,
-        manifests=train_mask_manifests,
+        unpack(files_of(batches_job)),
         script=script("legacy_batches"),
         library=library("legacy_batches"),
         image=image_input("modern"),
@@ -31,21 +52,19 @@ rule legacy_batches:
         mem_mb=16000,
         runtime=10000,
     params:
-        settings=train_json,
-        masks=train_mask_names,
-        context=train_context_option,
-        published=train_published_option,
+        job=job_of(batches_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --masks {params.masks:q}"
-        " {params.context:q} {params.published:q} --work work/legacy --output {output.batches:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --work work/legacy"
+        " --output {output.batches:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule legacy_train:
     """Builds the TensorFlow graph and trains it on them."""
     input:
-        batches="results/{dataset}/{network}/batches.pipe",
-        published=train_published,
+        unpack(files_of(legacy_train_job)),
         script=script("legacy/train"),
         library=legacy_library(),
         image=image_input(config["legacy_image"]),
@@ -64,20 +83,21 @@ rule legacy_train:
         mem_mb=24000,
         runtime=10000,
     params:
-        # Not read here but over the pipe: changed, they rerun this job.
-        settings=train_json,
+        job=job_of(legacy_train_job),
         python=legacy_python(),
-        begin=train_begin_option,
     shell:
-        "{params.python:q} {input.script:q} --batches {input.batches:q} {params.begin:q}"
-        " --work work/legacy --output {output.checkpoint:q} --history {output.history:q}"
+        "{params.python:q} {input.script:q}"
+        " --job {params.job:q}"
+        " --work work/legacy"
+        " --output {output.checkpoint:q}"
+        " --history {output.history:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule legacy_model:
     """The trained TensorFlow weights as safetensors, refused where they do not fit the network."""
     input:
-        checkpoint="results/{dataset}/{network}/checkpoint",
+        unpack(files_of(trained_checkpoint_job)),
         script=script("convert"),
         library=library("convert"),
         image=image_input("modern"),
@@ -91,17 +111,18 @@ rule legacy_model:
         mem_mb=16000,
         runtime=60,
     params:
-        settings=convert_json,
+        job=job_of(trained_checkpoint_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --checkpoint {input.checkpoint:q}"
-        " --output {output.model:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.model:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule legacy_input:
     """What the network reads of a volume, mirrored or empty past its border, and the tiles."""
     input:
-        volume=predict_files,
-        descriptors=predict_descriptors,
+        unpack(files_of(input_job)),
         script=script("legacy_arrays"),
         library=library("legacy_arrays"),
         image=image_input("modern"),
@@ -115,17 +136,18 @@ rule legacy_input:
         mem_mb=4000,
         runtime=600,
     params:
-        settings=predict_json,
+        job=job_of(input_job),
     shell:
-        "python {input.script:q} input --settings {params.settings:q} --output {output.folder:q}"
+        "python {input.script:q} input"
+        " --job {params.job:q}"
+        " --output {output.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule legacy_predict:
     """All tiles through the TensorFlow graph, with the checkpoint as it is."""
     input:
-        folder="results/{dataset}/{network}/{volume}/legacy_input",
-        checkpoint=legacy_checkpoint,
+        unpack(files_of(legacy_predict_job)),
         script=script("legacy/predict"),
         library=legacy_library(),
         image=image_input(config["legacy_image"]),
@@ -141,21 +163,20 @@ rule legacy_predict:
         mem_mb=24000,
         runtime=600,
     params:
+        job=job_of(legacy_predict_job),
         python=legacy_python(),
     shell:
-        "{params.python:q} {input.script:q} --input {input.folder:q}"
-        " --checkpoint {input.checkpoint[0]:q} --work work/legacy_predict"
-        " --output {output.folder:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "{params.python:q} {input.script:q}"
+        " --job {params.job:q}"
+        " --work work/legacy_predict"
+        " --output {output.folder:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule legacy_output:
     """The predicted arrays as the modern engine stores them."""
     input:
-        volume=predict_files,
-        descriptors=predict_descriptors,
-        read="results/{dataset}/{network}/{volume}/legacy_input",
-        predicted="results/{dataset}/{network}/{volume}/legacy_output",
-        checkpoint=legacy_checkpoint,
+        unpack(files_of(output_job)),
         script=script("legacy_arrays"),
         library=library("legacy_arrays"),
         image=image_input("modern"),
@@ -170,8 +191,9 @@ rule legacy_output:
         mem_mb=4000,
         runtime=600,
     params:
-        settings=predict_json,
+        job=job_of(output_job),
     shell:
-        "python {input.script:q} output --settings {params.settings:q} --input {input.read:q}"
-        " --predicted {input.predicted:q} --checkpoint {input.checkpoint[0]:q}"
-        " --output {output.zarr:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q} output"
+        " --job {params.job:q}"
+        " --output {output.zarr:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

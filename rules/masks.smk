@@ -4,11 +4,13 @@ REQUIRED INPUTS: a volume with labels
 OUTPUTS: results/DATASET/masks/VOLUME.zarr (array labels_mask, 0 on background), and its manifest
 """
 
+from retrace.planning.mask import mask_job
+
 
 rule mask:
     """Which voxels have ground truth, by the background ids of the dataset."""
     input:
-        volume=mask_files,
+        unpack(files_of(mask_job)),
         script=script("mask"),
         library=library("mask"),
         image=image_input("modern"),
@@ -24,7 +26,9 @@ rule mask:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        settings=mask_json,
+        job=job_of(mask_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --output {output.zarr:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

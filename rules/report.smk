@@ -4,11 +4,13 @@ REQUIRED INPUTS: the evaluations of config.yaml's `experiments`
 OUTPUTS: results/report.html; `snakemake --report report.zip` writes Snakemake's own report
 """
 
+from retrace.planning.report import report_job
+
 
 rule report_page:
     """Pictures, curves, scores next to the paper's, steps, costs, machine."""
     input:
-        results=report_files,
+        unpack(files_of(report_job)),
         template=f"{ROOT}/workflow/scripts/retrace/reporting/page.html.jinja",
         script=script("report"),
         library=library("report"),
@@ -23,10 +25,13 @@ rule report_page:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=report_json,
+        job=job_of(report_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --template {input.template:q}"
-        " --output {output.page:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --template {input.template:q}"
+        " --output {output.page:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule report:

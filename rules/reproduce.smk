@@ -1,26 +1,33 @@
-"""The paper's numbers, computed anew.
+"""The paper's numbers, computed again.
 
 REQUIRED INPUTS: published checkpoints and ground truth, config/published/DATASET.yaml
-OUTPUTS: results/DATASET/reproduction.json and .txt, every number beside the paper's; reproduced.txt, only
+OUTPUTS: results/DATASET/reproduction.json and .txt, every number next to the paper's; reproduced.txt, only
 where all of them are within their tolerance
 """
 
+from retrace.planning.fetch import fetch_ground_truth_job
+from retrace.planning.reproduce import reproduce_job
+
 
 use rule fetch_checkpoint as fetch_ground_truth with:
+    input:
+        unpack(files_of(fetch_ground_truth_job)),
+        script=script("fetch"),
+        library=library("fetch"),
+        image=image_input("modern"),
     output:
         folder=directory("data/{dataset}/ground_truth/{folder}"),
         manifest="data/{dataset}/ground_truth/{folder}.manifest.json",
     log:
         "logs/fetch_ground_truth/{dataset}_{folder}.log",
     params:
-        settings=fetch_ground_truth_json,
+        job=job_of(fetch_ground_truth_job),
 
 
 rule compare_published:
     """One table of all networks, whatever it says; the gate is a rule of its own, so that the table stays."""
     input:
-        evaluations=reproduce_evaluations,
-        published=reproduce_published,
+        unpack(files_of(reproduce_job)),
         script=script("reproduce"),
         library=library("reproduce"),
         image=image_input("modern"),
@@ -40,12 +47,12 @@ rule compare_published:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=reproduce_json,
-        evaluations=reproduce_names,
+        job=job_of(reproduce_job),
     shell:
-        "python {input.script:q} table --settings {params.settings:q}"
-        " --published {input.published:q} --evaluations {params.evaluations:q}"
-        " --output {output.table:q} --text {output.text:q}"
+        "python {input.script:q} table"
+        " --job {params.job:q}"
+        " --output {output.table:q}"
+        " --text {output.text:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 

@@ -6,21 +6,21 @@ scores) and segmentation.zarr (segments), each with its manifest; with `shards` 
 whose graph is made and which are put together by rules/shards.smk
 """
 
+from retrace.planning.segment import fragments_job, segment_job
+
 
 rule fragments:
     """Over-segments a prediction and scores which fragments belong together."""
     input:
-        prediction="results/{dataset}/{network}/{volume}/prediction.zarr",
-        manifest="results/{dataset}/{network}/{volume}/prediction.manifest.json",
-        tissue_mask=tissue_mask,
+        unpack(files_of(fragments_job)),
         script=script("segment"),
         library=library("segment"),
         image=image_input("modern"),
     output:
-        zarr=directory(share("fragments")),
-        manifest=manifest(share("fragments")),
+        zarr=directory(output_store(config["shards"], "fragments")),
+        manifest=manifest(output_store(config["shards"], "fragments")),
     log:
-        share_log("fragments"),
+        log_file(config["shards"], "fragments"),
     container:
         image("modern")
     threads: 4
@@ -28,40 +28,36 @@ rule fragments:
         mem_mb=growing(16000),
         runtime=growing(600),
     params:
-        settings=segment_json,
-        shard=shard_option,
+        job=job_of(fragments_job),
     shell:
-        "python {input.script:q} fragments --settings {params.settings:q}"
-        " --prediction {input.prediction:q} --work work/segment --output {output.zarr:q}"
-        " {params.shard:q}"
+        "python {input.script:q} fragments"
+        " --job {params.job:q}"
+        " --work work/segment"
+        " --output {output.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule segment:
     """Joins the fragments at the threshold that the validation volumes chose."""
     input:
-        fragments="results/{dataset}/{network}/{volume}/fragments.zarr",
-        manifest="results/{dataset}/{network}/{volume}/fragments.manifest.json",
-        threshold="results/{dataset}/{network}/threshold.json",
-        lut=lut_store,
+        unpack(files_of(segment_job)),
         script=script("segment"),
         library=library("segment"),
         image=image_input("modern"),
     output:
-        zarr=directory(share("segmentation")),
-        manifest=manifest(share("segmentation")),
+        zarr=directory(output_store(config["shards"], "segmentation")),
+        manifest=manifest(output_store(config["shards"], "segmentation")),
     log:
-        share_log("segment"),
+        log_file(config["shards"], "segment"),
     container:
         image("modern")
     resources:
         mem_mb=growing(8000),
         runtime=growing(120),
     params:
-        shard=shard_option,
-        lut=lut_option,
+        job=job_of(segment_job),
     shell:
-        "python {input.script:q} apply --fragments {input.fragments:q}"
-        " --threshold-file {input.threshold:q} --output {output.zarr:q}"
-        " {params.shard:q} {params.lut:q}"
+        "python {input.script:q} apply"
+        " --job {params.job:q}"
+        " --output {output.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -6,14 +6,17 @@ links to those of the shares, not copies); the graph between fragments, the segm
 and tables of counted voxels in shards/
 """
 
-for assembled in ASSEMBLED:
+from retrace.planning.evaluate import count_job
+from retrace.planning.segment import edges_job, join_job
+from retrace.planning.shards import ASSEMBLE_JOBS, assembled_store
+
+for assembled in ASSEMBLE_JOBS:
 
     rule:
         name:
             f"assemble_{assembled}"
         input:
-            shares=shares_of(assembled),
-            manifests=share_manifests_of(assembled),
+            unpack(files_of(ASSEMBLE_JOBS[assembled])),
             script=script("assemble"),
             library=library("assemble"),
             image=image_input("modern"),
@@ -28,27 +31,27 @@ for assembled in ASSEMBLED:
         resources:
             mem_mb=growing(4000),
             runtime=growing(240),
+        params:
+            job=job_of(ASSEMBLE_JOBS[assembled]),
         shell:
-            "python {input.script:q} --shares {input.shares:q} --output {output.zarr:q}"
+            "python {input.script:q}"
+            " --job {params.job:q}"
+            " --output {output.zarr:q}"
             " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule edges:
     """Which fragments touch, and the score at which they join, in a share of the blocks."""
     input:
-        prediction="results/{dataset}/{network}/{volume}/prediction.zarr",
-        manifest="results/{dataset}/{network}/{volume}/prediction.manifest.json",
-        fragments="results/{dataset}/{network}/{volume}/shards/fragments.zarr",
-        fragments_manifest="results/{dataset}/{network}/{volume}/shards/fragments.manifest.json",
-        tissue_mask=tissue_mask,
+        unpack(files_of(edges_job)),
         script=script("segment"),
         library=library("segment"),
         image=image_input("modern"),
     output:
-        zarr=directory(share("edges")),
-        manifest=manifest(share("edges")),
+        zarr=directory(output_store(config["shards"], "edges")),
+        manifest=manifest(output_store(config["shards"], "edges")),
     log:
-        share_log("edges"),
+        log_file(config["shards"], "edges"),
     container:
         image("modern")
     threads: 2
@@ -56,21 +59,19 @@ rule edges:
         mem_mb=growing(16000),
         runtime=growing(600),
     params:
-        settings=segment_json,
-        shard=shard_option,
+        job=job_of(edges_job),
     shell:
-        "python {input.script:q} edges --settings {params.settings:q}"
-        " --prediction {input.prediction:q} --fragments {input.fragments:q}"
-        " --work work/segment --output {output.zarr:q} {params.shard:q}"
+        "python {input.script:q} edges"
+        " --job {params.job:q}"
+        " --work work/segment"
+        " --output {output.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule join:
     """The segment of every fragment: the only step over a whole volume, of its graph alone."""
     input:
-        fragments="results/{dataset}/{network}/{volume}/fragments.zarr",
-        manifest="results/{dataset}/{network}/{volume}/fragments.manifest.json",
-        threshold="results/{dataset}/{network}/threshold.json",
+        unpack(files_of(join_job)),
         script=script("segment"),
         library=library("segment"),
         image=image_input("modern"),
@@ -84,19 +85,19 @@ rule join:
     resources:
         mem_mb=growing(16000),
         runtime=growing(240),
+    params:
+        job=job_of(join_job),
     shell:
-        "python {input.script:q} join --fragments {input.fragments:q}"
-        " --threshold-file {input.threshold:q} --output {output.zarr:q}"
+        "python {input.script:q} join"
+        " --job {params.job:q}"
+        " --output {output.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule count:
     """How often a segment and a label meet, in a share of the blocks."""
     input:
-        store=counted_store,
-        manifest=counted_manifest,
-        labels=mask_files,
-        mask="results/{dataset}/masks/{volume}.zarr",
+        unpack(files_of(count_job)),
         script=script("evaluate"),
         library=library("evaluate"),
         image=image_input("modern"),
@@ -114,10 +115,10 @@ rule count:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        settings=count_json,
+        job=job_of(count_job),
     shell:
-        "python {input.script:q} count --threads {threads} --settings {params.settings:q}"
-        " --volume {wildcards.volume} --split {wildcards.split} --array {wildcards.array}"
-        " --store {input.store:q} --masks {wildcards.volume}={input.mask:q}"
-        " --shard {wildcards.shard} --output {output.tables:q}"
+        "python {input.script:q} count"
+        " --job {params.job:q}"
+        " --threads {threads}"
+        " --output {output.tables:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -6,11 +6,18 @@ results/DATASET/stacks/SET_SPLIT.h5, the coordinates and the manifest of it; res
 results/DATASET/stacks/SET_SPLIT_masks.h5
 """
 
+from retrace.planning.stacks import (
+    make_job,
+    mask_stacks_job,
+    sample_job,
+    train_defects_job,
+)
+
 
 rule make_sections:
     """Sections generated, or the volume's own, each distorted in a known way, as a layer."""
     input:
-        volume=make_files,
+        unpack(files_of(make_job)),
         script=script("stacks"),
         library=library("stacks"),
         image=image_input("modern"),
@@ -27,16 +34,19 @@ rule make_sections:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
-        settings=make_json,
+        job=job_of(make_job),
     shell:
-        "python {input.script:q} make --settings {params.settings:q} --layer {output.layer:q}"
-        " --truth {output.truth:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q} make"
+        " --job {params.job:q}"
+        " --layer {output.layer:q}"
+        " --truth {output.truth:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule gen_stack:
     """Training stacks sampled from the sections; interrupted, it goes on where it was."""
     input:
-        sections=gen_files,
+        unpack(files_of(sample_job)),
         script=script("stacks"),
         library=library("stacks"),
         image=image_input("modern"),
@@ -56,21 +66,20 @@ rule gen_stack:
         mem_mb=growing(4000),
         runtime=growing(600),
     params:
-        settings=gen_json,
-        truth=gen_truth,
+        job=job_of(sample_job),
         work="work/stacks/{dataset}_{stacks}_{split}",
     shell:
-        "python {input.script:q} gen_stack --settings {params.settings:q} {params.truth:q}"
-        " --work {params.work:q} --output {output.stacks:q}"
+        "python {input.script:q} gen_stack"
+        " --job {params.job:q}"
+        " --work {params.work:q}"
+        " --output {output.stacks:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule train_defects:
     """The network that finds cracks, folds and missing areas, from labelled and artificial ones."""
     input:
-        stacks=train_stacks,
-        labelled=defect_files,
-        held_out=held_out_stacks,
+        unpack(files_of(train_defects_job)),
         script=script("defects"),
         library=library("defects"),
         image=image_input("modern"),
@@ -89,21 +98,21 @@ rule train_defects:
         mem_mb=growing(8000),
         runtime=growing(600),
     params:
-        settings=defect_json,
-        held_out=held_out_option,
+        job=job_of(train_defects_job),
         work="work/defects/{dataset}",
     shell:
-        "python {input.script:q} train --settings {params.settings:q} --stacks {input.stacks:q}"
-        " --labelled {input.labelled:q} {params.held_out:q} --work {params.work:q} --output {output.model:q}"
-        " --history {output.history:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q} train"
+        " --job {params.job:q}"
+        " --work {params.work:q}"
+        " --output {output.model:q}"
+        " --history {output.history:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule mask_stacks:
     """Ternary masks of stacks by that network: 2 inside a defect, 1 near one."""
     input:
-        stacks="results/{dataset}/stacks/{stacks}_{split}.h5",
-        manifest="results/{dataset}/stacks/{stacks}_{split}.manifest.json",
-        model="results/{dataset}/defects.safetensors",
+        unpack(files_of(mask_stacks_job)),
         script=script("defects"),
         library=library("defects"),
         image=image_input("modern"),
@@ -123,8 +132,9 @@ rule mask_stacks:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
-        settings=detector_json,
+        job=job_of(mask_stacks_job),
     shell:
-        "python {input.script:q} mask --settings {params.settings:q} --model {input.model:q}"
-        " --stacks {input.stacks:q} --output {output.masks:q}"
+        "python {input.script:q} mask"
+        " --job {params.job:q}"
+        " --output {output.masks:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -2,19 +2,16 @@
 
 REQUIRED INPUTS: volumes with labels, their masks
 OUTPUTS: results/DATASET/NETWORK/model.safetensors and training.json
-What a killed training goes on from, its snapshots and its TensorBoard scalars lie in work/train.
+work/train holds what an interrupted training resumes from, its snapshots and its TensorBoard scalars.
 """
+
+from retrace.planning.train import train_job, trainable_networks
 
 
 rule train:
     """Trains until the iteration that the network, or --config iterations=N, says."""
     input:
-        volumes=train_files,
-        context=train_context,
-        published=train_published,
-        init=train_init,
-        masks=train_masks,
-        manifests=train_mask_manifests,
+        unpack(files_of(train_job)),
         script=script("train"),
         library=library("train"),
         image=image_input("modern"),
@@ -25,22 +22,23 @@ rule train:
         "logs/train/{dataset}_{network}.log",
     benchmark:
         "logs/train/{dataset}_{network}.benchmark.jsonl"
+    wildcard_constraints:
+        network=pattern(trainable_networks()),
     container:
         image("modern")
-    # each GPU has a process of its own
-    threads: 8 * planning_train.gpus_for(config, "train")
+    # one process for each GPU
+    threads: 8 * gpus_for(config, "train")
     resources:
-        gpu=planning_train.gpus_for(config, "train"),
-        # neither grows with the retries: a training whose time was up goes on where it was
-        mem_mb=24000 * planning_train.gpus_for(config, "train"),
+        gpu=gpus_for(config, "train"),
+        # neither grows with the retries: a training that ran out of time resumes
+        mem_mb=24000 * gpus_for(config, "train"),
         runtime=10000,
     params:
-        settings=train_json,
-        masks=train_mask_names,
-        context=train_context_option,
-        published=train_published_option,
-        init=train_init_option,
+        job=job_of(train_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --masks {params.masks:q}"
-        " {params.context:q} {params.published:q} {params.init:q} --work work/train --output {output.model:q} --history {output.history:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --work work/train"
+        " --output {output.model:q}"
+        " --history {output.history:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

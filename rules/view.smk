@@ -4,11 +4,13 @@ REQUIRED INPUTS: what is to be seen
 OUTPUTS: results/DATASET/view.png, results/DATASET/NETWORK/view.png
 """
 
+from retrace.planning.view import view_data_job, view_job
+
 
 rule view_data:
     """Raw, labels and mask of the first training volume."""
     input:
-        stores=data_layer_files,
+        unpack(files_of(view_data_job)),
         script=script("view"),
         library=library("view"),
         image=image_input("modern"),
@@ -27,16 +29,18 @@ rule view_data:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=view_data_json,
+        job=job_of(view_data_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --screenshot {output.picture:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --screenshot {output.picture:q}"
         " > {log:q} 2>&1"
 
 
 rule view:
     """Data and results of the last predicted volume."""
     input:
-        stores=result_layer_files,
+        unpack(files_of(view_job)),
         script=script("view"),
         library=library("view"),
         image=image_input("modern"),
@@ -55,16 +59,18 @@ rule view:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=view_json,
+        job=job_of(view_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --screenshot {output.picture:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --screenshot {output.picture:q}"
         " > {log:q} 2>&1"
 
 
 rule serve_data:
     """Neuroglancer on the data until Ctrl-C: `--config serve=true view_data_DATASET`."""
     input:
-        stores=data_layer_files,
+        unpack(files_of(view_data_job)),
         script=script("view"),
         library=library("view"),
         image=image_input("modern"),
@@ -78,9 +84,11 @@ rule serve_data:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=view_data_json,
+        job=job_of(view_data_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --serve"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --serve"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
         " && touch {output.done:q}"
 
@@ -88,7 +96,7 @@ rule serve_data:
 rule serve:
     """Neuroglancer on the results until Ctrl-C: `--config serve=true view_DATASET_NETWORK`."""
     input:
-        stores=result_layer_files,
+        unpack(files_of(view_job)),
         script=script("view"),
         library=library("view"),
         image=image_input("modern"),
@@ -102,8 +110,10 @@ rule serve:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=view_json,
+        job=job_of(view_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --serve"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --serve"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
         " && touch {output.done:q}"

@@ -7,12 +7,15 @@ results/DATASET/NETWORK/VOLUME/znn_outputs.json, which lists PREFIX_sampleN_NODE
 results/DATASET/NETWORK/VOLUME/whole_prediction.zarr, what a recursive network (VD2D3D) reads of another one (VD2D)
 """
 
+from retrace.planning.foreign_files import exported_network_job, outputs_job
+from retrace.planning.predict import predict_whole_job
+from retrace.planning.weights import IMPORT_JOBS
+
 
 rule predict_whole:
     """All of a volume as the image of another network, in floats."""
     input:
-        model=predict_model,
-        volume=whole_files,
+        unpack(files_of(predict_whole_job)),
         script=script("predict"),
         library=library("predict"),
         image=image_input("modern"),
@@ -22,26 +25,29 @@ rule predict_whole:
     log:
         "logs/predict_whole/{dataset}_{network}/{volume}.log",
     wildcard_constraints:
-        network=family_pattern("znn"),
+        network=pattern(of_family("znn")),
     cache: True
     container:
         image("modern")
     threads: 8
     resources:
-        gpu=planning_train.gpus_for(config, "predict"),
+        gpu=gpus_for(config, "predict"),
         mem_mb=growing(24000),
         runtime=growing(600),
     params:
-        settings=whole_json,
+        job=job_of(predict_whole_job),
     shell:
-        "python {input.script:q} --settings {params.settings:q} --model {input.model:q}"
-        " --work work/predict --output {output.zarr:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --work work/predict"
+        " --output {output.zarr:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule znn_model:
     """The weights of an h5 of ZNN, refused where they are of another network."""
     input:
-        h5=init_file,
+        unpack(files_of(IMPORT_JOBS["h5"])),
         script=script("znn"),
         library=library("znn"),
         image=image_input("modern"),
@@ -50,24 +56,25 @@ rule znn_model:
     log:
         "logs/znn_model/{dataset}_{network}.log",
     wildcard_constraints:
-        network=family_pattern("znn"),
+        network=pattern(of_family("znn")),
     container:
         image("modern")
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
     params:
-        settings=convert_json,
+        job=job_of(IMPORT_JOBS["h5"]),
     shell:
-        "python {input.script:q} model --settings {params.settings:q} --h5 {input.h5:q}"
-        " --output {output.model:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q} model"
+        " --job {params.job:q}"
+        " --output {output.model:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule znn_network:
     """A trained network in ZNN's standard-IO layout, with its learning curve."""
     input:
-        model="results/{dataset}/{network}/model.safetensors",
-        history="results/{dataset}/{network}/training.json",
+        unpack(files_of(exported_network_job)),
         script=script("znn"),
         library=library("znn"),
         image=image_input("modern"),
@@ -76,22 +83,24 @@ rule znn_network:
     log:
         "logs/znn_network/{dataset}_{network}.log",
     wildcard_constraints:
-        network=family_pattern("znn"),
+        network=pattern(of_family("znn")),
     container:
         image("modern")
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
     shell:
-        "python {input.script:q} network --model {input.model:q} --history {input.history:q}"
-        " --output {output.h5:q} 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        "python {input.script:q} network"
+        " --model {input.model:q}"
+        " --history {input.history:q}"
+        " --output {output.h5:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule znn_outputs:
     """A prediction under ZNN's names: an h5 of all channels, a tif of each."""
     input:
-        prediction="results/{dataset}/{network}/{volume}/prediction.zarr",
-        manifest="results/{dataset}/{network}/{volume}/prediction.manifest.json",
+        unpack(files_of(outputs_job)),
         script=script("znn"),
         library=library("znn"),
         image=image_input("modern"),
@@ -100,15 +109,16 @@ rule znn_outputs:
     log:
         "logs/znn_outputs/{dataset}_{network}/{volume}.log",
     wildcard_constraints:
-        network=family_pattern("znn"),
+        network=pattern(of_family("znn")),
     container:
         image("modern")
     resources:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
-        settings=znn_outputs_json,
+        job=job_of(outputs_job),
     shell:
-        "python {input.script:q} outputs --settings {params.settings:q}"
-        " --prediction {input.prediction:q} --output {output.files:q}"
+        "python {input.script:q} outputs"
+        " --job {params.job:q}"
+        " --output {output.files:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

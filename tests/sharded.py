@@ -31,7 +31,7 @@ def _shares(folder: Path, name: str, count: int) -> Iterator[tuple[str, Path]]:
 
 def put_together(stores: Sequence[Path], output: Path) -> None:
     """assemble.py on its command line."""
-    assemble.main(["--shares", *map(str, stores), "--output", str(output)])
+    assemble.main(["--shards", *map(str, stores), "--output", str(output)])
 
 
 def options(**places: object) -> list[str]:

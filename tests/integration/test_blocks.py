@@ -299,7 +299,7 @@ def test_shares_that_read_different_versions_are_not_put_together(
         file.unlink()
     make(1)
     assert len(proxy.requests) > before
-    command = ["--shares", *map(str, shares), "--output", str(case.output)]
+    command = ["--shards", *map(str, shares), "--output", str(case.output)]
     with pytest.raises(DataError, match=r"changed after \S*prediction_1-of-2.zarr had read it"):
         assemble.main(command)
     make(0)

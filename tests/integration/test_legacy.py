@@ -34,13 +34,16 @@ LARGEST_DIFFERENCE = 1e-5
 
 
 PROGRAM = """
-import sys
+import json, sys
 import train, predict
+def job(**inputs):
+    return json.dumps({"inputs": inputs})
 for folder in sys.argv[1:]:
     for name in ("first", "second"):
-        train.main(["--batches", folder + "/" + name + ".stream", "--work", folder + "/work",
+        train.main(["--job", job(batches=folder + "/" + name + ".stream"),
+                    "--work", folder + "/work",
                     "--output", folder + "/" + name, "--history", folder + "/" + name + ".json"])
-    predict.main(["--input", folder + "/input", "--checkpoint", folder + "/first",
+    predict.main(["--job", job(tiles=folder + "/input", checkpoint=folder + "/first"),
                   "--work", folder + "/work", "--output", folder + "/out"])
 """
 

@@ -136,9 +136,10 @@ def test_a_killed_training_goes_on_where_it_was(job: Job, tmp_path: Path) -> Non
     network = narrow()
 
     def arguments(run: str) -> list[str]:
-        paths = {"batches": f"{run}.stream", "work": f"{run}_work", "output": run}
-        named = {**paths, "history": f"{run}.json"}
-        return [f"--{name}={tmp_path}/{path}" for name, path in named.items()]
+        batches = json.dumps({"inputs": {"batches": f"{tmp_path}/{run}.stream"}})
+        paths = {"work": f"{run}_work", "output": run, "history": f"{run}.json"}
+        named = [f"--{name}={tmp_path}/{path}" for name, path in paths.items()]
+        return [f"--job={batches}", *named]
 
     def some_are_saved() -> bool:
         saved = tmp_path.glob("killed_work/net/*_checkpoint_*.index")

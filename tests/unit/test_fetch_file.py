@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,8 +52,8 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["digits.gz", "busy.gz"])
 def test_the_file_is_there_and_right(tmp_path: Path, server: str, name: str) -> None:
     output = tmp_path / "data" / name
-    arguments = ["--url", f"{server}/{name}", "--sha256", SHA256, "--output", str(output)]
-    fetch_file.main(arguments)
+    settings = json.dumps({"url": f"{server}/{name}", "sha256": SHA256})
+    fetch_file.main(["--settings", settings, "--output", str(output)])
 
     assert output.read_bytes() == CONTENT
 

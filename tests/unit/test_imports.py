@@ -23,7 +23,7 @@ LAYERS = (
     "formats",
     "remote",
     "geometry errors files progress device command_line union_find displacement"
-    " settings_model setting_types",
+    " settings_model setting_types job",
 )
 """Packages and modules of the library, from top to bottom. One imports its own layer and below."""
 
@@ -32,7 +32,7 @@ PROGRAM_LEVEL = len(LAYERS)
 
 TORCH_FREE = {
     *("config", "planning", "znn", "elektronn", "storage", "formats", "remote"),
-    *("geometry", "errors", "files", "progress", "settings_model", "setting_types"),
+    *("geometry", "errors", "files", "progress", "settings_model", "setting_types", "job"),
 }
 """They run where the workflow is planned, which has no torch."""
 

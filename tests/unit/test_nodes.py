@@ -77,8 +77,8 @@ def made(tmp_path: Path) -> Path:
     (tmp_path / "threshold.json").write_text('{"threshold": 0.2}')
     entry = {"volume": "v", "roi_nm": None, "skeletons": {"path": str(tmp_path / "s.npz")}}
     dataset = {"name": "d", "background_ids": [], "volumes": {"v": {}}, "test": [entry]}
-    settings = {"dataset": dataset, "thresholds": [0, 0.8, 0.2]}
-    options = {"--settings": json.dumps(settings), "--volume": "v", "--fragments": store}
+    settings = {"dataset": dataset, "thresholds": [0, 0.8, 0.2], "volume": "v"}
+    options = {"--settings": json.dumps(settings), "--fragments": store}
     options |= {"--threshold-file": tmp_path / "threshold.json", "--output": tmp_path / "nodes"}
     evaluate.main(["nodes", *(str(part) for pair in options.items() for part in pair)])
     return tmp_path / "nodes"

@@ -15,7 +15,7 @@ from retrace.config import networks as config_networks
 from retrace.config.dataset_model import Dataset
 from retrace.errors import ConfigError, StateError
 from retrace.evaluation.reproduction import Row, compare, passes, text_table
-from retrace.planning import evaluate, fetch, predict
+from retrace.planning import evaluate, paths, predict
 from retrace.planning import reproduce as planning_reproduce
 from retrace.planning import segment as planning_segment
 from retrace.settings_model import as_json
@@ -287,5 +287,5 @@ def test_the_papers_blocks_and_boxes_reach_the_programs() -> None:
     told_by_labels = predict.predict_settings(CONFIG, flies, lsd, "roi_1")["volume"]
     assert told_by_labels["roi_of"]["path"] == "data/fib25_paper/ground_truth/roi_1"
     assert told_by_labels["margin_nm"] == [8 * 52] * 3
-    assert fetch.ground_truth(flies, "data/fib25_paper/ground_truth/roi_1") is not None
-    assert fetch.ground_truth(flies, "data/fib25_paper/ground_truth/roi_9") is None
+    assert paths.ground_truth(flies, "data/fib25_paper/ground_truth/roi_1") is not None
+    assert paths.ground_truth(flies, "data/fib25_paper/ground_truth/roi_9") is None

@@ -260,11 +260,11 @@ def test_tables_of_shares_add_up_to_the_whole(tmp_path: Path) -> None:
     tables = []
     for name in shard_names(3):
         tables.append(str(tmp_path / f"{name}.npz"))
-        counted = sharded.options(
-            store=tmp_path / "fragments.zarr", array="fragments", volume="cube", split="validation"
-        )
-        evaluate.main(["count", *given, *counted, "--shard", name, "--output", tables[-1]])
-    shared = [*given, *stores, "--fragment-tables", *tables]
+        place = {"array": "fragments", "volume": "cube", "split": "validation"}
+        counted = ["--settings", json.dumps(settings | place)]
+        counted += sharded.options(store=tmp_path / "fragments.zarr")
+        evaluate.main(["count", *counted, "--shard", name, "--output", tables[-1]])
+    shared = [*given, *stores, "--fragment-tables", *(f"cube={table}" for table in tables)]
     evaluate.main(["choose", *shared, "--output", str(tmp_path / "shares.json")])
     shares, whole = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("shares", "whole"))
     assert shares.pop("origin") and whole.pop("origin")

@@ -32,7 +32,6 @@ from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.networks import build_network
 from retrace.networks.tuning import set_modes
-from retrace.planning import evaluate
 from retrace.planning import predict as planning_predict
 from retrace.storage.normalised import open_normalised, symmetric_indices
 from retrace.storage.volumes import open_volume
@@ -246,7 +245,7 @@ def test_two_outputs_are_trained_predicted_and_kept_in_an_h5(folder: Path) -> No
         options = {"--settings": json.dumps(asked), "--model": f"{model}.safetensors"}
         options |= {"--work": "work", "--output": store}
         predict.main([word for pair in options.items() for word in pair])
-    outputs = json.dumps(evaluate.outputs_settings(config, net, "stack"))
+    outputs = json.dumps({"prefix": "out/net", "volume": "stack", "heads": net["heads"]})
     znn.main(["outputs", "--settings", outputs, "--prediction", "one.zarr", "--output", "out.json"])
     for node in ("output", "second"):
         first, second = (open_volume(f"{s}.zarr", f"boundary_{node}") for s in ("one", "other"))

@@ -23,6 +23,7 @@ builds the site.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import re
 import shlex
@@ -43,7 +44,7 @@ from snakemake.cli import get_argument_parser
 from retrace.config import datasets as config_datasets
 from retrace.config import networks, yaml_files
 from retrace.config.command_line_values import read_config
-from retrace.planning import container_images
+from retrace.planning import container_images, targets
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -302,23 +303,15 @@ def snakemake(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*program, *words], cwd=place, capture_output=True, text=True)
 
 
-def verbs() -> dict[str, tuple[str, ...]]:
-    """PAIR_VERBS and the others of rules/common.smk."""
-    text = (ROOT / "rules/common.smk").read_text()
-    found: dict[str, tuple[str, ...]] = {}
-    for name, value in re.findall(r"^(\w+_VERBS) = (\(.*?\))$", text, re.M | re.S):
-        found[name] = eval(value, {}, found)  # one may stand in another
-    return found
-
-
 def known_targets(place: Path) -> set[str]:
-    """Every target and every rule, as rules/common.smk puts them together."""
+    """Every target, as the planning of each rule file registers it, and every rule."""
     own = [p.stem for p in (place / "config/datasets").glob("*.yaml")]
     datasets = {*yaml_files.names("datasets"), *own}
     pairs = {f"{d}_{n}" for d in datasets for n in yaml_files.names("networks")}
-    every = verbs()
-    found = {f"{verb}_{pair}" for verb in every.pop("PAIR_VERBS") for pair in pairs}
-    found |= {f"{verb}_{d}" for names in every.values() for verb in names for d in datasets}
+    for path in (ROOT / "workflow/scripts/retrace/planning").glob("*.py"):
+        importlib.import_module(f"retrace.planning.{path.stem}")
+    found = {f"{verb}_{pair}" for verb in targets.PAIR_VERBS for pair in pairs}
+    found |= {f"{verb}_{d}" for verb in (*targets.DATA_VERBS, "reproduce") for d in datasets}
     found |= {f"fetch_{pair}_checkpoint" for pair in pairs}
     text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     found |= set(re.findall(r"^ *rule (\w+):", text, re.M))

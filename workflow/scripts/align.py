@@ -35,6 +35,7 @@ from retrace.alignment.runs import (
 from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.volume import align_volume
 from retrace.checkpoints.safetensors import save_model
+from retrace.command_line import add_job, parse_job
 from retrace.errors import ConfigError, run
 from retrace.files import atomic_write
 from retrace.storage.manifest import input_digest
@@ -47,9 +48,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     needed: dict[str, dict[str, Any]] = {
-        "train": {"settings": json.loads, "work": Path, "runs": Path, "output": Path},
-        "stack": {"settings": json.loads, "model": Path, "work": Path, "output": Path},
-        "evaluate": {"settings": json.loads, "aligned": Path, "output": Path},
+        "train": {"work": Path, "runs": Path, "output": Path},
+        "stack": {"work": Path, "output": Path},
+        "evaluate": {"output": Path},
         "lineage": {"runs": Path},
         "schedule": {"settings": json.loads},
     }
@@ -57,17 +58,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for verb, options in needed.items():
         for name, kind in options.items():
             found[verb].add_argument(f"--{name}", required=True, type=kind)
-    found["train"].add_argument("--stacks", required=True, nargs="+", type=Path)
-    found["train"].add_argument("--masks", nargs="*", default=[], type=Path)
-    found["train"].add_argument("--init", type=Path, help="archive to initialise from")
+    add_job(found["train"], file_list=["stacks", "masks"], optional_file=["init"])
+    add_job(found["stack"], file=["model"])
+    add_job(found["evaluate"], file=["aligned"], optional_file=["truth"])
     found["train"].add_argument("--history", required=True, type=Path)
     for name in ("layer", "field-layer"):
         found["stack"].add_argument(f"--{name}", required=True, type=Path)
     found["stack"].add_argument("--threads", type=int, default=1)
-    found["evaluate"].add_argument("--truth", type=Path)
     found["lineage"].add_argument("name", nargs="?")
     found["schedule"].add_argument("--epochs", type=int)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def train_alignment(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import run
 from retrace.storage.assemble import assemble, check_shards, merge_remote_reads
 from retrace.storage.manifest import manifest_path, write_manifest
@@ -16,23 +17,23 @@ from retrace.storage.zarr_writer import writing
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shares", required=True, nargs="+", type=Path, help="stores, in order")
+    add_job(parser, file_list=["shards"], has_settings=False)
     parser.add_argument("--output", required=True, type=Path)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Assembles one store and writes its manifest."""
     arguments = parse_arguments(argv)
     begin = time.monotonic()
-    check_shards(arguments.shares)
-    read = merge_remote_reads(arguments.shares)
+    check_shards(arguments.shards)
+    read = merge_remote_reads(arguments.shards)
     manifest_path(arguments.output).unlink(missing_ok=True)
     with writing(arguments.output) as partial:
-        shards_per_array = assemble(arguments.shares, partial)
+        shards_per_array = assemble(arguments.shards, partial)
     write_manifest(
         arguments.output,
-        inputs=arguments.shares,
+        inputs=arguments.shards,
         settings={},
         seconds=time.monotonic() - begin,
         extra={"shares": shards_per_array},

@@ -12,11 +12,11 @@ Snakemake needs. `check` and `run` need only Python; `run` also needs Apptainer.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import run
 from retrace.provenance.bundle_files import check_bundle
 from retrace.provenance.bundle_runner import run_bundle
@@ -31,16 +31,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     making = verbs.add_parser("make", help="create a bundle")
-    making.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    making.add_argument("--files", nargs="*", default=[], type=Path, help="volumes and weights")
-    making.add_argument("--images", nargs="+", required=True, type=Path)
-    making.add_argument("--wheels", required=True, type=Path, help="folder of wheels")
+    add_job(making, file=["wheels"], file_list=["files", "images"])
     making.add_argument("--output", required=True, type=Path)
     verbs.add_parser("check", help="compare machine and files with the bundle's description")
     running = verbs.add_parser("run", help="check, install what Snakemake needs, and run")
     running.add_argument("--target", help="instead of the evaluation, e.g. crate_zfinch_mtlsd")
     own, options = split_options(sys.argv[1:] if argv is None else argv)
-    return parser.parse_args(own, argparse.Namespace(options=options))
+    args = parse_job(parser, own)
+    args.options = options
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:

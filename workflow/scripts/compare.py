@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.checkpoints.safetensors import read_metadata
-from retrace.command_line import named_paths
+from retrace.command_line import add_job, parse_job
 from retrace.config.yaml_files import read_yaml
 from retrace.errors import run
 from retrace.evaluation.comparison import (
@@ -51,15 +51,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    for name in ("evaluation", "model", "history", "prediction"):
-        parser.add_argument(f"--{name}", nargs="*", default=[], metavar="NETWORK=FILE")
-    parser.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
-    parser.add_argument("--published", nargs="*", default=[], type=Path, metavar="FILE.yaml")
+    by_name = ["evaluation", "model", "history", "prediction", "masks"]
+    add_job(parser, files_by_name=by_name, optional_file=["published"])
     parser.add_argument("--threads", type=int, default=1)
     for name in ("output", "text", "plot"):
         parser.add_argument(f"--{name}", required=True, type=Path)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def cost(model: Path, history: Mapping[str, Any], predicted: Mapping[str, Any]) -> Cost:
@@ -82,7 +79,7 @@ def cost(model: Path, history: Mapping[str, Any], predicted: Mapping[str, Any]) 
 
 def network_rows(args: argparse.Namespace, metrics: Sequence[str]) -> list[dict[str, Any]]:
     """A row for every network that was evaluated."""
-    models, histories, predictions = map(named_paths, (args.model, args.history, args.prediction))
+    models, histories, predictions = args.model, args.history, args.prediction
     return [
         {
             "name": name,
@@ -90,13 +87,13 @@ def network_rows(args: argparse.Namespace, metrics: Sequence[str]) -> list[dict[
             **mean_scores(read_json(path)["volumes"], metrics),
             **asdict(cost(models[name], read_json(histories[name]), read_json(predictions[name]))),
         }
-        for name, path in named_paths(args.evaluation).items()
+        for name, path in args.evaluation.items()
     ]
 
 
 def other_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for every segmentation by others, scored on the same voxels."""
-    entries, masks = read_entries(args.settings, "test"), named_paths(args.masks)
+    entries, masks = read_entries(args.settings, "test"), args.masks
     rows = []
     for name, sources in args.settings["segmentations"].items():
         found = {}
@@ -115,7 +112,7 @@ def published_rows(
     """Rows of what others published, and where that is from; none where the dataset names none."""
     if not args.published:
         return [], None
-    content, chosen = read_yaml(args.published[0]), args.settings["published"]
+    content, chosen = read_yaml(args.published), args.settings["published"]
     told = {key: content[key] for key in ("source", "convention")}
     return figures(content, chosen, metrics), {**told, "differs": chosen["differs"]}
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.checkpoints.published import load_published, read_published
 from retrace.checkpoints.safetensors import save_model
+from retrace.command_line import add_job, parse_job
 from retrace.errors import run
 from retrace.networks import build_network
 from retrace.storage.manifest import input_digest
@@ -16,10 +16,9 @@ from retrace.storage.manifest import input_digest
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: dataset, network")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="folder of the checkpoint")
+    add_job(parser, file=["checkpoint"])
     parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,10 +10,10 @@ Runs where Snakemake runs, not in the image: it reads Snakemake's records of the
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import run
 from retrace.provenance.jobs import check_chain, jobs_behind, read_jobs
 from retrace.provenance.run_crate import RunCrate
@@ -24,18 +24,17 @@ SCRATCH = Path("work/crate")
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    parser.add_argument("--results", required=True, nargs="+", help="the results to describe")
+    add_job(parser, file_list=["results"])
     parser.add_argument("--output", required=True, type=Path, help="folder of the RO-Crate")
     parser.add_argument("--zip", required=True, type=Path)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     args = parse_args(argv)
     name, target = args.settings["name"], args.settings["target"]
-    jobs = jobs_behind(args.results, read_jobs())
+    jobs = jobs_behind([str(path) for path in args.results], read_jobs())
     compared = check_chain(jobs)
     print(f"[crate] {len(jobs)} jobs, {compared} digests compared", flush=True)
     crate = RunCrate(name, target, args.settings["config"], SCRATCH)

@@ -26,8 +26,9 @@ from retrace.alignment.detector import Detector, defect_network_settings, load_d
 from retrace.alignment.stack_files import MASKS, StackDataset
 from retrace.alignment.stack_writer import write_masks
 from retrace.checkpoints.safetensors import save_model
+from retrace.command_line import add_job, parse_job
 from retrace.device import choose_device
-from retrace.errors import ConfigError, DataError, run
+from retrace.errors import DataError, run
 from retrace.files import atomic_write, digest
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, manifest_path, write_manifest
@@ -40,22 +41,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     verbs = parser.add_subparsers(dest="verb", required=True)
     train = verbs.add_parser("train", help="the network, from labelled and artificial defects")
-    train.add_argument("--labelled", nargs="*", type=Path, default=[], help="stacks with masks")
-    train.add_argument("--held-out", nargs="*", type=Path, default=[], help="stacks to score on")
+    add_job(train, file_list=["stacks", "labelled", "held_out"])
     train.add_argument("--work", required=True, type=Path, help="where its states are saved")
     train.add_argument("--history", required=True, type=Path, help="JSON of losses and score")
     mask = verbs.add_parser("mask", help="ternary masks of stacks")
-    mask.add_argument("--model", required=True, type=Path)
-    for verb, number in ((train, "+"), (mask, 1)):
-        verb.add_argument("--settings", required=True, help="JSON")
-        verb.add_argument("--stacks", required=True, nargs=number, type=Path)
+    add_job(mask, file=["model"], file_list=["stacks"])
+    for verb in (train, mask):
         verb.add_argument("--output", required=True, type=Path)
-    args = parser.parse_args(argv)
-    try:
-        args.settings = json.loads(args.settings)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"--settings is not JSON ({error})") from error
-    return args
+    return parse_job(parser, argv)
 
 
 def train_detector(args: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ import yaml
 
 from retrace.checkpoints.elektronn import load_whole, read_param, write_param
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
+from retrace.command_line import add_job, parse_job
 from retrace.config.networks import load_network
 from retrace.device import choose_device
 from retrace.elektronn.architecture import architecture_of
@@ -62,13 +63,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     one.add_argument("--device", default="auto", help="auto, cpu or cuda")
     one.add_argument("--output", type=Path, help="table that rows are added to")
     one = verbs.add_parser("model")
-    one.add_argument("--settings", required=True, type=json.loads, help="dataset and network")
-    one.add_argument("--param", required=True, type=Path)
+    add_job(one, file=["param"])
     one.add_argument("--output", required=True, type=Path)
     one = verbs.add_parser("network")
     one.add_argument("--model", required=True, type=Path)
     one.add_argument("--output", required=True, type=Path)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def translate_file(args: argparse.Namespace) -> None:

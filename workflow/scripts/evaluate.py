@@ -21,13 +21,12 @@ node lies in, `rescore` scores such tables again.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retrace.command_line import named_paths
+from retrace.command_line import add_job, named_paths, parse_job
 from retrace.errors import DataError, run
 from retrace.evaluation.counting import Counted, Truth, count_volumes
 from retrace.evaluation.curve import (
@@ -56,7 +55,7 @@ from retrace.geometry import NmBox, triple
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 from retrace.storage.manifest import check_manifest, input_digest, write_manifest
-from retrace.storage.shards import SINGLE_SHARD, parse_shard
+from retrace.storage.shards import shard_of
 from retrace.storage.volumes import Volume, open_volume, recording_opened
 from retrace.storage.zarr_writer import writing
 
@@ -64,21 +63,25 @@ from retrace.storage.zarr_writer import writing
 def count_share(args: argparse.Namespace) -> None:
     """Writes the tables of a share of the blocks for all entries of one volume in one split."""
     check_manifest(args.store)
-    volume, masks = open_volume(args.store, args.array), named_paths(args.masks)
-    entries = [e for e in read_entries(args.settings, args.split) if e.volume == args.volume]
+    volume, masks = open_volume(args.store, args.settings["array"]), args.masks
+    entries = [
+        e
+        for e in read_entries(args.settings, args.settings["split"])
+        if e.volume == args.settings["volume"]
+    ]
     tables = {}
     for entry in progress(entries, len(entries), "count", "entries"):
         truth = read_truth(args.settings, entry, masks)
-        tables[f"{args.array} {entry.name}"] = count_volumes(
-            volume, truth, threads=args.threads, shard=args.shard
+        tables[f"{args.settings['array']} {entry.name}"] = count_volumes(
+            volume, truth, threads=args.threads, shard=shard_of(args.execution)
         )
-    save_tables(args.output, args.shard, tables)
+    save_tables(args.output, shard_of(args.execution), tables)
 
 
 def _read_counted(args: argparse.Namespace) -> dict[str, Counted]:
     """All tables that the command line names, which come volume by volume."""
     found: dict[str, Counted] = {}
-    for paths in [*args.fragment_tables, *args.segment_tables]:
+    for paths in [*args.fragment_tables.values(), *args.segment_tables.values()]:
         found |= read_tables([Path(path) for path in paths])
     return found
 
@@ -111,7 +114,9 @@ def write_nodes(args: argparse.Namespace) -> None:
     fragments, graph = open_volume(args.fragments, "fragments"), open_region_graph(args.fragments)
     threshold = float(read_json(args.threshold_file)["threshold"])
     thresholds = threshold_list(*args.settings["thresholds"])
-    entries = [e for e in read_entries(args.settings, "test") if e.volume == args.volume]
+    entries = [
+        e for e in read_entries(args.settings, "test") if e.volume == args.settings["volume"]
+    ]
     with writing(args.output) as folder:
         for index, entry in enumerate(progress(entries, len(entries), "nodes", "entries"), 1):
             for key, skeletons in skeleton_sets(entry, fragments).items():
@@ -169,13 +174,13 @@ def _parse_triple(text: str) -> tuple[int, int, int]:
     return triple([int(value) for value in text.split(",")])
 
 
-def _add_store_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    for name in ("fragments", "masks", "segmentation"):
-        parser.add_argument(f"--{name}", nargs="*", default=[], metavar="VOLUME=PATH")
-    for name in ("fragment", "segment"):
-        option = f"--{name}-tables"
-        parser.add_argument(option, nargs="+", action="append", default=[], help="of one volume")
+def _add_store_options(parser: argparse.ArgumentParser, file: Sequence[str] = ()) -> None:
+    add_job(
+        parser,
+        file=file,
+        files_by_name=["fragments", "masks", "segmentation"],
+        file_lists_by_name=["fragment_tables", "segment_tables"],
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads that read and count")
     parser.add_argument("--output", required=True, type=Path)
 
@@ -188,16 +193,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     _add_store_options(verbs.add_parser("choose", help="choose the threshold on validation"))
     scoring = verbs.add_parser("score", help="score the test volumes at the chosen threshold")
-    _add_store_options(scoring)
-    scoring.add_argument("--threshold-file", required=True, type=Path)
+    _add_store_options(scoring, ["threshold_file"])
     scoring.add_argument("--plot", type=Path)
     counting = verbs.add_parser("count", help="count a share of one volume's voxels")
-    counting.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    for name in ("volume", "split", "array"):
-        counting.add_argument(f"--{name}", required=True)
-    counting.add_argument("--store", required=True, type=Path)
-    counting.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
-    counting.add_argument("--shard", type=parse_shard, default=SINGLE_SHARD, metavar="1-of-8")
+    add_job(counting, file=["store"], files_by_name=["masks"], has_shard=True)
     counting.add_argument("--threads", type=int, default=1)
     counting.add_argument("--output", required=True, type=Path, help="npz")
     comparing = verbs.add_parser("compare", help="score any segmentations against labels")
@@ -211,15 +210,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     comparing.add_argument("--threads", type=int, default=1)
     comparing.add_argument("--output", type=Path, help="JSON")
     _add_node_verbs(verbs)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def _add_node_verbs(verbs: Any) -> None:
     making = verbs.add_parser("nodes", help="write what each skeleton node of a volume lies in")
-    making.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    making.add_argument("--volume", required=True)
-    making.add_argument("--fragments", required=True, type=Path, help="fragments.zarr")
-    making.add_argument("--threshold-file", required=True, type=Path)
+    add_job(making, file=["fragments", "threshold_file"])
     making.add_argument("--output", required=True, type=Path, help="folder")
     scoring = verbs.add_parser("rescore", help="score a table of nodes")
     scoring.add_argument("table", type=Path, metavar="NODES.npz")
@@ -241,12 +237,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     with recording_opened() as opened:
         inputs = Inputs(
-            named_paths(args.fragments),
-            named_paths(args.masks),
-            named_paths(args.segmentation),
+            args.fragments,
+            args.masks,
+            args.segmentation,
             args.threads,
             _read_counted(args),
-            [Path(p) for paths in (*args.fragment_tables, *args.segment_tables) for p in paths],
+            [
+                path
+                for paths in (*args.fragment_tables.values(), *args.segment_tables.values())
+                for path in paths
+            ],
             opened,
         )
         if args.verb == "choose":

@@ -20,7 +20,6 @@ import matplotlib
 import numpy as np
 import torch
 
-from retrace.command_line import named_paths
 from retrace.errors import DataError, run
 from retrace.evaluation.boundaries import (
     CONVENTION,
@@ -110,7 +109,7 @@ def plot(
 def main(argv: Sequence[str] | None = None) -> None:
     begun, args = time.monotonic(), parse_args(argv, __doc__)
     settings, grow = args.settings, args.settings["grow_boundary"]
-    files = settings["array"], named_paths(args.prediction), named_paths(args.masks)
+    files = settings["array"], args.prediction, args.masks
     thresholds = threshold_list(*settings["thresholds"])
     with recording_opened() as opened:
         held_out = open_entries(settings["dataset"], "validation", *files)

@@ -20,7 +20,6 @@ import matplotlib
 import numpy as np
 import torch
 
-from retrace.command_line import named_paths
 from retrace.elektronn.architecture import HEAD
 from retrace.errors import run
 from retrace.evaluation.classes import CONVENTION, Tally, probabilities_of, summary
@@ -107,7 +106,7 @@ def plot(entries: Sequence[Classified], path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     begun = time.monotonic()
     args = parse_args(argv, __doc__)
-    stores, masks = named_paths(args.prediction), named_paths(args.masks)
+    stores, masks = args.prediction, args.masks
     with recording_opened() as opened:
         entries = [
             Classified(entry, open_source(entry.sources["raw"]), args.settings)

@@ -16,6 +16,7 @@ import torch
 
 from retrace import __version__
 from retrace.checkpoints.safetensors import load_model
+from retrace.command_line import add_job, parse_job
 from retrace.config import examples_model
 from retrace.config.sources import example_files
 from retrace.device import choose_device
@@ -41,18 +42,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     predict_args = verbs.add_parser("predict", help="probabilities, or reconstructions, as h5")
-    predict_args.add_argument("--settings", required=True, type=json.loads, help="JSON object")
-    predict_args.add_argument("--model", required=True, type=Path)
+    add_job(predict_args, file=["model"])
     predict_args.add_argument("--output", required=True, type=Path, help="predictions.h5")
     evaluate_args = verbs.add_parser("evaluate", help="error and NLL")
-    evaluate_args.add_argument("--settings", required=True, type=json.loads, help="JSON object")
-    evaluate_args.add_argument("--predictions", required=True, type=Path)
+    add_job(evaluate_args, file=["predictions"])
     evaluate_args.add_argument("--output", required=True, type=Path, help="evaluation.json")
     evaluate_args.add_argument("--plot", required=True, type=Path, help="evaluation.png")
     curves_args = verbs.add_parser("curves", help="history.csv and pictures of a training")
     curves_args.add_argument("--history", required=True, type=Path, help="training.json")
     curves_args.add_argument("--output", required=True, type=Path, help="folder")
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def scored_split(settings: Mapping[str, Any]) -> str:

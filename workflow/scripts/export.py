@@ -11,13 +11,13 @@ holds ids) and, of precomputed layers, `gzip`.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError, run
 from retrace.files import digest
 from retrace.geometry import VoxelBox
@@ -43,11 +43,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--settings", required=True, type=json.loads)
+    add_job(parser)
     parser.add_argument("--work", required=True, type=Path, help="folder that survives a kill")
     parser.add_argument("--output", required=True, type=Path, help="the layer's folder")
     parser.add_argument("--threads", type=int, default=THREADS)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def open_checked(source: Mapping[str, Any]) -> Volume:

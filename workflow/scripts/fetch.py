@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from retrace.errors import ConfigError, FetchError, run
+from retrace.command_line import add_job, parse_job
+from retrace.errors import FetchError, run
 from retrace.remote.download import DownloadReport, FolderDownload, human_bytes
 from retrace.remote.mirror import MirrorStore, open_store
 from retrace.remote.store import FetchSettings, ObjectStore
@@ -27,18 +28,15 @@ from retrace.storage.zarr_writer import publish
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", required=True, help="JSON: bucket, prefix, endpoint_url, ...")
+    add_job(parser)
     parser.add_argument("--output", required=True, type=Path, help="the folder to make")
     parser.add_argument("--mirror", help="folder with a copy of the bucket, read instead of it")
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def read_settings(args: argparse.Namespace) -> FetchSettings:
     """The settings, with the mirror of the command line; ConfigError for invalid ones."""
-    try:
-        settings = FetchSettings.parse(json.loads(args.settings))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"--settings is not JSON ({error})") from error
+    settings = FetchSettings.parse(args.settings)
     return replace(settings, mirror=args.mirror) if args.mirror else settings
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import FetchError, run
 from retrace.files import atomic_write
 from retrace.remote.download import human_bytes
@@ -27,10 +28,9 @@ PAUSE_S = 2.0
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--sha256", required=True, help="64 hex digits")
+    add_job(parser)
     parser.add_argument("--output", required=True, type=Path)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def download(url: str) -> bytes:
@@ -78,7 +78,7 @@ def fetch(url: str, sha256: str, output: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Fetches one file."""
     args = parse_args(argv)
-    fetch(args.url, args.sha256, args.output)
+    fetch(args.settings["url"], args.settings["sha256"], args.output)
 
 
 if __name__ == "__main__":

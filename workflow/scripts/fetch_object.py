@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import ConfigError, FetchError, run
 from retrace.files import atomic_write
 from retrace.remote.download import human_bytes
@@ -24,9 +24,9 @@ PART_BYTES = 64 << 20
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", required=True, type=json.loads, help="bucket, key, sha256, …")
+    add_job(parser)
     parser.add_argument("--output", required=True, type=Path, help="the file to make")
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def read_settings(values: Mapping[str, Any]) -> tuple[FetchSettings, str, str | None, int]:

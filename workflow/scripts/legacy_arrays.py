@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from retrace.command_line import add_job, parse_job
 from retrace.config.unet_shapes import output_shape
 from retrace.errors import run
 from retrace.files import atomic_write, digest, read_json
@@ -52,12 +53,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     lay_out, take_up = verbs.add_parser("input"), verbs.add_parser("output")
     for verb in (lay_out, take_up):
-        verb.add_argument("--settings", required=True, type=json.loads, help="of predict.py")
         verb.add_argument("--output", required=True, type=Path)
-    take_up.add_argument("--input", required=True, type=Path, help="folder of `input`")
-    take_up.add_argument("--predicted", required=True, type=Path, help="of legacy/predict.py")
-    take_up.add_argument("--checkpoint", required=True, type=Path, help="folder, for the manifest")
-    return parser.parse_args(argv)
+    add_job(lay_out)
+    add_job(take_up, file=["input", "predicted", "checkpoint"])
+    return parse_job(parser, argv)
 
 
 def tile_shape(settings: Mapping[str, Any], module: TileNetwork, box: VoxelBox) -> Triple:

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from retrace.checkpoints.tensorflow import find_checkpoint
-from retrace.command_line import named_paths
+from retrace.command_line import add_job, parse_job
 from retrace.errors import ConfigError, DataError, run
 from retrace.progress import progress
 from retrace.training.build import build_trainer, training_digest
@@ -30,15 +30,13 @@ from retrace.training.task import WeightFiles
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", required=True, type=json.loads, help="those of train.py")
-    parser.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
-    parser.add_argument("--context", type=Path, help="model that an auto-context network reads")
-    parser.add_argument("--published", type=Path, help="folder of a checkpoint to continue from")
+    weights = ["init", "context", "published"]
+    add_job(parser, files_by_name=["masks"], optional_file=weights)
     parser.add_argument(
         "--work", required=True, type=Path, help="folder in which the legacy engine works"
     )
     parser.add_argument("--output", required=True, type=Path, help="pipe")
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def as_arrays(task: LsdFamilyTask, iteration: int) -> dict[str, np.ndarray]:
@@ -110,7 +108,7 @@ def send(args: argparse.Namespace, pipe: BinaryIO) -> None:
     iterations = range(head["first"], head["last"])
     if not iterations:
         return
-    masks, weights = named_paths(args.masks), WeightFiles(context=args.context)
+    masks, weights = args.masks, WeightFiles(context=args.context)
     trainer = build_trainer(args.settings, masks, args.work / "none", weights)
     assert isinstance(trainer.task, LsdFamilyTask)
     for iteration in progress(iterations, len(iterations), "batches", "batches"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import ConfigError, run
 from retrace.storage.labels_mask import write_mask
 from retrace.storage.manifest import manifest_path, write_manifest
@@ -23,15 +23,9 @@ OPTIONAL = "labels_mask"
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, with the settings parsed (ConfigError)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--settings", required=True, help="JSON: background_ids, labels, labels_mask"
-    )
+    add_job(parser)
     parser.add_argument("--output", required=True, type=Path, help="the zarr store to make")
-    args = parser.parse_args(argv)
-    try:
-        args.settings = json.loads(args.settings)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"--settings is not JSON ({error})") from error
+    args = parse_job(parser, argv)
     missing = set(SETTINGS).symmetric_difference(set(args.settings) - {OPTIONAL})
     if missing:
         raise ConfigError(f"--settings of mask must be {SETTINGS}; difference: {sorted(missing)}")

@@ -10,11 +10,11 @@ writes FOLDER/package, a model as bioimage.io describes them, with the ten lines
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import run
 from retrace.packaging.bioimageio import package_files, write_package
 from retrace.storage.manifest import manifest_path, write_manifest
@@ -26,10 +26,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--settings", required=True, type=json.loads)
-    parser.add_argument("--model", required=True, type=Path, help="model.safetensors")
+    add_job(parser, file=["model"])
     parser.add_argument("--output", required=True, type=Path, help="the package's folder")
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,10 +10,10 @@ experiment's results. Comparisons and reproductions are included where they exis
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import run
 from retrace.files import atomic_write
 from retrace.reporting.page import report_page
@@ -24,10 +24,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
+    add_job(parser)
     parser.add_argument("--template", required=True, type=Path)
     parser.add_argument("--output", required=True, type=Path)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

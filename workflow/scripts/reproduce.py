@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrace.command_line import named_paths
+from retrace.command_line import add_job, parse_job
 from retrace.config.yaml_files import read_yaml
 from retrace.errors import StateError, run
 from retrace.evaluation.reproduction import compare, passes, text_table
@@ -29,21 +29,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     table = verbs.add_parser("table", help="write every number beside the paper's")
-    table.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    table.add_argument("--published", required=True, type=Path, help="config/published/NAME.yaml")
-    table.add_argument("--evaluations", nargs="+", required=True, metavar="NETWORK=FILE")
+    add_job(table, file=["published"], files_by_name=["evaluations"])
     table.add_argument("--text", required=True, type=Path, help="the same as a text table")
     judge = verbs.add_parser("judge", help="fail where a number is outside its tolerance")
     judge.add_argument("--table", required=True, type=Path)
     for verb in (table, judge):
         verb.add_argument("--output", required=True, type=Path)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def write_table(args: argparse.Namespace) -> None:
     """Writes the table as JSON and as text, and prints it."""
     published = read_yaml(args.published)
-    evaluations = {n: read_json(path) for n, path in named_paths(args.evaluations).items()}
+    evaluations = {n: read_json(path) for n, path in args.evaluations.items()}
     rows = [row.as_dict() for row in compare(args.settings, published, evaluations)]
     content = {
         "dataset": args.settings["dataset"],

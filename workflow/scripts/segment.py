@@ -1,18 +1,17 @@
 """Affinities -> fragments and region graph -> segments at a threshold.
 
 On one machine, `fragments` does the first step and `apply` the second. In shards, each step is a
-job of its own: `fragments --shard`, `edges --shard`, `join` (the only step that sees the whole
-volume, of which it reads the region graph alone), `apply --shard`; assemble.py joins the shards
-after each step.
+job of its own: `fragments`, `edges`, `join` (the only step that sees the whole volume, of which
+it reads the region graph alone), `apply`; assemble.py joins the shards after each step.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import run
 from retrace.segmentation.jobs import (
     BlockJob,
@@ -21,40 +20,38 @@ from retrace.segmentation.jobs import (
     write_lookup_table,
     write_segmentation,
 )
-from retrace.storage.shards import SINGLE_SHARD, parse_shard
+from retrace.storage.shards import shard_of
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; `--settings` is one JSON object."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     fragments = commands.add_parser("fragments", help="watershed and agglomeration, or mutex")
     edges = commands.add_parser("edges", help="the region graph of the blocks of a shard")
-    edges.add_argument("--fragments", required=True, type=Path, help="those of all shards")
+    add_job(fragments, file=["prediction"], has_shard=True)
+    add_job(edges, file=["prediction", "fragments"], has_shard=True)
     for command in (fragments, edges):
-        command.add_argument("--settings", required=True, type=json.loads)
-        command.add_argument("--prediction", required=True, type=Path, help="prediction.zarr")
         command.add_argument(
             "--work", required=True, type=Path, help="scratch folder, kept to resume"
         )
     join = commands.add_parser("join", help="the segment of every fragment")
     apply = commands.add_parser("apply", help="segments at the threshold of the validation volumes")
-    apply.add_argument("--lut", type=Path, help="of `join`; else joined here")
-    for command in (join, apply):
-        command.add_argument("--fragments", required=True, type=Path)
-        command.add_argument("--threshold-file", required=True, type=Path)
-    for command in (fragments, edges, apply):
-        command.add_argument("--shard", type=parse_shard, default=SINGLE_SHARD, metavar="1-of-8")
+    graph = ["fragments", "threshold_file"]
+    add_job(join, file=graph, has_settings=False)
+    add_job(apply, file=graph, optional_file=["lut"], has_settings=False, has_shard=True)
     for command in (fragments, edges, join, apply):
         command.add_argument("--output", required=True, type=Path)
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def block_job(args: argparse.Namespace, fragments: Path | None = None) -> BlockJob:
     """The job of `fragments` or `edges`."""
-    return BlockJob(args.settings, args.prediction, args.work, args.output, args.shard, fragments)
+    return BlockJob(
+        args.settings, args.prediction, args.work, args.output, shard_of(args.execution), fragments
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.command == "join":
         write_lookup_table(args.fragments, args.threshold_file, args.output)
     else:
-        write_segmentation(args.fragments, args.threshold_file, args.output, args.lut, args.shard)
+        write_segmentation(
+            args.fragments, args.threshold_file, args.output, args.lut, shard_of(args.execution)
+        )
 
 
 if __name__ == "__main__":

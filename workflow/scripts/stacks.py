@@ -8,7 +8,6 @@ stacks.py combine_h5 OUTPUT.h5 A.h5 B.h5 ...                    several files as
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from retrace.alignment.stack_sets import write_stack_set
 from retrace.alignment.stack_writer import combine_stack_files
+from retrace.command_line import add_job, parse_job
 from retrace.config.alignment import GEOMETRY
 from retrace.errors import ConfigError, run
 from retrace.geometry import NmBox, triple
@@ -30,34 +30,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     verbs = parser.add_subparsers(dest="verb", required=True)
     make = verbs.add_parser("make", help="sections with known distortions, as a layer")
-    make.add_argument(
-        "--settings", required=True, type=parse_settings, help="JSON: made, seed, raw"
-    )
+    add_job(make)
     make.add_argument("--layer", required=True, type=Path, help="folder of the precomputed layer")
     make.add_argument("--truth", required=True, type=Path, help="zarr of their ground truth")
     draw = verbs.add_parser("gen_stack", help="stacks sampled from a layer of sections")
-    draw.add_argument(
-        "--settings",
-        required=True,
-        type=parse_settings,
-        help="JSON: name, split, seed, source, stacks …",
-    )
-    draw.add_argument("--truth", type=Path, help="zarr of known displacements of the sections")
+    add_job(draw, optional_file=["truth"])
     draw.add_argument("--work", type=Path, help="folder where an interrupted run resumes")
     draw.add_argument("--output", required=True, type=Path, help="the .h5 or .zarr to make")
     join = verbs.add_parser("combine_h5", help="all data sets of several files in one")
     join.add_argument("output", type=Path)
     join.add_argument("sources", type=Path, nargs="+")
-    return parser.parse_args(argv)
-
-
-def parse_settings(text: str) -> dict[str, Any]:
-    """The value of --settings; ConfigError if it is no JSON."""
-    try:
-        settings: dict[str, Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"--settings is not JSON ({error})") from error
-    return settings
+    return parse_job(parser, argv)
 
 
 def sample_stacks(args: argparse.Namespace) -> None:

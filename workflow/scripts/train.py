@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from retrace.checkpoints.safetensors import save_model
-from retrace.command_line import named_paths
+from retrace.command_line import add_job, parse_job
 from retrace.config.compatibility import check_division
 from retrace.device import check_devices
 from retrace.errors import run
@@ -32,17 +32,12 @@ from retrace.training.task import WeightFiles
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON object")
-    parser.add_argument("--masks", nargs="*", default=[], metavar="VOLUME=PATH")
+    weights = ["init", "context", "published"]
+    add_job(parser, files_by_name=["masks"], optional_file=weights)
     parser.add_argument("--work", required=True, type=Path, help="folder of resumable work")
     parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
     parser.add_argument("--history", required=True, type=Path, help="training.json")
-    parser.add_argument("--context", type=Path, help="model that an auto-context network reads")
-    parser.add_argument("--published", type=Path, help="folder of a checkpoint to continue from")
-    parser.add_argument(
-        "--init", type=Path, help="model.safetensors, or h5 of ZNN, to initialise from"
-    )
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def train(rank: Rank, args: argparse.Namespace) -> None:
@@ -53,7 +48,7 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
     training = training_digest(settings, weights)
     name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
     with recording_opened() as opened:
-        trainer = build_trainer(settings, named_paths(args.masks), args.work / name, weights, rank)
+        trainer = build_trainer(settings, args.masks, args.work / name, weights, rank)
     print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
     outcome = trainer.run()
     if not rank.is_first:

@@ -11,7 +11,6 @@ lsds, boundary, fragments or segments. Layers whose files do not exist are left 
 from __future__ import annotations
 
 import argparse
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import neuroglancer
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import ConfigError, run
 from retrace.viewing.browser import BrowserError, find_browser, screenshot
 from retrace.viewing.layers import ViewLayer, open_layers
@@ -69,11 +69,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
+    add_job(parser)
     parser.add_argument("--screenshot", type=Path, metavar="PNG")
     parser.add_argument("--size", type=_parse_size, default=SIZE, metavar="WIDTHxHEIGHT")
     parser.add_argument("--serve", action="store_true", help="keep serving until Ctrl-C")
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -24,6 +24,7 @@ import torch
 
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.checkpoints.znn import as_curve, load_whole, network_file, read_h5, write_h5
+from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError, run
 from retrace.files import atomic_write, read_json
 from retrace.geometry import VoxelBox
@@ -41,15 +42,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     options: dict[str, dict[str, Any]] = {
-        "model": {"settings": json.loads, "h5": Path},
+        "model": {},
         "network": {"model": Path, "history": Path},
-        "outputs": {"settings": json.loads, "prediction": Path},
+        "outputs": {},
     }
     for verb, needed in options.items():
         one = verbs.add_parser(verb)
         for name, kind in {**needed, "output": Path}.items():
             one.add_argument(f"--{name}", required=True, type=kind)
-    return parser.parse_args(argv)
+    add_job(verbs.choices["model"], file=["h5"])
+    add_job(verbs.choices["outputs"], file=["prediction"])
+    return parse_job(parser, argv)
 
 
 def h5_to_model(args: argparse.Namespace) -> None:

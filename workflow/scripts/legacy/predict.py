@@ -118,18 +118,18 @@ def describe(folder, iteration, seconds):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", required=True, help="folder of legacy_arrays.py")
-    parser.add_argument("--checkpoint", required=True, help="folder with train_net_checkpoint_*")
+    parser.add_argument("--job", required=True, help="JSON; inputs: tiles, checkpoint")
     parser.add_argument("--work", required=True, help="folder of resumable work")
     parser.add_argument("--output", required=True)
     args = parser.parse_args(argv)
+    inputs = json.loads(args.job)["inputs"]
     begun = time.time()
-    prefix, iteration = latest(args.checkpoint)
+    prefix, iteration = latest(inputs["checkpoint"])
     if prefix is None:
         sys.exit(
-            "error: no train_net_checkpoint_*.index in %s; train or fetch one" % args.checkpoint
+            "error: no train_net_checkpoint_*.index in %s; train or fetch one" % inputs["checkpoint"]
         )
-    plan_path = os.path.join(args.input, "plan.json")
+    plan_path = os.path.join(inputs["tiles"], "plan.json")
     with open(plan_path) as file:
         plan = json.load(file)
     folder = os.path.join(args.work, identity(plan_path, prefix))
@@ -137,7 +137,7 @@ def main(argv=None):
     write(folder, "config", network, plan["window_shape"], False)
     with open(os.path.join(folder, "config.json")) as file:
         names = json.load(file)
-    source = np.load(os.path.join(args.input, "input.npy"), mmap_mode="r")
+    source = np.load(os.path.join(inputs["tiles"], "input.npy"), mmap_mode="r")
     tf.reset_default_graph()
     tf.train.import_meta_graph(os.path.join(folder, "config.meta"))
     with session() as opened:

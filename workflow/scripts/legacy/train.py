@@ -168,17 +168,17 @@ def write_history(path, header, losses, seconds):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", required=True, help="pipe, or a file with the same content")
+    parser.add_argument("--job", required=True, help="JSON; inputs: batches, published")
     parser.add_argument("--work", required=True, help="folder of resumable work")
     parser.add_argument("--output", required=True)
     parser.add_argument("--history", required=True, help="training.json")
-    parser.add_argument("--begin", help="folder of a checkpoint to continue from")
     args = parser.parse_args(argv)
+    inputs = json.loads(args.job)["inputs"]
     begun = time.time()
-    with open(args.batches, "rb") as stream_:
+    with open(inputs["batches"], "rb") as stream_:
         header = stream.read_header(stream_)
         folder = os.path.join(args.work, header["folder"])
-        run(stream_, folder, header, args.begin)
+        run(stream_, folder, header, inputs.get("published"))
     losses = read_losses(os.path.join(folder, LOSSES))
     write_history(args.history, header, losses, time.time() - begun)
     publish(folder, args.output)

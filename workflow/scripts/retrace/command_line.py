@@ -1,11 +1,15 @@
-"""NAME=PATH on the command line: which volume, or which network, a file belongs to."""
+"""Command lines: the job of a program, and NAME=PATH for files of volumes or networks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from retrace.errors import ConfigError
+from retrace.job import Job
 
 
 def named_paths(items: Sequence[str]) -> dict[str, Path]:
@@ -17,3 +21,100 @@ def named_paths(items: Sequence[str]) -> dict[str, Path]:
             raise ConfigError(f"{item!r} on the command line: NAME=PATH is needed")
         found[name] = Path(path)
     return found
+
+
+def add_job(
+    parser: argparse.ArgumentParser,
+    *,
+    file: Sequence[str] = (),
+    optional_file: Sequence[str] = (),
+    file_list: Sequence[str] = (),
+    files_by_name: Sequence[str] = (),
+    file_lists_by_name: Sequence[str] = (),
+    has_settings: bool = True,
+    has_shard: bool = False,
+) -> None:
+    """Adds the options of a program that runs a job.
+
+    The workflow passes the whole job as `--job JSON`. By hand, `--settings JSON` and an option for
+    each role say the same. `parse_job` gives the arguments.
+    """
+    help_text = "settings and inputs, as the workflow plans them"
+    parser.add_argument("--job", type=Job.parse, metavar="JSON", help=help_text)
+    if has_settings:
+        parser.add_argument(
+            "--settings", type=_json, metavar="JSON", help="the settings of the job"
+        )
+    if has_shard:
+        parser.add_argument("--shard", metavar="1-of-8", help="the shard to compute")
+    for role in (*file, *optional_file):
+        parser.add_argument(_option(role), metavar="FILE")
+    for role in file_list:
+        parser.add_argument(_option(role), nargs="*", default=[], metavar="FILE")
+    for role in (*files_by_name, *file_lists_by_name):
+        parser.add_argument(_option(role), nargs="*", default=[], metavar="NAME=FILE")
+    readers: dict[str, Callable[[Job, str], Any]] = {
+        **dict.fromkeys(file, Job.path),
+        **dict.fromkeys(optional_file, Job.optional_path),
+        **dict.fromkeys(file_list, Job.paths),
+        **dict.fromkeys(files_by_name, Job.named_paths),
+        **dict.fromkeys(file_lists_by_name, Job.named_path_lists),
+    }
+    parser.set_defaults(job_roles=readers, job_needs_settings=has_settings)
+
+
+def parse_job(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """The arguments, with `settings`, `execution` and the files of each role of the job.
+
+    A role holds a path, a path or None, a list of paths, or paths (lists of paths) by the name of
+    a volume or a network, as `add_job` declares it.
+    """
+    args = parser.parse_args(argv)
+    if "job_roles" not in args:
+        return args
+    job = args.job or _job_of_options(parser, args)
+    args.settings, args.execution = job.settings, job.execution
+    for role, read in args.job_roles.items():
+        setattr(args, role, read(job, role))
+    return args
+
+
+def _job_of_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
+    """The job that the single options describe; ends with the usage where one is missing."""
+    readers: dict[str, Callable[[Job, str], Any]] = args.job_roles
+    missing = [_option(r) for r, read in readers.items() if read == Job.path and not vars(args)[r]]
+    if args.job_needs_settings and args.settings is None:
+        missing.insert(0, "--settings")
+    if missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}; or --job")
+    inputs = {role: _files(read, vars(args)[role]) for role, read in readers.items()}
+    shard = vars(args).get("shard")
+    settings = args.settings if args.job_needs_settings else {}
+    execution = {} if shard is None else {"shard": shard}
+    return Job(settings, {role: files for role, files in inputs.items() if files}, (), execution)
+
+
+def _files(read: Callable[[Job, str], Any], value: Any) -> Any:
+    if read == Job.named_paths:
+        return {name: str(path) for name, path in named_paths(value).items()}
+    if read == Job.named_path_lists:
+        lists: dict[str, list[str]] = {}
+        for word in value:
+            ((name, path),) = named_paths([word]).items()
+            lists.setdefault(name, []).append(str(path))
+        return lists
+    return value
+
+
+def _option(role: str) -> str:
+    return f"--{role.replace('_', '-')}"
+
+
+def _json(text: str) -> Any:
+    """The value of --settings (ConfigError where it is no JSON)."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--settings is not JSON ({error})") from error

@@ -85,7 +85,7 @@ def figures(
 ) -> list[dict[str, Any]]:
     """A row for every network that has figures in the chosen regions and truths.
 
-    `content`: config/published/NAME.yaml; `chosen`: as retrace.paper.beside gives it.
+    `content`: config/published/NAME.yaml; `chosen`: as config.paper.published_figures gives it.
     """
     return [
         {

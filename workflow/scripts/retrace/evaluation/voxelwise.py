@@ -6,7 +6,6 @@ An entry is a box of a volume that its prediction, its labels and its region of 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError
 from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.storage.manifest import check_manifest
@@ -21,14 +21,12 @@ from retrace.storage.volumes import Volume, open_source, open_volume
 
 
 def parse_args(argv: Sequence[str] | None, description: str | None) -> argparse.Namespace:
-    """`settings` (a JSON object), `prediction`, `masks`, `output` and `plot`."""
+    """`settings`, `prediction` and `masks` by volume, `output` and `plot`."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--settings", required=True, type=json.loads, help="one JSON object")
-    for name in ("prediction", "masks"):
-        parser.add_argument(f"--{name}", nargs="*", default=[], metavar="VOLUME=PATH")
+    add_job(parser, files_by_name=["prediction", "masks"])
     parser.add_argument("--output", required=True, type=Path, help="evaluation.json")
     parser.add_argument("--plot", required=True, type=Path, help="png")
-    return parser.parse_args(argv)
+    return parse_job(parser, argv)
 
 
 @dataclass(frozen=True)

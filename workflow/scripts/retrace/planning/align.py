@@ -1,18 +1,32 @@
-"""What align.py is told by the workflow; see retrace.settings."""
+"""Jobs that train an alignment network, align sections, and score the alignment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from retrace.config.alignment import sections_of, source
+from retrace.config.alignment import (
+    mask_stores,
+    sections_of,
+    source,
+    stack_stores,
+    truth_store,
+)
 from retrace.config.dataset_model import Dataset
+from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
 from retrace.errors import ConfigError
+from retrace.job import Job
+from retrace.planning.choices import iterations_for
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import manifest, results, with_manifests
+from retrace.planning.stacks import section_files
+from retrace.planning.targets import pair_target
+from retrace.planning.weights import first_weights, model_file
 
 
 def train_settings(
-    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
+    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What `align.py train` reads."""
     return {
@@ -20,32 +34,25 @@ def train_settings(
         "voxel_size_nm": dataset["voxel_size_nm"],
         "network": network,
         "epochs": config["epochs"],
-        "iterations": _iterations(config, network["name"]),
+        "iterations": iterations_for(config, network["name"]),
         "run": config["run"],
         "seed": config["seed"],
         "device": config["device"],
     }
 
 
-def _iterations(config: Mapping[str, Any], network: str) -> int | None:
-    """`iterations` of the configuration, for one network."""
-    asked = config["iterations"]
-    found: int | None = asked.get(network) if isinstance(asked, Mapping) else asked
-    return found
-
-
 def mip_of(dataset: Dataset, network: Mapping[str, Any]) -> int | None:
     """The mip that a stack is aligned at; as the training stacks where the network says nothing."""
-    asked = network["align"]["mip"]
-    if asked is not None:
-        return int(asked)
-    found = {stack["mip"] for stack in sections_of(dataset)["stacks"].values()}
-    if len(found) > 1:
+    mip = network["align"]["mip"]
+    if mip is not None:
+        return int(mip)
+    mips = {stack["mip"] for stack in sections_of(dataset)["stacks"].values()}
+    if len(mips) > 1:
         raise ConfigError(
-            f"dataset {dataset['name']!r} has stacks of several mips {sorted(map(str, found))}; "
+            f"dataset {dataset['name']!r} has stacks of several mips {sorted(map(str, mips))}; "
             f"say in network {network['name']!r} which one to align at: `align: {{mip: ...}}`"
         )
-    return found.pop()
+    return mips.pop()
 
 
 def aligned_voxel_nm(dataset: Dataset, network: Mapping[str, Any]) -> list[int]:
@@ -58,7 +65,7 @@ def aligned_voxel_nm(dataset: Dataset, network: Mapping[str, Any]) -> list[int]:
 
 
 def align_settings(
-    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
+    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What `align.py stack` reads; ConfigError where it is to be rendered coarser than aligned."""
     mip, render = mip_of(dataset, network), network["align"]["render_mip"]
@@ -80,9 +87,9 @@ def align_settings(
 
 
 def score_settings(
-    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
+    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
-    """What `align.py evaluate` reads: the sections, and the share of them that was held out."""
+    """What `align.py evaluate` reads: the sections, and the fraction of them that is held out."""
     stacks = sections_of(dataset)["stacks"].values()
     return {
         "dataset": dataset["name"],
@@ -93,12 +100,49 @@ def score_settings(
     }
 
 
-def layers(
-    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
-) -> list[Settings]:
+def layers(config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]) -> list[Settings]:
     """Viewer layers: the sections before and after."""
     store = f"results/{dataset['name']}/{network['name']}/aligned.zarr"
     settings = align_settings(config, dataset, network)
     before = {**settings["sections"], "kind": "raw", "name": "before"}
     array = "aligned" if settings["fine"] is None else "rendered"
     return [before, {"path": store, "array": array, "kind": "raw", "name": "aligned"}]
+
+
+def fit_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Trains an alignment network on the training stacks of a dataset."""
+    experiment = planner.experiment("train", dataset, network)
+    data = experiment.dataset
+    stacks = stack_stores(data, "train")
+    have_masks = data["alignment"]["made"] or data["alignment"]["mask"]
+    masks = [] if have_masks else mask_stores(data, "train")
+    weights = first_weights(planner, dataset, network)
+    init = {"init": weights["init"]} if "init" in weights else {}
+    settings = train_settings(planner.config, data, experiment.network)
+    manifests = [manifest(path) for path in stacks]
+    return Job(settings, {"stacks": stacks, "masks": masks, **init}, manifests)
+
+
+def align_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Aligns all sections of a dataset."""
+    experiment = planner.experiment("align", dataset, network)
+    data = experiment.dataset
+    settings = align_settings(planner.config, data, experiment.network)
+    return Job(settings, {"model": model_file(planner, dataset, network)}, section_files(data))
+
+
+def score_alignment_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Scores the aligned sections, where known against their true displacements."""
+    experiment = planner.experiment("evaluate", dataset, network)
+    data = experiment.dataset
+    aligned, truth = results(dataset, network, "aligned.zarr"), truth_store(data)
+    inputs = {"aligned": aligned, **({"truth": truth} if truth else {})}
+    settings = score_settings(planner.config, data, experiment.network)
+    return Job(settings, inputs, [manifest(aligned), *section_files(data)])
+
+
+@pair_target("align")
+def aligned_sections(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The aligned sections."""
+    planner.experiment("align", dataset, network)
+    return with_manifests([results(dataset, network, "aligned.zarr")])

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+from retrace.config import paper
+from retrace.config.compatibility import check_verb
 from retrace.config.dataset_model import Dataset
 from retrace.config.datasets import is_planar
-from retrace.config.yaml_files import Settings
+from retrace.config.networks import check_networks, labels_voxels, predicts_boundaries
+from retrace.config.splits import scorable
+from retrace.config.yaml_files import Settings, names
+from retrace.errors import ConfigError, RetraceError
+from retrace.job import Job
 from retrace.planning.evaluate import scored_dataset
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import mask_stores, results, volume_files, volumes_of
+from retrace.planning.targets import data_target
 
 
 def compare_settings(
     dataset: Dataset,
     families: Mapping[str, str],
     refused: Mapping[str, str],
-    published: Mapping[str, Any] | None,
+    published: Any,
 ) -> Settings:
     """What `compare.py` reads; `published`: which figures of others are shown, None for none."""
     content = scored_dataset(dataset, ["test"], ["labels"])
@@ -31,3 +42,63 @@ def compare_settings(
         "segmentations": others,
         "published": published,
     }
+
+
+@cache
+def compared(planner: Planner, dataset: str) -> tuple[list[str], dict[str, str]]:
+    """Names of the networks that are compared, and by name why the others cannot be."""
+    wanted = planner.config["compare"]["networks"]
+    check_networks(wanted or [])
+    planar = is_planar(planner.dataset(dataset))
+    verbs = ("predict", "evaluate") if planar else ("evaluate", "segment")
+    able, refused = [], {}
+    for name in wanted or names("networks"):
+        try:
+            for verb in verbs:
+                planner.experiment(verb, dataset, name)
+            able.append(name)
+        except RetraceError as error:
+            refused[name] = str(error)
+    if not able:
+        raise ConfigError(f"compare_{dataset}: {'; '.join(refused.values())}")
+    return able, refused
+
+
+def _scores_file(network: str, planar: bool) -> str:
+    """The scores of segments, or of boundaries where objects end with a section."""
+    if labels_voxels(network):
+        return "boundaries.json" if planar else "objects.json"
+    has_both = predicts_boundaries(network) and not planar
+    return "objects.json" if has_both else "evaluation.json"
+
+
+def compare_job(planner: Planner, dataset: str) -> Job:
+    """Compares all networks that can run on a dataset."""
+    data = planner.dataset(dataset)
+    able, refused = compared(planner, dataset)
+    families = {name: planner.network(dataset, name)["family"] for name in able}
+    figures = paper.published_figures(data)
+    settings = compare_settings(data, families, refused, figures[1] if figures else None)
+    volumes = volumes_of(scorable(data, "test"))
+    shown = volumes_of(data["test"])[0]
+    planar = is_planar(data)
+    inputs: dict[str, Any] = {
+        "evaluation": {n: results(dataset, n, _scores_file(n, planar)) for n in able},
+        "model": {n: results(dataset, n, "model.safetensors") for n in able},
+        "history": {n: results(dataset, n, "training.json") for n in able},
+        "prediction": {n: results(dataset, n, shown, "prediction.manifest.json") for n in able},
+        "masks": mask_stores(data, volumes),
+    }
+    if figures:
+        inputs["published"] = os.path.relpath(figures[0])
+    return Job(settings, inputs, volume_files(data, volumes, ["labels", "segmentations"]))
+
+
+@data_target("compare")
+def comparison(planner: Planner, dataset: str) -> list[str]:
+    """The table of all networks."""
+    data = planner.dataset(dataset)
+    check_verb(data, "compare")
+    compared(planner, dataset)
+    paper.published_figures(data)
+    return [results(dataset, "comparison.json")]

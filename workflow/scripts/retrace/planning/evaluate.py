@@ -6,18 +6,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
-from retrace.config.networks import interior_map
+from retrace.config.networks import (
+    interior_map,
+    labels_voxels,
+    of_family,
+    predicts_boundaries,
+)
 from retrace.config.splits import scorable
-from retrace.config.yaml_files import Settings
-from retrace.planning.paths import volumes_of
-from retrace.planning.train import without
+from retrace.config.workflow import WorkflowConfig
+from retrace.config.yaml_files import Settings, names
+from retrace.job import Files, Job
+from retrace.planning.choices import without
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import (
+    manifest,
+    mask_store,
+    mask_stores,
+    result_stores,
+    results,
+    skeleton_files,
+    volume_files,
+    volumes_of,
+)
+from retrace.planning.targets import pair_target
+from retrace.storage.shards import shard_names
 
 
 def scored_dataset(dataset: Dataset, splits: Sequence[str], parts: Sequence[str]) -> Settings:
+    """The part of a dataset that scoring reads: entries with ground truth, and their volumes."""
     entries = {split: scorable(dataset, split) for split in splits}
     used = volumes_of(entry for split in splits for entry in entries[split])
-    found = {v: dataset["volumes"][v] for v in used}
-    volumes = {v: {p: found[v][p] for p in parts if p in found[v]} for v in used}
+    all_parts = {v: dataset["volumes"][v] for v in used}
+    volumes = {v: {p: all_parts[v][p] for p in parts if p in all_parts[v]} for v in used}
     return {
         "name": dataset["name"],
         "voxel_size_nm": dataset["voxel_size_nm"],
@@ -32,7 +52,7 @@ def count_settings(dataset: Dataset, split: str) -> Settings:
     return {"dataset": scored_dataset(dataset, [split], ["labels"])}
 
 
-def choose_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
+def choose_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
     """What `evaluate.py choose` reads: nothing of the test entries."""
     return {
         "dataset": scored_dataset(dataset, ["validation"], ["labels"]),
@@ -40,29 +60,23 @@ def choose_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
     }
 
 
-def score_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
+def score_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
     """What `evaluate.py score` reads."""
-    asked = config["evaluate"]["compute_mincut"]
-    by_paper = dataset.get("paper", {}).get("compute_mincut")
+    compute_mincut = config["evaluate"]["compute_mincut"]
+    if compute_mincut is None:
+        compute_mincut = (dataset.get("paper") or {}).get("compute_mincut")
     return {
         "dataset": scored_dataset(dataset, ["validation", "test"], ["raw", "labels"]),
         "thresholds": config["segment"]["thresholds"],
         **without(config["evaluate"], "boundary_thresholds"),
-        "compute_mincut": bool(by_paper if asked is None else asked),
+        "compute_mincut": bool(compute_mincut),
     }
 
 
-def outputs_settings(
-    config: Mapping[str, Any], network: Mapping[str, Any], volume: str
-) -> Settings:
-    """What `znn.py outputs` reads."""
-    return {"prefix": config["output_prefix"], "volume": volume, "heads": network["heads"]}
-
-
 def boundary_settings(
-    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
+    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
-    """What boundaries.py reads: the labelled entries of validation and test."""
+    """What evaluate_boundaries.py reads: the labelled entries of validation and test."""
     splits = ("validation", "test")
     content = scored_dataset(dataset, splits, ["labels"])
     for split in splits:
@@ -77,7 +91,7 @@ def boundary_settings(
 
 
 def class_settings(dataset: Dataset, network: Mapping[str, Any]) -> Settings:
-    """What classes.py reads: the labelled entries of test."""
+    """What evaluate_classes.py reads: the labelled entries of test."""
     content = scored_dataset(dataset, ("test",), ["raw", "labels"])
     labelled = [e for e in content["test"] if "labels" in content["volumes"][e["volume"]]]
     keys = ("grow_boundary", "labels_are_classes", "n_lab")
@@ -87,9 +101,162 @@ def class_settings(dataset: Dataset, network: Mapping[str, Any]) -> Settings:
     }
 
 
-def nodes_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
+def nodes_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
     """What `evaluate.py nodes` reads: the test entries and the thresholds."""
     return {
         "dataset": scored_dataset(dataset, ["test"], []),
         "thresholds": config["segment"]["thresholds"],
     }
+
+
+def scored_volumes(planner: Planner, dataset: str, network: str, split: str) -> list[str]:
+    """The volumes of a split that have ground truth, of a network that is segmented."""
+    planner.experiment("segment", dataset, network)
+    return volumes_of(scorable(planner.dataset(dataset), split))
+
+
+def _tables(
+    planner: Planner, dataset: str, network: str, split: str, array: str
+) -> dict[str, list[str]]:
+    """Per volume the tables of all its shards; nothing where a volume is one job.
+
+    Volumes with skeletons alone have none: skeleton nodes are few and are counted at once.
+    """
+    count = planner.config["shards"]
+    if count == 1:
+        return {}
+    volumes = planner.dataset(dataset)["volumes"]
+    return {
+        volume: [
+            results(dataset, network, volume, f"shards/{split}_{array}_{shard}.npz")
+            for shard in shard_names(count)
+        ]
+        for volume in scored_volumes(planner, dataset, network, split)
+        if "labels" in volumes[volume]
+    }
+
+
+def count_job(
+    planner: Planner,
+    dataset: str,
+    network: str,
+    volume: str,
+    split: str,
+    array: str,
+    shard: str,
+) -> Job:
+    """Counts how often a segment and a label meet, in one shard of the blocks."""
+    data = planner.dataset(dataset)
+    name = "fragments" if array == "fragments" else "segmentation"
+    store = results(dataset, network, volume, f"{name}.zarr")
+    masks = {volume: mask_store(data, volume)}
+    where = {"volume": volume, "split": split, "array": array}
+    labels = volume_files(data, [volume], ["labels", "labels_mask"])
+    waits = [manifest(store), *labels]
+    return Job(
+        {**count_settings(data, split), **where},
+        {"store": store, "masks": masks},
+        waits,
+        {"shard": shard},
+    )
+
+
+def choose_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Chooses the threshold of the least VOI on the validation entries."""
+    data = planner.dataset(dataset)
+    volumes = scored_volumes(planner, dataset, network, "validation")
+    files = volume_files(data, volumes, ["labels"]) + skeleton_files(data, "validation")
+    fragments = result_stores(dataset, network, volumes, "fragments")
+    inputs: dict[str, Files] = {
+        "fragments": fragments,
+        "masks": mask_stores(data, volumes),
+        "fragment_tables": _tables(planner, dataset, network, "validation", "fragments"),
+    }
+    return Job(choose_settings(planner.config, data), inputs, files)
+
+
+def score_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Scores the test entries at the chosen threshold.
+
+    Of the validation entries the untrained watershed is scored, which chooses its own threshold.
+    """
+    data = planner.experiment("evaluate", dataset, network).dataset
+    tested = scored_volumes(planner, dataset, network, "test")
+    both = [*scored_volumes(planner, dataset, network, "validation"), *tested]
+    volumes = list(dict.fromkeys(both))
+    inputs: dict[str, Files] = {
+        "fragments": result_stores(dataset, network, volumes, "fragments"),
+        "segmentation": result_stores(dataset, network, tested, "segmentation"),
+        "masks": mask_stores(data, volumes),
+        "fragment_tables": _tables(planner, dataset, network, "test", "fragments"),
+        "segment_tables": _tables(planner, dataset, network, "test", "segments"),
+        "threshold_file": results(dataset, network, "threshold.json"),
+    }
+    files = volume_files(data, volumes) + skeleton_files(data, "test")
+    return Job(score_settings(planner.config, data), inputs, files)
+
+
+def _voxelwise_inputs(
+    data: Dataset, network: str, volumes: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Predictions that are scored without segmentation, and the masks of their labels."""
+    predictions = result_stores(data["name"], network, volumes, "prediction")
+    return {"prediction": predictions, "masks": mask_stores(data, volumes)}
+
+
+def boundaries_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Scores a boundary map on the labelled entries of validation and test."""
+    experiment = planner.experiment("evaluate", dataset, network)
+    data = experiment.dataset
+    settings = boundary_settings(planner.config, data, experiment.network)
+    entries = settings["dataset"]
+    volumes = volumes_of([*entries["validation"], *entries["test"]])
+    inputs = _voxelwise_inputs(data, network, volumes)
+    manifests = [manifest(store) for store in inputs["prediction"].values()]
+    return Job(settings, inputs, [*manifests, *volume_files(data, volumes, ["labels"])])
+
+
+def classes_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Scores classes of voxels on the labelled entries of test."""
+    experiment = planner.experiment("evaluate", dataset, network)
+    data = experiment.dataset
+    settings = class_settings(data, experiment.network)
+    volumes = volumes_of(settings["dataset"]["test"])
+    inputs = _voxelwise_inputs(data, network, volumes)
+    manifests = [manifest(store) for store in inputs["prediction"].values()]
+    return Job(settings, inputs, [*manifests, *volume_files(data, volumes, ["raw", "labels"])])
+
+
+def nodes_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
+    """Writes what each skeleton node is in at every threshold."""
+    data = planner.dataset(dataset)
+    fragments = results(dataset, network, volume, "fragments.zarr")
+    inputs = {
+        "fragments": fragments,
+        "threshold_file": results(dataset, network, "threshold.json"),
+    }
+    settings = {**nodes_settings(planner.config, data), "volume": volume}
+    return Job(settings, inputs, [manifest(fragments), *skeleton_files(data, "test")])
+
+
+@pair_target("evaluate")
+def evaluation(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The scores of a network."""
+    planner.experiment("evaluate", dataset, network)
+    return [results(dataset, network, "evaluation.json")]
+
+
+def boundary_networks() -> list[str]:
+    """Networks whose boundary map is scored without segmentation."""
+    return [name for name in names("networks") if predicts_boundaries(name)]
+
+
+def class_networks() -> list[str]:
+    """Networks that give classes of voxels."""
+    return [name for name in names("networks") if labels_voxels(name)]
+
+
+def segmented_networks() -> list[str]:
+    """All other networks of volumes, whose prediction is segmented first."""
+    apart = {*of_family("elektronn"), *of_family("seamless"), *boundary_networks()}
+    return [name for name in names("networks") if name not in apart.union(class_networks())]

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
+from retrace.config.splits import with_skeletons
+from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
-from retrace.planning.paths import results
+from retrace.job import Job
+from retrace.planning import align
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import results, tested, volume_files, with_manifests
+from retrace.planning.targets import pair_target
+from retrace.planning.weights import model_file
 
 EXPORTED = {
     "segments": ("segmentation.zarr", "segments"),
@@ -24,7 +32,7 @@ def exported_store(dataset: str, network: str, volume: str, layer: str) -> str:
 
 
 def export_settings(
-    config: Mapping[str, Any],
+    config: WorkflowConfig,
     dataset: Dataset,
     network: Mapping[str, Any],
     volume: str,
@@ -33,21 +41,73 @@ def export_settings(
 ) -> Settings:
     """What export.py reads for one layer; `form`: precomputed or ome_zarr."""
     store = exported_store(dataset["name"], network["name"], volume, layer)
-    made = {"path": store, "array": EXPORTED[layer][1]}
+    result = {"path": store, "array": EXPORTED[layer][1]}
     raw = layer == "raw"
     compression = {"gzip": config["export"]["gzip"]} if form == "precomputed" else {}
     return {
         "format": form,
-        "source": dataset["volumes"][volume]["raw"] if raw else made,
-        "within": made if raw else None,
+        "source": dataset["volumes"][volume]["raw"] if raw else result,
+        "within": result if raw else None,
         "labels": layer in ("segments", "fragments"),
         **compression,
     }
 
 
 def package_settings(
-    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
+    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What package.py reads."""
     about = {key: dataset[key] for key in ("name", "voxel_size_nm") if key in dataset}
     return {"network": network, "dataset": about, **config["package"]}
+
+
+def export_job(
+    planner: Planner, dataset: str, network: str, volume: str, layer: str, *, form: str
+) -> Job:
+    """Exports one layer of one volume; `form`: precomputed or ome_zarr."""
+    experiment = planner.experiment("export", dataset, network)
+    data = experiment.dataset
+    settings = export_settings(planner.config, data, experiment.network, volume, layer, form)
+    raw = volume_files(data, [volume], ["raw"]) if layer == "raw" else []
+    return Job(
+        settings,
+        prerequisites=[*with_manifests([exported_store(dataset, network, volume, layer)]), *raw],
+    )
+
+
+@pair_target("export")
+def exported(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The layers and formats that the configuration asks for, and their manifests."""
+    data = planner.experiment("export", dataset, network).dataset
+    wanted = planner.config["export"]
+    images = [
+        f"{form}/{layer}{'.zarr' if form == 'ome_zarr' else ''}"
+        for form in wanted["formats"]
+        for layer in wanted["layers"]
+        if layer != "nodes"
+    ]
+    places = [(volume, image) for volume in tested(data) for image in images]
+    if "nodes" in wanted["layers"]:
+        places += [(volume, "nodes") for volume in with_skeletons(data)]
+    return with_manifests([results(dataset, network, *place) for place in places])
+
+
+def package_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Packs a network to run without this workflow."""
+    experiment = planner.experiment("package", dataset, network)
+    data, net = experiment.dataset, experiment.network
+    if net["family"] == "seamless":
+        data = {**data, "voxel_size_nm": align.aligned_voxel_nm(data, net)}
+    settings = package_settings(planner.config, data, net)
+    return Job(settings, {"model": model_file(planner, dataset, network)})
+
+
+@pair_target("package")
+def package(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The packed network."""
+    planner.experiment("package", dataset, network)
+    return [results(dataset, network, "package.zip")]
+
+
+EXPORT_JOBS = {form: partial(export_job, form=form) for form in ("precomputed", "ome_zarr")}
+"""By format the function that plans the export of a layer."""

@@ -1,61 +1,87 @@
-"""Jobs that fetch volumes, checkpoints and objects."""
+"""Jobs that fetch volumes, checkpoints, ground truth, container images and files of examples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from functools import partial
 
-from retrace.config.dataset_model import Dataset
-from retrace.config.yaml_files import Settings
-
-
-def fetch_settings(config: Mapping[str, Any], dataset: Dataset, volume: str) -> Settings:
-    """What fetch.py reads for one volume of a bucket."""
-    bucket = dataset["bucket"]
-    return {
-        "bucket": config["bucket"],
-        "prefix": f"{bucket['prefix']}/{volume}.zarr",
-        "endpoint_url": config["endpoint_url"],
-        "unsigned": config["unsigned"],
-        "threads": config["fetch_threads"],
-        "mirror": config["mirror"],
-        "arrays": [bucket["raw"], bucket["labels"]],
-    }
+from retrace.config.compatibility import check_verb
+from retrace.config.sources import example_files
+from retrace.config.splits import SPLITS
+from retrace.config.workflow import WorkflowConfig
+from retrace.config.yaml_files import Settings, names
+from retrace.errors import ConfigError, nearest
+from retrace.job import Job
+from retrace.planning import container_images
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import skeleton_files, volume_files, volumes_of
+from retrace.planning.targets import Files, data_target, other_targets
+from retrace.planning.weights import published
 
 
-def fetch_checkpoint_settings(
-    config: Mapping[str, Any], dataset: Dataset, network: str
-) -> Settings:
-    """What fetch.py reads for one published checkpoint."""
-    prefix = f"{dataset['bucket']['checkpoints']}/{network}"
-    return fetch_settings(config, dataset, network) | {"prefix": prefix, "arrays": []}
-
-
-def fetch_object_settings(config: Mapping[str, Any], key: str, sha256: str | None) -> Settings:
-    """What fetch_object.py reads for one object of the bucket."""
-    return {
-        "bucket": config["bucket"],
-        "key": key,
-        "sha256": sha256,
-        "endpoint_url": config["endpoint_url"],
-        "unsigned": config["unsigned"],
-        "threads": config["fetch_threads"],
-        "mirror": config["mirror"],
-    }
-
-
-def fetch_ground_truth_settings(
-    config: Mapping[str, Any], dataset: Dataset, folder: str
-) -> Settings:
-    """What fetch.py reads for one `ground_truth` folder."""
+def _bucket(config: WorkflowConfig) -> Settings:
+    """How the bucket is read."""
     keys = ("bucket", "endpoint_url", "unsigned", "mirror")
-    own = {key: config[key] for key in keys}
-    return {**own, "threads": config["fetch_threads"], "prefix": dataset["ground_truth"][folder]}
+    return {**{key: config[key] for key in keys}, "threads": config["fetch_threads"]}
 
 
-def ground_truth(dataset: Dataset, path: str) -> str | None:
-    """The fetched folder that a path lies in, None for a path elsewhere."""
-    base = f"data/{dataset['name']}/ground_truth/"
-    name = path.removeprefix(base).split("/")[0]
-    known = path.startswith(base) and name in dataset.get("ground_truth", {})
-    return base + name if known else None
+def fetch_job(planner: Planner, dataset: str, volume: str) -> Job:
+    """Fetches one volume of a bucket."""
+    data = planner.dataset(dataset)
+    bucket = data.get("bucket")
+    if bucket is None or volume not in data["volumes"]:
+        raise ConfigError(f"the bucket has no volume {volume!r} of dataset {dataset!r}")
+    arrays = [bucket["raw"], bucket["labels"]]
+    prefix = f"{bucket['prefix']}/{volume}.zarr"
+    return Job({**_bucket(planner.config), "prefix": prefix, "arrays": arrays})
+
+
+def fetch_checkpoint_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Fetches one published checkpoint."""
+    published(planner, dataset, network)
+    prefix = f"{planner.dataset(dataset)['bucket']['checkpoints']}/{network}"
+    return Job({**_bucket(planner.config), "prefix": prefix, "arrays": []})
+
+
+def fetch_ground_truth_job(planner: Planner, dataset: str, folder: str) -> Job:
+    """Fetches one `ground_truth` folder of a dataset."""
+    prefixes = planner.dataset(dataset).get("ground_truth") or {}
+    if folder not in prefixes:
+        raise ConfigError(f"dataset {dataset!r} has no `ground_truth` {folder!r}")
+    return Job({**_bucket(planner.config), "prefix": prefixes[folder]})
+
+
+def fetch_container_job(planner: Planner, name: str) -> Job:
+    """Fetches one published container image."""
+    image = container_images.published(planner.root)[name]
+    return Job({**_bucket(planner.config), "key": image["key"], "sha256": image["sha256"]})
+
+
+def fetch_examples_job(planner: Planner, dataset: str, file: str) -> Job:
+    """Fetches one file of a dataset of single examples."""
+    source = planner.dataset(dataset)["examples"]["fetch"]
+    if file not in source["sha256"]:
+        hint = nearest(file, source["sha256"])
+        raise ConfigError(f"dataset {dataset!r} cannot fetch {file!r}; {hint}")
+    return Job({"url": f"{source['url']}/{file}", "sha256": source["sha256"][file]})
+
+
+@data_target("fetch")
+def fetched_files(planner: Planner, dataset: str) -> list[str]:
+    """The volumes of all splits and their skeletons, or the files of examples."""
+    data = planner.dataset(dataset)
+    check_verb(data, "fetch")
+    if "examples" in data:
+        return example_files(data.examples)
+    volumes = volumes_of(entry for split in SPLITS for entry in data[split])
+    skeletons = [file for split in SPLITS[1:] for file in skeleton_files(data, split)]
+    return volume_files(data, volumes) + skeletons
+
+
+@other_targets
+def checkpoint_targets() -> Iterator[tuple[str, Files]]:
+    """fetch_DATASET_NETWORK_checkpoint."""
+    for dataset in names("datasets"):
+        for network in names("networks"):
+            files = partial(published, dataset=dataset, network=network)
+            yield f"fetch_{dataset}_{network}_checkpoint", files

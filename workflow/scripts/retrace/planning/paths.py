@@ -1,8 +1,4 @@
-"""What each script is told: one plain dict per job, holding exactly what that script reads.
-
-The workflow hands them over as JSON (`--settings`), so changing a value reruns what reads it and
-nothing else.
-"""
+"""Where files of the workflow are: results, masks, manifests, and the inputs of a volume."""
 
 from __future__ import annotations
 
@@ -11,7 +7,8 @@ from typing import Any
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.sources import NAMED_PARTS
-from retrace.config.yaml_files import Settings
+from retrace.formats.precomputed import local_info
+from retrace.remote.addresses import is_address
 
 
 def results(dataset: str, *parts: str) -> str:
@@ -19,16 +16,84 @@ def results(dataset: str, *parts: str) -> str:
     return "/".join(["results", dataset, *parts])
 
 
+def manifest(path: str) -> str:
+    """The manifest next to a zarr store, a .h5 file or a folder."""
+    return path.removesuffix(".zarr").removesuffix(".h5") + ".manifest.json"
+
+
+def with_manifests(paths: Iterable[str]) -> list[str]:
+    """Stores or files, each followed by its manifest."""
+    return [file for path in paths for file in (path, manifest(path))]
+
+
 def source_paths(volume: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
     """Paths of those parts that a volume has, those of several sources last."""
-    found = [volume[part]["path"] for part in parts if part in volume and part not in NAMED_PARTS]
-    named = [volume.get(part, {}) for part in NAMED_PARTS if part in parts]
-    return found + [source["path"] for sources in named for source in sources.values()]
+    single = [volume[part]["path"] for part in parts if part in volume and part not in NAMED_PARTS]
+    named = [volume.get(part) or {} for part in NAMED_PARTS if part in parts]
+    return single + [source["path"] for sources in named for source in sources.values()]
+
+
+def ground_truth(dataset: Dataset, path: str) -> str | None:
+    """The fetched folder that holds a path, None for a path elsewhere."""
+    base = f"data/{dataset['name']}/ground_truth/"
+    name = path.removeprefix(base).split("/")[0]
+    known = path.startswith(base) and name in (dataset.get("ground_truth") or {})
+    return base + name if known else None
+
+
+def own_files(dataset: Dataset, path: str) -> list[str]:
+    """The files that stand for `path`: a fetched folder, the info file of a layer, or the file."""
+    if is_address(path):
+        info = local_info(path)
+        return [] if info is None else [str(info)]
+    folder = ground_truth(dataset, path)
+    return [path] if folder is None else [folder, f"{folder}.manifest.json"]
+
+
+VOLUME_PARTS = ("raw", "labels", "inputs", "outputs", "outputs_mask")
+
+
+def volume_files(
+    dataset: Dataset, volumes: Iterable[str], parts: Sequence[str] = VOLUME_PARTS
+) -> list[str]:
+    """Files of the volumes: the fetched zarr and its manifest, or the user's own files."""
+    bucket = dataset.get("bucket")
+    is_fetched = bucket is not None and bucket.get("read") != "blocks"
+    files: list[str] = []
+    for volume in volumes:
+        paths = source_paths(dataset["volumes"][volume], parts)
+        if is_fetched:
+            files += with_manifests(paths[:1])
+        else:
+            files += [file for path in paths for file in own_files(dataset, path)]
+    return list(dict.fromkeys(files))
+
+
+def tissue_mask_files(dataset: Dataset, volume: str) -> list[str]:
+    """The file that says where there is tissue, in a list, or nothing."""
+    mask = dataset["volumes"][volume].get("tissue_mask")
+    return own_files(dataset, mask["path"]) if mask else []
+
+
+def skeleton_files(dataset: Dataset, split: str) -> list[str]:
+    """The skeletons of a split's entries."""
+    paths = [e["skeletons"]["path"] for e in dataset[split] if e["skeletons"]]
+    return [file for path in dict.fromkeys(paths) for file in own_files(dataset, path)]
 
 
 def mask_store(dataset: Dataset, volume: str) -> str:
-    """Where the labels mask of a volume lies."""
+    """The labels mask of a volume."""
     return results(dataset["name"], "masks", f"{volume}.zarr")
+
+
+def mask_stores(dataset: Dataset, volumes: Iterable[str]) -> dict[str, str]:
+    """The labels masks of those volumes that have labels, by volume."""
+    return {v: mask_store(dataset, v) for v in volumes if "labels" in dataset["volumes"][v]}
+
+
+def result_stores(dataset: str, network: str, volumes: Iterable[str], name: str) -> dict[str, str]:
+    """The store NAME.zarr that a network gives for each volume, by volume."""
+    return {v: results(dataset, network, v, f"{name}.zarr") for v in volumes}
 
 
 def volumes_of(entries: Iterable[Any]) -> list[str]:
@@ -41,8 +106,12 @@ def predicted(dataset: Dataset) -> list[str]:
     return volumes_of([*dataset["validation"], *dataset["test"]] or dataset["train"])
 
 
-def mask_settings(dataset: Dataset, volume: str) -> Settings:
-    """What mask.py reads for one volume."""
-    source = dataset["volumes"][volume]
-    given = {"labels_mask": source["labels_mask"]} if "labels_mask" in source else {}
-    return {"background_ids": dataset["background_ids"], "labels": source["labels"], **given}
+def tested(dataset: Dataset) -> list[str]:
+    """Volumes of the test entries, or, without any, of the validation entries."""
+    return volumes_of(dataset["test"] or dataset["validation"])
+
+
+def layer_files(layers: Iterable[Any]) -> list[str]:
+    """The stores of viewer layers on this machine, each once."""
+    paths = dict.fromkeys(layer["path"] for layer in layers)
+    return [path for path in paths if not is_address(path)]

@@ -9,10 +9,24 @@ from retrace.config.dataset_model import Dataset
 from retrace.config.networks import head_names
 from retrace.config.splits import LABELS_BOX
 from retrace.config.unet_shapes import output_shape
+from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
-from retrace.planning.paths import results
+from retrace.job import Job
+from retrace.planning.choices import COMPUTE, gpus_for, without
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import (
+    predicted,
+    result_stores,
+    results,
+    tissue_mask_files,
+    volume_files,
+    with_manifests,
+)
 from retrace.planning.segment import tissue_mask_source
-from retrace.planning.train import COMPUTE, gpus_for, recursive_inputs, without
+from retrace.planning.shards import execution_of
+from retrace.planning.targets import pair_target
+from retrace.planning.train import recursive_inputs, recursive_stores
+from retrace.planning.weights import model_file
 
 
 def _hull(boxes: Sequence[Mapping[str, Any] | None]) -> Settings | None:
@@ -26,7 +40,7 @@ def _hull(boxes: Sequence[Mapping[str, Any] | None]) -> Settings | None:
 
 
 def predict_settings(
-    config: Mapping[str, Any],
+    config: WorkflowConfig,
     dataset: Dataset,
     network: Mapping[str, Any],
     volume: str,
@@ -67,7 +81,7 @@ def predict_settings(
 
 
 def whole_settings(
-    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any], volume: str
+    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any], volume: str
 ) -> Settings:
     """What predict.py reads for all of a volume, in floats: the image of another network."""
     told = predict_settings(config, dataset, network, volume)
@@ -96,3 +110,50 @@ def _grown(roi: Mapping[str, Any], margin: Sequence[int]) -> Settings:
         "offset": [o - m for o, m in zip(roi["offset"], margin, strict=True)],
         "shape": [s + 2 * m for s, m in zip(roi["shape"], margin, strict=True)],
     }
+
+
+def predict_job(
+    planner: Planner, dataset: str, network: str, volume: str, shard: str | None = None
+) -> Job:
+    """Predicts a volume, or one shard of it: the part that validation and test need."""
+    experiment = planner.experiment("predict", dataset, network)
+    data, net = experiment.dataset, experiment.network
+    parts = ["raw", "inputs"]
+    if data["volumes"][volume]["roi_nm"] == LABELS_BOX:
+        parts.append("labels")
+    waits = volume_files(data, [volume], parts) + tissue_mask_files(data, volume)
+    waits += _other_predictions(data, net, volume)
+    settings = predict_settings(planner.config, data, net, volume)
+    return Job(
+        settings, {"model": model_file(planner, dataset, network)}, waits, execution_of(shard)
+    )
+
+
+def _other_predictions(dataset: Dataset, network: Mapping[str, Any], volume: str) -> list[str]:
+    """Predictions by other networks that an auto-context or recursive network reads."""
+    name = network.get("autocontext")
+    first = [results(dataset["name"], name, volume, "prediction.zarr")] if name else []
+    return with_manifests(first) + recursive_stores(dataset, network, [volume])
+
+
+def predict_whole_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
+    """Predicts all of a volume in floats, as the image of another network."""
+    experiment = planner.experiment("predict", dataset, network)
+    data, net = experiment.dataset, experiment.network
+    waits = volume_files(data, [volume], ["raw", "inputs"])
+    settings = whole_settings(planner.config, data, net, volume)
+    return Job(settings, {"model": model_file(planner, dataset, network)}, waits)
+
+
+@pair_target("predict")
+def predictions(planner: Planner, dataset: str, network: str) -> list[str]:
+    """Predictions of all predicted volumes; with `output_prefix` also in ZNN's files."""
+    experiment = planner.experiment("predict", dataset, network)
+    data, net = experiment.dataset, experiment.network
+    if "examples" in data:
+        return [results(dataset, network, "predictions.h5")]
+    volumes = predicted(data)
+    stores = result_stores(dataset, network, volumes, "prediction")
+    wants_files = planner.config["output_prefix"] and net["family"] == "znn"
+    names = [results(dataset, network, v, "znn_outputs.json") for v in volumes if wants_files]
+    return with_manifests(stores.values()) + names

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.splits import SPLITS
+from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
-from retrace.planning.paths import predicted, results
+from retrace.job import Job
+from retrace.planning.evaluate import evaluation
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import layer_files, predicted, results
 from retrace.planning.segment import segment_settings
 from retrace.planning.view import data_layers, result_layers
 
 
-def report_settings(
-    config: Mapping[str, Any], pairs: Iterable[tuple[Dataset, Mapping[str, Any]]]
-) -> Settings:
-    """What report.py reads: configuration, and datasets, networks and layers of the experiments."""
-    return {
-        "config": dict(config),
-        "experiments": [_reported(config, data, network) for data, network in pairs],
-    }
-
-
-def _reported(config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]) -> Settings:
+def _reported(config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]) -> Settings:
     volume = predicted(dataset)[-1]
     return {
         "dataset": {
@@ -38,3 +32,20 @@ def _reported(config: Mapping[str, Any], dataset: Dataset, network: Mapping[str,
         "layers": data_layers(dataset, volume) + result_layers(dataset, network, volume),
         "folder": results(dataset["name"], network["name"]),
     }
+
+
+def report_job(planner: Planner) -> Job:
+    """Writes the report of the experiments of the configuration."""
+    reported, files = [], evaluated_files(planner)
+    for dataset, network in planner.experiments():
+        experiment = planner.experiment("evaluate", dataset, network)
+        content = _reported(planner.config, experiment.dataset, experiment.network)
+        reported.append(content)
+        files += layer_files(content["layers"])
+        files.append(results(dataset, network, "training.json"))
+    return Job({"config": dict(planner.config), "experiments": reported}, prerequisites=files)
+
+
+def evaluated_files(planner: Planner) -> list[str]:
+    """The scores of all experiments of the configuration: what plain `snakemake` asks for."""
+    return [file for names in planner.experiments() for file in evaluation(planner, *names)]

@@ -7,8 +7,21 @@ from typing import Any
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.networks import head_names, interior_map
+from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
-from retrace.planning.train import without
+from retrace.job import Job
+from retrace.planning.choices import without
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import (
+    manifest,
+    result_stores,
+    results,
+    tested,
+    tissue_mask_files,
+    with_manifests,
+)
+from retrace.planning.shards import execution_of
+from retrace.planning.targets import pair_target
 
 
 def tissue_mask_source(volume: Mapping[str, Any]) -> Settings:
@@ -16,7 +29,7 @@ def tissue_mask_source(volume: Mapping[str, Any]) -> Settings:
 
 
 def segment_settings(
-    config: Mapping[str, Any],
+    config: WorkflowConfig,
     dataset: Dataset,
     network: Mapping[str, Any],
     volume: str,
@@ -34,3 +47,63 @@ def segment_settings(
         **segment,
         **tissue_mask_source(dataset["volumes"][volume]),
     }
+
+
+def fragments_job(
+    planner: Planner, dataset: str, network: str, volume: str, shard: str | None = None
+) -> Job:
+    """Over-segments a prediction, or one shard of it."""
+    return _prediction_job(planner, dataset, network, volume, shard)
+
+
+def edges_job(planner: Planner, dataset: str, network: str, volume: str, shard: str) -> Job:
+    """Scores which fragments touch, in one shard of the blocks."""
+    job = _prediction_job(planner, dataset, network, volume, shard)
+    fragments = results(dataset, network, volume, "shards/fragments.zarr")
+    waits = [*job.prerequisites, manifest(fragments)]
+    return Job(job.settings, {**job.inputs, "fragments": fragments}, waits, job.execution)
+
+
+def _prediction_job(
+    planner: Planner, dataset: str, network: str, volume: str, shard: str | None
+) -> Job:
+    experiment = planner.experiment("segment", dataset, network)
+    prediction = results(dataset, network, volume, "prediction.zarr")
+    return Job(
+        segment_settings(planner.config, experiment.dataset, experiment.network, volume),
+        {"prediction": prediction},
+        [manifest(prediction), *tissue_mask_files(experiment.dataset, volume)],
+        execution_of(shard),
+    )
+
+
+def segment_job(
+    planner: Planner, dataset: str, network: str, volume: str, shard: str | None = None
+) -> Job:
+    """Joins fragments at the chosen threshold, in a volume or in one shard of it."""
+    inputs = _graph_inputs(dataset, network, volume)
+    if shard is not None:
+        inputs["lut"] = results(dataset, network, volume, "shards/lut.zarr")
+    waits = [manifest(inputs["fragments"])]
+    return Job({}, inputs, waits, execution_of(shard))
+
+
+def join_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
+    """Finds the segment of every fragment, for all shards."""
+    inputs = _graph_inputs(dataset, network, volume)
+    return Job({}, inputs, [manifest(inputs["fragments"])])
+
+
+def _graph_inputs(dataset: str, network: str, volume: str) -> dict[str, str]:
+    return {
+        "fragments": results(dataset, network, volume, "fragments.zarr"),
+        "threshold_file": results(dataset, network, "threshold.json"),
+    }
+
+
+@pair_target("segment")
+def segmentations(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The segmentations of the test volumes."""
+    data = planner.experiment("segment", dataset, network).dataset
+    stores = result_stores(dataset, network, tested(data), "segmentation")
+    return with_manifests(stores.values())

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from retrace.config.alignment import sections_of, source, stack_set
+from retrace.config.alignment import (
+    SPLITS,
+    made_layer,
+    mask_stores,
+    sections_of,
+    source,
+    stack_set,
+    stack_store,
+    stack_stores,
+    truth_store,
+)
+from retrace.config.compatibility import check_verb
 from retrace.config.dataset_model import Dataset
+from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
 from retrace.errors import ConfigError
+from retrace.job import Job
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import manifest, own_files, results, volume_files, with_manifests
+from retrace.planning.targets import data_target
 
 
 def make_settings(dataset: Dataset) -> Settings:
@@ -39,7 +52,7 @@ def gen_settings(dataset: Dataset, name: str, split: str) -> Settings:
     }
 
 
-def defect_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
+def defect_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
     """What `defects.py train` reads."""
     alignment = sections_of(dataset)
     return {
@@ -49,8 +62,8 @@ def defect_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
     }
 
 
-def detector_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
-    """What `defects.py mask` reads; masks of a layer are joined with what is found."""
+def detector_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
+    """What `defects.py mask` reads; masks of a layer are joined with the detected defects."""
     alignment = sections_of(dataset)
     keys = ("threshold", "smallest_px", "near_px")
     return {
@@ -58,3 +71,76 @@ def detector_settings(config: Mapping[str, Any], dataset: Dataset) -> Settings:
         "keep_given": alignment["mask"] is not None,
         "device": config["device"],
     }
+
+
+def section_files(dataset: Dataset) -> list[str]:
+    """Synthetic sections with their ground truth, or the files that sections are read from."""
+    layer, truth = made_layer(dataset), truth_store(dataset)
+    if layer is not None and truth is not None:
+        return [layer, manifest(layer), *with_manifests([truth])]
+    files = volume_files(dataset, [dataset["alignment"]["volume"]], ["raw"])
+    mask = dataset["alignment"]["mask"]
+    return files + (own_files(dataset, mask["path"]) if mask else [])
+
+
+def make_job(planner: Planner, dataset: str) -> Job:
+    """Makes sections with known distortions, generated or from the raw of a volume."""
+    data = planner.dataset(dataset)
+    settings = make_settings(data)
+    is_generated = settings["raw"] is None
+    files = [] if is_generated else volume_files(data, [data["alignment"]["volume"]], ["raw"])
+    return Job(settings, prerequisites=files)
+
+
+def sample_job(planner: Planner, dataset: str, stacks: str, split: str) -> Job:
+    """Samples training or test stacks from the sections."""
+    data = planner.dataset(dataset)
+    coordinates = stack_set(data, stacks)["coordinates"]
+    truth = truth_store(data)
+    waits = section_files(data) + ([coordinates] if coordinates else [])
+    inputs = {"truth": truth} if truth else {}
+    return Job(gen_settings(data, stacks, split), inputs, waits)
+
+
+def train_defects_job(planner: Planner, dataset: str) -> Job:
+    """Trains the network that detects defects."""
+    data = planner.dataset(dataset)
+    inputs = {
+        "stacks": stack_stores(data, "train"),
+        "labelled": sections_of(data)["defects"]["labelled"],
+        "held_out": stack_stores(data, "test"),
+    }
+    return Job(defect_settings(planner.config, data), inputs)
+
+
+def mask_stacks_job(planner: Planner, dataset: str, stacks: str, split: str) -> Job:
+    """Detects the defects of stacks."""
+    data = planner.dataset(dataset)
+    store = stack_store(dataset, stacks, split)
+    inputs = {"stacks": store, "model": results(dataset, "defects.safetensors")}
+    return Job(detector_settings(planner.config, data), inputs, [manifest(store)])
+
+
+@data_target("stacks")
+def stacks(planner: Planner, dataset: str) -> list[str]:
+    """The stacks of all sets and splits."""
+    data = planner.dataset(dataset)
+    check_verb(data, "stacks")
+    return with_manifests(path for split in SPLITS for path in stack_stores(data, split))
+
+
+@data_target("train_defects")
+def defect_network(planner: Planner, dataset: str) -> list[str]:
+    """The network that detects defects."""
+    data = planner.dataset(dataset)
+    check_verb(data, "train_defects")
+    sections_of(data)
+    return [results(dataset, "defects.safetensors")]
+
+
+@data_target("mask_stacks")
+def stack_masks(planner: Planner, dataset: str) -> list[str]:
+    """The masks of all stacks."""
+    data = planner.dataset(dataset)
+    check_verb(data, "mask_stacks")
+    return with_manifests(path for split in SPLITS for path in mask_stores(data, split))

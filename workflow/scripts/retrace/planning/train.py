@@ -2,59 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
-from retrace.config.networks import context_network, head_names, network_for
-from retrace.config.yaml_files import Settings
-from retrace.planning.paths import results, volumes_of
-from retrace.settings_model import SettingsModel
+from retrace.config.networks import context_network, head_names, network_for, of_family
+from retrace.config.sources import example_files
+from retrace.config.workflow import WorkflowConfig
+from retrace.config.yaml_files import Settings, names
+from retrace.job import Job
+from retrace.planning.choices import COMPUTE, gpus_for, iterations_for, trained_network, without
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import (
+    mask_stores,
+    results,
+    volume_files,
+    volumes_of,
+    with_manifests,
+)
+from retrace.planning.targets import pair_target
+from retrace.planning.weights import context_model, first_weights
 
 MEASURED = ("znn", "elektronn")
 """Families whose trainings draw patches of the validation split."""
 
 
-COMPUTE = ("device", "precision", "compile")
-
-
-def iterations_for(config: Mapping[str, Any], network: str) -> int | None:
-    """The iterations that the configuration asks of a network; None: the network's own number."""
-    asked = config["iterations"]
-    if isinstance(asked, Mapping):
-        asked = asked.get(network)
-    return None if asked is None else int(asked)
-
-
-def gpus_for(config: Mapping[str, Any], verb: str) -> int:
-    """The GPUs that one job of a verb, `train` or `predict`, uses."""
-    asked = config["gpus"]
-    return int(asked.get(verb, 1) if isinstance(asked, Mapping) else asked)
-
-
-def trained_network(config: Mapping[str, Any], network: Mapping[str, Any]) -> Settings:
-    """The network with the `batch_size` that the configuration asks for, if it does."""
-    asked = config["batch_size"]
-    return {**network, **({} if asked is None else {"batch_size": asked})}
-
-
-def is_published(config: Mapping[str, Any], network: str) -> bool:
-    """Whether a network is used as it was published, with no training after it."""
-    return config["weights"] == "published" and iterations_for(config, network) is None
-
-
-def model_file(config: Mapping[str, Any], dataset: str, network: str) -> str:
-    """The weights that are predicted with."""
-    name = "published" if is_published(config, network) else "model"
-    return results(dataset, network, f"{name}.safetensors")
-
-
-def without(content: Mapping[str, Any] | SettingsModel, *keys: str) -> Settings:
-    return {key: value for key, value in content.items() if key not in keys}
-
-
 def train_settings(
-    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
+    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
 ) -> Settings:
     """What train.py reads: the volumes trained on, the network, iterations, seed, device.
 
@@ -105,7 +79,7 @@ def recursive_inputs(dataset: Dataset, network: Mapping[str, Any], volume: str) 
     return found
 
 
-def _trained(config: Mapping[str, Any], network: Mapping[str, Any], dataset: Settings) -> Settings:
+def _trained(config: WorkflowConfig, network: Mapping[str, Any], dataset: Settings) -> Settings:
     """The part of a training's settings that all families share."""
     limit = config["train_seconds"]
     return {
@@ -118,15 +92,6 @@ def _trained(config: Mapping[str, Any], network: Mapping[str, Any], dataset: Set
         **({} if limit is None else {"seconds": limit}),
         **{key: config[key] for key in COMPUTE},
     }
-
-
-def examples_settings(
-    config: Mapping[str, Any], dataset: Dataset, network: Mapping[str, Any]
-) -> Settings:
-    """What examples.py reads to predict and to score."""
-    told = {"name": dataset["name"], "examples": dataset["examples"]}
-    own = trained_network(config, network)
-    return {"dataset": told, "network": own, "seed": config["seed"], "device": config["device"]}
 
 
 def trained_volumes(dataset: Dataset, network: Mapping[str, Any]) -> list[str]:
@@ -143,3 +108,47 @@ def validation_patches(dataset: Dataset, network: Mapping[str, Any]) -> list[Set
         {**without(e, "skeletons"), "probability": 1 / len(entries), "exclude_nm": []}
         for e in entries
     ]
+
+
+def recursive_stores(
+    dataset: Dataset, network: Mapping[str, Any], volumes: Sequence[str]
+) -> list[str]:
+    """Predictions of these volumes by other networks, which a recursive network reads."""
+    sources = [recursive_inputs(dataset, network, volume) for volume in volumes]
+    return with_manifests([s["path"] for by_node in sources for s in by_node.values()])
+
+
+def train_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Trains a network until its last iteration."""
+    experiment = planner.experiment("train", dataset, network)
+    data, net = experiment.dataset, experiment.network
+    weights = {**context_model(planner, dataset, network)}
+    weights |= first_weights(planner, dataset, network)
+    if "examples" in data:
+        masks, volumes = {}, example_files(data.examples, "train")
+    else:
+        names = trained_volumes(data, net)
+        masks = mask_stores(data, names)
+        volumes = volume_files(data, names) + recursive_stores(data, net, names)
+    waits = [*volumes, *with_manifests(masks.values()), *_checkpoint_manifest(weights)]
+    return Job(train_settings(planner.config, data, net), {"masks": masks, **weights}, waits)
+
+
+def _checkpoint_manifest(weights: Mapping[str, str]) -> list[str]:
+    return [f"{weights['published']}.manifest.json"] if "published" in weights else []
+
+
+@pair_target("train")
+def trained_files(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The model, and of ELEKTRONN's networks its curves."""
+    net = planner.experiment("train", dataset, network).network
+    names = ["model.safetensors"]
+    if net["family"] == "elektronn":
+        names += ["history.csv", "timeline.png", "history.png", "errors.png"]
+    return [results(dataset, network, name) for name in names]
+
+
+def trainable_networks() -> list[str]:
+    """Networks that train.py trains: all that do not align sections."""
+    aligning = of_family("seamless")
+    return [name for name in names("networks") if name not in aligning]

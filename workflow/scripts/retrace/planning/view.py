@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retrace.config.compatibility import check_verb
 from retrace.config.dataset_model import Dataset
 from retrace.config.networks import BOUNDARY, head_names
 from retrace.config.yaml_files import Settings
-from retrace.planning.paths import mask_store, results
+from retrace.job import Job
+from retrace.planning import align
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import layer_files, mask_store, predicted, results, volumes_of
+from retrace.planning.targets import data_target, pair_target
 
 HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", BOUNDARY: "boundary", "classes": "boundary"}
 """How the viewer calls a network's outputs."""
@@ -25,7 +30,7 @@ def data_layers(dataset: Dataset, volume: str) -> list[Settings]:
 
 
 def result_layers(dataset: Dataset, network: Mapping[str, Any], volume: str) -> list[Settings]:
-    """Viewer layers of what a network made of a volume."""
+    """Viewer layers of a network's results for a volume."""
     folder = results(dataset["name"], network["name"], volume)
     heads = head_names(network)
     layers = [
@@ -45,6 +50,41 @@ def result_layers(dataset: Dataset, network: Mapping[str, Any], volume: str) -> 
     return layers
 
 
-def view_settings(config: Mapping[str, Any], layers: list[Settings]) -> Settings:
-    """What view.py reads."""
-    return {**config["view"], "layers": layers}
+def _view_job(planner: Planner, layers: list[Settings]) -> Job:
+    settings = {**planner.config["view"], "layers": layers}
+    return Job(settings, prerequisites=layer_files(layers))
+
+
+def view_data_job(planner: Planner, dataset: str) -> Job:
+    """Shows the first training volume, or, without any, the last that is predicted."""
+    data = planner.dataset(dataset)
+    volume = (volumes_of(data["train"])[:1] or predicted(data)[-1:])[0]
+    return _view_job(planner, data_layers(data, volume))
+
+
+def view_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Shows data and results of the last predicted volume, or sections before and after."""
+    experiment = planner.experiment("view", dataset, network)
+    data, net = experiment.dataset, experiment.network
+    if net["family"] == "seamless":
+        return _view_job(planner, align.layers(planner.config, data, net))
+    volume = predicted(data)[-1]
+    return _view_job(planner, data_layers(data, volume) + result_layers(data, net, volume))
+
+
+def _picture(planner: Planner) -> str:
+    return "serve.done" if planner.config["serve"] else "view.png"
+
+
+@data_target("view_data")
+def data_picture(planner: Planner, dataset: str) -> list[str]:
+    """The picture of a dataset."""
+    check_verb(planner.dataset(dataset), "view_data")
+    return [results(dataset, _picture(planner))]
+
+
+@pair_target("view")
+def result_picture(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The picture of a network's results."""
+    planner.experiment("view", dataset, network)
+    return [results(dataset, network, _picture(planner))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -53,3 +53,8 @@ def parse_shard(text: str) -> Shard:
 def shard_names(count: int) -> list[str]:
     """`1-of-N` ... `N-of-N`."""
     return [str(Shard(index, count)) for index in range(1, count + 1)]
+
+
+def shard_of(execution: Mapping[str, str]) -> Shard:
+    """The shard that a job computes; the whole where it names none."""
+    return parse_shard(execution["shard"]) if "shard" in execution else SINGLE_SHARD

@@ -1,18 +1,20 @@
-"""An experiment to carry elsewhere: described with its results, or with all it needs to run.
+"""A packed experiment: described together with its results, or with everything it needs to run.
 
-REQUIRED INPUTS: for a crate the evaluation and whatever it was made of; for a bundle volumes, published
-weights and images, but no results
+REQUIRED INPUTS: for an RO-Crate the evaluation and everything it was computed from; for a bundle volumes,
+published weights and images, but no results
 OUTPUTS: results/DATASET/NETWORK/crate and crate.zip (RO-Crate); results/DATASET/NETWORK/bundle
 
-Both run where Snakemake runs and not in an image: they look at the whole working directory, at
-Snakemake's own records, and at its programs.
+Both jobs run next to Snakemake and not in an image: they read the whole working directory, Snakemake's own
+records, and its programs.
 """
+
+from retrace.planning.pack import bundle_job, crate_job, wheels_folder
 
 
 rule crate:
-    """What was run on what with which result, as a Workflow Run RO-Crate."""
+    """What ran on which data with which result, as a Workflow Run RO-Crate."""
     input:
-        results=crate_files,
+        unpack(files_of(crate_job)),
         script=script("crate"),
         library=library("crate"),
     output:
@@ -21,25 +23,27 @@ rule crate:
     log:
         "logs/crate/{dataset}_{network}.log",
     localrule: True
-    # on the machine itself, alone: they look at the whole working directory
+    # runs next to Snakemake, alone, for it reads the whole working directory
     handover: True
     resources:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        settings=carried_json,
+        job=job_of(crate_job),
     shell:
-        '"$RETRACE_PYTHON" {input.script:q} --settings {params.settings:q}'
-        " --results {input.results:q} --output {output.folder:q} --zip {output.zip:q}"
+        '"$RETRACE_PYTHON" {input.script:q}'
+        " --job {params.job:q}"
+        " --output {output.folder:q}"
+        " --zip {output.zip:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule wheels:
-    """The packages that Snakemake runs with, and pip, to be installed without network."""
+    """The packages that Snakemake needs, and pip, for installation without internet access."""
     input:
-        lock=wheel_lock(),
+        lock=source("envs", "host.txt"),
     output:
-        folder=directory(wheels_folder()),
+        folder=directory(wheels_folder(PLANNER)),
     log:
         "logs/wheels/host.log",
     retries: 3
@@ -56,11 +60,9 @@ rule wheels:
 
 
 rule bundle:
-    """One folder from which the experiment runs on a machine without network."""
+    """One folder from which the experiment runs without internet access."""
     input:
-        files=bundle_files,
-        images=bundle_images,
-        wheels=wheels_folder(),
+        unpack(files_of(bundle_job)),
         script=script("bundle"),
         library=library("bundle"),
     output:
@@ -73,8 +75,9 @@ rule bundle:
         mem_mb=growing(1000),
         runtime=growing(600),
     params:
-        settings=carried_json,
+        job=job_of(bundle_job),
     shell:
-        '"$RETRACE_PYTHON" {input.script:q} make --settings {params.settings:q}'
-        " --files {input.files:q} --images {input.images:q} --wheels {input.wheels:q} --output {output.folder:q}"
+        '"$RETRACE_PYTHON" {input.script:q} make'
+        " --job {params.job:q}"
+        " --output {output.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

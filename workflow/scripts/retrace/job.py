@@ -1,0 +1,96 @@
+"""A job of the workflow: the files it reads, by role, and its settings.
+
+Planning builds it, the rule hands it to its program as one line of JSON (`--job`), and the program
+reads it. A role holds one file, a list of files, or files by the name of a volume or a network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrace.errors import ConfigError
+
+Files = str | Sequence[str] | Mapping[str, str] | Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job reads.
+
+    `inputs`: files by role, which the program takes from here. `prerequisites`: further files that
+    must be complete before the job starts: manifests, and files that the settings name.
+    `execution`: what does not change the result, such as the shard.
+    """
+
+    settings: Any = field(default_factory=dict)
+    inputs: Mapping[str, Files] = field(default_factory=dict)
+    prerequisites: Sequence[str] = ()
+    execution: Mapping[str, Any] = field(default_factory=dict)
+
+    def files(self) -> dict[str, list[str]]:
+        """All files that the job waits for, by role, each role as one list."""
+        by_role = {role: list(_flat(files)) for role, files in self.inputs.items()}
+        return {**by_role, "prerequisites": list(dict.fromkeys(self.prerequisites))}
+
+    def as_json(self) -> str:
+        """The job as its program receives it, the same line for the same job."""
+        # Imported here: a packed experiment reads jobs before any package is installed.
+        from retrace.settings_model import as_json
+
+        return as_json(
+            {"settings": self.settings, "inputs": self.inputs, "execution": self.execution}
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Job:
+        """The job in a line of JSON (ConfigError where it is none)."""
+        try:
+            content = json.loads(text)
+            return cls(
+                content["settings"], content.get("inputs", {}), (), content.get("execution", {})
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"--job: not the JSON of a job ({error})") from None
+
+    def paths(self, role: str) -> list[Path]:
+        """The files of a role, in order; none where the job has no such role."""
+        return [Path(path) for path in _flat(self.inputs.get(role, ()))]
+
+    def path(self, role: str) -> Path:
+        """The one file of a role (ConfigError where there is not exactly one)."""
+        paths = self.paths(role)
+        if len(paths) != 1:
+            raise ConfigError(f"--job: inputs: {role!r} needs one file, and has {len(paths)}")
+        return paths[0]
+
+    def optional_path(self, role: str) -> Path | None:
+        """The one file of a role, None where the job has none."""
+        return self.path(role) if self.paths(role) else None
+
+    def named_paths(self, role: str) -> dict[str, Path]:
+        """The files of a role by the name of their volume or network."""
+        files = self.inputs.get(role, {})
+        if not isinstance(files, Mapping):
+            raise ConfigError(f"--job: inputs: {role!r} needs files by name")
+        return {name: Path(str(path)) for name, path in files.items()}
+
+    def named_path_lists(self, role: str) -> dict[str, list[Path]]:
+        """Several files for each volume, by its name."""
+        files = self.inputs.get(role, {})
+        if not isinstance(files, Mapping):
+            raise ConfigError(f"--job: inputs: {role!r} needs files by name")
+        return {name: [Path(path) for path in _flat(paths)] for name, paths in files.items()}
+
+
+def _flat(files: Files) -> Iterator[str]:
+    if isinstance(files, str):
+        yield files
+    elif isinstance(files, Mapping):
+        for value in files.values():
+            yield from _flat(value)
+    else:
+        yield from files

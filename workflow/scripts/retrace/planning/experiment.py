@@ -1,0 +1,151 @@
+"""Datasets, networks and their combinations, as one run of the workflow is configured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from retrace.config import alignment, compatibility, datasets, networks, paper, sources, yaml_files
+from retrace.config.dataset_model import Dataset
+from retrace.config.workflow import WorkflowConfig
+from retrace.errors import ConfigError, RetraceError, nearest
+from retrace.planning import container_images
+from retrace.planning.choices import gpus_for, iterations_for, trained_network
+
+IMAGES = Path("containers/images")
+"""The folder of container images, below the working directory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A dataset and a network that work together, and the configuration of the run."""
+
+    config: WorkflowConfig
+    dataset: Any
+    network: Any
+
+    @property
+    def folder(self) -> tuple[str, str]:
+        """Names of dataset and network, which results are sorted by."""
+        return self.dataset["name"], self.network["name"]
+
+
+@dataclass(frozen=True, eq=False)
+class Planner:
+    """What planning knows: the configuration, and the workflow's folder.
+
+    Datasets and networks are read once. Every method raises ConfigError or DataError for a name,
+    or a combination, that cannot work.
+    """
+
+    root: Path
+    config: WorkflowConfig
+    uses_containers: bool = False
+
+    @cache  # noqa: B019  a run has one planner, which lives as long as the process
+    def dataset(self, name: str) -> Any:
+        """A dataset with everything filled in."""
+        data = datasets.load_dataset(name, self.config["volumes"])
+        if isinstance(data, Dataset) and data.paper is not None:
+            data = paper.choose_regions(data, self.config.reproduce.regions)
+        # Checked here and not where a job names its files: Snakemake ignores an error of an input
+        # function where the output exists, and would use what another layer gave.
+        data = sources.located(data, self.config)
+        sources.check_layers(data)
+        if "alignment" in data:
+            alignment.check(data)
+        return data
+
+    @cache  # noqa: B019
+    def network(self, dataset: str, name: str) -> Any:
+        """A network as it is trained on a dataset."""
+        return networks.network_for(name, self.dataset(dataset))
+
+    @cache  # noqa: B019
+    def experiment(self, verb: str, dataset: str, network: str) -> Experiment:
+        """Dataset and network; ConfigError with the reason where they cannot work for this verb."""
+        data = self.dataset(dataset)
+        compatibility.check_verb(data, verb)
+        net = self.network(dataset, network)
+        compatibility.check_pair(data, net, verb)
+        has_own_scores = compatibility.is_scored_as_it_is(net) or "examples" in data
+        has_own_scores |= not networks.head_names(net)
+        if verb in ("segment", "evaluate", "export") and not has_own_scores:
+            compatibility.check_segmentation(self.config.segment, self.config.shards, net)
+        if self.config["engine"] == "legacy":
+            self._check_legacy(verb, net)
+        if verb == "train":
+            self._check_batch(net)
+        return Experiment(self.config, data, net)
+
+    def _check_batch(self, network: Any) -> None:
+        """Refuses a batch that cannot be divided among the GPUs of a training."""
+        gpus = gpus_for(self.config, "train")
+        if network["family"] == "elektronn" and gpus > 1:
+            raise ConfigError(
+                f"network {network['name']!r}: networks of the family elektronn train on one GPU, "
+                f"and `gpus` asks for {gpus}; set `gpus: {{train: 1, predict: {gpus}}}`"
+            )
+        batch = trained_network(self.config, network).get("batch_size", 1)
+        compatibility.check_division(network["name"], batch, gpus)
+
+    def _check_legacy(self, verb: str, network: Any) -> None:
+        """Refuses what the legacy engine cannot do."""
+        if network["family"] != "lsd":
+            raise ConfigError(
+                "`engine: legacy` trains the LSD family only, and network "
+                f"{network['name']!r} belongs to the family {network['family']!r}; use `engine: "
+                "modern`"
+            )
+        if not self.uses_containers:
+            raise ConfigError(
+                "`engine: legacy` runs TensorFlow 1 in a container image, here "
+                f"{self.image(self.config['legacy_image'])}; add --use-singularity, or use "
+                "`engine: modern`"
+            )
+        if self.config["shards"] > 1:
+            raise ConfigError(
+                "`engine: legacy` predicts a volume in one job; set `shards: 1`, or use `engine: "
+                "modern`"
+            )
+        if verb == "train":
+            iterations = iterations_for(self.config, network["name"]) or network["iterations"]
+            compatibility.check_legacy_loss(network, iterations)
+            compatibility.check_legacy_batch(
+                trained_network(self.config, network), gpus_for(self.config, verb)
+            )
+
+    def image(self, name: str) -> str:
+        """The container image of that name: built, with a digest in its name, or as published."""
+        if name in container_images.published(self.root):
+            return str(container_images.published_path(IMAGES, name))
+        return str(container_images.image_path(self.root, IMAGES, name))
+
+    @cache  # noqa: B019
+    def experiments(self) -> list[tuple[str, str]]:
+        """Dataset and network of each experiment that config.yaml lists."""
+        pairs = {
+            f"{d}_{n}": (d, n)
+            for d in yaml_files.names("datasets")
+            for n in yaml_files.names("networks")
+        }
+        for name in self.config["experiments"]:
+            if name not in pairs:
+                raise ConfigError(f"`experiments`: no {name!r}; {nearest(name, pairs)}")
+        return [pairs[name] for name in self.config["experiments"]]
+
+    def outside_files(self) -> list[str]:
+        """Every file that the datasets name, and the mirror of the bucket.
+
+        A dataset that cannot be read is left out: whoever uses it gets the error.
+        """
+        mirror = self.config["mirror"]
+        files = [str(Path(mirror) / "any")] if mirror else []
+        for name in yaml_files.names("datasets"):
+            try:
+                files += sources.named_files(datasets.load_dataset(name))
+            except RetraceError:
+                continue
+        return files + networks.net_prefixes()

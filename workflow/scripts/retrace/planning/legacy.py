@@ -1,0 +1,68 @@
+"""Jobs of the legacy engine: TensorFlow 1 trains and predicts in an image of its own."""
+
+from __future__ import annotations
+
+from retrace.job import Job
+from retrace.planning.choices import is_published
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import results
+from retrace.planning.predict import predict_job
+from retrace.planning.train import train_job
+from retrace.planning.weights import first_weights, published
+
+
+def batches_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Makes the batches that the legacy engine trains on."""
+    return train_job(planner, dataset, network)
+
+
+def legacy_train_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Trains in the legacy image; the batches come through a pipe.
+
+    The settings are not read there; they are part of the job so that a change trains again.
+    """
+    weights = first_weights(planner, dataset, network)
+    begin = {"published": weights["published"]} if "published" in weights else {}
+    manifests = [f"{path}.manifest.json" for path in begin.values()]
+    inputs = {"batches": results(dataset, network, "batches.pipe"), **begin}
+    return Job(train_job(planner, dataset, network).settings, inputs, manifests)
+
+
+def trained_checkpoint_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Converts the trained TensorFlow checkpoint to safetensors."""
+    settings = {"dataset": dataset, "network": planner.network(dataset, network)}
+    return Job(settings, {"checkpoint": results(dataset, network, "checkpoint")})
+
+
+def input_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
+    """Writes what the legacy engine reads of a volume."""
+    job = predict_job(planner, dataset, network, volume)
+    return Job(job.settings, {}, job.prerequisites)
+
+
+def _checkpoint(planner: Planner, dataset: str, network: str) -> tuple[str, list[str]]:
+    """Folder of the TensorFlow checkpoint that predicts, and its manifest, if it has one."""
+    if is_published(planner.config, network):
+        folder, *manifests = published(planner, dataset, network)
+        return folder, manifests
+    return results(dataset, network, "checkpoint"), []
+
+
+def legacy_predict_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
+    """Predicts all tiles with the TensorFlow graph."""
+    planner.experiment("predict", dataset, network)
+    checkpoint, manifests = _checkpoint(planner, dataset, network)
+    folder = results(dataset, network, volume, "legacy_input")
+    return Job({}, {"tiles": folder, "checkpoint": checkpoint}, manifests)
+
+
+def output_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
+    """Writes the predicted tiles as the modern engine's store."""
+    job = predict_job(planner, dataset, network, volume)
+    checkpoint, manifests = _checkpoint(planner, dataset, network)
+    inputs = {
+        "input": results(dataset, network, volume, "legacy_input"),
+        "predicted": results(dataset, network, volume, "legacy_output"),
+        "checkpoint": checkpoint,
+    }
+    return Job(job.settings, inputs, [*job.prerequisites, *manifests])

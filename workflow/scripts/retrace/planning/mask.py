@@ -1,0 +1,28 @@
+"""Jobs that make the labels mask of a volume."""
+
+from __future__ import annotations
+
+from retrace.config.compatibility import check_verb
+from retrace.config.splits import SPLITS
+from retrace.job import Job
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import mask_stores, volume_files, volumes_of, with_manifests
+from retrace.planning.targets import data_target
+
+
+def mask_job(planner: Planner, dataset: str, volume: str) -> Job:
+    """Makes the mask of one volume from its labels and background ids."""
+    data = planner.dataset(dataset)
+    source = data["volumes"][volume]
+    own_mask = {"labels_mask": source["labels_mask"]} if "labels_mask" in source else {}
+    settings = {"background_ids": data["background_ids"], "labels": source["labels"], **own_mask}
+    return Job(settings, prerequisites=volume_files(data, [volume], ["labels", "labels_mask"]))
+
+
+@data_target("mask")
+def masks(planner: Planner, dataset: str) -> list[str]:
+    """The masks of the volumes of all splits."""
+    data = planner.dataset(dataset)
+    check_verb(data, "mask")
+    volumes = volumes_of(entry for split in SPLITS for entry in data[split])
+    return with_manifests(mask_stores(data, volumes).values())

@@ -1,0 +1,101 @@
+"""Jobs that pack an experiment: as an RO-Crate, or to run without internet access."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from retrace.config.alignment import made_layer
+from retrace.config.sources import check_carried, named_files
+from retrace.config.splits import SPLITS
+from retrace.config.yaml_files import Settings
+from retrace.errors import ConfigError
+from retrace.files import digest
+from retrace.job import Job
+from retrace.planning.choices import is_published
+from retrace.planning.evaluate import evaluation
+from retrace.planning.experiment import Experiment, Planner
+from retrace.planning.fetch import fetched_files
+from retrace.planning.paths import own_files, results, volumes_of, with_manifests
+from retrace.planning.targets import pair_target
+from retrace.planning.weights import published
+
+
+def _settings(planner: Planner, dataset: str, network: str) -> Settings:
+    """The configuration as it is, and what the packed experiment asks Snakemake for."""
+    name = f"{dataset}_{network}"
+    return {
+        "name": name,
+        "target": f"evaluate_{name}",
+        "config": dict(planner.config),
+        "dataset": dataset,
+    }
+
+
+def crate_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Describes an experiment and its results as an RO-Crate."""
+    scores = evaluation(planner, dataset, network)
+    return Job(_settings(planner, dataset, network), {"results": scores})
+
+
+def bundle_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Packs what an experiment needs to run without internet access."""
+    names = ["modern"]
+    if planner.config["engine"] == "legacy":
+        names.append(planner.config["legacy_image"])
+    inputs = {
+        "files": packed_files(planner, dataset, network),
+        "images": [planner.image(name) for name in names],
+        "wheels": wheels_folder(planner),
+    }
+    return Job(_settings(planner, dataset, network), inputs)
+
+
+def wheels_folder(planner: Planner) -> str:
+    """The folder of Snakemake's packages, named by what they depend on: lock, machine, Python."""
+    kind = [platform.machine(), *sys.version_info[:2]]
+    lock = (planner.root / "envs" / "host.txt").read_text()
+    return f"work/wheels/{digest([lock, kind])}"
+
+
+def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
+    """What an evaluation reads and no job makes: volumes, skeletons, published weights."""
+    experiment = planner.experiment("evaluate", dataset, network)
+    data = experiment.dataset
+    synthetic = made_layer(data) if "alignment" in data else None
+    check_carried(data, planner.config["bucket"])
+    weights = [planner.config["init"]] if planner.config["init"] else []
+    for name in (network, experiment.network.get("autocontext")):
+        if name and is_published(planner.config, name):
+            weights += published(planner, dataset, name)
+    fetched = [*fetched_files(planner, dataset), *_streamed_volumes(experiment)]
+    own = [path for path in named_files(data) if path not in (*fetched, synthetic)]
+    kept = [file for path in own for file in own_files(data, path)]
+    return list(dict.fromkeys([*fetched, *kept, *weights]))
+
+
+def _streamed_volumes(experiment: Experiment) -> list[str]:
+    """Volumes that are streamed from the bucket, as `fetch` copies them."""
+    data = experiment.dataset
+    if (data.get("bucket") or {}).get("read") != "blocks":
+        return []
+    used = volumes_of(entry for split in SPLITS for entry in data[split])
+    return with_manifests([f"data/{data['name']}/{volume}.zarr" for volume in used])
+
+
+@pair_target("crate")
+def crate(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The RO-Crate of an experiment."""
+    planner.experiment("evaluate", dataset, network)
+    return [results(dataset, network, "crate.zip")]
+
+
+@pair_target("bundle")
+def bundle(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The packed experiment; ConfigError where no images are in use."""
+    planner.experiment("evaluate", dataset, network)
+    if not planner.uses_containers:
+        raise ConfigError(
+            "a bundle holds the container images that its rules run in; add --use-singularity"
+        )
+    return [results(dataset, network, "bundle")]

@@ -1,0 +1,89 @@
+"""Which weights a job reads: trained, published, or those of another network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from retrace.errors import ConfigError
+from retrace.job import Job
+from retrace.planning.choices import is_published
+from retrace.planning.experiment import Planner
+from retrace.planning.paths import results
+
+READ_FROM_A_FILE = ("znn", "elektronn")
+"""Families whose published weights are the file that `init` names."""
+
+
+def published(planner: Planner, dataset: str, network: str) -> list[str]:
+    """Folder and manifest of a published checkpoint; ConfigError where there is none."""
+    if planner.network(dataset, network)["family"] != "lsd":
+        raise ConfigError(
+            f"no checkpoint of network {network!r} was published in the bucket; name a network"
+            " of ZNN with `init: FILE.h5`, of ELEKTRONN with `init: FILE.param`"
+        )
+    if "checkpoints" not in (planner.dataset(dataset).get("bucket") or {}):
+        raise ConfigError(
+            f"dataset {dataset!r} has no published checkpoints (`bucket: checkpoints` in its"
+            " file); use `weights: trained`"
+        )
+    folder = f"data/{dataset}/checkpoints/{network}"
+    return [folder, f"{folder}.manifest.json"]
+
+
+def model_file(planner: Planner, dataset: str, network: str) -> str:
+    """The weights that a prediction uses: trained, or published."""
+    config = planner.config
+    if parent := planner.dataset(dataset).get("weights_of"):
+        published(planner, parent, network)
+        return results(parent, network, "published.safetensors")
+    if not is_published(config, network):
+        return results(dataset, network, "model.safetensors")
+    is_read = planner.network(dataset, network)["family"] in READ_FROM_A_FILE
+    if not (is_read and config["init"]):
+        published(planner, dataset, network)
+    return results(dataset, network, "published.safetensors")
+
+
+def init_file(planner: Planner, dataset: str, network: str) -> str:
+    """The file of another program that holds the weights (ConfigError where none is named)."""
+    if not planner.config["init"]:
+        published(planner, dataset, network)
+    return str(planner.config["init"])
+
+
+def first_weights(planner: Planner, dataset: str, network: str) -> Mapping[str, str]:
+    """By role the weights that a training starts from: `init`, `published`, or none."""
+    pretrained = planner.network(dataset, network).get("pretrained")
+    if pretrained:
+        first = pretrained["network"]
+        planner.experiment("train", dataset, first)
+        return {"init": model_file(planner, dataset, first)}
+    if planner.config["init"]:
+        return {"init": planner.config["init"]}
+    if planner.config["weights"] == "published":
+        return {"published": published(planner, dataset, network)[0]}
+    return {}
+
+
+def context_model(planner: Planner, dataset: str, network: str) -> Mapping[str, str]:
+    """By role the model whose descriptors an auto-context network reads, or none."""
+    name = planner.network(dataset, network).get("autocontext")
+    return {"context": model_file(planner, dataset, name)} if name else {}
+
+
+def convert_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Converts a published TensorFlow checkpoint to safetensors."""
+    folder = f"data/{dataset}/checkpoints/{network}"
+    settings = {"dataset": dataset, "network": planner.network(dataset, network)}
+    return Job(settings, {"checkpoint": folder}, [f"{folder}.manifest.json"])
+
+
+def imported_model_job(planner: Planner, dataset: str, network: str, *, role: str) -> Job:
+    """Reads the weights in a file of another program; `role`: h5 of ZNN, param of ELEKTRONN."""
+    settings = {"dataset": dataset, "network": planner.network(dataset, network)}
+    return Job(settings, {role: init_file(planner, dataset, network)})
+
+
+IMPORT_JOBS = {role: partial(imported_model_job, role=role) for role in ("h5", "param")}
+"""By role the function that plans the import of a file's weights."""
