@@ -8,7 +8,7 @@ import torch
 from skimage.filters import rank
 from skimage.morphology import disk
 
-from retrace.alignment.contrast import DARKEST, equalise, normalise, radius_at
+from retrace.alignment.contrast import DARKEST, equalise, normalise_contrast, radius_at
 
 
 def section(side: int = 96) -> np.ndarray:
@@ -38,13 +38,13 @@ def test_contrast_of_the_input_does_not_matter() -> None:
     image = torch.from_numpy(section()).float() / 255
     darker = image * 0.5 + 0.1
 
-    assert (normalise(image, 21) - normalise(darker, 21)).abs().max() < 0.02
+    assert (normalise_contrast(image, 21) - normalise_contrast(darker, 21)).abs().max() < 0.02
 
 
 def test_values_fill_the_range_and_missing_pixels_stay() -> None:
     images = torch.from_numpy(section()).float().div(255).repeat(2, 1, 1)
     images[1, :20] = 0
-    found = normalise(images, 21)
+    found = normalise_contrast(images, 21)
 
     assert found.shape == images.shape
     assert torch.equal(found == 0, images == 0)
@@ -56,8 +56,8 @@ def test_values_fill_the_range_and_missing_pixels_stay() -> None:
 def test_empty_and_constant_sections_do_not_break() -> None:
     empty, flat = torch.zeros(1, 16, 16), torch.full((1, 16, 16), 0.4)
 
-    assert torch.equal(normalise(empty, 5), empty)
-    assert torch.equal(normalise(flat, 5), torch.full_like(flat, DARKEST))
+    assert torch.equal(normalise_contrast(empty, 5), empty)
+    assert torch.equal(normalise_contrast(flat, 5), torch.full_like(flat, DARKEST))
 
 
 def test_the_radius_follows_the_mip() -> None:

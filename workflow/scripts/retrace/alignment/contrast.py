@@ -25,7 +25,7 @@ def radius_at(mip: int) -> int:
     return max(1, 256 // (mip + 1))
 
 
-def normalise(sections: Tensor, radius: int) -> Tensor:
+def normalise_contrast(sections: Tensor, radius: int) -> Tensor:
     """Sections (..., H, W) in [0, 1], each locally equalised to [1/255, 1].
 
     Pixels of 0 stay 0 and are ignored; a constant section becomes 1/255.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retrace.alignment.contrast import DARKEST, normalise
+from retrace.alignment.contrast import DARKEST, normalise_contrast
 from retrace.targets.ternary import contract, dilate
 
 EMPTY_RADIUS = 2
@@ -36,5 +36,5 @@ def prepare_sections(
     contrast = network["contrast"]
     even = torch.where(valid, image.clamp(min=DARKEST), 0)
     if contrast["method"] == "equalise":
-        even = normalise(even, contrast["radius_px"])
+        even = normalise_contrast(even, contrast["radius_px"])
     return even, torch.where(valid, even, float(network["input"]["mean"]))

@@ -47,7 +47,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class StackSet:
+class StoredStacks:
     """One data set of a file: the paths of its arrays in the file, and the shape of `images`."""
 
     path: Path
@@ -95,7 +95,7 @@ def open_stack_file(path: Path) -> Iterator[Any]:
             root.close()
 
 
-def stack_sets(path: Path) -> list[StackSet]:
+def stack_sets(path: Path) -> list[StoredStacks]:
     """The data sets of a file, sorted by name.
 
     DataError if the file is absent or unreadable, has no data set, or arrays whose shapes disagree.
@@ -111,21 +111,21 @@ def stack_sets(path: Path) -> list[StackSet]:
     return sets
 
 
-def _stack_set(path: Path, name: str, item: Any) -> StackSet | None:
+def _stack_set(path: Path, name: str, item: Any) -> StoredStacks | None:
     """The data set of that name; None if the item is none."""
     mip = int(item.attrs.get("mip", 0))
     if hasattr(item, "shape"):
         if len(item.shape) != 4:
             return None
-        return _checked(StackSet(path, name, {IMAGES: name}, tuple(item.shape), mip), {})
+        return _checked(StoredStacks(path, name, {IMAGES: name}, tuple(item.shape), mip), {})
     shapes = {a: tuple(item[a].shape) for a in ARRAYS if a in item}
     if IMAGES not in shapes:
         return None
     arrays = {array: f"{name}/{array}" for array in shapes}
-    return _checked(StackSet(path, name, arrays, shapes[IMAGES], mip), shapes)
+    return _checked(StoredStacks(path, name, arrays, shapes[IMAGES], mip), shapes)
 
 
-def _checked(stacks: StackSet, shapes: Mapping[str, tuple[int, ...]]) -> StackSet:
+def _checked(stacks: StoredStacks, shapes: Mapping[str, tuple[int, ...]]) -> StoredStacks:
     """The data set, if its arrays agree; `shapes`: those of its arrays. DataError otherwise."""
     samples, sections, *side = stacks.shape
     label = f"{stacks.path}: data set {stacks.name!r}"
@@ -164,7 +164,7 @@ class StackDataset(Dataset[Stack]):
         self.masks = self._matched([stacks for path in masks for stacks in _mask_sets(path)])
         self.ends = list(accumulate(stacks.shape[0] for stacks in self.sets))
 
-    def _matched(self, masks: list[StackSet]) -> list[StackSet | None]:
+    def _matched(self, masks: list[StoredStacks]) -> list[StoredStacks | None]:
         """Per data set the masks of the same name, None without."""
         by_name = {mask.name: mask for mask in masks}
         names = {stacks.name for stacks in self.sets}
@@ -207,14 +207,14 @@ class StackDataset(Dataset[Stack]):
         )
 
 
-def _mask_sets(path: Path) -> list[StackSet]:
+def _mask_sets(path: Path) -> list[StoredStacks]:
     """The masks in a file, as data sets."""
     sets = []
     with open_stack_file(path) as root:
         for name in sorted(root.keys()):
             if MASKS in root[name]:
                 shape = tuple(root[name][MASKS].shape)
-                sets.append(StackSet(path, name, {MASKS: f"{name}/{MASKS}"}, shape))
+                sets.append(StoredStacks(path, name, {MASKS: f"{name}/{MASKS}"}, shape))
     return sets
 
 

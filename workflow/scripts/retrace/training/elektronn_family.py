@@ -324,7 +324,7 @@ def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> Traini
     states = state_files(work)
     done = int(states[-1].stem.removeprefix("state_")) if states else 0
     if inputs.weights.init and not states:
-        load_initial_weights(inputs.weights.init, module, network)
+        load_initial_elektronn(inputs.weights.init, module, network)
     module = on_device(module, device)
     schedule = declared_schedule(network)
     schedule.resume(work, done)
@@ -347,7 +347,9 @@ def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> Traini
     return TrainingSetup(task, optimizer, module, average_decay=network.get("average"))
 
 
-def load_initial_weights(path: Path, module: ElektronnNetwork, network: Mapping[str, Any]) -> None:
+def load_initial_elektronn(
+    path: Path, module: ElektronnNetwork, network: Mapping[str, Any]
+) -> None:
     """Loads initial weights from a model or a parameter file of ELEKTRONN.
 
     With `pretrained`, only the named first layers of another network's model are loaded; from a

@@ -242,7 +242,7 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     optimizer.register_step_post_hook(lambda *_: module.tie())
     set_modes(module, network, device, training=True)
     if inputs.weights.init and inputs.is_new:
-        load_initial_weights(inputs.weights.init, module, optimizer, network)
+        load_initial_znn(inputs.weights.init, module, optimizer, network)
     task = ZnnTask(
         network=network,
         module=module,
@@ -259,7 +259,7 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     return TrainingSetup(task, optimizer, module, on_save=files)
 
 
-def load_initial_weights(
+def load_initial_znn(
     path: Path, module: ZnnNetwork, optimizer: ZnnOptimizer, network: Mapping[str, Any]
 ) -> None:
     """Loads a whole model, or those layers of an h5 of ZNN that have the same name and shape."""
