@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Write compiled files: without them, Snakemake and every program take three times as long to start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test lint bench docs status lock image clean
+.PHONY: help setup demo test lint bench schemas docs status lock image clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -53,6 +53,9 @@ BENCHMARKS := fetch lsd_targets train data_parallel predict evaluate malis check
 
 bench: setup ## run the programs that measure the figures in docs/performance.md
 	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+schemas: setup ## write the JSON schemas of the settings into config/schemas again
+	PYTHONPATH=workflow/scripts $(BIN)/python -m retrace.config.json_schemas config/schemas
 
 docs: setup ## build the documentation as a site in site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,7 +1,7 @@
-"""Pages of the documentation that are made of something else, and the navigation.
+"""Pages of the documentation that are generated, and the navigation.
 
-README, CHANGELOG and CONTRIBUTING become pages; config/schemas/*.yaml the reference of the
-settings; the programs' own help that of the commands; docstrings that of the library.
+README, CHANGELOG and CONTRIBUTING become pages; the models of the settings their reference; the
+programs' help that of the commands; docstrings that of the library.
 """
 
 from __future__ import annotations
@@ -59,10 +59,24 @@ def title(page: Path) -> str:
 
 
 def _settings() -> dict[str, str]:
-    return {
-        f"reference/settings/{file.name.removesuffix('.schema.yaml')}.md": _schema_page(file)
-        for file in sorted(SCHEMAS.glob("*.schema.yaml"))
-    }
+    with _library_path():
+        pages = importlib.import_module("retrace.config.settings_pages").settings_pages()
+    found = {f"reference/settings/{kind}.md": text for kind, text in pages.items()}
+    for file in SCHEMAS.glob("*.schema.yaml"):
+        kind = file.name.removesuffix(".schema.yaml")
+        if kind not in pages:  # networks, until they have models
+            found[f"reference/settings/{kind}.md"] = _schema_page(file)
+    return dict(sorted(found.items()))
+
+
+@contextlib.contextmanager
+def _library_path() -> Iterator[None]:
+    """Lets the library and the programs be imported."""
+    sys.path[:0] = [str(SCRIPTS)]
+    try:
+        yield
+    finally:
+        sys.path.remove(str(SCRIPTS))
 
 
 def _schema_page(file: Path) -> str:
@@ -73,11 +87,11 @@ def _schema_page(file: Path) -> str:
     lines += ["| key | default | values | meaning |", "|---|---|---|---|"]
     shipped = ROOT / "config" / file.name.replace(".schema.yaml", ".yaml")
     defaults = yaml.safe_load(shipped.read_text()) if shipped.is_file() else {}
-    lines += _rows(schema, schema, defaults, "")
+    lines += _schema_rows(schema, schema, defaults, "")
     return "\n".join(lines) + "\n"
 
 
-def _rows(
+def _schema_rows(
     root: Mapping[str, Any], node: Mapping[str, Any], defaults: Any, prefix: str
 ) -> Iterator[str]:
     """A row for each key below `node`, with those inside it after it."""
@@ -92,7 +106,7 @@ def _rows(
         below = _resolved(root, value.get("items", {})) if value.get("type") == "array" else value
         inner = defaults.get(key) if isinstance(defaults, Mapping) else None
         mark = "[]" if below is not value else ""
-        yield from _rows(root, below, inner, f"{prefix}{key}{mark}.")
+        yield from _schema_rows(root, below, inner, f"{prefix}{key}{mark}.")
 
 
 def _resolved(root: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -132,7 +146,7 @@ def _limits(node: Mapping[str, Any]) -> str:
 
 def _code(text: str) -> str:
     line = " ".join(text.removesuffix("...\n").split())
-    return f"`{line}`" if len(line) <= LONGEST_DEFAULT else "see config.yaml"
+    return f"`{line}`" if len(line) <= LONGEST_DEFAULT else "see its page"
 
 
 def _cell(text: str) -> str:
@@ -152,16 +166,14 @@ def programs() -> dict[str, str]:
 
 
 def _help(name: str) -> str:
-    sys.path[:0] = [str(SCRIPTS)]
-    said, kept = io.StringIO(), sys.argv
+    text, kept = io.StringIO(), sys.argv
     try:
         sys.argv = [f"{name}.py", "--help"]
-        with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        with _library_path(), contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
             importlib.import_module(name).main()
     finally:
-        sys.path.remove(str(SCRIPTS))
         sys.argv = kept
-    return said.getvalue()
+    return text.getvalue()
 
 
 def _library() -> dict[str, str]:

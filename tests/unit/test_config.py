@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from retrace.config import (
     compatibility,
@@ -21,7 +19,6 @@ from retrace.config import (
     unet_shapes,
     yaml_files,
 )
-from retrace.config.command_line_values import read_typed
 from retrace.config.workflow import Segment, WorkflowConfig
 from retrace.errors import ConfigError
 from retrace.job import Job
@@ -329,19 +326,6 @@ def test_only_what_validation_and_test_need_is_predicted() -> None:
     roi = predict.predict_settings(CONFIG, data, network, data["test"][0]["volume"])["volume"]
 
     assert roi["roi_nm"] == {"offset": [3600, 1800, 1800], "shape": [960, 2304, 2304]}
-
-
-def test_values_within_a_command_line_mapping_become_numbers() -> None:
-    typed = {"thresholds": ["0", "1", "0.1"], "method": "mean", "block_shape": "null"}
-
-    expected = {"thresholds": [0, 1, 0.1], "method": "mean", "block_shape": None}
-    assert read_typed(WorkflowConfig, {"segment": typed}) == {"segment": expected}
-
-
-@given(st.recursive(st.integers() | st.booleans() | st.none(), st.lists))
-def test_typed_values_stay(value: Any) -> None:
-    assert read_typed(WorkflowConfig, {"iterations": value}) == {"iterations": value}
-    assert read_typed(WorkflowConfig, {"volumes": {"a": value}}) == {"volumes": {"a": value}}
 
 
 def imported_files(program: str) -> set[str]:

@@ -465,7 +465,10 @@ def test_the_reference_has_every_setting_with_its_meaning(hooks: ModuleType) -> 
         rows = re.findall(r"^\| `([^`]+)` \|", text, re.M)
         assert set(schema["properties"]) <= set(rows), file.name
     config = pages["reference/settings/config.md"]
-    assert "| `seed` | `0` | integer ≥ 0 | Decides weights and batches. |" in config
+    assert (
+        "| `seed` | `0` | a whole number of at least 0 | Seed of the weights and the batches. |"
+        in config
+    )
     assert "| `export.formats` | `[precomputed]` |" in config
 
 

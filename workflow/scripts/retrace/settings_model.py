@@ -28,7 +28,7 @@ class SettingsModel(BaseModel):
         """The settings that were given, as JSON values; numbers stay as they were written."""
         given = self.model_fields_set
         return {
-            info.alias or name: _plain(getattr(self, name))
+            info.alias or name: plain_value(getattr(self, name))
             for name, info in type(self).model_fields.items()
             if name in given
         }
@@ -101,14 +101,14 @@ def as_plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON value: {value!r}")
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """JSON values of a setting: groups and mappings as dicts, sequences as lists."""
     if is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in fields(value)}
     if isinstance(value, Mapping):
         items = value.plain() if isinstance(value, SettingsModel) else value
-        return {key: _plain(inner) for key, inner in items.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+        return {key: plain_value(inner) for key, inner in items.items()}
+    return [plain_value(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def all_optional(

@@ -45,11 +45,17 @@ def words(annotation: Any) -> str:
     return f"{', '.join(kinds[:-1])}{comma} or {kinds[-1]}"
 
 
+def own_words(annotation: Any) -> InWords | None:
+    """The words that a type brings along."""
+    _, limits = unwrapped(annotation)
+    return next((limit for limit in limits if isinstance(limit, InWords)), None)
+
+
 def _kinds(annotation: Any) -> Iterator[str]:
     """The alternatives, each in words."""
     bare, limits = unwrapped(annotation)
-    if own := [limit for limit in limits if isinstance(limit, InWords)]:
-        yield own[0].one
+    if (own := own_words(annotation)) is not None:
+        yield own.one
     elif get_origin(bare) in (Union, types.UnionType):
         for alternative in get_args(bare):
             yield from _kinds(alternative)
@@ -57,6 +63,21 @@ def _kinds(annotation: Any) -> Iterator[str]:
         yield from (_literal(value) for value in get_args(bare))
     else:
         yield _noun(bare, limits, several=False)
+
+
+def groups_in(annotation: Any) -> Iterator[tuple[str, type[SettingsModel]]]:
+    """The groups of settings inside a type, each with the end of its key: "", "[]" or ".NAME"."""
+    bare, _ = unwrapped(annotation)
+    arguments = get_args(bare)
+    if is_model(bare):
+        yield "", bare
+    elif get_origin(bare) in (Union, types.UnionType):
+        for alternative in arguments:
+            yield from groups_in(alternative)
+    elif get_origin(bare) is dict:
+        yield from ((f".NAME{mark}", group) for mark, group in groups_in(arguments[1]))
+    elif get_origin(bare) in (list, tuple):
+        yield from ((f"[]{mark}", group) for mark, group in groups_in(arguments[0]))
 
 
 def _literal(value: Any) -> str:
@@ -77,7 +98,8 @@ def _noun(bare: Any, limits: Sequence[Any], several: bool) -> str:
     if bare in NOUNS:
         return NOUNS[bare][several] + _limits(limits)
     if is_model(bare):
-        return f"a mapping with the keys {', '.join(bare.model_fields)}"
+        *first, last = bare.model_fields
+        return f"a mapping with the keys {', '.join(first)} and {last}" if first else f"{{{last}}}"
     if get_origin(bare) in (list, tuple):
         return _list(get_args(bare))
     if get_origin(bare) is dict:
@@ -87,8 +109,8 @@ def _noun(bare: Any, limits: Sequence[Any], several: bool) -> str:
 
 def _several(annotation: Any) -> str:
     bare, limits = unwrapped(annotation)
-    if own := [limit for limit in limits if isinstance(limit, InWords)]:
-        return own[0].several or own[0].one
+    if (own := own_words(annotation)) is not None:
+        return own.several or own.one
     kinds = list(_kinds(annotation))
     return (
         _noun(bare, limits, several=True)

@@ -219,7 +219,7 @@ class WorkflowConfig(SettingsModel):
 
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"bundle": "mirror"})
 
-    experiments: tuple[AnyText, ...] = Field(
+    experiments: Annotated[tuple[Text, ...], InWords("a list of DATASET_NETWORK")] = Field(
         ("zfinch_mtlsd",), description="What plain `snakemake` evaluates, as DATASET_NETWORK."
     )
     bucket: Text = Field("open-neurodata", description="S3 bucket of the datasets.")

@@ -11,8 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from retrace.config.yaml_files import read_yaml
 from retrace.errors import ConfigError, nearest
 
 SOURCES = {
@@ -50,10 +49,7 @@ def image_path(root: Path, folder: Path, name: str) -> Path:
 
 def published(root: Path) -> dict[str, dict[str, Any]]:
     """{name: key in the bucket, sha256 or None, python} of the images in containers/images.yaml."""
-    content: dict[str, dict[str, Any]] = yaml.safe_load(
-        (root / "containers" / "images.yaml").read_text()
-    )
-    return content
+    return read_yaml(root / "containers" / "images.yaml")
 
 
 def published_path(folder: Path, name: str) -> Path:
