@@ -5,16 +5,16 @@ A target is verb_dataset_network, for example
     snakemake --use-singularity train_zfinch_mtlsd
     snakemake --use-singularity evaluate_zfinch_mtlsd --config iterations=1000 seed=1
 
-with the verbs train, package, predict, segment, evaluate, export, align, view, crate and bundle; fetch_DATASET, mask_DATASET,
-view_data_DATASET, and for sections to align stacks_DATASET, train_defects_DATASET and
-mask_stacks_DATASET need no network. compare_DATASET puts all networks side by side,
-reproduce_DATASET compares them with the paper. `snakemake --list-rules` shows all of them. Datasets are
+with the verbs train, package, predict, segment, evaluate, export, align, view, crate and bundle.
+fetch_DATASET, mask_DATASET, view_data_DATASET, and for sections to align stacks_DATASET,
+train_defects_DATASET and mask_stacks_DATASET need no network. compare_DATASET compares all networks,
+reproduce_DATASET compares them with the paper. `snakemake --list-rules` shows all targets. Datasets are
 config/datasets/*.yaml, networks config/networks/*.yaml, everything else config/config.yaml.
 
-What a job prints is shown and kept in its log. A signal that stops the job must not stop `tee` first, for
-the job still says how far it came; therefore the rules' `env --ignore-signal=INT,TERM tee`. A cluster
-sends it to every process of the job: the shell must not end before its program, which still saves its
-work; therefore the trap in the prefix.
+Jobs print to the terminal and to their log. A signal that stops a job must not stop `tee` first, because
+the job still reports how far it came: hence `env --ignore-signal=INT,TERM tee`. A cluster sends the signal
+to every process of a job; the shell must not end before its program, which still saves its work: hence the
+trap in the shell prefix.
 """
 
 from snakemake.utils import min_version

@@ -1,18 +1,18 @@
 """Alignment of serial sections.
 
-REQUIRED INPUTS: a dataset with `alignment`: its training stacks, where its defects are not known their
-masks, and the sections
+REQUIRED INPUTS: a dataset with `alignment`: its training stacks, the masks of its defects unless it has
+its own, and the sections
 OUTPUTS: results/DATASET/NETWORK/model.safetensors and training.json, the same archive under the name of
 its run in results/runs; aligned.zarr, precomputed/aligned and precomputed/field; evaluation.json,
 alignment.txt, alignment.png and before_after.png
-What a killed training or alignment goes on from, pictures and TensorBoard scalars lie in work.
+work/ holds what an interrupted training or alignment resumes from, pictures and TensorBoard scalars.
 """
 
 from retrace.planning.align import align_job, fit_job, score_alignment_job
 
 
 rule fit_alignment:
-    """Trains the pyramid until its epochs, or --config epochs=N or iterations=N, are over."""
+    """Trains the pyramid for its epochs, or for --config epochs=N or iterations=N."""
     input:
         unpack(files_of(fit_job)),
         script=script("align"),
@@ -32,7 +32,7 @@ rule fit_alignment:
     threads: 8
     resources:
         gpu=1,
-        # neither grows with the retries: a training whose time was up goes on where it was
+        # neither grows with the retries: a training that ran out of time resumes
         mem_mb=16000,
         runtime=10000,
     params:
@@ -48,7 +48,7 @@ rule fit_alignment:
 
 
 rule align:
-    """Aligns all sections, each to those before it; interrupted, it goes on where it was."""
+    """Aligns each section to those before it; an interrupted job resumes."""
     input:
         unpack(files_of(align_job)),
         script=script("align"),
@@ -86,7 +86,7 @@ rule align:
 
 
 rule score_alignment:
-    """Correlation of neighbours before and after, folds, drift, and what is known of the truth."""
+    """Correlation of neighbours before and after, folds, drift, and the error where ground truth is known."""
     input:
         unpack(files_of(score_alignment_job)),
         script=script("align"),

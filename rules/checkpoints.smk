@@ -1,6 +1,6 @@
 """Published weights.
 
-OUTPUTS: data/DATASET/checkpoints/NETWORK as it lies in the bucket, and its manifest;
+OUTPUTS: data/DATASET/checkpoints/NETWORK as in the bucket, and its manifest;
 results/DATASET/NETWORK/published.safetensors, the same weights for our own network
 """
 
@@ -9,7 +9,7 @@ from retrace.planning.weights import convert_job
 
 
 rule fetch_checkpoint:
-    """One published checkpoint; interrupted, it goes on where it was."""
+    """Fetches one published checkpoint; an interrupted job resumes."""
     input:
         unpack(files_of(fetch_checkpoint_job)),
         script=script("fetch"),
@@ -38,7 +38,7 @@ rule fetch_checkpoint:
 
 
 rule convert:
-    """A TensorFlow checkpoint as safetensors, refused where it does not fit the network."""
+    """Converts a TensorFlow checkpoint to safetensors; refuses one that does not fit the network."""
     input:
         unpack(files_of(convert_job)),
         script=script("convert"),

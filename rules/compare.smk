@@ -1,4 +1,4 @@
-"""All networks of a dataset side by side.
+"""All networks of a dataset in one table.
 
 REQUIRED INPUTS: evaluations, models, training histories and predictions of all networks that are compared
 OUTPUTS: results/DATASET/comparison.json, .md and .png
@@ -8,7 +8,7 @@ from retrace.planning.compare import compare_job
 
 
 rule compare:
-    """One table: scores, parameters, work, seconds and memory; what cannot run is listed with the reason."""
+    """Scores, parameters, operations, seconds and memory; lists what cannot run, with the reason."""
     input:
         unpack(files_of(compare_job)),
         script=script("compare"),

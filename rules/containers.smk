@@ -1,15 +1,15 @@
-"""Builds, or pulls, the container images that rules run in; fetches the published ones.
+"""Container images of the rules, built or pulled, and the published ones, fetched.
 
 REQUIRED INPUTS: containers/NAME.def and the locks it installs; containers/images.yaml
 OUTPUTS: containers/images/NAME-DIGEST.sif, the digest being that of recipe and locks;
-containers/images/NAME.img as it lies in the bucket, its manifest, and its checksum
+containers/images/NAME.img as in the bucket, its manifest, and its checksum
 """
 
 from retrace.planning.fetch import fetch_container_job
 
 for image_name in container_images.SOURCES:
 
-    # The modern image is wanted by every rule as soon as --use-singularity is given.
+    # With --use-singularity, every rule needs the modern image.
     rule:
         name:
             f"image_{image_name}"
@@ -23,10 +23,10 @@ for image_name in container_images.SOURCES:
             image=image(image_name),
         log:
             f"logs/containers/{image_name}.log",
-        # A build downloads some hundred megabytes.
+        # A build downloads several hundred megabytes.
         retries: 1
         localrule: True
-        # Runs on the machine itself, alone, since it makes what others run in.
+        # Runs alone and outside containers: other jobs run in what it builds.
         handover: True
         resources:
             mem_mb=4000,

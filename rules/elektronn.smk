@@ -1,4 +1,4 @@
-"""Single examples with a class each (MNIST and its kind), and the curves of ELEKTRONN's trainings.
+"""Single examples with one class each, such as MNIST, and the curves of ELEKTRONN's trainings.
 
 REQUIRED INPUTS: a dataset with `examples`; a trained network of the family elektronn
 OUTPUTS: data/DATASET/FILE as the dataset's `fetch` says; results/DATASET/NETWORK/predictions.h5, the
@@ -17,7 +17,7 @@ from retrace.planning.fetch import fetch_examples_job
 
 
 rule fetch_examples:
-    """One file of a dataset of examples. A file that was put there by hand stays."""
+    """Fetches one file of a dataset of examples; a file that you put there yourself stays."""
     input:
         unpack(files_of(fetch_examples_job)),
         script=ancient(script("fetch_file")),

@@ -10,7 +10,7 @@ from retrace.planning.weights import IMPORT_JOBS
 
 
 rule elektronn_model:
-    """The weights of a .param, refused where they are of another network."""
+    """Reads the weights of a .param; refuses those of another network."""
     input:
         unpack(files_of(IMPORT_JOBS["param"])),
         script=script("elektronn"),
@@ -37,7 +37,7 @@ rule elektronn_model:
 
 
 rule elektronn_network:
-    """A trained network as a .param."""
+    """Writes a trained network as a .param."""
     input:
         unpack(files_of(exported_network_job)),
         script=script("elektronn"),

@@ -18,7 +18,7 @@ from retrace.planning.evaluate import (
 
 
 rule choose_threshold:
-    """The threshold of the least VOI on the validation entries."""
+    """Chooses the threshold with the lowest VOI on the validation entries."""
     input:
         unpack(files_of(choose_job)),
         script=script("evaluate"),
@@ -45,7 +45,7 @@ rule choose_threshold:
 
 
 rule evaluate:
-    """Scores of the test entries at that threshold; the table is also in the log."""
+    """Scores the test entries at that threshold; the log has the table too."""
     input:
         unpack(files_of(score_job)),
         script=script("evaluate"),
@@ -95,7 +95,7 @@ use rule evaluate as evaluate_objects with:
 
 
 rule evaluate_boundaries:
-    """Pixel error, and Rand and information after thinning, of networks that predict boundaries."""
+    """Scores a boundary map: pixel error, and Rand and information scores after thinning."""
     input:
         unpack(files_of(boundaries_job)),
         script=script("evaluate_boundaries"),
@@ -143,7 +143,7 @@ use rule evaluate_boundaries as evaluate_class_boundaries with:
 
 
 rule evaluate_classes:
-    """Error and negative log-likelihood of the voxels of the test entries, of networks that give classes."""
+    """Scores classes of voxels: error and negative log-likelihood on the test entries."""
     input:
         unpack(files_of(classes_job)),
         script=script("evaluate_classes"),

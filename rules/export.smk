@@ -3,7 +3,7 @@
 REQUIRED INPUTS: a segmentation, a prediction; for raw also the volume; for packages a network
 OUTPUTS: results/DATASET/NETWORK/VOLUME/precomputed/LAYER, a precomputed layer with all mips, or
 VOLUME/ome_zarr/LAYER.zarr, an OME-Zarr image with all levels; VOLUME/nodes, tables of skeleton nodes;
-results/DATASET/NETWORK/package, a bioimage.io model, and package.zip. A manifest beside each.
+results/DATASET/NETWORK/package, a bioimage.io model, and package.zip. Each has a manifest next to it.
 """
 
 from retrace.planning.evaluate import nodes_job
@@ -11,7 +11,7 @@ from retrace.planning.export import EXPORT_JOBS, package_job
 
 
 rule export:
-    """One layer of one volume."""
+    """Exports one layer of one volume as precomputed."""
     input:
         unpack(files_of(EXPORT_JOBS["precomputed"])),
         script=script("export"),
@@ -42,7 +42,7 @@ rule export:
 
 
 rule export_ome_zarr:
-    """The same as an OME-Zarr image."""
+    """Exports one layer of one volume as an OME-Zarr image."""
     input:
         unpack(files_of(EXPORT_JOBS["ome_zarr"])),
         script=script("export"),
@@ -73,7 +73,7 @@ rule export_ome_zarr:
 
 
 rule export_nodes:
-    """Tables of the skeleton nodes of one volume: what each lies in at every threshold."""
+    """Writes in which segment each skeleton node of a volume is, at every threshold."""
     input:
         unpack(files_of(nodes_job)),
         script=script("evaluate"),
@@ -99,7 +99,7 @@ rule export_nodes:
 
 
 rule package:
-    """A network as a bioimage.io model, and as ten lines that need torch and safetensors alone."""
+    """Packs a network as a bioimage.io model, and as ten lines that need torch, numpy and safetensors."""
     input:
         unpack(files_of(package_job)),
         script=script("package"),

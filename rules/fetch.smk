@@ -1,13 +1,13 @@
 """Volumes from the bucket.
 
-OUTPUTS: data/DATASET/VOLUME.zarr as it lies in the bucket, and its manifest
+OUTPUTS: data/DATASET/VOLUME.zarr as in the bucket, and its manifest
 """
 
 from retrace.planning.fetch import fetch_job
 
 
 rule fetch:
-    """One volume; interrupted, it goes on where it was. Stays on the machine with the network."""
+    """Fetches one volume; an interrupted job resumes. Runs on the machine that has internet access."""
     input:
         unpack(files_of(fetch_job)),
         script=script("fetch"),
@@ -18,7 +18,7 @@ rule fetch:
         manifest="data/{dataset}/{volume}.manifest.json",
     log:
         "logs/fetch/{dataset}/{volume}.log",
-    # what lies in the bucket does not depend on the image
+    # the bucket's content does not depend on the image
     cache: "omit-software"
     retries: 3
     localrule: True

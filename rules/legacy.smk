@@ -1,7 +1,7 @@
-"""Training and prediction with the original kind of programs: `engine: legacy`.
+"""Training and prediction with TensorFlow 1, as in the original programs: `engine: legacy`.
 
 REQUIRED INPUTS: as for the modern engine, and a legacy image (`legacy_image`)
-OUTPUTS: the files that train.smk and predict.smk make, at the same places, and the TensorFlow
+OUTPUTS: the same files as train.smk and predict.smk, and the TensorFlow
 checkpoint in results/DATASET/NETWORK/checkpoint
 
 The legacy image has neither zarr nor our samplers. A job in the modern image runs at the same time and sends
@@ -35,7 +35,7 @@ def legacy_threads(wildcards: Any) -> int:
 
 
 rule legacy_batches:
-    """The batches that the modern engine would train on, for as long as the other side reads."""
+    """Sends the batches that the modern engine would train on, until the other side stops reading."""
     input:
         unpack(files_of(batches_job)),
         script=script("legacy_batches"),
@@ -62,7 +62,7 @@ rule legacy_batches:
 
 
 rule legacy_train:
-    """Builds the TensorFlow graph and trains it on them."""
+    """Builds the TensorFlow graph and trains it on these batches."""
     input:
         unpack(files_of(legacy_train_job)),
         script=script("legacy/train"),
@@ -95,7 +95,7 @@ rule legacy_train:
 
 
 rule legacy_model:
-    """The trained TensorFlow weights as safetensors, refused where they do not fit the network."""
+    """Converts the trained TensorFlow weights to safetensors."""
     input:
         unpack(files_of(trained_checkpoint_job)),
         script=script("convert"),
@@ -120,7 +120,7 @@ rule legacy_model:
 
 
 rule legacy_input:
-    """What the network reads of a volume, mirrored or empty past its border, and the tiles."""
+    """Writes the input of the network and its tiles; beyond the border raw is mirrored or empty."""
     input:
         unpack(files_of(input_job)),
         script=script("legacy_arrays"),
@@ -145,7 +145,7 @@ rule legacy_input:
 
 
 rule legacy_predict:
-    """All tiles through the TensorFlow graph, with the checkpoint as it is."""
+    """Predicts all tiles with the TensorFlow graph and the unchanged checkpoint."""
     input:
         unpack(files_of(legacy_predict_job)),
         script=script("legacy/predict"),
@@ -174,7 +174,7 @@ rule legacy_predict:
 
 
 rule legacy_output:
-    """The predicted arrays as the modern engine stores them."""
+    """Writes the predicted arrays as the modern engine does."""
     input:
         unpack(files_of(output_job)),
         script=script("legacy_arrays"),

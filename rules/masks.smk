@@ -8,7 +8,7 @@ from retrace.planning.mask import mask_job
 
 
 rule mask:
-    """Which voxels have ground truth, by the background ids of the dataset."""
+    """Marks the voxels with ground truth, by the background ids of the dataset."""
     input:
         unpack(files_of(mask_job)),
         script=script("mask"),

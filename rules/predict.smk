@@ -2,14 +2,14 @@
 
 REQUIRED INPUTS: a trained network, a volume
 OUTPUTS: results/DATASET/NETWORK/VOLUME/prediction.zarr (arrays affs, lsds), and its manifest; with
-`shards` above 1 shards/prediction_1-of-8.zarr ..., which rules/shards.smk puts together
+`shards` above 1 shards/prediction_1-of-8.zarr ..., which rules/shards.smk assembles
 """
 
 from retrace.planning.predict import predict_job
 
 
 rule predict:
-    """All tiles of one volume, of the part that validation and test need, or of a share of it."""
+    """Predicts the part of a volume that validation and test need, or one shard of it."""
     input:
         unpack(files_of(predict_job)),
         script=script("predict"),

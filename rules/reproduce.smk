@@ -25,7 +25,7 @@ use rule fetch_checkpoint as fetch_ground_truth with:
 
 
 rule compare_published:
-    """One table of all networks, whatever it says; the gate is a rule of its own, so that the table stays."""
+    """Compares all networks with the paper; the verdict is a separate rule, so that the table stays."""
     input:
         unpack(files_of(reproduce_job)),
         script=script("reproduce"),
@@ -57,7 +57,7 @@ rule compare_published:
 
 
 rule judge_published:
-    """Fails where a number is outside its tolerance, or the paper or we lack it."""
+    """Fails if a number is outside its tolerance or missing."""
     input:
         table="results/{dataset}/reproduction.json",
         script=script("reproduce"),

@@ -2,8 +2,8 @@
 
 REQUIRED INPUTS: a prediction with affinities; for the segments also the chosen threshold
 OUTPUTS: results/DATASET/NETWORK/VOLUME/fragments.zarr (fragments and the graph of their merge
-scores) and segmentation.zarr (segments), each with its manifest; with `shards` above 1 shares of them,
-whose graph is made and which are put together by rules/shards.smk
+scores) and segmentation.zarr (segments), each with its manifest; with `shards` above 1 their
+shards, which rules/shards.smk assembles
 """
 
 from retrace.planning.segment import fragments_job, segment_job

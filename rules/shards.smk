@@ -1,8 +1,8 @@
-"""A volume in shares, each a job: what is between the shares and one store.
+"""A volume in shards, one job each: the steps between the shards and one store.
 
-REQUIRED INPUTS: shards/NAME_1-of-N.zarr ... of prediction, fragments and segmentation, made by their rules
-OUTPUTS: prediction.zarr, fragments.zarr and segmentation.zarr as a single job would make them (chunks are
-links to those of the shares, not copies); the graph between fragments, the segment of every fragment,
+REQUIRED INPUTS: shards/NAME_1-of-N.zarr ... of prediction, fragments and segmentation, from their rules
+OUTPUTS: prediction.zarr, fragments.zarr and segmentation.zarr as a single job writes them (chunks are
+hard links to those of the shards, not copies); the graph between fragments, the segment of every fragment,
 and tables of counted voxels in shards/
 """
 
@@ -41,7 +41,7 @@ for assembled in ASSEMBLE_JOBS:
 
 
 rule edges:
-    """Which fragments touch, and the score at which they join, in a share of the blocks."""
+    """Scores which fragments touch, in one shard of the blocks."""
     input:
         unpack(files_of(edges_job)),
         script=script("segment"),
@@ -69,7 +69,7 @@ rule edges:
 
 
 rule join:
-    """The segment of every fragment: the only step over a whole volume, of its graph alone."""
+    """Finds the segment of every fragment: the only step that sees a whole volume, and only its graph."""
     input:
         unpack(files_of(join_job)),
         script=script("segment"),
@@ -95,7 +95,7 @@ rule join:
 
 
 rule count:
-    """How often a segment and a label meet, in a share of the blocks."""
+    """Counts how often a segment and a label meet, in one shard of the blocks."""
     input:
         unpack(files_of(count_job)),
         script=script("evaluate"),

@@ -1,7 +1,7 @@
-"""Sections to align: made ones, training stacks, the network that finds defects, and its masks.
+"""Sections to align: synthetic sections, training stacks, the network that detects defects, its masks.
 
 REQUIRED INPUTS: a dataset with `alignment`
-OUTPUTS: results/DATASET/sections/layer and truth.zarr where sections are made;
+OUTPUTS: results/DATASET/sections/layer and truth.zarr of synthetic sections;
 results/DATASET/stacks/SET_SPLIT.h5, the coordinates and the manifest of it; results/DATASET/defects.safetensors;
 results/DATASET/stacks/SET_SPLIT_masks.h5
 """
@@ -15,7 +15,7 @@ from retrace.planning.stacks import (
 
 
 rule make_sections:
-    """Sections generated, or the volume's own, each distorted in a known way, as a layer."""
+    """Makes a layer of sections with known distortions, generated or from the raw of a volume."""
     input:
         unpack(files_of(make_job)),
         script=script("stacks"),
@@ -44,7 +44,7 @@ rule make_sections:
 
 
 rule gen_stack:
-    """Training stacks sampled from the sections; interrupted, it goes on where it was."""
+    """Samples training stacks from the sections; an interrupted job resumes."""
     input:
         unpack(files_of(sample_job)),
         script=script("stacks"),
@@ -77,7 +77,7 @@ rule gen_stack:
 
 
 rule train_defects:
-    """The network that finds cracks, folds and missing areas, from labelled and artificial ones."""
+    """Trains the network that detects cracks, folds and missing areas, on labelled and artificial ones."""
     input:
         unpack(files_of(train_defects_job)),
         script=script("defects"),
@@ -110,7 +110,7 @@ rule train_defects:
 
 
 rule mask_stacks:
-    """Ternary masks of stacks by that network: 2 inside a defect, 1 near one."""
+    """Detects the defects of stacks: 2 inside a defect, 1 near one."""
     input:
         unpack(files_of(mask_stacks_job)),
         script=script("defects"),

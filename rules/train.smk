@@ -9,7 +9,7 @@ from retrace.planning.train import train_job, trainable_networks
 
 
 rule train:
-    """Trains until the iteration that the network, or --config iterations=N, says."""
+    """Trains for the network's number of iterations, or for --config iterations=N."""
     input:
         unpack(files_of(train_job)),
         script=script("train"),

@@ -1,6 +1,6 @@
 """Pictures in neuroglancer, and neuroglancer itself.
 
-REQUIRED INPUTS: what is to be seen
+REQUIRED INPUTS: the stores of the layers
 OUTPUTS: results/DATASET/view.png, results/DATASET/NETWORK/view.png
 """
 

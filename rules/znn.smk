@@ -4,7 +4,7 @@ REQUIRED INPUTS: a trained network of the family znn, or the .h5 that `init` nam
 OUTPUTS: results/DATASET/NETWORK/net.h5, the network and its learning curve in ZNN's standard-IO layout;
 results/DATASET/NETWORK/published.safetensors from `init` with `weights: published`; with `output_prefix`
 results/DATASET/NETWORK/VOLUME/znn_outputs.json, which lists PREFIX_sampleN_NODE.h5 and its tifs
-results/DATASET/NETWORK/VOLUME/whole_prediction.zarr, what a recursive network (VD2D3D) reads of another one (VD2D)
+results/DATASET/NETWORK/VOLUME/whole_prediction.zarr, which a recursive network (VD2D3D) reads
 """
 
 from retrace.planning.foreign_files import exported_network_job, outputs_job
@@ -13,7 +13,7 @@ from retrace.planning.weights import IMPORT_JOBS
 
 
 rule predict_whole:
-    """All of a volume as the image of another network, in floats."""
+    """Predicts a whole volume in floats, as an input image of another network."""
     input:
         unpack(files_of(predict_whole_job)),
         script=script("predict"),
@@ -45,7 +45,7 @@ rule predict_whole:
 
 
 rule znn_model:
-    """The weights of an h5 of ZNN, refused where they are of another network."""
+    """Reads the weights of an h5 of ZNN; refuses those of another network."""
     input:
         unpack(files_of(IMPORT_JOBS["h5"])),
         script=script("znn"),
@@ -72,7 +72,7 @@ rule znn_model:
 
 
 rule znn_network:
-    """A trained network in ZNN's standard-IO layout, with its learning curve."""
+    """Writes a trained network and its learning curve in ZNN's standard-IO layout."""
     input:
         unpack(files_of(exported_network_job)),
         script=script("znn"),
@@ -98,7 +98,7 @@ rule znn_network:
 
 
 rule znn_outputs:
-    """A prediction under ZNN's names: an h5 of all channels, a tif of each."""
+    """Writes a prediction under ZNN's file names: an h5 of all channels, a tif of each."""
     input:
         unpack(files_of(outputs_job)),
         script=script("znn"),
