@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
@@ -246,11 +247,13 @@ def evaluation(planner: Planner, dataset: str, network: str) -> list[str]:
     return [results(dataset, network, "evaluation.json")]
 
 
+@cache
 def boundary_networks() -> list[str]:
     """Networks whose boundary map is scored without segmentation."""
     return [name for name in names("networks") if predicts_boundaries(name)]
 
 
+@cache
 def class_networks() -> list[str]:
     """Networks that give classes of voxels."""
     return [name for name in names("networks") if labels_voxels(name)]
@@ -259,4 +262,5 @@ def class_networks() -> list[str]:
 def segmented_networks() -> list[str]:
     """All other networks of volumes, whose prediction is segmented first."""
     apart = {*of_family("elektronn"), *of_family("seamless"), *boundary_networks()}
-    return [name for name in names("networks") if name not in apart.union(class_networks())]
+    apart.update(class_networks())
+    return [name for name in names("networks") if name not in apart]
