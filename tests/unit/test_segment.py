@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,10 +12,12 @@ import zarr
 from scipy import ndimage
 
 import segment
+from retrace.config.workflow import Segment
 from retrace.errors import ConfigError, DataError
 from retrace.segmentation import volume
+from retrace.segmentation.agglomerate import MERGE_FUNCTIONS
 from retrace.segmentation.fragments import renumber
-from retrace.segmentation.options import read_settings
+from retrace.segmentation.options import MUTEX, read_segmentation_settings
 from retrace.storage.manifest import check_manifest, read_manifest, write_manifest
 from retrace.storage.zarr_writer import create_volume
 
@@ -197,7 +199,12 @@ def test_prediction_of_another_version_is_refused(folder: Path) -> None:
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read_settings(settings)
+        read_segmentation_settings(settings)
+
+
+def test_config_offers_every_merge_function_and_the_mutex_watershed() -> None:
+    methods = get_args(Segment.model_fields["method"].annotation)
+    assert set(methods) == {*MERGE_FUNCTIONS, MUTEX}
 
 
 def test_channels_must_match_the_network(folder: Path) -> None:

@@ -20,6 +20,7 @@ from retrace.segmentation.jobs import (
     write_lookup_table,
     write_segmentation,
 )
+from retrace.segmentation.options import read_segmentation_settings
 from retrace.storage.shards import shard_of
 
 
@@ -49,9 +50,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def block_job(args: argparse.Namespace, fragments: Path | None = None) -> BlockJob:
     """The job of `fragments` or `edges`."""
-    return BlockJob(
-        args.settings, args.prediction, args.work, args.output, shard_of(args.execution), fragments
-    )
+    settings, shard = read_segmentation_settings(args.settings), shard_of(args.execution)
+    return BlockJob(settings, args.prediction, args.work, args.output, shard, fragments)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import VoxelBox
 from retrace.segmentation.interior import from_interior
-from retrace.segmentation.options import SegmentSettings
+from retrace.segmentation.options import SegmentationSettings
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, is_masked, mask_on_grid, open_source, open_volume
 
@@ -37,14 +35,13 @@ class SegmentationInputs:
         return values * inside.astype(values.dtype), inside
 
 
-def open_inputs(
-    prediction: Path, settings: SegmentSettings, tissue_mask: Mapping[str, Any] | None
-) -> SegmentationInputs:
+def open_inputs(prediction: Path, settings: SegmentationSettings) -> SegmentationInputs:
     """The prediction, checked against its manifest and the network's neighborhood, and the mask."""
+    mask = settings.tissue_mask
     check_manifest(prediction)
     affinities = open_affinities(prediction, settings.boundary)
     check_affinities(affinities, settings)
-    return SegmentationInputs(affinities, open_source(tissue_mask) if tissue_mask else None)
+    return SegmentationInputs(affinities, open_source(mask) if mask else None)
 
 
 def open_affinities(prediction: Path, boundary: str | None) -> Volume:
@@ -54,7 +51,7 @@ def open_affinities(prediction: Path, boundary: str | None) -> Volume:
     return from_interior(open_volume(prediction, boundary))
 
 
-def check_affinities(affinities: Volume, settings: SegmentSettings) -> None:
+def check_affinities(affinities: Volume, settings: SegmentationSettings) -> None:
     """Raises ConfigError or DataError if channels or dtype of a prediction do not fit."""
     if affinities.channels < 3:
         raise DataError(

@@ -23,7 +23,7 @@ from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold
 from retrace.segmentation.edge_files import EdgeFiles, write_graph
 from retrace.segmentation.fragment_store import FragmentStore, fragment_chunks
 from retrace.segmentation.inputs import SegmentationInputs, open_inputs
-from retrace.segmentation.options import SegmentSettings, read_settings
+from retrace.segmentation.options import SegmentationSettings
 from retrace.segmentation.volume import block_grid, blocks_at_once, make_edges, make_fragments
 from retrace.storage.manifest import (
     check_manifest,
@@ -45,11 +45,11 @@ WORK_FORMAT = 2
 class BlockJob:
     """A job that computes the blocks of a shard: what it reads, and what it writes.
 
-    `settings`: one JSON object, which the manifest records. `fragments`: the fragments of all
-    shards, for edges. `work`: folder that holds the scratch of all jobs.
+    `fragments`: the fragments of all shards, for edges. `work`: folder that holds the scratch of
+    all jobs.
     """
 
-    settings: Mapping[str, Any]
+    settings: SegmentationSettings
     prediction: Path
     work: Path
     output: Path
@@ -60,7 +60,7 @@ class BlockJob:
     def input_stores(self) -> list[Path]:
         """Every store on this machine that the job reads."""
         stores = [self.prediction, *([self.fragments] if self.fragments else [])]
-        mask = self.settings.get("tissue_mask")
+        mask = self.settings.tissue_mask
         return stores + (local_paths([mask]) if mask else [])
 
     @property
@@ -68,15 +68,15 @@ class BlockJob:
         """Where the output is written until it is complete."""
         return self.output.with_name(self.output.name + ".partial")
 
-    def open_inputs(self, settings: SegmentSettings) -> SegmentationInputs:
+    def open_inputs(self) -> SegmentationInputs:
         """The prediction and the mask, checked."""
-        return open_inputs(self.prediction, settings, self.settings.get("tissue_mask"))
+        return open_inputs(self.prediction, self.settings)
 
     def scratch(self, mask: Volume | None) -> Path:
         """The scratch folder of this job alone: its name is a digest of all that decides it."""
         streamed = mask.reader.record.version if mask and mask.reader else None
         identity: dict[str, Any] = {
-            "settings": {k: v for k, v in self.settings.items() if k != "thresholds"},
+            "settings": {k: v for k, v in self.settings.plain().items() if k != "thresholds"},
             "in": [*(input_digest(store) for store in self.input_stores), streamed],
             "output": str(self.output.resolve()),
             "shard": str(self.shard),
@@ -91,14 +91,14 @@ class BlockJob:
         write_manifest(
             self.output,
             inputs=self.input_stores,
-            settings=self.settings,
+            settings=self.settings.plain(),
             seconds=time.monotonic() - begin,
             extra={**facts, "shard": str(self.shard)},
             read=remote_reads(mask),
         )
 
 
-def check_shard(shard: Shard, settings: SegmentSettings) -> None:
+def check_shard(shard: Shard, settings: SegmentationSettings) -> None:
     """Raises ConfigError for a shard of a volume that is a single block."""
     if shard.count > 1 and settings.block_shape is None:
         raise ConfigError(
@@ -111,9 +111,9 @@ def write_fragments(job: BlockJob) -> None:
     """Writes `fragments.zarr`, its manifest last: fragments and counts, and edges and scores too
     if the volume is not in shards."""
     begin = time.monotonic()
-    settings = read_settings(job.settings)
+    settings = job.settings
     check_shard(job.shard, settings)
-    inputs = job.open_inputs(settings)
+    inputs = job.open_inputs()
     work = job.scratch(inputs.mask)
     threads = blocks_at_once(inputs.affinities.box, settings)
     grid, chunks = block_grid(inputs.affinities, settings), fragment_chunks(settings.block_shape)
@@ -134,8 +134,8 @@ def write_fragments(job: BlockJob) -> None:
 def write_edges(job: BlockJob) -> None:
     """Writes edges and scores of the blocks of a shard, the manifest last."""
     begin = time.monotonic()
-    settings = read_settings(job.settings)
-    inputs = job.open_inputs(settings)
+    settings = job.settings
+    inputs = job.open_inputs()
     if job.fragments is None:
         raise ConfigError("edges need the fragments of all shards; give their store")
     check_manifest(job.fragments)

@@ -1,44 +1,42 @@
-"""What the fragment step is told, checked before any work."""
+"""Settings of a segmentation: fragments and agglomeration of one volume."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Self
 
-from retrace.errors import ConfigError, nearest
-from retrace.geometry import Triple, triple
-from retrace.segmentation.agglomerate import MERGE_FUNCTIONS
+from pydantic import Field, field_validator, model_validator
+
+from retrace.config.schema import check
+from retrace.config.workflow import Segment
+from retrace.formats.source import Source
+from retrace.setting_types import Decay, Flag, Offset, Text
 
 MUTEX = "mutex"
-DIRECT_NEIGHBORS = ([-1, 0, 0], [0, -1, 0], [0, 0, -1])
-METHODS = (*MERGE_FUNCTIONS, MUTEX)
+DIRECT_NEIGHBORS: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+"""Offsets (z, y, x) of the first three affinity channels."""
 
 
-@dataclass(frozen=True)
-class SegmentSettings:
-    """Settings of fragments and agglomeration; lengths in voxels (z, y, x), scores in [0, 1]."""
+class SegmentationSettings(Segment):
+    """How one volume is segmented: `segment` of config.yaml, and what depends on the volume."""
 
-    method: str = "hist_quant_75"
-    """A merge function of waterz, or "mutex"."""
-    fragments_in_xy: bool = False
-    """Watershed section by section: for voxels much longer in z."""
-    epsilon: float = 0.0
-    """Fragments that join below this quantile-25 score are joined at once; 0 is off."""
-    filter_fragments: float = 0.0
-    """Fragments of a lower mean affinity become background; 0 is off."""
-    neighborhood: tuple[tuple[int, ...], ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
-    block_shape: Triple | None = None
-    """None: the whole volume at once."""
-    block_context: Triple = (32, 32, 32)
-    """What a block sees beyond its border."""
-    boundary: str | None = None
-    """The array whose channel 0 is the inside of cells, of a prediction without affinities."""
-    mutex_bias: tuple[float, float] = (0.5, 0.5)
-    """Affinity above which direct neighbours, and long-range ones, attract."""
+    fragments_in_xy: Flag = Field(False, description="Watershed section by section.")
+    neighborhood: Annotated[tuple[Offset, ...], Field(min_length=3)] = Field(
+        DIRECT_NEIGHBORS, description="Offset of each affinity channel, voxels (z, y, x)."
+    )
+    boundary: Text | None = Field(
+        None,
+        description="Array whose channel 0 is the inside of cells, of a prediction without "
+        "affinities.",
+    )
+    mutex_bias: tuple[Decay, Decay] = Field(
+        (0.5, 0.5),
+        description="Affinity above which direct neighbours, and long-range ones, attract.",
+    )
+    tissue_mask: Source | None = Field(None, description="0 where nothing is segmented.")
 
     @property
     def is_mutex(self) -> bool:
+        """Whether the mutex watershed segments, without fragments and agglomeration."""
         return self.method == MUTEX
 
     @property
@@ -46,52 +44,24 @@ class SegmentSettings:
         """The merge function of waterz."""
         return self.method
 
+    @field_validator("neighborhood")
+    @classmethod
+    def _begins_with_direct_neighbors(cls, offsets: tuple[Offset, ...]) -> tuple[Offset, ...]:
+        if offsets[:3] != DIRECT_NEIGHBORS:
+            raise ValueError(
+                "the first three affinities must be the direct neighbours "
+                f"{[list(o) for o in DIRECT_NEIGHBORS]} (z, y, x), the network's `neighborhood` "
+                f"begins with {[list(o) for o in offsets[:3]]}"
+            )
+        return offsets
 
-def _number(settings: Mapping[str, Any], key: str, default: float) -> float:
-    value = settings.get(key, default)
-    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ConfigError(f"`{key}` is {value!r}; give a number from 0 (off) to 1")
-    return float(value)
-
-
-def _neighborhood(settings: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
-    given = [list(offset) for offset in settings.get("neighborhood", DIRECT_NEIGHBORS)]
-    if given[:3] != [list(offset) for offset in DIRECT_NEIGHBORS]:
-        raise ConfigError(
-            f"the first three affinities must be the direct neighbours {list(DIRECT_NEIGHBORS)} "
-            f"(z, y, x), the network's `neighborhood` begins with {given[:3]}"
-        )
-    return tuple(tuple(map(int, offset)) for offset in given)
-
-
-def _biases(value: Sequence[float]) -> tuple[float, float]:
-    if len(value) != 2 or not all(0 < bias < 1 for bias in value):
-        raise ConfigError(
-            f"`mutex_bias` is {list(value)}; give [direct, long-range], both between 0 and 1"
-        )
-    return float(value[0]), float(value[1])
+    @model_validator(mode="after")
+    def _mutex_needs_the_whole_volume(self) -> Self:
+        if self.is_mutex and self.block_shape:
+            raise ValueError("method 'mutex' needs the whole volume: set `block_shape: null`")
+        return self
 
 
-def read_settings(settings: Mapping[str, Any]) -> SegmentSettings:
-    """The settings from the JSON of the command line; ConfigError names key, value and choice."""
-    known = {*SegmentSettings.__dataclass_fields__, "thresholds", "tissue_mask"}
-    for key in settings:
-        if key not in known:
-            raise ConfigError(f"unknown segmentation setting {key!r}; {nearest(key, known)}")
-    method = settings.get("method", SegmentSettings.method)
-    if method not in METHODS:
-        raise ConfigError(f"no segmentation method {method!r}; {nearest(method, METHODS)}")
-    block = settings.get("block_shape")
-    if block and method == MUTEX:
-        raise ConfigError("method 'mutex' needs the whole volume: set `block_shape: null`")
-    return SegmentSettings(
-        method=method,
-        fragments_in_xy=bool(settings.get("fragments_in_xy", False)),
-        epsilon=_number(settings, "epsilon", 0.0),
-        filter_fragments=_number(settings, "filter_fragments", 0.0),
-        neighborhood=_neighborhood(settings),
-        boundary=settings.get("boundary"),
-        block_shape=triple(block) if block else None,
-        block_context=triple(settings.get("block_context", SegmentSettings.block_context)),
-        mutex_bias=_biases(settings.get("mutex_bias", SegmentSettings.mutex_bias)),
-    )
+def read_segmentation_settings(content: Any) -> SegmentationSettings:
+    """The settings in the JSON of a job; ConfigError names the setting, value and choice."""
+    return check(SegmentationSettings, content, "settings of the segmentation")

@@ -19,7 +19,7 @@ from retrace.segmentation.fragments import drop_weak, renumber, watershed_fragme
 from retrace.segmentation.grid import BlockGrid
 from retrace.segmentation.inputs import SegmentationInputs
 from retrace.segmentation.mutex import biases, mutex_segments
-from retrace.segmentation.options import SegmentSettings
+from retrace.segmentation.options import SegmentationSettings
 from retrace.storage.volumes import Volume
 
 BYTES_PER_VOXEL = 110
@@ -29,7 +29,7 @@ MUTEX_BYTES_PER_EDGE = 100
 
 
 def block_fragments(
-    affinities: np.ndarray, inside: np.ndarray | None, settings: SegmentSettings
+    affinities: np.ndarray, inside: np.ndarray | None, settings: SegmentationSettings
 ) -> np.ndarray:
     """Fragments (Z, Y, X) uint64 of affinities (C, Z, Y, X); 0 outside tissue or filtered away.
 
@@ -52,7 +52,7 @@ def block_fragments(
     return fragments
 
 
-def blocks_at_once(box: VoxelBox, settings: SegmentSettings) -> int:
+def blocks_at_once(box: VoxelBox, settings: SegmentationSettings) -> int:
     """How many blocks of `box` fit into the free memory, at most one per core.
 
     The result does not depend on it. Raises DataError, before any work, if not even one fits.
@@ -74,7 +74,7 @@ def blocks_at_once(box: VoxelBox, settings: SegmentSettings) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), int(free // need)))
 
 
-def block_grid(affinities: Volume, settings: SegmentSettings) -> BlockGrid:
+def block_grid(affinities: Volume, settings: SegmentationSettings) -> BlockGrid:
     """The blocks of a prediction; one block if no block shape is set."""
     box = affinities.box
     return BlockGrid(box, settings.block_shape or box.shape)
@@ -85,7 +85,7 @@ def _with_context(block: VoxelBox, context: Triple, whole: VoxelBox) -> VoxelBox
 
 
 def make_fragments(
-    inputs: SegmentationInputs, store: FragmentStore, settings: SegmentSettings, threads: int
+    inputs: SegmentationInputs, store: FragmentStore, settings: SegmentationSettings, threads: int
 ) -> None:
     """Writes the fragments of the store's blocks that are missing, `threads` blocks at a time.
 
@@ -101,7 +101,7 @@ def make_fragments(
 
 
 def _make_fragments(
-    inputs: SegmentationInputs, store: FragmentStore, settings: SegmentSettings, index: int
+    inputs: SegmentationInputs, store: FragmentStore, settings: SegmentationSettings, index: int
 ) -> None:
     begin = time.monotonic()
     block = store.grid.blocks[index]
@@ -118,7 +118,9 @@ def _print_resumed(step: str, total: int, missing: int) -> None:
         print(f"[{step}] {total - missing} of {total} blocks are done already", flush=True)
 
 
-def make_edges(inputs: SegmentationInputs, files: EdgeFiles, settings: SegmentSettings) -> None:
+def make_edges(
+    inputs: SegmentationInputs, files: EdgeFiles, settings: SegmentationSettings
+) -> None:
     """Writes the edges of the blocks that are missing, one block at a time.
 
     Not in parallel: waterz keeps its state in static variables.
@@ -135,7 +137,7 @@ def block_edges(
     inputs: SegmentationInputs,
     fragments: Volume,
     grid: BlockGrid,
-    settings: SegmentSettings,
+    settings: SegmentationSettings,
     index: int,
 ) -> np.ndarray:
     """The edges of block `index`, rows (E,) of EDGE_ROW.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from retrace.errors import DataError
+from retrace.formats.source import Source
 from retrace.geometry import VoxelBox, triple
 from retrace.storage.volumes import Volume, open_source
 
@@ -61,7 +62,7 @@ class NormalisedImage:
         return data * scale + shift
 
 
-def open_normalised(source: Mapping[str, Any]) -> NormalisedImage:
+def open_normalised(source: Source | Mapping[str, Any]) -> NormalisedImage:
     """The image of a dataset's source with its `preprocess`; reads the image once for statistics.
 
     DataError for images with channels, NaN or infinity.

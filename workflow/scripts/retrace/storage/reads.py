@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from retrace.formats.source import Source
 from retrace.remote.addresses import is_address
 from retrace.remote.read_record import ChangedError, merge_records
 from retrace.storage.manifest import origin, store_with_manifest
 from retrace.storage.volumes import OpenedVolumes, Volume
 
 
-def local_paths(sources: Iterable[Mapping[str, Any]]) -> list[Path]:
+def local_paths(sources: Iterable[Source | Mapping[str, Any]]) -> list[Path]:
     """The paths of those sources that are files or folders of this machine."""
     return [Path(s["path"]) for s in sources if not is_address(s["path"])]
 

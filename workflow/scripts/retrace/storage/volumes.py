@@ -17,6 +17,7 @@ from retrace.formats.label_kinds import KINDS, NUMBERED
 from retrace.formats.label_values import ClassGroups, SectionObjects
 from retrace.formats.n5 import N5Array, is_n5_dataset
 from retrace.formats.precomputed import PrecomputedLayer
+from retrace.formats.source import Source
 from retrace.formats.zarr_arrays import BlockStore, open_zarr
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
@@ -233,7 +234,7 @@ def recording_opened() -> Iterator[OpenedVolumes]:
         _RECORDINGS[:] = [other for other in _RECORDINGS if other is not opened]
 
 
-def open_source(source: Mapping[str, Any]) -> Volume:
+def open_source(source: Source | Mapping[str, Any]) -> Volume:
     """Opens the volume that a dataset's entry describes, with everything that the entry asks for.
 
     That is: a voxel size, an offset, an order of axes, a channel, objects between membranes, groups
