@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 import view
+from retrace.config.view_model import LayerKind, ViewLayerSource
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import NmBox, VoxelBox
 from retrace.storage.volumes import Volume
@@ -30,7 +31,9 @@ from retrace.viewing.scene import (
 VOXEL = (20, 9, 9)
 
 
-def layer(kind: str, data: np.ndarray, offset_nm: tuple[int, int, int] = (0, 0, 0)) -> ViewLayer:
+def layer(
+    kind: LayerKind, data: np.ndarray, offset_nm: tuple[int, int, int] = (0, 0, 0)
+) -> ViewLayer:
     return ViewLayer(kind, kind, Volume(data, VOXEL, offset_nm, kind))
 
 
@@ -61,8 +64,9 @@ def store(path: Path, name: str, data: np.ndarray) -> dict[str, Any]:
 
 
 def test_absent_layers_are_left_out(tmp_path: Path) -> None:
-    raw = {"kind": "raw", **store(tmp_path / "a.zarr", "raw", np.zeros((2, 3, 4), np.uint8))}
-    segments = {"kind": "segments", "path": str(tmp_path / "b.zarr"), "array": "segments"}
+    place = store(tmp_path / "a.zarr", "raw", np.zeros((2, 3, 4), np.uint8))
+    raw = ViewLayerSource(kind="raw", **place)
+    segments = ViewLayerSource(kind="segments", path=str(tmp_path / "b.zarr"), array="segments")
     layers, absent = open_layers([raw, segments])
 
     assert [item.name for item in layers] == ["raw"]
@@ -70,7 +74,8 @@ def test_absent_layers_are_left_out(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing to show"):
         open_layers([segments])
     with pytest.raises(ConfigError, match="did you mean 'segments'"):
-        open_layers([{**segments, "kind": "segment"}])
+        settings = {"layers": [{**segments.plain(), "kind": "segment"}]}
+        view.main(["--settings", json.dumps(settings), "--serve"])
 
 
 def test_view_is_centred_on_the_most_finished_result() -> None:

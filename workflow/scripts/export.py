@@ -1,11 +1,11 @@
-"""Writes a volume with all its mips, chunk by chunk: for neuroglancer, or as an OME-Zarr image.
+"""Writes a volume with all its mips, chunk by chunk, for neuroglancer or as an OME-Zarr image.
 
     export.py --settings JSON --work FOLDER --output FOLDER/segments
     export.py --settings JSON --work FOLDER --output FOLDER/segments.zarr
 
 The settings are one JSON object: `format` (precomputed or ome_zarr), `source` (path, array,
-mip ...), `within` (another volume to whose box the layer is cut, or null), `labels` (whether it
-holds ids) and, of precomputed layers, `gzip`.
+mip ...), `within` (another volume to whose box the layer is cropped, or null), `labels` (whether
+values are ids) and, for precomputed layers, `gzip`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from retrace.command_line import add_job, parse_job
+from retrace.config.export_model import ExportSettings
+from retrace.config.schema import check
 from retrace.errors import DataError, run
 from retrace.files import digest
+from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
 from retrace.remote.addresses import is_address
 from retrace.storage.manifest import (
@@ -36,6 +38,8 @@ from retrace.storage.volumes import Volume, open_source
 from retrace.storage.zarr_writer import publish
 
 THREADS = 4
+Write = Callable[[Path, Path], None]
+"""Writes a layer into a folder; a second folder keeps its progress."""
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -44,76 +48,80 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_job(parser)
-    parser.add_argument("--work", required=True, type=Path, help="folder that survives a kill")
+    help_text = "folder that keeps the progress, from which an interrupted export resumes"
+    parser.add_argument("--work", required=True, type=Path, help=help_text)
     parser.add_argument("--output", required=True, type=Path, help="the layer's folder")
     parser.add_argument("--threads", type=int, default=THREADS)
     return parse_job(parser, argv)
 
 
-def open_checked(source: Mapping[str, Any]) -> Volume:
-    """A source, compared with its manifest where it has one."""
-    if not is_address(source["path"]) and store_with_manifest(Path(source["path"])):
-        check_manifest(Path(source["path"]))
-    return open_source(source)
+def open_checked(source: Source) -> Volume:
+    """A volume; DataError where it differs from its manifest, if it has one."""
+    if not is_address(source.path) and store_with_manifest(Path(source.path)):
+        check_manifest(Path(source.path))
+    return open_source(source.plain())
 
 
-def exported_box(volume: Volume, within: Mapping[str, Any] | None) -> VoxelBox:
-    """What is written: all of the volume, or what it has in common with another one."""
+def exported_box(volume: Volume, within: Source | None) -> VoxelBox:
+    """The box to export: all of the volume, or its overlap with another one.
+
+    DataError where they do not overlap.
+    """
     if within is None:
         return volume.box
     other = open_checked(within)
     box = other.box.to_nm(other.voxel_size_nm).to_voxels(volume.voxel_size_nm)
     if (common := box.intersect(volume.box)).is_empty:
-        raise DataError(f"{volume.name} and {other.name} have no place in common")
+        raise DataError(f"{volume.name} and {other.name} do not overlap")
     return common
 
 
-def work_folder(
-    arguments: argparse.Namespace, volume: Volume, box: VoxelBox, plan: LayerPlan
-) -> Path:
-    """Scratch of exactly this layer: another source or other settings get another folder."""
-    source = arguments.settings["source"]
+def progress_folder(
+    settings: ExportSettings, volume: Volume, box: VoxelBox, plan: LayerPlan, output: Path
+) -> str:
+    """Name of the folder that keeps the progress of exactly this layer."""
     identity = {
         "info": plan.info(),
-        "format": arguments.settings["format"],
+        "format": settings.format,
         "box": [list(box.offset), list(box.shape)],
         "gzip": plan.gzip,
-        "source": [input_digest(path) for path in local_paths([source])],
+        "source": [input_digest(path) for path in local_paths([settings.source.plain()])],
         "edition": volume.reader.record.version if volume.reader else None,
-        "output": str(arguments.output.resolve()),
+        "output": str(output.resolve()),
     }
-    return Path(arguments.work) / digest(identity)
+    return digest(identity)
 
 
-def planned(
-    arguments: argparse.Namespace, volume: Volume, box: VoxelBox
-) -> tuple[Callable[[Path, Path], None], LayerPlan, Path]:
-    """What writes the layer into a folder, noting in another; its plan; and its scratch."""
-    settings, output = arguments.settings, arguments.output
-    if settings["format"] == "precomputed":
-        plan = plan_layer(volume, box, labels=settings["labels"], compress=settings["gzip"])
+def plan_export(
+    settings: ExportSettings, volume: Volume, box: VoxelBox, name: str, threads: int
+) -> tuple[LayerPlan, Write]:
+    """The mips of the layer, and a function that writes them."""
+    if settings.format == "precomputed":
+        plan = plan_layer(volume, box, labels=settings.labels, compress=settings.gzip)
 
         def write(folder: Path, work: Path) -> None:
-            LayerWriter(folder, work, plan).write(volume, arguments.threads)
+            LayerWriter(folder, work, plan).write(volume, threads)
 
     else:
-        moved, plan, begin = shifted_to_origin(volume, box, labels=settings["labels"])
+        moved, plan, begin = shifted_to_origin(volume, box, labels=settings.labels)
 
         def write(folder: Path, work: Path) -> None:
-            writer = OmeZarrWriter(folder, work, plan, name=output.stem, offset_nm=begin)
-            writer.write(moved, arguments.threads)
+            writer = OmeZarrWriter(folder, work, plan, name=name, offset_nm=begin)
+            writer.write(moved, threads)
 
-    return write, plan, work_folder(arguments, volume, box, plan)
+    return plan, write
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     begin = time.monotonic()
     arguments = parse_arguments(argv)
-    settings, output = arguments.settings, arguments.output
-    volume = open_checked(settings["source"])
-    box = exported_box(volume, settings["within"])
-    write, plan, work = planned(arguments, volume, box)
+    settings = check(ExportSettings, arguments.settings, "--settings")
+    output: Path = arguments.output
+    volume = open_checked(settings.source)
+    box = exported_box(volume, settings.within)
+    plan, write = plan_export(settings, volume, box, output.stem, arguments.threads)
+    work = arguments.work / progress_folder(settings, volume, box, plan, output)
     partial = output.with_name(output.name + ".partial")
     if not work.is_dir():
         shutil.rmtree(partial, ignore_errors=True)
@@ -123,8 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     publish(partial, output)
     write_manifest(
         output,
-        inputs=local_paths([settings["source"]]),
-        settings=settings,
+        inputs=local_paths([settings.source.plain()]),
+        settings=arguments.settings,
         seconds=time.monotonic() - begin,
         read=remote_reads(volume),
     )

@@ -4,7 +4,7 @@
     view.py --settings JSON --serve
 
 The settings are one JSON object: `bind_address`, `port` (0: any free one) and `layers`, a list of
-{kind, path, array, name, voxel_size_nm, offset_nm} where kind is raw, labels, mask, affinities,
+{kind, path, array, name, voxel_size_nm, offset_nm ...} where kind is raw, labels, mask, affinities,
 lsds, boundary, fragments or segments. Layers whose files do not exist are left out.
 """
 
@@ -14,11 +14,12 @@ import argparse
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import neuroglancer
 
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
+from retrace.config.view_model import ViewSettings
 from retrace.errors import ConfigError, run
 from retrace.viewing.browser import BrowserError, find_browser, screenshot
 from retrace.viewing.layers import ViewLayer, open_layers
@@ -81,16 +82,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if not args.screenshot and not args.serve:
         raise ConfigError("nothing to do; use --screenshot PNG, --serve, or both")
-    settings: dict[str, Any] = args.settings
-    layers, absent = open_layers(settings["layers"])
+    settings = check(ViewSettings, args.settings, "--settings")
+    layers, absent = open_layers(settings.layers)
     if absent:
         print(f"[view] left out: {', '.join(absent)}; not there yet", flush=True)
     try:
         if args.screenshot:
-            write_picture(layers, args.screenshot, args.size, settings["bind_address"])
+            write_picture(layers, args.screenshot, args.size, settings.bind_address)
             neuroglancer.stop()
         if args.serve:
-            serve(layers, settings["bind_address"], int(settings["port"]))
+            serve(layers, settings.bind_address, settings.port)
     finally:
         neuroglancer.stop()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrace.config.view_model import ViewLayerSource
 from retrace.files import read_json
 from retrace.reporting.drawings import embedded, learning_curve
 from retrace.reporting.methods import paragraph
@@ -54,7 +55,7 @@ def read_experiment(settings: Mapping[str, Any]) -> ReportedExperiment:
         volume=settings["volume"],
         methods=paragraph(content),
         deviations=list(deviations(content)),
-        picture=_sections(settings["layers"]),
+        picture=_sections([ViewLayerSource.model_validate(layer) for layer in settings["layers"]]),
         curve=learning_curve([row["iteration"] for row in rows], [row["loss"] for row in rows]),
         plot=embedded(plot) if plot.is_file() else None,
         published=_published_rows(folder, settings["network"]["name"]),
@@ -73,9 +74,9 @@ def deviations(experiment: Mapping[str, Any]) -> Iterator[str]:
         yield "the small form of the network, for computers without a GPU"
 
 
-def _sections(layers: Sequence[Mapping[str, Any]]) -> str:
+def _sections(layers: Sequence[ViewLayerSource]) -> str:
     """The central sections of the layers that exist."""
-    opened, _ = open_layers([layer for layer in layers if layer["kind"] in SHOWN])
+    opened, _ = open_layers([layer for layer in layers if layer.kind in SHOWN])
     rows = -(-len(opened) // 4)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture.png"

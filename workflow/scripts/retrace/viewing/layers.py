@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from retrace.errors import ConfigError, DataError, nearest
+from retrace.config.view_model import LayerKind, ViewLayerSource
+from retrace.errors import DataError
 from retrace.geometry import NmBox, VoxelBox, triple
 from retrace.remote.addresses import is_address
 from retrace.storage.volumes import Volume, open_source
 
-KINDS = (
-    "raw",
-    "labels",
-    "mask",
-    "affinities",
-    "lsds",
-    "boundary",
-    "fragments",
-    "segments",
-)
-"""Kinds of layers."""
 SEGMENTATIONS = ("labels", "fragments", "segments")
 """Kinds whose values are ids."""
 FOCUS = ("segments", "affinities", "lsds", "boundary", "labels", "raw", "fragments", "mask")
@@ -31,10 +20,10 @@ FOCUS = ("segments", "affinities", "lsds", "boundary", "labels", "raw", "fragmen
 
 @dataclass(frozen=True)
 class ViewLayer:
-    """One volume in a view; `kind` is one of `KINDS`."""
+    """One volume in a view."""
 
     name: str
-    kind: str
+    kind: LayerKind
     volume: Volume
 
     @property
@@ -43,22 +32,18 @@ class ViewLayer:
         return self.volume.box.to_nm(self.volume.voxel_size_nm)
 
 
-def open_layers(entries: Iterable[Mapping[str, Any]]) -> tuple[list[ViewLayer], list[str]]:
-    """Opens the entries {kind, path, array, name?, voxel_size_nm?, offset_nm?} that exist.
+def open_layers(sources: Iterable[ViewLayerSource]) -> tuple[list[ViewLayer], list[str]]:
+    """Opens the layers that exist; also returns names and paths of those that do not exist yet.
 
-    Returns the layers and the names of those whose files do not exist yet. ConfigError for an
-    unknown kind, DataError where no layer exists.
+    DataError where no layer exists.
     """
     layers, absent = [], []
-    for entry in entries:
-        kind = entry["kind"]
-        if kind not in KINDS:
-            raise ConfigError(f"no layers of kind {kind!r}; {nearest(kind, KINDS)}")
-        name = entry.get("name") or kind
-        if is_address(entry["path"]) or Path(entry["path"]).exists():
-            layers.append(ViewLayer(name, kind, open_source(entry)))
+    for source in sources:
+        name = source.name or source.kind
+        if is_address(source.path) or Path(source.path).exists():
+            layers.append(ViewLayer(name, source.kind, open_source(source.plain())))
         else:
-            absent.append(f"{name} ({entry['path']})")
+            absent.append(f"{name} ({source.path})")
     if not layers:
         raise DataError(
             f"nothing to show: none of {', '.join(absent) or 'no layers'} exists; fetch the data, "

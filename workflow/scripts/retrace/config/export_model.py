@@ -1,0 +1,22 @@
+"""Settings of an exported layer."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from retrace.config.workflow import ExportFormat
+from retrace.formats.source import Source
+from retrace.setting_types import Flag
+from retrace.settings_model import SettingsModel
+
+
+class ExportSettings(SettingsModel):
+    """A volume that is written with all its mips for other programs."""
+
+    format: ExportFormat = Field(description="precomputed for neuroglancer, or ome_zarr.")
+    source: Source = Field(description="The volume.")
+    within: Source | None = Field(
+        None, description="Volume whose box the layer is cropped to. null: the whole layer."
+    )
+    labels: Flag = Field(description="Whether the values are ids.")
+    gzip: Flag = Field(True, description="Whether chunks of a precomputed layer are compressed.")

@@ -1,0 +1,30 @@
+"""Settings of a view in neuroglancer: its layers, and where it is served."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from retrace.config.workflow import View
+from retrace.formats.source import Source
+from retrace.setting_types import Text
+
+LayerKind = Literal[
+    "raw", "labels", "mask", "affinities", "lsds", "boundary", "fragments", "segments"
+]
+
+
+class ViewLayerSource(Source):
+    """A volume that is shown."""
+
+    kind: LayerKind = Field(description="What the values are, which decides how they are drawn.")
+    name: Text | None = Field(None, description="Name in the viewer. Absent: the kind.")
+
+
+class ViewSettings(View):
+    """Layers of a view, and where neuroglancer listens."""
+
+    layers: tuple[ViewLayerSource, ...] = Field(
+        description="Layers, the lowest first. Those whose files do not exist are left out."
+    )
