@@ -94,4 +94,6 @@ def test_what_cannot_work_is_refused_when_planned(start: Start) -> None:
     )
     assert "aligns nothing" in start("-n", "--", "align_slices_mtlsd_small", fails=True)
     assert "has no `alignment`" in start("-n", "--", "align_zfinch_tiny", fails=True)
-    assert "nobody said yet where" in start("-n", "--", "align_basil_seamless", fails=True)
+    assert "the path of volume 'sections' is not filled in yet" in start(
+        "-n", "--", "align_basil_seamless", fails=True
+    )

@@ -419,7 +419,7 @@ def test_a_bundle_holds_what_is_read_by_block_in_the_bucket(snakemake: Run, tmp_
     write_dataset(tmp_path, ELSEWHERE)
     run = snakemake("bundle_mine_mtlsd", *options)
     assert run.returncode
-    assert "volume 'b' of dataset 'mine' is read block by block at gs://somebody/em" in run.stdout
+    assert "volume 'b' of dataset 'mine' is streamed from gs://somebody/em" in run.stdout
 
     (tmp_path / "config/datasets/mine.yaml").write_text(
         ELSEWHERE.replace('{raw: {path: "gs://somebody/em"}}', "{}")
@@ -454,7 +454,7 @@ def test_sections_are_made_sampled_and_masked(snakemake: Run) -> None:
 @pytest.mark.parametrize(
     ("target", "word"),
     [
-        ("stacks_basil", "nobody said yet where volume 'sections' lies"),
+        ("stacks_basil", "the path of volume 'sections' is not filled in yet"),
         ("stacks_zfinch", "has no `alignment`"),
         ("train_phantom_sections_mtlsd", "holds sections to align and no labels"),
     ],

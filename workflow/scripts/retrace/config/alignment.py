@@ -56,12 +56,12 @@ def folder(dataset: DatasetBase) -> str:
 
 def made_layer(dataset: DatasetBase) -> str | None:
     """The folder of the layer of synthetic sections; None for the volume's own sections."""
-    return f"{folder(dataset)}/layer" if sections_of(dataset).made else None
+    return f"{folder(dataset)}/layer" if sections_of(dataset).made is not None else None
 
 
 def truth_store(dataset: DatasetBase) -> str | None:
     """The zarr of known displacements and defects; None where they are unknown."""
-    return f"{folder(dataset)}/truth.zarr" if sections_of(dataset).made else None
+    return f"{folder(dataset)}/truth.zarr" if sections_of(dataset).made is not None else None
 
 
 def source(dataset: DatasetBase, mip: int | None = None) -> Source:
