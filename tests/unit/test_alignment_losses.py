@@ -26,7 +26,7 @@ from retrace.alignment.losses import (
     variation_map,
     warped_labels,
 )
-from retrace.displacement import identity, rotate, rotate_field, warp
+from retrace.displacement import identity, rotate_180, rotate_field_180, warp
 
 LAMBDAS = Lambdas(2, 0.04, 0, 5, 0, 1)
 
@@ -208,7 +208,7 @@ def test_consensus_of_an_equivariant_answer_is_zero_and_a_drift_costs() -> None:
     field = torch.rand(1, 2, 20, 20, generator=torch.Generator().manual_seed(0))
     ones = torch.ones(1, 1, 20, 20)
 
-    assert float(consensus_error(field, rotate_field(field), ones, ones)) == 0
+    assert float(consensus_error(field, rotate_field_180(field), ones, ones)) == 0
     drift = torch.ones(1, 2, 20, 20)
     expected = 2 * (2 * 2 / 19) ** 2  # a drift of 1 px per axis is 2 px away from its own turn
     assert float(consensus_error(drift, drift, ones, ones)) == pytest.approx(expected)
@@ -245,4 +245,4 @@ def test_the_sign_of_a_field_is_that_of_the_shift_of_the_source() -> None:
     found = warp(source, shift)[..., 8:-8, 8:-8]
 
     torch.testing.assert_close(found, target[..., 8:-8, 8:-8], atol=1e-4, rtol=0)
-    torch.testing.assert_close(rotate(rotate(target)), target)
+    torch.testing.assert_close(rotate_180(rotate_180(target)), target)

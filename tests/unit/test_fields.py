@@ -18,8 +18,8 @@ from retrace.displacement import (
     jacobian,
     length,
     normalised,
-    rotate,
-    rotate_field,
+    rotate_180,
+    rotate_field_180,
     smooth,
     upsample,
     vote,
@@ -109,12 +109,12 @@ def test_jacobian_of_a_linear_field_and_of_a_fold() -> None:
 def test_turning_an_image_and_its_field_agree() -> None:
     image, field = noise(1, 1, 33, 40), smooth_field(40, 3)[..., :33, :]
 
-    expected = rotate(warp(image, field))
+    expected = rotate_180(warp(image, field))
 
     torch.testing.assert_close(
-        warp(rotate(image), rotate_field(field)), expected, atol=1e-4, rtol=0
+        warp(rotate_180(image), rotate_field_180(field)), expected, atol=1e-4, rtol=0
     )
-    torch.testing.assert_close(rotate_field(rotate_field(field)), field)
+    torch.testing.assert_close(rotate_field_180(rotate_field_180(field)), field)
 
 
 def test_inside_says_which_pixels_read_from_the_image() -> None:

@@ -136,7 +136,7 @@ def test_bad_divisions_and_absent_gpus_are_refused_before_work(store: Path, tmp_
         trained(tmp_path / "a", settings(store, 1, gpus=3))
     there = torch.cuda.device_count()
     if there < 4:
-        with pytest.raises(DeviceError, match=rf"asks for 4 GPUs, and torch .* sees {there}"):
+        with pytest.raises(DeviceError, match=rf"training on 4 GPUs: torch .* sees {there}"):
             trained(tmp_path / "a", settings(store, 1, gpus=4) | {"device": "auto"})
     assert list((tmp_path / "a").iterdir()) == []
 

@@ -12,7 +12,7 @@ import tiny_seamless as tiny
 from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.checkpoints.seamless import load_overlap
 from retrace.config.networks import load_network
-from retrace.displacement import rotate, rotate_field
+from retrace.displacement import rotate_180, rotate_field_180
 from retrace.errors import DataError
 from retrace.networks.seamless import (
     Matcher,
@@ -103,9 +103,9 @@ def test_flip_averaged_fields_turn_with_the_sections() -> None:
 
     with torch.no_grad():
         found = module.field(source, target, flip_average=True)
-        turned = module.field(rotate(source), rotate(target), flip_average=True)
+        turned = module.field(rotate_180(source), rotate_180(target), flip_average=True)
 
-    torch.testing.assert_close(rotate_field(turned), found, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(rotate_field_180(turned), found, atol=1e-5, rtol=1e-4)
 
 
 def test_the_cost_volume_is_highest_where_the_maps_agree() -> None:

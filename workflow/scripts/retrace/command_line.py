@@ -13,14 +13,14 @@ from retrace.job import Job
 
 
 def named_paths(items: Sequence[str]) -> dict[str, Path]:
-    """Return the path of each name; ConfigError for an item that is not NAME=PATH."""
-    found = {}
+    """The path of each name; ConfigError for an item that is not NAME=PATH."""
+    paths = {}
     for item in items:
         name, equals, path = item.partition("=")
         if not (name and equals and path):
-            raise ConfigError(f"{item!r} on the command line: NAME=PATH is needed")
-        found[name] = Path(path)
-    return found
+            raise ConfigError(f"{item!r} on the command line is not NAME=PATH")
+        paths[name] = Path(path)
+    return paths
 
 
 def add_job(

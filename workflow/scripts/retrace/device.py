@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""Choice of device, precision and compilation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
-    """Has the C library keep freed memory, in huge pages, instead of returning it each time.
+    """Makes the C library keep freed memory, in huge pages, instead of returning it to the system.
 
-    Every iteration allocates the same large arrays; fresh pages from the system each time cost a
-    CPU a third of its time (140,000 page faults per iteration of `mtlsd_small`). No effect
-    where the C library has no mallopt.
+    Every iteration allocates the same large arrays. New pages from the system took a third of the
+    CPU time (140,000 page faults per iteration of `mtlsd_small`). No effect if the C library has no
+    mallopt.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch at its first allocation
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first allocation
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_MAX, 0)
@@ -32,14 +32,14 @@ def keep_freed_memory() -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one. DeviceError where `cuda` is asked for and absent."""
+    """The device of `cpu`, `cuda` (DeviceError without GPU) or `auto`: a GPU if there is one."""
     if name not in DEVICES:
         raise ConfigError(f"no device {name!r}; {nearest(name, DEVICES)}")
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise DeviceError(
-            "a GPU was asked for (device: cuda) and none is visible to torch "
-            f"{torch.__version__}; set `device: auto` or `cpu`, or run where `nvidia-smi` shows one"
+            f"`device: cuda` needs a GPU, and torch {torch.__version__} sees none; set `device` to "
+            "`auto` or `cpu`, or run where `nvidia-smi` shows one"
         )
     if available and name != "cpu":
         return torch.device("cuda")
@@ -48,7 +48,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_devices(name: str, most: int) -> list[torch.device]:
-    """Up to `most` of the GPUs that this job sees (CUDA_VISIBLE_DEVICES), or the one device."""
+    """Up to `most` of the visible GPUs (CUDA_VISIBLE_DEVICES), or the CPU; see choose_device."""
     device = choose_device(name)
     if device.type != "cuda":
         return [device]
@@ -56,26 +56,26 @@ def choose_devices(name: str, most: int) -> list[torch.device]:
 
 
 def check_devices(name: str, count: int) -> str:
-    """Whether training in `count` processes takes `cpu` or `cuda`, a GPU each.
+    """The kind of device, `cpu` or `cuda`, for training in `count` processes with a GPU each.
 
-    DeviceError where this job sees fewer GPUs (CUDA_VISIBLE_DEVICES); with `cpu` the processes
-    share the cores.
+    With `cpu`, the processes share the cores. DeviceError if fewer GPUs are visible
+    (CUDA_VISIBLE_DEVICES).
     """
     if choose_device(name).type == "cpu" and name == "cpu":
         return name
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count > there:
+    visible_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count > visible_gpus:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
         raise DeviceError(
-            f"`gpus`: training asks for {count} GPUs, and torch {torch.__version__} sees {there} "
-            f"(CUDA_VISIBLE_DEVICES: {visible}); set `gpus` to {there or 1} or less, or run where "
-            "`nvidia-smi` shows more"
+            f"training on {count} GPUs: torch {torch.__version__} sees {visible_gpus} "
+            f"(CUDA_VISIBLE_DEVICES: {visible}); set `gpus` to {visible_gpus or 1} or less, or run "
+            "where `nvidia-smi` shows more"
         )
     return "cuda"
 
 
 def choose_own_device(name: str, number: int, count: int) -> torch.device:
-    """The device of process `number` of `count`: the one there is, or a GPU of its own."""
+    """The device of process `number` of `count`: the CPU, or its own GPU."""
     device = choose_device(name)
     if count == 1 or device.type == "cpu":
         return device
@@ -83,7 +83,7 @@ def choose_own_device(name: str, number: int, count: int) -> torch.device:
 
 
 def cpu_multiplies_bf16() -> bool:
-    """Whether this processor has bfloat16 products in hardware; without them bf16 only costs."""
+    """Whether this CPU multiplies bfloat16 in hardware; otherwise bf16 only takes more time."""
     try:
         flags = CPU_INFO.read_text()
     except OSError:
@@ -92,7 +92,7 @@ def cpu_multiplies_bf16() -> bool:
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast to bfloat16: as told, or with `auto` where the device gains from it."""
+    """Whether to autocast to bfloat16; `auto` does so if the device is faster with it."""
     if precision not in PRECISIONS:
         raise ConfigError(f"no precision {precision!r}; {nearest(precision, PRECISIONS)}")
     if precision != "auto":
@@ -103,7 +103,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 
 
 def uses_compile(choice: str | bool, device: torch.device) -> bool:
-    """Whether to compile the network: as told, or with `auto` on a GPU."""
+    """Whether to compile the network; `auto` does so on a GPU."""
     if choice not in ("auto", True, False):
-        raise ConfigError(f"compile: {choice!r} is none of auto, true, false")
+        raise ConfigError(f"`compile` is {choice!r}; allowed: auto, true, false")
     return device.type == "cuda" if choice == "auto" else bool(choice)

@@ -1,4 +1,4 @@
-"""Errors that a user can act on, and the one way a script ends with them."""
+"""Errors that users can act on, and how a program ends with one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from types import FrameType
 
 
 class RetraceError(Exception):
-    """Base of all errors whose message tells what is wrong and what to do next."""
+    """Base of all errors whose message says what is wrong and what to do next."""
 
 
 class ConfigError(RetraceError):
-    """A configuration that cannot work: unknown name, missing or contradicting value."""
+    """A configuration that cannot work: an unknown name, a missing or contradictory value."""
 
 
 class DataError(RetraceError):
@@ -23,19 +23,19 @@ class DataError(RetraceError):
 
 
 class FetchError(RetraceError):
-    """The bucket, an object in it or the way to it is not as it should be."""
+    """A bucket or server cannot be reached, or an object is missing or damaged."""
 
 
 class DeviceError(RetraceError):
-    """The asked-for device is absent or too small."""
+    """The requested device does not exist or is too small."""
 
 
 class StateError(RetraceError):
-    """Saved work (training state, finished blocks) that cannot be gone on with."""
+    """Saved work (training state, finished blocks) from which a run cannot resume."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """One sentence that offers the nearest allowed name, and lists all of them."""
+    """The end of a message: the most similar allowed name, and the list of all of them."""
     names = sorted(allowed)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
@@ -49,18 +49,18 @@ def _disk_full(error: OSError) -> str:
 
 def _out_of_memory(error: BaseException) -> str | None:
     text = str(error)
-    signs = ("out of memory", "can't allocate memory")
-    if isinstance(error, MemoryError) or any(sign in text for sign in signs):
-        first = text.splitlines()[0] if text else "no memory left"
+    phrases = ("out of memory", "can't allocate memory")
+    if isinstance(error, MemoryError) or any(phrase in text for phrase in phrases):
+        first_line = text.splitlines()[0] if text else "no memory left"
         return (
-            f"out of memory ({first}); lower the network `input_shape` (training), `tile` "
+            f"out of memory ({first_line}); lower the network `input_shape` (training), `tile` "
             "(prediction) or `block_shape` (segmentation) in the config"
         )
     return None
 
 
 def explain(error: BaseException) -> str | None:
-    """The message for a user, or None where only a traceback helps."""
+    """The message for users, None for an error that only a traceback explains."""
     if isinstance(error, RetraceError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -71,12 +71,12 @@ def explain(error: BaseException) -> str | None:
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
-    """A signal handler that ends the program with 128 + the signal."""
+    """A signal handler that ends the program with status 128 + `number`."""
     sys.exit(128 + number)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a script's main; known errors end it with one line and status 1, SIGTERM with 143."""
+    """Runs a program's `main`. Known errors print one line, with status 1; SIGTERM gives 143."""
     signal.signal(signal.SIGTERM, terminate)
     try:
         main()

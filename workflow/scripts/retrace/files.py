@@ -1,4 +1,4 @@
-"""Small files: read, written atomically, digested."""
+"""Small files: reading JSON, atomic writing, digests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _settings_as_json(value: Any) -> Any:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` survive a power cut."""
+    """Flushes a folder to disk, so that renames in it survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -36,9 +36,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def atomic_write(path: Path, content: bytes | str) -> Path:
-    """Writes aside, then renames: `path` holds either the old content or all of the new one."""
+    """Writes a file atomically: `path` has either its old or its complete new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own, also among threads and among machines that share a disk.
+    # A unique name, also among threads and machines that share the disk.
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     with partial.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -50,10 +50,10 @@ def atomic_write(path: Path, content: bytes | str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's content; DataError where it is absent or damaged."""
+    """The content of a JSON file; DataError if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; run the rule that makes it") from error
+        raise DataError(f"{path} does not exist; run the rule that writes it") from error
     except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and rerun") from error
+        raise DataError(f"{path} is damaged ({error}); delete it and run again") from error

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, lines in a log."""
+"""Progress of long loops: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _lines(items: Iterable[Item], total: int, name: str, unit: str) -> Iterator[
         if done == total or now - last >= LOG_INTERVAL_S:
             last = now
             rate = done / max(now - begin, 1e-9)
-            share = 100 * done // max(total, 1)
-            print(f"[{name}] {done}/{total} {unit} {share} % {rate:.2f} {unit}/s", flush=True)
+            percent = 100 * done // max(total, 1)
+            print(f"[{name}] {done}/{total} {unit} {percent} % {rate:.2f} {unit}/s", flush=True)
 
 
 def progress(items: Iterable[Item], total: int, name: str, unit: str) -> Iterator[Item]:
-    """Passes `items` on while showing how many of `total` are done."""
+    """Yields `items` and shows how many of `total` are done; `name` and `unit` as labels."""
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, desc=name, unit=f" {unit}")
     else:

@@ -1,4 +1,4 @@
-"""Trees that grow together (union-find): the one step that every joining of things shares."""
+"""Union-find: the root of a node in an array of parents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 @numba.njit(nogil=True)
 def root(parent: np.ndarray, node: int) -> int:
-    """The root of `node` in `parent` (N,); every second step of the way is shortened."""
+    """The root of `node` in `parent` (N,); shortens the path on the way (path halving)."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]

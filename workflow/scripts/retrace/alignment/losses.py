@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from retrace.displacement import compose, inside, normalised, rotate_field, warp
+from retrace.displacement import compose, inside, normalised, rotate_field_180, warp
 from retrace.targets.ternary import contract, dilate
 
 BORDER = 5
@@ -211,7 +211,7 @@ def consensus_error(field: Tensor, turned: Tensor, valid: Tensor, valid_turned: 
     Mean squared length of the difference over all pixels, in normalised units. `turned`
     (N, 2, H, W) and `valid_turned` (N, 1, H, W) are in the frame of the rotated sections.
     """
-    back = rotate_field(turned) * valid_turned.flip(-2, -1)
+    back = rotate_field_180(turned) * valid_turned.flip(-2, -1)
     return normalised(field * valid - back).square().sum(1).mean()
 
 

@@ -40,7 +40,7 @@ from retrace.alignment.prepare import prepare_sections
 from retrace.alignment.schedule import Phase, PhaseSchedule
 from retrace.augment.artificial_defects import apply_defect, draw_fold
 from retrace.augment.sections import augment_input, augment_stack
-from retrace.displacement import downsample, inside, length, rotate, rotate_field, warp
+from retrace.displacement import downsample, inside, length, rotate_180, rotate_field_180, warp
 from retrace.errors import StateError
 from retrace.geometry import Triple
 from retrace.networks.seamless import Seamless
@@ -186,7 +186,7 @@ class SeamlessTask(PlainTask):
         source, target = batch["source_input"], batch["target_input"]
         outputs = {"field": module(source, target, level).field}
         if self.lambdas.consensus:
-            outputs["turned"] = module(rotate(source), rotate(target), level).field
+            outputs["turned"] = module(rotate_180(source), rotate_180(target), level).field
         return outputs
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
@@ -250,7 +250,7 @@ class SeamlessTask(PlainTask):
         """A displacement (N, 2, H, W) px of level 0, on the grid of the phase's level."""
         assert self.phase is not None
         coarse = downsample(field, 2**self.phase.level)
-        return rotate_field(coarse) if turned else coarse
+        return rotate_field_180(coarse) if turned else coarse
 
     def _fold_error(self, field: Tensor, target: Sections, batch: Batch, turned: bool) -> Tensor:
         """The supervised branch: error of the field that should undo the applied fold."""
@@ -292,7 +292,9 @@ class SeamlessTask(PlainTask):
 
 def _rotated(side: Sections) -> Sections:
     """The sections rotated by 180 degrees."""
-    return Sections(*(rotate(part) for part in (side.image, side.mask, side.valid, side.cutout)))
+    return Sections(
+        *(rotate_180(part) for part in (side.image, side.mask, side.valid, side.cutout))
+    )
 
 
 @dataclass

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from retrace.displacement import add, compose, identity, rotate, rotate_field, upsample, warp
+from retrace.displacement import (
+    add_fields,
+    compose,
+    identity,
+    rotate_180,
+    rotate_field_180,
+    upsample,
+    warp,
+)
 from retrace.errors import DataError
 
 SLOPE = 0.01
@@ -34,7 +42,7 @@ SPREAD_PX = 12
 """Half the window, pixels of the level, that matches are averaged over, twice."""
 LARGEST = 6.0
 """Logarithm of the greatest weight of a match."""
-COMPOSITIONS = {"functional": compose, "additive": add}
+COMPOSITIONS = {"functional": compose, "additive": add_fields}
 
 
 def _convolution(maps_in: int, maps_out: int, kernel: int) -> nn.Conv2d:
@@ -180,8 +188,8 @@ class Seamless(nn.Module):
         found = self.align(self.encode(source), self.encode(target)).field
         if not flip_average:
             return found
-        turned = self.align(self.encode(rotate(source)), self.encode(rotate(target))).field
-        return (found + rotate_field(turned)) / 2
+        turned = self.align(self.encode(rotate_180(source)), self.encode(rotate_180(target))).field
+        return (found + rotate_field_180(turned)) / 2
 
     def level_parameters(self, level: int) -> list[nn.Parameter]:
         """Of one level's aligner."""
