@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from retrace.checkpoints.safetensors import save_model
 from retrace.networks import UNet, build_network
+from retrace.settings_model import as_json
 from retrace.storage.zarr_writer import create_volume
 
 NETWORK: dict[str, Any] = {
@@ -91,7 +91,7 @@ class Case:
         """The command line of predict.py."""
         places = {"--model": self.model, "--work": self.folder / "work", "--output": self.output}
         flat = [str(part) for pair in places.items() for part in pair]
-        return ["--settings", json.dumps(self.settings(**changes)), *flat]
+        return ["--settings", as_json(self.settings(**changes)), *flat]
 
 
 def make_case(folder: Path, shape: tuple[int, int, int] = (40, 60, 58)) -> Case:

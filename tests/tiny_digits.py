@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from retrace.config import datasets, networks
-from retrace.config import network_schema as schema
 from retrace.config.datasets import AnyDataset
 from retrace.config.examples_model import ExamplesDataset
 
@@ -86,12 +85,8 @@ def dataset(folder: Path, **changes: Any) -> ExamplesDataset:
     return datasets.load_dataset(path)
 
 
-def network(data: AnyDataset, **changes: Any) -> dict[str, Any]:
+def network(data: AnyDataset, **changes: Any) -> Any:
     """The tiny network on a dataset, resolved."""
-    from retrace.elektronn.settings import resolve
-
     content = {**NETWORK, **changes}
-    schema.check(content, "elektronn_network", "tiny")
     networks.check_kind(data, content)
-    content.setdefault("n_lab", data["examples"]["classes"])
-    return resolve(content, boundaries_drawn=False, are_classes=False, isotropic=True)
+    return networks.resolved(content, networks.traits_of(data), "tiny")

@@ -10,10 +10,9 @@ import h5py
 import numpy as np
 
 from retrace.checkpoints.elektronn import Parameters
-from retrace.config import datasets
-from retrace.config import network_schema as schema
+from retrace.config import datasets, networks
 from retrace.config.dataset_model import Dataset
-from retrace.elektronn.settings import resolve
+from retrace.config.network_settings import DatasetTraits
 from retrace.networks.elektronn import ElektronnNetwork
 
 VOXEL_SIZE_NM = [20, 10, 10]
@@ -36,11 +35,10 @@ NETWORK: dict[str, Any] = {
 }
 
 
-def network(*, are_classes: bool = True, **changes: Any) -> dict[str, Any]:
-    """The tiny network resolved, checked by its schema first."""
-    content = {**NETWORK, **changes}
-    schema.check(content, "elektronn_network", "tiny")
-    return resolve(content, boundaries_drawn=False, are_classes=are_classes, isotropic=False)
+def network(*, are_classes: bool = True, **changes: Any) -> Any:
+    """The tiny network, checked and resolved."""
+    traits = DatasetTraits(isotropic=False, labels_are_classes=lambda: are_classes)
+    return networks.resolved({**NETWORK, **changes}, traits, "tiny")
 
 
 def patterned(module: ElektronnNetwork, stored: list[tuple[int, ...]]) -> Parameters:

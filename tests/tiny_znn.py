@@ -11,8 +11,7 @@ import numpy as np
 import tifffile
 from scipy.spatial import cKDTree
 
-from retrace.config import datasets
-from retrace.config import network_schema as schema
+from retrace.config import datasets, networks
 from retrace.config.dataset_model import Dataset
 from retrace.config.datasets import AnyDataset
 
@@ -107,12 +106,9 @@ def load(folder: Path, content: dict[str, Any]) -> Dataset:
     return datasets.load_volumes(file)
 
 
-def network(data: AnyDataset, **changes: Any) -> dict[str, Any]:
+def network(data: AnyDataset, **changes: Any) -> Any:
     """The tiny network on a dataset; `parameters` change single ones."""
-    from retrace.znn.settings import resolve
-
     parameters = PARAMETERS | changes.pop("parameters", {})
     content = {"name": "tiny", "family": "znn", "init": "xavier", "layers": LAYERS, **changes}
     content["parameters"] = parameters
-    schema.check(content, "znn_network", "tiny")
-    return resolve(content, datasets.has_boundaries(data), not data.isotropic)
+    return networks.resolved(content, networks.traits_of(data), "tiny")

@@ -15,7 +15,7 @@ from retrace.znn.graph import Graph
 from retrace.znn.layers import graph_of_layers
 from retrace.znn.net import parse_net
 
-NETWORKS = {name: networks._extended(name) for name in yaml_files.names("networks")}
+NETWORKS = {name: networks.network_content(name) for name in yaml_files.names("networks")}
 SAMPLES = sorted(n for n, network in NETWORKS.items() if network["family"] == "znn")
 """ZNN's own networks, by our names."""
 
@@ -77,14 +77,8 @@ TRAINING_ORACLES = (
 
 def sample_graph(name: str) -> Graph:
     """The graph of one of `SAMPLES`."""
-    network = NETWORKS[name]
-    return graph_of_layers(
-        name,
-        network["layers"],
-        network.get("changes", {}),
-        network["init"],
-        network.get("pooling", "max_filter"),
-    )
+    network: Any = networks.load_network(name)
+    return graph_of_layers(name, network.layers, network.changes, network.init, network.pooling)
 
 
 def torch_filter(true_kernel: np.ndarray) -> torch.Tensor:

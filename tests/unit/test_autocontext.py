@@ -243,6 +243,6 @@ def test_descriptors_reach_half_a_context_beyond_the_box_that_is_asked_for() -> 
 )
 def test_impossible_combinations_are_refused(change: dict[str, Any], message: str) -> None:
     data = datasets.load_dataset("zfinch")
-    network = networks.network_for("aclsd", data) | change
+    network = networks.network_for("aclsd", data).with_(**change)
     with pytest.raises(ConfigError, match=message):
         compatibility.check_pair(data, network, "train")

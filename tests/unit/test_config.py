@@ -98,7 +98,7 @@ def test_label_padding_is_the_published_one(dataset: str, network: str) -> None:
 
     resolved = networks.network_for(network, datasets.load_dataset(dataset))
 
-    assert resolved["label_padding_nm"] == expected
+    assert list(resolved["label_padding_nm"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,9 @@ def test_output_shapes_are_the_published_ones(
 ) -> None:
     resolved = networks.network_for(network, datasets.load_dataset(dataset))
 
-    assert unet_shapes.output_shape(resolved, resolved["input_shape"]) == training
-    assert unet_shapes.output_shape(resolved, resolved["inference_shape"]) == inference
+    pooling = resolved.downsample
+    assert list(unet_shapes.output_shape(resolved.input_shape, pooling)) == training
+    assert list(unet_shapes.output_shape(resolved.inference_shape, pooling)) == inference
 
 
 def test_what_differs_between_the_papers_datasets() -> None:
@@ -139,7 +140,7 @@ def test_what_differs_between_the_papers_datasets() -> None:
 
 def test_only_the_zebra_finchs_lsd_network_keeps_the_boundary_as_it_is() -> None:
     grown = {
-        (d, n): networks.network_for(n, datasets.load_dataset(d))["grow_boundary"]
+        (d, n): networks.network_for(n, datasets.load_dataset(d)).plain()["grow_boundary"]
         for d in ("zfinch", "fib25")
         for n in ("lsd", "mtlsd")
     }
@@ -154,7 +155,9 @@ def test_a_dataset_of_ones_own_takes_the_recipe_of_its_voxels(tmp_path: Path) ->
     slabs = datasets.load_dataset(write_dataset(tmp_path, voxel_size_nm=[50, 5, 5]))
     forced = datasets.load_dataset(write_dataset(tmp_path, isotropic=False))
 
-    shapes = [networks.network_for("mtlsd_small", d)["input_shape"] for d in (cubic, slabs, forced)]
+    shapes = [
+        list(networks.network_for("mtlsd_small", d).input_shape) for d in (cubic, slabs, forced)
+    ]
 
     assert shapes == [[84, 84, 84], [36, 100, 100], [36, 100, 100]]
 

@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 
 import elektronn
 from retrace.config import networks
-from retrace.elektronn.architecture import Architecture, architecture_of
+from retrace.elektronn.architecture import Architecture
 from retrace.elektronn.calculator import Axis, axes_of, sizes_at, sizes_near
 from retrace.elektronn.describe import description, in_units, table
-from retrace.elektronn.settings import filled
+from retrace.elektronn.layers import architecture_of
 from retrace.errors import ConfigError
 
 NEURO = ((4, 3, 3, 3, 2), (2, 2, 1, 1, 1))
 
 
 def layers_of(name: str, **changes: Any) -> Architecture:
-    return architecture_of(filled({**networks.load_network(name), "n_lab": 10, **changes}))
+    network: Any = networks.load_network(name)
+    return architecture_of(name, network.with_(**{"n_lab": 10, **changes}))
 
 
 def axis(filters: tuple[int, ...], pools: tuple[int, ...], fragments: int = 0) -> Axis:

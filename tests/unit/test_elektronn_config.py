@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import elektronn
-from retrace.config import network_schema, networks, schema, yaml_files
+from retrace.config import networks, schema, yaml_files
 from retrace.config.dataset_model import DatasetFile
+from retrace.config.elektronn_network import ElektronnNetworkFile
 from retrace.elektronn.assignments import read_assignments
 from retrace.elektronn.cfg import (
     DATASET,
@@ -93,9 +94,9 @@ def test_every_parameter_has_its_place() -> None:
 
 def test_the_shipped_file_becomes_the_network_we_have(tmp_path: Path) -> None:
     found = changed(tmp_path, "").network
-    ours = networks.load_network("neuro3d_file")
+    ours = networks.load_network("neuro3d_file").plain()
 
-    network_schema.check(found, "elektronn_network", "translated")
+    schema.check(ElektronnNetworkFile, found, "translated")
     for key in ("filters", "pool", "nof_filters", "desired_input", "warp_on", "weight_decay"):
         assert found[key] == ours[key], key
     assert found["SGD_params"] == {"LR": 0.005, "momentum": 0.9}
@@ -184,7 +185,7 @@ desired_input = 28
 {extra}
 """
     found = translate(read_config(written(tmp_path, text)))
-    network_schema.check(found.network, "elektronn_network", "translated")
+    schema.check(ElektronnNetworkFile, found.network, "translated")
 
     assert found.dataset is None
     assert found.network["name"] == "mnist_example_warp"
@@ -285,8 +286,7 @@ def test_cubes_need_a_voxel_size(tmp_path: Path) -> None:
 
 
 def test_layers_that_contradict_each_other(tmp_path: Path) -> None:
-    from retrace.elektronn.architecture import architecture_of
-    from retrace.elektronn.settings import filled
+    from retrace.elektronn.layers import architecture_of
 
     for line, message in (
         ("pool = [[2,2,1]]", "pool 1; each convolution needs one of both"),
@@ -294,4 +294,5 @@ def test_layers_that_contradict_each_other(tmp_path: Path) -> None:
         ("activation_func = ['relu', 'tanh']", "activation_func has 2 entries for 5 layers"),
     ):
         with pytest.raises(ConfigError, match=message):
-            architecture_of(filled(changed(tmp_path, line + "\n").network))
+            content = changed(tmp_path, line + "\n").network
+            architecture_of("mine", ElektronnNetworkFile.model_validate(content))

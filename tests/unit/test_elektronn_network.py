@@ -24,8 +24,8 @@ from retrace.checkpoints.elektronn import (
     write_param,
 )
 from retrace.checkpoints.safetensors import load_model, save_model
-from retrace.config import network_schema as schema
-from retrace.elektronn.settings import resolve
+from retrace.config import networks
+from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import VoxelBox
 from retrace.inference.tiles import tile_for, tiles
@@ -33,6 +33,7 @@ from retrace.losses.elektronn import error_share, nll
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.networks.elektronn import Dropout, activate
 from retrace.networks.pooling import pool
+from retrace.settings_model import as_json
 from retrace.training.elektronn_optimizers import elektronn_optimizer
 
 
@@ -45,9 +46,7 @@ def build(seed: int = 0, **changes: Any) -> ElektronnNetwork:
 def digits(seed: int = 0, **changes: Any) -> ElektronnNetwork:
     """A network of single inputs."""
     content = {"name": "digits", "family": "elektronn", "n_lab": 10, **changes}
-    schema.check(content, "elektronn_network", "digits")
-    found = resolve(content, boundaries_drawn=False, are_classes=False, isotropic=True)
-    module = build_network(found, seed=seed)
+    module = build_network(networks.resolved(content, DatasetTraits(), "digits"), seed=seed)
     assert isinstance(module, ElektronnNetwork)
     return module
 
@@ -200,7 +199,7 @@ def test_a_shared_mask_drops_the_same_places_everywhere() -> None:
 
 def test_the_last_layer_drops_nothing() -> None:
     net = tiny.network(dropout_rates=0.3)
-    assert net["dropout_rates"] == [0.3, 0.3, 0.0]
+    assert net["dropout_rates"] == (0.3, 0.3, 0.0)
     with pytest.raises(ConfigError, match="dropout_rates has 3 entries for 2 layers"):
         tiny.network(dropout_rates=[0.1, 0.2, 0.3])
 
@@ -486,12 +485,11 @@ def test_what_is_no_parameter_file(values: list[Any], message: str, tmp_path: Pa
 
 def test_models_and_parameter_files_through_the_program(tmp_path: Path) -> None:
     """A .param becomes a model to predict with, and a trained model a .param."""
-    import json
 
     net = tiny.network()
     module = build(9)
     write_param(tmp_path / "in.param", module)
-    told = json.dumps({"dataset": "cubes", "network": net})
+    told = as_json({"dataset": "cubes", "network": net})
     model, out = tmp_path / "published.safetensors", tmp_path / "out.param"
     elektronn.main(
         ["model", "--settings", told, "--param", str(tmp_path / "in.param"), "--output", str(model)]

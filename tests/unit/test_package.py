@@ -23,14 +23,15 @@ import tiny_seamless
 import tiny_training
 from retrace.alignment.prepare import prepare_sections, valid_mask
 from retrace.checkpoints.safetensors import save_model
-from retrace.config import compatibility, datasets, network_schema, networks
-from retrace.elektronn.settings import resolve
+from retrace.config import compatibility, datasets, families, networks
+from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
 from retrace.networks import build_network
 from retrace.networks.seamless import build_seamless
 from retrace.packaging.bioimageio import BUILDERS, FAMILIES, package_files
 from retrace.packaging.single_file import _check_names, modules, single_file
 from retrace.planning.align import aligned_voxel_nm
+from retrace.settings_model import as_json
 from retrace.storage.manifest import check_manifest
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
@@ -79,7 +80,7 @@ def network(name: str) -> dict[str, Any]:
         left_out = ("filters", "pool", "nof_filters", "n_dim") if name != "cnn" else ()
         kept = {k: v for k, v in tiny_digits.NETWORK.items() if k not in left_out}
         content = {**kept, "n_lab": 3, **SMALL[name]}
-        return resolve(content, boundaries_drawn=False, are_classes=False, isotropic=True)
+        return networks.resolved(content, DatasetTraits(), name)
     return networks.network_for(name, datasets.load_dataset("vnc_nc"))
 
 
@@ -107,7 +108,7 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     told = {"network": chosen, "dataset": about(chosen)}
     settings = {**told, "authors": ["A. Person"], "license": "MIT"}
     paths = ["--model", str(folder / "model.safetensors"), "--output", str(folder / "package")]
-    package.main(["--settings", json.dumps(settings), *paths])
+    package.main(["--settings", as_json(settings), *paths])
     return folder / "package"
 
 
@@ -215,7 +216,7 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     model = save_model(tmp_path / "d.safetensors", built(digits), {"network": digits})
     with pytest.raises(DataError, match="without the mean of their training images"):
         package_files(model, digits, {"name": "tiny"}, ["A"], "MIT")
-    assert set(FAMILIES) == set(BUILDERS) == set(network_schema.FAMILIES)
+    assert set(FAMILIES) == set(BUILDERS) == set(families.FAMILIES)
 
 
 def test_the_packaged_field_is_that_of_the_workflow() -> None:

@@ -25,6 +25,7 @@ from retrace.config.networks import load_network
 from retrace.displacement import warp
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.networks.seamless import build_seamless
+from retrace.settings_model import as_json
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 
@@ -245,7 +246,7 @@ def run(folder: Path, stacks: Path, settings: dict[str, Any], *more: str, name: 
     output = folder / name / "model.safetensors"
     paths = ["--work", folder / "work", "--runs", folder / "runs", "--output", output]
     paths += ["--history", folder / name / "training.json", "--stacks", stacks]
-    align.main(["train", "--settings", json.dumps(settings), *map(str, paths), *more])
+    align.main(["train", "--settings", as_json(settings), *map(str, paths), *more])
     return output
 
 

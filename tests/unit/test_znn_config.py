@@ -14,10 +14,10 @@ import tifffile
 import mask
 import tiny_znn as tiny
 from retrace.config import compatibility, datasets, networks, sources, splits, yaml_files
+from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
 from retrace.planning import predict, train
 from retrace.storage.volumes import open_source, open_volume
-from retrace.znn.settings import resolve
 from znn_case import SMALL
 
 SPEC = """\
@@ -120,15 +120,15 @@ def test_a_network_takes_layers_and_parameters_from_a_cfg(folder: Path) -> None:
     data = spec_dataset(folder)
     net = networks.network_for("mine", data)
 
-    assert net["input_shape"] == [2, 15, 15]
-    assert net["inference_shape"] == [3, 25, 25]
+    assert net["input_shape"] == (2, 15, 15)
+    assert net["inference_shape"] == (3, 25, 25)
     assert (net["cost_fn"], net["iterations"]) == ("softmax_loss", 5000)
-    assert net["heads"] == [{"name": "boundary", "channels": 2, "node": "output"}]
+    assert net.plain()["heads"] == [{"name": "boundary", "channels": 2, "node": "output"}]
     assert networks.predicts_boundaries("mine")
     assert not networks.predicts_boundaries("n4_a_even")
     config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
     told = predict.predict_settings(config, data, net, "sample2")
-    assert told["tile"] == [2, 20, 20]
+    assert list(told["tile"]) == [2, 20, 20]
     trained = train.train_settings(config, data, net)
     assert set(trained["dataset"]["volumes"]) == {"sample1", "sample3"}
 
@@ -141,9 +141,13 @@ def test_networks_are_written_beside_the_network_that_a_cfg_names(folder: Path) 
     text = text.replace("data.spec", "../data.spec")
     (folder / "python/config.cfg").write_text(text + "train_net_prefix = ../nets/net\n")
     data = spec_dataset(folder, cfg="python/config.cfg")
-    net = resolve({"name": "mine", "family": "znn", "cfg": "python/config.cfg"}, True, True)
+    net = networks.resolved(
+        {"name": "mine", "family": "znn", "cfg": "python/config.cfg"},
+        DatasetTraits(boundaries_drawn=True, isotropic=False),
+        "mine",
+    )
 
-    assert net["net_files"] == {"prefix": "python/../nets/net", "is_stdio": False}
+    assert net.plain()["net_files"] == {"prefix": "python/../nets/net", "is_stdio": False}
     assert "net_files" not in tiny.network(data)
 
 
@@ -241,7 +245,11 @@ def test_an_input_is_what_another_network_predicted_of_the_whole_volume(folder: 
         (RECURSIVE, {"input-r": {"network": "mtlsd"}}, "'mtlsd' is no network of the family znn"),
         (RECURSIVE, {"input-r": {"network": "vd2d3d"}}, "that reads images alone"),
         (RECURSIVE, {"input-r": {"network": "vd2d", "channel": 2}}, "has the maps 0 to 1, and `ch"),
-        (RECURSIVE, {"input": {"network": "vd2d"}}, "recursive names 'input'; input nodes beside"),
+        (
+            RECURSIVE,
+            {"input": {"network": "vd2d"}},
+            "recursive names 'input'; input nodes other than",
+        ),
         (tiny.LAYERS, {"input-r": {"network": "vd2d"}}, "which reads raw: none"),
     ],
 )
@@ -259,7 +267,7 @@ def test_boundaries_are_grown_where_labels_have_none(folder: Path) -> None:
     drawn, touching = tiny.dataset(folder), tiny.dataset(folder, boundaries_drawn=False)
 
     assert tiny.network(drawn)["grow_boundary"] is None
-    assert tiny.network(touching)["grow_boundary"] == {"steps": 1, "only_xy": True}
+    assert tiny.network(touching).plain()["grow_boundary"] == {"steps": 1, "only_xy": True}
     assert tiny.network(touching, grow_boundary=None)["grow_boundary"] is None
 
 
@@ -298,7 +306,7 @@ def test_networks_of_four_maps_learn_classes(folder: Path, name: str) -> None:
     net = networks.network_for(name, data)
     compatibility.check_pair(data, net, "evaluate")
 
-    assert net["heads"] == [{"name": "classes", "channels": 4, "node": "nl10"}]
+    assert net.plain()["heads"] == [{"name": "classes", "channels": 4, "node": "nl10"}]
     assert (net["cost_fn"], net["n_lab"]) == ("softmax_loss", 4)
     assert networks.labels_voxels(name)
     assert not networks.predicts_boundaries(name)
@@ -313,7 +321,7 @@ def test_labels_of_several_outputs_come_from_their_names_in_a_spec(folder: Path)
     data = spec_dataset(folder)
     volume = data["volumes"]["sample1"]
     net = tiny.network(tiny.dataset(folder), layers=tiny.TWO_OUTPUTS)
-    net["heads"][1]["node"] = "output2"
+    net = net.with_(heads=[net.heads[0], net.heads[1].with_(node="output2")])
 
     assert volume["labels"]["path"] == "labels.h5"
     assert volume["outputs"]["output2"]["path"] == "labels.tif"

@@ -81,7 +81,7 @@ def test_a_net_file_becomes_nodes_and_edges(tmp_path: Path) -> None:
         ("size 1,3,3", "size 1, 3, 3", "net.znn:9: size is '1, 3, 3'; allowed: numbers with"),
         ("size 1,3,3", "size 1,3", "net.znn:9: size is '1,3'; allowed: three whole numbers"),
         ("stride 1,2,2\n", "", "net.znn:19: edges 'pool1' has no `stride`"),
-        ("input n2", "input n3", "names node 'n3', which there is not; nodes: input, n1, n2"),
+        ("input n2", "input n3", "names node 'n3', which does not exist; nodes: input, n1, n2"),
         ("input input", "input n2", "nothing reads the input 'input'"),
         ("size 4\nload", "size 3\nload", "size mismatch: max_filter edge 'pool1'"),
         ("nodes input", "# N4\nnodes input", "net.znn:1: '#' before the first object"),
@@ -143,8 +143,8 @@ def test_a_configuration_is_read_with_defaults_and_earlier_names(tmp_path: Path)
     values = read_cfg(write_config(tmp_path))
 
     assert values["fnet_spec"] == str(tmp_path / "net.znn")
-    assert values["train_range"] == [2, 3, 7]
-    assert values["train_outsz"] == [1, 20, 30]
+    assert values["train_range"] == (2, 3, 7)
+    assert values["train_outsz"] == (1, 20, 30)
     assert values["train_net_prefix"] == str(tmp_path / "out/net")
     assert (values["train_conv_mode"], values["forward_conv_mode"]) == ("optimize", "direct")
     assert (values["eta"], values["momentum"], values["anneal_factor"]) == (0.02, 0.9, 1)
@@ -163,7 +163,7 @@ def test_a_configuration_is_read_with_defaults_and_earlier_names(tmp_path: Path)
         ("eta = 0.02", "eta = fast", "cfg:15: eta is 'fast'; allowed: numbers from 0"),
         ("logging", "loging", "cfg:19: unknown parameter 'loging'"),
         ("Max_iter = 200", "Max_iter = 5", "cfg:18: max_iter is '5'; allowed: numbers above"),
-        ("= net.znn", "= nett.znn", "cfg:3: fnet_spec names nett.znn, which there is not"),
+        ("= net.znn", "= nett.znn", "cfg:3: fnet_spec names nett.znn, which does not exist"),
         ("rebalance_mode = global", "rebalance_mode = locla", "cfg:14: rebalance_mode is 'locla'"),
         ("[parameters]", "[params]", "has no section [parameters]; sections: params"),
     ],

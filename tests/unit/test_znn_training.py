@@ -33,6 +33,7 @@ from retrace.geometry import VoxelBox
 from retrace.networks import build_network
 from retrace.networks.tuning import set_modes
 from retrace.planning import predict as planning_predict
+from retrace.settings_model import as_json
 from retrace.storage.normalised import open_normalised, symmetric_indices
 from retrace.storage.volumes import open_volume
 from retrace.training import build
@@ -236,16 +237,16 @@ def test_two_outputs_are_trained_predicted_and_kept_in_an_h5(folder: Path) -> No
         ["network", "--model", "model.safetensors", "--history", "training.json"]
         + ["--output", "net.h5"]
     )
-    model_json = json.dumps({"dataset": "cells", "network": net})
+    model_json = as_json({"dataset": "cells", "network": net})
     znn.main(["model", "--settings", model_json, "--h5", "net.h5", "--output", "again.safetensors"])
     config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml") | {"device": "cpu"}
     config |= {"prediction_dtype": "float32", "output_prefix": "out/net"}
     asked = planning_predict.predict_settings(config, data, net, "stack")
     for model, store in (("model", "one.zarr"), ("again", "other.zarr")):
-        options = {"--settings": json.dumps(asked), "--model": f"{model}.safetensors"}
+        options = {"--settings": as_json(asked), "--model": f"{model}.safetensors"}
         options |= {"--work": "work", "--output": store}
         predict.main([word for pair in options.items() for word in pair])
-    outputs = json.dumps({"prefix": "out/net", "volume": "stack", "heads": net["heads"]})
+    outputs = as_json({"prefix": "out/net", "volume": "stack", "heads": net["heads"]})
     znn.main(["outputs", "--settings", outputs, "--prediction", "one.zarr", "--output", "out.json"])
     for node in ("output", "second"):
         first, second = (open_volume(f"{s}.zarr", f"boundary_{node}") for s in ("one", "other"))
@@ -546,7 +547,7 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
     net = tiny.network(data, parameters={"forward_outsz": tile})
     config = {"tile": "auto", "prediction_dtype": "float32", "gpus": 1}
     config |= {"device": "cpu", "precision": "fp32", "compile": False}
-    settings = json.dumps(planning_predict.predict_settings(config, data, net, "stack"))
+    settings = as_json(planning_predict.predict_settings(config, data, net, "stack"))
     places = ["--model", "model.safetensors", "--work", "pwork", "--output", "p.zarr"]
     predict.main(["--settings", settings, *places])
     found = open_volume(folder / "p.zarr", "boundary")
@@ -593,7 +594,7 @@ def test_a_cfg_gets_its_network_files_while_it_trains(folder: Path) -> None:
         data = tiny.dataset(folder)
         place.mkdir()
         for iterations in (6, 9):
-            asked = training(data, tiny.network(data) | {"net_files": told}, iterations)
+            asked = training(data, tiny.network(data).with_(net_files=told), iterations)
             train.main(arguments(place, asked))
         found = sorted(path.name for path in (place / "nets").iterdir())
         names = ["4", "8", "current", "init"]

@@ -22,15 +22,18 @@ from typing import Any
 import torch
 import yaml
 
-from retrace.checkpoints.elektronn import load_whole, read_param, write_param
+from retrace.checkpoints.elektronn import SUFFIX, load_whole, read_param, write_param
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.command_line import add_job, parse_job
+from retrace.config.elektronn_network import ElektronnNetworkFile, resolve
+from retrace.config.families import family_of
+from retrace.config.network_settings import DatasetTraits
 from retrace.config.networks import load_network
+from retrace.config.schema import check
 from retrace.device import choose_device
-from retrace.elektronn.architecture import architecture_of
 from retrace.elektronn.cfg import read_config
 from retrace.elektronn.describe import at_input, description, table
-from retrace.elektronn.settings import filled, resolve
+from retrace.elektronn.layers import architecture_of
 from retrace.elektronn.translate import Translation, translate
 from retrace.errors import ConfigError, DataError, run
 from retrace.files import atomic_write
@@ -75,8 +78,9 @@ def translate_file(args: argparse.Namespace) -> None:
     """Writes network and dataset of a configuration file; ConfigError if other files exist."""
     config = read_config(args.config)
     translation = translate(config, args.voxel_size_nm)
-    architecture_of(filled(translation.network))
-    files = {args.folder / "networks" / f"{translation.network['name']}.yaml": translation.network}
+    name = translation.network["name"]
+    architecture_of(name, check(ElektronnNetworkFile, translation.network, str(args.config)))
+    files = {args.folder / "networks" / f"{name}.yaml": translation.network}
     if translation.dataset is not None:
         files[args.folder / "datasets" / f"{translation.dataset['name']}.yaml"] = (
             translation.dataset
@@ -109,30 +113,33 @@ def notes(translation: Translation) -> str:
 def describe_network(args: argparse.Namespace) -> None:
     """Prints sizes, parameters and cost of a network."""
     if args.network.endswith(".py"):
-        network = translate(read_config(Path(args.network)), [1, 1, 1]).network
+        translation = translate(read_config(Path(args.network)), [1, 1, 1])
+        network = check(ElektronnNetworkFile, translation.network, args.network)
     else:
-        network = load_network(args.network)
-        if network["family"] != "elektronn":
+        file = load_network(args.network)
+        if not isinstance(file, ElektronnNetworkFile):
             raise ConfigError(
-                f"network {args.network!r} is of the family {network['family']!r}; `describe` "
-                "knows those of the family elektronn"
+                f"network {args.network!r} is of the family {file['family']!r}; `describe` needs "
+                "a network of the family elektronn"
             )
-    network = {"n_lab": args.classes, **filled(network)}
-    architecture = at_input(network, args.input, args.desired)
-    content = description(architecture, args.batch or network["batch_size"])
+        network = file
+    if network.n_lab is None:
+        network = network.with_(n_lab=args.classes)
+    architecture = at_input(network.name, network, args.input, args.desired)
+    content = description(architecture, args.batch or network.batch_size)
     print(json.dumps(content, indent=1) if args.json else table(content))
 
 
 def profile_network(args: argparse.Namespace) -> None:
     """Times dense passes over inputs of many sizes; skips those that need too much memory."""
     network = load_network(args.network)
-    if network["family"] != "elektronn" or filled(network)["mode"] != "img-img":
+    if not isinstance(network, ElektronnNetworkFile) or network.mode != "img-img":
         raise ConfigError(
             f"network {args.network!r} does not label voxels as ELEKTRONN's do; `profile` knows "
             "networks of the family elektronn and mode img-img, such as neuro3d_doc"
         )
-    resolved = resolve(network, boundaries_drawn=True, are_classes=True, isotropic=False)
     device = choose_device(args.device)
+    resolved: Any = resolve(network, DatasetTraits(boundaries_drawn=True))
     module = build_network(resolved, device=device)
     assert isinstance(module, ElektronnNetwork)
     sizes = module.architecture.sizes
@@ -176,7 +183,7 @@ def param_to_model(args: argparse.Namespace) -> None:
 def model_to_param(args: argparse.Namespace) -> None:
     """Writes a trained model as a parameter file of ELEKTRONN."""
     network = read_metadata(args.model)["network"]
-    if network["family"] != "elektronn":
+    if SUFFIX not in family_of(network).own_files:
         raise DataError(
             f"{args.model} holds network {network['name']!r} of the family {network['family']!r}; "
             "parameter files hold networks of the family elektronn"

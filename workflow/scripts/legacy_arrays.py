@@ -66,7 +66,7 @@ def tile_shape(settings: Mapping[str, Any], module: TileNetwork, box: VoxelBox) 
     """
     network, shape = settings["network"], settings["tile"]
     if shape == "auto":
-        shape = output_shape(network, network["inference_shape"])
+        shape = output_shape(network["inference_shape"], network["downsample"])
     return snap(shape, module.stride, box)
 
 

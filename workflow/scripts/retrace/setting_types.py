@@ -48,7 +48,8 @@ def _as_written(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-_AS_GIVEN = WrapValidator(_checked)
+AS_GIVEN = WrapValidator(_checked)
+"""Checks a number without changing 8 into 8.0; comes last in an Annotated type."""
 
 Flag = Annotated[bool, Strict()]
 """true or false."""
@@ -58,15 +59,15 @@ WholeFrom0 = Annotated[int, Strict(), Field(ge=0)]
 """A whole number from 0."""
 Count = Annotated[int, Strict(), Field(ge=1)]
 """A whole number from 1."""
-Number = Annotated[float, Strict(), _AS_GIVEN]
+Number = Annotated[float, Strict(), AS_GIVEN]
 """Any number."""
-NumberFrom0 = Annotated[float, Strict(), Field(ge=0), _AS_GIVEN]
+NumberFrom0 = Annotated[float, Strict(), Field(ge=0), AS_GIVEN]
 """A number from 0."""
-Positive = Annotated[float, Strict(), Field(gt=0), _AS_GIVEN]
+Positive = Annotated[float, Strict(), Field(gt=0), AS_GIVEN]
 """A number above 0."""
-Fraction = Annotated[float, Strict(), Field(ge=0, le=1), _AS_GIVEN]
+Fraction = Annotated[float, Strict(), Field(ge=0, le=1), AS_GIVEN]
 """A fraction or a probability: 0 to 1."""
-Decay = Annotated[float, Strict(), Field(gt=0, lt=1), _AS_GIVEN]
+Decay = Annotated[float, Strict(), Field(gt=0, lt=1), AS_GIVEN]
 """The decay of a running mean: between 0 and 1."""
 
 Shape = tuple[Count, Count, Count]

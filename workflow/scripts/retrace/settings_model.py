@@ -96,8 +96,8 @@ def _completed(value: Any) -> Any:
 
 def as_plain(value: Any) -> Any:
     """A group of settings as JSON values; for `default` of json.dumps."""
-    if isinstance(value, SettingsModel):
-        return value.plain()
+    if isinstance(value, SettingsModel) or is_dataclass(value):
+        return plain_value(value)
     raise TypeError(f"{type(value).__name__} is no JSON value: {value!r}")
 
 

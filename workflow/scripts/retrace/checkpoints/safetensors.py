@@ -14,6 +14,7 @@ from torch import nn
 
 from retrace.errors import DataError
 from retrace.files import atomic_write
+from retrace.settings_model import as_json, plain_value
 
 FORMAT_VERSION = "1"
 ALIGNMENT = 8
@@ -49,7 +50,8 @@ ARCHITECTURE = (
 
 def architecture(network: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a network's settings that decides which weights fit."""
-    return {key: network.get(key) for key in ARCHITECTURE}
+    content = plain_value(network)
+    return {key: content.get(key) for key in ARCHITECTURE}
 
 
 def save_model(path: Path, module: nn.Module, metadata: Mapping[str, Any]) -> Path:
@@ -61,7 +63,7 @@ def save_model(path: Path, module: nn.Module, metadata: Mapping[str, Any]) -> Pa
         name: tensor.detach().to("cpu").contiguous()
         for name, tensor in sorted(module.state_dict().items())
     }
-    text = {key: json.dumps(value, sort_keys=True) for key, value in sorted(metadata.items())}
+    text = {key: as_json(value) for key, value in sorted(metadata.items())}
     return atomic_write(path, _with_metadata(save(tensors), text))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrace.config import alignment
+from retrace.config import elektronn_network as elektronn
 from retrace.config.dataset_model import Dataset, DatasetBase
 from retrace.config.datasets import has_classes, is_planar
 from retrace.config.examples_model import ExamplesDataset
@@ -20,7 +21,6 @@ from retrace.config.networks import (
 )
 from retrace.config.splits import scorable
 from retrace.config.workflow import Segment
-from retrace.elektronn import settings as elektronn
 from retrace.elektronn.architecture import HEAD
 from retrace.errors import ConfigError
 from retrace.remote.addresses import is_address
@@ -245,7 +245,7 @@ def _check_recursive(pair: str, dataset: Dataset, network: Mapping[str, Any], no
         return
     first = network_for(told["network"], dataset)
     heads = first.get("heads", [])
-    if first["family"] != "znn" or "recursive" in first or len(heads) != 1:
+    if first["family"] != "znn" or first.get("recursive") or len(heads) != 1:
         reason = "is no network of the family znn with one output that reads images alone"
     elif told["channel"] >= heads[0]["channels"]:
         reason = f"has the maps 0 to {heads[0]['channels'] - 1}, and `channel` is {told['channel']}"

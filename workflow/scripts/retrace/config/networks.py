@@ -1,116 +1,202 @@
-"""Datasets, networks and the configuration: read from YAML, checked, resolved to plain dicts.
+"""Networks by name: read from YAML with what they extend, checked, resolved for a dataset.
 
-A dataset is `config/datasets/NAME.yaml`, a network `config/networks/NAME.yaml`; both are looked for
-in the working directory first, then beside the workflow. What comes out of `load_dataset` and
-`network_for` has every value a script needs; the schemas in `config/schemas` explain each field.
+A network is `config/networks/NAME.yaml`, looked for in the working directory first, then in the
+workflow. The models in `config/*_network.py` explain each setting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from retrace.config.dataset_model import DatasetBase
-from retrace.config.datasets import has_boundaries, has_classes
-from retrace.config.network_schema import FAMILIES, check
-from retrace.config.unet_shapes import label_padding_nm, output_shape
+from retrace.config.dataset_model import Dataset, DatasetBase
+from retrace.config.datasets import ISOTROPIC_BELOW, has_boundaries, has_classes
+from retrace.config.examples_model import ExamplesDataset
+from retrace.config.families import DEFAULT, FAMILIES, Family, family_named
+from retrace.config.network_settings import DatasetTraits
+from retrace.config.schema import check
 from retrace.config.yaml_files import Settings, merge, names, read_yaml, yaml_file
-from retrace.elektronn import settings as elektronn
 from retrace.elektronn.architecture import HEAD
 from retrace.errors import ConfigError, nearest
-from retrace.znn.cfg import read_cfg
-from retrace.znn.settings import resolve
+from retrace.settings_model import SettingsModel
 
 BOUNDARY = "boundary"
-"""The output of networks that tell the inside of cells from what is between them."""
+"""The output of networks that tell the inside of cells from membranes."""
 
 
-# ---------------------------------------------------------------- datasets
+# ---------------------------------------------------------------- files
 
 
-# ---------------------------------------------------------------- networks
+def network_content(name: str, below: tuple[str, ...] = ()) -> Settings:
+    """The content of a network's file merged over the networks it extends, the last one winning.
 
-
-def _extended(name: str, seen: tuple[str, ...] = ()) -> Settings:
-    """A network's file laid over those it extends, the last named winning."""
+    `below`: the networks whose `extends` led here. ConfigError for a circle.
+    """
     path = yaml_file("networks", name)
-    if name in seen:
-        raise ConfigError(f"{path}: `extends` runs in a circle: {' -> '.join([*seen, name])}")
+    if name in below:
+        raise ConfigError(f"{path}: `extends` runs in a circle: {' -> '.join([*below, name])}")
     own = read_yaml(path)
     parents = own.pop("extends", [])
     merged: Settings = {}
     for parent in [parents] if isinstance(parents, str) else parents:
-        merged = merge(merged, _extended(parent, (*seen, name)))
+        merged = merge(merged, network_content(parent, (*below, name)))
     return merge(merged, own)
 
 
-def load_network(name: str) -> Settings:
-    """A network with what it extends laid under it, recipes and dataset overrides still apart."""
-    network = _extended(name)
+def load_network(name: str) -> SettingsModel:
+    """A network's file merged with those it extends, recipes and dataset overrides still apart."""
+    content = network_content(name)
     where = f"config/networks/{name}.yaml"
-    family = network.get("family", "lsd")
-    if family not in FAMILIES:
-        raise ConfigError(f"{where}: family {family!r}; {nearest(str(family), FAMILIES)}")
-    check(network, FAMILIES[family], where)
-    if network["name"] != name:
-        raise ConfigError(f"{where}: `name: {network['name']}` must be {name!r}, the file's name")
+    family = family_named(str(content.get("family", DEFAULT)), where)
+    network: SettingsModel = check(family.load("file"), content, where)
+    if content["name"] != name:
+        raise ConfigError(f"{where}: `name: {content['name']}` must be {name!r}, the file's name")
     return network
 
 
-def network_for(name: str, dataset: DatasetBase) -> Settings:
-    """The network as it is trained on this dataset: recipe, then overrides, then what follows.
+def resolved(content: Mapping[str, Any], dataset: DatasetTraits, where: str) -> Any:
+    """The merged content of a network's file, checked and resolved for one dataset."""
+    family = family_named(str(content.get("family", DEFAULT)), where)
+    return family.load("resolve")(check(family.load("file"), content, where), dataset)
 
-    ConfigError where the input shape does not fit the pooling.
+
+def network_for(name: str, dataset: DatasetBase) -> Any:
+    """The network as it is trained on this dataset; a `NetworkSettings` of its family.
+
+    ConfigError where a setting is missing or wrong, or the network cannot read such data.
     """
-    network = load_network(name)
+    network: Any = load_network(name)
     check_kind(dataset, network)
-    if network["family"] == "znn":
-        return resolve(network, has_boundaries(dataset), not dataset.isotropic)
-    if network["family"] == "elektronn":
-        given = {"n_lab": dataset["examples"]["classes"]} if "examples" in dataset else {}
-        return elektronn.resolve(
-            {**given, **network},
-            boundaries_drawn=has_boundaries(dataset),
-            are_classes=has_classes(dataset),
-            isotropic=dataset.isotropic,
-        )
-    if network["family"] == "seamless":
-        return network
-    recipes, overrides = network.pop("recipes"), network.pop("datasets", {})
-    network = merge(network, recipes["isotropic" if dataset.isotropic else "anisotropic"])
-    family = dataset.get("weights_of", dataset["name"])
-    network = merge(network, overrides.get(family, {}))
-    if "lsd" in network and dataset.get("lsd_sigma_nm"):
-        network["lsd"] = network["lsd"] | {"sigma_nm": dataset["lsd_sigma_nm"]}
-    for key in ("input_shape", "inference_shape"):
-        output_shape(network, network[key])
-    if network["label_padding_nm"] == "auto":
-        network["label_padding_nm"] = label_padding_nm(network, dataset["voxel_size_nm"])
-    return network
+    return FAMILIES[network["family"]].load("resolve")(network, traits_of(dataset))
+
+
+def network_by_name(name: str, voxel_size_nm: Sequence[float] | None = None, **traits: Any) -> Any:
+    """A network for notebooks: `extends` merged, and the recipe chosen by the voxel size.
+
+    `voxel_size_nm` (z, y, x) of the volumes that it reads; not needed for networks of single
+    examples and for those that align. `traits`: further fields of `DatasetTraits`. Returns the
+    `NetworkSettings` of its family, which `retrace.networks.build_network` takes.
+    """
+    file = load_network(name)
+    family = FAMILIES[file["family"]]
+    kind = family.load("output_kind")(file)
+    if voxel_size_nm is None and kind in ("affinities", "boundary", "classes"):
+        raise ConfigError(f"network {name!r} reads volumes; give their `voxel_size_nm`, z, y, x")
+    if voxel_size_nm is not None:
+        isotropic = max(voxel_size_nm) / min(voxel_size_nm) < ISOTROPIC_BELOW
+        traits = {"voxel_size_nm": tuple(voxel_size_nm), "isotropic": isotropic, **traits}
+    return family.load("resolve")(file, DatasetTraits(**traits))
+
+
+def stored_network(content: Mapping[str, Any]) -> Any:
+    """The settings that were stored with weights, as a model; a `NetworkSettings` of its family.
+
+    Settings that this version does not have any more are left out, new ones get their defaults.
+    """
+    where = f"stored network {content.get('name')!r}"
+    model = family_named(str(content.get("family")), where).load("settings")
+    return check(model, {k: v for k, v in content.items() if k in model.model_fields}, where)
+
+
+def traits_of(dataset: DatasetBase) -> DatasetTraits:
+    """What the resolution of a network needs to know about a dataset."""
+    if isinstance(dataset, ExamplesDataset):
+        return DatasetTraits(dataset.name, example_classes=dataset.examples.classes)
+    assert isinstance(dataset, Dataset)
+    return DatasetTraits(
+        name=dataset.weights_of or dataset.name,
+        voxel_size_nm=dataset.voxel_size_nm,
+        isotropic=dataset.isotropic,
+        boundaries_drawn=has_boundaries(dataset),
+        labels_are_classes=lambda: has_classes(dataset),
+        lsd_sigma_nm=dataset.lsd_sigma_nm,
+    )
+
+
+# ---------------------------------------------------------------- what networks predict
+
+
+def _family(content: Mapping[str, Any]) -> Family:
+    name = str(content.get("family", DEFAULT))
+    return family_named(name, f"network {content.get('name')!r}")
+
+
+def output_kind(content: Mapping[str, Any]) -> str:
+    """What a network predicts, from the content of its file.
+
+    "affinities", "boundary", "classes" (of voxels), "examples" (classes of whole inputs), or
+    "field" (of displacements).
+    """
+    return str(_family(content).load("output_kind")(content))
+
+
+def kind_by_name(name: str) -> str:
+    """The same by name; "" for a file that cannot be read: whoever uses it gets the error."""
+    try:
+        return output_kind(network_content(name))
+    except ConfigError:
+        return ""
 
 
 def classifies_examples(network: Mapping[str, Any]) -> bool:
-    """Whether a network answers once for a whole input, as read from its file."""
-    mode = network.get("mode", elektronn.DEFAULTS["mode"])
-    return network.get("family", "lsd") == "elektronn" and mode != "img-img"
+    """Whether a network classifies whole inputs, from the content of its file."""
+    return output_kind(network) == "examples"
+
+
+def answers_once(name: str) -> bool:
+    """Whether a network classifies whole inputs; false for a file that cannot be read."""
+    return kind_by_name(name) == "examples"
+
+
+def predicts_boundaries(name: str) -> bool:
+    """Whether a network predicts the inside of cells and membranes, which are scored directly."""
+    return kind_by_name(name) == "boundary"
+
+
+def labels_voxels(name: str) -> bool:
+    """Whether a network predicts classes of voxels; false for a file that cannot be read."""
+    return kind_by_name(name) == "classes"
+
+
+def of_family(family: str) -> list[str]:
+    """Names of the networks of a family, without files that cannot be read."""
+    return [name for name in names("networks") if _family_name(name) == family]
+
+
+def aligning_networks() -> list[str]:
+    """Names of the networks that align sections."""
+    return [n for n in names("networks") if (f := FAMILIES.get(_family_name(n))) and f.aligns]
+
+
+def _family_name(name: str) -> str:
+    try:
+        return str(network_content(name).get("family", DEFAULT))
+    except ConfigError:
+        return ""
+
+
+def net_prefixes() -> list[str]:
+    """Start of the paths of the networks that trainings write in their system's own format."""
+    prefixes = []
+    for name in names("networks"):
+        try:
+            content = network_content(name)
+            family = _family(content)
+            if family.net_prefix:
+                prefixes.append(family.load("net_prefix")(content))
+        except ConfigError:
+            continue  # whoever uses that network gets the error
+    return [prefix for prefix in prefixes if prefix]
 
 
 def check_kind(dataset: DatasetBase, network: Mapping[str, Any]) -> None:
     """Refuses volumes for networks that classify whole inputs, and examples for all others."""
     name, whole = network["name"], classifies_examples(network)
-    if whole == ("examples" in dataset):
-        if (
-            whole
-            and network.get("n_lab", dataset["examples"]["classes"])
-            != dataset["examples"]["classes"]
-        ):
-            raise ConfigError(
-                f"network {name!r} has `n_lab: {network['n_lab']}`, and dataset "
-                f"{dataset['name']!r} {dataset['examples']['classes']} classes; remove `n_lab`"
-            )
+    if whole and isinstance(dataset, ExamplesDataset):
+        _check_classes(dataset, network)
+    if whole == isinstance(dataset, ExamplesDataset):
         return
-    fitting = [n for n in of_family("elektronn") if classifies_examples(_extended(n)) != whole]
+    fitting = _networks_of_kind(examples=not whole)
     if whole:
         raise ConfigError(
             f"network {name!r} gives one class for a whole image, and dataset {dataset['name']!r} "
@@ -124,35 +210,30 @@ def check_kind(dataset: DatasetBase, network: Mapping[str, Any]) -> None:
     )
 
 
-def context_network(network: Mapping[str, Any], dataset: DatasetBase) -> Settings | None:
+def _networks_of_kind(*, examples: bool) -> list[str]:
+    """Networks of the families that read examples: those of examples, or those of volumes."""
+    names_of = [n for f in FAMILIES.values() if f.reads_examples for n in of_family(f.name)]
+    return [name for name in names_of if answers_once(name) == examples]
+
+
+def _check_classes(dataset: ExamplesDataset, network: Mapping[str, Any]) -> None:
+    classes = dataset.examples.classes
+    if (network.get("n_lab") or classes) != classes:
+        raise ConfigError(
+            f"network {network['name']!r} has `n_lab: {network['n_lab']}`, and dataset "
+            f"{dataset['name']!r} {classes} classes; remove `n_lab`"
+        )
+
+
+def context_network(network: Mapping[str, Any], dataset: DatasetBase) -> Any:
     """The network whose descriptors an auto-context network reads, None for the others."""
     name = network.get("autocontext")
     return network_for(name, dataset) if name else None
 
 
 def head_names(network: Mapping[str, Any]) -> list[str]:
-    """The network's outputs, in order; none of one that aligns."""
+    """The network's outputs, in order; none for a network that aligns."""
     return [head["name"] for head in network.get("heads", [])]
-
-
-def of_family(family: str) -> list[str]:
-    """Names of the networks of a family; files that cannot be read are of none."""
-    found = []
-    for name in names("networks"):
-        try:
-            if _extended(name).get("family", "lsd") == family:
-                found.append(name)
-        except ConfigError:
-            continue  # whoever asks for that network gets the error
-    return found
-
-
-def answers_once(name: str) -> bool:
-    """Whether a network classifies whole inputs; a file that cannot be read counts as none."""
-    try:
-        return classifies_examples(_extended(name))
-    except ConfigError:
-        return False
 
 
 def check_networks(wanted: Iterable[str]) -> None:
@@ -163,59 +244,10 @@ def check_networks(wanted: Iterable[str]) -> None:
             raise ConfigError(f"`compare: networks`: no network {name!r}; {nearest(name, known)}")
 
 
-def predicts_boundaries(name: str) -> bool:
-    """Whether a network predicts interior and membrane, which are scored as they are.
-
-    A file that cannot be read counts as none: whoever asks for that network gets the error.
-    """
-    try:
-        network = _extended(name)
-        return network.get("family") == "znn" and _out_type(network) == BOUNDARY
-    except ConfigError:
-        return False
-
-
-def _out_type(network: Mapping[str, Any]) -> str:
-    """`out_type` of a network of the family znn, from its file or its .cfg."""
-    if "cfg" in network:
-        return str(read_cfg(Path(network["cfg"]))["out_type"])
-    return str(network.get("parameters", {}).get("out_type", BOUNDARY))
-
-
-def net_prefixes() -> list[str]:
-    """Where networks are written by .cfg files that networks are read from."""
-    found = []
-    for name in of_family("znn"):
-        try:
-            network = _extended(name)
-            if "cfg" in network:
-                found.append(read_cfg(Path(network["cfg"]))["train_net_prefix"])
-        except ConfigError:
-            continue  # whoever asks for that network gets the error
-    return [prefix for prefix in found if prefix]
-
-
-def labels_voxels(name: str) -> bool:
-    """Whether a network gives classes of voxels, of the family elektronn or of ZNN's `semantic`.
-
-    A file that cannot be read counts as none: whoever asks for that network gets the error.
-    """
-    try:
-        network = _extended(name)
-        if network.get("family") == "znn":
-            return _out_type(network) == "semantic"
-    except ConfigError:
-        return False
-    return network.get("family") == "elektronn" and not classifies_examples(network)
-
-
-# ---------------------------------------------------------------- pairs and targets
-
-
 def interior_map(network: Mapping[str, Any]) -> str | None:
     """The output whose channel 0 is the inside of cells; None where there is no such output.
 
-    Of classes that is so where they were made from objects: 0 inside, 1 the boundary.
+    Classes have it where they were made from objects: 0 is the inside, 1 the boundary.
     """
     if head_names(network) == [BOUNDARY]:
         return BOUNDARY
@@ -226,5 +258,5 @@ def interior_map(network: Mapping[str, Any]) -> str | None:
 
 
 def is_scored_as_it_is(network: Mapping[str, Any]) -> bool:
-    """Whether a network's prediction is compared with labels, and not what is segmented of it."""
+    """Whether a network's prediction is compared with labels directly, without segmentation."""
     return head_names(network) in ([BOUNDARY], [HEAD])

@@ -1,64 +1,72 @@
-"""Shapes of the LSD family's U-Net, z, y, x: outputs, padding, context."""
+"""Shapes of the U-Net of the family lsd, z, y, x: output, padding of the labels, context."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from retrace.errors import ConfigError
 
 PASS_LOSS = 4
-"""Voxels that the two valid 3x3x3 convolutions of one pass take off every axis."""
+"""Voxels that the two valid 3x3x3 convolutions of one level take off every axis."""
 
 
-def output_shape(network: Mapping[str, Any], input_shape: Sequence[int]) -> list[int]:
-    """Voxels the U-Net gives for an input (z, y, x); ConfigError where pooling leaves a remainder.
+def output_shape(
+    input_shape: Sequence[int], downsample: Sequence[Sequence[int]]
+) -> tuple[int, int, int]:
+    """Output of the U-Net for an input, voxels (z, y, x), by the pooling factors of its levels.
 
-    Valid convolutions, two a pass, and transposed convolutions (mala unet).
+    The U-Net has valid convolutions, two in each level, and transposed convolutions (the U-Net of
+    "mala"). ConfigError where the pooling leaves a remainder.
     """
-    return [
-        _axis_output(network, size, [factors[axis] for factors in network["downsample"]], axis)
+    z, y, x = (
+        _axis_output(size, [factors[axis] for factors in downsample], "zyx"[axis])
         for axis, size in enumerate(input_shape)
-    ]
+    )
+    return z, y, x
 
 
-def _axis_output(network: Mapping[str, Any], size: int, factors: list[int], axis: int) -> int:
-    now = size - PASS_LOSS
+def _axis_output(input_size: int, factors: Sequence[int], axis: str) -> int:
+    size = input_size - PASS_LOSS
     for factor in factors:
-        if now % factor or now // factor <= PASS_LOSS:
+        if size % factor or size // factor <= PASS_LOSS:
             raise ConfigError(
-                f"network {network['name']!r}: {size} voxels on axis {'zyx'[axis]} do not fit the "
-                f"pooling by {factors}; {now} is not a multiple of {factor}, or too small"
+                f"{input_size} voxels on axis {axis} do not fit the pooling by {list(factors)}; "
+                f"{size} is not a multiple of {factor}, or too small"
             )
-        now = now // factor - PASS_LOSS
+        size = size // factor - PASS_LOSS
     for factor in reversed(factors):
-        now = now * factor - PASS_LOSS
-    if now <= 0:
-        raise ConfigError(
-            f"network {network['name']!r}: {size} voxels on axis {'zyx'[axis]} leave no output"
-        )
-    return now
+        size = size * factor - PASS_LOSS
+    if size <= 0:
+        raise ConfigError(f"{input_size} voxels on axis {axis} leave no output")
+    return size
 
 
-def label_padding_nm(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> list[int]:
-    """How far a batch may reach beyond the labels, nm.
+def label_padding_nm(
+    output: Sequence[int], context: Sequence[int], voxel_size_nm: Sequence[float]
+) -> tuple[float, float, float]:
+    """How far a batch may reach beyond the labels, nm (z, y, x).
 
-    Half the output in z, half its diagonal in y and x (it may be rotated), and the context of the
-    targets: the farthest neighbour, or 3 sigma of the descriptors (Sheridan et al. 2023, training
-    scripts; gives their published numbers).
+    Half the output in z and half its diagonal in y and x, because batches are rotated, plus the
+    context of the targets, voxels. This is the rule of the training scripts of Sheridan et al.
+    2023; it gives the numbers they published.
     """
-    z, y, x = output_shape(network, network["input_shape"])
-    half_diagonal = math.ceil(math.hypot(y, x) / 2)
-    reach = target_context(network, voxel_size_nm)
-    half = (math.ceil(z / 2), half_diagonal, half_diagonal)
-    return [(h + r) * v for h, r, v in zip(half, reach, voxel_size_nm, strict=True)]
+    half_diagonal = math.ceil(math.hypot(output[1], output[2]) / 2)
+    half = (math.ceil(output[0] / 2), half_diagonal, half_diagonal)
+    z, y, x = ((h + c) * v for h, c, v in zip(half, context, voxel_size_nm, strict=True))
+    return z, y, x
 
 
-def target_context(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> list[int]:
-    """Voxels around a batch that its targets look at."""
-    far = [max((abs(o[a]) for o in network["neighborhood"]), default=0) for a in range(3)]
-    if "lsd" not in network:
-        return far
-    three_sigma = [math.ceil(3 * network["lsd"]["sigma_nm"] / v) for v in voxel_size_nm]
-    return [max(pair) for pair in zip(far, three_sigma, strict=True)]
+def target_context(
+    neighborhood: Sequence[Sequence[int]], sigma_nm: float | None, voxel_size_nm: Sequence[float]
+) -> tuple[int, int, int]:
+    """Voxels around a batch that its targets depend on (z, y, x).
+
+    These are the longest offset of the affinities, or three standard deviations of the descriptors'
+    window; `sigma_nm` is None where there are no descriptors.
+    """
+    z, y, x = (max((abs(offset[a]) for offset in neighborhood), default=0) for a in range(3))
+    if sigma_nm is None:
+        return z, y, x
+    window = [math.ceil(3 * sigma_nm / size) for size in voxel_size_nm]
+    return max(z, window[0]), max(y, window[1]), max(x, window[2])

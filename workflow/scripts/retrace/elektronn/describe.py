@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrace.elektronn.architecture import Architecture, architecture_of
+from retrace.elektronn.architecture import Architecture
 from retrace.elektronn.calculator import axes_of, sizes_near, uncentred
+from retrace.elektronn.layers import architecture_of
+from retrace.elektronn.parameters import ElektronnParameters
 from retrace.errors import ConfigError
 
 UNITS = ((1e9, "Giga"), (1e6, "Mega"), (1e3, "kilo"))
@@ -27,21 +29,24 @@ SHOWN = 3
 
 
 def at_input(
-    network: Mapping[str, Any], exact: Sequence[int] | None, desired: Sequence[int] | None
+    name: str,
+    parameters: ElektronnParameters,
+    exact: Sequence[int] | None = None,
+    desired: Sequence[int] | None = None,
 ) -> Architecture:
-    """The layers of a network (all parameters given) at its own input, or at another.
+    """The layers of network `name` at its own input, or at another (z, y, x).
 
-    `exact` is refused where it does not fit, of `desired` the nearest size below is taken.
+    `exact` is refused where it does not fit; for `desired` the nearest smaller size is taken.
     """
     if exact and desired:
         raise ConfigError("--input and --desired exclude each other")
-    if desired and network["filters"]:
-        own = architecture_of(network)
+    if desired and parameters.filters:
+        own = architecture_of(name, parameters)
         layers = [(layer.filter, layer.pool) for layer in own.convolutions]
         axes = axes_of([f for f, _ in layers], [p for _, p in layers])
         flat = len(desired) < len(axes)
         exact = list(sizes_near(axes, [1, *desired] if flat else desired).input)[flat:]
-    return architecture_of({**network, "desired_input": list(exact)} if exact else network)
+    return architecture_of(name, parameters.with_(desired_input=exact) if exact else parameters)
 
 
 def description(architecture: Architecture, batch_size: int = 1) -> dict[str, Any]:

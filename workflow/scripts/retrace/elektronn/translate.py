@@ -9,17 +9,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 
-from retrace.elektronn.architecture import NETWORK_MODES, check_counts
 from retrace.elektronn.calculator import axes_of, sizes_near
 from retrace.elektronn.cfg import DATASET, ELSEWHERE, NETWORK, Config
-from retrace.elektronn.settings import DEFAULTS, filled
+from retrace.elektronn.layers import check_counts
+from retrace.elektronn.parameters import ElektronnParameters, Mode
 from retrace.errors import ConfigError, nearest
 
 Settings = dict[str, Any]
+DEFAULTS: Settings = ElektronnParameters().complete().plain()
 
 TARGETS = {
     "nll": "nll",
@@ -48,7 +49,7 @@ def translate(config: Config, voxel_size_nm: Sequence[int] | None = None) -> Tra
     values that contradict each other.
     """
     values = config.values
-    _check_choice(config, "mode", NETWORK_MODES)
+    _check_choice(config, "mode", get_args(Mode))
     _check_choice(config, "target", TARGETS)
     found = Translation({"name": name_of(values["save_name"]), "family": "elektronn"})
     for name in config.given:
@@ -142,7 +143,8 @@ def _reads_cubes(config: Config) -> bool:
 def _input(config: Config, network: Settings, axes: int, notes: dict[str, str]) -> Any:
     """The patch that ELEKTRONN would take for `desired_input`."""
     desired = _reversed(config.values["desired_input"], axes, config, "desired_input")
-    check_counts(filled(network), len(network.get("nof_filters", [])))
+    own = {key: value for key, value in network.items() if key in DEFAULTS}
+    check_counts(network["name"], ElektronnParameters(**own))
     if not network.get("filters"):
         return desired
     chosen = list(sizes_near(axes_of(network["filters"], network["pool"]), desired).input)

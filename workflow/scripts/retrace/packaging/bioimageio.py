@@ -27,6 +27,7 @@ from retrace.errors import ConfigError, nearest
 from retrace.files import atomic_write
 from retrace.packaging.single_file import single_file
 from retrace.packaging.tensors import Form, Port, form_of
+from retrace.settings_model import as_plain, plain_value
 
 BUILDERS: dict[str, Callable[..., Any]] = {**networks.BUILDERS, "seamless": build_pair_aligner}
 """By family, what builds the module that is packaged."""
@@ -216,7 +217,7 @@ def _config(
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(content, indent=1, sort_keys=True, default=as_plain) + "\n").encode()
 
 
 def _npy(values: np.ndarray) -> bytes:
@@ -294,7 +295,7 @@ class _About:
 
     def _weights(self, files: Mapping[str, bytes], family: Mapping[str, Any]) -> dict[str, Any]:
         needed = {key: self.network[key] for key in family["settings"] if key in self.network}
-        plain = json.loads(json.dumps(needed))
+        plain = plain_value(needed)
         return {
             **_file("weights.pt", files),
             "pytorch_version": torch.__version__.split("+")[0],

@@ -100,7 +100,7 @@ def _further_inputs(dataset: Dataset, network: Mapping[str, Any], volume: str) -
 def _context_nm(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> list[int]:
     """Half a context, nm: what auto-context networks read of descriptors around a box."""
     shape = network["input_shape"]
-    out = output_shape(network, shape)
+    out = output_shape(shape, network["downsample"])
     return [(s - o) // 2 * v for s, o, v in zip(shape, out, voxel_size_nm, strict=True)]
 
 

@@ -14,6 +14,7 @@ from retrace.device import choose_own_device, uses_bf16, uses_compile
 from retrace.files import digest
 from retrace.formats.hdf5_tiff import H5_SUFFIXES
 from retrace.networks import build_network
+from retrace.settings_model import plain_value
 from retrace.storage.manifest import input_digest
 from retrace.training.average import WeightAverage
 from retrace.training.elektronn_family import set_up_elektronn
@@ -52,7 +53,8 @@ SET_UP: Mapping[str, SetUp] = {
 
 def training_digest(settings: Mapping[str, Any], weights: WeightFiles) -> str:
     """Digest of everything that decides the weights after a given number of iterations."""
-    network = {k: v for k, v in settings["network"].items() if k not in NOT_IN_DIGEST}
+    given = plain_value(settings["network"])
+    network = {k: v for k, v in given.items() if k not in NOT_IN_DIGEST}
     if network.get("batch_size") == 1:  # the default
         del network["batch_size"]
     if network["family"] != "znn":

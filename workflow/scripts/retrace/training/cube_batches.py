@@ -28,7 +28,7 @@ from retrace.augment.backward_warp import (
 from retrace.augment.grey import draw_grey
 from retrace.augment.orientation import orientation_step, turn
 from retrace.augment.simple import Simple, draw_simple
-from retrace.elektronn.settings import EXAMPLE_WEIGHTS
+from retrace.config.elektronn_network import EXAMPLE_WEIGHTS
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.networks.elektronn import ElektronnNetwork

@@ -1,25 +1,28 @@
-"""Reader of `.cfg` files: how ZNN trains and predicts.
-
-Defaults are those of the program (seung-lab/znn-release, python/front_end/zconfig.py).
-"""
+"""Reader of `.cfg` files, the parameters of ZNN's training and prediction."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from retrace.errors import ConfigError, nearest
 from retrace.znn.ini_sections import read_sections
+from retrace.znn.parameters import (
+    ConvMode,
+    CostFunction,
+    MalisNorm,
+    OutType,
+    RebalanceMode,
+    ZnnConfig,
+)
 from retrace.znn.values import Field, find_file
 
 SECTION = "parameters"
-CONV_MODES = ("fft", "direct", "optimize")
-COSTS = ("auto", "square_loss", "square-square_loss", "binomial_cross_entropy", "softmax_loss")
-REBALANCE = ("none", "global", "patch")
-MALIS_NORMS = ("none", "frac", "num", "pair")
-OUT_TYPES = ("boundary", "affinity", "semantic")
+CONV_MODES: tuple[str, ...] = get_args(ConvMode)
+COSTS: tuple[str, ...] = get_args(CostFunction)
+OUT_TYPES: tuple[str, ...] = get_args(OutType)
 
 
 def _conv_mode(field: Field) -> str | None:
@@ -27,12 +30,12 @@ def _conv_mode(field: Field) -> str | None:
 
 
 def _rebalance(field: Field) -> str:
-    """`none` means none here. In ZNN the word switched global rebalancing on."""
-    return field.choice(REBALANCE)
+    """`none` switches rebalancing off. In ZNN the word switched global rebalancing on."""
+    return field.choice(get_args(RebalanceMode))
 
 
 def _cost(field: Field) -> str:
-    """ZNN compares parts of words, so `softmax` is softmax_loss."""
+    """The cost function; ZNN compares parts of words, so that `softmax` is softmax_loss."""
     for part, full in (("square-square", COSTS[2]), ("square", COSTS[1]), ("binomial", COSTS[3])):
         if part in field.text:
             return full
@@ -46,7 +49,7 @@ def _out_type(field: Field) -> str:
     return field.choice(OUT_TYPES)
 
 
-def _share(field: Field) -> float:
+def _fraction(field: Field) -> float:
     return field.number(0, 1)
 
 
@@ -55,61 +58,61 @@ def _count(field: Field) -> int:
 
 
 def _norm(field: Field) -> str:
-    """`constrain` is read by ZNN and does nothing there either."""
-    return "none" if field.text == "constrain" else field.choice(MALIS_NORMS)
+    """The norm; `constrain` has no effect, as in ZNN."""
+    return "none" if field.text == "constrain" else field.choice(get_args(MalisNorm))
 
 
-def _numbers_of(field: Field) -> list[int]:
-    """Numbers of samples: `2-3,7`."""
-    found: set[int] = set()
+def _sample_numbers(field: Field) -> list[int]:
+    """Numbers of samples, such as `2-3,7`, in ascending order."""
+    numbers: set[int] = set()
     for part in field.text.replace(" ", "").split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
         if not match:
             raise field.error("numbers and ranges of samples, such as 2-3,7")
-        found |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
-    return sorted(found)
+        numbers |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return sorted(numbers)
 
 
 Reader = Callable[[Field], Any]
 
-KNOWN: dict[str, tuple[Reader, Any]] = {
-    "fnet_spec": (lambda f: f.text, None),
-    "fdata_spec": (lambda f: f.text, None),
-    "num_threads": (lambda f: f.integer(), 0),
-    "dtype": (lambda f: f.choice(("float32", "float64")), "float32"),
-    "out_type": (_out_type, "boundary"),
-    "train_net_prefix": (lambda f: f.text.removesuffix(".h5"), None),
-    "train_range": (_numbers_of, []),
-    "test_range": (_numbers_of, []),
-    "forward_range": (_numbers_of, []),
-    "eta": (lambda f: f.number(0), 0.01),
-    "anneal_factor": (_share, 1.0),
-    "momentum": (_share, 0.0),
-    "weight_decay": (_share, 0.0),
-    "num_iter_per_annealing": (_count, 100),
-    "train_outsz": (lambda f: list(f.shape()), [1, 100, 100]),
-    "train_conv_mode": (_conv_mode, None),
-    "forward_conv_mode": (_conv_mode, None),
-    "is_data_aug": (lambda f: f.boolean(), False),
-    "is_bd_mirror": (lambda f: f.boolean(), False),
-    "rebalance_mode": (_rebalance, "none"),
-    "cost_fn": (_cost, "auto"),
-    "is_malis": (lambda f: f.boolean(), False),
-    "malis_norm_type": (_norm, "none"),
-    "is_constrained_malis": (lambda f: f.boolean(), False),
-    "is_stdio": (lambda f: f.boolean(), False),
-    "is_debug": (lambda f: f.boolean(), False),
-    "is_check": (lambda f: f.boolean(), False),
-    "num_iter_per_show": (_count, 100),
-    "num_iter_per_test": (_count, 500),
-    "test_num": (_count, 10),
-    "num_iter_per_save": (_count, 1000),
-    "max_iter": (_count, 400000),
-    "forward_net": (lambda f: f.text, None),
-    "forward_outsz": (lambda f: list(f.shape()), None),
-    "output_prefix": (lambda f: f.text, None),
+READERS: dict[str, Reader] = {
+    "fnet_spec": lambda f: f.text or None,
+    "fdata_spec": lambda f: f.text or None,
+    "num_threads": lambda f: f.integer(),
+    "dtype": lambda f: f.choice(("float32", "float64")),
+    "out_type": _out_type,
+    "train_net_prefix": lambda f: f.text.removesuffix(".h5") or None,
+    "train_range": _sample_numbers,
+    "test_range": _sample_numbers,
+    "forward_range": _sample_numbers,
+    "eta": lambda f: f.number(0),
+    "anneal_factor": _fraction,
+    "momentum": _fraction,
+    "weight_decay": _fraction,
+    "num_iter_per_annealing": _count,
+    "train_outsz": lambda f: f.shape(),
+    "train_conv_mode": _conv_mode,
+    "forward_conv_mode": _conv_mode,
+    "is_data_aug": lambda f: f.boolean(),
+    "is_bd_mirror": lambda f: f.boolean(),
+    "rebalance_mode": _rebalance,
+    "cost_fn": _cost,
+    "is_malis": lambda f: f.boolean(),
+    "malis_norm_type": _norm,
+    "is_constrained_malis": lambda f: f.boolean(),
+    "is_stdio": lambda f: f.boolean(),
+    "is_debug": lambda f: f.boolean(),
+    "is_check": lambda f: f.boolean(),
+    "num_iter_per_show": _count,
+    "num_iter_per_test": _count,
+    "test_num": _count,
+    "num_iter_per_save": _count,
+    "max_iter": _count,
+    "forward_net": lambda f: f.text or None,
+    "forward_outsz": lambda f: f.shape(),
+    "output_prefix": lambda f: f.text or None,
 }
-"""Parameters in lower case: how each is read, and its default."""
+"""Parameters in lower case, and how each is read; `ZnnConfig` has their defaults."""
 
 LEGACY = {
     "train_net": "train_net_prefix",
@@ -128,69 +131,79 @@ IGNORED = (
     "is_rebalance",
     "is_patch_rebalance",
 )
-"""Parameters that public configurations still have. ZNN reads those of rebalancing and drops them
-again; those of convolutions count where no `..._conv_mode` is given."""
+"""Parameters of earlier versions that published files still have. Those of rebalancing have no
+effect, as in ZNN; those of convolutions count where no `..._conv_mode` is given."""
 
 
-def read_cfg(path: Path) -> dict[str, Any]:
-    """All parameters of a `.cfg`, lower case, defaults filled in, paths found.
+def read_cfg(path: Path) -> ZnnConfig:
+    """All parameters of a `.cfg` file; paths are resolved.
 
     ConfigError names file, line, parameter and what is allowed.
     """
     sections = read_sections(path, ".cfg file")
     if SECTION not in sections:
         raise ConfigError(f"{path} has no section [{SECTION}]; sections: {', '.join(sections)}")
-    given = _renamed(sections[SECTION])
-    values = {
-        name: reader(given[name]) if name in given else default
-        for name, (reader, default) in KNOWN.items()
-    }
-    _old_conv_modes(given, values)
-    if values["max_iter"] <= values["num_iter_per_save"] and "max_iter" in given:
-        raise given["max_iter"].error(
-            f"numbers above Num_iter_per_save, which is {values['num_iter_per_save']}"
-        )
+    written = _renamed(sections[SECTION])
+    values = {name: read(written[name]) for name, read in READERS.items() if name in written}
+    values |= _conv_modes(written, values)
     for name in ("fnet_spec", "fdata_spec"):
-        if values[name]:
-            values[name] = str(_existing(given[name], path))
-    if values["train_net_prefix"]:
-        values["train_net_prefix"] = str(_base(given, path) / values["train_net_prefix"])
-    if values["forward_net"]:
+        if values.get(name):
+            values[name] = str(_existing(written[name], path))
+    if values.get("train_net_prefix"):
+        values["train_net_prefix"] = str(_base(written, path) / values["train_net_prefix"])
+    if values.get("forward_net"):
         values["forward_net"] = str(find_file(values["forward_net"], path))
-    return values
+    config = ZnnConfig.model_validate(values)
+    if "max_iter" in written and config.max_iter <= config.num_iter_per_save:
+        raise written["max_iter"].error(
+            f"numbers above Num_iter_per_save, which is {config.num_iter_per_save}"
+        )
+    return config
 
 
 def _renamed(fields: Mapping[str, Field]) -> dict[str, Field]:
-    found: dict[str, Field] = {}
+    """Parameters by their current names; ConfigError for a name that ZNN does not have."""
+    renamed: dict[str, Field] = {}
     for name, field in fields.items():
         name = LEGACY.get(name, name)
-        if name not in KNOWN and name not in IGNORED:
-            raise ConfigError(f"{field.where}: unknown parameter {name!r}; {nearest(name, KNOWN)}")
-        found.setdefault(name, field)
-    return found
+        if name not in READERS and name not in IGNORED:
+            raise ConfigError(
+                f"{field.where}: unknown parameter {name!r}; {nearest(name, READERS)}"
+            )
+        renamed.setdefault(name, field)
+    return renamed
 
 
-def _old_conv_modes(given: Mapping[str, Field], values: dict[str, Any]) -> None:
-    for verb in ("train", "forward"):
-        asked = given.get(f"is_{verb}_optimize")
-        if values[f"{verb}_conv_mode"] is None and asked and asked.boolean():
-            values[f"{verb}_conv_mode"] = "optimize"
-        elif values[f"{verb}_conv_mode"] is None:
-            force = given.get("force_fft")
-            values[f"{verb}_conv_mode"] = "fft" if force and force.boolean() else "direct"
+def _conv_modes(written: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str, str]:
+    """Both convolution modes; where one is not given, earlier parameters select it."""
+    return {
+        f"{verb}_conv_mode": values.get(f"{verb}_conv_mode") or _earlier_conv_mode(written, verb)
+        for verb in ("train", "forward")
+    }
 
 
-def _base(given: Mapping[str, Field], path: Path) -> Path:
-    """Where the paths of a .cfg begin: where its network was found, or its own folder."""
-    net = given.get("fnet_spec")
+def _earlier_conv_mode(written: Mapping[str, Field], verb: str) -> str:
+    optimize, force_fft = written.get(f"is_{verb}_optimize"), written.get("force_fft")
+    if optimize and optimize.boolean():
+        return "optimize"
+    return "fft" if force_fft and force_fft.boolean() else "direct"
+
+
+def _base(written: Mapping[str, Field], path: Path) -> Path:
+    """Folder that relative paths of a .cfg start from.
+
+    It is the working directory where the network's path exists from there, else the file's folder.
+    """
+    net = written.get("fnet_spec")
     return Path() if net and Path(net.text).exists() else path.parent
 
 
-def _existing(field: Field, beside: Path) -> Path:
-    path = find_file(field.text, beside)
+def _existing(field: Field, cfg: Path) -> Path:
+    """The file that a parameter names; ConfigError where it does not exist."""
+    path = find_file(field.text, cfg)
     if not path.is_file():
         raise ConfigError(
-            f"{field.where}: {field.name} names {field.text}, which there is not, neither from "
-            f"{Path.cwd()} nor from {beside.parent.resolve()}"
+            f"{field.where}: {field.name} names {field.text}, which does not exist, neither "
+            f"relative to {Path.cwd()} nor to {cfg.parent.resolve()}"
         )
     return path

@@ -31,11 +31,11 @@ def with_samples(dataset: Mapping[str, Any], where: str) -> Settings:
     kind = None
     if path := found.pop("cfg", None):
         values = read_cfg(Path(path))
-        kind = values["out_type"]
-        if not (spec or values["fdata_spec"]):
+        kind = values.out_type
+        if not (spec or values.fdata_spec):
             raise ConfigError(f"{where}: {path} has no fdata_spec; add it, or `spec: PATH`")
-        spec = spec or str(find_file(values["fdata_spec"], Path(path)))
-        ranges = {split: values[name] for split, name in RANGES.items()}
+        spec = spec or str(find_file(values.fdata_spec or "", Path(path)))
+        ranges = {split: list(getattr(values, name)) for split, name in RANGES.items()}
     samples = read_spec(Path(spec))
     volumes = {f"sample{number}": _volume(sample, kind) for number, sample in samples.items()}
     found["volumes"] = {**volumes, **found.get("volumes", {})}

@@ -113,8 +113,8 @@ class Graph:
                 if end not in self.nodes:
                     known = ", ".join(sorted(self.nodes))
                     raise ConfigError(
-                        f"{where(edge.name)}: edge {edge.name!r} names node {end!r}, which there "
-                        f"is not; nodes: {known}"
+                        f"{where(edge.name)}: edge {edge.name!r} names node {end!r}, which does "
+                        f"not exist; nodes: {known}"
                     )
         self._check_nodes(where)
         self._check_order(where)
@@ -313,14 +313,15 @@ def graph_from(
     inits: Mapping[str, Any] | None = None,
     unseeded: Iterable[str] = (),
 ) -> Graph:
-    """The graph of `Graph.as_dict`, whose lists may have been through JSON."""
+    """The graph of `Graph.as_dict`, also after it was stored as JSON."""
     return Graph(
-        nodes={name: Node(**_tuples(node)) for name, node in content["nodes"].items()},
-        edges={name: Edge(**_tuples(edge)) for name, edge in content["edges"].items()},
-        inits={name: Init(**_tuples(init)) for name, init in (inits or {}).items()},
+        nodes={name: Node(**_fields(node)) for name, node in content["nodes"].items()},
+        edges={name: Edge(**_fields(edge)) for name, edge in content["edges"].items()},
+        inits={name: Init(**_fields(init)) for name, init in (inits or {}).items()},
         unseeded=tuple(unseeded),
     )
 
 
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(part: Node | Edge | Init | Mapping[str, Any]) -> dict[str, Any]:
+    values = part if isinstance(part, Mapping) else vars(part)
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

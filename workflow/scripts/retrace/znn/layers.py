@@ -1,81 +1,93 @@
-"""Networks written as a list of layers in our own configuration.
+"""Networks written as a list of layers in a file of `config/networks`.
 
 Each layer is one edge and the node it leads to: `{conv: conv1, size: [1, 4, 4], to: nconv1,
-maps: 48}`. `from` is the node of the layer before where nothing else is said, `function`
-rectify_linear, a max filter's `stride` its size.
+maps: 48}`. Unless the layer says otherwise, `from` is the node of the layer before, `function` is
+rectify_linear, and the `stride` of a max filter is its size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from retrace.errors import ConfigError, nearest
-from retrace.znn.graph import EDGE_TYPES, FUNCTIONS, ONE, Edge, Graph, Init, Node, Shape
+from retrace.znn.graph import FUNCTIONS, ONE, Edge, Graph, Init, Node
+from retrace.znn.parameters import ZnnLayer
 
 FIRST = "input"
+KINDS = ("conv", "max_filter", "dropout")
 
 
 def graph_of_layers(
     name: str,
-    layers: Sequence[Mapping[str, Any]],
-    changes: Mapping[str, Mapping[str, Any]],
+    layers: Sequence[ZnnLayer],
+    changes: Mapping[str, ZnnLayer],
     init: str,
     pooling: str,
 ) -> Graph:
     """The graph of network `name`.
 
-    `changes`: settings laid over single layers, by edge. `init`: how filters begin. `pooling`:
-    "max_filter" (dense), or "max_pool" in its place.
+    `changes`: settings that override those of single layers, by edge. `init`: how filters are
+    initialised. `pooling`: "max_filter", which is dense, or "max_pool" in its place.
     """
+    where = f"network {name!r}"
     nodes: dict[str, Node] = {}
     edges: dict[str, Edge] = {}
     inits: dict[str, Init] = {}
     before = FIRST
-    known = {_edge_name(layer)[1] for layer in layers}
+    known = {_kind_and_name(layer, where)[1] for layer in layers}
     for changed in changes:
         if changed not in known:
-            raise ConfigError(f"network {name!r}: changes {changed!r}; {nearest(changed, known)}")
+            raise ConfigError(f"{where}: changes {changed!r}; {nearest(changed, known)}")
     for layer in layers:
-        layer = {**layer, **changes.get(_edge_name(layer)[1], {})}
-        edge = _edge(layer, before, pooling)
+        change = changes.get(_kind_and_name(layer, where)[1])
+        layer = layer.with_(**change.plain()) if change else layer
+        edge = _edge(layer, before, pooling, where)
         nodes.setdefault(edge.input, Node(edge.input, "input", 1))
         edges[edge.name] = edge
         node = _node(layer, edge, nodes)
         nodes.setdefault(node.name, node)
         if edge.type == "conv":
-            inits[edge.name] = Init(layer.get("init", init), tuple(layer.get("init_args", ())))
+            inits[edge.name] = Init(layer.init or init, layer.init_args or ())
         before = edge.output
-    return Graph(nodes, edges, inits).check(lambda part: f"network {name!r}: {part!r}")
+    return Graph(nodes, edges, inits).check(lambda part: f"{where}: {part!r}")
 
 
-def _edge_name(layer: Mapping[str, Any]) -> tuple[str, str]:
-    (kind,) = (key for key in layer if key in EDGE_TYPES)
-    return kind, layer[kind]
+def _kind_and_name(layer: ZnnLayer, where: str) -> tuple[str, str]:
+    """Kind and name of a layer's edge; ConfigError unless it has exactly one."""
+    named = [(kind, name) for kind in KINDS if (name := getattr(layer, kind))]
+    if len(named) != 1:
+        raise ConfigError(
+            f"{where}: layer {layer.plain()} needs exactly one of {', '.join(KINDS)}, which gives "
+            "its name"
+        )
+    return named[0]
 
 
-def _edge(layer: Mapping[str, Any], before: str, pooling: str) -> Edge:
-    kind, name = _edge_name(layer)
-    size: Shape = tuple(layer.get("size", ONE))
-    stride: Shape = tuple(layer.get("stride", size if kind == "max_filter" else ONE))
+def _edge(layer: ZnnLayer, before: str, pooling: str, where: str) -> Edge:
+    kind, name = _kind_and_name(layer, where)
+    if layer.to is None:
+        raise ConfigError(f"{where}: layer {name!r} has no `to`, the node it leads to; add it")
+    size = layer.size or ONE
+    stride = layer.stride or (size if kind == "max_filter" else ONE)
     if kind == "max_filter" and pooling == "max_pool":
         kind, stride = "max_pool", ONE
     return Edge(
         name,
         kind,
-        layer.get("from", before),
-        layer["to"],
+        layer.from_ or before,
+        layer.to,
         size,
         stride,
-        ratio=layer.get("ratio", 0.5),
-        repeat=tuple(layer.get("repeat", ONE)),
+        ratio=0.5 if layer.ratio is None else layer.ratio,
+        repeat=layer.repeat or ONE,
     )
 
 
-def _node(layer: Mapping[str, Any], edge: Edge, nodes: Mapping[str, Node]) -> Node:
-    """The node a layer leads to: convolutions end in a transfer node, all others in a sum."""
-    if edge.type != "conv" and "function" not in layer:
+def _node(layer: ZnnLayer, edge: Edge, nodes: Mapping[str, Node]) -> Node:
+    """The node a layer leads to: a transfer node after convolutions, a sum after all others."""
+    if edge.type != "conv" and layer.function is None:
         return Node(edge.output, "sum", nodes[edge.input].size)
-    function = layer.get("function", "rectify_linear")
-    args = tuple(layer.get("args", FUNCTIONS[function]))
-    return Node(edge.output, "transfer", layer.get("maps", nodes[edge.input].size), function, args)
+    function = layer.function or "rectify_linear"
+    args = FUNCTIONS[function] if layer.args is None else layer.args
+    maps = layer.maps or nodes[edge.input].size
+    return Node(edge.output, "transfer", maps, function, args)

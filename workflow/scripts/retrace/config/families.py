@@ -1,0 +1,213 @@
+"""The families of networks: one entry for each, which says where its parts are and what it can do.
+
+Code that depends on the family reads a property of its entry; no other module compares the name of
+a family. Parts are named as "module:object" and imported when they are used, so that planning needs
+no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from retrace.errors import ConfigError, nearest
+
+VOLUME_VERBS = (
+    "train",
+    "predict",
+    "segment",
+    "evaluate",
+    "view",
+    "export",
+    "package",
+    "crate",
+    "bundle",
+)
+"""What can be done with networks that predict volumes."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of networks. "" names a part that the family does not have."""
+
+    name: str
+    """The value of `family` in the files of its networks."""
+    system: str
+    """The system that the networks come from."""
+
+    # Settings
+    file: str
+    """Model of the files of its networks."""
+    settings: str
+    """Model of a network that is resolved for one dataset."""
+    resolve: str
+    """Function (file, DatasetTraits) -> settings."""
+    output_kind: str
+    """Function from the content of a network's file to what the network predicts: "affinities",
+    "boundary", "classes" (of voxels), "examples" (classes of whole inputs) or "field"."""
+    check_pair: str = ""
+    """Function (pair, dataset, network, verb) that refuses combinations that cannot work."""
+    net_prefix: str = ""
+    """Function from the content of a network's file to the start of the paths of the networks that
+    training writes in the system's own format, or None."""
+
+    # Networks, training, files
+    builder: str = ""
+    """Function (network, seed, device) that builds the module that is trained."""
+    trainer: str = ""
+    """Function that builds task, optimizer and module of a training."""
+    losses: Mapping[str, str] = field(default_factory=dict)
+    """Losses by the name that settings give them."""
+    augmentations: Mapping[str, str] = field(default_factory=dict)
+    """Steps of the augmentation by the name that settings give them."""
+    own_files: Mapping[str, str] = field(default_factory=dict)
+    """By suffix, the module that reads and writes the system's own files of weights."""
+    package: str = ""
+    """Description of the family for packages."""
+
+    # Data and verbs
+    verbs: tuple[str, ...] = VOLUME_VERBS
+    reads_examples: bool = False
+    """Whether some of its networks classify single examples."""
+    reads_stacks: bool = False
+    """Whether its networks read stacks of sections to align, and no volumes."""
+    scales_raw: bool = False
+    """Whether raw is scaled to [-1, 1] and may be joined by predicted descriptors. Otherwise each
+    input is an image with a normalisation of its own."""
+    unit_images: bool = False
+    """Whether all images are read in [0, 1], whatever the dataset's `preprocess` says."""
+
+    # Training
+    draws_validation_patches: bool = False
+    """Whether trainings measure themselves on patches of the validation split."""
+    pads_training: bool = False
+    """Whether `predict_padding` decides what is trained on, too."""
+    max_training_gpus: int | None = None
+    """Most GPUs that one training can use; None: any number."""
+    records_curves: bool = False
+    """Whether a training writes its history as a table and plots."""
+    published_in_bucket: bool = False
+    """Whether checkpoints of its networks are published in a dataset's bucket."""
+    legacy_engine: bool = False
+    """Whether the legacy engine (`engine: legacy`) trains and runs its networks."""
+    output_names: bool = False
+    """Whether predictions are also written under the names of `output_prefix`."""
+
+    @property
+    def aligns(self) -> bool:
+        """Whether its networks align sections, and predict nothing."""
+        return "align" in self.verbs
+
+    def load(self, part: str) -> Any:
+        """The object that a field names, such as `family.load("builder")`."""
+        return load(getattr(self, part))
+
+
+LSD = Family(
+    name="lsd",
+    system="Local shape descriptors (Sheridan et al. 2023)",
+    file="retrace.config.lsd_network:LsdNetworkFile",
+    settings="retrace.config.lsd_network:LsdNetworkSettings",
+    resolve="retrace.config.lsd_network:resolve",
+    output_kind="retrace.config.lsd_network:output_kind",
+    builder="retrace.networks.unet:build_unet",
+    trainer="retrace.training.lsd_family:make_lsd",
+    losses={
+        "mse": "retrace.losses.weighted_mse:weighted_mse",
+        "malis": "retrace.losses.malis:malis_loss",
+    },
+    augmentations={
+        "elastic": "retrace.augment.elastic",
+        "simple": "retrace.augment.simple",
+        "intensity": "retrace.augment.intensity",
+    },
+    scales_raw=True,
+    published_in_bucket=True,
+    legacy_engine=True,
+)
+ZNN = Family(
+    name="znn",
+    system="ZNN (Zlateski, Lee, Seung 2016)",
+    file="retrace.config.znn_network:ZnnNetworkFile",
+    settings="retrace.config.znn_network:ZnnNetworkSettings",
+    resolve="retrace.config.znn_network:resolve",
+    output_kind="retrace.config.znn_network:output_kind",
+    net_prefix="retrace.config.znn_network:net_prefix",
+    builder="retrace.networks.znn:build_znn",
+    trainer="retrace.training.znn_family:make_znn",
+    losses=dict.fromkeys(
+        ("square_loss", "square-square_loss", "binomial_cross_entropy", "softmax_loss"),
+        "retrace.losses.znn_costs:cost",
+    ),
+    own_files={".h5": "retrace.checkpoints.znn"},
+    draws_validation_patches=True,
+    pads_training=True,
+    output_names=True,
+)
+ELEKTRONN = Family(
+    name="elektronn",
+    system="ELEKTRONN",
+    file="retrace.config.elektronn_network:ElektronnNetworkFile",
+    settings="retrace.config.elektronn_network:ElektronnNetworkSettings",
+    resolve="retrace.config.elektronn_network:resolve",
+    output_kind="retrace.config.elektronn_network:output_kind",
+    builder="retrace.networks.elektronn:build_elektronn",
+    trainer="retrace.training.elektronn_family:make_elektronn",
+    losses={
+        "nll": "retrace.losses.elektronn:nll",
+        "nll_weak": "retrace.losses.elektronn:nll_weak",
+        "nll_multiple_binary": "retrace.losses.elektronn:nll_multiple_binary",
+        "regression": "retrace.losses.elektronn:squared_error",
+    },
+    own_files={".param": "retrace.checkpoints.elektronn"},
+    reads_examples=True,
+    unit_images=True,
+    draws_validation_patches=True,
+    max_training_gpus=1,
+    records_curves=True,
+)
+SEAMLESS = Family(
+    name="seamless",
+    system="SEAMLeSS (Mitchell et al. 2019)",
+    file="retrace.config.seamless_network:SeamlessNetworkFile",
+    settings="retrace.config.seamless_network:SeamlessNetworkSettings",
+    resolve="retrace.config.seamless_network:resolve",
+    output_kind="retrace.config.seamless_network:output_kind",
+    check_pair="retrace.config.seamless_network:check_pair",
+    builder="retrace.networks.seamless:build_seamless",
+    trainer="retrace.alignment.build:make_trainer",
+    own_files={".pt": "retrace.checkpoints.seamless"},
+    verbs=("train", "align", "evaluate", "view", "package"),
+    reads_stacks=True,
+)
+
+FAMILIES = {family.name: family for family in (LSD, ZNN, ELEKTRONN, SEAMLESS)}
+"""All families by name."""
+DEFAULT = LSD.name
+"""The family of a file without `family`."""
+
+
+def load(name: str) -> Any:
+    """The object "module:object", or the module "module"."""
+    module, _, attribute = name.partition(":")
+    imported = import_module(module)
+    return getattr(imported, attribute) if attribute else imported
+
+
+def family_named(name: str, where: str) -> Family:
+    """The family of that name; ConfigError names `where` and the nearest one."""
+    if name not in FAMILIES:
+        raise ConfigError(f"{where}: family {name!r}; {nearest(name, FAMILIES)}")
+    return FAMILIES[name]
+
+
+def family_of(network: Mapping[str, Any]) -> Family:
+    """The family of a network; ConfigError where there is none of that name."""
+    return family_named(str(network["family"]), f"network {network.get('name')!r}")
+
+
+def aligning_families() -> list[Family]:
+    """Families whose networks align sections."""
+    return [family for family in FAMILIES.values() if family.aligns]

@@ -1,0 +1,299 @@
+"""Networks of the family lsd: U-Nets that predict affinities and local shape descriptors.
+
+After Sheridan et al. 2023. All triples are in the order z, y, x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from retrace.config.network_settings import EXTENDS, DatasetTraits, Head, VoxelNetworkSettings
+from retrace.config.schema import check
+from retrace.config.unet_shapes import label_padding_nm, output_shape, target_context
+from retrace.config.yaml_files import merge
+from retrace.errors import ConfigError
+from retrace.setting_types import (
+    Count,
+    Decay,
+    Flag,
+    Fraction,
+    GrowBoundary,
+    Name,
+    NumberFrom0,
+    Offset,
+    Positive,
+    Range,
+    Shape,
+    WholeFrom0,
+)
+from retrace.settings_model import SettingsModel, all_optional
+
+AFFINITIES, DESCRIPTORS = "affs", "lsds"
+"""Names of the heads."""
+
+Axis = Annotated[int, Field(strict=True, ge=0, le=2)]
+Axes = tuple[Axis, ...]
+"""Axes of a volume: 0 is z, 1 is y, 2 is x."""
+ShapeNm = tuple[Positive, Positive, Positive]
+
+
+class LsdHead(Head):
+    """One output: a 1x1x1 convolution and a sigmoid."""
+
+    name: Literal["affs", "lsds"] = Field(
+        description="affs: affinities; lsds: local shape descriptors."
+    )
+    channels: Count = Field(
+        description="Channels: one for each offset of `neighborhood`, or 10 for descriptors."
+    )
+
+
+class DescriptorTargets(SettingsModel):
+    """Targets of the head `lsds`."""
+
+    sigma_nm: Positive = Field(
+        description="Standard deviation of the Gaussian window that descriptors are computed in, "
+        "nm."
+    )
+    downsample: Count = Field(description="Factor by which labels are downsampled for it.")
+
+
+class LsdLoss(SettingsModel):
+    """What training minimises."""
+
+    kind: Literal["mse", "malis"] = Field(
+        description="mse: weighted squared error; malis: the MALIS loss on affinities."
+    )
+    start_iteration: WholeFrom0 | None = Field(
+        None, description="First iteration with the MALIS loss; mse until then."
+    )
+
+
+class Adam(SettingsModel):
+    """The optimizer, Adam."""
+
+    lr: Positive = Field(description="Learning rate.")
+    betas: Range = Field((0.9, 0.999), description="Decay rates of the two moments.")
+    eps: Positive = Field(
+        1e-8,
+        description="Added to the square root of the second moment, before its bias correction.",
+    )
+    average: Decay | None = Field(
+        None,
+        description="Decay of a running mean of the weights, which is then the trained model. "
+        "Absent: the model is the last weights.",
+    )
+
+
+class ElasticAugment(SettingsModel):
+    """Elastic deformation, rotation, and misaligned sections."""
+
+    control_spacing: Shape = Field(description="Distance between control points, voxels.")
+    jitter_sigma: tuple[NumberFrom0, NumberFrom0, NumberFrom0] = Field(
+        description="Standard deviation of the control points' displacement, voxels."
+    )
+    rotation: Range = Field(description="Range of the rotation in the y/x plane, radians.")
+    slip_probability: Fraction = Field(description="Probability that one section is shifted alone.")
+    shift_probability: Fraction = Field(
+        description="Probability that a section and all sections after it are shifted."
+    )
+    max_misalign: WholeFrom0 = Field(description="Largest shift of a section, voxels.")
+    subsample: Count = Field(
+        description="The displacement is computed on a grid coarser by this factor, then "
+        "interpolated."
+    )
+
+
+class SimpleAugment(SettingsModel):
+    """Mirrored and transposed axes."""
+
+    mirror: Axes = Field(
+        description="Axes that are flipped, each with probability 1/2 (0 is z, 1 is y, 2 is x)."
+    )
+    transpose: Axes = Field(description="Axes that are permuted with each other.")
+
+    @model_validator(mode="after")
+    def _no_axis_twice(self) -> Self:
+        for axes in (self.mirror, self.transpose):
+            if len(set(axes)) < len(axes):
+                raise ValueError(f"{list(axes)} names an axis twice")
+        return self
+
+
+class IntensityAugment(SettingsModel):
+    """Changed contrast and brightness."""
+
+    scale: Range = Field(description="Range of the factor applied around the mean.")
+    shift: Range = Field(description="Range of the added brightness; raw is in [0, 1].")
+    per_section: Flag = Field(
+        description="Whether each z section gets its own values, or all share one."
+    )
+
+
+class AugmentStep(SettingsModel):
+    """One step of the augmentation: exactly one of these kinds."""
+
+    elastic: ElasticAugment | None = Field(
+        None, description="Elastic deformation, rotation, misaligned sections."
+    )
+    simple: SimpleAugment | None = Field(None, description="Mirrored and transposed axes.")
+    intensity: IntensityAugment | None = Field(None, description="Contrast and brightness.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if len(self.model_fields_set) != 1 or None in (getattr(self, k) for k in self.kinds):
+            raise ValueError(
+                "each step of `augment` has exactly one of: elastic, simple, intensity"
+            )
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of this step."""
+        return tuple(self.model_fields_set)
+
+
+class LsdSettings(VoxelNetworkSettings):
+    """The settings of a network of the family lsd."""
+
+    family: Literal["lsd"] = Field("lsd", description="The system the network comes from.")
+    input_channels: Count = Field(
+        description="Number of input channels: 1 for raw, 10 for descriptors, 11 for both."
+    )
+    fmaps: Count = Field(description="Feature maps of the first level.")
+    fmap_factor: Count = Field(
+        description="Factor by which the number of feature maps grows from level to level."
+    )
+    fmaps_out: Count = Field(
+        description="Feature maps of the last two convolutions, where more than `fmaps`."
+    )
+    downsample: tuple[Shape, ...] = Field(
+        description="Pooling factors from each level to the next, voxels."
+    )
+    heads: Annotated[tuple[LsdHead, ...], Field(min_length=1)] = Field(
+        description="Outputs, each a 1x1x1 convolution and a sigmoid."
+    )
+    neighborhood: tuple[Offset, ...] = Field(description="Offset of each affinity channel, voxels.")
+    input_shape: Shape = Field(description="Input of one training step, voxels.")
+    inference_shape: Shape = Field(
+        description="Input of one tile in the published predictions, voxels."
+    )
+    predict_padding: Literal["valid", "reflect"] = Field(
+        description="valid: the prediction is smaller than raw by the context; reflect: raw is "
+        "mirrored at its border, and the prediction covers all of it."
+    )
+    lsd: DescriptorTargets | None = Field(None, description="Targets of the head `lsds`.")
+    loss: LsdLoss = Field(description="What training minimises.")
+    augment: tuple[AugmentStep, ...] = Field(
+        (), description="Steps of the augmentation, in the order they are applied."
+    )
+    label_padding_nm: Literal["auto"] | ShapeNm = Field(
+        description="How far a batch may reach beyond the labels, nm. auto: the rule of the paper, "
+        "from the output shape and the context of the targets."
+    )
+    min_masked: Fraction = Field(
+        description="Smallest fraction of a batch that lies inside the mask."
+    )
+    grow_boundary: GrowBoundary | None = Field(
+        None, description="How labels of touching objects get a boundary; null: they stay as are."
+    )
+    lsd_weight: Literal["labels_mask", "foreground_or_unmasked", "foreground"] = Field(
+        description="Where the loss of the descriptors counts."
+    )
+    balance_with_mask: Flag = Field(
+        description="Whether masked affinities are left out of the class balance."
+    )
+    optimizer: Adam = Field(description="The optimizer, Adam.")
+    batch_size: Count = Field(1, description="Samples per iteration; the loss is their average.")
+
+
+class LsdNetworkSettings(LsdSettings):
+    """A network of the family lsd, resolved for one dataset."""
+
+    label_padding_nm: ShapeNm = Field(
+        description="How far a batch may reach beyond the labels, nm."
+    )
+
+
+DERIVED = ("inputs", "recursive", "n_lab", "labels_are_classes")
+"""Fields of all networks that files of this family do not set."""
+LsdOverrides = all_optional(
+    LsdSettings,
+    "LsdOverrides",
+    "Settings that differ by the shape of the voxels, or on one dataset.",
+    (*DERIVED, "name", "family"),
+)
+
+
+class LsdRecipes(SettingsModel):
+    """Settings that depend on the shape of the voxels."""
+
+    anisotropic: LsdOverrides = Field(  # type: ignore[valid-type]
+        description="For sections thicker than their pixels are wide."
+    )
+    isotropic: LsdOverrides = Field(  # type: ignore[valid-type]
+        description="For voxels that are about as thick as wide."
+    )
+
+
+LsdNetworkFile = all_optional(
+    LsdSettings,
+    "LsdNetworkFile",
+    "A network of the family lsd: config/networks/NAME.yaml, `extends` merged.",
+    DERIVED,
+    name=Annotated[Name, Field(description="Name of the network, the same as the file's name.")],
+    family=Annotated[Literal["lsd"], Field(description="The system the network comes from.")],
+    extends=EXTENDS,
+    recipes=Annotated[
+        LsdRecipes, Field(description="Settings that depend on the shape of the voxels.")
+    ],
+    datasets=Annotated[
+        dict[str, LsdOverrides],  # type: ignore[valid-type]
+        Field(
+            {},
+            description="Settings that differ on one dataset, by its name; they win over "
+            "the recipe.",
+        ),
+    ],
+)
+
+
+def resolve(file: SettingsModel, dataset: DatasetTraits) -> LsdNetworkSettings:
+    """The network for one dataset: recipe, then overrides, then what follows from both.
+
+    ConfigError where a setting is missing or the input does not fit the pooling.
+    """
+    content = file.plain()
+    recipes, overrides = content.pop("recipes"), content.pop("datasets", {})
+    content = merge(content, recipes["isotropic" if dataset.isotropic else "anisotropic"])
+    content = merge(content, overrides.get(dataset.name, {}))
+    if "lsd" in content and dataset.lsd_sigma_nm:
+        content["lsd"] = content["lsd"] | {"sigma_nm": dataset.lsd_sigma_nm}
+    where = f"network {content['name']!r}"
+    network = check(LsdSettings, content, where)
+    try:
+        padding = _label_padding_nm(network, dataset)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return check(LsdNetworkSettings, {**content, "label_padding_nm": padding}, where)
+
+
+def _label_padding_nm(network: LsdSettings, dataset: DatasetTraits) -> Sequence[float]:
+    """Padding of the labels; ConfigError where an input does not fit the pooling."""
+    output = output_shape(network.input_shape, network.downsample)
+    output_shape(network.inference_shape, network.downsample)
+    if network.label_padding_nm != "auto":
+        return network.label_padding_nm
+    if dataset.voxel_size_nm is None:
+        raise ConfigError("`label_padding_nm: auto` needs volumes with a voxel size")
+    sigma_nm = network.lsd.sigma_nm if network.lsd else None
+    context = target_context(network.neighborhood, sigma_nm, dataset.voxel_size_nm)
+    return label_padding_nm(output, context, dataset.voxel_size_nm)
+
+
+def output_kind(content: Mapping[str, Any]) -> str:
+    """What a network predicts, from the content of its file."""
+    return "affinities"

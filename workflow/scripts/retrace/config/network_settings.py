@@ -1,0 +1,126 @@
+"""What the networks of all families have in common: the settings that every stage may read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from retrace.setting_types import Count, Name, Offset, Text, WholeFrom0
+from retrace.settings_model import SettingsModel
+
+
+@dataclass(frozen=True)
+class DatasetTraits:
+    """What the resolution of a network needs to know about a dataset."""
+
+    name: str = ""
+    """Name of the dataset that the network's `datasets` overrides are looked up by."""
+    voxel_size_nm: Sequence[float] | None = None
+    """Voxel size, nm (z, y, x); None for single examples."""
+    isotropic: bool = True
+    boundaries_drawn: bool = False
+    """Whether labels have boundaries of 0 between objects."""
+    labels_are_classes: Callable[[], bool] = lambda: False
+    """Whether labels are class numbers; called only for networks that learn classes, because it
+    refuses datasets with labels of both kinds."""
+    lsd_sigma_nm: float | None = None
+    """The dataset's own standard deviation of the descriptors' window."""
+    example_classes: int | None = None
+    """Number of classes of a dataset of single examples."""
+
+
+Preprocess = Literal["standard2D", "standard3D", "symetric_rescale", "none"]
+"""ZNN's preprocessing of images, spelt as there."""
+
+
+class Head(SettingsModel):
+    """One output of a network."""
+
+    name: Text = Field(description="Name of the output, and of the array that holds it.")
+    channels: Count = Field(description="Channels of the output.")
+
+
+class RecursiveInput(SettingsModel):
+    """An input that reads the prediction of another network."""
+
+    network: Text = Field(
+        description="A network of the family znn with one output, such as vd2d. It is trained and "
+        "run first."
+    )
+    channel: WholeFrom0 = Field(
+        0, description="Channel of its prediction; 0 is the inside of cells for boundaries."
+    )
+    preprocess: Preprocess = Field(
+        "symetric_rescale",
+        description="How the channel is normalised before it is read; the default is what ZNN's "
+        "users took.",
+    )
+
+
+class NetworkSettings(SettingsModel):
+    """A network as it is trained and run on one dataset; each family adds its own settings.
+
+    What a family does not have is empty or None.
+    """
+
+    name: Name = Field(description="Name of the network, the same as the file's name.")
+    family: str = Field(description="The system the network comes from.")
+    heads: tuple[Head, ...] = Field((), description="Outputs, in order.")
+    neighborhood: tuple[Offset, ...] = Field(
+        (), description="Offset of each affinity channel, voxels (z, y, x)."
+    )
+    inputs: tuple[str, ...] = Field((), description="Names of the inputs; the first is raw.")
+    autocontext: Text | None = Field(
+        None,
+        description="Network whose predicted descriptors are an input. It is trained and run "
+        "first.",
+    )
+    recursive: dict[str, RecursiveInput] = Field(
+        {}, description="Inputs that read the prediction of another network, by input node."
+    )
+    n_lab: Count | None = Field(None, description="Number of classes.")
+    labels_are_classes: bool | None = Field(
+        None,
+        description="Whether labels are class numbers; otherwise they are objects, whose "
+        "boundaries are class 1.",
+    )
+    checkpoint_every: Count = Field(description="Iterations between two saved training states.")
+    snapshot_every: Count = Field(description="Iterations between two snapshots for viewing.")
+
+
+class VoxelNetworkSettings(NetworkSettings):
+    """A network that predicts volumes, images or vectors; all families but the aligning one."""
+
+    input_channels: Count = Field(description="Number of input channels.")
+    input_shape: tuple[Count, ...] = Field(
+        description="Input of one training step, voxels (z, y, x); for vectors their length."
+    )
+    inference_shape: tuple[Count, ...] = Field(
+        description="Input of one tile when predicting, voxels (z, y, x)."
+    )
+    predict_padding: Literal["valid", "reflect", "symmetric"] = Field(
+        "valid",
+        description="How the border of a volume is predicted. valid: not at all, the prediction "
+        "is smaller than raw by the context; reflect: raw is mirrored at the border, without the "
+        "outermost voxel; symmetric: with it.",
+    )
+    iterations: Count = Field(
+        description="Iterations to train for; `--config iterations=N` overrides it."
+    )
+
+
+DIRECT_NEIGHBORHOOD: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
+"""Offsets of the affinities to the direct lower neighbours z, y, x."""
+
+EXTENDS = Annotated[
+    str | tuple[str, ...],
+    Field(
+        (),
+        description="Networks whose settings this one starts from; of several, later ones override "
+        "earlier ones.",
+    ),
+]
+"""The key `extends` of a network's file."""

@@ -1,0 +1,277 @@
+"""Networks of the family seamless: pyramids that align serial sections.
+
+Names are those of SEAMLeSS's own options where it has them. Pixels are those of the mip level that
+the network is trained at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from retrace.config import alignment
+from retrace.config.dataset_model import Dataset
+from retrace.config.network_settings import EXTENDS, DatasetTraits, NetworkSettings
+from retrace.config.schema import check
+from retrace.setting_types import (
+    Count,
+    Flag,
+    Fraction,
+    Name,
+    Number,
+    NumberFrom0,
+    Positive,
+    WholeFrom0,
+)
+from retrace.settings_model import SettingsModel, all_optional
+
+
+class EncoderMaps(SettingsModel):
+    """Feature maps of the encoders."""
+
+    first: Annotated[int, Field(strict=True, ge=2)] = Field(description="Maps of level 0.")
+    step: WholeFrom0 = Field(description="Maps that each further level adds.")
+
+
+class GreyScaling(SettingsModel):
+    """How grey values are scaled for the network, after the contrast is normalised."""
+
+    mean: Number = Field(description="Subtracted first; also fills missing pixels.")
+    std: Positive = Field(description="Divided by.")
+
+
+class ContrastNormaliser(SettingsModel):
+    """How the contrast of sections is normalised (retrace.alignment.contrast)."""
+
+    method: Literal["none", "equalise"] = Field(
+        description="equalise: local histogram equalisation."
+    )
+    radius_px: Count = Field(
+        description="Half the side of the window that grey values are ranked in, pixels."
+    )
+
+
+class SmoothnessFactor(SettingsModel):
+    """What lambda1 is multiplied by."""
+
+    coarse: NumberFrom0 = Field(description="Until level 0 is fine-tuned.")
+    fine: NumberFrom0 = Field(description="From then on.")
+
+
+class StackAugment(SettingsModel):
+    """Augmentation of stacks, and of the sections as the network sees them."""
+
+    jitter_px: NumberFrom0 = Field(
+        description="Largest shift between two sections, pixels; SEAMLeSS: 2^(height-1)."
+    )
+    rotation: NumberFrom0 = Field(
+        description="Standard deviation of the rotation of each section, radians."
+    )
+    scale: NumberFrom0 = Field(description="Standard deviation of the scale of each section.")
+    turn: Fraction = Field(
+        0.5, description="Fraction of stacks that are rotated as a whole, by any angle."
+    )
+    cut: Flag = Field(True, description="Whether borders of sections are blanked at random.")
+    warp_px: NumberFrom0 = Field(
+        0, description="Largest displacement of a smooth warp of each section, pixels per axis."
+    )
+    spacing_px: Positive | None = Field(
+        None, description="Distance of the warp's control points, pixels; needed with `warp_px`."
+    )
+    input: Flag = Field(
+        description="Whether cutouts, gradients, tilings and brightness change what the network "
+        "sees."
+    )
+
+
+class CollapseDetection(SettingsModel):
+    """When a training counts as collapsed, and what happens then."""
+
+    patience: Count = Field(description="Iterations that are judged together.")
+    field_fraction: Fraction = Field(
+        description="The field counts as zero below this fraction of the distance between the "
+        "sections."
+    )
+    valid_fraction: Fraction = Field(description="Smallest fraction of pixels that are compared.")
+    action: Literal["stop", "lower"] = Field(
+        description="What happens when the field is zero. stop: training ends with a message; "
+        "lower: lambda1 is halved."
+    )
+
+
+class StackAlignment(SettingsModel):
+    """How a stack is aligned with the trained network."""
+
+    mip: WholeFrom0 | None = Field(
+        description="Mip level that fields are computed at; null: that of the training stacks."
+    )
+    render_mip: WholeFrom0 | None = Field(
+        description="Mip level of the aligned volume; null: the same as `mip`."
+    )
+    tile: Count = Field(description="Side of one tile of the field, pixels.")
+    overlap: WholeFrom0 = Field(
+        description="Context around a tile on each side, pixels. Seams vanish once it covers the "
+        "network's reach; 256 px were enough in SEAMLeSS."
+    )
+    targets: Count = Field(
+        description="Aligned sections that each new one is aligned to, an odd number; several vote."
+    )
+    temperature: Positive = Field(description="Temperature of the vote, pixels.")
+    flip_average: Flag = Field(
+        description="Whether sections are also aligned rotated by 180 degrees, and both fields "
+        "averaged."
+    )
+    max_displacement: Count = Field(
+        description="Largest displacement, pixels: the margin that is read for rendering. Larger "
+        "fields are an error."
+    )
+
+
+class SeamlessNetworkSettings(NetworkSettings):
+    """A network of the family seamless."""
+
+    family: Literal["seamless"] = Field(
+        "seamless", description="The system the network comes from."
+    )
+    height: Count = Field(
+        description="Levels of the pyramid (--size); sections are downsampled height - 1 times."
+    )
+    kernel: Count = Field(description="Side of the aligners' kernels, odd (--k).")
+    correlation_px: WholeFrom0 = Field(
+        0,
+        description="Largest shift, pixels of its level, for which an aligner sees how well the "
+        "feature maps match (a cost volume). 0: it sees the maps only and predicts a field, as in "
+        "SEAMLeSS.",
+    )
+    encoder_maps: EncoderMaps = Field(description="Feature maps of the encoders.")
+    aligner_maps: tuple[Count, ...] = Field(
+        description="Feature maps between the convolutions of an aligner."
+    )
+    pre_encoder: Flag = Field(description="Whether a small network normalises the contrast first.")
+    unit: Literal["normalised", "pixels"] = Field(
+        description="Unit of an aligner's output. normalised: a tenth of half of `train_size`, as "
+        "in SEAMLeSS; pixels: pixels of its level."
+    )
+    train_size: Count = Field(
+        description="Side of the sections that SEAMLeSS was trained on, pixels; used with `unit: "
+        "normalised`."
+    )
+    zero_start: Flag = Field(
+        description="Whether aligners start from a field of zero instead of a random one."
+    )
+    composition: Literal["functional", "additive"] = Field(
+        description="How the field of a level joins that of the coarser levels. functional: the "
+        "coarser field is sampled through it; additive: both are added, as archives of 2018 were "
+        "trained."
+    )
+    skip: WholeFrom0 = Field(description="Number of finest levels that add nothing to the field.")
+    topskips: WholeFrom0 = Field(description="Number of coarsest levels that are not used.")
+    input: GreyScaling = Field(
+        description="How grey values are scaled for the network, after the contrast is normalised."
+    )
+    contrast: ContrastNormaliser = Field(description="How the contrast of sections is normalised.")
+    epochs: Count = Field(description="Passes over the stacks; `--config epochs=N` overrides it.")
+    fall_time: Count = Field(description="Epochs that each level is trained.")
+    trunc: WholeFrom0 | None = Field(
+        description="Level that training starts at. null: the coarsest; 0: to fine-tune."
+    )
+    train_encoders: Literal["schedule", "always"] = Field(
+        description="When the encoders are trained. schedule: in the first epochs and when "
+        "everything is trained, as in SEAMLeSS's program; always: as in its paper."
+    )
+    fine_tuning: Flag = Field(
+        description="Whether all levels are trained together from the start, with lr x "
+        "fine_tuning_lr_factor."
+    )
+    fine_tuning_lr_factor: Positive = Field(
+        description="Factor applied to lr while all levels are trained."
+    )
+    lr: Positive = Field(description="Learning rate of Adam.")
+    smooth_factor: SmoothnessFactor = Field(description="What lambda1 is multiplied by.")
+    lambda1: NumberFrom0 = Field(description="Weight of the smoothness; the one to tune.")
+    lambda2: NumberFrom0 = Field(description="Weight of the smoothness near a defect.")
+    lambda3: NumberFrom0 = Field(description="Weight of the smoothness inside a defect.")
+    lambda4: NumberFrom0 = Field(description="Weight of the similarity near a defect.")
+    lambda5: NumberFrom0 = Field(description="Weight of the similarity inside a defect.")
+    lambda6: NumberFrom0 = Field(
+        description="Weight of the consensus with the fields of the sections rotated by 180 "
+        "degrees; 0: these are not computed."
+    )
+    lambda_known: NumberFrom0 = Field(
+        description="Weight of the endpoint error, per pixel, of pairs with a known displacement: "
+        "sections that the workflow distorted, and sections paired with themselves. Not in "
+        "SEAMLeSS; 0: training uses the images only."
+    )
+    smoothness_penalty_type: Literal["lap", "jacob", "cjacob", "tv"] = Field(
+        description="The derivative of the field that the smoothness penalises."
+    )
+    mask_smooth_radius: Count = Field(
+        description="Pixels that the relaxed smoothness extends around defects."
+    )
+    blank_var_threshold: NumberFrom0 = Field(
+        description="Sections with a lower variance, of values in [0, 1], are left out of training."
+    )
+    rescale_downsampled: Flag = Field(
+        description="Whether downsampled sections get their contrast back before they are compared."
+    )
+    crop: Annotated[int, Field(strict=True, ge=16)] | None = Field(
+        description="Side of the squares that are trained on, pixels; null: whole stacks."
+    )
+    pairs_per_step: Count = Field(description="Pairs of one stack per step; SEAMLeSS: 1.")
+    visits_per_stack: Count = Field(
+        description="How often an epoch uses each stack, each time with another crop."
+    )
+    self_pairs: Fraction = Field(
+        description="Fraction of stacks of which one section is aligned with itself."
+    )
+    fold_probability: Fraction = Field(
+        description="Fraction of pairs whose source is the target with an artificial fold, so "
+        "that the field is known."
+    )
+    fold_radius_px: tuple[Positive, Positive] = Field(
+        description="Smallest and largest reach of such a fold, pixels."
+    )
+    augment: StackAugment = Field(
+        description="Augmentation of stacks, and of the sections as the network sees them."
+    )
+    collapse: CollapseDetection = Field(
+        description="When a training counts as collapsed, and what happens then."
+    )
+    align: StackAlignment = Field(description="How a stack is aligned with the trained network.")
+
+
+SeamlessNetworkFile = all_optional(
+    SeamlessNetworkSettings,
+    "SeamlessNetworkFile",
+    "A network of the family seamless: config/networks/NAME.yaml, `extends` merged.",
+    (
+        "heads",
+        "neighborhood",
+        "inputs",
+        "autocontext",
+        "recursive",
+        "n_lab",
+        "labels_are_classes",
+    ),
+    name=Annotated[Name, Field(description="Name of the network, the same as the file's name.")],
+    family=Annotated[Literal["seamless"], Field(description="The system the network comes from.")],
+    extends=EXTENDS,
+)
+
+
+def resolve(file: SettingsModel, dataset: DatasetTraits) -> SeamlessNetworkSettings:
+    """The network; it is the same for all datasets. ConfigError where a setting is missing."""
+    content = {key: value for key, value in file.plain().items() if key != "extends"}
+    return check(SeamlessNetworkSettings, content, f"network {content['name']!r}")
+
+
+def output_kind(content: Mapping[str, Any]) -> str:
+    """What a network predicts, from the content of its file."""
+    return "field"
+
+
+def check_pair(pair: str, dataset: Dataset, network: SeamlessNetworkSettings, verb: str) -> None:
+    """Refuses a dataset whose stacks a pyramid of the network's height cannot take."""
+    alignment.check_pair(pair, dataset, network.height - network.topskips)
