@@ -50,16 +50,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.verb == "run":
         sys.exit(run_bundle(ROOT, args.target, args.options))
     else:
-        settings = args.settings
-        write_bundle(
-            args.output,
-            target=settings["target"],
-            dataset=settings["dataset"],
-            config=settings["config"],
-            files=args.files,
-            images=args.images,
-            wheels=args.wheels,
-        )
+        make(args)
+
+
+def make(args: argparse.Namespace) -> None:
+    """Writes the bundle."""
+    # Imported here: models need pydantic, which is not installed where a bundle is checked.
+    from retrace.config.pack_model import PackSettings
+    from retrace.config.schema import check
+
+    settings = check(PackSettings, args.settings, "--settings")
+    write_bundle(
+        args.output,
+        target=settings.target,
+        dataset=settings.dataset,
+        config=settings.config,
+        files=args.files,
+        images=args.images,
+        wheels=args.wheels,
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.command_line import add_job, parse_job
+from retrace.config.pack_model import PackSettings
+from retrace.config.schema import check
 from retrace.errors import run
 from retrace.provenance.jobs import check_chain, jobs_behind, read_jobs
 from retrace.provenance.run_crate import RunCrate
@@ -33,12 +35,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     args = parse_args(argv)
-    name, target = args.settings["name"], args.settings["target"]
+    settings = check(PackSettings, args.settings, "--settings")
     jobs = jobs_behind([str(path) for path in args.results], read_jobs())
     compared = check_chain(jobs)
     print(f"[crate] {len(jobs)} jobs, {compared} digests compared", flush=True)
-    crate = RunCrate(name, target, args.settings["config"], SCRATCH)
-    crate.describe_run(target, jobs)
+    crate = RunCrate(settings.name, settings.target, settings.config, SCRATCH)
+    crate.describe_run(settings.target, jobs)
     crate.write(args.output, args.zip)
     print(f"[crate] {args.output} and {args.zip}", flush=True)
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from retrace.files import atomic_write
 from retrace.planning.program_files import SCRIPTS
@@ -29,6 +29,9 @@ from retrace.provenance.folders import (
 )
 from retrace.storage.manifest import manifest_path
 
+if TYPE_CHECKING:  # bundle.py imports this module where pydantic is not installed
+    from retrace.config.workflow import WorkflowConfig
+
 ROOT = SCRIPTS.parents[1]
 
 
@@ -37,7 +40,7 @@ def write_bundle(
     *,
     target: str,
     dataset: str,
-    config: Mapping[str, Any],
+    config: WorkflowConfig,
     files: Iterable[Path],
     images: Sequence[Path],
     wheels: Path,
@@ -54,8 +57,8 @@ def write_bundle(
         link_or_copy(image, partial / IMAGES / image.name)
     for wheel in files_below(wheels):
         link_or_copy(wheel, partial / WHEELS / wheel.name)
-    run_config = {**config, "mirror": OBJECTS, "init": moved.get(config["init"])}
-    (partial / RUN_CONFIG).write_text(json.dumps(run_config, indent=1) + "\n")  # JSON is YAML
+    here = config.with_(mirror=OBJECTS, init=moved.get(config.init or ""))
+    (partial / RUN_CONFIG).write_text(json.dumps(here.plain(), indent=1) + "\n")  # JSON is YAML
     digests = {p.relative_to(partial).as_posix(): sha256_of(p) for p in files_below(partial)}
     facts = {"format_version": FORMAT_VERSION, **machine(), "target": target}
     atomic_write(partial / FACTS, json.dumps({**facts, "files": digests}, indent=1) + "\n")

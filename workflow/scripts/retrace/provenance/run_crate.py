@@ -16,6 +16,7 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from retrace import __version__
+from retrace.config.workflow import WorkflowConfig
 from retrace.planning.program_files import SCRIPTS
 from retrace.provenance.folders import RUN_CONFIG, code_files, sha256_of
 from retrace.provenance.jobs import FinishedJob, utc
@@ -42,7 +43,7 @@ LARGEST_BYTES = 1 << 28
 class RunCrate:
     """An RO-Crate under construction. `entities`: files and stores by path."""
 
-    def __init__(self, name: str, target: str, config: Mapping[str, Any], scratch: Path) -> None:
+    def __init__(self, name: str, target: str, config: WorkflowConfig, scratch: Path) -> None:
         """Includes the workflow and its configuration; `scratch`: folder for generated files."""
         self.crate = ROCrate(version="1.1", gen_preview=False)
         self.crate.metadata.extra_terms.update(RUN_TERMS)
@@ -61,7 +62,7 @@ class RunCrate:
         self.entities: dict[str, Any] = {}
         self.tools: dict[str, Any] = {}
         self._include_code()
-        self._include_text(scratch / RUN_CONFIG, config, "The configuration of the run")
+        self._include_text(scratch / RUN_CONFIG, config.plain(), "The configuration of the run")
         self._include_text(scratch / TARGET, {"target": target}, "The target of the run")
 
     def context(self, identifier: str, kind: str | list[str], **properties: Any) -> Any:
