@@ -1,8 +1,8 @@
-"""The whole workflow on generated volumes, on this machine alone: `make demo`.
+"""Runs the whole workflow on generated volumes, on this machine alone: `make demo`.
 
-Starts an S3 server on the loopback, puts generated volumes into it under the keys of the real
-bucket, and has Snakemake fetch, mask, train, predict, segment, evaluate and draw one small
-experiment. Ends with the scores, beside those of a watershed that learned nothing.
+Starts an S3 server on the loopback, uploads generated volumes under the keys of the real bucket,
+and has Snakemake fetch, mask, train, predict, segment, evaluate and show one small experiment.
+Prints its scores next to those of an untrained watershed.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXPERIMENT = "phantom_mtlsd_small"
 RESULTS = Path("results/phantom/mtlsd_small")
 PREFERRED_PORT = 5557
-"""Tried first: with the same address a second demo finds its data fetched already."""
+"""Tried first: with the same address, a second demo reuses the fetched data."""
 CONTAINER_CHOICES = ("auto", "always", "never")
 
 
 def listen(preferred: int) -> socket.socket:
-    """Returns a socket of the loopback that listens on `preferred`, or on any free port.
+    """A socket of the loopback that listens on port `preferred`, or else on any free port.
 
-    It listens already: between finding a free port and taking it another program may take it.
+    It already listens, so that no other program can take the port in between. RetraceError where
+    no port is free.
     """
     for port in (preferred, 0):
-        found = socket.socket()
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            found.bind(("127.0.0.1", port))
-            found.listen(128)
-            return found
+            listener.bind(("127.0.0.1", port))
+            listener.listen(128)
+            return listener
         except OSError:
-            found.close()
-    raise RetraceError("no port of the loopback is free; end what listens there and run it again")
+            listener.close()
+    raise RetraceError("no port of the loopback is free; stop a program that listens there")
 
 
 @contextmanager
@@ -56,14 +57,14 @@ def s3_server() -> Iterator[str]:
     from moto.moto_server import werkzeug_app as moto
     from werkzeug.serving import make_server
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else: a line per request
-    with listen(PREFERRED_PORT) as taken:
-        host, port = taken.getsockname()
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # otherwise a line per request
+    with listen(PREFERRED_PORT) as listener:
+        host, port = listener.getsockname()
         server = make_server(
             *(host, port, moto.DomainDispatcherApplication(moto.create_backend_app)),
             threaded=True,
             request_handler=moto.MotoRequestHandler,
-            fd=taken.fileno(),
+            fd=listener.fileno(),
         )
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -75,10 +76,10 @@ def s3_server() -> Iterator[str]:
 
 
 def choose_containers(wanted: str, image: Path) -> tuple[bool, str]:
-    """Whether the rules run in the image, and why, in one line.
+    """Whether the rules run in the image, and the reason in one line.
 
-    `auto` uses an image that is there already: building one takes minutes and hundreds of
-    megabytes, which a first look should not cost.
+    `auto` uses an image only if it exists: building one takes minutes and hundreds of megabytes,
+    too much for a first try. ConfigError where `wanted` is unknown or impossible.
     """
     if wanted not in CONTAINER_CHOICES:
         raise ConfigError(f"RETRACE_CONTAINERS is {wanted!r}; allowed: {CONTAINER_CHOICES}")
@@ -103,7 +104,7 @@ def snakemake_command(
     return [
         *(sys.executable, "-m", "snakemake", f"evaluate_{EXPERIMENT}", f"view_{EXPERIMENT}"),
         *("--quiet", "host", "reason", "rules"),
-        "--nolock",  # a demo that was killed must not stop the next one
+        "--nolock",  # an interrupted demo must not block the next one
         *("--cores", "all", "--configfile", "config/demo.yaml"),
         *("--config", *config),
         *(["--use-singularity"] if containers else []),
@@ -112,12 +113,12 @@ def snakemake_command(
 
 
 def environment() -> dict[str, str]:
-    """The environment for Snakemake: a rule's `python` is the one that runs this demo."""
+    """Environment of Snakemake, in which `python` is the one that runs this demo."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def score_lines(evaluation: dict[str, Any]) -> list[str]:
-    """Our scores and the untrained watershed's, volume by volume."""
+    """A table of scores per volume: those of the network and of an untrained watershed."""
     row = "{:<22}{:>11}{:>11}{:>10}{:>20}".format
     lines = []
     for volume, ours in evaluation["volumes"].items():
@@ -134,7 +135,7 @@ def score_lines(evaluation: dict[str, Any]) -> list[str]:
 def run_demo(config: Sequence[str], extra: Sequence[str]) -> None:
     """Serves the volumes and runs Snakemake on them; RetraceError where it fails.
 
-    `config` holds KEY=VALUE settings, `extra` further options of Snakemake.
+    `config`: KEY=VALUE settings; `extra`: further options of Snakemake.
     """
     image = image_path(REPOSITORY, REPOSITORY / "containers" / "images", "modern")
     containers, where = choose_containers(os.environ.get("RETRACE_CONTAINERS", "auto"), image)
@@ -146,7 +147,7 @@ def run_demo(config: Sequence[str], extra: Sequence[str]) -> None:
         print("[demo] " + " ".join(["snakemake", *command[3:]]), flush=True)
         status = subprocess.run(command, cwd=REPOSITORY, env=environment(), check=False).returncode
     if status != 0:
-        raise RetraceError(f"snakemake ended with status {status}; its last lines name the log")
+        raise RetraceError(f"snakemake failed with status {status}; its last lines name the log")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
