@@ -57,8 +57,8 @@ rule old:
 """
 
 
-def states(*options: str) -> dict[str, status.Report]:
-    return {one.job.rule: one for one in status.reports("all", options)}
+def states(*options: str) -> dict[str, status.JobStatus]:
+    return {one.job.rule: one for one in status.job_statuses("all", options)}
 
 
 def snakemake(*arguments: str) -> subprocess.Popen[bytes]:
@@ -128,7 +128,7 @@ def test_a_job_that_ends_while_status_plans_is_done(
 
 def test_a_submitted_job_without_a_log_of_its_own_is_queued(tmp_path: Path) -> None:
     log = tmp_path / "job.log"
-    job = status.Job("train", ("model.safetensors",), (str(log),), (), {})
+    job = status.PlannedJob("train", ("model.safetensors",), (str(log),), (), {})
 
     def state(when: float, jobid: str | None = "4711", locked: bool = True) -> str:
         return status.state_of(job, True, {"model.safetensors": status.Mark(when, jobid)}, locked)
@@ -151,9 +151,9 @@ def test_a_mark_tells_a_submitted_job_from_one_started_here(tmp_path: Path) -> N
 
 
 def test_the_table_says_why_and_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
-    job = status.Job("train", ("m",), ("t.log",), (), {"dataset": "fib25"}, 24000, 60)
-    done = status.Report(job, "done", status.Usage(1800.4, 5123.0), "t.log")
-    failed = status.Report(job, "failed", log="t.log", last_line="error: out of memory")
+    job = status.PlannedJob("train", ("m",), ("t.log",), (), {"dataset": "fib25"}, 24000, 60)
+    done = status.JobStatus(job, "done", status.Usage(1800.4, 5123.0), "t.log")
+    failed = status.JobStatus(job, "failed", log="t.log", last_line="error: out of memory")
     text = "\n".join(status.table([done, failed]))
     assert "1,800 of 3,600" in text and "5,123 of 24,000" in text
     assert "          error: out of memory" in text
@@ -167,4 +167,4 @@ def test_a_target_that_does_not_exist_is_named(
     monkeypatch.chdir(tmp_path)
     Path("Snakefile").write_text(SNAKEFILE)
     with pytest.raises(status.ConfigError, match="cannot plan 'evaluate_all'"):
-        status.reports("evaluate_all", [])
+        status.job_statuses("evaluate_all", [])

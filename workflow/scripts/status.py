@@ -1,11 +1,11 @@
-"""How far the jobs of a target are, why one failed, and what each used of what it asked for.
+"""Shows the state of each job of a target, why jobs failed, and what they used of their resources.
 
     python workflow/scripts/status.py evaluate_zfinch_mtlsd [--json] [-- options of the run]
 
-Give the options of the run, `-- --workflow-profile profiles/slurm --config seed=1` for instance:
-they decide which jobs there are and what they ask for. Nothing is run or written. The jobs are what
-a dry run of Snakemake plans; the rest is read from what they left behind: outputs, logs, manifests,
-benchmarks, and Snakemake's marks of jobs at work.
+Repeat the options of the run, such as `-- --workflow-profile profiles/slurm --config seed=1`: they
+decide which jobs there are and which resources they request. Nothing is run or written. The jobs
+come from a dry run of Snakemake; their state comes from outputs, logs, manifests, benchmarks, and
+the files in which Snakemake marks unfinished jobs.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job as a dry run plans it, with the memory (MB) and time (minutes) that it asks for."""
+class PlannedJob:
+    """A job of a dry run, with the memory (MB) and time (minutes) that it requests."""
 
     rule: str
     outputs: tuple[str, ...]
@@ -48,17 +48,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a finished job used: wall-clock seconds, and its peak of resident memory in MB."""
+    """What a finished job used: wall-clock seconds and peak resident memory, MB."""
 
     seconds: float | None = None
     peak_memory_mb: float | None = None
 
 
 @dataclass
-class Report:
-    """One line of the table."""
+class JobStatus:
+    """One line of the table; `last_line` and `cluster_log` are set for failed jobs only."""
 
-    job: Job
+    job: PlannedJob
     state: str
     usage: Usage = field(default_factory=Usage)
     log: str | None = None
@@ -67,20 +67,21 @@ class Report:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("target", help="as for snakemake, e.g. evaluate_zfinch_mtlsd")
-    parser.add_argument("--json", action="store_true", help="one JSON object a job and line")
+    parser.add_argument("target", help="a target of Snakemake, such as evaluate_zfinch_mtlsd")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for each job")
     parser.add_argument("options", nargs="*", help="the run's options, after `--`")
     return parser.parse_args(argv)
 
 
-# ---------------------------------------------------------------- what Snakemake plans
+# ---------------------------------------------------------------- planned jobs
 
 
 def dry_run(target: str, options: Sequence[str], *more: str) -> str:
-    """What `snakemake TARGET --dry-run` prints; ConfigError with its last lines where it fails."""
+    """The output of `snakemake TARGET --dry-run`; ConfigError with its last lines if it fails."""
     command = [sys.executable, "-m", "snakemake", target, "--dry-run", "--rerun-incomplete"]
     done = subprocess.run([*command, *more, *options], text=True, capture_output=True, check=False)
     if done.returncode != 0:
@@ -89,8 +90,8 @@ def dry_run(target: str, options: Sequence[str], *more: str) -> str:
     return done.stdout + done.stderr
 
 
-def blocks(text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rule and fields of each job that a dry run prints."""
+def printed_jobs(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rule and the printed fields of each job of a dry run."""
     rule, fields = "", dict[str, str]()
     for line in [*text.splitlines(), ""]:
         header, entry = HEADER.match(line), FIELD.match(line)
@@ -102,54 +103,54 @@ def blocks(text: str) -> Iterator[tuple[str, dict[str, str]]]:
             rule, fields = (header[1] if header else ""), {}
 
 
-def names(text: str | None) -> tuple[str, ...]:
-    """Files as Snakemake lists them, without what it says of one in brackets."""
+def file_names(text: str | None) -> tuple[str, ...]:
+    """The files in a list printed by Snakemake, without its remarks in brackets."""
     return tuple(part.split(" (")[0] for part in text.split(", ")) if text else ()
 
 
-def pairs(text: str | None) -> dict[str, str]:
-    """`a=1, b=2` as a mapping."""
+def key_values(text: str | None) -> dict[str, str]:
+    """`a=1, b=2` as a dict."""
     return dict(part.split("=", 1) for part in (text or "").split(", ") if "=" in part)
 
 
-def number(text: str | None) -> float | None:
-    """A number, None for what is known only when the job starts."""
+def parse_number(text: str | None) -> float | None:
+    """A number, None for other text, such as a resource that is known only when the job starts."""
     return float(text) if text and re.fullmatch(r"[0-9.]+", text) else None
 
 
-def parse_jobs(text: str) -> list[Job]:
-    """The jobs that have outputs, in the order in which Snakemake would run them."""
+def parse_jobs(text: str) -> list[PlannedJob]:
+    """The jobs with outputs, in the order in which Snakemake would run them."""
     jobs = []
-    for rule, fields in blocks(text):
-        asked = pairs(fields.get("resources"))
+    for rule, fields in printed_jobs(text):
+        requested = key_values(fields.get("resources"))
         if "output" in fields:
             jobs.append(
-                Job(
+                PlannedJob(
                     rule=rule,
-                    outputs=names(fields["output"]),
-                    logs=names(fields.get("log")),
-                    benchmarks=names(fields.get("benchmark")),
-                    wildcards=pairs(fields.get("wildcards")),
-                    mem_mb=number(asked.get("mem_mb")),
-                    runtime_min=number(asked.get("runtime")),
+                    outputs=file_names(fields["output"]),
+                    logs=file_names(fields.get("log")),
+                    benchmarks=file_names(fields.get("benchmark")),
+                    wildcards=key_values(fields.get("wildcards")),
+                    mem_mb=parse_number(requested.get("mem_mb")),
+                    runtime_min=parse_number(requested.get("runtime")),
                 )
             )
     return jobs
 
 
-# ---------------------------------------------------------------- what the jobs left
+# ---------------------------------------------------------------- their states
 
 
 @dataclass(frozen=True)
 class Mark:
-    """When (seconds) a job was started here or submitted, and a cluster's number for it."""
+    """When a job was started or submitted (seconds since 1970), and its number on the cluster."""
 
     time: float
     external_jobid: str | None = None
 
 
 def read_mark(path: Path) -> Mark:
-    """What a mark says. Snakemake may just be writing it, or have taken it away."""
+    """Reads a mark, which Snakemake may be writing or may have removed at this moment."""
     try:
         text = path.read_text()
         return Mark(path.stat().st_mtime, json.loads(text)["external_jobid"] if text else None)
@@ -158,38 +159,38 @@ def read_mark(path: Path) -> Mark:
 
 
 def marked_outputs(folder: Path = Path(".snakemake")) -> dict[str, Mark]:
-    """Outputs of jobs that were started or submitted and not heard of since, with their marks.
+    """The marks of jobs that were started or submitted and have not finished, by output.
 
-    Snakemake keeps one file for each, whose path is the output's in base64, cut into folders.
+    Snakemake keeps one file per output, whose path is the output's path in base64.
     """
     marked = {}
     root = folder / "incomplete"
-    # os.walk, since Snakemake takes folders away meanwhile, which Path.rglob does not bear.
-    for path in (Path(place, name) for place, _, files in os.walk(root) for name in files):
+    # os.walk, because Path.rglob fails when Snakemake removes a folder at the same time.
+    for path in (Path(parent, name) for parent, _, files in os.walk(root) for name in files):
         parts = [part.removeprefix("@") for part in path.relative_to(root).parts]
-        with suppress(ValueError):  # a file of another kind is no mark
+        with suppress(ValueError):  # not a mark
             marked[urlsafe_b64decode("".join(parts)).decode()] = read_mark(path)
     return marked
 
 
-def at_work(folder: Path = Path(".snakemake")) -> bool:
-    """Whether a Snakemake holds the working directory (or was killed and left its lock)."""
+def is_locked(folder: Path = Path(".snakemake")) -> bool:
+    """Whether Snakemake has locked the working directory; a killed one leaves its lock."""
     with suppress(FileNotFoundError):
         return any((folder / "locks").iterdir())
     return False
 
 
 def is_waiting(mark: Mark, log: Path | None) -> bool:
-    """Whether a cluster's job has not begun: it is marked when submitted, and logs when it runs.
+    """Whether a cluster job is still queued: marked when it was submitted, without a newer log.
 
-    A job of this machine is marked just after its start, perhaps later than its log.
+    A local job is never waiting: its mark may be written after its log.
     """
     begun = log is not None and log.is_file() and log.stat().st_mtime >= mark.time
     return mark.external_jobid is not None and not begun
 
 
-def state_of(job: Job, planned: bool, marked: dict[str, Mark], locked: bool) -> str:
-    """One of STATES. `planned`: the next run would run the job; `locked`: a run is under way."""
+def state_of(job: PlannedJob, planned: bool, marked: dict[str, Mark], locked: bool) -> str:
+    """One of STATES. `planned`: a run would run the job; `locked`: Snakemake is running."""
     started = [marked[o] for o in job.outputs if o in marked]
     log = Path(job.logs[0]) if job.logs else None
     has_log = log is not None and log.is_file()
@@ -201,21 +202,21 @@ def state_of(job: Job, planned: bool, marked: dict[str, Mark], locked: bool) -> 
 
 
 def benchmark_usage(path: Path) -> Usage:
-    """Seconds and peak memory of the last run in a benchmark file (one JSON object a line)."""
+    """Seconds and peak memory of the last run in a benchmark file (one JSON object per line)."""
     last = json.loads(path.read_text().splitlines()[-1])
-    return Usage(number(str(last["s"])), number(str(last["max_rss"])))
+    return Usage(parse_number(str(last["s"])), parse_number(str(last["max_rss"])))
 
 
 def manifest_usage(outputs: Sequence[str]) -> Usage:
-    """The same from the manifest among a job's outputs."""
+    """Seconds and peak memory from the manifest among a job's outputs."""
     for path in (Path(o) for o in outputs if o.endswith(".manifest.json")):
         content = json.loads(path.read_text())
         return Usage(content.get("seconds"), content.get("peak_memory_mb"))
     return Usage()
 
 
-def usage_of(job: Job) -> Usage:
-    """What a finished job used, as far as it left word of it."""
+def usage_of(job: PlannedJob) -> Usage:
+    """What a finished job used, as far as its benchmark or manifest says so."""
     for path in map(Path, job.benchmarks):
         if path.is_file() and path.stat().st_size:
             return benchmark_usage(path)
@@ -223,7 +224,7 @@ def usage_of(job: Job) -> Usage:
 
 
 def last_line(path: Path) -> str | None:
-    """The last line of a log that says something."""
+    """The last line of a log that is not empty."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - TAIL_BYTES))
         text = file.read().decode(errors="replace")
@@ -231,79 +232,81 @@ def last_line(path: Path) -> str | None:
     return next((line for line in reversed(lines) if line), None)
 
 
-def cluster_log(job: Job, folder: Path = CLUSTER_LOGS) -> str | None:
-    """SLURM's own log of the job's last attempt, where there is one."""
-    place = folder / f"rule_{job.rule}" / "_".join(job.wildcards.values())
-    logs = sorted(place.glob("*.log"), key=lambda path: path.stat().st_mtime)
+def cluster_log(job: PlannedJob, folder: Path = CLUSTER_LOGS) -> str | None:
+    """SLURM's log of the job's last attempt, None if there is none."""
+    job_folder = folder / f"rule_{job.rule}" / "_".join(job.wildcards.values())
+    logs = sorted(job_folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
     return str(logs[-1]) if logs else None
 
 
-def report(job: Job, state: str) -> Report:
-    """A job's line of the table."""
-    found = Report(job, state, log=job.logs[0] if job.logs else None)
+def job_status(job: PlannedJob, state: str) -> JobStatus:
+    """The table's line for a job in one of STATES."""
+    status = JobStatus(job, state, log=job.logs[0] if job.logs else None)
     if state in ("done", "outdated"):
-        found.usage = usage_of(job)
+        status.usage = usage_of(job)
     if state == "failed":
-        log = Path(found.log) if found.log else None
-        found.last_line = last_line(log) if log and log.is_file() else None
-        found.cluster_log = cluster_log(job)
-    return found
+        log = Path(status.log) if status.log else None
+        status.last_line = last_line(log) if log and log.is_file() else None
+        status.cluster_log = cluster_log(job)
+    return status
 
 
-def reports(target: str, options: Sequence[str]) -> list[Report]:
-    """All jobs of a target."""
-    every = parse_jobs(dry_run(target, options, "--forceall"))
-    before = marked_outputs()
+def job_statuses(target: str, options: Sequence[str]) -> list[JobStatus]:
+    """All jobs of a target with their states; ConfigError if Snakemake cannot plan it."""
+    jobs = parse_jobs(dry_run(target, options, "--forceall"))
+    marked_before = marked_outputs()
     planned = {job.outputs for job in parse_jobs(dry_run(target, options))}
-    marked, locked = marked_outputs(), at_work()
-    # What ended meanwhile was planned while it was at work.
-    planned -= {job.outputs for job in every if (before.keys() - marked) & set(job.outputs)}
-    return [report(j, state_of(j, j.outputs in planned, marked, locked)) for j in every]
+    marked, locked = marked_outputs(), is_locked()
+    # A job that finished during the dry run was planned because it was still running.
+    planned -= {job.outputs for job in jobs if (marked_before.keys() - marked) & set(job.outputs)}
+    return [job_status(j, state_of(j, j.outputs in planned, marked, locked)) for j in jobs]
 
 
-# ---------------------------------------------------------------- how it is shown
+# ---------------------------------------------------------------- output
 
 
-def share(used: float | None, asked: float | None) -> str:
-    """`USED of ASKED`, with a dash for what nobody noted."""
-    return " of ".join("-" if value is None else f"{value:,.0f}" for value in (used, asked))
+def used_of_requested(used: float | None, requested: float | None) -> str:
+    """`USED of REQUESTED`, with a dash for unknown values."""
+    return " of ".join("-" if value is None else f"{value:,.0f}" for value in (used, requested))
 
 
-def table(found: Sequence[Report]) -> list[str]:
-    """A line a job, the failed ones' last words after it, and how many there are of each state."""
+def table(statuses: Sequence[JobStatus]) -> list[str]:
+    """One line per job, followed by the error of a failed one, and the number of jobs per state."""
     line = "{:<9} {:<17} {:<36} {:>18} {:>18}  {}".format
-    lines = [line("state", "rule", "of", "s (of asked)", "MB (of asked)", "log").rstrip()]
-    for one in found:
-        job, asked = one.job, one.job.runtime_min
+    lines = [line("state", "rule", "of", "s (of requested)", "MB (of requested)", "log").rstrip()]
+    for status in statuses:
+        job, runtime_min = status.job, status.job.runtime_min
         lines.append(
             line(
-                one.state,
+                status.state,
                 job.rule,
                 " ".join(job.wildcards.values()),
-                share(one.usage.seconds, None if asked is None else asked * 60),
-                share(one.usage.peak_memory_mb, job.mem_mb),
-                one.log or "",
+                used_of_requested(
+                    status.usage.seconds, None if runtime_min is None else runtime_min * 60
+                ),
+                used_of_requested(status.usage.peak_memory_mb, job.mem_mb),
+                status.log or "",
             )
         )
-        if one.state == "failed":
-            lines.append(f"          {one.last_line or 'its log says nothing'}")
-            lines += [f"          cluster: {one.cluster_log}"] if one.cluster_log else []
-    counts = Counter(one.state for one in found)
+        if status.state == "failed":
+            lines.append(f"          {status.last_line or 'its log is empty'}")
+            lines += [f"          cluster: {status.cluster_log}"] if status.cluster_log else []
+    counts = Counter(status.state for status in statuses)
     return [*lines, "", ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s])]
 
 
-def as_object(one: Report) -> dict[str, Any]:
-    """A report as one flat JSON object."""
-    content = asdict(one)
+def as_object(status: JobStatus) -> dict[str, Any]:
+    """A job's status as one flat JSON object."""
+    content = asdict(status)
     return content.pop("job") | content.pop("usage") | content
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the table, or with --json one object per job."""
     args = parse_args(argv)
-    found = reports(args.target, args.options)
-    print(
-        "\n".join(json.dumps(as_object(o)) for o in found) if args.json else "\n".join(table(found))
-    )
+    statuses = job_statuses(args.target, args.options)
+    lines = [json.dumps(as_object(s)) for s in statuses] if args.json else table(statuses)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
