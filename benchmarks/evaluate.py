@@ -21,8 +21,9 @@ from skimage.metrics import contingency_table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-from retrace.evaluation.counting import Truth, count_volumes
+from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.curve import RegionGraph, threshold_curve
+from retrace.evaluation.ground_truth import GroundTruth
 from retrace.storage.volumes import Volume, open_volume
 from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume
 
@@ -74,12 +75,12 @@ def main() -> None:
     fragments, labels = cells(args.edge, 16), cells(args.edge, 40)
     with tempfile.TemporaryDirectory() as name:
         segmentation = stored(Path(name), "fragments", fragments)
-        truth = Truth(stored(Path(name), "labels", labels))
-        counted = count_volumes(segmentation, truth, threads=args.threads)
-        ours = seconds(lambda: count_volumes(segmentation, truth, threads=args.threads))
+        ground_truth = GroundTruth(stored(Path(name), "labels", labels))
+        counted = count_volumes(segmentation, ground_truth, threads=args.threads)
+        ours = seconds(lambda: count_volumes(segmentation, ground_truth, threads=args.threads))
     graph = random_graph(np.unique(fragments))
     thresholds = [index / 50 for index in range(50)]
-    curve = seconds(lambda: threshold_curve(counted, graph, thresholds), 1)
+    curve = seconds(lambda: threshold_curve(counted.table, graph, thresholds), 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     plain = seconds(lambda: contingency_table(labels.astype(int), fragments.astype(int)))
     million = args.edge**3 / 1e6

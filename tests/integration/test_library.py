@@ -43,7 +43,7 @@ CHECKED = """
 assert lsds.shape == (10, *labels.shape) and 0 <= lsds.min() < lsds.max() <= 1
 assert outputs["lsds"].shape[:2] == (1, 10) and outputs["affs"].shape[:2] == (1, 3)
 assert set(segments.ravel()) <= set(watershed_fragments(affs, in_xy=False).ravel())
-assert scores.voi_split + scores.voi_merge == scores.voi_sum < 1
+assert scores["voi_split"] + scores["voi_merge"] == scores["voi_sum"] < 1
 assert scores.voxels == (labels > 0).sum()
 assert iteration == 30 and module.heads.affs.weight[0, 0, 0, 0, 0] == 0.25
 """

@@ -8,17 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from retrace.evaluation.boundaries import (
-    Section,
-    best_thresholds,
-    pixel_error,
-    score_sections,
-    segments,
-    true_objects,
-    v_info,
-    v_rand,
+from retrace.evaluation.boundaries import best_thresholds, score_sections
+from retrace.evaluation.boundary_sections import (
+    BoundarySection,
+    objects_of_section,
+    segments_between_lines,
 )
 from retrace.evaluation.contingency import count_block
+from retrace.evaluation.metrics.boundary_pixels import pixel_error
+from retrace.evaluation.metrics.boundary_thinned import v_info, v_rand
 from retrace.formats.label_values import compact
 
 
@@ -32,7 +30,9 @@ def cells(gap: int = 1) -> np.ndarray:
 
 def test_the_truth_itself_is_perfect_at_every_threshold_between() -> None:
     labels = cells()
-    section = Section(labels.astype(float), true_objects(labels), np.ones(labels.shape, bool))
+    section = BoundarySection(
+        labels.astype(float), objects_of_section(labels), np.ones(labels.shape, bool)
+    )
 
     np.testing.assert_allclose(score_sections([section], [0.3, 0.7]), [[0, 1, 1], [0, 1, 1]])
 
@@ -40,14 +40,16 @@ def test_the_truth_itself_is_perfect_at_every_threshold_between() -> None:
 def test_thick_boundaries_are_thinned_before_objects_are_compared() -> None:
     thin, thick = cells(3), cells(3)
     thick[:, 11:15] = 0
-    section = Section(thick.astype(float), true_objects(thin), np.ones(thin.shape, bool))
+    section = BoundarySection(
+        thick.astype(float), objects_of_section(thin), np.ones(thin.shape, bool)
+    )
 
     assert pixel_error(section, 0.5) == pytest.approx((thin != thick).mean())
     assert score_sections([section], [0.5])[0, 1] == pytest.approx(1, abs=0.02)
 
 
 def test_one_merger_of_two_equal_objects() -> None:
-    truth = true_objects(cells())
+    truth = objects_of_section(cells())
     merged = np.ones(truth.shape, np.uint64)
     table = count_block(merged, truth)
 
@@ -71,20 +73,22 @@ def test_what_is_masked_does_not_count() -> None:
     known = np.ones(labels.shape, bool)
     known[:, :5] = False
 
-    section = Section(guess, true_objects(labels), known)
+    section = BoundarySection(guess, objects_of_section(labels), known)
     assert pixel_error(section, 0.5) == 0
     with pytest.raises(ValueError, match="no section holds an object"):
-        score_sections([Section(guess, true_objects(labels), np.zeros_like(known))], [0.5])
+        score_sections(
+            [BoundarySection(guess, objects_of_section(labels), np.zeros_like(known))], [0.5]
+        )
 
 
 def test_touching_labels_and_pieces_of_one_label_are_objects() -> None:
     labels = np.array([[7, 7, 9, 9, 0, 7]])
 
-    assert true_objects(labels).tolist() == [[1, 1, 2, 2, 0, 3]]
+    assert objects_of_section(labels).tolist() == [[1, 1, 2, 2, 0, 3]]
 
 
 def test_segments_lie_between_the_lines() -> None:
-    found = segments(cells(3) > 0)
+    found = segments_between_lines(cells(3) > 0)
 
     assert len(np.unique(found[found > 0])) >= 2
     assert found[8, 8] != found[8, 20]

@@ -13,16 +13,17 @@ from retrace.config import datasets, networks, paper, yaml_files
 from retrace.config.dataset_model import PublishedFigures
 from retrace.errors import ConfigError
 from retrace.evaluation.comparison import (
-    OBJECTS,
-    beside,
-    figures,
+    SEGMENT_SCORES,
+    best_first,
+    combined,
+    comparison_table,
     footnote,
     mean_scores,
-    order,
-    plot,
-    text_table,
+    plot_comparison,
+    published_rows,
     training_seconds,
 )
+from retrace.evaluation.comparison_rows import network_cost
 from retrace.networks import build_network
 from retrace.planning import compare as settings
 from retrace.settings_model import as_json
@@ -36,7 +37,7 @@ def test_scores_are_means_over_entries_that_all_have_them() -> None:
 
 def test_the_best_comes_first_and_what_has_no_score_last() -> None:
     rows = [{"name": "none"}, {"name": "worse", "voi_sum": 2.0}, {"name": "better", "voi_sum": 1.0}]
-    assert [row["name"] for row in order(rows, "voi_sum")] == ["better", "worse", "none"]
+    assert [row["name"] for row in best_first(rows, "voi_sum")] == ["better", "worse", "none"]
 
 
 def test_seconds_of_a_training_that_was_resumed() -> None:
@@ -51,11 +52,13 @@ def test_the_table_and_the_picture(tmp_path: Path) -> None:
         {"name": "n4", "voi_sum": 1.25, "voi_split": 1.0, "voi_merge": 0.25, "parameters": 1234567},
         {"name": "ffn", "voi_sum": 1.5, "voi_split": 1.0, "voi_merge": 0.5},
     ]
-    lines = text_table(rows).splitlines()
+    lines = comparison_table(rows).splitlines()
     assert lines[0] == "| network | VOI split | VOI merge | VOI | parameters |"
     assert lines[2] == "| n4 | 1.000 | 0.250 | 1.250 | 1,234,567 |"
     assert lines[3] == "| ffn | 1.000 | 0.500 | 1.500 |  |"
-    plot([{**rows[0], "kflop_per_voxel": 3.0}, rows[1]], ("voi_sum",), tmp_path / "plot.png")
+    plot_comparison(
+        [{**rows[0], "kflop_per_voxel": 3.0}, rows[1]], ("voi_sum",), tmp_path / "plot.png"
+    )
     assert (tmp_path / "plot.png").stat().st_size > 5000
 
 
@@ -74,12 +77,12 @@ PUBLISHED = {
 
 def test_published_figures_of_other_voxels_stand_apart_and_say_so() -> None:
     chosen = {"regions": ["small"], "truths": ["voxels"], "differs": "another place"}
-    others = figures(PUBLISHED, chosen, OBJECTS)
+    others = published_rows(PUBLISHED, chosen, SEGMENT_SCORES)
     assert [(row["name"], row["voi_sum"], row["erl_nm"]) for row in others] == [("mtlsd", 0.7, 12)]
 
-    rows = beside([{"name": "n4", "family": "znn", "voi_sum": 1.3}], others, "voi_sum", "another")
+    rows = combined([{"name": "n4", "family": "znn", "voi_sum": 1.3}], others, "voi_sum", "another")
 
-    lines = text_table(rows).splitlines()
+    lines = comparison_table(rows).splitlines()
     assert lines[0] == "| network | family | scored on | VOI | ERL, nm |"
     assert lines[2].startswith("| n4 | znn | test entries | 1.300 |")
     assert lines[3].startswith("| mtlsd | published [1] | small, voxels | 0.700 |")
@@ -90,11 +93,11 @@ def test_published_figures_of_other_voxels_stand_apart_and_say_so() -> None:
 
 
 def test_published_figures_of_the_same_voxels_are_sorted_among_ours() -> None:
-    others = figures(PUBLISHED, {"regions": ["small"], "truths": ["voxels"]}, OBJECTS)
+    others = published_rows(PUBLISHED, {"regions": ["small"], "truths": ["voxels"]}, SEGMENT_SCORES)
     ours = [{"name": "n4", "voi_sum": 1.3}, {"name": "vd2d", "voi_sum": 0.1}]
-    assert [r["name"] for r in beside(ours, others, "voi_sum", None)] == ["vd2d", "mtlsd", "n4"]
+    assert [r["name"] for r in combined(ours, others, "voi_sum", None)] == ["vd2d", "mtlsd", "n4"]
     assert "NOT" not in footnote({**PUBLISHED, "differs": None})
-    assert beside(ours, [], "voi_sum", None) == [ours[1], ours[0]]
+    assert combined(ours, [], "voi_sum", None) == [ours[1], ours[0]]
 
 
 @pytest.mark.parametrize("name", ["zfinch", "fib25", "hemi", "fib25_sample"])
@@ -102,7 +105,7 @@ def test_datasets_show_the_figures_that_the_project_has(name: str) -> None:
     data = datasets.load_dataset(name)
     found = paper.published_figures(data)
     assert found is not None
-    rows = figures(yaml_files.read_yaml(found[0]), found[1], OBJECTS)
+    rows = published_rows(yaml_files.read_yaml(found[0]), found[1], SEGMENT_SCORES)
     assert {row["name"] for row in rows} >= {"baseline", "mtlsd", "acrlsd", "ffn"}
     assert found[1]["differs"], "none of them is scored on the test entries"
     others = PublishedFigures(figures="fib25")
@@ -163,13 +166,13 @@ def test_the_cost_comes_from_the_networks_own_files(tmp_path: Path) -> None:
         "tile_shape": [1, 100, 100],
     }
 
-    found = compare.cost(model, history, predicted)
+    found = network_cost(model, history, predicted)
 
     assert found.parameters == sum(p.numel() for p in module.parameters())
     assert found.training_s == 5.0 and found.iterations == 10
     assert found.prediction_voxels_per_s == 2000.0
     # Dense output at 100 x 100 voxels: the last of N4's filters alone are 48 x 200 x 9 products.
     assert found.kflop_per_voxel > 2 * 48 * 200 * 9 / 1000
-    shares = compare.cost(model, history, {k: v for k, v in predicted.items() if k != "tile_shape"})
+    shares = network_cost(model, history, {k: v for k, v in predicted.items() if k != "tile_shape"})
     assert shares.prediction_voxels_per_s is None
     assert shares.kflop_per_voxel == pytest.approx(found.kflop_per_voxel, rel=1.0)

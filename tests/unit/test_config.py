@@ -341,11 +341,17 @@ def test_a_program_is_made_of_what_it_imports_however_deep() -> None:
     assert {"train.py", "retrace/errors.py", "retrace/networks/unet.py"} <= files
     assert "retrace/viewing/scene.py" not in files
     assert "retrace/formats/hdf5_tiff.py" in files  # through volumes only
+    # A package that finds its modules by itself is made of all of them.
+    assert "retrace/evaluation/metrics/segment_rand.py" in imported_files("evaluate")
 
 
 def parsed_imports(path: Path) -> set[str]:
     """Modules of the library that Python's own parser finds in a file."""
     found: set[str] = set()
+    if path.name == "__init__.py" and "iter_modules(__path__)" in path.read_text():
+        package = ".".join(path.parent.relative_to(SCRIPTS).parts)
+        modules = (file.stem for file in path.parent.glob("*.py") if file != path)
+        found |= {f"{package}.{name}" for name in modules}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}

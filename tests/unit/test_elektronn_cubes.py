@@ -19,7 +19,8 @@ from retrace.checkpoints.elektronn import write_param
 from retrace.config import compatibility, datasets
 from retrace.config.dataset_model import Dataset
 from retrace.errors import ConfigError, DataError
-from retrace.evaluation.classes import Tally, probabilities_of, summary
+from retrace.evaluation.class_tally import ClassTally, probabilities_of
+from retrace.evaluation.classes import class_scores
 from retrace.networks import build_network
 from retrace.planning import evaluate
 from retrace.planning import predict as planning_predict
@@ -218,9 +219,9 @@ def test_boundaries_of_objects_are_class_1() -> None:
 
 def test_scores_in_closed_form() -> None:
     p = np.array([[0.8, 0.3, 0.6, 0.5], [0.2, 0.7, 0.4, 0.5]])
-    tally = Tally(2)
+    tally = ClassTally(2)
     tally.add(p, np.array([0, 0, 1, -1]), "labels")
-    found = summary(tally)
+    found = class_scores(tally)
 
     assert found["voxels"] == 3
     assert found["error"] == pytest.approx(2 / 3)
@@ -228,7 +229,7 @@ def test_scores_in_closed_form() -> None:
     assert found["error_of_commonest"] == pytest.approx(1 / 3)
     assert found["per_class"][0]["recall"] == 0.5
     assert found["per_class"][1]["intersection_over_union"] == 0
-    assert summary(tally + tally)["error"] == found["error"]
+    assert class_scores(tally + tally)["error"] == found["error"]
     with pytest.raises(DataError, match="holds the label 2"):
         tally.add(p, np.array([2, 0, 0, 0]), "labels")
     stored = (p * 255).astype(np.uint8)

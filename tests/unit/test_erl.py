@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 
 from retrace.errors import DataError
-from retrace.evaluation.skeletons import (
-    Skeletons,
-    read_skeletons,
-    run_length,
-    sample_nodes,
-    skeleton_scores,
-    write_skeletons,
-)
+from retrace.evaluation.node_segments import NodeSegments, run_length, sample_nodes
+from retrace.evaluation.scores import skeleton_scores
+from retrace.evaluation.skeleton_files import read_skeletons, write_skeletons
+from retrace.evaluation.skeletons import Skeletons
 from retrace.geometry import NmBox
 from retrace.storage.volumes import Volume
 
@@ -131,7 +127,7 @@ def test_nodes_are_sampled_where_they_lie(tile: int) -> None:
 
 
 def test_node_voi_counts_splits(pair: Skeletons) -> None:
-    scores = skeleton_scores(pair, np.array([4, 4, 4, 4, 9, 5, 5, 5]), 1)
+    scores = skeleton_scores(NodeSegments(pair, np.array([4, 4, 4, 4, 9, 5, 5, 5])))
 
     assert scores["node_voi_merge"] == 0
     assert scores["node_voi_split"] > 0

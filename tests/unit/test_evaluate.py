@@ -12,7 +12,8 @@ import pytest
 import evaluate
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.evaluation.curve import RegionGraph
-from retrace.evaluation.skeletons import Skeletons, write_skeletons
+from retrace.evaluation.skeleton_files import write_skeletons
+from retrace.evaluation.skeletons import Skeletons
 from retrace.formats.mongo_dump import write_documents
 from retrace.storage.manifest import write_manifest
 from retrace.storage.zarr_writer import create_volume

@@ -14,8 +14,11 @@ import zarr
 import evaluate
 from retrace.errors import DataError
 from retrace.evaluation.curve import RegionGraph
+from retrace.evaluation.node_segments import NodeSegments
 from retrace.evaluation.nodes import NodeTable, node_table, read_segments, read_table
-from retrace.evaluation.skeletons import Skeletons, read_skeletons, skeleton_scores, write_skeletons
+from retrace.evaluation.scores import skeleton_scores
+from retrace.evaluation.skeleton_files import read_skeletons, write_skeletons
+from retrace.evaluation.skeletons import Skeletons
 from retrace.storage.manifest import check_manifest, write_manifest
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume, write_list
@@ -51,9 +54,9 @@ def test_each_node_has_its_voxel_fragment_and_segments(table: NodeTable) -> None
     assert len(set(table.at(0.0).tolist())) == 3
     assert len(set(table.at(0.2).tolist())) == 2
     assert len(set(table.at(0.6).tolist())) == 1
-    scores = skeleton_scores(table.skeletons, table.at(0.2), 1)
+    scores = skeleton_scores(NodeSegments(table.skeletons, table.at(0.2)))
     assert scores["nerl"] == 1
-    assert skeleton_scores(table.skeletons, table.at(0.0), 1)["nerl"] == pytest.approx(
+    assert skeleton_scores(NodeSegments(table.skeletons, table.at(0.0)))["nerl"] == pytest.approx(
         (50**2 + 50**2 + 50**2) / (150**2 + 50**2)
     )
     with pytest.raises(DataError, match="no threshold 0.3; it has 0, 0.2, 0.6"):

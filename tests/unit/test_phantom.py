@@ -13,7 +13,7 @@ from scipy import ndimage
 
 import phantom
 from retrace.errors import ConfigError
-from retrace.evaluation.skeletons import read_dump, read_masked
+from retrace.evaluation.skeleton_files import read_dump, read_masked
 from retrace.geometry import VoxelBox
 from retrace.storage.volumes import open_volume
 from retrace.synthetic.neurites import centre_lines, generate_neurites

@@ -36,7 +36,7 @@ from retrace.inference.predictor import Predictor, to_stored
 from retrace.inference.tile_shape import choose_tile, plan_tile
 from retrace.inference.tiles import (
     output_box,
-    read_window,
+    read_reflected,
     reflected_indices,
     tile_for,
     tiles,
@@ -145,7 +145,7 @@ def test_out_of_memory_halves_the_tile_and_goes_on() -> None:
     data = np.random.default_rng(0).integers(0, 256, (60, 80, 80), dtype=np.uint8)
     raw = Volume(data, (8, 8, 8), (0, 0, 0), "raw")
     tile = tile_for(network, output_box(raw, network, "valid"))
-    window = read_window(raw, tile.window)[None]
+    window = read_reflected(raw, tile.window)[None]
     halved = scarce(tile, window)["affs"]
     assert sizes[0] > 120_000
     np.testing.assert_allclose(halved, plenty(tile, window)["affs"], atol=2e-6)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrace.evaluation.comparison import plot
+from retrace.evaluation.comparison import plot_comparison
 from retrace.reporting.drawings import graph, learning_curve
 from retrace.reporting.experiments import deviations
 from retrace.reporting.manifests import read_store_records, step_costs, step_edges, step_of
@@ -122,7 +122,7 @@ def test_the_curve_stands_in_the_page_without_a_second_file() -> None:
 
 
 def test_a_comparison_says_where_published_figures_are_from(tmp_path: Path) -> None:
-    plot([{"name": "mtlsd", "voi_sum": 1.0}], ("voi_sum",), tmp_path / "comparison.png")
+    plot_comparison([{"name": "mtlsd", "voi_sum": 1.0}], ("voi_sum",), tmp_path / "comparison.png")
     told = {"source": "their tables", "convention": "VOI in bits", "differs": "another place"}
     content = {"rows": [{"name": "mtlsd", "region": "roi_1, voxels"}]}
     for published, said in ((told, "[1] their tables. VOI in bits. NOT comparable"), (None, None)):

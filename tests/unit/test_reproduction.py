@@ -14,7 +14,7 @@ from retrace.config import compatibility, datasets, paper, yaml_files
 from retrace.config import networks as config_networks
 from retrace.config.dataset_model import Dataset
 from retrace.errors import ConfigError, StateError
-from retrace.evaluation.reproduction import Row, compare, passes, text_table
+from retrace.evaluation.reproduction import Row, compare_with_published, passes, reproduction_table
 from retrace.planning import evaluate, paths, predict
 from retrace.planning import reproduce as planning_reproduce
 from retrace.planning import segment as planning_segment
@@ -108,7 +108,7 @@ def test_the_digitised_numbers_are_the_published_ones(shared_dir: Path) -> None:
 def test_identical_numbers_pass(name: str, region: str) -> None:
     asked = told(name, regions=[region])
     published = paper.read_published(paper_dataset(name))
-    rows = compare(asked, published, evaluations(name, region, asked["networks"]))
+    rows = compare_with_published(asked, published, evaluations(name, region, asked["networks"]))
 
     assert passes([row.as_dict() for row in rows])
     judged = [row for row in rows if row.within is not None]
@@ -123,7 +123,8 @@ def test_one_number_outside_fails_and_is_named(tmp_path: Path) -> None:
     found = evaluations("zfinch", "11_micron", asked["networks"])
     found["mtlsd"]["volumes"]["11_micron"]["skeletons_masked"]["node_voi_split"] += 0.051
     rows = [
-        r.as_dict() for r in compare(asked, paper.read_published(paper_dataset("zfinch")), found)
+        r.as_dict()
+        for r in compare_with_published(asked, paper.read_published(paper_dataset("zfinch")), found)
     ]
     outside = [row for row in rows if row["within"] is False]
 
@@ -141,7 +142,7 @@ def test_a_network_that_is_missing_on_either_side_is_listed() -> None:
     found = evaluations("zfinch", "11_micron", ["mtlsd", "baseline", "malis"])
     del here["skeletons"]["baseline"], found["mtlsd"]
     here["skeletons"]["malis"] = None
-    rows = {row.network: row for row in compare(asked, published, found)}
+    rows = {row.network: row for row in compare_with_published(asked, published, found)}
 
     assert (rows["mtlsd"].within, rows["mtlsd"].note) == (False, "no evaluation")
     assert rows["baseline"].within is False
@@ -161,20 +162,20 @@ def test_min_cut_may_be_left_out_and_run_lengths_may_not() -> None:
     found = evaluations("zfinch", "11_micron", ["mtlsd"])
     result = found["mtlsd"]["volumes"]["11_micron"]
     result["skeletons_masked"]["min_cut"] = {}
-    assert passes([row.as_dict() for row in compare(asked, published, found)])
+    assert passes([row.as_dict() for row in compare_with_published(asked, published, found)])
 
     del result["skeletons"]
-    rows = compare(asked, published, found)
-    assert {row.within for row in rows if row.truth == "skeletons" and row.metric == "erl_nm"} == {
-        False
-    }
+    rows = compare_with_published(asked, published, found)
+    assert {
+        row.within for row in rows if row.ground_truth == "skeletons" and row.metric == "erl_nm"
+    } == {False}
 
 
 def test_the_table_has_a_line_for_every_row() -> None:
     asked = told("hemi")
     published = paper.read_published(paper_dataset("hemi"))
-    rows = compare(asked, published, evaluations("hemi", "roi_1", asked["networks"]))
-    lines = text_table([row.as_dict() for row in rows]).splitlines()
+    rows = compare_with_published(asked, published, evaluations("hemi", "roi_1", asked["networks"]))
+    lines = reproduction_table([row.as_dict() for row in rows]).splitlines()
 
     assert len(lines) == 1 + len(rows)
     assert lines[0].split()[:4] == ["region", "truth", "network", "metric"]

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from retrace.errors import DataError
-from retrace.evaluation.counting import Truth
+from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.untrained import (
     MAX_VOXELS,
-    Region,
+    WatershedRegion,
     choose_parameters,
     parameter_grid,
     raw_watershed,
-    score_untrained,
+    score_region,
     too_large,
 )
 from retrace.geometry import VoxelBox
@@ -33,25 +33,25 @@ def cells(noise: float) -> tuple[np.ndarray, np.ndarray]:
     return raw.clip(0, 255).astype(np.uint8), labels.astype(np.uint32)
 
 
-def region(noise: float) -> Region:
+def region(noise: float) -> WatershedRegion:
     raw, labels = cells(noise)
     box = VoxelBox((0, 0, 0), (24, 24, 24))
     origin = (0, 0, 0)
-    return Region(
-        Volume(raw, VOXEL, origin, "raw"), Truth(Volume(labels, VOXEL, origin, "labels")), box
+    return WatershedRegion(
+        Volume(raw, VOXEL, origin, "raw"), GroundTruth(Volume(labels, VOXEL, origin, "labels")), box
     )
 
 
 def test_finds_clean_cells() -> None:
     chosen = choose_parameters([region(10)])
 
-    assert score_untrained(region(10), chosen).voi_sum < 0.05
+    assert score_region(region(10), chosen)["voi_sum"] < 0.05
 
 
 def test_choice_is_the_best_of_the_grid() -> None:
     noisy = region(60)
     chosen = choose_parameters([noisy])
-    tried = {item: score_untrained(noisy, item).voi_sum for item in parameter_grid(VOXEL)}
+    tried = {item: score_region(noisy, item)["voi_sum"] for item in parameter_grid(VOXEL)}
 
     assert min(tried.values()) == tried[chosen]
     assert max(tried.values()) > tried[chosen]
@@ -67,7 +67,7 @@ def test_smoothing_is_in_nm() -> None:
 
 def test_large_regions_are_left_out() -> None:
     small = region(0)
-    large = Region(small.raw, small.truth, VoxelBox((0, 0, 0), (MAX_VOXELS, 1, 2)))
+    large = WatershedRegion(small.raw, small.ground_truth, VoxelBox((0, 0, 0), (MAX_VOXELS, 1, 2)))
 
     assert too_large([small]) is None
     assert str(MAX_VOXELS) in str(too_large([small, large]))
@@ -77,4 +77,4 @@ def test_other_voxel_size_is_refused() -> None:
     wrong = region(0)
     raw = Volume(wrong.raw.array, (8, 8, 8), (0, 0, 0), "raw")
     with pytest.raises(DataError, match="equal ones"):
-        choose_parameters([Region(raw, wrong.truth, wrong.box)])
+        choose_parameters([WatershedRegion(raw, wrong.ground_truth, wrong.box)])

@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 from skimage.metrics import adapted_rand_error, variation_of_information
 
 from retrace.errors import DataError
-from retrace.evaluation.contingency import Contingency, count_block, merge
-from retrace.evaluation.counting import Truth, count_volumes
+from retrace.evaluation.contingency import Contingency, count_block, merge_tables
+from retrace.evaluation.counting import count_volumes
+from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.scores import score
 from retrace.geometry import NmBox
 from retrace.storage.volumes import Volume
@@ -33,7 +34,7 @@ def volume(data: np.ndarray, offset_nm: tuple[int, int, int] = (0, 0, 0)) -> Vol
 def same(a: Contingency, b: Contingency) -> bool:
     return (
         np.array_equal(a.segments, b.segments)
-        and np.array_equal(a.truths, b.truths)
+        and np.array_equal(a.ground_truth, b.ground_truth)
         and np.array_equal(a.counts, b.counts)
     )
 
@@ -41,16 +42,16 @@ def same(a: Contingency, b: Contingency) -> bool:
 def test_11_merging_everything() -> None:
     scores = score(table_of([2, 2, 2, 2], [1, 1, 2, 2]))
 
-    assert (scores.voi_split, scores.voi_merge) == (0.0, 1.0)
-    assert (scores.rand_split, scores.rand_merge) == (1.0, 0.5)
-    assert scores.adapted_rand_error == pytest.approx(1 / 3)
+    assert (scores["voi_split"], scores["voi_merge"]) == (0.0, 1.0)
+    assert (scores["rand_split"], scores["rand_merge"]) == (1.0, 0.5)
+    assert scores["adapted_rand_error"] == pytest.approx(1 / 3)
 
 
 def test_splitting_in_four() -> None:
     scores = score(table_of([1, 2, 3, 4], [7, 7, 7, 7]))
 
-    assert (scores.voi_split, scores.voi_merge) == (2.0, 0.0)
-    assert (scores.rand_split, scores.rand_merge) == (0.25, 1.0)
+    assert (scores["voi_split"], scores["voi_merge"]) == (2.0, 0.0)
+    assert (scores["rand_split"], scores["rand_merge"]) == (0.25, 1.0)
 
 
 def test_truth_zero_is_ignored_and_segment_zero_is_not() -> None:
@@ -58,7 +59,7 @@ def test_truth_zero_is_ignored_and_segment_zero_is_not() -> None:
 
     assert scores.voxels == 3
     expected = -(2 / 3) * math.log2(2 / 3) - (1 / 3) * math.log2(1 / 3)
-    assert scores.voi_split == pytest.approx(expected)
+    assert scores["voi_split"] == pytest.approx(expected)
 
 
 @given(LABELS, LABELS)
@@ -74,10 +75,10 @@ def test_equals_scikit_image(segments: np.ndarray, truth: np.ndarray) -> None:
         ignore_labels=(),
     )
 
-    assert scores.voi_split == pytest.approx(split, abs=1e-9)
-    assert scores.voi_merge == pytest.approx(merged, abs=1e-9)
+    assert scores["voi_split"] == pytest.approx(split, abs=1e-9)
+    assert scores["voi_merge"] == pytest.approx(merged, abs=1e-9)
     # scikit-image leaves out pairs of a voxel with itself: a difference of order 1 / voxels
-    assert scores.adapted_rand_error == pytest.approx(error, abs=2e-3)
+    assert scores["adapted_rand_error"] == pytest.approx(error, abs=2e-3)
 
 
 @given(LABELS, LABELS, st.integers(1, 3))
@@ -88,8 +89,8 @@ def test_blocks_give_the_whole_table(segments: np.ndarray, truth: np.ndarray, ed
         count_block(segments[i : i + edge], truth[i : i + edge]) for i in range(0, len(truth), edge)
     ]
 
-    assert same(whole, merge(slabs))
-    assert same(whole, merge(slabs[::-1]))
+    assert same(whole, merge_tables(slabs))
+    assert same(whole, merge_tables(slabs[::-1]))
 
 
 @given(LABELS, LABELS)
@@ -116,7 +117,7 @@ def test_count_volumes_takes_the_overlap_only(threads: int) -> None:
     segments = rng.integers(0, 9, (8, 9, 10)).astype(np.uint64)
     mask = rng.integers(0, 2, truth.shape).astype(np.uint8)
     roi = NmBox((40, 18, 0), (160, 99, 144))
-    seen = Truth(volume(truth), volume(mask), roi, (3, 2**64 - 3))
+    seen = GroundTruth(volume(truth), volume(mask), roi, (3, 2**64 - 3))
     counted = count_volumes(volume(segments, (80, 27, 36)), seen, (5, 4, 7), threads)
 
     keep = (mask != 0) & (truth != 3) & (truth != 0)
@@ -129,7 +130,7 @@ def test_count_volumes_takes_the_overlap_only(threads: int) -> None:
 def test_hemi_background_is_ignored() -> None:
     background = 2**64 - 3
     labels = np.array([[[1, 2, background, background]]], np.uint64)
-    seen = Truth(volume(labels), ignored_ids=(background,))
+    seen = GroundTruth(volume(labels), ignored_ids=(background,))
 
     assert count_volumes(volume(np.ones_like(labels)), seen).scored_voxels == 2
 
@@ -137,11 +138,11 @@ def test_hemi_background_is_ignored() -> None:
 def test_refuses_what_cannot_be_scored() -> None:
     labels = np.ones((4, 4, 4), np.uint32)
     with pytest.raises(DataError, match="no labelled voxel lies in both"):
-        count_volumes(volume(labels, (80, 0, 0)), Truth(volume(labels)))
+        count_volumes(volume(labels, (80, 0, 0)), GroundTruth(volume(labels)))
     with pytest.raises(DataError, match="no label left"):
-        count_volumes(volume(labels), Truth(volume(labels * 0)))
+        count_volumes(volume(labels), GroundTruth(volume(labels * 0)))
     with pytest.raises(DataError, match="equal voxel sizes"):
-        count_volumes(Volume(labels, (8, 8, 8), (0, 0, 0), "seg"), Truth(volume(labels)))
+        count_volumes(Volume(labels, (8, 8, 8), (0, 0, 0), "seg"), GroundTruth(volume(labels)))
 
 
 @pytest.mark.realdata

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError, RetraceError, run
+from retrace.evaluation.plots import scores_table
 from retrace.planning.container_images import image_path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -119,16 +120,11 @@ def environment() -> dict[str, str]:
 
 def score_lines(evaluation: dict[str, Any]) -> list[str]:
     """A table of scores per volume: those of the network and of an untrained watershed."""
-    row = "{:<22}{:>11}{:>11}{:>10}{:>20}".format
     lines = []
-    for volume, ours in evaluation["volumes"].items():
-        lines += ["", row(volume, "VOI split", "VOI merge", "VOI sum", "adapted Rand error")]
-        for label, scores in (
-            ("this network", ours),
-            ("untrained watershed", ours["untrained_watershed"]),
-        ):
-            keys = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
-            lines.append(row(label, *(f"{scores[key]:.3f}" for key in keys)))
+    for volume, scores in evaluation["volumes"].items():
+        untrained = scores["untrained_watershed"]
+        table = scores_table({"this network": scores, "untrained watershed": untrained})
+        lines += ["", volume, *table.splitlines()]
     return [*lines, "", "lower is better"]
 
 

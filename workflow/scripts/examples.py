@@ -1,4 +1,4 @@
-"""Single examples (MNIST and its kind): predicts them, scores that, draws how a training went."""
+"""Single examples such as MNIST's: predicts them, scores the predictions, draws training curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from retrace.evaluation.classification import (
     classification_scores,
     reconstruction_scores,
 )
-from retrace.files import atomic_write
+from retrace.files import atomic_write, write_json
 from retrace.formats.examples import Examples, open_examples
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.progress import progress
@@ -35,10 +35,11 @@ from retrace.training.elektronn_pictures import curve_pictures, reconstruction_p
 from retrace.training.example_batches import AT_ONCE, ExampleBatches
 
 RECONSTRUCTED = 200
-"""Examples in the picture of an auto-encoder, as in ELEKTRONN's."""
+"""Number of examples in the picture of an auto-encoder, as in ELEKTRONN."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     predict_args = verbs.add_parser("predict", help="probabilities, or reconstructions, as h5")
@@ -55,38 +56,41 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def scored_split(settings: Mapping[str, Any]) -> str:
-    """What the examples that are scored are called."""
-    told = settings["dataset"]["examples"]
-    official = "test" in told or "archive" in told
-    return "test" if official else f"{told['held_out']} held out of the training files"
+    """The name of the examples that are scored."""
+    source = settings["dataset"]["examples"]
+    if "test" in source or "archive" in source:
+        return "test"
+    return f"{source['held_out']} held out of the training files"
 
 
-def scored(settings: Mapping[str, Any]) -> Examples:
-    """The test split, or without test files what was held out."""
+def scored_examples(settings: Mapping[str, Any]) -> Examples:
+    """The examples of the test split, or without test files those that were held out."""
     return open_examples(settings["dataset"]["examples"], "test")
 
 
 @torch.no_grad()
 def predictions(settings: Mapping[str, Any], model: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """(N, K) probabilities or (N, features) reconstructions of the test split; and metadata."""
+    """Probabilities (N, K) or reconstructions (N, features) of the scored examples, and the
+    metadata of the model."""
     network = settings["network"]
     device = choose_device(settings["device"])
     module: ElektronnNetwork = build_network(network)
     metadata = load_model(model, module, network)
     module = module.to(device).eval()
-    examples = scored(settings)
+    examples = scored_examples(settings)
     batches = ExampleBatches(
         network, examples, examples, settings["seed"], device, given_mean=metadata["input_mean"]
     )
     count = -(-len(examples) // AT_ONCE)
-    found = []
+    outputs = []
     for batch in progress(batches.prepared(examples), count, "predict", "batches"):
         (output,) = module(batch["input"]).values()
-        found.append(output.float().cpu().numpy())
-    return np.concatenate(found), metadata
+        outputs.append(output.float().cpu().numpy())
+    return np.concatenate(outputs), metadata
 
 
 def predict(args: argparse.Namespace) -> None:
+    """Writes the predictions of the scored examples as h5."""
     settings = args.settings
     values, metadata = predictions(settings, args.model)
     content = io.BytesIO()
@@ -104,32 +108,33 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    begun, settings = time.monotonic(), args.settings
+    """Writes the scores of predictions and a picture; DataError for those of other examples."""
+    begun, settings, split = time.monotonic(), args.settings, scored_split(args.settings)
     with h5py.File(args.predictions) as file:
-        values, told = file["predictions"][...], dict(file.attrs)
-    examples = scored(settings)
-    if len(values) != len(examples) or told["split"] != scored_split(settings):
+        values, attributes = file["predictions"][...], dict(file.attrs)
+    examples = scored_examples(settings)
+    if len(values) != len(examples) or attributes["split"] != split:
         raise DataError(
-            f"{args.predictions} has {len(values)} predictions ({told['split']}), the dataset "
-            f"{len(examples)} examples ({scored_split(settings)}); predict again"
+            f"{args.predictions} has {len(values)} predictions ({attributes['split']}), the "
+            f"dataset {len(examples)} examples ({split}); predict again"
         )
     reconstructs = settings["network"]["autoencoder"] is not None
-    judge = _reconstruction if reconstructs else _classification
-    scores = judge(values, examples, float(told["input_mean"]), args.plot)
-    head = {
+    score = _reconstruction if reconstructs else _classification
+    scores = score(values, examples, float(attributes["input_mean"]), args.plot)
+    files_of = split if "test" in settings["dataset"]["examples"] else "train"
+    sources = examples_model.Examples.model_validate(settings["dataset"]["examples"])
+    files = [args.predictions, *map(Path, example_files(sources, files_of))]
+    content = {
         "dataset": settings["dataset"]["name"],
         "network": settings["network"]["name"],
-        "split": scored_split(settings),
-        "iteration": int(told["iteration"]),
+        "split": split,
+        "iteration": int(attributes["iteration"]),
+        **scores,
+        "origin": origin(files, settings, time.monotonic() - begun),
     }
-    split = scored_split(settings) if "test" in settings["dataset"]["examples"] else "train"
-    sources = examples_model.Examples.model_validate(settings["dataset"]["examples"])
-    files = [args.predictions, *map(Path, example_files(sources, split))]
-    made_of = origin(files, settings, time.monotonic() - begun)
-    content = {**head, **scores, "origin": made_of}
-    atomic_write(args.output, json.dumps(content, indent=1) + "\n")
-    shown = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
-    print(f"[evaluate] {head['split']}: {shown} -> {args.output}", flush=True)
+    write_json(args.output, content)
+    numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
+    print(f"[evaluate] {split}: {numbers} -> {args.output}", flush=True)
 
 
 def _classification(
@@ -145,18 +150,20 @@ def _reconstruction(
 ) -> dict[str, Any]:
     data = examples.values.reshape(len(values), -1) - mean
     shape = examples.values.shape[1:] if examples.values.ndim == 3 else (1, data.shape[1])
-    shown = [part[:RECONSTRUCTED].reshape(-1, *shape) for part in (data, values)]
-    reconstruction_picture(shown[0], shown[1], plot)
+    first, second = (part[:RECONSTRUCTED].reshape(-1, *shape) for part in (data, values))
+    reconstruction_picture(first, second, plot)
     return reconstruction_scores(values, data)
 
 
 def curves(args: argparse.Namespace) -> None:
+    """Writes history.csv and pictures of a training."""
     rows = json.loads(args.history.read_text())["learning_curve"]
     for path in curve_pictures(rows, args.output):
         print(f"[curves] {path}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Runs one command; `argv` without the program's name."""
     args = parse_args(argv)
     {"predict": predict, "evaluate": evaluate, "curves": curves}[args.verb](args)
 

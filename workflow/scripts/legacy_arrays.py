@@ -27,11 +27,11 @@ from retrace.errors import run
 from retrace.files import atomic_write, digest, read_json
 from retrace.geometry import Triple, VoxelBox, blocks, triple
 from retrace.inference.inputs import (
-    AnyInputs,
-    as_float,
+    NetworkInputs,
+    as_unit_float,
     chosen_heads,
     descriptor_stores,
-    open_inputs,
+    open_network_inputs,
     region_of_interest,
 )
 from retrace.inference.prediction_store import PredictionLayout
@@ -71,7 +71,7 @@ def tile_shape(settings: Mapping[str, Any], module: TileNetwork, box: VoxelBox) 
 
 
 def prediction_plan(
-    settings: Mapping[str, Any], inputs: AnyInputs
+    settings: Mapping[str, Any], inputs: NetworkInputs
 ) -> tuple[dict[str, Any], VoxelBox]:
     """The content of plan.json, and the box of input.npy in world voxels."""
     network = settings["network"]
@@ -112,7 +112,7 @@ def _descriptors(settings: Mapping[str, Any]) -> list[str]:
     return [input_digest(path) for path in descriptor_stores(settings)]
 
 
-def copy_input(inputs: AnyInputs, box: VoxelBox, channels: int, path: Path) -> None:
+def copy_input(inputs: NetworkInputs, box: VoxelBox, channels: int, path: Path) -> None:
     """Writes input.npy (C, Z, Y, X) of `box` block by block: uint8, or float32 in [0, 1]."""
     is_uint8 = inputs.read(VoxelBox(box.offset, (1, 1, 1))).dtype == np.uint8
     dtype = np.dtype(np.uint8 if is_uint8 else np.float32)
@@ -120,13 +120,15 @@ def copy_input(inputs: AnyInputs, box: VoxelBox, channels: int, path: Path) -> N
     parts = list(blocks(box, (BLOCK, BLOCK, BLOCK)))
     for part in progress(parts, len(parts), "input", "blocks"):
         values = inputs.read(part)
-        target[(slice(None), *part.slices(box.offset))] = values if is_uint8 else as_float(values)
+        target[(slice(None), *part.slices(box.offset))] = (
+            values if is_uint8 else as_unit_float(values)
+        )
     target.flush()
 
 
 def write_input(args: argparse.Namespace) -> None:
     """Writes input.npy and plan.json; the folder appears when both are complete."""
-    inputs = open_inputs(args.settings)
+    inputs = open_network_inputs(args.settings)
     plan, box = prediction_plan(args.settings, inputs)
     check_raw(inputs.raw, inputs.raw.box.intersect(box))
     partial = args.output.with_name(args.output.name + ".partial")
@@ -144,7 +146,7 @@ def store_prediction(args: argparse.Namespace) -> None:
     settings, output = args.settings, args.output
     plan = read_json(args.input / "plan.json")
     prediction = read_json(args.predicted / "prediction.json")
-    raw = open_inputs(settings).raw
+    raw = open_network_inputs(settings).raw
     box = VoxelBox(triple(plan["output_offset"]), triple(plan["output_shape"]))
     chunks = prediction_chunks(build_network(settings["network"], device="meta").stride)
     partial = output.with_name(output.name + ".partial")

@@ -4,22 +4,21 @@
                        --output table.json --text table.txt
     reproduce.py judge --table table.json --output verdict.txt
 
-`table` writes every number whatever it is; `judge` fails where one is outside its tolerance. They
-are two programs of one file so that a failing gate leaves the table behind.
+`table` writes all numbers; `judge` fails if one is outside its tolerance. They are separate
+commands, so that the table exists even if `judge` fails.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.command_line import add_job, parse_job
 from retrace.config.yaml_files import read_yaml
 from retrace.errors import StateError, run
-from retrace.evaluation.reproduction import compare, passes, text_table
-from retrace.files import atomic_write, read_json
+from retrace.evaluation.reproduction import compare_with_published, passes, reproduction_table
+from retrace.files import atomic_write, read_json, write_json
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -28,7 +27,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    table = verbs.add_parser("table", help="write every number beside the paper's")
+    table = verbs.add_parser("table", help="write every number next to the paper's")
     add_job(table, file=["published"], files_by_name=["evaluations"])
     table.add_argument("--text", required=True, type=Path, help="the same as a text table")
     judge = verbs.add_parser("judge", help="fail where a number is outside its tolerance")
@@ -42,7 +41,7 @@ def write_table(args: argparse.Namespace) -> None:
     """Writes the table as JSON and as text, and prints it."""
     published = read_yaml(args.published)
     evaluations = {n: read_json(path) for n, path in args.evaluations.items()}
-    rows = [row.as_dict() for row in compare(args.settings, published, evaluations)]
+    rows = [row.as_dict() for row in compare_with_published(args.settings, published, evaluations)]
     content = {
         "dataset": args.settings["dataset"],
         "source": published["source"],
@@ -51,16 +50,16 @@ def write_table(args: argparse.Namespace) -> None:
         "passes": passes(rows),
         "rows": rows,
     }
-    atomic_write(args.output, json.dumps(content, indent=1) + "\n")
-    atomic_write(args.text, text_table(rows) + "\n")
-    print(text_table(rows), flush=True)
+    write_json(args.output, content)
+    atomic_write(args.text, reproduction_table(rows) + "\n")
+    print(reproduction_table(rows), flush=True)
 
 
 def judge_table(args: argparse.Namespace) -> None:
-    """Writes the verdict; StateError names the numbers that are outside."""
+    """Writes the verdict; StateError names the numbers outside their tolerance."""
     table = read_json(args.table)
     rows = table["rows"]
-    print(text_table(rows), flush=True)
+    print(reproduction_table(rows), flush=True)
     outside = [row for row in rows if row["within"] is False]
     judged = [row for row in rows if row["within"] is not None]
     if not passes(rows):
@@ -79,7 +78,7 @@ def _name(row: dict[str, object]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point; `argv` without the program's name."""
+    """Runs one command; `argv` without the program's name."""
     args = parse_args(argv)
     if args.verb == "table":
         write_table(args)

@@ -57,3 +57,8 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} does not exist; run the rule that writes it") from error
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Writes `content` atomically, one key or element on each line."""
+    return atomic_write(path, json.dumps(content, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""How well single examples are classified, or reconstructed."""
+"""Scores of classified or reconstructed single examples, and a picture of the errors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from retrace.files import atomic_write
 
 EPS = 1e-6
-"""Added to probabilities before the logarithm, as in training (ELEKTRONN)."""
+"""Added to a probability before its logarithm, as in ELEKTRONN's loss."""
 WRONG_SHOWN = 60
-"""Misclassified images in the picture."""
+"""Number of misclassified images in the picture."""
 
 CONVENTION = {
     "error": "share of the examples whose most likely class is not theirs",
@@ -23,10 +23,14 @@ RECONSTRUCTION = {
     "mse": "mean squared difference of all values, inputs less the mean of the training inputs",
     "rmse": "its root",
 }
+"""The exact meaning of the numbers, which each evaluation contains."""
 
 
 def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Error, NLL and confusion (row: true class, column: most likely one) of (N, K) and (N,)."""
+    """Error, NLL and confusion of probabilities (N, K) and labels (N,).
+
+    Rows of the confusion are true classes, columns the most probable ones.
+    """
     chosen = probabilities.argmax(axis=1)
     classes = probabilities.shape[1]
     confusion = np.zeros((classes, classes), dtype=int)
@@ -45,16 +49,19 @@ def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict
     }
 
 
-def reconstruction_scores(made: np.ndarray, data: np.ndarray) -> dict[str, Any]:
-    """Mean squared error of (N, features), and its root."""
-    mse = float(((made.astype(np.float64) - data) ** 2).mean())
+def reconstruction_scores(reconstructions: np.ndarray, data: np.ndarray) -> dict[str, Any]:
+    """Mean squared error of reconstructions (N, features), and its root."""
+    mse = float(((reconstructions.astype(np.float64) - data) ** 2).mean())
     return {"examples": len(data), "mse": mse, "rmse": mse**0.5, "convention": RECONSTRUCTION}
 
 
 def classification_picture(
     probabilities: np.ndarray, labels: np.ndarray, images: np.ndarray | None, path: Path
 ) -> None:
-    """Confusion without its diagonal, and the misclassified images (N, Y, X) with both classes."""
+    """Draws the confusion without its diagonal, and misclassified images with both classes.
+
+    `probabilities` (N, K), `labels` (N,), `images` (N, Y, X) if the examples are images.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

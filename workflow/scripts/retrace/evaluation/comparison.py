@@ -1,4 +1,4 @@
-"""Networks of one dataset side by side: what each scored, and what it cost."""
+"""Compares the networks of one dataset: what each scored, and what it cost."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-OBJECTS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error", "erl_nm")
-"""Scores of segments, less is better; the third sorts the table."""
+from retrace.evaluation.metric import Metric
+from retrace.evaluation.metrics import BOUNDARY_METRICS, SEGMENT_METRICS, SKELETON_METRICS
 
-BOUNDARIES = ("pixel_error", "v_rand", "v_info")
-"""Scores of boundary maps; the first, of which less is better, sorts the table."""
+_METRICS: list[Metric[Any]] = [*SEGMENT_METRICS, *SKELETON_METRICS]
+_OF_SEGMENTS = [metric for metric in _METRICS if metric.in_tables]
+_OF_BOUNDARIES = [metric for metric in BOUNDARY_METRICS if metric.in_tables]
+
+SEGMENT_SCORES = tuple(metric.name for metric in _OF_SEGMENTS)
+"""Scores of segmentations; `voi_sum` sorts the table."""
+
+BOUNDARY_SCORES = tuple(metric.name for metric in _OF_BOUNDARIES)
+"""Scores of boundary maps; `pixel_error` sorts the table."""
 
 HEADINGS = {
     "name": "network",
     "family": "family",
     "region": "scored on",
-    "voi_split": "VOI split",
-    "voi_merge": "VOI merge",
-    "voi_sum": "VOI",
-    "adapted_rand_error": "adapted Rand error",
-    "erl_nm": "ERL, nm",
-    "pixel_error": "pixel error",
-    "v_rand": "V_Rand",
-    "v_info": "V_Info",
+    **{metric.name: metric.heading for metric in _OF_SEGMENTS},
+    **{metric.name: metric.heading for metric in _OF_BOUNDARIES},
     "iterations": "iterations",
     "parameters": "parameters",
-    "kflop_per_voxel": "kFLOP a voxel",
+    "kflop_per_voxel": "kFLOP per voxel",
     "training_s": "training, s",
     "prediction_voxels_per_s": "prediction, voxels/s",
     "prediction_peak_mb": "its peak memory, MB",
 }
+"""Keys of a row in the order of the columns, and their headings."""
 PUBLISHED, TESTED = "published [1]", "test entries"
-"""What a row says of its family where others published it, and of its region where it is ours."""
+"""The family of a row that others published, and the region of a row of ours."""
 
 NOTE = (
     "means over the test entries, thresholds chosen on validation entries. kFLOP a voxel: "
@@ -47,8 +49,8 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a network costs; None for what is not known, such as the seconds of shares."""
+class NetworkCost:
+    """What a network costs; None if unknown, such as the seconds of a prediction in shards."""
 
     parameters: int
     kflop_per_voxel: float
@@ -59,7 +61,7 @@ class Cost:
 
 
 def mean_scores(volumes: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
-    """Each metric's mean over the entries of an evaluation; left out where an entry lacks it."""
+    """The mean of each metric over the entries of an evaluation, if every entry has it."""
     return {
         metric: sum(entry[metric] for entry in volumes.values()) / len(volumes)
         for metric in metrics
@@ -68,61 +70,64 @@ def mean_scores(volumes: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]
 
 
 def training_seconds(history: Mapping[str, Any]) -> float | None:
-    """Seconds of all runs; where only the last one's rate is known, as all would take at it."""
-    if known := history.get("training_seconds"):
-        return round(float(known), 1)
+    """Seconds of training; if only the last run's rate is known, all iterations at that rate."""
+    if seconds := history.get("training_seconds"):
+        return round(float(seconds), 1)
     rate = history["iterations_per_second"]
     return round(history["iterations"] / rate, 1) if rate else None
 
 
-def order(rows: Iterable[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
-    """The rows with the best first, those without the metric last."""
+def best_first(rows: Iterable[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """The rows sorted by a metric of which lower is better; rows without it come last."""
     return sorted(map(dict, rows), key=lambda row: (metric not in row, row.get(metric, 0.0)))
 
 
-def figures(
+def published_rows(
     content: Mapping[str, Any], chosen: Mapping[str, Any], metrics: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """A row for every network that has figures in the chosen regions and truths.
+    """A row for each network with published scores in the chosen regions and ground truths.
 
-    `content`: config/published/NAME.yaml; `chosen`: as config.paper.published_figures gives it.
+    `content`: config/published/NAME.yaml; `chosen`: which `regions` and `truths` of it to show.
     """
     return [
         {
             "name": name,
             "family": PUBLISHED,
-            "region": f"{region}, {truth}",
+            "region": f"{region}, {ground_truth}",
             **{metric: float(values[metric]) for metric in metrics if metric in values},
         }
         for region in chosen["regions"]
-        for truth in chosen["truths"]
-        for name, values in content["regions"][region].get(truth, {}).items()
+        for ground_truth in chosen["truths"]
+        for name, values in content["regions"][region].get(ground_truth, {}).items()
         if values is not None
     ]
 
 
-def beside(
-    rows: Sequence[Mapping[str, Any]],
-    others: Sequence[Mapping[str, Any]],
+def combined(
+    own: Sequence[Mapping[str, Any]],
+    published: Sequence[Mapping[str, Any]],
     metric: str,
     differs: str | None,
 ) -> list[dict[str, Any]]:
-    """Our rows and published ones, the best first; the latter after ours where they differ."""
-    ours = [{**row, "region": TESTED} for row in rows] if others else list(map(dict, rows))
+    """Our rows and published ones, the best first.
+
+    Published rows that cannot be compared (`differs` says why) come after all of ours.
+    """
+    rows = [{**row, "region": TESTED} for row in own] if published else list(map(dict, own))
     if differs is None:
-        return order([*ours, *others], metric)
-    return order(ours, metric) + order(others, metric)
+        return best_first([*rows, *published], metric)
+    return best_first(rows, metric) + best_first(published, metric)
 
 
 def footnote(published: Mapping[str, Any]) -> str:
-    """What is said of published rows: source, convention, and whether they can be compared."""
+    """The source and convention of published rows, and a warning if they cannot be compared."""
     differs = published["differs"]
     warning = f" NOT comparable with the rows of the test entries: {differs}." if differs else ""
     return f"[1] {published['source']}. {published['convention']}.{warning}"
 
 
-def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table in Markdown; columns that no row has are left out."""
+def comparison_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of the columns that at least one row has."""
     columns = [key for key in HEADINGS if any(row.get(key) is not None for row in rows)]
     lines = [
         "| " + " | ".join(HEADINGS[key] for key in columns) + " |",
@@ -140,8 +145,8 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def plot(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: Path) -> None:
-    """Left the scores of every row, right the sorting one against the work of a voxel."""
+def plot_comparison(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: Path) -> None:
+    """Writes a picture: the scores of every row, and the main score against FLOP per voxel."""
     figure = Figure(figsize=(12, 1.5 + 0.35 * len(rows)), layout="constrained")
     bars, work = figure.subplots(1, 2, width_ratios=(3, 2))
     segments = "voi_sum" in metrics

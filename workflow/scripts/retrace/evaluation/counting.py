@@ -1,4 +1,4 @@
-"""Counting two volumes against each other, block by block, where both of them lie."""
+"""Counts a segmentation against ground truth, block by block, where both have voxels."""
 
 from __future__ import annotations
 
@@ -9,47 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrace.errors import DataError
-from retrace.evaluation.contingency import Contingency, count_block, empty, merge
-from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
+from retrace.evaluation.contingency import Contingency, count_block, empty_table, merge_tables
+from retrace.evaluation.ground_truth import GroundTruth
+from retrace.evaluation.node_segments import sample_nodes
+from retrace.evaluation.skeletons import Skeletons
+from retrace.geometry import Triple, VoxelBox, blocks, triple
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.value_checks import check_labels
 from retrace.storage.volumes import Volume
 
 BLOCK_SHAPE: Triple = (64, 256, 256)
-"""Voxels read at once per thread (z, y, x); 4 million voxels are 64 MiB of two uint64 arrays."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Ground truth of one region: labels, what to leave out of them, and where.
-
-    `roi_nm` restricts the scored region; `ignored_ids` (background labels) and voxels where
-    `mask` is 0 or absent do not count, as do voxels of label 0.
-    """
-
-    labels: Volume
-    mask: Volume | None = None
-    roi_nm: NmBox | None = None
-    ignored_ids: tuple[int, ...] = ()
-
-    @property
-    def box(self) -> VoxelBox:
-        """The region in voxels of the labels."""
-        if self.roi_nm is None:
-            return self.labels.box
-        return self.labels.box.intersect(self.roi_nm.to_voxels(self.labels.voxel_size_nm))
-
-    def read(self, box: VoxelBox) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and which voxels of them count, both (z, y, x) of `box`."""
-        labels = self.labels.read(box)
-        keep = labels != 0
-        limit = np.iinfo(labels.dtype).max
-        ignored = [label for label in self.ignored_ids if 0 < label <= limit]
-        if ignored:
-            keep &= np.isin(labels, np.array(ignored, labels.dtype), invert=True)
-        if self.mask is not None:
-            keep &= self.mask.read(box, fill=0) != 0
-        return labels, keep
+"""Voxels (z, y, x) that a thread reads at once: two uint64 arrays of 32 MiB each."""
 
 
 @dataclass(frozen=True)
@@ -58,60 +28,77 @@ class Counted:
 
     table: Contingency
     label_voxels: int
-    """Voxels of the region that carry a label that counts."""
+    """Labelled voxels of the region that count."""
 
     @property
     def scored_voxels(self) -> int:
-        """Those of them that the segmentation covers too."""
+        """The labelled voxels that the segmentation covers too."""
         return self.table.voxels
+
+    def coverage(self) -> dict[str, int]:
+        """Both numbers, as they are written to JSON."""
+        return {"scored_voxels": self.scored_voxels, "label_voxels": self.label_voxels}
 
 
 def count_volumes(
     segmentation: Volume,
-    truth: Truth,
+    ground_truth: GroundTruth,
     block_shape: Sequence[int] = BLOCK_SHAPE,
     threads: int = 1,
     shard: Shard = SINGLE_SHARD,
 ) -> Counted:
-    """Contingency of a segmentation and the truth where they overlap, in a share of the blocks.
+    """The table of a segmentation and ground truth where they overlap, in the blocks of a shard.
 
-    Memory holds one block per thread and the table. Raises DataError where voxel sizes differ,
-    either is not an integer array, or, of a whole, no labelled voxel is covered.
+    Memory holds one block per thread and the table. Raises DataError if voxel sizes differ, if
+    either is no integer array, or, for a whole volume, if no labelled voxel is covered.
     """
-    _check_pair(segmentation, truth)
-    places = shard.of(list(_aligned_blocks(truth.box, segmentation, block_shape)))
+    _check_pair(segmentation, ground_truth)
+    boxes = shard.of(list(_aligned_blocks(ground_truth.box, segmentation, block_shape)))
 
     def count(box: VoxelBox) -> tuple[Contingency, int]:
-        return _count(segmentation, truth, box)
+        return _count(segmentation, ground_truth, box)
 
     labelled = 0
     with ThreadPoolExecutor(max(1, threads)) as pool:
 
         def tables() -> Iterator[Contingency]:
             nonlocal labelled
-            for table, voxels in pool.map(count, places):
+            for table, voxels in pool.map(count, boxes):
                 labelled += voxels
                 yield table
 
-        total = merge(tables())
+        total = merge_tables(tables())
     counted = Counted(total, labelled)
     if shard == SINGLE_SHARD:
-        check_scored(counted, segmentation, truth)
+        check_scored(counted, segmentation, ground_truth)
     return counted
 
 
-def check_scored(counted: Counted, segmentation: Volume, truth: Truth) -> None:
-    """DataError with the likely reason where no labelled voxel is covered by the segmentation."""
+def count_nodes(segmentation: Volume, skeletons: Skeletons) -> Counted:
+    """The table of segments and skeletons, counted in nodes instead of voxels.
+
+    Raises DataError if there are no nodes.
+    """
+    if not len(skeletons.skeleton):
+        raise DataError(f"no skeleton node lies inside {segmentation.name}; correct `roi_nm`")
+    table = count_block(sample_nodes(segmentation, skeletons), skeletons.skeleton)
+    return Counted(table, table.voxels)
+
+
+def check_scored(counted: Counted, segmentation: Volume, ground_truth: GroundTruth) -> None:
+    """Raises DataError, with the likely reason, if no labelled voxel is covered."""
     if not counted.scored_voxels:
-        raise DataError(_nothing_scored(segmentation, truth, counted.label_voxels))
+        raise DataError(_nothing_scored(segmentation, ground_truth, counted.label_voxels))
 
 
-def _count(segmentation: Volume, truth: Truth, box: VoxelBox) -> tuple[Contingency, int]:
-    labels, keep = truth.read(box)
+def _count(
+    segmentation: Volume, ground_truth: GroundTruth, box: VoxelBox
+) -> tuple[Contingency, int]:
+    labels, keep = ground_truth.read(box)
     both = box.intersect(segmentation.box)
     labelled = int(np.count_nonzero(keep))
     if both.is_empty or not labelled:
-        return empty(), labelled
+        return empty_table(), labelled
     part = both.slices(box.offset)
     return count_block(segmentation.read(both), labels[part], keep[part]), labelled
 
@@ -119,7 +106,7 @@ def _count(segmentation: Volume, truth: Truth, box: VoxelBox) -> tuple[Contingen
 def _aligned_blocks(
     box: VoxelBox, segmentation: Volume, block_shape: Sequence[int]
 ) -> Iterator[VoxelBox]:
-    """Blocks of `box` on the segmentation's grid, so that its chunks are decoded once."""
+    """Blocks of `box` on the grid of the segmentation, so that each of its chunks is read once."""
     begin = [
         o - (o - s) % b
         for o, s, b in zip(box.offset, segmentation.box.offset, block_shape, strict=True)
@@ -131,27 +118,28 @@ def _aligned_blocks(
             yield part
 
 
-def _check_pair(segmentation: Volume, truth: Truth) -> None:
-    for volume in (segmentation, truth.labels):
+def _check_pair(segmentation: Volume, ground_truth: GroundTruth) -> None:
+    labels = ground_truth.labels
+    for volume in (segmentation, labels):
         check_labels(volume)
-    for volume in (segmentation, *([truth.mask] if truth.mask else [])):
-        if volume.voxel_size_nm != truth.labels.voxel_size_nm:
+    for volume in (segmentation, *([ground_truth.mask] if ground_truth.mask else [])):
+        if volume.voxel_size_nm != labels.voxel_size_nm:
             raise DataError(
                 f"{volume.name} has voxels of {list(volume.voxel_size_nm)} nm, the labels "
-                f"{truth.labels.name} of {list(truth.labels.voxel_size_nm)} nm; only equal voxel "
+                f"{labels.name} of {list(labels.voxel_size_nm)} nm; only equal voxel "
                 "sizes can be scored: resample one of them"
             )
 
 
-def _nothing_scored(segmentation: Volume, truth: Truth, labelled: int) -> str:
-    size = truth.labels.voxel_size_nm
+def _nothing_scored(segmentation: Volume, ground_truth: GroundTruth, labelled: int) -> str:
+    labels, size = ground_truth.labels, ground_truth.labels.voxel_size_nm
     if not labelled:
         return (
-            f"{truth.labels.name} has no label left in {truth.box.to_nm(size)}: all 0, background "
+            f"{labels.name} has no label left in {ground_truth.box.to_nm(size)}: all 0, background "
             "or masked; choose another `roi_nm`, or correct `background_ids`"
         )
     return (
         f"{segmentation.name} covers {segmentation.box.to_nm(size)} and the labels "
-        f"{truth.labels.name} {truth.box.to_nm(size)}: no labelled voxel lies in both; "
+        f"{labels.name} {ground_truth.box.to_nm(size)}: no labelled voxel lies in both; "
         "correct `offset_nm` or `roi_nm`"
     )

@@ -1,4 +1,4 @@
-"""Growing a segmentation into its unassigned voxels."""
+"""Grows a segmentation into its unassigned voxels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from retrace.storage.volumes import Volume
 
 
 def fill_unassigned(segmentation: Volume) -> Volume:
-    """Each voxel of segment 0 takes the nearest other label (distance in nm); read into memory."""
+    """The segmentation (Z, Y, X) with each voxel of 0 given the nearest other label.
+
+    Distances are in nm. The whole volume is read into memory. Raises DataError if it is 0
+    everywhere.
+    """
     data = segmentation.read(segmentation.box)
     if not data.any():
         raise DataError(f"{segmentation.name} is 0 everywhere; there is nothing to grow")

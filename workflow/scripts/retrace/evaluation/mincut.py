@@ -1,8 +1,8 @@
-"""The min-cut metric: splits and merges that a proofreader would need (Sheridan et al. 2023).
+"""The min-cut metric: the corrections that a proofreader would make (Sheridan et al. 2023).
 
-The rules are those of lsd's 05_evaluate_annotations and of funlib.evaluate's split_graph. They name
-a max-flow program (Boykov-Kolmogorov); the cut taken here is the one nearest to the source, which
-is the same for every maximum flow.
+The rules are those of lsd's 05_evaluate_annotations and of split_graph in funlib.evaluate. Those
+use one max-flow implementation (Boykov-Kolmogorov); of several minimum cuts, this one takes the cut
+nearest to the source, which is the same for every maximum flow.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from scipy.spatial import KDTree
 
 from retrace.evaluation.curve import RegionGraph
-from retrace.evaluation.skeletons import Skeletons, merging_segments
+from retrace.evaluation.node_segments import merging_segments
+from retrace.evaluation.skeletons import Skeletons
 from retrace.segmentation.lut import segment_lut
 
 CAPACITY = 1 << 20
-"""Capacity of an edge of weight 1: flows are whole numbers here."""
+"""Capacity of an edge of weight 1, as flows are whole numbers."""
 
 
 @dataclass(frozen=True)
 class MinCut:
-    """Splits and merges needed, and fragments that no cut can mend."""
+    """Needed splits and merges, and fragments with two skeletons, which no cut can separate."""
 
     splits_needed: int
     merges_needed: int
@@ -38,12 +39,14 @@ class MinCut:
 
 @dataclass(frozen=True)
 class _Segment:
-    """The graph of one segment, (fragments, fragments), and what of it lies on skeletons."""
+    """The region graph of one segment, and which of its fragments are on which skeleton."""
 
     capacity: csr_array
+    """Of the edges, (fragments, fragments)."""
     position_nm: np.ndarray
+    """A node in each fragment, (fragments, 3) z, y, x; NaN without nodes."""
     components: list[np.ndarray]
-    """Per skeleton the row of each of its nodes: a fragment with two nodes stands twice."""
+    """For each skeleton the fragments of its nodes, (nodes,): one with two nodes occurs twice."""
 
 
 def mincut(
@@ -53,13 +56,14 @@ def mincut(
     threshold: float,
     merge_threshold: int = 1,
 ) -> MinCut:
-    """Splits and merges needed at `threshold`; `node_fragments` (nodes,), 0 for none.
+    """Splits and merges that are needed at `threshold`.
 
-    In each merging segment the two largest skeletons that are still together are cut apart between
-    their two closest nodes, along the edges of least summed 1 - score, until all are apart. Merges
-    needed are the broken edges of each split skeleton less one, and the pieces of one skeleton that
-    the cuts have parted, less one. A fragment that holds nodes of two skeletons cannot be split: it
-    is counted apart and left out of the cutting.
+    `node_fragments` (nodes,): the fragment of each node, 0 for none. In each merging segment, the
+    two largest skeletons are separated between their two closest nodes, by the cut with the
+    smallest sum of 1 - score; this repeats on both sides until each skeleton is separate. Merges
+    are counted for each skeleton: its edges between two segments minus one, and the pieces into
+    which the cuts divided it minus one. A fragment with nodes of two skeletons cannot be split: it
+    is counted separately and ignored by the cuts.
     """
     nodes = np.union1d(graph.edges.ravel(), node_fragments).astype(np.uint64)
     lut = segment_lut(graph.edges, graph.scores, threshold, nodes)
@@ -72,23 +76,24 @@ def mincut(
         shared = _shared(node_fragments[at], skeletons.skeleton[at])
         unsplittable += len(shared)
         at = at[~np.isin(node_fragments[at], shared)]
-        found = _segment(skeletons, node_fragments, at, graph, threshold, nodes[lut == segment])
-        if len(found.components) > 1:
-            pieces = list(_split(found, np.arange(len(found.position_nm)), found.components))
+        members = nodes[lut == segment]
+        merged = _segment(skeletons, node_fragments, at, graph, threshold, members)
+        if len(merged.components) > 1:
+            pieces = list(_split(merged, np.arange(len(merged.position_nm)), merged.components))
             splits += len(pieces) - 1
-            rejoined += _rejoined(found, pieces)
+            rejoined += _rejoined(merged, pieces)
     return MinCut(splits, _broken(skeletons, segments) + rejoined, unsplittable)
 
 
 def _shared(fragments: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """Fragments that hold nodes of more than one skeleton."""
+    """Fragments with nodes of several skeletons; `fragments` and `owners` (skeletons): (nodes,)."""
     pairs = np.unique(np.stack([fragments, owners.astype(np.uint64)]), axis=1)
     ids, touched = np.unique(pairs[0], return_counts=True)
     return np.asarray(ids[touched > 1])
 
 
 def _broken(skeletons: Skeletons, segments: np.ndarray) -> int:
-    """Edges between two different segments, less one for every skeleton that has such edges."""
+    """Edges between two different segments, minus one for each skeleton that has such edges."""
     begin, end = segments[skeletons.edges].T
     broken = (begin != end) & (begin != 0) & (end != 0)
     owners = skeletons.skeleton[skeletons.edges[broken, 0]]
@@ -103,7 +108,7 @@ def _segment(
     threshold: float,
     members: np.ndarray,
 ) -> _Segment:
-    """The graph of the fragments `members`; `at` are the nodes that may be cut apart."""
+    """The graph of the fragments `members`; `at`: the nodes that can be separated."""
     inside = (graph.scores <= np.float32(threshold)) & np.isin(graph.edges[:, 0], members)
     ends = np.searchsorted(members, graph.edges[inside])
     weight = np.rint((1 - graph.scores[inside].astype(np.float64)) * CAPACITY).astype(np.int64)
@@ -111,7 +116,7 @@ def _segment(
     count = len(members)
     capacity = csr_array((np.tile(weight, 2), both.T), shape=(count, count))
     rows = np.searchsorted(members, node_fragments[at])
-    # Of several nodes in one fragment the last one gives its place.
+    # Of several nodes in one fragment the last one gives its position.
     position = np.full((count, 3), np.nan)
     position[rows] = skeletons.position_nm[at]
     owners = skeletons.skeleton[at]
@@ -121,7 +126,7 @@ def _segment(
 def _split(
     segment: _Segment, rows: np.ndarray, components: Sequence[np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """The pieces of `rows` after all cuts, each with the nodes of one skeleton at most."""
+    """The pieces of the fragments `rows` after all cuts, each with at most one skeleton."""
     waiting = [(rows, list(components))]
     while waiting:
         rows, components = waiting.pop()
@@ -135,7 +140,7 @@ def _split(
 
 
 def _closest(segment: _Segment, components: Sequence[np.ndarray]) -> tuple[int, int]:
-    """The two closest rows of the two largest skeletons; of equals the later ones."""
+    """The two closest fragments of the two largest skeletons (of equal ones, the later)."""
     first, second = sorted(components, key=len)[-2:]
     distance, index = KDTree(segment.position_nm[first]).query(segment.position_nm[second])
     nearest = int(np.argmin(distance))
@@ -143,20 +148,20 @@ def _closest(segment: _Segment, components: Sequence[np.ndarray]) -> tuple[int, 
 
 
 def _near_source(segment: _Segment, rows: np.ndarray, source: int, sink: int) -> np.ndarray:
-    """Which `rows` stay with `source` in the least cut from `sink`, booleans (rows,)."""
+    """Which fragments `rows` are on the side of `source` in the minimum cut, (rows,) bool."""
     inside = segment.capacity[rows][:, rows]
     begin, end = np.searchsorted(rows, [source, sink])
     flow = maximum_flow(inside, int(begin), int(end)).flow
-    left = csr_array(inside - flow)
-    left.eliminate_zeros()
-    reached = breadth_first_order(left, int(begin), return_predecessors=False)
+    residual = csr_array(inside - flow)
+    residual.eliminate_zeros()
+    reached = breadth_first_order(residual, int(begin), return_predecessors=False)
     near = np.zeros(len(rows), bool)
     near[reached] = True
     return near
 
 
 def _rejoined(segment: _Segment, pieces: Sequence[np.ndarray]) -> int:
-    """Pieces of one skeleton that the cuts have parted, less one, over all skeletons."""
+    """Over all skeletons, the number of pieces into which the cuts divided it, minus one."""
     piece = np.empty(len(segment.position_nm), np.int64)
     for index, rows in enumerate(pieces):
         piece[rows] = index

@@ -1,4 +1,4 @@
-"""Tables of skeleton nodes, and the fragment and segments at each: scores without the volume."""
+"""Tables of skeleton nodes with the fragment and segments at each, to score without the volume."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.evaluation.curve import RegionGraph
-from retrace.evaluation.skeletons import Skeletons, read_skeletons, sample_nodes
+from retrace.evaluation.node_segments import sample_nodes
+from retrace.evaluation.skeleton_files import read_skeletons
+from retrace.evaluation.skeletons import Skeletons
 from retrace.files import atomic_write
 from retrace.storage.volumes import Volume
 
 ARRAYS = ("voxel", "fragment", "fragments", "thresholds", "segments", "threshold", "voxel_size_nm")
-"""What a table holds beside the fields of a skeleton file."""
+"""The arrays of a table, in addition to the fields of a skeleton file."""
 COLUMNS = ("node", "skeleton", "z", "y", "x", "z_nm", "y_nm", "x_nm", "fragment", "segment")
-"""Of the csv: row, skeleton, voxel, position, and both ids at the threshold that was chosen."""
+"""The columns of the csv: row, skeleton, voxel, position, and both ids at the chosen threshold."""
 
 
 @dataclass(frozen=True)
 class NodeTable:
-    """Nodes with voxel (nodes, 3), z y x from the world's origin, and fragment (nodes,).
+    """Nodes, each with its voxel (nodes, 3), z y x from the world's origin, and fragment (nodes,).
 
-    `segments` (thresholds, fragments) gives at each of `thresholds` the segment of each of the
-    `fragments` (fragments,), sorted. `threshold` is the one that was chosen on validation.
+    `segments` (thresholds, fragments): at each of `thresholds` the segment of each of the sorted
+    `fragments` (fragments,). `threshold`: the one that was chosen on validation.
     """
 
     skeletons: Skeletons
@@ -41,13 +43,13 @@ class NodeTable:
     voxel_size_nm: np.ndarray
 
     def at(self, threshold: float) -> np.ndarray:
-        """The segment at each node, (nodes,); DataError for a threshold that is not there."""
+        """The segment at each node, (nodes,); DataError for a threshold that the table lacks."""
         rows = np.flatnonzero(np.isclose(self.thresholds, threshold, atol=1e-6))
         if not len(rows):
-            known = ", ".join(f"{value:g}" for value in self.thresholds)
-            raise DataError(f"the table has no threshold {threshold:g}; it has {known}")
-        found = self.segments[rows[0], np.searchsorted(self.fragments, self.fragment)]
-        return np.asarray(found)
+            allowed = ", ".join(f"{value:g}" for value in self.thresholds)
+            raise DataError(f"the table has no threshold {threshold:g}; it has {allowed}")
+        columns = np.searchsorted(self.fragments, self.fragment)
+        return np.asarray(self.segments[rows[0], columns])
 
 
 def node_table(
@@ -57,7 +59,7 @@ def node_table(
     thresholds: Sequence[float],
     threshold: float,
 ) -> NodeTable:
-    """The table of `skeletons` on `fragments`, agglomerated by `graph`."""
+    """The table of `skeletons` in the volume `fragments`, at all thresholds and the chosen one."""
     size = np.array(fragments.voxel_size_nm)
     at_nodes = sample_nodes(fragments, skeletons)
     ids = np.unique(at_nodes)
@@ -70,7 +72,7 @@ def node_table(
 
 
 def write_table(path: Path, table: NodeTable) -> None:
-    """PATH.npz, which is a skeleton file too, and beside it PATH.csv with one row a node."""
+    """Writes PATH.npz, which is also a skeleton file, and PATH.csv with one row for each node."""
     skeletons = table.skeletons
     arrays = {name: np.asarray(getattr(table, name)) for name in ARRAYS}
     buffer = io.BytesIO()
@@ -103,23 +105,23 @@ def _csv(table: NodeTable) -> str:
 
 
 def read_table(path: Path) -> NodeTable:
-    """A table that `write_table` wrote; DataError where something of it is missing."""
+    """A table that `write_table` wrote; DataError if an array is missing."""
     skeletons = read_skeletons(path)
     with np.load(path) as stored:
         missing = [name for name in ARRAYS if name not in stored]
         if missing:
             raise DataError(
-                f"{path} lacks {', '.join(missing)}: it holds skeletons alone. Make the table with "
-                "export: {layers: [nodes]}"
+                f"{path} lacks {', '.join(missing)}: it holds skeletons alone. Write the table "
+                "with export: {layers: [nodes]}"
             )
         arrays: dict[str, Any] = {name: stored[name] for name in ARRAYS}
     return NodeTable(skeletons, **{**arrays, "threshold": float(arrays["threshold"])})
 
 
 def read_segments(path: Path, nodes: int) -> np.ndarray:
-    """The column `segment` of a csv, (nodes,) uint64, put in the order of its column `node`.
+    """The column `segment` of a csv, (nodes,) uint64, in the order of its column `node`.
 
-    DataError where a column, or a node, is missing.
+    Raises DataError if a column or a node is missing.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist; give a csv with the columns node and segment")
@@ -128,10 +130,10 @@ def read_segments(path: Path, nodes: int) -> np.ndarray:
     absent = {"node", "segment"} - set(rows[0] if rows else ())
     if absent:
         raise DataError(f"{path} has no column {', '.join(sorted(absent))}")
-    found = {int(row["node"]): int(row["segment"]) for row in rows}
-    if set(found) != set(range(nodes)):
+    segment_of = {int(row["node"]): int(row["segment"]) for row in rows}
+    if set(segment_of) != set(range(nodes)):
         raise DataError(
-            f"{path} names {len(found)} nodes; the table has {nodes}, numbered from 0. Give each "
-            "one row (segment 0: none)"
+            f"{path} names {len(segment_of)} nodes; the table has {nodes}, numbered from 0. Give "
+            "each one row (segment 0: none)"
         )
-    return np.array([found[node] for node in range(nodes)], np.uint64)
+    return np.array([segment_of[node] for node in range(nodes)], np.uint64)

@@ -1,4 +1,4 @@
-"""How scores are shown: rows of JSON, a table on the terminal, a plot."""
+"""How scores of segmentations are shown: rows of JSON, a table on the terminal, a plot."""
 
 from __future__ import annotations
 
@@ -8,60 +8,84 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from retrace.evaluation.metric import Metric
+from retrace.evaluation.metrics import SEGMENT_METRICS
 from retrace.evaluation.scores import Scores
 
 matplotlib.use("agg")
 
-COLUMNS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
+SHOWN = [metric for metric in SEGMENT_METRICS if metric.in_tables]
+"""The columns of the table."""
+IN_PLANE = ("voi_split", "voi_merge")
+"""The axes of the first panel; every other shown metric has a panel against the threshold."""
 
 
 def curve_rows(thresholds: Sequence[float], scores: Sequence[Scores]) -> list[dict[str, float]]:
-    """One JSON row per threshold."""
+    """One JSON row for each threshold."""
     return [
         {"threshold": value, **item.as_dict()}
         for value, item in zip(thresholds, scores, strict=True)
     ]
 
 
-def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """A text table: one line per result, VOI in bits."""
+def scores_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """A text table with one line for each result; VOI in bits."""
     width = max([len(name) for name in rows] + [8])
-    head = f"{'':{width}}  {'split':>8} {'merge':>8} {'VOI':>8} {'ARE':>8}"
+    columns = [max(len(metric.heading), 8) for metric in SHOWN]
+    head = " ".join(f"{m.heading:>{w}}" for m, w in zip(SHOWN, columns, strict=True))
     lines = [
-        f"{name:{width}}  " + " ".join(f"{row[column]:8.3f}" for column in COLUMNS)
+        f"{name:{width}}  "
+        + " ".join(f"{row[m.name]:{w}.3f}" for m, w in zip(SHOWN, columns, strict=True))
         for name, row in rows.items()
     ]
-    return "\n".join([head, *lines])
+    return "\n".join([f"{'':{width}}  {head}", *lines])
 
 
 def plot_evaluation(volumes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """A PNG: VOI split against merge over all thresholds, and VOI sum against the threshold."""
-    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
-    plane, along = figure.subplots(1, 2)
+    """Writes a PNG: VOI split against VOI merge, and every other metric against the threshold."""
+    others = [metric for metric in SHOWN if metric.name not in IN_PLANE]
+    figure = Figure(figsize=(4.75 * (1 + len(others)), 4.2), layout="constrained")
+    plane, *panels = figure.subplots(1, 1 + len(others))
     for index, (name, result) in enumerate(volumes.items()):
-        _draw(plane, along, name, result, f"C{index}")
+        _draw_plane(plane, name, result, f"C{index}")
+        for metric, panel in zip(others, panels, strict=True):
+            _draw_curve(panel, metric, result, f"C{index}")
     plane.set(xlabel="VOI split (bits)", ylabel="VOI merge (bits)", xlim=(0, None), ylim=(0, None))
-    along.set(xlabel="agglomeration threshold", ylabel="VOI sum (bits)", ylim=(0, None))
     plane.legend(fontsize=8)
     plane.set_title("test volumes; the star is the threshold chosen on validation", fontsize=9)
-    along.set_title("the curve was not used to choose the threshold", fontsize=9)
+    for metric, panel in zip(others, panels, strict=True):
+        unit = f" ({metric.unit})" if metric.unit else ""
+        panel.set(xlabel="agglomeration threshold", ylabel=f"{metric.heading}{unit}")
+        panel.set_ylim(0, None)
+        panel.set_title("the curve was not used to choose the threshold", fontsize=9)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(partial, format="png", dpi=120, metadata={"Software": ""})
     partial.replace(path)
 
 
-def _draw(plane: Any, along: Any, name: str, result: Mapping[str, Any], color: str) -> None:
+def _untrained(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The scores of the untrained watershed; None if they were not computed."""
+    untrained: Mapping[str, Any] = result.get("untrained_watershed") or {}
+    return untrained if "voi_sum" in untrained else None
+
+
+def _draw_plane(axes: Axes, name: str, result: Mapping[str, Any], color: str) -> None:
+    split, merge = ([row[key] for row in result["curve"]] for key in IN_PLANE)
+    axes.plot(split, merge, ".-", color=color, lw=1, ms=3, label=name)
+    axes.plot(result["voi_split"], result["voi_merge"], "*", color=color, ms=13)
+    if untrained := _untrained(result):
+        place = untrained["voi_split"], untrained["voi_merge"]
+        axes.plot(*place, "x", color=color, label="untrained watershed")
+
+
+def _draw_curve(axes: Axes, metric: Metric[Any], result: Mapping[str, Any], color: str) -> None:
     curve = result["curve"]
-    split, merged = ([row[key] for row in curve] for key in ("voi_split", "voi_merge"))
-    plane.plot(split, merged, ".-", color=color, lw=1, ms=3, label=name)
-    plane.plot(result["voi_split"], result["voi_merge"], "*", color=color, ms=13)
-    along.plot([row["threshold"] for row in curve], [row["voi_sum"] for row in curve], color=color)
-    along.plot(result["threshold"], result["voi_sum"], "*", color=color, ms=13)
-    untrained = result.get("untrained_watershed") or {}
-    if "voi_sum" in untrained:
-        label = "untrained watershed"
-        plane.plot(untrained["voi_split"], untrained["voi_merge"], "x", color=color, label=label)
-        along.axhline(untrained["voi_sum"], color=color, lw=1, ls=":")
+    thresholds = [row["threshold"] for row in curve]
+    axes.plot(thresholds, [row[metric.name] for row in curve], color=color)
+    axes.plot(result["threshold"], result[metric.name], "*", color=color, ms=13)
+    if untrained := _untrained(result):
+        axes.axhline(untrained[metric.name], color=color, lw=1, ls=":")

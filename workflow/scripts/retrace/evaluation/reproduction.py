@@ -1,4 +1,4 @@
-"""Published numbers beside those computed here, row by row, and whether they agree."""
+"""Compares published numbers with those computed here, row by row, within a tolerance."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from retrace.errors import DataError
 
 VOXELS = "voxels"
-"""The truth of regions with labels; the others are the keys of skeletons in evaluation.json."""
+"""The ground truth of regions with labels; others are keys of skeletons in evaluation.json."""
 
 OF_NODES = {"voi_split": "node_voi_split", "voi_merge": "node_voi_merge"}
-"""What evaluation.json calls a published metric where nodes are counted."""
+"""Names in evaluation.json of published metrics that count skeleton nodes."""
 
 OPTIONAL = ("splits_needed", "merges_needed")
-"""Metrics that may be switched off: absent, they are shown and not judged."""
+"""Metrics that may be switched off; if absent they are shown, but not judged."""
 
 COLUMNS = {
     "region": "region",
@@ -30,19 +30,20 @@ COLUMNS = {
     "ours_at_papers_threshold": "at paper's threshold",
     "note": "note",
 }
-"""Keys of a row, and how the text table heads them."""
+"""Keys of a row, and their headings in the text table."""
 
 TEXT_COLUMNS = ("region", "truth", "network", "metric", "note")
+"""Columns that are aligned to the left."""
 
 Numbers = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one network in one region; `within` is None where nothing is judged."""
+    """One metric of one network in one region; `within` is None if it is not judged."""
 
     region: str
-    truth: str
+    ground_truth: str
     network: str
     metric: str = ""
     paper: float | None = None
@@ -54,39 +55,41 @@ class Row:
 
     @property
     def difference(self) -> float | None:
-        """Ours less the paper's."""
+        """Our value minus the paper's."""
         if self.paper is None or self.ours is None:
             return None
         return self.ours - self.paper
 
     def as_dict(self) -> dict[str, Any]:
         """The row as it is written to JSON."""
-        return {**asdict(self), "difference": self.difference}
+        content = asdict(self)
+        named = {"region": content.pop("region"), "truth": content.pop("ground_truth")}
+        return {**named, **content, "difference": self.difference}
 
 
 def allowed(tolerance: Mapping[str, Any] | None, paper: float) -> float | None:
-    """The largest difference that passes: `absolute` plus `relative` of the paper's value."""
+    """The largest difference that passes: `absolute` plus `relative` times the paper's value."""
     if tolerance is None:
         return None
     relative = float(tolerance.get("relative", 0.0)) * abs(paper)
     return float(tolerance.get("absolute", 0.0)) + relative
 
 
-def compare(
+def compare_with_published(
     settings: Mapping[str, Any],
     published: Mapping[str, Any],
     evaluations: Mapping[str, Mapping[str, Any]],
 ) -> list[Row]:
-    """All rows: every network that is asked for or published, in every region and truth.
+    """A row for each metric of each requested or published network, region and ground truth.
 
-    A network without a published number, or without a result of ours, is a row that fails;
-    where the paper itself gives none (null), or we compute none (FFN), one that is not judged.
+    A row fails if a requested network has no published number, or no evaluation. A row is not
+    judged if the paper gives no number (null), or if we do not compute the network (FFN).
     """
     rows: list[Row] = []
     for region in settings["regions"]:
-        for truth, networks in published["regions"][region].items():
+        for ground_truth, networks in published["regions"][region].items():
             for network in dict.fromkeys([*settings["networks"], *networks]):
-                place = (region, truth, network)
+                place = (region, ground_truth, network)
                 rows += _network_rows(settings, place, networks, evaluations)
     return rows
 
@@ -114,8 +117,8 @@ def _network_rows(
 def _region(evaluation: Mapping[str, Any], region: str, network: str) -> Mapping[str, Any]:
     for result in evaluation["volumes"].values():
         if result["volume"] == region:
-            found: Mapping[str, Any] = result
-            return found
+            of_region: Mapping[str, Any] = result
+            return of_region
     raise DataError(f"the evaluation of {network!r} has no region {region!r}; evaluate again")
 
 
@@ -125,11 +128,11 @@ def _metric_rows(
     paper: Numbers,
     result: Mapping[str, Any],
 ) -> Iterator[Row]:
-    ours, curve = _ours(result, place[1], settings["threshold"])
-    theirs = paper.get("threshold", -1)
-    same = next((row for row in curve if abs(row["threshold"] - theirs) < 1e-6), {})
+    numbers, curve = _own_numbers(result, place[1], settings["threshold"])
+    papers_threshold = paper.get("threshold", -1)
+    same = next((row for row in curve if abs(row["threshold"] - papers_threshold) < 1e-6), {})
     for metric, value in paper.items():
-        mine = ours.get(metric)
+        mine = numbers.get(metric)
         limit = allowed(settings["tolerance"].get(metric), value)
         judged = limit is not None and not (mine is None and metric in OPTIONAL)
         within = None
@@ -140,34 +143,34 @@ def _metric_rows(
         yield Row(*place, metric, value, mine, at_papers, limit, within, note)
 
 
-def _ours(
-    result: Mapping[str, Any], truth: str, policy: str
+def _own_numbers(
+    result: Mapping[str, Any], ground_truth: str, policy: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Metrics of a region under their published names, and the same at every threshold."""
-    source = result if truth == VOXELS else result.get(truth)
-    if source is None or (truth == VOXELS and result["counted"] != VOXELS):
+    """Our metrics of a region by their published names: chosen as in the paper, and the curve."""
+    source = result if ground_truth == VOXELS else result.get(ground_truth)
+    if source is None or (ground_truth == VOXELS and result["counted"] != VOXELS):
         return {}, []
-    curve = [_named(row, truth) for row in source["curve"]]
+    curve = [_named(row, ground_truth) for row in source["curve"]]
     if policy == "best_on_test":
         return min(curve, key=lambda row: row["voi_sum"]), curve
-    numbers = _named(source, truth) | {"threshold": result["threshold"]}
+    numbers = _named(source, ground_truth) | {"threshold": result["threshold"]}
     return numbers | dict(source.get("min_cut", {})), curve
 
 
-def _named(row: Mapping[str, Any], truth: str) -> dict[str, Any]:
-    if truth == VOXELS:
+def _named(row: Mapping[str, Any], ground_truth: str) -> dict[str, Any]:
+    if ground_truth == VOXELS:
         return dict(row)
     named = dict(row) | {name: row[key] for name, key in OF_NODES.items()}
     return named | {"voi_sum": named["voi_split"] + named["voi_merge"]}
 
 
 def passes(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether something was judged and nothing is outside."""
+    """Whether at least one number was judged, and all of them are within their tolerance."""
     judged = [row["within"] for row in rows if row["within"] is not None]
     return bool(judged) and all(judged)
 
 
-def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def reproduction_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as a text table."""
     lines = [list(COLUMNS.values()), *([_cell(row, key) for key in COLUMNS] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -1,72 +1,73 @@
-"""Variation of information and adapted Rand scores of a contingency table."""
+"""Scores of a segmentation, from its contingency table with ground truth or its skeleton nodes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from retrace.evaluation.contingency import Contingency
+from retrace.evaluation.metric import compute, conventions, with_derived
+from retrace.evaluation.metrics import SEGMENT_METRICS, SKELETON_METRICS
+from retrace.evaluation.node_segments import NodeSegments
 
 CONVENTION = (
-    "voi_split = H(segmentation | truth), voi_merge = H(truth | segmentation), in bits (log2); "
-    "rand_merge = precision = sum p_ij^2 / sum p_i^2 (i: segments), "
-    "rand_split = recall = sum p_ij^2 / sum p_j^2 (j: truth), "
-    "adapted_rand_error = 1 - 2PR/(P+R); voxels of truth 0, of background labels and outside the "
-    "labels mask are ignored; segmentation 0 is an ordinary label; the truth is not relabelled"
+    f"{conventions(SEGMENT_METRICS, '; ')}; voxels of truth 0, of background labels and outside "
+    "the labels mask are ignored; segmentation 0 is an ordinary label; the truth is not relabelled"
 )
-"""The exact meaning of every number, written into each evaluation."""
+"""The exact meaning of the numbers, which each evaluation contains."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one segmentation against one truth (see `CONVENTION`)."""
+    """The scores of one segmentation, by the name of the metric: `scores["voi_sum"]`."""
 
-    voi_split: float
-    voi_merge: float
-    rand_split: float
-    rand_merge: float
+    values: Mapping[str, float]
     voxels: int
+    """Number of scored voxels, or skeleton nodes."""
 
-    @property
-    def voi_sum(self) -> float:
-        """VOI in bits."""
-        return self.voi_split + self.voi_merge
-
-    @property
-    def adapted_rand_error(self) -> float:
-        """1 - harmonic mean of Rand precision and recall, in [0, 1]."""
-        return 1 - 2 * self.rand_merge * self.rand_split / (self.rand_merge + self.rand_split)
+    def __getitem__(self, metric: str) -> float:
+        return self.values[metric]
 
     def as_dict(self) -> dict[str, float]:
-        """The numbers as they are written to JSON."""
-        return {
-            "voi_split": self.voi_split,
-            "voi_merge": self.voi_merge,
-            "voi_sum": self.voi_sum,
-            "adapted_rand_error": self.adapted_rand_error,
-            "rand_split": self.rand_split,
-            "rand_merge": self.rand_merge,
-        }
+        """The scores as they are written to JSON."""
+        return dict(self.values)
 
 
 def score(table: Contingency) -> Scores:
-    """VOI and Rand scores of a table (definitions of funlib.evaluate.rand_voi).
+    """All segment metrics of a table; VOI and Rand as in funlib.evaluate.rand_voi.
 
-    Raises ValueError for a table without voxels: no score exists there.
+    Raises ValueError for a table without voxels, which has no score.
     """
     if not table.voxels:
-        raise ValueError("no voxel to score: the truth is 0 or masked everywhere")
-    counts = table.counts.astype(np.float64)
-    in_truth = table.truth_totals.astype(np.float64)
-    in_segment = table.segment_totals.astype(np.float64)
-    voxels = counts.sum()
-    together = float((counts * counts).sum())
-    return Scores(
-        voi_split=float((counts / voxels) @ np.log2(in_truth / counts)),
-        voi_merge=float((counts / voxels) @ np.log2(in_segment / counts)),
-        # sum_j n_j^2 = sum over pairs of n_ij * n_j
-        rand_split=together / float(counts @ in_truth),
-        rand_merge=together / float(counts @ in_segment),
-        voxels=int(voxels),
-    )
+        raise ValueError("no voxel to score: the ground truth is 0 or masked everywhere")
+    return Scores(compute(SEGMENT_METRICS, table), table.voxels)
+
+
+def weighted_mean(scores: list[Scores]) -> Scores:
+    """The mean over several volumes, weighted by their scored voxels.
+
+    For VOI this is the score of the volumes taken as one, since they have no label in common.
+    Derived metrics follow from the means of the others.
+    """
+    weights = np.array([item.voxels for item in scores], np.float64)
+    weights /= weights.sum()
+    means = {
+        metric.name: float(weights @ [item[metric.name] for item in scores])
+        for metric in SEGMENT_METRICS
+        if metric.derive is None
+    }
+    return Scores(with_derived(SEGMENT_METRICS, means), sum(item.voxels for item in scores))
+
+
+def skeleton_scores(nodes: NodeSegments) -> dict[str, float]:
+    """All skeleton metrics of the segments at nodes, and how much was scored."""
+    skeletons = nodes.skeletons
+    return {
+        **compute(SKELETON_METRICS, nodes),
+        "nodes": len(skeletons.skeleton),
+        "components": len(np.unique(skeletons.skeleton)),
+        "segments": len(np.unique(nodes.segments)),
+        "path_length_nm": float(skeletons.edge_length_nm.sum()),
+    }

@@ -1,30 +1,31 @@
-"""Contingency tables that jobs counted in shares: saved, read and added up exactly."""
+"""Contingency tables of shards: each job saves its own, and their sum is exact."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from retrace.errors import DataError
-from retrace.evaluation.contingency import Contingency, merge
+from retrace.evaluation.contingency import Contingency, merge_tables
 from retrace.evaluation.counting import Counted
 from retrace.files import atomic_write
 from retrace.storage.shards import Shard, parse_shard
 
-ARRAYS = ("segments", "truths", "counts")
+ARRAYS = {"segments": "segments", "truths": "ground_truth", "counts": "counts"}
+"""Arrays of a file, and the fields of Contingency that they hold."""
 
 
-def save_tables(path: Path, shard: Shard, tables: dict[str, Counted]) -> None:
-    """Writes one npz: per entry its table and how many voxels are labelled."""
+def save_tables(path: Path, shard: Shard, tables: Mapping[str, Counted]) -> None:
+    """Writes one npz with the table of each entry, by name, and its number of labelled voxels."""
     arrays: dict[str, Any] = {}
     for number, counted in enumerate(tables.values()):
-        for name in ARRAYS:
-            arrays[f"{number}_{name}"] = getattr(counted.table, name)
+        for name, attribute in ARRAYS.items():
+            arrays[f"{number}_{name}"] = getattr(counted.table, attribute)
     labelled = {name: counted.label_voxels for name, counted in tables.items()}
     content = io.BytesIO()
     np.savez_compressed(
@@ -46,23 +47,26 @@ def _read(path: Path) -> tuple[Shard, dict[str, Counted]]:
     return parse_shard(about["shard"]), tables
 
 
-def add(parts: Iterable[Counted]) -> Counted:
+def added_up(parts: Iterable[Counted]) -> Counted:
     """The sum of tables of disjoint voxels."""
-    held = list(parts)
+    tables = list(parts)
     return Counted(
-        merge(part.table for part in held),
-        sum(part.label_voxels for part in held),
+        merge_tables(part.table for part in tables),
+        sum(part.label_voxels for part in tables),
     )
 
 
 def read_tables(paths: Sequence[Path]) -> dict[str, Counted]:
-    """Per entry the sum over all shares; DataError where a share is missing or there twice."""
-    read = [_read(path) for path in paths]
-    found = sorted(shard.index for shard, _ in read)
-    count = read[0][0].count
-    if found != list(range(1, count + 1)) or {shard.count for shard, _ in read} != {count}:
+    """The sum over all shards for each entry, by name.
+
+    Raises DataError for a damaged file, and if a shard is missing or occurs twice.
+    """
+    shards = [_read(path) for path in paths]
+    indices = sorted(shard.index for shard, _ in shards)
+    count = shards[0][0].count
+    if indices != list(range(1, count + 1)) or {shard.count for shard, _ in shards} != {count}:
         raise DataError(
-            f"tables of the shares {found} are given, 1 to {count} are needed: "
+            f"there are tables of the shards {indices}, and 1 to {count} are needed: "
             f"{', '.join(str(path) for path in paths)}"
         )
-    return {name: add(tables[name] for _, tables in read) for name in read[0][1]}
+    return {name: added_up(tables[name] for _, tables in shards) for name in shards[0][1]}

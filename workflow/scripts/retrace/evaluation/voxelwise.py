@@ -1,7 +1,4 @@
-"""What programs that score predictions voxel by voxel share: command line, and entries of a split.
-
-An entry is a box of a volume that its prediction, its labels and its region of interest share.
-"""
+"""Predictions that are scored voxel by voxel, without segmentation: boundary maps and classes."""
 
 from __future__ import annotations
 
@@ -9,19 +6,19 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError
-from retrace.geometry import NmBox, VoxelBox, triple
+from retrace.evaluation.dataset import ScoredDataset, ScoredEntry, Split
+from retrace.geometry import VoxelBox
 from retrace.storage.manifest import check_manifest
-from retrace.storage.volumes import Volume, open_source, open_volume
+from retrace.storage.volumes import Volume, open_volume
 
 
 def parse_args(argv: Sequence[str] | None, description: str | None) -> argparse.Namespace:
-    """`settings`, `prediction` and `masks` by volume, `output` and `plot`."""
+    """The command line: a job with predictions and masks by volume, and the files to write."""
     parser = argparse.ArgumentParser(description=description)
     add_job(parser, files_by_name=["prediction", "masks"])
     parser.add_argument("--output", required=True, type=Path, help="evaluation.json")
@@ -30,58 +27,58 @@ def parse_args(argv: Sequence[str] | None, description: str | None) -> argparse.
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is scored of one volume, and what it is read from."""
+class ScoredPrediction:
+    """A prediction (C, Z, Y, X) and labels (Z, Y, X) of one entry, and the box to score."""
 
     name: str
-    """The volume, with the box where a split has several entries."""
+    """The volume, with the box if its split has several entries."""
+    entry: ScoredEntry
     box: VoxelBox
+    """What prediction, labels and region of interest have in common, world voxels."""
     prediction: Volume
     labels: Volume
     mask: Volume | None
-    sources: Mapping[str, Any]
-    """The volume in the dataset."""
 
     def known(self, box: VoxelBox) -> np.ndarray:
-        """Bool (Z, Y, X): where labels count."""
+        """Where the labels of `box` count, (Z, Y, X) bool."""
         return np.ones(box.shape, bool) if self.mask is None else self.mask.read(box) != 0
 
 
-def open_entries(
-    dataset: Mapping[str, Any],
-    split: str,
+def open_predictions(
+    dataset: ScoredDataset,
+    split: Split,
     array: str,
     stores: Mapping[str, Path],
     masks: Mapping[str, Path],
-) -> list[Entry]:
-    """The entries of `validation` or `test`; `array`: of the stores, VOLUME to prediction.zarr.
+) -> list[ScoredPrediction]:
+    """The array `array` of the predictions of a split; `stores`: prediction.zarr by volume.
 
-    DataError where an entry has nothing in common with its prediction.
+    Raises DataError if a prediction, its labels and the region have no voxel in common.
     """
+    entries = dataset.entries(split)
     return [
-        _open_entry(dataset, item, len(dataset[split]), array, stores, masks)
-        for item in dataset[split]
+        _open(dataset, entry, len(entries), array, stores[entry.volume], masks) for entry in entries
     ]
 
 
-def _open_entry(
-    dataset: Mapping[str, Any],
-    item: Mapping[str, Any],
+def _open(
+    dataset: ScoredDataset,
+    entry: ScoredEntry,
     entries: int,
     array: str,
-    stores: Mapping[str, Path],
+    store: Path,
     masks: Mapping[str, Path],
-) -> Entry:
-    name = item["volume"]
-    check_manifest(stores[name])
-    sources = dataset["volumes"][name]
-    prediction, labels = open_volume(stores[name], array), open_source(sources["labels"])
+) -> ScoredPrediction:
+    check_manifest(store)
+    prediction, labels = open_volume(store, array), dataset.labels(entry)
+    name = entry.volume
     mask = open_volume(masks[name], "labels_mask") if name in masks else None
     box = prediction.box.intersect(labels.box)
-    if item["roi_nm"]:
-        roi = NmBox(triple(item["roi_nm"]["offset"]), triple(item["roi_nm"]["shape"]))
-        box = box.intersect(roi.to_voxels(prediction.voxel_size_nm))
+    if entry.roi_nm:
+        box = box.intersect(entry.roi_nm.to_voxels(prediction.voxel_size_nm))
     if box.is_empty:
-        raise DataError(f"{prediction.name} and {labels.name} share nothing of {item}")
+        raise DataError(
+            f"{prediction.name} and {labels.name} have no voxel of {entry.name} in common"
+        )
     title = name if entries == 1 else f"{name} {box.offset}+{box.shape}"
-    return Entry(title, box, prediction, labels, mask, sources)
+    return ScoredPrediction(title, entry, box, prediction, labels, mask)

@@ -15,11 +15,11 @@ from retrace.errors import DataError
 from retrace.files import digest
 from retrace.geometry import Triple, VoxelBox
 from retrace.inference.inputs import (
-    AnyInputs,
+    NetworkInputs,
     check_covered,
     chosen_heads,
     descriptor_stores,
-    open_inputs,
+    open_network_inputs,
     region_of_interest,
 )
 from retrace.inference.prediction_store import PartialPrediction, PredictionLayout
@@ -55,12 +55,12 @@ def build_prediction(
     Raises ConfigError, DataError or DeviceError if the settings, the weights, the volume or the
     memory do not allow it.
     """
-    inputs = open_inputs(settings)
+    inputs = open_network_inputs(settings)
     heads = chosen_heads(settings)
     predictors = build_predictors(settings, model, heads, raw_is_read=inputs.raw_is_read)
     network = predictors[0].network
-    box = checked_box(settings, inputs, predictors[0])
-    tile = checked_tile(settings, predictors[0], box, shard)
+    box = prediction_box(settings, inputs, predictors[0])
+    tile = prediction_tile(settings, predictors[0], box, shard)
     chunks = prediction_chunks(network.stride)
     layout = PredictionLayout(box, inputs.raw.voxel_size_nm, heads, settings["dtype"], chunks)
     scratch = work / prediction_digest(settings, model, inputs, output, shard)
@@ -70,7 +70,9 @@ def build_prediction(
     return Prediction(predictors, inputs, partial, grid, shard, scratch)
 
 
-def checked_box(settings: Mapping[str, Any], inputs: AnyInputs, predictor: Predictor) -> VoxelBox:
+def prediction_box(
+    settings: Mapping[str, Any], inputs: NetworkInputs, predictor: Predictor
+) -> VoxelBox:
     """The box to predict, world voxels; DataError if raw has no such box or unusable values."""
     raw = inputs.raw
     roi = region_of_interest(settings["volume"], raw)
@@ -84,7 +86,7 @@ def checked_box(settings: Mapping[str, Any], inputs: AnyInputs, predictor: Predi
     return box
 
 
-def checked_tile(
+def prediction_tile(
     settings: Mapping[str, Any], predictor: Predictor, box: VoxelBox, shard: Shard
 ) -> Triple:
     """The tile shape (z, y, x); DeviceError if it does not fit into this machine's memory."""
@@ -143,7 +145,7 @@ def check_weights(model: Path, network: nn.Module) -> None:
 
 
 def prediction_digest(
-    settings: Mapping[str, Any], model: Path, inputs: AnyInputs, output: Path, shard: Shard
+    settings: Mapping[str, Any], model: Path, inputs: NetworkInputs, output: Path, shard: Shard
 ) -> str:
     """The name of the scratch folder: a digest of everything that decides the result.
 

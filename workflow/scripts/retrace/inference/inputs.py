@@ -12,7 +12,7 @@ import numpy as np
 from retrace.errors import ConfigError, DataError, nearest
 from retrace.formats.precomputed import check_inside
 from retrace.geometry import NmBox, VoxelBox, triple
-from retrace.inference.tiles import TileNetwork, output_box, read_window
+from retrace.inference.tiles import TileNetwork, output_box, read_reflected
 from retrace.remote.addresses import is_address
 from retrace.storage.manifest import check_manifest
 from retrace.storage.normalised import UNIT, NormalisedImage, open_normalised
@@ -21,7 +21,7 @@ from retrace.storage.volumes import Volume, is_masked, open_source
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RawInputs:
     """Raw and descriptors; `raw_is_read` is False for networks that read descriptors alone."""
 
     raw: Volume
@@ -51,12 +51,12 @@ class Inputs:
             return lsds
         raw = self._read_raw(window)[None]
         if raw.dtype != lsds.dtype:
-            raw, lsds = as_float(raw), as_float(lsds)
+            raw, lsds = as_unit_float(raw), as_unit_float(lsds)
         return np.concatenate((raw, lsds))
 
     def _read_raw(self, window: VoxelBox) -> np.ndarray:
         """Raw of a window, (Z, Y, X); float values of streamed raw are checked here."""
-        raw = read_window(self.raw, window)
+        raw = read_reflected(self.raw, window)
         if self.raw.reader is not None and raw.dtype.kind == "f":
             check_float(self.raw.name, raw)
         return raw
@@ -106,15 +106,15 @@ class PreprocessedInputs:
         return output_box(self.raw, network, padding, roi)
 
 
-AnyInputs = Inputs | PreprocessedInputs
+NetworkInputs = RawInputs | PreprocessedInputs
 
 
-def as_float(values: np.ndarray) -> np.ndarray:
+def as_unit_float(values: np.ndarray) -> np.ndarray:
     """uint8 as float32 in [0, 1]; floats unchanged."""
     return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values
 
 
-def check_descriptors(inputs: Inputs, channels: int) -> None:
+def check_descriptors(inputs: RawInputs, channels: int) -> None:
     """Raises DataError if voxel size or number of descriptors do not fit raw and the network."""
     lsds = inputs.descriptors
     if lsds is None:
@@ -158,7 +158,7 @@ def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
         )
 
 
-def open_inputs(settings: Mapping[str, Any]) -> AnyInputs:
+def open_network_inputs(settings: Mapping[str, Any]) -> NetworkInputs:
     """Opens the volumes that a network reads, and checks that they fit each other."""
     tissue = settings["volume"].get("tissue_mask")
     tissue_mask = open_source(tissue) if tissue else None
@@ -174,10 +174,10 @@ def open_inputs(settings: Mapping[str, Any]) -> AnyInputs:
         raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")
     source, channels = settings.get("descriptors"), settings["network"]["input_channels"]
     if source is None:
-        return Inputs(raw, tissue_mask=tissue_mask)
+        return RawInputs(raw, tissue_mask=tissue_mask)
     check_manifest(Path(source["path"]))
     lsds = open_source(source)
-    inputs = Inputs(raw, lsds, channels > lsds.channels, tissue_mask)
+    inputs = RawInputs(raw, lsds, channels > lsds.channels, tissue_mask)
     check_descriptors(inputs, channels)
     return inputs
 

@@ -126,7 +126,7 @@ def reflected_indices(begin: int, end: int, size: int) -> np.ndarray:
     return np.minimum(phase, period - phase)
 
 
-def read_window(raw: Volume, window: VoxelBox) -> np.ndarray:
+def read_reflected(raw: Volume, window: VoxelBox) -> np.ndarray:
     """The raw of `window`, (Z, Y, X), mirrored beyond the border of the volume."""
     if raw.box.contains(window):
         return raw.read(window)

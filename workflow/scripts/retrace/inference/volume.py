@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from retrace.inference.inputs import AnyInputs
+from retrace.inference.inputs import NetworkInputs
 from retrace.inference.pipeline import overlapped, side_by_side
 from retrace.inference.prediction_store import PartialPrediction
 from retrace.inference.predictor import Predictor
@@ -28,7 +28,7 @@ class Prediction:
 
     predictors: Sequence[Predictor]
     """One for each device."""
-    inputs: AnyInputs
+    inputs: NetworkInputs
     partial: PartialPrediction
     grid: Sequence[Tile]
     """The tiles of this job's shard."""
@@ -69,7 +69,7 @@ class Prediction:
 
 def predict_tiles(
     predictors: Sequence[Predictor],
-    inputs: AnyInputs,
+    inputs: NetworkInputs,
     partial: PartialPrediction,
     grid: Sequence[Tile],
 ) -> Iterator[Tile]:

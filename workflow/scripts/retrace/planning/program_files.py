@@ -14,6 +14,8 @@ IMPORT = re.compile(
     re.MULTILINE,
 )
 """An import's line or lines: where from, what; or what as a whole."""
+IMPORTS_ITS_MODULES = "iter_modules(__path__)"
+"""How a package finds and imports all of its modules by itself, such as the metrics."""
 
 
 def program_files(name: str) -> list[Path]:
@@ -32,7 +34,10 @@ def program_files(name: str) -> list[Path]:
 def _imported(path: Path) -> tuple[Path, ...]:
     """Files of this project that one file imports, wherever in it the import stands."""
     text = path.read_text() if path.is_file() else ""
-    return tuple(dict.fromkeys(file for name in _names(text) for file in _files(name)))
+    files = [file for name in _names(text) for file in _files(name)]
+    if IMPORTS_ITS_MODULES in text and path.name == "__init__.py":
+        files += sorted(file for file in path.parent.glob("*.py") if file != path)
+    return tuple(dict.fromkeys(files))
 
 
 @cache

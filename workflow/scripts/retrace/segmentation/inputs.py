@@ -35,7 +35,9 @@ class SegmentationInputs:
         return values * inside.astype(values.dtype), inside
 
 
-def open_inputs(prediction: Path, settings: SegmentationSettings) -> SegmentationInputs:
+def open_segmentation_inputs(
+    prediction: Path, settings: SegmentationSettings
+) -> SegmentationInputs:
     """The prediction, checked against its manifest and the network's neighborhood, and the mask."""
     mask = settings.tissue_mask
     check_manifest(prediction)

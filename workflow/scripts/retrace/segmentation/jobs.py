@@ -22,7 +22,7 @@ from retrace.files import digest
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
 from retrace.segmentation.edge_files import EdgeFiles, write_graph
 from retrace.segmentation.fragment_store import FragmentStore, fragment_chunks
-from retrace.segmentation.inputs import SegmentationInputs, open_inputs
+from retrace.segmentation.inputs import SegmentationInputs, open_segmentation_inputs
 from retrace.segmentation.options import SegmentationSettings
 from retrace.segmentation.volume import block_grid, blocks_at_once, make_edges, make_fragments
 from retrace.storage.manifest import (
@@ -70,7 +70,7 @@ class BlockJob:
 
     def open_inputs(self) -> SegmentationInputs:
         """The prediction and the mask, checked."""
-        return open_inputs(self.prediction, self.settings)
+        return open_segmentation_inputs(self.prediction, self.settings)
 
     def scratch(self, mask: Volume | None) -> Path:
         """The scratch folder of this job alone: its name is a digest of all that decides it."""

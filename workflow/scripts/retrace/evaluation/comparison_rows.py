@@ -1,0 +1,72 @@
+"""The rows of a comparison: networks with scores and cost, and segmentations by others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from retrace.checkpoints.safetensors import read_metadata
+from retrace.evaluation.comparison import SEGMENT_SCORES, NetworkCost, mean_scores, training_seconds
+from retrace.evaluation.counting import count_volumes
+from retrace.evaluation.dataset import ScoredDataset
+from retrace.evaluation.scores import score
+from retrace.files import read_json
+from retrace.networks import build_network
+from retrace.storage.volumes import open_source
+
+
+def network_cost(
+    model: Path, history: Mapping[str, Any], prediction: Mapping[str, Any]
+) -> NetworkCost:
+    """What a network costs, from its model file, training.json and one prediction's manifest."""
+    network = read_metadata(model)["network"]
+    module = build_network(network, device="meta")
+    tile_shape = prediction.get("tile_shape")  # absent if the prediction was in shards
+    tile = module.valid_shape(tile_shape or (64, 64, 64))
+    voxels = math.prod(next(iter(prediction["arrays"].values()))["shape"][-3:])
+    seconds = prediction["seconds"] if tile_shape else None
+    return NetworkCost(
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        kflop_per_voxel=module.flop(tile) / math.prod(module.output_shape(tile)) / 1000,
+        iterations=history["iterations"],
+        training_s=training_seconds(history),
+        prediction_voxels_per_s=voxels / seconds if seconds else None,
+        prediction_peak_mb=prediction["peak_memory_mb"] if tile_shape else None,
+    )
+
+
+def network_row(
+    name: str,
+    family: str,
+    metrics: Sequence[str],
+    *,
+    evaluation: Path,
+    model: Path,
+    history: Path,
+    prediction: Path,
+) -> dict[str, Any]:
+    """The row of a network: its mean scores over the test entries, and its cost."""
+    cost = network_cost(model, read_json(history), read_json(prediction))
+    scores = mean_scores(read_json(evaluation)["volumes"], metrics)
+    return {"name": name, "family": family, **scores, **asdict(cost)}
+
+
+def other_row(
+    name: str,
+    sources: Mapping[str, Mapping[str, Any]],
+    dataset: ScoredDataset,
+    masks: Mapping[str, Path],
+    threads: int,
+) -> dict[str, Any]:
+    """The row of a segmentation by others (sources by volume), scored on the same voxels."""
+    scores = {}
+    for entry in dataset.entries("test"):
+        if entry.volume in sources:
+            ground_truth = dataset.ground_truth(entry, masks)
+            volume = open_source(sources[entry.volume])
+            counted = count_volumes(volume, ground_truth, threads=threads)
+            scores[entry.name] = score(counted.table).as_dict()
+    return {"name": name, "family": "others", **mean_scores(scores, SEGMENT_SCORES)}

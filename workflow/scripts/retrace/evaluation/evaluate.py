@@ -1,0 +1,167 @@
+"""Scores the test entries at the threshold that was chosen on the validation entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrace.errors import StateError
+from retrace.evaluation import untrained
+from retrace.evaluation.curve import RegionGraph, agglomerated, open_region_graph, threshold_curve
+from retrace.evaluation.dataset import ScoredDataset, ScoredEntry
+from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments, skeleton_sets
+from retrace.evaluation.mincut import mincut
+from retrace.evaluation.node_segments import NodeSegments, sample_nodes
+from retrace.evaluation.plots import curve_rows
+from retrace.evaluation.scores import CONVENTION, score, skeleton_scores
+from retrace.evaluation.skeletons import Skeletons
+from retrace.progress import progress
+from retrace.storage.volumes import Volume, open_volume
+
+CURVE_NOTE = "scores of the test volume at every threshold; not used to choose the threshold"
+
+BEST_NOTE = (
+    "every fragment joined to the truth it overlaps most: about the best that any agglomeration "
+    "of these fragments could reach"
+)
+
+ONE_NOTE = "everything as one segment: what no segmentation at all scores"
+
+UNTRAINED_NOTE = (
+    "watershed of smoothed raw on the same voxels; parameters of the least VOI sum "
+    "on the validation entries"
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the test entries are scored.
+
+    `thresholds`: those of the curves. `untrained`: whether to score a watershed of raw too.
+    `merge_threshold`: how many nodes of a second skeleton make a segment a merger.
+    `compute_mincut`: whether to compute the min-cut metric on skeletons.
+    """
+
+    dataset: ScoredDataset
+    thresholds: Sequence[float]
+    untrained: bool = True
+    merge_threshold: int = 1
+    compute_mincut: bool = False
+
+    def score(
+        self,
+        inputs: ScoringInputs,
+        chosen: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        *files: Path,
+    ) -> dict[str, Any]:
+        """The content of evaluation.json; `chosen`: the content of threshold.json.
+
+        `settings` and `files` are recorded with the result.
+        """
+        entries = self.dataset.entries("test")
+        volumes = {
+            entry.name: self.score_entry(entry, inputs, float(chosen["threshold"]))
+            for entry in progress(entries, len(entries), "score", "volumes")
+        }
+        if self.untrained:
+            references = score_untrained(self.dataset, inputs)
+            for result, reference in zip(volumes.values(), references, strict=True):
+                result["untrained_watershed"] = reference
+        return {
+            "dataset": self.dataset.name,
+            "threshold": chosen["threshold"],
+            "threshold_chosen_on": chosen["chosen_on"],
+            "convention": CONVENTION,
+            "volumes": volumes,
+            "origin": inputs.origin(self.dataset, settings, *files),
+        }
+
+    def score_entry(
+        self, entry: ScoredEntry, inputs: ScoringInputs, threshold: float
+    ) -> dict[str, Any]:
+        """All scores of one test entry at the chosen threshold.
+
+        Raises StateError if the segments are not those of the fragments at this threshold.
+        """
+        store = inputs.fragments_of(entry)
+        segments = open_volume(inputs.segmentation_of(entry), "segments")
+        graph, fragments = open_region_graph(store), open_fragments(store)
+        of_fragments, counted = inputs.count(self.dataset, entry, [fragments, segments])
+        scores = score(counted.table)
+        expected = score(agglomerated(of_fragments.table, graph, threshold))
+        if abs(scores["voi_sum"] - expected["voi_sum"]) > 1e-9:
+            raise StateError(
+                f"{segments.name} is not {store} at threshold {threshold:g}; delete it and run "
+                "segment again"
+            )
+        one_segment = counted.table.relabeled(np.zeros_like(counted.table.segments))
+        majority = of_fragments.table.majority()
+        curve = threshold_curve(of_fragments.table, graph, self.thresholds)
+        result = {
+            "volume": entry.volume,
+            **scores.as_dict(),
+            "threshold": threshold,
+            "convention": CONVENTION,
+            "counted": counted_unit(self.dataset, entry),
+            **counted.coverage(),
+            "roi_nm": entry.roi_as_dict(),
+            "fragments": score(of_fragments.table).as_dict(),
+            "best_possible": {**score(majority).as_dict(), "note": BEST_NOTE},
+            "one_segment": {**score(one_segment).as_dict(), "note": ONE_NOTE},
+            "curve": curve_rows(self.thresholds, curve),
+            "curve_note": CURVE_NOTE,
+        }
+        for key, skeletons in skeleton_sets(entry, fragments).items():
+            result[key] = self.score_skeletons(skeletons, fragments, graph, threshold)
+        return result
+
+    def score_skeletons(
+        self, skeletons: Skeletons, fragments: Volume, graph: RegionGraph, threshold: float
+    ) -> dict[str, Any]:
+        """Skeleton scores at the chosen threshold and at all; the min-cut metric if configured."""
+        at_nodes = sample_nodes(fragments, skeletons)
+
+        def at(value: float) -> dict[str, float]:
+            segments = graph.segments(at_nodes, value)
+            return skeleton_scores(NodeSegments(skeletons, segments, self.merge_threshold))
+
+        curve = [{"threshold": value, **at(value)} for value in self.thresholds]
+        result = {**at(threshold), "merge_threshold": self.merge_threshold, "curve": curve}
+        if self.compute_mincut:
+            cut = mincut(skeletons, at_nodes, graph, threshold, self.merge_threshold)
+            result["min_cut"] = cut.as_dict()
+        return result
+
+
+def score_untrained(dataset: ScoredDataset, inputs: ScoringInputs) -> list[dict[str, Any]]:
+    """The scores of an untrained watershed for each test entry, or why there are none."""
+    splits = [dataset.entries("validation"), dataset.entries("test")]
+    if not all(dataset.has_labels(entry) for entries in splits for entry in entries):
+        return [{"note": "no labels to choose the watershed's parameters on"} for _ in splits[1]]
+    validation, test = ([_region(dataset, e, inputs) for e in entries] for entries in splits)
+    reason = untrained.too_large([*validation, *test])
+    if reason is not None:
+        return [{"note": reason} for _ in test]
+    parameters = untrained.choose_parameters(validation)
+    return [
+        {
+            **untrained.score_region(region, parameters).as_dict(),
+            "parameters": parameters.as_dict(),
+            "note": UNTRAINED_NOTE,
+        }
+        for region in test
+    ]
+
+
+def _region(
+    dataset: ScoredDataset, entry: ScoredEntry, inputs: ScoringInputs
+) -> untrained.WatershedRegion:
+    ground_truth = dataset.ground_truth(entry, inputs.masks)
+    fragments = open_fragments(inputs.fragments_of(entry))
+    box = ground_truth.box.intersect(fragments.box)
+    return untrained.WatershedRegion(dataset.raw(entry), ground_truth, box)

@@ -1,0 +1,116 @@
+"""What scoring reads: stores of segmentations, tables that other jobs counted, and masks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrace.errors import ConfigError
+from retrace.evaluation.counting import Counted, check_scored, count_nodes, count_volumes
+from retrace.evaluation.dataset import ScoredDataset, ScoredEntry
+from retrace.evaluation.ground_truth import GroundTruth
+from retrace.evaluation.skeleton_files import open_skeletons
+from retrace.evaluation.skeletons import Skeletons
+from retrace.evaluation.tables import read_tables
+from retrace.remote.addresses import is_address
+from retrace.storage.manifest import check_manifest
+from retrace.storage.reads import origin_of_opened
+from retrace.storage.volumes import OpenedVolumes, Volume, open_volume
+
+
+@dataclass(frozen=True)
+class ScoringInputs:
+    """Stores and labels masks by volume, and how many threads read and count.
+
+    `tables`: what other jobs counted already, by array and entry (`fragments cube_1`).
+    """
+
+    fragments: Mapping[str, Path]
+    masks: Mapping[str, Path]
+    segmentations: Mapping[str, Path] = field(default_factory=dict)
+    threads: int = 1
+    tables: Mapping[str, Counted] = field(default_factory=dict)
+    table_files: Sequence[Path] = ()
+    opened: OpenedVolumes = field(default_factory=list)
+    """All volumes that were opened so far."""
+    begun: float = field(default_factory=time.monotonic)
+
+    def origin(
+        self, dataset: ScoredDataset, settings: Mapping[str, Any], *files: Path
+    ) -> dict[str, Any]:
+        """The origin of the scores: all that was read, the settings, and the cost."""
+        sources = [e.skeletons for e in (*dataset.validation, *dataset.test) if e.skeletons]
+        skeletons = [Path(s["path"]) for s in sources if not is_address(s["path"])]
+        read = [*files, *self.table_files, *skeletons]
+        return origin_of_opened(self.opened, read, settings, time.monotonic() - self.begun)
+
+    def fragments_of(self, entry: ScoredEntry) -> Path:
+        """The store of fragments, after checking its manifest; ConfigError if it is not given."""
+        return _store(self.fragments, entry.volume, "fragments")
+
+    def segmentation_of(self, entry: ScoredEntry) -> Path:
+        """The store of segments, after checking its manifest; ConfigError if it is not given."""
+        return _store(self.segmentations, entry.volume, "segmentation")
+
+    def count(
+        self, dataset: ScoredDataset, entry: ScoredEntry, segmentations: Sequence[Volume]
+    ) -> list[Counted]:
+        """The table of each segmentation: of labelled voxels, or without labels of skeleton nodes.
+
+        Masked skeletons are used if there are any, as for the main numbers of the paper.
+        """
+        if dataset.has_labels(entry) or entry.skeletons is None:
+            ground_truth = dataset.ground_truth(entry, self.masks)
+            return [self._count_voxels(s, ground_truth, entry) for s in segmentations]
+        *_, chosen = skeleton_sets(entry, segmentations[0]).values()
+        return [count_nodes(segmentation, chosen) for segmentation in segmentations]
+
+    def _count_voxels(
+        self, volume: Volume, ground_truth: GroundTruth, entry: ScoredEntry
+    ) -> Counted:
+        counted = self.tables.get(table_name(Path(volume.name).name, entry))
+        if counted is None:
+            return count_volumes(volume, ground_truth, threads=self.threads)
+        check_scored(counted, volume, ground_truth)
+        return counted
+
+
+def table_name(array: str, entry: ScoredEntry) -> str:
+    """The name of the table of an array, `fragments` or `segments`, and an entry."""
+    return f"{array} {entry.name}"
+
+
+def read_counted(files: Sequence[Sequence[Path]]) -> dict[str, Counted]:
+    """The tables of all volumes, each of which comes in one file per shard."""
+    return {name: counted for shards in files for name, counted in read_tables(shards).items()}
+
+
+def counted_unit(dataset: ScoredDataset, entry: ScoredEntry) -> str:
+    """What `ScoringInputs.count` counts of an entry, as it is written to JSON."""
+    return "voxels" if dataset.has_labels(entry) else "skeleton nodes"
+
+
+def skeleton_sets(entry: ScoredEntry, fragments: Volume) -> dict[str, Skeletons]:
+    """The skeletons of an entry by their key in JSON; empty if it has none.
+
+    `skeletons`: the parts inside the scored box; `skeletons_masked`: the published parts.
+    """
+    if entry.skeletons is None:
+        return {}
+    box = fragments.box.to_nm(fragments.voxel_size_nm)
+    return open_skeletons(entry.skeletons, box.intersect(entry.roi_nm) if entry.roi_nm else box)
+
+
+def open_fragments(store: Path) -> Volume:
+    """The fragments (Z, Y, X) in a store."""
+    return open_volume(store, "fragments")
+
+
+def _store(stores: Mapping[str, Path], volume: str, option: str) -> Path:
+    if volume not in stores:
+        raise ConfigError(f"no --{option} for volume {volume!r}; add --{option} {volume}=PATH")
+    check_manifest(stores[volume])
+    return stores[volume]
