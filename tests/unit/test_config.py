@@ -24,7 +24,14 @@ from retrace.errors import ConfigError
 from retrace.job import Job
 from retrace.planning import evaluate, fetch, mask, paths, predict, segment, targets, train, view
 from retrace.planning.experiment import Planner
-from retrace.planning.program_files import SCRIPTS, _imported, program_files
+from retrace.planning.program_files import (
+    FAMILIES,
+    SCRIPTS,
+    _imported,
+    _modules_by_part,
+    _named_parts,
+    program_files,
+)
 
 CONFIG = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
 PAPER = ("baseline", "lsd", "mtlsd", "long_range", "malis", "aclsd", "acrlsd")
@@ -335,6 +342,14 @@ def imported_files(program: str) -> set[str]:
     return {path.relative_to(SCRIPTS).as_posix() for path in program_files(program)}
 
 
+def test_a_program_consists_of_the_parts_that_families_name() -> None:
+    assert "retrace/config/znn_network.py" in imported_files("train")
+    assert "retrace/config/znn_network.py" not in imported_files("fetch")
+    parts = _modules_by_part()
+    assert {"retrace.networks.unet", "retrace.networks.seamless"} <= set(parts["builder"])
+    assert {"retrace.losses.malis", "retrace.losses.znn_costs"} <= set(parts["losses"])
+
+
 def test_a_program_is_made_of_what_it_imports_however_deep() -> None:
     files = imported_files("train")
 
@@ -363,7 +378,8 @@ def parsed_imports(path: Path) -> set[str]:
 
 def test_imports_are_found_as_python_finds_them() -> None:
     for file in SCRIPTS.rglob("*.py"):
-        expected = {f"{name.replace('.', '/')}.py" for name in parsed_imports(file)}
+        names = {*parsed_imports(file), *_named_parts(file.read_text() if file != FAMILIES else "")}
+        expected = {f"{name.replace('.', '/')}.py" for name in names}
         found = {one.relative_to(SCRIPTS).as_posix() for one in _imported(file)}
         assert expected == {name for name in found if not name.endswith("__init__.py")}, file
 

@@ -9,8 +9,8 @@ from typing import Any
 from retrace.config.dataset_model import Dataset
 from retrace.config.networks import (
     interior_map,
+    kind_by_name,
     labels_voxels,
-    of_family,
     predicts_boundaries,
 )
 from retrace.config.splits import scorable
@@ -261,6 +261,4 @@ def class_networks() -> list[str]:
 
 def segmented_networks() -> list[str]:
     """All other networks of volumes, whose prediction is segmented first."""
-    apart = {*of_family("elektronn"), *of_family("seamless"), *boundary_networks()}
-    apart.update(class_networks())
-    return [name for name in names("networks") if name not in apart]
+    return [name for name in names("networks") if kind_by_name(name) == "affinities"]

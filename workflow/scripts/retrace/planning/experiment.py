@@ -9,6 +9,7 @@ from typing import Any
 
 from retrace.config import alignment, compatibility, datasets, networks, paper, sources, yaml_files
 from retrace.config.dataset_model import Dataset
+from retrace.config.families import family_of
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.planning import container_images
@@ -83,17 +84,19 @@ class Planner:
     def _check_batch(self, network: Any) -> None:
         """Refuses a batch that cannot be divided among the GPUs of a training."""
         gpus = gpus_for(self.config, "train")
-        if network["family"] == "elektronn" and gpus > 1:
+        most = family_of(network).max_training_gpus
+        if most is not None and gpus > most:
             raise ConfigError(
-                f"network {network['name']!r}: networks of the family elektronn train on one GPU, "
-                f"and `gpus` asks for {gpus}; set `gpus: {{train: 1, predict: {gpus}}}`"
+                f"network {network['name']!r}: networks of the family {network['family']} train on "
+                f"{most} GPU, and `gpus` asks for {gpus}; set "
+                f"`gpus: {{train: {most}, predict: {gpus}}}`"
             )
         batch = trained_network(self.config, network).get("batch_size", 1)
         compatibility.check_division(network["name"], batch, gpus)
 
     def _check_legacy(self, verb: str, network: Any) -> None:
         """Refuses what the legacy engine cannot do."""
-        if network["family"] != "lsd":
+        if not family_of(network).legacy_engine:
             raise ConfigError(
                 "`engine: legacy` trains the LSD family only, and network "
                 f"{network['name']!r} belongs to the family {network['family']!r}; use `engine: "

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
+from retrace.config.families import family_of
 from retrace.config.splits import with_skeletons
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
@@ -96,7 +97,7 @@ def package_job(planner: Planner, dataset: str, network: str) -> Job:
     """Packs a network to run without this workflow."""
     experiment = planner.experiment("package", dataset, network)
     data, net = experiment.dataset, experiment.network
-    if net["family"] == "seamless":
+    if family_of(net).aligns:
         data = {**data, "voxel_size_nm": align.aligned_voxel_nm(data, net)}
     settings = package_settings(planner.config, data, net)
     return Job(settings, {"model": model_file(planner, dataset, network)})

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
+from retrace.config.families import family_of
 from retrace.config.networks import head_names
 from retrace.config.splits import LABELS_BOX
 from retrace.config.unet_shapes import output_shape
@@ -154,6 +155,6 @@ def predictions(planner: Planner, dataset: str, network: str) -> list[str]:
         return [results(dataset, network, "predictions.h5")]
     volumes = predicted(data)
     stores = result_stores(dataset, network, volumes, "prediction")
-    wants_files = planner.config["output_prefix"] and net["family"] == "znn"
+    wants_files = planner.config["output_prefix"] and family_of(net).output_names
     names = [results(dataset, network, v, "znn_outputs.json") for v in volumes if wants_files]
     return with_manifests(stores.values()) + names

@@ -1,4 +1,4 @@
-"""Which library files a program is made of, so that an edit of any of them reruns its rule."""
+"""The library files that a program consists of: an edit of any of them runs its rule again."""
 
 from __future__ import annotations
 
@@ -8,33 +8,41 @@ from functools import cache
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2]
-"""The folder of the programs, beside which the library lies."""
+"""The folder of the programs and of the library."""
+FAMILIES = SCRIPTS / "retrace" / "config" / "families.py"
+"""Names parts of the library as text: "module:object"."""
 IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]*(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n#]*))",
     re.MULTILINE,
 )
-"""An import's line or lines: where from, what; or what as a whole."""
+"""An import statement: `from` which module, what; or `import` which modules."""
 IMPORTS_ITS_MODULES = "iter_modules(__path__)"
 """How a package finds and imports all of its modules by itself, such as the metrics."""
+USED_PART = re.compile(r'\.load\("(\w+)"\)|\bfamily\.(losses|augmentations|own_files)\b')
+"""Use of a part that the entry of a family names."""
+NAMED_PART = re.compile(r'^    (\w+)=(?:"[\w.]+[:"]|[^\n]*[{(]$)', re.MULTILINE)
+"""The first line of a part in the entry of a family."""
+MODULE = re.compile(r'"(retrace\.[\w.]+)[:"]')
 
 
 def program_files(name: str) -> list[Path]:
-    """The program NAME.py first, then all files of the library that it imports, sorted."""
+    """The program NAME.py first, then all library files that it imports, sorted."""
     program = SCRIPTS / f"{name}.py"
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = [program]
     while waiting:
-        new = set(_imported(waiting.pop())) - found
-        found |= new
+        new = set(_imported(waiting.pop())) - files
+        files |= new
         waiting += new
-    return [program, *sorted(found - {program})]
+    return [program, *sorted(files - {program})]
 
 
 @cache
 def _imported(path: Path) -> tuple[Path, ...]:
-    """Files of this project that one file imports, wherever in it the import stands."""
+    """Files of this project that one file imports, anywhere in it, or loads by name."""
     text = path.read_text() if path.is_file() else ""
-    files = [file for name in _names(text) for file in _files(name)]
+    names = [*_names(text), *([] if path == FAMILIES else _named_parts(text))]
+    files = [file for name in names for file in _files(name)]
     if IMPORTS_ITS_MODULES in text and path.name == "__init__.py":
         files += sorted(file for file in path.parent.glob("*.py") if file != path)
     return tuple(dict.fromkeys(files))
@@ -47,10 +55,10 @@ def _all_files() -> frozenset[Path]:
 
 
 def _names(text: str) -> Iterator[str]:
-    """Dotted names that may be modules: of `from a import b` both a and a.b.
+    """Dotted names that may be modules: for `from a import b` both a and a.b.
 
-    Found by their lines: to parse the two hundred files would take every start a second. What only
-    looks like an import, as in a docstring, names no file or does no harm. Ours are all absolute.
+    A search for lines, because parsing two hundred files would take a second at every start. Text
+    that only looks like an import, as in a docstring, names no file. All imports are absolute.
     """
     for base, listed, plain in IMPORT.findall(text):
         parts = (part.split() for part in (listed or plain).strip("()").split(","))
@@ -59,6 +67,24 @@ def _names(text: str) -> Iterator[str]:
             yield base
             names = [f"{base}.{name}" for name in names]
         yield from names
+
+
+def _named_parts(text: str) -> Iterator[str]:
+    """Modules that a file loads through the entries of the families, such as all builders."""
+    for fields in USED_PART.findall(text):
+        yield from _modules_by_part().get("".join(fields), ())
+
+
+@cache
+def _modules_by_part() -> dict[str, list[str]]:
+    """By field of a family's entry the modules that all families name there."""
+    modules: dict[str, list[str]] = {}
+    text = FAMILIES.read_text()
+    fields = list(NAMED_PART.finditer(text))
+    ends = [field.start() for field in fields[1:]] + [len(text)]
+    for field, end in zip(fields, ends, strict=True):
+        modules.setdefault(field[1], []).extend(MODULE.findall(text[field.start() : end]))
+    return modules
 
 
 @cache

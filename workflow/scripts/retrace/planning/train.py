@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
-from retrace.config.networks import context_network, head_names, network_for, of_family
+from retrace.config.families import family_of
+from retrace.config.networks import aligning_networks, context_network, head_names, network_for
 from retrace.config.sources import example_files
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings, names
@@ -23,9 +24,6 @@ from retrace.planning.paths import (
 from retrace.planning.targets import pair_target
 from retrace.planning.weights import context_model, first_weights
 
-MEASURED = ("znn", "elektronn")
-"""Families whose trainings draw patches of the validation split."""
-
 
 def train_settings(
     config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
@@ -38,7 +36,7 @@ def train_settings(
         return _trained(config, network, {"name": dataset["name"], "examples": dataset["examples"]})
     held_out = validation_patches(dataset, network)
     used = trained_volumes(dataset, network)
-    tested = {"validation": held_out} if network["family"] in MEASURED else {}
+    tested = {"validation": held_out} if family_of(network).draws_validation_patches else {}
     told = {
         "name": dataset["name"],
         "voxel_size_nm": dataset["voxel_size_nm"],
@@ -101,7 +99,7 @@ def trained_volumes(dataset: Dataset, network: Mapping[str, Any]) -> list[str]:
 
 def validation_patches(dataset: Dataset, network: Mapping[str, Any]) -> list[Settings]:
     """Entries that a training measures itself on, as training reads them; of some families."""
-    if network["family"] not in MEASURED:
+    if not family_of(network).draws_validation_patches:
         return []
     entries = [e for e in dataset["validation"] if "labels" in dataset["volumes"][e["volume"]]]
     return [
@@ -143,12 +141,12 @@ def trained_files(planner: Planner, dataset: str, network: str) -> list[str]:
     """The model, and of ELEKTRONN's networks its curves."""
     net = planner.experiment("train", dataset, network).network
     names = ["model.safetensors"]
-    if net["family"] == "elektronn":
+    if family_of(net).records_curves:
         names += ["history.csv", "timeline.png", "history.png", "errors.png"]
     return [results(dataset, network, name) for name in names]
 
 
 def trainable_networks() -> list[str]:
     """Networks that train.py trains: all that do not align sections."""
-    aligning = of_family("seamless")
+    aligning = aligning_networks()
     return [name for name in names("networks") if name not in aligning]

@@ -7,6 +7,7 @@ from typing import Any
 
 from retrace.config.compatibility import check_verb
 from retrace.config.dataset_model import Dataset
+from retrace.config.families import family_of
 from retrace.config.networks import BOUNDARY, head_names
 from retrace.config.yaml_files import Settings
 from retrace.job import Job
@@ -66,7 +67,7 @@ def view_job(planner: Planner, dataset: str, network: str) -> Job:
     """Shows data and results of the last predicted volume, or sections before and after."""
     experiment = planner.experiment("view", dataset, network)
     data, net = experiment.dataset, experiment.network
-    if net["family"] == "seamless":
+    if family_of(net).aligns:
         return _view_job(planner, align.layers(planner.config, data, net))
     volume = predicted(data)[-1]
     return _view_job(planner, data_layers(data, volume) + result_layers(data, net, volume))

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from retrace.config.families import family_of
 from retrace.errors import ConfigError
 from retrace.job import Job
 from retrace.planning.choices import is_published
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import results
 
-READ_FROM_A_FILE = ("znn", "elektronn")
-"""Families whose published weights are the file that `init` names."""
-
 
 def published(planner: Planner, dataset: str, network: str) -> list[str]:
     """Folder and manifest of a published checkpoint; ConfigError where there is none."""
-    if planner.network(dataset, network)["family"] != "lsd":
+    if not family_of(planner.network(dataset, network)).published_in_bucket:
         raise ConfigError(
             f"no checkpoint of network {network!r} was published in the bucket; name a network"
             " of ZNN with `init: FILE.h5`, of ELEKTRONN with `init: FILE.param`"
@@ -39,8 +37,8 @@ def model_file(planner: Planner, dataset: str, network: str) -> str:
         return results(parent, network, "published.safetensors")
     if not is_published(config, network):
         return results(dataset, network, "model.safetensors")
-    is_read = planner.network(dataset, network)["family"] in READ_FROM_A_FILE
-    if not (is_read and config["init"]):
+    family = family_of(planner.network(dataset, network))
+    if family.published_in_bucket or not config["init"]:
         published(planner, dataset, network)
     return results(dataset, network, "published.safetensors")
 
