@@ -42,7 +42,8 @@ from retrace.alignment.training import SeamlessTask, SeamlessTrainer
 from retrace.config.networks import load_network
 from retrace.config.yaml_files import merge, retyped
 from retrace.displacement import identity, smooth, upsample, warp
-from retrace.networks.seamless import Seamless, build_seamless  # noqa: E402
+from retrace.networks import build_network  # noqa: E402
+from retrace.networks.seamless import Seamless  # noqa: E402
 from retrace.synthetic.distorted_sections import Distortion, distort_sections, phantom_stack
 from retrace.training.loop import TrainingPlan  # noqa: E402
 
@@ -326,7 +327,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     unit = 2 ** (max(network["height"], LEVELS) - 1)
     train, tests = ([cut(s, unit) for s in part] for part in make_stacks(args))
     pairs = pairs_of(tests)
-    module = build_seamless(network, seed=args.seed)
+    module = build_network(network, seed=args.seed)
     results: dict[str, Any] = {}
 
     def told(name: str, field_of: Field) -> None:

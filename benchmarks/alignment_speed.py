@@ -26,7 +26,8 @@ from retrace.alignment.prepare import prepare_sections, valid_mask  # noqa: E402
 from retrace.config.networks import load_network
 from retrace.device import choose_device  # noqa: E402
 from retrace.displacement import warp
-from retrace.networks.seamless import Seamless, build_seamless  # noqa: E402
+from retrace.networks import build_network  # noqa: E402
+from retrace.networks.seamless import Seamless  # noqa: E402
 
 Call = tuple[nn.Conv2d, tuple[int, ...]]
 
@@ -81,7 +82,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, float, float, f
     """Seconds of a section, of its network alone and of its convolutions; GFLOP of these."""
     device = choose_device(args.device)
     network = load_network(name)
-    module = build_seamless(network, device=device).eval()
+    module = build_network(network, device=device).eval()
     images = torch.rand(2, 1, args.side, args.side, device=device)
 
     def seen(image: Tensor) -> Tensor:

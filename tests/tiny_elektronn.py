@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from retrace.checkpoints.elektronn import Parameters
+from retrace.checkpoints.elektronn import ParameterFile
 from retrace.config import datasets, networks
 from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import DatasetTraits
@@ -41,7 +41,7 @@ def network(*, are_classes: bool = True, **changes: Any) -> Any:
     return networks.resolved({**NETWORK, **changes}, traits, "tiny")
 
 
-def patterned(module: ElektronnNetwork, stored: list[tuple[int, ...]]) -> Parameters:
+def patterned(module: ElektronnNetwork, stored: list[tuple[int, ...]]) -> ParameterFile:
     """Weights that follow a formula, in ELEKTRONN's layout: `stored` shapes of each layer's."""
     layers = []
     for k, shape in enumerate(stored):
@@ -49,7 +49,7 @@ def patterned(module: ElektronnNetwork, stored: list[tuple[int, ...]]) -> Parame
         weight = (0.5 * np.sin(0.7 * n + k)).reshape(shape).astype(np.float32)
         bias = 0.1 * np.cos(np.arange(module.parts[k].bias.numel(), dtype=np.float64) + k)
         layers.append((weight, bias.astype(np.float32)))
-    return Parameters(Path("pattern"), tuple(layers), ())
+    return ParameterFile(Path("pattern"), tuple(layers), ())
 
 
 def cube(seed: int, labelled: tuple[int, int, int] = (24, 22, 8), margin: int = 10) -> Any:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates, zoom
 
 from retrace.augment import change_intensity, draw_warp, sample_linear, sample_nearest
-from retrace.augment.elastic import draw_elastic, draw_shifts, rotate
+from retrace.augment.elastic import draw_elastic, draw_shifts, rotate_points
 from retrace.augment.simple import draw_simple
-from retrace.augment.warp import bounding_box, grid
+from retrace.augment.warp import bounding_box, voxel_grid
 from retrace.geometry import VoxelBox
 
 STEP: dict[str, Any] = {
@@ -30,8 +30,14 @@ SHAPE = (18, 33, 41)
 CPU = torch.device("cpu")
 
 
+def misalignment(step: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """The arguments of `draw_shifts` in a step."""
+    names = ("slip_probability", "shift_probability", "max_misalign")
+    return {name: step[name] for name in names} | changes
+
+
 def whole(shape: tuple[int, int, int]) -> torch.Tensor:
-    return grid(VoxelBox((0, 0, 0), shape), CPU)
+    return voxel_grid(VoxelBox((0, 0, 0), shape), CPU)
 
 
 def gunpowder_transformation(seed: int, step: dict[str, Any]) -> np.ndarray:
@@ -57,7 +63,7 @@ def gunpowder_transformation(seed: int, step: dict[str, Any]) -> np.ndarray:
     for axis in (1, 2):
         total[axis] += zoom(corners[axis], np.array(coarse) / 2, order=1)
     full = np.stack([zoom(t, np.array(SHAPE) / coarse, order=1) for t in total])
-    shifts = draw_shifts(rng, SHAPE[0], step)
+    shifts = draw_shifts(rng, SHAPE[0], **misalignment(step))
     full[1] += shifts[:, 0][:, None, None]
     full[2] += shifts[:, 1][:, None, None]
     return full
@@ -66,7 +72,7 @@ def gunpowder_transformation(seed: int, step: dict[str, Any]) -> np.ndarray:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_elastic_equals_the_reference(seed: int) -> None:
     expected = gunpowder_transformation(seed, STEP)
-    drawn = draw_elastic(np.random.default_rng(seed), SHAPE, STEP)
+    drawn = draw_elastic(np.random.default_rng(seed), SHAPE, **STEP)
     points = drawn.source(whole(SHAPE))
     assert np.abs(points.numpy() - expected).max() < 1e-3
     rng = np.random.default_rng(seed)
@@ -84,7 +90,7 @@ def test_elastic_equals_the_reference(seed: int) -> None:
 
 def test_elastic_without_any_motion_changes_nothing() -> None:
     still = STEP | {"jitter_sigma": [0, 0, 0], "rotation": [0, 0], "max_misalign": 0}
-    drawn = draw_elastic(np.random.default_rng(0), SHAPE, still)
+    drawn = draw_elastic(np.random.default_rng(0), SHAPE, **still)
     assert torch.equal(drawn.source(whole(SHAPE)), whole(SHAPE))
     assert drawn.bounds() == ((0, 0, 0), SHAPE)
 
@@ -92,7 +98,7 @@ def test_elastic_without_any_motion_changes_nothing() -> None:
 @given(st.integers(0, 10**6))
 @settings(max_examples=20, deadline=None)
 def test_the_source_box_holds_every_source_coordinate(seed: int) -> None:
-    drawn = draw_elastic(np.random.default_rng(seed), SHAPE, STEP)
+    drawn = draw_elastic(np.random.default_rng(seed), SHAPE, **STEP)
     begin, shape = drawn.bounds()
     reached = bounding_box(drawn.source(whole(SHAPE)))
     assert VoxelBox(begin, shape).grow((1, 1, 1)).contains(reached)
@@ -102,19 +108,19 @@ def test_rotation_turns_y_towards_x() -> None:
     points = torch.tensor(
         [[2.0], [3.0], [1.0]]
     )  # one right of the centre (2, 2, 2) in y, left in x
-    turned = rotate(points, (5, 5, 5), np.pi / 2)
+    turned = rotate_points(points, (5, 5, 5), np.pi / 2)
     assert torch.allclose(turned.flatten(), torch.tensor([2.0, 1.0, 1.0]), atol=1e-6)
 
 
 def test_a_slip_moves_one_section_and_a_shift_all_that_follow() -> None:
-    slips = draw_shifts(np.random.default_rng(0), 500, STEP | {"shift_probability": 0})
+    slips = draw_shifts(np.random.default_rng(0), 500, **misalignment(STEP, shift_probability=0))
     assert 60 < (slips != 0).any(axis=1).sum() < 140  # 0.2 of 500, a seventh of them by 0
     assert np.abs(slips).max() == 3
-    shifts = draw_shifts(np.random.default_rng(0), 500, STEP | {"slip_probability": 0})
+    shifts = draw_shifts(np.random.default_rng(0), 500, **misalignment(STEP, slip_probability=0))
     changes = (np.diff(shifts, axis=0) != 0).any(axis=1).sum()
     assert 60 < changes < 140
     assert (shifts[1:] == shifts[:-1]).all(axis=1).sum() > 350
-    none = draw_shifts(np.random.default_rng(0), 50, STEP | {"max_misalign": 0})
+    none = draw_shifts(np.random.default_rng(0), 50, **misalignment(STEP, max_misalign=0))
     assert not none.any()
 
 
@@ -126,7 +132,7 @@ def test_a_slip_moves_one_section_and_a_shift_all_that_follow() -> None:
 @settings(max_examples=40, deadline=None)
 def test_simple_only_flips_and_permutes(seed: int, mirror: set[int], transpose: list[int]) -> None:
     step = {"mirror": sorted(mirror), "transpose": transpose}
-    drawn = draw_simple(np.random.default_rng(seed), (3, 4, 5), step)
+    drawn = draw_simple(np.random.default_rng(seed), (3, 4, 5), **step)
     source = torch.arange(np.prod(drawn.shape)).reshape(drawn.shape)
     got = sample_nearest(source, drawn.source(whole((3, 4, 5))))
     flipped = torch.flip(source, [a for a in range(3) if drawn.mirrored[a]])
@@ -138,7 +144,7 @@ def test_simple_only_flips_and_permutes(seed: int, mirror: set[int], transpose: 
 
 def test_simple_draws_every_orientation() -> None:
     step = {"mirror": [0, 1, 2], "transpose": [0, 1, 2]}
-    drawn = [draw_simple(np.random.default_rng(seed), (4, 4, 4), step) for seed in range(600)]
+    drawn = [draw_simple(np.random.default_rng(seed), (4, 4, 4), **step) for seed in range(600)]
     assert len({(d.order, d.mirrored) for d in drawn}) == 48
 
 
@@ -152,7 +158,7 @@ def test_intensity_is_gunpowders_formula_per_section_and_per_block() -> None:
         mean = raw.numpy().mean(axis=axes, keepdims=True)
         scale, shift = scale[:, None, None], shift[:, None, None]
         expected = np.clip(mean + (raw.numpy() - mean) * scale + shift, 0, 1)
-        got = change_intensity(raw, np.random.default_rng(5), step).numpy()
+        got = change_intensity(raw, np.random.default_rng(5), **step).numpy()
         assert np.allclose(got, expected, atol=1e-6)
         assert got.min() == 0 or got.max() == 1
 
@@ -165,7 +171,7 @@ def test_two_turns_compose_about_the_same_centre() -> None:
     ]
     shape = (6, 20, 20)
     both = draw_warp(np.random.default_rng(0), steps, shape).source(whole(shape))
-    assert torch.allclose(both, rotate(whole(shape), shape, 0.7), atol=1e-4)
+    assert torch.allclose(both, rotate_points(whole(shape), shape, 0.7), atol=1e-4)
 
 
 def test_steps_are_traced_back_from_the_last() -> None:
@@ -182,7 +188,7 @@ def test_steps_are_traced_back_from_the_last() -> None:
 def test_reach_covers_what_a_box_is_read_from() -> None:
     warp = draw_warp(np.random.default_rng(1), [{"elastic": STEP}], SHAPE)
     box = VoxelBox((4, 8, 8), (10, 17, 25))
-    exact = bounding_box(warp.source(grid(box, CPU)))
+    exact = bounding_box(warp.source(voxel_grid(box, CPU)))
     assert warp.reach(box).grow((1, 2, 2)).contains(exact)
 
 

@@ -18,9 +18,8 @@ from retrace.augment.backward_warp import (
     draw_volume_warp,
     required_source,
 )
-from retrace.augment.grey import draw_grey, grey_of
-from retrace.augment.orientation import orientation_step, turn
-from retrace.augment.simple import draw_simple
+from retrace.augment.grey import draw_grey_change, grey_change
+from retrace.augment.simple import draw_orientation
 
 SECTION = BackwardWarp(10, 2, (1.0, 0.95, 1.05), (0.05, -0.05, 0, 0))
 VOLUME = BackwardWarp(10, 2, (1.1, 0.95, 1.05), (0.05, -0.05, 0.08, 0.03), 7)
@@ -106,7 +105,7 @@ def test_every_section_of_a_twisted_block_is_turned_by_its_own_angle() -> None:
 
 def test_grey_values_of_known_numbers() -> None:
     numbers = np.random.RandomState(42).uniform(0, 1, 3).reshape(3, 1)
-    grey = grey_of(numbers, [0])
+    grey = grey_change(numbers, [0])
 
     assert grey.factors[0] == pytest.approx(0.96236204)
     assert grey.summands[0] == pytest.approx(0.13521429)
@@ -117,7 +116,7 @@ def test_grey_values_of_known_numbers() -> None:
 
 def test_only_listed_channels_change_and_stay_in_range() -> None:
     image = torch.linspace(0, 1, 24).reshape(2, 3, 4)
-    changed = draw_grey(np.random.default_rng(3), [1]).apply(image)
+    changed = draw_grey_change(np.random.default_rng(3), [1]).apply(image)
 
     assert torch.equal(changed[0], image[0])
     assert not torch.equal(changed[1], image[1])
@@ -131,24 +130,24 @@ def test_only_listed_channels_change_and_stay_in_range() -> None:
 def test_orientations(n_dim: int, anisotropic: bool, upright: bool, count: int) -> None:
     shape = (3, 3, 3) if n_dim == 3 else (1, 3, 3)
     block = torch.arange(int(np.prod(shape))).reshape(shape)
-    step = orientation_step(n_dim, anisotropic=anisotropic, upright_x=upright)
     rng = np.random.default_rng(0)
-    found = {
-        tuple(turn(block, draw_simple(rng, shape, step)).flatten().tolist()) for _ in range(900)
-    }
+    draws = (
+        draw_orientation(rng, shape, n_dim, anisotropic=anisotropic, upright_x=upright)
+        for _ in range(900)
+    )
+    found = {tuple(drawn.apply(block).flatten().tolist()) for drawn in draws}
 
     assert len(found) == count
 
 
 def test_turning_reads_where_the_drawn_map_says() -> None:
     rng = np.random.default_rng(5)
-    step = orientation_step(3, anisotropic=False)
     block = torch.rand(2, 4, 4, 4)
-    drawn = draw_simple(rng, (4, 4, 4), step)
+    drawn = draw_orientation(rng, (4, 4, 4), 3, anisotropic=False)
     grid = torch.stack(torch.meshgrid(*[torch.arange(4)] * 3, indexing="ij")).float()
     z, y, x = drawn.source(grid).long()
 
-    assert torch.equal(turn(block, drawn), block[:, z, y, x])
+    assert torch.equal(drawn.apply(block), block[:, z, y, x])
 
 
 def test_a_warp_does_not_depend_on_the_device_or_dtype_of_the_block() -> None:

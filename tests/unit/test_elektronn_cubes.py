@@ -207,13 +207,11 @@ def test_boundaries_of_objects_are_class_1() -> None:
     labels = torch.tensor([[[1, 1, 1, 2, 2, 2, 0, 0]]])
     known = torch.tensor([[[True] * 7 + [False]]])
 
-    grown = class_labels(
-        labels, known, are_classes=False, grow_boundary={"steps": 1, "only_xy": True}
-    )
+    grown = class_labels(labels, known, are_classes=False, boundary_steps=1, only_xy=True)
     assert grown.tolist() == [[[0, 0, 1, 1, 0, 1, 1, -1]]]
-    plain = class_labels(labels, known, are_classes=False, grow_boundary=None)
+    plain = class_labels(labels, known, are_classes=False, boundary_steps=0)
     assert plain.tolist() == [[[0, 0, 0, 0, 0, 0, 1, -1]]]
-    as_told = class_labels(labels, known, are_classes=True, grow_boundary=None)
+    as_told = class_labels(labels, known, are_classes=True, boundary_steps=0)
     assert as_told.tolist() == [[[1, 1, 1, 2, 2, 2, 0, -1]]]
 
 

@@ -18,8 +18,8 @@ from torch.nn import functional
 import elektronn
 import tiny_elektronn as tiny
 from retrace.checkpoints.elektronn import (
+    load_param,
     load_parameters,
-    load_whole,
     read_param,
     write_param,
 )
@@ -29,7 +29,7 @@ from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import VoxelBox
 from retrace.inference.tiles import tile_for, tiles
-from retrace.losses.elektronn import error_share, nll
+from retrace.losses.elektronn import error_rate, nll
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.networks.elektronn import Dropout, activate
 from retrace.networks.pooling import pool
@@ -65,7 +65,7 @@ def flat_oracle() -> tuple[ElektronnNetwork, Tensor]:
         activation_func=["abs", "tanh", "relu"],
     )
     shapes = [(4, 1, 4, 4), (5, 4, 3, 3), (6, 5, 2, 2), (2, 6, 1, 1)]
-    load_whole(tiny.patterned(module, shapes), module)
+    load_param(tiny.patterned(module, shapes), module)
     i, j = np.meshgrid(np.arange(23), np.arange(23), indexing="ij")
     x = np.sin(0.13 * i + 0.29 * j + 0.01 * i * j).astype(np.float32)
     return module, torch.from_numpy(x.T.copy())[None, None, None]
@@ -89,7 +89,7 @@ def test_training_a_flat_network() -> None:
     labels = torch.from_numpy((i + j) % 2)[None, None]
     params = {"LR": 0.1, "momentum": 0.9}
     optimizer = elektronn_optimizer("SGD", module.parameters(), params, weight_decay=0.01)
-    assert float(error_share(module.raw(x), labels)) == pytest.approx(0.555556, abs=1e-6)
+    assert float(error_rate(module.raw(x), labels)) == pytest.approx(0.555556, abs=1e-6)
 
     losses = []
     for _ in range(5):
@@ -112,7 +112,7 @@ def test_probabilities_of_a_deep_network() -> None:
         n_lab=3,
     )
     shapes = [(3, 1, 2, 4, 4), (4, 3, 3, 3, 3), (3, 1, 4, 1, 1)]
-    load_whole(tiny.patterned(module, shapes), module)
+    load_param(tiny.patterned(module, shapes), module)
     z, ch, i, j = np.meshgrid(*map(np.arange, (5, 2, 17, 17)), indexing="ij")
     x = np.sin(0.5 * z + 0.9 * ch + 0.13 * i + 0.29 * j + 0.01 * i * j)
     ours = torch.from_numpy(x.transpose(1, 0, 3, 2).astype(np.float32))[None]
@@ -360,7 +360,7 @@ def test_perceptrons_predict_no_volumes() -> None:
         nof_filters=[2],
         MLP_layers=[5],
     )
-    with pytest.raises(ConfigError, match="one answer for a whole input"):
+    with pytest.raises(ConfigError, match="one output for a whole input"):
         module.context  # noqa: B018
     assert module(torch.rand(3, 1, 10, 10))["classes"].shape == (3, 10)
 
@@ -385,7 +385,7 @@ def test_parameter_files_come_back(tmp_path: Path) -> None:
     }.items():
         file = read_param(write_param(tmp_path / f"{name}.param", module))
         other = build_same(module)
-        load_whole(file, other)
+        load_param(file, other)
         assert all(
             torch.equal(value, other.state_dict()[key])
             for key, value in module.state_dict().items()
@@ -440,7 +440,7 @@ def test_the_file_of_an_auto_encoder_becomes_the_first_layers_of_a_classifier(
     expected = torch.from_numpy(file.layers[1][0].T.copy())
     assert torch.equal(module.parts[1].weight, expected)
     with pytest.raises(DataError, match="it has 3 layers, this network 4"):
-        load_whole(file, module)
+        load_param(file, module)
 
 
 def test_a_file_of_another_network_changes_nothing(tmp_path: Path) -> None:

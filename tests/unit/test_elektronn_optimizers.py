@@ -11,7 +11,7 @@ from torch import Tensor
 from retrace.errors import ConfigError
 from retrace.losses.elektronn import (
     binary_overlap,
-    error_share,
+    error_rate,
     nll,
     nll_multiple_binary,
     nll_weak,
@@ -113,7 +113,7 @@ def test_nll_plain_and_weighted() -> None:
     examples = torch.tensor([1.0, 2, 3, 4])
 
     assert float(nll(LOGITS, LABELS)) == pytest.approx(1.168849, abs=1e-6)
-    assert float(error_share(LOGITS, LABELS)) == pytest.approx(2 / 3)
+    assert float(error_rate(LOGITS, LABELS)) == pytest.approx(2 / 3)
     assert float(nll(LOGITS, LABELS, class_weights=[1, 2, 4])) == pytest.approx(3.179605, abs=2e-6)
     assert float(nll(LOGITS, LABELS, example_weights=examples)) == pytest.approx(2.643128, abs=2e-6)
 
@@ -136,7 +136,7 @@ def test_an_unlabelled_batch_costs_nothing_and_has_no_error() -> None:
     nothing = torch.full((4,), -1)
 
     assert float(nll(LOGITS, nothing)) == 0
-    assert math.isnan(float(error_share(LOGITS, nothing)))
+    assert math.isnan(float(error_rate(LOGITS, nothing)))
 
 
 def test_ignored_voxels_do_not_matter() -> None:

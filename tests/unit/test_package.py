@@ -27,7 +27,6 @@ from retrace.config import compatibility, datasets, families, networks
 from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
 from retrace.networks import build_network
-from retrace.networks.seamless import build_seamless
 from retrace.packaging.bioimageio import BUILDERS, FAMILIES, package_files
 from retrace.packaging.single_file import _check_names, modules, single_file
 from retrace.planning.align import aligned_voxel_nm
@@ -86,7 +85,8 @@ def network(name: str) -> dict[str, Any]:
 
 def built(chosen: dict[str, Any]) -> Any:
     """The module that such a package holds; the same weights at every call."""
-    return BUILDERS[chosen["family"]](chosen, seed=3)
+    builder = BUILDERS[chosen["family"]]
+    return builder.build(**builder.arguments(chosen), seed=3)
 
 
 def about(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
 def test_the_packaged_field_is_that_of_the_workflow() -> None:
     chosen = network("seamless")
     module = built(chosen).eval()
-    pyramid = build_seamless(chosen)
+    pyramid = build_network(chosen)
     pyramid.load_state_dict(module.state_dict())
     sections = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round()
     sections[1, :, 20:30, 20:30] = 0  # nothing was imaged

@@ -166,7 +166,7 @@ def test_a_broken_checkpoint_is_named(
 def test_a_renamed_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
     for file in folder.glob(f"{STEM}.*"):
         (tmp_path / file.name.replace("_2.", "_500000.")).write_bytes(file.read_bytes())
-    with pytest.raises(DataError, match="says iteration 2 inside"):
+    with pytest.raises(DataError, match="contains iteration 2"):
         read_published(tmp_path)
 
 

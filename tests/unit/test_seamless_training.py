@@ -24,7 +24,7 @@ from retrace.alignment.training import EMPTY, OBSERVED, ZERO_FIELD, SeamlessTask
 from retrace.config.networks import load_network
 from retrace.displacement import warp
 from retrace.errors import ConfigError, DataError, StateError
-from retrace.networks.seamless import build_seamless
+from retrace.networks import build_network
 from retrace.settings_model import as_json
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
@@ -50,7 +50,7 @@ def test_the_schedule_of_five_levels_is_the_readmes() -> None:
 
 def test_fine_tuning_trains_everything_at_full_resolution() -> None:
     network = {**load_network("seamless"), "trunc": 0, "fine_tuning": True}
-    module = build_seamless(network, device="meta")
+    module = build_network(network, device="meta")
     schedule = PhaseSchedule(network)
     phase = schedule.phase(0)
 
@@ -61,7 +61,7 @@ def test_fine_tuning_trains_everything_at_full_resolution() -> None:
 
 def test_a_level_trains_its_own_aligner() -> None:
     network = load_network("seamless")
-    module = build_seamless(network, device="meta")
+    module = build_network(network, device="meta")
     schedule = PhaseSchedule(network)
 
     chosen = schedule.trained(module, schedule.phase(2))
@@ -177,7 +177,7 @@ def test_displacements_of_sections_as_they_came_are_unknown_but_to_themselves() 
 
 def test_both_orientations_and_their_consensus_count() -> None:
     made = task(lambda6=1.0)
-    module = build_seamless(tiny.network(zero_start=False), seed=1)
+    module = build_network(tiny.network(zero_start=False), seed=1)
     batch = made.batch(0)
 
     terms = made.losses(made.predict(module, batch), batch)

@@ -17,8 +17,8 @@ from retrace.augment.sections import (
     _draw_window,
     augment_input,
     augment_stack,
+    draw_corruption,
     draw_rectangle,
-    draw_spoiling,
     draw_stack_warp,
     largest_jitter,
     weighted_draw,
@@ -191,7 +191,7 @@ def test_zeros_stay_zero_and_what_was_imaged_stays_above(seed: int) -> None:
 
 
 def test_every_kind_of_spoiling_is_drawn_as_often_as_it_should_be() -> None:
-    drawn = [draw_spoiling(np.random.default_rng(seed), (32, 24)) for seed in range(800)]
+    drawn = [draw_corruption(np.random.default_rng(seed), (32, 24)) for seed in range(800)]
     share = {
         "noise": np.mean([bool(d.noise) for d in drawn]),
         "contrast": np.mean([bool(d.contrast) for d in drawn]),
@@ -232,7 +232,7 @@ def test_rectangles_are_no_larger_than_half_the_section(seed: int) -> None:
 def test_cut_out_data_are_of_one_value_before_the_whole_is_lit() -> None:
     image = torch.rand(64, 64).clamp_min(0.1)
     for seed in range(60):
-        drawn = draw_spoiling(np.random.default_rng(seed), (64, 64))
+        drawn = draw_corruption(np.random.default_rng(seed), (64, 64))
         if drawn.missing is None or drawn.waves is not None:
             continue
         spoilt, cut = drawn(image)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from retrace.losses.znn_costs import announced, cost
+from retrace.losses.znn_costs import with_gradient, znn_cost
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
 from retrace.networks.convolution import convolve
-from retrace.networks.phases import channels_are_last, put_together, take_apart
+from retrace.networks.phases import channels_are_last, merge_phases, split_phases
 from retrace.networks.pooling import max_pool
 from retrace.networks.znn import ZnnNetwork
 from retrace.training.znn_optimizer import ZnnOptimizer
@@ -63,9 +63,9 @@ def test_outputs_and_updates_are_the_originals(
         for node, output in outputs.items():
             close(output[0].detach().numpy(), oracle[f"out{step}/{node}"], dtype)
             target = torch.from_numpy(oracle[f"lbl/{node}"]).to(dtype)
-            paid = cost(COSTS[str(oracle["loss"])], output[0], target, torch.ones_like(target))
+            paid = znn_cost(COSTS[str(oracle["loss"])], output[0], target, torch.ones_like(target))
             voxels = output[0, 0].numel()
-            total = total + announced(output[0], paid.error, paid.gradient / voxels)
+            total = total + with_gradient(output[0], paid.error, paid.gradient / voxels)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -181,11 +181,11 @@ def test_phases_come_apart_in_steps_as_at_once_and_back(
     shape: tuple[int, int, int], batch: int
 ) -> None:
     x = torch.randn(batch, 3, *shape)
-    at_once = take_apart(x, (2, 6, 4))
-    in_steps = take_apart(take_apart(x, (1, 2, 2)), (2, 3, 2), (1, 2, 2))
+    at_once = split_phases(x, (2, 6, 4))
+    in_steps = split_phases(split_phases(x, (1, 2, 2)), (2, 3, 2), (1, 2, 2))
 
     torch.testing.assert_close(in_steps, at_once, rtol=0, atol=0)
-    torch.testing.assert_close(put_together(at_once, (2, 6, 4), shape), x, rtol=0, atol=0)
+    torch.testing.assert_close(merge_phases(at_once, (2, 6, 4), shape), x, rtol=0, atol=0)
     torch.testing.assert_close(at_once[:batch], x[..., ::2, ::6, ::4], rtol=0, atol=0)
 
 
@@ -194,14 +194,14 @@ def test_phases_keep_their_layout_and_send_gradients_back(is_last: bool) -> None
     x = torch.randn(4, 2, 1, 3, 4, dtype=torch.float64)
     x = x.contiguous(memory_format=torch.channels_last_3d) if is_last else x
     x.requires_grad_()
-    apart = take_apart(x, (2, 2, 3), (1, 2, 2))
+    apart = split_phases(x, (2, 2, 3), (1, 2, 2))
 
     assert channels_are_last(apart) == is_last
     with torch.no_grad():
-        torch.testing.assert_close(take_apart(x, (2, 2, 3), (1, 2, 2)), apart, rtol=0, atol=0)
+        torch.testing.assert_close(split_phases(x, (2, 2, 3), (1, 2, 2)), apart, rtol=0, atol=0)
     # Voxels of no phase are filled up with zeros.
     assert float(apart.detach().abs().sum()) == pytest.approx(float(x.detach().abs().sum()))
-    assert torch.autograd.gradcheck(lambda v: take_apart(v, (2, 2, 3), (1, 2, 2)), (x,))
+    assert torch.autograd.gradcheck(lambda v: split_phases(v, (2, 2, 3), (1, 2, 2)), (x,))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

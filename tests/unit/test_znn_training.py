@@ -19,7 +19,7 @@ import train
 import znn
 from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.znn import (
-    load_whole,
+    load_h5,
     network_file,
     read_h5,
     seed_from,
@@ -31,7 +31,7 @@ from retrace.config import yaml_files
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.networks import build_network
-from retrace.networks.tuning import set_modes
+from retrace.networks.tuning import set_convolution_modes
 from retrace.planning import predict as planning_predict
 from retrace.settings_model import as_json
 from retrace.storage.normalised import open_normalised, symmetric_indices
@@ -39,6 +39,7 @@ from retrace.storage.volumes import open_volume
 from retrace.training import build
 from retrace.training.state import state_files
 from retrace.training.znn_family import ZnnTask
+from retrace.training.znn_files import sgd_of
 from retrace.training.znn_optimizer import ZnnOptimizer
 from retrace.znn.graph import graph_from
 from tiny_training import arguments, training
@@ -390,7 +391,7 @@ def test_a_network_of_the_original_gives_the_originals_output(shared_dir: Path, 
     network = "n4_a_even" if name.startswith("N4") else "srini2d"
     settings = resolved(network)
     module = build_network(settings).to(torch.float64 if "double" in name else torch.float32)
-    load_whole(file, module)
+    load_h5(file, module)
     with h5py.File(path) as h5:
         patch = h5["processing/znn/train/patch"]
         x = torch.from_numpy(patch["inputs/input"][()])[None].to(next(module.parameters()).dtype)
@@ -454,9 +455,9 @@ def test_a_trained_network_travels_through_h5(folder: Path) -> None:
     module = build_network(settings)
     load_model(folder / "model.safetensors", module, settings)
     curve = json.loads((folder / "training.json").read_text())["learning_curve"]
-    path = write_h5(network_file(module, settings, curve, folder / "net.h5"))
+    path = write_h5(network_file(module, sgd_of(settings), curve, folder / "net.h5"))
     other = build_network(settings, seed=9)
-    load_whole(read_h5(path), other)
+    load_h5(read_h5(path), other)
 
     for name, value in module.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
@@ -470,7 +471,7 @@ def test_seeding_takes_layers_of_equal_name_and_shape(folder: Path) -> None:
     data = tiny.dataset(folder)
     settings = tiny.network(data)
     source = build_network(settings, seed=1)
-    path = write_h5(network_file(source, settings, {}, folder / "seed.h5"))
+    path = write_h5(network_file(source, sgd_of(settings), {}, folder / "seed.h5"))
     wider = [tiny.LAYERS[0], tiny.LAYERS[1], tiny.LAYERS[2] | {"size": [1, 5, 5]}]
     module = build_network(tiny.network(data, layers=wider), seed=2)
     before = module.convolutions["conv2"].weight.clone()
@@ -490,7 +491,7 @@ def test_training_begins_from_an_h5(folder: Path) -> None:
     data = tiny.dataset(folder)
     settings = tiny.network(data)
     source = build_network(settings, seed=8)
-    path = write_h5(network_file(source, settings, {}, folder / "seed.h5"))
+    path = write_h5(network_file(source, sgd_of(settings), {}, folder / "seed.h5"))
     plain, seeded = run(folder / "plain", 1), run(folder / "seeded", 1, "--init", str(path))
 
     models = [(f / "model.safetensors").read_bytes() for f in (plain, seeded)]
@@ -569,14 +570,15 @@ def test_layers_are_measured_once(folder: Path, capsys: pytest.CaptureFixture[st
     module = build_network(net)
     cache = folder / "modes.json"
     device = torch.device("cpu")
-    set_modes(module, net, device, training=False, cache=cache)
+    mode, shape = net["forward_conv_mode"], net["inference_shape"]
+    set_convolution_modes(module, mode, shape, device, training=False, cache=cache)
     known = json.loads(cache.read_text())
 
     assert len(known) == 2
     assert set(known.values()) <= {"direct", "fft"}
     other = dict.fromkeys(known, "fft")
     cache.write_text(json.dumps(other))
-    set_modes(module, net, device, training=False, cache=cache)
+    set_convolution_modes(module, mode, shape, device, training=False, cache=cache)
     assert {layer.mode for layer in module.convolutions.values()} == {"fft"}
     assert graph_from(net["graph"]).parameters == sum(p.numel() for p in module.parameters())
 

@@ -1,4 +1,4 @@
-"""Turns a published TensorFlow checkpoint into model.safetensors; needs no TensorFlow."""
+"""Converts a published TensorFlow checkpoint to model.safetensors, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Converts the latest checkpoint in the folder."""
     args = parse_args(argv)
     network = args.settings["network"]
-    found = read_published(args.checkpoint)
+    checkpoint = read_published(args.checkpoint)
     module = build_network(network)
-    load_published(found, module, network["name"])
+    load_published(checkpoint, module, network["name"])
+    name = checkpoint.source.name
     metadata = {
         "network": network,
         "dataset": args.settings["dataset"],
-        "iteration": found.iteration,
-        "source": {"checkpoint": found.source.name, "digest": input_digest(args.checkpoint)},
+        "iteration": checkpoint.iteration,
+        "source": {"checkpoint": name, "digest": input_digest(args.checkpoint)},
     }
     save_model(args.output, module, metadata)
     count = sum(parameter.numel() for parameter in module.parameters())
-    print(f"[convert] {found.source.name}: {count} parameters -> {args.output}", flush=True)
+    print(f"[convert] {name}: {count} parameters -> {args.output}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import yaml
 
-from retrace.checkpoints.elektronn import SUFFIX, load_whole, read_param, write_param
+from retrace.checkpoints.elektronn import SUFFIX, load_param, read_param, write_param
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.command_line import add_job, parse_job
 from retrace.config.elektronn_network import ElektronnNetworkFile, resolve
@@ -170,7 +170,7 @@ def param_to_model(args: argparse.Namespace) -> None:
     """Converts a parameter file to a model; DataError if it is another network."""
     network = args.settings["network"]
     module = build_network(network)
-    load_whole(read_param(args.param), module)
+    load_param(read_param(args.param), module)
     metadata = {
         "network": network,
         "dataset": args.settings["dataset"],

@@ -1,6 +1,6 @@
-"""Generated volumes with the bucket's layout: write them to a folder, or put them into a bucket.
+"""Writes generated volumes in the layout of the public bucket, to a folder or to an S3 bucket.
 
-`generate --layout elektronn` writes cubes as ELEKTRONN's example in 3-D has them instead.
+`generate --layout elektronn` writes cubes in the layout of ELEKTRONN's 3-D example instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from retrace.synthetic.phantom_files import (
 )
 
 PUBLIC_ACTIONS = ("s3:GetObject", "s3:HeadObject", "s3:ListBucket")
-"""AWS has no HeadObject permission; servers that name actions by the HTTP verb ask for it."""
+"""AWS has no permission HeadObject; servers that name actions after HTTP verbs require it."""
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -48,22 +48,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--layer",
         type=Path,
-        help="one more volume as the paper's regions are: its raw a precomputed layer in this "
-        f"folder, its labels and skeletons below {TESTING}",
+        help="one more volume in the layout of the paper's test regions: raw as a precomputed "
+        f"layer in this folder, labels and skeletons below {TESTING}",
     )
     parser.add_argument("--seed", type=int, default=1, help="volume i is made from seed + i")
     args = parser.parse_args(argv)
     if args.verb == "generate" and args.output is None:
         parser.error("generate needs --output FOLDER")
     if args.layout == "elektronn" and (args.verb == "upload" or args.layer is not None):
-        parser.error("--layout elektronn is of generate, without --layer")
+        parser.error("--layout elektronn works only with generate and without --layer")
     if args.verb == "upload" and args.endpoint is None:
         parser.error("upload needs --endpoint URL")
     return args
 
 
 def generate_volumes(args: argparse.Namespace, folder: Path) -> list[Path]:
-    """Writes every asked-for volume as FOLDER/PREFIX/VOLUME.zarr; returns the stores."""
+    """Writes each volume as FOLDER/PREFIX/VOLUME.zarr; returns the stores."""
     stores = [folder / args.prefix / f"{name}.zarr" for name in args.volumes]
     for index, store in enumerate(stores):
         write_phantom_store(
@@ -85,7 +85,7 @@ def generate_volumes(args: argparse.Namespace, folder: Path) -> list[Path]:
 
 
 def writing_client(endpoint: str, threads: int) -> Any:
-    """A client that may write: credentials of the environment, or any that a test server takes."""
+    """An S3 client for writing, with the environment's credentials or dummies for test servers."""
     import boto3
     from botocore.config import Config
 
@@ -100,7 +100,7 @@ def writing_client(endpoint: str, threads: int) -> Any:
 
 
 def make_public_bucket(client: Any, bucket: str) -> None:
-    """Creates `bucket` where it is not there yet and lets everyone read and list it."""
+    """Creates `bucket` if it does not exist and lets everyone read and list it."""
     if bucket not in [b["Name"] for b in client.list_buckets()["Buckets"]]:
         client.create_bucket(Bucket=bucket)
     statement = {
@@ -114,7 +114,7 @@ def make_public_bucket(client: Any, bucket: str) -> None:
 
 
 def generate_cubes(args: argparse.Namespace) -> None:
-    """Writes a cube for every asked-for volume, by its number."""
+    """Writes one numbered cube per volume."""
     for index, name in enumerate(args.volumes):
         place = (args.shape, args.margin, args.voxel_size_nm, args.seed + index)
         write_barrier_cube(args.output, index, *place)
@@ -122,7 +122,7 @@ def generate_cubes(args: argparse.Namespace) -> None:
 
 
 def upload_folder(client: Any, bucket: str, folder: Path, threads: int = 8) -> int:
-    """Puts every file under `folder` at its relative path as key; returns their number."""
+    """Uploads all files in `folder`, with their relative paths as keys; returns their number."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
 
     def put(path: Path) -> None:
@@ -136,6 +136,7 @@ def upload_folder(client: Any, bucket: str, folder: Path, threads: int = 8) -> i
 
 
 def upload(args: argparse.Namespace) -> None:
+    """Generates the volumes and uploads them."""
     with tempfile.TemporaryDirectory() as scratch:
         generate_volumes(args, Path(scratch))
         client = writing_client(args.endpoint, threads=8)
@@ -145,6 +146,7 @@ def upload(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Runs one verb."""
     args = parse_args(None if argv is None else list(argv))
     if args.layout == "elektronn":
         generate_cubes(args)

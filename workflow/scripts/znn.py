@@ -23,7 +23,7 @@ import tifffile
 import torch
 
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
-from retrace.checkpoints.znn import as_curve, load_whole, network_file, read_h5, write_h5
+from retrace.checkpoints.znn import as_curve, load_h5, network_file, read_h5, write_h5
 from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError, run
 from retrace.files import atomic_write, read_json
@@ -33,6 +33,7 @@ from retrace.networks.znn import is_affinities
 from retrace.progress import progress
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_volume
+from retrace.training.znn_files import sgd_of
 from retrace.znn.dataset import H5_ARRAY
 
 
@@ -60,7 +61,7 @@ def h5_to_model(args: argparse.Namespace) -> None:
     network = args.settings["network"]
     module = build_network(network)
     file = read_h5(args.h5)
-    load_whole(file, module)
+    load_h5(file, module)
     steps = np.atleast_1d(file.curve.get("train", {}).get("it", [0]))
     metadata = {
         "network": network,
@@ -85,7 +86,7 @@ def model_to_h5(args: argparse.Namespace) -> None:
     history = read_json(args.history)
     seconds = history["seconds"] / max(history["iterations_this_run"], 1)
     curve = {**as_curve(history["learning_curve"]), "elapsed": seconds}
-    write_h5(network_file(module, network, curve, args.output))
+    write_h5(network_file(module, sgd_of(network), curve, args.output))
 
 
 def output_stem(prefix: str, volume: str, node: str) -> str:

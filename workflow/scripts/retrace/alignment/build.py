@@ -17,7 +17,8 @@ from retrace.checkpoints.seamless import load_overlap
 from retrace.device import choose_device
 from retrace.files import digest
 from retrace.geometry import triple
-from retrace.networks.seamless import Seamless, build_seamless
+from retrace.networks import build_network
+from retrace.networks.seamless import Seamless
 from retrace.storage.manifest import input_digest
 from retrace.training.build import CHECKPOINT_SECONDS
 from retrace.training.loop import TrainingPlan
@@ -57,7 +58,7 @@ def build_alignment_trainer(
     device = choose_device(settings["device"])
     if settings.get("threads"):
         torch.set_num_threads(settings["threads"])
-    module = build_seamless(network, seed=settings["seed"], device=device)
+    module = build_network(network, seed=settings["seed"], device=device)
     if init and not state_files(work):
         load_initial_archive(init, module)
     pairs = PairPlan(len(dataset), height - 1, network, settings["seed"])

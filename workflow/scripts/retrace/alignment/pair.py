@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from retrace.alignment.prepare import prepare_sections, valid_mask
-from retrace.networks.seamless import Seamless
+from retrace.networks.seamless import Pyramid, Seamless
 
 FIELD = "field"
 """Name of the output."""
@@ -21,11 +21,13 @@ FIELD = "field"
 class PairAligner(Seamless):
     """Seamless with the same weights, but for raw grey values; returns only the field."""
 
-    def __init__(self, network: Mapping[str, Any]) -> None:
-        """`network`: settings of the family seamless."""
-        super().__init__(network)
-        self.network = {key: network[key] for key in ("contrast", "input")}
-        self.flip_average: bool = network["align"]["flip_average"]
+    def __init__(
+        self, pyramid: Pyramid, contrast: Mapping[str, Any], *, flip_average: bool
+    ) -> None:
+        """`contrast`: the normaliser's settings; `flip_average`: see `Seamless.field`."""
+        super().__init__(pyramid)
+        self.network = {"contrast": contrast, "input": {"mean": pyramid.mean}}
+        self.flip_average = flip_average
 
     def forward(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """The field (N, 2, H, W) px from grey values (N, 1, H, W), 0 to 255.
@@ -41,9 +43,14 @@ class PairAligner(Seamless):
 
 
 def build_pair_aligner(
-    network: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
+    pyramid: Pyramid,
+    contrast: Mapping[str, Any],
+    *,
+    flip_average: bool,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> PairAligner:
-    """The module of a network of the family seamless; its weights depend on `seed` alone."""
+    """A `PairAligner` with initial weights that depend on `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PairAligner(network).to(device)
+        return PairAligner(pyramid, contrast, flip_average=flip_average).to(device)

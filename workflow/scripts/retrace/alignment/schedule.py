@@ -61,8 +61,8 @@ class PhaseSchedule:
 
     def trained(self, module: Seamless, phase: Phase) -> list[nn.Parameter]:
         """The weights that a phase trains."""
-        if phase.fine_tuning or phase.level < module.skip:
-            levels = range(module.skip, module.height)
+        if phase.fine_tuning or phase.level < module.pyramid.skip:
+            levels = range(module.pyramid.skip, module.pyramid.height)
         else:
             levels = range(phase.level, phase.level + 1)
         chosen = [p for level in levels for p in module.level_parameters(level)]

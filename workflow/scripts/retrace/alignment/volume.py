@@ -21,7 +21,7 @@ from retrace.alignment.aligner import (
 from retrace.checkpoints.safetensors import load_model
 from retrace.device import choose_device
 from retrace.files import digest
-from retrace.networks.seamless import build_seamless
+from retrace.networks import build_network
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
 from retrace.storage.reads import local_paths, remote_reads
@@ -80,7 +80,7 @@ def _aligned(settings: Mapping[str, Any], model: Path, own_work: Path) -> Aligne
     """The aligned stack, in a store below `own_work`."""
     network = settings["network"]
     device = choose_device(settings["device"])
-    module = build_seamless(network, device=device)
+    module = build_network(network, device=device)
     load_model(model, module, network)
     sections = open_source(settings["sections"])
     fine = open_source(settings["fine"]) if settings["fine"] else None

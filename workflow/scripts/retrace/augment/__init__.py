@@ -1,4 +1,8 @@
-"""Augmentations: parameters drawn on the CPU per iteration, applied in torch on any device."""
+"""Augmentations: random parameters drawn on the CPU, applied in torch on any device.
+
+`draw_...` functions take a numpy generator and return parameters; the same generator state gives
+the same parameters on every device.
+"""
 
 from retrace.augment.intensity import change_intensity
 from retrace.augment.resample import sample_linear, sample_nearest

@@ -1,7 +1,7 @@
-"""Warping as ELEKTRONN does it: rotation, shear, scale, perspective stretch and twist at once.
+"""ELEKTRONN's warp: rotation, shear, scale, perspective stretch and twist in one backward map.
 
-Source: ELEKTRONN, elektronn/training/warping.py. Every voxel of the result takes the value of the
-nearest voxel of the source, also in images; what lies outside is 0. Angles are degrees.
+Source: ELEKTRONN, elektronn/training/warping.py. Each output voxel takes the value of the nearest
+source voxel, in images too, and 0 outside the source. Angles are in degrees.
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ from retrace.geometry import Triple, triple
 
 @dataclass(frozen=True)
 class BackwardWarp:
-    """One warp. `scale` (z, y, x), above 1 magnifies; `stretch` as ELEKTRONN numbers it: x by y,
-    y by x, x by z, y by z."""
+    """The parameters of one warp."""
 
     rotation: float = 0.0
+    """Degrees in the y/x plane."""
     shear: float = 0.0
+    """Degrees."""
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """z, y, x; above 1 magnifies."""
     stretch: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Change of magnification, in ELEKTRONN's order: x along y, y along x, x along z, y along z."""
     twist: float = 0.0
+    """Degrees that the rotation changes from the middle to the last section."""
 
     def coordinates(self, points: Tensor, middle: Sequence[float]) -> Tensor:
-        """Source coordinates (3, ...) of `points` (3, ...), both z, y, x.
+        """Source coordinates (3, ...) z, y, x in voxels, of output `points` (3, ...).
 
-        `points` are counted from the middle of the source, which lies at `middle` voxels.
+        `points` are relative to the middle of the source, which is at `middle` (z, y, x) voxels.
         """
         z, y, x = points
         c_z, c_y, c_x = (max(c, 1e-9) for c in middle)  # an axis of one voxel has no extent
@@ -49,16 +53,16 @@ class BackwardWarp:
 
 
 def middle_of(shape: Sequence[int]) -> tuple[float, ...]:
-    """The middle of a block, voxels."""
+    """Coordinates (z, y, x) of the middle of a block of `shape` voxels."""
     return tuple(size / 2 - 0.5 for size in shape)
 
 
 def source_points(
     warp: BackwardWarp, source: Triple, output: Triple, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Source voxel (3, Z, Y, X) float64 of each voxel of an output in the middle of the source.
+    """Source voxel (3, Z, Y, X) float64 of each voxel of an output centred in the source.
 
-    Rounded as the original does, towards 0 from half a voxel up.
+    `source` and `output` are shapes (z, y, x). Rounded as in ELEKTRONN: trunc(coordinate + 0.5).
     """
     middle = middle_of(source)
     axes = [
@@ -70,7 +74,7 @@ def source_points(
 
 
 def apply_warp(block: Tensor, warp: BackwardWarp, output: Triple) -> Tensor:
-    """`block` (..., Z, Y, X) warped into (..., *output) of the same type."""
+    """`block` (..., Z, Y, X) warped to (..., *output), of the same type."""
     source = triple(block.shape[-3:])
     points = source_points(warp, source, output, block.device)
     flat = block.reshape(-1, *source)
@@ -79,12 +83,12 @@ def apply_warp(block: Tensor, warp: BackwardWarp, output: Triple) -> Tensor:
 
 
 def required_source(warp: BackwardWarp, output: Triple) -> Triple:
-    """The least source (z, y, x) whose corners the warped output stays within."""
+    """The smallest source shape (z, y, x) that holds the corners of the warped output."""
     middle = middle_of(output)
     corners = np.array(list(product(*((-c, c) for c in middle)))).T
-    reached = warp.coordinates(torch.from_numpy(corners), middle).numpy()
+    source = warp.coordinates(torch.from_numpy(corners), middle).numpy()
     sizes = []
-    for row, size in zip(reached, output, strict=True):
+    for row, size in zip(source, output, strict=True):
         below = math.floor(abs(min(row.min(), 0.0)))
         above = math.ceil(max(row.max() - size + 1, 0.0))
         sizes.append(size + 2 * max(below, above))
@@ -92,16 +96,16 @@ def required_source(warp: BackwardWarp, output: Triple) -> Triple:
 
 
 def draw_volume_warp(rng: np.random.Generator) -> BackwardWarp:
-    """A warp of a 3-D patch; the rotation is limited so that with the twist it stays below 15."""
+    """Draws a warp of a 3-D patch; rotation and twist together are at most 15 degrees."""
     shear = float(rng.uniform(-3, 3))
     twist = float(rng.uniform(-15, 15))
     rotation = min(15 - abs(twist), float(rng.uniform(0, 15)))
     x, y, z = (1 + 0.1 * rng.random(3)).tolist()
-    return BackwardWarp(rotation, shear, (z, y, x), _four(rng, 0.1), twist)
+    return BackwardWarp(rotation, shear, (z, y, x), _draw_stretch(rng, 0.1), twist)
 
 
 def draw_section_warp(rng: np.random.Generator) -> BackwardWarp:
-    """A warp of a 2-D patch; as in the original only y is scaled."""
+    """Draws a warp of a 2-D patch; as in ELEKTRONN only y is scaled."""
     shear = float(rng.uniform(-3, 3))
     rotation = float(rng.uniform(-15, 15))
     y = 1 + 0.1 * float(rng.random())
@@ -110,16 +114,16 @@ def draw_section_warp(rng: np.random.Generator) -> BackwardWarp:
 
 
 def draw_digits_warp(rng: np.random.Generator) -> BackwardWarp:
-    """ELEKTRONN's warp of a batch of digits (N, Y, X), whose examples lie along z.
+    """Draws ELEKTRONN's warp of a batch of digits (N, Y, X), with the examples along z.
 
-    Twist and the last two stretches make rotation and size differ from example to example.
+    Twist and stretch along z make rotation and size differ between examples.
     """
     shear = float(rng.uniform(-7, 7))
     twist = float(rng.uniform(-5, 5))
     x, y = (1 + 0.15 * rng.random(2)).tolist()
-    return BackwardWarp(0.0, shear, (1.0, y, x), _four(rng, 0.25), twist)
+    return BackwardWarp(0.0, shear, (1.0, y, x), _draw_stretch(rng, 0.25), twist)
 
 
-def _four(rng: np.random.Generator, most: float) -> tuple[float, float, float, float]:
+def _draw_stretch(rng: np.random.Generator, most: float) -> tuple[float, float, float, float]:
     a, b, c, d = rng.uniform(-most, most, 4).tolist()
     return a, b, c, d

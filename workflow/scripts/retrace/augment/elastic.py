@@ -1,11 +1,13 @@
-"""Elastic deformation as gunpowder's ElasticAugment (b38c515) and the package augment define it."""
+"""Elastic deformation, rotation and misaligned sections, as gunpowder's ElasticAugment.
+
+Source: gunpowder at commit b38c515, and the package `augment` that it uses.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,28 +18,28 @@ from torch.nn import functional
 from retrace.geometry import Triple, triple
 
 ROUNDING = 1e-3
-"""Voxels by which a coordinate may miss a whole number through rounding alone."""
+"""Voxels by which rounding errors may move a coordinate away from a whole number."""
 
 
 @dataclass(frozen=True)
 class Elastic:
-    """Where each voxel of a frame is read from: turned, displaced, its section misaligned.
-
-    `angle` turns about the frame's centre in y/x. `displacement` (3, z, y, x) float32, voxels, lies
-    on a coarse grid whose corners are the frame's corners and is linear in between; may be None.
-    `shifts` (Z, 2) is how far each section is moved in y and x. `source_box` holds all source
-    coordinates, as first voxel and shape.
-    """
+    """A map from output voxels to source coordinates: rotation, displacement, misalignment."""
 
     shape: Triple
+    """Voxels (z, y, x) of the output."""
     angle: float
+    """Rotation in the y/x plane about the centre of the output, radians."""
     displacement: np.ndarray | None
+    """(3, z, y, x) float32 voxels on a coarse grid whose corners are those of the output; linear in
+    between. None: no deformation."""
     shifts: np.ndarray
+    """(Z, 2) voxels that each section is moved in y and x."""
     source_box: tuple[Triple, Triple]
+    """First voxel and shape of a box that holds all source coordinates."""
 
     def source(self, points: Tensor) -> Tensor:
-        """Source coordinates, (3, ...) float32, of `points` (3, ...) given in the frame."""
-        result = rotate(points, self.shape, self.angle)
+        """Source coordinates (3, ...) float32 of output `points` (3, ...), voxels."""
+        result = rotate_points(points, self.shape, self.angle)
         if self.displacement is not None:
             nodes = torch.from_numpy(self.displacement).to(points.device)
             result += _interpolate(nodes, points, self.shape)
@@ -53,8 +55,8 @@ class Elastic:
         return self.source_box
 
 
-def rotate(points: Tensor, shape: Sequence[int], angle: float) -> Tensor:
-    """`points` (3, ...) turned by `angle` in y/x about the centre of a block of `shape` voxels."""
+def rotate_points(points: Tensor, shape: Sequence[int], angle: float) -> Tensor:
+    """`points` (3, ...) rotated by `angle` (rad) in y/x about the centre of `shape` voxels."""
     centre = [(n - 1) / 2 for n in shape]
     y, x = points[1] - centre[1], points[2] - centre[2]
     cos, sin = math.cos(angle), math.sin(angle)
@@ -62,7 +64,7 @@ def rotate(points: Tensor, shape: Sequence[int], angle: float) -> Tensor:
 
 
 def _interpolate(nodes: Tensor, points: Tensor, shape: Triple) -> Tensor:
-    """Values of the node grid at `points`, linear, exact at the nodes; (3, ...)."""
+    """Linear interpolation (3, ...) of the grid `nodes` (3, z, y, x) at `points` (3, ...)."""
     scale = [2 / max(n - 1, 1) for n in shape]
     where = torch.stack([points[axis] * scale[axis] - 1 for axis in (2, 1, 0)], dim=-1)
     flat = functional.grid_sample(
@@ -76,19 +78,22 @@ def _interpolate(nodes: Tensor, points: Tensor, shape: Triple) -> Tensor:
 
 
 def _displacement(
-    rng: np.random.Generator, shape: Triple, step: Mapping[str, Any], nodes: Triple
+    rng: np.random.Generator,
+    shape: Triple,
+    control_spacing: Sequence[float],
+    jitter_sigma: Sequence[float],
+    nodes: Triple,
 ) -> np.ndarray | None:
-    """Displacements (3, *nodes): Gaussian at the control points, cubic splines between them."""
-    spacing, sigma = step["control_spacing"], step["jitter_sigma"]
-    points = [max(1, round(n / s)) for n, s in zip(shape, spacing, strict=True)]
-    if max(points) == 1 or not any(sigma):
+    """Displacements (3, *nodes) voxels: Gaussian at control points, cubic splines between them."""
+    points = [max(1, round(n / s)) for n, s in zip(shape, control_spacing, strict=True)]
+    if max(points) == 1 or not any(jitter_sigma):
         return None
     axes = [np.linspace(0, p - 1, n) for p, n in zip(points, nodes, strict=True)]
     where = np.meshgrid(*axes, indexing="ij")
     result = np.zeros((3, *nodes), dtype=np.float32)
     for axis in range(3):
-        if sigma[axis] > 0:
-            control = rng.normal(scale=sigma[axis], size=points)
+        if jitter_sigma[axis] > 0:
+            control = rng.normal(scale=jitter_sigma[axis], size=points)
             result[axis] = map_coordinates(control, where, order=3, mode="mirror")
     return result
 
@@ -96,9 +101,10 @@ def _displacement(
 def _source_box(
     shape: Triple, nodes: Triple, angle: float, displacement: np.ndarray | None, shifts: np.ndarray
 ) -> tuple[Triple, Triple]:
-    """The extremes lie at nodes: between them everything is linear."""
+    """`Elastic.source_box`; extremes are at the nodes, because the map is linear between them."""
     axes = [torch.linspace(0, n - 1, count) for n, count in zip(shape, nodes, strict=True)]
-    source = rotate(torch.stack(torch.meshgrid(*axes, indexing="ij")), shape, angle).numpy()
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    source = rotate_points(grid, shape, angle).numpy()
     if displacement is not None:
         source = source + displacement
     low, high = source.min(axis=(1, 2, 3)), source.max(axis=(1, 2, 3))
@@ -109,22 +115,53 @@ def _source_box(
     return triple(begin.tolist()), triple((end - begin).tolist())
 
 
-def draw_shifts(rng: np.random.Generator, sections: int, step: Mapping[str, Any]) -> np.ndarray:
-    """Misalignment (sections, 2) in y and x: a slip moves one section, a shift all that follow."""
+def draw_shifts(
+    rng: np.random.Generator,
+    sections: int,
+    *,
+    slip_probability: float,
+    shift_probability: float,
+    max_misalign: int,
+) -> np.ndarray:
+    """Misalignment (sections, 2) in y and x, voxels, each component up to `max_misalign`.
+
+    A slip moves a single section, a shift that section and all after it.
+    """
     chance = rng.random(sections)
-    far = step["max_misalign"]
-    offset = rng.integers(-far, far, size=(sections, 2), endpoint=True)
-    slip = chance < step["slip_probability"]
-    shift = ~slip & (chance < step["slip_probability"] + step["shift_probability"])
+    offset = rng.integers(-max_misalign, max_misalign, size=(sections, 2), endpoint=True)
+    slip = chance < slip_probability
+    shift = ~slip & (chance < slip_probability + shift_probability)
     following = np.cumsum(offset * shift[:, None], axis=0)
     return np.where(slip[:, None], offset, following)
 
 
-def draw_elastic(rng: np.random.Generator, shape: Triple, step: Mapping[str, Any]) -> Elastic:
-    """Draws the `elastic` step of a recipe for a frame of `shape` voxels (z, y, x)."""
-    nodes = triple([max(2, n // step["subsample"]) for n in shape])
-    angle = float(rng.uniform(*step["rotation"]))
-    displacement = _displacement(rng, shape, step, nodes)
-    shifts = draw_shifts(rng, shape[0], step)
+def draw_elastic(
+    rng: np.random.Generator,
+    shape: Triple,
+    *,
+    control_spacing: Sequence[float],
+    jitter_sigma: Sequence[float],
+    rotation: tuple[float, float],
+    slip_probability: float,
+    shift_probability: float,
+    max_misalign: int,
+    subsample: int,
+) -> Elastic:
+    """Draws an elastic deformation of an output of `shape` voxels (z, y, x).
+
+    `control_spacing` and `jitter_sigma` (z, y, x): distance of the control points and standard
+    deviation of their displacement, voxels. `rotation`: smallest and largest angle, radians.
+    `subsample`: the displacement grid is coarser by this factor. The others: see `draw_shifts`.
+    """
+    nodes = triple([max(2, n // subsample) for n in shape])
+    angle = float(rng.uniform(*rotation))
+    displacement = _displacement(rng, shape, control_spacing, jitter_sigma, nodes)
+    shifts = draw_shifts(
+        rng,
+        shape[0],
+        slip_probability=slip_probability,
+        shift_probability=shift_probability,
+        max_misalign=max_misalign,
+    )
     box = _source_box(shape, nodes, angle, displacement, shifts)
     return Elastic(shape, angle, displacement, shifts, box)

@@ -1,4 +1,4 @@
-"""Changes of contrast, brightness and gamma as ELEKTRONN draws them.
+"""ELEKTRONN's random changes of contrast, brightness and gamma.
 
 Source: ELEKTRONN, elektronn/training/trainutils.py (greyAugment).
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Grey:
-    """v becomes clip(factor v + summand, 0, 1) to the power of gamma, for each listed channel."""
+class GreyChange:
+    """In each of `channels` a value v becomes clip(factor v + summand, 0, 1) ** gamma."""
 
     channels: tuple[int, ...]
     factors: tuple[float, ...]
@@ -23,7 +23,7 @@ class Grey:
     gammas: tuple[float, ...]
 
     def apply(self, image: Tensor) -> Tensor:
-        """`image` (C, ...) in [0, 1], a changed copy."""
+        """A changed copy of `image` (C, ...), values in [0, 1]."""
         changed = image.clone()
         rows = zip(self.channels, self.factors, self.summands, self.gammas, strict=True)
         for channel, factor, summand, gamma in rows:
@@ -32,10 +32,10 @@ class Grey:
         return changed
 
 
-def grey_of(numbers: np.ndarray, channels: Sequence[int]) -> Grey:
-    """The change that uniform `numbers` (3, channels) in [0, 1) stand for."""
+def grey_change(numbers: np.ndarray, channels: Sequence[int]) -> GreyChange:
+    """The change for uniform random `numbers` (3, channels) in [0, 1)."""
     factors, summands, gammas = numbers
-    return Grey(
+    return GreyChange(
         tuple(channels),
         tuple((1 + 0.3 * (factors - 0.5)).tolist()),
         tuple((0.3 * (summands - 0.5)).tolist()),
@@ -43,6 +43,6 @@ def grey_of(numbers: np.ndarray, channels: Sequence[int]) -> Grey:
     )
 
 
-def draw_grey(rng: np.random.Generator, channels: Sequence[int]) -> Grey:
-    """Factors, then summands, then gammas, each of all channels."""
-    return grey_of(rng.random((3, len(channels))), channels)
+def draw_grey_change(rng: np.random.Generator, channels: Sequence[int]) -> GreyChange:
+    """Draws all factors, then all summands, then all gammas."""
+    return grey_change(rng.random((3, len(channels))), channels)

@@ -1,4 +1,4 @@
-"""Reading a block at real-valued coordinates; what lies outside is 0."""
+"""Sampling a block at real-valued coordinates; 0 outside the block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def sample_linear(block: Tensor, points: Tensor) -> Tensor:
-    """`block` (Z, Y, X) float at `points` (3, ...) in its voxels, trilinear."""
+    """`block` (Z, Y, X) float at `points` (3, ...) z, y, x in voxels, trilinear; shape (...)."""
     sizes = block.shape
     rows = [points[axis] * (2 / max(sizes[axis] - 1, 1)) - 1 for axis in (2, 1, 0)]
     grid = torch.stack(rows, dim=-1).reshape(1, 1, 1, -1, 3)
@@ -19,7 +19,7 @@ def sample_linear(block: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_nearest(block: Tensor, points: Tensor) -> Tensor:
-    """`block` (Z, Y, X) of any type at the voxel nearest to each of `points` (3, ...)."""
+    """`block` (Z, Y, X) of any type at the voxels nearest to `points` (3, ...); shape (...)."""
     index = torch.zeros(points.shape[1:], dtype=torch.int64, device=points.device)
     inside = torch.ones(points.shape[1:], dtype=torch.bool, device=points.device)
     for row, size in zip(points, block.shape, strict=True):

@@ -1,8 +1,8 @@
-"""Augmentation of stacks of sections, as SEAMLeSS's aug.py does it.
+"""Augmentation of stacks of sections, as in SEAMLeSS.
 
-`augment_stack` moves, turns and scales sections, the same for images and masks, and is not undone:
-what it makes is what is aligned. `augment_input` spoils what the network sees of one section, and
-nothing else; the loss looks at the unspoilt one. Both draw with numpy and compute with torch.
+`augment_stack` moves, rotates and scales sections, their masks and known displacements alike; its
+result is what the network learns to align. `augment_input` corrupts a section for the network's
+input only; the loss compares the uncorrupted one. Source: SEAMLeSS, aug.py.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from torch.nn import functional
 from retrace.augment.artificial_defects import pixel_grid, pull, pull_labels
 
 MIN_CUT_PX = 32
+"""Smallest width of a blanked border, unless the section is smaller than 5 times that."""
 JITTER_POWER, JITTER_FACTOR = 2, 4
-"""Far translations are drawn up to 4 times as often as near ones."""
+"""Arguments of `weighted_draw` for translations: the farthest is 4 times as likely as 1 px."""
 PLACE_POWER, PLACE_FACTOR = 1, 10
-"""The same of how far a cutout's rectangle is from the middle."""
+"""Arguments of `weighted_draw` for the distance of a rectangle from the middle."""
 PERIODS_MEAN = 17.3
-"""Mean number of a gradient's periods; exponential, so that half have 12 or fewer."""
+"""Mean of the exponential distribution of a gradient's periods; half have 12 or fewer."""
 GRADIENT, TILING = 0.3, 0.5
 """Largest amplitudes."""
 DARKEST = 1 / 255
-"""What a pixel that was imaged never falls below, for 0 means that it was not."""
+"""Lower bound of imaged pixels; 0 means that a pixel was not imaged."""
 
 
 def weighted_draw(
     rng: np.random.Generator, most: int, power: float, factor: float, size: int = 1
 ) -> np.ndarray:
-    """Whole numbers 1 … most, each k as likely as k^power + c, `most` `factor` times as 1.
+    """Random integers (size,) from 1 to `most`, k with probability proportional to k^power + c.
 
-    Zeros where `most` is 0.
+    c makes `most` `factor` times as likely as 1. All 0 if `most` is 0.
     """
     if most < 2:
         return np.full(size, most)
@@ -48,45 +49,45 @@ def weighted_draw(
 
 
 def largest_jitter(max_displacement: float) -> int:
-    """Pixels per axis, so that two sections moved oppositely are `max_displacement` apart."""
+    """Pixels per axis such that two sections moved in opposite directions are at most
+    `max_displacement` px apart."""
     return int(max_displacement / (2 * math.sqrt(2)))
 
 
-def turning(angle: float, scale: float = 1.0) -> np.ndarray:
-    """The map (2, 2) of y and x that turns by `angle` and divides by `scale`."""
+def rotation_matrix(angle: float, scale: float = 1.0) -> np.ndarray:
+    """The matrix (2, 2) of y and x that rotates by `angle` (rad) and divides by `scale`."""
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     return np.array([[cos, sin], [-sin, cos]])
 
 
 @dataclass(frozen=True)
 class StackWarp:
-    """Where each section of a stack is read from, and what is cut off its image.
-
-    Pixel p of section z is read at centre + matrices[z] (p - centre) + shifts[z]. `cuts` (S, 4) px:
-    what is blanked at the top, bottom, left and right. `warps` (S, 2, h, w) px: what is added to
-    that on a coarse grid over the section, or None.
-    """
+    """A map per section: pixel p is read at centre + matrix (p - centre) + shift + warp."""
 
     matrices: np.ndarray
+    """(S, 2, 2)."""
     shifts: np.ndarray
+    """(S, 2) px."""
     cuts: np.ndarray
+    """(S, 4) px that are blanked at the top, bottom, left and right."""
     warps: np.ndarray | None = None
+    """(S, 2, h, w) px on a coarse grid over the section, with bicubic interpolation; or none."""
 
     def displacement(self, section: int, shape: tuple[int, int], device: torch.device) -> Tensor:
-        """How far from each pixel (H, W) of a section it is read, (2, H, W) px."""
+        """Displacement field (2, H, W) px of a section of `shape` (H, W)."""
         grid = pixel_grid(shape, device)
         centre = torch.tensor([(n - 1) / 2 for n in shape], device=device)[:, None, None]
         matrix = torch.from_numpy(self.matrices[section]).to(device, torch.float32)
         shift = torch.from_numpy(self.shifts[section]).to(device, torch.float32)
-        turned = torch.einsum("ab,bhw->ahw", matrix, grid - centre)
-        moved = turned + centre + shift[:, None, None] - grid
+        rotated = torch.einsum("ab,bhw->ahw", matrix, grid - centre)
+        moved = rotated + centre + shift[:, None, None] - grid
         if self.warps is None:
             return moved
         coarse = torch.from_numpy(self.warps[section]).to(device)[None]
         return moved + functional.interpolate(coarse, shape, mode="bicubic", align_corners=True)[0]
 
     def uncut(self, section: int, shape: tuple[int, int], device: torch.device) -> Tensor:
-        """What of a section (H, W) is left, bool."""
+        """(H, W) bool: the pixels of a section of `shape` that are not blanked."""
         kept = torch.zeros(shape, dtype=torch.bool, device=device)
         top, bottom, left, right = self.cuts[section].tolist()
         kept[top : shape[0] - bottom, left : shape[1] - right] = True
@@ -96,14 +97,7 @@ class StackWarp:
 def draw_stack_warp(
     rng: np.random.Generator, sections: int, side: int, settings: Mapping[str, Any]
 ) -> StackWarp:
-    """Draws the warp of a stack of sections whose shorter side is `side` pixels.
-
-    `settings`: jitter_px (farthest that two sections are moved apart, SEAMLeSS: 2^(levels - 1)),
-    rotation and scale (deviations of a section's own), turn (probability that the stack is turned
-    by any angle; 0.5 without it), cut (whether borders are cut off; true without it), warp_px
-    (farthest that a smooth warp moves a section's points along an axis; 0 without it) and
-    spacing_px (how far apart these points are).
-    """
+    """Draws the warp of a stack of sections whose shorter side is `side` pixels."""
     moves, borders, bends = rng.spawn(3)
     matrices, shifts = _draw_moves(moves, sections, settings)
     cuts = np.zeros((sections, 4), int)
@@ -112,35 +106,36 @@ def draw_stack_warp(
         ends = borders.integers(0, 2, (sections, 2))
         for axis in (0, 1):
             cuts[np.arange(sections), 2 * axis + ends[:, axis]] = strips[:, axis]
-    warps = _draw_warps(bends, sections, side, settings) if settings.get("warp_px") else None
+    warps = None
+    if settings.get("warp_px"):
+        warps = _draw_warps(bends, sections, side, settings["warp_px"], settings["spacing_px"])
     return StackWarp(matrices, shifts, cuts, warps)
 
 
 def _draw_warps(
-    rng: np.random.Generator, sections: int, side: int, settings: Mapping[str, Any]
+    rng: np.random.Generator, sections: int, side: int, warp_px: float, spacing_px: float
 ) -> np.ndarray:
-    """Displacements of points of each section, (S, 2, n, n) float32 px."""
-    points = max(2, round(side / settings["spacing_px"]) + 1)
-    far = settings["warp_px"]
-    return rng.uniform(-far, far, (sections, 2, points, points)).astype(np.float32)
+    """Displacements (S, 2, n, n) float32 px of the control points of each section."""
+    points = max(2, round(side / spacing_px) + 1)
+    return rng.uniform(-warp_px, warp_px, (sections, 2, points, points)).astype(np.float32)
 
 
 def _draw_moves(
     rng: np.random.Generator, sections: int, settings: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Matrices (S, 2, 2) and shifts (S, 2) px: turn the stack, move sections, turn it again."""
+    """Matrices (S, 2, 2) and shifts (S, 2) px: rotate the stack, move sections, rotate it again."""
     first, second = np.eye(2), np.eye(2)
     if rng.random() < settings.get("turn", 0.5):
-        first = turning(rng.uniform(0, 2 * math.pi), rng.normal(1, settings["scale"]))
-        second = turning(rng.uniform(0, 2 * math.pi))
+        first = rotation_matrix(rng.uniform(0, 2 * math.pi), rng.normal(1, settings["scale"]))
+        second = rotation_matrix(rng.uniform(0, 2 * math.pi))
     far = largest_jitter(settings["jitter_px"])
     size = weighted_draw(rng, far, JITTER_POWER, JITTER_FACTOR, 2 * sections)
     steps = (size * rng.choice((-1, 1), 2 * sections)).reshape(sections, 2)
     moved = rng.random(sections) < 0.5
     angles = rng.normal(0, settings["rotation"], sections) * moved
     scales = np.where(moved, rng.normal(1, settings["scale"], sections), 1)
-    own = np.stack([turning(a, s) for a, s in zip(angles, scales, strict=True)])
-    # What is shown at p after the second turning was at second p before it, and so on back.
+    own = np.stack([rotation_matrix(a, s) for a, s in zip(angles, scales, strict=True)])
+    # Backward maps compose in reverse: pixel p of the result was at `second` p, and so on.
     matrices = first @ own @ second
     shifts = (first @ (steps * moved[:, None])[:, :, None])[:, :, 0]
     return matrices, shifts
@@ -155,52 +150,57 @@ def augment_stack(
     settings: Mapping[str, Any],
     crop: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """SEAMLeSS's aug_stacks: a stack moved, turned and cut, everything by the same map.
+    """A stack and what belongs to it, all moved by the same random map (SEAMLeSS, aug_stacks).
 
-    `images` (S, H, W) in [0, 1]; `masks` and `valid` (S, H, W), each pixel the nearest one's;
-    `known` (S, 2, H, W) px, displacements so far, given back with this one's. Images and `valid`
-    are 0 where nothing is known and where they are cut; masks are not cut. `settings` as in
-    draw_stack_warp. `crop`: edge of a window that all are cut to, the same for all sections.
+    Takes and returns `images` (S, H, W) in [0, 1]; `masks` and `valid` (S, H, W), sampled at the
+    nearest pixel; `known` (S, 2, H, W) px, displacements, to which the map is added. Images and
+    `valid` are 0 outside the section and in blanked borders; masks are not blanked. `crop`: side of
+    a random square that all are cropped to, the same for all sections.
     """
     sections, shape = len(images), (images.shape[1], images.shape[2])
     warp = draw_stack_warp(rng, sections, min(shape), settings)
     window = _draw_window(rng, shape, crop)
-    done = []
+    corner = (window[0].start, window[1].start)
+    moved = []
     for z in range(sections):
         move = warp.displacement(z, shape, images.device)[(slice(None), *window)]
         kept = warp.uncut(z, shape, images.device)[window]
-        corner = (window[0].start, window[1].start)
-        there = pull_labels(valid[z], move, corner) * kept
-        image = pull(images[z], move, corner, "border") * (there > 0)
+        is_valid = pull_labels(valid[z], move, corner) * kept
+        image = pull(images[z], move, corner, "border") * (is_valid > 0)
         field = move + torch.stack([pull(part, move, corner, "border") for part in known[z]])
-        done.append((image, pull_labels(masks[z], move, corner), there, field))
-    image, mask, there, field = (torch.stack(parts) for parts in zip(*done, strict=True))
-    return image, mask, there, field
+        moved.append((image, pull_labels(masks[z], move, corner), is_valid, field))
+    image, mask, is_valid, field = (torch.stack(parts) for parts in zip(*moved, strict=True))
+    return image, mask, is_valid, field
 
 
 def _draw_window(
     rng: np.random.Generator, shape: tuple[int, int], crop: int | None
 ) -> tuple[slice, slice]:
-    """A random window of an edge of `crop` pixels, all of it without one."""
+    """A random square of side `crop` in an image of `shape` (H, W); all of it without `crop`."""
     edges = [n if crop is None else min(crop, n) for n in shape]
     y, x = (int(rng.integers(n - edge + 1)) for n, edge in zip(shape, edges, strict=True))
     return slice(y, y + edges[0]), slice(x, x + edges[1])
 
 
-# ---------------------------------------------------------------- what the network sees
+# ---------------------------------------------------------------- the network's input
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A turned rectangle: pixels whose place, turned and moved, is within half its sides."""
+    """A rectangle that is rotated, moved, and rotated again about the middle of a section."""
 
     half: tuple[float, float]
+    """Half its sides, px (y, x)."""
     shift: tuple[float, float]
+    """px (y, x)."""
     angles: tuple[float, float]
+    """Radians."""
 
     def inside(self, shape: tuple[int, int], device: torch.device) -> Tensor:
-        """(H, W) bool."""
-        outer, inner = (torch.from_numpy(turning(a)).to(device, torch.float32) for a in self.angles)
+        """(H, W) bool: the pixels of a section of `shape` that it covers."""
+        outer, inner = (
+            torch.from_numpy(rotation_matrix(a)).to(device, torch.float32) for a in self.angles
+        )
         centre = torch.tensor([(n - 1) / 2 for n in shape], device=device)[:, None, None]
         shift = torch.tensor(self.shift, device=device)[:, None, None]
         place = torch.einsum("ab,bhw->ahw", outer, pixel_grid(shape, device) - centre) - shift
@@ -209,7 +209,7 @@ class Rectangle:
 
 
 def draw_rectangle(rng: np.random.Generator, side: int) -> Rectangle:
-    """Sides of 1 … side / 2 pixels, turned, moved away from the middle, turned again."""
+    """Draws a rectangle with sides of 1 to `side` / 2 px for a section of that side."""
     half = rng.integers(1, side // 2 + 1, 2) / 2
     far = weighted_draw(rng, max(1, side // 2), PLACE_POWER, PLACE_FACTOR, 2)
     shift = far * rng.choice((-1, 1), 2)
@@ -222,57 +222,56 @@ def draw_rectangle(rng: np.random.Generator, side: int) -> Rectangle:
 
 
 @dataclass(frozen=True)
-class InputSpoiling:
-    """What is done to the network's view of one section, in the order of the fields.
-
-    `noise`: rectangles with what is added, (H, W); `contrast`: rectangles with factors; `missing`:
-    a rectangle with its grey, or None; `waves` (H, W): gradients and tilings, added; `gain` and
-    `offset` of the whole.
-    """
+class InputCorruption:
+    """Corruptions of a section (H, W), applied in the order of the fields."""
 
     noise: list[tuple[Rectangle, np.ndarray]] = field(default_factory=list)
+    """Rectangles with noise (H, W) that is added inside."""
     contrast: list[tuple[Rectangle, float]] = field(default_factory=list)
+    """Rectangles with a factor."""
     missing: tuple[Rectangle, float] | None = None
+    """A rectangle that is filled with one grey value."""
     waves: np.ndarray | None = None
+    """(H, W), sum of gradients and tilings that is added."""
     gain: float = 1.0
     offset: float = 0.0
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The spoilt image (H, W), and where data were cut out of it, bool.
+        """The corrupted `image` (H, W) in [0, 1], and (H, W) bool where data were cut out.
 
-        `image` in [0, 1]; its zeros stay zero. What was imaged stays above 0 and may exceed 1,
-        until contrast is made alike.
+        Zeros, which were not imaged, stay zero; other pixels stay above 0 and may exceed 1 until
+        contrast is normalised.
         """
         shape, device = (image.shape[0], image.shape[1]), image.device
-        seen, now = image > 0, image
-        for where, added in self.noise:
+        imaged, result = image > 0, image
+        for rectangle, added in self.noise:
             noise = torch.from_numpy(added).to(device)
-            now = now + noise * where.inside(shape, device)
-        for where, factor in self.contrast:
-            now = torch.where(where.inside(shape, device), now * factor, now)
-        cut = torch.zeros_like(seen)
+            result = result + noise * rectangle.inside(shape, device)
+        for rectangle, factor in self.contrast:
+            result = torch.where(rectangle.inside(shape, device), result * factor, result)
+        cut = torch.zeros_like(imaged)
         if self.missing is not None:
             cut = self.missing[0].inside(shape, device)
-            now = torch.where(cut, torch.full_like(now, self.missing[1]), now)
+            result = torch.where(cut, torch.full_like(result, self.missing[1]), result)
         if self.waves is not None:
-            now = now + torch.from_numpy(self.waves).to(device)
-        now = (now * self.gain + self.offset).clamp_min(DARKEST)
-        return torch.where(seen, now, image), cut
+            result = result + torch.from_numpy(self.waves).to(device)
+        result = (result * self.gain + self.offset).clamp_min(DARKEST)
+        return torch.where(imaged, result, image), cut
 
 
-def up_or_down(rng: np.random.Generator, most: float = 2.0) -> float:
-    """A factor of 1 … most, or one over it."""
+def draw_gain(rng: np.random.Generator, most: float = 2.0) -> float:
+    """A factor between 1 and `most`, or its inverse."""
     factor = float(rng.uniform(1, most))
     return factor if rng.random() < 0.5 else 1 / factor
 
 
-def draw_spoiling(rng: np.random.Generator, shape: tuple[int, int]) -> InputSpoiling:
-    """Draws what is done to a section of `shape` (H, W) pixels."""
+def draw_corruption(rng: np.random.Generator, shape: tuple[int, int]) -> InputCorruption:
+    """Draws the corruptions of a section of `shape` (H, W) pixels."""
     side = max(shape)
     noises = 0 if rng.random() < 0.5 else int(rng.integers(1, 3))
     noise = [(draw_rectangle(rng, side), draw_noise(rng, shape)) for _ in range(noises)]
     contrasts = 0 if rng.random() < 0.5 else int(rng.integers(1, 5))
-    contrast = [(draw_rectangle(rng, side), up_or_down(rng)) for _ in range(contrasts)]
+    contrast = [(draw_rectangle(rng, side), draw_gain(rng)) for _ in range(contrasts)]
     missing = None
     if rng.random() < 0.25:
         missing = (draw_rectangle(rng, side), float(rng.uniform(DARKEST, 1)))
@@ -281,13 +280,13 @@ def draw_spoiling(rng: np.random.Generator, shape: tuple[int, int]) -> InputSpoi
     waves = [draw_gradient(rng, side) for _ in range(gradients)]
     waves += [draw_tiling(rng, side) for _ in range(tilings)]
     total = np.add.reduce(waves)[: shape[0], : shape[1]] if waves else None
-    return InputSpoiling(
-        noise, contrast, missing, total, up_or_down(rng), float(rng.uniform(0, 0.5))
+    return InputCorruption(
+        noise, contrast, missing, total, draw_gain(rng), float(rng.uniform(0, 0.5))
     )
 
 
 def draw_noise(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Gaussian noise (H, W), every second time smoothed over a square of radius 1 … 20."""
+    """Gaussian noise (H, W), with probability 1/2 averaged over a square of radius 1 to 20 px."""
     noise = rng.normal(0, rng.uniform(0.001, 0.03), shape).astype(np.float32)
     if rng.random() < 0.5:
         radius = int(rng.integers(1, 21))
@@ -298,31 +297,29 @@ def draw_noise(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return noise
 
 
-def _turned_axes(
-    rng: np.random.Generator, side: int, angle: float, scale: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates y and x, (side, side), turned about the middle, in sides."""
+def _rotated_axes(side: int, angle: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates y and x (side, side), rotated about the middle, in units of the side."""
     grid = np.indices((side, side), dtype=np.float32) / side - 0.5
-    y, x = np.einsum("ab,bhw->ahw", turning(angle, scale), grid)
+    y, x = np.einsum("ab,bhw->ahw", rotation_matrix(angle, scale), grid)
     return y, x
 
 
 def draw_gradient(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A triangle wave (side, side) across the section."""
+    """A triangle wave (side, side) float32 in a random direction."""
     periods = int(1 + rng.exponential(PERIODS_MEAN))
     amplitude = GRADIENT * rng.uniform(0, 1) * rng.choice((-1, 1))
     scale = max(0.1, rng.normal(1, 0.1))
-    _, x = _turned_axes(rng, side, rng.uniform(0, 2 * math.pi), scale)
+    _, x = _rotated_axes(side, rng.uniform(0, 2 * math.pi), scale)
     phase = (x * periods + rng.uniform(0, 1)) % 1
     return np.asarray(amplitude * (2 * np.abs(2 * phase - 1) - 1), np.float32)
 
 
 def draw_tiling(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Tiles (side, side), each a ramp, whose rows or columns are moved against each other."""
+    """Tiles (side, side) float32, each a ramp, with randomly shifted rows or columns."""
     tile = rng.uniform(side / 32, side / 6) / side
     amplitude = TILING * rng.uniform(0, 1) * rng.choice((-1, 1))
     scale = max(0.2, rng.normal(1, 0.2))
-    y, x = _turned_axes(rng, side, rng.normal(0, math.pi / 2), scale)
+    y, x = _rotated_axes(side, rng.normal(0, math.pi / 2), scale)
     if rng.random() < 0.5:
         y, x = x, y
     moves = rng.uniform(0, 1, 2 * int(2 / tile) + 3)
@@ -334,8 +331,10 @@ def draw_tiling(rng: np.random.Generator, side: int) -> np.ndarray:
 def augment_input(
     image: Tensor, rng: np.random.Generator, settings: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor]:
-    """SEAMLeSS's aug_input: a section (H, W) in [0, 1] as the network sees it, and where data were
-    cut out of it, bool. Nothing is changed unless `settings` have `input`."""
+    """`image` (H, W) in [0, 1] corrupted for the network, and (H, W) bool where data were cut out.
+
+    Unchanged unless `settings.input`. Source: SEAMLeSS, aug_input.
+    """
     if not settings["input"]:
         return image, torch.zeros_like(image, dtype=torch.bool)
-    return draw_spoiling(rng, (image.shape[0], image.shape[1]))(image)
+    return draw_corruption(rng, (image.shape[0], image.shape[1]))(image)

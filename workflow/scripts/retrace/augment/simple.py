@@ -1,10 +1,9 @@
-"""Mirroring and transposing as gunpowder's SimpleAugment defines them."""
+"""Mirroring and transposing, as gunpowder's SimpleAugment; ELEKTRONN's flips are a case of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,9 @@ from retrace.geometry import Triple, triple
 
 @dataclass(frozen=True)
 class Simple:
-    """Axis a of the source runs along axis `order[a]` of the frame, backwards where mirrored.
+    """Axis a of the source runs along axis `order[a]` of the output, backwards if `mirrored[a]`.
 
-    `shape` is that of the source box (z, y, x); coordinates stay whole numbers.
+    `shape`: the source box (z, y, x), voxels. Coordinates stay whole numbers.
     """
 
     order: Triple
@@ -25,7 +24,7 @@ class Simple:
     shape: Triple
 
     def source(self, points: Tensor) -> Tensor:
-        """Source coordinates, (3, ...), of `points` (3, ...) given in the frame."""
+        """Source coordinates (3, ...) of output `points` (3, ...), voxels."""
         rows = []
         for axis in range(3):
             row = points[self.order[axis]]
@@ -36,14 +35,47 @@ class Simple:
         """First voxel and shape of the source box."""
         return (0, 0, 0), self.shape
 
+    def apply(self, block: Tensor) -> Tensor:
+        """`block` (..., Z, Y, X) of the source's `shape`, flipped and transposed."""
+        axes = [axis - 3 for axis in range(3) if self.mirrored[axis]]
+        lead = list(range(block.ndim - 3))
+        order = [self.order.index(axis) for axis in range(3)]
+        return block.flip(axes).permute(*lead, *[len(lead) + axis for axis in order])
 
-def draw_simple(rng: np.random.Generator, shape: Triple, step: Mapping[str, Any]) -> Simple:
-    """Draws the `simple` step of a recipe: each named axis mirrored with probability 1/2, the
-    named axes in a random order."""
+
+def draw_simple(
+    rng: np.random.Generator, shape: Triple, *, mirror: Sequence[int], transpose: Sequence[int]
+) -> Simple:
+    """Draws mirroring and transposing for an output of `shape` (z, y, x).
+
+    Axes in `mirror` (0 is z) are flipped with probability 1/2 each, those in `transpose` are
+    randomly permuted.
+    """
     order = np.arange(3)
-    axes = sorted(step["transpose"])
+    axes = sorted(transpose)
     order[axes] = rng.permutation(axes)
     coins = rng.random(3) < 0.5
-    mirrored = [bool(coins[axis]) and axis in step["mirror"] for axis in range(3)]
+    mirrored = [bool(coins[axis]) and axis in mirror for axis in range(3)]
     source = triple([shape[order[axis]] for axis in range(3)])
     return Simple(triple(order.tolist()), (mirrored[0], mirrored[1], mirrored[2]), source)
+
+
+def draw_orientation(
+    rng: np.random.Generator,
+    shape: Triple,
+    n_dim: int,
+    *,
+    anisotropic: bool,
+    upright_x: bool = False,
+) -> Simple:
+    """Draws one of ELEKTRONN's orientations of a patch of `shape` (z, y, x).
+
+    16 orientations of anisotropic volumes, 48 of isotropic ones, 8 of sections (`n_dim` 2), 2 of
+    sections whose x axis stays upright. Source: ELEKTRONN, elektronn/training/trainutils.py (flip).
+    """
+    if n_dim == 2 and upright_x:
+        return draw_simple(rng, shape, mirror=[1], transpose=[])
+    if n_dim == 2:
+        return draw_simple(rng, shape, mirror=[1, 2], transpose=[1, 2])
+    transpose = [1, 2] if anisotropic else [0, 1, 2]
+    return draw_simple(rng, shape, mirror=[0, 1, 2], transpose=transpose)

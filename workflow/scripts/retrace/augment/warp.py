@@ -1,8 +1,7 @@
-"""The geometric steps of a recipe as one map from output voxels to source coordinates.
+"""The geometric augmentation steps of a network as one map from output voxels to the source.
 
-The steps of the list are applied to the data in order; a voxel of the result is therefore traced
-back through the last step first. Data is read once, at the composed coordinates, where the original
-resampled it after every step.
+Steps are applied to the data in order, so a voxel of the result is traced back through the last
+step first. Data is sampled once, at the composed coordinates; gunpowder resamples after each step.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from retrace.augment.simple import Simple, draw_simple
 from retrace.geometry import Triple, VoxelBox, triple
 
 LATTICE = 9
-"""Points per axis (all sections in z) at which the reach of a box is found on the CPU."""
+"""Points per axis in y and x (every section in z) at which `Warp.reach` evaluates the map."""
 
 
 @dataclass(frozen=True)
 class Warp:
-    """Steps from the last to the first, each with the first voxel of its frame."""
+    """Steps, the last one first, each with the first voxel of its output."""
 
     steps: tuple[tuple[Triple, Elastic | Simple], ...]
 
     def source(self, points: Tensor) -> Tensor:
-        """Source coordinates (3, ...) float32 of output coordinates `points` (3, ...)."""
+        """Source coordinates (3, ...) float32 of output `points` (3, ...), voxels."""
         for origin, step in self.steps:
             begin = torch.tensor(origin, device=points.device, dtype=points.dtype)
             begin = begin.reshape(3, *[1] * (points.ndim - 1))
@@ -38,7 +37,7 @@ class Warp:
         return points
 
     def reach(self, box: VoxelBox) -> VoxelBox:
-        """The box of source voxels that `box` of the output is read from, found on a lattice."""
+        """The box of source voxels that `box` of the output is sampled from, from a lattice."""
         axes = [np.arange(box.offset[0], box.end[0], dtype=np.float32)]
         for axis in (1, 2):
             axes.append(np.linspace(box.offset[axis], box.end[axis] - 1, LATTICE, dtype=np.float32))
@@ -47,13 +46,13 @@ class Warp:
 
 
 def bounding_box(points: Tensor) -> VoxelBox:
-    """The smallest box of voxels between which all `points` (3, ...) lie."""
+    """The smallest box of voxels that interpolation at all `points` (3, ...) reads."""
     flat = points.reshape(3, -1)
     begin, end = torch.stack([flat.amin(1).floor(), flat.amax(1).ceil() + 1]).long().tolist()
     return VoxelBox(triple(begin), triple([e - b for b, e in zip(begin, end, strict=True)]))
 
 
-def grid(box: VoxelBox, device: torch.device) -> Tensor:
+def voxel_grid(box: VoxelBox, device: torch.device) -> Tensor:
     """Coordinates (3, Z, Y, X) float32 of all voxels of `box`."""
     axes = [
         torch.arange(b, e, device=device, dtype=torch.float32)
@@ -63,18 +62,25 @@ def grid(box: VoxelBox, device: torch.device) -> Tensor:
 
 
 def draw_warp(rng: np.random.Generator, steps: Sequence[Mapping[str, Any]], shape: Triple) -> Warp:
-    """Draws all geometric steps of a recipe for an output of `shape` voxels (z, y, x)."""
+    """Draws the geometric steps of an augmentation for an output of `shape` voxels (z, y, x)."""
     drawn: list[tuple[Triple, Elastic | Simple]] = []
     origin: Triple = (0, 0, 0)
-    for entry in reversed(steps):
-        step: Elastic | Simple
-        if "elastic" in entry:
-            step = draw_elastic(rng, shape, entry["elastic"])
-        elif "simple" in entry:
-            step = draw_simple(rng, shape, entry["simple"])
-        else:
+    for settings in reversed(steps):
+        step = _draw_step(rng, settings, shape)
+        if step is None:
             continue
         drawn.append((origin, step))
         begin, shape = step.bounds()
         origin = triple([o + b for o, b in zip(origin, begin, strict=True)])
     return Warp(tuple(drawn))
+
+
+def _draw_step(
+    rng: np.random.Generator, step: Mapping[str, Any], shape: Triple
+) -> Elastic | Simple | None:
+    """One step with an output of `shape`; None if it does not move voxels."""
+    if "elastic" in step:
+        return draw_elastic(rng, shape, **step["elastic"])
+    if "simple" in step:
+        return draw_simple(rng, shape, **step["simple"])
+    return None

@@ -1,1 +1,1 @@
-"""Reading and writing trained weights."""
+"""Reading and writing trained weights: safetensors, and the formats of the original programs."""

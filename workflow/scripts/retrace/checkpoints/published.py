@@ -1,7 +1,7 @@
-"""The checkpoints that Sheridan et al. 2023 published, as weights of our own networks.
+"""The TensorFlow checkpoints that Sheridan et al. 2023 published, as weights of `retrace` networks.
 
-Variable names and layouts: funkey/mala `networks/unet.py`, TensorFlow 1 `tf.layers`. The scope
-(`setup01` ...) differs from file to file and is ignored; names and shapes come from the file.
+Source of variable names and layouts: funkey/mala, `networks/unet.py`; TensorFlow 1, `tf.layers`.
+The scope (`setup01` ...) differs between files and is ignored.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from retrace.networks import build_network
 
 KINDS = {"kernel": "weight", "bias": "bias"}
 MOMENTS = {"Adam": "exp_avg", "Adam_1": "exp_avg_sq"}
-"""Slots of TensorFlow's Adam and what torch calls them."""
+"""Slots of TensorFlow's Adam and their names in torch."""
 HEADS = {"affs_0": "affs", "embedding_0": "lsds", "lsds_0": "lsds"}
 ITERATION = "gunpowder/iteration"
 SECOND_OPTIMIZER = "malis_optimizer"
@@ -40,16 +40,19 @@ LAYERS: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint in our names: weights, Adam's moments (empty where not stored), iteration."""
+    """A published checkpoint with the parameter names and layouts of our U-Net."""
 
     source: Path
+    """Prefix of its files."""
     iteration: int
     weights: Mapping[str, Tensor]
+    """By parameter name."""
     moments: Mapping[str, Mapping[str, Tensor]]
+    """Adam's moments by parameter name; empty where they are not stored."""
 
 
 def parameter_name(layer: str, kind: str) -> str | None:
-    """`unet_layer_1_left_0`, `kernel` -> `left.1.0.weight`; None for what is no weight."""
+    """`unet_layer_1_left_0`, `kernel` -> `left.1.0.weight`; None for other variables."""
     for pattern, name in LAYERS:
         match = re.fullmatch(pattern, layer)
         if match and kind in KINDS:
@@ -58,17 +61,17 @@ def parameter_name(layer: str, kind: str) -> str | None:
 
 
 def to_torch(values: np.ndarray) -> Tensor:
-    """TensorFlow's layout to torch's: kernels (z, y, x, a, b) -> (b, a, z, y, x), biases as is.
+    """A kernel (z, y, x, a, b) in torch's layout (b, a, z, y, x); biases are unchanged.
 
-    For a convolution (a, b) is (in, out), for a transposed one (out, in): both permute alike. Both
-    programs cross-correlate, so nothing is flipped.
+    (a, b) is (in, out) for a convolution and (out, in) for a transposed one, so both permute alike.
+    TensorFlow and torch both correlate, so nothing is flipped.
     """
     axes = (4, 3, 0, 1, 2) if values.ndim == 5 else tuple(range(values.ndim))
     return torch.from_numpy(values.transpose(axes).copy())
 
 
 def variable_name(parameter: str) -> str:
-    """`left.1.0.weight` -> `unet_layer_1_left_0/kernel`, the inverse of `parameter_name`."""
+    """`left.1.0.weight` -> `unet_layer_1_left_0/kernel`; the inverse of `parameter_name`."""
     *layer, leaf = parameter.split(".")
     kind = {"weight": "kernel", "bias": "bias"}[leaf]
     if layer[0] == "heads":
@@ -80,7 +83,7 @@ def variable_name(parameter: str) -> str:
 
 
 def to_tensorflow(values: Tensor) -> np.ndarray:
-    """The inverse of `to_torch`."""
+    """A weight (b, a, z, y, x) in TensorFlow's layout (z, y, x, a, b), inverse of `to_torch`."""
     axes = (2, 3, 4, 1, 0) if values.ndim == 5 else tuple(range(values.ndim))
     return values.detach().cpu().numpy().transpose(axes)
 
@@ -93,10 +96,10 @@ def write_published(
     scope: str = "setup01",
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Path:
-    """Writes a checkpoint as the original programs leave it; returns its prefix.
+    """Writes a checkpoint that the original programs can restore; returns its prefix.
 
-    With `optimizer` (Adam) its moments and their powers of the decay are written too, so that the
-    original can go on from it.
+    With `optimizer` (Adam), its moments and powers of the decay rates are written too, so that the
+    original can resume training.
     """
     arrays = {ITERATION: np.array([iteration], np.float32)}
     for name, parameter in module.named_parameters():
@@ -108,7 +111,7 @@ def write_published(
                 arrays[slot_name] = to_tensorflow(optimizer.state[parameter][moment])
     if optimizer is not None:
         for index, decay in enumerate(optimizer.param_groups[0]["betas"], start=1):
-            # TensorFlow multiplies once before the first step.
+            # TensorFlow multiplies once more, before the first step.
             power = np.float32(decay ** (iteration + 1))
             arrays[f"{scope}/beta{index}_power"] = np.array(power)
     prefix = folder / f"train_net_checkpoint_{iteration}"
@@ -117,9 +120,10 @@ def write_published(
 
 
 def read_published(folder: Path) -> Published:
-    """The latest checkpoint in `folder`; DataError where it is absent, damaged or no such network.
+    """The latest checkpoint in `folder`.
 
-    The iteration in the file's name and the one stored inside must agree.
+    DataError if there is none, if it is damaged or of another kind of network, or if the iteration
+    in its name differs from the one inside.
     """
     prefix, iteration = find_checkpoint(folder)
     bundle = open_bundle(prefix)
@@ -141,7 +145,7 @@ def read_published(folder: Path) -> Published:
 
 
 def _slots(names: Collection[str]) -> Iterator[tuple[str, str, str]]:
-    """Adam's slots: full name, our parameter, which moment. Of two optimisers the later one's."""
+    """Adam's slots: variable name, parameter name, moment; those of the last of two optimizers."""
     second = any(SECOND_OPTIMIZER in name for name in names)
     for name in names:
         *_, layer, kind, slot = ["", "", "", *name.split("/")]
@@ -156,33 +160,33 @@ def _check_iteration(bundle: Bundle, iteration: int) -> None:
     inside = int(bundle.read(ITERATION).ravel()[0])
     if inside != iteration:
         raise DataError(
-            f"{bundle.prefix} says iteration {inside} inside; it was renamed or mixed up, fetch it "
-            "again"
+            f"{bundle.prefix} contains iteration {inside}; its files were renamed or mixed up, "
+            "fetch it again"
         )
 
 
-def load_published(found: Published, module: nn.Module, name: str) -> None:
-    """Fills `module`; DataError names the first weight that is missing, foreign or of other shape.
+def load_published(checkpoint: Published, module: nn.Module, name: str) -> None:
+    """Fills `module`, built for the network `name`.
 
-    `name`: the network that `module` was built for.
+    DataError names the first weight that is missing, unknown, or of another shape.
     """
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    there = {key: tuple(value.shape) for key, value in found.weights.items()}
-    for key in sorted(wanted | there):
-        if wanted.get(key) != there.get(key):
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    stored = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
+    for key in sorted(expected | stored):
+        if expected.get(key) != stored.get(key):
             raise DataError(
-                f"{found.source} does not fit network {name!r}: {key} is "
-                f"{there.get(key, 'absent')} there and {wanted.get(key, 'absent')} here. It may be "
-                "of another dataset or network; the width of the top layers is `fmaps_out`"
+                f"{checkpoint.source} does not fit network {name!r}: {key} is "
+                f"{stored.get(key, 'absent')} there and {expected.get(key, 'absent')} here. It may "
+                "be of another dataset or network; the width of the top layers is `fmaps_out`"
             )
-    module.load_state_dict(dict(found.weights))
+    module.load_state_dict(dict(checkpoint.weights))
 
 
 def published_network(folder: Path | str, network: Mapping[str, Any]) -> tuple[nn.Module, int]:
     """A network with the published weights in `folder`, in evaluation mode, and their iteration.
 
     `folder`: the checkpoint's files, as `fetch_DATASET_NETWORK_checkpoint` stores them. DataError
-    where they are damaged or of another network.
+    if they are damaged or of another network.
     """
     checkpoint = read_published(Path(folder))
     module: nn.Module = build_network(network)
@@ -190,13 +194,16 @@ def published_network(folder: Path | str, network: Mapping[str, Any]) -> tuple[n
     return module.eval(), checkpoint.iteration
 
 
-def load_moments(found: Published, module: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
-    """Gives Adam the stored moments; False, and a fresh Adam, where the file has none."""
-    named = dict(module.named_parameters())
-    if set(found.moments) != set(named):
+def load_moments(
+    checkpoint: Published, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> bool:
+    """Sets Adam's moments and step count; False, without changes, if the file has none."""
+    parameters = dict(module.named_parameters())
+    if set(checkpoint.moments) != set(parameters):
         return False
-    for name, parameter in named.items():
-        state = {k: torch.empty_like(parameter).copy_(v) for k, v in found.moments[name].items()}
-        step = torch.tensor(float(found.iteration), dtype=torch.float32, device=parameter.device)
-        optimizer.state[parameter] = {"step": step, **state}
+    for name, parameter in parameters.items():
+        moments = checkpoint.moments[name]
+        state = {k: torch.empty_like(parameter).copy_(v) for k, v in moments.items()}
+        step = torch.tensor(float(checkpoint.iteration), dtype=torch.float32)
+        optimizer.state[parameter] = {"step": step.to(parameter.device), **state}
     return True

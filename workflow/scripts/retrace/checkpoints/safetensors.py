@@ -1,4 +1,4 @@
-"""Trained weights as safetensors: plain tensors and text, nothing that runs when it is read."""
+"""Trained weights as safetensors: tensors and JSON text, which cannot execute code when read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retrace.settings_model import as_json, plain_value
 
 FORMAT_VERSION = "1"
 ALIGNMENT = 8
-"""Bytes that the tensors of a safetensors file are aligned to."""
+"""Alignment of the tensors in a safetensors file, bytes."""
 
 SEAMLESS = (
     "height",
@@ -55,9 +55,9 @@ def architecture(network: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_model(path: Path, module: nn.Module, metadata: Mapping[str, Any]) -> Path:
-    """Writes the weights of `module` aside, then renames; equal weights give equal bytes.
+    """Writes the weights of `module` and `metadata` atomically; equal content gives equal bytes.
 
-    `metadata` needs `network` (its settings); all values are stored as JSON text.
+    `metadata`: JSON values; `network` must hold the network's settings.
     """
     tensors = {
         name: tensor.detach().to("cpu").contiguous()
@@ -68,7 +68,7 @@ def save_model(path: Path, module: nn.Module, metadata: Mapping[str, Any]) -> Pa
 
 
 def _with_metadata(content: bytes, text: Mapping[str, str]) -> bytes:
-    """safetensors bytes with metadata in the order given; the package itself shuffles it."""
+    """safetensors bytes with metadata in the order of `text`, which the package would shuffle."""
     size = int.from_bytes(content[:8], "little")
     header = {"__metadata__": {"format_version": FORMAT_VERSION, **text}}
     header |= json.loads(content[8 : 8 + size])
@@ -78,7 +78,7 @@ def _with_metadata(content: bytes, text: Mapping[str, str]) -> bytes:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What was stored beside the weights; DataError where the file is absent or damaged."""
+    """The metadata of a model file; DataError if it is absent or damaged."""
     return read_archive(path)[0]
 
 
@@ -102,10 +102,10 @@ def load_model(path: Path, module: nn.Module, expect: Mapping[str, Any]) -> dict
 
 
 def load_layers(path: Path, module: nn.Module, layers: Sequence[int]) -> list[str]:
-    """Fills the named `layers` of a module, weights and biases, from a model of another network.
+    """Fills only the numbered `layers` of `module` from a model of another network.
 
-    Nothing else is touched. Returns a line for each layer. DataError where one is absent on either
-    side or has another shape.
+    Returns one line per layer. DataError where a layer is missing on either side or differs in
+    shape.
     """
     tensors = read_archive(path)[1]
     own = module.state_dict()
@@ -121,14 +121,14 @@ def load_layers(path: Path, module: nn.Module, layers: Sequence[int]) -> list[st
         if there != tuple(tensor.shape):
             raise DataError(
                 f"{path}: {name} is {tuple(tensor.shape)} there and {there} here; layers that are "
-                "taken over need the same shape on both sides"
+                "loaded need the same shape on both sides"
             )
     module.load_state_dict(chosen, strict=False)
     return [f"layer {layer} taken from {path}" for layer in layers]
 
 
 def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Metadata and weights of a model file; DataError where it is absent or damaged."""
+    """Metadata and weights of a model file; DataError if it is absent or damaged."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; train the network first, or correct the path")
     try:
@@ -138,7 +138,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     except (SafetensorError, OSError) as error:
         raise DataError(
             f"{path} is no readable model file, perhaps truncated ({error}); delete it and run the "
-            "rule that makes it again"
+            "rule that writes it again"
         ) from error
     if text.pop("format_version", None) != FORMAT_VERSION:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Archives of the alignment network: our safetensors, and SEAMLeSS' own .pt, whole or in part."""
+"""Weights of the alignment network, from safetensors or SEAMLeSS's own .pt, complete or in part."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ OLD_NAMES = (
     (r"^pyramid\.enclist\.(\d+)\.c(\d)\.", lambda m: f"encoders.{m[1]}.{2 * (int(m[2]) - 1)}."),
     (r"^pyramid\.pe\.c(\d)\.", lambda m: f"pre_encoder.{2 * (int(m[1]) - 1)}."),
 )
-"""SEAMLeSS' names (training/pyramid.py) and ours. Its archives hold each weight twice: `seq` and
-`pelist` are aliases."""
+"""Parameter names of SEAMLeSS (training/pyramid.py) and here. Its files hold each weight twice:
+`seq` and `pelist` are aliases, which are skipped."""
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights by our names, and metadata (empty for a .pt); DataError where it is no archive."""
+    """Weights by parameter name, and metadata (empty for a .pt); DataError for other files."""
     if path.suffix not in PT:
         metadata, tensors = read_archive(path)
         return tensors, metadata
@@ -51,49 +51,51 @@ def _read_pt(path: Path) -> Mapping[str, Any]:
 
 
 def _renamed(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    found = {}
+    """Weights with the names used here; DataError if none is one of SEAMLeSS's."""
+    weights = {}
     for old, tensor in content.items():
         name = old
-        for pattern, ours in OLD_NAMES:
-            name = re.sub(pattern, ours, name)
+        for pattern, replacement in OLD_NAMES:
+            name = re.sub(pattern, replacement, name)
         if name != old:
-            found[name] = tensor
-    if not found:
+            weights[name] = tensor
+    if not weights:
         raise DataError(
             f"{path} holds {', '.join(list(content)[:3])} ...; an archive of SEAMLeSS has "
             "pyramid.mlist.0.conv1.weight and the like"
         )
-    return found
+    return weights
 
 
 def load_overlap(path: Path, module: Seamless) -> list[str]:
-    """Fills `module` with what fits of an archive, which may be of another height or width.
+    """Fills `module` with the weights of a file that may have another height or width.
 
-    Where shapes differ, the part that both have is copied and the rest stays as it was. Returns one
-    line for each weight that was not, or not wholly, loaded, and for each left over; DataError
-    where nothing fits.
+    Where shapes differ, the common part is copied and the rest is unchanged. Returns one line per
+    weight that was not loaded completely or is left over; DataError if nothing fits.
     """
-    found, _ = read_weights(path)
-    told, copied = [], 0
+    weights, _ = read_weights(path)
+    notes, copied = [], 0
     own = module.state_dict()
     for name, here in own.items():
-        if name not in found:
-            told.append(f"{name} {_shape(here)}: not in the archive, stays as it began")
+        if name not in weights:
+            notes.append(f"{name} {_shape(here)}: not in the archive, keeps its initial values")
             continue
-        there = found[name]
+        there = weights[name]
         if there.ndim != here.ndim:
-            told.append(f"{name}: {_shape(there)} there, {_shape(here)} here; left out")
+            notes.append(f"{name}: {_shape(there)} there, {_shape(here)} here; not loaded")
             continue
         common = tuple(slice(0, min(a, b)) for a, b in zip(here.shape, there.shape, strict=True))
         here[common] = there[common].to(here.dtype)
         copied += 1
         if there.shape != here.shape:
-            told.append(f"{name}: {_shape(there)} there, {_shape(here)} here; the common part")
+            notes.append(f"{name}: {_shape(there)} there, {_shape(here)} here; the common part")
     if not copied:
         raise DataError(f"{path} holds no weight of this network; name an archive of seamless")
-    told += [f"{name} {_shape(found[name])}: no such weight here" for name in found.keys() - own]
-    return sorted(told)
+    spare = weights.keys() - own
+    notes += [f"{name} {_shape(weights[name])}: no such weight here" for name in spare]
+    return sorted(notes)
 
 
 def _shape(tensor: Tensor) -> str:
+    """A shape for messages, like 8x4x3x3."""
     return "x".join(map(str, tensor.shape)) or "scalar"

@@ -1,7 +1,7 @@
 """TensorFlow V2 checkpoints (`PREFIX.index` and `PREFIX.data-*`), without TensorFlow.
 
-The index is a LevelDB table of protocol buffers that name dtype, shape, file, offset, size and
-checksum of every variable; the data files are the plain little-endian values one after another.
+The index is a LevelDB table of protocol buffers with dtype, shape, file, offset, size and checksum
+of each variable. The data files are the little-endian values one after another.
 Source: tensorflow, core/util/tensor_bundle (format) and core/lib/io/table (index).
 """
 
@@ -19,10 +19,12 @@ import numpy as np
 from retrace.errors import DataError, nearest
 
 MAGIC = 0xDB4775248B80FB57
+"""The last 8 bytes of a LevelDB table."""
 FOOTER_BYTES = 48
 TRAILER_BYTES = 5
 """After each block: compression (one byte) and masked CRC-32C."""
 CRC_MASK = 0xA282EAD8
+"""Added to rotated checksums (tensorflow, core/lib/hash/crc32c.h)."""
 DTYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("<f4"),
     2: np.dtype("<f8"),
@@ -39,36 +41,47 @@ DTYPES: dict[int, np.dtype[Any]] = {
 }
 """TensorFlow's DataType numbers with a numpy equivalent (framework/types.proto)."""
 
-Fields = dict[int, list[int | bytes]]
+ProtoFields = dict[int, list[int | bytes]]
+"""The fields of a protocol buffer message by number: numbers, or bytes."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Where one variable lies: file, first byte, bytes; and the CRC-32C of these bytes."""
+class Variable:
+    """An entry of the index: a variable's type, shape, position in the data files and checksum."""
 
     dtype: int
+    """A key of DTYPES."""
     shape: tuple[int, ...]
     shard: int
+    """Number of its data file."""
     offset: int
+    """First byte."""
     size: int
+    """Bytes."""
     crc32c: int
+    """Masked CRC-32C of the bytes."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened checkpoint: `entries` by the full names of the variables."""
+    """An opened checkpoint."""
 
     prefix: Path
     shards: int
-    entries: Mapping[str, Entry]
+    """Number of data files."""
+    entries: Mapping[str, Variable]
+    """By full name."""
 
     def data_file(self, shard: int) -> Path:
-        """The file of one shard."""
+        """The data file with number `shard`."""
         name = f"{self.prefix.name}.data-{shard:05d}-of-{self.shards:05d}"
         return self.prefix.with_name(name)
 
     def read(self, name: str) -> np.ndarray:
-        """The values of one variable, checksum verified; DataError names what is wrong."""
+        """The values of variable `name`, an array of its shape, checksum verified.
+
+        DataError for an unknown name, a type without numpy equivalent, or damaged bytes.
+        """
         if name not in self.entries:
             raise DataError(f"{self.prefix} has no {name!r}; {nearest(name, self.entries)}")
         entry = self.entries[name]
@@ -83,16 +96,16 @@ class Bundle:
             )
         return np.frombuffer(content, dtype).reshape(entry.shape)
 
-    def _bytes(self, entry: Entry) -> bytes:
+    def _bytes(self, entry: Variable) -> bytes:
         with self.data_file(entry.shard).open("rb") as file:
             file.seek(entry.offset)
             return file.read(entry.size)
 
 
 def open_bundle(prefix: Path) -> Bundle:
-    """The checkpoint `prefix` (a path without `.index`), its files all there and long enough.
+    """The checkpoint at `prefix` (a path without `.index`).
 
-    DataError where a part is missing, truncated or damaged.
+    DataError where a file is missing or truncated, or the index is damaged.
     """
     index = prefix.with_name(prefix.name + ".index")
     if not index.is_file():
@@ -103,7 +116,7 @@ def open_bundle(prefix: Path) -> Bundle:
         shards = _number(header, 1)
         if _number(header, 2):
             raise ValueError("big-endian")
-        entries = {name.decode(): _entry(value) for name, value in records.items()}
+        entries = {name.decode(): _variable(value) for name, value in records.items()}
     except (ValueError, IndexError, KeyError) as error:
         raise DataError(
             f"{index} is no readable checkpoint index, perhaps truncated ({error}); fetch it again"
@@ -114,21 +127,21 @@ def open_bundle(prefix: Path) -> Bundle:
 
 
 def find_checkpoint(folder: Path, stem: str = "train_net_checkpoint") -> tuple[Path, int]:
-    """Prefix and iteration of the latest checkpoint whose files lie in `folder`.
+    """Prefix and iteration of the latest checkpoint in `folder`; DataError if there is none.
 
-    The text file `checkpoint` is not asked: the published ones name an iteration that was never
-    shipped, and TensorFlow then trains on from random weights without a word.
+    The text file `checkpoint` is ignored: the published ones name an iteration that was not
+    published, with which TensorFlow silently trains from random weights.
     """
-    found = {}
+    prefixes = {}
     for index in folder.glob(f"{stem}_*.index"):
         match = re.fullmatch(rf"{stem}_(\d+)\.index", index.name)
         if match:
-            found[int(match[1])] = index.with_suffix("")
-    if not found:
+            prefixes[int(match[1])] = index.with_suffix("")
+    if not prefixes:
         raise DataError(
             f"no checkpoint {stem}_*.index in {folder}; fetch it, or correct the folder"
         )
-    return found[max(found)], max(found)
+    return prefixes[max(prefixes)], max(prefixes)
 
 
 def masked_crc32c(content: bytes) -> int:
@@ -138,26 +151,28 @@ def masked_crc32c(content: bytes) -> int:
 
 
 def _check_files(bundle: Bundle) -> None:
+    """DataError where a data file is missing or shorter than its variables."""
     ends = dict.fromkeys(range(bundle.shards), 0)
     for name, entry in bundle.entries.items():
         if entry.shard not in ends:
-            raise DataError(f"{bundle.prefix}: {name} lies in shard {entry.shard}, which is absent")
+            raise DataError(f"{bundle.prefix}: {name} is in shard {entry.shard}, which is missing")
         ends[entry.shard] = max(ends[entry.shard], entry.offset + entry.size)
     for shard, end in ends.items():
         path = bundle.data_file(shard)
-        have = path.stat().st_size if path.is_file() else None
-        if have is None:
+        if not path.is_file():
             raise DataError(f"{path} is missing; fetch the checkpoint again")
-        if have < end:
-            raise DataError(f"{path} is truncated: {have} of {end} bytes; fetch it again")
+        size = path.stat().st_size
+        if size < end:
+            raise DataError(f"{path} is truncated: {size} of {end} bytes; fetch it again")
 
 
-def _entry(content: bytes) -> Entry:
+def _variable(content: bytes) -> Variable:
+    """An index entry from its message, BundleEntryProto; ValueError for a sliced variable."""
     fields = _fields(content)
     if 7 in fields:
         raise ValueError("a variable is stored in slices")
     shape = _fields(_part(fields, 2))
-    return Entry(
+    return Variable(
         dtype=_number(fields, 1),
         shape=tuple(_number(_fields(_bytes_of(d)), 1) for d in shape.get(2, [])),
         shard=_number(fields, 3),
@@ -168,7 +183,7 @@ def _entry(content: bytes) -> Entry:
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """All keys and values of a LevelDB table."""
+    """All keys and values of a LevelDB table; ValueError where it is damaged."""
     footer = content[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES or int.from_bytes(footer[-8:], "little") != MAGIC:
         raise ValueError("no table of TensorFlow")
@@ -179,13 +194,14 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _handle(content: bytes, at: int) -> tuple[int, int]:
+    """Offset and size of a block, from its handle at byte `at`."""
     offset, at = _varint(content, at)
     size, _ = _varint(content, at)
     return offset, size
 
 
 def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of one block; a key repeats only what differs from the one before it."""
+    """Keys and values of one block; a key stores only what differs from the key before it."""
     end = offset + size
     trailer = content[end : end + TRAILER_BYTES]
     if len(trailer) < TRAILER_BYTES:
@@ -209,7 +225,7 @@ def _block(content: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """A base-128 number and the place after it."""
+    """A base-128 number at byte `at`, and the byte after it."""
     value = shift = 0
     while True:
         byte = content[at]
@@ -219,9 +235,9 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def _fields(content: bytes) -> Fields:
+def _fields(content: bytes) -> ProtoFields:
     """The fields of a protocol buffer message by number: numbers, or bytes."""
-    fields: Fields = {}
+    fields: ProtoFields = {}
     at = 0
     while at < len(content):
         key, at = _varint(content, at)
@@ -241,7 +257,7 @@ def _fields(content: bytes) -> Fields:
     return fields
 
 
-def _number(fields: Fields, number: int) -> int:
+def _number(fields: ProtoFields, number: int) -> int:
     """A numeric field; absent means 0, as everywhere in protocol buffers."""
     value = fields.get(number, [0])[-1]
     if not isinstance(value, int):
@@ -249,7 +265,8 @@ def _number(fields: Fields, number: int) -> int:
     return value
 
 
-def _part(fields: Fields, number: int) -> bytes:
+def _part(fields: ProtoFields, number: int) -> bytes:
+    """A field that holds a message; absent means empty."""
     return _bytes_of(fields.get(number, [b""])[-1])
 
 
@@ -264,9 +281,9 @@ def _bytes_of(value: int | bytes) -> bytes:
 
 
 def write_bundle(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a checkpoint of one shard that TensorFlow restores; the index, which makes it, last.
+    """Writes a checkpoint with one data file that TensorFlow can restore; the index comes last.
 
-    DataError for a dtype that TensorFlow does not have.
+    `arrays`: by variable name. DataError for a dtype that TensorFlow does not have.
     """
     prefix.parent.mkdir(parents=True, exist_ok=True)
     numbers = {dtype: number for number, dtype in DTYPES.items()}
@@ -280,7 +297,7 @@ def write_bundle(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 raise DataError(f"{name} is {values.dtype}; allowed: {sorted(map(str, numbers))}")
             content = values.astype(dtype).tobytes()
             file.write(content)
-            entry = Entry(
+            entry = Variable(
                 numbers[dtype], values.shape, 0, offset, len(content), masked_crc32c(content)
             )
             records.append((name.encode(), _encoded(entry)))
@@ -288,7 +305,8 @@ def write_bundle(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
     prefix.with_name(prefix.name + ".index").write_bytes(_encoded_table(records))
 
 
-def _encoded(entry: Entry) -> bytes:
+def _encoded(entry: Variable) -> bytes:
+    """The inverse of `_variable`."""
     sizes = b"".join(_field(2, _message(_field(1, size))) for size in entry.shape)
     crc = _varint_of(6 << 3 | 5) + entry.crc32c.to_bytes(4, "little")
     place = _field(4, entry.offset) + _field(5, entry.size)
@@ -296,7 +314,7 @@ def _encoded(entry: Entry) -> bytes:
 
 
 def _encoded_table(records: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """A table of one block; no key is shortened, so the block needs one restart point."""
+    """A table of one block; keys are not shortened, so the block has one restart point."""
     content, data = _appended(b"", records)
     content, meta = _appended(content, [])
     content, index = _appended(content, [(records[-1][0], data)])
@@ -304,7 +322,7 @@ def _encoded_table(records: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 def _appended(content: bytes, rows: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    """`content` and a block after it, and the block's handle."""
+    """`content` with a block of `rows` after it, and the block's handle."""
     block = _encoded_block(rows)
     handle = _varint_of(len(content)) + _varint_of(len(block))
     crc = masked_crc32c(block + b"\0").to_bytes(4, "little")

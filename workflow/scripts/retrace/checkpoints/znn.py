@@ -1,7 +1,8 @@
-"""ZNN's network files: HDF5 with a group for each node and edge.
+"""ZNN's network files: HDF5 with one group per node and edge.
 
-Source: seung-lab/znn-release, python/front_end/znetio. Filters lie as (inputs, outputs, s0, s1, s2)
-in a buffer whose first spatial axis runs fastest; ours are (outputs, inputs, z, y, x), flipped.
+Source: seung-lab/znn-release, python/front_end/znetio. Filters are stored as (inputs, outputs, s0,
+s1, s2) in a buffer whose first spatial axis varies fastest; here they are (outputs, inputs, z, y,
+x), flipped on the spatial axes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,29 +20,44 @@ from torch import Tensor
 
 from retrace.errors import DataError
 from retrace.files import sync_folder
+from retrace.networks.znn import ZnnNetwork
 from retrace.znn.graph import Edge, Init, Node
-
-if TYPE_CHECKING:  # networks lie above checkpoints
-    from retrace.networks.znn import ZnnNetwork
 
 ROOT = "processing/znn/train"
 NETWORK = f"{ROOT}/network"
 STATISTICS = f"{ROOT}/statistics"
 
 Velocity = Callable[[Tensor], Tensor]
+"""The optimizer's velocity (momentum) of a parameter, of the same shape."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A group of the file: text fields, sizes, and for filters and biases values and velocity."""
+class StoredLayer:
+    """A group of the file: a node or an edge."""
 
     fields: Mapping[str, str]
+    """Text datasets, such as `type`."""
     arrays: Mapping[str, np.ndarray]
+    """Sizes, filters or biases, and their velocity."""
 
     @property
     def values(self) -> np.ndarray | None:
-        """Filters (I, O, s0, s1, s2) or biases (n,) as they lie in the file."""
+        """Filters (I, O, s0, s1, s2) or biases (n,) in the file's layout; None for other layers."""
         return self.arrays.get("filters", self.arrays.get("biases"))
+
+
+@dataclass(frozen=True)
+class SgdParameters:
+    """ZNN's parameters of gradient descent, which its files store with each layer."""
+
+    eta: float
+    momentum: float
+    weight_decay: float
+
+    def as_fields(self) -> dict[str, str]:
+        """Text fields, without loss of precision."""
+        values = {"eta": self.eta, "momentum": self.momentum, "weight_decay": self.weight_decay}
+        return {name: f"{value:.17g}" for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -49,12 +65,15 @@ class NetworkFile:
     """All layers of a file by name, and its learning curve."""
 
     path: Path
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, StoredLayer]
     curve: Mapping[str, Any]
 
 
 def read_h5(path: Path) -> NetworkFile:
-    """A network of ZNN, in either of its layouts; DataError for another file or for NaN."""
+    """A network file of ZNN, in either of its layouts.
+
+    DataError if it is absent, another kind of file, or holds NaN or infinity.
+    """
     if not path.is_file():
         raise DataError(f"{path} does not exist; correct the path of the ZNN network")
     try:
@@ -75,7 +94,8 @@ def read_h5(path: Path) -> NetworkFile:
     return NetworkFile(path, layers, curve)
 
 
-def _layer(group: h5py.Group) -> Layer:
+def _layer(group: h5py.Group) -> StoredLayer:
+    """A group as text fields and arrays."""
     fields, arrays = {}, {}
     for key, item in group.items():
         value = item[()]
@@ -83,34 +103,35 @@ def _layer(group: h5py.Group) -> Layer:
             fields[key] = value.decode() if isinstance(value, bytes) else value
         else:
             arrays[key] = np.asarray(value)
-    return Layer(fields, arrays)
+    return StoredLayer(fields, arrays)
 
 
 def _read_curve(group: h5py.Group) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    curve: dict[str, Any] = {}
     for key, item in group.items():
         is_group = isinstance(item, h5py.Group)
-        found[key] = {k: np.asarray(v) for k, v in item.items()} if is_group else item[()]
-    return found
+        curve[key] = {k: np.asarray(v) for k, v in item.items()} if is_group else item[()]
+    return curve
 
 
 def torch_filters(stored: np.ndarray) -> Tensor:
-    """Weight (O, I, z, y, x) of filters as they lie in a file, (I, O, s0, s1, s2)."""
+    """Weight (O, I, z, y, x) from filters (I, O, s0, s1, s2) in the file's layout."""
     inputs, outputs, *shape = stored.shape
-    true = np.ascontiguousarray(stored).reshape(inputs, outputs, *shape[::-1])
-    flipped = true.transpose(1, 0, 4, 3, 2)[..., ::-1, ::-1, ::-1]
+    unscrambled = np.ascontiguousarray(stored).reshape(inputs, outputs, *shape[::-1])
+    flipped = unscrambled.transpose(1, 0, 4, 3, 2)[..., ::-1, ::-1, ::-1]
     return torch.from_numpy(flipped.copy())
 
 
 def stored_filters(weight: Tensor) -> np.ndarray:
-    """The inverse of `torch_filters`."""
+    """Filters (I, O, s0, s1, s2) in the file's layout; the inverse of `torch_filters`."""
     values = weight.detach().cpu().numpy()
-    true = values[..., ::-1, ::-1, ::-1].transpose(1, 0, 4, 3, 2)
+    unflipped = values[..., ::-1, ::-1, ::-1].transpose(1, 0, 4, 3, 2)
     shape = (weight.shape[1], weight.shape[0], *weight.shape[2:])
-    return np.ascontiguousarray(true).reshape(shape)
+    return np.ascontiguousarray(unflipped).reshape(shape)
 
 
 def _parameters(module: ZnnNetwork) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Weights of convolutions and biases of transfer nodes, by layer name."""
     for name, layer in module.convolutions.items():
         yield name, layer.weight
     for name, node in module.transfers.items():
@@ -121,51 +142,53 @@ def _parameters(module: ZnnNetwork) -> Iterator[tuple[str, torch.nn.Parameter]]:
 def seed_from(
     file: NetworkFile, module: ZnnNetwork, velocity_of: Velocity | None = None
 ) -> list[str]:
-    """Fills every layer of `module` that the file has by name and shape; says what was left.
+    """ZNN's seeding: fills the layers of `module` whose name and shape are in the file.
 
-    `velocity_of`: the optimiser's velocity of a parameter, which is filled as well. ZNN loads and
-    seeds in the same way, without looking at shapes: there a mismatch reads past the
-    array. Here the layer keeps its first weights. DataError where no layer fits.
+    `velocity_of`: filled as well, if given. Returns one line per layer that was not filled or is
+    left over. ZNN does not compare shapes and reads past the end of an array on a mismatch; here
+    such a layer keeps its initial weights. DataError if no layer fits.
     """
-    lines, taken = [], 0
-    known = {name for name, _ in _parameters(module)}
+    lines, count = [], 0
+    names = {name for name, _ in _parameters(module)}
     for name, parameter in _parameters(module):
         stored = file.layers[name].values if name in file.layers else None
         if stored is None:
             lines.append(f"{name}: not in {file.path}, begins as configured")
         elif name in module.graph.unseeded:
             lines.append(f"{name}: `seeding 0`, begins as configured")
-        elif (found := _like(stored, parameter)) is None:
+        elif (values := _fitting(stored, parameter)) is None:
             shape = list(parameter.shape)
             lines.append(f"{name}: {list(stored.shape)} there, {shape} here; begins as configured")
         else:
-            parameter.copy_(found)
+            parameter.copy_(values)
             velocity = file.layers[name].arrays.get("momentum_vol")
             if velocity_of is not None and velocity is not None:
                 velocity_of(parameter).copy_(_as_parameter(velocity))
-            taken += 1
-    if not taken:
+            count += 1
+    if not count:
         raise DataError(
             f"{file.path} holds another network: no layer has a name and shape of this one. There: "
-            f"{', '.join(sorted(file.layers))}; here: {', '.join(sorted(known))}"
+            f"{', '.join(sorted(file.layers))}; here: {', '.join(sorted(names))}"
         )
-    spare = (n for n, layer in file.layers.items() if layer.values is not None and n not in known)
+    spare = (n for n, layer in file.layers.items() if layer.values is not None and n not in names)
     return lines + [f"{name}: only in {file.path}, not copied" for name in sorted(spare)]
 
 
 def _as_parameter(stored: np.ndarray) -> Tensor:
+    """Filters or biases in the layout of torch."""
     return torch_filters(stored) if stored.ndim == 5 else torch.from_numpy(stored)
 
 
-def _like(stored: np.ndarray, parameter: Tensor) -> Tensor | None:
+def _fitting(stored: np.ndarray, parameter: Tensor) -> Tensor | None:
+    """Stored values in the layout of `parameter`; None if shapes differ."""
     if stored.ndim != parameter.ndim:
         return None
-    found = _as_parameter(stored)
-    return found if found.shape == parameter.shape else None
+    values = _as_parameter(stored)
+    return values if values.shape == parameter.shape else None
 
 
-def load_whole(file: NetworkFile, module: ZnnNetwork) -> None:
-    """Fills `module`; DataError where a layer is missing or of another shape."""
+def load_h5(file: NetworkFile, module: ZnnNetwork) -> None:
+    """Fills every layer of `module`; DataError unless the file has exactly these layers."""
     lines = seed_from(file, module)
     if lines:
         raise DataError(f"{file.path} holds another network: {'; '.join(lines)}")
@@ -173,24 +196,23 @@ def load_whole(file: NetworkFile, module: ZnnNetwork) -> None:
 
 def network_file(
     module: ZnnNetwork,
-    training: Mapping[str, Any],
+    sgd: SgdParameters,
     curve: Mapping[str, Any],
     path: Path,
     velocity_of: Velocity = torch.zeros_like,
 ) -> NetworkFile:
-    """The file that ZNN would write of `module`, to be written to `path`.
+    """The content of ZNN's file for `module`, to be written to `path` by `write_h5`.
 
-    `training`: eta, momentum and weight_decay as told to ZNN. Velocities are 0 where nobody hands
-    over those of a training.
+    `velocity_of`: the optimizer's, by default 0.
     """
-    told = (module, training, velocity_of)
-    layers = {name: _of_edge(edge, *told) for name, edge in module.graph.edges.items()}
-    layers |= {name: _of_node(node, *told) for name, node in module.graph.nodes.items()}
+    arguments = (module, sgd, velocity_of)
+    layers = {name: _of_edge(edge, *arguments) for name, edge in module.graph.edges.items()}
+    layers |= {name: _of_node(node, *arguments) for name, node in module.graph.nodes.items()}
     return NetworkFile(path, layers, curve)
 
 
-def as_curve(rows: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of a learning curve: iterations as integers, everything else as floats."""
+def as_curve(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+    """A learning curve as arrays {split: {column: (rows,)}}: `it` int64, all others float64."""
     return {
         part: {
             name: np.array(values, np.int64 if name == "it" else np.float64)
@@ -213,13 +235,10 @@ def _common(name: str, kind: str, group: str, init: Init | None) -> dict[str, st
     return fields
 
 
-def _learning(training: Mapping[str, Any]) -> dict[str, str]:
-    return {key: f"{training[key]:.17g}" for key in ("eta", "momentum", "weight_decay")}
-
-
 def _of_edge(
-    edge: Edge, module: ZnnNetwork, training: Mapping[str, Any], velocity_of: Velocity
-) -> Layer:
+    edge: Edge, module: ZnnNetwork, sgd: SgdParameters, velocity_of: Velocity
+) -> StoredLayer:
+    """The group of an edge."""
     fields = _common(edge.name, edge.type, "edge", module.graph.inits.get(edge.name))
     fields |= {"input": edge.input, "output": edge.output}
     arrays: dict[str, np.ndarray] = {}
@@ -229,32 +248,33 @@ def _of_edge(
         weight = module.convolutions[edge.name].weight
         velocity = stored_filters(velocity_of(weight))
         arrays |= {"filters": stored_filters(weight), "momentum_vol": velocity}
-        fields |= {"fft": "0", **_learning(training)}
+        fields |= {"fft": "0", **sgd.as_fields()}
     if edge.type == "crop":
         fields["offset"] = _numbers(edge.offset)
     if edge.type == "dropout":
         fields["ratio"] = f"{edge.ratio:g}"
-    return Layer(fields, arrays)
+    return StoredLayer(fields, arrays)
 
 
 def _of_node(
-    node: Node, module: ZnnNetwork, training: Mapping[str, Any], velocity_of: Velocity
-) -> Layer:
+    node: Node, module: ZnnNetwork, sgd: SgdParameters, velocity_of: Velocity
+) -> StoredLayer:
+    """The group of a node."""
     fields = _common(node.name, node.type, "node", module.graph.inits.get(node.name))
     arrays = {"size": np.array([node.size], np.int64)}
     if node.type == "transfer":
         bias = module.transfers[node.name].bias
         both = {"biases": bias, "momentum_vol": velocity_of(bias)}
         arrays |= {key: values.detach().cpu().numpy() for key, values in both.items()}
-        fields |= {"function": node.function, **_learning(training)}
+        fields |= {"function": node.function, **sgd.as_fields()}
         if node.args:
             fields["function_args"] = _numbers(node.args)
-    return Layer(fields, arrays)
+    return StoredLayer(fields, arrays)
 
 
 def write_h5(file: NetworkFile, *, is_stdio: bool = True) -> Path:
-    """Writes a network in ZNN's standard-IO layout, or with its layers at the top and no curve."""
-    with _aside(file.path) as h5:
+    """Writes ZNN's standard-IO layout, or else layers at the top and no learning curve."""
+    with _written_aside(file.path) as h5:
         for name, layer in sorted(file.layers.items()):
             group = h5.create_group(f"{NETWORK}/{name}" if is_stdio else name)
             for key, text in layer.fields.items():
@@ -267,15 +287,15 @@ def write_h5(file: NetworkFile, *, is_stdio: bool = True) -> Path:
 
 
 def write_statistics(curve: Mapping[str, Any], path: Path) -> Path:
-    """Writes a learning curve as ZNN does beside networks that have none within."""
-    with _aside(path) as h5:
+    """Writes a learning curve to a file of its own, as ZNN does next to networks without one."""
+    with _written_aside(path) as h5:
         _write_curve(h5, curve, "")
     return path
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[h5py.File]:
-    """A new file under another name, renamed when it is whole."""
+def _written_aside(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file that appears at `path` when it is complete."""
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(partial, "w") as h5:
@@ -285,6 +305,7 @@ def _aside(path: Path) -> Iterator[h5py.File]:
 
 
 def _write_curve(h5: h5py.File, curve: Mapping[str, Any], where: str) -> None:
+    """Writes `curve` below the group `where` (empty or ending in /)."""
     for key, content in curve.items():
         if isinstance(content, Mapping):
             for name, values in content.items():

@@ -55,7 +55,7 @@ class Family:
 
     # Networks, training, files
     builder: str = ""
-    """Function (network, seed, device) that builds the module that is trained."""
+    """NetworkBuilder of the module that is trained: a function and its arguments from settings."""
     trainer: str = ""
     """Function that builds task, optimizer and module of a training."""
     losses: Mapping[str, str] = field(default_factory=dict)
@@ -112,7 +112,7 @@ LSD = Family(
     settings="retrace.config.lsd_network:LsdNetworkSettings",
     resolve="retrace.config.lsd_network:resolve",
     output_kind="retrace.config.lsd_network:output_kind",
-    builder="retrace.networks.unet:build_unet",
+    builder="retrace.networks.builders:UNET",
     trainer="retrace.training.lsd_family:make_lsd",
     losses={
         "mse": "retrace.losses.weighted_mse:weighted_mse",
@@ -135,11 +135,11 @@ ZNN = Family(
     resolve="retrace.config.znn_network:resolve",
     output_kind="retrace.config.znn_network:output_kind",
     net_prefix="retrace.config.znn_network:net_prefix",
-    builder="retrace.networks.znn:build_znn",
+    builder="retrace.networks.builders:ZNN",
     trainer="retrace.training.znn_family:make_znn",
     losses=dict.fromkeys(
         ("square_loss", "square-square_loss", "binomial_cross_entropy", "softmax_loss"),
-        "retrace.losses.znn_costs:cost",
+        "retrace.losses.znn_costs:znn_cost",
     ),
     own_files={".h5": "retrace.checkpoints.znn"},
     draws_validation_patches=True,
@@ -153,7 +153,7 @@ ELEKTRONN = Family(
     settings="retrace.config.elektronn_network:ElektronnNetworkSettings",
     resolve="retrace.config.elektronn_network:resolve",
     output_kind="retrace.config.elektronn_network:output_kind",
-    builder="retrace.networks.elektronn:build_elektronn",
+    builder="retrace.networks.builders:ELEKTRONN",
     trainer="retrace.training.elektronn_family:make_elektronn",
     losses={
         "nll": "retrace.losses.elektronn:nll",
@@ -176,7 +176,7 @@ SEAMLESS = Family(
     resolve="retrace.config.seamless_network:resolve",
     output_kind="retrace.config.seamless_network:output_kind",
     check_pair="retrace.config.seamless_network:check_pair",
-    builder="retrace.networks.seamless:build_seamless",
+    builder="retrace.networks.builders:SEAMLESS",
     trainer="retrace.alignment.build:make_trainer",
     own_files={".pt": "retrace.checkpoints.seamless"},
     verbs=("train", "align", "evaluate", "view", "package"),

@@ -50,7 +50,8 @@ class ClassMap:
             torch.from_numpy((values if self.are_classes else compact(values)).astype(np.int64)),
             torch.from_numpy(self.scored.known(around)),
             are_classes=self.are_classes,
-            grow_boundary=self.grow_boundary,
+            boundary_steps=ring,
+            only_xy=bool(self.grow_boundary and self.grow_boundary["only_xy"]),
         )
         return np.asarray(classes.numpy()[box.slices(around.offset)])
 

@@ -27,8 +27,8 @@ from retrace.inference.predictor import Predictor
 from retrace.inference.tile_shape import check_fits, plan_tile, prediction_chunks, shard_tile
 from retrace.inference.tiles import tiles
 from retrace.inference.volume import Prediction
-from retrace.networks import build_network
-from retrace.networks.tuning import set_modes
+from retrace.networks import ZnnNetwork, build_network
+from retrace.networks.tuning import set_convolution_modes
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
 from retrace.storage.shards import SINGLE_SHARD, Shard
@@ -123,7 +123,9 @@ def build_predictor(
     network = build_network(options["network"])
     load_model(model, network, options["network"])
     check_weights(model, network)
-    set_modes(network, options["network"], device, training=False)
+    if isinstance(network, ZnnNetwork):
+        mode, shape = options["network"]["forward_conv_mode"], options["network"]["inference_shape"]
+        set_convolution_modes(network, mode or "direct", shape, device, training=False)
     return Predictor(
         network,
         device,

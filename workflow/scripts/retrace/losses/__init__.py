@@ -1,1 +1,1 @@
-"""Losses and the weights that go with them."""
+"""Training losses, and the weights of voxels and classes that they use."""

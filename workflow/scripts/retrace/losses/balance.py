@@ -1,4 +1,4 @@
-"""Class weights that give connected and disconnected voxel pairs the same say."""
+"""Class weights that balance connected and disconnected voxel pairs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 MIN_FRACTION = 0.05
-"""Fractions are clipped to [MIN_FRACTION, 1 - MIN_FRACTION], so no weight exceeds 10."""
+"""Fractions are clipped to [this, 1 - this], so weights are at most 10 (gunpowder)."""
 
 
 def balance_weights(affinities: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Weight 1 / (2 fraction of the voxel's class) per element, 0 where `mask` is 0; float32.
+    """Weight 1 / (2 fraction of its class) of each element, float32, 0 where `mask` is 0.
 
-    `affinities` is 0 or 1, any shape; `mask` broadcasts against it. The fractions are taken over
-    all channels and voxels inside the mask together (gunpowder `BalanceLabels`).
+    `affinities`: 0 or 1, any shape; `mask` broadcasts against it. The fractions are over all
+    channels and voxels in the mask together. Source: gunpowder, `BalanceLabels`.
     """
     positive = affinities > 0.5
     inside = torch.ones_like(positive) if mask is None else (mask != 0).expand_as(positive)

@@ -1,7 +1,7 @@
-"""MALIS: weights edges by how many voxel pairs they connect rightly or wrongly.
+"""MALIS: an affinity weighs as many voxel pairs as it connects first, rightly or wrongly.
 
-Turaga et al. 2009; the constrained, two-pass form that Sheridan et al. 2023 trained with
-(TuragaLab/malis `malis.pyx`, gunpowder `add_malis_loss`).
+Source: Turaga et al. 2009, in the constrained two-pass form that Sheridan et al. 2023 trained with
+(TuragaLab/malis, `malis.pyx`; gunpowder, `add_malis_loss`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from retrace.union_find import root
 def malis_loss(
     prediction: Tensor, target: Tensor, known: Tensor, labels: Tensor, neighborhood: Neighborhood
 ) -> Tensor:
-    """sum(w (target - prediction)^2), w of `malis_weights`; no further normalisation.
+    """sum(w (target - prediction)^2), a scalar, with w of `malis_weights`.
 
-    `prediction`, `target`, `known` (C, Z, Y, X), `labels` (Z, Y, X). Weights are computed on the
-    CPU and count as constants.
+    `prediction`, `target`, `known` (C, Z, Y, X), `labels` (Z, Y, X). The weights are computed on
+    the CPU and pass no gradient. ConfigError as in `malis_weights`.
     """
     weights = malis_weights(
         prediction.detach().float().cpu().numpy(),
@@ -44,12 +44,13 @@ def malis_weights(
     labels: np.ndarray,
     neighborhood: Neighborhood,
 ) -> np.ndarray:
-    """Weights (C, Z, Y, X) float32 of both passes together; each that is not empty sums to 1.
+    """Weights (C, Z, Y, X) float32 of both passes together; those of a pass sum to 1, or to 0.
 
     `affinities` float, `target` and `known` bool, all (C, Z, Y, X); `labels` (Z, Y, X) int, 0 in no
-    pair. In the negative pass true edges that are known count as certain and an edge weighs the
-    pairs of different labels that it joins; in the positive pass false ones count as absent and it
-    weighs the pairs of equal labels. Edges of the other class and unknown ones weigh 0.
+    pair. Negative pass: known true affinities are set to 1, and a false one weighs the pairs of
+    different labels that it connects. Positive pass: known false ones are set to 0, and a true one
+    weighs the pairs of equal labels. Unknown ones weigh 0. ConfigError unless `neighborhood` has
+    one offset per channel.
     """
     if len(neighborhood) != affinities.shape[0]:
         raise ConfigError(
@@ -62,35 +63,38 @@ def malis_weights(
         (np.where(false, 0, affinities), true, True),
     )
     with ThreadPoolExecutor(len(passes)) as pool:
-        weights = [pool.submit(_one_pass, *one, ends, labels) for one in passes]
+        weights = [pool.submit(_pass_weights, *arguments, ends, labels) for arguments in passes]
         return sum((w.result() for w in weights), np.zeros(affinities.shape, np.float32))
 
 
 def edge_ends(shape: tuple[int, ...], neighborhood: Neighborhood) -> np.ndarray:
-    """Flat index (C, Z, Y, X) int64 of the voxel each edge leads to, -1 outside the volume."""
+    """Flat index (C, Z, Y, X) int64 of the voxel that each edge ends at, -1 outside the volume.
+
+    `shape` (z, y, x) of the volume; edge (c, z, y, x) starts at voxel (z, y, x).
+    """
     ends = np.full((len(neighborhood), *shape), -1, dtype=np.int64)
     index = np.arange(np.prod(shape), dtype=np.int64).reshape(shape)
     for channel, offset in zip(ends, neighborhood, strict=True):
-        here, there = [], []
+        voxels, neighbours = [], []
         for step, size in zip(offset, shape, strict=True):
-            here.append(slice(max(0, -step), max(0, min(size, size - step))))
-            there.append(slice(max(0, step), max(0, min(size, size + step))))
-        channel[tuple(here)] = index[tuple(there)]
+            voxels.append(slice(max(0, -step), max(0, min(size, size - step))))
+            neighbours.append(slice(max(0, step), max(0, min(size, size + step))))
+        channel[tuple(voxels)] = index[tuple(neighbours)]
     return ends
 
 
-def _one_pass(
+def _pass_weights(
     affinities: np.ndarray, counted: np.ndarray, equal: bool, ends: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """Weights (C, Z, Y, X) float32 of one pass, normalised; 0 outside `counted`."""
     edges = np.flatnonzero(ends.ravel() >= 0)
     strength = affinities.ravel()[edges].astype(np.float32)
     edges = edges[np.argsort(-strength, kind="stable")]
-    here = edges % labels.size
+    starts = edges % labels.size
     _, compact = np.unique(labels.ravel(), return_inverse=True)
-    compact = compact + (labels.min() != 0)  # 0 stays for voxels without label
+    compact = compact + (labels.min() != 0)  # 0 stays the value of voxels without label
     ones = np.ones(labels.size)
-    pairs = join_edges(here, ends.ravel()[edges], compact.astype(np.int64), ones, equal)
+    pairs = join_edges(starts, ends.ravel()[edges], compact.astype(np.int64), ones, equal)
     weights = np.zeros(affinities.size)
     weights[edges] = pairs
     weights *= counted.ravel()
@@ -102,11 +106,12 @@ def _one_pass(
 def join_edges(
     u: np.ndarray, v: np.ndarray, labels: np.ndarray, mass: np.ndarray, equal: bool
 ) -> np.ndarray:
-    """Voxel pairs that each edge connects first, (E,) float64, edges (u, v) in Kruskal's order.
+    """Voxel pairs (E,) float64 that each edge is the first to connect, for edges (u, v) (E,).
 
-    `labels` (N,) from 0 (in no pair). `mass` (N,) float64: what a voxel counts; a pair counts the
-    product. `equal`: pairs of equal labels, else of different ones. Every tree has a list, sorted
-    by label, of its labels and their voxels; a cell is a voxel's index.
+    The edges are in Kruskal's order. `labels` (N,) of the voxels, 0 in no pair. `mass` (N,)
+    float64: weight of a voxel; a pair counts the product. `equal`: count pairs of equal labels,
+    else of different ones. Each component keeps a linked list of its labels and their mass, sorted
+    by label, whose cells are voxel indices.
     """
     parent = np.arange(labels.size)
     head = np.where(labels > 0, parent, -1)
@@ -131,7 +136,7 @@ def join_edges(
 def _merge(
     i: int, j: int, labels: np.ndarray, count: np.ndarray, after: np.ndarray
 ) -> tuple[int, float]:
-    """First cell of the merged lists that begin at cells `i` and `j`, and the pairs in common."""
+    """First cell of the merged lists that start at cells `i` and `j`, and their equal pairs."""
     first, last, same = -1, -1, 0.0
     while i >= 0 and j >= 0:
         if labels[i] == labels[j]:

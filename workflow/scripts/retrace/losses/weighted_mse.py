@@ -1,4 +1,4 @@
-"""Weighted mean squared error, as TensorFlow 1 reduces it."""
+"""Weighted mean squared error, with the reduction of TensorFlow 1."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def weighted_mse(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """sum(w (p - t)^2) / number of elements whose broadcast weight is not zero; 0 if there is none.
+    """sum(w (p - t)^2) / number of elements with a weight other than 0, a scalar; 0 if none has.
 
-    The reduction SUM_BY_NONZERO_WEIGHTS of `tf.losses.mean_squared_error`, which the LSD networks
-    were trained with: fractional weights scale the sum and not the divisor. `weight` broadcasts
-    against `prediction` and `target`, both (..., C, Z, Y, X). Computed in at least float32.
+    `prediction` and `target` (..., C, Z, Y, X); `weight` broadcasts against them. Fractional
+    weights scale the sum, not the divisor. Computed in at least float32. Source: TensorFlow 1,
+    `tf.losses.mean_squared_error` with SUM_BY_NONZERO_WEIGHTS, as the LSD networks were trained.
     """
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     error = (prediction.to(dtype) - target.to(dtype)).square()

@@ -1,7 +1,7 @@
 """ZNN's rebalancing: gradients of the rarer class weigh more.
 
-Source: seung-lab/znn-release, python/front_end/zsample. Weights count voxels inside the mask; where
-one class is absent all weigh 1.
+Source: seung-lab/znn-release, python/front_end/zsample. Weights are computed from the voxels inside
+the mask; where a class is absent, all weigh 1.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Voxels above 0 and at 0 inside a mask."""
+class ClassCounts:
+    """Numbers of voxels above 0 (`positive`) and at 0 (`zero`) inside a mask."""
 
     positive: int
     zero: int
 
-    def global_boundary(self) -> tuple[float, float]:
-        """Weights of positive and zero voxels of a whole label volume: 0.5 n / n_class."""
+    def global_weights(self) -> tuple[float, float]:
+        """Weights of positive and zero voxels from a whole label volume: 0.5 n / n_class."""
         if not (self.positive and self.zero):
             return 1.0, 1.0
         both = self.positive + self.zero
         return 0.5 * both / self.positive, 0.5 * both / self.zero
 
-    def shares(self) -> tuple[float, float]:
-        """Weights of a patch, and of affinities in any mode: the share of the other class."""
+    def patch_weights(self) -> tuple[float, float]:
+        """Weights of positive and zero voxels from a patch: the fraction of the other class.
+
+        ZNN uses them for affinities in every mode.
+        """
         if not (self.positive and self.zero):
             return 1.0, 1.0
         both = self.positive + self.zero
@@ -36,10 +39,10 @@ class Counts:
 
 
 def class_weights(voxels: Sequence[int], mode: str) -> list[float]:
-    """Weights of classes with so many voxels; classes without any count for nothing.
+    """Weight of each class from its number of `voxels`; 1 for absent classes.
 
-    The two formulas of boundaries for any number of classes: "global" n / (classes n_class),
-    "patch" the share of 1 / n_class in the sum of these.
+    Extends the two formulas for boundaries to any number of classes. `mode` "global": n / (classes
+    n_class), "patch": 1 / n_class, normalised to a sum of 1. Absent classes do not count.
     """
     present = [n for n in voxels if n]
     total, inverse = sum(present), sum(1 / n for n in present)
@@ -48,14 +51,14 @@ def class_weights(voxels: Sequence[int], mode: str) -> list[float]:
     return [1 / n / inverse if n else 1.0 for n in voxels]
 
 
-def count(positive: Tensor, mask: Tensor) -> Counts:
-    """Voxels of the two classes inside `mask`, equal shapes."""
+def count_classes(positive: Tensor, mask: Tensor) -> ClassCounts:
+    """Voxels of both classes inside `mask`; `positive` (bool) and `mask` have equal shapes."""
     inside = mask > 0
     above = int((positive & inside).sum())
-    return Counts(above, int(inside.sum()) - above)
+    return ClassCounts(above, int(inside.sum()) - above)
 
 
-def weigh(positive: Tensor, weights: tuple[float, float], dtype: torch.dtype) -> Tensor:
-    """The weight of each voxel, in the shape of `positive`."""
+def class_weight_map(positive: Tensor, weights: tuple[float, float], dtype: torch.dtype) -> Tensor:
+    """`weights` of positive and zero voxels as a tensor of the shape of `positive` (bool)."""
     high, low = (torch.tensor(w, dtype=dtype, device=positive.device) for w in weights)
     return torch.where(positive, high, low)

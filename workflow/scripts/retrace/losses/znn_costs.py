@@ -1,8 +1,9 @@
-"""ZNN's cost functions, with the gradients that it sends back.
+"""ZNN's cost functions, each with the gradient that ZNN propagates.
 
 Source: seung-lab/znn-release, python/front_end/cost_fn. The gradient is not always that of the
-reported error: `binomial_cross_entropy` sends p - y, which is right behind a node that passes
-gradients through (`forward_logistics`), and masks and weights act on it in different ways.
+reported error: `binomial_cross_entropy` propagates p - y, which is correct behind a
+`forward_logistics` node, whose gradient is the identity's; masks and weights change error and
+gradient in different ways.
 """
 
 from __future__ import annotations
@@ -15,43 +16,47 @@ from torch import Tensor
 from torch.nn import functional
 
 SMALL = 0.2
-"""Differences up to this count nothing in square-square_loss."""
+"""square-square_loss ignores differences up to this (ZNN)."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one patch costs; `gradient` (C, Z, Y, X) with respect to the network's output."""
+class ZnnCost:
+    """The cost of one patch."""
 
     error: Tensor
-    """Sum over channels and voxels inside the mask."""
+    """Sum over channels and voxels inside the mask, a scalar."""
     gradient: Tensor
+    """Gradient (C, Z, Y, X) with respect to the network's output."""
     probability: Tensor
-    """The outputs, after softmax where that is the cost."""
+    """The outputs (C, Z, Y, X), after softmax with softmax_loss."""
 
 
-def cost(kind: str, output: Tensor, target: Tensor, mask: Tensor) -> Cost:
-    """Error and gradient of `output` against `target`, both (C, Z, Y, X); `mask` 0 or 1."""
+def znn_cost(kind: str, output: Tensor, target: Tensor, mask: Tensor) -> ZnnCost:
+    """Error and gradient of `output` against `target`, both (C, Z, Y, X), where `mask` is 1.
+
+    `kind`: ZNN's cost_fn: softmax_loss, binomial_cross_entropy, square_loss or square-square_loss.
+    """
     if kind == "softmax_loss":
         log_q = torch.log_softmax(output, 0)
         q = log_q.exp()
-        return Cost(-(target * log_q * mask).sum(), (q - target) * mask, q)
+        return ZnnCost(-(target * log_q * mask).sum(), (q - target) * mask, q)
     if kind == "binomial_cross_entropy":
-        # torch keeps the logarithm above -100; ZNN reports nan there, and trains on all the same.
+        # torch clamps the logarithm at -100, where ZNN reports nan and trains on regardless.
         entropy = functional.binary_cross_entropy(output, target, mask, reduction="sum")
-        return Cost(entropy, (output - target) * mask, output)
+        return ZnnCost(entropy, (output - target) * mask, output)
     difference = (output - target) * mask
     if kind == "square-square_loss":
         difference = torch.where(difference.abs() > SMALL, difference, 0)
-    return Cost(difference.square().sum(), 2 * difference, output)
+    return ZnnCost(difference.square().sum(), 2 * difference, output)
 
 
 def misclassified(probability: Tensor, target: Tensor) -> Tensor:
-    """Elements on the wrong side of 0.5, as 0 or 1."""
+    """1 where `probability` and `target` are on different sides of 0.5, else 0; equal shapes."""
     return ((probability > 0.5) != (target > 0.5)).to(probability.dtype)
 
 
-class _Announced(torch.autograd.Function):
-    """A value whose gradient is told, not derived."""
+class _CustomGradient(torch.autograd.Function):
+    """Custom autograd gradient: a value whose gradient is an argument."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
@@ -64,6 +69,6 @@ class _Announced(torch.autograd.Function):
         return gradient * gradients[0], None, None
 
 
-def announced(output: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-    """`value`, whose derivative with respect to `output` is `gradient`."""
-    return _Announced.apply(output, value.detach(), gradient.detach())
+def with_gradient(output: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    """`value`, a scalar, whose gradient with respect to `output` is `gradient`, of equal shape."""
+    return _CustomGradient.apply(output, value.detach(), gradient.detach())

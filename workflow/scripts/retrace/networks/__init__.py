@@ -1,34 +1,30 @@
-"""Networks, built from a network's configuration."""
+"""Neural networks, built from a network's settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from retrace.networks.elektronn import ElektronnNetwork, build_elektronn
-from retrace.networks.unet import UNet, build_unet, centre_crop
-from retrace.networks.znn import ZnnNetwork, build_znn
+from retrace.config.families import family_of
+from retrace.networks.elektronn import ElektronnNetwork
+from retrace.networks.unet import UNet, centre_crop
+from retrace.networks.znn import ZnnNetwork
 
 __all__ = ["ElektronnNetwork", "Network", "UNet", "ZnnNetwork", "build_network", "centre_crop"]
 
 Network = UNet | ZnnNetwork | ElektronnNetwork
-"""What the training loop and the predictor take."""
-
-
-BUILDERS: dict[str, Callable[..., Network]] = {
-    "lsd": build_unet,
-    "znn": build_znn,
-    "elektronn": build_elektronn,
-}
+"""A network that predicts volumes or single examples; input (N, C, ...), output {head: tensor}."""
 
 
 def build_network(
     network: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Any:
-    """The module of a network's configuration; a `Network` of its family.
+    """The module of a network's resolved settings, in training mode; see `Network`.
 
-    The weights depend on `seed` only, not on the device; "meta" gives shapes without memory.
+    Networks of the family seamless are `Seamless` instead. Weights are drawn from `seed` and are
+    the same on every device; "meta" gives shapes without memory.
     """
-    return BUILDERS[network["family"]](network, seed=seed, device=device)
+    builder = family_of(network).load("builder")
+    return builder.build(**builder.arguments(network), seed=seed, device=device)

@@ -1,4 +1,4 @@
-"""Dense convolution of ZNN networks: as the library does it, or by Fourier transforms."""
+"""Valid 3-D convolution for ZNN and ELEKTRONN networks: directly, or by Fourier transforms."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from torch import Tensor
 from torch.nn import functional
 
 MODES = ("direct", "fft")
+"""How a convolution can be computed; results agree to rounding."""
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, mode: str) -> Tensor:
-    """Valid correlation of (N, I, Z, Y, X) with `weight` (O, I, z, y, x), plus `bias` (O,).
+    """Valid correlation (N, O, Z', Y', X') of `x` (N, I, Z, Y, X) with `weight` (O, I, z, y, x).
 
-    A true convolution is one with the weight flipped on all three axes.
+    `bias` (O,) is added. `mode`: one of `MODES`; filters of a single voxel are always direct. Like
+    torch's layers this correlates; a true convolution is the same with the weight flipped on all
+    three axes.
     """
     if mode == "fft" and math.prod(weight.shape[2:]) > 1:
-        return _spectral(x, weight, bias)
+        return _by_fft(x, weight, bias)
     if weight.shape[2] == 1:
         return _by_section(x, weight, bias)
     return functional.conv3d(x, weight, bias)
 
 
 def _by_section(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Filters of one section as 2-D convolutions: CPU libraries have faster code for those.
+    """Filters that span one section, as 2-D convolutions: faster on CPUs than 3-D ones.
 
-    On a CPU the result has its channels last in memory, and so has what is made of it: convolutions
-    then need no other order of their own, and pooling and phases move whole rows of channels.
+    On a CPU the result is in channels-last memory format, and so is everything computed from it:
+    the next convolution needs no reordering, and pooling and `phases` copy whole rows of channels.
     """
     if x.device.type == "cpu" and x.dtype != torch.float64:
         return _channels_last(x, weight, bias)
@@ -40,7 +43,7 @@ def _by_section(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _channels_last(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Sections (N Z, C, Y, X) whose channels lie last, and back; a single channel has no order."""
+    """The same on sections (N Z, C, Y, X) in channels-last format; one channel has no order."""
     count, channels, depth, height, width = x.shape
     last = x.permute(0, 2, 3, 4, 1).reshape(count * depth, height, width, channels)
     filters = weight.squeeze(2)
@@ -51,26 +54,26 @@ def _channels_last(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y.unflatten(0, (count, depth)).permute(0, 4, 1, 2, 3)
 
 
-def _spectral(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Products of spectra, summed over the input maps before the transform back.
+def _by_fft(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Products of spectra, summed over the input channels before the inverse transform.
 
-    The transforms are as long as `x`: what wraps around lies behind the valid part.
+    The transforms are as long as `x`: circular wrap-around only affects voxels beyond the valid
+    part, which are cut off.
     """
     axes = [axis for axis in (-3, -2, -1) if x.shape[axis] > 1]
     lengths = [x.shape[axis] for axis in axes]
-    seen = torch.fft.rfftn(x, lengths, axes)
+    inputs = torch.fft.rfftn(x, lengths, axes)
     filters = torch.fft.rfftn(weight, lengths, axes).conj()
-    mixed = _mix(seen, filters)
-    y = torch.fft.irfftn(mixed, lengths, axes)
+    y = torch.fft.irfftn(_mix_channels(inputs, filters), lengths, axes)
     for axis in (-3, -2, -1):
         y = y.narrow(axis, 0, x.shape[axis] - weight.shape[axis] + 1)
     return y if bias is None else y + bias[:, None, None, None]
 
 
-def _mix(seen: Tensor, filters: Tensor) -> Tensor:
-    """sum_i seen[n, i] filters[o, i] per frequency: one small matrix product for each."""
-    count, inputs, *shape = seen.shape
+def _mix_channels(inputs: Tensor, filters: Tensor) -> Tensor:
+    """sum_i inputs[n, i] filters[o, i] at each frequency, as one small matrix product each."""
+    count, channels, *shape = inputs.shape
     outputs = filters.shape[0]
-    left = seen.reshape(count, inputs, -1).permute(2, 0, 1)
-    right = filters.reshape(outputs, inputs, -1).permute(2, 1, 0)
+    left = inputs.reshape(count, channels, -1).permute(2, 0, 1)
+    right = filters.reshape(outputs, channels, -1).permute(2, 1, 0)
     return torch.bmm(left, right).permute(1, 2, 0).reshape(count, outputs, *shape)

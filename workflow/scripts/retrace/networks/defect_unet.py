@@ -1,4 +1,4 @@
-"""The network that finds defects in one section: a U-Net, as SEAMLeSS's defect_net.py."""
+"""A 2-D U-Net that detects cracks and folds in a section (SEAMLeSS, defect_net.py)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LEVELS = 5
+"""Resolutions, each half of the one before."""
 CLASSES = ("gap", "fold")
-"""Its two outputs: cracks and missing areas, and folds. The stored sources do not name theirs."""
+"""Output channels: cracks and missing areas, and folds. SEAMLeSS does not name its two outputs."""
 STEP = 2 ** (LEVELS - 1)
-"""Sides of an image are multiples of this, pixels."""
+"""Sides of an image must be multiples of this many pixels."""
 REACH = 160
-"""Pixels beyond which nothing changes an output: a multiple of STEP above its reach, 150."""
+"""Radius in pixels that an output depends on: 150, rounded up to a multiple of STEP."""
 
 
 def _convolution(maps_in: int, maps_out: int, kernel: int = 3, padding: int = 1) -> nn.Conv2d:
@@ -25,7 +26,7 @@ def _convolution(maps_in: int, maps_out: int, kernel: int = 3, padding: int = 1)
 
 
 def _block(maps_in: int, maps_out: int) -> nn.Sequential:
-    """Three convolutions 3 x 3, each followed by a rectifier; the shape stays."""
+    """Three 3 x 3 convolutions, each followed by a ReLU; padding keeps the shape."""
     layers: list[nn.Module] = []
     for number in range(3):
         layers += [_convolution(maps_in if number == 0 else maps_out, maps_out), nn.ReLU(True)]
@@ -33,10 +34,16 @@ def _block(maps_in: int, maps_out: int) -> nn.Sequential:
 
 
 class DefectNet(nn.Module):
-    """Logits (N, 2, H, W) of CLASSES from sections (N, 1, H, W) of mean 0 and deviation 1."""
+    """Logits (N, 2, H, W) of CLASSES for sections (N, 1, H, W) with mean 0 and deviation 1.
+
+    H and W are multiples of STEP. Feature maps are upsampled by repetition (nearest neighbour).
+    """
 
     def __init__(self, fmaps: int = 16, seed: int = 0) -> None:
-        """`fmaps`: maps of the finest level, doubled at each of the four others (SEAMLeSS: 16)."""
+        """`fmaps`: feature maps of the finest level, doubled at each coarser one (SEAMLeSS: 16).
+
+        `seed` decides the initial weights: normal with variance 2 / (kernel area x outputs).
+        """
         super().__init__()
         maps = [fmaps * 2**level for level in range(LEVELS)]
         with torch.random.fork_rng(devices=[]):
@@ -49,12 +56,12 @@ class DefectNet(nn.Module):
             self.head = _convolution(fmaps, len(CLASSES))
 
     def forward(self, sections: Tensor) -> Tensor:
-        kept: list[Tensor] = []
-        now = sections
+        skips: list[Tensor] = []
+        x = sections
         for level, block in enumerate(self.down):
-            now = block(functional.max_pool2d(now, 2) if level else now)
-            kept.append(now)
-        for up, block, finer in zip(self.up, self.joined, kept[-2::-1], strict=True):
-            enlarged = functional.interpolate(now, scale_factor=2, mode="nearest")
-            now = block(torch.cat((finer, up(functional.pad(enlarged, (0, 1, 0, 1)))), dim=1))
-        return self.head(now)
+            x = block(functional.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        for up, block, finer in zip(self.up, self.joined, skips[-2::-1], strict=True):
+            enlarged = functional.interpolate(x, scale_factor=2, mode="nearest")
+            x = block(torch.cat((finer, up(functional.pad(enlarged, (0, 1, 0, 1)))), dim=1))
+        return self.head(x)

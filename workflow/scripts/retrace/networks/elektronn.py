@@ -1,15 +1,16 @@
-"""ELEKTRONN's networks in torch: convolutions and perceptrons, in 2-D and 3-D, dense where asked.
+"""ELEKTRONN's networks in torch: convolution and perceptron layers, in 2-D and 3-D.
 
 Source: ELEKTRONN 1.0, elektronn/net (convlayer2d, convlayer3d, perceptronlayer, netutils). A layer
-is convolution, pooling, dropout, bias, activation, in this order. Convolutions are true ones: the
-weight here is ELEKTRONN's filter flipped on all axes, as torch correlates.
+is convolution, pooling, dropout, bias, activation, in this order. ELEKTRONN convolves and torch
+correlates, so a weight here is ELEKTRONN's filter flipped on all spatial axes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +22,20 @@ from retrace.elektronn.architecture import (
     RECONSTRUCTION,
     Architecture,
     Layer,
-    from_dict,
 )
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, triple
 from retrace.networks.convolution import convolve
-from retrace.networks.phases import put_together, take_apart
+from retrace.networks.phases import merge_phases, split_phases
 from retrace.networks.pooling import pool
-from retrace.networks.seeded_init import with_weights
+from retrace.networks.seeded_init import with_seeded_weights
 
 TINY = 1e-6
-"""Biases begin between plus and minus this where the activation is neither relu nor sigmoid."""
+"""Initial biases are uniform in ±TINY where the activation is neither relu nor sigmoid."""
 
 
 def activate(x: Tensor, name: str) -> Tensor:
-    """An activation function; `maxout N` makes one map (axis 1) of every N."""
+    """Activation function `name` of `x` (N, C, ...); "maxout N": maximum of every N channels."""
     if name.startswith(MAXOUT):
         return x.unflatten(1, (-1, int(name.removeprefix(MAXOUT)))).amax(2)
     if name == "linear":
@@ -46,9 +46,9 @@ def activate(x: Tensor, name: str) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Drops `rate` of the values while training, the rest scaled up.
+    """Sets the fraction `rate` of the values to 0 in training and scales the others up.
 
-    `shared`, as in ELEKTRONN: the same places for all maps and examples of a batch.
+    `shared`: one mask for all channels and examples of a batch, as in ELEKTRONN.
     """
 
     def __init__(self, rate: float, shared: bool) -> None:
@@ -60,12 +60,12 @@ class Dropout(nn.Module):
             return x
         if not self.shared:
             return functional.dropout(x, self.rate)
-        same = (1, 1, *x.shape[2:]) if x.ndim > 2 else (1, *x.shape[1:])
-        return x * functional.dropout(torch.ones(same, dtype=x.dtype, device=x.device), self.rate)
+        shape = (1, 1, *x.shape[2:]) if x.ndim > 2 else (1, *x.shape[1:])
+        return x * functional.dropout(torch.ones(shape, dtype=x.dtype, device=x.device), self.rate)
 
 
-class Convolution(nn.Module):
-    """A convolution layer; filters (O, I, z, y, x) or (O, I, y, x)."""
+class ElektronnConvolution(nn.Module):
+    """A convolution layer with pooling; weight (O, I, z, y, x) or (O, I, y, x)."""
 
     def __init__(self, layer: Layer, inputs: int, drop: Dropout) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Convolution(nn.Module):
         self.layer, self.drop = layer, drop
 
     def forward(self, x: Tensor, dense: bool = False) -> Tensor:
-        """(N, I, ...) to (N, O, ...) before the activation; dense pools windows one a voxel."""
+        """(N, O, ...) before the activation, from (N, I, ...); `dense`: pooling with stride 1."""
         if math.prod(self.layer.pool) == 1 and not (self.training and self.drop.rate):
             return self._convolved(x, self.bias)
         y = pool(self._convolved(x, None), self.layer.pool, self.layer.pooling, dense=dense)
@@ -87,15 +87,15 @@ class Convolution(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Normal by Glorot, the fan-out less what is pooled; ELEKTRONN's netutils.initWeights."""
-        taps, thinned = math.prod(self.layer.filter), math.prod(self.layer.pool)
-        fans = self.weight.shape[1] * taps + self.weight.shape[0] * taps / thinned
+        """Glorot normal, with the fan-out divided by the pooling window (netutils.initWeights)."""
+        taps, window = math.prod(self.layer.filter), math.prod(self.layer.pool)
+        fans = self.weight.shape[1] * taps + self.weight.shape[0] * taps / window
         self.weight.normal_(0, math.sqrt(2 / fans), generator=generator)
-        _begin_bias(self.bias, self.layer.activation, 1 / taps, generator)
+        _initialise_bias(self.bias, self.layer.activation, 1 / taps, generator)
 
 
 class Perceptron(nn.Module):
-    """A layer whose units see the whole input; weight (O, I)."""
+    """A fully connected layer; weight (O, I)."""
 
     def __init__(self, layer: Layer, inputs: int, drop: Dropout) -> None:
         super().__init__()
@@ -104,45 +104,66 @@ class Perceptron(nn.Module):
         self.layer, self.drop = layer, drop
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, I), or maps that become it, to (N, O) before the activation."""
+        """(N, O) before the activation, from (N, I) or from maps that flatten to it."""
         return self.drop(functional.linear(x.flatten(1), self.weight)) + self.bias
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Uniform; ELEKTRONN's netutils.initWeights."""
+        """Uniform in ±sqrt(2 / (I + O)) (netutils.initWeights)."""
         high = math.sqrt(2 / sum(self.weight.shape))
         self.weight.uniform_(-high, high, generator=generator)
-        _begin_bias(self.bias, self.layer.activation, 1.0, generator)
+        _initialise_bias(self.bias, self.layer.activation, 1.0, generator)
+
+
+@dataclass(frozen=True)
+class DecoderSettings:
+    """How the decoder of an auto-encoder computes and learns."""
+
+    activation: str
+    """Activation function of every layer."""
+    noise: float
+    """Standard deviation of Gaussian noise that is added to the code in training."""
+    noise_in_evaluation: bool
+    """Whether the noise is added in evaluation too."""
+    train_biases: bool
+    """Whether biases are trained; ELEKTRONN leaves them at their initial values."""
 
 
 class TiedDecoder(nn.Module):
-    """Mirrors perceptron layers: weights are the transposes of theirs, biases its own."""
+    """Decodes with the transposed weights of the encoder's perceptron layers and own biases."""
 
-    def __init__(self, widths: Sequence[int], settings: Mapping[str, Any]) -> None:
-        """`widths`: outputs of each of its layers; `settings`: `autoencoder` of the network."""
+    def __init__(self, widths: Sequence[int], settings: DecoderSettings) -> None:
+        """`widths`: outputs of each decoder layer, first to last."""
         super().__init__()
-        trained = settings["train_decoder_bias"]
         self.biases = nn.ParameterList(
-            nn.Parameter(torch.empty(width), requires_grad=trained) for width in widths
+            nn.Parameter(torch.empty(width), requires_grad=settings.train_biases)
+            for width in widths
         )
-        self.activation, self.noise = settings["activation_func"], settings["input_noise"]
-        self.always_noisy = settings["noise_in_evaluation"]
+        self.settings = settings
 
     def forward(self, code: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """(N, code) to (N, units of the input); `weights` (O, I) of the encoder, first to last."""
-        if self.noise and (self.training or self.always_noisy):
-            code = code + self.noise * torch.randn_like(code)
+        """(N, inputs of the encoder) from `code` (N, units).
+
+        `weights`: those of the encoder (O, I), first to last.
+        """
+        noise = self.settings.noise
+        if noise and (self.training or self.settings.noise_in_evaluation):
+            code = code + noise * torch.randn_like(code)
         for weight, bias in zip(reversed(weights), self.biases, strict=True):
-            code = activate(functional.linear(code, weight.t(), bias), self.activation)
+            code = activate(functional.linear(code, weight.t(), bias), self.settings.activation)
         return code
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
+        """Biases uniform in ±TINY; the weights are the encoder's."""
         for bias in self.biases:
             bias.uniform_(-TINY, TINY, generator=generator)
 
 
-def _begin_bias(bias: Tensor, activation: str, relu: float, generator: torch.Generator) -> None:
+def _initialise_bias(
+    bias: Tensor, activation: str, relu: float, generator: torch.Generator
+) -> None:
+    """netutils.initWeights: `relu` behind a relu, 0.5 behind a sigmoid, else almost 0."""
     if activation in ("relu", "sigmoid"):
         bias.fill_(relu if activation == "relu" else 0.5)
     else:
@@ -150,11 +171,11 @@ def _begin_bias(bias: Tensor, activation: str, relu: float, generator: torch.Gen
 
 
 class ElektronnNetwork(nn.Module):
-    """Layers one after the other; input (N, C, Z, Y, X), (N, C, Y, X), or (N, units).
+    """A chain of layers; input (N, C, Z, Y, X), (N, C, Y, X) or (N, features).
 
-    In training `forward` gives {head: what the last layer gives before softmax}, as ELEKTRONN
-    trains it: for images one output a stride, (N, C, Z', Y', X'). In evaluation it gives
-    probabilities (regression and auto-encoders: values), for images one a voxel.
+    `forward` returns {head: output}. In training the output is the last layer's before softmax, for
+    images one voxel per stride (N, C, Z', Y', X'), as ELEKTRONN trains. In evaluation it is
+    probabilities (for regression and auto-encoders values), for images at every voxel.
     """
 
     def __init__(
@@ -164,19 +185,24 @@ class ElektronnNetwork(nn.Module):
         *,
         shared_mask: bool = False,
         probabilities: str = "softmax",
-        autoencoder: Mapping[str, Any] | None = None,
+        decoder: TiedDecoder | None = None,
     ) -> None:
-        """`probabilities`: "softmax" over classes, "sigmoid" of each, or "values" as they are."""
+        """`dropout`: rate of each layer. `shared_mask`: see `Dropout`.
+
+        `probabilities`: "softmax" over classes, "sigmoid" of each output, or "values" unchanged.
+        `decoder` makes it an auto-encoder.
+        """
         super().__init__()
         self.architecture, self.probabilities = architecture, probabilities
         self.layers = nn.ModuleList()
         widths = architecture.widths
         for layer, width, rate in zip(architecture.layers, widths, dropout, strict=True):
-            kind = Perceptron if layer.is_dense else Convolution
+            kind = Perceptron if layer.is_dense else ElektronnConvolution
             self.layers.append(kind(layer, width, Dropout(rate, shared_mask)))
-        self.decoder = TiedDecoder(widths[::-1], autoencoder) if autoencoder else None
+        self.decoder = decoder
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """{head: (N, C, Z', Y', X'), (N, C) or (N, features)}; see the class."""
         if self.decoder is not None:
             return {RECONSTRUCTION: self.raw(x)}
         if self.training:
@@ -184,89 +210,93 @@ class ElektronnNetwork(nn.Module):
         return {HEAD: self.as_probabilities(self.dense(x) if self.is_dense else self.raw(x))}
 
     def raw(self, x: Tensor) -> Tensor:
-        """What the last layer gives before softmax, one output a stride; auto-encoders: the
-        reconstruction (N, units)."""
+        """The last layer's output (N, C, ...) before softmax, one voxel per stride.
+
+        Auto-encoders: the reconstruction (N, features).
+        """
         if self.decoder is not None:
             weights = [part.weight for part in self.parts]
             return cast(Tensor, self.decoder(self.encoded(x), weights))
         *hidden, last = self.parts
         for part in hidden:
             x = activate(part(x), part.layer.activation)
-        # Softmax sees the last layer before its activation; regression after it.
+        # Softmax is applied before the last layer's activation, regression uses its activation.
         y = last(x)
         return activate(y, last.layer.activation) if self.probabilities == "values" else y
 
     def encoded(self, x: Tensor) -> Tensor:
-        """After the last layer and its activation: the code of an auto-encoder (N, units)."""
+        """The last layer's output with its activation, of an auto-encoder its code (N, units)."""
         for part in self.parts:
             x = activate(part(x), part.layer.activation)
         return x
 
     def dense(self, x: Tensor) -> Tensor:
-        """(N, C, Z, Y, X) to an output for every voxel whose field of view is inside.
+        """Output (N, C, Z', Y', X') before softmax at every voxel whose field of view is in `x`.
 
-        Max-fragment pooling: each pooling by p is taken at all its p offsets, and the maps of
-        every offset go on apart. The same as filters that are dilated by p from there on.
+        Max-fragment pooling: each pooling by p is computed at all its p offsets, and the fragments
+        pass through the following layers separately. Equivalent to dilating the following filters
+        by p. DataError where `x` (N, C, Z, Y, X) is smaller than the field of view.
         """
         shape = self.output_shape(x.shape[-3:])
-        apart: Triple = (1, 1, 1)
+        dilation: Triple = (1, 1, 1)
         for part in self.parts:
             y = part(x, dense=True)
             is_last = part is self.parts[-1] and self.probabilities != "values"
             x = y if is_last else activate(y, part.layer.activation)
-            x = take_apart(x, triple(part.layer.pool), apart)
-            pairs = zip(apart, part.layer.pool, strict=True)
-            apart = triple([step * p for step, p in pairs])
-        return put_together(x, apart, shape)
+            x = split_phases(x, triple(part.layer.pool), dilation)
+            pairs = zip(dilation, part.layer.pool, strict=True)
+            dilation = triple([step * p for step, p in pairs])
+        return merge_phases(x, dilation, shape)
 
     def as_probabilities(self, raw: Tensor) -> Tensor:
-        """What `raw` gives as probabilities (axis 1: classes), or unchanged for values."""
+        """Probabilities (N, C, ...) of `raw` outputs; values are returned unchanged."""
         if self.probabilities == "softmax":
             return torch.softmax(raw.float(), 1)
-        # As in ELEKTRONN, what comes out is for the 0 of each label and against its 1.
+        # As in ELEKTRONN, outputs are log-odds of label 0, so they are negated for label 1.
         return torch.sigmoid(-raw.float()) if self.probabilities == "sigmoid" else raw
 
     @property
-    def parts(self) -> list[Convolution | Perceptron]:
-        """The layers, the last one among them; a decoder is apart."""
-        return [cast(Convolution | Perceptron, layer) for layer in self.layers]
+    def parts(self) -> list[ElektronnConvolution | Perceptron]:
+        """All layers, including the last, without a decoder's."""
+        return [cast(ElektronnConvolution | Perceptron, layer) for layer in self.layers]
 
     @property
     def is_dense(self) -> bool:
-        """Whether every voxel gets an output: networks without perceptron layers."""
+        """Whether every voxel has an output: networks without perceptron layers."""
         return self.architecture.mode == "img-img"
 
     @property
     def input_channels(self) -> int:
+        """Channels C of the input."""
         return self.architecture.input_channels
 
     @property
     def stride(self) -> Triple:
-        """1: in evaluation every voxel has its output."""
+        """(1, 1, 1): in evaluation every voxel has an output."""
         return (1, 1, 1)
 
     @property
     def field_of_view(self) -> Triple:
-        """Voxels (z, y, x) that an output sees; ConfigError for networks of perceptrons."""
+        """Voxels (z, y, x) that an output depends on; ConfigError for networks with perceptrons."""
         sizes = self.architecture.sizes
         if not self.is_dense or sizes is None:
             raise ConfigError(
-                f"a network of mode {self.architecture.mode} gives one answer for a whole input, "
+                f"a network of mode {self.architecture.mode} has one output for a whole input, "
                 "none for its voxels; only networks of mode img-img predict volumes"
             )
         return triple([field[-1] for field in sizes.fields])
 
     @property
     def context(self) -> Triple:
-        """Voxels the output is smaller than the input, both sides together."""
+        """Voxels (z, y, x) by which the output is smaller than the input, both sides together."""
         return triple([view - 1 for view in self.field_of_view])
 
     def valid_shape(self, min_output: Sequence[int] = (1, 1, 1)) -> Triple:
-        """The input that gives `min_output` voxels in evaluation."""
+        """Input shape (z, y, x) whose output in evaluation has `min_output` voxels."""
         return triple([n + lost for n, lost in zip(min_output, self.context, strict=True)])
 
     def output_shape(self, input_shape: Sequence[int]) -> Triple:
-        """Voxels that an input gives in evaluation; DataError where it is below the field."""
+        """Output shape (z, y, x) in evaluation; DataError for inputs below the field of view."""
         shape = triple([n - lost for n, lost in zip(input_shape, self.context, strict=True)])
         if min(shape) < 1:
             raise DataError(
@@ -277,7 +307,7 @@ class ElektronnNetwork(nn.Module):
         return shape
 
     def flop(self, input_shape: Sequence[int]) -> int:
-        """Floating-point operations of a dense pass: two per multiply-add of convolutions."""
+        """Floating-point operations of a dense pass: two per multiply-add of the convolutions."""
         shape, dilation, total = list(input_shape), [1, 1, 1], 0
         widths = self.architecture.widths
         for layer, width in zip(self.architecture.layers, widths, strict=True):
@@ -291,31 +321,34 @@ class ElektronnNetwork(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Weights and biases as ELEKTRONN begins, layer by layer."""
+        """Draws weights and biases as ELEKTRONN initialises them, layer by layer."""
         for part in self.parts:
             part.initialise(generator)
         if self.decoder is not None:
             self.decoder.initialise(generator)
 
 
-PROBABILITIES = {"nll_multiple_binary": "sigmoid", "regression": "values"}
-"""What a network gives for each target, where it is not softmax."""
-
-
 def build_elektronn(
-    network: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
+    architecture: Architecture,
+    dropout: Sequence[float],
+    *,
+    shared_mask: bool = False,
+    probabilities: str = "softmax",
+    decoder: DecoderSettings | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> ElektronnNetwork:
-    """The module of a resolved network of the family elektronn, its weights drawn from `seed`.
+    """An `ElektronnNetwork` with weights drawn from `seed`; an auto-encoder with `decoder`.
 
-    "meta" gives shapes without memory.
+    On device "meta" it has shapes without memory.
     """
-    architecture = from_dict(network["architecture"], network["input_shape"])
     with torch.device("meta"):
+        tied = TiedDecoder(architecture.widths[::-1], decoder) if decoder else None
         module = ElektronnNetwork(
             architecture,
-            network["dropout_rates"],
-            shared_mask=network["shared_dropout_mask"],
-            probabilities=PROBABILITIES.get(network["target"], "softmax"),
-            autoencoder=network["autoencoder"],
+            dropout,
+            shared_mask=shared_mask,
+            probabilities=probabilities,
+            decoder=tied,
         )
-    return with_weights(module, seed, device)
+    return with_seeded_weights(module, seed, device)

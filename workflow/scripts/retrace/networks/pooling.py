@@ -1,4 +1,4 @@
-"""The largest value of each window: of values, or of their sizes."""
+"""Max pooling in 2-D and 3-D: the largest value of each window, or the one largest in magnitude."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 
 Combine = Callable[[Tensor, Tensor], Tensor]
+"""An elementwise function of two maps, such as `torch.maximum`."""
 
 
-def shifted(x: Tensor, size: Sequence[int], combine: Combine = torch.maximum) -> Tensor:
-    """Each window of `size` (z, y, x) of (N, C, Z, Y, X) combined, one a voxel.
+def sliding_window(x: Tensor, size: Sequence[int], combine: Combine = torch.maximum) -> Tensor:
+    """Windows of `size` (z, y, x) of `x` (N, C, Z, Y, X) at stride 1, reduced by `combine`.
 
-    Axis by axis over shifted maps: on a CPU much faster than the library's pooling without
-    gradients. With gradients it is not, and of equal values the first has to take all of it.
+    Axis by axis over shifted maps, which without gradients is much faster on a CPU than torch's
+    pooling. With gradients it is not, and torch's pooling then also passes the whole gradient to
+    the first of equal values, which training relies on.
     """
     for axis, length in enumerate(size, start=2):
         kept = x.shape[axis] - length + 1
@@ -25,14 +27,17 @@ def shifted(x: Tensor, size: Sequence[int], combine: Combine = torch.maximum) ->
     return x
 
 
-def larger_by_size(one: Tensor, other: Tensor) -> Tensor:
-    """Of two values the one farther from 0, the positive one where both are as far."""
+def larger_magnitude(one: Tensor, other: Tensor) -> Tensor:
+    """Elementwise the value farther from 0; of equally far ones the positive."""
     high, low = torch.maximum(one, other), torch.minimum(one, other)
     return torch.where(high >= -low, high, low)
 
 
 def max_pool(x: Tensor, size: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """(N, C, Y, X) or (N, C, Z, Y, X); windows within a section are pooled section by section."""
+    """Valid max pooling of `x` (N, C, Y, X) or (N, C, Z, Y, X), channels-last format kept.
+
+    Windows within a section are pooled section by section in 2-D, which is faster on CPUs.
+    """
     if len(size) == 2:
         return functional.max_pool2d(x, tuple(size), tuple(stride))
     if size[0] == 1 and stride[0] == 1 and x.shape[1] > 1 and x.stride(1) == 1:
@@ -46,16 +51,19 @@ def max_pool(x: Tensor, size: Sequence[int], stride: Sequence[int]) -> Tensor:
 
 
 def maxabs_pool(x: Tensor, size: Sequence[int], stride: Sequence[int]) -> Tensor:
-    """The value of each window that is farthest from 0, with its sign."""
+    """The value of each window that is farthest from 0, with its sign; shapes as `max_pool`."""
     high, low = max_pool(x, size, stride), -max_pool(-x, size, stride)
     return torch.where(high >= -low, high, low)
 
 
 def pool(x: Tensor, size: Sequence[int], mode: str, *, dense: bool = False) -> Tensor:
-    """Windows of `size` beside each other, or, dense, one a voxel; mode "max" or "maxabs"."""
+    """ELEKTRONN's pooling of `x` (N, C, [Z,] Y, X) with windows of `size`; mode "max" or "maxabs".
+
+    The stride is the window, or 1 where `dense`. Source: ELEKTRONN, elektronn/net/pooling.py.
+    """
     if math.prod(size) == 1:
         return x
     if dense and not (torch.is_grad_enabled() and x.requires_grad):
-        return shifted(x, size, larger_by_size if mode == "maxabs" else torch.maximum)
+        return sliding_window(x, size, larger_magnitude if mode == "maxabs" else torch.maximum)
     stride = [1] * len(size) if dense else size
     return (maxabs_pool if mode == "maxabs" else max_pool)(x, size, stride)

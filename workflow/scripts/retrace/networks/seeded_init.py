@@ -1,4 +1,4 @@
-"""Modules whose weights are drawn from a seed, on the CPU whatever the device."""
+"""Weights drawn from a seed on the CPU, so that they are the same on every device."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import torch
 from torch import Tensor, nn
 
 
-class Drawn(Protocol):
-    """A module that says how its weights are drawn."""
+class Initialisable(Protocol):
+    """A module that draws its own weights."""
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draws every weight anew."""
+        """Draws every weight and bias from `generator`, in a fixed order."""
 
 
-Shaped = TypeVar("Shaped", bound=nn.Module)
+Module = TypeVar("Module", bound=nn.Module)
 
 
-def with_weights(module: Shaped, seed: int, device: torch.device | str) -> Shaped:
-    """`module`, built on "meta", with weights of `seed` on `device`; "meta" leaves it as it is.
+def with_seeded_weights(module: Module, seed: int, device: torch.device | str) -> Module:
+    """`module`, built on device "meta", with weights drawn from `seed` and moved to `device`.
 
-    It needs a method `initialise` (`Drawn`).
+    `module` has a method `initialise` (`Initialisable`). On "meta" it keeps shapes without memory.
     """
     if torch.device(device).type == "meta":
         return module
-    # As `to_empty` does, which takes a second, as it loads what torch knows of meta tensors.
-    module._apply(_unset)
-    drawn: Drawn = module  # type: ignore[assignment]
-    drawn.initialise(torch.Generator().manual_seed(seed))
+    # `to_empty` does the same, but spends a second on importing torch's code for meta tensors.
+    module._apply(_uninitialised)
+    initialisable: Initialisable = module  # type: ignore[assignment]
+    initialisable.initialise(torch.Generator().manual_seed(seed))
     return module.to(device)
 
 
-def _unset(tensor: Tensor) -> Tensor:
+def _uninitialised(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")

@@ -1,4 +1,4 @@
-"""Which of ZNN's convolutions are done by Fourier transforms: as told, or as measured."""
+"""How each convolution of a ZNN network is computed: directly, by FFT, or whichever is faster."""
 
 from __future__ import annotations
 
@@ -6,69 +6,66 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from retrace.files import atomic_write
 from retrace.networks.convolution import MODES, convolve
-from retrace.networks.znn import Convolution, ZnnNetwork
+from retrace.networks.znn import ZnnConvolution, ZnnNetwork
 
 CACHE = Path("work/conv_modes.json")
-"""What was measured before: the same layer on the same kind of machine is not measured again."""
+"""Earlier measurements: the same layer on the same kind of machine is not measured again."""
 ROUNDS = 3
-"""Runs of each kind, of which the fastest counts; one more before them warms up."""
+"""Timed runs of each mode, of which the fastest counts; one more run before them warms up."""
 
 
-def set_modes(
-    module: nn.Module,
-    network: Mapping[str, Any],
+def set_convolution_modes(
+    module: ZnnNetwork,
+    mode: str,
+    input_shape: Sequence[int],
     device: torch.device,
     *,
     training: bool,
     cache: Path = CACHE,
 ) -> None:
-    """Sets how each convolution of a ZNN network is computed; other networks stay as they are.
+    """Sets how each convolution of `module` is computed; results agree to rounding.
 
-    `train_conv_mode` or `forward_conv_mode` of the network: direct, fft, or optimize, which times
-    both for every layer at its size in `input_shape` and keeps the faster. Results agree to
-    rounding. As in ZNN, filters of one voxel are always direct.
+    `mode`: direct, fft, or optimize, which times both for every layer at its size for an input of
+    `input_shape` (z, y, x) voxels and keeps the faster (ZNN, `train_conv_mode` and
+    `forward_conv_mode`). As in ZNN, filters of one voxel are always direct. `training`: time the
+    gradients too.
     """
-    if not isinstance(module, ZnnNetwork):
-        return
-    asked = network["train_conv_mode" if training else "forward_conv_mode"] or "direct"
-    if asked != "optimize":
+    if mode != "optimize":
         for layer in module.convolutions.values():
-            layer.mode = asked
+            layer.mode = mode
         return
-    shape = network["input_shape" if training else "inference_shape"]
-    known: dict[str, str] = json.loads(cache.read_text()) if cache.is_file() else {}
-    before = dict(known)
-    for name, seen in layer_inputs(module, shape).items():
+    measured: dict[str, str] = json.loads(cache.read_text()) if cache.is_file() else {}
+    before = dict(measured)
+    for name, shape in layer_inputs(module, input_shape).items():
         layer = module.convolutions[name]
         if math.prod(layer.weight.shape[2:]) == 1:
             continue
-        key = _key(layer, seen, device, training)
-        if known.get(key) not in MODES:
-            known[key] = _faster(layer, seen, device, training)
-        layer.mode = known[key]
-    if known != before:
-        atomic_write(cache, json.dumps(known, indent=1, sort_keys=True) + "\n")
+        key = _key(layer, shape, device, training)
+        if measured.get(key) not in MODES:
+            measured[key] = _faster(layer, shape, device, training)
+        layer.mode = measured[key]
+    if measured != before:
+        atomic_write(cache, json.dumps(measured, indent=1, sort_keys=True) + "\n")
     modes = ", ".join(f"{name} {layer.mode}" for name, layer in module.convolutions.items())
     print(f"[optimize] {modes}", flush=True)
 
 
-def layer_inputs(module: ZnnNetwork, input_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Shape (N, C, Z, Y, X) of what each convolution reads, for one input of `input_shape`."""
-    found: dict[str, tuple[int, ...]] = {}
+def layer_inputs(module: ZnnNetwork, input_shape: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """Input shape (N, C, Z, Y, X) of each convolution, for a network input of `input_shape`."""
+    shapes: dict[str, tuple[int, ...]] = {}
     names = {layer: name for name, layer in module.convolutions.items()}
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        assert isinstance(layer, Convolution)
-        found[names[layer]] = tuple(inputs[0].shape)
+        assert isinstance(layer, ZnnConvolution)
+        shapes[names[layer]] = tuple(inputs[0].shape)
 
     hooks = [layer.register_forward_hook(note) for layer in names]
     weights = {name: p.to("meta") for name, p in module.state_dict().items()}
@@ -80,31 +77,35 @@ def layer_inputs(module: ZnnNetwork, input_shape: tuple[int, ...]) -> dict[str, 
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return shapes
 
 
-def _key(layer: Convolution, seen: tuple[int, ...], device: torch.device, training: bool) -> str:
-    """Everything that decides which is faster."""
+def _key(
+    layer: ZnnConvolution, shape: tuple[int, ...], device: torch.device, training: bool
+) -> str:
+    """Names everything that decides which mode is faster."""
     kind = device.type
     machine = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
     if kind == "cuda":
         machine = torch.cuda.get_device_name(device)
     verb = "train" if training else "forward"
     dtype = str(layer.weight.dtype).removeprefix("torch.")
-    return f"{verb} {list(seen)} {list(layer.weight.shape)} {dtype} {kind} {machine}"
+    return f"{verb} {list(shape)} {list(layer.weight.shape)} {dtype} {kind} {machine}"
 
 
-def _faster(layer: Convolution, seen: tuple[int, ...], device: torch.device, training: bool) -> str:
-    times = {mode: _seconds(layer, seen, device, training, mode) for mode in MODES}
+def _faster(
+    layer: ZnnConvolution, shape: tuple[int, ...], device: torch.device, training: bool
+) -> str:
+    times = {mode: _seconds(layer, shape, device, training, mode) for mode in MODES}
     return min(times, key=lambda mode: times[mode])
 
 
 def _seconds(
-    layer: Convolution, seen: tuple[int, ...], device: torch.device, training: bool, mode: str
+    layer: ZnnConvolution, shape: tuple[int, ...], device: torch.device, training: bool, mode: str
 ) -> float:
-    """Least time of a pass through the layer, with its gradients where training."""
+    """Shortest time of a pass through the layer, in training with its gradients."""
     weight = layer.weight.detach().to(device).requires_grad_(training)
-    x = torch.rand(seen, dtype=weight.dtype, device=device, requires_grad=training)
+    x = torch.rand(shape, dtype=weight.dtype, device=device, requires_grad=training)
     best = math.inf
     for _ in range(ROUNDS + 1):
         begin = time.perf_counter()

@@ -1,10 +1,10 @@
 """The valid-convolution 3-D U-Net of the LSD paper (Sheridan et al. 2023).
 
-Source: funkey/mala, `networks/unet.py`. Every conv pass is two valid 3x3x3 convolutions with bias
-and ReLU; max pooling goes down; transposed convolutions with kernel = stride = factor, bias and
-ReLU go up and have as many output channels as the upper level; the left feature map is cropped
-centrally and concatenated as [left, up]. There is no crop to the stride after going up, so outputs
-repeat exactly only under input shifts by the total stride.
+Source: funkey/mala, `networks/unet.py`. A conv pass is two valid 3x3x3 convolutions with bias and
+ReLU. Max pooling goes down. Transposed convolutions with kernel = stride = factor, bias and ReLU go
+up and have as many output channels as the upper level. The left feature map is cropped centrally
+and concatenated as [left, up]. Upsampled maps are not cropped to the stride, so outputs of shifted
+inputs are exactly equal only for shifts by multiples of the total stride.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from operator import floordiv, mul
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from retrace.errors import ConfigError, DataError
-from retrace.networks.seeded_init import with_weights
+from retrace.errors import DataError
+from retrace.networks.seeded_init import with_seeded_weights
 
 Shape = tuple[int, int, int]
 
 CONVS_PER_PASS = 2
 KERNEL = 3
 PASS_LOSS = CONVS_PER_PASS * (KERNEL - 1)
-"""Voxels a conv pass takes off every axis."""
+"""Voxels that an axis loses in a conv pass."""
 
 
 class ConvPass(nn.ModuleList):
@@ -39,18 +38,18 @@ class ConvPass(nn.ModuleList):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, O, Z - 4, Y - 4, X - 4) from (N, I, Z, Y, X)."""
         for conv in self:
             x = functional.relu_(conv(x))  # in place: the convolution's backward needs no output
         return x
 
 
 class UNet(nn.Module):
-    """U-Net with one 1x1x1 sigmoid head per output; any number of levels.
+    """U-Net from (N, C, Z, Y, X) float to {head: (N, channels, Z', Y', X')} in [0, 1].
 
-    `downsample` holds one (z, y, x) factor per level below the top; level l has
-    `fmaps * fmap_factor**l` feature maps; the two top-right convolutions have
-    `max(fmaps_out, fmaps)`. `heads` maps a name to its channels.
-    Input (N, C, Z, Y, X) float, output {head: (N, channels, Z', Y', X')} in [0, 1].
+    `downsample`: one (z, y, x) factor per level below the top. Level l has `fmaps * fmap_factor**l`
+    feature maps, the two top-right convolutions `max(fmaps_out, fmaps)`. `heads`: the channels of
+    each output, a 1x1x1 convolution with a sigmoid.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class UNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Predictions per head, sigmoid applied; DataError when `x` is below the field of view."""
+        """{head: (N, channels, Z', Y', X')} with sigmoid; DataError below the field of view."""
         if not torch.compiler.is_compiling():
             self.output_shape(x.shape[-3:])
         skips: list[Tensor] = []
@@ -96,18 +95,18 @@ class UNet(nn.Module):
 
     @property
     def stride(self) -> Shape:
-        """Total stride, voxels (z, y, x): an input shifted by it gives the output shifted by it."""
+        """Total stride, voxels (z, y, x): shifting the input by it shifts the output by it."""
         return _triple(math.prod(f[axis] for f in self.downsample) for axis in range(3))
 
     @property
     def context(self) -> Shape:
-        """Voxels the output is smaller than a valid input, both sides together (z, y, x)."""
+        """Voxels (z, y, x) that a valid input loses, both sides together."""
         return _triple(self._input_axis(1, axis) - self._output_axis(1, axis) for axis in range(3))
 
     def valid_shape(self, min_output: Sequence[int] = (1, 1, 1)) -> Shape:
-        """Smallest input (z, y, x) without pooling remainder whose output covers `min_output`.
+        """Smallest input shape (z, y, x) without pooling remainder whose output has `min_output`.
 
-        Its output is `context` smaller and may exceed `min_output` by up to a stride.
+        The output is smaller by `context` and may exceed `min_output` by up to a stride.
         """
         return _triple(
             self._input_axis(self._bottom_size(size, axis), axis)
@@ -115,7 +114,7 @@ class UNet(nn.Module):
         )
 
     def is_valid_shape(self, input_shape: Sequence[int]) -> bool:
-        """Whether every pooling divides evenly, so that output = input - context."""
+        """Whether every pooling divides evenly, so that output shape = input shape - context."""
         outputs = [
             max(size - lost, 1) for size, lost in zip(input_shape, self.context, strict=True)
         ]
@@ -136,12 +135,12 @@ class UNet(nn.Module):
         return sum(_layer_flop(layer, shape) for layer, shape in self._trace(input_shape))
 
     def tflop_per_um3(self, input_shape: Sequence[int], voxel_size_nm: Sequence[int]) -> float:
-        """Forward cost in TFLOP per cubic micrometre of output, as the paper counts it."""
+        """Forward cost in TFLOP per cubic micrometre of output (as Sheridan et al. 2023)."""
         volume_um3 = math.prod(self.output_shape(input_shape)) * math.prod(voxel_size_nm) * 1e-9
         return self.flop(input_shape) * 1e-12 / volume_um3
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Glorot-uniform weights and zero biases: the TensorFlow 1 default, as in the paper."""
+        """Glorot-uniform weights and zero biases: TensorFlow 1's default, used for the paper."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
@@ -149,7 +148,7 @@ class UNet(nn.Module):
                 nn.init.xavier_uniform_(parameter, generator=generator)
 
     def _trace(self, input_shape: Sequence[int]) -> list[tuple[nn.Module, Shape]]:
-        """Every convolution in the order of the forward pass with its output shape (z, y, x)."""
+        """Every convolution in forward order with its output shape (z, y, x)."""
         shape = _triple(input_shape)
         trace: list[tuple[nn.Module, Shape]] = []
         for level, convs in enumerate(self.left):
@@ -160,7 +159,7 @@ class UNet(nn.Module):
             shape = _triple(map(mul, shape, self.downsample[level]))
             trace.append((self.up[level], shape))
             shape = _trace_pass(self.right[level], shape, trace)
-        if min(min(reached) for _, reached in trace) < 1:
+        if min(min(output) for _, output in trace) < 1:
             raise DataError(
                 f"volume smaller than the field of view: input {_text(input_shape)} voxels zyx,"
                 f" this network needs at least {_text(self.valid_shape())}; take a larger volume or"
@@ -170,18 +169,20 @@ class UNet(nn.Module):
         return trace
 
     def _bottom_size(self, min_output: int, axis: int) -> int:
-        """Smallest output of the bottom pass that gives `min_output` voxels along `axis`."""
+        """Smallest output of the bottom conv pass that yields `min_output` voxels along `axis`."""
         stride = self.stride[axis]
         lost = -self._output_axis(0, axis)
         return max(1, -(-(max(min_output, 1) + lost) // stride))
 
     def _input_axis(self, bottom: int, axis: int) -> int:
+        """Input voxels along `axis` for `bottom` voxels at the output of the bottom pass."""
         size = bottom + PASS_LOSS
         for factor in reversed(self.downsample):
             size = size * factor[axis] + PASS_LOSS
         return size
 
     def _output_axis(self, bottom: int, axis: int) -> int:
+        """Output voxels along `axis` for `bottom` voxels at the output of the bottom pass."""
         size = bottom
         for factor in reversed(self.downsample):
             size = size * factor[axis] - PASS_LOSS
@@ -189,43 +190,39 @@ class UNet(nn.Module):
 
 
 def build_unet(
-    network: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
+    *,
+    input_channels: int,
+    fmaps: int,
+    fmap_factor: int,
+    downsample: Sequence[Sequence[int]],
+    heads: Mapping[str, int],
+    fmaps_out: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> UNet:
-    """U-Net of a network configuration (`config/networks/*.yaml`) with Glorot-uniform weights.
+    """A `UNet` with Glorot-uniform weights drawn from `seed`, the same on every device.
 
-    The weights depend on `seed` only, not on the device; "meta" gives shapes without memory.
-    ConfigError when the network's family has no U-Net.
+    On device "meta" it has shapes without memory.
     """
-    if network["family"] != "lsd":
-        raise ConfigError(
-            f"network {network['name']!r} is of family {network['family']!r};"
-            " a U-Net is built for the families: lsd"
-        )
     with torch.device("meta"):
-        module = UNet(
-            input_channels=network["input_channels"],
-            fmaps=network["fmaps"],
-            fmap_factor=network["fmap_factor"],
-            downsample=network["downsample"],
-            heads={head["name"]: head["channels"] for head in network["heads"]},
-            fmaps_out=network.get("fmaps_out"),
-        )
-    return with_weights(module, seed, device)
+        module = UNet(input_channels, fmaps, fmap_factor, downsample, heads, fmaps_out)
+    return with_seeded_weights(module, seed, device)
 
 
 def centre_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Central `shape` (z, y, x); of an odd excess one voxel more goes at the end, as in mala."""
+    """Central `shape` (z, y, x) of `x` (..., Z, Y, X); an odd excess loses one more at the end."""
     for axis, size in zip((-3, -2, -1), shape, strict=True):
         x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
     return x
 
 
 def _at_least_single(x: Tensor) -> Tensor:
-    """Half-precision logits as float32, so that the sigmoid resolves the 256 levels of uint8."""
+    """Logits in at least float32, so that the sigmoid resolves the 256 levels of uint8."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _trace_pass(convs: nn.Module, shape: Shape, trace: list[tuple[nn.Module, Shape]]) -> Shape:
+    """Appends the convolutions of a pass to `trace`; returns its output shape (z, y, x)."""
     for conv in convs.children():
         shape = _triple(size - (KERNEL - 1) for size in shape)
         trace.append((conv, shape))
@@ -233,7 +230,7 @@ def _trace_pass(convs: nn.Module, shape: Shape, trace: list[tuple[nn.Module, Sha
 
 
 def _layer_flop(layer: nn.Module, output_shape: Shape) -> int:
-    """2 * inputs * outputs * taps per voxel; going up, kernel = stride leaves one tap."""
+    """2 * inputs * outputs * taps per voxel; a transposed one (kernel = stride) has one tap."""
     assert isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)
     taps = math.prod(layer.kernel_size) if isinstance(layer, nn.Conv3d) else 1
     return 2 * layer.in_channels * layer.out_channels * taps * math.prod(output_shape)

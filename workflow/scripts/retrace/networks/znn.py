@@ -1,15 +1,15 @@
-"""ZNN networks in torch: any graph of its nodes and edges, with dense output.
+"""ZNN networks in torch: any graph of ZNN's nodes and edges, with an output at every voxel.
 
-Sources: seung-lab/znn-release, src/include/network. A max filter with stride s keeps every voxel
-and dilates all filters behind it by s. Convolutions are true ones: the weight here is ZNN's filter
-flipped on three axes, as torch correlates.
+Source: seung-lab/znn-release, src/include/network. A max filter with stride s keeps every voxel and
+dilates all filters behind it by s. ZNN convolves and torch correlates, so a weight here is ZNN's
+filter flipped on all three axes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,22 @@ from torch.nn import functional
 
 from retrace.errors import DataError
 from retrace.networks.convolution import convolve
-from retrace.networks.phases import put_together, take_apart
-from retrace.networks.pooling import max_pool, shifted
-from retrace.networks.seeded_init import with_weights
-from retrace.znn.graph import ONE, Edge, Graph, Init, Node, Shape, graph_from
+from retrace.networks.phases import merge_phases, split_phases
+from retrace.networks.pooling import max_pool, sliding_window
+from retrace.networks.seeded_init import with_seeded_weights
+from retrace.znn.graph import ONE, Edge, Graph, Init, Node, Shape
 
-WIDEST_BY_SHIFTS = 3
-"""Largest window of a max filter that is made of shifted maps."""
+MAX_SLIDING_WINDOW = 3
+"""Largest edge of a max filter that `sliding_window` computes; torch's pooling does larger ones."""
 AFFINITIES = "affs"
-"""The head whose channels ZNN has in the order x, y, z, and we as z, y, x."""
+"""The head with affinities: in ZNN its channels are x, y, z, here z, y, x."""
 
 
-class Convolution(nn.Module):
-    """A `conv` edge: filters (O, I, z, y, x), each the flipped filter of ZNN."""
+class ZnnConvolution(nn.Module):
+    """A `conv` edge; weight (O, I, z, y, x), each filter ZNN's one flipped on all axes.
+
+    `mode`: how it is computed, see `convolution.MODES`.
+    """
 
     def __init__(self, edge: Edge, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -38,11 +41,12 @@ class Convolution(nn.Module):
         self.mode = "direct"
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(N, O, Z', Y', X') from (N, I, Z, Y, X); `bias` (O,) is that of the node behind it."""
         return convolve(x, self.weight, bias, self.mode)
 
     @torch.no_grad()
     def tie(self) -> None:
-        """Makes each block of `repeat` voxels of the filters its mean."""
+        """Replaces each block of `repeat` (z, y, x) voxels of the filters by its mean."""
         if math.prod(self.repeat) == 1:
             return
         blocks = self.weight
@@ -54,21 +58,22 @@ class Convolution(nn.Module):
 
 
 class MaxFilter(nn.Module):
-    """A `max_filter` edge: the largest value of each window, one a voxel."""
+    """A `max_filter` edge (stride 1) or `max_pool` edge (stride = window)."""
 
     def __init__(self, edge: Edge) -> None:
         super().__init__()
         self.size, self.stride = edge.size, edge.size if edge.type == "max_pool" else ONE
 
     def forward(self, x: Tensor) -> Tensor:
-        trains = torch.is_grad_enabled() and x.requires_grad
-        if trains or math.prod(self.stride) > 1 or max(self.size) > WIDEST_BY_SHIFTS:
+        """The largest value of each window of `x` (N, C, Z, Y, X)."""
+        needs_gradient = torch.is_grad_enabled() and x.requires_grad
+        if needs_gradient or math.prod(self.stride) > 1 or max(self.size) > MAX_SLIDING_WINDOW:
             return max_pool(x, self.size, self.stride)
-        return shifted(x, self.size)
+        return sliding_window(x, self.size)
 
 
-class Transfer(nn.Module):
-    """A `transfer` node: function(sum + bias)."""
+class TransferNode(nn.Module):
+    """A `transfer` node: a function of the sum of its inputs and a bias per channel."""
 
     def __init__(self, node: Node) -> None:
         super().__init__()
@@ -76,7 +81,7 @@ class Transfer(nn.Module):
         self.function, self.args = node.function, node.args
 
     def forward(self, x: Tensor, *, is_own: bool = False) -> Tensor:
-        """`x` (N, C, Z, Y, X) with the bias added already; changed where it `is_own`."""
+        """The function of `x` (N, C, Z, Y, X), which includes the bias; in place if `is_own`."""
         if self.function == "rectify_linear":
             return functional.relu(x, inplace=is_own)
         if self.function == "linear":
@@ -89,15 +94,15 @@ class Transfer(nn.Module):
             return functional.softsign(x)
         if self.function == "logistics":
             return torch.sigmoid(x)
-        # forward_logistics: its gradient is passed through as if it were linear.
+        # forward_logistics: a sigmoid whose gradient is that of the identity.
         return torch.sigmoid(x).detach() + (x - x.detach())
 
 
 class ZnnNetwork(nn.Module):
-    """A graph as a module; input (N, C, Z, Y, X), the channels of all inputs in name order.
+    """A ZNN graph as a module; input (N, C, Z, Y, X), channels of all input nodes in name order.
 
-    Output {head: (N, C, Z', Y', X')}: in training what the last nodes give, in evaluation, where
-    `softmax` says so, probabilities. `heads` names the output node of each head.
+    Output {head: (N, C, Z', Y', X')}: the values of the output nodes, in evaluation with `softmax`
+    probabilities. `heads`: the output node of each head.
     """
 
     def __init__(self, graph: Graph, heads: Mapping[str, str], *, softmax: bool = False) -> None:
@@ -108,14 +113,15 @@ class ZnnNetwork(nn.Module):
         for edge in graph.edges.values():
             if edge.type == "conv":
                 sizes = graph.nodes[edge.input].size, graph.nodes[edge.output].size
-                self.edges[_key(edge.name)] = Convolution(edge, *sizes)
+                self.edges[_key(edge.name)] = ZnnConvolution(edge, *sizes)
             elif edge.type in ("max_filter", "max_pool"):
                 self.edges[_key(edge.name)] = MaxFilter(edge)
         for node in graph.nodes.values():
             if node.type == "transfer":
-                self.nodes[_key(node.name)] = Transfer(node)
+                self.nodes[_key(node.name)] = TransferNode(node)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """{head: (N, C, Z', Y', X')}, affinities in the order z, y, x; see `output_shape`."""
         raw = self.raw_outputs(x)
         outputs = {head: raw[node] for head, node in self.output_nodes.items()}
         if self.softmax and not self.training:
@@ -123,39 +129,42 @@ class ZnnNetwork(nn.Module):
         return {head: y.flip(1) if is_affinities(head) else y for head, y in outputs.items()}
 
     def raw_outputs(self, x: Tensor) -> dict[str, Tensor]:
-        """Per output node what it gives, (N, C, Z', Y', X'), channels in ZNN's order."""
+        """{output node: (N, C, Z', Y', X')} before softmax, channels in ZNN's order."""
         shape = self.output_shape(x.shape[-3:])
         sizes = self.graph.sizes(shape)
-        seen = self._split(x, shape, sizes)
+        maps = self._split_inputs(x, shape, sizes)
         for name in self.graph.order:
             if name not in self.graph.inputs:
-                seen[name] = self._node(self.graph.nodes[name], seen, sizes)
+                maps[name] = self._node(self.graph.nodes[name], maps, sizes)
         return {
-            name: put_together(seen[name], self.graph.dilations[name], sizes[name])
+            name: merge_phases(maps[name], self.graph.dilations[name], sizes[name])
             for name in self.graph.outputs
         }
 
-    def _split(self, x: Tensor, shape: Shape, sizes: Mapping[str, Shape]) -> dict[str, Tensor]:
-        """The inputs, each cut to what it needs around the common centre."""
+    def _split_inputs(
+        self, x: Tensor, shape: Shape, sizes: Mapping[str, Shape]
+    ) -> dict[str, Tensor]:
+        """The channels of each input node, cropped to what it needs around the common centre."""
         parts = torch.split(x, [self.graph.nodes[n].size for n in self.graph.inputs], 1)
-        found = {}
+        inputs = {}
         for name, part in zip(self.graph.inputs, parts, strict=True):
             for axis in range(3):
                 size = sizes[name][axis]
-                # The same voxel in the middle, which lies at floor((field of view - 1) / 2).
+                # All crops share the centre voxel, at floor((field of view - 1) / 2).
                 lead = (part.shape[axis + 2] - shape[axis]) // 2 - (size - shape[axis]) // 2
                 part = part.narrow(axis + 2, lead, size)
-            found[name] = part
-        return found
+            inputs[name] = part
+        return inputs
 
-    def _node(self, node: Node, seen: Mapping[str, Tensor], sizes: Mapping[str, Shape]) -> Tensor:
+    def _node(self, node: Node, maps: Mapping[str, Tensor], sizes: Mapping[str, Shape]) -> Tensor:
+        """The value of a node, split into its phases, from those of the nodes before it."""
         edges = self.graph.incoming(node.name)
         transfer = self._transfer(node.name) if node.type == "transfer" else None
         bias = transfer.bias if transfer else None
         fused = next((edge for edge in edges if edge.type == "conv"), None)
         total: Tensor | None = None
         for edge in edges:
-            y = self._edge(edge, seen[edge.input], bias if edge is fused else None, sizes)
+            y = self._edge(edge, maps[edge.input], bias if edge is fused else None, sizes)
             if total is None:
                 total = y
             else:
@@ -165,15 +174,15 @@ class ZnnNetwork(nn.Module):
             return total
         if fused is None:
             total = total + transfer.bias[:, None, None, None]
-        # Made here by a convolution or a sum, and nobody else reads it.
+        # The sum is a new tensor that nothing else reads, so it may be changed in place.
         value: Tensor = transfer(total, is_own=True)
         return value
 
     def _edge(
         self, edge: Edge, x: Tensor, bias: Tensor | None, sizes: Mapping[str, Shape]
     ) -> Tensor:
-        """`x`, in the phases of the node it comes from, as it arrives in those of the next."""
-        here = self.graph.dilations[edge.input]
+        """An edge's result, in the phases of its output node, from `x`, in those of its input."""
+        before = self.graph.dilations[edge.input]
         if edge.type == "conv":
             x = self.edges[_key(edge.name)](x, bias)
         elif edge.type in ("max_filter", "max_pool"):
@@ -181,56 +190,55 @@ class ZnnNetwork(nn.Module):
         elif edge.type == "dropout":
             x = functional.dropout(x, 1 - edge.ratio, self.training)
         elif edge.type == "crop":
-            x = _crop(put_together(x, here, sizes[edge.input]), here, edge.offset)
+            x = _crop(merge_phases(x, before, sizes[edge.input]), before, edge.offset)
         stride = edge.stride if edge.type in ("conv", "max_filter") else ONE
         if self.graph.nodes[edge.output].dense:
-            return put_together(x, here, sizes[edge.output])
-        return take_apart(x, stride, here)
+            return merge_phases(x, before, sizes[edge.output])
+        return split_phases(x, stride, before)
 
     @property
     def input_channels(self) -> int:
-        """Channels that are read, those of all inputs."""
+        """Channels C of the input, of all input nodes together."""
         return self.graph.channels
 
     @property
-    def convolutions(self) -> dict[str, Convolution]:
-        """The convolutions by the name of their edge, in the order of the names."""
+    def convolutions(self) -> dict[str, ZnnConvolution]:
+        """The convolutions by edge name, sorted."""
         names = sorted(e.name for e in self.graph.edges.values() if e.type == "conv")
-        return {name: cast(Convolution, self.edges[_key(name)]) for name in names}
+        return {name: cast(ZnnConvolution, self.edges[_key(name)]) for name in names}
 
     @property
-    def transfers(self) -> dict[str, Transfer]:
-        """The transfer nodes by name, in the order of the names."""
+    def transfers(self) -> dict[str, TransferNode]:
+        """The transfer nodes by name, sorted."""
         names = sorted(n.name for n in self.graph.nodes.values() if n.type == "transfer")
         return {name: self._transfer(name) for name in names}
 
-    def _transfer(self, name: str) -> Transfer:
-        return cast(Transfer, self.nodes[_key(name)])
+    def _transfer(self, name: str) -> TransferNode:
+        return cast(TransferNode, self.nodes[_key(name)])
 
     @property
     def stride(self) -> Shape:
-        """1: every voxel has its output (max_pool edges are the exception, see `Graph.dense`)."""
+        """(1, 1, 1): every voxel has an output, except with `max_pool` edges (`Graph.dense`)."""
         return ONE
 
     @property
     def context(self) -> Shape:
-        """Voxels the output is smaller than the input, both sides together."""
+        """Voxels (z, y, x) by which the output is smaller than the input, both sides together."""
         z, y, x = (size - 1 for size in self.graph.field_of_view)
         return z, y, x
 
     def valid_shape(self, min_output: Sequence[int] = ONE) -> Shape:
-        """The input that gives `min_output` voxels."""
+        """Input shape (z, y, x) whose output has `min_output` voxels."""
         sizes = self.graph.sizes(min_output)
         z, y, x = (max(sizes[name][axis] for name in self.graph.inputs) for axis in range(3))
         return z, y, x
 
     def output_shape(self, input_shape: Sequence[int]) -> Shape:
-        """Voxels that an input gives; DataError where it is below the field of view."""
-        scale = math.prod(e.size[0] for e in self.graph.edges.values() if e.type == "max_pool")
-        if scale == 1 and not any(e.type == "max_pool" for e in self.graph.edges.values()):
-            z, y, x = (size - lost for size, lost in zip(input_shape, self.context, strict=True))
-        else:
+        """Output shape (z, y, x) for an input shape; DataError if below the field of view."""
+        if any(edge.type == "max_pool" for edge in self.graph.edges.values()):
             z, y, x = self._pooled_shape(input_shape)
+        else:
+            z, y, x = (size - lost for size, lost in zip(input_shape, self.context, strict=True))
         if min(z, y, x) < 1:
             raise DataError(
                 f"volume smaller than the field of view: input {list(input_shape)} voxels zyx, "
@@ -240,21 +248,19 @@ class ZnnNetwork(nn.Module):
         return z, y, x
 
     def _pooled_shape(self, input_shape: Sequence[int]) -> Shape:
-        """The largest output whose input is not larger, where something is thinned out."""
-        found = []
+        """The largest output shape that `input_shape` suffices for, with `max_pool` edges."""
+        shape = [0, 0, 0]
         for axis, size in enumerate(input_shape):
-            best = 0
-            for guess in range(1, size + 1):
-                asked = [1, 1, 1]
-                asked[axis] = guess
-                if self.valid_shape(asked)[axis] > size:
+            for candidate in range(1, size + 1):
+                output = [1, 1, 1]
+                output[axis] = candidate
+                if self.valid_shape(output)[axis] > size:
                     break
-                best = guess
-            found.append(best)
-        return found[0], found[1], found[2]
+                shape[axis] = candidate
+        return shape[0], shape[1], shape[2]
 
     def flop(self, input_shape: Sequence[int]) -> int:
-        """Floating-point operations of a forward pass: two per multiply-add of convolutions."""
+        """Floating-point operations of a forward pass: two per multiply-add of the convolutions."""
         sizes = self.graph.sizes(self.output_shape(input_shape))
         nodes = self.graph.nodes
         return sum(
@@ -262,14 +268,14 @@ class ZnnNetwork(nn.Module):
             * nodes[e.input].size
             * nodes[e.output].size
             * math.prod(e.size)
-            * math.prod(_behind(e, sizes, self.graph.dilations))
+            * math.prod(_valid_sizes(e, sizes, self.graph.dilations))
             for e in self.graph.edges.values()
             if e.type == "conv"
         )
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Filters and biases as the graph's initialisers say, layer by layer in name order."""
+        """Draws filters and biases from the graph's initialisers, layer by layer in name order."""
         for name, layer in self.convolutions.items():
             edge = self.graph.edges[name]
             init = self.graph.inits.get(name, Init("zero"))
@@ -281,39 +287,43 @@ class ZnnNetwork(nn.Module):
             _fill(node.bias, init, 1, (1, node.bias.numel()), generator)
 
     def tie(self) -> None:
-        """Keeps repeated filter values equal; after every update."""
+        """Makes repeated filter values equal again; call it after every update."""
         for layer in self.convolutions.values():
             layer.tie()
 
 
-def _behind(
+def _valid_sizes(
     edge: Edge, sizes: Mapping[str, Shape], dilations: Mapping[str, Shape]
 ) -> Iterable[int]:
+    """Voxels per axis (z, y, x) that a dilated filter leaves."""
     taps = zip(sizes[edge.input], edge.size, dilations[edge.input], strict=True)
     return (size - (k - 1) * d for size, k, d in taps)
 
 
 def is_affinities(head: str) -> bool:
-    """Whether an output is affinities: `affs`, or of several outputs `affs_NODE`."""
+    """Whether a head holds affinities: `affs`, or `affs_NODE` where there are several."""
     return head.split("_")[0] == AFFINITIES
 
 
 def _key(name: str) -> str:
-    """A layer's name as a key of ModuleDict, which has no dots and no method's name."""
+    """A layer's name as a key of ModuleDict: without dots, and different from its methods."""
     return f"{name.replace('.', '_')}_"
 
 
-def _crop(x: Tensor, here: Shape, offset: Shape) -> Tensor:
-    """Cuts `offset` voxels off both sides and takes the rest apart into `here` phases."""
+def _crop(x: Tensor, dilation: Shape, offset: Shape) -> Tensor:
+    """`x` (N, C, Z, Y, X) without `offset` voxels on both sides, split into `dilation` phases."""
     for axis, cut in enumerate(offset, start=2):
         x = x.narrow(axis, cut, x.shape[axis] - 2 * cut)
-    return take_apart(x, here)
+    return split_phases(x, dilation)
 
 
 def _fill(
     values: Tensor, init: Init, taps: int, fan: tuple[int, int], generator: torch.Generator
 ) -> None:
-    """Random or constant values. The ranges are ZNN's (src/include/initializator)."""
+    """Draws `values`; distributions and defaults are ZNN's (src/include/initializator).
+
+    `taps`: voxels of a filter; `fan`: channels of its input and output.
+    """
     kind, args = init.kind, init.args
     if kind in ("zero", "constant"):
         values.fill_(args[0] if kind == "constant" else 0)
@@ -328,7 +338,7 @@ def _fill(
 
 
 def _range(init: Init, taps: int, fan: tuple[int, int]) -> tuple[float, float]:
-    """Ends of a uniform distribution: Glorot's for xavier."""
+    """Ends of a uniform distribution; for xavier Glorot's."""
     if init.kind == "xavier":
         high = math.sqrt(6) / math.sqrt(fan[0] * taps + fan[1] * taps)
         return -high, high
@@ -339,14 +349,18 @@ def _range(init: Init, taps: int, fan: tuple[int, int]) -> tuple[float, float]:
 
 
 def build_znn(
-    network: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
+    graph: Graph,
+    heads: Mapping[str, str],
+    *,
+    softmax: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> ZnnNetwork:
-    """The module of a network of the family znn, its weights drawn from `seed` alone.
+    """A `ZnnNetwork` with weights drawn from `seed` by the graph's initialisers.
 
-    `max_pool` edges are computed as their dense equivalent; "meta" gives shapes without memory.
+    `max_pool` edges are computed as their dense equivalent. On device "meta" it has shapes without
+    memory.
     """
-    graph = graph_from(network["graph"], network["inits"], network["unseeded"]).dense()
-    heads = {head["name"]: head["node"] for head in network["heads"]}
     with torch.device("meta"):
-        module = ZnnNetwork(graph, heads, softmax=network["cost_fn"] == "softmax_loss")
-    return with_weights(module, seed, device)
+        module = ZnnNetwork(graph.dense(), heads, softmax=softmax)
+    return with_seeded_weights(module, seed, device)

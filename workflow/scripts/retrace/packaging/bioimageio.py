@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,34 @@ import torch
 import yaml
 from torch import nn
 
-from retrace import __version__, networks
+from retrace import __version__
 from retrace.alignment.pair import build_pair_aligner
 from retrace.checkpoints.safetensors import load_model
 from retrace.errors import ConfigError, nearest
 from retrace.files import atomic_write
+from retrace.networks import builders
+from retrace.networks.builders import NetworkBuilder, pyramid_of
 from retrace.packaging.single_file import single_file
 from retrace.packaging.tensors import Form, Port, form_of
 from retrace.settings_model import as_plain, plain_value
 
-BUILDERS: dict[str, Callable[..., Any]] = {**networks.BUILDERS, "seamless": build_pair_aligner}
-"""By family, what builds the module that is packaged."""
+
+def pair_aligner_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `build_pair_aligner`."""
+    return {
+        "pyramid": pyramid_of(network),
+        "contrast": network["contrast"],
+        "flip_average": network["align"]["flip_average"],
+    }
+
+
+BUILDERS: dict[str, NetworkBuilder] = {
+    "lsd": builders.UNET,
+    "znn": builders.ZNN,
+    "elektronn": builders.ELEKTRONN,
+    "seamless": NetworkBuilder(build_pair_aligner, pair_aligner_arguments),
+}
+"""By family, how the module that is packaged is built."""
 FORMAT_VERSION = "0.5.12"
 """Of the model description."""
 TOLERANCE = {"relative_tolerance": 1e-3, "absolute_tolerance": 1e-4}
@@ -39,9 +56,7 @@ TOLERANCE = {"relative_tolerance": 1e-3, "absolute_tolerance": 1e-4}
 FAMILIES: dict[str, dict[str, Any]] = {
     "lsd": {
         "module": "retrace.networks.unet",
-        "builder": "build_unet",
-        "settings": ["name", "family", "input_channels", "fmaps", "fmap_factor", "fmaps_out"]
-        + ["downsample", "heads"],
+        "call": "build_unet(**arguments)",
         "cite": {
             "text": "Sheridan et al., Local shape descriptors for neuron segmentation, Nature "
             "Methods 20, 2023",
@@ -50,8 +65,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "znn": {
         "module": "retrace.networks.znn",
-        "builder": "build_znn",
-        "settings": ["name", "family", "graph", "inits", "unseeded", "heads", "cost_fn"],
+        "call": "build_znn(graph_from(graph, graph['inits'], graph['unseeded']), **arguments)",
+        "parsed": ["graph"],
         "cite": {
             "text": "Zlateski, Lee, Seung, ZNN: a fast and scalable algorithm for training 3D "
             "convolutional networks on multi-core and many-core shared memory machines, IPDPS 2016",
@@ -60,10 +75,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "seamless": {
         "module": "retrace.alignment.pair",
-        "builder": "build_pair_aligner",
-        "settings": ["name", "family", "height", "skip", "topskips", "composition", "input"]
-        + ["encoder_maps", "aligner_maps", "kernel", "correlation_px", "pre_encoder", "unit"]
-        + ["train_size", "zero_start", "contrast", "align"],
+        "call": "build_pair_aligner(Pyramid(**pyramid), **arguments)",
+        "parsed": ["pyramid"],
         "cite": {
             "text": "Mitchell, Keselj, Popovych, Buniatyan, Seung, Siamese encoding and alignment "
             "by multiscale learning with self-supervision, 2019",
@@ -72,30 +85,34 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "elektronn": {
         "module": "retrace.networks.elektronn",
-        "builder": "build_elektronn",
-        "settings": ["name", "family", "architecture", "input_shape", "dropout_rates"]
-        + ["shared_dropout_mask", "target", "autoencoder"],
+        "call": "build_elektronn(from_dict(architecture, architecture['input_shape']), "
+        "decoder=decoder and DecoderSettings(**decoder), **arguments)",
+        "parsed": ["architecture", "decoder"],
         "cite": {
             "text": "The ELEKTRONN developers, ELEKTRONN: neural networks for image data",
             "url": "https://github.com/ELEKTRONN/ELEKTRONN",
         },
     },
 }
-"""Per family the module and function that build its networks, and the settings they read."""
+"""Per family the module that builds its networks, the call that does so from the arguments in
+config.json, and those arguments that the call has to parse."""
 
 ENTRY = '''
 
-# ---------------- what a package is opened with
+# ---------------- how a package is opened
 
 
-def build(network):
-    """The network of `network` of config.json, in evaluation mode; it gives {{output: tensor}}."""
-    return {builder}(network).eval()
+def build({parsed}**arguments):
+    """The network in evaluation mode, with output {{head: tensor}}.
+
+    Takes the `arguments` in config.json.
+    """
+    return {call}.eval()
 
 
-def bioimageio_model(**network):
-    """The same with a tuple of the heads in their order, as bioimage.io wants it."""
-    module = build(network)
+def bioimageio_model(**arguments):
+    """The same with a tuple of the outputs, as bioimage.io expects."""
+    module = build(**arguments)
     module.register_forward_hook(lambda _, inputs, outputs: tuple(outputs.values()))
     return module
 '''
@@ -106,7 +123,7 @@ import numpy as np, torch
 from safetensors.torch import load_file
 from network import build
 
-network = build(json.load(open("config.json"))["network"])
+network = build(**json.load(open("config.json"))["arguments"])
 network.load_state_dict(load_file("model.safetensors"))
 inputs = [torch.from_numpy(np.load(path)).float(){scaling} for path in sys.argv[1:-1]]
 with torch.inference_mode():
@@ -152,18 +169,20 @@ def package_files(
     without a package form, DataError where `model` does not fit `network`.
     """
     family = _family(network)
-    module = BUILDERS[network["family"]](network)
+    builder = BUILDERS[network["family"]]
+    arguments = builder.arguments(network)
+    module = builder.build(**arguments)
     metadata = load_model(model, module, network)
     form = form_of(module.eval(), network, dataset, metadata)
     files = {
         "network.py": _network_py(family, network).encode(),
-        "config.json": _json(_config(network, dataset, metadata)),
+        "config.json": _json(_config(network, arguments, dataset, metadata)),
         "model.safetensors": model.read_bytes(),
         "weights.pt": _state_dict(module),
         "load.py": load_py(form).encode(),
         **{tensor_file(form, port): _npy(port.test) for port in (*form.inputs, *form.outputs)},
     }
-    about = _About(network, dataset, authors, licence, metadata, form)
+    about = _About(network, arguments, dataset, authors, licence, metadata, form)
     files["README.md"] = about.readme().encode()
     files["rdf.yaml"] = about.rdf(files, family).encode()
     return files
@@ -205,19 +224,25 @@ def _network_py(family: Mapping[str, Any], network: Mapping[str, Any]) -> str:
     title = (
         f"The network {network['name']} of retrace {__version__} with all it needs beside torch."
     )
-    entry = ENTRY.format(builder=family["builder"])
+    parsed = "".join(f"{name}, " for name in family.get("parsed", ()))
+    entry = ENTRY.format(parsed=parsed, call=family["call"])
     return single_file(family["module"], title) + entry
 
 
 def _config(
-    network: Mapping[str, Any], dataset: Mapping[str, Any], metadata: Mapping[str, Any]
+    network: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> dict[str, Any]:
     known = {key: metadata[key] for key in ("iteration", "source") if key in metadata}
-    return {"network": network, "dataset": dataset, **known, "retrace": __version__}
+    content = {"arguments": arguments, "network": network, "dataset": dataset}
+    return {**content, **known, "retrace": __version__}
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True, default=as_plain) + "\n").encode()
+    """Keys keep their order: that of the heads is that of the outputs."""
+    return (json.dumps(content, indent=1, default=as_plain) + "\n").encode()
 
 
 def _npy(values: np.ndarray) -> bytes:
@@ -238,13 +263,14 @@ class _About:
     def __init__(
         self,
         network: Mapping[str, Any],
+        arguments: Mapping[str, Any],
         dataset: Mapping[str, Any],
         authors: Sequence[str],
         licence: str,
         metadata: Mapping[str, Any],
         form: Form,
     ) -> None:
-        self.network, self.form = network, form
+        self.arguments, self.form = arguments, form
         self.authors, self.licence = authors, licence
         self.title = f"{dataset['name']} {network['name']}"
         iteration = metadata.get("iteration")
@@ -294,15 +320,13 @@ class _About:
         return yaml.safe_dump(alone, sort_keys=False, allow_unicode=True)
 
     def _weights(self, files: Mapping[str, bytes], family: Mapping[str, Any]) -> dict[str, Any]:
-        needed = {key: self.network[key] for key in family["settings"] if key in self.network}
-        plain = plain_value(needed)
         return {
             **_file("weights.pt", files),
             "pytorch_version": torch.__version__.split("+")[0],
             "architecture": {
                 **_file("network.py", files),
                 "callable": "bioimageio_model",
-                "kwargs": plain,
+                "kwargs": plain_value(self.arguments),
             },
         }
 

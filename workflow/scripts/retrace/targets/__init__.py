@@ -1,1 +1,1 @@
-"""What a network is trained to predict, computed from labels."""
+"""Training targets computed from labels: affinities, shape descriptors, boundaries, classes."""

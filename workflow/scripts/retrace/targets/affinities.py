@@ -1,4 +1,4 @@
-"""Affinities: for every voxel and offset, whether both ends lie in the same object."""
+"""Affinities: for each voxel and offset, whether both ends belong to the same object."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from torch import Tensor
 from retrace.errors import ConfigError
 
 Neighborhood = Sequence[Sequence[int]]
-"""One (z, y, x) offset in voxels per channel."""
+"""One (z, y, x) offset in voxels per affinity channel."""
 
 Slices = tuple[EllipsisType | slice, ...]
 
 
 def affinities(labels: Tensor, neighborhood: Neighborhood) -> Tensor:
-    """1 where a voxel and the voxel at `offset` carry the same label above 0, else 0.
+    """Affinities (..., C, Z, Y, X) float32, one channel per offset, of `labels` (..., Z, Y, X) int.
 
-    `labels` (..., Z, Y, X) int; result (..., C, Z, Y, X) float32 on the same device, channels in
-    the order of `neighborhood`. Where the neighbour falls outside `labels` the affinity is 0: hand
-    over labels with as much context as the offsets reach (gunpowder `AddAffinities`).
+    1 where a voxel and the voxel at voxel + offset have the same label above 0, else 0. Where the
+    neighbour is outside `labels` the affinity is 0, so pass labels with a margin as large as the
+    offsets. ConfigError for an offset that is not (z, y, x). Source: gunpowder, `AddAffinities`.
     """
     result = labels.new_zeros(_stacked_shape(labels, neighborhood), dtype=torch.float32)
-    for channel, here, there in _pairs(result, labels, neighborhood):
-        channel[here] = ((labels[here] == labels[there]) & (labels[here] > 0)).float()
+    for channel, voxels, neighbours in _pairs(result, labels, neighborhood):
+        same = labels[voxels] == labels[neighbours]
+        channel[voxels] = (same & (labels[voxels] > 0)).float()
     return result
 
 
 def affinity_mask(mask: Tensor, neighborhood: Neighborhood) -> Tensor:
-    """True where a voxel and its neighbour both lie inside `mask` (..., Z, Y, X), else False.
+    """Where affinities are known, (..., C, Z, Y, X) bool: both ends are in `mask` (..., Z, Y, X).
 
-    Result (..., C, Z, Y, X) bool; False where the neighbour falls outside the array.
+    False where the neighbour is outside the array. ConfigError as for `affinities`.
     """
     inside = mask != 0
     result = mask.new_zeros(_stacked_shape(mask, neighborhood), dtype=torch.bool)
-    for channel, here, there in _pairs(result, mask, neighborhood):
-        channel[here] = inside[here] & inside[there]
+    for channel, voxels, neighbours in _pairs(result, mask, neighborhood):
+        channel[voxels] = inside[voxels] & inside[neighbours]
     return result
 
 
@@ -49,17 +50,19 @@ def _stacked_shape(volume: Tensor, neighborhood: Neighborhood) -> tuple[int, ...
 def _pairs(
     result: Tensor, volume: Tensor, neighborhood: Neighborhood
 ) -> Iterator[tuple[Tensor, Slices, Slices]]:
-    """Per offset: its channel of `result`, where the pair fits, and where its other ends lie."""
+    """For each offset: its channel of `result`, slices of the voxels and of their neighbours."""
     for index, offset in enumerate(neighborhood):
         if len(offset) != 3:
             raise ConfigError(f"offset {list(offset)} of the neighborhood is not (z, y, x)")
         spans = [_span(d, n) for d, n in zip(offset, volume.shape[-3:], strict=True)]
-        here = [slice(begin, end) for begin, end in spans]
-        there = [slice(begin + d, end + d) for (begin, end), d in zip(spans, offset, strict=True)]
-        yield result.select(-4, index), (..., *here), (..., *there)
+        voxels = [slice(begin, end) for begin, end in spans]
+        neighbours = [
+            slice(begin + d, end + d) for (begin, end), d in zip(spans, offset, strict=True)
+        ]
+        yield result.select(-4, index), (..., *voxels), (..., *neighbours)
 
 
 def _span(offset: int, size: int) -> tuple[int, int]:
-    """Positions along one axis whose neighbour at `offset` lies inside; empty if none does."""
+    """Begin and end of the positions whose neighbour at `offset` is in [0, size); may be empty."""
     begin, end = max(0, -offset), min(size, size - offset)
     return (begin, end) if begin < end else (abs(offset), abs(offset))

@@ -1,31 +1,32 @@
-"""Classes of voxels, from labels that are classes or from objects whose boundaries are class 1."""
+"""Class labels of voxels, from labels that are classes or from objects, whose boundaries are 1."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from retrace.targets.boundary import grow_boundary as grown
+from retrace.targets.boundary import grow_boundary
 
 IGNORED = -1
-"""The class of a voxel that has none: no loss looks at it."""
+"""The class of a voxel without ground truth, which no loss counts."""
 
 
 def class_labels(
-    labels: Tensor, known: Tensor, *, are_classes: bool, grow_boundary: Mapping[str, Any] | None
+    labels: Tensor,
+    known: Tensor,
+    *,
+    are_classes: bool,
+    boundary_steps: int = 0,
+    only_xy: bool = False,
 ) -> Tensor:
-    """Int64 classes (Z, Y, X) of `labels`, IGNORED where `known` is False.
+    """Classes (Z, Y, X) int64 of `labels` (Z, Y, X) int; IGNORED where `known` (bool) is False.
 
-    Of objects, class 1 is the boundary: labels of 0, and after `grow_boundary` {steps, only_xy}
-    the voxels that it takes from each object. Hand over `steps` voxels more on every side than are
-    used.
+    If labels are objects (not `are_classes`), class 1 is the boundary: label 0, and the voxels that
+    `grow_boundary` takes from each object in `boundary_steps` steps, within sections if `only_xy`.
+    Pass a margin of `boundary_steps` voxels on every side.
     """
     if not are_classes:
-        if grow_boundary:
-            steps, only_xy = grow_boundary["steps"], grow_boundary["only_xy"]
-            labels = grown(labels, known, steps, only_xy)
+        if boundary_steps:
+            labels = grow_boundary(labels, known, boundary_steps, only_xy)
         labels = (labels == 0).long()
     return torch.where(known, labels.long(), IGNORED)

@@ -2,16 +2,16 @@
 
 Ten channels per voxel, statistics of the voxel's object under a Gaussian window around the voxel:
 0-2 mean offset (z, y, x), 3-5 variance (zz, yy, xx), 6-8 Pearson coefficient (zy, zx, yx), 9 size.
-The numbers are those of `lsd.train.LsdExtractor` (mode "gaussian"), the way there is another one:
+Values equal those of `lsd.train.LsdExtractor` (mode "gaussian"); the algorithm differs:
 
-* Every pair of a label and a block of the coarse grid is an item with its own tight box, so a thin
-  neurite costs what it fills and not its bounding box, and memory per item is bounded.
+* Work is split into items, one per label and block of the coarse grid, each with its own tight box.
+  A thin neurite costs the blocks it fills and not its bounding box, and memory is bounded.
 * The window is separable. Along each axis the moments 0, 1, 2 of the relative position are one
-  product with a banded matrix; three products give the ten sums. Relative positions also keep
-  covariances from cancelling, which absolute positions in single precision do not.
+  product with a banded matrix, so three products give the ten sums. Positions are relative to the
+  voxel, because covariances of absolute positions cancel badly in single precision.
 
-Shapes: P pairs of a coarse voxel and a label whose descriptor is wanted, I items, S slots (one per
-coarse voxel of an item's box, slot 0 for the background).
+Shapes: P pairs of a coarse voxel and a label that needs a descriptor there, I items, S slots (one
+per coarse voxel of an item's box; slot 0 is the background), G items in a batch.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
 
 TRUNCATE = 3.0
-"""Standard deviations after which the Gaussian window ends."""
+"""Half width of the Gaussian window in standard deviations (lsd.train.LsdExtractor)."""
 MIN_VARIANCE_NM2 = 1e-3
+"""Lower bound of variances (lsd.train.LsdExtractor)."""
 BLOCK = 32
-"""Block edge on the coarse grid; larger ones multiply more zeros, smaller ones more context."""
+"""Block edge, coarse voxels: larger blocks multiply more zeros, smaller ones more context."""
 ITEMS_AT_ONCE = {"cpu": 1}
-"""Items per batch of products; elsewhere a device is kept busy with OTHER_ITEMS_AT_ONCE."""
+"""Items per batch by device type."""
 OTHER_ITEMS_AT_ONCE = 64
+"""Items per batch on other devices, which need more work at a time."""
 SUMS = ("xx", "x", "1", "xy", "y", "yy", "zx", "z", "zy", "zz")
-"""Order in which the products deliver the ten sums."""
+"""Order of the ten sums that the products give."""
 
 
 def lsd_context(voxel_size_nm: Sequence[int], sigma_nm: float, downsample: int = 2) -> Triple:
-    """Voxels (z, y, x) on either side of a box that the descriptors in it depend on."""
+    """Voxels (z, y, x) on each side of a box that the descriptors inside it depend on."""
     radius = (_radius(sigma_nm / (size * downsample)) for size in voxel_size_nm)
     return triple([r * downsample for r in radius])
 
@@ -56,15 +58,16 @@ def compute_lsds(
 ) -> Tensor:
     """Descriptors (10, Z, Y, X) float32 in [0, 1] of `labels` (Z, Y, X) int, on the labels' device.
 
-    Statistics are taken on every `downsample`-th voxel and repeated in between; label 0 gets zeros.
-    `roi` (voxels, relative to `labels`) crops the result; the labels around it are its context.
-    DataError when the box is not inside `labels` or is not divisible by `downsample`.
+    `sigma_nm`: standard deviation of the Gaussian window. Statistics are computed on every
+    `downsample`-th voxel and repeated in between; label 0 has zeros. `roi` (voxels, relative to
+    `labels`) crops the result and uses the labels around it as context. DataError where the box is
+    not inside `labels` or not divisible by `downsample`. Source: Sheridan et al. 2023, Methods.
     """
     box = roi or VoxelBox((0, 0, 0), triple(labels.shape))
     _check(labels, box, downsample)
     compact = _compact(labels)
     coarse = compact[(slice(None, None, downsample),) * 3]
-    pairs = _Pairs.wanted(compact[box.slices()], downsample)
+    pairs = _Pairs.of(compact[box.slices()], downsample)
     grid = _Grid(
         coarse,
         label_count=int(compact.max()) + 1,
@@ -77,7 +80,7 @@ def compute_lsds(
     items, item_of_pair = _Items.of(pairs, grid)
     sums = _sums(items, grid)
     descriptors = _describe(sums, sigma_nm)
-    _without_samples(descriptors, sums[SUMS.index("1")], items, grid)
+    _set_offsets_without_samples(descriptors, sums[SUMS.index("1")], items, grid)
     descriptors[:, 0] = 0
     slots = pairs.to_voxels(items.slots(item_of_pair, pairs.position))
     return descriptors.index_select(1, slots.flatten()).view(10, *box.shape)
@@ -99,12 +102,12 @@ def _check(labels: Tensor, box: VoxelBox, downsample: int) -> None:
 
 
 def _radius(sigma_voxels: float) -> int:
-    """Half width of the window as scipy's `gaussian_filter` cuts it."""
+    """Half width of the window, rounded as in scipy's `gaussian_filter`."""
     return int(TRUNCATE * sigma_voxels + 0.5)
 
 
 def _compact(labels: Tensor) -> Tensor:
-    """Labels renumbered 1, 2, ... (int32), 0 stays 0; sorts runs of equal labels, not voxels."""
+    """`labels` renumbered 1, 2, ... (int32), 0 stays 0; sorts runs of equal labels, not voxels."""
     runs, run_of_voxel = torch.unique_consecutive(labels.flatten(), return_inverse=True)
     ids, id_of_run = torch.unique(runs, return_inverse=True)
     number = torch.arange(1, len(ids) + 1, device=labels.device, dtype=torch.int32)
@@ -113,7 +116,7 @@ def _compact(labels: Tensor) -> Tensor:
 
 
 def _repeat(coarse: Tensor, factor: int) -> Tensor:
-    """Nearest-neighbour upsampling of (Z, Y, X) by `factor` along every axis."""
+    """Nearest-neighbour upsampling of `coarse` (Z, Y, X) by `factor` along every axis."""
     z, y, x = coarse.shape
     spread = coarse[:, None, :, None, :, None].expand(z, factor, y, factor, x, factor)
     return spread.reshape(z * factor, y * factor, x * factor)
@@ -121,7 +124,7 @@ def _repeat(coarse: Tensor, factor: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Grid:
-    """The coarse grid: its labels (context included) and where the wanted box begins in it."""
+    """The coarse grid: its labels, including context, and the box's first voxel `origin` in it."""
 
     labels: Tensor
     label_count: int
@@ -140,21 +143,22 @@ class _Grid:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Pairs of a coarse voxel and a label that some voxel there carries.
+    """Pairs of a coarse voxel and a label that occurs among its voxels.
 
-    First one for every labelled coarse voxel, then one for every voxel (`odd`, flat indices) whose
-    label is not that of its coarse voxel; so most of the work is done on the coarse grid.
+    First one pair per labelled coarse voxel with its own label, then one per voxel whose label
+    differs from that of its coarse voxel (`odd`). So most of the work is on the coarse grid.
     """
 
     label: Tensor  # (P,)
-    position: Tensor  # (3, P), coarse voxels from the beginning of the box
+    position: Tensor  # (3, P), coarse voxels from the box's first one
     own: Tensor  # flat indices into the coarse grid of the first pairs
     odd: Tensor  # flat indices into the box of the remaining pairs
-    is_even: Tensor  # (Z, Y, X) bool, voxels that carry their coarse voxel's label
+    is_even: Tensor  # (Z, Y, X) bool, voxels with the label of their coarse voxel
     downsample: int
 
     @classmethod
-    def wanted(cls, labels: Tensor, downsample: int) -> _Pairs:
+    def of(cls, labels: Tensor, downsample: int) -> _Pairs:
+        """All pairs of `labels` (Z, Y, X)."""
         coarse = labels[(slice(None, None, downsample),) * 3]
         is_even = labels == _repeat(coarse, downsample)
         own = coarse.flatten().nonzero().squeeze(1)
@@ -166,7 +170,7 @@ class _Pairs:
         return cls(label, position, own, odd, is_even, downsample)
 
     def to_voxels(self, slots: Tensor) -> Tensor:
-        """Slot of every voxel (Z, Y, X) from the slot of every pair (P,)."""
+        """The slot of each voxel (Z, Y, X) from the slot of each pair (P,)."""
         shape = [size // self.downsample for size in self.is_even.shape]
         coarse = slots.new_zeros(math.prod(shape))
         coarse[self.own] = slots[: len(self.own)]
@@ -183,18 +187,18 @@ def _unravel(index: Tensor, shape: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Items:
-    """Labels within blocks: tight boxes to fill and the boxes of samples that reach into them."""
+    """Labels in blocks: tight output boxes, and source boxes with the samples they depend on."""
 
     label: Tensor  # (I,)
-    begin: Tensor  # (3, I), coarse voxels from the beginning of the wanted box
-    shape: Tensor  # (3, I)
+    begin: Tensor  # (3, I), first coarse voxel of the output box, from the box's first one
+    shape: Tensor  # (3, I), of the output box
     source_begin: Tensor  # (3, I), coarse voxels of the whole grid
     source_end: Tensor  # (3, I)
     first_slot: Tensor  # (I,)
 
     @classmethod
     def of(cls, pairs: _Pairs, grid: _Grid) -> tuple[_Items, Tensor]:
-        """The items of all pairs, and the item of every pair (P,)."""
+        """The items of all pairs, and the item of each pair (P,)."""
         blocks = pairs.position // BLOCK
         counts = [-(-size // BLOCK) for size in grid.labels.shape]
         key = pairs.label.long()
@@ -204,12 +208,12 @@ class _Items:
         corner = _unravel(keys % math.prod(counts), counts) * BLOCK
         first, last = _extent(item, pairs.position - corner[:, item], len(keys), BLOCK)
         label, begin, shape = keys // math.prod(counts), corner + first, last - first + 1
-        source = _reach(label, begin, shape, grid)
+        source = _source_boxes(label, begin, shape, grid)
         first_slot = 1 + functional.pad(shape.prod(0).cumsum(0), (1, 0))[:-1]
         return cls(label, begin, shape, *source, first_slot), item
 
     def slots(self, item: Tensor, position: Tensor) -> Tensor:
-        """Slot (P,) of the coarse voxel `position` (3, P) in the box of `item` (P,)."""
+        """The slot (P,) of coarse voxel `position` (3, P) in the box of `item` (P,)."""
         _, y, x = self.shape
         z_stride = y * x
         begin = self.begin[0] * z_stride + self.begin[1] * x + self.begin[2]
@@ -218,14 +222,14 @@ class _Items:
 
     @property
     def slot_count(self) -> int:
-        """Slots of all items and the background's."""
+        """Slots of all items and of the background."""
         return 1 + int(self.shape.prod(0).sum())
 
 
 def _extent(group: Tensor, position: Tensor, groups: int, size: int) -> tuple[Tensor, Tensor]:
-    """First and last `position` (3, P) in [0, size) of every group, (3, groups) each.
+    """First and last `position` (3, P) in [0, size) of each group, (3, groups) each.
 
-    (0, -1) for a group without members.
+    (0, -1) for an empty group.
     """
     occupied = torch.zeros(3, groups, size, dtype=torch.uint8, device=group.device)
     for axis in range(3):
@@ -236,15 +240,17 @@ def _extent(group: Tensor, position: Tensor, groups: int, size: int) -> tuple[Te
     return first.masked_fill(none, 0), last.masked_fill(none, -1)
 
 
-def _reach(label: Tensor, begin: Tensor, shape: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
-    """Boxes (begin, end) of a label's samples within the window's radius of its items' boxes.
+def _source_boxes(
+    label: Tensor, begin: Tensor, shape: Tensor, grid: _Grid
+) -> tuple[Tensor, Tensor]:
+    """Boxes (begin, end), (3, I) each, of a label's samples within a window's radius of its items.
 
-    One voxel without a sample where there is none, so that every product has something to work on.
+    Where there is no sample, one empty voxel, so that products are never of size 0.
     """
     sampled = grid.labels.flatten().nonzero().squeeze(1)
-    carried = grid.labels.flatten()[sampled].long()
+    sample_label = grid.labels.flatten()[sampled].long()
     position, size = _unravel(sampled, grid.labels.shape), max(grid.labels.shape)
-    first, last = _extent(carried, position, grid.label_count, size)
+    first, last = _extent(sample_label, position, grid.label_count, size)
     radius, origin = (_column(values, label) for values in (grid.radius, grid.origin))
     source_begin = torch.maximum(first[:, label], begin + origin - radius)
     source_end = torch.minimum(last[:, label] + 1, begin + origin + shape + radius)
@@ -254,15 +260,16 @@ def _reach(label: Tensor, begin: Tensor, shape: Tensor, grid: _Grid) -> tuple[Te
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    """`values` (n,) as a column (n, 1) on the device of `like`."""
     return torch.tensor(values, device=like.device)[:, None]
 
 
 def _sums(items: _Items, grid: _Grid) -> Tensor:
-    """The ten weighted sums (10, S) of every slot, in the order of SUMS; offsets in nm."""
+    """The ten weighted sums (10, S) of each slot, in the order of SUMS; positions in nm."""
     axes = zip(grid.sigma_voxels, grid.radius, grid.voxel_size_nm, strict=True)
     kernels = [_banded_moments(*axis).to(grid.labels.device) for axis in axes]
     result = torch.zeros(10, items.slot_count, device=grid.labels.device)
-    # zeros around the labels, so that the boxes of a batch may share one shape
+    # Padding with zeros lets all boxes of a batch have the same shape.
     before, after = grid.radius[::-1], [radius + BLOCK for radius in grid.radius[::-1]]
     padded = functional.pad(
         grid.labels, [n for pair in zip(before, after, strict=True) for n in pair]
@@ -274,9 +281,9 @@ def _sums(items: _Items, grid: _Grid) -> Tensor:
 
 
 def _banded_moments(sigma_voxels: float, radius: int, voxel_size_nm: float) -> Tensor:
-    """Matrices (moments 2, 1, 0; BLOCK + 2 radius samples; BLOCK outputs) of one axis.
+    """Matrices (3, BLOCK + 2 radius, BLOCK) of one axis: moments 2, 1, 0; samples; outputs.
 
-    Entry (m, p, j): Gaussian weight of the distance t = p - radius - j, times (t nm)^m.
+    Entry (m, p, j) is the Gaussian weight of the distance t = p - radius - j, times (t in nm)^m.
     """
     t = torch.arange(-radius, radius + 1, dtype=torch.float64)
     weight = torch.exp(-0.5 * (t / sigma_voxels) ** 2)
@@ -290,17 +297,17 @@ def _banded_moments(sigma_voxels: float, radius: int, voxel_size_nm: float) -> T
 
 @dataclass(frozen=True)
 class _Batch:
-    """Items computed together, with the extents they share."""
+    """Items computed together, with a common shape of their source and output boxes."""
 
     label: Tensor  # (G,)
-    corner: list[Tensor]  # per axis (G,): where the shared source box begins in the padded labels
-    source: list[slice]  # per axis: the shared source box as rows of the banded matrices
-    shape: list[int]  # the shared output box
-    shapes: Tensor  # (3, G), every item's own output box
+    corner: list[Tensor]  # per axis (G,): first voxel of each source box in the padded labels
+    source: list[slice]  # per axis: the common source box as rows of the banded matrices
+    shape: list[int]  # the common output box
+    shapes: Tensor  # (3, G), each item's own output box
     first_slot: Tensor  # (G,)
 
     def samples(self, padded: Tensor) -> Tensor:
-        """1 where the item's label is sampled, 0 elsewhere: (G, z, y, x) float32."""
+        """(G, z, y, x) float32: 1 where a sample has the item's label, else 0."""
         sizes = [rows.stop - rows.start for rows in self.source]
         if len(self.label) == 1:
             box = tuple(slice(int(c), int(c) + n) for c, n in zip(self.corner, sizes, strict=True))
@@ -319,7 +326,7 @@ class _Batch:
         ]
 
     def write(self, sums: Tensor, result: Tensor) -> None:
-        """Puts the sums (10, G, z, y, x) into their slots; what is not an item's goes to slot 0."""
+        """Writes the sums (10, G, z, y, x) to their slots; voxels outside an item go to slot 0."""
         if len(self.label) == 1:
             first = int(self.first_slot)
             result[:, first : first + math.prod(self.shape)] = sums.view(10, -1)
@@ -338,28 +345,28 @@ def _batches(items: _Items, grid: _Grid) -> Iterator[_Batch]:
     """Items in batches of similar size."""
     device = grid.labels.device
     at_once = ITEMS_AT_ONCE.get(device.type, OTHER_ITEMS_AT_ONCE)
-    start = items.begin + _column(grid.origin, items.begin)  # = radius before it, once padded
+    start = items.begin + _column(grid.origin, items.begin)  # in the padded labels: radius before
     radius = _column(grid.radius, items.begin)
     rows_begin = items.source_begin - start + radius
     rows_end = items.source_end - start + radius
     order = items.shape.prod(0).argsort() if at_once > 1 else torch.arange(len(items.label))
-    for chosen in order.split(at_once):
-        low, high = rows_begin[:, chosen].amin(1), rows_end[:, chosen].amax(1)
-        corner = start[:, chosen] + low[:, None]
+    for batch in order.split(at_once):
+        low, high = rows_begin[:, batch].amin(1), rows_end[:, batch].amax(1)
+        corner = start[:, batch] + low[:, None]
         yield _Batch(
-            items.label[chosen],
+            items.label[batch],
             list(corner),
             [slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True)],
-            items.shape[:, chosen].amax(1).tolist(),
-            items.shape[:, chosen],
-            items.first_slot[chosen],
+            items.shape[:, batch].amax(1).tolist(),
+            items.shape[:, batch],
+            items.first_slot[batch],
         )
 
 
 def _window_sums(samples: Tensor, bands: list[Tensor]) -> Tensor:
-    """Ten sums (10, G, z, y, x) in the order of SUMS of samples (G, z', y', x').
+    """Ten sums (10, G, z, y, x), in the order of SUMS, of samples (G, z', y', x').
 
-    Axis after axis, keeping the moments whose total order is at most 2: 3, then 6, then 10.
+    One axis after another, keeping the moments of total order up to 2: 3, then 6, then 10.
     """
     along_z, along_y, along_x = bands
     groups, depth = samples.shape[:2]
@@ -384,7 +391,7 @@ def _window_sums(samples: Tensor, bands: list[Tensor]) -> Tensor:
 
 @contextmanager
 def _full_precision(device_type: str) -> Iterator[None]:
-    """Products in true float32, whatever a training loop around has chosen for itself."""
+    """Computes matrix products in full float32, whatever precision the caller has set."""
     before = torch.get_float32_matmul_precision()
     if before != "highest":
         torch.set_float32_matmul_precision("highest")
@@ -402,7 +409,7 @@ def _describe(sums: Tensor, sigma_nm: float) -> Tensor:
 
 
 def _describe_part(sums: Tensor, sigma_nm: float) -> Tensor:
-    """Descriptors of so few slots that the intermediate results stay in the cache."""
+    """The same for a number of slots small enough for the processor's cache."""
     xx, x, count, xy, y, yy, zx, z, zy, zz = sums
     count = torch.where(count == 0, 1, count)
     mean = torch.stack((z, y, x)) / count
@@ -415,11 +422,13 @@ def _describe_part(sums: Tensor, sigma_nm: float) -> Tensor:
     return torch.cat(parts).clamp_(0, 1)
 
 
-def _without_samples(descriptors: Tensor, count: Tensor, items: _Items, grid: _Grid) -> None:
-    """Sets the offset as the original does where a label has no sample within the window.
+def _set_offsets_without_samples(
+    descriptors: Tensor, count: Tensor, items: _Items, grid: _Grid
+) -> None:
+    """Sets the mean offset where a label has no sample in the window, as `LsdExtractor` does.
 
-    Its mean position is then 0, the corner of the block: an artefact of tiny labels that fall
-    between the samples, kept so that all voxels agree.
+    Its mean position is then 0, the corner of the grid. This artefact of tiny labels that lie
+    between the samples is kept, so that all voxels are equal to the original's.
     """
     slot = (count[1:] == 0).nonzero().squeeze(1) + 1
     item = torch.searchsorted(items.first_slot, slot, right=True) - 1

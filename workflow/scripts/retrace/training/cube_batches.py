@@ -25,9 +25,8 @@ from retrace.augment.backward_warp import (
     draw_volume_warp,
     required_source,
 )
-from retrace.augment.grey import draw_grey
-from retrace.augment.orientation import orientation_step, turn
-from retrace.augment.simple import Simple, draw_simple
+from retrace.augment.grey import draw_grey_change
+from retrace.augment.simple import Simple, draw_orientation, draw_simple
 from retrace.config.elektronn_network import EXAMPLE_WEIGHTS
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
@@ -121,9 +120,9 @@ class CubeBatches:
         volume = cubes.sampler.volumes[index]
         turned = self._orientation(rng, volume)
         image, labels = self._cut(cubes, rng, index, turned, warp)
-        image, labels = turn(image, turned), turn(labels, turned)
+        image, labels = turned.apply(image), turned.apply(labels)
         if grey and self.network["grey_augment_channels"]:
-            image = draw_grey(rng, self.network["grey_augment_channels"]).apply(image)
+            image = draw_grey_change(rng, self.network["grey_augment_channels"]).apply(image)
         inside = [slice(n, size - n) for n, size in zip(self.lead, self.patch, strict=True)]
         steps = [slice(None, None, step) for step in self.strides]
         outputs = [part[tuple(inside)][tuple(steps)] for part in (labels, image[-1])]
@@ -136,16 +135,17 @@ class CubeBatches:
     def _orientation(self, rng: np.random.Generator, volume: TrainingVolume) -> Simple:
         """A random orientation; z is swapped only if the rotated patch fits into the volume."""
         if not self.network["flip_data"]:
-            return draw_simple(rng, self.patch, {"mirror": [], "transpose": []})
+            return draw_simple(rng, self.patch, mirror=[], transpose=[])
         fits = min(volume.visible.shape) >= max(self.patch)
         inner = [n - 2 * lost for n, lost in zip(self.patch, self.lead, strict=True)]
         fits = fits and min(volume.labelled.shape) >= max(inner)
-        step = orientation_step(
+        return draw_orientation(
+            rng,
+            self.patch,
             self.network["n_dim"],
             anisotropic=self.network["anisotropic_data"] or not fits,
             upright_x=self.network["upright_x"],
         )
-        return draw_simple(rng, self.patch, step)
 
     def _cut(
         self, cubes: Cubes, rng: np.random.Generator, index: int, turned: Simple, warp: float
@@ -189,7 +189,11 @@ class CubeBatches:
         labels = torch.from_numpy(volume.read_labels(around).astype(np.int64))
         known = torch.from_numpy(volume.read_codes(around) == LABELLED)
         classes = class_labels(
-            labels, known, are_classes=self.network["labels_are_classes"], grow_boundary=grown
+            labels,
+            known,
+            are_classes=self.network["labels_are_classes"],
+            boundary_steps=ring,
+            only_xy=bool(grown and grown["only_xy"]),
         )
         return classes[(slice(ring, -ring or None),) * 3]
 

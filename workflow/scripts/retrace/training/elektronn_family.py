@@ -23,7 +23,7 @@ from retrace.files import atomic_write
 from retrace.geometry import Triple, triple
 from retrace.losses.elektronn import (
     binary_overlap,
-    error_share,
+    error_rate,
     nll,
     nll_multiple_binary,
     nll_weak,
@@ -165,7 +165,7 @@ class ElektronnTask(PlainTask):
                 absent=batch.get("absent"),
                 propagate_above=self.network["label_prop_thresh"],
             )
-        error = error_share(output.detach(), target)
+        error = error_rate(output.detach(), target)
         return {"nll": loss, "error": error.nan_to_num(0.0)}
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:

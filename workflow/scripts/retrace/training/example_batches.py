@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from retrace.augment.backward_warp import apply_warp, draw_digits_warp
-from retrace.augment.single_images import centre_cut, distort, shift_crop
+from retrace.augment.single_images import central_crop, distort_images, random_crop
 from retrace.errors import ConfigError, DataError
 from retrace.formats.examples import Examples, open_examples
 from retrace.geometry import triple
@@ -91,9 +91,9 @@ class ExampleBatches:
         """Images (N, C, Y, X) augmented with the network's settings."""
         own = self.network["distort"]
         if own and warp:
-            images = distort(images, rng, own)
+            images = distort_images(images, rng, **own)
         if self.network["shift_augment"]:
-            images = shift_crop(images, rng, SHIFT)
+            images = random_crop(images, rng, SHIFT)
         if not own and warp and rng.random() < float(warp):
             drawn = draw_digits_warp(rng)
             # The warp takes channels first and examples as z: it is the same for all channels.
@@ -109,7 +109,7 @@ class ExampleBatches:
             if values.ndim > 2:
                 values = _with_channel(values)
                 if self.network["shift_augment"]:
-                    values = centre_cut(values, SHIFT)
+                    values = central_crop(values, SHIFT)
             yield self._batch(values, torch.from_numpy(examples.labels[part]).to(self.device))
 
     def monitor(self, split: str, count: int) -> Iterator[Batch]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from retrace.augment import change_intensity, draw_warp, sample_linear, sample_nearest
-from retrace.augment.warp import bounding_box, grid
+from retrace.augment.warp import bounding_box, voxel_grid
 from retrace.checkpoints.published import load_moments, load_published, read_published
 from retrace.checkpoints.safetensors import load_model
 from retrace.errors import ConfigError
@@ -220,11 +220,11 @@ class LsdFamilyTask(PlainTask):
         needs = warp.reach(self.boxes.labels), warp.reach(self.boxes.affinity_labels)
         shift = self.sampler.place(rng, index, *needs)
         volume = self.sampler.volumes[index]
-        points = warp.source(grid(VoxelBox((0, 0, 0), self.boxes.frame), self.device))
+        points = warp.source(voxel_grid(VoxelBox((0, 0, 0), self.boxes.frame), self.device))
         raw = self._read_raw(volume, points[(slice(None), *self.boxes.raw.slices())], shift)
         for step in self.network["augment"]:
             if "intensity" in step:
-                raw = change_intensity(raw, rng, step["intensity"])
+                raw = change_intensity(raw, rng, **step["intensity"])
         points = points[(slice(None), *self.boxes.labels.slices())]
         return raw, *self._read_labels(volume, points, shift)
 

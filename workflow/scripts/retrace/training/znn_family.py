@@ -21,11 +21,11 @@ from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.znn import read_h5, seed_from
 from retrace.formats.hdf5_tiff import H5_SUFFIXES
 from retrace.geometry import Triple, triple
-from retrace.losses.znn_balance import Counts
-from retrace.losses.znn_costs import Cost, announced, cost, misclassified
+from retrace.losses.znn_balance import ClassCounts
+from retrace.losses.znn_costs import ZnnCost, misclassified, with_gradient, znn_cost
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
 from retrace.networks import ZnnNetwork
-from retrace.networks.tuning import set_modes
+from retrace.networks.tuning import set_convolution_modes
 from retrace.training.sampler import batch_generator, network_seed
 from retrace.training.state import TrainingProgress
 from retrace.training.task import (
@@ -65,7 +65,7 @@ class ZnnTask(PlainTask):
     seed: int
     device: torch.device
     dtype: torch.dtype
-    _volume_counts: dict[int, list[list[Counts]]] = field(default_factory=dict)
+    _volume_counts: dict[int, list[list[ClassCounts]]] = field(default_factory=dict)
 
     @property
     def observed(self) -> int:
@@ -104,8 +104,8 @@ class ZnnTask(PlainTask):
         batch["weight"] = self.targets.weights(batch, self._counts(index))
         return {**self._to_device(batch), "number": torch.tensor(number, device=self.device)}
 
-    def _counts(self, index: int) -> list[list[Counts]] | None:
-        """Counts of a whole training volume by output and channel, for global rebalancing."""
+    def _counts(self, index: int) -> list[list[ClassCounts]] | None:
+        """ClassCounts of a whole training volume by output and channel, for global rebalancing."""
         if self.network["rebalance_mode"] != "global":
             return None
         if index not in self._volume_counts:
@@ -140,7 +140,7 @@ class ZnnTask(PlainTask):
                 weight = weight * malis
                 monitored.append(terms)
             gradient = costs.gradient * weight / math.prod(self.output)
-            errors.append(announced(output, costs.error / known, gradient))
+            errors.append(with_gradient(output, costs.error / known, gradient))
             wrong.append(misclassified(costs.probability, head["target"]))
         terms = {"err": torch.stack(errors).sum(), "cls": torch.cat(wrong).mean().detach()}
         return {**terms, **_means(monitored)}
@@ -198,10 +198,10 @@ class ZnnTask(PlainTask):
         every = self.network["num_iter_per_show"]
         return {"learning_curve": znn_learning_curve(progress, every, work)}
 
-    def _cost(self, output: Tensor, head: Batch) -> Cost:
-        return cost(self.network["cost_fn"], output, head["target"], head["mask"])
+    def _cost(self, output: Tensor, head: Batch) -> ZnnCost:
+        return znn_cost(self.network["cost_fn"], output, head["target"], head["mask"])
 
-    def _malis(self, costs: Cost, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _malis(self, costs: ZnnCost, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """MALIS weights (C, Z, Y, X), and the monitored terms re, mc, me.
 
         re: Rand error; mc and me: weighted fraction of wrong voxels, and weighted cross entropy.
@@ -240,7 +240,8 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     module = on_device(module.to(dtype), device)
     optimizer = ZnnOptimizer(module, network)
     optimizer.register_step_post_hook(lambda *_: module.tie())
-    set_modes(module, network, device, training=True)
+    mode = network["train_conv_mode"] or "direct"
+    set_convolution_modes(module, mode, network["input_shape"], device, training=True)
     if inputs.weights.init and inputs.is_new:
         load_initial_znn(inputs.weights.init, module, optimizer, network)
     task = ZnnTask(

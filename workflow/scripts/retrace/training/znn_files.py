@@ -17,12 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retrace.checkpoints.znn import as_curve, network_file, write_h5, write_statistics
+from retrace.checkpoints.znn import (
+    SgdParameters,
+    as_curve,
+    network_file,
+    write_h5,
+    write_statistics,
+)
 from retrace.errors import DataError
 from retrace.networks import ZnnNetwork
 from retrace.training.state import TrainingProgress
 from retrace.training.znn_curve import znn_learning_curve
 from retrace.training.znn_optimizer import ZnnOptimizer
+
+
+def sgd_of(network: Mapping[str, Any]) -> SgdParameters:
+    """The parameters of gradient descent of a network of the family znn."""
+    return SgdParameters(network["eta"], network["momentum"], network["weight_decay"])
 
 
 @dataclass
@@ -58,7 +69,7 @@ class NetFiles:
             rows = znn_learning_curve(progress, self.network["num_iter_per_show"], self.work)
             curve = {**as_curve(rows), "elapsed": self._seconds(progress.iteration)}
         path = Path(f"{files['prefix']}_{name}.h5")
-        file = network_file(self.module, self.network, curve, path, self._velocity)
+        file = network_file(self.module, sgd_of(self.network), curve, path, self._velocity)
         written = {"current": write_h5(file, is_stdio=files["is_stdio"])}
         if curve and not files["is_stdio"]:
             path = Path(f"{files['prefix']}_statistics_{name}.h5")

@@ -15,7 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from retrace.geometry import VoxelBox, triple
-from retrace.losses.znn_balance import Counts, class_weights, count, weigh
+from retrace.losses.znn_balance import (
+    ClassCounts,
+    class_weight_map,
+    class_weights,
+    count_classes,
+)
 from retrace.targets.affinities import affinities
 from retrace.targets.boundary import grow_boundary
 from retrace.training.sampler import LABELLED, TrainingVolume
@@ -79,7 +84,7 @@ class ZnnTargets:
         grown = grow_boundary(labels, around, settings["steps"], settings["only_xy"])
         return grown[(slice(ring, -ring),) * 3]
 
-    def weights(self, batch: Batch, whole_volume: Sequence[Sequence[Counts]] | None) -> Tensor:
+    def weights(self, batch: Batch, whole_volume: Sequence[Sequence[ClassCounts]] | None) -> Tensor:
         """Rebalancing weights (C, Z, Y, X) of all outputs.
 
         `whole_volume`: counts by output and channel to balance with; None: those of the patch.
@@ -92,23 +97,25 @@ class ZnnTargets:
         ]
         return torch.cat([self._weigh(t, c) for t, c in zip(targets, counts, strict=True)])
 
-    def _weigh(self, target: Tensor, counts: Sequence[Counts]) -> Tensor:
+    def _weigh(self, target: Tensor, counts: Sequence[ClassCounts]) -> Tensor:
         """Weights (C, Z, Y, X) of one output; affinities are balanced per direction."""
         mode = self.network["rebalance_mode"]
         if self.is_affinity:
             pairs = zip(target, counts, strict=True)
-            return torch.stack([weigh(t > 0.5, c.shares(), self.dtype) for t, c in pairs])
+            return torch.stack(
+                [class_weight_map(t > 0.5, c.patch_weights(), self.dtype) for t, c in pairs]
+            )
         if self.network["out_type"] == "semantic":
             per_class = class_weights([c.positive for c in counts], mode)
             scale = torch.tensor(per_class, dtype=self.dtype)[:, None, None, None]
             return (target * scale).sum(0, keepdim=True).expand_as(target)
         first = counts[0]
-        both = first.global_boundary() if mode == "global" else first.shares()
-        return weigh(target[0] > 0.5, both, self.dtype).expand_as(target)
+        both = first.global_weights() if mode == "global" else first.patch_weights()
+        return class_weight_map(target[0] > 0.5, both, self.dtype).expand_as(target)
 
-    def count_volume(self, volume: TrainingVolume, channels: int) -> list[Counts]:
+    def count_volume(self, volume: TrainingVolume, channels: int) -> list[ClassCounts]:
         """Voxels above 0 and at 0 in the targets of a whole volume, per channel of an output."""
-        slabs: list[list[Counts]] = []
+        slabs: list[list[ClassCounts]] = []
         box = volume.labelled
         for z in range(box.offset[0], box.end[0], SLAB):
             depth = min(SLAB, box.end[0] - z)
@@ -120,14 +127,14 @@ class ZnnTargets:
             batch = self.of(labels, known, channels)
             slabs.append(_count_channels(batch["target"], batch["mask"]))
         return [
-            Counts(sum(c.positive for c in channel), sum(c.zero for c in channel))
+            ClassCounts(sum(c.positive for c in channel), sum(c.zero for c in channel))
             for channel in zip(*slabs, strict=True)
         ]
 
 
-def _count_channels(target: Tensor, mask: Tensor) -> list[Counts]:
+def _count_channels(target: Tensor, mask: Tensor) -> list[ClassCounts]:
     """Voxels above 0 and at 0 of each channel, both (C, Z, Y, X)."""
-    return [count(t > 0.5, m) for t, m in zip(target, mask, strict=True)]
+    return [count_classes(t > 0.5, m) for t, m in zip(target, mask, strict=True)]
 
 
 def lower_neighbour(known: Tensor, axis: int) -> Tensor:

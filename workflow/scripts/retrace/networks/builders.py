@@ -1,0 +1,99 @@
+"""How the networks of each family are built from their settings.
+
+`arguments` of a builder holds plain values and dataclasses, so that a package can store them as
+JSON and build the same network without settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from retrace.elektronn.architecture import from_dict
+from retrace.networks.elektronn import DecoderSettings, build_elektronn
+from retrace.networks.seamless import Pyramid, build_seamless
+from retrace.networks.unet import build_unet
+from retrace.networks.znn import build_znn
+from retrace.znn.graph import graph_from
+
+
+@dataclass(frozen=True)
+class NetworkBuilder:
+    """A family's function that builds a network, and the arguments that it takes from settings."""
+
+    build: Callable[..., nn.Module]
+    """Also takes `seed` and `device`."""
+    arguments: Callable[[Any], dict[str, Any]]
+
+
+def unet_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `build_unet` for a network of the family lsd."""
+    return {
+        "input_channels": network["input_channels"],
+        "fmaps": network["fmaps"],
+        "fmap_factor": network["fmap_factor"],
+        "downsample": network["downsample"],
+        "heads": {head["name"]: head["channels"] for head in network["heads"]},
+        "fmaps_out": network.get("fmaps_out"),
+    }
+
+
+def znn_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `build_znn`; dense, as `max_pool` edges are computed in retrace."""
+    return {
+        "graph": graph_from(network["graph"], network["inits"], network["unseeded"]),
+        "heads": {head["name"]: head["node"] for head in network["heads"]},
+        "softmax": network["cost_fn"] == "softmax_loss",
+    }
+
+
+PROBABILITIES = {"nll_multiple_binary": "sigmoid", "regression": "values"}
+"""How an ELEKTRONN network's outputs become probabilities, by `target`; others use softmax."""
+
+
+def elektronn_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `build_elektronn`."""
+    decoder = network["autoencoder"]
+    return {
+        "architecture": from_dict(network["architecture"], network["input_shape"]),
+        "dropout": network["dropout_rates"],
+        "shared_mask": network["shared_dropout_mask"],
+        "probabilities": PROBABILITIES.get(network["target"], "softmax"),
+        "decoder": decoder
+        and DecoderSettings(
+            activation=decoder["activation_func"],
+            noise=decoder["input_noise"],
+            noise_in_evaluation=decoder["noise_in_evaluation"],
+            train_biases=decoder["train_decoder_bias"],
+        ),
+    }
+
+
+def pyramid_of(network: Mapping[str, Any]) -> Pyramid:
+    """The shape of a network of the family seamless."""
+    return Pyramid(
+        height=network["height"],
+        skip=network["skip"],
+        topskips=network["topskips"],
+        composition=network["composition"],
+        mean=network["input"]["mean"],
+        std=network["input"]["std"],
+        first_maps=network["encoder_maps"]["first"],
+        map_step=network["encoder_maps"]["step"],
+        aligner_maps=network["aligner_maps"],
+        kernel=network["kernel"],
+        correlation_px=network["correlation_px"],
+        pre_encoder=network["pre_encoder"],
+        unit=network["unit"],
+        train_size=network["train_size"],
+        zero_start=network["zero_start"],
+    )
+
+
+UNET = NetworkBuilder(build_unet, unet_arguments)
+ZNN = NetworkBuilder(build_znn, znn_arguments)
+ELEKTRONN = NetworkBuilder(build_elektronn, elektronn_arguments)
+SEAMLESS = NetworkBuilder(build_seamless, lambda network: {"pyramid": pyramid_of(network)})
