@@ -10,17 +10,12 @@ import contextlib
 import importlib
 import io
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
-SCHEMAS = ROOT / "config" / "schemas"
-LONGEST_DEFAULT = 60
-"""Characters of a default that are still shown whole."""
 
 
 def generated() -> dict[str, str]:
@@ -61,12 +56,7 @@ def title(page: Path) -> str:
 def _settings() -> dict[str, str]:
     with _library_path():
         pages = importlib.import_module("retrace.config.settings_pages").settings_pages()
-    found = {f"reference/settings/{kind}.md": text for kind, text in pages.items()}
-    for file in SCHEMAS.glob("*.schema.yaml"):
-        kind = file.name.removesuffix(".schema.yaml")
-        if kind not in pages:  # networks, until they have models
-            found[f"reference/settings/{kind}.md"] = _schema_page(file)
-    return dict(sorted(found.items()))
+    return {f"reference/settings/{kind}.md": text for kind, text in sorted(pages.items())}
 
 
 @contextlib.contextmanager
@@ -77,80 +67,6 @@ def _library_path() -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(SCRIPTS))
-
-
-def _schema_page(file: Path) -> str:
-    schema = yaml.safe_load(file.read_text())
-    lines = [f"# Settings: {file.name.removesuffix('.schema.yaml').replace('_', ' ')}", ""]
-    lines += [f"{schema.get('title', file.name)}. {schema.get('description', '')}".strip(), ""]
-    lines += [f"Made of `config/schemas/{file.name}`; a key that is not there is refused.", ""]
-    lines += ["| key | default | values | meaning |", "|---|---|---|---|"]
-    shipped = ROOT / "config" / file.name.replace(".schema.yaml", ".yaml")
-    defaults = yaml.safe_load(shipped.read_text()) if shipped.is_file() else {}
-    lines += _schema_rows(schema, schema, defaults, "")
-    return "\n".join(lines) + "\n"
-
-
-def _schema_rows(
-    root: Mapping[str, Any], node: Mapping[str, Any], defaults: Any, prefix: str
-) -> Iterator[str]:
-    """A row for each key below `node`, with those inside it after it."""
-    required = set(node.get("required", ()))
-    for key, found in node.get("properties", {}).items():
-        value = _resolved(root, found)
-        known = isinstance(defaults, Mapping) and key in defaults
-        default = _code(yaml.safe_dump(defaults[key], default_flow_style=True)) if known else ""
-        default = default or ("required" if key in required and not defaults else "")
-        meaning = value.get("description", "")
-        yield f"| `{prefix}{key}` | {default} | {_cell(_values(root, value))} | {_cell(meaning)} |"
-        below = _resolved(root, value.get("items", {})) if value.get("type") == "array" else value
-        inner = defaults.get(key) if isinstance(defaults, Mapping) else None
-        mark = "[]" if below is not value else ""
-        yield from _schema_rows(root, below, inner, f"{prefix}{key}{mark}.")
-
-
-def _resolved(root: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a `$ref` of this file stands for."""
-    if "$ref" not in node:
-        return node
-    found: Any = root
-    for part in node["$ref"].removeprefix("#/").split("/"):
-        found = found[part]
-    return {**_resolved(root, found), **{k: v for k, v in node.items() if k != "$ref"}}
-
-
-def _values(root: Mapping[str, Any], node: Mapping[str, Any]) -> str:
-    """What a value may be, in words."""
-    node = _resolved(root, node)
-    for key in ("oneOf", "anyOf"):
-        if key in node:
-            return " or ".join(dict.fromkeys(_values(root, part) for part in node[key]))
-    if "const" in node:
-        return str(node["const"])
-    if "enum" in node:
-        return ", ".join(str(value).lower() for value in node["enum"])
-    kinds = node.get("type", "any")
-    words = " or ".join([kinds] if isinstance(kinds, str) else kinds)
-    if kinds == "array":
-        count = node.get("minItems") if node.get("minItems") == node.get("maxItems") else None
-        each = _values(root, node.get("items", {}))
-        return f"{count or 'a list'} of {each}" if count else f"list of {each}"
-    return words + _limits(node)
-
-
-def _limits(node: Mapping[str, Any]) -> str:
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    found = [f"{sign} {node[key]}" for key, sign in signs.items() if key in node]
-    return f" {', '.join(found)}" if found else ""
-
-
-def _code(text: str) -> str:
-    line = " ".join(text.removesuffix("...\n").split())
-    return f"`{line}`" if len(line) <= LONGEST_DEFAULT else "see its page"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 # ---------------------------------------------------------------- programs and library

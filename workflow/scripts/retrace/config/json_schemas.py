@@ -14,8 +14,11 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from retrace.config.dataset_model import DatasetFile
 from retrace.config.examples_model import ExamplesFile
+from retrace.config.families import DEFAULT, FAMILIES
 from retrace.config.workflow import WorkflowConfig
 from retrace.settings_model import SettingsModel, plain_value
+
+_NETWORK = "{system}: a network of the family {name} (config/networks/NAME.yaml)"
 
 MODELS: dict[str, tuple[type[SettingsModel], str]] = {
     "config": (WorkflowConfig, "config/config.yaml"),
@@ -24,6 +27,13 @@ MODELS: dict[str, tuple[type[SettingsModel], str]] = {
         ExamplesFile,
         "A dataset of single examples with a class each (config/datasets/NAME.yaml)",
     ),
+    **{
+        "network" if family.name == DEFAULT else f"{family.name}_network": (
+            family.load("file"),
+            _NETWORK.format(system=family.system, name=family.name),
+        )
+        for family in FAMILIES.values()
+    },
 }
 """The model of each kind of file, and its title."""
 

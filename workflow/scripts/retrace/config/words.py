@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MultipleOf
@@ -38,7 +38,11 @@ def unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
 
 def words(annotation: Any) -> str:
     """What a value of this type may be: 'a whole number of at least 1, null, or text'."""
-    kinds = list(dict.fromkeys(_kinds(annotation)))
+    return _joined(_kinds(annotation, several=False))
+
+
+def _joined(alternatives: Iterable[str]) -> str:
+    kinds = list(dict.fromkeys(alternatives))
     if len(kinds) < 2:
         return "".join(kinds)
     comma = "," if any("," in kind or " or " in kind for kind in kinds) or len(kinds) > 2 else ""
@@ -51,18 +55,18 @@ def own_words(annotation: Any) -> InWords | None:
     return next((limit for limit in limits if isinstance(limit, InWords)), None)
 
 
-def _kinds(annotation: Any) -> Iterator[str]:
-    """The alternatives, each in words."""
+def _kinds(annotation: Any, several: bool) -> Iterator[str]:
+    """The alternatives, each in words, in the plural for `several`."""
     bare, limits = unwrapped(annotation)
     if (own := own_words(annotation)) is not None:
-        yield own.one
+        yield (several and own.several) or own.one
     elif get_origin(bare) in (Union, types.UnionType):
         for alternative in get_args(bare):
-            yield from _kinds(alternative)
+            yield from _kinds(alternative, several)
     elif get_origin(bare) is Literal:
         yield from (_literal(value) for value in get_args(bare))
     else:
-        yield _noun(bare, limits, several=False)
+        yield _noun(bare, limits, several)
 
 
 def groups_in(annotation: Any) -> Iterator[tuple[str, type[SettingsModel]]]:
@@ -101,28 +105,20 @@ def _noun(bare: Any, limits: Sequence[Any], several: bool) -> str:
         *first, last = bare.model_fields
         return f"a mapping with the keys {', '.join(first)} and {last}" if first else f"{{{last}}}"
     if get_origin(bare) in (list, tuple):
-        return _list(get_args(bare))
+        return ("lists of " if several else "a list of ") + _elements(get_args(bare))
     if get_origin(bare) is dict:
         return f"a mapping of names to {_several(get_args(bare)[1])}"
     return "another value"
 
 
 def _several(annotation: Any) -> str:
-    bare, limits = unwrapped(annotation)
-    if (own := own_words(annotation)) is not None:
-        return own.several or own.one
-    kinds = list(_kinds(annotation))
-    return (
-        _noun(bare, limits, several=True)
-        if len(kinds) == 1 and bare in NOUNS
-        else words(annotation)
-    )
+    return _joined(_kinds(annotation, several=True))
 
 
-def _list(arguments: Sequence[Any]) -> str:
-    if len(arguments) == 2 and arguments[1] is Ellipsis or len(arguments) == 1:
-        return f"a list of {_several(arguments[0])}"
-    return f"a list of {len(arguments)} {_several(arguments[0])}"
+def _elements(arguments: Sequence[Any]) -> str:
+    """Elements of a list in words, with their number where it is fixed."""
+    is_any_number = len(arguments) == 1 or arguments[1] is Ellipsis
+    return ("" if is_any_number else f"{len(arguments)} ") + _several(arguments[0])
 
 
 def _limits(limits: Sequence[Any]) -> str:
@@ -132,8 +128,8 @@ def _limits(limits: Sequence[Any]) -> str:
     if least is not None and most is not None:
         return f" from {least} to {most}"
     phrases = [f"of at least {least}"] if least is not None else []
-    phrases += [f"of at most {most}"] if most is not None else []
     phrases += [f"above {limit.gt}" for limit in limits if isinstance(limit, Gt)]
+    phrases += [f"of at most {most}"] if most is not None else []
     phrases += [f"below {limit.lt}" for limit in limits if isinstance(limit, Lt)]
     phrases += [
         f"that {limit.multiple_of} divides" for limit in limits if isinstance(limit, MultipleOf)

@@ -104,7 +104,7 @@ def layers(config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any])
     """Viewer layers: the sections before and after."""
     store = f"results/{dataset['name']}/{network['name']}/aligned.zarr"
     settings = align_settings(config, dataset, network)
-    before = {**settings["sections"], "kind": "raw", "name": "before"}
+    before = {**settings["sections"].plain(), "kind": "raw", "name": "before"}
     array = "aligned" if settings["fine"] is None else "rendered"
     return [before, {"path": store, "array": array, "kind": "raw", "name": "aligned"}]
 

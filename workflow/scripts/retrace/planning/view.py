@@ -22,11 +22,11 @@ HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", BOUNDARY: "boundary", "clas
 
 def data_layers(dataset: Dataset, volume: str) -> list[Settings]:
     """Viewer layers of a volume before any training: raw, and labels and mask where it has them."""
-    source = dataset["volumes"][volume]
-    layers = [{"kind": "raw", **source["raw"]}]
-    if "labels" in source:
+    source = dataset.volumes[volume]
+    layers = [{"kind": "raw", **source.raw.plain()}]
+    if source.labels is not None:
         mask = {"kind": "mask", "path": mask_store(dataset, volume), "array": "labels_mask"}
-        layers += [{"kind": "labels", **source["labels"]}, mask]
+        layers += [{"kind": "labels", **source.labels.plain()}, mask]
     return layers
 
 
