@@ -10,7 +10,7 @@ import pytest
 import compare
 from retrace.checkpoints.safetensors import save_model
 from retrace.config import datasets, networks, paper, yaml_files
-from retrace.config.dataset_model import PublishedFigures
+from retrace.config.dataset_model import PublishedFigures, ShownFigures
 from retrace.errors import ConfigError
 from retrace.evaluation.comparison import (
     SEGMENT_SCORES,
@@ -76,7 +76,7 @@ PUBLISHED = {
 
 
 def test_published_figures_of_other_voxels_stand_apart_and_say_so() -> None:
-    chosen = {"regions": ["small"], "truths": ["voxels"], "differs": "another place"}
+    chosen = ShownFigures(regions=("small",), truths=("voxels",), differs="another place")
     others = published_rows(PUBLISHED, chosen, SEGMENT_SCORES)
     assert [(row["name"], row["voi_sum"], row["erl_nm"]) for row in others] == [("mtlsd", 0.7, 12)]
 
@@ -86,14 +86,18 @@ def test_published_figures_of_other_voxels_stand_apart_and_say_so() -> None:
     assert lines[0] == "| network | family | scored on | VOI | ERL, nm |"
     assert lines[2].startswith("| n4 | znn | test entries | 1.300 |")
     assert lines[3].startswith("| mtlsd | published [1] | small, voxels | 0.700 |")
-    text = footnote({**PUBLISHED, **chosen})
+    text = footnote({**PUBLISHED, "differs": chosen.differs})
     assert (
         text.startswith("[1] their tables. VOI in bits. NOT comparable") and "another place" in text
     )
 
 
 def test_published_figures_of_the_same_voxels_are_sorted_among_ours() -> None:
-    others = published_rows(PUBLISHED, {"regions": ["small"], "truths": ["voxels"]}, SEGMENT_SCORES)
+    others = published_rows(
+        PUBLISHED,
+        ShownFigures(regions=("small",), truths=("voxels",), differs=None),
+        SEGMENT_SCORES,
+    )
     ours = [{"name": "n4", "voi_sum": 1.3}, {"name": "vd2d", "voi_sum": 0.1}]
     assert [r["name"] for r in combined(ours, others, "voi_sum", None)] == ["vd2d", "mtlsd", "n4"]
     assert "NOT" not in footnote({**PUBLISHED, "differs": None})

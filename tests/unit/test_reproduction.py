@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import reproduce
 from retrace.config import compatibility, datasets, paper, yaml_files
 from retrace.config import networks as config_networks
 from retrace.config.dataset_model import Dataset
+from retrace.config.schema import check
 from retrace.errors import ConfigError, StateError
 from retrace.evaluation.reproduction import Row, compare_with_published, passes, reproduction_table
+from retrace.evaluation.settings import ReproductionSettings
 from retrace.planning import evaluate, paths, predict
 from retrace.planning import reproduce as planning_reproduce
 from retrace.planning import segment as planning_segment
@@ -30,12 +33,11 @@ def paper_dataset(name: str, regions: Any = None, **_: Any) -> Dataset:
     return paper.choose_regions(datasets.load_volumes(PAPER[name]), regions)
 
 
-def told(name: str, **reproduce: Any) -> dict[str, Any]:
+def told(name: str, **reproduce: Any) -> ReproductionSettings:
     """What the program reads from its job."""
     asked = {**FIRST, **reproduce}
     settings = planning_reproduce.table_settings(paper_dataset(name, **asked), asked)
-    content: dict[str, Any] = json.loads(as_json(settings))
-    return content
+    return check(ReproductionSettings, json.loads(as_json(settings)), "settings")
 
 
 def as_evaluation(numbers: dict[str, dict[str, Any]], region: str) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def as_evaluation(numbers: dict[str, dict[str, Any]], region: str) -> dict[str, 
     return {"volumes": {region: result}}
 
 
-def evaluations(name: str, region: str, networks: list[str]) -> dict[str, Any]:
+def evaluations(name: str, region: str, networks: Sequence[str]) -> dict[str, Any]:
     published = paper.read_published(paper_dataset(name, regions=[region]))["regions"][region]
     return {
         n: as_evaluation({truth: published[truth][n] for truth in published}, region)
@@ -108,11 +110,11 @@ def test_the_digitised_numbers_are_the_published_ones(shared_dir: Path) -> None:
 def test_identical_numbers_pass(name: str, region: str) -> None:
     asked = told(name, regions=[region])
     published = paper.read_published(paper_dataset(name))
-    rows = compare_with_published(asked, published, evaluations(name, region, asked["networks"]))
+    rows = compare_with_published(asked, published, evaluations(name, region, asked.networks))
 
     assert passes([row.as_dict() for row in rows])
     judged = [row for row in rows if row.within is not None]
-    assert {row.network for row in judged} == set(asked["networks"])
+    assert {row.network for row in judged} == set(asked.networks)
     # The published sum was rounded apart from its two parts.
     assert max(abs(row.difference or 0) for row in judged) < 2e-6
     assert [row.network for row in rows if row.note] == ["ffn"] * len(published["regions"][region])
@@ -120,7 +122,7 @@ def test_identical_numbers_pass(name: str, region: str) -> None:
 
 def test_one_number_outside_fails_and_is_named(tmp_path: Path) -> None:
     asked = told("zfinch")
-    found = evaluations("zfinch", "11_micron", asked["networks"])
+    found = evaluations("zfinch", "11_micron", asked.networks)
     found["mtlsd"]["volumes"]["11_micron"]["skeletons_masked"]["node_voi_split"] += 0.051
     rows = [
         r.as_dict()
@@ -174,7 +176,7 @@ def test_min_cut_may_be_left_out_and_run_lengths_may_not() -> None:
 def test_the_table_has_a_line_for_every_row() -> None:
     asked = told("hemi")
     published = paper.read_published(paper_dataset("hemi"))
-    rows = compare_with_published(asked, published, evaluations("hemi", "roi_1", asked["networks"]))
+    rows = compare_with_published(asked, published, evaluations("hemi", "roi_1", asked.networks))
     lines = reproduction_table([row.as_dict() for row in rows]).splitlines()
 
     assert len(lines) == 1 + len(rows)
@@ -185,7 +187,7 @@ def test_the_table_has_a_line_for_every_row() -> None:
 # ---------------------------------------------------------------- the program
 
 
-def write_all(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+def write_all(folder: Path, found: dict[str, Any], asked: ReproductionSettings) -> list[str]:
     """Evaluations on disk, and the command line of `table`."""
     files = []
     for network, evaluation in found.items():
@@ -194,7 +196,7 @@ def write_all(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> lis
         files.append(f"{network}={path}")
     published = paper.published_file(paper_dataset("zfinch"))
     return [
-        *("table", "--settings", json.dumps(asked), "--published", str(published)),
+        *("table", "--settings", as_json(asked), "--published", str(published)),
         *("--evaluations", *files, "--output", str(folder / "table.json")),
         *("--text", str(folder / "table.txt")),
     ]
@@ -204,7 +206,7 @@ def test_the_gate_passes_fails_and_always_leaves_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = told("zfinch")
-    found = evaluations("zfinch", "11_micron", asked["networks"])
+    found = evaluations("zfinch", "11_micron", asked.networks)
     judge = ["judge", "--table", str(tmp_path / "table.json"), "--output", str(tmp_path / "ok.txt")]
     reproduce.main(write_all(tmp_path, found, asked))
     reproduce.main(judge)
@@ -243,9 +245,9 @@ def test_every_reproduction_has_a_dataset_with_weights_tolerances_and_numbers() 
 
 
 def test_the_smallest_region_by_default_and_others_by_name() -> None:
-    assert told("zfinch")["regions"] == ["11_micron"]
-    assert told("hemi", regions=["roi_2", "roi_1"])["regions"] == ["roi_1", "roi_2"]
-    assert told("hemi", regions=["roi_2", "11_micron"])["regions"] == ["roi_2"]
+    assert told("zfinch").regions == ("11_micron",)
+    assert told("hemi", regions=["roi_2", "roi_1"]).regions == ("roi_1", "roi_2")
+    assert told("hemi", regions=["roi_2", "11_micron"]).regions == ("roi_2",)
     with pytest.raises(ConfigError, match="no region 'roi_9'; did you mean 'roi_"):
         told("hemi", regions=["roi_1", "roi_9"])
     with pytest.raises(ConfigError, match=r"'ffn' is none of the paper's on 'zfinch'"):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
 from retrace.config.yaml_files import read_yaml
 from retrace.errors import run
 from retrace.evaluation.comparison import (
@@ -31,8 +32,8 @@ from retrace.evaluation.comparison import (
     published_rows,
 )
 from retrace.evaluation.comparison_rows import network_row, other_row
-from retrace.evaluation.dataset import read_dataset
 from retrace.evaluation.scores import CONVENTION
+from retrace.evaluation.settings import ComparisonSettings
 from retrace.files import atomic_write, write_json
 
 
@@ -49,13 +50,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parse_job(parser, argv)
 
 
-def own_rows(args: argparse.Namespace, metrics: Sequence[str]) -> list[dict[str, Any]]:
+def own_rows(
+    args: argparse.Namespace, settings: ComparisonSettings, metrics: Sequence[str]
+) -> list[dict[str, Any]]:
     """A row for each network that was evaluated, and, of segments, for those by others."""
-    settings = args.settings
     rows = [
         network_row(
             name,
-            settings["families"][name],
+            settings.families[name],
             metrics,
             evaluation=evaluation,
             model=args.model[name],
@@ -64,11 +66,10 @@ def own_rows(args: argparse.Namespace, metrics: Sequence[str]) -> list[dict[str,
         )
         for name, evaluation in args.evaluation.items()
     ]
-    if not settings["planar"]:
-        dataset = read_dataset(settings["dataset"])
+    if not settings.planar:
         rows += [
-            other_row(name, sources, dataset, args.masks, args.threads)
-            for name, sources in settings["segmentations"].items()
+            other_row(name, sources, settings.dataset, args.masks, args.threads)
+            for name, sources in settings.segmentations.items()
         ]
     return rows
 
@@ -76,26 +77,27 @@ def own_rows(args: argparse.Namespace, metrics: Sequence[str]) -> list[dict[str,
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the table as JSON, text and picture; `argv` without the program's name."""
     args = parse_args(argv)
-    settings, published, others = args.settings, None, []
-    metrics = BOUNDARY_SCORES if settings["planar"] else SEGMENT_SCORES
-    main_score = "pixel_error" if settings["planar"] else "voi_sum"
-    if args.published:
+    settings = check(ComparisonSettings, args.settings, "settings of the comparison")
+    published, others = None, []
+    metrics = BOUNDARY_SCORES if settings.planar else SEGMENT_SCORES
+    main_score = "pixel_error" if settings.planar else "voi_sum"
+    if args.published and settings.published:
         content = read_yaml(args.published)
-        others = published_rows(content, settings["published"], metrics)
+        others = published_rows(content, settings.published, metrics)
         published = {key: content[key] for key in ("source", "convention")}
-        published["differs"] = settings["published"]["differs"]
-    own = own_rows(args, metrics)
+        published["differs"] = settings.published.differs
+    own = own_rows(args, settings, metrics)
     rows = combined(own, others, main_score, published["differs"] if published else None)
     result = {
-        "dataset": settings["dataset"]["name"],
+        "dataset": settings.dataset.name,
         "note": NOTE,
-        "convention": None if settings["planar"] else CONVENTION,
+        "convention": None if settings.planar else CONVENTION,
         "rows": rows,
         "published": published,
-        "refused": settings["refused"],
+        "refused": settings.refused,
     }
     lines = [comparison_table(rows), *([f"\n{footnote(published)}"] if published else [])]
-    lines += [f"\nnot run: {name}: {reason}" for name, reason in settings["refused"].items()]
+    lines += [f"\nnot run: {name}: {reason}" for name, reason in settings.refused.items()]
     write_json(args.output, result)
     atomic_write(args.text, "\n".join(lines) + "\n")
     plot_comparison(combined(own, [], main_score, None), metrics, args.plot)

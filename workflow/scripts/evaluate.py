@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.command_line import add_job, named_paths, parse_job
+from retrace.config.schema import check
 from retrace.errors import run
 from retrace.evaluation.any_segmentation import open_named_array, rescore, score_volumes
 from retrace.evaluation.ground_truth import GroundTruth
@@ -32,10 +33,19 @@ from retrace.evaluation.inputs import ScoringInputs, read_counted
 from retrace.evaluation.jobs import write_counts, write_node_tables, write_scores, write_threshold
 from retrace.evaluation.plots import scores_table
 from retrace.evaluation.scores import CONVENTION
+from retrace.evaluation.settings import (
+    CountSettings,
+    NodeSettings,
+    ScoreSettings,
+    ThresholdSettings,
+)
 from retrace.files import write_json
 from retrace.geometry import NmBox, triple
 from retrace.storage.shards import shard_of
 from retrace.storage.volumes import recording_opened
+
+WHERE = "settings of the evaluation"
+"""What error messages call the settings of a job."""
 
 
 def _parse_roi(text: str) -> NmBox:
@@ -148,9 +158,10 @@ def run_scoring(args: argparse.Namespace) -> None:
             opened,
         )
         if args.verb == "choose":
-            write_threshold(args.settings, inputs, args.output)
+            write_threshold(check(ThresholdSettings, args.settings, WHERE), inputs, args.output)
         else:
-            write_scores(args.settings, inputs, args.threshold_file, args.output, args.plot)
+            settings = check(ScoreSettings, args.settings, WHERE)
+            write_scores(settings, inputs, args.threshold_file, args.output, args.plot)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -161,10 +172,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.verb == "rescore":
         run_rescore(args)
     elif args.verb == "nodes":
-        write_node_tables(args.settings, args.fragments, args.threshold_file, args.output)
+        node_settings = check(NodeSettings, args.settings, WHERE)
+        write_node_tables(node_settings, args.fragments, args.threshold_file, args.output)
     elif args.verb == "count":
         shard = shard_of(args.execution)
-        write_counts(args.settings, args.store, args.masks, args.output, args.threads, shard)
+        count_settings = check(CountSettings, args.settings, WHERE)
+        write_counts(count_settings, args.store, args.masks, args.output, args.threads, shard)
     else:
         run_scoring(args)
 

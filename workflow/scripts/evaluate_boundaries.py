@@ -13,9 +13,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from retrace.config.schema import check
 from retrace.errors import run
 from retrace.evaluation.boundary_maps import plot_boundary_scores, score_boundary_maps
-from retrace.evaluation.dataset import read_dataset
+from retrace.evaluation.settings import BoundaryMapSettings
 from retrace.evaluation.voxelwise import open_predictions, parse_args
 from retrace.files import write_json
 from retrace.segmentation.lut import threshold_list
@@ -26,17 +27,17 @@ from retrace.storage.volumes import recording_opened
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the evaluation and its plot; `argv` without the program's name."""
     begun, args = time.monotonic(), parse_args(argv, __doc__)
-    settings, dataset = args.settings, read_dataset(args.settings["dataset"])
-    files = settings["array"], args.prediction, args.masks
-    grow = settings["grow_boundary"]
+    settings = check(BoundaryMapSettings, args.settings, "settings of the evaluation")
+    dataset, grow = settings.dataset, settings.grow_boundary
+    files = settings.array, args.prediction, args.masks
     with recording_opened() as opened:
         scores = score_boundary_maps(
             open_predictions(dataset, "validation", *files),
             open_predictions(dataset, "test", *files),
-            threshold_list(*settings["thresholds"]),
-            grow["steps"] if grow else None,
+            threshold_list(*settings.thresholds),
+            grow.steps if grow else None,
         )
-    origin = origin_of_opened(opened, [], settings, time.monotonic() - begun)
+    origin = origin_of_opened(opened, [], settings.plain(), time.monotonic() - begun)
     plot_boundary_scores(scores, args.plot)
     write_json(args.output, {"dataset": dataset.name, **scores.as_dict(), "origin": origin})
     for name in scores.test:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from retrace.config.schema import check
 from retrace.elektronn.architecture import HEAD
 from retrace.errors import run
 from retrace.evaluation.class_maps import ClassMap, plot_class_maps
 from retrace.evaluation.class_tally import ClassTally
 from retrace.evaluation.classes import CONVENTION, class_scores
-from retrace.evaluation.dataset import read_dataset
+from retrace.evaluation.settings import ClassMapSettings
 from retrace.evaluation.voxelwise import open_predictions, parse_args
 from retrace.files import write_json
 from retrace.storage.reads import origin_of_opened
@@ -27,16 +28,16 @@ from retrace.storage.volumes import recording_opened
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the evaluation and its picture; `argv` without the program's name."""
     begun, args = time.monotonic(), parse_args(argv, __doc__)
-    settings, dataset = args.settings, read_dataset(args.settings["dataset"])
-    classes = settings["n_lab"]
+    settings = check(ClassMapSettings, args.settings, "settings of the evaluation")
+    dataset, classes = settings.dataset, settings.n_lab
     with recording_opened() as opened:
         maps = [
             ClassMap(
                 scored,
-                dataset.raw(scored.entry),
+                dataset.open_raw(scored.entry),
                 classes,
-                settings["labels_are_classes"],
-                settings["grow_boundary"],
+                settings.labels_are_classes,
+                settings.grow_boundary,
             )
             for scored in open_predictions(dataset, "test", HEAD, args.prediction, args.masks)
         ]
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "convention": CONVENTION,
         "volumes": scores,
         "all": class_scores(sum(tallies.values(), ClassTally(classes))),
-        "origin": origin_of_opened(opened, [], settings, time.monotonic() - begun),
+        "origin": origin_of_opened(opened, [], settings.plain(), time.monotonic() - begun),
     }
     plot_class_maps(maps, args.plot)
     write_json(args.output, content)

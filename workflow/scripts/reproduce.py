@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
 from retrace.config.yaml_files import read_yaml
 from retrace.errors import StateError, run
 from retrace.evaluation.reproduction import compare_with_published, passes, reproduction_table
+from retrace.evaluation.settings import ReproductionSettings
 from retrace.files import atomic_write, read_json, write_json
 
 
@@ -41,12 +43,13 @@ def write_table(args: argparse.Namespace) -> None:
     """Writes the table as JSON and as text, and prints it."""
     published = read_yaml(args.published)
     evaluations = {n: read_json(path) for n, path in args.evaluations.items()}
-    rows = [row.as_dict() for row in compare_with_published(args.settings, published, evaluations)]
+    settings = check(ReproductionSettings, args.settings, "settings of the comparison")
+    rows = [row.as_dict() for row in compare_with_published(settings, published, evaluations)]
     content = {
-        "dataset": args.settings["dataset"],
+        "dataset": settings.dataset,
         "source": published["source"],
-        "threshold": args.settings["threshold"],
-        "tolerance": args.settings["tolerance"],
+        "threshold": settings.threshold,
+        "tolerance": settings.plain()["tolerance"],
         "passes": passes(rows),
         "rows": rows,
     }

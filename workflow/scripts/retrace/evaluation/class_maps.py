@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from retrace.evaluation.voxelwise import ScoredPrediction
 from retrace.formats.label_values import compact
 from retrace.geometry import VoxelBox, blocks
 from retrace.progress import progress
+from retrace.setting_types import GrowBoundary
 from retrace.storage.volumes import Volume
 from retrace.targets.classes import IGNORED, class_labels
 
@@ -35,7 +35,7 @@ class ClassMap:
     raw: Volume
     classes: int
     are_classes: bool
-    grow_boundary: Mapping[str, Any] | None
+    grow_boundary: GrowBoundary | None
 
     def probabilities(self, box: VoxelBox) -> np.ndarray:
         """The probability of each class, (C, Z, Y, X) float."""
@@ -43,7 +43,7 @@ class ClassMap:
 
     def labels(self, box: VoxelBox) -> np.ndarray:
         """The class of each voxel, (Z, Y, X) int64; negative where nothing is scored."""
-        ring = self.grow_boundary["steps"] if self.grow_boundary else 0
+        ring = self.grow_boundary.steps if self.grow_boundary else 0
         around = box.grow((ring,) * 3).intersect(self.scored.labels.box)
         values = self.scored.labels.read(around)
         classes = class_labels(
@@ -51,7 +51,7 @@ class ClassMap:
             torch.from_numpy(self.scored.known(around)),
             are_classes=self.are_classes,
             boundary_steps=ring,
-            only_xy=bool(self.grow_boundary and self.grow_boundary["only_xy"]),
+            only_xy=bool(self.grow_boundary and self.grow_boundary.only_xy),
         )
         return np.asarray(classes.numpy()[box.slices(around.offset)])
 

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from retrace.config.dataset_model import ShownFigures
 from retrace.evaluation.metric import Metric
 from retrace.evaluation.metrics import BOUNDARY_METRICS, SEGMENT_METRICS, SKELETON_METRICS
 
@@ -83,11 +84,11 @@ def best_first(rows: Iterable[Mapping[str, Any]], metric: str) -> list[dict[str,
 
 
 def published_rows(
-    content: Mapping[str, Any], chosen: Mapping[str, Any], metrics: Sequence[str]
+    content: Mapping[str, Any], chosen: ShownFigures, metrics: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row for each network with published scores in the chosen regions and ground truths.
 
-    `content`: config/published/NAME.yaml; `chosen`: which `regions` and `truths` of it to show.
+    `content`: config/published/NAME.yaml; `chosen`: which part of it to show.
     """
     return [
         {
@@ -96,8 +97,8 @@ def published_rows(
             "region": f"{region}, {ground_truth}",
             **{metric: float(values[metric]) for metric in metrics if metric in values},
         }
-        for region in chosen["regions"]
-        for ground_truth in chosen["truths"]
+        for region in chosen.regions
+        for ground_truth in chosen.truths
         for name, values in content["regions"][region].get(ground_truth, {}).items()
         if values is not None
     ]

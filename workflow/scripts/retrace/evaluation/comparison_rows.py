@@ -14,6 +14,7 @@ from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.dataset import ScoredDataset
 from retrace.evaluation.scores import score
 from retrace.files import read_json
+from retrace.formats.source import Source
 from retrace.networks import build_network
 from retrace.storage.volumes import open_source
 
@@ -56,7 +57,7 @@ def network_row(
 
 def other_row(
     name: str,
-    sources: Mapping[str, Mapping[str, Any]],
+    sources: Mapping[str, Source],
     dataset: ScoredDataset,
     masks: Mapping[str, Path],
     threads: int,

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
+from pydantic import Field, model_validator
+
+from retrace.config.dataset_model import Entry
+from retrace.config.dataset_model import Skeletons as SkeletonSource
 from retrace.errors import ConfigError, DataError, nearest
 from retrace.evaluation.ground_truth import GroundTruth
-from retrace.geometry import NmBox, triple
+from retrace.formats.source import Source
+from retrace.geometry import NmBox
+from retrace.setting_types import Shape, Text
+from retrace.settings_model import SettingsModel
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_source, open_volume
 
@@ -22,7 +29,7 @@ class ScoredEntry:
 
     volume: str
     roi_nm: NmBox | None
-    skeletons: Mapping[str, Any] | None = None
+    skeletons: SkeletonSource | None = None
 
     @property
     def name(self) -> str:
@@ -39,18 +46,35 @@ class ScoredEntry:
         return {"offset": list(self.roi_nm.offset), "shape": list(self.roi_nm.shape)}
 
 
-@dataclass(frozen=True)
-class ScoredDataset:
-    """Volumes by name, each with the sources `labels` and `raw` if it has them, and two splits."""
+class ScoredVolume(SettingsModel):
+    """Where a volume is read for scoring."""
 
-    name: str
-    volumes: Mapping[str, Mapping[str, Any]]
-    validation: tuple[ScoredEntry, ...] = ()
-    test: tuple[ScoredEntry, ...] = ()
-    background_ids: tuple[int, ...] = ()
-    voxel_size_nm: tuple[int, int, int] | None = None
+    raw: Source | None = Field(None, description="The image.")
+    labels: Source | None = Field(None, description="Its ground truth.")
 
-    def entries(self, split: Split) -> tuple[ScoredEntry, ...]:
+
+class ScoredDataset(SettingsModel):
+    """Volumes by name, and the entries that choose thresholds and are scored."""
+
+    name: Text = Field(description="Name of the dataset.")
+    voxel_size_nm: Shape | None = Field(None, description="Voxel size (z, y, x), nm.")
+    background_ids: tuple[int, ...] = Field((), description="Labels that are not neurons.")
+    volumes: dict[str, ScoredVolume] = Field(description="Volumes by name.")
+    validation: tuple[Entry, ...] = Field((), description="What thresholds are chosen on.")
+    test: tuple[Entry, ...] = Field((), description="What is scored.")
+
+    @model_validator(mode="after")
+    def _entries_name_volumes(self) -> Self:
+        for split, entries in (("validation", self.validation), ("test", self.test)):
+            for entry in entries:
+                if entry.volume not in self.volumes:
+                    raise ValueError(
+                        f"{split} entry {entry.volume!r} is no volume of dataset {self.name!r}; "
+                        f"{nearest(entry.volume, self.volumes)}"
+                    )
+        return self
+
+    def entries(self, split: Split) -> list[ScoredEntry]:
         """The entries of a split; ConfigError if it has none."""
         entries = self.validation if split == "validation" else self.test
         if not entries:
@@ -58,11 +82,16 @@ class ScoredDataset:
                 f"dataset {self.name!r} has no `{split}` volumes; name at least one (or a region "
                 f"of one) under `{split}` in its config"
             )
-        return entries
+        return [_scored(entry) for entry in entries]
+
+    def skeleton_paths(self) -> list[str]:
+        """Paths or addresses of the skeletons of all entries."""
+        entries = (*self.validation, *self.test)
+        return [entry.skeletons.path for entry in entries if entry.skeletons]
 
     def has_labels(self, entry: ScoredEntry) -> bool:
         """Whether voxels are scored; otherwise skeleton nodes are."""
-        return bool(self.volumes[entry.volume].get("labels"))
+        return self.volumes[entry.volume].labels is not None
 
     def ground_truth(self, entry: ScoredEntry, masks: Mapping[str, Path]) -> GroundTruth:
         """The labels that count of an entry; `masks`: labels masks by volume.
@@ -73,51 +102,35 @@ class ScoredDataset:
         if mask is not None:
             check_manifest(mask)
         return GroundTruth(
-            labels=self.labels(entry),
+            labels=self.open_labels(entry),
             mask=None if mask is None else open_volume(mask, "labels_mask"),
             roi_nm=entry.roi_nm,
             ignored_ids=self.background_ids,
         )
 
-    def labels(self, entry: ScoredEntry) -> Volume:
+    def open_labels(self, entry: ScoredEntry) -> Volume:
         """The labels (Z, Y, X) of an entry's volume; DataError if it has none."""
-        source = self.volumes[entry.volume].get("labels")
-        if not source:
+        source = self.volumes[entry.volume].labels
+        if source is None:
             raise DataError(
                 f"volume {entry.volume!r} has no `labels` and no `skeletons`; it cannot be scored"
             )
         return self._open(source)
 
-    def raw(self, entry: ScoredEntry) -> Volume:
-        """The raw of an entry's volume."""
-        return self._open(self.volumes[entry.volume]["raw"])
+    def open_raw(self, entry: ScoredEntry) -> Volume:
+        """The raw of an entry's volume; DataError if it is not known."""
+        source = self.volumes[entry.volume].raw
+        if source is None:
+            raise DataError(f"volume {entry.volume!r} has no `raw` in the settings")
+        return self._open(source)
 
-    def _open(self, source: Mapping[str, Any]) -> Volume:
-        return open_source({"voxel_size_nm": self.voxel_size_nm, **source})
-
-
-def read_dataset(content: Mapping[str, Any]) -> ScoredDataset:
-    """The scored part of a dataset from its JSON; ConfigError for an entry of an unknown volume."""
-    size = content.get("voxel_size_nm")
-    return ScoredDataset(
-        content["name"],
-        content["volumes"],
-        _read_entries(content, "validation"),
-        _read_entries(content, "test"),
-        tuple(content.get("background_ids") or ()),
-        triple(size) if size else None,
-    )
+    def _open(self, source: Source) -> Volume:
+        if source.voxel_size_nm is None and self.voxel_size_nm is not None:
+            source = source.with_(voxel_size_nm=self.voxel_size_nm)
+        return open_source(source)
 
 
-def _read_entries(content: Mapping[str, Any], split: Split) -> tuple[ScoredEntry, ...]:
-    entries = []
-    for item in content.get(split) or ():
-        if item["volume"] not in content["volumes"]:
-            raise ConfigError(
-                f"{split} entry {item['volume']!r} is no volume of dataset {content['name']!r}; "
-                f"{nearest(item['volume'], content['volumes'])}"
-            )
-        roi = item.get("roi_nm")
-        box = NmBox(triple(roi["offset"]), triple(roi["shape"])) if roi else None
-        entries.append(ScoredEntry(item["volume"], box, item.get("skeletons")))
-    return tuple(entries)
+def _scored(entry: Entry) -> ScoredEntry:
+    roi = entry.roi_nm
+    box = None if roi is None else NmBox(roi.offset, roi.shape)
+    return ScoredEntry(entry.volume, box, entry.skeletons)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from retrace.evaluation.mincut import mincut
 from retrace.evaluation.node_segments import NodeSegments, sample_nodes
 from retrace.evaluation.plots import curve_rows
 from retrace.evaluation.scores import CONVENTION, score, skeleton_scores
+from retrace.evaluation.settings import ScoreSettings
 from retrace.evaluation.skeletons import Skeletons
+from retrace.files import read_json
 from retrace.progress import progress
+from retrace.segmentation.lut import threshold_list
 from retrace.storage.volumes import Volume, open_volume
 
 CURVE_NOTE = "scores of the test volume at every threshold; not used to choose the threshold"
@@ -39,59 +42,47 @@ UNTRAINED_NOTE = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How the test entries are scored.
+    """Scores the test entries of a dataset."""
 
-    `thresholds`: those of the curves. `untrained`: whether to score a watershed of raw too.
-    `merge_threshold`: how many nodes of a second skeleton make a segment a merger.
-    `compute_mincut`: whether to compute the min-cut metric on skeletons.
-    """
+    settings: ScoreSettings
+    inputs: ScoringInputs
 
-    dataset: ScoredDataset
-    thresholds: Sequence[float]
-    untrained: bool = True
-    merge_threshold: int = 1
-    compute_mincut: bool = False
+    @cached_property
+    def thresholds(self) -> list[float]:
+        """The thresholds of the curves."""
+        return threshold_list(*self.settings.thresholds)
 
-    def score(
-        self,
-        inputs: ScoringInputs,
-        chosen: Mapping[str, Any],
-        settings: Mapping[str, Any],
-        *files: Path,
-    ) -> dict[str, Any]:
-        """The content of evaluation.json; `chosen`: the content of threshold.json.
-
-        `settings` and `files` are recorded with the result.
-        """
-        entries = self.dataset.entries("test")
+    def score(self, threshold_file: Path) -> dict[str, Any]:
+        """The content of evaluation.json; `threshold_file`: the chosen threshold."""
+        dataset, chosen = self.settings.dataset, read_json(threshold_file)
+        entries = dataset.entries("test")
         volumes = {
-            entry.name: self.score_entry(entry, inputs, float(chosen["threshold"]))
+            entry.name: self.score_entry(entry, float(chosen["threshold"]))
             for entry in progress(entries, len(entries), "score", "volumes")
         }
-        if self.untrained:
-            references = score_untrained(self.dataset, inputs)
+        if self.settings.untrained:
+            references = score_untrained(dataset, self.inputs)
             for result, reference in zip(volumes.values(), references, strict=True):
                 result["untrained_watershed"] = reference
         return {
-            "dataset": self.dataset.name,
+            "dataset": dataset.name,
             "threshold": chosen["threshold"],
             "threshold_chosen_on": chosen["chosen_on"],
             "convention": CONVENTION,
             "volumes": volumes,
-            "origin": inputs.origin(self.dataset, settings, *files),
+            "origin": self.inputs.origin(self.settings, threshold_file),
         }
 
-    def score_entry(
-        self, entry: ScoredEntry, inputs: ScoringInputs, threshold: float
-    ) -> dict[str, Any]:
+    def score_entry(self, entry: ScoredEntry, threshold: float) -> dict[str, Any]:
         """All scores of one test entry at the chosen threshold.
 
         Raises StateError if the segments are not those of the fragments at this threshold.
         """
+        dataset, inputs = self.settings.dataset, self.inputs
         store = inputs.fragments_of(entry)
         segments = open_volume(inputs.segmentation_of(entry), "segments")
         graph, fragments = open_region_graph(store), open_fragments(store)
-        of_fragments, counted = inputs.count(self.dataset, entry, [fragments, segments])
+        of_fragments, counted = inputs.count(dataset, entry, [fragments, segments])
         scores = score(counted.table)
         expected = score(agglomerated(of_fragments.table, graph, threshold))
         if abs(scores["voi_sum"] - expected["voi_sum"]) > 1e-9:
@@ -107,7 +98,7 @@ class Evaluation:
             **scores.as_dict(),
             "threshold": threshold,
             "convention": CONVENTION,
-            "counted": counted_unit(self.dataset, entry),
+            "counted": counted_unit(dataset, entry),
             **counted.coverage(),
             "roi_nm": entry.roi_as_dict(),
             "fragments": score(of_fragments.table).as_dict(),
@@ -125,15 +116,16 @@ class Evaluation:
     ) -> dict[str, Any]:
         """Skeleton scores at the chosen threshold and at all; the min-cut metric if configured."""
         at_nodes = sample_nodes(fragments, skeletons)
+        merge_threshold = self.settings.merge_threshold
 
         def at(value: float) -> dict[str, float]:
             segments = graph.segments(at_nodes, value)
-            return skeleton_scores(NodeSegments(skeletons, segments, self.merge_threshold))
+            return skeleton_scores(NodeSegments(skeletons, segments, merge_threshold))
 
         curve = [{"threshold": value, **at(value)} for value in self.thresholds]
-        result = {**at(threshold), "merge_threshold": self.merge_threshold, "curve": curve}
-        if self.compute_mincut:
-            cut = mincut(skeletons, at_nodes, graph, threshold, self.merge_threshold)
+        result = {**at(threshold), "merge_threshold": merge_threshold, "curve": curve}
+        if self.settings.compute_mincut:
+            cut = mincut(skeletons, at_nodes, graph, threshold, merge_threshold)
             result["min_cut"] = cut.as_dict()
         return result
 
@@ -164,4 +156,4 @@ def _region(
     ground_truth = dataset.ground_truth(entry, inputs.masks)
     fragments = open_fragments(inputs.fragments_of(entry))
     box = ground_truth.box.intersect(fragments.box)
-    return untrained.WatershedRegion(dataset.raw(entry), ground_truth, box)
+    return untrained.WatershedRegion(dataset.open_raw(entry), ground_truth, box)

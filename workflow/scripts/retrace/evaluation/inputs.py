@@ -12,6 +12,7 @@ from retrace.errors import ConfigError
 from retrace.evaluation.counting import Counted, check_scored, count_nodes, count_volumes
 from retrace.evaluation.dataset import ScoredDataset, ScoredEntry
 from retrace.evaluation.ground_truth import GroundTruth
+from retrace.evaluation.settings import ScoreSettings, ThresholdSettings
 from retrace.evaluation.skeleton_files import open_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.evaluation.tables import read_tables
@@ -38,14 +39,12 @@ class ScoringInputs:
     """All volumes that were opened so far."""
     begun: float = field(default_factory=time.monotonic)
 
-    def origin(
-        self, dataset: ScoredDataset, settings: Mapping[str, Any], *files: Path
-    ) -> dict[str, Any]:
+    def origin(self, settings: ThresholdSettings | ScoreSettings, *files: Path) -> dict[str, Any]:
         """The origin of the scores: all that was read, the settings, and the cost."""
-        sources = [e.skeletons for e in (*dataset.validation, *dataset.test) if e.skeletons]
-        skeletons = [Path(s["path"]) for s in sources if not is_address(s["path"])]
-        read = [*files, *self.table_files, *skeletons]
-        return origin_of_opened(self.opened, read, settings, time.monotonic() - self.begun)
+        paths = settings.dataset.skeleton_paths()
+        read = [*files, *self.table_files, *(Path(p) for p in paths if not is_address(p))]
+        seconds = time.monotonic() - self.begun
+        return origin_of_opened(self.opened, read, settings.plain(), seconds)
 
     def fragments_of(self, entry: ScoredEntry) -> Path:
         """The store of fragments, after checking its manifest; ConfigError if it is not given."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from retrace.errors import DataError
 from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.curve import open_region_graph
-from retrace.evaluation.dataset import ScoredDataset, ScoredEntry, Split, read_dataset
+from retrace.evaluation.dataset import ScoredDataset, ScoredEntry, Split
 from retrace.evaluation.evaluate import Evaluation
 from retrace.evaluation.inputs import ScoringInputs, open_fragments, skeleton_sets, table_name
 from retrace.evaluation.nodes import node_table, write_table
 from retrace.evaluation.plots import plot_evaluation, scores_table
+from retrace.evaluation.settings import (
+    CountSettings,
+    NodeSettings,
+    ScoreSettings,
+    ThresholdSettings,
+)
 from retrace.evaluation.tables import save_tables
 from retrace.evaluation.threshold import choose_threshold
 from retrace.files import read_json, write_json
@@ -34,7 +39,7 @@ def _entries_of(dataset: ScoredDataset, split: Split, volume: str) -> list[Score
 
 
 def write_counts(
-    settings: Mapping[str, Any],
+    settings: CountSettings,
     store: Path,
     masks: Mapping[str, Path],
     output: Path,
@@ -43,9 +48,9 @@ def write_counts(
 ) -> None:
     """Writes the tables of one shard, for all entries of one volume in one split."""
     check_manifest(store)
-    dataset, array = read_dataset(settings["dataset"]), settings["array"]
+    dataset, array = settings.dataset, settings.array
     volume = open_volume(store, array)
-    entries = _entries_of(dataset, settings["split"], settings["volume"])
+    entries = _entries_of(dataset, settings.split, settings.volume)
     tables = {}
     for entry in progress(entries, len(entries), "count", "entries"):
         ground_truth = dataset.ground_truth(entry, masks)
@@ -55,30 +60,22 @@ def write_counts(
     save_tables(output, shard, tables)
 
 
-def write_threshold(settings: Mapping[str, Any], inputs: ScoringInputs, output: Path) -> None:
+def write_threshold(settings: ThresholdSettings, inputs: ScoringInputs, output: Path) -> None:
     """Chooses the threshold on the validation entries, writes it and prints its scores."""
-    dataset, thresholds = read_dataset(settings["dataset"]), threshold_list(*settings["thresholds"])
-    content = choose_threshold(dataset, thresholds, inputs, settings)
+    content = choose_threshold(settings, inputs)
     write_json(output, content)
     print(scores_table({f"validation at {content['threshold']:g}": content}), flush=True)
 
 
 def write_scores(
-    settings: Mapping[str, Any],
+    settings: ScoreSettings,
     inputs: ScoringInputs,
     threshold_file: Path,
     output: Path,
     plot: Path | None,
 ) -> None:
     """Scores the test entries, writes the evaluation and its plot, and prints a table."""
-    evaluation = Evaluation(
-        read_dataset(settings["dataset"]),
-        threshold_list(*settings["thresholds"]),
-        settings.get("untrained", True),
-        int(settings.get("merge_threshold") or 1),
-        bool(settings.get("compute_mincut")),
-    )
-    content = evaluation.score(inputs, read_json(threshold_file), settings, threshold_file)
+    content = Evaluation(settings, inputs).score(threshold_file)
     if plot is not None:
         plot_evaluation(content["volumes"], plot)
     write_json(output, content)
@@ -91,7 +88,7 @@ def write_scores(
 
 
 def write_node_tables(
-    settings: Mapping[str, Any], fragments: Path, threshold_file: Path, output: Path
+    settings: NodeSettings, fragments: Path, threshold_file: Path, output: Path
 ) -> None:
     """Writes a table for each set of skeletons of the volume's test entries; the manifest last.
 
@@ -101,8 +98,8 @@ def write_node_tables(
     check_manifest(fragments)
     volume, graph = open_fragments(fragments), open_region_graph(fragments)
     threshold = float(read_json(threshold_file)["threshold"])
-    thresholds: Sequence[float] = threshold_list(*settings["thresholds"])
-    entries = _entries_of(read_dataset(settings["dataset"]), "test", settings["volume"])
+    thresholds = threshold_list(*settings.thresholds)
+    entries = _entries_of(settings.dataset, "test", settings.volume)
     with writing(output) as folder:
         for index, entry in enumerate(progress(entries, len(entries), "nodes", "entries"), 1):
             for key, skeletons in skeleton_sets(entry, volume).items():
@@ -114,7 +111,7 @@ def write_node_tables(
     write_manifest(
         output,
         inputs=[fragments, threshold_file],
-        settings=settings,
+        settings=settings.plain(),
         seconds=time.monotonic() - begin,
         extra={"files": files},
     )

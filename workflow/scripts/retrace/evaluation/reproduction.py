@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from retrace.config.dataset_model import Tolerance
 from retrace.errors import DataError
+from retrace.evaluation.settings import ReproductionSettings
 
 VOXELS = "voxels"
 """The ground truth of regions with labels; others are keys of skeletons in evaluation.json."""
@@ -67,16 +69,16 @@ class Row:
         return {**named, **content, "difference": self.difference}
 
 
-def allowed(tolerance: Mapping[str, Any] | None, paper: float) -> float | None:
+def allowed(tolerance: Tolerance | None, paper: float) -> float | None:
     """The largest difference that passes: `absolute` plus `relative` times the paper's value."""
     if tolerance is None:
         return None
-    relative = float(tolerance.get("relative", 0.0)) * abs(paper)
-    return float(tolerance.get("absolute", 0.0)) + relative
+    relative = float(tolerance.relative or 0) * abs(paper)
+    return float(tolerance.absolute or 0) + relative
 
 
 def compare_with_published(
-    settings: Mapping[str, Any],
+    settings: ReproductionSettings,
     published: Mapping[str, Any],
     evaluations: Mapping[str, Mapping[str, Any]],
 ) -> list[Row]:
@@ -86,22 +88,22 @@ def compare_with_published(
     judged if the paper gives no number (null), or if we do not compute the network (FFN).
     """
     rows: list[Row] = []
-    for region in settings["regions"]:
+    for region in settings.regions:
         for ground_truth, networks in published["regions"][region].items():
-            for network in dict.fromkeys([*settings["networks"], *networks]):
+            for network in dict.fromkeys([*settings.networks, *networks]):
                 place = (region, ground_truth, network)
                 rows += _network_rows(settings, place, networks, evaluations)
     return rows
 
 
 def _network_rows(
-    settings: Mapping[str, Any],
+    settings: ReproductionSettings,
     place: tuple[str, str, str],
     networks: Mapping[str, Any],
     evaluations: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[Row]:
     region, _, network = place
-    if network not in settings["networks"]:
+    if network not in settings.networks:
         yield Row(*place, note="not computed here")
     elif network not in networks:
         yield Row(*place, within=False, note="no published number in the project")
@@ -123,17 +125,17 @@ def _region(evaluation: Mapping[str, Any], region: str, network: str) -> Mapping
 
 
 def _metric_rows(
-    settings: Mapping[str, Any],
+    settings: ReproductionSettings,
     place: tuple[str, str, str],
     paper: Numbers,
     result: Mapping[str, Any],
 ) -> Iterator[Row]:
-    numbers, curve = _own_numbers(result, place[1], settings["threshold"])
+    numbers, curve = _own_numbers(result, place[1], settings.threshold)
     papers_threshold = paper.get("threshold", -1)
     same = next((row for row in curve if abs(row["threshold"] - papers_threshold) < 1e-6), {})
     for metric, value in paper.items():
         mine = numbers.get(metric)
-        limit = allowed(settings["tolerance"].get(metric), value)
+        limit = allowed(settings.tolerance.get(metric), value)
         judged = limit is not None and not (mine is None and metric in OPTIONAL)
         within = None
         if judged and limit is not None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from retrace.config.dataset_model import Skeletons as SkeletonSource
 from retrace.errors import DataError
 from retrace.evaluation.skeletons import Skeletons, connected_parts, edges_among
 from retrace.formats.mongo_dump import read_columns
@@ -96,19 +95,19 @@ def read_masked(folder: Path, name: str, region: str) -> Skeletons:
     return skeletons
 
 
-def open_skeletons(source: Mapping[str, Any], box: NmBox) -> dict[str, Skeletons]:
-    """The skeletons of an entry, cropped to `box`; `source`: its `skeletons` {path, name, region}.
+def open_skeletons(source: SkeletonSource, box: NmBox) -> dict[str, Skeletons]:
+    """The skeletons of an entry, cropped to `box`.
 
     `skeletons`: the parts inside the box. `skeletons_masked`, only if a published region is named:
     its nodes in neuropil, as the paper scored them; not cropped.
     """
-    path = Path(source["path"])
+    path = Path(source.path)
     if not path.is_dir():
         return {"skeletons": read_skeletons(path).within(box)}
-    name = source.get("name") or ""
+    name = source.name or ""
     sets = {"skeletons": read_dump(path, name)[1].within(box)}
-    if source.get("region"):
-        sets["skeletons_masked"] = read_masked(path, name, source["region"])
+    if source.region:
+        sets["skeletons_masked"] = read_masked(path, name, source.region)
     return sets
 
 

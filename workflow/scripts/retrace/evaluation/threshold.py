@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrace.evaluation.curve import best_threshold, open_region_graph, pooled, threshold_curve
-from retrace.evaluation.dataset import ScoredDataset
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments
 from retrace.evaluation.plots import curve_rows
 from retrace.evaluation.scores import CONVENTION
+from retrace.evaluation.settings import ThresholdSettings
 from retrace.progress import progress
+from retrace.segmentation.lut import threshold_list
 
 
-def choose_threshold(
-    dataset: ScoredDataset,
-    thresholds: Sequence[float],
-    inputs: ScoringInputs,
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
+def choose_threshold(settings: ThresholdSettings, inputs: ScoringInputs) -> dict[str, Any]:
     """The content of threshold.json: the threshold of the smallest VOI sum, and all scores.
 
-    Scores are averaged over the validation entries, weighted by their scored voxels. `settings`:
-    recorded with the result.
+    Scores are averaged over the validation entries, weighted by their scored voxels.
     """
+    dataset, thresholds = settings.dataset, threshold_list(*settings.thresholds)
     entries = dataset.entries("validation")
     curves, chosen_on = [], []
     for entry in progress(entries, len(entries), "choose", "volumes"):
@@ -42,5 +37,5 @@ def choose_threshold(
         "chosen_on": chosen_on,
         "convention": CONVENTION,
         "table": curve_rows(thresholds, scores),
-        "origin": inputs.origin(dataset, settings),
+        "origin": inputs.origin(settings),
     }

@@ -70,7 +70,7 @@ def _open(
     masks: Mapping[str, Path],
 ) -> ScoredPrediction:
     check_manifest(store)
-    prediction, labels = open_volume(store, array), dataset.labels(entry)
+    prediction, labels = open_volume(store, array), dataset.open_labels(entry)
     name = entry.volume
     mask = open_volume(masks[name], "labels_mask") if name in masks else None
     box = prediction.box.intersect(labels.box)

@@ -1,0 +1,68 @@
+"""What planning writes into a job is what the program of the job reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from retrace.config import datasets, networks
+from retrace.config.dataset_model import Dataset
+from retrace.config.schema import check
+from retrace.config.workflow import WorkflowConfig
+from retrace.config.yaml_files import WORKFLOW_CONFIG, read_yaml
+from retrace.evaluation import settings as models
+from retrace.planning import compare, evaluate, segment
+from retrace.segmentation.options import read_segmentation_settings
+from retrace.settings_model import SettingsModel, as_json
+
+CONFIG = check(WorkflowConfig, read_yaml(WORKFLOW_CONFIG / "config.yaml"), "config.yaml")
+
+
+def received(settings: Any, **more: str) -> dict[str, Any]:
+    """The settings as the program receives them."""
+    content: dict[str, Any] = json.loads(as_json({**settings, **more}))
+    return content
+
+
+def settings_of(dataset: Dataset) -> list[tuple[type[SettingsModel], dict[str, Any]]]:
+    """Every kind of settings for scoring a dataset, and the model that reads it."""
+    (volume, *_) = dataset.volumes
+    where = {"volume": volume, "split": "test", "array": "segments"}
+    others = compare.compare_settings(dataset, {"mtlsd": "lsd"}, {"n4": "a reason"}, None)
+    return [
+        (models.CountSettings, received(evaluate.count_settings(dataset, "test"), **where)),
+        (models.ThresholdSettings, received(evaluate.choose_settings(CONFIG, dataset))),
+        (models.ScoreSettings, received(evaluate.score_settings(CONFIG, dataset))),
+        (models.NodeSettings, received(evaluate.nodes_settings(CONFIG, dataset), volume=volume)),
+        (models.ComparisonSettings, received(others)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["phantom", "zfinch_paper", "fib25_paper", "vnc_nc", "isbi2012"])
+def test_settings_of_scoring(name: str) -> None:
+    for model, content in settings_of(datasets.load_volumes(name)):
+        assert check(model, content, "settings").plain() == content
+
+
+def test_settings_of_boundary_maps_and_classes() -> None:
+    data = datasets.load_volumes("vnc_nc")
+    content = received(evaluate.boundary_settings(CONFIG, data, networks.network_for("n4", data)))
+    assert check(models.BoundaryMapSettings, content, "settings").plain() == content
+
+    data = datasets.load_volumes("vnc_nc_classes")
+    network = networks.network_for("neuro3d_doc", data)
+    content = received(evaluate.class_settings(data, network))
+    assert check(models.ClassMapSettings, content, "settings").plain() == content
+
+
+@pytest.mark.parametrize(
+    ("dataset", "network"), [("zfinch_paper", "mtlsd"), ("phantom", "long_range"), ("vnc_nc", "n4")]
+)
+def test_settings_of_a_segmentation(dataset: str, network: str) -> None:
+    data = datasets.load_volumes(dataset)
+    (volume, *_) = data.volumes
+    net = networks.network_for(network, data)
+    content = received(segment.segment_settings(CONFIG, data, net, volume))
+    assert read_segmentation_settings(content).plain() == content
