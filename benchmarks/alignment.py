@@ -26,6 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+import yaml
 from skimage.registration import optical_flow_ilk, optical_flow_tvl1, phase_cross_correlation
 from torch import Tensor
 from torch.nn import functional
@@ -39,8 +40,9 @@ from retrace.alignment.prepare import prepare_sections, valid_mask  # noqa: E402
 from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import Stack
 from retrace.alignment.training import SeamlessTask, SeamlessTrainer
-from retrace.config.networks import load_network
-from retrace.config.yaml_files import merge, retyped
+from retrace.config.network_settings import DatasetTraits
+from retrace.config.networks import network_content, resolved
+from retrace.config.yaml_files import merge
 from retrace.displacement import identity, smooth, upsample, warp
 from retrace.networks import build_network  # noqa: E402
 from retrace.networks.seamless import Seamless  # noqa: E402
@@ -275,15 +277,16 @@ def score(field_of: Field, pairs: Sequence[Pair], network: Mapping[str, Any]) ->
 # ---------------------------------------------------------------- the network
 
 
-def network_settings(args: argparse.Namespace) -> dict[str, Any]:
+def network_settings(args: argparse.Namespace) -> Any:
     """The network's settings with those of --set."""
-    network = load_network(args.network)
+    content = network_content(args.network)
     for text in args.set:
-        key, _, value = text.partition("=")
+        key, _, word = text.partition("=")
+        value = yaml.safe_load(word)
         for part in reversed(key.split(".")):
-            value = {part: value}  # type: ignore[assignment]
-        network = merge(network, retyped(value))  # type: ignore[arg-type]
-    return network
+            value = {part: value}
+        content = merge(content, value)
+    return resolved(content, DatasetTraits(), args.network)
 
 
 def trainer_of(

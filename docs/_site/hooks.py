@@ -95,7 +95,7 @@ def _help(name: str) -> str:
 def _library() -> dict[str, str]:
     """One page a package, `retrace` itself among them, with all its modules."""
     base = SCRIPTS / "retrace"
-    folders = [base, *sorted(p.parent for p in base.glob("*/__init__.py"))]
+    folders = sorted(p.parent for p in base.rglob("__init__.py"))
     pages = {}
     for folder in folders:
         dotted = ".".join(folder.relative_to(SCRIPTS).parts)

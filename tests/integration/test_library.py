@@ -19,8 +19,7 @@ import yaml
 
 import retrace
 from retrace.checkpoints.published import write_published
-from retrace.config.datasets import load_dataset
-from retrace.config.networks import network_for
+from retrace.config.networks import network_by_name
 from retrace.config.yaml_files import WORKFLOW_CONFIG
 from retrace.networks import build_network
 
@@ -144,7 +143,7 @@ def test_dependencies_are_what_the_library_imports(repository: Path) -> None:
 @pytest.fixture
 def with_checkpoint(tmp_path: Path) -> Iterator[Path]:
     """A folder with a checkpoint in the layout of the paper's zfinch_mtlsd (383 MB)."""
-    module = build_network(network_for("mtlsd", load_dataset("zfinch")))
+    module = build_network(network_by_name("mtlsd", (20, 9, 9)))
     module.heads.affs.weight.data.fill_(0.25)
     write_published(tmp_path / "data/zfinch/checkpoints/mtlsd", module, 30)
     yield tmp_path

@@ -5,38 +5,51 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import report
+from retrace.config.networks import network_by_name
 from retrace.evaluation.comparison import plot_comparison
 from retrace.reporting.drawings import graph, learning_curve
 from retrace.reporting.experiments import deviations
 from retrace.reporting.manifests import read_store_records, step_costs, step_edges, step_of
-from retrace.reporting.methods import paragraph
+from retrace.reporting.methods import methods_paragraph
 from retrace.reporting.page import read_comparison
+from retrace.reporting.settings import ExperimentSettings
+from retrace.settings_model import as_json
+from retrace.storage.zarr_writer import create_volume
 
 ENTRY = {"volume": "cube", "roi_nm": {"offset": [0, 0, 0], "shape": [800, 2500, 2500]}}
-EXPERIMENT = {
-    "dataset": {
-        "name": "mine",
-        "voxel_size_nm": [10, 10, 10],
-        "train": [ENTRY, {"volume": "other", "roi_nm": None}],
-        "validation": [{"volume": "held_out", "roi_nm": None}],
-    },
-    "network": {
-        "name": "mtlsd",
-        "family": "lsd",
-        "heads": [{"name": "lsds", "channels": 10}, {"name": "affs", "channels": 3}],
-        "optimizer": {"lr": 5e-5},
-    },
-    "segment": {"method": "hist_quant_75", "fragments_in_xy": False},
-    "history": {"iterations": 1200, "seed": 3, "batch_size": 1},
-    "evaluation": {"threshold": 0.44, "volumes": {"test_0": {"voi_sum": 1.0}}},
-    "recipe_iterations": 400000,
+EXPERIMENT = ExperimentSettings.model_validate(
+    {
+        "dataset": {
+            "name": "mine",
+            "voxel_size_nm": [10, 10, 10],
+            "train": [ENTRY, {"volume": "other", "roi_nm": None}],
+            "validation": [{"volume": "held_out", "roi_nm": None}],
+            "test": [{"volume": "test_0"}],
+        },
+        "network": json.loads(as_json(network_by_name("mtlsd", (10, 10, 10)))),
+        "segment": {"method": "hist_quant_75", "fragments_in_xy": False},
+        "recipe_iterations": 400000,
+        "volume": "test_0",
+        "layers": [{"kind": "raw", "path": "raw.zarr", "array": "raw"}],
+        "folder": "results/mine/mtlsd",
+    }
+)
+HISTORY = {
+    "iterations": 1200,
+    "seed": 3,
+    "batch_size": 1,
+    "seconds": 60.0,
+    "history": [{"iteration": 1, "loss": 2.0}, {"iteration": 1200, "loss": 1.0}],
 }
+EVALUATION = {"threshold": 0.44, "volumes": {"test_0": {"voi_sum": 1.25}}}
 
 
 def test_the_paragraph_says_what_the_configuration_says() -> None:
-    text = paragraph(EXPERIMENT)
+    text = methods_paragraph(EXPERIMENT, HISTORY, EVALUATION)
     for part in (
         "predicts lsds (10) and affs (3) from voxels of 10 × 10 × 10 nm",
         "trained on cube (0–800, 0–2500, 0–2500 nm) and other of mine",
@@ -46,15 +59,33 @@ def test_the_paragraph_says_what_the_configuration_says() -> None:
         "Scores are those of test_0",
     ):
         assert part in text
-    boundaries = {**EXPERIMENT, "evaluation": {"volumes": {"a": {}, "b": {}}}}
-    assert "watershed" not in paragraph(boundaries)
-    assert "of a and b, which" in paragraph(boundaries)
+    boundaries = {"volumes": {"a": {}, "b": {}}}
+    assert "watershed" not in methods_paragraph(EXPERIMENT, HISTORY, boundaries)
+    assert "of a and b, which" in methods_paragraph(EXPERIMENT, HISTORY, boundaries)
+
+
+def test_the_page_shows_scores_methods_and_configuration(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    array = {"shape": (2, 8, 8), "chunks": (2, 8, 8), "dtype": np.uint8, "offset_nm": (0, 0, 0)}
+    create_volume(Path("raw.zarr"), "raw", voxel_size_nm=(10, 10, 10), **array)
+    folder = Path(EXPERIMENT.folder)
+    folder.mkdir(parents=True)
+    (folder / "training.json").write_text(json.dumps(HISTORY))
+    (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
+    settings = {"config": {"seed": 3}, "experiments": [EXPERIMENT]}
+    template = repository / "workflow/scripts/retrace/reporting/page.html.jinja"
+    arguments = ["--template", str(template), "--output", "report.html"]
+    report.main(["--settings", as_json(settings), *arguments])
+    page = Path("report.html").read_text()
+    for part in ("mine_mtlsd", "1.250", "seed 3", "1,200 iterations of 400,000", "data:image/jpeg"):
+        assert part in page
 
 
 def test_a_run_of_fewer_iterations_differs_from_the_recipe() -> None:
-    assert list(deviations(EXPERIMENT)) == ["1,200 iterations of 400,000"]
-    whole = {**EXPERIMENT, "history": {"iterations": 400000}}
-    assert list(deviations(whole)) == []
+    assert list(deviations(EXPERIMENT, 1200)) == ["1,200 iterations of 400,000"]
+    assert list(deviations(EXPERIMENT, 400000)) == []
 
 
 @pytest.mark.parametrize(

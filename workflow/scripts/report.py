@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
 from retrace.errors import run
 from retrace.files import atomic_write
 from retrace.reporting.page import report_page
+from retrace.reporting.settings import ReportSettings
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -33,8 +35,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     args = parse_args(argv)
-    template = args.template.read_text()
-    text = report_page(args.settings["config"], args.settings["experiments"], template)
+    settings = check(ReportSettings, args.settings, "--settings")
+    text = report_page(settings, args.template.read_text())
     atomic_write(args.output, text)
     print(f"[report] {args.output}, {len(text) / 1e6:.1f} MB", flush=True)
 

@@ -64,6 +64,8 @@ class Family:
     """Steps of the augmentation by the name that settings give them."""
     own_files: Mapping[str, str] = field(default_factory=dict)
     """By suffix, the module that reads and writes the system's own files of weights."""
+    reference: str = ""
+    """What to cite for the networks in a methods section."""
     package: str = ""
     """Description of the family for packages."""
 
@@ -108,6 +110,7 @@ class Family:
 LSD = Family(
     name="lsd",
     system="Local shape descriptors (Sheridan et al. 2023)",
+    reference="Sheridan et al. 2023",
     file="retrace.config.lsd_network:LsdNetworkFile",
     settings="retrace.config.lsd_network:LsdNetworkSettings",
     resolve="retrace.config.lsd_network:resolve",
@@ -130,6 +133,7 @@ LSD = Family(
 ZNN = Family(
     name="znn",
     system="ZNN (Zlateski, Lee, Seung 2016)",
+    reference="Zlateski et al. 2015; Lee et al. 2015",
     file="retrace.config.znn_network:ZnnNetworkFile",
     settings="retrace.config.znn_network:ZnnNetworkSettings",
     resolve="retrace.config.znn_network:resolve",
@@ -149,6 +153,7 @@ ZNN = Family(
 ELEKTRONN = Family(
     name="elektronn",
     system="ELEKTRONN",
+    reference="Dorkenwald et al. 2017",
     file="retrace.config.elektronn_network:ElektronnNetworkFile",
     settings="retrace.config.elektronn_network:ElektronnNetworkSettings",
     resolve="retrace.config.elektronn_network:resolve",

@@ -11,7 +11,8 @@ from typing import Any
 from retrace.config.view_model import ViewLayerSource
 from retrace.files import read_json
 from retrace.reporting.drawings import embedded, learning_curve
-from retrace.reporting.methods import paragraph
+from retrace.reporting.methods import methods_paragraph
+from retrace.reporting.settings import ExperimentSettings
 from retrace.viewing.layers import open_layers
 from retrace.viewing.picture import draw_sections
 
@@ -42,35 +43,34 @@ class ReportedExperiment:
     """Scores by entry of the evaluation."""
 
 
-def read_experiment(settings: Mapping[str, Any]) -> ReportedExperiment:
-    """An experiment with its results; `settings` as planning/report.py writes them."""
-    folder = Path(settings["folder"])
+def read_experiment(settings: ExperimentSettings) -> ReportedExperiment:
+    """An experiment with its results; DataError where a file is missing or damaged."""
+    folder = Path(settings.folder)
     history = read_json(folder / "training.json")
     evaluation = read_json(folder / "evaluation.json")
-    content = {**settings, "history": history, "evaluation": evaluation}
     rows = history["history"]
     plot = folder / "evaluation.png"
     return ReportedExperiment(
-        name=f"{settings['dataset']['name']}_{settings['network']['name']}",
-        volume=settings["volume"],
-        methods=paragraph(content),
-        deviations=list(deviations(content)),
-        picture=_sections([ViewLayerSource.model_validate(layer) for layer in settings["layers"]]),
+        name=settings.name,
+        volume=settings.volume,
+        methods=methods_paragraph(settings, history, evaluation),
+        deviations=list(deviations(settings, history["iterations"])),
+        picture=_sections(settings.layers),
         curve=learning_curve([row["iteration"] for row in rows], [row["loss"] for row in rows]),
         plot=embedded(plot) if plot.is_file() else None,
-        published=_published_rows(folder, settings["network"]["name"]),
+        published=_published_rows(folder, settings.network.name),
         convention=evaluation.get("convention"),
         history=history,
         entries=evaluation["volumes"],
     )
 
 
-def deviations(experiment: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences on how a run differs from its network's recipe."""
-    iterations, recipe = experiment["history"]["iterations"], experiment["recipe_iterations"]
+def deviations(settings: ExperimentSettings, iterations: int) -> Iterator[str]:
+    """Sentences on how a run of `iterations` differs from its network's recipe."""
+    recipe = settings.recipe_iterations
     if recipe and iterations != recipe:
         yield f"{iterations:,} iterations of {recipe:,}"
-    if experiment["network"]["name"].endswith("_small"):
+    if settings.network.name.endswith("_small"):
         yield "the small form of the network, for computers without a GPU"
 
 

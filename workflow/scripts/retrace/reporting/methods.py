@@ -1,89 +1,92 @@
-"""A methods paragraph about an experiment, written from its configuration."""
+"""A methods paragraph about an experiment, written from its configuration and its results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SOURCES = {
-    "lsd": "Sheridan et al. 2023",
-    "znn": "Zlateski et al. 2015; Lee et al. 2015",
-    "elektronn": "Dorkenwald et al. 2017",
-}
-"""Who to cite for a family's networks."""
+from retrace.config.dataset_model import Entry
+from retrace.config.families import family_named
+from retrace.config.lsd_network import Adam
+from retrace.config.network_settings import NetworkSettings
+from retrace.config.znn_network import ZnnNetworkSettings
+from retrace.reporting.settings import ExperimentSettings, ReportedDataset
+from retrace.segmentation.options import SegmentationSettings
 
 
-def paragraph(experiment: Mapping[str, Any]) -> str:
+def methods_paragraph(
+    experiment: ExperimentSettings, history: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> str:
     """Sentences on the network, training, segmentation and evaluation of an experiment.
 
-    `experiment` has `dataset`, `network` and `segment` settings, and the contents of training.json
-    (`history`) and evaluation.json (`evaluation`).
+    `history`, `evaluation`: contents of training.json and evaluation.json.
     """
-    sentences = [_network(experiment), _training(experiment)]
-    if "threshold" in experiment["evaluation"]:
-        sentences.append(_segmentation(experiment))
-    sentences.append(_evaluation(experiment))
+    network, dataset = experiment.network, experiment.dataset
+    sentences = [_network(network, dataset), _training(network, dataset, history)]
+    if "threshold" in evaluation:
+        threshold = float(evaluation["threshold"])
+        sentences.append(_segmentation(experiment.segment, dataset, threshold))
+    sentences.append(_evaluation(list(evaluation["volumes"])))
     return " ".join(sentences)
 
 
-def _network(experiment: Mapping[str, Any]) -> str:
-    network, dataset = experiment["network"], experiment["dataset"]
-    size = " × ".join(str(length) for length in dataset["voxel_size_nm"])
-    heads = [f"{head['name']} ({head['channels']})" for head in network.get("heads", [])]
-    source = SOURCES.get(network["family"], "")
+def _network(network: NetworkSettings, dataset: ReportedDataset) -> str:
+    size = " × ".join(str(length) for length in dataset.voxel_size_nm)
+    heads = [f"{head.name} ({head.channels})" for head in network.heads]
+    reference = family_named(network.family, network.name).reference
     return (
-        f"The network {network['name']} of the family {network['family']}"
-        f"{f' ({source})' if source else ''} predicts {_and(heads) or 'its targets'} from voxels "
-        f"of {size} nm (z, y, x)."
+        f"The network {network.name} of the family {network.family}"
+        f"{f' ({reference})' if reference else ''} predicts {_and(heads) or 'its targets'} from "
+        f"voxels of {size} nm (z, y, x)."
     )
 
 
-def _training(experiment: Mapping[str, Any]) -> str:
-    history, dataset = experiment["history"], experiment["dataset"]
-    trained = _and([_entry(entry) for entry in dataset["train"]])
+def _training(
+    network: NetworkSettings, dataset: ReportedDataset, history: Mapping[str, Any]
+) -> str:
+    trained = _and([_entry(entry) for entry in dataset.train])
     batch = history.get("batch_size", 1)
     return (
-        f"It was trained on {trained} of {dataset['name']} for {history['iterations']:,} "
+        f"It was trained on {trained} of {dataset.name} for {history['iterations']:,} "
         f"iterations of {batch} sample{'s' if batch != 1 else ''}, seed {history['seed']}"
-        f"{_optimizer(experiment['network'])}."
+        f"{_optimizer(network)}."
     )
 
 
-def _optimizer(network: Mapping[str, Any]) -> str:
-    optimizer = network.get("optimizer")
-    if optimizer and "lr" in optimizer:
-        kind = str(optimizer.get("kind", "Adam"))
-        return f", with {kind} at a learning rate of {optimizer['lr']:g}"
-    if "eta" in network:
-        momentum = network.get("momentum", 0)
-        return f", with gradient descent (eta {network['eta']:g}, momentum {momentum:g})"
+def _optimizer(network: NetworkSettings) -> str:
+    """The optimizer of the families that always use the same one, with its settings."""
+    optimizer = getattr(network, "optimizer", None)
+    if isinstance(optimizer, Adam):
+        return f", with Adam at a learning rate of {optimizer.lr:g}"
+    if isinstance(network, ZnnNetworkSettings):
+        rates = f"eta {network.eta:g}, momentum {network.momentum:g}"
+        return f", with gradient descent ({rates})"
     return ""
 
 
-def _segmentation(experiment: Mapping[str, Any]) -> str:
-    segment, threshold = experiment["segment"], experiment["evaluation"]["threshold"]
-    dimensions = "section by section" if segment.get("fragments_in_xy") else "in three dimensions"
-    chosen = _and([_entry(entry) for entry in experiment["dataset"]["validation"]])
+def _segmentation(segment: SegmentationSettings, dataset: ReportedDataset, threshold: float) -> str:
+    dimensions = "section by section" if segment.fragments_in_xy else "in three dimensions"
+    chosen = _and([_entry(entry) for entry in dataset.validation])
     return (
         f"Fragments came from a watershed {dimensions} and were agglomerated with "
-        f"{segment['method']}; the threshold {threshold:g} had the least variation of information "
+        f"{segment.method}; the threshold {threshold:g} had the least variation of information "
         f"on {chosen}."
     )
 
 
-def _evaluation(experiment: Mapping[str, Any]) -> str:
-    tested = _and(list(experiment["evaluation"]["volumes"]))
-    return f"Scores are those of {tested}, which neither training nor the threshold has seen."
+def _evaluation(entries: Sequence[str]) -> str:
+    return (
+        f"Scores are those of {_and(entries)}, which neither training nor the threshold has seen."
+    )
 
 
-def _entry(entry: Mapping[str, Any]) -> str:
+def _entry(entry: Entry) -> str:
     """A volume's name, with the box in nm where only a part is used."""
-    roi = entry.get("roi_nm")
-    if not isinstance(roi, Mapping):
-        return str(entry["volume"])
-    ends = zip(roi["offset"], roi["shape"], strict=True)
+    if entry.roi_nm is None:
+        return entry.volume
+    ends = zip(entry.roi_nm.offset, entry.roi_nm.shape, strict=True)
     box = ", ".join(f"{begin}–{begin + length}" for begin, length in ends)
-    return f"{entry['volume']} ({box} nm)"
+    return f"{entry.volume} ({box} nm)"
 
 
 def _and(words: Sequence[str]) -> str:

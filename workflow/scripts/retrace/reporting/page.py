@@ -17,20 +17,20 @@ from retrace.reporting.drawings import embedded, graph
 from retrace.reporting.experiments import ReportedExperiment, read_experiment
 from retrace.reporting.machine import machine_facts
 from retrace.reporting.manifests import read_store_records, step_costs, step_edges
+from retrace.reporting.settings import ReportSettings
 
 
-def report_page(
-    config: Mapping[str, Any], experiments: Sequence[Mapping[str, Any]], template: str
-) -> str:
+def report_page(settings: ReportSettings, template: str) -> str:
     """The page of finished experiments, with comparisons and reproductions where they exist.
 
-    `experiments`: settings of each, as planning/report.py writes them; `template`: Jinja.
+    `template`: Jinja. DataError where results are missing or damaged.
     """
+    experiments = settings.experiments
     reported = [
-        read_experiment(settings)
-        for settings in progress(experiments, len(experiments), "report", "experiments")
+        read_experiment(experiment)
+        for experiment in progress(experiments, len(experiments), "report", "experiments")
     ]
-    folders = [Path(settings["folder"]) for settings in experiments]
+    folders = [Path(experiment.folder) for experiment in experiments]
     datasets = sorted({folder.parent for folder in folders})
     records = read_store_records([*folders, *(dataset / "masks" for dataset in datasets)])
     comparisons = [read_comparison(dataset) for dataset in datasets]
@@ -45,7 +45,7 @@ def report_page(
         costs=step_costs(records, [experiment.history for experiment in reported]),
         machine=machine_facts(),
         images=sorted({record.image for record in records if record.image}),
-        configuration=json.dumps(config, indent=1, sort_keys=True),
+        configuration=json.dumps(settings.config.plain(), indent=1, sort_keys=True),
     )
 
 

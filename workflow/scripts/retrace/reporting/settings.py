@@ -1,0 +1,52 @@
+"""Settings of the report: the configuration, and the experiments on the page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from retrace.config.dataset_model import DatasetName, Entry
+from retrace.config.network_settings import NetworkSettings
+from retrace.config.networks import stored_network
+from retrace.config.view_model import ViewLayerSource
+from retrace.config.workflow import WorkflowConfig
+from retrace.segmentation.options import SegmentationSettings
+from retrace.setting_types import Count, Shape, Text
+from retrace.settings_model import SettingsModel
+
+
+class ReportedDataset(SettingsModel):
+    """What the report says about a dataset."""
+
+    name: DatasetName = Field(description="Name of the dataset.")
+    voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
+    train: tuple[Entry, ...] = Field(description="What is trained on.")
+    validation: tuple[Entry, ...] = Field(description="What the threshold is chosen on.")
+    test: tuple[Entry, ...] = Field(description="What is scored.")
+
+
+class ExperimentSettings(SettingsModel):
+    """One experiment of the report."""
+
+    dataset: ReportedDataset = Field(description="The dataset.")
+    network: Annotated[NetworkSettings, BeforeValidator(stored_network)] = Field(
+        description="The network, with the settings of its family."
+    )
+    segment: SegmentationSettings = Field(description="How the shown volume is segmented.")
+    recipe_iterations: Count | None = Field(description="Iterations of the network's recipe.")
+    volume: Text = Field(description="The volume that is shown.")
+    layers: tuple[ViewLayerSource, ...] = Field(description="Layers of the picture.")
+    folder: Text = Field(description="Folder of the results.")
+
+    @property
+    def name(self) -> str:
+        """DATASET_NETWORK."""
+        return f"{self.dataset.name}_{self.network.name}"
+
+
+class ReportSettings(SettingsModel):
+    """What the report shows."""
+
+    config: WorkflowConfig = Field(description="The configuration.")
+    experiments: tuple[ExperimentSettings, ...] = Field(description="The experiments, in order.")
