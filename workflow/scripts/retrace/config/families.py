@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from retrace.errors import ConfigError, nearest
+from retrace.settings_model import SettingsModel
 
 VOLUME_VERBS = (
     "train",
@@ -47,8 +48,8 @@ class Family:
     output_kind: str
     """Function from the content of a network's file to what the network predicts: "affinities",
     "boundary", "classes" (of voxels), "examples" (classes of whole inputs) or "field"."""
-    check_pair: str = ""
-    """Function (pair, dataset, network, verb) that refuses combinations that cannot work."""
+    check_pair: str
+    """Function (pair, dataset, network, verb) that refuses what cannot work in this family."""
     net_prefix: str = ""
     """Function from the content of a network's file to the start of the paths of the networks that
     training writes in the system's own format, or None."""
@@ -115,6 +116,7 @@ LSD = Family(
     settings="retrace.config.lsd_network:LsdNetworkSettings",
     resolve="retrace.config.lsd_network:resolve",
     output_kind="retrace.config.lsd_network:output_kind",
+    check_pair="retrace.config.lsd_pairs:check_pair",
     builder="retrace.networks.builders:UNET",
     trainer="retrace.training.lsd_family:make_lsd",
     losses={
@@ -138,6 +140,7 @@ ZNN = Family(
     settings="retrace.config.znn_network:ZnnNetworkSettings",
     resolve="retrace.config.znn_network:resolve",
     output_kind="retrace.config.znn_network:output_kind",
+    check_pair="retrace.config.znn_pairs:check_pair",
     net_prefix="retrace.config.znn_network:net_prefix",
     builder="retrace.networks.builders:ZNN",
     trainer="retrace.training.znn_family:make_znn",
@@ -158,6 +161,7 @@ ELEKTRONN = Family(
     settings="retrace.config.elektronn_network:ElektronnNetworkSettings",
     resolve="retrace.config.elektronn_network:resolve",
     output_kind="retrace.config.elektronn_network:output_kind",
+    check_pair="retrace.config.elektronn_pairs:check_pair",
     builder="retrace.networks.builders:ELEKTRONN",
     trainer="retrace.training.elektronn_family:make_elektronn",
     losses={
@@ -208,7 +212,7 @@ def family_named(name: str, where: str) -> Family:
     return FAMILIES[name]
 
 
-def family_of(network: Mapping[str, Any]) -> Family:
+def family_of(network: SettingsModel | Mapping[str, Any]) -> Family:
     """The family of a network; ConfigError where there is none of that name."""
     return family_named(str(network["family"]), f"network {network.get('name')!r}")
 

@@ -67,8 +67,8 @@ class LsdLoss(SettingsModel):
     kind: Literal["mse", "malis"] = Field(
         description="mse: weighted squared error; malis: the MALIS loss on affinities."
     )
-    start_iteration: WholeFrom0 | None = Field(
-        None, description="First iteration with the MALIS loss; mse until then."
+    start_iteration: WholeFrom0 = Field(
+        0, description="First iteration with the MALIS loss; mse until then."
     )
 
 
@@ -207,7 +207,6 @@ class LsdSettings(VoxelNetworkSettings):
         description="Whether masked affinities are left out of the class balance."
     )
     optimizer: Adam = Field(description="The optimizer, Adam.")
-    batch_size: Count = Field(1, description="Samples per iteration; the loss is their average.")
 
 
 class LsdNetworkSettings(LsdSettings):

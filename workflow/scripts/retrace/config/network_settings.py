@@ -107,6 +107,7 @@ class VoxelNetworkSettings(NetworkSettings):
         "is smaller than raw by the context; reflect: raw is mirrored at the border, without the "
         "outermost voxel; symmetric: with it.",
     )
+    batch_size: Count = Field(1, description="Samples per iteration; the loss is their average.")
     iterations: Count = Field(
         description="Iterations to train for; `--config iterations=N` overrides it."
     )

@@ -13,7 +13,7 @@ from retrace.config.dataset_model import Dataset, DatasetBase
 from retrace.config.datasets import ISOTROPIC_BELOW, has_boundaries, has_classes
 from retrace.config.examples_model import ExamplesDataset
 from retrace.config.families import DEFAULT, FAMILIES, Family, family_named
-from retrace.config.network_settings import DatasetTraits
+from retrace.config.network_settings import DatasetTraits, NetworkSettings
 from retrace.config.schema import check
 from retrace.config.yaml_files import Settings, merge, names, read_yaml, yaml_file
 from retrace.elektronn.architecture import HEAD
@@ -225,15 +225,14 @@ def _check_classes(dataset: ExamplesDataset, network: Mapping[str, Any]) -> None
         )
 
 
-def context_network(network: Mapping[str, Any], dataset: DatasetBase) -> Any:
+def context_network(network: NetworkSettings, dataset: DatasetBase) -> Any:
     """The network whose descriptors an auto-context network reads, None for the others."""
-    name = network.get("autocontext")
-    return network_for(name, dataset) if name else None
+    return network_for(network.autocontext, dataset) if network.autocontext else None
 
 
-def head_names(network: Mapping[str, Any]) -> list[str]:
+def head_names(network: NetworkSettings) -> list[str]:
     """The network's outputs, in order; none for a network that aligns."""
-    return [head["name"] for head in network.get("heads", [])]
+    return [head.name for head in network.heads]
 
 
 def check_networks(wanted: Iterable[str]) -> None:
@@ -244,19 +243,19 @@ def check_networks(wanted: Iterable[str]) -> None:
             raise ConfigError(f"`compare: networks`: no network {name!r}; {nearest(name, known)}")
 
 
-def interior_map(network: Mapping[str, Any]) -> str | None:
+def interior_map(network: NetworkSettings) -> str | None:
     """The output whose channel 0 is the inside of cells; None where there is no such output.
 
     Classes have it where they were made from objects: 0 is the inside, 1 the boundary.
     """
     if head_names(network) == [BOUNDARY]:
         return BOUNDARY
-    of_objects = not network.get("labels_are_classes", True)
-    if head_names(network) == [HEAD] and of_objects and network["n_lab"] == 2:
+    of_objects = network.labels_are_classes is False
+    if head_names(network) == [HEAD] and of_objects and network.n_lab == 2:
         return HEAD
     return None
 
 
-def is_scored_as_it_is(network: Mapping[str, Any]) -> bool:
+def is_scored_as_it_is(network: NetworkSettings) -> bool:
     """Whether a network's prediction is compared with labels directly, without segmentation."""
     return head_names(network) in ([BOUNDARY], [HEAD])

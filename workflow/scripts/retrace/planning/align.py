@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from retrace.config.alignment import (
     mask_stores,
     sections_of,
@@ -13,6 +10,7 @@ from retrace.config.alignment import (
     truth_store,
 )
 from retrace.config.dataset_model import Dataset
+from retrace.config.network_settings import NetworkSettings
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
 from retrace.errors import ConfigError
@@ -25,9 +23,7 @@ from retrace.planning.targets import pair_target
 from retrace.planning.weights import first_weights, model_file
 
 
-def train_settings(
-    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
-) -> Settings:
+def train_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> Settings:
     """What `align.py train` reads."""
     return {
         "dataset": dataset["name"],
@@ -41,7 +37,7 @@ def train_settings(
     }
 
 
-def mip_of(dataset: Dataset, network: Mapping[str, Any]) -> int | None:
+def mip_of(dataset: Dataset, network: NetworkSettings) -> int | None:
     """The mip that a stack is aligned at; as the training stacks where the network says nothing."""
     mip = network["align"]["mip"]
     if mip is not None:
@@ -55,7 +51,7 @@ def mip_of(dataset: Dataset, network: Mapping[str, Any]) -> int | None:
     return mips.pop()
 
 
-def aligned_voxel_nm(dataset: Dataset, network: Mapping[str, Any]) -> list[int]:
+def aligned_voxel_nm(dataset: Dataset, network: NetworkSettings) -> list[int]:
     """Voxels of what a network aligns: the dataset's, y and x doubled by each mip beyond raw's."""
     z, y, x = dataset["voxel_size_nm"]
     raw = dataset["volumes"][sections_of(dataset)["volume"]]["raw"].get("mip") or 0
@@ -64,9 +60,7 @@ def aligned_voxel_nm(dataset: Dataset, network: Mapping[str, Any]) -> list[int]:
     return [z, y * factor, x * factor]
 
 
-def align_settings(
-    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
-) -> Settings:
+def align_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> Settings:
     """What `align.py stack` reads; ConfigError where it is to be rendered coarser than aligned."""
     mip, render = mip_of(dataset, network), network["align"]["render_mip"]
     whole = source(dataset, mip)
@@ -86,9 +80,7 @@ def align_settings(
     }
 
 
-def score_settings(
-    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
-) -> Settings:
+def score_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> Settings:
     """What `align.py evaluate` reads: the sections, and the fraction of them that is held out."""
     stacks = sections_of(dataset)["stacks"].values()
     return {
@@ -100,7 +92,7 @@ def score_settings(
     }
 
 
-def layers(config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]) -> list[Settings]:
+def layers(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> list[Settings]:
     """Viewer layers: the sections before and after."""
     store = f"results/{dataset['name']}/{network['name']}/aligned.zarr"
     settings = align_settings(config, dataset, network)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from retrace.config.network_settings import NetworkSettings, VoxelNetworkSettings
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
 from retrace.settings_model import SettingsModel
@@ -27,10 +28,11 @@ def gpus_for(config: WorkflowConfig, verb: str) -> int:
     return int(gpus.get(verb, 1) if isinstance(gpus, Mapping) else gpus)
 
 
-def trained_network(config: WorkflowConfig, network: Mapping[str, Any]) -> Settings:
+def trained_network(config: WorkflowConfig, network: NetworkSettings) -> NetworkSettings:
     """The network with the `batch_size` of the configuration, where it sets one."""
-    size = config["batch_size"]
-    return {**network, **({} if size is None else {"batch_size": size})}
+    if config.batch_size is None or not isinstance(network, VoxelNetworkSettings):
+        return network
+    return network.with_(batch_size=config.batch_size)
 
 
 def is_published(config: WorkflowConfig, network: str) -> bool:

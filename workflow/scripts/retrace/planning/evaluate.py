@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from retrace.config.dataset_model import Dataset
+from retrace.config.network_settings import NetworkSettings
 from retrace.config.networks import (
     interior_map,
     kind_by_name,
@@ -75,7 +75,7 @@ def score_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
 
 
 def boundary_settings(
-    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
+    config: WorkflowConfig, dataset: Dataset, network: NetworkSettings
 ) -> Settings:
     """What evaluate_boundaries.py reads: the labelled entries of validation and test."""
     splits = ("validation", "test")
@@ -91,7 +91,7 @@ def boundary_settings(
     }
 
 
-def class_settings(dataset: Dataset, network: Mapping[str, Any]) -> Settings:
+def class_settings(dataset: Dataset, network: NetworkSettings) -> Settings:
     """What evaluate_classes.py reads: the labelled entries of test."""
     content = scored_dataset(dataset, ("test",), ["raw", "labels"])
     labelled = [e for e in content["test"] if "labels" in content["volumes"][e["volume"]]]

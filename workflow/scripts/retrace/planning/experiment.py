@@ -10,6 +10,7 @@ from typing import Any
 from retrace.config import alignment, compatibility, datasets, networks, paper, sources, yaml_files
 from retrace.config.dataset_model import Dataset
 from retrace.config.families import family_of
+from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.planning import container_images
@@ -91,7 +92,8 @@ class Planner:
                 f"{most} GPU, and `gpus` asks for {gpus}; set "
                 f"`gpus: {{train: {most}, predict: {gpus}}}`"
             )
-        batch = trained_network(self.config, network).get("batch_size", 1)
+        trained = trained_network(self.config, network)
+        batch = trained.batch_size if isinstance(trained, VoxelNetworkSettings) else 1
         compatibility.check_division(network["name"], batch, gpus)
 
     def _check_legacy(self, verb: str, network: Any) -> None:
@@ -116,9 +118,8 @@ class Planner:
         if verb == "train":
             iterations = iterations_for(self.config, network["name"]) or network["iterations"]
             compatibility.check_legacy_loss(network, iterations)
-            compatibility.check_legacy_batch(
-                trained_network(self.config, network), gpus_for(self.config, verb)
-            )
+            trained: Any = trained_network(self.config, network)
+            compatibility.check_legacy_batch(trained, gpus_for(self.config, verb))
 
     def image(self, name: str) -> str:
         """The container image of that name: built, with a digest in its name, or as published."""

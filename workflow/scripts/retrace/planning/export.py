@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.families import family_of
+from retrace.config.network_settings import NetworkSettings
 from retrace.config.splits import with_skeletons
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
@@ -35,7 +34,7 @@ def exported_store(dataset: str, network: str, volume: str, layer: str) -> str:
 def export_settings(
     config: WorkflowConfig,
     dataset: Dataset,
-    network: Mapping[str, Any],
+    network: NetworkSettings,
     volume: str,
     layer: str,
     form: str,
@@ -55,7 +54,7 @@ def export_settings(
 
 
 def package_settings(
-    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
+    config: WorkflowConfig, dataset: Dataset, network: NetworkSettings
 ) -> Settings:
     """What package.py reads."""
     about = {key: dataset[key] for key in ("name", "voxel_size_nm") if key in dataset}

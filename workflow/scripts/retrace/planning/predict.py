@@ -7,6 +7,7 @@ from typing import Any
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.families import family_of
+from retrace.config.network_settings import NetworkSettings
 from retrace.config.networks import head_names
 from retrace.config.splits import LABELS_BOX
 from retrace.config.unet_shapes import output_shape
@@ -43,7 +44,7 @@ def _hull(boxes: Sequence[Mapping[str, Any] | None]) -> Settings | None:
 def predict_settings(
     config: WorkflowConfig,
     dataset: Dataset,
-    network: Mapping[str, Any],
+    network: NetworkSettings,
     volume: str,
 ) -> Settings:
     """What predict.py reads for one volume; only the part that validation and test need of it."""
@@ -82,7 +83,7 @@ def predict_settings(
 
 
 def whole_settings(
-    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any], volume: str
+    config: WorkflowConfig, dataset: Dataset, network: NetworkSettings, volume: str
 ) -> Settings:
     """What predict.py reads for all of a volume, in floats: the image of another network."""
     told = predict_settings(config, dataset, network, volume)
@@ -90,7 +91,7 @@ def whole_settings(
     return {**told, "volume": {**kept, "roi_nm": None}, "dtype": "float32"}
 
 
-def _further_inputs(dataset: Dataset, network: Mapping[str, Any], volume: str) -> Settings:
+def _further_inputs(dataset: Dataset, network: NetworkSettings, volume: str) -> Settings:
     """Images that a network reads beside raw, by its input nodes."""
     nodes = network.get("inputs", [])[1:]
     found = {**dataset["volumes"][volume].get("inputs", {})}
@@ -98,7 +99,7 @@ def _further_inputs(dataset: Dataset, network: Mapping[str, Any], volume: str) -
     return {"inputs": [found[node] for node in nodes]} if nodes else {}
 
 
-def _context_nm(network: Mapping[str, Any], voxel_size_nm: Sequence[int]) -> list[int]:
+def _context_nm(network: NetworkSettings, voxel_size_nm: Sequence[int]) -> list[int]:
     """Half a context, nm: what auto-context networks read of descriptors around a box."""
     shape = network["input_shape"]
     out = output_shape(shape, network["downsample"])
@@ -130,7 +131,7 @@ def predict_job(
     )
 
 
-def _other_predictions(dataset: Dataset, network: Mapping[str, Any], volume: str) -> list[str]:
+def _other_predictions(dataset: Dataset, network: NetworkSettings, volume: str) -> list[str]:
     """Predictions by other networks that an auto-context or recursive network reads."""
     name = network.get("autocontext")
     first = [results(dataset["name"], name, volume, "prediction.zarr")] if name else []

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from retrace.config.dataset_model import Dataset
+from retrace.config.network_settings import NetworkSettings
 from retrace.config.splits import SPLITS
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
@@ -17,7 +15,7 @@ from retrace.planning.segment import segment_settings
 from retrace.planning.view import data_layers, result_layers
 
 
-def _reported(config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]) -> Settings:
+def _reported(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> Settings:
     volume = predicted(dataset)[-1]
     return {
         "dataset": {

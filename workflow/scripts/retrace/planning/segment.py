@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
+from retrace.config.network_settings import NetworkSettings
 from retrace.config.networks import head_names, interior_map
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings
@@ -31,7 +32,7 @@ def tissue_mask_source(volume: Mapping[str, Any]) -> Settings:
 def segment_settings(
     config: WorkflowConfig,
     dataset: Dataset,
-    network: Mapping[str, Any],
+    network: NetworkSettings,
     volume: str,
 ) -> Settings:
     """What `segment.py fragments` and `edges` read for one volume."""

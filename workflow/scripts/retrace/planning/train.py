@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.families import family_of
+from retrace.config.network_settings import NetworkSettings
 from retrace.config.networks import aligning_networks, context_network, head_names, network_for
 from retrace.config.sources import example_files
 from retrace.config.workflow import WorkflowConfig
@@ -25,9 +25,7 @@ from retrace.planning.targets import pair_target
 from retrace.planning.weights import context_model, first_weights
 
 
-def train_settings(
-    config: WorkflowConfig, dataset: Dataset, network: Mapping[str, Any]
-) -> Settings:
+def train_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> Settings:
     """What train.py reads: the volumes trained on, the network, iterations, seed, device.
 
     The boxes kept for validation and test are in each training entry's `exclude_nm`.
@@ -48,7 +46,7 @@ def train_settings(
     return _trained(config, network, told) | {"autocontext": context_network(network, dataset)}
 
 
-def _trained_volume(dataset: Dataset, network: Mapping[str, Any], name: str) -> Settings:
+def _trained_volume(dataset: Dataset, network: NetworkSettings, name: str) -> Settings:
     volume = without(dataset["volumes"][name], "skeletons")
     made = recursive_inputs(dataset, network, name)
     return {**volume, "inputs": {**volume.get("inputs", {}), **made}} if made else volume
@@ -58,7 +56,7 @@ WHOLE = "whole_prediction"
 """The prediction of a whole volume, which another network reads."""
 
 
-def recursive_inputs(dataset: Dataset, network: Mapping[str, Any], volume: str) -> Settings:
+def recursive_inputs(dataset: Dataset, network: NetworkSettings, volume: str) -> Settings:
     """By input node the source that another network's prediction is, where the volume has none."""
     given = dataset["volumes"][volume].get("inputs", {})
     found = {}
@@ -77,7 +75,7 @@ def recursive_inputs(dataset: Dataset, network: Mapping[str, Any], volume: str) 
     return found
 
 
-def _trained(config: WorkflowConfig, network: Mapping[str, Any], dataset: Settings) -> Settings:
+def _trained(config: WorkflowConfig, network: NetworkSettings, dataset: Settings) -> Settings:
     """The part of a training's settings that all families share."""
     limit = config["train_seconds"]
     return {
@@ -92,12 +90,12 @@ def _trained(config: WorkflowConfig, network: Mapping[str, Any], dataset: Settin
     }
 
 
-def trained_volumes(dataset: Dataset, network: Mapping[str, Any]) -> list[str]:
+def trained_volumes(dataset: Dataset, network: NetworkSettings) -> list[str]:
     """Volumes that a training reads: those of `train`, and of its test passes."""
     return volumes_of([*dataset["train"], *validation_patches(dataset, network)])
 
 
-def validation_patches(dataset: Dataset, network: Mapping[str, Any]) -> list[Settings]:
+def validation_patches(dataset: Dataset, network: NetworkSettings) -> list[Settings]:
     """Entries that a training measures itself on, as training reads them; of some families."""
     if not family_of(network).draws_validation_patches:
         return []
@@ -109,7 +107,7 @@ def validation_patches(dataset: Dataset, network: Mapping[str, Any]) -> list[Set
 
 
 def recursive_stores(
-    dataset: Dataset, network: Mapping[str, Any], volumes: Sequence[str]
+    dataset: Dataset, network: NetworkSettings, volumes: Sequence[str]
 ) -> list[str]:
     """Predictions of these volumes by other networks, which a recursive network reads."""
     sources = [recursive_inputs(dataset, network, volume) for volume in volumes]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from retrace.config.compatibility import check_verb
 from retrace.config.dataset_model import Dataset
 from retrace.config.families import family_of
+from retrace.config.network_settings import NetworkSettings
 from retrace.config.networks import BOUNDARY, head_names
 from retrace.config.yaml_files import Settings
 from retrace.job import Job
@@ -30,7 +28,7 @@ def data_layers(dataset: Dataset, volume: str) -> list[Settings]:
     return layers
 
 
-def result_layers(dataset: Dataset, network: Mapping[str, Any], volume: str) -> list[Settings]:
+def result_layers(dataset: Dataset, network: NetworkSettings, volume: str) -> list[Settings]:
     """Viewer layers of a network's results for a volume."""
     folder = results(dataset["name"], network["name"], volume)
     heads = head_names(network)
