@@ -291,7 +291,7 @@ def test_a_training_begins_from_a_parameter_file(
     data, net = tiny.dataset(folder), tiny.network()
     module = build_network(net, seed=77)
     write_param(folder / "first.param", module, 2)
-    settings = training(data, {**net, "SGD_params": {"LR": 1e-12, "momentum": 0}}, 1)
+    settings = training(data, net.with_(SGD_params={"LR": 1e-12, "momentum": 0}), 1)
     train.main(arguments(folder, settings, "--init", str(folder / "first.param")))
 
     assert "layer 1: [6, 4, 3, 3, 3] from first.param" in capsys.readouterr().out

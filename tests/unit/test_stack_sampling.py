@@ -18,7 +18,7 @@ from retrace.alignment.stack_files import StackDataset
 from retrace.alignment.stack_sampling import AtLeast, StackSampler, StackSources
 from retrace.augment.artificial_defects import pull
 from retrace.config import alignment as sections
-from retrace.config import compatibility, datasets
+from retrace.config import compatibility, datasets, networks
 from retrace.config.alignment_model import Reject, StackSet, SyntheticSections
 from retrace.errors import ConfigError, DataError
 from retrace.storage.precomputed_writer import write_layer
@@ -371,7 +371,7 @@ def test_datasets_that_cannot_be_aligned_are_refused(
 
 
 def test_sides_that_a_pyramid_cannot_halve_are_refused(layer: Path, tmp_path: Path) -> None:
-    network = {"family": "seamless", "name": "net", "height": 5}
+    network = networks.network_by_name("seamless").with_(height=5)
     for side, word in ((64, None), (16, "smaller than a pyramid"), (72, "such as 64")):
         data = datasets.load_dataset(dataset_file(tmp_path, stacks={"a": {"side": side}}))
         if word is None:
@@ -384,9 +384,9 @@ def test_sides_that_a_pyramid_cannot_halve_are_refused(layer: Path, tmp_path: Pa
 def test_other_pairs_with_sections_are_refused(layer: Path, tmp_path: Path) -> None:
     data = datasets.load_dataset(dataset_file(tmp_path))
     with pytest.raises(ConfigError, match="holds sections to align and no labels"):
-        compatibility.check_pair(data, {"family": "lsd", "name": "mtlsd"}, "train")
+        compatibility.check_pair(data, networks.network_for("mtlsd", data), "train")
     with pytest.raises(ConfigError, match="has no `alignment`"):
-        network = {"family": "seamless", "name": "net", "height": 2}
+        network = networks.network_by_name("seamless")
         compatibility.check_pair(datasets.load_dataset("zfinch"), network, "train")
 
 

@@ -57,8 +57,8 @@ class Family:
     # Networks, training, files
     builder: str = ""
     """NetworkBuilder of the module that is trained: a function and its arguments from settings."""
-    trainer: str = ""
-    """Function that builds task, optimizer and module of a training."""
+    set_up_training: str = ""
+    """Function (inputs, module) that prepares task and optimizer of a training."""
     losses: Mapping[str, str] = field(default_factory=dict)
     """Losses by the name that settings give them."""
     augmentations: Mapping[str, str] = field(default_factory=dict)
@@ -118,7 +118,7 @@ LSD = Family(
     output_kind="retrace.config.lsd_network:output_kind",
     check_pair="retrace.config.lsd_pairs:check_pair",
     builder="retrace.networks.builders:UNET",
-    trainer="retrace.training.lsd_family:make_lsd",
+    set_up_training="retrace.training.lsd_family:set_up_lsd",
     losses={
         "mse": "retrace.losses.weighted_mse:weighted_mse",
         "malis": "retrace.losses.malis:malis_loss",
@@ -143,7 +143,7 @@ ZNN = Family(
     check_pair="retrace.config.znn_pairs:check_pair",
     net_prefix="retrace.config.znn_network:net_prefix",
     builder="retrace.networks.builders:ZNN",
-    trainer="retrace.training.znn_family:make_znn",
+    set_up_training="retrace.training.znn_family:set_up_znn",
     losses=dict.fromkeys(
         ("square_loss", "square-square_loss", "binomial_cross_entropy", "softmax_loss"),
         "retrace.losses.znn_costs:znn_cost",
@@ -163,7 +163,7 @@ ELEKTRONN = Family(
     output_kind="retrace.config.elektronn_network:output_kind",
     check_pair="retrace.config.elektronn_pairs:check_pair",
     builder="retrace.networks.builders:ELEKTRONN",
-    trainer="retrace.training.elektronn_family:make_elektronn",
+    set_up_training="retrace.training.elektronn_family:set_up_elektronn",
     losses={
         "nll": "retrace.losses.elektronn:nll",
         "nll_weak": "retrace.losses.elektronn:nll_weak",
@@ -186,7 +186,6 @@ SEAMLESS = Family(
     output_kind="retrace.config.seamless_network:output_kind",
     check_pair="retrace.config.seamless_network:check_pair",
     builder="retrace.networks.builders:SEAMLESS",
-    trainer="retrace.alignment.build:make_trainer",
     own_files={".pt": "retrace.checkpoints.seamless"},
     verbs=("train", "align", "evaluate", "view", "package"),
     reads_stacks=True,

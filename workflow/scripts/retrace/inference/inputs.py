@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from retrace.config.families import family_of
 from retrace.errors import ConfigError, DataError, nearest
 from retrace.formats.precomputed import check_inside
 from retrace.geometry import NmBox, VoxelBox, triple
@@ -162,10 +163,10 @@ def open_network_inputs(settings: Mapping[str, Any]) -> NetworkInputs:
     """Opens the volumes that a network reads, and checks that they fit each other."""
     tissue = settings["volume"].get("tissue_mask")
     tissue_mask = open_source(tissue) if tissue else None
-    family = settings["network"]["family"]
-    if family != "lsd":
+    family = family_of(settings["network"])
+    if not family.scales_raw:
         sources = [settings["volume"]["raw"], *settings["volume"].get("inputs", [])]
-        scaling = {"preprocess": UNIT} if family == "elektronn" else {}
+        scaling = {"preprocess": UNIT} if family.unit_images else {}
         return PreprocessedInputs(
             tuple(open_normalised({**s, **scaling}) for s in sources), tissue_mask
         )

@@ -30,9 +30,10 @@ def gpus_for(config: WorkflowConfig, verb: str) -> int:
 
 def trained_network(config: WorkflowConfig, network: NetworkSettings) -> NetworkSettings:
     """The network with the `batch_size` of the configuration, where it sets one."""
-    if config.batch_size is None or not isinstance(network, VoxelNetworkSettings):
+    size = config["batch_size"]
+    if size is None or not isinstance(network, VoxelNetworkSettings):
         return network
-    return network.with_(batch_size=config.batch_size)
+    return network.with_(batch_size=size)
 
 
 def is_published(config: WorkflowConfig, network: str) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from retrace.checkpoints.elektronn import SUFFIX
 from retrace.checkpoints.safetensors import read_metadata
+from retrace.config.families import family_of
 from retrace.device import choose_own_device, uses_bf16, uses_compile
 from retrace.files import digest
 from retrace.formats.hdf5_tiff import H5_SUFFIXES
@@ -17,12 +18,9 @@ from retrace.networks import build_network
 from retrace.settings_model import plain_value
 from retrace.storage.manifest import input_digest
 from retrace.training.average import WeightAverage
-from retrace.training.elektronn_family import set_up_elektronn
 from retrace.training.loop import Trainer, TrainingPlan
-from retrace.training.lsd_family import set_up_lsd
 from retrace.training.ranks import SINGLE_PROCESS, Rank
 from retrace.training.task import SetUp, TrainingInputs, WeightFiles, set_threads
-from retrace.training.znn_family import set_up_znn
 
 CHECKPOINT_SECONDS = 300.0
 """Longest time between two saved states."""
@@ -43,13 +41,6 @@ NOT_IN_DIGEST = (
 )
 """Settings of a network that do not change the weights after a given number of iterations."""
 
-SET_UP: Mapping[str, SetUp] = {
-    "lsd": set_up_lsd,
-    "znn": set_up_znn,
-    "elektronn": set_up_elektronn,
-}
-"""How each family prepares a training."""
-
 
 def training_digest(settings: Mapping[str, Any], weights: WeightFiles) -> str:
     """Digest of everything that decides the weights after a given number of iterations."""
@@ -57,7 +48,7 @@ def training_digest(settings: Mapping[str, Any], weights: WeightFiles) -> str:
     network = {k: v for k, v in given.items() if k not in NOT_IN_DIGEST}
     if network.get("batch_size") == 1:  # the default
         del network["batch_size"]
-    if network["family"] != "znn":
+    if not family_of(network).pads_training:
         network.pop("predict_padding", None)
     dataset, volumes = _data_in_digest(settings["dataset"])
     models = [_model_digest(path) if path else None for path in (weights.init, weights.context)]
@@ -128,7 +119,8 @@ def build_trainer(
     set_threads(settings.get("threads"), rank)
     module = build_network(network, seed=settings["seed"])
     inputs = TrainingInputs(settings, masks, weights or WeightFiles(), work, device, rank.count)
-    setup = SET_UP[network["family"]](inputs, module)
+    set_up: SetUp = family_of(network).load("set_up_training")
+    setup = set_up(inputs, module)
     decay = setup.average_decay
     return Trainer(
         task=setup.task,
