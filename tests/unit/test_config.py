@@ -346,7 +346,9 @@ def test_a_program_consists_of_the_parts_that_families_name() -> None:
     assert "retrace/config/znn_network.py" in imported_files("train")
     assert "retrace/config/znn_network.py" not in imported_files("fetch")
     parts = _modules_by_part()
-    assert {"retrace.networks.unet", "retrace.networks.seamless"} <= set(parts["builder"])
+    assert "retrace.networks.builders" in parts["builder"]
+    networks = {"retrace/networks/unet.py", "retrace/networks/seamless.py"}
+    assert networks <= imported_files("train")
     assert {"retrace.losses.malis", "retrace.losses.znn_costs"} <= set(parts["losses"])
 
 
