@@ -26,7 +26,7 @@ rule fit_alignment:
     benchmark:
         "logs/fit_alignment/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=pattern(of_family("seamless")),
+        network=family_pattern("seamless"),
     container:
         image("modern")
     threads: 8
@@ -64,7 +64,7 @@ rule align:
     log:
         "logs/align/{dataset}_{network}.log",
     wildcard_constraints:
-        network=pattern(of_family("seamless")),
+        network=family_pattern("seamless"),
     container:
         image("modern")
     threads: 8
@@ -112,7 +112,7 @@ rule score_alignment:
     benchmark:
         "logs/score_alignment/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=pattern(of_family("seamless")),
+        network=family_pattern("seamless"),
     container:
         image("modern")
     resources:

@@ -49,7 +49,7 @@ rule convert:
     log:
         "logs/convert/{dataset}_{network}.log",
     wildcard_constraints:
-        network=pattern(of_family("lsd")),
+        network=family_pattern("lsd"),
     container:
         image("modern")
     resources:

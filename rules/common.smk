@@ -201,3 +201,9 @@ def image_input(name: str) -> list[Any]:
 def pattern(allowed: list[str]) -> str:
     """Names as a pattern for a wildcard, which matches nothing where there are none."""
     return "|".join(allowed) or "none"
+
+
+@cache
+def family_pattern(family: str) -> str:
+    """The networks of a family as a pattern, read once."""
+    return pattern(of_family(family))

@@ -124,7 +124,7 @@ rule training_curves:
     log:
         "logs/curves/{dataset}_{network}.log",
     wildcard_constraints:
-        network=pattern(of_family("elektronn")),
+        network=family_pattern("elektronn"),
     container:
         image("modern")
     resources:

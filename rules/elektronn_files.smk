@@ -21,7 +21,7 @@ rule elektronn_model:
     log:
         "logs/elektronn_model/{dataset}_{network}.log",
     wildcard_constraints:
-        network=pattern(of_family("elektronn")),
+        network=family_pattern("elektronn"),
     container:
         image("modern")
     resources:
@@ -48,7 +48,7 @@ rule elektronn_network:
     log:
         "logs/elektronn_network/{dataset}_{network}.log",
     wildcard_constraints:
-        network=pattern(of_family("elektronn")),
+        network=family_pattern("elektronn"),
     container:
         image("modern")
     resources:

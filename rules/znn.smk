@@ -25,7 +25,7 @@ rule predict_whole:
     log:
         "logs/predict_whole/{dataset}_{network}/{volume}.log",
     wildcard_constraints:
-        network=pattern(of_family("znn")),
+        network=family_pattern("znn"),
     cache: True
     container:
         image("modern")
@@ -56,7 +56,7 @@ rule znn_model:
     log:
         "logs/znn_model/{dataset}_{network}.log",
     wildcard_constraints:
-        network=pattern(of_family("znn")),
+        network=family_pattern("znn"),
     container:
         image("modern")
     resources:
@@ -83,7 +83,7 @@ rule znn_network:
     log:
         "logs/znn_network/{dataset}_{network}.log",
     wildcard_constraints:
-        network=pattern(of_family("znn")),
+        network=family_pattern("znn"),
     container:
         image("modern")
     resources:
@@ -109,7 +109,7 @@ rule znn_outputs:
     log:
         "logs/znn_outputs/{dataset}_{network}/{volume}.log",
     wildcard_constraints:
-        network=pattern(of_family("znn")),
+        network=family_pattern("znn"),
     container:
         image("modern")
     resources:

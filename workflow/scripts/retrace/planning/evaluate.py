@@ -259,6 +259,7 @@ def class_networks() -> list[str]:
     return [name for name in names("networks") if labels_voxels(name)]
 
 
+@cache
 def segmented_networks() -> list[str]:
     """All other networks of volumes, whose prediction is segmented first."""
     return [name for name in names("networks") if kind_by_name(name) == "affinities"]
