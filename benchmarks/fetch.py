@@ -117,7 +117,7 @@ def our_fetch(endpoint: str, output: Path) -> tuple[float, float]:
     import fetch
     from retrace.remote.store import FetchSettings
 
-    settings = FetchSettings(BUCKET, PREFIX, endpoint_url=endpoint, arrays=[ARRAY])
+    settings = FetchSettings(bucket=BUCKET, prefix=PREFIX, endpoint_url=endpoint, arrays=(ARRAY,))
     begin, cpu_begin = time.perf_counter(), time.process_time()
     fetch.fetch(settings, output / "volume.zarr")
     return time.perf_counter() - begin, time.process_time() - cpu_begin

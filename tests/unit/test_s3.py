@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrace.config.schema import check
 from retrace.errors import ConfigError, FetchError
 from retrace.remote.download import MEBIBYTE, human_bytes, multipart_etag, part_sizes
 from retrace.remote.mirror import MirrorStore
@@ -17,18 +18,18 @@ from retrace.remote.store import FetchSettings, safe_name
 
 def test_settings_name_the_nearest_key() -> None:
     with pytest.raises(ConfigError, match="did you mean 'endpoint_url'"):
-        FetchSettings.parse({"bucket": "b", "prefix": "p", "endpoint": "x"})
+        check(FetchSettings, {"bucket": "b", "prefix": "p", "endpoint": "x"}, "--settings")
 
 
 @pytest.mark.parametrize("missing", ["bucket", "prefix"])
 @pytest.mark.parametrize("value", ["", "/", None])
 def test_settings_need_bucket_and_prefix(missing: str, value: str | None) -> None:
     with pytest.raises(ConfigError, match=missing):
-        FetchSettings.parse({"bucket": "b", "prefix": "p", missing: value})
+        check(FetchSettings, {"bucket": "b", "prefix": "p", missing: value}, "--settings")
 
 
 def test_a_prefix_never_ends_in_a_slash() -> None:
-    assert FetchSettings.parse({"bucket": "b", "prefix": "/a/b/"}).prefix == "a/b"
+    assert FetchSettings(bucket="b", prefix="/a/b/").prefix == "a/b"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a//b", "a/./b", "a\\b", "a\0b"])
@@ -71,7 +72,7 @@ def test_mirror_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
     for name in ("a/v.zarr/.zgroup", "a/v.zarr/volumes/raw/0.0.0", "a/v.zarr2/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"123")
-    settings = FetchSettings("b", "a/v.zarr", mirror=str(tmp_path))
+    settings = FetchSettings(bucket="b", prefix="a/v.zarr", mirror=str(tmp_path))
     found = MirrorStore(settings).objects()
     assert [(item.name, item.size) for item in found] == [
         (".zgroup", 3),
@@ -83,8 +84,10 @@ def test_mirror_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
 def test_mirror_errors_name_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "a/volume_1.zarr").mkdir(parents=True)
     with pytest.raises(FetchError, match="did you mean 'volume_1.zarr'"):
-        MirrorStore(FetchSettings("b", "a/volume_l.zarr", mirror=str(tmp_path))).objects()
+        MirrorStore(
+            FetchSettings(bucket="b", prefix="a/volume_l.zarr", mirror=str(tmp_path))
+        ).objects()
     with pytest.raises(FetchError, match="is not a folder"):
-        MirrorStore(FetchSettings("b", "a", mirror=str(tmp_path / "gone"))).objects()
+        MirrorStore(FetchSettings(bucket="b", prefix="a", mirror=str(tmp_path / "gone"))).objects()
     with pytest.raises(FetchError, match="has nothing under 'z'"):
-        MirrorStore(FetchSettings("b", "z/v", mirror=str(tmp_path))).objects()
+        MirrorStore(FetchSettings(bucket="b", prefix="z/v", mirror=str(tmp_path))).objects()

@@ -6,11 +6,11 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
 from retrace.errors import FetchError, run
 from retrace.remote.download import DownloadReport, FolderDownload, human_bytes
 from retrace.remote.mirror import MirrorStore, open_store
@@ -36,8 +36,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def read_settings(args: argparse.Namespace) -> FetchSettings:
     """The settings, with the mirror of the command line; ConfigError for invalid ones."""
-    settings = FetchSettings.parse(args.settings)
-    return replace(settings, mirror=args.mirror) if args.mirror else settings
+    settings = check(FetchSettings, args.settings, "--settings")
+    return settings.with_(mirror=args.mirror) if args.mirror else settings
 
 
 def check_arrays(folder: Path, arrays: Sequence[str], label: str) -> None:
@@ -126,7 +126,9 @@ def fetch(settings: FetchSettings, output: Path) -> DownloadReport:
     manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     seconds = time.monotonic() - begin
-    write_manifest(output, inputs=[], settings=asdict(settings), seconds=seconds, extra=extra)
+    write_manifest(
+        output, inputs=[], settings=settings.complete().plain(), seconds=seconds, extra=extra
+    )
     rate = human_bytes(total / max(seconds, 1e-9))
     kept = f", {report.kept} kept from an earlier run" if report.kept else ""
     print(f"[fetch] {output}: {report.objects} objects{kept}, {seconds:.1f} s, {rate}/s")

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from retrace.command_line import add_job, parse_job
-from retrace.errors import ConfigError, FetchError, run
+from retrace.config.schema import check
+from retrace.errors import FetchError, run
 from retrace.files import atomic_write
 from retrace.remote.download import human_bytes
 from retrace.remote.mirror import open_store
 from retrace.remote.multipart import MultipartDownload
-from retrace.remote.store import FetchSettings, ObjectStore
+from retrace.remote.store import FetchObjectSettings, ObjectStore
 from retrace.storage.manifest import manifest_path, write_manifest
-
-PART_BYTES = 64 << 20
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -27,16 +24,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_job(parser)
     parser.add_argument("--output", required=True, type=Path, help="the file to make")
     return parse_job(parser, argv)
-
-
-def read_settings(values: Mapping[str, Any]) -> tuple[FetchSettings, str, str | None, int]:
-    """Settings of the object's folder, the object's name, its sha256 if known, bytes per part."""
-    rest = dict(values)
-    folder, _, name = str(rest.pop("key", "")).strip("/").rpartition("/")
-    if not name:
-        raise ConfigError("fetch_object needs the setting 'key', the name of one object")
-    sha256, part_bytes = rest.pop("sha256", None), rest.pop("part_bytes", PART_BYTES)
-    return FetchSettings.parse({**rest, "prefix": folder}), name, sha256, part_bytes
 
 
 def sha256_file(output: Path) -> Path:
@@ -64,20 +51,28 @@ def check_sha256(store: ObjectStore, output: Path, received: str, configured: st
     )
 
 
-def fetch(values: Mapping[str, Any], output: Path) -> None:
+def fetch(settings: FetchObjectSettings, output: Path) -> None:
     """Downloads the object to `output`, then writes OUTPUT.sha256 and the manifest.
 
     Works in OUTPUT.partial, from which a later run resumes.
     """
     begin = time.monotonic()
-    settings, name, configured_sha256, part_bytes = read_settings(values)
-    store = open_store(settings)
+    folder = settings.folder()
+    store = open_store(folder)
+    name = settings.key.rpartition("/")[2]
     item = store.find(name)
     print(f"[fetch] {name}, {human_bytes(item.size)} from {store.label}", flush=True)
-    download = MultipartDownload(store, output, item, settings, part_bytes)
+    download = MultipartDownload(
+        store,
+        output,
+        item,
+        part_bytes=settings.part_bytes,
+        threads=settings.threads,
+        retries=settings.retries,
+    )
     report = download.run_parts()
     sha256 = report.sha256[name]
-    check_sha256(store, output, sha256, configured_sha256)
+    check_sha256(store, output, sha256, settings.sha256)
     manifest_path(output).unlink(missing_ok=True)
     download.publish()
     atomic_write(sha256_file(output), f"{sha256}  {output.name}\n")
@@ -89,7 +84,9 @@ def fetch(values: Mapping[str, Any], output: Path) -> None:
         "sha256": sha256,
         "verified": next(iter(report.verified)),
     }
-    write_manifest(output, inputs=[], settings=asdict(settings), seconds=seconds, extra=extra)
+    write_manifest(
+        output, inputs=[], settings=folder.complete().plain(), seconds=seconds, extra=extra
+    )
     rate = human_bytes(item.size / max(seconds, 1e-9))
     print(f"[fetch] {output}: sha256 {sha256}, {seconds:.1f} s, {rate}/s", flush=True)
 
@@ -97,7 +94,7 @@ def fetch(values: Mapping[str, Any], output: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Fetches one object."""
     args = parse_args(argv)
-    fetch(args.settings, args.output)
+    fetch(check(FetchObjectSettings, args.settings, "--settings"), args.output)
 
 
 if __name__ == "__main__":

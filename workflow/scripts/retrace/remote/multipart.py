@@ -19,7 +19,7 @@ from retrace.remote.download import (
 )
 from retrace.remote.http import READ_BYTES, TransientError
 from retrace.remote.mirror import file_md5
-from retrace.remote.store import FetchSettings, ObjectStore, S3Object
+from retrace.remote.store import ObjectStore, S3Object
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ObjectPart(S3Object):
     first: int = 0
 
 
-def split(item: S3Object, part_bytes: int) -> list[ObjectPart]:
+def split_into_parts(item: S3Object, part_bytes: int) -> list[ObjectPart]:
     """An object as parts of `part_bytes`; the last one may be shorter."""
     return [
         ObjectPart(
@@ -53,10 +53,12 @@ class MultipartDownload(FolderDownload):
         store: ObjectStore,
         output: Path,
         item: S3Object,
-        settings: FetchSettings,
+        *,
         part_bytes: int,
+        threads: int,
+        retries: int,
     ) -> None:
-        super().__init__(store, output.parent, threads=settings.threads, retries=settings.retries)
+        super().__init__(store, output.parent, threads=threads, retries=retries)
         self.output, self.item = output, item
         self.partial = output.with_name(f"{output.name}.partial")
         self.journal = output.with_name(f"{output.name}.parts")
@@ -66,7 +68,7 @@ class MultipartDownload(FolderDownload):
         """Downloads the missing parts and verifies the whole file (FetchError)."""
         self.folder.mkdir(parents=True, exist_ok=True)
         done = self._resume()
-        parts = split(self.item, self.part_bytes)
+        parts = split_into_parts(self.item, self.part_bytes)
         missing = [part for part in parts if part.first not in done]
         if done:
             print(f"[fetch] {len(done)} of {len(parts)} parts are there already", flush=True)

@@ -240,7 +240,9 @@ def open_folder(
     if not url.startswith("s3://"):
         return HttpFolder(url, threads)
     bucket, key = bucket_and_key(url)
-    settings = FetchSettings(bucket, key, endpoint_url, unsigned=unsigned, threads=threads)
+    settings = FetchSettings(
+        bucket=bucket, prefix=key, endpoint_url=endpoint_url, unsigned=unsigned, threads=threads
+    )
     return BucketFolder(settings)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+from pydantic import BeforeValidator, Field
 
 from retrace.errors import ConfigError, FetchError, nearest
+from retrace.setting_types import Count, Flag, InWords, Text
+from retrace.settings_model import SettingsModel
 
 
 @dataclass(frozen=True)
@@ -18,34 +21,62 @@ class S3Object:
     etag: str
 
 
-@dataclass(frozen=True)
-class FetchSettings:
-    """What to fetch and how; `prefix` is one folder of the bucket, without a slash at its end."""
+def _without_slashes(value: Any) -> Any:
+    return value.strip("/") if isinstance(value, str) else value
 
-    bucket: str
-    prefix: str
-    endpoint_url: str | None = None
-    region: str | None = None
-    unsigned: bool = True
-    threads: int = 32
-    retries: int = 6
-    arrays: list[str] = field(default_factory=list)
-    mirror: str | None = None
 
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> FetchSettings:
-        """Settings from a JSON object; ConfigError for a missing or unknown key."""
-        allowed = [f.name for f in fields(cls)]
-        for name in values:
-            if name not in allowed:
-                raise ConfigError(f"unknown fetch setting {name!r}; {nearest(name, allowed)}")
-        for name in ("bucket", "prefix"):
-            if not str(values.get(name) or "").strip("/"):
-                raise ConfigError(f"fetch needs the setting {name!r}; add it to the dataset")
-        settings = cls(**{**values, "prefix": str(values["prefix"]).strip("/")})
-        if settings.threads < 1 or settings.retries < 1:
-            raise ConfigError("`threads` and `retries` of fetch must be 1 or more")
-        return settings
+Key = Annotated[
+    str,
+    Field(min_length=1),
+    BeforeValidator(_without_slashes),
+    InWords("a key of the bucket (funke/hemi/training/eb-inner-groundtruth.zarr)"),
+]
+"""A key or a folder of a bucket, without slashes at its ends."""
+
+
+BucketName = Annotated[str, Field(pattern=r"^[^/]+$"), InWords("the name of a bucket")]
+PART_BYTES = 64 << 20
+
+
+class BucketSettings(SettingsModel):
+    """A bucket, and how it is read."""
+
+    bucket: BucketName = Field(description="Name of the bucket.")
+    endpoint_url: Text | None = Field(
+        None, description="Address of the S3 server. null: the public one."
+    )
+    region: Text | None = Field(
+        None, description="Region of the bucket. null: AWS_DEFAULT_REGION, else us-east-1."
+    )
+    unsigned: Flag = Field(True, description="Whether to read without credentials.")
+    threads: Count = Field(32, description="Concurrent requests.")
+    retries: Count = Field(6, description="Attempts for each object.")
+    mirror: Text | None = Field(
+        None, description="Folder with a copy of the bucket, which is read instead of it."
+    )
+
+
+class FetchSettings(BucketSettings):
+    """One folder of a bucket."""
+
+    prefix: Key = Field(description="The folder.")
+    arrays: tuple[Text, ...] = Field((), description="Zarr arrays that the folder must have.")
+
+
+class FetchObjectSettings(BucketSettings):
+    """One object of a bucket."""
+
+    key: Key = Field(description="The object's key, with at least one folder.")
+    sha256: Text | None = Field(None, description="Its SHA-256. null: that of the first fetch.")
+    part_bytes: Count = Field(PART_BYTES, description="Bytes that are downloaded at a time.")
+
+    def folder(self) -> FetchSettings:
+        """The folder of the object; ConfigError for a key without a folder."""
+        prefix = self.key.rpartition("/")[0]
+        if not prefix:
+            raise ConfigError(f"the object's `key` {self.key!r} has no folder; write FOLDER/NAME")
+        bucket = {k: v for k, v in self.plain().items() if k in BucketSettings.model_fields}
+        return FetchSettings(**bucket, prefix=prefix)
 
 
 class ObjectStore(Protocol):
