@@ -15,11 +15,16 @@ import torch
 import tiny_digits as tiny
 from retrace.config import compatibility, datasets, networks
 from retrace.errors import ConfigError, DataError
-from retrace.formats.examples import open_examples, read_idx
+from retrace.formats.examples import ExampleSet, open_examples, read_idx
+from retrace.formats.examples_source import ExamplesSource
 from retrace.formats.safe_pickle import read_pickles
 from retrace.training.example_batches import open_example_batches
 
 CPU = torch.device("cpu")
+
+
+def open_split(settings: Any, split: str, **options: bool) -> ExampleSet:
+    return open_examples(ExamplesSource.model_validate(settings), split, **options)
 
 
 def told(tmp_path: Path, **changes: Any) -> dict[str, Any]:
@@ -28,11 +33,11 @@ def told(tmp_path: Path, **changes: Any) -> dict[str, Any]:
 
 def test_splits_are_disjoint_drawn_by_the_seed_and_whole(tmp_path: Path) -> None:
     settings = told(tmp_path)
-    train, held = (open_examples(settings, s) for s in ("train", "validation"))
-    again = open_examples({**settings, "split_seed": 1}, "validation")
+    train, held = (open_split(settings, s) for s in ("train", "validation"))
+    again = open_split({**settings, "split_seed": 1}, "validation")
     everything = np.concatenate([train.values, held.values])
 
-    assert (len(train), len(held), len(open_examples(settings, "test"))) == (70, 20, 30)
+    assert (len(train), len(held), len(open_split(settings, "test"))) == (70, 20, 30)
     assert not np.array_equal(held.values, again.values)
     assert len(np.unique(everything.reshape(90, -1), axis=0)) == 90
     assert train.values.dtype == np.float32
@@ -41,7 +46,7 @@ def test_splits_are_disjoint_drawn_by_the_seed_and_whole(tmp_path: Path) -> None
 
 def test_without_test_files_the_held_out_examples_are_scored(tmp_path: Path) -> None:
     settings = told(tmp_path, test=None)
-    held, test = (open_examples(settings, s) for s in ("validation", "test"))
+    held, test = (open_split(settings, s) for s in ("validation", "test"))
 
     assert np.array_equal(held.values, test.values)
 
@@ -49,9 +54,9 @@ def test_without_test_files_the_held_out_examples_are_scored(tmp_path: Path) -> 
 def test_fewer_labels_for_classifiers_and_all_images_for_autoencoders(tmp_path: Path) -> None:
     settings = told(tmp_path, labelled=10)
 
-    assert len(open_examples(settings, "train")) == 10
-    assert len(open_examples(settings, "train", with_unlabelled=True)) == 70
-    assert len(open_examples(settings, "validation")) == 20
+    assert len(open_split(settings, "train")) == 10
+    assert len(open_split(settings, "train", with_unlabelled=True)) == 70
+    assert len(open_split(settings, "validation")) == 20
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
@@ -64,8 +69,8 @@ def test_the_pickled_archive(tmp_path: Path, protocol: int) -> None:
     path.write_bytes(gzip.compress(pickle.dumps(parts, protocol)))
     settings = {"archive": {"path": str(path)}, "classes": 3, "split_seed": 0}
 
-    assert np.array_equal(open_examples(settings, "test").values, values + 2)
-    shaped = open_examples({**settings, "image_shape": [12, 12]}, "train")
+    assert np.array_equal(open_split(settings, "test").values, values + 2)
+    shaped = open_split({**settings, "image_shape": [12, 12]}, "train")
     assert shaped.values.shape == (6, 12, 12)
 
 
@@ -102,10 +107,10 @@ def test_vectors_from_npy_and_h5(tmp_path: Path) -> None:
         "classes": 2,
     }
 
-    assert open_examples(settings, "train").values.shape == (6, 5)
+    assert open_split(settings, "train").values.shape == (6, 5)
     settings["train"]["labels"]["array"] = "labels"
     with pytest.raises(DataError, match="it has: lab"):
-        open_examples(settings, "train")
+        open_split(settings, "train")
 
 
 def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
@@ -124,17 +129,17 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_labels_outside_the_classes_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="labels range from 0 to 2"):
-        open_examples(told(tmp_path, classes=2), "train")
+        open_split(told(tmp_path, classes=2), "train")
     missing = told(tmp_path)
     missing["train"]["values"]["path"] = "data/none.gz"
     with pytest.raises(DataError, match=r"data/none\.gz does not exist; put the file there"):
-        open_examples(missing, "train")
+        open_split(missing, "train")
     other = told(tmp_path)
     other["train"]["labels"] = other["test"]["labels"]
     with pytest.raises(DataError, match="90 examples and 30 labels"):
-        open_examples(other, "train")
+        open_split(other, "train")
     with pytest.raises(DataError, match="leaves none"):
-        open_examples(told(tmp_path, held_out=90), "train")
+        open_split(told(tmp_path, held_out=90), "train")
 
 
 def test_a_batch_depends_on_seed_and_number_alone(tmp_path: Path) -> None:
@@ -170,7 +175,7 @@ def test_warping_changes_training_and_never_what_is_measured(tmp_path: Path) -> 
 
     assert warped.shape == plain.shape == (8, 1, 10, 10)
     assert not torch.equal(warped, plain)
-    expected = open_examples(data["examples"], "validation").values[:, 1:11, 1:11]
+    expected = open_split(data["examples"], "validation").values[:, 1:11, 1:11]
     assert np.allclose(held["input"][:, 0].numpy(), expected - batches.mean, atol=1e-6)
 
 
@@ -255,7 +260,7 @@ def test_5000_of_mnists_60000_are_held_out(shared_dir: Path) -> None:
     }
     settings = {"classes": 10, "train": files, "held_out": 5000, "split_seed": 0}
 
-    held = open_examples(settings, "validation")
+    held = open_split(settings, "validation")
     assert held.values.shape == (5000, 28, 28)
     assert read_idx(Path(files["labels"]["path"])).shape == (60000,)
     assert len(np.unique(held.labels)) == 10

@@ -17,7 +17,6 @@ import torch
 from retrace import __version__
 from retrace.checkpoints.safetensors import load_model
 from retrace.command_line import add_job, parse_job
-from retrace.config import examples_model
 from retrace.config.sources import example_files
 from retrace.device import choose_device
 from retrace.errors import DataError, run
@@ -27,7 +26,8 @@ from retrace.evaluation.classification import (
     reconstruction_scores,
 )
 from retrace.files import atomic_write, write_json
-from retrace.formats.examples import Examples, open_examples
+from retrace.formats.examples import ExampleSet, open_examples
+from retrace.formats.examples_source import ExamplesSource
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, origin
@@ -63,9 +63,9 @@ def scored_split(settings: Mapping[str, Any]) -> str:
     return f"{source['held_out']} held out of the training files"
 
 
-def scored_examples(settings: Mapping[str, Any]) -> Examples:
+def scored_examples(settings: Mapping[str, Any]) -> ExampleSet:
     """The examples of the test split, or without test files those that were held out."""
-    return open_examples(settings["dataset"]["examples"], "test")
+    return open_examples(ExamplesSource.model_validate(settings["dataset"]["examples"]), "test")
 
 
 @torch.no_grad()
@@ -122,7 +122,7 @@ def evaluate(args: argparse.Namespace) -> None:
     score = _reconstruction if reconstructs else _classification
     scores = score(values, examples, float(attributes["input_mean"]), args.plot)
     files_of = split if "test" in settings["dataset"]["examples"] else "train"
-    sources = examples_model.Examples.model_validate(settings["dataset"]["examples"])
+    sources = ExamplesSource.model_validate(settings["dataset"]["examples"])
     files = [args.predictions, *map(Path, example_files(sources, files_of))]
     content = {
         "dataset": settings["dataset"]["name"],
@@ -138,7 +138,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def _classification(
-    values: np.ndarray, examples: Examples, mean: float, plot: Path
+    values: np.ndarray, examples: ExampleSet, mean: float, plot: Path
 ) -> dict[str, Any]:
     images = examples.values if examples.values.ndim == 3 else None
     classification_picture(values, examples.labels, images, plot)
@@ -146,7 +146,7 @@ def _classification(
 
 
 def _reconstruction(
-    values: np.ndarray, examples: Examples, mean: float, plot: Path
+    values: np.ndarray, examples: ExampleSet, mean: float, plot: Path
 ) -> dict[str, Any]:
     data = examples.values.reshape(len(values), -1) - mean
     shape = examples.values.shape[1:] if examples.values.ndim == 3 else (1, data.shape[1])

@@ -9,40 +9,35 @@ from dataclasses import asdict
 from pathlib import Path
 
 from retrace.command_line import add_job, parse_job
-from retrace.errors import ConfigError, run
+from retrace.config.mask_model import MaskSettings
+from retrace.config.schema import check
+from retrace.errors import run
 from retrace.storage.labels_mask import write_mask
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.reads import local_paths, remote_reads
 from retrace.storage.volumes import open_source
 from retrace.storage.zarr_writer import writing
 
-SETTINGS = ("background_ids", "labels")
-OPTIONAL = "labels_mask"
-
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, with the settings parsed (ConfigError)."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_job(parser)
     parser.add_argument("--output", required=True, type=Path, help="the zarr store to make")
-    args = parse_job(parser, argv)
-    missing = set(SETTINGS).symmetric_difference(set(args.settings) - {OPTIONAL})
-    if missing:
-        raise ConfigError(f"--settings of mask must be {SETTINGS}; difference: {sorted(missing)}")
-    return args
+    return parse_job(parser, argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the mask of one volume and its manifest."""
     begin = time.monotonic()
     args = parse_args(argv)
-    labels = open_source(args.settings["labels"])
-    mask_source = args.settings.get(OPTIONAL)
-    own_mask = open_source(mask_source) if mask_source else None
+    settings = check(MaskSettings, args.settings, "--settings")
+    labels = open_source(settings.labels)
+    own_mask = open_source(settings.labels_mask) if settings.labels_mask else None
     with writing(args.output) as partial:
-        counts = write_mask(labels, args.settings["background_ids"], partial, own_mask=own_mask)
+        counts = write_mask(labels, settings.background_ids, partial, own_mask=own_mask)
         manifest_path(args.output).unlink(missing_ok=True)
-    sources = [args.settings[part] for part in ("labels", OPTIONAL) if part in args.settings]
+    sources = [settings.labels, *([settings.labels_mask] if settings.labels_mask else [])]
     write_manifest(
         args.output,
         inputs=local_paths(sources),

@@ -90,9 +90,9 @@ class StackSampler:
         volume, roi = self.sources.sections, self.settings["roi_nm"]
         box = volume.box
         if roi is not None:
-            check_inside(volume.name, box, volume.voxel_size_nm, roi)
-            place = NmBox(triple(roi["offset"]), triple(roi["shape"]))
-            box = place.to_voxels(volume.voxel_size_nm)
+            box_nm = NmBox(triple(roi["offset"]), triple(roi["shape"]))
+            check_inside(volume.name, box, volume.voxel_size_nm, box_nm)
+            box = box_nm.to_voxels(volume.voxel_size_nm)
         held_out = int(box.shape[0] * self.settings["test_fraction"])
         begin, depth = box.offset[0], box.shape[0] - held_out
         if self.split == "test":

@@ -21,6 +21,7 @@ from retrace.alignment.stack_sampling import (
 )
 from retrace.alignment.stack_writer import resumable_stack, write_stacks
 from retrace.files import digest
+from retrace.formats.source import DefectMaskSource
 from retrace.geometry import Triple, triple
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.reads import local_paths, remote_reads, same_version, volume_version
@@ -68,7 +69,7 @@ def write_stack_set(
 def open_stack_sources(settings: Mapping[str, Any], ground_truth: Path | None) -> StackSources:
     """Opens the sections, their defect mask and their ground truth."""
     mask = settings["mask"]
-    bad = None if mask is None else open_source(mask)
+    bad = None if mask is None else open_source(DefectMaskSource.model_validate(mask))
     if bad is not None:
         bad = replace(bad, array=AtLeast(bad.array, mask["defect_from"]))
     known = (

@@ -14,8 +14,7 @@ from retrace.config.sources import OUR_BUCKET, bucket_key
 from retrace.config.splits import LABELS_BOX, check_region, region_of, resolve_splits
 from retrace.config.yaml_files import names, read_yaml, yaml_file
 from retrace.errors import ConfigError, nearest
-from retrace.formats.label_kinds import NUMBERED
-from retrace.formats.source import Source, SourceFile
+from retrace.formats.source import SEPARATED_LABEL_KINDS, Source, SourceFile
 from retrace.znn.dataset import with_samples
 
 AnyDataset = Dataset | ExamplesDataset
@@ -215,7 +214,7 @@ def has_classes(dataset: DatasetBase) -> bool:
 def is_planar(dataset: DatasetBase) -> bool:
     """Whether labels are membranes, whose objects are connected within each section only."""
     labels = [v.labels for v in dataset.volumes.values() if v.labels is not None]
-    return bool({source.objects or "ids" for source in labels} - set(NUMBERED))
+    return any(source.objects in SEPARATED_LABEL_KINDS for source in labels)
 
 
 def fetched_examples() -> list[str]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from retrace.config.dataset_model import Bucket, Dataset, DatasetBase, Volume
-from retrace.config.examples_model import Examples, ExamplesDataset
+from retrace.config.examples_model import ExamplesDataset
 from retrace.config.splits import SPLITS
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError
+from retrace.formats.examples_source import ExamplesSource
 from retrace.formats.precomputed import check_local_layer
 from retrace.formats.source import Source
 from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
@@ -30,7 +31,7 @@ AnyDataset = TypeVar("AnyDataset", bound=DatasetBase)
 AnySource = TypeVar("AnySource", bound=Source)
 
 
-def example_files(examples: Examples, *parts: str) -> list[str]:
+def example_files(examples: ExamplesSource, *parts: str) -> list[str]:
     """Paths of single examples: of `train`, `test` and `archive`, or of some of these."""
     if examples.archive is not None:
         return [examples.archive.path]

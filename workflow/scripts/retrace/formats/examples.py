@@ -9,15 +9,15 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
 from retrace.errors import DataError
+from retrace.formats.examples_source import ExampleArray, ExamplesSource, LabelledArrays
 from retrace.formats.safe_pickle import GZIP, read_pickles
 
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
@@ -26,7 +26,7 @@ ARCHIVE_SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Examples:
+class ExampleSet:
     """`values` float32 (N, Y, X), (N, C, Y, X) or (N, features); `labels` int64 (N,), from 0.
 
     Integers of the files are scaled to [0, 1].
@@ -38,9 +38,9 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: np.ndarray) -> Examples:
+    def take(self, index: np.ndarray) -> ExampleSet:
         """The examples at `index` (n,)."""
-        return Examples(self.values[index], self.labels[index])
+        return ExampleSet(self.values[index], self.labels[index])
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -69,9 +69,9 @@ def read_idx(path: Path) -> np.ndarray:
     return values.astype(dtype.newbyteorder("="))
 
 
-def read_array(source: Mapping[str, Any]) -> np.ndarray:
-    """The array of a file {path, array}, by its suffix; DataError if it is missing or damaged."""
-    path = Path(source["path"])
+def read_array(source: ExampleArray) -> np.ndarray:
+    """The array of a file, by its suffix; DataError if it is missing or damaged."""
+    path = Path(source.path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; put the file there, or correct the dataset's path")
     if path.suffix == ".npy":
@@ -80,7 +80,7 @@ def read_array(source: Mapping[str, Any]) -> np.ndarray:
         except (ValueError, EOFError) as error:
             raise DataError(f"{path} is not a .npy file of numbers ({error})") from error
     if path.suffix in (".h5", ".hdf5"):
-        return _read_h5(path, source.get("array", ""))
+        return _read_h5(path, source.array)
     return read_idx(path)
 
 
@@ -103,7 +103,7 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _paired(values: np.ndarray, labels: np.ndarray, where: str) -> Examples:
+def _paired(values: np.ndarray, labels: np.ndarray, where: str) -> ExampleSet:
     """Values with their labels; DataError if they differ in number or labels are no integers."""
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
@@ -116,10 +116,10 @@ def _paired(values: np.ndarray, labels: np.ndarray, where: str) -> Examples:
         )
     if not len(labels):
         raise DataError(f"{where}: the files contain no examples")
-    return Examples(_scaled(values), labels.astype(np.int64))
+    return ExampleSet(_scaled(values), labels.astype(np.int64))
 
 
-def _archive(path: Path) -> dict[str, Examples]:
+def _archive(path: Path) -> dict[str, ExampleSet]:
     """The three splits of a pickled archive, ((train), (validation), (test)) of (data, labels)."""
     pickles = read_pickles(path)
     content = pickles[0] if pickles else ()
@@ -133,7 +133,7 @@ def _archive(path: Path) -> dict[str, Examples]:
     return {s: _paired(np.asarray(v), np.asarray(y), f"{path}, {s}") for s, (v, y) in pairs}
 
 
-def _as_images(examples: Examples, shape: Sequence[int] | None) -> Examples:
+def _as_images(examples: ExampleSet, shape: Sequence[int] | None) -> ExampleSet:
     """Vectors as images of `shape`; DataError if they differ in size. Images stay unchanged."""
     if shape is None or examples.values.ndim > 2:
         return examples
@@ -142,46 +142,46 @@ def _as_images(examples: Examples, shape: Sequence[int] | None) -> Examples:
             f"`image_shape: {list(shape)}` does not fit vectors of "
             f"{examples.values.shape[1]} values"
         )
-    return Examples(examples.values.reshape(-1, *shape), examples.labels)
+    return ExampleSet(examples.values.reshape(-1, *shape), examples.labels)
 
 
 def open_examples(
-    settings: Mapping[str, Any], split: str, *, with_unlabelled: bool = False
-) -> Examples:
+    source: ExamplesSource, split: str, *, with_unlabelled: bool = False
+) -> ExampleSet:
     """One split (train, validation or test) of a dataset's `examples`.
 
     The validation split is `held_out` random examples of the training files (seed: `split_seed`);
     without test files, it is also the test split. The training split is the first `labelled` of the
     others, or all of them `with_unlabelled`. DataError for labels outside `classes`.
     """
-    if "archive" in settings:
-        whole = _archive(Path(settings["archive"]["path"]))[split]
-    elif split == "test" and settings.get("test"):
-        whole = _read_pair(settings["test"])
+    if source.archive is not None:
+        whole = _archive(Path(source.archive.path))[split]
+    elif split == "test" and source.test is not None:
+        whole = _read_pair(source.test)
     else:
-        whole = _held_out(settings, split != "train")
-    _check_classes(whole.labels, settings["classes"])
-    labelled = settings.get("labelled")
-    whole = _as_images(whole, settings.get("image_shape"))
-    if split == "train" and labelled and not with_unlabelled:
-        return whole.take(np.arange(min(labelled, len(whole))))
+        whole = _held_out(source, split != "train")
+    _check_classes(whole.labels, source.classes)
+    whole = _as_images(whole, source.image_shape)
+    if split == "train" and source.labelled and not with_unlabelled:
+        return whole.take(np.arange(min(source.labelled, len(whole))))
     return whole
 
 
-def _read_pair(files: Mapping[str, Any]) -> Examples:
-    where = f"{files['values']['path']}, {files['labels']['path']}"
-    return _paired(read_array(files["values"]), read_array(files["labels"]), where)
+def _read_pair(files: LabelledArrays) -> ExampleSet:
+    where = f"{files.values.path}, {files.labels.path}"
+    return _paired(read_array(files.values), read_array(files.labels), where)
 
 
-def _held_out(settings: Mapping[str, Any], is_held_out: bool) -> Examples:
+def _held_out(source: ExamplesSource, is_held_out: bool) -> ExampleSet:
     """The held-out part of the training files, or the rest, in the random order of the seed."""
-    whole = _read_pair(settings["train"])
-    count = settings["held_out"]
+    assert source.train is not None and source.held_out is not None
+    whole = _read_pair(source.train)
+    count = source.held_out
     if count >= len(whole):
         raise DataError(
             f"`held_out: {count}` leaves none of the {len(whole)} examples for training"
         )
-    order = np.random.default_rng(settings["split_seed"]).permutation(len(whole))
+    order = np.random.default_rng(source.split_seed).permutation(len(whole))
     return whole.take(order[:count] if is_held_out else order[count:])
 
 

@@ -66,14 +66,11 @@ def check_local_layer(source: Source, roi_nm: Region | None) -> None:
     scale = find_scale(source.path, content, source.mip or 0)
     if roi_nm is not None:
         size = triple(scale["resolution"][::-1])
-        check_inside(source.path, scale_box(scale), size, roi_nm.plain())
+        check_inside(source.path, scale_box(scale), size, roi_nm.box)
 
 
-def check_inside(
-    name: str, box: VoxelBox, voxel_size_nm: Sequence[int], roi_nm: Mapping[str, Any]
-) -> None:
-    """DataError if the volume does not contain the region of interest."""
-    roi = NmBox(triple(roi_nm["offset"]), triple(roi_nm["shape"]))
+def check_inside(name: str, box: VoxelBox, voxel_size_nm: Sequence[int], roi: NmBox) -> None:
+    """DataError if the volume `name`, with this `box`, does not contain a region of interest."""
     whole = box.to_nm(voxel_size_nm)
     if not whole.contains(roi):
         raise DataError(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from retrace.geometry import NmBox
 from retrace.setting_types import (
     AnyText,
     Count,
@@ -24,6 +25,8 @@ from retrace.setting_types import (
 from retrace.settings_model import SettingsModel
 
 LabelKind = Literal["ids", "cells", "membranes", "classes"]
+SEPARATED_LABEL_KINDS = ("cells", "membranes")
+"""Labels whose objects are separated by membranes instead of numbered."""
 Preprocess = Literal["standard2D", "standard3D", "symetric_rescale", "none"]
 """ZNN's preprocessing of images, spelt as there."""
 
@@ -52,6 +55,11 @@ class Region(SettingsModel):
 
     offset: Offset = Field(description="First corner (z, y, x), nm.")
     shape: Shape = Field(description="Edge lengths (z, y, x), nm.")
+
+    @property
+    def box(self) -> NmBox:
+        """The region as a box."""
+        return NmBox(self.offset, self.shape)
 
 
 class SourceFile(SettingsModel):

@@ -145,9 +145,10 @@ def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | Non
     roi = volume.get("roi_nm")
     if not roi:
         return None
+    box_nm = NmBox(triple(roi["offset"]), triple(roi["shape"]))
     if is_address(volume["raw"]["path"]):
-        check_inside(raw.name, raw.box, raw.voxel_size_nm, roi)
-    return NmBox(triple(roi["offset"]), triple(roi["shape"])).to_voxels(raw.voxel_size_nm)
+        check_inside(raw.name, raw.box, raw.voxel_size_nm, box_nm)
+    return box_nm.to_voxels(raw.voxel_size_nm)
 
 
 def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
@@ -166,10 +167,9 @@ def open_network_inputs(settings: Mapping[str, Any]) -> NetworkInputs:
     family = family_of(settings["network"])
     if not family.scales_raw:
         sources = [settings["volume"]["raw"], *settings["volume"].get("inputs", [])]
-        scaling = {"preprocess": UNIT} if family.unit_images else {}
-        return PreprocessedInputs(
-            tuple(open_normalised({**s, **scaling}) for s in sources), tissue_mask
-        )
+        preprocess = UNIT if family.unit_images else None
+        images = tuple(open_normalised(source, preprocess) for source in sources)
+        return PreprocessedInputs(images, tissue_mask)
     raw = open_source(settings["volume"]["raw"])
     if raw.channels:
         raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from retrace.config.compatibility import check_verb
+from retrace.config.mask_model import MaskSettings
 from retrace.config.splits import SPLITS
+from retrace.errors import ConfigError
 from retrace.job import Job
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import mask_stores, volume_files, volumes_of, with_manifests
@@ -13,9 +15,11 @@ from retrace.planning.targets import data_target
 def mask_job(planner: Planner, dataset: str, volume: str) -> Job:
     """Makes the mask of one volume from its labels and background ids."""
     data = planner.dataset(dataset)
-    source = data["volumes"][volume]
-    own_mask = {"labels_mask": source["labels_mask"]} if "labels_mask" in source else {}
-    settings = {"background_ids": data["background_ids"], "labels": source["labels"], **own_mask}
+    source = data.volumes[volume]
+    if source.labels is None:
+        raise ConfigError(f"volume {volume!r} of dataset {dataset!r} has no labels to mask")
+    own_mask = {"labels_mask": source.labels_mask} if source.labels_mask else {}
+    settings = MaskSettings(background_ids=data.background_ids, labels=source.labels, **own_mask)
     return Job(settings, prerequisites=volume_files(data, [volume], ["labels", "labels_mask"]))
 
 

@@ -62,8 +62,12 @@ class NormalisedImage:
         return data * scale + shift
 
 
-def open_normalised(source: Source | Mapping[str, Any]) -> NormalisedImage:
-    """The image of a dataset's source with its `preprocess`; reads the image once for statistics.
+def open_normalised(
+    source: Source | Mapping[str, Any], preprocess: str | None = None
+) -> NormalisedImage:
+    """The image of a dataset's source; reads it once for its statistics.
+
+    `preprocess`: a kind of ZNN, or UNIT; without it that of the source, else standard2D.
 
     DataError for images with channels, NaN or infinity.
     """
@@ -72,7 +76,7 @@ def open_normalised(source: Source | Mapping[str, Any]) -> NormalisedImage:
         raise DataError(
             f"{volume.name} has {volume.channels} channels; the image must be (z, y, x)"
         )
-    return normalise(volume, source.get("preprocess") or DEFAULT)
+    return normalise(volume, preprocess or Source.model_validate(source).preprocess or DEFAULT)
 
 
 def normalise(volume: Volume, kind: str) -> NormalisedImage:

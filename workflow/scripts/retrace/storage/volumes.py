@@ -13,11 +13,10 @@ import zarr
 
 from retrace.errors import DataError
 from retrace.formats.hdf5_tiff import ReorderedArray, open_hdf5_or_tiff
-from retrace.formats.label_kinds import KINDS, NUMBERED
 from retrace.formats.label_values import ClassGroups, SectionObjects
 from retrace.formats.n5 import N5Array, is_n5_dataset
 from retrace.formats.precomputed import PrecomputedLayer
-from retrace.formats.source import Source
+from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
 from retrace.formats.zarr_arrays import BlockStore, open_zarr
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
@@ -241,34 +240,34 @@ def open_source(source: Source | Mapping[str, Any]) -> Volume:
     of classes, and labels in the middle of a larger image. DataError as for `open_volume`, and for
     labels that do not fit their image.
     """
+    source = Source.model_validate(source)
     volume = open_volume(
-        source["path"],
-        source.get("array") or "",
-        source.get("voxel_size_nm"),
-        source.get("offset_nm"),
-        source.get("mip") or 0,
-        S3Server(source.get("endpoint_url"), source.get("unsigned", True)),
+        source.path,
+        source.array,
+        source.voxel_size_nm,
+        source.offset_nm,
+        source.mip or 0,
+        S3Server(source.endpoint_url, source.unsigned),
     )
-    axes, channel = source.get("axes"), source.get("channel")
-    if axes or channel is not None:
-        stored = axes or ("czyx" if volume.channels else "zyx")
-        volume = replace(volume, array=ReorderedArray(volume.array, stored, channel, volume.name))
-    kind = source.get("objects") or KINDS[0]
-    if kind not in NUMBERED:
-        volume = replace(volume, array=SectionObjects(volume.array, kind))
-    if source.get("class_values"):
-        volume = replace(volume, array=ClassGroups(volume.array, source["class_values"]))
-    return _fitted(volume, source["fit"]) if source.get("fit") else volume
+    if source.axes or source.channel is not None:
+        axes = source.axes or ("czyx" if volume.channels else "zyx")
+        array = ReorderedArray(volume.array, axes, source.channel, volume.name)
+        volume = replace(volume, array=array)
+    if source.objects in SEPARATED_LABEL_KINDS:
+        volume = replace(volume, array=SectionObjects(volume.array, source.objects))
+    if source.class_values:
+        volume = replace(volume, array=ClassGroups(volume.array, source.class_values))
+    return _fitted(volume, source.fit) if source.fit else volume
 
 
-def _fitted(labels: Volume, fit: Mapping[str, Any]) -> Volume:
+def _fitted(labels: Volume, fit: Fit) -> Volume:
     """Labels with the offset that puts them in the middle of their image.
 
     The central voxels coincide; of an even size, the lower of the two is taken.
     """
-    image = open_source(fit["image"])
+    image = open_source(fit.image)
     inner, outer = labels.array.shape[-3:], image.array.shape[-3:]
-    if inner != outer and not fit["crop"]:
+    if inner != outer and not fit.crop:
         raise DataError(
             f"{labels.name} has {list(inner)} voxels, {image.name} {list(outer)}; use labels as "
             "large as the image, or set `auto_crop: true` (is_auto_crop = yes in a .spec) to put "
@@ -277,7 +276,7 @@ def _fitted(labels: Volume, fit: Mapping[str, Any]) -> Volume:
     if any(small > large for small, large in zip(inner, outer, strict=True)):
         raise DataError(f"{labels.name} {list(inner)} is larger than {image.name} {list(outer)}")
     surplus = [large - small for small, large in zip(inner, outer, strict=True)]
-    if fit["crop"] == EVEN and any(n % 2 for n in surplus):
+    if fit.crop == EVEN and any(n % 2 for n in surplus):
         raise DataError(
             f"{image.name} is {surplus} voxels (z, y, x) larger than {labels.name}; labels are in "
             "the middle of their image, so each surplus must be even. Cut one section or row off "

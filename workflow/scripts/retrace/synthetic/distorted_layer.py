@@ -69,8 +69,7 @@ def checked_box(raw: Volume, roi_nm: NmBox | None, distortion: Distortion) -> Vo
     """The voxels to distort; ConfigError or DataError where they cannot be."""
     box = raw.box
     if roi_nm is not None:
-        roi = {"offset": roi_nm.offset, "shape": roi_nm.shape}
-        check_inside(raw.name, box, raw.voxel_size_nm, roi)
+        check_inside(raw.name, box, raw.voxel_size_nm, roi_nm)
         box = roi_nm.to_voxels(raw.voxel_size_nm)
     far = distortion.reach_px
     if box.shape[0] < 2 or min(box.shape[1:]) <= 2 * far:

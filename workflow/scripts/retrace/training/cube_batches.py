@@ -311,7 +311,7 @@ def _images(
     images = [normalise(volume.raw, UNIT)]
     weights = [EXAMPLE_WEIGHTS] if network["use_example_weights"] else []
     for channel in [*network["inputs"][1:], *weights]:
-        images.append(open_normalised({**sources["inputs"][channel], "preprocess": UNIT}))
+        images.append(open_normalised(sources["inputs"][channel], UNIT))
         if not images[-1].volume.box.contains(images[0].volume.box):
             raise DataError(
                 f"{images[-1].volume.name} does not cover the voxels of {images[0].volume.name}; "

@@ -14,7 +14,8 @@ from torch import Tensor
 from retrace.augment.backward_warp import apply_warp, draw_digits_warp
 from retrace.augment.single_images import central_crop, distort_images, random_crop
 from retrace.errors import ConfigError, DataError
-from retrace.formats.examples import Examples, open_examples
+from retrace.formats.examples import ExampleSet, open_examples
+from retrace.formats.examples_source import ExamplesSource
 from retrace.geometry import triple
 from retrace.training.sampler import batch_generator
 from retrace.training.task import Batch
@@ -37,8 +38,8 @@ class ExampleBatches:
     """
 
     network: Mapping[str, Any]
-    train: Examples
-    validation: Examples
+    train: ExampleSet
+    validation: ExampleSet
     seed: int
     device: torch.device
     given_mean: float | None = None
@@ -101,7 +102,7 @@ class ExampleBatches:
             images = apply_warp(block, drawn, triple(block.shape[1:])).transpose(0, 1)
         return images
 
-    def prepared(self, examples: Examples) -> Iterator[Batch]:
+    def prepared(self, examples: ExampleSet) -> Iterator[Batch]:
         """Batches of a split in its order, without augmentation."""
         for begin in range(0, len(examples), AT_ONCE):
             part = slice(begin, begin + AT_ONCE)
@@ -144,7 +145,7 @@ def open_example_batches(
     network: Mapping[str, Any], dataset: Mapping[str, Any], seed: int, device: torch.device
 ) -> ExampleBatches:
     """Opens a dataset's examples; DataError or ConfigError if the network cannot take them."""
-    examples = dataset["examples"]
+    examples = ExamplesSource.model_validate(dataset["examples"])
     with_unlabelled = network["autoencoder"] is not None
     train = open_examples(examples, "train", with_unlabelled=with_unlabelled)
     held_out = open_examples(examples, "validation")
