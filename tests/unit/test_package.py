@@ -27,7 +27,8 @@ from retrace.config import compatibility, datasets, families, networks
 from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
 from retrace.networks import build_network
-from retrace.packaging.bioimageio import BUILDERS, FAMILIES, package_files
+from retrace.packaging.bioimageio import package_files
+from retrace.packaging.package_forms import PackageForm
 from retrace.packaging.single_file import _check_names, modules, single_file
 from retrace.planning.align import aligned_voxel_nm
 from retrace.settings_model import as_json
@@ -85,7 +86,7 @@ def network(name: str) -> dict[str, Any]:
 
 def built(chosen: dict[str, Any]) -> Any:
     """The module that such a package holds; the same weights at every call."""
-    builder = BUILDERS[chosen["family"]]
+    builder = families.family_of(chosen).load("package").builder
     return builder.build(**builder.arguments(chosen), seed=3)
 
 
@@ -210,13 +211,14 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     model = save_model(tmp_path / "m.safetensors", build_network(chosen), {"network": chosen})
     with pytest.raises(DataError, match="with fmaps 3; network 'tiny_mtlsd' has fmaps 4"):
         package_files(model, {**chosen, "fmaps": 4}, ABOUT, ["A"], "MIT")
-    with pytest.raises(ConfigError, match="no package form of the family 'other'"):
+    with pytest.raises(ConfigError, match="'tiny_mtlsd': family 'other'; allowed: elektronn, lsd"):
         package_files(model, {**chosen, "family": "other"}, ABOUT, ["A"], "MIT")
     digits = network("cnn")
     model = save_model(tmp_path / "d.safetensors", built(digits), {"network": digits})
     with pytest.raises(DataError, match="without the mean of their training images"):
         package_files(model, digits, {"name": "tiny"}, ["A"], "MIT")
-    assert set(FAMILIES) == set(BUILDERS) == set(families.FAMILIES)
+    for family in families.FAMILIES.values():
+        assert isinstance(family.load("package"), PackageForm)
 
 
 def test_the_packaged_field_is_that_of_the_workflow() -> None:

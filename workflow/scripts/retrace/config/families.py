@@ -41,6 +41,8 @@ class Family:
     # Settings
     file: str
     """Model of the files of its networks."""
+    schema: str
+    """Name of the JSON schema of these files in config/schemas."""
     settings: str
     """Model of a network that is resolved for one dataset."""
     resolve: str
@@ -68,7 +70,7 @@ class Family:
     reference: str = ""
     """What to cite for the networks in a methods section."""
     package: str = ""
-    """Description of the family for packages."""
+    """PackageForm of its networks."""
 
     # Data and verbs
     verbs: tuple[str, ...] = VOLUME_VERBS
@@ -113,11 +115,13 @@ LSD = Family(
     system="Local shape descriptors (Sheridan et al. 2023)",
     reference="Sheridan et al. 2023",
     file="retrace.config.lsd_network:LsdNetworkFile",
+    schema="network",
     settings="retrace.config.lsd_network:LsdNetworkSettings",
     resolve="retrace.config.lsd_network:resolve",
     output_kind="retrace.config.lsd_network:output_kind",
     check_pair="retrace.config.lsd_pairs:check_pair",
     builder="retrace.networks.builders:UNET",
+    package="retrace.packaging.package_forms:UNET",
     set_up_training="retrace.training.lsd_family:set_up_lsd",
     losses={
         "mse": "retrace.losses.weighted_mse:weighted_mse",
@@ -137,12 +141,14 @@ ZNN = Family(
     system="ZNN (Zlateski, Lee, Seung 2016)",
     reference="Zlateski et al. 2015; Lee et al. 2015",
     file="retrace.config.znn_network:ZnnNetworkFile",
+    schema="znn_network",
     settings="retrace.config.znn_network:ZnnNetworkSettings",
     resolve="retrace.config.znn_network:resolve",
     output_kind="retrace.config.znn_network:output_kind",
     check_pair="retrace.config.znn_pairs:check_pair",
     net_prefix="retrace.config.znn_network:net_prefix",
     builder="retrace.networks.builders:ZNN",
+    package="retrace.packaging.package_forms:ZNN",
     set_up_training="retrace.training.znn_family:set_up_znn",
     losses=dict.fromkeys(
         ("square_loss", "square-square_loss", "binomial_cross_entropy", "softmax_loss"),
@@ -158,11 +164,13 @@ ELEKTRONN = Family(
     system="ELEKTRONN",
     reference="Dorkenwald et al. 2017",
     file="retrace.config.elektronn_network:ElektronnNetworkFile",
+    schema="elektronn_network",
     settings="retrace.config.elektronn_network:ElektronnNetworkSettings",
     resolve="retrace.config.elektronn_network:resolve",
     output_kind="retrace.config.elektronn_network:output_kind",
     check_pair="retrace.config.elektronn_pairs:check_pair",
     builder="retrace.networks.builders:ELEKTRONN",
+    package="retrace.packaging.package_forms:ELEKTRONN",
     set_up_training="retrace.training.elektronn_family:set_up_elektronn",
     losses={
         "nll": "retrace.losses.elektronn:nll",
@@ -181,11 +189,13 @@ SEAMLESS = Family(
     name="seamless",
     system="SEAMLeSS (Mitchell et al. 2019)",
     file="retrace.config.seamless_network:SeamlessNetworkFile",
+    schema="seamless_network",
     settings="retrace.config.seamless_network:SeamlessNetworkSettings",
     resolve="retrace.config.seamless_network:resolve",
     output_kind="retrace.config.seamless_network:output_kind",
     check_pair="retrace.config.seamless_network:check_pair",
     builder="retrace.networks.builders:SEAMLESS",
+    package="retrace.packaging.package_forms:SEAMLESS",
     own_files={".pt": "retrace.checkpoints.seamless"},
     verbs=("train", "align", "evaluate", "view", "package"),
     reads_stacks=True,

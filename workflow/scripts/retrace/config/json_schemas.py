@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from retrace.config.dataset_model import DatasetFile
 from retrace.config.examples_model import ExamplesFile
-from retrace.config.families import DEFAULT, FAMILIES
+from retrace.config.families import FAMILIES
 from retrace.config.workflow import WorkflowConfig
 from retrace.settings_model import SettingsModel, plain_value
 
@@ -28,7 +28,7 @@ MODELS: dict[str, tuple[type[SettingsModel], str]] = {
         "A dataset of single examples with a class each (config/datasets/NAME.yaml)",
     ),
     **{
-        "network" if family.name == DEFAULT else f"{family.name}_network": (
+        family.schema: (
             family.load("file"),
             _NETWORK.format(system=family.system, name=family.name),
         )

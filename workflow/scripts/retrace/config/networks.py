@@ -12,7 +12,7 @@ from typing import Any
 from retrace.config.dataset_model import Dataset, DatasetBase
 from retrace.config.datasets import ISOTROPIC_BELOW, has_boundaries, has_classes
 from retrace.config.examples_model import ExamplesDataset
-from retrace.config.families import DEFAULT, FAMILIES, Family, family_named
+from retrace.config.families import DEFAULT, FAMILIES, Family, aligning_families, family_named
 from retrace.config.network_settings import DatasetTraits, NetworkSettings
 from retrace.config.schema import check
 from retrace.config.yaml_files import Settings, merge, names, read_yaml, yaml_file
@@ -160,19 +160,24 @@ def labels_voxels(name: str) -> bool:
 
 def of_family(family: str) -> list[str]:
     """Names of the networks of a family, without files that cannot be read."""
-    return [name for name in names("networks") if _family_name(name) == family]
+    return _names_by_family().get(family, [])
 
 
 def aligning_networks() -> list[str]:
     """Names of the networks that align sections."""
-    return [n for n in names("networks") if (f := FAMILIES.get(_family_name(n))) and f.aligns]
+    return sorted(name for family in aligning_families() for name in of_family(family.name))
 
 
-def _family_name(name: str) -> str:
-    try:
-        return str(network_content(name).get("family", DEFAULT))
-    except ConfigError:
-        return ""
+def _names_by_family() -> dict[str, list[str]]:
+    """Names of the networks by the name of their family; files that cannot be read are left out."""
+    by_family: dict[str, list[str]] = {}
+    for name in names("networks"):
+        try:
+            content = network_content(name)
+        except ConfigError:
+            continue  # whoever uses that network gets the error
+        by_family.setdefault(str(content.get("family", DEFAULT)), []).append(name)
+    return by_family
 
 
 def net_prefixes() -> list[str]:

@@ -21,81 +21,18 @@ import yaml
 from torch import nn
 
 from retrace import __version__
-from retrace.alignment.pair import build_pair_aligner
 from retrace.checkpoints.safetensors import load_model
-from retrace.errors import ConfigError, nearest
+from retrace.config.families import family_of
 from retrace.files import atomic_write
-from retrace.networks import builders
-from retrace.networks.builders import NetworkBuilder, pyramid_of
+from retrace.packaging.package_forms import PackageForm
 from retrace.packaging.single_file import single_file
 from retrace.packaging.tensors import Form, Port, form_of
 from retrace.settings_model import as_plain, plain_value
 
-
-def pair_aligner_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `build_pair_aligner`."""
-    return {
-        "pyramid": pyramid_of(network),
-        "contrast": network["contrast"],
-        "flip_average": network["align"]["flip_average"],
-    }
-
-
-BUILDERS: dict[str, NetworkBuilder] = {
-    "lsd": builders.UNET,
-    "znn": builders.ZNN,
-    "elektronn": builders.ELEKTRONN,
-    "seamless": NetworkBuilder(build_pair_aligner, pair_aligner_arguments),
-}
-"""By family, how the module that is packaged is built."""
 FORMAT_VERSION = "0.5.12"
 """Of the model description."""
 TOLERANCE = {"relative_tolerance": 1e-3, "absolute_tolerance": 1e-4}
 """How far another machine's outputs may lie from the test outputs."""
-
-FAMILIES: dict[str, dict[str, Any]] = {
-    "lsd": {
-        "module": "retrace.networks.unet",
-        "call": "build_unet(**arguments)",
-        "cite": {
-            "text": "Sheridan et al., Local shape descriptors for neuron segmentation, Nature "
-            "Methods 20, 2023",
-            "doi": "10.1038/s41592-022-01711-z",
-        },
-    },
-    "znn": {
-        "module": "retrace.networks.znn",
-        "call": "build_znn(graph_from(graph, graph['inits'], graph['unseeded']), **arguments)",
-        "parsed": ["graph"],
-        "cite": {
-            "text": "Zlateski, Lee, Seung, ZNN: a fast and scalable algorithm for training 3D "
-            "convolutional networks on multi-core and many-core shared memory machines, IPDPS 2016",
-            "doi": "10.1109/IPDPS.2016.119",
-        },
-    },
-    "seamless": {
-        "module": "retrace.alignment.pair",
-        "call": "build_pair_aligner(Pyramid(**pyramid), **arguments)",
-        "parsed": ["pyramid"],
-        "cite": {
-            "text": "Mitchell, Keselj, Popovych, Buniatyan, Seung, Siamese encoding and alignment "
-            "by multiscale learning with self-supervision, 2019",
-            "url": "https://arxiv.org/abs/1904.02643",
-        },
-    },
-    "elektronn": {
-        "module": "retrace.networks.elektronn",
-        "call": "build_elektronn(from_dict(architecture, architecture['input_shape']), "
-        "decoder=decoder and DecoderSettings(**decoder), **arguments)",
-        "parsed": ["architecture", "decoder"],
-        "cite": {
-            "text": "The ELEKTRONN developers, ELEKTRONN: neural networks for image data",
-            "url": "https://github.com/ELEKTRONN/ELEKTRONN",
-        },
-    },
-}
-"""Per family the module that builds its networks, the call that does so from the arguments in
-config.json, and those arguments that the call has to parse."""
 
 ENTRY = '''
 
@@ -165,17 +102,16 @@ def package_files(
 ) -> dict[str, bytes]:
     """The files of a package, by name: the same bytes for the same weights.
 
-    `dataset`: name, and where it has voxels voxel_size_nm (z, y, x). ConfigError for a family
-    without a package form, DataError where `model` does not fit `network`.
+    `dataset`: name, and where it has voxels voxel_size_nm (z, y, x). ConfigError for an unknown
+    family, DataError where `model` does not fit `network`.
     """
-    family = _family(network)
-    builder = BUILDERS[network["family"]]
-    arguments = builder.arguments(network)
-    module = builder.build(**arguments)
+    package: PackageForm = family_of(network).load("package")
+    arguments = package.builder.arguments(network)
+    module = package.builder.build(**arguments)
     metadata = load_model(model, module, network)
     form = form_of(module.eval(), network, dataset, metadata)
     files = {
-        "network.py": _network_py(family, network).encode(),
+        "network.py": _network_py(package, network).encode(),
         "config.json": _json(_config(network, arguments, dataset, metadata)),
         "model.safetensors": model.read_bytes(),
         "weights.pt": _state_dict(module),
@@ -184,7 +120,7 @@ def package_files(
     }
     about = _About(network, arguments, dataset, authors, licence, metadata, form)
     files["README.md"] = about.readme().encode()
-    files["rdf.yaml"] = about.rdf(files, family).encode()
+    files["rdf.yaml"] = about.rdf(files, package).encode()
     return files
 
 
@@ -211,22 +147,13 @@ def tensor_file(form: Form, port: Port) -> str:
     return "test_input.npy" if len(form.inputs) == 1 else f"test_input_{port.name}.npy"
 
 
-def _family(network: Mapping[str, Any]) -> dict[str, Any]:
-    if network["family"] not in FAMILIES:
-        raise ConfigError(
-            f"network {network['name']!r}: no package form of the family {network['family']!r}; "
-            f"{nearest(network['family'], FAMILIES)}"
-        )
-    return FAMILIES[network["family"]]
-
-
-def _network_py(family: Mapping[str, Any], network: Mapping[str, Any]) -> str:
+def _network_py(package: PackageForm, network: Mapping[str, Any]) -> str:
     title = (
         f"The network {network['name']} of retrace {__version__} with all it needs beside torch."
     )
-    parsed = "".join(f"{name}, " for name in family.get("parsed", ()))
-    entry = ENTRY.format(parsed=parsed, call=family["call"])
-    return single_file(family["module"], title) + entry
+    parsed = "".join(f"{name}, " for name in package.parsed)
+    entry = ENTRY.format(parsed=parsed, call=package.call)
+    return single_file(package.module, title) + entry
 
 
 def _config(
@@ -296,7 +223,7 @@ class _About:
             zip="package.zip",
         )
 
-    def rdf(self, files: Mapping[str, bytes], family: Mapping[str, Any]) -> str:
+    def rdf(self, files: Mapping[str, bytes], package: PackageForm) -> str:
         """rdf.yaml; `files`: all others."""
         content = {
             "format_version": FORMAT_VERSION,
@@ -304,7 +231,7 @@ class _About:
             "name": self.title,
             "description": self.description,
             "authors": [{"name": name} for name in self.authors],
-            "cite": [family["cite"]],
+            "cite": [dict(package.citation)],
             "license": self.licence,
             "documentation": _file("README.md", files),
             "attachments": [
@@ -313,13 +240,13 @@ class _About:
             "tags": [*self.form.tags, "pytorch"],
             "inputs": [{**self._port(p, files), **self._scaled()} for p in self.form.inputs],
             "outputs": [self._port(port, files) for port in self.form.outputs],
-            "weights": {"pytorch_state_dict": self._weights(files, family)},
+            "weights": {"pytorch_state_dict": self._weights(files)},
             "config": {"bioimageio": {"reproducibility_tolerance": [TOLERANCE]}},
         }
         alone = json.loads(json.dumps(content))  # else YAML refers from one place to another
         return yaml.safe_dump(alone, sort_keys=False, allow_unicode=True)
 
-    def _weights(self, files: Mapping[str, bytes], family: Mapping[str, Any]) -> dict[str, Any]:
+    def _weights(self, files: Mapping[str, bytes]) -> dict[str, Any]:
         return {
             **_file("weights.pt", files),
             "pytorch_version": torch.__version__.split("+")[0],

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from retrace.alignment.pair import FIELD
+from retrace.config.families import family_of
 from retrace.elektronn.architecture import RECONSTRUCTION
 from retrace.errors import DataError
 
@@ -86,9 +87,10 @@ def form_of(
 
     `metadata`: what is stored beside the weights.
     """
-    if network["family"] == "seamless":
+    family = family_of(network)
+    if family.reads_stacks:
         return _sections(module, network, dataset)
-    if network["family"] == "elektronn" and not module.is_dense:
+    if family.reads_examples and not module.is_dense:
         return _examples(module, network, metadata)
     return _volumes(module, network, dataset)
 
@@ -142,7 +144,7 @@ its middle. The smallest input is {least}; every axis may grow in steps of {step
 
 def _volumes(module: Any, network: Mapping[str, Any], dataset: Mapping[str, Any]) -> Form:
     voxel, channels = dataset["voxel_size_nm"], network["input_channels"]
-    scaling = Scaling(2, -1) if network["family"] == "lsd" and channels == 1 else None
+    scaling = Scaling(2, -1) if family_of(network).scales_raw and channels == 1 else None
     least, step = (
         [int(n) for n in shape] for shape in (module.valid_shape(TEST_OUTPUT), module.stride)
     )
@@ -186,9 +188,10 @@ def _map(
 def _volume_values(network: Mapping[str, Any], scaling: Scaling | None) -> str:
     if scaling:
         return "float32: grey values of raw, 0 to 255, which are read as 2 v / 255 - 1"
-    if network["family"] == "lsd":
+    family = family_of(network)
+    if family.scales_raw:
         return "float32: raw in [-1, 1] (where there is raw), then predicted descriptors in [0, 1]"
-    if network["family"] == "elektronn":
+    if family.unit_images:
         return "float32, grey values of raw divided by 255"
     return "float32, on the scale that `preprocess` of the data set gave in training"
 
