@@ -33,11 +33,11 @@ from retrace.planning.weights import model_file
 
 def _hull(boxes: Sequence[Mapping[str, Any] | None]) -> Settings | None:
     """The smallest box around all; None, the whole volume, as soon as one is None."""
-    given = [box for box in boxes if box is not None]
-    if len(given) < len(boxes) or not given:
+    limits = [box for box in boxes if box is not None]
+    if len(limits) < len(boxes) or not limits:
         return None
-    low = [min(box["offset"][a] for box in given) for a in range(3)]
-    high = [max(box["offset"][a] + box["shape"][a] for box in given) for a in range(3)]
+    low = [min(box["offset"][a] for box in limits) for a in range(3)]
+    high = [max(box["offset"][a] + box["shape"][a] for box in limits) for a in range(3)]
     return {"offset": low, "shape": [h - b for b, h in zip(low, high, strict=True)]}
 
 
@@ -86,17 +86,17 @@ def whole_settings(
     config: WorkflowConfig, dataset: Dataset, network: NetworkSettings, volume: str
 ) -> Settings:
     """What predict.py reads for all of a volume, in floats: the image of another network."""
-    told = predict_settings(config, dataset, network, volume)
-    kept = without(told["volume"], "roi_of", "margin_nm", "tissue_mask")
-    return {**told, "volume": {**kept, "roi_nm": None}, "dtype": "float32"}
+    settings = predict_settings(config, dataset, network, volume)
+    kept = without(settings["volume"], "roi_of", "margin_nm", "tissue_mask")
+    return {**settings, "volume": {**kept, "roi_nm": None}, "dtype": "float32"}
 
 
 def _further_inputs(dataset: Dataset, network: NetworkSettings, volume: str) -> Settings:
-    """Images that a network reads beside raw, by its input nodes."""
+    """Images that a network reads in addition to raw, in the order of its input nodes."""
     nodes = network.get("inputs", [])[1:]
-    found = {**dataset["volumes"][volume].get("inputs", {})}
-    found |= recursive_inputs(dataset, network, volume)
-    return {"inputs": [found[node] for node in nodes]} if nodes else {}
+    images = {**dataset["volumes"][volume].get("inputs", {})}
+    images |= recursive_inputs(dataset, network, volume)
+    return {"inputs": [images[node] for node in nodes]} if nodes else {}
 
 
 def _context_nm(network: NetworkSettings, voxel_size_nm: Sequence[int]) -> list[int]:

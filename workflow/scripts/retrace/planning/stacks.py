@@ -25,10 +25,10 @@ from retrace.planning.targets import data_target
 
 
 def make_settings(dataset: Dataset) -> Settings:
-    """What `stacks.py make` reads; ConfigError where the dataset's sections are not made."""
+    """What `stacks.py make` reads; ConfigError where the dataset has sections of its own."""
     alignment = sections_of(dataset)
     if not alignment["made"]:
-        raise ConfigError(f"the sections of dataset {dataset['name']!r} are its own, not made")
+        raise ConfigError(f"the sections of dataset {dataset['name']!r} are its own, not synthetic")
     raw = dataset["volumes"][alignment["volume"]]["raw"]
     return {
         "made": alignment["made"],

@@ -35,7 +35,7 @@ def train_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSet
     held_out = validation_patches(dataset, network)
     used = trained_volumes(dataset, network)
     tested = {"validation": held_out} if family_of(network).draws_validation_patches else {}
-    told = {
+    content = {
         "name": dataset["name"],
         "voxel_size_nm": dataset["voxel_size_nm"],
         "background_ids": dataset["background_ids"],
@@ -43,13 +43,15 @@ def train_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSet
         "train": dataset["train"],
         **tested,
     }
-    return _trained(config, network, told) | {"autocontext": context_network(network, dataset)}
+    return _trained(config, network, content) | {"autocontext": context_network(network, dataset)}
 
 
 def _trained_volume(dataset: Dataset, network: NetworkSettings, name: str) -> Settings:
     volume = without(dataset["volumes"][name], "skeletons")
-    made = recursive_inputs(dataset, network, name)
-    return {**volume, "inputs": {**volume.get("inputs", {}), **made}} if made else volume
+    predicted = recursive_inputs(dataset, network, name)
+    if not predicted:
+        return volume
+    return {**volume, "inputs": {**volume.get("inputs", {}), **predicted}}
 
 
 WHOLE = "whole_prediction"
@@ -57,22 +59,25 @@ WHOLE = "whole_prediction"
 
 
 def recursive_inputs(dataset: Dataset, network: NetworkSettings, volume: str) -> Settings:
-    """By input node the source that another network's prediction is, where the volume has none."""
-    given = dataset["volumes"][volume].get("inputs", {})
-    found = {}
-    for node, told in network.get("recursive", {}).items():
-        if node in given:
+    """By input node the prediction of another network that serves as input image.
+
+    Input nodes for which the volume has an image of its own are left out.
+    """
+    own = dataset["volumes"][volume].get("inputs", {})
+    sources = {}
+    for node, settings in network.get("recursive", {}).items():
+        if node in own:
             continue
-        first = network_for(told["network"], dataset)
-        found[node] = {
+        first = network_for(settings["network"], dataset)
+        sources[node] = {
             "path": results(dataset["name"], first["name"], volume, f"{WHOLE}.zarr"),
             "array": head_names(first)[0],
             "voxel_size_nm": dataset["voxel_size_nm"],
             "offset_nm": None,
-            "channel": told["channel"],
-            "preprocess": told["preprocess"],
+            "channel": settings["channel"],
+            "preprocess": settings["preprocess"],
         }
-    return found
+    return sources
 
 
 def _trained(config: WorkflowConfig, network: NetworkSettings, dataset: Settings) -> Settings:
