@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from retrace.config.command_line_values import read_config
 from retrace.config.datasets import check_chosen
-from retrace.config.networks import of_family
+from retrace.planning.network_names import of_family
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import names
 from retrace.errors import ConfigError, RetraceError

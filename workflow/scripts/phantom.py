@@ -22,6 +22,8 @@ from retrace.synthetic.phantom_files import (
     write_phantom_store,
 )
 
+CUBES = "elektronn"
+"""The layout of ELEKTRONN's 3-D example."""
 PUBLIC_ACTIONS = ("s3:GetObject", "s3:HeadObject", "s3:ListBucket")
 """AWS has no permission HeadObject; servers that name actions after HTTP verbs require it."""
 
@@ -42,9 +44,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--margin", nargs=3, type=int, default=(24, 48, 48), help="voxels per side")
     parser.add_argument("--voxel-size-nm", nargs=3, type=int, default=(20, 9, 9), help="z y x")
     parser.add_argument("--chunks", nargs=3, type=int, default=(32, 64, 64), help="z y x")
-    parser.add_argument(
-        "--layout", choices=("zebrafinch", "hemi", "elektronn"), default="zebrafinch"
-    )
+    parser.add_argument("--layout", choices=("zebrafinch", "hemi", CUBES), default="zebrafinch")
     parser.add_argument(
         "--layer",
         type=Path,
@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.verb == "generate" and args.output is None:
         parser.error("generate needs --output FOLDER")
-    if args.layout == "elektronn" and (args.verb == "upload" or args.layer is not None):
+    if args.layout == CUBES and (args.verb == "upload" or args.layer is not None):
         parser.error("--layout elektronn works only with generate and without --layer")
     if args.verb == "upload" and args.endpoint is None:
         parser.error("upload needs --endpoint URL")
@@ -148,7 +148,7 @@ def upload(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one verb."""
     args = parse_args(None if argv is None else list(argv))
-    if args.layout == "elektronn":
+    if args.layout == CUBES:
         generate_cubes(args)
     elif args.verb == "generate":
         generate_volumes(args, args.output)

@@ -5,8 +5,7 @@ Sizes are in the order z, y, x; ELEKTRONN's own files have x, y, z.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -248,8 +247,3 @@ def _inference_shape(layers: Architecture) -> tuple[int, ...]:
     if layers.mode != "img-img" or sizes is None:
         return layers.input_shape
     return tuple(field[-1] - 1 + n for field, n in zip(sizes.fields, TILE, strict=True))
-
-
-def output_kind(content: Mapping[str, Any]) -> str:
-    """What a network predicts, from the content of its file."""
-    return "classes" if content.get("mode", "img-img") == "img-img" else "examples"

@@ -7,13 +7,17 @@ no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError, nearest
 from retrace.settings_model import SettingsModel
+
+Content = Mapping[str, Any] | SettingsModel
+"""The content of a network's file, `extends` merged."""
 
 VOLUME_VERBS = (
     "train",
@@ -47,14 +51,14 @@ class Family:
     """Model of a network that is resolved for one dataset."""
     resolve: str
     """Function (file, DatasetTraits) -> settings."""
-    output_kind: str
-    """Function from the content of a network's file to what the network predicts: "affinities",
-    "boundary", "classes" (of voxels), "examples" (classes of whole inputs) or "field"."""
+    output_kind: Callable[[Content], str]
+    """What a network predicts, from the content of its file: "affinities", "boundary", "classes"
+    (of voxels), "examples" (classes of whole inputs) or "field" (of displacements)."""
     check_pair: str
     """Function (pair, dataset, network, verb) that refuses what cannot work in this family."""
-    net_prefix: str = ""
-    """Function from the content of a network's file to the start of the paths of the networks that
-    training writes in the system's own format, or None."""
+    net_prefix: Callable[[Content], str | None] = lambda content: None
+    """From the content of a network's file the start of the paths of the networks that training
+    writes in the system's own format, or None."""
 
     # Networks, training, files
     builder: str = ""
@@ -110,6 +114,30 @@ class Family:
         return load(getattr(self, part))
 
 
+def _znn_config(content: Content) -> Any:
+    """The .cfg file that a network of the family znn names, or None."""
+    if not content.get("cfg"):
+        return None
+    return load("retrace.znn.cfg:read_cfg")(Path(content["cfg"]))
+
+
+def _znn_output(content: Content) -> str:
+    config = _znn_config(content)
+    out_type = (
+        config.out_type if config else content.get("parameters", {}).get("out_type", "boundary")
+    )
+    return {"affinity": "affinities", "semantic": "classes"}.get(out_type, "boundary")
+
+
+def _znn_net_prefix(content: Content) -> str | None:
+    config = _znn_config(content)
+    return config.train_net_prefix if config else None
+
+
+def _elektronn_output(content: Content) -> str:
+    return "classes" if content.get("mode", "img-img") == "img-img" else "examples"
+
+
 LSD = Family(
     name="lsd",
     system="Local shape descriptors (Sheridan et al. 2023)",
@@ -118,7 +146,7 @@ LSD = Family(
     schema="network",
     settings="retrace.config.lsd_network:LsdNetworkSettings",
     resolve="retrace.config.lsd_network:resolve",
-    output_kind="retrace.config.lsd_network:output_kind",
+    output_kind=lambda content: "affinities",
     check_pair="retrace.config.lsd_pairs:check_pair",
     builder="retrace.networks.builders:UNET",
     package="retrace.packaging.package_forms:UNET",
@@ -144,9 +172,9 @@ ZNN = Family(
     schema="znn_network",
     settings="retrace.config.znn_network:ZnnNetworkSettings",
     resolve="retrace.config.znn_network:resolve",
-    output_kind="retrace.config.znn_network:output_kind",
+    output_kind=_znn_output,
+    net_prefix=_znn_net_prefix,
     check_pair="retrace.config.znn_pairs:check_pair",
-    net_prefix="retrace.config.znn_network:net_prefix",
     builder="retrace.networks.builders:ZNN",
     package="retrace.packaging.package_forms:ZNN",
     set_up_training="retrace.training.znn_family:set_up_znn",
@@ -167,7 +195,7 @@ ELEKTRONN = Family(
     schema="elektronn_network",
     settings="retrace.config.elektronn_network:ElektronnNetworkSettings",
     resolve="retrace.config.elektronn_network:resolve",
-    output_kind="retrace.config.elektronn_network:output_kind",
+    output_kind=_elektronn_output,
     check_pair="retrace.config.elektronn_pairs:check_pair",
     builder="retrace.networks.builders:ELEKTRONN",
     package="retrace.packaging.package_forms:ELEKTRONN",
@@ -192,7 +220,7 @@ SEAMLESS = Family(
     schema="seamless_network",
     settings="retrace.config.seamless_network:SeamlessNetworkSettings",
     resolve="retrace.config.seamless_network:resolve",
-    output_kind="retrace.config.seamless_network:output_kind",
+    output_kind=lambda content: "field",
     check_pair="retrace.config.seamless_network:check_pair",
     builder="retrace.networks.builders:SEAMLESS",
     package="retrace.packaging.package_forms:SEAMLESS",
@@ -221,7 +249,7 @@ def family_named(name: str, where: str) -> Family:
     return FAMILIES[name]
 
 
-def family_of(network: SettingsModel | Mapping[str, Any]) -> Family:
+def family_of(network: Content) -> Family:
     """The family of a network; ConfigError where there is none of that name."""
     return family_named(str(network["family"]), f"network {network.get('name')!r}")
 

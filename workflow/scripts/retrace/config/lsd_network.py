@@ -5,8 +5,8 @@ After Sheridan et al. 2023. All triples are in the order z, y, x.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -291,8 +291,3 @@ def _label_padding_nm(network: LsdSettings, dataset: DatasetTraits) -> Sequence[
     sigma_nm = network.lsd.sigma_nm if network.lsd else None
     context = target_context(network.neighborhood, sigma_nm, dataset.voxel_size_nm)
     return label_padding_nm(output, context, dataset.voxel_size_nm)
-
-
-def output_kind(content: Mapping[str, Any]) -> str:
-    """What a network predicts, from the content of its file."""
-    return "affinities"

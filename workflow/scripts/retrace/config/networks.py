@@ -79,7 +79,7 @@ def network_by_name(name: str, voxel_size_nm: Sequence[float] | None = None, **t
     """
     file = load_network(name)
     family = FAMILIES[file["family"]]
-    kind = family.load("output_kind")(file)
+    kind = family.output_kind(file)
     if voxel_size_nm is None and kind in ("affinities", "boundary", "classes"):
         raise ConfigError(f"network {name!r} reads volumes; give their `voxel_size_nm`, z, y, x")
     if voxel_size_nm is not None:
@@ -127,7 +127,7 @@ def output_kind(content: Mapping[str, Any]) -> str:
     "affinities", "boundary", "classes" (of voxels), "examples" (classes of whole inputs), or
     "field" (of displacements).
     """
-    return str(_family(content).load("output_kind")(content))
+    return str(_family(content).output_kind(content))
 
 
 def kind_by_name(name: str) -> str:
@@ -160,7 +160,7 @@ def labels_voxels(name: str) -> bool:
 
 def of_family(family: str) -> list[str]:
     """Names of the networks of a family, without files that cannot be read."""
-    return _names_by_family().get(family, [])
+    return names_by_family().get(family, [])
 
 
 def aligning_networks() -> list[str]:
@@ -168,7 +168,7 @@ def aligning_networks() -> list[str]:
     return sorted(name for family in aligning_families() for name in of_family(family.name))
 
 
-def _names_by_family() -> dict[str, list[str]]:
+def names_by_family() -> dict[str, list[str]]:
     """Names of the networks by the name of their family; files that cannot be read are left out."""
     by_family: dict[str, list[str]] = {}
     for name in names("networks"):
@@ -186,9 +186,7 @@ def net_prefixes() -> list[str]:
     for name in names("networks"):
         try:
             content = network_content(name)
-            family = _family(content)
-            if family.net_prefix:
-                prefixes.append(family.load("net_prefix")(content))
+            prefixes.append(_family(content).net_prefix(content))
         except ConfigError:
             continue  # whoever uses that network gets the error
     return [prefix for prefix in prefixes if prefix]

@@ -6,8 +6,7 @@ the network is trained at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -265,11 +264,6 @@ def resolve(file: SettingsModel, dataset: DatasetTraits) -> SeamlessNetworkSetti
     """The network; it is the same for all datasets. ConfigError where a setting is missing."""
     content = {key: value for key, value in file.plain().items() if key != "extends"}
     return check(SeamlessNetworkSettings, content, f"network {content['name']!r}")
-
-
-def output_kind(content: Mapping[str, Any]) -> str:
-    """What a network predicts, from the content of its file."""
-    return "field"
 
 
 def check_pair(pair: str, dataset: Dataset, network: SeamlessNetworkSettings, verb: str) -> None:

@@ -5,9 +5,9 @@ All triples are in the order z, y, x.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -263,17 +263,3 @@ def _input_shape(graph: Graph, output: Sequence[int]) -> Shape:
     sizes = graph.dense().sizes(output)
     z, y, x = (max(sizes[name][axis] for name in graph.inputs) for axis in range(3))
     return z, y, x
-
-
-def output_kind(content: Mapping[str, Any]) -> str:
-    """What a network predicts, from the content of its file or of its .cfg file."""
-    if content.get("cfg"):
-        out_type = read_cfg(Path(content["cfg"])).out_type
-    else:
-        out_type = content.get("parameters", {}).get("out_type", "boundary")
-    return {"affinity": "affinities", "semantic": "classes"}.get(out_type, "boundary")
-
-
-def net_prefix(content: Mapping[str, Any]) -> str | None:
-    """Start of the paths of the networks that ZNN's .cfg has training write, if it names any."""
-    return read_cfg(Path(content["cfg"])).train_net_prefix if content.get("cfg") else None

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import NetworkSettings
 from retrace.config.networks import (
     interior_map,
-    kind_by_name,
-    labels_voxels,
-    predicts_boundaries,
 )
 from retrace.config.splits import scorable
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings, names
+from retrace.config.yaml_files import Settings
 from retrace.job import Files, Job
 from retrace.planning.choices import without
 from retrace.planning.experiment import Planner
+from retrace.planning.network_names import predicting
 from retrace.planning.paths import (
     manifest,
     mask_store,
@@ -247,19 +244,16 @@ def evaluation(planner: Planner, dataset: str, network: str) -> list[str]:
     return [results(dataset, network, "evaluation.json")]
 
 
-@cache
 def boundary_networks() -> list[str]:
     """Networks whose boundary map is scored without segmentation."""
-    return [name for name in names("networks") if predicts_boundaries(name)]
+    return predicting("boundary")
 
 
-@cache
 def class_networks() -> list[str]:
     """Networks that give classes of voxels."""
-    return [name for name in names("networks") if labels_voxels(name)]
+    return predicting("classes")
 
 
-@cache
 def segmented_networks() -> list[str]:
     """All other networks of volumes, whose prediction is segmented first."""
-    return [name for name in names("networks") if kind_by_name(name) == "affinities"]
+    return predicting("affinities")

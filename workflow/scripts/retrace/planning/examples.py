@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from retrace.config.networks import answers_once
 from retrace.config.sources import example_files
-from retrace.config.yaml_files import Settings, names
+from retrace.config.yaml_files import Settings
 from retrace.job import Job
 from retrace.planning.choices import trained_network
 from retrace.planning.experiment import Experiment, Planner
+from retrace.planning.network_names import predicting
 from retrace.planning.paths import results
 from retrace.planning.weights import model_file
 
@@ -50,4 +50,4 @@ def curves_job(planner: Planner, dataset: str, network: str) -> Job:
 
 def example_networks() -> list[str]:
     """Networks that give one answer for a whole input."""
-    return [name for name in names("networks") if answers_once(name)]
+    return predicting("examples")

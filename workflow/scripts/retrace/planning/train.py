@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from retrace.config.dataset_model import Dataset
 from retrace.config.families import family_of
 from retrace.config.network_settings import NetworkSettings
-from retrace.config.networks import aligning_networks, context_network, head_names, network_for
+from retrace.config.networks import context_network, head_names, network_for
 from retrace.config.sources import example_files
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import Settings, names
 from retrace.job import Job
 from retrace.planning.choices import COMPUTE, gpus_for, iterations_for, trained_network, without
 from retrace.planning.experiment import Planner
+from retrace.planning.network_names import aligning_networks
 from retrace.planning.paths import (
     mask_stores,
     results,

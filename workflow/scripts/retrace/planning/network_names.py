@@ -1,0 +1,34 @@
+"""Names of the networks by what they are; read once, as a run of the workflow plans with them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from retrace.config.families import aligning_families
+from retrace.config.networks import kind_by_name, names_by_family
+from retrace.config.yaml_files import names
+
+
+@cache
+def _by_family() -> dict[str, list[str]]:
+    return names_by_family()
+
+
+@cache
+def _kinds() -> dict[str, str]:
+    return {name: kind_by_name(name) for name in names("networks")}
+
+
+def of_family(family: str) -> list[str]:
+    """Names of the networks of a family, without files that cannot be read."""
+    return _by_family().get(family, [])
+
+
+def aligning_networks() -> list[str]:
+    """Names of the networks that align sections."""
+    return sorted(name for family in aligning_families() for name in of_family(family.name))
+
+
+def predicting(kind: str) -> list[str]:
+    """Names of the networks that predict `kind`, such as "boundary"; see `output_kind`."""
+    return [name for name, predicted in _kinds().items() if predicted == kind]
