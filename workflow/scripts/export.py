@@ -59,7 +59,7 @@ def open_checked(source: Source) -> Volume:
     """A volume; DataError where it differs from its manifest, if it has one."""
     if not is_address(source.path) and store_with_manifest(Path(source.path)):
         check_manifest(Path(source.path))
-    return open_source(source.plain())
+    return open_source(source)
 
 
 def exported_box(volume: Volume, within: Source | None) -> VoxelBox:

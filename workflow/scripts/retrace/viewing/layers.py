@@ -41,7 +41,7 @@ def open_layers(sources: Iterable[ViewLayerSource]) -> tuple[list[ViewLayer], li
     for source in sources:
         name = source.name or source.kind
         if is_address(source.path) or Path(source.path).exists():
-            layers.append(ViewLayer(name, source.kind, open_source(source.plain())))
+            layers.append(ViewLayer(name, source.kind, open_source(source)))
         else:
             absent.append(f"{name} ({source.path})")
     if not layers:
