@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import elektronn
 from retrace.config import networks
 from retrace.elektronn.architecture import Architecture
-from retrace.elektronn.calculator import Axis, axes_of, sizes_at, sizes_near
+from retrace.elektronn.calculator import SizedAxis, axes_of, sizes_at, sizes_near
 from retrace.elektronn.describe import description, in_units, table
 from retrace.elektronn.layers import architecture_of
 from retrace.errors import ConfigError
@@ -26,9 +26,9 @@ def layers_of(name: str, **changes: Any) -> Architecture:
     return architecture_of(name, network.with_(**{"n_lab": 10, **changes}))
 
 
-def axis(filters: tuple[int, ...], pools: tuple[int, ...], fragments: int = 0) -> Axis:
+def axis(filters: tuple[int, ...], pools: tuple[int, ...], fragments: int = 0) -> SizedAxis:
     cut = tuple(index < fragments for index in range(len(filters)))
-    return Axis(filters, pools, cut)
+    return SizedAxis(filters, pools, cut)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_sizes_of_the_examples(
         (axis(*NEURO, fragments=2), [34, 38]),
     ],
 )
-def test_valid_inputs(line: Axis, first: list[int]) -> None:
+def test_valid_inputs(line: SizedAxis, first: list[int]) -> None:
     assert list(line.valid[: len(first)]) == first
 
 

@@ -21,7 +21,7 @@ from retrace.elektronn.cfg import (
     NETWORK,
     UNSUPPORTED,
     known_parameters,
-    read_config,
+    read_elektronn_config,
 )
 from retrace.elektronn.translate import translate
 from retrace.errors import ConfigError
@@ -82,7 +82,7 @@ def written(folder: Path, text: str) -> Path:
 
 def changed(folder: Path, text: str, size: Any = (20, 10, 10)) -> Any:
     """The shipped file with further lines, translated."""
-    return translate(read_config(written(folder, NEURO + text)), size)
+    return translate(read_elektronn_config(written(folder, NEURO + text)), size)
 
 
 def test_every_parameter_has_its_place() -> None:
@@ -125,7 +125,7 @@ def test_a_patch_is_chosen_as_by_the_original(tmp_path: Path) -> None:
 
 
 def test_what_it_says_of_each_parameter(tmp_path: Path) -> None:
-    config = read_config(written(tmp_path, NEURO))
+    config = read_elektronn_config(written(tmp_path, NEURO))
     notes = translate(config, [20, 10, 10]).notes
 
     assert set(config.given) - set(notes) == set()
@@ -184,7 +184,7 @@ batch_size = 50
 desired_input = 28
 {extra}
 """
-    found = translate(read_config(written(tmp_path, text)))
+    found = translate(read_elektronn_config(written(tmp_path, text)))
     schema.check(ElektronnNetworkFile, found.network, "translated")
 
     assert found.dataset is None
@@ -234,7 +234,7 @@ def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFix
 )
 def test_files_are_never_run(line: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        read_config(written(tmp_path, NEURO + line + "\n"))
+        read_elektronn_config(written(tmp_path, NEURO + line + "\n"))
 
 
 def test_values_that_are_read(tmp_path: Path) -> None:

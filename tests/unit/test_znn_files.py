@@ -85,7 +85,7 @@ def test_a_net_file_becomes_nodes_and_edges(tmp_path: Path) -> None:
         ("input input", "input n2", "nothing reads the input 'input'"),
         ("size 4\nload", "size 3\nload", "size mismatch: max_filter edge 'pool1'"),
         ("nodes input", "# N4\nnodes input", "net.znn:1: '#' before the first object"),
-        ("nodes n2", "nodes n1", "net.znn:26: 'n1' is there twice, first at net.znn:13"),
+        ("nodes n2", "nodes n1", "net.znn:26: 'n1' is defined twice, first at net.znn:13"),
         ("function linear", "function linear\nfunction_args 1,2,3", "2 numbers for linear"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_net_file_with_a_mistake_is_refused_by_line(old: str, new: str, messag
 
 def test_circles_and_paths_of_different_length_are_refused() -> None:
     back = "edges back\ntype conv\nsize 1,1,1\ninput n2\noutput n1\n"
-    with pytest.raises(ConfigError, match="circle, of or before: n1, n2, output"):
+    with pytest.raises(ConfigError, match="cycle, in or before: n1, n2, output"):
         parse_net(SMALL + back, Path("net.znn"))
     skip = "edges skip\ntype conv\nsize 1,1,1\ninput n1\noutput output\n"
     with pytest.raises(ConfigError, match="size mismatch: edges into 'output' come with"):
@@ -230,7 +230,7 @@ def test_a_data_spec_binds_images_labels_and_masks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("fnames = raw.tif", "fnames = row.tif", "spec:3: fnames names row.tif, which there is"),
+        ("fnames = raw.tif", "fnames = row.tif", "spec:3: fnames names row.tif, which does not exist"),
         ("fnames = raw.tif", "fnames = raw.tif, mask.tif", "spec:3: fnames names 2 files"),
         ("standard2D", "symmetric_rescale", "did you mean 'symetric_rescale'"),
         ("standard2D", "standard2D # mean", "spec:4: pp_types is 'standard2D # mean'"),

@@ -25,13 +25,13 @@ import yaml
 from retrace.checkpoints.elektronn import SUFFIX, load_param, read_param, write_param
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.command_line import add_job, parse_job
-from retrace.config.elektronn_network import ElektronnNetworkFile, resolve
+from retrace.config.elektronn_network import ElektronnNetworkFile, resolve_elektronn
 from retrace.config.families import family_of
 from retrace.config.network_settings import DatasetTraits
 from retrace.config.networks import load_network
 from retrace.config.schema import check
 from retrace.device import choose_device
-from retrace.elektronn.cfg import read_config
+from retrace.elektronn.cfg import read_elektronn_config
 from retrace.elektronn.describe import at_input, description, table
 from retrace.elektronn.layers import architecture_of
 from retrace.elektronn.translate import Translation, translate
@@ -76,7 +76,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def translate_file(args: argparse.Namespace) -> None:
     """Writes network and dataset of a configuration file; ConfigError if other files exist."""
-    config = read_config(args.config)
+    config = read_elektronn_config(args.config)
     translation = translate(config, args.voxel_size_nm)
     name = translation.network["name"]
     architecture_of(name, check(ElektronnNetworkFile, translation.network, str(args.config)))
@@ -113,7 +113,7 @@ def notes(translation: Translation) -> str:
 def describe_network(args: argparse.Namespace) -> None:
     """Prints sizes, parameters and cost of a network."""
     if args.network.endswith(".py"):
-        translation = translate(read_config(Path(args.network)), [1, 1, 1])
+        translation = translate(read_elektronn_config(Path(args.network)), [1, 1, 1])
         network = check(ElektronnNetworkFile, translation.network, args.network)
     else:
         file = load_network(args.network)
@@ -139,7 +139,7 @@ def profile_network(args: argparse.Namespace) -> None:
             "networks of the family elektronn and mode img-img, such as neuro3d_doc"
         )
     device = choose_device(args.device)
-    resolved: Any = resolve(network, DatasetTraits(boundaries_drawn=True))
+    resolved: Any = resolve_elektronn(network, DatasetTraits(boundaries_drawn=True))
     module = build_network(resolved, device=device)
     assert isinstance(module, ElektronnNetwork)
     sizes = module.architecture.sizes

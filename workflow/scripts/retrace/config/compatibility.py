@@ -13,10 +13,10 @@ from retrace.config.lsd_network import LsdNetworkSettings
 from retrace.config.network_settings import NetworkSettings
 from retrace.config.networks import (
     BOUNDARY,
-    aligning_networks,
     head_names,
     interior_map,
     is_scored_as_it_is,
+    networks_that_align,
 )
 from retrace.config.splits import scorable
 from retrace.config.workflow import Segment
@@ -63,7 +63,7 @@ def _check_network_verb(pair: str, network: NetworkSettings, verb: str) -> None:
         )
     raise ConfigError(
         f"{pair}: network {network.name!r} of the family {network.family!r} aligns nothing; take "
-        f"one of {', '.join(aligning_networks())}"
+        f"one of {', '.join(networks_that_align())}"
     )
 
 
@@ -72,7 +72,7 @@ def _check_volumes(pair: str, dataset: Dataset, network: NetworkSettings, verb: 
     if not dataset.train and dataset.alignment is not None:
         raise ConfigError(
             f"{pair}: dataset {dataset.name!r} holds sections to align and no labels; take a "
-            f"network that aligns: {', '.join(aligning_networks()) or 'none here'}"
+            f"network that aligns: {', '.join(networks_that_align()) or 'none here'}"
         )
     if not dataset.train and (verb == "train" or dataset.weights_of is None):
         parent = dataset.weights_of

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from retrace.config.network_settings import EXTENDS, DatasetTraits, Head, VoxelNetworkSettings
-from retrace.elektronn.architecture import HEAD, RECONSTRUCTION, Architecture, Layer
+from retrace.elektronn.architecture import HEAD, RECONSTRUCTION, Architecture, ElektronnLayer
 from retrace.elektronn.layers import architecture_of, dropout_of
 from retrace.elektronn.parameters import ElektronnParameters, Mode
 from retrace.setting_types import (
@@ -165,7 +165,7 @@ class ArchitectureSettings(SettingsModel):
     input_shape: tuple[Count, ...] | None = Field(
         description="The only input that fits; null: any, as all layers are convolutions."
     )
-    layers: tuple[Layer, ...] = Field(description="Layers, the last one included.")
+    layers: tuple[ElektronnLayer, ...] = Field(description="Layers, the last one included.")
     autoencoder: str | None = Field(description="Activation of the tied decoder, if there is one.")
 
 
@@ -188,7 +188,9 @@ class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
     )
 
 
-def resolve(file: ElektronnNetworkFile, dataset: DatasetTraits) -> ElektronnNetworkSettings:
+def resolve_elektronn(
+    file: ElektronnNetworkFile, dataset: DatasetTraits
+) -> ElektronnNetworkSettings:
     """The network for one dataset.
 
     Labels of the dataset are class numbers, or objects, whose boundaries are class 1 and are made

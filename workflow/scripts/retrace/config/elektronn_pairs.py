@@ -9,7 +9,9 @@ from retrace.config.elektronn_network import EXAMPLE_WEIGHTS, ElektronnNetworkSe
 from retrace.errors import ConfigError
 
 
-def check_pair(pair: str, dataset: Dataset, network: ElektronnNetworkSettings, verb: str) -> None:
+def check_elektronn_pair(
+    pair: str, dataset: Dataset, network: ElektronnNetworkSettings, verb: str
+) -> None:
     """ConfigError for a dataset that the network cannot learn from or predict."""
     _check_border_sections(pair, dataset, network, verb)
     for channel in network.inputs[1:]:

@@ -34,8 +34,8 @@ from retrace.settings_model import SettingsModel, all_optional
 AFFINITIES, DESCRIPTORS = "affs", "lsds"
 """Names of the heads."""
 
-Axis = Annotated[int, Field(strict=True, ge=0, le=2)]
-Axes = tuple[Axis, ...]
+AxisNumber = Annotated[int, Field(strict=True, ge=0, le=2)]
+AxisNumbers = tuple[AxisNumber, ...]
 """Axes of a volume: 0 is z, 1 is y, 2 is x."""
 ShapeNm = tuple[Positive, Positive, Positive]
 
@@ -72,7 +72,7 @@ class LsdLoss(SettingsModel):
     )
 
 
-class Adam(SettingsModel):
+class AdamSettings(SettingsModel):
     """The optimizer, Adam."""
 
     lr: Positive = Field(description="Learning rate.")
@@ -110,10 +110,10 @@ class ElasticAugment(SettingsModel):
 class SimpleAugment(SettingsModel):
     """Mirrored and transposed axes."""
 
-    mirror: Axes = Field(
+    mirror: AxisNumbers = Field(
         description="Axes that are flipped, each with probability 1/2 (0 is z, 1 is y, 2 is x)."
     )
-    transpose: Axes = Field(description="Axes that are permuted with each other.")
+    transpose: AxisNumbers = Field(description="Axes that are permuted with each other.")
 
     @model_validator(mode="after")
     def _no_axis_twice(self) -> Self:
@@ -206,7 +206,7 @@ class LsdSettings(VoxelNetworkSettings):
     balance_with_mask: Flag = Field(
         description="Whether masked affinities are left out of the class balance."
     )
-    optimizer: Adam = Field(description="The optimizer, Adam.")
+    optimizer: AdamSettings = Field(description="The optimizer, Adam.")
 
 
 class LsdNetworkSettings(LsdSettings):
@@ -260,7 +260,7 @@ LsdNetworkFile = all_optional(
 )
 
 
-def resolve(file: SettingsModel, dataset: DatasetTraits) -> LsdNetworkSettings:
+def resolve_lsd(file: SettingsModel, dataset: DatasetTraits) -> LsdNetworkSettings:
     """The network for one dataset: recipe, then overrides, then what follows from both.
 
     ConfigError where a setting is missing or the input does not fit the pooling.

@@ -8,7 +8,7 @@ from retrace.config.networks import context_network, head_names
 from retrace.errors import ConfigError
 
 
-def check_pair(pair: str, dataset: Dataset, network: LsdNetworkSettings, verb: str) -> None:
+def check_lsd_pair(pair: str, dataset: Dataset, network: LsdNetworkSettings, verb: str) -> None:
     """ConfigError for a dataset that the network cannot learn from or predict."""
     _check_descriptors(pair, dataset, network)
     _check_autocontext(pair, dataset, network)

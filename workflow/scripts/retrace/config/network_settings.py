@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from retrace.formats.source import Preprocess
 from retrace.setting_types import Count, Name, Offset, Text, WholeFrom0
 from retrace.settings_model import SettingsModel
 
@@ -30,10 +31,6 @@ class DatasetTraits:
     """The dataset's own standard deviation of the descriptors' window."""
     example_classes: int | None = None
     """Number of classes of a dataset of single examples."""
-
-
-Preprocess = Literal["standard2D", "standard3D", "symetric_rescale", "none"]
-"""ZNN's preprocessing of images, spelt as there."""
 
 
 class Head(SettingsModel):

@@ -158,14 +158,16 @@ def labels_voxels(name: str) -> bool:
     return kind_by_name(name) == "classes"
 
 
-def of_family(family: str) -> list[str]:
+def networks_of_family(family: str) -> list[str]:
     """Names of the networks of a family, without files that cannot be read."""
     return names_by_family().get(family, [])
 
 
-def aligning_networks() -> list[str]:
+def networks_that_align() -> list[str]:
     """Names of the networks that align sections."""
-    return sorted(name for family in aligning_families() for name in of_family(family.name))
+    return sorted(
+        name for family in aligning_families() for name in networks_of_family(family.name)
+    )
 
 
 def names_by_family() -> dict[str, list[str]]:
@@ -215,7 +217,9 @@ def check_kind(dataset: DatasetBase, network: Mapping[str, Any]) -> None:
 
 def _networks_of_kind(*, examples: bool) -> list[str]:
     """Networks of the families that read examples: those of examples, or those of volumes."""
-    names_of = [n for f in FAMILIES.values() if f.reads_examples for n in of_family(f.name)]
+    names_of = [
+        n for f in FAMILIES.values() if f.reads_examples for n in networks_of_family(f.name)
+    ]
     return [name for name in names_of if answers_once(name) == examples]
 
 

@@ -260,12 +260,14 @@ SeamlessNetworkFile = all_optional(
 )
 
 
-def resolve(file: SettingsModel, dataset: DatasetTraits) -> SeamlessNetworkSettings:
+def resolve_seamless(file: SettingsModel, dataset: DatasetTraits) -> SeamlessNetworkSettings:
     """The network; it is the same for all datasets. ConfigError where a setting is missing."""
     content = {key: value for key, value in file.plain().items() if key != "extends"}
     return check(SeamlessNetworkSettings, content, f"network {content['name']!r}")
 
 
-def check_pair(pair: str, dataset: Dataset, network: SeamlessNetworkSettings, verb: str) -> None:
+def check_seamless_pair(
+    pair: str, dataset: Dataset, network: SeamlessNetworkSettings, verb: str
+) -> None:
     """Refuses a dataset whose stacks a pyramid of the network's height cannot take."""
     alignment.check_pair(pair, dataset, network.height - network.topskips)

@@ -38,7 +38,7 @@ from retrace.znn.parameters import (
 BOUNDARY, AFFINITIES, CLASSES = "boundary", "affs", "classes"
 """Heads: the inside of cells and the membranes; affinities to the lower neighbours z, y, x; one map
 for each class of voxels."""
-HEADS = {"boundary": BOUNDARY, "affinity": AFFINITIES, "semantic": CLASSES}
+OUTPUT_NAMES = {"boundary": BOUNDARY, "affinity": AFFINITIES, "semantic": CLASSES}
 """Name of an output, by `out_type`."""
 COSTS: dict[str, CostFunction] = {
     "boundary": "softmax_loss",
@@ -46,7 +46,7 @@ COSTS: dict[str, CostFunction] = {
     "semantic": "softmax_loss",
 }
 """What `cost_fn: auto` means, by `out_type`."""
-CHANNELS = {"boundary": (1, 2), "affinity": (3,)}
+OUTPUT_CHANNELS = {"boundary": (1, 2), "affinity": (3,)}
 """Maps that an output may have, by `out_type`; for classes any number."""
 
 
@@ -133,7 +133,7 @@ class ZnnNetworkSettings(ZnnTrainingParameters, VoxelNetworkSettings):
     )
 
 
-def resolve(file: ZnnNetworkFile, dataset: DatasetTraits) -> ZnnNetworkSettings:
+def resolve_znn(file: ZnnNetworkFile, dataset: DatasetTraits) -> ZnnNetworkSettings:
     """The network for one dataset, from its file and the files that this names.
 
     ConfigError where an output does not fit what is predicted, or parameters contradict each
@@ -227,14 +227,14 @@ def _heads(name: str, graph: Graph, kind: str) -> tuple[ZnnHead, ...]:
 
 def _head(name: str, graph: Graph, node: str, kind: str) -> ZnnHead:
     channels = graph.nodes[node].size
-    if channels not in CHANNELS.get(kind, (channels,)):
-        allowed = " or ".join(map(str, CHANNELS[kind]))
+    if channels not in OUTPUT_CHANNELS.get(kind, (channels,)):
+        allowed = " or ".join(map(str, OUTPUT_CHANNELS[kind]))
         raise ConfigError(
             f"network {name!r}: output node {node!r} has {channels} maps; out_type {kind} needs "
             f"{allowed}. Set `maps` of the last layer, or, where each map is a class of voxels, "
             "`out_type: semantic`"
         )
-    return ZnnHead(name=HEADS[kind], channels=channels, node=node)
+    return ZnnHead(name=OUTPUT_NAMES[kind], channels=channels, node=node)
 
 
 def _check(

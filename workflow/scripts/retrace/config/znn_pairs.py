@@ -15,7 +15,7 @@ SEVERAL_OUTPUT_VERBS = ("train", "package", "predict", "view", "crate", "bundle"
 """What can be done with networks of several outputs: all that needs no score of one of them."""
 
 
-def check_pair(pair: str, dataset: Dataset, network: ZnnNetworkSettings, verb: str) -> None:
+def check_znn_pair(pair: str, dataset: Dataset, network: ZnnNetworkSettings, verb: str) -> None:
     """ConfigError for a dataset that the network cannot learn from or predict."""
     _check_maps(pair, dataset, network)
     for node in network.inputs[1:]:

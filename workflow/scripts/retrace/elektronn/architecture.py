@@ -19,7 +19,7 @@ RECONSTRUCTION = "reconstruction"
 
 
 @dataclass(frozen=True)
-class Layer:
+class ElektronnLayer:
     """A layer: convolution, pooling, dropout, bias, activation, in this order.
 
     `filter` and `pool` have an entry an axis, and none where every unit sees the whole input.
@@ -55,7 +55,7 @@ class Architecture:
     mode: str
     input_channels: int
     input_shape: tuple[int, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[ElektronnLayer, ...]
     autoencoder: str | None = None
     """Activation of the tied decoder, where there is one."""
 
@@ -74,7 +74,7 @@ class Architecture:
         }
 
     @property
-    def convolutions(self) -> tuple[Layer, ...]:
+    def convolutions(self) -> tuple[ElektronnLayer, ...]:
         return tuple(layer for layer in self.layers if not layer.is_dense)
 
     @property
@@ -122,11 +122,15 @@ class Architecture:
 
 def from_dict(content: Mapping[str, Any], input_shape: Sequence[int]) -> Architecture:
     """The architecture of `Architecture.as_dict`, at an input (z, y, x)."""
-    layers = [layer if isinstance(layer, Layer) else _layer(layer) for layer in content["layers"]]
+    layers = [
+        layer if isinstance(layer, ElektronnLayer) else _layer(layer) for layer in content["layers"]
+    ]
     shape = tuple(content["input_shape"] or input_shape)
     channels, decoder = content["input_channels"], content["autoencoder"]
     return Architecture(content["mode"], channels, shape, tuple(layers), decoder)
 
 
-def _layer(content: Mapping[str, Any]) -> Layer:
-    return Layer(**{**content, "filter": tuple(content["filter"]), "pool": tuple(content["pool"])})
+def _layer(content: Mapping[str, Any]) -> ElektronnLayer:
+    return ElektronnLayer(
+        **{**content, "filter": tuple(content["filter"]), "pool": tuple(content["pool"])}
+    )

@@ -19,9 +19,9 @@ from retrace.errors import ConfigError
 
 Names = dict[str, Any]
 
-LONGEST = 10_000
+LONGEST_VALUE = 10_000
 """Elements, or characters, of what an expression may make."""
-LARGEST = 10**18
+LARGEST_NUMBER = 10**18
 """Numbers an expression may make: n_steps is often 10**12."""
 WIDE = re.compile(r"%[^a-zA-Z%]*(\*|\d{4})")
 """Formats of text that would be padded to thousands of characters."""
@@ -119,8 +119,8 @@ class _Reader:
         return self._bounded(node, read(node))
 
     def _bounded(self, node: ast.AST, value: Any) -> Any:
-        if isinstance(value, (list, tuple, str, dict)) and len(value) > LONGEST:
-            raise self._refusal(node, f", of more than {LONGEST} elements,")
+        if isinstance(value, (list, tuple, str, dict)) and len(value) > LONGEST_VALUE:
+            raise self._refusal(node, f", of more than {LONGEST_VALUE} elements,")
         return value
 
     def _constant(self, node: ast.Constant) -> Any:
@@ -162,7 +162,7 @@ class _Reader:
             raise self._refusal(node, "")
         if isinstance(op, ast.Mult) and not numbers:
             long, times = (right, left) if isinstance(left, int) else (left, right)
-            if not isinstance(times, int) or len(long) * times > LONGEST:
+            if not isinstance(times, int) or len(long) * times > LONGEST_VALUE:
                 raise self._refusal(node, "")
         if isinstance(op, ast.Mod) and isinstance(left, str) and WIDE.search(left):
             raise self._refusal(node, "")
@@ -170,8 +170,8 @@ class _Reader:
             value = compute(left, right)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise self._refusal(node, f" ({error})") from None
-        if isinstance(value, int) and abs(value) > LARGEST:
-            raise self._refusal(node, f", a number above {LARGEST:.0e},")
+        if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+            raise self._refusal(node, f", a number above {LARGEST_NUMBER:.0e},")
         return self._bounded(node, value)
 
     def _call(self, node: ast.Call) -> Any:
@@ -180,7 +180,7 @@ class _Reader:
             raise self._refusal(node, "")
         args = [self.value(arg) for arg in node.args]
         options = {str(k.arg): self.value(k.value) for k in node.keywords}
-        far = any(not isinstance(a, int) or abs(a) > LONGEST for a in args)
+        far = any(not isinstance(a, int) or abs(a) > LONGEST_VALUE for a in args)
         if known is CALLS["range"] and far:
             raise self._refusal(node, "")
         try:
@@ -190,7 +190,7 @@ class _Reader:
 
     def _listcomp(self, node: ast.ListComp) -> list[Any]:
         outside = dict(self.names)
-        turns = islice(self._turns(node, node.generators), LONGEST + 1)
+        turns = islice(self._turns(node, node.generators), LONGEST_VALUE + 1)
         found = [self.value(node.elt) for _ in turns]
         self.names = outside
         return found

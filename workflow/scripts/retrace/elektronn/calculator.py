@@ -12,14 +12,14 @@ from functools import cached_property
 
 from retrace.errors import ConfigError
 
-LARGEST = 4999
+LARGEST_INPUT = 4999
 """Input sizes that are tried."""
 AROUND = 3
 """Valid sizes on either side that an error names."""
 
 
 @dataclass(frozen=True)
-class Axis:
+class SizedAxis:
     """One axis of a network: per layer the filter, the pooling, and whether it is by fragments."""
 
     filters: tuple[int, ...]
@@ -45,7 +45,7 @@ class Axis:
     @cached_property
     def valid(self) -> tuple[int, ...]:
         """All input sizes that fit."""
-        return tuple(size for size in range(1, LARGEST + 1) if self.sizes(size))
+        return tuple(size for size in range(1, LARGEST_INPUT + 1) if self.sizes(size))
 
     def check(self, size: int, name: str) -> None:
         """ConfigError with the valid sizes around an input that does not fit."""
@@ -55,7 +55,7 @@ class Axis:
         above = [v for v in self.valid if v > size][:AROUND]
         if not below + above:
             raise ConfigError(
-                f"no input size up to {LARGEST} fits filters {list(self.filters)} and pools "
+                f"no input size up to {LARGEST_INPUT} fits filters {list(self.filters)} and pools "
                 f"{list(self.pools)} on axis {name}; use smaller filters, or pools by 2 alone"
             )
         around = ", ".join(map(str, below + above))
@@ -81,7 +81,7 @@ class Axis:
                 if found[1][-1] == output:
                     return size
                 break
-        raise ConfigError(f"no input up to {LARGEST} gives an output of {output}")
+        raise ConfigError(f"no input up to {LARGEST_INPUT} gives an output of {output}")
 
     @cached_property
     def fields(self) -> list[int]:
@@ -118,7 +118,7 @@ class Axis:
 class Sizes:
     """A network at an input; every list holds one entry an axis, these one a layer."""
 
-    axes: tuple[Axis, ...]
+    axes: tuple[SizedAxis, ...]
     input: tuple[int, ...]
 
     @property
@@ -151,7 +151,7 @@ class Sizes:
         return [axis.offset for axis in self.axes]
 
     @staticmethod
-    def _at(axis: Axis, size: int) -> tuple[list[int], list[int]]:
+    def _at(axis: SizedAxis, size: int) -> tuple[list[int], list[int]]:
         found = axis.sizes(size)
         assert found is not None
         return found
@@ -161,26 +161,26 @@ def axes_of(
     filters: Sequence[Sequence[int]],
     pools: Sequence[Sequence[int]],
     fragments: Sequence[bool] | None = None,
-) -> tuple[Axis, ...]:
+) -> tuple[SizedAxis, ...]:
     """The axes of a network from its layers' filters and pools, (layers, axes) each."""
     cut = tuple(fragments) if fragments else (False,) * len(filters)
     pairs = zip(zip(*filters, strict=True), zip(*pools, strict=True), strict=True)
-    return tuple(Axis(tuple(kernels), tuple(pool), cut) for kernels, pool in pairs)
+    return tuple(SizedAxis(tuple(kernels), tuple(pool), cut) for kernels, pool in pairs)
 
 
-def sizes_at(axes: Sequence[Axis], size: Sequence[int], names: str = "zyx") -> Sizes:
+def sizes_at(axes: Sequence[SizedAxis], size: Sequence[int], names: str = "zyx") -> Sizes:
     """The sizes at exactly this input; ConfigError with the valid ones around it."""
     for axis, n, name in zip(axes, size, names[-len(axes) :], strict=True):
         axis.check(n, name)
     return Sizes(tuple(axes), tuple(size))
 
 
-def sizes_near(axes: Sequence[Axis], desired: Sequence[int | None]) -> Sizes:
+def sizes_near(axes: Sequence[SizedAxis], desired: Sequence[int | None]) -> Sizes:
     """The sizes at the input that ELEKTRONN takes for a desired one."""
     return Sizes(tuple(axes), tuple(a.snapped(n) for a, n in zip(axes, desired, strict=True)))
 
 
-def uncentred(axes: Sequence[Axis], names: str = "zyx") -> list[str]:
+def uncentred(axes: Sequence[SizedAxis], names: str = "zyx") -> list[str]:
     """Axes whose field of view is even: its outputs lie between the voxels of the input."""
     pairs = zip(axes, names[-len(axes) :], strict=True)
     return [name for axis, name in pairs if axis.fields and axis.fields[-1] % 2 == 0]

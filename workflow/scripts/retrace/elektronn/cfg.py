@@ -164,7 +164,7 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class ElektronnConfig:
     """A configuration file: `values` with defaults, `given` what it says itself."""
 
     path: Path
@@ -177,7 +177,7 @@ def known_parameters() -> tuple[str, ...]:
     return tuple(sorted({*NETWORK, *DATASET, *ELSEWHERE, *UNSUPPORTED}))
 
 
-def read_config(path: Path) -> Config:
+def read_elektronn_config(path: Path) -> ElektronnConfig:
     """All parameters of a configuration file.
 
     ConfigError for a file that is more than assignments, for an unknown parameter with the nearest
@@ -191,7 +191,7 @@ def read_config(path: Path) -> Config:
             )
     values = DEFAULTS | given
     _refuse_unsupported(path, values)
-    return Config(path, values, tuple(given))
+    return ElektronnConfig(path, values, tuple(given))
 
 
 def _refuse_unsupported(path: Path, values: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from retrace.elektronn.parameters import ElektronnParameters
 from retrace.errors import ConfigError
 
 UNITS = ((1e9, "Giga"), (1e6, "Mega"), (1e3, "kilo"))
-ROWS = {
+ROW_LABELS = {
     "input": "Input",
     "layers": "Layer/Fragment sizes",
     "unpooled": "Unpooled Layer sizes",
@@ -24,7 +24,7 @@ ROWS = {
     "valid_around": "Valid inputs around",
 }
 """Labels as in ELEKTRONN."""
-SHOWN = 3
+VALID_INPUTS_SHOWN = 3
 """Valid inputs on either side that are shown."""
 
 
@@ -59,8 +59,8 @@ def description(architecture: Architecture, batch_size: int = 1) -> dict[str, An
         content["input"] = list(sizes.input)
         content["not_centred"] = uncentred(sizes.axes)
         content["valid_around"] = [
-            [n for n in axis.valid if n < size][-SHOWN:]
-            + [n for n in axis.valid if n >= size][: SHOWN + 1]
+            [n for n in axis.valid if n < size][-VALID_INPUTS_SHOWN:]
+            + [n for n in axis.valid if n >= size][: VALID_INPUTS_SHOWN + 1]
             for axis, size in zip(sizes.axes, sizes.input, strict=True)
         ]
     else:
@@ -96,7 +96,9 @@ def in_units(count: float) -> str:
 
 def table(content: Mapping[str, Any]) -> str:
     """The description as text."""
-    lines = [f"{label + ':':<22}{content[key]}" for key, label in ROWS.items() if key in content]
+    lines = [
+        f"{label + ':':<22}{content[key]}" for key, label in ROW_LABELS.items() if key in content
+    ]
     for axis in content.get("not_centred", []):
         lines.append(f"Not centred on axis {axis}: the field of view is even")
     lines.append("")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from retrace.elektronn.architecture import ACTIVATIONS, MAXOUT, Architecture, Layer
+from retrace.elektronn.architecture import ACTIVATIONS, MAXOUT, Architecture, ElektronnLayer
 from retrace.elektronn.parameters import ElektronnParameters, PoolingMode, Size
 from retrace.errors import ConfigError, nearest
 
@@ -30,7 +30,7 @@ def architecture_of(name: str, parameters: ElektronnParameters) -> Architecture:
                 f"network {name!r} needs `n_lab`, the number of classes; 2 for barriers"
             )
         one = (1,) * (3 if flat else axes) if mode == "img-img" else ()
-        layers.append(Layer(parameters.n_lab, one, one, "linear"))
+        layers.append(ElektronnLayer(parameters.n_lab, one, one, "linear"))
     if parameters.desired_input is None:
         raise ConfigError(f"network {name!r} needs `desired_input`, the input of one example")
     shape = _shape(parameters.desired_input, axes or 1, f"{name}: desired_input")
@@ -45,14 +45,16 @@ def architecture_of(name: str, parameters: ElektronnParameters) -> Architecture:
     return architecture
 
 
-def _given_layers(name: str, parameters: ElektronnParameters, axes: int, flat: bool) -> list[Layer]:
+def _given_layers(
+    name: str, parameters: ElektronnParameters, axes: int, flat: bool
+) -> list[ElektronnLayer]:
     """All layers but the last, which is added."""
     count = len(parameters.nof_filters)
     total = count + len(parameters.MLP_layers)
     activations = _each(name, "activation_func", parameters.activation_func, total)
     poolings = _each(name, "pooling_mode", parameters.pooling_mode, count)
     layers = [
-        Layer(
+        ElektronnLayer(
             parameters.nof_filters[i],
             _lifted(_shape(parameters.filters[i], axes, f"{name}: filters"), flat),
             _lifted(_shape(parameters.pool[i], axes, f"{name}: pool"), flat),
@@ -62,7 +64,10 @@ def _given_layers(name: str, parameters: ElektronnParameters, axes: int, flat: b
         for i in range(count)
     ]
     perceptrons = zip(parameters.MLP_layers, activations[count:], strict=True)
-    return [*layers, *(Layer(units, activation=activation) for units, activation in perceptrons)]
+    return [
+        *layers,
+        *(ElektronnLayer(units, activation=activation) for units, activation in perceptrons),
+    ]
 
 
 def check_counts(name: str, parameters: ElektronnParameters) -> None:

@@ -47,7 +47,7 @@ class Autoencoder(SettingsModel):
     )
 
 
-class SgdParameters(SettingsModel):
+class GradientDescentParameters(SettingsModel):
     """Gradient descent with momentum."""
 
     LR: Positive = Field(0.001, description="Learning rate.")
@@ -205,7 +205,9 @@ class ElektronnParameters(SettingsModel):
     optimizer: Literal["SGD", "RPROP", "CG", "LBFGS", "Adam"] = Field(
         "SGD", description="Optimizer."
     )
-    SGD_params: SgdParameters = Field(SgdParameters(), description="Gradient descent.")
+    SGD_params: GradientDescentParameters = Field(
+        GradientDescentParameters(), description="Gradient descent."
+    )
     RPROP_params: RpropParameters = Field(
         RpropParameters(), description="Resilient backpropagation."
     )

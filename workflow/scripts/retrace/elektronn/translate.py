@@ -14,13 +14,13 @@ from typing import Any, get_args
 import h5py
 
 from retrace.elektronn.calculator import axes_of, sizes_near
-from retrace.elektronn.cfg import DATASET, ELSEWHERE, NETWORK, Config
+from retrace.elektronn.cfg import DATASET, ELSEWHERE, NETWORK, ElektronnConfig
 from retrace.elektronn.layers import check_counts
 from retrace.elektronn.parameters import ElektronnParameters, Mode
 from retrace.errors import ConfigError, nearest
 
-Settings = dict[str, Any]
-DEFAULTS: Settings = ElektronnParameters().complete().plain()
+Content = dict[str, Any]
+NETWORK_DEFAULTS: Content = ElektronnParameters().complete().plain()
 
 TARGETS = {
     "nll": "nll",
@@ -37,12 +37,12 @@ DIGITS = 10
 class Translation:
     """What a file became; `notes` say of each parameter it gives where it went."""
 
-    network: Settings
-    dataset: Settings | None = None
+    network: Content
+    dataset: Content | None = None
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def translate(config: Config, voxel_size_nm: Sequence[int] | None = None) -> Translation:
+def translate(config: ElektronnConfig, voxel_size_nm: Sequence[int] | None = None) -> Translation:
     """The network, and where the file names cubes the dataset.
 
     `voxel_size_nm` (z, y, x) of the cubes, which ELEKTRONN's files do not say. ConfigError for
@@ -74,18 +74,18 @@ def name_of(text: str) -> str:
     return name if re.match(r"[a-z]", name) else f"network_{name}".rstrip("_")
 
 
-def _check_choice(config: Config, name: str, allowed: Any) -> None:
+def _check_choice(config: ElektronnConfig, name: str, allowed: Any) -> None:
     value = config.values[name]
     if value not in allowed:
         raise ConfigError(f"{config.path}: {name} = {value!r}; {nearest(str(value), allowed)}")
 
 
-def _translate_network(config: Config, found: Translation) -> None:
+def _translate_network(config: ElektronnConfig, found: Translation) -> None:
     values, network = config.values, found.network
     for name in NETWORK:
         if name in values and name not in ("desired_input", "max_runtime", "n_lab"):
             value = _plain(_ours(name, values[name]))
-            if value != DEFAULTS.get(name) or name in ("mode", "n_dim"):
+            if value != NETWORK_DEFAULTS.get(name) or name in ("mode", "n_dim"):
                 network[name] = value
     network["target"] = TARGETS[values["target"]]
     network["max_runtime"] = int(values["max_runtime"])
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def _reversed(size: Any, axes: int, config: Config, name: str) -> list[int]:
+def _reversed(size: Any, axes: int, config: ElektronnConfig, name: str) -> list[int]:
     """A size in our order of axes. In 2-D the first axis of an image is called x, and stays."""
     sizes = list(size) if isinstance(size, (list, tuple)) else [size] * axes
     if len(sizes) != axes:
@@ -136,14 +136,14 @@ def _reversed(size: Any, axes: int, config: Config, name: str) -> list[int]:
     return sizes[::-1] if axes == 3 or _reads_cubes(config) else sizes
 
 
-def _reads_cubes(config: Config) -> bool:
+def _reads_cubes(config: ElektronnConfig) -> bool:
     return config.values["mode"] == "img-img"
 
 
-def _input(config: Config, network: Settings, axes: int, notes: dict[str, str]) -> Any:
+def _input(config: ElektronnConfig, network: Content, axes: int, notes: dict[str, str]) -> Any:
     """The patch that ELEKTRONN would take for `desired_input`."""
     desired = _reversed(config.values["desired_input"], axes, config, "desired_input")
-    own = {key: value for key, value in network.items() if key in DEFAULTS}
+    own = {key: value for key, value in network.items() if key in NETWORK_DEFAULTS}
     check_counts(network["name"], ElektronnParameters(**own))
     if not network.get("filters"):
         return desired
@@ -153,7 +153,7 @@ def _input(config: Config, network: Settings, axes: int, notes: dict[str, str]) 
     return chosen
 
 
-def _digits(config: Config, found: Translation) -> None:
+def _digits(config: ElektronnConfig, found: Translation) -> None:
     """What ELEKTRONN's own class of digits tells the network."""
     values, network = config.values, found.network
     kind = values["data_class_name"]
@@ -179,8 +179,8 @@ def _digits(config: Config, found: Translation) -> None:
 
 
 def _dataset(
-    config: Config, voxel_size_nm: Sequence[int] | None, notes: dict[str, str]
-) -> Settings:
+    config: ElektronnConfig, voxel_size_nm: Sequence[int] | None, notes: dict[str, str]
+) -> Content:
     values, path = config.values, config.path
     images, labels = values["d_files"], values["l_files"]
     if len(images) != len(labels):
@@ -200,7 +200,7 @@ def _dataset(
     held_out = [index % len(images) for index in held_out]
     trained = [index for index in range(len(images)) if index not in held_out]
     channels = _channels(config)
-    dataset: Settings = {
+    dataset: Content = {
         "name": name_of(values["save_name"]) + "_cubes",
         "voxel_size_nm": list(voxel_size_nm),
         "volumes": {
@@ -221,7 +221,7 @@ def _dataset(
     return dataset
 
 
-def _volume(config: Config, index: int, channels: int) -> Settings:
+def _volume(config: ElektronnConfig, index: int, channels: int) -> Content:
     """A cube and its labels, which lie in its middle."""
     values = config.values
     stored = values["zchxy_order"]
@@ -239,7 +239,7 @@ def _volume(config: Config, index: int, channels: int) -> Settings:
     }
 
 
-def _channels(config: Config) -> int:
+def _channels(config: ElektronnConfig) -> int:
     """Channels of the cubes, 0 for cubes without an axis for them; seen where a file is there."""
     values = config.values
     found = {}
@@ -259,12 +259,12 @@ def _channels(config: Config) -> int:
     return next(iter(found.values()), 1 if values["zchxy_order"] else 0)
 
 
-def _source(folder: str, entry: Any) -> Settings:
+def _source(folder: str, entry: Any) -> Content:
     name, key = entry
     return {"path": str(Path(folder).expanduser() / name), "array": key}
 
 
-def _priorities(config: Config, trained: Sequence[int]) -> dict[str, float]:
+def _priorities(config: ElektronnConfig, trained: Sequence[int]) -> dict[str, float]:
     given = list(config.values["cube_prios"])
     if len(given) != len(trained):
         raise ConfigError(
@@ -274,7 +274,7 @@ def _priorities(config: Config, trained: Sequence[int]) -> dict[str, float]:
     return {f"cube_{index}": float(p) for index, p in zip(trained, given, strict=True)}
 
 
-def _previews(config: Config) -> dict[str, Settings]:
+def _previews(config: ElektronnConfig) -> dict[str, Content]:
     """Cubes that are predicted to be looked at: each dataset of the file, if it is there."""
     given = config.values["preview_data_path"]
     if not given:

@@ -21,7 +21,7 @@ from retrace.elektronn.architecture import (
     MAXOUT,
     RECONSTRUCTION,
     Architecture,
-    Layer,
+    ElektronnLayer,
 )
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, triple
@@ -67,7 +67,7 @@ class Dropout(nn.Module):
 class ElektronnConvolution(nn.Module):
     """A convolution layer with pooling; weight (O, I, z, y, x) or (O, I, y, x)."""
 
-    def __init__(self, layer: Layer, inputs: int, drop: Dropout) -> None:
+    def __init__(self, layer: ElektronnLayer, inputs: int, drop: Dropout) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(layer.maps, inputs, *layer.filter))
         self.bias = nn.Parameter(torch.empty(layer.maps))
@@ -97,7 +97,7 @@ class ElektronnConvolution(nn.Module):
 class Perceptron(nn.Module):
     """A fully connected layer; weight (O, I)."""
 
-    def __init__(self, layer: Layer, inputs: int, drop: Dropout) -> None:
+    def __init__(self, layer: ElektronnLayer, inputs: int, drop: Dropout) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(layer.maps, inputs))
         self.bias = nn.Parameter(torch.empty(layer.maps))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from retrace.elektronn.calculator import Axis
+from retrace.elektronn.calculator import SizedAxis
 from retrace.geometry import Triple
 from retrace.networks.elektronn import ElektronnNetwork
 
@@ -42,7 +42,7 @@ class Speed:
         return f"{self.size[0]}\t{self.size[2]}\t{self.voxels}\t{rate:.4f}"
 
 
-def profile_sizes(axes: tuple[Axis, ...], largest: int) -> Iterator[Triple]:
+def profile_sizes(axes: tuple[SizedAxis, ...], largest: int) -> Iterator[Triple]:
     """Input sizes (z, y, x) in voxels that ELEKTRONN tries, with y and x at most `largest`."""
     depth, lateral = axes[0].valid, axes[-1].valid[LATERAL_SIZES]
     for side in (size for size in lateral if size <= largest):

@@ -7,7 +7,7 @@ from typing import Any
 
 from retrace.config.dataset_model import Entry
 from retrace.config.families import family_named
-from retrace.config.lsd_network import Adam
+from retrace.config.lsd_network import AdamSettings
 from retrace.config.network_settings import NetworkSettings
 from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.reporting.settings import ExperimentSettings, ReportedDataset
@@ -56,7 +56,7 @@ def _training(
 def _optimizer(network: NetworkSettings) -> str:
     """The optimizer of the families that always use the same one, with its settings."""
     optimizer = getattr(network, "optimizer", None)
-    if isinstance(optimizer, Adam):
+    if isinstance(optimizer, AdamSettings):
         return f", with Adam at a learning rate of {optimizer.lr:g}"
     if isinstance(network, ZnnNetworkSettings):
         rates = f"eta {network.eta:g}, momentum {network.momentum:g}"

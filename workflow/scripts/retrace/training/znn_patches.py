@@ -33,7 +33,6 @@ from retrace.training.sampler import (
 )
 from retrace.training.task import Batch
 from retrace.training.znn_targets import ZnnTargets
-from retrace.znn.dataset import output_labels
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,9 @@ def _labels(
         return (first,)
     sources = dataset["volumes"][entry["volume"]]
     volumes = []
+    own_labels = {network["heads"][0]["node"]: sources["labels"], **sources.get("outputs", {})}
     for head in network["heads"]:
-        labels = output_labels(sources, network, head["node"])
+        labels = own_labels[head["node"]]
         mask = sources.get("outputs_mask", {}).get(head["node"])
         if labels == sources["labels"]:
             volumes.append(first)

@@ -1,1 +1,1 @@
-"""ZNN's own files (.znn, .cfg, .spec) and its networks as graphs: plain data, no torch."""
+"""ZNN's own files (.znn, .cfg, .spec) and its networks as graphs, without torch."""

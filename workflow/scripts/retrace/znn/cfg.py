@@ -17,52 +17,56 @@ from retrace.znn.parameters import (
     RebalanceMode,
     ZnnConfig,
 )
-from retrace.znn.values import Field, find_file
+from retrace.znn.values import WrittenValue, find_file
 
 SECTION = "parameters"
 CONV_MODES: tuple[str, ...] = get_args(ConvMode)
-COSTS: tuple[str, ...] = get_args(CostFunction)
+COST_FUNCTIONS: tuple[str, ...] = get_args(CostFunction)
 OUT_TYPES: tuple[str, ...] = get_args(OutType)
 
 
-def _conv_mode(field: Field) -> str | None:
+def _conv_mode(field: WrittenValue) -> str | None:
     return None if field.text.lower() in ("", "none") else field.choice(CONV_MODES)
 
 
-def _rebalance(field: Field) -> str:
+def _rebalance(field: WrittenValue) -> str:
     """`none` switches rebalancing off. In ZNN the word switched global rebalancing on."""
     return field.choice(get_args(RebalanceMode))
 
 
-def _cost(field: Field) -> str:
+def _cost(field: WrittenValue) -> str:
     """The cost function; ZNN compares parts of words, so that `softmax` is softmax_loss."""
-    for part, full in (("square-square", COSTS[2]), ("square", COSTS[1]), ("binomial", COSTS[3])):
+    for part, full in (
+        ("square-square", COST_FUNCTIONS[2]),
+        ("square", COST_FUNCTIONS[1]),
+        ("binomial", COST_FUNCTIONS[3]),
+    ):
         if part in field.text:
             return full
-    return COSTS[4] if "softmax" in field.text else field.choice(COSTS)
+    return COST_FUNCTIONS[4] if "softmax" in field.text else field.choice(COST_FUNCTIONS)
 
 
-def _out_type(field: Field) -> str:
+def _out_type(field: WrittenValue) -> str:
     for part, full in (("boundary", "boundary"), ("affin", "affinity"), ("semantic", "semantic")):
         if part in field.text:
             return full
     return field.choice(OUT_TYPES)
 
 
-def _fraction(field: Field) -> float:
+def _fraction(field: WrittenValue) -> float:
     return field.number(0, 1)
 
 
-def _count(field: Field) -> int:
+def _count(field: WrittenValue) -> int:
     return field.integer(1)
 
 
-def _norm(field: Field) -> str:
+def _norm(field: WrittenValue) -> str:
     """The norm; `constrain` has no effect, as in ZNN."""
     return "none" if field.text == "constrain" else field.choice(get_args(MalisNorm))
 
 
-def _sample_numbers(field: Field) -> list[int]:
+def _sample_numbers(field: WrittenValue) -> list[int]:
     """Numbers of samples, such as `2-3,7`, in ascending order."""
     numbers: set[int] = set()
     for part in field.text.replace(" ", "").split(","):
@@ -73,7 +77,7 @@ def _sample_numbers(field: Field) -> list[int]:
     return sorted(numbers)
 
 
-Reader = Callable[[Field], Any]
+Reader = Callable[[WrittenValue], Any]
 
 READERS: dict[str, Reader] = {
     "fnet_spec": lambda f: f.text or None,
@@ -122,7 +126,7 @@ LEGACY = {
 }
 """Earlier names of parameters."""
 
-IGNORED = (
+WITHOUT_EFFECT = (
     "logging",
     "is_visual",
     "is_train_optimize",
@@ -161,12 +165,12 @@ def read_cfg(path: Path) -> ZnnConfig:
     return config
 
 
-def _renamed(fields: Mapping[str, Field]) -> dict[str, Field]:
+def _renamed(fields: Mapping[str, WrittenValue]) -> dict[str, WrittenValue]:
     """Parameters by their current names; ConfigError for a name that ZNN does not have."""
-    renamed: dict[str, Field] = {}
+    renamed: dict[str, WrittenValue] = {}
     for name, field in fields.items():
         name = LEGACY.get(name, name)
-        if name not in READERS and name not in IGNORED:
+        if name not in READERS and name not in WITHOUT_EFFECT:
             raise ConfigError(
                 f"{field.where}: unknown parameter {name!r}; {nearest(name, READERS)}"
             )
@@ -174,7 +178,7 @@ def _renamed(fields: Mapping[str, Field]) -> dict[str, Field]:
     return renamed
 
 
-def _conv_modes(written: Mapping[str, Field], values: Mapping[str, Any]) -> dict[str, str]:
+def _conv_modes(written: Mapping[str, WrittenValue], values: Mapping[str, Any]) -> dict[str, str]:
     """Both convolution modes; where one is not given, earlier parameters select it."""
     return {
         f"{verb}_conv_mode": values.get(f"{verb}_conv_mode") or _earlier_conv_mode(written, verb)
@@ -182,14 +186,14 @@ def _conv_modes(written: Mapping[str, Field], values: Mapping[str, Any]) -> dict
     }
 
 
-def _earlier_conv_mode(written: Mapping[str, Field], verb: str) -> str:
+def _earlier_conv_mode(written: Mapping[str, WrittenValue], verb: str) -> str:
     optimize, force_fft = written.get(f"is_{verb}_optimize"), written.get("force_fft")
     if optimize and optimize.boolean():
         return "optimize"
     return "fft" if force_fft and force_fft.boolean() else "direct"
 
 
-def _base(written: Mapping[str, Field], path: Path) -> Path:
+def _base(written: Mapping[str, WrittenValue], path: Path) -> Path:
     """Folder that relative paths of a .cfg start from.
 
     It is the working directory where the network's path exists from there, else the file's folder.
@@ -198,7 +202,7 @@ def _base(written: Mapping[str, Field], path: Path) -> Path:
     return Path() if net and Path(net.text).exists() else path.parent
 
 
-def _existing(field: Field, cfg: Path) -> Path:
+def _existing(field: WrittenValue, cfg: Path) -> Path:
     """The file that a parameter names; ConfigError where it does not exist."""
     path = find_file(field.text, cfg)
     if not path.is_file():

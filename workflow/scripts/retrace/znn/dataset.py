@@ -1,4 +1,4 @@
-"""A `.spec` as a dataset of ours: each sample a volume."""
+"""The samples of a `.spec` file as volumes, in the form of a file in config/datasets."""
 
 from __future__ import annotations
 
@@ -8,61 +8,64 @@ from typing import Any
 
 from retrace.errors import ConfigError
 from retrace.znn.cfg import read_cfg
-from retrace.znn.spec import Sample, Section, read_spec
+from retrace.znn.parameters import OutType, ZnnConfig
+from retrace.znn.spec import SpecSample, SpecSection, read_spec
 from retrace.znn.values import find_file
 
-Settings = dict[str, Any]
-
+Content = dict[str, Any]
+"""What a YAML file contains."""
 H5_ARRAY = "main"
-"""The array that ZNN reads of every h5."""
+"""The array that ZNN reads from every h5 file."""
 RANGES = {"train": "train_range", "validation": "test_range", "test": "forward_range"}
+"""The parameter of a .cfg that selects the samples of each split."""
 
 
-def with_samples(dataset: Mapping[str, Any], where: str) -> Settings:
-    """The dataset with the samples of its `spec`, or of its `cfg`, as volumes sample1, sample2 ...
+def with_samples(dataset: Mapping[str, Any], where: str) -> Content:
+    """A dataset with the samples of its `spec` or `cfg` as the volumes sample1, sample2 ...
 
-    A `cfg` also says which samples are trained on, tested on while training (validation here) and
-    predicted (test here), unless the dataset does, and whether labels are classes. ConfigError
-    where a file or sample is missing.
+    A `cfg` also selects the samples for training, for measurements while training (validation) and
+    for predictions (test), unless the dataset does so itself, and says whether labels are classes.
+    ConfigError for missing files and samples.
     """
-    found = dict(dataset)
-    ranges: dict[str, list[int]] = {}
-    spec = found.pop("spec", None)
-    kind = None
-    if path := found.pop("cfg", None):
-        values = read_cfg(Path(path))
-        kind = values.out_type
-        if not (spec or values.fdata_spec):
-            raise ConfigError(f"{where}: {path} has no fdata_spec; add it, or `spec: PATH`")
-        spec = spec or str(find_file(values.fdata_spec or "", Path(path)))
-        ranges = {split: list(getattr(values, name)) for split, name in RANGES.items()}
+    content = dict(dataset)
+    spec, cfg = content.pop("spec", None), content.pop("cfg", None)
+    config = read_cfg(Path(cfg)) if cfg else None
+    if config is not None:
+        spec = spec or _spec_of(config, cfg, where)
     samples = read_spec(Path(spec))
-    volumes = {f"sample{number}": _volume(sample, kind) for number, sample in samples.items()}
-    found["volumes"] = {**volumes, **found.get("volumes", {})}
-    found.setdefault("boundaries_drawn", True)
-    for split, numbers in ranges.items():
-        if split not in found:
-            found[split] = _entries(split, numbers, samples, f"{where}: {RANGES[split]} of {path}")
-    if set(found["train"] if ranges else []) & set(found["validation"] if ranges else []):
+    out_type = config.out_type if config else None
+    volumes = {f"sample{number}": _volume(sample, out_type) for number, sample in samples.items()}
+    content["volumes"] = {**volumes, **content.get("volumes", {})}
+    content.setdefault("boundaries_drawn", True)
+    if config is not None:
+        _select_samples(content, config, samples, f"{where}: {{}} of {cfg}")
+    return content
+
+
+def _spec_of(config: ZnnConfig, cfg: str, where: str) -> str:
+    if not config.fdata_spec:
+        raise ConfigError(f"{where}: {cfg} has no fdata_spec; add it, or `spec: PATH`")
+    return str(find_file(config.fdata_spec, Path(cfg)))
+
+
+def _select_samples(
+    content: Content, config: ZnnConfig, samples: Mapping[int, SpecSample], where: str
+) -> None:
+    """Adds the splits that the dataset does not define itself; `where` has a place for a name."""
+    for split, parameter in RANGES.items():
+        if split not in content:
+            numbers = list(getattr(config, parameter))
+            content[split] = _entries(split, numbers, samples, where.format(parameter))
+    names = [{e for e in content[split] if isinstance(e, str)} for split in RANGES]
+    if names[0] & names[1]:
         raise ConfigError(
-            f"{where}: train_range and test_range of {path} share samples; a sample that is "
+            f"{where.format('train_range and test_range')} share samples; a sample that is "
             "trained on cannot choose a threshold. Give them different samples"
         )
-    return found
-
-
-def output_labels(
-    volume: Mapping[str, Any], network: Mapping[str, Any], node: str
-) -> Settings | None:
-    """The labels that an output node learns; None where the volume has none for it."""
-    found: Settings | None = volume.get("outputs", {}).get(node)
-    if found is None and node == network["heads"][0]["node"]:
-        return volume.get("labels")
-    return found
 
 
 def _entries(
-    split: str, numbers: list[int], samples: Mapping[int, Sample], where: str
+    split: str, numbers: list[int], samples: Mapping[int, SpecSample], where: str
 ) -> list[str]:
     for number in numbers:
         if number not in samples:
@@ -73,30 +76,30 @@ def _entries(
     return [f"sample{number}" for number in numbers]
 
 
-def _volume(sample: Sample, kind: str | None) -> Settings:
+def _volume(sample: SpecSample, out_type: OutType | None) -> Content:
     first, *more = sorted(sample.images)
-    volume: Settings = {"raw": _image(sample.images[first])}
+    volume: Content = {"raw": _image(sample.images[first])}
     if more:
         volume["inputs"] = {name: _image(sample.images[name]) for name in more}
-    classes = {"objects": "classes"} if kind == "semantic" else {}
-    labels = {node: _source(found.file) | classes for node, found in sample.labels.items()}
-    masks = {node: _source(found.mask) for node, found in sample.labels.items() if found.mask}
+    classes = {"objects": "classes"} if out_type == "semantic" else {}
+    labels = {node: _source(label.file) | classes for node, label in sample.labels.items()}
+    masks = {node: _source(label.mask) for node, label in sample.labels.items() if label.mask}
     if labels:
         main = min(labels)
         volume["labels"] = labels[main]
         if main in masks:
             volume["labels_mask"] = masks[main]
-        cropped = any(label.auto_crop for label in sample.labels.values())
-        volume["auto_crop"] = cropped or sample.images[first].auto_crop
+        is_cropped = any(label.auto_crop for label in sample.labels.values())
+        volume["auto_crop"] = is_cropped or sample.images[first].auto_crop
     if len(labels) > 1:
         volume |= {"outputs": labels, "outputs_mask": masks}
     return volume
 
 
-def _image(section: Section) -> Settings:
+def _image(section: SpecSection) -> Content:
     return {**_source(section.file), "preprocess": section.preprocess}
 
 
-def _source(path: Path) -> Settings:
+def _source(path: Path) -> Content:
     is_h5 = path.suffix.lower() in (".h5", ".hdf5")
     return {"path": str(path), **({"array": H5_ARRAY} if is_h5 else {})}

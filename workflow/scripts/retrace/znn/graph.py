@@ -1,8 +1,8 @@
-"""A ZNN network as a graph: nodes are sets of feature maps, edges what leads from one to another.
+"""A network of ZNN as a graph: nodes are sets of feature maps, edges the operations between them.
 
-Sizes and dilations follow ZNN (seung-lab/znn-release, src/include/network): a filter's stride
-thins nothing out, it multiplies the dilation of everything behind it; only `max_pool` halves.
-All triples are z, y, x.
+Sizes and dilations follow ZNN (seung-lab/znn-release, src/include/network). The stride of a filter
+does not reduce the resolution; it multiplies the dilation of everything after it. Only `max_pool`
+reduces the resolution. All triples are in the order z, y, x.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ INITS: dict[str, tuple[int, int]] = {
     "xavier": (0, 0),
     "msra": (0, 0),
 }
-"""Initialisers and how few and how many arguments they take."""
+"""Initialisers, and the smallest and largest number of arguments they take."""
 NODE_INITS = ("zero", "constant", "uniform", "gaussian", "bernoulli")
 """Initialisers that biases can have."""
 
@@ -55,12 +55,12 @@ class Node:
     """Transfer function of a `transfer` node; the other types have none."""
     args: tuple[float, ...] = ()
     dense: bool = False
-    """Whether the dilation of everything behind begins at 1 again."""
+    """Whether the dilation of everything after it starts at 1 again."""
 
 
 @dataclass(frozen=True)
 class Edge:
-    """What leads from node `input` to node `output`."""
+    """An operation from node `input` to node `output`."""
 
     name: str
     type: str
@@ -69,16 +69,16 @@ class Edge:
     size: Shape = ONE
     stride: Shape = ONE
     offset: Shape = (0, 0, 0)
-    """Voxels that a `crop` takes off both sides."""
+    """Voxels that a `crop` removes on each side."""
     ratio: float = 0.5
-    """The share that a `dropout` keeps."""
+    """The fraction that a `dropout` keeps."""
     repeat: Shape = ONE
-    """Blocks of a filter that share one value."""
+    """Size of the blocks of a filter whose voxels share one weight."""
 
 
 @dataclass(frozen=True)
 class Init:
-    """How filters or biases begin."""
+    """How filters or biases are initialised."""
 
     kind: str
     args: tuple[float, ...] = ()
@@ -95,18 +95,18 @@ def _place(name: str) -> str:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes, edges and initialisers by name; ConfigError from `check` where they do not fit."""
+    """Nodes, edges and initialisers by name; `check` raises ConfigError if they do not fit."""
 
     nodes: Mapping[str, Node]
     edges: Mapping[str, Edge]
     inits: Mapping[str, Init] = field(default_factory=dict)
     unseeded: tuple[str, ...] = ()
-    """Layers that a seed file must not fill (`seeding 0`)."""
+    """Nodes and edges that a file of earlier weights must not fill (`seeding 0`)."""
 
     def check(self, where: Callable[[str], str] = _place) -> Graph:
-        """Itself; ConfigError for dangling edges, cycles and sizes that disagree.
+        """The graph itself; ConfigError for missing nodes, cycles and sizes that disagree.
 
-        `where` says of a node's or edge's name where it was read.
+        `where` gives for the name of a node or edge the place that error messages show.
         """
         for edge in self.edges.values():
             for end in (edge.input, edge.output):
@@ -130,59 +130,59 @@ class Graph:
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the nodes that nothing leads away from, in alphabetical order."""
-        begun = {edge.input for edge in self.edges.values()}
-        return tuple(sorted(set(self.nodes) - begun))
+        """Names of the nodes that no edge starts from, in alphabetical order."""
+        starts = {edge.input for edge in self.edges.values()}
+        return tuple(sorted(set(self.nodes) - starts))
 
     def incoming(self, node: str) -> list[Edge]:
-        """Edges into a node, by name."""
-        found = (edge for edge in self.edges.values() if edge.output == node)
-        return sorted(found, key=lambda edge: edge.name)
+        """Edges that end in a node, sorted by name."""
+        edges = (edge for edge in self.edges.values() if edge.output == node)
+        return sorted(edges, key=lambda edge: edge.name)
 
     def outgoing(self, node: str) -> list[Edge]:
-        """Edges out of a node, by name."""
-        found = (edge for edge in self.edges.values() if edge.input == node)
-        return sorted(found, key=lambda edge: edge.name)
+        """Edges that start from a node, sorted by name."""
+        edges = (edge for edge in self.edges.values() if edge.input == node)
+        return sorted(edges, key=lambda edge: edge.name)
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """Nodes so that every edge leads forward; those of a cycle are missing."""
+        """Nodes in topological order; those in or after a cycle are missing."""
         waiting = {name: len(self.incoming(name)) for name in self.nodes}
         ready = sorted(name for name, count in waiting.items() if not count)
-        found: list[str] = []
+        order: list[str] = []
         while ready:
-            found.append(ready.pop(0))
-            for edge in self.outgoing(found[-1]):
+            order.append(ready.pop(0))
+            for edge in self.outgoing(order[-1]):
                 waiting[edge.output] -= 1
                 if not waiting[edge.output]:
                     ready.append(edge.output)
-        return tuple(found)
+        return tuple(order)
 
     @cached_property
     def dilations(self) -> dict[str, Shape]:
-        """Per node the dilation of the filters behind it."""
+        """For each node the dilation (z, y, x) of the filters that start from it."""
         return self._dilations(_place)
 
     def sizes(self, output: Iterable[int]) -> dict[str, Shape]:
-        """Per node the voxels that give `output` voxels at every output node."""
+        """For each node its size for an output of `output` voxels at every output node."""
         z, y, x = output
         return self._sizes((z, y, x), _place)
 
     @cached_property
     def field_of_view(self) -> Shape:
-        """Voxels of the largest input that one output voxel sees."""
+        """Voxels of the largest input that one output voxel depends on (z, y, x)."""
         sizes = self.sizes(ONE)
         z, y, x = (max(sizes[name][axis] for name in self.inputs) for axis in range(3))
         return z, y, x
 
     @cached_property
     def channels(self) -> int:
-        """Channels of all inputs together."""
+        """Total number of channels of all inputs."""
         return sum(self.nodes[name].size for name in self.inputs)
 
     @cached_property
     def parameters(self) -> int:
-        """Number of filter values and biases."""
+        """Number of weights and biases."""
         filters = sum(
             self.nodes[e.input].size * self.nodes[e.output].size * math.prod(e.size)
             for e in self.edges.values()
@@ -191,61 +191,61 @@ class Graph:
         return filters + sum(n.size for n in self.nodes.values() if n.type == "transfer")
 
     def dense(self) -> Graph:
-        """The same function at every voxel: each `max_pool` as a max filter of that stride.
+        """A graph that computes the same at every voxel: each `max_pool` becomes a max filter.
 
-        A crop behind a pooling counts voxels of the small grid, so its offset grows with it.
+        The offset of a crop after a pooling counts voxels of the coarser grid, so it is scaled up.
         """
-        pooled: dict[str, Shape] = {}
+        downsampling: dict[str, Shape] = {}
         edges = {}
         for name in self.order:
-            before = [_mul(pooled[e.input], _pooling(e)) for e in self.incoming(name)]
-            pooled[name] = before[0] if before else ONE
+            before = [_mul(downsampling[e.input], _pooling(e)) for e in self.incoming(name)]
+            downsampling[name] = before[0] if before else ONE
         for edge in self.edges.values():
             if edge.type == "max_pool":
                 edge = replace(edge, type="max_filter", stride=edge.size)
             elif edge.type == "crop":
-                edge = replace(edge, offset=_mul(edge.offset, pooled[edge.input]))
+                edge = replace(edge, offset=_mul(edge.offset, downsampling[edge.input]))
             edges[edge.name] = edge
         return replace(self, edges=edges)
 
     def as_dict(self) -> dict[str, Any]:
-        """Nodes and edges as plain data: all that decides what is computed."""
+        """Nodes and edges as JSON values: everything that decides what is computed."""
         plain = {
             "nodes": {name: asdict(node) for name, node in sorted(self.nodes.items())},
             "edges": {name: asdict(edge) for name, edge in sorted(self.edges.items())},
         }
-        content: dict[str, Any] = json.loads(json.dumps(plain))  # lists, as after any travel
+        content: dict[str, Any] = json.loads(json.dumps(plain))  # tuples become lists
         return content
 
     def _check_nodes(self, where: Callable[[str], str]) -> None:
         if not self.inputs:
-            raise ConfigError(f"{where('')}: no node of type input; every network needs one")
+            raise ConfigError(f"{where('')}: no node has the type input; every network needs one")
         for node in self.nodes.values():
-            enters = self.incoming(node.name)
-            if node.type == "input" and enters:
+            incoming = self.incoming(node.name)
+            if node.type == "input" and incoming:
                 raise ConfigError(
-                    f"{where(node.name)}: edge {enters[0].name!r} leads into the input "
+                    f"{where(node.name)}: edge {incoming[0].name!r} leads into the input "
                     f"{node.name!r}"
                 )
-            if node.type != "input" and not enters:
+            if node.type != "input" and not incoming:
                 raise ConfigError(
                     f"{where(node.name)}: node {node.name!r} has no incoming edge; give it one, "
                     "or `type input`"
                 )
             if node.type == "input" and not self.outgoing(node.name):
                 raise ConfigError(f"{where(node.name)}: nothing reads the input {node.name!r}")
-            mixed = {edge.type == "maxout" for edge in enters} - {node.type == "maxout"}
-            if mixed:
+            is_mixed = {edge.type == "maxout" for edge in incoming} - {node.type == "maxout"}
+            if is_mixed:
                 raise ConfigError(
-                    f"{where(node.name)}: maxout edges lead into maxout nodes, and nothing else "
-                    f"does; node {node.name!r} is of type {node.type}"
+                    f"{where(node.name)}: maxout nodes need maxout edges, and other nodes others; "
+                    f"node {node.name!r} is of type {node.type}"
                 )
 
     def _check_order(self, where: Callable[[str], str]) -> None:
         if len(self.order) < len(self.nodes):
-            circle = sorted(set(self.nodes) - set(self.order))
+            cycle = sorted(set(self.nodes) - set(self.order))
             raise ConfigError(
-                f"{where(circle[0])}: the edges run in a circle, of or before: {', '.join(circle)}"
+                f"{where(cycle[0])}: the edges form a cycle, in or before: {', '.join(cycle)}"
             )
 
     def _check_maps(self, where: Callable[[str], str]) -> None:
@@ -253,37 +253,38 @@ class Graph:
             before, after = self.nodes[edge.input].size, self.nodes[edge.output].size
             if edge.type != "conv" and before != after:
                 raise ConfigError(
-                    f"{where(edge.name)}: size mismatch: {edge.type} edge {edge.name!r} leads one "
-                    f"to one from {edge.input!r} with {before} maps to {edge.output!r} with {after}"
+                    f"{where(edge.name)}: size mismatch: {edge.type} edge {edge.name!r} keeps the "
+                    f"number of maps, but {edge.input!r} has {before} and {edge.output!r} {after}"
                 )
 
     def _dilations(self, where: Callable[[str], str]) -> dict[str, Shape]:
-        found: dict[str, Shape] = {}
+        dilations: dict[str, Shape] = {}
         for name in self.order:
-            arriving = {e.name: _mul(found[e.input], _stride(e)) for e in self.incoming(name)}
-            if len(set(arriving.values())) > 1:
+            by_edge = {e.name: _mul(dilations[e.input], _stride(e)) for e in self.incoming(name)}
+            if len(set(by_edge.values())) > 1:
                 raise ConfigError(
                     f"{where(name)}: size mismatch: edges into {name!r} come with different "
-                    f"strides: {arriving}"
+                    f"strides: {by_edge}"
                 )
-            reset = self.nodes[name].dense or not arriving
-            found[name] = ONE if reset else next(iter(arriving.values()))
-        return found
+            starts_at_1 = self.nodes[name].dense or not by_edge
+            dilations[name] = ONE if starts_at_1 else next(iter(by_edge.values()))
+        return dilations
 
     def _sizes(self, output: Shape, where: Callable[[str], str]) -> dict[str, Shape]:
         dilations = self._dilations(where)
-        found: dict[str, Shape] = {}
+        sizes: dict[str, Shape] = {}
         for name in reversed(self.order):
-            asked = {
-                e.name: _needs(e, found[e.output], dilations[e.input]) for e in self.outgoing(name)
+            needed = {
+                e.name: _input_size(e, sizes[e.output], dilations[e.input])
+                for e in self.outgoing(name)
             }
-            if len(set(asked.values())) > 1:
+            if len(set(needed.values())) > 1:
                 raise ConfigError(
                     f"{where(name)}: size mismatch: for an output of {list(output)} voxels the "
-                    f"edges out of {name!r} need different sizes of it: {asked}"
+                    f"edges out of {name!r} need different sizes of it: {needed}"
                 )
-            found[name] = next(iter(asked.values())) if asked else output
-        return found
+            sizes[name] = next(iter(needed.values())) if needed else output
+        return sizes
 
 
 def _stride(edge: Edge) -> Shape:
@@ -294,8 +295,8 @@ def _pooling(edge: Edge) -> Shape:
     return edge.size if edge.type == "max_pool" else ONE
 
 
-def _needs(edge: Edge, output: Shape, dilation: Shape) -> Shape:
-    """Voxels of the input of an edge for `output` voxels behind it."""
+def _input_size(edge: Edge, output: Shape, dilation: Shape) -> Shape:
+    """Input of an edge for an output of `output` voxels (z, y, x)."""
     if edge.type in ("conv", "max_filter"):
         sides = zip(output, edge.size, dilation, strict=True)
         z, y, x = (out + (size - 1) * step for out, size, step in sides)

@@ -1,4 +1,4 @@
-"""`[section]` files as ZNN's Python 2 ConfigParser reads them, each value with its line."""
+"""Files with `[section]` headers as ZNN's ConfigParser reads them, each value with its line."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import re
 from pathlib import Path
 
 from retrace.errors import ConfigError
-from retrace.znn.values import Field, read_text
+from retrace.znn.values import WrittenValue, read_text
 
-Sections = dict[str, dict[str, Field]]
+IniSections = dict[str, dict[str, WrittenValue]]
 
 
-def read_sections(path: Path, kind: str) -> Sections:
-    """{section: {option in lower case: value}}; ConfigError for what is no such file.
+def read_sections(path: Path, kind: str) -> IniSections:
+    """{section: {option in lower case: value}}; ConfigError for files of another form.
 
-    Comments are whole lines with # or ;, and ` ;` behind a value, but not ` #`. The last of equal
-    options wins; indented lines go on with the value above. % stays as it is.
+    As in ZNN (ConfigParser of Python 2): comments are whole lines with # or ;, and ` ;` after a
+    value, but not ` #`. The last of equal options counts. Indented lines continue the value above.
+    % has no special meaning.
     """
     text = read_text(path, kind)
     parser = configparser.ConfigParser(
@@ -26,11 +27,11 @@ def read_sections(path: Path, kind: str) -> Sections:
         parser.read_string(text, str(path))
     except configparser.Error as error:
         message = " ".join(str(error).split())
-        raise ConfigError(f"{path} is no {kind}: {message}") from error
+        raise ConfigError(f"{path} is not a {kind}: {message}") from error
     lines = _lines(text)
     return {
         section: {
-            option: Field(path, lines.get((section, option), 1), option, value)
+            option: WrittenValue(path, lines.get((section, option), 1), option, value)
             for option, value in parser.items(section)
         }
         for section in parser.sections()
@@ -38,11 +39,11 @@ def read_sections(path: Path, kind: str) -> Sections:
 
 
 def _lines(text: str) -> dict[tuple[str, str], int]:
-    """Where each option stands: its last line, as the last one wins."""
-    found, section = {}, ""
+    """Line number of each option's last occurrence, which is the one that counts."""
+    lines, section = {}, ""
     for number, line in enumerate(text.splitlines(), start=1):
         if match := re.match(r"\[([^]]+)\]", line):
             section = match[1]
         elif match := re.match(r"([^\s#;=:][^=:]*?)\s*[=:]", line):
-            found[section, match[1].lower()] = number
-    return found
+            lines[section, match[1].lower()] = number
+    return lines

@@ -14,7 +14,7 @@ from retrace.znn.graph import FUNCTIONS, ONE, Edge, Graph, Init, Node
 from retrace.znn.parameters import ZnnLayer
 
 FIRST = "input"
-KINDS = ("conv", "max_filter", "dropout")
+EDGE_KINDS = ("conv", "max_filter", "dropout")
 
 
 def graph_of_layers(
@@ -54,11 +54,11 @@ def graph_of_layers(
 
 def _kind_and_name(layer: ZnnLayer, where: str) -> tuple[str, str]:
     """Kind and name of a layer's edge; ConfigError unless it has exactly one."""
-    named = [(kind, name) for kind in KINDS if (name := getattr(layer, kind))]
+    named = [(kind, name) for kind in EDGE_KINDS if (name := getattr(layer, kind))]
     if len(named) != 1:
         raise ConfigError(
-            f"{where}: layer {layer.plain()} needs exactly one of {', '.join(KINDS)}, which gives "
-            "its name"
+            f"{where}: layer {layer.plain()} needs exactly one of {', '.join(EDGE_KINDS)}, "
+            "which gives its name"
         )
     return named[0]
 

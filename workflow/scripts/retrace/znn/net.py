@@ -1,7 +1,7 @@
-"""Reader of `.znn` files: network architectures.
+"""Reader of `.znn` files, which hold network architectures.
 
-Each line is a key and a value; what stands behind is ignored, as ZNN does. `nodes NAME` or
-`edges NAME` opens an object.
+Each line is a key and a value; anything after them is ignored, as in ZNN. `nodes NAME` and
+`edges NAME` start an object.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from retrace.znn.graph import (
     Node,
     Shape,
 )
-from retrace.znn.values import Field, read_text
+from retrace.znn.values import WrittenValue, read_text
 
 
 @dataclass
 class _Object:
-    """One `nodes` or `edges` object: its fields as they stand in the file."""
+    """One `nodes` or `edges` object with its fields as written."""
 
-    opened: Field
-    fields: dict[str, Field] = field(default_factory=dict)
+    header: WrittenValue
+    fields: dict[str, WrittenValue] = field(default_factory=dict)
 
-    def needed(self, key: str) -> Field:
-        """A field that must be there."""
+    def needed(self, key: str) -> WrittenValue:
+        """A required field."""
         if key not in self.fields:
             raise ConfigError(
-                f"{self.opened.where}: {self.opened.name} {self.opened.text!r} has no `{key}`; "
+                f"{self.header.where}: {self.header.name} {self.header.text!r} has no `{key}`; "
                 "add it"
             )
         return self.fields[key]
 
     def shape(self, key: str, default: Shape | None = None, least: int = 1) -> Shape:
-        """A triple; required where there is no default."""
+        """A triple (z, y, x); required if there is no default."""
         if key not in self.fields and default is not None:
             return default
         return self.needed(key).shape(least)
@@ -55,7 +55,7 @@ class _Object:
 
 
 def read_net(path: Path) -> Graph:
-    """The graph of a `.znn` file; ConfigError with file, line and field for what ZNN has not."""
+    """The graph of a `.znn` file; ConfigError names file, line and field of an error."""
     return parse_net(read_text(path, ".znn file"), path)
 
 
@@ -63,63 +63,64 @@ def parse_net(text: str, path: Path) -> Graph:
     """The graph that `text`, the content of `path`, describes."""
     objects = _objects(text, path)
     nodes, edges, inits, unseeded = {}, {}, {}, []
-    for name, found in objects.items():
+    for name, part in objects.items():
         init = None
-        if found.opened.name == "nodes":
-            nodes[name] = _node(name, found)
-            init = _init(found, NODE_INITS) if nodes[name].type == "transfer" else None
+        if part.header.name == "nodes":
+            nodes[name] = _node(name, part)
+            init = _init(part, NODE_INITS) if nodes[name].type == "transfer" else None
         else:
-            edges[name] = _edge(name, found)
-            init = _init(found, INITS) if edges[name].type == "conv" else None
+            edges[name] = _edge(name, part)
+            init = _init(part, INITS) if edges[name].type == "conv" else None
         if init:
             inits[name] = init
-        if not found.flag("seeding", True):
+        if not part.flag("seeding", True):
             unseeded.append(name)
     return Graph(nodes, edges, inits, tuple(unseeded)).check(_places(objects, path))
 
 
 def _places(objects: dict[str, _Object], path: Path) -> Callable[[str], str]:
     def where(name: str) -> str:
-        return objects[name].opened.where if name in objects else str(path)
+        return objects[name].header.where if name in objects else str(path)
 
     return where
 
 
 def _objects(text: str, path: Path) -> dict[str, _Object]:
-    found: dict[str, _Object] = {}
+    objects: dict[str, _Object] = {}
     current: _Object | None = None
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         if not words:
             continue
-        value = Field(path, number, words[0], words[1] if len(words) > 1 else "")
+        value = WrittenValue(path, number, words[0], words[1] if len(words) > 1 else "")
         if value.name in ("nodes", "edges"):
-            current = found[_new_name(value, found)] = _Object(value)
+            current = objects[_new_name(value, objects)] = _Object(value)
         elif current is None:
             raise ConfigError(
                 f"{value.where}: {value.name!r} before the first object; allowed: nodes, edges. "
-                "Comments do not exist in .znn files"
+                "Files of ZNN have no comments"
             )
         else:
             current.fields[value.name] = _whole_list(value, line)
-    if not found:
-        raise ConfigError(f"{path} holds no `nodes` and no `edges`")
-    return found
+    if not objects:
+        raise ConfigError(f"{path} has no `nodes` and no `edges`")
+    return objects
 
 
-def _new_name(value: Field, found: dict[str, _Object]) -> str:
+def _new_name(value: WrittenValue, objects: dict[str, _Object]) -> str:
+    """The name of an object that starts here; ConfigError if it is missing or not new."""
     if not value.text:
         raise ConfigError(f"{value.where}: {value.name} without a name")
-    if value.text in found:
+    if value.text in objects:
         raise ConfigError(
-            f"{value.where}: {value.text!r} is there twice, first at "
-            f"{found[value.text].opened.where}"
+            f"{value.where}: {value.text!r} is defined twice, first at "
+            f"{objects[value.text].header.where}"
         )
     return value.text
 
 
-def _whole_list(value: Field, line: str) -> Field:
-    """Refuses `size 1, 4, 4`, of which ZNN would read `1,` and stop."""
+def _whole_list(value: WrittenValue, line: str) -> WrittenValue:
+    """The value; ConfigError for a list with spaces, of which ZNN would read only the start."""
     if value.text.endswith(","):
         raise ConfigError(
             f"{value.where}: {value.name} is {line.split(None, 1)[1]!r}; allowed: numbers with "
@@ -128,57 +129,60 @@ def _whole_list(value: Field, line: str) -> Field:
     return value
 
 
-def _node(name: str, found: _Object) -> Node:
-    kind = found.needed("type").choice(NODE_TYPES)
-    size = found.needed("size").integer(1)
+def _node(name: str, part: _Object) -> Node:
+    kind = part.needed("type").choice(NODE_TYPES)
+    size = part.needed("size").integer(1)
     function = ""
     args: tuple[float, ...] = ()
     if kind == "transfer":
-        function = found.needed("function").choice(FUNCTIONS)
-        args = _function_args(function, found)
-    return Node(name, kind, size, function, args, found.flag("dense", False))
+        function = part.needed("function").choice(FUNCTIONS)
+        args = _function_args(function, part)
+    return Node(name, kind, size, function, args, part.flag("dense", False))
 
 
-def _function_args(function: str, found: _Object) -> tuple[float, ...]:
+def _function_args(function: str, part: _Object) -> tuple[float, ...]:
+    """Arguments of a transfer function; missing ones have their defaults."""
     default = FUNCTIONS[function]
-    if "function_args" not in found.fields:
+    if "function_args" not in part.fields:
         return default
-    given = found.fields["function_args"]
-    values = given.numbers()
+    written = part.fields["function_args"]
+    values = written.numbers()
     if len(values) > len(default):
-        raise given.error(f"{len(default)} numbers for {function}")
+        raise written.error(f"{len(default)} numbers for {function}")
     return values + default[len(values) :]
 
 
-def _edge(name: str, found: _Object) -> Edge:
-    kind = found.needed("type").choice(EDGE_TYPES)
-    ends = found.needed("input").text, found.needed("output").text
+def _edge(name: str, part: _Object) -> Edge:
+    kind = part.needed("type").choice(EDGE_TYPES)
+    ends = part.needed("input").text, part.needed("output").text
     size = stride = repeat = ONE
     if kind in ("conv", "max_filter", "max_pool"):
-        size = found.shape("size")
+        size = part.shape("size")
     if kind in ("conv", "max_filter"):
-        stride = found.shape("stride", ONE if kind == "conv" else None)
+        stride = part.shape("stride", ONE if kind == "conv" else None)
     if kind == "conv":
-        repeat = found.shape("repeat", ONE)
+        repeat = part.shape("repeat", ONE)
         if any(s % r for s, r in zip(size, repeat, strict=True)):
-            raise found.needed("repeat").error(f"divisors of the size {list(size)}")
-    offset = found.shape("offset", least=0) if kind == "crop" else (0, 0, 0)
+            raise part.needed("repeat").error(f"divisors of the size {list(size)}")
+    offset = part.shape("offset", least=0) if kind == "crop" else (0, 0, 0)
     ratio = 0.5
-    if kind == "dropout" and "ratio" in found.fields:
-        ratio = found.fields["ratio"].number(0, 1)
+    if kind == "dropout" and "ratio" in part.fields:
+        ratio = part.fields["ratio"].number(0, 1)
         if not ratio:
-            raise found.fields["ratio"].error("numbers above 0 and up to 1: the share that is kept")
+            raise part.fields["ratio"].error(
+                "numbers above 0 and up to 1: the fraction that is kept"
+            )
     return Edge(name, kind, *ends, size, stride, offset, ratio, repeat)
 
 
-def _init(found: _Object, allowed: dict[str, tuple[int, int]] | tuple[str, ...]) -> Init | None:
-    if "init" not in found.fields:
+def _init(part: _Object, allowed: dict[str, tuple[int, int]] | tuple[str, ...]) -> Init | None:
+    if "init" not in part.fields:
         return None
-    kind = found.fields["init"].choice(list(allowed))
+    kind = part.fields["init"].choice(list(allowed))
     fewest, most = INITS[kind]
-    given = found.fields.get("init_args")
-    args = given.numbers() if given else ()
+    written = part.fields.get("init_args")
+    args = written.numbers() if written else ()
     if not fewest <= len(args) <= most:
-        place = given or found.fields["init"]
+        place = written or part.fields["init"]
         raise place.error(f"{fewest} to {most} arguments for init {kind}")
     return Init(kind, args)

@@ -1,4 +1,4 @@
-"""Reader of `.spec` files: which images and labels belong together."""
+"""Reader of `.spec` files, which say which images and labels belong together."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 from retrace.errors import ConfigError
 from retrace.znn.ini_sections import read_sections
-from retrace.znn.values import Field, find_file
+from retrace.znn.values import WrittenValue, find_file
 
-IMAGE_TYPES = ("standard2D", "standard3D", "symetric_rescale", "none")
-"""Preprocessing of images; "symetric" is how ZNN spells it."""
-LABEL_TYPES = ("one_class", "binary_class", "affinity", "auto", "none")
-"""Read and without effect, as in ZNN: `out_type` decides what is made of labels."""
-KINDS = ("image", "label", "sample")
+PREPROCESSINGS = ("standard2D", "standard3D", "symetric_rescale", "none")
+"""Normalisations of images, spelt as in ZNN."""
+LABEL_PREPROCESSINGS = ("one_class", "binary_class", "affinity", "auto", "none")
+"""Values for labels. They have no effect, as in ZNN: `out_type` decides how labels are used."""
+SECTION_KINDS = ("image", "label", "sample")
 
 
 @dataclass(frozen=True)
-class Section:
+class SpecSection:
     """One [imageN] or [labelN]."""
 
     number: int
@@ -31,17 +31,17 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One [sampleN]: image by input node, label by output node."""
+class SpecSample:
+    """One [sampleN]: images by input node, labels by output node."""
 
     number: int
-    images: Mapping[str, Section]
-    labels: Mapping[str, Section]
+    images: Mapping[str, SpecSection]
+    labels: Mapping[str, SpecSection]
 
 
-def read_spec(path: Path) -> dict[int, Sample]:
-    """The samples of a `.spec` by number; ConfigError with file, line, field for what is wrong."""
-    parts: dict[str, dict[int, dict[str, Field]]] = {kind: {} for kind in KINDS}
+def read_spec(path: Path) -> dict[int, SpecSample]:
+    """The samples of a `.spec` by number; ConfigError names file, line and field of an error."""
+    parts: dict[str, dict[int, dict[str, WrittenValue]]] = {kind: {} for kind in SECTION_KINDS}
     for name, fields in read_sections(path, ".spec file").items():
         match = re.fullmatch(r"(image|label|sample)(\d+)", name)
         if not match:
@@ -50,27 +50,27 @@ def read_spec(path: Path) -> dict[int, Sample]:
             )
         parts[match[1]][int(match[2])] = fields
     if not parts["sample"]:
-        raise ConfigError(f"{path} has no [sampleN]; add one that names images and labels")
+        raise ConfigError(f"{path} has no [sampleN]; add one with images and labels")
     images = {n: _section(path, "image", n, fields) for n, fields in parts["image"].items()}
     labels = {n: _section(path, "label", n, fields) for n, fields in parts["label"].items()}
     return {n: _sample(path, n, fields, images, labels) for n, fields in parts["sample"].items()}
 
 
-def _section(path: Path, kind: str, number: int, fields: Mapping[str, Field]) -> Section:
+def _section(path: Path, kind: str, number: int, fields: Mapping[str, WrittenValue]) -> SpecSection:
     if "fnames" not in fields:
         raise ConfigError(f"{path}: [{kind}{number}] has no `fnames`; add the file's path")
     files = _files(fields["fnames"], path)
     masks = next((fields[key] for key in ("fmasks", "fmask") if key in fields), None)
     mask = _files(masks, path) if masks and kind == "label" else []
-    for given, field in ((files, fields["fnames"]), (mask, masks)):
-        if field and len(given) > 1:
+    for paths, field in ((files, fields["fnames"]), (mask, masks)):
+        if field and len(paths) > 1:
             raise ConfigError(
-                f"{field.where}: {field.name} names {len(given)} files; ZNN reads one a section. "
+                f"{field.where}: {field.name} names {len(paths)} files; ZNN reads one per section. "
                 f"Write a [{kind}N] and a [sampleN] for each"
             )
     if not files:
         raise fields["fnames"].error("the path of a tif or h5 file")
-    return Section(
+    return SpecSection(
         number,
         fields["fnames"].where,
         files[0],
@@ -80,59 +80,61 @@ def _section(path: Path, kind: str, number: int, fields: Mapping[str, Field]) ->
     )
 
 
-def _files(field: Field, beside: Path) -> list[Path]:
-    """Paths between commas or on lines of their own; ZNN wanted both at once."""
+def _files(field: WrittenValue, spec: Path) -> list[Path]:
+    """Paths separated by commas or line breaks; ZNN needed both."""
     names = [name.strip() for name in re.split(r"[,\n]", field.text) if name.strip()]
-    found = [find_file(name, beside) for name in names]
-    for path in found:
+    paths = [find_file(name, spec) for name in names]
+    for path in paths:
         if not path.is_file():
             raise ConfigError(
-                f"{field.where}: {field.name} names {path}, which there is not; correct the path "
-                f"(from {Path.cwd()}, or from the folder of the .spec)"
+                f"{field.where}: {field.name} names {path}, which does not exist; correct the path "
+                f"(relative to {Path.cwd()}, or to the folder of the .spec)"
             )
-    return found
+    return paths
 
 
-def _preprocess(field: Field | None, kind: str) -> str:
+def _preprocess(field: WrittenValue | None, kind: str) -> str:
     if field is None:
         return "none"
     text = field.text.split(",")[0].strip()
     if kind == "label":
-        return Field(field.path, field.line, field.name, text).choice(LABEL_TYPES)
+        return WrittenValue(field.path, field.line, field.name, text).choice(LABEL_PREPROCESSINGS)
     if "none" in text.lower():
         return "none"
-    return Field(field.path, field.line, field.name, text).choice(IMAGE_TYPES)
+    return WrittenValue(field.path, field.line, field.name, text).choice(PREPROCESSINGS)
 
 
 def _sample(
     path: Path,
     number: int,
-    fields: Mapping[str, Field],
-    images: Mapping[int, Section],
-    labels: Mapping[int, Section],
-) -> Sample:
-    """Options named input... are images, output... labels; others what the numbers allow."""
-    found: dict[str, dict[str, Section]] = {"image": {}, "label": {}}
+    fields: Mapping[str, WrittenValue],
+    images: Mapping[int, SpecSection],
+    labels: Mapping[int, SpecSection],
+) -> SpecSample:
+    """A sample; options named in... are images, out... labels, others by their number."""
+    chosen: dict[str, dict[str, SpecSection]] = {"image": {}, "label": {}}
     known = {"image": images, "label": labels}
     for name, field in fields.items():
         kind = _kind(field, images, labels)
-        index = field.integer(0)
-        if index not in known[kind]:
+        number_of_part = field.integer(0)
+        if number_of_part not in known[kind]:
             raise field.error(f"numbers of [{kind}N]: {', '.join(map(str, sorted(known[kind])))}")
-        found[kind][name] = known[kind][index]
-    if not found["image"]:
+        chosen[kind][name] = known[kind][number_of_part]
+    if not chosen["image"]:
         raise ConfigError(f"{path}: [sample{number}] names no image; add `input = N`")
-    return Sample(number, found["image"], found["label"])
+    return SpecSample(number, chosen["image"], chosen["label"])
 
 
-def _kind(field: Field, images: Mapping[int, Section], labels: Mapping[int, Section]) -> str:
+def _kind(
+    field: WrittenValue, images: Mapping[int, SpecSection], labels: Mapping[int, SpecSection]
+) -> str:
     for start, kind in (("in", "image"), ("out", "label")):
         if field.name.startswith(start):
             return kind
     number = field.integer(0)
     if (number in images) == (number in labels):
         raise ConfigError(
-            f"{field.where}: {field.name!r} may mean an image or a label; name the network's "
+            f"{field.where}: {field.name!r} could be an image or a label; name the network's "
             "nodes input... and output..."
         )
     return "image" if number in images else "label"

@@ -1,4 +1,4 @@
-"""Values in ZNN's text files, read or refused with file, line, field and what is allowed."""
+"""Values in ZNN's text files; errors name file, line, parameter and what is allowed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NO = ("no", "false", "off", "0")
 
 
 @dataclass(frozen=True)
-class Field:
-    """One value as written, and where."""
+class WrittenValue:
+    """One value as it is written, and where."""
 
     path: Path
     line: int
@@ -28,11 +28,11 @@ class Field:
         return f"{self.path}:{self.line}"
 
     def error(self, allowed: str) -> ConfigError:
-        """The error that the value is none of `allowed`."""
+        """The error that the value is not one of `allowed`."""
         return ConfigError(f"{self.where}: {self.name} is {self.text!r}; allowed: {allowed}")
 
     def choice(self, allowed: Collection[str]) -> str:
-        """One of the words in `allowed`."""
+        """The value, one of the words in `allowed`."""
         if self.text not in allowed:
             raise ConfigError(
                 f"{self.where}: {self.name} is {self.text!r}; {nearest(self.text, allowed)}"
@@ -64,22 +64,22 @@ class Field:
         return value
 
     def boolean(self) -> bool:
-        """yes or no, as Python's ConfigParser reads them."""
+        """yes or no, in the spellings of Python's ConfigParser."""
         word = self.text.lower()
         if word not in YES + NO:
             raise self.error("yes, no")
         return word in YES
 
     def numbers(self) -> tuple[float, ...]:
-        """Numbers between commas; none for an empty text."""
+        """Numbers separated by commas; an empty text has none."""
         parts = [part for part in self.text.split(",") if part.strip()]
         try:
             return tuple(float(part) for part in parts)
         except ValueError:
-            raise self.error("numbers with commas between them") from None
+            raise self.error("numbers separated by commas") from None
 
     def shape(self, least: int = 1) -> Shape:
-        """Three whole numbers z,y,x, each from `least`."""
+        """Three whole numbers z,y,x, each at least `least`."""
         try:
             z, y, x = (int(part) for part in self.text.split(","))
         except ValueError:
@@ -90,7 +90,7 @@ class Field:
 
 
 def read_text(path: Path, kind: str) -> str:
-    """The text of a file of that kind; ConfigError where there is none."""
+    """The text of a file; ConfigError where it does not exist or is not text."""
     try:
         return path.read_text()
     except OSError as error:
@@ -98,16 +98,16 @@ def read_text(path: Path, kind: str) -> str:
             f"{path} cannot be read ({error.strerror}); correct the path of the {kind}"
         ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no text; a {kind} is needed") from error
+        raise ConfigError(f"{path} is not text; a {kind} is needed") from error
 
 
-def find_file(text: str, beside: Path) -> Path:
-    """A path of a ZNN file: from the working directory, or else from the folder of that file.
+def find_file(text: str, named_in: Path) -> Path:
+    """A path that the file `named_in` names, relative to the working directory or its own folder.
 
-    ZNN itself resolves only against the working directory, which had to be its folder `python`.
+    ZNN itself uses only the working directory, which had to be its folder `python`.
     """
     path = Path(text)
     if path.exists() or path.is_absolute():
         return path
-    other = beside.parent / path
-    return other if other.exists() else path
+    next_to_file = named_in.parent / path
+    return next_to_file if next_to_file.exists() else path
