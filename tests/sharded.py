@@ -1,4 +1,4 @@
-"""A prediction segmented in shares by the real programs, step by step."""
+"""A prediction segmented in shards by the real programs, step by step."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SETTINGS: dict[str, Any] = {"fragments_in_xy": True, "block_shape": [8, 20, 22]}
 THRESHOLD = 0.45
 
 
-def share_paths(folder: Path, name: str, count: int) -> list[Path]:
-    """Where the shares of a store lie."""
+def shard_paths(folder: Path, name: str, count: int) -> list[Path]:
+    """The stores of all shards."""
     return [folder / "shards" / f"{name}_{shard}.zarr" for shard in shard_names(count)]
 
 
-def _shares(folder: Path, name: str, count: int) -> Iterator[tuple[str, Path]]:
-    return zip(shard_names(count), share_paths(folder, name, count), strict=True)
+def _shards(folder: Path, name: str, count: int) -> Iterator[tuple[str, Path]]:
+    return zip(shard_names(count), shard_paths(folder, name, count), strict=True)
 
 
-def put_together(stores: Sequence[Path], output: Path) -> None:
+def assemble_stores(stores: Sequence[Path], output: Path) -> None:
     """assemble.py on its command line."""
     assemble.main(["--shards", *map(str, stores), "--output", str(output)])
 
@@ -40,40 +40,40 @@ def options(**places: object) -> list[str]:
 
 
 def make_fragments(folder: Path, count: int, settings: dict[str, Any] = SETTINGS) -> Path:
-    """Fragments of `folder`/prediction.zarr in `count` shares, put together."""
-    for shard, store in _shares(folder, "fragments", count):
+    """Fragments of `folder`/prediction.zarr in `count` shards, assembled."""
+    for shard, store in _shards(folder, "fragments", count):
         places = {"prediction": folder / "prediction.zarr", "work": folder / "work"}
         arguments = options(settings=json.dumps(settings), output=store, shard=shard, **places)
         segment.main(["fragments", *arguments])
     output = folder / "shards" / "fragments.zarr"
-    put_together(share_paths(folder, "fragments", count), output)
+    assemble_stores(shard_paths(folder, "fragments", count), output)
     return output
 
 
 def make_graph(folder: Path, count: int, settings: dict[str, Any] = SETTINGS) -> Path:
-    """The region graph in `count` shares; `fragments.zarr` with all that the whole has."""
+    """The region graph in `count` shards; `fragments.zarr` has all that one job writes."""
     fragments = folder / "shards" / "fragments.zarr"
-    for shard, store in _shares(folder, "edges", count):
+    for shard, store in _shards(folder, "edges", count):
         places = {"prediction": folder / "prediction.zarr", "work": folder / "work"}
         arguments = options(settings=json.dumps(settings), output=store, shard=shard, **places)
         segment.main(["edges", *arguments, "--fragments", str(fragments)])
     output = folder / "fragments.zarr"
-    put_together([fragments, *share_paths(folder, "edges", count)], output)
+    assemble_stores([fragments, *shard_paths(folder, "edges", count)], output)
     return output
 
 
 def make_segments(folder: Path, count: int, threshold: float = THRESHOLD) -> Path:
-    """Segments in `count` shares through one table of all fragments."""
+    """Segments in `count` shards through one table of all fragments."""
     (folder / "threshold.json").write_text(json.dumps({"threshold": threshold}))
     given = options(
         **{"fragments": folder / "fragments.zarr", "threshold-file": folder / "threshold.json"}
     )
     lut = folder / "shards" / "lut.zarr"
     segment.main(["join", *given, "--output", str(lut)])
-    for shard, store in _shares(folder, "segmentation", count):
+    for shard, store in _shards(folder, "segmentation", count):
         segment.main(["apply", *given, *options(lut=lut, shard=shard, output=store)])
     output = folder / "segmentation.zarr"
-    put_together(share_paths(folder, "segmentation", count), output)
+    assemble_stores(shard_paths(folder, "segmentation", count), output)
     return output
 
 

@@ -282,7 +282,7 @@ def test_a_prediction_of_a_changed_volume_begins_anew(
     assert store_bytes(case.output) == made
 
 
-def test_shares_that_read_different_versions_are_not_put_together(
+def test_shards_that_read_different_versions_are_not_assembled(
     case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
     changes = {**elsewhere(case, request, proxy), "tile": [2, 64, 64]}

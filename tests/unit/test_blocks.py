@@ -108,15 +108,15 @@ def test_of_changes_seen_at_the_same_time_the_last_counts(
 
 @given(
     stored=st.none() | st.binary(max_size=200),
-    asked=st.integers(0, 2**40),
+    requested=st.integers(0, 2**40),
     modified=st.none() | st.integers(0, 2**40),
     cut=st.integers(0, 400),
     flip=st.integers(0, 255),
 )
 def test_a_block_comes_back_as_it_was_or_not_at_all(
-    stored: bytes | None, asked: int, modified: int | None, cut: int, flip: int
+    stored: bytes | None, requested: int, modified: int | None, cut: int, flip: int
 ) -> None:
-    block = Block(stored, asked, modified, "etag", "gzip")
+    block = Block(stored, requested, modified, "etag", "gzip")
     data = pack(block)
     assert unpack(data) == block
     if cut < len(data) and stored:
@@ -130,18 +130,18 @@ spans = st.tuples(st.integers(0, 50), st.integers(0, 50)).map(lambda t: (t[0], t
 
 @given(st.lists(spans, min_size=1, max_size=6))
 def test_blocks_agree_exactly_where_their_spans_have_a_moment_in_common(
-    found: list[tuple[int, int]],
+    block_spans: list[tuple[int, int]],
 ) -> None:
     record = ReadRecord("s3://a/b")
-    together = max(low for low, _ in found) <= min(high for _, high in found)
+    together = max(low for low, _ in block_spans) <= min(high for _, high in block_spans)
     try:
-        for number, (modified, asked) in enumerate(found):
-            record.note(str(number), Block(b"x", asked, modified))
+        for number, (modified, requested) in enumerate(block_spans):
+            record.note(str(number), Block(b"x", requested, modified))
     except ChangedError:
         assert not together
     else:
         assert together
-        assert record.summary()["blocks"] == len(found)
+        assert record.summary()["blocks"] == len(block_spans)
 
 
 def test_a_record_survives_a_kill(tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_no_cache_without_the_workflow_and_no_numbers_are_refused() -> None:
         CacheOptions.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "0"}).folder
         is None
     )
-    found = CacheOptions.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "0.5"})
-    assert (found.folder, found.limit_bytes) == (Path("x"), 2**29)
+    options = CacheOptions.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "0.5"})
+    assert (options.folder, options.limit_bytes) == (Path("x"), 2**29)
     with pytest.raises(ConfigError, match="RETRACE_BLOCKS_GIB"):
         CacheOptions.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "much"})
 

@@ -27,32 +27,32 @@ def open_split(settings: Any, split: str, **options: bool) -> ExampleSet:
     return open_examples(ExamplesSource.model_validate(settings), split, **options)
 
 
-def told(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+def examples_settings(tmp_path: Path, **changes: Any) -> dict[str, Any]:
     return tiny.dataset(tmp_path, **changes).examples.plain()
 
 
 def test_splits_are_disjoint_drawn_by_the_seed_and_whole(tmp_path: Path) -> None:
-    settings = told(tmp_path)
-    train, held = (open_split(settings, s) for s in ("train", "validation"))
+    settings = examples_settings(tmp_path)
+    train, held_out = (open_split(settings, s) for s in ("train", "validation"))
     again = open_split({**settings, "split_seed": 1}, "validation")
-    everything = np.concatenate([train.values, held.values])
+    everything = np.concatenate([train.values, held_out.values])
 
-    assert (len(train), len(held), len(open_split(settings, "test"))) == (70, 20, 30)
-    assert not np.array_equal(held.values, again.values)
+    assert (len(train), len(held_out), len(open_split(settings, "test"))) == (70, 20, 30)
+    assert not np.array_equal(held_out.values, again.values)
     assert len(np.unique(everything.reshape(90, -1), axis=0)) == 90
     assert train.values.dtype == np.float32
     assert train.values.max() <= 1
 
 
 def test_without_test_files_the_held_out_examples_are_scored(tmp_path: Path) -> None:
-    settings = told(tmp_path, test=None)
-    held, test = (open_split(settings, s) for s in ("validation", "test"))
+    settings = examples_settings(tmp_path, test=None)
+    held_out, test = (open_split(settings, s) for s in ("validation", "test"))
 
-    assert np.array_equal(held.values, test.values)
+    assert np.array_equal(held_out.values, test.values)
 
 
 def test_fewer_labels_for_classifiers_and_all_images_for_autoencoders(tmp_path: Path) -> None:
-    settings = told(tmp_path, labelled=10)
+    settings = examples_settings(tmp_path, labelled=10)
 
     assert len(open_split(settings, "train")) == 10
     assert len(open_split(settings, "train", with_unlabelled=True)) == 70
@@ -129,17 +129,17 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_labels_outside_the_classes_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="labels range from 0 to 2"):
-        open_split(told(tmp_path, classes=2), "train")
-    missing = told(tmp_path)
+        open_split(examples_settings(tmp_path, classes=2), "train")
+    missing = examples_settings(tmp_path)
     missing["train"]["values"]["path"] = "data/none.gz"
     with pytest.raises(DataError, match=r"data/none\.gz does not exist; put the file there"):
         open_split(missing, "train")
-    other = told(tmp_path)
+    other = examples_settings(tmp_path)
     other["train"]["labels"] = other["test"]["labels"]
     with pytest.raises(DataError, match="90 examples and 30 labels"):
         open_split(other, "train")
     with pytest.raises(DataError, match="leaves none"):
-        open_split(told(tmp_path, held_out=90), "train")
+        open_split(examples_settings(tmp_path, held_out=90), "train")
 
 
 def test_a_batch_depends_on_seed_and_number_alone(tmp_path: Path) -> None:
@@ -171,12 +171,12 @@ def test_warping_changes_training_and_never_what_is_measured(tmp_path: Path) -> 
     data = tiny.dataset(tmp_path)
     batches = open_example_batches(tiny.network(data), data, 0, CPU)
     warped, plain = (batches.batch(0, warp=on)["input"] for on in (True, False))
-    (held,) = batches.monitor("validation", 100)
+    (held_out,) = batches.monitor("validation", 100)
 
     assert warped.shape == plain.shape == (8, 1, 10, 10)
     assert not torch.equal(warped, plain)
     expected = open_split(data["examples"], "validation").values[:, 1:11, 1:11]
-    assert np.allclose(held["input"][:, 0].numpy(), expected - batches.mean, atol=1e-6)
+    assert np.allclose(held_out["input"][:, 0].numpy(), expected - batches.mean, atol=1e-6)
 
 
 def test_shifts_are_those_of_the_original(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_5000_of_mnists_60000_are_held_out(shared_dir: Path) -> None:
     }
     settings = {"classes": 10, "train": files, "held_out": 5000, "split_seed": 0}
 
-    held = open_split(settings, "validation")
-    assert held.values.shape == (5000, 28, 28)
+    held_out = open_split(settings, "validation")
+    assert held_out.values.shape == (5000, 28, 28)
     assert read_idx(Path(files["labels"]["path"])).shape == (60000,)
-    assert len(np.unique(held.labels)) == 10
+    assert len(np.unique(held_out.labels)) == 10

@@ -51,7 +51,7 @@ def test_mirror_becomes_the_same_store_with_a_manifest(
     assert manifest["objects"] == manifest["verified"]["md5"] == len(contents(output))
     assert not list(output.parent.glob("*.partial"))
     shown = capsys.readouterr().out
-    assert shown.index("objects, ") < shown.index(str(output)), "the size is told first"
+    assert shown.index("objects, ") < shown.index(str(output)), "the size is printed first"
 
 
 def test_verified_objects_are_kept_damaged_and_stray_ones_are_not(
@@ -75,7 +75,7 @@ def test_verified_objects_are_kept_damaged_and_stray_ones_are_not(
     assert f"{len(contents(output)) - 2} kept" in capsys.readouterr().out
 
 
-def test_an_output_without_manifest_is_gone_on_with(
+def test_an_output_without_manifest_is_resumed(
     mirror: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "v.zarr"
@@ -143,7 +143,7 @@ def test_settings_that_are_no_json_are_refused(tmp_path: Path) -> None:
 
 
 class Generated:
-    """Objects made on the fly; `before` runs when one is asked for."""
+    """A store of generated objects; `before` runs before each download."""
 
     label = "generated objects"
 
@@ -159,12 +159,12 @@ class Generated:
         yield iter([self.body])
 
 
-def test_too_little_room_is_told_before_the_transfer(tmp_path: Path) -> None:
-    asked: list[S3Object] = []
-    transfer = FolderDownload(Generated(asked.append), tmp_path / "p", threads=2, retries=1)
+def test_too_little_disk_space_is_an_error_before_the_download(tmp_path: Path) -> None:
+    requested: list[S3Object] = []
+    download = FolderDownload(Generated(requested.append), tmp_path / "p", threads=2, retries=1)
     with pytest.raises(FetchError, match="1000000.00 TB are to be fetched"):
-        transfer.run([S3Object("a/b", 10**18, "0" * 32)])
-    assert asked == []
+        download.run([S3Object("a/b", 10**18, "0" * 32)])
+    assert requested == []
 
 
 def test_a_disk_that_fills_up_ends_in_one_clear_error(tmp_path: Path) -> None:
@@ -187,13 +187,13 @@ def test_an_etag_that_is_no_md5_needs_two_equal_transfers(
     bodies = iter([b"body", second, b"Body", b"bOdy"])
     source.before = lambda item: setattr(source, "body", next(bodies))
     item = S3Object("a/b", 4, "f" * 32 + "-9")
-    transfer = FolderDownload(source, tmp_path / "p", threads=1, retries=3)
+    download = FolderDownload(source, tmp_path / "p", threads=1, retries=3)
     if not accepted:
         with pytest.raises(FetchError, match="differ from one download"):
-            transfer.run([item])
+            download.run([item])
         assert not (tmp_path / "p/a/b").exists()
         return
-    report = transfer.run([item])
+    report = download.run([item])
     assert report.verified == {"twice": 1}
     assert report.sha256 == {"a/b": hashlib.sha256(b"body").hexdigest()}
     assert (tmp_path / "p/a/b").read_bytes() == b"body"

@@ -19,13 +19,13 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The file at /digits.gz; at /busy.gz it comes the second time."""
+    """Serves the file at /digits.gz, and at /busy.gz from the second request on."""
 
-    asked: list[str] = []
+    requested: list[str] = []
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
-        busy = self.path == "/busy.gz" and self.asked.count(self.path) == 1
+        self.requested.append(self.path)
+        busy = self.path == "/busy.gz" and self.requested.count(self.path) == 1
         status = 503 if busy else 200 if self.path in ("/digits.gz", "/busy.gz") else 404
         self.send_response(status)
         self.end_headers()
@@ -37,10 +37,10 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=found.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{found.server_port}"
-    found.shutdown()
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http_server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http_server.server_port}"
+    http_server.shutdown()
 
 
 @pytest.fixture(autouse=True)

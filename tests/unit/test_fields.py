@@ -32,8 +32,8 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def smooth_field(side: int, largest: float, seed: int = 0) -> torch.Tensor:
-    found = smooth(noise(1, 2, side, side, seed=seed) - 0.5, side / 10)
-    return found / found.abs().max() * largest
+    result = smooth(noise(1, 2, side, side, seed=seed) - 0.5, side / 10)
+    return result / result.abs().max() * largest
 
 
 @given(st.integers(2, 70), st.integers(2, 70))
@@ -47,9 +47,9 @@ def test_the_identity_gives_the_image_back_at_every_size(height: int, width: int
 def test_a_ramp_is_not_shifted_anywhere_by_the_identity(side: int) -> None:
     ramp = torch.arange(side, dtype=torch.float32).expand(1, 1, side, side)
 
-    found = warp(ramp, identity((side, side))) - ramp
+    result = warp(ramp, identity((side, side))) - ramp
 
-    assert float(found.abs().max()) < 0.01  # a mixed convention shifts by up to 0.5 px
+    assert float(result.abs().max()) < 0.01  # a mixed convention shifts by up to 0.5 px
 
 
 @given(st.integers(-5, 5), st.integers(-5, 5))
@@ -57,10 +57,10 @@ def test_whole_displacements_pull_exactly(dy: int, dx: int) -> None:
     image = noise(1, 1, 32, 40)
     field = torch.tensor([dy, dx], dtype=torch.float32).view(1, 2, 1, 1).expand(1, 2, 32, 40)
 
-    found = warp(image, field)[..., 5:-5, 5:-5]
+    result = warp(image, field)[..., 5:-5, 5:-5]
 
     expected = torch.roll(image, (-dy, -dx), (-2, -1))[..., 5:-5, 5:-5]
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
 
 def test_upsampled_fields_mean_the_same_displacement() -> None:
@@ -73,9 +73,9 @@ def test_upsampled_fields_mean_the_same_displacement() -> None:
 def test_a_linear_field_survives_going_up_and_down() -> None:
     fine = torch.arange(32, dtype=torch.float32).mul(0.1).expand(1, 2, 32, 32)
 
-    found = upsample(downsample(fine, 2))
+    result = upsample(downsample(fine, 2))
 
-    torch.testing.assert_close(found[..., 2:-2], fine[..., 2:-2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(result[..., 2:-2], fine[..., 2:-2], atol=1e-5, rtol=0)
 
 
 def test_composition_is_one_warp_after_the_other() -> None:
@@ -92,8 +92,8 @@ def test_composition_is_one_warp_after_the_other() -> None:
 def test_the_inverse_undoes_a_field_from_both_sides(seed: int) -> None:
     field = smooth_field(48, 3, seed)
 
-    for found in (compose(field, inverse(field)), compose(inverse(field), field)):
-        assert float(length(found)[..., 8:-8, 8:-8].max()) < 0.1  # bilinear
+    for result in (compose(field, inverse(field)), compose(inverse(field), field)):
+        assert float(length(result)[..., 8:-8, 8:-8].max()) < 0.1  # bilinear
 
 
 def test_jacobian_of_a_linear_field_and_of_a_fold() -> None:
@@ -121,27 +121,27 @@ def test_inside_says_which_pixels_read_from_the_image() -> None:
     field = torch.zeros(1, 2, 10, 10)
     field[0, 1] = 3
 
-    found = inside(field)[0, 0]
+    result = inside(field)[0, 0]
 
-    assert found[:, :7].all()
-    assert not found[:, 7:].any()
+    assert result[:, :7].all()
+    assert not result[:, 7:].any()
 
 
 def test_normalised_units_are_those_of_the_border_pixels() -> None:
     field = torch.full((1, 2, 11, 21), 10.0)
 
-    found = normalised(field)
+    result = normalised(field)
 
-    assert found[0, :, 0, 0].tolist() == pytest.approx([2.0, 1.0])
+    assert result[0, :, 0, 0].tolist() == pytest.approx([2.0, 1.0])
 
 
 def test_a_vote_leaves_the_outlier_out() -> None:
     truth = smooth_field(32, 2)
     candidates = torch.cat([truth, truth + 0.05, truth + 9])
 
-    found = vote(candidates, temperature=0.1)
+    result = vote(candidates, temperature=0.1)
 
-    assert float((found - truth[0]).abs().max()) < 0.1
+    assert float((result - truth[0]).abs().max()) < 0.1
     np.testing.assert_array_equal(vote(truth), truth[0])
 
 

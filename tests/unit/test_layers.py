@@ -179,10 +179,10 @@ def test_absent_n5_blocks_are_0_and_damaged_ones_an_error(
     path = write_n5(tmp_path / "ids", labels, (4, 5, 6))
     (path / "0" / "0" / "0").unlink()
     volume = open_volume(path, voxel_size_nm=SIZE)
-    found = volume.read(volume.box)
+    values = volume.read(volume.box)
 
-    assert not found[:4, :5, :6].any()
-    np.testing.assert_array_equal(labels[4:], found[4:])
+    assert not values[:4, :5, :6].any()
+    np.testing.assert_array_equal(labels[4:], values[4:])
     block = path / "1" / "1" / "1"
     block.write_bytes(block.read_bytes()[:30])
     with pytest.raises(DataError, match=r"1/1/1 is damaged"):

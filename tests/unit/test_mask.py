@@ -52,9 +52,9 @@ def run_mask(output: Path, background_ids: list[int], **labels: Any) -> np.ndarr
     )
 )
 def test_ids_near_2_to_64_are_told_apart(labels: np.ndarray) -> None:
-    found = mask_of(labels, background_values([HEMI_BACKGROUND_ID], labels.dtype))
+    result = mask_of(labels, background_values([HEMI_BACKGROUND_ID], labels.dtype))
     exact = [[[int(v) != 2**64 - 3 for v in row] for row in plane] for plane in labels.tolist()]
-    assert np.array_equal(found, np.array(exact, np.uint8))
+    assert np.array_equal(result, np.array(exact, np.uint8))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint32, np.int64, np.uint64])
@@ -73,18 +73,18 @@ def test_impossible_background_ids_are_refused(bad: Any) -> None:
 def test_14_hemi_layout_masks_exactly_the_context(tmp_path: Path) -> None:
     store = tmp_path / "hemi.zarr"
     write_phantom_store(store, (10, 12, 14), (3, 4, 5), (8, 8, 8), seed=2, layout="hemi")
-    found = run_mask(tmp_path / "m.zarr", [HEMI_BACKGROUND_ID], path=str(store), array=LABELS)
+    result = run_mask(tmp_path / "m.zarr", [HEMI_BACKGROUND_ID], path=str(store), array=LABELS)
     expected = np.zeros((16, 20, 24), np.uint8)
     expected[3:-3, 4:-4, 5:-5] = 1
-    assert np.array_equal(found, expected)
+    assert np.array_equal(result, expected)
 
 
 def test_without_background_ids_all_is_inside_and_zero_counts(tmp_path: Path) -> None:
     labels = np.zeros((4, 5, 6), np.uint64)
     labels[1] = 7
     store = store_labels(tmp_path / "a.zarr", labels, (40, 90, 900))
-    found = run_mask(tmp_path / "m.zarr", [], path=str(store), array=LABELS)
-    assert found.all()
+    result = run_mask(tmp_path / "m.zarr", [], path=str(store), array=LABELS)
+    assert result.all()
     volume = open_volume(tmp_path / "m.zarr", "labels_mask")
     assert volume.dtype == np.uint8
     assert (volume.voxel_size_nm, volume.offset_nm) == (SIZE, (40, 90, 900))
@@ -101,10 +101,10 @@ def test_other_formats(tmp_path: Path, suffix: str) -> None:
             file["a/labels"] = labels
     else:
         tifffile.imwrite(path, labels, photometric="minisblack")
-    found = run_mask(
+    result = run_mask(
         tmp_path / "m.zarr", [0], path=str(path), array="a/labels", voxel_size_nm=[10, 10, 10]
     )
-    assert np.array_equal(found, labels != 0)
+    assert np.array_equal(result, labels != 0)
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def test_the_specification_s_own_bytes(tmp_path: Path) -> None:
 
 
 def test_the_other_types(tmp_path: Path) -> None:
-    (found,) = read_documents(dump(tmp_path / "a.bson", OTHERS))
+    (document,) = read_documents(dump(tmp_path / "a.bson", OTHERS))
 
-    assert found == {
+    assert document == {
         "_id": "507f1f77bcf86cd799439011",
         "yes": True,
         "nil": None,
@@ -120,11 +120,11 @@ def test_damage_is_named_with_its_byte(tmp_path: Path, content: bytes, message: 
 def test_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.bson"
     write_documents(path, [{"id": 7, "z": 1.5, "x": True}, {"id": 2**40, "z": 2, "x": False}])
-    found = read_columns(path, ["id", "z", "x"])
+    columns = read_columns(path, ["id", "z", "x"])
 
-    np.testing.assert_array_equal([7, 2**40], found["id"])
-    np.testing.assert_array_equal([1.5, 2], found["z"])
-    np.testing.assert_array_equal([True, False], found["x"])
+    np.testing.assert_array_equal([7, 2**40], columns["id"])
+    np.testing.assert_array_equal([1.5, 2], columns["z"])
+    np.testing.assert_array_equal([True, False], columns["x"])
 
 
 def test_a_missing_field_names_document_and_field(tmp_path: Path) -> None:

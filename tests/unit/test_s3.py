@@ -73,12 +73,12 @@ def test_mirror_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"123")
     settings = FetchSettings(bucket="b", prefix="a/v.zarr", mirror=str(tmp_path))
-    found = MirrorStore(settings).objects()
-    assert [(item.name, item.size) for item in found] == [
+    items = MirrorStore(settings).objects()
+    assert [(item.name, item.size) for item in items] == [
         (".zgroup", 3),
         ("volumes/raw/0.0.0", 3),
     ]
-    assert found[0].etag == hashlib.md5(b"123").hexdigest()
+    assert items[0].etag == hashlib.md5(b"123").hexdigest()
 
 
 def test_mirror_errors_name_what_is_there(tmp_path: Path) -> None:

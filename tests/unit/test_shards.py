@@ -31,14 +31,14 @@ from unit.test_segment import OFFSET_NM, VOXEL_SIZE_NM, fragments_arguments, mak
 
 
 @given(st.integers(0, 500), st.integers(1, 60))
-def test_every_block_is_in_one_share(blocks: int, count: int) -> None:
-    shares = [parse_shard(name).of(range(blocks)) for name in shard_names(count)]
-    assert [block for share in shares for block in share] == list(range(blocks))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def test_every_block_is_in_one_shard(blocks: int, count: int) -> None:
+    shards = [parse_shard(name).of(range(blocks)) for name in shard_names(count)]
+    assert [block for shard in shards for block in shard] == list(range(blocks))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
 @pytest.mark.parametrize("text", ["", "0-of-8", "9-of-8", "3/8", "3-of-", "-1-of-2"])
-def test_a_share_that_is_none_is_refused(text: str) -> None:
+def test_a_malformed_shard_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="INDEX-of-COUNT"):
         parse_shard(text)
 
@@ -81,17 +81,17 @@ def _whole(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("count", [2, 8, 20])
-def test_any_number_of_shares_gives_the_same_ids(tmp_path: Path, count: int) -> None:
+def test_any_number_of_shards_gives_the_same_ids(tmp_path: Path, count: int) -> None:
     expected = _whole(tmp_path / "whole")
     make_prediction(tmp_path)
     sharded.make_fragments(tmp_path, count)
     graph = sharded.make_graph(tmp_path, count)
     segments = sharded.make_segments(tmp_path, count)
-    found = sharded.arrays(graph, segments)
-    assert set(found) == set(expected)
+    arrays = sharded.arrays(graph, segments)
+    assert set(arrays) == set(expected)
     for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values, err_msg=name)
-    assert 1 < len(np.unique(found["segments"])) < len(np.unique(found["fragments"]))
+        np.testing.assert_array_equal(arrays[name], values, err_msg=name)
+    assert 1 < len(np.unique(arrays["segments"])) < len(np.unique(arrays["fragments"]))
     for store in (graph, segments):
         check_manifest(store, digests=True)
 
@@ -104,31 +104,31 @@ def test_chunks_are_links_not_copies(tmp_path: Path) -> None:
             assert chunk.stat().st_nlink == 2
 
 
-def test_a_damaged_share_is_made_again_alone(tmp_path: Path) -> None:
+def test_only_a_damaged_shard_is_recomputed(tmp_path: Path) -> None:
     make_prediction(tmp_path)
     sharded.make_fragments(tmp_path, 4)
-    shares = sharded.share_paths(tmp_path, "fragments", 4)
-    chunk = next(path for path in (shares[2] / "fragments").rglob("[0-9]") if path.is_file())
+    shards = sharded.shard_paths(tmp_path, "fragments", 4)
+    chunk = next(path for path in (shards[2] / "fragments").rglob("[0-9]") if path.is_file())
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 4
     chunk.write_bytes(content)
     with pytest.raises(DataError, match=r"fragments_3-of-4.*run the same command again"):
-        sharded.put_together(shares, tmp_path / "again.zarr")
-    assert [manifest_path(share).is_file() for share in shares] == [True, True, False, True]
+        sharded.assemble_stores(shards, tmp_path / "again.zarr")
+    assert [manifest_path(shard).is_file() for shard in shards] == [True, True, False, True]
     assert not (tmp_path / "again.zarr").exists()
 
 
-def test_a_missing_share_is_told(tmp_path: Path) -> None:
+def test_a_missing_shard_is_an_error(tmp_path: Path) -> None:
     make_prediction(tmp_path)
     sharded.make_fragments(tmp_path, 4)
-    shares = sharded.share_paths(tmp_path, "fragments", 4)
+    shards = sharded.shard_paths(tmp_path, "fragments", 4)
     with pytest.raises(DataError, match="chunks: a shard is missing"):
-        sharded.put_together(shares[:3], tmp_path / "again.zarr")
+        sharded.assemble_stores(shards[:3], tmp_path / "again.zarr")
     with pytest.raises(DataError, match="both have chunk"):
-        sharded.put_together([*shares, shares[0]], tmp_path / "again.zarr")
+        sharded.assemble_stores([*shards, shards[0]], tmp_path / "again.zarr")
 
 
-def test_shares_need_a_block_shape(tmp_path: Path) -> None:
+def test_shards_need_a_block_shape(tmp_path: Path) -> None:
     make_prediction(tmp_path)
     with pytest.raises(ConfigError, match="block_shape"):
         segment.main(fragments_arguments(tmp_path, "--shard", "1-of-2"))
@@ -180,9 +180,9 @@ def test_blocks_without_tissue_are_not_looked_at(
     sharded.make_graph(tmp_path, 2, settings)
     # 2 x 2 x 2 blocks, of which the 4 of low x have tissue: fragments, then edges.
     assert len(looked_at) == 8
-    found = sharded.arrays(tmp_path / "fragments.zarr")
-    assert not found["fragments"][..., 22:].any()
-    assert found["fragments"][..., :22].all()
+    arrays = sharded.arrays(tmp_path / "fragments.zarr")
+    assert not arrays["fragments"][..., 22:].any()
+    assert arrays["fragments"][..., :22].all()
 
 
 def _predict(case: Case, output: Path, *more: str, **settings: Any) -> Path:
@@ -200,17 +200,17 @@ def large_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.mark.usefixtures("tiny_threads")
 @pytest.mark.parametrize("count", [1, 3, 8])
-def test_a_prediction_in_shares_is_the_whole(large_case: Case, tmp_path: Path, count: int) -> None:
+def test_a_prediction_in_shards_is_the_whole(large_case: Case, tmp_path: Path, count: int) -> None:
     tile = {"tile": [64, 64, 64]}
     whole = sharded.arrays(_predict(large_case, tmp_path / "whole.zarr", **tile))
-    shares = sharded.share_paths(tmp_path, "prediction", count)
-    for name, store in zip(shard_names(count), shares, strict=True):
+    shards = sharded.shard_paths(tmp_path, "prediction", count)
+    for name, store in zip(shard_names(count), shards, strict=True):
         _predict(large_case, store, "--shard", name, **tile)
-    sharded.put_together(shares, tmp_path / "prediction.zarr")
-    found = sharded.arrays(tmp_path / "prediction.zarr")
-    assert set(found) == {"affs", "lsds"}
+    sharded.assemble_stores(shards, tmp_path / "prediction.zarr")
+    arrays = sharded.arrays(tmp_path / "prediction.zarr")
+    assert set(arrays) == {"affs", "lsds"}
     for name, values in whole.items():
-        np.testing.assert_array_equal(found[name], values)
+        np.testing.assert_array_equal(arrays[name], values)
     assert whole["affs"].std() > 5
 
 
@@ -227,16 +227,16 @@ def test_tiles_without_tissue_are_zero_and_not_computed(large_case: Case, tmp_pa
     volume = large_case.settings()["volume"]
     volume["tissue_mask"] = {"path": str(store), "array": "m"}
     output = _predict(large_case, tmp_path / "p.zarr", tile=[64, 64, 64], volume=volume)
-    found = sharded.arrays(output)["affs"]
+    arrays = sharded.arrays(output)["affs"]
     # Tiles of y 64 voxels from 20: the first two reach into the tissue, the third begins at 148.
     whole = sharded.arrays(_predict(large_case, tmp_path / "whole.zarr", tile=[64, 64, 64]))["affs"]
-    np.testing.assert_array_equal(found[:, :, :128], whole[:, :, :128])
-    assert whole[:, :, 128:].any() and not found[:, :, 128:].any()
+    np.testing.assert_array_equal(arrays[:, :, :128], whole[:, :, :128])
+    assert whole[:, :, 128:].any() and not arrays[:, :, 128:].any()
     lines = output.with_name("p.blocks.jsonl").read_text().splitlines()
     assert sorted(json.loads(line).get("masked", 0) for line in lines) == [0, 0, 0, 0, 1, 1]
 
 
-def test_tables_of_shares_add_up_to_the_whole(tmp_path: Path) -> None:
+def test_tables_of_shards_add_up_to_the_whole(tmp_path: Path) -> None:
     make_prediction(tmp_path)
     segment.main(fragments_arguments(tmp_path, **sharded.SETTINGS))
     fragments = open_volume(tmp_path / "fragments.zarr", "fragments")
@@ -264,13 +264,18 @@ def test_tables_of_shares_add_up_to_the_whole(tmp_path: Path) -> None:
         counted = ["--settings", json.dumps(settings | place)]
         counted += sharded.options(store=tmp_path / "fragments.zarr")
         evaluate.main(["count", *counted, "--shard", name, "--output", tables[-1]])
-    shared = [*given, *stores, "--fragment-tables", *(f"cube={table}" for table in tables)]
-    evaluate.main(["choose", *shared, "--output", str(tmp_path / "shares.json")])
-    shares, whole = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("shares", "whole"))
-    assert shares.pop("origin") and whole.pop("origin")
-    assert shares == whole
+    by_shard = [
+        *given,
+        *stores,
+        "--fragment-tables",
+        *(f"cube={table}" for table in tables),
+    ]
+    evaluate.main(["choose", *by_shard, "--output", str(tmp_path / "shards.json")])
+    shards, whole = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("shards", "whole"))
+    assert shards.pop("origin") and whole.pop("origin")
+    assert shards == whole
     with pytest.raises(DataError, match="1 to 3 are needed"):
-        evaluate.main(["choose", *shared[:-1], "--output", str(tmp_path / "two.json")])
+        evaluate.main(["choose", *by_shard[:-1], "--output", str(tmp_path / "two.json")])
 
 
 def test_verify_names_what_is_damaged_and_only_that_is_made_again(
@@ -280,15 +285,15 @@ def test_verify_names_what_is_damaged_and_only_that_is_made_again(
     sharded.make_fragments(tmp_path, 2)
     verify.main([str(tmp_path)])
     assert "4 stores, 0 damaged" in capsys.readouterr().out
-    share, other = sharded.share_paths(tmp_path, "fragments", 2)
-    chunk = next(path for path in (share / "fragments").rglob("[0-9]") if path.is_file())
+    shard, other = sharded.shard_paths(tmp_path, "fragments", 2)
+    chunk = next(path for path in (shard / "fragments").rglob("[0-9]") if path.is_file())
     with chunk.open("r+b") as file:
         file.write(b"?")
     with pytest.raises(SystemExit):
         verify.main([str(tmp_path)])
-    # The chunk is the same file in the share and in what was put together.
+    # The chunk is the same file in the shard and in the assembled store.
     assert "2 damaged" in capsys.readouterr().out
-    assert not manifest_path(share).exists() and manifest_path(other).exists()
+    assert not manifest_path(shard).exists() and manifest_path(other).exists()
     assert not manifest_path(tmp_path / "shards" / "fragments.zarr").exists()
 
 

@@ -36,8 +36,8 @@ def add_job(
 ) -> None:
     """Adds the options of a program that runs a job.
 
-    The workflow passes the whole job as `--job JSON`. By hand, `--settings JSON` and an option for
-    each role say the same. `parse_job` gives the arguments.
+    The workflow passes the job as `--job JSON`. By hand, `--settings JSON` and one option per role
+    are equivalent. `parse_job` returns the arguments.
     """
     help_text = "settings and inputs, as the workflow plans them"
     parser.add_argument("--job", type=Job.parse, metavar="JSON", help=help_text)
@@ -68,8 +68,8 @@ def parse_job(
 ) -> argparse.Namespace:
     """The arguments, with `settings`, `execution` and the files of each role of the job.
 
-    A role holds a path, a path or None, a list of paths, or paths (lists of paths) by the name of
-    a volume or a network, as `add_job` declares it.
+    A role is a path, a path or None, a list of paths, or a dict of paths (or lists of paths) by the
+    name of a volume or network, as declared with `add_job`.
     """
     args = parser.parse_args(argv)
     if "job_roles" not in args:
@@ -82,7 +82,7 @@ def parse_job(
 
 
 def _job_of_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Job:
-    """The job that the single options describe; ends with the usage where one is missing."""
+    """The job that single options describe; prints the usage and exits if one is missing."""
     readers: dict[str, Callable[[Job, str], Any]] = args.job_roles
     missing = [_option(r) for r, read in readers.items() if read == Job.path and not vars(args)[r]]
     if args.job_needs_settings and args.settings is None:
@@ -113,7 +113,7 @@ def _option(role: str) -> str:
 
 
 def _json(text: str) -> Any:
-    """The value of --settings (ConfigError where it is no JSON)."""
+    """The value of --settings; ConfigError if it is not JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

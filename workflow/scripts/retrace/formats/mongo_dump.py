@@ -31,26 +31,31 @@ class _Reader:
         self.data, self.label = data, name
 
     def fail(self, at: int, why: str) -> NoReturn:
+        """Raises DataError for the byte at offset `at`."""
         raise DataError(f"{self.label} is not BSON at byte {at}: {why}; fetch the file again")
 
     def number(self, kind: struct.Struct, at: int, end: int) -> Any:
+        """A number at `at`, within the bytes before `end`."""
         if at + kind.size > end:
             self.fail(at, f"a number of {kind.size} bytes is incomplete, the file is truncated")
         return kind.unpack_from(self.data, at)[0]
 
     def name(self, at: int, end: int) -> tuple[str, int]:
+        """A field's name, and the offset after it."""
         stop = self.data.find(b"\0", at, end)
         if stop < 0:
             self.fail(at, "a field's name is not terminated")
         return self.text(at, stop), stop + 1
 
     def text(self, begin: int, end: int) -> str:
+        """UTF-8 text."""
         try:
             return self.data[begin:end].decode()
         except UnicodeDecodeError as error:
             self.fail(begin, f"text that is not UTF-8 ({error.reason})")
 
     def string(self, at: int, end: int) -> tuple[str, int]:
+        """A string with its length in front, and the offset after it."""
         length = self.number(INT32, at, end)
         stop = at + 4 + length
         if length < 1 or stop > end or self.data[stop - 1]:
@@ -58,6 +63,7 @@ class _Reader:
         return self.text(at + 4, stop - 1), stop
 
     def document(self, at: int, limit: int, depth: int = 0) -> tuple[dict[str, Any], int]:
+        """A document's fields by name, and the offset after it."""
         length = self.number(INT32, at, limit)
         end = at + length
         if length < 5 or end > limit or self.data[end - 1] or depth > MAX_DEPTH:
@@ -72,6 +78,7 @@ class _Reader:
         return fields, end
 
     def value(self, kind: int, at: int, end: int, depth: int) -> tuple[Any, int]:
+        """A value of BSON type `kind`, and the offset after it."""
         if kind in NUMBERS:
             return self.number(NUMBERS[kind], at, end), at + NUMBERS[kind].size
         if kind == 0x02:

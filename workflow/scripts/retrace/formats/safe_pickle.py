@@ -35,6 +35,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """An unpickler that calls only the functions in ALLOWED."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """The function `module.name`; UnpicklingError if it is not allowed."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it calls {module}.{name}, which is not allowed")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)

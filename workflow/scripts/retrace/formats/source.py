@@ -1,7 +1,7 @@
-"""Where an image, labels or a mask are read from: one array of a file, a layer or a bucket.
+"""Settings of one array of a file, a layer or a bucket: an image, labels or a mask.
 
-`SourceFile` is what a dataset's file says; `Source` is complete and can be opened. Triples are in
-the order z, y, x.
+`SourceFile` is what a dataset's file contains; `Source` is complete and can be opened. Triples are
+in the order z, y, x.
 """
 
 from __future__ import annotations
@@ -113,12 +113,12 @@ class SourceFile(SettingsModel):
 
 
 class Fit(SettingsModel):
-    """Labels that are smaller than their image and lie in its middle."""
+    """How labels that are smaller than their image are placed in it."""
 
     image: Source = Field(description="The image.")
     crop: Flag | Literal["even"] = Field(
-        description="true: the labels lie in the middle; even: they do, and an odd surplus is "
-        "refused, as ELEKTRONN does; false: a different shape is refused."
+        description="true: labels are centred; even: they are centred, and an odd surplus is "
+        "refused, as in ELEKTRONN; false: a different shape is refused."
     )
 
 
@@ -130,7 +130,7 @@ class Source(SourceFile):
         None, description="Address of the S3 server. null: the public one."
     )
     unsigned: Flag = Field(True, description="Whether to read S3 without credentials.")
-    fit: Fit | None = Field(None, description="How labels smaller than their image lie in it.")
+    fit: Fit | None = Field(None, description="How labels smaller than their image are placed.")
 
 
 class DefectMask(SettingsModel):

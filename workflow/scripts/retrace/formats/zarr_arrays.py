@@ -63,29 +63,36 @@ class BlockStore(Store):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
+        """Several objects or byte ranges, requested at the same time."""
         parts = (self.get(key, prototype, byte_range) for key, byte_range in key_ranges)
         return list(await asyncio.gather(*parts))
 
     async def exists(self, key: str) -> bool:
+        """Whether an object exists; it is read, and thereby cached."""
         loop = asyncio.get_running_loop()
         read = self.reader.document if key.rpartition("/")[2] in DOCUMENTS else self.reader.block
         return await loop.run_in_executor(self.reader.pool, read, key) is not None
 
     async def set(self, key: str, value: Buffer) -> None:
+        """Not supported."""
         raise NotImplementedError("remote volumes are read-only")
 
     async def delete(self, key: str) -> None:
+        """Not supported."""
         raise NotImplementedError("remote volumes are read-only")
 
     async def list(self) -> AsyncIterator[str]:
+        """Not supported: many servers cannot list objects."""
         raise NotImplementedError("remote volumes are not listed")
         yield ""
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """Not supported: many servers cannot list objects."""
         raise NotImplementedError("remote volumes are not listed")
         yield ""
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """Not supported: many servers cannot list objects."""
         raise NotImplementedError("remote volumes are not listed")
         yield ""
 

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import queue
 import random
 import shutil
 import threading
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from retrace.errors import FetchError
 from retrace.progress import progress
+from retrace.remote.concurrency import Item, Result, ThreadedWork
 from retrace.remote.http import READ_BYTES, TransientError
 from retrace.remote.mirror import file_md5
 from retrace.remote.store import ObjectStore, S3Object
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
 MEBIBYTE = 1 << 20
 BACKOFF_S, LONGEST_WAIT_S = 0.2, 20.0
-FIRST_THREADS = 2
-NEAR_S = 0.008
-"""A server that takes less than this many seconds per object gets no further threads."""
 RESERVE_BYTES = 16 * MEBIBYTE
 """Disk space that stays free for metadata and the manifest."""
 
@@ -201,55 +193,8 @@ class FolderDownload:
     def _in_threads(
         self, work: Callable[[Item], Result], items: Sequence[Item]
     ) -> Iterator[Result]:
-        """Yields results in the order of completion; the first error stops all threads.
-
-        Threads take their next item from a shared iterator, because a future per object would cost
-        as much CPU time as its download. Two threads start. The others follow only if an object
-        takes longer than NEAR_S: then threads mostly wait for a distant server. With a nearby
-        server more threads would compete for the interpreter lock.
-        """
-        limit = min(self.threads, len(items))
-        recent_s: deque[float] = deque(maxlen=4)
-        todo, lock = iter(items), threading.Lock()
-        done: queue.SimpleQueue[tuple[Result | BaseException, float]] = queue.SimpleQueue()
-
-        def keep_working() -> None:
-            while not self.stop.is_set():
-                with lock:
-                    item = next(todo, None)
-                if item is None:
-                    return
-                begin = time.perf_counter()
-                try:
-                    done.put((work(item), time.perf_counter() - begin))
-                except BaseException as error:
-                    done.put((error, 0.0))
-                    return
-
-        workers: list[threading.Thread] = []
-
-        def start() -> None:
-            workers.append(threading.Thread(target=keep_working))
-            workers[-1].start()
-
-        try:
-            for _ in range(min(FIRST_THREADS, limit)):
-                start()
-            for _ in items:
-                result, seconds = done.get()
-                if isinstance(result, BaseException):
-                    raise result
-                recent_s.append(seconds)
-                is_distant = len(recent_s) == recent_s.maxlen and min(recent_s) > NEAR_S
-                while is_distant and len(workers) < limit:
-                    start()
-                yield result
-        except BaseException:
-            self.stop.set()
-            raise
-        finally:
-            for worker in workers:
-                worker.join()
+        """Yields results in the order of completion; the first error stops all threads."""
+        yield from ThreadedWork(work, items, self.threads, self.stop).results()
 
     def _fetch(self, item: S3Object) -> FetchedObject:
         """Downloads one object, with several attempts; FetchError after the last one."""

@@ -56,5 +56,5 @@ def shard_names(count: int) -> list[str]:
 
 
 def shard_of(execution: Mapping[str, str]) -> Shard:
-    """The shard that a job computes; the whole where it names none."""
+    """The shard that a job computes; SINGLE_SHARD if it names none."""
     return parse_shard(execution["shard"]) if "shard" in execution else SINGLE_SHARD
