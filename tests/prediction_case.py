@@ -10,22 +10,21 @@ import numpy as np
 import torch
 
 from retrace.checkpoints.safetensors import save_model
+from retrace.config.lsd_network import LsdNetworkSettings
+from retrace.config.networks import network_by_name
 from retrace.networks import UNet, build_network
 from retrace.settings_model import as_json
 from retrace.storage.zarr_writer import create_volume
 
-NETWORK: dict[str, Any] = {
-    "name": "tiny",
-    "family": "lsd",
-    "input_channels": 1,
-    "fmaps": 2,
-    "fmap_factor": 2,
-    "fmaps_out": 3,
-    "downsample": [[1, 2, 2], [2, 2, 2]],
-    "heads": [{"name": "lsds", "channels": 10}, {"name": "affs", "channels": 3}],
-    "neighborhood": [[-1, 0, 0], [0, -1, 0], [0, 0, -1]],
-    "predict_padding": "valid",
-}
+NETWORK: LsdNetworkSettings = network_by_name("mtlsd_small", (20, 9, 9)).with_(
+    name="tiny",
+    fmaps=2,
+    fmap_factor=2,
+    fmaps_out=3,
+    downsample=[[1, 2, 2], [2, 2, 2]],
+    heads=[{"name": "lsds", "channels": 10}, {"name": "affs", "channels": 3}],
+    predict_padding="valid",
+)
 """Stride (2, 4, 4), context (24, 40, 40)."""
 
 VOXEL_SIZE_NM = (20, 9, 9)
@@ -73,7 +72,7 @@ class Case:
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Settings of predict.py; `network` changes single keys of the network."""
-        network = {**NETWORK, **changes.pop("network", {})}
+        network = NETWORK.with_(**changes.pop("network", {})).plain()
         raw = {"path": str(self.raw), "array": "volumes/raw"}
         base = {
             "volume": {"raw": raw, "roi_nm": None},
@@ -96,7 +95,7 @@ class Case:
 
 def make_case(folder: Path, shape: tuple[int, int, int] = (40, 60, 58)) -> Case:
     """Raw and trained model in `folder`."""
-    model = save_model(folder / "model.safetensors", tiny_network(), {"network": NETWORK})
+    model = save_model(folder / "model.safetensors", tiny_network(), {"network": NETWORK.plain()})
     return Case(folder, write_raw(folder / "raw.zarr", shape), model)
 
 

@@ -14,7 +14,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,18 @@ import numpy as np
 import zarr
 
 from retrace.command_line import add_job, parse_job
-from retrace.config.unet_shapes import output_shape
 from retrace.errors import run
 from retrace.files import atomic_write, digest, read_json
 from retrace.geometry import Triple, VoxelBox, blocks, triple
 from retrace.inference.inputs import (
     NetworkInputs,
     as_unit_float,
-    chosen_heads,
     descriptor_stores,
     open_network_inputs,
     region_of_interest,
 )
 from retrace.inference.prediction_store import PredictionLayout
+from retrace.inference.settings import PredictionSettings, read_prediction_settings
 from retrace.inference.tile_shape import prediction_chunks, snap
 from retrace.inference.tiles import TileNetwork, half_context, tiles
 from retrace.networks import build_network
@@ -59,25 +58,25 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parse_job(parser, argv)
 
 
-def tile_shape(settings: Mapping[str, Any], module: TileNetwork, box: VoxelBox) -> Triple:
+def tile_shape(settings: PredictionSettings, module: TileNetwork, box: VoxelBox) -> Triple:
     """Output shape of one tile, voxels, from `tile` or the network's `inference_shape`.
 
     A multiple of the stride, so that tiles give the same voxels as one pass over the volume.
     """
-    network, shape = settings["network"], settings["tile"]
+    shape = settings.tile
     if shape == "auto":
-        shape = output_shape(network["inference_shape"], network["downsample"])
+        shape = module.output_shape(settings.network.inference_shape)
     return snap(shape, module.stride, box)
 
 
 def prediction_plan(
-    settings: Mapping[str, Any], inputs: NetworkInputs
+    settings: PredictionSettings, inputs: NetworkInputs
 ) -> tuple[dict[str, Any], VoxelBox]:
     """The content of plan.json, and the box of input.npy in world voxels."""
-    network = settings["network"]
+    network = settings.network
     module = build_network(network, device="meta")
-    roi = region_of_interest(settings["volume"], inputs.raw)
-    box = inputs.output_box(module, network["predict_padding"], roi)
+    roi = region_of_interest(settings.volume, inputs.raw)
+    box = inputs.output_box(module, network.predict_padding, roi)
     shape = tile_shape(settings, module, box)
     window = triple(module.valid_shape(shape))
     begins = [
@@ -88,9 +87,9 @@ def prediction_plan(
     origin = triple([o - c for o, c in zip(box.offset, half_context(module), strict=True)])
     read = VoxelBox(origin, triple([b + w for b, w in zip(last, window, strict=True)]))
     plan = {
-        "network": network,
-        "heads": chosen_heads(settings),
-        "dtype": settings["dtype"],
+        "network": network.plain(),
+        "heads": settings.stored_heads(),
+        "dtype": settings.dtype,
         "raw_channels": int(inputs.raw_is_read),
         "window_shape": list(window),
         "core_shape": list(shape),
@@ -99,8 +98,8 @@ def prediction_plan(
         "tiles": begins,
         "inputs": digest(
             [
-                str(settings["volume"]["raw"]),
-                volume_version(inputs.raw, settings["volume"]["raw"]["path"]),
+                str(settings.volume.raw.plain()),
+                volume_version(inputs.raw, settings.volume.raw.path),
                 _descriptors(settings),
             ]
         ),
@@ -108,7 +107,7 @@ def prediction_plan(
     return plan, read
 
 
-def _descriptors(settings: Mapping[str, Any]) -> list[str]:
+def _descriptors(settings: PredictionSettings) -> list[str]:
     return [input_digest(path) for path in descriptor_stores(settings)]
 
 
@@ -128,13 +127,14 @@ def copy_input(inputs: NetworkInputs, box: VoxelBox, channels: int, path: Path) 
 
 def write_input(args: argparse.Namespace) -> None:
     """Writes input.npy and plan.json; the folder appears when both are complete."""
-    inputs = open_network_inputs(args.settings)
-    plan, box = prediction_plan(args.settings, inputs)
+    settings = read_prediction_settings(args.settings)
+    inputs = open_network_inputs(settings)
+    plan, box = prediction_plan(settings, inputs)
     check_raw(inputs.raw, inputs.raw.box.intersect(box))
     partial = args.output.with_name(args.output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    copy_input(inputs, box, args.settings["network"]["input_channels"], partial / "input.npy")
+    copy_input(inputs, box, settings.network.input_channels, partial / "input.npy")
     plan["read"] = remote_reads(inputs.raw)
     atomic_write(partial / "plan.json", json.dumps(plan, indent=1, sort_keys=True))
     publish(partial, args.output)
@@ -143,12 +143,12 @@ def write_input(args: argparse.Namespace) -> None:
 def store_prediction(args: argparse.Namespace) -> None:
     """Writes prediction.zarr, then its manifest."""
     begin = time.monotonic()
-    settings, output = args.settings, args.output
+    settings, output = read_prediction_settings(args.settings), args.output
     plan = read_json(args.input / "plan.json")
     prediction = read_json(args.predicted / "prediction.json")
     raw = open_network_inputs(settings).raw
     box = VoxelBox(triple(plan["output_offset"]), triple(plan["output_shape"]))
-    chunks = prediction_chunks(build_network(settings["network"], device="meta").stride)
+    chunks = prediction_chunks(build_network(settings.network, device="meta").stride)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     layout = PredictionLayout(box, raw.voxel_size_nm, plan["heads"], plan["dtype"], chunks)
@@ -159,12 +159,12 @@ def store_prediction(args: argparse.Namespace) -> None:
     manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     checkpoint = sorted(args.checkpoint.glob(f"*_{prediction['iteration']}.*"))
-    sources = [*local_paths([settings["volume"]["raw"]]), *descriptor_stores(settings)]
+    sources = [*local_paths([settings.volume.raw]), *descriptor_stores(settings)]
     extra = {"engine": "legacy", "tiles": len(plan["tiles"]), "predicted_by": prediction}
     write_manifest(
         output,
         inputs=[*checkpoint, *sources],
-        settings=settings,
+        settings=settings.plain(),
         seconds=prediction["seconds"] + time.monotonic() - begin,
         extra=extra | {"tile_shape": plan["core_shape"]},
         read=plan["read"],

@@ -11,6 +11,7 @@ from retrace.command_line import add_job, parse_job
 from retrace.device import keep_freed_memory
 from retrace.errors import run
 from retrace.inference.build import build_prediction, input_files
+from retrace.inference.settings import read_prediction_settings
 from retrace.storage.shards import shard_of
 
 
@@ -29,10 +30,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     keep_freed_memory()
     shard = shard_of(args.execution)
-    prediction = build_prediction(args.settings, args.model, args.work, args.output, shard)
+    settings = read_prediction_settings(args.settings)
+    prediction = build_prediction(settings, args.model, args.work, args.output, shard)
     prediction.run()
-    files = input_files(args.settings, args.model)
-    prediction.publish(args.output, files, args.settings, time.monotonic() - begun)
+    files = input_files(settings, args.model)
+    prediction.publish(args.output, files, settings, time.monotonic() - begun)
 
 
 if __name__ == "__main__":

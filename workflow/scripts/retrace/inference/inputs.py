@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from retrace.config.families import family_of
-from retrace.errors import ConfigError, DataError, nearest
+from retrace.config.families import FAMILIES
+from retrace.errors import DataError
 from retrace.formats.precomputed import check_inside
-from retrace.geometry import NmBox, VoxelBox, triple
+from retrace.geometry import NmBox, VoxelBox
+from retrace.inference.settings import PredictedVolume, PredictionSettings
 from retrace.inference.tiles import TileNetwork, output_box, read_reflected
 from retrace.remote.addresses import is_address
 from retrace.storage.manifest import check_manifest
@@ -132,21 +132,21 @@ def check_descriptors(inputs: RawInputs, channels: int) -> None:
         )
 
 
-def region_of_interest(volume: Mapping[str, Any], raw: Volume) -> VoxelBox | None:
+def region_of_interest(volume: PredictedVolume, raw: Volume) -> VoxelBox | None:
     """The region of interest in voxels; None for the whole volume.
 
     It is the volume's `roi_nm`, or with `roi_of` the box of those labels, `margin_nm` larger on
     every side.
     """
-    if source := volume.get("roi_of"):
-        labels = open_source(source)
-        margin = triple(volume["margin_nm"])
-        return labels.box.to_nm(labels.voxel_size_nm).grow(margin).to_voxels(raw.voxel_size_nm)
-    roi = volume.get("roi_nm")
-    if not roi:
+    if volume.roi_of is not None:
+        labels = open_source(volume.roi_of)
+        box = labels.box.to_nm(labels.voxel_size_nm).grow(volume.margin_nm)
+        return box.to_voxels(raw.voxel_size_nm)
+    roi = volume.roi_nm
+    if roi is None:
         return None
-    box_nm = NmBox(triple(roi["offset"]), triple(roi["shape"]))
-    if is_address(volume["raw"]["path"]):
+    box_nm = NmBox(roi.offset, roi.shape)
+    if is_address(volume.raw.path):
         check_inside(raw.name, raw.box, raw.voxel_size_nm, box_nm)
     return box_nm.to_voxels(raw.voxel_size_nm)
 
@@ -160,42 +160,31 @@ def check_covered(raw: Volume, box: VoxelBox, roi: VoxelBox | None) -> None:
         )
 
 
-def open_network_inputs(settings: Mapping[str, Any]) -> NetworkInputs:
-    """Opens the volumes that a network reads, and checks that they fit each other."""
-    tissue = settings["volume"].get("tissue_mask")
-    tissue_mask = open_source(tissue) if tissue else None
-    family = family_of(settings["network"])
+def open_network_inputs(settings: PredictionSettings) -> NetworkInputs:
+    """Opens the volumes that a network reads, and checks that they fit each other.
+
+    Raises DataError if they do not.
+    """
+    volume, network = settings.volume, settings.network
+    tissue_mask = open_source(volume.tissue_mask) if volume.tissue_mask else None
+    family = FAMILIES[network.family]
     if not family.scales_raw:
-        sources = [settings["volume"]["raw"], *settings["volume"].get("inputs", [])]
         preprocess = UNIT if family.unit_images else None
+        sources = (volume.raw, *volume.inputs)
         images = tuple(open_normalised(source, preprocess) for source in sources)
         return PreprocessedInputs(images, tissue_mask)
-    raw = open_source(settings["volume"]["raw"])
+    raw = open_source(volume.raw)
     if raw.channels:
         raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")
-    source, channels = settings.get("descriptors"), settings["network"]["input_channels"]
-    if source is None:
+    if settings.descriptors is None:
         return RawInputs(raw, tissue_mask=tissue_mask)
-    check_manifest(Path(source["path"]))
-    lsds = open_source(source)
-    inputs = RawInputs(raw, lsds, channels > lsds.channels, tissue_mask)
-    check_descriptors(inputs, channels)
+    check_manifest(Path(settings.descriptors.path))
+    lsds = open_source(settings.descriptors)
+    inputs = RawInputs(raw, lsds, network.input_channels > lsds.channels, tissue_mask)
+    check_descriptors(inputs, network.input_channels)
     return inputs
 
 
-def descriptor_stores(settings: Mapping[str, Any]) -> list[Path]:
+def descriptor_stores(settings: PredictionSettings) -> list[Path]:
     """The store of the descriptors that are read, in a list; empty without descriptors."""
-    source = settings.get("descriptors")
-    return [Path(source["path"])] if source else []
-
-
-def chosen_heads(settings: Mapping[str, Any]) -> dict[str, int]:
-    """The channels of each head that is stored; ConfigError for a head that the network lacks."""
-    heads = {head["name"]: head["channels"] for head in settings["network"]["heads"]}
-    for name in settings.get("heads") or heads:
-        if name not in heads:
-            raise ConfigError(
-                f"network {settings['network']['name']!r} has no head {name!r}; "
-                f"{nearest(name, heads)}"
-            )
-    return {name: heads[name] for name in settings.get("heads") or heads}
+    return [Path(settings.descriptors.path)] if settings.descriptors else []

@@ -90,7 +90,7 @@ def shard_tile(
     network: TileNetwork,
     box: VoxelBox,
     tile: str | Sequence[int],
-    inference_shape: Sequence[int] | None,
+    inference_shape: Sequence[int],
 ) -> Triple:
     """The tile shape of a prediction in shards: whole chunks, and the same in every job.
 
@@ -98,8 +98,6 @@ def shard_tile(
     the memory that is free on one machine.
     """
     if isinstance(tile, str):
-        if inference_shape is None:
-            raise ConfigError(f"tile {tile!r} with shards; give `tile` as [z, y, x] voxels")
         tile = network.output_shape(inference_shape)
     # A tile smaller than a chunk becomes one chunk: two jobs must not write into the same chunk.
     return snap(tile, prediction_chunks(network.stride), box)

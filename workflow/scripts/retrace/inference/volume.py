@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from retrace.inference.inputs import NetworkInputs
 from retrace.inference.pipeline import overlapped, side_by_side
 from retrace.inference.prediction_store import PartialPrediction
 from retrace.inference.predictor import Predictor
+from retrace.inference.settings import PredictionSettings
 from retrace.inference.tiles import Tile
 from retrace.progress import progress
 from retrace.storage.manifest import manifest_path, write_manifest
@@ -43,7 +43,11 @@ class Prediction:
                 pass
 
     def publish(
-        self, output: Path, input_files: Sequence[Path], settings: Mapping[str, Any], seconds: float
+        self,
+        output: Path,
+        input_files: Sequence[Path],
+        settings: PredictionSettings,
+        seconds: float,
     ) -> None:
         """Renames the finished store to `output`, writes its manifest last, and removes scratch.
 
@@ -55,7 +59,7 @@ class Prediction:
         write_manifest(
             output,
             inputs=input_files,
-            settings=settings,
+            settings=settings.plain(),
             seconds=seconds,
             extra={
                 "tile_shape": list(self.partial.tile_shape),

@@ -1,0 +1,93 @@
+"""Settings of a prediction: what is read, which network, and how it is computed and stored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from retrace.config.families import family_named
+from retrace.config.network_settings import VoxelNetworkSettings
+from retrace.config.schema import check
+from retrace.config.workflow import Context
+from retrace.errors import ConfigError, nearest
+from retrace.formats.source import Region, Source
+from retrace.setting_types import Count, Shape, Text
+from retrace.settings_model import SettingsModel
+
+COMPUTE = ("device", "precision", "compile", "threads", "gpus")
+"""Settings of where and how fast to compute; the result does not depend on them."""
+
+
+def _of_family(content: Any) -> Any:
+    """The network's settings as the model of its family."""
+    if isinstance(content, VoxelNetworkSettings):
+        return content
+    where = f"network {content.get('name')!r}"
+    return check(family_named(str(content.get("family")), where).load("settings"), content, where)
+
+
+class PredictedVolume(SettingsModel):
+    """The volume to predict, and the part of it."""
+
+    raw: Source = Field(description="The image.")
+    inputs: tuple[Source, ...] = Field((), description="Further images, in the network's order.")
+    roi_nm: Region | None = Field(None, description="The part to predict, nm. None: all of it.")
+    roi_of: Source | None = Field(
+        None, description="Labels whose box is the part to predict, instead of `roi_nm`."
+    )
+    margin_nm: Context = Field(
+        (0, 0, 0), description="How much larger the part is than the box of `roi_of`, nm (z, y, x)."
+    )
+    tissue_mask: Source | None = Field(None, description="0 where nothing is predicted.")
+
+
+class PredictionSettings(SettingsModel):
+    """How one volume is predicted."""
+
+    volume: PredictedVolume
+    descriptors: Source | None = Field(
+        None, description="Predicted descriptors that the network reads."
+    )
+    network: Annotated[VoxelNetworkSettings, BeforeValidator(_of_family)] = Field(
+        description="The network, resolved for the dataset."
+    )
+    heads: tuple[Text, ...] | None = Field(
+        None, description="Outputs that are stored. None: all of them."
+    )
+    tile: Literal["auto"] | Shape = Field(
+        "auto", description="Output of one step, voxels (z, y, x); auto: what fits into memory."
+    )
+    dtype: Literal["uint8", "float32"] = Field(
+        "uint8", description="How predictions are stored; uint8: 255 times the value, rounded down."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Number format of the computation."
+    )
+    compile: Literal["auto", True, False] = Field(
+        False,
+        description="Whether torch compiles the network. auto: it does not, because tiles at the "
+        "border have shapes of their own, and each shape would be compiled.",
+    )
+    threads: Count | None = Field(None, description="CPU threads. None: as torch chooses.")
+    gpus: Count = Field(1, description="GPUs among which the tiles are divided.")
+
+    def stored_heads(self) -> dict[str, int]:
+        """The channels of each output that is stored; ConfigError for an unknown one."""
+        channels = {head.name: head.channels for head in self.network.heads}
+        for name in self.heads or ():
+            if name not in channels:
+                raise ConfigError(
+                    f"network {self.network.name!r} has no head {name!r}; {nearest(name, channels)}"
+                )
+        return {name: channels[name] for name in self.heads or channels}
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide the result, as JSON values."""
+        return {key: value for key, value in self.plain().items() if key not in COMPUTE}
+
+
+def read_prediction_settings(content: Any) -> PredictionSettings:
+    """The settings in the JSON of a job; ConfigError names the setting, value and choice."""
+    return check(PredictionSettings, content, "settings of the prediction")
