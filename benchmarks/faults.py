@@ -38,6 +38,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import verify  # noqa: E402
 from retrace.checkpoints.safetensors import save_model
+from retrace.config.networks import network_by_name
 from retrace.networks import build_network  # noqa: E402
 from retrace.segmentation.lut import components  # noqa: E402
 from retrace.storage.manifest import manifest_path
@@ -46,18 +47,18 @@ from retrace.storage.zarr_writer import create_volume
 SHARES = 4
 PASSES = 8
 DISK_MB = 96
-NETWORK: dict[str, Any] = {
-    "name": "tiny",
-    "family": "lsd",
-    "input_channels": 1,
-    "fmaps": 2,
-    "fmap_factor": 2,
-    "fmaps_out": 3,
-    "downsample": [[1, 2, 2]],
-    "heads": [{"name": "affs", "channels": 3}],
-    "neighborhood": [[-1, 0, 0], [0, -1, 0], [0, 0, -1]],
-    "predict_padding": "reflect",
-}
+NETWORK: dict[str, Any] = (
+    network_by_name("baseline_small", (20, 9, 9))
+    .with_(
+        name="tiny",
+        fmaps=2,
+        fmap_factor=2,
+        fmaps_out=3,
+        downsample=[[1, 2, 2]],
+        predict_padding="reflect",
+    )
+    .plain()
+)
 SEGMENT: dict[str, Any] = {
     "fragments_in_xy": True,
     "block_shape": [16, 64, 64],

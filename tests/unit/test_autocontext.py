@@ -115,7 +115,7 @@ def test_a_context_of_another_network_is_refused(
 
 # ---------------------------------------------------------------- prediction
 
-READER = NETWORK | {"name": "reader", "heads": AFFS, "autocontext": "tiny"}
+READER = NETWORK.with_(name="reader", heads=AFFS, autocontext="tiny")
 
 
 def write_descriptors(path: Path, voxel_size_nm: Any = VOXEL_SIZE_NM, channels: int = 10) -> Path:
@@ -138,7 +138,7 @@ def write_descriptors(path: Path, voxel_size_nm: Any = VOXEL_SIZE_NM, channels: 
 
 def reader_case(folder: Path, channels: int) -> tuple[Case, UNet, dict[str, Any]]:
     case = make_case(folder)
-    network = READER | {"input_channels": channels}
+    network = READER.with_(input_channels=channels).plain()
     module = build_network(network, seed=4).eval()
     with torch.no_grad():
         module.heads["affs"].weight.mul_(30)

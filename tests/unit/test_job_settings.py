@@ -13,7 +13,8 @@ from retrace.config.schema import check
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import WORKFLOW_CONFIG, read_yaml
 from retrace.evaluation import settings as models
-from retrace.planning import compare, evaluate, segment
+from retrace.inference.settings import read_prediction_settings
+from retrace.planning import compare, evaluate, predict, segment
 from retrace.segmentation.options import read_segmentation_settings
 from retrace.settings_model import SettingsModel, as_json
 
@@ -66,3 +67,22 @@ def test_settings_of_a_segmentation(dataset: str, network: str) -> None:
     net = networks.network_for(network, data)
     content = received(segment.segment_settings(CONFIG, data, net, volume))
     assert read_segmentation_settings(content).plain() == content
+
+
+@pytest.mark.parametrize(
+    ("dataset", "network"),
+    [
+        ("zfinch", "mtlsd"),
+        ("fib25_paper", "acrlsd"),
+        ("vnc_nc", "n4"),
+        ("vnc_nc", "vd2d3d"),
+        ("vnc_nc_classes", "neuro3d_doc"),
+        ("neuro3d", "neuro3d_file"),
+    ],
+)
+def test_settings_of_a_prediction(dataset: str, network: str) -> None:
+    data = datasets.load_volumes(dataset)
+    (volume, *_) = data.volumes
+    net = networks.network_for(network, data)
+    content = received(predict.predict_settings(CONFIG, data, net, volume))
+    assert read_prediction_settings(content).plain() == content

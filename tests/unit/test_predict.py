@@ -281,7 +281,7 @@ def test_damaged_weights(case: Case) -> None:
     network = tiny_network()
     with torch.no_grad():
         network.heads["affs"].weight[0] = float("nan")
-    save_model(case.model, network, {"network": NETWORK})
+    save_model(case.model, network, {"network": NETWORK.plain()})
     with pytest.raises(DataError, match="heads.affs.weight"):
         predict.main(case.arguments())
 

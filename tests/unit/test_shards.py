@@ -261,7 +261,7 @@ def test_tables_of_shards_add_up_to_the_whole(tmp_path: Path) -> None:
     for name in shard_names(3):
         tables.append(str(tmp_path / f"{name}.npz"))
         place = {"array": "fragments", "volume": "cube", "split": "validation"}
-        counted = ["--settings", json.dumps(settings | place)]
+        counted = ["--settings", json.dumps({"dataset": settings["dataset"], **place})]
         counted += sharded.options(store=tmp_path / "fragments.zarr")
         evaluate.main(["count", *counted, "--shard", name, "--output", tables[-1]])
     by_shard = [
