@@ -10,6 +10,9 @@ from typing import Any
 
 from snakemake.exceptions import WorkflowError
 
+# Plugins of pydantic are not used; the search for them reads the metadata of every package.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 

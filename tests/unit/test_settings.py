@@ -82,6 +82,12 @@ def test_files_come_out_of_their_models_as_they_are_written(name: str) -> None:
     assert as_json(check(model, content, name)) == as_json(content)
 
 
+@pytest.mark.parametrize("name", sorted(set(names("datasets")) - {"basil"}))
+def test_resolved_datasets_are_what_their_models_allow(name: str) -> None:
+    data = datasets.load_dataset(name)
+    assert type(data).model_validate(data.plain()) == data
+
+
 def test_settings_have_the_digest_of_what_is_written() -> None:
     config = WorkflowConfig(seed=3)
     assert digest({"config": config}) == digest({"config": {"seed": 3}})

@@ -33,6 +33,10 @@ class SettingsModel(BaseModel):
             if name in given
         }
 
+    def given(self) -> dict[str, Any]:
+        """The settings that were given, by name."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
     def complete(self, deep: bool = False) -> Self:
         """A copy with its defaults as given values, so that `plain` writes them too.
 

@@ -74,7 +74,7 @@ class StackSet(SettingsModel):
         description="File with the corners of the training stacks, as gen_stack writes it, or "
         "SEAMLeSS's list of (x, y, z, extent, H).",
     )
-    reject: Reject = Field(Reject(), description="Which places are not used.")
+    reject: Reject = Field(default_factory=Reject, description="Which places are not used.")
 
 
 class SyntheticSections(SettingsModel):
@@ -142,7 +142,7 @@ class AlignmentFile(SettingsModel):
         "to it. Absent: the volume's own sections, whose displacements are unknown.",
     )
     stacks: dict[StackName, StackSet] = Field(
-        {"main": StackSet()},
+        default_factory=lambda: {"main": StackSet()},
         min_length=1,
         description="Sets of training stacks by name, each sampled at one mip.",
     )
@@ -150,7 +150,7 @@ class AlignmentFile(SettingsModel):
         None, description="Layer that marks defects; its voxels may be larger."
     )
     defects: DefectDetector = Field(
-        DefectDetector(),
+        default_factory=DefectDetector,
         description="The network that detects defects, and how its output becomes a mask.",
     )
 

@@ -383,7 +383,9 @@ class DatasetFile(SettingsModel):
     test: EntryList = Field(
         (), description="What is scored. Without labels, it is predicted and segmented only."
     )
-    sampling: Sampling = Field(Sampling(), description="How batches are drawn from the volumes.")
+    sampling: Sampling = Field(
+        default_factory=Sampling, description="How batches are drawn from the volumes."
+    )
     alignment: AlignmentFile | None = Field(
         None,
         description="Serial sections that networks of the family seamless align, and the stacks "
@@ -429,5 +431,5 @@ class Dataset(DatasetBase):
     published: PublishedFigures | None = Field(None, description="Published scores to show.")
     ground_truth: dict[str, str] = Field({}, description="Folders of the bucket, by name.")
     paper: Paper | None = Field(None, description="What `reproduce_DATASET` compares.")
-    sampling: Sampling = Field(Sampling(), description="How batches are drawn.")
+    sampling: Sampling = Field(default_factory=Sampling, description="How batches are drawn.")
     alignment: Alignment | None = Field(None, description="Serial sections to align.")

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from retrace.config import alignment
-from retrace.config.dataset_model import Dataset, DatasetBase, DatasetFile, Volume, VolumeFile
+from retrace.config.dataset_model import (
+    Dataset,
+    DatasetBase,
+    DatasetFile,
+    Sampling,
+    Volume,
+    VolumeFile,
+)
 from retrace.config.examples_model import ExamplesDataset, ExamplesFile
 from retrace.config.schema import check
 from retrace.config.sources import OUR_BUCKET, bucket_key
 from retrace.config.splits import LABELS_BOX, check_region, region_of, resolve_splits
 from retrace.config.yaml_files import names, read_yaml, yaml_file
 from retrace.errors import ConfigError, nearest
-from retrace.formats.source import SEPARATED_LABEL_KINDS, Source, SourceFile
+from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source, SourceFile
 from retrace.znn.dataset import with_samples
 
 AnyDataset = Dataset | ExamplesDataset
@@ -54,18 +61,16 @@ def load_volumes(name: str | Path, chosen: object = None) -> Dataset:
 def _resolved(file: DatasetFile, path: Path, chosen: object) -> Dataset:
     """The dataset of a file, with everything filled in."""
     _check_name(file.name, path)
-    given = file.plain()
-    for key in ("spec", "cfg", "volumes", "train", "validation", "test", "alignment"):
-        given.pop(key, None)
+    kept = {key: value for key, value in file.given().items() if key in Dataset.model_fields}
     resolved: dict[str, Any] = {
-        **{"background_ids": (), "sampling": {}},
-        **given,
+        **{"background_ids": (), "sampling": Sampling()},
+        **kept,
         "isotropic": _is_isotropic(file),
         "volumes": {name: _volume(file, name, str(path)) for name in file.volumes},
     }
     if file.alignment is not None:
         resolved["alignment"] = alignment.resolve(file.alignment, file.volumes, str(path))
-    dataset = Dataset.model_validate(resolved)
+    dataset = Dataset.model_construct(**resolved)  # what it holds is checked already
     return resolve_splits(dataset, file, str(path), chosen)
 
 
@@ -98,8 +103,7 @@ def _is_isotropic(dataset: DatasetFile) -> bool:
 def _volume(dataset: DatasetFile, name: str, where: str) -> Volume:
     """A volume with its sources complete; those of a bucket are where `fetch` puts them."""
     file = dataset.volumes[name]
-    given = {part: getattr(file, part) for part in file.keys()}  # noqa: SIM118
-    given = _in_bucket(dataset, name) | given
+    given = _in_bucket(dataset, name) | file.given()
     _check_raw(given.get("raw"), name, where)
     sources = {
         part: _complete(value, dataset.voxel_size_nm, file)
@@ -111,7 +115,7 @@ def _volume(dataset: DatasetFile, name: str, where: str) -> Volume:
     if file.auto_crop is not None:
         sources |= _fitted(sources, file.auto_crop)
     rest = {part: given[part] for part in ("lazy_labels", "skeletons") if part in given}
-    volume = Volume.model_validate({**sources, **rest, "roi_nm": file.roi_nm})
+    volume = Volume.model_construct(**sources, **rest, roi_nm=file.roi_nm)
     check_region(dataset.voxel_size_nm, region_of(volume), f"{where}: volume {name!r}")
     if volume.roi_nm == LABELS_BOX and volume.labels is None:
         raise ConfigError(f"{where}: volume {name!r} has `roi_nm: labels` and no labels")
@@ -156,18 +160,18 @@ def _complete(
     if not isinstance(source, SourceFile):
         return {n: _complete(one, voxel_size_nm, volume) for n, one in source.items()}
     defaults = {"voxel_size_nm": voxel_size_nm, "offset_nm": volume.offset_nm, "array": ""}
-    return Source.model_validate(defaults | source.plain())
+    return Source.model_construct(**(defaults | source.given()))
 
 
-def _fitted(sources: Mapping[str, Any], crop: bool | str) -> dict[str, Any]:
+def _fitted(sources: Mapping[str, Any], crop: bool | Literal["even"]) -> dict[str, Any]:
     """The labels of a volume and their masks, as they lie in the middle of its image."""
-    update = {"fit": {"image": sources["raw"].plain(), "crop": crop}}
+    update = {"fit": Fit(image=sources["raw"], crop=crop)}
     fitted: dict[str, Any] = {}
     for part in FITTED:
         if part in SINGLE_SOURCES and part in sources:
-            fitted[part] = sources[part].with_(**update)
+            fitted[part] = sources[part].model_copy(update=update)
         elif part in sources:
-            fitted[part] = {n: source.with_(**update) for n, source in sources[part].items()}
+            fitted[part] = {n: s.model_copy(update=update) for n, s in sources[part].items()}
     return fitted
 
 

@@ -69,20 +69,19 @@ def split_entry(dataset: Dataset, split: str, written: str | EntryFile, where: s
         raise ConfigError(f"{where}: {split} needs labels, and volume {name!r} has none")
     check_region(dataset.voxel_size_nm, entry.roi_nm, f"{where}: {split} of {name!r}")
     probability = entry.probability or dataset.sampling.probabilities.get(name)
-    resolved = {
-        "volume": name,
-        "roi_nm": entry.roi_nm or region_of(volume),
-        "probability": probability,
-    }
-    more = {} if split == "train" else {"skeletons": skeletons}
-    return Entry.model_validate({**resolved, **more})
+    region = entry.roi_nm or region_of(volume)
+    resolved: dict[str, Any] = {"volume": name, "roi_nm": region, "probability": probability}
+    if split != "train":
+        resolved["skeletons"] = skeletons
+    return Entry.model_construct(**resolved)
 
 
 def _skeletons(source: str | SkeletonDump | None) -> Skeletons | None:
     """Where skeletons are read: a table or a dump."""
     if source is None:
         return None
-    return Skeletons.model_validate({"path": source} if isinstance(source, str) else source.plain())
+    given: dict[str, Any] = {"path": source} if isinstance(source, str) else source.given()
+    return Skeletons.model_construct(**given)
 
 
 def choose_training(dataset: Dataset, chosen: object) -> Dataset:

@@ -318,7 +318,9 @@ class WorkflowConfig(SettingsModel):
         "uint8",
         description="How predictions are stored; uint8: 255 times the value, rounded down.",
     )
-    blocks: Blocks = Field(Blocks(), description="The cache of volumes that are streamed.")
+    blocks: Blocks = Field(
+        default_factory=Blocks, description="The cache of volumes that are streamed."
+    )
     output_prefix: Text | None = Field(
         None,
         description="Also write predictions of the family znn under ZNN's names, "
@@ -330,23 +332,28 @@ class WorkflowConfig(SettingsModel):
         description="Number of jobs that a volume is split into for prediction, segmentation and "
         "counting; the result does not depend on it.",
     )
-    segment: Segment = Field(Segment(), description="How affinities become a segmentation.")
+    segment: Segment = Field(
+        default_factory=Segment, description="How affinities become a segmentation."
+    )
     evaluate: Evaluate = Field(
-        Evaluate(), description="How segmentations and predictions are scored."
+        default_factory=Evaluate, description="How segmentations and predictions are scored."
     )
     compare: Compare = Field(
-        Compare(),
+        default_factory=Compare,
         description="What the `compare` targets compare; `iterations` or `train_seconds` gives "
         "all networks the same budget.",
     )
-    reproduce: Reproduce = Field(Reproduce(), description="What the `reproduce` targets score.")
+    reproduce: Reproduce = Field(
+        default_factory=Reproduce, description="What the `reproduce` targets score."
+    )
     export: Export = Field(
-        Export(), description="What the `export` targets write for other programs."
+        default_factory=Export, description="What the `export` targets write for other programs."
     )
     package: Package = Field(
-        Package(), description="Metadata of the packages that `package` targets write."
+        default_factory=Package,
+        description="Metadata of the packages that `package` targets write.",
     )
-    view: View = Field(View(), description="How neuroglancer is started.")
+    view: View = Field(default_factory=View, description="How neuroglancer is started.")
     serve: Flag = Field(
         False,
         description="Whether the `view` targets keep neuroglancer running until Ctrl-C, after the "

@@ -86,7 +86,7 @@ class ZnnNetworkFile(SettingsModel):
     )
     snapshot_every: Count = Field(1000, description="Iterations between two snapshots for viewing.")
     parameters: ZnnParameters = Field(
-        ZnnParameters(), description="ZNN's parameters, named as in a .cfg file."
+        default_factory=ZnnParameters, description="ZNN's parameters, named as in a .cfg file."
     )
 
 
