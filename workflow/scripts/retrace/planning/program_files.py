@@ -49,9 +49,13 @@ def _imported(path: Path) -> tuple[Path, ...]:
 
 
 @cache
-def _all_files() -> frozenset[Path]:
-    """Every file of the programs and the library."""
-    return frozenset(SCRIPTS.rglob("*.py"))
+def _modules() -> dict[str, Path]:
+    """Every file of the programs and the library by its dotted name, packages by __init__.py."""
+    files = {}
+    for file in SCRIPTS.rglob("*.py"):
+        parts = file.relative_to(SCRIPTS).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return files
 
 
 def _names(text: str) -> Iterator[str]:
@@ -91,6 +95,5 @@ def _modules_by_part() -> dict[str, list[str]]:
 def _files(name: str) -> tuple[Path, ...]:
     """The file of a module and the __init__.py of every package above it."""
     parts = name.split(".")
-    stems = [SCRIPTS.joinpath(*parts[:length]) for length in range(1, len(parts) + 1)]
-    files = (file for stem in stems for file in (stem / "__init__.py", stem.with_suffix(".py")))
-    return tuple(file for file in files if file in _all_files())
+    dotted = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    return tuple(_modules()[module] for module in dotted if module in _modules())
