@@ -230,7 +230,11 @@ def test_a_data_spec_binds_images_labels_and_masks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("fnames = raw.tif", "fnames = row.tif", "spec:3: fnames names row.tif, which does not exist"),
+        (
+            "fnames = raw.tif",
+            "fnames = row.tif",
+            "spec:3: fnames names row.tif, which does not exist",
+        ),
         ("fnames = raw.tif", "fnames = raw.tif, mask.tif", "spec:3: fnames names 2 files"),
         ("standard2D", "symmetric_rescale", "did you mean 'symetric_rescale'"),
         ("standard2D", "standard2D # mean", "spec:4: pp_types is 'standard2D # mean'"),
