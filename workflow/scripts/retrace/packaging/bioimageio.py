@@ -80,8 +80,8 @@ README = """\
 
 ## Without any workflow
 
-Beside `network.py`, `config.json` and `model.safetensors`, with `torch` and `safetensors` alone
-(`python load.py {tests} outputs.npz`):
+Next to `network.py`, `config.json` and `model.safetensors`, with only `torch`, `numpy` and
+`safetensors` (`python load.py {tests} outputs.npz`):
 
 ```python
 {code}```
