@@ -128,7 +128,7 @@ def test_what_it_says_of_each_parameter(tmp_path: Path) -> None:
     config = read_elektronn_config(written(tmp_path, NEURO))
     notes = translate(config, [20, 10, 10]).notes
 
-    assert set(config.given) - set(notes) == set()
+    assert set(config.assigned) - set(notes) == set()
     assert "never deletes" in notes["overwrite"]
 
 
@@ -215,7 +215,7 @@ def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFix
     ("line", "message"),
     [
         ("import os", r"line \d+: `import os`"),
-        ("save_path = os.getcwd()", "is not read, because configuration files are never run"),
+        ("save_path = os.getcwd()", "is not read, because configuration files are not run"),
         ("save_path = __import__('os').getcwd()", "__import__"),
         ("save_path = open('/etc/passwd').read()", "open"),
         ("save_path = (lambda: 1)()", "lambda"),
@@ -227,8 +227,8 @@ def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFix
         ("save_path = 'x' * 10**9", "not read"),
         ("save_path = '%900000000i' % 1", "not read"),
         ("save_path = [i for i in range(10**9)]", "not read"),
-        ("batch_size = unknown_name", "no line before gives a value"),
-        ("print 'python 2'", "no Python file"),
+        ("batch_size = unknown_name", "a name without a value in the lines before"),
+        ("print 'python 2'", "is not a Python file"),
         ("a, b = 1, 2, 3", "for 3 values"),
     ],
 )
@@ -271,7 +271,7 @@ del k, n
         ("valid_cubes = [3]", "valid_cubes names cube 3 of 3"),
         ("cube_prios = [1]", "cube_prios has 1 entries for 2 cubes"),
         ("n_lab = None", "give the number of classes"),
-        ("data_class_name = ('/x.py', 'Mine')", "classes of one's own would have to be run"),
+        ("data_class_name = ('/x.py', 'Mine')", "other classes would have to be run"),
         ("filters = [[4,4]]", r"filters has \[4, 4\], and the network 3 axes"),
     ],
 )
@@ -290,7 +290,7 @@ def test_layers_that_contradict_each_other(tmp_path: Path) -> None:
 
     for line, message in (
         ("pool = [[2,2,1]]", "pool 1; each convolution needs one of both"),
-        ("MLP_layers = [10]", "made of convolutions alone"),
+        ("MLP_layers = [10]", "mode img-img has only convolutions"),
         ("activation_func = ['relu', 'tanh']", "activation_func has 2 entries for 5 layers"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -193,8 +193,8 @@ def resolve_elektronn(
 ) -> ElektronnNetworkSettings:
     """The network for one dataset.
 
-    Labels of the dataset are class numbers, or objects, whose boundaries are class 1 and are made
-    where the labels have none. ConfigError for layers that do not fit.
+    Labels of the dataset are class numbers or objects. Boundaries of objects are class 1; they are
+    added where the labels have none. ConfigError for layers that do not fit.
     """
     classes = dataset.example_classes if file.n_lab is None else file.n_lab
     parameters = file if classes is None else file.with_(n_lab=classes)

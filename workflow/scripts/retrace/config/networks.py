@@ -253,7 +253,7 @@ def check_networks(wanted: Iterable[str]) -> None:
 def interior_map(network: NetworkSettings) -> str | None:
     """The output whose channel 0 is the inside of cells; None where there is no such output.
 
-    Classes have it where they were made from objects: 0 is the inside, 1 the boundary.
+    Networks of two classes have it if their labels are objects: 0 is the inside, 1 the boundary.
     """
     if head_names(network) == [BOUNDARY]:
         return BOUNDARY

@@ -1,1 +1,1 @@
-"""ELEKTRONN: its configuration files, its networks' sizes, its data."""
+"""ELEKTRONN's configuration files, and the layers and sizes of its networks."""

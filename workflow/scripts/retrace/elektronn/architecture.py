@@ -1,4 +1,4 @@
-"""Layers of an ELEKTRONN network as plain data, and what they cost."""
+"""The layers of a network of ELEKTRONN, their sizes and costs; without torch and pydantic."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 
 from retrace.elektronn.calculator import Sizes, axes_of, sizes_at
 
-ACTIVATIONS = ("relu", "tanh", "abs", "linear", "sigmoid")
 MAXOUT = "maxout "
 
 HEAD = "classes"
-"""The output of networks that classify: probabilities of the classes."""
+"""Output of networks that classify: the probabilities of the classes."""
 RECONSTRUCTION = "reconstruction"
-"""The output of an auto-encoder."""
+"""Output of an auto-encoder."""
 
 
 @dataclass(frozen=True)
 class ElektronnLayer:
-    """A layer: convolution, pooling, dropout, bias, activation, in this order.
+    """A layer: convolution, pooling, dropout, bias and activation, in this order.
 
-    `filter` and `pool` have an entry an axis, and none where every unit sees the whole input.
+    `filter` and `pool` have one entry per axis; a perceptron layer has none.
     """
 
     maps: int
@@ -33,12 +32,12 @@ class ElektronnLayer:
 
     @property
     def is_dense(self) -> bool:
-        """Whether it is a perceptron layer."""
+        """Whether this is a perceptron layer."""
         return not self.filter
 
     @property
     def pieces(self) -> int:
-        """Maps that `maxout N` makes one of; else 1."""
+        """Maps that `maxout N` combines into one; 1 for other activations."""
         text = self.activation
         return int(text.removeprefix(MAXOUT)) if text.startswith(MAXOUT) else 1
 
@@ -50,7 +49,10 @@ class ElektronnLayer:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What decides which weights fit. `input_shape` (z, y, x), (y, x), or (units,)."""
+    """The layers of a network and its input, which decide which weights fit.
+
+    `input_shape` is (z, y, x), (y, x), or (units,).
+    """
 
     mode: str
     input_channels: int
@@ -64,7 +66,7 @@ class Architecture:
         return {
             "mode": self.mode,
             "input_channels": self.input_channels,
-            # A network of convolutions alone takes any input, so its weights fit all of them.
+            # Weights of a network of convolutions alone fit any input.
             "input_shape": None if self.mode == "img-img" else list(self.input_shape),
             "layers": [
                 {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(layer).items()}
@@ -75,11 +77,12 @@ class Architecture:
 
     @property
     def convolutions(self) -> tuple[ElektronnLayer, ...]:
+        """The layers that are not perceptron layers."""
         return tuple(layer for layer in self.layers if not layer.is_dense)
 
     @property
     def sizes(self) -> Sizes | None:
-        """Sizes of the convolutions at `input_shape`; None where there are none."""
+        """Sizes of the convolutions at `input_shape`; None for a network without any."""
         if not self.convolutions:
             return None
         filters = [layer.filter for layer in self.convolutions]
@@ -109,7 +112,7 @@ class Architecture:
         ]
 
     def multiplications(self, batch_size: int = 1) -> list[int]:
-        """Multiplications of each layer, for a batch."""
+        """Multiplications of each layer for one batch."""
         sizes, counts = self.sizes, []
         for index, (layer, width) in enumerate(zip(self.layers, self.widths, strict=True)):
             places = 1

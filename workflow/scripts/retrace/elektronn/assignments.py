@@ -1,8 +1,7 @@
-"""Python files of assignments, read without being run.
+"""Reads Python files that consist of assignments, without running them.
 
-Names, numbers, text, lists, tuples and dicts, arithmetic on them, `range`, `dict`, list
-comprehensions and `del`: what configuration files of ELEKTRONN are made of. Everything else is
-refused, by line.
+Configuration files of ELEKTRONN use names, numbers, text, lists, tuples and dicts, arithmetic on
+them, `range`, `dict`, list comprehensions and `del`. Anything else is an error that names the line.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from retrace.errors import ConfigError
 Names = dict[str, Any]
 
 LONGEST_VALUE = 10_000
-"""Elements, or characters, of what an expression may make."""
+"""Most elements or characters that an expression may have."""
 LARGEST_NUMBER = 10**18
-"""Numbers an expression may make: n_steps is often 10**12."""
+"""Largest number that an expression may have; n_steps is often 10**12."""
 WIDE = re.compile(r"%[^a-zA-Z%]*(\*|\d{4})")
-"""Formats of text that would be padded to thousands of characters."""
+"""Text formats that would pad to thousands of characters."""
 
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -46,17 +45,17 @@ CALLS: dict[str, Callable[..., Any]] = {
     "bool": bool,
     "len": len,
 }
-"""Functions that only make values of their arguments."""
+"""Functions that only convert their arguments."""
 
 
 def read_assignments(path: Path) -> Names:
-    """What the names of a file stand for in its end; ConfigError for anything but assignments."""
+    """The values of all names at the end of a file; ConfigError for anything but assignments."""
     try:
         tree = ast.parse(path.read_text(), str(path))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is no Python file: {error}") from error
+        raise ConfigError(f"{path} is not a Python file: {error}") from error
     reader = _Reader(path)
     for statement in tree.body:
         reader.run(statement)
@@ -64,10 +63,13 @@ def read_assignments(path: Path) -> Names:
 
 
 class _Reader:
+    """The values of the names that were assigned so far."""
+
     def __init__(self, path: Path) -> None:
         self.path, self.names = path, Names()
 
     def run(self, statement: ast.stmt) -> None:
+        """Evaluates one statement."""
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             return  # a docstring
         if isinstance(statement, ast.Assign):
@@ -81,7 +83,7 @@ class _Reader:
             )
         elif isinstance(statement, ast.Delete):
             for target in statement.targets:
-                # Loop variables of Python 2 lived on after a comprehension; here they never did.
+                # In Python 2, loop variables existed after a comprehension; here they never do.
                 if isinstance(target, ast.Name):
                     self.names.pop(target.id, None)
         elif not isinstance(statement, ast.Pass):
@@ -92,7 +94,7 @@ class _Reader:
         text = ast.unparse(node).splitlines()[0] if isinstance(node, (ast.stmt, ast.expr)) else ""
         return ConfigError(
             f"{self.path}, line {line}: `{text}`{why} is not read, because configuration files are "
-            "never run. Write plain values: `name = value`, with numbers, text, lists and dicts"
+            "not run. Write plain values: `name = value`, with numbers, text, lists and dicts"
         )
 
     def _bind(self, target: ast.expr, value: Any, names: Names) -> None:
@@ -103,16 +105,16 @@ class _Reader:
             raise self._refusal(target, " as the target of an assignment")
         if len(target.elts) != len(value):
             raise self._refusal(target, f" for {len(value)} values")
-        for part, one in zip(target.elts, value, strict=True):
-            self._bind(part, one, names)
+        for part, element in zip(target.elts, value, strict=True):
+            self._bind(part, element, names)
 
     def _name(self, node: ast.Name) -> Any:
         if node.id not in self.names:
-            raise self._refusal(node, ", a name that no line before gives a value,")
+            raise self._refusal(node, ", a name without a value in the lines before,")
         return self.names[node.id]
 
     def value(self, node: ast.expr) -> Any:
-        """What an expression stands for."""
+        """The value of an expression."""
         read = getattr(self, f"_{type(node).__name__.lower()}", None)
         if read is None:
             raise self._refusal(node, "")
@@ -155,7 +157,7 @@ class _Reader:
         return self._arithmetic(node, node.op, self.value(node.left), self.value(node.right))
 
     def _arithmetic(self, node: ast.AST, op: ast.operator, left: Any, right: Any) -> Any:
-        """Refuses what would make huge values before it makes them."""
+        """The result of an operation; ConfigError before a huge value would be computed."""
         compute = ARITHMETIC.get(type(op))
         numbers = all(isinstance(v, (int, float)) for v in (left, right))
         if compute is None or (isinstance(op, ast.Pow) and not _is_small_power(left, right)):
@@ -191,12 +193,12 @@ class _Reader:
     def _listcomp(self, node: ast.ListComp) -> list[Any]:
         outside = dict(self.names)
         turns = islice(self._turns(node, node.generators), LONGEST_VALUE + 1)
-        found = [self.value(node.elt) for _ in turns]
+        elements = [self.value(node.elt) for _ in turns]
         self.names = outside
-        return found
+        return elements
 
     def _turns(self, node: ast.ListComp, loops: list[ast.comprehension]) -> Iterator[None]:
-        """Each turn of nested loops, its names bound."""
+        """Yields once for each turn of nested loops, with the loop variables assigned."""
         if not loops:
             yield
             return

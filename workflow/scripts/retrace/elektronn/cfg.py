@@ -1,4 +1,4 @@
-"""Configuration files of ELEKTRONN 1: every parameter there is, and what becomes of each here."""
+"""Configuration files of ELEKTRONN 1: all their parameters, and what retrace does with each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NETWORK = (
     "LBFGS_params",
     "Adam_params",
 )
-"""Parameters that a network's file has under the same name."""
+"""Parameters that the file of a network has under the same name."""
 DATASET = (
     "cube_prios",
     "d_files",
@@ -56,40 +56,40 @@ DATASET = (
     "valid_cubes",
     "zchxy_order",
 )
-"""Parameters that become the dataset."""
+"""Parameters that describe the dataset."""
 ELSEWHERE = {
-    "save_path": "results lie in results/DATASET/NETWORK of the working directory",
+    "save_path": "results are in results/DATASET/NETWORK of the working directory",
     "save_name": "the name of the network and the dataset",
-    "overwrite": "a training never deletes another; delete its folder in work/train to begin again",
-    "plot_on": "the curves are always drawn",
+    "overwrite": "a training never deletes another; delete its folder in work/train to start again",
+    "plot_on": "the curves are always plotted",
     "print_status": "the status is always printed",
-    "device": "--config device=cpu or cuda; auto takes a GPU where there is one",
-    "param_save_h": "resumable states are saved every `checkpoint_every` iterations",
-    "initial_prev_h": "previews are made every `snapshot_every` iterations",
-    "prev_save_h": "previews are made every `snapshot_every` iterations",
-    "background_processes": "batches are made beside the training, and depend on the seed alone",
-    "MFP": "every prediction is by max-fragment pooling, whatever size it has",
-    "param_file": "--config init=FILE begins a training from it",
-    "preview_kwargs": "predictions hold all classes and all sections",
+    "device": "--config device=cpu or cuda; auto uses a GPU if there is one",
+    "param_save_h": "training states are saved every `checkpoint_every` iterations",
+    "initial_prev_h": "previews are saved every `snapshot_every` iterations",
+    "prev_save_h": "previews are saved every `snapshot_every` iterations",
+    "background_processes": "batches are prepared in other processes, and depend only on the seed",
+    "MFP": "predictions always use max-fragment pooling, for any size",
+    "param_file": "--config init=FILE starts a training from it",
+    "preview_kwargs": "predictions have all classes and all sections",
     "data_class_name": "MNISTData is the dataset mnist",
-    "data_load_kwargs": "what MNISTData is told, as settings of the network",
-    "data_batch_kwargs": "ELEKTRONN's own classes take none that changes a batch",
+    "data_load_kwargs": "settings of MNISTData, as settings of the network",
+    "data_batch_kwargs": "ELEKTRONN's own classes have none that changes a batch",
 }
-"""Parameters that nothing here needs under this name, and what stands for them."""
+"""Parameters that retrace does not need, and what replaces each."""
 UNSUPPORTED = {
     "rnn_layer_kwargs": "recurrent layers are not part of retrace",
-    "use_example_weights": "how weights follow from an earlier prediction is not documented; set "
-    "it in the network's file and give each volume `inputs: {example_weights: ...}`",
+    "use_example_weights": "it is not documented how weights follow from an earlier prediction; "
+    "set it in the network's file and give each volume `inputs: {example_weights: ...}`",
     "lazy_labels": "the `info` of label files is not read; give the volumes of the dataset "
     "`lazy_labels`",
     "label_prop_thresh": "it needs lazy_labels; set it in the network's file once the dataset "
     "has them",
-    "border_mode": "images that differ in size are not read; crop or pad them first",
-    "downsample_xy": "downsample the files first, or name a coarser mip of them",
+    "border_mode": "all images must have the same size; crop or pad them first",
+    "downsample_xy": "downsample the files first, or use a coarser mip level",
     "pre_process": "images are read in [0, 1]; contrast is varied by grey_augment_channels instead",
-    "SSGD_params": "ELEKTRONN itself has no such optimizer",
+    "SSGD_params": "ELEKTRONN has no such optimizer either",
 }
-"""Parameters that are refused where they ask for something, with the reason."""
+"""Parameters that are refused unless their value has no effect, with the reason."""
 
 DEFAULTS: Names = {
     "activation_func": "relu",
@@ -153,56 +153,56 @@ DEFAULTS: Names = {
     "weight_decay": False,
     "zchxy_order": False,
 }
-"""Of ELEKTRONN's program; optimisers' own are those of the network's file."""
+"""Defaults of ELEKTRONN's program; those of the optimizers are in the file of the network."""
 
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "rnn_layer_kwargs": (None, {}),
     "border_mode": ("crop",),
     "SSGD_params": (None,),
 }
-"""Values of unsupported parameters that ask for nothing; else those that are false."""
+"""Values of unsupported parameters that have no effect; for others, all that are false."""
 
 
 @dataclass(frozen=True)
 class ElektronnConfig:
-    """A configuration file: `values` with defaults, `given` what it says itself."""
+    """A configuration file: all `values`, with defaults, and the names that it sets itself."""
 
     path: Path
     values: Names
-    given: tuple[str, ...]
+    assigned: tuple[str, ...]
 
 
 def known_parameters() -> tuple[str, ...]:
-    """All names that a file may give a value."""
+    """All names that a file may assign."""
     return tuple(sorted({*NETWORK, *DATASET, *ELSEWHERE, *UNSUPPORTED}))
 
 
 def read_elektronn_config(path: Path) -> ElektronnConfig:
     """All parameters of a configuration file.
 
-    ConfigError for a file that is more than assignments, for an unknown parameter with the nearest
-    one, and for what nothing here does, with the reason.
+    ConfigError for a file with more than assignments, for an unknown parameter, with the nearest
+    name, and for a value that retrace does not support, with the reason.
     """
-    given = read_assignments(path)
-    for name in given:
+    assigned = read_assignments(path)
+    for name in assigned:
         if name not in known_parameters():
             raise ConfigError(
                 f"{path}: unknown parameter {name!r}; {nearest(name, known_parameters())}"
             )
-    values = DEFAULTS | given
+    values = DEFAULTS | assigned
     _refuse_unsupported(path, values)
-    return ElektronnConfig(path, values, tuple(given))
+    return ElektronnConfig(path, values, tuple(assigned))
 
 
 def _refuse_unsupported(path: Path, values: Mapping[str, Any]) -> None:
     for name, reason in UNSUPPORTED.items():
-        asked = values[name]
-        if asked in HARMLESS[name] if name in HARMLESS else not asked:
+        value = values[name]
+        if value in HARMLESS[name] if name in HARMLESS else not value:
             continue
-        raise ConfigError(f"{path}: {name} = {asked!r} is not supported: {reason}")
+        raise ConfigError(f"{path}: {name} = {value!r} is not supported: {reason}")
     if values["target"] in ("affinity", "malis"):
         raise ConfigError(
             f"{path}: target {values['target']!r} is not supported in networks of ELEKTRONN, whose "
-            "gradients need a package that is no longer kept; the families lsd and znn learn "
+            "gradients need a package that is no longer maintained; the families lsd and znn learn "
             "affinities, also with MALIS (networks mtlsd, malis, n4_a)"
         )

@@ -1,4 +1,4 @@
-"""A network's sizes, parameters and cost as a table, as ELEKTRONN prints them before a training."""
+"""Sizes, parameters and costs of a network as a table, as ELEKTRONN prints them before training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROW_LABELS = {
 }
 """Labels as in ELEKTRONN."""
 VALID_INPUTS_SHOWN = 3
-"""Valid inputs on either side that are shown."""
+"""Valid inputs on each side that are shown."""
 
 
 def at_input(
@@ -50,7 +50,7 @@ def at_input(
 
 
 def description(architecture: Architecture, batch_size: int = 1) -> dict[str, Any]:
-    """Everything `describe` shows; lists hold an entry an axis (z, y, x), these one a layer."""
+    """Everything that `describe` shows; lists have one entry per axis (z, y, x), or per layer."""
     content: dict[str, Any] = {"mode": architecture.mode, "batch_size": batch_size}
     sizes = architecture.sizes
     if sizes is not None:
@@ -76,10 +76,10 @@ def description(architecture: Architecture, batch_size: int = 1) -> dict[str, An
             "filter": list(layer.filter),
             "pool": list(layer.pool),
             "activation": layer.activation,
-            "parameters": own,
-            "multiplications": paid,
+            "parameters": count,
+            "multiplications": multiplications,
         }
-        for layer, width, own, paid in rows
+        for layer, width, count, multiplications in rows
     ]
     content["parameters"] = sum(parameters)
     content["multiplications"] = sum(cost)
@@ -87,7 +87,7 @@ def description(architecture: Architecture, batch_size: int = 1) -> dict[str, An
 
 
 def in_units(count: float) -> str:
-    """A count as ELEKTRONN prints costs: 4.1 Mega."""
+    """A count as ELEKTRONN prints it, such as 4.1 Mega."""
     for size, name in UNITS:
         if count >= size:
             return f"{count / size:.1f} {name}"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
-from retrace.elektronn.architecture import ACTIVATIONS, MAXOUT, Architecture, ElektronnLayer
-from retrace.elektronn.parameters import ElektronnParameters, PoolingMode, Size
-from retrace.errors import ConfigError, nearest
-
-POOLINGS: tuple[str, ...] = get_args(PoolingMode)
+from retrace.elektronn.architecture import Architecture, ElektronnLayer
+from retrace.elektronn.parameters import ElektronnParameters, Size
+from retrace.errors import ConfigError
 
 
 def architecture_of(name: str, parameters: ElektronnParameters) -> Architecture:
@@ -22,15 +20,15 @@ def architecture_of(name: str, parameters: ElektronnParameters) -> Architecture:
     check_counts(name, parameters)
     axes = 0 if mode == "vect-scalar" else parameters.n_dim
     flat = mode == "img-img" and axes == 2
-    layers = _given_layers(name, parameters, axes, flat)
+    layers = _own_layers(name, parameters, axes, flat)
     decoder = parameters.autoencoder
     if decoder is None:
         if parameters.n_lab is None:
             raise ConfigError(
                 f"network {name!r} needs `n_lab`, the number of classes; 2 for barriers"
             )
-        one = (1,) * (3 if flat else axes) if mode == "img-img" else ()
-        layers.append(ElektronnLayer(parameters.n_lab, one, one, "linear"))
+        single = (1,) * (3 if flat else axes) if mode == "img-img" else ()
+        layers.append(ElektronnLayer(parameters.n_lab, single, single, "linear"))
     if parameters.desired_input is None:
         raise ConfigError(f"network {name!r} needs `desired_input`, the input of one example")
     shape = _shape(parameters.desired_input, axes or 1, f"{name}: desired_input")
@@ -45,10 +43,10 @@ def architecture_of(name: str, parameters: ElektronnParameters) -> Architecture:
     return architecture
 
 
-def _given_layers(
+def _own_layers(
     name: str, parameters: ElektronnParameters, axes: int, flat: bool
 ) -> list[ElektronnLayer]:
-    """All layers but the last, which is added."""
+    """All layers except the last, which is added."""
     count = len(parameters.nof_filters)
     total = count + len(parameters.MLP_layers)
     activations = _each(name, "activation_func", parameters.activation_func, total)
@@ -82,7 +80,7 @@ def check_counts(name: str, parameters: ElektronnParameters) -> None:
             )
     if mode == "img-img" and (perceptrons or not count):
         raise ConfigError(
-            f"network {name!r}: mode img-img is made of convolutions alone, at least one; "
+            f"network {name!r}: mode img-img has only convolutions, at least one; "
             f"MLP_layers is {perceptrons}, nof_filters {list(parameters.nof_filters)}"
         )
     if mode == "vect-scalar" and count:
@@ -96,26 +94,18 @@ def check_counts(name: str, parameters: ElektronnParameters) -> None:
         )
     if parameters.autoencoder and (count or not perceptrons):
         raise ConfigError(
-            f"network {name!r}: a tied auto-encoder is made of `MLP_layers` alone; remove "
+            f"network {name!r}: a tied auto-encoder has only `MLP_layers`; remove "
             "`nof_filters`, `filters` and `pool`"
         )
 
 
 def _check_layers(name: str, architecture: Architecture) -> None:
     for layer in architecture.layers:
-        if not layer.activation.startswith(MAXOUT) and layer.activation not in ACTIVATIONS:
-            raise ConfigError(
-                f"network {name!r}: activation_func {layer.activation!r}; "
-                f"{nearest(layer.activation, [*ACTIVATIONS, 'maxout 2'])}"
-            )
         if layer.pieces < 1 or layer.maps % layer.pieces:
             raise ConfigError(
                 f"network {name!r}: {layer.activation!r} makes one of every {layer.pieces} maps, "
                 f"and a layer has {layer.maps}; take a multiple"
             )
-        if layer.pooling not in POOLINGS:
-            hint = nearest(layer.pooling, POOLINGS)
-            raise ConfigError(f"network {name!r}: pooling_mode {layer.pooling!r}; {hint}")
     try:
         sizes = architecture.sizes
     except ConfigError as error:
@@ -126,7 +116,7 @@ def _check_layers(name: str, architecture: Architecture) -> None:
         if field[-1] % 2 == 0:
             raise ConfigError(
                 f"network {name!r}: the field of view on axis {axis} is {field[-1]}, an even "
-                "number, so that no output lies on a voxel; make the first filter one larger"
+                "number, so that no output is centred on a voxel; make the first filter one larger"
             )
 
 

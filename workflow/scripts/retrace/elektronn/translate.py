@@ -1,6 +1,6 @@
-"""A configuration file of ELEKTRONN as a network and a dataset of ours.
+"""A configuration file of ELEKTRONN as the content of a network's and a dataset's YAML file.
 
-ELEKTRONN counts axes x, y, z, here they are z, y, x.
+ELEKTRONN's axes are in the order x, y, z; here they are z, y, x.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import h5py
+from pydantic import ValidationError
 
 from retrace.elektronn.calculator import axes_of, sizes_near
 from retrace.elektronn.cfg import DATASET, ELSEWHERE, NETWORK, ElektronnConfig
@@ -28,14 +29,14 @@ TARGETS = {
     "nll_mutiple_binary": "nll_multiple_binary",
     "regression": "regression",
 }
-"""ELEKTRONN's targets, the third misspelt there."""
+"""Our names of ELEKTRONN's targets, of which the third is misspelt there."""
 DIGITS = 10
-"""Classes of MNISTData."""
+"""Number of classes of MNISTData."""
 
 
 @dataclass
 class Translation:
-    """What a file became; `notes` say of each parameter it gives where it went."""
+    """The translated file; `notes` say for each parameter of the file what became of it."""
 
     network: Content
     dataset: Content | None = None
@@ -43,33 +44,33 @@ class Translation:
 
 
 def translate(config: ElektronnConfig, voxel_size_nm: Sequence[int] | None = None) -> Translation:
-    """The network, and where the file names cubes the dataset.
+    """The network, and for a file with cubes also the dataset.
 
-    `voxel_size_nm` (z, y, x) of the cubes, which ELEKTRONN's files do not say. ConfigError for
+    `voxel_size_nm` (z, y, x) of the cubes, which ELEKTRONN's files do not have. ConfigError for
     values that contradict each other.
     """
     values = config.values
     _check_choice(config, "mode", get_args(Mode))
     _check_choice(config, "target", TARGETS)
-    found = Translation({"name": name_of(values["save_name"]), "family": "elektronn"})
-    for name in config.given:
+    translation = Translation({"name": name_of(values["save_name"]), "family": "elektronn"})
+    for name in config.assigned:
         if name in NETWORK:
-            found.notes[name] = f"{name} of the network"
+            translation.notes[name] = f"{name} of the network"
         elif name in DATASET:
-            found.notes[name] = "the dataset"
+            translation.notes[name] = "the dataset"
         elif name in ELSEWHERE:
-            found.notes[name] = ELSEWHERE[name]
-    _translate_network(config, found)
+            translation.notes[name] = ELSEWHERE[name]
+    _translate_network(config, translation)
     if values["d_files"] and values["data_class_name"] is None:
-        found.dataset = _dataset(config, voxel_size_nm, found.notes)
-        found.network["input_channels"] = (
-            len(found.dataset["volumes"]["cube_0"].get("inputs", {})) + 1
+        translation.dataset = _dataset(config, voxel_size_nm, translation.notes)
+        translation.network["input_channels"] = (
+            len(translation.dataset["volumes"]["cube_0"].get("inputs", {})) + 1
         )
-    return found
+    return translation
 
 
 def name_of(text: str) -> str:
-    """A name that networks and datasets may have: lower case, digits and _."""
+    """The text as a name of a network or dataset: lower case, digits and _."""
     name = re.sub(r"[^a-z0-9]+", "_", str(text).lower()).strip("_")
     return name if re.match(r"[a-z]", name) else f"network_{name}".rstrip("_")
 
@@ -80,8 +81,8 @@ def _check_choice(config: ElektronnConfig, name: str, allowed: Any) -> None:
         raise ConfigError(f"{config.path}: {name} = {value!r}; {nearest(str(value), allowed)}")
 
 
-def _translate_network(config: ElektronnConfig, found: Translation) -> None:
-    values, network = config.values, found.network
+def _translate_network(config: ElektronnConfig, translation: Translation) -> None:
+    values, network = config.values, translation.network
     for name in NETWORK:
         if name in values and name not in ("desired_input", "max_runtime", "n_lab"):
             value = _plain(_ours(name, values[name]))
@@ -93,10 +94,10 @@ def _translate_network(config: ElektronnConfig, found: Translation) -> None:
     axes = values["n_dim"] if images else 1
     for name in ("filters", "pool"):
         if values[name]:
-            network[name] = [_reversed(one, axes, config, name) for one in values[name]]
-    _digits(config, found)
+            network[name] = [_reversed(size, axes, config, name) for size in values[name]]
+    _digits(config, translation)
     if "desired_input" not in network:
-        network["desired_input"] = _input(config, network, axes, found.notes)
+        network["desired_input"] = _input(config, network, axes, translation.notes)
     if values["n_lab"] is None and "n_lab" not in network:
         raise ConfigError(
             f"{config.path}: n_lab is None, for which ELEKTRONN reads all labels first; give the "
@@ -106,7 +107,7 @@ def _translate_network(config: ElektronnConfig, found: Translation) -> None:
 
 
 def _ours(name: str, value: Any) -> Any:
-    """Values that are written otherwise."""
+    """The value of a parameter as the file of a network has it."""
     if name == "history_freq":
         return value[0] if isinstance(value, list) else value
     if name == "dropout_rates":
@@ -122,14 +123,14 @@ def _ours(name: str, value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists."""
+    """A value with tuples as lists."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _reversed(size: Any, axes: int, config: ElektronnConfig, name: str) -> list[int]:
-    """A size in our order of axes. In 2-D the first axis of an image is called x, and stays."""
+    """A size in the order z, y, x. In 2-D, ELEKTRONN calls the first axis x, and it stays first."""
     sizes = list(size) if isinstance(size, (list, tuple)) else [size] * axes
     if len(sizes) != axes:
         raise ConfigError(f"{config.path}: {name} has {size!r}, and the network {axes} axes")
@@ -141,10 +142,16 @@ def _reads_cubes(config: ElektronnConfig) -> bool:
 
 
 def _input(config: ElektronnConfig, network: Content, axes: int, notes: dict[str, str]) -> Any:
-    """The patch that ELEKTRONN would take for `desired_input`."""
+    """The input that ELEKTRONN would choose for `desired_input`."""
     desired = _reversed(config.values["desired_input"], axes, config, "desired_input")
     own = {key: value for key, value in network.items() if key in NETWORK_DEFAULTS}
-    check_counts(network["name"], ElektronnParameters(**own))
+    try:
+        parameters = ElektronnParameters(**own)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{config.path}: {place} = {first['input']!r}: {first['msg']}") from None
+    check_counts(network["name"], parameters)
     if not network.get("filters"):
         return desired
     chosen = list(sizes_near(axes_of(network["filters"], network["pool"]), desired).input)
@@ -153,15 +160,15 @@ def _input(config: ElektronnConfig, network: Content, axes: int, notes: dict[str
     return chosen
 
 
-def _digits(config: ElektronnConfig, found: Translation) -> None:
-    """What ELEKTRONN's own class of digits tells the network."""
-    values, network = config.values, found.network
+def _digits(config: ElektronnConfig, translation: Translation) -> None:
+    """Adds the settings of the network that ELEKTRONN's class MNISTData has."""
+    values, network = config.values, translation.network
     kind = values["data_class_name"]
     if kind is None:
         return
     if kind != "MNISTData":
         raise ConfigError(
-            f"{config.path}: data_class_name {kind!r} is not supported: classes of one's own would "
+            f"{config.path}: data_class_name {kind!r} is not supported: other classes would "
             "have to be run; MNISTData is the dataset mnist"
         )
     options = dict(values["data_load_kwargs"])
@@ -190,8 +197,8 @@ def _dataset(
         )
     if voxel_size_nm is None:
         raise ConfigError(
-            f"{path} names cubes, and ELEKTRONN's files do not say how large a voxel is; give "
-            "--voxel-size-nm Z Y X"
+            f"{path} names cubes, and ELEKTRONN's files have no voxel size; give --voxel-size-nm Z "
+            "Y X"
         )
     held_out = [int(index) for index in values["valid_cubes"]]
     for index in held_out:
@@ -216,13 +223,13 @@ def _dataset(
     dataset["volumes"] |= previews
     dataset["test"] = list(previews)
     notes["valid_cubes"] = (
-        "`validation` of the dataset; add cubes with labels to `test`, which `evaluate` scores"
+        "`validation` of the dataset; add cubes with labels to `test` for `evaluate` to score"
     )
     return dataset
 
 
 def _volume(config: ElektronnConfig, index: int, channels: int) -> Content:
-    """A cube and its labels, which lie in its middle."""
+    """A cube and its labels, which are in its centre."""
     values = config.values
     stored = values["zchxy_order"]
     images = _source(values["data_path"], values["d_files"][index])
@@ -240,23 +247,23 @@ def _volume(config: ElektronnConfig, index: int, channels: int) -> Content:
 
 
 def _channels(config: ElektronnConfig) -> int:
-    """Channels of the cubes, 0 for cubes without an axis for them; seen where a file is there."""
+    """Number of channels of the cubes, from the files that exist; 0 without a channel axis."""
     values = config.values
-    found = {}
+    by_path = {}
     for entry in values["d_files"]:
         source = _source(values["data_path"], entry)
         if Path(source["path"]).is_file():
             with h5py.File(source["path"], "r") as file:
                 shape = file[source["array"]].shape if source["array"] in file else ()
             at = 1 if values["zchxy_order"] else 0
-            found[source["path"]] = shape[at] if len(shape) == 4 else 0
-    if len(set(found.values())) > 1:
-        shown = ", ".join(f"{path} {count or 1}" for path, count in found.items())
+            by_path[source["path"]] = shape[at] if len(shape) == 4 else 0
+    if len(set(by_path.values())) > 1:
+        shown = ", ".join(f"{path} {count or 1}" for path, count in by_path.items())
         raise ConfigError(
-            f"{config.path}: d_files have different numbers of channels ({shown}); a network reads "
-            "one number of them"
+            f"{config.path}: d_files have different numbers of channels ({shown}); all must "
+            "have the same number"
         )
-    return next(iter(found.values()), 1 if values["zchxy_order"] else 0)
+    return next(iter(by_path.values()), 1 if values["zchxy_order"] else 0)
 
 
 def _source(folder: str, entry: Any) -> Content:
@@ -265,21 +272,21 @@ def _source(folder: str, entry: Any) -> Content:
 
 
 def _priorities(config: ElektronnConfig, trained: Sequence[int]) -> dict[str, float]:
-    given = list(config.values["cube_prios"])
-    if len(given) != len(trained):
+    priorities = list(config.values["cube_prios"])
+    if len(priorities) != len(trained):
         raise ConfigError(
-            f"{config.path}: cube_prios has {len(given)} entries for {len(trained)} cubes that are "
-            "trained on (those of valid_cubes have none)"
+            f"{config.path}: cube_prios has {len(priorities)} entries for {len(trained)} cubes "
+            "that are trained on (those of valid_cubes have none)"
         )
-    return {f"cube_{index}": float(p) for index, p in zip(trained, given, strict=True)}
+    return {f"cube_{index}": float(p) for index, p in zip(trained, priorities, strict=True)}
 
 
 def _previews(config: ElektronnConfig) -> dict[str, Content]:
-    """Cubes that are predicted to be looked at: each dataset of the file, if it is there."""
-    given = config.values["preview_data_path"]
-    if not given:
+    """Cubes that are predicted for viewing: each array of the preview file, if it exists."""
+    preview = config.values["preview_data_path"]
+    if not preview:
         return {}
-    path = Path(given).expanduser()
+    path = Path(preview).expanduser()
     if not path.is_file():
         return {}
     with h5py.File(path, "r") as file:
