@@ -27,6 +27,6 @@ def test_the_site_builds_without_a_warning(repository: Path, tmp_path: Path) -> 
     assert "WARNING" not in run.stdout
     pages = {p.relative_to(tmp_path / "site").as_posix(): p for p in tmp_path.rglob("*.html")}
     library = pages["reference/library/retrace.networks.html"].read_text()
-    assert "Smallest input (z, y, x) without pooling remainder" in library
+    assert "Smallest input shape (z, y, x) without pooling remainder" in library
     assert "--settings" in pages["reference/programs.html"].read_text()
     assert all("https://fonts" not in page.read_text() for page in pages.values())
