@@ -100,7 +100,8 @@ def test_a_killed_prediction_goes_on_with_the_same_result(job: Job, tmp_path: Pa
     network = narrow()
     write_published(tmp_path / "checkpoint", build_network(network, seed=2), 7, scope="setup02")
     write_input(tmp_path / "input", network)
-    fixed = [f"--input={tmp_path}/input", f"--checkpoint={tmp_path}/checkpoint"]
+    inputs = {"tiles": f"{tmp_path}/input", "checkpoint": f"{tmp_path}/checkpoint"}
+    fixed = ["--job", json.dumps({"inputs": inputs})]
     killed = [*fixed, f"--work={tmp_path}/killed", f"--output={tmp_path}/out"]
 
     def some_are_done() -> bool:
