@@ -49,7 +49,7 @@ def settings_for(args: argparse.Namespace, store: Path) -> dict[str, Any]:
     compile_choice = {"auto": "auto", "yes": True, "no": False}[args.compile]
     return {
         "dataset": dataset,
-        "network": network | {"snapshot_every": 10**9, "checkpoint_every": 10**9},
+        "network": network.plain() | {"snapshot_every": 10**9, "checkpoint_every": 10**9},
         "iterations": args.warm_up,
         "seed": 0,
         "device": args.device,

@@ -65,7 +65,7 @@ class Case:
 
 def network_of(name: str, **changes: Any) -> dict[str, Any]:
     """A network of the zebra finch with the smallest input, and `changes`."""
-    network = config_networks.network_for(name, datasets.load_dataset("zfinch")) | changes
+    network = config_networks.network_for(name, datasets.load_dataset("zfinch")).plain() | changes
     shape = list(build_network(network, device="meta").valid_shape((1, 1, 1)))
     return network | {"input_shape": shape, "inference_shape": shape}
 

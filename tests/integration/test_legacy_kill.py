@@ -28,7 +28,7 @@ TILES, STRIDE, ITERATIONS = 120, 4, 60
 
 def narrow() -> dict[str, Any]:
     """A network of two maps, at its smallest input."""
-    network = networks.network_for("baseline_small", datasets.load_dataset("zfinch"))
+    network = networks.network_for("baseline_small", datasets.load_dataset("zfinch")).plain()
     network |= {"fmaps": 2, "fmaps_out": 2, "fmap_factor": 2}
     shape = list(build_network(network, device="meta").valid_shape((1, 4, 4)))
     return network | {"input_shape": shape, "inference_shape": shape}
