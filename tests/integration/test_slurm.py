@@ -176,7 +176,7 @@ def test_status_of_a_finished_run(
 ) -> None:
     monkeypatch.chdir(finished.place)
     snakefile = ["--snakefile", str(tiny_workflow.REPOSITORY / "Snakefile")]
-    found = status.reports(
+    found = status.job_statuses(
         "evaluate_phantom_tiny", [*snakefile, *options, f"iterations={ITERATIONS}"]
     )
     assert {one.state for one in found} == {"done"}
