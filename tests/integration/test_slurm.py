@@ -88,6 +88,12 @@ def slurm_jobs() -> dict[str, list[dict[str, str]]]:
     return jobs
 
 
+def node_of(rule: str) -> str:
+    """The node on which the last job of a rule runs; empty while it waits."""
+    jobs = slurm_jobs().get(rule, [])
+    return jobs[-1]["NodeList"] if jobs and jobs[-1]["JobState"] == "RUNNING" else ""
+
+
 def wait_until(what: str, moment: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Returns once `moment()` is true; fails where the process ends before."""
     slurm_cluster.wait_for(what, lambda: moment() or process.poll() is not None, PATIENCE_S)
@@ -193,8 +199,11 @@ def test_a_job_of_a_lost_node_goes_on_at_another(
     process = tiny_workflow.start(place, command, place / "snakemake.log")
     node = ""
     try:
+        wait_until("a running training", lambda: bool(node_of("train")), process)
+        # Asked for before there is a state: the training may end while SLURM answers.
+        running_on = node_of("train")
         wait_until("a state", lambda: any(place.glob("work/train/*/state_*.pt")), process)
-        node = slurm_jobs()["train"][-1]["NodeList"]
+        node = running_on
         slurm.lose(node)
         assert process.wait(PATIENCE_S) == 0, (place / "snakemake.log").read_text()[-6000:]
     finally:
