@@ -206,7 +206,6 @@ def pattern(allowed: list[str]) -> str:
     return "|".join(allowed) or "none"
 
 
-@cache
 def family_pattern(family: str) -> str:
-    """The networks of a family as a pattern, read once."""
+    """The networks of a family as a pattern."""
     return pattern(of_family(family))

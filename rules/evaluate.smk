@@ -8,13 +8,11 @@ segments; of boundary maps, where objects are numbered, their segments are score
 
 from retrace.planning.evaluate import (
     boundaries_job,
-    boundary_networks,
     choose_job,
-    class_networks,
     classes_job,
     score_job,
-    segmented_networks,
 )
+from retrace.planning.network_names import predicting
 
 
 rule choose_threshold:
@@ -64,7 +62,7 @@ rule evaluate:
     benchmark:
         "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=pattern(segmented_networks()),
+        network=pattern(predicting("affinities")),
     container:
         image("modern")
     threads: 2
@@ -91,7 +89,7 @@ use rule evaluate as evaluate_objects with:
     benchmark:
         "logs/evaluate_objects/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=pattern([*boundary_networks(), *class_networks()]),
+        network=pattern([*predicting("boundary"), *predicting("classes")]),
 
 
 rule evaluate_boundaries:
@@ -114,7 +112,7 @@ rule evaluate_boundaries:
     benchmark:
         "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=pattern(boundary_networks()),
+        network=pattern(predicting("boundary")),
     container:
         image("modern")
     resources:
@@ -139,7 +137,7 @@ use rule evaluate_boundaries as evaluate_class_boundaries with:
     benchmark:
         "logs/evaluate_class_boundaries/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=pattern(class_networks()),
+        network=pattern(predicting("classes")),
 
 
 rule evaluate_classes:
@@ -162,7 +160,7 @@ rule evaluate_classes:
     benchmark:
         "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=pattern(class_networks()),
+        network=pattern(predicting("classes")),
     container:
         image("modern")
     resources:

@@ -9,13 +9,13 @@ it batches through a pipe; before and after a prediction, arrays are in memory-m
 """
 
 from retrace.planning.legacy import (
-    batches_job,
     input_job,
     legacy_predict_job,
     legacy_train_job,
     output_job,
     trained_checkpoint_job,
 )
+from retrace.planning.train import train_job
 
 
 def legacy_library() -> list[str]:
@@ -37,7 +37,7 @@ def legacy_threads(wildcards: Any) -> int:
 rule legacy_batches:
     """Sends the batches that the modern engine would train on, until the other side stops reading."""
     input:
-        unpack(files_of(batches_job)),
+        unpack(files_of(train_job)),
         script=script("legacy_batches"),
         library=library("legacy_batches"),
         image=image_input("modern"),
@@ -52,7 +52,7 @@ rule legacy_batches:
         mem_mb=16000,
         runtime=10000,
     params:
-        job=job_of(batches_job),
+        job=job_of(train_job),
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"

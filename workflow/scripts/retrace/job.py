@@ -73,17 +73,18 @@ class Job:
 
     def named_paths(self, role: str) -> dict[str, Path]:
         """The files of a role by the name of their volume or network."""
-        files = self.inputs.get(role, {})
-        if not isinstance(files, Mapping):
-            raise ConfigError(f"--job: inputs: {role!r} needs files by name")
-        return {name: Path(str(path)) for name, path in files.items()}
+        return {name: Path(str(path)) for name, path in self._by_name(role).items()}
 
     def named_path_lists(self, role: str) -> dict[str, list[Path]]:
         """Several files for each volume, by its name."""
+        files = self._by_name(role)
+        return {name: [Path(path) for path in _flat(paths)] for name, paths in files.items()}
+
+    def _by_name(self, role: str) -> Mapping[str, Any]:
         files = self.inputs.get(role, {})
         if not isinstance(files, Mapping):
             raise ConfigError(f"--job: inputs: {role!r} needs files by name")
-        return {name: [Path(path) for path in _flat(paths)] for name, paths in files.items()}
+        return files
 
 
 def _flat(files: Files) -> Iterator[str]:

@@ -15,7 +15,6 @@ from retrace.config.yaml_files import Settings
 from retrace.job import Files, Job
 from retrace.planning.choices import without
 from retrace.planning.experiment import Planner
-from retrace.planning.network_names import predicting
 from retrace.planning.paths import (
     manifest,
     mask_store,
@@ -194,35 +193,31 @@ def score_job(planner: Planner, dataset: str, network: str) -> Job:
     return Job(score_settings(planner.config, data), inputs, files)
 
 
-def _voxelwise_inputs(
-    data: Dataset, network: str, volumes: Sequence[str]
-) -> dict[str, dict[str, str]]:
-    """Predictions that are scored without segmentation, and the masks of their labels."""
-    predictions = result_stores(data["name"], network, volumes, "prediction")
-    return {"prediction": predictions, "masks": mask_stores(data, volumes)}
-
-
 def boundaries_job(planner: Planner, dataset: str, network: str) -> Job:
     """Scores a boundary map on the labelled entries of validation and test."""
     experiment = planner.experiment("evaluate", dataset, network)
-    data = experiment.dataset
-    settings = boundary_settings(planner.config, data, experiment.network)
+    settings = boundary_settings(planner.config, experiment.dataset, experiment.network)
     entries = settings["dataset"]
     volumes = volumes_of([*entries["validation"], *entries["test"]])
-    inputs = _voxelwise_inputs(data, network, volumes)
-    manifests = [manifest(store) for store in inputs["prediction"].values()]
-    return Job(settings, inputs, [*manifests, *volume_files(data, volumes, ["labels"])])
+    return _voxelwise_job(experiment.dataset, network, settings, volumes, ["labels"])
 
 
 def classes_job(planner: Planner, dataset: str, network: str) -> Job:
     """Scores classes of voxels on the labelled entries of test."""
     experiment = planner.experiment("evaluate", dataset, network)
-    data = experiment.dataset
-    settings = class_settings(data, experiment.network)
+    settings = class_settings(experiment.dataset, experiment.network)
     volumes = volumes_of(settings["dataset"]["test"])
-    inputs = _voxelwise_inputs(data, network, volumes)
-    manifests = [manifest(store) for store in inputs["prediction"].values()]
-    return Job(settings, inputs, [*manifests, *volume_files(data, volumes, ["raw", "labels"])])
+    return _voxelwise_job(experiment.dataset, network, settings, volumes, ["raw", "labels"])
+
+
+def _voxelwise_job(
+    data: Dataset, network: str, settings: Settings, volumes: Sequence[str], parts: Sequence[str]
+) -> Job:
+    """Scores predictions of volumes without segmentation; `parts` of the volumes are read too."""
+    predictions = result_stores(data["name"], network, volumes, "prediction")
+    manifests = [manifest(store) for store in predictions.values()]
+    inputs = {"prediction": predictions, "masks": mask_stores(data, volumes)}
+    return Job(settings, inputs, [*manifests, *volume_files(data, volumes, parts)])
 
 
 def nodes_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
@@ -242,18 +237,3 @@ def evaluation(planner: Planner, dataset: str, network: str) -> list[str]:
     """The scores of a network."""
     planner.experiment("evaluate", dataset, network)
     return [results(dataset, network, "evaluation.json")]
-
-
-def boundary_networks() -> list[str]:
-    """Networks whose boundary map is scored without segmentation."""
-    return predicting("boundary")
-
-
-def class_networks() -> list[str]:
-    """Networks that give classes of voxels."""
-    return predicting("classes")
-
-
-def segmented_networks() -> list[str]:
-    """All other networks of volumes, whose prediction is segmented first."""
-    return predicting("affinities")

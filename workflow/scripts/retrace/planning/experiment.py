@@ -28,11 +28,6 @@ class Experiment:
     dataset: Any
     network: Any
 
-    @property
-    def folder(self) -> tuple[str, str]:
-        """Names of dataset and network, which results are sorted by."""
-        return self.dataset["name"], self.network["name"]
-
 
 @dataclass(frozen=True, eq=False)
 class Planner:

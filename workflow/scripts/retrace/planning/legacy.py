@@ -5,15 +5,10 @@ from __future__ import annotations
 from retrace.job import Job
 from retrace.planning.choices import is_published
 from retrace.planning.experiment import Planner
-from retrace.planning.paths import results
+from retrace.planning.paths import manifest, results
 from retrace.planning.predict import predict_job
 from retrace.planning.train import train_job
-from retrace.planning.weights import first_weights, published
-
-
-def batches_job(planner: Planner, dataset: str, network: str) -> Job:
-    """Makes the batches that the legacy engine trains on."""
-    return train_job(planner, dataset, network)
+from retrace.planning.weights import conversion_job, first_weights, published
 
 
 def legacy_train_job(planner: Planner, dataset: str, network: str) -> Job:
@@ -23,15 +18,15 @@ def legacy_train_job(planner: Planner, dataset: str, network: str) -> Job:
     """
     weights = first_weights(planner, dataset, network)
     begin = {"published": weights["published"]} if "published" in weights else {}
-    manifests = [f"{path}.manifest.json" for path in begin.values()]
+    manifests = [manifest(path) for path in begin.values()]
     inputs = {"batches": results(dataset, network, "batches.pipe"), **begin}
     return Job(train_job(planner, dataset, network).settings, inputs, manifests)
 
 
 def trained_checkpoint_job(planner: Planner, dataset: str, network: str) -> Job:
     """Converts the trained TensorFlow checkpoint to safetensors."""
-    settings = {"dataset": dataset, "network": planner.network(dataset, network)}
-    return Job(settings, {"checkpoint": results(dataset, network, "checkpoint")})
+    folder = results(dataset, network, "checkpoint")
+    return conversion_job(planner, dataset, network, {"checkpoint": folder})
 
 
 def input_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:

@@ -47,7 +47,7 @@ def own_files(dataset: Dataset, path: str) -> list[str]:
         info = local_info(path)
         return [] if info is None else [str(info)]
     folder = ground_truth(dataset, path)
-    return [path] if folder is None else [folder, f"{folder}.manifest.json"]
+    return [path] if folder is None else with_manifests([folder])
 
 
 VOLUME_PARTS = ("raw", "labels", "inputs", "outputs", "outputs_mask")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.families import family_of
@@ -16,6 +16,7 @@ from retrace.planning.choices import COMPUTE, gpus_for, iterations_for, trained_
 from retrace.planning.experiment import Planner
 from retrace.planning.network_names import aligning_networks
 from retrace.planning.paths import (
+    manifest,
     mask_stores,
     results,
     volume_files,
@@ -132,12 +133,10 @@ def train_job(planner: Planner, dataset: str, network: str) -> Job:
         names = trained_volumes(data, net)
         masks = mask_stores(data, names)
         volumes = volume_files(data, names) + recursive_stores(data, net, names)
-    waits = [*volumes, *with_manifests(masks.values()), *_checkpoint_manifest(weights)]
+    waits = [*volumes, *with_manifests(masks.values())]
+    if "published" in weights:
+        waits.append(manifest(weights["published"]))
     return Job(train_settings(planner.config, data, net), {"masks": masks, **weights}, waits)
-
-
-def _checkpoint_manifest(weights: Mapping[str, str]) -> list[str]:
-    return [f"{weights['published']}.manifest.json"] if "published" in weights else []
 
 
 @pair_target("train")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from retrace.config.families import family_of
@@ -10,7 +10,7 @@ from retrace.errors import ConfigError
 from retrace.job import Job
 from retrace.planning.choices import is_published
 from retrace.planning.experiment import Planner
-from retrace.planning.paths import results
+from retrace.planning.paths import manifest, results, with_manifests
 
 
 def published(planner: Planner, dataset: str, network: str) -> list[str]:
@@ -25,8 +25,12 @@ def published(planner: Planner, dataset: str, network: str) -> list[str]:
             f"dataset {dataset!r} has no published checkpoints (`bucket: checkpoints` in its"
             " file); use `weights: trained`"
         )
-    folder = f"data/{dataset}/checkpoints/{network}"
-    return [folder, f"{folder}.manifest.json"]
+    return with_manifests([checkpoint_folder(dataset, network)])
+
+
+def checkpoint_folder(dataset: str, network: str) -> str:
+    """The folder that a published checkpoint is fetched to."""
+    return f"data/{dataset}/checkpoints/{network}"
 
 
 def model_file(planner: Planner, dataset: str, network: str) -> str:
@@ -72,15 +76,25 @@ def context_model(planner: Planner, dataset: str, network: str) -> Mapping[str, 
 
 def convert_job(planner: Planner, dataset: str, network: str) -> Job:
     """Converts a published TensorFlow checkpoint to safetensors."""
-    folder = f"data/{dataset}/checkpoints/{network}"
+    folder = checkpoint_folder(dataset, network)
+    return conversion_job(planner, dataset, network, {"checkpoint": folder}, [manifest(folder)])
+
+
+def conversion_job(
+    planner: Planner,
+    dataset: str,
+    network: str,
+    inputs: Mapping[str, str],
+    prerequisites: Sequence[str] = (),
+) -> Job:
+    """Converts weights of another program to those of a network."""
     settings = {"dataset": dataset, "network": planner.network(dataset, network)}
-    return Job(settings, {"checkpoint": folder}, [f"{folder}.manifest.json"])
+    return Job(settings, inputs, prerequisites)
 
 
 def imported_model_job(planner: Planner, dataset: str, network: str, *, role: str) -> Job:
     """Reads the weights in a file of another program; `role`: h5 of ZNN, param of ELEKTRONN."""
-    settings = {"dataset": dataset, "network": planner.network(dataset, network)}
-    return Job(settings, {role: init_file(planner, dataset, network)})
+    return conversion_job(planner, dataset, network, {role: init_file(planner, dataset, network)})
 
 
 IMPORT_JOBS = {role: partial(imported_model_job, role=role) for role in ("h5", "param")}
