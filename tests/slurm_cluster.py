@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -170,13 +169,17 @@ class Cluster:
         self.nodes[node] = (stack.enter_context(node_daemon(self.base, node)), stack)
 
     def lose(self, node: str) -> None:
-        """Kills a node and all that runs on it, as a power cut does; nobody is told."""
+        """Kills a node and all that runs on it, as a power cut does: nothing is reported.
+
+        SLURM is not asked which processes these are: its answer takes seconds on a busy machine,
+        in which a short job may end. Daemons die before jobs, so that no end of a job is reported.
+        """
         process, stack = self.nodes.pop(node)
+        on_node = processes_of(node)
         process.kill()
-        for step in steps_of(node):
-            for one in [*step.children(recursive=True), step]:
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
+        for one in on_node:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
         stack.close()
 
     def close(self) -> None:
@@ -185,16 +188,17 @@ class Cluster:
             stack.close()
 
 
-def steps_of(node: str) -> list[psutil.Process]:
-    """The processes that watch over the jobs of a node (`slurmstepd: [JOBID.STEP]`)."""
-    ids = output("squeue", "--noheader", "--format=%A", "--states=all", f"--nodelist={node}")
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        title = " ".join(process.info["cmdline"] or [])
-        job = re.match(r"slurmstepd: \[(\d+)\.", title)
-        if job and job[1] in ids.split():
-            found.append(process)
-    return found
+def processes_of(node: str) -> list[psutil.Process]:
+    """The job processes of a node: first the step daemons (`slurmstepd`), then their children.
+
+    SLURM names the node in each job's environment.
+    """
+    daemons = set[psutil.Process]()
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("SLURMD_NODENAME") == node:
+                daemons.update(one for one in process.parents() if one.name() == "slurmstepd")
+    return [*daemons, *(child for one in daemons for child in one.children(recursive=True))]
 
 
 @contextmanager

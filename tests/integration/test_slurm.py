@@ -25,7 +25,8 @@ from conftest import Apptainer, required, skip_or_fail
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 
-ITERATIONS = 60
+ITERATIONS = 150
+"""A training of 15 s on one core, so that a test can still lose its node after its first state."""
 NEVER = 1_000_000
 """Iterations between states of a training that is to save one only where it is stopped."""
 PATIENCE_S = 1500.0
@@ -200,7 +201,8 @@ def test_a_job_of_a_lost_node_goes_on_at_another(
     node = ""
     try:
         wait_until("a running training", lambda: bool(node_of("train")), process)
-        # Asked for before there is a state: the training may end while SLURM answers.
+        # SLURM is asked before there is a state: its answer takes seconds on a busy machine, in
+        # which the training may end.
         running_on = node_of("train")
         wait_until("a state", lambda: any(place.glob("work/train/*/state_*.pt")), process)
         node = running_on
