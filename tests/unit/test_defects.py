@@ -26,8 +26,8 @@ from retrace.augment.artificial_defects import DRAW
 from retrace.errors import DataError
 from retrace.networks.defect_unet import REACH, DefectNet
 
-DETECTOR = {"threshold": 0.4, "smallest_px": 4, "near_px": 3}
-TRAINING = {
+DETECTOR: dict[str, Any] = {"threshold": 0.4, "smallest_px": 4, "near_px": 3}
+TRAINING: dict[str, Any] = {
     "labelled": [],
     "iterations": 6,
     "batch_size": 1,
@@ -76,7 +76,7 @@ def test_masks_are_ternary_whatever_the_height(sections: int) -> None:
     """A bright square of 6 px: grown by the maximum of 3 x 3, then 3 px of its surroundings."""
     stack = np.full((sections, 40, 50), 20, np.uint8)
     stack[:, 10:16, 20:26] = 220
-    masks = Detector(Bright(1), DETECTOR)(stack)
+    masks = Detector(Bright(1), **DETECTOR)(stack)
 
     assert masks.shape == stack.shape
     assert masks.dtype == np.uint8
@@ -90,21 +90,21 @@ def test_masks_are_ternary_whatever_the_height(sections: int) -> None:
 def test_a_section_of_one_value_is_a_defect_as_a_whole() -> None:
     stack = np.zeros((2, 32, 32), np.uint8)
     stack[1] = np.arange(32)
-    masks = Detector(Bright(1), DETECTOR)(stack)
+    masks = Detector(Bright(1), **DETECTOR)(stack)
 
     assert (masks[0] == 2).all()
     assert not (masks[1] == 2).all()
     with pytest.raises(DataError, match="is needed"):
-        Detector(Bright(1), DETECTOR)(np.zeros((0, 32, 32), np.uint8))
+        Detector(Bright(1), **DETECTOR)(np.zeros((0, 32, 32), np.uint8))
 
 
 def test_tiles_give_what_the_whole_gives() -> None:
     side = 2 * REACH + 96
     section = torch.rand(side, side, generator=torch.Generator().manual_seed(0))
     network = DefectNet(1, seed=3)
-    whole = Detector(network, DETECTOR, tile=side).logits(section)
-    tiled = Detector(network, DETECTOR, tile=48).logits(section[:, : side // 2 + 40])
-    whole_part = Detector(network, DETECTOR, tile=side).logits(section[:, : side // 2 + 40])
+    whole = Detector(network, **DETECTOR, tile=side).logits(section)
+    tiled = Detector(network, **DETECTOR, tile=48).logits(section[:, : side // 2 + 40])
+    whole_part = Detector(network, **DETECTOR, tile=side).logits(section[:, : side // 2 + 40])
 
     assert whole.shape == (2, side, side)
     assert torch.allclose(tiled, whole_part, atol=1e-4)
@@ -137,21 +137,21 @@ def test_artificial_defects_agree_with_their_labels() -> None:
 
 def test_patches_depend_on_their_number_alone(tmp_path: Path) -> None:
     data = StackDataset([stacks_file(tmp_path / "a.h5")])
-    patches = DefectPatches(data, TRAINING, 3)
+    patches = DefectPatches(data, TRAINING["side"], 3)
     one, again, other = (patches.patch(n) for n in (5, 5, 6))
 
     assert torch.equal(one.image, again.image)
     assert not torch.equal(one.image, other.image)
     assert not set(patches.train) & set(patches.test)
     with pytest.raises(DataError, match="smaller than the patches"):
-        DefectPatches(data, TRAINING | {"side": 64}, 3)
+        DefectPatches(data, 64, 3)
 
 
 def test_each_kind_is_scored_by_itself_on_stacks_that_are_held_out(tmp_path: Path) -> None:
     """A detector that knows the answer is right about all; one that guesses has half the area."""
     data = StackDataset([stacks_file(tmp_path / "a.h5")])
     held_out = StackDataset([stacks_file(tmp_path / "b.h5")])
-    patches = DefectPatches(data, TRAINING, 3, held_out)
+    patches = DefectPatches(data, TRAINING["side"], 3, held_out)
     answers = {}
     for number in range(6):
         for kinds in (None, (), *((kind,) for kind in DRAW)):
@@ -162,8 +162,8 @@ def test_each_kind_is_scored_by_itself_on_stacks_that_are_held_out(tmp_path: Pat
         def smoothed(self, section: torch.Tensor) -> torch.Tensor:
             return answers[section.numpy().tobytes()].float()
 
-    settings = {"threshold": 0.4, "smallest_px": 1, "near_px": 2}
-    scores = score_detector(Knows(DefectNet(2), settings), patches, 6)
+    settings: dict[str, Any] = {"threshold": 0.4, "smallest_px": 1, "near_px": 2}
+    scores = score_detector(Knows(DefectNet(2), **settings), patches, 6)
 
     assert list(patches.train) == list(range(4)) == list(patches.test)
     assert set(scores) == {"all", *DRAW}

@@ -21,6 +21,7 @@ from retrace.config import alignment as sections
 from retrace.config import compatibility, datasets, networks
 from retrace.config.alignment_model import Reject, StackSet, SyntheticSections
 from retrace.errors import ConfigError, DataError
+from retrace.planning.stack_settings import DistortSettings
 from retrace.storage.precomputed_writer import write_layer
 from retrace.storage.volumes import Volume, open_volume
 from retrace.synthetic.distorted_sections import Distortion
@@ -249,7 +250,8 @@ def test_made_sections_lie_where_the_truth_says(tmp_path: Path) -> None:
     """A ramp as raw: each pixel of the layer tells the row that it came from."""
     raw = np.broadcast_to(np.arange(100, 196, dtype=np.uint8)[:, None], (3, 96, 96))
     volume = Volume(np.ascontiguousarray(raw), SIZE, (0, 80, 160), "ramp")
-    stacks.distort_sections_of(volume, made_settings(), tmp_path / "layer", tmp_path / "truth.zarr")
+    settings = DistortSettings.model_validate(made_settings())
+    stacks.distort_sections_of(volume, settings, tmp_path / "layer", tmp_path / "truth.zarr")
     shown = open_volume(f"file://{tmp_path}/layer")
     known = open_volume(tmp_path / "truth.zarr", "displacement")
     far = Distortion(jitter_px=2, warp_px=1.5).reach_px
@@ -289,7 +291,7 @@ def test_stacks_of_made_sections_carry_their_truth(tmp_path: Path) -> None:
 
 
 def test_float_raw_is_scaled_and_other_types_are_refused() -> None:
-    stack = StackSet(height=2, side=16, test_fraction=0.0).complete(deep=True).plain()
+    stack = StackSet(height=2, side=16, test_fraction=0.0)
     soft = Volume(np.full((2, 16, 16), 0.5, np.float32), SIZE, (0, 0, 0), "soft")
     wide = Volume(np.full((2, 16, 16), 500, np.uint16), SIZE, (0, 0, 0), "wide")
     bright = Volume(np.full((2, 16, 16), 5, np.float32), SIZE, (0, 0, 0), "bright")
@@ -311,7 +313,8 @@ def test_known_displacements_undo_the_distortion(tmp_path: Path) -> None:
     """Reading the undistorted raw through the truth gives the layer."""
     raw = image((2, 80, 80))
     volume = Volume(raw, SIZE, (0, 0, 0), "raw")
-    stacks.distort_sections_of(volume, made_settings(), tmp_path / "layer", tmp_path / "truth.zarr")
+    settings = DistortSettings.model_validate(made_settings())
+    stacks.distort_sections_of(volume, settings, tmp_path / "layer", tmp_path / "truth.zarr")
     far = Distortion(jitter_px=2, warp_px=1.5).reach_px
     known = open_volume(tmp_path / "truth.zarr", "displacement").array[...]
     shown = open_volume(f"file://{tmp_path}/layer")

@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from retrace.alignment.defect_training import (
     TERMS,
@@ -22,14 +21,16 @@ from retrace.alignment.defect_training import (
     score_detector,
     scores_text,
 )
-from retrace.alignment.detector import Detector, defect_network_settings, load_detector
+from retrace.alignment.detector import Detector, defect_network_settings, load_defect_network
 from retrace.alignment.stack_files import MASKS, StackDataset
 from retrace.alignment.stack_writer import write_masks
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
 from retrace.device import choose_device
 from retrace.errors import DataError, run
 from retrace.files import atomic_write, digest
+from retrace.planning.stack_settings import MaskStacksSettings, TrainDefectsSettings
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, manifest_path, write_manifest
 
@@ -53,22 +54,29 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def train_detector(args: argparse.Namespace) -> None:
     """Trains the defect network, scores it, and writes weights and history."""
-    settings, seed = args.settings["defects"], args.settings["seed"]
-    device = choose_device(args.settings["device"])
+    job = check(TrainDefectsSettings, args.settings, "settings of defects.py train")
+    settings, seed, device = job.defects, job.seed, choose_device(job.device)
     data = StackDataset([*args.stacks, *args.labelled])
     check_labelled(args.labelled, data)
     held_out = StackDataset(args.held_out) if args.held_out else None
-    patches = DefectPatches(data, settings, seed, held_out)
+    patches = DefectPatches(data, settings.side, seed, held_out)
     origin = {
-        "settings": args.settings,
+        "settings": job.plain(),
         "data": [input_digest(stacks.path) for stacks in data.sets],
     }
     work = args.work.with_name(f"{args.work.name}_{digest(origin)}")
     training = DefectTraining(patches, settings, seed, device, work)
-    remaining = settings["iterations"] - training.progress.iteration
+    remaining = settings.iterations - training.progress.iteration
     for _ in progress(training.run(), remaining, "defects", "iterations"):
         pass
-    scores = score_detector(Detector(training.network, settings, device), patches, SCORED)
+    detector = Detector(
+        training.network,
+        device,
+        threshold=settings.threshold,
+        smallest_px=settings.smallest_px,
+        near_px=settings.near_px,
+    )
+    scores = score_detector(detector, patches, SCORED)
     history = {
         "terms": list(TERMS),
         "losses": training.progress.losses.tolist(),
@@ -77,7 +85,7 @@ def train_detector(args: argparse.Namespace) -> None:
         **origin,
     }
     atomic_write(args.history, json.dumps(history, indent=1) + "\n")
-    network = defect_network_settings(settings["fmaps"])
+    network = defect_network_settings(settings.fmaps)
     save_model(args.output, training.network, {"network": network, **origin})
     shutil.rmtree(work)
     print(f"[defects] {args.output}, pixels inside defects:\n{scores_text(scores)}", flush=True)
@@ -96,15 +104,21 @@ def check_labelled(paths: Sequence[Path], data: StackDataset) -> None:
 def mask_stacks(args: argparse.Namespace) -> None:
     """Writes ternary masks of the stacks in a file."""
     begin = time.monotonic()
-    settings: dict[str, Any] = args.settings
-    detector = load_detector(args.model, settings, choose_device(settings["device"]))
+    settings = check(MaskStacksSettings, args.settings, "settings of defects.py mask")
+    detector = Detector(
+        load_defect_network(args.model),
+        choose_device(settings.device),
+        threshold=settings.threshold,
+        smallest_px=settings.smallest_px,
+        near_px=settings.near_px,
+    )
     (stacks,) = args.stacks
     manifest_path(args.output).unlink(missing_ok=True)
-    count = write_masks(stacks, args.output, detector, keep_existing=settings["keep_given"])
+    count = write_masks(stacks, args.output, detector, keep_existing=settings.keep_given)
     write_manifest(
         args.output,
         inputs=[stacks, args.model],
-        settings=settings,
+        settings=settings.plain(),
         seconds=time.monotonic() - begin,
         extra={"stacks": count},
     )

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from retrace.alignment.stack_sets import write_stack_set
 from retrace.alignment.stack_writer import combine_stack_files
 from retrace.command_line import add_job, parse_job
 from retrace.config.alignment import GEOMETRY
+from retrace.config.schema import check
 from retrace.errors import ConfigError, run
-from retrace.geometry import NmBox, triple
+from retrace.geometry import NmBox
+from retrace.planning.stack_settings import DistortSettings, SampleSettings
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.reads import local_paths, remote_reads
 from retrace.storage.volumes import Volume, open_source
@@ -45,46 +46,47 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def sample_stacks(args: argparse.Namespace) -> None:
     """Writes a file of training stacks."""
-    count = write_stack_set(args.settings, args.truth, args.work, args.output)
-    stacks = args.settings["stacks"]
+    settings = check(SampleSettings, args.settings, "settings of stacks.py gen_stack")
+    count = write_stack_set(settings, args.truth, args.work, args.output)
+    side = settings.stacks.side
     print(
-        f"[gen_stack] {args.output}: {count} stacks of {stacks['height']} sections, "
-        f"{stacks['side']} x {stacks['side']} px",
+        f"[gen_stack] {args.output}: {count} stacks of {settings.stacks.height} sections, "
+        f"{side} x {side} px",
         flush=True,
     )
 
 
 def distort_sections_of(
-    raw: Volume | None, settings: Mapping[str, Any], layer: Path, ground_truth: Path
+    raw: Volume | None, settings: DistortSettings, layer: Path, ground_truth: Path
 ) -> None:
     """Writes distorted sections and their ground truth; without `raw`, of generated neurites."""
-    geometry, seed = settings["made"], settings["seed"]
-    distortion = Distortion(**{key: geometry[key] for key in GEOMETRY})
-    if raw is None and geometry["phantom_shape"] is None:
+    made, seed = settings.made, settings.seed
+    distortion = Distortion(**{name: getattr(made, name) for name in GEOMETRY})
+    if raw is not None:
+        sections = raw
+    elif made.phantom_shape is not None:
+        sections = generated_sections(made.phantom_shape, settings.voxel_size_nm, seed, distortion)
+    else:
         raise ConfigError(
             "sections to distort are neither generated nor read from a volume; set "
             "`phantom_shape`, or name a volume"
         )
-    sections = raw or generated_sections(
-        geometry["phantom_shape"], settings["voxel_size_nm"], seed, distortion
-    )
-    roi = geometry["roi_nm"]
-    box = None if roi is None else NmBox(triple(roi["offset"]), triple(roi["shape"]))
+    box = None if made.roi_nm is None else NmBox(made.roi_nm.offset, made.roi_nm.shape)
     write_distorted_layer(sections, box, distortion, seed, layer=layer, ground_truth=ground_truth)
 
 
 def make_sections(args: argparse.Namespace) -> None:
     """Writes a layer of distorted sections and the store of their ground truth."""
     begin = time.monotonic()
-    settings = args.settings
-    raw = open_source(settings["raw"]) if settings["raw"] else None
+    settings = check(DistortSettings, args.settings, "settings of stacks.py make")
+    raw = None if settings.raw is None else open_source(settings.raw)
     distort_sections_of(raw, settings, args.layer, args.truth)
     for store in (args.layer, args.truth):
         manifest_path(store).unlink(missing_ok=True)
         write_manifest(
             store,
-            inputs=local_paths([settings["raw"]]) if raw else [],
-            settings=settings,
+            inputs=[] if settings.raw is None else local_paths([settings.raw]),
+            settings=settings.plain(),
             seconds=time.monotonic() - begin,
             read=remote_reads(raw),
         )

@@ -7,7 +7,7 @@ allowed too, so that settings are written exactly as they were given.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict, ValidatorFunctionWrapHandler, WrapValidator
 
@@ -94,3 +94,7 @@ class GrowBoundary(SettingsModel):
 
     steps: Count = Field(description="Erosion of each label, voxels.")
     only_xy: Flag = Field(description="Whether to erode within each section only, not across z.")
+
+
+Device = Literal["auto", "cpu", "cuda"]
+"""Where networks run; auto: on a GPU if there is one."""

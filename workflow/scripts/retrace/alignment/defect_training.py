@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional
 from retrace.alignment.detector import Detector, standardise
 from retrace.alignment.stack_files import Stack, StackDataset
 from retrace.augment.artificial_defects import DRAW, apply_defect
+from retrace.config.alignment_model import DefectDetector
 from retrace.errors import DataError
 from retrace.networks.defect_unet import CLASSES, DefectNet
 from retrace.targets.ternary import INSIDE, contract, dilate
@@ -56,16 +56,16 @@ class DefectPatches:
     def __init__(
         self,
         data: StackDataset,
-        settings: Mapping[str, Any],
+        side: int,
         seed: int,
         held_out: StackDataset | None = None,
     ) -> None:
-        """`settings`: `defects` of a dataset. `held_out`: stacks to score on.
+        """`side`: of the square patches, pixels. `held_out`: stacks to score on.
 
         Without `held_out`, the last tenth of `data` is held out; these stacks may be adjacent to
         those trained on. DataError if a section is smaller than a patch.
         """
-        self.data, self.side, self.seed = data, settings["side"], seed
+        self.data, self.side, self.seed = data, side, seed
         self.scored = held_out or data
         for stacks in (*data.sets, *self.scored.sets):
             if min(stacks.shape[2:]) < self.side:
@@ -158,14 +158,14 @@ class DefectTraining:
     def __init__(
         self,
         patches: DefectPatches,
-        settings: Mapping[str, Any],
+        settings: DefectDetector,
         seed: int,
         device: torch.device,
         work: Path,
     ) -> None:
         self.patches, self.settings, self.device, self.work = patches, settings, device, work
-        self.network = DefectNet(settings["fmaps"], seed).to(device)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), settings["learning_rate"])
+        self.network = DefectNet(settings.fmaps, seed).to(device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), settings.learning_rate)
         self.progress = TrainingProgress(0, TERMS, torch.zeros(0, len(TERMS)))
         saved = state_files(work)
         if saved:
@@ -175,7 +175,7 @@ class DefectTraining:
     def run(self) -> Iterator[int]:
         """Trains to `iterations`; yields each finished iteration. Saves states on the way."""
         losses = list(self.progress.losses)
-        last = self.settings["iterations"]
+        last = self.settings.iterations
         for iteration in range(self.progress.iteration + 1, last + 1):
             losses.append(self._step(iteration))
             if iteration % CHECKPOINT_EVERY == 0 or iteration == last:
@@ -184,7 +184,7 @@ class DefectTraining:
             yield iteration
 
     def _step(self, iteration: int) -> Tensor:
-        size = self.settings["batch_size"]
+        size = self.settings.batch_size
         first = (iteration - 1) * size
         batch = [self.patches.patch(number) for number in range(first, first + size)]
         self.network.train()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +44,26 @@ def without_specks(mask: np.ndarray, smallest_px: int) -> np.ndarray:
 
 
 class Detector:
-    """Computes ternary masks of sections, each section on its own.
-
-    `settings`: threshold, smallest_px, near_px.
-    """
+    """Computes ternary masks of sections, each section on its own."""
 
     def __init__(
         self,
         network: DefectNet,
-        settings: Mapping[str, Any],
         device: torch.device | str = "cpu",
+        *,
+        threshold: float,
+        smallest_px: int,
+        near_px: int,
         tile: int = TILE,
     ) -> None:
+        """`threshold`: lowest smoothed probability of a defect, 0 to 1.
+
+        Components of fewer than `smallest_px` pixels are dropped; label 1 reaches `near_px` pixels
+        around a defect.
+        """
         self.network = network.to(device).eval()
-        self.settings, self.device, self.tile = settings, torch.device(device), tile
+        self.threshold, self.smallest_px, self.near_px = threshold, smallest_px, near_px
+        self.device, self.tile = torch.device(device), tile
 
     def __call__(self, stack: np.ndarray | Tensor) -> np.ndarray:
         """Ternary masks (S, H, W) uint8 of sections (S, H, W), uint8 or float in [0, 1].
@@ -75,12 +80,12 @@ class Detector:
         if bool(section.max() == section.min()):
             return np.full(section.shape, 2, np.uint8)
         inside = self.inside(self.smoothed(section))
-        return ternary(torch.from_numpy(inside), self.settings["near_px"]).numpy()
+        return ternary(torch.from_numpy(inside), self.near_px).numpy()
 
     def inside(self, probability: Tensor) -> np.ndarray:
         """Where a probability (H, W) is above the threshold, without specks, (H, W) bool."""
-        above = (probability > self.settings["threshold"]).cpu().numpy()
-        return without_specks(above, self.settings["smallest_px"])
+        above = (probability > self.threshold).cpu().numpy()
+        return without_specks(above, self.smallest_px)
 
     def smoothed(self, section: Tensor) -> Tensor:
         """Probability (H, W) of the likelier defect class, max- then mean-pooled 3 x 3."""
@@ -110,10 +115,8 @@ class Detector:
         result[:, y:bottom, x:right] = logits
 
 
-def load_detector(
-    path: Path, settings: Mapping[str, Any], device: torch.device | str = "cpu"
-) -> Detector:
-    """The detector of a trained defect network; DataError if the file is none."""
+def load_defect_network(path: Path) -> DefectNet:
+    """A trained defect network; DataError if the file holds another network."""
     stored = read_metadata(path).get("network", {})
     if stored.get("family") != FAMILY:
         raise DataError(
@@ -122,7 +125,7 @@ def load_detector(
         )
     network = DefectNet(stored["fmaps"])
     load_model(path, network, stored)
-    return Detector(network, settings, device)
+    return network
 
 
 FAMILY = "defects"

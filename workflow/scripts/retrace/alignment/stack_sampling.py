@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from retrace.config.alignment_model import StackSet
 from retrace.errors import ConfigError, DataError
 from retrace.files import atomic_write
 from retrace.formats.precomputed import PrecomputedLayer, check_inside
@@ -73,27 +74,25 @@ class StackSampler:
     `settings`: a set of stacks, as in `stacks` of a dataset's `alignment`.
     """
 
-    def __init__(
-        self, sources: StackSources, settings: Mapping[str, Any], split: str, seed: int
-    ) -> None:
+    def __init__(self, sources: StackSources, settings: StackSet, split: str, seed: int) -> None:
         """ConfigError if no such stack fits, DataError if `roi_nm` leaves the volume."""
         self.sources, self.settings, self.split, self.seed = sources, settings, split, seed
-        self.reject: Mapping[str, Any] = settings["reject"]
+        self.reject = settings.reject
         check_raw_type(sources.sections)
         if isinstance(sources.sections.array, PrecomputedLayer):
             sources.sections.array.fill_missing = True
-        self.shape = triple([settings["height"], settings["side"], settings["side"]])
+        self.shape = triple([settings.height, settings.side, settings.side])
         self.box = self._box()
 
     def _box(self) -> VoxelBox:
         """The box to draw from: the sections of the split in `roi_nm`."""
-        volume, roi = self.sources.sections, self.settings["roi_nm"]
+        volume, roi = self.sources.sections, self.settings.roi_nm
         box = volume.box
         if roi is not None:
-            box_nm = NmBox(triple(roi["offset"]), triple(roi["shape"]))
+            box_nm = NmBox(roi.offset, roi.shape)
             check_inside(volume.name, box, volume.voxel_size_nm, box_nm)
             box = box_nm.to_voxels(volume.voxel_size_nm)
-        held_out = int(box.shape[0] * self.settings["test_fraction"])
+        held_out = int(box.shape[0] * self.settings.test_fraction)
         begin, depth = box.offset[0], box.shape[0] - held_out
         if self.split == "test":
             begin, depth = begin + depth, held_out
@@ -110,7 +109,7 @@ class StackSampler:
         """Stack `number`; ConfigError, with reasons, if all `attempts` places are rejected."""
         rng = np.random.default_rng((self.seed, SPLIT_SEEDS[self.split], number))
         reasons: Counter[str] = Counter()
-        for _ in range(self.reject["attempts"]):
+        for _ in range(self.reject.attempts):
             room = [h - n for h, n in zip(self.box.shape, self.shape, strict=True)]
             offset = [
                 o + int(rng.integers(r + 1)) for o, r in zip(self.box.offset, room, strict=True)
@@ -122,7 +121,7 @@ class StackSampler:
             reasons[reason] += 1
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         raise ConfigError(
-            f"{self.sources.sections.name}: {self.reject['attempts']} places were tried for stack "
+            f"{self.sources.sections.name}: {self.reject.attempts} places were tried for stack "
             f"{number}, and all were rejected: {counts}. Choose another `roi_nm`, or relax `reject`"
         )
 
@@ -177,12 +176,12 @@ class StackSampler:
         images = sample.images
         if not images.any():
             return "black"
-        if images.mean() < self.reject["least_mean"]:
+        if images.mean() < self.reject.least_mean:
             return "darker than least_mean"
         flat = images.reshape(len(images), -1)
-        if (np.count_nonzero(flat, axis=1) / flat.shape[1]).min() < self.reject["least_filled"]:
+        if (np.count_nonzero(flat, axis=1) / flat.shape[1]).min() < self.reject.least_filled:
             return "less filled than least_filled"
-        if flat.std(axis=1).min() < self.reject["least_std"]:
+        if flat.std(axis=1).min() < self.reject.least_std:
             return "flatter than least_std"
         return self._mask_rejection(sample)
 
@@ -190,7 +189,7 @@ class StackSampler:
         if self.sources.bad is None or sample.masks is None:
             return None
         clean = np.count_nonzero(sample.masks < 2) / sample.masks.size
-        return "less clean than least_clean" if clean < self.reject["least_clean"] else None
+        return "less clean than least_clean" if clean < self.reject.least_clean else None
 
 
 SPLIT_SEEDS = {"train": 0, "test": 1}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from retrace.alignment.stack_sampling import (
     DEFECTS,
@@ -21,15 +20,15 @@ from retrace.alignment.stack_sampling import (
 )
 from retrace.alignment.stack_writer import resumable_stack, write_stacks
 from retrace.files import digest
-from retrace.formats.source import DefectMaskSource
 from retrace.geometry import Triple, triple
+from retrace.planning.stack_settings import SampleSettings
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.reads import local_paths, remote_reads, same_version, volume_version
 from retrace.storage.volumes import Volume, open_source, open_volume
 
 
 def write_stack_set(
-    settings: Mapping[str, Any], ground_truth: Path | None, work: Path | None, output: Path
+    settings: SampleSettings, ground_truth: Path | None, work: Path | None, output: Path
 ) -> int:
     """Samples the stacks of one split into `output` (h5 or zarr); returns their number.
 
@@ -39,10 +38,10 @@ def write_stack_set(
     """
     begin = time.monotonic()
     sources = open_stack_sources(settings, ground_truth)
-    stacks = settings["stacks"]
-    sampler = StackSampler(sources, stacks, settings["split"], settings["seed"])
+    stacks = settings.stacks
+    sampler = StackSampler(sources, stacks, settings.split, settings.seed)
     fixed = _fixed_corners(settings, sampler)
-    count = len(fixed) or stacks["test_count" if settings["split"] == "test" else "count"]
+    count = len(fixed) or (stacks.test_count if settings.split == "test" else stacks.count)
     own_work = _stack_work_folder(settings, sources.sections, work, output)
     corners: list[Triple] = []
 
@@ -56,9 +55,9 @@ def write_stack_set(
             yield sample
 
     size = sources.sections.voxel_size_nm
-    attrs = {"mip": settings["source"]["mip"], "resolution": list(size)}
+    attrs = {"mip": settings.source.mip, "resolution": list(size)}
     with same_version(own_work, sources.sections, sources.bad):
-        write_stacks(output, settings["name"], samples(), count, attrs)
+        write_stacks(output, settings.name, samples(), count, attrs)
     shape_nm = triple([n * v for n, v in zip(sampler.shape, size, strict=True)])
     write_coordinates(coordinates_path(output), corners, shape_nm)
     _write_stack_manifest(settings, sources, ground_truth, output, begin, count)
@@ -66,33 +65,33 @@ def write_stack_set(
     return count
 
 
-def open_stack_sources(settings: Mapping[str, Any], ground_truth: Path | None) -> StackSources:
+def open_stack_sources(settings: SampleSettings, ground_truth: Path | None) -> StackSources:
     """Opens the sections, their defect mask and their ground truth."""
-    mask = settings["mask"]
-    bad = None if mask is None else open_source(DefectMaskSource.model_validate(mask))
-    if bad is not None:
-        bad = replace(bad, array=AtLeast(bad.array, mask["defect_from"]))
+    bad = None
+    if settings.mask is not None:
+        volume = open_source(settings.mask)
+        bad = replace(volume, array=AtLeast(volume.array, settings.mask.defect_from))
     known = (
         {}
         if ground_truth is None
         else {array: open_volume(ground_truth, array) for array in (DISPLACEMENT, DEFECTS)}
     )
     return StackSources(
-        sections=open_source(settings["source"]),
+        sections=open_source(settings.source),
         bad=bad,
         displacement=known.get(DISPLACEMENT),
         defects=known.get(DEFECTS),
-        near_px=settings["near_px"],
+        near_px=settings.near_px,
     )
 
 
-def _fixed_corners(settings: Mapping[str, Any], sampler: StackSampler) -> list[Triple]:
+def _fixed_corners(settings: SampleSettings, sampler: StackSampler) -> list[Triple]:
     """The corners in the file `coordinates`, for the training split; none without such a file."""
-    path = settings["stacks"]["coordinates"]
-    if path is None or settings["split"] == "test":
+    path = settings.stacks.coordinates
+    if path is None or settings.split == "test":
         return []
     size = sampler.sources.sections.voxel_size_nm
-    finest_nm = open_source({**settings["source"], "mip": 0}).voxel_size_nm
+    finest_nm = open_source(settings.source.with_(mip=0)).voxel_size_nm
     return read_coordinates(Path(path), size, sampler.shape, finest_nm)
 
 
@@ -102,16 +101,18 @@ def coordinates_path(output: Path) -> Path:
 
 
 def _stack_work_folder(
-    settings: Mapping[str, Any], sections: Volume, work: Path | None, output: Path
+    settings: SampleSettings, sections: Volume, work: Path | None, output: Path
 ) -> Path:
     """Folder of the finished stacks of an unfinished file with these settings and sections."""
-    version = volume_version(sections, settings["source"]["path"]) if work else 0
+    version = volume_version(sections, settings.source.path) if work else 0
     base = work or output.with_name(f".{output.name}.work")
-    return base.with_name(f"{base.name}_{digest({'settings': settings, 'version': version})}")
+    return base.with_name(
+        f"{base.name}_{digest({'settings': settings.plain(), 'version': version})}"
+    )
 
 
 def _write_stack_manifest(
-    settings: Mapping[str, Any],
+    settings: SampleSettings,
     sources: StackSources,
     ground_truth: Path | None,
     output: Path,
@@ -119,13 +120,13 @@ def _write_stack_manifest(
     count: int,
 ) -> None:
     manifest_path(output).unlink(missing_ok=True)
-    mask = settings["mask"]
-    volumes = [settings["source"], *([mask] if mask else [])]
+    mask = settings.mask
+    volumes = [settings.source, *([mask] if mask else [])]
     inputs = [*local_paths(volumes), *([ground_truth] if ground_truth else [])]
     write_manifest(
         output,
         inputs=inputs,
-        settings=settings,
+        settings=settings.plain(),
         seconds=time.monotonic() - begin,
         extra={"stacks": count},
         read=remote_reads(sources.sections, sources.bad),

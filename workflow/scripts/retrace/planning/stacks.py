@@ -16,61 +16,65 @@ from retrace.config.alignment import (
 from retrace.config.compatibility import check_verb
 from retrace.config.dataset_model import Dataset
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings
 from retrace.errors import ConfigError
 from retrace.job import Job
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest, own_files, results, volume_files, with_manifests
+from retrace.planning.stack_settings import (
+    DistortSettings,
+    MaskStacksSettings,
+    SampleSettings,
+    Split,
+    TrainDefectsSettings,
+)
 from retrace.planning.targets import data_target
 
 
-def make_settings(dataset: Dataset) -> Settings:
-    """What `stacks.py make` reads; ConfigError where the dataset has sections of its own."""
+def make_settings(dataset: Dataset) -> DistortSettings:
+    """What `stacks.py make` reads; ConfigError if the dataset's sections are not synthetic."""
     alignment = sections_of(dataset)
-    if not alignment["made"]:
-        raise ConfigError(f"the sections of dataset {dataset['name']!r} are its own, not synthetic")
-    raw = dataset["volumes"][alignment["volume"]]["raw"]
-    return {
-        "made": alignment["made"],
-        "seed": alignment["seed"],
-        "voxel_size_nm": dataset["voxel_size_nm"],
-        "raw": None if alignment["made"]["phantom_shape"] else raw,
-    }
+    if alignment.made is None:
+        raise ConfigError(f"the sections of dataset {dataset.name!r} are its own, not synthetic")
+    raw = dataset.volumes[alignment.volume].raw
+    return DistortSettings(
+        made=alignment.made,
+        seed=alignment.seed,
+        voxel_size_nm=dataset.voxel_size_nm,
+        raw=None if alignment.made.phantom_shape else raw,
+    )
 
 
-def gen_settings(dataset: Dataset, name: str, split: str) -> Settings:
+def gen_settings(dataset: Dataset, name: str, split: Split) -> SampleSettings:
     """What `stacks.py gen_stack` reads."""
     alignment, stacks = sections_of(dataset), stack_set(dataset, name)
-    return {
-        "name": f"{dataset['name']}_{name}",
-        "split": split,
-        "seed": alignment["seed"],
-        "source": source(dataset, stacks["mip"]),
-        "mask": alignment["mask"],
-        "near_px": alignment["defects"]["near_px"],
-        "stacks": stacks,
-    }
+    return SampleSettings(
+        name=f"{dataset.name}_{name}",
+        split=split,
+        seed=alignment.seed,
+        source=source(dataset, stacks.mip),
+        mask=alignment.mask,
+        near_px=alignment.defects.near_px,
+        stacks=stacks,
+    )
 
 
-def defect_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
+def defect_settings(config: WorkflowConfig, dataset: Dataset) -> TrainDefectsSettings:
     """What `defects.py train` reads."""
-    alignment = sections_of(dataset)
-    return {
-        "defects": alignment["defects"],
-        "seed": config["seed"],
-        "device": config["device"],
-    }
+    return TrainDefectsSettings(
+        defects=sections_of(dataset).defects, seed=config.seed, device=config.device
+    )
 
 
-def detector_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
+def detector_settings(config: WorkflowConfig, dataset: Dataset) -> MaskStacksSettings:
     """What `defects.py mask` reads; masks of a layer are joined with the detected defects."""
     alignment = sections_of(dataset)
-    keys = ("threshold", "smallest_px", "near_px")
-    return {
-        **{key: alignment["defects"][key] for key in keys},
-        "keep_given": alignment["mask"] is not None,
-        "device": config["device"],
-    }
+    return MaskStacksSettings(
+        threshold=alignment.defects.threshold,
+        smallest_px=alignment.defects.smallest_px,
+        near_px=alignment.defects.near_px,
+        keep_given=alignment.mask is not None,
+        device=config.device,
+    )
 
 
 def section_files(dataset: Dataset) -> list[str]:
@@ -87,12 +91,12 @@ def make_job(planner: Planner, dataset: str) -> Job:
     """Makes sections with known distortions, generated or from the raw of a volume."""
     data = planner.dataset(dataset)
     settings = make_settings(data)
-    is_generated = settings["raw"] is None
+    is_generated = settings.raw is None
     files = [] if is_generated else volume_files(data, [data["alignment"]["volume"]], ["raw"])
     return Job(settings, prerequisites=files)
 
 
-def sample_job(planner: Planner, dataset: str, stacks: str, split: str) -> Job:
+def sample_job(planner: Planner, dataset: str, stacks: str, split: Split) -> Job:
     """Samples training or test stacks from the sections."""
     data = planner.dataset(dataset)
     coordinates = stack_set(data, stacks)["coordinates"]
@@ -113,7 +117,7 @@ def train_defects_job(planner: Planner, dataset: str) -> Job:
     return Job(defect_settings(planner.config, data), inputs)
 
 
-def mask_stacks_job(planner: Planner, dataset: str, stacks: str, split: str) -> Job:
+def mask_stacks_job(planner: Planner, dataset: str, stacks: str, split: Split) -> Job:
     """Detects the defects of stacks."""
     data = planner.dataset(dataset)
     store = stack_store(dataset, stacks, split)
