@@ -17,7 +17,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from retrace.alignment.stack_files import Stack
 from retrace.alignment.training import SeamlessTask, SeamlessTrainer
 from retrace.config.network_settings import DatasetTraits
 from retrace.config.networks import network_content, resolved
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.yaml_files import merge
 from retrace.displacement import identity, smooth, upsample, warp
 from retrace.networks import build_network  # noqa: E402
@@ -241,15 +242,18 @@ def classical() -> dict[str, Field]:
     }
 
 
-def seen(image: Tensor, network: Mapping[str, Any]) -> Tensor:
+def seen(image: Tensor, network: SeamlessNetworkSettings) -> Tensor:
     """A section as all methods get it: with the network's contrast."""
-    return prepare_sections(image[0], valid_mask(image[0]), network)[1][None]
+    valid, radius_px = valid_mask(image[0]), network.contrast.equalised_radius_px
+    return prepare_sections(image[0], valid, radius_px=radius_px, fill=network.input.mean)[1][None]
 
 
 # ---------------------------------------------------------------- scores
 
 
-def score(field_of: Field, pairs: Sequence[Pair], network: Mapping[str, Any]) -> dict[str, float]:
+def score(
+    field_of: Field, pairs: Sequence[Pair], network: SeamlessNetworkSettings
+) -> dict[str, float]:
     """The means over all pairs, and CPU seconds a pair."""
     rows, seconds = [], 0.0
     for pair in pairs:
@@ -290,7 +294,7 @@ def network_settings(args: argparse.Namespace) -> Any:
 
 
 def trainer_of(
-    network: Mapping[str, Any],
+    network: SeamlessNetworkSettings,
     stacks: Sequence[Stack],
     iterations: int,
     work: Path,
@@ -298,9 +302,10 @@ def trainer_of(
     seed: int,
 ) -> SeamlessTrainer:
     """The workflow's own training on stacks in memory."""
-    plan = PairPlan(len(stacks), len(stacks[0].images) - 1, network, seed)
+    steps = {"visits_per_stack": network.visits_per_stack, "pairs_per_step": network.pairs_per_step}
+    plan = PairPlan(len(stacks), len(stacks[0].images) - 1, seed, **steps)
     device = torch.device("cpu")
-    reader = StackReader(stacks, network)
+    reader = StackReader(stacks, network.contrast.equalised_radius_px)
     task = SeamlessTask(
         network,
         reader,
@@ -311,12 +316,12 @@ def trainer_of(
         (50, 18, 18),
         Lambdas.of(network),
     )
-    optimizer = torch.optim.Adam(module.parameters(), lr=network["lr"])
+    optimizer = torch.optim.Adam(module.parameters(), lr=network.lr)
     training_plan = TrainingPlan(iterations, 10**9, 1e9, 10**9, 0, False, False, work)
     return SeamlessTrainer(task, module, optimizer, training_plan, device)
 
 
-def learned(network: Mapping[str, Any], module: Seamless, flip: bool = True) -> Field:
+def learned(network: SeamlessNetworkSettings, module: Seamless, flip: bool = True) -> Field:
     def found(source: Tensor, target: Tensor) -> Tensor:
         with torch.no_grad():
             return module.field(source, target, flip_average=flip)
@@ -327,7 +332,7 @@ def learned(network: Mapping[str, Any], module: Seamless, flip: bool = True) -> 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """All methods on the same pairs."""
     network = network_settings(args)
-    unit = 2 ** (max(network["height"], LEVELS) - 1)
+    unit = 2 ** (max(network.height, LEVELS) - 1)
     train, tests = ([cut(s, unit) for s in part] for part in make_stacks(args))
     pairs = pairs_of(tests)
     module = build_network(network, seed=args.seed)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
 from retrace.alignment.prepare import prepare_sections, valid_mask  # noqa: E402
-from retrace.config.networks import load_network
+from retrace.config.networks import network_by_name
 from retrace.device import choose_device  # noqa: E402
 from retrace.displacement import warp
 from retrace.networks import build_network  # noqa: E402
@@ -81,15 +81,16 @@ def billions(calls: Sequence[Call]) -> float:
 def measure(name: str, args: argparse.Namespace) -> tuple[float, float, float, float]:
     """Seconds of a section, of its network alone and of its convolutions; GFLOP of these."""
     device = choose_device(args.device)
-    network = load_network(name)
+    network = network_by_name(name)
     module = build_network(network, device=device).eval()
     images = torch.rand(2, 1, args.side, args.side, device=device)
 
     def seen(image: Tensor) -> Tensor:
-        return prepare_sections(image, valid_mask(image), network)[1][None]
+        valid, radius_px = valid_mask(image), network.contrast.equalised_radius_px
+        return prepare_sections(image, valid, radius_px=radius_px, fill=network.input.mean)[1][None]
 
     def field(source: Tensor, target: Tensor) -> Tensor:
-        return module.field(source, target, flip_average=network["align"]["flip_average"])
+        return module.field(source, target, flip_average=network.align.flip_average)
 
     def section() -> Tensor:
         return warp(images[:1], field(seen(images[0]), seen(images[1])))

@@ -51,7 +51,7 @@ MASK_PX, RADIUS_PX = 16, 12
 """Radius of the label 1 around a crack, and of the smoothing of the weights."""
 NEAR_PX, MARGIN = 12, 24
 LEVELS, STEPS = 4, 100
-CONTRAST = {"contrast": {"method": "equalise", "radius_px": 32}, "input": {"mean": 0.5}}
+CONTRAST_RADIUS_PX = 32
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def make_pair(seed: int, side: int, width_px: tuple[float, float]) -> Pair:
 def section(image: Tensor, mask: Tensor) -> Sections:
     """An image (H, W) with even contrast and its mask."""
     valid = valid_mask(image)
-    even, _ = prepare_sections(image, valid, CONTRAST)
+    even, _ = prepare_sections(image, valid, radius_px=CONTRAST_RADIUS_PX, fill=0.5)
     parts = (even, mask, valid.float(), torch.zeros_like(mask))
     return Sections(*(part[None, None] for part in parts))
 

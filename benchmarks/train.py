@@ -25,6 +25,7 @@ from tissue import settings_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
+from retrace.planning.train_settings import read_train_settings
 from retrace.training.build import build_trainer
 from retrace.training.loop import Trainer, TrainingOutcome  # noqa: E402
 
@@ -53,7 +54,7 @@ def timed(trainer: Trainer, args: argparse.Namespace) -> TrainingOutcome:
 
 def report(args: argparse.Namespace, folder: Path) -> str:
     settings = settings_for(args, folder / "tissue.zarr")
-    trainer = build_trainer(settings, {}, folder / "work")
+    trainer = build_trainer(read_train_settings(settings), {}, folder / "work")
     module = trainer.module
     device, plan = trainer.device, trainer.plan
     dtype = torch.bfloat16 if plan.bf16 else torch.float32

@@ -113,9 +113,9 @@ def forward(module: Callable[[Tensor], object], x: Tensor) -> Callable[[], objec
 
 
 def step(module: nn.Module, x: Tensor, first: Callable[[Tensor], Tensor]) -> Callable[[], object]:
-    settings = {"eta": 1e-6, "momentum": 0.9, "weight_decay": 0}
-    settings |= {"anneal_factor": 1, "num_iter_per_annealing": 1}
-    optimizer = ZnnOptimizer(module, settings)
+    optimizer = ZnnOptimizer(
+        module, eta=1e-6, momentum=0.9, weight_decay=0, anneal_factor=1, anneal_every=1
+    )
 
     def run() -> object:
         optimizer.zero_grad()

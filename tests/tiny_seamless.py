@@ -12,7 +12,9 @@ import yaml
 
 from retrace.alignment.stack_files import Stack
 from retrace.config.networks import load_network
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.yaml_files import merge
+from retrace.settings_model import plain_value
 from retrace.synthetic.distorted_sections import Distortion, phantom_stack
 
 TINY: dict[str, Any] = {
@@ -60,6 +62,11 @@ STILL = Distortion(jitter_px=2, warp_px=1.0, spacing_px=24, contrast=0.0)
 def network(**changes: Any) -> dict[str, Any]:
     """The settings of the tiny pyramid; `changes` replace single ones."""
     return merge(merge(load_network("seamless_small"), TINY), changes)
+
+
+def typed(content: Any) -> SeamlessNetworkSettings:
+    """The settings of a pyramid as their model."""
+    return SeamlessNetworkSettings.model_validate(plain_value(content))
 
 
 def write_configuration(folder: Path) -> None:

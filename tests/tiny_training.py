@@ -99,6 +99,9 @@ def network(**changes: Any) -> dict[str, Any]:
         "lsd_weight": "labels_mask",
         "balance_with_mask": True,
         "optimizer": {"lr": 5e-3, "betas": [0.95, 0.999], "eps": 1e-8, "average": 0.9},
+        "inference_shape": [24, 24, 24],
+        "predict_padding": "valid",
+        "iterations": 100,
         "checkpoint_every": 4,
         "snapshot_every": 1000,
     }

@@ -178,7 +178,8 @@ def test_same_next_step_as_tensorflow(cases: dict[str, Case], name: str) -> None
     before, after = (read_published(case.folder / part) for part in ("first", "second"))
     assert (before.iteration, after.iteration) == (1, 2)
     module = filled(before, case.network)
-    optimizer = make_optimizer(module, case.network["optimizer"])
+    adam = case.network["optimizer"]
+    optimizer = make_optimizer(module, lr=adam["lr"], betas=adam["betas"], eps=adam["eps"])
     assert load_moments(before, module, optimizer)
     loss = loss_of(module, case.second)
     loss.backward()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,16 +45,18 @@ def moving() -> Seamless:
     return module.eval()
 
 
-def plan(**changes: object) -> AlignmentPlan:
-    settings = {**tiny.network()["align"], **changes}
-    return AlignmentPlan.of(settings)
+def plan(**changes: Any) -> AlignmentPlan:
+    return replace(AlignmentPlan.of(tiny.typed(tiny.network()).align), **changes)
 
 
 def aligned(
     folder: Path, told: AlignmentPlan, sections: Volume, fine: Volume | None = None
 ) -> zarr.Group:
     stack = AlignedStack(folder / "a.zarr", folder / "work", sections, fine)
-    Aligner(moving(), tiny.network(), told, torch.device("cpu")).run(stack)
+    network = tiny.typed(tiny.network())
+    radius_px, fill = network.contrast.equalised_radius_px, network.input.mean
+    device = torch.device("cpu")
+    Aligner(moving(), told, device, radius_px=radius_px, fill=fill).run(stack)
     return stack.group
 
 

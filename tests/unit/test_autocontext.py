@@ -19,6 +19,7 @@ from retrace.config import compatibility, datasets, networks, yaml_files
 from retrace.errors import ConfigError, DataError
 from retrace.networks import UNet, build_network
 from retrace.planning import predict as told
+from retrace.planning.train_settings import read_train_settings
 from retrace.storage.manifest import write_manifest
 from retrace.storage.volumes import open_volume
 from retrace.storage.zarr_writer import create_volume
@@ -63,7 +64,9 @@ def test_it_reads_truncated_descriptors_and_raw_before_them(
     store: Path, lsd_model: Path, tmp_path: Path, channels: int
 ) -> None:
     chosen = settings(store, channels)
-    trainer = build.build_trainer(chosen, {}, tmp_path, task.WeightFiles(context=lsd_model))
+    trainer = build.build_trainer(
+        read_train_settings(chosen), {}, tmp_path, task.WeightFiles(context=lsd_model)
+    )
     module = trainer.module
     batch = trainer.task.batch(0)
     # 24 voxels of descriptors need 40 of raw; nothing smaller without pooling remainder gives them.

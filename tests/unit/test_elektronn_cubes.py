@@ -18,12 +18,14 @@ import train
 from retrace.checkpoints.elektronn import write_param
 from retrace.config import compatibility, datasets
 from retrace.config.dataset_model import Dataset
+from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.errors import ConfigError, DataError
 from retrace.evaluation.class_tally import ClassTally, probabilities_of
 from retrace.evaluation.classes import class_scores
 from retrace.networks import build_network
 from retrace.planning import evaluate
 from retrace.planning import predict as planning_predict
+from retrace.planning.train_settings import TrainingDataset, read_train_settings
 from retrace.settings_model import as_json
 from retrace.storage.volumes import open_source
 from retrace.targets.classes import class_labels
@@ -43,8 +45,13 @@ def folder(tmp_path: Path) -> Path:
 def batches(folder: Path, data: Dataset | None = None, **changes: Any) -> CubeBatches:
     data = data or tiny.dataset(folder)
     net = tiny.network(are_classes=datasets.has_classes(data), **changes)
-    settings = training(data, net, 8)
-    return open_cube_batches(settings, build_network(net), {}, torch.device("cpu"))
+    settings = read_train_settings(training(data, net, 8))
+    assert isinstance(settings.dataset, TrainingDataset)
+    assert isinstance(settings.network, ElektronnNetworkSettings)
+    module = build_network(net)
+    return open_cube_batches(
+        settings.network, settings.dataset, settings.seed, module, {}, torch.device("cpu")
+    )
 
 
 def mark(folder: Path) -> None:
@@ -352,7 +359,7 @@ def test_lazy_labels_are_learned_by_the_oracles_loss(folder: Path) -> None:
     assert "labelled" not in batches(folder).batch(0, warp=False)
     data = with_volume(tiny.dataset(folder), "cube_0", lazy_labels=LAZY)
     settings = training(data, tiny.network(n_lab=3), 12)
-    trainer = build.build_trainer(settings, {}, folder / "work")
+    trainer = build.build_trainer(read_train_settings(settings), {}, folder / "work")
     module = trainer.module
     x = trainer.task.batch(0)["input"]
     before = module.as_probabilities(module.raw(x))[:, 2].mean()

@@ -87,8 +87,9 @@ def test_training_a_flat_network() -> None:
     module, x = flat_oracle()
     i, j = np.meshgrid(np.arange(3), np.arange(3), indexing="ij")
     labels = torch.from_numpy((i + j) % 2)[None, None]
-    params = {"LR": 0.1, "momentum": 0.9}
-    optimizer = elektronn_optimizer("SGD", module.parameters(), params, weight_decay=0.01)
+    optimizer = elektronn_optimizer(
+        "SGD", module.parameters(), weight_decay=0.01, LR=0.1, momentum=0.9
+    )
     assert float(error_rate(module.raw(x), labels)) == pytest.approx(0.555556, abs=1e-6)
 
     losses = []

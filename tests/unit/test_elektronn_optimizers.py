@@ -64,7 +64,7 @@ def trained(optimizer: ElektronnOptimizer, params: list[torch.nn.Parameter]) -> 
 def test_losses_of_five_steps_are_the_originals(name: str) -> None:
     params = weights()
     optimizer = elektronn_optimizer(
-        name, params, SETTINGS.get(name), weight_decay=DECAY.get(name, 0)
+        name, params, weight_decay=DECAY.get(name, 0), **SETTINGS.get(name, {})
     )
 
     assert trained(optimizer, params) == pytest.approx(EXPECTED[name], abs=2e-6)
@@ -73,7 +73,7 @@ def test_losses_of_five_steps_are_the_originals(name: str) -> None:
 def test_weight_decay_of_sgd_is_not_torchs() -> None:
     own, theirs = weights(), weights()
     torchs = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, weight_decay=0.5)
-    ours = elektronn_optimizer("SGD", own, SETTINGS["SGD"], weight_decay=0.5)
+    ours = elektronn_optimizer("SGD", own, weight_decay=0.5, **SETTINGS["SGD"])
     for _ in range(3):
         for params, optimizer in ((own, ours), (theirs, torchs)):
             optimizer.zero_grad()
@@ -87,7 +87,7 @@ def test_an_unknown_optimizer_or_parameter_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'RPROP'"):
         elektronn_optimizer("RPRP", weights())
     with pytest.raises(ConfigError, match="did you mean 'n_steps'"):
-        elektronn_optimizer("CG", weights(), {"nsteps": 2})
+        elektronn_optimizer("CG", weights(), nsteps=2)
 
 
 def logits_of(p: list[float], count: int) -> Tensor:

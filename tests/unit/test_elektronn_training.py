@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 import tiny_digits as tiny
 import train
 from retrace.config import datasets, networks
+from retrace.config.elektronn_network import CosineSchedule, ScheduledAction, ScheduledValues
 from retrace.errors import ConfigError, DataError
 from retrace.networks import build_network
+from retrace.planning.train_settings import read_train_settings
 from retrace.training import build
 from retrace.training import task as training_task
 from retrace.training.control import Command, ControlFile
@@ -29,15 +31,12 @@ pytestmark = pytest.mark.usefixtures("tiny_threads")
 
 def schedule(**changes: Any) -> RateSchedule:
     settings: dict[str, Any] = {
-        "optimizer": "SGD",
-        "SGD_params": {"LR": 0.005, "momentum": 0.9},
+        "lr": 0.005,
+        "momentum": 0.9,
         "warp_on": True,
-        "LR_decay": 0.993,
-        "LR_schedule": None,
-        "LR_cosine": None,
-        "actions": [],
+        "lr_decay": 0.993,
     }
-    return declared_schedule({**settings, **changes})
+    return declared_schedule(**{**settings, **changes})
 
 
 def test_the_rate_decays_first_after_the_first_iteration() -> None:
@@ -50,8 +49,9 @@ def test_the_rate_decays_first_after_the_first_iteration() -> None:
 
 
 def test_schedule_and_actions_set_and_decay_goes_on() -> None:
-    action = {"at_iteration": 1500, "set": {"warp_on": False, "momentum": 0.5}}
-    plan = schedule(LR_schedule=[[500, 0.1], [2000, 0.01]], actions=[action])
+    values = ScheduledValues(warp_on=False, momentum=0.5)
+    action = ScheduledAction(at_iteration=1500, set=values)
+    plan = schedule(lr_schedule=[(500, 0.1), (2000, 0.01)], actions=[action])
 
     assert plan.lr(499) == pytest.approx(0.004965)
     assert plan.lr(500) == plan.lr(1000) == 0.1
@@ -63,7 +63,7 @@ def test_schedule_and_actions_set_and_decay_goes_on() -> None:
 
 
 def test_the_cosine_rises_and_falls() -> None:
-    plan = schedule(LR_cosine={"warmup": 10, "until": 110}, LR_decay=1)
+    plan = schedule(cosine=CosineSchedule(warmup=10, until=110), lr_decay=1)
     rates = [plan.lr(n) for n in range(120)]
 
     assert rates[0] == pytest.approx(0.0005)
@@ -173,7 +173,7 @@ def test_it_learns_and_tells_how(tmp_path: Path) -> None:
 def make_task(tmp_path: Path, **changes: Any) -> tuple[ElektronnTask, Any]:
     data = tiny.dataset(tmp_path)
     settings = training(data, tiny.network(data, **changes), 50)
-    trainer = build.build_trainer(settings, {}, tmp_path / "work")
+    trainer = build.build_trainer(read_train_settings(settings), {}, tmp_path / "work")
     assert isinstance(trainer.task, ElektronnTask)
     return trainer.task, trainer
 
@@ -227,7 +227,9 @@ def test_a_running_training_handles_its_control_file(tmp_path: Path) -> None:
     assert "iteration 1: stop: done" in log
     assert "lr 'x' is no number" in log
     resumed = build.build_trainer(
-        training(tiny.dataset(tmp_path), tiny.network(tiny.dataset(tmp_path)), 50),
+        read_train_settings(
+            training(tiny.dataset(tmp_path), tiny.network(tiny.dataset(tmp_path)), 50)
+        ),
         {},
         tmp_path / "work",
     )
@@ -283,8 +285,10 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     net = tiny.network(data, **changes, pretrained=wanted)
     settings = training(data, net, 1)
     weights = training_task.WeightFiles(init=tmp_path / "model.safetensors")
-    begun = build.build_trainer(settings, {}, tmp_path / "begun", weights).module
-    fresh = build.build_trainer(settings, {}, tmp_path / "fresh").module
+    begun = build.build_trainer(
+        read_train_settings(settings), {}, tmp_path / "begun", weights
+    ).module
+    fresh = build.build_trainer(read_train_settings(settings), {}, tmp_path / "fresh").module
     before, now = fresh.state_dict(), begun.state_dict()
 
     changed = {name for name in now if not torch.equal(now[name], before[name])}
@@ -292,7 +296,9 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     assert torch.equal(now["layers.0.weight"], coder["layers.0.weight"])
     net = tiny.network(data, **{**changes, "MLP_layers": [21, 6]}, pretrained=wanted)
     with pytest.raises(DataError, match="need the same shape on both sides"):
-        build.build_trainer(training(data, net, 1), {}, tmp_path / "other", weights)
+        build.build_trainer(
+            read_train_settings(training(data, net, 1)), {}, tmp_path / "other", weights
+        )
 
 
 def test_an_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import tiny_training as tiny
 import train
 from retrace.errors import ConfigError
 from retrace.losses.malis import malis_loss, malis_weights
+from retrace.planning.train_settings import read_train_settings
 from retrace.targets.affinities import affinities as affinities_of
 from retrace.training import build
 from retrace.training.lsd_family import connected_objects
@@ -129,7 +130,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_structured_loss_begins_after_its_iteration(store: Path, tmp_path: Path) -> None:
-    trainer = build.build_trainer(tiny.settings(store, 5, network=MALIS), {}, tmp_path)
+    trainer = build.build_trainer(
+        read_train_settings(tiny.settings(store, 5, network=MALIS)), {}, tmp_path
+    )
     module = trainer.module
     task = trainer.task
     assert [task.begins_phase(i) for i in range(1, 7)] == [False, False, False, True, False, False]

@@ -228,7 +228,12 @@ def test_the_packaged_field_is_that_of_the_workflow() -> None:
     pyramid.load_state_dict(module.state_dict())
     sections = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round()
     sections[1, :, 20:30, 20:30] = 0  # nothing was imaged
-    seen = [prepare_sections(s / 255, valid_mask(s / 255), chosen)[1][None] for s in sections]
+    settings = tiny_seamless.typed(chosen)
+    radius_px, fill = settings.contrast.equalised_radius_px, settings.input.mean
+    seen = [
+        prepare_sections(s / 255, valid_mask(s / 255), radius_px=radius_px, fill=fill)[1][None]
+        for s in sections
+    ]
     with torch.inference_mode():
         expected = pyramid.field(*seen, flip_average=True)
         found = module(sections[:1], sections[1:])["field"]

@@ -24,6 +24,7 @@ from kill import PATIENCE_S, start
 from retrace import device
 from retrace.config.compatibility import check_division
 from retrace.errors import ConfigError, DeviceError, RetraceError
+from retrace.planning.train_settings import read_train_settings
 from retrace.training import build
 from retrace.training import task as training_task
 from retrace.training.lsd_family import LsdFamilyTask
@@ -97,7 +98,7 @@ def test_a_batch_must_be_dealt_out_evenly() -> None:
 
 def test_a_batch_is_the_mean_of_its_samples(store: Path, tmp_path: Path) -> None:
     chosen = settings(store, 1)
-    trainer = build.build_trainer(chosen, {}, tmp_path / "none")
+    trainer = build.build_trainer(read_train_settings(chosen), {}, tmp_path / "none")
     module = trainer.module
     task = trainer.task
     assert isinstance(task, LsdFamilyTask)
@@ -112,7 +113,9 @@ def test_a_batch_is_the_mean_of_its_samples(store: Path, tmp_path: Path) -> None
 def test_samples_do_not_depend_on_the_size_of_the_batch(store: Path, tmp_path: Path) -> None:
     tasks = [
         build.build_trainer(
-            tiny.settings(store, 1, network=tiny.network(**size)), {}, tmp_path / "none"
+            read_train_settings(tiny.settings(store, 1, network=tiny.network(**size))),
+            {},
+            tmp_path / "none",
         ).task
         for size in ({}, {"batch_size": 4})
     ]
@@ -124,7 +127,9 @@ def test_a_batch_of_one_is_the_training_it_always_was(store: Path) -> None:
     weights = training_task.WeightFiles()
     for size, same in ((1, True), (2, False)):
         sized = tiny.settings(store, 1, network=tiny.network(batch_size=size))
-        equal = build.training_digest(sized, weights) == build.training_digest(plain, weights)
+        equal = build.training_digest(read_train_settings(sized), weights) == build.training_digest(
+            read_train_settings(plain), weights
+        )
         assert equal is same
 
 

@@ -41,7 +41,7 @@ NETWORK = {
     "downsample": [[2, 2, 2], [2, 2, 2], [3, 3, 3]],
     "heads": [{"name": "affs", "channels": 3}],
 }
-ADAM = {"lr": 5e-5, "betas": [0.95, 0.999], "eps": 1e-8}
+ADAM: dict[str, Any] = {"lr": 5e-5, "betas": [0.95, 0.999], "eps": 1e-8}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_same_outputs_as_the_tensorflow_graph(unet: UNet, step: dict[str, np.nda
 def test_one_more_step_as_tensorflow_made_it(
     unet: UNet, found: Published, step: dict[str, np.ndarray]
 ) -> None:
-    optimizer = make_optimizer(unet, ADAM)
+    optimizer = make_optimizer(unet, **ADAM)
     assert load_moments(found, unet, optimizer)
     outputs = unet(torch.from_numpy(step["raw"])[None, None])["affs"][0]
     target, weight = torch.from_numpy(step["gt_affs"]), torch.from_numpy(step["weight_affs"])
@@ -222,7 +222,7 @@ def tiny_checkpoint(tmp_path: Path) -> tuple[Path, UNet]:
     """A checkpoint of 30 iterations of a tiny network, written as the original does."""
     folder = tmp_path / "checkpoints"
     module = build_network(TINY, seed=11)
-    optimizer = make_optimizer(module, TINY["optimizer"])
+    optimizer = make_optimizer(module, **{key: TINY["optimizer"][key] for key in ADAM})
     for _ in range(2):
         optimizer.zero_grad()
         module(torch.rand(1, 1, 24, 24, 24))["affs"].sum().backward()
@@ -241,7 +241,7 @@ def test_names_translate_both_ways() -> None:
 def test_what_the_original_left_is_written_again(
     found: Published, folder: Path, unet: UNet, tmp_path: Path
 ) -> None:
-    optimizer = make_optimizer(unet, ADAM)
+    optimizer = make_optimizer(unet, **ADAM)
     load_moments(found, unet, optimizer)
     prefix = write_published(tmp_path, unet, found.iteration, optimizer=optimizer)
     ours, theirs = open_bundle(prefix), open_bundle(folder / STEM)

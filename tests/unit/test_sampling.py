@@ -12,8 +12,12 @@ import zarr
 import tiny_training as tiny
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
+from retrace.planning.train_settings import TrainingDataset
 from retrace.training import sampler as sampling
-from retrace.training.sampler import EXCLUDED, LABELLED, UNLABELLED, PatchSampler, batch_generator
+from retrace.training import volumes as training_volumes
+from retrace.training.random_streams import batch_generator
+from retrace.training.sampler import PatchSampler
+from retrace.training.volumes import EXCLUDED, LABELLED, UNLABELLED
 
 FIELD_OF_VIEW = (18, 18, 18)
 MASK = VoxelBox((0, 0, 0), (10, 12, 14))
@@ -25,8 +29,10 @@ def store(tmp_path: Path) -> Path:
 
 
 def open_tiny(store: Path, masks: dict[str, Path] | None = None, **changes: Any) -> PatchSampler:
+    dataset = TrainingDataset.model_validate(tiny.dataset(store, **changes))
     return sampling.open_sampler(
-        tiny.dataset(store, **changes),
+        dataset,
+        dataset.train,
         masks or {},
         padding_nm=[50, 60, 70],
         min_masked=0.5,
@@ -106,7 +112,7 @@ def test_memory_and_disk_give_the_same_voxels(store: Path, monkeypatch: pytest.M
         ],
     }
     held = open_tiny(store, **changes).volumes[0]
-    monkeypatch.setattr(sampling, "_memory_bytes", lambda: 0)
+    monkeypatch.setattr(training_volumes, "_memory_bytes", lambda: 0)
     on_disk = open_tiny(store, **changes).volumes[0]
     assert isinstance(held.raw.array, np.ndarray)
     assert not isinstance(on_disk.raw.array, np.ndarray)

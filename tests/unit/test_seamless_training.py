@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("tiny_threads")
 
 
 def test_the_schedule_of_five_levels_is_the_readmes() -> None:
-    network = {**load_network("seamless"), "height": 5}
+    network = tiny.typed({**load_network("seamless"), "height": 5})
     schedule = PhaseSchedule(network)
 
     phases = [schedule.phase(epoch) for epoch in range(13)]
@@ -49,7 +49,7 @@ def test_the_schedule_of_five_levels_is_the_readmes() -> None:
 
 
 def test_fine_tuning_trains_everything_at_full_resolution() -> None:
-    network = {**load_network("seamless"), "trunc": 0, "fine_tuning": True}
+    network = tiny.typed({**load_network("seamless"), "trunc": 0, "fine_tuning": True})
     module = build_network(network, device="meta")
     schedule = PhaseSchedule(network)
     phase = schedule.phase(0)
@@ -60,7 +60,7 @@ def test_fine_tuning_trains_everything_at_full_resolution() -> None:
 
 
 def test_a_level_trains_its_own_aligner() -> None:
-    network = load_network("seamless")
+    network = tiny.typed(load_network("seamless"))
     module = build_network(network, device="meta")
     schedule = PhaseSchedule(network)
 
@@ -73,7 +73,7 @@ def test_a_level_trains_its_own_aligner() -> None:
 
 
 def test_an_epoch_sees_every_pair_of_every_stack_once_a_visit() -> None:
-    plan = PairPlan(3, 5, {"visits_per_stack": 2, "pairs_per_step": 2}, seed=0)
+    plan = PairPlan(3, 5, seed=0, visits_per_stack=2, pairs_per_step=2)
 
     places = [plan.place(i) for i in range(plan.iterations_per_epoch)]
 
@@ -85,9 +85,10 @@ def test_an_epoch_sees_every_pair_of_every_stack_once_a_visit() -> None:
 
 
 def task(stack: Stack | None = None, **changes: Any) -> SeamlessTask:
-    network = tiny.network(**changes)
-    plan = PairPlan(1, 3, network, 0)
-    reader = StackReader([stack or tiny.stack()], network)
+    network = tiny.typed(tiny.network(**changes))
+    steps = {"visits_per_stack": network.visits_per_stack, "pairs_per_step": network.pairs_per_step}
+    plan = PairPlan(1, 3, 0, **steps)
+    reader = StackReader([stack or tiny.stack()], network.contrast.equalised_radius_px)
     made = SeamlessTask(
         network,
         reader,
@@ -235,7 +236,7 @@ def means(**changes: float) -> dict[str, float]:
 def test_dead_ends_are_told_apart(changes: dict[str, float], expected: str | None) -> None:
     settings = {"field_fraction": 0.1, "valid_fraction": 0.5}
 
-    assert collapse(means(**changes), settings) == expected
+    assert collapse(means(**changes), **settings) == expected
 
 
 # ---------------------------------------------------------------- the program

@@ -18,6 +18,7 @@ import train
 from retrace.checkpoints.safetensors import read_metadata
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.geometry import VoxelBox
+from retrace.planning.train_settings import read_train_settings
 from retrace.targets.affinities import affinities
 from retrace.targets.lsds import compute_lsds
 from retrace.training import build
@@ -41,7 +42,7 @@ def trained(folder: Path, settings: Mapping[str, Any], *more: str) -> bytes:
 
 def make_task(store: Path, masks: dict[str, Path] | None = None, **changes: Any) -> LsdFamilyTask:
     settings = tiny.settings(store, 1, network=tiny.network(**changes))
-    trainer = build.build_trainer(settings, masks or {}, store.parent / "none")
+    trainer = build.build_trainer(read_train_settings(settings), masks or {}, store.parent / "none")
     assert isinstance(trainer.task, LsdFamilyTask)
     return trainer.task
 
@@ -72,17 +73,17 @@ def test_a_training_in_two_parts_equals_one_in_one(store: Path, tmp_path: Path) 
     assert trained(parts, tiny.settings(store, 7)) == whole
 
 
+def digest_of(settings: dict[str, Any]) -> str:
+    return build.training_digest(read_train_settings(settings), training_task.WeightFiles())
+
+
 def test_seed_and_settings_change_the_result(store: Path, tmp_path: Path) -> None:
     base = trained(tmp_path / "a", tiny.settings(store, 2))
     assert trained(tmp_path / "b", tiny.settings(store, 2, seed=8)) != base
     other = tiny.settings(store, 2, network=tiny.network(min_masked=0.9))
-    assert build.training_digest(other, training_task.WeightFiles()) != build.training_digest(
-        tiny.settings(store, 2), training_task.WeightFiles()
-    )
+    assert digest_of(other) != digest_of(tiny.settings(store, 2))
     longer = tiny.settings(store, 9, network=tiny.network(checkpoint_every=2))
-    assert build.training_digest(longer, training_task.WeightFiles()) == build.training_digest(
-        tiny.settings(store, 2), training_task.WeightFiles()
-    )
+    assert digest_of(longer) == digest_of(tiny.settings(store, 2))
 
 
 def test_until_an_iteration_already_reached(store: Path, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_state_cannot_run_code(store: Path, tmp_path: Path) -> None:
 def test_a_state_of_another_network_is_refused(store: Path, tmp_path: Path) -> None:
     trained(tmp_path, tiny.settings(store, 1))
     wider = tiny.settings(store, 2, network=tiny.network(fmaps=5))
-    name = f"tiny_tiny_mtlsd_{build.training_digest(wider, training_task.WeightFiles())}"
+    name = f"tiny_tiny_mtlsd_{digest_of(wider)}"
     work = next((tmp_path / "work").iterdir())
     work.rename(work.with_name(name))
     with pytest.raises(StateError, match="state of another network"):
@@ -132,13 +133,13 @@ def test_moments_follow_the_layout_of_their_parameters(tmp_path: Path) -> None:
     from retrace.training.loop import make_optimizer
     from retrace.training.state import TrainingProgress, load_state, save_state
 
-    adam = {"lr": 1e-2, "betas": [0.9, 0.99], "eps": 1e-8}
+    adam: Any = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-8}
     raw = torch.rand(1, 4, 6, 6, 6, generator=torch.Generator().manual_seed(1))
 
     def layer(layout: torch.memory_format) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
         module = torch.nn.Conv3d(4, 6, 3).to(memory_format=layout)  # type: ignore[call-overload]
-        return module, make_optimizer(module, adam)
+        return module, make_optimizer(module, **adam)
 
     def step(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad()
@@ -194,7 +195,7 @@ def test_snapshots_scalars_and_metadata(store: Path, tmp_path: Path) -> None:
 def test_init_starts_from_given_weights(store: Path, tmp_path: Path) -> None:
     trained(tmp_path / "a", tiny.settings(store, 3))
     model = str(tmp_path / "a" / "model.safetensors")
-    slow = {"lr": 0.0, "betas": [0.9, 0.99], "eps": 1e-8}
+    slow = {"lr": 1e-300, "betas": [0.9, 0.99], "eps": 1e-8}
     still = tiny.settings(store, 1, seed=9, network=tiny.network(optimizer=slow))
     trained(tmp_path / "b", still, "--init", model)
     from safetensors.torch import load_file
@@ -270,7 +271,7 @@ def test_weights_of_the_descriptor_loss(store: Path) -> None:
         dataset = tiny.dataset(store, train=[train_entry])
         settings = tiny.settings(store, 1, network=network, dataset=dataset)
         masks = {"cube": store.parent / "m.zarr"}
-        task = build.build_trainer(settings, masks, store.parent / "none").task
+        task = build.build_trainer(read_train_settings(settings), masks, store.parent / "none").task
         batches = [task.batch(i) for i in range(30)]
         weights[mode] = [b["lsds_weight"] != 0 for b in batches]
     for index, batch in enumerate(batches):
@@ -293,7 +294,7 @@ def test_what_is_kept_for_validation_never_weighs_in(store: Path) -> None:
         network = tiny.network(augment=[], grow_boundary=None, balance_with_mask=with_mask)
         dataset = tiny.dataset(store, train=[train_entry])
         settings = tiny.settings(store, 1, network=network, dataset=dataset)
-        task = build.build_trainer(settings, {}, store.parent / "none").task
+        task = build.build_trainer(read_train_settings(settings), {}, store.parent / "none").task
         seen = 0
         for iteration in range(20):
             batch = task.batch(iteration)

@@ -51,8 +51,7 @@ def test_outputs_and_updates_are_the_originals(
     for layer in module.convolutions.values():
         layer.mode = mode
     settings = {key: float(oracle[key]) for key in ("eta", "momentum", "weight_decay")}
-    annealing = {"anneal_factor": 1.0, "num_iter_per_annealing": 100}
-    optimizer = ZnnOptimizer(module, settings | annealing)
+    optimizer = ZnnOptimizer(module, **settings, anneal_factor=1.0, anneal_every=100)
     for layer, weight in named_weights(module):
         if f"v0/{layer}" in oracle:
             optimizer.velocity(weight).copy_(as_weight(oracle[f"v0/{layer}"]))

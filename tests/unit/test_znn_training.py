@@ -33,6 +33,7 @@ from retrace.geometry import VoxelBox
 from retrace.networks import build_network
 from retrace.networks.tuning import set_convolution_modes
 from retrace.planning import predict as planning_predict
+from retrace.planning.train_settings import read_train_settings
 from retrace.settings_model import as_json
 from retrace.storage.normalised import open_normalised, symmetric_indices
 from retrace.storage.volumes import open_volume
@@ -66,7 +67,7 @@ def run(folder: Path, iterations: int, *more: str, data: Any = None, **changes: 
 def task_of(folder: Path, data: Any = None, **changes: Any) -> ZnnTask:
     data = data or tiny.dataset(folder)
     settings = training(data, tiny.network(data, **changes), 1)
-    trainer = build.build_trainer(settings, {}, folder / "none")
+    trainer = build.build_trainer(read_train_settings(settings), {}, folder / "none")
     assert isinstance(trainer.task, ZnnTask)
     return trainer.task
 
@@ -364,9 +365,9 @@ def test_masks_take_voxels_out_of_cost_and_gradient(folder: Path) -> None:
 def test_eta_falls_in_steps_and_momentum_and_decay_follow_znn(folder: Path) -> None:
     weight = torch.nn.Parameter(torch.tensor([2.0]))
     holder = torch.nn.ParameterList([weight])
-    settings = {"eta": 0.1, "momentum": 0.5, "weight_decay": 0.01}
-    settings |= {"anneal_factor": 0.1, "num_iter_per_annealing": 2}
-    optimizer = ZnnOptimizer(holder, settings)
+    optimizer = ZnnOptimizer(
+        holder, eta=0.1, momentum=0.5, weight_decay=0.01, anneal_factor=0.1, anneal_every=2
+    )
     w, v = 2.0, 0.0
     for step in range(5):
         weight.grad = torch.tensor([1.0 + step])
@@ -621,7 +622,7 @@ def test_a_cfg_gets_its_network_files_while_it_trains(folder: Path) -> None:
 
         # Weights and velocities are those of the training: one more step from them is its step.
         asked = training(data, tiny.network(data), 9)
-        trainer = build.build_trainer(asked, {}, folder / "none")
+        trainer = build.build_trainer(read_train_settings(asked), {}, folder / "none")
         module = trainer.module
         trainer.optimizer.param_groups[0]["steps"] = 8
         assert seed_from(last, module, trainer.optimizer.velocity) == []

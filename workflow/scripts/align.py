@@ -36,8 +36,11 @@ from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.volume import align_volume
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.errors import ConfigError, run
 from retrace.files import atomic_write
+from retrace.planning.align_settings import AlignSettings, FitSettings, ScoreAlignmentSettings
 from retrace.storage.manifest import input_digest
 from retrace.training.history import last_loss
 
@@ -73,24 +76,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def train_alignment(args: argparse.Namespace) -> None:
     """Trains a network; the model is also saved under the name of the run."""
     begin = time.monotonic()
-    settings = args.settings
+    settings = check(FitSettings, args.settings, "settings of align.py train")
     training = alignment_training_digest(settings, args.stacks, args.masks, args.init)
-    experiment = f"{settings['dataset']}_{settings['network']['name']}"
-    name = run_name(settings["run"], experiment, training)
+    experiment = f"{settings.dataset}_{settings.network.name}"
+    name = run_name(settings.run, experiment, training)
     check_run_is_free(args.runs, name, training)
     work = args.work / f"{experiment}_{training}"
     trainer = build_alignment_trainer(settings, args.stacks, work, args.masks, args.init)
     print(f"[train] run {name} until iteration {trainer.plan.iterations}", flush=True)
     outcome = trainer.run()
     facts = {
-        "network": settings["network"],
-        "dataset": settings["dataset"],
+        "network": settings.network.plain(),
+        "dataset": settings.dataset,
         "training_digest": training,
         "loss": last_loss(outcome),
     }
     save_model(args.output, trainer.module, {**facts, "iteration": outcome.iteration, "run": name})
     parent = {"path": str(args.init), "digest": input_digest(args.init)} if args.init else None
-    record = {"seed": settings["seed"], "iterations": outcome.iteration, "parent": parent}
+    record = {"seed": settings.seed, "iterations": outcome.iteration, "parent": parent}
     save_run(args.runs, name, args.output, {**facts, **record})
     content = {"run": name, **alignment_history(outcome, trainer.seamless.plan)}
     content["seconds"] = round(time.monotonic() - begin, 3)
@@ -101,7 +104,7 @@ def train_alignment(args: argparse.Namespace) -> None:
 def align_stack(args: argparse.Namespace) -> None:
     """Aligns a stack: a zarr, and layers of its images and fields."""
     speed = align_volume(
-        args.settings,
+        check(AlignSettings, args.settings, "settings of align.py stack"),
         args.model,
         args.work,
         args.output,
@@ -114,7 +117,8 @@ def align_stack(args: argparse.Namespace) -> None:
 
 def score_alignment(args: argparse.Namespace) -> None:
     """Scores an aligned stack and prints the table."""
-    print(evaluate_alignment(args.settings, args.aligned, args.truth, args.output), flush=True)
+    settings = check(ScoreAlignmentSettings, args.settings, "settings of align.py evaluate")
+    print(evaluate_alignment(settings, args.aligned, args.truth, args.output), flush=True)
 
 
 def print_lineage(args: argparse.Namespace) -> None:
@@ -128,8 +132,8 @@ def print_lineage(args: argparse.Namespace) -> None:
 
 def print_schedule(args: argparse.Namespace) -> None:
     """Prints what each epoch trains."""
-    network = args.settings["network"]
-    print("\n".join(PhaseSchedule(network).trace(args.epochs or network["epochs"])))
+    network = check(SeamlessNetworkSettings, args.settings["network"], "network")
+    print("\n".join(PhaseSchedule(network).trace(args.epochs or network.epochs)))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,6 +17,8 @@ import torch
 from retrace import __version__
 from retrace.checkpoints.safetensors import load_model
 from retrace.command_line import add_job, parse_job
+from retrace.config.any_network import of_family
+from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.config.sources import example_files
 from retrace.device import choose_device
 from retrace.errors import DataError, run
@@ -72,7 +74,7 @@ def scored_examples(settings: Mapping[str, Any]) -> ExampleSet:
 def predictions(settings: Mapping[str, Any], model: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Probabilities (N, K) or reconstructions (N, features) of the scored examples, and the
     metadata of the model."""
-    network = settings["network"]
+    network: ElektronnNetworkSettings = of_family(settings["network"])
     device = choose_device(settings["device"])
     module: ElektronnNetwork = build_network(network)
     metadata = load_model(model, module, network)

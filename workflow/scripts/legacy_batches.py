@@ -22,6 +22,7 @@ from torch import Tensor
 from retrace.checkpoints.tensorflow import find_checkpoint
 from retrace.command_line import add_job, parse_job
 from retrace.errors import ConfigError, DataError, run
+from retrace.planning.train_settings import read_train_settings
 from retrace.progress import progress
 from retrace.training.build import build_trainer, training_digest
 from retrace.training.lsd_family import LsdFamilyTask
@@ -44,7 +45,7 @@ def as_arrays(task: LsdFamilyTask, iteration: int) -> dict[str, np.ndarray]:
     batch = task.batch(iteration)
     if "objects" in batch:
         raise ConfigError(
-            f"iteration {iteration + 1} of {task.network['name']!r} is trained with MALIS, which "
+            f"iteration {iteration + 1} of {task.network.name!r} is trained with MALIS, which "
             "the legacy engine does not support; train fewer iterations, or use the modern engine"
         )
     arrays = {"raw": _numpy(task.network_input(batch)[0])}
@@ -86,18 +87,18 @@ def checkpoint_iteration(*folders: Path | None) -> int:
 
 def header(args: argparse.Namespace) -> dict[str, Any]:
     """What the legacy engine has to know before the first batch."""
-    settings = args.settings
+    settings = read_train_settings(args.settings)
     weights = WeightFiles(context=args.context, published=args.published)
-    network = settings["network"]
-    name = f"{settings['dataset']['name']}_{network['name']}_{training_digest(settings, weights)}"
+    network, dataset = settings.network, settings.dataset.name
+    name = f"{dataset}_{network.name}_{training_digest(settings, weights)}"
     return {
-        "dataset": settings["dataset"]["name"],
-        "network": network,
-        "seed": settings["seed"],
+        "dataset": dataset,
+        "network": network.plain(),
+        "seed": settings.seed,
         "folder": name,
         "first": checkpoint_iteration(args.work / name, args.published),
-        "last": settings["iterations"],
-        "every": network["checkpoint_every"],
+        "last": settings.iterations,
+        "every": network.checkpoint_every,
     }
 
 
@@ -109,7 +110,7 @@ def send(args: argparse.Namespace, pipe: BinaryIO) -> None:
     if not iterations:
         return
     masks, weights = args.masks, WeightFiles(context=args.context)
-    trainer = build_trainer(args.settings, masks, args.work / "none", weights)
+    trainer = build_trainer(read_train_settings(args.settings), masks, args.work / "none", weights)
     assert isinstance(trainer.task, LsdFamilyTask)
     for iteration in progress(iterations, len(iterations), "batches", "batches"):
         write_batch(pipe, as_arrays(trainer.task, iteration))

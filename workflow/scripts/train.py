@@ -21,6 +21,7 @@ from retrace.config.compatibility import check_division
 from retrace.device import check_devices
 from retrace.errors import run
 from retrace.files import atomic_write
+from retrace.planning.train_settings import read_train_settings
 from retrace.storage.reads import origin_of_opened
 from retrace.storage.volumes import recording_opened
 from retrace.training.build import build_trainer, training_digest
@@ -43,24 +44,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def train(rank: Rank, args: argparse.Namespace) -> None:
     """Runs the training, or one of its processes; the first process writes the results."""
     begin = time.monotonic()
-    settings = args.settings
+    settings = read_train_settings(args.settings)
     weights = WeightFiles(args.init, args.context, args.published)
     training = training_digest(settings, weights)
-    name = f"{settings['dataset']['name']}_{settings['network']['name']}_{training}"
+    name = f"{settings.dataset.name}_{settings.network.name}_{training}"
     with recording_opened() as opened:
         trainer = build_trainer(settings, args.masks, args.work / name, weights, rank)
-    print(f"[train] {name} on {trainer.device} until {settings['iterations']}", flush=True)
+    print(f"[train] {name} on {trainer.device} until {settings.iterations}", flush=True)
     outcome = trainer.run()
     if not rank.is_first:
         return
     seconds = time.monotonic() - begin
     content = training_history(settings, outcome, seconds)
-    content["origin"] = origin_of_opened(opened, weights.present, settings, seconds)
+    content["origin"] = origin_of_opened(opened, weights.present, settings.plain(), seconds)
     content |= trainer.task.history(outcome.progress, args.work / name)
     atomic_write(args.history, json.dumps(content, indent=1) + "\n")
     metadata = {
-        "network": settings["network"],
-        "dataset": settings["dataset"]["name"],
+        "network": settings.network.plain(),
+        "dataset": settings.dataset.name,
         "iteration": outcome.iteration,
         "training_digest": training,
         "loss": last_loss(outcome),
@@ -72,13 +73,13 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    network, gpus = args.settings["network"], args.settings.get("gpus", 1)
-    check_division(network["name"], network.get("batch_size", 1), gpus)
-    if gpus == 1:
+    settings = read_train_settings(args.settings)
+    check_division(settings.network.name, settings.network.batch_size, settings.gpus)
+    if settings.gpus == 1:
         train(SINGLE_PROCESS, args)
     else:
-        kind = check_devices(args.settings["device"], gpus)
-        run_in_processes(partial(train, args=args), gpus, kind)
+        kind = check_devices(settings.device, settings.gpus)
+        run_in_processes(partial(train, args=args), settings.gpus, kind)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ import torch
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.checkpoints.znn import as_curve, load_h5, network_file, read_h5, write_h5
 from retrace.command_line import add_job, parse_job
+from retrace.config.networks import stored_network
+from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.errors import DataError, run
 from retrace.files import atomic_write, read_json
 from retrace.geometry import VoxelBox
@@ -74,14 +76,15 @@ def h5_to_model(args: argparse.Namespace) -> None:
 
 def model_to_h5(args: argparse.Namespace) -> None:
     """Writes a trained model with its learning curve as a network file of ZNN."""
-    network = read_metadata(args.model)["network"]
-    module = build_network(network)
+    content = read_metadata(args.model)["network"]
+    module = build_network(content)
     if not isinstance(module, ZnnNetwork):
         raise DataError(
-            f"{args.model} holds network {network['name']!r} of the family {network['family']!r}; "
+            f"{args.model} holds network {content['name']!r} of the family {content['family']!r}; "
             "ZNN's files hold networks of the family znn"
         )
-    module.to(getattr(torch, network["dtype"]))
+    network: ZnnNetworkSettings = stored_network(content)
+    module.to(getattr(torch, network.dtype))
     load_model(args.model, module, network)
     history = read_json(args.history)
     seconds = history["seconds"] / max(history["iterations_this_run"], 1)

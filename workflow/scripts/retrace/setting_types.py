@@ -98,3 +98,7 @@ class GrowBoundary(SettingsModel):
 
 Device = Literal["auto", "cpu", "cuda"]
 """Where networks run; auto: on a GPU if there is one."""
+Precision = Literal["auto", "fp32", "bf16"]
+"""Number format of a computation; auto: bf16 if the device gains from it."""
+Compile = Literal["auto", True, False]
+"""Whether torch compiles a network; auto: if that saves time."""

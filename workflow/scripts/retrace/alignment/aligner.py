@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from retrace.alignment.prepare import prepare_sections, valid_mask
+from retrace.config.seamless_network import StackAlignment
 from retrace.displacement import length, upsample, vote, warp
 from retrace.errors import DataError
 from retrace.files import atomic_write, read_json
@@ -49,9 +50,9 @@ class AlignmentPlan:
     max_displacement: int
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> AlignmentPlan:
+    def of(cls, settings: StackAlignment) -> AlignmentPlan:
         """The plan in the settings `align`."""
-        return cls(**{key: settings[key] for key in cls.__dataclass_fields__})
+        return cls(**{key: getattr(settings, key) for key in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,15 @@ class Aligner:
     def __init__(
         self,
         module: Seamless,
-        network: Mapping[str, Any],
         plan: AlignmentPlan,
         device: torch.device,
+        *,
+        radius_px: int | None,
+        fill: float,
     ) -> None:
-        self.module, self.network, self.plan, self.device = module, network, plan, device
+        """`radius_px`, `fill`: see `prepare_sections`."""
+        self.module, self.plan, self.device = module, plan, device
+        self.radius_px, self.fill = radius_px, fill
         self.unit = 2**module.coarsest
 
     def run(self, stack: AlignedStack) -> None:
@@ -253,7 +258,8 @@ class Aligner:
 
     def _prepared(self, image: Tensor) -> Tensor:
         """The network's input (1, 1, h, w) for a window, on the device."""
-        _, filled = prepare_sections(image[0], valid_mask(image[0]), self.network)
+        valid = valid_mask(image[0])
+        _, filled = prepare_sections(image[0], valid, radius_px=self.radius_px, fill=self.fill)
         return filled[None].to(self.device)
 
     @torch.no_grad()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,11 +15,10 @@ from retrace.alignment.training import SeamlessTask, SeamlessTrainer
 from retrace.checkpoints.seamless import load_overlap
 from retrace.device import choose_device
 from retrace.files import digest
-from retrace.geometry import triple
 from retrace.networks import build_network
 from retrace.networks.seamless import Seamless
+from retrace.planning.align_settings import FitSettings
 from retrace.storage.manifest import input_digest
-from retrace.training.build import CHECKPOINT_SECONDS
 from retrace.training.loop import TrainingPlan
 from retrace.training.state import state_files
 
@@ -29,19 +27,19 @@ NOT_IN_DIGEST = ("epochs", "checkpoint_every", "snapshot_every", "align")
 
 
 def alignment_training_digest(
-    settings: Mapping[str, Any],
+    settings: FitSettings,
     stacks: Sequence[Path],
     masks: Sequence[Path] = (),
     init: Path | None = None,
 ) -> str:
     """Digest of everything that decides the weights after a given number of iterations."""
-    network = {k: v for k, v in settings["network"].items() if k not in NOT_IN_DIGEST}
+    network = {k: v for k, v in settings.network.plain().items() if k not in NOT_IN_DIGEST}
     inputs = [input_digest(path) for path in (*stacks, *masks)]
-    return digest([network, inputs, settings["seed"], input_digest(init) if init else None])
+    return digest([network, inputs, settings.seed, input_digest(init) if init else None])
 
 
 def build_alignment_trainer(
-    settings: Mapping[str, Any],
+    settings: FitSettings,
     stacks: Sequence[Path],
     work: Path,
     masks: Sequence[Path] = (),
@@ -52,27 +50,33 @@ def build_alignment_trainer(
     `stacks`, `masks`: files of training stacks, and of their defects. `init`: a model to initialise
     from. DataError for stacks that the network cannot be trained on.
     """
-    network = settings["network"]
+    network = settings.network
     dataset = StackDataset(stacks, masks)
     height = check_stacks(dataset, network)
-    device = choose_device(settings["device"])
-    if settings.get("threads"):
-        torch.set_num_threads(settings["threads"])
-    module = build_network(network, seed=settings["seed"], device=device)
+    device = choose_device(settings.device)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    module = build_network(network, seed=settings.seed, device=device)
     if init and not state_files(work):
         load_initial_archive(init, module)
-    pairs = PairPlan(len(dataset), height - 1, network, settings["seed"])
+    pairs = PairPlan(
+        len(dataset),
+        height - 1,
+        settings.seed,
+        visits_per_stack=network.visits_per_stack,
+        pairs_per_step=network.pairs_per_step,
+    )
     task = SeamlessTask(
         network=network,
-        reader=StackReader(dataset, network),
+        reader=StackReader(dataset, network.contrast.equalised_radius_px),
         plan=pairs,
         schedule=PhaseSchedule(network),
-        seed=settings["seed"],
+        seed=settings.seed,
         device=device,
-        voxel_size_nm=triple(settings["voxel_size_nm"]),
+        voxel_size_nm=settings.voxel_size_nm,
         lambdas=Lambdas.of(network),
     )
-    optimizer = torch.optim.Adam(module.parameters(), lr=network["lr"])
+    optimizer = torch.optim.Adam(module.parameters(), lr=network.lr)
     plan = alignment_training_plan(settings, pairs.iterations_per_epoch, device, work)
     return SeamlessTrainer(task, module, optimizer, plan, device)
 
@@ -89,17 +93,17 @@ def load_initial_archive(archive: Path, module: Seamless) -> None:
 
 
 def alignment_training_plan(
-    settings: Mapping[str, Any], iterations_per_epoch: int, device: torch.device, work: Path
+    settings: FitSettings, iterations_per_epoch: int, device: torch.device, work: Path
 ) -> TrainingPlan:
     """How long the training runs and how often it saves; `iterations` overrides `epochs`."""
-    network = settings["network"]
-    epochs = settings["epochs"] or network["epochs"]
-    workers = settings.get("workers")
+    network = settings.network
+    epochs = settings.epochs or network.epochs
+    workers = settings.workers
     return TrainingPlan(
-        iterations=settings["iterations"] or epochs * iterations_per_epoch,
-        checkpoint_every=network["checkpoint_every"],
-        checkpoint_seconds=settings.get("checkpoint_seconds", CHECKPOINT_SECONDS),
-        snapshot_every=network["snapshot_every"],
+        iterations=settings.iterations or epochs * iterations_per_epoch,
+        checkpoint_every=network.checkpoint_every,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        snapshot_every=network.snapshot_every,
         workers=(2 if device.type == "cuda" else 0) if workers is None else workers,
         bf16=False,  # bf16 cannot resolve displacements of a hundredth of a pixel
         compile=False,

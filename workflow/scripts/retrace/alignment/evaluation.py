@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from retrace.alignment.aligner import ALIGNED, FIELD
 from retrace.alignment.metrics import alignment_table
@@ -18,13 +16,14 @@ from retrace.alignment.scoring import (
     score_stack,
 )
 from retrace.files import atomic_write
+from retrace.planning.align_settings import ScoreAlignmentSettings
 from retrace.storage.manifest import check_manifest
 from retrace.storage.reads import origin_of_opened
 from retrace.storage.volumes import open_source, open_volume, recording_opened
 
 
 def evaluate_alignment(
-    settings: Mapping[str, Any], aligned: Path, ground_truth: Path | None, output: Path
+    settings: ScoreAlignmentSettings, aligned: Path, ground_truth: Path | None, output: Path
 ) -> str:
     """Writes `output`, and next to it alignment.txt, alignment.png and before_after.png.
 
@@ -34,24 +33,24 @@ def evaluate_alignment(
     manifest = check_manifest(aligned)
     folder = output.parent
     with recording_opened() as read:
-        sections = open_source(settings["sections"])
+        sections = open_source(settings.sections)
         known = KnownDistortion.open(ground_truth, sections) if ground_truth else None
         scorer = Scorer(sections, open_volume(aligned, ALIGNED), open_volume(aligned, FIELD), known)
         depth = sections.box.shape[0]
-        held_out_from = depth - int(depth * settings["test_fraction"])
+        held_out_from = depth - int(depth * settings.test_fraction)
         scores = score_stack(scorer, held_out_from)
         atomic_write(folder / "alignment.png", plot_scores(scores))
         atomic_write(folder / "before_after.png", before_after(scorer))
     table = alignment_table(scores)
     atomic_write(folder / "alignment.txt", table)
     content = {
-        "dataset": settings["dataset"],
-        "network": settings["network"],
+        "dataset": settings.dataset,
+        "network": settings.network,
         "voxel_size_nm": list(sections.voxel_size_nm),
         "held_out_from": held_out_from,
         "megapixels_per_second": manifest.get("megapixels_per_second"),
         **scores,
-        "origin": origin_of_opened(read, [], settings, time.monotonic() - begin),
+        "origin": origin_of_opened(read, [], settings.plain(), time.monotonic() - begin),
     }
     atomic_write(output, json.dumps(content, indent=1) + "\n")
     return table

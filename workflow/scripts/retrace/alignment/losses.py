@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.displacement import compose, inside, normalised, rotate_field_180, warp
 from retrace.targets.ternary import contract, dilate
 
@@ -105,10 +106,10 @@ class Lambdas:
     known: float = 0.0
 
     @classmethod
-    def of(cls, network: Mapping[str, float]) -> Lambdas:
+    def of(cls, network: SeamlessNetworkSettings) -> Lambdas:
         """From `lambda1` to `lambda6` and `lambda_known` of a network's settings."""
         names = [*(f"lambda{number}" for number in range(1, 7)), "lambda_known"]
-        return cls(*(float(network[name]) for name in names))
+        return cls(*(float(getattr(network, name)) for name in names))
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,6 @@ Packaged networks run with it. It does what `aligner` does for one window, witho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -21,12 +18,10 @@ FIELD = "field"
 class PairAligner(Seamless):
     """Seamless with the same weights, but for raw grey values; returns only the field."""
 
-    def __init__(
-        self, pyramid: Pyramid, contrast: Mapping[str, Any], *, flip_average: bool
-    ) -> None:
-        """`contrast`: the normaliser's settings; `flip_average`: see `Seamless.field`."""
+    def __init__(self, pyramid: Pyramid, *, radius_px: int | None, flip_average: bool) -> None:
+        """`radius_px`: see `prepare_sections`; `flip_average`: see `Seamless.field`."""
         super().__init__(pyramid)
-        self.network = {"contrast": contrast, "input": {"mean": pyramid.mean}}
+        self.radius_px, self.fill = radius_px, pyramid.mean
         self.flip_average = flip_average
 
     def forward(self, source: Tensor, target: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
@@ -39,13 +34,14 @@ class PairAligner(Seamless):
         return {FIELD: self.field(*inputs, flip_average=self.flip_average)}
 
     def _prepared(self, section: Tensor) -> Tensor:
-        return prepare_sections(section, valid_mask(section), self.network)[1]
+        valid = valid_mask(section)
+        return prepare_sections(section, valid, radius_px=self.radius_px, fill=self.fill)[1]
 
 
 def build_pair_aligner(
     pyramid: Pyramid,
-    contrast: Mapping[str, Any],
     *,
+    radius_px: int | None,
     flip_average: bool,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -53,4 +49,4 @@ def build_pair_aligner(
     """A `PairAligner` with initial weights that depend on `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PairAligner(pyramid, contrast, flip_average=flip_average).to(device)
+        return PairAligner(pyramid, radius_px=radius_px, flip_average=flip_average).to(device)

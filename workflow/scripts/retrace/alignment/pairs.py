@@ -6,11 +6,10 @@ any number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from retrace.alignment.prepare import prepare_sections, valid_mask
 from retrace.alignment.stack_files import Stack, StackDataset
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.errors import DataError
 
 
@@ -36,11 +36,13 @@ class PairRange:
 class PairPlan:
     """The order of stacks and pairs: each epoch visits each stack `visits_per_stack` times."""
 
-    def __init__(self, stacks: int, pairs: int, network: Mapping[str, Any], seed: int) -> None:
+    def __init__(
+        self, stacks: int, pairs: int, seed: int, *, visits_per_stack: int, pairs_per_step: int
+    ) -> None:
         """`stacks`: how many there are, with `pairs` pairs each."""
         self.stacks, self.pairs, self.seed = stacks, pairs, seed
-        self.visits = stacks * int(network["visits_per_stack"])
-        self.at_once = min(int(network["pairs_per_step"]), pairs)
+        self.visits = stacks * visits_per_stack
+        self.at_once = min(pairs_per_step, pairs)
         self.steps_per_visit = -(-pairs // self.at_once)
 
     @property
@@ -66,7 +68,7 @@ class PairPlan:
         return PairRange(epoch, visit, int(self._order(epoch)[visit]), first, end)
 
 
-def check_stacks(dataset: StackDataset, network: Mapping[str, Any]) -> int:
+def check_stacks(dataset: StackDataset, network: SeamlessNetworkSettings) -> int:
     """Sections per stack; DataError if data sets differ in it, or have sections of a wrong size."""
     heights = {stacks.shape[1] for stacks in dataset.sets}
     if len(heights) > 1:
@@ -75,14 +77,14 @@ def check_stacks(dataset: StackDataset, network: Mapping[str, Any]) -> int:
             f"stacks of different heights cannot be trained on together: {shapes}; sample them "
             "with one `height`"
         )
-    unit = 2 ** (network["height"] - 1 - network["topskips"])
-    side = network["crop"]
+    unit = 2 ** (network.height - 1 - network.topskips)
+    side = network.crop
     for stacks in dataset.sets:
         sides = stacks.shape[2:] if side is None else (side, side)
         if any(n % unit for n in sides) or min(stacks.shape[2:]) < (side or 0):
             raise DataError(
                 f"{stacks.path}: {stacks.name} has sections of {list(stacks.shape[2:])} px; "
-                f"network {network['name']!r} trains on {side or 'whole ones'} (`crop`), whose "
+                f"network {network.name!r} trains on {side or 'whole ones'} (`crop`), whose "
                 f"sides must be multiples of {unit} and no larger than the sections"
             )
     return heights.pop()
@@ -104,13 +106,13 @@ class PreparedStack:
     known: bool
 
     @classmethod
-    def of(cls, stack: Stack, network: Mapping[str, Any]) -> PreparedStack:
-        """Equalises each section as a whole."""
+    def of(cls, stack: Stack, radius_px: int | None) -> PreparedStack:
+        """Equalises each section as a whole; `radius_px`: see `prepare_sections`."""
         valid = valid_mask(stack.images)
         fields = stack.fields
         if fields is None:
             fields = torch.zeros(len(valid), 2, *valid.shape[1:])
-        images, _ = prepare_sections(stack.images, valid, network)
+        images, _ = prepare_sections(stack.images, valid, radius_px=radius_px, fill=0)
         return cls(images, stack.masks.float(), valid.float(), fields, stack.fields is not None)
 
     def only(self, section: int) -> PreparedStack:
@@ -124,9 +126,10 @@ class StackReader:
     """Prepared stacks by number, the last ones cached; threads may share it."""
 
     def __init__(
-        self, stacks: StackDataset | Sequence[Stack], network: Mapping[str, Any], keep: int = 64
+        self, stacks: StackDataset | Sequence[Stack], radius_px: int | None, keep: int = 64
     ) -> None:
-        self.stacks, self.network, self.keep = stacks, network, keep
+        """`radius_px`: see `prepare_sections`; `keep`: most stacks in memory."""
+        self.stacks, self.radius_px, self.keep = stacks, radius_px, keep
         self._kept: dict[int, PreparedStack] = {}
         self._lock = Lock()
 
@@ -135,7 +138,7 @@ class StackReader:
             if index not in self._kept:
                 while len(self._kept) >= self.keep:
                     self._kept.pop(next(iter(self._kept)))
-                self._kept[index] = PreparedStack.of(self.stacks[index], self.network)
+                self._kept[index] = PreparedStack.of(self.stacks[index], self.radius_px)
             return self._kept[index]
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -25,16 +22,15 @@ def valid_mask(images: Tensor) -> Tensor:
 
 
 def prepare_sections(
-    image: Tensor, valid: Tensor, network: Mapping[str, Any]
+    image: Tensor, valid: Tensor, *, radius_px: int | None, fill: float
 ) -> tuple[Tensor, Tensor]:
     """Sections (..., H, W) in [0, 1] with equalised contrast: once with 0, once with a grey fill.
 
-    Invalid pixels (`valid` bool, (..., H, W)) are 0 in the first result and `input: mean` in the
-    second, which the network receives. Valid pixels of 0 become DARKEST, because the equalisation
-    treats 0 as not imaged.
+    Invalid pixels (`valid` bool, (..., H, W)) are 0 in the first result and `fill` in the second,
+    which the network receives. `radius_px`: radius of the equalisation, None for none. Valid pixels
+    of 0 become DARKEST, because the equalisation treats 0 as not imaged.
     """
-    contrast = network["contrast"]
     even = torch.where(valid, image.clamp(min=DARKEST), 0)
-    if contrast["method"] == "equalise":
-        even = normalise_contrast(even, contrast["radius_px"])
-    return even, torch.where(valid, even, float(network["input"]["mean"]))
+    if radius_px is not None:
+        even = normalise_contrast(even, radius_px)
+    return even, torch.where(valid, even, float(fill))

@@ -7,12 +7,11 @@ rate. Each change resets the optimiser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.networks.seamless import Seamless
 
 
@@ -31,28 +30,28 @@ class Phase:
 class PhaseSchedule:
     """The phases of a training; `network`: settings of the family seamless."""
 
-    network: Mapping[str, Any]
+    network: SeamlessNetworkSettings
 
     @property
     def first_level(self) -> int:
         """The level that training begins at: `trunc`, or the coarsest one if it is null."""
-        trunc = self.network["trunc"]
-        coarsest = int(self.network["height"] - 1 - self.network["topskips"])
+        trunc = self.network.trunc
+        coarsest = int(self.network.height - 1 - self.network.topskips)
         return coarsest if trunc is None else int(trunc)
 
     def phase(self, epoch: int) -> Phase:
         """The phase of epoch `epoch`, from 0."""
-        network, fall_time = self.network, self.network["fall_time"]
+        network, fall_time = self.network, self.network.fall_time
         level = max(self.first_level - epoch // fall_time, 0)
         over = epoch >= fall_time * (self.first_level + 1) - 1
         last = fall_time > 1 and epoch % fall_time == fall_time - 1
-        tuning = bool(network["fine_tuning"] or over or last)
-        encoders = tuning or epoch < fall_time - 1 or network["train_encoders"] == "always"
-        factor = network["fine_tuning_lr_factor"] if tuning else 1.0
-        smooth = network["smooth_factor"]
+        tuning = bool(network.fine_tuning or over or last)
+        encoders = tuning or epoch < fall_time - 1 or network.train_encoders == "always"
+        factor = network.fine_tuning_lr_factor if tuning else 1.0
+        smooth = network.smooth_factor
         fine = tuning and level == 0
         return Phase(
-            level, tuning, encoders, network["lr"] * factor, smooth["fine" if fine else "coarse"]
+            level, tuning, encoders, network.lr * factor, smooth.fine if fine else smooth.coarse
         )
 
     def begins(self, epoch: int) -> bool:
@@ -73,7 +72,7 @@ class PhaseSchedule:
         lines = []
         for epoch in range(epochs):
             phase = self.phase(epoch)
-            all_levels = phase.fine_tuning or phase.level < self.network["skip"]
+            all_levels = phase.fine_tuning or phase.level < self.network.skip
             what = "all" if all_levels else f"aligner {phase.level}"
             if phase.encoders and not phase.fine_tuning:
                 what += " + encoders"

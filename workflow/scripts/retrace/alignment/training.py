@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from retrace.alignment.prepare import prepare_sections
 from retrace.alignment.schedule import Phase, PhaseSchedule
 from retrace.augment.artificial_defects import apply_defect, draw_fold
 from retrace.augment.sections import augment_input, augment_stack
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.displacement import downsample, inside, length, rotate_180, rotate_field_180, warp
 from retrace.errors import StateError
 from retrace.geometry import Triple
@@ -60,7 +62,7 @@ FOLD_BORDER = 7
 class SeamlessTask(PlainTask):
     """Pairs of sections and their losses; `enter` sets the phase that they belong to."""
 
-    network: Mapping[str, Any]
+    network: SeamlessNetworkSettings
     reader: StackReader
     plan: PairPlan
     schedule: PhaseSchedule
@@ -71,6 +73,11 @@ class SeamlessTask(PlainTask):
     phase: Phase | None = None
     batch_size: int = 1
     observed: int = len(OBSERVED)
+
+    @cached_property
+    def augment(self) -> dict[str, Any]:
+        """The settings of the augmentation, defaults included."""
+        return self.network.augment.complete().plain()
 
     def enter(self, phase: Phase) -> None:
         """Computes losses for this phase from now on."""
@@ -105,8 +112,8 @@ class SeamlessTask(PlainTask):
             sample.valid,
             sample.fields,
             rng,
-            self.network["augment"],
-            self.network["crop"],
+            self.augment,
+            self.network.crop,
         )
         (images, masks, valid), moved = rotate_and_flip([images, masks, valid], moved, rng)
         return images, masks, (valid > 0.5).float(), moved, sample.known
@@ -116,7 +123,7 @@ class SeamlessTask(PlainTask):
 
         SEAMLeSS, at the time of the paper, trained every other pair on a section and itself.
         """
-        if rng.random() >= self.network["self_pairs"]:
+        if rng.random() >= self.network.self_pairs:
             return stack
         return stack.only(int(rng.integers(len(stack.images))))
 
@@ -134,7 +141,7 @@ class SeamlessTask(PlainTask):
         pair_images, pair_masks = [images[pair], images[pair + 1]], [masks[pair], masks[pair + 1]]
         pair_valid = [valid[pair], valid[pair + 1]]
         applied = torch.zeros(2, *pair_images[0].shape)
-        supervised = rng.random() < self.network["fold_probability"]
+        supervised = rng.random() < self.network.fold_probability
         if supervised:
             pair_images[0], pair_masks[0], applied = self._folded(rng, pair_images[1])
             pair_valid[0] = pair_valid[1]
@@ -149,7 +156,7 @@ class SeamlessTask(PlainTask):
         """The target (H, W) with an artificial fold, its mask, and the fold's field (2, H, W)."""
         height, width = target.shape
         largest = min(height, width) / 6
-        low, high = self.network["fold_radius_px"]
+        low, high = self.network.fold_radius_px
         fold = draw_fold(rng, (height, width), (min(low, largest), min(high, largest)))
         image, labels = apply_defect(target, torch.zeros(height, width), fold)
         return image, labels.float(), fold.displacement
@@ -159,10 +166,11 @@ class SeamlessTask(PlainTask):
     ) -> dict[str, Tensor]:
         """Tensors (1, H, W) of a section (H, W): for the losses, and augmented as network input."""
         augmented, cutout = image, torch.zeros_like(image)
-        if self.network["augment"]["input"]:
-            augmented, cutout = augment_input(image, rng, self.network["augment"])
-            augmented, _ = prepare_sections(augmented, valid > 0, self.network)
-        network_input = torch.where(valid > 0, augmented, float(self.network["input"]["mean"]))
+        if self.network.augment.input:
+            augmented, cutout = augment_input(image, rng, self.augment)
+            radius_px = self.network.contrast.equalised_radius_px
+            augmented, _ = prepare_sections(augmented, valid > 0, radius_px=radius_px, fill=0)
+        network_input = torch.where(valid > 0, augmented, float(self.network.input.mean))
         tensors = {
             "image": image,
             "input": network_input,
@@ -208,7 +216,7 @@ class SeamlessTask(PlainTask):
         factor = 2**self.phase.level
         valid = batch[f"{side}_valid"]
         image = average_valid(
-            batch[f"{side}_image"], valid, self.phase.level, self.network["rescale_downsampled"]
+            batch[f"{side}_image"], valid, self.phase.level, self.network.rescale_downsampled
         )
         usable = (functional.avg_pool2d(valid, factor) > 0.99).float()
         usable = usable * self._not_blank(image, usable)
@@ -219,7 +227,7 @@ class SeamlessTask(PlainTask):
 
     def _not_blank(self, image: Tensor, valid: Tensor) -> Tensor:
         """1 for each image that shows something, 0 for empty or constant ones, (N, 1, 1, 1)."""
-        blank = is_blank(image, valid, self.network["blank_var_threshold"])
+        blank = is_blank(image, valid, self.network.blank_var_threshold)
         return (~blank).float()[:, None, None, None]
 
     def _errors(
@@ -231,16 +239,16 @@ class SeamlessTask(PlainTask):
         border = border_mask(source, target, field, max(1, BORDER >> level))
         learns = border * (1 - batch["supervised"])
         weights = similarity_weights(source, target, field, learns, self.lambdas)
-        radius = max(1, network["mask_smooth_radius"] >> level)
+        radius = max(1, network.mask_smooth_radius >> level)
         smooth = smoothness_weights(source, target, field, learns, self.lambdas, radius)
         errors = similarity_map(warp(source.image, field), target.image)
         factor = self.lambdas.smoothness * self.phase.smooth_factor
-        kind = network["smoothness_penalty_type"]
+        kind = network.smoothness_penalty_type
         terms = {
             "similarity": similarity_error(errors, weights, border),
             "smoothness": factor * smoothness_error(field, smooth, kind),
         }
-        if network["fold_probability"]:
+        if network.fold_probability:
             terms["fold"] = self._fold_error(field, target, batch, turned)
         if self.lambdas.known:
             terms["known"] = self._known_error(field, source, target, batch, turned)
@@ -344,16 +352,20 @@ class SeamlessTrainer(Trainer):
 
         StateError for a collapse; with `action: lower`, a zero field halves lambda1 instead.
         """
-        settings = self.seamless.network["collapse"]
-        patience = settings["patience"]
+        settings = self.seamless.network.collapse
+        patience = settings.patience
         if iteration % patience or len(self._losses) < patience:
             return
         rows = torch.stack(self._losses[-patience:])
         means = dict(zip(self.terms, rows.mean(0).tolist(), strict=True))
-        kind = collapse(means, settings)
+        kind = collapse(
+            means,
+            field_fraction=settings.field_fraction,
+            valid_fraction=settings.valid_fraction,
+        )
         if kind is None:
             return
-        if kind == ZERO_FIELD and settings["action"] == "lower":
+        if kind == ZERO_FIELD and settings.action == "lower":
             self._lower_lambda1(iteration, means["lambda1"])
         else:
             raise StateError(
@@ -363,7 +375,7 @@ class SeamlessTrainer(Trainer):
 
     def _lower_lambda1(self, iteration: int, lambda1: float) -> None:
         """Halves lambda1; StateError if it has been halved ten times."""
-        smallest = self.seamless.network["lambda1"] / 2**10
+        smallest = self.seamless.network.lambda1 / 2**10
         if lambda1 / 2 < smallest:
             raise StateError(
                 f"iteration {iteration}: the field stays zero though lambda1 was lowered to "
@@ -407,13 +419,15 @@ EXPLAIN = {
 }
 
 
-def collapse(means: Mapping[str, float], settings: Mapping[str, Any]) -> str | None:
+def collapse(
+    means: Mapping[str, float], *, field_fraction: float, valid_fraction: float
+) -> str | None:
     """The kind of collapse in the mean terms of the last iterations; None if there is none.
 
     EMPTY: `valid` below `valid_fraction`, or a similarity of exactly 0. ZERO_FIELD: `field_px`
     below `field_fraction` of `moved_px`.
     """
-    if means["valid"] < settings["valid_fraction"] or means["similarity"] == 0:
+    if means["valid"] < valid_fraction or means["similarity"] == 0:
         return EMPTY
-    zero = means["field_px"] < settings["field_fraction"] * means["moved_px"]
+    zero = means["field_px"] < field_fraction * means["moved_px"]
     return ZERO_FIELD if zero else None

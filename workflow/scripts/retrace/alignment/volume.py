@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from retrace.alignment.aligner import (
     ALIGNED,
@@ -22,6 +20,7 @@ from retrace.checkpoints.safetensors import load_model
 from retrace.device import choose_device
 from retrace.files import digest
 from retrace.networks import build_network
+from retrace.planning.align_settings import AlignSettings
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
 from retrace.storage.reads import local_paths, remote_reads
@@ -30,14 +29,14 @@ from retrace.storage.volumes import open_source
 from retrace.storage.zarr_writer import publish
 
 
-def alignment_work_folder(work: Path, settings: Mapping[str, Any], model: Path) -> Path:
+def alignment_work_folder(work: Path, settings: AlignSettings, model: Path) -> Path:
     """The folder below `work` of an unfinished alignment with these settings and this model."""
-    name = f"{settings['dataset']}_{settings['network']['name']}"
-    return work / f"{name}_{digest([settings, input_digest(model)])}"
+    name = f"{settings.dataset}_{settings.network.name}"
+    return work / f"{name}_{digest([settings.plain(), input_digest(model)])}"
 
 
 def align_volume(
-    settings: Mapping[str, Any],
+    settings: AlignSettings,
     model: Path,
     work: Path,
     output: Path,
@@ -55,11 +54,11 @@ def align_volume(
     own_work = alignment_work_folder(work, settings, model)
     stack = _aligned(settings, model, own_work)
     speed = megapixels(stack.sections) / max(stack.seconds(), 1e-9)
-    inputs = [model, *local_paths([settings["sections"]])]
+    inputs = [model, *local_paths([settings.sections])]
     image = RENDERED if stack.fine is not None else ALIGNED
     for name, folder in ((image, layer), (FIELD, field_layer)):
         volume = stack.volume(name)
-        plan = plan_layer(volume, volume.box, labels=False, compress=settings["gzip"])
+        plan = plan_layer(volume, volume.box, labels=False, compress=settings.gzip)
         LayerWriter(folder, own_work / f"layer_{name}", plan).write(volume, threads)
     output.parent.mkdir(parents=True, exist_ok=True)
     publish(stack.store, output)
@@ -70,23 +69,32 @@ def align_volume(
     read = remote_reads(stack.sections, stack.fine)
     spent = time.monotonic() - begin
     for folder in (layer, field_layer):
-        write_manifest(folder, inputs=[output], settings=settings, seconds=spent)
-    write_manifest(output, inputs=inputs, settings=settings, seconds=spent, extra=extra, read=read)
+        write_manifest(folder, inputs=[output], settings=settings.plain(), seconds=spent)
+    write_manifest(
+        output, inputs=inputs, settings=settings.plain(), seconds=spent, extra=extra, read=read
+    )
     shutil.rmtree(own_work)
     return round(speed, 4)
 
 
-def _aligned(settings: Mapping[str, Any], model: Path, own_work: Path) -> AlignedStack:
+def _aligned(settings: AlignSettings, model: Path, own_work: Path) -> AlignedStack:
     """The aligned stack, in a store below `own_work`."""
-    network = settings["network"]
-    device = choose_device(settings["device"])
+    network = settings.network
+    device = choose_device(settings.device)
     module = build_network(network, device=device)
     load_model(model, module, network)
-    sections = open_source(settings["sections"])
-    fine = open_source(settings["fine"]) if settings["fine"] else None
+    sections = open_source(settings.sections)
+    fine = None if settings.fine is None else open_source(settings.fine)
     check_raw_type(sections)
     if fine is not None:
         check_fine(sections, fine)
     stack = AlignedStack(own_work / "aligned.zarr", own_work / "journal", sections, fine)
-    Aligner(module.eval(), network, AlignmentPlan.of(network["align"]), device).run(stack)
+    aligner = Aligner(
+        module.eval(),
+        AlignmentPlan.of(network.align),
+        device,
+        radius_px=network.contrast.equalised_radius_px,
+        fill=network.input.mean,
+    )
+    aligner.run(stack)
     return stack

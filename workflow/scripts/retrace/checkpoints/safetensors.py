@@ -14,7 +14,7 @@ from torch import nn
 
 from retrace.errors import DataError
 from retrace.files import atomic_write
-from retrace.settings_model import as_json, plain_value
+from retrace.settings_model import SettingsModel, as_json, plain_value
 
 FORMAT_VERSION = "1"
 ALIGNMENT = 8
@@ -48,7 +48,7 @@ ARCHITECTURE = (
 """The settings of a network that its weights depend on."""
 
 
-def architecture(network: Mapping[str, Any]) -> dict[str, Any]:
+def architecture(network: SettingsModel | Mapping[str, Any]) -> dict[str, Any]:
     """The part of a network's settings that decides which weights fit."""
     content = plain_value(network)
     return {key: content.get(key) for key in ARCHITECTURE}
@@ -82,7 +82,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return read_archive(path)[0]
 
 
-def load_model(path: Path, module: nn.Module, expect: Mapping[str, Any]) -> dict[str, Any]:
+def load_model(
+    path: Path, module: nn.Module, expect: SettingsModel | Mapping[str, Any]
+) -> dict[str, Any]:
     """Fills `module`, built from the settings `expect`, with the weights at `path`.
 
     Returns the metadata. DataError where the file is absent, truncated, or holds another network.
@@ -147,7 +149,9 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return {key: json.loads(value) for key, value in text.items()}, tensors
 
 
-def _check_same_network(path: Path, found: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
+def _check_same_network(
+    path: Path, found: Mapping[str, Any], expect: SettingsModel | Mapping[str, Any]
+) -> None:
     here, there = architecture(expect), architecture(found)
     for key, value in here.items():
         if there[key] != value:

@@ -51,6 +51,11 @@ class ContrastNormaliser(SettingsModel):
         description="Half the side of the window that grey values are ranked in, pixels."
     )
 
+    @property
+    def equalised_radius_px(self) -> int | None:
+        """The radius of the equalisation; None without it."""
+        return self.radius_px if self.method == "equalise" else None
+
 
 class SmoothnessFactor(SettingsModel):
     """What lambda1 is multiplied by."""

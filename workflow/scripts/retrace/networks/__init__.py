@@ -11,6 +11,7 @@ from retrace.config.families import family_of
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.networks.unet import UNet, centre_crop
 from retrace.networks.znn import ZnnNetwork
+from retrace.settings_model import SettingsModel
 
 __all__ = ["ElektronnNetwork", "Network", "UNet", "ZnnNetwork", "build_network", "centre_crop"]
 
@@ -19,7 +20,7 @@ Network = UNet | ZnnNetwork | ElektronnNetwork
 
 
 def build_network(
-    network: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
+    network: SettingsModel | Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Any:
     """The module of a network's resolved settings, in training mode; see `Network`.
 

@@ -29,9 +29,10 @@ class PackageForm:
 
 def pair_aligner_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `build_pair_aligner`."""
+    contrast = network["contrast"]
     return {
         "pyramid": pyramid_of(network),
-        "contrast": network["contrast"],
+        "radius_px": contrast["radius_px"] if contrast["method"] == "equalise" else None,
         "flip_average": network["align"]["flip_average"],
     }
 

@@ -15,15 +15,12 @@ from retrace.device import choose_own_device, uses_bf16, uses_compile
 from retrace.files import digest
 from retrace.formats.hdf5_tiff import H5_SUFFIXES
 from retrace.networks import build_network
-from retrace.settings_model import plain_value
+from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
 from retrace.storage.manifest import input_digest
 from retrace.training.average import WeightAverage
 from retrace.training.loop import Trainer, TrainingPlan
 from retrace.training.ranks import SINGLE_PROCESS, Rank
 from retrace.training.task import SetUp, TrainingInputs, WeightFiles, set_threads
-
-CHECKPOINT_SECONDS = 300.0
-"""Longest time between two saved states."""
 
 NOT_IN_DIGEST = (
     "iterations",
@@ -42,41 +39,42 @@ NOT_IN_DIGEST = (
 """Settings of a network that do not change the weights after a given number of iterations."""
 
 
-def training_digest(settings: Mapping[str, Any], weights: WeightFiles) -> str:
+def training_digest(settings: TrainSettings, weights: WeightFiles) -> str:
     """Digest of everything that decides the weights after a given number of iterations."""
-    given = plain_value(settings["network"])
-    network = {k: v for k, v in given.items() if k not in NOT_IN_DIGEST}
+    network = {k: v for k, v in settings.network.plain().items() if k not in NOT_IN_DIGEST}
     if network.get("batch_size") == 1:  # the default
         del network["batch_size"]
-    if not family_of(network).pads_training:
+    if not family_of(settings.network).pads_training:
         network.pop("predict_padding", None)
-    dataset, volumes = _data_in_digest(settings["dataset"])
+    dataset, volumes = _data_in_digest(settings.dataset)
     models = [_model_digest(path) if path else None for path in (weights.init, weights.context)]
     published = input_digest(weights.published) if weights.published else None
     predictions = _prediction_digests(settings)
-    parts = [network, dataset, volumes, settings["seed"], models, published]
+    parts = [network, dataset, volumes, settings.seed, models, published]
     return digest([*parts, predictions] if predictions else parts)
 
 
-def _prediction_digests(settings: Mapping[str, Any]) -> dict[str, str]:
+def _prediction_digests(settings: TrainSettings) -> dict[str, str]:
     """Digests of another network's predictions that are input, by volume and input node."""
-    nodes = settings["network"].get("recursive", {})
+    if isinstance(settings.dataset, TrainingExamples):
+        return {}
     sources = {
-        f"{name} {node}": Path(volume["inputs"][node]["path"])
-        for name, volume in settings["dataset"].get("volumes", {}).items()
-        for node in nodes
+        f"{name} {node}": Path(volume.inputs[node].path)
+        for name, volume in settings.dataset.volumes.items()
+        for node in settings.network.recursive
     }
     return {name: input_digest(path) for name, path in sources.items() if path.is_dir()}
 
 
-def _data_in_digest(dataset: Mapping[str, Any]) -> tuple[Any, Any]:
+def _data_in_digest(dataset: TrainingDataset | TrainingExamples) -> tuple[Any, Any]:
     """What decides the weights: entries and volumes of a dataset, or its examples and None."""
-    if "examples" in dataset:
-        examples = dataset["examples"]
+    if isinstance(dataset, TrainingExamples):
+        examples = dataset.examples.plain()
         return {k: v for k, v in examples.items() if k not in ("test", "fetch")}, None
-    entries = {k: dataset.get(k) for k in ("voxel_size_nm", "background_ids", "train")}
-    used = {entry["volume"] for entry in dataset["train"]}
-    return entries, {name: dataset["volumes"][name] for name in sorted(used)}
+    content = dataset.plain()
+    entries = {k: content.get(k) for k in ("voxel_size_nm", "background_ids", "train")}
+    used = {entry.volume for entry in dataset.train}
+    return entries, {name: content["volumes"][name] for name in sorted(used)}
 
 
 def _model_digest(model: Path) -> str:
@@ -85,25 +83,25 @@ def _model_digest(model: Path) -> str:
     return input_digest(model)
 
 
-def training_plan(settings: Mapping[str, Any], device: torch.device, work: Path) -> TrainingPlan:
+def training_plan(settings: TrainSettings, device: torch.device, work: Path) -> TrainingPlan:
     """How often the training saves, and with which precision and workers it runs."""
-    network = settings["network"]
-    workers = settings.get("workers")
+    network, workers = settings.network, settings.workers
+    own_limit: float | None = getattr(network, "max_runtime", None)
     return TrainingPlan(
-        iterations=settings["iterations"],
-        checkpoint_every=network["checkpoint_every"],
-        checkpoint_seconds=settings.get("checkpoint_seconds", CHECKPOINT_SECONDS),
-        snapshot_every=network["snapshot_every"],
+        iterations=settings.iterations,
+        checkpoint_every=network.checkpoint_every,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        snapshot_every=network.snapshot_every,
         workers=(2 if device.type == "cuda" else 0) if workers is None else workers,
-        bf16=uses_bf16(settings["precision"], device),
-        compile=uses_compile(settings["compile"], device),
+        bf16=uses_bf16(settings.precision, device),
+        compile=uses_compile(settings.compile, device),
         work=work,
-        max_seconds=settings.get("seconds", network.get("max_runtime")),
+        max_seconds=own_limit if settings.seconds is None else settings.seconds,
     )
 
 
 def build_trainer(
-    settings: Mapping[str, Any],
+    settings: TrainSettings,
     masks: Mapping[str, Path],
     work: Path,
     weights: WeightFiles | None = None,
@@ -114,10 +112,10 @@ def build_trainer(
     `masks`: the store of the labels mask of each volume that has one. ConfigError or DataError for
     settings or data that cannot be trained on.
     """
-    network = settings["network"]
-    device = choose_own_device(settings["device"], rank.number, rank.count)
-    set_threads(settings.get("threads"), rank)
-    module = build_network(network, seed=settings["seed"])
+    network = settings.network
+    device = choose_own_device(settings.device, rank.number, rank.count)
+    set_threads(settings.threads, rank)
+    module = build_network(network, seed=settings.seed)
     inputs = TrainingInputs(settings, masks, weights or WeightFiles(), work, device, rank.count)
     set_up: SetUp = family_of(network).load("set_up_training")
     setup = set_up(inputs, module)

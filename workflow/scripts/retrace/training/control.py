@@ -56,7 +56,7 @@ class ControlFile:
         print(f"[control] {text}", flush=True)
 
 
-def parse_number(text: str, command: str) -> float:
+def number_argument(text: str, command: str) -> float:
     """The number that is a command's argument; ConfigError for anything else."""
     try:
         return float(text)
@@ -66,7 +66,7 @@ def parse_number(text: str, command: str) -> float:
         ) from None
 
 
-def parse_switch(text: str, command: str) -> bool:
+def switch_argument(text: str, command: str) -> bool:
     """True for `on`, False for `off`; ConfigError for anything else."""
     if text not in ("on", "off"):
         raise ConfigError(f"{command} {text!r} is neither on nor off, for example: {command} off")

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,24 +26,24 @@ from retrace.augment.backward_warp import (
 )
 from retrace.augment.grey import draw_grey_change
 from retrace.augment.simple import Simple, draw_orientation, draw_simple
-from retrace.config.elektronn_network import EXAMPLE_WEIGHTS
+from retrace.config.dataset_model import Entry, LazyLabels
+from retrace.config.elektronn_network import EXAMPLE_WEIGHTS, ElektronnNetworkSettings
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.networks.elektronn import ElektronnNetwork
+from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.normalised import UNIT, NormalisedImage, normalise, open_normalised
 from retrace.targets.classes import IGNORED, class_labels
 from retrace.training.elektronn_pictures import prediction_picture
+from retrace.training.random_streams import batch_generator
 from retrace.training.sampler import (
-    LABELLED,
     PatchSampler,
     TooSmallError,
-    TrainingVolume,
-    batch_generator,
-    check_classes,
     open_sampler,
     open_unless_too_small,
 )
 from retrace.training.task import Batch, Picture
+from retrace.training.volumes import LABELLED, TrainingVolume, check_classes
 
 MONITOR_STREAM = {"train": 1 << 61, "validation": 1 << 62}
 """Added to the seed for the patches that errors are measured on."""
@@ -67,7 +66,7 @@ class Cubes:
 class CubeBatches:
     """Patches to train on, and patches to measure on."""
 
-    network: Mapping[str, Any]
+    network: ElektronnNetworkSettings
     module: ElektronnNetwork
     train: Cubes
     validation: Cubes | None
@@ -78,7 +77,7 @@ class CubeBatches:
     @cached_property
     def patch(self) -> Triple:
         """Shape of the network's input, voxels."""
-        return triple(self.network["input_shape"])
+        return triple(self.network.input_shape)
 
     @cached_property
     def lead(self) -> Triple:
@@ -94,7 +93,7 @@ class CubeBatches:
 
     def batch(self, number: int, *, warp: bool | float) -> Batch:
         """`input` (N, C, Z, Y, X) in [0, 1], `target` (N, z, y, x) int64, below 0 without class."""
-        count = self.network["batch_size"]
+        count = self.network.batch_size
         return stacked(
             [
                 self._example(
@@ -121,12 +120,12 @@ class CubeBatches:
         turned = self._orientation(rng, volume)
         image, labels = self._cut(cubes, rng, index, turned, warp)
         image, labels = turned.apply(image), turned.apply(labels)
-        if grey and self.network["grey_augment_channels"]:
-            image = draw_grey_change(rng, self.network["grey_augment_channels"]).apply(image)
+        if grey and self.network.grey_augment_channels:
+            image = draw_grey_change(rng, self.network.grey_augment_channels).apply(image)
         inside = [slice(n, size - n) for n, size in zip(self.lead, self.patch, strict=True)]
         steps = [slice(None, None, step) for step in self.strides]
         outputs = [part[tuple(inside)][tuple(steps)] for part in (labels, image[-1])]
-        channels = self.network["input_channels"]
+        channels = self.network.input_channels
         example = {"input": image[:channels].float(), "target": outputs[0]}
         if len(image) > channels:
             example["example_weights"] = outputs[1].float()
@@ -134,7 +133,7 @@ class CubeBatches:
 
     def _orientation(self, rng: np.random.Generator, volume: TrainingVolume) -> Simple:
         """A random orientation; z is swapped only if the rotated patch fits into the volume."""
-        if not self.network["flip_data"]:
+        if not self.network.flip_data:
             return draw_simple(rng, self.patch, mirror=[], transpose=[])
         fits = min(volume.visible.shape) >= max(self.patch)
         inner = [n - 2 * lost for n, lost in zip(self.patch, self.lead, strict=True)]
@@ -142,9 +141,9 @@ class CubeBatches:
         return draw_orientation(
             rng,
             self.patch,
-            self.network["n_dim"],
-            anisotropic=self.network["anisotropic_data"] or not fits,
-            upright_x=self.network["upright_x"],
+            self.network.n_dim,
+            anisotropic=self.network.anisotropic_data or not fits,
+            upright_x=self.network.upright_x,
         )
 
     def _cut(
@@ -175,7 +174,7 @@ class CubeBatches:
         """A random warp with probability `fraction`, if the volume is large enough for it."""
         if not fraction or rng.random() >= fraction:
             return None
-        flat = self.network["n_dim"] == 2
+        flat = self.network.n_dim == 2
         drawn = draw_section_warp(rng) if flat else draw_volume_warp(rng)
         needed = required_source(drawn, shape)
         sides = zip(needed, volume.visible.shape, strict=True)
@@ -183,17 +182,17 @@ class CubeBatches:
 
     def _classes(self, volume: TrainingVolume, box: VoxelBox) -> Tensor:
         """Classes (Z, Y, X) int64 of a box, IGNORED where unknown."""
-        grown = self.network["grow_boundary"]
-        ring = grown["steps"] if grown else 0
+        grown = self.network.grow_boundary
+        ring = grown.steps if grown else 0
         around = box.grow((ring,) * 3)
         labels = torch.from_numpy(volume.read_labels(around).astype(np.int64))
         known = torch.from_numpy(volume.read_codes(around) == LABELLED)
         classes = class_labels(
             labels,
             known,
-            are_classes=self.network["labels_are_classes"],
+            are_classes=self.network.labels_are_classes,
             boundary_steps=ring,
-            only_xy=bool(grown and grown["only_xy"]),
+            only_xy=bool(grown and grown.only_xy),
         )
         return classes[(slice(ring, -ring or None),) * 3]
 
@@ -217,7 +216,7 @@ class CubeBatches:
         """Draws a section from the middle of a volume with the network's prediction."""
         cubes = self.validation or self.train
         volume = cubes.sampler.volumes[0]
-        images = cubes.images[0][: self.network["input_channels"]]
+        images = cubes.images[0][: self.network.input_channels]
         context = self.module.context
         room = [n - lost for n, lost in zip(volume.visible.shape, context, strict=True)]
         if min(room) < 1:
@@ -229,7 +228,7 @@ class CubeBatches:
         x = torch.from_numpy(np.stack([image.read(window) for image in images]))
         (output,) = module(x[None].float().to(self.device)).values()
         image = x[0][tuple(slice(c, s - c) for c, s in zip(self.lead, shape, strict=True))]
-        name = f"{self.network['name']}-pred-{volume.name}-z{window.offset[0] + self.lead[0]}"
+        name = f"{self.network.name}-pred-{volume.name}-z{window.offset[0] + self.lead[0]}"
         target = folder / f"{name}-{iteration:08d}.png"
         prediction_picture(image[0].numpy(), output[0, :, 0].float().cpu().numpy(), target)
 
@@ -240,10 +239,10 @@ def stacked(examples: Sequence[Batch]) -> Batch:
 
 
 def open_cubes(
-    network: Mapping[str, Any],
+    network: ElektronnNetworkSettings,
     module: ElektronnNetwork,
-    dataset: Mapping[str, Any],
-    entries: Sequence[Mapping[str, Any]],
+    dataset: TrainingDataset,
+    entries: Sequence[Entry],
     masks: Mapping[str, Path],
     device: torch.device,
     processes: int = 1,
@@ -254,28 +253,29 @@ def open_cubes(
     network.
     """
     sampler = open_sampler(
-        {**dataset, "train": list(entries)},
+        dataset,
+        entries,
         masks,
         padding_nm=(0, 0, 0),
-        min_masked=1 - network["example_ignore_threshold"],
-        field_of_view=triple(network["input_shape"]),
+        min_masked=1 - network.example_ignore_threshold,
+        field_of_view=triple(network.input_shape),
         processes=processes,
     )
-    lost = zip(network["input_shape"], module.context, strict=True)
+    lost = zip(network.input_shape, module.context, strict=True)
     core = [n - c for n, c in lost]
     for volume in sampler.volumes:
         if any(n < c for n, c in zip(volume.labelled.shape, core, strict=True)):
             raise TooSmallError(
                 f"volume {volume.name!r}: {list(volume.labelled.shape)} labelled voxels (z, y, x), "
-                f"and the outputs of one patch of network {network['name']!r} span {core}; lower "
+                f"and the outputs of one patch of network {network.name!r} span {core}; lower "
                 "`desired_input`"
             )
-        if network["labels_are_classes"]:
-            check_classes(volume, network["name"], network["n_lab"])
+        if network.labels_are_classes:
+            check_classes(volume, network)
     images = tuple(_images(dataset, volume, network) for volume in sampler.volumes)
-    lazy_labels = [dataset["volumes"][volume.name].get("lazy_labels") for volume in sampler.volumes]
+    lazy_labels = [dataset.volumes[volume.name].lazy_labels for volume in sampler.volumes]
     lazy = (
-        [lazy_classes(labels, network["n_lab"], device) for labels in lazy_labels]
+        [lazy_classes(labels, network.n_lab or 0, device) for labels in lazy_labels]
         if any(lazy_labels)
         else ()
     )
@@ -283,35 +283,32 @@ def open_cubes(
 
 
 def lazy_classes(
-    lazy_labels: Mapping[str, Sequence[int]] | None, classes: int, device: torch.device
+    lazy_labels: LazyLabels | None, classes: int, device: torch.device
 ) -> dict[str, Tensor]:
     """Flags (K,) float of a volume's classes: `labelled`, and known to be `absent`.
 
     `lazy_labels`: the volume's setting of that name; without it all classes are labelled.
     """
-    settings = lazy_labels or {}
-    numbers = {
-        "labelled": settings.get("labelled", range(classes)),
-        "absent": settings.get("absent", ()),
-    }
-    flags = {name: torch.zeros(classes, device=device) for name in numbers}
-    for name, chosen in numbers.items():
-        flags[name][list(chosen)] = 1
+    labelled = range(classes) if lazy_labels is None else lazy_labels.labelled or range(classes)
+    absent = () if lazy_labels is None else lazy_labels.absent or ()
+    flags = {name: torch.zeros(classes, device=device) for name in ("labelled", "absent")}
+    flags["labelled"][list(labelled)] = 1
+    flags["absent"][list(absent)] = 1
     return flags
 
 
 def _images(
-    dataset: Mapping[str, Any], volume: TrainingVolume, network: Mapping[str, Any]
+    dataset: TrainingDataset, volume: TrainingVolume, network: ElektronnNetworkSettings
 ) -> tuple[NormalisedImage, ...]:
     """The images of all channels, then the voxel weights if the network uses them.
 
     The first channel is read from memory if the sampler holds the volume there.
     """
-    sources = dataset["volumes"][volume.name]
+    sources = dataset.volumes[volume.name]
     images = [normalise(volume.raw, UNIT)]
-    weights = [EXAMPLE_WEIGHTS] if network["use_example_weights"] else []
-    for channel in [*network["inputs"][1:], *weights]:
-        images.append(open_normalised(sources["inputs"][channel], UNIT))
+    weights = [EXAMPLE_WEIGHTS] if network.use_example_weights else []
+    for channel in [*network.inputs[1:], *weights]:
+        images.append(open_normalised(sources.inputs[channel], UNIT))
         if not images[-1].volume.box.contains(images[0].volume.box):
             raise DataError(
                 f"{images[-1].volume.name} does not cover the voxels of {images[0].volume.name}; "
@@ -321,25 +318,26 @@ def _images(
 
 
 def open_cube_batches(
-    settings: Mapping[str, Any],
+    network: ElektronnNetworkSettings,
+    dataset: TrainingDataset,
+    seed: int,
     module: ElektronnNetwork,
     masks: Mapping[str, Path],
     device: torch.device,
     processes: int = 1,
 ) -> CubeBatches:
     """Opens the volumes of a training; its validation split is optional."""
-    network, dataset = settings["network"], settings["dataset"]
-    held_out = dataset.get("validation", [])
+    held_out = dataset.validation
     return CubeBatches(
         network=network,
         module=module,
-        train=open_cubes(network, module, dataset, dataset["train"], masks, device, processes),
+        train=open_cubes(network, module, dataset, dataset.train, masks, device, processes),
         validation=open_unless_too_small(
             lambda: open_cubes(network, module, dataset, held_out, masks, device)
         )
         if held_out
         else None,
-        voxel_size_nm=triple(dataset["voxel_size_nm"]),
-        seed=settings["seed"],
+        voxel_size_nm=dataset.voxel_size_nm,
+        seed=seed,
         device=device,
     )

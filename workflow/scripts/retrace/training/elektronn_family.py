@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from retrace.checkpoints.elektronn import SUFFIX, load_parameters, read_param
 from retrace.checkpoints.safetensors import load_layers, load_model
+from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.errors import ConfigError
 from retrace.files import atomic_write
-from retrace.geometry import Triple, triple
+from retrace.geometry import Triple
 from retrace.losses.elektronn import (
     binary_overlap,
     error_rate,
@@ -30,7 +31,8 @@ from retrace.losses.elektronn import (
     squared_error,
 )
 from retrace.networks.elektronn import ElektronnNetwork
-from retrace.training.control import Command, parse_number, parse_switch
+from retrace.planning.train_settings import TrainingExamples
+from retrace.training.control import Command, number_argument, switch_argument
 from retrace.training.cube_batches import CubeBatches, open_cube_batches
 from retrace.training.elektronn_optimizers import elektronn_optimizer
 from retrace.training.elektronn_pictures import batch_picture, curve_pictures
@@ -42,7 +44,7 @@ from retrace.training.elektronn_schedule import (
     has_stalled,
 )
 from retrace.training.example_batches import ExampleBatches, open_example_batches
-from retrace.training.sampler import network_seed
+from retrace.training.random_streams import network_seed
 from retrace.training.state import TrainingProgress, state_files
 from retrace.training.task import (
     Batch,
@@ -87,7 +89,7 @@ class ElektronnTask(PlainTask):
     A batch of the loop contains all examples of an iteration.
     """
 
-    network: Mapping[str, Any]
+    network: ElektronnNetworkSettings
     module: ElektronnNetwork
     data: BatchSource
     schedule: RateSchedule
@@ -101,7 +103,7 @@ class ElektronnTask(PlainTask):
     _drawn: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.history_freq = self.network["history_freq"]
+        self.history_freq = self.network.history_freq
 
     @property
     def batch_size(self) -> int:
@@ -116,13 +118,14 @@ class ElektronnTask(PlainTask):
     @property
     def reconstructs(self) -> bool:
         """Whether the network learns values, by their squared error."""
-        return self.network["target"] == "regression" or self.network["autoencoder"] is not None
+        return self.network.target == "regression" or self.network.autoencoder is not None
 
     @property
     def is_random(self) -> bool:
         """Whether the network itself is random while it trains."""
-        autoencoder = self.network["autoencoder"] or {}
-        return any(self.network["dropout_rates"]) or bool(autoencoder.get("input_noise"))
+        autoencoder = self.network.autoencoder
+        has_noise = autoencoder is not None and autoencoder.input_noise > 0
+        return any(self.network.dropout_rates) or has_noise
 
     @torch.no_grad()
     def batch(self, number: int) -> Batch:
@@ -148,8 +151,8 @@ class ElektronnTask(PlainTask):
         target = batch["target"]
         if self.reconstructs:
             return {"mse": squared_error(output, target.reshape(output.shape))}
-        weights = self.network["class_weights"]
-        kind = self.network["target"]
+        weights = self.network.class_weights
+        kind = self.network.target
         if kind == "nll_multiple_binary":
             loss = nll_multiple_binary(output, target, class_weights=weights)
             return {"nll": loss, "error": (1 - binary_overlap(output, target)).detach()}
@@ -163,7 +166,7 @@ class ElektronnTask(PlainTask):
                 example_weights=batch.get("example_weights"),
                 labelled=batch.get("labelled"),
                 absent=batch.get("absent"),
-                propagate_above=self.network["label_prop_thresh"],
+                propagate_above=self.network.label_prop_thresh,
             )
         error = error_rate(output.detach(), target)
         return {"nll": loss, "error": error.nan_to_num(0.0)}
@@ -179,7 +182,7 @@ class ElektronnTask(PlainTask):
     @torch.no_grad()
     def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
         """Measures every `history_freq` iterations, runs due actions, draws previews."""
-        if iteration % self.network["snapshot_every"] == 0:
+        if iteration % self.network.snapshot_every == 0:
             self._preview(module, iteration)
         if iteration % self.history_freq:
             return
@@ -218,7 +221,7 @@ class ElektronnTask(PlainTask):
         """Mean loss and error over the examples of a split."""
         sums: dict[str, float] = {}
         count = 0
-        for batch in self.data.monitor(split, self.network["monitor_batch_size"]):
+        for batch in self.data.monitor(split, self.network.monitor_batch_size):
             size = len(batch["input"])
             count += size
             terms = self._terms(self.module.raw(batch["input"]).float(), batch)
@@ -230,20 +233,20 @@ class ElektronnTask(PlainTask):
 
     def _run_plateau_action(self, iteration: int) -> None:
         """Runs the next declared action that waits for a plateau, once it is reached."""
-        for place, action in enumerate(self.network["actions"]):
-            if "on_plateau" not in action or self.schedule.has_fired(f"plateau {place}"):
+        for place, action in enumerate(self.network.actions):
+            plateau = action.on_plateau
+            if plateau is None or self.schedule.has_fired(f"plateau {place}"):
                 continue
-            plateau = action["on_plateau"]
             since = max(
                 [c["decided"] for c in self.schedule.changes if c["by"].startswith("plateau")],
                 default=0,
             )
             rows = [row for row in self.rows if row["iteration"] > since]
-            values = [row[plateau["of"]] for row in rows if plateau["of"] in row]
-            if has_stalled(values, plateau["patience"], plateau.get("least", 0.0)):
+            values = [row[plateau.of] for row in rows if plateau.of in row]
+            if has_stalled(values, plateau.patience, plateau.least):
                 name = f"plateau {place}"
-                self.schedule.add(iteration + LEAD, action["set"], name, iteration)
-                print(f"[train] {plateau['of']} no longer falls: {action['set']}", flush=True)
+                self.schedule.add(iteration + LEAD, action.set.plain(), name, iteration)
+                print(f"[train] {plateau.of} no longer falls: {action.set.plain()}", flush=True)
             return
 
     def rates(self, iteration: int) -> dict[str, float]:
@@ -273,15 +276,17 @@ class ElektronnTask(PlainTask):
             self.draw_batch(iteration)
             return str(self.work / "debug_batch.png")
         if word == "history":
-            every = int(parse_number(argument, "history"))
+            every = int(number_argument(argument, "history"))
             if every < 1:
                 raise ConfigError(f"history {argument!r}: at least 1, for example: history 500")
             self.history_freq = every
             return f"every {every} iterations"
         if word == "warp":
-            values: dict[str, Any] = {"warp_on": self._warp_fraction(parse_switch(argument, word))}
+            values: dict[str, Any] = {
+                "warp_on": self._warp_fraction(switch_argument(argument, word))
+            }
         else:
-            value = parse_number(argument, word)
+            value = number_argument(argument, word)
             if value < 0:
                 raise ConfigError(f"{word} {argument!r} is below 0")
             values = {word: value}
@@ -290,7 +295,7 @@ class ElektronnTask(PlainTask):
 
     def _warp_fraction(self, on: bool) -> bool | float:
         """The fraction of examples to warp: the network's own, or all if that is none."""
-        configured = self.network["warp_on"]
+        configured = self.network.warp_on
         return (configured or True) if on else False
 
     def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
@@ -320,35 +325,45 @@ def read_history(work: Path, iteration: int) -> list[dict[str, Any]]:
 def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> TrainingSetup:
     """Prepares a training of ELEKTRONN's networks; `init` may be another network (pre-training)."""
     settings, work, device = inputs.settings, inputs.work, inputs.device
-    network, dataset = settings["network"], settings["dataset"]
+    network, dataset = settings.network, settings.dataset
+    assert isinstance(network, ElektronnNetworkSettings)
     states = state_files(work)
     done = int(states[-1].stem.removeprefix("state_")) if states else 0
     if inputs.weights.init and not states:
         load_initial_elektronn(inputs.weights.init, module, network)
     module = on_device(module, device)
-    schedule = declared_schedule(network)
+    parameters = getattr(network, f"{network.optimizer}_params").plain()
+    schedule = declared_schedule(
+        lr=parameters.get("LR", 0.0),
+        momentum=parameters.get("momentum", 0.0),
+        warp_on=network.warp_on,
+        lr_decay=network.LR_decay,
+        lr_schedule=network.LR_schedule or (),
+        cosine=network.LR_cosine,
+        actions=network.actions,
+    )
     schedule.resume(work, done)
-    name = network["optimizer"]
     trained = [p for p in module.parameters() if p.requires_grad]
     optimizer = elektronn_optimizer(
-        name, trained, network[f"{name}_params"], weight_decay=float(network["weight_decay"])
+        network.optimizer, trained, weight_decay=float(network.weight_decay), **parameters
     )
     data: ExampleBatches | CubeBatches
-    if "examples" in dataset:
-        data = open_example_batches(network, dataset, settings["seed"], device)
+    if isinstance(dataset, TrainingExamples):
+        data = open_example_batches(network, dataset, settings.seed, device)
+        size: Triple = (1, 1, 1)
     else:
-        data = open_cube_batches(settings, module, inputs.masks, device)
-    size = triple(dataset.get("voxel_size_nm", (1, 1, 1)))
-    task = ElektronnTask(network, module, data, schedule, size, settings["seed"], work)
+        data = open_cube_batches(network, dataset, settings.seed, module, inputs.masks, device)
+        size = dataset.voxel_size_nm
+    task = ElektronnTask(network, module, data, schedule, size, settings.seed, work)
     task.rows = read_history(work, done)
     optimizer.follow(task.rates)
     if not states:
         task.draw_batch(0)
-    return TrainingSetup(task, optimizer, module, average_decay=network.get("average"))
+    return TrainingSetup(task, optimizer, module, average_decay=network.average)
 
 
 def load_initial_elektronn(
-    path: Path, module: ElektronnNetwork, network: Mapping[str, Any]
+    path: Path, module: ElektronnNetwork, network: ElektronnNetworkSettings
 ) -> None:
     """Loads initial weights from a model or a parameter file of ELEKTRONN.
 
@@ -359,9 +374,9 @@ def load_initial_elektronn(
         for line in load_parameters(read_param(path), module):
             print(f"[train] {line}", flush=True)
         return
-    pretrained = network["pretrained"]
+    pretrained = network.pretrained
     if not pretrained:
         load_model(path, module, network)
         return
-    for line in load_layers(path, module, pretrained["layers"]):
+    for line in load_layers(path, module, pretrained.layers):
         print(f"[train] {line}", flush=True)

@@ -251,15 +251,15 @@ NOT_USED = ("show", "iprint", "LR", "momentum")
 def elektronn_optimizer(
     name: str,
     params: Iterable[nn.Parameter],
-    settings: Mapping[str, Any] | None = None,
     *,
     weight_decay: float = 0.0,
+    **parameters: Any,
 ) -> ElektronnOptimizer:
     """The optimiser `name` with its NAME_params; ConfigError for unknown names and parameters."""
     if name not in OPTIMIZERS:
         raise ConfigError(f"no optimizer {name!r}; {nearest(name, OPTIMIZERS)}")
     kind, defaults = OPTIMIZERS[name]
-    values = defaults | dict(settings or {})
+    values = defaults | parameters
     unknown = [key for key in values if key not in defaults and key not in NOT_USED]
     if unknown:
         raise ConfigError(f"{name}_params: no {unknown[0]!r}; {nearest(unknown[0], defaults)}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retrace.config.elektronn_network import CosineSchedule, ScheduledAction
 from retrace.files import atomic_write
 
 FILE = "changes.json"
@@ -96,25 +97,30 @@ class RateSchedule:
         return any(change["by"] == by for change in self.changes)
 
 
-def declared_schedule(network: Mapping[str, Any]) -> RateSchedule:
-    """The schedule in a network's settings: optimiser, LR_schedule and actions `at_iteration`."""
-    params = network[f"{network['optimizer']}_params"]
-    start = {
-        "lr": params.get("LR", 0.0),
-        "momentum": params.get("momentum", 0.0),
-        "warp_on": network["warp_on"],
-    }
-    changes = [{"iteration": at, "set": {"lr": lr}} for at, lr in network["LR_schedule"] or []]
+def declared_schedule(
+    *,
+    lr: float,
+    momentum: float,
+    warp_on: bool | float,
+    lr_decay: float,
+    lr_schedule: Sequence[tuple[int, float]] = (),
+    cosine: CosineSchedule | None = None,
+    actions: Sequence[ScheduledAction] = (),
+) -> RateSchedule:
+    """The schedule in a network's settings: first values, LR_schedule, actions `at_iteration`."""
+    changes: list[dict[str, Any]] = [
+        {"iteration": at, "set": {"lr": rate}} for at, rate in lr_schedule
+    ]
     changes += [
-        {"iteration": action["at_iteration"], "set": action["set"]}
-        for action in network["actions"]
-        if "at_iteration" in action
+        {"iteration": action.at_iteration, "set": action.set.plain()}
+        for action in actions
+        if action.at_iteration is not None
     ]
     declared = [{**change, "by": DECLARED, "decided": 0} for change in changes]
     declared.sort(key=lambda change: change["iteration"])
-    curve = network["LR_cosine"]
-    cosine = (curve["warmup"], curve["until"]) if curve else None
-    return RateSchedule(start, network["LR_decay"], cosine, changes=declared)
+    curve = (cosine.warmup, cosine.until) if cosine else None
+    start = {"lr": lr, "momentum": momentum, "warp_on": warp_on}
+    return RateSchedule(start, lr_decay, curve, changes=declared)
 
 
 def has_stalled(errors: Sequence[float], patience: int, least: float) -> bool:

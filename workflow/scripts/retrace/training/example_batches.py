@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from retrace.augment.backward_warp import apply_warp, draw_digits_warp
 from retrace.augment.single_images import central_crop, distort_images, random_crop
+from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.errors import ConfigError, DataError
 from retrace.formats.examples import ExampleSet, open_examples
-from retrace.formats.examples_source import ExamplesSource
 from retrace.geometry import triple
-from retrace.training.sampler import batch_generator
+from retrace.planning.train_settings import TrainingExamples
+from retrace.training.random_streams import batch_generator
 from retrace.training.task import Batch
 
 SHIFT = 2
@@ -37,7 +37,7 @@ class ExampleBatches:
     the 0 that fills borders is that value.
     """
 
-    network: Mapping[str, Any]
+    network: ElektronnNetworkSettings
     train: ExampleSet
     validation: ExampleSet
     seed: int
@@ -56,7 +56,7 @@ class ExampleBatches:
     @property
     def size(self) -> int:
         """Examples per iteration."""
-        return int(self.network["batch_size"])
+        return int(self.network.batch_size)
 
     @cached_property
     def _values(self) -> Tensor:
@@ -90,10 +90,10 @@ class ExampleBatches:
 
     def _augmented(self, images: Tensor, rng: np.random.Generator, warp: bool | float) -> Tensor:
         """Images (N, C, Y, X) augmented with the network's settings."""
-        own = self.network["distort"]
+        own = self.network.distort
         if own and warp:
-            images = distort_images(images, rng, **own)
-        if self.network["shift_augment"]:
+            images = distort_images(images, rng, **own.plain())
+        if self.network.shift_augment:
             images = random_crop(images, rng, SHIFT)
         if not own and warp and rng.random() < float(warp):
             drawn = draw_digits_warp(rng)
@@ -109,7 +109,7 @@ class ExampleBatches:
             values = torch.from_numpy(examples.values[part]).to(self.device) - self.mean
             if values.ndim > 2:
                 values = _with_channel(values)
-                if self.network["shift_augment"]:
+                if self.network.shift_augment:
                     values = central_crop(values, SHIFT)
             yield self._batch(values, torch.from_numpy(examples.labels[part]).to(self.device))
 
@@ -119,13 +119,13 @@ class ExampleBatches:
         return self.prepared(examples.take(np.arange(min(count, len(examples)))))
 
     def _batch(self, values: Tensor, labels: Tensor) -> Batch:
-        if self.network["mode"] == "vect-scalar":
+        if self.network.mode == "vect-scalar":
             values = values.flatten(1)
-        expected = tuple(self.network["input_shape"])
+        expected = tuple(self.network.input_shape)
         shape = tuple(values.shape[1:]) if len(expected) == 1 else tuple(values.shape[2:])
         if shape != expected:
-            raise _shape_error(self.network["name"], shape, expected)
-        reconstructs = self.network["autoencoder"] is not None
+            raise _shape_error(self.network.name, shape, expected)
+        reconstructs = self.network.autoencoder is not None
         return {"input": values.contiguous(), "target": values if reconstructs else labels}
 
 
@@ -142,22 +142,22 @@ def _shape_error(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -
 
 
 def open_example_batches(
-    network: Mapping[str, Any], dataset: Mapping[str, Any], seed: int, device: torch.device
+    network: ElektronnNetworkSettings, dataset: TrainingExamples, seed: int, device: torch.device
 ) -> ExampleBatches:
     """Opens a dataset's examples; DataError or ConfigError if the network cannot take them."""
-    examples = ExamplesSource.model_validate(dataset["examples"])
-    with_unlabelled = network["autoencoder"] is not None
+    examples = dataset.examples
+    with_unlabelled = network.autoencoder is not None
     train = open_examples(examples, "train", with_unlabelled=with_unlabelled)
     held_out = open_examples(examples, "validation")
     batches = ExampleBatches(network, train, held_out, seed, device)
     if train.values.shape[1:] != held_out.values.shape[1:]:
         raise DataError(
-            f"dataset {dataset['name']!r}: training examples have the shape "
+            f"dataset {dataset.name!r}: training examples have the shape "
             f"{train.values.shape[1:]}, those held out {held_out.values.shape[1:]}"
         )
-    if network["mode"] == "img-scalar" and train.values.ndim < 3:
+    if network.mode == "img-scalar" and train.values.ndim < 3:
         raise ConfigError(
-            f"network {network['name']!r} has mode img-scalar, and dataset {dataset['name']!r} has "
+            f"network {network.name!r} has mode img-scalar, and dataset {dataset.name!r} has "
             f"vectors of {train.values.shape[1]} values; take a network of mode vect-scalar, or "
             "set `image_shape` to their shape as images"
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from retrace.planning.train_settings import TrainSettings
 from retrace.storage.manifest import gpu_name, peak_memory_mb
 from retrace.training.loop import TrainingOutcome
 
@@ -27,7 +27,7 @@ def mean_rows(losses: Tensor) -> list[tuple[int, Tensor]]:
 
 
 def training_history(
-    settings: Mapping[str, Any], outcome: TrainingOutcome, seconds: float
+    settings: TrainSettings, outcome: TrainingOutcome, seconds: float
 ) -> dict[str, Any]:
     """The content of training.json: loss terms averaged over equal ranges of iterations."""
     rows = []
@@ -36,12 +36,12 @@ def training_history(
         row["loss"] = float(terms[: len(terms) - outcome.observed].sum())
         rows.append(row | dict(zip(outcome.terms, terms.tolist(), strict=True)))
     return {
-        "dataset": settings["dataset"]["name"],
-        "network": settings["network"]["name"],
+        "dataset": settings.dataset.name,
+        "network": settings.network.name,
         "iterations": outcome.iteration,
-        "batch_size": settings["network"].get("batch_size", 1),
-        "processes": settings.get("gpus", 1),
-        "seed": settings["seed"],
+        "batch_size": settings.network.batch_size,
+        "processes": settings.gpus,
+        "seed": settings.seed,
         "terms": list(outcome.terms),
         "seconds": round(seconds, 3),
         "peak_memory_mb": peak_memory_mb(),

@@ -99,17 +99,19 @@ def deferring_signals() -> Iterator[StopSignal]:
             signal.signal(kind, handler)
 
 
-def make_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> torch.optim.Adam:
-    """Adam with TensorFlow's eps; `settings`: lr, betas, eps; one fused kernel per step.
+def make_optimizer(
+    module: nn.Module, *, lr: float, betas: tuple[float, float], eps: float
+) -> torch.optim.Adam:
+    """Adam with TensorFlow's eps; one fused kernel per step.
 
     TensorFlow adds eps to the root of the second moment before the bias correction (Kingma & Ba
     2015, end of section 2), torch after it; eps is therefore rescaled at each step.
     """
     optimizer = torch.optim.Adam(
         module.parameters(),
-        lr=settings["lr"],
-        betas=tuple(settings["betas"]),
-        eps=settings["eps"],
+        lr=lr,
+        betas=betas,
+        eps=eps,
         fused=True,
     )
 
@@ -121,7 +123,7 @@ def make_optimizer(module: nn.Module, settings: Mapping[str, Any]) -> torch.opti
             steps = max((int(moments["step"]) for moments in adam.state.values()), default=0)
         steps += 1
         for group in adam.param_groups:
-            group["eps"] = settings["eps"] / math.sqrt(1 - group["betas"][1] ** steps)
+            group["eps"] = eps / math.sqrt(1 - group["betas"][1] ** steps)
 
     optimizer.register_step_pre_hook(correct_eps)
     return optimizer

@@ -23,25 +23,20 @@ from retrace.augment import change_intensity, draw_warp, sample_linear, sample_n
 from retrace.augment.warp import bounding_box, voxel_grid
 from retrace.checkpoints.published import load_moments, load_published, read_published
 from retrace.checkpoints.safetensors import load_model
+from retrace.config.lsd_network import LsdNetworkSettings
 from retrace.errors import ConfigError
 from retrace.formats.label_values import compact
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.losses.balance import balance_weights
 from retrace.losses.weighted_mse import weighted_mse
 from retrace.networks import UNet, build_network, centre_crop
+from retrace.planning.train_settings import TrainingDataset, TrainSettings
 from retrace.targets.affinities import affinities, affinity_mask
 from retrace.targets.boundary import grow_boundary
 from retrace.targets.lsds import compute_lsds, lsd_context
 from retrace.training.loop import make_optimizer
-from retrace.training.sampler import (
-    EXCLUDED,
-    LABELLED,
-    UNLABELLED,
-    PatchSampler,
-    TrainingVolume,
-    batch_generator,
-    open_sampler,
-)
+from retrace.training.random_streams import batch_generator
+from retrace.training.sampler import PatchSampler, open_sampler
 from retrace.training.task import (
     Batch,
     Picture,
@@ -50,8 +45,7 @@ from retrace.training.task import (
     TrainingSetup,
     on_device,
 )
-
-LSD_WEIGHTS = ("labels_mask", "foreground_or_unmasked", "foreground")
+from retrace.training.volumes import EXCLUDED, LABELLED, UNLABELLED, TrainingVolume
 
 
 @dataclass(frozen=True)
@@ -70,16 +64,15 @@ class Boxes:
 
 
 def batch_boxes(
-    network: Mapping[str, Any], voxel_size_nm: Triple, output: Triple, raw: Triple
+    network: LsdNetworkSettings, voxel_size_nm: Triple, output: Triple, raw: Triple
 ) -> Boxes:
     """The boxes for a training that reads `raw` voxels and predicts `output` voxels."""
     offset_reach = [
-        max((abs(o[axis]) for o in network["neighborhood"]), default=0) for axis in range(3)
+        max((abs(o[axis]) for o in network.neighborhood), default=0) for axis in range(3)
     ]
     label_reach = list(offset_reach)
-    if network.get("lsd"):
-        settings = network["lsd"]
-        reach = lsd_context(voxel_size_nm, settings["sigma_nm"], settings["downsample"])
+    if network.lsd is not None:
+        reach = lsd_context(voxel_size_nm, network.lsd.sigma_nm, network.lsd.downsample)
         label_reach = [max(pair) for pair in zip(offset_reach, reach, strict=True)]
     labels = [size + 2 * reach for size, reach in zip(output, label_reach, strict=True)]
     frame = triple([max(pair) for pair in zip(raw, labels, strict=True)])
@@ -105,7 +98,7 @@ class LsdFamilyTask(PlainTask):
     `context`: the trained network whose descriptors an auto-context network reads.
     """
 
-    network: Mapping[str, Any]
+    network: LsdNetworkSettings
     sampler: PatchSampler
     boxes: Boxes
     voxel_size_nm: Triple
@@ -118,12 +111,17 @@ class LsdFamilyTask(PlainTask):
     @cached_property
     def heads(self) -> tuple[str, ...]:
         """Names of the network's heads."""
-        return tuple(head["name"] for head in self.network["heads"])
+        return tuple(head.name for head in self.network.heads)
+
+    @cached_property
+    def augment_steps(self) -> list[dict[str, Any]]:
+        """The steps of the augmentation, each {kind: settings}."""
+        return [step.plain() for step in self.network.augment]
 
     @cached_property
     def batch_size(self) -> int:
         """Samples per iteration."""
-        return int(self.network.get("batch_size", 1))
+        return self.network.batch_size
 
     @torch.no_grad()
     def batch(self, number: int) -> Batch:
@@ -158,8 +156,8 @@ class LsdFamilyTask(PlainTask):
 
     def _is_structured(self, iteration: int) -> bool:
         """Whether `iteration` (from 1) is trained with MALIS."""
-        loss = self.network["loss"]
-        return bool(loss["kind"] == "malis" and iteration > loss["start_iteration"])
+        loss = self.network.loss
+        return bool(loss.kind == "malis" and iteration > loss.start_iteration)
 
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Outputs per head, (1, C, Z, Y, X)."""
@@ -179,9 +177,9 @@ class LsdFamilyTask(PlainTask):
         """
         assert self.context is not None
         lsds = (self.context(raw)["lsds"] * 255).to(torch.uint8).float() / 255
-        shape = self.network["input_shape"]
+        shape = self.network.input_shape
         lsds = centre_crop(lsds, shape)
-        if self.network["input_channels"] == lsds.shape[1]:
+        if self.network.input_channels == lsds.shape[1]:
             return lsds
         return torch.cat((centre_crop(raw, shape), lsds), dim=1)
 
@@ -192,7 +190,7 @@ class LsdFamilyTask(PlainTask):
             from retrace.losses.malis import malis_loss
 
             targets = (batch["affs"], batch["affs_known"], batch["objects"])
-            return {"affs": malis_loss(outputs["affs"][0], *targets, self.network["neighborhood"])}
+            return {"affs": malis_loss(outputs["affs"][0], *targets, self.network.neighborhood)}
         return {
             head: weighted_mse(outputs[head][0], batch[head], batch[f"{head}_weight"])
             for head in self.heads
@@ -216,15 +214,21 @@ class LsdFamilyTask(PlainTask):
     def _augmented(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented raw of the input, labels (int64) and codes in their boxes, each (Z, Y, X)."""
         index = self.sampler.choose(rng)
-        warp = draw_warp(rng, self.network["augment"], self.boxes.frame)
+        warp = draw_warp(rng, self.augment_steps, self.boxes.frame)
         needs = warp.reach(self.boxes.labels), warp.reach(self.boxes.affinity_labels)
         shift = self.sampler.place(rng, index, *needs)
         volume = self.sampler.volumes[index]
         points = warp.source(voxel_grid(VoxelBox((0, 0, 0), self.boxes.frame), self.device))
         raw = self._read_raw(volume, points[(slice(None), *self.boxes.raw.slices())], shift)
-        for step in self.network["augment"]:
-            if "intensity" in step:
-                raw = change_intensity(raw, rng, **step["intensity"])
+        for step in self.network.augment:
+            if step.intensity is not None:
+                raw = change_intensity(
+                    raw,
+                    rng,
+                    scale=step.intensity.scale,
+                    shift=step.intensity.shift,
+                    per_section=step.intensity.per_section,
+                )
         points = points[(slice(None), *self.boxes.labels.slices())]
         return raw, *self._read_labels(volume, points, shift)
 
@@ -254,25 +258,26 @@ class LsdFamilyTask(PlainTask):
 
     def _grown(self, labels: Tensor, codes: Tensor) -> Tensor:
         """Grows boundaries where the mask is known; further out, labels stay as they are."""
-        settings = self.network.get("grow_boundary")
+        settings = self.network.grow_boundary
         if settings:
             part = self.boxes.affinity_labels.slices(self.boxes.labels.offset)
             mask = codes == LABELLED
             labels[part] = grow_boundary(
-                labels[part].clone(), mask, settings["steps"], settings["only_xy"]
+                labels[part].clone(), mask, settings.steps, settings.only_xy
             )
         return labels
 
     def _descriptors(self, labels: Tensor) -> Tensor:
-        settings = self.network["lsd"]
+        settings = self.network.lsd
+        assert settings is not None
         begin = [-offset for offset in self.boxes.labels.offset]
         roi = self.boxes.output.shift(begin)
-        sigma, step = settings["sigma_nm"], settings["downsample"]
+        sigma, step = settings.sigma_nm, settings.downsample
         return compute_lsds(labels, self.voxel_size_nm, sigma, step, roi)
 
     def _descriptor_weight(self, labels: Tensor, codes: Tensor) -> Tensor:
         """Voxels that count in the descriptors' loss, (Z, Y, X); `lsd_weight` chooses which."""
-        mode = self.network["lsd_weight"]
+        mode = self.network.lsd_weight
         if mode == "labels_mask":
             return codes == LABELLED
         if mode == "foreground_or_unmasked":
@@ -281,8 +286,8 @@ class LsdFamilyTask(PlainTask):
 
     def _affinities(self, labels: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Target affinities and where they are known, each (C, Z, Y, X)."""
-        neighborhood = self.network["neighborhood"]
-        known = codes == LABELLED if self.network["balance_with_mask"] else codes != EXCLUDED
+        neighborhood = self.network.neighborhood
+        known = codes == LABELLED if self.network.balance_with_mask else codes != EXCLUDED
         crop = (slice(None), *self.boxes.output.slices(self.boxes.affinity_labels.offset))
         target = affinities(labels, neighborhood)[crop]
         return target, affinity_mask(known, neighborhood)[crop]
@@ -304,7 +309,7 @@ def _relative(points: Tensor, box: VoxelBox) -> Tensor:
 
 
 def build_lsd_task(
-    network: Mapping[str, Any],
+    network: LsdNetworkSettings,
     module: UNet,
     sampler: PatchSampler,
     voxel_size_nm: Triple,
@@ -317,38 +322,31 @@ def build_lsd_task(
     `context`: the trained network that an auto-context network reads, on the device.
     """
     _check_context(network, context)
-    if network["lsd_weight"] not in LSD_WEIGHTS:
-        raise ConfigError(
-            f"network {network['name']!r}: lsd_weight {network['lsd_weight']!r}; allowed: "
-            f"{', '.join(LSD_WEIGHTS)}"
-        )
-    output = module.output_shape(network["input_shape"])
-    shape = triple(network["input_shape"])
+    output = module.output_shape(network.input_shape)
+    shape = triple(network.input_shape)
     raw = shape if context is None else triple(context.valid_shape(shape))
     boxes = batch_boxes(network, voxel_size_nm, output, raw)
     return LsdFamilyTask(network, sampler, boxes, voxel_size_nm, seed, device, context)
 
 
-def _check_context(network: Mapping[str, Any], context: UNet | None) -> None:
-    name, channels = network.get("autocontext"), network["input_channels"]
+def _check_context(network: LsdNetworkSettings, context: UNet | None) -> None:
+    name, channels = network.autocontext, network.input_channels
     if bool(name) != (context is not None) or bool(name) != (channels > 1):
         raise ConfigError(
-            f"network {network['name']!r} reads {channels} channels with autocontext {name!r}; "
+            f"network {network.name!r} reads {channels} channels with autocontext {name!r}; "
             "name a network that predicts descriptors under `autocontext` and give its model, or "
             "set `input_channels: 1`"
         )
 
 
-def load_context(
-    settings: Mapping[str, Any], model: Path | None, device: torch.device
-) -> UNet | None:
+def load_context(settings: TrainSettings, model: Path | None, device: torch.device) -> UNet | None:
     """The frozen network whose descriptors are read; None without auto-context."""
-    network = settings.get("autocontext")
-    if not network:
+    network = settings.autocontext
+    if network is None:
         return None
     if model is None:
         raise ConfigError(
-            f"network {settings['network']['name']!r} reads what {network['name']!r} predicts; "
+            f"network {settings.network.name!r} reads what {network.name!r} predicts; "
             "give its model with --context"
         )
     module = build_network(network)
@@ -359,28 +357,29 @@ def load_context(
 def set_up_lsd(inputs: TrainingInputs, module: UNet) -> TrainingSetup:
     """Prepares a training of the LSD family."""
     settings, weights, device = inputs.settings, inputs.weights, inputs.device
-    network, dataset = settings["network"], settings["dataset"]
+    network, dataset = settings.network, settings.dataset
+    assert isinstance(network, LsdNetworkSettings) and isinstance(dataset, TrainingDataset)
     if weights.init and inputs.is_new:
         load_model(weights.init, module, network)
     module = on_device(module, device)
     sampler = open_sampler(
         dataset,
+        dataset.train,
         inputs.masks,
-        padding_nm=network["label_padding_nm"],
-        min_masked=network["min_masked"],
+        padding_nm=network.label_padding_nm,
+        min_masked=network.min_masked,
         field_of_view=module.valid_shape(),
         processes=inputs.processes,
     )
-    voxel_size_nm = triple(dataset["voxel_size_nm"])
+    voxel_size_nm = dataset.voxel_size_nm
     context = load_context(settings, weights.context, device)
-    task = build_lsd_task(
-        network, module, sampler, voxel_size_nm, settings["seed"], device, context
-    )
-    optimizer = make_optimizer(module, network["optimizer"])
+    task = build_lsd_task(network, module, sampler, voxel_size_nm, settings.seed, device, context)
+    adam = network.optimizer
+    optimizer = make_optimizer(module, lr=adam.lr, betas=adam.betas, eps=adam.eps)
     begun = 0
     if weights.published and inputs.is_new:
-        begun = load_published_weights(weights.published, module, optimizer, network["name"])
-    return TrainingSetup(task, optimizer, module, begun, network["optimizer"].get("average"))
+        begun = load_published_weights(weights.published, module, optimizer, network.name)
+    return TrainingSetup(task, optimizer, module, begun, adam.average)
 
 
 def load_published_weights(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from retrace.geometry import Triple
 from retrace.networks import ElektronnNetwork, Network, UNet, ZnnNetwork
+from retrace.planning.train_settings import TrainSettings
 from retrace.training.control import Command
 from retrace.training.ranks import Rank
 from retrace.training.state import TrainingProgress, state_files
@@ -147,7 +148,7 @@ class TrainingInputs:
     `processes`: how many open the volumes and share the host's memory.
     """
 
-    settings: Mapping[str, Any]
+    settings: TrainSettings
     masks: Mapping[str, Path]
     weights: WeightFiles
     work: Path

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.znn import read_h5, seed_from
+from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.formats.hdf5_tiff import H5_SUFFIXES
 from retrace.geometry import Triple, triple
 from retrace.losses.znn_balance import ClassCounts
@@ -26,7 +27,8 @@ from retrace.losses.znn_costs import ZnnCost, misclassified, with_gradient, znn_
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
 from retrace.networks import ZnnNetwork
 from retrace.networks.tuning import set_convolution_modes
-from retrace.training.sampler import batch_generator, network_seed
+from retrace.planning.train_settings import TrainingDataset
+from retrace.training.random_streams import batch_generator, network_seed
 from retrace.training.state import TrainingProgress
 from retrace.training.task import (
     Batch,
@@ -57,7 +59,7 @@ PER_CHANNEL = ("target", "mask", "weight")
 class ZnnTask(PlainTask):
     """Batches and costs of the networks of the family znn."""
 
-    network: Mapping[str, Any]
+    network: ZnnNetworkSettings
     module: ZnnNetwork
     train: ZnnVolumes
     test: ZnnVolumes | None
@@ -70,12 +72,12 @@ class ZnnTask(PlainTask):
     @property
     def observed(self) -> int:
         """cls, and with MALIS re, mc, me, are monitored, not minimised."""
-        return 4 if self.network["is_malis"] else 1
+        return 4 if self.network.is_malis else 1
 
     @property
     def batch_size(self) -> int:
         """Patches per iteration; 1 in ZNN."""
-        return int(self.network.get("batch_size", 1))
+        return self.network.batch_size
 
     @cached_property
     def has_dropout(self) -> bool:
@@ -85,7 +87,7 @@ class ZnnTask(PlainTask):
     @cached_property
     def output(self) -> Triple:
         """Shape of a patch's output, voxels."""
-        return triple(self.network["train_outsz"])
+        return triple(self.network.train_outsz)
 
     @cached_property
     def targets(self) -> ZnnTargets:
@@ -106,7 +108,7 @@ class ZnnTask(PlainTask):
 
     def _counts(self, index: int) -> list[list[ClassCounts]] | None:
         """ClassCounts of a whole training volume by output and channel, for global rebalancing."""
-        if self.network["rebalance_mode"] != "global":
+        if self.network.rebalance_mode != "global":
             return None
         if index not in self._volume_counts:
             pairs = zip(self.train.labels[index], self.targets.channels, strict=True)
@@ -135,7 +137,7 @@ class ZnnTask(PlainTask):
             output = outputs[name][0].to(self.dtype)
             costs = self._cost(output, head)
             weight = head["weight"]
-            if self.network["is_malis"]:
+            if self.network.is_malis:
                 malis, terms = self._malis(costs, head["target"])
                 weight = weight * malis
                 monitored.append(terms)
@@ -148,8 +150,8 @@ class ZnnTask(PlainTask):
     def _by_head(self, batch: Batch) -> Iterator[tuple[str, Batch]]:
         """Each output's name, and its channels of the batch."""
         parts = {key: torch.split(batch[key], self.targets.channels) for key in PER_CHANNEL}
-        for index, head in enumerate(self.network["heads"]):
-            yield head["name"], {key: tensors[index] for key, tensors in parts.items()}
+        for index, head in enumerate(self.network.heads):
+            yield head.name, {key: tensors[index] for key, tensors in parts.items()}
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
         """Image, target, mask and prediction; the output is centred in the image."""
@@ -168,11 +170,11 @@ class ZnnTask(PlainTask):
     @torch.no_grad()
     def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
         """Runs a test pass every `num_iter_per_test` iterations and records it in `work`."""
-        if self.test is None or iteration % self.network["num_iter_per_test"]:
+        if self.test is None or iteration % self.network.num_iter_per_test:
             return
         rng = batch_generator(self.seed + TEST_STREAM, iteration)
         module.eval()
-        passes = [self._test_patch(module, rng) for _ in range(self.network["test_num"])]
+        passes = [self._test_patch(module, rng) for _ in range(self.network.test_num)]
         module.train()
         error, wrong = np.mean(passes, axis=0)
         add_test_pass(work, iteration, float(error), float(wrong))
@@ -195,21 +197,21 @@ class ZnnTask(PlainTask):
 
     def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
         """ZNN's learning curve."""
-        every = self.network["num_iter_per_show"]
+        every = self.network.num_iter_per_show
         return {"learning_curve": znn_learning_curve(progress, every, work)}
 
     def _cost(self, output: Tensor, head: Batch) -> ZnnCost:
-        return znn_cost(self.network["cost_fn"], output, head["target"], head["mask"])
+        return znn_cost(self.network.cost_fn, output, head["target"], head["mask"])
 
     def _malis(self, costs: ZnnCost, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """MALIS weights (C, Z, Y, X), and the monitored terms re, mc, me.
 
         re: Rand error; mc and me: weighted fraction of wrong voxels, and weighted cross entropy.
         """
-        neighborhood = self.network["neighborhood"]
+        neighborhood = self.network.neighborhood
         predicted = costs.probability.detach().double().cpu().numpy()
         truth = target.double().cpu().numpy()
-        norm, constrained = self.network["malis_norm_type"], self.network["is_constrained_malis"]
+        norm, constrained = self.network.malis_norm_type, self.network.is_constrained_malis
         weights = znn_malis_weights(predicted, truth, neighborhood, norm, constrained)
         labels = true_segments(truth, neighborhood)
         counts = pair_weights(predicted, labels, neighborhood).counts
@@ -235,33 +237,43 @@ def _means(terms: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     """Prepares a training of ZNN's networks; `init` may be a model or an h5 of ZNN (seeding)."""
     settings, device = inputs.settings, inputs.device
-    network, dataset = settings["network"], settings["dataset"]
-    dtype = getattr(torch, network["dtype"])
+    network, dataset = settings.network, settings.dataset
+    assert isinstance(network, ZnnNetworkSettings) and isinstance(dataset, TrainingDataset)
+    dtype = getattr(torch, network.dtype)
     module = on_device(module.to(dtype), device)
-    optimizer = ZnnOptimizer(module, network)
+    optimizer = ZnnOptimizer(
+        module,
+        eta=network.eta,
+        momentum=network.momentum,
+        weight_decay=network.weight_decay,
+        anneal_factor=network.anneal_factor,
+        anneal_every=network.num_iter_per_annealing,
+    )
     optimizer.register_step_post_hook(lambda *_: module.tie())
-    mode = network["train_conv_mode"] or "direct"
-    set_convolution_modes(module, mode, network["input_shape"], device, training=True)
+    mode = network.train_conv_mode or "direct"
+    set_convolution_modes(module, mode, network.input_shape, device, training=True)
     if inputs.weights.init and inputs.is_new:
         load_initial_znn(inputs.weights.init, module, optimizer, network)
     task = ZnnTask(
         network=network,
         module=module,
         train=open_znn_volumes(
-            network, module, dataset, dataset["train"], inputs.masks, inputs.processes
+            network, module, dataset, dataset.train, inputs.masks, inputs.processes
         ),
         test=open_test_volumes(network, module, dataset, inputs.masks),
-        voxel_size_nm=triple(dataset["voxel_size_nm"]),
-        seed=settings["seed"],
+        voxel_size_nm=dataset.voxel_size_nm,
+        seed=settings.seed,
         device=device,
         dtype=dtype,
     )
-    files = NetFiles(network, module, optimizer, inputs.work) if "net_files" in network else None
+    files = None
+    if network.net_files is not None:
+        files = NetFiles(network, network.net_files, module, optimizer, inputs.work)
     return TrainingSetup(task, optimizer, module, on_save=files)
 
 
 def load_initial_znn(
-    path: Path, module: ZnnNetwork, optimizer: ZnnOptimizer, network: Mapping[str, Any]
+    path: Path, module: ZnnNetwork, optimizer: ZnnOptimizer, network: ZnnNetworkSettings
 ) -> None:
     """Loads a whole model, or those layers of an h5 of ZNN that have the same name and shape."""
     if path.suffix not in H5_SUFFIXES:

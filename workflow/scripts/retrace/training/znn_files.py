@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from retrace.checkpoints.znn import (
     write_h5,
     write_statistics,
 )
+from retrace.config.znn_network import ZnnNetFiles, ZnnNetworkSettings
 from retrace.errors import DataError
 from retrace.networks import ZnnNetwork
 from retrace.training.state import TrainingProgress
@@ -31,16 +31,17 @@ from retrace.training.znn_curve import znn_learning_curve
 from retrace.training.znn_optimizer import ZnnOptimizer
 
 
-def sgd_of(network: Mapping[str, Any]) -> SgdParameters:
+def sgd_of(network: ZnnNetworkSettings) -> SgdParameters:
     """The parameters of gradient descent of a network of the family znn."""
-    return SgdParameters(network["eta"], network["momentum"], network["weight_decay"])
+    return SgdParameters(network.eta, network.momentum, network.weight_decay)
 
 
 @dataclass
 class NetFiles:
     """Writes the network files of a training whose .cfg has a train_net_prefix."""
 
-    network: Mapping[str, Any]
+    network: ZnnNetworkSettings
+    files: ZnnNetFiles
     module: ZnnNetwork
     optimizer: ZnnOptimizer
     work: Path
@@ -50,32 +51,31 @@ class NetFiles:
         """Writes the files of an iteration at which ZNN writes any; DataError if that fails."""
         if self._begin[0] < 0:
             self._begin = (progress.iteration, time.monotonic())
-        if progress.iteration % self.network["checkpoint_every"]:
+        if progress.iteration % self.network.checkpoint_every:
             return
         try:
             self._write(progress)
         except OSError as error:
-            prefix, reason = self.network["net_files"]["prefix"], error.strerror or error
+            prefix, reason = self.files.prefix, error.strerror or error
             raise DataError(
                 f"networks cannot be written to train_net_prefix {prefix} ({reason}); make its "
                 "folder, or correct the .cfg"
             ) from error
 
     def _write(self, progress: TrainingProgress) -> None:
-        files = self.network["net_files"]
         name = str(progress.iteration) if progress.iteration else "init"
         curve: dict[str, Any] = {}
         if progress.iteration:
-            rows = znn_learning_curve(progress, self.network["num_iter_per_show"], self.work)
+            rows = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
             curve = {**as_curve(rows), "elapsed": self._seconds(progress.iteration)}
-        path = Path(f"{files['prefix']}_{name}.h5")
+        path = Path(f"{self.files.prefix}_{name}.h5")
         file = network_file(self.module, sgd_of(self.network), curve, path, self._velocity)
-        written = {"current": write_h5(file, is_stdio=files["is_stdio"])}
-        if curve and not files["is_stdio"]:
-            path = Path(f"{files['prefix']}_statistics_{name}.h5")
+        written = {"current": write_h5(file, is_stdio=self.files.is_stdio)}
+        if curve and not self.files.is_stdio:
+            path = Path(f"{self.files.prefix}_statistics_{name}.h5")
             written["statistics_current"] = write_statistics(curve, path)
         for current, source in written.items():
-            partial = Path(f"{files['prefix']}_{current}.h5.partial")
+            partial = Path(f"{self.files.prefix}_{current}.h5.partial")
             shutil.copyfile(source, partial)
             partial.replace(partial.with_suffix(""))
 

@@ -5,8 +5,7 @@ Source: seung-lab/znn-release, src/include/network/filter.hpp.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +18,23 @@ class ZnnOptimizer(torch.optim.Optimizer):
     `anneal_every` steps.
     """
 
-    def __init__(self, module: nn.Module, settings: Mapping[str, Any]) -> None:
-        """`settings`: eta, momentum, weight_decay, anneal_factor, num_iter_per_annealing."""
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        eta: float,
+        momentum: float,
+        weight_decay: float,
+        anneal_factor: float,
+        anneal_every: int,
+    ) -> None:
+        """`eta`: learning rate; `anneal_every`: steps between two multiplications of it."""
         defaults = {
-            "lr": settings["eta"],
-            "momentum": settings["momentum"],
-            "weight_decay": settings["weight_decay"],
-            "anneal_factor": settings["anneal_factor"],
-            "anneal_every": settings["num_iter_per_annealing"],
+            "lr": eta,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "anneal_factor": anneal_factor,
+            "anneal_every": anneal_every,
             "steps": 0,
         }
         super().__init__(module.parameters(), defaults)

@@ -6,14 +6,14 @@ docs/reference/znn.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.geometry import VoxelBox, triple
 from retrace.losses.znn_balance import (
     ClassCounts,
@@ -23,8 +23,8 @@ from retrace.losses.znn_balance import (
 )
 from retrace.targets.affinities import affinities
 from retrace.targets.boundary import grow_boundary
-from retrace.training.sampler import LABELLED, TrainingVolume
 from retrace.training.task import Batch
+from retrace.training.volumes import LABELLED, TrainingVolume
 
 SLAB = 16
 """Sections that are counted at once."""
@@ -34,18 +34,18 @@ SLAB = 16
 class ZnnTargets:
     """Turns labels into the targets, masks and weights that a network of ZNN learns from."""
 
-    network: Mapping[str, Any]
+    network: ZnnNetworkSettings
     dtype: torch.dtype
 
     @cached_property
     def is_affinity(self) -> bool:
         """Whether the targets are affinities to the lower neighbours."""
-        return bool(self.network["out_type"] == "affinity")
+        return bool(self.network.out_type == "affinity")
 
     @cached_property
     def channels(self) -> list[int]:
         """Channels of each output; targets, masks and weights concatenate them."""
-        return [head["channels"] for head in self.network["heads"]]
+        return [head.channels for head in self.network.heads]
 
     @property
     def extra(self) -> int:
@@ -55,7 +55,7 @@ class ZnnTargets:
     @property
     def ring(self) -> int:
         """Voxels of labels around a patch that growing the boundaries needs."""
-        return int((self.network["grow_boundary"] or {}).get("steps", 0))
+        return self.network.grow_boundary.steps if self.network.grow_boundary else 0
 
     def of(self, labels: Tensor, known: Tensor, channels: int) -> Batch:
         """`target` and `mask` (C, Z, Y, X) of one output.
@@ -64,11 +64,11 @@ class ZnnTargets:
         """
         labels = self._with_grown_boundaries(labels, known)
         if self.is_affinity:
-            neighborhood = self.network["neighborhood"]
+            neighborhood = self.network.neighborhood
             target = affinities(labels, neighborhood)[:, 1:, 1:, 1:]
             either = [known | lower_neighbour(known, axis) for axis in range(3)]
             return {"target": target, "mask": torch.stack(either)[:, 1:, 1:, 1:].float()}
-        if self.network["out_type"] == "semantic":
+        if self.network.out_type == "semantic":
             target = torch.stack([labels == number for number in range(channels)]).float()
         else:
             inside = (labels > 0).float()
@@ -76,12 +76,12 @@ class ZnnTargets:
         return {"target": target, "mask": known.expand_as(target).float()}
 
     def _with_grown_boundaries(self, labels: Tensor, known: Tensor) -> Tensor:
-        settings = self.network["grow_boundary"]
+        settings = self.network.grow_boundary
         if not settings:
             return labels
         ring = self.ring
         around = nn.functional.pad(known[None].float(), (ring,) * 6, mode="replicate")[0] > 0
-        grown = grow_boundary(labels, around, settings["steps"], settings["only_xy"])
+        grown = grow_boundary(labels, around, settings.steps, settings.only_xy)
         return grown[(slice(ring, -ring),) * 3]
 
     def weights(self, batch: Batch, whole_volume: Sequence[Sequence[ClassCounts]] | None) -> Tensor:
@@ -89,7 +89,7 @@ class ZnnTargets:
 
         `whole_volume`: counts by output and channel to balance with; None: those of the patch.
         """
-        if self.network["rebalance_mode"] == "none":
+        if self.network.rebalance_mode == "none":
             return torch.ones_like(batch["target"])
         targets, masks = (torch.split(batch[key], self.channels) for key in ("target", "mask"))
         counts = whole_volume or [
@@ -99,13 +99,13 @@ class ZnnTargets:
 
     def _weigh(self, target: Tensor, counts: Sequence[ClassCounts]) -> Tensor:
         """Weights (C, Z, Y, X) of one output; affinities are balanced per direction."""
-        mode = self.network["rebalance_mode"]
+        mode = self.network.rebalance_mode
         if self.is_affinity:
             pairs = zip(target, counts, strict=True)
             return torch.stack(
                 [class_weight_map(t > 0.5, c.patch_weights(), self.dtype) for t, c in pairs]
             )
-        if self.network["out_type"] == "semantic":
+        if self.network.out_type == "semantic":
             per_class = class_weights([c.positive for c in counts], mode)
             scale = torch.tensor(per_class, dtype=self.dtype)[:, None, None, None]
             return (target * scale).sum(0, keepdim=True).expand_as(target)

@@ -1,0 +1,54 @@
+"""Settings of the jobs that train an alignment network, align a stack, and score it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from retrace.config.alignment_model import TestFraction
+from retrace.config.seamless_network import SeamlessNetworkSettings
+from retrace.formats.source import Source
+from retrace.setting_types import Count, Device, Flag, Positive, Shape, Text, WholeFrom0
+from retrace.settings_model import SettingsModel
+
+
+class FitSettings(SettingsModel):
+    """What `align.py train` reads."""
+
+    dataset: Text = Field(description="Name of the dataset.")
+    voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
+    network: SeamlessNetworkSettings = Field(description="The network.")
+    epochs: Count | None = Field(None, description="Epochs. None: those of the network.")
+    iterations: Count | None = Field(None, description="The last iteration; overrides `epochs`.")
+    run: Text | None = Field(None, description="Name of the run. None: experiment and digest.")
+    seed: WholeFrom0 = Field(description="Seed of the weights and the pairs.")
+    device: Device = Field("auto", description="Where the network is trained.")
+    threads: Count | None = Field(None, description="CPU threads. None: as torch chooses.")
+    workers: WholeFrom0 | None = Field(
+        None, description="Threads that prepare batches. None: 2 with a GPU, else 0."
+    )
+    checkpoint_seconds: Positive = Field(
+        300.0, description="Longest time between two saved states, s."
+    )
+
+
+class AlignSettings(SettingsModel):
+    """What `align.py stack` reads."""
+
+    dataset: Text = Field(description="Name of the dataset.")
+    network: SeamlessNetworkSettings = Field(description="The network.")
+    sections: Source = Field(description="The sections, at the mip of the fields.")
+    fine: Source | None = Field(None, description="The sections to render, at a finer mip.")
+    gzip: Flag = Field(description="Whether the layers are compressed.")
+    device: Device = Field("auto", description="Where the network runs.")
+
+
+class ScoreAlignmentSettings(SettingsModel):
+    """What `align.py evaluate` reads."""
+
+    dataset: Text = Field(description="Name of the dataset.")
+    network: Text = Field(description="Name of the network.")
+    sections: Source = Field(description="The sections before alignment.")
+    test_fraction: TestFraction = Field(
+        description="Fraction of the sections, the last ones, held out from training."
+    )
+    device: Device = Field("auto", description="Has no effect.")

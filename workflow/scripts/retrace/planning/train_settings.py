@@ -1,0 +1,73 @@
+"""Settings of a training: the data, the network, how long, and where it runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from retrace.config.any_network import VoxelNetwork, of_family
+from retrace.config.dataset_model import Entry, Volume
+from retrace.config.lsd_network import LsdNetworkSettings
+from retrace.config.schema import check
+from retrace.formats.examples_source import ExamplesSource
+from retrace.setting_types import (
+    Compile,
+    Count,
+    Device,
+    Positive,
+    Precision,
+    Shape,
+    Text,
+    WholeFrom0,
+)
+from retrace.settings_model import SettingsModel
+
+
+class TrainingDataset(SettingsModel):
+    """The volumes that a training reads."""
+
+    name: Text = Field(description="Name of the dataset.")
+    voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
+    background_ids: tuple[WholeFrom0, ...] = Field((), description="Labels that are not neurons.")
+    volumes: dict[str, Volume] = Field(description="The volumes, by name.")
+    train: tuple[Entry, ...] = Field(description="What is trained on.")
+    validation: tuple[Entry, ...] = Field((), description="What the training is measured on.")
+
+
+class TrainingExamples(SettingsModel):
+    """The single examples that a training reads."""
+
+    name: Text = Field(description="Name of the dataset.")
+    examples: ExamplesSource = Field(description="Where they are, and how they are divided.")
+
+
+class TrainSettings(SettingsModel):
+    """What train.py reads."""
+
+    dataset: TrainingDataset | TrainingExamples = Field(description="The data.")
+    network: VoxelNetwork = Field(description="The network, resolved for the dataset.")
+    autocontext: Annotated[LsdNetworkSettings, BeforeValidator(of_family)] | None = Field(
+        None, description="The network whose descriptors an auto-context network reads."
+    )
+    iterations: Count = Field(description="The last iteration.")
+    seed: WholeFrom0 = Field(description="Seed of the weights and the batches.")
+    gpus: Count = Field(1, description="Processes, each with its own GPU, that divide a batch.")
+    seconds: Positive | None = Field(
+        None, description="Longest training time, all runs together, s. None: no limit."
+    )
+    device: Device = Field("auto", description="Where the network is trained.")
+    precision: Precision = Field("auto", description="Number format of the computation.")
+    compile: Compile = Field("auto", description="Whether torch compiles the network.")
+    threads: Count | None = Field(None, description="CPU threads. None: as torch chooses.")
+    workers: WholeFrom0 | None = Field(
+        None, description="Threads that prepare batches. None: 2 with a GPU, else 0."
+    )
+    checkpoint_seconds: Positive = Field(
+        300.0, description="Longest time between two saved states, s."
+    )
+
+
+def read_train_settings(content: Any) -> TrainSettings:
+    """The settings in a job's JSON; ConfigError names the setting and what is allowed."""
+    return check(TrainSettings, content, "settings of the training")
