@@ -22,6 +22,7 @@ from retrace.alignment.aligner import (
     check_fine,
     windows,
 )
+from retrace.config.networks import as_settings
 from retrace.errors import DataError
 from retrace.networks import build_network
 from retrace.networks.builders import pyramid_of
@@ -73,7 +74,7 @@ def test_windows_cover_a_section_once_on_the_grid_of_the_pooling() -> None:
 
 
 def test_tiles_with_enough_overlap_give_what_the_whole_section_gives(tmp_path: Path) -> None:
-    reach = receptive_radius(pyramid_of(tiny.network())) + 8
+    reach = receptive_radius(pyramid_of(as_settings(tiny.network()))) + 8
     whole = aligned(tmp_path / "whole", plan(tile=96, overlap=reach), volume())
     tiled = aligned(tmp_path / "tiled", plan(tile=32, overlap=reach), volume())
 

@@ -15,6 +15,7 @@ from retrace.augment import change_intensity, draw_warp, sample_linear, sample_n
 from retrace.augment.elastic import draw_elastic, draw_shifts, rotate_points
 from retrace.augment.simple import draw_simple
 from retrace.augment.warp import bounding_box, voxel_grid
+from retrace.config.lsd_network import AugmentStep
 from retrace.geometry import VoxelBox
 
 STEP: dict[str, Any] = {
@@ -28,6 +29,10 @@ STEP: dict[str, Any] = {
 }
 SHAPE = (18, 33, 41)
 CPU = torch.device("cpu")
+
+
+def steps_of(*contents: dict[str, Any]) -> list[AugmentStep]:
+    return [AugmentStep.model_validate(content) for content in contents]
 
 
 def misalignment(step: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -170,7 +175,7 @@ def test_two_turns_compose_about_the_same_centre() -> None:
         {"elastic": turn | {"rotation": [0.4, 0.4]}},
     ]
     shape = (6, 20, 20)
-    both = draw_warp(np.random.default_rng(0), steps, shape).source(whole(shape))
+    both = draw_warp(np.random.default_rng(0), steps_of(*steps), shape).source(whole(shape))
     assert torch.allclose(both, rotate_points(whole(shape), shape, 0.7), atol=1e-4)
 
 
@@ -178,7 +183,9 @@ def test_steps_are_traced_back_from_the_last() -> None:
     turn = STEP | {"jitter_sigma": [0, 0, 0], "max_misalign": 0, "rotation": [0.3, 0.3]}
     simple = {"mirror": [0, 1, 2], "transpose": [1, 2]}
     shape = (6, 20, 20)
-    warp = draw_warp(np.random.default_rng(3), [{"simple": simple}, {"elastic": turn}], shape)
+    warp = draw_warp(
+        np.random.default_rng(3), steps_of({"simple": simple}, {"elastic": turn}), shape
+    )
     (_, last), (origin, first) = warp.steps
     begin = torch.tensor(origin).reshape(3, 1, 1, 1)
     expected = first.source(last.source(whole(shape)) - begin) + begin
@@ -186,7 +193,7 @@ def test_steps_are_traced_back_from_the_last() -> None:
 
 
 def test_reach_covers_what_a_box_is_read_from() -> None:
-    warp = draw_warp(np.random.default_rng(1), [{"elastic": STEP}], SHAPE)
+    warp = draw_warp(np.random.default_rng(1), steps_of({"elastic": STEP}), SHAPE)
     box = VoxelBox((4, 8, 8), (10, 17, 25))
     exact = bounding_box(warp.source(voxel_grid(box, CPU)))
     assert warp.reach(box).grow((1, 2, 2)).contains(exact)

@@ -25,6 +25,7 @@ from retrace.alignment.prepare import prepare_sections, valid_mask
 from retrace.checkpoints.safetensors import save_model
 from retrace.config import compatibility, datasets, families, networks
 from retrace.config.network_settings import DatasetTraits
+from retrace.config.networks import as_settings
 from retrace.errors import ConfigError, DataError
 from retrace.networks import build_network
 from retrace.packaging.bioimageio import package_files
@@ -87,7 +88,7 @@ def network(name: str) -> dict[str, Any]:
 def built(chosen: dict[str, Any]) -> Any:
     """The module that such a package holds; the same weights at every call."""
     builder = families.family_of(chosen).load("package").builder
-    return builder.build(**builder.arguments(chosen), seed=3)
+    return builder.build(**builder.arguments(as_settings(chosen)), seed=3)
 
 
 def about(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -27,20 +27,24 @@ from retrace.checkpoints.published import (
 )
 from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.tensorflow import find_checkpoint, masked_crc32c, open_bundle
+from retrace.config.networks import network_by_name
 from retrace.errors import DataError, StateError
 from retrace.losses.weighted_mse import weighted_mse
 from retrace.networks import UNet, build_network
 from retrace.training.loop import make_optimizer
 
-NETWORK = {
-    "name": "oracle",
-    "family": "lsd",
-    "input_channels": 1,
-    "fmaps": 6,
-    "fmap_factor": 2,
-    "downsample": [[2, 2, 2], [2, 2, 2], [3, 3, 3]],
-    "heads": [{"name": "affs", "channels": 3}],
-}
+NETWORK = (
+    network_by_name("baseline_small", (8, 8, 8))
+    .with_(
+        name="oracle",
+        fmaps=6,
+        fmap_factor=2,
+        fmaps_out=6,
+        downsample=[[2, 2, 2], [2, 2, 2], [3, 3, 3]],
+        heads=[{"name": "affs", "channels": 3}],
+    )
+    .plain()
+)
 ADAM: dict[str, Any] = {"lr": 5e-5, "betas": [0.95, 0.999], "eps": 1e-8}
 
 

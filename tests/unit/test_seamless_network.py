@@ -11,7 +11,7 @@ import torch
 import tiny_seamless as tiny
 from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.checkpoints.seamless import load_overlap
-from retrace.config.networks import load_network
+from retrace.config.networks import as_settings, load_network
 from retrace.displacement import rotate_180, rotate_field_180
 from retrace.errors import DataError
 from retrace.networks import build_network
@@ -134,7 +134,7 @@ def test_the_cost_volume_is_highest_where_the_maps_agree() -> None:
 def test_no_pixel_beyond_the_reach_matters(changes: dict[str, Any]) -> None:
     settings = tiny.network(zero_start=False, **changes)
     module = build_network(settings)
-    reach, middle = receptive_radius(pyramid_of(settings)), 140
+    reach, middle = receptive_radius(pyramid_of(as_settings(settings))), 140
     source, target = images(280)
     source.requires_grad_()
     for aligner in module.aligners:  # fields that move hardly anything

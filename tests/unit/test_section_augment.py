@@ -23,6 +23,7 @@ from retrace.augment.sections import (
     largest_jitter,
     weighted_draw,
 )
+from retrace.config.seamless_network import StackAugment
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -54,8 +55,9 @@ def test_jitter_has_the_published_range_and_mean(
     assert share[most] / share[1] == pytest.approx(4, rel=0.5)
 
 
-def settings(jitter_px: float = 8, **changes: Any) -> dict[str, Any]:
-    return {"jitter_px": jitter_px, "rotation": 0.004, "scale": 0.005, "input": True} | changes
+def settings(jitter_px: float = 8, **changes: Any) -> StackAugment:
+    content = {"jitter_px": jitter_px, "rotation": 0.004, "scale": 0.005, "input": True}
+    return StackAugment(**(content | changes))
 
 
 def augmented(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from retrace.errors import DataError
-from retrace.networks import UNet, build_network
+from retrace.networks.unet import UNet, build_unet
 
 ZFINCH = {"fmaps": 12, "fmap_factor": 5, "downsample": [[1, 3, 3], [1, 3, 3], [3, 3, 3]]}
 FIB25 = {"fmaps": 12, "fmap_factor": 6, "downsample": [[2, 2, 2], [2, 2, 2], [3, 3, 3]]}
@@ -22,19 +22,12 @@ AFFS, LONG, LSDS = {"affs": 3}, {"affs": 12}, {"lsds": 10}
 def network(
     dataset: dict[str, Any], heads: dict[str, int], channels: int = 1, out: int = 12
 ) -> dict[str, Any]:
-    return {
-        "name": "test",
-        "family": "lsd",
-        "input_channels": channels,
-        "fmaps_out": out,
-        "heads": [{"name": name, "channels": count} for name, count in heads.items()],
-        **dataset,
-    }
+    return {"input_channels": channels, "fmaps_out": out, "heads": heads, **dataset}
 
 
 def tiny(downsample: list[list[int]], seed: int = 0) -> UNet:
     settings_ = {"fmaps": 2, "fmap_factor": 2, "downsample": downsample}
-    return build_network(network(settings_, AFFS, out=3), seed=seed).double()
+    return build_unet(**network(settings_, AFFS, out=3), seed=seed).double()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +50,7 @@ def tiny(downsample: list[list[int]], seed: int = 0) -> UNet:
 def test_02_parameter_counts(
     dataset: dict[str, Any], heads: dict[str, int], channels: int, out: int, expected: int
 ) -> None:
-    unet = build_network(network(dataset, heads, channels, out), device="meta")
+    unet = build_unet(**network(dataset, heads, channels, out), device="meta")
 
     assert expected == sum(parameter.numel() for parameter in unet.parameters())
     assert 34 + 2 * len(heads) == len(list(unet.parameters()))
@@ -80,7 +73,7 @@ def test_02_parameter_counts(
 def test_01_published_shapes(
     dataset: dict[str, Any], input_shape: tuple[int, int, int], expected: tuple[int, int, int]
 ) -> None:
-    unet = build_network(network(dataset, AFFS), device="meta")
+    unet = build_unet(**network(dataset, AFFS), device="meta")
 
     assert expected == unet.output_shape(input_shape)
     assert unet.is_valid_shape(input_shape) == (input_shape[0] != 164)
@@ -90,14 +83,14 @@ def test_01_published_shapes(
 
 
 def test_stride_and_context() -> None:
-    zfinch, fib25 = (build_network(network(d, AFFS), device="meta") for d in (ZFINCH, FIB25))
+    zfinch, fib25 = (build_unet(**network(d, AFFS), device="meta") for d in (ZFINCH, FIB25))
 
     assert (zfinch.stride, zfinch.context) == ((3, 27, 27), (36, 212, 212))
     assert (fib25.stride, fib25.context) == ((12, 12, 12), (104, 104, 104))
 
 
 def test_layers_of_the_training_shape() -> None:
-    unet = build_network(network(ZFINCH, AFFS), device="meta")
+    unet = build_unet(**network(ZFINCH, AFFS), device="meta")
     shapes = [shape for _, shape in unet._trace((84, 268, 268))]
 
     last_of_passes = [shapes[i] for i in (1, 3, 5, 7, 8, 10, 11, 13, 14, 16)]
@@ -125,13 +118,13 @@ def test_04_cost_in_tflop_per_um3(
     voxel_nm: tuple[int, int, int],
     expected: float,
 ) -> None:
-    unet = build_network(network(dataset, heads, out=out), device="meta")
+    unet = build_unet(**network(dataset, heads, out=out), device="meta")
 
     assert unet.tflop_per_um3(shape, voxel_nm) == pytest.approx(expected, rel=2e-3)
 
 
 def test_training_forward_costs_583_gflop() -> None:
-    unet = build_network(network(ZFINCH, AFFS), device="meta")
+    unet = build_unet(**network(ZFINCH, AFFS), device="meta")
 
     assert unet.flop((84, 268, 268)) == pytest.approx(0.583e12, rel=1e-3)
 
@@ -214,7 +207,7 @@ def test_order_of_skip_and_up_and_relu_after_up() -> None:
 
 def test_initialisation_is_glorot_and_seeded() -> None:
     one, same, other = (
-        build_network(network(ZFINCH | {"fmap_factor": 2}, AFFS), seed=s) for s in (1, 1, 2)
+        build_unet(**network(ZFINCH | {"fmap_factor": 2}, AFFS), seed=s) for s in (1, 1, 2)
     )
     weight = one.left[1][1].weight
     limit = math.sqrt(6 / (27 * 24 + 27 * 24))
@@ -245,7 +238,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def test_an_input_below_the_field_of_view_is_refused_with_numbers() -> None:
-    unet = build_network(network(ZFINCH, AFFS), device="meta")
+    unet = build_unet(**network(ZFINCH, AFFS), device="meta")
 
     with pytest.raises(
         DataError, match=r"smaller than the field of view.*84, 200, 268.*39, 214, 214"

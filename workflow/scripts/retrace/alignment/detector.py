@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from retrace.checkpoints.safetensors import load_model, read_metadata
+from retrace.checkpoints.safetensors import load_weights, read_metadata
 from retrace.errors import DataError
 from retrace.networks.defect_unet import REACH, STEP, DefectNet
 from retrace.targets.ternary import ternary
@@ -124,7 +124,7 @@ def load_defect_network(path: Path) -> DefectNet:
             "defects; train one with the target train_defects_DATASET"
         )
     network = DefectNet(stored["fmaps"])
-    load_model(path, network, stored)
+    load_weights(path, network, FAMILY)
     return network
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +39,7 @@ from retrace.alignment.prepare import prepare_sections
 from retrace.alignment.schedule import Phase, PhaseSchedule
 from retrace.augment.artificial_defects import apply_defect, draw_fold
 from retrace.augment.sections import augment_input, augment_stack
-from retrace.config.seamless_network import SeamlessNetworkSettings
+from retrace.config.seamless_network import SeamlessNetworkSettings, StackAugment
 from retrace.displacement import downsample, inside, length, rotate_180, rotate_field_180, warp
 from retrace.errors import StateError
 from retrace.geometry import Triple
@@ -74,10 +72,10 @@ class SeamlessTask(PlainTask):
     batch_size: int = 1
     observed: int = len(OBSERVED)
 
-    @cached_property
-    def augment(self) -> dict[str, Any]:
-        """The settings of the augmentation, defaults included."""
-        return self.network.augment.complete().plain()
+    @property
+    def augment(self) -> StackAugment:
+        """Augmentation of stacks and of the network's input."""
+        return self.network.augment
 
     def enter(self, phase: Phase) -> None:
         """Computes losses for this phase from now on."""
@@ -166,7 +164,7 @@ class SeamlessTask(PlainTask):
     ) -> dict[str, Tensor]:
         """Tensors (1, H, W) of a section (H, W): for the losses, and augmented as network input."""
         augmented, cutout = image, torch.zeros_like(image)
-        if self.network.augment.input:
+        if self.augment.input:
             augmented, cutout = augment_input(image, rng, self.augment)
             radius_px = self.network.contrast.equalised_radius_px
             augmented, _ = prepare_sections(augmented, valid > 0, radius_px=radius_px, fill=0)

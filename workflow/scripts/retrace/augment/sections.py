@@ -8,9 +8,7 @@ input only; the loss compares the uncorrupted one. Source: SEAMLeSS, aug.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from retrace.augment.artificial_defects import pixel_grid, pull, pull_labels
+from retrace.config.seamless_network import StackAugment
 
 MIN_CUT_PX = 32
 """Smallest width of a blanked border, unless the section is smaller than 5 times that."""
@@ -95,20 +94,21 @@ class StackWarp:
 
 
 def draw_stack_warp(
-    rng: np.random.Generator, sections: int, side: int, settings: Mapping[str, Any]
+    rng: np.random.Generator, sections: int, side: int, settings: StackAugment
 ) -> StackWarp:
     """Draws the warp of a stack of sections whose shorter side is `side` pixels."""
     moves, borders, bends = rng.spawn(3)
     matrices, shifts = _draw_moves(moves, sections, settings)
     cuts = np.zeros((sections, 4), int)
-    if settings.get("cut", True):
+    if settings.cut:
         strips = borders.integers(min(MIN_CUT_PX, side // 5), side // 5 + 1, (sections, 2))
         ends = borders.integers(0, 2, (sections, 2))
         for axis in (0, 1):
             cuts[np.arange(sections), 2 * axis + ends[:, axis]] = strips[:, axis]
     warps = None
-    if settings.get("warp_px"):
-        warps = _draw_warps(bends, sections, side, settings["warp_px"], settings["spacing_px"])
+    if settings.warp_px:
+        assert settings.spacing_px is not None
+        warps = _draw_warps(bends, sections, side, settings.warp_px, settings.spacing_px)
     return StackWarp(matrices, shifts, cuts, warps)
 
 
@@ -121,19 +121,19 @@ def _draw_warps(
 
 
 def _draw_moves(
-    rng: np.random.Generator, sections: int, settings: Mapping[str, Any]
+    rng: np.random.Generator, sections: int, settings: StackAugment
 ) -> tuple[np.ndarray, np.ndarray]:
     """Matrices (S, 2, 2) and shifts (S, 2) px: rotate the stack, move sections, rotate it again."""
     first, second = np.eye(2), np.eye(2)
-    if rng.random() < settings.get("turn", 0.5):
-        first = rotation_matrix(rng.uniform(0, 2 * math.pi), rng.normal(1, settings["scale"]))
+    if rng.random() < settings.turn:
+        first = rotation_matrix(rng.uniform(0, 2 * math.pi), rng.normal(1, settings.scale))
         second = rotation_matrix(rng.uniform(0, 2 * math.pi))
-    far = largest_jitter(settings["jitter_px"])
+    far = largest_jitter(settings.jitter_px)
     size = weighted_draw(rng, far, JITTER_POWER, JITTER_FACTOR, 2 * sections)
     steps = (size * rng.choice((-1, 1), 2 * sections)).reshape(sections, 2)
     moved = rng.random(sections) < 0.5
-    angles = rng.normal(0, settings["rotation"], sections) * moved
-    scales = np.where(moved, rng.normal(1, settings["scale"], sections), 1)
+    angles = rng.normal(0, settings.rotation, sections) * moved
+    scales = np.where(moved, rng.normal(1, settings.scale, sections), 1)
     own = np.stack([rotation_matrix(a, s) for a, s in zip(angles, scales, strict=True)])
     # Backward maps compose in reverse: pixel p of the result was at `second` p, and so on.
     matrices = first @ own @ second
@@ -147,7 +147,7 @@ def augment_stack(
     valid: Tensor,
     known: Tensor,
     rng: np.random.Generator,
-    settings: Mapping[str, Any],
+    settings: StackAugment,
     crop: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A stack and what belongs to it, all moved by the same random map (SEAMLeSS, aug_stacks).
@@ -329,12 +329,12 @@ def draw_tiling(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def augment_input(
-    image: Tensor, rng: np.random.Generator, settings: Mapping[str, Any]
+    image: Tensor, rng: np.random.Generator, settings: StackAugment
 ) -> tuple[Tensor, Tensor]:
     """`image` (H, W) in [0, 1] corrupted for the network, and (H, W) bool where data were cut out.
 
     Unchanged unless `settings.input`. Source: SEAMLeSS, aug_input.
     """
-    if not settings["input"]:
+    if not settings.input:
         return image, torch.zeros_like(image, dtype=torch.bool)
     return draw_corruption(rng, (image.shape[0], image.shape[1]))(image)

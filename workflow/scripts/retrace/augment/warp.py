@@ -6,9 +6,8 @@ step first. Data is sampled once, at the composed coordinates; gunpowder resampl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from retrace.augment.elastic import Elastic, draw_elastic
 from retrace.augment.simple import Simple, draw_simple
+from retrace.config.lsd_network import AugmentStep
 from retrace.geometry import Triple, VoxelBox, triple
 
 LATTICE = 9
@@ -61,7 +61,7 @@ def voxel_grid(box: VoxelBox, device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def draw_warp(rng: np.random.Generator, steps: Sequence[Mapping[str, Any]], shape: Triple) -> Warp:
+def draw_warp(rng: np.random.Generator, steps: Sequence[AugmentStep], shape: Triple) -> Warp:
     """Draws the geometric steps of an augmentation for an output of `shape` voxels (z, y, x)."""
     drawn: list[tuple[Triple, Elastic | Simple]] = []
     origin: Triple = (0, 0, 0)
@@ -76,11 +76,21 @@ def draw_warp(rng: np.random.Generator, steps: Sequence[Mapping[str, Any]], shap
 
 
 def _draw_step(
-    rng: np.random.Generator, step: Mapping[str, Any], shape: Triple
+    rng: np.random.Generator, step: AugmentStep, shape: Triple
 ) -> Elastic | Simple | None:
     """One step with an output of `shape`; None if it does not move voxels."""
-    if "elastic" in step:
-        return draw_elastic(rng, shape, **step["elastic"])
-    if "simple" in step:
-        return draw_simple(rng, shape, **step["simple"])
+    if elastic := step.elastic:
+        return draw_elastic(
+            rng,
+            shape,
+            control_spacing=elastic.control_spacing,
+            jitter_sigma=elastic.jitter_sigma,
+            rotation=elastic.rotation,
+            slip_probability=elastic.slip_probability,
+            shift_probability=elastic.shift_probability,
+            max_misalign=elastic.max_misalign,
+            subsample=elastic.subsample,
+        )
+    if simple := step.simple:
+        return draw_simple(rng, shape, mirror=simple.mirror, transpose=simple.transpose)
     return None

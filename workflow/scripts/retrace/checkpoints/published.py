@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from retrace.checkpoints.tensorflow import (
     open_bundle,
     write_bundle,
 )
+from retrace.config.network_settings import NetworkSettings
 from retrace.errors import DataError
 from retrace.networks import build_network
 
@@ -182,7 +182,7 @@ def load_published(checkpoint: Published, module: nn.Module, name: str) -> None:
     module.load_state_dict(dict(checkpoint.weights))
 
 
-def published_network(folder: Path | str, network: Mapping[str, Any]) -> tuple[nn.Module, int]:
+def published_network(folder: Path | str, network: NetworkSettings) -> tuple[nn.Module, int]:
     """A network with the published weights in `folder`, in evaluation mode, and their iteration.
 
     `folder`: the checkpoint's files, as `fetch_DATASET_NETWORK_checkpoint` stores them. DataError
@@ -190,7 +190,7 @@ def published_network(folder: Path | str, network: Mapping[str, Any]) -> tuple[n
     """
     checkpoint = read_published(Path(folder))
     module: nn.Module = build_network(network)
-    load_published(checkpoint, module, network["name"])
+    load_published(checkpoint, module, network.name)
     return module.eval(), checkpoint.iteration
 
 

@@ -12,46 +12,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from retrace.config.families import FAMILIES
+from retrace.config.network_settings import NetworkSettings
 from retrace.errors import DataError
 from retrace.files import atomic_write
-from retrace.settings_model import SettingsModel, as_json, plain_value
+from retrace.settings_model import as_json, plain_value
 
 FORMAT_VERSION = "1"
 ALIGNMENT = 8
 """Alignment of the tensors in a safetensors file, bytes."""
 
-SEAMLESS = (
-    "height",
-    "kernel",
-    "encoder_maps",
-    "aligner_maps",
-    "pre_encoder",
-    "unit",
-    "train_size",
-    "composition",
-    "input",
-)
-"""The same of networks that align, and what the weights mean."""
 
-ARCHITECTURE = (
-    "family",
-    "input_channels",
-    "fmaps",
-    "fmap_factor",
-    "fmaps_out",
-    "downsample",
-    "heads",
-    "graph",
-    "architecture",
-    *SEAMLESS,
-)
-"""The settings of a network that its weights depend on."""
-
-
-def architecture(network: SettingsModel | Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a network's settings that decides which weights fit."""
+def architecture(network: NetworkSettings) -> dict[str, Any]:
+    """The settings of a network that decide which weights fit, as JSON values."""
     content = plain_value(network)
-    return {key: content.get(key) for key in ARCHITECTURE}
+    names = FAMILIES[network.family].architecture
+    return {"family": content["family"], **{name: content.get(name) for name in names}}
 
 
 def save_model(path: Path, module: nn.Module, metadata: Mapping[str, Any]) -> Path:
@@ -82,25 +58,39 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return read_archive(path)[0]
 
 
-def load_model(
-    path: Path, module: nn.Module, expect: SettingsModel | Mapping[str, Any]
-) -> dict[str, Any]:
-    """Fills `module`, built from the settings `expect`, with the weights at `path`.
+def load_model(path: Path, module: nn.Module, network: NetworkSettings) -> dict[str, Any]:
+    """Fills `module`, built from `network`, with the weights at `path`; returns the metadata.
 
-    Returns the metadata. DataError where the file is absent, truncated, or holds another network.
+    DataError if the file is absent, truncated, or holds another network.
     """
     metadata, tensors = read_archive(path)
-    _check_same_network(path, metadata.get("network", {}), expect)
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if wanted != found:
-        differ = sorted(n for n in wanted | found if wanted.get(n) != found.get(n))
-        raise DataError(
-            f"{path} does not fit network {expect.get('name')!r}: {differ[0]} is "
-            f"{found.get(differ[0])} there and {wanted.get(differ[0])} here; train it again"
-        )
-    module.load_state_dict(tensors)
+    _check_same_network(path, metadata.get("network", {}), network)
+    _fill(path, module, tensors, network.name)
     return metadata
+
+
+def load_weights(path: Path, module: nn.Module, name: str) -> dict[str, Any]:
+    """Fills `module` with the weights at `path`, whatever settings they had; returns the metadata.
+
+    `name` of the network, for messages. DataError if the file is absent or truncated, or if a
+    weight is missing, unknown, or of another shape.
+    """
+    metadata, tensors = read_archive(path)
+    _fill(path, module, tensors, name)
+    return metadata
+
+
+def _fill(path: Path, module: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    """Fills `module` with exactly these weights; DataError where names or shapes differ."""
+    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    stored = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    if expected != stored:
+        first = min(k for k in expected | stored if expected.get(k) != stored.get(k))
+        raise DataError(
+            f"{path} does not fit network {name!r}: {first} is {stored.get(first)} there and "
+            f"{expected.get(first)} here; train it again"
+        )
+    module.load_state_dict(dict(tensors))
 
 
 def load_layers(path: Path, module: nn.Module, layers: Sequence[int]) -> list[str]:
@@ -149,13 +139,12 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return {key: json.loads(value) for key, value in text.items()}, tensors
 
 
-def _check_same_network(
-    path: Path, found: Mapping[str, Any], expect: SettingsModel | Mapping[str, Any]
-) -> None:
-    here, there = architecture(expect), architecture(found)
-    for key, value in here.items():
-        if there[key] != value:
+def _check_same_network(path: Path, stored: Mapping[str, Any], network: NetworkSettings) -> None:
+    """DataError where a setting that decides which weights fit differs from `network`'s."""
+    for key, value in architecture(network).items():
+        if stored.get(key) != value:
             raise DataError(
-                f"{path} holds network {found.get('name')!r} with {key} {there[key]!r}; network "
-                f"{expect.get('name')!r} has {key} {value!r}. Name a checkpoint of the same network"
+                f"{path} holds network {stored.get('name')!r} with {key} {stored.get(key)!r}; "
+                f"network {network.name!r} has {key} {value!r}. Name a checkpoint of the same "
+                "network"
             )

@@ -61,6 +61,8 @@ class Family:
     writes in the system's own format, or None."""
 
     # Networks, training, files
+    architecture: tuple[str, ...] = ()
+    """Settings that decide which weights fit a network, and what these mean."""
     builder: str = ""
     """NetworkBuilder of the module that is trained: a function and its arguments from settings."""
     set_up_training: str = ""
@@ -148,6 +150,14 @@ LSD = Family(
     resolve="retrace.config.lsd_network:resolve_lsd",
     output_kind=lambda content: "affinities",
     check_pair="retrace.config.lsd_pairs:check_lsd_pair",
+    architecture=(
+        "input_channels",
+        "fmaps",
+        "fmap_factor",
+        "fmaps_out",
+        "downsample",
+        "heads",
+    ),
     builder="retrace.networks.builders:UNET",
     package="retrace.packaging.package_forms:UNET",
     set_up_training="retrace.training.lsd_family:set_up_lsd",
@@ -175,6 +185,7 @@ ZNN = Family(
     output_kind=_znn_output,
     net_prefix=_znn_net_prefix,
     check_pair="retrace.config.znn_pairs:check_znn_pair",
+    architecture=("input_channels", "heads", "graph"),
     builder="retrace.networks.builders:ZNN",
     package="retrace.packaging.package_forms:ZNN",
     set_up_training="retrace.training.znn_family:set_up_znn",
@@ -197,6 +208,7 @@ ELEKTRONN = Family(
     resolve="retrace.config.elektronn_network:resolve_elektronn",
     output_kind=_elektronn_output,
     check_pair="retrace.config.elektronn_pairs:check_elektronn_pair",
+    architecture=("input_channels", "heads", "architecture"),
     builder="retrace.networks.builders:ELEKTRONN",
     package="retrace.packaging.package_forms:ELEKTRONN",
     set_up_training="retrace.training.elektronn_family:set_up_elektronn",
@@ -222,6 +234,17 @@ SEAMLESS = Family(
     resolve="retrace.config.seamless_network:resolve_seamless",
     output_kind=lambda content: "field",
     check_pair="retrace.config.seamless_network:check_seamless_pair",
+    architecture=(
+        "height",
+        "kernel",
+        "encoder_maps",
+        "aligner_maps",
+        "pre_encoder",
+        "unit",
+        "train_size",
+        "composition",
+        "input",
+    ),
     builder="retrace.networks.builders:SEAMLESS",
     package="retrace.packaging.package_forms:SEAMLESS",
     own_files={".pt": "retrace.checkpoints.seamless"},

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from retrace.config.families import family_of
+from retrace.config.families import FAMILIES
+from retrace.config.network_settings import NetworkSettings
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.networks.unet import UNet, centre_crop
 from retrace.networks.znn import ZnnNetwork
-from retrace.settings_model import SettingsModel
 
 __all__ = ["ElektronnNetwork", "Network", "UNet", "ZnnNetwork", "build_network", "centre_crop"]
 
@@ -20,12 +19,12 @@ Network = UNet | ZnnNetwork | ElektronnNetwork
 
 
 def build_network(
-    network: SettingsModel | Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu"
+    network: NetworkSettings, *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Any:
     """The module of a network's resolved settings, in training mode; see `Network`.
 
     Networks of the family seamless are `Seamless` instead. Weights are drawn from `seed` and are
     the same on every device; "meta" gives shapes without memory.
     """
-    builder = family_of(network).load("builder")
+    builder = FAMILIES[network.family].load("builder")
     return builder.build(**builder.arguments(network), seed=seed, device=device)

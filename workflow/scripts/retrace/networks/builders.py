@@ -6,18 +6,23 @@ JSON and build the same network without settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from retrace.elektronn.architecture import from_dict
+from retrace.config.elektronn_network import ElektronnNetworkSettings
+from retrace.config.lsd_network import LsdNetworkSettings
+from retrace.config.seamless_network import SeamlessNetworkSettings
+from retrace.config.znn_network import ZnnNetworkSettings
+from retrace.elektronn.architecture import Architecture
+from retrace.elektronn.parameters import Autoencoder
 from retrace.networks.elektronn import DecoderSettings, build_elektronn
 from retrace.networks.seamless import Pyramid, build_seamless
 from retrace.networks.unet import build_unet
 from retrace.networks.znn import build_znn
-from retrace.znn.graph import graph_from
+from retrace.znn.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -29,24 +34,25 @@ class NetworkBuilder:
     arguments: Callable[[Any], dict[str, Any]]
 
 
-def unet_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+def unet_arguments(network: LsdNetworkSettings) -> dict[str, Any]:
     """The arguments of `build_unet` for a network of the family lsd."""
     return {
-        "input_channels": network["input_channels"],
-        "fmaps": network["fmaps"],
-        "fmap_factor": network["fmap_factor"],
-        "downsample": network["downsample"],
-        "heads": {head["name"]: head["channels"] for head in network["heads"]},
-        "fmaps_out": network.get("fmaps_out"),
+        "input_channels": network.input_channels,
+        "fmaps": network.fmaps,
+        "fmap_factor": network.fmap_factor,
+        "downsample": network.downsample,
+        "heads": {head.name: head.channels for head in network.heads},
+        "fmaps_out": network.fmaps_out,
     }
 
 
-def znn_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `build_znn`; dense, as `max_pool` edges are computed in retrace."""
+def znn_arguments(network: ZnnNetworkSettings) -> dict[str, Any]:
+    """The arguments of `build_znn`."""
+    nodes, edges = network.graph.nodes, network.graph.edges
     return {
-        "graph": graph_from(network["graph"], network["inits"], network["unseeded"]),
-        "heads": {head["name"]: head["node"] for head in network["heads"]},
-        "softmax": network["cost_fn"] == "softmax_loss",
+        "graph": Graph(nodes, edges, network.inits, network.unseeded),
+        "heads": {head.name: head.node for head in network.heads},
+        "softmax": network.cost_fn == "softmax_loss",
     }
 
 
@@ -54,42 +60,51 @@ PROBABILITIES = {"nll_multiple_binary": "sigmoid", "regression": "values"}
 """How an ELEKTRONN network's outputs become probabilities, by `target`; others use softmax."""
 
 
-def elektronn_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+def elektronn_arguments(network: ElektronnNetworkSettings) -> dict[str, Any]:
     """The arguments of `build_elektronn`."""
-    decoder = network["autoencoder"]
+    stored = network.architecture
     return {
-        "architecture": from_dict(network["architecture"], network["input_shape"]),
-        "dropout": network["dropout_rates"],
-        "shared_mask": network["shared_dropout_mask"],
-        "probabilities": PROBABILITIES.get(network["target"], "softmax"),
-        "decoder": decoder
-        and DecoderSettings(
-            activation=decoder["activation_func"],
-            noise=decoder["input_noise"],
-            noise_in_evaluation=decoder["noise_in_evaluation"],
-            train_biases=decoder["train_decoder_bias"],
+        "architecture": Architecture(
+            mode=stored.mode,
+            input_channels=stored.input_channels,
+            input_shape=stored.input_shape or network.input_shape,
+            layers=stored.layers,
+            autoencoder=stored.autoencoder,
         ),
+        "dropout": network.dropout_rates,
+        "shared_mask": network.shared_dropout_mask,
+        "probabilities": PROBABILITIES.get(network.target, "softmax"),
+        "decoder": None if network.autoencoder is None else _decoder(network.autoencoder),
     }
 
 
-def pyramid_of(network: Mapping[str, Any]) -> Pyramid:
+def _decoder(settings: Autoencoder) -> DecoderSettings:
+    return DecoderSettings(
+        activation=settings.activation_func,
+        noise=settings.input_noise,
+        noise_in_evaluation=settings.noise_in_evaluation,
+        train_biases=settings.train_decoder_bias,
+    )
+
+
+def pyramid_of(network: SeamlessNetworkSettings) -> Pyramid:
     """The shape of a network of the family seamless."""
     return Pyramid(
-        height=network["height"],
-        skip=network["skip"],
-        topskips=network["topskips"],
-        composition=network["composition"],
-        mean=network["input"]["mean"],
-        std=network["input"]["std"],
-        first_maps=network["encoder_maps"]["first"],
-        map_step=network["encoder_maps"]["step"],
-        aligner_maps=network["aligner_maps"],
-        kernel=network["kernel"],
-        correlation_px=network["correlation_px"],
-        pre_encoder=network["pre_encoder"],
-        unit=network["unit"],
-        train_size=network["train_size"],
-        zero_start=network["zero_start"],
+        height=network.height,
+        skip=network.skip,
+        topskips=network.topskips,
+        composition=network.composition,
+        mean=network.input.mean,
+        std=network.input.std,
+        first_maps=network.encoder_maps.first,
+        map_step=network.encoder_maps.step,
+        aligner_maps=network.aligner_maps,
+        kernel=network.kernel,
+        correlation_px=network.correlation_px,
+        pre_encoder=network.pre_encoder,
+        unit=network.unit,
+        train_size=network.train_size,
+        zero_start=network.zero_start,
     )
 
 

@@ -22,7 +22,8 @@ from torch import nn
 
 from retrace import __version__
 from retrace.checkpoints.safetensors import load_model
-from retrace.config.families import family_of
+from retrace.config.families import FAMILIES
+from retrace.config.networks import as_settings
 from retrace.files import atomic_write
 from retrace.packaging.package_forms import PackageForm
 from retrace.packaging.single_file import single_file
@@ -105,7 +106,8 @@ def package_files(
     `dataset`: name, and where it has voxels voxel_size_nm (z, y, x). ConfigError for an unknown
     family, DataError where `model` does not fit `network`.
     """
-    package: PackageForm = family_of(network).load("package")
+    network = as_settings(network)
+    package: PackageForm = FAMILIES[network.family].load("package")
     arguments = package.builder.arguments(network)
     module = package.builder.build(**arguments)
     metadata = load_model(model, module, network)

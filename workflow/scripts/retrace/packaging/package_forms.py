@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrace.alignment.pair import build_pair_aligner
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.networks import builders
 from retrace.networks.builders import NetworkBuilder, pyramid_of
 
@@ -27,13 +28,12 @@ class PackageForm:
     """Arguments that the call has to parse."""
 
 
-def pair_aligner_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+def pair_aligner_arguments(network: SeamlessNetworkSettings) -> dict[str, Any]:
     """The arguments of `build_pair_aligner`."""
-    contrast = network["contrast"]
     return {
         "pyramid": pyramid_of(network),
-        "radius_px": contrast["radius_px"] if contrast["method"] == "equalise" else None,
-        "flip_average": network["align"]["flip_average"],
+        "radius_px": network.contrast.equalised_radius_px,
+        "flip_average": network.align.flip_average,
     }
 
 

@@ -114,11 +114,6 @@ class LsdFamilyTask(PlainTask):
         return tuple(head.name for head in self.network.heads)
 
     @cached_property
-    def augment_steps(self) -> list[dict[str, Any]]:
-        """The steps of the augmentation, each {kind: settings}."""
-        return [step.plain() for step in self.network.augment]
-
-    @cached_property
     def batch_size(self) -> int:
         """Samples per iteration."""
         return self.network.batch_size
@@ -214,7 +209,7 @@ class LsdFamilyTask(PlainTask):
     def _augmented(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Augmented raw of the input, labels (int64) and codes in their boxes, each (Z, Y, X)."""
         index = self.sampler.choose(rng)
-        warp = draw_warp(rng, self.augment_steps, self.boxes.frame)
+        warp = draw_warp(rng, self.network.augment, self.boxes.frame)
         needs = warp.reach(self.boxes.labels), warp.reach(self.boxes.affinity_labels)
         shift = self.sampler.place(rng, index, *needs)
         volume = self.sampler.volumes[index]
