@@ -29,7 +29,8 @@ from retrace.config.networks import as_settings
 from retrace.errors import ConfigError, DataError
 from retrace.networks import build_network
 from retrace.packaging.bioimageio import package_files
-from retrace.packaging.package_forms import PackageForm
+from retrace.packaging.family import FamilyPackage
+from retrace.packaging.settings import PackageSettings
 from retrace.packaging.single_file import _check_names, modules, single_file
 from retrace.planning.align import aligned_voxel_nm
 from retrace.settings_model import as_json
@@ -67,16 +68,28 @@ METADATA = {"input_mean": 0.1306}
 """What the images of a training lose."""
 
 
-def network(name: str) -> dict[str, Any]:
+def plain(chosen: Any) -> dict[str, Any]:
+    """The settings of a network as JSON values."""
+    content: dict[str, Any] = json.loads(as_json(chosen))
+    return content
+
+
+PREDICTION = {"inference_shape": [24, 24, 24], "predict_padding": "valid", "iterations": 8}
+"""Settings that the tiny U-Nets of trainings lack."""
+
+
+def network(name: str) -> Any:
     """A small U-Net, one that reads descriptors too, networks of ELEKTRONN, ZNN and SEAMLeSS."""
     if name == "unet":
-        return tiny_training.network()
+        return networks.stored_network(tiny_training.network(**PREDICTION))
     if name == "autocontext":
-        return tiny_training.network(name="tiny_acrlsd", input_channels=11)
+        changes = {"name": "tiny_acrlsd", "input_channels": 11}
+        return networks.stored_network(tiny_training.network(**PREDICTION, **changes))
     if name == "neuro3d":
         return tiny_elektronn.network()
     if name == "seamless":
-        return tiny_seamless.network(zero_start=False, contrast={"method": "equalise"})
+        changes = {"zero_start": False, "contrast": {"method": "equalise"}}
+        return networks.stored_network(plain(tiny_seamless.network(**changes)))
     if name in SMALL:
         left_out = ("filters", "pool", "nof_filters", "n_dim") if name != "cnn" else ()
         kept = {k: v for k, v in tiny_digits.NETWORK.items() if k not in left_out}
@@ -95,6 +108,12 @@ def about(chosen: dict[str, Any]) -> dict[str, Any]:
     """The dataset; single examples have no voxels."""
     examples = chosen["family"] == "elektronn" and chosen["mode"] != "img-img"
     return {"name": "tiny"} if examples else ABOUT
+
+
+def settings_of(chosen: Any) -> PackageSettings:
+    """Settings of a package of a network."""
+    content = {"network": plain(chosen), "dataset": about(chosen)}
+    return PackageSettings.model_validate({**content, "authors": ["A"], "license": "MIT"})
 
 
 @pytest.fixture(
@@ -175,7 +194,7 @@ def test_ten_lines_give_what_the_workflow_gives(packed: Path, tmp_path: Path) ->
     assert not (site / "yaml").exists() and not (site / "zarr").exists()
 
     config = json.loads((packed / "config.json").read_text())
-    module = built(config["network"]).eval()
+    module = built(networks.stored_network(config["network"])).eval()
     read = [torch.from_numpy(np.load(packed / name)) for name in tests]
     if config["network"]["family"] == "lsd" and read[0].shape[1] == 1:
         read = [read[0] / 255 * 2 - 1]
@@ -202,7 +221,7 @@ def test_the_zip_holds_the_folder(packed: Path) -> None:
 def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
     chosen = network("unet")
     model = save_model(tmp_path / "m.safetensors", build_network(chosen), {"network": chosen})
-    first, second = (package_files(model, chosen, ABOUT, ["A"], "MIT") for _ in range(2))
+    first, second = (package_files(model, settings_of(chosen)) for _ in range(2))
 
     assert first == second
 
@@ -211,15 +230,15 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     chosen = network("unet")
     model = save_model(tmp_path / "m.safetensors", build_network(chosen), {"network": chosen})
     with pytest.raises(DataError, match="with fmaps 3; network 'tiny_mtlsd' has fmaps 4"):
-        package_files(model, {**chosen, "fmaps": 4}, ABOUT, ["A"], "MIT")
+        package_files(model, settings_of({**plain(chosen), "fmaps": 4}))
     with pytest.raises(ConfigError, match="'tiny_mtlsd': family 'other'; allowed: elektronn, lsd"):
-        package_files(model, {**chosen, "family": "other"}, ABOUT, ["A"], "MIT")
+        settings_of({**plain(chosen), "family": "other"})
     digits = network("cnn")
     model = save_model(tmp_path / "d.safetensors", built(digits), {"network": digits})
     with pytest.raises(DataError, match="without the mean of their training images"):
-        package_files(model, digits, {"name": "tiny"}, ["A"], "MIT")
+        package_files(model, settings_of(digits))
     for family in families.FAMILIES.values():
-        assert isinstance(family.load("package"), PackageForm)
+        assert isinstance(family.load("package"), FamilyPackage)
 
 
 def test_the_packaged_field_is_that_of_the_workflow() -> None:

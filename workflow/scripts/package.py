@@ -1,10 +1,10 @@
-"""Packs a trained or converted network so that it runs without the workflow.
+"""Packs a trained or converted network to run without retrace.
 
     package.py --settings JSON --model model.safetensors --output FOLDER/package
 
-writes FOLDER/package, a model as bioimage.io describes them, with the ten lines that run it
-(load.py), and the same as FOLDER/package.zip. The settings are one JSON object: `network`,
-`dataset` (name, and voxel_size_nm of what has voxels), `authors` and `license`.
+writes FOLDER/package, a bioimage.io model with ten lines that run it (load.py), and the same as
+FOLDER/package.zip. The settings are one JSON object: `network`, `dataset` (name, and voxel_size_nm
+if it has voxels), `authors` and `license`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
 from retrace.errors import run
 from retrace.packaging.bioimageio import package_files, write_package
+from retrace.packaging.settings import PackageSettings
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.zarr_writer import writing
 
@@ -35,20 +37,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     begin = time.monotonic()
     arguments = parse_arguments(argv)
-    settings, output = arguments.settings, arguments.output
-    files = package_files(
-        arguments.model,
-        settings["network"],
-        settings["dataset"],
-        settings["authors"],
-        settings["license"],
-    )
+    settings = check(PackageSettings, arguments.settings, "--settings")
+    output: Path = arguments.output
+    files = package_files(arguments.model, settings)
     manifest_path(output).unlink(missing_ok=True)
     archive = output.with_suffix(".zip")
     with writing(output) as partial:
         write_package(files, partial, archive)
     write_manifest(
-        output, inputs=[arguments.model], settings=settings, seconds=time.monotonic() - begin
+        output,
+        inputs=[arguments.model],
+        settings=arguments.settings,
+        seconds=time.monotonic() - begin,
     )
     size = archive.stat().st_size / 1e6
     print(f"[package] {output}: {len(files)} files, {archive.name} {size:.1f} MB", flush=True)

@@ -76,7 +76,7 @@ class Family:
     reference: str = ""
     """What to cite for the networks in a methods section."""
     package: str = ""
-    """PackageForm of its networks."""
+    """FamilyPackage: how networks of the family are packaged."""
 
     # Data and verbs
     verbs: tuple[str, ...] = VOLUME_VERBS
@@ -159,7 +159,6 @@ LSD = Family(
         "heads",
     ),
     builder="retrace.networks.builders:UNET",
-    package="retrace.packaging.package_forms:UNET",
     set_up_training="retrace.training.lsd_family:set_up_lsd",
     losses={
         "mse": "retrace.losses.weighted_mse:weighted_mse",
@@ -171,6 +170,7 @@ LSD = Family(
         "intensity": "retrace.augment.intensity",
     },
     scales_raw=True,
+    package="retrace.packaging.lsd:PACKAGE",
     published_in_bucket=True,
     legacy_engine=True,
 )
@@ -187,13 +187,13 @@ ZNN = Family(
     check_pair="retrace.config.znn_pairs:check_znn_pair",
     architecture=("input_channels", "heads", "graph"),
     builder="retrace.networks.builders:ZNN",
-    package="retrace.packaging.package_forms:ZNN",
     set_up_training="retrace.training.znn_family:set_up_znn",
     losses=dict.fromkeys(
         ("square_loss", "square-square_loss", "binomial_cross_entropy", "softmax_loss"),
         "retrace.losses.znn_costs:znn_cost",
     ),
     own_files={".h5": "retrace.checkpoints.znn"},
+    package="retrace.packaging.znn:PACKAGE",
     draws_validation_patches=True,
     pads_training=True,
     output_names=True,
@@ -210,7 +210,6 @@ ELEKTRONN = Family(
     check_pair="retrace.config.elektronn_pairs:check_elektronn_pair",
     architecture=("input_channels", "heads", "architecture"),
     builder="retrace.networks.builders:ELEKTRONN",
-    package="retrace.packaging.package_forms:ELEKTRONN",
     set_up_training="retrace.training.elektronn_family:set_up_elektronn",
     losses={
         "nll": "retrace.losses.elektronn:nll",
@@ -219,6 +218,7 @@ ELEKTRONN = Family(
         "regression": "retrace.losses.elektronn:squared_error",
     },
     own_files={".param": "retrace.checkpoints.elektronn"},
+    package="retrace.packaging.elektronn:PACKAGE",
     reads_examples=True,
     unit_images=True,
     draws_validation_patches=True,
@@ -246,8 +246,8 @@ SEAMLESS = Family(
         "input",
     ),
     builder="retrace.networks.builders:SEAMLESS",
-    package="retrace.packaging.package_forms:SEAMLESS",
     own_files={".pt": "retrace.checkpoints.seamless"},
+    package="retrace.packaging.seamless:PACKAGE",
     verbs=("train", "align", "evaluate", "view", "package"),
     reads_stacks=True,
 )

@@ -1,1 +1,1 @@
-"""Trained networks as bioimage.io packages and as one file of PyTorch."""
+"""Trained networks packed to run without retrace: bioimage.io models, and one file of PyTorch."""

@@ -1,4 +1,4 @@
-"""Modules of this library as one file that needs nothing of it: what packaged networks run with."""
+"""Joins modules of this library into one file, with which packaged networks run."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ HEADER = '"""{title}"""\n\nfrom __future__ import annotations\n'
 
 
 def single_file(module: str, title: str) -> str:
-    """The source of `module` (retrace.networks.unet) and of all it imports here, in one file.
+    """The source of `module`, such as retrace.networks.unet, and of all it imports of the library.
 
-    Imports between the modules are left out, everything else stays as it is, comments too.
-    DataError where two of the modules call different things by one name, or import in another form
-    than `from MODULE import NAME`.
+    Imports between these modules are removed; everything else stays, including comments. DataError
+    where two modules define the same name, or import other than by `from MODULE import NAME`.
     """
     names = modules(module)
-    parts = {name: _without_imports(name) for name in names}
+    texts = {name: _without_imports(name) for name in names}
     _check_names(names)
-    sections = [f"\n\n# {'-' * 16} {name}\n\n{text.strip()}\n" for name, text in parts.items()]
+    sections = [f"\n\n# {'-' * 16} {name}\n\n{text.strip()}\n" for name, text in texts.items()]
     return HEADER.format(title=title) + "".join(sections)
 
 
 def modules(module: str) -> list[str]:
-    """The library's modules that `module` needs, each after those that it imports."""
+    """The modules of the library that `module` needs, each after those that it imports."""
     order: list[str] = []
 
     def visit(name: str) -> None:
@@ -43,7 +42,7 @@ def modules(module: str) -> list[str]:
 def _source(name: str) -> str:
     path = SCRIPTS.joinpath(*name.split(".")).with_suffix(".py")
     if not path.is_file():
-        raise DataError(f"{name} is no file of the library; a package is made of single modules")
+        raise DataError(f"{name} is no module of the library; packages consist of single modules")
     return path.read_text()
 
 
@@ -56,32 +55,32 @@ def _own_imports(tree: ast.Module) -> Iterator[ast.ImportFrom]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == LIBRARY:
             if node not in tree.body or any(alias.asname for alias in node.names):
-                raise DataError(f"{ast.unparse(node)}: stands inside a function, or renames")
+                raise DataError(f"{ast.unparse(node)}: is inside a function, or renames")
             yield node
         elif isinstance(node, ast.Import) and any(a.name.startswith(LIBRARY) for a in node.names):
             raise DataError(f"{ast.unparse(node)}: only `from MODULE import NAME` can be joined")
 
 
 def _without_imports(name: str) -> str:
-    """A module without its docstring, `from __future__` and imports of other modules here."""
+    """The text of a module without `from __future__` and imports of the library."""
     text = _source(name)
     tree = ast.parse(text)
-    dropped: list[ast.stmt] = [*_own_imports(tree)]
-    dropped += [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
-    gone = {row for node in dropped for row in range(node.lineno, (node.end_lineno or 0) + 1)}
+    imports: list[ast.stmt] = [*_own_imports(tree)]
+    imports += [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
+    removed = {row for node in imports for row in range(node.lineno, (node.end_lineno or 0) + 1)}
     lines = text.splitlines()
-    return "\n".join(line for row, line in enumerate(lines, 1) if row not in gone)
+    return "\n".join(line for row, line in enumerate(lines, 1) if row not in removed)
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuses two definitions of one name, of which the later one would win everywhere."""
+    """DataError where two modules define the same name: the later one would replace the other."""
     owner: dict[str, str] = {}
     for name in names:
         for defined in _definitions(_tree(name)):
             if owner.setdefault(defined, name) != name:
                 raise DataError(
                     f"{owner[defined]} and {name} both define {defined}; rename one of them, so "
-                    "that they can stand in one file"
+                    "that they can be joined"
                 )
 
 

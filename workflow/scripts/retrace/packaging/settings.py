@@ -1,0 +1,32 @@
+"""Settings of a package: the network, the dataset that it was trained on, authors and licence."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from retrace.config.dataset_model import DatasetName
+from retrace.config.network_settings import NetworkSettings
+from retrace.config.networks import stored_network
+from retrace.config.workflow import Package
+from retrace.setting_types import Shape
+from retrace.settings_model import SettingsModel
+
+
+class PackagedDataset(SettingsModel):
+    """What a package says about the dataset."""
+
+    name: DatasetName = Field(description="Name of the dataset.")
+    voxel_size_nm: Shape | None = Field(
+        None, description="Voxel size (z, y, x), nm. Absent: single examples."
+    )
+
+
+class PackageSettings(Package):
+    """A package: a network, its dataset, authors and licence."""
+
+    network: Annotated[NetworkSettings, BeforeValidator(stored_network)] = Field(
+        description="The network, with the settings of its family."
+    )
+    dataset: PackagedDataset = Field(description="The dataset that it was trained on.")
