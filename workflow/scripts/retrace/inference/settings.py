@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from retrace.config.families import family_named
-from retrace.config.network_settings import VoxelNetworkSettings
+from retrace.config.any_network import VoxelNetwork
 from retrace.config.schema import check
 from retrace.config.workflow import Context
 from retrace.errors import ConfigError, nearest
@@ -17,14 +16,6 @@ from retrace.settings_model import SettingsModel
 
 COMPUTE = ("device", "precision", "compile", "threads", "gpus")
 """Settings of where and how fast to compute; the result does not depend on them."""
-
-
-def _of_family(content: Any) -> Any:
-    """The network's settings as the model of its family."""
-    if isinstance(content, VoxelNetworkSettings):
-        return content
-    where = f"network {content.get('name')!r}"
-    return check(family_named(str(content.get("family")), where).load("settings"), content, where)
 
 
 class PredictedVolume(SettingsModel):
@@ -49,9 +40,7 @@ class PredictionSettings(SettingsModel):
     descriptors: Source | None = Field(
         None, description="Predicted descriptors that the network reads."
     )
-    network: Annotated[VoxelNetworkSettings, BeforeValidator(_of_family)] = Field(
-        description="The network, resolved for the dataset."
-    )
+    network: VoxelNetwork = Field(description="The network, resolved for the dataset.")
     heads: tuple[Text, ...] | None = Field(
         None, description="Outputs that are stored. None: all of them."
     )

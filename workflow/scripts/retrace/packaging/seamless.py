@@ -36,11 +36,11 @@ imaged; areas of 5 x 5 zeros or more count as not imaged. The network normalises
 r + field(r), interpolated bilinearly, and 0 outside. No masks are needed: they are for training."""
 
 
-def _arguments(network: Any) -> dict[str, Any]:
+def _arguments(network: SeamlessNetworkSettings) -> dict[str, Any]:
     """The arguments of `build_pair_aligner`."""
     return {
         "pyramid": pyramid_of(network),
-        "contrast": network.contrast,
+        "radius_px": network.contrast.equalised_radius_px,
         "flip_average": network.align.flip_average,
     }
 

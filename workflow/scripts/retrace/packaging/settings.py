@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from retrace.config.any_network import of_family
 from retrace.config.dataset_model import DatasetName
 from retrace.config.network_settings import NetworkSettings
-from retrace.config.networks import stored_network
 from retrace.config.workflow import Package
 from retrace.setting_types import Shape
 from retrace.settings_model import SettingsModel
@@ -26,7 +26,7 @@ class PackagedDataset(SettingsModel):
 class PackageSettings(Package):
     """A package: a network, its dataset, authors and licence."""
 
-    network: Annotated[NetworkSettings, BeforeValidator(stored_network)] = Field(
+    network: Annotated[NetworkSettings, BeforeValidator(of_family)] = Field(
         description="The network, with the settings of its family."
     )
     dataset: PackagedDataset = Field(description="The dataset that it was trained on.")
