@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from built_networks import built
 from retrace.checkpoints.safetensors import save_model
 from retrace.config.lsd_network import LsdNetworkSettings
 from retrace.config.networks import network_by_name
-from retrace.networks import UNet, build_network
+from retrace.networks import UNet
 from retrace.settings_model import as_json
 from retrace.storage.zarr_writer import create_volume
 
@@ -33,7 +34,7 @@ OFFSET_NM = (200, 90, -18)
 
 def tiny_network() -> UNet:
     """The network of NETWORK with weights large enough to give varied predictions."""
-    network = build_network(NETWORK, seed=3)
+    network = built(NETWORK, seed=3)
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if name.startswith("heads") and name.endswith("weight"):

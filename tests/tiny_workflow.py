@@ -15,9 +15,9 @@ import yaml
 
 import phantom
 import s3_server
+from built_networks import built
 from retrace.checkpoints.published import write_published
 from retrace.config import datasets, networks
-from retrace.networks import build_network
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOLUME = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
@@ -78,7 +78,7 @@ def publish(endpoint: str, folder: Path, name: str, **options: Any) -> None:
     Called in the working directory that has the network; `folder` takes the files.
     """
     network = networks.network_for(name, datasets.load_dataset("phantom"))
-    prefix = write_published(folder, build_network(network, seed=5), 400, **options)
+    prefix = write_published(folder, built(network, seed=5), 400, **options)
     client = s3_server.writer(endpoint)
     for file in prefix.parent.iterdir():
         key = f"{CHECKPOINTS}/{name}/{file.name}"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from built_networks import built
 from conftest import Apptainer
 from legacy_batches import write_batch, write_message
 from retrace.checkpoints.published import (
@@ -23,7 +24,7 @@ from retrace.checkpoints.published import (
 from retrace.config import datasets
 from retrace.config import networks as config_networks
 from retrace.losses.weighted_mse import weighted_mse
-from retrace.networks import UNet, build_network
+from retrace.networks import UNet
 from retrace.training.loop import make_optimizer
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2400)]
@@ -66,14 +67,14 @@ class Case:
 def network_of(name: str, **changes: Any) -> dict[str, Any]:
     """A network of the zebra finch with the smallest input, and `changes`."""
     network = config_networks.network_for(name, datasets.load_dataset("zfinch")).plain() | changes
-    shape = list(build_network(network, device="meta").valid_shape((1, 1, 1)))
+    shape = list(built(network, device="meta").valid_shape((1, 1, 1)))
     return network | {"input_shape": shape, "inference_shape": shape}
 
 
 def make_batch(network: dict[str, Any], iteration: int) -> dict[str, np.ndarray]:
     """Random input, targets and weights (a third of them 0) under the names of a batch."""
     draw = np.random.default_rng(iteration).random
-    module = build_network(network, device="meta")
+    module = built(network, device="meta")
     shape = (network["input_channels"], *network["input_shape"])
     arrays = {"raw": draw(shape, dtype=np.float32) * 2 - 1}
     for head in network["heads"]:
@@ -100,7 +101,7 @@ def write_stream(
 def write_input(folder: Path, network: dict[str, Any], block: np.ndarray) -> None:
     """One tile as legacy_arrays.py prepares it, its values passed on as they are."""
     folder.mkdir()
-    output = list(build_network(network, device="meta").output_shape(network["input_shape"]))
+    output = list(built(network, device="meta").output_shape(network["input_shape"]))
     plan = {
         "network": network,
         "heads": {head["name"]: head["channels"] for head in network["heads"]},
@@ -142,7 +143,7 @@ def cases(
 
 
 def filled(found: Published, network: dict[str, Any]) -> UNet:
-    module = build_network(network, seed=1)
+    module = built(network, seed=1)
     load_published(found, module, network["name"])
     return module
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from built_networks import built
 from conftest import Apptainer
 from kill import PATIENCE_S
 from legacy_batches import write_batch, write_message
 from retrace.checkpoints.published import read_published, write_published
 from retrace.config import datasets, networks
-from retrace.networks import build_network
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2400)]
 
@@ -30,7 +30,7 @@ def narrow() -> dict[str, Any]:
     """A network of two maps, at its smallest input."""
     network = networks.network_for("baseline_small", datasets.load_dataset("zfinch")).plain()
     network |= {"fmaps": 2, "fmaps_out": 2, "fmap_factor": 2}
-    shape = list(build_network(network, device="meta").valid_shape((1, 4, 4)))
+    shape = list(built(network, device="meta").valid_shape((1, 4, 4)))
     return network | {"input_shape": shape, "inference_shape": shape}
 
 
@@ -77,7 +77,7 @@ def job(apptainer: Apptainer, repository: Path, tmp_path: Path) -> Job:
 def write_input(folder: Path, network: dict[str, Any]) -> None:
     """A row of tiles of random raw."""
     window = list(network["inference_shape"])
-    core = list(build_network(network, device="meta").output_shape(window))
+    core = list(built(network, device="meta").output_shape(window))
     core = [core[0], core[1], STRIDE]
     length = STRIDE * TILES
     plan = {
@@ -98,7 +98,7 @@ def lines(path: Path) -> int:
 
 def test_a_killed_prediction_goes_on_with_the_same_result(job: Job, tmp_path: Path) -> None:
     network = narrow()
-    write_published(tmp_path / "checkpoint", build_network(network, seed=2), 7, scope="setup02")
+    write_published(tmp_path / "checkpoint", built(network, seed=2), 7, scope="setup02")
     write_input(tmp_path / "input", network)
     inputs = {"tiles": f"{tmp_path}/input", "checkpoint": f"{tmp_path}/checkpoint"}
     fixed = ["--job", json.dumps({"inputs": inputs})]
@@ -122,7 +122,7 @@ def write_stream(path: Path, network: dict[str, Any], first: int) -> None:
         **{"dataset": "random", "network": network, "seed": 0, "folder": "net", "every": 2},
         **{"first": first, "last": ITERATIONS},
     }
-    output = build_network(network, device="meta").output_shape(network["input_shape"])
+    output = built(network, device="meta").output_shape(network["input_shape"])
     with path.open("wb") as file:
         write_message(file, json.dumps(header).encode())
         for iteration in range(first, ITERATIONS):

@@ -12,6 +12,7 @@ import torch
 import zarr
 
 import tiny_seamless as tiny
+from built_networks import built
 from retrace.alignment.aligner import (
     ALIGNED,
     FIELD,
@@ -22,9 +23,8 @@ from retrace.alignment.aligner import (
     check_fine,
     windows,
 )
-from retrace.config.networks import as_settings
+from retrace.config.any_network import of_family
 from retrace.errors import DataError
-from retrace.networks import build_network
 from retrace.networks.builders import pyramid_of
 from retrace.networks.seamless import Seamless, receptive_radius
 from retrace.storage.volumes import Volume
@@ -39,7 +39,7 @@ def volume(sections: int = 3, side: int = 96, pixel_nm: int = 8) -> Volume:
 
 def moving() -> Seamless:
     """An untrained network that moves sections by a little, differently everywhere."""
-    module = build_network(tiny.network(zero_start=False), seed=1)
+    module = built(tiny.network(zero_start=False), seed=1)
     with torch.no_grad():
         for aligner in module.aligners:
             aligner[-1].weight.mul_(0.5)  # type: ignore[index]
@@ -74,7 +74,7 @@ def test_windows_cover_a_section_once_on_the_grid_of_the_pooling() -> None:
 
 
 def test_tiles_with_enough_overlap_give_what_the_whole_section_gives(tmp_path: Path) -> None:
-    reach = receptive_radius(pyramid_of(as_settings(tiny.network()))) + 8
+    reach = receptive_radius(pyramid_of(of_family(tiny.network()))) + 8
     whole = aligned(tmp_path / "whole", plan(tile=96, overlap=reach), volume())
     tiled = aligned(tmp_path / "tiled", plan(tile=32, overlap=reach), volume())
 

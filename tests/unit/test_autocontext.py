@@ -13,11 +13,13 @@ import zarr
 import predict
 import tiny_training as tiny
 import train
+from built_networks import built
 from prediction_case import NETWORK, OFFSET_NM, VOXEL_SIZE_NM, Case, make_case
 from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.config import compatibility, datasets, networks, yaml_files
+from retrace.config.any_network import of_family
 from retrace.errors import ConfigError, DataError
-from retrace.networks import UNet, build_network
+from retrace.networks import UNet
 from retrace.planning import predict as told
 from retrace.planning.train_settings import read_train_settings
 from retrace.storage.manifest import write_manifest
@@ -79,8 +81,8 @@ def test_it_reads_truncated_descriptors_and_raw_before_them(
     assert seen[0].shape == (1, channels, 24, 24, 24)
     levels = seen[0][0, -10:] * 255
     assert torch.allclose(levels, levels.round(), atol=1e-4)
-    first = build_network(LSD)
-    load_model(lsd_model, first, LSD)
+    first = built(LSD)
+    load_model(lsd_model, first, of_family(LSD))
     with torch.no_grad():
         plain = first(batch["raw"])["lsds"][0]
     assert ((plain - seen[0][0, -10:]) >= -1e-6).all()  # truncated, never rounded up
@@ -142,7 +144,7 @@ def write_descriptors(path: Path, voxel_size_nm: Any = VOXEL_SIZE_NM, channels: 
 def reader_case(folder: Path, channels: int) -> tuple[Case, UNet, dict[str, Any]]:
     case = make_case(folder)
     network = READER.with_(input_channels=channels).plain()
-    module = build_network(network, seed=4).eval()
+    module = built(network, seed=4).eval()
     with torch.no_grad():
         module.heads["affs"].weight.mul_(30)
     save_model(case.model, module, {"network": network})
@@ -219,7 +221,7 @@ def test_01_the_papers_auto_context_sizes(
         context = networks.context_network(network, data)
         assert context is not None and context["name"] == "lsd"
         assert tuple(network["input_shape"]) == seen
-        assert build_network(context, device="meta").valid_shape(seen) == raw
+        assert built(context, device="meta").valid_shape(seen) == raw
         assert network["input_channels"] == channels
         compatibility.check_pair(data, network, "evaluate")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import compare
+from built_networks import built
 from retrace.checkpoints.safetensors import save_model
 from retrace.config import datasets, networks, paper, yaml_files
 from retrace.config.dataset_model import PublishedFigures, ShownFigures
@@ -24,7 +25,6 @@ from retrace.evaluation.comparison import (
     training_seconds,
 )
 from retrace.evaluation.comparison_rows import network_cost
-from retrace.networks import build_network
 from retrace.planning import compare as settings
 from retrace.settings_model import as_json
 
@@ -160,7 +160,7 @@ def test_figures_that_are_not_there_are_refused(published: dict[str, str], messa
 
 def test_the_cost_comes_from_the_networks_own_files(tmp_path: Path) -> None:
     network = networks.network_for("n4", datasets.load_dataset("vnc_nc"))
-    module = build_network(network)
+    module = built(network)
     model = save_model(tmp_path / "model.safetensors", module, {"network": network})
     history = {"iterations": 10, "iterations_per_second": 2.0}
     predicted = {

@@ -15,14 +15,15 @@ import evaluate_classes
 import predict
 import tiny_elektronn as tiny
 import train
+from built_networks import built
 from retrace.checkpoints.elektronn import write_param
 from retrace.config import compatibility, datasets
+from retrace.config.any_network import of_family
 from retrace.config.dataset_model import Dataset
 from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.errors import ConfigError, DataError
 from retrace.evaluation.class_tally import ClassTally, probabilities_of
 from retrace.evaluation.classes import class_scores
-from retrace.networks import build_network
 from retrace.planning import evaluate
 from retrace.planning import predict as planning_predict
 from retrace.planning.train_settings import TrainingDataset, read_train_settings
@@ -48,7 +49,7 @@ def batches(folder: Path, data: Dataset | None = None, **changes: Any) -> CubeBa
     settings = read_train_settings(training(data, net, 8))
     assert isinstance(settings.dataset, TrainingDataset)
     assert isinstance(settings.network, ElektronnNetworkSettings)
-    module = build_network(net)
+    module = built(net)
     return open_cube_batches(
         settings.network, settings.dataset, settings.seed, module, {}, torch.device("cpu")
     )
@@ -296,16 +297,16 @@ def test_a_training_begins_from_a_parameter_file(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, net = tiny.dataset(folder), tiny.network()
-    module = build_network(net, seed=77)
+    module = built(net, seed=77)
     write_param(folder / "first.param", module, 2)
     settings = training(data, net.with_(SGD_params={"LR": 1e-12, "momentum": 0}), 1)
     train.main(arguments(folder, settings, "--init", str(folder / "first.param")))
 
     assert "layer 1: [6, 4, 3, 3, 3] from first.param" in capsys.readouterr().out
-    trained = build_network(net)
+    trained = built(net)
     from retrace.checkpoints.safetensors import load_model
 
-    load_model(folder / "model.safetensors", trained, net)
+    load_model(folder / "model.safetensors", trained, of_family(net))
     torch.testing.assert_close(trained.parts[1].weight, module.parts[1].weight)
     assert not torch.allclose(trained.parts[2].weight, module.parts[2].weight)
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 import elektronn
 import tiny_elektronn as tiny
+from built_networks import built
 from retrace.checkpoints.elektronn import (
     load_param,
     load_parameters,
@@ -25,12 +26,13 @@ from retrace.checkpoints.elektronn import (
 )
 from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.config import networks
+from retrace.config.any_network import of_family
 from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import VoxelBox
 from retrace.inference.tiles import tile_for, tiles
 from retrace.losses.elektronn import error_rate, nll
-from retrace.networks import ElektronnNetwork, build_network
+from retrace.networks import ElektronnNetwork
 from retrace.networks.elektronn import Dropout, activate
 from retrace.networks.pooling import pool
 from retrace.settings_model import as_json
@@ -38,7 +40,7 @@ from retrace.training.elektronn_optimizers import elektronn_optimizer
 
 
 def build(seed: int = 0, **changes: Any) -> ElektronnNetwork:
-    module = build_network(tiny.network(**changes), seed=seed)
+    module = built(tiny.network(**changes), seed=seed)
     assert isinstance(module, ElektronnNetwork)
     return module
 
@@ -46,7 +48,7 @@ def build(seed: int = 0, **changes: Any) -> ElektronnNetwork:
 def digits(seed: int = 0, **changes: Any) -> ElektronnNetwork:
     """A network of single inputs."""
     content = {"name": "digits", "family": "elektronn", "n_lab": 10, **changes}
-    module = build_network(networks.resolved(content, DatasetTraits(), "digits"), seed=seed)
+    module = built(networks.resolved(content, DatasetTraits(), "digits"), seed=seed)
     assert isinstance(module, ElektronnNetwork)
     return module
 
@@ -508,9 +510,9 @@ def test_a_model_of_other_layers_is_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "model.safetensors", build(), {"network": net})
     other = tiny.network(activation_func="tanh")
     with pytest.raises(DataError, match="with architecture"):
-        load_model(tmp_path / "model.safetensors", build(activation_func="tanh"), other)
+        load_model(tmp_path / "model.safetensors", build(activation_func="tanh"), of_family(other))
     larger = tiny.network(desired_input=[3, 23, 23])
-    load_model(tmp_path / "model.safetensors", build(desired_input=[3, 23, 23]), larger)
+    load_model(tmp_path / "model.safetensors", build(desired_input=[3, 23, 23]), of_family(larger))
 
 
 def test_profile_adds_a_row_for_each_size(

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 import tiny_digits as tiny
 import train
+from built_networks import built
 from retrace.config import datasets, networks
 from retrace.config.elektronn_network import CosineSchedule, ScheduledAction, ScheduledValues
 from retrace.errors import ConfigError, DataError
-from retrace.networks import build_network
 from retrace.planning.train_settings import read_train_settings
 from retrace.training import build
 from retrace.training import task as training_task
@@ -330,6 +330,6 @@ def test_the_example_networks_have_the_originals_parameters() -> None:
         "autoencoder": 305750,
     }
     for name, count in counts.items():
-        module = build_network(networks.network_for(name, data))
+        module = built(networks.network_for(name, data))
         layers = module.layers.parameters()
         assert sum(p.numel() for p in layers) == count, name

@@ -8,29 +8,30 @@ import pytest
 import torch
 
 import tiny_training as tiny
+from built_networks import built
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
+from retrace.config.any_network import of_family
 from retrace.errors import DataError
-from retrace.networks import build_network
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     settings = tiny.network()
-    module = build_network(settings, seed=1)
+    module = built(settings, seed=1)
     return save_model(tmp_path / "model.safetensors", module, {"network": settings, "iteration": 3})
 
 
 def test_weights_and_metadata_come_back(model: Path) -> None:
-    fresh = build_network(tiny.network(), seed=2)
-    metadata = load_model(model, fresh, tiny.network(min_masked=0.1))
-    saved = build_network(tiny.network(), seed=1).state_dict()
+    fresh = built(tiny.network(), seed=2)
+    metadata = load_model(model, fresh, of_family(tiny.network(min_masked=0.1)))
+    saved = built(tiny.network(), seed=1).state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in fresh.state_dict().items())
     assert metadata["iteration"] == 3
     assert read_metadata(model)["network"] == tiny.network()
 
 
 def test_memory_layout_does_not_change_the_file(model: Path) -> None:
-    module = build_network(tiny.network(), seed=1).to(memory_format=torch.channels_last_3d)
+    module = built(tiny.network(), seed=1).to(memory_format=torch.channels_last_3d)
     other = save_model(model.with_name("b"), module, {"network": tiny.network(), "iteration": 3})
     assert other.read_bytes() == model.read_bytes()
 
@@ -38,17 +39,17 @@ def test_memory_layout_does_not_change_the_file(model: Path) -> None:
 def test_another_network_is_refused_by_both_names(model: Path) -> None:
     wider = tiny.network(name="wider", fmaps=5)
     with pytest.raises(DataError, match=r"'tiny_mtlsd' with fmaps 3; network 'wider' has fmaps 5"):
-        load_model(model, build_network(wider), wider)
+        load_model(model, built(wider), of_family(wider))
 
 
 def test_truncated_absent_and_foreign_files_are_refused(model: Path) -> None:
-    module = build_network(tiny.network())
+    module = built(tiny.network())
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     model.write_bytes(model.read_bytes()[:-100])
     with pytest.raises(DataError, match="truncated"):
-        load_model(model, module, tiny.network())
+        load_model(model, module, of_family(tiny.network()))
     with pytest.raises(DataError, match="does not exist"):
-        load_model(model.with_name("no.safetensors"), module, tiny.network())
+        load_model(model.with_name("no.safetensors"), module, of_family(tiny.network()))
     model.write_text("hello")
     with pytest.raises(DataError, match="truncated"):
         read_metadata(model)

@@ -21,13 +21,13 @@ import tiny_digits
 import tiny_elektronn
 import tiny_seamless
 import tiny_training
+from built_networks import built
 from retrace.alignment.prepare import prepare_sections, valid_mask
 from retrace.checkpoints.safetensors import save_model
 from retrace.config import compatibility, datasets, families, networks
+from retrace.config.any_network import of_family, stored_network
 from retrace.config.network_settings import DatasetTraits
-from retrace.config.networks import as_settings
 from retrace.errors import ConfigError, DataError
-from retrace.networks import build_network
 from retrace.packaging.bioimageio import package_files
 from retrace.packaging.family import FamilyPackage
 from retrace.packaging.settings import PackageSettings
@@ -81,15 +81,15 @@ PREDICTION = {"inference_shape": [24, 24, 24], "predict_padding": "valid", "iter
 def network(name: str) -> Any:
     """A small U-Net, one that reads descriptors too, networks of ELEKTRONN, ZNN and SEAMLeSS."""
     if name == "unet":
-        return networks.stored_network(tiny_training.network(**PREDICTION))
+        return stored_network(tiny_training.network(**PREDICTION))
     if name == "autocontext":
         changes = {"name": "tiny_acrlsd", "input_channels": 11}
-        return networks.stored_network(tiny_training.network(**PREDICTION, **changes))
+        return stored_network(tiny_training.network(**PREDICTION, **changes))
     if name == "neuro3d":
         return tiny_elektronn.network()
     if name == "seamless":
         changes = {"zero_start": False, "contrast": {"method": "equalise"}}
-        return networks.stored_network(plain(tiny_seamless.network(**changes)))
+        return stored_network(plain(tiny_seamless.network(**changes)))
     if name in SMALL:
         left_out = ("filters", "pool", "nof_filters", "n_dim") if name != "cnn" else ()
         kept = {k: v for k, v in tiny_digits.NETWORK.items() if k not in left_out}
@@ -98,10 +98,10 @@ def network(name: str) -> Any:
     return networks.network_for(name, datasets.load_dataset("vnc_nc"))
 
 
-def built(chosen: dict[str, Any]) -> Any:
-    """The module that such a package holds; the same weights at every call."""
+def packaged(chosen: dict[str, Any]) -> Any:
+    """The module of the package of this network; the same weights at every call."""
     builder = families.family_of(chosen).load("package").builder
-    return builder.build(**builder.arguments(as_settings(chosen)), seed=3)
+    return builder.build(**builder.arguments(of_family(chosen)), seed=3)
 
 
 def about(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(request.param)
     chosen = network(request.param)
     metadata = {"network": chosen, **(METADATA if request.param in SMALL else {})}
-    save_model(folder / "model.safetensors", built(chosen), metadata)
+    save_model(folder / "model.safetensors", packaged(chosen), metadata)
     told = {"network": chosen, "dataset": about(chosen)}
     settings = {**told, "authors": ["A. Person"], "license": "MIT"}
     paths = ["--model", str(folder / "model.safetensors"), "--output", str(folder / "package")]
@@ -194,7 +194,7 @@ def test_ten_lines_give_what_the_workflow_gives(packed: Path, tmp_path: Path) ->
     assert not (site / "yaml").exists() and not (site / "zarr").exists()
 
     config = json.loads((packed / "config.json").read_text())
-    module = built(networks.stored_network(config["network"])).eval()
+    module = packaged(stored_network(config["network"])).eval()
     read = [torch.from_numpy(np.load(packed / name)) for name in tests]
     if config["network"]["family"] == "lsd" and read[0].shape[1] == 1:
         read = [read[0] / 255 * 2 - 1]
@@ -220,7 +220,7 @@ def test_the_zip_holds_the_folder(packed: Path) -> None:
 
 def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
     chosen = network("unet")
-    model = save_model(tmp_path / "m.safetensors", build_network(chosen), {"network": chosen})
+    model = save_model(tmp_path / "m.safetensors", built(chosen), {"network": chosen})
     first, second = (package_files(model, settings_of(chosen)) for _ in range(2))
 
     assert first == second
@@ -228,13 +228,13 @@ def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
 
 def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
     chosen = network("unet")
-    model = save_model(tmp_path / "m.safetensors", build_network(chosen), {"network": chosen})
+    model = save_model(tmp_path / "m.safetensors", built(chosen), {"network": chosen})
     with pytest.raises(DataError, match="with fmaps 3; network 'tiny_mtlsd' has fmaps 4"):
         package_files(model, settings_of({**plain(chosen), "fmaps": 4}))
     with pytest.raises(ConfigError, match="'tiny_mtlsd': family 'other'; allowed: elektronn, lsd"):
         settings_of({**plain(chosen), "family": "other"})
     digits = network("cnn")
-    model = save_model(tmp_path / "d.safetensors", built(digits), {"network": digits})
+    model = save_model(tmp_path / "d.safetensors", packaged(digits), {"network": digits})
     with pytest.raises(DataError, match="without the mean of their training images"):
         package_files(model, settings_of(digits))
     for family in families.FAMILIES.values():
@@ -243,8 +243,8 @@ def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
 
 def test_the_packaged_field_is_that_of_the_workflow() -> None:
     chosen = network("seamless")
-    module = built(chosen).eval()
-    pyramid = build_network(chosen)
+    module = packaged(chosen).eval()
+    pyramid = built(chosen)
     pyramid.load_state_dict(module.state_dict())
     sections = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round()
     sections[1, :, 20:30, 20:30] = 0  # nothing was imaged

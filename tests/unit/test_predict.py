@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import predict
+from built_networks import built
 from prediction_case import (
     NETWORK,
     OFFSET_NM,
@@ -41,7 +42,7 @@ from retrace.inference.tiles import (
     tile_for,
     tiles,
 )
-from retrace.networks import UNet, build_network
+from retrace.networks import UNet
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_volume
 
@@ -213,7 +214,7 @@ def test_activation_memory_is_near_what_the_full_network_was_seen_to_take() -> N
 
 @pytest.mark.parametrize("name", ["mtlsd", "aclsd", "n4", "neuro3d_doc"])
 def test_the_bound_from_the_weights_is_no_less_than_what_a_pass_takes(name: str) -> None:
-    network = build_network(network_for(name, load_dataset("phantom")), device="meta")
+    network = built(network_for(name, load_dataset("phantom")), device="meta")
     window = triple(network.valid_shape((64, 64, 64)))
     assert most_bytes_per_voxel(network, 4) >= bytes_per_voxel(network, window, 4)
 

@@ -15,6 +15,7 @@ import torch
 import convert
 import tiny_training as tiny
 import train
+from built_networks import built
 from retrace.checkpoints.published import (
     Published,
     load_moments,
@@ -27,10 +28,11 @@ from retrace.checkpoints.published import (
 )
 from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.tensorflow import find_checkpoint, masked_crc32c, open_bundle
+from retrace.config.any_network import of_family
 from retrace.config.networks import network_by_name
 from retrace.errors import DataError, StateError
 from retrace.losses.weighted_mse import weighted_mse
-from retrace.networks import UNet, build_network
+from retrace.networks import UNet
 from retrace.training.loop import make_optimizer
 
 NETWORK = (
@@ -66,7 +68,7 @@ def step(folder: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def unet(found: Published) -> UNet:
-    module = build_network(NETWORK)
+    module = built(NETWORK)
     load_published(found, module, "oracle")
     return module
 
@@ -183,7 +185,7 @@ def test_a_renamed_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_another_network_is_refused(found: Published, change: dict[str, Any], message: str) -> None:
-    other = build_network(NETWORK | change)
+    other = built(NETWORK | change)
     before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises(DataError, match=message):
         load_published(found, other, "other")
@@ -225,7 +227,7 @@ TINY = tiny.network(name="tiny_affs", heads=[{"name": "affs", "channels": 3}], l
 def tiny_checkpoint(tmp_path: Path) -> tuple[Path, UNet]:
     """A checkpoint of 30 iterations of a tiny network, written as the original does."""
     folder = tmp_path / "checkpoints"
-    module = build_network(TINY, seed=11)
+    module = built(TINY, seed=11)
     optimizer = make_optimizer(module, **{key: TINY["optimizer"][key] for key in ADAM})
     for _ in range(2):
         optimizer.zero_grad()
@@ -238,7 +240,7 @@ def tiny_checkpoint(tmp_path: Path) -> tuple[Path, UNet]:
 
 def test_names_translate_both_ways() -> None:
     network = NETWORK | {"heads": [*NETWORK["heads"], {"name": "lsds", "channels": 10}]}
-    for name in build_network(network, device="meta").state_dict():
+    for name in built(network, device="meta").state_dict():
         assert parameter_name(*variable_name(name).split("/")) == name
 
 
@@ -261,8 +263,8 @@ def test_convert_and_predict_with_published_weights(
     model = tmp_path / "published.safetensors"
     settings = json.dumps({"dataset": "tiny", "network": TINY})
     convert.main(["--settings", settings, "--checkpoint", str(folder), "--output", str(model)])
-    again = build_network(TINY, seed=0)
-    metadata = load_model(model, again, TINY)
+    again = built(TINY, seed=0)
+    metadata = load_model(model, again, of_family(TINY))
     assert metadata["iteration"] == 30
     assert metadata["source"]["checkpoint"] == "train_net_checkpoint_30"
     assert all(
@@ -280,8 +282,8 @@ def test_training_goes_on_from_published_weights(
         train.main(tiny.arguments(tmp_path / "a", tiny.settings(store, 5, network=TINY), *more))
     still = tmp_path / "b"
     train.main(tiny.arguments(still, tiny.settings(store, 30, network=TINY), *more))
-    left = build_network(TINY, seed=0)
-    assert load_model(still / "model.safetensors", left, TINY)["loss"] is None
+    left = built(TINY, seed=0)
+    assert load_model(still / "model.safetensors", left, of_family(TINY))["loss"] is None
     assert all(
         torch.equal(a, b) for a, b in zip(module.parameters(), left.parameters(), strict=True)
     )

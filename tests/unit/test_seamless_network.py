@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import tiny_seamless as tiny
+from built_networks import built
 from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.checkpoints.seamless import load_overlap
-from retrace.config.networks import as_settings, load_network
+from retrace.config.any_network import of_family
+from retrace.config.networks import load_network
 from retrace.displacement import rotate_180, rotate_field_180
 from retrace.errors import DataError
-from retrace.networks import build_network
 from retrace.networks.builders import pyramid_of
 from retrace.networks.seamless import (
     Matcher,
@@ -32,13 +33,13 @@ def images(side: int = 64, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize(("height", "count"), [(5, 1574829), (7, 2380625), (8, 2827155)])
 def test_parameter_counts_of_the_paper_era(height: int, count: int) -> None:
-    module = build_network({**load_network("seamless"), "height": height}, device="meta")
+    module = built({**load_network("seamless"), "height": height}, device="meta")
 
     assert sum(p.numel() for p in module.parameters()) == count
 
 
 def test_aligners_of_the_paper_era() -> None:
-    module = build_network(load_network("seamless"), device="meta")
+    module = built(load_network("seamless"), device="meta")
 
     counts = [sum(p.numel() for p in module.level_parameters(level)) for level in range(8)]
     assert counts == [265138 + 18816 * level for level in range(8)]
@@ -49,7 +50,7 @@ def test_aligners_of_the_paper_era() -> None:
 
 @pytest.mark.parametrize("correlation_px", [0, 3])
 def test_zero_aligners_move_nothing(correlation_px: int) -> None:
-    module = build_network(tiny.network(zero_start=False, correlation_px=correlation_px))
+    module = built(tiny.network(zero_start=False, correlation_px=correlation_px))
     source, target = images()
     assert module(source, target).field.abs().max().item() > 0
 
@@ -66,7 +67,7 @@ def test_an_untrained_matcher_finds_a_shift_within_its_radius() -> None:
     source = torch.roll(target, (2, -1), (-2, -1))
 
     with torch.no_grad():
-        found = build_network(network)(source, target).field[..., 8:-8, 8:-8]
+        found = built(network)(source, target).field[..., 8:-8, 8:-8]
 
     expected = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand_as(found)
     assert float((found - expected).abs().mean()) < 0.5
@@ -75,7 +76,7 @@ def test_an_untrained_matcher_finds_a_shift_within_its_radius() -> None:
 @pytest.mark.parametrize("composition", ["functional", "additive"])
 @pytest.mark.parametrize("level", [0, 1])
 def test_the_field_has_the_grid_of_the_asked_level(composition: str, level: int) -> None:
-    module = build_network(tiny.network(composition=composition, zero_start=False))
+    module = built(tiny.network(composition=composition, zero_start=False))
 
     found = module(*images(), level)
 
@@ -84,10 +85,10 @@ def test_the_field_has_the_grid_of_the_asked_level(composition: str, level: int)
 
 
 def test_skipped_levels_add_nothing_and_top_levels_may_be_left_out() -> None:
-    whole = build_network(tiny.network(zero_start=False))
-    fine_off = build_network(tiny.network(zero_start=False, skip=1))
+    whole = built(tiny.network(zero_start=False))
+    fine_off = built(tiny.network(zero_start=False, skip=1))
     fine_off.load_state_dict(whole.state_dict())
-    top_off = build_network(tiny.network(zero_start=False, topskips=1))
+    top_off = built(tiny.network(zero_start=False, topskips=1))
     top_off.load_state_dict(whole.state_dict())
     source, target = images()
 
@@ -99,7 +100,7 @@ def test_skipped_levels_add_nothing_and_top_levels_may_be_left_out() -> None:
 
 
 def test_flip_averaged_fields_turn_with_the_sections() -> None:
-    module = build_network(tiny.network(zero_start=False))
+    module = built(tiny.network(zero_start=False))
     source, target = images()
 
     with torch.no_grad():
@@ -133,8 +134,8 @@ def test_the_cost_volume_is_highest_where_the_maps_agree() -> None:
 )
 def test_no_pixel_beyond_the_reach_matters(changes: dict[str, Any]) -> None:
     settings = tiny.network(zero_start=False, **changes)
-    module = build_network(settings)
-    reach, middle = receptive_radius(pyramid_of(as_settings(settings))), 140
+    module = built(settings)
+    reach, middle = receptive_radius(pyramid_of(of_family(settings))), 140
     source, target = images(280)
     source.requires_grad_()
     for aligner in module.aligners:  # fields that move hardly anything
@@ -154,13 +155,13 @@ def test_no_pixel_beyond_the_reach_matters(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("side", [33, 0])
 def test_sides_that_cannot_be_halved_are_refused(side: int) -> None:
-    module = build_network(tiny.network())
+    module = built(tiny.network())
     with pytest.raises(DataError, match="multiples of 2 px"):
         module(torch.zeros(1, 1, side, 32), torch.zeros(1, 1, side, 32))
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
-    first, again, other = (build_network(tiny.network(), seed=s) for s in (1, 1, 2))
+    first, again, other = (built(tiny.network(), seed=s) for s in (1, 1, 2))
 
     torch.testing.assert_close(first.state_dict(), again.state_dict())
     assert not torch.equal(first.encoders[0][0].weight, other.encoders[0][0].weight)  # type: ignore[index]
@@ -168,22 +169,22 @@ def test_weights_depend_on_the_seed_alone() -> None:
 
 def test_an_archive_comes_back_and_another_height_is_refused(tmp_path: Path) -> None:
     settings = tiny.network()
-    module = build_network(settings, seed=3)
+    module = built(settings, seed=3)
     path = save_model(tmp_path / "a.safetensors", module, {"network": settings})
-    again = build_network(settings)
+    again = built(settings)
 
-    load_model(path, again, settings)
+    load_model(path, again, of_family(settings))
 
     torch.testing.assert_close(again.state_dict(), module.state_dict())
     with pytest.raises(DataError, match="height 2"):
-        load_model(path, build_network(tiny.network(height=3)), tiny.network(height=3))
+        load_model(path, built(tiny.network(height=3)), of_family(tiny.network(height=3)))
 
 
 def test_a_smaller_pyramid_fills_the_lower_levels_of_a_larger_one(tmp_path: Path) -> None:
     settings = tiny.network()
-    module = build_network(settings, seed=3)
+    module = built(settings, seed=3)
     path = save_model(tmp_path / "a.safetensors", module, {"network": settings})
-    larger = build_network(tiny.network(height=3), seed=4)
+    larger = built(tiny.network(height=3), seed=4)
 
     told = load_overlap(path, larger)
 
@@ -198,9 +199,9 @@ def test_a_smaller_pyramid_fills_the_lower_levels_of_a_larger_one(tmp_path: Path
 
 def test_wider_weights_take_the_common_part(tmp_path: Path) -> None:
     settings = tiny.network()
-    module = build_network(settings, seed=3)
+    module = built(settings, seed=3)
     path = save_model(tmp_path / "a.safetensors", module, {"network": settings})
-    wider = build_network(tiny.network(aligner_maps=[6, 4]), seed=4)
+    wider = built(tiny.network(aligner_maps=[6, 4]), seed=4)
 
     told = load_overlap(path, wider)
 
@@ -223,9 +224,9 @@ def old_names(module: Seamless) -> dict[str, torch.Tensor]:
 
 def test_an_archive_of_2018_is_read_by_its_names(tmp_path: Path) -> None:
     network = tiny.network(correlation_px=0)
-    module = build_network(network, seed=5)
+    module = built(network, seed=5)
     torch.save(old_names(module), tmp_path / "old.pt")
-    again = build_network(network, seed=6)
+    again = built(network, seed=6)
 
     told = load_overlap(tmp_path / "old.pt", again)
 
@@ -234,7 +235,7 @@ def test_an_archive_of_2018_is_read_by_its_names(tmp_path: Path) -> None:
 
 
 def test_whole_modules_and_foreign_weights_are_refused(tmp_path: Path) -> None:
-    module = build_network(tiny.network())
+    module = built(tiny.network())
     torch.save(module, tmp_path / "whole.pt")
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "foreign.pt")
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import align
 import tiny_seamless as tiny
+from built_networks import built
 from retrace.alignment.losses import Lambdas
 from retrace.alignment.pairs import PairPlan, StackReader, average_valid, is_blank
 from retrace.alignment.runs import lineage, read_runs, run_summary
@@ -24,7 +25,6 @@ from retrace.alignment.training import EMPTY, OBSERVED, ZERO_FIELD, SeamlessTask
 from retrace.config.networks import load_network
 from retrace.displacement import warp
 from retrace.errors import ConfigError, DataError, StateError
-from retrace.networks import build_network
 from retrace.settings_model import as_json
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
@@ -50,7 +50,7 @@ def test_the_schedule_of_five_levels_is_the_readmes() -> None:
 
 def test_fine_tuning_trains_everything_at_full_resolution() -> None:
     network = tiny.typed({**load_network("seamless"), "trunc": 0, "fine_tuning": True})
-    module = build_network(network, device="meta")
+    module = built(network, device="meta")
     schedule = PhaseSchedule(network)
     phase = schedule.phase(0)
 
@@ -61,7 +61,7 @@ def test_fine_tuning_trains_everything_at_full_resolution() -> None:
 
 def test_a_level_trains_its_own_aligner() -> None:
     network = tiny.typed(load_network("seamless"))
-    module = build_network(network, device="meta")
+    module = built(network, device="meta")
     schedule = PhaseSchedule(network)
 
     chosen = schedule.trained(module, schedule.phase(2))
@@ -178,7 +178,7 @@ def test_displacements_of_sections_as_they_came_are_unknown_but_to_themselves() 
 
 def test_both_orientations_and_their_consensus_count() -> None:
     made = task(lambda6=1.0)
-    module = build_network(tiny.network(zero_start=False), seed=1)
+    module = built(tiny.network(zero_start=False), seed=1)
     batch = made.batch(0)
 
     terms = made.losses(made.predict(module, batch), batch)

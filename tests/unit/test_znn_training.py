@@ -17,6 +17,7 @@ import predict
 import tiny_znn as tiny
 import train
 import znn
+from built_networks import built
 from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.znn import (
     load_h5,
@@ -28,9 +29,9 @@ from retrace.checkpoints.znn import (
     write_h5,
 )
 from retrace.config import yaml_files
+from retrace.config.any_network import of_family
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
-from retrace.networks import build_network
 from retrace.networks.tuning import set_convolution_modes
 from retrace.planning import predict as planning_predict
 from retrace.planning.train_settings import read_train_settings
@@ -391,7 +392,7 @@ def test_a_network_of_the_original_gives_the_originals_output(shared_dir: Path, 
     file = read_h5(path)
     network = "n4_a_even" if name.startswith("N4") else "srini2d"
     settings = resolved(network)
-    module = build_network(settings).to(torch.float64 if "double" in name else torch.float32)
+    module = built(settings).to(torch.float64 if "double" in name else torch.float32)
     load_h5(file, module)
     with h5py.File(path) as h5:
         patch = h5["processing/znn/train/patch"]
@@ -453,11 +454,11 @@ def test_a_trained_network_travels_through_h5(folder: Path) -> None:
     run(folder, 4)
     data = tiny.dataset(folder)
     settings = tiny.network(data)
-    module = build_network(settings)
-    load_model(folder / "model.safetensors", module, settings)
+    module = built(settings)
+    load_model(folder / "model.safetensors", module, of_family(settings))
     curve = json.loads((folder / "training.json").read_text())["learning_curve"]
     path = write_h5(network_file(module, sgd_of(settings), curve, folder / "net.h5"))
-    other = build_network(settings, seed=9)
+    other = built(settings, seed=9)
     load_h5(read_h5(path), other)
 
     for name, value in module.state_dict().items():
@@ -471,10 +472,10 @@ def test_a_trained_network_travels_through_h5(folder: Path) -> None:
 def test_seeding_takes_layers_of_equal_name_and_shape(folder: Path) -> None:
     data = tiny.dataset(folder)
     settings = tiny.network(data)
-    source = build_network(settings, seed=1)
+    source = built(settings, seed=1)
     path = write_h5(network_file(source, sgd_of(settings), {}, folder / "seed.h5"))
     wider = [tiny.LAYERS[0], tiny.LAYERS[1], tiny.LAYERS[2] | {"size": [1, 5, 5]}]
-    module = build_network(tiny.network(data, layers=wider), seed=2)
+    module = built(tiny.network(data, layers=wider), seed=2)
     before = module.convolutions["conv2"].weight.clone()
     lines = seed_from(read_h5(path), module)
 
@@ -485,13 +486,13 @@ def test_seeding_takes_layers_of_equal_name_and_shape(folder: Path) -> None:
     for layer, kind in zip(renamed, ("conv", "max_filter", "conv"), strict=True):
         layer[kind] = f"x{layer[kind]}"
     with pytest.raises(DataError, match="holds another network: no layer has a name and shape"):
-        seed_from(read_h5(path), build_network(tiny.network(data, layers=renamed)))
+        seed_from(read_h5(path), built(tiny.network(data, layers=renamed)))
 
 
 def test_training_begins_from_an_h5(folder: Path) -> None:
     data = tiny.dataset(folder)
     settings = tiny.network(data)
-    source = build_network(settings, seed=8)
+    source = built(settings, seed=8)
     path = write_h5(network_file(source, sgd_of(settings), {}, folder / "seed.h5"))
     plain, seeded = run(folder / "plain", 1), run(folder / "seeded", 1, "--init", str(path))
 
@@ -553,8 +554,8 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
     places = ["--model", "model.safetensors", "--work", "pwork", "--output", "p.zarr"]
     predict.main(["--settings", settings, *places])
     found = open_volume(folder / "p.zarr", "boundary")
-    module = build_network(net)
-    load_model(folder / "model.safetensors", module, net)
+    module = built(net)
+    load_model(folder / "model.safetensors", module, of_family(net))
     image = open_normalised(data["volumes"]["stack"]["raw"])
     window = VoxelBox((4, -4, -4), (2, 48, 52))
     with torch.no_grad():
@@ -568,7 +569,7 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
 def test_layers_are_measured_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tiny.dataset(folder)
     net = tiny.network(data, parameters={"forward_conv_mode": "optimize"})
-    module = build_network(net)
+    module = built(net)
     cache = folder / "modes.json"
     device = torch.device("cpu")
     mode, shape = net["forward_conv_mode"], net["inference_shape"]

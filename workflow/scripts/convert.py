@@ -9,8 +9,10 @@ from pathlib import Path
 from retrace.checkpoints.published import load_published, read_published
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
 from retrace.errors import run
 from retrace.networks import build_network
+from retrace.planning.conversion_settings import ConversionSettings
 from retrace.storage.manifest import input_digest
 
 
@@ -24,14 +26,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Converts the latest checkpoint in the folder."""
     args = parse_args(argv)
-    network = args.settings["network"]
+    settings = check(ConversionSettings, args.settings, "--settings")
+    network = settings.network
     checkpoint = read_published(args.checkpoint)
     module = build_network(network)
-    load_published(checkpoint, module, network["name"])
+    load_published(checkpoint, module, network.name)
     name = checkpoint.source.name
     metadata = {
-        "network": network,
-        "dataset": args.settings["dataset"],
+        "network": network.plain(),
+        "dataset": settings.dataset,
         "iteration": checkpoint.iteration,
         "source": {"checkpoint": name, "digest": input_digest(args.checkpoint)},
     }

@@ -25,7 +25,12 @@ import yaml
 from retrace.checkpoints.elektronn import SUFFIX, load_param, read_param, write_param
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.command_line import add_job, parse_job
-from retrace.config.elektronn_network import ElektronnNetworkFile, resolve_elektronn
+from retrace.config.any_network import stored_network
+from retrace.config.elektronn_network import (
+    ElektronnNetworkFile,
+    ElektronnNetworkSettings,
+    resolve_elektronn,
+)
 from retrace.config.families import family_of
 from retrace.config.network_settings import DatasetTraits
 from retrace.config.networks import load_network
@@ -40,6 +45,7 @@ from retrace.files import atomic_write
 from retrace.geometry import Triple
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.networks.elektronn_profile import COLUMNS, profile_sizes, timed_pass
+from retrace.planning.conversion_settings import ConversionSettings
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -168,12 +174,12 @@ def add_speed(module: ElektronnNetwork, size: Triple, device: torch.device, path
 
 def param_to_model(args: argparse.Namespace) -> None:
     """Converts a parameter file to a model; DataError if it is another network."""
-    network = args.settings["network"]
-    module = build_network(network)
+    settings = check(ConversionSettings, args.settings, "--settings")
+    module = build_network(settings.network)
     load_param(read_param(args.param), module)
     metadata = {
-        "network": network,
-        "dataset": args.settings["dataset"],
+        "network": settings.network.plain(),
+        "dataset": settings.dataset,
         "iteration": 0,
         "source": args.param.name,
     }
@@ -182,14 +188,14 @@ def param_to_model(args: argparse.Namespace) -> None:
 
 def model_to_param(args: argparse.Namespace) -> None:
     """Writes a trained model as a parameter file of ELEKTRONN."""
-    network = read_metadata(args.model)["network"]
-    if SUFFIX not in family_of(network).own_files:
+    content = read_metadata(args.model)["network"]
+    if SUFFIX not in family_of(content).own_files:
         raise DataError(
-            f"{args.model} holds network {network['name']!r} of the family {network['family']!r}; "
+            f"{args.model} holds network {content['name']!r} of the family {content['family']!r}; "
             "parameter files hold networks of the family elektronn"
         )
-    module = build_network(network)
-    assert isinstance(module, ElektronnNetwork)
+    network: ElektronnNetworkSettings = stored_network(content)
+    module: ElektronnNetwork = build_network(network)
     load_model(args.model, module, network)
     write_param(args.output, module)
 

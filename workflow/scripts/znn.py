@@ -25,13 +25,15 @@ import torch
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
 from retrace.checkpoints.znn import as_curve, load_h5, network_file, read_h5, write_h5
 from retrace.command_line import add_job, parse_job
-from retrace.config.networks import stored_network
+from retrace.config.any_network import stored_network
+from retrace.config.schema import check
 from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.errors import DataError, run
 from retrace.files import atomic_write, read_json
 from retrace.geometry import VoxelBox
 from retrace.networks import ZnnNetwork, build_network
 from retrace.networks.znn import is_affinities
+from retrace.planning.conversion_settings import ConversionSettings
 from retrace.progress import progress
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_volume
@@ -60,14 +62,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def h5_to_model(args: argparse.Namespace) -> None:
     """Converts a network file of ZNN to a model; DataError if it is another network."""
-    network = args.settings["network"]
-    module = build_network(network)
+    settings = check(ConversionSettings, args.settings, "--settings")
+    module = build_network(settings.network)
     file = read_h5(args.h5)
     load_h5(file, module)
     steps = np.atleast_1d(file.curve.get("train", {}).get("it", [0]))
     metadata = {
-        "network": network,
-        "dataset": args.settings["dataset"],
+        "network": settings.network.plain(),
+        "dataset": settings.dataset,
         "iteration": int(steps[-1]) if len(steps) else 0,
         "source": args.h5.name,
     }
@@ -76,14 +78,13 @@ def h5_to_model(args: argparse.Namespace) -> None:
 
 def model_to_h5(args: argparse.Namespace) -> None:
     """Writes a trained model with its learning curve as a network file of ZNN."""
-    content = read_metadata(args.model)["network"]
-    module = build_network(content)
-    if not isinstance(module, ZnnNetwork):
+    network = stored_network(read_metadata(args.model)["network"])
+    if not isinstance(network, ZnnNetworkSettings):
         raise DataError(
-            f"{args.model} holds network {content['name']!r} of the family {content['family']!r}; "
+            f"{args.model} holds network {network.name!r} of the family {network.family!r}; "
             "ZNN's files hold networks of the family znn"
         )
-    network: ZnnNetworkSettings = stored_network(content)
+    module: ZnnNetwork = build_network(network)
     module.to(getattr(torch, network.dtype))
     load_model(args.model, module, network)
     history = read_json(args.history)

@@ -1,7 +1,8 @@
-"""Fields of settings models that hold a resolved network, read as the model of its family."""
+"""Resolved networks as the model of their family: those that jobs and model files hold as JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -18,6 +19,19 @@ def of_family(content: Any) -> Any:
     where = f"network {content.get('name')!r}"
     return check(family_named(str(content.get("family")), where).load("settings"), content, where)
 
+
+def stored_network(content: Mapping[str, Any]) -> Any:
+    """The settings that were stored with weights, as a model; a `NetworkSettings` of its family.
+
+    Settings that this version does not have any more are left out, new ones get their defaults.
+    """
+    where = f"stored network {content.get('name')!r}"
+    model = family_named(str(content.get("family")), where).load("settings")
+    return check(model, {k: v for k, v in content.items() if k in model.model_fields}, where)
+
+
+AnyNetwork = Annotated[NetworkSettings, BeforeValidator(of_family)]
+"""A network of any family."""
 
 VoxelNetwork = Annotated[VoxelNetworkSettings, BeforeValidator(of_family)]
 """A network that predicts volumes, images or vectors."""

@@ -88,16 +88,6 @@ def network_by_name(name: str, voxel_size_nm: Sequence[float] | None = None, **t
     return family.load("resolve")(file, DatasetTraits(**traits))
 
 
-def stored_network(content: Mapping[str, Any]) -> Any:
-    """The settings that were stored with weights, as a model; a `NetworkSettings` of its family.
-
-    Settings that this version does not have any more are left out, new ones get their defaults.
-    """
-    where = f"stored network {content.get('name')!r}"
-    model = family_named(str(content.get("family")), where).load("settings")
-    return check(model, {k: v for k, v in content.items() if k in model.model_fields}, where)
-
-
 def traits_of(dataset: DatasetBase) -> DatasetTraits:
     """What the resolution of a network needs to know about a dataset."""
     if isinstance(dataset, ExamplesDataset):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.checkpoints.safetensors import read_metadata
+from retrace.config.any_network import stored_network
 from retrace.evaluation.comparison import SEGMENT_SCORES, NetworkCost, mean_scores, training_seconds
 from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.dataset import ScoredDataset
@@ -23,7 +24,7 @@ def network_cost(
     model: Path, history: Mapping[str, Any], prediction: Mapping[str, Any]
 ) -> NetworkCost:
     """What a network costs, from its model file, training.json and one prediction's manifest."""
-    network = read_metadata(model)["network"]
+    network = stored_network(read_metadata(model)["network"])
     module = build_network(network, device="meta")
     tile_shape = prediction.get("tile_shape")  # absent if the prediction was in shards
     tile = module.valid_shape(tile_shape or (64, 64, 64))

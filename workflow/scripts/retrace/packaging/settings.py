@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import BeforeValidator, Field
-
-from retrace.config.any_network import of_family
+from retrace.config.any_network import AnyNetwork
 from retrace.config.dataset_model import DatasetName
-from retrace.config.network_settings import NetworkSettings
 from retrace.config.workflow import Package
 from retrace.setting_types import Shape
 from retrace.settings_model import SettingsModel
@@ -26,7 +23,5 @@ class PackagedDataset(SettingsModel):
 class PackageSettings(Package):
     """A package: a network, its dataset, authors and licence."""
 
-    network: Annotated[NetworkSettings, BeforeValidator(of_family)] = Field(
-        description="The network, with the settings of its family."
-    )
+    network: AnyNetwork = Field(description="The network, with the settings of its family.")
     dataset: PackagedDataset = Field(description="The dataset that it was trained on.")

@@ -9,6 +9,7 @@ from retrace.config.families import family_of
 from retrace.errors import ConfigError
 from retrace.job import Job
 from retrace.planning.choices import is_published
+from retrace.planning.conversion_settings import ConversionSettings
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest, results, with_manifests
 
@@ -88,7 +89,7 @@ def conversion_job(
     prerequisites: Sequence[str] = (),
 ) -> Job:
     """Converts weights of another program to those of a network."""
-    settings = {"dataset": dataset, "network": planner.network(dataset, network)}
+    settings = ConversionSettings(dataset=dataset, network=planner.network(dataset, network))
     return Job(settings, inputs, prerequisites)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import BeforeValidator, Field
-
+from retrace.config.any_network import AnyNetwork
 from retrace.config.dataset_model import DatasetName, Entry
-from retrace.config.network_settings import NetworkSettings
-from retrace.config.networks import stored_network
 from retrace.config.view_model import ViewLayerSource
 from retrace.config.workflow import WorkflowConfig
 from retrace.segmentation.options import SegmentationSettings
@@ -30,9 +27,7 @@ class ExperimentSettings(SettingsModel):
     """One experiment of the report."""
 
     dataset: ReportedDataset = Field(description="The dataset.")
-    network: Annotated[NetworkSettings, BeforeValidator(stored_network)] = Field(
-        description="The network, with the settings of its family."
-    )
+    network: AnyNetwork = Field(description="The network, with the settings of its family.")
     segment: SegmentationSettings = Field(description="How the shown volume is segmented.")
     recipe_iterations: Count | None = Field(description="Iterations of the network's recipe.")
     volume: Text = Field(description="The volume that is shown.")
