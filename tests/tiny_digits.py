@@ -11,7 +11,9 @@ import numpy as np
 
 from retrace.config import datasets, networks
 from retrace.config.datasets import AnyDataset
+from retrace.config.elektronn_network import ElektronnNetworkFile, resolve_elektronn
 from retrace.config.examples_model import ExamplesDataset
+from retrace.config.schema import check
 
 CLASSES = 3
 SIDE = 12
@@ -87,6 +89,6 @@ def dataset(folder: Path, **changes: Any) -> ExamplesDataset:
 
 def network(data: AnyDataset, **changes: Any) -> Any:
     """The tiny network on a dataset, resolved."""
-    content = {**NETWORK, **changes}
-    networks.check_kind(data, content)
-    return networks.resolved(content, networks.traits_of(data), "tiny")
+    file = check(ElektronnNetworkFile, {**NETWORK, **changes}, "tiny")
+    networks.check_kind(data, file)
+    return resolve_elektronn(file, networks.traits_of(data))

@@ -21,7 +21,7 @@ from retrace.alignment.defect_training import (
     score_detector,
     scores_text,
 )
-from retrace.alignment.detector import Detector, defect_network_settings, load_defect_network
+from retrace.alignment.detector import Detector, StoredDefectNetwork, load_defect_network
 from retrace.alignment.stack_files import MASKS, StackDataset
 from retrace.alignment.stack_writer import write_masks
 from retrace.checkpoints.safetensors import save_model
@@ -85,8 +85,8 @@ def train_detector(args: argparse.Namespace) -> None:
         **origin,
     }
     atomic_write(args.history, json.dumps(history, indent=1) + "\n")
-    network = defect_network_settings(settings.fmaps)
-    save_model(args.output, training.network, {"network": network, **origin})
+    stored = StoredDefectNetwork(fmaps=settings.fmaps).complete().plain()
+    save_model(args.output, training.network, {"network": stored, **origin})
     shutil.rmtree(work)
     print(f"[defects] {args.output}, pixels inside defects:\n{scores_text(scores)}", flush=True)
 

@@ -31,7 +31,7 @@ from retrace.config.elektronn_network import (
     ElektronnNetworkSettings,
     resolve_elektronn,
 )
-from retrace.config.families import family_of
+from retrace.config.families import family_named
 from retrace.config.network_settings import DatasetTraits
 from retrace.config.networks import load_network
 from retrace.config.schema import check
@@ -125,7 +125,7 @@ def describe_network(args: argparse.Namespace) -> None:
         file = load_network(args.network)
         if not isinstance(file, ElektronnNetworkFile):
             raise ConfigError(
-                f"network {args.network!r} is of the family {file['family']!r}; `describe` needs "
+                f"network {args.network!r} is of the family {file.family!r}; `describe` needs "
                 "a network of the family elektronn"
             )
         network = file
@@ -189,7 +189,8 @@ def param_to_model(args: argparse.Namespace) -> None:
 def model_to_param(args: argparse.Namespace) -> None:
     """Writes a trained model as a parameter file of ELEKTRONN."""
     content = read_metadata(args.model)["network"]
-    if SUFFIX not in family_of(content).own_files:
+    family = family_named(str(content["family"]), f"network {content['name']!r}")
+    if SUFFIX not in family.own_files:
         raise DataError(
             f"{args.model} holds network {content['name']!r} of the family {content['family']!r}; "
             "parameter files hold networks of the family elektronn"

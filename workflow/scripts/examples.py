@@ -6,7 +6,7 @@ import argparse
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ import torch
 from retrace import __version__
 from retrace.checkpoints.safetensors import load_model
 from retrace.command_line import add_job, parse_job
-from retrace.config.any_network import of_family
-from retrace.config.elektronn_network import ElektronnNetworkSettings
+from retrace.config.schema import check
 from retrace.config.sources import example_files
 from retrace.device import choose_device
 from retrace.errors import DataError, run
@@ -31,6 +30,7 @@ from retrace.files import atomic_write, write_json
 from retrace.formats.examples import ExampleSet, open_examples
 from retrace.formats.examples_source import ExamplesSource
 from retrace.networks import ElektronnNetwork, build_network
+from retrace.planning.examples_settings import ExamplesSettings
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, origin
 from retrace.training.elektronn_pictures import curve_pictures, reconstruction_picture
@@ -57,31 +57,31 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parse_job(parser, argv)
 
 
-def scored_split(settings: Mapping[str, Any]) -> str:
+def read_settings(args: argparse.Namespace) -> ExamplesSettings:
+    """The settings of the job; ConfigError names a wrong one."""
+    return check(ExamplesSettings, args.settings, "settings of examples.py")
+
+
+def scored_split(source: ExamplesSource) -> str:
     """The name of the examples that are scored."""
-    source = settings["dataset"]["examples"]
-    if "test" in source or "archive" in source:
+    if source.test is not None or source.archive is not None:
         return "test"
-    return f"{source['held_out']} held out of the training files"
-
-
-def scored_examples(settings: Mapping[str, Any]) -> ExampleSet:
-    """The examples of the test split, or without test files those that were held out."""
-    return open_examples(ExamplesSource.model_validate(settings["dataset"]["examples"]), "test")
+    return f"{source.held_out} held out of the training files"
 
 
 @torch.no_grad()
-def predictions(settings: Mapping[str, Any], model: Path) -> tuple[np.ndarray, dict[str, Any]]:
+def predictions(settings: ExamplesSettings, model: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Probabilities (N, K) or reconstructions (N, features) of the scored examples, and the
     metadata of the model."""
-    network: ElektronnNetworkSettings = of_family(settings["network"])
-    device = choose_device(settings["device"])
+    network = settings.network
+    device = choose_device(settings.device)
     module: ElektronnNetwork = build_network(network)
     metadata = load_model(model, module, network)
     module = module.to(device).eval()
-    examples = scored_examples(settings)
+    # The test split, or without test files the examples that were held out.
+    examples = open_examples(settings.dataset.examples, "test")
     batches = ExampleBatches(
-        network, examples, examples, settings["seed"], device, given_mean=metadata["input_mean"]
+        network, examples, examples, settings.seed, device, given_mean=metadata["input_mean"]
     )
     count = -(-len(examples) // AT_ONCE)
     outputs = []
@@ -93,46 +93,47 @@ def predictions(settings: Mapping[str, Any], model: Path) -> tuple[np.ndarray, d
 
 def predict(args: argparse.Namespace) -> None:
     """Writes the predictions of the scored examples as h5."""
-    settings = args.settings
+    settings = read_settings(args)
+    split = scored_split(settings.dataset.examples)
     values, metadata = predictions(settings, args.model)
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         file["predictions"] = values
-        file.attrs["dataset"] = settings["dataset"]["name"]
-        file.attrs["network"] = settings["network"]["name"]
-        file.attrs["split"] = scored_split(settings)
+        file.attrs["dataset"] = settings.dataset.name
+        file.attrs["network"] = settings.network.name
+        file.attrs["split"] = split
         file.attrs["iteration"] = metadata["iteration"]
         file.attrs["model_sha256"] = input_digest(args.model)
         file.attrs["input_mean"] = metadata["input_mean"]
         file.attrs["version"] = __version__
     atomic_write(args.output, content.getvalue())
-    print(f"[predict] {len(values)} examples ({scored_split(settings)}) -> {args.output}")
+    print(f"[predict] {len(values)} examples ({split}) -> {args.output}")
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Writes the scores of predictions and a picture; DataError for those of other examples."""
-    begun, settings, split = time.monotonic(), args.settings, scored_split(args.settings)
+    begun, settings = time.monotonic(), read_settings(args)
+    source = settings.dataset.examples
+    split = scored_split(source)
     with h5py.File(args.predictions) as file:
         values, attributes = file["predictions"][...], dict(file.attrs)
-    examples = scored_examples(settings)
+    examples = open_examples(source, "test")
     if len(values) != len(examples) or attributes["split"] != split:
         raise DataError(
             f"{args.predictions} has {len(values)} predictions ({attributes['split']}), the "
             f"dataset {len(examples)} examples ({split}); predict again"
         )
-    reconstructs = settings["network"]["autoencoder"] is not None
-    score = _reconstruction if reconstructs else _classification
+    score = _classification if settings.network.autoencoder is None else _reconstruction
     scores = score(values, examples, float(attributes["input_mean"]), args.plot)
-    files_of = split if "test" in settings["dataset"]["examples"] else "train"
-    sources = ExamplesSource.model_validate(settings["dataset"]["examples"])
-    files = [args.predictions, *map(Path, example_files(sources, files_of))]
+    files_of = split if source.test is not None else "train"
+    files = [args.predictions, *map(Path, example_files(source, files_of))]
     content = {
-        "dataset": settings["dataset"]["name"],
-        "network": settings["network"]["name"],
+        "dataset": settings.dataset.name,
+        "network": settings.network.name,
         "split": split,
         "iteration": int(attributes["iteration"]),
         **scores,
-        "origin": origin(files, settings, time.monotonic() - begun),
+        "origin": origin(files, settings.plain(), time.monotonic() - begun),
     }
     write_json(args.output, content)
     numbers = {k: v for k, v in scores.items() if isinstance(v, (int, float))}

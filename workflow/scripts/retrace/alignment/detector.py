@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
 from retrace.checkpoints.safetensors import load_weights, read_metadata
+from retrace.config.schema import check
 from retrace.errors import DataError
 from retrace.networks.defect_unet import REACH, STEP, DefectNet
+from retrace.setting_types import Count
+from retrace.settings_model import SettingsModel
 from retrace.targets.ternary import ternary
 
 CENTRE, EDGE, CORNER = 3 / 4, 1 / 24, 1 / 48
@@ -123,7 +127,7 @@ def load_defect_network(path: Path) -> DefectNet:
             f"{path} holds a network of the family {stored.get('family')!r}, not one that finds "
             "defects; train one with the target train_defects_DATASET"
         )
-    network = DefectNet(stored["fmaps"])
+    network = DefectNet(check(StoredDefectNetwork, stored, f"network in {path}").fmaps)
     load_weights(path, network, FAMILY)
     return network
 
@@ -132,6 +136,9 @@ FAMILY = "defects"
 """The family in the metadata of a defect network's weights."""
 
 
-def defect_network_settings(fmaps: int) -> dict[str, Any]:
+class StoredDefectNetwork(SettingsModel):
     """The network's settings, as stored with its weights."""
-    return {"name": FAMILY, "family": FAMILY, "fmaps": fmaps}
+
+    name: Literal["defects"] = "defects"
+    family: Literal["defects"] = "defects"
+    fmaps: Count = Field(description="Feature maps of the finest level.")

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from retrace.errors import ConfigError, nearest
-from retrace.settings_model import SettingsModel
 
-Content = Mapping[str, Any] | SettingsModel
+Content = Mapping[str, Any]
 """The content of a network's file, `extends` merged."""
 
 VOLUME_VERBS = (
@@ -272,9 +271,24 @@ def family_named(name: str, where: str) -> Family:
     return FAMILIES[name]
 
 
-def family_of(network: Content) -> Family:
+class NamedNetwork(Protocol):
+    """The settings of a network, in its file or resolved for a dataset."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def family(self) -> str:
+        """The name of its family."""
+
+    def plain(self) -> dict[str, Any]:
+        """The settings that were given, as JSON values."""
+
+
+def family_of(network: NamedNetwork) -> Family:
     """The family of a network; ConfigError where there is none of that name."""
-    return family_named(str(network["family"]), f"network {network.get('name')!r}")
+    return family_named(network.family, f"network {network.name!r}")
 
 
 def aligning_families() -> list[Family]:

@@ -12,13 +12,20 @@ from typing import Any
 from retrace.config.dataset_model import Dataset, DatasetBase
 from retrace.config.datasets import ISOTROPIC_BELOW, has_boundaries, has_classes
 from retrace.config.examples_model import ExamplesDataset
-from retrace.config.families import DEFAULT, FAMILIES, Family, aligning_families, family_named
+from retrace.config.families import (
+    DEFAULT,
+    FAMILIES,
+    Family,
+    NamedNetwork,
+    aligning_families,
+    family_named,
+    family_of,
+)
 from retrace.config.network_settings import DatasetTraits, NetworkSettings
 from retrace.config.schema import check
 from retrace.config.yaml_files import Settings, merge, names, read_yaml, yaml_file
 from retrace.elektronn.architecture import HEAD
 from retrace.errors import ConfigError, nearest
-from retrace.settings_model import SettingsModel
 
 BOUNDARY = "boundary"
 """The output of networks that tell the inside of cells from membranes."""
@@ -43,12 +50,12 @@ def network_content(name: str, below: tuple[str, ...] = ()) -> Settings:
     return merge(merged, own)
 
 
-def load_network(name: str) -> SettingsModel:
+def load_network(name: str) -> NamedNetwork:
     """A network's file merged with those it extends, recipes and dataset overrides still apart."""
     content = network_content(name)
     where = f"config/networks/{name}.yaml"
     family = family_named(str(content.get("family", DEFAULT)), where)
-    network: SettingsModel = check(family.load("file"), content, where)
+    network: NamedNetwork = check(family.load("file"), content, where)
     if content["name"] != name:
         raise ConfigError(f"{where}: `name: {content['name']}` must be {name!r}, the file's name")
     return network
@@ -65,9 +72,9 @@ def network_for(name: str, dataset: DatasetBase) -> Any:
 
     ConfigError where a setting is missing or wrong, or the network cannot read such data.
     """
-    network: Any = load_network(name)
+    network = load_network(name)
     check_kind(dataset, network)
-    return FAMILIES[network["family"]].load("resolve")(network, traits_of(dataset))
+    return family_of(network).load("resolve")(network, traits_of(dataset))
 
 
 def network_by_name(name: str, voxel_size_nm: Sequence[float] | None = None, **traits: Any) -> Any:
@@ -78,8 +85,8 @@ def network_by_name(name: str, voxel_size_nm: Sequence[float] | None = None, **t
     `NetworkSettings` of its family, which `retrace.networks.build_network` takes.
     """
     file = load_network(name)
-    family = FAMILIES[file["family"]]
-    kind = family.output_kind(file)
+    family = family_of(file)
+    kind = family.output_kind(file.plain())
     if voxel_size_nm is None and kind in ("affinities", "boundary", "classes"):
         raise ConfigError(f"network {name!r} reads volumes; give their `voxel_size_nm`, z, y, x")
     if voxel_size_nm is not None:
@@ -126,11 +133,6 @@ def kind_by_name(name: str) -> str:
         return output_kind(network_content(name))
     except ConfigError:
         return ""
-
-
-def classifies_examples(network: Mapping[str, Any]) -> bool:
-    """Whether a network classifies whole inputs, from the content of its file."""
-    return output_kind(network) == "examples"
 
 
 def answers_once(name: str) -> bool:
@@ -184,9 +186,9 @@ def net_prefixes() -> list[str]:
     return [prefix for prefix in prefixes if prefix]
 
 
-def check_kind(dataset: DatasetBase, network: Mapping[str, Any]) -> None:
+def check_kind(dataset: DatasetBase, network: NamedNetwork) -> None:
     """Refuses volumes for networks that classify whole inputs, and examples for all others."""
-    name, whole = network["name"], classifies_examples(network)
+    name, whole = network.name, output_kind(network.plain()) == "examples"
     if whole and isinstance(dataset, ExamplesDataset):
         _check_classes(dataset, network)
     if whole == isinstance(dataset, ExamplesDataset):
@@ -194,13 +196,13 @@ def check_kind(dataset: DatasetBase, network: Mapping[str, Any]) -> None:
     fitting = _networks_of_kind(examples=not whole)
     if whole:
         raise ConfigError(
-            f"network {name!r} gives one class for a whole image, and dataset {dataset['name']!r} "
+            f"network {name!r} gives one class for a whole image, and dataset {dataset.name!r} "
             "has volumes, whose voxels are labelled. Take a dataset with `examples`, such as "
             f"mnist, or a network of volumes, such as {', '.join([*fitting[:3], 'mtlsd'])}"
         )
     raise ConfigError(
-        f"dataset {dataset['name']!r} has single images with a class each, and network {name!r} "
-        f"(family {network['family']}) labels voxels of volumes. Take a network of mode img-scalar "
+        f"dataset {dataset.name!r} has single images with a class each, and network {name!r} "
+        f"(family {network.family}) labels voxels of volumes. Take a network of mode img-scalar "
         f"or vect-scalar: {', '.join(fitting) or 'none is there'}"
     )
 
@@ -213,12 +215,12 @@ def _networks_of_kind(*, examples: bool) -> list[str]:
     return [name for name in names_of if answers_once(name) == examples]
 
 
-def _check_classes(dataset: ExamplesDataset, network: Mapping[str, Any]) -> None:
+def _check_classes(dataset: ExamplesDataset, network: NamedNetwork) -> None:
     classes = dataset.examples.classes
-    if (network.get("n_lab") or classes) != classes:
+    if (own := getattr(network, "n_lab", None)) not in (None, classes):
         raise ConfigError(
-            f"network {network['name']!r} has `n_lab: {network['n_lab']}`, and dataset "
-            f"{dataset['name']!r} {classes} classes; remove `n_lab`"
+            f"network {network.name!r} has `n_lab: {own}`, and dataset {dataset.name!r} {classes} "
+            "classes; remove `n_lab`"
         )
 
 

@@ -1,0 +1,29 @@
+"""Settings of the jobs that predict and score single examples."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from retrace.config.dataset_model import DatasetName
+from retrace.config.elektronn_network import ElektronnNetworkSettings
+from retrace.formats.examples_source import ExamplesSource
+from retrace.setting_types import Device, WholeFrom0
+from retrace.settings_model import SettingsModel
+
+
+class ScoredExamples(SettingsModel):
+    """The dataset of the examples."""
+
+    name: DatasetName = Field(description="Name of the dataset.")
+    examples: ExamplesSource = Field(
+        description="Where the examples are, and how they are divided."
+    )
+
+
+class ExamplesSettings(SettingsModel):
+    """What `examples.py predict` and `examples.py evaluate` read."""
+
+    dataset: ScoredExamples = Field(description="The examples.")
+    network: ElektronnNetworkSettings = Field(description="The network, resolved for the dataset.")
+    seed: WholeFrom0 = Field(description="Seed of the network's random parts.")
+    device: Device = Field("auto", description="Where the network runs.")
