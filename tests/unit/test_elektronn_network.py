@@ -28,6 +28,7 @@ from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.config import networks
 from retrace.config.any_network import of_family
 from retrace.config.network_settings import DatasetTraits
+from retrace.elektronn.parameters import GradientDescentParameters
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import VoxelBox
 from retrace.inference.tiles import tile_for, tiles
@@ -89,9 +90,8 @@ def test_training_a_flat_network() -> None:
     module, x = flat_oracle()
     i, j = np.meshgrid(np.arange(3), np.arange(3), indexing="ij")
     labels = torch.from_numpy((i + j) % 2)[None, None]
-    optimizer = elektronn_optimizer(
-        "SGD", module.parameters(), weight_decay=0.01, LR=0.1, momentum=0.9
-    )
+    settings = GradientDescentParameters(LR=0.1, momentum=0.9)
+    optimizer = elektronn_optimizer(module.parameters(), settings, weight_decay=0.01)
     assert float(error_rate(module.raw(x), labels)) == pytest.approx(0.555556, abs=1e-6)
 
     losses = []

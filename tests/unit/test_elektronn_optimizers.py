@@ -8,6 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from retrace.config.schema import check
+from retrace.elektronn.parameters import (
+    AdamParameters,
+    ConjugateGradientParameters,
+    ElektronnParameters,
+    GradientDescentParameters,
+    LbfgsParameters,
+    OptimizerSettings,
+    RpropParameters,
+)
 from retrace.errors import ConfigError
 from retrace.losses.elektronn import (
     binary_overlap,
@@ -28,10 +38,12 @@ EXPECTED = {
     "LBFGS": [0.090493, 0.034373, 0.009175, 0.000633, 0.000187],
     "Adam": [1.028294, 1.011145, 0.994457, 0.978223, 0.962437],
 }
-SETTINGS = {
-    "SGD": {"LR": 0.1, "momentum": 0.9},
-    "CG": {"n_steps": 4, "alpha": 0.35, "beta": 0.75, "max_step": 0.5},
-    "Adam": {"LR": 0.01},
+SETTINGS: dict[str, OptimizerSettings] = {
+    "SGD": GradientDescentParameters(LR=0.1, momentum=0.9),
+    "RPROP": RpropParameters(),
+    "CG": ConjugateGradientParameters(n_steps=4, alpha=0.35, beta=0.75, max_step=0.5),
+    "LBFGS": LbfgsParameters(),
+    "Adam": AdamParameters(LR=0.01),
 }
 DECAY = {"SGD": 0.01, "RPROP": 0.01}
 
@@ -63,9 +75,7 @@ def trained(optimizer: ElektronnOptimizer, params: list[torch.nn.Parameter]) -> 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_losses_of_five_steps_are_the_originals(name: str) -> None:
     params = weights()
-    optimizer = elektronn_optimizer(
-        name, params, weight_decay=DECAY.get(name, 0), **SETTINGS.get(name, {})
-    )
+    optimizer = elektronn_optimizer(params, SETTINGS[name], weight_decay=DECAY.get(name, 0))
 
     assert trained(optimizer, params) == pytest.approx(EXPECTED[name], abs=2e-6)
 
@@ -73,7 +83,7 @@ def test_losses_of_five_steps_are_the_originals(name: str) -> None:
 def test_weight_decay_of_sgd_is_not_torchs() -> None:
     own, theirs = weights(), weights()
     torchs = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, weight_decay=0.5)
-    ours = elektronn_optimizer("SGD", own, weight_decay=0.5, **SETTINGS["SGD"])
+    ours = elektronn_optimizer(own, SETTINGS["SGD"], weight_decay=0.5)
     for _ in range(3):
         for params, optimizer in ((own, ours), (theirs, torchs)):
             optimizer.zero_grad()
@@ -85,9 +95,9 @@ def test_weight_decay_of_sgd_is_not_torchs() -> None:
 
 def test_an_unknown_optimizer_or_parameter_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'RPROP'"):
-        elektronn_optimizer("RPRP", weights())
+        check(ElektronnParameters, {"optimizer": "RPRP"}, "network")
     with pytest.raises(ConfigError, match="did you mean 'n_steps'"):
-        elektronn_optimizer("CG", weights(), nsteps=2)
+        check(ElektronnParameters, {"CG_params": {"nsteps": 2}}, "network")
 
 
 def logits_of(p: list[float], count: int) -> Tensor:

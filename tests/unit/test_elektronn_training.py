@@ -23,7 +23,14 @@ from retrace.training import build
 from retrace.training import task as training_task
 from retrace.training.control import Command, ControlFile
 from retrace.training.elektronn_family import ElektronnTask
-from retrace.training.elektronn_schedule import LEAD, RateSchedule, declared_schedule, has_stalled
+from retrace.training.elektronn_schedule import (
+    LEAD,
+    RateChange,
+    RateSchedule,
+    RateValues,
+    declared_schedule,
+    has_stalled,
+)
 from tiny_training import arguments, training
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
@@ -75,8 +82,8 @@ def test_the_cosine_rises_and_falls() -> None:
 def test_commands_survive_and_decisions_come_again(tmp_path: Path) -> None:
     plan = schedule()
     plan.resume(tmp_path, 0)
-    plan.add(40, {"lr": 0.5}, "order", 8)
-    plan.add(60, {"lr": 0.7}, "plateau 0", 28)
+    plan.add(RateChange(40, RateValues(lr=0.5), "order", 8))
+    plan.add(RateChange(60, RateValues(lr=0.7), "plateau 0", 28))
     again = schedule()
     again.resume(tmp_path, 20)
 

@@ -103,6 +103,15 @@ class AdamParameters(SettingsModel):
     epsilon: Positive = Field(1e-8, description="Added to the root of the second moment.")
 
 
+OptimizerSettings = (
+    GradientDescentParameters
+    | RpropParameters
+    | ConjugateGradientParameters
+    | LbfgsParameters
+    | AdamParameters
+)
+
+
 class ElektronnParameters(SettingsModel):
     """Layers, data, optimizer and schedule of a network, as ELEKTRONN names them."""
 
@@ -236,3 +245,9 @@ class ElektronnParameters(SettingsModel):
         description="Seconds after which training ends early, summed over all runs; null: no "
         "limit.",
     )
+
+    @property
+    def optimizer_settings(self) -> OptimizerSettings:
+        """The settings of the optimizer that is used."""
+        chosen: OptimizerSettings = getattr(self, f"{self.optimizer}_params")
+        return chosen

@@ -39,7 +39,9 @@ from retrace.training.elektronn_pictures import batch_picture, curve_pictures
 from retrace.training.elektronn_schedule import (
     BY_COMMAND,
     LEAD,
+    RateChange,
     RateSchedule,
+    RateValues,
     declared_schedule,
     has_stalled,
 )
@@ -238,14 +240,14 @@ class ElektronnTask(PlainTask):
             if plateau is None or self.schedule.has_fired(f"plateau {place}"):
                 continue
             since = max(
-                [c["decided"] for c in self.schedule.changes if c["by"].startswith("plateau")],
+                [c.decided for c in self.schedule.changes if c.by.startswith("plateau")],
                 default=0,
             )
             rows = [row for row in self.rows if row["iteration"] > since]
-            values = [row[plateau.of] for row in rows if plateau.of in row]
-            if has_stalled(values, plateau.patience, plateau.least):
-                name = f"plateau {place}"
-                self.schedule.add(iteration + LEAD, action.set.plain(), name, iteration)
+            measured = [row[plateau.of] for row in rows if plateau.of in row]
+            if has_stalled(measured, plateau.patience, plateau.least):
+                values = RateValues.of(action.set)
+                self._change(values, f"plateau {place}", iteration)
                 print(f"[train] {plateau.of} no longer falls: {action.set.plain()}", flush=True)
             return
 
@@ -282,16 +284,18 @@ class ElektronnTask(PlainTask):
             self.history_freq = every
             return f"every {every} iterations"
         if word == "warp":
-            values: dict[str, Any] = {
-                "warp_on": self._warp_fraction(switch_argument(argument, word))
-            }
+            values = RateValues(warp_on=self._warp_fraction(switch_argument(argument, word)))
         else:
             value = number_argument(argument, word)
             if value < 0:
                 raise ConfigError(f"{word} {argument!r} is below 0")
-            values = {word: value}
-        self.schedule.add(iteration + LEAD, values, BY_COMMAND, iteration)
+            values = RateValues(**{word: value})
+        self._change(values, BY_COMMAND, iteration)
         return f"from iteration {iteration + LEAD} on"
+
+    def _change(self, values: RateValues, by: str, iteration: int) -> None:
+        """Changes values as soon as no batch is prefetched with the earlier ones."""
+        self.schedule.add(RateChange(iteration + LEAD, values, by, iteration))
 
     def _warp_fraction(self, on: bool) -> bool | float:
         """The fraction of examples to warp: the network's own, or all if that is none."""
@@ -332,10 +336,13 @@ def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> Traini
     if inputs.weights.init and not states:
         load_initial_elektronn(inputs.weights.init, module, network)
     module = on_device(module, device)
-    parameters = getattr(network, f"{network.optimizer}_params").plain()
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = elektronn_optimizer(
+        trained, network.optimizer_settings, weight_decay=float(network.weight_decay)
+    )
     schedule = declared_schedule(
-        lr=parameters.get("LR", 0.0),
-        momentum=parameters.get("momentum", 0.0),
+        lr=optimizer.group["lr"],
+        momentum=optimizer.group["momentum"],
         warp_on=network.warp_on,
         lr_decay=network.LR_decay,
         lr_schedule=network.LR_schedule or (),
@@ -343,10 +350,6 @@ def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> Traini
         actions=network.actions,
     )
     schedule.resume(work, done)
-    trained = [p for p in module.parameters() if p.requires_grad]
-    optimizer = elektronn_optimizer(
-        network.optimizer, trained, weight_decay=float(network.weight_decay), **parameters
-    )
     data: ExampleBatches | CubeBatches
     if isinstance(dataset, TrainingExamples):
         data = open_example_batches(network, dataset, settings.seed, device)

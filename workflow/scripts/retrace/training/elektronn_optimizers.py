@@ -7,20 +7,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from retrace.errors import ConfigError, nearest
+from retrace.elektronn.parameters import (
+    AdamParameters,
+    ConjugateGradientParameters,
+    GradientDescentParameters,
+    LbfgsParameters,
+    OptimizerSettings,
+    RpropParameters,
+)
 
 Closure = Callable[[], float]
 """Returns the loss of the current batch and leaves its gradients in the parameters."""
 
 RPROP_LEAST, RPROP_MOST = 1e-7, 2e-3
 """Smallest and largest step of RPROP."""
+
+
+class Group(TypedDict):
+    """A parameter group of torch, with the values that can change while a network trains."""
+
+    params: list[nn.Parameter]
+    lr: float
+    momentum: float
+    weight_decay: float
+    steps: int
 
 
 class ElektronnOptimizer(torch.optim.Optimizer):
@@ -33,29 +50,41 @@ class ElektronnOptimizer(torch.optim.Optimizer):
     evaluates = False
     loss: float | None = None
 
-    def __init__(self, params: Iterable[nn.Parameter], **defaults: Any) -> None:
-        shared = {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0, "steps": 0}
-        super().__init__(params, {**shared, **defaults})
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        *,
+        lr: float = 0.0,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "steps": 0}
+        super().__init__(params, rates)
+
+    @property
+    def group(self) -> Group:
+        """The only parameter group."""
+        (group,) = self.param_groups
+        return cast(Group, group)
 
     def follow(self, rates: Callable[[int], Mapping[str, float]]) -> None:
         """Takes learning rate and momentum of each iteration, from 0, from the function `rates`."""
 
         def prepare(*_: Any) -> None:
-            for group in self.param_groups:
-                group.update(rates(group["steps"]))
+            self.param_groups[0].update(rates(self.group["steps"]))
 
         self.register_step_pre_hook(prepare)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> None:  # type: ignore[override]
         """One update with the current gradients."""
-        for group in self.param_groups:
-            group["steps"] += 1
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._update(weight, weight.grad, group)
+        group = self.group
+        group["steps"] += 1
+        for weight in group["params"]:
+            if weight.grad is not None:
+                self._update(weight, weight.grad, group)
 
-    def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+    def _update(self, weight: Tensor, gradient: Tensor, group: Group) -> None:
         raise NotImplementedError
 
     def _kept(self, weight: Tensor, name: str, value: float = 0.0) -> Tensor:
@@ -63,13 +92,23 @@ class ElektronnOptimizer(torch.optim.Optimizer):
         return self.state[weight].setdefault(name, torch.full_like(weight, value))
 
     def _weights(self) -> list[Tensor]:
-        return [w for group in self.param_groups for w in group["params"] if w.requires_grad]
+        return [w for w in self.group["params"] if w.requires_grad]
 
 
 class Sgd(ElektronnOptimizer):
     """v <- g + momentum v; w <- w - lr v - lr decay w: the decay is decoupled from momentum."""
 
-    def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        settings: GradientDescentParameters,
+        weight_decay: float,
+    ) -> None:
+        super().__init__(
+            params, lr=settings.LR, momentum=settings.momentum, weight_decay=weight_decay
+        )
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: Group) -> None:
         velocity = self._kept(weight, "velocity").mul_(group["momentum"]).add_(gradient)
         weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(velocity, alpha=-group["lr"])
 
@@ -80,13 +119,19 @@ class Rprop(ElektronnOptimizer):
     The update uses the step size of the iteration before; the decay has no rate as factor.
     """
 
-    def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
+    def __init__(
+        self, params: Iterable[nn.Parameter], settings: RpropParameters, weight_decay: float
+    ) -> None:
+        super().__init__(params, weight_decay=weight_decay)
+        self.settings = settings
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: Group) -> None:
         before = self._kept(weight, "gradient")
-        step = self._kept(weight, "step_size", group["initial_update_size"])
+        step = self._kept(weight, "step_size", self.settings.initial_update_size)
         change = step * gradient / (gradient.abs() + 1e-6)
         agreement = before * gradient
-        factor = 1 - group["penalty"] * (agreement < -1e-9).to(step.dtype)
-        factor += group["gain"] * (agreement > 1e-11).to(step.dtype)
+        factor = 1 - self.settings.penalty * (agreement < -1e-9).to(step.dtype)
+        factor += self.settings.gain * (agreement > 1e-11).to(step.dtype)
         step.mul_(factor).clamp_(RPROP_LEAST, RPROP_MOST)
         before.copy_(gradient)
         weight.mul_(1 - group["weight_decay"]).sub_(change)
@@ -95,12 +140,17 @@ class Rprop(ElektronnOptimizer):
 class Adam(ElektronnOptimizer):
     """Adam with the bias correction in the rate; no weight decay, as in the original."""
 
-    def _update(self, weight: Tensor, gradient: Tensor, group: Mapping[str, Any]) -> None:
-        first = self._kept(weight, "first").lerp_(gradient, 1 - group["beta1"])
-        second = self._kept(weight, "second").lerp_(gradient * gradient, 1 - group["beta2"])
+    def __init__(self, params: Iterable[nn.Parameter], settings: AdamParameters) -> None:
+        super().__init__(params, lr=settings.LR)
+        self.settings = settings
+
+    def _update(self, weight: Tensor, gradient: Tensor, group: Group) -> None:
+        beta1, beta2 = self.settings.beta1, self.settings.beta2
+        first = self._kept(weight, "first").lerp_(gradient, 1 - beta1)
+        second = self._kept(weight, "second").lerp_(gradient * gradient, 1 - beta2)
         steps = group["steps"]
-        rate = group["lr"] * math.sqrt(1 - group["beta2"] ** steps) / (1 - group["beta1"] ** steps)
-        weight.addcdiv_(first, second.sqrt().add_(group["epsilon"]), value=-rate)
+        rate = group["lr"] * math.sqrt(1 - beta2**steps) / (1 - beta1**steps)
+        weight.addcdiv_(first, second.sqrt().add_(self.settings.epsilon), value=-rate)
 
 
 class ConjugateGradient(ElektronnOptimizer):
@@ -113,24 +163,29 @@ class ConjugateGradient(ElektronnOptimizer):
 
     evaluates = True
 
+    def __init__(
+        self, params: Iterable[nn.Parameter], settings: ConjugateGradientParameters
+    ) -> None:
+        super().__init__(params)
+        self.settings = settings
+
     def step(self, closure: Closure | None = None) -> None:  # type: ignore[override]
         """All `n_steps` directions on the batch of the closure."""
         assert closure is not None
-        (group,) = self.param_groups
-        group["steps"] += 1
+        self.group["steps"] += 1
         weights = self._weights()
         loss = closure()
         gradients = _gradients(weights)
         directions = [-g for g in gradients]
-        for number in range(group["n_steps"]):
+        for number in range(self.settings.n_steps):
             if number:
                 before = gradients
                 loss = closure()
                 gradients = _gradients(weights)
-                factor = 0.0 if group["only_descent"] else _polak_ribiere(gradients, before)
+                factor = _polak_ribiere(gradients, before)
                 directions = [d * factor - g for d, g in zip(directions, gradients, strict=True)]
             slope = _dot(gradients, directions)
-            self.loss = self._search(closure, weights, directions, loss, slope, group)
+            self.loss = self._search(closure, weights, directions, loss, slope)
 
     def _search(
         self,
@@ -139,19 +194,18 @@ class ConjugateGradient(ElektronnOptimizer):
         directions: list[Tensor],
         first: float,
         slope: float,
-        group: Mapping[str, Any],
     ) -> float:
         """Moves the weights along the direction and returns the loss there."""
         if slope > 0:  # not a descent direction
             return first
-        largest, beta = group["max_step"], group["beta"]
-        rounds = int(math.log(group["min_step"] / largest) / math.log(beta))
+        largest, beta = self.settings.max_step, self.settings.beta
+        rounds = int(math.log(self.settings.min_step / largest) / math.log(beta))
         begin = [w.detach().clone() for w in weights]
         at = largest
         loss = self._loss_at(closure, weights, begin, directions, at)
         last = math.inf
         for _ in range(rounds):
-            if loss <= first + at * slope * group["alpha"] or loss > last:
+            if loss <= first + at * slope * self.settings.alpha or loss > last:
                 break
             at *= beta
             last = loss
@@ -177,11 +231,14 @@ class Lbfgs(ElektronnOptimizer):
 
     evaluates = True
 
+    def __init__(self, params: Iterable[nn.Parameter], settings: LbfgsParameters) -> None:
+        super().__init__(params)
+        self.settings = settings
+
     def step(self, closure: Closure | None = None) -> None:  # type: ignore[override]
         """Up to `maxiter` iterations of the solver on the batch of the closure."""
         assert closure is not None
-        (group,) = self.param_groups
-        group["steps"] += 1
+        self.group["steps"] += 1
         weights = self._weights()
 
         def at(values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -190,11 +247,11 @@ class Lbfgs(ElektronnOptimizer):
             return loss, _flat(_gradients(weights))
 
         options = {
-            "maxcor": group["m"],
-            "maxiter": group["maxiter"],
-            "maxfun": group["maxfun"],
-            "ftol": group["factr"] * np.finfo(np.float64).eps,
-            "gtol": group["pgtol"],
+            "maxcor": self.settings.m,
+            "maxiter": self.settings.maxiter,
+            "maxfun": self.settings.maxfun,
+            "ftol": self.settings.factr * np.finfo(np.float64).eps,
+            "gtol": self.settings.pgtol,
         }
         result = minimize(at, _flat(weights), jac=True, method="L-BFGS-B", options=options)
         _set_flat(weights, result.x)
@@ -225,44 +282,18 @@ def _set_flat(weights: list[Tensor], values: np.ndarray) -> None:
         weight.copy_(part.reshape(weight.shape))
 
 
-OPTIMIZERS: dict[str, tuple[type[ElektronnOptimizer], dict[str, Any]]] = {
-    "SGD": (Sgd, {"LR": 0.001, "momentum": 0.9}),
-    "RPROP": (Rprop, {"penalty": 0.35, "gain": 0.2, "beta": 0.7, "initial_update_size": 1e-4}),
-    "CG": (
-        ConjugateGradient,
-        {
-            "n_steps": 4,
-            "alpha": 0.35,
-            "beta": 0.75,
-            "max_step": 0.02,
-            "min_step": 8e-5,
-            "only_descent": False,
-        },
-    ),
-    "LBFGS": (Lbfgs, {"maxfun": 40, "maxiter": 4, "m": 10, "factr": 1e2, "pgtol": 1e-9}),
-    "Adam": (Adam, {"LR": 0.001, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}),
-}
-"""Optimisers and their default parameters by ELEKTRONN's names."""
-
-NOT_USED = ("show", "iprint", "LR", "momentum")
-"""Parameters that are not passed on under their own name."""
-
-
 def elektronn_optimizer(
-    name: str,
-    params: Iterable[nn.Parameter],
-    *,
-    weight_decay: float = 0.0,
-    **parameters: Any,
+    params: Iterable[nn.Parameter], settings: OptimizerSettings, *, weight_decay: float = 0.0
 ) -> ElektronnOptimizer:
-    """The optimiser `name` with its NAME_params; ConfigError for unknown names and parameters."""
-    if name not in OPTIMIZERS:
-        raise ConfigError(f"no optimizer {name!r}; {nearest(name, OPTIMIZERS)}")
-    kind, defaults = OPTIMIZERS[name]
-    values = defaults | parameters
-    unknown = [key for key in values if key not in defaults and key not in NOT_USED]
-    if unknown:
-        raise ConfigError(f"{name}_params: no {unknown[0]!r}; {nearest(unknown[0], defaults)}")
-    own = {key: value for key, value in values.items() if key not in NOT_USED}
-    rates = {"lr": values.get("LR", 0.0), "momentum": values.get("momentum", 0.0)}
-    return kind(params, **rates, weight_decay=weight_decay, **own)
+    """The optimiser that has these settings."""
+    match settings:
+        case GradientDescentParameters():
+            return Sgd(params, settings, weight_decay)
+        case RpropParameters():
+            return Rprop(params, settings, weight_decay)
+        case ConjugateGradientParameters():
+            return ConjugateGradient(params, settings)
+        case LbfgsParameters():
+            return Lbfgs(params, settings)
+        case AdamParameters():
+            return Adam(params, settings)

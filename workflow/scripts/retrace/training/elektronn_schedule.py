@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from retrace.config.elektronn_network import CosineSchedule, ScheduledAction
+from retrace.config.elektronn_network import CosineSchedule, ScheduledAction, ScheduledValues
 from retrace.files import atomic_write
 
 FILE = "changes.json"
@@ -27,6 +27,43 @@ DECLARED = "declared"
 """Origin of a change in the network's settings."""
 
 
+@dataclass(frozen=True)
+class RateValues:
+    """Values of training settings that can change while a network trains; None: not set."""
+
+    lr: float | None = None
+    momentum: float | None = None
+    warp_on: bool | float | None = None
+    """Whether patches are warped, or the fraction of them that is."""
+
+    @classmethod
+    def of(cls, values: ScheduledValues) -> Self:
+        """The values that an action sets."""
+        return cls(values.lr, values.momentum, values.warp_on)
+
+
+@dataclass(frozen=True)
+class RateChange:
+    """New values from an iteration on."""
+
+    iteration: int
+    set: RateValues
+    by: str
+    """The origin: DECLARED, BY_COMMAND or the name of a plateau."""
+    decided: int = 0
+    """The iteration in which the change was decided."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The change as the file has it, with only the values that it sets."""
+        values = {name: v for name, v in asdict(self.set).items() if v is not None}
+        return {**asdict(self), "set": values}
+
+    @classmethod
+    def read(cls, iteration: int, set: dict[str, Any], by: str, decided: int) -> Self:  # noqa: A002
+        """A change from its fields in the file."""
+        return cls(iteration, RateValues(**set), by, decided)
+
+
 @dataclass
 class RateSchedule:
     """Learning rate, momentum and warping of each iteration, counted from 0.
@@ -35,12 +72,12 @@ class RateSchedule:
     cosine.
     """
 
-    start: dict[str, Any]
-    """`lr`, `momentum` and `warp_on` of the first iteration."""
+    start: RateValues
+    """All values of the first iteration."""
     decay: float
     cosine: tuple[int, int] | None = None
     work: Path | None = None
-    changes: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[RateChange] = field(default_factory=list)
 
     def value(self, name: str, iteration: int) -> Any:
         """The value in force at an iteration: the one last set."""
@@ -48,10 +85,11 @@ class RateSchedule:
 
     def _last(self, name: str, iteration: int) -> tuple[int, Any]:
         """(Iteration, value) of the last change of `name`."""
-        last = (0, self.start[name])
+        last = (0, getattr(self.start, name))
         for change in self.changes:
-            if name in change["set"] and last[0] <= change["iteration"] <= iteration:
-                last = (change["iteration"], change["set"][name])
+            value = getattr(change.set, name)
+            if value is not None and last[0] <= change.iteration <= iteration:
+                last = (change.iteration, value)
         return last
 
     def lr(self, iteration: int) -> float:
@@ -72,13 +110,12 @@ class RateSchedule:
         fraction = min(1.0, (iteration - warm) / max(last - warm, 1))
         return 0.5 * (1 + math.cos(math.pi * fraction))
 
-    def add(self, iteration: int, values: Mapping[str, Any], by: str, decided: int) -> None:
-        """Adds a change from `iteration` on, and saves it."""
-        entry = {"iteration": iteration, "set": dict(values), "by": by, "decided": decided}
-        self.changes.append(entry)
-        self.changes.sort(key=lambda change: change["iteration"])
+    def add(self, change: RateChange) -> None:
+        """Adds a change, and saves it."""
+        self.changes.append(change)
+        self.changes.sort(key=lambda change: change.iteration)
         if self.work is not None:
-            saved = [c for c in self.changes if c["by"] != DECLARED]
+            saved = [c.as_json() for c in self.changes if c.by != DECLARED]
             atomic_write(self.work / FILE, json.dumps(saved) + "\n")
 
     def resume(self, work: Path, iteration: int) -> None:
@@ -88,13 +125,14 @@ class RateSchedule:
         """
         self.work = work
         path = work / FILE
-        saved = json.loads(path.read_text()) if path.is_file() else []
-        valid = [c for c in saved if c["by"] == BY_COMMAND or c["decided"] <= iteration]
-        self.changes = sorted([*self.changes, *valid], key=lambda change: change["iteration"])
+        content = json.loads(path.read_text()) if path.is_file() else []
+        saved = [RateChange.read(**change) for change in content]
+        valid = [c for c in saved if c.by == BY_COMMAND or c.decided <= iteration]
+        self.changes = sorted([*self.changes, *valid], key=lambda change: change.iteration)
 
     def has_fired(self, by: str) -> bool:
         """Whether a change of that origin was made."""
-        return any(change["by"] == by for change in self.changes)
+        return any(change.by == by for change in self.changes)
 
 
 def declared_schedule(
@@ -108,19 +146,15 @@ def declared_schedule(
     actions: Sequence[ScheduledAction] = (),
 ) -> RateSchedule:
     """The schedule in a network's settings: first values, LR_schedule, actions `at_iteration`."""
-    changes: list[dict[str, Any]] = [
-        {"iteration": at, "set": {"lr": rate}} for at, rate in lr_schedule
-    ]
+    changes = [RateChange(at, RateValues(lr=rate), DECLARED) for at, rate in lr_schedule]
     changes += [
-        {"iteration": action.at_iteration, "set": action.set.plain()}
+        RateChange(action.at_iteration, RateValues.of(action.set), DECLARED)
         for action in actions
         if action.at_iteration is not None
     ]
-    declared = [{**change, "by": DECLARED, "decided": 0} for change in changes]
-    declared.sort(key=lambda change: change["iteration"])
+    changes.sort(key=lambda change: change.iteration)
     curve = (cosine.warmup, cosine.until) if cosine else None
-    start = {"lr": lr, "momentum": momentum, "warp_on": warp_on}
-    return RateSchedule(start, lr_decay, curve, changes=declared)
+    return RateSchedule(RateValues(lr, momentum, warp_on), lr_decay, curve, changes=changes)
 
 
 def has_stalled(errors: Sequence[float], patience: int, least: float) -> bool:
