@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrace.config.schema import check
-from retrace.errors import ConfigError, FetchError
+from retrace.errors import ConfigError, FetchError, RetraceError
 from retrace.remote.download import MEBIBYTE, human_bytes, multipart_etag, part_sizes
 from retrace.remote.mirror import MirrorStore
+from retrace.remote.s3 import BucketStore
 from retrace.remote.store import FetchSettings, safe_name
 
 
@@ -91,3 +94,79 @@ def test_mirror_errors_name_what_is_there(tmp_path: Path) -> None:
         MirrorStore(FetchSettings(bucket="b", prefix="a", mirror=str(tmp_path / "gone"))).objects()
     with pytest.raises(FetchError, match="has nothing under 'z'"):
         MirrorStore(FetchSettings(bucket="b", prefix="z/v", mirror=str(tmp_path))).objects()
+
+
+DEAD_SERVER = "http://127.0.0.1:9"
+
+
+def store(unsigned: bool, **settings: str | None) -> BucketStore:
+    chosen = {"endpoint_url": DEAD_SERVER, **settings}
+    return BucketStore(FetchSettings(bucket="b", prefix="p", unsigned=unsigned, **chosen))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def without_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment without any AWS configuration, and with a damaged file to point at."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (tmp_path / "damaged").write_text("not [ini\n= x\n")
+    monkeypatch.chdir(tmp_path)
+    return monkeypatch
+
+
+BROKEN = [
+    ({"AWS_PROFILE": "absent"}, r"profile \(absent\)"),
+    ({"AWS_CONFIG_FILE": "damaged"}, "parse config file: .*damaged"),
+    ({"AWS_SHARED_CREDENTIALS_FILE": "damaged"}, "parse config file: .*damaged"),
+    ({"AWS_DEFAULT_REGION": "us east!"}, "AWS_DEFAULT_REGION is 'us east!'"),
+    ({"AWS_DEFAULTS_MODE": "fast"}, "invalid defaults mode: fast"),
+    ({"AWS_S3_US_EAST_1_REGIONAL_ENDPOINT": "near"}, "option near is invalid"),
+    ({}, "Unable to locate credentials"),
+]
+"""Broken AWS configurations, and what names their cause."""
+
+
+@pytest.mark.parametrize(("environment", "cause"), BROKEN)
+def test_only_signed_access_reads_the_aws_configuration(
+    without_aws: pytest.MonkeyPatch, environment: dict[str, str], cause: str
+) -> None:
+    for name, value in environment.items():
+        without_aws.setenv(name, value)
+    assert store(unsigned=True).endpoint == DEAD_SERVER
+    with pytest.raises(RetraceError, match=cause) as refused:
+        store(unsigned=False)
+    assert "does not answer" not in str(refused.value)
+    assert "endpoint_url" not in str(refused.value)
+
+
+@pytest.mark.parametrize("unsigned", [True, False])
+def test_a_malformed_region_and_address_are_named(
+    without_aws: pytest.MonkeyPatch, unsigned: bool
+) -> None:
+    without_aws.setenv("AWS_ACCESS_KEY_ID", "a")
+    without_aws.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with pytest.raises(ConfigError, match="`region` is 'eu west'"):
+        store(unsigned, region="eu west")
+    with pytest.raises(ConfigError, match="nowhere; correct `endpoint_url`"):
+        store(unsigned, endpoint_url="nowhere")
+    with pytest.raises(FetchError, match="does not answer"):
+        store(unsigned).objects()
+
+
+@pytest.mark.parametrize(
+    ("code", "unsigned", "message"),
+    [
+        ("ExpiredToken", False, "session token has expired"),
+        ("SignatureDoesNotMatch", False, "secret key does not fit"),
+        ("AccessDenied", False, "these credentials may not read it"),
+        ("AccessDenied", True, "a private bucket needs `unsigned: false`"),
+    ],
+)
+def test_refusals_name_their_cause(
+    without_aws: pytest.MonkeyPatch, code: str, unsigned: bool, message: str
+) -> None:
+    without_aws.setenv("AWS_ACCESS_KEY_ID", "a")
+    without_aws.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    assert re.search(message, str(store(unsigned).refusal(code, "listing")))

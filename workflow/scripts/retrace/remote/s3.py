@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-from retrace.errors import ConfigError, FetchError
+from retrace.errors import FetchError
 from retrace.remote.http import (
-    CONNECT_TIMEOUT_S,
     READ_BYTES,
-    READ_TIMEOUT_S,
     TransientError,
     create_session,
     get_response,
     is_transient,
 )
+from retrace.remote.s3_client import create_client, naming_the_cause
 from retrace.remote.store import FetchSettings, S3Object, not_found, safe_name
 
-
-def create_client(settings: FetchSettings) -> Any:
-    """A boto3 client, anonymous unless `unsigned` is false.
-
-    With an `endpoint_url`, the bucket is part of the path (path-style addressing). ConfigError for
-    an `endpoint_url` that is no URL.
-    """
-    import boto3
-    import botocore.session
-    from botocore import UNSIGNED
-    from botocore.config import Config
-
-    session = botocore.session.get_session()
-    # Parsing dates takes a third of the time of a listing, and we do not need them.
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
-
-    config = Config(
-        signature_version=UNSIGNED if settings.unsigned else None,
-        max_pool_connections=settings.threads,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
-        retries={"mode": "standard", "max_attempts": settings.retries},
-        s3={"addressing_style": "path" if settings.endpoint_url else "auto"},
-    )
-    try:
-        return boto3.Session(botocore_session=session).client(
-            "s3",
-            endpoint_url=settings.endpoint_url,
-            region_name=settings.region or os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
-            config=config,
-        )
-    except ValueError as error:
-        raise ConfigError(f"{error}; correct `endpoint_url` in config/config.yaml") from error
+CORRECT_CREDENTIALS = (
+    "correct the credentials in the environment or ~/.aws/credentials, or set `unsigned: true` for "
+    "a public bucket"
+)
+WRONG_CREDENTIALS = {
+    "InvalidAccessKeyId": "the server does not know the access key",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key",
+    "InvalidToken": "the session token is malformed",
+    "ExpiredToken": "the session token has expired",
+    "RequestTimeTooSkewed": "this machine's clock is wrong",
+    "AuthorizationHeaderMalformed": "the request is signed for another region; set `region`",
+}
+"""What S3's error codes about credentials mean."""
 
 
 class BucketStore:
@@ -81,22 +59,19 @@ class BucketStore:
 
     def _presigned(self, key: str) -> str:
         target = {"Bucket": self.settings.bucket, "Key": key}
-        return str(self.client.generate_presigned_url("get_object", Params=target))
+        with naming_the_cause(self.endpoint):
+            return str(self.client.generate_presigned_url("get_object", Params=target))
 
     def _pages(self, **query: Any) -> Iterator[dict[str, Any]]:
         """The pages of a listing; FetchError if the server refuses or does not answer."""
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import ClientError
 
         paginator = self.client.get_paginator("list_objects_v2")
         try:
-            yield from paginator.paginate(Bucket=self.settings.bucket, **query)
+            with naming_the_cause(self.endpoint):
+                yield from paginator.paginate(Bucket=self.settings.bucket, **query)
         except ClientError as error:
             raise self.refusal(error.response["Error"].get("Code", ""), "listing") from error
-        except BotoCoreError as error:
-            raise FetchError(
-                f"{self.endpoint} does not answer ({error}); check the internet access and "
-                "`endpoint_url` in config/config.yaml, or use a mirror (docs/how-to/offline.md)"
-            ) from error
 
     def objects(self) -> list[S3Object]:
         """All objects below the prefix, sorted by name; FetchError if there are none."""
@@ -140,11 +115,16 @@ class BucketStore:
                 f"there is no bucket {bucket!r} at {self.endpoint}; correct `bucket` or "
                 "`endpoint_url` in config/config.yaml"
             )
-        if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
-            return FetchError(
-                f"access denied ({code}) while {action} in bucket {bucket!r} at {self.endpoint}; "
+        where = f"while {action} in bucket {bucket!r} at {self.endpoint}"
+        if code in WRONG_CREDENTIALS:
+            return FetchError(f"{WRONG_CREDENTIALS[code]} ({code}) {where}; {CORRECT_CREDENTIALS}")
+        if code in ("AccessDenied", "403"):
+            remedy = (
                 "a private bucket needs `unsigned: false` and credentials in the environment"
+                if self.settings.unsigned
+                else "these credentials may not read it; use others, or ask the bucket's owner"
             )
+            return FetchError(f"access denied ({code}) {where}; {remedy}")
         return FetchError(f"{self.endpoint} refused {action} in bucket {bucket!r}: {code}")
 
     def address(self, key: str) -> str:
