@@ -25,6 +25,12 @@ from retrace.errors import ConfigError, RetraceError
 from retrace.job import Job
 from retrace.planning import container_images
 from retrace.planning.choices import gpus_for
+from retrace.planning.container_binds import (
+    bind_options,
+    bound_folders,
+    check_working_directory,
+    with_options,
+)
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest
 from retrace.planning.program_files import program_files
@@ -51,6 +57,7 @@ def prepare() -> Planner:
         raise WorkflowError(str(error)) from None
     planner = Planner(ROOT, settings, uses_containers())
     if planner.uses_containers:
+        refusing(check_working_directory, Path.cwd())
         bind_outside_folders(planner)
     else:
         # Without containers the programs run in the environment of Snakemake itself.
@@ -69,14 +76,12 @@ def run_config() -> WorkflowConfig:
 
 def bind_outside_folders(planner: Planner) -> None:
     """Adds the folders outside the working directory to what the containers see."""
-    here = Path.cwd()
     block_cache().mkdir(parents=True, exist_ok=True)
-    named = {Path(path).resolve().parent for path in planner.outside_files()}
-    folders = {ROOT, block_cache(), *named}
-    for folder in sorted(f for f in folders if not f.is_relative_to(here)):
-        bind = f"--bind {folder}"
-        if folder.is_dir() and bind not in workflow.deployment_settings.apptainer_args:
-            workflow.deployment_settings.apptainer_args += f" {bind}"
+    folders = bound_folders(Path.cwd(), planner.outside_files(), [ROOT, block_cache()])
+    settings = workflow.deployment_settings
+    settings.apptainer_args = with_options(
+        settings.apptainer_args, bind_options(folders)
+    )
 
 
 def block_cache() -> Path:

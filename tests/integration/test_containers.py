@@ -15,6 +15,7 @@ import zarr
 import phantom
 import s3_server
 import tiny_seamless
+import tiny_training
 from conftest import Apptainer, run_snakemake
 from retrace.storage.manifest import read_manifest
 from retrace.storage.volumes import open_volume
@@ -113,6 +114,38 @@ def test_volumes_elsewhere_are_read_inside_through_a_cache_outside(
     (read,) = read_manifest(checkout / "results/near/masks/train_0.zarr")["read"].items()
     assert read[0] == f"{endpoint}/open-neurodata/funke/phantom/training/train_0.zarr"
     assert read[1]["blocks"] <= len([file for file in cache.glob("*/*") if file.is_file()])
+
+
+@pytest.mark.timeout(2400)
+def test_folders_with_special_names_and_links_to_other_disks_are_visible_inside(
+    checkout: Path, tmp_path: Path
+) -> None:
+    """Names are data, wherever they are; `results` and `data` are links, one through another."""
+    place = checkout.rename(tmp_path / "my retrace; $(touch owned)")
+    disk = tmp_path / "disk, 2: fast"
+    for name in ("results", "logs", "data"):
+        (disk / name).mkdir(parents=True)
+    (tmp_path / "scratch").symlink_to(disk)
+    (place / "results").symlink_to(tmp_path / "scratch" / "results")
+    (place / "data").symlink_to(disk / "data")
+    (place / "logs").symlink_to(Path("..") / disk.name / "logs")
+    cube = tiny_training.write_volume(disk / "its $(touch owned)" / "cube.zarr")
+    (tmp_path / "near").symlink_to(cube.parent)
+    sources = {
+        part: {"path": str(tmp_path / "near" / "cube.zarr"), "array": part}
+        for part in ("raw", "labels")
+    }
+    dataset = {
+        "name": "mine",
+        "voxel_size_nm": list(tiny_training.VOXEL_SIZE_NM),
+        "background_ids": [],
+        "volumes": {"cube": sources},
+        "train": ["cube"],
+    }
+    (place / "config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset))
+    run_snakemake(place, "mask_mine", "--use-singularity", "--cores", "1")
+    assert read_manifest(disk / "results/mine/masks/cube.zarr")["image"]
+    assert not list(tmp_path.rglob("owned"))
 
 
 @pytest.mark.timeout(2400)

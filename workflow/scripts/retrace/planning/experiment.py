@@ -136,12 +136,13 @@ class Planner:
         return [pairs[name] for name in self.config["experiments"]]
 
     def outside_files(self) -> list[str]:
-        """Every file that the datasets name, and the mirror of the bucket.
+        """Every file that the datasets and the configuration name, and the mirror of the bucket.
 
         A dataset that cannot be read is left out: whoever uses it gets the error.
         """
-        mirror = self.config["mirror"]
+        mirror = self.config.mirror
         files = [str(Path(mirror) / "any")] if mirror else []
+        files += [path for path in (self.config.init, self.config.output_prefix) if path]
         for name in yaml_files.names("datasets"):
             try:
                 files += sources.named_files(datasets.load_dataset(name))

@@ -1,0 +1,93 @@
+"""Folders outside the working directory that containers have to see, and options that bind them.
+
+A container sees the working directory alone. A link in it that points elsewhere, such as `results`
+on a scratch disk, leads nowhere unless its target is bound too.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from retrace.errors import ConfigError
+
+LINKED = ("", "data", "results", "work", "logs", "config")
+"""Folders of the working directory whose entries may be links to other disks."""
+LINK_DEPTH = 2
+"""Levels below these folders that are searched for links: data/DATASET/VOLUME.zarr."""
+SPLITS_BIND = ":,"
+"""Characters with a meaning of their own in `--bind`."""
+UNSAFE_HOME = ":'\\\n"
+"""Characters that Snakemake or Apptainer misreads in the name of the working directory."""
+
+
+def bound_folders(working: Path, files: Iterable[str], folders: Iterable[Path]) -> list[Path]:
+    """Existing folders that containers need besides `working`, sorted, as absolute paths.
+
+    `files`: files that jobs read or write, whose folders are bound; `folders`: further ones. Each
+    is bound under the name that jobs use, and under its own if that name is or contains a link.
+    """
+    named = [working / path for path in files]
+    needed = [path.parent for path in named] + [working / folder for folder in folders]
+    needed += [path.resolve().parent for path in named]
+    needed += [target if target.is_dir() else target.parent for target in _link_targets(working)]
+    bound = {form for path in needed for form in (_absolute(path), path.resolve())}
+    own = (working, working.resolve())
+    return sorted(f for f in bound if f.is_dir() and not any(f.is_relative_to(o) for o in own))
+
+
+def bind_options(folders: Iterable[Path]) -> list[list[str]]:
+    """For each folder the words of the option that binds it, under its own name."""
+    return [_bind_option(str(folder)) for folder in folders]
+
+
+def with_options(arguments: str, options: Iterable[list[str]]) -> str:
+    """The arguments of Apptainer, as a shell reads them, with those options that they lack."""
+    words = shlex.split(arguments)
+    pairs = list(zip(words, words[1:], strict=False))
+    missing = [option for option in options if tuple(option) not in pairs]
+    return " ".join([arguments, *map(shlex.join, missing)]).strip()
+
+
+def check_working_directory(working: Path) -> None:
+    """Refuses a working directory whose name cannot be passed to a container (ConfigError)."""
+    unsafe = sorted(set(UNSAFE_HOME) & set(str(working)))
+    if unsafe:
+        raise ConfigError(
+            f"the working directory {str(working)!r} contains {' '.join(map(repr, unsafe))}, which "
+            "containers cannot handle; rename it, or run without --use-singularity"
+        )
+
+
+def _bind_option(folder: str) -> list[str]:
+    if not set(SPLITS_BIND) & set(folder):
+        return ["--bind", folder]
+    quoted = folder.replace('"', '""')
+    return ["--mount", f'type=bind,"source={quoted}","destination={quoted}"']
+
+
+def _absolute(path: Path) -> Path:
+    """The path without `..`, its links unresolved if nothing goes up behind one."""
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
+def _link_targets(working: Path) -> Iterator[Path]:
+    """Where the links in the working directory lead that jobs may follow."""
+    for name in LINKED:
+        depth = LINK_DEPTH if name else 0
+        yield from _links(working / name, depth)
+
+
+def _links(folder: Path, depth: int) -> Iterator[Path]:
+    """Where links in a folder and `depth` levels below it lead; each step of a chain of links."""
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        step = entry
+        while step.is_symlink() and entry.exists():
+            step = Path(os.path.normpath(step.parent.resolve() / step.readlink()))
+            yield step
+        if depth and entry.is_dir() and entry.suffix != ".zarr":
+            yield from _links(entry, depth - 1)
