@@ -44,21 +44,21 @@ def options(
     arguments: list[str], known: tuple[str, ...], flags: tuple[str, ...] = ()
 ) -> tuple[dict[str, list[str]], str]:
     """Options with their values, and the one argument after them; exits where one is unknown."""
-    found: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     rest = list(arguments)
     while rest and rest[0].startswith("-"):
         name = rest.pop(0)
         if name == "-pe" and known is QSUB:
-            found[name] = [rest.pop(0), rest.pop(0)]
+            values[name] = [rest.pop(0), rest.pop(0)]
         elif name in known:
-            found.setdefault(name, []).append(rest.pop(0))
+            values.setdefault(name, []).append(rest.pop(0))
         elif name in flags:
-            found[name] = []
+            values[name] = []
         else:
             sys.exit(f"unknown option {name}")
     if len(rest) != 1:
         sys.exit(f"one command is needed, not {rest}")
-    return found, rest[0]
+    return values, rest[0]
 
 
 class Jobs:

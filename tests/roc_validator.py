@@ -18,15 +18,15 @@ ACCEPT = "application/ld+json, application/json, */*;q=0.1"
 def fill_cache(cache: Path) -> None:
     """Puts the vocabulary into the cache that the validator reads with --offline."""
     session = CachedSession(cache_name=str(cache), backend="sqlite", expire_after=-1)
-    asked = requests.Request("GET", CONTEXT_URL, headers={"Accept": ACCEPT}).prepare()
+    request = requests.Request("GET", CONTEXT_URL, headers={"Accept": ACCEPT}).prepare()
     answer = CachedResponse(
         content=CONTEXT.read_bytes(),
         status_code=200,
         url=CONTEXT_URL,
         headers={"Content-Type": "application/ld+json"},
-        request=CachedRequest.from_request(asked),
+        request=CachedRequest.from_request(request),
     )
-    session.cache.save_response(answer, cache_key=session.cache.create_key(asked))
+    session.cache.save_response(answer, cache_key=session.cache.create_key(request))
     session.close()
 
 

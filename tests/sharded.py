@@ -65,13 +65,13 @@ def make_graph(folder: Path, count: int, settings: dict[str, Any] = SETTINGS) ->
 def make_segments(folder: Path, count: int, threshold: float = THRESHOLD) -> Path:
     """Segments in `count` shards through one table of all fragments."""
     (folder / "threshold.json").write_text(json.dumps({"threshold": threshold}))
-    given = options(
+    arguments = options(
         **{"fragments": folder / "fragments.zarr", "threshold-file": folder / "threshold.json"}
     )
     lut = folder / "shards" / "lut.zarr"
-    segment.main(["join", *given, "--output", str(lut)])
+    segment.main(["join", *arguments, "--output", str(lut)])
     for shard, store in _shards(folder, "segmentation", count):
-        segment.main(["apply", *given, *options(lut=lut, shard=shard, output=store)])
+        segment.main(["apply", *arguments, *options(lut=lut, shard=shard, output=store)])
     output = folder / "segmentation.zarr"
     assemble_stores(shard_paths(folder, "segmentation", count), output)
     return output

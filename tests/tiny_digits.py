@@ -64,12 +64,12 @@ def idx(values: np.ndarray) -> bytes:
 
 def write_idx(folder: Path, name: str, count: int, seed: int) -> dict[str, Any]:
     """NAME-images.gz and NAME-labels.gz; their entry in a dataset."""
-    found = {}
+    paths = {}
     for part, values in zip(("values", "labels"), images(count, seed), strict=True):
         path = folder / f"{name}-{part}.gz"
         path.write_bytes(gzip.compress(idx(values), mtime=0))
-        found[part] = {"path": str(path)}
-    return found
+        paths[part] = {"path": str(path)}
+    return paths
 
 
 def dataset(folder: Path, **changes: Any) -> ExamplesDataset:

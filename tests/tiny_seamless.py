@@ -87,13 +87,13 @@ def stack(seed: int = 0, sections: int = 4, side: int = 48) -> Stack:
 
 def write_stacks(path: Path, count: int = 2, sections: int = 4, side: int = 48) -> Path:
     """`count` phantoms as an h5 of stacks with `images` uint8, `masks` and `fields`."""
-    found = [stack(seed, sections, side) for seed in range(count)]
-    images = torch.stack([s.images for s in found]).mul(255).round().to(torch.uint8)
+    stacks = [stack(seed, sections, side) for seed in range(count)]
+    images = torch.stack([s.images for s in stacks]).mul(255).round().to(torch.uint8)
     with h5py.File(path, "w") as file:
         group = file.create_group("main")
         group["images"] = images.numpy()
-        group["masks"] = np.stack([s.masks.numpy() for s in found])
-        group["fields"] = np.stack([s.fields.numpy() for s in found if s.fields is not None])
+        group["masks"] = np.stack([s.masks.numpy() for s in stacks])
+        group["fields"] = np.stack([s.fields.numpy() for s in stacks if s.fields is not None])
     return path
 
 

@@ -72,13 +72,13 @@ def test_a_stack_is_trained_on_aligned_and_scored(place: Path, start: Start) -> 
 def test_a_crate_of_an_alignment_is_valid(place: Path, start: Start, tmp_path: Path) -> None:
     start("iterations=4", "--", "crate_slices_tiny")
     crate = place / "results/slices/tiny/crate"
-    accepted, said = roc_validator.validate(crate, tmp_path)
+    accepted, report = roc_validator.validate(crate, tmp_path)
 
-    assert accepted, said
+    assert accepted, report
     assert "results/slices/tiny/aligned.zarr" in (crate / "ro-crate-metadata.json").read_text()
 
 
-def test_an_alignment_that_lost_its_result_gives_the_same_again(place: Path, start: Start) -> None:
+def test_an_alignment_that_lost_its_result_is_reproduced_exactly(place: Path, start: Start) -> None:
     store = place / "results/slices/tiny/aligned.zarr"
     before = np.asarray(zarr.open_group(store, mode="r")["field"])
     store.with_name("aligned.manifest.json").unlink()
@@ -88,7 +88,7 @@ def test_an_alignment_that_lost_its_result_gives_the_same_again(place: Path, sta
     np.testing.assert_array_equal(np.asarray(zarr.open_group(store, mode="r")["field"]), before)
 
 
-def test_what_cannot_work_is_refused_when_planned(start: Start) -> None:
+def test_impossible_combinations_are_refused_at_planning(start: Start) -> None:
     assert "aligns sections; it serves the verbs" in start(
         "-n", "--", "segment_slices_tiny", fails=True
     )

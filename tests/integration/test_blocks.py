@@ -56,16 +56,16 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def proxy(endpoint: str) -> Iterator[Proxy]:
-    with s3_server.spoiling(endpoint) as found:
-        yield found
+    with s3_server.spoiling(endpoint) as faulty:
+        yield faulty
 
 
 @pytest.fixture
 def case(tmp_path: Path, endpoint: str, request: pytest.FixtureRequest) -> Case:
     """A prediction whose raw lies on the server too, below this test's name."""
-    made = make_case(tmp_path)
-    upload(made.raw, endpoint, f"{request.node.name}.zarr")
-    return made
+    prepared = make_case(tmp_path)
+    upload(prepared.raw, endpoint, f"{request.node.name}.zarr")
+    return prepared
 
 
 @pytest.fixture
@@ -105,15 +105,15 @@ def test_the_prediction_is_that_of_a_copy(
     assert read[0] == f"{proxy.endpoint}/{BUCKET}/{request.node.name}.zarr"
     assert (read[1]["blocks"], read[1]["absent_blocks"]) == (CHUNKS, 0)
     meta = (case.raw / "volumes/raw/.zarray").read_bytes()
-    told = read[1]["documents"]["volumes/raw/.zarray"]
-    assert told["sha256"] == hashlib.sha256(meta).hexdigest()
-    assert told["etag"] == hashlib.md5(meta).hexdigest()
+    document = read[1]["documents"]["volumes/raw/.zarray"]
+    assert document["sha256"] == hashlib.sha256(meta).hexdigest()
+    assert document["etag"] == hashlib.md5(meta).hexdigest()
     assert read_manifest(case.output)["inputs"][read[0]] == read[1]["sha256"][:16]
     chunks = [path for path in proxy.requests if path[-1].isdigit()]
     assert len(chunks) == len(set(chunks)) == CHUNKS
 
 
-def test_a_hit_asks_for_nothing_but_metadata(
+def test_a_cache_hit_requests_metadata_only(
     case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
     first = opened(request, proxy)
@@ -137,7 +137,7 @@ def test_only_what_is_needed_is_read(
     assert [path[-5:] for path in proxy.requests if path[-1].isdigit()] == ["1/1/0"]
 
 
-def test_many_are_asked_for_at_the_same_time(
+def test_many_objects_are_requested_concurrently(
     case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
     volume = opened(request, proxy)
@@ -217,7 +217,7 @@ def test_two_processes_share_a_cache_that_is_too_small(
     assert not [path for path in cached_files(cache) if path.name.startswith(".")]
 
 
-def test_killed_and_run_again_it_ends_with_the_same_bytes(
+def test_an_interrupted_run_resumes_to_the_same_bytes(
     case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
     predict.main(case.arguments())
@@ -257,11 +257,11 @@ def test_versions_are_not_mixed(
     with pytest.raises(ChangedError, match="changed at .* after the first .* were read at"):
         again.read(again.box)
     third = opened(request, proxy)
-    found = third.read(third.box)
-    np.testing.assert_array_equal(found[32:, :32, :32], found[:8, :32, :32])
+    values = third.read(third.box)
+    np.testing.assert_array_equal(values[32:, :32, :32], values[:8, :32, :32])
 
 
-def test_a_prediction_of_a_changed_volume_begins_anew(
+def test_a_prediction_of_a_changed_volume_starts_again(
     case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
     arguments = case.arguments(**elsewhere(case, request, proxy))
@@ -275,11 +275,11 @@ def test_a_prediction_of_a_changed_volume_begins_anew(
     with pytest.raises(ChangedError, match="Run the same command again"):
         predict.main(arguments)
     predict.main(arguments)
-    made = store_bytes(case.output)
+    before = store_bytes(case.output)
     copy = case.raw / "volumes" / "raw"
     (copy / "0/0/0").write_bytes((copy / "0/1/1").read_bytes())
     predict.main(case.arguments())
-    assert store_bytes(case.output) == made
+    assert store_bytes(case.output) == before
 
 
 def test_shards_that_read_different_versions_are_not_assembled(
@@ -308,7 +308,7 @@ def test_shards_that_read_different_versions_are_not_assembled(
 
 
 @pytest.mark.parametrize("kind", ["flip", "short", "cut", "503"])
-def test_a_failure_that_passes_is_retried(
+def test_a_temporary_failure_is_retried(
     case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest, kind: str
 ) -> None:
     proxy.faults["raw/1/1/1"] = Fault(kind, times=2)
@@ -321,7 +321,7 @@ def test_a_failure_that_passes_is_retried(
     ("kind", "message"),
     [("503", "'volumes/raw/1/1/1' .* 2 attempts.*503 SlowDown"), ("403", "access denied")],
 )
-def test_a_failure_that_stays_is_named(
+def test_a_permanent_failure_is_reported(
     case: Case,
     proxy: Proxy,
     request: pytest.FixtureRequest,
@@ -336,9 +336,7 @@ def test_a_failure_that_stays_is_named(
         volume.read(volume.box)
 
 
-def test_what_is_not_there_is_named(
-    case: Case, proxy: Proxy, request: pytest.FixtureRequest
-) -> None:
+def test_missing_inputs_are_named(case: Case, proxy: Proxy, request: pytest.FixtureRequest) -> None:
     server = S3Server(proxy.endpoint)
     with pytest.raises(DataError, match="has no array 'volumes/row'"):
         open_volume(address(request), "volumes/row", server=server)
@@ -373,7 +371,7 @@ def test_parts_of_a_shard_of_format_3(
     assert proxy.count("0/0") == 0
 
 
-def test_layers_lie_in_buckets_too(
+def test_layers_are_read_from_buckets(
     endpoint: str, cache: Path, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     data = np.random.default_rng(5).integers(0, 256, (40, 70, 66), np.uint8)
@@ -392,7 +390,7 @@ def test_layers_lie_in_buckets_too(
     np.testing.assert_array_equal(web.read(web.box), data)
 
 
-def test_a_disk_without_room_costs_the_cache_and_not_the_run(
+def test_a_full_disk_disables_the_cache_and_the_run_continues(
     case: Case,
     proxy: Proxy,
     request: pytest.FixtureRequest,

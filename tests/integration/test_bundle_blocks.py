@@ -25,7 +25,7 @@ def snakemake(folder: Path, *arguments: str) -> None:
     assert status == 0, printed[-6000:]
 
 
-def test_blocks_of_the_bucket_travel_as_objects(
+def test_a_bundle_contains_streamed_volumes_as_objects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "place"
@@ -39,11 +39,11 @@ def test_blocks_of_the_bucket_travel_as_objects(
     monkeypatch.chdir(place)
     (place / "modern.sif").write_bytes(b"image")
     (place / "wheels").mkdir()
-    told = {
+    workflow_config = {
         **yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml"),
         "endpoint_url": address,
     }
-    settings = {"config": told, "dataset": "phantom", "name": "phantom_tiny"}
+    settings = {"config": workflow_config, "dataset": "phantom", "name": "phantom_tiny"}
     settings["target"] = "train_phantom_tiny"
     bundle.main(
         [

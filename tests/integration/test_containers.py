@@ -54,8 +54,8 @@ def checkout(repository: Path, tmp_path: Path, image: Path) -> Path:
 def locked(repository: Path, package: str) -> str:
     """The version of a package in the image's lock."""
     lines = (repository / "envs" / "modern.txt").read_text().splitlines()
-    found = [line.split()[0] for line in lines if line.startswith(f"{package}==")]
-    return found[0].partition("==")[2]
+    versions = [line.split()[0] for line in lines if line.startswith(f"{package}==")]
+    return versions[0].partition("==")[2]
 
 
 @pytest.mark.timeout(2400)
@@ -94,13 +94,13 @@ def test_fetch_and_mask_run_inside(checkout: Path, image: Path) -> None:
 
 @pytest.mark.s3
 @pytest.mark.timeout(2400)
-def test_volumes_elsewhere_are_read_inside_through_a_cache_outside(
+def test_remote_volumes_are_streamed_in_the_container_through_a_host_cache(
     checkout: Path, tmp_path: Path
 ) -> None:
-    told = yaml.safe_load((checkout / "config" / "datasets" / "phantom.yaml").read_text())
-    bucket = told["bucket"] | {"read": "blocks"}
-    told |= {"name": "near", "bucket": bucket, "weights_of": "phantom"}
-    (checkout / "config" / "datasets" / "near.yaml").write_text(yaml.safe_dump(told))
+    near = yaml.safe_load((checkout / "config" / "datasets" / "phantom.yaml").read_text())
+    bucket = near["bucket"] | {"read": "blocks"}
+    near |= {"name": "near", "bucket": bucket, "weights_of": "phantom"}
+    (checkout / "config" / "datasets" / "near.yaml").write_text(yaml.safe_dump(near))
     cache = tmp_path / "blocks"
     with s3_server.serving() as endpoint:
         phantom.main(["upload", "--endpoint", endpoint, *PHANTOM])
@@ -149,7 +149,9 @@ def test_folders_with_special_names_and_links_to_other_disks_are_visible_inside(
 
 
 @pytest.mark.timeout(2400)
-def test_sections_are_made_trained_on_and_aligned_inside(checkout: Path, image: Path) -> None:
+def test_sections_are_generated_trained_on_and_aligned_in_the_container(
+    checkout: Path, image: Path
+) -> None:
     tiny_seamless.write_configuration(checkout)
     run_snakemake(
         checkout,

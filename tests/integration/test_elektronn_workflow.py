@@ -108,18 +108,18 @@ def test_train_predict_and_evaluate(place: Path, start: Start) -> None:
     for name in ("timeline", "history", "errors", "evaluation"):
         assert (results / f"{name}.png").stat().st_size > 2000
     with h5py.File(results / "predictions.h5") as file:
-        found = file["predictions"][...]
-    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+        predicted = file["predictions"][...]
+    assert np.allclose(predicted.sum(axis=1), 1, atol=1e-5)
     truth = read_idx(place / "data/digits/test-labels.gz")
-    assert scores["wrong"] == int((found.argmax(axis=1) != truth).sum())
+    assert scores["wrong"] == int((predicted.argmax(axis=1) != truth).sum())
 
 
 def test_a_crate_of_digits_is_valid(place: Path, start: Start, tmp_path: Path) -> None:
     start("crate_digits_tiny_cnn")
     crate = place / "results/digits/tiny_cnn/crate"
-    accepted, said = roc_validator.validate(crate, tmp_path)
+    accepted, report = roc_validator.validate(crate, tmp_path)
 
-    assert accepted, said
+    assert accepted, report
     graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
     jobs = {e["@id"] for e in graph if e["@type"] == "CreateAction"}
     assert len(jobs) >= 4, jobs  # the run, and training, prediction, scores
@@ -138,7 +138,7 @@ def test_pre_training_trains_the_autoencoder_first(place: Path, start: Start) ->
     assert scores["rmse"] == pytest.approx(scores["mse"] ** 0.5)
 
 
-def test_what_cannot_work_is_refused_before_anything_runs(start: Start) -> None:
+def test_impossible_settings_are_refused_before_any_job_runs(start: Start) -> None:
     for target, reason in (
         ("train_digits_mtlsd", "has single images with a class each"),
         ("segment_digits_tiny_cnn", "nothing to segment"),

@@ -81,8 +81,8 @@ def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float) -
     pixels = imread(picture)[..., :3]
     coloured = pixels.max(axis=-1) - pixels.min(axis=-1) > 0.1
     rows, columns = np.flatnonzero(coloured.any(axis=1)), np.flatnonzero(coloured.any(axis=0))
-    found = [rows[0], rows[-1] + 1, columns[0], columns[-1] + 1]
+    measured = [rows[0], rows[-1] + 1, columns[0], columns[-1] + 1]
     half = [min(80 / scale, SIZE[1]) / 2, min(200 / scale, SIZE[0]) / 2]
     middle = [SIZE[1] / 2, SIZE[0] / 2]
     expected = [middle[0] - half[0], middle[0] + half[0], middle[1] - half[1], middle[1] + half[1]]
-    assert found == pytest.approx(expected, abs=3)
+    assert measured == pytest.approx(expected, abs=3)

@@ -76,7 +76,7 @@ def check_whole(output: Path, manifest: dict[str, Any], verified: str = "md5") -
     assert left == ["lsd_v0.8.img", "lsd_v0.8.img.sha256", "lsd_v0.8.manifest.json"]
 
 
-def test_it_comes_in_parts_under_another_name(endpoint: str, tmp_path: Path) -> None:
+def test_it_is_downloaded_in_parts_under_another_name(endpoint: str, tmp_path: Path) -> None:
     output = tmp_path / "lsd_v0.8.img"
     with s3_server.spoiling(endpoint) as proxy:
         check_whole(output, run_fetch(output, proxy.endpoint))
@@ -93,7 +93,7 @@ def test_uploads_in_parts_are_verified(
 
 
 @pytest.mark.parametrize("kind", ["short", "cut", "503"])
-def test_a_part_that_fails_is_asked_for_again(endpoint: str, tmp_path: Path, kind: str) -> None:
+def test_a_part_that_fails_is_requested_again(endpoint: str, tmp_path: Path, kind: str) -> None:
     output = tmp_path / "lsd_v0.8.img"
     with s3_server.spoiling(endpoint) as proxy:
         proxy.faults[".img"] = Fault(kind, times=2)
@@ -101,7 +101,7 @@ def test_a_part_that_fails_is_asked_for_again(endpoint: str, tmp_path: Path, kin
 
 
 @pytest.mark.parametrize(("key", "verified"), [(KEY, "md5"), ("usual/image", "parts")])
-def test_a_corrupted_part_is_found_and_mended(
+def test_a_corrupted_part_is_detected_and_fetched_again(
     endpoint: str, tmp_path: Path, key: str, verified: str
 ) -> None:
     output = tmp_path / "lsd_v0.8.img"
@@ -120,7 +120,9 @@ def test_an_object_that_never_fits_is_refused(endpoint: str, tmp_path: Path) -> 
     check_whole(output, run_fetch(output, endpoint))
 
 
-def test_another_object_than_the_first_time_is_refused(endpoint: str, tmp_path: Path) -> None:
+def test_an_object_that_changed_since_the_first_fetch_is_refused(
+    endpoint: str, tmp_path: Path
+) -> None:
     output = tmp_path / "lsd_v0.8.img"
     run_fetch(output, endpoint)
     with pytest.raises(FetchError, match=r"has sha256 .*img\.sha256 says"):
@@ -136,7 +138,7 @@ def test_an_absent_object_is_named_with_its_neighbour(endpoint: str, tmp_path: P
         run_fetch(tmp_path / "x.img", endpoint, key="funke/singularity/lsd:v0.9.img")
 
 
-def test_a_mirror_serves_it_too(tmp_path: Path) -> None:
+def test_a_mirror_serves_streamed_volumes_too(tmp_path: Path) -> None:
     source = tmp_path / "mirror" / KEY
     source.parent.mkdir(parents=True)
     source.write_bytes(BODY)
@@ -145,7 +147,9 @@ def test_a_mirror_serves_it_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_it_goes_on(endpoint: str, tmp_path: Path, end: signal.Signals) -> None:
+def test_an_interrupted_download_resumes(
+    endpoint: str, tmp_path: Path, end: signal.Signals
+) -> None:
     output = tmp_path / "lsd_v0.8.img"
     with s3_server.spoiling(endpoint) as proxy:
         proxy.let(PARTS - 3)  # so that it cannot be done before the signal comes

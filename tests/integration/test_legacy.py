@@ -120,7 +120,7 @@ def cases(
     top = tmp_path_factory.mktemp("legacy")
     networks = {name: network_of(name, **NARROW) for name in NETWORKS}
     networks["full width"] = network_of("mtlsd")
-    made = {}
+    by_name = {}
     for name, network in networks.items():
         folder = top / name.replace(" ", "_")
         folder.mkdir()
@@ -128,9 +128,9 @@ def cases(
         write_stream(folder / "first.stream", network, 0, first)
         write_stream(folder / "second.stream", network, 1, second)
         write_input(folder / "input", network, first["raw"])
-        made[name] = Case(network, folder, second)
+        by_name[name] = Case(network, folder, second)
     scripts = repository / "workflow" / "scripts" / "legacy"
-    folders = [case.folder for case in made.values()]
+    folders = [case.folder for case in by_name.values()]
     command = [apptainer.program, "exec", "--bind", f"{scripts},{top}", "--pwd", scripts]
     done = subprocess.run(
         [*command, apptainer.image("standin"), "python", "-c", PROGRAM, *folders],
@@ -139,12 +139,12 @@ def cases(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return made
+    return by_name
 
 
-def filled(found: Published, network: dict[str, Any]) -> UNet:
+def filled(published: Published, network: dict[str, Any]) -> UNet:
     module = built(network, seed=1)
-    load_published(found, module, network["name"])
+    load_published(published, module, network["name"])
     return module
 
 
@@ -167,9 +167,9 @@ def test_same_outputs_as_tensorflow(cases: dict[str, Case], name: str) -> None:
 
 def test_same_outputs_at_full_width(cases: dict[str, Case]) -> None:
     case = cases["full width"]
-    found = read_published(case.folder / "first")
-    assert sum(weight.numel() for weight in found.weights.values()) == 95_856_355
-    check_outputs(filled(found, case.network), case)
+    published = read_published(case.folder / "first")
+    assert sum(weight.numel() for weight in published.weights.values()) == 95_856_355
+    check_outputs(filled(published, case.network), case)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -96,23 +96,23 @@ def lines(path: Path) -> int:
     return path.read_text().count("\n") if path.is_file() else 0
 
 
-def test_a_killed_prediction_goes_on_with_the_same_result(job: Job, tmp_path: Path) -> None:
+def test_an_interrupted_prediction_resumes_with_the_same_result(job: Job, tmp_path: Path) -> None:
     network = narrow()
     write_published(tmp_path / "checkpoint", built(network, seed=2), 7, scope="setup02")
     write_input(tmp_path / "input", network)
     inputs = {"tiles": f"{tmp_path}/input", "checkpoint": f"{tmp_path}/checkpoint"}
     fixed = ["--job", json.dumps({"inputs": inputs})]
-    killed = [*fixed, f"--work={tmp_path}/killed", f"--output={tmp_path}/out"]
+    interrupted = [*fixed, f"--work={tmp_path}/killed", f"--output={tmp_path}/out"]
 
     def some_are_done() -> bool:
         return any(lines(path) >= 3 for path in tmp_path.glob("killed/*/done.txt"))
 
-    job.kill_when(some_are_done, "predict.py", *killed)
+    job.kill_when(some_are_done, "predict.py", *interrupted)
     assert not (tmp_path / "out").exists()
-    assert f"of {TILES} tiles are done already" in job.finish("predict.py", *killed)
+    assert f"of {TILES} tiles are done already" in job.finish("predict.py", *interrupted)
     job.finish("predict.py", *fixed, f"--work={tmp_path}/whole", f"--output={tmp_path}/whole_out")
-    found, expected = (np.load(tmp_path / name / "affs.npy") for name in ("out", "whole_out"))
-    assert np.array_equal(found, expected)
+    resumed, expected = (np.load(tmp_path / name / "affs.npy") for name in ("out", "whole_out"))
+    assert np.array_equal(resumed, expected)
     assert expected.std() > 0.1
 
 
@@ -133,7 +133,7 @@ def write_stream(path: Path, network: dict[str, Any], first: int) -> None:
             write_batch(file, arrays)
 
 
-def test_a_killed_training_goes_on_where_it_was(job: Job, tmp_path: Path) -> None:
+def test_an_interrupted_training_resumes(job: Job, tmp_path: Path) -> None:
     network = narrow()
 
     def arguments(run: str) -> list[str]:

@@ -69,23 +69,23 @@ def largest_difference(place: Path, name: str, weights: str, work: Path) -> dict
 
     The modern engine reads the weights that were converted from the TensorFlow checkpoint.
     """
-    made = results(place, name) / "test_0"
-    settings = json.loads((made / "prediction.manifest.json").read_text())["settings"]
+    modern = results(place, name) / "test_0"
+    settings = json.loads((modern / "prediction.manifest.json").read_text())["settings"]
     settings |= {"device": "cpu", "precision": "fp32", "compile": False}
     output = work / name / "prediction.zarr"
     arguments = ["--settings", json.dumps(settings), "--work", str(work / "work")]
     model = str(results(place, name) / f"{weights}.safetensors")
     predict.main([*arguments, "--model", model, "--output", str(output)])
-    found = {}
+    differences = {}
     for head in settings["heads"]:
         ours, theirs = (
-            open_volume(store / "prediction.zarr", head) for store in (output.parent, made)
+            open_volume(store / "prediction.zarr", head) for store in (output.parent, modern)
         )
         assert ours.box == theirs.box
         values = ours.read(ours.box).astype(int), theirs.read(theirs.box).astype(int)
         assert values[0].std() > 0.1, "a constant prediction would agree with anything"
-        found[head] = int(np.abs(values[0] - values[1]).max())
-    return found
+        differences[head] = int(np.abs(values[0] - values[1]).max())
+    return differences
 
 
 def test_train_predict_segment_evaluate(snakemake: Callable[..., str], place: Path) -> None:
@@ -105,7 +105,7 @@ def test_train_predict_segment_evaluate(snakemake: Callable[..., str], place: Pa
         assert not list((results(place, name) / "test_0").glob("legacy_*"))
 
 
-def test_nothing_is_made_again(snakemake: Callable[..., str]) -> None:
+def test_a_second_run_recomputes_nothing(snakemake: Callable[..., str]) -> None:
     assert "Nothing to be done" in snakemake("evaluate_phantom_thin_acrlsd", "-n")
 
 
@@ -114,12 +114,12 @@ def test_the_modern_engine_predicts_the_same(
     place: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    found = largest_difference(place, name, "model", tmp_path)
-    print(f"{name}: largest difference of the engines {found} of 255")
-    assert max(found.values()) <= 1
+    differences = largest_difference(place, name, "model", tmp_path)
+    print(f"{name}: largest difference of the engines {differences} of 255")
+    assert max(differences.values()) <= 1
 
 
-def test_training_goes_on_where_it_was(snakemake: Callable[..., str], place: Path) -> None:
+def test_training_resumes(snakemake: Callable[..., str], place: Path) -> None:
     """Until iteration 3: the work of the first two is taken up, not done again."""
     config = (*LEGACY[:2], "iterations=3")
     printed = snakemake("train_phantom_thin_mtlsd", config=config)

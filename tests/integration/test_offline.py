@@ -84,8 +84,8 @@ def test_the_experiment_runs_with_only_the_loopback(
     assert Path(evaluation["origin"]["image"]).is_relative_to(bundle)
     fetched = json.loads((bundle / "data/phantom/train_0.manifest.json").read_text())
     assert fetched["settings"]["mirror"] == "objects"
-    accepted, said = roc_validator.validate(results / "crate", tmp_path)
-    assert accepted, said
+    accepted, report = roc_validator.validate(results / "crate", tmp_path)
+    assert accepted, report
     assert planned(results / "crate.zip", bundle) == []
     (results / "evaluation.json").unlink()
     assert planned(results / "crate.zip", bundle) == ["evaluate"]

@@ -18,7 +18,7 @@ def _done(work: Path) -> int:
 
 
 @pytest.mark.usefixtures("tiny_threads")
-def test_killed_prediction_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_an_interrupted_prediction_ends_with_the_same_bytes(tmp_path: Path) -> None:
     case = make_case(tmp_path)
     arguments = case.arguments(tile=[4, 8, 8])
     finish("predict.py", arguments)

@@ -122,11 +122,11 @@ def numbers(**changed: float) -> dict[str, float]:
 
 def as_computed(place: Path) -> dict[str, Any]:
     """What the last run computed, as if it had been published."""
-    found: dict[str, Any] = {}
+    computed: dict[str, Any] = {}
     for row in table(place)["rows"]:
-        networks = found.setdefault(row["region"], {}).setdefault(row["truth"], {})
+        networks = computed.setdefault(row["region"], {}).setdefault(row["truth"], {})
         networks.setdefault(row["network"], {})[row["metric"]] = row["ours"]
-    return found
+    return computed
 
 
 def test_a_failing_gate_keeps_the_table(snakemake: Run, place: Path) -> None:
@@ -145,9 +145,9 @@ def test_a_failing_gate_keeps_the_table(snakemake: Run, place: Path) -> None:
 
     assert status != 0
     assert "outside their tolerance" in printed
-    found = table(place)
-    assert not found["passes"]
-    assert {row["within"] for row in found["rows"] if row["metric"] == "voi_sum"} == {False}
+    judged = table(place)
+    assert not judged["passes"]
+    assert {row["within"] for row in judged["rows"] if row["metric"] == "voi_sum"} == {False}
     assert (place / "results/phantom_paper/reproduction.txt").is_file()
     assert not (place / "results/phantom_paper/reproduced.txt").exists()
     evaluation = place / f"results/phantom_paper/{NETWORK}/evaluation.json"
@@ -175,10 +175,10 @@ def test_the_recorded_numbers_pass_and_an_altered_one_fails(snakemake: Run, plac
     assert [(row["truth"], row["metric"]) for row in outside] == [("voxels", "voi_sum")]
 
 
-def test_what_is_exported_scores_as_the_evaluation_did(snakemake: Run, place: Path) -> None:
-    asked = "export={layers: [segments, nodes], formats: [ome_zarr]}"
+def test_exported_segments_score_like_the_evaluation(snakemake: Run, place: Path) -> None:
+    export_setting = "export={layers: [segments, nodes], formats: [ome_zarr]}"
     targets = [f"{verb}_phantom_paper_{NETWORK}" for verb in ("export", "package")]
-    status, printed = snakemake(*targets, more=[asked])
+    status, printed = snakemake(*targets, more=[export_setting])
     assert status == 0, printed[-6000:]
 
     results = place / f"results/phantom_paper/{NETWORK}"
@@ -188,17 +188,17 @@ def test_what_is_exported_scores_as_the_evaluation_did(snakemake: Run, place: Pa
         output = place / f"{name}.json"
         table = results / f"traced/nodes/{name}.npz"
         evaluate.main(["rescore", str(table), "--output", str(output)])
-        (found,) = json.loads(output.read_text())["tables"].values()
-        assert found == {key: expected[name][key] for key in found}
+        (scores,) = json.loads(output.read_text())["tables"].values()
+        assert scores == {key: expected[name][key] for key in scores}
     for volume in ("traced", "labelled"):
-        made = open_volume(results / volume / "segmentation.zarr", "segments")
+        segments = open_volume(results / volume / "segmentation.zarr", "segments")
         image = open_volume(results / volume / "ome_zarr/segments.zarr")
-        assert image.box == made.box
-        np.testing.assert_array_equal(image.read(image.box), made.read(made.box))
+        assert image.box == segments.box
+        np.testing.assert_array_equal(image.read(image.box), segments.read(segments.box))
     assert (results / "package.zip").stat().st_size > 10_000
 
 
-def test_what_cannot_be_is_refused_while_planning(snakemake: Run, place: Path) -> None:
+def test_impossible_settings_are_refused_at_planning(snakemake: Run, place: Path) -> None:
     status, printed = snakemake("reproduce_phantom", "--dry-run", regions="[tracd]")
     assert status != 0
     assert "no region 'tracd'; did you mean 'traced'?" in printed

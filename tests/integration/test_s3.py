@@ -98,7 +98,7 @@ def test_a_listing_of_several_pages(endpoint: str, truth: dict[str, bytes], tmp_
     assert contents(tmp_path / "v.zarr") == truth
 
 
-def test_strange_keys_keep_their_names(endpoint: str, tmp_path: Path) -> None:
+def test_unusual_keys_keep_their_names(endpoint: str, tmp_path: Path) -> None:
     objects = {f"s/{name}": name.encode() for name in ("a b", "c+d", "e%20f", "ü/~x", "q?=&#")}
     s3_server.put_objects(endpoint, "strange", objects)
     run_fetch(tmp_path / "s", endpoint, bucket="strange", prefix="s", arrays=[])
@@ -148,7 +148,7 @@ def test_credentials_open_a_private_bucket(
         ({"arrays": ["volumes/labels/mask"]}, "has no array 'volumes/labels/mask'"),
     ],
 )
-def test_what_is_missing_is_named_and_nothing_is_lost(
+def test_missing_objects_are_named_and_existing_ones_kept(
     endpoint: str,
     truth: dict[str, bytes],
     tmp_path: Path,
@@ -181,7 +181,7 @@ def test_an_endpoint_that_is_down_is_one_line_on_stderr(tmp_path: Path) -> None:
         ("404", "raw/1.1.1' was listed but is gone"),
     ],
 )
-def test_bad_objects_are_named_and_a_rerun_goes_on(
+def test_bad_objects_are_named_and_a_rerun_resumes(
     endpoint: str, truth: dict[str, bytes], tmp_path: Path, kind: str, message: str
 ) -> None:
     output = tmp_path / "v.zarr"
@@ -202,7 +202,7 @@ def test_bad_objects_are_named_and_a_rerun_goes_on(
 
 
 @pytest.mark.parametrize("kind", ["flip", "short", "cut", "503"])
-def test_a_failure_that_passes_is_retried(
+def test_a_temporary_failure_is_retried(
     endpoint: str, truth: dict[str, bytes], tmp_path: Path, kind: str
 ) -> None:
     with s3_server.spoiling(endpoint) as proxy:
@@ -224,7 +224,7 @@ def run_script(output: Path, endpoint: str, **changes: Any) -> subprocess.Popen[
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_at_random_moments_it_ends_with_the_same_bytes(
+def test_interruptions_at_random_times_keep_the_same_bytes(
     endpoint: str, truth: dict[str, bytes], tmp_path: Path, end: signal.Signals
 ) -> None:
     output, moments = tmp_path / "v.zarr", random.Random(int(end))

@@ -19,7 +19,7 @@ def _progress(work: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in work.glob("*/*.jsonl"))
 
 
-def test_killed_segmentation_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_an_interrupted_segmentation_ends_with_the_same_bytes(tmp_path: Path) -> None:
     make_prediction(tmp_path)
     arguments = fragments_arguments(
         tmp_path, fragments_in_xy=True, block_shape=[4, 10, 11], block_context=[1, 4, 4]
@@ -39,7 +39,7 @@ def test_killed_segmentation_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert not list(work.iterdir())
 
 
-def test_killed_apply_leaves_nothing_half_done(tmp_path: Path) -> None:
+def test_an_interrupted_apply_leaves_no_partial_result(tmp_path: Path) -> None:
     make_prediction(tmp_path)
     finish("segment.py", fragments_arguments(tmp_path, fragments_in_xy=True))
     (tmp_path / "threshold.json").write_text(json.dumps({"threshold": 0.4}))

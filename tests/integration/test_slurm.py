@@ -84,8 +84,8 @@ def slurm_jobs() -> dict[str, list[dict[str, str]]]:
     jobs: dict[str, list[dict[str, str]]] = {}
     for line in text.splitlines():
         job = dict(part.split("=", 1) for part in line.split() if "=" in part)
-        if found := re.match(r"rule_(\w+?)(_wildcards_|$)", job.get("Comment", "")):
-            jobs.setdefault(found[1], []).append(job)
+        if match := re.match(r"rule_(\w+?)(_wildcards_|$)", job.get("Comment", "")):
+            jobs.setdefault(match[1], []).append(job)
     return jobs
 
 
@@ -109,8 +109,8 @@ def training_has_begun(place: Path) -> bool:
 def stopped_at(place: Path) -> int | None:
     """The iteration at which a training says that it was stopped."""
     for log in place.glob("logs/train/*.log"):
-        if found := re.search(r"stopped at iteration (\d+)", log.read_text()):
-            return int(found[1])
+        if match := re.search(r"stopped at iteration (\d+)", log.read_text()):
+            return int(match[1])
     return None
 
 
@@ -133,7 +133,7 @@ def finished(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ru
     return Run(place, slurm_jobs(), iteration)
 
 
-def test_the_workflow_comes_to_its_scores(finished: Run) -> None:
+def test_the_workflow_computes_its_scores(finished: Run) -> None:
     results = finished.place / "results" / "phantom" / "tiny"
     scores = json.loads((results / "evaluation.json").read_text())["volumes"]["test_0"]
     assert 0 < scores["voi_sum"] < 40
@@ -154,13 +154,13 @@ def test_fetching_stays_where_snakemake_runs_and_all_else_is_submitted(finished:
     }
 
 
-def test_what_is_asked_of_slurm(finished: Run) -> None:
+def test_slurm_receives_the_resources_of_each_rule(finished: Run) -> None:
     for rule, jobs in finished.jobs.items():
-        wanted = "gpu" if rule in ("train", "predict") else "cpu"
-        assert {job["Partition"] for job in jobs} == {wanted}
+        partition = "gpu" if rule in ("train", "predict") else "cpu"
+        assert {job["Partition"] for job in jobs} == {partition}
         assert {job["Account"] for job in jobs} == {"lab"}
         gpus = {job.get("TresPerJob", "none") for job in jobs}
-        assert gpus == ({"gres:gpu:1"} if wanted == "gpu" else {"none"})
+        assert gpus == ({"gres:gpu:1"} if partition == "gpu" else {"none"})
     mask = finished.jobs["mask"][0]
     assert (mask["TimeLimit"], mask["MinMemoryNode"]) == ("01:00:00", "2000M")
     first, second = finished.jobs["train"]
@@ -169,7 +169,7 @@ def test_what_is_asked_of_slurm(finished: Run) -> None:
         assert first[key] == second[key] == value
 
 
-def test_a_cancelled_training_saves_its_state_and_the_retry_goes_on(finished: Run) -> None:
+def test_a_cancelled_training_saves_its_state_and_the_retry_resumes(finished: Run) -> None:
     assert 0 < finished.stopped_at < ITERATIONS
     log = (finished.place / "logs" / "train" / "phantom_tiny.log").read_text()
     assert f"resumes at iteration {finished.stopped_at} " in log
@@ -183,16 +183,16 @@ def test_status_of_a_finished_run(
 ) -> None:
     monkeypatch.chdir(finished.place)
     snakefile = ["--snakefile", str(tiny_workflow.REPOSITORY / "Snakefile")]
-    found = status.job_statuses(
+    statuses = status.job_statuses(
         "evaluate_phantom_tiny", [*snakefile, *options, f"iterations={ITERATIONS}"]
     )
-    assert {one.state for one in found} == {"done"}
-    train = next(one for one in found if one.job.rule == "train")
+    assert {one.state for one in statuses} == {"done"}
+    train = next(one for one in statuses if one.job.rule == "train")
     assert train.usage.seconds and train.usage.seconds > 0
     assert train.usage.peak_memory_mb and train.usage.peak_memory_mb < (train.job.mem_mb or 0)
 
 
-def test_a_job_of_a_lost_node_goes_on_at_another(
+def test_a_job_of_a_lost_node_resumes_on_another_node(
     slurm: slurm_cluster.Cluster, finished: Run, options: list[str], tmp_path: Path
 ) -> None:
     place = new_place(tmp_path, "lost", checkpoint_every=2)
@@ -216,12 +216,12 @@ def test_a_job_of_a_lost_node_goes_on_at_another(
     assert job["Restarts"] == "1" and job["NodeList"] != node
     assert "resumes at iteration" in (place / "logs/train/phantom_lost.log").read_text()
     model = "results/phantom/{}/model.safetensors"
-    found, undisturbed = (
+    resumed, undisturbed = (
         safetensors.torch.load_file(path)
         for path in (place / model.format("lost"), finished.place / model.format("tiny"))
     )
-    assert found.keys() == undisturbed.keys()
-    assert all(torch.equal(found[name], undisturbed[name]) for name in found)
+    assert resumed.keys() == undisturbed.keys()
+    assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
 
 
 def test_ctrl_c_cancels_what_runs_and_its_state_is_saved(

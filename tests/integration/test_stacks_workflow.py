@@ -36,9 +36,9 @@ def test_a_data_set_becomes_stacks_and_masks(tmp_path: Path, repository: Path) -
     target = ("mask_stacks_tiny_sections", "--cores", "1", "--snakefile")
     run_snakemake(tmp_path, *target, str(repository / "Snakefile"), "--config", "device=cpu")
     folder = tmp_path / "results" / "tiny_sections"
-    made = folder / "stacks"
-    train = StackDataset([made / "main_train.h5"], [made / "main_train_masks.h5"])
-    test = StackDataset([made / "main_test.h5"], [made / "main_test_masks.h5"])
+    stacks = folder / "stacks"
+    train = StackDataset([stacks / "main_train.h5"], [stacks / "main_train_masks.h5"])
+    test = StackDataset([stacks / "main_test.h5"], [stacks / "main_test_masks.h5"])
     history = json.loads((folder / "defects_training.json").read_text())
 
     assert [len(train), len(test)] == [3, 1]
@@ -69,9 +69,9 @@ def test_stacks_from_a_bucket_are_those_from_a_folder(tmp_path: Path) -> None:
         remote = {"path": "s3://tissue/em", "endpoint_url": endpoint, "unsigned": True}
         here = {"path": f"file://{tmp_path}/layer"}
         for name, source in (("remote", remote), ("here", here)):
-            told = {**common, "source": source | {"array": "", "mip": 0}}
+            settings = {**common, "source": source | {"array": "", "mip": 0}}
             output = str(tmp_path / f"{name}.h5")
-            stacks.main(["gen_stack", "--settings", json.dumps(told), "--output", output])
+            stacks.main(["gen_stack", "--settings", json.dumps(settings), "--output", output])
     manifest = json.loads((tmp_path / "remote.manifest.json").read_text())
 
     assert (tmp_path / "remote.h5").read_bytes() == (tmp_path / "here.h5").read_bytes()

@@ -33,7 +33,7 @@ def reached(folder: Path) -> int:
     return max((int(re.sub(r"\D", "", name)) for name in states(folder)), default=0)
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+def test_interruptions_at_random_times_keep_the_same_weights(tmp_path: Path) -> None:
     settings = tiny.settings(tiny.write_volume(tmp_path / "cube.zarr"), ITERATIONS)
     settings["network"]["checkpoint_every"] = EVERY
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -43,13 +43,15 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) 
     for _ in range(KILLS):
         target = reached(killed) + EVERY * draw.randint(1, 2)
         delay = draw.uniform(0, 0.1)
-        seen: list[float] = []
+        reached_at_s: list[float] = []
 
-        def moment(target: int = target, delay: float = delay, seen: list[float] = seen) -> bool:
+        def moment(
+            target: int = target, delay: float = delay, reached_at_s: list[float] = reached_at_s
+        ) -> bool:
             """A random time after this run has saved its first or second state of its own."""
-            if not seen and reached(killed) >= target:
-                seen.append(time.monotonic())
-            return bool(seen) and time.monotonic() - seen[0] >= delay
+            if not reached_at_s and reached(killed) >= target:
+                reached_at_s.append(time.monotonic())
+            return bool(reached_at_s) and time.monotonic() - reached_at_s[0] >= delay
 
         kills += kill_when("train.py", tiny.arguments(killed, settings), moment)
     finish("train.py", tiny.arguments(killed, settings))

@@ -109,8 +109,8 @@ def test_layers_land_where_they_belong(
         "lsds": (lsds[..., 1] > 0.9) & (lsds[..., [0, 2]] < 0.1).all(axis=-1),
         "segments": colour > 0.1,
     }.items():
-        found = corners(marked)
-        assert found == pytest.approx(expected_corners(), abs=TOLERANCE), name
+        positions = corners(marked)
+        assert positions == pytest.approx(expected_corners(), abs=TOLERANCE), name
 
 
 def test_serves_until_interrupted(layers: list[dict[str, Any]]) -> None:

@@ -104,7 +104,7 @@ def test_every_network_trains_predicts_segments_and_is_scored(
     assert far.channels == 12
 
 
-def test_nothing_is_made_again(snakemake: Callable[..., str]) -> None:
+def test_a_second_run_recomputes_nothing(snakemake: Callable[..., str]) -> None:
     assert "Nothing to be done" in snakemake("evaluate_phantom_tiny_acrlsd", "-n")
 
 
@@ -130,8 +130,8 @@ def test_networks_side_by_side(snakemake: Callable[..., str], place: Path) -> No
     evaluation = json.loads((results(place, "mtlsd") / "evaluation.json").read_text())
     assert rows["tiny_mtlsd"]["voi_sum"] == evaluation["volumes"]["test_0"]["voi_sum"]
     assert all(row["iterations"] == 2 and row["kflop_per_voxel"] > 0 for row in rows.values())
-    found = open_volume(results(place, "n4") / "test_0" / "fragments.zarr", "fragments")
-    assert len(np.unique(found.read(found.box))) > 10
+    fragments = open_volume(results(place, "n4") / "test_0" / "fragments.zarr", "fragments")
+    assert len(np.unique(fragments.read(fragments.box))) > 10
 
 
 @pytest.mark.browser
@@ -166,12 +166,12 @@ def test_published_weights_come_from_the_bucket(
 
 def scores_of(folder: Path) -> dict[str, object]:
     """An evaluation without what it was made of, which has memory and the names of shares in it."""
-    found: dict[str, object] = json.loads((folder / "evaluation.json").read_text())
-    assert found.pop("origin")
-    return found
+    scores: dict[str, object] = json.loads((folder / "evaluation.json").read_text())
+    assert scores.pop("origin")
+    return scores
 
 
-def test_shares_give_what_one_job_gives(snakemake: Callable[..., str], place: Path) -> None:
+def test_shards_give_the_same_result_as_one_job(snakemake: Callable[..., str], place: Path) -> None:
     config = ("iterations=2", "tile=[64, 64, 64]", "segment={block_shape: [16, 32, 32]}")
     folder = results(place, "mtlsd")
     stores = [folder / "test_0" / f"{name}.zarr" for name in ("prediction", "fragments")]

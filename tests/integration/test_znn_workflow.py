@@ -209,9 +209,9 @@ def test_train_predict_and_evaluate_with_three_unchanged_files(place: Path, star
     results = place / "results/mine/mine"
     scores = json.loads((results / "evaluation.json").read_text())
 
-    (found,) = scores["volumes"].values()
-    assert found["v_rand"] > 0.5
-    assert found["pixel_error"] < 0.4
+    (volume_scores,) = scores["volumes"].values()
+    assert volume_scores["v_rand"] > 0.5
+    assert volume_scores["pixel_error"] < 0.4
     assert scores["thresholds_chosen_on"] == ["sample2"]
     nets = ["net_50.h5", "net_current.h5", "net_init.h5"]
     assert sorted(path.name for path in (place / "experiments").iterdir()) == nets
@@ -247,18 +247,22 @@ def test_two_outputs_of_a_znn_are_trained_and_predicted(place: Path, start: Star
     start("predict_two_two", config=("output_prefix=out/two", "iterations=10"))
 
     for node in ("output", "output2"):
-        found = open_volume(place / "results/two/two/sample3/prediction.zarr", f"boundary_{node}")
+        prediction = open_volume(
+            place / "results/two/two/sample3/prediction.zarr", f"boundary_{node}"
+        )
         with h5py.File(place / f"out/two_sample3_{node}.h5") as file:
-            np.testing.assert_array_equal(file["main"][()], found.read(found.box))
+            np.testing.assert_array_equal(file["main"][()], prediction.read(prediction.box))
 
 
 def test_a_network_reads_what_another_one_predicted(place: Path, start: Start) -> None:
     start("predict_mine_tiny_recursive")
     first = place / "results/mine/mine/sample2/whole_prediction.zarr"
     whole = open_volume(first, "boundary")
-    found = open_volume(place / "results/mine/tiny_recursive/sample3/prediction.zarr", "boundary")
+    prediction = open_volume(
+        place / "results/mine/tiny_recursive/sample3/prediction.zarr", "boundary"
+    )
 
-    assert whole.box.shape == found.box.shape == tiny.SHAPE
+    assert whole.box.shape == prediction.box.shape == tiny.SHAPE
     assert whole.dtype == np.float32
     manifest = json.loads(
         (place / "results/mine/tiny_recursive/sample3/prediction.manifest.json").read_text()
@@ -275,7 +279,7 @@ def test_training_begins_from_an_h5(place: Path, start: Start) -> None:
     assert history["iterations_this_run"] == 61
 
 
-def test_affinities_are_segmented_and_evaluated_like_any(place: Path, start: Start) -> None:
+def test_imported_affinities_are_segmented_and_evaluated(place: Path, start: Start) -> None:
     start("evaluate_mine_tiny_affinities", config=("evaluate={untrained: false}",))
     scores = json.loads((place / "results/mine/tiny_affinities/evaluation.json").read_text())
 

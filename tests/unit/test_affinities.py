@@ -62,7 +62,7 @@ def test_mask_needs_both_ends() -> None:
     assert masked[:, 0, 0].tolist() == expected
 
 
-def test_a_batch_gives_what_its_volumes_give() -> None:
+def test_a_batch_equals_the_samples_of_its_volumes() -> None:
     labels = torch.randint(0, 3, (2, 4, 5, 6), generator=torch.Generator().manual_seed(0))
 
     assert torch.equal(affinities(labels, LONG), torch.stack([affinities(v, LONG) for v in labels]))

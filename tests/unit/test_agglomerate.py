@@ -97,7 +97,7 @@ def test_segments_are_waterz_own_at_every_threshold(name: str, step: int) -> Non
     np.testing.assert_array_equal(renumber(ours), renumber(theirs))
 
 
-def test_waterz_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_waterz_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     affinities, fragments = _noise()
     region_graph(affinities, fragments, "mean")
     epsilon_agglomerate(affinities, fragments, 0.3)
@@ -133,15 +133,15 @@ def _naive_scores(history: list[dict[str, Any]], edges: np.ndarray) -> list[floa
     result = []
     for u, v in edges:
         group = {int(u): int(u), int(v): int(v)}
-        found = float("nan")
+        score = float("nan")
         for merge in history:
             group = {
                 k: merge["c"] if g in (merge["a"], merge["b"]) else g for k, g in group.items()
             }
             if group[int(u)] == group[int(v)]:
-                found = merge["score"]
+                score = merge["score"]
                 break
-        result.append(found)
+        result.append(score)
     return result
 
 
@@ -161,7 +161,7 @@ def test_connection_scores_replay_the_history(count: int, seed: int) -> None:
     np.testing.assert_array_equal(connection_scores(history, edges, count), expected)
 
 
-def test_a_score_joins_at_its_own_threshold() -> None:
+def test_an_edge_joins_at_the_threshold_equal_to_its_score() -> None:
     edges = np.array([[3, 9], [9, 1 << 60], [4, 5]], dtype=np.uint64)
     scores = np.array([0.3, 0.58, np.nan], dtype=np.float32)
     nodes = np.array([1 << 60, 9, 3, 4, 5, 77], dtype=np.uint64)

@@ -51,29 +51,29 @@ def plan(**changes: Any) -> AlignmentPlan:
 
 
 def aligned(
-    folder: Path, told: AlignmentPlan, sections: Volume, fine: Volume | None = None
+    folder: Path, plan: AlignmentPlan, sections: Volume, fine: Volume | None = None
 ) -> zarr.Group:
     stack = AlignedStack(folder / "a.zarr", folder / "work", sections, fine)
     network = tiny.typed(tiny.network())
     radius_px, fill = network.contrast.equalised_radius_px, network.input.mean
     device = torch.device("cpu")
-    Aligner(moving(), told, device, radius_px=radius_px, fill=fill).run(stack)
+    Aligner(moving(), plan, device, radius_px=radius_px, fill=fill).run(stack)
     return stack.group
 
 
 def test_windows_cover_a_section_once_on_the_grid_of_the_pooling() -> None:
-    seen = np.zeros((70, 50), int)
+    covered = np.zeros((70, 50), int)
     for window in windows((70, 50), 32, 10, 4):
-        seen[window.core] += 1
+        covered[window.core] += 1
         assert all(s.start % 4 == 0 and (s.stop - s.start) % 4 == 0 for s in window.read)
         assert all(
             s.start >= 0 and s.stop <= most for s, most in zip(window.read, (72, 52), strict=True)
         )
 
-    assert (seen == 1).all()
+    assert (covered == 1).all()
 
 
-def test_tiles_with_enough_overlap_give_what_the_whole_section_gives(tmp_path: Path) -> None:
+def test_tiles_with_enough_overlap_equal_the_whole_section(tmp_path: Path) -> None:
     reach = receptive_radius(pyramid_of(of_family(tiny.network()))) + 8
     whole = aligned(tmp_path / "whole", plan(tile=96, overlap=reach), volume())
     tiled = aligned(tmp_path / "tiled", plan(tile=32, overlap=reach), volume())
@@ -87,7 +87,7 @@ def test_tiles_with_enough_overlap_give_what_the_whole_section_gives(tmp_path: P
     np.testing.assert_array_equal(np.asarray(whole[ALIGNED])[0], volume().array[0])
 
 
-def test_an_interrupted_alignment_goes_on_with_the_same_result(tmp_path: Path) -> None:
+def test_an_interrupted_alignment_resumes_with_the_same_result(tmp_path: Path) -> None:
     expected = np.asarray(aligned(tmp_path / "whole", plan(), volume())[ALIGNED])
     folder = tmp_path / "again"
     aligned(folder, plan(), volume())
@@ -101,7 +101,7 @@ def test_an_interrupted_alignment_goes_on_with_the_same_result(tmp_path: Path) -
     np.testing.assert_array_equal(np.asarray(aligned(folder, plan(), volume())[ALIGNED]), expected)
 
 
-def test_a_section_whose_bytes_changed_is_made_again(tmp_path: Path) -> None:
+def test_a_section_whose_bytes_changed_is_aligned_again(tmp_path: Path) -> None:
     group = aligned(tmp_path, plan(), volume())
     expected = np.asarray(group[ALIGNED])
     group[ALIGNED][1] = 7
@@ -136,7 +136,7 @@ def test_a_finer_mip_is_rendered_through_the_same_field(tmp_path: Path) -> None:
     assert difference.mean() < 4
 
 
-def test_what_cannot_be_aligned_is_refused(tmp_path: Path) -> None:
+def test_unalignable_volumes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs 2 or more"):
         aligned(
             tmp_path / "one",

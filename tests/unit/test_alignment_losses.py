@@ -74,9 +74,9 @@ def test_a_linear_field_costs_what_the_formulas_say() -> None:
 @pytest.mark.parametrize("side", [64, 256, 1024])
 @pytest.mark.parametrize("slope", [0.05, 0.2])
 def test_the_sum_of_jacob_does_not_depend_on_the_resolution(side: int, slope: float) -> None:
-    found = smoothness_error(linear(side, slope), torch.ones(1, 1, side, side), "jacob")
+    error = smoothness_error(linear(side, slope), torch.ones(1, 1, side, side), "jacob")
 
-    assert float(found) == pytest.approx(16 * slope**2, rel=0.001 if side > 64 else 0.002)
+    assert float(error) == pytest.approx(16 * slope**2, rel=0.001 if side > 64 else 0.002)
 
 
 def test_total_variation_in_normalised_units() -> None:
@@ -84,20 +84,20 @@ def test_total_variation_in_normalised_units() -> None:
     inner = torch.zeros(1, 1, side, side)
     inner[..., 1:-1, 1:-1] = 1
 
-    found = smoothness_error(linear(side, slope), inner, "tv")
+    error = smoothness_error(linear(side, slope), inner, "tv")
 
-    assert float(found) / (side - 2) ** 2 == pytest.approx(2 * slope * 2 / (side - 1), rel=1e-4)
+    assert float(error) / (side - 2) ** 2 == pytest.approx(2 * slope * 2 / (side - 1), rel=1e-4)
 
 
 def test_laplacian_is_the_squared_deviation_from_four_neighbours() -> None:
     field = torch.zeros(1, 2, 5, 5)
     field[0, 0, 2, 2] = 4
 
-    found = laplacian_map(field)[0]
+    laplacian = laplacian_map(field)[0]
 
-    assert float(found[2, 2]) == 16
-    assert float(found[2, 1]) == 1
-    assert float(found[0].abs().max()) == 0
+    assert float(laplacian[2, 2]) == 16
+    assert float(laplacian[2, 1]) == 1
+    assert float(laplacian[0].abs().max()) == 0
 
 
 def test_similarity_is_divided_by_the_valid_pixels_not_by_the_weights() -> None:
@@ -137,15 +137,15 @@ def test_defects_get_their_lambdas() -> None:
     assert smooth[5] == pytest.approx(1, abs=1e-5)
 
 
-def test_relaxed_smoothness_in_a_defect_is_as_lambda3_says() -> None:
+def test_smoothness_in_a_defect_is_relaxed_by_lambda3() -> None:
     relaxed = Lambdas(2, 0.04, 0.5, 5, 0, 0)
     source = with_defect()
     field = identity((40, 40))
     ones = torch.ones_like(source.image)
 
-    found = smoothness_weights(source, sections(), field, ones, relaxed, 1)[0, 0, 20, 20]
+    weight = smoothness_weights(source, sections(), field, ones, relaxed, 1)[0, 0, 20, 20]
 
-    assert float(found) == pytest.approx(0.5, abs=0.2)
+    assert float(weight) == pytest.approx(0.5, abs=0.2)
 
 
 def test_no_gradient_comes_from_defects_of_the_target() -> None:
@@ -164,7 +164,7 @@ def test_no_gradient_comes_from_defects_of_the_target() -> None:
     assert there[5]
 
 
-def test_cutouts_of_either_section_are_not_compared() -> None:
+def test_cutouts_of_both_sections_are_excluded() -> None:
     plain = sections()
     cutout = torch.zeros_like(plain.image)
     cutout[..., 10:15, 10:15] = 1
@@ -186,22 +186,22 @@ def test_a_dark_pixel_is_valid_and_a_missing_one_is_not() -> None:
     valid[..., :, :10] = 0
     source = Sections(dark, plain.mask, valid, plain.cutout)
 
-    found = border_mask(source, plain, identity((40, 40)), 2)[0, 0]
+    border = border_mask(source, plain, identity((40, 40)), 2)[0, 0]
 
-    assert found[20, 20] == 1
-    assert found[20, 11] == 0
-    assert found[20, 12] == 1
+    assert border[20, 20] == 1
+    assert border[20, 11] == 0
+    assert border[20, 12] == 1
 
 
-def test_labels_are_read_through_a_field_as_the_greatest_that_takes_part() -> None:
+def test_a_warped_label_is_the_largest_one_sampled() -> None:
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 4] = 2
     field = torch.zeros(1, 2, 8, 8)
     field[0, 1] = 0.4
 
-    found = warped_labels(mask, field)[0, 0, 0].tolist()
+    warped = warped_labels(mask, field)[0, 0, 0].tolist()
 
-    assert found == [0, 0, 0, 1, 2, 0, 0, 0]
+    assert warped == [0, 0, 0, 1, 2, 0, 0, 0]
 
 
 def test_consensus_of_an_equivariant_answer_is_zero_and_a_drift_costs() -> None:
@@ -242,7 +242,7 @@ def test_the_sign_of_a_field_is_that_of_the_shift_of_the_source() -> None:
     shift = torch.tensor([2.0, -3.0]).view(1, 2, 1, 1).expand(1, 2, 64, 64)
     source = warp(target, -shift)  # source(r) = target(r - shift)
 
-    found = warp(source, shift)[..., 8:-8, 8:-8]
+    moved = warp(source, shift)[..., 8:-8, 8:-8]
 
-    torch.testing.assert_close(found, target[..., 8:-8, 8:-8], atol=1e-4, rtol=0)
+    torch.testing.assert_close(moved, target[..., 8:-8, 8:-8], atol=1e-4, rtol=0)
     torch.testing.assert_close(rotate_180(rotate_180(target)), target)

@@ -65,11 +65,11 @@ def test_correlation_with_itself_is_one_whatever_the_contrast(gain: float, shift
 def test_a_chunk_is_the_pearson_correlation_of_its_pixels() -> None:
     first, second = noise(50, 50), noise(50, 50, seed=1)
 
-    found = chunked_correlation(first, second)
+    correlation = chunked_correlation(first, second)
 
     expected = np.corrcoef(first[4:8, 8:12].ravel(), second[4:8, 8:12].ravel())[0, 1]
-    assert found.shape == (12, 12)
-    assert found[1, 2] == pytest.approx(expected, abs=1e-6)
+    assert correlation.shape == (12, 12)
+    assert correlation[1, 2] == pytest.approx(expected, abs=1e-6)
 
 
 def test_constant_chunks_and_chunks_with_missing_data_are_dropped() -> None:
@@ -78,12 +78,12 @@ def test_constant_chunks_and_chunks_with_missing_data_are_dropped() -> None:
     valid = np.ones((48, 48), bool)
     valid[47, 47] = False
 
-    found = chunked_correlation(first, second, valid)
+    correlation = chunked_correlation(first, second, valid)
 
-    assert np.isnan(found[0, 0])
-    assert np.isnan(found[11, 11])
-    assert np.isfinite(found).sum() == 142
-    assert correlation_summary(found)["chunks"] == 142
+    assert np.isnan(correlation[0, 0])
+    assert np.isnan(correlation[11, 11])
+    assert np.isfinite(correlation).sum() == 142
+    assert correlation_summary(correlation)["chunks"] == 142
     assert correlation_summary(np.full((12, 12), np.nan))["mean"] is None
     with pytest.raises(ValueError, match="no 12 x 12 chunks"):
         chunked_correlation(first[:8], second[:8])
@@ -120,7 +120,7 @@ def test_pixels_from_outside_are_not_counted() -> None:
     assert error_summary(torch.zeros(0))["mean"] is None
 
 
-def test_folds_in_defects_are_told_apart() -> None:
+def test_folds_in_defects_are_counted_separately() -> None:
     field = torch.zeros(1, 2, 20, 20)
     field[0, 1, :, 10:] = -3
     defect = torch.zeros(1, 1, 20, 20)
@@ -143,7 +143,7 @@ def test_drift_is_the_mean_vector() -> None:
     assert drift(swung, torch.zeros_like(left), ones) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_table_has_what_there_is() -> None:
+def test_the_table_contains_the_existing_results() -> None:
     part = {"pairs": 3, "before": {"correlation": 0.25}, "after": {"correlation": 0.5}}
 
     text = alignment_table({"all": part, "held_out": None})

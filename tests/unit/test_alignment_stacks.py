@@ -163,7 +163,7 @@ def test_phantoms_have_pairs_and_masks() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(DRAW))
-def test_defects_show_what_was_there_and_label_the_rest(kind: str) -> None:
+def test_artificial_defects_label_their_own_pixels_only(kind: str) -> None:
     """Outside the defect a ramp tells that every pixel is the one the displacement names."""
     image = (torch.arange(96.0)[:, None] + torch.zeros(96)) / 255 + 0.2
     for seed in range(5):

@@ -20,7 +20,7 @@ from retrace.config import compatibility, datasets, networks, yaml_files
 from retrace.config.any_network import of_family
 from retrace.errors import ConfigError, DataError
 from retrace.networks import UNet
-from retrace.planning import predict as told
+from retrace.planning import predict as planning_predict
 from retrace.planning.train_settings import read_train_settings
 from retrace.storage.manifest import write_manifest
 from retrace.storage.volumes import open_volume
@@ -74,21 +74,21 @@ def test_it_reads_truncated_descriptors_and_raw_before_them(
     # 24 voxels of descriptors need 40 of raw; nothing smaller without pooling remainder gives them.
     assert batch["raw"].shape == (1, 1, 40, 40, 40)
     assert batch["affs"].shape == (3, 8, 8, 8)
-    seen: list[torch.Tensor] = []
-    hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    received: list[torch.Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     trainer.task.predict(module, batch)
     hook.remove()
-    assert seen[0].shape == (1, channels, 24, 24, 24)
-    levels = seen[0][0, -10:] * 255
+    assert received[0].shape == (1, channels, 24, 24, 24)
+    levels = received[0][0, -10:] * 255
     assert torch.allclose(levels, levels.round(), atol=1e-4)
     first = built(LSD)
     load_model(lsd_model, first, of_family(LSD))
     with torch.no_grad():
         plain = first(batch["raw"])["lsds"][0]
-    assert ((plain - seen[0][0, -10:]) >= -1e-6).all()  # truncated, never rounded up
-    assert (plain - seen[0][0, -10:]).max() <= 1 / 255 + 1e-6
+    assert ((plain - received[0][0, -10:]) >= -1e-6).all()  # truncated, never rounded up
+    assert (plain - received[0][0, -10:]).max() <= 1 / 255 + 1e-6
     if channels == 11:
-        assert torch.equal(seen[0][0, 0], batch["raw"][0, 0, 8:32, 8:32, 8:32])
+        assert torch.equal(received[0][0, 0], batch["raw"][0, 0, 8:32, 8:32, 8:32])
 
 
 def test_training_leaves_the_descriptor_network_alone_and_resumes(
@@ -165,23 +165,25 @@ def test_prediction_covers_the_descriptors_which_end_in_zeros(
 ) -> None:
     case, module, changes = reader_case(tmp_path, channels)
     predict.main(case.arguments(tile=tile, **changes))
-    found = zarr.open(case.output, mode="r")["affs"]
+    predicted = zarr.open(case.output, mode="r")["affs"]
     lsds = open_volume(tmp_path / "lsds.zarr", "lsds")
-    assert found.shape == (3, 16, 20, 18)
-    assert found.attrs["offset"] == list(lsds.offset_nm)
+    assert predicted.shape == (3, 16, 20, 18)
+    assert predicted.attrs["offset"] == list(lsds.offset_nm)
     raw = open_volume(case.raw, "volumes/raw").array[...].astype(np.float32) / 255 * 2 - 1
     # Half a context (12, 20, 20) around the descriptors, up to a size without pooling remainder.
     window = (slice(None), *(slice(n) for n in module.valid_shape((16, 20, 18))))
     lead = [(0, 0), (12, 60), (20, 60), (20, 60)]
-    seen = np.pad(lsds.array[...].astype(np.float32) / 255, lead)[window]
+    network_input = np.pad(lsds.array[...].astype(np.float32) / 255, lead)[window]
     if channels == 11:
         # The descriptors begin 12 voxels inside the raw: 8 more are mirrored in y and x.
         around = np.pad(raw, [(0, 30), (8, 30), (8, 30)], "reflect")[None][window]
-        seen = np.concatenate((around, seen))
+        network_input = np.concatenate((around, network_input))
     with torch.inference_mode():
-        expected = module(torch.from_numpy(seen)[None])["affs"][0, :, :16, :20, :18].numpy()
+        expected = module(torch.from_numpy(network_input)[None])["affs"][
+            0, :, :16, :20, :18
+        ].numpy()
     assert expected.std() > 0.05
-    np.testing.assert_allclose(found[...], expected, atol=1e-5)
+    np.testing.assert_allclose(predicted[...], expected, atol=1e-5)
 
 
 def test_descriptors_of_another_voxel_size_are_refused(tmp_path: Path) -> None:
@@ -205,7 +207,7 @@ def test_too_few_descriptors_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "raw", "seen"),
+    ("dataset", "raw", "descriptors"),
     [
         ("zfinch", (120, 484, 484), (84, 268, 268)),
         ("fib25", (304, 304, 304), (196, 196, 196)),
@@ -213,29 +215,33 @@ def test_too_few_descriptors_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_01_the_papers_auto_context_sizes(
-    dataset: str, raw: tuple[int, ...], seen: tuple[int, ...]
+    dataset: str, raw: tuple[int, ...], descriptors: tuple[int, ...]
 ) -> None:
     data = datasets.load_dataset(dataset)
     for name, channels in (("aclsd", 10), ("acrlsd", 11)):
         network = networks.network_for(name, data)
         context = networks.context_network(network, data)
         assert context is not None and context["name"] == "lsd"
-        assert tuple(network["input_shape"]) == seen
-        assert built(context, device="meta").valid_shape(seen) == raw
+        assert tuple(network["input_shape"]) == descriptors
+        assert built(context, device="meta").valid_shape(descriptors) == raw
         assert network["input_channels"] == channels
         compatibility.check_pair(data, network, "evaluate")
 
 
-def test_descriptors_reach_half_a_context_beyond_the_box_that_is_asked_for() -> None:
+def test_descriptors_extend_half_a_context_beyond_the_requested_box() -> None:
     data = datasets.load_dataset("fib25_sample")
     config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
     reader = networks.network_for("acrlsd_small", data)
     lsd = networks.network_for("lsd_small", data)
-    asked = told.predict_settings(config, data, reader, "cube")["volume"]["roi_nm"]
-    made = told.predict_settings(config, data, lsd, "cube")["volume"]["roi_nm"]
+    reader_roi = planning_predict.predict_settings(config, data, reader, "cube")["volume"]["roi_nm"]
+    lsd_roi = planning_predict.predict_settings(config, data, lsd, "cube")["volume"]["roi_nm"]
     lead = 10 * (84 - 44) // 2
-    assert [a - m for a, m in zip(asked["offset"], made["offset"], strict=True)] == [lead] * 3
-    assert [m - a for a, m in zip(asked["shape"], made["shape"], strict=True)] == [2 * lead] * 3
+    assert [a - m for a, m in zip(reader_roi["offset"], lsd_roi["offset"], strict=True)] == [
+        lead
+    ] * 3
+    assert [m - a for a, m in zip(reader_roi["shape"], lsd_roi["shape"], strict=True)] == [
+        2 * lead
+    ] * 3
 
 
 @pytest.mark.parametrize(

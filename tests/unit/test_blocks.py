@@ -45,7 +45,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     assert [cache.get(key(number)) is not None for number in range(4)] == [True, False, True, True]
 
 
-def test_blocks_written_at_the_same_time_keep_to_the_size_together(
+def test_blocks_written_concurrently_respect_the_cache_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, writers, met = BlockCache(tmp_path, BUCKETS * 2 * 5000), 8, Barrier(8)
@@ -62,7 +62,7 @@ def test_blocks_written_at_the_same_time_keep_to_the_size_together(
     assert sum(file.stat().st_size for file in (tmp_path / "00").iterdir()) <= 2 * 5000
 
 
-def test_what_killed_processes_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed_and_active_files_kept(tmp_path: Path) -> None:
     cache = BlockCache(tmp_path, BUCKETS * 20_000)
     cache.put(key(1), Block(b"x", 1))
     for name, old in ((".dead", 7200), (".alive", 1)):
@@ -82,7 +82,7 @@ def test_a_block_too_large_for_its_folder_is_not_kept(
     assert capsys.readouterr().out.count("enlarge it") == 1
 
 
-def test_what_was_asked_for_before_a_change_is_not_used(tmp_path: Path) -> None:
+def test_requests_started_before_a_change_are_not_used(tmp_path: Path) -> None:
     cache = BlockCache(tmp_path, BUCKETS * 100_000)
     cache.put(key(1), Block(b"old", 50))
     cache.mark_changed("s3://a/b", 60)
@@ -94,7 +94,7 @@ def test_what_was_asked_for_before_a_change_is_not_used(tmp_path: Path) -> None:
     assert cache.get(key(1)) is None
 
 
-def test_of_changes_seen_at_the_same_time_the_last_counts(
+def test_of_simultaneous_changes_the_last_one_applies(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = BlockCache(tmp_path, BUCKETS * 100_000)
@@ -113,7 +113,7 @@ def test_of_changes_seen_at_the_same_time_the_last_counts(
     cut=st.integers(0, 400),
     flip=st.integers(0, 255),
 )
-def test_a_block_comes_back_as_it_was_or_not_at_all(
+def test_a_cached_block_is_returned_unchanged_or_not_at_all(
     stored: bytes | None, requested: int, modified: int | None, cut: int, flip: int
 ) -> None:
     block = Block(stored, requested, modified, "etag", "gzip")
@@ -129,7 +129,7 @@ spans = st.tuples(st.integers(0, 50), st.integers(0, 50)).map(lambda t: (t[0], t
 
 
 @given(st.lists(spans, min_size=1, max_size=6))
-def test_blocks_agree_exactly_where_their_spans_have_a_moment_in_common(
+def test_blocks_are_consistent_exactly_if_their_time_spans_overlap(
     block_spans: list[tuple[int, int]],
 ) -> None:
     record = ReadRecord("s3://a/b")
@@ -144,7 +144,7 @@ def test_blocks_agree_exactly_where_their_spans_have_a_moment_in_common(
         assert record.summary()["blocks"] == len(block_spans)
 
 
-def test_a_record_survives_a_kill(tmp_path: Path) -> None:
+def test_a_record_survives_an_interruption(tmp_path: Path) -> None:
     first = ReadRecord("s3://a/b")
     first.note(".zarray", Block(b"{}", 10, 1))
     first.keep_in(tmp_path / "read.jsonl")
@@ -180,7 +180,7 @@ def test_no_cache_without_the_workflow_and_no_numbers_are_refused() -> None:
         CacheOptions.from_environment({"RETRACE_BLOCKS": "x", "RETRACE_BLOCKS_GIB": "much"})
 
 
-def test_parts_and_what_servers_say_of_them(tmp_path: Path) -> None:
+def test_byte_ranges_and_md5_headers(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"0123456789")
     parts = {(2, 3): b"234", (-4, None): b"6789", (7, None): b"789"}
     assert {part: read_range(tmp_path / "a", part) for part in parts} == parts

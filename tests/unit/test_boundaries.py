@@ -28,7 +28,7 @@ def cells(gap: int = 1) -> np.ndarray:
     return labels
 
 
-def test_the_truth_itself_is_perfect_at_every_threshold_between() -> None:
+def test_the_ground_truth_itself_is_perfect_at_every_intermediate_threshold() -> None:
     labels = cells()
     section = BoundarySection(
         labels.astype(float), objects_of_section(labels), np.ones(labels.shape, bool)
@@ -66,7 +66,7 @@ def test_voxels_of_lines_are_segments_of_their_own() -> None:
     assert v_info(table) == pytest.approx(0)
 
 
-def test_what_is_masked_does_not_count() -> None:
+def test_masked_pixels_do_not_count() -> None:
     labels = cells()
     guess = labels.astype(float)
     guess[:, :5] = 1 - guess[:, :5]
@@ -87,11 +87,11 @@ def test_touching_labels_and_pieces_of_one_label_are_objects() -> None:
     assert objects_of_section(labels).tolist() == [[1, 1, 2, 2, 0, 3]]
 
 
-def test_segments_lie_between_the_lines() -> None:
-    found = segments_between_lines(cells(3) > 0)
+def test_segments_fill_the_space_between_lines() -> None:
+    segments = segments_between_lines(cells(3) > 0)
 
-    assert len(np.unique(found[found > 0])) >= 2
-    assert found[8, 8] != found[8, 20]
+    assert len(np.unique(segments[segments > 0])) >= 2
+    assert segments[8, 8] != segments[8, 20]
 
 
 def test_each_metric_has_its_own_best_threshold() -> None:
@@ -107,9 +107,9 @@ def test_each_metric_has_its_own_best_threshold() -> None:
 @given(
     hnp.arrays(np.int64, (3, 4), elements=st.sampled_from([-(2**62), -1, 0, 5, 2**62])),
 )
-def test_compact_labels_keep_what_is_equal_and_what_is_nothing(labels: np.ndarray) -> None:
-    found = compact(labels)
+def test_compact_labels_keep_equality_and_background(labels: np.ndarray) -> None:
+    compacted = compact(labels)
 
-    np.testing.assert_array_equal(found == 0, labels == 0)
-    same = found.reshape(-1, 1) == found.reshape(1, -1)
+    np.testing.assert_array_equal(compacted == 0, labels == 0)
+    same = compacted.reshape(-1, 1) == compacted.reshape(1, -1)
     np.testing.assert_array_equal(same, labels.reshape(-1, 1) == labels.reshape(1, -1))

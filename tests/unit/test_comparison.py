@@ -75,7 +75,7 @@ PUBLISHED = {
 }
 
 
-def test_published_figures_of_other_voxels_stand_apart_and_say_so() -> None:
+def test_published_figures_of_other_voxels_are_listed_apart_and_marked() -> None:
     chosen = ShownFigures(regions=("small",), truths=("voxels",), differs="another place")
     others = published_rows(PUBLISHED, chosen, SEGMENT_SCORES)
     assert [(row["name"], row["voi_sum"], row["erl_nm"]) for row in others] == [("mtlsd", 0.7, 12)]
@@ -107,18 +107,18 @@ def test_published_figures_of_the_same_voxels_are_sorted_among_ours() -> None:
 @pytest.mark.parametrize("name", ["zfinch", "fib25", "hemi", "fib25_sample"])
 def test_datasets_show_the_figures_that_the_project_has(name: str) -> None:
     data = datasets.load_dataset(name)
-    found = paper.published_figures(data)
-    assert found is not None
-    rows = published_rows(yaml_files.read_yaml(found[0]), found[1], SEGMENT_SCORES)
+    figures = paper.published_figures(data)
+    assert figures is not None
+    rows = published_rows(yaml_files.read_yaml(figures[0]), figures[1], SEGMENT_SCORES)
     assert {row["name"] for row in rows} >= {"baseline", "mtlsd", "acrlsd", "ffn"}
-    assert found[1]["differs"], "none of them is scored on the test entries"
+    assert figures[1]["differs"], "none of them is scored on the test entries"
     others = PublishedFigures(figures="fib25")
     assert paper.published_figures(data.model_copy(update={"published": others}))
     assert paper.published_figures(datasets.load_dataset("vnc_nc")) is None
 
 
 @pytest.mark.realdata
-def test_the_sample_s_flood_filling_network_beside_the_paper_s(
+def test_the_flood_filling_networks_of_sample_and_paper_are_compared(
     shared_dir: Path, tmp_path: Path
 ) -> None:
     data = datasets.load_volumes("fib25_sample")
@@ -127,14 +127,14 @@ def test_the_sample_s_flood_filling_network_beside_the_paper_s(
     ffn = cube.segmentations["ffn"].with_(path=sample)
     own = {"labels": cube.labels.with_(path=sample), "segmentations": {"ffn": ffn}}
     data = data.model_copy(update={"volumes": {name: cube.model_copy(update=own)}})
-    found = paper.published_figures(data)
-    assert found is not None
-    told = settings.compare_settings(data, {}, {"n4": "no reason"}, found[1])
+    figures = paper.published_figures(data)
+    assert figures is not None
+    comparison = settings.compare_settings(data, {}, {"n4": "no reason"}, figures[1])
     places = [tmp_path / f"comparison.{end}" for end in ("json", "md", "png")]
     names = ("--output", "--text", "--plot")
     files = [word for pair in zip(names, map(str, places), strict=True) for word in pair]
 
-    compare.main(["--settings", as_json(told), "--published", str(found[0]), *files])
+    compare.main(["--settings", as_json(comparison), "--published", str(figures[0]), *files])
 
     rows = json.loads(places[0].read_text())["rows"]
     assert [row["region"] for row in rows] == ["test entries"] + 7 * ["roi_1, voxels"]
@@ -151,7 +151,7 @@ def test_the_sample_s_flood_filling_network_beside_the_paper_s(
         ({"figures": "fib25", "truths": ["nodes"]}, "no 'nodes'"),
     ],
 )
-def test_figures_that_are_not_there_are_refused(published: dict[str, str], message: str) -> None:
+def test_missing_published_figures_are_refused(published: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         data = datasets.load_dataset("phantom")
         figures_of = PublishedFigures.model_validate(published)
@@ -170,13 +170,13 @@ def test_the_cost_comes_from_the_networks_own_files(tmp_path: Path) -> None:
         "tile_shape": [1, 100, 100],
     }
 
-    found = network_cost(model, history, predicted)
+    cost = network_cost(model, history, predicted)
 
-    assert found.parameters == sum(p.numel() for p in module.parameters())
-    assert found.training_s == 5.0 and found.iterations == 10
-    assert found.prediction_voxels_per_s == 2000.0
+    assert cost.parameters == sum(p.numel() for p in module.parameters())
+    assert cost.training_s == 5.0 and cost.iterations == 10
+    assert cost.prediction_voxels_per_s == 2000.0
     # Dense output at 100 x 100 voxels: the last of N4's filters alone are 48 x 200 x 9 products.
-    assert found.kflop_per_voxel > 2 * 48 * 200 * 9 / 1000
+    assert cost.kflop_per_voxel > 2 * 48 * 200 * 9 / 1000
     shares = network_cost(model, history, {k: v for k, v in predicted.items() if k != "tile_shape"})
     assert shares.prediction_voxels_per_s is None
-    assert shares.kflop_per_voxel == pytest.approx(found.kflop_per_voxel, rel=1.0)
+    assert shares.kflop_per_voxel == pytest.approx(cost.kflop_per_voxel, rel=1.0)

@@ -157,7 +157,7 @@ def test_only_the_zebra_finchs_lsd_network_keeps_the_boundary_as_it_is() -> None
     assert grown["fib25", "lsd"] == {"steps": 1, "only_xy": False}
 
 
-def test_a_dataset_of_ones_own_takes_the_recipe_of_its_voxels(tmp_path: Path) -> None:
+def test_a_custom_dataset_takes_the_recipe_of_its_voxel_size(tmp_path: Path) -> None:
     cubic = datasets.load_dataset(write_dataset(tmp_path))
     slabs = datasets.load_dataset(write_dataset(tmp_path, voxel_size_nm=[50, 5, 5]))
     forced = datasets.load_dataset(write_dataset(tmp_path, isotropic=False))
@@ -169,7 +169,7 @@ def test_a_dataset_of_ones_own_takes_the_recipe_of_its_voxels(tmp_path: Path) ->
     assert shapes == [[84, 84, 84], [36, 100, 100], [36, 100, 100]]
 
 
-def test_ones_own_volumes_are_resolved_as_written(tmp_path: Path) -> None:
+def test_custom_volumes_are_resolved_as_written(tmp_path: Path) -> None:
     data = datasets.load_dataset(write_dataset(tmp_path))
 
     assert data.volumes["cube_a"].labels.plain() == {
@@ -265,7 +265,7 @@ def test_known_targets_and_files_pass() -> None:
         ("evaluate", "mtlsd_small", "no `test` entry with labels"),
     ],
 )
-def test_pairs_that_cannot_work_are_refused(
+def test_incompatible_pairs_are_refused(
     tmp_path: Path, verb: str, network: str, message: str
 ) -> None:
     data = datasets.load_dataset(write_dataset(tmp_path))
@@ -321,7 +321,7 @@ def all_jobs(content: dict[str, Any]) -> dict[str, str]:
         ({"view": {"port": 8080}}, {"view"}),
     ],
 )
-def test_a_changed_value_reaches_its_readers_only(
+def test_a_changed_setting_changes_only_the_jobs_that_use_it(
     change: dict[str, Any], readers: set[str]
 ) -> None:
     before, after = all_jobs(CONFIG), all_jobs(yaml_files.merge(CONFIG, change))
@@ -352,7 +352,7 @@ def test_a_program_consists_of_the_parts_that_families_name() -> None:
     assert {"retrace.losses.malis", "retrace.losses.znn_costs"} <= set(parts["losses"])
 
 
-def test_a_program_is_made_of_what_it_imports_however_deep() -> None:
+def test_a_program_consists_of_its_imports_at_any_depth() -> None:
     files = imported_files("train")
 
     assert {"train.py", "retrace/errors.py", "retrace/networks/unet.py"} <= files
@@ -364,29 +364,29 @@ def test_a_program_is_made_of_what_it_imports_however_deep() -> None:
 
 def parsed_imports(path: Path) -> set[str]:
     """Modules of the library that Python's own parser finds in a file."""
-    found: set[str] = set()
+    imports: set[str] = set()
     if path.name == "__init__.py" and "iter_modules(__path__)" in path.read_text():
         package = ".".join(path.parent.relative_to(SCRIPTS).parts)
         modules = (file.stem for file in path.parent.glob("*.py") if file != path)
-        found |= {f"{package}.{name}" for name in modules}
+        imports |= {f"{package}.{name}" for name in modules}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {n for n in found if SCRIPTS.joinpath(*n.split(".")).with_suffix(".py").is_file()}
+            imports |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {n for n in imports if SCRIPTS.joinpath(*n.split(".")).with_suffix(".py").is_file()}
 
 
-def test_imports_are_found_as_python_finds_them() -> None:
+def test_imports_resolve_as_in_python() -> None:
     for file in SCRIPTS.rglob("*.py"):
         names = {*parsed_imports(file), *_named_parts(file.read_text() if file != FAMILIES else "")}
         expected = {f"{name.replace('.', '/')}.py" for name in names}
-        found = {one.relative_to(SCRIPTS).as_posix() for one in _imported(file)}
-        assert expected == {name for name in found if not name.endswith("__init__.py")}, file
+        imported = {one.relative_to(SCRIPTS).as_posix() for one in _imported(file)}
+        assert expected == {name for name in imported if not name.endswith("__init__.py")}, file
 
 
-def test_a_time_for_training_is_told_only_where_it_is_set() -> None:
+def test_the_training_time_is_passed_on_only_if_it_is_set() -> None:
     data = datasets.load_dataset("phantom")
     network = networks.network_for("mtlsd", data)
     assert "seconds" not in train.train_settings(CONFIG, data, network)
@@ -394,7 +394,7 @@ def test_a_time_for_training_is_told_only_where_it_is_set() -> None:
     assert train.train_settings(limited, data, network)["seconds"] == 600
 
 
-def test_shares_need_blocks_and_a_method_that_has_them() -> None:
+def test_shards_need_blocks_and_a_blockwise_method() -> None:
     data = datasets.load_dataset("phantom")
     with pytest.raises(ConfigError, match="set `segment: block_shape`"):
         compatibility.check_segmentation(Segment(), 4, networks.network_for("mtlsd", data))
@@ -408,12 +408,12 @@ def test_addresses_are_completed_by_the_configuration(tmp_path: Path) -> None:
     volumes = {"cube_a": {}, "cube_b": {"raw": {"path": "gs://there/em", "mip": 1}}}
     path = write_dataset(tmp_path, bucket=bucket, volumes=volumes)
     data = datasets.load_dataset(path)
-    found = sources.located(data, WorkflowConfig(endpoint_url="http://near"))
-    volume = found["volumes"]["cube_a"]
+    resolved = sources.located(data, WorkflowConfig(endpoint_url="http://near"))
+    volume = resolved["volumes"]["cube_a"]
 
     assert volume["labels"]["path"] == "s3://open-neurodata/em/cube_a.zarr"
     assert (volume["raw"]["endpoint_url"], volume["raw"]["unsigned"]) == ("http://near", True)
-    assert "endpoint_url" not in found["volumes"]["cube_b"]["raw"]
+    assert "endpoint_url" not in resolved["volumes"]["cube_b"]["raw"]
     brought = sources.located(data, WorkflowConfig(mirror="/disk"))["volumes"]["cube_a"]
     assert brought["raw"].plain() == {
         "path": "/disk/em/cube_a.zarr",

@@ -24,13 +24,13 @@ def section(side: int = 96) -> np.ndarray:
 def test_it_is_the_rank_filter_but_for_a_few_grey_values(radius: int) -> None:
     image = section()
     image[10:30, 40:60] = 0
-    found = equalise(torch.from_numpy(image).float() / 255, radius).numpy() * 255
+    equalised = equalise(torch.from_numpy(image).float() / 255, radius).numpy() * 255
     oracle = rank.equalize(image, disk(radius), mask=image > 0)
-    apart = np.abs(found - oracle)[image > 0]
+    apart = np.abs(equalised - oracle)[image > 0]
 
     assert apart.mean() < 4
     assert np.percentile(apart, 99) < 16
-    assert (found[image == 0] == 0).all()
+    assert (equalised[image == 0] == 0).all()
 
 
 def test_contrast_of_the_input_does_not_matter() -> None:
@@ -44,11 +44,11 @@ def test_contrast_of_the_input_does_not_matter() -> None:
 def test_values_fill_the_range_and_missing_pixels_stay() -> None:
     images = torch.from_numpy(section()).float().div(255).repeat(2, 1, 1)
     images[1, :20] = 0
-    found = normalise_contrast(images, 21)
+    normalised = normalise_contrast(images, 21)
 
-    assert found.shape == images.shape
-    assert torch.equal(found == 0, images == 0)
-    for one in found:
+    assert normalised.shape == images.shape
+    assert torch.equal(normalised == 0, images == 0)
+    for one in normalised:
         assert float(one[one > 0].min()) == pytest.approx(DARKEST)
         assert float(one.max()) == pytest.approx(1)
 

@@ -54,21 +54,21 @@ def test_the_network_has_the_published_number_of_parameters() -> None:
 
 def test_the_blur_sums_to_1_and_sections_are_standardised_each() -> None:
     stack = torch.rand(3, 16, 16) * torch.tensor([1.0, 50.0, 255.0])[:, None, None]
-    found = standardise(stack)
+    standardised = standardise(stack)
 
     assert pytest.approx(1) == CENTRE + 4 * EDGE + 4 * CORNER
-    assert torch.allclose(found.mean((2, 3)), torch.zeros(3, 1), atol=1e-5)
-    assert torch.allclose(found.std((2, 3)), torch.ones(3, 1), atol=1e-4)
+    assert torch.allclose(standardised.mean((2, 3)), torch.zeros(3, 1), atol=1e-5)
+    assert torch.allclose(standardised.std((2, 3)), torch.ones(3, 1), atol=1e-4)
 
 
 def test_small_pieces_go_and_diagonal_neighbours_are_one_piece() -> None:
-    found = np.zeros((9, 9), bool)
-    found[0, 0] = found[1, 1] = found[2, 2] = True
-    found[7, 7] = found[7, 8] = True
+    mask = np.zeros((9, 9), bool)
+    mask[0, 0] = mask[1, 1] = mask[2, 2] = True
+    mask[7, 7] = mask[7, 8] = True
 
-    assert without_specks(found, 3).sum() == 3
-    assert without_specks(found, 4).sum() == 0
-    assert without_specks(found, 0).sum() == 5
+    assert without_specks(mask, 3).sum() == 3
+    assert without_specks(mask, 4).sum() == 0
+    assert without_specks(mask, 0).sum() == 5
 
 
 @pytest.mark.parametrize("sections", [1, 2, 7])
@@ -98,7 +98,7 @@ def test_a_section_of_one_value_is_a_defect_as_a_whole() -> None:
         Detector(Bright(1), **DETECTOR)(np.zeros((0, 32, 32), np.uint8))
 
 
-def test_tiles_give_what_the_whole_gives() -> None:
+def test_tiles_give_the_same_result_as_the_whole() -> None:
     side = 2 * REACH + 96
     section = torch.rand(side, side, generator=torch.Generator().manual_seed(0))
     network = DefectNet(1, seed=3)
@@ -110,14 +110,14 @@ def test_tiles_give_what_the_whole_gives() -> None:
     assert torch.allclose(tiled, whole_part, atol=1e-4)
 
 
-def test_missing_areas_are_found_and_dark_pixels_are_not() -> None:
+def test_missing_areas_are_detected_and_dark_pixels_are_not() -> None:
     image = torch.ones(20, 20)
     image[3, 3] = 0
     image[10:16, 10:16] = 0
-    found = is_missing(image)
+    missing = is_missing(image)
 
-    assert int(found.sum()) == 36
-    assert not found[3, 3]
+    assert int(missing.sum()) == 36
+    assert not missing[3, 3]
 
 
 def test_artificial_defects_agree_with_their_labels() -> None:
@@ -190,15 +190,19 @@ def stacks_file(path: Path, **more: np.ndarray) -> Path:
 
 
 def train(folder: Path, stacks: Path, iterations: int = 6, **changes: Any) -> Path:
-    told = {"defects": TRAINING | {"iterations": iterations} | changes, "seed": 1, "device": "cpu"}
+    settings = {
+        "defects": TRAINING | {"iterations": iterations} | changes,
+        "seed": 1,
+        "device": "cpu",
+    }
     model = folder / "defects.safetensors"
-    arguments = ["train", "--settings", json.dumps(told), "--stacks", str(stacks)]
+    arguments = ["train", "--settings", json.dumps(settings), "--stacks", str(stacks)]
     arguments += ["--work", str(folder / "work"), "--history", str(folder / "history.json")]
     defects.main([*arguments, "--output", str(model)])
     return model
 
 
-def test_a_training_that_was_killed_ends_the_same(
+def test_an_interrupted_training_ends_with_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from retrace.alignment import defect_training
@@ -225,29 +229,29 @@ def test_a_training_that_was_killed_ends_the_same(
     assert not list(tmp_path.glob("*/work_*"))
 
 
-def test_masks_of_a_file_have_its_sets_and_keep_given_ones(tmp_path: Path) -> None:
-    given = np.zeros((4, 2, 40, 40), np.uint8)
-    given[0, 0, 0, 0] = 2
-    stacks = stacks_file(tmp_path / "a.h5", masks=given)
+def test_masks_of_a_file_have_its_sets_and_keep_existing_masks(tmp_path: Path) -> None:
+    own_masks = np.zeros((4, 2, 40, 40), np.uint8)
+    own_masks[0, 0, 0, 0] = 2
+    stacks = stacks_file(tmp_path / "a.h5", masks=own_masks)
     model = train(tmp_path, stacks, iterations=1)
-    found = {}
+    written = {}
     for keep in (True, False):
-        told = {**DETECTOR, "threshold": 1.0, "keep_given": keep, "device": "cpu"}
+        settings = {**DETECTOR, "threshold": 1.0, "keep_given": keep, "device": "cpu"}
         output = tmp_path / f"masks_{keep}.h5"
-        arguments = ["mask", "--settings", json.dumps(told), "--model", str(model)]
+        arguments = ["mask", "--settings", json.dumps(settings), "--model", str(model)]
         defects.main([*arguments, "--stacks", str(stacks), "--output", str(output)])
-        found[keep] = StackDataset([stacks], [output])[0].masks
+        written[keep] = StackDataset([stacks], [output])[0].masks
 
-    assert int(found[True][0, 0, 0]) == 2
-    assert not found[False].any()
+    assert int(written[True][0, 0, 0]) == 2
+    assert not written[False].any()
     assert (tmp_path / "masks_True.manifest.json").is_file()
 
 
 def test_labelled_files_without_labels_are_refused(tmp_path: Path) -> None:
     stacks = stacks_file(tmp_path / "a.h5")
     other = stacks_file(tmp_path / "b.h5")
-    told = {"defects": TRAINING, "seed": 1, "device": "cpu"}
-    arguments = ["train", "--settings", json.dumps(told), "--stacks", str(stacks)]
+    settings = {"defects": TRAINING, "seed": 1, "device": "cpu"}
+    arguments = ["train", "--settings", json.dumps(settings), "--stacks", str(stacks)]
     arguments += ["--labelled", str(other), "--work", str(tmp_path / "w")]
     arguments += ["--history", str(tmp_path / "h.json"), "--output", str(tmp_path / "m")]
     with pytest.raises(DataError, match="no array 'masks'"):

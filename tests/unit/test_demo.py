@@ -18,7 +18,7 @@ def programs(monkeypatch: pytest.MonkeyPatch, folder: Path, *names: str) -> None
     monkeypatch.setenv("PATH", str(folder))
 
 
-def test_without_apptainer_the_host_is_used_and_said(
+def test_without_apptainer_the_host_is_used_and_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     programs(monkeypatch, tmp_path)
@@ -30,7 +30,7 @@ def test_without_apptainer_the_host_is_used_and_said(
 
 
 @pytest.mark.parametrize("program", ["apptainer", "singularity"])
-def test_an_image_that_is_there_is_used(
+def test_an_existing_image_is_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str
 ) -> None:
     programs(monkeypatch, tmp_path, program)
@@ -47,13 +47,13 @@ def test_unknown_choice_is_refused(tmp_path: Path) -> None:
         demo.choose_containers("sometimes", tmp_path / "image.sif")
 
 
-def test_a_taken_port_is_left_alone() -> None:
+def test_a_port_in_use_is_not_taken() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with demo.listen(port) as found:
-            assert found.getsockname()[1] not in (0, port)
+        with demo.listen(port) as listener:
+            assert listener.getsockname()[1] not in (0, port)
 
 
 @pytest.mark.s3

@@ -71,7 +71,7 @@ def test_required_source(
 
 
 @given(st.integers(0, 10_000))
-def test_the_required_source_holds_all_that_is_read(seed: int) -> None:
+def test_the_required_source_contains_everything_that_is_read(seed: int) -> None:
     warp = draw_volume_warp(np.random.default_rng(seed))
     output = (5, 31, 31)
     source = required_source(warp, output)
@@ -135,9 +135,9 @@ def test_orientations(n_dim: int, anisotropic: bool, upright: bool, count: int) 
         draw_orientation(rng, shape, n_dim, anisotropic=anisotropic, upright_x=upright)
         for _ in range(900)
     )
-    found = {tuple(drawn.apply(block).flatten().tolist()) for drawn in draws}
+    orientations = {tuple(drawn.apply(block).flatten().tolist()) for drawn in draws}
 
-    assert len(found) == count
+    assert len(orientations) == count
 
 
 def test_turning_reads_where_the_drawn_map_says() -> None:

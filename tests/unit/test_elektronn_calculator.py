@@ -70,14 +70,14 @@ def test_sizes_of_the_examples(
     overlaps: Any,
     offset: float,
 ) -> None:
-    found = sizes_at([axis(filters, pools)], [size], "x")
+    result = sizes_at([axis(filters, pools)], [size], "x")
 
-    assert found.unpooled == [unpooled]
-    assert found.layers == [sizes]
-    assert found.fields == [fields]
-    assert found.strides == [strides]
-    assert found.overlaps == [overlaps]
-    assert found.offset == [offset]
+    assert result.unpooled == [unpooled]
+    assert result.layers == [sizes]
+    assert result.fields == [fields]
+    assert result.strides == [strides]
+    assert result.overlaps == [overlaps]
+    assert result.offset == [offset]
 
 
 @pytest.mark.parametrize(
@@ -117,31 +117,31 @@ def test_max_fragment_pooling() -> None:
 def test_the_examples_of_the_api_documentation() -> None:
     """In z the program gives 18, where its documentation says 22."""
     filters, pools = [[1, 6], [4, 4], [2, 2], [1, 1]], [[1, 2], [2, 2], [2, 2], [1, 1]]
-    found = sizes_near(axes_of(filters, pools, [True, True, False, False]), [20, 211])
+    sizes = sizes_near(axes_of(filters, pools, [True, True, False, False]), [20, 211])
 
-    assert found.input == (18, 210)
-    assert found.unpooled == [[18, 15, 6, 3], [205, 99, 48, 24]]
-    assert found.layers == [[18, 7, 3, 3], [102, 49, 24, 24]]
-    assert found.fields == [[1, 5, 9, 9], [7, 15, 23, 23]]
-    assert found.strides[1] == [2, 4, 8, 8]
-    assert found.offset == [4.5, 11.5]
+    assert sizes.input == (18, 210)
+    assert sizes.unpooled == [[18, 15, 6, 3], [205, 99, 48, 24]]
+    assert sizes.layers == [[18, 7, 3, 3], [102, 49, 24, 24]]
+    assert sizes.fields == [[1, 5, 9, 9], [7, 15, 23, 23]]
+    assert sizes.strides[1] == [2, 4, 8, 8]
+    assert sizes.offset == [4.5, 11.5]
 
 
 @pytest.mark.parametrize(("desired", "taken", "output"), [(80, 79, 5), (300, 299, 60)])
 def test_the_self_test_of_its_class(desired: int, taken: int, output: int) -> None:
-    found = sizes_near([axis((6, 4, 4, 4, 4, 4), (2, 2, 1, 1, 1, 1))], [desired])
+    sizes = sizes_near([axis((6, 4, 4, 4, 4, 4), (2, 2, 1, 1, 1, 1))], [desired])
 
-    assert (found.input, found.output) == ((taken,), [output])
-    assert found.fields == [[7, 15, 27, 39, 51, 63]]
-    assert found.offset == [31.5]
+    assert (sizes.input, sizes.output) == ((taken,), [output])
+    assert sizes.fields == [[7, 15, 27, 39, 51, 63]]
+    assert sizes.offset == [31.5]
 
 
 def test_further_networks_of_its_authors() -> None:
     filters, pools = [[1, 6], [4, 4], [4, 4], [4, 4]], [[1, 2], [2, 2], [1, 2], [1, 1]]
-    found = sizes_near(axes_of(filters, pools, [True] * 3 + [False]), [30, 180])
-    assert (found.input, found.output) == ((30, 174), [7, 15])
-    assert [fields[-1] for fields in found.fields] == [17, 55]
-    assert [strides[-1] for strides in found.strides] == [2, 8]
+    sizes = sizes_near(axes_of(filters, pools, [True] * 3 + [False]), [30, 180])
+    assert (sizes.input, sizes.output) == ((30, 174), [7, 15])
+    assert [fields[-1] for fields in sizes.fields] == [17, 55]
+    assert [strides[-1] for strides in sizes.strides] == [2, 8]
 
     second = sizes_at(axes_of([[1, 6], [4, 6], [3, 3]], [[1, 2], [2, 2], [1, 1]]), [23, 183])
     assert second.output == [8, 40]
@@ -171,10 +171,10 @@ def test_further_networks_of_its_authors() -> None:
 def test_parameters_and_costs(name: str, parameters: Any, cost: Any) -> None:
     """Costs are those of a whole batch."""
     network = networks.load_network(name)
-    found = layers_of(name, n_lab=2 if name.startswith("neuro3d") else 10)
-    paid = found.multiplications(network["batch_size"])
+    layers = layers_of(name, n_lab=2 if name.startswith("neuro3d") else 10)
+    paid = layers.multiplications(network["batch_size"])
 
-    assert (found.parameters() if isinstance(parameters, list) else sum(found.parameters())) == (
+    assert (layers.parameters() if isinstance(parameters, list) else sum(layers.parameters())) == (
         parameters
     )
     assert (paid if isinstance(cost, list) else sum(paid)) == cost
@@ -222,10 +222,10 @@ def test_sizes_follow_from_field_of_view_and_stride(
 ) -> None:
     """Whatever fits has as many outputs as fields of view fit in at the stride."""
     line = axis(tuple(k for k, _ in layers), tuple(p for _, p in layers))
-    found = line.sizes(size)
+    sizes = line.sizes(size)
 
-    if found is not None:
-        assert found[1][-1] == (size - line.fields[-1]) // line.strides[-1] + 1
+    if sizes is not None:
+        assert sizes[1][-1] == (size - line.fields[-1]) // line.strides[-1] + 1
         assert (size - line.fields[-1]) % line.strides[-1] == 0
 
 
@@ -243,10 +243,10 @@ def test_describe_prints_what_is_known(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_describe_as_json_and_at_other_inputs(capsys: pytest.CaptureFixture[str]) -> None:
     elektronn.main(["describe", "neuro3d_doc", "--desired", "7", "128", "5", "--json"])
-    found = json.loads(capsys.readouterr().out)
+    description = json.loads(capsys.readouterr().out)
 
-    assert found["input"] == [7, 127, 31]
-    assert found["output"] == [3, 25, 1]
+    assert description["input"] == [7, 127, 31]
+    assert description["output"] == [3, 25, 1]
     with pytest.raises(ConfigError, match="valid sizes around it"):
         elektronn.main(["describe", "neuro3d_doc", "--input", "7", "128", "127"])
     with pytest.raises(ConfigError, match="family 'lsd'"):

@@ -93,24 +93,24 @@ def test_every_parameter_has_its_place() -> None:
 
 
 def test_the_shipped_file_becomes_the_network_we_have(tmp_path: Path) -> None:
-    found = changed(tmp_path, "").network
+    translated = changed(tmp_path, "").network
     ours = networks.load_network("neuro3d_file").plain()
 
-    schema.check(ElektronnNetworkFile, found, "translated")
+    schema.check(ElektronnNetworkFile, translated, "translated")
     for key in ("filters", "pool", "nof_filters", "desired_input", "warp_on", "weight_decay"):
-        assert found[key] == ours[key], key
-    assert found["SGD_params"] == {"LR": 0.005, "momentum": 0.9}
-    assert (found["n_steps"], found["max_runtime"]) == (10**12, 7200)
+        assert translated[key] == ours[key], key
+    assert translated["SGD_params"] == {"LR": 0.005, "momentum": 0.9}
+    assert (translated["n_steps"], translated["max_runtime"]) == (10**12, 7200)
 
 
 def test_its_cubes_become_a_dataset(tmp_path: Path) -> None:
-    found = changed(tmp_path, "cube_prios = [1, 3]\n").dataset
+    translated = changed(tmp_path, "cube_prios = [1, 3]\n").dataset
 
-    schema.check(DatasetFile, found, "translated")
-    assert found["train"] == ["cube_0", "cube_1"]
-    assert found["validation"] == ["cube_2"]
-    assert found["sampling"] == {"probabilities": {"cube_0": 1.0, "cube_1": 3.0}}
-    volume = found["volumes"]["cube_1"]
+    schema.check(DatasetFile, translated, "translated")
+    assert translated["train"] == ["cube_0", "cube_1"]
+    assert translated["validation"] == ["cube_2"]
+    assert translated["sampling"] == {"probabilities": {"cube_0": 1.0, "cube_1": 3.0}}
+    volume = translated["volumes"]["cube_1"]
     assert volume["raw"] == {"path": "/data/raw_1.h5", "array": "raw", "axes": "xyz"}
     assert volume["labels"]["path"] == "/labels/barrier_int16_1.h5"
     assert volume["labels"]["objects"] == "classes"
@@ -118,13 +118,13 @@ def test_its_cubes_become_a_dataset(tmp_path: Path) -> None:
 
 
 def test_a_patch_is_chosen_as_by_the_original(tmp_path: Path) -> None:
-    found = changed(tmp_path, "desired_input = [130, 300, 5]\n")
+    translated = changed(tmp_path, "desired_input = [130, 300, 5]\n")
 
-    assert found.network["desired_input"] == [5, 299, 127]
-    assert "[5, 300, 130] does not" in found.notes["desired_input"]
+    assert translated.network["desired_input"] == [5, 299, 127]
+    assert "[5, 300, 130] does not" in translated.notes["desired_input"]
 
 
-def test_what_it_says_of_each_parameter(tmp_path: Path) -> None:
+def test_each_parameter_has_a_note(tmp_path: Path) -> None:
     config = read_elektronn_config(written(tmp_path, NEURO))
     notes = translate(config, [20, 10, 10]).notes
 
@@ -136,13 +136,13 @@ def test_channels_become_inputs(tmp_path: Path) -> None:
     for index, channels in enumerate((2, 2, 2)):
         with h5py.File(tmp_path / f"raw_{index}.h5", "w") as file:
             file["raw"] = np.zeros((channels, 4, 4, 3), np.uint8)
-    found = changed(tmp_path, f"data_path = {str(tmp_path)!r}\n")
+    translated = changed(tmp_path, f"data_path = {str(tmp_path)!r}\n")
 
-    assert found.network["input_channels"] == 2
-    volume = found.dataset["volumes"]["cube_0"]
+    assert translated.network["input_channels"] == 2
+    volume = translated.dataset["volumes"]["cube_0"]
     assert (volume["raw"]["axes"], volume["raw"]["channel"]) == ("cxyz", 0)
     assert volume["inputs"]["channel_1"]["channel"] == 1
-    schema.check(DatasetFile, found.dataset, "translated")
+    schema.check(DatasetFile, translated.dataset, "translated")
 
     with h5py.File(tmp_path / "raw_1.h5", "w") as file:
         file["raw"] = np.zeros((3, 4, 4, 3), np.uint8)
@@ -154,10 +154,12 @@ def test_previews_are_predicted(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "preview.h5", "w") as file:
         for key in ("b", "a"):
             file[key] = np.zeros((4, 4, 3), np.uint8)
-    found = changed(tmp_path, f"preview_data_path = {str(tmp_path / 'preview.h5')!r}\n").dataset
+    translated = changed(
+        tmp_path, f"preview_data_path = {str(tmp_path / 'preview.h5')!r}\n"
+    ).dataset
 
-    assert found["test"] == ["preview_0", "preview_1"]
-    assert found["volumes"]["preview_0"]["raw"]["array"] == "a"
+    assert translated["test"] == ["preview_0", "preview_1"]
+    assert translated["volumes"]["preview_0"]["raw"]["array"] == "a"
 
 
 @pytest.mark.parametrize(
@@ -184,14 +186,14 @@ batch_size = 50
 desired_input = 28
 {extra}
 """
-    found = translate(read_elektronn_config(written(tmp_path, text)))
-    schema.check(ElektronnNetworkFile, found.network, "translated")
+    translated = translate(read_elektronn_config(written(tmp_path, text)))
+    schema.check(ElektronnNetworkFile, translated.network, "translated")
 
-    assert found.dataset is None
-    assert found.network["name"] == "mnist_example_warp"
-    assert found.network["desired_input"] == size
-    assert (found.network["warp_on"], found.network["shift_augment"]) == (True, True)
-    assert found.network["n_lab"] == 10
+    assert translated.dataset is None
+    assert translated.network["name"] == "mnist_example_warp"
+    assert translated.network["desired_input"] == size
+    assert (translated.network["warp_on"], translated.network["shift_augment"]) == (True, True)
+    assert translated.network["n_lab"] == 10
 
 
 def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +234,7 @@ def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFix
         ("a, b = 1, 2, 3", "for 3 values"),
     ],
 )
-def test_files_are_never_run(line: str, message: str, tmp_path: Path) -> None:
+def test_configuration_files_are_never_executed(line: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         read_elektronn_config(written(tmp_path, NEURO + line + "\n"))
 
@@ -247,12 +249,12 @@ f = d['x'][1] // 2 - -1
 g = not f
 del k, n
 """
-    found = read_assignments(written(tmp_path, text))
+    assignments = read_assignments(written(tmp_path, text))
 
-    assert found["d"] == {"x": [3, 9], "y": (1.5, None, True)}
-    assert found["e"] == ["p_00", "p_01", "q_00", "q_01"]
-    assert (found["f"], found["g"]) == (5, False)
-    assert "n" not in found
+    assert assignments["d"] == {"x": [3, 9], "y": (1.5, None, True)}
+    assert assignments["e"] == ["p_00", "p_01", "q_00", "q_01"]
+    assert (assignments["f"], assignments["g"]) == (5, False)
+    assert "n" not in assignments
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ del k, n
         ("filters = [[4,4]]", r"filters has \[4, 4\], and the network 3 axes"),
     ],
 )
-def test_what_cannot_be_translated(line: str, message: str, tmp_path: Path) -> None:
+def test_untranslatable_settings_are_refused(line: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         changed(tmp_path, line + "\n")
 

@@ -72,11 +72,11 @@ def mark(folder: Path) -> None:
 def test_labels_lie_on_their_voxels(folder: Path, warp: float) -> None:
     """Every label is the one of the voxel in the middle of its field of view."""
     mark(folder)
-    found = batches(folder, grey_augment_channels=[])
+    sampler = batches(folder, grey_augment_channels=[])
     for number in range(10):
-        batch = found.batch(number, warp=warp)
+        batch = sampler.batch(number, warp=warp)
         image = (batch["input"][0, 0] * 255).round().long()
-        lead, step = found.lead, found.strides
+        lead, step = sampler.lead, sampler.strides
         at = [slice(c, n - c, s) for c, n, s in zip(lead, image.shape, step, strict=True)]
         known = batch["target"][0] >= 0
         assert known.any()
@@ -149,19 +149,19 @@ def test_every_place_is_drawn(folder: Path, axis: int) -> None:
     raw, _ = tiny.cube(0)
     with h5py.File(folder / "raw_0.h5", "r+") as file:
         file["raw"][...] = np.indices(raw.shape)[2 - axis]
-    found = batches(folder, grey_augment_channels=[], flip_data=False)
-    firsts = [found.batch(i, warp=False)["input"][0, 0, 0, 0, 0] for i in range(60)]
-    volume = found.train.sampler.volumes[0].labelled
-    core = found.patch[axis] - 2 * found.lead[axis]
-    begin = volume.offset[axis] - found.lead[axis]
+    sampler = batches(folder, grey_augment_channels=[], flip_data=False)
+    firsts = [sampler.batch(i, warp=False)["input"][0, 0, 0, 0, 0] for i in range(60)]
+    volume = sampler.train.sampler.volumes[0].labelled
+    core = sampler.patch[axis] - 2 * sampler.lead[axis]
+    begin = volume.offset[axis] - sampler.lead[axis]
 
     expected = set(range(begin, begin + volume.shape[axis] - core + 1))
     assert {int((255 * value).round()) for value in firsts} == expected
 
 
 def test_batches_depend_on_seed_and_number_alone(folder: Path) -> None:
-    found = batches(folder, batch_size=2)
-    one, again, other = (found.batch(n, warp=0.5) for n in (3, 3, 4))
+    sampler = batches(folder, batch_size=2)
+    one, again, other = (sampler.batch(n, warp=0.5) for n in (3, 3, 4))
 
     assert one["input"].shape == (2, 1, 3, 19, 19)
     assert one["target"].shape == (2, 1, 6, 6)
@@ -172,21 +172,21 @@ def test_batches_depend_on_seed_and_number_alone(folder: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_any_number_of_workers_gives_the_same_batches(folder: Path, workers: int) -> None:
-    found = batches(folder)
+    sampler = batches(folder)
 
     class Task:
         def batch(self, number: int) -> Any:
-            return found.batch(number, warp=0.5)
+            return sampler.batch(number, warp=0.5)
 
     device = torch.device("cpu")
     drawn = list(Prefetcher(Task(), range(6), workers, device))  # type: ignore[arg-type]
     for number, batch in enumerate(drawn):
-        assert torch.equal(batch["input"], found.batch(number, warp=0.5)["input"])
+        assert torch.equal(batch["input"], sampler.batch(number, warp=0.5)["input"])
 
 
-def test_what_is_measured_stays_the_same(folder: Path) -> None:
-    found = batches(folder, warp_on=True)
-    first, second = (list(found.monitor("validation", 3)) for _ in range(2))
+def test_the_monitored_samples_stay_the_same(folder: Path) -> None:
+    sampler = batches(folder, warp_on=True)
+    first, second = (list(sampler.monitor("validation", 3)) for _ in range(2))
 
     assert len(first) == 3
     assert all(torch.equal(a["input"], b["input"]) for a, b in zip(first, second, strict=True))
@@ -227,15 +227,15 @@ def test_scores_in_closed_form() -> None:
     p = np.array([[0.8, 0.3, 0.6, 0.5], [0.2, 0.7, 0.4, 0.5]])
     tally = ClassTally(2)
     tally.add(p, np.array([0, 0, 1, -1]), "labels")
-    found = class_scores(tally)
+    scores = class_scores(tally)
 
-    assert found["voxels"] == 3
-    assert found["error"] == pytest.approx(2 / 3)
-    assert found["nll"] == pytest.approx(-np.log([0.8, 0.3, 0.4]).mean(), abs=1e-5)
-    assert found["error_of_commonest"] == pytest.approx(1 / 3)
-    assert found["per_class"][0]["recall"] == 0.5
-    assert found["per_class"][1]["intersection_over_union"] == 0
-    assert class_scores(tally + tally)["error"] == found["error"]
+    assert scores["voxels"] == 3
+    assert scores["error"] == pytest.approx(2 / 3)
+    assert scores["nll"] == pytest.approx(-np.log([0.8, 0.3, 0.4]).mean(), abs=1e-5)
+    assert scores["error_of_commonest"] == pytest.approx(1 / 3)
+    assert scores["per_class"][0]["recall"] == 0.5
+    assert scores["per_class"][1]["intersection_over_union"] == 0
+    assert class_scores(tally + tally)["error"] == scores["error"]
     with pytest.raises(DataError, match="holds the label 2"):
         tally.add(p, np.array([2, 0, 0, 0]), "labels")
     stored = (p * 255).astype(np.uint8)
@@ -254,10 +254,17 @@ def test_trained_predicted_and_scored(folder: Path) -> None:
     train.main(arguments(folder, settings))
     config = {"tile": "auto", "prediction_dtype": "uint8", "gpus": 1, "device": "cpu"}
     config |= {"precision": "fp32", "compile": False}
-    asked = planning_predict.predict_settings(config, data, net, "cube_2")
+    predict_settings = planning_predict.predict_settings(config, data, net, "cube_2")
     model, store = folder / "model.safetensors", folder / "cube_2" / "prediction.zarr"
     predict.main(
-        ["--settings", as_json(asked), "--model", str(model), "--work", str(folder / "work")]
+        [
+            "--settings",
+            as_json(predict_settings),
+            "--model",
+            str(model),
+            "--work",
+            str(folder / "work"),
+        ]
         + ["--output", str(store)]
     )
     scores = folder / "evaluation.json"
@@ -271,17 +278,17 @@ def test_trained_predicted_and_scored(folder: Path) -> None:
         + ["--output", str(scores), "--plot", str(folder / "evaluation.png")]
     )
 
-    found = json.loads(scores.read_text())["volumes"]["cube_2"]
-    assert found["voxels"] == 8 * 22 * 24
-    assert found["error"] < 0.5 * found["error_of_commonest"]
-    assert found["nll"] < 0.6 * found["nll_of_shares"]
+    volume_scores = json.loads(scores.read_text())["volumes"]["cube_2"]
+    assert volume_scores["voxels"] == 8 * 22 * 24
+    assert volume_scores["error"] < 0.5 * volume_scores["error_of_commonest"]
+    assert volume_scores["nll"] < 0.6 * volume_scores["nll_of_shares"]
     assert (folder / "evaluation.png").stat().st_size > 10_000
     work = next((folder / "work").glob("cubes_tiny_*"))
     assert (work / "debug_batch.png").is_file()
     assert sorted((work / "preview").glob("*.png"))
 
 
-def test_a_training_that_goes_on_ends_the_same(folder: Path) -> None:
+def test_a_resumed_training_ends_with_the_same_result(folder: Path) -> None:
     data, net = tiny.dataset(folder), tiny.network(warp_on=0.5, dropout_rates=0.2)
     whole, parts = folder / "whole", folder / "parts"
     for place, steps in ((whole, (8,)), (parts, (4, 8))):
@@ -333,8 +340,8 @@ def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
     data = with_volume(data, "cube_0", **lazy)
     inputs = {"example_weights": data.volumes["cube_1"].raw}
     data = with_volume(data, "cube_1", inputs=inputs)
-    found = batches(folder, data, n_lab=3, batch_size=2, use_example_weights=True)
-    batch = found.batch(0, warp=1.0)
+    sampler = batches(folder, data, n_lab=3, batch_size=2, use_example_weights=True)
+    batch = sampler.batch(0, warp=1.0)
 
     assert batch["input"].shape[1] == 1
     assert batch["labelled"].tolist() == [[1, 1, 0]] * 2
@@ -342,15 +349,15 @@ def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
     assert batch["example_weights"].shape == batch["target"].shape
     plain = batches(folder, n_lab=3, batch_size=2, grey_augment_channels=[])
     for number in range(4):
-        batch = found.batch(number, warp=1.0)
+        batch = sampler.batch(number, warp=1.0)
         place = (batch["example_weights"] * 255).round().long()
         known = batch["target"] >= 0
         assert known.any()
-        lead, step = found.lead, found.strides
+        lead, step = sampler.lead, sampler.strides
         image = (plain.batch(number, warp=1.0)["input"][:, 0] * 255).round().long()
         at = [slice(c, n - c, s) for c, n, s in zip(lead, image.shape[1:], step, strict=True)]
         assert torch.equal(image[(slice(None), *at)] // 2, place)
-    (monitored,) = found.monitor("validation", 1)
+    (monitored,) = sampler.monitor("validation", 1)
     assert "labelled" not in monitored
     assert monitored["example_weights"].shape == monitored["target"].shape
 

@@ -82,8 +82,8 @@ def test_probabilities_of_a_flat_network() -> None:
         [0.529906, 0.568023, 0.545538],
     ]
 
-    found = module.as_probabilities(module.raw(x))[0, 1, 0].T
-    assert found.detach().numpy() == pytest.approx(np.array(expected), abs=1e-6)
+    probabilities = module.as_probabilities(module.raw(x))[0, 1, 0].T
+    assert probabilities.detach().numpy() == pytest.approx(np.array(expected), abs=1e-6)
 
 
 def test_training_a_flat_network() -> None:
@@ -174,9 +174,9 @@ def test_pooling_comes_before_bias_and_activation() -> None:
     ],
 )
 def test_activations(name: str, expected: Any) -> None:
-    found = activate(torch.tensor([[-1.0, 2.0]]), name)
+    activated = activate(torch.tensor([[-1.0, 2.0]]), name)
 
-    assert found[0].numpy() == pytest.approx(np.array(expected), abs=1e-6)
+    assert activated[0].numpy() == pytest.approx(np.array(expected), abs=1e-6)
 
 
 def test_maxout_gives_fewer_maps_to_the_next_layer() -> None:
@@ -339,16 +339,16 @@ def test_tiles_equal_one_pass_and_belong_to_their_voxels() -> None:
     x = torch.rand(1, 1, 6, 30, 33)
     shape = module.output_shape(x.shape[-3:])
     box = VoxelBox(tuple(c // 2 for c in module.context), shape)
-    found = torch.full((2, *shape), torch.nan)
+    stitched = torch.full((2, *shape), torch.nan)
     with torch.no_grad():
         whole = module(x)["classes"][0]
         for tile in tiles(module, box, (2, 9, 7)):
             part = module(x[(..., *tile.window.slices())])["classes"][0]
-            found[(slice(None), *tile.core.slices(box.offset))] = part
+            stitched[(slice(None), *tile.core.slices(box.offset))] = part
         at = VoxelBox((3, 17, 12), (1, 1, 1))
         alone = module(x[(..., *tile_for(module, at).window.slices())])["classes"][0]
 
-    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(stitched, whole, atol=1e-5, rtol=1e-4)
     inside = [a - o for a, o in zip(at.offset, box.offset, strict=True)]
     torch.testing.assert_close(alone[:, 0, 0, 0], whole[:, *inside], atol=1e-5, rtol=1e-4)
 
@@ -371,7 +371,7 @@ def test_perceptrons_predict_no_volumes() -> None:
 # ---------------------------------------------------------------- parameter files
 
 
-def test_parameter_files_come_back(tmp_path: Path) -> None:
+def test_parameter_files_round_trip(tmp_path: Path) -> None:
     for name, module in {
         "deep": build(3),
         "flat": build(4, n_dim=2, desired_input=19, filters=[4, 3], pool=[2, 1]),
@@ -411,11 +411,11 @@ def build_same(module: ElektronnNetwork) -> ElektronnNetwork:
 
 def read_values(path: Path) -> list[Any]:
     """What any program finds in the file."""
-    found = []
+    values = []
     with path.open("rb") as file:
         while file.peek(1):
-            found.append(pickle.load(file, encoding="latin1"))
-    return found
+            values.append(pickle.load(file, encoding="latin1"))
+    return values
 
 
 def test_old_programs_can_read_the_file(tmp_path: Path) -> None:
@@ -477,7 +477,9 @@ class Bad:
         ([[(2, 2)], np.zeros((2, 3)), np.zeros(2), []], "layer 0 is"),
     ],
 )
-def test_what_is_no_parameter_file(values: list[Any], message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_parameter_file_is_refused(
+    values: list[Any], message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "net.param"
     path.write_bytes(b"".join(pickle.dumps(value, 2) for value in values))
 
@@ -492,10 +494,18 @@ def test_models_and_parameter_files_through_the_program(tmp_path: Path) -> None:
     net = tiny.network()
     module = build(9)
     write_param(tmp_path / "in.param", module)
-    told = as_json({"dataset": "cubes", "network": net})
+    settings = as_json({"dataset": "cubes", "network": net})
     model, out = tmp_path / "published.safetensors", tmp_path / "out.param"
     elektronn.main(
-        ["model", "--settings", told, "--param", str(tmp_path / "in.param"), "--output", str(model)]
+        [
+            "model",
+            "--settings",
+            settings,
+            "--param",
+            str(tmp_path / "in.param"),
+            "--output",
+            str(model),
+        ]
     )
     elektronn.main(["network", "--model", str(model), "--output", str(out)])
 

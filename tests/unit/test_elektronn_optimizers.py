@@ -130,16 +130,16 @@ def test_nll_plain_and_weighted() -> None:
 
 @pytest.mark.parametrize(("labelled", "absent"), LAZY)
 def test_lazy_labels(labelled: str, absent: str) -> None:
-    found = nll(LOGITS, LABELS, labelled=bits(labelled), absent=bits(absent))
+    cost = nll(LOGITS, LABELS, labelled=bits(labelled), absent=bits(absent))
 
-    assert float(found) == pytest.approx(LAZY[labelled, absent], abs=2e-6)
+    assert float(cost) == pytest.approx(LAZY[labelled, absent], abs=2e-6)
 
 
 @pytest.mark.parametrize(("above", "expected"), [(0.4, 0.930995), (0.6, 1.406695)])
 def test_label_propagation(above: float, expected: float) -> None:
-    found = nll(LOGITS, LABELS, labelled=bits("011"), absent=bits("000"), propagate_above=above)
+    cost = nll(LOGITS, LABELS, labelled=bits("011"), absent=bits("000"), propagate_above=above)
 
-    assert float(found) == pytest.approx(expected, abs=2e-6)
+    assert float(cost) == pytest.approx(expected, abs=2e-6)
 
 
 def test_an_unlabelled_batch_costs_nothing_and_has_no_error() -> None:

@@ -55,7 +55,7 @@ def test_the_rate_decays_first_after_the_first_iteration() -> None:
     assert plan.lr(2001) == pytest.approx(0.005 * 0.993**3)
 
 
-def test_schedule_and_actions_set_and_decay_goes_on() -> None:
+def test_schedule_and_actions_change_settings_and_decay_continues() -> None:
     values = ScheduledValues(warp_on=False, momentum=0.5)
     action = ScheduledAction(at_iteration=1500, set=values)
     plan = schedule(lr_schedule=[(500, 0.1), (2000, 0.01)], actions=[action])
@@ -79,7 +79,7 @@ def test_the_cosine_rises_and_falls() -> None:
     assert rates[110] == rates[119] == 0
 
 
-def test_commands_survive_and_decisions_come_again(tmp_path: Path) -> None:
+def test_commands_survive_a_restart_and_decisions_are_made_again(tmp_path: Path) -> None:
     plan = schedule()
     plan.resume(tmp_path, 0)
     plan.add(RateChange(40, RateValues(lr=0.5), "order", 8))
@@ -91,7 +91,7 @@ def test_commands_survive_and_decisions_come_again(tmp_path: Path) -> None:
     assert not again.has_fired("plateau 0")
 
 
-def test_a_plateau_is_where_nothing_gets_better() -> None:
+def test_a_plateau_has_no_improvement() -> None:
     assert not has_stalled([3, 2, 1], 2, 0)
     assert not has_stalled([3, 2], 2, 0)
     assert has_stalled([3, 1, 1, 2], 2, 0)
@@ -127,7 +127,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("optimizer", RECIPES)
-def test_a_training_that_goes_on_ends_with_the_same_weights(tmp_path: Path, optimizer: str) -> None:
+def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path, optimizer: str) -> None:
     data = tiny.dataset(tmp_path)
     actions = [
         {"at_iteration": 5, "set": {"warp_on": False, "lr": 0.01}},
@@ -159,7 +159,7 @@ def test_actions_change_what_is_learned(tmp_path: Path) -> None:
     assert not same(plain, changed)
 
 
-def test_it_learns_and_tells_how(tmp_path: Path) -> None:
+def test_training_reduces_the_loss_and_logs_it(tmp_path: Path) -> None:
     data = tiny.dataset(tmp_path)
     net = tiny.network(data, history_freq=20)
     run(tmp_path, data, net, 120)
@@ -211,7 +211,7 @@ def test_commands_take_effect_after_the_prefetched_batches(tmp_path: Path) -> No
         (Command("history", "0"), "at least 1"),
     ],
 )
-def test_a_command_that_cannot_be_followed_is_answered(
+def test_a_command_that_cannot_be_carried_out_gets_an_error_reply(
     tmp_path: Path, command: Command, message: str
 ) -> None:
     task, _ = make_task(tmp_path)
@@ -243,7 +243,7 @@ def test_a_running_training_handles_its_control_file(tmp_path: Path) -> None:
     assert resumed.task.rates(1 + LEAD)["lr"] == 0.5
 
 
-def test_a_training_ends_when_its_time_is_up_and_goes_on_where_more_is_given(
+def test_a_training_ends_when_its_time_is_up_and_resumes_with_more_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tiny.dataset(tmp_path)
@@ -259,7 +259,7 @@ def test_a_training_ends_when_its_time_is_up_and_goes_on_where_more_is_given(
     assert same(later, run(tmp_path / "b", data, tiny.network(data), done + 2))
 
 
-def test_what_is_dropped_depends_on_the_number_of_the_batch(tmp_path: Path) -> None:
+def test_dropout_depends_on_the_number_of_the_batch(tmp_path: Path) -> None:
     task, trainer = make_task(tmp_path, dropout_rates=[0.3, 0.5])
     batches = [task.batch(n) for n in (3, 4)]
     first, again, other = (
@@ -288,8 +288,8 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     data = tiny.dataset(tmp_path)
     coder = run(tmp_path, data, tiny.network(data, **AUTOENCODER), 30)
     changes = {**AUTOENCODER, "name": "pre", "autoencoder": None}
-    wanted = {"network": "coder", "layers": [0]}
-    net = tiny.network(data, **changes, pretrained=wanted)
+    pretrained = {"network": "coder", "layers": [0]}
+    net = tiny.network(data, **changes, pretrained=pretrained)
     settings = training(data, net, 1)
     weights = training_task.WeightFiles(init=tmp_path / "model.safetensors")
     begun = build.build_trainer(
@@ -301,7 +301,7 @@ def test_pre_training_touches_only_the_named_layers(tmp_path: Path) -> None:
     changed = {name for name in now if not torch.equal(now[name], before[name])}
     assert changed == {"layers.0.weight", "layers.0.bias"}
     assert torch.equal(now["layers.0.weight"], coder["layers.0.weight"])
-    net = tiny.network(data, **{**changes, "MLP_layers": [21, 6]}, pretrained=wanted)
+    net = tiny.network(data, **{**changes, "MLP_layers": [21, 6]}, pretrained=pretrained)
     with pytest.raises(DataError, match="need the same shape on both sides"):
         build.build_trainer(
             read_train_settings(training(data, net, 1)), {}, tmp_path / "other", weights
@@ -320,7 +320,7 @@ def test_an_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:
     assert "validation_error" not in rows[0]
 
 
-def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     data = tiny.dataset(tmp_path)
     net = tiny.network(data, **AUTOENCODER, SGD_params={"LR": math.inf})
     with pytest.raises(Exception, match="no number at iteration"):

@@ -95,10 +95,10 @@ def test_tables_round_trip(pair: Skeletons, tmp_path: Path, suffix: str) -> None
             "edges": [[ids[a], ids[b]] for a, b in pair.edges.tolist()],
         }
         path.write_text(json.dumps(content))
-    found = read_skeletons(path)
+    loaded = read_skeletons(path)
 
-    np.testing.assert_array_equal(pair.edges, found.edges)
-    np.testing.assert_array_equal(pair.position_nm, found.position_nm)
+    np.testing.assert_array_equal(pair.edges, loaded.edges)
+    np.testing.assert_array_equal(pair.position_nm, loaded.position_nm)
 
 
 def test_broken_tables_are_refused(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_broken_tables_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tile", [2, 256])
-def test_nodes_are_sampled_where_they_lie(tile: int) -> None:
+def test_nodes_are_sampled_at_their_voxel(tile: int) -> None:
     data = np.arange(4 * 5 * 6, dtype=np.uint64).reshape(4, 5, 6) + np.uint64(1)
     segmentation = Volume(data, (20, 9, 9), (40, 18, 27), "segments")
     position = np.array([[40, 18, 27], [59.9, 26.9, 35.9], [119, 62, 80], [39, 18, 27]])

@@ -270,11 +270,11 @@ def test_compare_scores_any_segmentations(case: Case, tmp_path: Path) -> None:
     sources = [f"own={case.fragments}:fragments", f"truth={labels}"]
     roi = ["--roi-nm", "40:120,0:108,18:126", "--output", str(output)]
     evaluate.main(["compare", "--labels", labels, "--segmentation", *sources, *roi])
-    found = json.loads(output.read_text())["segmentations"]
+    scores = json.loads(output.read_text())["segmentations"]
 
-    assert found["truth"]["voi_sum"] == 0
-    assert found["own"]["voi_split"] == 0
-    assert found["own"]["scored_voxels"] == 4 * 144
+    assert scores["truth"]["voi_sum"] == 0
+    assert scores["own"]["voi_split"] == 0
+    assert scores["own"]["scored_voxels"] == 4 * 144
 
 
 def test_fill_unassigned_grows_the_nearest_label(case: Case, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class Evil:
         return (Path.touch, (Path("/tmp/retrace-evil"),))
 
 
-def test_a_pickle_that_would_run_a_program_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     path = tmp_path / "evil.pkl"
     path.write_bytes(b"cos\nsystem\n(S'touch " + str(mark).encode() + b"'\ntR.")
@@ -183,17 +183,17 @@ def test_shifts_are_those_of_the_original(tmp_path: Path) -> None:
     """26 of 28 pixels begin at 0 or 1 there; 10 of 12 here."""
     data = tiny.dataset(tmp_path)
     batches = open_example_batches(tiny.network(data), data, 0, CPU)
-    found = set()
+    shifts = set()
     for number in range(8):
         cut = batches.batch(number, warp=False)["input"][:, 0]
         whole = batches._values[torch.from_numpy(batches._index(number))]
         for small, large in zip(cut, whole, strict=True):
             places = [(y, x) for y in range(3) for x in range(3)]
-            found |= {
+            shifts |= {
                 (y, x) for y, x in places if torch.equal(small, large[y : y + 10, x : x + 10])
             }
 
-    assert found == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert shifts == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
 def test_distortion_moves_each_image_by_its_own_draw(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_vectors_are_the_warped_images(tmp_path: Path) -> None:
     assert torch.equal(images.flatten(1), vectors)
 
 
-def test_a_size_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
+def test_an_invalid_size_is_refused_with_the_nearest_valid_ones(tmp_path: Path) -> None:
     data = tiny.dataset(tmp_path)
     net = tiny.network(data, shift_augment=False)
     with pytest.raises(
@@ -233,7 +233,7 @@ def test_a_size_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
         open_example_batches(net, data, 0, CPU)
 
 
-def test_pairs_that_cannot_work_are_refused_with_the_reason() -> None:
+def test_incompatible_pairs_are_refused_with_the_reason() -> None:
     digits, volumes = datasets.load_dataset("mnist"), datasets.load_dataset("phantom")
     with pytest.raises(ConfigError, match=r"'mnist' has single images .* cnn_warp"):
         networks.network_for("mtlsd", digits)

@@ -76,12 +76,12 @@ def theirs(layer: Path, mip: int) -> Any:
 def test_ids_as_cloud_volume_reads_them(tmp_path: Path, ids: np.ndarray, compress: bool) -> None:
     source = write_zarr(tmp_path / "s.zarr", "segments", ids)
     layer = run_export(tmp_path, source, gzip=compress)
-    found = theirs(layer, 0)
+    exported = theirs(layer, 0)
 
-    assert found.resolution.tolist() == [9, 9, 20]
-    assert found.voxel_offset.tolist() == [-7, 5, 3]
-    assert (found.layer_type, found.encoding) == ("segmentation", "compressed_segmentation")
-    np.testing.assert_array_equal(np.asarray(found[:, :, :])[..., 0].T, ids)
+    assert exported.resolution.tolist() == [9, 9, 20]
+    assert exported.voxel_offset.tolist() == [-7, 5, 3]
+    assert (exported.layer_type, exported.encoding) == ("segmentation", "compressed_segmentation")
+    np.testing.assert_array_equal(np.asarray(exported[:, :, :])[..., 0].T, ids)
     coarse = theirs(layer, 1)
     assert coarse.resolution.tolist() == [18, 18, 20]
     assert coarse.voxel_offset.tolist() == [-4, 2, 3]
@@ -111,9 +111,9 @@ def test_affinities_keep_their_channels(tmp_path: Path) -> None:
     affs = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
     source = write_zarr(tmp_path / "p.zarr", "affs", affs)
     layer = run_export(tmp_path, source, labels=False)
-    found = np.asarray(theirs(layer, 0)[:, :, :])
+    exported = np.asarray(theirs(layer, 0)[:, :, :])
 
-    np.testing.assert_array_equal(found.T, affs)
+    np.testing.assert_array_equal(exported.T, affs)
     ours = open_volume(f"file://{layer}")
     assert ours.channels == 3
     np.testing.assert_array_equal(ours.read(ours.box), affs)
@@ -128,7 +128,7 @@ def test_affinities_keep_their_channels(tmp_path: Path) -> None:
 def test_raw_is_cut_to_what_was_predicted(tmp_path: Path) -> None:
     raw = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
     source = write_zarr(tmp_path / "raw.zarr", "raw", raw)
-    made = create_volume(
+    predicted = create_volume(
         tmp_path / "p.zarr",
         "affs",
         shape=(3, 10, 100, 90),
@@ -137,14 +137,14 @@ def test_raw_is_cut_to_what_was_predicted(tmp_path: Path) -> None:
         voxel_size_nm=SIZE,
         offset_nm=[(o + 4) * s for o, s in zip(OFFSET, SIZE, strict=True)],
     )
-    made[...] = 0
+    predicted[...] = 0
     within = {"path": str(tmp_path / "p.zarr"), "array": "affs"}
     layer = run_export(tmp_path, source, labels=False, within=within)
-    found = np.asarray(theirs(layer, 0)[:, :, :])[..., 0].T
-    np.testing.assert_array_equal(found, raw[4:14, 4:104, 4:94])
+    exported = np.asarray(theirs(layer, 0)[:, :, :])[..., 0].T
+    np.testing.assert_array_equal(exported, raw[4:14, 4:104, 4:94])
 
 
-def test_killed_and_run_again_it_is_the_same_layer(tmp_path: Path, ids: np.ndarray) -> None:
+def test_an_interrupted_export_resumes_to_the_same_layer(tmp_path: Path, ids: np.ndarray) -> None:
     many = np.tile(ids, (4, 1, 1))
     source = write_zarr(tmp_path / "s.zarr", "segments", many)
     layer = run_export(tmp_path, source)
@@ -166,7 +166,7 @@ def test_killed_and_run_again_it_is_the_same_layer(tmp_path: Path, ids: np.ndarr
     check_manifest(layer, digests=True)
 
 
-def test_a_damaged_layer_is_found(
+def test_a_damaged_layer_is_detected(
     tmp_path: Path, ids: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layer = run_export(tmp_path, write_zarr(tmp_path / "s.zarr", "segments", ids))
@@ -217,7 +217,7 @@ def test_edges_become_alike() -> None:
     ]
 
 
-def test_what_voxels_become() -> None:
+def test_coarser_voxels_are_the_majority_or_the_rounded_mean() -> None:
     parts = np.array([[7, 1, 5, 2**63], [7, 2, 5, 2**63], [0, 2, 9, 1], [3, 9, 9, 1]], np.uint64)
     assert most_frequent(parts).tolist() == [7, 2, 9, 2**63]
     assert rounded_mean(np.array([[1, 0], [2, 0]], np.uint8)).tolist() == [2, 0]

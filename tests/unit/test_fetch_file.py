@@ -50,7 +50,9 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits.gz", "busy.gz"])
-def test_the_file_is_there_and_right(tmp_path: Path, server: str, name: str) -> None:
+def test_the_downloaded_file_is_complete_and_correct(
+    tmp_path: Path, server: str, name: str
+) -> None:
     output = tmp_path / "data" / name
     settings = json.dumps({"url": f"{server}/{name}", "sha256": SHA256})
     fetch_file.main(["--settings", settings, "--output", str(output)])
@@ -58,14 +60,14 @@ def test_the_file_is_there_and_right(tmp_path: Path, server: str, name: str) -> 
     assert output.read_bytes() == CONTENT
 
 
-def test_another_file_is_refused_and_nothing_left(tmp_path: Path, server: str) -> None:
+def test_another_file_is_refused_and_leaves_nothing(tmp_path: Path, server: str) -> None:
     with pytest.raises(FetchError, match=r"another file by now.*put it at .*x\.gz"):
         fetch_file.fetch(f"{server}/digits.gz", "0" * 64, tmp_path / "x.gz")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", ["SERVER/none.gz", "http://127.0.0.1:9/digits.gz"])
-def test_where_it_cannot_be_had_the_error_says_where_to_put_it(
+def test_an_unavailable_image_error_names_where_to_put_it(
     tmp_path: Path, server: str, url: str
 ) -> None:
     with pytest.raises(FetchError, match=r"get the file elsewhere and put it at .*x\.gz"):

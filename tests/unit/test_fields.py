@@ -44,7 +44,7 @@ def test_the_identity_gives_the_image_back_at_every_size(height: int, width: int
 
 
 @pytest.mark.parametrize("side", [17, 64, 1000])
-def test_a_ramp_is_not_shifted_anywhere_by_the_identity(side: int) -> None:
+def test_the_identity_shifts_no_pixel_of_a_ramp(side: int) -> None:
     ramp = torch.arange(side, dtype=torch.float32).expand(1, 1, side, side)
 
     result = warp(ramp, identity((side, side))) - ramp
@@ -70,7 +70,7 @@ def test_upsampled_fields_mean_the_same_displacement() -> None:
     torch.testing.assert_close(upsample(constant), 2 * constant.repeat(1, 1, 2, 2))
 
 
-def test_a_linear_field_survives_going_up_and_down() -> None:
+def test_a_linear_field_survives_upsampling_and_downsampling() -> None:
     fine = torch.arange(32, dtype=torch.float32).mul(0.1).expand(1, 2, 32, 32)
 
     result = upsample(downsample(fine, 2))
@@ -117,7 +117,7 @@ def test_turning_an_image_and_its_field_agree() -> None:
     torch.testing.assert_close(rotate_field_180(rotate_field_180(field)), field)
 
 
-def test_inside_says_which_pixels_read_from_the_image() -> None:
+def test_inside_marks_pixels_sampled_within_the_image() -> None:
     field = torch.zeros(1, 2, 10, 10)
     field[0, 1] = 3
 

@@ -96,9 +96,9 @@ def test_weakness_in_sections_is_that_of_y_and_x() -> None:
 
 
 def test_numbers_follow_the_order_of_appearance() -> None:
-    given = np.array([[[7, 7, 0, 3], [9, 3, 7, 1 << 60]]], dtype=np.uint64)
+    ids = np.array([[[7, 7, 0, 3], [9, 3, 7, 1 << 60]]], dtype=np.uint64)
     expected = [[[1, 1, 0, 2], [3, 2, 1, 4]]]
-    np.testing.assert_array_equal(renumber(given), expected)
+    np.testing.assert_array_equal(renumber(ids), expected)
 
 
 @pytest.mark.parametrize("offset_nm", [(0, 0, 0), (40, 0, 16)])

@@ -51,16 +51,16 @@ def test_recipe_exists_for_every_image(repository: Path, name: str) -> None:
 
 
 def test_published_images_have_no_colon_in_their_file(repository: Path) -> None:
-    for name, told in published(repository).items():
+    for name, image in published(repository).items():
         assert published_path(Path("containers/images"), name).name == f"{name}.img"
         assert ":" not in name
-        assert told["key"].startswith("funke/singularity/")
+        assert image["key"].startswith("funke/singularity/")
     # Under `exec` that image finds no Python of its own.
     assert python(repository, "lsd_legacy") == "/opt/conda/envs/lsd_legacy/bin/python"
     assert python(repository, "legacy") == python(repository, "standin") == "python"
 
 
-def test_an_image_that_nobody_published_is_refused(repository: Path) -> None:
+def test_an_unpublished_image_is_refused(repository: Path) -> None:
     check_target(repository, "fetch_container_lsd_v0.8")
     check_target(repository, "fetch_zfinch")
     with pytest.raises(ConfigError, match=r"'lsd_v08'.*did you mean 'lsd_v0\.8'"):
@@ -73,8 +73,8 @@ def test_the_legacy_lock_pins_what_its_input_names(repository: Path) -> None:
         for line in (repository / "envs" / "legacy.txt").read_text().splitlines()
         if "==" in line and not line.startswith("#")
     }
-    wanted = (repository / "envs" / "legacy.in").read_text().splitlines()
-    assert pins == {line for line in wanted if not line.startswith("#")}
+    requirements = (repository / "envs" / "legacy.in").read_text().splitlines()
+    assert pins == {line for line in requirements if not line.startswith("#")}
     assert (repository / "envs" / "legacy.txt").read_text().count("--hash=sha256:") == len(pins)
 
 
@@ -94,7 +94,7 @@ def test_locks_name_no_host_and_agree(repository: Path) -> None:
             if sign:
                 pins.setdefault(name, set()).add(rest.split()[0])
     assert "torch" not in pins
-    assert {name: found for name, found in pins.items() if len(found) > 1} == {}
+    assert {name: versions for name, versions in pins.items() if len(versions) > 1} == {}
 
 
 def host_pip(repository: Path, **settings: str) -> list[str]:

@@ -15,12 +15,12 @@ MAP = np.random.default_rng(0).integers(0, 256, (2, *SHAPE), dtype=np.uint8)
 AFFINITIES = from_interior(Volume(MAP, (40, 4, 4), (80, 8, 8), "map"))
 
 
-def test_two_neighbours_belong_together_as_far_as_both_are_inside() -> None:
+def test_an_affinity_is_the_smaller_interior_value_of_its_voxels() -> None:
     inside = np.zeros((1, 2, 2, 2), np.float32)
     inside[0] = [[[0.9, 0.2], [0.7, 0.6]], [[0.8, 0.1], [0.3, 1.0]]]
 
-    found = from_interior(Volume(inside, (1, 1, 1), (0, 0, 0), "map"))
-    values = found.read(found.box)
+    affinities = from_interior(Volume(inside, (1, 1, 1), (0, 0, 0), "map"))
+    values = affinities.read(affinities.box)
 
     np.testing.assert_allclose(values[0, 1], [[0.8, 0.1], [0.3, 0.6]])
     np.testing.assert_allclose(values[1, :, 1], [[0.7, 0.2], [0.3, 0.1]])

@@ -60,7 +60,7 @@ def layer(tmp_path: Path) -> str:
     return f"file://{tmp_path / 'layer'}"
 
 
-def test_a_layer_lies_where_it_says_in_z_y_x(layer: str) -> None:
+def test_a_layer_is_placed_by_its_metadata_in_z_y_x(layer: str) -> None:
     volume = open_volume(layer, voxel_size_nm=SIZE)
 
     assert volume.box == VoxelBox((2, 30, 400), DATA.shape)
@@ -79,7 +79,7 @@ def test_a_part_of_a_layer(layer: str) -> None:
         volume.read(VoxelBox((0, 30, 400), (3, 1, 1)))
 
 
-def test_a_layer_that_is_not_as_it_should_be(layer: str, tmp_path: Path) -> None:
+def test_a_malformed_layer_is_refused(layer: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no mip 2; it has 0: \[20, 9, 9\] nm"):
         open_volume(layer, mip=2)
     with pytest.raises(DataError, match=r"says its voxel size is \[20, 9, 9\] nm"):
@@ -200,7 +200,7 @@ def test_an_n5_that_cannot_be_read(tmp_path: Path, labels: np.ndarray) -> None:
 # ---------------------------------------------------------------- layers of other programs
 
 
-def test_ids_and_channels_as_another_program_writes_them(tmp_path: Path) -> None:
+def test_ids_and_channels_of_another_writer_are_read(tmp_path: Path) -> None:
     ids = np.random.default_rng(4).integers(0, 2**60, (10, 70, 66), np.uint64)
     kind = {"layer_type": "segmentation", "encoding": "compressed_segmentation", "compress": "gzip"}
     write_with_cloudvolume(tmp_path / "ids", ids, (0, 0, 0), **kind)

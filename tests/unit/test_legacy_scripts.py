@@ -111,7 +111,7 @@ def test_a_newer_card_is_refused_with_the_way_out(gpu: ModuleType, path: Path, c
     assert "engine: modern" in message
 
 
-def test_a_card_that_does_is_taken_beside_one_that_does_not(
+def test_a_supported_gpu_is_chosen_next_to_an_unsupported_one(
     gpu: ModuleType, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(path, "NVIDIA A100, 8.0", "Quadro P6000, 6.1")
@@ -123,7 +123,7 @@ def test_a_card_that_does_is_taken_beside_one_that_does_not(
         gpu.check(True)
 
 
-def test_a_card_of_its_time_does(gpu: ModuleType, path: Path) -> None:
+def test_a_gpu_that_the_build_supports_is_accepted(gpu: ModuleType, path: Path) -> None:
     pretend(path, "Quadro P6000, 6.1")
     assert gpu.refusal(gpu.visible(gpu.cards())) is None
 
@@ -139,7 +139,7 @@ def test_the_gpu_build_needs_a_card_and_the_cpu_build_does_not(
         gpu.check(True)
 
 
-def test_an_old_nvidia_smi_leaves_the_question_to_the_driver(
+def test_an_old_nvidia_smi_defers_to_the_driver(
     gpu: ModuleType, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(path, 'Field "compute_cap" is not a valid field to query.', status=2)

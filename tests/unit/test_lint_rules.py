@@ -59,7 +59,7 @@ def findings(folder: Path, snakefile: str, steps: str) -> list[str]:
     return sorted(message.removeprefix(f"{folder}/") for message in messages)
 
 
-def test_undefined_and_unused_names_are_found_in_their_files(tmp_path: Path) -> None:
+def test_undefined_and_unused_names_are_reported_with_their_files(tmp_path: Path) -> None:
     assert findings(tmp_path, SNAKEFILE, STEPS) == [
         "Snakefile:11: `recursive` is defined but no rule file uses it",
         "Snakefile:12: Local variable `unused_local` is assigned to but never used",

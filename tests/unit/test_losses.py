@@ -32,7 +32,7 @@ def test_a_mask_broadcasts_over_the_channels() -> None:
     torch.testing.assert_close(full, expected)
 
 
-def test_no_weight_gives_zero_and_a_zero_gradient() -> None:
+def test_zero_weights_give_zero_loss_and_gradient() -> None:
     prediction = torch.ones(4, requires_grad=True)
     loss = weighted_mse(prediction, torch.zeros(4), torch.zeros(4))
     loss.backward()

@@ -219,13 +219,13 @@ def test_a_label_between_the_samples() -> None:
     labels = torch.zeros(8, 8, 8, dtype=torch.int64)
     labels[0, 0, 1] = 1  # in the first coarse voxel, whose mean position 0 is that of no sample
 
-    found = compute_lsds(labels, (8, 8, 8), 32)[:, 0, 0, 1]
+    descriptors = compute_lsds(labels, (8, 8, 8), 32)[:, 0, 0, 1]
 
-    assert found[:3].tolist() == [0.5] * 3
-    assert found[9].item() == 1
+    assert descriptors[:3].tolist() == [0.5] * 3
+    assert descriptors[9].item() == 1
 
 
-def test_what_cannot_be_computed_is_refused() -> None:
+def test_impossible_descriptors_are_refused() -> None:
     labels = torch.ones(8, 8, 8, dtype=torch.int64)
 
     with pytest.raises(DataError, match="not divisible by the downsampling factor 2"):

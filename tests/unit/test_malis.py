@@ -95,7 +95,7 @@ def test_unknown_edges_and_empty_passes_weigh_nothing() -> None:
     assert not malis_weights(affs, target, known, labels, DIRECT)[~known].any()
 
 
-def test_the_loss_has_a_gradient_where_the_weights_are() -> None:
+def test_the_loss_and_its_gradient_are_weighted() -> None:
     affs, target, known, labels = random_case(2, (3, 4, 5), 2)
     prediction = torch.from_numpy(affs).requires_grad_()
     truth = torch.from_numpy(target)
@@ -152,7 +152,7 @@ def test_objects_are_the_connected_parts_of_labels() -> None:
     assert len(connected_objects(labels.clamp(min=5)).unique()) == 3
 
 
-def test_the_optimiser_starts_afresh_and_a_resumed_training_agrees(
+def test_the_optimizer_starts_fresh_and_a_resumed_training_agrees(
     store: Path, tmp_path: Path
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -51,7 +51,7 @@ def run_mask(output: Path, background_ids: list[int], **labels: Any) -> np.ndarr
         np.uint64, (2, 3, 4), elements=st.sampled_from([0, 1, 2**53, *range(2**64 - 6, 2**64)])
     )
 )
-def test_ids_near_2_to_64_are_told_apart(labels: np.ndarray) -> None:
+def test_ids_near_2_to_64_stay_distinct(labels: np.ndarray) -> None:
     result = mask_of(labels, background_values([HEMI_BACKGROUND_ID], labels.dtype))
     exact = [[[int(v) != 2**64 - 3 for v in row] for row in plane] for plane in labels.tolist()]
     assert np.array_equal(result, np.array(exact, np.uint8))
@@ -115,7 +115,7 @@ def test_other_formats(tmp_path: Path, suffix: str) -> None:
         (np.zeros((3, 4, 5), np.float32), [], "integer"),
     ],
 )
-def test_labels_that_say_nothing_are_refused_and_nothing_is_lost(
+def test_uninformative_labels_are_refused_and_files_are_kept(
     tmp_path: Path, labels: np.ndarray, background: list[int], message: str
 ) -> None:
     good = store_labels(tmp_path / "good.zarr", np.ones((3, 4, 5), np.uint64), (0, 0, 0))

@@ -29,9 +29,9 @@ def fragments(*ids: int) -> np.ndarray:
 
 
 def test_perfect_segments_need_nothing() -> None:
-    found = mincut(skeletons(3, 3), fragments(1, 1, 2, 3, 3, 3), graph((1, 2, 0.1)), 0.5)
+    result = mincut(skeletons(3, 3), fragments(1, 1, 2, 3, 3, 3), graph((1, 2, 0.1)), 0.5)
 
-    assert found == MinCut(0, 0, 0)
+    assert result == MinCut(0, 0, 0)
 
 
 def test_one_wrong_edge_needs_one_split() -> None:
@@ -51,12 +51,12 @@ def test_one_split_edge_counts_as_none_and_two_as_one() -> None:
     assert mincut(skeletons(3), nodes, graph((1, 2, 0.9)), 0.5) == MinCut(0, 1, 0)
 
 
-def test_a_cut_through_a_skeleton_has_to_be_mended() -> None:
+def test_a_cut_through_a_skeleton_is_repaired() -> None:
     """1 hangs on the other neuron's 3 more than on its own 2: the cut parts 1 and 2."""
     rag = graph((1, 2, 0.45), (1, 3, 0.1))
-    found = mincut(skeletons(3, 1), fragments(1, 2, 2, 3), rag, 0.5)
+    result = mincut(skeletons(3, 1), fragments(1, 2, 2, 3), rag, 0.5)
 
-    assert found == MinCut(1, 0, 0)
+    assert result == MinCut(1, 0, 0)
     three = graph((1, 2, 0.45), (2, 4, 0.05), (1, 3, 0.1))
     # The closest nodes are those of 1 and 3: their one edge is the only way between them.
     assert mincut(skeletons(4, 1), fragments(1, 2, 4, 4, 3), three, 0.5) == MinCut(1, 0, 0)
@@ -96,7 +96,7 @@ def test_nodes_without_a_fragment_are_no_merger() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_cuts_part_every_pair(seed: int) -> None:
+def test_cuts_separate_every_pair(seed: int) -> None:
     """k neurons without shared fragments in one segment need at least k - 1 splits."""
     random = np.random.default_rng(seed)
     count = 12
@@ -104,8 +104,8 @@ def test_cuts_part_every_pair(seed: int) -> None:
     chain = [(i, i + 1, 0.3) for i in range(1, count)]
     rag = graph(*dict.fromkeys(edges), *(e for e in chain if (*e[:2], 0.2) not in edges))
     nodes = fragments(*random.permutation(np.arange(1, count + 1)))
-    found = mincut(skeletons(4, 4, 4), nodes, rag, 0.5)
+    result = mincut(skeletons(4, 4, 4), nodes, rag, 0.5)
 
-    assert found.splits_needed >= 2
-    assert found.unsplittable_fragments == 0
-    assert found.merges_needed <= found.splits_needed
+    assert result.splits_needed >= 2
+    assert result.unsplittable_fragments == 0
+    assert result.merges_needed <= result.splits_needed

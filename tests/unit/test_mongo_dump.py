@@ -81,7 +81,7 @@ DOCUMENTS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), max_size=4)
 
 @settings(deadline=None, max_examples=60)
 @given(DOCUMENTS)
-def test_what_is_written_is_read(documents: list[dict[str, Any]]) -> None:
+def test_written_files_are_read_back(documents: list[dict[str, Any]]) -> None:
     data = b"".join(map(encode_document, documents))
 
     assert list(decode_documents(data, "round trip")) == documents

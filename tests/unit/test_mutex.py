@@ -17,7 +17,7 @@ def _rod(channels: int) -> np.ndarray:
     return np.full((channels, 2, 2, 24), 0.95, dtype=np.float32)
 
 
-def test_a_membrane_divides() -> None:
+def test_a_membrane_separates_fragments() -> None:
     affinities = _rod(3)
     affinities[2, :, :, 12] = 0.1
     segments = mutex_segments(affinities, DIRECT, biases(DIRECT, 0.5, 0.5))

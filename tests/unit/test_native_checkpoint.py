@@ -21,7 +21,7 @@ def model(tmp_path: Path) -> Path:
     return save_model(tmp_path / "model.safetensors", module, {"network": settings, "iteration": 3})
 
 
-def test_weights_and_metadata_come_back(model: Path) -> None:
+def test_weights_and_metadata_round_trip(model: Path) -> None:
     fresh = built(tiny.network(), seed=2)
     metadata = load_model(model, fresh, of_family(tiny.network(min_masked=0.1)))
     saved = built(tiny.network(), seed=1).state_dict()
@@ -56,7 +56,7 @@ def test_truncated_absent_and_foreign_files_are_refused(model: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
-def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(2)}, tmp_path / "x.safetensors")

@@ -64,7 +64,7 @@ def test_each_node_has_its_voxel_fragment_and_segments(table: NodeTable) -> None
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Path:
+def node_tables(tmp_path: Path) -> Path:
     """The tables that the program writes of a store on disk."""
     store = tmp_path / "fragments.zarr"
     place: dict[str, Any] = {"voxel_size_nm": SIZE, "offset_nm": OFFSET}
@@ -87,50 +87,50 @@ def made(tmp_path: Path) -> Path:
     return tmp_path / "nodes"
 
 
-def rescored(capsys: pytest.CaptureFixture[str], made: Path, *more: str) -> dict[str, Any]:
-    output = made.parent / "scores.json"
-    evaluate.main(["rescore", str(made / "skeletons.npz"), *more, "--output", str(output)])
+def rescored(capsys: pytest.CaptureFixture[str], node_tables: Path, *more: str) -> dict[str, Any]:
+    output = node_tables.parent / "scores.json"
+    evaluate.main(["rescore", str(node_tables / "skeletons.npz"), *more, "--output", str(output)])
     assert "nerl" in capsys.readouterr().out
     return dict(json.loads(output.read_text())["tables"])
 
 
 def test_a_table_is_scored_without_the_volume(
-    made: Path, capsys: pytest.CaptureFixture[str]
+    node_tables: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (made.parent / "fragments.zarr" / ".zattrs").unlink()
-    at = rescored(capsys, made)["threshold 0.2"]
-    merged = rescored(capsys, made, "--threshold", "0.6")["threshold 0.6"]
+    (node_tables.parent / "fragments.zarr" / ".zattrs").unlink()
+    at = rescored(capsys, node_tables)["threshold 0.2"]
+    merged = rescored(capsys, node_tables, "--threshold", "0.6")["threshold 0.6"]
 
     assert (at["nerl"], at["node_voi_split"], at["node_voi_merge"]) == (1, 0, 0)
     assert (merged["nerl"], merged["merging_segments"]) == (0, 1)
     assert merged["node_voi_merge"] == pytest.approx(-(2 / 3) * np.log2(2 / 3) + np.log2(3) / 3)
-    assert len(read_skeletons(made / "skeletons.npz").skeleton) == 6
-    assert set(check_manifest(made)["files"]) == {"skeletons.csv", "skeletons.npz"}
+    assert len(read_skeletons(node_tables / "skeletons.npz").skeleton) == 6
+    assert set(check_manifest(node_tables)["files"]) == {"skeletons.csv", "skeletons.npz"}
 
 
 def test_others_score_their_segments_at_the_same_nodes(
-    made: Path, capsys: pytest.CaptureFixture[str]
+    node_tables: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with (made / "skeletons.csv").open(newline="") as file:
+    with (node_tables / "skeletons.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["x"] for row in rows] == ["2", "7", "12", "17", "22", "27"]
     assert [row["z_nm"] for row in rows] == ["50"] * 6
-    theirs = made.parent / "theirs.csv"
+    theirs = node_tables.parent / "theirs.csv"
     theirs.write_text(
         "segment,node\n" + "".join(f"{10 + int(r['x']) // 5},{r['node']}\n" for r in rows[::-1])
     )
-    store = made.parent / "fragments.zarr"
-    found = rescored(
-        capsys, made, "--csv", f"theirs={theirs}", "--segmentation", f"f={store}:fragments"
+    store = node_tables.parent / "fragments.zarr"
+    scores = rescored(
+        capsys, node_tables, "--csv", f"theirs={theirs}", "--segmentation", f"f={store}:fragments"
     )
 
-    assert set(found) == {"threshold 0.2", "theirs", "f"}
-    assert (found["theirs"]["erl_nm"], found["theirs"]["segments"]) == (0, 6)
-    assert 0 < found["f"]["nerl"] < 1
+    assert set(scores) == {"threshold 0.2", "theirs", "f"}
+    assert (scores["theirs"]["erl_nm"], scores["theirs"]["segments"]) == (0, 6)
+    assert 0 < scores["f"]["nerl"] < 1
 
 
-def test_wrong_tables_are_refused(made: Path) -> None:
-    theirs = made.parent / "theirs.csv"
+def test_wrong_tables_are_refused(node_tables: Path) -> None:
+    theirs = node_tables.parent / "theirs.csv"
     theirs.write_text("node,segment\n0,5\n")
     with pytest.raises(DataError, match="names 1 nodes; the table has 6"):
         read_segments(theirs, 6)
@@ -138,4 +138,4 @@ def test_wrong_tables_are_refused(made: Path) -> None:
     with pytest.raises(DataError, match="has no column segment"):
         read_segments(theirs, 6)
     with pytest.raises(DataError, match=r"s\.npz lacks voxel.*holds skeletons alone"):
-        read_table(made.parent / "s.npz")
+        read_table(node_tables.parent / "s.npz")

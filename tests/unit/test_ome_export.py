@@ -69,9 +69,9 @@ def model(name: str) -> Any:
 
 def test_ids_are_a_valid_image_of_labels(tmp_path: Path, ids: np.ndarray) -> None:
     store = run_export(tmp_path, write_zarr(tmp_path / "s.zarr", "segments", ids))
-    found = model("ImageLabel").from_zarr(zarr.open_group(store, mode="r"))
+    label_image = model("ImageLabel").from_zarr(zarr.open_group(store, mode="r"))
 
-    (image,) = found.attributes.multiscales
+    (image,) = label_image.attributes.multiscales
     assert [axis.unit for axis in image.axes] == ["nanometer"] * 3
     assert [d.path for d in image.datasets] == ["0", "1"]
     first, second = (
@@ -118,7 +118,7 @@ def test_an_image_without_a_level_is_refused_by_the_models(tmp_path: Path, ids: 
         model("ImageLabel").from_zarr(zarr.open_group(store, mode="r"))
 
 
-def test_killed_and_run_again_it_is_the_same_image(tmp_path: Path, ids: np.ndarray) -> None:
+def test_an_interrupted_export_resumes_to_the_same_image(tmp_path: Path, ids: np.ndarray) -> None:
     source = write_zarr(tmp_path / "s.zarr", "segments", np.tile(ids, (8, 2, 1)))
     store = run_export(tmp_path, source)
     expected = store_bytes(store)

@@ -126,8 +126,8 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     chosen = network(request.param)
     metadata = {"network": chosen, **(METADATA if request.param in SMALL else {})}
     save_model(folder / "model.safetensors", packaged(chosen), metadata)
-    told = {"network": chosen, "dataset": about(chosen)}
-    settings = {**told, "authors": ["A. Person"], "license": "MIT"}
+    experiment = {"network": chosen, "dataset": about(chosen)}
+    settings = {**experiment, "authors": ["A. Person"], "license": "MIT"}
     paths = ["--model", str(folder / "model.safetensors"), "--output", str(folder / "package")]
     package.main(["--settings", as_json(settings), *paths])
     return folder / "package"
@@ -137,8 +137,8 @@ def verdict(place: Path) -> tuple[str, str]:
     """The status that bioimageio.core gives a package, and all that it says of errors."""
     from bioimageio.core import test_description
 
-    found = test_description(place, weight_format="pytorch_state_dict", determinism="full")
-    return found.status, "\n".join(e.msg for d in found.details for e in d.errors)
+    summary = test_description(place, weight_format="pytorch_state_dict", determinism="full")
+    return summary.status, "\n".join(e.msg for d in summary.details for e in d.errors)
 
 
 def test_the_tools_of_bioimage_io_accept_it(packed: Path) -> None:
@@ -174,7 +174,7 @@ def bare_site(folder: Path) -> Path:
     return folder
 
 
-def test_ten_lines_give_what_the_workflow_gives(packed: Path, tmp_path: Path) -> None:
+def test_ten_lines_of_python_reproduce_the_workflow(packed: Path, tmp_path: Path) -> None:
     lines = [line for line in (packed / "load.py").read_text().splitlines() if line.strip()]
     assert len(lines) <= 10
     for name in ("network.py", "config.json", "model.safetensors", "load.py"):
@@ -202,10 +202,10 @@ def test_ten_lines_give_what_the_workflow_gives(packed: Path, tmp_path: Path) ->
         read = [read[0] / 255 - METADATA["input_mean"]]
     with torch.inference_mode():
         expected = module(*read)
-    with np.load(tmp_path / "out.npz") as found:
-        assert set(found) == set(expected)
+    with np.load(tmp_path / "out.npz") as outputs:
+        assert set(outputs) == set(expected)
         for head, values in expected.items():
-            np.testing.assert_allclose(found[head], values.numpy(), atol=1e-6)
+            np.testing.assert_allclose(outputs[head], values.numpy(), atol=1e-6)
             stored = np.load(packed / f"test_output_{head}.npy")
             np.testing.assert_allclose(stored, values.numpy(), atol=1e-6)
             assert values.numpy().std() > 0
@@ -226,7 +226,7 @@ def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_what_cannot_be_packed_is_refused(tmp_path: Path) -> None:
+def test_unsupported_experiments_are_not_packed(tmp_path: Path) -> None:
     chosen = network("unet")
     model = save_model(tmp_path / "m.safetensors", built(chosen), {"network": chosen})
     with pytest.raises(DataError, match="with fmaps 3; network 'tiny_mtlsd' has fmaps 4"):
@@ -250,15 +250,15 @@ def test_the_packaged_field_is_that_of_the_workflow() -> None:
     sections[1, :, 20:30, 20:30] = 0  # nothing was imaged
     settings = tiny_seamless.typed(chosen)
     radius_px, fill = settings.contrast.equalised_radius_px, settings.input.mean
-    seen = [
+    prepared = [
         prepare_sections(s / 255, valid_mask(s / 255), radius_px=radius_px, fill=fill)[1][None]
         for s in sections
     ]
     with torch.inference_mode():
-        expected = pyramid.field(*seen, flip_average=True)
-        found = module(sections[:1], sections[1:])["field"]
+        expected = pyramid.field(*prepared, flip_average=True)
+        field = module(sections[:1], sections[1:])["field"]
     assert float(expected.abs().max()) > 0.01
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(field, expected)
 
 
 def test_pixels_are_those_of_the_mip_that_is_aligned() -> None:

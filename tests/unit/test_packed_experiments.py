@@ -87,7 +87,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def made(place: Path) -> Path:
+def crate_folder(place: Path) -> Path:
     """Its crate."""
     crate.main(
         [
@@ -105,7 +105,7 @@ def test_the_jobs_behind_a_result_in_the_order_of_their_ends(place: Path) -> Non
 
 
 @pytest.mark.parametrize("written", ["", '{"rule": "predict", "inp'])
-def test_a_record_that_is_just_being_written_is_passed_over(place: Path, written: str) -> None:
+def test_a_partly_written_record_is_skipped(place: Path, written: str) -> None:
     known = read_jobs()
     name = urlsafe_b64encode(b"results/other.zarr").decode()
     Path(".snakemake/metadata", name).write_text(written)
@@ -124,23 +124,23 @@ def test_a_result_without_a_record_is_refused(place: Path) -> None:
         jobs_behind([EVALUATION], read_jobs())
 
 
-def test_a_crate_is_accepted_by_the_public_validator(made: Path, tmp_path: Path) -> None:
-    accepted, said = roc_validator.validate(made, tmp_path)
-    assert accepted, said
+def test_a_crate_is_accepted_by_the_public_validator(crate_folder: Path, tmp_path: Path) -> None:
+    accepted, report = roc_validator.validate(crate_folder, tmp_path)
+    assert accepted, report
 
 
-def test_the_validator_refuses_a_crate_without_its_run(made: Path, tmp_path: Path) -> None:
-    path = made / "ro-crate-metadata.json"
+def test_the_validator_refuses_a_crate_without_its_run(crate_folder: Path, tmp_path: Path) -> None:
+    path = crate_folder / "ro-crate-metadata.json"
     content = json.loads(path.read_text())
     content["@graph"] = [e for e in content["@graph"] if e["@id"] != "#run"]
     path.write_text(json.dumps(content))
-    accepted, said = roc_validator.validate(made, tmp_path)
+    accepted, report = roc_validator.validate(crate_folder, tmp_path)
     assert not accepted
-    assert "CreateAction" in said
+    assert "CreateAction" in report
 
 
-def test_a_crate_names_jobs_files_and_the_bucket(made: Path) -> None:
-    graph = json.loads((made / "ro-crate-metadata.json").read_text())["@graph"]
+def test_a_crate_names_jobs_files_and_the_bucket(crate_folder: Path) -> None:
+    graph = json.loads((crate_folder / "ro-crate-metadata.json").read_text())["@graph"]
     by_id = {entity["@id"]: entity for entity in graph}
     assert by_id[MODEL]["sha256"] == sha256_of(Path(MODEL))
     job = by_id[f"#job-train-{MODEL}"]
@@ -153,17 +153,17 @@ def test_a_crate_names_jobs_files_and_the_bucket(made: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [MODEL, "rules/train.smk"])
-def test_an_altered_or_missing_file_of_a_crate_is_named(made: Path, name: str) -> None:
-    (made / name).write_text("changed")
+def test_an_altered_or_missing_file_of_a_crate_is_named(crate_folder: Path, name: str) -> None:
+    (crate_folder / name).write_text("changed")
     with pytest.raises(DataError, match=f"{name} has changed since"):
-        rerun.main([str(made), "--directory", "new", "--dry-run"])
-    (made / name).unlink()
+        rerun.main([str(crate_folder), "--directory", "new", "--dry-run"])
+    (crate_folder / name).unlink()
     with pytest.raises(DataError, match=f"{name} is missing"):
-        rerun.main([str(made), "--directory", "new", "--dry-run"])
+        rerun.main([str(crate_folder), "--directory", "new", "--dry-run"])
     assert not Path("new").exists()
 
 
-def test_what_is_no_crate_is_refused(place: Path) -> None:
+def test_a_folder_that_is_no_crate_is_refused(place: Path) -> None:
     Path("crate.zip").write_text("no zip")
     with pytest.raises(DataError, match=r"crate\.zip is neither a folder nor a zip"):
         rerun.main(["crate.zip", "--directory", "new"])
@@ -173,11 +173,11 @@ def test_what_is_no_crate_is_refused(place: Path) -> None:
         rerun.main(["empty.zip", "--directory", "new"])
 
 
-def test_a_working_directory_of_another_workflow_is_left_alone(made: Path) -> None:
+def test_the_working_directory_of_another_workflow_is_refused(crate_folder: Path) -> None:
     Path("new").mkdir()
     Path("new/Snakefile").write_text("rule other:\n")
     with pytest.raises(DataError, match="new/Snakefile differs from the RO-Crate's"):
-        rerun.main([str(made), "--directory", "new"])
+        rerun.main([str(crate_folder), "--directory", "new"])
 
 
 @pytest.fixture

@@ -66,8 +66,8 @@ def losses(folder: Path) -> np.ndarray:
 
 
 def work(folder: Path) -> Path:
-    (found,) = (folder / "work").iterdir()
-    return found
+    (work_folder,) = (folder / "work").iterdir()
+    return work_folder
 
 
 # ---------------------------------------------------------------- which samples
@@ -90,7 +90,7 @@ def test_every_number_of_processes_has_the_samples_of_one(
     assert dealt.ravel().tolist() == alone
 
 
-def test_a_batch_must_be_dealt_out_evenly() -> None:
+def test_the_batch_size_must_divide_by_the_processes() -> None:
     check_division("n", 4, 2)
     with pytest.raises(ConfigError, match=r"`batch_size` 4 .* 3 GPUs.* to 3, 6, 9 .* 1 or 2 or 4$"):
         check_division("n", 4, 3)
@@ -122,7 +122,7 @@ def test_samples_do_not_depend_on_the_size_of_the_batch(store: Path, tmp_path: P
     assert torch.equal(tasks[0].batch(6)["raw"], tasks[1].batch(6)["raw"])
 
 
-def test_a_batch_of_one_is_the_training_it_always_was(store: Path) -> None:
+def test_a_batch_of_one_keeps_the_training_digest(store: Path) -> None:
     plain = tiny.settings(store, 1)
     weights = training_task.WeightFiles()
     for size, same in ((1, True), (2, False)):
@@ -160,7 +160,7 @@ def test_as_many_gpus_as_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
         device.check_devices("auto", 3)
 
 
-def test_what_a_process_refuses_is_told_once(store: Path, tmp_path: Path) -> None:
+def test_an_error_in_a_process_is_reported_once(store: Path, tmp_path: Path) -> None:
     wild = settings(store, 20, 2, optimizer={"lr": 1e30, "betas": [0.9, 0.99], "eps": 1e-8})
     with pytest.raises(RetraceError, match=r"no number at iteration .*\(process [01] of 0-1\)"):
         trained(tmp_path, wild)
@@ -187,7 +187,7 @@ def test_one_and_two_processes_take_turns(store: Path, tmp_path: Path) -> None:
         assert len(list((other / "log").glob("events.*"))) == 2
 
 
-def test_an_autocontext_network_comes_to_malis_in_two_processes(
+def test_an_autocontext_network_trains_with_malis_in_two_processes(
     store: Path, tmp_path: Path
 ) -> None:
     lsd = tiny.network(name="lsd", heads=[{"name": "lsds", "channels": 10}], neighborhood=[])
@@ -221,22 +221,22 @@ def running(folder: Path, chosen: dict[str, Any]) -> tuple[subprocess.Popen[byte
 
 def ends(process: subprocess.Popen[bytes], pids: list[int]) -> tuple[int, str]:
     """Exit code and what was said on stderr, once none of the processes is left."""
-    _, said = process.communicate(timeout=PATIENCE_S)
+    _, output = process.communicate(timeout=PATIENCE_S)
     end = time.monotonic() + PATIENCE_S
     while any(psutil.pid_exists(pid) for pid in pids):
         assert time.monotonic() < end
         time.sleep(0.05)
-    return process.returncode, said.decode()
+    return process.returncode, output.decode()
 
 
-def test_a_killed_process_is_named_and_its_training_goes_on(store: Path, tmp_path: Path) -> None:
+def test_a_killed_process_is_named_and_its_training_resumes(store: Path, tmp_path: Path) -> None:
     often = {"checkpoint_every": 1}
     process, pids = running(tmp_path, settings(store, 100_000, 2, **often))
     assert len(pids) == 2
     os.kill(pids[1], signal.SIGKILL)
-    code, said = ends(process, pids)
+    code, output = ends(process, pids)
     assert code == 1
-    assert "error: process 1 of 0-1 was ended with SIGKILL" in said
+    assert "error: process 1 of 0-1 was ended with SIGKILL" in output
     reached = int(state_files(work(tmp_path))[-1].stem.removeprefix("state_"))
     goes_on = trained(tmp_path, settings(store, reached + 1, **often))
     assert_close(trained(tmp_path / "whole", settings(store, reached + 1)), goes_on)
@@ -245,8 +245,8 @@ def test_a_killed_process_is_named_and_its_training_goes_on(store: Path, tmp_pat
 def test_sigterm_saves_once_and_exits_143(store: Path, tmp_path: Path) -> None:
     process, pids = running(tmp_path, settings(store, 100_000, 2, checkpoint_every=2))
     process.send_signal(signal.SIGTERM)
-    code, said = ends(process, pids)
-    assert code == 143 and "error" not in said
+    code, output = ends(process, pids)
+    assert code == 143 and "error" not in output
     assert not (tmp_path / "model.safetensors").exists()
     reached = int(state_files(work(tmp_path))[-1].stem.removeprefix("state_"))
     assert reached >= 2

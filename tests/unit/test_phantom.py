@@ -29,19 +29,19 @@ SIZE = (20, 9, 9)
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[np.ndarray, np.ndarray]:
+def neurites() -> tuple[np.ndarray, np.ndarray]:
     return generate_neurites(SHAPE, SIZE, seed=3)
 
 
-def test_types_and_shapes(made: tuple[np.ndarray, np.ndarray]) -> None:
-    raw, labels = made
+def test_types_and_shapes(neurites: tuple[np.ndarray, np.ndarray]) -> None:
+    raw, labels = neurites
     assert raw.shape == labels.shape == SHAPE
     assert raw.dtype == np.uint8
     assert labels.dtype == np.uint64
 
 
-def test_labels_are_gapless_connected_and_many(made: tuple[np.ndarray, np.ndarray]) -> None:
-    labels = made[1]
+def test_labels_are_gapless_connected_and_many(neurites: tuple[np.ndarray, np.ndarray]) -> None:
+    labels = neurites[1]
     ids = np.unique(labels)
     assert ids.tolist() == list(range(1, len(ids) + 1))
     assert len(ids) >= 5
@@ -49,14 +49,16 @@ def test_labels_are_gapless_connected_and_many(made: tuple[np.ndarray, np.ndarra
         assert ndimage.label(labels == neuron)[1] == 1
 
 
-def test_same_seed_same_bytes_other_seed_other_bytes(made: tuple[np.ndarray, np.ndarray]) -> None:
+def test_same_seed_same_bytes_other_seed_other_bytes(
+    neurites: tuple[np.ndarray, np.ndarray],
+) -> None:
     again, other = generate_neurites(SHAPE, SIZE, seed=3), generate_neurites(SHAPE, SIZE, seed=4)
-    assert all(np.array_equal(a, b) for a, b in zip(made, again, strict=True))
-    assert not np.array_equal(made[1], other[1])
+    assert all(np.array_equal(a, b) for a, b in zip(neurites, again, strict=True))
+    assert not np.array_equal(neurites[1], other[1])
 
 
-def test_membranes_are_darker_than_cytoplasm(made: tuple[np.ndarray, np.ndarray]) -> None:
-    raw, labels = made
+def test_membranes_are_darker_than_cytoplasm(neurites: tuple[np.ndarray, np.ndarray]) -> None:
+    raw, labels = neurites
     edge = ndimage.grey_dilation(labels, size=(1, 3, 3)) != ndimage.grey_erosion(
         labels, size=(1, 3, 3)
     )
@@ -136,13 +138,13 @@ def test_cubes_in_the_layout_of_elektronn(tmp_path: Path) -> None:
         assert inner[labels == 1].mean() < inner[labels == 0].mean() - 10
 
 
-def test_commands_ask_for_what_they_need(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_report_missing_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         phantom.main(["upload"])
     assert "--endpoint" in capsys.readouterr().err
 
 
-def test_a_region_as_the_papers_are(tmp_path: Path) -> None:
+def test_a_region_with_the_shape_of_the_papers(tmp_path: Path) -> None:
     """Layer and labels at one place; dumps whose masked parts are the connected ones."""
     shape, margin = (24, 80, 80), (12, 24, 24)
     write_paper_phantom(tmp_path / "layer", tmp_path / "bucket", shape, margin, SIZE, 2)

@@ -71,7 +71,7 @@ def _one_pass(case: Case) -> np.ndarray:
     return affs[:, :16, :20, :18].numpy()
 
 
-def test_output_lies_half_a_context_inside_the_raw(case: Case) -> None:
+def test_output_begins_half_a_context_inside_the_raw(case: Case) -> None:
     predict.main(case.arguments())
     group = zarr.open(case.output, mode="r")
     assert group["affs"].shape == (3, 16, 20, 18)
@@ -129,7 +129,7 @@ def test_15_uint8_is_truncated() -> None:
     assert to_stored(values, "uint8").tolist() == [0, 254, 255, 127, 254]
 
 
-def test_out_of_memory_halves_the_tile_and_goes_on() -> None:
+def test_out_of_memory_halves_the_tile_and_continues() -> None:
     network = tiny_network()
     plenty = Predictor(network, CPU, heads=("affs",), dtype="float32")
     scarce = Predictor(network, CPU, heads=("affs",), dtype="float32")
@@ -180,15 +180,15 @@ def test_mirrored_indices_are_numpys_reflection(begin: int, length: int, size: i
 def test_tiles_cover_the_box_once(box: tuple[int, int, int], tile: tuple[int, int, int]) -> None:
     network = UNet(1, 1, 1, [[1, 2, 2], [2, 2, 2]], {"affs": 3})
     shape = [n * s for n, s in zip(tile, network.stride, strict=True)]
-    seen = np.zeros(box, dtype=int)
+    covered = np.zeros(box, dtype=int)
     for part in tiles(network, VoxelBox((5, 6, 7), box), shape):
-        seen[part.core.slices((5, 6, 7))] += 1
+        covered[part.core.slices((5, 6, 7))] += 1
         assert network.is_valid_shape(part.window.shape)
         assert all(
             o % s == b % s
             for o, b, s in zip(part.core.offset, (5, 6, 7), network.stride, strict=True)
         )
-    assert (seen == 1).all()
+    assert (covered == 1).all()
 
 
 def test_automatic_tile_keeps_within_memory_and_grows_with_it() -> None:
@@ -205,7 +205,7 @@ def test_automatic_tile_keeps_within_memory_and_grows_with_it() -> None:
     assert plan_tile(network, box, [60, 272, 272], lambda _: 0) == (60, 270, 270)
 
 
-def test_activation_memory_is_near_what_the_full_network_was_seen_to_take() -> None:
+def test_estimated_activation_memory_is_near_the_measured_memory() -> None:
     # 95,856,355 parameters, input 84 x 268 x 268: 1.2 GB of activations, 200 bytes a voxel.
     with torch.device("meta"):
         network = UNet(1, 12, 5, [[1, 3, 3], [1, 3, 3], [3, 3, 3]], {"affs": 3, "lsds": 10}, 14)
@@ -306,20 +306,22 @@ def test_settings_must_be_json(case: Case) -> None:
     assert json.loads(case.arguments()[1])["dtype"] == "uint8"
 
 
-def test_two_devices_give_what_one_gives(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_devices_give_the_same_result_as_one(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     predict.main(case.arguments(tile=[2, 4, 8]))
     one = store_bytes(case.output)
-    seen = []
+    predictors = []
     original = Predictor.__call__
 
     def call(self: Predictor, *arguments: Any) -> Any:
-        seen.append(id(self))
+        predictors.append(id(self))
         return original(self, *arguments)
 
     monkeypatch.setattr(Predictor, "__call__", call)
     monkeypatch.setattr(build, "choose_devices", lambda *_: [CPU, CPU])
     predict.main(case.arguments(tile=[2, 4, 8], gpus=2))
-    assert len(set(seen)) == 2
+    assert len(set(predictors)) == 2
     assert store_bytes(case.output) == one
 
 

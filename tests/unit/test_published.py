@@ -56,7 +56,7 @@ def folder(shared_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(folder: Path) -> Published:
+def published(folder: Path) -> Published:
     return read_published(folder)
 
 
@@ -67,9 +67,9 @@ def step(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def unet(found: Published) -> UNet:
+def unet(published: Published) -> UNet:
     module = built(NETWORK)
-    load_published(found, module, "oracle")
+    load_published(published, module, "oracle")
     return module
 
 
@@ -83,7 +83,7 @@ def after(step: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return named
 
 
-def test_13_a_checkpoint_file_that_names_another_iteration_is_not_believed(folder: Path) -> None:
+def test_13_a_checkpoint_file_of_another_iteration_is_refused(folder: Path) -> None:
     assert "500000" in (folder / "checkpoint").read_text()
     assert find_checkpoint(folder)[1] == 2
     assert read_published(folder).iteration == 2
@@ -98,11 +98,11 @@ def test_same_outputs_as_the_tensorflow_graph(unet: UNet, step: dict[str, np.nda
     assert difference < 1e-5
 
 
-def test_one_more_step_as_tensorflow_made_it(
-    unet: UNet, found: Published, step: dict[str, np.ndarray]
+def test_one_more_step_equals_tensorflows(
+    unet: UNet, published: Published, step: dict[str, np.ndarray]
 ) -> None:
     optimizer = make_optimizer(unet, **ADAM)
-    assert load_moments(found, unet, optimizer)
+    assert load_moments(published, unet, optimizer)
     outputs = unet(torch.from_numpy(step["raw"])[None, None])["affs"][0]
     target, weight = torch.from_numpy(step["gt_affs"]), torch.from_numpy(step["weight_affs"])
     loss = weighted_mse(outputs, target, weight)
@@ -110,7 +110,7 @@ def test_one_more_step_as_tensorflow_made_it(
     optimizer.step()
     assert float(loss.detach()) == pytest.approx(float(step["loss"]), rel=1e-5)
     expected = after(step)
-    before = found.weights
+    before = published.weights
     for name, parameter in unet.named_parameters():
         moved = float((expected[name] - before[name]).abs().max())
         wrong = float((parameter.detach() - expected[name]).abs().max())
@@ -184,11 +184,13 @@ def test_a_renamed_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
         ({"fmaps_out": 14}, "fmaps_out"),
     ],
 )
-def test_another_network_is_refused(found: Published, change: dict[str, Any], message: str) -> None:
+def test_another_network_is_refused(
+    published: Published, change: dict[str, Any], message: str
+) -> None:
     other = built(NETWORK | change)
     before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises(DataError, match=message):
-        load_published(found, other, "other")
+        load_published(published, other, "other")
     assert all(torch.equal(before[n], v) for n, v in other.state_dict().items())
 
 
@@ -199,7 +201,7 @@ def test_masked_crc32c_of_the_standard_vector() -> None:
     assert masked_crc32c(b"123456789") == expected
 
 
-def test_03_kernels_permute_as_a_plain_convolution_says() -> None:
+def test_03_permuted_kernels_give_the_same_convolution() -> None:
     """Both kinds of kernel against loops over numpy arrays: input and output are not swapped."""
     rng = np.random.default_rng(0)
     x = rng.random((2, 4, 4, 4), dtype=np.float32)
@@ -244,12 +246,12 @@ def test_names_translate_both_ways() -> None:
         assert parameter_name(*variable_name(name).split("/")) == name
 
 
-def test_what_the_original_left_is_written_again(
-    found: Published, folder: Path, unet: UNet, tmp_path: Path
+def test_the_original_checkpoint_is_written_again_identically(
+    published: Published, folder: Path, unet: UNet, tmp_path: Path
 ) -> None:
     optimizer = make_optimizer(unet, **ADAM)
-    load_moments(found, unet, optimizer)
-    prefix = write_published(tmp_path, unet, found.iteration, optimizer=optimizer)
+    load_moments(published, unet, optimizer)
+    prefix = write_published(tmp_path, unet, published.iteration, optimizer=optimizer)
     ours, theirs = open_bundle(prefix), open_bundle(folder / STEM)
     assert set(ours.entries) == set(theirs.entries)
     for name in ours.entries:
@@ -272,7 +274,7 @@ def test_convert_and_predict_with_published_weights(
     )
 
 
-def test_training_goes_on_from_published_weights(
+def test_training_continues_from_published_weights(
     tiny_checkpoint: tuple[Path, UNet], tmp_path: Path
 ) -> None:
     folder, module = tiny_checkpoint

@@ -48,7 +48,7 @@ HISTORY = {
 EVALUATION = {"threshold": 0.44, "volumes": {"test_0": {"voi_sum": 1.25}}}
 
 
-def test_the_paragraph_says_what_the_configuration_says() -> None:
+def test_the_methods_paragraph_matches_the_configuration() -> None:
     text = methods_paragraph(EXPERIMENT, HISTORY, EVALUATION)
     for part in (
         "predicts lsds (10) and affs (3) from voxels of 10 × 10 × 10 nm",
@@ -98,7 +98,7 @@ def test_a_run_of_fewer_iterations_differs_from_the_recipe() -> None:
         ("../cubes.h5", "source"),
     ],
 )
-def test_what_a_path_is(path: str, kind: str) -> None:
+def test_paths_are_classified(path: str, kind: str) -> None:
     assert step_of(path) == kind
 
 
@@ -147,17 +147,24 @@ def test_names_are_escaped_and_circles_end() -> None:
     assert graph([("a", "b"), ("b", "a")]).count("<rect") == 2
 
 
-def test_the_curve_stands_in_the_page_without_a_second_file() -> None:
+def test_the_curve_is_embedded_in_the_page() -> None:
     drawn = learning_curve([1, 2], [2.0, 1])
     assert drawn.startswith("<svg") and "http" not in drawn.split("xmlns")[0]
 
 
 def test_a_comparison_says_where_published_figures_are_from(tmp_path: Path) -> None:
     plot_comparison([{"name": "mtlsd", "voi_sum": 1.0}], ("voi_sum",), tmp_path / "comparison.png")
-    told = {"source": "their tables", "convention": "VOI in bits", "differs": "another place"}
+    origin = {"source": "their tables", "convention": "VOI in bits", "differs": "another place"}
     content = {"rows": [{"name": "mtlsd", "region": "roi_1, voxels"}]}
-    for published, said in ((told, "[1] their tables. VOI in bits. NOT comparable"), (None, None)):
+    for published, note in (
+        (origin, "[1] their tables. VOI in bits. NOT comparable"),
+        (None, None),
+    ):
         (tmp_path / "comparison.json").write_text(json.dumps({**content, "published": published}))
-        found = read_comparison(tmp_path)
-        assert found is not None and found["headings"] == ["network", "scored on"]
-        assert found["footnote"] == said if said is None else found["footnote"].startswith(said)
+        comparison = read_comparison(tmp_path)
+        assert comparison is not None and comparison["headings"] == ["network", "scored on"]
+        assert (
+            comparison["footnote"] == note
+            if note is None
+            else comparison["footnote"].startswith(note)
+        )

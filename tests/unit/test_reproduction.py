@@ -33,18 +33,20 @@ def paper_dataset(name: str, regions: Any = None, **_: Any) -> Dataset:
     return paper.choose_regions(datasets.load_volumes(PAPER[name]), regions)
 
 
-def told(name: str, **reproduce: Any) -> ReproductionSettings:
+def table_job(name: str, **reproduce: Any) -> ReproductionSettings:
     """What the program reads from its job."""
-    asked = {**FIRST, **reproduce}
-    settings = planning_reproduce.table_settings(paper_dataset(name, **asked), asked)
+    reproduce_settings = {**FIRST, **reproduce}
+    settings = planning_reproduce.table_settings(
+        paper_dataset(name, **reproduce_settings), reproduce_settings
+    )
     return check(ReproductionSettings, json.loads(as_json(settings)), "settings")
 
 
 def as_evaluation(numbers: dict[str, dict[str, Any]], region: str) -> dict[str, Any]:
     """An evaluation.json that holds exactly the published numbers of one network."""
     result: dict[str, Any] = {"volume": region, "counted": "skeleton nodes", "curve": []}
-    for truth, found in numbers.items():
-        row = dict(found)
+    for truth, scores in numbers.items():
+        row = dict(scores)
         if truth == "voxels":
             other = {**row, "threshold": 0.0, "voi_sum": 9.0}
             result |= {**row, "voi_sum": 9.0, "counted": "voxels", "curve": [other, row]}
@@ -80,8 +82,8 @@ def test_the_projects_numbers_are_the_published_ones(shared_dir: Path) -> None:
             assert ours["splits_needed"] == row["mcm_splits"]
             assert ours["merges_needed"] == row["mcm_merges"]
         compared += 1
-    given = [n for r in regions.values() for t in r.values() for n in t.values() if n]
-    assert compared == len(given) == 152
+    numbers = [n for r in regions.values() for t in r.values() for n in t.values() if n]
+    assert compared == len(numbers) == 152
 
 
 def test_the_digitised_numbers_are_the_published_ones(shared_dir: Path) -> None:
@@ -95,8 +97,8 @@ def test_the_digitised_numbers_are_the_published_ones(shared_dir: Path) -> None:
         assert set(ours) == set(regions)
         for region, key in regions.items():
             networks = ours[region]["voxels"]
-            found = {n: [v["voi_split"], v["voi_merge"]] for n, v in networks.items()}
-            assert found == source[key]
+            voi = {n: [v["voi_split"], v["voi_merge"]] for n, v in networks.items()}
+            assert voi == source[key]
             for value in networks.values():
                 assert value["voi_sum"] == pytest.approx(value["voi_split"] + value["voi_merge"])
 
@@ -108,25 +110,27 @@ def test_the_digitised_numbers_are_the_published_ones(shared_dir: Path) -> None:
     ("name", "region"), [("zfinch", "11_micron"), ("fib25", "roi_1"), ("hemi", "roi_3")]
 )
 def test_identical_numbers_pass(name: str, region: str) -> None:
-    asked = told(name, regions=[region])
+    job = table_job(name, regions=[region])
     published = paper.read_published(paper_dataset(name))
-    rows = compare_with_published(asked, published, evaluations(name, region, asked.networks))
+    rows = compare_with_published(job, published, evaluations(name, region, job.networks))
 
     assert passes([row.as_dict() for row in rows])
     judged = [row for row in rows if row.within is not None]
-    assert {row.network for row in judged} == set(asked.networks)
+    assert {row.network for row in judged} == set(job.networks)
     # The published sum was rounded apart from its two parts.
     assert max(abs(row.difference or 0) for row in judged) < 2e-6
     assert [row.network for row in rows if row.note] == ["ffn"] * len(published["regions"][region])
 
 
 def test_one_number_outside_fails_and_is_named(tmp_path: Path) -> None:
-    asked = told("zfinch")
-    found = evaluations("zfinch", "11_micron", asked.networks)
-    found["mtlsd"]["volumes"]["11_micron"]["skeletons_masked"]["node_voi_split"] += 0.051
+    job = table_job("zfinch")
+    computed = evaluations("zfinch", "11_micron", job.networks)
+    computed["mtlsd"]["volumes"]["11_micron"]["skeletons_masked"]["node_voi_split"] += 0.051
     rows = [
         r.as_dict()
-        for r in compare_with_published(asked, paper.read_published(paper_dataset("zfinch")), found)
+        for r in compare_with_published(
+            job, paper.read_published(paper_dataset("zfinch")), computed
+        )
     ]
     outside = [row for row in rows if row["within"] is False]
 
@@ -136,15 +140,15 @@ def test_one_number_outside_fails_and_is_named(tmp_path: Path) -> None:
 
 
 def test_a_network_that_is_missing_on_either_side_is_listed() -> None:
-    asked = told("zfinch", networks=["mtlsd", "baseline", "malis"])
+    job = table_job("zfinch", networks=["mtlsd", "baseline", "malis"])
     published = paper.read_published(paper_dataset("zfinch"))
     here = published["regions"]["11_micron"] = {
         "skeletons": published["regions"]["11_micron"]["skeletons"]
     }
-    found = evaluations("zfinch", "11_micron", ["mtlsd", "baseline", "malis"])
-    del here["skeletons"]["baseline"], found["mtlsd"]
+    computed = evaluations("zfinch", "11_micron", ["mtlsd", "baseline", "malis"])
+    del here["skeletons"]["baseline"], computed["mtlsd"]
     here["skeletons"]["malis"] = None
-    rows = {row.network: row for row in compare_with_published(asked, published, found)}
+    rows = {row.network: row for row in compare_with_published(job, published, computed)}
 
     assert (rows["mtlsd"].within, rows["mtlsd"].note) == (False, "no evaluation")
     assert rows["baseline"].within is False
@@ -159,24 +163,24 @@ def test_nothing_judged_does_not_pass() -> None:
 
 
 def test_min_cut_may_be_left_out_and_run_lengths_may_not() -> None:
-    asked = told("zfinch", networks=["mtlsd"])
+    job = table_job("zfinch", networks=["mtlsd"])
     published = paper.read_published(paper_dataset("zfinch"))
-    found = evaluations("zfinch", "11_micron", ["mtlsd"])
-    result = found["mtlsd"]["volumes"]["11_micron"]
+    computed = evaluations("zfinch", "11_micron", ["mtlsd"])
+    result = computed["mtlsd"]["volumes"]["11_micron"]
     result["skeletons_masked"]["min_cut"] = {}
-    assert passes([row.as_dict() for row in compare_with_published(asked, published, found)])
+    assert passes([row.as_dict() for row in compare_with_published(job, published, computed)])
 
     del result["skeletons"]
-    rows = compare_with_published(asked, published, found)
+    rows = compare_with_published(job, published, computed)
     assert {
         row.within for row in rows if row.ground_truth == "skeletons" and row.metric == "erl_nm"
     } == {False}
 
 
 def test_the_table_has_a_line_for_every_row() -> None:
-    asked = told("hemi")
+    job = table_job("hemi")
     published = paper.read_published(paper_dataset("hemi"))
-    rows = compare_with_published(asked, published, evaluations("hemi", "roi_1", asked.networks))
+    rows = compare_with_published(job, published, evaluations("hemi", "roi_1", job.networks))
     lines = reproduction_table([row.as_dict() for row in rows]).splitlines()
 
     assert len(lines) == 1 + len(rows)
@@ -187,16 +191,16 @@ def test_the_table_has_a_line_for_every_row() -> None:
 # ---------------------------------------------------------------- the program
 
 
-def write_all(folder: Path, found: dict[str, Any], asked: ReproductionSettings) -> list[str]:
+def write_all(folder: Path, computed: dict[str, Any], job: ReproductionSettings) -> list[str]:
     """Evaluations on disk, and the command line of `table`."""
     files = []
-    for network, evaluation in found.items():
+    for network, evaluation in computed.items():
         path = folder / f"{network}.json"
         path.write_text(json.dumps(evaluation))
         files.append(f"{network}={path}")
     published = paper.published_file(paper_dataset("zfinch"))
     return [
-        *("table", "--settings", as_json(asked), "--published", str(published)),
+        *("table", "--settings", as_json(job), "--published", str(published)),
         *("--evaluations", *files, "--output", str(folder / "table.json")),
         *("--text", str(folder / "table.txt")),
     ]
@@ -205,10 +209,10 @@ def write_all(folder: Path, found: dict[str, Any], asked: ReproductionSettings) 
 def test_the_gate_passes_fails_and_always_leaves_the_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = told("zfinch")
-    found = evaluations("zfinch", "11_micron", asked.networks)
+    job = table_job("zfinch")
+    computed = evaluations("zfinch", "11_micron", job.networks)
     judge = ["judge", "--table", str(tmp_path / "table.json"), "--output", str(tmp_path / "ok.txt")]
-    reproduce.main(write_all(tmp_path, found, asked))
+    reproduce.main(write_all(tmp_path, computed, job))
     reproduce.main(judge)
 
     assert "are within their tolerance" in (tmp_path / "ok.txt").read_text()
@@ -216,8 +220,8 @@ def test_the_gate_passes_fails_and_always_leaves_the_table(
     assert json.loads((tmp_path / "table.json").read_text())["passes"]
 
     (tmp_path / "ok.txt").unlink()
-    found["acrlsd"]["volumes"]["11_micron"]["skeletons"]["erl_nm"] *= 0.5
-    reproduce.main(write_all(tmp_path, found, asked))
+    computed["acrlsd"]["volumes"]["11_micron"]["skeletons"]["erl_nm"] *= 0.5
+    reproduce.main(write_all(tmp_path, computed, job))
     with pytest.raises(
         StateError, match=r"1 of \d+ judged .*\n  11_micron skeletons acrlsd erl_nm"
     ):
@@ -245,13 +249,13 @@ def test_every_reproduction_has_a_dataset_with_weights_tolerances_and_numbers() 
 
 
 def test_the_smallest_region_by_default_and_others_by_name() -> None:
-    assert told("zfinch").regions == ("11_micron",)
-    assert told("hemi", regions=["roi_2", "roi_1"]).regions == ("roi_1", "roi_2")
-    assert told("hemi", regions=["roi_2", "11_micron"]).regions == ("roi_2",)
+    assert table_job("zfinch").regions == ("11_micron",)
+    assert table_job("hemi", regions=["roi_2", "roi_1"]).regions == ("roi_1", "roi_2")
+    assert table_job("hemi", regions=["roi_2", "11_micron"]).regions == ("roi_2",)
     with pytest.raises(ConfigError, match="no region 'roi_9'; did you mean 'roi_"):
-        told("hemi", regions=["roi_1", "roi_9"])
+        table_job("hemi", regions=["roi_1", "roi_9"])
     with pytest.raises(ConfigError, match=r"'ffn' is none of the paper's on 'zfinch'"):
-        told("zfinch", networks=["ffn"])
+        table_job("zfinch", networks=["ffn"])
     with pytest.raises(ConfigError, match="predicted with what was published for 'zfinch'"):
         data = paper_dataset("zfinch")
         compatibility.check_pair(data, config_networks.network_for("mtlsd", data), "train")
@@ -265,10 +269,10 @@ def test_published_numbers_that_lack_the_region_are_refused(
     file = tmp_path / "config/published/hemi.yaml"
     file.write_text(yaml.safe_dump({"source": "nowhere", "regions": {"roi_2": {}}}))
     with pytest.raises(ConfigError, match="has no region 'roi_1'; did you mean 'roi_2'"):
-        told("hemi")
+        table_job("hemi")
     file.write_text(yaml.safe_dump({"regions": {}}))
     with pytest.raises(ConfigError, match="needs `source` and `regions`"):
-        told("hemi")
+        table_job("hemi")
 
 
 def test_the_papers_blocks_and_boxes_reach_the_programs() -> None:
@@ -276,19 +280,19 @@ def test_the_papers_blocks_and_boxes_reach_the_programs() -> None:
     finch = config_networks.network_for("acrlsd", data)
     lsd = config_networks.network_for("lsd", data)
     segment = planning_segment.segment_settings(CONFIG, data, finch, "11_micron")
-    asked = predict.predict_settings(CONFIG, data, finch, "11_micron")["volume"]
-    made = predict.predict_settings(CONFIG, data, lsd, "11_micron")["volume"]
+    affinities = predict.predict_settings(CONFIG, data, finch, "11_micron")["volume"]
+    descriptors = predict.predict_settings(CONFIG, data, lsd, "11_micron")["volume"]
 
     assert segment["block_shape"] == (180, 400, 400)
-    assert asked["raw"]["mip"] == 0
-    assert asked["roi_nm"]["shape"] == [10800, 10800, 10800]
-    assert made["roi_nm"]["shape"] == [10800 + 2 * 360, 10800 + 2 * 954, 10800 + 2 * 954]
+    assert affinities["raw"]["mip"] == 0
+    assert affinities["roi_nm"]["shape"] == [10800, 10800, 10800]
+    assert descriptors["roi_nm"]["shape"] == [10800 + 2 * 360, 10800 + 2 * 954, 10800 + 2 * 954]
     assert evaluate.score_settings(CONFIG, data)["compute_mincut"] is True
 
     flies = paper_dataset("fib25")
     lsd = config_networks.network_for("lsd", flies)
-    told_by_labels = predict.predict_settings(CONFIG, flies, lsd, "roi_1")["volume"]
-    assert told_by_labels["roi_of"]["path"] == "data/fib25_paper/ground_truth/roi_1"
-    assert told_by_labels["margin_nm"] == [8 * 52] * 3
+    from_labels = predict.predict_settings(CONFIG, flies, lsd, "roi_1")["volume"]
+    assert from_labels["roi_of"]["path"] == "data/fib25_paper/ground_truth/roi_1"
+    assert from_labels["margin_nm"] == [8 * 52] * 3
     assert paths.ground_truth(flies, "data/fib25_paper/ground_truth/roi_1") is not None
     assert paths.ground_truth(flies, "data/fib25_paper/ground_truth/roi_9") is None

@@ -71,7 +71,7 @@ def test_human_bytes(count: float, text: str) -> None:
     assert human_bytes(count) == text
 
 
-def test_mirror_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
+def test_mirror_lists_the_objects_below_the_prefix(tmp_path: Path) -> None:
     for name in ("a/v.zarr/.zgroup", "a/v.zarr/volumes/raw/0.0.0", "a/v.zarr2/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"123")
@@ -84,7 +84,7 @@ def test_mirror_lists_what_lies_under_the_prefix(tmp_path: Path) -> None:
     assert items[0].etag == hashlib.md5(b"123").hexdigest()
 
 
-def test_mirror_errors_name_what_is_there(tmp_path: Path) -> None:
+def test_mirror_errors_list_the_existing_entries(tmp_path: Path) -> None:
     (tmp_path / "a/volume_1.zarr").mkdir(parents=True)
     with pytest.raises(FetchError, match="did you mean 'volume_1.zarr'"):
         MirrorStore(

@@ -59,15 +59,15 @@ def test_places_have_enough_ground_truth_and_stay_inside_the_padding(store: Path
     sampler = open_tiny(store)
     truth = np.zeros((200, 200, 200), bool)
     truth[80:120, 80:120, 80:120] = True
-    seen = []
+    places = []
     for iteration in range(300):
         shift = sampler.place(batch_generator(0, iteration), 0, MASK, MASK)
         box = MASK.shift(shift)
         assert truth[box.shift((80, 80, 80)).slices()].mean() >= 0.5
         assert VoxelBox((0, 0, 0), tiny.SHAPE).grow((5, 6, 7)).contains(box)
-        seen.append(shift)
-    assert np.min(seen, axis=0).tolist() == pytest.approx([-5, -6, -7], abs=1)
-    assert np.max(seen, axis=0).tolist() == pytest.approx([35, 34, 33], abs=1)
+        places.append(shift)
+    assert np.min(places, axis=0).tolist() == pytest.approx([-5, -6, -7], abs=1)
+    assert np.max(places, axis=0).tolist() == pytest.approx([35, 34, 33], abs=1)
 
 
 def test_min_masked_counts_the_mask_and_not_the_volume(store: Path) -> None:
@@ -80,7 +80,7 @@ def test_min_masked_counts_the_mask_and_not_the_volume(store: Path) -> None:
 
 
 @pytest.mark.parametrize("max_cells", [1 << 26, 10_000])
-def test_truth_is_counted_exactly_on_whole_cells(
+def test_ground_truth_is_counted_exactly_on_whole_cells(
     store: Path, max_cells: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "MAX_CELLS", max_cells)
@@ -119,7 +119,7 @@ def test_memory_and_disk_give_the_same_voxels(store: Path, monkeypatch: pytest.M
     box = VoxelBox((-3, 2, 5), (45, 41, 30))
     for volume in (held, on_disk):
         got = volume.read_labels(box)
-        codes, seen = volume.read_codes(box), volume.read_raw(box)
+        codes, image = volume.read_codes(box), volume.read_raw(box)
         assert got.dtype == np.int32
         assert (got[8:33, :38] == np.where(labels == 3, 0, labels)[5:30, 2:, 5:35]).all()
         assert not got[:8].any() and not got[33:].any()
@@ -127,8 +127,8 @@ def test_memory_and_disk_give_the_same_voxels(store: Path, monkeypatch: pytest.M
         expected = np.where(labels == 3, UNLABELLED, LABELLED)[5:30, 2:, 5:35]
         assert (codes[8:33, :38] == expected).all()
         assert not codes[33:].any() and not codes[:3].any()
-        assert (seen[3:33, :38] == raw[:30, 2:, 5:35]).all()
-        assert not seen[33:].any()
+        assert (image[3:33, :38] == raw[:30, 2:, 5:35]).all()
+        assert not image[33:].any()
 
 
 def test_big_ids_stay_apart(store: Path) -> None:
@@ -149,7 +149,7 @@ def test_volumes_are_chosen_by_probability(store: Path) -> None:
     assert 740 < sum(chosen) < 860
 
 
-def test_no_place_with_enough_truth_is_an_error(store: Path) -> None:
+def test_no_place_with_enough_ground_truth_is_an_error(store: Path) -> None:
     sampler = open_tiny(store)
     big = VoxelBox((0, 0, 0), (90, 90, 90))
     with pytest.raises(DataError, match="no place found.*lower `min_masked`"):

@@ -56,9 +56,9 @@ def test_zero_aligners_move_nothing(correlation_px: int) -> None:
 
     module.zero_aligners()
 
-    found = module(source, target)
-    assert found.field.abs().max().item() < 1e-5
-    assert len(found.residuals) == 2
+    output = module(source, target)
+    assert output.field.abs().max().item() < 1e-5
+    assert len(output.residuals) == 2
 
 
 def test_an_untrained_matcher_finds_a_shift_within_its_radius() -> None:
@@ -67,21 +67,21 @@ def test_an_untrained_matcher_finds_a_shift_within_its_radius() -> None:
     source = torch.roll(target, (2, -1), (-2, -1))
 
     with torch.no_grad():
-        found = built(network)(source, target).field[..., 8:-8, 8:-8]
+        field = built(network)(source, target).field[..., 8:-8, 8:-8]
 
-    expected = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand_as(found)
-    assert float((found - expected).abs().mean()) < 0.5
+    expected = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand_as(field)
+    assert float((field - expected).abs().mean()) < 0.5
 
 
 @pytest.mark.parametrize("composition", ["functional", "additive"])
 @pytest.mark.parametrize("level", [0, 1])
-def test_the_field_has_the_grid_of_the_asked_level(composition: str, level: int) -> None:
+def test_the_field_has_the_grid_of_the_requested_level(composition: str, level: int) -> None:
     module = built(tiny.network(composition=composition, zero_start=False))
 
-    found = module(*images(), level)
+    output = module(*images(), level)
 
-    assert found.field.shape == (1, 2, 64 // 2**level, 64 // 2**level)
-    assert len(found.residuals) == 2 - level
+    assert output.field.shape == (1, 2, 64 // 2**level, 64 // 2**level)
+    assert len(output.residuals) == 2 - level
 
 
 def test_skipped_levels_add_nothing_and_top_levels_may_be_left_out() -> None:
@@ -104,23 +104,23 @@ def test_flip_averaged_fields_turn_with_the_sections() -> None:
     source, target = images()
 
     with torch.no_grad():
-        found = module.field(source, target, flip_average=True)
+        averaged = module.field(source, target, flip_average=True)
         turned = module.field(rotate_180(source), rotate_180(target), flip_average=True)
 
-    torch.testing.assert_close(rotate_field_180(turned), found, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(rotate_field_180(turned), averaged, atol=1e-5, rtol=1e-4)
 
 
 def test_the_cost_volume_is_highest_where_the_maps_agree() -> None:
     maps = torch.rand(1, 6, 20, 20, generator=torch.Generator().manual_seed(0))
     moved = torch.roll(maps, (2, -1), (-2, -1))  # what is at r in maps is at r + (2, -1) in moved
 
-    found = local_correlation(moved, maps, 2)
+    correlation = local_correlation(moved, maps, 2)
 
-    inner = found[0, :, 4:-4, 4:-4]
+    inner = correlation[0, :, 4:-4, 4:-4]
     assert (inner.argmax(0) == 4 * 5 + 1).all()  # rows -2 .. 2, columns -2 .. 2
     torch.testing.assert_close(inner[21], torch.ones_like(inner[21]))
-    assert float(found.abs().max()) <= 1 + 1e-5
-    assert not found[0, 0, 0].any()  # two rows above the first there is nothing
+    assert float(correlation.abs().max()) <= 1 + 1e-5
+    assert not correlation[0, 0, 0].any()  # two rows above the first there is nothing
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_weights_depend_on_the_seed_alone() -> None:
     assert not torch.equal(first.encoders[0][0].weight, other.encoders[0][0].weight)  # type: ignore[index]
 
 
-def test_an_archive_comes_back_and_another_height_is_refused(tmp_path: Path) -> None:
+def test_an_archive_is_restored_and_another_height_is_refused(tmp_path: Path) -> None:
     settings = tiny.network()
     module = built(settings, seed=3)
     path = save_model(tmp_path / "a.safetensors", module, {"network": settings})
@@ -186,14 +186,14 @@ def test_a_smaller_pyramid_fills_the_lower_levels_of_a_larger_one(tmp_path: Path
     path = save_model(tmp_path / "a.safetensors", module, {"network": settings})
     larger = built(tiny.network(height=3), seed=4)
 
-    told = load_overlap(path, larger)
+    report = load_overlap(path, larger)
 
     own = larger.state_dict()
     for name, tensor in module.state_dict().items():
         torch.testing.assert_close(own[name], tensor)
-    assert all(".2." in line.split()[0] for line in told)
+    assert all(".2." in line.split()[0] for line in report)
     assert any(
-        "aligners.2.0.weight" in line and "keeps its initial values" in line for line in told
+        "aligners.2.0.weight" in line and "keeps its initial values" in line for line in report
     )
 
 
@@ -203,23 +203,23 @@ def test_wider_weights_take_the_common_part(tmp_path: Path) -> None:
     path = save_model(tmp_path / "a.safetensors", module, {"network": settings})
     wider = built(tiny.network(aligner_maps=[6, 4]), seed=4)
 
-    told = load_overlap(path, wider)
+    report = load_overlap(path, wider)
 
     there, here = module.aligners[0][0].weight, wider.aligners[0][0].weight  # type: ignore[index]
     torch.testing.assert_close(here[:4], there)
-    assert any("common part" in line for line in told)
+    assert any("common part" in line for line in report)
 
 
 def old_names(module: Seamless) -> dict[str, torch.Tensor]:
     """The weights under SEAMLeSS' names, with its aliases."""
-    found = {}
+    renamed = {}
     for name, tensor in module.state_dict().items():
         part, *rest = name.split(".")
         kind = {"aligners": "mlist", "encoders": "enclist"}[part]
         layer = {"aligners": "conv", "encoders": "c"}[part] + str(int(rest[1]) // 2 + 1)
-        found[f"pyramid.{kind}.{rest[0]}.{layer}.{rest[2]}"] = tensor
-        found[f"pyramid.{kind}.{rest[0]}.seq.{rest[1]}.{rest[2]}"] = tensor
-    return found
+        renamed[f"pyramid.{kind}.{rest[0]}.{layer}.{rest[2]}"] = tensor
+        renamed[f"pyramid.{kind}.{rest[0]}.seq.{rest[1]}.{rest[2]}"] = tensor
+    return renamed
 
 
 def test_an_archive_of_2018_is_read_by_its_names(tmp_path: Path) -> None:
@@ -228,9 +228,9 @@ def test_an_archive_of_2018_is_read_by_its_names(tmp_path: Path) -> None:
     torch.save(old_names(module), tmp_path / "old.pt")
     again = built(network, seed=6)
 
-    told = load_overlap(tmp_path / "old.pt", again)
+    report = load_overlap(tmp_path / "old.pt", again)
 
-    assert told == []
+    assert report == []
     torch.testing.assert_close(again.state_dict(), module.state_dict())
 
 

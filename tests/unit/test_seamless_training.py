@@ -72,14 +72,14 @@ def test_a_level_trains_its_own_aligner() -> None:
 # ---------------------------------------------------------------- pairs
 
 
-def test_an_epoch_sees_every_pair_of_every_stack_once_a_visit() -> None:
+def test_an_epoch_uses_every_pair_of_every_stack_once_per_visit() -> None:
     plan = PairPlan(3, 5, seed=0, visits_per_stack=2, pairs_per_step=2)
 
     places = [plan.place(i) for i in range(plan.iterations_per_epoch)]
 
     assert plan.iterations_per_epoch == 3 * 2 * 3
-    seen = [(p.stack, pair) for p in places for pair in range(p.first, p.end)]
-    assert sorted(seen) == sorted([(s, pair) for s in range(3) for pair in range(5)] * 2)
+    visited = [(p.stack, pair) for p in places for pair in range(p.first, p.end)]
+    assert sorted(visited) == sorted([(s, pair) for s in range(3) for pair in range(5)] * 2)
     later = [plan.place(i + plan.iterations_per_epoch).stack for i in range(len(places))]
     assert later != [p.stack for p in places]
 
@@ -89,7 +89,7 @@ def task(stack: Stack | None = None, **changes: Any) -> SeamlessTask:
     steps = {"visits_per_stack": network.visits_per_stack, "pairs_per_step": network.pairs_per_step}
     plan = PairPlan(1, 3, 0, **steps)
     reader = StackReader([stack or tiny.stack()], network.contrast.equalised_radius_px)
-    made = SeamlessTask(
+    seamless = SeamlessTask(
         network,
         reader,
         plan,
@@ -99,8 +99,8 @@ def task(stack: Stack | None = None, **changes: Any) -> SeamlessTask:
         (40, 8, 8),
         Lambdas.of(network),
     )
-    made.enter(made.schedule.phase(9))
-    return made
+    seamless.enter(seamless.schedule.phase(9))
+    return seamless
 
 
 def test_a_batch_depends_on_its_number_alone() -> None:
@@ -111,7 +111,7 @@ def test_a_batch_depends_on_its_number_alone() -> None:
     assert not torch.equal(other["source_image"], first.batch(3)["source_image"])
 
 
-def test_what_the_network_sees_is_spoilt_and_what_the_loss_sees_is_not() -> None:
+def test_augmentation_degrades_the_input_and_not_the_loss_images() -> None:
     spoilt, plain = task(augment={"input": True}), task(augment={"input": False})
 
     a, b = spoilt.batch(0), plain.batch(0)
@@ -121,11 +121,11 @@ def test_what_the_network_sees_is_spoilt_and_what_the_loss_sees_is_not() -> None
 
 
 def test_a_fold_is_supervised_by_its_own_field() -> None:
-    made = task(fold_probability=1.0, fold_radius_px=[6, 8])
-    batch = made.batch(0)
+    seamless = task(fold_probability=1.0, fold_radius_px=[6, 8])
+    batch = seamless.batch(0)
     outputs = {"field": torch.zeros(2, 2, 32, 32)}
 
-    terms = made.losses(outputs, batch)
+    terms = seamless.losses(outputs, batch)
 
     assert float(terms["fold"]) > 0
     assert float(terms["similarity"]) == 0
@@ -135,16 +135,16 @@ def test_a_fold_is_supervised_by_its_own_field() -> None:
 
 def true_field(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The field F with moved_source(p + F) + F = moved_target(p)."""
-    found = torch.zeros_like(batch["source_moved"])
+    field = torch.zeros_like(batch["source_moved"])
     for _ in range(30):
-        found = batch["target_moved"] - warp(batch["source_moved"], found, "border")
-    return found
+        field = batch["target_moved"] - warp(batch["source_moved"], field, "border")
+    return field
 
 
 @pytest.mark.parametrize("visit", range(4))
 def test_the_known_displacement_aligns_a_section_with_itself_however_turned(visit: int) -> None:
-    made = task(self_pairs=1.0, contrast={"method": "none"})
-    batch = made.batch(visit)
+    seamless = task(self_pairs=1.0, contrast={"method": "none"})
+    batch = seamless.batch(visit)
     source, target = batch["source_image"], batch["target_image"]
     inner = (..., slice(8, -8), slice(8, -8))
 
@@ -154,12 +154,12 @@ def test_the_known_displacement_aligns_a_section_with_itself_however_turned(visi
     assert float(left) < 0.4 * float(before)
 
 
-def test_the_known_field_has_no_error_and_none_counts_where_nothing_is_known() -> None:
-    made = task()
-    batch = made.batch(0)
+def test_the_true_field_has_no_error_and_unknown_pixels_do_not_count() -> None:
+    seamless = task()
+    batch = seamless.batch(0)
 
-    def term(field: torch.Tensor, given: Mapping[str, torch.Tensor]) -> float:
-        return float(made.losses({"field": field}, given)["known"])
+    def term(field: torch.Tensor, targets: Mapping[str, torch.Tensor]) -> float:
+        return float(seamless.losses({"field": field}, targets)["known"])
 
     still = torch.zeros_like(batch["source_moved"])
     assert term(still, batch) > 1
@@ -167,9 +167,9 @@ def test_the_known_field_has_no_error_and_none_counts_where_nothing_is_known() -
     assert term(still, batch | {"known": torch.zeros_like(batch["known"])}) == 0
 
 
-def test_displacements_of_sections_as_they_came_are_unknown_but_to_themselves() -> None:
-    found = tiny.stack()
-    unknown = Stack(found.name, found.images, found.masks, None)
+def test_unmodified_sections_have_known_displacements_only_in_self_pairs() -> None:
+    stack = tiny.stack()
+    unknown = Stack(stack.name, stack.images, stack.masks, None)
 
     assert not task(unknown, self_pairs=0.0).batch(0)["known"].any()
     assert task(unknown, self_pairs=1.0).batch(0)["known"].all()
@@ -177,23 +177,23 @@ def test_displacements_of_sections_as_they_came_are_unknown_but_to_themselves() 
 
 
 def test_both_orientations_and_their_consensus_count() -> None:
-    made = task(lambda6=1.0)
+    seamless = task(lambda6=1.0)
     module = built(tiny.network(zero_start=False), seed=1)
-    batch = made.batch(0)
+    batch = seamless.batch(0)
 
-    terms = made.losses(made.predict(module, batch), batch)
+    terms = seamless.losses(seamless.predict(module, batch), batch)
 
     assert list(terms) == ["similarity", "smoothness", "known", "consensus", *OBSERVED]
     assert float(terms["consensus"]) > 0
 
 
 def test_an_empty_section_gives_no_loss_and_no_nan() -> None:
-    made = task()
-    batch = made.batch(0)
+    seamless = task()
+    batch = seamless.batch(0)
     batch["source_valid"] = torch.zeros_like(batch["source_valid"])
     field = torch.zeros(2, 2, 32, 32, requires_grad=True)
 
-    terms = made.losses({"field": field}, batch)
+    terms = seamless.losses({"field": field}, batch)
 
     assert float(terms["similarity"]) == 0
     assert float(terms["valid"]) == 0
@@ -233,7 +233,9 @@ def means(**changes: float) -> dict[str, float]:
         ({"similarity": 0.0}, EMPTY),
     ],
 )
-def test_dead_ends_are_told_apart(changes: dict[str, float], expected: str | None) -> None:
+def test_each_kind_of_collapse_has_its_message(
+    changes: dict[str, float], expected: str | None
+) -> None:
     settings = {"field_fraction": 0.1, "valid_fraction": 0.5}
 
     assert collapse(means(**changes), **settings) == expected
@@ -318,7 +320,7 @@ def test_the_lineage_leads_from_a_fine_tuned_run_to_its_origin(
         list(lineage(tmp_path / "runs", "fist"))
 
 
-def test_an_archive_of_another_height_tells_what_was_not_loaded(
+def test_an_archive_of_another_height_reports_what_was_not_loaded(
     tmp_path: Path, stacks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = run(tmp_path, stacks, tiny.training(iterations=1))

@@ -75,7 +75,7 @@ def augmented(
 
 
 @given(seed=seeds, levels=st.integers(1, 8))
-def test_no_section_is_moved_farther_than_asked_for(seed: int, levels: int) -> None:
+def test_no_section_moves_farther_than_the_limit(seed: int, levels: int) -> None:
     warp = draw_stack_warp(np.random.default_rng(seed), 5, 64, settings(2 ** (levels - 1)))
     far = largest_jitter(2 ** (levels - 1))
     lengths = np.linalg.norm(warp.shifts, axis=1)
@@ -99,7 +99,7 @@ def test_masks_go_where_images_go(seed: int) -> None:
 
 
 @given(seed=seeds)
-def test_cuts_blank_images_alone_and_validity_knows_them(seed: int) -> None:
+def test_cuts_blank_the_images_and_are_marked_invalid(seed: int) -> None:
     ones = torch.ones(2, 200, 200)
     still: dict[str, Any] = {"jitter_px": 0, "rotation": 0, "scale": 0, "turn": 0}
     images, labels, valid, _ = augmented(ones, ones.to(torch.uint8), seed, **still)
@@ -115,9 +115,9 @@ def test_cuts_blank_images_alone_and_validity_knows_them(seed: int) -> None:
 def test_without_moves_and_cuts_nothing_changes() -> None:
     images = torch.rand(2, 32, 32)
     still: dict[str, Any] = {"jitter_px": 0, "rotation": 0, "scale": 0, "turn": 0, "cut": False}
-    found, masks, valid, known = augmented(images, blobs(2, 32), 0, **still)
+    augmented_images, masks, valid, known = augmented(images, blobs(2, 32), 0, **still)
 
-    assert torch.allclose(found, images, atol=1e-5)
+    assert torch.allclose(augmented_images, images, atol=1e-5)
     assert torch.equal(masks, blobs(2, 32))
     assert bool(valid.all())
     assert float(known.abs().max()) < 1e-5
@@ -192,7 +192,7 @@ def test_zeros_stay_zero_and_what_was_imaged_stays_above(seed: int) -> None:
     assert bool(torch.isfinite(spoilt).all())
 
 
-def test_every_kind_of_spoiling_is_drawn_as_often_as_it_should_be() -> None:
+def test_every_kind_of_degradation_has_its_probability() -> None:
     drawn = [draw_corruption(np.random.default_rng(seed), (32, 24)) for seed in range(800)]
     share = {
         "noise": np.mean([bool(d.noise) for d in drawn]),
@@ -231,7 +231,7 @@ def test_rectangles_are_no_larger_than_half_the_section(seed: int) -> None:
     assert int(inside.sum()) <= 34 * 34
 
 
-def test_cut_out_data_are_of_one_value_before_the_whole_is_lit() -> None:
+def test_cutouts_have_one_value_before_brightness_changes() -> None:
     image = torch.rand(64, 64).clamp_min(0.1)
     for seed in range(60):
         drawn = draw_corruption(np.random.default_rng(seed), (64, 64))

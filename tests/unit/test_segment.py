@@ -73,14 +73,14 @@ def _apply(folder: Path, threshold: Any) -> np.ndarray:
 
 
 def test_fragments_and_graph(folder: Path) -> None:
-    made = _run(folder, fragments_in_xy=True)
-    ids = np.unique(made["fragments"])
-    assert made["fragments"].dtype == made["edges"].dtype == np.uint64
-    assert made["scores"].dtype == np.float32
+    result = _run(folder, fragments_in_xy=True)
+    ids = np.unique(result["fragments"])
+    assert result["fragments"].dtype == result["edges"].dtype == np.uint64
+    assert result["scores"].dtype == np.float32
     np.testing.assert_array_equal(ids, np.arange(1, len(ids) + 1))
-    assert set(np.unique(made["edges"])) <= set(ids)
-    assert (made["edges"][:, 0] < made["edges"][:, 1]).all()
-    assert len(np.unique(made["edges"], axis=0)) == len(made["edges"]) == len(made["scores"])
+    assert set(np.unique(result["edges"])) <= set(ids)
+    assert (result["edges"][:, 0] < result["edges"][:, 1]).all()
+    assert len(np.unique(result["edges"], axis=0)) == len(result["edges"]) == len(result["scores"])
     attributes = zarr.open(folder / "fragments.zarr", mode="r")["fragments"].attrs
     assert attributes["offset"] == list(OFFSET_NM)
     assert attributes["resolution"] == list(VOXEL_SIZE_NM)
@@ -115,11 +115,11 @@ def test_options_change_the_result(folder: Path) -> None:
 
 
 def test_mutex_gives_its_segments_as_fragments(folder: Path) -> None:
-    made = _run(folder, method="mutex", mutex_bias=[0.45, 0.45])
-    assert made["edges"].shape == (0, 2)
-    assert made["scores"].shape == (0,)
-    assert made["fragments"].max() > 10
-    np.testing.assert_array_equal(_apply(folder, 0.5), made["fragments"])
+    result = _run(folder, method="mutex", mutex_bias=[0.45, 0.45])
+    assert result["edges"].shape == (0, 2)
+    assert result["scores"].shape == (0,)
+    assert result["fragments"].max() > 10
+    np.testing.assert_array_equal(_apply(folder, 0.5), result["fragments"])
 
 
 def test_mask_leaves_background(folder: Path) -> None:
@@ -142,13 +142,13 @@ def test_mask_leaves_background(folder: Path) -> None:
 
 
 def test_blocks_are_whole_and_joined_across_borders(folder: Path) -> None:
-    made = _run(folder, fragments_in_xy=True, block_shape=[8, 20, 22], block_context=[2, 10, 10])
-    assert (made["fragments"] > 0).all()
-    block_of = (made["edges"] - 1) // (8 * 20 * 22)
+    result = _run(folder, fragments_in_xy=True, block_shape=[8, 20, 22], block_context=[2, 10, 10])
+    assert (result["fragments"] > 0).all()
+    block_of = (result["edges"] - 1) // (8 * 20 * 22)
     assert (block_of[:, 0] != block_of[:, 1]).any()
     for block in range(8):
         z, y, x = block // 4 * 8, block // 2 % 2 * 20, block % 2 * 22
-        part = made["fragments"][z : z + 8, y : y + 20, x : x + 22]
+        part = result["fragments"][z : z + 8, y : y + 20, x : x + 22]
         assert ((part - 1) // (8 * 20 * 22) == block).all()
     assert len(np.unique(_apply(folder, 0.98))) == 1
     assert read_manifest(folder / "fragments.zarr")["blocks"] == 8

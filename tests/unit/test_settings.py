@@ -76,7 +76,7 @@ def test_the_shipped_configuration_holds_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", names("datasets"))
-def test_files_come_out_of_their_models_as_they_are_written(name: str) -> None:
+def test_files_round_trip_through_their_models(name: str) -> None:
     content = read_yaml(yaml_file("datasets", name))
     model = ExamplesFile if "examples" in content else DatasetFile
     assert as_json(check(model, content, name)) == as_json(content)
@@ -161,7 +161,7 @@ def test_a_wrong_setting_says_what_is_allowed(word: str, expected: str) -> None:
     assert str(error.value) == expected
 
 
-def test_an_unknown_key_gets_the_nearest_one() -> None:
+def test_an_unknown_key_names_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="unknown key 'seeed', did you mean 'seed'"):
         typed("seeed=3")
     with pytest.raises(ConfigError, match="export: unknown key 'format', did you mean 'formats'"):
@@ -235,7 +235,7 @@ def test_every_message_is_one_plain_sentence_about_its_setting(key: str, value: 
         assert any(phrase in text for phrase in ("; give ", "unknown key", "missing")), text
 
 
-def test_every_setting_can_be_said_in_words() -> None:
+def test_every_type_of_setting_has_a_description_in_words() -> None:
     for model, _ in MODELS.values():
         for group in groups(model):
             for info in group.model_fields.values():
@@ -268,7 +268,7 @@ def test_every_setting_can_be_said_in_words() -> None:
         ("experiments=[phantom_mtlsd]", "experiments", ("phantom_mtlsd",)),
     ],
 )
-def test_a_word_is_read_as_its_setting_says(word: str, key: str, value: Any) -> None:
+def test_a_word_is_parsed_by_the_type_of_its_setting(word: str, key: str, value: Any) -> None:
     assert getattr(typed(word), key) == value
 
 
@@ -303,7 +303,7 @@ def test_a_volume_may_have_a_number_as_its_name(tmp_path: Path) -> None:
 
 
 @given(st.recursive(st.integers() | st.booleans() | st.none(), st.lists))
-def test_values_that_are_no_text_stay(value: Any) -> None:
+def test_values_other_than_text_are_unchanged(value: Any) -> None:
     assert read_typed(WorkflowConfig, {"iterations": value}) == {"iterations": value}
     assert read_typed(WorkflowConfig, {"volumes": {"a": value}}) == {"volumes": {"a": value}}
 

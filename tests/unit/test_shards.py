@@ -163,9 +163,7 @@ def _tissue(folder: Path, shape: tuple[int, int, int]) -> dict[str, Any]:
     return {"path": str(store), "array": "mask"}
 
 
-def test_blocks_without_tissue_are_not_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_without_tissue_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_prediction(tmp_path)
     settings = sharded.SETTINGS | {"tissue_mask": _tissue(tmp_path, (16, 40, 44))}
     looked_at = []
@@ -200,7 +198,9 @@ def large_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.mark.usefixtures("tiny_threads")
 @pytest.mark.parametrize("count", [1, 3, 8])
-def test_a_prediction_in_shards_is_the_whole(large_case: Case, tmp_path: Path, count: int) -> None:
+def test_a_prediction_in_shards_equals_the_unsharded_one(
+    large_case: Case, tmp_path: Path, count: int
+) -> None:
     tile = {"tile": [64, 64, 64]}
     whole = sharded.arrays(_predict(large_case, tmp_path / "whole.zarr", **tile))
     shards = sharded.shard_paths(tmp_path, "prediction", count)
@@ -254,9 +254,9 @@ def test_tables_of_shards_add_up_to_the_whole(tmp_path: Path) -> None:
     dataset = {"name": "tiny", "volumes": {"cube": {"labels": truth}}, "background_ids": []}
     entry = {"volume": "cube", "roi_nm": None}
     settings = {"dataset": dataset | {"validation": [entry]}, "thresholds": [0, 1, 0.1]}
-    given = ["--settings", json.dumps(settings)]
+    settings_option = ["--settings", json.dumps(settings)]
     stores = ["--fragments", f"cube={tmp_path / 'fragments.zarr'}"]
-    evaluate.main(["choose", *given, *stores, "--output", str(tmp_path / "whole.json")])
+    evaluate.main(["choose", *settings_option, *stores, "--output", str(tmp_path / "whole.json")])
     tables = []
     for name in shard_names(3):
         tables.append(str(tmp_path / f"{name}.npz"))
@@ -265,7 +265,7 @@ def test_tables_of_shards_add_up_to_the_whole(tmp_path: Path) -> None:
         counted += sharded.options(store=tmp_path / "fragments.zarr")
         evaluate.main(["count", *counted, "--shard", name, "--output", tables[-1]])
     by_shard = [
-        *given,
+        *settings_option,
         *stores,
         "--fragment-tables",
         *(f"cube={table}" for table in tables),
@@ -278,7 +278,7 @@ def test_tables_of_shards_add_up_to_the_whole(tmp_path: Path) -> None:
         evaluate.main(["choose", *by_shard[:-1], "--output", str(tmp_path / "two.json")])
 
 
-def test_verify_names_what_is_damaged_and_only_that_is_made_again(
+def test_verify_names_damaged_stores_and_only_they_are_recomputed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_prediction(tmp_path)
@@ -297,7 +297,7 @@ def test_verify_names_what_is_damaged_and_only_that_is_made_again(
     assert not manifest_path(tmp_path / "shards" / "fragments.zarr").exists()
 
 
-def test_a_chunk_that_does_not_decode_disowns_its_store(tmp_path: Path) -> None:
+def test_a_chunk_that_does_not_decode_invalidates_its_store(tmp_path: Path) -> None:
     store = make_prediction(tmp_path)
     chunk = store / "affs" / "0" / "0" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-9])

@@ -10,7 +10,7 @@ import slurm_cluster
 
 
 @pytest.mark.parametrize("name", slurm_cluster.FILES)
-def test_a_configuration_of_somebody_else_is_left_alone(
+def test_a_foreign_configuration_file_is_not_overwritten(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm_cluster, "CONFIGURATION", tmp_path)
@@ -20,7 +20,7 @@ def test_a_configuration_of_somebody_else_is_left_alone(
     assert "somebody else" not in (slurm_cluster.why_not() or "")
 
 
-def test_what_was_written_is_taken_away_and_nothing_else(
+def test_only_the_written_files_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm_cluster, "CONFIGURATION", tmp_path)

@@ -39,7 +39,7 @@ def layer(tmp_path: Path) -> Path:
     return tmp_path / "layer"
 
 
-def told(layer: Path, split: str = "train", **changes: Any) -> dict[str, Any]:
+def sample_settings(layer: Path, split: str = "train", **changes: Any) -> dict[str, Any]:
     """Settings of gen_stack; what is not of the stacks themselves goes by its own name."""
     reject = Reject().complete().plain() | changes.pop("reject", {})
     own = {key: changes.pop(key) for key in ("name", "seed", "mask") if key in changes}
@@ -70,12 +70,12 @@ def generate(output: Path, settings: dict[str, Any], *options: str) -> Path:
 
 def corners(output: Path) -> list[list[int]]:
     path = output.with_name(f"{output.stem}.coordinates.json")
-    found: list[list[int]] = json.loads(path.read_text())["corners_nm"]
-    return found
+    corners_nm: list[list[int]] = json.loads(path.read_text())["corners_nm"]
+    return corners_nm
 
 
-def test_stacks_are_what_lies_at_their_coordinates(layer: Path, tmp_path: Path) -> None:
-    output = generate(tmp_path / "a.h5", told(layer))
+def test_stacks_contain_the_sections_at_their_coordinates(layer: Path, tmp_path: Path) -> None:
+    output = generate(tmp_path / "a.h5", sample_settings(layer))
     data = StackDataset([output])
     whole = image()
 
@@ -94,10 +94,10 @@ def test_stacks_are_what_lies_at_their_coordinates(layer: Path, tmp_path: Path) 
 
 
 def test_seed_and_coordinates_give_the_same_bytes(layer: Path, tmp_path: Path) -> None:
-    first = generate(tmp_path / "a.h5", told(layer))
-    again = generate(tmp_path / "b.h5", told(layer))
-    other = generate(tmp_path / "c.h5", told(layer, seed=8))
-    replayed = told(layer, seed=9, coordinates=str(tmp_path / "a.coordinates.json"))
+    first = generate(tmp_path / "a.h5", sample_settings(layer))
+    again = generate(tmp_path / "b.h5", sample_settings(layer))
+    other = generate(tmp_path / "c.h5", sample_settings(layer, seed=8))
+    replayed = sample_settings(layer, seed=9, coordinates=str(tmp_path / "a.coordinates.json"))
     same = generate(tmp_path / "d.h5", replayed)
 
     assert first.read_bytes() == again.read_bytes() == same.read_bytes()
@@ -108,30 +108,30 @@ def test_seamless_lists_of_coordinates_are_read(layer: Path, tmp_path: Path) -> 
     """x, y, z, extent and H in voxels of mip 0."""
     places = tmp_path / "coords.txt"
     places.write_text("[(40, 20, 6, 32, 3), (33, 17, 7, 32, 3)]")
-    output = generate(tmp_path / "a.h5", told(layer, coordinates=str(places)))
+    output = generate(tmp_path / "a.h5", sample_settings(layer, coordinates=str(places)))
 
     assert corners(output) == [[240, 160, 320], [280, 136, 264]]
     places.write_text("[(40, 20, 6, 64, 3)]")
     with pytest.raises(ConfigError, match="so that they agree"):
-        generate(tmp_path / "b.h5", told(layer, coordinates=str(places)))
+        generate(tmp_path / "b.h5", sample_settings(layer, coordinates=str(places)))
     places.write_text("no coordinates")
     with pytest.raises(ConfigError, match="holds no coordinates"):
-        generate(tmp_path / "c.h5", told(layer, coordinates=str(places)))
+        generate(tmp_path / "c.h5", sample_settings(layer, coordinates=str(places)))
 
 
-def test_test_stacks_lie_in_sections_that_training_never_sees(layer: Path, tmp_path: Path) -> None:
+def test_test_stacks_come_from_sections_excluded_from_training(layer: Path, tmp_path: Path) -> None:
     share = {"test_fraction": 0.5, "count": 20, "test_count": 20}
-    train = generate(tmp_path / "a.h5", told(layer, **share))
-    test = generate(tmp_path / "b.h5", told(layer, "test", **share))
+    train = generate(tmp_path / "a.h5", sample_settings(layer, **share))
+    test = generate(tmp_path / "b.h5", sample_settings(layer, "test", **share))
 
     assert max(z + 3 * 40 for z, _, _ in corners(train)) <= (5 + 6) * 40
     assert min(z for z, _, _ in corners(test)) >= (5 + 6) * 40
 
 
-def test_zarr_and_a_killed_run_give_the_same_stacks(
+def test_zarr_and_an_interrupted_run_give_the_same_stacks(
     layer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = generate(tmp_path / "a.h5", told(layer))
+    whole = generate(tmp_path / "a.h5", sample_settings(layer))
     read = StackSampler.read
     reads: list[Any] = []
 
@@ -144,41 +144,41 @@ def test_zarr_and_a_killed_run_give_the_same_stacks(
     work = ("--work", str(tmp_path / "work"))
     monkeypatch.setattr(StackSampler, "read", killed)
     with pytest.raises(KeyboardInterrupt):
-        generate(tmp_path / "b.h5", told(layer), *work)
+        generate(tmp_path / "b.h5", sample_settings(layer), *work)
     assert not (tmp_path / "b.h5").exists()
-    resumed = generate(tmp_path / "b.h5", told(layer), *work)
-    chunked = generate(tmp_path / "c.zarr", told(layer))
+    resumed = generate(tmp_path / "b.h5", sample_settings(layer), *work)
+    chunked = generate(tmp_path / "c.zarr", sample_settings(layer))
 
     assert len(reads) == 3 + 2 + 4
     assert whole.read_bytes() == resumed.read_bytes()
     assert torch.equal(StackDataset([whole])[3].images, StackDataset([chunked])[3].images)
 
 
-def test_places_that_show_nothing_are_drawn_anew(tmp_path: Path) -> None:
+def test_places_without_content_are_drawn_again(tmp_path: Path) -> None:
     whole = image((8, 96, 96))
     whole[:, :, :48] = 0
     whole[:, 48:, 48:] = 100
     write_layer(tmp_path / "layer", whole, SIZE, (0, 0, 0))
     loose = {"least_filled": 0, "least_std": 0, "least_mean": 0}
-    strict = generate(tmp_path / "a.h5", told(tmp_path / "layer"))
-    black = generate(tmp_path / "b.h5", told(tmp_path / "layer", reject=loose, count=30))
+    strict = generate(tmp_path / "a.h5", sample_settings(tmp_path / "layer"))
+    black = generate(tmp_path / "b.h5", sample_settings(tmp_path / "layer", reject=loose, count=30))
     left = [(y // 8, x // 8) for _, y, x in corners(strict)]
 
     assert all(x >= 48 - 32 * 0.2 and not (x >= 48 and y >= 48) for y, x in left)
     assert min(x // 8 for _, _, x in corners(black)) < 40
     with pytest.raises(ConfigError, match="200 flatter than least_std"):
         roi = {"offset": [0, 400, 400], "shape": [320, 368, 368]}
-        generate(tmp_path / "c.h5", told(tmp_path / "layer", roi_nm=roi))
+        generate(tmp_path / "c.h5", sample_settings(tmp_path / "layer", roi_nm=roi))
     with pytest.raises(ConfigError, match="200 black"):
         roi = {"offset": [0, 0, 0], "shape": [320, 768, 384]}
-        generate(tmp_path / "d.h5", told(tmp_path / "layer", roi_nm=roi))
+        generate(tmp_path / "d.h5", sample_settings(tmp_path / "layer", roi_nm=roi))
 
 
 def test_missing_chunks_are_black(layer: Path, tmp_path: Path) -> None:
     for chunk in (layer / "8_8_40").iterdir():
         if chunk.name.startswith("32-96"):
             chunk.unlink()
-    output = generate(tmp_path / "a.h5", told(layer))
+    output = generate(tmp_path / "a.h5", sample_settings(layer))
 
     assert min(x // 8 for _, _, x in corners(output)) > 96 - 32 * 0.2 - 1
 
@@ -188,7 +188,7 @@ def test_a_mask_layer_of_larger_voxels_becomes_masks(layer: Path, tmp_path: Path
     bad[:, :, :24] = 150
     write_layer(tmp_path / "bad", bad, (40, 16, 16), (5, 8, 16))
     mask = {"path": f"file://{tmp_path}/bad", "mip": 0, "defect_from": 100}
-    settings = told(layer, mask=mask, reject={"least_clean": 0.5}, count=12)
+    settings = sample_settings(layer, mask=mask, reject={"least_clean": 0.5}, count=12)
     output = generate(tmp_path / "a.h5", settings)
     data = StackDataset([output])
 
@@ -196,8 +196,8 @@ def test_a_mask_layer_of_larger_voxels_becomes_masks(layer: Path, tmp_path: Path
         columns = np.arange(x // 8, x // 8 + 32) - 32
         expected = np.where(columns < 48, 2, np.where(columns < 50, 1, 0))
         # A 1 beside a 2 that the stack does not show is not known of.
-        seen = expected if (expected == 2).any() else np.zeros(32)
-        assert (data[number].masks.numpy() == seen).all()
+        within_stack = expected if (expected == 2).any() else np.zeros(32)
+        assert (data[number].masks.numpy() == within_stack).all()
         assert (expected < 2).mean() >= 0.5
     assert any(bool(data[i].masks.any()) for i in range(12))
 
@@ -211,16 +211,16 @@ def test_a_mask_layer_of_larger_voxels_becomes_masks(layer: Path, tmp_path: Path
         ({"height": 11}, "do not fit"),
     ],
 )
-def test_what_cannot_be_sampled_is_refused(
+def test_unsamplable_settings_are_refused(
     layer: Path, tmp_path: Path, changes: dict[str, Any], word: str
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=word):
-        generate(tmp_path / "a.h5", told(layer, **changes))
+        generate(tmp_path / "a.h5", sample_settings(layer, **changes))
 
 
 def test_combined_files_hold_every_set_under_its_name(layer: Path, tmp_path: Path) -> None:
-    one = generate(tmp_path / "a.h5", told(layer))
-    two = generate(tmp_path / "b.h5", told(layer, name="other", count=2))
+    one = generate(tmp_path / "a.h5", sample_settings(layer))
+    two = generate(tmp_path / "b.h5", sample_settings(layer, name="other", count=2))
     with h5py.File(tmp_path / "old.h5", "w") as file:
         file["main"] = np.full((1, 3, 32, 32), 9, np.uint8)
     output = tmp_path / "all.h5"
@@ -237,20 +237,20 @@ def test_combined_files_hold_every_set_under_its_name(layer: Path, tmp_path: Pat
         stack_writer.combine_stack_files(one, [one, two])
 
 
-def made_settings(**changes: Any) -> dict[str, Any]:
-    made = (
+def synthetic_settings(**changes: Any) -> dict[str, Any]:
+    distortions = (
         SyntheticSections().complete().plain()
         | {"jitter_px": 2, "warp_px": 1.5, "contrast": 0}
         | changes
     )
-    return {"made": made, "seed": 3, "voxel_size_nm": list(SIZE)}
+    return {"made": distortions, "seed": 3, "voxel_size_nm": list(SIZE)}
 
 
-def test_made_sections_lie_where_the_truth_says(tmp_path: Path) -> None:
+def test_synthetic_sections_match_their_ground_truth_positions(tmp_path: Path) -> None:
     """A ramp as raw: each pixel of the layer tells the row that it came from."""
     raw = np.broadcast_to(np.arange(100, 196, dtype=np.uint8)[:, None], (3, 96, 96))
     volume = Volume(np.ascontiguousarray(raw), SIZE, (0, 80, 160), "ramp")
-    settings = DistortSettings.model_validate(made_settings())
+    settings = DistortSettings.model_validate(synthetic_settings())
     stacks.distort_sections_of(volume, settings, tmp_path / "layer", tmp_path / "truth.zarr")
     shown = open_volume(f"file://{tmp_path}/layer")
     known = open_volume(tmp_path / "truth.zarr", "displacement")
@@ -263,15 +263,15 @@ def test_made_sections_lie_where_the_truth_says(tmp_path: Path) -> None:
     assert not open_volume(tmp_path / "truth.zarr", "defects").array[...].any()
 
 
-def test_stacks_of_made_sections_carry_their_truth(tmp_path: Path) -> None:
-    settings = {**made_settings(phantom_shape=[4, 300, 300], crack=1.0), "raw": None}
+def test_stacks_of_synthetic_sections_contain_their_ground_truth(tmp_path: Path) -> None:
+    settings = {**synthetic_settings(phantom_shape=[4, 300, 300], crack=1.0), "raw": None}
     layer, truth = tmp_path / "layer", tmp_path / "truth.zarr"
     arguments = ["make", "--settings", json.dumps(settings), "--layer", str(layer)]
     stacks.main([*arguments, "--truth", str(truth)])
     options = ("--truth", str(truth))
     common = {"test_fraction": 0, "reject": {"least_filled": 0, "least_std": 0}, "count": 2}
-    fine = generate(tmp_path / "a.h5", told(layer, **common), *options)
-    coarse = generate(tmp_path / "b.h5", told(layer, mip=1, **common), *options)
+    fine = generate(tmp_path / "a.h5", sample_settings(layer, **common), *options)
+    coarse = generate(tmp_path / "b.h5", sample_settings(layer, mip=1, **common), *options)
     known = open_volume(truth, "displacement").array[...]
     defects = open_volume(truth, "defects").array[...]
     z, y, x = (c // v for c, v in zip(corners(fine)[0], SIZE, strict=True))
@@ -304,16 +304,16 @@ def test_float_raw_is_scaled_and_other_types_are_refused() -> None:
 
 
 def test_values_from_a_limit_on_are_bad() -> None:
-    found = AtLeast(np.array([0, 99, 100, 255], np.uint8), 100)
+    bad = AtLeast(np.array([0, 99, 100, 255], np.uint8), 100)
 
-    assert found[:].tolist() == [0, 0, 1, 1]
+    assert bad[:].tolist() == [0, 0, 1, 1]
 
 
 def test_known_displacements_undo_the_distortion(tmp_path: Path) -> None:
     """Reading the undistorted raw through the truth gives the layer."""
     raw = image((2, 80, 80))
     volume = Volume(raw, SIZE, (0, 0, 0), "raw")
-    settings = DistortSettings.model_validate(made_settings())
+    settings = DistortSettings.model_validate(synthetic_settings())
     stacks.distort_sections_of(volume, settings, tmp_path / "layer", tmp_path / "truth.zarr")
     far = Distortion(jitter_px=2, warp_px=1.5).reach_px
     known = open_volume(tmp_path / "truth.zarr", "displacement").array[...]

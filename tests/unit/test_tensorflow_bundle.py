@@ -27,14 +27,14 @@ arrays = st.dictionaries(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(arrays)
-def test_what_is_written_reads_back(tmp_path: Path, content: dict[str, np.ndarray]) -> None:
+def test_written_tensors_read_back(tmp_path: Path, content: dict[str, np.ndarray]) -> None:
     write_bundle(tmp_path / "model", content)
     bundle = open_bundle(tmp_path / "model")
     assert set(bundle.entries) == set(content)
     for name, values in content.items():
-        found = bundle.read(name)
-        assert (found.dtype, found.shape) == (values.dtype, values.shape)
-        assert found.tobytes() == values.tobytes()
+        loaded = bundle.read(name)
+        assert (loaded.dtype, loaded.shape) == (values.dtype, values.shape)
+        assert loaded.tobytes() == values.tobytes()
 
 
 def test_a_copy_of_a_real_checkpoint_has_the_same_data_bytes(

@@ -85,7 +85,7 @@ def test_union_and_intersection_are_bounds_and_absorb(one: Tensor, seed: int) ->
 def test_every_1_is_near_a_2_and_nothing_else_is(one: Tensor, radius: int) -> None:
     """By the Chebyshev distance, pixel by pixel."""
     inside = one == 2
-    found = ternary(inside, radius)
+    labels = ternary(inside, radius)
     rows, columns = torch.nonzero(inside, as_tuple=True)
     grid = torch.stack(torch.meshgrid(*map(torch.arange, one.shape), indexing="ij"))
     far = torch.full(one.shape, 10**6)
@@ -93,8 +93,8 @@ def test_every_1_is_near_a_2_and_nothing_else_is(one: Tensor, radius: int) -> No
         distance = torch.maximum((grid[0] - row).abs(), (grid[1] - column).abs())
         far = torch.minimum(far, distance)
 
-    assert found.dtype == torch.uint8
-    assert torch.equal(found, (far <= radius).to(torch.uint8) + inside.to(torch.uint8))
+    assert labels.dtype == torch.uint8
+    assert torch.equal(labels, (far <= radius).to(torch.uint8) + inside.to(torch.uint8))
 
 
 def test_booleans_resampled_masks_and_gradients() -> None:

@@ -157,7 +157,7 @@ def test_moments_follow_the_layout_of_their_parameters(tmp_path: Path) -> None:
     assert torch.allclose(one[0].weight, other[0].weight, atol=1e-6)
 
 
-def test_a_loss_that_is_no_number_stops_the_training(store: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_training(store: Path, tmp_path: Path) -> None:
     wild = tiny.network(optimizer={"lr": float("1e30"), "betas": [0.9, 0.99], "eps": 1e-8})
     with pytest.raises(StateError, match=r"no number at iteration .*Lower `optimizer.lr`"):
         trained(tmp_path, tiny.settings(store, 20, network=wild))
@@ -287,7 +287,7 @@ def test_weights_of_the_descriptor_loss(store: Path) -> None:
     assert (~united & inside).any()  # nor does background inside the mask
 
 
-def test_what_is_kept_for_validation_never_weighs_in(store: Path) -> None:
+def test_voxels_held_out_for_validation_have_no_weight(store: Path) -> None:
     everything = [{"offset": [0, 0, 200], "shape": [400, 400, 200]}]
     train_entry = {"volume": "cube", "roi_nm": None, "probability": 1.0, "exclude_nm": everything}
     for with_mask in (True, False):
@@ -295,15 +295,15 @@ def test_what_is_kept_for_validation_never_weighs_in(store: Path) -> None:
         dataset = tiny.dataset(store, train=[train_entry])
         settings = tiny.settings(store, 1, network=network, dataset=dataset)
         task = build.build_trainer(read_train_settings(settings), {}, store.parent / "none").task
-        seen = 0
+        held_out_voxels = 0
         for iteration in range(20):
             batch = task.batch(iteration)
             kept = (~batch["labels_mask"]).flip(2).cummin(2).values.flip(2)  # reaches the far end
-            seen += int(kept.sum())
+            held_out_voxels += int(kept.sum())
             assert not batch["labels"][kept].any()
             if with_mask:
                 assert not batch["affs_weight"][:, kept].any()
-        assert seen
+        assert held_out_voxels
 
 
 def test_bf16_is_a_switch(store: Path, tmp_path: Path) -> None:

@@ -135,20 +135,20 @@ def test_training_forward_costs_583_gflop() -> None:
     st.tuples(*[st.integers(1, 60)] * 3),
 )
 def test_valid_shape_is_the_smallest_that_covers(
-    downsample: list[tuple[int, int, int]], wanted: tuple[int, int, int]
+    downsample: list[tuple[int, int, int]], smallest_output: tuple[int, int, int]
 ) -> None:
     with torch.device("meta"):
         unet = UNet(1, 1, 1, downsample, {"affs": 1})
-    shape = unet.valid_shape(wanted)
+    shape = unet.valid_shape(smallest_output)
     output = unet.output_shape(shape)
 
     assert unet.is_valid_shape(shape)
     assert tuple(s - c for s, c in zip(shape, unet.context, strict=True)) == output
     for axis in range(3):
-        assert wanted[axis] <= output[axis]
+        assert smallest_output[axis] <= output[axis]
         below = shape[axis] - unet.stride[axis]
         if below - unet.context[axis] >= 1:  # one stride less no longer covers
-            assert below - unet.context[axis] < wanted[axis]
+            assert below - unet.context[axis] < smallest_output[axis]
 
 
 @pytest.mark.parametrize("downsample", [[], [[2, 2, 2]], [[1, 2, 2], [2, 2, 3]]])

@@ -100,7 +100,7 @@ def test_panels_show_results_over_raw() -> None:
     assert [panel_grid(n) for n in (1, 4, 5, 8)] == [(1, 1), (1, 4), (2, 3), (2, 4)]
 
 
-def test_volumes_are_read_piece_by_piece() -> None:
+def test_volumes_are_read_in_pieces() -> None:
     source = Counting(np.arange(4**3, dtype=np.int64).reshape(4, 4, 4))
     lazy = LazyArray(source, labels=True)
     layers = [ViewLayer("labels", "labels", Volume(source, VOXEL, (0, 0, 0), "labels"))]

@@ -54,7 +54,7 @@ def test_splitting_in_four() -> None:
     assert (scores["rand_split"], scores["rand_merge"]) == (0.25, 1.0)
 
 
-def test_truth_zero_is_ignored_and_segment_zero_is_not() -> None:
+def test_ground_truth_zero_is_ignored_and_segment_zero_is_not() -> None:
     scores = score(table_of([0, 0, 1, 5], [1, 1, 1, 0]))
 
     assert scores.voxels == 3
@@ -117,8 +117,8 @@ def test_count_volumes_takes_the_overlap_only(threads: int) -> None:
     segments = rng.integers(0, 9, (8, 9, 10)).astype(np.uint64)
     mask = rng.integers(0, 2, truth.shape).astype(np.uint8)
     roi = NmBox((40, 18, 0), (160, 99, 144))
-    seen = GroundTruth(volume(truth), volume(mask), roi, (3, 2**64 - 3))
-    counted = count_volumes(volume(segments, (80, 27, 36)), seen, (5, 4, 7), threads)
+    ground_truth = GroundTruth(volume(truth), volume(mask), roi, (3, 2**64 - 3))
+    counted = count_volumes(volume(segments, (80, 27, 36)), ground_truth, (5, 4, 7), threads)
 
     keep = (mask != 0) & (truth != 3) & (truth != 0)
     region, inside = np.s_[2:10, 2:13, 0:16], np.s_[4:10, 3:12, 4:14]
@@ -130,9 +130,9 @@ def test_count_volumes_takes_the_overlap_only(threads: int) -> None:
 def test_hemi_background_is_ignored() -> None:
     background = 2**64 - 3
     labels = np.array([[[1, 2, background, background]]], np.uint64)
-    seen = GroundTruth(volume(labels), ignored_ids=(background,))
+    ground_truth = GroundTruth(volume(labels), ignored_ids=(background,))
 
-    assert count_volumes(volume(np.ones_like(labels)), seen).scored_voxels == 2
+    assert count_volumes(volume(np.ones_like(labels)), ground_truth).scored_voxels == 2
 
 
 def test_refuses_what_cannot_be_scored() -> None:

@@ -104,14 +104,14 @@ def test_a_failed_writer_leaves_the_old_store(store: Path) -> None:
     check_manifest(store, digests=True)
 
 
-def test_a_lost_chunk_is_found(store: Path) -> None:
+def test_a_lost_chunk_is_detected(store: Path) -> None:
     (store / "volumes/raw/0/0/0").unlink()
 
     with pytest.raises(DataError, match="7 chunks, its manifest says 8"):
         check_manifest(store)
 
 
-def test_a_changed_byte_is_found(store: Path) -> None:
+def test_a_changed_byte_is_detected(store: Path) -> None:
     chunk = store / "volumes/raw/0/0/0"
     content = bytearray(chunk.read_bytes())
     content[-1] ^= 1

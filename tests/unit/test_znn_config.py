@@ -108,7 +108,7 @@ def test_a_spec_alone_leaves_the_splits_to_the_dataset(folder: Path) -> None:
         ("test_range = 3", "test_range = 1", "share samples"),
     ],
 )
-def test_ranges_that_cannot_be_are_refused(folder: Path, old: str, new: str, message: str) -> None:
+def test_impossible_ranges_are_refused(folder: Path, old: str, new: str, message: str) -> None:
     (folder / "config.cfg").write_text(CFG.replace(old, new))
     with pytest.raises(ConfigError, match=message):
         spec_dataset(folder)
@@ -127,13 +127,13 @@ def test_a_network_takes_layers_and_parameters_from_a_cfg(folder: Path) -> None:
     assert networks.predicts_boundaries("mine")
     assert not networks.predicts_boundaries("n4_a_even")
     config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
-    told = predict.predict_settings(config, data, net, "sample2")
-    assert list(told["tile"]) == [2, 20, 20]
+    settings = predict.predict_settings(config, data, net, "sample2")
+    assert list(settings["tile"]) == [2, 20, 20]
     trained = train.train_settings(config, data, net)
     assert set(trained["dataset"]["volumes"]) == {"sample1", "sample3"}
 
 
-def test_networks_are_written_beside_the_network_that_a_cfg_names(folder: Path) -> None:
+def test_network_files_are_written_next_to_the_network_of_the_cfg(folder: Path) -> None:
     for name in ("python", "networks"):
         (folder / name).mkdir()
     (folder / "networks/net.znn").write_text(SMALL)
@@ -156,7 +156,7 @@ def pair(folder: Path, network: str, verb: str = "train", **changes: Any) -> Non
     compatibility.check_pair(data, networks.network_for(network, data), verb)
 
 
-def test_pairs_that_work(folder: Path) -> None:
+def test_compatible_pairs_are_accepted(folder: Path) -> None:
     for network in ("n4", "n4_a", "vd2d", "mtlsd_small"):
         pair(folder, network)
     labels = {"path": "labels.tif", "objects": "cells"}
@@ -177,7 +177,7 @@ def test_pairs_that_work(folder: Path) -> None:
         ("n4", "export", "ids", "predicts no affinities"),
     ],
 )
-def test_pairs_that_cannot_work_are_refused_with_the_reason(
+def test_incompatible_pairs_are_refused_with_the_reason(
     folder: Path, network: str, verb: str, objects: str, message: str
 ) -> None:
     labels = {"path": "labels.tif", "objects": objects}
@@ -201,7 +201,7 @@ def test_pairs_that_cannot_work_are_refused_with_the_reason(
         ),
     ],
 )
-def test_networks_that_cannot_be_are_refused(
+def test_impossible_networks_are_refused(
     folder: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
@@ -232,14 +232,14 @@ def test_an_input_is_what_another_network_predicted_of_the_whole_volume(folder: 
     assert predict.whole_settings(config, data, first, "stack")["volume"]["roi_nm"] is None
     own = {"path": "raw.h5", "array": "main"}
     volume = {"raw": {"path": "raw.tif"}, "labels": {"path": "labels.tif"}}
-    given = tiny.dataset(folder, volumes={"stack": volume | {"inputs": {"input-r": own}}})
-    assert train.recursive_inputs(given, net, "stack") == {}
-    told = predict.predict_settings(config, given, net, "stack")["volume"]["inputs"]
-    assert told[0]["path"] == "raw.h5"
+    with_own_input = tiny.dataset(folder, volumes={"stack": volume | {"inputs": {"input-r": own}}})
+    assert train.recursive_inputs(with_own_input, net, "stack") == {}
+    inputs = predict.predict_settings(config, with_own_input, net, "stack")["volume"]["inputs"]
+    assert inputs[0]["path"] == "raw.h5"
 
 
 @pytest.mark.parametrize(
-    ("layers", "told", "message"),
+    ("layers", "recursive", "message"),
     [
         (RECURSIVE, None, "has no image for 'input-r'. Add `inputs"),
         (RECURSIVE, {"input-r": {"network": "mtlsd"}}, "'mtlsd' is no network of the family znn"),
@@ -253,12 +253,12 @@ def test_an_input_is_what_another_network_predicted_of_the_whole_volume(folder: 
         (tiny.LAYERS, {"input-r": {"network": "vd2d"}}, "which reads raw: none"),
     ],
 )
-def test_recursive_inputs_that_cannot_be_are_refused(
-    folder: Path, layers: list[Any], told: dict[str, Any] | None, message: str
+def test_impossible_recursive_inputs_are_refused(
+    folder: Path, layers: list[Any], recursive: dict[str, Any] | None, message: str
 ) -> None:
     data = tiny.dataset(folder)
     with pytest.raises(ConfigError) as error:
-        net = tiny.network(data, layers=layers, **({"recursive": told} if told else {}))
+        net = tiny.network(data, layers=layers, **({"recursive": recursive} if recursive else {}))
         compatibility.check_pair(data, net, "train")
     assert message in str(error.value)
 
@@ -275,19 +275,19 @@ def source(path: Path, **more: Any) -> dict[str, Any]:
     return {"path": str(path), "voxel_size_nm": [40, 10, 10], **more}
 
 
-def test_membranes_part_objects_section_by_section(folder: Path) -> None:
-    membranes = (tiny.cells()[1] == 0).astype(np.uint8)
-    tifffile.imwrite(folder / "membranes.tif", membranes)
-    found = open_source(source(folder / "membranes.tif", objects="membranes"))
+def test_membranes_separate_objects_section_by_section(folder: Path) -> None:
+    drawn = (tiny.cells()[1] == 0).astype(np.uint8)
+    tifffile.imwrite(folder / "membranes.tif", drawn)
+    membranes = open_source(source(folder / "membranes.tif", objects="membranes"))
     cells = open_source(source(folder / "labels.tif", objects="cells"))
-    objects = found.read(found.box)
+    objects = membranes.read(membranes.box)
 
     np.testing.assert_array_equal(cells.read(cells.box), objects)
-    np.testing.assert_array_equal(objects == 0, membranes > 0)
+    np.testing.assert_array_equal(objects == 0, drawn > 0)
     first, second = (set(np.unique(objects[z])) - {0} for z in (0, 1))
     assert not first & second
     assert len(first) == len(second) >= 8
-    np.testing.assert_array_equal(np.asarray(found.array[2:4, 5, 3:9]), objects[2:4, 5, 3:9])
+    np.testing.assert_array_equal(np.asarray(membranes.array[2:4, 5, 3:9]), objects[2:4, 5, 3:9])
 
 
 def test_values_are_grouped_into_classes(folder: Path) -> None:
@@ -373,7 +373,7 @@ def test_smaller_labels_lie_in_the_middle_or_are_refused(folder: Path) -> None:
         open_source(source(folder / "raw.tif", fit=fit))
 
 
-def test_a_voxel_size_that_is_no_whole_number_takes_its_rounding(folder: Path) -> None:
+def test_a_fractional_voxel_size_is_rounded(folder: Path) -> None:
     with h5py.File(folder / "raw.h5", "a") as file:
         file["main"].attrs["resolution"] = [40.0, 9.6, 9.6]
 
@@ -384,16 +384,16 @@ def test_a_voxel_size_that_is_no_whole_number_takes_its_rounding(folder: Path) -
         open_volume(folder / "raw.h5", "main", [40, 9, 9])
 
 
-def test_a_mask_of_ones_own_is_in_the_labels_mask(folder: Path) -> None:
-    given = np.ones(tiny.SHAPE, np.uint8)
-    given[:, :, :10] = 0
-    tifffile.imwrite(folder / "mask.tif", given)
-    told = {
+def test_a_custom_mask_is_part_of_the_labels_mask(folder: Path) -> None:
+    own_mask = np.ones(tiny.SHAPE, np.uint8)
+    own_mask[:, :, :10] = 0
+    tifffile.imwrite(folder / "mask.tif", own_mask)
+    settings = {
         "background_ids": [],
         "labels": source(folder / "labels.tif"),
         "labels_mask": source(folder / "mask.tif"),
     }
-    mask.main(["--settings", json.dumps(told), "--output", str(folder / "m.zarr")])
+    mask.main(["--settings", json.dumps(settings), "--output", str(folder / "m.zarr")])
 
-    found = open_volume(folder / "m.zarr", "labels_mask")
-    np.testing.assert_array_equal(found.read(found.box), given)
+    labels_mask = open_volume(folder / "m.zarr", "labels_mask")
+    np.testing.assert_array_equal(labels_mask.read(labels_mask.box), own_mask)

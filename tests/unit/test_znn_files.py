@@ -40,12 +40,12 @@ TABLE = {
 """Field of view and parameters of ZNN's own files, counted in the original program."""
 
 
-def test_all_sample_networks_are_there_with_their_field_of_view_and_size() -> None:
+def test_all_sample_networks_have_their_field_of_view_and_size() -> None:
     assert sorted(TABLE) == SAMPLES
-    found = {name: sample_graph(name) for name in SAMPLES}
+    graphs = {name: sample_graph(name) for name in SAMPLES}
 
-    assert {n: (g.field_of_view, g.parameters) for n, g in found.items()} == TABLE
-    assert all(g.dense().field_of_view == g.field_of_view for g in found.values())
+    assert {n: (g.field_of_view, g.parameters) for n, g in graphs.items()} == TABLE
+    assert all(g.dense().field_of_view == g.field_of_view for g in graphs.values())
 
 
 def test_a_net_file_becomes_nodes_and_edges(tmp_path: Path) -> None:

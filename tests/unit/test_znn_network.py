@@ -86,8 +86,8 @@ def as_stored(weight: torch.Tensor) -> np.ndarray:
     return true_filter(weight) if weight.ndim == 5 else weight.detach().numpy()
 
 
-def close(found: np.ndarray, wanted: np.ndarray, dtype: torch.dtype) -> None:
-    np.testing.assert_allclose(found, wanted, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+def close(actual: np.ndarray, expected: np.ndarray, dtype: torch.dtype) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize(
@@ -104,16 +104,16 @@ def test_malis_weights_are_the_originals(
 ) -> None:
     oracle = np.load(shared_dir / "oracles" / "znn" / "malis_zalis.npz")
     labels = true_segments(oracle["taff"], XYZ)
-    found = pair_weights(oracle["aff"], labels, XYZ, **options)  # type: ignore[arg-type]
+    weights = pair_weights(oracle["aff"], labels, XYZ, **options)  # type: ignore[arg-type]
 
     # Whole numbers of pairs are equal; fractions differ in the order of their sums.
     exact = 0 if key != "frac" else 1e-14
-    np.testing.assert_allclose(found.merger, oracle[f"m_{key}"], rtol=exact)
-    np.testing.assert_allclose(found.splitter, oracle[f"s_{key}"], rtol=exact)
+    np.testing.assert_allclose(weights.merger, oracle[f"m_{key}"], rtol=exact)
+    np.testing.assert_allclose(weights.splitter, oracle[f"s_{key}"], rtol=exact)
     _, voxels, *counts, _ = oracle[f"q_{key}"]
     assert voxels == (labels > 0).sum()
     names = ("TP", "TN", "FP", "FN")
-    np.testing.assert_allclose([found.counts[n] for n in names], counts, rtol=1e-12)
+    np.testing.assert_allclose([weights.counts[n] for n in names], counts, rtol=1e-12)
 
 
 def test_malis_norms_divide_by_voxels_and_pairs() -> None:
@@ -176,7 +176,7 @@ def filled(module: ZnnNetwork) -> ZnnNetwork:
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("shape", [(1, 9, 10), (5, 7, 11)])
-def test_phases_come_apart_in_steps_as_at_once_and_back(
+def test_phases_split_stepwise_or_at_once_and_merge_back(
     shape: tuple[int, int, int], batch: int
 ) -> None:
     x = torch.randn(batch, 3, *shape)

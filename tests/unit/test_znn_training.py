@@ -75,8 +75,8 @@ def task_of(folder: Path, data: Any = None, **changes: Any) -> ZnnTask:
 
 def test_loss_falls_and_the_curve_is_znns(folder: Path) -> None:
     run(folder, 60)
-    found = json.loads((folder / "training.json").read_text())
-    rows, curve = found["history"], found["learning_curve"]
+    record = json.loads((folder / "training.json").read_text())
+    rows, curve = record["history"], record["learning_curve"]
 
     assert np.mean([r["err"] for r in rows[-20:]]) < 0.8 * np.mean([r["err"] for r in rows[:10]])
     assert all(row["loss"] == row["err"] for row in rows)
@@ -86,7 +86,7 @@ def test_loss_falls_and_the_curve_is_znns(folder: Path) -> None:
     assert curve["test"]["err"][-1] < curve["test"]["err"][0]
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights_and_curve(folder: Path) -> None:
+def test_a_stopped_training_resumes_to_the_same_weights_and_curve(folder: Path) -> None:
     whole, parts = run(folder / "whole", 12), run(folder / "parts", 6)
     run(parts, 12)
 
@@ -96,7 +96,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights_and_curve(folder: Path) 
     assert one["learning_curve"] == other["learning_curve"]
 
 
-def test_what_is_dropped_does_not_depend_on_where_a_training_was_stopped(folder: Path) -> None:
+def test_dropout_does_not_depend_on_interruptions(folder: Path) -> None:
     dropping = [*tiny.LAYERS[:2], {"dropout": "drop", "to": "n3"}, tiny.LAYERS[2]]
     whole, parts = run(folder / "whole", 6, layers=dropping), folder / "parts"
     run(parts, 3, layers=dropping)
@@ -107,7 +107,7 @@ def test_what_is_dropped_does_not_depend_on_where_a_training_was_stopped(folder:
     assert one == other
 
 
-def test_what_was_tested_after_the_last_saved_state_is_tested_once(folder: Path) -> None:
+def test_tests_after_the_last_saved_state_run_once(folder: Path) -> None:
     run(folder, 8)
     (work,) = (folder / "work").iterdir()
     state_files(work)[-1].unlink()
@@ -126,7 +126,7 @@ def test_patches_are_the_windows_of_mirrored_images(folder: Path) -> None:
     pad = [(int(a), int(b)) for a, b in zip(lead, tail, strict=True)]
     padded = np.pad(raw[:4], pad, mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(padded, task.batch(0)["input"].shape[2:])
-    seen = set()
+    drawn = set()
     for iteration in range(8):
         batch = task.batch(iteration)
         window = batch["input"][0, 0].numpy()
@@ -135,8 +135,8 @@ def test_patches_are_the_windows_of_mirrored_images(folder: Path) -> None:
         part = labels[z : z + 1, y : y + 12, x : x + 12] > 0
         assert torch.equal(batch["target"][0], torch.from_numpy(part).float())
         assert torch.equal(batch["target"].sum(0), torch.ones(1, 12, 12))
-        seen.add((int(z), int(y), int(x)))
-    assert len(seen) > 5
+        drawn.add((int(z), int(y), int(x)))
+    assert len(drawn) > 5
 
 
 def test_augmented_patches_turn_image_and_target_together(folder: Path) -> None:
@@ -148,8 +148,8 @@ def test_augmented_patches_turn_image_and_target_together(folder: Path) -> None:
         if torch.equal(one["target"], other["target"]):
             continue
         forms.add(iteration)
-        for target, seen in ((one["target"], one["input"]), (other["target"], other["input"])):
-            inner = seen[0, :, :, 4:16, 4:16]  # a context of 8
+        for target, image in ((one["target"], one["input"]), (other["target"], other["input"])):
+            inner = image[0, :, :, 4:16, 4:16]  # a context of 8
             assert (inner[0][target[0] > 0]).mean() > (inner[0][target[0] == 0]).mean()
     assert len(forms) > 8
 
@@ -214,7 +214,7 @@ def test_each_output_learns_its_own_labels(folder: Path) -> None:
     torch.testing.assert_close(weight.grad, expected)
 
 
-def test_a_mask_of_an_output_is_its_own(folder: Path) -> None:
+def test_each_output_has_its_own_mask(folder: Path) -> None:
     known = np.ones(tiny.SHAPE, np.uint8)
     known[:, :, 22:] = 0
     tifffile.imwrite(folder / "known.tif", known, photometric="minisblack")
@@ -230,11 +230,11 @@ def test_two_outputs_are_trained_predicted_and_kept_in_an_h5(folder: Path) -> No
     data = two_labels(folder)
     net = tiny.network(data, layers=tiny.TWO_OUTPUTS)
     run(folder, 30, data=data, layers=tiny.TWO_OUTPUTS)
-    found = json.loads((folder / "training.json").read_text())
+    record = json.loads((folder / "training.json").read_text())
 
-    rows = found["history"]
+    rows = record["history"]
     assert np.mean([r["err"] for r in rows[-8:]]) < 0.9 * np.mean([r["err"] for r in rows[:4]])
-    assert found["learning_curve"]["test"]["it"] == list(range(4, 31, 4))
+    assert record["learning_curve"]["test"]["it"] == list(range(4, 31, 4))
 
     znn.main(
         ["network", "--model", "model.safetensors", "--history", "training.json"]
@@ -244,9 +244,9 @@ def test_two_outputs_are_trained_predicted_and_kept_in_an_h5(folder: Path) -> No
     znn.main(["model", "--settings", model_json, "--h5", "net.h5", "--output", "again.safetensors"])
     config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml") | {"device": "cpu"}
     config |= {"prediction_dtype": "float32", "output_prefix": "out/net"}
-    asked = planning_predict.predict_settings(config, data, net, "stack")
+    settings = planning_predict.predict_settings(config, data, net, "stack")
     for model, store in (("model", "one.zarr"), ("again", "other.zarr")):
-        options = {"--settings": as_json(asked), "--model": f"{model}.safetensors"}
+        options = {"--settings": as_json(settings), "--model": f"{model}.safetensors"}
         options |= {"--work": "work", "--output": store}
         predict.main([word for pair in options.items() for word in pair])
     outputs = as_json({"prefix": "out/net", "volume": "stack", "heads": net["heads"]})
@@ -291,8 +291,8 @@ def test_each_class_has_a_map_and_all_classes_weigh_the_same(folder: Path, mode:
     if mode == "patch":
         expected = 1 / voxels / (1 / present).sum()
     for number in np.unique(target.argmax(0)):
-        found = weight[:, target[number] > 0]
-        np.testing.assert_allclose(found.numpy(), expected[number], rtol=1e-6)
+        class_weights = weight[:, target[number] > 0]
+        np.testing.assert_allclose(class_weights.numpy(), expected[number], rtol=1e-6)
 
 
 def test_classes_are_trained_and_others_refused(folder: Path) -> None:
@@ -305,7 +305,9 @@ def test_classes_are_trained_and_others_refused(folder: Path) -> None:
         task_of(folder, class_dataset(folder), **few)
 
 
-def test_affinities_lead_to_the_lower_neighbour_and_are_balanced_apart(folder: Path) -> None:
+def test_affinities_connect_to_the_lower_neighbour_and_are_balanced_per_channel(
+    folder: Path,
+) -> None:
     task = task_of(
         folder,
         layers=[*tiny.LAYERS[:2], tiny.LAYERS[2] | {"maps": 3, "function": "forward_logistics"}],
@@ -341,11 +343,11 @@ def test_malis_trains_and_is_watched(folder: Path, norm: str) -> None:
             "eta": 1e-4,
         },
     )
-    found = json.loads((folder / "training.json").read_text())
+    record = json.loads((folder / "training.json").read_text())
 
-    assert found["terms"] == ["err", "cls", "re", "mc", "me"]
-    assert set(found["learning_curve"]["train"]) == {"it", "err", "cls", "re", "mc", "me"}
-    assert all(0 <= row["re"] <= 1 and row["loss"] == row["err"] for row in found["history"])
+    assert record["terms"] == ["err", "cls", "re", "mc", "me"]
+    assert set(record["learning_curve"]["train"]) == {"it", "err", "cls", "re", "mc", "me"}
+    assert all(0 <= row["re"] <= 1 and row["loss"] == row["err"] for row in record["history"])
 
 
 def test_masks_take_voxels_out_of_cost_and_gradient(folder: Path) -> None:
@@ -399,11 +401,11 @@ def test_a_network_of_the_original_gives_the_originals_output(shared_dir: Path, 
         x = torch.from_numpy(patch["inputs/input"][()])[None].to(next(module.parameters()).dtype)
         expected = patch["props/output"][()]
     with torch.no_grad():
-        (found,) = module.eval().raw_outputs(x).values()
-    found = found[0].softmax(0) if network == "srini2d" else found[0]
+        (output,) = module.eval().raw_outputs(x).values()
+    output = output[0].softmax(0) if network == "srini2d" else output[0]
 
     tolerance = 1e-9 if "double" in name else 1e-5
-    np.testing.assert_allclose(found.numpy(), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(output.numpy(), expected, rtol=tolerance, atol=tolerance)
 
 
 def resolved(name: str) -> dict[str, Any]:
@@ -419,10 +421,10 @@ def test_a_file_of_the_original_is_written_as_it_was(
     path = shared_dir / "oracles" / "znn" / f"{name}.h5"
     file = read_h5(path)
     copy = write_h5(type(file)(tmp_path / "copy.h5", file.layers, file.curve))
-    found: dict[str, Any] = {}
+    written: dict[str, Any] = {}
     with h5py.File(path) as one, h5py.File(copy) as other:
-        one.visititems(lambda key, item: found.setdefault(key, content(item)))
-        for key, value in found.items():
+        one.visititems(lambda key, item: written.setdefault(key, content(item)))
+        for key, value in written.items():
             if key.startswith("processing/znn/train/patch") or value is None:
                 continue
             if key.startswith(("processing/znn/train/network", "processing/znn/train/statistics")):
@@ -553,7 +555,7 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
     settings = as_json(planning_predict.predict_settings(config, data, net, "stack"))
     places = ["--model", "model.safetensors", "--work", "pwork", "--output", "p.zarr"]
     predict.main(["--settings", settings, *places])
-    found = open_volume(folder / "p.zarr", "boundary")
+    predicted = open_volume(folder / "p.zarr", "boundary")
     module = built(net)
     load_model(folder / "model.safetensors", module, of_family(net))
     image = open_normalised(data["volumes"]["stack"]["raw"])
@@ -562,8 +564,8 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
         x = torch.from_numpy(image.read(window)).float()[None, None]
         expected = module.eval()(x)["boundary"][0]
 
-    assert found.box == VoxelBox((4, 0, 0), (2, 40, 44))
-    np.testing.assert_allclose(found.read(found.box), expected.numpy(), atol=1e-6)
+    assert predicted.box == VoxelBox((4, 0, 0), (2, 40, 44))
+    np.testing.assert_allclose(predicted.read(predicted.box), expected.numpy(), atol=1e-6)
 
 
 def test_layers_are_measured_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -590,21 +592,21 @@ def test_patches_larger_than_the_stack_are_refused(folder: Path) -> None:
         task_of(folder, parameters={"train_outsz": [1, 41, 41]})
 
 
-def test_a_cfg_gets_its_network_files_while_it_trains(folder: Path) -> None:
+def test_training_a_cfg_writes_its_network_files(folder: Path) -> None:
     """Written at the beginning and every 4 iterations, and again where a killed run goes on."""
     for stdio in (True, False):
         place = folder / f"stdio_{stdio}"
-        told = {"prefix": str(place / "nets/net"), "is_stdio": stdio}
+        net_files = {"prefix": str(place / "nets/net"), "is_stdio": stdio}
         data = tiny.dataset(folder)
         place.mkdir()
         for iterations in (6, 9):
-            asked = training(data, tiny.network(data).with_(net_files=told), iterations)
-            train.main(arguments(place, asked))
-        found = sorted(path.name for path in (place / "nets").iterdir())
+            settings = training(data, tiny.network(data).with_(net_files=net_files), iterations)
+            train.main(arguments(place, settings))
+        files = sorted(path.name for path in (place / "nets").iterdir())
         names = ["4", "8", "current", "init"]
         if not stdio:
             names += ["statistics_4", "statistics_8", "statistics_current"]
-        assert found == [f"net_{name}.h5" for name in names]
+        assert files == [f"net_{name}.h5" for name in names]
 
         last = read_h5(place / "nets/net_8.h5")
         assert (place / "nets/net_current.h5").read_bytes() == last.path.read_bytes()
@@ -622,8 +624,8 @@ def test_a_cfg_gets_its_network_files_while_it_trains(folder: Path) -> None:
         assert list(curve["test"]["it"]) == [4, 8]
 
         # Weights and velocities are those of the training: one more step from them is its step.
-        asked = training(data, tiny.network(data), 9)
-        trainer = build.build_trainer(read_train_settings(asked), {}, folder / "none")
+        settings = training(data, tiny.network(data), 9)
+        trainer = build.build_trainer(read_train_settings(settings), {}, folder / "none")
         module = trainer.module
         trainer.optimizer.param_groups[0]["steps"] = 8
         assert seed_from(last, module, trainer.optimizer.velocity) == []

@@ -125,8 +125,8 @@ def inline(text: str) -> Iterator[str]:
 
 def commands_of(text: str, page: str) -> Iterator[Command]:
     """All commands of a page; those that leave something out (…) are not whole."""
-    found = [line for block in blocks(text) if is_shell(block) for line in lines_of(block)]
-    for line in [*found, *inline(text)]:
+    shell_lines = [line for block in blocks(text) if is_shell(block) for line in lines_of(block)]
+    for line in [*shell_lines, *inline(text)]:
         for part in re.split(r"\s&&\s", line):
             words = shlex.split(part, comments=True)
             while words and re.fullmatch(r"\w+=.*", words[0], re.S):
@@ -176,12 +176,12 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
             nonlocal depth
             depth += 1
             try:
-                found = original(self, *args, **kwargs)
+                parsed = original(self, *args, **kwargs)
             finally:
                 depth -= 1
             if depth == 0:
                 raise Parsed
-            return found
+            return parsed
 
         return parse
 
@@ -207,12 +207,12 @@ def arguments_of(command: Command) -> list[str]:
 
 def python_commands() -> list[Command]:
     ours = re.compile(r"(workflow/scripts|benchmarks|tests)/\w+\.py")
-    found = of_program("python", ".venv/bin/python")
-    return [command for command in found if ours.fullmatch(command.words[1])]
+    commands = of_program("python", ".venv/bin/python")
+    return [command for command in commands if ours.fullmatch(command.words[1])]
 
 
 @pytest.mark.usefixtures("stopped")
-def test_programs_take_what_they_are_called_with(
+def test_programs_accept_the_options_that_rules_pass(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
@@ -240,7 +240,7 @@ def test_programs_take_what_they_are_called_with(
 
 
 @pytest.mark.usefixtures("stopped")
-def test_an_option_that_no_program_has_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_that_no_program_has_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     module = program(ROOT / "workflow/scripts/verify.py")
     monkeypatch.setattr(sys, "argv", ["verify.py", "--no-such-option"])
     with pytest.raises(SystemExit):
@@ -266,11 +266,11 @@ PARSER = get_argument_parser()
 def snakemake_arguments(command: Command) -> argparse.Namespace:
     """The options as Snakemake itself takes them, targets with braces filled in."""
     try:
-        found: argparse.Namespace = PARSER.parse_args(list(command.words[1:]))
+        arguments: argparse.Namespace = PARSER.parse_args(list(command.words[1:]))
     except SystemExit:
         raise AssertionError(f"{command}: Snakemake does not take this") from None
-    found.targets = [target for word in found.targets for target in filled_in(word)]
-    return found
+    arguments.targets = [target for word in arguments.targets for target in filled_in(word)]
+    return arguments
 
 
 def filled_in(word: str) -> list[str]:
@@ -310,13 +310,13 @@ def known_targets(place: Path) -> set[str]:
     pairs = {f"{d}_{n}" for d in datasets for n in yaml_files.names("networks")}
     for path in (ROOT / "workflow/scripts/retrace/planning").glob("*.py"):
         importlib.import_module(f"retrace.planning.{path.stem}")
-    found = {f"{verb}_{pair}" for verb in targets.PAIR_VERBS for pair in pairs}
-    found |= {f"{verb}_{d}" for verb in (*targets.DATA_VERBS, "reproduce") for d in datasets}
-    found |= {f"fetch_{pair}_checkpoint" for pair in pairs}
+    names = {f"{verb}_{pair}" for verb in targets.PAIR_VERBS for pair in pairs}
+    names |= {f"{verb}_{d}" for verb in (*targets.DATA_VERBS, "reproduce") for d in datasets}
+    names |= {f"fetch_{pair}_checkpoint" for pair in pairs}
     text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
-    found |= set(re.findall(r"^ *rule (\w+):", text, re.M))
-    found |= {f"image_{name}" for name in container_images.SOURCES}
-    return found | {f"fetch_container_{name}" for name in container_images.published(ROOT)}
+    names |= set(re.findall(r"^ *rule (\w+):", text, re.M))
+    names |= {f"image_{name}" for name in container_images.SOURCES}
+    return names | {f"fetch_container_{name}" for name in container_images.published(ROOT)}
 
 
 def test_every_target_is_one_of_the_workflow(place: Path) -> None:
@@ -335,7 +335,7 @@ def test_every_setting_on_a_command_line_is_allowed(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
-    seen = 0
+    count = 0
     for command in of_program("snakemake"):
         words = snakemake_arguments(command).config or []
         try:
@@ -343,11 +343,11 @@ def test_every_setting_on_a_command_line_is_allowed(
             config_datasets.check_chosen(config.volumes)
         except networks.ConfigError as error:
             raise AssertionError(f"{command}: {error}") from error
-        seen += len(words)
-    assert seen > 15
+        count += len(words)
+    assert count > 15
 
 
-def test_every_profile_is_there() -> None:
+def test_every_profile_exists() -> None:
     for command in of_program("snakemake"):
         profile = snakemake_arguments(command).workflow_profile
         assert profile in (None, "none") or (ROOT / profile / "profile.yaml").is_file(), command
@@ -373,11 +373,11 @@ def test_targets_without_settings_are_planned_together(place: Path) -> None:
 def test_every_goal_of_make_exists() -> None:
     goals = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.M))
     for command in of_program("make"):
-        asked = [word for word in command.words[1:] if "=" not in word and word[0] != "-"]
-        assert set(asked) <= goals, command
+        requested = [word for word in command.words[1:] if "=" not in word and word[0] != "-"]
+        assert set(requested) <= goals, command
 
 
-def test_no_command_is_overlooked() -> None:
+def test_every_documented_command_is_checked() -> None:
     strangers = [c for c in COMMANDS if c.words[0] not in {*OURS, *OTHERS}]
 
     assert not strangers, "\n".join(map(str, strangers))
@@ -395,11 +395,11 @@ def hooks() -> ModuleType:
 def anchors(text: str) -> set[str]:
     """Of all headings of a page, as the site makes them."""
     plain = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
-    found: list[str] = []
+    slugs: list[str] = []
     for heading in re.findall(r"^#+ (.*)$", plain, re.M):
         name = slugify(re.sub(r"[`*]", "", heading), "-")
-        found.append(f"{name}_{found.count(name)}" if name in found else name)
-    return set(found)
+        slugs.append(f"{name}_{slugs.count(name)}" if name in slugs else name)
+    return set(slugs)
 
 
 def broken_links(pages: dict[str, str]) -> list[str]:
@@ -425,15 +425,15 @@ def all_pages(hooks: ModuleType) -> dict[str, str]:
     docs = ROOT / "docs"
     written = {p.relative_to(docs).as_posix(): p.read_text() for p in docs.rglob("*.md")}
     programs = {"reference/programs.md": "# Programs\n"}
-    found: dict[str, str] = {**written, **hooks.generated(), **programs}
-    return found
+    pages: dict[str, str] = {**written, **hooks.generated(), **programs}
+    return pages
 
 
-def test_every_link_leads_somewhere(hooks: ModuleType) -> None:
+def test_every_link_has_a_target(hooks: ModuleType) -> None:
     assert broken_links(all_pages(hooks)) == []
 
 
-def test_broken_links_would_be_found() -> None:
+def test_broken_links_are_detected() -> None:
     pages = {"a/b.md": "# B\n[x](../c.md#d) [y](../c.md#no) [z](c.md)", "c.md": "# C\n## D\n"}
 
     assert broken_links(pages) == ["a/b.md: ../c.md#no", "a/b.md: c.md"]

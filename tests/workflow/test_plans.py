@@ -98,7 +98,7 @@ def test_one_network_of_the_paper_alone(snakemake: Run) -> None:
     assert "results/zfinch/mtlsd/published.safetensors" in run.stdout
 
 
-def test_training_goes_on_from_published_weights(snakemake: Run) -> None:
+def test_training_continues_from_published_weights(snakemake: Run) -> None:
     chosen = ("weights=published", "iterations={acrlsd: 190100}")
     run = snakemake("train_zfinch_acrlsd", "--dry-run", "--printshellcmds", "--config", *chosen)
 
@@ -129,7 +129,7 @@ def test_an_evaluation_plans_every_step_between(snakemake: Run) -> None:
     assert "test_0" not in choosing
 
 
-def test_shares_are_jobs_of_their_own(snakemake: Run) -> None:
+def test_shards_are_separate_jobs(snakemake: Run) -> None:
     blocks = "segment={block_shape: [16, 32, 32]}"
     run = snakemake("evaluate_phantom_mtlsd_small", "--dry-run", "--config", "shards=4", blocks)
 
@@ -148,7 +148,7 @@ def test_shares_are_jobs_of_their_own(snakemake: Run) -> None:
     assert (jobs["train"], jobs["join"]) == (1, 1)
 
 
-def test_the_literal_command_wants_the_image_and_takes_overrides(snakemake: Run) -> None:
+def test_the_documented_command_uses_the_image_and_accepts_overrides(snakemake: Run) -> None:
     overrides = ("--printshellcmds", "--config", "iterations=7", "seed=3", "volumes=all")
     run = snakemake("--use-singularity", "train_fib25_mtlsd", "--dry-run", *overrides)
 
@@ -159,7 +159,7 @@ def test_the_literal_command_wants_the_image_and_takes_overrides(snakemake: Run)
     assert re.search(r"input: .*containers/images/modern-[0-9a-f]{12}\.sif", run.stdout)
 
 
-def test_ones_own_volume_needs_one_file(snakemake: Run, tmp_path: Path) -> None:
+def test_a_custom_volume_needs_one_file(snakemake: Run, tmp_path: Path) -> None:
     (tmp_path / "config/datasets").mkdir(parents=True)
     (tmp_path / "cubes.h5").touch()
     (tmp_path / "config/datasets/mine.yaml").write_text(
@@ -199,9 +199,7 @@ def write_dataset(folder: Path, text: str) -> None:
     (folder / "config/datasets/mine.yaml").write_text(text)
 
 
-def test_volumes_elsewhere_are_read_by_block_and_not_fetched(
-    snakemake: Run, tmp_path: Path
-) -> None:
+def test_remote_volumes_are_streamed_and_not_fetched(snakemake: Run, tmp_path: Path) -> None:
     write_dataset(tmp_path, ELSEWHERE)
     options = (
         "--dry-run",
@@ -319,7 +317,7 @@ def test_a_published_image_is_fetched_and_its_python_called_by_path(snakemake: R
         (["predict_zfinch_n4", "--config", "weights=published"], "with `init: FILE.h5`"),
     ],
 )
-def test_what_cannot_be_is_refused_while_planning(
+def test_impossible_settings_are_refused_at_planning(
     snakemake: Run,
     arguments: list[str],
     message: str,
@@ -377,14 +375,14 @@ def test_isbi2012_needs_its_two_files(snakemake: Run, tmp_path: Path) -> None:
     assert "results/isbi2012/vd2d_tanh/stack/whole_prediction.zarr" in run.stdout
 
 
-def test_an_h5_of_znn_is_predicted_with_and_nothing_trained(snakemake: Run, tmp_path: Path) -> None:
+def test_a_znn_h5_predicts_without_training(snakemake: Run, tmp_path: Path) -> None:
     (tmp_path / "net.h5").touch()
     chosen = ("weights=published", "init=net.h5", "output_prefix=out/net")
     run = snakemake("predict_zfinch_n4", "--dry-run", "--printshellcmds", "--config", *chosen)
 
     jobs = planned(run.stdout)
-    wanted = ("znn_model", "predict", "znn_outputs", "train", "convert")
-    assert [jobs[rule] for rule in wanted] == [1, 1, 1, 0, 0]
+    rules = ("znn_model", "predict", "znn_outputs", "train", "convert")
+    assert [jobs[rule] for rule in rules] == [1, 1, 1, 0, 0]
     assert '"h5": "net.h5"' in run.stdout
 
 
@@ -399,7 +397,7 @@ def test_a_comparison_segments_boundaries_too_and_names_what_cannot_run(snakemak
     assert "results/phantom/n4/objects.json" in run.stdout
 
 
-def test_published_figures_are_read_beside_the_comparison(snakemake: Run) -> None:
+def test_published_figures_are_read_with_the_comparison(snakemake: Run) -> None:
     run = snakemake("compare_fib25", "-np", "--config", "compare={networks: [mtlsd_small]}")
     assert run.returncode == 0, run.stdout
     assert "config/published/fib25.yaml" in run.stdout
@@ -414,7 +412,9 @@ def test_networks_are_compared_after_equal_time(snakemake: Run) -> None:
     assert run.stdout.count('"seconds": 600') == 2
 
 
-def test_a_bundle_holds_what_is_read_by_block_in_the_bucket(snakemake: Run, tmp_path: Path) -> None:
+def test_a_bundle_contains_the_volumes_streamed_from_the_bucket(
+    snakemake: Run, tmp_path: Path
+) -> None:
     options = ("--use-singularity", "-np", "--config", "endpoint_url=http://near", "bucket=ours")
     write_dataset(tmp_path, ELSEWHERE)
     run = snakemake("bundle_mine_mtlsd", *options)
@@ -431,14 +431,14 @@ def test_a_bundle_holds_what_is_read_by_block_in_the_bucket(snakemake: Run, tmp_
     assert packed in run.stdout
 
 
-def test_a_bundle_leaves_out_sections_that_are_made(snakemake: Run) -> None:
+def test_a_bundle_leaves_out_synthetic_sections(snakemake: Run) -> None:
     run = snakemake("bundle_phantom_sections_seamless_small", "--use-singularity", "-np")
     assert run.returncode == 0, run.stdout
     assert planned(run.stdout)["bundle"] == 1
     assert '"files": []' in run.stdout
 
 
-def test_sections_are_made_sampled_and_masked(snakemake: Run) -> None:
+def test_sections_are_generated_sampled_and_masked(snakemake: Run) -> None:
     run = snakemake("mask_stacks_phantom_sections", "--dry-run", "--quiet", "rules")
 
     assert run.returncode == 0, run.stdout
@@ -459,7 +459,7 @@ def test_sections_are_made_sampled_and_masked(snakemake: Run) -> None:
         ("train_phantom_sections_mtlsd", "holds sections to align and no labels"),
     ],
 )
-def test_sections_that_cannot_be_had_are_refused(snakemake: Run, target: str, word: str) -> None:
+def test_unavailable_sections_are_refused(snakemake: Run, target: str, word: str) -> None:
     run = snakemake(target, "--dry-run")
 
     assert run.returncode != 0
@@ -472,9 +472,9 @@ def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:
     listed = set(run.stdout.split())
     networks = (*NETWORKS, *(f"{name}_small" for name in NETWORKS))
     verbs = ("train", "package", "predict", "segment", "evaluate", "export", "view")
-    wanted = {f"{v}_{d}_{n}" for v in verbs for d in (*DATASETS, "phantom") for n in networks}
-    wanted |= {f"{v}_{d}" for v in DATA_VERBS for d in DATASETS}
-    assert wanted <= listed
+    expected = {f"{v}_{d}_{n}" for v in verbs for d in (*DATASETS, "phantom") for n in networks}
+    expected |= {f"{v}_{d}" for v in DATA_VERBS for d in DATASETS}
+    assert expected <= listed
 
 
 def test_the_workflow_is_clean(snakemake: Run, repository: Path) -> None:

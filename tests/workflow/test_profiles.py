@@ -33,17 +33,17 @@ def plan(tmp_path: Path, *options: str) -> str:
 
 def resources(text: str) -> dict[str, dict[str, str]]:
     """The resources of each rule's last job in a dry run."""
-    found = re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", text, re.M)
-    return {rule: dict(part.split("=", 1) for part in line.split(", ")) for rule, line in found}
+    matches = re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)$", text, re.M)
+    return {rule: dict(part.split("=", 1) for part in line.split(", ")) for rule, line in matches}
 
 
 def gpu_rules() -> set[str]:
     """The rules that ask for a GPU."""
-    found = set()
+    rules = set()
     for path in (tiny_workflow.REPOSITORY / "rules").glob("*.smk"):
         parts = re.split(r"^rule (\w+):$", path.read_text(), flags=re.M)
-        found |= {n for n, text in zip(parts[1::2], parts[2::2], strict=True) if "gpu=" in text}
-    return found
+        rules |= {n for n, text in zip(parts[1::2], parts[2::2], strict=True) if "gpu=" in text}
+    return rules
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -53,16 +53,16 @@ def test_every_rule_with_a_gpu_goes_to_the_gpu_queue(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_what_is_edited_at_the_top_reaches_the_jobs(name: str, tmp_path: Path) -> None:
+def test_edited_values_of_a_profile_reach_the_jobs(name: str, tmp_path: Path) -> None:
     single = "partition" if name == "slurm" else "queue"
     values = {single: "some.q", f"gpu_{single}": "2024", "train_runtime": "1440"}
     profile = tiny_workflow.edited_profile(tmp_path, name, **values)
-    asked = resources(plan(tmp_path, "--workflow-profile", str(profile)))
+    by_rule = resources(plan(tmp_path, "--workflow-profile", str(profile)))
     for rule in ("mask", "train", "predict", "fragments", "evaluate"):
-        wanted = "2024" if rule in gpu_rules() else "some.q"
-        assert asked[rule][QUEUES[name]] == wanted
-        assert asked[rule].get("gpu", "0") == str(int(rule in gpu_rules()))
-    assert (asked["train"]["runtime"], asked["predict"]["runtime"]) == ("1440", "600")
+        queue = "2024" if rule in gpu_rules() else "some.q"
+        assert by_rule[rule][QUEUES[name]] == queue
+        assert by_rule[rule].get("gpu", "0") == str(int(rule in gpu_rules()))
+    assert (by_rule["train"]["runtime"], by_rule["predict"]["runtime"]) == ("1440", "600")
 
 
 def test_a_retry_asks_for_more_except_for_training(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def wait_for_mark(process: subprocess.Popen[bytes], output: str) -> None:
         time.sleep(0.1)
 
 
-def test_every_state_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_state_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("Snakefile").write_text(SNAKEFILE)
     Path("usage.json").write_text('{"seconds": 1.5, "peak_memory_mb": 321}')
@@ -83,8 +83,8 @@ def test_every_state_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     marks = Path(".snakemake/incomplete")
     try:
         wait_for_mark(process, SLEEPING)
-        found = states("--config", "word=two")
-        assert {name: one.state for name, one in found.items()} == {
+        statuses = states("--config", "word=two")
+        assert {name: one.state for name, one in statuses.items()} == {
             "finished": "done",
             "noted": "done",
             "broken": "failed",
@@ -96,10 +96,10 @@ def test_every_state_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         Path("wake").touch()
         process.wait()
     assert process.returncode == 1 and not any(path.is_file() for path in marks.rglob("*"))
-    assert found["broken"].last_line == "error: the disk is full"
-    assert (found["finished"].job.mem_mb, found["finished"].job.runtime_min) == (500, 7)
-    assert found["finished"].usage.seconds is not None
-    assert found["noted"].usage == status.Usage(1.5, 321)
+    assert statuses["broken"].last_line == "error: the disk is full"
+    assert (statuses["finished"].job.mem_mb, statuses["finished"].job.runtime_min) == (500, 7)
+    assert statuses["finished"].usage.seconds is not None
+    assert statuses["noted"].usage == status.Usage(1.5, 321)
     assert {states()[name].state for name in ("sleeping", "late", "old")} == {"done"}
 
 
@@ -142,7 +142,7 @@ def test_a_submitted_job_without_a_log_of_its_own_is_queued(tmp_path: Path) -> N
     assert state(0.0, locked=False) == "failed"
 
 
-def test_a_mark_tells_a_submitted_job_from_one_started_here(tmp_path: Path) -> None:
+def test_a_mark_distinguishes_submitted_jobs_from_local_ones(tmp_path: Path) -> None:
     for text, jobid in [('{"external_jobid": null}', None), ('{"external_jobid": "7"}', "7")]:
         mark = tmp_path / "mark"
         mark.write_text(text)
@@ -150,7 +150,7 @@ def test_a_mark_tells_a_submitted_job_from_one_started_here(tmp_path: Path) -> N
     assert status.read_mark(tmp_path / "gone") == status.Mark(0.0)
 
 
-def test_the_table_says_why_and_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_contains_the_request_and_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     job = status.PlannedJob("train", ("m",), ("t.log",), (), {"dataset": "fib25"}, 24000, 60)
     done = status.JobStatus(job, "done", status.Usage(1800.4, 5123.0), "t.log")
     failed = status.JobStatus(job, "failed", log="t.log", last_line="error: out of memory")
