@@ -187,6 +187,10 @@ def test_custom_volumes_are_resolved_as_written(tmp_path: Path) -> None:
     [
         ({"trian": ["cube_a"]}, "unknown key 'trian', did you mean 'train'"),
         ({"train": ["cube_c"]}, "unknown volume 'cube_c'; did you mean"),
+        (
+            {"sampling": {"probabilities": {"cube_c": 2}}},
+            "sampling.probabilities names the unknown volume 'cube_c'; did you mean",
+        ),
         ({"train": ["cube_b"]}, "needs labels, and volume 'cube_b' has none"),
         ({"validation": ["cube_a"]}, "in train and whole in validation"),
         ({"voxel_size_nm": [10, 10]}, "voxel_size_nm"),
@@ -437,3 +441,12 @@ def test_addresses_that_cannot_be_read_are_refused(
     path = write_dataset(tmp_path, volumes={"cube_b": {"raw": source}}, train=[], validation=[])
     with pytest.raises(ConfigError, match=message):
         sources.located(datasets.load_dataset(path), WorkflowConfig())
+
+
+@pytest.mark.parametrize("extends", ["5", "[mtlsd, 5]", "", "{a: b}"])
+def test_extends_holds_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extends: str) -> None:
+    (tmp_path / "config/networks").mkdir(parents=True)
+    (tmp_path / "config/networks/own.yaml").write_text(f"name: own\nextends: {extends}\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="extends: .* is not allowed; give the name of a network"):
+        networks.load_network("own")

@@ -126,7 +126,12 @@ def test_settings_have_the_digest_of_what_is_written() -> None:
         (
             "segment={thresholds: [0, 1]}",
             "config: segment.thresholds: [0, 1] is not allowed; give three numbers from 0 to "
-            "1: first, end (excluded), step ([0, 1, 0.02])",
+            "1: first, a higher end (excluded), and a step above 0 ([0, 1, 0.02])",
+        ),
+        (
+            "segment={thresholds: [0, 1, 0]}",
+            "config: segment.thresholds: [0, 1, 0] is not allowed; give three numbers from 0 to "
+            "1: first, a higher end (excluded), and a step above 0 ([0, 1, 0.02])",
         ),
         (
             "tile=[8, 8]",
@@ -282,6 +287,73 @@ def test_a_configuration_file_keeps_text_too(tmp_path: Path) -> None:
     assert (config.seed, config.segment.epsilon, config.segment.method) == (4, 0.5, "mean")
 
 
+@pytest.mark.parametrize(
+    ("line", "key", "value"),
+    [
+        ("run: 1.50", "run", "1.50"),
+        ("run: 1e5", "run", "1e5"),
+        ("run: 1e5_2", "run", "1e5_2"),
+        ("run: 0x10", "run", "0x10"),
+        ("run: 007", "run", "007"),
+        ("run: 2020-01-01", "run", "2020-01-01"),
+        ("run: 'on'", "run", "on"),
+        ("volumes: [1.0, 1e5, 2024_01]", "volumes", ("1.0", "1e5", "2024_01")),
+        ("iterations: 1e5", "iterations", 100000),
+        ("iterations: 010", "iterations", 10),
+        ("iterations: {mtlsd: 1_000}", "iterations", {"mtlsd": 1000}),
+        ("train_seconds: 1e-3", "train_seconds", 0.001),
+        ("train_seconds: 1.50", "train_seconds", 1.5),
+    ],
+)
+def test_a_line_of_a_file_is_read_as_its_setting_says(
+    tmp_path: Path, line: str, key: str, value: Any
+) -> None:
+    """Numbers are decimal, as in Python: YAML alone reads 1e-3 as text and 010 as 8."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(line)
+    read = getattr(read_config([CONFIG_FILE, file], []), key)
+    assert read == value
+    assert type(read) is type(value), "the memory of how a number was written stays in the reader"
+    assert getattr(typed(line.replace(": ", "=", 1)), key) == value, "as on the command line"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("seed: 1\nseed: 2\n", "line 2, column 1: the key 'seed' occurs twice; keep one of them"),
+        ("segment: {method: mean, method: mutex}\n", "the key 'method' occurs twice"),
+        ("", "mine.yaml is empty; write `key: value` lines"),
+        ("# seed: 3\n", "mine.yaml is empty"),
+        ("- seed\n", "must hold `key: value` lines, not a list"),
+        ("seed\n", "must hold `key: value` lines, not a single value"),
+        ("seed: [1\n", "mine.yaml cannot be read: line 2, column 1: did not find expected"),
+        ("? [a]\n: 3\n", "line 1, column 3: a key is a list or mapping"),
+        (
+            "iterations: '5'\n",
+            "'5' is not allowed; give a whole number of at least 1, null, or one ",
+        ),
+        ("seed: '5'\n", "; write it without quotes"),
+        ("run: on\n", "; put quotes around text that YAML reads as true, false or null"),
+        ("train_seconds: .inf\n", "train_seconds: .inf is not allowed; give a number above 0"),
+        ("iterations: 1:30\n", "iterations: '1:30' is not allowed"),
+        ("seed: 018446744073709551616\n", "018446744073709551616 is not allowed"),
+    ],
+)
+def test_a_wrong_file_says_what_to_do(tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_config([CONFIG_FILE, file], [])
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_several_unknown_keys_share_one_list_of_the_allowed_ones() -> None:
+    text = message(WorkflowConfig, {"seeed": 1, "devise": "cpu", "x": 1})
+    assert "unknown key 'seeed', did you mean 'seed'; unknown key 'devise', did you" in text
+    assert text.count("allowed: ") == 1
+
+
 def test_a_volume_may_have_a_number_as_its_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     part = "{volume: 2019_02, roi_nm: {offset: [0, 0, 0], shape: [10, 10, 10]}}"
@@ -315,7 +387,7 @@ def test_values_within_a_command_line_mapping_become_numbers() -> None:
 
 
 def test_yaml_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"iterations: '\[1' cannot be read"):
+    with pytest.raises(ConfigError, match=r"iterations: '\[1' cannot be read; close every bracket"):
         typed("iterations=[1")
     file = tmp_path / "broken.yaml"
     file.write_text(yaml.safe_dump([1, 2]))

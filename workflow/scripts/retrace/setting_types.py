@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, Strict, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AllowInfNan,
+    BeforeValidator,
+    Field,
+    Strict,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from retrace.settings_model import SettingsModel
 
@@ -22,30 +29,48 @@ class InWords:
     several: str = ""
 
 
-class UnusualNumber(int):
+class WrittenWhole(int):
     """A whole number of a YAML file that is not written as Python writes it, such as 2024_01."""
 
     written: str
 
-    def __new__(cls, value: int, written: str) -> UnusualNumber:
+    def __new__(cls, value: int, written: str) -> WrittenWhole:
         number = super().__new__(cls, value)
         number.written = written
         return number
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (UnusualNumber, (int(self), self.written))
+        return (WrittenWhole, (int(self), self.written))
+
+
+class WrittenFraction(float):
+    """A number of a YAML file that is not written as Python writes it, such as 1.50 or 1e-4."""
+
+    written: str
+
+    def __new__(cls, value: float, written: str) -> WrittenFraction:
+        number = super().__new__(cls, value)
+        number.written = written
+        return number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (WrittenFraction, (float(self), self.written))
 
 
 def _checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """The number as it was given, without the memory of how it was written."""
     check(value)
-    return value
+    if isinstance(value, WrittenWhole):
+        return int(value)
+    return float(value) if isinstance(value, WrittenFraction) else value
 
 
-def _as_written(value: Any) -> Any:
-    """Text that YAML takes for a whole number, such as a volume's name 20190101."""
-    if isinstance(value, UnusualNumber):
+def as_written(value: Any) -> Any:
+    """Text that YAML takes for a number, such as a volume's name 20190101; all else as it is."""
+    if isinstance(value, (WrittenWhole, WrittenFraction)):
         return value.written
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if is_number else value
 
 
 AS_GIVEN = WrapValidator(_checked)
@@ -59,11 +84,11 @@ WholeFrom0 = Annotated[int, Strict(), Field(ge=0)]
 """A whole number from 0."""
 Count = Annotated[int, Strict(), Field(ge=1)]
 """A whole number from 1."""
-Number = Annotated[float, Strict(), AS_GIVEN]
+Number = Annotated[float, Strict(), AllowInfNan(False), AS_GIVEN]
 """Any number."""
-NumberFrom0 = Annotated[float, Strict(), Field(ge=0), AS_GIVEN]
+NumberFrom0 = Annotated[float, Strict(), Field(ge=0), AllowInfNan(False), AS_GIVEN]
 """A number from 0."""
-Positive = Annotated[float, Strict(), Field(gt=0), AS_GIVEN]
+Positive = Annotated[float, Strict(), Field(gt=0), AllowInfNan(False), AS_GIVEN]
 """A number above 0."""
 Fraction = Annotated[float, Strict(), Field(ge=0, le=1), AS_GIVEN]
 """A fraction or a probability: 0 to 1."""
@@ -83,10 +108,10 @@ Name = Annotated[
     InWords("a name of lower-case letters, digits and _, a letter first"),
 ]
 """The name of a dataset or network: lower-case letters, digits and _, a letter first."""
-AnyText = Annotated[str, BeforeValidator(_as_written)]
-"""Text, or a whole number that stands for its digits."""
-Text = Annotated[str, Field(min_length=1), BeforeValidator(_as_written)]
-"""Text that is not empty, or a whole number that stands for its digits."""
+AnyText = Annotated[str, BeforeValidator(as_written)]
+"""Text, or a number of a YAML file, as it is written there."""
+Text = Annotated[str, Field(min_length=1), BeforeValidator(as_written)]
+"""Text that is not empty, or a number of a YAML file, as it is written there."""
 
 
 class GrowBoundary(SettingsModel):

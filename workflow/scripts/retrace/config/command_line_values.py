@@ -14,7 +14,7 @@ import yaml
 from retrace.config.schema import accepts, alternatives, annotation_of, check, fitting
 from retrace.config.words import is_model
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings, merge, read_yaml
+from retrace.config.yaml_files import Settings, merge, read_scalar, read_yaml
 from retrace.errors import ConfigError
 from retrace.settings_model import SettingsModel
 
@@ -44,9 +44,11 @@ def _pair(word: str) -> tuple[str, Any]:
         return key, text
     try:
         return key, yaml.load(text, Loader=yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{WHERE}: {key}: {text!r} cannot be read: {reason}") from None
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"{WHERE}: {key}: {text!r} cannot be read; close every bracket, brace and quote, and "
+            "write lists as [a, b] and mappings as {a: 1, b: 2}"
+        ) from None
 
 
 def read_typed(model: type[SettingsModel], content: Mapping[str, Any]) -> Settings:
@@ -76,21 +78,15 @@ def _value(annotation: Any, value: Any) -> Any:
 
 def _scalar(annotation: Any, text: str) -> Any:
     """null where it is allowed; text where text is; else the number, true or false that it is."""
-    try:
-        read = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    read = read_scalar(text)
     if read is None and type(None) in alternatives(annotation):
         return None
     if accepts(annotation, text):
         return text
-    return next((value for value in (read, *_numbers(text)) if accepts(annotation, value)), text)
+    return next((value for value in (read, *_whole(read)) if accepts(annotation, value)), text)
 
 
-def _numbers(text: str) -> list[float]:
-    """The numbers that Python reads and YAML does not, such as 1e6: whole where possible."""
-    try:
-        number = float(text)
-    except ValueError:
-        return []
-    return [int(number), number] if number.is_integer() else [number]
+def _whole(number: Any) -> list[int]:
+    """1000.0 as the whole number that it is."""
+    is_whole = isinstance(number, float) and number.is_integer()
+    return [int(number)] if is_whole else []

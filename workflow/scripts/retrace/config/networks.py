@@ -7,6 +7,7 @@ workflow. The models in `config/*_network.py` explain each setting.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from retrace.config.dataset_model import Dataset, DatasetBase
@@ -43,11 +44,23 @@ def network_content(name: str, below: tuple[str, ...] = ()) -> Settings:
     if name in below:
         raise ConfigError(f"{path}: `extends` runs in a circle: {' -> '.join([*below, name])}")
     own = read_yaml(path)
-    parents = own.pop("extends", [])
     merged: Settings = {}
-    for parent in [parents] if isinstance(parents, str) else parents:
+    for parent in _parents(own.pop("extends", ()), path):
         merged = merge(merged, network_content(parent, (*below, name)))
     return merge(merged, own)
+
+
+def _parents(extends: object, path: Path) -> list[str]:
+    """The names in `extends`: one, or a list of them."""
+    parents = extends if isinstance(extends, (list, tuple)) else [extends]
+    for parent in parents:
+        if not isinstance(parent, str):
+            shown = "null" if parent is None else repr(parent)
+            raise ConfigError(
+                f"{path}: extends: {shown} is not allowed; give the name of a network, or a list "
+                "of names"
+            )
+    return list(parents)
 
 
 def load_network(name: str) -> NamedNetwork:

@@ -12,7 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from retrace.config.words import is_model, literal_texts, unwrapped, words
+from retrace.config.yaml_files import read_scalar
 from retrace.errors import ConfigError, nearest
+from retrace.setting_types import WrittenFraction, WrittenWhole
 from retrace.settings_model import SettingsModel
 
 Model = TypeVar("Model", bound=SettingsModel)
@@ -63,12 +65,16 @@ def _in_model(model: type[SettingsModel], content: Any, place: Place) -> Problem
 def _wrong_keys(
     model: type[SettingsModel], fields: Mapping[str, FieldInfo], content: Mapping[Any, Any]
 ) -> str:
-    messages = []
-    for key in content:
-        if key in model.renamed:
-            messages.append(f"`{key}` is called `{model.renamed[key]}` now; rename it")
-        elif key not in fields:
-            messages.append(f"unknown key {key!r}, {nearest(str(key), fields)}")
+    messages = [
+        f"`{key}` is called `{model.renamed[key]}` now; rename it"
+        for key in content
+        if key in model.renamed
+    ]
+    unknown = [key for key in content if key not in fields and key not in model.renamed]
+    for key in unknown:
+        hint, allowed = nearest(str(key), fields).split("allowed: ")
+        end = f"{hint}allowed: {allowed}" if key == unknown[-1] else hint.strip(" ?")
+        messages.append(f"unknown key {key!r}, {end}".removesuffix(", "))
     for name, info in fields.items():
         if info.is_required() and name not in content:
             messages.append(f"`{name}` is missing; add {words(annotation_of(info))}")
@@ -117,11 +123,18 @@ def _in_value(annotation: Any, value: Any, place: Place) -> Problem | None:
 def _shown(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, (WrittenWhole, WrittenFraction)):
+        return value.written
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _hint(annotation: Any, value: Any) -> str:
+    """The end of a message: the word that was probably meant, or what quotes change."""
     close = difflib.get_close_matches(str(value), literal_texts(annotation), n=1, cutoff=0.7)
+    if isinstance(value, str) and accepts(annotation, read_scalar(value)):
+        return "; write it without quotes"
+    if (value is None or isinstance(value, bool)) and accepts(annotation, "x"):
+        return "; put quotes around text that YAML reads as true, false or null"
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

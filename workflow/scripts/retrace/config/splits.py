@@ -48,6 +48,12 @@ def resolve_splits(dataset: Dataset, file: DatasetFile, where: str, chosen: obje
     ConfigError: an entry names an unknown volume or has nothing to learn from; training overlaps
     with validation or test.
     """
+    for name in dataset.sampling.probabilities:
+        if name not in dataset.volumes:
+            hint = nearest(name, dataset.volumes)
+            raise ConfigError(
+                f"{where}: sampling.probabilities names the unknown volume {name!r}; {hint}"
+            )
     entries = {
         split: tuple(split_entry(dataset, split, e, where) for e in getattr(file, split))
         for split in SPLITS

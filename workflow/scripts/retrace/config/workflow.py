@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, Strict
 
 from retrace.setting_types import (
     AnyText,
@@ -29,6 +29,13 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _rising(values: tuple[float, float, float]) -> tuple[float, float, float]:
+    first, end, step = values
+    if end <= first or step <= 0:
+        raise ValueError("no threshold lies between first and end")
+    return values
+
+
 TextList = Annotated[tuple[Text, ...], Field(min_length=1), InWords("a list of names")]
 VolumeList = Annotated[
     tuple[Text, ...], Field(min_length=1), InWords("a list of volumes ([tstvol-520-1])")
@@ -39,12 +46,17 @@ Chosen = Annotated[
 PerNetwork = Annotated[dict[AnyText, Count], InWords("one number per network ({mtlsd: 1000})")]
 Thresholds = Annotated[
     tuple[Fraction, Fraction, Fraction],
-    InWords("three numbers from 0 to 1: first, end (excluded), step ([0, 1, 0.02])"),
+    AfterValidator(_rising),
+    InWords(
+        "three numbers from 0 to 1: first, a higher end (excluded), and a step above 0 "
+        "([0, 1, 0.02])"
+    ),
 ]
 Context = Annotated[
     tuple[WholeFrom0, WholeFrom0, WholeFrom0],
     InWords("three whole numbers of at least 0, z, y, x ([32, 32, 32])"),
 ]
+Seed = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
 Layer = Literal["segments", "fragments", "affinities", "raw", "nodes"]
 ExportFormat = Literal["precomputed", "ome_zarr"]
 UNIQUE = {"uniqueItems": True}
@@ -219,7 +231,9 @@ class WorkflowConfig(SettingsModel):
 
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"bundle": "mirror"})
 
-    experiments: Annotated[tuple[Text, ...], InWords("a list of DATASET_NETWORK")] = Field(
+    experiments: Annotated[
+        tuple[Text, ...], InWords("a list of DATASET_NETWORK ([zfinch_mtlsd])")
+    ] = Field(
         ("zfinch_mtlsd",), description="What plain `snakemake` evaluates, as DATASET_NETWORK."
     )
     bucket: Text = Field("open-neurodata", description="S3 bucket of the datasets.")
@@ -290,7 +304,7 @@ class WorkflowConfig(SettingsModel):
         description="Image of the legacy engine. legacy: built from containers/legacy.def; "
         "lsd_legacy, lsd_v0.8: the authors' images, fetched; standin: today's TensorFlow on a CPU.",
     )
-    seed: WholeFrom0 = Field(0, description="Seed of the weights and the batches.")
+    seed: Seed = Field(0, description="Seed of the weights and the batches.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where networks run; auto: on a GPU if there is one."
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from retrace.errors import ConfigError, nearest
-from retrace.setting_types import UnusualNumber
+from retrace.setting_types import WrittenFraction, WrittenWhole
 
 Settings = dict[str, Any]
 
@@ -25,32 +26,75 @@ def _shipped_config() -> Path:
 
 WORKFLOW_CONFIG = _shipped_config()
 """The datasets, networks and settings that retrace comes with."""
-MERGE_KEY, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
-"""YAML's kinds of scalars: `<<`, and text."""
+MERGE_KEY, TEXT, INT, FLOAT = (f"tag:yaml.org,2002:{k}" for k in ("merge", "str", "int", "float"))
+"""YAML's kinds of scalars: `<<`, text and numbers."""
+
+
+WHOLE = re.compile("[-+]?(?:0x[0-9a-fA-F_]+|[0-9][0-9_]*)$")
+FRACTION = re.compile(
+    r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$"
+    r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+)
+"""Numbers as people write them. YAML 1.1 alone reads 1e-4 as text, 010 as 8 and 1:30 as 90."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """Reads YAML by libyaml where PyYAML has it; keys and dates stay text as they are written.
 
-    A whole number that is written in another way, such as 2024_01, remembers how.
+    A number that is written in another way than Python writes it, such as 2024_01 or 1e-4,
+    remembers how. A key that occurs twice in a mapping is refused.
     """
 
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in (INT, FLOAT)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys are text."""
+        """A mapping whose keys are text, each of them once."""
+        written: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != MERGE_KEY:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem="a key is a list or mapping", problem_mark=key.start_mark
+                )
+            if key.value in written:
+                problem = f"the key {key.value!r} occurs twice; keep one of them"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            if key.tag != MERGE_KEY:
                 key.tag = TEXT
+                written.add(key.value)
         content: dict[Any, Any] = super().construct_mapping(node, deep)
         return content
 
     def whole_number(self, node: yaml.ScalarNode) -> int:
         """A whole number, which remembers its text where that is unusual."""
-        number: int = self.construct_yaml_int(node)
-        return number if str(number) == node.value else UnusualNumber(number, node.value)
+        digits = node.value.replace("_", "")
+        number = int(digits, 16 if "x" in digits else 10)
+        return number if str(number) == node.value else WrittenWhole(number, node.value)
+
+    def fraction(self, node: yaml.ScalarNode) -> float:
+        """A number with a point or an exponent; 1e5, which is whole, counts as a whole number."""
+        number: float = self.construct_yaml_float(node)
+        if "." not in node.value and number.is_integer():
+            return WrittenWhole(int(number), node.value)
+        return number if repr(number) == node.value else WrittenFraction(number, node.value)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole_number)
+_Loader.add_implicit_resolver(INT, WHOLE, list("-+0123456789"))
+_Loader.add_implicit_resolver(FLOAT, FRACTION, list("-+.0123456789"))
+_Loader.add_constructor(INT, _Loader.whole_number)
+_Loader.add_constructor(FLOAT, _Loader.fraction)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
+
+
+def read_scalar(text: str) -> Any:
+    """The number, true, false, null or text that a word of a YAML file is; text for all else."""
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        return text
+    return text if isinstance(value, (dict, list)) else value
 
 
 @lru_cache(maxsize=512)
@@ -67,11 +111,28 @@ def read_yaml(path: Path) -> Settings:
     """The mapping in a YAML file; ConfigError where it is unreadable or something else."""
     try:
         content = pickle.loads(_parsed(path.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no text in UTF-8; save it as such") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; correct the path") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} cannot be read: {_reason(error)}") from None
+    if content is None:
+        raise ConfigError(f"{path} is empty; write `key: value` lines")
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, not {type(content).__name__}")
+        kind = "a list" if isinstance(content, list) else "a single value"
+        raise ConfigError(f"{path} must hold `key: value` lines, not {kind}")
     return content
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    """Why a text is not YAML, and where."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    return (
+        f"line {mark.line + 1}, column {mark.column + 1}: {str(error.problem).removeprefix('but ')}"
+    )
 
 
 def _folders(kind: str) -> list[Path]:
