@@ -91,7 +91,7 @@ def timed(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 def report(args: argparse.Namespace, folder: Path) -> str:
     dataset = load_dataset(args.dataset)
     network = network_for(args.network, dataset)
-    raw = write_raw(folder, args, dataset["voxel_size_nm"])
+    raw = write_raw(folder, args, dataset.voxel_size_nm)
     module = build_network(network)
     save_model(folder / "model", module, {"network": network})
     device = choose_device(args.device)

@@ -37,11 +37,11 @@ def settings_for(args: argparse.Namespace, store: Path) -> dict[str, Any]:
     """Settings of train.py for the network and recipe that a benchmark's command line asks for."""
     known = load_dataset(args.dataset)
     network = network_for(args.network, known)
-    write_tissue(store, [n + n // 4 for n in network["input_shape"]], known["voxel_size_nm"])
+    write_tissue(store, [n + n // 4 for n in network.input_shape], known.voxel_size_nm)
     sources = {part: {"path": str(store), "array": part} for part in ("raw", "labels")}
     dataset = {
         "name": args.dataset,
-        "voxel_size_nm": known["voxel_size_nm"],
+        "voxel_size_nm": known.voxel_size_nm,
         "background_ids": [],
         "volumes": {"generated": sources},
         "train": [{"volume": "generated", "roi_nm": None, "probability": 1.0}],

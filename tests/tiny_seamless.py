@@ -61,7 +61,7 @@ STILL = Distortion(jitter_px=2, warp_px=1.0, spacing_px=24, contrast=0.0)
 
 def network(**changes: Any) -> dict[str, Any]:
     """The settings of the tiny pyramid; `changes` replace single ones."""
-    return merge(merge(load_network("seamless_small"), TINY), changes)
+    return merge(merge(load_network("seamless_small").plain(), TINY), changes)
 
 
 def typed(content: Any) -> SeamlessNetworkSettings:

@@ -221,10 +221,10 @@ def test_01_the_papers_auto_context_sizes(
     for name, channels in (("aclsd", 10), ("acrlsd", 11)):
         network = networks.network_for(name, data)
         context = networks.context_network(network, data)
-        assert context is not None and context["name"] == "lsd"
-        assert tuple(network["input_shape"]) == descriptors
+        assert context is not None and context.name == "lsd"
+        assert tuple(network.input_shape) == descriptors
         assert built(context, device="meta").valid_shape(descriptors) == raw
-        assert network["input_channels"] == channels
+        assert network.input_channels == channels
         compatibility.check_pair(data, network, "evaluate")
 
 

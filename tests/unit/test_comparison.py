@@ -111,7 +111,7 @@ def test_datasets_show_the_figures_that_the_project_has(name: str) -> None:
     assert figures is not None
     rows = published_rows(yaml_files.read_yaml(figures[0]), figures[1], SEGMENT_SCORES)
     assert {row["name"] for row in rows} >= {"baseline", "mtlsd", "acrlsd", "ffn"}
-    assert figures[1]["differs"], "none of them is scored on the test entries"
+    assert figures[1].differs, "none of them is scored on the test entries"
     others = PublishedFigures(figures="fib25")
     assert paper.published_figures(data.model_copy(update={"published": others}))
     assert paper.published_figures(datasets.load_dataset("vnc_nc")) is None

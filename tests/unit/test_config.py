@@ -58,39 +58,39 @@ def write_dataset(folder: Path, **changes: Any) -> Path:
 
 
 def test_the_papers_datasets_have_their_volumes_voxels_and_background() -> None:
-    counts = {d: len(datasets.load_dataset(d)["volumes"]) for d in ("zfinch", "fib25", "hemi")}
+    counts = {d: len(datasets.load_dataset(d).volumes) for d in ("zfinch", "fib25", "hemi")}
 
     assert counts == {"zfinch": 33, "fib25": 4, "hemi": 8}
-    assert datasets.load_dataset("hemi")["background_ids"] == (2**64 - 3,)
-    assert datasets.load_dataset("zfinch")["voxel_size_nm"] == (20, 9, 9)
+    assert datasets.load_dataset("hemi").background_ids == (2**64 - 3,)
+    assert datasets.load_dataset("zfinch").voxel_size_nm == (20, 9, 9)
 
 
 @pytest.mark.parametrize("dataset", ["zfinch", "fib25", "hemi"])
 def test_by_default_the_first_volume_is_trained_on_without_what_is_scored(dataset: str) -> None:
     data = datasets.load_dataset(dataset)
-    (entry,) = data["train"]
+    (entry,) = data.train
 
-    assert entry["volume"] == next(iter(data["volumes"]))
-    assert entry["probability"] == 1
-    held_out = [e["roi_nm"] for split in ("validation", "test") for e in data[split]]
-    assert list(entry["exclude_nm"]) == held_out
+    assert entry.volume == next(iter(data.volumes))
+    assert entry.probability == 1
+    held_out = [e.roi_nm for split in ("validation", "test") for e in data.entries(split)]
+    assert list(entry.exclude_nm) == held_out
     assert not splits._overlaps(*held_out)
 
 
 def test_all_volumes_and_probabilities_by_name() -> None:
-    entries = datasets.load_dataset("fib25", "all")["train"]
+    entries = datasets.load_dataset("fib25", "all").train
 
-    assert {e["volume"]: e["probability"] for e in entries} == {
+    assert {e.volume: e.probability for e in entries} == {
         "trvol-250-1": 0.05,
         "trvol-250-2": 0.05,
         "tstvol-520-1": 0.45,
         "tstvol-520-2": 0.45,
     }
-    assert len(datasets.load_dataset("zfinch", {"zfinch": "all"})["train"]) == 33
+    assert len(datasets.load_dataset("zfinch", {"zfinch": "all"}).train) == 33
 
 
 def test_all_leaves_out_volumes_that_are_scored_as_a_whole() -> None:
-    assert paths.volumes_of(datasets.load_dataset("phantom", "all")["train"]) == ["train_0"]
+    assert paths.volumes_of(datasets.load_dataset("phantom", "all").train) == ["train_0"]
 
 
 @pytest.mark.parametrize("dataset", ["zfinch", "fib25", "hemi"])
@@ -105,7 +105,7 @@ def test_label_padding_is_the_published_one(dataset: str, network: str) -> None:
 
     resolved = networks.network_for(network, datasets.load_dataset(dataset))
 
-    assert list(resolved["label_padding_nm"]) == expected
+    assert list(resolved.label_padding_nm) == expected
 
 
 @pytest.mark.parametrize(
@@ -133,16 +133,25 @@ def test_what_differs_between_the_papers_datasets() -> None:
         networks.network_for("mtlsd", datasets.load_dataset(d)) for d in ("zfinch", "fib25", "hemi")
     )
 
-    assert [n["fmap_factor"] for n in (finch, fib, hemi)] == [5, 6, 6]
-    assert [n["lsd"]["sigma_nm"] for n in (finch, fib, hemi)] == [120, 80, 80]
-    assert [n["lsd_weight"] for n in (finch, fib, hemi)] == [
+    assert [n.fmap_factor for n in (finch, fib, hemi)] == [5, 6, 6]
+    assert [n.lsd.sigma_nm for n in (finch, fib, hemi)] == [120, 80, 80]
+    assert [n.lsd_weight for n in (finch, fib, hemi)] == [
         "labels_mask",
         "foreground_or_unmasked",
         "foreground",
     ]
-    assert [n["balance_with_mask"] for n in (finch, fib, hemi)] == [True, False, True]
-    assert [next(iter(step)) for step in finch["augment"]] == ["elastic", "simple", "intensity"]
-    assert [next(iter(s)) for s in fib["augment"]] == ["elastic", "simple", "elastic", "intensity"]
+    assert [n.balance_with_mask for n in (finch, fib, hemi)] == [True, False, True]
+    assert [next(iter(step.given())) for step in finch.augment] == [
+        "elastic",
+        "simple",
+        "intensity",
+    ]
+    assert [next(iter(step.given())) for step in fib.augment] == [
+        "elastic",
+        "simple",
+        "elastic",
+        "intensity",
+    ]
 
 
 def test_only_the_zebra_finchs_lsd_network_keeps_the_boundary_as_it_is() -> None:
@@ -178,7 +187,7 @@ def test_custom_volumes_are_resolved_as_written(tmp_path: Path) -> None:
         "voxel_size_nm": [10, 10, 10],
         "offset_nm": None,
     }
-    assert data["train"][0]["exclude_nm"] == (data["validation"][0]["roi_nm"],)
+    assert data.train[0].exclude_nm == (data.validation[0].roi_nm,)
     assert splits.scorable(data, "test") == []
 
 
@@ -337,7 +346,7 @@ def test_only_what_validation_and_test_need_is_predicted() -> None:
     data = datasets.load_dataset("zfinch")
     network = networks.network_for("mtlsd", data)
 
-    roi = predict.predict_settings(CONFIG, data, network, data["test"][0]["volume"])["volume"]
+    roi = predict.predict_settings(CONFIG, data, network, data.test[0].volume)["volume"]
 
     assert roi["roi_nm"] == {"offset": [3600, 1800, 1800], "shape": [960, 2304, 2304]}
 
@@ -413,13 +422,13 @@ def test_addresses_are_completed_by_the_configuration(tmp_path: Path) -> None:
     path = write_dataset(tmp_path, bucket=bucket, volumes=volumes)
     data = datasets.load_dataset(path)
     resolved = sources.located(data, WorkflowConfig(endpoint_url="http://near"))
-    volume = resolved["volumes"]["cube_a"]
+    volume = resolved.volumes["cube_a"]
 
-    assert volume["labels"]["path"] == "s3://open-neurodata/em/cube_a.zarr"
-    assert (volume["raw"]["endpoint_url"], volume["raw"]["unsigned"]) == ("http://near", True)
-    assert "endpoint_url" not in resolved["volumes"]["cube_b"]["raw"]
-    brought = sources.located(data, WorkflowConfig(mirror="/disk"))["volumes"]["cube_a"]
-    assert brought["raw"].plain() == {
+    assert volume.labels is not None and volume.labels.path == "s3://open-neurodata/em/cube_a.zarr"
+    assert (volume.raw.endpoint_url, volume.raw.unsigned) == ("http://near", True)
+    assert resolved.volumes["cube_b"].raw.endpoint_url is None
+    brought = sources.located(data, WorkflowConfig(mirror="/disk")).volumes["cube_a"]
+    assert brought.raw.plain() == {
         "path": "/disk/em/cube_a.zarr",
         "array": "raw",
         "voxel_size_nm": [10, 10, 10],

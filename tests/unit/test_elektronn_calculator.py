@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import elektronn
 from retrace.config import networks
+from retrace.config.elektronn_network import ElektronnNetworkFile
 from retrace.elektronn.architecture import Architecture
 from retrace.elektronn.calculator import SizedAxis, axes_of, sizes_at, sizes_near
 from retrace.elektronn.describe import description, in_units, table
@@ -171,8 +172,9 @@ def test_further_networks_of_its_authors() -> None:
 def test_parameters_and_costs(name: str, parameters: Any, cost: Any) -> None:
     """Costs are those of a whole batch."""
     network = networks.load_network(name)
+    assert isinstance(network, ElektronnNetworkFile)
     layers = layers_of(name, n_lab=2 if name.startswith("neuro3d") else 10)
-    paid = layers.multiplications(network["batch_size"])
+    paid = layers.multiplications(network.batch_size)
 
     assert (layers.parameters() if isinstance(parameters, list) else sum(layers.parameters())) == (
         parameters

@@ -87,8 +87,9 @@ def test_labels_lie_on_their_voxels(folder: Path, warp: float) -> None:
 
 def test_axes_and_centre(folder: Path) -> None:
     """(x, y, z) in the file is (z, y, x) here; labels lie in the middle of their image."""
-    volume = tiny.dataset(folder)["volumes"]["cube_0"]
-    raw, labels = open_source(volume["raw"]), open_source(volume["labels"])
+    volume = tiny.dataset(folder).volumes["cube_0"]
+    assert volume.labels is not None
+    raw, labels = open_source(volume.raw), open_source(volume.labels)
     stored, truth = tiny.cube(0)
 
     assert raw.box.shape == (12, 42, 44)

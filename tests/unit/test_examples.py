@@ -175,7 +175,7 @@ def test_warping_changes_training_and_never_what_is_measured(tmp_path: Path) -> 
 
     assert warped.shape == plain.shape == (8, 1, 10, 10)
     assert not torch.equal(warped, plain)
-    expected = open_split(data["examples"], "validation").values[:, 1:11, 1:11]
+    expected = open_split(data.examples, "validation").values[:, 1:11, 1:11]
     assert np.allclose(held_out["input"][:, 0].numpy(), expected - batches.mean, atol=1e-6)
 
 

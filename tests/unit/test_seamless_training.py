@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("tiny_threads")
 
 
 def test_the_schedule_of_five_levels_is_the_readmes() -> None:
-    network = tiny.typed({**load_network("seamless"), "height": 5})
+    network = tiny.typed({**load_network("seamless").plain(), "height": 5})
     schedule = PhaseSchedule(network)
 
     phases = [schedule.phase(epoch) for epoch in range(13)]
@@ -49,7 +49,7 @@ def test_the_schedule_of_five_levels_is_the_readmes() -> None:
 
 
 def test_fine_tuning_trains_everything_at_full_resolution() -> None:
-    network = tiny.typed({**load_network("seamless"), "trunc": 0, "fine_tuning": True})
+    network = tiny.typed({**load_network("seamless").plain(), "trunc": 0, "fine_tuning": True})
     module = built(network, device="meta")
     schedule = PhaseSchedule(network)
     phase = schedule.phase(0)

@@ -341,10 +341,10 @@ def dataset_file(folder: Path, **alignment: Any) -> Path:
 def test_datasets_to_align_are_complete(layer: Path, tmp_path: Path) -> None:
     data = datasets.load_dataset(dataset_file(tmp_path, stacks={"a": {"mip": 0, "side": 64}}))
 
-    assert data["alignment"]["stacks"]["a"]["height"] == 10
+    assert data.alignment.stacks["a"].height == 10
     assert sections.stack_stores(data, "train") == ["results/mine/stacks/a_train.h5"]
     assert sections.stack_stores(data, "test") == []
-    assert sections.source(data, 0)["voxel_size_nm"] is None
+    assert sections.source(data, 0).voxel_size_nm is None
     sections.check(data)
 
 
@@ -397,4 +397,4 @@ def test_basil_waits_for_the_users_path() -> None:
     with pytest.raises(ConfigError, match="the path of volume 'sections' is not filled in yet"):
         datasets.load_dataset("basil")
     for name in ("phantom_sections", "vnc_nc"):
-        assert datasets.load_dataset(name)["alignment"]["made"]
+        assert sections.sections_of(datasets.load_dataset(name)).made

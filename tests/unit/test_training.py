@@ -233,7 +233,7 @@ def test_without_augmentation_a_batch_is_a_plain_crop(store: Path) -> None:
     lsds = compute_lsds(around, (10, 10, 10), 20, 2, VoxelBox((6, 6, 6), (8, 8, 8)))
     assert torch.equal(batch["lsds"], lsds)
     near = around[5:14, 5:14, 5:14]
-    assert torch.equal(batch["affs"], affinities(near, task.network["neighborhood"])[:, 1:, 1:, 1:])
+    assert torch.equal(batch["affs"], affinities(near, task.network.neighborhood)[:, 1:, 1:, 1:])
 
 
 def test_batches_depend_on_the_iteration_only(store: Path) -> None:

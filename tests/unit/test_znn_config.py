@@ -93,7 +93,7 @@ def test_a_spec_alone_leaves_the_splits_to_the_dataset(folder: Path) -> None:
     content = {"name": "mine", "voxel_size_nm": [40, 10, 10], "spec": "data.spec"}
     data = tiny.load(folder, content | {"train": ["sample3"], "test": ["sample2"]})
 
-    assert [e["volume"] for e in data["train"]] == ["sample3"]
+    assert [e.volume for e in data.train] == ["sample3"]
 
 
 @pytest.mark.parametrize(

@@ -142,13 +142,13 @@ def write_config(folder: Path, text: str = CONFIG) -> Path:
 def test_a_configuration_is_read_with_defaults_and_earlier_names(tmp_path: Path) -> None:
     values = read_cfg(write_config(tmp_path))
 
-    assert values["fnet_spec"] == str(tmp_path / "net.znn")
-    assert values["train_range"] == (2, 3, 7)
-    assert values["train_outsz"] == (1, 20, 30)
-    assert values["train_net_prefix"] == str(tmp_path / "out/net")
-    assert (values["train_conv_mode"], values["forward_conv_mode"]) == ("optimize", "direct")
-    assert (values["eta"], values["momentum"], values["anneal_factor"]) == (0.02, 0.9, 1)
-    assert (values["num_iter_per_test"], values["max_iter"]) == (500, 200)
+    assert values.fnet_spec == str(tmp_path / "net.znn")
+    assert values.train_range == (2, 3, 7)
+    assert values.train_outsz == (1, 20, 30)
+    assert values.train_net_prefix == str(tmp_path / "out/net")
+    assert (values.train_conv_mode, values.forward_conv_mode) == ("optimize", "direct")
+    assert (values.eta, values.momentum, values.anneal_factor) == (0.02, 0.9, 1)
+    assert (values.num_iter_per_test, values.max_iter) == (500, 200)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_configuration_with_a_mistake_is_refused_by_line(
 def test_no_rebalancing_means_none(tmp_path: Path) -> None:
     text = CONFIG.replace("rebalance_mode = global", "rebalance_mode = none")
 
-    assert read_cfg(write_config(tmp_path, text))["rebalance_mode"] == "none"
+    assert read_cfg(write_config(tmp_path, text)).rebalance_mode == "none"
 
 
 SPEC = """\

@@ -249,7 +249,7 @@ def test_two_outputs_are_trained_predicted_and_kept_in_an_h5(folder: Path) -> No
         options = {"--settings": as_json(settings), "--model": f"{model}.safetensors"}
         options |= {"--work": "work", "--output": store}
         predict.main([word for pair in options.items() for word in pair])
-    outputs = as_json({"prefix": "out/net", "volume": "stack", "heads": net["heads"]})
+    outputs = as_json({"prefix": "out/net", "volume": "stack", "heads": net.heads})
     znn.main(["outputs", "--settings", outputs, "--prediction", "one.zarr", "--output", "out.json"])
     for node in ("output", "second"):
         first, second = (open_volume(f"{s}.zarr", f"boundary_{node}") for s in ("one", "other"))
@@ -558,7 +558,7 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
     predicted = open_volume(folder / "p.zarr", "boundary")
     module = built(net)
     load_model(folder / "model.safetensors", module, of_family(net))
-    image = open_normalised(data["volumes"]["stack"]["raw"])
+    image = open_normalised(data.volumes["stack"].raw)
     window = VoxelBox((4, -4, -4), (2, 48, 52))
     with torch.no_grad():
         x = torch.from_numpy(image.read(window)).float()[None, None]
@@ -574,7 +574,7 @@ def test_layers_are_measured_once(folder: Path, capsys: pytest.CaptureFixture[st
     module = built(net)
     cache = folder / "modes.json"
     device = torch.device("cpu")
-    mode, shape = net["forward_conv_mode"], net["inference_shape"]
+    mode, shape = net.forward_conv_mode, net.inference_shape
     set_convolution_modes(module, mode, shape, device, training=False, cache=cache)
     known = json.loads(cache.read_text())
 
@@ -584,7 +584,9 @@ def test_layers_are_measured_once(folder: Path, capsys: pytest.CaptureFixture[st
     cache.write_text(json.dumps(other))
     set_convolution_modes(module, mode, shape, device, training=False, cache=cache)
     assert {layer.mode for layer in module.convolutions.values()} == {"fft"}
-    assert graph_from(net["graph"]).parameters == sum(p.numel() for p in module.parameters())
+    assert graph_from(net.plain()["graph"]).parameters == sum(
+        p.numel() for p in module.parameters()
+    )
 
 
 def test_patches_larger_than_the_stack_are_refused(folder: Path) -> None:

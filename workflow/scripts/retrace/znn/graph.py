@@ -323,6 +323,5 @@ def graph_from(
     )
 
 
-def _fields(part: Node | Edge | Init | Mapping[str, Any]) -> dict[str, Any]:
-    values = part if isinstance(part, Mapping) else vars(part)
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+def _fields(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in part.items()}
