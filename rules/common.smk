@@ -149,11 +149,11 @@ def files_of(plan_job: PlanJob) -> Callable[[Any], dict[str, list[str]]]:
 
 
 def job_of(plan_job: PlanJob) -> Callable[[Any], str]:
-    """A parameter: the job as its program reads it."""
+    """A parameter: the job as its program reads it, or the file that holds a long one."""
     job = planned(plan_job)
 
     def text(wildcards: Any) -> str:
-        return job(wildcards).as_json()
+        return job(wildcards).as_argument(write=not workflow.dryrun)
 
     return text
 

@@ -36,11 +36,11 @@ def add_job(
 ) -> None:
     """Adds the options of a program that runs a job.
 
-    The workflow passes the job as `--job JSON`. By hand, `--settings JSON` and one option per role
-    are equivalent. `parse_job` returns the arguments.
+    The workflow passes the job as `--job JSON`, or as `--job @FILE`. By hand, `--settings JSON` and
+    one option per role are equivalent. `parse_job` returns the arguments.
     """
     help_text = "settings and inputs, as the workflow plans them"
-    parser.add_argument("--job", type=Job.parse, metavar="JSON", help=help_text)
+    parser.add_argument("--job", type=Job.parse, metavar="JSON|@FILE", help=help_text)
     if has_settings:
         parser.add_argument(
             "--settings", type=_json, metavar="JSON", help="the settings of the job"

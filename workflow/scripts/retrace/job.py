@@ -1,20 +1,28 @@
 """A job of the workflow: the files it reads, by role, and its settings.
 
 Planning builds it, the rule hands it to its program as one line of JSON (`--job`), and the program
-reads it. A role holds one file, a list of files, or files by the name of a volume or a network.
+reads it. A long job travels in a file, because Linux limits a command line to 128 KiB. A role holds
+one file, a list of files, or files by the name of a volume or a network.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError
+from retrace.files import atomic_write, digest
 
 Files = str | Sequence[str] | Mapping[str, str] | Mapping[str, Sequence[str]]
+
+LONGEST = 2**16
+"""Length of the longest job on a command line, in quotes for two shells: half of Linux's limit."""
+JOB_FILES = Path("work/jobs")
+"""Folder of longer jobs, below the working directory, which all machines of a run see."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +53,36 @@ class Job:
             {"settings": self.settings, "inputs": self.inputs, "execution": self.execution}
         )
 
+    def as_argument(self, *, write: bool) -> str:
+        """The value of `--job`: the job as JSON or, if that is too long, @FILE.
+
+        The file's name is the digest of the job, so that the argument changes with the job. Without
+        `write` the file is not written, for a run that only shows its plan.
+        """
+        text = self.as_json()
+        if len(shlex.quote(shlex.quote(text))) <= LONGEST:
+            return text
+        path = JOB_FILES / f"{digest(text)}.json"
+        if write and not path.is_file():
+            atomic_write(path, text)
+        return f"@{path}"
+
     @classmethod
-    def parse(cls, text: str) -> Job:
-        """The job in a line of JSON (ConfigError where it is none)."""
+    def parse(cls, argument: str) -> Job:
+        """The job in a line of JSON, or in the file of @FILE (ConfigError where it is none)."""
         try:
-            content = json.loads(text)
+            named = argument.startswith("@")
+            content = json.loads(Path(argument[1:]).read_text() if named else argument)
             return cls(
                 content["settings"], content.get("inputs", {}), (), content.get("execution", {})
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"--job: not the JSON of a job ({error})") from None
+        except OSError as error:
+            raise ConfigError(
+                f"--job: {argument[1:]} cannot be read ({error.strerror}); run the same Snakemake "
+                "command again, which writes it"
+            ) from None
 
     def paths(self, role: str) -> list[Path]:
         """The files of a role, in order; none where the job has no such role."""
