@@ -163,16 +163,16 @@ def target_files(
 ) -> Callable[[Any], list[str]]:
     """An input function: the files of a target, planned only when it is requested."""
 
-    def wanted(wildcards: Any) -> list[str]:
+    def requested_files(wildcards: Any) -> list[str]:
         return refusing(files, PLANNER)
 
-    return wanted
+    return requested_files
 
 
 def growing(first: int) -> Callable[[Any, int], int]:
     """A resource that grows with each retry: FIRST, 2 x FIRST, 3 x FIRST ...
 
-    A job that a cluster ended for its memory or its time gets more of it the next time.
+    A job that a cluster ended for its memory or its time gets more at the next attempt.
     """
 
     def amount(wildcards: Any, attempt: int) -> int:

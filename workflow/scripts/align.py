@@ -57,19 +57,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "lineage": {"runs": Path},
         "schedule": {"settings": json.loads},
     }
-    found = {verb: verbs.add_parser(verb) for verb in needed}
+    subparsers = {verb: verbs.add_parser(verb) for verb in needed}
     for verb, options in needed.items():
         for name, kind in options.items():
-            found[verb].add_argument(f"--{name}", required=True, type=kind)
-    add_job(found["train"], file_list=["stacks", "masks"], optional_file=["init"])
-    add_job(found["stack"], file=["model"])
-    add_job(found["evaluate"], file=["aligned"], optional_file=["truth"])
-    found["train"].add_argument("--history", required=True, type=Path)
+            subparsers[verb].add_argument(f"--{name}", required=True, type=kind)
+    add_job(subparsers["train"], file_list=["stacks", "masks"], optional_file=["init"])
+    add_job(subparsers["stack"], file=["model"])
+    add_job(subparsers["evaluate"], file=["aligned"], optional_file=["truth"])
+    subparsers["train"].add_argument("--history", required=True, type=Path)
     for name in ("layer", "field-layer"):
-        found["stack"].add_argument(f"--{name}", required=True, type=Path)
-    found["stack"].add_argument("--threads", type=int, default=1)
-    found["lineage"].add_argument("name", nargs="?")
-    found["schedule"].add_argument("--epochs", type=int)
+        subparsers["stack"].add_argument(f"--{name}", required=True, type=Path)
+    subparsers["stack"].add_argument("--threads", type=int, default=1)
+    subparsers["lineage"].add_argument("name", nargs="?")
+    subparsers["schedule"].add_argument("--epochs", type=int)
     return parse_job(parser, argv)
 
 

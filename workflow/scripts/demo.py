@@ -76,24 +76,24 @@ def s3_server() -> Iterator[str]:
         thread.join()
 
 
-def choose_containers(wanted: str, image: Path) -> tuple[bool, str]:
+def choose_containers(setting: str, image: Path) -> tuple[bool, str]:
     """Whether the rules run in the image, and the reason in one line.
 
     `auto` uses an image only if it exists: building one takes minutes and hundreds of megabytes,
-    too much for a first try. ConfigError where `wanted` is unknown or impossible.
+    too much for a first try. ConfigError if `wanted` is unknown or impossible.
     """
-    if wanted not in CONTAINER_CHOICES:
-        raise ConfigError(f"RETRACE_CONTAINERS is {wanted!r}; allowed: {CONTAINER_CHOICES}")
+    if setting not in CONTAINER_CHOICES:
+        raise ConfigError(f"RETRACE_CONTAINERS is {setting!r}; allowed: {CONTAINER_CHOICES}")
     program = shutil.which("apptainer") or shutil.which("singularity")
-    if wanted == "never":
+    if setting == "never":
         return False, "host environment (RETRACE_CONTAINERS=never)"
     if program is None:
-        if wanted == "always":
+        if setting == "always":
             raise ConfigError(
                 "RETRACE_CONTAINERS=always, but neither apptainer nor singularity is on the PATH"
             )
         return False, "host environment (no apptainer or singularity on the PATH)"
-    if wanted == "always" or image.exists():
+    if setting == "always" or image.exists():
         return True, f"container image {image.name}"
     return False, "host environment (no image yet: `make image` builds it)"
 

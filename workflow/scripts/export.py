@@ -56,7 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def open_checked(source: Source) -> Volume:
-    """A volume; DataError where it differs from its manifest, if it has one."""
+    """A volume; DataError if it differs from its manifest, if it has one."""
     if not is_address(source.path) and store_with_manifest(Path(source.path)):
         check_manifest(Path(source.path))
     return open_source(source)
@@ -65,7 +65,7 @@ def open_checked(source: Source) -> Volume:
 def exported_box(volume: Volume, within: Source | None) -> VoxelBox:
     """The box to export: all of the volume, or its overlap with another one.
 
-    DataError where they do not overlap.
+    DataError if they do not overlap.
     """
     if within is None:
         return volume.box

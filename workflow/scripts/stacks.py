@@ -60,18 +60,24 @@ def distort_sections_of(
     raw: Volume | None, settings: DistortSettings, layer: Path, ground_truth: Path
 ) -> None:
     """Writes distorted sections and their ground truth; without `raw`, of generated neurites."""
-    made, seed = settings.made, settings.seed
-    distortion = Distortion(**{name: getattr(made, name) for name in GEOMETRY})
+    distortions, seed = settings.made, settings.seed
+    distortion = Distortion(**{name: getattr(distortions, name) for name in GEOMETRY})
     if raw is not None:
         sections = raw
-    elif made.phantom_shape is not None:
-        sections = generated_sections(made.phantom_shape, settings.voxel_size_nm, seed, distortion)
+    elif distortions.phantom_shape is not None:
+        sections = generated_sections(
+            distortions.phantom_shape, settings.voxel_size_nm, seed, distortion
+        )
     else:
         raise ConfigError(
             "sections to distort are neither generated nor read from a volume; set "
             "`phantom_shape`, or name a volume"
         )
-    box = None if made.roi_nm is None else NmBox(made.roi_nm.offset, made.roi_nm.shape)
+    box = (
+        None
+        if distortions.roi_nm is None
+        else NmBox(distortions.roi_nm.offset, distortions.roi_nm.shape)
+    )
     write_distorted_layer(sections, box, distortion, seed, layer=layer, ground_truth=ground_truth)
 
 

@@ -69,7 +69,7 @@ class Job:
 
     @classmethod
     def parse(cls, argument: str) -> Job:
-        """The job in a line of JSON, or in the file of @FILE (ConfigError where it is none)."""
+        """The job in a line of JSON, or in the file of @FILE (ConfigError if it is none)."""
         try:
             named = argument.startswith("@")
             content = json.loads(Path(argument[1:]).read_text() if named else argument)
@@ -89,7 +89,7 @@ class Job:
         return [Path(path) for path in _flat(self.inputs.get(role, ()))]
 
     def path(self, role: str) -> Path:
-        """The one file of a role (ConfigError where there is not exactly one)."""
+        """The one file of a role (ConfigError if there is not exactly one)."""
         paths = self.paths(role)
         if len(paths) != 1:
             raise ConfigError(f"--job: inputs: {role!r} needs one file, and has {len(paths)}")

@@ -22,23 +22,23 @@ class SettingsModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """Today's names of settings that had another name before."""
+    """Current names of settings that had another name before."""
 
     def plain(self) -> dict[str, Any]:
-        """The settings that were given, as JSON values; numbers stay as they were written."""
-        given = self.model_fields_set
+        """The settings that were set, as JSON values; numbers keep their notation."""
+        fields_set = self.model_fields_set
         return {
             info.alias or name: plain_value(getattr(self, name))
             for name, info in type(self).model_fields.items()
-            if name in given
+            if name in fields_set
         }
 
-    def given(self) -> dict[str, Any]:
-        """The settings that were given, by name."""
+    def explicit(self) -> dict[str, Any]:
+        """The settings that were set, by name."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
     def complete(self, deep: bool = False) -> Self:
-        """A copy with its defaults as given values, so that `plain` writes them too.
+        """A copy whose defaults count as set, so that `plain` writes them too.
 
         `deep`: also those of the groups inside it.
         """
@@ -52,10 +52,10 @@ class SettingsModel(BaseModel):
         return type(self).model_validate({**self.plain(), **changes})
 
     # Until every reader uses attributes, a group can also be read like the mapping it replaces:
-    # a setting that is not given and whose default is None or empty counts as absent.
+    # a setting that is not set and whose default is None or empty counts as absent.
 
     def keys(self) -> list[str]:
-        """Names of the settings that are given, or whose default is neither None nor empty."""
+        """Names of the settings that are set, or whose default is neither None nor empty."""
         return [name for name in type(self).model_fields if self._is_present(name)]
 
     def _is_present(self, name: str) -> bool:
@@ -132,7 +132,7 @@ def all_optional(
             annotation = (parts["annotation"], *parts["metadata"], Field(**attributes))
             declared[key] = Annotated[annotation]
     declared |= more
-    made = create_model(
+    optional = create_model(
         name, __base__=SettingsModel, __doc__=doc, __module__=model.__module__, **declared
     )
-    return cast(type[SettingsModel], made)
+    return cast(type[SettingsModel], optional)

@@ -34,8 +34,10 @@ def evaluate_alignment(
     folder = output.parent
     with recording_opened() as read:
         sections = open_source(settings.sections)
-        known = KnownDistortion.open(ground_truth, sections) if ground_truth else None
-        scorer = Scorer(sections, open_volume(aligned, ALIGNED), open_volume(aligned, FIELD), known)
+        distortion = KnownDistortion.open(ground_truth, sections) if ground_truth else None
+        scorer = Scorer(
+            sections, open_volume(aligned, ALIGNED), open_volume(aligned, FIELD), distortion
+        )
         depth = sections.box.shape[0]
         held_out_from = depth - int(depth * settings.test_fraction)
         scores = score_stack(scorer, held_out_from)

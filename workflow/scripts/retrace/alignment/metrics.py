@@ -53,15 +53,15 @@ def _chunks(section: np.ndarray, side: list[int], chunks: int) -> np.ndarray:
 
 def correlation_summary(values: np.ndarray) -> dict[str, float | int | None]:
     """Mean, variance and percentiles of the coefficients that are not NaN."""
-    known = values[~np.isnan(values)]
-    if not known.size:
+    finite = values[~np.isnan(values)]
+    if not finite.size:
         names = ["mean", "variance", *(f"percentile_{p}" for p in PERCENTILES)]
         return {"chunks": 0, **dict.fromkeys(names, None)}
-    at = np.percentile(known, PERCENTILES)
+    at = np.percentile(finite, PERCENTILES)
     return {
-        "chunks": int(known.size),
-        "mean": float(known.mean()),
-        "variance": float(known.var()),
+        "chunks": int(finite.size),
+        "mean": float(finite.mean()),
+        "variance": float(finite.var()),
         **{f"percentile_{p}": float(v) for p, v in zip(PERCENTILES, at, strict=True)},
     }
 

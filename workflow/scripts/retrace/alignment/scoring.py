@@ -227,8 +227,8 @@ def plot_scores(scores: Mapping[str, Any]) -> bytes:
     axes[0].legend(fontsize=8)
     for axis, side in zip(axes[3:], ("before", "after"), strict=True):
         maps = np.array([row[side]["map"] for row in rows], np.float64)
-        known = np.isfinite(maps)
-        mean = np.where(known, maps, 0).sum(0) / np.maximum(known.sum(0), 1)
+        finite = np.isfinite(maps)
+        mean = np.where(finite, maps, 0).sum(0) / np.maximum(finite.sum(0), 1)
         picture = axis.imshow(mean, vmin=-0.1, vmax=1)
         axis.set_title(f"mean correlation, {side}", fontsize=9)
     figure.colorbar(picture, ax=axes[-1])

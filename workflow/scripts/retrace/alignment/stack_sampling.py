@@ -146,8 +146,8 @@ class StackSampler:
             bad = mask_on_grid(self.sources.bad, box, self.sources.sections.voxel_size_nm)
             parts.append(ternary(torch.from_numpy(bad), self.sources.near_px).numpy())
         if self.sources.defects is not None:
-            known = self.sources.defects.read(self._ground_truth_box(box), fill=0)
-            parts.append(coarser_labels(known, self._factor()))
+            defects = self.sources.defects.read(self._ground_truth_box(box), fill=0)
+            parts.append(coarser_labels(defects, self._factor()))
         return np.maximum.reduce(parts) if parts else None
 
     def _fields(self, box: VoxelBox) -> np.ndarray | None:

@@ -71,7 +71,7 @@ def open_stack_sources(settings: SampleSettings, ground_truth: Path | None) -> S
     if settings.mask is not None:
         volume = open_source(settings.mask)
         bad = replace(volume, array=AtLeast(volume.array, settings.mask.defect_from))
-    known = (
+    applied = (
         {}
         if ground_truth is None
         else {array: open_volume(ground_truth, array) for array in (DISPLACEMENT, DEFECTS)}
@@ -79,8 +79,8 @@ def open_stack_sources(settings: SampleSettings, ground_truth: Path | None) -> S
     return StackSources(
         sections=open_source(settings.source),
         bad=bad,
-        displacement=known.get(DISPLACEMENT),
-        defects=known.get(DEFECTS),
+        displacement=applied.get(DISPLACEMENT),
+        defects=applied.get(DEFECTS),
         near_px=settings.near_px,
     )
 

@@ -100,7 +100,7 @@ class SeamlessTask(PlainTask):
     def _stack(self, place: PairRange) -> tuple[Tensor, Tensor, Tensor, Tensor, bool]:
         """An augmented stack: images, masks, valid (S, H, W), displacements (S, 2, H, W) px.
 
-        The last value tells whether these displacements are the ground truth.
+        The last value is whether these displacements are the ground truth.
         """
         rng = np.random.default_rng((self.seed, 1, place.epoch, place.visit))
         sample = self._self_pairs(self.reader[place.stack], rng)

@@ -1,6 +1,6 @@
 """Augmentation of stacks of sections, as in SEAMLeSS.
 
-`augment_stack` moves, rotates and scales sections, their masks and known displacements alike; its
+`augment_stack` moves, rotates and scales sections, their masks and known displacements; its
 result is what the network learns to align. `augment_input` corrupts a section for the network's
 input only; the loss compares the uncorrupted one. Source: SEAMLeSS, aug.py.
 """

@@ -102,7 +102,7 @@ def load_parameters(
 ) -> list[str]:
     """Fills the first `count` layers (by default all of the file); returns one line per layer.
 
-    DataError where a shape differs or the file or the network has fewer layers; then nothing is
+    DataError if a shape differs or the file or the network has fewer layers; then nothing is
     changed.
     """
     parts = module.parts

@@ -81,7 +81,7 @@ def load_weights(path: Path, module: nn.Module, name: str) -> dict[str, Any]:
 
 
 def _fill(path: Path, module: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> None:
-    """Fills `module` with exactly these weights; DataError where names or shapes differ."""
+    """Fills `module` with exactly these weights; DataError if names or shapes differ."""
     expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     stored = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if expected != stored:
@@ -96,7 +96,7 @@ def _fill(path: Path, module: nn.Module, tensors: Mapping[str, torch.Tensor], na
 def load_layers(path: Path, module: nn.Module, layers: Sequence[int]) -> list[str]:
     """Fills only the numbered `layers` of `module` from a model of another network.
 
-    Returns one line per layer. DataError where a layer is missing on either side or differs in
+    Returns one line per layer. DataError if a layer is missing on either side or differs in
     shape.
     """
     tensors = read_archive(path)[1]
@@ -140,7 +140,7 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def _check_same_network(path: Path, stored: Mapping[str, Any], network: NetworkSettings) -> None:
-    """DataError where a setting that decides which weights fit differs from `network`'s."""
+    """DataError if a setting that decides which weights fit differs from `network`'s."""
     for key, value in architecture(network).items():
         if stored.get(key) != value:
             raise DataError(

@@ -105,7 +105,7 @@ class Bundle:
 def open_bundle(prefix: Path) -> Bundle:
     """The checkpoint at `prefix` (a path without `.index`).
 
-    DataError where a file is missing or truncated, or the index is damaged.
+    DataError if a file is missing or truncated, or the index is damaged.
     """
     index = prefix.with_name(prefix.name + ".index")
     if not index.is_file():
@@ -151,7 +151,7 @@ def masked_crc32c(content: bytes) -> int:
 
 
 def _check_files(bundle: Bundle) -> None:
-    """DataError where a data file is missing or shorter than its variables."""
+    """DataError if a data file is missing or shorter than its variables."""
     ends = dict.fromkeys(range(bundle.shards), 0)
     for name, entry in bundle.entries.items():
         if entry.shard not in ends:

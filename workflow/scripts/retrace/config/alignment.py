@@ -23,7 +23,7 @@ GEOMETRY = tuple(n for n in SyntheticSections.model_fields if n not in ("phantom
 
 
 def resolve(file: AlignmentFile, volumes: Collection[str], where: str) -> Alignment:
-    """The `alignment` of a dataset's file with its defaults; ConfigError where it cannot work."""
+    """The `alignment` of a dataset's file with its defaults; ConfigError if it cannot work."""
     if file.volume not in volumes:
         hint = nearest(file.volume, volumes)
         raise ConfigError(f"{where}: alignment names the unknown volume {file.volume!r}; {hint}")
@@ -40,7 +40,7 @@ def resolve(file: AlignmentFile, volumes: Collection[str], where: str) -> Alignm
 
 
 def sections_of(dataset: DatasetBase) -> Alignment:
-    """The `alignment` of a dataset; ConfigError where it has none."""
+    """The `alignment` of a dataset; ConfigError if it has none."""
     if not isinstance(dataset, Dataset) or dataset.alignment is None:
         raise ConfigError(
             f"dataset {dataset.name!r} has no `alignment`, which names the sections to align; "
@@ -150,7 +150,7 @@ def check_side(label: str, side: Sequence[int], levels: int) -> None:
 
 
 def stack_set(dataset: DatasetBase, name: str) -> StackSet:
-    """One of the sets of stacks; ConfigError where none has that name."""
+    """One of the sets of stacks; ConfigError if none has that name."""
     stacks = sections_of(dataset).stacks
     if name not in stacks:
         hint = nearest(name, stacks)

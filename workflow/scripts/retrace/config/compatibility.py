@@ -205,7 +205,7 @@ def check_legacy_batch(network: LsdNetworkSettings, gpus: int) -> None:
 
 
 def check_division(network: str, batch_size: int, gpus: int) -> None:
-    """ConfigError where the samples of a batch cannot be dealt out evenly."""
+    """ConfigError if the samples of a batch cannot be dealt out evenly."""
     if batch_size % gpus:
         some = ", ".join(str(gpus * factor) for factor in (1, 2, 3))
         divisors = [n for n in range(1, batch_size + 1) if not batch_size % n]

@@ -51,7 +51,7 @@ def load_dataset(name: str | Path, chosen: object = None) -> AnyDataset:
 
 
 def load_volumes(name: str | Path, chosen: object = None) -> Dataset:
-    """The same for a dataset that must have volumes; ConfigError where it has single examples."""
+    """The same for a dataset that must have volumes; ConfigError if it has single examples."""
     dataset = load_dataset(name, chosen)
     if isinstance(dataset, ExamplesDataset):
         raise ConfigError(f"dataset {dataset.name!r} has single examples and no volumes")
@@ -61,7 +61,7 @@ def load_volumes(name: str | Path, chosen: object = None) -> Dataset:
 def _resolved(file: DatasetFile, path: Path, chosen: object) -> Dataset:
     """The dataset of a file, with everything filled in."""
     _check_name(file.name, path)
-    kept = {key: value for key, value in file.given().items() if key in Dataset.model_fields}
+    kept = {key: value for key, value in file.explicit().items() if key in Dataset.model_fields}
     resolved: dict[str, Any] = {
         **{"background_ids": (), "sampling": Sampling()},
         **kept,
@@ -103,18 +103,18 @@ def _is_isotropic(dataset: DatasetFile) -> bool:
 def _volume(dataset: DatasetFile, name: str, where: str) -> Volume:
     """A volume with its sources complete; those of a bucket are where `fetch` puts them."""
     file = dataset.volumes[name]
-    given = _in_bucket(dataset, name) | file.given()
-    _check_raw(given.get("raw"), name, where)
+    settings = _in_bucket(dataset, name) | file.explicit()
+    _check_raw(settings.get("raw"), name, where)
     sources = {
         part: _complete(value, dataset.voxel_size_nm, file)
-        for part, value in given.items()
+        for part, value in settings.items()
         if part in SINGLE_SOURCES or part in NAMED_SOURCES
     }
     if file.tissue_mask is not None:  # its voxels may be larger: its own file says the size
         sources["tissue_mask"] = _complete(file.tissue_mask, None, file)
     if file.auto_crop is not None:
         sources |= _fitted(sources, file.auto_crop)
-    rest = {part: given[part] for part in ("lazy_labels", "skeletons") if part in given}
+    rest = {part: settings[part] for part in ("lazy_labels", "skeletons") if part in settings}
     volume = Volume.model_construct(**sources, **rest, roi_nm=file.roi_nm)
     check_region(dataset.voxel_size_nm, region_of(volume), f"{where}: volume {name!r}")
     if volume.roi_nm == LABELS_BOX and volume.labels is None:
@@ -160,7 +160,7 @@ def _complete(
     if not isinstance(source, SourceFile):
         return {n: _complete(one, voxel_size_nm, volume) for n, one in source.items()}
     defaults = {"voxel_size_nm": voxel_size_nm, "offset_nm": volume.offset_nm, "array": ""}
-    return Source.model_construct(**(defaults | source.given()))
+    return Source.model_construct(**(defaults | source.explicit()))
 
 
 def _fitted(sources: Mapping[str, Any], crop: bool | Literal["even"]) -> dict[str, Any]:
@@ -186,14 +186,13 @@ def check_chosen(chosen: object) -> None:
         return
     if chosen is None:
         return
-    wanted: Iterable[str] = [chosen] if isinstance(chosen, str) else chosen  # type: ignore[assignment]
+    requested: Iterable[str] = [chosen] if isinstance(chosen, str) else chosen  # type: ignore[assignment]
     files = (read_yaml(yaml_file("datasets", name)) for name in names("datasets"))
-    known = {str(v) for content in files for v in content.get("volumes", {})}
-    for volume in wanted:
-        if volume != "all" and volume not in known:
-            raise ConfigError(
-                f"`volumes`: no dataset has a volume {volume!r}; {nearest(volume, [*known, 'all'])}"
-            )
+    available = {str(v) for content in files for v in content.get("volumes", {})}
+    for volume in requested:
+        if volume != "all" and volume not in available:
+            hint = nearest(volume, [*available, "all"])
+            raise ConfigError(f"`volumes`: no dataset has a volume {volume!r}; {hint}")
 
 
 def has_boundaries(dataset: DatasetBase) -> bool:
@@ -203,7 +202,7 @@ def has_boundaries(dataset: DatasetBase) -> bool:
 
 
 def has_classes(dataset: DatasetBase) -> bool:
-    """Whether labels are class numbers; ConfigError where some are and others are not."""
+    """Whether labels are class numbers; ConfigError if some are and others are not."""
     labels = {name: v.labels for name, v in dataset.volumes.items() if v.labels is not None}
     are_classes = {name: source.objects == CLASSES for name, source in labels.items()}
     if len(set(are_classes.values())) > 1:

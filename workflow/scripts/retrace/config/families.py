@@ -287,7 +287,7 @@ class NamedNetwork(Protocol):
 
 
 def family_of(network: NamedNetwork) -> Family:
-    """The family of a network; ConfigError where there is none of that name."""
+    """The family of a network; ConfigError if there is none of that name."""
     return family_named(network.family, f"network {network.name!r}")
 
 

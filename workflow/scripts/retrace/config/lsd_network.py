@@ -263,7 +263,7 @@ LsdNetworkFile = all_optional(
 def resolve_lsd(file: SettingsModel, dataset: DatasetTraits) -> LsdNetworkSettings:
     """The network for one dataset: recipe, then overrides, then what follows from both.
 
-    ConfigError where a setting is missing or the input does not fit the pooling.
+    ConfigError if a setting is missing or the input does not fit the pooling.
     """
     content = file.plain()
     recipes, overrides = content.pop("recipes"), content.pop("datasets", {})
@@ -281,7 +281,7 @@ def resolve_lsd(file: SettingsModel, dataset: DatasetTraits) -> LsdNetworkSettin
 
 
 def _label_padding_nm(network: LsdSettings, dataset: DatasetTraits) -> Sequence[float]:
-    """Padding of the labels; ConfigError where an input does not fit the pooling."""
+    """Padding of the labels; ConfigError if an input does not fit the pooling."""
     output = output_shape(network.input_shape, network.downsample)
     output_shape(network.inference_shape, network.downsample)
     if network.label_padding_nm != "auto":

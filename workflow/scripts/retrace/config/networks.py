@@ -83,7 +83,7 @@ def resolved(content: Mapping[str, Any], dataset: DatasetTraits, where: str) -> 
 def network_for(name: str, dataset: DatasetBase) -> Any:
     """The network as it is trained on this dataset; a `NetworkSettings` of its family.
 
-    ConfigError where a setting is missing or wrong, or the network cannot read such data.
+    ConfigError if a setting is missing or wrong, or the network cannot read such data.
     """
     network = load_network(name)
     check_kind(dataset, network)
@@ -247,12 +247,14 @@ def head_names(network: NetworkSettings) -> list[str]:
     return [head.name for head in network.heads]
 
 
-def check_networks(wanted: Iterable[str]) -> None:
+def check_networks(requested: Iterable[str]) -> None:
     """Refuses the name of no network, with the nearest one (ConfigError)."""
-    known = names("networks")
-    for name in wanted:
-        if name not in known:
-            raise ConfigError(f"`compare: networks`: no network {name!r}; {nearest(name, known)}")
+    available = names("networks")
+    for name in requested:
+        if name not in available:
+            raise ConfigError(
+                f"`compare: networks`: no network {name!r}; {nearest(name, available)}"
+            )
 
 
 def interior_map(network: NetworkSettings) -> str | None:

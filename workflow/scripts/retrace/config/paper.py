@@ -44,7 +44,7 @@ def _readable(name: str) -> Settings:
 
 
 def paper_of(dataset: DatasetBase) -> tuple[Dataset, Paper, str]:
-    """A dataset with its `paper` and `weights_of`; ConfigError where it lacks one."""
+    """A dataset with its `paper` and `weights_of`; ConfigError if it lacks one."""
     paper = dataset.paper if isinstance(dataset, Dataset) else None
     if not isinstance(dataset, Dataset) or paper is None or dataset.weights_of is None:
         raise ConfigError(f"dataset {dataset.name!r} needs `paper` and `weights_of`")
@@ -57,12 +57,14 @@ def choose_regions(dataset: Dataset, regions: Sequence[str] | None) -> Dataset:
     ConfigError for a region that no dataset with `paper` has, or if this dataset has none of them.
     """
     volumes = dataset.volumes
-    wanted = regions or [dataset.test[0].volume]
-    known = {str(region) for name in datasets().values() for region in _readable(name)["volumes"]}
-    unknown = [region for region in wanted if region not in known]
-    own = [region for region in wanted if region in volumes]
+    requested = regions or [dataset.test[0].volume]
+    available = {
+        str(region) for name in datasets().values() for region in _readable(name)["volumes"]
+    }
+    unknown = [region for region in requested if region not in available]
+    own = [region for region in requested if region in volumes]
     if unknown or not own:
-        wrong = unknown[0] if unknown else wanted[0]
+        wrong = unknown[0] if unknown else requested[0]
         raise ConfigError(
             f"`reproduce: regions`: dataset {dataset.name!r} has no region {wrong!r}; "
             f"{nearest(wrong, volumes)}"
@@ -74,10 +76,10 @@ def choose_regions(dataset: Dataset, regions: Sequence[str] | None) -> Dataset:
     return dataset.model_copy(update=chosen)
 
 
-def networks(dataset: Dataset, wanted: Sequence[str] | None) -> list[str]:
+def networks(dataset: Dataset, requested: Sequence[str] | None) -> list[str]:
     """The networks that are compared, None: all; ConfigError for one that the paper lacks."""
     dataset, paper, parent = paper_of(dataset)
-    for name in wanted or ():
+    for name in requested or ():
         if name not in paper.networks:
             raise ConfigError(
                 f"`reproduce: networks`: {name!r} is none of the paper's on {parent!r}; "
@@ -90,7 +92,7 @@ def networks(dataset: Dataset, wanted: Sequence[str] | None) -> list[str]:
                 f"{published_file(dataset)} has no region {entry.volume!r}; "
                 f"{nearest(entry.volume, published['regions'])}"
             )
-    return list(wanted or paper.networks)
+    return list(requested or paper.networks)
 
 
 def published_file(dataset: DatasetBase) -> Path:
@@ -138,13 +140,15 @@ def published_figures(dataset: DatasetBase) -> tuple[Path, ShownFigures] | None:
         raise ConfigError(f"{path} needs `convention`: how these figures were scored")
     regions = chosen.regions or tuple(content["regions"])
     _check_known("regions", regions, content["regions"], path)
-    known = tuple(dict.fromkeys(t for region in regions for t in content["regions"][region]))
-    truths = chosen.truths or known
-    _check_known("truths", truths, known, path)
+    available = tuple(dict.fromkeys(t for region in regions for t in content["regions"][region]))
+    truths = chosen.truths or available
+    _check_known("truths", truths, available, path)
     return path, ShownFigures(regions=regions, truths=truths, differs=chosen.differs)
 
 
-def _check_known(key: str, wanted: Sequence[str], known: Iterable[str], path: Path) -> None:
-    for name in wanted:
-        if name not in known:
-            raise ConfigError(f"`published: {key}`: {path} has no {name!r}; {nearest(name, known)}")
+def _check_known(key: str, requested: Sequence[str], available: Iterable[str], path: Path) -> None:
+    for name in requested:
+        if name not in available:
+            raise ConfigError(
+                f"`published: {key}`: {path} has no {name!r}; {nearest(name, available)}"
+            )

@@ -266,7 +266,7 @@ SeamlessNetworkFile = all_optional(
 
 
 def resolve_seamless(file: SettingsModel, dataset: DatasetTraits) -> SeamlessNetworkSettings:
-    """The network; it is the same for all datasets. ConfigError where a setting is missing."""
+    """The network; it is the same for all datasets. ConfigError if a setting is missing."""
     content = {key: value for key, value in file.plain().items() if key != "extends"}
     return check(SeamlessNetworkSettings, content, f"network {content['name']!r}")
 

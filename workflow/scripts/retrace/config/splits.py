@@ -26,7 +26,7 @@ LABELS_BOX = "labels"
 
 
 def check_region(voxel_size_nm: Sequence[int], region: Region | None, where: str) -> None:
-    """ConfigError where a box does not lie on the voxel grid."""
+    """ConfigError if a box does not lie on the voxel grid."""
     if region is None:
         return
     for key, values in (("offset", region.offset), ("shape", region.shape)):
@@ -86,18 +86,18 @@ def _skeletons(source: str | SkeletonDump | None) -> Skeletons | None:
     """Where skeletons are read: a table or a dump."""
     if source is None:
         return None
-    given: dict[str, Any] = {"path": source} if isinstance(source, str) else source.given()
-    return Skeletons.model_construct(**given)
+    settings: dict[str, Any] = {"path": source} if isinstance(source, str) else source.explicit()
+    return Skeletons.model_construct(**settings)
 
 
 def choose_training(dataset: Dataset, chosen: object) -> Dataset:
     """Replaces the training entries by the chosen volumes; refuses an overlap with the others."""
     entries = list(dataset.train)
-    wanted = _wanted(dataset, chosen)
-    if wanted is not None:
-        known = {entry.volume: entry for entry in entries}
+    requested = _wanted(dataset, chosen)
+    if requested is not None:
+        by_volume = {entry.volume: entry for entry in entries}
         where = f"dataset {dataset.name}"
-        entries = [known.get(v) or split_entry(dataset, "train", v, where) for v in wanted]
+        entries = [by_volume.get(v) or split_entry(dataset, "train", v, where) for v in requested]
     probabilities = _probabilities([entry.probability for entry in entries])
     train = tuple(
         entry.model_copy(update={"probability": p, "exclude_nm": _excluded(dataset, entry)})
@@ -119,20 +119,20 @@ def _wanted(dataset: Dataset, chosen: object) -> list[str] | None:
         held_out = {entry.volume for entry in rest if entry.roi_nm is None}
         labelled = [v for v, volume in dataset.volumes.items() if volume.labels is not None]
         return [v for v in labelled if v not in held_out]
-    wanted: list[Any] = [chosen] if isinstance(chosen, str) else list(chosen)  # type: ignore[call-overload]
-    for volume in wanted:
+    requested: list[Any] = [chosen] if isinstance(chosen, str) else list(chosen)  # type: ignore[call-overload]
+    for volume in requested:
         if volume not in dataset.volumes:
             hint = nearest(volume, [*dataset.volumes, "all"])
             raise ConfigError(
                 f"`volumes`: dataset {dataset.name!r} has no volume {volume!r}; {hint}"
             )
-    return wanted
+    return requested
 
 
 def _probabilities(weights: Sequence[float | None]) -> list[float]:
     """Weights scaled to a sum of 1; an entry without a weight gets the mean of the others."""
-    given = [weight for weight in weights if weight is not None]
-    default = sum(given) / len(given) if given else 1.0
+    probabilities = [weight for weight in weights if weight is not None]
+    default = sum(probabilities) / len(probabilities) if probabilities else 1.0
     filled = [default if weight is None else weight for weight in weights]
     return [weight / sum(filled) for weight in filled]
 
@@ -180,7 +180,7 @@ def scorable(dataset: DatasetBase, split: str) -> list[Entry]:
 
 
 def with_skeletons(dataset: DatasetBase) -> list[str]:
-    """The volumes whose test entries have skeletons; ConfigError where there are none."""
+    """The volumes whose test entries have skeletons; ConfigError if there are none."""
     volumes = [entry.volume for entry in dataset.test if entry.skeletons is not None]
     if not volumes:
         raise ConfigError(

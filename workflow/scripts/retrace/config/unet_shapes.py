@@ -17,7 +17,7 @@ def output_shape(
     """Output of the U-Net for an input, voxels (z, y, x), by the pooling factors of its levels.
 
     The U-Net has valid convolutions, two in each level, and transposed convolutions (the U-Net of
-    "mala"). ConfigError where the pooling leaves a remainder.
+    "mala"). ConfigError if the pooling leaves a remainder.
     """
     z, y, x = (
         _axis_output(size, [factors[axis] for factors in downsample], "zyx"[axis])

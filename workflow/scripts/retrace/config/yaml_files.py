@@ -108,7 +108,7 @@ def _parsed(text: str) -> bytes:
 
 
 def read_yaml(path: Path) -> Settings:
-    """The mapping in a YAML file; ConfigError where it is unreadable or something else."""
+    """The mapping in a YAML file; ConfigError if it is unreadable or something else."""
     try:
         content = pickle.loads(_parsed(path.read_text()))
     except UnicodeDecodeError:

@@ -136,7 +136,7 @@ class ZnnNetworkSettings(ZnnTrainingParameters, VoxelNetworkSettings):
 def resolve_znn(file: ZnnNetworkFile, dataset: DatasetTraits) -> ZnnNetworkSettings:
     """The network for one dataset, from its file and the files that this names.
 
-    ConfigError where an output does not fit what is predicted, or parameters contradict each
+    ConfigError if an output does not fit what is predicted, or parameters contradict each
     other.
     """
     config = read_cfg(Path(file.cfg)) if file.cfg else None

@@ -177,16 +177,16 @@ class _Reader:
         return self._bounded(node, value)
 
     def _call(self, node: ast.Call) -> Any:
-        known = CALLS.get(node.func.id) if isinstance(node.func, ast.Name) else None
-        if known is None or any(keyword.arg is None for keyword in node.keywords):
+        signature = CALLS.get(node.func.id) if isinstance(node.func, ast.Name) else None
+        if signature is None or any(keyword.arg is None for keyword in node.keywords):
             raise self._refusal(node, "")
         args = [self.value(arg) for arg in node.args]
         options = {str(k.arg): self.value(k.value) for k in node.keywords}
         far = any(not isinstance(a, int) or abs(a) > LONGEST_VALUE for a in args)
-        if known is CALLS["range"] and far:
+        if signature is CALLS["range"] and far:
             raise self._refusal(node, "")
         try:
-            return known(*args, **options)
+            return signature(*args, **options)
         except (TypeError, ValueError) as error:
             raise self._refusal(node, f" ({error})") from None
 

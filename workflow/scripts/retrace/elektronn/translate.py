@@ -172,11 +172,11 @@ def _digits(config: ElektronnConfig, translation: Translation) -> None:
             "have to be run; MNISTData is the dataset mnist"
         )
     options = dict(values["data_load_kwargs"])
-    known = ("path", "convert2image", "warp_on", "shift_augment")
+    supported = ("path", "convert2image", "warp_on", "shift_augment")
     for name in options:
-        if name not in known:
+        if name not in supported:
             raise ConfigError(
-                f"{config.path}: data_load_kwargs has {name!r}; {nearest(name, known)}"
+                f"{config.path}: data_load_kwargs has {name!r}; {nearest(name, supported)}"
             )
     network["n_lab"] = values["n_lab"] or DIGITS
     network["warp_on"] = bool(options.get("warp_on", False))

@@ -50,19 +50,19 @@ class ClassTally:
 
         Raises DataError, with the `name` of the labels, for a label that is no class.
         """
-        known = labels >= 0
-        true = labels[known]
+        labelled = labels >= 0
+        true = labels[labelled]
         if true.size and true.max() >= self.classes:
             raise DataError(
                 f"{name} holds the label {true.max()}, and the network has the classes 0 to "
                 f"{self.classes - 1}; correct `n_lab` or the labels"
             )
-        of_known = probabilities[:, known]
-        predicted = of_known.argmax(axis=0)
+        of_labelled = probabilities[:, labelled]
+        predicted = of_labelled.argmax(axis=0)
         pairs = true * self.classes + predicted
         counts = np.bincount(pairs, minlength=self.classes**2)
         self.confusion += counts.reshape(self.confusion.shape)
-        of_true = np.take_along_axis(of_known, true[None], axis=0)
+        of_true = np.take_along_axis(of_labelled, true[None], axis=0)
         self.cost -= float(np.log(of_true + EPS).sum())
 
     def __add__(self, other: ClassTally) -> ClassTally:

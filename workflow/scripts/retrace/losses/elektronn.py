@@ -76,8 +76,8 @@ def nll_weak(
     """
     p = torch.softmax(logits, dim=1)
     hard = one_hot(labels, p.shape[1])
-    known = (labels >= 0).unsqueeze(1)
-    cost = torch.where(known, -(0.5 * hard + 0.5 * p) * torch.log(p + EPS), 0.0)
+    labelled = (labels >= 0).unsqueeze(1)
+    cost = torch.where(labelled, -(0.5 * hard + 0.5 * p) * torch.log(p + EPS), 0.0)
     if class_weights is not None:
         cost = cost * _along_classes(class_weights, p)
     return cost.sum() / hard.sum().clamp(min=1)

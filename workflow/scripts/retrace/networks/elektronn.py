@@ -235,7 +235,7 @@ class ElektronnNetwork(nn.Module):
 
         Max-fragment pooling: each pooling by p is computed at all its p offsets, and the fragments
         pass through the following layers separately. Equivalent to dilating the following filters
-        by p. DataError where `x` (N, C, Z, Y, X) is smaller than the field of view.
+        by p. DataError if `x` (N, C, Z, Y, X) is smaller than the field of view.
         """
         shape = self.output_shape(x.shape[-3:])
         dilation: Triple = (1, 1, 1)

@@ -194,7 +194,7 @@ class Seamless(nn.Module):
     def encode(self, image: Tensor) -> list[Tensor]:
         """Feature maps [(N, C, H / 2^level, W / 2^level)], finest first, of `image` (N, 1, H, W).
 
-        DataError where the sides cannot be halved often enough.
+        DataError if the sides cannot be halved often enough.
         """
         self.check_side(image.shape[-2:])
         image = (image - float(self.pyramid.mean)) / float(self.pyramid.std)

@@ -53,7 +53,7 @@ def bioimageio_model(**arguments):
 def package_files(model: Path, settings: PackageSettings) -> dict[str, bytes]:
     """The files of a package by name; equal weights and settings give equal bytes.
 
-    `model`: model.safetensors. DataError where it does not fit the network.
+    `model`: model.safetensors. DataError if it does not fit the network.
     """
     network: Any = settings.network
     family = family_package(network)

@@ -55,7 +55,7 @@ def _example_interface(
 ) -> PackageInterface:
     """Images (N, C, Y, X) or vectors (N, L) to one answer each.
 
-    DataError where the weights do not come with the mean of their training images.
+    DataError if the weights do not come with the mean of their training images.
     """
     if "input_mean" not in metadata:
         raise DataError(

@@ -73,7 +73,7 @@ def _without_imports(name: str) -> str:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """DataError where two modules define the same name: the later one would replace the other."""
+    """DataError if two modules define the same name: the later one would replace the other."""
     owner: dict[str, str] = {}
     for name in names:
         for defined in _definitions(_tree(name)):

@@ -61,7 +61,7 @@ def aligned_voxel_nm(dataset: Dataset, network: NetworkSettings) -> list[int]:
 
 
 def align_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> Settings:
-    """What `align.py stack` reads; ConfigError where it is to be rendered coarser than aligned."""
+    """What `align.py stack` reads; ConfigError if it is to be rendered coarser than aligned."""
     mip, render = mip_of(dataset, network), network["align"]["render_mip"]
     whole = source(dataset, mip)
     if render is not None and render > whole["mip"]:

@@ -47,12 +47,12 @@ def compare_settings(
 @cache
 def compared(planner: Planner, dataset: str) -> tuple[list[str], dict[str, str]]:
     """Names of the networks that are compared, and by name why the others cannot be."""
-    wanted = planner.config["compare"]["networks"]
-    check_networks(wanted or [])
+    requested = planner.config["compare"]["networks"]
+    check_networks(requested or [])
     planar = is_planar(planner.dataset(dataset))
     verbs = ("predict", "evaluate") if planar else ("evaluate", "segment")
     able, refused = [], {}
-    for name in wanted or names("networks"):
+    for name in requested or names("networks"):
         try:
             for verb in verbs:
                 planner.experiment(verb, dataset, name)

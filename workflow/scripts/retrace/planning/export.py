@@ -79,15 +79,15 @@ def export_job(
 def exported(planner: Planner, dataset: str, network: str) -> list[str]:
     """The layers and formats that the configuration asks for, and their manifests."""
     data = planner.experiment("export", dataset, network).dataset
-    wanted = planner.config["export"]
+    settings = planner.config["export"]
     images = [
         f"{form}/{layer}{'.zarr' if form == 'ome_zarr' else ''}"
-        for form in wanted["formats"]
-        for layer in wanted["layers"]
+        for form in settings["formats"]
+        for layer in settings["layers"]
         if layer != "nodes"
     ]
     places = [(volume, image) for volume in tested(data) for image in images]
-    if "nodes" in wanted["layers"]:
+    if "nodes" in settings["layers"]:
         places += [(volume, "nodes") for volume in with_skeletons(data)]
     return with_manifests([results(dataset, network, *place) for place in places])
 

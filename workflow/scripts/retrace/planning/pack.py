@@ -92,7 +92,7 @@ def crate(planner: Planner, dataset: str, network: str) -> list[str]:
 
 @pair_target("bundle")
 def bundle(planner: Planner, dataset: str, network: str) -> list[str]:
-    """The packed experiment; ConfigError where no images are in use."""
+    """The packed experiment; ConfigError if no images are in use."""
     planner.experiment("evaluate", dataset, network)
     if not planner.uses_containers:
         raise ConfigError(

@@ -37,8 +37,8 @@ def ground_truth(dataset: Dataset, path: str) -> str | None:
     """The fetched folder that holds a path, None for a path elsewhere."""
     base = f"data/{dataset['name']}/ground_truth/"
     name = path.removeprefix(base).split("/")[0]
-    known = path.startswith(base) and name in (dataset.get("ground_truth") or {})
-    return base + name if known else None
+    is_declared = path.startswith(base) and name in (dataset.get("ground_truth") or {})
+    return base + name if is_declared else None
 
 
 def own_files(dataset: Dataset, path: str) -> list[str]:

@@ -15,7 +15,7 @@ from retrace.planning.paths import manifest, results, with_manifests
 
 
 def published(planner: Planner, dataset: str, network: str) -> list[str]:
-    """Folder and manifest of a published checkpoint; ConfigError where there is none."""
+    """Folder and manifest of a published checkpoint; ConfigError if there is none."""
     if not family_of(planner.network(dataset, network)).published_in_bucket:
         raise ConfigError(
             f"no checkpoint of network {network!r} was published in the bucket; name a network"
@@ -49,7 +49,7 @@ def model_file(planner: Planner, dataset: str, network: str) -> str:
 
 
 def init_file(planner: Planner, dataset: str, network: str) -> str:
-    """The file of another program that holds the weights (ConfigError where none is named)."""
+    """The file of another program that holds the weights (ConfigError if none is named)."""
     if not planner.config["init"]:
         published(planner, dataset, network)
     return str(planner.config["init"])

@@ -1,4 +1,4 @@
-"""The layout of a packed experiment (a bundle), and what it says about itself.
+"""The layout of a packed experiment (a bundle), and its description.
 
 Standard library only: the machine that runs it has nothing installed yet.
 """
@@ -31,7 +31,7 @@ def machine() -> dict[str, str]:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Content of bundle.json; DataError where it is absent, damaged or of another version."""
+    """Content of bundle.json; DataError if it is absent, damaged or of another version."""
     try:
         facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ METADATA, TARGET = "ro-crate-metadata.json", "target.json"
 
 @contextmanager
 def unpacked(crate: Path) -> Iterator[Path]:
-    """The folder of an RO-Crate, of a zip a temporary one; DataError where it is neither."""
+    """The folder of an RO-Crate, of a zip a temporary one; DataError if it is neither."""
     if crate.is_dir():
         yield crate
         return
@@ -32,7 +32,7 @@ def unpacked(crate: Path) -> Iterator[Path]:
 
 
 def read_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files in an RO-Crate, by path; DataError where it is none of this workflow."""
+    """SHA-256 of the files in an RO-Crate, by path; DataError if it is not this workflow's."""
     try:
         graph: list[dict[str, Any]] = json.loads((folder / METADATA).read_text())["@graph"]
     except (OSError, ValueError, KeyError) as error:
@@ -57,7 +57,7 @@ def read_target(folder: Path) -> str:
 def place_workflow(crate: Path, directory: Path, digests: Mapping[str, str]) -> None:
     """Copies workflow and configuration of an RO-Crate into a working directory.
 
-    DataError where it contains a file with other content: it belongs to another workflow.
+    DataError if it contains a file with other content: it belongs to another workflow.
     """
     for name, expected in digests.items():
         if not _is_code(name):

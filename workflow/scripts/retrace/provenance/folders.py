@@ -52,7 +52,7 @@ def files_below(folder: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
 def code_files(root: Path, directory: Path) -> dict[str, Path]:
     """The workflow's files, and the user's in `directory`/config, by their relative paths.
 
-    `root`: the repository; `directory`: the working directory, whose files come last and win.
+    `root`: the repository; `directory`: the working directory, whose files override the others.
     """
     files = {name: root / name for name in DOCUMENTS if (root / name).is_file()}
     for name in CODE:
@@ -76,13 +76,13 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def copy_program(source: Path, target: Path) -> None:
-    """A copy with the permissions of `source` and the time of now."""
+    """A copy with the permissions of `source` and the current time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, target)
 
 
 def check_files(folder: Path, digests: Mapping[str, str], kind: str) -> None:
-    """DataError where a file of `folder` is missing or differs from its SHA-256.
+    """DataError if a file of `folder` is missing or differs from its SHA-256.
 
     `digests`: SHA-256 by path in `folder`; `kind`: what the folder is called, such as "bundle".
     """

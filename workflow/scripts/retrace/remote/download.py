@@ -267,11 +267,11 @@ class FolderDownload:
         return error
 
 
-def prune(folder: Path, wanted: set[str]) -> None:
-    """Removes all files but those named in `wanted`, such as leftovers of an interrupted run."""
+def prune(folder: Path, keep: set[str]) -> None:
+    """Removes all files except those named in `keep`, such as leftovers of an interrupted run."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path.relative_to(folder).as_posix() not in wanted:
+        elif path.relative_to(folder).as_posix() not in keep:
             path.unlink()

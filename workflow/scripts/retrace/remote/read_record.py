@@ -1,7 +1,7 @@
 """What a program has read of a remote volume, to notice when the volume changes meanwhile.
 
-A block certainly has the same bytes from its last change to the time of its request. If these spans
-have no moment in common, or if a block returns with other bytes, the volume changed while it was
+A block certainly has the same bytes from its last change to the time of its request. If these time
+spans do not overlap, or if a block returns with other bytes, the volume changed while it was
 read. ChangedError then stops the program, instead of a result that mixes two versions.
 """
 

@@ -44,7 +44,7 @@ class ReportedExperiment:
 
 
 def read_experiment(settings: ExperimentSettings) -> ReportedExperiment:
-    """An experiment with its results; DataError where a file is missing or damaged."""
+    """An experiment with its results; DataError if a file is missing or damaged."""
     folder = Path(settings.folder)
     history = read_json(folder / "training.json")
     evaluation = read_json(folder / "evaluation.json")

@@ -23,7 +23,7 @@ from retrace.reporting.settings import ReportSettings
 def report_page(settings: ReportSettings, template: str) -> str:
     """The page of finished experiments, with comparisons and reproductions where they exist.
 
-    `template`: Jinja. DataError where results are missing or damaged.
+    `template`: Jinja. DataError if results are missing or damaged.
     """
     experiments = settings.experiments
     reported = [

@@ -59,10 +59,10 @@ class FragmentIds:
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Rows (int64, the shape of `ids`) of ids above 0; DataError for an id of no fragment."""
         block = (ids - np.uint64(1)) // np.uint64(self.ids_per_block)
-        known = block < np.uint64(len(self.counts))
-        block = np.where(known, block, 0).astype(np.int64)
+        in_grid = block < np.uint64(len(self.counts))
+        block = np.where(in_grid, block, 0).astype(np.int64)
         within = ids.astype(np.int64) - 1 - block * self.ids_per_block
-        if not (known & (within < self.counts[block])).all():
+        if not (in_grid & (within < self.counts[block])).all():
             raise DataError("an id belongs to no fragment: the graph is of other fragments")
         return self.starts[block] + within
 

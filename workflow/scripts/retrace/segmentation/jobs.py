@@ -1,8 +1,8 @@
 """The four steps of a segmentation as jobs: fragments, edges, joining of fragments, segments.
 
 On one machine the first job writes fragments and edges, and the last one segments. In shards,
-fragments, edges and segments are jobs of their own for each shard; only the joining sees the whole
-volume, of which it reads the region graph alone.
+fragments, edges and segments are separate jobs for each shard; only joining covers the whole
+volume, and it reads only the region graph.
 """
 
 from __future__ import annotations

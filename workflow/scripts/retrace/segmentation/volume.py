@@ -105,11 +105,13 @@ def _make_fragments(
 ) -> None:
     begin = time.monotonic()
     block = store.grid.blocks[index]
-    seen = _with_context(block, settings.block_context, store.grid.box)
+    with_context = _with_context(block, settings.block_context, store.grid.box)
     if inputs.is_masked(block):
         fragments = np.zeros(block.shape, dtype=np.uint64)
     else:
-        fragments = block_fragments(*inputs.read(seen), settings)[block.slices(seen.offset)]
+        fragments = block_fragments(*inputs.read(with_context), settings)[
+            block.slices(with_context.offset)
+        ]
     store.write(index, renumber(fragments), time.monotonic() - begin)
 
 
@@ -144,14 +146,14 @@ def block_edges(
 
     An edge belongs to the block of its smaller id.
     """
-    seen = _with_context(grid.blocks[index], settings.block_context, grid.box)
-    ids, compact = np.unique(fragments.read(seen), return_inverse=True)
+    with_context = _with_context(grid.blocks[index], settings.block_context, grid.box)
+    ids, compact = np.unique(fragments.read(with_context), return_inverse=True)
     if not ids.any() or inputs.is_masked(grid.blocks[index]):
         return np.empty(0, dtype=EDGE_ROW)
     if ids[0] != 0:
         ids, compact = np.concatenate([[np.uint64(0)], ids]), compact + 1
-    compact = compact.reshape(seen.shape).astype(np.uint64)
-    affinities, _ = inputs.read(seen)
+    compact = compact.reshape(with_context.shape).astype(np.uint64)
+    affinities, _ = inputs.read(with_context)
     graph = region_graph(affinities, compact, settings.merge_function)
     return _own_edges(*graph, ids, grid.first_id(index), grid.first_id(index + 1))
 

@@ -38,8 +38,8 @@ def write_distorted_layer(
     """Distorts the sections of `raw` (S, H, W) in `roi_nm`, or all of it, one by one.
 
     `layer` receives the images with all mips, `ground_truth` the arrays `displacement` (2, S, H, W)
-    px and `defects` (S, H, W). The margin that distortions reach into is cut off. ConfigError where
-    fewer than two sections, or less than the margin, remain; DataError where the box leaves `raw`.
+    px and `defects` (S, H, W). The margin that distortions reach into is cut off. ConfigError if
+    fewer than two sections, or less than the margin, remain; DataError if the box leaves `raw`.
     """
     box = checked_box(raw, roi_nm, distortion)
     temporary = ground_truth.with_name(f".{ground_truth.stem}.image.zarr")
@@ -66,7 +66,7 @@ def generated_sections(
 
 
 def checked_box(raw: Volume, roi_nm: NmBox | None, distortion: Distortion) -> VoxelBox:
-    """The voxels to distort; ConfigError or DataError where they cannot be."""
+    """The voxels to distort; ConfigError or DataError if they cannot be."""
     box = raw.box
     if roi_nm is not None:
         check_inside(raw.name, box, raw.voxel_size_nm, roi_nm)

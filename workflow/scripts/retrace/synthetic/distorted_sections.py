@@ -113,7 +113,7 @@ def distort_sections(
 ) -> Stack:
     """A stack (S, H, W) of sections (S, H + 2m, W + 2m) uint8, m = `reach_px`, each distorted.
 
-    A section's distortion depends only on the seed and its number. ConfigError where nothing is
+    A section's distortion depends only on the seed and its number. ConfigError if nothing is
     left inside the margin.
     """
     margin = 2 * distortion.reach_px

@@ -112,7 +112,7 @@ def grow_neurites(extent_nm: np.ndarray, tissue: Tissue, random: Generator) -> l
     balls: list[Ball] = []
     failures = neurite = 0
     while failures < GROW_ATTEMPTS and space.free_fraction() > 0.05:
-        # Thinner ones as the room gets scarce: gaps would make giants of their neighbours.
+        # Thinner neurites as room gets scarce; gaps would make their neighbours huge.
         thinner = 1 - 0.6 * failures / GROW_ATTEMPTS
         radius = thinner * tissue.diameter_nm / 2 * float(np.exp(0.35 * random.normal()))
         start = random.random(3) * extent_nm

@@ -25,7 +25,7 @@ def generate_neurites(
     """Raw (Z, Y, X) uint8 and labels (Z, Y, X) uint64; equal arguments give equal bytes.
 
     Labels have no gaps: ids 1..N, each one 6-connected piece. `thin_background` sets the voxels at
-    membranes to 0. ConfigError where a length is below 1.
+    membranes to 0. ConfigError if a length is below 1.
     """
     size, tissue, random = triple(voxel_size_nm), tissue or Tissue(), np.random.default_rng(seed)
     if min(shape) < 1 or min(size) < 1:

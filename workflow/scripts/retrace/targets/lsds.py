@@ -60,7 +60,7 @@ def compute_lsds(
 
     `sigma_nm`: standard deviation of the Gaussian window. Statistics are computed on every
     `downsample`-th voxel and repeated in between; label 0 has zeros. `roi` (voxels, relative to
-    `labels`) crops the result and uses the labels around it as context. DataError where the box is
+    `labels`) crops the result and uses the labels around it as context. DataError if the box is
     not inside `labels` or not divisible by `downsample`. Source: Sheridan et al. 2023, Methods.
     """
     box = roi or VoxelBox((0, 0, 0), triple(labels.shape))

@@ -76,7 +76,7 @@ class BatchSource(Protocol):
     """Where the batches of a training come from."""
 
     def batch(self, number: int, *, warp: bool | float) -> Batch:
-        """`input` (N, C, ...) and `target` (N, ...) of iteration `number`, which alone decides."""
+        """`input` (N, C, ...) and `target` (N, ...) of iteration `number`, always the same."""
         ...
 
     def monitor(self, split: str, count: int) -> Iterable[Batch]:

@@ -122,7 +122,7 @@ class PatchSampler:
         """A random shift (voxels) of the boxes that a patch reads.
 
         Uniform over the places where `labels` and `mask` stay inside the padded ground truth, `raw`
-        (if given) stays inside the image, and at least `min_masked` of `mask` has ground truth.
+        (if set) stays inside the image, and at least `min_masked` of `mask` has ground truth.
         DataError if no place is found in 2000 tries.
         """
         volume, count = self.volumes[index], self.counts[index]

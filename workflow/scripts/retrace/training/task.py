@@ -136,7 +136,7 @@ class WeightFiles:
 
     @property
     def present(self) -> list[Path]:
-        """The files and folders that are given."""
+        """The files and folders that are set."""
         return [path for path in (self.init, self.context, self.published) if path]
 
 

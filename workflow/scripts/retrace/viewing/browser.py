@@ -37,7 +37,7 @@ class BrowserError(RetraceError):
 
 
 def find_browser() -> str:
-    """Path of the browser; BrowserError where it or its driver is not installed."""
+    """Path of the browser; BrowserError if it or its driver is not installed."""
     programs = [path for name in BROWSERS if (path := shutil.which(name))]
     if not programs or not shutil.which("chromedriver"):
         raise BrowserError("no Chromium with chromedriver on this machine")
@@ -48,7 +48,7 @@ def find_browser() -> str:
 def headless_browser(viewer: Any, size: tuple[int, int]) -> Iterator[Any]:
     """A browser of `size` pixels (w, h) that shows the viewer; its profile is temporary.
 
-    BrowserError where it does not start.
+    BrowserError if it does not start.
     """
     from neuroglancer.webdriver import Webdriver
     from selenium.common.exceptions import WebDriverException

@@ -35,7 +35,7 @@ class ViewLayer:
 def open_layers(sources: Iterable[ViewLayerSource]) -> tuple[list[ViewLayer], list[str]]:
     """Opens the layers that exist; also returns names and paths of those that do not exist yet.
 
-    DataError where no layer exists.
+    DataError if no layer exists.
     """
     layers, absent = [], []
     for source in sources:

@@ -96,7 +96,7 @@ def local_volume(volume: Volume, labels: bool) -> Any:
 def start_server(bind_address: str, port: int) -> None:
     """Sets the address of neuroglancer's server; port 0 means any free port.
 
-    ConfigError where the address cannot be used.
+    ConfigError if the address cannot be used.
     """
     try:
         with socket.socket() as probe:

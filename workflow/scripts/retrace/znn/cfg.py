@@ -203,7 +203,7 @@ def _base(written: Mapping[str, WrittenValue], path: Path) -> Path:
 
 
 def _existing(field: WrittenValue, cfg: Path) -> Path:
-    """The file that a parameter names; ConfigError where it does not exist."""
+    """The file that a parameter names; ConfigError if it does not exist."""
     path = find_file(field.text, cfg)
     if not path.is_file():
         raise ConfigError(

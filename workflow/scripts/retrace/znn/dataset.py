@@ -69,8 +69,8 @@ def _entries(
 ) -> list[str]:
     for number in numbers:
         if number not in samples:
-            known = ", ".join(map(str, sorted(samples)))
-            raise ConfigError(f"{where} names sample {number}; samples of the .spec: {known}")
+            available = ", ".join(map(str, sorted(samples)))
+            raise ConfigError(f"{where} names sample {number}; samples of the .spec: {available}")
         if split != "test" and not samples[number].labels:
             raise ConfigError(f"{where} names sample {number}, which has no label")
     return [f"sample{number}" for number in numbers]

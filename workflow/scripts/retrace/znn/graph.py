@@ -111,10 +111,10 @@ class Graph:
         for edge in self.edges.values():
             for end in (edge.input, edge.output):
                 if end not in self.nodes:
-                    known = ", ".join(sorted(self.nodes))
+                    names = ", ".join(sorted(self.nodes))
                     raise ConfigError(
                         f"{where(edge.name)}: edge {edge.name!r} names node {end!r}, which does "
-                        f"not exist; nodes: {known}"
+                        f"not exist; nodes: {names}"
                     )
         self._check_nodes(where)
         self._check_order(where)

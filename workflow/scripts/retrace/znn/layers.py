@@ -34,10 +34,10 @@ def graph_of_layers(
     edges: dict[str, Edge] = {}
     inits: dict[str, Init] = {}
     before = FIRST
-    known = {_kind_and_name(layer, where)[1] for layer in layers}
+    names = {_kind_and_name(layer, where)[1] for layer in layers}
     for changed in changes:
-        if changed not in known:
-            raise ConfigError(f"{where}: changes {changed!r}; {nearest(changed, known)}")
+        if changed not in names:
+            raise ConfigError(f"{where}: changes {changed!r}; {nearest(changed, names)}")
     for layer in layers:
         change = changes.get(_kind_and_name(layer, where)[1])
         layer = layer.with_(**change.plain()) if change else layer

@@ -113,13 +113,15 @@ def _sample(
 ) -> SpecSample:
     """A sample; options named in... are images, out... labels, others by their number."""
     chosen: dict[str, dict[str, SpecSection]] = {"image": {}, "label": {}}
-    known = {"image": images, "label": labels}
+    sections = {"image": images, "label": labels}
     for name, field in fields.items():
         kind = _kind(field, images, labels)
         number_of_part = field.integer(0)
-        if number_of_part not in known[kind]:
-            raise field.error(f"numbers of [{kind}N]: {', '.join(map(str, sorted(known[kind])))}")
-        chosen[kind][name] = known[kind][number_of_part]
+        if number_of_part not in sections[kind]:
+            raise field.error(
+                f"numbers of [{kind}N]: {', '.join(map(str, sorted(sections[kind])))}"
+            )
+        chosen[kind][name] = sections[kind][number_of_part]
     if not chosen["image"]:
         raise ConfigError(f"{path}: [sample{number}] names no image; add `input = N`")
     return SpecSample(number, chosen["image"], chosen["label"])

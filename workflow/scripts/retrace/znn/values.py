@@ -90,7 +90,7 @@ class WrittenValue:
 
 
 def read_text(path: Path, kind: str) -> str:
-    """The text of a file; ConfigError where it does not exist or is not text."""
+    """The text of a file; ConfigError if it does not exist or is not text."""
     try:
         return path.read_text()
     except OSError as error:
