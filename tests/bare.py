@@ -1,6 +1,6 @@
 """Selects the tests that mention what .ci/bare hides: `pytest -p tests.bare`.
 
-A test mentions it in its own code, in its markers or fixtures, or in what its file has outside of
+A test mentions it in its own code, in its markers or fixtures, or in the code of its file outside
 tests: helpers, constants. Long integration tests that have nothing to do with it do not run twice.
 """
 

@@ -1,4 +1,4 @@
-"""Networks of tests, built from settings that a test writes as JSON values."""
+"""Networks built from settings that a test writes as JSON values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
-# How long an example takes, or finding one, says nothing on a busy machine.
+# On a busy machine the time of an example, or of generating one, is no failure.
 settings.register_profile("retrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("retrace")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Every test draws the same numbers, whichever tests the same process ran before it."""
+    """Seeds all generators, so that a test does not depend on the tests before it."""
     random.seed(0)
     np.random.seed(0)
     if "torch" in sys.modules:
@@ -70,11 +70,11 @@ class Apptainer:
     program: str
 
     def image(self, name: str) -> Path:
-        """An image, built by its rule unless the file of that digest is there already."""
+        """An image, built by its rule unless the file of that digest exists."""
         images = REPOSITORY / "containers" / "images"
         images.mkdir(exist_ok=True)
         with (images / ".tests.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # tests beside this one may want the same image
+            fcntl.flock(lock, fcntl.LOCK_EX)  # parallel tests may need the same image
             run_snakemake(REPOSITORY, f"image_{name}", "--cores", "all", "--nolock")
         return image_path(REPOSITORY, images, name)
 
@@ -102,7 +102,7 @@ def planning_apptainer(
 ) -> None:
     """Puts a stand-in `apptainer` first on the PATH: Snakemake plans with it and runs nothing.
 
-    To plan with `--use-singularity`, Snakemake asks the program for its version and no more.
+    With `--use-singularity`, a dry run only asks the program for its version.
     """
     folder = tmp_path_factory.mktemp("planning_apptainer")
     program = folder / "apptainer"
@@ -138,10 +138,10 @@ def run_snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder of real data and oracles beside the project."""
+    """The folder of real data and oracles next to the project."""
     folder = REPOSITORY.parent / "shared"
     if not (folder / "data" / "MANIFEST.md").is_file():
-        skip_or_fail("realdata", "no ../shared/data beside the project")
+        skip_or_fail("realdata", "no ../shared/data next to the project")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the commands of LSF and SGE: they note what is submitted, and really run it.
+"""Stand-ins for the commands of LSF and SGE: they record submissions and run them.
 
 `programs(folder)` makes a folder of commands to put first on the PATH. Options that the real
 commands do not have are refused. FAKE_FAILURES=N lets the first N jobs fail before they start, as
@@ -22,7 +22,7 @@ NAMES = ("bsub", "bjobs", "bkill", "badmin", "lsclusters", "qsub", "qstat", "qac
 
 
 def programs(folder: Path) -> Path:
-    """A folder with one command for each of NAMES; what they note lies beside it in `jobs`."""
+    """A folder with one command for each of NAMES; `jobs` next to it records submissions."""
     bin_folder = folder / "bin"
     for path in (bin_folder, folder / "jobs", folder / "lsbatch" / "fake" / "configdir"):
         path.mkdir(parents=True)
@@ -43,7 +43,7 @@ def submissions(folder: Path) -> list[dict[str, Any]]:
 def options(
     arguments: list[str], known: tuple[str, ...], flags: tuple[str, ...] = ()
 ) -> tuple[dict[str, list[str]], str]:
-    """Options with their values, and the one argument after them; exits where one is unknown."""
+    """Options with their values, and the one argument after them; exits if one is unknown."""
     values: dict[str, list[str]] = {}
     rest = list(arguments)
     while rest and rest[0].startswith("-"):
@@ -68,7 +68,7 @@ class Jobs:
         self.folder = folder / "jobs"
 
     def submit(self, chosen: dict[str, list[str]], command: list[str], log: Path) -> int:
-        """Starts `command` in a session of its own."""
+        """Starts `command` in a new session."""
         number = len(list(self.folder.glob("*.json"))) + 1
         content = {"options": chosen, "command": command}
         (self.folder / f"{number}.json").write_text(json.dumps(content))

@@ -1,4 +1,4 @@
-"""Killing a script at a chosen moment, for tests of resuming."""
+"""Killing a script at a chosen time, for tests of resuming."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def start(
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
 
 
-def kill_when(script: str, arguments: Sequence[str], moment: Callable[[], bool]) -> bool:
-    """Starts the script and sends SIGKILL once `moment()` is true; False if it ended before."""
+def kill_when(script: str, arguments: Sequence[str], is_due: Callable[[], bool]) -> bool:
+    """Starts the script and sends SIGKILL once `is_due()` is true; False if it ended before."""
     process = start(script, arguments)
     end = time.monotonic() + PATIENCE_S
     while process.poll() is None and time.monotonic() < end:
-        if moment():
+        if is_due():
             process.kill()
             process.wait()
             return True
@@ -36,10 +36,10 @@ def kill_when(script: str, arguments: Sequence[str], moment: Callable[[], bool])
     if process.poll() is None:
         process.kill()
         process.wait()
-        raise TimeoutError(f"{script} neither ended nor came to the moment")
+        raise TimeoutError(f"{script} neither ended nor came to the is_due")
     return False
 
 
 def finish(script: str, arguments: Sequence[str]) -> None:
-    """Runs the script to its end; AssertionError where it fails."""
+    """Runs the script to its end; AssertionError if it fails."""
     assert start(script, arguments).wait(PATIENCE_S) == 0

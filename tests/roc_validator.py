@@ -1,4 +1,4 @@
-"""The public RO-Crate validator, run without network."""
+"""The public RO-Crate validator, run without internet access."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fill_cache(cache: Path) -> None:
 
 
 def validate(crate: Path, folder: Path) -> tuple[bool, str]:
-    """Whether a crate fulfils the Provenance Run Crate profile, and what the validator says."""
+    """Whether a crate fulfils the Provenance Run Crate profile, and the validator's report."""
     fill_cache(folder / "cache")
     program = Path(sys.executable).with_name("rocrate-validator")
     done = subprocess.run(

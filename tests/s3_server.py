@@ -1,4 +1,4 @@
-"""A real S3 server (moto over HTTP) for tests, and a proxy before it that spoils answers."""
+"""A real S3 server (moto over HTTP) for tests, and a proxy in front of it that corrupts answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PATIENCE_S = 30.0
 
 @contextmanager
 def serving() -> Iterator[str]:
-    """The address of a fresh moto server in this process; it forgets everything at the end."""
+    """The address of a new moto server in this process; its contents are deleted at the end."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else: a line per request
@@ -33,21 +33,21 @@ def serving() -> Iterator[str]:
     try:
         yield f"http://{host}:{port}"
     finally:
-        # What moto holds belongs to the process, not to the server.
+        # moto's contents belong to the process, not to the server.
         post = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
         urllib.request.urlopen(post, timeout=300).close()
         server.stop()
 
 
 def writer(endpoint: str) -> Any:
-    """A client with credentials, to put things into the server."""
+    """A client with credentials, for uploads."""
     return phantom.writing_client(endpoint, threads=8)
 
 
 def put_objects(
     endpoint: str, bucket: str, objects: dict[str, bytes], *, public: bool = True
 ) -> None:
-    """Makes `bucket` and puts `objects` (key -> bytes) into it."""
+    """Creates `bucket` and uploads `objects` (key -> bytes)."""
     client = writer(endpoint)
     if public:
         phantom.make_public_bucket(client, bucket)
@@ -59,7 +59,7 @@ def put_objects(
 
 @dataclass
 class Fault:
-    """What happens to GETs of one object: `kind` for the first `times` of them."""
+    """A fault in GETs of one object: `kind`, for the first `times` of them."""
 
     kind: str
     times: int = 1_000_000
@@ -67,9 +67,9 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """Passes requests on to `upstream`; `faults` (end of the path -> Fault) spoil answers.
+    """Passes requests on to `upstream`; `faults` (end of the path -> Fault) corrupt answers.
 
-    `page_size` makes listings come in pages of so many keys.
+    `page_size`: keys per page of a listing.
     """
 
     upstream: str
@@ -103,13 +103,13 @@ class Proxy:
             return sum(path.endswith(end) for path in self.requests)
 
     def let(self, answers: int | None) -> None:
-        """Answers so many requests from now on, and those after it only when told so."""
+        """Answers this many requests; later ones wait until `let` is called again."""
         with self.lock:
             self.answers, self.answered = answers, 0
             self.lock.notify_all()
 
     def drain(self) -> None:
-        """Returns once no client is connected, so that what one asked for last is counted too."""
+        """Returns once no client is connected, so that the last request is counted too."""
         self.let(None)
         with self.lock:
             assert self.lock.wait_for(lambda: self.connections == 0, PATIENCE_S)
@@ -122,7 +122,7 @@ class Proxy:
     def _wait_for_leave(self) -> None:
         """Returns when the request may be answered; the lock is held."""
         if not self.lock.wait_for(lambda: self.peak >= self.together, PATIENCE_S):
-            self.together = 0  # they never come, and the test is to say so
+            self.together = 0  # they never come, and the test should fail
         self.lock.wait_for(lambda: self.answers != 0, PATIENCE_S)
         self.answers = self.answers - 1 if self.answers else self.answers
         self.answered += 1
@@ -223,7 +223,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def spoiling(upstream: str, **faults: Fault) -> Iterator[Proxy]:
-    """A proxy before `upstream`, with no fault but those given or set later."""
+    """A proxy in front of `upstream`, with `faults` and those added later."""
     proxy = Proxy(upstream, faults=dict(faults))
     server = _Server(("127.0.0.1", 0), _handler(proxy))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

@@ -1,9 +1,9 @@
-"""A real SLURM on this one machine: two nodes, a CPU and a GPU partition, gone at the end.
+"""A real SLURM on one machine: two nodes, a CPU and a GPU partition, removed at the end.
 
 Debian's packages `slurm-wlm` and `munge`, run as plain processes by root: no systemd, no cgroups,
-no accounting. The nodes claim more cores, memory and GPUs than there are, so that the workflow's
+no accounting. The nodes declare more cores, memory and GPUs than exist, so that the workflow's
 own requests fit; nothing enforces them. SLURM reads /etc/slurm alone (Snakemake takes SLURM_CONF
-out of its jobs' environment), therefore a machine that has a configuration there is left alone.
+out of its jobs' environment), so a machine that has a configuration there is not touched.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ NODE = (
 
 
 def why_not() -> str | None:
-    """Why no SLURM can be started here, None where one can."""
+    """The reason why SLURM cannot be started here, None if it can."""
     ours = False
     for file in (CONFIGURATION / name for name in FILES):
         if file.exists():
@@ -97,10 +97,10 @@ def output(*command: str) -> str:
     return done.stdout
 
 
-def wait_for(what: str, moment: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
-    """Returns once `moment()` is true; TimeoutError naming `what` where it does not come."""
+def wait_for(what: str, is_due: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    """Returns once `is_due()` is true; TimeoutError naming `what` if it stays false."""
     end = time.monotonic() + patience_s
-    while not moment():
+    while not is_due():
         if time.monotonic() > end:
             raise TimeoutError(f"{what} did not come within {patience_s:.0f} s")
         time.sleep(0.1)
@@ -118,7 +118,7 @@ def munge_answers() -> bool:
 
 @contextmanager
 def munge() -> Iterator[None]:
-    """MUNGE, which signs SLURM's messages: the one that runs, or one of our own until the end."""
+    """MUNGE, which signs SLURM's messages: a running one, or a temporary one."""
     if munge_answers():
         yield
         return
@@ -133,7 +133,7 @@ def munge() -> Iterator[None]:
 
 @contextmanager
 def daemon(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program in a session of its own; ended by SIGTERM, also where this process is killed."""
+    """A program in a new session; ended by SIGTERM, also if this process is killed."""
     whole = ["setpriv", "--pdeathsig=TERM", *command]
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -158,7 +158,7 @@ def node_daemon(base: Path, node: str) -> AbstractContextManager[subprocess.Pope
 
 @dataclass
 class Cluster:
-    """The nodes that run, by name, each with the way to end it."""
+    """The running nodes by name, each with the context that ends it."""
 
     base: Path
     nodes: dict[str, tuple[subprocess.Popen[bytes], ExitStack]] = field(default_factory=dict)
@@ -169,7 +169,7 @@ class Cluster:
         self.nodes[node] = (stack.enter_context(node_daemon(self.base, node)), stack)
 
     def lose(self, node: str) -> None:
-        """Kills a node and all that runs on it, as a power cut does: nothing is reported.
+        """Kills a node and all its processes, like a power cut: nothing is reported.
 
         SLURM is not asked which processes these are: its answer takes seconds on a busy machine,
         in which a short job may end. Daemons die before jobs, so that no end of a job is reported.
@@ -229,7 +229,7 @@ def nodes_are_idle() -> bool:
 
 @contextmanager
 def jobs_cancelled() -> Iterator[None]:
-    """Cancels at the end what is left, so that no process of a job stays behind."""
+    """Cancels the remaining jobs at the end, so that no process is left."""
     try:
         yield
     finally:

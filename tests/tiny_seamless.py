@@ -1,4 +1,4 @@
-"""A pyramid so small that its training takes a second, and stacks for it."""
+"""A pyramid whose training takes a second, and stacks for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workflow on phantoms so small that starting a job takes longest: networks, server, runs."""
+"""The workflow on tiny phantoms: networks, server, runs."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def serving(*options: str) -> Iterator[str]:
 
 
 def publish(endpoint: str, folder: Path, name: str, **options: Any) -> None:
-    """A checkpoint of the untrained network `name`, as its authors would have put it there.
+    """Uploads a checkpoint of the untrained network `name` in the authors' layout.
 
-    Called in the working directory that has the network; `folder` takes the files.
+    Run in the working directory of the network; the files are written to `folder`.
     """
     network = networks.network_for(name, datasets.load_dataset("phantom"))
     prefix = write_published(folder, built(network, seed=5), 400, **options)
@@ -110,7 +110,7 @@ def start(
 
 
 def finish(place: Path, arguments: Sequence[str]) -> tuple[int, str]:
-    """Runs Snakemake in `place`; its status and what it printed."""
+    """Runs Snakemake in `place`; its status and its output."""
     with start(place, arguments) as process:
         printed, _ = process.communicate()
     return process.returncode, printed

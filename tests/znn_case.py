@@ -1,4 +1,4 @@
-"""What tests of ZNN networks share: its sample networks, oracles and a tiny data set."""
+"""Shared by tests of ZNN networks: sample networks, oracles and a tiny data set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny phantom through the whole workflow: stacks, training, alignment, scores, view, a kill."""
+"""A tiny phantom through the whole workflow: stacks, training, alignment, scores, view."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Start = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with a dataset and a network of its own."""
+    """A working directory with its own dataset and network."""
     folder = tmp_path_factory.mktemp("alignment")
     tiny.write_configuration(folder)
     return folder

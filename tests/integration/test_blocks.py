@@ -1,4 +1,4 @@
-"""Volumes read by block from a real S3 server: the same bytes, few requests, no mixed versions."""
+"""Volumes streamed from a real S3 server: the same bytes, few requests, no mixed versions."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def proxy(endpoint: str) -> Iterator[Proxy]:
 
 @pytest.fixture
 def case(tmp_path: Path, endpoint: str, request: pytest.FixtureRequest) -> Case:
-    """A prediction whose raw lies on the server too, below this test's name."""
+    """A prediction whose raw is also on the server, below this test's name."""
     prepared = make_case(tmp_path)
     upload(prepared.raw, endpoint, f"{request.node.name}.zarr")
     return prepared
@@ -234,11 +234,11 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     finish("predict.py", arguments)
     assert store_bytes(case.output) == expected
     (read,) = read_manifest(case.output)["read"].values()
-    assert read["blocks"] == CHUNKS, "what the killed run had read counts as well"
+    assert read["blocks"] == CHUNKS, "blocks read by the interrupted run count too"
 
 
 def change(proxy: Proxy, request: pytest.FixtureRequest, chunk: str, source: str) -> None:
-    """The server's chunk gets the bytes of another, in a later second."""
+    """Replaces a chunk on the server by another one, at least a second later."""
     time.sleep(1.1)  # Last-Modified counts whole seconds
     client, name = s3_server.writer(proxy.upstream), f"{request.node.name}.zarr/volumes/raw"
     body = client.get_object(Bucket=BUCKET, Key=f"{name}/{source}")["Body"].read()
@@ -249,7 +249,7 @@ def change(proxy: Proxy, request: pytest.FixtureRequest, chunk: str, source: str
 def test_versions_are_not_mixed(
     case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
 ) -> None:
-    """Half of a volume is read and cached; the other half is changed; a second run finds out."""
+    """Half of a volume is read and cached, the other half changes; a second run detects it."""
     volume = opened(request, proxy)
     volume.read(volume.box.intersect(volume.box.shift((-16, 0, 0))))
     change(proxy, request, "2/0/0", "0/0/0")
@@ -270,7 +270,7 @@ def test_a_prediction_of_a_changed_volume_starts_again(
         predict.main(arguments)
     proxy.faults.clear()
     for file in cached_files(cache):
-        file.unlink()  # so that it must be what the unfinished run noted
+        file.unlink()  # so that only the record of the unfinished run can reveal it
     change(proxy, request, "0/0/0", "0/1/1")
     with pytest.raises(ChangedError, match="Run the same command again"):
         predict.main(arguments)
@@ -385,7 +385,7 @@ def test_layers_are_read_from_buckets(
 
     np.testing.assert_array_equal(again.read(again.box), data)
     assert [path.rpartition("/")[2] for path in proxy.requests] == ["info"]
-    # The same objects as a web server's.
+    # The same objects, served by a web server.
     web = open_volume(f"{proxy.endpoint}/{BUCKET}/{request.node.name}")
     np.testing.assert_array_equal(web.read(web.box), data)
 

@@ -1,4 +1,4 @@
-"""A bundle of volumes that are read by block: fetched for it, and read there without the server."""
+"""A bundle of streamed volumes contains them whole and needs no server."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_bundle_contains_streamed_volumes_as_objects(
     folder = tmp_path / "bundle"
     check_bundle(folder)
 
-    # The server is gone: whatever asked for it would fail.
+    # The server is gone: any request would fail.
     goal = "results/phantom/tiny/model.safetensors"
     threads = tiny_workflow.threads()
     snakemake(folder, goal, *OPTIONS, *threads, "--configfile", "run.yaml", "--config", *SMALL)

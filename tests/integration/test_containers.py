@@ -1,4 +1,4 @@
-"""The image is really built, and the rules really run inside it."""
+"""Builds the image and runs the rules inside it."""
 
 from __future__ import annotations
 

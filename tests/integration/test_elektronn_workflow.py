@@ -48,7 +48,7 @@ Start = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> Path:
-    """A user's folder: 1,200 digits to learn from, 300 others to test."""
+    """A user's folder: 1,200 digits for training, 300 others for the test."""
     folder = tmp_path_factory.mktemp("digits")
     for name in ("data/digits", "config/datasets", "config/networks"):
         (folder / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""One large object in parts from a real S3 server: kills, damage, an object that changed."""
+"""One large object in parts from a real S3 server: interruption, damage, a changed object."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PARTS = 12
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """A server whose objects are an md5 upload, a usual and a strange upload in parts."""
+    """A server with a single upload, and multipart ones of usual and unusual part size."""
     with s3_server.serving() as address:
         s3_server.put_objects(
             address, "open-neurodata", {KEY: BODY, "funke/singularity/other.img": b"x"}
@@ -152,7 +152,7 @@ def test_an_interrupted_download_resumes(
 ) -> None:
     output = tmp_path / "lsd_v0.8.img"
     with s3_server.spoiling(endpoint) as proxy:
-        proxy.let(PARTS - 3)  # so that it cannot be done before the signal comes
+        proxy.let(PARTS - 3)  # so that it cannot finish before the signal
         settings = json.dumps(settings_for(proxy.endpoint, threads=1))
         command = [sys.executable, fetch_object.__file__, "--settings", settings]
         process = subprocess.Popen(
@@ -172,7 +172,7 @@ def test_an_interrupted_download_resumes(
         proxy.drain()
         kept = journal.read_text().count('"first"')
         assert 3 <= kept < PARTS
-        # What lies there is believed only as far as its checksum says so.
+        # Parts on disk count only if their checksums match.
         with (tmp_path / "lsd_v0.8.img.partial").open("r+b") as file:
             file.write(b"damaged")
         proxy.delay_s = 0.0

@@ -51,7 +51,7 @@ for folder in sys.argv[1:]:
 
 @dataclass(frozen=True)
 class Case:
-    """A network, the folder TensorFlow worked in, and the loss of its second step."""
+    """A network, TensorFlow's working folder, and the loss of its second step."""
 
     network: dict[str, Any]
     folder: Path
@@ -99,7 +99,7 @@ def write_stream(
 
 
 def write_input(folder: Path, network: dict[str, Any], block: np.ndarray) -> None:
-    """One tile as legacy_arrays.py prepares it, its values passed on as they are."""
+    """One tile as legacy_arrays.py prepares it, with unchanged values."""
     folder.mkdir()
     output = list(built(network, device="meta").output_shape(network["input_shape"]))
     plan = {
@@ -116,7 +116,7 @@ def write_input(folder: Path, network: dict[str, Any], block: np.ndarray) -> Non
 def cases(
     apptainer: Apptainer, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Case]:
-    """Every network after TensorFlow made it, trained two steps and predicted with the first."""
+    """Every network, initialised and trained for two steps by TensorFlow."""
     top = tmp_path_factory.mktemp("legacy")
     networks = {name: network_of(name, **NARROW) for name in NETWORKS}
     networks["full width"] = network_of("mtlsd")

@@ -1,4 +1,4 @@
-"""The programs of the legacy image, killed midway and run again, in the stand-in image."""
+"""The programs of the legacy image, interrupted and run again, in the stand-in image."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Job:
         self._scripts = scripts
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[str]:
-        """In a session of its own, so that all of it can be killed."""
+        """In a new session, so that all its processes can be killed."""
         return subprocess.Popen(
             [*self._command, str(self._scripts / name), *arguments],
             stdout=subprocess.PIPE,
@@ -59,10 +59,10 @@ class Job:
         assert process.returncode == 0, printed[-3000:]
         return printed
 
-    def kill_when(self, moment: Callable[[], bool], name: str, *arguments: str) -> None:
+    def kill_when(self, is_due: Callable[[], bool], name: str, *arguments: str) -> None:
         process = self.start(name, *arguments)
         end = time.monotonic() + PATIENCE_S
-        while not moment() and process.poll() is None and time.monotonic() < end:
+        while not is_due() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.002)
         assert process.poll() is None, process.communicate()[0][-3000:]
         os.killpg(process.pid, signal.SIGKILL)

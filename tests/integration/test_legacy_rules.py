@@ -35,7 +35,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, apptainer: Apptainer) -> Path:
-    """A working directory with networks of its own and both images."""
+    """A working directory with its own networks and both images."""
     folder = tmp_path_factory.mktemp("legacy_rules")
     write_networks(folder)
     images = folder / "containers" / "images"
@@ -120,7 +120,7 @@ def test_the_modern_engine_predicts_the_same(
 
 
 def test_training_resumes(snakemake: Callable[..., str], place: Path) -> None:
-    """Until iteration 3: the work of the first two is taken up, not done again."""
+    """Up to iteration 3: resumes after the first two, which are not repeated."""
     config = (*LEGACY[:2], "iterations=3")
     printed = snakemake("train_phantom_thin_mtlsd", config=config)
     assert "3/3 loss" in printed
@@ -138,7 +138,7 @@ def test_published_weights_are_predicted_and_trained_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A checkpoint of another scope, as the paper's are; predicted with as fetched."""
+    """A checkpoint of another variable scope, like the paper's; used unchanged."""
     monkeypatch.chdir(place)
     tiny_workflow.publish(endpoint, tmp_path / "original", "thin_mtlsd", scope="setup02")
     config = (*LEGACY[:2], "weights=published")

@@ -1,4 +1,4 @@
-"""The library as an installed package: what it contains and needs, and the code of its page."""
+"""The library as an installed package: contents, dependencies, and the code of its page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ assert scores["voi_split"] + scores["voi_merge"] == scores["voi_sum"] < 1
 assert scores.voxels == (labels > 0).sum()
 assert iteration == 30 and module.heads.affs.weight[0, 0, 0, 0, 0] == 0.25
 """
-"""What the page says of its results."""
+"""The results that the page states."""
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_the_version_is_in_one_place(wheel: Path, repository: Path) -> None:
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level names of all that a module imports, wherever."""
+    """Top-level names of all imports of a module, also inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

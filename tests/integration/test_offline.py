@@ -1,4 +1,4 @@
-"""A bundle runs where there is no network at all, and what it made is described by a crate."""
+"""A bundle runs without any network interface, and an RO-Crate describes its results."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ LOOPBACK = "ip link set lo up && exec "
 
 @pytest.fixture(scope="module")
 def alone() -> list[str]:
-    """What starts a command in a network namespace that has only the loopback."""
+    """The prefix that runs a command in a network namespace with only the loopback."""
     command = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
     tried = subprocess.run([*command, "ip link set lo up"], check=False, capture_output=True)
     if tried.returncode != 0:
-        skip_or_fail("container", "no network namespace can be made")
+        skip_or_fail("container", "cannot create a network namespace")
     return command
 
 
 @pytest.fixture(scope="module")
 def bundle(apptainer: Apptainer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of a tiny experiment, moved away from where it was made."""
+    """The bundle of a tiny experiment, moved to another folder."""
     folder = tmp_path_factory.mktemp("checkout")
     ignore = shutil.ignore_patterns("images", "__pycache__")
     for part in PARTS:

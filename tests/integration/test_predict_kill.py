@@ -1,4 +1,4 @@
-"""Prediction killed at any moment and run again gives the same bytes."""
+"""A prediction interrupted at any time and run again gives the same bytes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_interrupted_prediction_ends_with_the_same_bytes(tmp_path: Path) -> N
         target = _done(work) + rng.randint(1, 14)
         assert kill_when("predict.py", arguments, lambda aim=target: _done(work) >= aim)
         assert not case.output.exists()
-    # What a power cut can leave besides: half a chunk, half a line, a half-written file.
+    # A power cut can also leave half a chunk, half a line, a half-written file.
     chunk = next(
         p for p in sorted((partial / "affs").rglob("*")) if p.name.isdecimal() and p.is_file()
     )

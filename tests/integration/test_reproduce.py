@@ -115,13 +115,13 @@ def table(place: Path) -> dict[str, Any]:
 
 
 def numbers(**changed: float) -> dict[str, float]:
-    """Numbers that nobody gets, but for those that are given."""
+    """Published numbers far from any result, except those in the arguments."""
     names = ("voi_split", "voi_merge", "voi_sum", "threshold")
     return {**dict.fromkeys(names, -1.0), **changed}
 
 
 def as_computed(place: Path) -> dict[str, Any]:
-    """What the last run computed, as if it had been published."""
+    """The results of the last run in the form of published numbers."""
     computed: dict[str, Any] = {}
     for row in table(place)["rows"]:
         networks = computed.setdefault(row["region"], {}).setdefault(row["truth"], {})

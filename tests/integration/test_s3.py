@@ -1,4 +1,4 @@
-"""Fetching from a real S3 server over HTTP: errors of every kind, kills at random moments."""
+"""Fetching from a real S3 server over HTTP: errors of every kind, interruptions at random times."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CHUNK = "v.zarr/volumes/raw/1.1.1"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """A moto server with two public phantom volumes: v.zarr, and v.zarr2 to be confused with it."""
+    """A moto server with two public phantom volumes: v.zarr, and v.zarr2 with a similar name."""
     with s3_server.serving() as address:
         small = ["--shape", "8", "24", "24", "--margin", "4", "8", "8", "--chunks", "4", "16", "16"]
         phantom.main(["upload", "--endpoint", address, "--volumes", "v", "train_0", *small])
@@ -231,7 +231,7 @@ def test_interruptions_at_random_times_keep_the_same_bytes(
     with s3_server.spoiling(endpoint) as proxy:
         proxy.delay_s = 0.02
         for _ in range(3):
-            # So many answers that something is kept, and no more than that something is left.
+            # Enough answers to keep some objects, too few to complete the fetch.
             first = moments.randint(6, len(truth) // 5)
             proxy.let(first + 3)
             process = run_script(output, proxy.endpoint, threads=2)

@@ -1,6 +1,6 @@
-"""The profiles of LSF and SGE: what they ask of the scheduler, and that the workflow gets done.
+"""The profiles of LSF and SGE: the submitted resources, and a complete run of the workflow.
 
-The schedulers' commands are stand-ins which run what they are given.
+The schedulers' commands are stand-ins that run the submitted commands.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def endpoint() -> Iterator[str]:
 
 
 def submitted(folder: Path, endpoint: str, profile: Path) -> list[dict[str, Any]]:
-    """Trains through the stand-ins, the first job of which fails; returns what was submitted."""
+    """Trains through the stand-ins, whose first job fails; returns the submissions."""
     place = folder / "place"
     tiny_workflow.write_network(place)
     path = os.pathsep.join([str(fake_scheduler.programs(folder)), os.environ["PATH"]])
@@ -70,7 +70,7 @@ def test_sge(tmp_path: Path, endpoint: str) -> None:
     assert [job["-q"] for job in jobs] == [["long.q"], ["long.q"], ["gpu.q"]]
     assert all(job["-P"] == ["lab"] for job in jobs)
     assert [job["-pe"] for job in jobs] == [["threads", "1"], ["threads", "1"], ["threads", "4"]]
-    # Memory per slot, time in seconds, and a GPU only where one is wanted.
+    # Memory per slot, time in seconds, and a GPU only for rules that need one.
     assert [job["-l"] for job in jobs] == [
         ["h_vmem=2000M", "h_rt=3600"],
         ["h_vmem=4000M", "h_rt=7200"],

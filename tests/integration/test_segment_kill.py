@@ -1,4 +1,4 @@
-"""Segmentation killed at any moment and run again gives the same bytes."""
+"""A segmentation interrupted at any time and run again gives the same bytes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_an_interrupted_segmentation_ends_with_the_same_bytes(tmp_path: Path) ->
     whole = store_bytes(output)
     shutil.rmtree(output)
     rng = random.Random(3)
-    # 64 blocks of fragments, then 64 of edges: the last kill falls among the edges, early enough
-    # that the program is not done before it is noticed.
+    # 64 blocks of fragments, then 64 of edges: the last interruption is among the edges, before
+    # the program has finished.
     for target in (rng.randint(1, 50), rng.randint(66, 90)):
         assert kill_when("segment.py", arguments, lambda aim=target: _progress(work) >= aim)
         assert not output.exists()

@@ -1,6 +1,6 @@
 """The whole workflow on a real SLURM of two nodes, in containers, through profiles/slurm.
 
-One run: the training is cancelled by `scancel` when it has begun, and the retry goes on.
+One run: `scancel` cancels the training once it has begun, and the retry resumes it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[slurm_cluster.Cluster]:
-    """SLURM on this machine; not started unasked, since it is the machine's and not the test's."""
+    """SLURM on this machine; only on request, because it uses the system's configuration."""
     reason = slurm_cluster.why_not()
     if reason is None and not required("slurm"):
         reason = "RETRACE_REQUIRE does not name slurm, and a SLURM is not started unasked"
@@ -71,7 +71,7 @@ def options(
 
 
 def new_place(folder: Path, network: str, checkpoint_every: int = NEVER) -> Path:
-    """A working directory with a network of its own, and with the images of the repository."""
+    """A working directory with its own network and the repository's images."""
     tiny_workflow.write_network(folder, network, checkpoint_every=checkpoint_every)
     (folder / "containers").mkdir()
     (folder / "containers" / "images").symlink_to(tiny_workflow.REPOSITORY / "containers/images")
@@ -79,7 +79,7 @@ def new_place(folder: Path, network: str, checkpoint_every: int = NEVER) -> Path
 
 
 def slurm_jobs() -> dict[str, list[dict[str, str]]]:
-    """What SLURM knows of every job, in the order of submission, by the rule in its comment."""
+    """SLURM's record of every job, in the order of submission, by the rule in its comment."""
     text = slurm_cluster.output("scontrol", "--oneliner", "show", "job")
     jobs: dict[str, list[dict[str, str]]] = {}
     for line in text.splitlines():
@@ -95,19 +95,19 @@ def node_of(rule: str) -> str:
     return jobs[-1]["NodeList"] if jobs and jobs[-1]["JobState"] == "RUNNING" else ""
 
 
-def wait_until(what: str, moment: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Returns once `moment()` is true; fails where the process ends before."""
-    slurm_cluster.wait_for(what, lambda: moment() or process.poll() is not None, PATIENCE_S)
-    assert moment(), f"Snakemake ended before {what}"
+def wait_until(what: str, is_due: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Returns once `is_due()` is true; fails if the process ends before."""
+    slurm_cluster.wait_for(what, lambda: is_due() or process.poll() is not None, PATIENCE_S)
+    assert is_due(), f"Snakemake ended before {what}"
 
 
 def training_has_begun(place: Path) -> bool:
-    """Its event file lies there from the first iteration on."""
+    """Its event file exists from the first iteration on."""
     return any(place.glob("work/train/*/log/events*"))
 
 
 def stopped_at(place: Path) -> int | None:
-    """The iteration at which a training says that it was stopped."""
+    """The iteration at which a training was stopped, from its log."""
     for log in place.glob("logs/train/*.log"):
         if match := re.search(r"stopped at iteration (\d+)", log.read_text()):
             return int(match[1])

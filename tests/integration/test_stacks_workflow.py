@@ -57,7 +57,7 @@ def test_a_data_set_becomes_stacks_and_masks(tmp_path: Path, repository: Path) -
 
 @pytest.mark.s3
 def test_stacks_from_a_bucket_are_those_from_a_folder(tmp_path: Path) -> None:
-    """The layer on a real S3 server, read block by block, gives the bytes of the layer here."""
+    """The layer streamed from a real S3 server gives the same bytes as the local layer."""
     data = np.random.default_rng(0).integers(40, 255, (6, 80, 80), np.uint8)
     write_layer(tmp_path / "layer", data, (40, 8, 8), (0, 0, 0))
     files = [p for p in (tmp_path / "layer").rglob("*") if p.is_file()]

@@ -1,4 +1,4 @@
-"""A training killed at any moment and run again ends with the same bytes."""
+"""A training interrupted at any time and run again ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def states(folder: Path) -> list[str]:
 
 
 def reached(folder: Path) -> int:
-    """The iteration of the last state, 0 where there is none."""
+    """The iteration of the last state, 0 if there is none."""
     return max((int(re.sub(r"\D", "", name)) for name in states(folder)), default=0)
 
 
@@ -70,7 +70,7 @@ def test_sigterm_saves_at_once_and_exits_143(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 143
     finally:
-        process.kill()  # one that did not obey would go on for ever
+        process.kill()  # one that ignored the signal would run forever
     assert not (tmp_path / "model.safetensors").exists()
     settings["iterations"] = reached(tmp_path)
     assert settings["iterations"] >= 5
@@ -81,7 +81,7 @@ def test_sigterm_saves_at_once_and_exits_143(tmp_path: Path) -> None:
 def test_a_signal_to_every_process_of_a_job_leaves_its_shell_waiting(
     tmp_path: Path, repository: Path
 ) -> None:
-    """A cluster ends what is left of a job as soon as its shell has ended."""
+    """A cluster kills the remaining processes of a job as soon as its shell has ended."""
     settings = tiny.settings(tiny.write_volume(tmp_path / "cube.zarr"), 100_000)
     settings["network"]["checkpoint_every"] = 5
     snakefile = (repository / "Snakefile").read_text()

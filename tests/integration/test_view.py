@@ -1,4 +1,4 @@
-"""Layers land where they belong in a real neuroglancer in a real headless browser."""
+"""Layers appear at the right position in neuroglancer in a headless browser."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def corners(marked: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def expected_corners() -> tuple[float, float, float, float]:
-    """Where the 10 x 10 voxels lie in a panel centred on the box of 30 x 40 voxels."""
+    """Corners of the 10 x 10 voxels in a panel centred on the box of 30 x 40 voxels."""
     voxel = PANEL / (40 * 1.04)
     top, left = SIZE[1] / 2 - 15 * voxel, PANEL / 2 - 20 * voxel
     return top, top + 10 * voxel, left, left + 10 * voxel

@@ -51,7 +51,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory that has nothing but networks of its own."""
+    """A working directory that contains only its own networks."""
     folder = tmp_path_factory.mktemp("workflow")
     write_networks(folder)
     return folder
@@ -72,7 +72,7 @@ def start(place: Path, endpoint: str) -> Callable[..., subprocess.Popen[str]]:
 
 @pytest.fixture
 def snakemake(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
-    """Runs Snakemake in `place` and returns what it prints; shown where it fails."""
+    """Runs Snakemake in `place` and returns what it prints; shown if it fails."""
 
     def run(*arguments: str, config: Sequence[str] = ("iterations=2",)) -> str:
         with start(*arguments, config=config) as process:
@@ -165,7 +165,7 @@ def test_published_weights_come_from_the_bucket(
 
 
 def scores_of(folder: Path) -> dict[str, object]:
-    """An evaluation without what it was made of, which has memory and the names of shares in it."""
+    """An evaluation without its origin, which contains memory use and the names of shards."""
     scores: dict[str, object] = json.loads((folder / "evaluation.json").read_text())
     assert scores.pop("origin")
     return scores

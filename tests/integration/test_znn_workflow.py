@@ -1,4 +1,4 @@
-"""A ZNN user's three files, unchanged, through the whole workflow; affinities as any other."""
+"""A ZNN user's three files, unchanged, through the whole workflow; and imported affinities."""
 
 from __future__ import annotations
 

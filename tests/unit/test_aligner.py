@@ -1,4 +1,4 @@
-"""Alignment of a stack: tiles, resuming, rendering, what is refused."""
+"""Alignment of a stack: tiles, resuming, rendering, refusals."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_tiles_with_enough_overlap_equal_the_whole_section(tmp_path: Path) -> No
     field = np.asarray(whole[FIELD])
     assert np.abs(field[:, 1:]).max() > 0.05
     np.testing.assert_allclose(np.asarray(tiled[FIELD])[:, :2], field[:, :2], atol=1e-4)
-    # later sections see grey values that were rounded
+    # later sections are aligned to rounded grey values
     np.testing.assert_allclose(np.asarray(tiled[FIELD]), field, atol=0.01)
     assert np.abs(field[:, 0]).max() == 0
     np.testing.assert_array_equal(np.asarray(whole[ALIGNED])[0], volume().array[0])

@@ -1,4 +1,4 @@
-"""Losses of alignment on closed-form fields, their weights, and what takes a gradient."""
+"""Alignment losses on closed-form fields, their weights and gradients."""
 
 from __future__ import annotations
 

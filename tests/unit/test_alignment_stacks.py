@@ -164,7 +164,7 @@ def test_phantoms_have_pairs_and_masks() -> None:
 
 @pytest.mark.parametrize("kind", sorted(DRAW))
 def test_artificial_defects_label_their_own_pixels_only(kind: str) -> None:
-    """Outside the defect a ramp tells that every pixel is the one the displacement names."""
+    """A ramp shows that pixels outside the defect are those at the displacement."""
     image = (torch.arange(96.0)[:, None] + torch.zeros(96)) / 255 + 0.2
     for seed in range(5):
         defect = DRAW[kind](np.random.default_rng(seed), (96, 96))

@@ -46,7 +46,7 @@ def whole(shape: tuple[int, int, int]) -> torch.Tensor:
 
 
 def gunpowder_transformation(seed: int, step: dict[str, Any]) -> np.ndarray:
-    """What ElasticAugment builds with the package augment: coarse grids enlarged with zoom."""
+    """ElasticAugment's map, built with the package augment: coarse grids enlarged by zoom."""
     rng = np.random.default_rng(seed)
     coarse = [n // step["subsample"] for n in SHAPE]
     angle = rng.uniform(*step["rotation"])

@@ -1,4 +1,4 @@
-"""Auto-context networks: what they read in training and in prediction, and what is refused."""
+"""Auto-context networks: their input in training and prediction, and refusals."""
 
 from __future__ import annotations
 

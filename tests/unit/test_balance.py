@@ -1,4 +1,4 @@
-"""Class balancing as gunpowder's BalanceLabels does it."""
+"""Class balancing equals gunpowder's BalanceLabels."""
 
 from __future__ import annotations
 

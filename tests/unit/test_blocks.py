@@ -1,4 +1,4 @@
-"""The cache of blocks and the record of what was read, without a network."""
+"""The block cache and the record of reads, without internet access."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from retrace.remote.read_record import ChangedError, ReadRecord
 
 
 def key(number: int) -> str:
-    """Keys that all fall into one folder."""
+    """Keys that all belong to one folder of the cache."""
     return f"0000{number:060x}"
 
 
@@ -151,7 +151,7 @@ def test_a_record_survives_an_interruption(tmp_path: Path) -> None:
     first.note("0/0", Block(b"zero", 10, 1))
     first.note("0/1", Block(None, 11))
     with (tmp_path / "read.jsonl").open("a") as file:
-        file.write('["0/2", "abc')  # what a kill left
+        file.write('["0/2", "abc')  # left by an interruption
     second = ReadRecord("s3://a/b")
     second.note(".zarray", Block(b"{}", 20, 1))
     second.keep_in(tmp_path / "read.jsonl")

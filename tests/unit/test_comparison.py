@@ -1,4 +1,4 @@
-"""Rows of the comparison: means, order, and what is known of the cost."""
+"""Rows of the comparison: means, order, cost."""
 
 from __future__ import annotations
 

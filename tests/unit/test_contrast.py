@@ -34,7 +34,7 @@ def test_it_is_the_rank_filter_but_for_a_few_grey_values(radius: int) -> None:
 
 
 def test_contrast_of_the_input_does_not_matter() -> None:
-    """Equalisation looks at the order of grey values alone."""
+    """Equalisation depends only on the order of grey values."""
     image = torch.from_numpy(section()).float() / 255
     darker = image * 0.5 + 0.1
 

@@ -1,4 +1,4 @@
-"""The defect network, what its answer becomes, its training, and masks of files."""
+"""The defect network: its masks, its training, and masks of files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TRAINING: dict[str, Any] = {
 
 
 class Bright(DefectNet):
-    """Stands for a trained network: pixels brighter than the mean are defects of class 1."""
+    """Stand-in for a trained network: pixels brighter than the mean are defects of class 1."""
 
     def forward(self, sections: torch.Tensor) -> torch.Tensor:
         return torch.cat((torch.full_like(sections, -20), sections.sign() * 20), 1)
@@ -121,7 +121,7 @@ def test_missing_areas_are_detected_and_dark_pixels_are_not() -> None:
 
 
 def test_artificial_defects_agree_with_their_labels() -> None:
-    """What is labelled is what was filled in: no class outside the defect, no defect without."""
+    """The labels are the filled pixels: no class outside the defect, no defect without one."""
     image = torch.full((64, 64), 0.5)
     kinds = set()
     for seed in range(12):
@@ -148,7 +148,7 @@ def test_patches_depend_on_their_number_alone(tmp_path: Path) -> None:
 
 
 def test_each_kind_is_scored_by_itself_on_stacks_that_are_held_out(tmp_path: Path) -> None:
-    """A detector that knows the answer is right about all; one that guesses has half the area."""
+    """A perfect detector scores 1; a random one has half the area under the curve."""
     data = StackDataset([stacks_file(tmp_path / "a.h5")])
     held_out = StackDataset([stacks_file(tmp_path / "b.h5")])
     patches = DefectPatches(data, TRAINING["side"], 3, held_out)

@@ -1,4 +1,4 @@
-"""Labelled volumes as networks of the family elektronn learn from them, and their scores."""
+"""Training of the family elektronn on labelled volumes, and its scores."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def batches(folder: Path, data: Dataset | None = None, **changes: Any) -> CubeBa
 
 
 def mark(folder: Path) -> None:
-    """An image of cube 0 that says where a voxel is, and labels that are its last bit."""
+    """An image of cube 0 whose values encode positions, and labels that are their last bit."""
     raw, labels = tiny.cube(0)
     x, y, z = np.meshgrid(*map(np.arange, raw.shape), indexing="ij")
     place = (3 * x + 7 * y + 5 * z) % 251
@@ -86,7 +86,7 @@ def test_labels_lie_on_their_voxels(folder: Path, warp: float) -> None:
 
 
 def test_axes_and_centre(folder: Path) -> None:
-    """(x, y, z) in the file is (z, y, x) here; labels lie in the middle of their image."""
+    """(x, y, z) in the file is (z, y, x) here; labels are in the middle of their image."""
     volume = tiny.dataset(folder).volumes["cube_0"]
     assert volume.labels is not None
     raw, labels = open_source(volume.raw), open_source(volume.labels)
@@ -247,7 +247,7 @@ def test_scores_in_closed_form() -> None:
 
 
 def test_trained_predicted_and_scored(folder: Path) -> None:
-    """An easy task is learned far better than by knowing the classes' shares."""
+    """Scores on an easy task are far above those of the class frequencies."""
     data = tiny.dataset(folder)
     often = {"history_freq": 50, "snapshot_every": 50, "checkpoint_every": 50}
     net = tiny.network(warp_on=0.3, SGD_params={"LR": 0.05, "momentum": 0.9}, **often)
@@ -331,7 +331,7 @@ LAZY = {"labelled": [0, 1], "absent": [2]}
 
 
 def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
-    """Weights that are the labels' places arrive where the labels do, warped and turned alike."""
+    """Weights that encode positions stay with their labels through warps and flips."""
     mark(folder)
     with h5py.File(folder / "raw_0.h5", "r+") as file:
         file["weights"] = file["raw"][...] // 2
@@ -364,7 +364,7 @@ def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
 
 
 def test_lazy_labels_are_learned_by_the_oracles_loss(folder: Path) -> None:
-    """A training with them pushes the absent class down; without anything lazy no batch has any."""
+    """Training with lazy labels lowers the absent class; batches without them have no flags."""
     assert "labelled" not in batches(folder).batch(0, warp=False)
     data = with_volume(tiny.dataset(folder), "cube_0", lazy_labels=LAZY)
     settings = training(data, tiny.network(n_lab=3), 12)

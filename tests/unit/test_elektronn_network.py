@@ -273,7 +273,7 @@ def test_noise_of_a_decoder_ends_with_the_training() -> None:
 
 
 def stitched(module: ElektronnNetwork, x: Tensor) -> Tensor:
-    """One strided pass for each offset below the stride, put beside each other."""
+    """One strided pass for each offset below the stride, interleaved."""
     sizes = module.architecture.sizes
     assert sizes is not None
     steps = [axis[-1] for axis in sizes.strides]
@@ -282,14 +282,14 @@ def stitched(module: ElektronnNetwork, x: Tensor) -> Tensor:
     for begin in product(*map(range, steps)):
         target = whole[(..., *[slice(b, None, s) for b, s in zip(begin, steps, strict=True)])]
         if not target.numel():
-            continue  # fewer voxels than offsets: what is left of the input gives none
+            continue  # fewer voxels than offsets: the rest of the input gives no output
         parts = module.raw(x[(..., *[slice(b, None) for b in begin])])
         target.copy_(parts[(..., *map(slice, target.shape[-3:]))])
     return whole
 
 
 def dilated(module: ElektronnNetwork, x: Tensor) -> Tensor:
-    """The same by filters and poolings with gaps, nothing taken apart."""
+    """The same with dilated filters and poolings, in one pass."""
     dilation = [1, 1, 1]
     for part in module.parts:
         x = functional.conv3d(x, part.weight, dilation=dilation)
@@ -334,7 +334,7 @@ def test_dense_output_of_the_pooling_by_size() -> None:
 
 
 def test_tiles_equal_one_pass_and_belong_to_their_voxels() -> None:
-    """pred[i] is what the network makes of the field of view around voxel i."""
+    """pred[i] is the output for the field of view around voxel i."""
     module = build().eval()
     x = torch.rand(1, 1, 6, 30, 33)
     shape = module.output_shape(x.shape[-3:])
@@ -401,7 +401,7 @@ def test_parameter_files_round_trip(tmp_path: Path) -> None:
 
 
 def build_same(module: ElektronnNetwork) -> ElektronnNetwork:
-    """The same layers with weights of their own."""
+    """The same layers with other weights."""
     other = ElektronnNetwork(module.architecture, [0.0] * len(module.parts))
     with torch.no_grad():
         for weight in other.parameters():
@@ -410,7 +410,7 @@ def build_same(module: ElektronnNetwork) -> ElektronnNetwork:
 
 
 def read_values(path: Path) -> list[Any]:
-    """What any program finds in the file."""
+    """The arrays in the file, as any program reads them."""
     values = []
     with path.open("rb") as file:
         while file.peek(1):
@@ -460,7 +460,7 @@ def test_a_file_of_another_network_changes_nothing(tmp_path: Path) -> None:
 
 
 class Bad:
-    """What runs a program when it is read."""
+    """A pickle that runs a program when it is read."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         import os

@@ -37,7 +37,7 @@ def test_perfect(pair: Skeletons) -> None:
 
 
 def test_11_one_split(pair: Skeletons) -> None:
-    """Between nodes 2 and 3: runs of 20 and 10 nm are left of 40 nm."""
+    """Between nodes 2 and 3: runs of 20 and 10 nm remain of 40 nm."""
     runs = run_length(pair, np.array([4, 4, 4, 5, 5, 9, 9, 9]))
 
     assert runs.erl_nm == pytest.approx((20**2 + 10**2 + 20**2) / 60)

@@ -1,4 +1,4 @@
-"""evaluate.py through its command line on small stores made here."""
+"""evaluate.py through its command line on small stores."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_score_writes_all_results(case: Case, capsys: pytest.CaptureFixture[str]
 
 
 def test_validation_entries_are_weighted_by_voxels(case: Case) -> None:
-    """One region of both neurons, and one of a quarter, where fragment 1 is all there is."""
+    """One region of both neurons, and one of a quarter, which contains only fragment 1."""
     regions = [
         {"volume": "val", "roi_nm": {"offset": [40, 0, 18], "shape": [160, 108, 108]}},
         {"volume": "val", "roi_nm": {"offset": [40, 0, 18], "shape": [80, 108, 54]}},

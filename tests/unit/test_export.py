@@ -1,4 +1,4 @@
-"""Precomputed layers that we write, as another program reads them."""
+"""Precomputed layers, read by another program."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from retrace.storage.volumes import Volume, mask_on_grid
 
 
 def _cells(shape: tuple[int, int, int] = (12, 30, 60)) -> np.ndarray:
-    """Affinities (3, Z, Y, X) uint8 of three cells side by side along x, membranes 2 wide."""
+    """Affinities (3, Z, Y, X) uint8 of three adjacent cells along x, membranes 2 wide."""
     affinities = np.full((3, *shape), 240, dtype=np.uint8)
     affinities[..., 19:21] = 10
     affinities[..., 39:41] = 10

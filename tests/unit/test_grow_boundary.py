@@ -13,7 +13,7 @@ from retrace.targets.boundary import grow_boundary
 
 
 def reference(labels: np.ndarray, mask: np.ndarray | None, steps: int, only_xy: bool) -> np.ndarray:
-    """gunpowder `GrowBoundary.__grow`, written anew from its definition."""
+    """gunpowder's `GrowBoundary.__grow`, reimplemented from its definition."""
     if only_xy and labels.ndim == 3:
         masks = [None] * len(labels) if mask is None else mask
         sections = zip(labels, masks, strict=True)

@@ -1,4 +1,4 @@
-"""Image files are named by what they are built from; builds ask pip where packages are."""
+"""Image files are named by a digest of their sources; builds use pip's package index."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_published_images_have_no_colon_in_their_file(repository: Path) -> None:
         assert published_path(Path("containers/images"), name).name == f"{name}.img"
         assert ":" not in name
         assert image["key"].startswith("funke/singularity/")
-    # Under `exec` that image finds no Python of its own.
+    # Under `exec` that image has no Python on its PATH.
     assert python(repository, "lsd_legacy") == "/opt/conda/envs/lsd_legacy/bin/python"
     assert python(repository, "legacy") == python(repository, "standin") == "python"
 

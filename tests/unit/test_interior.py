@@ -1,4 +1,4 @@
-"""Affinities of boundary maps, block by block as at once."""
+"""Affinities of boundary maps: blocks equal the whole."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_an_affinity_is_the_smaller_interior_value_of_its_voxels() -> None:
     np.testing.assert_allclose(values[0, 1], [[0.8, 0.1], [0.3, 0.6]])
     np.testing.assert_allclose(values[1, :, 1], [[0.7, 0.2], [0.3, 0.1]])
     np.testing.assert_allclose(values[2, :, :, 1], [[0.2, 0.6], [0.1, 0.3]])
-    for axis in range(3):  # nothing lies before the first voxel
+    for axis in range(3):  # the first voxel has no lower neighbour
         first = np.take(values[axis], 0, axis)
         np.testing.assert_array_equal(first, np.take(inside[0], 0, axis))
 

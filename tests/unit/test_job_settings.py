@@ -1,4 +1,4 @@
-"""What planning writes into a job is what the program of the job reads."""
+"""The settings that planning writes are those that the job's program reads."""
 
 from __future__ import annotations
 

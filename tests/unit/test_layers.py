@@ -1,4 +1,4 @@
-"""Precomputed layers and n5 datasets: places, axis order, parts, and what is refused."""
+"""Precomputed layers and n5 datasets: positions, axis order, parts, and refusals."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_which_paths_are_addresses() -> None:
 def write_n5(
     folder: Path, data: np.ndarray, block: tuple[int, int, int], **attributes: Any
 ) -> Path:
-    """Blocks by the format's own words: big-endian header, then values with x fastest."""
+    """Blocks as the format defines them: big-endian header, then values with x fastest."""
     folder.mkdir(parents=True)
     content = {
         "dimensions": list(data.shape[::-1]),

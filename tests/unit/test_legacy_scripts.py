@@ -1,4 +1,4 @@
-"""What must hold for the programs of the legacy image without that image."""
+"""Properties of the legacy programs, checked without the legacy image."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def gpu() -> ModuleType:
 
 
 def pretend(folder: Path, *lines: str, status: int = 0) -> None:
-    """A program nvidia-smi that prints these lines."""
+    """A fake nvidia-smi that prints these lines."""
     program = folder / "nvidia-smi"
     echoes = "".join(f"echo '{line}'\n" for line in lines)
     program.write_text(f"#!/bin/sh\n{echoes}exit {status}\n")
@@ -91,7 +91,7 @@ def pretend(folder: Path, *lines: str, status: int = 0) -> None:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in front of PATH, and no choice of cards."""
+    """A folder in front of PATH, and no selection of GPUs."""
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return tmp_path
@@ -132,7 +132,7 @@ def test_the_gpu_build_needs_a_card_and_the_cpu_build_does_not(
     gpu: ModuleType, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(path, status=9)
-    # No driver on this path: on a machine with one it would be asked.
+    # Without a driver on this path, which a machine with a GPU would have.
     monkeypatch.setattr(gpu, "_from_driver", list)
     gpu.check(False)
     with pytest.raises(SystemExit, match="no graphics card is visible.*engine: modern"):
@@ -148,7 +148,7 @@ def test_an_old_nvidia_smi_defers_to_the_driver(
 
 
 def test_a_newer_card_ends_the_program_before_any_work(path: Path) -> None:
-    """train.py as the rule calls it, with a TensorFlow that says it was built with CUDA."""
+    """train.py as the rule calls it, with a TensorFlow that reports a build with CUDA."""
     pretend(path, "NVIDIA H100, 9.0")
     package = path / "tensorflow"
     package.mkdir()

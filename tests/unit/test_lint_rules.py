@@ -52,7 +52,7 @@ def from_wildcards(wildcards):
 
 
 def findings(folder: Path, snakefile: str, steps: str) -> list[str]:
-    """What the check says about two files, without the folder's name."""
+    """The findings for two files, without the folder's name."""
     (folder / "Snakefile").write_text(snakefile)
     (folder / "steps.smk").write_text(steps)
     messages = lint_rules.findings(folder / "Snakefile")

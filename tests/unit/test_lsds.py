@@ -87,7 +87,7 @@ def test_same_as_the_original(shared_dir: Path, name: str) -> None:
     assert np.mean(difference > 1e-4) < 1e-4
     assert defined[labels != 0].mean() > 0.995
     exact = reference(labels, voxel_size_nm, sigma_nm, downsample)
-    assert np.abs(ours - exact)[:, defined].max() < 5e-5  # nearer to the truth than the original
+    assert np.abs(ours - exact)[:, defined].max() < 5e-5  # closer to exact than the original
     assert np.abs(ours - exact).mean() <= np.abs(expected - exact).mean()
 
 

@@ -32,7 +32,7 @@ def test_a_gap_in_the_membrane_is_closed_by_long_range_repulsion_only() -> None:
     affinities[2, :, :, 12] = 0.6  # a weak membrane that direct affinities miss
     bias = biases(FAR, 0.5, 0.5)
     assert len(np.unique(mutex_segments(affinities, FAR, bias))) == 1
-    affinities[3, :, :, 12:18] = 0.02  # the voxels 6 apart across it know better
+    affinities[3, :, :, 12:18] = 0.02  # the affinities 6 voxels apart across it detect it
     assert len(np.unique(mutex_segments(affinities, FAR, bias))) == 2
 
 

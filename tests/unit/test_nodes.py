@@ -1,4 +1,4 @@
-"""Tables of skeleton nodes: what they hold, and that they score as the volume does."""
+"""Tables of skeleton nodes: their content, and scores equal to those of the volume."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_each_node_has_its_voxel_fragment_and_segments(table: NodeTable) -> None
 
 @pytest.fixture
 def node_tables(tmp_path: Path) -> Path:
-    """The tables that the program writes of a store on disk."""
+    """The tables that the program writes for a store on disk."""
     store = tmp_path / "fragments.zarr"
     place: dict[str, Any] = {"voxel_size_nm": SIZE, "offset_nm": OFFSET}
     data = fragments()

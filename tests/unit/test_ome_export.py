@@ -1,4 +1,4 @@
-"""OME-Zarr images that we write, as the format's own models and our reader take them."""
+"""OME-Zarr images, checked with the format's own models and our reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packaged networks: what bioimage.io's own tools say of them, and the ten lines without us."""
+"""Packaged networks: checked with bioimage.io's tools, and used without the workflow."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def verdict(place: Path) -> tuple[str, str]:
-    """The status that bioimageio.core gives a package, and all that it says of errors."""
+    """The status of a package according to bioimageio.core, and its error messages."""
     from bioimageio.core import test_description
 
     summary = test_description(place, weight_format="pytorch_state_dict", determinism="full")

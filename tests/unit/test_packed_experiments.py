@@ -1,4 +1,4 @@
-"""RO-Crates and bundles: their contents, what is traced and what is refused; no job runs."""
+"""RO-Crates and bundles: contents, lineage and refusals; no job runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MODEL = "results/phantom/tiny/model.safetensors"
 
 
 def record(rule: str, output: str, inputs: list[str], begun: float) -> None:
-    """A record as Snakemake keeps one."""
+    """A record in Snakemake's format."""
     content = {
         "rule": rule,
         "input": inputs,
@@ -73,7 +73,7 @@ def fetched_store(place: Path) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a fetched volume, a model made of it, and its evaluation."""
+    """A working directory with a fetched volume, a model trained on it, and its evaluation."""
     monkeypatch.chdir(tmp_path)
     store = fetched_store(tmp_path)
     Path(MODEL).parent.mkdir(parents=True)
@@ -88,7 +88,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def crate_folder(place: Path) -> Path:
-    """Its crate."""
+    """The RO-Crate of `place`."""
     crate.main(
         [
             *("--settings", json.dumps(SETTINGS), "--results", EVALUATION),

@@ -220,7 +220,7 @@ def running(folder: Path, chosen: dict[str, Any]) -> tuple[subprocess.Popen[byte
 
 
 def ends(process: subprocess.Popen[bytes], pids: list[int]) -> tuple[int, str]:
-    """Exit code and what was said on stderr, once none of the processes is left."""
+    """Exit code and stderr, once all processes have ended."""
     _, output = process.communicate(timeout=PATIENCE_S)
     end = time.monotonic() + PATIENCE_S
     while any(psutil.pid_exists(pid) for pid in pids):

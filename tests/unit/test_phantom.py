@@ -1,4 +1,4 @@
-"""Generated volumes: what they hold, that they repeat, and their layout on disk."""
+"""Generated volumes: content, reproducibility, and layout on disk."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_commands_report_missing_arguments(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_region_with_the_shape_of_the_papers(tmp_path: Path) -> None:
-    """Layer and labels at one place; dumps whose masked parts are the connected ones."""
+    """Layer and labels at one position; dumps whose masked parts are the connected components."""
     shape, margin = (24, 80, 80), (12, 24, 24)
     write_paper_phantom(tmp_path / "layer", tmp_path / "bucket", shape, margin, SIZE, 2)
     truth = tmp_path / "bucket" / TESTING

@@ -1,4 +1,4 @@
-"""Tiled prediction: where it lies, that tiles equal one pass, what is refused."""
+"""Tiled prediction: position, equality with one pass, refusals."""
 
 from __future__ import annotations
 

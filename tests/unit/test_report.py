@@ -1,4 +1,4 @@
-"""The page: its sentences, its graph and its sums."""
+"""The report page: sentences, graph, totals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The paper's numbers in the project, and the gate that compares with them."""
+"""The paper's numbers, and the gate that compares results with them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def paper_dataset(name: str, regions: Any = None, **_: Any) -> Dataset:
 
 
 def table_job(name: str, **reproduce: Any) -> ReproductionSettings:
-    """What the program reads from its job."""
+    """The settings of `reproduce.py table`, as it reads them from its job."""
     reproduce_settings = {**FIRST, **reproduce}
     settings = planning_reproduce.table_settings(
         paper_dataset(name, **reproduce_settings), reproduce_settings

@@ -1,4 +1,4 @@
-"""Settings, names and ETags: what can be said about S3 without a server."""
+"""S3 settings, names and ETags, without a server."""
 
 from __future__ import annotations
 

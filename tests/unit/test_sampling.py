@@ -1,4 +1,4 @@
-"""Where batches come from, and which volumes are refused."""
+"""Places of training patches, and refused volumes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_min_masked_counts_the_mask_and_not_the_volume(store: Path) -> None:
     tiny.write_array(store.parent / "mask.zarr", "labels_mask", mask)
     sampler = open_tiny(store, {"cube": store.parent / "mask.zarr"})
     shifts = [sampler.place(batch_generator(0, i), 0, MASK, MASK) for i in range(200)]
-    assert max(s[2] for s in shifts) == 13  # 7 of its 14 voxels then still lie below 20
+    assert max(s[2] for s in shifts) == 13  # 7 of its 14 voxels are then still below 20
 
 
 @pytest.mark.parametrize("max_cells", [1 << 26, 10_000])

@@ -1,4 +1,4 @@
-"""The pyramid: sizes, what an untrained one does, its reach, its archives."""
+"""The pyramid: sizes, untrained output, reach, archives."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_cost_volume_is_highest_where_the_maps_agree() -> None:
     assert (inner.argmax(0) == 4 * 5 + 1).all()  # rows -2 .. 2, columns -2 .. 2
     torch.testing.assert_close(inner[21], torch.ones_like(inner[21]))
     assert float(correlation.abs().max()) <= 1 + 1e-5
-    assert not correlation[0, 0, 0].any()  # two rows above the first there is nothing
+    assert not correlation[0, 0, 0].any()  # there are no rows above the first
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_no_pixel_beyond_the_reach_matters(changes: dict[str, Any]) -> None:
     reach, middle = receptive_radius(pyramid_of(of_family(settings))), 140
     source, target = images(280)
     source.requires_grad_()
-    for aligner in module.aligners:  # fields that move hardly anything
+    for aligner in module.aligners:  # fields with tiny displacements
         with torch.no_grad():
             aligner[-1].weight.mul_(1e-3)  # type: ignore[index]
             aligner[-1].bias.zero_()  # type: ignore[index]

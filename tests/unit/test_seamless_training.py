@@ -1,4 +1,4 @@
-"""Training of the pyramid: schedule, pairs, guard, kill and resume, runs and their lineage."""
+"""Training of the pyramid: schedule, pairs, collapse detection, resuming, runs and lineage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmentation of stacks and of what the network sees: ranges, one geometry, zeros, seeds."""
+"""Augmentation of stacks and of the network's input: ranges, geometry, zeros, seeds."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def augmented(
     crop: int | None = None,
     **changes: Any,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images, masks, valid and known displacements of a stack that nothing was done to before."""
+    """Augmented images, masks, valid and known displacements of an unmodified stack."""
     valid = torch.ones_like(masks)
     known = torch.zeros(len(images), 2, *images.shape[1:])
     rng = np.random.default_rng(seed)
@@ -136,7 +136,7 @@ def test_a_smooth_warp_stays_within_its_range_and_is_each_sections_own(seed: int
 
 
 def test_the_known_displacement_is_the_one_applied_also_after_another() -> None:
-    """A ramp shows where each pixel was read; what was known before is carried along."""
+    """A ramp shows where each pixel was read; earlier displacements are included."""
     rows = torch.arange(64.0)[:, None] + torch.zeros(64)
     before = torch.stack((torch.full((64, 64), 3.0), torch.zeros(64, 64))).repeat(6, 1, 1, 1)
     ramp = (rows + 1).repeat(6, 1, 1)

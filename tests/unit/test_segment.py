@@ -26,7 +26,7 @@ OFFSET_NM = (100, 90, -18)
 
 
 def make_prediction(folder: Path, shape: tuple[int, int, int] = (16, 40, 44)) -> Path:
-    """Smoothed noise as affinities; looks like cells a few voxels wide."""
+    """Smoothed noise as affinities, similar to cells a few voxels wide."""
     rng = np.random.default_rng(0)
     smooth = ndimage.gaussian_filter(rng.random((3, *shape)), (0, 1, 2, 2))
     smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())

@@ -230,7 +230,7 @@ def test_wrong_examples_say_what_is_allowed(examples: dict[str, Any], expected: 
     ),
 )
 def test_every_message_is_one_plain_sentence_about_its_setting(key: str, value: Any) -> None:
-    """Whatever is wrong, no word of the validator's own reaches the user."""
+    """No message contains the validator's own wording."""
     try:
         check(WorkflowConfig, {key: value}, "config")
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Shares of a volume: any number of jobs gives what one job gives."""
+"""Shards of a volume: any number of jobs gives the same result."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_components_are_those_of_a_library(total: int, pairs: list[tuple[int, in
 
 
 def _whole(folder: Path) -> dict[str, np.ndarray]:
-    """What one job makes of the same prediction."""
+    """The result of a single job on the same prediction."""
     folder.mkdir()
     make_prediction(folder)
     segment.main(fragments_arguments(folder, **sharded.SETTINGS))

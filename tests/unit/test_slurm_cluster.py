@@ -1,4 +1,4 @@
-"""The tests' own SLURM leaves a machine that has one alone."""
+"""The tests start no SLURM on a machine that has one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gen_stack, combine_h5 and made sections, run as programs on tiny layers."""
+"""gen_stack, combine_h5 and synthetic sections, run as programs on tiny layers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def layer(tmp_path: Path) -> Path:
 
 
 def sample_settings(layer: Path, split: str = "train", **changes: Any) -> dict[str, Any]:
-    """Settings of gen_stack; what is not of the stacks themselves goes by its own name."""
+    """Settings of gen_stack; `changes` apply to the stacks, or to other settings by name."""
     reject = Reject().complete().plain() | changes.pop("reject", {})
     own = {key: changes.pop(key) for key in ("name", "seed", "mask") if key in changes}
     stack = (
@@ -195,7 +195,7 @@ def test_a_mask_layer_of_larger_voxels_becomes_masks(layer: Path, tmp_path: Path
     for number, (_, _, x) in enumerate(corners(output)):
         columns = np.arange(x // 8, x // 8 + 32) - 32
         expected = np.where(columns < 48, 2, np.where(columns < 50, 1, 0))
-        # A 1 beside a 2 that the stack does not show is not known of.
+        # The label 1 needs a 2 inside the stack.
         within_stack = expected if (expected == 2).any() else np.zeros(32)
         assert (data[number].masks.numpy() == within_stack).all()
         assert (expected < 2).mean() >= 0.5
@@ -247,7 +247,7 @@ def synthetic_settings(**changes: Any) -> dict[str, Any]:
 
 
 def test_synthetic_sections_match_their_ground_truth_positions(tmp_path: Path) -> None:
-    """A ramp as raw: each pixel of the layer tells the row that it came from."""
+    """A ramp as raw: the value of each pixel is the row that it came from."""
     raw = np.broadcast_to(np.arange(100, 196, dtype=np.uint8)[:, None], (3, 96, 96))
     volume = Volume(np.ascontiguousarray(raw), SIZE, (0, 80, 160), "ramp")
     settings = DistortSettings.model_validate(synthetic_settings())
@@ -310,7 +310,7 @@ def test_values_from_a_limit_on_are_bad() -> None:
 
 
 def test_known_displacements_undo_the_distortion(tmp_path: Path) -> None:
-    """Reading the undistorted raw through the truth gives the layer."""
+    """Warping the undistorted raw with the ground truth gives the layer."""
     raw = image((2, 80, 80))
     volume = Volume(raw, SIZE, (0, 0, 0), "raw")
     settings = DistortSettings.model_validate(synthetic_settings())

@@ -1,4 +1,4 @@
-"""TensorFlow checkpoints that are written here read back, whatever they hold."""
+"""TensorFlow checkpoints round trip, whatever they contain."""
 
 from __future__ import annotations
 

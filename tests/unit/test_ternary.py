@@ -1,4 +1,4 @@
-"""Algebra of masks: the laws that its operations keep."""
+"""Algebra of masks: properties of its operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches, the loop, and what it leaves behind."""
+"""Batches, the loop, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def test_weights_of_the_descriptor_loss(store: Path) -> None:
     inside = torch.stack([b["labels_mask"] for b in batches])
     object_ = torch.stack([b["labels"] != 0 for b in batches])
     assert (united & ~inside & ~object_).any()  # unlabelled surroundings count
-    assert (~united & ~inside & ~object_).any()  # what is kept for validation does not
+    assert (~united & ~inside & ~object_).any()  # voxels held out for validation do not
     assert (~united & inside).any()  # nor does background inside the mask
 
 

@@ -1,4 +1,4 @@
-"""What a view shows and where, without a browser."""
+"""Layers of a view and their positions, without a browser."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def layer(
 
 
 class Counting:
-    """An array that counts how many voxels were read of it."""
+    """An array that counts the voxels read from it."""
 
     def __init__(self, data: np.ndarray) -> None:
         self.data, self.shape, self.dtype, self.read = data, data.shape, data.dtype, 0

@@ -1,4 +1,4 @@
-"""ZNN networks and data in the configuration: what a .spec and a .cfg become, what cannot work."""
+"""ZNN networks and data in the configuration: translation of .spec and .cfg files, refusals."""
 
 from __future__ import annotations
 

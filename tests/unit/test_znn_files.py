@@ -1,4 +1,4 @@
-"""ZNN's text files: what is read, and what is refused with file, line and field."""
+"""ZNN's text files: parsed values, and refusals with file, line and field."""
 
 from __future__ import annotations
 

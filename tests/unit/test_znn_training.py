@@ -595,7 +595,7 @@ def test_patches_larger_than_the_stack_are_refused(folder: Path) -> None:
 
 
 def test_training_a_cfg_writes_its_network_files(folder: Path) -> None:
-    """Written at the beginning and every 4 iterations, and again where a killed run goes on."""
+    """Written at the beginning and every 4 iterations, also by a resumed run."""
     for stdio in (True, False):
         place = folder / f"stdio_{stdio}"
         net_files = {"prefix": str(place / "nets/net"), "is_stdio": stdio}

@@ -77,7 +77,7 @@ ANY_WORD = ("SAVE_NAME", "TARGET", "OPTIONS", "D_N", "DATASET", "NETWORK", "VOLU
 
 @dataclass(frozen=True)
 class Command:
-    """One command of a page, as the shell would take it apart."""
+    """One command of a page, split as by the shell."""
 
     page: str
     words: tuple[str, ...]
@@ -124,7 +124,7 @@ def inline(text: str) -> Iterator[str]:
 
 
 def commands_of(text: str, page: str) -> Iterator[Command]:
-    """All commands of a page; those that leave something out (…) are not whole."""
+    """All commands of a page, except incomplete ones (…)."""
     shell_lines = [line for block in blocks(text) if is_shell(block) for line in lines_of(block)]
     for line in [*shell_lines, *inline(text)]:
         for part in re.split(r"\s&&\s", line):
@@ -137,7 +137,7 @@ def commands_of(text: str, page: str) -> Iterator[Command]:
 
 
 def is_shell(block: str) -> bool:
-    """Whether a block has a command of ours; others are files, settings or what is printed."""
+    """Whether a block has a command of ours; others are files, settings or output."""
     return any(
         re.match(rf"(\w+=\S* )*({'|'.join(map(re.escape, OURS))}) ", line)
         for line in block.splitlines()
@@ -163,12 +163,12 @@ def of_program(*names: str) -> list[Command]:
 
 
 class Parsed(BaseException):
-    """Raised in place of a program's work, once its command line was taken."""
+    """Raised instead of a program's work, once its command line is parsed."""
 
 
 @pytest.fixture
 def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs end as soon as they have parsed what they were called with."""
+    """Programs end as soon as they have parsed their command line."""
     depth = 0
 
     def stopping(original: Any) -> Any:
@@ -274,7 +274,7 @@ def snakemake_arguments(command: Command) -> argparse.Namespace:
 
 
 def filled_in(word: str) -> list[str]:
-    """What a shell makes of a{b,c}d."""
+    """The words that a shell makes of a{b,c}d."""
     before, brace, rest = word.partition("{")
     if not brace:
         return [word]
@@ -288,7 +288,7 @@ def is_placeholder(word: str) -> bool:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with the datasets of one's own that the pages speak of."""
+    """A working directory with the custom datasets that the pages mention."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "config" / "datasets").mkdir(parents=True)
     sample = yaml.safe_load((ROOT / "config/datasets/fib25_sample.yaml").read_text())
@@ -367,7 +367,7 @@ def test_targets_without_settings_are_planned_together(place: Path) -> None:
     assert len(planned) > 15
 
 
-# ---------------------------------------------------------------- make and all others
+# ---------------------------------------------------------------- make and other programs
 
 
 def test_every_goal_of_make_exists() -> None:
@@ -403,7 +403,7 @@ def anchors(text: str) -> set[str]:
 
 
 def broken_links(pages: dict[str, str]) -> list[str]:
-    """Links of pages, by path from docs/, that lead to no page, file or heading."""
+    """Links of pages, by path from docs/, without a target page, file or heading."""
     broken = []
     for page, text in pages.items():
         for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):

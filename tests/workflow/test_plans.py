@@ -1,4 +1,4 @@
-"""What Snakemake plans, without running any of it."""
+"""Jobs that Snakemake plans, without running them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_shards_are_separate_jobs(snakemake: Run) -> None:
 
     assert run.returncode == 0, run.stdout
     jobs = planned(run.stdout)
-    # Two volumes; segments of the test volume alone, since validation needs but its graph.
+    # Two volumes; segments of the test volume alone, because validation needs only the graph.
     assert {rule: jobs[rule] for rule in ("predict", "fragments", "edges", "count", "segment")} == {
         "predict": 8,
         "fragments": 8,
@@ -367,7 +367,7 @@ def test_isbi2012_needs_its_two_files(snakemake: Run, tmp_path: Path) -> None:
         (tmp_path / f"data/isbi2012/train-{part}.tif").touch()
     run = snakemake("train_isbi2012_n4", "train_isbi2012_vd2d", "--dry-run", "--quiet", "rules")
     assert planned(run.stdout)["train"] == 2
-    # VD2D3D reads what VD2D predicts of the whole stack.
+    # VD2D3D reads VD2D's prediction of the whole stack.
     run = snakemake("predict_isbi2012_vd2d3d", "--dry-run", "--quiet", "rules")
     jobs = planned(run.stdout)
     assert [jobs[rule] for rule in ("train", "predict_whole", "predict")] == [2, 1, 1]

@@ -17,7 +17,7 @@ QUEUES = {"slurm": "slurm_partition", "lsf": "lsf_queue", "sge": "sge_queue"}
 
 
 def plan(tmp_path: Path, *options: str) -> str:
-    """What a dry run of one evaluation prints."""
+    """The output of a dry run of one evaluation."""
     command = [sys.executable, "-m", "snakemake", "--snakefile"]
     done = subprocess.run(
         [*command, str(tiny_workflow.REPOSITORY / "Snakefile"), "evaluate_phantom_mtlsd_small"]

@@ -1,4 +1,4 @@
-"""status.py beside a real run: one job of each state."""
+"""status.py during a real run: one job of each state."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def snakemake(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for_mark(process: subprocess.Popen[bytes], output: str) -> None:
-    """Returns once the job of that output is at work."""
+    """Returns once the job of that output is running."""
     while output not in status.marked_outputs():
         assert process.poll() is None
         time.sleep(0.1)
@@ -78,7 +78,7 @@ def test_every_state_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Path("Snakefile").write_text(SNAKEFILE)
     Path("usage.json").write_text('{"seconds": 1.5, "peak_memory_mb": 321}')
     assert {one.state for one in states().values()} == {"missing"}
-    # One at a time and `sleeping` last: when it is marked, Snakemake is done with all others.
+    # One at a time and `sleeping` last: when it is marked, all others have finished.
     process = snakemake("--cores", "1", "--keep-going", "all")
     marks = Path(".snakemake/incomplete")
     try:
