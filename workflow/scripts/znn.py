@@ -38,7 +38,7 @@ from retrace.progress import progress
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_volume
 from retrace.training.znn_files import sgd_of
-from retrace.znn.dataset import H5_ARRAY
+from retrace.znn.spec import H5_ARRAY
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

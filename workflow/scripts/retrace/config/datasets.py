@@ -20,9 +20,9 @@ from retrace.config.schema import check
 from retrace.config.sources import OUR_BUCKET, bucket_key
 from retrace.config.splits import LABELS_BOX, check_region, region_of, resolve_splits
 from retrace.config.yaml_files import names, read_yaml, yaml_file
+from retrace.config.znn_samples import with_samples
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source, SourceFile
-from retrace.znn.dataset import with_samples
 
 AnyDataset = Dataset | ExamplesDataset
 

@@ -15,6 +15,8 @@ PREPROCESSINGS = ("standard2D", "standard3D", "symetric_rescale", "none")
 """Normalisations of images, spelt as in ZNN."""
 LABEL_PREPROCESSINGS = ("one_class", "binary_class", "affinity", "auto", "none")
 """Values for labels. They have no effect, as in ZNN: `out_type` decides how labels are used."""
+H5_ARRAY = "main"
+"""The array that ZNN reads from every h5 file."""
 SECTION_KINDS = ("image", "label", "sample")
 
 

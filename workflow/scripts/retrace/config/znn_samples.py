@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from retrace.config.yaml_files import Settings
 from retrace.errors import ConfigError
 from retrace.znn.cfg import read_cfg
 from retrace.znn.parameters import OutType, ZnnConfig
-from retrace.znn.spec import SpecSample, SpecSection, read_spec
+from retrace.znn.spec import H5_ARRAY, SpecSample, SpecSection, read_spec
 from retrace.znn.values import find_file
 
-Content = dict[str, Any]
-"""What a YAML file contains."""
-H5_ARRAY = "main"
-"""The array that ZNN reads from every h5 file."""
 RANGES = {"train": "train_range", "validation": "test_range", "test": "forward_range"}
 """The parameter of a .cfg that selects the samples of each split."""
 
 
-def with_samples(dataset: Mapping[str, Any], where: str) -> Content:
+def with_samples(dataset: Settings, where: str) -> Settings:
     """A dataset with the samples of its `spec` or `cfg` as the volumes sample1, sample2 ...
 
     A `cfg` also selects the samples for training, for measurements while training (validation) and
@@ -49,7 +45,7 @@ def _spec_of(config: ZnnConfig, cfg: str, where: str) -> str:
 
 
 def _select_samples(
-    content: Content, config: ZnnConfig, samples: Mapping[int, SpecSample], where: str
+    content: Settings, config: ZnnConfig, samples: Mapping[int, SpecSample], where: str
 ) -> None:
     """Adds the splits that the dataset does not define itself; `where` has a place for a name."""
     for split, parameter in RANGES.items():
@@ -76,9 +72,9 @@ def _entries(
     return [f"sample{number}" for number in numbers]
 
 
-def _volume(sample: SpecSample, out_type: OutType | None) -> Content:
+def _volume(sample: SpecSample, out_type: OutType | None) -> Settings:
     first, *more = sorted(sample.images)
-    volume: Content = {"raw": _image(sample.images[first])}
+    volume: Settings = {"raw": _image(sample.images[first])}
     if more:
         volume["inputs"] = {name: _image(sample.images[name]) for name in more}
     classes = {"objects": "classes"} if out_type == "semantic" else {}
@@ -96,10 +92,10 @@ def _volume(sample: SpecSample, out_type: OutType | None) -> Content:
     return volume
 
 
-def _image(section: SpecSection) -> Content:
+def _image(section: SpecSection) -> Settings:
     return {**_source(section.file), "preprocess": section.preprocess}
 
 
-def _source(path: Path) -> Content:
+def _source(path: Path) -> Settings:
     is_h5 = path.suffix.lower() in (".h5", ".hdf5")
     return {"path": str(path), **({"array": H5_ARRAY} if is_h5 else {})}
