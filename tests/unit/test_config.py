@@ -141,12 +141,12 @@ def test_what_differs_between_the_papers_datasets() -> None:
         "foreground",
     ]
     assert [n.balance_with_mask for n in (finch, fib, hemi)] == [True, False, True]
-    assert [next(iter(step.given())) for step in finch.augment] == [
+    assert [next(iter(step.explicit())) for step in finch.augment] == [
         "elastic",
         "simple",
         "intensity",
     ]
-    assert [next(iter(step.given())) for step in fib.augment] == [
+    assert [next(iter(step.explicit())) for step in fib.augment] == [
         "elastic",
         "simple",
         "elastic",
