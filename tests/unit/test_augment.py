@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates, zoom
 
-from retrace.augment import change_intensity, draw_warp, sample_linear, sample_nearest
 from retrace.augment.elastic import draw_elastic, draw_shifts, rotate_points
+from retrace.augment.intensity import change_intensity
+from retrace.augment.resample import sample_linear, sample_nearest
 from retrace.augment.simple import draw_simple
-from retrace.augment.warp import bounding_box, voxel_grid
+from retrace.augment.warp import bounding_box, draw_warp, voxel_grid
 from retrace.config.lsd_network import AugmentStep
 from retrace.geometry import VoxelBox
 

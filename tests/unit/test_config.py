@@ -362,7 +362,8 @@ def test_a_program_consists_of_the_parts_that_families_name() -> None:
     assert "retrace.networks.builders" in parts["builder"]
     networks = {"retrace/networks/unet.py", "retrace/networks/seamless.py"}
     assert networks <= imported_files("train")
-    assert {"retrace.losses.malis", "retrace.losses.znn_costs"} <= set(parts["losses"])
+    assert {"retrace.losses.lsd_malis", "retrace.losses.znn_costs"} <= set(parts["losses"])
+    assert "retrace/losses/malis.py" in imported_files("train")
 
 
 def test_a_program_consists_of_its_imports_at_any_depth() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -137,3 +139,9 @@ def test_planning_and_data_do_not_need_torch() -> None:
 
 def test_only_rules_import_snakemake() -> None:
     assert [module for module in FILES if "snakemake" in roots(imports(module))] == []
+
+
+def test_settings_of_losses_targets_and_augmentations_do_not_need_torch() -> None:
+    # Settings load these modules by name, which the imports above do not show.
+    code = "import sys; sys.modules['torch'] = None; import retrace.config.json_schemas"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(SCRIPTS)})

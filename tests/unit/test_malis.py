@@ -17,8 +17,8 @@ from retrace.errors import ConfigError
 from retrace.losses.malis import malis_loss, malis_weights
 from retrace.planning.train_settings import read_train_settings
 from retrace.targets.affinities import affinities as affinities_of
+from retrace.targets.objects import connected_objects
 from retrace.training import build
-from retrace.training.lsd_family import connected_objects
 
 DIRECT = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
 

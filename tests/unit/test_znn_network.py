@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from retrace.losses.znn_costs import with_gradient, znn_cost
+from retrace.config.families import ZNN
+from retrace.losses.znn_costs import with_gradient
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
 from retrace.networks.convolution import convolve
 from retrace.networks.phases import channels_are_last, merge_phases, split_phases
@@ -62,7 +63,8 @@ def test_outputs_and_updates_are_the_originals(
         for node, output in outputs.items():
             close(output[0].detach().numpy(), oracle[f"out{step}/{node}"], dtype)
             target = torch.from_numpy(oracle[f"lbl/{node}"]).to(dtype)
-            paid = znn_cost(COSTS[str(oracle["loss"])], output[0], target, torch.ones_like(target))
+            cost = ZNN.load_all("losses")[COSTS[str(oracle["loss"])]]
+            paid = cost(output[0], target, torch.ones_like(target))
             voxels = output[0, 0].numel()
             total = total + with_gradient(output[0], paid.error, paid.gradient / voxels)
         optimizer.zero_grad()

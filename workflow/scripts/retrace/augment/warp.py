@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrace.augment.elastic import Elastic, draw_elastic
-from retrace.augment.simple import Simple, draw_simple
+from retrace.augment.lsd import LsdAugmentation, Move
+from retrace.config.families import LSD
 from retrace.config.lsd_network import AugmentStep
 from retrace.geometry import Triple, VoxelBox, triple
 
@@ -26,7 +26,7 @@ LATTICE = 9
 class Warp:
     """Steps, the last one first, each with the first voxel of its output."""
 
-    steps: tuple[tuple[Triple, Elastic | Simple], ...]
+    steps: tuple[tuple[Triple, Move], ...]
 
     def source(self, points: Tensor) -> Tensor:
         """Source coordinates (3, ...) float32 of output `points` (3, ...), voxels."""
@@ -63,34 +63,27 @@ def voxel_grid(box: VoxelBox, device: torch.device) -> Tensor:
 
 def draw_warp(rng: np.random.Generator, steps: Sequence[AugmentStep], shape: Triple) -> Warp:
     """Draws the geometric steps of an augmentation for an output of `shape` voxels (z, y, x)."""
-    drawn: list[tuple[Triple, Elastic | Simple]] = []
+    kinds: dict[str, LsdAugmentation] = LSD.load_all("augmentations")
+    drawn: list[tuple[Triple, Move]] = []
     origin: Triple = (0, 0, 0)
     for settings in reversed(steps):
-        step = _draw_step(rng, settings, shape)
-        if step is None:
+        draw = kinds[settings.kinds[0]].draw
+        if draw is None:
             continue
+        step = draw(rng, shape, settings.settings)
         drawn.append((origin, step))
         begin, shape = step.bounds()
         origin = triple([o + b for o, b in zip(origin, begin, strict=True)])
     return Warp(tuple(drawn))
 
 
-def _draw_step(
-    rng: np.random.Generator, step: AugmentStep, shape: Triple
-) -> Elastic | Simple | None:
-    """One step with an output of `shape`; None if it does not move voxels."""
-    if elastic := step.elastic:
-        return draw_elastic(
-            rng,
-            shape,
-            control_spacing=elastic.control_spacing,
-            jitter_sigma=elastic.jitter_sigma,
-            rotation=elastic.rotation,
-            slip_probability=elastic.slip_probability,
-            shift_probability=elastic.shift_probability,
-            max_misalign=elastic.max_misalign,
-            subsample=elastic.subsample,
-        )
-    if simple := step.simple:
-        return draw_simple(rng, shape, mirror=simple.mirror, transpose=simple.transpose)
-    return None
+def change_grey_values(
+    raw: Tensor, rng: np.random.Generator, steps: Sequence[AugmentStep]
+) -> Tensor:
+    """Applies the steps that change grey values to `raw` (Z, Y, X) in [0, 1], in their order."""
+    kinds: dict[str, LsdAugmentation] = LSD.load_all("augmentations")
+    for step in steps:
+        change = kinds[step.kinds[0]].change
+        if change is not None:
+            raw = change(raw, rng, step.settings)
+    return raw

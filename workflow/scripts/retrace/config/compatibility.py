@@ -9,7 +9,7 @@ from retrace.config.dataset_model import Dataset, DatasetBase
 from retrace.config.datasets import is_planar
 from retrace.config.examples_model import ExamplesDataset
 from retrace.config.families import family_of
-from retrace.config.lsd_network import LsdNetworkSettings
+from retrace.config.lsd_network import FIRST_LOSS, LsdNetworkSettings
 from retrace.config.network_settings import NetworkSettings
 from retrace.config.networks import (
     BOUNDARY,
@@ -183,11 +183,11 @@ def check_segmentation(segment: Segment, shards: int, network: NetworkSettings) 
 
 
 def check_legacy_loss(network: LsdNetworkSettings, iterations: int) -> None:
-    """Refuses a training that would come to MALIS, which the legacy engine does not have here."""
+    """Refuses a training that would come to another loss than mse, the legacy engine's only one."""
     loss = network.loss
-    if loss.kind == "malis" and iterations > loss.start_iteration:
+    if loss.in_force(iterations) != FIRST_LOSS:
         raise ConfigError(
-            f"network {network.name!r} is trained with MALIS after iteration "
+            f"network {network.name!r} is trained with {loss.kind.upper()} after iteration "
             f"{loss.start_iteration}, which the legacy engine does not have here; ask for fewer "
             "iterations, predict with `weights: published`, or use `engine: modern`"
         )

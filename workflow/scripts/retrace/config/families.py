@@ -66,6 +66,8 @@ class Family:
     """NetworkBuilder of the module that is trained: a function and its arguments from settings."""
     set_up_training: str = ""
     """Function (inputs, module) that prepares task and optimizer of a training."""
+    targets: Mapping[str, str] = field(default_factory=dict)
+    """Targets by the name of the head that predicts them."""
     losses: Mapping[str, str] = field(default_factory=dict)
     """Losses by the name that settings give them."""
     augmentations: Mapping[str, str] = field(default_factory=dict)
@@ -114,6 +116,10 @@ class Family:
         """The object that a field names, such as `family.load("builder")`."""
         return load(getattr(self, part))
 
+    def load_all(self, parts: str) -> dict[str, Any]:
+        """The objects that a field lists, by name, such as `family.load_all("losses")`."""
+        return {name: load(place) for name, place in getattr(self, parts).items()}
+
 
 def _znn_config(content: Content) -> Any:
     """The .cfg file that a network of the family znn names, or None."""
@@ -159,14 +165,18 @@ LSD = Family(
     ),
     builder="retrace.networks.builders:UNET",
     set_up_training="retrace.training.lsd_family:set_up_lsd",
+    targets={
+        "affs": "retrace.targets.lsd_affinities:AFFINITIES",
+        "lsds": "retrace.targets.lsd_descriptors:DESCRIPTORS",
+    },
     losses={
-        "mse": "retrace.losses.weighted_mse:weighted_mse",
-        "malis": "retrace.losses.malis:malis_loss",
+        "mse": "retrace.losses.lsd_mse:MSE",
+        "malis": "retrace.losses.lsd_malis:MALIS",
     },
     augmentations={
-        "elastic": "retrace.augment.elastic",
-        "simple": "retrace.augment.simple",
-        "intensity": "retrace.augment.intensity",
+        "elastic": "retrace.augment.lsd_elastic:ELASTIC",
+        "simple": "retrace.augment.lsd_simple:SIMPLE",
+        "intensity": "retrace.augment.lsd_intensity:INTENSITY",
     },
     scales_raw=True,
     package="retrace.packaging.lsd:PACKAGE",
@@ -187,10 +197,12 @@ ZNN = Family(
     architecture=("input_channels", "heads", "graph"),
     builder="retrace.networks.builders:ZNN",
     set_up_training="retrace.training.znn_family:set_up_znn",
-    losses=dict.fromkeys(
-        ("square_loss", "square-square_loss", "binomial_cross_entropy", "softmax_loss"),
-        "retrace.losses.znn_costs:znn_cost",
-    ),
+    losses={
+        "square_loss": "retrace.losses.znn_costs:square_loss",
+        "square-square_loss": "retrace.losses.znn_costs:square_square_loss",
+        "binomial_cross_entropy": "retrace.losses.znn_costs:binomial_cross_entropy",
+        "softmax_loss": "retrace.losses.znn_costs:softmax_loss",
+    },
     own_files={".h5": "retrace.checkpoints.znn"},
     package="retrace.packaging.znn:PACKAGE",
     draws_validation_patches=True,
@@ -211,10 +223,10 @@ ELEKTRONN = Family(
     builder="retrace.networks.builders:ELEKTRONN",
     set_up_training="retrace.training.elektronn_family:set_up_elektronn",
     losses={
-        "nll": "retrace.losses.elektronn:nll",
-        "nll_weak": "retrace.losses.elektronn:nll_weak",
-        "nll_multiple_binary": "retrace.losses.elektronn:nll_multiple_binary",
-        "regression": "retrace.losses.elektronn:squared_error",
+        "nll": "retrace.losses.elektronn_terms:nll_terms",
+        "nll_weak": "retrace.losses.elektronn_terms:weak_terms",
+        "nll_multiple_binary": "retrace.losses.elektronn_terms:binary_terms",
+        "regression": "retrace.losses.elektronn_terms:squared_terms",
     },
     own_files={".param": "retrace.checkpoints.elektronn"},
     package="retrace.packaging.elektronn:PACKAGE",

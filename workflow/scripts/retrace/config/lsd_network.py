@@ -5,16 +5,20 @@ After Sheridan et al. 2023. All triples are in the order z, y, x.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from retrace.config.families import LSD, load
 from retrace.config.network_settings import EXTENDS, DatasetTraits, Head, VoxelNetworkSettings
+from retrace.config.parts import chooses, one_of
 from retrace.config.schema import check
 from retrace.config.unet_shapes import label_padding_nm, output_shape, target_context
 from retrace.config.yaml_files import merge
 from retrace.errors import ConfigError
+from retrace.geometry import Triple, triple
 from retrace.setting_types import (
     Count,
     Decay,
@@ -22,7 +26,6 @@ from retrace.setting_types import (
     Fraction,
     GrowBoundary,
     Name,
-    NumberFrom0,
     Offset,
     Positive,
     Range,
@@ -34,18 +37,13 @@ from retrace.settings_model import SettingsModel, all_optional
 AFFINITIES, DESCRIPTORS = "affs", "lsds"
 """Names of the heads."""
 
-AxisNumber = Annotated[int, Field(strict=True, ge=0, le=2)]
-AxisNumbers = tuple[AxisNumber, ...]
-"""Axes of a volume: 0 is z, 1 is y, 2 is x."""
 ShapeNm = tuple[Positive, Positive, Positive]
 
 
+@chooses("name", LSD.targets)
 class LsdHead(Head):
     """One output: a 1x1x1 convolution and a sigmoid."""
 
-    name: Literal["affs", "lsds"] = Field(
-        description="affs: affinities; lsds: local shape descriptors."
-    )
     channels: Count = Field(
         description="Channels: one for each offset of `neighborhood`, or 10 for descriptors."
     )
@@ -61,15 +59,22 @@ class DescriptorTargets(SettingsModel):
     downsample: Count = Field(description="Factor by which labels are downsampled for it.")
 
 
+FIRST_LOSS = "mse"
+"""The loss until `start_iteration`."""
+
+
+@chooses("kind", LSD.losses)
 class LsdLoss(SettingsModel):
     """What training minimises."""
 
-    kind: Literal["mse", "malis"] = Field(
-        description="mse: weighted squared error; malis: the MALIS loss on affinities."
-    )
+    kind: str
     start_iteration: WholeFrom0 = Field(
-        0, description="First iteration with the MALIS loss; mse until then."
+        0, description="First iteration with another loss than mse; mse until then."
     )
+
+    def in_force(self, iteration: int) -> str:
+        """The kind of loss that `iteration` (from 1) is trained with."""
+        return self.kind if iteration > self.start_iteration else FIRST_LOSS
 
 
 class AdamSettings(SettingsModel):
@@ -88,65 +93,15 @@ class AdamSettings(SettingsModel):
     )
 
 
-class ElasticAugment(SettingsModel):
-    """Elastic deformation, rotation, and misaligned sections."""
-
-    control_spacing: Shape = Field(description="Distance between control points, voxels.")
-    jitter_sigma: tuple[NumberFrom0, NumberFrom0, NumberFrom0] = Field(
-        description="Standard deviation of the control points' displacement, voxels."
-    )
-    rotation: Range = Field(description="Range of the rotation in the y/x plane, radians.")
-    slip_probability: Fraction = Field(description="Probability that one section is shifted alone.")
-    shift_probability: Fraction = Field(
-        description="Probability that a section and all sections after it are shifted."
-    )
-    max_misalign: WholeFrom0 = Field(description="Largest shift of a section, voxels.")
-    subsample: Count = Field(
-        description="The displacement is computed on a grid coarser by this factor, then "
-        "interpolated."
-    )
-
-
-class SimpleAugment(SettingsModel):
-    """Mirrored and transposed axes."""
-
-    mirror: AxisNumbers = Field(
-        description="Axes that are flipped, each with probability 1/2 (0 is z, 1 is y, 2 is x)."
-    )
-    transpose: AxisNumbers = Field(description="Axes that are permuted with each other.")
-
-    @model_validator(mode="after")
-    def _no_axis_twice(self) -> Self:
-        for axes in (self.mirror, self.transpose):
-            if len(set(axes)) < len(axes):
-                raise ValueError(f"{list(axes)} names an axis twice")
-        return self
-
-
-class IntensityAugment(SettingsModel):
-    """Changed contrast and brightness."""
-
-    scale: Range = Field(description="Range of the factor applied around the mean.")
-    shift: Range = Field(description="Range of the added brightness; raw is in [0, 1].")
-    per_section: Flag = Field(
-        description="Whether each z section gets its own values, or all share one."
-    )
-
-
+@one_of(LSD.augmentations)
 class AugmentStep(SettingsModel):
     """One step of the augmentation: exactly one of these kinds."""
-
-    elastic: ElasticAugment | None = Field(
-        None, description="Elastic deformation, rotation, misaligned sections."
-    )
-    simple: SimpleAugment | None = Field(None, description="Mirrored and transposed axes.")
-    intensity: IntensityAugment | None = Field(None, description="Contrast and brightness.")
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if len(self.model_fields_set) != 1 or None in (getattr(self, k) for k in self.kinds):
             raise ValueError(
-                "each step of `augment` has exactly one of: elastic, simple, intensity"
+                f"each step of `augment` has exactly one of: {', '.join(LSD.augmentations)}"
             )
         return self
 
@@ -154,6 +109,11 @@ class AugmentStep(SettingsModel):
     def kinds(self) -> tuple[str, ...]:
         """The kind of this step."""
         return tuple(self.model_fields_set)
+
+    @property
+    def settings(self) -> Any:
+        """The settings of its kind."""
+        return getattr(self, self.kinds[0])
 
 
 class LsdSettings(VoxelNetworkSettings):
@@ -280,6 +240,13 @@ def resolve_lsd(file: SettingsModel, dataset: DatasetTraits) -> LsdNetworkSettin
     return check(LsdNetworkSettings, {**content, "label_padding_nm": padding}, where)
 
 
+def reach_of_targets(network: LsdSettings, voxel_size_nm: Sequence[float]) -> Triple:
+    """Voxels (z, y, x) around the output that targets read; `affs` and `lsds` are not included."""
+    targets = [(head, load(LSD.targets[head.name])) for head in network.heads]
+    reaches = [target.reach_nm(head) for head, target in targets if target.reach_nm is not None]
+    return triple([math.ceil(max(reaches, default=0) / size) for size in voxel_size_nm])
+
+
 def _label_padding_nm(network: LsdSettings, dataset: DatasetTraits) -> Sequence[float]:
     """Padding of the labels; ConfigError if an input does not fit the pooling."""
     output = output_shape(network.input_shape, network.downsample)
@@ -290,4 +257,6 @@ def _label_padding_nm(network: LsdSettings, dataset: DatasetTraits) -> Sequence[
         raise ConfigError("`label_padding_nm: auto` needs volumes with a voxel size")
     sigma_nm = network.lsd.sigma_nm if network.lsd else None
     context = target_context(network.neighborhood, sigma_nm, dataset.voxel_size_nm)
+    more = reach_of_targets(network, dataset.voxel_size_nm)
+    context = triple([max(pair) for pair in zip(context, more, strict=True)])
     return label_padding_nm(output, context, dataset.voxel_size_nm)

@@ -1,4 +1,4 @@
-"""ZNN's cost functions, each with the gradient that ZNN propagates.
+"""ZNN's cost functions, each with the gradient that ZNN propagates, under the names of `cost_fn`.
 
 Source: seung-lab/znn-release, python/front_end/cost_fn. The gradient is not always that of the
 reported error: `binomial_cross_entropy` propagates p - y, which is correct behind a
@@ -31,22 +31,30 @@ class ZnnCost:
     """The outputs (C, Z, Y, X), after softmax with softmax_loss."""
 
 
-def znn_cost(kind: str, output: Tensor, target: Tensor, mask: Tensor) -> ZnnCost:
-    """Error and gradient of `output` against `target`, both (C, Z, Y, X), where `mask` is 1.
+def softmax_loss(output: Tensor, target: Tensor, mask: Tensor) -> ZnnCost:
+    """Cross-entropy of the softmax of `output` (C, Z, Y, X), where `mask` is 1."""
+    log_q = torch.log_softmax(output, 0)
+    q = log_q.exp()
+    return ZnnCost(-(target * log_q * mask).sum(), (q - target) * mask, q)
 
-    `kind`: ZNN's cost_fn: softmax_loss, binomial_cross_entropy, square_loss or square-square_loss.
-    """
-    if kind == "softmax_loss":
-        log_q = torch.log_softmax(output, 0)
-        q = log_q.exp()
-        return ZnnCost(-(target * log_q * mask).sum(), (q - target) * mask, q)
-    if kind == "binomial_cross_entropy":
-        # torch clamps the logarithm at -100, where ZNN reports nan and trains on regardless.
-        entropy = functional.binary_cross_entropy(output, target, mask, reduction="sum")
-        return ZnnCost(entropy, (output - target) * mask, output)
+
+def binomial_cross_entropy(output: Tensor, target: Tensor, mask: Tensor) -> ZnnCost:
+    """Binary cross-entropy of `output` (C, Z, Y, X), where `mask` is 1."""
+    # torch clamps the logarithm at -100, where ZNN reports nan and trains on regardless.
+    entropy = functional.binary_cross_entropy(output, target, mask, reduction="sum")
+    return ZnnCost(entropy, (output - target) * mask, output)
+
+
+def square_loss(output: Tensor, target: Tensor, mask: Tensor) -> ZnnCost:
+    """Squared difference of `output` and `target` (C, Z, Y, X), where `mask` is 1."""
     difference = (output - target) * mask
-    if kind == "square-square_loss":
-        difference = torch.where(difference.abs() > SMALL, difference, 0)
+    return ZnnCost(difference.square().sum(), 2 * difference, output)
+
+
+def square_square_loss(output: Tensor, target: Tensor, mask: Tensor) -> ZnnCost:
+    """`square_loss` of (C, Z, Y, X) that ignores differences up to SMALL."""
+    difference = (output - target) * mask
+    difference = torch.where(difference.abs() > SMALL, difference, 0)
     return ZnnCost(difference.square().sum(), 2 * difference, output)
 
 

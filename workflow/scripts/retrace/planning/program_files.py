@@ -18,7 +18,7 @@ IMPORT = re.compile(
 """An import statement: `from` which module, what; or `import` which modules."""
 IMPORTS_ITS_MODULES = "iter_modules(__path__)"
 """How a package finds and imports all of its modules by itself, such as the metrics."""
-USED_PART = re.compile(r'\.load\("(\w+)"\)|\bfamily\.(losses|augmentations|own_files)\b')
+USED_PART = re.compile(r'\.load(?:_all)?\("(\w+)"\)|\bfamily\.(own_files)\b')
 """Use of a part that the entry of a family names."""
 NAMED_PART = re.compile(r'^    (\w+)=(?:"[\w.]+[:"]|[^\n]*[{(]$)', re.MULTILINE)
 """The first line of a part in the entry of a family."""

@@ -19,17 +19,10 @@ from torch import Tensor, nn
 from retrace.checkpoints.elektronn import SUFFIX, load_parameters, read_param
 from retrace.checkpoints.safetensors import load_layers, load_model
 from retrace.config.elektronn_network import ElektronnNetworkSettings
+from retrace.config.families import ELEKTRONN
 from retrace.errors import ConfigError
 from retrace.files import atomic_write
 from retrace.geometry import Triple
-from retrace.losses.elektronn import (
-    binary_overlap,
-    error_rate,
-    nll,
-    nll_multiple_binary,
-    nll_weak,
-    squared_error,
-)
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingExamples
 from retrace.training.control import Command, number_argument, switch_argument
@@ -70,6 +63,10 @@ COMMANDS = {
 }
 EMA_START, EMA_DECAY = 0.65, 0.995
 """First value and decay of the smoothed loss in ELEKTRONN's history (trainer.py)."""
+LOSSES = ELEKTRONN.load_all("losses")
+"""Functions (output, batch, network) -> terms, by the network's `target`."""
+SQUARED_ERROR = "regression"
+"""The loss of networks that learn values."""
 
 
 class BatchSource(Protocol):
@@ -120,7 +117,7 @@ class ElektronnTask(PlainTask):
     @property
     def reconstructs(self) -> bool:
         """Whether the network learns values, by their squared error."""
-        return self.network.target == "regression" or self.network.autoencoder is not None
+        return self.network.target == SQUARED_ERROR or self.network.autoencoder is not None
 
     @property
     def is_random(self) -> bool:
@@ -150,28 +147,9 @@ class ElektronnTask(PlainTask):
         return terms
 
     def _terms(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
-        target = batch["target"]
-        if self.reconstructs:
-            return {"mse": squared_error(output, target.reshape(output.shape))}
-        weights = self.network.class_weights
-        kind = self.network.target
-        if kind == "nll_multiple_binary":
-            loss = nll_multiple_binary(output, target, class_weights=weights)
-            return {"nll": loss, "error": (1 - binary_overlap(output, target)).detach()}
-        if kind == "nll_weak":
-            loss = nll_weak(output, target, class_weights=weights)
-        else:
-            loss = nll(
-                output,
-                target,
-                class_weights=weights,
-                example_weights=batch.get("example_weights"),
-                labelled=batch.get("labelled"),
-                absent=batch.get("absent"),
-                propagate_above=self.network.label_prop_thresh,
-            )
-        error = error_rate(output.detach(), target)
-        return {"nll": loss, "error": error.nan_to_num(0.0)}
+        kind = SQUARED_ERROR if self.reconstructs else self.network.target
+        terms: dict[str, Tensor] = LOSSES[kind](output, batch, self.network)
+        return terms
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
         """Input, target and prediction of a batch's first example from volumes; none for images."""

@@ -10,30 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
-import cc3d
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrace.augment import change_intensity, draw_warp, sample_linear, sample_nearest
-from retrace.augment.warp import bounding_box, voxel_grid
+from retrace.augment.resample import sample_linear, sample_nearest
+from retrace.augment.warp import bounding_box, change_grey_values, draw_warp, voxel_grid
 from retrace.checkpoints.published import load_moments, load_published, read_published
 from retrace.checkpoints.safetensors import load_model
-from retrace.config.lsd_network import LsdNetworkSettings
+from retrace.config.families import LSD
+from retrace.config.lsd_network import FIRST_LOSS, LsdNetworkSettings, reach_of_targets
 from retrace.errors import ConfigError
-from retrace.formats.label_values import compact
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.losses.balance import balance_weights
-from retrace.losses.weighted_mse import weighted_mse
+from retrace.losses.lsd import LsdLoss
 from retrace.networks import UNet, build_network, centre_crop
 from retrace.planning.train_settings import TrainingDataset, TrainSettings
-from retrace.targets.affinities import affinities, affinity_mask
 from retrace.targets.boundary import grow_boundary
-from retrace.targets.lsds import compute_lsds, lsd_context
+from retrace.targets.lsd import LabelledSample, LsdTarget
+from retrace.targets.lsds import lsd_context
 from retrace.training.loop import make_optimizer
 from retrace.training.random_streams import batch_generator
 from retrace.training.sampler import PatchSampler, open_sampler
@@ -45,7 +44,12 @@ from retrace.training.task import (
     TrainingSetup,
     on_device,
 )
-from retrace.training.volumes import EXCLUDED, LABELLED, UNLABELLED, TrainingVolume
+from retrace.training.volumes import EXCLUDED, LABELLED, TrainingVolume
+
+TARGETS: dict[str, LsdTarget] = LSD.load_all("targets")
+LOSSES: dict[str, LsdLoss] = LSD.load_all("losses")
+SECOND_PHASE = "second_phase"
+"""Array without elements in batches that are not trained with the first loss."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ def batch_boxes(
     offset_reach = [
         max((abs(o[axis]) for o in network.neighborhood), default=0) for axis in range(3)
     ]
-    label_reach = list(offset_reach)
+    reaches = [offset_reach, reach_of_targets(network, voxel_size_nm)]
     if network.lsd is not None:
-        reach = lsd_context(voxel_size_nm, network.lsd.sigma_nm, network.lsd.downsample)
-        label_reach = [max(pair) for pair in zip(offset_reach, reach, strict=True)]
+        reaches.append(lsd_context(voxel_size_nm, network.lsd.sigma_nm, network.lsd.downsample))
+    label_reach = [max(axis) for axis in zip(*reaches, strict=True)]
     labels = [size + 2 * reach for size, reach in zip(output, label_reach, strict=True)]
     frame = triple([max(pair) for pair in zip(raw, labels, strict=True)])
 
@@ -128,31 +132,20 @@ class LsdFamilyTask(PlainTask):
         iteration = number // self.batch_size
         raw, labels, codes = self._augmented(rng)
         labels = self._grown(labels, codes)
-        inner = self.boxes.output
-        batch = {"raw": raw[None, None] * 2 - 1}
-        at_output = inner.slices(self.boxes.affinity_labels.offset)
-        batch["labels"] = labels[inner.slices(self.boxes.labels.offset)]
-        batch["labels_mask"] = codes[at_output] == LABELLED
-        if "lsds" in self.heads:
-            batch["lsds"] = self._descriptors(labels)
-            batch["lsds_weight"] = self._descriptor_weight(batch["labels"], codes[at_output])
-        if "affs" in self.heads:
-            near = labels[self.boxes.affinity_labels.slices(self.boxes.labels.offset)]
-            batch["affs"], known = self._affinities(near, codes)
-            if self._is_structured(iteration + 1):
-                batch["affs_known"], batch["objects"] = known, connected_objects(batch["labels"])
-            else:
-                batch["affs_weight"] = balance_weights(batch["affs"], known)
+        loss = self.network.loss.in_force(iteration + 1)
+        sample = self._sample(labels, codes, LOSSES[loss])
+        batch = {"raw": raw[None, None] * 2 - 1, "labels": sample.output_labels}
+        batch["labels_mask"] = sample.of_output(sample.labelled)
+        for head in self.heads:
+            batch |= TARGETS[head].arrays(sample, self.network)
+        if loss != FIRST_LOSS:
+            batch[SECOND_PHASE] = raw.new_empty(0)
         return batch
 
     def begins_phase(self, iteration: int) -> bool:
         """True for the first iteration with MALIS, where the original creates a new Adam."""
-        return self._is_structured(iteration) and not self._is_structured(iteration - 1)
-
-    def _is_structured(self, iteration: int) -> bool:
-        """Whether `iteration` (from 1) is trained with MALIS."""
         loss = self.network.loss
-        return bool(loss.kind == "malis" and iteration > loss.start_iteration)
+        return loss.in_force(iteration) != loss.in_force(iteration - 1)
 
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Outputs per head, (1, C, Z, Y, X)."""
@@ -179,17 +172,9 @@ class LsdFamilyTask(PlainTask):
         return torch.cat((centre_crop(raw, shape), lsds), dim=1)
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """One weighted mean squared error per head, or MALIS; their sum is the loss."""
-        if "objects" in batch:
-            # Imported here, because compiling MALIS takes seconds.
-            from retrace.losses.malis import malis_loss
-
-            targets = (batch["affs"], batch["affs_known"], batch["objects"])
-            return {"affs": malis_loss(outputs["affs"][0], *targets, self.network.neighborhood)}
-        return {
-            head: weighted_mse(outputs[head][0], batch[head], batch[f"{head}_weight"])
-            for head in self.heads
-        }
+        """The terms of the loss that the batch is trained with; their sum is the loss."""
+        kind = self.network.loss.kind if SECOND_PHASE in batch else FIRST_LOSS
+        return LOSSES[kind].terms(outputs, batch, self.network)
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
         """Raw, labels, mask, and per head target and prediction, at their places in the frame."""
@@ -215,15 +200,7 @@ class LsdFamilyTask(PlainTask):
         volume = self.sampler.volumes[index]
         points = warp.source(voxel_grid(VoxelBox((0, 0, 0), self.boxes.frame), self.device))
         raw = self._read_raw(volume, points[(slice(None), *self.boxes.raw.slices())], shift)
-        for step in self.network.augment:
-            if step.intensity is not None:
-                raw = change_intensity(
-                    raw,
-                    rng,
-                    scale=step.intensity.scale,
-                    shift=step.intensity.shift,
-                    per_section=step.intensity.per_section,
-                )
+        raw = change_grey_values(raw, rng, self.network.augment)
         points = points[(slice(None), *self.boxes.labels.slices())]
         return raw, *self._read_labels(volume, points, shift)
 
@@ -262,40 +239,25 @@ class LsdFamilyTask(PlainTask):
             )
         return labels
 
-    def _descriptors(self, labels: Tensor) -> Tensor:
-        settings = self.network.lsd
-        assert settings is not None
-        begin = [-offset for offset in self.boxes.labels.offset]
-        roi = self.boxes.output.shift(begin)
-        sigma, step = settings.sigma_nm, settings.downsample
-        return compute_lsds(labels, self.voxel_size_nm, sigma, step, roi)
-
-    def _descriptor_weight(self, labels: Tensor, codes: Tensor) -> Tensor:
-        """Voxels that count in the descriptors' loss, (Z, Y, X); `lsd_weight` chooses which."""
-        mode = self.network.lsd_weight
-        if mode == "labels_mask":
-            return codes == LABELLED
-        if mode == "foreground_or_unmasked":
-            return ((labels != 0) | (codes == UNLABELLED)) & (codes != EXCLUDED)
-        return labels != 0
-
-    def _affinities(self, labels: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Target affinities and where they are known, each (C, Z, Y, X)."""
-        neighborhood = self.network.neighborhood
-        known = codes == LABELLED if self.network.balance_with_mask else codes != EXCLUDED
-        crop = (slice(None), *self.boxes.output.slices(self.boxes.affinity_labels.offset))
-        target = affinities(labels, neighborhood)[crop]
-        return target, affinity_mask(known, neighborhood)[crop]
+    def _sample(self, labels: Tensor, codes: Tensor, loss: LsdLoss) -> LabelledSample:
+        """Labels and codes (Z, Y, X) in their boxes, for the targets."""
+        return LabelledSample(
+            labels=labels,
+            labelled=codes == LABELLED,
+            excluded=codes == EXCLUDED,
+            label_box=self.boxes.labels,
+            mask_box=self.boxes.affinity_labels,
+            output=self.boxes.output,
+            voxel_size_nm=self.voxel_size_nm,
+            weigh_affinities=partial(_weighed, loss),
+        )
 
 
-def connected_objects(labels: Tensor) -> Tensor:
-    """Labels (Z, Y, X) split into 6-connected components, int64.
-
-    As gunpowder's RenumberConnectedComponents, which the original runs before MALIS.
-    """
-    numbers = compact(labels.cpu().numpy())
-    parts = cc3d.connected_components(numbers.astype(np.uint32), connectivity=6)
-    return torch.from_numpy(parts.astype(np.int64)).to(labels.device)
+def _weighed(loss: LsdLoss, target: Tensor, known: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What `loss` needs to know of affinities (C, Z, Y, X); weights that balance the classes."""
+    if loss.affinity_inputs is not None:
+        return loss.affinity_inputs(known, labels)
+    return {"affs_weight": balance_weights(target, known)}
 
 
 def _relative(points: Tensor, box: VoxelBox) -> Tensor:

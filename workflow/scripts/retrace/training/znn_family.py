@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.znn import read_h5, seed_from
+from retrace.config.families import ZNN
 from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.formats.hdf5_tiff import H5_SUFFIXES
 from retrace.geometry import Triple, triple
 from retrace.losses.znn_balance import ClassCounts
-from retrace.losses.znn_costs import ZnnCost, misclassified, with_gradient, znn_cost
+from retrace.losses.znn_costs import ZnnCost, misclassified, with_gradient
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
 from retrace.networks import ZnnNetwork
 from retrace.networks.tuning import set_convolution_modes
@@ -49,6 +50,8 @@ from retrace.training.znn_patches import (
 )
 from retrace.training.znn_targets import ZnnTargets
 
+COSTS = ZNN.load_all("losses")
+"""Functions (output, target, mask) -> ZnnCost, by `cost_fn`."""
 TEST_STREAM = 1 << 62
 """Added to the seed for the patches of test passes."""
 PER_CHANNEL = ("target", "mask", "weight")
@@ -201,7 +204,8 @@ class ZnnTask(PlainTask):
         return {"learning_curve": znn_learning_curve(progress, every, work)}
 
     def _cost(self, output: Tensor, head: Batch) -> ZnnCost:
-        return znn_cost(self.network.cost_fn, output, head["target"], head["mask"])
+        cost: ZnnCost = COSTS[self.network.cost_fn](output, head["target"], head["mask"])
+        return cost
 
     def _malis(self, costs: ZnnCost, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """MALIS weights (C, Z, Y, X), and the monitored terms re, mc, me.
