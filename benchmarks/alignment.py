@@ -1,13 +1,13 @@
-"""Learned alignment of sections beside classical methods, on pairs whose displacement is known.
+"""Learned alignment of sections compared with classical methods, on known displacements.
 
     python benchmarks/alignment.py --data vnc --iterations 800
     python benchmarks/alignment.py --data phantom --iterations 800
 
 Data: generated neurites, or the sections of ../shared/data/vnc_nc averaged over 4 x 4 px (18.4 nm),
-each section moved and warped for itself. Trained on some sections, scored on others: sections 6-9
+each section moved and warped separately. Trained on some sections, scored on others: sections 6-9
 of vnc_nc, phantoms of other seeds. For each method, over all held-out pairs: mean endpoint error
-and its share of the zero field's, px; folded pixels; roughness; chunked correlation (12 x 12); CPU
-seconds of one thread per pair, and for the network also those of its training.
+and its fraction of the zero field's, px; folded pixels; roughness; chunked correlation (12 x 12);
+CPU seconds of one thread per pair, and for the network also those of its training.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def make_stacks(args: argparse.Namespace) -> tuple[list[Stack], list[Stack]]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two held-out sections (1, 1, H, W) and what was done to them (1, 2, H, W) px."""
+    """Two held-out sections (1, 1, H, W) and their displacements (1, 2, H, W) px."""
 
     source: Tensor
     target: Tensor
@@ -133,15 +133,15 @@ def cut(stack: Stack, unit: int) -> Stack:
 
 def pairs_of(stacks: Sequence[Stack]) -> list[Pair]:
     """All neighbours."""
-    found = []
+    pairs = []
     for stack in stacks:
         assert stack.fields is not None
         images, fields = stack.images[:, None, None], stack.fields[:, None]
-        found += [
+        pairs += [
             Pair(images[z + 1], images[z], fields[z + 1], fields[z])
             for z in range(len(stack.images) - 1)
         ]
-    return found
+    return pairs
 
 
 # ---------------------------------------------------------------- methods
@@ -157,8 +157,8 @@ def shifted(shape: Sequence[int], shift: Sequence[float]) -> Tensor:
 def phase_correlation(source: Tensor, target: Tensor) -> Tensor:
     """One translation of all pixels, the peak of the phase correlation: (1, 2, H, W)."""
     images = target[0, 0].numpy(), source[0, 0].numpy()
-    found = phase_cross_correlation(*images, upsample_factor=10, normalization="phase")[0]
-    return shifted(source.shape[-2:], found)
+    shift = phase_cross_correlation(*images, upsample_factor=10, normalization="phase")[0]
+    return shifted(source.shape[-2:], shift)
 
 
 def best_shift(source: Tensor, target: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ def windowed(image: Tensor) -> np.ndarray:
 
 
 def flow(method: Callable[..., Any], begin: Field, **options: Any) -> Field:
-    """A shift, then an optical flow of scikit-image on what is left."""
+    """A shift, then scikit-image's optical flow for the rest."""
 
     def found(source: Tensor, target: Tensor) -> Tensor:
         start = begin(source, target)
@@ -229,7 +229,7 @@ def optimise(source: Tensor, target: Tensor, weight: float = 0.8) -> Tensor:
 
 
 def classical() -> dict[str, Field]:
-    """What the network is compared with."""
+    """The classical methods."""
     return {
         "phase correlation": phase_correlation,
         "best shift": best_shift,
@@ -242,8 +242,8 @@ def classical() -> dict[str, Field]:
     }
 
 
-def seen(image: Tensor, network: SeamlessNetworkSettings) -> Tensor:
-    """A section as all methods get it: with the network's contrast."""
+def prepared(image: Tensor, network: SeamlessNetworkSettings) -> Tensor:
+    """The section that all methods receive, with the network's contrast."""
     valid, radius_px = valid_mask(image[0]), network.contrast.equalised_radius_px
     return prepare_sections(image[0], valid, radius_px=radius_px, fill=network.input.mean)[1][None]
 
@@ -257,7 +257,7 @@ def score(
     """The means over all pairs, and CPU seconds a pair."""
     rows, seconds = [], 0.0
     for pair in pairs:
-        source, target = seen(pair.source, network), seen(pair.target, network)
+        source, target = prepared(pair.source, network), prepared(pair.target, network)
         begin = time.process_time()
         with torch.enable_grad():
             field = field_of(source, target).detach()
@@ -338,20 +338,20 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     module = build_network(network, seed=args.seed)
     results: dict[str, Any] = {}
 
-    def told(name: str, field_of: Field) -> None:
-        results[name] = found = score(field_of, pairs, network)
-        share = found["error_px"] / results["zero field"]["error_px"]
+    def add_scores(name: str, field_of: Field) -> None:
+        results[name] = scores = score(field_of, pairs, network)
+        share = scores["error_px"] / results["zero field"]["error_px"]
         print(
-            f"{name:30} error {found['error_px']:.3f} px ({share:.2f})  folded "
-            f"{100 * found['folded']:.3f} %  roughness {found['roughness']:.4f}  correlation "
-            f"{found['correlation']:.3f}  {found['seconds_per_pair']:.2f} s/pair",
+            f"{name:30} error {scores['error_px']:.3f} px ({share:.2f})  folded "
+            f"{100 * scores['folded']:.3f} %  roughness {scores['roughness']:.4f}  correlation "
+            f"{scores['correlation']:.3f}  {scores['seconds_per_pair']:.2f} s/pair",
             flush=True,
         )
 
-    told("zero field", still)
+    add_scores("zero field", still)
     if not args.no_classical:
         for name, method in classical().items():
-            told(name, method)
+            add_scores(name, method)
     with tempfile.TemporaryDirectory() as folder:
         begin = time.process_time()
         step = args.every or args.iterations
@@ -362,7 +362,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
             last = outcome.losses[-50:].mean(0).tolist()
             values = "  ".join(f"{k} {v:.4f}" for k, v in zip(outcome.terms, last, strict=True))
             print(f"-- {done} iterations, {spent:.0f} s: {values}", flush=True)
-            told(f"network, {done} iterations", learned(network, module))
+            add_scores(f"network, {done} iterations", learned(network, module))
     results["training_seconds"] = spent
     return results
 
@@ -370,9 +370,9 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     torch.set_num_threads(1)
-    found = compare(args)
+    results = compare(args)
     if args.output:
-        args.output.write_text(json.dumps(found, indent=1) + "\n")
+        args.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Megapixels a second that a pyramid aligns, and how near that is to its convolutions alone.
+"""Aligned megapixels per second, compared with the network's convolutions alone.
 
     python benchmarks/alignment_speed.py --networks seamless_small seamless --side 1024
 
-One pair of sections with contrast made alike, the field of both orientations averaged, the section
-read through it: what a section of a stack costs but for reading and writing. The limit is the time
-of the same convolutions on inputs of the same shapes, one after the other, and nothing else.
-Pixels are those of the source section, counted once. Random weights: they cost what others cost.
+One pair of sections with equalised contrast, the field of both orientations averaged, the section
+warped by it: the cost of a section of a stack without reading and writing. The limit is the time of
+the same convolutions on inputs of the same shapes, one after the other, and nothing else. Pixels
+are those of the source section, counted once. Weights are random, which does not change the cost.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ def best(function: Callable[[], Any], repeats: int, device: torch.device) -> flo
 
 def convolutions(module: Seamless, run: Callable[[], Any]) -> list[Call]:
     """All convolutions of a run with the shapes of their inputs."""
-    found: list[Call] = []
+    calls: list[Call] = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, nn.Conv2d)
-        found.append((layer, tuple(inputs[0].shape)))
+        calls.append((layer, tuple(inputs[0].shape)))
 
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     run()
     for hook in hooks:
         hook.remove()
-    return found
+    return calls
 
 
 def billions(calls: Sequence[Call]) -> float:
@@ -85,7 +85,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, float, float, f
     module = build_network(network, device=device).eval()
     images = torch.rand(2, 1, args.side, args.side, device=device)
 
-    def seen(image: Tensor) -> Tensor:
+    def prepared(image: Tensor) -> Tensor:
         valid, radius_px = valid_mask(image), network.contrast.equalised_radius_px
         return prepare_sections(image, valid, radius_px=radius_px, fill=network.input.mean)[1][None]
 
@@ -93,9 +93,9 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, float, float, f
         return module.field(source, target, flip_average=network.align.flip_average)
 
     def section() -> Tensor:
-        return warp(images[:1], field(seen(images[0]), seen(images[1])))
+        return warp(images[:1], field(prepared(images[0]), prepared(images[1])))
 
-    source, target = seen(images[0]), seen(images[1])
+    source, target = prepared(images[0]), prepared(images[1])
     calls = convolutions(module, lambda: field(source, target))
     inputs = {shape: torch.rand(shape, device=device) for _, shape in calls}
 
@@ -104,8 +104,8 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, float, float, f
             layer(inputs[shape])
 
     timed = [section, lambda: field(source, target), limit]
-    found = [best(function, args.repeats, device) for function in timed]
-    return found[0], found[1], found[2], billions(calls)
+    seconds = [best(function, args.repeats, device) for function in timed]
+    return seconds[0], seconds[1], seconds[2], billions(calls)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A read-only S3 server over a folder, cheap enough that the client is what a benchmark measures.
+"""A read-only S3 server over a folder, so fast that a benchmark measures the client.
 
 FOLDER/BUCKET/KEY is an object; anonymous ListObjects (v1 and v2), HEAD and GET with Range work,
 over HTTP/1.1 connections that stay open. `--delay-ms` waits before every answer, as a distant
@@ -35,8 +35,8 @@ def listing(bucket: Path, query: dict[str, list[str]]) -> bytes:
     prefix = query.get("prefix", [""])[0]
     names = ("marker", "continuation-token", "start-after")
     after = next((query[name][0] for name in names if name in query), "")
-    found = [key for key in keys(bucket) if key.startswith(prefix) and key > after]
-    page, more = found[:PAGE], len(found) > PAGE
+    matching = [key for key in keys(bucket) if key.startswith(prefix) and key > after]
+    page, more = matching[:PAGE], len(matching) > PAGE
     contents = "".join(
         f"<Contents><Key>{escape(key)}</Key><LastModified>{STAMP}</LastModified>"
         f"<ETag>{escape(etag(bucket / key))}</ETag><Size>{(bucket / key).stat().st_size}</Size>"

@@ -1,11 +1,11 @@
-"""Time to read a published checkpoint, on one of that size written here.
+"""Time to read a checkpoint of the size of the published ones.
 
     python benchmarks/checkpoint.py                      # zebra finch mtlsd: 1.15 GB
     python benchmarks/checkpoint.py --network baseline --dataset fib25    # 3.2 GB
 
-Weights and both moments of Adam, as the original leaves them. Read twice: with the file in the
-system's cache the second reading shows the reader, not the disk. Beside it the time of reading the
-same bytes as they are, and of their checksums alone.
+Weights and both moments of Adam, as in the original. Read twice: with the file in the system's
+cache the second time measures the reader, not the disk. For comparison, the time to read the same
+bytes, and to compute their checksums.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         data, module = write(Path(name), network)
         size = data.stat().st_size
         first, _ = timed(lambda: read_published(data.parent))
-        second, found = timed(lambda: read_published(data.parent))
-        fill, _ = timed(lambda: load_published(found, module, args.network))
+        second, published = timed(lambda: read_published(data.parent))
+        fill, _ = timed(lambda: load_published(published, module, args.network))
         plain, content = timed(data.read_bytes)
         check, _ = timed(lambda: google_crc32c.value(content))
     print(f"{args.network} on {args.dataset}: {size / 1e9:.2f} GB, weights and moments")

@@ -1,4 +1,4 @@
-"""Prints how long local equalisation of one section takes, beside scikit-image's rank filter.
+"""Time of local equalisation of one section, compared with scikit-image's rank filter.
 
 python benchmarks/contrast.py
 """

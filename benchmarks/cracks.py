@@ -1,10 +1,10 @@
-"""What masks do for a crack: a field fitted with them and without, where the truth is known.
+"""Effect of masks at a crack: fields fitted with and without them, on known displacements.
 
     python benchmarks/cracks.py --picture docs/images/crack.png
 
 Pairs of neighbouring generated sections; one side of the second is moved away by a crack. The field
 itself is fitted (Adam, coarse to fine) to SEAMLeSS's loss, similarity and smoothness with their
-lambdas, once with ternary masks and once as if there were no defect; nothing else differs. Told:
+lambdas, once with ternary masks and once as if there were no defect; nothing else differs. Printed:
 mean endpoint error within NEAR_PX of the crack, on the side that moved and on the side that did
 not, px; pixels folded outside the crack.
 """
@@ -113,8 +113,8 @@ def loss(source: Sections, target: Sections, field: Tensor, level: int) -> Tenso
     radius = max(1, RADIUS_PX >> level)
     smooth = smoothness_weights(source, target, field, border, LAMBDAS, radius)
     errors = similarity_map(warp(source.image, field), target.image)
-    found = similarity_error(errors, weights, border)
-    return found + LAMBDAS.smoothness * smoothness_error(field, smooth, "jacob")
+    similarity = similarity_error(errors, weights, border)
+    return similarity + LAMBDAS.smoothness * smoothness_error(field, smooth, "jacob")
 
 
 def fit(source: Sections, target: Sections) -> Tensor:
@@ -143,14 +143,14 @@ def score(field: Tensor, pair: Pair) -> dict[str, float]:
     counted = torch.zeros_like(errors, dtype=torch.bool)
     counted[MARGIN:-MARGIN, MARGIN:-MARGIN] = True
     counted &= ~crack[0, 0]
-    # where the target shows what lay on one side of the seam or the other
+    # where the target shows tissue from one side of the seam or the other
     still = length(pair.applied)[0] == 0
     seam = dilate(still.float(), 1) + dilate((~still).float(), 1) == 2
     near = dilate(seam.float(), NEAR_PX) > 0
     places = {"near": near, "moved": ~near & ~still, "still": ~near & still}
-    found = {name: float(errors[place & counted].mean()) for name, place in places.items()}
+    errors_px = {name: float(errors[place & counted].mean()) for name, place in places.items()}
     open_ = dilate((pair.source.mask == INSIDE).float(), NEAR_PX)
-    return found | {"folded": field_facts(field, open_).folded_outside}
+    return errors_px | {"folded": field_facts(field, open_).folded_outside}
 
 
 def picture(pair: Pair, fields: dict[str, Tensor]) -> bytes:
@@ -191,9 +191,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             atomic_write(args.picture, picture(pair, fields))
     print(f"| {args.pairs} pairs | at the crack, px | moved side, px | other side, px | folded |")
     print("|---|---|---|---|---|")
-    for name, found in rows.items():
+    for name, scores in rows.items():
         near, moved, still, folded = (
-            float(np.nanmean([row[key] for row in found]))
+            float(np.nanmean([row[key] for row in scores]))
             for key in ("near", "moved", "still", "folded")
         )
         print(f"| {name} | {near:.2f} | {moved:.2f} | {still:.2f} | {100 * folded:.3f} % |")

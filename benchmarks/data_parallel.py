@@ -1,11 +1,11 @@
-"""Training in several processes beside one: the same batches, the same cores.
+"""Training in several processes compared with one: the same batches, the same cores.
 
     python benchmarks/data_parallel.py --processes 2                  # on the CPU
     python benchmarks/data_parallel.py --processes 4 --device auto    # a GPU for each
 
 On a CPU one process with all threads is compared with several that divide them; on GPUs one GPU
 with several. Each is the workflow's own program, in turn, and its own count of iterations a second.
-The largest difference of a weight is what summing the batch in another order makes.
+The largest difference of a weight comes from summing the batch in another order.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def trained(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The history (training.json) of a training from nothing in `folder`."""
+    """The history (training.json) of a new training in `folder`."""
     command = [sys.executable, str(TRAIN), "--settings", json.dumps(settings)]
     places = {"work": "work", "output": "model.safetensors", "history": "training.json"}
     for option, name in places.items():
         command += [f"--{option}", str(folder / name)]
     subprocess.run(command, check=True, capture_output=True)
-    found: dict[str, Any] = json.loads((folder / "training.json").read_text())
-    return found
+    history: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    return history
 
 
 def difference(first: Path, second: Path) -> float:

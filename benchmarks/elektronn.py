@@ -1,4 +1,4 @@
-"""Speed of the 3-D example of ELEKTRONN: training, and dense beside naive strided prediction.
+"""Speed of ELEKTRONN's 3-D example: training, and dense compared with strided prediction.
 
     python benchmarks/elektronn.py --threads 2
 
@@ -43,16 +43,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def seconds(work: Callable[[], object], rounds: int) -> float:
     """Median time of the process, after one run that is not counted."""
     work()
-    found = []
+    times = []
     for _ in range(rounds):
         begin = time.process_time()
         work()
-        found.append(time.process_time() - begin)
-    return statistics.median(found)
+        times.append(time.process_time() - begin)
+    return statistics.median(times)
 
 
 def strided(module: ElektronnNetwork, x: Tensor) -> Tensor:
-    """Dense output put together of strided passes."""
+    """Dense output interleaved from strided passes."""
     sizes = module.architecture.sizes
     assert sizes is not None
     steps = [axis[-1] for axis in sizes.strides]

@@ -1,12 +1,12 @@
-"""Faults at random moments of a sharded run: does it end with the bytes of an undisturbed one?
+"""Faults at random times of a sharded run: does it end with the bytes of an undisturbed one?
 
     python benchmarks/faults.py --faults 200          # needs root for the disk that is full
 
-Four shares of a small volume go through predict, segment and assemble, each step a process of its
-own, in a folder on a small disk of memory. Before each fault the run is set back to a random step.
-After the fault verify.py looks at everything, then steps are made again until all are done, as the
-workflow does: a step runs when its manifest is missing or a step before it ran. A fault is *lost*
-when the run does not end within some passes, *wrong* when a voxel or an edge differs.
+Four shards of a small volume go through predict, segment and assemble, each step a new process, in
+a folder on a small disk of memory. Before each fault the run is set back to a random step. After
+the fault verify.py checks everything, then steps are repeated until all are done, as the workflow
+does: a step runs when its manifest is missing or a step before it ran. A fault is *lost* when the
+run does not end within some passes, *wrong* when a voxel or an edge differs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from retrace.segmentation.lut import components  # noqa: E402
 from retrace.storage.manifest import manifest_path
 from retrace.storage.zarr_writer import create_volume
 
-SHARES = 4
+SHARDS = 4
 PASSES = 8
 DISK_MB = 96
 NETWORK: dict[str, Any] = (
@@ -75,10 +75,10 @@ SHAPE = (32, 128, 128)
 
 
 class Workflow(ShardedRun):
-    """A sharded run that goes on after a fault as the workflow does."""
+    """A sharded run that resumes after a fault like the workflow."""
 
     def one_pass(self, strike: Callable[[int], None] | None = None) -> bool:
-        """Makes what is missing and all that follows from it; False where a step fails."""
+        """Computes missing outputs and everything after them; False if a step fails."""
         again: set[str] = set()
         for step in self.steps:
             depends = any(path in " ".join(step.arguments) for path in again)
@@ -95,14 +95,14 @@ class Workflow(ShardedRun):
         return True
 
     def finish(self) -> int:
-        """Passes until all is done; their number, or 0 where it does not end."""
+        """Number of passes until all is done, or 0 if it does not end."""
         for number in range(1, PASSES + 1):
             if self.one_pass():
                 return number
         return 0
 
     def found(self) -> dict[str, bytes]:
-        """Every array of the three stores that a user looks at."""
+        """Every array of the three final stores."""
         stores = [self.prediction, self.results / "f.zarr", self.results / "segmentation.zarr"]
         return {
             f"{store.name}/{name}": np.asarray(array[...]).tobytes()
@@ -126,7 +126,7 @@ def prepare(folder: Path) -> Workflow:
                 weight.mul_(30)
     save_model(folder / "model.safetensors", network, {"network": NETWORK})
     (folder / "threshold.json").write_text(json.dumps({"threshold": 0.3}))
-    return Workflow(folder, SHARES, PREDICT, SEGMENT)
+    return Workflow(folder, SHARDS, PREDICT, SEGMENT)
 
 
 def files_of(workflow: Workflow) -> list[Path]:
@@ -136,13 +136,13 @@ def files_of(workflow: Workflow) -> list[Path]:
 
 
 def chunks_of(workflow: Workflow) -> list[Path]:
-    """Every chunk file that holds something."""
+    """Every chunk file that is not empty."""
     named = (p for p in files_of(workflow) if p.name.replace(".", "").isdigit())
     return [p for p in named if p.stat().st_size > 8]
 
 
 class Faults:
-    """What can happen; each takes the workflow and says nothing."""
+    """The kinds of faults; each is a function of the workflow."""
 
     def __init__(self, workflow: Workflow, rng: random.Random) -> None:
         self.workflow, self.rng = workflow, rng
@@ -164,7 +164,7 @@ class Faults:
         self._signal(signal.SIGTERM)
 
     def disk_full(self) -> None:
-        """A file of another user fills the disk, but for a little."""
+        """A file of another user almost fills the disk."""
         ballast = self.workflow.folder / "ballast"
         free = shutil.disk_usage(self.workflow.folder).free
         left = int(self.rng.uniform(0, 0.5) * 2**20)
@@ -228,7 +228,7 @@ KINDS = (
 
 
 def set_back(workflow: Workflow, rng: random.Random) -> None:
-    """As if the run had come to a random step only."""
+    """Sets the run back to a random step."""
     for step in workflow.steps[rng.randrange(1, len(workflow.steps)) :]:
         step.clear()
     shutil.rmtree(workflow.work, ignore_errors=True)
@@ -275,10 +275,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             kind = KINDS[number % len(KINDS)]
             set_back(workflow, rng)
             getattr(Faults(workflow, rng), kind)()
-            found = is_found(workflow)
+            detected = is_found(workflow)
             passes = workflow.finish()
             row = rows[kind]
-            row.update(faults=1, found=int(found), lost=int(not passes), passes=passes)
+            row.update(faults=1, found=int(detected), lost=int(not passes), passes=passes)
             row.update(wrong=int(bool(passes) and workflow.found() != expected))
             print(f"[faults] {number + 1}/{args.faults} {kind}: {passes} passes", flush=True)
     columns = ("faults", "found", "lost", "wrong", "passes")

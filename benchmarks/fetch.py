@@ -1,13 +1,13 @@
-"""Prints the rate of a fetch beside that of one object after another, run in turn.
+"""Rate of a fetch, compared with downloading one object after another.
 
     python benchmarks/fetch.py [--objects 500] [--repeats 3] [--servers distant near moto]
 
 The comparison is the loop of the LSD tutorial (fetch_data.py: `objects.filter`, then
 `bucket.download_file` for each). Both list, transfer and write the same objects of 64 KiB; ours
 also verifies them and writes a manifest. `distant` and `near` are bucket_server.py with and
-without 30 ms added to each answer, `moto` is moto. Every run is a process of its own; its imports
-are not timed. Processor time per object is the client's alone: where the machine is busy with
-other things, it says more than the rate.
+without 30 ms added to each answer, `moto` is moto. Every run is a new process; its imports
+are not timed. Processor time per object is the client's alone: on a busy
+machine it is more reliable than the rate.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def compare(name: str, folder: Path, objects: int, repeats: int) -> None:
     """Prints one row: both methods, run alternately against the same server."""
     runs: dict[str, list[dict[str, Any]]] = {"loop": [], "ours": []}
     with listening(server_command(name, folder)) as endpoint:
-        # The first listing computes the ETags, which a bucket has at hand.
+        # The first listing computes the ETags, which a bucket has stored.
         measure("ours", endpoint)
         for _ in range(repeats):
             for method, results in runs.items():

@@ -4,7 +4,7 @@
     python benchmarks/graph.py --edges 100000000
 
 The graph is generated: blocks of 4096 fragments, three edges from each fragment to ones near it, in
-its block or the next, scores evenly spread. `segment.py join` then runs as a program of its own.
+its block or the next, scores evenly spread. `segment.py join` then runs in a new process.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Speed of LSD targets beside lsd-lite and the original `lsds` package in its own interpreter.
+"""Speed of LSD targets, compared with lsd-lite and the original `lsds` package.
 
     python benchmarks/lsd_targets.py                   # labels of the FIB-25 sample
     python benchmarks/lsd_targets.py LABELS.h5 --lsds-python /path/to/venv/bin/python
 
 The interpreter of --lsds-python needs `pip install lsds==0.1.3 "zarr<3"`. Each program runs on the
-same voxels, one after the other: sigma 80 nm, downsampling 2 unless told otherwise. Ours runs
+same voxels, one after the other: sigma 80 nm, downsampling 2 by default. Ours runs
 `--repeats` times after a first run, and the fastest counts; the others, tens of seconds, run once.
-Seconds are wall clock; CPU seconds tell how busy other programs kept the machine.
+Seconds are wall clock; CPU seconds show whether other programs kept the machine busy.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def ours(labels: np.ndarray, args: argparse.Namespace) -> tuple[Seconds, np.ndar
 
     def run() -> torch.Tensor:
         result = compute_lsds(on_device, args.voxel_size_nm, args.sigma_nm, args.downsample)
-        if result.is_cuda:  # training keeps them there: the copy is not part of the time
+        if result.is_cuda:  # as in training: the copy to the device is not part of the time
             torch.cuda.synchronize()
         return result
 
@@ -105,15 +105,15 @@ def lsd_lite(labels: np.ndarray, args: argparse.Namespace) -> tuple[Seconds, np.
 
 def original(labels: np.ndarray, args: argparse.Namespace) -> tuple[Seconds, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
-        given, result = Path(folder, "given.npz"), Path(folder, "result.npz")
+        inputs, result = Path(folder, "given.npz"), Path(folder, "result.npz")
         np.savez(
-            given,
+            inputs,
             labels=labels,
             voxel_size_nm=args.voxel_size_nm,
             sigma_nm=args.sigma_nm,
             downsample=args.downsample,
         )
-        subprocess.run([args.lsds_python, "-c", ORIGINAL, given, result], check=True)
+        subprocess.run([args.lsds_python, "-c", ORIGINAL, inputs, result], check=True)
         with np.load(result) as arrays:
             return Seconds(*arrays["seconds"].tolist()), arrays["lsds"]
 

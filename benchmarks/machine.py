@@ -1,4 +1,4 @@
-"""What the machine can do at best, to compare programs with."""
+"""The machine's peak rate, to compare programs with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speed of the MALIS weights beside a pure-Python union-find, on one training block.
+"""Speed of the MALIS weights, compared with a pure-Python union-find, on one training block.
 
     python benchmarks/malis.py                      # 24 x 56 x 56 voxels of generated tissue
     python benchmarks/malis.py --shape 48 56 56     # the zebra finch's block

@@ -1,11 +1,12 @@
-"""Peak memory of a training step of the full networks, counted and not run.
+"""Peak memory of a training step of the full networks, estimated without running it.
 
     python benchmarks/memory.py                    # the seven networks, zebra finch and FIB-25
     python benchmarks/memory.py acrlsd --dataset zfinch
 
 PyTorch counts what a step allocates (MemTracker over fake tensors): weights, gradients, Adam's
-moments, what is kept for the backward pass, and for auto-context networks the pass of the network
-whose descriptors they read. Workspaces of a GPU's libraries and its allocator's waste come on top.
+moments, activations kept for the backward pass, and for auto-context networks the pass of the
+network whose descriptors they read. Workspaces of GPU libraries and allocator overhead are not
+included.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def one_step(
 ) -> None:
     """Forward, backward and Adam on one batch; `shape`: input of the network, voxels (z, y, x)."""
     optimizer.zero_grad()
-    seen = shape if context is None else context.valid_shape(shape)
-    raw = torch.rand(1, 1, *seen)
+    input_shape = shape if context is None else context.valid_shape(shape)
+    raw = torch.rand(1, 1, *input_shape)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         if context is None:
             x = raw
@@ -49,7 +50,7 @@ def one_step(
             with torch.no_grad():
                 x = context(raw)["lsds"].float()
             if next(network.parameters()).shape[1] > x.shape[1]:
-                middle = [(a - b) // 2 for a, b in zip(seen, x.shape[2:], strict=True)]
+                middle = [(a - b) // 2 for a, b in zip(input_shape, x.shape[2:], strict=True)]
                 cut = [slice(m, m + s) for m, s in zip(middle, x.shape[2:], strict=True)]
                 x = torch.cat([raw[(..., *cut)], x], 1)
         outputs = network(x)

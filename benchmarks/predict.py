@@ -1,4 +1,4 @@
-"""Speed of prediction from raw on disk to a finished store, beside the machine's matrix products.
+"""Speed of prediction from raw on disk to a finished store, and of matrix products.
 
     python benchmarks/predict.py      # mtlsd_small on a volume of the FIB-25 sample's size
     python benchmarks/predict.py --network mtlsd --dataset zfinch --shape 128 356 356
@@ -51,7 +51,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def write_raw(folder: Path, args: argparse.Namespace, voxel_size_nm: Sequence[int]) -> Path:
-    """A store of random raw of the asked-for shape."""
+    """A store of random raw of the requested shape."""
     store = folder / "raw.zarr"
     array = create_volume(
         store,

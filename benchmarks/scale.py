@@ -1,15 +1,15 @@
-"""How time and memory grow with the volume, with cores and shares, and what a large volume takes.
+"""How time and memory grow with the volume, with cores and shards, and what a large volume takes.
 
     python benchmarks/scale.py volume      # four sizes, 64-fold: docs/images/scale.svg, a table
-    python benchmarks/scale.py workers     # one size on 1 and 2 cores, in 1, 2 and 8 shares
+    python benchmarks/scale.py workers     # one size on 1 and 2 cores, in 1, 2 and 8 shards
     python benchmarks/scale.py jobs        # what a scheduler adds to each job; SLURM as root
-    python benchmarks/scale.py planning    # Snakemake plans the zebra finch in many shares
+    python benchmarks/scale.py planning    # Snakemake plans the zebra finch in many shards
     python benchmarks/scale.py plan --gpus 8 --cores 64 --rates rates.json
 
-The volume is a phantom of one block, repeated; affinities are those of its labels, blurred, with
-noise, so that fragments and their graph are as dense everywhere as tissue makes them. Prediction
+The volume is one phantom block, repeated; affinities are computed from its labels, blurred, with
+noise, so that fragments and their graph are as dense everywhere as in tissue. Prediction
 runs a network of the small kind with random weights, whose cost does not depend on them. Every step
-is the workflow's own program in a process of its own; seconds and memory are from its manifest.
+is the workflow's own program in a new process; seconds and memory are from its manifest.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ CHUNK = 64**3
 
 @dataclass(frozen=True)
 class Cost:
-    """What the jobs of one step took together: seconds, and the largest peak of memory in MB."""
+    """Cost of all jobs of one step: seconds, and the largest peak memory in MB."""
 
     seconds: float = 0.0
     peak_mb: float = 0.0
@@ -115,7 +115,7 @@ def write(store: Path, name: str, data: np.ndarray, repeats: tuple[int, ...]) ->
     write_manifest(store, inputs=[], settings={}, seconds=0)
 
 
-def prepare(folder: Path, repeats: tuple[int, ...], shares: int) -> ShardedRun:
+def prepare(folder: Path, repeats: tuple[int, ...], shards: int) -> ShardedRun:
     """Raw, affinities, random weights and a threshold in `folder`."""
     raw, affinities = block()
     write(folder / "raw.zarr", "raw", raw, repeats)
@@ -125,7 +125,7 @@ def prepare(folder: Path, repeats: tuple[int, ...], shares: int) -> ShardedRun:
     (folder / "threshold.json").write_text(json.dumps({"threshold": 0.5}))
     settings = {"network": network, "tile": list(BLOCK), "dtype": "uint8"}
     settings |= {"heads": head_names(network), "device": "cpu", "precision": "fp32"}
-    return ShardedRun(folder, shares, settings, SEGMENT, folder / "affinities.zarr")
+    return ShardedRun(folder, shards, settings, SEGMENT, folder / "affinities.zarr")
 
 
 # ---------------------------------------------------------------- measured runs
@@ -136,10 +136,10 @@ def bytes_of(store: Path) -> int:
     return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
 
 
-def measure(repeats: tuple[int, ...], shares: int) -> dict[str, Any]:
+def measure(repeats: tuple[int, ...], shards: int) -> dict[str, Any]:
     """Costs by step, wall-clock seconds with every start of Python, bytes and fragments."""
     with tempfile.TemporaryDirectory() as name:
-        one = prepare(Path(name), repeats, shares)
+        one = prepare(Path(name), repeats, shards)
         costs: dict[str, Cost] = defaultdict(Cost)
         begin = time.perf_counter()
         for step in one.steps:
@@ -158,17 +158,23 @@ def measure(repeats: tuple[int, ...], shares: int) -> dict[str, Any]:
         }
 
 
-def per_mvoxel(found: dict[str, Any], steps: Sequence[str] = STEPS) -> float:
+def per_mvoxel(measured: dict[str, Any], steps: Sequence[str] = STEPS) -> float:
     """Seconds of the steps' own work a million voxels."""
-    seconds = sum(found["costs"][step]["seconds"] for step in steps)
-    return float(seconds / found["voxels"] * 1e6)
+    seconds = sum(measured["costs"][step]["seconds"] for step in steps)
+    return float(seconds / measured["voxels"] * 1e6)
 
 
-def row(first: str, found: dict[str, Any]) -> str:
+def row(first: str, measured: dict[str, Any]) -> str:
     """One line of a table: seconds a Mvoxel by step, largest memory, wall clock."""
-    steps = [f"{per_mvoxel(found, [step]):.3f}" for step in STEPS]
-    peak = max(cost["peak_mb"] for cost in found["costs"].values())
-    cells = [first, *steps, f"{per_mvoxel(found):.2f}", f"{peak:,.0f}", f"{found['wall']:,.0f}"]
+    steps = [f"{per_mvoxel(measured, [step]):.3f}" for step in STEPS]
+    peak = max(cost["peak_mb"] for cost in measured["costs"].values())
+    cells = [
+        first,
+        *steps,
+        f"{per_mvoxel(measured):.2f}",
+        f"{peak:,.0f}",
+        f"{measured['wall']:,.0f}",
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -182,15 +188,15 @@ def header(first: str) -> str:
 def volume(args: argparse.Namespace) -> None:
     """Four volumes, each step one job."""
     print(header("Mvoxel"))
-    found = []
+    measured = []
     for repeats in REPEATS[: args.sizes]:
-        found.append(measure(repeats, shares=1))
-        print(row(f"{found[-1]['voxels'] / 1e6:.1f}", found[-1]), flush=True)
-    rates = [per_mvoxel(one) for one in found]
+        measured.append(measure(repeats, shards=1))
+        print(row(f"{measured[-1]['voxels'] / 1e6:.1f}", measured[-1]), flush=True)
+    rates = [per_mvoxel(one) for one in measured]
     print(f"\nlargest difference from their mean: {max_deviation(rates):.0%}")
-    print(f"bytes a voxel of the largest: {json.dumps(densities(found[-1]))}")
-    args.rates.write_text(json.dumps(found[-1]))
-    plot(found, args.picture)
+    print(f"bytes a voxel of the largest: {json.dumps(densities(measured[-1]))}")
+    args.rates.write_text(json.dumps(measured[-1]))
+    plot(measured, args.picture)
 
 
 def max_deviation(values: Sequence[float]) -> float:
@@ -199,21 +205,21 @@ def max_deviation(values: Sequence[float]) -> float:
     return max(abs(value / mean - 1) for value in values)
 
 
-def densities(found: dict[str, Any]) -> dict[str, float]:
+def densities(measured: dict[str, Any]) -> dict[str, float]:
     """Bytes a voxel of each store, and fragments and edges a thousand voxels."""
-    per_voxel = {what: size / found["voxels"] for what, size in found["bytes"].items()}
+    per_voxel = {what: size / measured["voxels"] for what, size in measured["bytes"].items()}
     per_voxel |= {
-        f"{k} per 1000": found[k] / found["voxels"] * 1000 for k in ("fragments", "edges")
+        f"{k} per 1000": measured[k] / measured["voxels"] * 1000 for k in ("fragments", "edges")
     }
     return {what: round(value, 3) for what, value in per_voxel.items()}
 
 
-def plot(found: Sequence[dict[str, Any]], picture: Path) -> None:
+def plot(measured: Sequence[dict[str, Any]], picture: Path) -> None:
     """Seconds and memory against voxels, both axes logarithmic."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    size = [one["voxels"] / 1e6 for one in found]
+    size = [one["voxels"] / 1e6 for one in measured]
     for step in STEPS:
-        costs = [one["costs"][step] for one in found]
+        costs = [one["costs"][step] for one in measured]
         left.plot(size, [cost["seconds"] for cost in costs], marker="o", label=step)
         right.plot(size, [cost["peak_mb"] for cost in costs], marker="o", label=step)
     left.set(xscale="log", yscale="log", xlabel="million voxels", ylabel="seconds")
@@ -224,12 +230,12 @@ def plot(found: Sequence[dict[str, Any]], picture: Path) -> None:
 
 
 def workers(args: argparse.Namespace) -> None:
-    """One volume on fewer cores, and in shares one after the other."""
-    print(header("cores, shares"))
+    """One volume on fewer cores, and in consecutive shards."""
+    print(header("cores, shards"))
     every = sorted(os.sched_getaffinity(0))
-    for cores, shares in [(1, 1), (len(every), 1), (len(every), 2), (len(every), 8)]:
+    for cores, shards in [(1, 1), (len(every), 1), (len(every), 2), (len(every), 8)]:
         os.sched_setaffinity(0, every[:cores])
-        print(row(f"{cores}, {shares}", measure(WORKERS_VOLUME, shares)), flush=True)
+        print(row(f"{cores}, {shards}", measure(WORKERS_VOLUME, shards)), flush=True)
     os.sched_setaffinity(0, every)
 
 
@@ -256,7 +262,7 @@ def snakemake(folder: Path, *arguments: str) -> float:
 
 
 def seconds_a_job(folder: Path, *arguments: str, counts: tuple[int, int]) -> float:
-    """From runs of few and of many jobs that do nothing, so that the start drops out."""
+    """Difference of runs with few and with many empty jobs, which removes Snakemake's start."""
     few, many = counts
     seconds = []
     for count in (few, many):
@@ -266,7 +272,7 @@ def seconds_a_job(folder: Path, *arguments: str, counts: tuple[int, int]) -> flo
 
 
 def jobs(_: argparse.Namespace) -> None:
-    """On this machine, and through a real SLURM where one can be started."""
+    """On this machine, and through a real SLURM if one can be started."""
     sys.path.insert(0, str(ROOT / "tests"))
     import slurm_cluster
 
@@ -290,12 +296,12 @@ def jobs(_: argparse.Namespace) -> None:
 
 def planned_jobs(text: str) -> int:
     """The total of a dry run's table."""
-    found = re.search(r"^total +(\d+)", text, re.M)
-    return int(found[1]) if found else 0
+    match = re.search(r"^total +(\d+)", text, re.M)
+    return int(match[1]) if match else 0
 
 
 def planning(args: argparse.Namespace) -> None:
-    """Seconds in which a dry run of the zebra finch in many shares is planned."""
+    """Seconds in which a dry run of the zebra finch in many shards is planned."""
     config = ["segment={block_shape: [180, 400, 400]}", f"shards={args.shards}"]
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules"]
     begin = time.perf_counter()
@@ -307,39 +313,40 @@ def planning(args: argparse.Namespace) -> None:
         check=True,
     )
     seconds = time.perf_counter() - begin
-    print(f"{args.shards} shares: {planned_jobs(done.stdout)} jobs planned in {seconds:.0f} s")
+    print(f"{args.shards} shards: {planned_jobs(done.stdout)} jobs planned in {seconds:.0f} s")
 
 
-def core_hours(found: dict[str, Any], step: str, voxels: float) -> float:
+def core_hours(measured: dict[str, Any], step: str, voxels: float) -> float:
     """Hours that the measured machine takes for a step of `voxels`."""
-    return per_mvoxel(found, [step]) * voxels / 1e6 / 3600
+    return per_mvoxel(measured, [step]) * voxels / 1e6 / 3600
 
 
 def plan_lines(args: argparse.Namespace) -> Iterator[str]:
-    """Hours, storage and files of the benchmark region, from what `volume` measured."""
-    found = json.loads(args.rates.read_text())
+    """Hours, storage and files of the benchmark region, from the measurements of `volume`."""
+    measured = json.loads(args.rates.read_text())
     voxels = float(np.prod(BENCHMARK_ROI))
     um3 = voxels * np.prod(VOXEL_SIZE_NM) / 1e9
-    yield f"{voxels / 1e9:.0f} Gvoxel, {um3:,.0f} um^3, in {args.shards} shares"
+    yield f"{voxels / 1e9:.0f} Gvoxel, {um3:,.0f} um^3, in {args.shards} shards"
     gpu_hours = um3 / PAPER_RATE_UM3 / 3600
     wall = gpu_hours / args.gpus
     yield f"predict: {gpu_hours:,.0f} GPU hours at the paper's rate, {wall:,.1f} h on {args.gpus}"
     for step in ("fragments", "edges", "apply"):
-        hours = core_hours(found, step, voxels) * os.cpu_count()
-        share, wall = hours / args.shards, hours / args.cores
-        yield f"{step}: {hours:,.0f} core hours, {share:.1f} a share, {wall:,.1f} h on {args.cores}"
-    count = {what: found[what] / found["voxels"] * voxels for what in ("fragments", "edges")}
+        hours = core_hours(measured, step, voxels) * os.cpu_count()
+        per_shard, wall = hours / args.shards, hours / args.cores
+        each = f"{per_shard:.1f} per shard, {wall:,.1f} h on {args.cores}"
+        yield f"{step}: {hours:,.0f} core hours, {each}"
+    count = {what: measured[what] / measured["voxels"] * voxels for what in ("fragments", "edges")}
     memory = 24 * count["fragments"] / 1e9
     yield (
         f"join: 1 job, {count['fragments'] / 1e9:.2f} billion fragments, "
         f"{count['edges'] / 1e9:.2f} billion edges, {memory:.0f} GB of memory"
     )
-    stored = {what: size / found["voxels"] * voxels for what, size in found["bytes"].items()}
+    stored = {what: size / measured["voxels"] * voxels for what, size in measured["bytes"].items()}
     stored |= {"prediction (13 channels, not compressed)": 13 * voxels}
     for what, size in stored.items():
         yield f"storage, {what}: {size / 1e12:.2f} TB"
     chunks = voxels / CHUNK
-    yield f"files: {4 * chunks / 1e6:.1f} million chunks, twice named while the shares are kept"
+    yield f"files: {4 * chunks / 1e6:.1f} million chunks, with two names while the shards exist"
 
 
 def plan(args: argparse.Namespace) -> None:

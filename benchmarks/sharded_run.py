@@ -1,4 +1,4 @@
-"""A volume predicted and segmented in shares by the real programs, as the workflow calls them."""
+"""A volume predicted and segmented in shards by the real programs, as the workflow calls them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Program = Callable[[Sequence[str]], None]
 
 @dataclass(frozen=True)
 class Step:
-    """One process: a program, its arguments, and the store it makes."""
+    """One process: a program, its arguments, and the store it writes."""
 
     name: str
     program: Program
@@ -41,7 +41,7 @@ class Step:
         return manifest_path(self.output).is_file() and self.output.is_dir()
 
     def clear(self) -> None:
-        """Removes the output, as the workflow does before it makes it again."""
+        """Removes the output, as the workflow does before it computes it again."""
         shutil.rmtree(self.output, ignore_errors=True)
         manifest_path(self.output).unlink(missing_ok=True)
 
@@ -81,20 +81,20 @@ class Step:
 
 
 def options(**values: object) -> list[str]:
-    """--name value for each; _ in a name stands for -."""
+    """--name value for each; _ in a name becomes -."""
     return [part for k, v in values.items() for part in (f"--{k.replace('_', '-')}", str(v))]
 
 
 @dataclass
 class ShardedRun:
-    """The steps in `folder`, in an order in which they can be made.
+    """The steps in `folder`, in an order that respects their dependencies.
 
-    The folder holds `raw.zarr`, `model.safetensors` and `threshold.json`. Fragments are made from
-    `affinities`, a store of its own or, where there is none, the prediction.
+    The folder holds `raw.zarr`, `model.safetensors` and `threshold.json`. Fragments are computed
+    from `affinities`, a store of its own or, where there is none, the prediction.
     """
 
     folder: Path
-    shares: int
+    shards: int
     predict: dict[str, Any]
     """Settings of predict.py, without the volume."""
     segment: dict[str, Any]
@@ -108,42 +108,42 @@ class ShardedRun:
         self._predict()
         self._segment()
 
-    def _shares(self, name: str) -> Iterator[tuple[str, Path]]:
-        for shard in shard_names(self.shares):
+    def _shards(self, name: str) -> Iterator[tuple[str, Path]]:
+        for shard in shard_names(self.shards):
             yield shard, self.results / "shards" / f"{name}_{shard}.zarr"
 
     def _add(self, name: str, program: Program, arguments: list[str], output: Path) -> None:
         self.steps.append(Step(name, program, arguments, output))
 
-    def _assemble(self, shares: list[Path], output: Path) -> None:
-        given = ["--shards", *map(str, shares), "--output", str(output)]
-        self._add("assemble", assemble.main, given, output)
+    def _assemble(self, shards: list[Path], output: Path) -> None:
+        arguments = ["--shards", *map(str, shards), "--output", str(output)]
+        self._add("assemble", assemble.main, arguments, output)
 
     def _predict(self) -> None:
         raw = {"path": str(self.folder / "raw.zarr"), "array": "raw"}
         settings = self.predict | {"volume": {"raw": raw, "roi_nm": None}}
-        given = {"settings": json.dumps(settings), "work": self.work}
-        for shard, store in self._shares("prediction"):
-            places = given | {"model": self.folder / "model.safetensors", "output": store}
+        common = {"settings": json.dumps(settings), "work": self.work}
+        for shard, store in self._shards("prediction"):
+            places = common | {"model": self.folder / "model.safetensors", "output": store}
             self._add("predict", predict_program.main, options(shard=shard, **places), store)
-        self._assemble([s for _, s in self._shares("prediction")], self.prediction)
+        self._assemble([s for _, s in self._shards("prediction")], self.prediction)
 
     def _segment(self) -> None:
         fragments, graph = self.results / "shards" / "fragments.zarr", self.results / "f.zarr"
-        given: dict[str, Any] = {"settings": json.dumps(self.segment), "work": self.work}
-        given["prediction"] = self.affinities or self.prediction
-        self._each("fragments", "fragments", given)
-        self._assemble([s for _, s in self._shares("fragments")], fragments)
-        self._each("edges", "edges", given | {"fragments": fragments})
-        self._assemble([fragments, *(s for _, s in self._shares("edges"))], graph)
+        common: dict[str, Any] = {"settings": json.dumps(self.segment), "work": self.work}
+        common["prediction"] = self.affinities or self.prediction
+        self._each("fragments", "fragments", common)
+        self._assemble([s for _, s in self._shards("fragments")], fragments)
+        self._each("edges", "edges", common | {"fragments": fragments})
+        self._assemble([fragments, *(s for _, s in self._shards("edges"))], graph)
         joined = {"fragments": graph, "threshold_file": self.folder / "threshold.json"}
         lut = self.results / "shards" / "lut.zarr"
         self._add("join", segment.main, ["join", *options(output=lut, **joined)], lut)
         self._each("segments", "apply", joined | {"lut": lut})
         final = self.results / "segmentation.zarr"
-        self._assemble([s for _, s in self._shares("segments")], final)
+        self._assemble([s for _, s in self._shards("segments")], final)
 
-    def _each(self, name: str, verb: str, given: dict[str, Any]) -> None:
-        for shard, store in self._shares(name):
-            arguments = [verb, *options(shard=shard, output=store, **given)]
+    def _each(self, name: str, verb: str, common: dict[str, Any]) -> None:
+        for shard, store in self._shards(name):
+            arguments = [verb, *options(shard=shard, output=store, **common)]
             self._add(verb, segment.main, arguments, store)

@@ -17,7 +17,7 @@ from retrace.synthetic.neurites import generate_neurites
 
 
 def write_tissue(store: Path, shape: Sequence[int], voxel_size_nm: Sequence[int]) -> None:
-    """Generated tissue with ground truth, so that targets cost what they cost on real data."""
+    """Generated tissue with ground truth, so that targets cost as much as on real data."""
     raw, labels = generate_neurites(shape, voxel_size_nm, seed=0)
     arrays = {"raw": raw, "labels": labels}
     for name, data in arrays.items():
@@ -35,13 +35,13 @@ def write_tissue(store: Path, shape: Sequence[int], voxel_size_nm: Sequence[int]
 
 def settings_for(args: argparse.Namespace, store: Path) -> dict[str, Any]:
     """Settings of train.py for the network and recipe that a benchmark's command line asks for."""
-    known = load_dataset(args.dataset)
-    network = network_for(args.network, known)
-    write_tissue(store, [n + n // 4 for n in network.input_shape], known.voxel_size_nm)
+    recipe_dataset = load_dataset(args.dataset)
+    network = network_for(args.network, recipe_dataset)
+    write_tissue(store, [n + n // 4 for n in network.input_shape], recipe_dataset.voxel_size_nm)
     sources = {part: {"path": str(store), "array": part} for part in ("raw", "labels")}
     dataset = {
         "name": args.dataset,
-        "voxel_size_nm": known.voxel_size_nm,
+        "voxel_size_nm": recipe_dataset.voxel_size_nm,
         "background_ids": [],
         "volumes": {"generated": sources},
         "train": [{"volume": "generated", "roi_nm": None, "probability": 1.0}],

@@ -1,4 +1,4 @@
-"""Speed of training, end to end, beside the machine's matrix products.
+"""Speed of training, end to end, and of the machine's matrix products.
 
     python benchmarks/train.py                                   # mtlsd_small on FIB-25's recipe
     python benchmarks/train.py --network mtlsd --dataset zfinch --iterations 50
@@ -45,7 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def timed(trainer: Trainer, args: argparse.Namespace) -> TrainingOutcome:
-    """Warms up, then trains on from the state; writing that state is part of neither."""
+    """Warms up, then trains on from the state; writing that state is not timed."""
     trainer.run()
     total = args.warm_up + args.iterations
     trainer.plan = replace(trainer.plan, iterations=total)

@@ -1,16 +1,16 @@
-"""Speed of N4, forward and training, beside plain dilated modules and patch-wise evaluation.
+"""Speed of N4, forward and training, compared with dilated modules and patch-wise evaluation.
 
     python benchmarks/znn.py --threads 2
     python benchmarks/znn.py --network zinet --modes direct fft --outputs 1,9,9
 
-In one run, in turn: our network (each conv mode), the same layers as plain dilated modules and
-the same network window by window (forward only, as many windows as take a second). Figures are
-output voxels per second and, of the first two, the share of the machine's matrix products, measured
+In one run, in turn: our network (each conv mode), the same layers as plain dilated modules and the
+same network window by window (forward only, as many windows as take a second). Figures are output
+voxels per second and, of the first two, the fraction of the machine's matrix products, measured
 right before and after; a training step counts three times the forward FLOP. --network takes any
 sample network that is a chain.
 
 N4 is compared with figures of the original program as well, ORIGINAL, measured once on a machine of
-this kind; a ratio to them is as good as that machine is alike, and holds for nothing else.
+this kind; the ratio to them is meaningful only on a similar machine.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def beside_original(network: str, row: str, output: Sequence[int], rate: float) -> str:
+def compared_with_original(network: str, row: str, output: Sequence[int], rate: float) -> str:
     """How many times the original's figure `rate` is, and its output; nothing where it has none."""
     kind = row.rsplit(", ", 1)[1]
     fitting = [s for name, s in ORIGINAL if name == kind and math.prod(s) <= math.prod(output)]
@@ -162,11 +162,13 @@ def measure(args: argparse.Namespace, network: ZnnNetwork, output: list[int]) ->
     print(f"\n{args.network}, output {output}, input {list(shape)}, {flop / 1e9:.2f} GFLOP")
     for name, took in rows.items():
         share = flop * (3 if "step" in name else 1) / took / max(rates)
-        beside = beside_original(args.network, name, output, voxels / took)
+        comparison = compared_with_original(args.network, name, output, voxels / took)
         rate = f"{took:8.3f} s {voxels / took:10.0f} voxels/s {share:6.1%} of products"
-        print(f"{name:28s} {rate} {beside}")
-    beside = beside_original(args.network, "window by window, forward", output, alone)
-    print(f"{'window by window, forward':28s} {'':10s} {alone:10.1f} voxels/s {'':18s} {beside}")
+        print(f"{name:28s} {rate} {comparison}")
+    comparison = compared_with_original(args.network, "window by window, forward", output, alone)
+    print(
+        f"{'window by window, forward':28s} {'':10s} {alone:10.1f} voxels/s {'':18s} {comparison}"
+    )
     print(f"matrix products: {max(rates) / 1e9:.0f} GFLOP/s")
 
 

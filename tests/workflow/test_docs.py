@@ -466,7 +466,7 @@ def test_the_reference_has_every_setting_with_its_meaning(hooks: ModuleType) -> 
         assert set(schema["properties"]) <= set(rows), file.name
     config = pages["reference/settings/config.md"]
     assert (
-        "| `seed` | `0` | a whole number of at least 0 | Seed of the weights and the batches. |"
+        "| `seed` | `0` | a whole number from 0 to 9223372036854775807 | Seed of the weights and the batches. |"
         in config
     )
     assert "| `export.formats` | `[precomputed]` |" in config
