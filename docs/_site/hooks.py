@@ -19,7 +19,7 @@ SCRIPTS = ROOT / "workflow" / "scripts"
 
 
 def generated() -> dict[str, str]:
-    """Every page that is made here, but for the programs' help: its path and its text."""
+    """The text of every generated page, by path, except the programs' help."""
     return {**_project_pages(), **_decisions(), **_settings(), **_library()}
 
 
@@ -61,7 +61,7 @@ def _settings() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _library_path() -> Iterator[None]:
-    """Lets the library and the programs be imported."""
+    """Makes the library and the programs importable."""
     sys.path[:0] = [str(SCRIPTS)]
     try:
         yield
@@ -75,7 +75,7 @@ def _library_path() -> Iterator[None]:
 def programs() -> dict[str, str]:
     """The page of the programs' help; imports all of them."""
     lines = ["# Programs", ""]
-    lines += ["What each program of `workflow/scripts` says with `--help`.", ""]
+    lines += ["The `--help` of each program in `workflow/scripts`.", ""]
     for file in sorted(SCRIPTS.glob("*.py")):
         lines += [f"## {file.name}", "", "```text", _help(file.stem).rstrip(), "```", ""]
     return {"reference/programs.md": "\n".join(lines)}
@@ -109,7 +109,7 @@ def _library() -> dict[str, str]:
 
 
 def on_config(config: Any) -> Any:
-    """The navigation: what lies in the folders, and what is generated."""
+    """The navigation: the pages in the folders, and the generated ones."""
     docs = Path(config["docs_dir"])
     reference = [*_below(docs, "reference"), *sorted(_settings()), "reference/programs.md"]
     config["nav"] = [
@@ -129,7 +129,7 @@ def _below(docs: Path, folder: str) -> Sequence[str]:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages that are made here."""
+    """Adds the generated pages."""
     from mkdocs.structure.files import File
 
     for path, text in {**generated(), **programs()}.items():

@@ -4,7 +4,7 @@
     python3 BUNDLE/workflow/scripts/bundle.py check
     python3 BUNDLE/workflow/scripts/bundle.py run [--target TARGET] [-- options of Snakemake]
 
-The folder is a working directory of its own: the workflow, `objects` with a mirror of the bucket,
+The folder is a complete working directory: the workflow, `objects` with a mirror of the bucket,
 `files` with the user's own volumes, the container images, and `wheels` with the packages that
 Snakemake needs. `check` and `run` need only Python; `run` also needs Apptainer.
 """

@@ -80,7 +80,7 @@ def choose_containers(setting: str, image: Path) -> tuple[bool, str]:
     """Whether the rules run in the image, and the reason in one line.
 
     `auto` uses an image only if it exists: building one takes minutes and hundreds of megabytes,
-    too much for a first try. ConfigError if `wanted` is unknown or impossible.
+    too much for a first try. ConfigError if `setting` is unknown or impossible.
     """
     if setting not in CONTAINER_CHOICES:
         raise ConfigError(f"RETRACE_CONTAINERS is {setting!r}; allowed: {CONTAINER_CHOICES}")

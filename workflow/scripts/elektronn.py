@@ -111,7 +111,7 @@ def as_yaml(content: dict[str, Any], source: str) -> str:
 
 
 def notes(translation: Translation) -> str:
-    """One line per parameter: what became of it."""
+    """One line per parameter: its translation, or why it has none."""
     width = max(map(len, translation.notes), default=0)
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in translation.notes.items())
 

@@ -90,7 +90,7 @@ def resume_from(output: Path, partial: Path) -> None:
 
 
 def fetched_content(store: ObjectStore, report: DownloadReport, folder: Path) -> dict[str, Any]:
-    """What only the manifest of a fetched folder has: source, counts and how they were verified."""
+    """Extra entries in the manifest of a fetched folder: source, counts, verification."""
     files: dict[str, str] = {}
     if not any(folder.rglob(".zarray")):
         paths = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -86,7 +86,7 @@ def checkpoint_iteration(*folders: Path | None) -> int:
 
 
 def header(args: argparse.Namespace) -> dict[str, Any]:
-    """What the legacy engine has to know before the first batch."""
+    """The header that the legacy engine receives before the first batch."""
     settings = read_train_settings(args.settings)
     weights = WeightFiles(context=args.context, published=args.published)
     network, dataset = settings.network, settings.dataset.name

@@ -1,8 +1,8 @@
 """Affinities -> fragments and region graph -> segments at a threshold.
 
 On one machine, `fragments` does the first step and `apply` the second. In shards, each step is a
-job of its own: `fragments`, `edges`, `join` (the only step that sees the whole volume, of which
-it reads the region graph alone), `apply`; assemble.py joins the shards after each step.
+separate job: `fragments`, `edges`, `join` (the only step over the whole volume; it reads
+only the region graph), `apply`; assemble.py joins the shards after each step.
 """
 
 from __future__ import annotations

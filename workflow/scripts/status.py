@@ -1,4 +1,4 @@
-"""Shows the state of each job of a target, why jobs failed, and what they used of their resources.
+"""Shows the state of each job of a target, why jobs failed, and their use of resources.
 
     python workflow/scripts/status.py evaluate_zfinch_mtlsd [--json] [-- options of the run]
 
@@ -150,7 +150,7 @@ class Mark:
 
 
 def read_mark(path: Path) -> Mark:
-    """Reads a mark, which Snakemake may be writing or may have removed at this moment."""
+    """Reads a mark, which Snakemake may be writing or may just have removed."""
     try:
         text = path.read_text()
         return Mark(path.stat().st_mtime, json.loads(text)["external_jobid"] if text else None)

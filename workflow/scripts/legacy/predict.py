@@ -103,7 +103,7 @@ def predict(opened, names, plan, source, folder):
 
 
 def describe(folder, iteration, seconds):
-    """Writes prediction.json: facts for the manifest that only this image knows."""
+    """Writes prediction.json: facts for the manifest that are available only in this image."""
     image = os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER")
     facts = {
         "image": image,
