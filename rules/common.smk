@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from retrace.config.command_line_values import read_config
 from retrace.config.datasets import check_chosen
-from retrace.planning.network_names import of_family
+from retrace.planning.network_names import networks_of_family
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import names
 from retrace.errors import ConfigError, RetraceError
@@ -213,4 +213,4 @@ def pattern(allowed: list[str]) -> str:
 
 def family_pattern(family: str) -> str:
     """The networks of a family as a pattern."""
-    return pattern(of_family(family))
+    return pattern(networks_of_family(family))

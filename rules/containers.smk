@@ -37,7 +37,7 @@ for image_name in container_images.SOURCES:
             "bash {input.script:q} {params.name} {output.image:q} > {log:q} 2>&1"
 
 
-for image_name in container_images.published(ROOT):
+for image_name in container_images.published_images(ROOT):
 
     rule:
         name:

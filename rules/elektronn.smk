@@ -10,10 +10,10 @@ from retrace.config.datasets import fetched_examples
 from retrace.planning.examples import (
     curves_job,
     evaluate_examples_job,
-    example_networks,
     predict_examples_job,
 )
 from retrace.planning.fetch import fetch_examples_job
+from retrace.planning.network_names import predicting
 
 
 rule fetch_examples:
@@ -57,7 +57,7 @@ rule predict_examples:
     log:
         "logs/predict/{dataset}_{network}.log",
     wildcard_constraints:
-        network=pattern(example_networks()),
+        network=pattern(predicting("examples")),
     container:
         image("modern")
     resources:
@@ -93,7 +93,7 @@ rule evaluate_examples:
     benchmark:
         "logs/evaluate/{dataset}_{network}.benchmark.jsonl"
     wildcard_constraints:
-        network=pattern(example_networks()),
+        network=pattern(predicting("examples")),
     container:
         image("modern")
     resources:

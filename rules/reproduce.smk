@@ -73,5 +73,7 @@ rule judge_published:
         mem_mb=1000,
         runtime=10,
     shell:
-        "python {input.script:q} judge --table {input.table:q} --output {output.verdict:q}"
+        "python {input.script:q} judge"
+        " --table {input.table:q}"
+        " --output {output.verdict:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

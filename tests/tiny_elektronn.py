@@ -10,10 +10,11 @@ import h5py
 import numpy as np
 
 from retrace.checkpoints.elektronn import ParameterFile
-from retrace.config import datasets, networks
+from retrace.config import networks
 from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import DatasetTraits
 from retrace.networks.elektronn import ElektronnNetwork
+from volume_datasets import load_volumes
 
 VOXEL_SIZE_NM = [20, 10, 10]
 NETWORK: dict[str, Any] = {
@@ -100,4 +101,4 @@ def dataset(folder: Path, **changes: Any) -> Dataset:
     }
     file = folder / "cubes.yaml"
     file.write_text(json.dumps(content))
-    return datasets.load_volumes(file)
+    return load_volumes(file)

@@ -14,6 +14,13 @@ from retrace.alignment.stack_files import Stack
 from retrace.config.networks import load_network
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.yaml_files import merge
+from retrace.networks.seamless import (
+    ENCODER_KERNEL,
+    MATCHED_PX,
+    PRE_ENCODER_KERNEL,
+    SPREAD_PX,
+    Pyramid,
+)
 from retrace.settings_model import plain_value
 from retrace.synthetic.distorted_sections import Distortion, phantom_stack
 
@@ -109,3 +116,21 @@ def training(**changes: Any) -> dict[str, Any]:
         "device": "cpu",
         "threads": 1,
     }
+
+
+def receptive_radius(pyramid: Pyramid) -> int:
+    """Pixels of level 0 around a pixel on which the field there depends, for sections that overlap.
+
+    An aligner reaches (kernel - 1) / 2 pixels of its level per convolution, an encoder 1, and so
+    does bilinear interpolation, through which a level reads the coarser ones. Where the field moves
+    a section, the radius grows by the displacement.
+    """
+    reach = (len(pyramid.aligner_maps) + 1) * (pyramid.kernel // 2)
+    if pyramid.correlation_px:
+        reach += pyramid.correlation_px + MATCHED_PX + 2 * SPREAD_PX
+    levels = range(pyramid.coarsest + 1)
+    # Warped maps depend on the field at the same pixels, so the reaches of all levels add up.
+    aligners = sum((reach + 2) * 2**level for level in levels)
+    encoders = sum(2 * (ENCODER_KERNEL // 2) * 2**level + 2**level for level in levels)
+    pre_encoder = 5 * (PRE_ENCODER_KERNEL // 2) if pyramid.pre_encoder else 0
+    return aligners + encoders + pre_encoder

@@ -11,9 +11,10 @@ import numpy as np
 import tifffile
 from scipy.spatial import cKDTree
 
-from retrace.config import datasets, networks
+from retrace.config import networks
 from retrace.config.dataset_model import Dataset
 from retrace.config.datasets import AnyDataset
+from volume_datasets import load_volumes
 
 SHAPE = (6, 40, 44)
 VOXEL_SIZE_NM = [40, 10, 10]
@@ -103,7 +104,7 @@ def load(folder: Path, content: dict[str, Any]) -> Dataset:
     """A dataset of that content, through its file."""
     file = folder / f"{content['name']}.yaml"
     file.write_text(json.dumps(content))
-    return datasets.load_volumes(file)
+    return load_volumes(file)
 
 
 def network(data: AnyDataset, **changes: Any) -> Any:

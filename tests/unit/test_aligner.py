@@ -26,7 +26,7 @@ from retrace.alignment.aligner import (
 from retrace.config.any_network import of_family
 from retrace.errors import DataError
 from retrace.networks.builders import pyramid_of
-from retrace.networks.seamless import Seamless, receptive_radius
+from retrace.networks.seamless import Seamless
 from retrace.storage.volumes import Volume
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
@@ -74,7 +74,7 @@ def test_windows_cover_a_section_once_on_the_grid_of_the_pooling() -> None:
 
 
 def test_tiles_with_enough_overlap_equal_the_whole_section(tmp_path: Path) -> None:
-    reach = receptive_radius(pyramid_of(of_family(tiny.network()))) + 8
+    reach = tiny.receptive_radius(pyramid_of(of_family(tiny.network()))) + 8
     whole = aligned(tmp_path / "whole", plan(tile=96, overlap=reach), volume())
     tiled = aligned(tmp_path / "tiled", plan(tile=32, overlap=reach), volume())
 

@@ -27,6 +27,7 @@ from retrace.evaluation.comparison import (
 from retrace.evaluation.comparison_rows import network_cost
 from retrace.planning import compare as settings
 from retrace.settings_model import as_json
+from volume_datasets import load_volumes
 
 
 def test_scores_are_means_over_entries_that_all_have_them() -> None:
@@ -121,7 +122,7 @@ def test_datasets_show_the_figures_that_the_project_has(name: str) -> None:
 def test_the_flood_filling_networks_of_sample_and_paper_are_compared(
     shared_dir: Path, tmp_path: Path
 ) -> None:
-    data = datasets.load_volumes("fib25_sample")
+    data = load_volumes("fib25_sample")
     ((name, cube),) = data.volumes.items()
     sample = str(shared_dir / "data/fib25/training_sample2_z000-124.h5")
     ffn = cube.segmentations["ffn"].with_(path=sample)

@@ -25,7 +25,7 @@ from retrace.job import Job
 from retrace.planning import evaluate, fetch, mask, paths, predict, segment, targets, train, view
 from retrace.planning.experiment import Planner
 from retrace.planning.program_files import (
-    FAMILIES,
+    FAMILIES_FILE,
     SCRIPTS,
     _imported,
     _modules_by_part,
@@ -394,7 +394,8 @@ def parsed_imports(path: Path) -> set[str]:
 
 def test_imports_resolve_as_in_python() -> None:
     for file in SCRIPTS.rglob("*.py"):
-        names = {*parsed_imports(file), *_named_parts(file.read_text() if file != FAMILIES else "")}
+        text = "" if file == FAMILIES_FILE else file.read_text()
+        names = {*parsed_imports(file), *_named_parts(text)}
         expected = {f"{name.replace('.', '/')}.py" for name in names}
         imported = {one.relative_to(SCRIPTS).as_posix() for one in _imported(file)}
         assert expected == {name for name in imported if not name.endswith("__init__.py")}, file

@@ -11,10 +11,11 @@ import pytest
 from retrace.errors import DataError
 from retrace.evaluation.node_segments import NodeSegments, run_length, sample_nodes
 from retrace.evaluation.scores import skeleton_scores
-from retrace.evaluation.skeleton_files import read_skeletons, write_skeletons
+from retrace.evaluation.skeleton_files import read_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.geometry import NmBox
 from retrace.storage.volumes import Volume
+from skeleton_tables import write_skeletons
 
 
 def line(y_nm: float, nodes: int) -> np.ndarray:

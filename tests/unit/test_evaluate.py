@@ -12,11 +12,11 @@ import pytest
 import evaluate
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.evaluation.curve import RegionGraph
-from retrace.evaluation.skeleton_files import write_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.formats.mongo_dump import write_documents
 from retrace.storage.manifest import write_manifest
 from retrace.storage.zarr_writer import create_volume
+from skeleton_tables import write_skeletons
 
 SHAPE = (8, 12, 12)
 VOXEL = (20, 9, 9)

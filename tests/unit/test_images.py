@@ -13,11 +13,11 @@ import pytest
 from retrace.errors import ConfigError
 from retrace.planning.container_images import (
     SOURCES,
-    check_target,
+    check_published,
     image_digest,
     image_path,
     image_sources,
-    published,
+    published_images,
     published_path,
     python,
 )
@@ -51,7 +51,7 @@ def test_recipe_exists_for_every_image(repository: Path, name: str) -> None:
 
 
 def test_published_images_have_no_colon_in_their_file(repository: Path) -> None:
-    for name, image in published(repository).items():
+    for name, image in published_images(repository).items():
         assert published_path(Path("containers/images"), name).name == f"{name}.img"
         assert ":" not in name
         assert image["key"].startswith("funke/singularity/")
@@ -61,10 +61,10 @@ def test_published_images_have_no_colon_in_their_file(repository: Path) -> None:
 
 
 def test_an_unpublished_image_is_refused(repository: Path) -> None:
-    check_target(repository, "fetch_container_lsd_v0.8")
-    check_target(repository, "fetch_zfinch")
+    check_published(repository, "fetch_container_lsd_v0.8")
+    check_published(repository, "fetch_zfinch")
     with pytest.raises(ConfigError, match=r"'lsd_v08'.*did you mean 'lsd_v0\.8'"):
-        check_target(repository, "fetch_container_lsd_v08")
+        check_published(repository, "fetch_container_lsd_v08")
 
 
 def test_the_legacy_lock_pins_what_its_input_names(repository: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from retrace.config import datasets, networks
+from retrace.config import networks
 from retrace.config.dataset_model import Dataset
 from retrace.config.schema import check
 from retrace.config.workflow import WorkflowConfig
@@ -17,6 +17,7 @@ from retrace.inference.settings import read_prediction_settings
 from retrace.planning import compare, evaluate, predict, segment
 from retrace.segmentation.options import read_segmentation_settings
 from retrace.settings_model import SettingsModel, as_json
+from volume_datasets import load_volumes
 
 CONFIG = check(WorkflowConfig, read_yaml(WORKFLOW_CONFIG / "config.yaml"), "config.yaml")
 
@@ -43,16 +44,16 @@ def settings_of(dataset: Dataset) -> list[tuple[type[SettingsModel], dict[str, A
 
 @pytest.mark.parametrize("name", ["phantom", "zfinch_paper", "fib25_paper", "vnc_nc", "isbi2012"])
 def test_settings_of_scoring(name: str) -> None:
-    for model, content in settings_of(datasets.load_volumes(name)):
+    for model, content in settings_of(load_volumes(name)):
         assert check(model, content, "settings").plain() == content
 
 
 def test_settings_of_boundary_maps_and_classes() -> None:
-    data = datasets.load_volumes("vnc_nc")
+    data = load_volumes("vnc_nc")
     content = received(evaluate.boundary_settings(CONFIG, data, networks.network_for("n4", data)))
     assert check(models.BoundaryMapSettings, content, "settings").plain() == content
 
-    data = datasets.load_volumes("vnc_nc_classes")
+    data = load_volumes("vnc_nc_classes")
     network = networks.network_for("neuro3d_doc", data)
     content = received(evaluate.class_settings(data, network))
     assert check(models.ClassMapSettings, content, "settings").plain() == content
@@ -62,7 +63,7 @@ def test_settings_of_boundary_maps_and_classes() -> None:
     ("dataset", "network"), [("zfinch_paper", "mtlsd"), ("phantom", "long_range"), ("vnc_nc", "n4")]
 )
 def test_settings_of_a_segmentation(dataset: str, network: str) -> None:
-    data = datasets.load_volumes(dataset)
+    data = load_volumes(dataset)
     (volume, *_) = data.volumes
     net = networks.network_for(network, data)
     content = received(segment.segment_settings(CONFIG, data, net, volume))
@@ -81,7 +82,7 @@ def test_settings_of_a_segmentation(dataset: str, network: str) -> None:
     ],
 )
 def test_settings_of_a_prediction(dataset: str, network: str) -> None:
-    data = datasets.load_volumes(dataset)
+    data = load_volumes(dataset)
     (volume, *_) = data.volumes
     net = networks.network_for(network, data)
     content = received(predict.predict_settings(CONFIG, data, net, volume))

@@ -17,11 +17,12 @@ from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.node_segments import NodeSegments
 from retrace.evaluation.nodes import NodeTable, node_table, read_segments, read_table
 from retrace.evaluation.scores import skeleton_scores
-from retrace.evaluation.skeleton_files import read_skeletons, write_skeletons
+from retrace.evaluation.skeleton_files import read_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.storage.manifest import check_manifest, write_manifest
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume, write_list
+from skeleton_tables import write_skeletons
 
 SIZE = (20, 10, 10)
 OFFSET = (40, 0, 0)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import predict
-from built_networks import built
+from built_networks import built, is_valid_shape
 from prediction_case import (
     NETWORK,
     OFFSET_NM,
@@ -183,7 +183,7 @@ def test_tiles_cover_the_box_once(box: tuple[int, int, int], tile: tuple[int, in
     covered = np.zeros(box, dtype=int)
     for part in tiles(network, VoxelBox((5, 6, 7), box), shape):
         covered[part.core.slices((5, 6, 7))] += 1
-        assert network.is_valid_shape(part.window.shape)
+        assert is_valid_shape(network, part.window.shape)
         assert all(
             o % s == b % s
             for o, b, s in zip(part.core.offset, (5, 6, 7), network.stride, strict=True)

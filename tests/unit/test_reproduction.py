@@ -22,6 +22,7 @@ from retrace.planning import evaluate, paths, predict
 from retrace.planning import reproduce as planning_reproduce
 from retrace.planning import segment as planning_segment
 from retrace.settings_model import as_json
+from volume_datasets import load_volumes
 
 CONFIG = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
 FIRST: dict[str, Any] = {"regions": None, "networks": None}
@@ -30,7 +31,7 @@ PAPER = {"zfinch": "zfinch_paper", "fib25": "fib25_paper", "hemi": "hemi_paper"}
 
 
 def paper_dataset(name: str, regions: Any = None, **_: Any) -> Dataset:
-    return paper.choose_regions(datasets.load_volumes(PAPER[name]), regions)
+    return paper.choose_regions(load_volumes(PAPER[name]), regions)
 
 
 def table_job(name: str, **reproduce: Any) -> ReproductionSettings:
@@ -59,7 +60,7 @@ def as_evaluation(numbers: dict[str, dict[str, Any]], region: str) -> dict[str, 
 
 
 def evaluations(name: str, region: str, networks: Sequence[str]) -> dict[str, Any]:
-    published = paper.read_published(paper_dataset(name, regions=[region]))["regions"][region]
+    published = paper.read_paper_values(paper_dataset(name, regions=[region]))["regions"][region]
     return {
         n: as_evaluation({truth: published[truth][n] for truth in published}, region)
         for n in networks
@@ -111,7 +112,7 @@ def test_the_digitised_numbers_are_the_published_ones(shared_dir: Path) -> None:
 )
 def test_identical_numbers_pass(name: str, region: str) -> None:
     job = table_job(name, regions=[region])
-    published = paper.read_published(paper_dataset(name))
+    published = paper.read_paper_values(paper_dataset(name))
     rows = compare_with_published(job, published, evaluations(name, region, job.networks))
 
     assert passes([row.as_dict() for row in rows])
@@ -129,7 +130,7 @@ def test_one_number_outside_fails_and_is_named(tmp_path: Path) -> None:
     rows = [
         r.as_dict()
         for r in compare_with_published(
-            job, paper.read_published(paper_dataset("zfinch")), computed
+            job, paper.read_paper_values(paper_dataset("zfinch")), computed
         )
     ]
     outside = [row for row in rows if row["within"] is False]
@@ -141,7 +142,7 @@ def test_one_number_outside_fails_and_is_named(tmp_path: Path) -> None:
 
 def test_a_network_that_is_missing_on_either_side_is_listed() -> None:
     job = table_job("zfinch", networks=["mtlsd", "baseline", "malis"])
-    published = paper.read_published(paper_dataset("zfinch"))
+    published = paper.read_paper_values(paper_dataset("zfinch"))
     here = published["regions"]["11_micron"] = {
         "skeletons": published["regions"]["11_micron"]["skeletons"]
     }
@@ -164,7 +165,7 @@ def test_nothing_judged_does_not_pass() -> None:
 
 def test_min_cut_may_be_left_out_and_run_lengths_may_not() -> None:
     job = table_job("zfinch", networks=["mtlsd"])
-    published = paper.read_published(paper_dataset("zfinch"))
+    published = paper.read_paper_values(paper_dataset("zfinch"))
     computed = evaluations("zfinch", "11_micron", ["mtlsd"])
     result = computed["mtlsd"]["volumes"]["11_micron"]
     result["skeletons_masked"]["min_cut"] = {}
@@ -179,7 +180,7 @@ def test_min_cut_may_be_left_out_and_run_lengths_may_not() -> None:
 
 def test_the_table_has_a_line_for_every_row() -> None:
     job = table_job("hemi")
-    published = paper.read_published(paper_dataset("hemi"))
+    published = paper.read_paper_values(paper_dataset("hemi"))
     rows = compare_with_published(job, published, evaluations("hemi", "roi_1", job.networks))
     lines = reproduction_table([row.as_dict() for row in rows]).splitlines()
 
@@ -238,7 +239,7 @@ def test_every_reproduction_has_a_dataset_with_weights_tolerances_and_numbers() 
     assert paper.datasets() == {name: f"{name}_paper" for name in ("fib25", "hemi", "zfinch")}
     for name in PAPER:
         data = paper_dataset(name)
-        published = paper.read_published(data)
+        published = paper.read_paper_values(data)
         assert "checkpoints" in datasets.load_dataset(data["weights_of"])["bucket"]
         for entry in datasets.load_dataset(PAPER[name])["test"]:
             assert entry["volume"] in published["regions"]

@@ -23,6 +23,7 @@ from retrace.config.yaml_files import WORKFLOW_CONFIG, names, read_yaml, yaml_fi
 from retrace.errors import ConfigError
 from retrace.files import digest
 from retrace.settings_model import SettingsModel, as_json
+from volume_datasets import load_volumes
 
 CONFIG_FILE = WORKFLOW_CONFIG / "config.yaml"
 MINE: dict[str, Any] = {
@@ -366,7 +367,7 @@ def test_a_volume_may_have_a_number_as_its_name(tmp_path: Path) -> None:
         f"train: [20190101]\nvalidation: [{part}]\ntest: [2019-03-01]\n"
         "sampling: {probabilities: {20190101: 2}}\n"
     )
-    data = datasets.load_volumes(file, typed("volumes=20190101").volumes)
+    data = load_volumes(file, typed("volumes=20190101").volumes)
 
     assert list(data.volumes) == ["20190101", "2019_02", "2019-03-01"]
     assert [e.volume for e in data.train] == ["20190101"]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from retrace.checkpoints.tensorflow import DTYPES, open_bundle, write_bundle
+from retrace.checkpoints.tensorflow import DTYPES, open_bundle, write_tensor_bundle
 from retrace.errors import DataError
 
 arrays = st.dictionaries(
@@ -28,7 +28,7 @@ arrays = st.dictionaries(
 )
 @given(arrays)
 def test_written_tensors_read_back(tmp_path: Path, content: dict[str, np.ndarray]) -> None:
-    write_bundle(tmp_path / "model", content)
+    write_tensor_bundle(tmp_path / "model", content)
     bundle = open_bundle(tmp_path / "model")
     assert set(bundle.entries) == set(content)
     for name, values in content.items():
@@ -42,7 +42,7 @@ def test_a_copy_of_a_real_checkpoint_has_the_same_data_bytes(
 ) -> None:
     original = open_bundle(shared_dir / "oracles/lsd_tensorflow/train_net_checkpoint_2")
     values = {name: original.read(name) for name in original.entries}
-    write_bundle(tmp_path / "copy", values)
+    write_tensor_bundle(tmp_path / "copy", values)
     copy = open_bundle(tmp_path / "copy")
     assert copy.data_file(0).read_bytes() == original.data_file(0).read_bytes()
     assert copy.entries == original.entries
@@ -50,4 +50,4 @@ def test_a_copy_of_a_real_checkpoint_has_the_same_data_bytes(
 
 def test_a_dtype_tensorflow_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="datetime64"):
-        write_bundle(tmp_path / "model", {"when": np.zeros(2, "datetime64[s]")})
+        write_tensor_bundle(tmp_path / "model", {"when": np.zeros(2, "datetime64[s]")})

@@ -316,7 +316,7 @@ def known_targets(place: Path) -> set[str]:
     text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     names |= set(re.findall(r"^ *rule (\w+):", text, re.M))
     names |= {f"image_{name}" for name in container_images.SOURCES}
-    return names | {f"fetch_container_{name}" for name in container_images.published(ROOT)}
+    return names | {f"fetch_container_{name}" for name in container_images.published_images(ROOT)}
 
 
 def test_every_target_is_one_of_the_workflow(place: Path) -> None:

@@ -14,7 +14,7 @@ from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.zarr_writer import writing
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_job(parser, file_list=["shards"], has_settings=False)
@@ -24,7 +24,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Assembles one store and writes its manifest."""
-    arguments = parse_arguments(argv)
+    arguments = parse_args(argv)
     begin = time.monotonic()
     check_shards(arguments.shards)
     read = merge_remote_reads(arguments.shards)

@@ -42,7 +42,7 @@ Write = Callable[[Path, Path], None]
 """Writes a layer into a folder; a second folder keeps its progress."""
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; `--settings` is one JSON object."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -115,7 +115,7 @@ def plan_export(
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     begin = time.monotonic()
-    arguments = parse_arguments(argv)
+    arguments = parse_args(argv)
     settings = check(ExportSettings, arguments.settings, "--settings")
     output: Path = arguments.output
     volume = open_checked(settings.source)

@@ -23,7 +23,7 @@ from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.zarr_writer import writing
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; `--settings` is one JSON object."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -36,7 +36,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     begin = time.monotonic()
-    arguments = parse_arguments(argv)
+    arguments = parse_args(argv)
     settings = check(PackageSettings, arguments.settings, "--settings")
     output: Path = arguments.output
     files = package_files(arguments.model, settings)

@@ -15,7 +15,7 @@ from retrace.inference.settings import read_prediction_settings
 from retrace.storage.shards import shard_of
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_job(parser, file=["model"], has_shard=True)
@@ -27,7 +27,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes `prediction.zarr` and its manifest, the manifest last."""
     begun = time.monotonic()
-    args = parse_arguments(argv)
+    args = parse_args(argv)
     keep_freed_memory()
     shard = shard_of(args.execution)
     settings = read_prediction_settings(args.settings)

@@ -24,7 +24,7 @@ from retrace.segmentation.options import read_segmentation_settings
 from retrace.storage.shards import shard_of
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -56,7 +56,7 @@ def block_job(args: argparse.Namespace, fragments: Path | None = None) -> BlockJ
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one step; `argv` without the program's name."""
-    args = parse_arguments(argv)
+    args = parse_args(argv)
     if args.command == "fragments":
         write_fragments(block_job(args))
     elif args.command == "edges":

@@ -85,18 +85,6 @@ def downsample(field: Tensor, factor: int) -> Tensor:
     return functional.avg_pool2d(field, factor) / factor
 
 
-def inverse(field: Tensor, iterations: int = 20) -> Tensor:
-    """The field g with compose(field, g) = 0, by fixed-point iteration g = -field(r + g).
-
-    Converges if the field changes by less than one pixel between neighbouring pixels (Chen et al.
-    2008, Med. Phys. 35:81).
-    """
-    inverse_field = -field
-    for _ in range(iterations):
-        inverse_field = -warp(field, inverse_field, "border")
-    return inverse_field
-
-
 def rotate_180(image: Tensor) -> Tensor:
     """An image (..., H, W) rotated by 180 degrees."""
     return image.flip(-2, -1)

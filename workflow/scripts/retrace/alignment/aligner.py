@@ -110,7 +110,7 @@ def read_section_window(volume: Volume, z: int, window: Sequence[slice]) -> Tens
     return (values / 255 if data.dtype == np.uint8 else values)[None, None]
 
 
-def grey_values(image: Tensor) -> np.ndarray:
+def as_uint8(image: Tensor) -> np.ndarray:
     """An image (1, 1, H, W) in [0, 1] as rounded grey values (H, W) uint8."""
     return np.asarray((image[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
 
@@ -232,7 +232,7 @@ class Aligner:
             core = (slice(z, z + 1), *window.core)
             stack.group[FIELD][(slice(None), *core)] = field.numpy()[0][:, None]
             image = self._render(stack.sections, z, window.core, field)
-            stack.group[ALIGNED][core] = grey_values(image)[None]
+            stack.group[ALIGNED][core] = as_uint8(image)[None]
         if stack.fine is not None:
             self._render_fine(stack, z)
 
@@ -306,7 +306,7 @@ class Aligner:
             finer = functional.pad(finer, [0, missing[1], 0, missing[0]], mode="replicate")
             field = finer[..., begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
             image = self._render(stack.fine, z, core, field)
-            stack.group[RENDERED][(slice(z, z + 1), *core)] = grey_values(image)[None]
+            stack.group[RENDERED][(slice(z, z + 1), *core)] = as_uint8(image)[None]
 
 
 def check_fine(sections: Volume, fine: Volume) -> None:

@@ -17,7 +17,7 @@ from retrace.alignment.stack_files import Stack, StackDataset
 from retrace.augment.artificial_defects import DRAW, apply_defect
 from retrace.config.alignment_model import DefectDetector
 from retrace.errors import DataError
-from retrace.networks.defect_unet import CLASSES, DefectNet
+from retrace.networks.defect_unet import DEFECT_CLASSES, DefectNet
 from retrace.targets.ternary import INSIDE, contract, dilate
 from retrace.training.state import TrainingProgress, load_state, save_state, state_files
 
@@ -39,7 +39,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Patch:
-    """A patch to train on: `image` (H, W) in [0, 1], `classes` (2, H, W) bool of CLASSES.
+    """A patch to train on: `image` (H, W) in [0, 1], `classes` (2, H, W) bool of DEFECT_CLASSES.
 
     `defect` (H, W) bool: whether there is any defect. `known`: whether its class is known.
     """
@@ -128,7 +128,7 @@ def with_artificial_defects(
         if chosen if kinds is None else kind in kinds:
             artificial = draw(stream, shape)
             image, labels = apply_defect(image, labels, artificial)
-            own = torch.arange(len(CLASSES))[:, None, None] == CLASS_OF[kind]
+            own = torch.arange(len(DEFECT_CLASSES))[:, None, None] == CLASS_OF[kind]
             moved = torch.stack(
                 [apply_defect(image, c, artificial)[1] > 0 for c in classes.to(torch.uint8)]
             )

@@ -17,17 +17,16 @@ import torch
 from torch import Tensor
 
 from retrace.augment.resample import sample_linear, sample_nearest
+from retrace.targets.ternary import INSIDE
 
-Range = tuple[float, float]
+UniformRange = tuple[float, float]
 """Ends of a uniform distribution."""
-CRACK_WIDTH_PX: Range = (4, 32)
-FOLD_RADIUS_PX: Range = (40, 100)
-SEAM_C: Range = (3, 10)
+CRACK_WIDTH_PX: UniformRange = (4, 32)
+FOLD_RADIUS_PX: UniformRange = (40, 100)
+SEAM_C: UniformRange = (3, 10)
 """A seam steps aside with probability 1 / c per row; range of c (Mitchell et al. 2019)."""
 DARK, LIGHT = (0.01, 0.15), (0.85, 0.99)
 """Grey values of a crack's filling, each with probability 1/2 (Mitchell et al. 2019)."""
-INSIDE = 2
-"""Label of pixels inside a defect, as in `retrace.targets.ternary`."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def _defect(
 
 
 def draw_crack(
-    rng: np.random.Generator, shape: tuple[int, int], width_px: Range = CRACK_WIDTH_PX
+    rng: np.random.Generator, shape: tuple[int, int], width_px: UniformRange = CRACK_WIDTH_PX
 ) -> SectionDefect:
     """A crack in a section of `shape` (H, W): a gap of constant width along a seam.
 
@@ -100,7 +99,7 @@ def draw_crack(
 
 
 def draw_fold(
-    rng: np.random.Generator, shape: tuple[int, int], radius_px: Range = FOLD_RADIUS_PX
+    rng: np.random.Generator, shape: tuple[int, int], radius_px: UniformRange = FOLD_RADIUS_PX
 ) -> SectionDefect:
     """A fold in a section of `shape` (H, W): a dark line that swallowed a strip of tissue.
 

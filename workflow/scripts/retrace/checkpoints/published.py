@@ -19,7 +19,7 @@ from retrace.checkpoints.tensorflow import (
     Bundle,
     find_checkpoint,
     open_bundle,
-    write_bundle,
+    write_tensor_bundle,
 )
 from retrace.config.network_settings import NetworkSettings
 from retrace.errors import DataError
@@ -115,7 +115,7 @@ def write_published(
             power = np.float32(decay ** (iteration + 1))
             arrays[f"{scope}/beta{index}_power"] = np.array(power)
     prefix = folder / f"train_net_checkpoint_{iteration}"
-    write_bundle(prefix, arrays)
+    write_tensor_bundle(prefix, arrays)
     return prefix
 
 

@@ -280,7 +280,7 @@ def _bytes_of(value: int | bytes) -> bytes:
 # ---------------------------------------------------------------- writing
 
 
-def write_bundle(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_tensor_bundle(prefix: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a checkpoint with one data file that TensorFlow can restore; the index comes last.
 
     `arrays`: by variable name. DataError for a dtype that TensorFlow does not have.

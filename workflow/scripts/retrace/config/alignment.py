@@ -16,7 +16,7 @@ from retrace.formats.precomputed import check_local_layer
 from retrace.formats.source import Source
 from retrace.remote.addresses import is_address, is_zarr
 
-SPLITS = ("train", "test")
+STACK_SPLITS = ("train", "test")
 
 GEOMETRY = tuple(n for n in SyntheticSections.model_fields if n not in ("phantom_shape", "roi_nm"))
 """Settings that describe the distortion of a section."""
@@ -85,11 +85,6 @@ def stack_store(dataset: str, name: str, split: str) -> str:
     return f"results/{dataset}/stacks/{name}_{split}.h5"
 
 
-def mask_store(dataset: str, name: str, split: str) -> str:
-    """The h5 file of their masks."""
-    return f"results/{dataset}/stacks/{name}_{split}_masks.h5"
-
-
 def stack_stores(dataset: DatasetBase, split: str) -> list[str]:
     """The files of all sets of stacks that a split has."""
     stacks = sections_of(dataset).stacks
@@ -97,12 +92,12 @@ def stack_stores(dataset: DatasetBase, split: str) -> list[str]:
     return [stack_store(dataset.name, name, split) for name in used]
 
 
-def mask_stores(dataset: DatasetBase, split: str) -> list[str]:
+def stack_mask_stores(dataset: DatasetBase, split: str) -> list[str]:
     """The files of their masks, in the same order."""
     return [path.removesuffix(".h5") + "_masks.h5" for path in stack_stores(dataset, split)]
 
 
-def check(dataset: DatasetBase) -> None:
+def check_sections(dataset: DatasetBase) -> None:
     """Refuses layers on this machine that lack a mip or a box that stacks are drawn from."""
     alignment = sections_of(dataset)
     path = dataset.volumes[alignment.volume].raw.path
@@ -122,12 +117,12 @@ def check(dataset: DatasetBase) -> None:
         check_local_layer(source(dataset, stack.mip), stack.roi_nm)
 
 
-def check_pair(pair: str, dataset: DatasetBase, levels: int) -> None:
+def check_stack_sides(pair: str, dataset: DatasetBase, levels: int) -> None:
     """Refuses a dataset whose stacks are too small for a network of that many pyramid levels."""
     for name, stack in sections_of(dataset).stacks.items():
         where = f"{pair}: stacks {name!r} of dataset {dataset.name!r}"
         check_side(where, [stack.side] * 2, levels)
-    check(dataset)
+    check_sections(dataset)
 
 
 def check_side(label: str, side: Sequence[int], levels: int) -> None:

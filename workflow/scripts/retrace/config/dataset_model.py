@@ -78,7 +78,7 @@ SkeletonsFile = Annotated[
 ]
 
 
-class Skeletons(SettingsModel):
+class SkeletonSource(SettingsModel):
     """Where skeletons are read: a table, or a collection of a MongoDB dump."""
 
     path: Text = Field(description="A json or npz table, or the folder of a dump.")
@@ -172,7 +172,7 @@ class VolumeFile(SettingsModel):
     )
 
 
-class Volume(SettingsModel):
+class DatasetVolume(SettingsModel):
     """A volume with everything filled in."""
 
     raw: Source = Field(description="The image.")
@@ -210,7 +210,7 @@ class Entry(SettingsModel):
     probability: NumberFrom0 | None = Field(
         None, description="Probability that a training sample comes from this entry."
     )
-    skeletons: Skeletons | None = Field(None, description="Skeletons that it is scored on.")
+    skeletons: SkeletonSource | None = Field(None, description="Skeletons that it is scored on.")
     exclude_nm: tuple[Region, ...] = Field(
         (), description="Boxes that validation and test use and training leaves out."
     )
@@ -407,7 +407,7 @@ class DatasetBase(SettingsModel):
     name: str = Field(description="Name of the dataset.")
     isotropic: bool = Field(description="Which recipe of a network it uses.")
     background_ids: tuple[int, ...] = Field((), description="Labels that are not neurons.")
-    volumes: dict[str, Volume] = Field({}, description="Volumes by name.")
+    volumes: dict[str, DatasetVolume] = Field({}, description="Volumes by name.")
     train: tuple[Entry, ...] = Field((), description="What is trained on.")
     validation: tuple[Entry, ...] = Field((), description="What thresholds are chosen on.")
     test: tuple[Entry, ...] = Field((), description="What is scored.")

@@ -11,8 +11,8 @@ from retrace.config.dataset_model import (
     Dataset,
     DatasetBase,
     DatasetFile,
+    DatasetVolume,
     Sampling,
-    Volume,
     VolumeFile,
 )
 from retrace.config.examples_model import ExamplesDataset, ExamplesFile
@@ -48,14 +48,6 @@ def load_dataset(name: str | Path, chosen: object = None) -> AnyDataset:
         check(DatasetFile, content, str(path))
         content = with_samples(content, str(path))
     return _resolved(check(DatasetFile, content, str(path)), path, chosen)
-
-
-def load_volumes(name: str | Path, chosen: object = None) -> Dataset:
-    """The same for a dataset that must have volumes; ConfigError if it has single examples."""
-    dataset = load_dataset(name, chosen)
-    if isinstance(dataset, ExamplesDataset):
-        raise ConfigError(f"dataset {dataset.name!r} has single examples and no volumes")
-    return dataset
 
 
 def _resolved(file: DatasetFile, path: Path, chosen: object) -> Dataset:
@@ -100,7 +92,7 @@ def _is_isotropic(dataset: DatasetFile) -> bool:
 # ---------------------------------------------------------------- volumes
 
 
-def _volume(dataset: DatasetFile, name: str, where: str) -> Volume:
+def _volume(dataset: DatasetFile, name: str, where: str) -> DatasetVolume:
     """A volume with its sources complete; those of a bucket are where `fetch` puts them."""
     file = dataset.volumes[name]
     settings = _in_bucket(dataset, name) | file.explicit()
@@ -115,7 +107,7 @@ def _volume(dataset: DatasetFile, name: str, where: str) -> Volume:
     if file.auto_crop is not None:
         sources |= _fitted(sources, file.auto_crop)
     rest = {part: settings[part] for part in ("lazy_labels", "skeletons") if part in settings}
-    volume = Volume.model_construct(**sources, **rest, roi_nm=file.roi_nm)
+    volume = DatasetVolume.model_construct(**sources, **rest, roi_nm=file.roi_nm)
     check_region(dataset.voxel_size_nm, region_of(volume), f"{where}: volume {name!r}")
     if volume.roi_nm == LABELS_BOX and volume.labels is None:
         raise ConfigError(f"{where}: volume {name!r} has `roi_nm: labels` and no labels")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from retrace.errors import ConfigError, nearest
 
-Content = Mapping[str, Any]
+NetworkContent = Mapping[str, Any]
 """The content of a network's file, `extends` merged."""
 
 VOLUME_VERBS = (
@@ -50,12 +50,12 @@ class Family:
     """Model of a network that is resolved for one dataset."""
     resolve: str
     """Function (file, DatasetTraits) -> settings."""
-    output_kind: Callable[[Content], str]
+    output_kind: Callable[[NetworkContent], str]
     """What a network predicts, from the content of its file: "affinities", "boundary", "classes"
     (of voxels), "examples" (classes of whole inputs) or "field" (of displacements)."""
     check_pair: str
     """Function (pair, dataset, network, verb) that refuses what cannot work in this family."""
-    net_prefix: Callable[[Content], str | None] = lambda content: None
+    net_prefix: Callable[[NetworkContent], str | None] = lambda content: None
     """From the content of a network's file the start of the paths of the networks that training
     writes in the system's own format, or None."""
 
@@ -121,14 +121,14 @@ class Family:
         return {name: load(place) for name, place in getattr(self, parts).items()}
 
 
-def _znn_config(content: Content) -> Any:
+def _znn_config(content: NetworkContent) -> Any:
     """The .cfg file that a network of the family znn names, or None."""
     if not content.get("cfg"):
         return None
     return load("retrace.znn.cfg:read_cfg")(Path(content["cfg"]))
 
 
-def _znn_output(content: Content) -> str:
+def _znn_output(content: NetworkContent) -> str:
     config = _znn_config(content)
     out_type = (
         config.out_type if config else content.get("parameters", {}).get("out_type", "boundary")
@@ -136,12 +136,12 @@ def _znn_output(content: Content) -> str:
     return {"affinity": "affinities", "semantic": "classes"}.get(out_type, "boundary")
 
 
-def _znn_net_prefix(content: Content) -> str | None:
+def _znn_net_prefix(content: NetworkContent) -> str | None:
     config = _znn_config(content)
     return config.train_net_prefix if config else None
 
 
-def _elektronn_output(content: Content) -> str:
+def _elektronn_output(content: NetworkContent) -> str:
     return "classes" if content.get("mode", "img-img") == "img-img" else "examples"
 
 
@@ -265,7 +265,7 @@ SEAMLESS = Family(
 
 FAMILIES = {family.name: family for family in (LSD, ZNN, ELEKTRONN, SEAMLESS)}
 """All families by name."""
-DEFAULT = LSD.name
+DEFAULT_FAMILY = LSD.name
 """The family of a file without `family`."""
 
 

@@ -34,9 +34,6 @@ from retrace.setting_types import (
 )
 from retrace.settings_model import SettingsModel, all_optional
 
-AFFINITIES, DESCRIPTORS = "affs", "lsds"
-"""Names of the heads."""
-
 ShapeNm = tuple[Positive, Positive, Positive]
 
 

@@ -14,7 +14,7 @@ from retrace.config.dataset_model import Dataset, DatasetBase
 from retrace.config.datasets import ISOTROPIC_BELOW, has_boundaries, has_classes
 from retrace.config.examples_model import ExamplesDataset
 from retrace.config.families import (
-    DEFAULT,
+    DEFAULT_FAMILY,
     FAMILIES,
     Family,
     NamedNetwork,
@@ -67,7 +67,7 @@ def load_network(name: str) -> NamedNetwork:
     """A network's file merged with those it extends, recipes and dataset overrides still apart."""
     content = network_content(name)
     where = f"config/networks/{name}.yaml"
-    family = family_named(str(content.get("family", DEFAULT)), where)
+    family = family_named(str(content.get("family", DEFAULT_FAMILY)), where)
     network: NamedNetwork = check(family.load("file"), content, where)
     if content["name"] != name:
         raise ConfigError(f"{where}: `name: {content['name']}` must be {name!r}, the file's name")
@@ -76,7 +76,7 @@ def load_network(name: str) -> NamedNetwork:
 
 def resolved(content: Mapping[str, Any], dataset: DatasetTraits, where: str) -> Any:
     """The merged content of a network's file, checked and resolved for one dataset."""
-    family = family_named(str(content.get("family", DEFAULT)), where)
+    family = family_named(str(content.get("family", DEFAULT_FAMILY)), where)
     return family.load("resolve")(check(family.load("file"), content, where), dataset)
 
 
@@ -127,7 +127,7 @@ def traits_of(dataset: DatasetBase) -> DatasetTraits:
 
 
 def _family(content: Mapping[str, Any]) -> Family:
-    name = str(content.get("family", DEFAULT))
+    name = str(content.get("family", DEFAULT_FAMILY))
     return family_named(name, f"network {content.get('name')!r}")
 
 
@@ -163,16 +163,10 @@ def labels_voxels(name: str) -> bool:
     return kind_by_name(name) == "classes"
 
 
-def networks_of_family(family: str) -> list[str]:
-    """Names of the networks of a family, without files that cannot be read."""
-    return names_by_family().get(family, [])
-
-
 def networks_that_align() -> list[str]:
     """Names of the networks that align sections."""
-    return sorted(
-        name for family in aligning_families() for name in networks_of_family(family.name)
-    )
+    by_family = names_by_family()
+    return sorted(name for f in aligning_families() for name in by_family.get(f.name, []))
 
 
 def names_by_family() -> dict[str, list[str]]:
@@ -183,7 +177,7 @@ def names_by_family() -> dict[str, list[str]]:
             content = network_content(name)
         except ConfigError:
             continue  # whoever uses that network gets the error
-        by_family.setdefault(str(content.get("family", DEFAULT)), []).append(name)
+        by_family.setdefault(str(content.get("family", DEFAULT_FAMILY)), []).append(name)
     return by_family
 
 
@@ -222,10 +216,9 @@ def check_kind(dataset: DatasetBase, network: NamedNetwork) -> None:
 
 def _networks_of_kind(*, examples: bool) -> list[str]:
     """Networks of the families that read examples: those of examples, or those of volumes."""
-    names_of = [
-        n for f in FAMILIES.values() if f.reads_examples for n in networks_of_family(f.name)
-    ]
-    return [name for name in names_of if answers_once(name) == examples]
+    by_family = names_by_family()
+    reading = [n for f in FAMILIES.values() if f.reads_examples for n in by_family.get(f.name, [])]
+    return [name for name in reading if answers_once(name) == examples]
 
 
 def _check_classes(dataset: ExamplesDataset, network: NamedNetwork) -> None:

@@ -85,7 +85,7 @@ def networks(dataset: Dataset, requested: Sequence[str] | None) -> list[str]:
                 f"`reproduce: networks`: {name!r} is none of the paper's on {parent!r}; "
                 f"{nearest(name, paper.networks)}"
             )
-    published = read_published(dataset)
+    published = read_paper_values(dataset)
     for entry in dataset.test:
         if entry.volume not in published["regions"]:
             raise ConfigError(
@@ -114,7 +114,7 @@ def figures_file(name: str, dataset: str) -> Path:
     )
 
 
-def read_published(dataset: DatasetBase) -> Settings:
+def read_paper_values(dataset: DatasetBase) -> Settings:
     """The published numbers: `source`, and `regions` by region, ground truth and network."""
     return _read_figures(published_file(dataset))
 

@@ -275,4 +275,4 @@ def check_seamless_pair(
     pair: str, dataset: Dataset, network: SeamlessNetworkSettings, verb: str
 ) -> None:
     """Refuses a dataset whose stacks a pyramid of the network's height cannot take."""
-    alignment.check_pair(pair, dataset, network.height - network.topskips)
+    alignment.check_stack_sides(pair, dataset, network.height - network.topskips)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from retrace.config.dataset_model import Bucket, Dataset, DatasetBase, Volume
+from retrace.config.dataset_model import Bucket, Dataset, DatasetBase, DatasetVolume
 from retrace.config.examples_model import ExamplesDataset
 from retrace.config.splits import SPLITS
 from retrace.config.workflow import WorkflowConfig
@@ -27,8 +27,8 @@ NAMED_PARTS = ("inputs", "outputs", "outputs_mask", "segmentations")
 """Parts of a volume that have several sources, each with a name: further images, labels of several
 outputs and their masks, segmentations by others."""
 
-AnyDataset = TypeVar("AnyDataset", bound=DatasetBase)
-AnySource = TypeVar("AnySource", bound=Source)
+DatasetT = TypeVar("DatasetT", bound=DatasetBase)
+SourceT = TypeVar("SourceT", bound=Source)
 
 
 def example_files(examples: ExamplesSource, *parts: str) -> list[str]:
@@ -84,14 +84,14 @@ def bucket_key(bucket: Bucket | None, volume: str) -> str | None:
     return f"{bucket.prefix}/{volume}.zarr"
 
 
-def sources_of(volume: Volume) -> list[Source]:
+def sources_of(volume: DatasetVolume) -> list[Source]:
     """Everything that a volume is read from."""
     single = [getattr(volume, part) for part in PARTS]
     named = [s for part in NAMED_PARTS for s in getattr(volume, part).values()]
     return [source for source in single if source is not None] + named
 
 
-def located(dataset: AnyDataset, config: WorkflowConfig) -> AnyDataset:
+def located(dataset: DatasetT, config: WorkflowConfig) -> DatasetT:
     """The dataset with every address complete: bucket, server and credentials.
 
     With a mirror, volumes of the bucket are read from its folder. ConfigError for an address that
@@ -105,7 +105,7 @@ def located(dataset: AnyDataset, config: WorkflowConfig) -> AnyDataset:
     return dataset.model_copy(update=changes)
 
 
-def _located_volume(volume: Volume, config: WorkflowConfig) -> Volume:
+def _located_volume(volume: DatasetVolume, config: WorkflowConfig) -> DatasetVolume:
     changes: dict[str, Source | Mapping[str, Source]] = {}
     for part in PARTS:
         if (source := getattr(volume, part)) is not None:
@@ -116,7 +116,7 @@ def _located_volume(volume: Volume, config: WorkflowConfig) -> Volume:
     return volume.model_copy(update=changes)
 
 
-def _located(source: AnySource, config: WorkflowConfig) -> AnySource:
+def _located(source: SourceT, config: WorkflowConfig) -> SourceT:
     path = source.path
     if path.startswith(OUR_BUCKET):
         key = path.removeprefix(OUR_BUCKET)

@@ -9,11 +9,11 @@ from retrace.config.dataset_model import (
     Dataset,
     DatasetBase,
     DatasetFile,
+    DatasetVolume,
     Entry,
     EntryFile,
     SkeletonDump,
-    Skeletons,
-    Volume,
+    SkeletonSource,
 )
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import Region
@@ -37,7 +37,7 @@ def check_region(voxel_size_nm: Sequence[int], region: Region | None, where: str
             )
 
 
-def region_of(volume: Volume) -> Region | None:
+def region_of(volume: DatasetVolume) -> Region | None:
     """The box that is used of a volume; None for all of it, or as much as its labels cover."""
     return volume.roi_nm if isinstance(volume.roi_nm, Region) else None
 
@@ -82,12 +82,12 @@ def split_entry(dataset: Dataset, split: str, written: str | EntryFile, where: s
     return Entry.model_construct(**resolved)
 
 
-def _skeletons(source: str | SkeletonDump | None) -> Skeletons | None:
+def _skeletons(source: str | SkeletonDump | None) -> SkeletonSource | None:
     """Where skeletons are read: a table or a dump."""
     if source is None:
         return None
     settings: dict[str, Any] = {"path": source} if isinstance(source, str) else source.explicit()
-    return Skeletons.model_construct(**settings)
+    return SkeletonSource.model_construct(**settings)
 
 
 def choose_training(dataset: Dataset, chosen: object) -> Dataset:

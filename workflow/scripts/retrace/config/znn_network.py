@@ -35,11 +35,9 @@ from retrace.znn.parameters import (
     ZnnTrainingParameters,
 )
 
-BOUNDARY, AFFINITIES, CLASSES = "boundary", "affs", "classes"
-"""Heads: the inside of cells and the membranes; affinities to the lower neighbours z, y, x; one map
-for each class of voxels."""
-OUTPUT_NAMES = {"boundary": BOUNDARY, "affinity": AFFINITIES, "semantic": CLASSES}
-"""Name of an output, by `out_type`."""
+OUTPUT_NAMES = {"boundary": "boundary", "affinity": "affs", "semantic": "classes"}
+"""Name of an output, by `out_type`: the inside of cells and the membranes; affinities to the lower
+neighbours z, y, x; one map for each class of voxels."""
 COSTS: dict[str, CostFunction] = {
     "boundary": "softmax_loss",
     "affinity": "binomial_cross_entropy",

@@ -76,16 +76,6 @@ class SizedAxis:
         fitting = [size for size in self.valid if size <= desired]
         return fitting[-1] if fitting else self.valid[0]
 
-    def input_for(self, output: int) -> int:
-        """The smallest input with an output of `output` (of each fragment) after the last layer."""
-        for size in self.valid:
-            sizes = self.sizes(size)
-            if sizes and sizes[1][-1] >= output:
-                if sizes[1][-1] == output:
-                    return size
-                break
-        raise ConfigError(f"no input up to {LARGEST_INPUT} gives an output of {output}")
-
     @cached_property
     def fields(self) -> list[int]:
         """Field of view after each layer."""

@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from retrace.evaluation.class_tally import EPS
 from retrace.files import atomic_write
 
-EPS = 1e-6
-"""Added to a probability before its logarithm, as in ELEKTRONN's loss."""
 WRONG_SHOWN = 60
 """Number of misclassified images in the picture."""
 
-CONVENTION = {
+CLASSES_CONVENTION = {
     "error": "share of the examples whose most likely class is not theirs",
     "nll": "mean of -log(p + 1e-6) of the true class, natural logarithm",
 }
-RECONSTRUCTION = {
+RECONSTRUCTION_CONVENTION = {
     "mse": "mean squared difference of all values, inputs less the mean of the training inputs",
     "rmse": "its root",
 }
@@ -45,14 +44,19 @@ def classification_scores(probabilities: np.ndarray, labels: np.ndarray) -> dict
         "nll": float(-np.log(own + EPS).mean()),
         "error_per_class": [float(w / n) if n else None for w, n in zip(wrong, count, strict=True)],
         "confusion": confusion.tolist(),
-        "convention": CONVENTION,
+        "convention": CLASSES_CONVENTION,
     }
 
 
 def reconstruction_scores(reconstructions: np.ndarray, data: np.ndarray) -> dict[str, Any]:
     """Mean squared error of reconstructions (N, features), and its root."""
     mse = float(((reconstructions.astype(np.float64) - data) ** 2).mean())
-    return {"examples": len(data), "mse": mse, "rmse": mse**0.5, "convention": RECONSTRUCTION}
+    return {
+        "examples": len(data),
+        "mse": mse,
+        "rmse": mse**0.5,
+        "convention": RECONSTRUCTION_CONVENTION,
+    }
 
 
 def classification_picture(

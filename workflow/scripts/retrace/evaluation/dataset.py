@@ -9,8 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from retrace.config.dataset_model import Entry
-from retrace.config.dataset_model import Skeletons as SkeletonSource
+from retrace.config.dataset_model import Entry, SkeletonSource
 from retrace.errors import ConfigError, DataError, nearest
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.formats.source import Source
@@ -20,7 +19,7 @@ from retrace.settings_model import SettingsModel
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_source, open_volume
 
-Split = Literal["validation", "test"]
+ScoredSplit = Literal["validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class ScoredDataset(SettingsModel):
                     )
         return self
 
-    def entries(self, split: Split) -> list[ScoredEntry]:
+    def entries(self, split: ScoredSplit) -> list[ScoredEntry]:
         """The entries of a split; ConfigError if it has none."""
         entries = self.validation if split == "validation" else self.test
         if not entries:

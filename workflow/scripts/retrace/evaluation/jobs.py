@@ -9,10 +9,10 @@ from pathlib import Path
 from retrace.errors import DataError
 from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.curve import open_region_graph
-from retrace.evaluation.dataset import ScoredDataset, ScoredEntry, Split
+from retrace.evaluation.dataset import ScoredDataset, ScoredEntry, ScoredSplit
 from retrace.evaluation.evaluate import Evaluation
 from retrace.evaluation.inputs import ScoringInputs, open_fragments, skeleton_sets, table_name
-from retrace.evaluation.nodes import node_table, write_table
+from retrace.evaluation.nodes import node_table, write_node_table
 from retrace.evaluation.plots import plot_evaluation, scores_table
 from retrace.evaluation.settings import (
     CountSettings,
@@ -34,7 +34,7 @@ REFERENCES = ("fragments", "best_possible", "untrained_watershed", "one_segment"
 """Scores in evaluation.json that the table on the terminal shows for comparison."""
 
 
-def _entries_of(dataset: ScoredDataset, split: Split, volume: str) -> list[ScoredEntry]:
+def _entries_of(dataset: ScoredDataset, split: ScoredSplit, volume: str) -> list[ScoredEntry]:
     return [entry for entry in dataset.entries(split) if entry.volume == volume]
 
 
@@ -106,7 +106,7 @@ def write_node_tables(
                 if not len(skeletons.skeleton):
                     raise DataError(f"no node of {key} lies inside {entry.name}; correct `roi_nm`")
                 nodes = node_table(volume, skeletons, graph, thresholds, threshold)
-                write_table(folder / f"{key}{f'_{index}' if index > 1 else ''}.npz", nodes)
+                write_node_table(folder / f"{key}{f'_{index}' if index > 1 else ''}.npz", nodes)
     files = {path.name: input_digest(path) for path in sorted(output.iterdir())}
     write_manifest(
         output,

@@ -71,7 +71,7 @@ def node_table(
     return NodeTable(skeletons, voxel, at_nodes, ids, np.array(values), stacked, threshold, size)
 
 
-def write_table(path: Path, table: NodeTable) -> None:
+def write_node_table(path: Path, table: NodeTable) -> None:
     """Writes PATH.npz, which is also a skeleton file, and PATH.csv with one row for each node."""
     skeletons = table.skeletons
     arrays = {name: np.asarray(getattr(table, name)) for name in ARRAYS}
@@ -105,7 +105,7 @@ def _csv(table: NodeTable) -> str:
 
 
 def read_table(path: Path) -> NodeTable:
-    """A table that `write_table` wrote; DataError if an array is missing."""
+    """A table that `write_node_table` wrote; DataError if an array is missing."""
     skeletons = read_skeletons(path)
     with np.load(path) as stored:
         missing = [name for name in ARRAYS if name not in stored]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrace.config.dataset_model import Skeletons as SkeletonSource
+from retrace.config.dataset_model import SkeletonSource
 from retrace.errors import DataError
 from retrace.evaluation.skeletons import Skeletons, connected_parts, edges_among
 from retrace.formats.mongo_dump import read_columns
@@ -118,14 +118,3 @@ def _rows(path: Path, ids: np.ndarray, edges: np.ndarray) -> np.ndarray:
     if edges.size and (not len(ids) or (ids[order][row] != edges).any()):
         raise DataError(f"{path}: an edge names a node id that is not in `id`")
     return order[row] if edges.size else np.zeros((0, 2), np.int64)
-
-
-def write_skeletons(path: Path, skeletons: Skeletons) -> None:
-    """Writes an .npz table that `read_skeletons` reads; the ids are the rows of the nodes."""
-    np.savez_compressed(
-        path,
-        id=np.arange(len(skeletons.skeleton), dtype=np.uint64),
-        position_nm=skeletons.position_nm,
-        skeleton=skeletons.skeleton,
-        edges=skeletons.edges.astype(np.uint64),
-    )

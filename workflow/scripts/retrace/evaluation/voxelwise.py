@@ -11,7 +11,7 @@ import numpy as np
 
 from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError
-from retrace.evaluation.dataset import ScoredDataset, ScoredEntry, Split
+from retrace.evaluation.dataset import ScoredDataset, ScoredEntry, ScoredSplit
 from retrace.geometry import VoxelBox
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_volume
@@ -46,7 +46,7 @@ class ScoredPrediction:
 
 def open_predictions(
     dataset: ScoredDataset,
-    split: Split,
+    split: ScoredSplit,
     array: str,
     stores: Mapping[str, Path],
     masks: Mapping[str, Path],

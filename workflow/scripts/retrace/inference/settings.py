@@ -14,7 +14,7 @@ from retrace.formats.source import Region, Source
 from retrace.setting_types import Count, Shape, Text
 from retrace.settings_model import SettingsModel
 
-COMPUTE = ("device", "precision", "compile", "threads", "gpus")
+EXECUTION = ("device", "precision", "compile", "threads", "gpus")
 """Settings of where and how fast to compute; the result does not depend on them."""
 
 
@@ -74,7 +74,7 @@ class PredictionSettings(SettingsModel):
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide the result, as JSON values."""
-        return {key: value for key, value in self.plain().items() if key not in COMPUTE}
+        return {key: value for key, value in self.plain().items() if key not in EXECUTION}
 
 
 def read_prediction_settings(content: Any) -> PredictionSettings:

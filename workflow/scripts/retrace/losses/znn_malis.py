@@ -15,9 +15,6 @@ from scipy.sparse.csgraph import connected_components
 from retrace.losses.malis import edge_ends, join_edges
 from retrace.targets.affinities import Neighborhood
 
-NORMS = ("none", "frac", "num", "pair")
-"""ZNN's `malis_norm_type`, see `znn_malis_weights`."""
-
 
 @dataclass(frozen=True)
 class PairWeights:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 LEVELS = 5
 """Resolutions, each half of the one before."""
-CLASSES = ("gap", "fold")
+DEFECT_CLASSES = ("gap", "fold")
 """Output channels: cracks and missing areas, and folds. SEAMLeSS does not name its two outputs."""
 STEP = 2 ** (LEVELS - 1)
 """Sides of an image must be multiples of this many pixels."""
@@ -34,7 +34,7 @@ def _block(maps_in: int, maps_out: int) -> nn.Sequential:
 
 
 class DefectNet(nn.Module):
-    """Logits (N, 2, H, W) of CLASSES for sections (N, 1, H, W) with mean 0 and deviation 1.
+    """Logits (N, 2, H, W) of DEFECT_CLASSES for sections (N, 1, H, W) with mean 0 and deviation 1.
 
     H and W are multiples of STEP. Feature maps are upsampled by repetition (nearest neighbour).
     """
@@ -53,7 +53,7 @@ class DefectNet(nn.Module):
             )
             self.up = nn.ModuleList(_convolution(2 * m, m, 2, 0) for m in reversed(maps[:-1]))
             self.joined = nn.ModuleList(_block(2 * m, m) for m in reversed(maps[:-1]))
-            self.head = _convolution(fmaps, len(CLASSES))
+            self.head = _convolution(fmaps, len(DEFECT_CLASSES))
 
     def forward(self, sections: Tensor) -> Tensor:
         skips: list[Tensor] = []

@@ -96,24 +96,6 @@ class Pyramid:
         return float(self.train_size) / 2 ** (level + 1) / DAMPING
 
 
-def receptive_radius(pyramid: Pyramid) -> int:
-    """Pixels of level 0 around a pixel on which the field there depends, for sections that overlap.
-
-    An aligner reaches (kernel - 1) / 2 pixels of its level per convolution, an encoder 1, and so
-    does bilinear interpolation, through which a level reads the coarser ones. Where the field moves
-    a section, the radius grows by the displacement.
-    """
-    reach = (len(pyramid.aligner_maps) + 1) * (pyramid.kernel // 2)
-    if pyramid.correlation_px:
-        reach += pyramid.correlation_px + MATCHED_PX + 2 * SPREAD_PX
-    levels = range(pyramid.coarsest + 1)
-    # Warped maps depend on the field at the same pixels, so the reaches of all levels add up.
-    aligners = sum((reach + 2) * 2**level for level in levels)
-    encoders = sum(2 * (ENCODER_KERNEL // 2) * 2**level + 2**level for level in levels)
-    pre_encoder = 5 * (PRE_ENCODER_KERNEL // 2) if pyramid.pre_encoder else 0
-    return aligners + encoders + pre_encoder
-
-
 def _convolution(maps_in: int, maps_out: int, kernel: int) -> nn.Conv2d:
     """A convolution that keeps the shape; torch's initial weights times GAIN."""
     layer = nn.Conv2d(maps_in, maps_out, kernel, padding=kernel // 2)
@@ -137,7 +119,7 @@ def _pre_encoder(first_maps: int) -> nn.Sequential:
 
 
 @dataclass(frozen=True)
-class Alignment:
+class EstimatedField:
     """`field` (N, 2, H, W) at a level, in its pixels, and each level's residual, coarsest first."""
 
     field: Tensor
@@ -178,13 +160,6 @@ class Seamless(nn.Module):
         """The level at which the recursion starts."""
         return self.pyramid.coarsest
 
-    def zero_aligners(self) -> None:
-        """Makes every aligner output 0 for any input, so that the field is the identity."""
-        self._zero_last_layers()
-        for aligner in self.aligners:
-            if isinstance(aligner, Matcher):
-                nn.init.zeros_(aligner.sharpness)
-
     def _zero_last_layers(self) -> None:
         for aligner in self.aligners:
             last = aligner[-1]  # type: ignore[index]
@@ -217,7 +192,7 @@ class Seamless(nn.Module):
 
     def forward(
         self, source: Tensor, target: Tensor, level: int = 0, begin: Tensor | None = None
-    ) -> Alignment:
+    ) -> EstimatedField:
         """The field that aligns `source` to `target`, both (N, 1, H, W), on the grid of `level`.
 
         `begin`: the field on the coarsest grid to start from, by default the identity.
@@ -230,7 +205,7 @@ class Seamless(nn.Module):
         target: Sequence[Tensor],
         level: int = 0,
         begin: Tensor | None = None,
-    ) -> Alignment:
+    ) -> EstimatedField:
         """The same as `forward`, from feature maps that `encode` has computed."""
         top = source[self.coarsest]
         start = identity(top.shape[-2:], top.device).expand(len(top), -1, -1, -1)
@@ -243,7 +218,7 @@ class Seamless(nn.Module):
                 field = COMPOSITIONS[self.pyramid.composition](field, residual)
             if current != level:
                 field = upsample(field)
-        return Alignment(field, tuple(residuals))
+        return EstimatedField(field, tuple(residuals))
 
     def _residual(self, level: int, source: Tensor, target: Tensor, field: Tensor) -> Tensor:
         maps = torch.cat([warp(source, field), target], dim=1)

@@ -113,13 +113,6 @@ class UNet(nn.Module):
             for axis, size in enumerate(min_output)
         )
 
-    def is_valid_shape(self, input_shape: Sequence[int]) -> bool:
-        """Whether every pooling divides evenly, so that output shape = input shape - context."""
-        outputs = [
-            max(size - lost, 1) for size, lost in zip(input_shape, self.context, strict=True)
-        ]
-        return self.valid_shape(outputs) == tuple(input_shape)
-
     def output_shape(self, input_shape: Sequence[int]) -> Shape:
         """Output shape (z, y, x) for an input shape; a pooling remainder is dropped, as in mala.
 
@@ -133,11 +126,6 @@ class UNet(nn.Module):
         Two per multiply-add of the convolutions; bias, ReLU, pooling and sigmoid are not counted.
         """
         return sum(_layer_flop(layer, shape) for layer, shape in self._trace(input_shape))
-
-    def tflop_per_um3(self, input_shape: Sequence[int], voxel_size_nm: Sequence[int]) -> float:
-        """Forward cost in TFLOP per cubic micrometre of output (as Sheridan et al. 2023)."""
-        volume_um3 = math.prod(self.output_shape(input_shape)) * math.prod(voxel_size_nm) * 1e-9
-        return self.flop(input_shape) * 1e-12 / volume_um3
 
     def initialise(self, generator: torch.Generator) -> None:
         """Glorot-uniform weights and zero biases: TensorFlow 1's default, used for the paper."""

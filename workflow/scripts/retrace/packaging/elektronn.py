@@ -13,10 +13,10 @@ from retrace.errors import DataError
 from retrace.networks.builders import ELEKTRONN
 from retrace.packaging.family import FamilyPackage
 from retrace.packaging.interface import (
-    Axes,
     PackageInterface,
     PackageTensor,
     Scaling,
+    TensorAxes,
     batch_axis,
     channel_axis,
     grey_values,
@@ -85,7 +85,7 @@ def _example_interface(
     )
 
 
-def _example_axes(network: ElektronnNetworkSettings) -> tuple[Sequence[int], Axes]:
+def _example_axes(network: ElektronnNetworkSettings) -> tuple[Sequence[int], TensorAxes]:
     """Shape of one example, and the input's axes."""
     if len(network.input_shape) == 1:
         return network.input_shape, [batch_axis(), index_axis(network.input_shape[0])]

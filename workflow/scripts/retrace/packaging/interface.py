@@ -14,7 +14,7 @@ SEED = 0
 BLUR_STEPS = 2
 """How often the test input is smoothed along each axis, so that it looks less like noise."""
 
-Axes = list[dict[str, Any]]
+TensorAxes = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PackageTensor:
 
     name: str
     description: str
-    axes: Axes
+    axes: TensorAxes
     test: np.ndarray
 
 
@@ -110,9 +110,9 @@ def index_axis(size: int) -> dict[str, Any]:
     return {"type": "index", "size": int(size)}
 
 
-def space_axes(sizes: Sequence[Any], voxel_size_nm: Sequence[float] | None) -> Axes:
+def space_axes(sizes: Sequence[Any], voxel_size_nm: Sequence[float] | None) -> TensorAxes:
     """The last axes of z, y, x with these sizes; scaled in nm where a voxel size is known."""
-    edges: Axes = [{} for _ in sizes]
+    edges: TensorAxes = [{} for _ in sizes]
     if voxel_size_nm is not None:
         edges = [{"unit": "nanometer", "scale": float(v)} for v in voxel_size_nm[-len(sizes) :]]
     names = "zyx"[-len(sizes) :]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from retrace.config.alignment import (
-    mask_stores,
     sections_of,
     source,
+    stack_mask_stores,
     stack_stores,
     truth_store,
 )
@@ -23,7 +23,9 @@ from retrace.planning.targets import pair_target
 from retrace.planning.weights import first_weights, model_file
 
 
-def train_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> Settings:
+def alignment_train_settings(
+    config: WorkflowConfig, dataset: Dataset, network: NetworkSettings
+) -> Settings:
     """What `align.py train` reads."""
     return {
         "dataset": dataset["name"],
@@ -80,7 +82,9 @@ def align_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSet
     }
 
 
-def score_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> Settings:
+def alignment_score_settings(
+    config: WorkflowConfig, dataset: Dataset, network: NetworkSettings
+) -> Settings:
     """What `align.py evaluate` reads: the sections, and the fraction of them that is held out."""
     stacks = sections_of(dataset)["stacks"].values()
     return {
@@ -107,10 +111,10 @@ def fit_job(planner: Planner, dataset: str, network: str) -> Job:
     data = experiment.dataset
     stacks = stack_stores(data, "train")
     have_masks = data["alignment"]["made"] or data["alignment"]["mask"]
-    masks = [] if have_masks else mask_stores(data, "train")
+    masks = [] if have_masks else stack_mask_stores(data, "train")
     weights = first_weights(planner, dataset, network)
     init = {"init": weights["init"]} if "init" in weights else {}
-    settings = train_settings(planner.config, data, experiment.network)
+    settings = alignment_train_settings(planner.config, data, experiment.network)
     manifests = [manifest(path) for path in stacks]
     return Job(settings, {"stacks": stacks, "masks": masks, **init}, manifests)
 
@@ -129,7 +133,7 @@ def score_alignment_job(planner: Planner, dataset: str, network: str) -> Job:
     data = experiment.dataset
     aligned, truth = results(dataset, network, "aligned.zarr"), truth_store(data)
     inputs = {"aligned": aligned, **({"truth": truth} if truth else {})}
-    settings = score_settings(planner.config, data, experiment.network)
+    settings = alignment_score_settings(planner.config, data, experiment.network)
     return Job(settings, inputs, [manifest(aligned), *section_files(data)])
 
 

@@ -47,7 +47,7 @@ def image_path(root: Path, folder: Path, name: str) -> Path:
     return folder / f"{name}-{image_digest(root, name)}.sif"
 
 
-def published(root: Path) -> dict[str, dict[str, Any]]:
+def published_images(root: Path) -> dict[str, dict[str, Any]]:
     """{name: key in the bucket, sha256 or None, python} of the images in containers/images.yaml."""
     return read_yaml(root / "containers" / "images.yaml")
 
@@ -59,14 +59,14 @@ def published_path(folder: Path, name: str) -> Path:
 
 def python(root: Path, name: str) -> str:
     """Return the interpreter to call inside an image: our own recipes put theirs on the PATH."""
-    return str(published(root).get(name, {}).get("python", "python"))
+    return str(published_images(root).get(name, {}).get("python", "python"))
 
 
-def check_target(root: Path, target: str) -> None:
+def check_published(root: Path, target: str) -> None:
     """Refuses fetch_container_NAME for an image that nobody published (ConfigError)."""
     name = target.removeprefix("fetch_container_")
-    if name != target and name not in published(root):
+    if name != target and name not in published_images(root):
         raise ConfigError(
             f"{target}: no published image {name!r} in containers/images.yaml; "
-            f"{nearest(name, published(root))}"
+            f"{nearest(name, published_images(root))}"
         )

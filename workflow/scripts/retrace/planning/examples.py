@@ -7,7 +7,6 @@ from retrace.config.yaml_files import Settings
 from retrace.job import Job
 from retrace.planning.choices import trained_network
 from retrace.planning.experiment import Experiment, Planner
-from retrace.planning.network_names import predicting
 from retrace.planning.paths import results
 from retrace.planning.weights import model_file
 
@@ -46,8 +45,3 @@ def evaluate_examples_job(planner: Planner, dataset: str, network: str) -> Job:
 def curves_job(planner: Planner, dataset: str, network: str) -> Job:
     """Draws the curves of a training."""
     return Job({}, {"history": results(dataset, network, "training.json")})
-
-
-def example_networks() -> list[str]:
-    """Networks that give one answer for a whole input."""
-    return predicting("examples")

@@ -52,7 +52,7 @@ class Planner:
         data = sources.located(data, self.config)
         sources.check_layers(data)
         if "alignment" in data:
-            alignment.check(data)
+            alignment.check_sections(data)
         return data
 
     @cache  # noqa: B019
@@ -118,7 +118,7 @@ class Planner:
 
     def image(self, name: str) -> str:
         """The container image of that name: built, with a digest in its name, or as published."""
-        if name in container_images.published(self.root):
+        if name in container_images.published_images(self.root):
             return str(container_images.published_path(IMAGES, name))
         return str(container_images.image_path(self.root, IMAGES, name))
 

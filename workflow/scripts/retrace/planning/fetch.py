@@ -15,8 +15,8 @@ from retrace.job import Job
 from retrace.planning import container_images
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import skeleton_files, volume_files, volumes_of
-from retrace.planning.targets import Files, data_target, other_targets
-from retrace.planning.weights import published
+from retrace.planning.targets import TargetFiles, data_target, other_targets
+from retrace.planning.weights import published_checkpoint
 
 
 def _bucket(config: WorkflowConfig) -> Settings:
@@ -38,7 +38,7 @@ def fetch_job(planner: Planner, dataset: str, volume: str) -> Job:
 
 def fetch_checkpoint_job(planner: Planner, dataset: str, network: str) -> Job:
     """Fetches one published checkpoint."""
-    published(planner, dataset, network)
+    published_checkpoint(planner, dataset, network)
     prefix = f"{planner.dataset(dataset)['bucket']['checkpoints']}/{network}"
     return Job({**_bucket(planner.config), "prefix": prefix, "arrays": []})
 
@@ -53,7 +53,7 @@ def fetch_ground_truth_job(planner: Planner, dataset: str, folder: str) -> Job:
 
 def fetch_container_job(planner: Planner, name: str) -> Job:
     """Fetches one published container image."""
-    image = container_images.published(planner.root)[name]
+    image = container_images.published_images(planner.root)[name]
     return Job({**_bucket(planner.config), "key": image["key"], "sha256": image["sha256"]})
 
 
@@ -79,9 +79,9 @@ def fetched_files(planner: Planner, dataset: str) -> list[str]:
 
 
 @other_targets
-def checkpoint_targets() -> Iterator[tuple[str, Files]]:
+def checkpoint_targets() -> Iterator[tuple[str, TargetFiles]]:
     """fetch_DATASET_NETWORK_checkpoint."""
     for dataset in names("datasets"):
         for network in names("networks"):
-            files = partial(published, dataset=dataset, network=network)
+            files = partial(published_checkpoint, dataset=dataset, network=network)
             yield f"fetch_{dataset}_{network}_checkpoint", files

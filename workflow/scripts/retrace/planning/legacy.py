@@ -8,7 +8,7 @@ from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest, results
 from retrace.planning.predict import predict_job
 from retrace.planning.train import train_job
-from retrace.planning.weights import conversion_job, first_weights, published
+from retrace.planning.weights import conversion_job, first_weights, published_checkpoint
 
 
 def legacy_train_job(planner: Planner, dataset: str, network: str) -> Job:
@@ -38,7 +38,7 @@ def input_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
 def _checkpoint(planner: Planner, dataset: str, network: str) -> tuple[str, list[str]]:
     """Folder of the TensorFlow checkpoint that predicts, and its manifest, if it has one."""
     if is_published(planner.config, network):
-        folder, *manifests = published(planner, dataset, network)
+        folder, *manifests = published_checkpoint(planner, dataset, network)
         return folder, manifests
     return results(dataset, network, "checkpoint"), []
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from retrace.config.families import aligning_families
-from retrace.config.networks import kind_by_name, names_by_family
+from retrace.config.networks import kind_by_name, names_by_family, networks_that_align
 from retrace.config.yaml_files import names
 
 
@@ -19,14 +18,15 @@ def _kinds() -> dict[str, str]:
     return {name: kind_by_name(name) for name in names("networks")}
 
 
-def of_family(family: str) -> list[str]:
+def networks_of_family(family: str) -> list[str]:
     """Names of the networks of a family, without files that cannot be read."""
     return _by_family().get(family, [])
 
 
+@cache
 def aligning_networks() -> list[str]:
     """Names of the networks that align sections."""
-    return sorted(name for family in aligning_families() for name in of_family(family.name))
+    return networks_that_align()
 
 
 def predicting(kind: str) -> list[str]:

@@ -18,7 +18,7 @@ from retrace.planning.experiment import Experiment, Planner
 from retrace.planning.fetch import fetched_files
 from retrace.planning.paths import own_files, results, volumes_of, with_manifests
 from retrace.planning.targets import pair_target
-from retrace.planning.weights import published
+from retrace.planning.weights import published_checkpoint
 
 
 def _settings(planner: Planner, dataset: str, network: str) -> Settings:
@@ -67,7 +67,7 @@ def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
     weights = [planner.config["init"]] if planner.config["init"] else []
     for name in (network, experiment.network.get("autocontext")):
         if name and is_published(planner.config, name):
-            weights += published(planner, dataset, name)
+            weights += published_checkpoint(planner, dataset, name)
     fetched = [*fetched_files(planner, dataset), *_streamed_volumes(experiment)]
     own = [path for path in named_files(data) if path not in (*fetched, synthetic)]
     kept = [file for path in own for file in own_files(data, path)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 """The folder of the programs and of the library."""
-FAMILIES = SCRIPTS / "retrace" / "config" / "families.py"
+FAMILIES_FILE = SCRIPTS / "retrace" / "config" / "families.py"
 """Names parts of the library as text: "module:object"."""
 IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]*(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n#]*))",
@@ -41,7 +41,7 @@ def program_files(name: str) -> list[Path]:
 def _imported(path: Path) -> tuple[Path, ...]:
     """Files of this project that one file imports, anywhere in it, or loads by name."""
     text = path.read_text() if path.is_file() else ""
-    names = [*_names(text), *([] if path == FAMILIES else _named_parts(text))]
+    names = [*_names(text), *([] if path == FAMILIES_FILE else _named_parts(text))]
     files = [file for name in names for file in _files(name)]
     if IMPORTS_ITS_MODULES in text and path.name == "__init__.py":
         files += sorted(file for file in path.parent.glob("*.py") if file != path)
@@ -83,7 +83,7 @@ def _named_parts(text: str) -> Iterator[str]:
 def _modules_by_part() -> dict[str, list[str]]:
     """By field of a family's entry the modules that all families name there."""
     modules: dict[str, list[str]] = {}
-    text = FAMILIES.read_text()
+    text = FAMILIES_FILE.read_text()
     fields = list(NAMED_PART.finditer(text))
     ends = [field.start() for field in fields[1:]] + [len(text)]
     for field, end in zip(fields, ends, strict=True):

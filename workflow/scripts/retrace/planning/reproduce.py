@@ -10,12 +10,11 @@ from typing import Any
 from retrace.config.dataset_model import Dataset
 from retrace.config.paper import datasets, networks, published_file
 from retrace.config.yaml_files import Settings
-from retrace.job import Files as InputFiles
-from retrace.job import Job
+from retrace.job import Files, Job
 from retrace.planning.evaluate import evaluation
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import results
-from retrace.planning.targets import Files, other_targets
+from retrace.planning.targets import TargetFiles, other_targets
 
 
 def table_settings(dataset: Dataset, reproduce: Mapping[str, Any]) -> Settings:
@@ -34,7 +33,7 @@ def reproduce_job(planner: Planner, dataset: str) -> Job:
     data = planner.dataset(dataset)
     names = networks(data, planner.config["reproduce"]["networks"])
     evaluations = {name: evaluation(planner, dataset, name)[0] for name in names}
-    inputs: dict[str, InputFiles] = {
+    inputs: dict[str, Files] = {
         "evaluations": evaluations,
         "published": os.path.relpath(published_file(data)),
     }
@@ -42,7 +41,7 @@ def reproduce_job(planner: Planner, dataset: str) -> Job:
 
 
 @other_targets
-def reproduction_targets() -> Iterator[tuple[str, Files]]:
+def reproduction_targets() -> Iterator[tuple[str, TargetFiles]]:
     """reproduce_DATASET: the verdict on every published number."""
     for name, paper_dataset in datasets().items():
         yield f"reproduce_{name}", partial(_verdict, dataset=paper_dataset)

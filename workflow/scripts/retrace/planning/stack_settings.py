@@ -11,7 +11,7 @@ from retrace.formats.source import DefectMaskSource, Source
 from retrace.setting_types import Device, Flag, Fraction, Shape, Text, WholeFrom0
 from retrace.settings_model import SettingsModel
 
-Split = Literal["train", "test"]
+StackSplit = Literal["train", "test"]
 
 
 class DistortSettings(SettingsModel):
@@ -27,7 +27,7 @@ class SampleSettings(SettingsModel):
     """What `stacks.py gen_stack` reads: where stacks are sampled, and how many."""
 
     name: Text = Field(description="Name of the data set in the file.")
-    split: Split = Field(description="The sections to sample from.")
+    split: StackSplit = Field(description="The sections to sample from.")
     seed: WholeFrom0 = Field(description="Seed of the places.")
     source: Source = Field(description="The sections.")
     mask: DefectMaskSource | None = Field(None, description="Layer that marks defects.")

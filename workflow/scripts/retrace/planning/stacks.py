@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from retrace.config.alignment import (
-    SPLITS,
+    STACK_SPLITS,
     made_layer,
-    mask_stores,
     sections_of,
     source,
+    stack_mask_stores,
     stack_set,
     stack_store,
     stack_stores,
@@ -24,7 +24,7 @@ from retrace.planning.stack_settings import (
     DistortSettings,
     MaskStacksSettings,
     SampleSettings,
-    Split,
+    StackSplit,
     TrainDefectsSettings,
 )
 from retrace.planning.targets import data_target
@@ -44,7 +44,7 @@ def make_settings(dataset: Dataset) -> DistortSettings:
     )
 
 
-def gen_settings(dataset: Dataset, name: str, split: Split) -> SampleSettings:
+def gen_settings(dataset: Dataset, name: str, split: StackSplit) -> SampleSettings:
     """What `stacks.py gen_stack` reads."""
     alignment, stacks = sections_of(dataset), stack_set(dataset, name)
     return SampleSettings(
@@ -96,7 +96,7 @@ def make_job(planner: Planner, dataset: str) -> Job:
     return Job(settings, prerequisites=files)
 
 
-def sample_job(planner: Planner, dataset: str, stacks: str, split: Split) -> Job:
+def sample_job(planner: Planner, dataset: str, stacks: str, split: StackSplit) -> Job:
     """Samples training or test stacks from the sections."""
     data = planner.dataset(dataset)
     coordinates = stack_set(data, stacks)["coordinates"]
@@ -117,7 +117,7 @@ def train_defects_job(planner: Planner, dataset: str) -> Job:
     return Job(defect_settings(planner.config, data), inputs)
 
 
-def mask_stacks_job(planner: Planner, dataset: str, stacks: str, split: Split) -> Job:
+def mask_stacks_job(planner: Planner, dataset: str, stacks: str, split: StackSplit) -> Job:
     """Detects the defects of stacks."""
     data = planner.dataset(dataset)
     store = stack_store(dataset, stacks, split)
@@ -130,7 +130,7 @@ def stacks(planner: Planner, dataset: str) -> list[str]:
     """The stacks of all sets and splits."""
     data = planner.dataset(dataset)
     check_verb(data, "stacks")
-    return with_manifests(path for split in SPLITS for path in stack_stores(data, split))
+    return with_manifests(path for split in STACK_SPLITS for path in stack_stores(data, split))
 
 
 @data_target("train_defects")
@@ -147,4 +147,4 @@ def stack_masks(planner: Planner, dataset: str) -> list[str]:
     """The masks of all stacks."""
     data = planner.dataset(dataset)
     check_verb(data, "mask_stacks")
-    return with_manifests(path for split in SPLITS for path in mask_stores(data, split))
+    return with_manifests(path for split in STACK_SPLITS for path in stack_mask_stores(data, split))

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 DataFiles = Callable[["Planner", str], list[str]]
 PairFiles = Callable[["Planner", str, str], list[str]]
-Files = Callable[["Planner"], list[str]]
+TargetFiles = Callable[["Planner"], list[str]]
 
 DATA_VERBS: dict[str, DataFiles] = {}
 """By verb the files that verb_DATASET asks for."""
 PAIR_VERBS: dict[str, PairFiles] = {}
 """By verb the files that verb_DATASET_NETWORK asks for."""
-OTHER_TARGETS: list[Callable[[], Iterator[tuple[str, Files]]]] = []
+OTHER_TARGETS: list[Callable[[], Iterator[tuple[str, TargetFiles]]]] = []
 """Functions that give the names and files of targets of another form."""
 
 
@@ -50,7 +50,7 @@ def pair_target(verb: str) -> Callable[[PairFiles], PairFiles]:
     return register
 
 
-def other_targets(targets: Callable[[], Iterator[tuple[str, Files]]]) -> None:
+def other_targets(targets: Callable[[], Iterator[tuple[str, TargetFiles]]]) -> None:
     """Registers a function that gives names and files of targets of another form."""
     OTHER_TARGETS.append(targets)
 
@@ -88,7 +88,7 @@ def is_wanted(target: str) -> bool:
     return "--target-jobs" not in sys.argv
 
 
-def wanted_targets() -> Iterator[tuple[str, Files]]:
+def wanted_targets() -> Iterator[tuple[str, TargetFiles]]:
     """Name and files of every wanted target."""
     for targets in OTHER_TARGETS:
         yield from ((name, files) for name, files in targets() if is_wanted(name))
@@ -102,18 +102,18 @@ def wanted_targets() -> Iterator[tuple[str, Files]]:
                     yield f"{verb}_{dataset}_{network}", _of_pair(pair_files, dataset, network)
 
 
-def _of_dataset(files: DataFiles, dataset: str) -> Files:
+def _of_dataset(files: DataFiles, dataset: str) -> TargetFiles:
     return lambda planner: files(planner, dataset)
 
 
-def _of_pair(files: PairFiles, dataset: str, network: str) -> Files:
+def _of_pair(files: PairFiles, dataset: str, network: str) -> TargetFiles:
     return lambda planner: files(planner, dataset, network)
 
 
 def check_requested(root: Path) -> None:
     """Refuses words of the command line that look like a target and are none (ConfigError)."""
     for word in command_line_words():
-        container_images.check_target(root, word)
+        container_images.check_published(root, word)
         check_target(word)
 
 

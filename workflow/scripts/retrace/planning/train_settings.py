@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from retrace.config.any_network import VoxelNetwork, of_family
-from retrace.config.dataset_model import Entry, Volume
+from retrace.config.dataset_model import DatasetVolume, Entry
 from retrace.config.lsd_network import LsdNetworkSettings
 from retrace.config.schema import check
 from retrace.formats.examples_source import ExamplesSource
@@ -30,7 +30,7 @@ class TrainingDataset(SettingsModel):
     name: Text = Field(description="Name of the dataset.")
     voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
     background_ids: tuple[WholeFrom0, ...] = Field((), description="Labels that are not neurons.")
-    volumes: dict[str, Volume] = Field(description="The volumes, by name.")
+    volumes: dict[str, DatasetVolume] = Field(description="The volumes, by name.")
     train: tuple[Entry, ...] = Field(description="What is trained on.")
     validation: tuple[Entry, ...] = Field((), description="What the training is measured on.")
 

@@ -14,7 +14,7 @@ from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest, results, with_manifests
 
 
-def published(planner: Planner, dataset: str, network: str) -> list[str]:
+def published_checkpoint(planner: Planner, dataset: str, network: str) -> list[str]:
     """Folder and manifest of a published checkpoint; ConfigError if there is none."""
     if not family_of(planner.network(dataset, network)).published_in_bucket:
         raise ConfigError(
@@ -38,20 +38,20 @@ def model_file(planner: Planner, dataset: str, network: str) -> str:
     """The weights that a prediction uses: trained, or published."""
     config = planner.config
     if parent := planner.dataset(dataset).get("weights_of"):
-        published(planner, parent, network)
+        published_checkpoint(planner, parent, network)
         return results(parent, network, "published.safetensors")
     if not is_published(config, network):
         return results(dataset, network, "model.safetensors")
     family = family_of(planner.network(dataset, network))
     if family.published_in_bucket or not config["init"]:
-        published(planner, dataset, network)
+        published_checkpoint(planner, dataset, network)
     return results(dataset, network, "published.safetensors")
 
 
 def init_file(planner: Planner, dataset: str, network: str) -> str:
     """The file of another program that holds the weights (ConfigError if none is named)."""
     if not planner.config["init"]:
-        published(planner, dataset, network)
+        published_checkpoint(planner, dataset, network)
     return str(planner.config["init"])
 
 
@@ -65,7 +65,7 @@ def first_weights(planner: Planner, dataset: str, network: str) -> Mapping[str, 
     if planner.config["init"]:
         return {"init": planner.config["init"]}
     if planner.config["weights"] == "published":
-        return {"published": published(planner, dataset, network)[0]}
+        return {"published": published_checkpoint(planner, dataset, network)[0]}
     return {}
 
 

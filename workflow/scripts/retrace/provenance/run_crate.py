@@ -18,6 +18,7 @@ from rocrate.rocrate import ROCrate
 from retrace import __version__
 from retrace.config.workflow import WorkflowConfig
 from retrace.planning.program_files import SCRIPTS
+from retrace.provenance.crate_files import TARGET
 from retrace.provenance.folders import RUN_CONFIG, code_files, sha256_of
 from retrace.provenance.jobs import FinishedJob, utc
 from retrace.storage.manifest import input_digest, manifest_path
@@ -32,7 +33,6 @@ PROFILES = {
 TERMS = "https://w3id.org/ro/terms/workflow-run#"
 RUN_TERMS = {name: TERMS + name for name in ("ContainerImage", "containerImage", "sha256")}
 """Terms of the profile that RO-Crate's own context lacks."""
-TARGET = "target.json"
 WORKFLOW_KINDS = ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"]
 """HowTo: its rules are steps."""
 IMAGE_SUFFIXES = (".sif", ".img")

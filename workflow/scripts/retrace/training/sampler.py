@@ -27,7 +27,7 @@ from retrace.training.volumes import (
     slabs,
 )
 
-Split = TypeVar("Split")
+Opened = TypeVar("Opened")
 
 MAX_TRIES = 2000
 TRIES_AT_ONCE = 100
@@ -168,7 +168,7 @@ class TooSmallError(DataError):
     """A volume that is smaller than a patch of the network."""
 
 
-def open_unless_too_small(open_split: Callable[[], Split]) -> Split | None:
+def open_unless_too_small(open_split: Callable[[], Opened]) -> Opened | None:
     """The opened validation split; None, with a printed line, if no patch fits into it.
 
     Training works without: a single held-out section suits networks of one section, not of several.

@@ -16,6 +16,7 @@ from retrace.formats.label_values import compact
 from retrace.formats.source import Region, Source
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks
 from retrace.planning.train_settings import TrainingDataset
+from retrace.storage.labels_mask import MASK_ARRAY
 from retrace.storage.value_checks import check_labels, check_raw
 from retrace.storage.volumes import Volume, open_source, open_volume
 
@@ -23,7 +24,6 @@ UNLABELLED, LABELLED, EXCLUDED = 0, 1, 2
 """Codes of a voxel: without ground truth, with it, or held out for validation or test."""
 SLAB_VOXELS = 1 << 25
 """Voxels that are checked or counted at once."""
-MASK_ARRAY = "labels_mask"
 
 
 def slabs(box: VoxelBox) -> Iterator[VoxelBox]:
