@@ -371,7 +371,7 @@ def test_a_program_consists_of_its_imports_at_any_depth() -> None:
 
     assert {"train.py", "retrace/errors.py", "retrace/networks/unet.py"} <= files
     assert "retrace/viewing/scene.py" not in files
-    assert "retrace/formats/hdf5_tiff.py" in files  # through volumes only
+    assert "retrace/formats/hdf5.py" in files  # through volumes only
     # A package that finds its modules by itself is made of all of them.
     assert "retrace/evaluation/metrics/segment_rand.py" in imported_files("evaluate")
 

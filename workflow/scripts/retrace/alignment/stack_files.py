@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from retrace.errors import DataError
-from retrace.formats.hdf5_tiff import H5_SUFFIXES, H5Array
+from retrace.formats.hdf5 import H5_SUFFIXES, H5Array
 
 IMAGES, MASKS, FIELDS = "images", "masks", "fields"
 ARRAYS = (IMAGES, MASKS, FIELDS)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from retrace.errors import DataError
+from retrace.formats.reader import Reader
 
 CODECS: dict[str, Callable[[bytes], bytes]] = {
     "raw": bytes,
@@ -115,3 +116,10 @@ def paste(result: np.ndarray, begin: np.ndarray, block: np.ndarray, corner: np.n
 
 def _slices(begin: np.ndarray, end: np.ndarray) -> tuple[Any, ...]:
     return ..., *(slice(*pair) for pair in zip(begin, end, strict=True))
+
+
+def _is_n5(path: Path) -> bool:
+    return path.suffix == ".n5" or is_n5_dataset(path)
+
+
+N5 = Reader("n5", (".n5",), _is_n5, lambda path, array, mip: N5Array(path / array))

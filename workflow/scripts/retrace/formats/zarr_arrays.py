@@ -20,6 +20,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from retrace.errors import DataError, nearest
 from retrace.formats import ome_zarr
+from retrace.formats.n5 import is_n5_dataset
+from retrace.formats.reader import Reader
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import ByteRange
 from retrace.remote.read_record import DOCUMENTS
@@ -162,3 +164,16 @@ def _others(store: Path | BlockStore, array: str) -> str:
         return " that could be read; correct `path` and `array` in the dataset's config"
     members = zarr.open_group(store, mode="r").members(max_depth=None)
     return f"; {nearest(array, [name for name, item in members if isinstance(item, zarr.Array)])}"
+
+
+def _is_zarr(path: Path) -> bool:
+    """Whether a path is a zarr; an n5 dataset is none, whatever else is in its folder."""
+    if not path.exists() or path.suffix == ".n5" or is_n5_dataset(path):
+        return False
+    metadata = (".zgroup", ".zarray", "zarr.json")
+    return path.suffix == ".zarr" or any((path / name).exists() for name in metadata)
+
+
+ZARR = Reader(
+    "zarr", (".zarr",), _is_zarr, lambda path, array, mip: open_zarr(path, str(path), array, mip)
+)

@@ -12,10 +12,10 @@ import numpy as np
 import zarr
 
 from retrace.errors import DataError
-from retrace.formats.hdf5_tiff import ReorderedArray, open_hdf5_or_tiff
 from retrace.formats.label_values import ClassGroups, SectionObjects
-from retrace.formats.n5 import N5Array, is_n5_dataset
 from retrace.formats.precomputed import PrecomputedLayer
+from retrace.formats.readers import open_array
+from retrace.formats.reordered import ReorderedArray
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
 from retrace.formats.zarr_arrays import BlockStore, open_zarr
 from retrace.geometry import Triple, VoxelBox, triple
@@ -115,19 +115,6 @@ def is_masked(mask: Volume | None, box: VoxelBox, voxel_size_nm: tuple[int, int,
     return mask is not None and not mask_on_grid(mask, box, voxel_size_nm).any()
 
 
-def _open_array(path: Path, array: str, mip: int) -> Any:
-    """An array of a file or folder of this machine, by its format."""
-    if path.suffix == ".n5" or is_n5_dataset(path):
-        return N5Array(path / array)
-    if not path.exists():
-        fetch = "fetch it, or " if path.suffix == ".zarr" else ""
-        raise DataError(f"{path} does not exist; {fetch}correct `path` in the dataset's config")
-    has_metadata = any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json"))
-    if path.suffix == ".zarr" or has_metadata:
-        return open_zarr(path, str(path), array, mip)
-    return open_hdf5_or_tiff(path, array)
-
-
 def _agreed_voxel_size(
     name: str, stored: Sequence[float] | None, configured: Sequence[int] | None
 ) -> Triple:
@@ -202,7 +189,7 @@ def open_volume(
     if is_address(store):
         data = _open_address(str(store), array, mip, server)
     else:
-        data = _open_array(Path(store), array, mip)
+        data = open_array(Path(store), array, mip)
     name = f"{store}/{array}" if array else str(store)
     if len(data.shape) not in (3, 4):
         raise DataError(

@@ -13,7 +13,7 @@ from retrace.checkpoints.safetensors import read_metadata
 from retrace.config.families import family_of
 from retrace.device import choose_own_device, uses_bf16, uses_compile
 from retrace.files import digest
-from retrace.formats.hdf5_tiff import H5_SUFFIXES
+from retrace.formats.hdf5 import H5_SUFFIXES
 from retrace.networks import build_network
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
 from retrace.storage.manifest import input_digest

@@ -1,0 +1,24 @@
+"""What a format declares to be read: how its files are recognised and opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format of files or folders on this machine."""
+
+    name: str
+    """Its name in messages."""
+    suffixes: tuple[str, ...]
+    """Suffixes of its paths in lower case, for messages."""
+    recognises: Callable[[Path], bool]
+    """Whether a path has this format."""
+    open: Callable[[Path, str, int], Any]
+    """Function (path, array, mip) -> array (Z, Y, X) or (C, Z, Y, X) with `shape`, `dtype` and
+    slicing. Its `attrs`, if any, may say `resolution` and `offset`, nm (z, y, x). DataError where
+    there is no such array."""

@@ -1,0 +1,35 @@
+"""All formats that are read from files and folders of this machine, one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retrace.errors import DataError
+from retrace.formats.hdf5 import HDF5
+from retrace.formats.n5 import N5
+from retrace.formats.tiff import TIFF
+from retrace.formats.zarr_arrays import ZARR
+
+READERS = (
+    ZARR,
+    N5,
+    HDF5,
+    TIFF,
+)
+"""The first one that recognises a path opens it; TIFF is last, because it takes any folder."""
+
+
+def open_array(path: Path, array: str, mip: int) -> Any:
+    """An array (Z, Y, X) or (C, Z, Y, X) of a file or folder; DataError for unknown formats."""
+    for reader in READERS:
+        if reader.recognises(path):
+            return reader.open(path, array, mip)
+    if not path.exists():
+        fetch = "fetch it, or " if path.suffix == ".zarr" else ""
+        raise DataError(f"{path} does not exist; {fetch}correct `path` in the dataset's config")
+    *names, last = (reader.name for reader in READERS)
+    suffixes = " ".join(suffix for reader in READERS for suffix in reader.suffixes)
+    raise DataError(
+        f"{path} is neither {', '.join(names)} nor {last}; allowed suffixes: {suffixes}"
+    )
