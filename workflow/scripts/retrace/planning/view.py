@@ -15,7 +15,7 @@ from retrace.planning.paths import layer_files, mask_store, predicted, results, 
 from retrace.planning.targets import data_target, pair_target
 
 HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", BOUNDARY: "boundary", "classes": "boundary"}
-"""How the viewer calls a network's outputs."""
+"""How the viewer calls a network's outputs; others are maps of [0, 1], shown like boundaries."""
 
 
 def data_layers(dataset: Dataset, volume: str) -> list[Settings]:
@@ -34,7 +34,7 @@ def result_layers(dataset: Dataset, network: NetworkSettings, volume: str) -> li
     heads = head_names(network)
     layers = [
         {
-            "kind": HEAD_LAYERS[head.split("_")[0]],
+            "kind": HEAD_LAYERS.get(head.split("_")[0], "boundary"),
             "path": f"{folder}/prediction.zarr",
             "array": head,
         }
