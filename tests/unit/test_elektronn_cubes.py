@@ -381,7 +381,7 @@ def test_lazy_labels_are_learned_by_the_oracles_loss(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "lazy", "message"),
     [
-        ({"label_prop_thresh": 0.6}, None, "no volume of dataset 'cubes' says that there are any"),
+        ({"label_prop_thresh": 0.6}, None, "no volume of dataset 'cubes' declares such classes"),
         ({}, {"absent": [2]}, r"name \[2\], and network 'tiny' has the classes 0 to 1"),
         ({"target": "nll_weak"}, {"labelled": [0]}, "only nll does"),
         ({"use_example_weights": True}, None, "add `inputs: .example_weights: .path"),

@@ -1,7 +1,7 @@
 """Displacement fields, in the convention of all alignment code.
 
 A field is (N, 2, H, W) float32 in pixels of its own grid: channel 0 along y (rows), channel 1 along
-x (columns). It says where to read: `warp(image, field)` at r is `image` at r + field(r), bilinear,
+x (columns). It is a backward map: `warp(image, field)` at r is `image` at r + field(r), bilinear,
 0 outside. A pixel of a k times coarser grid covers k x k fine pixels, as after pooling: the centre
 of coarse pixel i is at k i + (k - 1) / 2 (align_corners=False in torch). SEAMLeSS of 2018 used
 absolute grids with align_corners=True in units of half the image; `normalised` converts to those.

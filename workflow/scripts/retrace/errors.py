@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class RetraceError(Exception):
-    """Base of all errors whose message says what is wrong and what to do next."""
+    """Base of all errors whose message names the problem and the next step."""
 
 
 class ConfigError(RetraceError):

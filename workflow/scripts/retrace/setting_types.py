@@ -1,4 +1,4 @@
-"""Types that settings share: numbers with limits, triples in the order z, y, x, and names.
+"""Types of settings: numbers with limits, triples in the order z, y, x, and names.
 
 Text is never read as a number, nor a number as text. A whole number stays one where fractions are
 allowed too, so that settings are written exactly as they were given.

@@ -67,7 +67,7 @@ class SettingsModel(BaseModel):
         return getattr(self, key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The setting `key`, or `default` where it is absent."""
+        """The setting `key`, or `default` if it is absent."""
         return getattr(self, key) if key in self else default
 
     def __contains__(self, key: object) -> bool:
@@ -120,8 +120,8 @@ def all_optional(
 ) -> type[SettingsModel]:
     """A model `name` with the fields of `model` but those in `leave_out`, none of them required.
 
-    For files that say only a part, or what differs from another. `more` adds fields, each as
-    (type, Field(...)).
+    For files that contain only some settings, or differences from another file. `more` adds fields,
+    each as (type, Field(...)).
     """
     declared: dict[str, Any] = {}
     for key, info in model.model_fields.items():

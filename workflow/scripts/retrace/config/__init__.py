@@ -1,1 +1,1 @@
-"""Typed settings: datasets, splits, networks, families, and which of them work together."""
+"""Typed settings: datasets, splits, networks, families, and their compatibility."""

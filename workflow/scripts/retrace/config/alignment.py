@@ -67,7 +67,7 @@ def truth_store(dataset: DatasetBase) -> str | None:
 def source(dataset: DatasetBase, mip: int | None = None) -> Source:
     """The sections as a source, at a mip of their layer.
 
-    The layer says its own voxel size, because each mip has another one.
+    The voxel size comes from the layer, because it differs by mip.
     """
     raw = dataset.volumes[sections_of(dataset).volume].raw
     values: dict[str, Any] = raw.plain()

@@ -30,7 +30,7 @@ TestFraction = Annotated[
 
 
 class Reject(SettingsModel):
-    """Which places a stack is not drawn from: another place is drawn instead.
+    """Places that are rejected when stacks are drawn; another place is drawn instead.
 
     Defaults are those of SEAMLeSS: clean_stack.py (filled, standard deviation) and cv_sampler.py
     (mean, mask).

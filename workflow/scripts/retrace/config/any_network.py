@@ -23,7 +23,7 @@ def of_family(content: Any) -> Any:
 def stored_network(content: Mapping[str, Any]) -> Any:
     """The settings that were stored with weights, as a model; a `NetworkSettings` of its family.
 
-    Settings that this version does not have any more are left out, new ones get their defaults.
+    Settings that this version no longer has are left out; new ones get their defaults.
     """
     where = f"stored network {content.get('name')!r}"
     model = family_named(str(content.get("family")), where).load("settings")

@@ -1,4 +1,4 @@
-"""Values of `--config` as they were typed: the type of a setting says whether they are numbers.
+"""Values of `--config` as text; the type of a setting decides whether they become numbers.
 
 Snakemake reads `run=2024_01` as a number, and leaves what is inside `key={...}` as text.
 """
@@ -23,7 +23,7 @@ WHERE = "config"
 
 
 def read_config(files: Iterable[str | Path], words: Iterable[str]) -> WorkflowConfig:
-    """The settings of a run: files, each laid over those before it, and KEY=VALUE words.
+    """The settings of a run: files, each merged over those before it, and KEY=VALUE words.
 
     ConfigError names the setting, the value and what is allowed.
     """
@@ -52,7 +52,7 @@ def _pair(word: str) -> tuple[str, Any]:
 
 
 def read_typed(model: type[SettingsModel], content: Mapping[str, Any]) -> Settings:
-    """Typed text as numbers, true, false and null where the settings of a model are such."""
+    """Text as numbers, true, false and null, where the fields of a model have these types."""
     fields = {info.alias or name: info for name, info in model.model_fields.items()}
     return {
         key: _value(annotation_of(fields[key]), value) if key in fields else value
@@ -77,7 +77,7 @@ def _value(annotation: Any, value: Any) -> Any:
 
 
 def _scalar(annotation: Any, text: str) -> Any:
-    """null where it is allowed; text where text is; else the number, true or false that it is."""
+    """null or text where the type allows it; else a number, true or false."""
     read = read_scalar(text)
     if read is None and type(None) in alternatives(annotation):
         return None

@@ -90,7 +90,7 @@ def _check_volumes(pair: str, dataset: Dataset, network: NetworkSettings, verb: 
 def predicts_single_sections(network: NetworkSettings) -> bool:
     """Whether a network's predictions have a meaning within a single section.
 
-    Affinities and descriptors have none where objects are not connected across sections.
+    Affinities and descriptors have none if objects are not connected across sections.
     """
     return is_scored_as_it_is(network) or all(
         name.startswith(f"{BOUNDARY}_") for name in head_names(network)
@@ -205,7 +205,7 @@ def check_legacy_batch(network: LsdNetworkSettings, gpus: int) -> None:
 
 
 def check_division(network: str, batch_size: int, gpus: int) -> None:
-    """ConfigError if the samples of a batch cannot be dealt out evenly."""
+    """ConfigError if a batch does not divide evenly among the processes."""
     if batch_size % gpus:
         some = ", ".join(str(gpus * factor) for factor in (1, 2, 3))
         divisors = [n for n in range(1, batch_size + 1) if not batch_size % n]

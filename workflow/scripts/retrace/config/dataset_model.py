@@ -1,4 +1,4 @@
-"""A dataset: as its file says it (`DatasetFile`), and with everything filled in (`Dataset`).
+"""A dataset: the content of its file (`DatasetFile`), and with everything filled in (`Dataset`).
 
 All triples are in the order z, y, x.
 """
@@ -106,7 +106,7 @@ class LazyLabels(SettingsModel):
 
 
 class VolumeFile(SettingsModel):
-    """A volume, as a dataset's file says it."""
+    """A volume in a dataset's file."""
 
     raw: SourceFile | None = Field(
         None,

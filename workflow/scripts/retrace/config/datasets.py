@@ -62,7 +62,7 @@ def _resolved(file: DatasetFile, path: Path, chosen: object) -> Dataset:
     }
     if file.alignment is not None:
         resolved["alignment"] = alignment.resolve(file.alignment, file.volumes, str(path))
-    dataset = Dataset.model_construct(**resolved)  # what it holds is checked already
+    dataset = Dataset.model_construct(**resolved)  # its content has been checked
     return resolve_splits(dataset, file, str(path), chosen)
 
 
@@ -102,7 +102,7 @@ def _volume(dataset: DatasetFile, name: str, where: str) -> DatasetVolume:
         for part, value in settings.items()
         if part in SINGLE_SOURCES or part in NAMED_SOURCES
     }
-    if file.tissue_mask is not None:  # its voxels may be larger: its own file says the size
+    if file.tissue_mask is not None:  # its voxels may be larger: their size is in its own file
         sources["tissue_mask"] = _complete(file.tissue_mask, None, file)
     if file.auto_crop is not None:
         sources |= _fitted(sources, file.auto_crop)
@@ -156,7 +156,7 @@ def _complete(
 
 
 def _fitted(sources: Mapping[str, Any], crop: bool | Literal["even"]) -> dict[str, Any]:
-    """The labels of a volume and their masks, as they lie in the middle of its image."""
+    """The labels of a volume and their masks, placed in the middle of its image."""
     update = {"fit": Fit(image=sources["raw"], crop=crop)}
     fitted: dict[str, Any] = {}
     for part in FITTED:
@@ -167,7 +167,7 @@ def _fitted(sources: Mapping[str, Any], crop: bool | Literal["even"]) -> dict[st
     return fitted
 
 
-# ---------------------------------------------------------------- what datasets hold
+# ---------------------------------------------------------------- contents of datasets
 
 
 def check_chosen(chosen: object) -> None:

@@ -230,7 +230,7 @@ def resolve_elektronn(
 def _grown_boundary(
     file: ElektronnNetworkFile, are_classes: bool, dataset: DatasetTraits
 ) -> GrowBoundary | None:
-    """How labels get boundaries; `auto` adds them to objects of volumes where none exist."""
+    """How labels get boundaries; `auto` adds them to objects of volumes without boundaries."""
     if file.grow_boundary != "auto":
         return file.grow_boundary
     needed = file.mode == "img-img" and not (dataset.boundaries_drawn or are_classes)

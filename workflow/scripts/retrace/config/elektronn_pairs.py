@@ -23,7 +23,7 @@ def check_elektronn_pair(
 def _check_border_sections(
     pair: str, dataset: Dataset, network: ElektronnNetworkSettings, verb: str
 ) -> None:
-    """Membranes are scored section by section, and stacks of them are no thicker than some are."""
+    """Membranes are scored in every section: a 3-D network must predict all of them."""
     if verb != "evaluate" or not is_planar(dataset):
         return
     if network.n_dim == 3 and network.predict_padding == "valid":
@@ -35,19 +35,19 @@ def _check_border_sections(
 
 
 def _check_lazy_labels(pair: str, dataset: Dataset, network: ElektronnNetworkSettings) -> None:
-    """Lazy labels name classes of the network; what needs them, or weights of voxels, has them."""
+    """Lazy labels name classes of the network, and `label_prop_thresh` needs lazy labels."""
     labels = network.n_lab or 0
     lazy = {n: v.lazy_labels for n, v in dataset.volumes.items() if v.lazy_labels is not None}
     if network.label_prop_thresh is not None and not lazy:
         raise ConfigError(
-            f"{pair}: `label_prop_thresh` trains on what is predicted of classes that were not "
-            f"looked for, and no volume of dataset {dataset.name!r} says that there are any; "
+            f"{pair}: `label_prop_thresh` trains on predictions of classes without annotation, "
+            f"and no volume of dataset {dataset.name!r} declares such classes; "
             "add `lazy_labels: {labelled: [...]}` to a volume, or drop it"
         )
     if lazy and network.target != "nll":
         raise ConfigError(
             f"{pair}: volume {next(iter(lazy))!r} has `lazy_labels`, which `target: "
-            f"{network.target}` knows nothing of; only nll does"
+            f"{network.target}` does not support; only nll does"
         )
     for name, classes in lazy.items():
         numbers = {*(classes.labelled or ()), *(classes.absent or ())}

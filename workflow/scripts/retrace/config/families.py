@@ -1,4 +1,4 @@
-"""The families of networks: one entry for each, which says where its parts are and what it can do.
+"""The families of networks: one entry each, with the places of its parts and its capabilities.
 
 Code that depends on the family reads a property of its entry; no other module compares the name of
 a family. Parts are named as "module:object" and imported when they are used, so that planning needs

@@ -41,7 +41,7 @@ HEADER = "# Generated from {module} by `make schemas`; do not edit.\n"
 
 
 class _Schema(GenerateJsonSchema):
-    """JSON schemas without titles of fields, and with defaults as they are written."""
+    """JSON schemas without titles of fields, and with defaults as in YAML files."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         """No: a title would repeat the key."""

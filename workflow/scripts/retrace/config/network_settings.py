@@ -1,4 +1,4 @@
-"""What the networks of all families have in common: the settings that every stage may read."""
+"""Settings common to networks of all families, which every stage may read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retrace.settings_model import SettingsModel
 
 @dataclass(frozen=True)
 class DatasetTraits:
-    """What the resolution of a network needs to know about a dataset."""
+    """Properties of a dataset that the resolution of a network depends on."""
 
     name: str = ""
     """Name of the dataset that the network's `datasets` overrides are looked up by."""
@@ -60,7 +60,7 @@ class RecursiveInput(SettingsModel):
 class NetworkSettings(SettingsModel):
     """A network as it is trained and run on one dataset; each family adds its own settings.
 
-    What a family does not have is empty or None.
+    Settings that a family does not have are empty or None.
     """
 
     name: Name = Field(description="Name of the network, the same as the file's name.")

@@ -109,7 +109,7 @@ def network_by_name(name: str, voxel_size_nm: Sequence[float] | None = None, **t
 
 
 def traits_of(dataset: DatasetBase) -> DatasetTraits:
-    """What the resolution of a network needs to know about a dataset."""
+    """Properties of a dataset that the resolution of a network depends on."""
     if isinstance(dataset, ExamplesDataset):
         return DatasetTraits(dataset.name, example_classes=dataset.examples.classes)
     assert isinstance(dataset, Dataset)
@@ -123,7 +123,7 @@ def traits_of(dataset: DatasetBase) -> DatasetTraits:
     )
 
 
-# ---------------------------------------------------------------- what networks predict
+# ---------------------------------------------------------------- predictions of networks
 
 
 def _family(content: Mapping[str, Any]) -> Family:
@@ -141,7 +141,7 @@ def output_kind(content: Mapping[str, Any]) -> str:
 
 
 def kind_by_name(name: str) -> str:
-    """The same by name; "" for a file that cannot be read: whoever uses it gets the error."""
+    """The same by name; "" for an unreadable file, an error only when used."""
     try:
         return output_kind(network_content(name))
     except ConfigError:
@@ -176,7 +176,7 @@ def names_by_family() -> dict[str, list[str]]:
         try:
             content = network_content(name)
         except ConfigError:
-            continue  # whoever uses that network gets the error
+            continue  # an error only when that network is used
         by_family.setdefault(str(content.get("family", DEFAULT_FAMILY)), []).append(name)
     return by_family
 
@@ -189,7 +189,7 @@ def net_prefixes() -> list[str]:
             content = network_content(name)
             prefixes.append(_family(content).net_prefix(content))
         except ConfigError:
-            continue  # whoever uses that network gets the error
+            continue  # an error only when that network is used
     return [prefix for prefix in prefixes if prefix]
 
 
@@ -241,7 +241,7 @@ def head_names(network: NetworkSettings) -> list[str]:
 
 
 def check_networks(requested: Iterable[str]) -> None:
-    """Refuses the name of no network, with the nearest one (ConfigError)."""
+    """ConfigError for an unknown network, with the nearest name."""
     available = names("networks")
     for name in requested:
         if name not in available:
@@ -251,7 +251,7 @@ def check_networks(requested: Iterable[str]) -> None:
 
 
 def interior_map(network: NetworkSettings) -> str | None:
-    """The output whose channel 0 is the inside of cells; None where there is no such output.
+    """The output whose channel 0 is the inside of cells; None if there is no such output.
 
     Networks of two classes have it if their labels are objects: 0 is the inside, 1 the boundary.
     """

@@ -10,7 +10,7 @@ from retrace.settings_model import SettingsModel
 
 
 class PackSettings(SettingsModel):
-    """What is packed, and the configuration that it runs with."""
+    """The packed experiment, and the configuration that it runs with."""
 
     name: Text = Field(description="Name of the experiment: DATASET_NETWORK.")
     target: Text = Field(description="Target that Snakemake runs.")

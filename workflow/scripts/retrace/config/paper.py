@@ -32,7 +32,7 @@ def datasets() -> dict[str, str]:
 
 
 def _readable(name: str) -> Settings:
-    """The file of a dataset; empty where it is damaged: its own targets report the error."""
+    """The file of a dataset; empty if it is damaged: its own targets report the error."""
     for folder in (Path("config"), WORKFLOW_CONFIG):
         path = folder / "datasets" / f"{name}.yaml"
         if path.is_file():

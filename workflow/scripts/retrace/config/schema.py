@@ -23,7 +23,7 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong at a place of the content."""
+    """An error at a place of the content."""
 
     place: Place
     message: str
@@ -34,7 +34,7 @@ class Problem:
 
 
 def check(model: type[Model], content: Any, where: str) -> Model:
-    """The content as a model; ConfigError names `where` it is from and what is wrong with it."""
+    """The content as a model; ConfigError names `where` it is from and its first error."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -82,7 +82,7 @@ def _wrong_keys(
 
 
 def _in_whole(model: type[SettingsModel], content: Any, place: Place) -> Problem | None:
-    """What does not fit together although each value alone is allowed."""
+    """Values that contradict each other although each one is allowed."""
     try:
         model.model_validate(content)
     except ValidationError as error:
@@ -181,7 +181,7 @@ def _in_mapping(
 
 
 def _in_sequence(types_: Sequence[Any], values: Sequence[Any], place: Place) -> Problem | None:
-    """The first problem of an element; None where the length alone is wrong."""
+    """The first problem of an element; None if only the length is wrong."""
     repeated = len(types_) == 1 or types_[-1] is Ellipsis
     if not repeated and len(types_) != len(values):
         return None

@@ -1,6 +1,6 @@
 """Networks of the family seamless: pyramids that align serial sections.
 
-Names are those of SEAMLeSS's own options where it has them. Pixels are those of the mip level that
+Names are those of SEAMLeSS's options, if it has them. Pixels are those of the mip level that
 the network is trained at.
 """
 
@@ -91,7 +91,7 @@ class StackAugment(SettingsModel):
 
 
 class CollapseDetection(SettingsModel):
-    """When a training counts as collapsed, and what happens then."""
+    """When a training counts as collapsed, and the reaction."""
 
     patience: Count = Field(description="Iterations that are judged together.")
     field_fraction: Fraction = Field(
@@ -241,7 +241,7 @@ class SeamlessNetworkSettings(NetworkSettings):
         description="Augmentation of stacks, and of the sections as the network sees them."
     )
     collapse: CollapseDetection = Field(
-        description="When a training counts as collapsed, and what happens then."
+        description="When a training counts as collapsed, and the reaction."
     )
     align: StackAlignment = Field(description="How a stack is aligned with the trained network.")
 

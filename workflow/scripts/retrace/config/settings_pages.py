@@ -50,7 +50,7 @@ def _rows(
 
 
 def _group_values(annotation: Any, shown: Mapping[type[SettingsModel], str]) -> str:
-    """What a setting may be that is a group of settings, or several: where their rows are."""
+    """The values of a setting that is one group of settings or several: a link to their rows."""
     ((mark, group),) = groups_in(annotation)
     is_only_group = all(list(groups_in(a)) for a in alternatives(annotation) if a is not type(None))
     if not is_only_group or own_words(annotation):
@@ -61,7 +61,7 @@ def _group_values(annotation: Any, shown: Mapping[type[SettingsModel], str]) -> 
 
 
 def _default(info: FieldInfo) -> str:
-    """The default of a setting as code; nothing where a group has defaults of its own."""
+    """The default of a setting as code; empty for a group, whose fields have their own defaults."""
     if info.is_required():
         return "required"
     value = plain_value(info.get_default(call_default_factory=True))

@@ -38,7 +38,7 @@ def check_region(voxel_size_nm: Sequence[int], region: Region | None, where: str
 
 
 def region_of(volume: DatasetVolume) -> Region | None:
-    """The box that is used of a volume; None for all of it, or as much as its labels cover."""
+    """The box that is used of a volume; None for all of it, or its labelled part."""
     return volume.roi_nm if isinstance(volume.roi_nm, Region) else None
 
 
@@ -107,7 +107,7 @@ def choose_training(dataset: Dataset, chosen: object) -> Dataset:
 
 
 def _wanted(dataset: Dataset, chosen: object) -> list[str] | None:
-    """Names of the volumes to train on, or None for what the dataset's file says."""
+    """Names of the volumes to train on, or None for those of the dataset's file."""
     if isinstance(chosen, Mapping):
         chosen = chosen.get(dataset.name)
     elif isinstance(chosen, (list, tuple)):  # one list for all datasets: each takes its own

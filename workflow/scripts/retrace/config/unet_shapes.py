@@ -63,7 +63,7 @@ def target_context(
     """Voxels around a batch that its targets depend on (z, y, x).
 
     These are the longest offset of the affinities, or three standard deviations of the descriptors'
-    window; `sigma_nm` is None where there are no descriptors.
+    window; `sigma_nm` is None without descriptors.
     """
     z, y, x = (max((abs(offset[a]) for offset in neighborhood), default=0) for a in range(3))
     if sigma_nm is None:

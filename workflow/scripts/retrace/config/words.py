@@ -37,7 +37,7 @@ def unwrapped(annotation: Any) -> tuple[Any, list[Any]]:
 
 
 def words(annotation: Any) -> str:
-    """What a value of this type may be: 'a whole number of at least 1, null, or text'."""
+    """The values of a type in words: 'a whole number of at least 1, null, or text'."""
     return _joined(_kinds(annotation, several=False))
 
 
@@ -50,7 +50,7 @@ def _joined(alternatives: Iterable[str]) -> str:
 
 
 def own_words(annotation: Any) -> InWords | None:
-    """The words that a type brings along."""
+    """The words that are declared with a type."""
     _, limits = unwrapped(annotation)
     return next((limit for limit in limits if isinstance(limit, InWords)), None)
 
@@ -116,7 +116,7 @@ def _several(annotation: Any) -> str:
 
 
 def _elements(arguments: Sequence[Any]) -> str:
-    """Elements of a list in words, with their number where it is fixed."""
+    """Elements of a list in words, with their number if it is fixed."""
     is_any_number = len(arguments) == 1 or arguments[1] is Ellipsis
     return ("" if is_any_number else f"{len(arguments)} ") + _several(arguments[0])
 

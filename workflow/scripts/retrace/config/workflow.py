@@ -144,7 +144,7 @@ class Evaluate(SettingsModel):
 
 
 class Compare(SettingsModel):
-    """What the `compare` targets compare.
+    """Networks and volumes of the `compare` targets.
 
     `iterations` or `train_seconds` gives all networks the same budget.
     """
@@ -155,7 +155,7 @@ class Compare(SettingsModel):
 
 
 class Reproduce(SettingsModel):
-    """What the `reproduce` targets score."""
+    """Regions and networks of the `reproduce` targets."""
 
     regions: TextList | None = Field(
         None, description="Regions of the paper. null: the first one of each dataset."
@@ -166,7 +166,7 @@ class Reproduce(SettingsModel):
 
 
 class Export(SettingsModel):
-    """What the `export` targets write for other programs."""
+    """Output of the `export` targets for other programs."""
 
     layers: Annotated[
         tuple[Layer, ...],
@@ -358,10 +358,10 @@ class WorkflowConfig(SettingsModel):
         "all networks the same budget.",
     )
     reproduce: Reproduce = Field(
-        default_factory=Reproduce, description="What the `reproduce` targets score."
+        default_factory=Reproduce, description="Regions and networks of the `reproduce` targets."
     )
     export: Export = Field(
-        default_factory=Export, description="What the `export` targets write for other programs."
+        default_factory=Export, description="Output of the `export` targets for other programs."
     )
     package: Package = Field(
         default_factory=Package,

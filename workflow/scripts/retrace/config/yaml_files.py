@@ -1,4 +1,4 @@
-"""YAML files of datasets and networks: found, read and merged."""
+"""YAML files of datasets and networks: looked up, read and merged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FRACTION = re.compile(
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads YAML by libyaml where PyYAML has it; keys and dates stay text as they are written.
+    """Reads YAML with libyaml if PyYAML has it; keys and dates stay text.
 
     A number that is written in another way than Python writes it, such as 2024_01 or 1e-4,
     remembers how. A key that occurs twice in a mapping is refused.
@@ -154,7 +154,7 @@ def yaml_file(kind: str, name: str) -> Path:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:
-    """`over` laid over `base`: mappings key by key, everything else as a whole."""
+    """`over` merged over `base`: mappings key by key, everything else as a whole."""
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)

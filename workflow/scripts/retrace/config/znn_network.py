@@ -184,7 +184,7 @@ def _graph(file: ZnnNetworkFile, config: ZnnConfig | None) -> Graph:
 
 
 def _grown_boundary(file: ZnnNetworkFile, kind: str, dataset: DatasetTraits) -> GrowBoundary | None:
-    """How labels get boundaries; `auto` adds them for networks of boundaries where none exist."""
+    """How labels get boundaries; `auto` adds them for boundary networks if labels have none."""
     if file.grow_boundary != "auto":
         return file.grow_boundary
     needed = kind == "boundary" and not dataset.boundaries_drawn
@@ -192,14 +192,14 @@ def _grown_boundary(file: ZnnNetworkFile, kind: str, dataset: DatasetTraits) -> 
 
 
 def _net_files(config: ZnnConfig | None) -> dict[str, ZnnNetFiles]:
-    """Where a .cfg has ZNN write its networks while it trains; nothing where it does not say."""
+    """Where the .cfg has ZNN's network files written while training; empty without a prefix."""
     if config is None or config.train_net_prefix is None:
         return {}
     return {"net_files": ZnnNetFiles(prefix=config.train_net_prefix, is_stdio=config.is_stdio)}
 
 
 def _recursive(file: ZnnNetworkFile, graph: Graph) -> dict[str, dict[str, RecursiveInput]]:
-    """The networks whose predictions are inputs, by node; nothing where there are none."""
+    """The networks whose predictions are inputs, by node; empty if there are none."""
     for node in file.recursive:
         if node not in graph.inputs[1:]:
             raise ConfigError(

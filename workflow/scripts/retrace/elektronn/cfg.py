@@ -1,4 +1,4 @@
-"""Configuration files of ELEKTRONN 1: all their parameters, and what retrace does with each."""
+"""Configuration files of ELEKTRONN 1: all their parameters, and the treatment of each."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def at_input(
 ) -> Architecture:
     """The layers of network `name` at its own input, or at another (z, y, x).
 
-    `exact` is refused where it does not fit; for `desired` the nearest smaller size is taken.
+    `exact` is refused if it does not fit; for `desired` the nearest smaller size is taken.
     """
     if exact and desired:
         raise ConfigError("--input and --desired exclude each other")

@@ -1,6 +1,6 @@
 """ELEKTRONN's parameters of a network under their own names, sizes in the order z, y, x.
 
-Names and defaults are those of the program where it has them.
+Names and defaults are those of the program, if it has them.
 """
 
 from __future__ import annotations

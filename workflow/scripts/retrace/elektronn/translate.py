@@ -36,7 +36,7 @@ DIGITS = 10
 
 @dataclass
 class Translation:
-    """The translated file; `notes` say for each parameter of the file what became of it."""
+    """The translated file; `notes` explain the translation of each parameter of the file."""
 
     network: Content
     dataset: Content | None = None

@@ -24,7 +24,7 @@ class BoundarySection:
 
     @property
     def has_objects(self) -> bool:
-        """Whether the section has anything to score."""
+        """Whether the section has objects to score."""
         return bool((self.ground_truth[self.known] > 0).any())
 
 

@@ -42,7 +42,7 @@ class ClassMap:
         return probabilities_of(self.scored.prediction.read(box))
 
     def labels(self, box: VoxelBox) -> np.ndarray:
-        """The class of each voxel, (Z, Y, X) int64; negative where nothing is scored."""
+        """The class of each voxel, (Z, Y, X) int64; negative where no class is scored."""
         ring = self.grow_boundary.steps if self.grow_boundary else 0
         around = box.grow((ring,) * 3).intersect(self.scored.labels.box)
         values = self.scored.labels.read(around)
@@ -56,7 +56,7 @@ class ClassMap:
         return np.asarray(classes.numpy()[box.slices(around.offset)])
 
     def tally(self) -> ClassTally:
-        """Everything that is counted of this entry."""
+        """The counts of this entry."""
         tally, scored = ClassTally(self.classes), self.scored
         slabs = list(blocks(scored.box, (SLAB, *scored.box.shape[1:])))
         for box in progress(slabs, len(slabs), f"score {scored.name}", "slabs"):

@@ -1,4 +1,4 @@
-"""What is counted of classified voxels: true and predicted classes, and the log-likelihood."""
+"""Counts of classified voxels: true and predicted classes, and the log-likelihood."""
 
 from __future__ import annotations
 

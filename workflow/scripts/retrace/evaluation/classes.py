@@ -1,4 +1,4 @@
-"""Scores of classified voxels, in all and for each class."""
+"""Scores of classified voxels, overall and for each class."""
 
 from __future__ import annotations
 

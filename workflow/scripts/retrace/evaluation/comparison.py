@@ -1,4 +1,4 @@
-"""Compares the networks of one dataset: what each scored, and what it cost."""
+"""Compares the networks of one dataset: their scores and costs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NOTE = (
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What a network costs; None if unknown, such as the seconds of a prediction in shards."""
+    """The cost of a network; None if unknown, such as the seconds of a prediction in shards."""
 
     parameters: int
     kflop_per_voxel: float
@@ -112,7 +112,7 @@ def combined(
 ) -> list[dict[str, Any]]:
     """Our rows and published ones, the best first.
 
-    Published rows that cannot be compared (`differs` says why) come after all of ours.
+    Published rows that cannot be compared (the reason is `differs`) come after all of ours.
     """
     rows = [{**row, "region": TESTED} for row in own] if published else list(map(dict, own))
     if differs is None:

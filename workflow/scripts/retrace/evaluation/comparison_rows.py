@@ -23,7 +23,7 @@ from retrace.storage.volumes import open_source
 def network_cost(
     model: Path, history: Mapping[str, Any], prediction: Mapping[str, Any]
 ) -> NetworkCost:
-    """What a network costs, from its model file, training.json and one prediction's manifest."""
+    """The cost of a network, from its model file, training.json and one prediction's manifest."""
     network = stored_network(read_metadata(model)["network"])
     module = build_network(network, device="meta")
     tile_shape = prediction.get("tile_shape")  # absent if the prediction was in shards

@@ -1,4 +1,4 @@
-"""Ground truth of a region: labels, what is left out of them, and where."""
+"""Ground truth of a region: its labels, and which of their voxels count."""
 
 from __future__ import annotations
 

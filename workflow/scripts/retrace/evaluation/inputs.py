@@ -1,4 +1,4 @@
-"""What scoring reads: stores of segmentations, tables that other jobs counted, and masks."""
+"""Inputs of scoring: stores of segmentations, tables that other jobs counted, and masks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from retrace.storage.volumes import OpenedVolumes, Volume, open_volume
 class ScoringInputs:
     """Stores and labels masks by volume, and how many threads read and count.
 
-    `tables`: what other jobs counted already, by array and entry (`fragments cube_1`).
+    `tables`: counted by other jobs, by array and entry (`fragments cube_1`).
     """
 
     fragments: Mapping[str, Path]
@@ -47,11 +47,11 @@ class ScoringInputs:
         return origin_of_opened(self.opened, read, settings.plain(), seconds)
 
     def fragments_of(self, entry: ScoredEntry) -> Path:
-        """The store of fragments, after checking its manifest; ConfigError if it is not given."""
+        """The store of fragments, after checking its manifest; ConfigError if there is none."""
         return _store(self.fragments, entry.volume, "fragments")
 
     def segmentation_of(self, entry: ScoredEntry) -> Path:
-        """The store of segments, after checking its manifest; ConfigError if it is not given."""
+        """The store of segments, after checking its manifest; ConfigError if there is none."""
         return _store(self.segmentations, entry.volume, "segmentation")
 
     def count(
@@ -88,7 +88,7 @@ def read_counted(files: Sequence[Sequence[Path]]) -> dict[str, Counted]:
 
 
 def counted_unit(dataset: ScoredDataset, entry: ScoredEntry) -> str:
-    """What `ScoringInputs.count` counts of an entry, as it is written to JSON."""
+    """The unit that `ScoringInputs.count` counts for an entry, in words."""
     return "voxels" if dataset.has_labels(entry) else "skeleton nodes"
 
 

@@ -1,4 +1,4 @@
-"""What a metric declares: its name, unit and exact meaning, and how it is computed."""
+"""The declaration of a metric: its name, unit, exact meaning, and function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Subject = TypeVar("Subject")
 
 @dataclass(frozen=True)
 class Metric(Generic[Subject]):
-    """One number, and all that tables, plots, reports and the documentation say about it.
+    """One number, with its description in tables, plots, reports and documentation.
 
     Either `value` computes it from its subject, or `derive` from other metrics by name. Derived
     metrics of several volumes are derived from the means of the others, not averaged themselves.

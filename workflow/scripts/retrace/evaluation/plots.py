@@ -1,4 +1,4 @@
-"""How scores of segmentations are shown: rows of JSON, a table on the terminal, a plot."""
+"""Scores of segmentations as rows of JSON, a table on the terminal, and a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a family of networks declares to be packaged."""
+"""How a family of networks is packaged."""
 
 from __future__ import annotations
 

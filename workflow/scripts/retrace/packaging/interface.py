@@ -111,7 +111,7 @@ def index_axis(size: int) -> dict[str, Any]:
 
 
 def space_axes(sizes: Sequence[Any], voxel_size_nm: Sequence[float] | None) -> TensorAxes:
-    """The last axes of z, y, x with these sizes; scaled in nm where a voxel size is known."""
+    """The last axes of z, y, x with these sizes; scaled in nm if the voxel size is known."""
     edges: TensorAxes = [{} for _ in sizes]
     if voxel_size_nm is not None:
         edges = [{"unit": "nanometer", "scale": float(v)} for v in voxel_size_nm[-len(sizes) :]]

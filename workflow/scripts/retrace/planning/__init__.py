@@ -1,1 +1,1 @@
-"""What each job reads, writes and depends on: typed, without torch and without Snakemake."""
+"""Inputs, settings and dependencies of each job: typed, without torch and Snakemake."""

@@ -40,7 +40,7 @@ def alignment_train_settings(
 
 
 def mip_of(dataset: Dataset, network: NetworkSettings) -> int | None:
-    """The mip that a stack is aligned at; as the training stacks where the network says nothing."""
+    """The mip that a stack is aligned at; that of the training stacks by default."""
     mip = network["align"]["mip"]
     if mip is not None:
         return int(mip)
@@ -128,7 +128,7 @@ def align_job(planner: Planner, dataset: str, network: str) -> Job:
 
 
 def score_alignment_job(planner: Planner, dataset: str, network: str) -> Job:
-    """Scores the aligned sections, where known against their true displacements."""
+    """Scores the aligned sections, also against their true displacements if these are known."""
     experiment = planner.experiment("evaluate", dataset, network)
     data = experiment.dataset
     aligned, truth = results(dataset, network, "aligned.zarr"), truth_store(data)

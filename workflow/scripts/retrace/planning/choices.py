@@ -1,4 +1,4 @@
-"""What the configuration chooses for one network: iterations, GPUs, batch size, weights."""
+"""Choices of the configuration for one network: iterations, GPUs, batch size, weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gpus_for(config: WorkflowConfig, verb: str) -> int:
 
 
 def trained_network(config: WorkflowConfig, network: NetworkSettings) -> NetworkSettings:
-    """The network with the `batch_size` of the configuration, where it sets one."""
+    """The network with the `batch_size` of the configuration, if it sets one."""
     size = config["batch_size"]
     if size is None or not isinstance(network, VoxelNetworkSettings):
         return network

@@ -1,8 +1,8 @@
-"""Names of container image files: built of a recipe and of the locks that go into it, or published.
+"""Names of container image files: built from a recipe and locks, or published.
 
 Snakemake compares the path of an image, never its content. The name therefore holds a digest of
-everything the image is built from: a changed recipe or lock is another file, is built anew, and
-reruns what ran inside the old one.
+everything the image is built from: a changed recipe or lock gives another file name. The new
+image is built, and everything that ran in the old one runs again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def image_digest(root: Path, name: str) -> str:
 
 
 def image_path(root: Path, folder: Path, name: str) -> Path:
-    """Return where an image lies in `folder`: NAME-DIGEST.sif; `root` as in image_digest."""
+    """Return the path of an image in `folder`: NAME-DIGEST.sif; `root` as in image_digest."""
     return folder / f"{name}-{image_digest(root, name)}.sif"
 
 
@@ -53,7 +53,7 @@ def published_images(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def published_path(folder: Path, name: str) -> Path:
-    """Return where a published image lies in `folder`; never with the colon that its key has."""
+    """Return the path of a published image in `folder`; it has no colon, unlike its key."""
     return folder / f"{name}.img"
 
 
@@ -63,7 +63,7 @@ def python(root: Path, name: str) -> str:
 
 
 def check_published(root: Path, target: str) -> None:
-    """Refuses fetch_container_NAME for an image that nobody published (ConfigError)."""
+    """Refuses fetch_container_NAME for an unpublished image (ConfigError)."""
     name = target.removeprefix("fetch_container_")
     if name != target and name not in published_images(root):
         raise ConfigError(

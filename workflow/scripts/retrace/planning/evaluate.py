@@ -50,7 +50,7 @@ def count_settings(dataset: Dataset, split: str) -> Settings:
 
 
 def choose_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
-    """What `evaluate.py choose` reads: nothing of the test entries."""
+    """What `evaluate.py choose` reads: the validation entries only."""
     return {
         "dataset": scored_dataset(dataset, ["validation"], ["labels"]),
         "thresholds": config["segment"]["thresholds"],
@@ -115,7 +115,7 @@ def scored_volumes(planner: Planner, dataset: str, network: str, split: str) -> 
 def _tables(
     planner: Planner, dataset: str, network: str, split: str, array: str
 ) -> dict[str, list[str]]:
-    """Per volume the tables of all its shards; nothing where a volume is one job.
+    """Per volume the tables of all its shards; empty if a volume is one job.
 
     Volumes with skeletons alone have none: skeleton nodes are few and are counted at once.
     """
@@ -221,7 +221,7 @@ def _voxelwise_job(
 
 
 def nodes_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
-    """Writes what each skeleton node is in at every threshold."""
+    """Writes the segment of each skeleton node at every threshold."""
     data = planner.dataset(dataset)
     fragments = results(dataset, network, volume, "fragments.zarr")
     inputs = {

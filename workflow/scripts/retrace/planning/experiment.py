@@ -31,7 +31,7 @@ class Experiment:
 
 @dataclass(frozen=True, eq=False)
 class Planner:
-    """What planning knows: the configuration, and the workflow's folder.
+    """The configuration and the workflow's folder, for planning.
 
     Datasets and networks are read once. Every method raises ConfigError or DataError for a name,
     or a combination, that cannot work.
@@ -48,7 +48,7 @@ class Planner:
         if isinstance(data, Dataset) and data.paper is not None:
             data = paper.choose_regions(data, self.config.reproduce.regions)
         # Checked here and not where a job names its files: Snakemake ignores an error of an input
-        # function where the output exists, and would use what another layer gave.
+        # function if the output exists, and would use the files of another layer.
         data = sources.located(data, self.config)
         sources.check_layers(data)
         if "alignment" in data:
@@ -62,7 +62,7 @@ class Planner:
 
     @cache  # noqa: B019
     def experiment(self, verb: str, dataset: str, network: str) -> Experiment:
-        """Dataset and network; ConfigError with the reason where they cannot work for this verb."""
+        """Dataset and network; ConfigError with the reason if they cannot work for this verb."""
         data = self.dataset(dataset)
         compatibility.check_verb(data, verb)
         net = self.network(dataset, network)
@@ -138,7 +138,7 @@ class Planner:
     def outside_files(self) -> list[str]:
         """Every file that the datasets and the configuration name, and the mirror of the bucket.
 
-        A dataset that cannot be read is left out: whoever uses it gets the error.
+        Unreadable datasets are left out; they are an error only when they are used.
         """
         mirror = self.config.mirror
         files = [str(Path(mirror) / "any")] if mirror else []

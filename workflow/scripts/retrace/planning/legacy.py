@@ -1,4 +1,4 @@
-"""Jobs of the legacy engine: TensorFlow 1 trains and predicts in an image of its own."""
+"""Jobs of the legacy engine: TensorFlow 1 trains and predicts in a separate image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trained_checkpoint_job(planner: Planner, dataset: str, network: str) -> Job:
 
 
 def input_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
-    """Writes what the legacy engine reads of a volume."""
+    """Writes the legacy engine's input from a volume."""
     job = predict_job(planner, dataset, network, volume)
     return Job(job.settings, {}, job.prerequisites)
 

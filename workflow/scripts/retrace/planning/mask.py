@@ -1,4 +1,4 @@
-"""Jobs that make the labels mask of a volume."""
+"""Jobs that write the labels mask of a volume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retrace.planning.targets import data_target
 
 
 def mask_job(planner: Planner, dataset: str, volume: str) -> Job:
-    """Makes the mask of one volume from its labels and background ids."""
+    """Writes the mask of one volume from its labels and background ids."""
     data = planner.dataset(dataset)
     source = data.volumes[volume]
     if source.labels is None:

@@ -1,4 +1,4 @@
-"""Names of the networks by what they are; read once, as a run of the workflow plans with them."""
+"""Names of the networks by their properties; read once per run of the workflow."""
 
 from __future__ import annotations
 

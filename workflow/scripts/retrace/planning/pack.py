@@ -22,7 +22,7 @@ from retrace.planning.weights import published_checkpoint
 
 
 def _settings(planner: Planner, dataset: str, network: str) -> Settings:
-    """The configuration as it is, and what the packed experiment asks Snakemake for."""
+    """The unchanged configuration, and the target of the packed experiment."""
     name = f"{dataset}_{network}"
     return {
         "name": name,
@@ -52,14 +52,14 @@ def bundle_job(planner: Planner, dataset: str, network: str) -> Job:
 
 
 def wheels_folder(planner: Planner) -> str:
-    """The folder of Snakemake's packages, named by what they depend on: lock, machine, Python."""
+    """The folder of Snakemake's packages, named by a digest of lock, machine and Python."""
     kind = [platform.machine(), *sys.version_info[:2]]
     lock = (planner.root / "envs" / "host.txt").read_text()
     return f"work/wheels/{digest([lock, kind])}"
 
 
 def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
-    """What an evaluation reads and no job makes: volumes, skeletons, published weights."""
+    """Inputs of an evaluation that no job computes: volumes, skeletons, published weights."""
     experiment = planner.experiment("evaluate", dataset, network)
     data = experiment.dataset
     synthetic = made_layer(data) if "alignment" in data else None

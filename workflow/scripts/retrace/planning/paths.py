@@ -42,7 +42,7 @@ def ground_truth(dataset: Dataset, path: str) -> str | None:
 
 
 def own_files(dataset: Dataset, path: str) -> list[str]:
-    """The files that stand for `path`: a fetched folder, the info file of a layer, or the file."""
+    """The files to depend on for `path`: a fetched folder, a layer's info file, or the file."""
     if is_address(path):
         info = local_info(path)
         return [] if info is None else [str(info)]
@@ -70,7 +70,7 @@ def volume_files(
 
 
 def tissue_mask_files(dataset: Dataset, volume: str) -> list[str]:
-    """The file that says where there is tissue, in a list, or nothing."""
+    """The file of the tissue mask, in a list; empty without one."""
     mask = dataset["volumes"][volume].get("tissue_mask")
     return own_files(dataset, mask["path"]) if mask else []
 

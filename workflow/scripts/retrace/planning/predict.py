@@ -100,7 +100,7 @@ def _further_inputs(dataset: Dataset, network: NetworkSettings, volume: str) -> 
 
 
 def _context_nm(network: NetworkSettings, voxel_size_nm: Sequence[int]) -> list[int]:
-    """Half a context, nm: what auto-context networks read of descriptors around a box."""
+    """Half a context, nm: the descriptors around a box that auto-context networks read."""
     shape = network["input_shape"]
     out = output_shape(shape, network["downsample"])
     return [(s - o) // 2 * v for s, o, v in zip(shape, out, voxel_size_nm, strict=True)]

@@ -45,5 +45,5 @@ def report_job(planner: Planner) -> Job:
 
 
 def evaluated_files(planner: Planner) -> list[str]:
-    """The scores of all experiments of the configuration: what plain `snakemake` asks for."""
+    """The scores of all experiments of the configuration: the default target."""
     return [file for names in planner.experiments() for file in evaluation(planner, *names)]

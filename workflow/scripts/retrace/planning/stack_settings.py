@@ -1,4 +1,4 @@
-"""Settings of the jobs that make sections, sample stacks of them, and detect their defects."""
+"""Settings of the jobs that distort sections, sample stacks, and detect defects."""
 
 from __future__ import annotations
 

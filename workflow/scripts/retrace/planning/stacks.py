@@ -1,4 +1,4 @@
-"""Jobs that make and sample sections for alignment."""
+"""Jobs that distort and sample sections for alignment."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def section_files(dataset: Dataset) -> list[str]:
 
 
 def make_job(planner: Planner, dataset: str) -> Job:
-    """Makes sections with known distortions, generated or from the raw of a volume."""
+    """Writes sections with known distortions, generated or from the raw of a volume."""
     data = planner.dataset(dataset)
     settings = make_settings(data)
     is_generated = settings.raw is None

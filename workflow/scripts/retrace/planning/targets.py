@@ -78,7 +78,7 @@ def requested_targets() -> frozenset[str]:
 
 
 def is_wanted(target: str) -> bool:
-    """Whether a target becomes a rule: if it was requested, or all of them where none was.
+    """Whether a target becomes a rule: if it was requested, or if none was.
 
     There are some ten thousand, and each costs half a millisecond at every start. A job that a
     cluster runs (--target-jobs) needs none.
@@ -89,7 +89,7 @@ def is_wanted(target: str) -> bool:
 
 
 def wanted_targets() -> Iterator[tuple[str, TargetFiles]]:
-    """Name and files of every wanted target."""
+    """Name and files of every target that becomes a rule."""
     for targets in OTHER_TARGETS:
         yield from ((name, files) for name, files in targets() if is_wanted(name))
     for dataset in names("datasets"):
@@ -111,7 +111,7 @@ def _of_pair(files: PairFiles, dataset: str, network: str) -> TargetFiles:
 
 
 def check_requested(root: Path) -> None:
-    """Refuses words of the command line that look like a target and are none (ConfigError)."""
+    """Refuses words of the command line that look like a target but are none (ConfigError)."""
     for word in command_line_words():
         container_images.check_published(root, word)
         check_target(word)

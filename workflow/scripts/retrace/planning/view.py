@@ -19,7 +19,7 @@ HEAD_LAYERS = {"affs": "affinities", "lsds": "lsds", BOUNDARY: "boundary", "clas
 
 
 def data_layers(dataset: Dataset, volume: str) -> list[Settings]:
-    """Viewer layers of a volume before any training: raw, and labels and mask where it has them."""
+    """Viewer layers of a volume before any training: raw, and labels and mask if it has them."""
     source = dataset.volumes[volume]
     layers = [{"kind": "raw", **source.raw.plain()}]
     if source.labels is not None:

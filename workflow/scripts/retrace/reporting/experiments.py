@@ -85,7 +85,7 @@ def _sections(layers: Sequence[ViewLayerSource]) -> str:
 
 
 def _published_rows(folder: Path, network: str) -> list[Mapping[str, Any]]:
-    """The paper's numbers next to ours, where `reproduce_DATASET` compared them."""
+    """The paper's numbers next to ours, if `reproduce_DATASET` compared them."""
     path = folder.parent / "reproduction.json"
     if not path.is_file():
         return []

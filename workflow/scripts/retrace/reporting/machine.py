@@ -1,4 +1,4 @@
-"""The machine and the software that a page was made with."""
+"""The machine and the software that wrote a page."""
 
 from __future__ import annotations
 

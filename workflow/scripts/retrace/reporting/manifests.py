@@ -1,4 +1,4 @@
-"""Which step read which output, and what it cost: from the manifests next to the results."""
+"""The outputs that each step read, and its cost, from the manifests next to the results."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def step_costs(
 def step_edges(records: Sequence[StoreRecord]) -> list[tuple[str, str]]:
     """Pairs (a, b): step b read an output of step a.
 
-    Models have no manifest: training reads the masks, and what the masks were made from.
+    Models have no manifest: training reads the masks, and the inputs of the masks.
     """
     pairs = {(step_of(path), record.step) for record in records for path in record.inputs}
     masks = [record for record in records if record.step == "mask"]

@@ -21,7 +21,7 @@ from retrace.reporting.settings import ReportSettings
 
 
 def report_page(settings: ReportSettings, template: str) -> str:
-    """The page of finished experiments, with comparisons and reproductions where they exist.
+    """The page of finished experiments, with existing comparisons and reproductions.
 
     `template`: Jinja. DataError if results are missing or damaged.
     """
@@ -79,7 +79,7 @@ def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def read_comparison(folder: Path) -> dict[str, Any] | None:
-    """The comparison of a dataset's networks as a table; None where it was not made."""
+    """The comparison of a dataset's networks as a table; None if there is none."""
     path = folder / "comparison.json"
     if not path.is_file():
         return None

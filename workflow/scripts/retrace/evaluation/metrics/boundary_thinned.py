@@ -1,7 +1,7 @@
 """Rand and information scores of the objects between thinned boundaries.
 
 Arganda-Carreras et al. 2015 (Frontiers in Neuroanatomy 9:142), the metrics of the ISBI 2012
-challenge. In the tables here, segment 0 stands for the voxels of lines, each a segment of its own.
+challenge. In the tables here, segment 0 stands for the voxels of lines, each a separate segment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Error and negative log-likelihood of classified voxels, and what guessing would score."""
+"""Error and negative log-likelihood of classified voxels, and the scores of guessing."""
 
 from __future__ import annotations
 

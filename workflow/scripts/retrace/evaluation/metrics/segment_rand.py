@@ -1,4 +1,4 @@
-"""Adapted Rand scores: the fraction of voxel pairs that are rightly together."""
+"""Adapted Rand scores: the fraction of voxel pairs that are correctly joined."""
 
 from __future__ import annotations
 
