@@ -461,3 +461,14 @@ def test_extends_holds_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ex
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="extends: .* is not allowed; give the name of a network"):
         networks.load_network("own")
+
+
+def test_settings_of_a_network_for_an_unknown_dataset_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config/networks").mkdir(parents=True)
+    content = "name: own\nextends: mtlsd\ndatasets: {zfinhc: {batch_size: 2}}\n"
+    (tmp_path / "config/networks/own.yaml").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="`datasets`: no dataset 'zfinhc'; did you mean 'zfinch'"):
+        networks.load_network("own")

@@ -167,6 +167,11 @@ def test_a_wrong_setting_says_what_is_allowed(word: str, expected: str) -> None:
     assert str(error.value) == expected
 
 
+def test_iterations_of_an_unknown_network_are_refused() -> None:
+    with pytest.raises(ConfigError, match="iterations: no network 'mtlds'; did you mean 'mtlsd'"):
+        typed("iterations={mtlds: 1000}")
+
+
 def test_an_unknown_key_names_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match="unknown key 'seeed', did you mean 'seed'"):
         typed("seeed=3")

@@ -14,7 +14,7 @@ import yaml
 from retrace.config.schema import accepts, alternatives, annotation_of, check, fitting
 from retrace.config.words import is_model
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings, merge, read_scalar, read_yaml
+from retrace.config.yaml_files import Settings, check_names, merge, read_scalar, read_yaml
 from retrace.errors import ConfigError
 from retrace.settings_model import SettingsModel
 
@@ -32,7 +32,10 @@ def read_config(files: Iterable[str | Path], words: Iterable[str]) -> WorkflowCo
         content = merge(content, read_yaml(Path(file)))
     typed = dict(_pair(word) for word in words)
     content = merge(content, read_typed(WorkflowConfig, typed))
-    return check(WorkflowConfig, content, WHERE).complete(deep=True)
+    config = check(WorkflowConfig, content, WHERE).complete(deep=True)
+    if isinstance(config.iterations, dict):
+        check_names("networks", config.iterations, f"{WHERE}: iterations")
+    return config
 
 
 def _pair(word: str) -> tuple[str, Any]:

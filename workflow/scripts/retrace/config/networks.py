@@ -6,7 +6,7 @@ workflow. The models in `config/*_network.py` explain each setting.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,14 @@ from retrace.config.families import (
 )
 from retrace.config.network_settings import DatasetTraits, NetworkSettings
 from retrace.config.schema import check
-from retrace.config.yaml_files import Settings, merge, names, read_yaml, yaml_file
+from retrace.config.yaml_files import (
+    Settings,
+    check_names,
+    merge,
+    names,
+    read_yaml,
+    yaml_file,
+)
 from retrace.elektronn.architecture import HEAD
 from retrace.errors import ConfigError, nearest
 
@@ -71,6 +78,7 @@ def load_network(name: str) -> NamedNetwork:
     network: NamedNetwork = check(family.load("file"), content, where)
     if content["name"] != name:
         raise ConfigError(f"{where}: `name: {content['name']}` must be {name!r}, the file's name")
+    check_names("datasets", content.get("datasets", ()), f"{where}: `datasets`")
     return network
 
 
@@ -103,9 +111,24 @@ def network_by_name(name: str, voxel_size_nm: Sequence[float] | None = None, **t
     if voxel_size_nm is None and kind in ("affinities", "boundary", "classes"):
         raise ConfigError(f"network {name!r} reads volumes; give their `voxel_size_nm`, z, y, x")
     if voxel_size_nm is not None:
+        _check_voxel_size(voxel_size_nm)
         isotropic = max(voxel_size_nm) / min(voxel_size_nm) < ISOTROPIC_BELOW
         traits = {"voxel_size_nm": tuple(voxel_size_nm), "isotropic": isotropic, **traits}
+    known = DatasetTraits.__dataclass_fields__
+    if unknown := [trait for trait in traits if trait not in known]:
+        raise ConfigError(f"no trait {unknown[0]!r} of a dataset; {nearest(unknown[0], known)}")
     return family.load("resolve")(file, DatasetTraits(**traits))
+
+
+def _check_voxel_size(voxel_size_nm: Sequence[float]) -> None:
+    try:
+        fits = len(voxel_size_nm) == 3 and all(size > 0 for size in voxel_size_nm)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"voxel_size_nm: {voxel_size_nm!r} is not allowed; give three numbers above 0 (z, y, x)"
+        )
 
 
 def traits_of(dataset: DatasetBase) -> DatasetTraits:
@@ -238,16 +261,6 @@ def context_network(network: NetworkSettings, dataset: DatasetBase) -> Any:
 def head_names(network: NetworkSettings) -> list[str]:
     """The network's outputs, in order; none for a network that aligns."""
     return [head.name for head in network.heads]
-
-
-def check_networks(requested: Iterable[str]) -> None:
-    """ConfigError for an unknown network, with the nearest name."""
-    available = names("networks")
-    for name in requested:
-        if name not in available:
-            raise ConfigError(
-                f"`compare: networks`: no network {name!r}; {nearest(name, available)}"
-            )
 
 
 def interior_map(network: NetworkSettings) -> str | None:

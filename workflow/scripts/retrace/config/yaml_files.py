@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -151,6 +151,14 @@ def yaml_file(kind: str, name: str) -> Path:
         if path.is_file():
             return path
     raise ConfigError(f"no {kind[:-1]} {name!r} in config/{kind}; {nearest(name, names(kind))}")
+
+
+def check_names(kind: str, requested: Iterable[str], where: str) -> None:
+    """ConfigError for an unknown name of `datasets` or `networks`, with the nearest name."""
+    available = names(kind)
+    for name in requested:
+        if name not in available:
+            raise ConfigError(f"{where}: no {kind[:-1]} {name!r}; {nearest(name, available)}")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Settings:

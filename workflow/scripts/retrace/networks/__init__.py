@@ -8,6 +8,7 @@ import torch
 
 from retrace.config.families import FAMILIES
 from retrace.config.network_settings import NetworkSettings
+from retrace.errors import ConfigError
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.networks.unet import UNet, centre_crop
 from retrace.networks.znn import ZnnNetwork
@@ -26,5 +27,10 @@ def build_network(
     Networks of the family seamless are `Seamless` instead. Weights are drawn from `seed` and are
     the same on every device; "meta" gives shapes without memory.
     """
+    if not isinstance(network, NetworkSettings):
+        raise ConfigError(
+            f"{network!r} is no network; give what `network_by_name` returns, whose arguments are "
+            "a name and a voxel size"
+        )
     builder = FAMILIES[network.family].load("builder")
     return builder.build(**builder.arguments(network), seed=seed, device=device)

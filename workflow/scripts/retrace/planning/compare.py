@@ -11,9 +11,9 @@ from retrace.config import paper
 from retrace.config.compatibility import check_verb
 from retrace.config.dataset_model import Dataset
 from retrace.config.datasets import is_planar
-from retrace.config.networks import check_networks, labels_voxels, predicts_boundaries
+from retrace.config.networks import labels_voxels, predicts_boundaries
 from retrace.config.splits import scorable
-from retrace.config.yaml_files import Settings, names
+from retrace.config.yaml_files import Settings, check_names, names
 from retrace.errors import ConfigError, RetraceError
 from retrace.job import Job
 from retrace.planning.evaluate import scored_dataset
@@ -48,7 +48,7 @@ def compare_settings(
 def compared(planner: Planner, dataset: str) -> tuple[list[str], dict[str, str]]:
     """Names of the networks that are compared, and by name why the others cannot be."""
     requested = planner.config["compare"]["networks"]
-    check_networks(requested or [])
+    check_names("networks", requested or [], "`compare: networks`")
     planar = is_planar(planner.dataset(dataset))
     verbs = ("predict", "evaluate") if planar else ("evaluate", "segment")
     able, refused = [], {}

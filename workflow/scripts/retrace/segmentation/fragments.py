@@ -11,6 +11,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from retrace.errors import DataError
+
 SEED_DISTANCE = 10
 """Edge of the maximum filter that finds seeds, voxels."""
 
@@ -51,6 +53,12 @@ def watershed_fragments(affinities: np.ndarray, *, in_xy: bool) -> np.ndarray:
     agglomeration uses three channels, and here both steps do. `in_xy`: the mean of y and x, section
     by section; ids continue from section to section.
     """
+    shape = tuple(affinities.shape)
+    if not isinstance(affinities, np.ndarray) or len(shape) != 4 or shape[0] < 3:
+        raise DataError(
+            "affinities must be an array (channels, z, y, x) with the channels z, y, x first, not "
+            f"{type(affinities).__name__} {shape}"
+        )
     threshold = 0.5 * highest_value(affinities)
     if in_xy:
         return _flood_sections(_mean(affinities[1:3]), threshold)

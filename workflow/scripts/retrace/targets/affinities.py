@@ -8,7 +8,7 @@ from types import EllipsisType
 import torch
 from torch import Tensor
 
-from retrace.errors import ConfigError
+from retrace.errors import ConfigError, DataError
 
 Neighborhood = Sequence[Sequence[int]]
 """One (z, y, x) offset in voxels per affinity channel."""
@@ -23,7 +23,8 @@ def affinities(labels: Tensor, neighborhood: Neighborhood) -> Tensor:
     neighbour is outside `labels` the affinity is 0, so pass labels with a margin as large as the
     offsets. ConfigError for an offset that is not (z, y, x). Source: gunpowder, `AddAffinities`.
     """
-    result = labels.new_zeros(_stacked_shape(labels, neighborhood), dtype=torch.float32)
+    shape = _stacked_shape(labels, neighborhood)
+    result = labels.new_zeros(shape, dtype=torch.float32)
     for channel, voxels, neighbours in _pairs(result, labels, neighborhood):
         same = labels[voxels] == labels[neighbours]
         channel[voxels] = (same & (labels[voxels] > 0)).float()
@@ -35,14 +36,20 @@ def affinity_mask(mask: Tensor, neighborhood: Neighborhood) -> Tensor:
 
     False where the neighbour is outside the array. ConfigError as for `affinities`.
     """
+    shape = _stacked_shape(mask, neighborhood)
     inside = mask != 0
-    result = mask.new_zeros(_stacked_shape(mask, neighborhood), dtype=torch.bool)
+    result = mask.new_zeros(shape, dtype=torch.bool)
     for channel, voxels, neighbours in _pairs(result, mask, neighborhood):
         channel[voxels] = inside[voxels] & inside[neighbours]
     return result
 
 
 def _stacked_shape(volume: Tensor, neighborhood: Neighborhood) -> tuple[int, ...]:
+    if not isinstance(volume, Tensor) or volume.ndim < 3:
+        raise DataError(
+            "labels and masks must be tensors (..., z, y, x), not "
+            f"{type(volume).__name__} {tuple(volume.shape)}; torch.from_numpy makes them of arrays"
+        )
     *leading, z, y, x = volume.shape
     return *leading, len(neighborhood), z, y, x
 

@@ -63,8 +63,9 @@ def compute_lsds(
     `labels`) crops the result and uses the labels around it as context. DataError if the box is
     not inside `labels` or not divisible by `downsample`. Source: Sheridan et al. 2023, Methods.
     """
+    _check_labels(labels, sigma_nm)
     box = roi or VoxelBox((0, 0, 0), triple(labels.shape))
-    _check(labels, box, downsample)
+    _check_box(labels, box, downsample)
     compact = _compact(labels)
     coarse = compact[(slice(None, None, downsample),) * 3]
     pairs = _Pairs.of(compact[box.slices()], downsample)
@@ -86,12 +87,22 @@ def compute_lsds(
     return descriptors.index_select(1, slots.flatten()).view(10, *box.shape)
 
 
-def _check(labels: Tensor, box: VoxelBox, downsample: int) -> None:
+def _check_labels(labels: Tensor, sigma_nm: float) -> None:
+    if not isinstance(labels, Tensor):
+        raise DataError(
+            f"labels must be a tensor, not {type(labels).__name__}; give "
+            "torch.from_numpy(labels.astype('int64'))"
+        )
     if labels.ndim != 3 or labels.is_floating_point():
         raise DataError(
             "labels must be a (z, y, x) volume of integers,"
             f" not {tuple(labels.shape)} {labels.dtype}"
         )
+    if not sigma_nm > 0:
+        raise DataError(f"sigma_nm: {sigma_nm} is not allowed; give a number above 0")
+
+
+def _check_box(labels: Tensor, box: VoxelBox, downsample: int) -> None:
     if box.is_empty or not VoxelBox((0, 0, 0), triple(labels.shape)).contains(box):
         raise DataError(f"{box} is empty or not inside labels of shape {tuple(labels.shape)}")
     if any(value % downsample for value in (*box.offset, *box.shape)):
