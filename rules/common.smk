@@ -1,4 +1,4 @@
-"""What all rules share: the planner, jobs as inputs and parameters, images, programs; no rules here."""
+"""Shared by all rules: the planner, jobs as inputs and parameters, images, programs; no rules here."""
 
 import os
 import shlex
@@ -68,7 +68,7 @@ def prepare() -> Planner:
 
 
 def run_config() -> WorkflowConfig:
-    """The settings of this run; text is as it was written, which Snakemake's own is not."""
+    """The settings of this run; text keeps its notation, unlike in Snakemake's own config."""
     own = workflow.overwrite_configfiles
     files = [file for file in workflow.configfiles if file not in own]
     return read_config([*files, *own], workflow.config_settings.config_args)
@@ -90,7 +90,7 @@ def block_cache() -> Path:
 
 
 def check_block_cache() -> None:
-    """Refuses a cache where no folder can be created."""
+    """Refuses a cache whose folder cannot be created."""
     cache = block_cache()
     existing = next(path for path in (cache, *cache.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -202,12 +202,12 @@ def image(name: str) -> str:
 
 
 def image_input(name: str) -> list[Any]:
-    """The image as an input, so that it is built first; nothing where no containers are in use."""
+    """The image as an input, so that it is built first; empty without containers."""
     return [ancient(image(name))] if PLANNER.uses_containers else []
 
 
 def pattern(allowed: list[str]) -> str:
-    """Names as a pattern for a wildcard, which matches nothing where there are none."""
+    """Names as a pattern for a wildcard, which matches nothing if there are none."""
     return "|".join(allowed) or "none"
 
 

@@ -8,7 +8,7 @@ from retrace.planning.compare import compare_job
 
 
 rule compare:
-    """Scores, parameters, operations, seconds and memory; lists what cannot run, with the reason."""
+    """Scores, parameters, operations, seconds and memory; lists networks that cannot run, with the reason."""
     input:
         unpack(files_of(compare_job)),
         script=script("compare"),

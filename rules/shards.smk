@@ -69,7 +69,7 @@ rule edges:
 
 
 rule join:
-    """Finds the segment of every fragment: the only step that sees a whole volume, and only its graph."""
+    """Computes the segment of every fragment: the only step over a whole volume, and only over its graph."""
     input:
         unpack(files_of(join_job)),
         script=script("segment"),

@@ -15,7 +15,7 @@ from retrace.planning.stacks import (
 
 
 rule make_sections:
-    """Makes a layer of sections with known distortions, generated or from the raw of a volume."""
+    """Writes a layer of sections with known distortions, generated or from the raw of a volume."""
     input:
         unpack(files_of(make_job)),
         script=script("stacks"),

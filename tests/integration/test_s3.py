@@ -247,7 +247,9 @@ def test_interruptions_at_random_times_keep_the_same_bytes(
         proxy.delay_s, before = 0.0, len(proxy.requests)
         process = run_script(output, proxy.endpoint)
         assert process.communicate(timeout=PATIENCE_S)[1] == ""
-        assert len(proxy.requests) - before < len(truth), "nothing was kept from the killed runs"
+        assert len(proxy.requests) - before < len(truth), (
+            "nothing was kept from the interrupted runs"
+        )
     assert contents(output) == truth
     check_manifest(output, digests=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["v.manifest.json", "v.zarr"]

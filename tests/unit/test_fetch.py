@@ -117,13 +117,13 @@ def test_damaged_metadata_is_refused(mirror: Path, tmp_path: Path, text: str) ->
 
 
 def test_a_mirror_is_checked_against_its_own_manifest(mirror: Path, tmp_path: Path) -> None:
-    carried = tmp_path / "carried"
-    run_fetch(carried / PREFIX, mirror)
-    run_fetch(tmp_path / "first.zarr", carried)
-    chunk = carried / PREFIX / "volumes/raw/0.0.0"
+    copied = tmp_path / "copied"
+    run_fetch(copied / PREFIX, mirror)
+    run_fetch(tmp_path / "first.zarr", copied)
+    chunk = copied / PREFIX / "volumes/raw/0.0.0"
     chunk.write_bytes(chunk.read_bytes()[::-1])
     with pytest.raises(FetchError, match="volumes/raw of mirror .* changed"):
-        run_fetch(tmp_path / "second.zarr", carried)
+        run_fetch(tmp_path / "second.zarr", copied)
 
 
 def test_a_folder_that_is_no_zarr_is_described_by_its_files(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ What is checked of the shell blocks (fenced or indented) and of inline code that
   A program without a parser must be called without arguments.
 * `make …`: the goal is one of the Makefile's. Nothing is made.
 * Other programs (git, ssh, aws, those of the original tutorials …) are in a list here, and only
-  named. A line beside a command of ours that begins with anything else fails, so that no command is
-  overlooked.
+  named. A line next to a command of ours that begins with anything else fails, so that no command
+  is overlooked.
 
 Links to pages and their anchors are followed without a build; tests/integration/test_docs_site.py
 builds the site.
@@ -56,7 +56,7 @@ TUTORIALS = (
     "elektronn.md",
     "alignment.md",
 )
-"""Pages that put commands of the original systems, NAME.py without a folder, beside ours."""
+"""Pages that put commands of the original systems, NAME.py without a folder, next to ours."""
 OTHERS = {
     "git",
     "cd",

@@ -66,7 +66,7 @@ def _checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 def as_written(value: Any) -> Any:
-    """Text that YAML takes for a number, such as a volume's name 20190101; all else as it is."""
+    """Text that YAML takes for a number, such as a volume's name 20190101; all else unchanged."""
     if isinstance(value, (WrittenWhole, WrittenFraction)):
         return value.written
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -109,9 +109,9 @@ Name = Annotated[
 ]
 """The name of a dataset or network: lower-case letters, digits and _, a letter first."""
 AnyText = Annotated[str, BeforeValidator(as_written)]
-"""Text, or a number of a YAML file, as it is written there."""
+"""Text, or a number of a YAML file, as text."""
 Text = Annotated[str, Field(min_length=1), BeforeValidator(as_written)]
-"""Text that is not empty, or a number of a YAML file, as it is written there."""
+"""Text that is not empty, or a number of a YAML file, as text."""
 
 
 class GrowBoundary(SettingsModel):

@@ -63,8 +63,8 @@ def parameter_name(layer: str, kind: str) -> str | None:
 def to_torch(values: np.ndarray) -> Tensor:
     """A kernel (z, y, x, a, b) in torch's layout (b, a, z, y, x); biases are unchanged.
 
-    (a, b) is (in, out) for a convolution and (out, in) for a transposed one, so both permute alike.
-    TensorFlow and torch both correlate, so nothing is flipped.
+    (a, b) is (in, out) for a convolution and (out, in) for a transposed one, so both permute in the
+    same way. TensorFlow and torch both correlate, so nothing is flipped.
     """
     axes = (4, 3, 0, 1, 2) if values.ndim == 5 else tuple(range(values.ndim))
     return torch.from_numpy(values.transpose(axes).copy())

@@ -183,7 +183,7 @@ def check_segmentation(segment: Segment, shards: int, network: NetworkSettings) 
 
 
 def check_legacy_loss(network: LsdNetworkSettings, iterations: int) -> None:
-    """Refuses a training that would come to another loss than mse, the legacy engine's only one."""
+    """Refuses a training with another loss than mse, the legacy engine's only one."""
     loss = network.loss
     if loss.in_force(iterations) != FIRST_LOSS:
         raise ConfigError(

@@ -145,7 +145,7 @@ class ElektronnOwnSettings(ElektronnParameters):
     grow_boundary: Literal["auto"] | GrowBoundary | None = Field(
         "auto",
         description="How labels of touching objects get the boundaries that are class 1. auto: "
-        "by one voxel where the dataset's labels have none; null: labels stay as they are.",
+        "by one voxel where the dataset's labels have none; null: labels are unchanged.",
     )
 
 

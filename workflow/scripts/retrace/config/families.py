@@ -89,7 +89,7 @@ class Family:
     """Whether raw is scaled to [-1, 1] and may be joined by predicted descriptors. Otherwise each
     input is an image with a normalisation of its own."""
     unit_images: bool = False
-    """Whether all images are read in [0, 1], whatever the dataset's `preprocess` says."""
+    """Whether all images are read in [0, 1], whatever the dataset's `preprocess` is."""
 
     # Training
     draws_validation_patches: bool = False

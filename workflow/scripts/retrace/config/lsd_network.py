@@ -152,7 +152,7 @@ class LsdSettings(VoxelNetworkSettings):
         "from the output shape and the context of the targets."
     )
     min_masked: Fraction = Field(
-        description="Smallest fraction of a batch that lies inside the mask."
+        description="Smallest fraction of a batch that is inside the mask."
     )
     grow_boundary: GrowBoundary | None = Field(
         None, description="How labels of touching objects get a boundary; null: they stay as are."

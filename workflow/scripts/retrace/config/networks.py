@@ -36,7 +36,7 @@ from retrace.elektronn.architecture import HEAD
 from retrace.errors import ConfigError, nearest
 
 BOUNDARY = "boundary"
-"""The output of networks that tell the inside of cells from membranes."""
+"""The output of networks that separate the inside of cells from membranes."""
 
 
 # ---------------------------------------------------------------- files

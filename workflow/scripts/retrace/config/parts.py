@@ -1,4 +1,4 @@
-"""Settings that name a part of a family, such as a loss: the family's entry says which there are.
+"""Settings that name a part of a family, such as a loss: the family's entry lists them.
 
 Each part declares a few words about itself and its own settings.
 """

@@ -26,7 +26,7 @@ LABELS_BOX = "labels"
 
 
 def check_region(voxel_size_nm: Sequence[int], region: Region | None, where: str) -> None:
-    """ConfigError if a box does not lie on the voxel grid."""
+    """ConfigError if a box is not on the voxel grid."""
     if region is None:
         return
     for key, values in (("offset", region.offset), ("shape", region.shape)):

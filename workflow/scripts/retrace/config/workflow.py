@@ -135,7 +135,7 @@ class Evaluate(SettingsModel):
     compute_mincut: Flag | None = Field(
         None,
         description="Whether to count the splits and merges that skeletons need; slow for large "
-        "segments. null: as the dataset's `paper` says, else false.",
+        "segments. null: that of the dataset's `paper`, else false.",
     )
     boundary_thresholds: Thresholds = Field(
         (0.05, 1, 0.05),
@@ -253,12 +253,12 @@ class WorkflowConfig(SettingsModel):
     )
     volumes: Text | VolumeList | Chosen | None = Field(
         None,
-        description="Volumes to train on. null: as the dataset's file says; all; one name; a "
+        description="Volumes to train on. null: those of the dataset's file; all; one name; a "
         "list; or one of these for each dataset.",
     )
     iterations: Count | None | PerNetwork = Field(
         None,
-        description="Train until this iteration. null: the number that the network's file says; "
+        description="Train until this iteration. null: the number in the network's file; "
         "or one number for each network.",
     )
     train_seconds: Positive | None = Field(
@@ -322,7 +322,7 @@ class WorkflowConfig(SettingsModel):
     )
     batch_size: Count | None = Field(
         None,
-        description="Samples per training iteration. null: as the network's file says.",
+        description="Samples per training iteration. null: the number in the network's file.",
     )
     tile: Literal["auto"] | Shape = Field(
         "auto",

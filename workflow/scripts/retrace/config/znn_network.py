@@ -80,7 +80,7 @@ class ZnnNetworkFile(SettingsModel):
     grow_boundary: Literal["auto"] | GrowBoundary | None = Field(
         "auto",
         description="How labels of touching objects get the boundaries that are learned. auto: "
-        "by one voxel where the dataset's labels have none; null: labels stay as they are.",
+        "by one voxel where the dataset's labels have none; null: labels are unchanged.",
     )
     snapshot_every: Count = Field(1000, description="Iterations between two snapshots for viewing.")
     parameters: ZnnParameters = Field(

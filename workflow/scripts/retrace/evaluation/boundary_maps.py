@@ -47,7 +47,7 @@ class BoundaryScores:
         return at_thresholds(self.chosen, self.thresholds, self.test[entry])
 
     def as_dict(self) -> dict[str, Any]:
-        """The scores as they are written to JSON."""
+        """The scores as JSON values."""
         return {
             "convention": CONVENTION,
             "thresholds": self.chosen,

@@ -36,7 +36,7 @@ class Counted:
         return self.table.voxels
 
     def coverage(self) -> dict[str, int]:
-        """Both numbers, as they are written to JSON."""
+        """Both numbers as JSON values."""
         return {"scored_voxels": self.scored_voxels, "label_voxels": self.label_voxels}
 
 

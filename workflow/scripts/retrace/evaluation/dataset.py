@@ -39,7 +39,7 @@ class ScoredEntry:
         return f"{self.volume}[{','.join(f'{begin}:{end}' for begin, end in ends)} nm]"
 
     def roi_as_dict(self) -> dict[str, list[int]] | None:
-        """The region as it is written to JSON, nm."""
+        """The region as JSON values, nm."""
         if self.roi_nm is None:
             return None
         return {"offset": list(self.roi_nm.offset), "shape": list(self.roi_nm.shape)}

@@ -30,7 +30,7 @@ class Metric(Generic[Subject]):
     value: Callable[[Subject], float] | None = None
     derive: Callable[[Mapping[str, float]], float] | None = None
     convention: str = ""
-    """Part of the sentence in each evaluation that says what its numbers mean. Metrics that are
+    """Part of the sentence in each evaluation that explains its numbers. Metrics that are
     defined together share one."""
     in_tables: bool = False
     """Whether tables on the terminal and comparisons show it."""

@@ -33,7 +33,7 @@ class MinCut:
     unsplittable_fragments: int
 
     def as_dict(self) -> dict[str, int]:
-        """The numbers as they are written to JSON."""
+        """The numbers as JSON values."""
         return asdict(self)
 
 

@@ -63,7 +63,7 @@ class Row:
         return self.ours - self.paper
 
     def as_dict(self) -> dict[str, Any]:
-        """The row as it is written to JSON."""
+        """The row as JSON values."""
         content = asdict(self)
         named = {"region": content.pop("region"), "truth": content.pop("ground_truth")}
         return {**named, **content, "difference": self.difference}

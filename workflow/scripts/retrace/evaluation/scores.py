@@ -31,7 +31,7 @@ class Scores:
         return self.values[metric]
 
     def as_dict(self) -> dict[str, float]:
-        """The scores as they are written to JSON."""
+        """The scores as JSON values."""
         return dict(self.values)
 
 

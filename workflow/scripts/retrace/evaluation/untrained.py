@@ -34,7 +34,7 @@ class WatershedParameters:
     seed_window_nm: float
 
     def as_dict(self) -> dict[str, float]:
-        """The parameters as they are written to JSON."""
+        """The parameters as JSON values."""
         return asdict(self)
 
 

@@ -63,7 +63,7 @@ class Region(SettingsModel):
 
 
 class SourceFile(SettingsModel):
-    """Where an image, labels or a mask are read from, as a dataset's file says it."""
+    """Where an image, labels or a mask are read from, in a dataset's file."""
 
     path: Text | None = Field(
         description="Path of a zarr, n5, h5 or tif, or of a folder of tifs, relative to the "
@@ -83,7 +83,7 @@ class SourceFile(SettingsModel):
     )
     offset_nm: Offset | None = Field(
         None,
-        description="World position of the first voxel (z, y, x), nm. Absent: what the file says, "
+        description="World position of the first voxel (z, y, x), nm. Absent: that of the file, "
         "else 0.",
     )
     axes: Axes | None = Field(

@@ -12,7 +12,7 @@ from retrace.settings_model import SettingsModel
 
 
 class PackagedDataset(SettingsModel):
-    """What a package says about the dataset."""
+    """The dataset in a package's description."""
 
     name: DatasetName = Field(description="Name of the dataset.")
     voxel_size_nm: Shape | None = Field(

@@ -22,7 +22,7 @@ VOLUME_FOLDER = "results/{dataset}/{network}/{volume}"
 
 
 def execution_of(shard: str | None) -> Mapping[str, str]:
-    """The part of a job that says which shard it computes; empty for a whole volume."""
+    """The shard that a job computes; empty for a whole volume."""
     return {} if shard is None else {"shard": shard}
 
 

@@ -155,13 +155,13 @@ class BlockCache:
             return int(json.loads(self._change_file(url).read_text())["changed"])
         return 0
 
-    def mark_changed(self, url: str, moment: int) -> None:
-        """Records that a volume changed at `moment` (seconds since 1970)."""
-        with self._marking:  # so that an earlier moment never overwrites a later one
-            if moment <= self.last_change(url):
+    def mark_changed(self, url: str, changed_s: int) -> None:
+        """Records that a volume changed at `changed_s` (seconds since 1970)."""
+        with self._marking:  # so that an earlier time never overwrites a later one
+            if changed_s <= self.last_change(url):
                 return
             try:
-                atomic_write(self._change_file(url), json.dumps({"url": url, "changed": moment}))
+                atomic_write(self._change_file(url), json.dumps({"url": url, "changed": changed_s}))
             except OSError as error:
                 self._warn(f"cannot be written ({error}); continuing without it")
 

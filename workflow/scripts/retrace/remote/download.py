@@ -124,7 +124,7 @@ def attempts(retries: int, wait: Callable[[float], object]) -> Iterator[int]:
     """Attempt numbers from 0, with a call of `wait` (seconds) before each but the first.
 
     The wait doubles with each attempt up to LONGEST_WAIT_S, with a random part so that many clients
-    do not retry at the same moment.
+    do not retry at the same time.
     """
     for attempt in range(retries):
         if attempt:

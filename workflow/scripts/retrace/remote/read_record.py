@@ -129,8 +129,8 @@ def merge_records(records: Sequence[ReadRecord]) -> ReadRecord:
     return merged
 
 
-def _utc(moment: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+def _utc(time_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_s))
 
 
 def _digest(content: Any) -> str:

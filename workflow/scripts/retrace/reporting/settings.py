@@ -14,7 +14,7 @@ from retrace.settings_model import SettingsModel
 
 
 class ReportedDataset(SettingsModel):
-    """What the report says about a dataset."""
+    """The dataset in the report."""
 
     name: DatasetName = Field(description="Name of the dataset.")
     voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")

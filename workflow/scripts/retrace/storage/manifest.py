@@ -132,7 +132,7 @@ def origin(
 ) -> dict[str, Any]:
     """What a result was computed from: input digests, settings, versions, image; and its cost.
 
-    `settings`: any JSON object, written as it is. `read`: what was read of remote volumes, by
+    `settings`: any JSON object, written unchanged. `read`: what was read of remote volumes, by
     address (ReadRecord.summary).
     """
     remote = {} if not read else {"read": dict(read)}

@@ -31,7 +31,7 @@ def origin_of_opened(
 ) -> dict[str, Any]:
     """`manifest.origin` of a result computed from the volumes in `opened` and from `files`.
 
-    `settings`: any JSON object, written as it is. ChangedError if a remote volume that was opened
+    `settings`: any JSON object, written unchanged. ChangedError if a remote volume that was opened
     twice changed in between.
     """
     paths = [Path(path) for path, _ in opened if not is_address(path)]

@@ -54,7 +54,7 @@ def write_skeleton_dump(
 
 
 def _inside(voxels: np.ndarray, core: tuple[slice, ...]) -> np.ndarray:
-    """Which voxels (N, 3) lie in the neuropil of the region: (N,) bool."""
+    """Which voxels (N, 3) are in the neuropil of the region: (N,) bool."""
     low = [core[0].start + (core[0].stop - core[0].start) // 10, core[1].start, core[2].start]
     high = [axis.stop for axis in core]
     return np.asarray(((voxels >= low) & (voxels < high)).all(axis=1))

@@ -51,7 +51,7 @@ def invert(mask: Tensor, highest: int = INSIDE) -> Tensor:
 
 
 def _local_maximum(mask: Tensor, radius: int) -> Tensor:
-    """Maximum over the square of side 2 radius + 1, as far as it is inside the image."""
+    """Maximum over the square of side 2 radius + 1, within the image."""
     if radius == 0:
         return mask.detach().clone()
     kind, height, width = mask.dtype, *mask.shape[-2:]

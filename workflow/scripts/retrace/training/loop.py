@@ -143,7 +143,7 @@ class Trainer:
     device: torch.device
     average: WeightAverage | None = None
     begun: int = 0
-    """Iterations that the weights had seen before this training."""
+    """Iterations of the weights before this training."""
     rank: Rank = SINGLE_PROCESS
     on_save: Callable[[TrainingProgress], None] | None = None
     """Writes further files in the first process, at the start and with each saved state."""
@@ -283,7 +283,7 @@ class Trainer:
 
     @cached_property
     def _network(self) -> nn.Module:
-        """The module, compiled if the plan says so, and data-parallel in several processes."""
+        """The module, compiled if the plan asks for it, and data-parallel in several processes."""
         network = self.module
         if self.plan.compile:
             network = cast(nn.Module, torch.compile(network, dynamic=False))

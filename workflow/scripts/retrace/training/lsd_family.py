@@ -229,7 +229,7 @@ class LsdFamilyTask(PlainTask):
         return tensor.to(self.device, non_blocking=True)
 
     def _grown(self, labels: Tensor, codes: Tensor) -> Tensor:
-        """Grows boundaries where the mask is known; further out, labels stay as they are."""
+        """Grows boundaries where the mask is known; further out, labels are unchanged."""
         settings = self.network.grow_boundary
         if settings:
             part = self.boxes.affinity_labels.slices(self.boxes.labels.offset)

@@ -35,7 +35,7 @@ class TrainingProgress:
 
     @property
     def begun(self) -> int:
-        """Iterations that the weights had seen before this training."""
+        """Iterations of the weights before this training."""
         return self.iteration - len(self.losses)
 
 

@@ -164,7 +164,7 @@ class TrainingInputs:
 class TrainingSetup(NamedTuple):
     """What a family prepares for the loop.
 
-    `begun`: iterations that the weights have seen before. `average_decay`: decay of the weights'
+    `begun`: iterations of the weights before this training. `average_decay`: decay of the weights'
     moving average, None to keep none. `on_save`: writes further files with each saved state.
     """
 

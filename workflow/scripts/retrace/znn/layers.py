@@ -1,7 +1,7 @@
 """Networks written as a list of layers in a file of `config/networks`.
 
 Each layer is one edge and the node it leads to: `{conv: conv1, size: [1, 4, 4], to: nconv1,
-maps: 48}`. Unless the layer says otherwise, `from` is the node of the layer before, `function` is
+maps: 48}`. By default, `from` is the node of the layer before, `function` is
 rectify_linear, and the `stride` of a max filter is its size.
 """
 

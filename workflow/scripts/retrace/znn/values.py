@@ -15,7 +15,7 @@ NO = ("no", "false", "off", "0")
 
 @dataclass(frozen=True)
 class WrittenValue:
-    """One value as it is written, and where."""
+    """A value's text, and its place in the file."""
 
     path: Path
     line: int
