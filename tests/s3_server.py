@@ -155,9 +155,28 @@ def spoiled(kind: str, status: int, body: bytes) -> tuple[int, bytes, int]:
     return int(kind), text, len(text)
 
 
-def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
-    upstream = urlsplit(proxy.upstream)
+FORWARDED_HEADERS = ("Content-Type", "Content-Range", "Content-Encoding", "ETag", "Last-Modified")
 
+
+def _from_upstream(
+    proxy: Proxy, target: str, byte_range: str | None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Status, headers and body with which the server behind the proxy answers a GET."""
+    upstream = urlsplit(proxy.upstream)
+    connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port)
+    if proxy.page_size and "list-type=2" in target:
+        target += f"&max-keys={proxy.page_size}"
+    headers = {"Host": str(upstream.netloc)}
+    if byte_range is not None:
+        headers["Range"] = byte_range
+    connection.request("GET", target, headers=headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, answer.headers, body
+
+
+def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -175,38 +194,18 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             path = urlsplit(self.path).path
             kind = proxy.fault_of(path)
             with proxy.answering():
-                status, headers, body = self._forward()
+                status, headers, body = _from_upstream(proxy, self.path, self.headers.get("Range"))
             announced = len(body)
             if kind:
                 status, body, announced = spoiled(kind, status, body)
             self.send_response(status)
-            for name in (
-                "Content-Type",
-                "Content-Range",
-                "Content-Encoding",
-                "ETag",
-                "Last-Modified",
-            ):
+            for name in FORWARDED_HEADERS:
                 if name in headers:
                     self.send_header(name, headers[name])
             self.send_header("Content-Length", str(announced))
             self.end_headers()
             self.wfile.write(body)
             self.close_connection = announced != len(body)
-
-        def _forward(self) -> tuple[int, http.client.HTTPMessage, bytes]:
-            connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port)
-            target = self.path
-            if proxy.page_size and "list-type=2" in target:
-                target += f"&max-keys={proxy.page_size}"
-            headers = {"Host": str(upstream.netloc)}
-            if "Range" in self.headers:
-                headers["Range"] = self.headers["Range"]
-            connection.request("GET", target, headers=headers)
-            answer = connection.getresponse()
-            body = answer.read()
-            connection.close()
-            return answer.status, answer.headers, body
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Silent: the tests look at `Proxy.requests`."""

@@ -173,6 +173,11 @@ class LsdNetworkSettings(LsdSettings):
         description="How far a batch may reach beyond the labels, nm."
     )
 
+    @property
+    def optimizer_in_words(self) -> str:
+        """The optimizer and its rates for a methods section."""
+        return f"Adam at a learning rate of {self.optimizer.lr:g}"
+
 
 DERIVED = ("inputs", "recursive", "n_lab", "labels_are_classes")
 """Fields of all networks that files of this family do not set."""

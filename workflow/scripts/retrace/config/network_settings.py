@@ -87,6 +87,11 @@ class NetworkSettings(SettingsModel):
     checkpoint_every: Count = Field(description="Iterations between two saved training states.")
     snapshot_every: Count = Field(description="Iterations between two snapshots for viewing.")
 
+    @property
+    def optimizer_in_words(self) -> str:
+        """The optimizer and its rates for a methods section; "" if networks have different ones."""
+        return ""
+
 
 class VoxelNetworkSettings(NetworkSettings):
     """A network that predicts volumes, images or vectors; all families but the aligning one."""

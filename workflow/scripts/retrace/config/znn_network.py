@@ -130,6 +130,11 @@ class ZnnNetworkSettings(ZnnTrainingParameters, VoxelNetworkSettings):
         None, description="Network files in ZNN's format that training writes."
     )
 
+    @property
+    def optimizer_in_words(self) -> str:
+        """The optimizer and its rates for a methods section."""
+        return f"gradient descent (eta {self.eta:g}, momentum {self.momentum:g})"
+
 
 def resolve_znn(file: ZnnNetworkFile, dataset: DatasetTraits) -> ZnnNetworkSettings:
     """The network for one dataset, from its file and the files that this names.

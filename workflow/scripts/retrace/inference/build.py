@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from retrace.checkpoints.safetensors import load_model
-from retrace.config.znn_network import ZnnNetworkSettings
+from retrace.config.families import family_of
 from retrace.device import choose_devices, uses_bf16
 from retrace.errors import DataError
 from retrace.files import digest
@@ -29,7 +29,6 @@ from retrace.inference.tile_shape import check_fits, plan_tile, prediction_chunk
 from retrace.inference.tiles import tiles
 from retrace.inference.volume import Prediction
 from retrace.networks import build_network
-from retrace.networks.tuning import set_convolution_modes
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
 from retrace.storage.shards import SINGLE_SHARD, Shard
@@ -113,10 +112,7 @@ def build_predictor(
     module = build_network(network)
     load_model(model, module, network)
     check_weights(model, module)
-    if isinstance(settings.network, ZnnNetworkSettings):
-        mode = settings.network.forward_conv_mode or "direct"
-        shape = settings.network.inference_shape
-        set_convolution_modes(module, mode, shape, device, training=False)
+    family_of(network).load("builder").prepare_prediction(module, network, device)
     return Predictor(
         module,
         device,

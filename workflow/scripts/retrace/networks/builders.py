@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from retrace.config.elektronn_network import ElektronnNetworkSettings
@@ -20,8 +21,9 @@ from retrace.elektronn.architecture import Architecture
 from retrace.elektronn.parameters import Autoencoder
 from retrace.networks.elektronn import DecoderSettings, build_elektronn
 from retrace.networks.seamless import Pyramid, build_seamless
+from retrace.networks.tuning import set_convolution_modes
 from retrace.networks.unet import build_unet
-from retrace.networks.znn import build_znn
+from retrace.networks.znn import ZnnNetwork, build_znn
 from retrace.znn.graph import Graph
 
 
@@ -32,6 +34,8 @@ class NetworkBuilder:
     build: Callable[..., nn.Module]
     """Also takes `seed` and `device`."""
     arguments: Callable[[Any], dict[str, Any]]
+    prepare_prediction: Callable[[Any, Any, torch.device], None] = lambda *_: None
+    """From the module, the settings and the device: chooses how the module computes predictions."""
 
 
 def unet_arguments(network: LsdNetworkSettings) -> dict[str, Any]:
@@ -54,6 +58,14 @@ def znn_arguments(network: ZnnNetworkSettings) -> dict[str, Any]:
         "heads": {head.name: head.node for head in network.heads},
         "softmax": network.cost_fn == "softmax_loss",
     }
+
+
+def choose_convolutions(
+    module: ZnnNetwork, network: ZnnNetworkSettings, device: torch.device
+) -> None:
+    """Sets how the convolutions of a prediction are computed, as `forward_conv_mode` says."""
+    mode = network.forward_conv_mode or "direct"
+    set_convolution_modes(module, mode, network.inference_shape, device, training=False)
 
 
 PROBABILITIES = {"nll_multiple_binary": "sigmoid", "regression": "values"}
@@ -109,6 +121,6 @@ def pyramid_of(network: SeamlessNetworkSettings) -> Pyramid:
 
 
 UNET = NetworkBuilder(build_unet, unet_arguments)
-ZNN = NetworkBuilder(build_znn, znn_arguments)
+ZNN = NetworkBuilder(build_znn, znn_arguments, choose_convolutions)
 ELEKTRONN = NetworkBuilder(build_elektronn, elektronn_arguments)
 SEAMLESS = NetworkBuilder(build_seamless, lambda network: {"pyramid": pyramid_of(network)})

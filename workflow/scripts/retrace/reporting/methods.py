@@ -7,9 +7,7 @@ from typing import Any
 
 from retrace.config.dataset_model import Entry
 from retrace.config.families import family_named
-from retrace.config.lsd_network import AdamSettings
 from retrace.config.network_settings import NetworkSettings
-from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.reporting.settings import ExperimentSettings, ReportedDataset
 from retrace.segmentation.options import SegmentationSettings
 
@@ -46,22 +44,12 @@ def _training(
 ) -> str:
     trained = _and([_entry(entry) for entry in dataset.train])
     batch = history.get("batch_size", 1)
+    optimizer = network.optimizer_in_words
     return (
         f"It was trained on {trained} of {dataset.name} for {history['iterations']:,} "
         f"iterations of {batch} sample{'s' if batch != 1 else ''}, seed {history['seed']}"
-        f"{_optimizer(network)}."
+        f"{optimizer and f', with {optimizer}'}."
     )
-
-
-def _optimizer(network: NetworkSettings) -> str:
-    """The optimizer of the families that always use the same one, with its settings."""
-    optimizer = getattr(network, "optimizer", None)
-    if isinstance(optimizer, AdamSettings):
-        return f", with Adam at a learning rate of {optimizer.lr:g}"
-    if isinstance(network, ZnnNetworkSettings):
-        rates = f"eta {network.eta:g}, momentum {network.momentum:g}"
-        return f", with gradient descent ({rates})"
-    return ""
 
 
 def _segmentation(segment: SegmentationSettings, dataset: ReportedDataset, threshold: float) -> str:

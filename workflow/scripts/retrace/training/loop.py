@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from retrace.training.parallel import (
 )
 from retrace.training.prefetch import Prefetcher
 from retrace.training.ranks import SINGLE_PROCESS, Rank
+from retrace.training.signals import handling_stop_signals
 from retrace.training.snapshots import save_snapshot
 from retrace.training.state import TrainingProgress, load_state, save_state, state_files
 from retrace.training.task import Batch, Task
@@ -84,19 +84,6 @@ class StopSignal:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-
-
-@contextmanager
-def deferring_signals() -> Iterator[StopSignal]:
-    """Inside this block SIGTERM and SIGINT only set a flag."""
-    stop = StopSignal()
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.signal(kind, stop) for kind in kinds}
-    try:
-        yield stop
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def make_optimizer(
@@ -164,7 +151,7 @@ class Trainer:
         outcome = TrainingOutcome(first, self.terms, torch.zeros(0, 0), begun=self.begun)
         outcome.observed = self.task.observed
         if first < self.plan.iterations and not self._is_time_up(first):
-            with deferring_signals() as stop:
+            with handling_stop_signals(StopSignal()) as stop:
                 self._train(first, stop, outcome)
         outcome.all_seconds = self._earlier_s + outcome.seconds
         outcome.losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)

@@ -13,8 +13,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
@@ -31,6 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from retrace.errors import RetraceError, StateError, explain, terminate
 from retrace.training.ranks import Rank
+from retrace.training.signals import handling_stop_signals
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 TIMEOUT = timedelta(minutes=30)
@@ -148,18 +149,6 @@ class _SignalForwarder:
                 continue  # it has ended
 
 
-@contextmanager
-def _forwarding_signals() -> Iterator[_SignalForwarder]:
-    forwarder = _SignalForwarder()
-    kinds = (signal.SIGTERM, signal.SIGINT)
-    before = {kind: signal.signal(kind, forwarder) for kind in kinds}
-    try:
-        yield forwarder
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-
 def run_in_processes(work: Callable[[Rank], None], count: int, device_type: str) -> None:
     """Runs `work`, which must be picklable, in `count` processes, on `cpu` or one GPU each.
 
@@ -170,7 +159,7 @@ def run_in_processes(work: Callable[[Rank], None], count: int, device_type: str)
     failures: SimpleQueue[str] = get_context("spawn").SimpleQueue()
     with (
         tempfile.TemporaryDirectory(prefix="retrace-") as folder,
-        _forwarding_signals() as forwarder,
+        handling_stop_signals(_SignalForwarder()) as forwarder,
     ):
         rendezvous = Path(folder) / "rendezvous"
         arguments: tuple[Any, ...] = (count, os.getpid(), device_type, rendezvous, failures, work)

@@ -1,0 +1,23 @@
+"""What a training does when it is told to stop: SIGTERM of a cluster, SIGINT of a user."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+Handler = TypeVar("Handler", bound=Callable[[int, FrameType | None], None])
+
+
+@contextmanager
+def handling_stop_signals(handler: Handler) -> Iterator[Handler]:
+    """Inside this block SIGTERM and SIGINT only call `handler`."""
+    kinds = (signal.SIGTERM, signal.SIGINT)
+    before = {kind: signal.signal(kind, handler) for kind in kinds}
+    try:
+        yield handler
+    finally:
+        for kind, earlier in before.items():
+            signal.signal(kind, earlier)
