@@ -8,68 +8,42 @@ results/DATASET/NETWORK/package, a bioimage.io model, and package.zip. Each has 
 
 from retrace.planning.evaluate import nodes_job
 from retrace.planning.export import EXPORT_JOBS, package_job
+from retrace.storage.layer_formats import LAYER_FORMATS
 
+for form, entry in LAYER_FORMATS.items():
 
-rule export:
-    """Exports one layer of one volume as precomputed."""
-    input:
-        unpack(files_of(EXPORT_JOBS["precomputed"])),
-        script=script("export"),
-        library=library("export"),
-        image=image_input("modern"),
-    output:
-        layer=directory("results/{dataset}/{network}/{volume}/precomputed/{layer}"),
-        manifest="results/{dataset}/{network}/{volume}/precomputed/{layer}.manifest.json",
-    log:
-        "logs/export/{dataset}_{network}/{volume}_{layer}.log",
-    wildcard_constraints:
-        layer="segments|fragments|affinities|raw",
-    container:
-        image("modern")
-    threads: 4
-    resources:
-        mem_mb=growing(8000),
-        runtime=growing(600),
-    params:
-        job=job_of(EXPORT_JOBS["precomputed"]),
-    shell:
-        "python {input.script:q}"
-        " --job {params.job:q}"
-        " --threads {threads}"
-        " --work work/export"
-        " --output {output.layer:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
-
-
-rule export_ome_zarr:
-    """Exports one layer of one volume as an OME-Zarr image."""
-    input:
-        unpack(files_of(EXPORT_JOBS["ome_zarr"])),
-        script=script("export"),
-        library=library("export"),
-        image=image_input("modern"),
-    output:
-        layer=directory("results/{dataset}/{network}/{volume}/ome_zarr/{layer}.zarr"),
-        manifest="results/{dataset}/{network}/{volume}/ome_zarr/{layer}.manifest.json",
-    log:
-        "logs/export_ome_zarr/{dataset}_{network}/{volume}_{layer}.log",
-    wildcard_constraints:
-        layer="segments|fragments|affinities|raw",
-    container:
-        image("modern")
-    threads: 4
-    resources:
-        mem_mb=growing(8000),
-        runtime=growing(600),
-    params:
-        job=job_of(EXPORT_JOBS["ome_zarr"]),
-    shell:
-        "python {input.script:q}"
-        " --job {params.job:q}"
-        " --threads {threads}"
-        " --work work/export"
-        " --output {output.layer:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+    rule:
+        name:
+            entry.rule
+        input:
+            unpack(files_of(EXPORT_JOBS[form])),
+            script=script("export"),
+            library=library("export"),
+            image=image_input("modern"),
+        output:
+            layer=directory(
+                f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}{entry.suffix}"
+            ),
+            manifest=f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}.manifest.json",
+        log:
+            f"logs/{entry.rule}/{{dataset}}_{{network}}/{{volume}}_{{layer}}.log",
+        wildcard_constraints:
+            layer="segments|fragments|affinities|raw",
+        container:
+            image("modern")
+        threads: 4
+        resources:
+            mem_mb=growing(8000),
+            runtime=growing(600),
+        params:
+            job=job_of(EXPORT_JOBS[form]),
+        shell:
+            "python {input.script:q}"
+            " --job {params.job:q}"
+            " --threads {threads}"
+            " --work work/export"
+            " --output {output.layer:q}"
+            " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule export_nodes:

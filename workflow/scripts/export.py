@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from retrace.command_line import add_job, parse_job
@@ -24,6 +24,7 @@ from retrace.files import digest
 from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
 from retrace.remote.addresses import is_address
+from retrace.storage.layer_formats import LAYER_FORMATS, ExportedLayer, Plan
 from retrace.storage.manifest import (
     check_manifest,
     input_digest,
@@ -31,15 +32,12 @@ from retrace.storage.manifest import (
     store_with_manifest,
     write_manifest,
 )
-from retrace.storage.ome_zarr_writer import OmeZarrWriter, shifted_to_origin
-from retrace.storage.precomputed_writer import LayerPlan, LayerWriter, plan_layer
+from retrace.storage.precomputed_writer import LayerPlan
 from retrace.storage.reads import local_paths, remote_reads, same_version
 from retrace.storage.volumes import Volume, open_source
 from retrace.storage.zarr_writer import publish
 
 THREADS = 4
-Write = Callable[[Path, Path], None]
-"""Writes a layer into a folder; a second folder keeps its progress."""
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -92,26 +90,6 @@ def progress_folder(
     return digest(identity)
 
 
-def plan_export(
-    settings: ExportSettings, volume: Volume, box: VoxelBox, name: str, threads: int
-) -> tuple[LayerPlan, Write]:
-    """The mips of the layer, and a function that writes them."""
-    if settings.format == "precomputed":
-        plan = plan_layer(volume, box, labels=settings.labels, compress=settings.gzip)
-
-        def write(folder: Path, work: Path) -> None:
-            LayerWriter(folder, work, plan).write(volume, threads)
-
-    else:
-        moved, plan, begin = shifted_to_origin(volume, box, labels=settings.labels)
-
-        def write(folder: Path, work: Path) -> None:
-            writer = OmeZarrWriter(folder, work, plan, name=name, offset_nm=begin)
-            writer.write(moved, threads)
-
-    return plan, write
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     begin = time.monotonic()
@@ -120,7 +98,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     output: Path = arguments.output
     volume = open_checked(settings.source)
     box = exported_box(volume, settings.within)
-    plan, write = plan_export(settings, volume, box, output.stem, arguments.threads)
+    layer = ExportedLayer(
+        volume, box, output.stem, settings.labels, settings.gzip, arguments.threads
+    )
+    prepare: Plan = LAYER_FORMATS[settings.format].load("writer")
+    plan, write = prepare(layer)
     work = arguments.work / progress_folder(settings, volume, box, plan, output)
     partial = output.with_name(output.name + ".partial")
     if not work.is_dir():

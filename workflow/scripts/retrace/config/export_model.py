@@ -13,7 +13,7 @@ from retrace.settings_model import SettingsModel
 class ExportSettings(SettingsModel):
     """A volume that is written with all its mips for other programs."""
 
-    format: ExportFormat = Field(description="precomputed for neuroglancer, or ome_zarr.")
+    format: ExportFormat = Field(description="Name of the format.")
     source: Source = Field(description="The volume.")
     within: Source | None = Field(
         None, description="Volume whose box the layer is cropped to. null: the whole layer."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
@@ -21,6 +21,7 @@ from retrace.setting_types import (
     WholeFrom0,
 )
 from retrace.settings_model import SettingsModel
+from retrace.storage.layer_formats import LAYER_FORMATS
 
 
 def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -58,7 +59,10 @@ Context = Annotated[
 ]
 Seed = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
 Layer = Literal["segments", "fragments", "affinities", "raw", "nodes"]
-ExportFormat = Literal["precomputed", "ome_zarr"]
+if TYPE_CHECKING:
+    ExportFormat = str
+else:
+    ExportFormat = Literal[tuple(LAYER_FORMATS)]
 UNIQUE = {"uniqueItems": True}
 
 
@@ -183,11 +187,11 @@ class Export(SettingsModel):
         tuple[ExportFormat, ...],
         Field(min_length=1, json_schema_extra=UNIQUE),
         AfterValidator(_distinct),
-        InWords("a list of precomputed and ome_zarr, each once"),
+        InWords(f"a list of {' and '.join(LAYER_FORMATS)}, each once"),
     ] = Field(
         ("precomputed",),
-        description="precomputed: VOLUME/precomputed/LAYER, for neuroglancer and CloudVolume; "
-        "ome_zarr: VOLUME/ome_zarr/LAYER.zarr, OME-NGFF 0.4.",
+        description="; ".join(f"{name}: {form.about}" for name, form in LAYER_FORMATS.items())
+        + ".",
     )
     gzip: Flag = Field(
         True,

@@ -16,6 +16,7 @@ from retrace.planning.experiment import Planner
 from retrace.planning.paths import results, tested, volume_files, with_manifests
 from retrace.planning.targets import pair_target
 from retrace.planning.weights import model_file
+from retrace.storage.layer_formats import LAYER_FORMATS
 
 EXPORTED = {
     "segments": ("segmentation.zarr", "segments"),
@@ -39,11 +40,11 @@ def export_settings(
     layer: str,
     form: str,
 ) -> Settings:
-    """What export.py reads for one layer; `form`: precomputed or ome_zarr."""
+    """What export.py reads for one layer; `form`: a name in LAYER_FORMATS."""
     store = exported_store(dataset["name"], network["name"], volume, layer)
     result = {"path": store, "array": EXPORTED[layer][1]}
     raw = layer == "raw"
-    compression = {"gzip": config["export"]["gzip"]} if form == "precomputed" else {}
+    compression = {"gzip": config["export"]["gzip"]} if LAYER_FORMATS[form].compresses else {}
     return {
         "format": form,
         "source": dataset["volumes"][volume]["raw"] if raw else result,
@@ -64,7 +65,7 @@ def package_settings(
 def export_job(
     planner: Planner, dataset: str, network: str, volume: str, layer: str, *, form: str
 ) -> Job:
-    """Exports one layer of one volume; `form`: precomputed or ome_zarr."""
+    """Exports one layer of one volume; `form`: a name in LAYER_FORMATS."""
     experiment = planner.experiment("export", dataset, network)
     data = experiment.dataset
     settings = export_settings(planner.config, data, experiment.network, volume, layer, form)
@@ -81,7 +82,7 @@ def exported(planner: Planner, dataset: str, network: str) -> list[str]:
     data = planner.experiment("export", dataset, network).dataset
     settings = planner.config["export"]
     images = [
-        f"{form}/{layer}{'.zarr' if form == 'ome_zarr' else ''}"
+        f"{form}/{layer}{LAYER_FORMATS[form].suffix}"
         for form in settings["formats"]
         for layer in settings["layers"]
         if layer != "nodes"
@@ -109,5 +110,5 @@ def package(planner: Planner, dataset: str, network: str) -> list[str]:
     return [results(dataset, network, "package.zip")]
 
 
-EXPORT_JOBS = {form: partial(export_job, form=form) for form in ("precomputed", "ome_zarr")}
+EXPORT_JOBS = {form: partial(export_job, form=form) for form in LAYER_FORMATS}
 """By format the function that plans the export of a layer."""

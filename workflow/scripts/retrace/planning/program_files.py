@@ -10,7 +10,8 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parents[2]
 """The folder of the programs and of the library."""
 FAMILIES_FILE = SCRIPTS / "retrace" / "config" / "families.py"
-"""Names parts of the library as text: "module:object"."""
+LAYER_FORMATS_FILE = SCRIPTS / "retrace" / "storage" / "layer_formats.py"
+"""Both name parts of the library as text: "module:object"."""
 IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]*(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n#]*))",
     re.MULTILINE,
@@ -81,9 +82,9 @@ def _named_parts(text: str) -> Iterator[str]:
 
 @cache
 def _modules_by_part() -> dict[str, list[str]]:
-    """By field of a family's entry the modules that all families name there."""
+    """By field of the entries of families and layer formats the modules that are named there."""
     modules: dict[str, list[str]] = {}
-    text = FAMILIES_FILE.read_text()
+    text = FAMILIES_FILE.read_text() + LAYER_FORMATS_FILE.read_text()
     fields = list(NAMED_PART.finditer(text))
     ends = [field.start() for field in fields[1:]] + [len(text)]
     for field, end in zip(fields, ends, strict=True):

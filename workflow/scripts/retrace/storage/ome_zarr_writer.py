@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.storage.layer_formats import ExportedLayer, Write
 from retrace.storage.precomputed_writer import LAYER_CHUNK, LayerPlan, LayerWriter, Mip, all_mips
 from retrace.storage.volumes import Volume, open_volume
 from retrace.storage.zarr_writer import COMPRESSOR, create_volume
@@ -114,3 +115,14 @@ class OmeZarrWriter(LayerWriter):
             file = level.joinpath(*lead, *index)
             file.parent.mkdir(parents=True, exist_ok=True)
             yield file, box
+
+
+def plan_ome_zarr(layer: ExportedLayer) -> tuple[LayerPlan, Write]:
+    """The levels of an exported layer, and a function that writes them."""
+    moved, plan, begin = shifted_to_origin(layer.volume, layer.box, labels=layer.labels)
+
+    def write(folder: Path, work: Path) -> None:
+        writer = OmeZarrWriter(folder, work, plan, name=layer.name, offset_nm=begin)
+        writer.write(moved, layer.threads)
+
+    return plan, write

@@ -24,6 +24,7 @@ from retrace.files import atomic_write
 from retrace.geometry import Triple, VoxelBox, blocks, triple
 from retrace.progress import progress
 from retrace.storage.block_journal import Journal, checksum
+from retrace.storage.layer_formats import ExportedLayer, Write
 from retrace.storage.volumes import Volume, open_volume
 
 LAYER_CHUNK: Triple = (64, 64, 64)
@@ -252,3 +253,13 @@ def write_layer(
     work = folder.with_name(f"{folder.name}.work")
     LayerWriter(folder, work, plan).write(volume, 1)
     shutil.rmtree(work)
+
+
+def plan_precomputed(layer: ExportedLayer) -> tuple[LayerPlan, Write]:
+    """The mips of an exported layer, and a function that writes them."""
+    plan = plan_layer(layer.volume, layer.box, labels=layer.labels, compress=layer.gzip)
+
+    def write(folder: Path, work: Path) -> None:
+        LayerWriter(folder, work, plan).write(layer.volume, layer.threads)
+
+    return plan, write

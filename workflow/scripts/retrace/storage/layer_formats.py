@@ -1,0 +1,73 @@
+"""Formats that layers are exported in, one entry each.
+
+Settings and rules read the entries, so that planning imports no writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrace.geometry import VoxelBox
+    from retrace.storage.precomputed_writer import LayerPlan
+    from retrace.storage.volumes import Volume
+
+
+@dataclass(frozen=True)
+class ExportedLayer:
+    """A layer that is written: a box of a volume."""
+
+    volume: Volume
+    box: VoxelBox
+    name: str
+    labels: bool
+    """Whether values are ids."""
+    gzip: bool
+    threads: int
+
+
+Write = Callable[[Path, Path], None]
+"""Writes a layer into a folder; a second folder keeps its progress."""
+Plan = Callable[[ExportedLayer], "tuple[LayerPlan, Write]"]
+"""The mips of a layer, and a function that writes them."""
+
+
+@dataclass(frozen=True)
+class LayerFormat:
+    """A format of exported layers. They are written to VOLUME/NAME/LAYER."""
+
+    about: str
+    """For the page of settings."""
+    rule: str
+    """The rule that writes it."""
+    writer: str
+    """The function of type `Plan` that plans and writes a layer, as "module:function"."""
+    suffix: str = ""
+    """Suffix of the layer's folder."""
+    compresses: bool = False
+    """Whether `gzip` chooses if chunks are compressed."""
+
+    def load(self, part: str) -> Any:
+        """The object that a field names."""
+        return resolve_name(getattr(self, part))
+
+
+PRECOMPUTED = LayerFormat(
+    about="VOLUME/precomputed/LAYER, for neuroglancer and CloudVolume",
+    rule="export",
+    writer="retrace.storage.precomputed_writer:plan_precomputed",
+    compresses=True,
+)
+OME_ZARR = LayerFormat(
+    about="VOLUME/ome_zarr/LAYER.zarr, OME-NGFF 0.4",
+    rule="export_ome_zarr",
+    writer="retrace.storage.ome_zarr_writer:plan_ome_zarr",
+    suffix=".zarr",
+)
+
+LAYER_FORMATS = {"precomputed": PRECOMPUTED, "ome_zarr": OME_ZARR}
+"""All formats by the name that settings give them."""
