@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -322,7 +321,7 @@ def test_an_autoencoder_learns_to_reconstruct(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     data = tiny.dataset(tmp_path)
-    net = tiny.network(data, **AUTOENCODER, SGD_params={"LR": math.inf})
+    net = tiny.network(data, **AUTOENCODER, weight_decay=1e38)
     with pytest.raises(Exception, match="no number at iteration"):
         run(tmp_path, data, net, 6)
 
