@@ -29,7 +29,7 @@ configfile: source("config", "config.yaml")
 
 
 PLANNER = prepare()
-shell.prefix(f"set -euo pipefail; trap : TERM; export {job_environment()}; ")
+shell.prefix(f"set -euo pipefail; trap : TERM; export {job_environment(PLANNER.config)}; ")
 
 
 report: "workflow/report/workflow.rst"
@@ -57,7 +57,7 @@ include: "rules/checkpoints.smk"
 include: "rules/masks.smk"
 
 
-if config["engine"] == "legacy":
+if PLANNER.config.engine == "legacy":
 
     include: "rules/legacy.smk"
 
@@ -70,7 +70,7 @@ else:
 include: "rules/segment.smk"
 
 
-if config["shards"] > 1:
+if PLANNER.config.shards > 1:
 
     include: "rules/shards.smk"
 

@@ -52,7 +52,7 @@ def prepare() -> Planner:
         settings = run_config()
         config.update(settings.plain())
         check_chosen(settings.volumes)
-        check_block_cache()
+        check_block_cache(settings)
     except RetraceError as error:
         raise WorkflowError(str(error)) from None
     planner = Planner(ROOT, settings, uses_containers())
@@ -76,22 +76,23 @@ def run_config() -> WorkflowConfig:
 
 def bind_outside_folders(planner: Planner) -> None:
     """Adds the folders outside the working directory to what the containers see."""
-    block_cache().mkdir(parents=True, exist_ok=True)
-    folders = bound_folders(Path.cwd(), planner.outside_files(), [ROOT, block_cache()])
+    cache = block_cache(planner.config)
+    cache.mkdir(parents=True, exist_ok=True)
+    folders = bound_folders(Path.cwd(), planner.outside_files(), [ROOT, cache])
     settings = workflow.deployment_settings
     settings.apptainer_args = with_options(
         settings.apptainer_args, bind_options(folders)
     )
 
 
-def block_cache() -> Path:
+def block_cache(settings: WorkflowConfig) -> Path:
     """The folder that caches blocks of streamed volumes."""
-    return Path(config["blocks"]["cache"]).resolve()
+    return Path(settings.blocks.cache).resolve()
 
 
-def check_block_cache() -> None:
+def check_block_cache(settings: WorkflowConfig) -> None:
     """Refuses a cache whose folder cannot be created."""
-    cache = block_cache()
+    cache = block_cache(settings)
     existing = next(path for path in (cache, *cache.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ConfigError(
@@ -99,15 +100,15 @@ def check_block_cache() -> None:
         )
 
 
-def job_environment() -> str:
+def job_environment(settings: WorkflowConfig) -> str:
     """Environment of every job: settings that change no result.
 
     As parameters they would run every job again when the cache moves.
     """
     values = {
-        "RETRACE_BLOCKS": block_cache(),
-        "RETRACE_BLOCKS_GIB": config["blocks"]["cache_gib"],
-        "RETRACE_BLOCKS_THREADS": config["fetch_threads"],
+        "RETRACE_BLOCKS": block_cache(settings),
+        "RETRACE_BLOCKS_GIB": settings.blocks.cache_gib,
+        "RETRACE_BLOCKS_THREADS": settings.fetch_threads,
         "RETRACE_PYTHON": sys.executable,
     }
     words = [f"{name}={shlex.quote(str(value))}" for name, value in values.items()]

@@ -61,7 +61,7 @@ rule predict_examples:
     container:
         image("modern")
     resources:
-        gpu=gpus_for(config, "predict"),
+        gpu=gpus_for(PLANNER.config, "predict"),
         mem_mb=growing(4000),
         runtime=growing(60),
     params:

@@ -26,7 +26,7 @@ def legacy_library() -> list[str]:
 
 def legacy_python() -> str:
     """The interpreter inside the legacy image."""
-    return container_images.python(ROOT, config["legacy_image"])
+    return container_images.python(ROOT, PLANNER.config.legacy_image)
 
 
 def legacy_threads(wildcards: Any) -> int:
@@ -67,7 +67,7 @@ rule legacy_train:
         unpack(files_of(legacy_train_job)),
         script=script("legacy/train"),
         library=legacy_library(),
-        image=image_input(config["legacy_image"]),
+        image=image_input(PLANNER.config.legacy_image),
     output:
         checkpoint=directory("results/{dataset}/{network}/checkpoint"),
         history="results/{dataset}/{network}/training.json",
@@ -76,7 +76,7 @@ rule legacy_train:
     benchmark:
         "logs/train/{dataset}_{network}.benchmark.jsonl"
     container:
-        image(config["legacy_image"])
+        image(PLANNER.config.legacy_image)
     threads: legacy_threads
     resources:
         gpu=1,
@@ -150,13 +150,13 @@ rule legacy_predict:
         unpack(files_of(legacy_predict_job)),
         script=script("legacy/predict"),
         library=legacy_library(),
-        image=image_input(config["legacy_image"]),
+        image=image_input(PLANNER.config.legacy_image),
     output:
         folder=temp(directory("results/{dataset}/{network}/{volume}/legacy_output")),
     log:
         "logs/predict/{dataset}_{network}/{volume}.log",
     container:
-        image(config["legacy_image"])
+        image(PLANNER.config.legacy_image)
     threads: 8
     resources:
         gpu=1,

@@ -16,16 +16,16 @@ rule predict:
         library=library("predict"),
         image=image_input("modern"),
     output:
-        zarr=directory(output_store(config["shards"], "prediction")),
-        manifest=manifest(output_store(config["shards"], "prediction")),
+        zarr=directory(output_store(PLANNER.config.shards, "prediction")),
+        manifest=manifest(output_store(PLANNER.config.shards, "prediction")),
     log:
-        log_file(config["shards"], "predict"),
+        log_file(PLANNER.config.shards, "predict"),
     cache: True
     container:
         image("modern")
     threads: 8
     resources:
-        gpu=gpus_for(config, "predict"),
+        gpu=gpus_for(PLANNER.config, "predict"),
         mem_mb=growing(24000),
         runtime=growing(600),
     params:

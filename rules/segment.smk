@@ -17,10 +17,10 @@ rule fragments:
         library=library("segment"),
         image=image_input("modern"),
     output:
-        zarr=directory(output_store(config["shards"], "fragments")),
-        manifest=manifest(output_store(config["shards"], "fragments")),
+        zarr=directory(output_store(PLANNER.config.shards, "fragments")),
+        manifest=manifest(output_store(PLANNER.config.shards, "fragments")),
     log:
-        log_file(config["shards"], "fragments"),
+        log_file(PLANNER.config.shards, "fragments"),
     container:
         image("modern")
     threads: 4
@@ -45,10 +45,10 @@ rule segment:
         library=library("segment"),
         image=image_input("modern"),
     output:
-        zarr=directory(output_store(config["shards"], "segmentation")),
-        manifest=manifest(output_store(config["shards"], "segmentation")),
+        zarr=directory(output_store(PLANNER.config.shards, "segmentation")),
+        manifest=manifest(output_store(PLANNER.config.shards, "segmentation")),
     log:
-        log_file(config["shards"], "segment"),
+        log_file(PLANNER.config.shards, "segment"),
     container:
         image("modern")
     resources:

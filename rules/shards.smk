@@ -48,10 +48,10 @@ rule edges:
         library=library("segment"),
         image=image_input("modern"),
     output:
-        zarr=directory(output_store(config["shards"], "edges")),
-        manifest=manifest(output_store(config["shards"], "edges")),
+        zarr=directory(output_store(PLANNER.config.shards, "edges")),
+        manifest=manifest(output_store(PLANNER.config.shards, "edges")),
     log:
-        log_file(config["shards"], "edges"),
+        log_file(PLANNER.config.shards, "edges"),
     container:
         image("modern")
     threads: 2

@@ -27,11 +27,11 @@ rule train:
     container:
         image("modern")
     # one process for each GPU
-    threads: 8 * gpus_for(config, "train")
+    threads: 8 * gpus_for(PLANNER.config, "train")
     resources:
-        gpu=gpus_for(config, "train"),
+        gpu=gpus_for(PLANNER.config, "train"),
         # neither grows with the retries: a training that ran out of time resumes
-        mem_mb=24000 * gpus_for(config, "train"),
+        mem_mb=24000 * gpus_for(PLANNER.config, "train"),
         runtime=10000,
     params:
         job=job_of(train_job),

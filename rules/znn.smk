@@ -31,7 +31,7 @@ rule predict_whole:
         image("modern")
     threads: 8
     resources:
-        gpu=gpus_for(config, "predict"),
+        gpu=gpus_for(PLANNER.config, "predict"),
         mem_mb=growing(24000),
         runtime=growing(600),
     params:

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from retrace.planning import train
 from retrace.storage.zarr_writer import create_volume
+from run_config import run_config
 from settings_changes import as_job
 
 VOXEL_SIZE_NM = (10, 10, 10)
@@ -123,14 +124,13 @@ def settings(store: Path, iterations: int, **changes: Any) -> dict[str, Any]:
     return base | changes
 
 
-def training(data: Any, net: dict[str, Any], iterations: int, seed: int = 3) -> Any:
+def training(data: Any, net: Any, iterations: int, seed: int = 3) -> Any:
     """The settings of a training of any dataset and network on the CPU with one thread, as they
     travel: through JSON."""
-    config: dict[str, Any] = {"iterations": iterations, "seed": seed}
-    config |= {"batch_size": None, "gpus": 1, "train_seconds": None}
-    config |= {"device": "cpu", "precision": "fp32", "compile": False}
-    chosen = train.train_settings(config, data, net) | {"threads": 1}
-    return as_job(chosen)
+    on_cpu = {"device": "cpu", "precision": "fp32", "compile": False}
+    config = run_config(iterations=iterations, seed=seed, **on_cpu)
+    settings = train.train_settings(config, data, net)
+    return as_job(settings.with_(threads=1))
 
 
 def arguments(folder: Path, chosen: dict[str, Any], *more: str) -> list[str]:

@@ -16,7 +16,7 @@ import train
 from built_networks import built
 from prediction_case import NETWORK, OFFSET_NM, VOXEL_SIZE_NM, Case, make_case
 from retrace.checkpoints.safetensors import load_model, save_model
-from retrace.config import compatibility, datasets, networks, yaml_files
+from retrace.config import compatibility, datasets, networks
 from retrace.config.any_network import of_family
 from retrace.errors import ConfigError, DataError
 from retrace.networks import UNet
@@ -26,6 +26,7 @@ from retrace.storage.manifest import write_manifest
 from retrace.storage.volumes import open_volume
 from retrace.storage.zarr_writer import create_volume
 from retrace.training import build, task
+from run_config import run_config
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 
@@ -230,18 +231,14 @@ def test_01_the_papers_auto_context_sizes(
 
 def test_descriptors_extend_half_a_context_beyond_the_requested_box() -> None:
     data = datasets.load_dataset("fib25_sample")
-    config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
+    config = run_config()
     reader = networks.network_for("acrlsd_small", data)
     lsd = networks.network_for("lsd_small", data)
-    reader_roi = planning_predict.predict_settings(config, data, reader, "cube")["volume"]["roi_nm"]
-    lsd_roi = planning_predict.predict_settings(config, data, lsd, "cube")["volume"]["roi_nm"]
+    reader_roi = planning_predict.predict_settings(config, data, reader, "cube").volume.roi_nm
+    lsd_roi = planning_predict.predict_settings(config, data, lsd, "cube").volume.roi_nm
     lead = 10 * (84 - 44) // 2
-    assert [a - m for a, m in zip(reader_roi["offset"], lsd_roi["offset"], strict=True)] == [
-        lead
-    ] * 3
-    assert [m - a for a, m in zip(reader_roi["shape"], lsd_roi["shape"], strict=True)] == [
-        2 * lead
-    ] * 3
+    assert [a - m for a, m in zip(reader_roi.offset, lsd_roi.offset, strict=True)] == [lead] * 3
+    assert [m - a for a, m in zip(reader_roi.shape, lsd_roi.shape, strict=True)] == [2 * lead] * 3
 
 
 @pytest.mark.parametrize(

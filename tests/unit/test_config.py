@@ -24,8 +24,9 @@ from retrace.job import Job
 from retrace.planning import evaluate, fetch, mask, paths, predict, segment, targets, train, view
 from retrace.planning.experiment import Planner
 from retrace.planning.program_files import SCRIPTS
+from run_config import run_config
 
-CONFIG = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
+CONFIG = run_config().plain()
 PAPER = ("baseline", "lsd", "mtlsd", "long_range", "malis", "aclsd", "acrlsd")
 
 MINE = """
@@ -338,17 +339,17 @@ def test_only_what_validation_and_test_need_is_predicted() -> None:
     data = datasets.load_dataset("zfinch")
     network = networks.network_for("mtlsd", data)
 
-    roi = predict.predict_settings(CONFIG, data, network, data.test[0].volume)["volume"]
+    roi = predict.predict_settings(run_config(), data, network, data.test[0].volume).volume.roi_nm
 
-    assert roi["roi_nm"] == {"offset": [3600, 1800, 1800], "shape": [960, 2304, 2304]}
+    assert roi.plain() == {"offset": [3600, 1800, 1800], "shape": [960, 2304, 2304]}
 
 
 def test_the_training_time_is_passed_on_only_if_it_is_set() -> None:
     data = datasets.load_dataset("phantom")
     network = networks.network_for("mtlsd", data)
-    assert "seconds" not in train.train_settings(CONFIG, data, network)
-    limited = yaml_files.merge(CONFIG, {"train_seconds": 600})
-    assert train.train_settings(limited, data, network)["seconds"] == 600
+    assert "seconds" not in train.train_settings(run_config(), data, network).plain()
+    limited = run_config(train_seconds=600)
+    assert train.train_settings(limited, data, network).seconds == 600
 
 
 def test_shards_need_blocks_and_a_blockwise_method() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.errors import ConfigError, DataError
 from retrace.evaluation.class_tally import ClassTally, probabilities_of
 from retrace.evaluation.classes import class_scores
+from retrace.formats.source import Source
 from retrace.planning import evaluate
 from retrace.planning import predict as planning_predict
 from retrace.planning.train_settings import TrainingDataset, read_train_settings
@@ -33,6 +35,7 @@ from retrace.targets.classes import class_labels
 from retrace.training import build
 from retrace.training.cube_batches import CubeBatches, open_cube_batches
 from retrace.training.prefetch import Prefetcher
+from run_config import run_config
 from settings_changes import with_volume
 from tiny_training import arguments, training
 
@@ -103,19 +106,19 @@ def test_channels_of_a_file(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["raw"] = data
         file["memory"] = data.transpose(3, 0, 1, 2)
-    source = {"path": str(tmp_path / "a.h5"), "voxel_size_nm": [1, 1, 1]}
-    one = open_source({**source, "array": "raw", "axes": "cxyz", "channel": 1})
-    other = open_source({**source, "array": "memory", "axes": "zcxy", "channel": 1})
-    both = open_source({**source, "array": "raw", "axes": "cxyz"})
+    source = partial(Source, path=str(tmp_path / "a.h5"), voxel_size_nm=(1, 1, 1))
+    one = open_source(source(array="raw", axes="cxyz", channel=1))
+    other = open_source(source(array="memory", axes="zcxy", channel=1))
+    both = open_source(source(array="raw", axes="cxyz"))
 
     expected = data[1].transpose(2, 1, 0)
     np.testing.assert_array_equal(one.read(one.box), expected)
     np.testing.assert_array_equal(other.read(other.box), expected)
     assert both.array.shape == (2, 5, 4, 3)
     with pytest.raises(DataError, match="has 2 channels, numbered from 0; there is no 2"):
-        open_source({**source, "array": "raw", "axes": "cxyz", "channel": 2})
+        open_source(source(array="raw", axes="cxyz", channel=2))
     with pytest.raises(DataError, match="has 4 axes .*`axes: xyz`"):
-        open_source({**source, "array": "raw", "axes": "xyz"})
+        open_source(source(array="raw", axes="xyz"))
 
 
 def test_an_odd_surplus_is_refused(folder: Path) -> None:
@@ -253,8 +256,7 @@ def test_trained_predicted_and_scored(folder: Path) -> None:
     net = tiny.network(warp_on=0.3, SGD_params={"LR": 0.05, "momentum": 0.9}, **often)
     settings = training(data, net, 100)
     train.main(arguments(folder, settings))
-    config = {"tile": "auto", "prediction_dtype": "uint8", "gpus": 1, "device": "cpu"}
-    config |= {"precision": "fp32", "compile": False}
+    config = run_config(device="cpu", precision="fp32", compile=False)
     predict_settings = planning_predict.predict_settings(config, data, net, "cube_2")
     model, store = folder / "model.safetensors", folder / "cube_2" / "prediction.zarr"
     predict.main(

@@ -54,7 +54,7 @@ def test_published_images_have_no_colon_in_their_file(repository: Path) -> None:
     for name, image in published_images(repository).items():
         assert published_path(Path("containers/images"), name).name == f"{name}.img"
         assert ":" not in name
-        assert image["key"].startswith("funke/singularity/")
+        assert image.key.startswith("funke/singularity/")
     # Under `exec` that image has no Python on its PATH.
     assert python(repository, "lsd_legacy") == "/opt/conda/envs/lsd_legacy/bin/python"
     assert python(repository, "legacy") == python(repository, "standin") == "python"

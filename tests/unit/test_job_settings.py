@@ -10,34 +10,35 @@ import pytest
 from retrace.config import networks
 from retrace.config.dataset_model import Dataset
 from retrace.config.schema import check
-from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import WORKFLOW_CONFIG, read_yaml
-from retrace.evaluation import settings as models
-from retrace.inference.settings import read_prediction_settings
 from retrace.planning import compare, evaluate, predict, segment
-from retrace.segmentation.options import read_segmentation_settings
+from retrace.planning import score_settings as models
+from retrace.planning.predict_settings import read_prediction_settings
+from retrace.planning.segment_settings import read_segmentation_settings
 from retrace.settings_model import SettingsModel, as_json
+from run_config import run_config
 from volume_datasets import load_volumes
 
-CONFIG = check(WorkflowConfig, read_yaml(WORKFLOW_CONFIG / "config.yaml"), "config.yaml")
+CONFIG = run_config()
 
 
-def received(settings: Any, **more: str) -> dict[str, Any]:
+def received(settings: SettingsModel) -> dict[str, Any]:
     """The settings as the program receives them."""
-    content: dict[str, Any] = json.loads(as_json({**settings, **more}))
+    content: dict[str, Any] = json.loads(as_json(settings))
     return content
 
 
 def settings_of(dataset: Dataset) -> list[tuple[type[SettingsModel], dict[str, Any]]]:
     """Every kind of settings for scoring a dataset, and the model that reads it."""
     (volume, *_) = dataset.volumes
-    where = {"volume": volume, "split": "test", "array": "segments"}
     others = compare.compare_settings(dataset, {"mtlsd": "lsd"}, {"n4": "a reason"}, None)
     return [
-        (models.CountSettings, received(evaluate.count_settings(dataset, "test"), **where)),
+        (
+            models.CountSettings,
+            received(evaluate.count_settings(dataset, volume, "test", "segments")),
+        ),
         (models.ThresholdSettings, received(evaluate.choose_settings(CONFIG, dataset))),
         (models.ScoreSettings, received(evaluate.score_settings(CONFIG, dataset))),
-        (models.NodeSettings, received(evaluate.nodes_settings(CONFIG, dataset), volume=volume)),
+        (models.NodeSettings, received(evaluate.nodes_settings(CONFIG, dataset, volume))),
         (models.ComparisonSettings, received(others)),
     ]
 

@@ -30,9 +30,9 @@ from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
 from retrace.packaging.bioimageio import package_files
 from retrace.packaging.family import FamilyPackage
-from retrace.packaging.settings import PackageSettings
 from retrace.packaging.single_file import _check_names, modules, single_file
 from retrace.planning.align import aligned_voxel_nm
+from retrace.planning.package_settings import PackageSettings
 from retrace.settings_model import as_json
 from retrace.storage.manifest import check_manifest
 
@@ -104,9 +104,10 @@ def packaged(chosen: dict[str, Any]) -> Any:
     return builder.build(**builder.arguments(of_family(chosen)), seed=3)
 
 
-def about(chosen: dict[str, Any]) -> dict[str, Any]:
+def about(chosen: Any) -> dict[str, Any]:
     """The dataset; single examples have no voxels."""
-    examples = chosen["family"] == "elektronn" and chosen["mode"] != "img-img"
+    content = plain(chosen)
+    examples = content.get("family") == "elektronn" and content["mode"] != "img-img"
     return {"name": "tiny"} if examples else ABOUT
 
 
@@ -264,9 +265,9 @@ def test_the_packaged_field_is_that_of_the_workflow() -> None:
 def test_pixels_are_those_of_the_mip_that_is_aligned() -> None:
     data = datasets.load_dataset("vnc_nc")
     net = networks.network_for("seamless_small", data)
-    assert aligned_voxel_nm(data, net) == [50, 20, 20]
-    assert aligned_voxel_nm(data, {**net, "align": {**net["align"], "mip": 1}}) == [50, 10, 10]
-    assert aligned_voxel_nm(data, {**net, "align": {**net["align"], "mip": 0}}) == [50, 5, 5]
+    assert list(aligned_voxel_nm(data, net)) == [50, 20, 20]
+    assert list(aligned_voxel_nm(data, net.with_(align=net.align.with_(mip=1)))) == [50, 10, 10]
+    assert list(aligned_voxel_nm(data, net.with_(align=net.align.with_(mip=0)))) == [50, 5, 5]
 
 
 def test_networks_of_examples_and_of_sections_are_packed() -> None:

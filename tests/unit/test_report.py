@@ -11,12 +11,12 @@ import pytest
 import report
 from retrace.config.networks import network_by_name
 from retrace.evaluation.comparison import plot_comparison
+from retrace.planning.report_settings import ExperimentSettings
 from retrace.reporting.drawings import graph, learning_curve
 from retrace.reporting.experiments import deviations
 from retrace.reporting.manifests import read_store_records, step_costs, step_edges, step_of
 from retrace.reporting.methods import methods_paragraph
 from retrace.reporting.page import read_comparison
-from retrace.reporting.settings import ExperimentSettings
 from retrace.settings_model import as_json
 from retrace.storage.zarr_writer import create_volume
 

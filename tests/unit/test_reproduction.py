@@ -17,14 +17,15 @@ from retrace.config.dataset_model import Dataset
 from retrace.config.schema import check
 from retrace.errors import ConfigError, StateError
 from retrace.evaluation.reproduction import Row, compare_with_published, passes, reproduction_table
-from retrace.evaluation.settings import ReproductionSettings
 from retrace.planning import evaluate, paths, predict
 from retrace.planning import reproduce as planning_reproduce
 from retrace.planning import segment as planning_segment
+from retrace.planning.score_settings import ReproductionSettings
 from retrace.settings_model import as_json
+from run_config import run_config
 from volume_datasets import load_volumes
 
-CONFIG = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
+CONFIG = run_config()
 FIRST: dict[str, Any] = {"regions": None, "networks": None}
 METRICS = ("voi_split", "voi_merge", "voi_sum", "erl_nm", "max_erl_nm", "nerl")
 PAPER = {"zfinch": "zfinch_paper", "fib25": "fib25_paper", "hemi": "hemi_paper"}
@@ -38,7 +39,7 @@ def table_job(name: str, **reproduce: Any) -> ReproductionSettings:
     """The settings of `reproduce.py table`, as it reads them from its job."""
     reproduce_settings = {**FIRST, **reproduce}
     settings = planning_reproduce.table_settings(
-        paper_dataset(name, **reproduce_settings), reproduce_settings
+        paper_dataset(name, **reproduce_settings), reproduce_settings["networks"]
     )
     return check(ReproductionSettings, json.loads(as_json(settings)), "settings")
 
@@ -240,10 +241,10 @@ def test_every_reproduction_has_a_dataset_with_weights_tolerances_and_numbers() 
     for name in PAPER:
         data = paper_dataset(name)
         published = paper.read_paper_values(data)
-        assert "checkpoints" in datasets.load_dataset(data["weights_of"])["bucket"]
-        for entry in datasets.load_dataset(PAPER[name])["test"]:
-            assert entry["volume"] in published["regions"]
-        for network in data["paper"]["networks"]:
+        assert datasets.load_dataset(data.weights_of).bucket.checkpoints
+        for entry in datasets.load_dataset(PAPER[name]).test:
+            assert entry.volume in published["regions"]
+        for network in data.paper.networks:
             own = config_networks.network_for(network, data)
             assert own == config_networks.network_for(network, datasets.load_dataset(name))
             compatibility.check_pair(data, own, "evaluate")
@@ -281,19 +282,19 @@ def test_the_papers_blocks_and_boxes_reach_the_programs() -> None:
     finch = config_networks.network_for("acrlsd", data)
     lsd = config_networks.network_for("lsd", data)
     segment = planning_segment.segment_settings(CONFIG, data, finch, "11_micron")
-    affinities = predict.predict_settings(CONFIG, data, finch, "11_micron")["volume"]
-    descriptors = predict.predict_settings(CONFIG, data, lsd, "11_micron")["volume"]
+    affinities = predict.predict_settings(CONFIG, data, finch, "11_micron").volume
+    descriptors = predict.predict_settings(CONFIG, data, lsd, "11_micron").volume
 
-    assert segment["block_shape"] == (180, 400, 400)
-    assert affinities["raw"]["mip"] == 0
-    assert affinities["roi_nm"]["shape"] == [10800, 10800, 10800]
-    assert descriptors["roi_nm"]["shape"] == [10800 + 2 * 360, 10800 + 2 * 954, 10800 + 2 * 954]
-    assert evaluate.score_settings(CONFIG, data)["compute_mincut"] is True
+    assert segment.block_shape == (180, 400, 400)
+    assert affinities.raw.mip == 0
+    assert list(affinities.roi_nm.shape) == [10800, 10800, 10800]
+    assert list(descriptors.roi_nm.shape) == [10800 + 2 * 360, 10800 + 2 * 954, 10800 + 2 * 954]
+    assert evaluate.score_settings(CONFIG, data).compute_mincut is True
 
     flies = paper_dataset("fib25")
     lsd = config_networks.network_for("lsd", flies)
-    from_labels = predict.predict_settings(CONFIG, flies, lsd, "roi_1")["volume"]
-    assert from_labels["roi_of"]["path"] == "data/fib25_paper/ground_truth/roi_1"
-    assert from_labels["margin_nm"] == [8 * 52] * 3
+    from_labels = predict.predict_settings(CONFIG, flies, lsd, "roi_1").volume
+    assert from_labels.roi_of.path == "data/fib25_paper/ground_truth/roi_1"
+    assert list(from_labels.margin_nm) == [8 * 52] * 3
     assert paths.ground_truth(flies, "data/fib25_paper/ground_truth/roi_1") is not None
     assert paths.ground_truth(flies, "data/fib25_paper/ground_truth/roi_9") is None

@@ -14,10 +14,10 @@ from scipy import ndimage
 import segment
 from retrace.config.workflow import Segment
 from retrace.errors import ConfigError, DataError
+from retrace.planning.segment_settings import MUTEX, read_segmentation_settings
 from retrace.segmentation import volume
 from retrace.segmentation.agglomerate import MERGE_FUNCTIONS
 from retrace.segmentation.fragments import renumber
-from retrace.segmentation.options import MUTEX, read_segmentation_settings
 from retrace.storage.manifest import check_manifest, read_manifest, write_manifest
 from retrace.storage.zarr_writer import create_volume
 

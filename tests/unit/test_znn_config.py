@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,14 @@ import tifffile
 
 import mask
 import tiny_znn as tiny
-from retrace.config import compatibility, datasets, networks, sources, splits, yaml_files
+from retrace.config import compatibility, datasets, networks, sources, splits
 from retrace.config.network_settings import DatasetTraits
 from retrace.errors import ConfigError, DataError
+from retrace.formats.source import Source
 from retrace.planning import predict, train
+from retrace.settings_model import as_json
 from retrace.storage.volumes import open_source, open_volume
+from run_config import run_config
 from znn_case import SMALL
 
 SPEC = """\
@@ -73,14 +75,14 @@ def spec_dataset(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def test_samples_of_a_spec_are_volumes_and_ranges_of_a_cfg_the_splits(folder: Path) -> None:
     data = spec_dataset(folder)
-    first = data["volumes"]["sample1"]
+    first = data.volumes["sample1"]
 
-    assert first["raw"]["path"] == "raw.tif"
-    assert first["raw"]["preprocess"] == "standard2D"
-    assert first["inputs"]["input-r"]["array"] == "main"
-    assert first["labels_mask"]["path"] == "mask.tif"
-    assert first["labels"]["fit"]["crop"] is True
-    assert [[e["volume"] for e in data[s]] for s in splits.SPLITS] == [
+    assert first.raw.path == "raw.tif"
+    assert first.raw.preprocess == "standard2D"
+    assert first.inputs["input-r"].array == "main"
+    assert first.labels_mask.path == "mask.tif"
+    assert first.labels.fit.crop is True
+    assert [[e.volume for e in data.entries(s)] for s in splits.SPLITS] == [
         ["sample1"],
         ["sample3"],
         ["sample2", "sample3"],
@@ -120,17 +122,17 @@ def test_a_network_takes_layers_and_parameters_from_a_cfg(folder: Path) -> None:
     data = spec_dataset(folder)
     net = networks.network_for("mine", data)
 
-    assert net["input_shape"] == (2, 15, 15)
-    assert net["inference_shape"] == (3, 25, 25)
-    assert (net["cost_fn"], net["iterations"]) == ("softmax_loss", 5000)
+    assert net.input_shape == (2, 15, 15)
+    assert net.inference_shape == (3, 25, 25)
+    assert (net.cost_fn, net.iterations) == ("softmax_loss", 5000)
     assert net.plain()["heads"] == [{"name": "boundary", "channels": 2, "node": "output"}]
     assert networks.predicts_boundaries("mine")
     assert not networks.predicts_boundaries("n4_a_even")
-    config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
+    config = run_config()
     settings = predict.predict_settings(config, data, net, "sample2")
-    assert list(settings["tile"]) == [2, 20, 20]
+    assert list(settings.tile) == [2, 20, 20]
     trained = train.train_settings(config, data, net)
-    assert set(trained["dataset"]["volumes"]) == {"sample1", "sample3"}
+    assert set(trained.dataset.volumes) == {"sample1", "sample3"}
 
 
 def test_network_files_are_written_next_to_the_network_of_the_cfg(folder: Path) -> None:
@@ -148,7 +150,7 @@ def test_network_files_are_written_next_to_the_network_of_the_cfg(folder: Path) 
     )
 
     assert net.plain()["net_files"] == {"prefix": "python/../nets/net", "is_stdio": False}
-    assert "net_files" not in tiny.network(data)
+    assert tiny.network(data).net_files is None
 
 
 def pair(folder: Path, network: str, verb: str = "train", **changes: Any) -> None:
@@ -218,24 +220,24 @@ RECURSIVE = [
 
 def test_an_input_is_what_another_network_predicted_of_the_whole_volume(folder: Path) -> None:
     data = tiny.dataset(folder)
-    config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml")
+    config = run_config()
     net = tiny.network(data, layers=RECURSIVE, recursive={"input-r": {"network": "vd2d"}})
     compatibility.check_pair(data, net, "train")
     store = "results/cells/vd2d/stack/whole_prediction.zarr"
-    trained = train.train_settings(config, data, net)["dataset"]["volumes"]["stack"]
-    predicted = predict.predict_settings(config, data, net, "stack")["volume"]
+    trained = train.train_settings(config, data, net).dataset.volumes["stack"]
+    predicted = predict.predict_settings(config, data, net, "stack").volume
 
-    assert predicted["inputs"] == [trained["inputs"]["input-r"]]
-    assert predicted["inputs"][0]["path"] == store
-    assert predicted["inputs"][0]["preprocess"] == "symetric_rescale"
+    assert list(predicted.inputs) == [trained.inputs["input-r"]]
+    assert predicted.inputs[0].path == store
+    assert predicted.inputs[0].preprocess == "symetric_rescale"
     first = networks.network_for("vd2d", data)
-    assert predict.whole_settings(config, data, first, "stack")["volume"]["roi_nm"] is None
+    assert predict.whole_settings(config, data, first, "stack").volume.roi_nm is None
     own = {"path": "raw.h5", "array": "main"}
     volume = {"raw": {"path": "raw.tif"}, "labels": {"path": "labels.tif"}}
     with_own_input = tiny.dataset(folder, volumes={"stack": volume | {"inputs": {"input-r": own}}})
     assert train.recursive_inputs(with_own_input, net, "stack") == {}
-    inputs = predict.predict_settings(config, with_own_input, net, "stack")["volume"]["inputs"]
-    assert inputs[0]["path"] == "raw.h5"
+    inputs = predict.predict_settings(config, with_own_input, net, "stack").volume.inputs
+    assert inputs[0].path == "raw.h5"
 
 
 @pytest.mark.parametrize(
@@ -266,13 +268,13 @@ def test_impossible_recursive_inputs_are_refused(
 def test_boundaries_are_grown_where_labels_have_none(folder: Path) -> None:
     drawn, touching = tiny.dataset(folder), tiny.dataset(folder, boundaries_drawn=False)
 
-    assert tiny.network(drawn)["grow_boundary"] is None
+    assert tiny.network(drawn).grow_boundary is None
     assert tiny.network(touching).plain()["grow_boundary"] == {"steps": 1, "only_xy": True}
-    assert tiny.network(touching, grow_boundary=None)["grow_boundary"] is None
+    assert tiny.network(touching, grow_boundary=None).grow_boundary is None
 
 
-def source(path: Path, **more: Any) -> dict[str, Any]:
-    return {"path": str(path), "voxel_size_nm": [40, 10, 10], **more}
+def source(path: Path, **more: Any) -> Source:
+    return Source.model_validate({"path": str(path), "voxel_size_nm": [40, 10, 10], **more})
 
 
 def test_membranes_separate_objects_section_by_section(folder: Path) -> None:
@@ -307,7 +309,7 @@ def test_networks_of_four_maps_learn_classes(folder: Path, name: str) -> None:
     compatibility.check_pair(data, net, "evaluate")
 
     assert net.plain()["heads"] == [{"name": "classes", "channels": 4, "node": "nl10"}]
-    assert (net["cost_fn"], net["n_lab"]) == ("softmax_loss", 4)
+    assert (net.cost_fn, net.n_lab) == ("softmax_loss", 4)
     assert networks.labels_voxels(name)
     assert not networks.predicts_boundaries(name)
     with pytest.raises(ConfigError, match="affinities, which a segmentation is made from"):
@@ -319,13 +321,13 @@ def test_labels_of_several_outputs_come_from_their_names_in_a_spec(folder: Path)
     text = text.replace("output = 1\n[sample2]", "output = 1\nother = 2\n[sample2]")
     (folder / "data.spec").write_text(text.replace("other", "output2"))
     data = spec_dataset(folder)
-    volume = data["volumes"]["sample1"]
+    volume = data.volumes["sample1"]
     net = tiny.network(tiny.dataset(folder), layers=tiny.TWO_OUTPUTS)
     net = net.with_(heads=[net.heads[0], net.heads[1].with_(node="output2")])
 
-    assert volume["labels"]["path"] == "labels.h5"
-    assert volume["outputs"]["output2"]["path"] == "labels.tif"
-    assert volume["outputs_mask"]["output"]["path"] == "mask.tif"
+    assert volume.labels.path == "labels.h5"
+    assert volume.outputs["output2"].path == "labels.tif"
+    assert volume.outputs_mask["output"].path == "mask.tif"
     assert {"labels.tif", "labels.h5"} <= set(sources.named_files(data))
     with pytest.raises(ConfigError, match="volume 'sample3' has no labels for 'output2'. Add"):
         compatibility.check_pair(data, net, "train")
@@ -393,7 +395,7 @@ def test_a_custom_mask_is_part_of_the_labels_mask(folder: Path) -> None:
         "labels": source(folder / "labels.tif"),
         "labels_mask": source(folder / "mask.tif"),
     }
-    mask.main(["--settings", json.dumps(settings), "--output", str(folder / "m.zarr")])
+    mask.main(["--settings", as_json(settings), "--output", str(folder / "m.zarr")])
 
     labels_mask = open_volume(folder / "m.zarr", "labels_mask")
     np.testing.assert_array_equal(labels_mask.read(labels_mask.box), own_mask)

@@ -28,9 +28,9 @@ from retrace.checkpoints.znn import (
     torch_filters,
     write_h5,
 )
-from retrace.config import yaml_files
 from retrace.config.any_network import of_family
 from retrace.errors import DataError
+from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
 from retrace.networks.tuning import set_convolution_modes
 from retrace.planning import predict as planning_predict
@@ -44,6 +44,7 @@ from retrace.training.znn_family import ZnnTask
 from retrace.training.znn_files import sgd_of
 from retrace.training.znn_optimizer import ZnnOptimizer
 from retrace.znn.graph import graph_from
+from run_config import run_config
 from tiny_training import arguments, training
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
@@ -242,8 +243,7 @@ def test_two_outputs_are_trained_predicted_and_kept_in_an_h5(folder: Path) -> No
     )
     model_json = as_json({"dataset": "cells", "network": net})
     znn.main(["model", "--settings", model_json, "--h5", "net.h5", "--output", "again.safetensors"])
-    config = yaml_files.read_yaml(yaml_files.WORKFLOW_CONFIG / "config.yaml") | {"device": "cpu"}
-    config |= {"prediction_dtype": "float32", "output_prefix": "out/net"}
+    config = run_config(device="cpu", prediction_dtype="float32", output_prefix="out/net")
     settings = planning_predict.predict_settings(config, data, net, "stack")
     for model, store in (("model", "one.zarr"), ("again", "other.zarr")):
         options = {"--settings": as_json(settings), "--model": f"{model}.safetensors"}
@@ -523,7 +523,7 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path) -> None:
 
 def test_images_are_on_a_scale_of_their_own(folder: Path) -> None:
     raw = tiny.cells()[0].astype(float)
-    source = {"path": str(folder / "raw.h5"), "array": "main", "voxel_size_nm": [40, 10, 10]}
+    source = Source(path=str(folder / "raw.h5"), array="main", voxel_size_nm=(40, 10, 10))
     window = VoxelBox((1, -3, 38), (2, 6, 9))
     padded = np.pad(raw, [(0, 0), (3, 0), (0, 3)], mode="symmetric")
     sections = (1, 2)
@@ -550,8 +550,7 @@ def test_prediction_covers_the_volume_and_is_the_network(folder: Path, tile: lis
     run(folder, 4)
     data = tiny.dataset(folder)
     net = tiny.network(data, parameters={"forward_outsz": tile})
-    config = {"tile": "auto", "prediction_dtype": "float32", "gpus": 1}
-    config |= {"device": "cpu", "precision": "fp32", "compile": False}
+    config = run_config(prediction_dtype="float32", device="cpu", precision="fp32", compile=False)
     settings = as_json(planning_predict.predict_settings(config, data, net, "stack"))
     places = ["--model", "model.safetensors", "--work", "pwork", "--output", "p.zarr"]
     predict.main(["--settings", settings, *places])

@@ -37,10 +37,14 @@ from retrace.alignment.volume import align_volume
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
-from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.errors import ConfigError, run
 from retrace.files import atomic_write
-from retrace.planning.align_settings import AlignSettings, FitSettings, ScoreAlignmentSettings
+from retrace.planning.align_settings import (
+    AlignSettings,
+    FitSettings,
+    ScheduleSettings,
+    ScoreAlignmentSettings,
+)
 from retrace.storage.manifest import input_digest
 from retrace.training.history import last_loss
 
@@ -132,7 +136,7 @@ def print_lineage(args: argparse.Namespace) -> None:
 
 def print_schedule(args: argparse.Namespace) -> None:
     """Prints what each epoch trains."""
-    network = check(SeamlessNetworkSettings, args.settings["network"], "network")
+    network = check(ScheduleSettings, args.settings, "settings of align.py schedule").network
     print("\n".join(PhaseSchedule(network).trace(args.epochs or network.epochs)))
 
 

@@ -33,8 +33,8 @@ from retrace.evaluation.comparison import (
 )
 from retrace.evaluation.comparison_rows import network_row, other_row
 from retrace.evaluation.scores import CONVENTION
-from retrace.evaluation.settings import ComparisonSettings
 from retrace.files import atomic_write, write_json
+from retrace.planning.score_settings import ComparisonSettings
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -33,14 +33,14 @@ from retrace.evaluation.inputs import ScoringInputs, read_counted
 from retrace.evaluation.jobs import write_counts, write_node_tables, write_scores, write_threshold
 from retrace.evaluation.plots import scores_table
 from retrace.evaluation.scores import CONVENTION
-from retrace.evaluation.settings import (
+from retrace.files import write_json
+from retrace.geometry import NmBox, triple
+from retrace.planning.score_settings import (
     CountSettings,
     NodeSettings,
     ScoreSettings,
     ThresholdSettings,
 )
-from retrace.files import write_json
-from retrace.geometry import NmBox, triple
 from retrace.storage.shards import shard_of
 from retrace.storage.volumes import recording_opened
 

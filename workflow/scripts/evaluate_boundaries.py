@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.evaluation.boundary_maps import plot_boundary_scores, score_boundary_maps
-from retrace.evaluation.settings import BoundaryMapSettings
 from retrace.evaluation.voxelwise import open_predictions, parse_args
 from retrace.files import write_json
+from retrace.planning.score_settings import BoundaryMapSettings
 from retrace.segmentation.lut import threshold_list
 from retrace.storage.reads import origin_of_opened
 from retrace.storage.volumes import recording_opened

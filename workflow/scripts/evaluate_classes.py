@@ -18,9 +18,10 @@ from retrace.errors import run
 from retrace.evaluation.class_maps import ClassMap, plot_class_maps
 from retrace.evaluation.class_tally import ClassTally
 from retrace.evaluation.classes import CONVENTION, class_scores
-from retrace.evaluation.settings import ClassMapSettings
+from retrace.evaluation.dataset import open_raw
 from retrace.evaluation.voxelwise import open_predictions, parse_args
 from retrace.files import write_json
+from retrace.planning.score_settings import ClassMapSettings
 from retrace.storage.reads import origin_of_opened
 from retrace.storage.volumes import recording_opened
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         maps = [
             ClassMap(
                 scored,
-                dataset.open_raw(scored.entry),
+                open_raw(dataset, scored.entry),
                 classes,
                 settings.labels_are_classes,
                 settings.grow_boundary,

@@ -83,7 +83,7 @@ def progress_folder(
         "format": settings.format,
         "box": [list(box.offset), list(box.shape)],
         "gzip": plan.gzip,
-        "source": [input_digest(path) for path in local_paths([settings.source.plain()])],
+        "source": [input_digest(path) for path in local_paths([settings.source])],
         "edition": volume.reader.record.version if volume.reader else None,
         "output": str(output.resolve()),
     }
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     publish(partial, output)
     write_manifest(
         output,
-        inputs=local_paths([settings.source.plain()]),
+        inputs=local_paths([settings.source]),
         settings=arguments.settings,
         seconds=time.monotonic() - begin,
         read=remote_reads(volume),

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from retrace.command_line import add_job, parse_job
+from retrace.config.schema import check
 from retrace.errors import FetchError, run
 from retrace.files import atomic_write
 from retrace.remote.download import human_bytes
@@ -20,6 +21,7 @@ from retrace.remote.http import (
     get_response,
     is_transient,
 )
+from retrace.remote.store import FetchFileSettings
 
 ATTEMPTS = 3
 PAUSE_S = 2.0
@@ -78,7 +80,8 @@ def fetch(url: str, sha256: str, output: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Fetches one file."""
     args = parse_args(argv)
-    fetch(args.settings["url"], args.settings["sha256"], args.output)
+    settings = check(FetchFileSettings, args.settings, "--settings")
+    fetch(settings.url, settings.sha256, args.output)
 
 
 if __name__ == "__main__":

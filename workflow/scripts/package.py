@@ -18,7 +18,7 @@ from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.packaging.bioimageio import package_files, write_package
-from retrace.packaging.settings import PackageSettings
+from retrace.planning.package_settings import PackageSettings
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.zarr_writer import writing
 

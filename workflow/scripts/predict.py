@@ -11,7 +11,7 @@ from retrace.command_line import add_job, parse_job
 from retrace.device import keep_freed_memory
 from retrace.errors import run
 from retrace.inference.build import build_prediction, input_files
-from retrace.inference.settings import read_prediction_settings
+from retrace.planning.predict_settings import read_prediction_settings
 from retrace.storage.shards import shard_of
 
 

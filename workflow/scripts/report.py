@@ -17,8 +17,8 @@ from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.files import atomic_write
+from retrace.planning.report_settings import ReportSettings
 from retrace.reporting.page import report_page
-from retrace.reporting.settings import ReportSettings
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

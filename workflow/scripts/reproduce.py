@@ -19,8 +19,8 @@ from retrace.config.schema import check
 from retrace.config.yaml_files import read_yaml
 from retrace.errors import StateError, run
 from retrace.evaluation.reproduction import compare_with_published, passes, reproduction_table
-from retrace.evaluation.settings import ReproductionSettings
 from retrace.files import atomic_write, read_json, write_json
+from retrace.planning.score_settings import ReproductionSettings
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

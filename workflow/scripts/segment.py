@@ -13,6 +13,7 @@ from pathlib import Path
 
 from retrace.command_line import add_job, parse_job
 from retrace.errors import run
+from retrace.planning.segment_settings import read_segmentation_settings
 from retrace.segmentation.jobs import (
     BlockJob,
     write_edges,
@@ -20,7 +21,6 @@ from retrace.segmentation.jobs import (
     write_lookup_table,
     write_segmentation,
 )
-from retrace.segmentation.options import read_segmentation_settings
 from retrace.storage.shards import shard_of
 
 

@@ -33,7 +33,7 @@ from retrace.files import atomic_write, read_json
 from retrace.geometry import VoxelBox
 from retrace.networks import ZnnNetwork, build_network
 from retrace.networks.znn import is_affinities
-from retrace.planning.conversion_settings import ConversionSettings
+from retrace.planning.conversion_settings import ConversionSettings, OutputFilesSettings
 from retrace.progress import progress
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_volume
@@ -104,12 +104,12 @@ def output_stem(prefix: str, volume: str, node: str) -> str:
 
 def write_outputs(args: argparse.Namespace) -> None:
     """Writes a prediction in ZNN's files; `output`, written last, lists them."""
-    settings = args.settings
+    settings = check(OutputFilesSettings, args.settings, "--settings")
     check_manifest(args.prediction)
     files: list[Path] = []
-    for head in settings["heads"]:
-        stem = Path(output_stem(settings["prefix"], settings["volume"], head["node"]))
-        files += write_output(open_volume(args.prediction, head["name"]), head["name"], stem)
+    for head in settings.heads:
+        stem = Path(output_stem(settings.prefix, settings.volume, head.node))
+        files += write_output(open_volume(args.prediction, head.name), head.name, stem)
     atomic_write(args.output, json.dumps({"files": [str(f) for f in files]}, indent=1) + "\n")
 
 

@@ -37,6 +37,10 @@ class SettingsModel(BaseModel):
         """The settings that were set, by name."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
+    def without(self, *names: str) -> Self:
+        """A copy in which these settings are not set."""
+        return type(self)(**{k: v for k, v in self.explicit().items() if k not in names})
+
     def complete(self, deep: bool = False) -> Self:
         """A copy whose defaults count as set, so that `plain` writes them too.
 

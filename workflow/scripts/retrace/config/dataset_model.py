@@ -402,7 +402,10 @@ class DatasetFile(SettingsModel):
 
 
 class DatasetBase(SettingsModel):
-    """What datasets of volumes and of single examples have in common."""
+    """What datasets of volumes and of single examples have in common.
+
+    What single examples do not have is empty or None.
+    """
 
     name: str = Field(description="Name of the dataset.")
     isotropic: bool = Field(description="Which recipe of a network it uses.")
@@ -411,6 +414,10 @@ class DatasetBase(SettingsModel):
     train: tuple[Entry, ...] = Field((), description="What is trained on.")
     validation: tuple[Entry, ...] = Field((), description="What thresholds are chosen on.")
     test: tuple[Entry, ...] = Field((), description="What is scored.")
+    bucket: Bucket | None = Field(None, description="Where the volumes are in the bucket.")
+    weights_of: str | None = Field(None, description="Dataset whose checkpoints are used.")
+    ground_truth: dict[str, str] = Field({}, description="Folders of the bucket, by name.")
+    alignment: Alignment | None = Field(None, description="Serial sections to align.")
 
     def entries(self, split: str) -> tuple[Entry, ...]:
         """The entries of `train`, `validation` or `test`."""
@@ -426,10 +433,6 @@ class Dataset(DatasetBase):
     boundaries_drawn: bool | None = Field(
         None, description="Whether voxels of 0 separate touching labels."
     )
-    bucket: Bucket | None = Field(None, description="Where the volumes are in the bucket.")
-    weights_of: str | None = Field(None, description="Dataset whose checkpoints are used.")
     published: PublishedFigures | None = Field(None, description="Published scores to show.")
-    ground_truth: dict[str, str] = Field({}, description="Folders of the bucket, by name.")
     paper: Paper | None = Field(None, description="What `reproduce_DATASET` compares.")
     sampling: Sampling = Field(default_factory=Sampling, description="How batches are drawn.")
-    alignment: Alignment | None = Field(None, description="Serial sections to align.")

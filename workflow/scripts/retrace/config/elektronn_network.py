@@ -187,6 +187,11 @@ class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
         "boundaries are class 1."
     )
 
+    @property
+    def initial_network(self) -> str | None:
+        """The network of `pretrained`."""
+        return None if self.pretrained is None else self.pretrained.network
+
 
 def resolve_elektronn(
     file: ElektronnNetworkFile, dataset: DatasetTraits

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from retrace.formats.source import Preprocess
-from retrace.setting_types import Count, Name, Offset, Text, WholeFrom0
+from retrace.setting_types import Count, GrowBoundary, Name, Offset, Shape, Text, WholeFrom0
 from retrace.settings_model import SettingsModel
 
 
@@ -92,6 +92,11 @@ class NetworkSettings(SettingsModel):
         """The optimizer and its rates for a methods section; "" if networks have different ones."""
         return ""
 
+    @property
+    def initial_network(self) -> str | None:
+        """The network whose weights the training starts from, which is trained first."""
+        return None
+
 
 class VoxelNetworkSettings(NetworkSettings):
     """A network that predicts volumes, images or vectors; all families but the aligning one."""
@@ -113,6 +118,14 @@ class VoxelNetworkSettings(NetworkSettings):
     iterations: Count = Field(
         description="Iterations to train for; `--config iterations=N` overrides it."
     )
+    grow_boundary: GrowBoundary | None = Field(
+        None, description="How labels of touching objects get a boundary."
+    )
+
+    @property
+    def prediction_tile(self) -> Shape | None:
+        """Output of one prediction step that the network asks for, voxels (z, y, x)."""
+        return None
 
 
 DIRECT_NEIGHBORHOOD: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))

@@ -135,6 +135,11 @@ class ZnnNetworkSettings(ZnnTrainingParameters, VoxelNetworkSettings):
         """The optimizer and its rates for a methods section."""
         return f"gradient descent (eta {self.eta:g}, momentum {self.momentum:g})"
 
+    @property
+    def prediction_tile(self) -> Shape | None:
+        """`forward_outsz`: the output of one prediction step, voxels (z, y, x)."""
+        return self.forward_outsz
+
 
 def resolve_znn(file: ZnnNetworkFile, dataset: DatasetTraits) -> ZnnNetworkSettings:
     """The network for one dataset, from its file and the files that this names.

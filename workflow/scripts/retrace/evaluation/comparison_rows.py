@@ -12,11 +12,12 @@ from retrace.checkpoints.safetensors import read_metadata
 from retrace.config.any_network import stored_network
 from retrace.evaluation.comparison import SEGMENT_SCORES, NetworkCost, mean_scores, training_seconds
 from retrace.evaluation.counting import count_volumes
-from retrace.evaluation.dataset import ScoredDataset
+from retrace.evaluation.dataset import open_ground_truth
 from retrace.evaluation.scores import score
 from retrace.files import read_json
 from retrace.formats.source import Source
 from retrace.networks import build_network
+from retrace.planning.scored_dataset import ScoredDataset
 from retrace.storage.volumes import open_source
 
 
@@ -67,7 +68,7 @@ def other_row(
     scores = {}
     for entry in dataset.entries("test"):
         if entry.volume in sources:
-            ground_truth = dataset.ground_truth(entry, masks)
+            ground_truth = open_ground_truth(dataset, entry, masks)
             volume = open_source(sources[entry.volume])
             counted = count_volumes(volume, ground_truth, threads=threads)
             scores[entry.name] = score(counted.table).as_dict()

@@ -1,135 +1,55 @@
-"""The scored part of a dataset: volumes with ground truth, and validation and test entries."""
+"""Opens what is scored of a dataset: ground truth, labels and raw of an entry."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
 
-from pydantic import Field, model_validator
-
-from retrace.config.dataset_model import Entry, SkeletonSource
-from retrace.errors import ConfigError, DataError, nearest
+from retrace.errors import DataError
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.formats.source import Source
-from retrace.geometry import NmBox
-from retrace.setting_types import Shape, Text
-from retrace.settings_model import SettingsModel
+from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_source, open_volume
 
-ScoredSplit = Literal["validation", "test"]
+
+def open_ground_truth(
+    dataset: ScoredDataset, entry: ScoredEntry, masks: Mapping[str, Path]
+) -> GroundTruth:
+    """The labels that count of an entry; `masks`: labels masks by volume.
+
+    Raises DataError if its volume has no labels.
+    """
+    mask = masks.get(entry.volume)
+    if mask is not None:
+        check_manifest(mask)
+    return GroundTruth(
+        labels=open_labels(dataset, entry),
+        mask=None if mask is None else open_volume(mask, "labels_mask"),
+        roi_nm=entry.roi_nm,
+        ignored_ids=dataset.background_ids,
+    )
 
 
-@dataclass(frozen=True)
-class ScoredEntry:
-    """A validation or test entry: a volume, perhaps only a region of it."""
-
-    volume: str
-    roi_nm: NmBox | None
-    skeletons: SkeletonSource | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of the volume, with the region if there is one."""
-        if self.roi_nm is None:
-            return self.volume
-        ends = zip(self.roi_nm.offset, self.roi_nm.end, strict=True)
-        return f"{self.volume}[{','.join(f'{begin}:{end}' for begin, end in ends)} nm]"
-
-    def roi_as_dict(self) -> dict[str, list[int]] | None:
-        """The region as JSON values, nm."""
-        if self.roi_nm is None:
-            return None
-        return {"offset": list(self.roi_nm.offset), "shape": list(self.roi_nm.shape)}
-
-
-class ScoredVolume(SettingsModel):
-    """Where a volume is read for scoring."""
-
-    raw: Source | None = Field(None, description="The image.")
-    labels: Source | None = Field(None, description="Its ground truth.")
-
-
-class ScoredDataset(SettingsModel):
-    """Volumes by name, and the entries that choose thresholds and are scored."""
-
-    name: Text = Field(description="Name of the dataset.")
-    voxel_size_nm: Shape | None = Field(None, description="Voxel size (z, y, x), nm.")
-    background_ids: tuple[int, ...] = Field((), description="Labels that are not neurons.")
-    volumes: dict[str, ScoredVolume] = Field(description="Volumes by name.")
-    validation: tuple[Entry, ...] = Field((), description="What thresholds are chosen on.")
-    test: tuple[Entry, ...] = Field((), description="What is scored.")
-
-    @model_validator(mode="after")
-    def _entries_name_volumes(self) -> Self:
-        for split, entries in (("validation", self.validation), ("test", self.test)):
-            for entry in entries:
-                if entry.volume not in self.volumes:
-                    raise ValueError(
-                        f"{split} entry {entry.volume!r} is no volume of dataset {self.name!r}; "
-                        f"{nearest(entry.volume, self.volumes)}"
-                    )
-        return self
-
-    def entries(self, split: ScoredSplit) -> list[ScoredEntry]:
-        """The entries of a split; ConfigError if it has none."""
-        entries = self.validation if split == "validation" else self.test
-        if not entries:
-            raise ConfigError(
-                f"dataset {self.name!r} has no `{split}` volumes; name at least one (or a region "
-                f"of one) under `{split}` in its config"
-            )
-        return [_scored(entry) for entry in entries]
-
-    def skeleton_paths(self) -> list[str]:
-        """Paths or addresses of the skeletons of all entries."""
-        entries = (*self.validation, *self.test)
-        return [entry.skeletons.path for entry in entries if entry.skeletons]
-
-    def has_labels(self, entry: ScoredEntry) -> bool:
-        """Whether voxels are scored; otherwise skeleton nodes are."""
-        return self.volumes[entry.volume].labels is not None
-
-    def ground_truth(self, entry: ScoredEntry, masks: Mapping[str, Path]) -> GroundTruth:
-        """The labels that count of an entry; `masks`: labels masks by volume.
-
-        Raises DataError if its volume has no labels.
-        """
-        mask = masks.get(entry.volume)
-        if mask is not None:
-            check_manifest(mask)
-        return GroundTruth(
-            labels=self.open_labels(entry),
-            mask=None if mask is None else open_volume(mask, "labels_mask"),
-            roi_nm=entry.roi_nm,
-            ignored_ids=self.background_ids,
+def open_labels(dataset: ScoredDataset, entry: ScoredEntry) -> Volume:
+    """The labels (Z, Y, X) of an entry's volume; DataError if it has none."""
+    source = dataset.volumes[entry.volume].labels
+    if source is None:
+        raise DataError(
+            f"volume {entry.volume!r} has no `labels` and no `skeletons`; it cannot be scored"
         )
-
-    def open_labels(self, entry: ScoredEntry) -> Volume:
-        """The labels (Z, Y, X) of an entry's volume; DataError if it has none."""
-        source = self.volumes[entry.volume].labels
-        if source is None:
-            raise DataError(
-                f"volume {entry.volume!r} has no `labels` and no `skeletons`; it cannot be scored"
-            )
-        return self._open(source)
-
-    def open_raw(self, entry: ScoredEntry) -> Volume:
-        """The raw of an entry's volume; DataError if it is not known."""
-        source = self.volumes[entry.volume].raw
-        if source is None:
-            raise DataError(f"volume {entry.volume!r} has no `raw` in the settings")
-        return self._open(source)
-
-    def _open(self, source: Source) -> Volume:
-        if source.voxel_size_nm is None and self.voxel_size_nm is not None:
-            source = source.with_(voxel_size_nm=self.voxel_size_nm)
-        return open_source(source)
+    return _opened(dataset, source)
 
 
-def _scored(entry: Entry) -> ScoredEntry:
-    roi = entry.roi_nm
-    box = None if roi is None else NmBox(roi.offset, roi.shape)
-    return ScoredEntry(entry.volume, box, entry.skeletons)
+def open_raw(dataset: ScoredDataset, entry: ScoredEntry) -> Volume:
+    """The raw (Z, Y, X) of an entry's volume; DataError if it is not known."""
+    source = dataset.volumes[entry.volume].raw
+    if source is None:
+        raise DataError(f"volume {entry.volume!r} has no `raw` in the settings")
+    return _opened(dataset, source)
+
+
+def _opened(dataset: ScoredDataset, source: Source) -> Volume:
+    if source.voxel_size_nm is None and dataset.voxel_size_nm is not None:
+        source = source.with_(voxel_size_nm=dataset.voxel_size_nm)
+    return open_source(source)

@@ -12,15 +12,16 @@ import numpy as np
 from retrace.errors import StateError
 from retrace.evaluation import untrained
 from retrace.evaluation.curve import RegionGraph, agglomerated, open_region_graph, threshold_curve
-from retrace.evaluation.dataset import ScoredDataset, ScoredEntry
+from retrace.evaluation.dataset import open_ground_truth, open_raw
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments, skeleton_sets
 from retrace.evaluation.mincut import mincut
 from retrace.evaluation.node_segments import NodeSegments, sample_nodes
 from retrace.evaluation.plots import curve_rows
 from retrace.evaluation.scores import CONVENTION, score, skeleton_scores
-from retrace.evaluation.settings import ScoreSettings
 from retrace.evaluation.skeletons import Skeletons
 from retrace.files import read_json
+from retrace.planning.score_settings import ScoreSettings
+from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 from retrace.storage.volumes import Volume, open_volume
@@ -153,7 +154,7 @@ def score_untrained(dataset: ScoredDataset, inputs: ScoringInputs) -> list[dict[
 def _region(
     dataset: ScoredDataset, entry: ScoredEntry, inputs: ScoringInputs
 ) -> untrained.WatershedRegion:
-    ground_truth = dataset.ground_truth(entry, inputs.masks)
+    ground_truth = open_ground_truth(dataset, entry, inputs.masks)
     fragments = open_fragments(inputs.fragments_of(entry))
     box = ground_truth.box.intersect(fragments.box)
-    return untrained.WatershedRegion(dataset.open_raw(entry), ground_truth, box)
+    return untrained.WatershedRegion(open_raw(dataset, entry), ground_truth, box)

@@ -10,12 +10,13 @@ from typing import Any
 
 from retrace.errors import ConfigError
 from retrace.evaluation.counting import Counted, check_scored, count_nodes, count_volumes
-from retrace.evaluation.dataset import ScoredDataset, ScoredEntry
+from retrace.evaluation.dataset import open_ground_truth
 from retrace.evaluation.ground_truth import GroundTruth
-from retrace.evaluation.settings import ScoreSettings, ThresholdSettings
 from retrace.evaluation.skeleton_files import open_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.evaluation.tables import read_tables
+from retrace.planning.score_settings import ScoreSettings, ThresholdSettings
+from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry
 from retrace.remote.addresses import is_address
 from retrace.storage.manifest import check_manifest
 from retrace.storage.reads import origin_of_opened
@@ -62,7 +63,7 @@ class ScoringInputs:
         Masked skeletons are used if there are any, as for the main numbers of the paper.
         """
         if dataset.has_labels(entry) or entry.skeletons is None:
-            ground_truth = dataset.ground_truth(entry, self.masks)
+            ground_truth = open_ground_truth(dataset, entry, self.masks)
             return [self._count_voxels(s, ground_truth, entry) for s in segmentations]
         *_, chosen = skeleton_sets(entry, segmentations[0]).values()
         return [count_nodes(segmentation, chosen) for segmentation in segmentations]

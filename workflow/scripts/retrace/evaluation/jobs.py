@@ -9,20 +9,21 @@ from pathlib import Path
 from retrace.errors import DataError
 from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.curve import open_region_graph
-from retrace.evaluation.dataset import ScoredDataset, ScoredEntry, ScoredSplit
+from retrace.evaluation.dataset import open_ground_truth
 from retrace.evaluation.evaluate import Evaluation
 from retrace.evaluation.inputs import ScoringInputs, open_fragments, skeleton_sets, table_name
 from retrace.evaluation.nodes import node_table, write_node_table
 from retrace.evaluation.plots import plot_evaluation, scores_table
-from retrace.evaluation.settings import (
+from retrace.evaluation.tables import save_tables
+from retrace.evaluation.threshold import choose_threshold
+from retrace.files import read_json, write_json
+from retrace.planning.score_settings import (
     CountSettings,
     NodeSettings,
     ScoreSettings,
     ThresholdSettings,
 )
-from retrace.evaluation.tables import save_tables
-from retrace.evaluation.threshold import choose_threshold
-from retrace.files import read_json, write_json
+from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry, ScoredSplit
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 from retrace.storage.manifest import check_manifest, input_digest, write_manifest
@@ -53,7 +54,7 @@ def write_counts(
     entries = _entries_of(dataset, settings.split, settings.volume)
     tables = {}
     for entry in progress(entries, len(entries), "count", "entries"):
-        ground_truth = dataset.ground_truth(entry, masks)
+        ground_truth = open_ground_truth(dataset, entry, masks)
         tables[table_name(array, entry)] = count_volumes(
             volume, ground_truth, threads=threads, shard=shard
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from retrace.config.dataset_model import Tolerance
 from retrace.errors import DataError
-from retrace.evaluation.settings import ReproductionSettings
+from retrace.planning.score_settings import ReproductionSettings
 
 VOXELS = "voxels"
 """The ground truth of regions with labels; others are keys of skeletons in evaluation.json."""

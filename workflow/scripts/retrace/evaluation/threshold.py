@@ -8,7 +8,7 @@ from retrace.evaluation.curve import best_threshold, open_region_graph, pooled, 
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments
 from retrace.evaluation.plots import curve_rows
 from retrace.evaluation.scores import CONVENTION
-from retrace.evaluation.settings import ThresholdSettings
+from retrace.planning.score_settings import ThresholdSettings
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 

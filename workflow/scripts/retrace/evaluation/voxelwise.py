@@ -11,8 +11,9 @@ import numpy as np
 
 from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError
-from retrace.evaluation.dataset import ScoredDataset, ScoredEntry, ScoredSplit
+from retrace.evaluation.dataset import open_labels
 from retrace.geometry import VoxelBox
+from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry, ScoredSplit
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_volume
 
@@ -70,7 +71,7 @@ def _open(
     masks: Mapping[str, Path],
 ) -> ScoredPrediction:
     check_manifest(store)
-    prediction, labels = open_volume(store, array), dataset.open_labels(entry)
+    prediction, labels = open_volume(store, array), open_labels(dataset, entry)
     name = entry.volume
     mask = open_volume(masks[name], "labels_mask") if name in masks else None
     box = prediction.box.intersect(labels.box)

@@ -24,11 +24,11 @@ from retrace.inference.inputs import (
 )
 from retrace.inference.prediction_store import PartialPrediction, PredictionLayout
 from retrace.inference.predictor import Predictor
-from retrace.inference.settings import PredictionSettings
 from retrace.inference.tile_shape import check_fits, plan_tile, prediction_chunks, shard_tile
 from retrace.inference.tiles import tiles
 from retrace.inference.volume import Prediction
 from retrace.networks import build_network
+from retrace.planning.predict_settings import PredictionSettings
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
 from retrace.storage.shards import SINGLE_SHARD, Shard

@@ -12,8 +12,8 @@ from retrace.config.families import FAMILIES
 from retrace.errors import DataError
 from retrace.formats.precomputed import check_inside
 from retrace.geometry import NmBox, VoxelBox
-from retrace.inference.settings import PredictedVolume, PredictionSettings
 from retrace.inference.tiles import TileNetwork, output_box, read_reflected
+from retrace.planning.predict_settings import PredictedVolume, PredictionSettings
 from retrace.remote.addresses import is_address
 from retrace.storage.manifest import check_manifest
 from retrace.storage.normalised import UNIT, NormalisedImage, open_normalised

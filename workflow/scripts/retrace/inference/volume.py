@@ -13,8 +13,8 @@ from retrace.inference.inputs import NetworkInputs
 from retrace.inference.pipeline import overlapped, side_by_side
 from retrace.inference.prediction_store import PartialPrediction
 from retrace.inference.predictor import Predictor
-from retrace.inference.settings import PredictionSettings
 from retrace.inference.tiles import Tile
+from retrace.planning.predict_settings import PredictionSettings
 from retrace.progress import progress
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.reads import remote_reads, same_version

@@ -25,8 +25,8 @@ from retrace.config.network_settings import NetworkSettings
 from retrace.files import atomic_write
 from retrace.packaging.description import PackageDescription, load_py
 from retrace.packaging.family import FamilyPackage
-from retrace.packaging.settings import PackageSettings
 from retrace.packaging.single_file import single_file
+from retrace.planning.package_settings import PackageSettings
 from retrace.settings_model import as_plain
 
 ENTRY = '''

@@ -13,7 +13,7 @@ import yaml
 
 from retrace.packaging.family import FamilyPackage
 from retrace.packaging.interface import PackageInterface, PackageTensor
-from retrace.packaging.settings import PackageSettings
+from retrace.planning.package_settings import PackageSettings
 from retrace.settings_model import plain_value
 
 FORMAT_VERSION = "0.5.12"

@@ -25,8 +25,8 @@ from retrace.packaging.interface import (
     smooth_noise,
     space_axes,
 )
-from retrace.packaging.settings import PackagedDataset
 from retrace.packaging.volumes import volume_interface
+from retrace.planning.package_settings import PackagedDataset
 
 TEST_EXAMPLES = 2
 VOLUME_VALUES = "float32, grey values of raw divided by 255"

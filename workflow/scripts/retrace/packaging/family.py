@@ -8,7 +8,7 @@ from typing import Any
 
 from retrace.networks.builders import NetworkBuilder
 from retrace.packaging.interface import PackageInterface
-from retrace.packaging.settings import PackagedDataset
+from retrace.planning.package_settings import PackagedDataset
 
 DescribeInterface = Callable[[Any, Any, PackagedDataset, Mapping[str, Any]], PackageInterface]
 

@@ -9,8 +9,8 @@ from retrace.config.lsd_network import LsdNetworkSettings
 from retrace.networks.builders import UNET
 from retrace.packaging.family import FamilyPackage
 from retrace.packaging.interface import PackageInterface, Scaling
-from retrace.packaging.settings import PackagedDataset
 from retrace.packaging.volumes import volume_interface
+from retrace.planning.package_settings import PackagedDataset
 
 RAW = "float32: grey values of raw, 0 to 255, which become 2 v / 255 - 1"
 RAW_AND_DESCRIPTORS = (

@@ -21,7 +21,7 @@ from retrace.packaging.interface import (
     smooth_noise,
     space_axes,
 )
-from retrace.packaging.settings import PackagedDataset
+from retrace.planning.package_settings import PackagedDataset
 
 TEST_SIDE = 64
 """Smallest side of a test section, pixels."""

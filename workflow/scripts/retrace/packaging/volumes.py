@@ -19,7 +19,7 @@ from retrace.packaging.interface import (
     smooth_noise,
     space_axes,
 )
-from retrace.packaging.settings import PackagedDataset
+from retrace.planning.package_settings import PackagedDataset
 
 TEST_OUTPUT = (2, 8, 8)
 """Smallest output of the test tensors, voxels (z, y, x)."""

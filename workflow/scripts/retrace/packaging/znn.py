@@ -9,8 +9,8 @@ from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.networks.builders import ZNN
 from retrace.packaging.family import FamilyPackage
 from retrace.packaging.interface import PackageInterface
-from retrace.packaging.settings import PackagedDataset
 from retrace.packaging.volumes import volume_interface
+from retrace.planning.package_settings import PackagedDataset
 
 VALUES = "float32, normalised as `preprocess` of the dataset says, as in training"
 

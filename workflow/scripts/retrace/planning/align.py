@@ -10,11 +10,13 @@ from retrace.config.alignment import (
     truth_store,
 )
 from retrace.config.dataset_model import Dataset
-from retrace.config.network_settings import NetworkSettings
+from retrace.config.seamless_network import SeamlessNetworkSettings
+from retrace.config.view_model import ViewLayerSource
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings
 from retrace.errors import ConfigError
+from retrace.geometry import Triple
 from retrace.job import Job
+from retrace.planning.align_settings import AlignSettings, FitSettings, ScoreAlignmentSettings
 from retrace.planning.choices import iterations_for
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest, results, with_manifests
@@ -24,85 +26,89 @@ from retrace.planning.weights import first_weights, model_file
 
 
 def alignment_train_settings(
-    config: WorkflowConfig, dataset: Dataset, network: NetworkSettings
-) -> Settings:
+    config: WorkflowConfig, dataset: Dataset, network: SeamlessNetworkSettings
+) -> FitSettings:
     """What `align.py train` reads."""
-    return {
-        "dataset": dataset["name"],
-        "voxel_size_nm": dataset["voxel_size_nm"],
-        "network": network,
-        "epochs": config["epochs"],
-        "iterations": iterations_for(config, network["name"]),
-        "run": config["run"],
-        "seed": config["seed"],
-        "device": config["device"],
-    }
+    return FitSettings(
+        dataset=dataset.name,
+        voxel_size_nm=dataset.voxel_size_nm,
+        network=network,
+        epochs=config.epochs,
+        iterations=iterations_for(config, network.name),
+        run=config.run,
+        seed=config.seed,
+        device=config.device,
+    )
 
 
-def mip_of(dataset: Dataset, network: NetworkSettings) -> int | None:
+def mip_of(dataset: Dataset, network: SeamlessNetworkSettings) -> int | None:
     """The mip that a stack is aligned at; that of the training stacks by default."""
-    mip = network["align"]["mip"]
-    if mip is not None:
-        return int(mip)
-    mips = {stack["mip"] for stack in sections_of(dataset)["stacks"].values()}
+    if network.align.mip is not None:
+        return network.align.mip
+    mips = {stack.mip for stack in sections_of(dataset).stacks.values()}
     if len(mips) > 1:
         raise ConfigError(
-            f"dataset {dataset['name']!r} has stacks of several mips {sorted(map(str, mips))}; "
-            f"say in network {network['name']!r} which one to align at: `align: {{mip: ...}}`"
+            f"dataset {dataset.name!r} has stacks of several mips {sorted(map(str, mips))}; "
+            f"say in network {network.name!r} which one to align at: `align: {{mip: ...}}`"
         )
     return mips.pop()
 
 
-def aligned_voxel_nm(dataset: Dataset, network: NetworkSettings) -> list[int]:
+def aligned_voxel_nm(dataset: Dataset, network: SeamlessNetworkSettings) -> Triple:
     """Voxels of what a network aligns: the dataset's, y and x doubled by each mip beyond raw's."""
-    z, y, x = dataset["voxel_size_nm"]
-    raw = dataset["volumes"][sections_of(dataset)["volume"]]["raw"].get("mip") or 0
+    z, y, x = dataset.voxel_size_nm
+    raw = dataset.volumes[sections_of(dataset).volume].raw.mip or 0
     mip = mip_of(dataset, network)
     factor = 1 if mip is None else 2 ** (mip - raw)
-    return [z, y * factor, x * factor]
+    return (z, y * factor, x * factor)
 
 
-def align_settings(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> Settings:
+def align_settings(
+    config: WorkflowConfig, dataset: Dataset, network: SeamlessNetworkSettings
+) -> AlignSettings:
     """What `align.py stack` reads; ConfigError if it is to be rendered coarser than aligned."""
-    mip, render = mip_of(dataset, network), network["align"]["render_mip"]
+    mip, render = mip_of(dataset, network), network.align.render_mip
     whole = source(dataset, mip)
-    if render is not None and render > whole["mip"]:
+    if render is not None and render > (whole.mip or 0):
         raise ConfigError(
-            f"network {network['name']!r}: `render_mip: {render}` is coarser than the mip "
-            f"{whole['mip']} that sections are aligned at; it may be as fine, or finer"
+            f"network {network.name!r}: `render_mip: {render}` is coarser than the mip "
+            f"{whole.mip} that sections are aligned at; it may be as fine, or finer"
         )
-    fine = None if render in (None, whole["mip"]) else source(dataset, render)
-    return {
-        "dataset": dataset["name"],
-        "network": network,
-        "sections": whole,
-        "fine": fine,
-        "gzip": config["export"]["gzip"],
-        "device": config["device"],
-    }
+    return AlignSettings(
+        dataset=dataset.name,
+        network=network,
+        sections=whole,
+        fine=None if render in (None, whole.mip) else source(dataset, render),
+        gzip=config.export.gzip,
+        device=config.device,
+    )
 
 
 def alignment_score_settings(
-    config: WorkflowConfig, dataset: Dataset, network: NetworkSettings
-) -> Settings:
+    config: WorkflowConfig, dataset: Dataset, network: SeamlessNetworkSettings
+) -> ScoreAlignmentSettings:
     """What `align.py evaluate` reads: the sections, and the fraction of them that is held out."""
-    stacks = sections_of(dataset)["stacks"].values()
-    return {
-        "dataset": dataset["name"],
-        "network": network["name"],
-        "sections": source(dataset, mip_of(dataset, network)),
-        "test_fraction": min(stack["test_fraction"] for stack in stacks),
-        "device": config["device"],
-    }
+    stacks = sections_of(dataset).stacks.values()
+    return ScoreAlignmentSettings(
+        dataset=dataset.name,
+        network=network.name,
+        sections=source(dataset, mip_of(dataset, network)),
+        test_fraction=min(stack.test_fraction for stack in stacks),
+        device=config.device,
+    )
 
 
-def layers(config: WorkflowConfig, dataset: Dataset, network: NetworkSettings) -> list[Settings]:
+def layers(
+    config: WorkflowConfig, dataset: Dataset, network: SeamlessNetworkSettings
+) -> list[ViewLayerSource]:
     """Viewer layers: the sections before and after."""
-    store = f"results/{dataset['name']}/{network['name']}/aligned.zarr"
+    store = results(dataset.name, network.name, "aligned.zarr")
     settings = align_settings(config, dataset, network)
-    before = {**settings["sections"].plain(), "kind": "raw", "name": "before"}
-    array = "aligned" if settings["fine"] is None else "rendered"
-    return [before, {"path": store, "array": array, "kind": "raw", "name": "aligned"}]
+    array = "aligned" if settings.fine is None else "rendered"
+    return [
+        ViewLayerSource(**settings.sections.explicit(), kind="raw", name="before"),
+        ViewLayerSource(path=store, array=array, kind="raw", name="aligned"),
+    ]
 
 
 def fit_job(planner: Planner, dataset: str, network: str) -> Job:
@@ -110,7 +116,8 @@ def fit_job(planner: Planner, dataset: str, network: str) -> Job:
     experiment = planner.experiment("train", dataset, network)
     data = experiment.dataset
     stacks = stack_stores(data, "train")
-    have_masks = data["alignment"]["made"] or data["alignment"]["mask"]
+    alignment = sections_of(data)
+    have_masks = alignment.made is not None or alignment.mask is not None
     masks = [] if have_masks else stack_mask_stores(data, "train")
     weights = first_weights(planner, dataset, network)
     init = {"init": weights["init"]} if "init" in weights else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from retrace.config.alignment_model import TestFraction
 from retrace.config.seamless_network import SeamlessNetworkSettings
@@ -29,6 +29,14 @@ class FitSettings(SettingsModel):
     checkpoint_seconds: Positive = Field(
         300.0, description="Longest time between two saved states, s."
     )
+
+
+class ScheduleSettings(SettingsModel):
+    """What `align.py schedule` reads of the settings of a training."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    network: SeamlessNetworkSettings = Field(description="The network.")
 
 
 class AlignSettings(SettingsModel):

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
 from retrace.config import paper
 from retrace.config.compatibility import check_verb
-from retrace.config.dataset_model import Dataset
+from retrace.config.dataset_model import Dataset, ShownFigures
 from retrace.config.datasets import is_planar
 from retrace.config.networks import labels_voxels, predicts_boundaries
 from retrace.config.splits import scorable
-from retrace.config.yaml_files import Settings, check_names, names
+from retrace.config.yaml_files import check_names, names
 from retrace.errors import ConfigError, RetraceError
-from retrace.job import Job
+from retrace.formats.source import Source
+from retrace.job import Files, Job
 from retrace.planning.evaluate import scored_dataset
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import mask_stores, results, volume_files, volumes_of
+from retrace.planning.score_settings import ComparisonSettings
 from retrace.planning.targets import data_target
 
 
@@ -26,28 +27,28 @@ def compare_settings(
     dataset: Dataset,
     families: Mapping[str, str],
     refused: Mapping[str, str],
-    published: Any,
-) -> Settings:
+    published: ShownFigures | None,
+) -> ComparisonSettings:
     """What `compare.py` reads; `published`: which figures of others are shown, None for none."""
-    content = scored_dataset(dataset, ["test"], ["labels"])
-    others: Settings = {}
-    for volume in content["volumes"]:
-        for name, source in dataset["volumes"][volume].get("segmentations", {}).items():
+    scored = scored_dataset(dataset, ["test"], ["labels"])
+    others: dict[str, dict[str, Source]] = {}
+    for volume in scored.volumes:
+        for name, source in dataset.volumes[volume].segmentations.items():
             others.setdefault(name, {})[volume] = source
-    return {
-        "dataset": content,
-        "planar": is_planar(dataset),
-        "families": dict(families),
-        "refused": dict(refused),
-        "segmentations": others,
-        "published": published,
-    }
+    return ComparisonSettings(
+        dataset=scored,
+        planar=is_planar(dataset),
+        families=dict(families),
+        refused=dict(refused),
+        segmentations=others,
+        published=published,
+    )
 
 
 @cache
 def compared(planner: Planner, dataset: str) -> tuple[list[str], dict[str, str]]:
     """Names of the networks that are compared, and by name why the others cannot be."""
-    requested = planner.config["compare"]["networks"]
+    requested = planner.config.compare.networks
     check_names("networks", requested or [], "`compare: networks`")
     planar = is_planar(planner.dataset(dataset))
     verbs = ("predict", "evaluate") if planar else ("evaluate", "segment")
@@ -76,13 +77,13 @@ def compare_job(planner: Planner, dataset: str) -> Job:
     """Compares all networks that can run on a dataset."""
     data = planner.dataset(dataset)
     able, refused = compared(planner, dataset)
-    families = {name: planner.network(dataset, name)["family"] for name in able}
+    families = {name: planner.network(dataset, name).family for name in able}
     figures = paper.published_figures(data)
     settings = compare_settings(data, families, refused, figures[1] if figures else None)
     volumes = volumes_of(scorable(data, "test"))
-    shown = volumes_of(data["test"])[0]
+    shown = volumes_of(data.test)[0]
     planar = is_planar(data)
-    inputs: dict[str, Any] = {
+    inputs: dict[str, Files] = {
         "evaluation": {n: results(dataset, n, _scores_file(n, planar)) for n in able},
         "model": {n: results(dataset, n, "model.safetensors") for n in able},
         "history": {n: results(dataset, n, "training.json") for n in able},

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
+from pydantic import Field
+
+from retrace.config.schema import check
 from retrace.config.yaml_files import read_yaml
 from retrace.errors import ConfigError, nearest
+from retrace.setting_types import Text
+from retrace.settings_model import SettingsModel
 
 SOURCES = {
     "modern": ("containers/modern.def", "envs/modern.txt", "envs/torch.txt"),
@@ -47,9 +51,19 @@ def image_path(root: Path, folder: Path, name: str) -> Path:
     return folder / f"{name}-{image_digest(root, name)}.sif"
 
 
-def published_images(root: Path) -> dict[str, dict[str, Any]]:
-    """{name: key in the bucket, sha256 or None, python} of the images in containers/images.yaml."""
-    return read_yaml(root / "containers" / "images.yaml")
+class PublishedImage(SettingsModel):
+    """An image of containers/images.yaml."""
+
+    key: Text = Field(description="Its key in the bucket.")
+    sha256: Text | None = Field(None, description="Its SHA-256. null: that of the first fetch.")
+    python: Text = Field("python", description="The interpreter to call inside the image.")
+
+
+def published_images(root: Path) -> dict[str, PublishedImage]:
+    """The images in containers/images.yaml, by name."""
+    file = root / "containers" / "images.yaml"
+    images = read_yaml(file)
+    return {n: check(PublishedImage, image, f"{file}: {n}") for n, image in images.items()}
 
 
 def published_path(folder: Path, name: str) -> Path:
@@ -59,7 +73,8 @@ def published_path(folder: Path, name: str) -> Path:
 
 def python(root: Path, name: str) -> str:
     """Return the interpreter to call inside an image: our own recipes put theirs on the PATH."""
-    return str(published_images(root).get(name, {}).get("python", "python"))
+    image = published_images(root).get(name)
+    return "python" if image is None else image.python
 
 
 def check_published(root: Path, target: str) -> None:

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from retrace.config.any_network import AnyNetwork
 from retrace.config.dataset_model import DatasetName
+from retrace.config.znn_network import ZnnHead
+from retrace.setting_types import Text
 from retrace.settings_model import SettingsModel
 
 
@@ -14,3 +16,11 @@ class ConversionSettings(SettingsModel):
 
     dataset: DatasetName = Field(description="Name of the dataset that it is used with.")
     network: AnyNetwork = Field(description="The network, resolved for the dataset.")
+
+
+class OutputFilesSettings(SettingsModel):
+    """A prediction that is written under ZNN's file names."""
+
+    prefix: Text = Field(description="Start of the paths.")
+    volume: Text = Field(description="Name of the volume.")
+    heads: tuple[ZnnHead, ...] = Field(description="Outputs of the network, in order.")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
-from retrace.config.dataset_model import Dataset
-from retrace.config.network_settings import NetworkSettings
-from retrace.config.networks import (
-    interior_map,
-)
+from retrace.config.dataset_model import Dataset, DatasetVolume
+from retrace.config.network_settings import VoxelNetworkSettings
+from retrace.config.networks import interior_map
 from retrace.config.splits import scorable
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings
+from retrace.errors import ConfigError
 from retrace.job import Files, Job
-from retrace.planning.choices import without
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import (
     manifest,
@@ -25,85 +23,113 @@ from retrace.planning.paths import (
     volume_files,
     volumes_of,
 )
+from retrace.planning.score_settings import (
+    BoundaryMapSettings,
+    ClassMapSettings,
+    CountedArray,
+    CountSettings,
+    NodeSettings,
+    ScoreSettings,
+    ThresholdSettings,
+)
+from retrace.planning.scored_dataset import ScoredDataset, ScoredSplit, ScoredVolume
 from retrace.planning.targets import pair_target
 from retrace.storage.shards import shard_names
 
+Part = Literal["raw", "labels"]
+"""A part of a volume that scoring reads."""
 
-def scored_dataset(dataset: Dataset, splits: Sequence[str], parts: Sequence[str]) -> Settings:
+
+def scored_dataset(
+    dataset: Dataset, splits: Sequence[ScoredSplit], parts: Sequence[Part]
+) -> ScoredDataset:
     """The part of a dataset that scoring reads: entries with ground truth, and their volumes."""
     entries = {split: scorable(dataset, split) for split in splits}
     used = volumes_of(entry for split in splits for entry in entries[split])
-    all_parts = {v: dataset["volumes"][v] for v in used}
-    volumes = {v: {p: all_parts[v][p] for p in parts if p in all_parts[v]} for v in used}
-    return {
-        "name": dataset["name"],
-        "voxel_size_nm": dataset["voxel_size_nm"],
-        "background_ids": dataset["background_ids"],
-        "volumes": volumes,
-        **{split: [without(e, "probability") for e in entries[split]] for split in splits},
-    }
+    return ScoredDataset(
+        name=dataset.name,
+        voxel_size_nm=dataset.voxel_size_nm,
+        background_ids=dataset.background_ids,
+        volumes={v: _scored_volume(dataset.volumes[v], parts) for v in used},
+        **{split: tuple(e.without("probability") for e in entries[split]) for split in splits},
+    )
 
 
-def count_settings(dataset: Dataset, split: str) -> Settings:
+def _scored_volume(volume: DatasetVolume, parts: Sequence[Part]) -> ScoredVolume:
+    sources = {part: getattr(volume, part) for part in parts}
+    return ScoredVolume(**{part: source for part, source in sources.items() if source is not None})
+
+
+def count_settings(
+    dataset: Dataset, volume: str, split: ScoredSplit, array: CountedArray
+) -> CountSettings:
     """What `evaluate.py count` reads: the entries of one split and their labels."""
-    return {"dataset": scored_dataset(dataset, [split], ["labels"])}
+    scored = scored_dataset(dataset, [split], ["labels"])
+    return CountSettings(dataset=scored, volume=volume, split=split, array=array)
 
 
-def choose_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
+def choose_settings(config: WorkflowConfig, dataset: Dataset) -> ThresholdSettings:
     """What `evaluate.py choose` reads: the validation entries only."""
-    return {
-        "dataset": scored_dataset(dataset, ["validation"], ["labels"]),
-        "thresholds": config["segment"]["thresholds"],
-    }
+    scored = scored_dataset(dataset, ["validation"], ["labels"])
+    return ThresholdSettings(dataset=scored, thresholds=config.segment.thresholds)
 
 
-def score_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
+def score_settings(config: WorkflowConfig, dataset: Dataset) -> ScoreSettings:
     """What `evaluate.py score` reads."""
-    compute_mincut = config["evaluate"]["compute_mincut"]
-    if compute_mincut is None:
-        compute_mincut = (dataset.get("paper") or {}).get("compute_mincut")
-    return {
-        "dataset": scored_dataset(dataset, ["validation", "test"], ["raw", "labels"]),
-        "thresholds": config["segment"]["thresholds"],
-        **without(config["evaluate"], "boundary_thresholds"),
-        "compute_mincut": bool(compute_mincut),
-    }
+    compute_mincut = config.evaluate.compute_mincut
+    if compute_mincut is None and dataset.paper is not None:
+        compute_mincut = dataset.paper.compute_mincut
+    return ScoreSettings(
+        dataset=scored_dataset(dataset, ["validation", "test"], ["raw", "labels"]),
+        thresholds=config.segment.thresholds,
+        untrained=config.evaluate.untrained,
+        merge_threshold=config.evaluate.merge_threshold,
+        compute_mincut=bool(compute_mincut),
+    )
 
 
 def boundary_settings(
-    config: WorkflowConfig, dataset: Dataset, network: NetworkSettings
-) -> Settings:
+    config: WorkflowConfig, dataset: Dataset, network: VoxelNetworkSettings
+) -> BoundaryMapSettings:
     """What evaluate_boundaries.py reads: the labelled entries of validation and test."""
-    splits = ("validation", "test")
-    content = scored_dataset(dataset, splits, ["labels"])
-    for split in splits:
-        labelled = [e for e in content[split] if "labels" in content["volumes"][e["volume"]]]
-        content[split] = [without(e, "skeletons") for e in labelled]
-    return {
-        "dataset": content,
-        "array": interior_map(network),
-        "grow_boundary": network["grow_boundary"],
-        "thresholds": config["evaluate"]["boundary_thresholds"],
-    }
+    scored = scored_dataset(dataset, ["validation", "test"], ["labels"])
+    array = interior_map(network)
+    if array is None:
+        raise ConfigError(f"network {network.name!r} predicts no boundaries that can be scored")
+    return BoundaryMapSettings(
+        dataset=_labelled(scored, ["validation", "test"]),
+        array=array,
+        grow_boundary=network.grow_boundary,
+        thresholds=config.evaluate.boundary_thresholds,
+    )
 
 
-def class_settings(dataset: Dataset, network: NetworkSettings) -> Settings:
+def class_settings(dataset: Dataset, network: VoxelNetworkSettings) -> ClassMapSettings:
     """What evaluate_classes.py reads: the labelled entries of test."""
-    content = scored_dataset(dataset, ("test",), ["raw", "labels"])
-    labelled = [e for e in content["test"] if "labels" in content["volumes"][e["volume"]]]
-    keys = ("grow_boundary", "labels_are_classes", "n_lab")
-    return {
-        "dataset": {**content, "test": [without(e, "skeletons") for e in labelled]},
-        **{key: network[key] for key in keys},
+    return ClassMapSettings(
+        dataset=_labelled(scored_dataset(dataset, ["test"], ["raw", "labels"]), ["test"]),
+        grow_boundary=network.grow_boundary,
+        labels_are_classes=network.labels_are_classes,
+        n_lab=network.n_lab,
+    )
+
+
+def _labelled(dataset: ScoredDataset, splits: Sequence[ScoredSplit]) -> ScoredDataset:
+    """The dataset with only the entries that have labels, without their skeletons."""
+    labelled = {name for name, volume in dataset.volumes.items() if volume.labels is not None}
+    entries: dict[str, Any] = {
+        split: tuple(
+            e.without("skeletons") for e in getattr(dataset, split) if e.volume in labelled
+        )
+        for split in splits
     }
+    return dataset.model_copy(update=entries)
 
 
-def nodes_settings(config: WorkflowConfig, dataset: Dataset) -> Settings:
+def nodes_settings(config: WorkflowConfig, dataset: Dataset, volume: str) -> NodeSettings:
     """What `evaluate.py nodes` reads: the test entries and the thresholds."""
-    return {
-        "dataset": scored_dataset(dataset, ["test"], []),
-        "thresholds": config["segment"]["thresholds"],
-    }
+    scored = scored_dataset(dataset, ["test"], [])
+    return NodeSettings(dataset=scored, volume=volume, thresholds=config.segment.thresholds)
 
 
 def scored_volumes(planner: Planner, dataset: str, network: str, split: str) -> list[str]:
@@ -119,17 +145,17 @@ def _tables(
 
     Volumes with skeletons alone have none: skeleton nodes are few and are counted at once.
     """
-    count = planner.config["shards"]
+    count = planner.config.shards
     if count == 1:
         return {}
-    volumes = planner.dataset(dataset)["volumes"]
+    volumes = planner.dataset(dataset).volumes
     return {
         volume: [
             results(dataset, network, volume, f"shards/{split}_{array}_{shard}.npz")
             for shard in shard_names(count)
         ]
         for volume in scored_volumes(planner, dataset, network, split)
-        if "labels" in volumes[volume]
+        if volumes[volume].labels is not None
     }
 
 
@@ -138,8 +164,8 @@ def count_job(
     dataset: str,
     network: str,
     volume: str,
-    split: str,
-    array: str,
+    split: ScoredSplit,
+    array: CountedArray,
     shard: str,
 ) -> Job:
     """Counts how often a segment and a label meet, in one shard of the blocks."""
@@ -147,11 +173,10 @@ def count_job(
     name = "fragments" if array == "fragments" else "segmentation"
     store = results(dataset, network, volume, f"{name}.zarr")
     masks = {volume: mask_store(data, volume)}
-    where = {"volume": volume, "split": split, "array": array}
     labels = volume_files(data, [volume], ["labels", "labels_mask"])
     waits = [manifest(store), *labels]
     return Job(
-        {**count_settings(data, split), **where},
+        count_settings(data, volume, split, array),
         {"store": store, "masks": masks},
         waits,
         {"shard": shard},
@@ -197,8 +222,7 @@ def boundaries_job(planner: Planner, dataset: str, network: str) -> Job:
     """Scores a boundary map on the labelled entries of validation and test."""
     experiment = planner.experiment("evaluate", dataset, network)
     settings = boundary_settings(planner.config, experiment.dataset, experiment.network)
-    entries = settings["dataset"]
-    volumes = volumes_of([*entries["validation"], *entries["test"]])
+    volumes = volumes_of([*settings.dataset.validation, *settings.dataset.test])
     return _voxelwise_job(experiment.dataset, network, settings, volumes, ["labels"])
 
 
@@ -206,15 +230,19 @@ def classes_job(planner: Planner, dataset: str, network: str) -> Job:
     """Scores classes of voxels on the labelled entries of test."""
     experiment = planner.experiment("evaluate", dataset, network)
     settings = class_settings(experiment.dataset, experiment.network)
-    volumes = volumes_of(settings["dataset"]["test"])
+    volumes = volumes_of(settings.dataset.test)
     return _voxelwise_job(experiment.dataset, network, settings, volumes, ["raw", "labels"])
 
 
 def _voxelwise_job(
-    data: Dataset, network: str, settings: Settings, volumes: Sequence[str], parts: Sequence[str]
+    data: Dataset,
+    network: str,
+    settings: BoundaryMapSettings | ClassMapSettings,
+    volumes: Sequence[str],
+    parts: Sequence[str],
 ) -> Job:
     """Scores predictions of volumes without segmentation; `parts` of the volumes are read too."""
-    predictions = result_stores(data["name"], network, volumes, "prediction")
+    predictions = result_stores(data.name, network, volumes, "prediction")
     manifests = [manifest(store) for store in predictions.values()]
     inputs = {"prediction": predictions, "masks": mask_stores(data, volumes)}
     return Job(settings, inputs, [*manifests, *volume_files(data, volumes, parts)])
@@ -228,7 +256,7 @@ def nodes_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
         "fragments": fragments,
         "threshold_file": results(dataset, network, "threshold.json"),
     }
-    settings = {**nodes_settings(planner.config, data), "volume": volume}
+    settings = nodes_settings(planner.config, data, volume)
     return Job(settings, inputs, [manifest(fragments), *skeleton_files(data, "test")])
 
 

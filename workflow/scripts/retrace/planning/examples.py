@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from retrace.config.sources import example_files
-from retrace.config.yaml_files import Settings
 from retrace.job import Job
 from retrace.planning.choices import trained_network
+from retrace.planning.examples_settings import ExamplesSettings, ScoredExamples
 from retrace.planning.experiment import Experiment, Planner
 from retrace.planning.paths import results
 from retrace.planning.weights import model_file
 
 
-def examples_settings(experiment: Experiment) -> Settings:
+def examples_settings(experiment: Experiment) -> ExamplesSettings:
     """What examples.py reads to predict and to score."""
     config, data = experiment.config, experiment.dataset
-    return {
-        "dataset": {"name": data["name"], "examples": data["examples"]},
-        "network": trained_network(config, experiment.network),
-        "seed": config["seed"],
-        "device": config["device"],
-    }
+    return ExamplesSettings(
+        dataset=ScoredExamples(name=data.name, examples=data.examples),
+        network=trained_network(config, experiment.network),
+        seed=config.seed,
+        device=config.device,
+    )
 
 
 def _scored_files(experiment: Experiment) -> list[str]:
     """The files of the test split, or of the split that it is held out of."""
     data = experiment.dataset
-    return example_files(data.examples, "test" if "test" in data["examples"] else "train")
+    return example_files(data.examples, "test" if data.examples.test else "train")
 
 
 def predict_examples_job(planner: Planner, dataset: str, network: str) -> Job:

@@ -9,8 +9,9 @@ from typing import Any
 
 from retrace.config import alignment, compatibility, datasets, networks, paper, sources, yaml_files
 from retrace.config.dataset_model import Dataset
+from retrace.config.examples_model import ExamplesDataset
 from retrace.config.families import family_of
-from retrace.config.network_settings import VoxelNetworkSettings
+from retrace.config.network_settings import NetworkSettings, VoxelNetworkSettings
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.planning import container_images
@@ -44,14 +45,14 @@ class Planner:
     @cache  # noqa: B019  a run has one planner, which lives as long as the process
     def dataset(self, name: str) -> Any:
         """A dataset with everything filled in."""
-        data = datasets.load_dataset(name, self.config["volumes"])
+        data = datasets.load_dataset(name, self.config.volumes)
         if isinstance(data, Dataset) and data.paper is not None:
             data = paper.choose_regions(data, self.config.reproduce.regions)
         # Checked here and not where a job names its files: Snakemake ignores an error of an input
         # function if the output exists, and would use the files of another layer.
         data = sources.located(data, self.config)
         sources.check_layers(data)
-        if "alignment" in data:
+        if data.alignment is not None:
             alignment.check_sections(data)
         return data
 
@@ -67,54 +68,54 @@ class Planner:
         compatibility.check_verb(data, verb)
         net = self.network(dataset, network)
         compatibility.check_pair(data, net, verb)
-        has_own_scores = compatibility.is_scored_as_it_is(net) or "examples" in data
+        has_own_scores = compatibility.is_scored_as_it_is(net) or isinstance(data, ExamplesDataset)
         has_own_scores |= not networks.head_names(net)
         if verb in ("segment", "evaluate", "export") and not has_own_scores:
             compatibility.check_segmentation(self.config.segment, self.config.shards, net)
-        if self.config["engine"] == "legacy":
+        if self.config.engine == "legacy":
             self._check_legacy(verb, net)
         if verb == "train":
             self._check_batch(net)
         return Experiment(self.config, data, net)
 
-    def _check_batch(self, network: Any) -> None:
+    def _check_batch(self, network: NetworkSettings) -> None:
         """Refuses a batch that cannot be divided among the GPUs of a training."""
         gpus = gpus_for(self.config, "train")
         most = family_of(network).max_training_gpus
         if most is not None and gpus > most:
             raise ConfigError(
-                f"network {network['name']!r}: networks of the family {network['family']} train on "
+                f"network {network.name!r}: networks of the family {network.family} train on "
                 f"{most} GPU, and `gpus` asks for {gpus}; set "
                 f"`gpus: {{train: {most}, predict: {gpus}}}`"
             )
         trained = trained_network(self.config, network)
         batch = trained.batch_size if isinstance(trained, VoxelNetworkSettings) else 1
-        compatibility.check_division(network["name"], batch, gpus)
+        compatibility.check_division(network.name, batch, gpus)
 
     def _check_legacy(self, verb: str, network: Any) -> None:
         """Refuses what the legacy engine cannot do."""
         if not family_of(network).legacy_engine:
             raise ConfigError(
                 "`engine: legacy` trains the LSD family only, and network "
-                f"{network['name']!r} belongs to the family {network['family']!r}; use `engine: "
+                f"{network.name!r} belongs to the family {network.family!r}; use `engine: "
                 "modern`"
             )
         if not self.uses_containers:
             raise ConfigError(
                 "`engine: legacy` runs TensorFlow 1 in a container image, here "
-                f"{self.image(self.config['legacy_image'])}; add --use-singularity, or use "
+                f"{self.image(self.config.legacy_image)}; add --use-singularity, or use "
                 "`engine: modern`"
             )
-        if self.config["shards"] > 1:
+        if self.config.shards > 1:
             raise ConfigError(
                 "`engine: legacy` predicts a volume in one job; set `shards: 1`, or use `engine: "
                 "modern`"
             )
         if verb == "train":
-            iterations = iterations_for(self.config, network["name"]) or network["iterations"]
+            iterations = iterations_for(self.config, network.name) or network.iterations
             compatibility.check_legacy_loss(network, iterations)
             trained: Any = trained_network(self.config, network)
-            compatibility.check_legacy_batch(trained, gpus_for(self.config, verb))
+            compatibility.check_legacy_batch(trained, gpus_for(self.config, "train"))
 
     def image(self, name: str) -> str:
         """The container image of that name: built, with a digest in its name, or as published."""
@@ -130,10 +131,10 @@ class Planner:
             for d in yaml_files.names("datasets")
             for n in yaml_files.names("networks")
         }
-        for name in self.config["experiments"]:
+        for name in self.config.experiments:
             if name not in pairs:
                 raise ConfigError(f"`experiments`: no {name!r}; {nearest(name, pairs)}")
-        return [pairs[name] for name in self.config["experiments"]]
+        return [pairs[name] for name in self.config.experiments]
 
     def outside_files(self) -> list[str]:
         """Every file that the datasets and the configuration name, and the mirror of the bucket.

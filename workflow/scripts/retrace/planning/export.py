@@ -5,14 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 from retrace.config.dataset_model import Dataset
+from retrace.config.export_model import ExportSettings
 from retrace.config.families import family_of
 from retrace.config.network_settings import NetworkSettings
 from retrace.config.splits import with_skeletons
-from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings
+from retrace.config.workflow import ExportFormat, Layer, WorkflowConfig
+from retrace.formats.source import Source
 from retrace.job import Job
 from retrace.planning import align
 from retrace.planning.experiment import Planner
+from retrace.planning.package_settings import PackagedDataset, PackageSettings
 from retrace.planning.paths import results, tested, volume_files, with_manifests
 from retrace.planning.targets import pair_target
 from retrace.planning.weights import model_file
@@ -37,33 +39,25 @@ def export_settings(
     dataset: Dataset,
     network: NetworkSettings,
     volume: str,
-    layer: str,
-    form: str,
-) -> Settings:
+    layer: Layer,
+    form: ExportFormat,
+) -> ExportSettings:
     """What export.py reads for one layer; `form`: a name in LAYER_FORMATS."""
-    store = exported_store(dataset["name"], network["name"], volume, layer)
-    result = {"path": store, "array": EXPORTED[layer][1]}
+    store = exported_store(dataset.name, network.name, volume, layer)
+    result = Source(path=store, array=EXPORTED[layer][1])
     raw = layer == "raw"
-    compression = {"gzip": config["export"]["gzip"]} if LAYER_FORMATS[form].compresses else {}
-    return {
-        "format": form,
-        "source": dataset["volumes"][volume]["raw"] if raw else result,
-        "within": result if raw else None,
-        "labels": layer in ("segments", "fragments"),
+    compression = {"gzip": config.export.gzip} if LAYER_FORMATS[form].compresses else {}
+    return ExportSettings(
+        format=form,
+        source=dataset.volumes[volume].raw if raw else result,
+        within=result if raw else None,
+        labels=layer in ("segments", "fragments"),
         **compression,
-    }
-
-
-def package_settings(
-    config: WorkflowConfig, dataset: Dataset, network: NetworkSettings
-) -> Settings:
-    """What package.py reads."""
-    about = {key: dataset[key] for key in ("name", "voxel_size_nm") if key in dataset}
-    return {"network": network, "dataset": about, **config["package"]}
+    )
 
 
 def export_job(
-    planner: Planner, dataset: str, network: str, volume: str, layer: str, *, form: str
+    planner: Planner, dataset: str, network: str, volume: str, layer: Layer, *, form: ExportFormat
 ) -> Job:
     """Exports one layer of one volume; `form`: a name in LAYER_FORMATS."""
     experiment = planner.experiment("export", dataset, network)
@@ -80,15 +74,15 @@ def export_job(
 def exported(planner: Planner, dataset: str, network: str) -> list[str]:
     """The layers and formats that the configuration asks for, and their manifests."""
     data = planner.experiment("export", dataset, network).dataset
-    settings = planner.config["export"]
+    settings = planner.config.export
     images = [
         f"{form}/{layer}{LAYER_FORMATS[form].suffix}"
-        for form in settings["formats"]
-        for layer in settings["layers"]
+        for form in settings.formats
+        for layer in settings.layers
         if layer != "nodes"
     ]
     places = [(volume, image) for volume in tested(data) for image in images]
-    if "nodes" in settings["layers"]:
+    if "nodes" in settings.layers:
         places += [(volume, "nodes") for volume in with_skeletons(data)]
     return with_manifests([results(dataset, network, *place) for place in places])
 
@@ -97,9 +91,12 @@ def package_job(planner: Planner, dataset: str, network: str) -> Job:
     """Packs a network to run without this workflow."""
     experiment = planner.experiment("package", dataset, network)
     data, net = experiment.dataset, experiment.network
+    voxel_size_nm = data.voxel_size_nm if isinstance(data, Dataset) else None
     if family_of(net).aligns:
-        data = {**data, "voxel_size_nm": align.aligned_voxel_nm(data, net)}
-    settings = package_settings(planner.config, data, net)
+        voxel_size_nm = align.aligned_voxel_nm(data, net)
+    size = {} if voxel_size_nm is None else {"voxel_size_nm": voxel_size_nm}
+    about = PackagedDataset(name=data.name, **size)
+    settings = PackageSettings(network=net, dataset=about, **planner.config.package.explicit())
     return Job(settings, {"model": model_file(planner, dataset, network)})
 
 

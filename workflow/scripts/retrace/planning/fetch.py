@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from retrace.config.compatibility import check_verb
+from retrace.config.examples_model import ExamplesDataset
+from retrace.config.schema import check
 from retrace.config.sources import example_files
 from retrace.config.splits import SPLITS
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings, names
+from retrace.config.yaml_files import names
 from retrace.errors import ConfigError, nearest
 from retrace.job import Job
 from retrace.planning import container_images
@@ -17,53 +20,64 @@ from retrace.planning.experiment import Planner
 from retrace.planning.paths import skeleton_files, volume_files, volumes_of
 from retrace.planning.targets import TargetFiles, data_target, other_targets
 from retrace.planning.weights import published_checkpoint
+from retrace.remote.store import FetchFileSettings, FetchObjectSettings, FetchSettings
 
 
-def _bucket(config: WorkflowConfig) -> Settings:
-    """How the bucket is read."""
-    keys = ("bucket", "endpoint_url", "unsigned", "mirror")
-    return {**{key: config[key] for key in keys}, "threads": config["fetch_threads"]}
+def _folder(config: WorkflowConfig, **what: Any) -> FetchSettings:
+    """Settings that fetch one folder of the bucket."""
+    return check(FetchSettings, {**_bucket(config), **what}, "config.yaml")
+
+
+def _bucket(config: WorkflowConfig) -> dict[str, Any]:
+    """The settings of the configuration that say how the bucket is read."""
+    return {
+        "bucket": config.bucket,
+        "endpoint_url": config.endpoint_url,
+        "unsigned": config.unsigned,
+        "mirror": config.mirror,
+        "threads": config.fetch_threads,
+    }
 
 
 def fetch_job(planner: Planner, dataset: str, volume: str) -> Job:
     """Fetches one volume of a bucket."""
     data = planner.dataset(dataset)
-    bucket = data.get("bucket")
-    if bucket is None or volume not in data["volumes"]:
+    bucket = data.bucket
+    if bucket is None or volume not in data.volumes:
         raise ConfigError(f"the bucket has no volume {volume!r} of dataset {dataset!r}")
-    arrays = [bucket["raw"], bucket["labels"]]
-    prefix = f"{bucket['prefix']}/{volume}.zarr"
-    return Job({**_bucket(planner.config), "prefix": prefix, "arrays": arrays})
+    prefix = f"{bucket.prefix}/{volume}.zarr"
+    return Job(_folder(planner.config, prefix=prefix, arrays=(bucket.raw, bucket.labels)))
 
 
 def fetch_checkpoint_job(planner: Planner, dataset: str, network: str) -> Job:
     """Fetches one published checkpoint."""
     published_checkpoint(planner, dataset, network)
-    prefix = f"{planner.dataset(dataset)['bucket']['checkpoints']}/{network}"
-    return Job({**_bucket(planner.config), "prefix": prefix, "arrays": []})
+    prefix = f"{planner.dataset(dataset).bucket.checkpoints}/{network}"
+    return Job(_folder(planner.config, prefix=prefix, arrays=()))
 
 
 def fetch_ground_truth_job(planner: Planner, dataset: str, folder: str) -> Job:
     """Fetches one `ground_truth` folder of a dataset."""
-    prefixes = planner.dataset(dataset).get("ground_truth") or {}
+    prefixes = planner.dataset(dataset).ground_truth
     if folder not in prefixes:
         raise ConfigError(f"dataset {dataset!r} has no `ground_truth` {folder!r}")
-    return Job({**_bucket(planner.config), "prefix": prefixes[folder]})
+    return Job(_folder(planner.config, prefix=prefixes[folder]))
 
 
 def fetch_container_job(planner: Planner, name: str) -> Job:
     """Fetches one published container image."""
     image = container_images.published_images(planner.root)[name]
-    return Job({**_bucket(planner.config), "key": image["key"], "sha256": image["sha256"]})
+    what = {"key": image.key, "sha256": image.sha256}
+    return Job(check(FetchObjectSettings, {**_bucket(planner.config), **what}, "config.yaml"))
 
 
 def fetch_examples_job(planner: Planner, dataset: str, file: str) -> Job:
     """Fetches one file of a dataset of single examples."""
-    source = planner.dataset(dataset)["examples"]["fetch"]
-    if file not in source["sha256"]:
-        hint = nearest(file, source["sha256"])
+    source = planner.dataset(dataset).examples.fetch
+    if file not in source.sha256:
+        hint = nearest(file, source.sha256)
         raise ConfigError(f"dataset {dataset!r} cannot fetch {file!r}; {hint}")
-    return Job({"url": f"{source['url']}/{file}", "sha256": source["sha256"][file]})
+    return Job(FetchFileSettings(url=f"{source.url}/{file}", sha256=source.sha256[file]))
 
 
 @data_target("fetch")
@@ -71,9 +85,9 @@ def fetched_files(planner: Planner, dataset: str) -> list[str]:
     """The volumes of all splits and their skeletons, or the files of examples."""
     data = planner.dataset(dataset)
     check_verb(data, "fetch")
-    if "examples" in data:
+    if isinstance(data, ExamplesDataset):
         return example_files(data.examples)
-    volumes = volumes_of(entry for split in SPLITS for entry in data[split])
+    volumes = volumes_of(entry for split in SPLITS for entry in data.entries(split))
     skeletons = [file for split in SPLITS[1:] for file in skeleton_files(data, split)]
     return volume_files(data, volumes) + skeletons
 

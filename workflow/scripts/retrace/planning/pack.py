@@ -6,9 +6,9 @@ import platform
 import sys
 
 from retrace.config.alignment import made_layer
+from retrace.config.pack_model import PackSettings
 from retrace.config.sources import check_carried, named_files
 from retrace.config.splits import SPLITS
-from retrace.config.yaml_files import Settings
 from retrace.errors import ConfigError
 from retrace.files import digest
 from retrace.job import Job
@@ -21,15 +21,12 @@ from retrace.planning.targets import pair_target
 from retrace.planning.weights import published_checkpoint
 
 
-def _settings(planner: Planner, dataset: str, network: str) -> Settings:
+def _settings(planner: Planner, dataset: str, network: str) -> PackSettings:
     """The unchanged configuration, and the target of the packed experiment."""
     name = f"{dataset}_{network}"
-    return {
-        "name": name,
-        "target": f"evaluate_{name}",
-        "config": dict(planner.config),
-        "dataset": dataset,
-    }
+    return PackSettings(
+        name=name, target=f"evaluate_{name}", config=planner.config, dataset=dataset
+    )
 
 
 def crate_job(planner: Planner, dataset: str, network: str) -> Job:
@@ -41,8 +38,8 @@ def crate_job(planner: Planner, dataset: str, network: str) -> Job:
 def bundle_job(planner: Planner, dataset: str, network: str) -> Job:
     """Packs what an experiment needs to run without internet access."""
     names = ["modern"]
-    if planner.config["engine"] == "legacy":
-        names.append(planner.config["legacy_image"])
+    if planner.config.engine == "legacy":
+        names.append(planner.config.legacy_image)
     inputs = {
         "files": packed_files(planner, dataset, network),
         "images": [planner.image(name) for name in names],
@@ -62,10 +59,10 @@ def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
     """Inputs of an evaluation that no job computes: volumes, skeletons, published weights."""
     experiment = planner.experiment("evaluate", dataset, network)
     data = experiment.dataset
-    synthetic = made_layer(data) if "alignment" in data else None
-    check_carried(data, planner.config["bucket"])
-    weights = [planner.config["init"]] if planner.config["init"] else []
-    for name in (network, experiment.network.get("autocontext")):
+    synthetic = None if data.alignment is None else made_layer(data)
+    check_carried(data, planner.config.bucket)
+    weights = [planner.config.init] if planner.config.init else []
+    for name in (network, experiment.network.autocontext):
         if name and is_published(planner.config, name):
             weights += published_checkpoint(planner, dataset, name)
     fetched = [*fetched_files(planner, dataset), *_streamed_volumes(experiment)]
@@ -77,10 +74,10 @@ def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
 def _streamed_volumes(experiment: Experiment) -> list[str]:
     """Volumes that are streamed from the bucket, as `fetch` copies them."""
     data = experiment.dataset
-    if (data.get("bucket") or {}).get("read") != "blocks":
+    if data.bucket is None or data.bucket.read != "blocks":
         return []
-    used = volumes_of(entry for split in SPLITS for entry in data[split])
-    return with_manifests([f"data/{data['name']}/{volume}.zarr" for volume in used])
+    used = volumes_of(entry for split in SPLITS for entry in data.entries(split))
+    return with_manifests([f"data/{data.name}/{volume}.zarr" for volume in used])
 
 
 @pair_target("crate")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from retrace.config.dataset_model import Dataset
+from retrace.config.dataset_model import Dataset, DatasetVolume, Entry
 from retrace.config.sources import NAMED_PARTS
 from retrace.formats.precomputed import local_info
+from retrace.formats.source import Source
 from retrace.remote.addresses import is_address
 
 
@@ -26,18 +26,22 @@ def with_manifests(paths: Iterable[str]) -> list[str]:
     return [file for path in paths for file in (path, manifest(path))]
 
 
-def source_paths(volume: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+def source_paths(volume: DatasetVolume, parts: Sequence[str]) -> list[str]:
     """Paths of those parts that a volume has, those of several sources last."""
-    single = [volume[part]["path"] for part in parts if part in volume and part not in NAMED_PARTS]
-    named = [volume.get(part) or {} for part in NAMED_PARTS if part in parts]
-    return single + [source["path"] for sources in named for source in sources.values()]
+    single: list[Source | None] = [
+        getattr(volume, part) for part in parts if part not in NAMED_PARTS
+    ]
+    named: list[dict[str, Source]] = [getattr(volume, p) for p in NAMED_PARTS if p in parts]
+    sources = [source for source in single if source is not None]
+    sources += [source for by_name in named for source in by_name.values()]
+    return [source.path for source in sources]
 
 
 def ground_truth(dataset: Dataset, path: str) -> str | None:
     """The fetched folder that holds a path, None for a path elsewhere."""
-    base = f"data/{dataset['name']}/ground_truth/"
+    base = f"data/{dataset.name}/ground_truth/"
     name = path.removeprefix(base).split("/")[0]
-    is_declared = path.startswith(base) and name in (dataset.get("ground_truth") or {})
+    is_declared = path.startswith(base) and name in dataset.ground_truth
     return base + name if is_declared else None
 
 
@@ -57,11 +61,11 @@ def volume_files(
     dataset: Dataset, volumes: Iterable[str], parts: Sequence[str] = VOLUME_PARTS
 ) -> list[str]:
     """Files of the volumes: the fetched zarr and its manifest, or the user's own files."""
-    bucket = dataset.get("bucket")
-    is_fetched = bucket is not None and bucket.get("read") != "blocks"
+    bucket = dataset.bucket
+    is_fetched = bucket is not None and bucket.read != "blocks"
     files: list[str] = []
     for volume in volumes:
-        paths = source_paths(dataset["volumes"][volume], parts)
+        paths = source_paths(dataset.volumes[volume], parts)
         if is_fetched:
             files += with_manifests(paths[:1])
         else:
@@ -71,24 +75,24 @@ def volume_files(
 
 def tissue_mask_files(dataset: Dataset, volume: str) -> list[str]:
     """The file of the tissue mask, in a list; empty without one."""
-    mask = dataset["volumes"][volume].get("tissue_mask")
-    return own_files(dataset, mask["path"]) if mask else []
+    mask = dataset.volumes[volume].tissue_mask
+    return own_files(dataset, mask.path) if mask else []
 
 
 def skeleton_files(dataset: Dataset, split: str) -> list[str]:
     """The skeletons of a split's entries."""
-    paths = [e["skeletons"]["path"] for e in dataset[split] if e["skeletons"]]
+    paths = [e.skeletons.path for e in dataset.entries(split) if e.skeletons]
     return [file for path in dict.fromkeys(paths) for file in own_files(dataset, path)]
 
 
 def mask_store(dataset: Dataset, volume: str) -> str:
     """The labels mask of a volume."""
-    return results(dataset["name"], "masks", f"{volume}.zarr")
+    return results(dataset.name, "masks", f"{volume}.zarr")
 
 
 def mask_stores(dataset: Dataset, volumes: Iterable[str]) -> dict[str, str]:
     """The labels masks of those volumes that have labels, by volume."""
-    return {v: mask_store(dataset, v) for v in volumes if "labels" in dataset["volumes"][v]}
+    return {v: mask_store(dataset, v) for v in volumes if dataset.volumes[v].labels}
 
 
 def result_stores(dataset: str, network: str, volumes: Iterable[str], name: str) -> dict[str, str]:
@@ -96,22 +100,22 @@ def result_stores(dataset: str, network: str, volumes: Iterable[str], name: str)
     return {v: results(dataset, network, v, f"{name}.zarr") for v in volumes}
 
 
-def volumes_of(entries: Iterable[Any]) -> list[str]:
+def volumes_of(entries: Iterable[Entry]) -> list[str]:
     """The volumes that entries name, each once, in order."""
-    return list(dict.fromkeys(entry["volume"] for entry in entries))
+    return list(dict.fromkeys(entry.volume for entry in entries))
 
 
 def predicted(dataset: Dataset) -> list[str]:
     """Volumes that are predicted: validation and test, or, without any, those trained on."""
-    return volumes_of([*dataset["validation"], *dataset["test"]] or dataset["train"])
+    return volumes_of([*dataset.validation, *dataset.test] or dataset.train)
 
 
 def tested(dataset: Dataset) -> list[str]:
     """Volumes of the test entries, or, without any, of the validation entries."""
-    return volumes_of(dataset["test"] or dataset["validation"])
+    return volumes_of(dataset.test or dataset.validation)
 
 
-def layer_files(layers: Iterable[Any]) -> list[str]:
+def layer_files(layers: Iterable[Source]) -> list[str]:
     """The stores of viewer layers on this machine, each once."""
-    paths = dict.fromkeys(layer["path"] for layer in layers)
+    paths = dict.fromkeys(layer.path for layer in layers)
     return [path for path in paths if not is_address(path)]

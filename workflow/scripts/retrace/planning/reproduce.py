@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from retrace.config.dataset_model import Dataset
-from retrace.config.paper import datasets, networks, published_file
-from retrace.config.yaml_files import Settings
+from retrace.config.paper import datasets, networks, paper_of, published_file
 from retrace.job import Files, Job
 from retrace.planning.evaluate import evaluation
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import results
+from retrace.planning.score_settings import ReproductionSettings
 from retrace.planning.targets import TargetFiles, other_targets
 
 
-def table_settings(dataset: Dataset, reproduce: Mapping[str, Any]) -> Settings:
-    """What `reproduce.py table` reads."""
-    return {
-        "dataset": dataset["weights_of"],
-        "regions": [entry["volume"] for entry in dataset["test"]],
-        "networks": networks(dataset, reproduce["networks"]),
-        "threshold": dataset["paper"]["threshold"],
-        "tolerance": dataset["paper"]["tolerance"],
-    }
+def table_settings(dataset: Dataset, wanted: Sequence[str] | None) -> ReproductionSettings:
+    """What `reproduce.py table` reads; `wanted`: the networks to score, None for all."""
+    dataset, paper, parent = paper_of(dataset)
+    return ReproductionSettings(
+        dataset=parent,
+        regions=tuple(entry.volume for entry in dataset.test),
+        networks=tuple(networks(dataset, wanted)),
+        threshold=paper.threshold,
+        tolerance=paper.tolerance,
+    )
 
 
 def reproduce_job(planner: Planner, dataset: str) -> Job:
     """Compares the scores of all the paper's networks with the published ones."""
     data = planner.dataset(dataset)
-    names = networks(data, planner.config["reproduce"]["networks"])
+    wanted = planner.config.reproduce.networks
+    names = networks(data, wanted)
     evaluations = {name: evaluation(planner, dataset, name)[0] for name in names}
     inputs: dict[str, Files] = {
         "evaluations": evaluations,
         "published": os.path.relpath(published_file(data)),
     }
-    return Job(table_settings(data, planner.config["reproduce"]), inputs)
+    return Job(table_settings(data, wanted), inputs)
 
 
 @other_targets
@@ -48,5 +49,5 @@ def reproduction_targets() -> Iterator[tuple[str, TargetFiles]]:
 
 
 def _verdict(planner: Planner, dataset: str) -> list[str]:
-    networks(planner.dataset(dataset), planner.config["reproduce"]["networks"])
+    networks(planner.dataset(dataset), planner.config.reproduce.networks)
     return [results(dataset, "reproduced.txt")]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from retrace.config.dataset_model import Dataset
-from retrace.config.network_settings import NetworkSettings
+from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.networks import head_names, interior_map
+from retrace.config.schema import check
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings
 from retrace.job import Job
-from retrace.planning.choices import without
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import (
     manifest,
@@ -21,33 +17,30 @@ from retrace.planning.paths import (
     tissue_mask_files,
     with_manifests,
 )
+from retrace.planning.segment_settings import SegmentationSettings
 from retrace.planning.shards import execution_of
 from retrace.planning.targets import pair_target
-
-
-def tissue_mask_source(volume: Mapping[str, Any]) -> Settings:
-    return {"tissue_mask": volume["tissue_mask"]} if "tissue_mask" in volume else {}
 
 
 def segment_settings(
     config: WorkflowConfig,
     dataset: Dataset,
-    network: NetworkSettings,
+    network: VoxelNetworkSettings,
     volume: str,
-) -> Settings:
+) -> SegmentationSettings:
     """What `segment.py fragments` and `edges` read for one volume."""
-    segment = without(config["segment"], "thresholds")
-    if segment["fragments_in_xy"] == "auto":
-        segment["fragments_in_xy"] = not dataset["isotropic"]
-    segment |= dataset.get("paper", {}).get("segment", {})
+    settings = config.segment.complete().without("thresholds").explicit()
+    if settings["fragments_in_xy"] == "auto":
+        settings["fragments_in_xy"] = not dataset.isotropic
+    if dataset.paper is not None and dataset.paper.segment is not None:
+        settings |= dataset.paper.segment.explicit()
     if "affs" in head_names(network):
-        segment["neighborhood"] = network["neighborhood"]
+        settings["neighborhood"] = network.neighborhood
     else:
-        segment["boundary"] = interior_map(network)
-    return {
-        **segment,
-        **tissue_mask_source(dataset["volumes"][volume]),
-    }
+        settings["boundary"] = interior_map(network)
+    if (mask := dataset.volumes[volume].tissue_mask) is not None:
+        settings["tissue_mask"] = mask
+    return check(SegmentationSettings, settings, f"segmentation with network {network.name!r}")
 
 
 def fragments_job(

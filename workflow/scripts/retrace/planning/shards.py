@@ -47,7 +47,7 @@ def assemble_job(planner: Planner, dataset: str, network: str, volume: str, *, n
     """Assembles the shards of a store; of the graph the fragments, and then all shards."""
     stem = "edges" if name == "graph" else name
     first = ["shards/fragments.zarr"] if name == "graph" else []
-    shards = [f"shards/{stem}_{shard}.zarr" for shard in shard_names(planner.config["shards"])]
+    shards = [f"shards/{stem}_{shard}.zarr" for shard in shard_names(planner.config.shards)]
     stores = [results(dataset, network, volume, store) for store in first + shards]
     return Job({}, {"shards": stores}, [manifest(store) for store in stores])
 

@@ -82,9 +82,9 @@ def section_files(dataset: Dataset) -> list[str]:
     layer, truth = made_layer(dataset), truth_store(dataset)
     if layer is not None and truth is not None:
         return [layer, manifest(layer), *with_manifests([truth])]
-    files = volume_files(dataset, [dataset["alignment"]["volume"]], ["raw"])
-    mask = dataset["alignment"]["mask"]
-    return files + (own_files(dataset, mask["path"]) if mask else [])
+    files = volume_files(dataset, [sections_of(dataset).volume], ["raw"])
+    mask = sections_of(dataset).mask
+    return files + (own_files(dataset, mask.path) if mask else [])
 
 
 def make_job(planner: Planner, dataset: str) -> Job:
@@ -92,14 +92,14 @@ def make_job(planner: Planner, dataset: str) -> Job:
     data = planner.dataset(dataset)
     settings = make_settings(data)
     is_generated = settings.raw is None
-    files = [] if is_generated else volume_files(data, [data["alignment"]["volume"]], ["raw"])
+    files = [] if is_generated else volume_files(data, [sections_of(data).volume], ["raw"])
     return Job(settings, prerequisites=files)
 
 
 def sample_job(planner: Planner, dataset: str, stacks: str, split: StackSplit) -> Job:
     """Samples training or test stacks from the sections."""
     data = planner.dataset(dataset)
-    coordinates = stack_set(data, stacks)["coordinates"]
+    coordinates = stack_set(data, stacks).coordinates
     truth = truth_store(data)
     waits = section_files(data) + ([coordinates] if coordinates else [])
     inputs = {"truth": truth} if truth else {}
@@ -111,7 +111,7 @@ def train_defects_job(planner: Planner, dataset: str) -> Job:
     data = planner.dataset(dataset)
     inputs = {
         "stacks": stack_stores(data, "train"),
-        "labelled": sections_of(data)["defects"]["labelled"],
+        "labelled": sections_of(data).defects.labelled,
         "held_out": stack_stores(data, "test"),
     }
     return Job(defect_settings(planner.config, data), inputs)

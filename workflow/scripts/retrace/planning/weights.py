@@ -21,7 +21,8 @@ def published_checkpoint(planner: Planner, dataset: str, network: str) -> list[s
             f"no checkpoint of network {network!r} was published in the bucket; name a network"
             " of ZNN with `init: FILE.h5`, of ELEKTRONN with `init: FILE.param`"
         )
-    if "checkpoints" not in (planner.dataset(dataset).get("bucket") or {}):
+    bucket = planner.dataset(dataset).bucket
+    if bucket is None or bucket.checkpoints is None:
         raise ConfigError(
             f"dataset {dataset!r} has no published checkpoints (`bucket: checkpoints` in its"
             " file); use `weights: trained`"
@@ -37,41 +38,40 @@ def checkpoint_folder(dataset: str, network: str) -> str:
 def model_file(planner: Planner, dataset: str, network: str) -> str:
     """The weights that a prediction uses: trained, or published."""
     config = planner.config
-    if parent := planner.dataset(dataset).get("weights_of"):
+    if parent := planner.dataset(dataset).weights_of:
         published_checkpoint(planner, parent, network)
         return results(parent, network, "published.safetensors")
     if not is_published(config, network):
         return results(dataset, network, "model.safetensors")
     family = family_of(planner.network(dataset, network))
-    if family.published_in_bucket or not config["init"]:
+    if family.published_in_bucket or not config.init:
         published_checkpoint(planner, dataset, network)
     return results(dataset, network, "published.safetensors")
 
 
 def init_file(planner: Planner, dataset: str, network: str) -> str:
     """The file of another program that holds the weights (ConfigError if none is named)."""
-    if not planner.config["init"]:
+    if not planner.config.init:
         published_checkpoint(planner, dataset, network)
-    return str(planner.config["init"])
+    return str(planner.config.init)
 
 
 def first_weights(planner: Planner, dataset: str, network: str) -> Mapping[str, str]:
     """By role the weights that a training starts from: `init`, `published`, or none."""
-    pretrained = planner.network(dataset, network).get("pretrained")
-    if pretrained:
-        first = pretrained["network"]
+    first = planner.network(dataset, network).initial_network
+    if first is not None:
         planner.experiment("train", dataset, first)
         return {"init": model_file(planner, dataset, first)}
-    if planner.config["init"]:
-        return {"init": planner.config["init"]}
-    if planner.config["weights"] == "published":
+    if planner.config.init:
+        return {"init": planner.config.init}
+    if planner.config.weights == "published":
         return {"published": published_checkpoint(planner, dataset, network)[0]}
     return {}
 
 
 def context_model(planner: Planner, dataset: str, network: str) -> Mapping[str, str]:
     """By role the model whose descriptors an auto-context network reads, or none."""
-    name = planner.network(dataset, network).get("autocontext")
+    name = planner.network(dataset, network).autocontext
     return {"context": model_file(planner, dataset, name)} if name else {}
 
 

@@ -79,6 +79,13 @@ class FetchObjectSettings(BucketSettings):
         return FetchSettings(**bucket, prefix=prefix)
 
 
+class FetchFileSettings(SettingsModel):
+    """One file at an address."""
+
+    url: Text = Field(description="The address.")
+    sha256: Text = Field(description="SHA-256 of the file.")
+
+
 class ObjectStore(Protocol):
     """A place whose objects can be listed and streamed."""
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from retrace.config.view_model import ViewLayerSource
 from retrace.files import read_json
+from retrace.planning.report_settings import ExperimentSettings
 from retrace.reporting.drawings import embedded, learning_curve
 from retrace.reporting.methods import methods_paragraph
-from retrace.reporting.settings import ExperimentSettings
 from retrace.viewing.layers import open_layers
 from retrace.viewing.picture import draw_sections
 

@@ -8,8 +8,8 @@ from typing import Any
 from retrace.config.dataset_model import Entry
 from retrace.config.families import family_named
 from retrace.config.network_settings import NetworkSettings
-from retrace.reporting.settings import ExperimentSettings, ReportedDataset
-from retrace.segmentation.options import SegmentationSettings
+from retrace.planning.report_settings import ExperimentSettings, ReportedDataset
+from retrace.planning.segment_settings import SegmentationSettings
 
 
 def methods_paragraph(

@@ -12,12 +12,12 @@ import jinja2
 from retrace import __version__
 from retrace.evaluation.comparison import HEADINGS, footnote
 from retrace.files import read_json
+from retrace.planning.report_settings import ReportSettings
 from retrace.progress import progress
 from retrace.reporting.drawings import embedded, graph
 from retrace.reporting.experiments import ReportedExperiment, read_experiment
 from retrace.reporting.machine import machine_facts
 from retrace.reporting.manifests import read_store_records, step_costs, step_edges
-from retrace.reporting.settings import ReportSettings
 
 
 def report_page(settings: ReportSettings, template: str) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import VoxelBox
+from retrace.planning.segment_settings import SegmentationSettings
 from retrace.segmentation.interior import from_interior
-from retrace.segmentation.options import SegmentationSettings
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, is_masked, mask_on_grid, open_source, open_volume
 

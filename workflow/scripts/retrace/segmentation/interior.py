@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from retrace.segmentation.options import DIRECT_NEIGHBORS
+from retrace.planning.segment_settings import DIRECT_NEIGHBORS
 from retrace.storage.volumes import Volume
 
 

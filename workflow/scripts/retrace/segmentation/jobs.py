@@ -19,11 +19,11 @@ import zarr
 
 from retrace.errors import ConfigError
 from retrace.files import digest
+from retrace.planning.segment_settings import SegmentationSettings
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
 from retrace.segmentation.edge_files import EdgeFiles, write_graph
 from retrace.segmentation.fragment_store import FragmentStore, fragment_chunks
 from retrace.segmentation.inputs import SegmentationInputs, open_segmentation_inputs
-from retrace.segmentation.options import SegmentationSettings
 from retrace.segmentation.volume import block_grid, blocks_at_once, make_edges, make_fragments
 from retrace.storage.manifest import (
     check_manifest,

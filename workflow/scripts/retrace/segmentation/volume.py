@@ -11,6 +11,7 @@ import psutil
 
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox
+from retrace.planning.segment_settings import SegmentationSettings
 from retrace.progress import progress
 from retrace.segmentation.agglomerate import epsilon_agglomerate, region_graph
 from retrace.segmentation.edge_files import EDGE_ROW, EdgeFiles, sorted_rows
@@ -19,7 +20,6 @@ from retrace.segmentation.fragments import drop_weak, renumber, watershed_fragme
 from retrace.segmentation.grid import BlockGrid
 from retrace.segmentation.inputs import SegmentationInputs
 from retrace.segmentation.mutex import biases, mutex_segments
-from retrace.segmentation.options import SegmentationSettings
 from retrace.storage.volumes import Volume
 
 BYTES_PER_VOXEL = 110

@@ -6,9 +6,8 @@ image, also if only a part of it is used, and do not include its mirrored border
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -62,9 +61,7 @@ class NormalisedImage:
         return data * scale + shift
 
 
-def open_normalised(
-    source: Source | Mapping[str, Any], preprocess: str | None = None
-) -> NormalisedImage:
+def open_normalised(source: Source, preprocess: str | None = None) -> NormalisedImage:
     """The image of a dataset's source; reads it once for its statistics.
 
     `preprocess`: a kind of ZNN, or UNIT; without it that of the source, else standard2D.
@@ -76,7 +73,7 @@ def open_normalised(
         raise DataError(
             f"{volume.name} has {volume.channels} channels; the image must be (z, y, x)"
         )
-    return normalise(volume, preprocess or Source.model_validate(source).preprocess or DEFAULT)
+    return normalise(volume, preprocess or source.preprocess or DEFAULT)
 
 
 def normalise(volume: Volume, kind: str) -> NormalisedImage:

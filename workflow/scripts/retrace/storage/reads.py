@@ -15,9 +15,9 @@ from retrace.storage.manifest import origin, store_with_manifest
 from retrace.storage.volumes import OpenedVolumes, Volume
 
 
-def local_paths(sources: Iterable[Source | Mapping[str, Any]]) -> list[Path]:
+def local_paths(sources: Iterable[Source]) -> list[Path]:
     """The paths of those sources that are files or folders of this machine."""
-    return [Path(s["path"]) for s in sources if not is_address(s["path"])]
+    return [Path(s.path) for s in sources if not is_address(s.path)]
 
 
 def remote_reads(*volumes: Volume | None) -> dict[str, dict[str, Any]]:

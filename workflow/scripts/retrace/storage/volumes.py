@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,14 +220,13 @@ def recording_opened() -> Iterator[OpenedVolumes]:
         _RECORDINGS[:] = [other for other in _RECORDINGS if other is not opened]
 
 
-def open_source(source: Source | Mapping[str, Any]) -> Volume:
+def open_source(source: Source) -> Volume:
     """Opens the volume that a dataset's entry describes, with everything that the entry asks for.
 
     That is: a voxel size, an offset, an order of axes, a channel, objects between membranes, groups
     of classes, and labels in the middle of a larger image. DataError as for `open_volume`, and for
     labels that do not fit their image.
     """
-    source = Source.model_validate(source)
     volume = open_volume(
         source.path,
         source.array,

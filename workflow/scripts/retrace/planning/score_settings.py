@@ -8,10 +8,12 @@ from pydantic import Field
 
 from retrace.config.dataset_model import ShownFigures, Tolerance
 from retrace.config.workflow import Thresholds
-from retrace.evaluation.dataset import ScoredDataset
 from retrace.formats.source import Source
+from retrace.planning.scored_dataset import ScoredDataset, ScoredSplit
 from retrace.setting_types import Count, Flag, GrowBoundary, Text
 from retrace.settings_model import SettingsModel
+
+CountedArray = Literal["fragments", "segments"]
 
 
 class CountSettings(SettingsModel):
@@ -19,8 +21,8 @@ class CountSettings(SettingsModel):
 
     dataset: ScoredDataset
     volume: Text = Field(description="The volume whose blocks are counted.")
-    split: Literal["validation", "test"] = Field(description="The split of the entries.")
-    array: Literal["fragments", "segments"] = Field(description="The array that is counted.")
+    split: ScoredSplit = Field(description="The split of the entries.")
+    array: CountedArray = Field(description="The array that is counted.")
 
 
 class ThresholdSettings(SettingsModel):

@@ -8,7 +8,7 @@ from retrace.config.any_network import AnyNetwork
 from retrace.config.dataset_model import DatasetName, Entry
 from retrace.config.view_model import ViewLayerSource
 from retrace.config.workflow import WorkflowConfig
-from retrace.segmentation.options import SegmentationSettings
+from retrace.planning.segment_settings import SegmentationSettings
 from retrace.setting_types import Count, Shape, Text
 from retrace.settings_model import SettingsModel
 
