@@ -15,7 +15,8 @@ from scipy.ndimage import gaussian_filter
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.targets import lsds
-from retrace.targets.lsds import MIN_VARIANCE_NM2, compute_lsds, lsd_context
+from retrace.targets.lsds import compute_lsds, lsd_context
+from retrace.targets.window_statistics import MIN_VARIANCE_NM2
 
 ORACLES = [
     "anisotropic_20_9_9nm_sigma120_ds2",

@@ -27,11 +27,10 @@ from torch.nn import functional
 
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox, triple
+from retrace.targets.window_statistics import descriptors_of_sums
 
 TRUNCATE = 3.0
 """Half width of the Gaussian window in standard deviations (lsd.train.LsdExtractor)."""
-MIN_VARIANCE_NM2 = 1e-3
-"""Lower bound of variances (lsd.train.LsdExtractor)."""
 BLOCK = 32
 """Block edge, coarse voxels: larger blocks multiply more zeros, smaller ones more context."""
 ITEMS_AT_ONCE = {"cpu": 1}
@@ -80,7 +79,7 @@ def compute_lsds(
         return torch.zeros(10, *box.shape, device=labels.device)
     items, item_of_pair = _Items.of(pairs, grid)
     sums = _sums(items, grid)
-    descriptors = _describe(sums, sigma_nm)
+    descriptors = descriptors_of_sums(sums, sigma_nm)
     _set_offsets_without_samples(descriptors, sums[SUMS.index("1")], items, grid)
     descriptors[:, 0] = 0
     slots = pairs.to_voxels(items.slots(item_of_pair, pairs.position))
@@ -412,25 +411,6 @@ def _full_precision(device_type: str) -> Iterator[None]:
     finally:
         if before != "highest":
             torch.set_float32_matmul_precision(before)
-
-
-def _describe(sums: Tensor, sigma_nm: float) -> Tensor:
-    """Descriptors (10, S) in [0, 1] from the sums (10, S)."""
-    return torch.cat([_describe_part(part, sigma_nm) for part in sums.split(1 << 16, dim=1)], dim=1)
-
-
-def _describe_part(sums: Tensor, sigma_nm: float) -> Tensor:
-    """The same for a number of slots small enough for the processor's cache."""
-    xx, x, count, xy, y, yy, zx, z, zy, zz = sums
-    count = torch.where(count == 0, 1, count)
-    mean = torch.stack((z, y, x)) / count
-    z, y, x = mean
-    variance = (torch.stack((zz, yy, xx)) / count - mean.square()).clamp_(min=MIN_VARIANCE_NM2)
-    covariance = torch.stack((zy, zx, xy)) / count - torch.stack((z * y, z * x, y * x))
-    vz, vy, vx = variance
-    pearson = covariance / torch.stack((vz * vy, vz * vx, vy * vx)).sqrt_()
-    parts = (mean / sigma_nm * 0.5 + 0.5, variance / sigma_nm**2, pearson * 0.5 + 0.5, count[None])
-    return torch.cat(parts).clamp_(0, 1)
 
 
 def _set_offsets_without_samples(
