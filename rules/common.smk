@@ -32,6 +32,7 @@ from retrace.planning.container_binds import (
     with_options,
 )
 from retrace.planning.experiment import Planner
+from retrace.planning.local_device import names_executor
 from retrace.planning.paths import manifest
 from retrace.planning.program_files import program_files
 from retrace.planning.shards import log_file, output_store
@@ -46,6 +47,14 @@ def uses_containers() -> bool:
     return any("apptainer" in str(method).lower() for method in methods)
 
 
+def runs_here() -> bool:
+    """Whether jobs run on this machine; a dry run may belong to a cluster that a profile names."""
+    plugin = workflow.executor_plugin
+    if plugin is None or not plugin.common_settings.local_exec:
+        return False
+    return not workflow.dryrun or not names_executor(sys.argv)
+
+
 def prepare() -> Planner:
     """Checks the configuration, and makes files outside the working directory visible to jobs."""
     try:
@@ -55,7 +64,7 @@ def prepare() -> Planner:
         check_block_cache(settings)
     except RetraceError as error:
         raise WorkflowError(str(error)) from None
-    planner = Planner(ROOT, settings, uses_containers())
+    planner = Planner(ROOT, settings, uses_containers(), runs_here=runs_here)
     if planner.uses_containers:
         refusing(check_working_directory, Path.cwd())
         bind_outside_folders(planner)

@@ -258,6 +258,14 @@ def context_network(network: NetworkSettings, dataset: DatasetBase) -> Any:
     return network_for(network.autocontext, dataset) if network.autocontext else None
 
 
+def upstream_names(network: NetworkSettings) -> list[str]:
+    """Names of the networks whose weights or predictions a network reads."""
+    first = network.get("pretrained")
+    names_of = [network.get("autocontext"), first["network"] if first else None]
+    names_of += [node["network"] for node in (network.get("recursive") or {}).values()]
+    return list(dict.fromkeys(name for name in names_of if name))
+
+
 def head_names(network: NetworkSettings) -> list[str]:
     """The network's outputs, in order; none for a network that aligns."""
     return [head.name for head in network.heads]

@@ -11,6 +11,7 @@ import tifffile
 
 from retrace.errors import DataError
 from retrace.formats.label_values import from_colours
+from retrace.formats.placement import Header
 from retrace.formats.reader import Reader
 
 TIF_SUFFIXES = (".tif", ".tiff")
@@ -29,10 +30,7 @@ class TifStack:
         self.pages = _tif_pages(path)
         first = self._page(0)
         if first.ndim != 2:
-            raise DataError(
-                f"{path}: a page has shape {first.shape}; pages must be grey (y, x), or for labels "
-                "RGB (y, x, 3) of 8 bits"
-            )
+            raise _wrong_pages(path, first.shape)
         self.shape: tuple[int, ...] = (len(self.pages), *first.shape)
         self.dtype: np.dtype[Any] = first.dtype
 
@@ -49,6 +47,28 @@ class TifStack:
             return self._page(indices)[key[1:]]
         planes = [self._page(i)[key[1:]] for i in indices]
         return np.stack(planes) if planes else np.empty((0, *self.shape[1:]), self.dtype)
+
+
+def _wrong_pages(path: Path, shape: tuple[int, ...]) -> DataError:
+    return DataError(
+        f"{path}: a page has shape {shape}; pages must be grey (y, x), or for labels RGB (y, x, 3) "
+        "of 8 bits"
+    )
+
+
+def header(path: Path) -> Header | None:
+    """What the files of a stack (Z, Y, X) say, without their data; None if not of numbers."""
+    pages = _tif_pages(path)
+    with tifffile.TiffFile(pages[0][0]) as tif:
+        page = tif.pages[0]
+        shape, dtype = tuple(page.shape), page.dtype
+    if dtype is None:
+        return None
+    if len(shape) == 3 and shape[-1] in (3, 4) and dtype == np.uint8:
+        shape, dtype = shape[:2], np.dtype(np.uint32)  # label_values.from_colours
+    if len(shape) != 2:
+        raise _wrong_pages(path, shape)
+    return Header((len(pages), *shape), dtype.name)
 
 
 def _tif_pages(path: Path) -> Sequence[tuple[Path, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,11 +15,21 @@ from retrace.config.families import family_of
 from retrace.config.network_settings import NetworkSettings, VoxelNetworkSettings
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, RetraceError, nearest
-from retrace.planning import container_images
-from retrace.planning.choices import gpus_for, iterations_for, trained_network
+from retrace.planning import (
+    container_images,
+    finished_training,
+    local_device,
+    output_folders,
+    split_checks,
+    volume_checks,
+)
+from retrace.planning.choices import gpus_for, is_published, iterations_for, trained_network
+from retrace.planning.paths import results
 
 IMAGES = Path("containers/images")
 """The folder of container images, below the working directory."""
+SHOWING = ("view", "crate", "bundle", "package")
+"""Verbs that compute nothing with a network themselves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +52,9 @@ class Planner:
     root: Path
     config: WorkflowConfig
     uses_containers: bool = False
+    runs_here: Callable[[], bool] = bool
+    """Whether jobs run on this machine, not on the nodes of a cluster; known once jobs are planned.
+    By default it is false."""
 
     @cache  # noqa: B019  a run has one planner, which lives as long as the process
     def dataset(self, name: str) -> Any:
@@ -76,7 +90,38 @@ class Planner:
             self._check_legacy(verb, net)
         if verb == "train":
             self._check_batch(net)
+        self._check_files(verb, data, net)
         return Experiment(self.config, data, net)
+
+    def trains(self, dataset: str, network: str) -> bool:
+        """Whether a network is trained on a dataset, or used as it was published."""
+        is_own = self.dataset(dataset).get("weights_of") is None
+        return is_own and not is_published(self.config, network)
+
+    @cache  # noqa: B019
+    def check_data(self, dataset: str) -> None:
+        """Refuses volumes whose local files cannot work (DataError)."""
+        data = self.dataset(dataset)
+        if isinstance(data, Dataset):
+            volume_checks.check_volumes(data)
+
+    def _check_files(self, verb: str, data: Any, network: Any) -> None:
+        """Refuses what the files on this machine rule out, before any job touches one."""
+        name = data["name"]
+        self.check_data(name)
+        output_folders.check_writable(results(name, network["name"]), "work", "logs")
+        if verb not in SHOWING:
+            local_device.check_device(self.config.device, runs_here=self.runs_here())
+        trained = [n for n in self._with_upstream(name, network) if self.trains(name, n["name"])]
+        if any(n["name"] == network["name"] for n in trained):
+            split_checks.check_apart(data)
+        for one in trained:
+            finished_training.check_iterations(self.config, name, one)
+
+    def _with_upstream(self, dataset: str, network: Any) -> list[Any]:
+        """A network, and those whose weights or predictions it reads."""
+        below = [self.network(dataset, name) for name in networks.upstream_names(network)]
+        return [network, *(n for one in below for n in self._with_upstream(dataset, one))]
 
     def _check_batch(self, network: NetworkSettings) -> None:
         """Refuses a batch that cannot be divided among the GPUs of a training."""

@@ -28,5 +28,6 @@ def masks(planner: Planner, dataset: str) -> list[str]:
     """The masks of the volumes of all splits."""
     data = planner.dataset(dataset)
     check_verb(data, "mask")
+    planner.check_data(dataset)
     volumes = volumes_of(entry for split in SPLITS for entry in data.entries(split))
     return with_manifests(mask_stores(data, volumes).values())

@@ -13,6 +13,7 @@ import zarr
 
 from retrace.errors import DataError
 from retrace.formats.label_values import ClassGroups, SectionObjects
+from retrace.formats.placement import agreed_voxel_size, as_list, box_on_grid, lead_in_image
 from retrace.formats.precomputed import PrecomputedLayer
 from retrace.formats.readers import open_array
 from retrace.formats.reordered import ReorderedArray
@@ -27,9 +28,6 @@ from retrace.storage.manifest import reading
 
 # Also write chunks of zeros into arrays that are opened again: a missing chunk then shows a fault.
 zarr.config.set({"array.write_empty_chunks": True})
-
-EVEN = "even"
-"""The `auto_crop` for labels whose surplus to their image must be even."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +58,7 @@ class Volume:
     @property
     def box(self) -> VoxelBox:
         """The array's box, voxels from the world's origin; DataError if off the voxel grid."""
-        if any(o % v for o, v in zip(self.offset_nm, self.voxel_size_nm, strict=True)):
-            raise DataError(
-                f"{self.name}: offset {list(self.offset_nm)} nm is no multiple of the voxel size "
-                f"{list(self.voxel_size_nm)} nm; correct `offset_nm` in the dataset's config"
-            )
-        offset = [o // v for o, v in zip(self.offset_nm, self.voxel_size_nm, strict=True)]
-        return VoxelBox(triple(offset), triple(self.array.shape[-3:]))
+        return box_on_grid(self.name, self.array.shape, self.offset_nm, self.voxel_size_nm)
 
     def read(self, box: VoxelBox, fill: float | None = None) -> np.ndarray:
         """The voxels (Z, Y, X) or (C, Z, Y, X) of `box` (voxels from the world's origin).
@@ -115,35 +107,6 @@ def is_masked(mask: Volume | None, box: VoxelBox, voxel_size_nm: tuple[int, int,
     return mask is not None and not mask_on_grid(mask, box, voxel_size_nm).any()
 
 
-def _agreed_voxel_size(
-    name: str, stored: Sequence[float] | None, configured: Sequence[int] | None
-) -> Triple:
-    """The voxel size in whole nm; DataError if it is missing or file and config contradict.
-
-    A file may say 4.6 nm if the config says 5 nm, its rounded value.
-    """
-    if stored is None and configured is None:
-        raise DataError(
-            f"{name} has no voxel size: neither a `resolution` attribute (nm, z y x) nor "
-            "`voxel_size_nm` in the dataset's config; add the latter"
-        )
-    if stored is not None and configured is None and any(int(v) != v for v in stored):
-        raise DataError(
-            f"{name} says its voxel size is {list(stored)} nm; sizes here are whole nm. Add "
-            f"`voxel_size_nm: {[round(v) for v in stored]}` to the dataset's config"
-        )
-    rounded = None if stored is None else triple([round(value) for value in stored])
-    if rounded is not None and configured is not None and rounded != triple(configured):
-        raise DataError(
-            f"{name} says its voxel size is {stored} nm, the config says {list(configured)} nm; "
-            "correct `voxel_size_nm` in the dataset's config"
-        )
-    if rounded is not None:
-        return rounded
-    assert configured is not None
-    return triple(configured)
-
-
 @dataclass(frozen=True)
 class S3Server:
     """The server of s3:// addresses (None: the public one); `unsigned`: without credentials."""
@@ -161,13 +124,6 @@ def _open_address(address: str, array: str, mip: int, server: S3Server) -> Any:
     if is_zarr(address):
         return open_zarr(BlockStore(reader), address, array, mip)
     return PrecomputedLayer(reader, address, mip)
-
-
-def _as_list(values: Any) -> list[float] | None:
-    """The numbers of a file's attribute, None if it has no such attribute."""
-    if values is None:
-        return None
-    return [int(value) if int(value) == value else float(value) for value in values]
 
 
 def open_volume(
@@ -196,7 +152,7 @@ def open_volume(
             f"{name} has shape {tuple(data.shape)}; (z, y, x) or (c, z, y, x) is needed"
         )
     attrs = dict(getattr(data, "attrs", {}))
-    voxel_size = _agreed_voxel_size(name, _as_list(attrs.get("resolution")), voxel_size_nm)
+    voxel_size = agreed_voxel_size(name, as_list(attrs.get("resolution")), voxel_size_nm)
     offset = triple(offset_nm if offset_nm is not None else attrs.get("offset", (0, 0, 0)))
     volume = Volume(data, voxel_size, offset, name)
     for opened in _RECORDINGS:
@@ -247,27 +203,9 @@ def open_source(source: Source) -> Volume:
 
 
 def _fitted(labels: Volume, fit: Fit) -> Volume:
-    """Labels with the offset that puts them in the middle of their image.
-
-    The central voxels coincide; of an even size, the lower of the two is taken.
-    """
+    """Labels with the offset that puts them in the middle of their image."""
     image = open_source(fit.image)
     inner, outer = labels.array.shape[-3:], image.array.shape[-3:]
-    if inner != outer and not fit.crop:
-        raise DataError(
-            f"{labels.name} has {list(inner)} voxels, {image.name} {list(outer)}; use labels as "
-            "large as the image, or set `auto_crop: true` (is_auto_crop = yes in a .spec) to put "
-            "them in its middle"
-        )
-    if any(small > large for small, large in zip(inner, outer, strict=True)):
-        raise DataError(f"{labels.name} {list(inner)} is larger than {image.name} {list(outer)}")
-    surplus = [large - small for small, large in zip(inner, outer, strict=True)]
-    if fit.crop == EVEN and any(n % 2 for n in surplus):
-        raise DataError(
-            f"{image.name} is {surplus} voxels (z, y, x) larger than {labels.name}; labels are in "
-            "the middle of their image, so each surplus must be even. Cut one section or row off "
-            "the image"
-        )
-    lead = [(large - 1) // 2 - (small - 1) // 2 for small, large in zip(inner, outer, strict=True)]
+    lead = lead_in_image(labels.name, inner, image.name, outer, fit.crop)
     sizes = zip(image.offset_nm, lead, labels.voxel_size_nm, strict=True)
     return replace(labels, offset_nm=triple([o + n * size for o, n, size in sizes]))

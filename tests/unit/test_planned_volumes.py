@@ -1,0 +1,303 @@
+"""Volumes and trainings that cannot work are refused while the workflow is planned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import yaml
+import zarr
+
+from retrace.config.workflow import WorkflowConfig
+from retrace.errors import ConfigError, DataError, DeviceError
+from retrace.formats.headers import read_header
+from retrace.planning import local_device
+from retrace.planning.experiment import Planner
+
+SHAPE = (20, 50, 60)
+VOXEL_NM = [10, 10, 10]
+Plan = Callable[..., None]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with raw and labels of the volumes a and b in cubes.h5."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config" / "datasets").mkdir(parents=True)
+    with h5py.File("cubes.h5", "w") as file:
+        for name in "ab":
+            file[f"{name}/raw"] = np.zeros(SHAPE, np.uint8)
+            file[f"{name}/labels"] = np.ones(SHAPE, np.uint32)
+    return tmp_path
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """The file of a dataset whose volume a is trained on, and b tested."""
+    volumes = {
+        name: {
+            "raw": {"path": "cubes.h5", "array": f"{name}/raw"},
+            "labels": {"path": "cubes.h5", "array": f"{name}/labels"},
+        }
+        for name in "ab"
+    }
+    return {
+        "name": "mine",
+        "voxel_size_nm": VOXEL_NM,
+        "volumes": volumes,
+        "train": ["a"],
+        "validation": [part("a", [0, 0, 0], [50, 200, 200])],
+        "test": ["b"],
+        **changes,
+    }
+
+
+def part(volume: str, offset: list[int], shape: list[int]) -> dict[str, Any]:
+    """An entry of a split."""
+    return {"volume": volume, "roi_nm": {"offset": offset, "shape": shape}}
+
+
+def plan(
+    dataset: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    verb: str = "evaluate",
+    *,
+    network: str = "mtlsd_small",
+    runs_here: bool = False,
+) -> None:
+    """Plans an experiment of the working directory; refusals are raised."""
+    Path("config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset or content()))
+    config = WorkflowConfig.model_validate(dict(settings or {})).complete(deep=True)
+    Planner(Path(), config, runs_here=lambda: runs_here).experiment(verb, "mine", network)
+
+
+def with_source(volume: str, part: str, **changes: Any) -> dict[str, Any]:
+    """The dataset with another source of one part of a volume."""
+    dataset = content()
+    dataset["volumes"][volume][part] = dataset["volumes"][volume].get(part, {}) | changes
+    return dataset
+
+
+def store(path: str, data: np.ndarray) -> None:
+    """Adds an array to cubes.h5."""
+    with h5py.File("cubes.h5", "a") as file:
+        file[path] = data
+
+
+def test_volumes_that_fit_are_planned(place: Path) -> None:
+    plan()
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_boxes_outside_their_volume_are_refused(place: Path, split: str) -> None:
+    volume = "b" if split == "test" else "a"
+    dataset = content(**{split: [part(volume, [100, 0, 0], [200, 200, 200])]})
+
+    with pytest.raises(DataError, match=rf"{split} of '{volume}': roi_nm from \[100, 0, 0\] to"):
+        plan(dataset)
+
+
+def test_the_offset_that_a_file_says_counts(place: Path) -> None:
+    with h5py.File("cubes.h5", "a") as file:
+        for array in ("raw", "labels"):
+            file[f"b/{array}"].attrs["offset"] = [1250, 0, 0]
+    dataset = content(test=[part("b", [50, 0, 0], [100, 200, 200])])
+
+    with pytest.raises(DataError, match=r"leaves the image cubes\.h5/b/raw from \[1250, 0, 0\]"):
+        plan(dataset)
+
+
+def test_the_box_of_a_volume_and_skeleton_entries_are_checked(place: Path) -> None:
+    dataset = content()
+    dataset["volumes"]["b"]["roi_nm"] = {"offset": [0, 0, 0], "shape": [300, 500, 600]}
+    with pytest.raises(DataError, match="roi_nm from"):
+        plan(dataset)
+    Path("nodes.json").write_text("{}")
+    del dataset["volumes"]["b"]["labels"], dataset["volumes"]["b"]["roi_nm"]
+    entry = part("b", [0, 0, 0], [200, 500, 700]) | {"skeletons": "nodes.json"}
+    with pytest.raises(DataError, match="test of 'b': roi_nm from"):
+        plan(dataset | {"test": [entry]})
+
+
+@pytest.mark.parametrize("name", ["raw", "labels"])
+def test_arrays_that_do_not_exist_are_named(place: Path, name: str) -> None:
+    with pytest.raises(DataError, match=f"did you mean 'b/{name}'"):
+        plan(with_source("b", name, array=f"b/{name}s"))
+
+
+CONTRADICTIONS = {
+    "labels must be integers": ("labels", np.ones(SHAPE, np.float32), "float32"),
+    "raw must be uint8": ("raw", np.zeros(SHAPE, np.uint16), "raw must be uint8"),
+    "labels larger than raw": ("labels", np.ones((20, 50, 70), np.uint8), "do not fit"),
+    "labels with channels": ("labels", np.ones((2, *SHAPE), np.uint8), "has 2 channels"),
+    "two axes": ("raw", np.zeros(SHAPE[1:], np.uint8), "has shape"),
+    "labels without voxels": ("labels", np.ones((0, 50, 60), np.uint8), "is empty"),
+    "mask on other voxels": ("labels_mask", np.ones((20, 50, 50), np.uint8), "the same voxels"),
+    "mask of floats": ("labels_mask", np.ones(SHAPE, np.float32), "integer type"),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_types_and_shapes_that_do_not_fit_are_refused(place: Path, case: str) -> None:
+    name, data, message = CONTRADICTIONS[case]
+    store("wrong", data)
+
+    with pytest.raises(DataError, match=message):
+        plan(with_source("b", name, path="cubes.h5", array="wrong"))
+
+
+def test_voxel_sizes_that_contradict_the_dataset_are_refused(place: Path) -> None:
+    with pytest.raises(DataError, match=r"has voxels of \[20, 10, 10\] nm, the dataset says"):
+        plan(with_source("b", "labels", voxel_size_nm=[20, 10, 10]))
+    with h5py.File("cubes.h5", "a") as file:
+        file["b/raw"].attrs["resolution"] = [40, 4, 4]
+    with pytest.raises(DataError, match=r"its voxel size is \[40, 4, 4\] nm"):
+        plan()
+
+
+def test_boxes_without_labels_are_refused(place: Path) -> None:
+    store("low", np.ones((5, 50, 60), np.uint8))
+    dataset = with_source("b", "labels", array="low")
+
+    with pytest.raises(DataError, match="test of 'b': its box holds no labels"):
+        plan(dataset | {"test": [part("b", [100, 0, 0], [50, 200, 200])]})
+
+
+def test_nothing_left_to_train_on_is_refused(place: Path) -> None:
+    store("low", np.ones((5, 50, 60), np.uint8))
+    dataset = with_source("a", "labels", array="low")
+
+    with pytest.raises(DataError, match="nothing is left to train on"):
+        plan(dataset | {"validation": [part("a", [0, 0, 0], [100, 500, 600])]})
+
+
+def test_remote_and_unfetched_volumes_are_not_read(place: Path) -> None:
+    plan(with_source("b", "raw", path="s3://bucket/b.zarr") | {"test": ["b"]})
+    Path("empty.h5").touch()
+    plan(with_source("b", "raw", path="empty.h5"))
+    plan(with_source("b", "raw", path="not_there.h5"))
+
+
+def test_an_incomplete_download_is_left_to_its_rule(place: Path) -> None:
+    bucket = {"prefix": "p", "raw": "volumes/raw", "labels": "volumes/labels"}
+    dataset = content(volumes={"a": {}, "b": {}}, bucket=bucket)
+    for name in "ab":
+        group = zarr.open_group(f"data/mine/{name}.zarr", mode="w", zarr_format=2)
+        group.create_array("volumes/raw", shape=(9, 9, 9), dtype="u1")
+    plan(dataset | {"validation": [], "test": []}, verb="train")
+    Path("data/mine/a.manifest.json").write_text("{}")
+    with pytest.raises(DataError, match="has no array 'volumes/labels'"):
+        plan(dataset | {"validation": [], "test": []}, verb="train")
+
+
+def test_headers_of_all_formats(place: Path) -> None:
+    for version in (2, 3):
+        group = zarr.open_group(f"v{version}.zarr", mode="w", zarr_format=version)
+        array = group.create_array("g/raw", shape=SHAPE, dtype="<u2", chunks=(20, 50, 60))
+        array.attrs.update({"resolution": [40, 4, 4], "offset": [80, 0, 0]})
+        header = read_header(f"v{version}.zarr", "g/raw")
+        assert header is not None
+        assert (header.shape, header.dtype) == (SHAPE, "uint16")
+        assert (header.resolution, header.offset) == ([40, 4, 4], [80, 0, 0])
+    tifffile.imwrite("stack.tif", np.zeros(SHAPE, np.uint8), photometric="minisblack")
+    stack = read_header("stack.tif")
+    assert stack is not None and (stack.shape, stack.dtype) == (SHAPE, "uint8")
+    Path("n.n5/raw").mkdir(parents=True)
+    attributes = {"dimensions": SHAPE[::-1], "dataType": "uint8", "resolution": [4, 4, 40]}
+    Path("n.n5/raw/attributes.json").write_text(json.dumps(attributes))
+    n5 = read_header("n.n5", "raw")
+    assert n5 is not None and (n5.shape, n5.resolution) == (SHAPE, [40, 4, 4])
+    Path("broken.h5").write_bytes(b"no h5")
+    with pytest.raises(DataError, match=r"broken\.h5 cannot be read"):
+        read_header("broken.h5", "raw")
+
+
+# ---------------------------------------------------------------- train and test
+
+TESTED_ABOVE = {"test": [part("b", [100, 0, 0], [100, 500, 600])]}
+"""A test split without the first ten sections."""
+
+
+def test_the_same_data_in_train_and_test_is_refused(place: Path) -> None:
+    dataset = with_source("b", "raw", array="a/raw")
+
+    with pytest.raises(ConfigError, match=r"`train` of volume 'a' \(whole\) and `test` of volume"):
+        plan(dataset)
+    plan(dataset | {"train": [part("a", [0, 0, 0], [100, 500, 600])]} | TESTED_ABOVE)
+
+
+def test_a_link_to_the_same_file_is_the_same_data(place: Path) -> None:
+    Path("other.h5").symlink_to("cubes.h5")
+
+    with pytest.raises(ConfigError, match="the same data"):
+        plan(with_source("b", "raw", path="other.h5", array="a/raw"))
+
+
+def test_the_same_data_may_be_predicted_without_ground_truth(place: Path) -> None:
+    dataset = with_source("b", "raw", array="a/raw")
+    del dataset["volumes"]["b"]["labels"]
+
+    plan(dataset, verb="predict")
+
+
+def test_weights_that_are_not_trained_may_be_tested_anywhere(place: Path) -> None:
+    Path("net.h5").touch()
+
+    settings = {"weights": "published", "init": "net.h5"}
+    plan(with_source("b", "raw", array="a/raw"), settings, network="n4")
+
+
+# ---------------------------------------------------------------- trainings, devices, folders
+
+
+def finish_training(network: str, iterations: int, seed: int = 0) -> None:
+    folder = Path("results/mine") / network
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text("weights")
+    record = {"iterations": iterations, "seed": seed}
+    (folder / "training.json").write_text(json.dumps(record))
+
+
+def test_fewer_iterations_than_trained_are_refused(place: Path) -> None:
+    finish_training("mtlsd_small", 6)
+
+    with pytest.raises(ConfigError, match=r"trained for 6 iterations, and 4 are requested.*to 6"):
+        plan(settings={"iterations": 4})
+    for more in (6, 8):
+        plan(settings={"iterations": more})
+    plan(settings={"iterations": 4, "seed": 1})
+
+
+def test_fewer_iterations_of_an_upstream_network_are_refused(place: Path) -> None:
+    finish_training("lsd_small", 6)
+
+    with pytest.raises(ConfigError, match="lsd_small/model.safetensors is trained for 6"):
+        plan(settings={"iterations": {"lsd_small": 4}}, network="aclsd_small")
+
+
+def test_an_absent_device_is_refused_where_jobs_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_device, "has_gpu", lambda: False)
+
+    plan(settings={"device": "cuda"})
+    with pytest.raises(DeviceError, match="`device: cuda` needs a GPU"):
+        plan(settings={"device": "cuda"}, runs_here=True)
+    plan(settings={"device": "cuda"}, verb="view", runs_here=True)
+    plan(runs_here=True)
+
+
+@pytest.mark.parametrize("folder", ["results", "work", "logs"])
+def test_folders_that_cannot_be_written_are_refused(place: Path, folder: str) -> None:
+    Path(folder).write_text("a file")
+    with pytest.raises(ConfigError, match=f"{folder} is no folder"):
+        plan()
+    Path(folder).unlink()
+    Path(folder).symlink_to("/nowhere/scratch")
+    with pytest.raises(ConfigError, match="is a link to /nowhere/scratch, which does not exist"):
+        plan()

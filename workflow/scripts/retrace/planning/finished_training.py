@@ -1,0 +1,53 @@
+"""Refuses to replace a finished training by a shorter one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retrace.config.network_settings import NetworkSettings
+from retrace.config.workflow import WorkflowConfig
+from retrace.errors import ConfigError
+from retrace.planning.choices import iterations_for
+from retrace.planning.paths import results
+
+
+def check_iterations(config: WorkflowConfig, dataset: str, network: NetworkSettings) -> None:
+    """ConfigError where fewer iterations are requested than the trained network has.
+
+    A training with another seed is another one, which does not continue this one.
+    """
+    history = Path(results(dataset, network.name, "training.json"))
+    record = _record(history)
+    done = int(record.get("iterations", 0))
+    wanted = _requested(config, network, record)
+    if wanted is None or done <= wanted or record.get("seed", config.seed) != config.seed:
+        return
+    model = history.with_name("model.safetensors")
+    raise ConfigError(
+        f"{model} is trained for {done} iterations, and {wanted} are requested; a shorter training "
+        f"would replace it. Set `iterations` to {done} to keep it or higher to train on, or, to "
+        f"train again with {wanted}, move {model} and {history} to another folder first"
+    )
+
+
+def _requested(
+    config: WorkflowConfig, network: NetworkSettings, record: Mapping[str, Any]
+) -> int | None:
+    """The last iteration that the settings ask for; None where they do not say it."""
+    iterations = iterations_for(config, network.name) or network.get("iterations")
+    if iterations is not None or "iterations_per_epoch" not in record:
+        return iterations
+    epochs = config.epochs or network.get("epochs")
+    return None if epochs is None else int(epochs * record["iterations_per_epoch"])
+
+
+def _record(history: Path) -> Mapping[str, Any]:
+    """What training.json says of a finished training; empty where there is none."""
+    try:
+        content = json.loads(history.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,90 @@
+"""Refuses the same data in train and test, where a score would measure what was memorised."""
+
+from __future__ import annotations
+
+import os
+
+from retrace.config.dataset_model import Dataset, DatasetBase, Entry
+from retrace.config.examples_model import ExamplesDataset
+from retrace.config.splits import scorable
+from retrace.errors import ConfigError
+from retrace.formats.examples_source import ExampleArray, ExamplesSource
+from retrace.formats.source import Region, Source
+from retrace.geometry import Triple, triple
+from retrace.planning.volume_layout import source_layout
+from retrace.remote.addresses import is_address, plain
+
+
+def check_apart(dataset: DatasetBase) -> None:
+    """ConfigError where a scored test entry shows voxels, or examples, that are trained on.
+
+    Boxes of one volume are kept apart already: training leaves out those of validation and test.
+    """
+    if isinstance(dataset, ExamplesDataset):
+        _check_examples(dataset.name, dataset.examples)
+    elif isinstance(dataset, Dataset):
+        for tested in scorable(dataset, "test"):
+            for trained in dataset.train:
+                if trained.volume != tested.volume:
+                    _check_entries(dataset, trained, tested)
+
+
+def _check_examples(name: str, examples: ExamplesSource) -> None:
+    if examples.train is None or examples.test is None:
+        return
+    if _array(examples.train.values) == _array(examples.test.values):
+        path = examples.train.values.path
+        raise ConfigError(
+            f"dataset {name!r}: `train` and `test` of `examples` are the same array of {path}; "
+            "name other examples to test on, or leave `test` out to hold some of `train` out"
+        )
+
+
+def _array(source: ExampleArray) -> tuple[str, str]:
+    return os.path.realpath(source.path), source.array
+
+
+def _check_entries(dataset: Dataset, trained: Entry, tested: Entry) -> None:
+    one, other = (dataset.volumes[entry.volume].raw for entry in (trained, tested))
+    if _image(one) != _image(other):
+        return
+    shift = _shift(one, other)
+    if shift is None or not _overlap(trained.roi_nm, tested.roi_nm, shift):
+        return
+    array = f" (array {one.array!r})" if one.array else ""
+    raise ConfigError(
+        f"dataset {dataset.name!r}: {_words('train', trained)} and {_words('test', tested)} are "
+        f"the same data: both read {one.path}{array}, and their boxes overlap. Give each a "
+        "`roi_nm` of its own, or name the file in one volume and its boxes in `train` and `test`"
+    )
+
+
+def _image(source: Source) -> tuple[object, ...]:
+    """What identifies the voxels of an image: its file or address, array, level and channel."""
+    path = plain(source.path) if is_address(source.path) else os.path.realpath(source.path)
+    return path, source.array.strip("/"), source.mip or 0, source.channel
+
+
+def _shift(one: Source, other: Source) -> Triple | None:
+    """From positions in the second volume to those in the first, nm; None where unknown."""
+    if one.offset_nm == other.offset_nm:
+        return (0, 0, 0)
+    layouts = source_layout(one), source_layout(other)
+    if layouts[0] is None or layouts[1] is None:
+        return None
+    ends = zip(layouts[0].offset_nm, layouts[1].offset_nm, strict=True)
+    return triple([a - b for a, b in ends])
+
+
+def _overlap(one: Region | None, other: Region | None, shift: Triple) -> bool:
+    """Whether two boxes share space, the second one moved by `shift`; None is the whole image."""
+    if one is None or other is None:
+        return True
+    return not one.box.intersect(other.box.shift(shift)).is_empty
+
+
+def _words(split: str, entry: Entry) -> str:
+    box = "whole"
+    if entry.roi_nm is not None:
+        box = f"from {list(entry.roi_nm.offset)} to {list(entry.roi_nm.box.end)} nm"
+    return f"`{split}` of volume {entry.volume!r} ({box})"

@@ -1,0 +1,153 @@
+"""Refusals of volumes that cannot work, from the metadata of local files, before any job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from retrace.config.dataset_model import Dataset, Entry
+from retrace.config.splits import SPLITS
+from retrace.errors import DataError
+from retrace.formats.source import Region
+from retrace.geometry import VoxelBox
+from retrace.planning.volume_layout import ArrayLayout, volume_layouts
+
+Layouts = Mapping[str, ArrayLayout]
+
+INTEGERS = ("labels", "labels_mask", "outputs", "outputs_mask", "segmentations", "tissue_mask")
+"""Parts of a volume that hold integers."""
+ON_LABELS = ("labels_mask",)
+"""Parts of a volume on the voxels of its labels."""
+
+
+def check_volumes(dataset: Dataset) -> None:
+    """DataError for volumes of the splits whose local files cannot be used as the dataset says.
+
+    Remote volumes, and those that are not fetched yet, are not read.
+    """
+    names = dict.fromkeys(entry.volume for split in SPLITS for entry in dataset.entries(split))
+    layouts = {name: volume_layouts(dataset, dataset.volumes[name]) for name in names}
+    for name, known in layouts.items():
+        _check_arrays(f"dataset {dataset.name!r}: volume {name!r}", dataset, known)
+    for split in SPLITS:
+        for entry in dataset.entries(split):
+            where = f"dataset {dataset.name!r}: {split} of {entry.volume!r}"
+            _check_entry(where, dataset, entry, layouts[entry.volume])
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def _check_arrays(where: str, dataset: Dataset, layouts: Layouts) -> None:
+    """Types, channels and voxel sizes of the arrays of a volume, and their position."""
+    for part, layout in layouts.items():
+        _check_type(where, part, layout)
+        if part == "tissue_mask":  # its voxels may be larger, and off the grid
+            continue
+        if layout.voxel_size_nm != dataset.voxel_size_nm:
+            raise DataError(
+                f"{where}: {layout.name} has voxels of {list(layout.voxel_size_nm)} nm, the "
+                f"dataset says {list(dataset.voxel_size_nm)} nm; correct `voxel_size_nm`"
+            )
+        if layout.box.is_empty:
+            raise DataError(f"{where}: {layout.name} is empty, its shape is {layout.shape}")
+    _check_positions(where, layouts)
+
+
+def _check_type(where: str, part: str, layout: ArrayLayout) -> None:
+    kind = part.partition(":")[0]
+    if layout.channels and kind in ("raw", "labels", *ON_LABELS):
+        raise DataError(
+            f"{where}: {layout.name} has {layout.channels} channels and shape {layout.shape}; "
+            f"`{part}` needs (z, y, x): choose one with `channel`, or name the order of the axes "
+            "with `axes`"
+        )
+    is_integer = layout.dtype.startswith(("uint", "int", "bool"))
+    if kind in INTEGERS and not is_integer:
+        raise DataError(
+            f"{where}: {layout.name} is {layout.dtype}; `{part}` must be of an integer type"
+        )
+    if kind == "raw" and layout.dtype != "uint8" and not layout.dtype.startswith("float"):
+        raise DataError(
+            f"{where}: {layout.name} is {layout.dtype}; raw must be uint8, or float in [0, 1]. "
+            "Convert it first"
+        )
+
+
+def _check_positions(where: str, layouts: Layouts) -> None:
+    """Further images are on the voxels of raw; masks of labels on those of the labels."""
+    raw, labels = layouts.get("raw"), layouts.get("labels")
+    for part, layout in layouts.items():
+        if part.startswith("inputs:") and raw and layout.box != raw.box:
+            raise DataError(
+                f"{where}: {layout.extent}, does not cover the same voxels as {raw.extent}; all "
+                "images of a volume must"
+            )
+        if part in ON_LABELS and labels and layout.box != labels.box:
+            raise DataError(
+                f"{where}: {layout.extent}, does not cover the same voxels as {labels.extent}; "
+                f"correct the shape or `offset_nm` of `{part}`"
+            )
+
+
+# ---------------------------------------------------------------- entries
+
+
+def _check_entry(where: str, dataset: Dataset, entry: Entry, layouts: Layouts) -> None:
+    """The boxes of an entry: inside raw, and with ground truth in them."""
+    raw = layouts.get("raw")
+    if raw is not None:
+        for key, region in _regions(dataset, entry):
+            _check_inside(where, key, raw, region)
+    for labels in _ground_truths(layouts):
+        used = labels.box if entry.roi_nm is None else _within(labels, entry.roi_nm)
+        _check_labels(where, entry, labels, used, raw)
+
+
+def _regions(dataset: Dataset, entry: Entry) -> Iterator[tuple[str, Region]]:
+    if entry.roi_nm is not None:
+        yield "roi_nm", entry.roi_nm
+    own = dataset.volumes[entry.volume].roi_nm
+    if isinstance(own, Region) and own != entry.roi_nm:
+        yield "roi_nm of the volume", own
+
+
+def _ground_truths(layouts: Layouts) -> list[ArrayLayout]:
+    """The labels of a volume, and those of further output nodes."""
+    return [v for part, v in layouts.items() if part == "labels" or part.startswith("outputs:")]
+
+
+def _within(layout: ArrayLayout, region: Region) -> VoxelBox:
+    return layout.box.intersect(region.box.to_voxels(layout.voxel_size_nm))
+
+
+def _check_inside(where: str, key: str, raw: ArrayLayout, region: Region) -> None:
+    whole = raw.box.to_nm(raw.voxel_size_nm)
+    if region.box.is_empty:
+        raise DataError(f"{where}: {key} {list(region.shape)} nm is empty; give each edge a length")
+    if not whole.contains(region.box):
+        end = list(region.box.end)
+        raise DataError(
+            f"{where}: {key} from {list(region.offset)} to {end} nm leaves the image {raw.extent}; "
+            "correct `roi_nm`, or `offset_nm` of the volume"
+        )
+
+
+def _check_labels(
+    where: str, entry: Entry, labels: ArrayLayout, used: VoxelBox, raw: ArrayLayout | None
+) -> None:
+    if used.is_empty:
+        raise DataError(
+            f"{where}: its box holds no labels: {labels.extent}; correct `roi_nm`, or `offset_nm` "
+            "of the labels"
+        )
+    if raw is not None and not raw.box.contains(used):
+        raise DataError(
+            f"{where}: labels and raw do not fit: {labels.extent}, {raw.extent}; correct "
+            "`offset_nm` or the shape of one of them, set `auto_crop: true` if the labels are in "
+            "the middle of raw, or use a part of them with `roi_nm`"
+        )
+    if any(_within(labels, hole).contains(used) for hole in entry.exclude_nm):
+        raise DataError(
+            f"{where}: validation and test boxes cover all of its labels, so nothing is left to "
+            "train on; make them smaller"
+        )

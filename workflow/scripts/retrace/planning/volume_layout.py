@@ -1,0 +1,134 @@
+"""What the files on this machine say about the arrays of a volume; read while planning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrace.config.dataset_model import Dataset, DatasetVolume
+from retrace.config.sources import NAMED_PARTS, PARTS
+from retrace.errors import DataError
+from retrace.formats.headers import Header, read_header
+from retrace.formats.placement import agreed_voxel_size, as_list, box_on_grid, lead_in_image
+from retrace.formats.source import SEPARATED_LABEL_KINDS, Source
+from retrace.geometry import Triple, VoxelBox, triple
+from retrace.planning.paths import ground_truth, manifest
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """An array (z, y, x) or (c, z, y, x), placed as its dataset asks for; nm."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    voxel_size_nm: Triple
+    offset_nm: Triple
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, 0 for (z, y, x)."""
+        return self.shape[0] if len(self.shape) == 4 else 0
+
+    @property
+    def box(self) -> VoxelBox:
+        """Its box, voxels from the world's origin; DataError if off the voxel grid."""
+        return box_on_grid(self.name, self.shape, self.offset_nm, self.voxel_size_nm)
+
+    @property
+    def extent(self) -> str:
+        """Its box in words."""
+        box = self.box.to_nm(self.voxel_size_nm)
+        return f"{self.name} from {list(box.offset)} to {list(box.end)} nm"
+
+
+def source_layout(source: Source) -> ArrayLayout | None:
+    """The layout of a source, as storage.volumes opens it; None where it is not known here.
+
+    DataError for an array that does not exist, or that contradicts what the dataset says of it.
+    """
+    header = read_header(source.path, source.array, source.mip or 0)
+    if header is None:
+        return None
+    name = f"{source.path}/{source.array}" if source.array else source.path
+    if source.axes is None and len(header.shape) not in (3, 4):
+        raise DataError(f"{name} has shape {header.shape}; (z, y, x) or (c, z, y, x) is needed")
+    stored = as_list(header.resolution)
+    voxel_size = agreed_voxel_size(name, stored, source.voxel_size_nm)
+    stored_offset: Any = header.offset or (0, 0, 0)
+    offset = triple(stored_offset if source.offset_nm is None else source.offset_nm)
+    layout = ArrayLayout(
+        name, _ordered(source, header, name), _dtype(source, header), voxel_size, offset
+    )
+    return _fitted(layout, source)
+
+
+def _ordered(source: Source, header: Header, name: str) -> tuple[int, ...]:
+    """The shape in the order (c), z, y, x, without a channel axis where one channel is read."""
+    shape = header.shape
+    axes = source.axes or ("czyx" if len(shape) == 4 else "zyx")
+    if len(axes) != len(shape):
+        raise DataError(
+            f"{name} has {len(shape)} axes {shape}, the config says `axes: {axes}`; name each "
+            "stored axis once"
+        )
+    sizes = dict(zip(axes, shape, strict=True))
+    if source.channel is not None and source.channel >= sizes.get("c", 1):
+        count = sizes.get("c", 1)
+        raise DataError(
+            f"{name} has {count} channels, numbered from 0; there is no {source.channel}"
+        )
+    kept = "czyx" if "c" in sizes and source.channel is None else "zyx"
+    return tuple(sizes[axis] for axis in kept)
+
+
+def _dtype(source: Source, header: Header) -> str:
+    """The type of the values that are read; objects and classes are computed from the stored."""
+    if source.objects in SEPARATED_LABEL_KINDS:
+        return "uint64"
+    return "int32" if source.class_values else header.dtype
+
+
+def _fitted(layout: ArrayLayout, source: Source) -> ArrayLayout | None:
+    """Labels in the middle of their image; None where the image is not known here."""
+    if source.fit is None:
+        return layout
+    image = source_layout(source.fit.image)
+    if image is None:
+        return None
+    inner, outer = layout.shape[-3:], image.shape[-3:]
+    lead = lead_in_image(layout.name, inner, image.name, outer, source.fit.crop)
+    sizes = zip(image.offset_nm, lead, layout.voxel_size_nm, strict=True)
+    offset = triple([start + n * size for start, n, size in sizes])
+    return ArrayLayout(layout.name, layout.shape, layout.dtype, layout.voxel_size_nm, offset)
+
+
+def volume_layouts(dataset: Dataset, volume: DatasetVolume) -> dict[str, ArrayLayout]:
+    """The layouts that are known here, by the part of the volume ("raw", "outputs: NODE").
+
+    Left out: remote arrays, files that do not exist yet, and downloads that are not complete.
+    """
+    layouts = {}
+    for part, source in _named_sources(volume):
+        if not _is_incomplete(dataset, source.path) and (layout := source_layout(source)):
+            layouts[part] = layout
+    return layouts
+
+
+def _named_sources(volume: DatasetVolume) -> Iterator[tuple[str, Source]]:
+    for part in PARTS:
+        if (source := getattr(volume, part)) is not None:
+            yield part, source
+    for part in NAMED_PARTS:
+        yield from ((f"{part}: {name}", source) for name, source in getattr(volume, part).items())
+
+
+def _is_incomplete(dataset: Dataset, path: str) -> bool:
+    """Whether a rule fetches the file and has not finished yet."""
+    folder = ground_truth(dataset, path)
+    is_fetched = dataset.bucket is not None and path.startswith(f"data/{dataset.name}/")
+    if folder is None and not is_fetched:
+        return False
+    return not Path(manifest(folder or path)).is_file()
