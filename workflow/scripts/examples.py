@@ -88,6 +88,8 @@ def predictions(settings: ExamplesSettings, model: Path) -> tuple[np.ndarray, di
     for batch in progress(batches.prepared(examples), count, "predict", "batches"):
         (output,) = module(batch["input"]).values()
         outputs.append(output.float().cpu().numpy())
+        if not np.isfinite(outputs[-1]).all():
+            raise DataError(f"{model} predicts NaN or infinity: its training diverged; train again")
     return np.concatenate(outputs), metadata
 
 

@@ -40,7 +40,7 @@ from retrace.planning.predict_settings import PredictionSettings, read_predictio
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, manifest_path, write_manifest
 from retrace.storage.reads import local_paths, remote_reads, volume_version
-from retrace.storage.value_checks import check_raw
+from retrace.storage.value_checks import check_not_blank, check_raw
 from retrace.storage.zarr_writer import publish
 
 BLOCK = 256
@@ -131,6 +131,8 @@ def write_input(args: argparse.Namespace) -> None:
     inputs = open_network_inputs(settings)
     plan, box = prediction_plan(settings, inputs)
     check_raw(inputs.raw, inputs.raw.box.intersect(box))
+    if inputs.raw_is_read:
+        check_not_blank(inputs.raw, box)
     partial = args.output.with_name(args.output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

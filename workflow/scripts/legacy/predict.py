@@ -78,6 +78,12 @@ def stored(values, dtype):
     return (values * np.float32(255)).astype(np.uint8) if dtype == "uint8" else values
 
 
+DIVERGED = (
+    "error: the network predicts NaN or infinity (%s) in the tile at %s (z, y, x, voxels): its "
+    "training diverged; train it again with a lower `optimizer.lr`"
+)
+
+
 def predict(opened, names, plan, source, folder):
     """Predicts every tile that is not finished."""
     outputs, done = open_outputs(folder, plan), read_done(folder)
@@ -92,6 +98,8 @@ def predict(opened, names, plan, source, folder):
             fed = {names["raw"]: read_window(source, begin, plan)}
             predictions = opened.run([names["pred_" + head] for head in heads], fed)
             for head, values in zip(heads, predictions):
+                if not np.isfinite(values).all():
+                    sys.exit(DIVERGED % (head, begin))
                 core = outputs[head][box(begin, plan["core_shape"])]
                 core[...] = stored(values[box([0, 0, 0], core.shape[1:])], plan["dtype"])
                 outputs[head].flush()

@@ -9,6 +9,7 @@ from that in --begin. --output receives the last checkpoint and the graphs, --hi
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -101,6 +102,8 @@ def run(stream_, folder, header, begin):
         saved = shown = time.time()
         for iteration, fed in enumerate(batches, done + 1):
             _, loss, _ = opened.run(steps, fed)
+            if not math.isfinite(loss):
+                sys.exit(DIVERGED % (loss, iteration, folder))
             log.write("%d %.9g\n" % (iteration, loss))
             last = stopper.number or iteration == header["last"]
             if last or iteration % header["every"] == 0 or time.time() - saved > SAVE_SECONDS:
@@ -112,6 +115,12 @@ def run(stream_, folder, header, begin):
                 shown = time.time()
             if stopper.number:
                 sys.exit(128 + stopper.number)
+
+
+DIVERGED = (
+    "error: the loss is %s at iteration %d; nothing was saved since the last checkpoint. Lower "
+    "`optimizer.lr`, and delete %s to start over"
+)
 
 
 def save(saver, opened, folder, iteration):

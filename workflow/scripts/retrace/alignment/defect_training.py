@@ -19,6 +19,7 @@ from retrace.config.alignment_model import DefectDetector
 from retrace.errors import DataError
 from retrace.networks.defect_unet import DEFECT_CLASSES, DefectNet
 from retrace.targets.ternary import INSIDE, contract, dilate
+from retrace.training.divergence import check_loss, check_trained_weights
 from retrace.training.state import TrainingProgress, load_state, save_state, state_files
 
 TERMS = ("classes", "defect")
@@ -178,7 +179,9 @@ class DefectTraining:
         last = self.settings.iterations
         for iteration in range(self.progress.iteration + 1, last + 1):
             losses.append(self._step(iteration))
+            check_loss(losses[-1], TERMS, iteration, self.work)
             if iteration % CHECKPOINT_EVERY == 0 or iteration == last:
+                check_trained_weights(self.network, iteration, self.work)
                 self.progress = TrainingProgress(iteration, TERMS, torch.stack(losses))
                 save_state(self.work, self.network, self.optimizer, self.progress)
             yield iteration

@@ -129,14 +129,14 @@ def field_facts(field: Tensor, defect: Tensor | None = None) -> FieldFacts:
     )
 
 
-def drift(section: Tensor, anchor: Tensor, valid: Tensor) -> float:
-    """Length of the mean displacement between two sections of a stack, px; NaN without pixels.
+def drift(section: Tensor, anchor: Tensor, valid: Tensor) -> float | None:
+    """Length of the mean displacement between two sections of a stack, px; None without pixels.
 
     `section`, `anchor` (1, 2, H, W) px: their remaining displacements.
     """
     counted = valid[0, 0] > 0
     if not bool(counted.any()):
-        return float("nan")
+        return None
     mean = (section - anchor)[0][:, counted].mean(1)
     return float(torch.linalg.vector_norm(mean))
 

@@ -25,6 +25,7 @@ from retrace.alignment.metrics import (
 from retrace.alignment.prepare import valid_mask
 from retrace.alignment.stack_sampling import DEFECTS, DISPLACEMENT
 from retrace.displacement import downsample, inside
+from retrace.errors import DataError
 from retrace.geometry import VoxelBox
 from retrace.progress import progress
 from retrace.storage.volumes import Volume, open_volume
@@ -162,8 +163,30 @@ def score_stack(scorer: Scorer, held_out_from: int) -> dict[str, Any]:
         row["field"] = asdict(field_facts(scorer.read_field(z), defect))
         rows.append(row)
     held = [row for row in rows if row["held_out"]]
-    summaries = [_section_summary(row) for row in rows]
-    return {"all": _merged(rows), "held_out": _merged(held), "sections": summaries}
+    merged = {"all": _merged(rows), "held_out": _merged(held)}
+    check_compared(merged, scorer.sections.name, scorer.aligned.name)
+    return {**merged, "sections": [_section_summary(row) for row in rows]}
+
+
+def check_compared(
+    merged: Mapping[str, Mapping[str, Any] | None], sections: str, aligned: str
+) -> None:
+    """DataError if nothing was compared, before or after alignment, in all or held-out sections.
+
+    `sections`, `aligned`: names of the two volumes. Scores of nothing would look like a result.
+    """
+    if merged["all"] is None:
+        raise DataError(f"{sections} has one section: nothing was compared; alignment needs two")
+    for part, scores in merged.items():
+        for side, volume in (("before", sections), ("after", aligned)):
+            compared = scores[side] if scores else {"chunks": 1}
+            if not compared["chunks"] or compared.get("error_px", 0) is None:
+                raise DataError(
+                    f"nothing was compared in {'all' if part == 'all' else 'the held-out'} "
+                    f"sections of {volume}: every chunk or pixel of all pairs is constant or "
+                    "missing. Correct `raw` or `mip` of the sections; "
+                    "if only the aligned sections are empty, train the network longer"
+                )
 
 
 def _merged(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -352,6 +352,7 @@ class SeamlessTrainer(Trainer):
         """
         settings = self.seamless.network.collapse
         patience = settings.patience
+        self._check_compared(iteration)
         if iteration % patience or len(self._losses) < patience:
             return
         rows = torch.stack(self._losses[-patience:])
@@ -369,6 +370,19 @@ class SeamlessTrainer(Trainer):
             raise StateError(
                 f"iteration {iteration}: {EXPLAIN[kind].format(**means)} The weights of the last "
                 f"checkpoint are in {self.plan.work}; delete it to start over with other settings"
+            )
+
+    def _check_compared(self, iteration: int) -> None:
+        """StateError if by the last iteration not one pixel of the sections was compared."""
+        if iteration != self.plan.iterations:
+            return
+        place = self.terms.index("valid")
+        valid = [float(values[place]) for values in (*self._losses, *self._unread)]
+        if not any(valid):
+            raise StateError(
+                f"nothing was compared in {len(valid)} iterations: the sections are blank, or the "
+                "field points outside them. Correct `raw` or `stacks` of the dataset, or lower "
+                f"`lr`; delete {self.plan.work} to start over"
             )
 
     def _lower_lambda1(self, iteration: int, lambda1: float) -> None:

@@ -24,7 +24,7 @@ from retrace.planning.align_settings import AlignSettings
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
 from retrace.storage.reads import local_paths, remote_reads
-from retrace.storage.value_checks import check_raw_type
+from retrace.storage.value_checks import check_not_blank, check_raw_type
 from retrace.storage.volumes import open_source
 from retrace.storage.zarr_writer import publish
 
@@ -86,6 +86,7 @@ def _aligned(settings: AlignSettings, model: Path, own_work: Path) -> AlignedSta
     sections = open_source(settings.sections)
     fine = None if settings.fine is None else open_source(settings.fine)
     check_raw_type(sections)
+    check_not_blank(sections, sections.box)
     if fine is not None:
         check_fine(sections, fine)
     stack = AlignedStack(own_work / "aligned.zarr", own_work / "journal", sections, fine)

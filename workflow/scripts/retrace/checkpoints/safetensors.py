@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from retrace.checkpoints.usable import unusable_weight
 from retrace.config.families import FAMILIES
 from retrace.config.network_settings import NetworkSettings
 from retrace.errors import DataError
@@ -81,7 +82,8 @@ def load_weights(path: Path, module: nn.Module, name: str) -> dict[str, Any]:
 
 
 def _fill(path: Path, module: nn.Module, tensors: Mapping[str, torch.Tensor], name: str) -> None:
-    """Fills `module` with exactly these weights; DataError if names or shapes differ."""
+    """Fills `module` with exactly these weights; DataError if names or shapes differ, or a
+    weight is NaN, infinite or absurdly large."""
     expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     stored = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     if expected != stored:
@@ -90,6 +92,9 @@ def _fill(path: Path, module: nn.Module, tensors: Mapping[str, torch.Tensor], na
             f"{path} does not fit network {name!r}: {first} is {stored.get(first)} there and "
             f"{expected.get(first)} here; train it again"
         )
+    unusable = unusable_weight(tensors)
+    if unusable is not None:
+        raise DataError(f"{path}: {unusable}; the training diverged: train this network again")
     module.load_state_dict(dict(tensors))
 
 

@@ -58,6 +58,11 @@ class ClassTally:
                 f"{self.classes - 1}; correct `n_lab` or the labels"
             )
         of_labelled = probabilities[:, labelled]
+        if not np.isfinite(of_labelled).all():
+            raise DataError(
+                f"the prediction scored on {name} holds NaN or infinity, or 0 for every class; "
+                "delete it and predict again"
+            )
         predicted = of_labelled.argmax(axis=0)
         pairs = true * self.classes + predicted
         counts = np.bincount(pairs, minlength=self.classes**2)

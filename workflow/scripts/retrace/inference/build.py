@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from retrace.checkpoints.safetensors import load_model
 from retrace.config.families import family_of
 from retrace.device import choose_devices, uses_bf16
-from retrace.errors import DataError
 from retrace.files import digest
-from retrace.geometry import Triple, VoxelBox
+from retrace.geometry import Triple, VoxelBox, blocks
 from retrace.inference.inputs import (
     NetworkInputs,
+    RawInputs,
     check_covered,
     descriptor_stores,
     open_network_inputs,
@@ -25,14 +25,19 @@ from retrace.inference.inputs import (
 from retrace.inference.prediction_store import PartialPrediction, PredictionLayout
 from retrace.inference.predictor import Predictor
 from retrace.inference.tile_shape import check_fits, plan_tile, prediction_chunks, shard_tile
-from retrace.inference.tiles import tiles
+from retrace.inference.tiles import Tile, tiles
 from retrace.inference.volume import Prediction
 from retrace.networks import build_network
 from retrace.planning.predict_settings import PredictionSettings
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
 from retrace.storage.shards import SINGLE_SHARD, Shard
-from retrace.storage.value_checks import check_raw, check_raw_type
+from retrace.storage.value_checks import (
+    BLANK_CHECK_SHAPE,
+    check_not_blank,
+    check_raw,
+    check_raw_type,
+)
 
 
 def build_prediction(
@@ -57,6 +62,7 @@ def build_prediction(
     store = output.with_name(output.name + ".partial")
     partial = PartialPrediction(store, scratch, layout, tile)
     grid = shard.of(list(tiles(network, box, partial.tile_shape)))
+    check_image(inputs, box, grid)
     return Prediction(predictors, inputs, partial, grid, shard, scratch)
 
 
@@ -73,6 +79,18 @@ def prediction_box(
     else:
         check_raw(raw)
     return box
+
+
+def check_image(inputs: NetworkInputs, box: VoxelBox, grid: Sequence[Tile]) -> None:
+    """DataError if raw is 0 wherever it is predicted in `box` (voxels); reads `grid` first.
+
+    One shard may be empty: then the other tiles decide.
+    """
+    if isinstance(inputs, RawInputs) and not inputs.raw_is_read:
+        return
+    own = (tile.core for tile in grid)
+    parts = chain(own, blocks(box, BLANK_CHECK_SHAPE))
+    check_not_blank(inputs.raw, box, (part for part in parts if not inputs.is_masked(part)))
 
 
 def prediction_tile(
@@ -111,7 +129,6 @@ def build_predictor(
     network: Any = settings.network
     module = build_network(network)
     load_model(model, module, network)
-    check_weights(model, module)
     family_of(network).load("builder").prepare_prediction(module, network, device)
     return Predictor(
         module,
@@ -122,13 +139,6 @@ def build_predictor(
         compiled=settings.compile is True,
         raw_channels=int(raw_is_read),
     )
-
-
-def check_weights(model: Path, network: nn.Module) -> None:
-    """Raises DataError for a NaN or infinite weight, which would make every voxel NaN."""
-    for name, weight in network.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise DataError(f"{model}: {name} holds NaN or infinity; train this network again")
 
 
 def prediction_digest(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrace.errors import DeviceError
+from retrace.errors import DataError, DeviceError
 from retrace.geometry import VoxelBox, triple
 from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel, tile_budget
 from retrace.inference.tiles import Tile, TileNetwork, tile_for
@@ -23,6 +23,19 @@ def to_stored(values: Tensor, dtype: str) -> Tensor:
     """
     values = values.float()
     return (values.clamp(0, 1) * 255).to(torch.uint8) if dtype == "uint8" else values
+
+
+def check_finite(outputs: Mapping[str, Tensor], tile: Tile) -> None:
+    """DataError if an output (C, Z, Y, X) of a tile is not finite; uint8 would hide that."""
+    if bool(torch.stack([torch.isfinite(values).all() for values in outputs.values()]).all()):
+        return
+    names = [name for name, values in outputs.items() if not torch.isfinite(values).all()]
+    raise DataError(
+        f"the network predicts NaN or infinity ({', '.join(names)}) in the tile at "
+        f"{list(tile.core.offset)}+{list(tile.core.shape)} (z, y, x, voxels): its training "
+        "diverged, or its weights are damaged. Train it again with a lower `optimizer.lr`, or set "
+        "`precision: fp32` if it was predicted in bf16"
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -134,6 +147,7 @@ class Predictor:
             outputs = self._run(x)
         depth, height, width = tile.core.shape
         kept = {n: outputs[n][0, :, :depth, :height, :width] for n in self._heads}
+        check_finite(kept, tile)
         return {name: to_stored(values, self._dtype) for name, values in kept.items()}
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from retrace.errors import DataError
-from retrace.geometry import VoxelBox
+from retrace.geometry import VoxelBox, blocks
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import CHUNK_SHAPE
+
+BLANK_CHECK_SHAPE = CHUNK_SHAPE
+"""Voxels (z, y, x) that are read at once to find one that is not 0."""
 
 
 def check_raw(raw: Volume, box: VoxelBox | None = None) -> None:
@@ -23,6 +28,26 @@ def check_raw(raw: Volume, box: VoxelBox | None = None) -> None:
         depth = min(CHUNK_SHAPE[0], region.end[0] - z)
         slab = VoxelBox((z, *region.offset[1:]), (depth, *region.shape[1:]))
         check_float(raw.name, raw.read(slab, fill=0))
+
+
+def check_not_blank(raw: Volume, box: VoxelBox, parts: Iterable[VoxelBox] | None = None) -> None:
+    """DataError if raw is 0 in all of `box` (voxels); stops at the first voxel that is not.
+
+    `parts`: the parts of `box` to look at, in this order; default: all of it.
+    """
+    has_voxels = False
+    for part in [box] if parts is None else parts:
+        for block in blocks(part.intersect(raw.box), BLANK_CHECK_SHAPE):
+            has_voxels = True
+            if raw.read(block).any():
+                return
+    if has_voxels:
+        nm = box.to_nm(raw.voxel_size_nm)
+        raise DataError(
+            f"{raw.name} is 0 in the whole requested box {list(nm.offset)}+{list(nm.shape)} nm "
+            "(z, y, x): there is no image. Correct `path`, `array`, `offset_nm` or `roi_nm` of the "
+            "dataset, or restore the file"
+        )
 
 
 def check_raw_type(raw: Volume) -> None:

@@ -21,6 +21,7 @@ from retrace.errors import ConfigError, StateError
 from retrace.progress import progress
 from retrace.training.average import WeightAverage
 from retrace.training.control import SAVE, STOP, ControlFile
+from retrace.training.divergence import check_loss, check_trained_weights
 from retrace.training.parallel import (
     accumulating_gradients,
     data_parallel,
@@ -142,7 +143,8 @@ class Trainer:
     _unread: list[Tensor] = field(default_factory=list)
 
     def run(self) -> TrainingOutcome:
-        """Trains to the end; StateError if the saved state is beyond `plan.iterations`.
+        """Trains to the end; StateError if the saved state is beyond `plan.iterations`,
+        or if the loss or the weights have diverged.
 
         After `plan.max_seconds` the state is saved and training ends with the current weights.
         After SIGTERM or SIGINT the state is saved and the process exits with 128 + the signal.
@@ -153,6 +155,8 @@ class Trainer:
         if first < self.plan.iterations and not self._is_time_up(first):
             with handling_stop_signals(StopSignal()) as stop:
                 self._train(first, stop, outcome)
+        if self.rank.is_first:
+            self._check_weights(outcome.iteration)
         outcome.all_seconds = self._earlier_s + outcome.seconds
         outcome.losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
         outcome.terms = self.terms
@@ -343,13 +347,7 @@ class Trainer:
         for values in mean_over_ranks(torch.stack(self._unread).cpu().float(), self.rank):
             self._losses.append(values)
             iteration = self.begun + len(self._losses)
-            if not torch.isfinite(values).all():
-                shown = dict(zip(self.terms, values.tolist(), strict=True))
-                raise StateError(
-                    f"the loss is no number at iteration {iteration}: {shown}; nothing was saved "
-                    "since the last checkpoint. Lower `optimizer.lr` or set `precision: fp32`, "
-                    f"and delete {self.plan.work} to start over"
-                )
+            check_loss(values, self.terms, iteration, self.plan.work)
             if writer:
                 minimised = len(values) - self.task.observed
                 writer.add_scalar("loss", float(values[:minimised].sum()), iteration)
@@ -361,10 +359,17 @@ class Trainer:
         self._read_losses(writer)
         if not self.rank.is_first:
             return
+        self._check_weights(iteration)
         save_state(
             self.plan.work, self.module, self.optimizer, self._progress(iteration), self._averaged
         )
         self._call_on_save(iteration)
+
+    def _check_weights(self, iteration: int) -> None:
+        """StateError if the network, or the average of its weights, has diverged."""
+        for module in (self.module, self._averaged):
+            if module is not None:
+                check_trained_weights(module, iteration, self.plan.work)
 
     def _progress(self, iteration: int) -> TrainingProgress:
         losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)

@@ -17,7 +17,7 @@ from retrace.formats.source import Region, Source
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks
 from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.labels_mask import MASK_ARRAY
-from retrace.storage.value_checks import check_labels, check_raw
+from retrace.storage.value_checks import check_labels, check_not_blank, check_raw
 from retrace.storage.volumes import Volume, open_source, open_volume
 
 UNLABELLED, LABELLED, EXCLUDED = 0, 1, 2
@@ -127,6 +127,7 @@ def open_training_volume(
         visible, labelled = visible.intersect(roi), labelled.intersect(roi)
     _check_overlap(name, raw, labels, mask, visible, labelled)
     check_raw(raw, visible)
+    check_not_blank(raw, visible)
     check_labels(labels)
     excluded = (_voxels(box, raw.voxel_size_nm) for box in entry.exclude_nm)
     holes = [hole.intersect(labelled) for hole in excluded]
