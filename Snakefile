@@ -29,7 +29,9 @@ configfile: source("config", "config.yaml")
 
 
 PLANNER = prepare()
-shell.prefix(f"set -euo pipefail; trap : TERM; export {job_environment(PLANNER.config)}; ")
+shell.prefix(
+    f"set -euo pipefail; trap : TERM; export {job_environment(PLANNER.config)}; "
+)
 
 
 report: "workflow/report/workflow.rst"
