@@ -1,5 +1,6 @@
 """Shared by all rules: the planner, jobs as inputs and parameters, images, programs; no rules here."""
 
+import json
 import os
 import shlex
 import sys
@@ -32,9 +33,11 @@ from retrace.planning.container_binds import (
     with_options,
 )
 from retrace.planning.experiment import Planner
+from retrace.planning.initial_weights import for_targets
 from retrace.planning.local_device import names_executor
 from retrace.planning.paths import manifest
 from retrace.planning.program_files import program_files
+from retrace.planning.targets import command_line_words
 from retrace.planning.shards import log_file, output_store
 
 PlanJob = Callable[..., Job]
@@ -58,13 +61,21 @@ def runs_here() -> bool:
 def prepare() -> Planner:
     """Checks the configuration, and makes files outside the working directory visible to jobs."""
     try:
-        settings = run_config()
+        settings, init_is_for = for_targets(run_config(), command_line_words())
         config.update(settings.plain())
         check_chosen(settings.volumes)
         check_block_cache(settings)
     except RetraceError as error:
         raise WorkflowError(str(error)) from None
-    planner = Planner(ROOT, settings, uses_containers(), runs_here=runs_here)
+    if settings.init and not isinstance(settings.init, str):
+        send_init(settings.init)
+    planner = Planner(
+        ROOT,
+        settings,
+        uses_containers(),
+        runs_here=runs_here,
+        init_is_for=init_is_for,
+    )
     if planner.uses_containers:
         refusing(check_working_directory, Path.cwd())
         bind_outside_folders(planner)
@@ -81,6 +92,13 @@ def run_config() -> WorkflowConfig:
     own = workflow.overwrite_configfiles
     files = [file for file in workflow.configfiles if file not in own]
     return read_config([*files, *own], workflow.config_settings.config_args)
+
+
+def send_init(init: Any) -> None:
+    """Gives jobs on other machines, which see no targets, `init` for the networks it is for."""
+    settings = workflow.config_settings
+    words = [w for w in settings.config_args if not w.startswith("init=")]
+    settings.config_args = [*words, f"init={json.dumps(init)}"]
 
 
 def bind_outside_folders(planner: Planner) -> None:

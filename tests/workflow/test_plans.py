@@ -487,3 +487,61 @@ def test_the_workflow_is_clean(snakemake: Run, repository: Path) -> None:
 
     assert "your workflow is in a good condition" in lint.stdout
     assert style.returncode == 0, style.stderr
+
+
+def starts(output: str) -> list[str]:
+    """The weights that the planned trainings start from."""
+    return re.findall(r'"init": "([^"]+)"', output)
+
+
+def test_init_is_for_the_network_that_the_target_names(snakemake: Run, tmp_path: Path) -> None:
+    (tmp_path / "first.safetensors").touch()
+    options = ("-np", "--config", "init=first.safetensors")
+    run = snakemake("train_zfinch_acrlsd", *options)
+
+    assert planned(run.stdout)["train"] == 2
+    assert starts(run.stdout) == ["first.safetensors"]
+    run = snakemake("train_zfinch_acrlsd", *options[:2], "init={lsd: first.safetensors}")
+    assert starts(run.stdout) == ["first.safetensors"]
+    run = snakemake("results/zfinch/acrlsd/model.safetensors", *options)
+    assert starts(run.stdout) == ["first.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train_zfinch_n4", "train_zfinch_mtlsd"], "several are requested (n4, mtlsd)"),
+        (["compare_zfinch"], "does not say which network it is for"),
+    ],
+)
+def test_init_for_several_networks_is_refused(
+    snakemake: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "net.h5").touch()
+    run = snakemake(*arguments, "--dry-run", "--config", "init=net.h5")
+
+    assert run.returncode != 0
+    assert message in run.stdout
+    assert run.stdout.count(message) == 1
+
+
+def test_init_may_be_a_result_of_the_workflow(snakemake: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "zfinch" / "n4"
+    own = "init=results/zfinch/n4/net.h5"
+    run = snakemake("train_zfinch_n4", "-np", "--config", own)
+    assert run.returncode != 0
+    assert "is made from the training that is to start from it" in run.stdout
+
+    folder.mkdir(parents=True)
+    (folder / "net.h5").touch()
+    run = snakemake("train_zfinch_n4", "-np", "--config", own)
+    assert run.returncode == 0, run.stdout
+    assert (planned(run.stdout)["train"], starts(run.stdout)) == (1, ["results/zfinch/n4/net.h5"])
+    assert "Cyclic" not in run.stdout
+
+    model = "init=results/zfinch/n4/model.safetensors"
+    run = snakemake("train_zfinch_n4", "-np", "--config", model)
+    assert "is the file that this training replaces; copy it" in run.stdout
+
+    run = snakemake("train_fib25_n4", "-np", "--config", own)
+    assert (planned(run.stdout)["train"], starts(run.stdout)) == (1, ["results/zfinch/n4/net.h5"])

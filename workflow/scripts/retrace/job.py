@@ -31,6 +31,7 @@ class Job:
 
     `inputs`: files by role, which the program takes from here. `prerequisites`: further files that
     must be complete before the job starts: manifests, and files that the settings name.
+    `untracked`: roles whose files Snakemake is not to know, because they come from this very job.
     `execution`: what does not change the result, such as the shard.
     """
 
@@ -38,10 +39,12 @@ class Job:
     inputs: Mapping[str, Files] = field(default_factory=dict)
     prerequisites: Sequence[str] = ()
     execution: Mapping[str, Any] = field(default_factory=dict)
+    untracked: Sequence[str] = ()
 
     def files(self) -> dict[str, list[str]]:
         """All files that the job waits for, by role, each role as one list."""
-        by_role = {role: list(_flat(files)) for role, files in self.inputs.items()}
+        tracked = {k: v for k, v in self.inputs.items() if k not in self.untracked}
+        by_role = {role: list(_flat(files)) for role, files in tracked.items()}
         return {**by_role, "prerequisites": list(dict.fromkeys(self.prerequisites))}
 
     def as_json(self) -> str:

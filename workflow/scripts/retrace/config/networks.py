@@ -260,10 +260,9 @@ def context_network(network: NetworkSettings, dataset: DatasetBase) -> Any:
 
 def upstream_names(network: NetworkSettings) -> list[str]:
     """Names of the networks whose weights or predictions a network reads."""
-    first = network.get("pretrained")
-    names_of = [network.get("autocontext"), first["network"] if first else None]
-    names_of += [node["network"] for node in (network.get("recursive") or {}).values()]
-    return list(dict.fromkeys(name for name in names_of if name))
+    read = [node.network for node in network.recursive.values()]
+    others = [network.autocontext, network.initial_network, *read]
+    return list(dict.fromkeys(name for name in others if name))
 
 
 def head_names(network: NetworkSettings) -> list[str]:

@@ -45,6 +45,7 @@ Chosen = Annotated[
     dict[AnyText, Text | VolumeList], InWords("one of these for each dataset ({zfinch: all})")
 ]
 PerNetwork = Annotated[dict[AnyText, Count], InWords("one number per network ({mtlsd: 1000})")]
+InitFiles = Annotated[dict[AnyText, AnyText], InWords("one file per network ({n4: net.h5})")]
 Thresholds = Annotated[
     tuple[Fraction, Fraction, Fraction],
     AfterValidator(_rising),
@@ -293,10 +294,12 @@ class WorkflowConfig(SettingsModel):
         "znn: from `init`). Training continues from them. Without `iterations`, they are used "
         "unchanged.",
     )
-    init: AnyText | None = Field(
+    init: AnyText | None | InitFiles = Field(
         None,
         description="File with initial weights: a model.safetensors of the same network; for the "
-        "family znn also an .h5 of ZNN, whose layers are matched by name and shape.",
+        "family znn also an .h5 of ZNN, whose layers are matched by name and shape. It is for the "
+        "network that the target names, not for networks that this one reads; or one file for each "
+        "network ({n4: net.h5}).",
     )
     engine: Literal["modern", "legacy"] = Field(
         "modern",

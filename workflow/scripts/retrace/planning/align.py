@@ -22,7 +22,7 @@ from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest, results, with_manifests
 from retrace.planning.stacks import section_files
 from retrace.planning.targets import pair_target
-from retrace.planning.weights import first_weights, model_file
+from retrace.planning.weights import first_weights, model_file, untracked_weights
 
 
 def alignment_train_settings(
@@ -123,7 +123,12 @@ def fit_job(planner: Planner, dataset: str, network: str) -> Job:
     init = {"init": weights["init"]} if "init" in weights else {}
     settings = alignment_train_settings(planner.config, data, experiment.network)
     manifests = [manifest(path) for path in stacks]
-    return Job(settings, {"stacks": stacks, "masks": masks, **init}, manifests)
+    return Job(
+        settings,
+        {"stacks": stacks, "masks": masks, **init},
+        manifests,
+        untracked=untracked_weights(planner, dataset, network),
+    )
 
 
 def align_job(planner: Planner, dataset: str, network: str) -> Job:

@@ -61,7 +61,7 @@ def compared(planner: Planner, dataset: str) -> tuple[list[str], dict[str, str]]
         except RetraceError as error:
             refused[name] = str(error)
     if not able:
-        raise ConfigError(f"compare_{dataset}: {'; '.join(refused.values())}")
+        raise ConfigError(f"compare_{dataset}: {'; '.join(dict.fromkeys(refused.values()))}")
     return able, refused
 
 

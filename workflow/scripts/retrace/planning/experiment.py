@@ -18,6 +18,7 @@ from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.planning import (
     container_images,
     finished_training,
+    initial_weights,
     local_device,
     output_folders,
     split_checks,
@@ -55,6 +56,8 @@ class Planner:
     runs_here: Callable[[], bool] = bool
     """Whether jobs run on this machine, not on the nodes of a cluster; known once jobs are planned.
     By default it is false."""
+    init_is_for: tuple[str, ...] = ()
+    """The networks that a single file of `init` may be for, where they are several."""
 
     @cache  # noqa: B019  a run has one planner, which lives as long as the process
     def dataset(self, name: str) -> Any:
@@ -98,6 +101,21 @@ class Planner:
         is_own = self.dataset(dataset).get("weights_of") is None
         return is_own and not is_published(self.config, network)
 
+    def init_of(self, dataset: str, network: str) -> str | None:
+        """The file of `init` that a network starts from, None for none."""
+        return initial_weights.init_of(self.config, dataset, network, self.init_is_for)
+
+    def init_is_own_result(self, dataset: str, network: str) -> bool:
+        """Whether `init` of a network is a result of itself, or of a network that reads it."""
+        init = self.init_of(dataset, network)
+        if not init or not init.startswith(("results/", "./results/", str(Path.cwd()))):
+            return False
+        readers = {
+            name: {n.name for n in self._with_upstream(dataset, self.network(dataset, name))}
+            for name in initial_weights.networks_in(init)
+        }
+        return initial_weights.depends_on_itself(init, dataset, network, readers)
+
     @cache  # noqa: B019
     def check_data(self, dataset: str) -> None:
         """Refuses volumes whose local files cannot work (DataError)."""
@@ -116,6 +134,7 @@ class Planner:
         if any(n["name"] == network["name"] for n in trained):
             split_checks.check_apart(data)
         for one in trained:
+            self.init_is_own_result(name, one.name)
             finished_training.check_iterations(self.config, name, one)
 
     def _with_upstream(self, dataset: str, network: Any) -> list[Any]:
@@ -188,7 +207,8 @@ class Planner:
         """
         mirror = self.config.mirror
         files = [str(Path(mirror) / "any")] if mirror else []
-        files += [path for path in (self.config.init, self.config.output_prefix) if path]
+        files += initial_weights.init_files(self.config)
+        files += [self.config.output_prefix] if self.config.output_prefix else []
         for name in yaml_files.names("datasets"):
             try:
                 files += sources.named_files(datasets.load_dataset(name))

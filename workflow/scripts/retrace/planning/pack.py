@@ -16,6 +16,7 @@ from retrace.planning.choices import is_published
 from retrace.planning.evaluate import evaluation
 from retrace.planning.experiment import Experiment, Planner
 from retrace.planning.fetch import fetched_files
+from retrace.planning.initial_weights import init_files
 from retrace.planning.paths import own_files, results, volumes_of, with_manifests
 from retrace.planning.targets import pair_target
 from retrace.planning.weights import published_checkpoint
@@ -61,7 +62,7 @@ def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
     data = experiment.dataset
     synthetic = None if data.alignment is None else made_layer(data)
     check_carried(data, planner.config.bucket)
-    weights = [planner.config.init] if planner.config.init else []
+    weights = init_files(planner.config)
     for name in (network, experiment.network.autocontext):
         if name and is_published(planner.config, name):
             weights += published_checkpoint(planner, dataset, name)

@@ -27,7 +27,7 @@ from retrace.planning.paths import (
 )
 from retrace.planning.targets import pair_target
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
-from retrace.planning.weights import context_model, first_weights
+from retrace.planning.weights import context_model, first_weights, untracked_weights
 
 
 def train_settings(
@@ -144,7 +144,12 @@ def train_job(planner: Planner, dataset: str, network: str) -> Job:
     waits = [*volumes, *with_manifests(masks.values())]
     if "published" in weights:
         waits.append(manifest(weights["published"]))
-    return Job(train_settings(planner.config, data, net), {"masks": masks, **weights}, waits)
+    return Job(
+        train_settings(planner.config, data, net),
+        {"masks": masks, **weights},
+        waits,
+        untracked=untracked_weights(planner, dataset, network),
+    )
 
 
 @pair_target("train")

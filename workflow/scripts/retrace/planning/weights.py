@@ -44,16 +44,17 @@ def model_file(planner: Planner, dataset: str, network: str) -> str:
     if not is_published(config, network):
         return results(dataset, network, "model.safetensors")
     family = family_of(planner.network(dataset, network))
-    if family.published_in_bucket or not config.init:
+    if family.published_in_bucket or not planner.init_of(dataset, network):
         published_checkpoint(planner, dataset, network)
     return results(dataset, network, "published.safetensors")
 
 
 def init_file(planner: Planner, dataset: str, network: str) -> str:
     """The file of another program that holds the weights (ConfigError if none is named)."""
-    if not planner.config.init:
+    init = planner.init_of(dataset, network)
+    if not init:
         published_checkpoint(planner, dataset, network)
-    return str(planner.config.init)
+    return str(init)
 
 
 def first_weights(planner: Planner, dataset: str, network: str) -> Mapping[str, str]:
@@ -62,11 +63,16 @@ def first_weights(planner: Planner, dataset: str, network: str) -> Mapping[str, 
     if first is not None:
         planner.experiment("train", dataset, first)
         return {"init": model_file(planner, dataset, first)}
-    if planner.config.init:
-        return {"init": planner.config.init}
+    if init := planner.init_of(dataset, network):
+        return {"init": init}
     if planner.config.weights == "published":
         return {"published": published_checkpoint(planner, dataset, network)[0]}
     return {}
+
+
+def untracked_weights(planner: Planner, dataset: str, network: str) -> tuple[str, ...]:
+    """The role of `init` where its file comes from this very network; else none."""
+    return ("init",) if planner.init_is_own_result(dataset, network) else ()
 
 
 def context_model(planner: Planner, dataset: str, network: str) -> Mapping[str, str]:

@@ -57,7 +57,7 @@ def write_bundle(
         link_or_copy(image, partial / IMAGES / image.name)
     for wheel in files_below(wheels):
         link_or_copy(wheel, partial / WHEELS / wheel.name)
-    here = config.with_(mirror=OBJECTS, init=moved.get(config.init or ""))
+    here = config.with_(mirror=OBJECTS, init=_moved_init(config, moved))
     (partial / RUN_CONFIG).write_text(json.dumps(here.plain(), indent=1) + "\n")  # JSON is YAML
     digests = {p.relative_to(partial).as_posix(): sha256_of(p) for p in files_below(partial)}
     facts = {"format_version": FORMAT_VERSION, **machine(), "target": target}
@@ -66,6 +66,13 @@ def write_bundle(
     partial.rename(output)
     total = sum(path.stat().st_size for path in files_below(output))
     print(f"[bundle] {output}: {len(digests)} files, {total / 1e6:.0f} MB", flush=True)
+
+
+def _moved_init(config: WorkflowConfig, moved: Mapping[str, str]) -> str | dict[str, str] | None:
+    """`init` with the paths that its files have in the bundle."""
+    if isinstance(config.init, Mapping):
+        return {name: moved[path] for name, path in config.init.items() if path in moved}
+    return moved.get(config.init or "")
 
 
 def put_data(files: Iterable[Path], folder: Path) -> dict[str, str]:
