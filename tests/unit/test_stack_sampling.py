@@ -345,7 +345,7 @@ def test_datasets_to_align_are_complete(layer: Path, tmp_path: Path) -> None:
     assert sections.stack_stores(data, "train") == ["results/mine/stacks/a_train.h5"]
     assert sections.stack_stores(data, "test") == []
     assert sections.source(data, 0).voxel_size_nm is None
-    sections.check(data)
+    sections.check_sections(data)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_datasets_that_cannot_be_aligned_are_refused(
     layer: Path, tmp_path: Path, alignment: dict[str, Any], word: str
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=word):
-        sections.check(datasets.load_dataset(dataset_file(tmp_path, **alignment)))
+        sections.check_sections(datasets.load_dataset(dataset_file(tmp_path, **alignment)))
 
 
 def test_sides_that_a_pyramid_cannot_halve_are_refused(layer: Path, tmp_path: Path) -> None:

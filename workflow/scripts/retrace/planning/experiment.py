@@ -98,7 +98,7 @@ class Planner:
 
     def trains(self, dataset: str, network: str) -> bool:
         """Whether a network is trained on a dataset, or used as it was published."""
-        is_own = self.dataset(dataset).get("weights_of") is None
+        is_own = self.dataset(dataset).weights_of is None
         return is_own and not is_published(self.config, network)
 
     def init_of(self, dataset: str, network: str) -> str | None:
@@ -123,21 +123,21 @@ class Planner:
         if isinstance(data, Dataset):
             volume_checks.check_volumes(data)
 
-    def _check_files(self, verb: str, data: Any, network: Any) -> None:
+    def _check_files(self, verb: str, data: Any, network: NetworkSettings) -> None:
         """Refuses what the files on this machine rule out, before any job touches one."""
-        name = data["name"]
+        name = data.name
         self.check_data(name)
-        output_folders.check_writable(results(name, network["name"]), "work", "logs")
+        output_folders.check_writable(results(name, network.name), "work", "logs")
         if verb not in SHOWING:
             local_device.check_device(self.config.device, runs_here=self.runs_here())
-        trained = [n for n in self._with_upstream(name, network) if self.trains(name, n["name"])]
-        if any(n["name"] == network["name"] for n in trained):
+        trained = [n for n in self._with_upstream(name, network) if self.trains(name, n.name)]
+        if any(n.name == network.name for n in trained):
             split_checks.check_apart(data)
         for one in trained:
             self.init_is_own_result(name, one.name)
             finished_training.check_iterations(self.config, name, one)
 
-    def _with_upstream(self, dataset: str, network: Any) -> list[Any]:
+    def _with_upstream(self, dataset: str, network: NetworkSettings) -> list[NetworkSettings]:
         """A network, and those whose weights or predictions it reads."""
         below = [self.network(dataset, name) for name in networks.upstream_names(network)]
         return [network, *(n for one in below for n in self._with_upstream(dataset, one))]

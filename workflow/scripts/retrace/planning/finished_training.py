@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from retrace.config.network_settings import NetworkSettings
+from retrace.config.network_settings import NetworkSettings, VoxelNetworkSettings
+from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError
 from retrace.planning.choices import iterations_for
@@ -37,10 +38,12 @@ def _requested(
     config: WorkflowConfig, network: NetworkSettings, record: Mapping[str, Any]
 ) -> int | None:
     """The last iteration that the settings ask for; None where they do not say it."""
-    iterations = iterations_for(config, network.name) or network.get("iterations")
+    own = network.iterations if isinstance(network, VoxelNetworkSettings) else None
+    iterations = iterations_for(config, network.name) or own
     if iterations is not None or "iterations_per_epoch" not in record:
         return iterations
-    epochs = config.epochs or network.get("epochs")
+    own_epochs = network.epochs if isinstance(network, SeamlessNetworkSettings) else None
+    epochs = config.epochs or own_epochs
     return None if epochs is None else int(epochs * record["iterations_per_epoch"])
 
 
