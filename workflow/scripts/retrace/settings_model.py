@@ -8,7 +8,7 @@ a program reads from its job.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self, cast
@@ -55,41 +55,6 @@ class SettingsModel(BaseModel):
         """A checked copy with some settings changed."""
         return type(self).model_validate({**self.plain(), **changes})
 
-    # Until every reader uses attributes, a group can also be read like the mapping it replaces:
-    # a setting that is not set and whose default is None or empty counts as absent.
-
-    def keys(self) -> list[str]:
-        """Names of the settings that are set, or whose default is neither None nor empty."""
-        return [name for name in type(self).model_fields if self._is_present(name)]
-
-    def _is_present(self, name: str) -> bool:
-        return name in self.model_fields_set or getattr(self, name) not in (None, (), {})
-
-    def __getitem__(self, key: str) -> Any:
-        if key not in self:
-            raise KeyError(key)
-        return getattr(self, key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The setting `key`, or `default` if it is absent."""
-        return getattr(self, key) if key in self else default
-
-    def __contains__(self, key: object) -> bool:
-        return key in type(self).model_fields and self._is_present(str(key))
-
-    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
-        return iter(self.keys())
-
-    def __len__(self) -> int:
-        return len(self.keys())
-
-    def items(self) -> list[tuple[str, Any]]:
-        """Names and values of the settings that are present."""
-        return [(key, getattr(self, key)) for key in self.keys()]
-
-
-Mapping.register(SettingsModel)
-
 
 def as_json(content: Any) -> str:
     """Settings as one line, always the same for the same content."""
@@ -113,9 +78,10 @@ def plain_value(value: Any) -> Any:
     """JSON values of a setting: groups and mappings as dicts, sequences as lists."""
     if is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, SettingsModel):
+        return value.plain()
     if isinstance(value, Mapping):
-        items = value.plain() if isinstance(value, SettingsModel) else value
-        return {key: plain_value(inner) for key, inner in items.items()}
+        return {key: plain_value(inner) for key, inner in value.items()}
     return [plain_value(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 

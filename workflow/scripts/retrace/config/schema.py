@@ -51,6 +51,8 @@ def _reported(error: ValidationError) -> Problem:
 
 def _in_model(model: type[SettingsModel], content: Any, place: Place) -> Problem | None:
     """The first problem of a group of settings: unknown and missing keys, then each value."""
+    if isinstance(content, SettingsModel):
+        content = content.plain()
     if not isinstance(content, Mapping):
         return Problem(place, f"{content!r} is not allowed; give {words(model)}")
     fields = {info.alias or name: info for name, info in model.model_fields.items()}
@@ -155,7 +157,7 @@ def alternatives(annotation: Any) -> Iterator[Any]:
 
 
 def _has_shape(bare: Any, value: Any) -> bool:
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, SettingsModel)):
         return is_model(bare) or get_origin(bare) is dict
     return isinstance(value, (list, tuple)) and get_origin(bare) in (list, tuple)
 
