@@ -126,7 +126,7 @@ def peak_memory_mb() -> float:
 
 def origin(
     inputs: Iterable[Path],
-    settings: Mapping[str, Any],
+    settings: object,
     seconds: float,
     read: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
@@ -142,8 +142,8 @@ def origin(
             **{path.as_posix(): input_digest(path) for path in inputs},
             **{address: summary["sha256"][:16] for address, summary in (read or {}).items()},
         },
-        "settings": dict(settings),
-        "settings_digest": digest(dict(settings)),
+        "settings": settings,
+        "settings_digest": digest(settings),
         "image": os.environ.get("APPTAINER_CONTAINER") or os.environ.get("SINGULARITY_CONTAINER"),
         "gpu": gpu_name(),
         "python": sys.version.split()[0],
@@ -157,7 +157,7 @@ def write_manifest(
     store: Path,
     *,
     inputs: Iterable[Path],
-    settings: Mapping[str, Any],
+    settings: object,
     seconds: float,
     extra: Mapping[str, Any] | None = None,
     read: Mapping[str, Mapping[str, Any]] | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def remote_reads(*volumes: Volume | None) -> dict[str, dict[str, Any]]:
 
 
 def origin_of_opened(
-    opened: OpenedVolumes, files: Iterable[Path], settings: Mapping[str, Any], seconds: float
+    opened: OpenedVolumes, files: Iterable[Path], settings: object, seconds: float
 ) -> dict[str, Any]:
     """`manifest.origin` of a result computed from the volumes in `opened` and from `files`.
 
