@@ -406,7 +406,7 @@ def test_a_full_disk_disables_the_cache_and_the_run_continues(
     assert capsys.readouterr().out.count("cannot be written") == 1
 
 
-def test_absent_chunks_are_the_fill_value_and_noted(
+def test_absent_chunks_are_noted_where_the_source_allows_them(
     endpoint: str, cache: Path, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     labels = np.arange(8 * 8 * 8, dtype=np.uint64).reshape(8, 8, 8) + 2**40
@@ -420,10 +420,16 @@ def test_absent_chunks_are_the_fill_value_and_noted(
     upload(store, endpoint, f"{request.node.name}.zarr")
     source = {"path": address(request), "array": "ids", "endpoint_url": proxy.endpoint}
     settings = {"background_ids": [], "labels": source}
-    mask.main(["--settings", json.dumps(settings), "--output", str(tmp_path / "mask.zarr")])
+    arguments = ["--output", str(tmp_path / "mask.zarr")]
+    with pytest.raises(DataError, match="chunk ids/0/1/0 is missing; .*`missing_chunks: fill`"):
+        mask.main(["--settings", json.dumps(settings), *arguments])
+    source["missing_chunks"] = "fill"
+    mask.main(["--settings", json.dumps(settings), *arguments])
 
     (read,) = read_manifest(tmp_path / "mask.zarr")["read"].values()
     assert (read["blocks"], read["absent_blocks"]) == (8, 1)
-    volume = open_volume(address(request), "ids", server=S3Server(proxy.endpoint))
+    volume = open_volume(
+        address(request), "ids", server=S3Server(proxy.endpoint), missing_chunks="fill"
+    )
     labels[:4, 4:, :4] = 0
     np.testing.assert_array_equal(volume.read(volume.box), labels)

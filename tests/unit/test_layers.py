@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from retrace.formats.source import Region, Source
 from retrace.geometry import VoxelBox
 from retrace.remote.addresses import is_address, is_zarr, local_folder
 from retrace.storage.volumes import open_volume
+from tiny_n5 import write_n5
 
 DATA = np.random.default_rng(3).integers(0, 255, (10, 70, 66), np.uint8)
 SIZE = (20, 9, 9)
@@ -120,29 +119,6 @@ def test_which_paths_are_addresses() -> None:
 # ---------------------------------------------------------------- n5
 
 
-def write_n5(
-    folder: Path, data: np.ndarray, block: tuple[int, int, int], **attributes: Any
-) -> Path:
-    """Blocks as the format defines them: big-endian header, then values with x fastest."""
-    folder.mkdir(parents=True)
-    content = {
-        "dimensions": list(data.shape[::-1]),
-        "blockSize": list(block[::-1]),
-        "dataType": str(data.dtype),
-        "compression": {"type": "gzip", "level": 1},
-        **attributes,
-    }
-    (folder / "attributes.json").write_text(json.dumps(content))
-    for z, y, x in np.ndindex(*[-(-s // b) for s, b in zip(data.shape, block, strict=True)]):
-        part = data[tuple(slice(i * b, (i + 1) * b) for i, b in zip((z, y, x), block, strict=True))]
-        file = folder / str(x) / str(y) / str(z)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        header = struct.pack(">HH3I", 0, 3, *part.shape[::-1])
-        values = part.astype(part.dtype.newbyteorder(">")).tobytes()
-        file.write_bytes(header + gzip.compress(values))
-    return folder
-
-
 @pytest.fixture
 def labels() -> np.ndarray:
     return np.random.default_rng(5).integers(0, 2**63, (7, 12, 9), np.uint64)
@@ -178,7 +154,9 @@ def test_absent_n5_blocks_are_0_and_damaged_ones_an_error(
 ) -> None:
     path = write_n5(tmp_path / "ids", labels, (4, 5, 6))
     (path / "0" / "0" / "0").unlink()
-    volume = open_volume(path, voxel_size_nm=SIZE)
+    with pytest.raises(DataError, match=r"1 of 12 chunks are missing, such as 0/0/0; .*`missing_c"):
+        open_volume(path, voxel_size_nm=SIZE)
+    volume = open_volume(path, voxel_size_nm=SIZE, missing_chunks="fill")
     values = volume.read(volume.box)
 
     assert not values[:4, :5, :6].any()

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     comparing.add_argument("--voxel-size-nm", type=_parse_triple, metavar="z,y,x")
     comparing.add_argument("--background-id", type=int, action="append", default=[])
     comparing.add_argument("--fill-unassigned", action="store_true", help="grow into voxels of 0")
+    comparing.add_argument(
+        "--missing-chunks",
+        choices=("refuse", "fill"),
+        default="refuse",
+        help="fill: chunks that do not exist read as the fill value",
+    )
     comparing.add_argument("--threads", type=int, default=1)
     comparing.add_argument("--output", type=Path, help="JSON")
     _add_node_verbs(verbs)
@@ -119,15 +126,17 @@ def _add_node_verbs(verbs: Any) -> None:
 
 def run_compare(args: argparse.Namespace) -> None:
     """Scores segmentations on the same voxels, prints a table, and writes JSON if asked to."""
-    size = args.voxel_size_nm
+    open_array = partial(
+        open_named_array, voxel_size_nm=args.voxel_size_nm, missing_chunks=args.missing_chunks
+    )
     ground_truth = GroundTruth(
-        open_named_array(args.labels, size),
-        open_named_array(args.mask, size) if args.mask else None,
+        open_array(args.labels),
+        open_array(args.mask) if args.mask else None,
         args.roi_nm,
         tuple(args.background_id),
     )
     named = (text.split("=", 1) if "=" in text else (text, text) for text in args.segmentation)
-    volumes = {name: open_named_array(source, size) for name, source in named}
+    volumes = {name: open_array(source) for name, source in named}
     rows = score_volumes(volumes, ground_truth, grow=args.fill_unassigned, threads=args.threads)
     print(scores_table(rows), flush=True)
     if args.output:

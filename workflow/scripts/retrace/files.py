@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from retrace.errors import DataError
+
+FileCheck = Callable[[str, bytes | None], None]
+"""Called with each file of a store that is read: its path below the opened folder, and its bytes,
+None if it is absent. Raises DataError if it should be there, or has other bytes."""
 
 
 def digest(value: Any) -> str:

@@ -19,12 +19,12 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-import zarr
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from retrace.errors import DataError
 from retrace.formats.hdf5 import H5_SUFFIXES, H5Array
+from retrace.storage.volumes import open_group
 
 IMAGES, MASKS, FIELDS = "images", "masks", "fields"
 ARRAYS = (IMAGES, MASKS, FIELDS)
@@ -74,7 +74,7 @@ def open_array(path: Path, name: str) -> Any:
     """One array of an h5 file or zarr store, read-only."""
     if is_h5(path):
         return H5Array(path, name)
-    return zarr.open_group(path, mode="r")[name]
+    return open_group(path)[name]
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def open_stack_file(path: Path) -> Iterator[Any]:
     if not path.exists():
         raise DataError(f"{path} does not exist; make it with the target stacks_DATASET")
     try:
-        root: Any = h5py.File(path, "r") if is_h5(path) else zarr.open_group(path, mode="r")
+        root: Any = h5py.File(path, "r") if is_h5(path) else open_group(path)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{path} is no readable h5 file or zarr group ({error}); make it again"

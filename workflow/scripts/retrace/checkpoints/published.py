@@ -24,6 +24,7 @@ from retrace.checkpoints.tensorflow import (
 from retrace.config.network_settings import NetworkSettings
 from retrace.errors import DataError
 from retrace.networks import build_network
+from retrace.storage.store_check import check_folder
 
 KINDS = {"kernel": "weight", "bias": "bias"}
 MOMENTS = {"Adam": "exp_avg", "Adam_1": "exp_avg_sq"}
@@ -122,9 +123,10 @@ def write_published(
 def read_published(folder: Path) -> Published:
     """The latest checkpoint in `folder`.
 
-    DataError if there is none, if it is damaged or of another kind of network, or if the iteration
-    in its name differs from the one inside.
+    DataError if there is none, if it is damaged, differs from its manifest or is of another kind of
+    network, or if the iteration in its name differs from the one inside.
     """
+    check_folder(folder)
     prefix, iteration = find_checkpoint(folder)
     bundle = open_bundle(prefix)
     _check_iteration(bundle, iteration)

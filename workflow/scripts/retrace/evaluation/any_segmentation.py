@@ -16,10 +16,13 @@ from retrace.geometry import triple
 from retrace.storage.volumes import Volume, open_volume
 
 
-def open_named_array(text: str, voxel_size_nm: Sequence[int] | None) -> Volume:
+def open_named_array(
+    text: str, voxel_size_nm: Sequence[int] | None, missing_chunks: str | None = None
+) -> Volume:
     """The volume in FILE:ARRAY, or in FILE; `voxel_size_nm` (z, y, x) if the file has none."""
     path, _, array = text.rpartition(":")
-    return open_volume(path, array, voxel_size_nm) if path else open_volume(text, "", voxel_size_nm)
+    path, array = (path, array) if path else (text, "")
+    return open_volume(path, array, voxel_size_nm, missing_chunks=missing_chunks)
 
 
 def score_volumes(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import zarr
 
 from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency
 from retrace.evaluation.scores import Scores, score, weighted_mean
 from retrace.segmentation.lut import segment_lut
 from retrace.storage.manifest import reading
+from retrace.storage.volumes import open_group
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RegionGraph:
 
 def open_region_graph(store: Path) -> RegionGraph:
     """The region graph in a store of fragments; DataError if it has none."""
-    group = zarr.open_group(store, mode="r")
+    group = open_group(store)
     if "edges" not in group or "scores" not in group:
         raise DataError(f"{store} has no region graph (arrays edges, scores); run segment again")
     with reading(store):

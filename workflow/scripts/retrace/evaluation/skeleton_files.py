@@ -12,6 +12,7 @@ from retrace.errors import DataError
 from retrace.evaluation.skeletons import Skeletons, connected_parts, edges_among
 from retrace.formats.mongo_dump import read_columns
 from retrace.geometry import NmBox
+from retrace.storage.store_check import check_folder
 
 FIELDS = ("id", "position_nm", "skeleton", "edges")
 """The fields of a table; see `read_skeletons`."""
@@ -102,6 +103,7 @@ def open_skeletons(source: SkeletonSource, box: NmBox) -> dict[str, Skeletons]:
     its nodes in neuropil, as the paper scored them; not cropped.
     """
     path = Path(source.path)
+    check_folder(path)
     if not path.is_dir():
         return {"skeletons": read_skeletons(path).within(box)}
     name = source.name or ""

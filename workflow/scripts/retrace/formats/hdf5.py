@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from retrace.errors import DataError, nearest
+from retrace.files import FileCheck
 from retrace.formats.label_values import ColourLabels, is_colour
 from retrace.formats.reader import Reader
 
@@ -47,7 +48,7 @@ def _is_h5(path: Path) -> bool:
     return path.exists() and path.suffix.lower() in H5_SUFFIXES
 
 
-def _open(path: Path, name: str, mip: int) -> H5Array | ColourLabels:
+def _open(path: Path, name: str, mip: int, check: FileCheck | None) -> H5Array | ColourLabels:
     """The dataset `name` (Z, Y, X) or (C, Z, Y, X); colours become ids."""
     array = H5Array(path, name)
     return ColourLabels(array) if is_colour(array.shape, array.dtype) else array

@@ -183,7 +183,7 @@ def _opened(path: Path, array: str) -> Header:
     if path.suffix.lower() in (".h5", ".hdf", ".hdf5"):  # without the other formats' libraries
         from retrace.formats.hdf5 import HDF5
 
-        opened = HDF5.open(path, array, 0)
+        opened = HDF5.open(path, array, 0, None)
     else:
         from retrace.formats.readers import open_array
 

@@ -12,7 +12,7 @@ import gzip
 import json
 import lzma
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from retrace.errors import DataError
+from retrace.files import FileCheck
 from retrace.formats.reader import Reader
 
 CODECS: dict[str, Callable[[bytes], bytes]] = {
@@ -45,13 +46,16 @@ def _attributes(path: Path) -> dict[str, Any]:
 
 
 class N5Array:
-    """A read-only array (Z, Y, X); missing blocks are 0, as the format specifies."""
+    """A read-only array (Z, Y, X); missing blocks are 0, unless `check` refuses them."""
 
-    def __init__(self, path: Path) -> None:
-        """DataError if the folder is not a dataset, or for a compression that is not in CODECS."""
+    def __init__(self, path: Path, check: FileCheck | None = None) -> None:
+        """`check` is called with each block that is read.
+
+        DataError if the folder is not a dataset, or for a compression that is not in CODECS.
+        """
         if not is_n5_dataset(path):
             raise DataError(f"{path} is not an n5 dataset: attributes.json has no `dimensions`")
-        self.path, attributes = path, _attributes(path)
+        self.path, self._check, attributes = path, check, _attributes(path)
         self.shape = tuple(reversed(attributes["dimensions"]))
         self.block_shape = tuple(reversed(attributes["blockSize"]))
         self.dtype = np.dtype(attributes["dataType"])
@@ -69,6 +73,12 @@ class N5Array:
             if name in attributes
         }
 
+    def chunk_names(self) -> Iterator[str]:
+        """The paths of all blocks of a complete array, below its folder."""
+        pairs = zip(self.shape, self.block_shape, strict=True)
+        for index in product(*[range(-(-size // block)) for size, block in pairs]):
+            yield "/".join(map(str, reversed(index)))
+
     def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
         """Voxels (Z, Y, X) of three slices without steps (z, y, x)."""
         spans = [s.indices(n)[:2] for s, n in zip(region, self.shape, strict=True)]
@@ -85,10 +95,13 @@ class N5Array:
 
     def _block(self, index: tuple[int, ...]) -> np.ndarray | None:
         """The block (Z, Y, X) at `index` (z, y, x), None if it is missing."""
-        file = self.path.joinpath(*map(str, reversed(index)))
-        if not file.is_file():
+        name = "/".join(map(str, reversed(index)))
+        file = self.path / name
+        data = file.read_bytes() if file.is_file() else None
+        if self._check is not None:
+            self._check(name, data)
+        if data is None:
             return None
-        data = file.read_bytes()
         try:
             mode, axes = struct.unpack_from(">HH", data)
             shape = struct.unpack_from(f">{axes}I", data, 4)[::-1]
@@ -122,4 +135,10 @@ def _is_n5(path: Path) -> bool:
     return path.suffix == ".n5" or is_n5_dataset(path)
 
 
-N5 = Reader("n5", (".n5",), _is_n5, lambda path, array, mip: N5Array(path / array))
+def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> N5Array:
+    """The dataset `array` (Z, Y, X)."""
+    prefix = f"{array}/" if array else ""
+    return N5Array(path / array, check and (lambda name, data: check(prefix + name, data)))
+
+
+N5 = Reader("n5", (".n5",), _is_n5, _open)

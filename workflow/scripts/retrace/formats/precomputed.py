@@ -138,7 +138,11 @@ class PrecomputedLayer:
         if data is None and self.fill_missing:
             return np.zeros((*self._lead, *extent), self.dtype)
         if data is None:
-            raise DataError(f"{self.path}: chunk {key} is missing")
+            raise DataError(
+                f"{self.path}: chunk {key} is missing; restore it. If the program that wrote the "
+                "layer leaves out black chunks, set `missing_chunks: fill` for this source in the "
+                "dataset's config"
+            )
         shape = (*extent[::-1], *(self._lead or (1,)))
         block = self.scale.get("compressed_segmentation_block_size")
         try:

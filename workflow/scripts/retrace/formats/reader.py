@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrace.files import FileCheck
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -18,7 +20,8 @@ class Reader:
     """Suffixes of its paths in lower case, for messages."""
     recognises: Callable[[Path], bool]
     """Whether a path has this format."""
-    open: Callable[[Path, str, int], Any]
-    """Function (path, array, mip) -> array (Z, Y, X) or (C, Z, Y, X) with `shape`, `dtype` and
-    slicing. Its `attrs`, if any, may say `resolution` and `offset`, nm (z, y, x). DataError where
-    there is no such array."""
+    open: Callable[[Path, str, int, FileCheck | None], Any]
+    """Function (path, array, mip, check) -> array (Z, Y, X) or (C, Z, Y, X) with `shape`, `dtype`
+    and slicing. Its `attrs`, if any, may say `resolution` and `offset`, nm (z, y, x). DataError
+    where there is no such array. `check` is called with each chunk file that is read; formats of
+    single files ignore it."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
+from retrace.files import FileCheck
 from retrace.formats.hdf5 import HDF5
 from retrace.formats.n5 import N5
 from retrace.formats.tiff import TIFF
@@ -20,11 +21,14 @@ READERS = (
 """The first one that recognises a path opens it; TIFF is last, because it takes any folder."""
 
 
-def open_array(path: Path, array: str, mip: int) -> Any:
-    """An array (Z, Y, X) or (C, Z, Y, X) of a file or folder; DataError for unknown formats."""
+def open_array(path: Path, array: str, mip: int, check: FileCheck | None = None) -> Any:
+    """An array (Z, Y, X) or (C, Z, Y, X) of a file or folder; DataError for unknown formats.
+
+    `check` is called with each chunk file that is read.
+    """
     for reader in READERS:
         if reader.recognises(path):
-            return reader.open(path, array, mip)
+            return reader.open(path, array, mip, check)
     if not path.exists():
         fetch = "fetch it, or " if path.suffix == ".zarr" else ""
         raise DataError(f"{path} does not exist; {fetch}correct `path` in the dataset's config")

@@ -27,6 +27,7 @@ from retrace.settings_model import SettingsModel
 LabelKind = Literal["ids", "cells", "membranes", "classes"]
 SEPARATED_LABEL_KINDS = ("cells", "membranes")
 """Labels whose objects are separated by membranes instead of numbered."""
+MissingChunks = Literal["refuse", "fill"]
 Preprocess = Literal["standard2D", "standard3D", "symetric_rescale", "none"]
 """ZNN's preprocessing of images, spelt as there."""
 
@@ -105,6 +106,13 @@ class SourceFile(SettingsModel):
         description="For `objects: classes`: the values in the file that become class 0, class 1 "
         "and so on; other values have no class. Absent: the values are the classes.",
     )
+    missing_chunks: MissingChunks | None = Field(
+        None,
+        description="What happens where a chunk of a zarr, an n5 or a layer does not exist. refuse "
+        "(default): an error, because a lost chunk would read as 0. fill: it reads as the fill "
+        "value, for volumes whose writer leaves out empty chunks. Volumes of a bucket, and results "
+        "of this workflow, have exactly the chunks in their manifest.",
+    )
     preprocess: Preprocess | None = Field(
         None,
         description="How networks of the family znn normalise this image. standard2D (default): "
@@ -139,6 +147,7 @@ class DefectMask(SettingsModel):
     path: Text = Field(description="Path or address, as for `raw`.")
     array: AnyText = Field("", description="Array, as for `raw`.")
     mip: WholeFrom0 = Field(0, description="Level of the layer.")
+    missing_chunks: MissingChunks | None = Field(None, description="As for `raw`.")
     defect_from: Count = Field(100, description="Lowest value that marks a defect.")
 
 

@@ -90,4 +90,4 @@ def _is_tif(path: Path) -> bool:
     return path.is_dir() or (path.exists() and path.suffix.lower() in TIF_SUFFIXES)
 
 
-TIFF = Reader("a tif stack", TIF_SUFFIXES, _is_tif, lambda path, array, mip: TifStack(path))
+TIFF = Reader("a tif stack", TIF_SUFFIXES, _is_tif, lambda path, *_: TifStack(path))

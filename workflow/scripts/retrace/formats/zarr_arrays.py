@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -17,8 +18,10 @@ from zarr.abc.store import (
     SuffixByteRequest,
 )
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
 
 from retrace.errors import DataError, nearest
+from retrace.files import FileCheck
 from retrace.formats import ome_zarr
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader
@@ -34,9 +37,10 @@ class BlockStore(Store):
     supports_deletes = False
     supports_listing = False
 
-    def __init__(self, reader: BlockReader) -> None:
+    def __init__(self, reader: BlockReader, check: FileCheck | None = None) -> None:
+        """`check` is called with each chunk that is read."""
         super().__init__(read_only=True)
-        self.reader = reader
+        self.reader, self.check = reader, check
         # As many concurrent requests as the reader's pool has threads.
         zarr.config.set({"async.concurrency": reader.threads})
 
@@ -60,6 +64,8 @@ class BlockStore(Store):
             content = await loop.run_in_executor(pool, reader.document, key)
         else:
             content = await loop.run_in_executor(pool, reader.block, key, _byte_range(byte_range))
+            if self.check is not None and not _is_metadata(key):
+                self.check(key, content)
         return None if content is None else prototype.buffer.from_bytes(content)
 
     async def get_partial_values(
@@ -99,12 +105,65 @@ class BlockStore(Store):
         yield ""
 
 
+def _is_metadata(key: str) -> bool:
+    """Whether a file is no chunk."""
+    name = key.rpartition("/")[2]
+    return name.startswith(".") or name in DOCUMENTS
+
+
 def _byte_range(request: ByteRequest | None) -> ByteRange | None:
     if isinstance(request, RangeByteRequest):
         return request.start, request.end - request.start
     if isinstance(request, SuffixByteRequest):
         return -request.suffix, None
     return (request.offset, None) if isinstance(request, OffsetByteRequest) else None
+
+
+class CheckedStore(LocalStore):
+    """A read-only zarr folder of this machine; `check` is called with each chunk that is read."""
+
+    def __init__(
+        self, root: Path | str, check: FileCheck | None = None, *, read_only: bool = True
+    ) -> None:
+        super().__init__(root, read_only=read_only)
+        self.check = check
+
+    def with_read_only(self, read_only: bool = False) -> Self:
+        """The same store."""
+        return type(self)(self.root, self.check, read_only=read_only)
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """The bytes of a file or a part of them, after the check; None if it does not exist."""
+        return await asyncio.to_thread(
+            self.get_sync, key, prototype=prototype, byte_range=byte_range
+        )
+
+    def get_sync(
+        self,
+        key: str,
+        *,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """As `get`."""
+        content = super().get_sync(key, prototype=prototype, byte_range=byte_range)
+        is_whole = byte_range is None or content is None
+        if self.check is not None and is_whole and not _is_metadata(key):
+            self.check(key, None if content is None else content.to_bytes())
+        return content
+
+
+def chunk_names(array: zarr.Array) -> Iterator[str]:
+    """The paths of all chunk files of a complete array, below its folder."""
+    metadata: Any = array.metadata
+    pairs = zip(array.shape, metadata.chunk_grid.chunk_shape, strict=True)
+    for index in product(*[range(-(-size // chunk)) for size, chunk in pairs]):
+        yield metadata.encode_chunk_key(index)
 
 
 class PlacedArray:
@@ -126,7 +185,7 @@ class PlacedArray:
 
 
 def open_zarr(
-    store: Path | BlockStore, name: str, array: str, mip: int
+    store: CheckedStore | BlockStore, name: str, array: str, mip: int
 ) -> zarr.Array | PlacedArray:
     """The array `array` of a store, or level `mip` of the OME-Zarr image `array`.
 
@@ -148,7 +207,7 @@ def open_zarr(
     return PlacedArray(level, attrs, lead, reader)
 
 
-def _node(store: Path | BlockStore, name: str, array: str) -> zarr.Array | zarr.Group:
+def _node(store: CheckedStore | BlockStore, name: str, array: str) -> zarr.Array | zarr.Group:
     try:
         if isinstance(store, BlockStore):
             return zarr.open(store, path=array, mode="r", use_consolidated=False)
@@ -158,7 +217,7 @@ def _node(store: Path | BlockStore, name: str, array: str) -> zarr.Array | zarr.
         raise DataError(f"{name} has no array {array!r}{_others(store, array)}") from error
 
 
-def _others(store: Path | BlockStore, array: str) -> str:
+def _others(store: CheckedStore | BlockStore, array: str) -> str:
     """The end of an error message: the arrays of a local store; remote stores cannot be listed."""
     if isinstance(store, BlockStore):
         return " that could be read; correct `path` and `array` in the dataset's config"
@@ -174,6 +233,9 @@ def _is_zarr(path: Path) -> bool:
     return path.suffix == ".zarr" or any((path / name).exists() for name in metadata)
 
 
-ZARR = Reader(
-    "zarr", (".zarr",), _is_zarr, lambda path, array, mip: open_zarr(path, str(path), array, mip)
-)
+def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> zarr.Array | PlacedArray:
+    """An array or a level of an image."""
+    return open_zarr(CheckedStore(path, check), str(path), array, mip)
+
+
+ZARR = Reader("zarr", (".zarr",), _is_zarr, _open)

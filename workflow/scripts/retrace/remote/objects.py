@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from retrace.errors import DataError, FetchError
+from retrace.files import FileCheck
 from retrace.remote.addresses import bucket_and_key, local_folder, plain
 from retrace.remote.download import attempts, is_md5
 from retrace.remote.http import (
@@ -203,8 +204,9 @@ class BucketFolder(HttpFolder):
 class LocalFolder:
     """Files below a folder of this machine; NAME.gz holds NAME, as cloud-files writes it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, check: FileCheck | None = None) -> None:
+        """`check` is called with each whole file that is read, metadata included."""
+        self.folder, self.check = folder, check
 
     @property
     def url(self) -> str:
@@ -216,7 +218,12 @@ class LocalFolder:
         now, path = int(time.time()), self.folder / name
         for file, encoding in ((path, ""), (path.with_name(f"{path.name}.gz"), "gzip")):
             if file.is_file():
-                return Block(read_range(file, byte_range), now, encoding=encoding)
+                stored = read_range(file, byte_range)
+                if self.check is not None and byte_range is None:
+                    self.check(file.relative_to(self.folder).as_posix(), stored)
+                return Block(stored, now, encoding=encoding)
+        if self.check is not None:
+            self.check(name, None)
         return Block(None, now)
 
 
@@ -229,12 +236,19 @@ def read_range(file: Path, byte_range: ByteRange | None) -> bytes:
 
 
 def open_folder(
-    address: str, endpoint_url: str | None, unsigned: bool, threads: int
+    address: str,
+    endpoint_url: str | None,
+    unsigned: bool,
+    threads: int,
+    check: FileCheck | None = None,
 ) -> RemoteFolder:
-    """The objects below an address; `endpoint_url` and `unsigned` apply to s3:// only."""
+    """The objects below an address; `endpoint_url` and `unsigned` apply to s3:// only.
+
+    `check` is called with each file of this machine that is read.
+    """
     folder, url = local_folder(address), plain(address)
     if folder is not None:
-        return LocalFolder(folder)
+        return LocalFolder(folder, check)
     if url.startswith("gs://"):
         return HttpFolder(GOOGLE + url.removeprefix("gs://"), threads)
     if not url.startswith("s3://"):

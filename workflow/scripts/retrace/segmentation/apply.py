@@ -18,7 +18,7 @@ from retrace.segmentation.grid import FragmentIds, fragment_ids
 from retrace.segmentation.lut import components, joins
 from retrace.storage.manifest import reading
 from retrace.storage.shards import SINGLE_SHARD, Shard
-from retrace.storage.volumes import Volume, open_volume
+from retrace.storage.volumes import Volume, open_group, open_volume
 from retrace.storage.zarr_writer import create_volume
 
 EDGES_AT_ONCE = 1 << 22
@@ -77,7 +77,7 @@ class FragmentGraph:
 
 def open_graph(store: Path) -> FragmentGraph:
     """Opens `fragments.zarr`; DataError if an array is missing."""
-    group = zarr.open_group(store, mode="r")
+    group = open_group(store)
     fragments = open_volume(store, "fragments")
     with reading(store):
         counts = np.asarray(_array(group, "counts", store)[...])

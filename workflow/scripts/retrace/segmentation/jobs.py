@@ -34,7 +34,7 @@ from retrace.storage.manifest import (
 )
 from retrace.storage.reads import local_paths, remote_reads, same_version
 from retrace.storage.shards import SINGLE_SHARD, Shard
-from retrace.storage.volumes import Volume, open_volume
+from retrace.storage.volumes import Volume, open_group, open_volume
 from retrace.storage.zarr_writer import publish, write_list, writing
 
 WORK_FORMAT = 2
@@ -185,7 +185,7 @@ def read_lookup_table(path: Path, graph: FragmentGraph, threshold: float) -> np.
     Raises ConfigError if they are of other fragments or another threshold.
     """
     check_manifest(path)
-    array: Any = zarr.open_group(path, mode="r")["segments"]
+    array: Any = open_group(path)["segments"]
     if array.shape != (graph.ids.total,) or array.attrs["threshold"] != threshold:
         raise ConfigError(f"{path} is not of these fragments and this threshold; delete it, rerun")
     with reading(path):

@@ -17,9 +17,9 @@ import zarr
 from retrace.errors import DataError
 from retrace.files import digest
 from retrace.progress import progress
+from retrace.storage.chunk_index import chunk_files
 from retrace.storage.manifest import (
     check_manifest,
-    chunk_files,
     invalidate_manifest,
     read_manifest,
 )

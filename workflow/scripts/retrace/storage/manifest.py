@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import resource
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from retrace import __version__
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest
+from retrace.storage.chunk_index import (
+    ChunkDigests,
+    chunk_digests,
+    chunk_files,
+    digest_of_chunks,
+    read_index,
+    write_index,
+)
 
 FORMAT_VERSION = 1
 """Increased when the layout of outputs changes; outputs of other versions are refused."""
@@ -27,21 +36,14 @@ LAYER_INFO = "info"
 """The metadata file of a precomputed layer."""
 
 _REMEDY = "Its manifest is invalidated: run the same command again to recompute it"
+_FETCH_AGAIN = (
+    "Its manifest is invalidated: run the same command again to fetch what is missing or changed"
+)
 
 
 def manifest_path(store: Path) -> Path:
     """`x/prediction.zarr` -> `x/prediction.manifest.json`."""
     return store.with_name(f"{store.stem}.manifest.json")
-
-
-def chunk_files(array_folder: Path) -> list[Path]:
-    """The chunk files of an array, sorted, without metadata and partially written files."""
-    files = (p for p in array_folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return sorted(p for p in files if not p.name.endswith(".partial"))
-
-
-def _file_digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def _zarr_metadata(folder: Path) -> dict[str, Any]:
@@ -80,18 +82,9 @@ def _array_metadata(store: Path) -> dict[str, dict[str, Any]]:
     return zarrs | _layer_metadata(store)
 
 
-def _array_entry(folder: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _array_entry(metadata: Mapping[str, Any], digests: ChunkDigests) -> dict[str, Any]:
     """An array's entry in a manifest: metadata, number of chunks, digest of all chunks."""
-    files = chunk_files(folder)
-    all_chunks = hashlib.sha256()
-    with ThreadPoolExecutor(4) as pool:
-        for path, chunk_digest in zip(files, pool.map(_file_digest, files), strict=True):
-            all_chunks.update(path.relative_to(folder).as_posix().encode() + b"\0" + chunk_digest)
-    return {
-        **metadata,
-        "chunk_count": len(files),
-        "sha256": all_chunks.hexdigest(),
-    }
+    return {**metadata, "chunk_count": len(digests), "sha256": digest_of_chunks(digests)}
 
 
 def describe_arrays(store: Path) -> dict[str, dict[str, Any]]:
@@ -99,7 +92,14 @@ def describe_arrays(store: Path) -> dict[str, dict[str, Any]]:
 
     Arrays are those of a zarr v2 store, or the mips of a precomputed layer.
     """
-    return {name: _array_entry(store / name, m) for name, m in _array_metadata(store).items()}
+    return _described(store)[0]
+
+
+def _described(store: Path) -> tuple[dict[str, dict[str, Any]], dict[str, ChunkDigests]]:
+    """The entries of all arrays, and the digests of their chunks."""
+    metadata = _array_metadata(store)
+    digests = {name: chunk_digests(store / name) for name in metadata}
+    return {name: _array_entry(m, digests[name]) for name, m in metadata.items()}, digests
 
 
 def input_digest(path: Path) -> str:
@@ -166,10 +166,13 @@ def write_manifest(
 
     `settings`, `read`: as for `origin`; `extra`: further entries.
     """
+    arrays, digests = _described(store) if store.is_dir() else ({}, {})
+    if digests:
+        write_index(store, digests)
     content = {
         "format_version": FORMAT_VERSION,
         "store": store.name,
-        "arrays": describe_arrays(store) if store.is_dir() else {},
+        "arrays": arrays,
         **origin(inputs, settings, seconds, read),
         **(extra or {}),
     }
@@ -216,7 +219,8 @@ def invalidate_manifest(store: Path) -> None:
     if not path.is_file():
         return
     shards = _shards(path)
-    path.replace(path.with_suffix(".damaged"))
+    with suppress(FileNotFoundError):  # another job was faster
+        path.replace(path.with_suffix(".damaged"))
     for shard in shards:
         with suppress(DataError):
             check_manifest(shard, digests=True)
@@ -258,27 +262,88 @@ def reading(path: Path | str) -> Iterator[None]:
 def check_manifest(store: Path, *, digests: bool = False) -> dict[str, Any]:
     """The manifest of `store`, compared with the files on disk.
 
-    Arrays and chunk counts are always compared, the bytes with `digests=True`. On a difference the
-    manifest is invalidated and DataError names the array.
+    Arrays, their metadata, numbers of chunks and listed files are always compared, the bytes with
+    `digests=True`. On a difference the manifest is invalidated and DataError names the array.
     """
     content = read_manifest(store)
-    difference = _difference(store, content, digests)
+    difference = difference_from(store, content, digests)
     if difference:
-        invalidate_manifest(store)
-        raise DataError(f"{store}/{difference}. {_REMEDY}")
+        raise damaged(store, content, difference)
     return content
 
 
-def _difference(store: Path, content: Mapping[str, Any], digests: bool) -> str | None:
-    """The first difference between a store and its manifest, None if there is none."""
+def damaged(store: Path, content: Mapping[str, Any], difference: str) -> DataError:
+    """The error for a store that differs from its manifest `content`, which is invalidated."""
+    invalidate_manifest(store)
+    remedy = _FETCH_AGAIN if "object_sha256" in content else _REMEDY
+    return DataError(f"{store}/{difference}. {remedy}")
+
+
+def difference_from(store: Path, content: Mapping[str, Any], digests: bool = False) -> str | None:
+    """The first difference between a store and its manifest `content`; None without any."""
     metadata = _array_metadata(store)
     for name, expected in content["arrays"].items():
-        folder = store / name
         if name not in metadata:
             return f"{name} is missing, but its manifest names it"
-        count = len(chunk_files(folder))
-        if count != expected["chunk_count"]:
-            return f"{name} has {count} chunks, its manifest says {expected['chunk_count']}"
-        if digests and _array_entry(folder, metadata[name])["sha256"] != expected["sha256"]:
+        difference = _array_difference(store, name, metadata[name], expected, digests)
+        if difference:
+            return f"{name}{difference}"
+    for name, expected in content.get("files", {}).items() if store.is_dir() else ():
+        if not (store / name).is_file():
+            return f"{name} is missing, but its manifest names it"
+        if digests and input_digest(store / name) != expected:
             return f"{name}: its bytes changed since they were written"
     return None
+
+
+def _array_difference(
+    store: Path,
+    name: str,
+    metadata: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    digests: bool,
+) -> str | None:
+    """How an array differs from its entry in the manifest, as the end of a sentence about it."""
+    changed = [key for key in metadata if key in expected and metadata[key] != expected[key]]
+    if changed:
+        key = changed[0]
+        return f" has {key} {metadata[key]}, its manifest says {expected[key]}"
+    files = chunk_files(store / name)
+    if len(files) != expected["chunk_count"]:
+        present = {path.relative_to(store / name).as_posix() for path in files}
+        absent = absent_chunks(store, name, expected, present)
+        some = f": {len(absent)} missing, such as {absent[0]}" if absent else ""
+        return f" has {len(files)} chunks, its manifest says {expected['chunk_count']}{some}"
+    if not digests:
+        return None
+    found = chunk_digests(store / name)
+    if digest_of_chunks(found) == expected["sha256"]:
+        return None
+    written = indexed_digests(store, name, expected["sha256"])
+    other = [chunk for chunk in written if found.get(chunk) != written[chunk]]
+    some = f" ({len(other)} of {len(written)} chunks, such as {other[0]})" if other else ""
+    return f": its bytes changed since they were written{some}"
+
+
+def indexed_digests(store: Path, name: str, sha256: str) -> ChunkDigests:
+    """The digests of an array's chunks when they were written; empty without a valid index."""
+    digests = read_index(store).get(name, {})
+    return digests if digests and digest_of_chunks(digests) == sha256 else {}
+
+
+def absent_chunks(
+    store: Path, name: str, expected: Mapping[str, Any], present: Collection[str]
+) -> list[str]:
+    """The chunks of an array that existed and are not `present`, as far as they are known.
+
+    Without an index they are known if the array had all chunks of its grid.
+    """
+    listed: Iterable[str] = indexed_digests(store, name, expected["sha256"])
+    if not listed and (store / name / ".zarray").is_file():
+        metadata = json.loads((store / name / ".zarray").read_text())
+        edges = zip(expected["shape"], expected["chunks"], strict=True)
+        grid = [range(-(-size // chunk)) for size, chunk in edges]
+        if math.prod(map(len, grid)) == expected["chunk_count"]:
+            separator = metadata.get("dimension_separator", ".")
+            listed = (separator.join(map(str, index)) for index in product(*grid))
+    return [chunk for chunk in listed if chunk not in present]

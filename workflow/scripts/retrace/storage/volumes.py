@@ -13,18 +13,20 @@ import zarr
 
 from retrace.errors import DataError
 from retrace.formats.label_values import ClassGroups, SectionObjects
+from retrace.formats.n5 import N5Array
 from retrace.formats.placement import agreed_voxel_size, as_list, box_on_grid, lead_in_image
 from retrace.formats.precomputed import PrecomputedLayer
 from retrace.formats.readers import open_array
 from retrace.formats.reordered import ReorderedArray
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
-from retrace.formats.zarr_arrays import BlockStore, open_zarr
+from retrace.formats.zarr_arrays import BlockStore, CheckedStore, chunk_names, open_zarr
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
 from retrace.remote.block_cache import CacheOptions
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import open_folder
-from retrace.storage.manifest import reading
+from retrace.storage.manifest import reading, store_with_manifest
+from retrace.storage.store_check import FILL_MISSING, check_all_chunks, file_check
 
 # Also write chunks of zeros into arrays that are opened again: a missing chunk then shows a fault.
 zarr.config.set({"array.write_empty_chunks": True})
@@ -115,15 +117,50 @@ class S3Server:
     unsigned: bool = True
 
 
-def _open_address(address: str, array: str, mip: int, server: S3Server) -> Any:
+def _open_address(
+    address: str, array: str, mip: int, server: S3Server, missing_chunks: str | None
+) -> Any:
     """A streamed zarr array, level of an OME-Zarr image, or precomputed layer."""
     check_address(address, array)
     options = CacheOptions.from_environment()
-    folder = open_folder(address, server.endpoint_url, server.unsigned, options.threads)
-    reader = BlockReader(folder, options, on_disk=local_folder(address) is None)
+    local = local_folder(address)
+    check = file_check(local, address, missing_chunks)
+    is_made = local is not None and store_with_manifest(local) is not None
+    folder = open_folder(
+        address,
+        server.endpoint_url,
+        server.unsigned,
+        options.threads,
+        check if is_made else None,
+    )
+    reader = BlockReader(folder, options, on_disk=local is None)
     if is_zarr(address):
-        return open_zarr(BlockStore(reader), address, array, mip)
-    return PrecomputedLayer(reader, address, mip)
+        return open_zarr(BlockStore(reader, None if is_made else check), address, array, mip)
+    layer = PrecomputedLayer(reader, address, mip)
+    layer.fill_missing = missing_chunks == FILL_MISSING
+    return layer
+
+
+def _open_local(path: Path, array: str, mip: int, missing_chunks: str | None) -> Any:
+    """An array of a file or folder; checked for missing chunks unless it has a manifest."""
+    if not path.is_dir():
+        return open_array(path, array, mip)
+    data = open_array(path, array, mip, file_check(path, str(path), missing_chunks))
+    if missing_chunks == FILL_MISSING or store_with_manifest(path) is not None:
+        return data
+    name = f"{path}/{array}" if array else str(path)
+    if isinstance(data, N5Array):
+        check_all_chunks(name, data.path, data.chunk_names())
+    stored = getattr(data, "array", data)
+    if isinstance(stored, zarr.Array):
+        check_all_chunks(name, path / stored.path, chunk_names(stored))
+    return data
+
+
+def open_group(store: Path) -> zarr.Group:
+    """A zarr folder of this machine, to read; compared with its manifest, if it has one."""
+    check = file_check(store, str(store), FILL_MISSING)
+    return zarr.open_group(CheckedStore(store, check), mode="r")
 
 
 def open_volume(
@@ -133,19 +170,22 @@ def open_volume(
     offset_nm: Sequence[int] | None = None,
     mip: int = 0,
     server: S3Server = S3Server(),  # noqa: B008 (frozen)
+    missing_chunks: str | None = None,
 ) -> Volume:
     """Opens an array (Z, Y, X) or (C, Z, Y, X) of zarr, n5, h5 or tif(s), or streams an address.
 
     `mip`: level of an OME-Zarr image or precomputed layer. `server`: for s3:// addresses.
+    `missing_chunks`: as for a Source. A store with a manifest is compared with it: its listing
+    here, the bytes of each chunk when it is read first.
 
     `voxel_size_nm` (z, y, x) is the file's `resolution`; the argument is needed if the file has
     none. `offset_nm` (z, y, x) is the argument, else the file's `offset`, else 0. DataError if the
     array does not exist, or its voxel size is missing or contradicts the argument.
     """
     if is_address(store):
-        data = _open_address(str(store), array, mip, server)
+        data = _open_address(str(store), array, mip, server, missing_chunks)
     else:
-        data = open_array(Path(store), array, mip)
+        data = _open_local(Path(store), array, mip, missing_chunks)
     name = f"{store}/{array}" if array else str(store)
     if len(data.shape) not in (3, 4):
         raise DataError(
@@ -190,6 +230,7 @@ def open_source(source: Source) -> Volume:
         source.offset_nm,
         source.mip or 0,
         S3Server(source.endpoint_url, source.unsigned),
+        source.missing_chunks,
     )
     if source.axes or source.channel is not None:
         axes = source.axes or ("czyx" if volume.channels else "zyx")
