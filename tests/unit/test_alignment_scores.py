@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inverse_field import inverse
 from retrace.alignment.metrics import (
     alignment_table,
     chunked_correlation,
@@ -21,7 +22,7 @@ from retrace.alignment.metrics import (
     field_facts,
     remaining_displacement,
 )
-from retrace.displacement import identity, inverse, smooth
+from retrace.displacement import identity, smooth
 
 
 def pooled(raw: np.ndarray, factor: int) -> np.ndarray:
