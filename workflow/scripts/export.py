@@ -32,6 +32,7 @@ from retrace.storage.manifest import (
     store_with_manifest,
     write_manifest,
 )
+from retrace.storage.owned_files import check_replaceable
 from retrace.storage.precomputed_writer import LayerPlan
 from retrace.storage.reads import local_paths, remote_reads, same_version
 from retrace.storage.volumes import Volume, open_source
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare: Plan = LAYER_FORMATS[settings.format].load("writer")
     plan, write = prepare(layer)
     work = arguments.work / progress_folder(settings, volume, box, plan, output)
+    check_replaceable(output, manifest_path(output), work)
     partial = output.with_name(output.name + ".partial")
     if not work.is_dir():
         shutil.rmtree(partial, ignore_errors=True)

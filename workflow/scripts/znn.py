@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,10 @@ from retrace.geometry import VoxelBox
 from retrace.networks import ZnnNetwork, build_network
 from retrace.networks.znn import is_affinities
 from retrace.planning.conversion_settings import ConversionSettings, OutputFilesSettings
+from retrace.planning.foreign_files import output_files, output_stem
 from retrace.progress import progress
 from retrace.storage.manifest import check_manifest
+from retrace.storage.owned_files import RECORD, check_unowned, claim
 from retrace.storage.volumes import Volume, open_volume
 from retrace.training.znn_files import sgd_of
 from retrace.znn.spec import H5_ARRAY
@@ -93,19 +94,13 @@ def model_to_h5(args: argparse.Namespace) -> None:
     write_h5(network_file(module, sgd_of(network), curve, args.output))
 
 
-def output_stem(prefix: str, volume: str, node: str) -> str:
-    """ZNN's name of an output without suffix, PREFIX_sampleN_NODE.
-
-    Volumes that do not come from a .spec have no number N; their name replaces it.
-    """
-    sample = volume if re.fullmatch(r"sample\d+", volume) else f"sample_{volume}"
-    return f"{prefix}_{sample}_{node}"
-
-
 def write_outputs(args: argparse.Namespace) -> None:
     """Writes a prediction in ZNN's files; `output`, written last, lists them."""
     settings = check(OutputFilesSettings, args.settings, "--settings")
     check_manifest(args.prediction)
+    record, planned = args.output.with_name(RECORD), output_files(settings)
+    check_unowned([record], planned, "output_prefix")
+    claim(record, planned)
     files: list[Path] = []
     for head in settings.heads:
         stem = Path(output_stem(settings.prefix, settings.volume, head.node))

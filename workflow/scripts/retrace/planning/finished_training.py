@@ -34,6 +34,14 @@ def check_iterations(config: WorkflowConfig, dataset: str, network: NetworkSetti
     )
 
 
+def is_finished(config: WorkflowConfig, dataset: str, network: NetworkSettings) -> bool:
+    """Whether there is a model with all iterations that the settings ask for."""
+    history = Path(results(dataset, network.name, "training.json"))
+    record = _record(history)
+    done = record.get("iterations") == _requested(config, network, record)
+    return done and history.with_name("model.safetensors").is_file()
+
+
 def _requested(
     config: WorkflowConfig, network: NetworkSettings, record: Mapping[str, Any]
 ) -> int | None:

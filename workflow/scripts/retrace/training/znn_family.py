@@ -40,7 +40,7 @@ from retrace.training.task import (
     on_device,
 )
 from retrace.training.znn_curve import add_test_pass, znn_learning_curve
-from retrace.training.znn_files import NetFiles
+from retrace.training.znn_files import NetFiles, check_net_files
 from retrace.training.znn_optimizer import ZnnOptimizer
 from retrace.training.znn_patches import (
     PatchCutter,
@@ -243,6 +243,7 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     settings, device = inputs.settings, inputs.device
     network, dataset = settings.network, settings.dataset
     assert isinstance(network, ZnnNetworkSettings) and isinstance(dataset, TrainingDataset)
+    check_net_files(network, inputs.work)
     dtype = getattr(torch, network.dtype)
     module = on_device(module.to(dtype), device)
     optimizer = ZnnOptimizer(

@@ -26,6 +26,7 @@ from retrace.checkpoints.znn import (
 from retrace.config.znn_network import ZnnNetFiles, ZnnNetworkSettings
 from retrace.errors import DataError
 from retrace.networks import ZnnNetwork
+from retrace.storage.owned_files import RECORD, check_unowned, claim, znn_network_files
 from retrace.training.state import TrainingProgress
 from retrace.training.znn_curve import znn_learning_curve
 from retrace.training.znn_optimizer import ZnnOptimizer
@@ -34,6 +35,13 @@ from retrace.training.znn_optimizer import ZnnOptimizer
 def sgd_of(network: ZnnNetworkSettings) -> SgdParameters:
     """The parameters of gradient descent of a network of the family znn."""
     return SgdParameters(network.eta, network.momentum, network.weight_decay)
+
+
+def check_net_files(network: ZnnNetworkSettings, work: Path) -> None:
+    """DataError where train_net_prefix holds networks of another training than that in `work`."""
+    if network.net_files is not None:
+        files = znn_network_files(network.net_files.prefix)
+        check_unowned([work / RECORD], files, "train_net_prefix")
 
 
 @dataclass
@@ -68,6 +76,7 @@ class NetFiles:
         if progress.iteration:
             rows = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
             curve = {**as_curve(rows), "elapsed": self._seconds(progress.iteration)}
+        self._claim(name)
         path = Path(f"{self.files.prefix}_{name}.h5")
         file = network_file(self.module, sgd_of(self.network), curve, path, self._velocity)
         written = {"current": write_h5(file, is_stdio=self.files.is_stdio)}
@@ -78,6 +87,13 @@ class NetFiles:
             partial = Path(f"{self.files.prefix}_{current}.h5.partial")
             shutil.copyfile(source, partial)
             partial.replace(partial.with_suffix(""))
+
+    def _claim(self, name: str) -> None:
+        """Records that the files of an iteration, and those of the last, are this training's."""
+        kinds = ("", "statistics_")
+        names = [f"{kind}{which}.h5" for kind in kinds for which in (name, "current")]
+        files = [Path(f"{self.files.prefix}_{end}") for end in names]
+        claim(self.work / RECORD, files)
 
     def _seconds(self, iteration: int) -> float:
         """Seconds per iteration in this run."""
