@@ -3,6 +3,7 @@
 from retrace.planning.targets import check_requested, wanted_targets
 
 refusing(check_requested, ROOT)
+refusing(PLANNER.check_named_files, command_line_words())
 
 for target, files in refusing(list, wanted_targets()):
 

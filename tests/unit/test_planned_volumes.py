@@ -301,3 +301,20 @@ def test_folders_that_cannot_be_written_are_refused(place: Path, folder: str) ->
     Path(folder).symlink_to("/nowhere/scratch")
     with pytest.raises(ConfigError, match="is a link to /nowhere/scratch, which does not exist"):
         plan()
+
+
+def test_boxes_of_stacks_outside_their_sections_are_refused(place: Path) -> None:
+    tifffile.imwrite("sections.tif", np.zeros((20, 64, 64), np.uint8), photometric="minisblack")
+    box = {"offset": [0, 0, 0], "shape": [210, 600, 600]}
+    stacks = {"s": {"count": 4, "test_count": 1, "side": 32, "height": 2, "roi_nm": box}}
+    dataset = {
+        "name": "mine",
+        "voxel_size_nm": VOXEL_NM,
+        "volumes": {"v": {"raw": {"path": "sections.tif"}}},
+        "alignment": {"volume": "v", "stacks": stacks},
+    }
+    Path("config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset))
+    planner = Planner(Path(), WorkflowConfig.model_validate({}).complete(deep=True))
+
+    with pytest.raises(DataError, match="alignment: stacks 's': roi_nm from"):
+        planner.check_data("mine")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from kill import PATIENCE_S
+from retrace.planning import local_device
 
 PROGRAMS = Path(sys.executable).parent
 DATASETS = ("zfinch", "fib25", "hemi")
@@ -545,3 +546,26 @@ def test_init_may_be_a_result_of_the_workflow(snakemake: Run, tmp_path: Path) ->
 
     run = snakemake("train_fib25_n4", "-np", "--config", own)
     assert (planned(run.stdout)["train"], starts(run.stdout)) == (1, ["results/zfinch/n4/net.h5"])
+
+
+def test_fewer_iterations_are_refused_for_targets_and_files(snakemake: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "zfinch" / "mtlsd_small"
+    folder.mkdir(parents=True)
+    model = folder / "model.safetensors"
+    model.write_text("weights")
+    (folder / "training.json").write_text('{"iterations": 6, "seed": 0}')
+    for target in ("evaluate_zfinch_mtlsd_small", "results/zfinch/mtlsd_small/model.safetensors"):
+        run = snakemake(target, "--dry-run", "--config", "iterations=4")
+        assert run.returncode != 0
+        assert "is trained for 6 iterations, and 4 are requested" in run.stdout
+    assert model.read_text() == "weights"
+
+
+@pytest.mark.parametrize("extra", [[], ["--cores", "1"]])
+def test_an_absent_gpu_is_refused(snakemake: Run, extra: list[str]) -> None:
+    if local_device.has_gpu():
+        pytest.skip("this machine has a GPU")
+    run = snakemake("train_zfinch_mtlsd", *(extra or ["-n"]), "--config", "device=cuda")
+
+    assert run.returncode != 0
+    assert "`device: cuda` needs a GPU" in run.stdout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -124,6 +124,14 @@ class Planner:
         if isinstance(data, Dataset):
             volume_checks.check_volumes(data)
 
+    def check_named_files(self, words: Iterable[str]) -> None:
+        """Refuses what the files rule out for results that a command line names as files.
+
+        Snakemake ignores the refusal of a job whose output exists; of targets it ignores none.
+        """
+        for dataset, network in initial_weights.pairs_in_paths(words):
+            self._check_files(SHOWING[0], self.dataset(dataset), self.network(dataset, network))
+
     def _check_files(self, verb: str, data: Any, network: NetworkSettings) -> None:
         """Refuses what the files on this machine rule out, before any job touches one."""
         name = data.name
@@ -138,7 +146,7 @@ class Planner:
             self.init_is_own_result(name, one.name)
             finished_training.check_iterations(self.config, name, one)
             if not finished_training.is_finished(self.config, name, one):
-                foreign_files.check_network_files(name, one)
+                foreign_files.check_network_files(one)
 
     def _with_upstream(self, dataset: str, network: NetworkSettings) -> list[NetworkSettings]:
         """A network, and those whose weights or predictions it reads."""

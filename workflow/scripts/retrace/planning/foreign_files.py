@@ -64,9 +64,9 @@ def check_output_files(planner: Planner, dataset: str, network: str, volume: str
     check_unowned([record], output_files(settings), "output_prefix")
 
 
-def check_network_files(dataset: str, network: NetworkSettings) -> None:
-    """Refuses a `train_net_prefix` that holds networks of another training (DataError)."""
+def check_network_files(network: NetworkSettings) -> None:
+    """Refuses a `train_net_prefix` with networks that no training here wrote (DataError)."""
     files = network.get("net_files")
     if files is not None:
-        records = Path(TRAIN_WORK).glob(f"{dataset}_{network.name}_*/{RECORD}")
+        records = Path(TRAIN_WORK).glob(f"*/{RECORD}")
         check_unowned(records, znn_network_files(files.prefix), "train_net_prefix")

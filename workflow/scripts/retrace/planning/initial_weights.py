@@ -52,6 +52,12 @@ def requested_pairs(words: Iterable[str], config: WorkflowConfig) -> list[Pair]:
     return list(dict.fromkeys(found))
 
 
+def pairs_in_paths(words: Iterable[str]) -> list[Pair]:
+    """Dataset and network of each file results/DATASET/NETWORK/… on a command line."""
+    pairs = {(d, n) for d in names("datasets") for n in names("networks")}
+    return list(dict.fromkeys(pair for word in words for pair in _in_path(word, pairs)))
+
+
 def _in_path(word: str, pairs: Iterable[Pair]) -> list[Pair]:
     """The experiment of a file results/DATASET/NETWORK/…."""
     match = re.match(r"(?:\./)?results/([^/]+)/([^/]+)/", word)

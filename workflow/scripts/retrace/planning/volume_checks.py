@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from retrace.config.alignment import source
 from retrace.config.dataset_model import Dataset, Entry
 from retrace.config.splits import SPLITS
 from retrace.errors import DataError
-from retrace.formats.source import Region
+from retrace.formats.source import Region, Source
 from retrace.geometry import VoxelBox
-from retrace.planning.volume_layout import ArrayLayout, volume_layouts
+from retrace.planning.volume_layout import ArrayLayout, source_layout, volume_layouts
 
 Layouts = Mapping[str, ArrayLayout]
 
@@ -32,6 +33,27 @@ def check_volumes(dataset: Dataset) -> None:
         for entry in dataset.entries(split):
             where = f"dataset {dataset.name!r}: {split} of {entry.volume!r}"
             _check_entry(where, dataset, entry, layouts[entry.volume])
+    _check_sections(dataset)
+
+
+def _check_sections(dataset: Dataset) -> None:
+    """The boxes that stacks are drawn from, or that are distorted, are inside their sections."""
+    sections = dataset.alignment
+    if sections is None:
+        return
+    where = f"dataset {dataset.name!r}: alignment"
+    if sections.made is not None:
+        raw = dataset.volumes[sections.volume].raw
+        _check_source(f"{where}: made", raw, sections.made.roi_nm)
+        return
+    for name, stack in sections.stacks.items():
+        _check_source(f"{where}: stacks {name!r}", source(dataset, stack.mip), stack.roi_nm)
+
+
+def _check_source(where: str, image: Source, region: Region | None) -> None:
+    layout = source_layout(image)
+    if layout is not None and region is not None:
+        _check_inside(where, "roi_nm", layout, region)
 
 
 # ---------------------------------------------------------------- arrays

@@ -1,4 +1,4 @@
-"""Files in a user's own folders: a program overwrites only those that it wrote itself.
+"""Files in a user's own folders: the workflow overwrites only those that it wrote itself.
 
 A record in the folder of a training, or of a prediction, lists what was written outside of it. An
 entry is there before its file is written.
@@ -39,7 +39,7 @@ def check_unowned(records: Iterable[Path], files: Iterable[Path], setting: str) 
     for file in files:
         if file.exists() and str(file.resolve()) not in known:
             raise DataError(
-                f"{file} exists and is not of this run, so it is not overwritten; choose another "
+                f"{file} exists and was not written by this workflow, so it is kept; choose another "
                 f"`{setting}`, or move the files of that name to another folder. To start from an "
                 ".h5 of ZNN, move it and name it with `init`"
             )

@@ -38,10 +38,10 @@ def sgd_of(network: ZnnNetworkSettings) -> SgdParameters:
 
 
 def check_net_files(network: ZnnNetworkSettings, work: Path) -> None:
-    """DataError where train_net_prefix holds networks of another training than that in `work`."""
+    """DataError where train_net_prefix holds networks that no training next to `work` wrote."""
     if network.net_files is not None:
         files = znn_network_files(network.net_files.prefix)
-        check_unowned([work / RECORD], files, "train_net_prefix")
+        check_unowned(work.parent.glob(f"*/{RECORD}"), files, "train_net_prefix")
 
 
 @dataclass
