@@ -37,7 +37,7 @@ def written(prefix: str, *ends: str) -> list[Path]:
 def test_a_file_of_somebody_else_is_refused(prefix: str, tmp_path: Path) -> None:
     files = written(prefix, "current.h5")
 
-    with pytest.raises(DataError, match=r"net_current\.h5 exists and was not written by"):
+    with pytest.raises(DataError, match=r"net_current\.h5 exists and is not one of this run's own"):
         check_unowned([tmp_path / "record.json"], files, "train_net_prefix")
 
 
