@@ -40,8 +40,8 @@ def check_unowned(records: Iterable[Path], files: Iterable[Path], setting: str) 
         if file.exists() and str(file.resolve()) not in known:
             raise DataError(
                 f"{file} exists and is not one of this run's own files, so it is kept; choose "
-                f"another `{setting}`, or move the files of that name to another folder. To start from an "
-                ".h5 of ZNN, move it and name it with `init`"
+                f"another `{setting}`, or move the files of that name to another folder. To start "
+                "from an .h5 of ZNN, move it and name it with `init`"
             )
 
 
