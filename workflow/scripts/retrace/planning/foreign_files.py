@@ -66,7 +66,7 @@ def check_output_files(planner: Planner, dataset: str, network: str, volume: str
 
 def check_network_files(network: NetworkSettings) -> None:
     """Refuses a `train_net_prefix` with networks that no training here wrote (DataError)."""
-    files = network.get("net_files")
+    files = getattr(network, "net_files", None)
     if files is not None:
         records = Path(TRAIN_WORK).glob(f"*/{RECORD}")
         check_unowned(records, znn_network_files(files.prefix), "train_net_prefix")
