@@ -23,6 +23,7 @@ min_version("9.20.0")
 
 
 include: "rules/common.smk"
+include: "rules/identity.smk"
 
 
 configfile: source("config", "config.yaml")

@@ -15,8 +15,7 @@ rule fit_alignment:
     """Trains the pyramid for its epochs, or for --config epochs=N or iterations=N."""
     input:
         unpack(files_of(fit_job)),
-        script=script("align"),
-        library=library("align"),
+        script=ancient(script("align")),
         image=image_input("modern"),
     output:
         model="results/{dataset}/{network}/model.safetensors",
@@ -51,8 +50,7 @@ rule align:
     """Aligns each section to those before it; an interrupted job resumes."""
     input:
         unpack(files_of(align_job)),
-        script=script("align"),
-        library=library("align"),
+        script=ancient(script("align")),
         image=image_input("modern"),
     output:
         zarr=directory("results/{dataset}/{network}/aligned.zarr"),
@@ -89,8 +87,7 @@ rule score_alignment:
     """Correlation of neighbours before and after, folds, drift, and the error where ground truth is known."""
     input:
         unpack(files_of(score_alignment_job)),
-        script=script("align"),
-        library=library("align"),
+        script=ancient(script("align")),
         image=image_input("modern"),
     output:
         scores="results/{dataset}/{network}/evaluation.json",

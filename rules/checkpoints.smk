@@ -12,8 +12,7 @@ rule fetch_checkpoint:
     """Fetches one published checkpoint; an interrupted job resumes."""
     input:
         unpack(files_of(fetch_checkpoint_job)),
-        script=script("fetch"),
-        library=library("fetch"),
+        script=ancient(script("fetch")),
         image=image_input("modern"),
     output:
         folder=directory("data/{dataset}/checkpoints/{network}"),
@@ -41,8 +40,7 @@ rule convert:
     """Converts a TensorFlow checkpoint to safetensors; refuses one that does not fit the network."""
     input:
         unpack(files_of(convert_job)),
-        script=script("convert"),
-        library=library("convert"),
+        script=ancient(script("convert")),
         image=image_input("modern"),
     output:
         model="results/{dataset}/{network}/published.safetensors",

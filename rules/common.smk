@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from retrace.planning.local_device import names_executor
 from retrace.planning.paths import manifest
 from retrace.planning.program_files import program_files
 from retrace.planning.targets import command_line_words
+from retrace.planning.records import write_plan
 from retrace.planning.shards import log_file, output_store
 
 PlanJob = Callable[..., Job]
@@ -166,23 +168,27 @@ def planned(plan_job: PlanJob) -> Callable[[Any], Job]:
     return job
 
 
-def files_of(plan_job: PlanJob) -> Callable[[Any], dict[str, list[str]]]:
-    """An input function for `unpack`: the files of a job, by role."""
+def files_of(plan_job: PlanJob) -> Callable[[Any], dict[str, list[Any]]]:
+    """An input function for `unpack`: the files of a job, by role; see rules/identity.smk."""
     job = planned(plan_job)
 
-    def files(wildcards: Any) -> dict[str, list[str]]:
-        return job(wildcards).files()
+    def files(wildcards: Any) -> dict[str, list[Any]]:
+        mark_outdated(plan_job, wildcards)
+        by_role = job(wildcards).files().items()
+        return {role: [as_input(path) for path in paths] for role, paths in by_role}
 
     return files
 
 
-def job_of(plan_job: PlanJob) -> Callable[[Any], str]:
+def job_of(plan_job: PlanJob) -> Callable[[Any, Any], str]:
     """A parameter: the job as its program reads it, or the file that holds a long one."""
     job = planned(plan_job)
 
-    def text(wildcards: Any) -> str:
-        return job(wildcards).as_argument(write=not workflow.dryrun)
+    def text(wildcards: Any, output: Any) -> str:
+        plan = write_plan(producer(str(output[0])), write=not workflow.dryrun)
+        return replace(job(wildcards), identity=plan).as_argument(write=not workflow.dryrun)
 
+    text.plan_job = plan_job
     return text
 
 

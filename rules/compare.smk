@@ -11,8 +11,7 @@ rule compare:
     """Scores, parameters, operations, seconds and memory; lists networks that cannot run, with the reason."""
     input:
         unpack(files_of(compare_job)),
-        script=script("compare"),
-        library=library("compare"),
+        script=ancient(script("compare")),
         image=image_input("modern"),
     output:
         table="results/{dataset}/comparison.json",

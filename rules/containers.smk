@@ -43,8 +43,7 @@ for image_name in container_images.published_images(ROOT):
         name:
             f"fetch_container_{image_name}"
         input:
-            script=script("fetch_object"),
-            library=library("fetch_object"),
+            script=ancient(script("fetch_object")),
             image=image_input("modern"),
         output:
             image=str(

@@ -49,8 +49,7 @@ rule predict_examples:
     """Probabilities of the classes of each example of the test split."""
     input:
         unpack(files_of(predict_examples_job)),
-        script=script("examples"),
-        library=library("examples"),
+        script=ancient(script("examples")),
         image=image_input("modern"),
     output:
         predictions="results/{dataset}/{network}/predictions.h5",
@@ -77,8 +76,7 @@ rule evaluate_examples:
     """Error and NLL on the test split."""
     input:
         unpack(files_of(evaluate_examples_job)),
-        script=script("examples"),
-        library=library("examples"),
+        script=ancient(script("examples")),
         image=image_input("modern"),
     output:
         scores="results/{dataset}/{network}/evaluation.json",
@@ -113,8 +111,7 @@ rule training_curves:
     """The curves that ELEKTRONN draws, and its history as a table."""
     input:
         unpack(files_of(curves_job)),
-        script=script("examples"),
-        library=library("examples"),
+        script=ancient(script("examples")),
         image=image_input("modern"),
     output:
         history="results/{dataset}/{network}/history.csv",

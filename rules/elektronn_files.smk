@@ -13,8 +13,7 @@ rule elektronn_model:
     """Reads the weights of a .param; refuses those of another network."""
     input:
         unpack(files_of(IMPORT_JOBS["param"])),
-        script=script("elektronn"),
-        library=library("elektronn"),
+        script=ancient(script("elektronn")),
         image=image_input("modern"),
     output:
         model="results/{dataset}/{network}/published.safetensors",
@@ -40,8 +39,7 @@ rule elektronn_network:
     """Writes a trained network as a .param."""
     input:
         unpack(files_of(exported_network_job)),
-        script=script("elektronn"),
-        library=library("elektronn"),
+        script=ancient(script("elektronn")),
         image=image_input("modern"),
     output:
         param="results/{dataset}/{network}/net.param",

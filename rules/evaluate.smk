@@ -19,8 +19,7 @@ rule choose_threshold:
     """Chooses the threshold with the lowest VOI on the validation entries."""
     input:
         unpack(files_of(choose_job)),
-        script=script("evaluate"),
-        library=library("evaluate"),
+        script=ancient(script("evaluate")),
         image=image_input("modern"),
     output:
         threshold="results/{dataset}/{network}/threshold.json",
@@ -46,8 +45,7 @@ rule evaluate:
     """Scores the test entries at that threshold; the log has the table too."""
     input:
         unpack(files_of(score_job)),
-        script=script("evaluate"),
-        library=library("evaluate"),
+        script=ancient(script("evaluate")),
         image=image_input("modern"),
     output:
         scores="results/{dataset}/{network}/evaluation.json",
@@ -96,8 +94,7 @@ rule evaluate_boundaries:
     """Scores a boundary map: pixel error, and Rand and information scores after thinning."""
     input:
         unpack(files_of(boundaries_job)),
-        script=script("evaluate_boundaries"),
-        library=library("evaluate_boundaries"),
+        script=ancient(script("evaluate_boundaries")),
         image=image_input("modern"),
     output:
         scores="results/{dataset}/{network}/evaluation.json",
@@ -144,8 +141,7 @@ rule evaluate_classes:
     """Scores classes of voxels: error and negative log-likelihood on the test entries."""
     input:
         unpack(files_of(classes_job)),
-        script=script("evaluate_classes"),
-        library=library("evaluate_classes"),
+        script=ancient(script("evaluate_classes")),
         image=image_input("modern"),
     output:
         scores="results/{dataset}/{network}/evaluation.json",

@@ -17,8 +17,7 @@ for form, entry in LAYER_FORMATS.items():
             entry.rule
         input:
             unpack(files_of(EXPORT_JOBS[form])),
-            script=script("export"),
-            library=library("export"),
+            script=ancient(script("export")),
             image=image_input("modern"),
         output:
             layer=directory(
@@ -50,8 +49,7 @@ rule export_nodes:
     """Writes in which segment each skeleton node of a volume is, at every threshold."""
     input:
         unpack(files_of(nodes_job)),
-        script=script("evaluate"),
-        library=library("evaluate"),
+        script=ancient(script("evaluate")),
         image=image_input("modern"),
     output:
         tables=directory("results/{dataset}/{network}/{volume}/nodes"),
@@ -76,8 +74,7 @@ rule package:
     """Packs a network as a bioimage.io model, and as ten lines that need torch, numpy and safetensors."""
     input:
         unpack(files_of(package_job)),
-        script=script("package"),
-        library=library("package"),
+        script=ancient(script("package")),
         image=image_input("modern"),
     output:
         folder=directory("results/{dataset}/{network}/package"),

@@ -10,8 +10,7 @@ rule fetch:
     """Fetches one volume; an interrupted job resumes. Runs on the machine that has internet access."""
     input:
         unpack(files_of(fetch_job)),
-        script=script("fetch"),
-        library=library("fetch"),
+        script=ancient(script("fetch")),
         image=image_input("modern"),
     output:
         zarr=directory("data/{dataset}/{volume}.zarr"),

@@ -38,8 +38,7 @@ rule legacy_batches:
     """Sends the batches that the modern engine would train on, until the other side stops reading."""
     input:
         unpack(files_of(train_job)),
-        script=script("legacy_batches"),
-        library=library("legacy_batches"),
+        script=ancient(script("legacy_batches")),
         image=image_input("modern"),
     output:
         batches=pipe("results/{dataset}/{network}/batches.pipe"),
@@ -98,8 +97,7 @@ rule legacy_model:
     """Converts the trained TensorFlow weights to safetensors."""
     input:
         unpack(files_of(trained_checkpoint_job)),
-        script=script("convert"),
-        library=library("convert"),
+        script=ancient(script("convert")),
         image=image_input("modern"),
     output:
         model="results/{dataset}/{network}/model.safetensors",
@@ -123,8 +121,7 @@ rule legacy_input:
     """Writes the input of the network and its tiles; beyond the border raw is mirrored or empty."""
     input:
         unpack(files_of(input_job)),
-        script=script("legacy_arrays"),
-        library=library("legacy_arrays"),
+        script=ancient(script("legacy_arrays")),
         image=image_input("modern"),
     output:
         folder=temp(directory("results/{dataset}/{network}/{volume}/legacy_input")),
@@ -177,8 +174,7 @@ rule legacy_output:
     """Writes the predicted arrays as the modern engine does."""
     input:
         unpack(files_of(output_job)),
-        script=script("legacy_arrays"),
-        library=library("legacy_arrays"),
+        script=ancient(script("legacy_arrays")),
         image=image_input("modern"),
     output:
         zarr=directory("results/{dataset}/{network}/{volume}/prediction.zarr"),

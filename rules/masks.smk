@@ -11,8 +11,7 @@ rule mask:
     """Marks the voxels with ground truth, by the background ids of the dataset."""
     input:
         unpack(files_of(mask_job)),
-        script=script("mask"),
-        library=library("mask"),
+        script=ancient(script("mask")),
         image=image_input("modern"),
     output:
         zarr=directory("results/{dataset}/masks/{volume}.zarr"),

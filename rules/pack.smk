@@ -15,8 +15,7 @@ rule crate:
     """What ran on which data with which result, as a Workflow Run RO-Crate."""
     input:
         unpack(files_of(crate_job)),
-        script=script("crate"),
-        library=library("crate"),
+        script=ancient(script("crate")),
     output:
         folder=directory("results/{dataset}/{network}/crate"),
         zip="results/{dataset}/{network}/crate.zip",
@@ -63,8 +62,7 @@ rule bundle:
     """One folder from which the experiment runs without internet access."""
     input:
         unpack(files_of(bundle_job)),
-        script=script("bundle"),
-        library=library("bundle"),
+        script=ancient(script("bundle")),
     output:
         folder=directory("results/{dataset}/{network}/bundle"),
     log:

@@ -12,8 +12,7 @@ rule predict:
     """Predicts the part of a volume that validation and test need, or one shard of it."""
     input:
         unpack(files_of(predict_job)),
-        script=script("predict"),
-        library=library("predict"),
+        script=ancient(script("predict")),
         image=image_input("modern"),
     output:
         zarr=directory(output_store(PLANNER.config.shards, "prediction")),

@@ -12,8 +12,7 @@ rule report_page:
     input:
         unpack(files_of(report_job)),
         template=f"{ROOT}/workflow/scripts/retrace/reporting/page.html.jinja",
-        script=script("report"),
-        library=library("report"),
+        script=ancient(script("report")),
         image=image_input("modern"),
     output:
         page="results/report.html",

@@ -12,8 +12,7 @@ from retrace.planning.reproduce import reproduce_job
 use rule fetch_checkpoint as fetch_ground_truth with:
     input:
         unpack(files_of(fetch_ground_truth_job)),
-        script=script("fetch"),
-        library=library("fetch"),
+        script=ancient(script("fetch")),
         image=image_input("modern"),
     output:
         folder=directory("data/{dataset}/ground_truth/{folder}"),
@@ -28,8 +27,7 @@ rule compare_published:
     """Compares all networks with the paper; the verdict is a separate rule, so that the table stays."""
     input:
         unpack(files_of(reproduce_job)),
-        script=script("reproduce"),
-        library=library("reproduce"),
+        script=ancient(script("reproduce")),
         image=image_input("modern"),
     output:
         table="results/{dataset}/reproduction.json",
@@ -60,8 +58,7 @@ rule judge_published:
     """Fails if a number is outside its tolerance or missing."""
     input:
         table="results/{dataset}/reproduction.json",
-        script=script("reproduce"),
-        library=library("reproduce"),
+        script=ancient(script("reproduce")),
         image=image_input("modern"),
     output:
         verdict="results/{dataset}/reproduced.txt",

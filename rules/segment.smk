@@ -13,8 +13,7 @@ rule fragments:
     """Over-segments a prediction and scores which fragments belong together."""
     input:
         unpack(files_of(fragments_job)),
-        script=script("segment"),
-        library=library("segment"),
+        script=ancient(script("segment")),
         image=image_input("modern"),
     output:
         zarr=directory(output_store(PLANNER.config.shards, "fragments")),
@@ -41,8 +40,7 @@ rule segment:
     """Joins the fragments at the threshold that the validation volumes chose."""
     input:
         unpack(files_of(segment_job)),
-        script=script("segment"),
-        library=library("segment"),
+        script=ancient(script("segment")),
         image=image_input("modern"),
     output:
         zarr=directory(output_store(PLANNER.config.shards, "segmentation")),

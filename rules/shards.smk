@@ -17,8 +17,7 @@ for assembled in ASSEMBLE_JOBS:
             f"assemble_{assembled}"
         input:
             unpack(files_of(ASSEMBLE_JOBS[assembled])),
-            script=script("assemble"),
-            library=library("assemble"),
+            script=ancient(script("assemble")),
             image=image_input("modern"),
         output:
             zarr=directory(assembled_store(assembled)),
@@ -44,8 +43,7 @@ rule edges:
     """Scores which fragments touch, in one shard of the blocks."""
     input:
         unpack(files_of(edges_job)),
-        script=script("segment"),
-        library=library("segment"),
+        script=ancient(script("segment")),
         image=image_input("modern"),
     output:
         zarr=directory(output_store(PLANNER.config.shards, "edges")),
@@ -72,8 +70,7 @@ rule join:
     """Computes the segment of every fragment: the only step over a whole volume, and only over its graph."""
     input:
         unpack(files_of(join_job)),
-        script=script("segment"),
-        library=library("segment"),
+        script=ancient(script("segment")),
         image=image_input("modern"),
     output:
         zarr=directory("results/{dataset}/{network}/{volume}/shards/lut.zarr"),
@@ -98,8 +95,7 @@ rule count:
     """Counts how often a segment and a label meet, in one shard of the blocks."""
     input:
         unpack(files_of(count_job)),
-        script=script("evaluate"),
-        library=library("evaluate"),
+        script=ancient(script("evaluate")),
         image=image_input("modern"),
     output:
         tables="results/{dataset}/{network}/{volume}/shards/{split}_{array}_{shard}.npz",

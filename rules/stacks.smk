@@ -18,8 +18,7 @@ rule make_sections:
     """Writes a layer of sections with known distortions, generated or from the raw of a volume."""
     input:
         unpack(files_of(make_job)),
-        script=script("stacks"),
-        library=library("stacks"),
+        script=ancient(script("stacks")),
         image=image_input("modern"),
     output:
         layer=directory("results/{dataset}/sections/layer"),
@@ -47,8 +46,7 @@ rule gen_stack:
     """Samples training stacks from the sections; an interrupted job resumes."""
     input:
         unpack(files_of(sample_job)),
-        script=script("stacks"),
-        library=library("stacks"),
+        script=ancient(script("stacks")),
         image=image_input("modern"),
     output:
         stacks="results/{dataset}/stacks/{stacks}_{split}.h5",
@@ -80,8 +78,7 @@ rule train_defects:
     """Trains the network that detects cracks, folds and missing areas, on labelled and artificial ones."""
     input:
         unpack(files_of(train_defects_job)),
-        script=script("defects"),
-        library=library("defects"),
+        script=ancient(script("defects")),
         image=image_input("modern"),
     output:
         model="results/{dataset}/defects.safetensors",
@@ -113,8 +110,7 @@ rule mask_stacks:
     """Detects the defects of stacks: 2 inside a defect, 1 near one."""
     input:
         unpack(files_of(mask_stacks_job)),
-        script=script("defects"),
-        library=library("defects"),
+        script=ancient(script("defects")),
         image=image_input("modern"),
     output:
         masks="results/{dataset}/stacks/{stacks}_{split}_masks.h5",

@@ -12,8 +12,7 @@ rule train:
     """Trains for the network's number of iterations, or for --config iterations=N."""
     input:
         unpack(files_of(train_job)),
-        script=script("train"),
-        library=library("train"),
+        script=ancient(script("train")),
         image=image_input("modern"),
     output:
         model="results/{dataset}/{network}/model.safetensors",

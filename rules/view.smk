@@ -11,8 +11,7 @@ rule view_data:
     """Raw, labels and mask of the first training volume."""
     input:
         unpack(files_of(view_data_job)),
-        script=script("view"),
-        library=library("view"),
+        script=ancient(script("view")),
         image=image_input("modern"),
     output:
         picture=report(
@@ -41,8 +40,7 @@ rule view:
     """Data and results of the last predicted volume."""
     input:
         unpack(files_of(view_job)),
-        script=script("view"),
-        library=library("view"),
+        script=ancient(script("view")),
         image=image_input("modern"),
     output:
         picture=report(
@@ -71,8 +69,7 @@ rule serve_data:
     """Neuroglancer on the data until Ctrl-C: `--config serve=true view_data_DATASET`."""
     input:
         unpack(files_of(view_data_job)),
-        script=script("view"),
-        library=library("view"),
+        script=ancient(script("view")),
         image=image_input("modern"),
     output:
         done=temp("results/{dataset}/serve.done"),
@@ -97,8 +94,7 @@ rule serve:
     """Neuroglancer on the results until Ctrl-C: `--config serve=true view_DATASET_NETWORK`."""
     input:
         unpack(files_of(view_job)),
-        script=script("view"),
-        library=library("view"),
+        script=ancient(script("view")),
         image=image_input("modern"),
     output:
         done=temp("results/{dataset}/{network}/serve.done"),

@@ -16,8 +16,7 @@ rule predict_whole:
     """Predicts a whole volume in floats, as an input image of another network."""
     input:
         unpack(files_of(predict_whole_job)),
-        script=script("predict"),
-        library=library("predict"),
+        script=ancient(script("predict")),
         image=image_input("modern"),
     output:
         zarr=directory("results/{dataset}/{network}/{volume}/whole_prediction.zarr"),
@@ -48,8 +47,7 @@ rule znn_model:
     """Reads the weights of an h5 of ZNN; refuses those of another network."""
     input:
         unpack(files_of(IMPORT_JOBS["h5"])),
-        script=script("znn"),
-        library=library("znn"),
+        script=ancient(script("znn")),
         image=image_input("modern"),
     output:
         model="results/{dataset}/{network}/published.safetensors",
@@ -75,8 +73,7 @@ rule znn_network:
     """Writes a trained network and its learning curve in ZNN's standard-IO layout."""
     input:
         unpack(files_of(exported_network_job)),
-        script=script("znn"),
-        library=library("znn"),
+        script=ancient(script("znn")),
         image=image_input("modern"),
     output:
         h5="results/{dataset}/{network}/net.h5",
@@ -101,8 +98,7 @@ rule znn_outputs:
     """Writes a prediction under ZNN's file names: an h5 of all channels, a tif of each."""
     input:
         unpack(files_of(outputs_job)),
-        script=script("znn"),
-        library=library("znn"),
+        script=ancient(script("znn")),
         image=image_input("modern"),
     output:
         files="results/{dataset}/{network}/{volume}/znn_outputs.json",

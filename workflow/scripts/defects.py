@@ -29,10 +29,11 @@ from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.device import choose_device
 from retrace.errors import DataError, run
-from retrace.files import atomic_write, digest
+from retrace.files import atomic_write
 from retrace.planning.stack_settings import MaskStacksSettings, TrainDefectsSettings
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, manifest_path, write_manifest
+from retrace.storage.record import work_digest
 
 SCORED = 64
 """Patches that the detector is scored on."""
@@ -64,7 +65,7 @@ def train_detector(args: argparse.Namespace) -> None:
         "settings": job.plain(),
         "data": [input_digest(stacks.path) for stacks in data.sets],
     }
-    work = args.work.with_name(f"{args.work.name}_{digest(origin)}")
+    work = args.work.with_name(f"{args.work.name}_{work_digest(origin)}")
     training = DefectTraining(patches, settings, seed, device, work)
     remaining = settings.iterations - training.progress.iteration
     for _ in progress(training.run(), remaining, "defects", "iterations"):

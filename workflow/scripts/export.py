@@ -20,7 +20,6 @@ from retrace.command_line import add_job, parse_job
 from retrace.config.export_model import ExportSettings
 from retrace.config.schema import check
 from retrace.errors import DataError, run
-from retrace.files import digest
 from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
 from retrace.remote.addresses import is_address
@@ -35,6 +34,7 @@ from retrace.storage.manifest import (
 from retrace.storage.owned_files import check_replaceable
 from retrace.storage.precomputed_writer import LayerPlan
 from retrace.storage.reads import local_paths, remote_reads, same_version
+from retrace.storage.record import work_digest
 from retrace.storage.volumes import Volume, open_source
 from retrace.storage.zarr_writer import publish
 
@@ -88,7 +88,7 @@ def progress_folder(
         "edition": volume.reader.record.version if volume.reader else None,
         "output": str(output.resolve()),
     }
-    return digest(identity)
+    return work_digest(identity)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

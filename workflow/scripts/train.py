@@ -18,14 +18,16 @@ from pathlib import Path
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job
 from retrace.config.compatibility import check_division
-from retrace.device import check_devices
+from retrace.device import check_devices, choose_device, uses_bf16
 from retrace.errors import run
 from retrace.files import atomic_write
 from retrace.planning.train_settings import read_train_settings
 from retrace.storage.reads import origin_of_opened
+from retrace.storage.record import note_resolved, running_job
 from retrace.storage.volumes import recording_opened
 from retrace.training.build import build_trainer, training_digest
 from retrace.training.history import last_loss, training_history
+from retrace.training.other_states import note_identity, other_states
 from retrace.training.parallel import run_in_processes
 from retrace.training.ranks import SINGLE_PROCESS, Rank
 from retrace.training.task import WeightFiles
@@ -41,12 +43,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parse_job(parser, argv)
 
 
-def train(rank: Rank, args: argparse.Namespace) -> None:
+def prepare_folder(work: Path, experiment: str, training: str) -> None:
+    """Notes what the training depends on in its own folder; prints from which it does not resume."""
+    folder = work / f"{experiment}_{training}"
+    for line in other_states(folder, experiment, running_job()):
+        print(f"[train] {line}", flush=True)
+    note_identity(folder, running_job())
+
+
+def train(rank: Rank, args: argparse.Namespace, training: str) -> None:
     """Runs the training, or one of its processes; the first process writes the results."""
     begin = time.monotonic()
     settings = read_train_settings(args.settings)
-    weights = WeightFiles(args.init, args.context, args.published)
-    training = training_digest(settings, weights)
+    weights = weight_files(args)
     name = f"{settings.dataset.name}_{settings.network.name}_{training}"
     with recording_opened() as opened:
         trainer = build_trainer(settings, args.masks, args.work / name, weights, rank)
@@ -71,15 +80,24 @@ def train(rank: Rank, args: argparse.Namespace) -> None:
     print(f"[train] loss {metadata['loss']} -> {args.output}", flush=True)
 
 
+def weight_files(args: argparse.Namespace) -> WeightFiles:
+    """The weights that the training begins from or reads."""
+    return WeightFiles(args.init, args.context, args.published)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     settings = read_train_settings(args.settings)
     check_division(settings.network.name, settings.network.batch_size, settings.gpus)
+    device = choose_device(settings.device)
+    note_resolved("precision", "bf16" if uses_bf16(settings.precision, device) else "fp32")
+    training = training_digest(settings, weight_files(args))
+    prepare_folder(args.work, f"{settings.dataset.name}_{settings.network.name}", training)
     if settings.gpus == 1:
-        train(SINGLE_PROCESS, args)
+        train(SINGLE_PROCESS, args, training)
     else:
         kind = check_devices(settings.device, settings.gpus)
-        run_in_processes(partial(train, args=args), settings.gpus, kind)
+        run_in_processes(partial(train, args=args, training=training), settings.gpus, kind)
 
 
 if __name__ == "__main__":

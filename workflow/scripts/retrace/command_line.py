@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrace.errors import ConfigError
+from retrace.errors import AFTER_SUCCESS, ConfigError
 from retrace.job import Job
+from retrace.storage.record import start_job
 
 
 def named_paths(items: Sequence[str]) -> dict[str, Path]:
@@ -76,6 +77,8 @@ def parse_job(
         return args
     job = args.job or _job_of_options(parser, args)
     args.settings, args.execution = job.settings, job.execution
+    if job.identity is not None:
+        AFTER_SUCCESS.append(start_job(Path(job.identity)).write)
     for role, read in args.job_roles.items():
         setattr(args, role, read(job, role))
     return args

@@ -75,11 +75,17 @@ def terminate(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+AFTER_SUCCESS: list[Callable[[], object]] = []
+"""What `run` calls after a program's `main` has succeeded."""
+
+
 def run(main: Callable[[], None]) -> None:
     """Runs a program's `main`. Known errors print one line, with status 1; SIGTERM gives 143."""
     signal.signal(signal.SIGTERM, terminate)
     try:
         main()
+        for finish in AFTER_SUCCESS:
+            finish()
     except Exception as error:
         message = explain(error)
         if message is None:

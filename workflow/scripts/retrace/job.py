@@ -32,7 +32,9 @@ class Job:
     `inputs`: files by role, which the program takes from here. `prerequisites`: further files that
     must be complete before the job starts: manifests, and files that the settings name.
     `untracked`: roles whose files Snakemake is not to know, because they come from this very job.
-    `execution`: what does not change the result, such as the shard.
+    `execution`: what does not change the result, such as the shard. `identity`: the file in which
+    planning describes what decides the result; None for a job that is run by hand. `copies`:
+    whether the result is a verified copy, which depends on neither code nor image.
     """
 
     settings: Any = field(default_factory=dict)
@@ -40,6 +42,8 @@ class Job:
     prerequisites: Sequence[str] = ()
     execution: Mapping[str, Any] = field(default_factory=dict)
     untracked: Sequence[str] = ()
+    identity: str | None = None
+    copies: bool = False
 
     def files(self) -> dict[str, list[str]]:
         """All files that the job waits for, by role, each role as one list."""
@@ -52,9 +56,8 @@ class Job:
         # Imported here: a packed experiment reads jobs before any package is installed.
         from retrace.settings_model import as_json
 
-        return as_json(
-            {"settings": self.settings, "inputs": self.inputs, "execution": self.execution}
-        )
+        content = {"settings": self.settings, "inputs": self.inputs, "execution": self.execution}
+        return as_json(content | ({"identity": self.identity} if self.identity else {}))
 
     def as_argument(self, *, write: bool) -> str:
         """The value of `--job`: the job as JSON or, if that is too long, @FILE.
@@ -77,7 +80,11 @@ class Job:
             named = argument.startswith("@")
             content = json.loads(Path(argument[1:]).read_text() if named else argument)
             return cls(
-                content["settings"], content.get("inputs", {}), (), content.get("execution", {})
+                content["settings"],
+                content.get("inputs", {}),
+                (),
+                content.get("execution", {}),
+                content.get("identity"),
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"--job: not the JSON of a job ({error})") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self, cast
 
@@ -54,6 +54,32 @@ class SettingsModel(BaseModel):
     def with_(self, **changes: Any) -> Self:
         """A checked copy with some settings changed."""
         return type(self).model_validate({**self.plain(), **changes})
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Marks a setting, as `Annotated[Count, NO_EFFECT]`, by what it does to results."""
+
+    decides: bool
+
+
+NO_EFFECT = Effect(decides=False)
+"""A setting that changes no result: how fast, where from, how often a try is repeated."""
+
+
+def deciding(value: Any) -> Any:
+    """The settings that decide a result, defaults included, as JSON values."""
+    if isinstance(value, SettingsModel):
+        return {
+            info.alias or name: deciding(getattr(value, name))
+            for name, info in type(value).model_fields.items()
+            if NO_EFFECT not in info.metadata
+        }
+    if isinstance(value, Mapping):
+        return {key: deciding(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [deciding(inner) for inner in value]
+    return plain_value(value)
 
 
 def as_json(content: Any) -> str:

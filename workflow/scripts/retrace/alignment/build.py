@@ -14,11 +14,11 @@ from retrace.alignment.stack_files import StackDataset
 from retrace.alignment.training import SeamlessTask, SeamlessTrainer
 from retrace.checkpoints.seamless import load_overlap
 from retrace.device import choose_device
-from retrace.files import digest
 from retrace.networks import build_network
 from retrace.networks.seamless import Seamless
 from retrace.planning.align_settings import FitSettings
 from retrace.storage.manifest import input_digest
+from retrace.storage.record import work_digest
 from retrace.training.loop import TrainingPlan
 from retrace.training.state import state_files
 
@@ -35,7 +35,8 @@ def alignment_training_digest(
     """Digest of everything that decides the weights after a given number of iterations."""
     network = {k: v for k, v in settings.network.plain().items() if k not in NOT_IN_DIGEST}
     inputs = [input_digest(path) for path in (*stacks, *masks)]
-    return digest([network, inputs, settings.seed, input_digest(init) if init else None])
+    parts = [network, inputs, settings.seed, input_digest(init) if init else None]
+    return work_digest(parts)
 
 
 def build_alignment_trainer(

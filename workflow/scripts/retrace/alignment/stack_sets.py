@@ -19,11 +19,11 @@ from retrace.alignment.stack_sampling import (
     write_coordinates,
 )
 from retrace.alignment.stack_writer import resumable_stack, write_stacks
-from retrace.files import digest
 from retrace.geometry import Triple, triple
 from retrace.planning.stack_settings import SampleSettings
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.reads import local_paths, remote_reads, same_version, volume_version
+from retrace.storage.record import work_digest
 from retrace.storage.volumes import Volume, open_source, open_volume
 
 
@@ -107,7 +107,7 @@ def _stack_work_folder(
     version = volume_version(sections, settings.source.path) if work else 0
     base = work or output.with_name(f".{output.name}.work")
     return base.with_name(
-        f"{base.name}_{digest({'settings': settings.plain(), 'version': version})}"
+        f"{base.name}_{work_digest({'settings': settings.plain(), 'version': version})}"
     )
 
 

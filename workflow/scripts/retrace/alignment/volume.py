@@ -18,13 +18,13 @@ from retrace.alignment.aligner import (
 )
 from retrace.checkpoints.safetensors import load_model
 from retrace.device import choose_device
-from retrace.files import digest
 from retrace.networks import build_network
 from retrace.planning.align_settings import AlignSettings
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
 from retrace.storage.reads import local_paths, remote_reads
 from retrace.storage.value_checks import check_not_blank, check_raw_type
+from retrace.storage.record import work_digest
 from retrace.storage.volumes import open_source
 from retrace.storage.zarr_writer import publish
 
@@ -32,7 +32,7 @@ from retrace.storage.zarr_writer import publish
 def alignment_work_folder(work: Path, settings: AlignSettings, model: Path) -> Path:
     """The folder below `work` of an unfinished alignment with these settings and this model."""
     name = f"{settings.dataset}_{settings.network.name}"
-    return work / f"{name}_{digest([settings.plain(), input_digest(model)])}"
+    return work / f"{name}_{work_digest([settings.plain(), input_digest(model)])}"
 
 
 def align_volume(

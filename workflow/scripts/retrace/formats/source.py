@@ -22,7 +22,7 @@ from retrace.setting_types import (
     Whole,
     WholeFrom0,
 )
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 
 LabelKind = Literal["ids", "cells", "membranes", "classes"]
 SEPARATED_LABEL_KINDS = ("cells", "membranes")
@@ -134,10 +134,12 @@ class Source(SourceFile):
     """Where an image, labels or a mask are read from, with everything filled in."""
 
     path: Text = Field(description="Path or address.")
-    endpoint_url: Text | None = Field(
+    endpoint_url: Annotated[Text | None, NO_EFFECT] = Field(
         None, description="Address of the S3 server. null: the public one."
     )
-    unsigned: Flag = Field(True, description="Whether to read S3 without credentials.")
+    unsigned: Annotated[Flag, NO_EFFECT] = Field(
+        True, description="Whether to read S3 without credentials."
+    )
     fit: Fit | None = Field(None, description="How labels smaller than their image are placed.")
 
 

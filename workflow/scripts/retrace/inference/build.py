@@ -12,7 +12,6 @@ import torch
 from retrace.checkpoints.safetensors import load_model
 from retrace.config.families import family_of
 from retrace.device import choose_devices, uses_bf16
-from retrace.files import digest
 from retrace.geometry import Triple, VoxelBox, blocks
 from retrace.inference.inputs import (
     NetworkInputs,
@@ -31,6 +30,7 @@ from retrace.networks import build_network
 from retrace.planning.predict_settings import PredictionSettings
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
+from retrace.storage.record import note_resolved, work_digest
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.value_checks import (
     BLANK_CHECK_SHAPE,
@@ -130,11 +130,13 @@ def build_predictor(
     module = build_network(network)
     load_model(model, module, network)
     family_of(network).load("builder").prepare_prediction(module, network, device)
+    bf16 = uses_bf16(settings.precision, device)
+    note_resolved("precision", "bf16" if bf16 else "fp32")
     return Predictor(
         module,
         device,
         heads=tuple(heads),
-        bf16=uses_bf16(settings.precision, device),
+        bf16=bf16,
         dtype=settings.dtype,
         compiled=settings.compile is True,
         raw_channels=int(raw_is_read),
@@ -164,7 +166,7 @@ def prediction_digest(
     if settings.network.recursive:
         stores = [Path(source.path) for source in volume.inputs]
         identity["inputs"] = [input_digest(path) for path in stores if path.is_dir()]
-    return digest(identity)
+    return work_digest(identity)
 
 
 def input_files(settings: PredictionSettings, model: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from retrace.config.workflow import Context
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import Region, Source
 from retrace.setting_types import Count, Shape, Text
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 
 EXECUTION = ("device", "precision", "compile", "threads", "gpus")
 """Settings of where and how fast to compute; the result does not depend on them."""
@@ -50,17 +50,23 @@ class PredictionSettings(SettingsModel):
     dtype: Literal["uint8", "float32"] = Field(
         "uint8", description="How predictions are stored; uint8: 255 times the value, rounded down."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
+    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = Field(
+        "auto", description="Where the network runs."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Number format of the computation."
     )
-    compile: Literal["auto", True, False] = Field(
+    compile: Annotated[Literal["auto", True, False], NO_EFFECT] = Field(
         False,
         description="Whether torch compiles the network. auto: it does not, because tiles at the "
         "border have shapes of their own, and each shape would be compiled.",
     )
-    threads: Count | None = Field(None, description="CPU threads. None: as torch chooses.")
-    gpus: Count = Field(1, description="GPUs among which the tiles are divided.")
+    threads: Annotated[Count | None, NO_EFFECT] = Field(
+        None, description="CPU threads. None: as torch chooses."
+    )
+    gpus: Annotated[Count, NO_EFFECT] = Field(
+        1, description="GPUs among which the tiles are divided."
+    )
 
     def stored_heads(self) -> dict[str, int]:
         """The channels of each output that is stored; ConfigError for an unknown one."""

@@ -21,7 +21,7 @@ from retrace.setting_types import (
     Text,
     WholeFrom0,
 )
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
 class TrainingDataset(SettingsModel):
@@ -52,18 +52,26 @@ class TrainSettings(SettingsModel):
     )
     iterations: Count = Field(description="The last iteration.")
     seed: WholeFrom0 = Field(description="Seed of the weights and the batches.")
-    gpus: Count = Field(1, description="Processes, each with its own GPU, that divide a batch.")
+    gpus: Annotated[Count, NO_EFFECT] = Field(
+        1, description="Processes, each with its own GPU, that divide a batch."
+    )
     seconds: Positive | None = Field(
         None, description="Longest training time, all runs together, s. None: no limit."
     )
-    device: Device = Field("auto", description="Where the network is trained.")
+    device: Annotated[Device, NO_EFFECT] = Field(
+        "auto", description="Where the network is trained."
+    )
     precision: Precision = Field("auto", description="Number format of the computation.")
-    compile: Compile = Field("auto", description="Whether torch compiles the network.")
-    threads: Count | None = Field(None, description="CPU threads. None: as torch chooses.")
-    workers: WholeFrom0 | None = Field(
+    compile: Annotated[Compile, NO_EFFECT] = Field(
+        "auto", description="Whether torch compiles the network."
+    )
+    threads: Annotated[Count | None, NO_EFFECT] = Field(
+        None, description="CPU threads. None: as torch chooses."
+    )
+    workers: Annotated[WholeFrom0 | None, NO_EFFECT] = Field(
         None, description="Threads that prepare batches. None: 2 with a GPU, else 0."
     )
-    checkpoint_seconds: Positive = Field(
+    checkpoint_seconds: Annotated[Positive, NO_EFFECT] = Field(
         300.0, description="Longest time between two saved states, s."
     )
 

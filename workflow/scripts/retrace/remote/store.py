@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from retrace.errors import ConfigError, FetchError, nearest
 from retrace.setting_types import Count, Flag, InWords, Text
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,18 @@ class BucketSettings(SettingsModel):
     """A bucket, and how it is read."""
 
     bucket: BucketName = Field(description="Name of the bucket.")
-    endpoint_url: Text | None = Field(
+    endpoint_url: Annotated[Text | None, NO_EFFECT] = Field(
         None, description="Address of the S3 server. null: the public one."
     )
-    region: Text | None = Field(
+    region: Annotated[Text | None, NO_EFFECT] = Field(
         None, description="Region of the bucket. null: AWS_DEFAULT_REGION, else us-east-1."
     )
-    unsigned: Flag = Field(True, description="Whether to read without credentials.")
-    threads: Count = Field(32, description="Concurrent requests.")
-    retries: Count = Field(6, description="Attempts for each object.")
-    mirror: Text | None = Field(
+    unsigned: Annotated[Flag, NO_EFFECT] = Field(
+        True, description="Whether to read without credentials."
+    )
+    threads: Annotated[Count, NO_EFFECT] = Field(32, description="Concurrent requests.")
+    retries: Annotated[Count, NO_EFFECT] = Field(6, description="Attempts for each object.")
+    mirror: Annotated[Text | None, NO_EFFECT] = Field(
         None, description="Folder with a copy of the bucket, which is read instead of it."
     )
 

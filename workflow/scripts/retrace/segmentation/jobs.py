@@ -18,7 +18,6 @@ import numpy as np
 import zarr
 
 from retrace.errors import ConfigError
-from retrace.files import digest
 from retrace.planning.segment_settings import SegmentationSettings
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
 from retrace.segmentation.edge_files import EdgeFiles, write_graph
@@ -33,6 +32,7 @@ from retrace.storage.manifest import (
     write_manifest,
 )
 from retrace.storage.reads import local_paths, remote_reads, same_version
+from retrace.storage.record import work_digest
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.volumes import Volume, open_group, open_volume
 from retrace.storage.zarr_writer import publish, write_list, writing
@@ -82,7 +82,7 @@ class BlockJob:
             "shard": str(self.shard),
             "format": WORK_FORMAT,
         }
-        return self.work / digest(identity)
+        return self.work / work_digest(identity)
 
     def publish(self, mask: Volume | None, begin: float, facts: Mapping[str, Any]) -> None:
         """Renames the finished store and writes its manifest, the manifest last."""

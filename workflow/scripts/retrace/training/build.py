@@ -12,11 +12,11 @@ from retrace.checkpoints.elektronn import SUFFIX
 from retrace.checkpoints.safetensors import read_metadata
 from retrace.config.families import family_of
 from retrace.device import choose_own_device, uses_bf16, uses_compile
-from retrace.files import digest
 from retrace.formats.hdf5 import H5_SUFFIXES
 from retrace.networks import build_network
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
 from retrace.storage.manifest import input_digest
+from retrace.storage.record import work_digest
 from retrace.training.average import WeightAverage
 from retrace.training.loop import Trainer, TrainingPlan
 from retrace.training.ranks import SINGLE_PROCESS, Rank
@@ -51,7 +51,7 @@ def training_digest(settings: TrainSettings, weights: WeightFiles) -> str:
     published = input_digest(weights.published) if weights.published else None
     predictions = _prediction_digests(settings)
     parts = [network, dataset, volumes, settings.seed, models, published]
-    return digest([*parts, predictions] if predictions else parts)
+    return work_digest([*parts, predictions] if predictions else parts)
 
 
 def _prediction_digests(settings: TrainSettings) -> dict[str, str]:

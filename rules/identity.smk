@@ -1,0 +1,83 @@
+"""Results that are not what the workflow would compute now are computed again; no rules here.
+
+Snakemake's own triggers (times of files, its memory of earlier runs) are off. Planning compares the record of
+every result with its inputs, settings, code and image, and marks the outputs of jobs whose results differ.
+"""
+
+from retrace.planning.code_digest import code_digests
+from retrace.planning.identity import AGAIN, Comparison
+from retrace.planning.records import planned_record
+from retrace.storage.record import Planned
+
+COMPARISON = Comparison()
+
+
+@cache
+def writers() -> list[Any]:
+    """The rules whose programs get a job."""
+    return [one for one in workflow.rules if hasattr(one.params.get("job"), "plan_job")]
+
+
+@cache
+def outputs_of(writer: Any, values: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """The outputs of a rule for these wildcards."""
+    return tuple(str(item.apply_wildcards(dict(values))) for item in writer.output)
+
+
+@cache
+def code_of(writer: Any) -> dict[str, str]:
+    """Digests of the program of a rule, and of the library files that it imports."""
+    return code_digests(program_files(Path(writer.input.script).stem), ROOT)
+
+
+@cache
+def planned_identity(writer: Any, values: tuple[tuple[str, str], ...]) -> Planned:
+    """What decides the results of a rule for these wildcards."""
+    job = planned(writer.params.job.plan_job)(dict(values))
+    return planned_record(
+        job,
+        outputs=outputs_of(writer, values),
+        code=code_of(writer),
+        image=Path(str(writer.container_img)).name if uses_containers() else None,
+        producer=producer,
+    )
+
+
+@cache
+def producer(path: str) -> Planned | None:
+    """The identity of the job that writes a file; None for a file that no job writes."""
+    for writer in writers():
+        if writer.is_producer(path):
+            values = tuple(sorted(writer.get_wildcards(path).items()))
+            return planned_identity(writer, values)
+    return None
+
+
+def as_input(path: str) -> Any:
+    """An input whose time does not matter; as it is if it is computed again, so that this counts."""
+    writer = producer(path)
+    outdated = writer is not None and COMPARISON.reason(writer, producer)
+    return path if outdated else ancient(path)
+
+
+def mark_outdated(plan_job: PlanJob, wildcards: Any) -> None:
+    """Marks the outputs of a job to be computed again if its results are not current."""
+    workflow.dag_settings.rerun_triggers = frozenset()
+    if not workflow.is_main_process:
+        return
+    values = tuple(sorted(wildcards.items()))
+    for writer in writers():
+        if writer.params.job.plan_job is plan_job and writer.wildcard_names == dict(values).keys():
+            mark_if_outdated(writer, values)
+
+
+def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> None:
+    """Marks the outputs of a rule for these wildcards; prints the reason once."""
+    outputs = outputs_of(writer, values)
+    if not any(Path(path).exists() for path in outputs):
+        return
+    reason = COMPARISON.reason(planned_identity(writer, values), producer)
+    if reason and outputs[0] not in workflow.dag.forcefiles:
+        if not reason.endswith(AGAIN):
+            print(f"{outputs[0]}{AGAIN}: {reason}", file=sys.stderr)
+        workflow.dag.forcefiles.update(outputs)

@@ -1,0 +1,108 @@
+"""Which results are current: planning compares what it would compute with what was computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrace.storage.contents import content_digest, fingerprint
+from retrace.storage.record import Planned, read_record
+
+Producer = Callable[[str], Planned | None]
+"""The planned job that writes a file; None for files that no job writes."""
+AGAIN = " is computed again"
+"""The end of a reason that another job has."""
+SHOWN = 60
+"""Longest value that a reason shows, characters."""
+
+
+@dataclass
+class Comparison:
+    """Compares planned jobs with the records of their outputs; every job once.
+
+    `planned`: the planned job of each file that a job writes, by its record.
+    """
+
+    planned: Mapping[str, Planned] = field(default_factory=dict)
+    _reasons: dict[str, str | None] = field(default_factory=dict)
+
+    def reason(self, job: Planned, producer: Producer) -> str | None:
+        """Why the outputs of a job are not current, in a few words; None if they are."""
+        if job.record not in self._reasons:
+            self._reasons[job.record] = None  # until it is known; a job never waits for itself
+            self._reasons[job.record] = next(self._differences(job, producer), None)
+        return self._reasons[job.record]
+
+    def _differences(self, job: Planned, producer: Producer) -> Iterator[str]:
+        record = read_record(Path(job.record))
+        if record is None:
+            yield f"{job.record} does not say from what it was computed"
+            return
+        yield from differences(record, {**asdict(job), "resolved": {}})
+        yield from _set_differences(record["inputs"], [*job.produced, *job.own])
+        for path, file in job.produced.items():
+            yield from self._produced_difference(path, file, record["inputs"], producer)
+        for path in job.own:
+            if _changed(Path(path), record["inputs"].get(path, {})):
+                yield f"{path} changed"
+
+    def _produced_difference(
+        self, path: str, file: str, inputs: Mapping[str, Any], producer: Producer
+    ) -> Iterator[str]:
+        job = producer(path)
+        if job is not None and self.reason(job, producer):
+            yield f"{path}{AGAIN}"
+            return
+        record = read_record(Path(file))
+        if record is None or inputs.get(path, {}).get("identity") != record["digest"]:
+            yield f"{path} was computed again"
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """What differs between two records besides their inputs: settings, code, image."""
+    yield from setting_differences(before["settings"], after["settings"], before["resolved"])
+    for path in sorted(before["code"].keys() | after["code"].keys()):
+        if before["code"].get(path) != after["code"].get(path):
+            yield f"the code in {path} changed"
+    if before["image"] != after["image"]:
+        yield f"the image changed from {before['image']} to {after['image']}"
+
+
+def setting_differences(
+    before: Any, after: Any, resolved: Mapping[str, Any], name: str = ""
+) -> Iterator[str]:
+    """Each setting that differs, as `NAME changed from A to B`.
+
+    `resolved`: by name what `auto` was; a value equals the `auto` that became it, and `auto` all.
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            inner = f"{name}.{key}" if name else key
+            yield from setting_differences(before.get(key), after.get(key), resolved, inner)
+    elif before != after:
+        used = resolved.get(name, before)
+        if name not in resolved or after not in ("auto", used):
+            yield f"{name or 'settings'} changed from {_shown(used)} to {_shown(after)}"
+
+
+def _set_differences(before: Mapping[str, Any], after: list[str]) -> Iterator[str]:
+    for path in sorted(set(after) - before.keys()):
+        yield f"{path} is read now"
+    for path in sorted(before.keys() - set(after)):
+        yield f"{path} is not read any more"
+
+
+def _changed(path: Path, version: Mapping[str, str]) -> bool:
+    """Whether a file has other bytes than the version; its times alone do not matter."""
+    if not path.exists():
+        return True
+    if fingerprint(path) == version.get("fingerprint"):
+        return False
+    return content_digest(path) != version.get("sha256")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

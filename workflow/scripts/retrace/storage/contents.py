@@ -1,0 +1,79 @@
+"""What users' files and folders contain, as a digest that is computed once for each version.
+
+A fingerprint of sizes and times tells cheaply that nothing was written; the digest of the bytes
+decides when something was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from retrace.errors import DataError
+from retrace.files import atomic_write, digest
+
+MEMORY = Path("work/contents")
+"""Where digests are remembered, one file for each path."""
+NOT_CONTENT = (".snakemake_timestamp",)
+"""Files in folders that are no part of what a folder contains."""
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a folder, sorted, or the file itself; DataError if nothing is there."""
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file() and p.name not in NOT_CONTENT)
+    if path.is_file():
+        return [path]
+    raise DataError(f"{path} does not exist; correct the path, or restore the file")
+
+
+def fingerprint(path: Path) -> str:
+    """16 hex digits that change whenever a file is written, replaced, moved or touched."""
+    entries: list[Any] = []
+    for file in files_of(path):
+        stat = file.stat()
+        name = file.relative_to(path).as_posix()
+        entries.append([name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino])
+    return digest(entries)
+
+
+def content_digest(path: Path) -> str:
+    """16 hex digits of the names and bytes of a file or folder; remembered for the same version."""
+    now = fingerprint(path)
+    known = _remembered(path)
+    if known.get("fingerprint") == now:
+        return str(known["sha256"])
+    content = _digest_of_bytes(path)
+    if fingerprint(path) == now:
+        with suppress(OSError):  # a read-only folder costs time, not the result
+            atomic_write(_memory(path), json.dumps({"fingerprint": now, "sha256": content}))
+    return content
+
+
+def _digest_of_bytes(path: Path) -> str:
+    files = files_of(path)
+    with ThreadPoolExecutor(4) as pool:
+        digests = list(pool.map(_file_digest, files))
+    names = [file.relative_to(path).as_posix() for file in files]
+    return digest(dict(zip(names, digests, strict=True)))
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _memory(path: Path) -> Path:
+    return MEMORY / f"{digest(str(path.absolute()))}.json"
+
+
+def _remembered(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_memory(path).read_text())
+        return content if isinstance(content, dict) else {}
+    except (OSError, ValueError):
+        return {}

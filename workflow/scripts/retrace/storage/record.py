@@ -1,0 +1,165 @@
+"""Records: from what a finished job computed its outputs, in the manifest of its first output.
+
+Planning compares records with what it would compute now, and so knows which results are current
+without any memory of earlier runs. The identity of a result is the digest of its record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrace.errors import DataError
+from retrace.files import atomic_write, digest, read_json
+from retrace.storage.contents import content_digest, fingerprint
+
+KEY = "identity"
+"""Where a manifest holds the record."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What planning knows of a job's identity.
+
+    `code`: digest of each library file; `image`: name of the container image, None without one;
+    `produced`: for each input that another job writes, the file with that job's record; `own`:
+    inputs that no job writes; `record`: where this job's record belongs.
+    """
+
+    record: str
+    settings: Any = None
+    code: Mapping[str, str] = field(default_factory=dict)
+    image: str | None = None
+    produced: Mapping[str, str] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self) | {"own": list(self.own)}
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Planned:
+        """From JSON values."""
+        return cls(**{**content, "own": tuple(content.get("own", ()))})
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that has started: its identity, and the versions of its inputs at the start."""
+
+    planned: Planned
+    inputs: Mapping[str, Mapping[str, str]]
+    resolved: dict[str, Any] = field(default_factory=dict)
+    """By name what a setting `auto` became."""
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits of everything that decides the outputs."""
+        return record_digest(self.content())
+
+    def content(self) -> dict[str, Any]:
+        """The record without its digest."""
+        return {
+            "settings": self.planned.settings,
+            "code": dict(self.planned.code),
+            "image": self.planned.image,
+            "resolved": dict(self.resolved),
+            "inputs": {path: dict(version) for path, version in self.inputs.items()},
+        }
+
+    def versions(self) -> dict[str, Any]:
+        """What decides the outputs besides the settings; without times."""
+        content = self.content()
+        parts = {key: content[key] for key in ("code", "image", "resolved")}
+        return {**parts, "inputs": _timeless(content)}
+
+    def write(self) -> None:
+        """Writes the record into the manifest of the first output.
+
+        DataError if an input changed meanwhile: what was read of it is unknown.
+        """
+        for path in self.planned.own:
+            if fingerprint(Path(path)) != self.inputs[path]["fingerprint"]:
+                raise DataError(
+                    f"{path} changed while this job read it; run the same command again, which "
+                    "computes the result from the new version"
+                )
+        file = Path(self.planned.record)
+        manifest = json.loads(file.read_text()) if file.is_file() else {}
+        manifest[KEY] = {"digest": self.identity, **self.content()}
+        atomic_write(file, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def start(planned: Planned) -> Running:
+    """Notes the versions of all inputs; DataError if one has no record or does not exist."""
+    inputs: dict[str, dict[str, str]] = {}
+    for path, file in planned.produced.items():
+        record = read_record(Path(file))
+        if record is None:
+            raise DataError(f"{path} has no record in {file}; run the same command again")
+        inputs[path] = {"identity": record["digest"]}
+    for path in planned.own:
+        inputs[path] = {
+            "fingerprint": fingerprint(Path(path)),
+            "sha256": content_digest(Path(path)),
+        }
+    return Running(planned, inputs)
+
+
+_running: list[Running] = []
+
+
+def start_job(file: Path) -> Running:
+    """Starts the job that planning describes in `file`; see `running_job`."""
+    _running[:] = [start(Planned.parse(read_json(file)))]
+    return _running[0]
+
+
+def running_job() -> Running | None:
+    """The job of this program; None for a program that is run by hand."""
+    return _running[0] if _running else None
+
+
+def note_resolved(name: str, value: Any) -> None:
+    """Notes what a setting `auto` became, which decides the result."""
+    if (job := running_job()) is not None:
+        job.resolved[name] = value
+
+
+def work_digest(parts: Any) -> str:
+    """16 hex digits that name unfinished work: of its settings `parts` and, in a job, all else.
+
+    Work that was begun with other inputs, other code or in another image has another name, so that
+    nothing resumes from it.
+    """
+    job = running_job()
+    return digest(parts if job is None else [parts, job.versions()])
+
+
+def record_digest(content: Mapping[str, Any]) -> str:
+    """The identity that a record describes; times of files are no part of it."""
+    parts = {key: content[key] for key in ("code", "image", "resolved")}
+    settings = content["settings"]
+    if isinstance(settings, dict):  # `auto` and the value that it becomes are the same
+        settings = {k: v for k, v in settings.items() if k not in content["resolved"]}
+    return digest({**parts, "settings": settings, "inputs": _timeless(content)})
+
+
+def _timeless(content: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The versions of a record's inputs without their fingerprints."""
+    return {
+        path: {key: value for key, value in version.items() if key != "fingerprint"}
+        for path, version in content["inputs"].items()
+    }
+
+
+def read_record(file: Path) -> dict[str, Any] | None:
+    """The record in a manifest, with its `digest`; None where there is none."""
+    try:
+        record = json.loads(file.read_text()).get(KEY)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return record if isinstance(record, dict) else None
