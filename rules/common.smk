@@ -225,11 +225,6 @@ def script(name: str) -> str:
     return source("workflow", "scripts", f"{name}.py")
 
 
-def library(name: str) -> list[str]:
-    """The library files that a program imports, so that an edit of one runs the rule again."""
-    return [os.path.relpath(path) for path in program_files(name)[1:]]
-
-
 def image(name: str) -> str:
     """The container image of that name."""
     return PLANNER.image(name)

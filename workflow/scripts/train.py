@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def prepare_folder(work: Path, experiment: str, training: str) -> None:
-    """Notes what the training depends on in its own folder; prints from which it does not resume."""
+    """Notes what the training depends on; names those of the experiment that it does not resume."""
     folder = work / f"{experiment}_{training}"
     for line in other_states(folder, experiment, running_job()):
         print(f"[train] {line}", flush=True)

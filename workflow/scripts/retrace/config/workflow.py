@@ -20,7 +20,7 @@ from retrace.setting_types import (
     Text,
     WholeFrom0,
 )
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 from retrace.storage.layer_formats import LAYER_FORMATS
 
 
@@ -77,11 +77,11 @@ class Gpus(SettingsModel):
 class Blocks(SettingsModel):
     """The cache of volumes that are streamed."""
 
-    cache: Text = Field(
+    cache: Annotated[Text, NO_EFFECT] = Field(
         "work/blocks",
         description="Folder of the cache. Jobs on several machines share it if they see it.",
     )
-    cache_gib: NumberFrom0 = Field(
+    cache_gib: Annotated[NumberFrom0, NO_EFFECT] = Field(
         20,
         description="Size of the cache, GiB; the least recently used blocks are removed first. 0: "
         "no cache.",
@@ -242,16 +242,18 @@ class WorkflowConfig(SettingsModel):
         ("zfinch_mtlsd",), description="What plain `snakemake` evaluates, as DATASET_NETWORK."
     )
     bucket: Text = Field("open-neurodata", description="S3 bucket of the datasets.")
-    endpoint_url: AnyText | None = Field(
+    endpoint_url: Annotated[AnyText | None, NO_EFFECT] = Field(
         None, description="Address of another S3 server. null: the public one."
     )
-    unsigned: Flag = Field(
+    unsigned: Annotated[Flag, NO_EFFECT] = Field(
         True,
         description="Whether to access the bucket anonymously; false: with credentials from the "
         "environment.",
     )
-    fetch_threads: Count = Field(32, description="Number of simultaneous transfers.")
-    mirror: AnyText | None = Field(
+    fetch_threads: Annotated[Count, NO_EFFECT] = Field(
+        32, description="Number of simultaneous transfers."
+    )
+    mirror: Annotated[AnyText | None, NO_EFFECT] = Field(
         None,
         description="Folder with a copy of the bucket, read instead of it: for machines without "
         "internet access.",
@@ -312,17 +314,17 @@ class WorkflowConfig(SettingsModel):
         "lsd_legacy, lsd_v0.8: the authors' images, fetched; standin: today's TensorFlow on a CPU.",
     )
     seed: Seed = Field(0, description="Seed of the weights and the batches.")
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = Field(
         "auto", description="Where networks run; auto: on a GPU if there is one."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Number format of the computation; auto: bf16 if the device gains from it.",
     )
-    compile: Literal["auto", True, False] = Field(
+    compile: Annotated[Literal["auto", True, False], NO_EFFECT] = Field(
         "auto", description="Whether torch compiles the network; auto: if that saves time."
     )
-    gpus: Count | Gpus = Field(
+    gpus: Annotated[Count | Gpus, NO_EFFECT] = Field(
         1,
         description="GPUs per training or prediction, all in one machine; one number, or one for "
         "each of them. A training splits each batch between them, a prediction its tiles.",
@@ -375,7 +377,7 @@ class WorkflowConfig(SettingsModel):
         description="Metadata of the packages that `package` targets write.",
     )
     view: View = Field(default_factory=View, description="How neuroglancer is started.")
-    serve: Flag = Field(
+    serve: Annotated[Flag, NO_EFFECT] = Field(
         False,
         description="Whether the `view` targets keep neuroglancer running until Ctrl-C, after the "
         "picture is written.",

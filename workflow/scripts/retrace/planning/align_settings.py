@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import ConfigDict, Field
 
 from retrace.config.alignment_model import TestFraction
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.formats.source import Source
 from retrace.setting_types import Count, Device, Flag, Positive, Shape, Text, WholeFrom0
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
 class FitSettings(SettingsModel):
@@ -21,12 +23,16 @@ class FitSettings(SettingsModel):
     iterations: Count | None = Field(None, description="The last iteration; overrides `epochs`.")
     run: Text | None = Field(None, description="Name of the run. None: experiment and digest.")
     seed: WholeFrom0 = Field(description="Seed of the weights and the pairs.")
-    device: Device = Field("auto", description="Where the network is trained.")
-    threads: Count | None = Field(None, description="CPU threads. None: as torch chooses.")
-    workers: WholeFrom0 | None = Field(
+    device: Annotated[Device, NO_EFFECT] = Field(
+        "auto", description="Where the network is trained."
+    )
+    threads: Annotated[Count | None, NO_EFFECT] = Field(
+        None, description="CPU threads. None: as torch chooses."
+    )
+    workers: Annotated[WholeFrom0 | None, NO_EFFECT] = Field(
         None, description="Threads that prepare batches. None: 2 with a GPU, else 0."
     )
-    checkpoint_seconds: Positive = Field(
+    checkpoint_seconds: Annotated[Positive, NO_EFFECT] = Field(
         300.0, description="Longest time between two saved states, s."
     )
 
@@ -47,7 +53,7 @@ class AlignSettings(SettingsModel):
     sections: Source = Field(description="The sections, at the mip of the fields.")
     fine: Source | None = Field(None, description="The sections to render, at a finer mip.")
     gzip: Flag = Field(description="Whether the layers are compressed.")
-    device: Device = Field("auto", description="Where the network runs.")
+    device: Annotated[Device, NO_EFFECT] = Field("auto", description="Where the network runs.")
 
 
 class ScoreAlignmentSettings(SettingsModel):
@@ -59,4 +65,4 @@ class ScoreAlignmentSettings(SettingsModel):
     test_fraction: TestFraction = Field(
         description="Fraction of the sections, the last ones, held out from training."
     )
-    device: Device = Field("auto", description="Has no effect.")
+    device: Annotated[Device, NO_EFFECT] = Field("auto", description="Has no effect.")

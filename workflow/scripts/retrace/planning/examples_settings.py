@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from retrace.config.dataset_model import DatasetName
 from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.formats.examples_source import ExamplesSource
 from retrace.setting_types import Device, WholeFrom0
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
 class ScoredExamples(SettingsModel):
@@ -26,4 +28,4 @@ class ExamplesSettings(SettingsModel):
     dataset: ScoredExamples = Field(description="The examples.")
     network: ElektronnNetworkSettings = Field(description="The network, resolved for the dataset.")
     seed: WholeFrom0 = Field(description="Seed of the network's random parts.")
-    device: Device = Field("auto", description="Where the network runs.")
+    device: Annotated[Device, NO_EFFECT] = Field("auto", description="Where the network runs.")

@@ -46,14 +46,15 @@ def fetch_job(planner: Planner, dataset: str, volume: str) -> Job:
     if bucket is None or volume not in data.volumes:
         raise ConfigError(f"the bucket has no volume {volume!r} of dataset {dataset!r}")
     prefix = f"{bucket.prefix}/{volume}.zarr"
-    return Job(_folder(planner.config, prefix=prefix, arrays=(bucket.raw, bucket.labels)))
+    arrays = (bucket.raw, bucket.labels)
+    return Job(_folder(planner.config, prefix=prefix, arrays=arrays), copies=True)
 
 
 def fetch_checkpoint_job(planner: Planner, dataset: str, network: str) -> Job:
     """Fetches one published checkpoint."""
     published_checkpoint(planner, dataset, network)
     prefix = f"{planner.dataset(dataset).bucket.checkpoints}/{network}"
-    return Job(_folder(planner.config, prefix=prefix, arrays=()))
+    return Job(_folder(planner.config, prefix=prefix, arrays=()), copies=True)
 
 
 def fetch_ground_truth_job(planner: Planner, dataset: str, folder: str) -> Job:
@@ -61,7 +62,7 @@ def fetch_ground_truth_job(planner: Planner, dataset: str, folder: str) -> Job:
     prefixes = planner.dataset(dataset).ground_truth
     if folder not in prefixes:
         raise ConfigError(f"dataset {dataset!r} has no `ground_truth` {folder!r}")
-    return Job(_folder(planner.config, prefix=prefixes[folder]))
+    return Job(_folder(planner.config, prefix=prefixes[folder]), copies=True)
 
 
 def fetch_container_job(planner: Planner, name: str) -> Job:
@@ -77,7 +78,8 @@ def fetch_examples_job(planner: Planner, dataset: str, file: str) -> Job:
     if file not in source.sha256:
         hint = nearest(file, source.sha256)
         raise ConfigError(f"dataset {dataset!r} cannot fetch {file!r}; {hint}")
-    return Job(FetchFileSettings(url=f"{source.url}/{file}", sha256=source.sha256[file]))
+    settings = FetchFileSettings(url=f"{source.url}/{file}", sha256=source.sha256[file])
+    return Job(settings, copies=True)
 
 
 @data_target("fetch")

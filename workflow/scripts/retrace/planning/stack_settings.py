@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from retrace.config.alignment_model import DefectDetector, StackSet, SyntheticSections
 from retrace.formats.source import DefectMaskSource, Source
 from retrace.setting_types import Device, Flag, Fraction, Shape, Text, WholeFrom0
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 
 StackSplit = Literal["train", "test"]
 
@@ -40,7 +40,7 @@ class TrainDefectsSettings(SettingsModel):
 
     defects: DefectDetector = Field(description="The network and its training.")
     seed: WholeFrom0 = Field(description="Seed of the weights and the patches.")
-    device: Device = Field(description="Where the network is trained.")
+    device: Annotated[Device, NO_EFFECT] = Field(description="Where the network is trained.")
 
 
 class MaskStacksSettings(SettingsModel):
@@ -50,4 +50,4 @@ class MaskStacksSettings(SettingsModel):
     smallest_px: WholeFrom0 = Field(description="Components with fewer pixels are dropped.")
     near_px: WholeFrom0 = Field(description="Radius of label 1 around a defect, pixels.")
     keep_given: Flag = Field(description="Whether masks in the file are kept as well.")
-    device: Device = Field(description="Where the network runs.")
+    device: Annotated[Device, NO_EFFECT] = Field(description="Where the network runs.")
