@@ -63,4 +63,4 @@ def test_a_long_job_runs(repository: Path, tmp_path: Path, executor: tuple[str, 
     assert "Nothing to be done" in snakemake(repository, tmp_path, "-n", "mask_mine")
 
     write_dataset(tmp_path, range(100001, 125001))
-    assert "Params have changed" in snakemake(repository, tmp_path, "-n", "mask_mine")
+    assert "background_ids changed from" in snakemake(repository, tmp_path, "-n", "mask_mine")

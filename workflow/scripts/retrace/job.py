@@ -82,9 +82,8 @@ class Job:
             return cls(
                 content["settings"],
                 content.get("inputs", {}),
-                (),
-                content.get("execution", {}),
-                content.get("identity"),
+                execution=content.get("execution", {}),
+                identity=content.get("identity"),
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"--job: not the JSON of a job ({error})") from None

@@ -23,8 +23,8 @@ from retrace.planning.align_settings import AlignSettings
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
 from retrace.storage.reads import local_paths, remote_reads
-from retrace.storage.value_checks import check_not_blank, check_raw_type
 from retrace.storage.record import work_digest
+from retrace.storage.value_checks import check_not_blank, check_raw_type
 from retrace.storage.volumes import open_source
 from retrace.storage.zarr_writer import publish
 

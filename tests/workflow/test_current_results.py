@@ -1,0 +1,159 @@
+"""Planning knows which results are current from the results alone, without Snakemake's memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+import zarr
+
+import tiny_training as tiny
+import tiny_workflow
+from retrace.storage.record import read_record
+
+Plan = Callable[..., str]
+CODE = ("Snakefile", "README.md", "rules", "config", "workflow", "profiles", "envs", "containers")
+
+
+def write_dataset(folder: Path, **changes: object) -> None:
+    sources = {part: {"path": "own/a.zarr", "array": part} for part in ("raw", "labels")}
+    dataset = {
+        "name": "mine",
+        "voxel_size_nm": list(tiny.VOXEL_SIZE_NM),
+        "background_ids": [],
+        "volumes": {"a": sources},
+        "train": ["a"],
+        **changes,
+    }
+    path = folder / "config/datasets/mine.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dataset))
+
+
+def snakemake(place: Path, *arguments: str, code: Path = tiny_workflow.REPOSITORY) -> str:
+    options = ["--snakefile", str(code / "Snakefile")] if code != tiny_workflow.REPOSITORY else []
+    status, printed = tiny_workflow.finish(place, [*options, *arguments])
+    assert status == 0, printed[-4000:]
+    return printed
+
+
+def plan(place: Path, *arguments: str, code: Path = tiny_workflow.REPOSITORY) -> str:
+    """Why the masks are computed again; empty if they are current."""
+    printed = snakemake(place, "-n", "mask_mine", *arguments, code=code)
+    reasons = re.findall(r"^.*a\.zarr is computed again: (.*)$", printed, re.MULTILINE)
+    assert ("Nothing to be done" in printed) is not bool(reasons), printed
+    return "; ".join(reasons)
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with an own volume and its finished mask."""
+    place = tmp_path_factory.mktemp("masked")
+    tiny.write_volume(place / "own/a.zarr")
+    write_dataset(place)
+    snakemake(place, "--cores", "1", "mask_mine")
+    return place
+
+
+@pytest.fixture
+def place(masked: Path, tmp_path: Path) -> Path:
+    """A copy of it on another disk: all times are new, and Snakemake has no memory."""
+    copy = tmp_path / "copy"
+    shutil.copytree(masked, copy, ignore=shutil.ignore_patterns(".snakemake", "work"))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ("fetch_threads=8",),
+        ("precision=auto",),
+        ("endpoint_url=http://127.0.0.1:9", "unsigned=false"),
+        ("gpus=2", "device=cpu", "compile=true"),
+        ("seed=5", "segment={epsilon: 0.5}"),
+        ("blocks={cache: elsewhere, cache_gib: 2}", "mirror=copy"),
+        ("view={port: 5}", "serve=true"),
+    ],
+)
+def test_settings_that_do_not_decide_a_mask_change_nothing(
+    place: Path, config: tuple[str, ...]
+) -> None:
+    assert plan(place, "--config", *config) == ""
+
+
+def test_results_that_are_touched_stay_current(place: Path) -> None:
+    for path in [*place.rglob("*")]:
+        os.utime(path)
+    assert plan(place) == ""
+
+
+def test_a_changed_setting_is_named_with_both_values(place: Path) -> None:
+    write_dataset(place, background_ids=[3])
+    assert plan(place) == "background_ids changed from [] to [3]"
+
+
+def test_labels_edited_in_place_are_noticed_although_their_time_stays(place: Path) -> None:
+    labels = place / "own/a.zarr/labels"
+    (chunk,) = [file for file in labels.iterdir() if not file.name.startswith(".")]
+    times = chunk.stat()
+    array = zarr.open_array(labels, mode="r+")
+    array[:5, :5, :5] = np.uint64(77)
+    os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert plan(place) == "own/a.zarr changed"
+
+
+def test_a_copied_timestamp_of_snakemake_is_no_content(place: Path) -> None:
+    (place / "own/a.zarr/.snakemake_timestamp").touch()
+    assert plan(place) == ""
+
+
+def test_a_result_without_a_record_is_not_trusted(place: Path) -> None:
+    (place / "results/mine/masks/a.manifest.json").write_text("{}")
+    assert "does not say from what it was computed" in plan(place)
+
+
+def test_what_was_computed_again_is_current(place: Path) -> None:
+    write_dataset(place, background_ids=[3])
+    snakemake(place, "--cores", "1", "mask_mine")
+    assert plan(place) == ""
+    record = read_record(place / "results/mine/masks/a.manifest.json")
+    assert record is not None and "3" in str(record["settings"])
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another clone of the workflow's code."""
+    folder = tmp_path_factory.mktemp("clone")
+    ignore = shutil.ignore_patterns("images", "__pycache__")
+    for part in CODE:
+        source = tiny_workflow.REPOSITORY / part
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, folder / part, **({"ignore": ignore} if source.is_dir() else {}))
+    return folder
+
+
+def test_another_clone_and_other_comments_change_nothing(place: Path, clone: Path) -> None:
+    file = clone / "workflow/scripts/retrace/progress.py"
+    text = file.read_text()
+    file.write_text(f'"""Another docstring."""\n# A comment.\n{text.partition(chr(10))[2]}')
+    try:
+        assert plan(place, code=clone) == ""
+    finally:
+        file.write_text(text)
+
+
+def test_changed_code_is_named(place: Path, clone: Path) -> None:
+    file = clone / "workflow/scripts/retrace/storage/labels_mask.py"
+    text = file.read_text()
+    file.write_text(f"{text}\nCHANGED = 1\n")
+    try:
+        reason = "the code in workflow/scripts/retrace/storage/labels_mask.py changed"
+        assert plan(place, code=clone) == reason
+    finally:
+        file.write_text(text)
