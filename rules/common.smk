@@ -186,7 +186,9 @@ def job_of(plan_job: PlanJob) -> Callable[[Any, Any], str]:
 
     def text(wildcards: Any, output: Any) -> str:
         plan = write_plan(producer(str(output[0])), write=not workflow.dryrun)
-        return replace(job(wildcards), identity=plan).as_argument(write=not workflow.dryrun)
+        return replace(job(wildcards), identity=plan).as_argument(
+            write=not workflow.dryrun
+        )
 
     text.plan_job = plan_job
     return text

@@ -6,7 +6,7 @@ every result with its inputs, settings, code and image, and marks the outputs of
 
 from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import AGAIN, Comparison
-from retrace.planning.records import planned_record
+from retrace.planning.records import planned_record, record_file
 from retrace.storage.record import Planned
 
 COMPARISON = Comparison()
@@ -27,7 +27,23 @@ def outputs_of(writer: Any, values: tuple[tuple[str, str], ...]) -> tuple[str, .
 @cache
 def code_of(writer: Any) -> dict[str, str]:
     """Digests of the program of a rule, and of the library files that it imports."""
-    return code_digests(program_files(Path(writer.input.script).stem), ROOT)
+    program = Path(str(writer.input.script)).resolve()
+    if program.parent.name == "legacy":
+        return code_digests(sorted(program.parent.glob("*.py")), ROOT)
+    return code_digests(program_files(program.stem), ROOT)
+
+
+@cache
+def is_kept(writer: Any) -> bool:
+    """Whether the outputs of a rule stay: they are neither temporary nor pipes."""
+    return not any(item.flags.keys() & {"temp", "pipe"} for item in writer.output)
+
+
+@cache
+def name_ends(writer: Any) -> tuple[tuple[str, str], ...]:
+    """What every name of each output starts and ends with; matching a whole name takes longer."""
+    names = [str(item) for item in writer.output]
+    return tuple((name.partition("{")[0], name.rpartition("}")[2]) for name in names)
 
 
 @cache
@@ -36,7 +52,7 @@ def planned_identity(writer: Any, values: tuple[tuple[str, str], ...]) -> Planne
     job = planned(writer.params.job.plan_job)(dict(values))
     return planned_record(
         job,
-        outputs=outputs_of(writer, values),
+        record=record_file(outputs_of(writer, values), kept=is_kept(writer)),
         code=code_of(writer),
         image=Path(str(writer.container_img)).name if uses_containers() else None,
         producer=producer,
@@ -47,7 +63,10 @@ def planned_identity(writer: Any, values: tuple[tuple[str, str], ...]) -> Planne
 def producer(path: str) -> Planned | None:
     """The identity of the job that writes a file; None for a file that no job writes."""
     for writer in writers():
-        if writer.is_producer(path):
+        may_match = any(
+            path.startswith(a) and path.endswith(b) for a, b in name_ends(writer)
+        )
+        if may_match and writer.is_producer(path):
             values = tuple(sorted(writer.get_wildcards(path).items()))
             return planned_identity(writer, values)
     return None
@@ -67,14 +86,17 @@ def mark_outdated(plan_job: PlanJob, wildcards: Any) -> None:
         return
     values = tuple(sorted(wildcards.items()))
     for writer in writers():
-        if writer.params.job.plan_job is plan_job and writer.wildcard_names == dict(values).keys():
+        if (
+            writer.params.job.plan_job is plan_job
+            and writer.wildcard_names == dict(values).keys()
+        ):
             mark_if_outdated(writer, values)
 
 
 def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> None:
     """Marks the outputs of a rule for these wildcards; prints the reason once."""
     outputs = outputs_of(writer, values)
-    if not any(Path(path).exists() for path in outputs):
+    if not is_kept(writer) or not any(Path(path).exists() for path in outputs):
         return
     reason = COMPARISON.reason(planned_identity(writer, values), producer)
     if reason and outputs[0] not in workflow.dag.forcefiles:

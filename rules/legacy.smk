@@ -18,12 +18,6 @@ from retrace.planning.legacy import (
 from retrace.planning.train import train_job
 
 
-def legacy_library() -> list[str]:
-    """The files that run inside the legacy image."""
-    folder = ROOT / "workflow" / "scripts" / "legacy"
-    return [os.path.relpath(path) for path in sorted(folder.glob("*.py"))]
-
-
 def legacy_python() -> str:
     """The interpreter inside the legacy image."""
     return container_images.python(ROOT, PLANNER.config.legacy_image)
@@ -64,8 +58,7 @@ rule legacy_train:
     """Builds the TensorFlow graph and trains it on these batches."""
     input:
         unpack(files_of(legacy_train_job)),
-        script=script("legacy/train"),
-        library=legacy_library(),
+        script=ancient(script("legacy/train")),
         image=image_input(PLANNER.config.legacy_image),
     output:
         checkpoint=directory("results/{dataset}/{network}/checkpoint"),
@@ -145,8 +138,7 @@ rule legacy_predict:
     """Predicts all tiles with the TensorFlow graph and the unchanged checkpoint."""
     input:
         unpack(files_of(legacy_predict_job)),
-        script=script("legacy/predict"),
-        library=legacy_library(),
+        script=ancient(script("legacy/predict")),
         image=image_input(PLANNER.config.legacy_image),
     output:
         folder=temp(directory("results/{dataset}/{network}/{volume}/legacy_output")),

@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 
+import record
 from checkpoint import latest, restore
 from mknet import named_like, write
 from tf1 import session, tf
@@ -130,7 +131,8 @@ def main(argv=None):
     parser.add_argument("--work", required=True, help="folder of resumable work")
     parser.add_argument("--output", required=True)
     args = parser.parse_args(argv)
-    inputs = json.loads(args.job)["inputs"]
+    job = json.loads(args.job)
+    inputs, job_record = job["inputs"], record.start(job)
     begun = time.time()
     prefix, iteration = latest(inputs["checkpoint"])
     if prefix is None:
@@ -154,6 +156,7 @@ def main(argv=None):
     describe(folder, iteration, time.time() - begun)
     shutil.rmtree(args.output, ignore_errors=True)
     shutil.move(folder, args.output)
+    record.write(job_record)
     print("[predict] iteration %d -> %s" % (iteration, args.output), flush=True)
 
 

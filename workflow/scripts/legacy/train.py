@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 
+import record
 import stream
 from checkpoint import STEM, latest, restore
 from mknet import make, named_like
@@ -182,7 +183,8 @@ def main(argv=None):
     parser.add_argument("--output", required=True)
     parser.add_argument("--history", required=True, help="training.json")
     args = parser.parse_args(argv)
-    inputs = json.loads(args.job)["inputs"]
+    job = json.loads(args.job)
+    inputs, job_record = job["inputs"], record.start(job)
     begun = time.time()
     with open(inputs["batches"], "rb") as stream_:
         header = stream.read_header(stream_)
@@ -191,6 +193,7 @@ def main(argv=None):
     losses = read_losses(os.path.join(folder, LOSSES))
     write_history(args.history, header, losses, time.time() - begun)
     publish(folder, args.output)
+    record.write(job_record)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,15 @@ from retrace.planning.weights import conversion_job, first_weights, published_ch
 def legacy_train_job(planner: Planner, dataset: str, network: str) -> Job:
     """Trains in the legacy image; the batches come through a pipe.
 
-    The settings are not read there; they are part of the job so that a change trains again.
+    Settings and volumes are not read there; they are part of the job so that a change trains again.
     """
     weights = first_weights(planner, dataset, network)
     begin = {"published": weights["published"]} if "published" in weights else {}
     manifests = [manifest(path) for path in begin.values()]
     inputs = {"batches": results(dataset, network, "batches.pipe"), **begin}
-    return Job(train_job(planner, dataset, network).settings, inputs, manifests)
+    batches = train_job(planner, dataset, network)
+    read = [path for files in batches.files().values() for path in files]
+    return Job(batches.settings, inputs, [*manifests, *read])
 
 
 def trained_checkpoint_job(planner: Planner, dataset: str, network: str) -> Job:

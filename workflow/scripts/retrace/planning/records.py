@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,9 +15,17 @@ from retrace.storage.record import Planned
 PLANS = Path("work/plans")
 """Where planning leaves what a job needs to know of its identity."""
 
+PIPE = ".pipe"
+"""End of the name of a pipe between two jobs, which no result depends on."""
 
-def record_file(outputs: Sequence[str]) -> str:
-    """The manifest that holds a job's record: of its first output, unless one is an output."""
+
+def record_file(outputs: Sequence[str], *, kept: bool) -> str:
+    """The manifest that holds a job's record: of its first output, unless one is an output.
+
+    `kept`: whether the outputs stay; otherwise the record is in the folder of plans.
+    """
+    if not kept:
+        return str(PLANS / f"{digest(outputs[0])}.record.json")
     manifests = [path for path in outputs if path.endswith(".manifest.json")]
     return manifests[0] if manifests else str(manifest_path(Path(outputs[0])))
 
@@ -24,22 +33,37 @@ def record_file(outputs: Sequence[str]) -> str:
 def planned_record(
     job: Job,
     *,
-    outputs: Sequence[str],
+    record: str,
     code: Mapping[str, str],
     image: str | None,
     producer: Callable[[str], Planned | None],
 ) -> Planned:
     """What decides the outputs of a job."""
-    files = list(dict.fromkeys(path for role in job.files().values() for path in role))
-    writers = {path: producer(path) for path in files}
+    files = dict.fromkeys(path for role in job.files().values() for path in role)
+    writers = {path: producer(path) for path in files if not path.endswith(PIPE)}
+    passing = [one for one in writers.values() if one and is_passing(one.record)]
+    lasting = {path: one for path, one in writers.items() if one not in passing}
+    produced = _by_record({path: one.record for path, one in lasting.items() if one})
+    own = [path for path, one in lasting.items() if one is None]
     return Planned(
-        record=record_file(outputs),
+        record=record,
         settings=deciding(job.settings),
-        code={} if job.copies else code,
+        code={} if job.copies else dict(ChainMap(dict(code), *map(_code_and_image, passing))),
         image=None if job.copies else image,
-        produced=_by_record({path: one.record for path, one in writers.items() if one}),
-        own=tuple(path for path, one in writers.items() if one is None),
+        produced=dict(ChainMap(produced, *(dict(one.produced) for one in passing))),
+        own=tuple(dict.fromkeys([*own, *(path for one in passing for path in one.own)])),
     )
+
+
+def is_passing(record: str) -> bool:
+    """Whether a record is of outputs that do not stay; what they depend on counts instead."""
+    return Path(record).parent == PLANS
+
+
+def _code_and_image(planned: Planned) -> dict[str, str]:
+    """The code of a job whose outputs do not stay, with its image."""
+    image = {f"image {planned.image}": ""} if planned.image else {}
+    return {**planned.code, **image}
 
 
 def _by_record(records: Mapping[str, str]) -> dict[str, str]:
