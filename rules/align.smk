@@ -18,8 +18,8 @@ rule fit_alignment:
         script=ancient(script("align")),
         image=image_input("modern"),
     output:
-        model="results/{dataset}/{network}/model.safetensors",
-        history="results/{dataset}/{network}/training.json",
+        model=update("results/{dataset}/{network}/model.safetensors"),
+        history=update("results/{dataset}/{network}/training.json"),
     log:
         "logs/fit_alignment/{dataset}_{network}.log",
     benchmark:
@@ -53,12 +53,13 @@ rule align:
         script=ancient(script("align")),
         image=image_input("modern"),
     output:
-        zarr=directory("results/{dataset}/{network}/aligned.zarr"),
-        manifest="results/{dataset}/{network}/aligned.manifest.json",
-        layer=directory("results/{dataset}/{network}/precomputed/aligned"),
-        layer_manifest="results/{dataset}/{network}/precomputed/aligned.manifest.json",
-        field=directory("results/{dataset}/{network}/precomputed/field"),
-        field_manifest="results/{dataset}/{network}/precomputed/field.manifest.json",
+        manifest=update("results/{dataset}/{network}/aligned.manifest.json"),
+        layer_manifest=update(
+            "results/{dataset}/{network}/precomputed/aligned.manifest.json"
+        ),
+        field_manifest=update(
+            "results/{dataset}/{network}/precomputed/field.manifest.json"
+        ),
     log:
         "logs/align/{dataset}_{network}.log",
     wildcard_constraints:
@@ -71,15 +72,18 @@ rule align:
         mem_mb=growing(16000),
         runtime=growing(1440),
     params:
+        zarr="results/{dataset}/{network}/aligned.zarr",
+        layer="results/{dataset}/{network}/precomputed/aligned",
+        field="results/{dataset}/{network}/precomputed/field",
         job=job_of(align_job),
     shell:
         "python {input.script:q} stack"
         " --job {params.job:q}"
         " --threads {threads}"
         " --work work/align"
-        " --output {output.zarr:q}"
-        " --layer {output.layer:q}"
-        " --field-layer {output.field:q}"
+        " --output {params.zarr:q}"
+        " --layer {params.layer:q}"
+        " --field-layer {params.field:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -90,19 +94,23 @@ rule score_alignment:
         script=ancient(script("align")),
         image=image_input("modern"),
     output:
-        scores="results/{dataset}/{network}/evaluation.json",
-        table="results/{dataset}/{network}/alignment.txt",
-        plot=report(
-            "results/{dataset}/{network}/alignment.png",
-            caption="../workflow/report/alignment.rst",
-            category="Alignment",
-            labels={"dataset": "{dataset}", "network": "{network}"},
+        scores=update("results/{dataset}/{network}/evaluation.json"),
+        table=update("results/{dataset}/{network}/alignment.txt"),
+        plot=update(
+            report(
+                "results/{dataset}/{network}/alignment.png",
+                caption="../workflow/report/alignment.rst",
+                category="Alignment",
+                labels={"dataset": "{dataset}", "network": "{network}"},
+            )
         ),
-        picture=report(
-            "results/{dataset}/{network}/before_after.png",
-            caption="../workflow/report/alignment.rst",
-            category="Alignment",
-            labels={"dataset": "{dataset}", "network": "{network}"},
+        picture=update(
+            report(
+                "results/{dataset}/{network}/before_after.png",
+                caption="../workflow/report/alignment.rst",
+                category="Alignment",
+                labels={"dataset": "{dataset}", "network": "{network}"},
+            )
         ),
     log:
         "logs/score_alignment/{dataset}_{network}.log",

@@ -15,11 +15,9 @@ rule fetch_checkpoint:
         script=ancient(script("fetch")),
         image=image_input("modern"),
     output:
-        folder=directory("data/{dataset}/checkpoints/{network}"),
-        manifest="data/{dataset}/checkpoints/{network}.manifest.json",
+        manifest=update("data/{dataset}/checkpoints/{network}.manifest.json"),
     log:
         "logs/fetch_checkpoint/{dataset}_{network}.log",
-    cache: "omit-software"
     retries: 3
     localrule: True
     container:
@@ -28,11 +26,12 @@ rule fetch_checkpoint:
         mem_mb=growing(1000),
         runtime=growing(600),
     params:
+        folder="data/{dataset}/checkpoints/{network}",
         job=job_of(fetch_checkpoint_job),
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"
-        " --output {output.folder:q}"
+        " --output {params.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -43,7 +42,7 @@ rule convert:
         script=ancient(script("convert")),
         image=image_input("modern"),
     output:
-        model="results/{dataset}/{network}/published.safetensors",
+        model=update("results/{dataset}/{network}/published.safetensors"),
     log:
         "logs/convert/{dataset}_{network}.log",
     wildcard_constraints:

@@ -200,7 +200,7 @@ def target_files(
     """An input function: the files of a target, planned only when it is requested."""
 
     def requested_files(wildcards: Any) -> list[str]:
-        return refusing(files, PLANNER)
+        return [declared_output(path) for path in refusing(files, PLANNER)]
 
     return requested_files
 

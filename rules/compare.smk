@@ -14,13 +14,15 @@ rule compare:
         script=ancient(script("compare")),
         image=image_input("modern"),
     output:
-        table="results/{dataset}/comparison.json",
-        text="results/{dataset}/comparison.md",
-        plot=report(
-            "results/{dataset}/comparison.png",
-            caption="../workflow/report/comparison.rst",
-            category="Comparison",
-            labels={"dataset": "{dataset}"},
+        table=update("results/{dataset}/comparison.json"),
+        text=update("results/{dataset}/comparison.md"),
+        plot=update(
+            report(
+                "results/{dataset}/comparison.png",
+                caption="../workflow/report/comparison.rst",
+                category="Comparison",
+                labels={"dataset": "{dataset}"},
+            )
         ),
     log:
         "logs/compare/{dataset}.log",

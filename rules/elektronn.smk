@@ -23,7 +23,7 @@ rule fetch_examples:
         script=ancient(script("fetch_file")),
         image=image_input("modern"),
     output:
-        file="data/{dataset}/{file}",
+        file=update("data/{dataset}/{file}"),
     log:
         "logs/fetch/{dataset}/{file}.log",
     wildcard_constraints:
@@ -52,7 +52,7 @@ rule predict_examples:
         script=ancient(script("examples")),
         image=image_input("modern"),
     output:
-        predictions="results/{dataset}/{network}/predictions.h5",
+        predictions=update("results/{dataset}/{network}/predictions.h5"),
     log:
         "logs/predict/{dataset}_{network}.log",
     wildcard_constraints:
@@ -79,12 +79,14 @@ rule evaluate_examples:
         script=ancient(script("examples")),
         image=image_input("modern"),
     output:
-        scores="results/{dataset}/{network}/evaluation.json",
-        plot=report(
-            "results/{dataset}/{network}/evaluation.png",
-            caption="../workflow/report/evaluation.rst",
-            category="Evaluation",
-            labels={"dataset": "{dataset}", "network": "{network}"},
+        scores=update("results/{dataset}/{network}/evaluation.json"),
+        plot=update(
+            report(
+                "results/{dataset}/{network}/evaluation.png",
+                caption="../workflow/report/evaluation.rst",
+                category="Evaluation",
+                labels={"dataset": "{dataset}", "network": "{network}"},
+            )
         ),
     log:
         "logs/evaluate/{dataset}_{network}.log",

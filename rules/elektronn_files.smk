@@ -16,7 +16,7 @@ rule elektronn_model:
         script=ancient(script("elektronn")),
         image=image_input("modern"),
     output:
-        model="results/{dataset}/{network}/published.safetensors",
+        model=update("results/{dataset}/{network}/published.safetensors"),
     log:
         "logs/elektronn_model/{dataset}_{network}.log",
     wildcard_constraints:

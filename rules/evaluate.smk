@@ -22,7 +22,7 @@ rule choose_threshold:
         script=ancient(script("evaluate")),
         image=image_input("modern"),
     output:
-        threshold="results/{dataset}/{network}/threshold.json",
+        threshold=update("results/{dataset}/{network}/threshold.json"),
     log:
         "logs/choose/{dataset}_{network}.log",
     container:
@@ -48,12 +48,14 @@ rule evaluate:
         script=ancient(script("evaluate")),
         image=image_input("modern"),
     output:
-        scores="results/{dataset}/{network}/evaluation.json",
-        plot=report(
-            "results/{dataset}/{network}/evaluation.png",
-            caption="../workflow/report/evaluation.rst",
-            category="Evaluation",
-            labels={"dataset": "{dataset}", "network": "{network}"},
+        scores=update("results/{dataset}/{network}/evaluation.json"),
+        plot=update(
+            report(
+                "results/{dataset}/{network}/evaluation.png",
+                caption="../workflow/report/evaluation.rst",
+                category="Evaluation",
+                labels={"dataset": "{dataset}", "network": "{network}"},
+            )
         ),
     log:
         "logs/evaluate/{dataset}_{network}.log",
@@ -97,12 +99,14 @@ rule evaluate_boundaries:
         script=ancient(script("evaluate_boundaries")),
         image=image_input("modern"),
     output:
-        scores="results/{dataset}/{network}/evaluation.json",
-        plot=report(
-            "results/{dataset}/{network}/evaluation.png",
-            caption="../workflow/report/evaluation.rst",
-            category="Evaluation",
-            labels={"dataset": "{dataset}", "network": "{network}"},
+        scores=update("results/{dataset}/{network}/evaluation.json"),
+        plot=update(
+            report(
+                "results/{dataset}/{network}/evaluation.png",
+                caption="../workflow/report/evaluation.rst",
+                category="Evaluation",
+                labels={"dataset": "{dataset}", "network": "{network}"},
+            )
         ),
     log:
         "logs/evaluate/{dataset}_{network}.log",
@@ -144,12 +148,14 @@ rule evaluate_classes:
         script=ancient(script("evaluate_classes")),
         image=image_input("modern"),
     output:
-        scores="results/{dataset}/{network}/evaluation.json",
-        plot=report(
-            "results/{dataset}/{network}/evaluation.png",
-            caption="../workflow/report/evaluation.rst",
-            category="Evaluation",
-            labels={"dataset": "{dataset}", "network": "{network}"},
+        scores=update("results/{dataset}/{network}/evaluation.json"),
+        plot=update(
+            report(
+                "results/{dataset}/{network}/evaluation.png",
+                caption="../workflow/report/evaluation.rst",
+                category="Evaluation",
+                labels={"dataset": "{dataset}", "network": "{network}"},
+            )
         ),
     log:
         "logs/evaluate/{dataset}_{network}.log",

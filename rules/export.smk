@@ -20,10 +20,9 @@ for form, entry in LAYER_FORMATS.items():
             script=ancient(script("export")),
             image=image_input("modern"),
         output:
-            layer=directory(
-                f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}{entry.suffix}"
+            manifest=update(
+                f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}.manifest.json"
             ),
-            manifest=f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}.manifest.json",
         log:
             f"logs/{entry.rule}/{{dataset}}_{{network}}/{{volume}}_{{layer}}.log",
         wildcard_constraints:
@@ -35,13 +34,14 @@ for form, entry in LAYER_FORMATS.items():
             mem_mb=growing(8000),
             runtime=growing(600),
         params:
+            layer=f"results/{{dataset}}/{{network}}/{{volume}}/{form}/{{layer}}{entry.suffix}",
             job=job_of(EXPORT_JOBS[form]),
         shell:
             "python {input.script:q}"
             " --job {params.job:q}"
             " --threads {threads}"
             " --work work/export"
-            " --output {output.layer:q}"
+            " --output {params.layer:q}"
             " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -52,8 +52,7 @@ rule export_nodes:
         script=ancient(script("evaluate")),
         image=image_input("modern"),
     output:
-        tables=directory("results/{dataset}/{network}/{volume}/nodes"),
-        manifest="results/{dataset}/{network}/{volume}/nodes.manifest.json",
+        manifest=update("results/{dataset}/{network}/{volume}/nodes.manifest.json"),
     log:
         "logs/export_nodes/{dataset}_{network}/{volume}.log",
     container:
@@ -62,11 +61,12 @@ rule export_nodes:
         mem_mb=growing(8000),
         runtime=growing(240),
     params:
+        tables="results/{dataset}/{network}/{volume}/nodes",
         job=job_of(nodes_job),
     shell:
         "python {input.script:q} nodes"
         " --job {params.job:q}"
-        " --output {output.tables:q}"
+        " --output {params.tables:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -77,9 +77,8 @@ rule package:
         script=ancient(script("package")),
         image=image_input("modern"),
     output:
-        folder=directory("results/{dataset}/{network}/package"),
-        archive="results/{dataset}/{network}/package.zip",
-        manifest="results/{dataset}/{network}/package.manifest.json",
+        archive=update("results/{dataset}/{network}/package.zip"),
+        manifest=update("results/{dataset}/{network}/package.manifest.json"),
     log:
         "logs/package/{dataset}_{network}.log",
     container:
@@ -89,9 +88,10 @@ rule package:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
+        folder="results/{dataset}/{network}/package",
         job=job_of(package_job),
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"
-        " --output {output.folder:q}"
+        " --output {params.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -13,12 +13,9 @@ rule fetch:
         script=ancient(script("fetch")),
         image=image_input("modern"),
     output:
-        zarr=directory("data/{dataset}/{volume}.zarr"),
-        manifest="data/{dataset}/{volume}.manifest.json",
+        manifest=update("data/{dataset}/{volume}.manifest.json"),
     log:
         "logs/fetch/{dataset}/{volume}.log",
-    # the bucket's content does not depend on the image
-    cache: "omit-software"
     retries: 3
     localrule: True
     container:
@@ -27,9 +24,10 @@ rule fetch:
         mem_mb=1000,
         runtime=600,
     params:
+        zarr="data/{dataset}/{volume}.zarr",
         job=job_of(fetch_job),
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"
-        " --output {output.zarr:q}"
+        " --output {params.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

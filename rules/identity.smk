@@ -61,7 +61,13 @@ def planned_identity(writer: Any, values: tuple[tuple[str, str], ...]) -> Planne
 
 @cache
 def producer(path: str) -> Planned | None:
-    """The identity of the job that writes a file; None for a file that no job writes."""
+    """The identity of the job that writes a file or a store; None if no job writes it."""
+    names = (path, manifest(path))
+    return next((one for one in map(declared_producer, names) if one is not None), None)
+
+
+def declared_producer(path: str) -> Planned | None:
+    """The identity of the job with this output; None if there is none."""
     for writer in writers():
         may_match = any(
             path.startswith(a) and path.endswith(b) for a, b in name_ends(writer)
@@ -73,10 +79,24 @@ def producer(path: str) -> Planned | None:
 
 
 def as_input(path: str) -> Any:
-    """An input whose time does not matter; as it is if it is computed again, so that this counts."""
-    writer = producer(path)
-    outdated = writer is not None and COMPARISON.reason(writer, producer)
-    return path if outdated else ancient(path)
+    """An input whose time does not matter; as it is if it is computed again, so that this counts.
+
+    Stores are no outputs, because Snakemake removes these before a job runs: their manifests are.
+    """
+    planned = producer(path)
+    if planned is None:
+        return ancient(path)
+    declared = declared_output(path)
+    return declared if COMPARISON.reason(planned, producer) else ancient(declared)
+
+
+def declared_output(path: str) -> str:
+    """What stands for a file in the rules: the manifest of a store, all else itself."""
+    is_store = (
+        declared_producer(path) is None
+        and declared_producer(manifest(path)) is not None
+    )
+    return manifest(path) if is_store else path
 
 
 def mark_outdated(plan_job: PlanJob, wildcards: Any) -> None:
@@ -101,5 +121,6 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> None:
     reason = COMPARISON.reason(planned_identity(writer, values), producer)
     if reason and outputs[0] not in workflow.dag.forcefiles:
         if not reason.endswith(AGAIN):
-            print(f"{outputs[0]}{AGAIN}: {reason}", file=sys.stderr)
+            name = outputs[0].removesuffix(".manifest.json")
+            print(f"{name}{AGAIN}: {reason}", file=sys.stderr)
         workflow.dag.forcefiles.update(outputs)

@@ -61,8 +61,8 @@ rule legacy_train:
         script=ancient(script("legacy/train")),
         image=image_input(PLANNER.config.legacy_image),
     output:
-        checkpoint=directory("results/{dataset}/{network}/checkpoint"),
-        history="results/{dataset}/{network}/training.json",
+        manifest=update("results/{dataset}/{network}/checkpoint.manifest.json"),
+        history=update("results/{dataset}/{network}/training.json"),
     log:
         "logs/train/{dataset}_{network}.log",
     benchmark:
@@ -75,13 +75,14 @@ rule legacy_train:
         mem_mb=24000,
         runtime=10000,
     params:
+        checkpoint="results/{dataset}/{network}/checkpoint",
         job=job_of(legacy_train_job),
         python=legacy_python(),
     shell:
         "{params.python:q} {input.script:q}"
         " --job {params.job:q}"
         " --work work/legacy"
-        " --output {output.checkpoint:q}"
+        " --output {params.checkpoint:q}"
         " --history {output.history:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
@@ -93,7 +94,7 @@ rule legacy_model:
         script=ancient(script("convert")),
         image=image_input("modern"),
     output:
-        model="results/{dataset}/{network}/model.safetensors",
+        model=update("results/{dataset}/{network}/model.safetensors"),
     log:
         "logs/convert/{dataset}_{network}_trained.log",
     container:
@@ -169,8 +170,7 @@ rule legacy_output:
         script=ancient(script("legacy_arrays")),
         image=image_input("modern"),
     output:
-        zarr=directory("results/{dataset}/{network}/{volume}/prediction.zarr"),
-        manifest="results/{dataset}/{network}/{volume}/prediction.manifest.json",
+        manifest=update("results/{dataset}/{network}/{volume}/prediction.manifest.json"),
     log:
         "logs/legacy_output/{dataset}_{network}/{volume}.log",
     container:
@@ -179,9 +179,10 @@ rule legacy_output:
         mem_mb=4000,
         runtime=600,
     params:
+        zarr="results/{dataset}/{network}/{volume}/prediction.zarr",
         job=job_of(output_job),
     shell:
         "python {input.script:q} output"
         " --job {params.job:q}"
-        " --output {output.zarr:q}"
+        " --output {params.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

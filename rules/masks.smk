@@ -14,20 +14,19 @@ rule mask:
         script=ancient(script("mask")),
         image=image_input("modern"),
     output:
-        zarr=directory("results/{dataset}/masks/{volume}.zarr"),
-        manifest="results/{dataset}/masks/{volume}.manifest.json",
+        manifest=update("results/{dataset}/masks/{volume}.manifest.json"),
     log:
         "logs/mask/{dataset}/{volume}.log",
-    cache: True
     container:
         image("modern")
     resources:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        zarr="results/{dataset}/masks/{volume}.zarr",
         job=job_of(mask_job),
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"
-        " --output {output.zarr:q}"
+        " --output {params.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

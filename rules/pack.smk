@@ -17,8 +17,8 @@ rule crate:
         unpack(files_of(crate_job)),
         script=ancient(script("crate")),
     output:
-        folder=directory("results/{dataset}/{network}/crate"),
-        zip="results/{dataset}/{network}/crate.zip",
+        manifest=update("results/{dataset}/{network}/crate.manifest.json"),
+        zip=update("results/{dataset}/{network}/crate.zip"),
     log:
         "logs/crate/{dataset}_{network}.log",
     localrule: True
@@ -28,11 +28,12 @@ rule crate:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        folder="results/{dataset}/{network}/crate",
         job=job_of(crate_job),
     shell:
         '"$RETRACE_PYTHON" {input.script:q}'
         " --job {params.job:q}"
-        " --output {output.folder:q}"
+        " --output {params.folder:q}"
         " --zip {output.zip:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
@@ -64,7 +65,7 @@ rule bundle:
         unpack(files_of(bundle_job)),
         script=ancient(script("bundle")),
     output:
-        folder=directory("results/{dataset}/{network}/bundle"),
+        manifest=update("results/{dataset}/{network}/bundle.manifest.json"),
     log:
         "logs/bundle/{dataset}_{network}.log",
     localrule: True
@@ -73,9 +74,10 @@ rule bundle:
         mem_mb=growing(1000),
         runtime=growing(600),
     params:
+        folder="results/{dataset}/{network}/bundle",
         job=job_of(bundle_job),
     shell:
         '"$RETRACE_PYTHON" {input.script:q} make'
         " --job {params.job:q}"
-        " --output {output.folder:q}"
+        " --output {params.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

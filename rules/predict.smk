@@ -15,11 +15,9 @@ rule predict:
         script=ancient(script("predict")),
         image=image_input("modern"),
     output:
-        zarr=directory(output_store(PLANNER.config.shards, "prediction")),
-        manifest=manifest(output_store(PLANNER.config.shards, "prediction")),
+        manifest=update(manifest(output_store(PLANNER.config.shards, "prediction"))),
     log:
         log_file(PLANNER.config.shards, "predict"),
-    cache: True
     container:
         image("modern")
     threads: 8
@@ -28,10 +26,11 @@ rule predict:
         mem_mb=growing(24000),
         runtime=growing(600),
     params:
+        zarr=output_store(PLANNER.config.shards, "prediction"),
         job=job_of(predict_job),
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --work work/predict"
-        " --output {output.zarr:q}"
+        " --output {params.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

@@ -15,7 +15,7 @@ rule report_page:
         script=ancient(script("report")),
         image=image_input("modern"),
     output:
-        page="results/report.html",
+        page=update("results/report.html"),
     log:
         "logs/report.log",
     container:

@@ -30,12 +30,14 @@ rule compare_published:
         script=ancient(script("reproduce")),
         image=image_input("modern"),
     output:
-        table="results/{dataset}/reproduction.json",
-        text=report(
-            "results/{dataset}/reproduction.txt",
-            caption="../workflow/report/reproduction.rst",
-            category="Reproduction",
-            labels={"dataset": "{dataset}"},
+        table=update("results/{dataset}/reproduction.json"),
+        text=update(
+            report(
+                "results/{dataset}/reproduction.txt",
+                caption="../workflow/report/reproduction.rst",
+                category="Reproduction",
+                labels={"dataset": "{dataset}"},
+            )
         ),
     log:
         "logs/compare_published/{dataset}.log",

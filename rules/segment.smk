@@ -16,8 +16,7 @@ rule fragments:
         script=ancient(script("segment")),
         image=image_input("modern"),
     output:
-        zarr=directory(output_store(PLANNER.config.shards, "fragments")),
-        manifest=manifest(output_store(PLANNER.config.shards, "fragments")),
+        manifest=update(manifest(output_store(PLANNER.config.shards, "fragments"))),
     log:
         log_file(PLANNER.config.shards, "fragments"),
     container:
@@ -27,12 +26,13 @@ rule fragments:
         mem_mb=growing(16000),
         runtime=growing(600),
     params:
+        zarr=output_store(PLANNER.config.shards, "fragments"),
         job=job_of(fragments_job),
     shell:
         "python {input.script:q} fragments"
         " --job {params.job:q}"
         " --work work/segment"
-        " --output {output.zarr:q}"
+        " --output {params.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -43,8 +43,7 @@ rule segment:
         script=ancient(script("segment")),
         image=image_input("modern"),
     output:
-        zarr=directory(output_store(PLANNER.config.shards, "segmentation")),
-        manifest=manifest(output_store(PLANNER.config.shards, "segmentation")),
+        manifest=update(manifest(output_store(PLANNER.config.shards, "segmentation"))),
     log:
         log_file(PLANNER.config.shards, "segment"),
     container:
@@ -53,9 +52,10 @@ rule segment:
         mem_mb=growing(8000),
         runtime=growing(120),
     params:
+        zarr=output_store(PLANNER.config.shards, "segmentation"),
         job=job_of(segment_job),
     shell:
         "python {input.script:q} apply"
         " --job {params.job:q}"
-        " --output {output.zarr:q}"
+        " --output {params.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

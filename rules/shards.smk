@@ -20,8 +20,7 @@ for assembled in ASSEMBLE_JOBS:
             script=ancient(script("assemble")),
             image=image_input("modern"),
         output:
-            zarr=directory(assembled_store(assembled)),
-            manifest=manifest(assembled_store(assembled)),
+            manifest=update(manifest(assembled_store(assembled))),
         log:
             f"logs/assemble_{assembled}/{{dataset}}_{{network}}/{{volume}}.log",
         container:
@@ -31,11 +30,12 @@ for assembled in ASSEMBLE_JOBS:
             mem_mb=growing(4000),
             runtime=growing(240),
         params:
+            zarr=assembled_store(assembled),
             job=job_of(ASSEMBLE_JOBS[assembled]),
         shell:
             "python {input.script:q}"
             " --job {params.job:q}"
-            " --output {output.zarr:q}"
+            " --output {params.zarr:q}"
             " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -46,8 +46,7 @@ rule edges:
         script=ancient(script("segment")),
         image=image_input("modern"),
     output:
-        zarr=directory(output_store(PLANNER.config.shards, "edges")),
-        manifest=manifest(output_store(PLANNER.config.shards, "edges")),
+        manifest=update(manifest(output_store(PLANNER.config.shards, "edges"))),
     log:
         log_file(PLANNER.config.shards, "edges"),
     container:
@@ -57,12 +56,13 @@ rule edges:
         mem_mb=growing(16000),
         runtime=growing(600),
     params:
+        zarr=output_store(PLANNER.config.shards, "edges"),
         job=job_of(edges_job),
     shell:
         "python {input.script:q} edges"
         " --job {params.job:q}"
         " --work work/segment"
-        " --output {output.zarr:q}"
+        " --output {params.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -73,8 +73,7 @@ rule join:
         script=ancient(script("segment")),
         image=image_input("modern"),
     output:
-        zarr=directory("results/{dataset}/{network}/{volume}/shards/lut.zarr"),
-        manifest="results/{dataset}/{network}/{volume}/shards/lut.manifest.json",
+        manifest=update("results/{dataset}/{network}/{volume}/shards/lut.manifest.json"),
     log:
         "logs/join/{dataset}_{network}/{volume}.log",
     container:
@@ -83,11 +82,12 @@ rule join:
         mem_mb=growing(16000),
         runtime=growing(240),
     params:
+        zarr="results/{dataset}/{network}/{volume}/shards/lut.zarr",
         job=job_of(join_job),
     shell:
         "python {input.script:q} join"
         " --job {params.job:q}"
-        " --output {output.zarr:q}"
+        " --output {params.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -98,7 +98,9 @@ rule count:
         script=ancient(script("evaluate")),
         image=image_input("modern"),
     output:
-        tables="results/{dataset}/{network}/{volume}/shards/{split}_{array}_{shard}.npz",
+        tables=update(
+            "results/{dataset}/{network}/{volume}/shards/{split}_{array}_{shard}.npz"
+        ),
     log:
         "logs/count/{dataset}_{network}/{volume}_{split}_{array}_{shard}.log",
     wildcard_constraints:

@@ -21,10 +21,8 @@ rule make_sections:
         script=ancient(script("stacks")),
         image=image_input("modern"),
     output:
-        layer=directory("results/{dataset}/sections/layer"),
-        layer_manifest="results/{dataset}/sections/layer.manifest.json",
-        truth=directory("results/{dataset}/sections/truth.zarr"),
-        truth_manifest="results/{dataset}/sections/truth.manifest.json",
+        layer_manifest=update("results/{dataset}/sections/layer.manifest.json"),
+        truth_manifest=update("results/{dataset}/sections/truth.manifest.json"),
     log:
         "logs/make_sections/{dataset}.log",
     container:
@@ -33,12 +31,14 @@ rule make_sections:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
+        layer="results/{dataset}/sections/layer",
+        truth="results/{dataset}/sections/truth.zarr",
         job=job_of(make_job),
     shell:
         "python {input.script:q} make"
         " --job {params.job:q}"
-        " --layer {output.layer:q}"
-        " --truth {output.truth:q}"
+        " --layer {params.layer:q}"
+        " --truth {params.truth:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -49,9 +49,9 @@ rule gen_stack:
         script=ancient(script("stacks")),
         image=image_input("modern"),
     output:
-        stacks="results/{dataset}/stacks/{stacks}_{split}.h5",
-        coordinates="results/{dataset}/stacks/{stacks}_{split}.coordinates.json",
-        manifest="results/{dataset}/stacks/{stacks}_{split}.manifest.json",
+        stacks=update("results/{dataset}/stacks/{stacks}_{split}.h5"),
+        coordinates=update("results/{dataset}/stacks/{stacks}_{split}.coordinates.json"),
+        manifest=update("results/{dataset}/stacks/{stacks}_{split}.manifest.json"),
     log:
         "logs/gen_stack/{dataset}/{stacks}_{split}.log",
     wildcard_constraints:
@@ -81,8 +81,8 @@ rule train_defects:
         script=ancient(script("defects")),
         image=image_input("modern"),
     output:
-        model="results/{dataset}/defects.safetensors",
-        history="results/{dataset}/defects_training.json",
+        model=update("results/{dataset}/defects.safetensors"),
+        history=update("results/{dataset}/defects_training.json"),
     log:
         "logs/train_defects/{dataset}.log",
     benchmark:
@@ -113,8 +113,8 @@ rule mask_stacks:
         script=ancient(script("defects")),
         image=image_input("modern"),
     output:
-        masks="results/{dataset}/stacks/{stacks}_{split}_masks.h5",
-        manifest="results/{dataset}/stacks/{stacks}_{split}_masks.manifest.json",
+        masks=update("results/{dataset}/stacks/{stacks}_{split}_masks.h5"),
+        manifest=update("results/{dataset}/stacks/{stacks}_{split}_masks.manifest.json"),
     log:
         "logs/mask_stacks/{dataset}/{stacks}_{split}.log",
     wildcard_constraints:

@@ -15,8 +15,8 @@ rule train:
         script=ancient(script("train")),
         image=image_input("modern"),
     output:
-        model="results/{dataset}/{network}/model.safetensors",
-        history="results/{dataset}/{network}/training.json",
+        model=update("results/{dataset}/{network}/model.safetensors"),
+        history=update("results/{dataset}/{network}/training.json"),
     log:
         "logs/train/{dataset}_{network}.log",
     benchmark:

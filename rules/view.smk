@@ -14,11 +14,13 @@ rule view_data:
         script=ancient(script("view")),
         image=image_input("modern"),
     output:
-        picture=report(
-            "results/{dataset}/view.png",
-            caption="../workflow/report/view.rst",
-            category="Data",
-            labels={"dataset": "{dataset}"},
+        picture=update(
+            report(
+                "results/{dataset}/view.png",
+                caption="../workflow/report/view.rst",
+                category="Data",
+                labels={"dataset": "{dataset}"},
+            )
         ),
     log:
         "logs/view/{dataset}.log",
@@ -43,11 +45,13 @@ rule view:
         script=ancient(script("view")),
         image=image_input("modern"),
     output:
-        picture=report(
-            "results/{dataset}/{network}/view.png",
-            caption="../workflow/report/view.rst",
-            category="Pictures",
-            labels={"dataset": "{dataset}", "network": "{network}"},
+        picture=update(
+            report(
+                "results/{dataset}/{network}/view.png",
+                caption="../workflow/report/view.rst",
+                category="Pictures",
+                labels={"dataset": "{dataset}", "network": "{network}"},
+            )
         ),
     log:
         "logs/view/{dataset}_{network}.log",

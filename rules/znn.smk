@@ -19,13 +19,13 @@ rule predict_whole:
         script=ancient(script("predict")),
         image=image_input("modern"),
     output:
-        zarr=directory("results/{dataset}/{network}/{volume}/whole_prediction.zarr"),
-        manifest="results/{dataset}/{network}/{volume}/whole_prediction.manifest.json",
+        manifest=update(
+            "results/{dataset}/{network}/{volume}/whole_prediction.manifest.json"
+        ),
     log:
         "logs/predict_whole/{dataset}_{network}/{volume}.log",
     wildcard_constraints:
         network=family_pattern("znn"),
-    cache: True
     container:
         image("modern")
     threads: 8
@@ -34,12 +34,13 @@ rule predict_whole:
         mem_mb=growing(24000),
         runtime=growing(600),
     params:
+        zarr="results/{dataset}/{network}/{volume}/whole_prediction.zarr",
         job=job_of(predict_whole_job),
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --work work/predict"
-        " --output {output.zarr:q}"
+        " --output {params.zarr:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -50,7 +51,7 @@ rule znn_model:
         script=ancient(script("znn")),
         image=image_input("modern"),
     output:
-        model="results/{dataset}/{network}/published.safetensors",
+        model=update("results/{dataset}/{network}/published.safetensors"),
     log:
         "logs/znn_model/{dataset}_{network}.log",
     wildcard_constraints:
@@ -101,7 +102,7 @@ rule znn_outputs:
         script=ancient(script("znn")),
         image=image_input("modern"),
     output:
-        files="results/{dataset}/{network}/{volume}/znn_outputs.json",
+        files=update("results/{dataset}/{network}/{volume}/znn_outputs.json"),
     log:
         "logs/znn_outputs/{dataset}_{network}/{volume}.log",
     wildcard_constraints:

@@ -46,7 +46,7 @@ def snakemake(place: Path, *arguments: str, code: Path = tiny_workflow.REPOSITOR
 def plan(place: Path, *arguments: str, code: Path = tiny_workflow.REPOSITORY) -> str:
     """Why the masks are computed again; empty if they are current."""
     printed = snakemake(place, "-n", "mask_mine", *arguments, code=code)
-    reasons = re.findall(r"^.*a\.zarr is computed again: (.*)$", printed, re.MULTILINE)
+    reasons = re.findall(r"^results/mine/masks/a is computed again: (.*)$", printed, re.MULTILINE)
     assert ("Nothing to be done" in printed) is not bool(reasons), printed
     return "; ".join(reasons)
 
