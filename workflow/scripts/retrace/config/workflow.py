@@ -225,8 +225,10 @@ class Package(SettingsModel):
 class View(SettingsModel):
     """How neuroglancer is started."""
 
-    bind_address: AnyText = Field("127.0.0.1", description="Address that neuroglancer listens on.")
-    port: Annotated[int, Field(strict=True, ge=0, le=65535)] = Field(
+    bind_address: Annotated[AnyText, NO_EFFECT] = Field(
+        "127.0.0.1", description="Address that neuroglancer listens on."
+    )
+    port: Annotated[int, Field(strict=True, ge=0, le=65535), NO_EFFECT] = Field(
         0, description="Port that neuroglancer listens on; 0: a free port."
     )
 

@@ -108,7 +108,10 @@ def writing(final: Path) -> Iterator[Path]:
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Renames a finished store to `final`, replacing an older one."""
+    """Renames a finished store to `final`; an older one is there until then, and removed last."""
+    previous = final.with_name(f".{final.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(previous)
     partial.rename(final)
+    shutil.rmtree(previous, ignore_errors=True)

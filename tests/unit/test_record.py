@@ -1,0 +1,177 @@
+"""Records of finished jobs, digests of contents and of code, and how planning compares them."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrace.errors import DataError
+from retrace.planning.code_digest import code_digests
+from retrace.planning.identity import Comparison, setting_differences
+from retrace.storage.contents import content_digest, fingerprint
+from retrace.storage.record import Planned, read_record, start
+
+LEGACY = Path(__file__).parents[2] / "workflow/scripts/legacy/record.py"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def code_of(text: str) -> str:
+    Path("code.py").write_text(textwrap.dedent(text))
+    return code_digests([Path("code.py")], Path())["code.py"]
+
+
+def test_comments_docstrings_and_descriptions_are_no_code() -> None:
+    plain = code_of("def f(x):\n    return Field(x, description='a')\n")
+    prose = (
+        '"""Doc."""\n# c\ndef f(x):  # c\n    """Doc."""\n    return Field(x, description="b")\n'
+    )
+    assert code_of(prose) == plain
+    assert code_of("def f(x):\n    return Field(x + 1, description='a')\n") != plain
+    assert code_of("def f(x):\n    return Field(x, other='a')\n") != plain
+
+
+def test_a_body_of_nothing_but_a_docstring_is_the_same_as_dots() -> None:
+    assert code_of('class A:\n    """Doc."""\n') == code_of("class A:\n    ...\n")
+
+
+def test_touched_and_copied_files_have_the_same_content() -> None:
+    Path("a").mkdir()
+    Path("a/x").write_text("1")
+    before, digest_before = fingerprint(Path("a")), content_digest(Path("a"))
+    os.utime("a/x", ns=(0, 0))
+    assert fingerprint(Path("a")) != before
+    assert content_digest(Path("a")) == digest_before
+    Path("a/x").write_text("2")
+    os.utime("a/x", ns=(0, 0))
+    assert content_digest(Path("a")) != digest_before
+
+
+def test_renamed_files_are_another_content() -> None:
+    Path("a").mkdir()
+    Path("a/x").write_text("1")
+    before = content_digest(Path("a"))
+    Path("a/x").rename("a/y")
+    assert content_digest(Path("a")) != before
+
+
+def finished(**changes: Any) -> Planned:
+    """A job that reads own.txt and made.txt, with its record."""
+    Path("own.txt").write_text("own")
+    start(Planned("made.manifest.json", settings={"a": 0})).write()
+    job = Planned(
+        "out.manifest.json",
+        settings={"seed": 0, "precision": "auto", "deep": {"rate": 0.5}},
+        code={"x.py": "1"},
+        image=None,
+        produced={"made.txt": "made.manifest.json"},
+        own=("own.txt",),
+    )
+    running = start(dataclasses.replace(job, **changes))
+    running.resolved["precision"] = "fp32"
+    running.write()
+    return job
+
+
+def reason(job: Planned, **changes: Any) -> str | None:
+    return Comparison().reason(dataclasses.replace(job, **changes), lambda path: None)
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {"seed": 0, "precision": "auto", "deep": {"rate": 0.5}} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, None),
+        ({"settings": settings(seed=5)}, "seed changed from 0 to 5"),
+        ({"settings": settings(deep={"rate": 1})}, "deep.rate changed from 0.5 to 1"),
+        ({"settings": settings(precision="fp32")}, None),
+        ({"settings": settings(precision="bf16")}, "precision changed from 'fp32' to 'bf16'"),
+        ({"code": {"x.py": "2"}}, "the code in x.py changed"),
+        ({"image": "modern-1.sif"}, "the image changed from None to modern-1.sif"),
+        ({"own": ()}, "own.txt is not read any more"),
+    ],
+)
+def test_the_reason_is_one_line(changes: dict[str, Any], expected: str | None) -> None:
+    assert reason(finished(), **changes) == expected
+
+
+def test_changed_inputs_are_named() -> None:
+    job = finished()
+    Path("own.txt").write_text("new")
+    assert reason(job) == "own.txt changed"
+    Path("own.txt").unlink()
+    assert reason(job) == "own.txt changed"
+
+
+def test_a_result_of_another_record_was_computed_again() -> None:
+    job = finished()
+    start(Planned("made.manifest.json", settings={"a": 1})).write()
+    assert reason(job) == "made.txt was computed again"
+
+
+def test_what_reads_an_outdated_result_is_outdated() -> None:
+    job = finished()
+    changed = Planned("made.manifest.json", settings={"a": 1})
+    assert Comparison().reason(job, lambda path: changed) == "made.txt is computed again"
+
+
+def test_an_input_that_changes_during_the_job_leaves_no_record() -> None:
+    Path("own.txt").write_text("own")
+    running = start(Planned("out.manifest.json", own=("own.txt",)))
+    Path("own.txt").write_text("changed")
+    with pytest.raises(DataError, match=r"own\.txt changed while this job read it"):
+        running.write()
+    assert read_record(Path("out.manifest.json")) is None
+
+
+def test_a_record_keeps_the_rest_of_the_manifest() -> None:
+    Path("out.manifest.json").write_text('{"arrays": 1}')
+    start(Planned("out.manifest.json")).write()
+    assert json.loads(Path("out.manifest.json").read_text())["arrays"] == 1
+
+
+@given(value=st.recursive(st.integers() | st.text(), lambda inner: st.lists(inner)))
+def test_equal_settings_do_not_differ(value: Any) -> None:
+    assert list(setting_differences({"a": value}, {"a": value}, {})) == []
+
+
+def test_the_legacy_engine_writes_the_same_records() -> None:
+    spec = importlib.util.spec_from_file_location("legacy_record", LEGACY)
+    assert spec is not None and spec.loader is not None
+    legacy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(legacy)
+    finished()
+    Path("own").mkdir()
+    Path("own/b.txt").write_text("b")
+    Path("own/a").mkdir()
+    Path("own/a/c.txt").write_text("c")
+    planned = Planned(
+        "legacy.manifest.json",
+        settings={"x": [1, 2.5]},
+        code={"y.py": "3"},
+        image="legacy.sif",
+        produced={"made.txt": "made.manifest.json"},
+        own=("own.txt", "own"),
+    )
+    start(planned).write()
+    modern = read_record(Path("legacy.manifest.json"))
+    Path("plan.json").write_text(json.dumps(planned.plain()))
+    Path("legacy.manifest.json").unlink()
+    legacy.write(legacy.start({"identity": "plan.json"}))
+    assert read_record(Path("legacy.manifest.json")) == modern
