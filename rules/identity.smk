@@ -6,7 +6,7 @@ every result with its inputs, settings, code and image, and marks the outputs of
 
 from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import AGAIN, Comparison
-from retrace.planning.records import planned_record, record_file
+from retrace.planning.records import planned_record, record_file, record_next_to
 from retrace.storage.record import Planned
 
 COMPARISON = Comparison()
@@ -59,44 +59,42 @@ def planned_identity(writer: Any, values: tuple[tuple[str, str], ...]) -> Planne
     )
 
 
+def writes(writer: Any, path: str) -> bool:
+    """Whether a rule has this output; most names differ at their start or end."""
+    ends = name_ends(writer)
+    may_match = any(path.startswith(a) and path.endswith(b) for a, b in ends)
+    return may_match and writer.is_producer(path)
+
+
+@cache
+def declared_output(path: str) -> str:
+    """What stands for a file in the rules: the manifest or record of a store, all else itself.
+
+    Stores are no outputs, because Snakemake removes outputs before a job runs.
+    """
+    if path.endswith(".zarr") or not Path(path).suffix:
+        for name in (manifest(path), record_next_to(path)):
+            if any(writes(writer, name) for writer in writers()):
+                return name
+    return path
+
+
 @cache
 def producer(path: str) -> Planned | None:
     """The identity of the job that writes a file or a store; None if no job writes it."""
-    names = (path, manifest(path))
-    return next((one for one in map(declared_producer, names) if one is not None), None)
-
-
-def declared_producer(path: str) -> Planned | None:
-    """The identity of the job with this output; None if there is none."""
+    name = declared_output(path)
     for writer in writers():
-        may_match = any(
-            path.startswith(a) and path.endswith(b) for a, b in name_ends(writer)
-        )
-        if may_match and writer.is_producer(path):
-            values = tuple(sorted(writer.get_wildcards(path).items()))
+        if writes(writer, name):
+            values = tuple(sorted(writer.get_wildcards(name).items()))
             return planned_identity(writer, values)
     return None
 
 
 def as_input(path: str) -> Any:
-    """An input whose time does not matter; as it is if it is computed again, so that this counts.
-
-    Stores are no outputs, because Snakemake removes these before a job runs: their manifests are.
-    """
-    planned = producer(path)
-    if planned is None:
-        return ancient(path)
-    declared = declared_output(path)
-    return declared if COMPARISON.reason(planned, producer) else ancient(declared)
-
-
-def declared_output(path: str) -> str:
-    """What stands for a file in the rules: the manifest of a store, all else itself."""
-    is_store = (
-        declared_producer(path) is None
-        and declared_producer(manifest(path)) is not None
-    )
-    return manifest(path) if is_store else path
+    """An input whose time does not matter; as it is if it is computed again, so that this counts."""
+    planned, declared = producer(path), declared_output(path)
+    outdated = planned is not None and COMPARISON.reason(planned, producer)
+    return declared if outdated else ancient(declared)
 
 
 def mark_outdated(plan_job: PlanJob, wildcards: Any) -> None:

@@ -61,7 +61,7 @@ rule legacy_train:
         script=ancient(script("legacy/train")),
         image=image_input(PLANNER.config.legacy_image),
     output:
-        manifest=update("results/{dataset}/{network}/checkpoint.manifest.json"),
+        record=update("results/{dataset}/{network}/checkpoint.record.json"),
         history=update("results/{dataset}/{network}/training.json"),
     log:
         "logs/train/{dataset}_{network}.log",

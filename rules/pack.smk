@@ -17,7 +17,7 @@ rule crate:
         unpack(files_of(crate_job)),
         script=ancient(script("crate")),
     output:
-        manifest=update("results/{dataset}/{network}/crate.manifest.json"),
+        record=update("results/{dataset}/{network}/crate.record.json"),
         zip=update("results/{dataset}/{network}/crate.zip"),
     log:
         "logs/crate/{dataset}_{network}.log",
@@ -65,7 +65,7 @@ rule bundle:
         unpack(files_of(bundle_job)),
         script=ancient(script("bundle")),
     output:
-        manifest=update("results/{dataset}/{network}/bundle.manifest.json"),
+        record=update("results/{dataset}/{network}/bundle.record.json"),
     log:
         "logs/bundle/{dataset}_{network}.log",
     localrule: True

@@ -15,11 +15,11 @@ use rule fetch_checkpoint as fetch_ground_truth with:
         script=ancient(script("fetch")),
         image=image_input("modern"),
     output:
-        folder=directory("data/{dataset}/ground_truth/{folder}"),
-        manifest="data/{dataset}/ground_truth/{folder}.manifest.json",
+        manifest=update("data/{dataset}/ground_truth/{folder}.manifest.json"),
     log:
         "logs/fetch_ground_truth/{dataset}_{folder}.log",
     params:
+        folder="data/{dataset}/ground_truth/{folder}",
         job=job_of(fetch_ground_truth_job),
 
 

@@ -15,7 +15,7 @@ from retrace.provenance.bundle_files import check_bundle
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 
-STORE = "data/phantom/train_0.zarr"
+STORE = "data/phantom/train_0.manifest.json"
 OPTIONS = ("--quiet", "host", "--cores", "2", "--resources", "gpu=2")
 SMALL = ("iterations=2", "evaluate={untrained: false}", "device=cpu")
 

@@ -85,7 +85,7 @@ def test_a_signal_to_every_process_of_a_job_leaves_its_shell_waiting(
     settings = tiny.settings(tiny.write_volume(tmp_path / "cube.zarr"), 100_000)
     settings["network"]["checkpoint_every"] = 5
     snakefile = (repository / "Snakefile").read_text()
-    prefix = re.search(r'^shell\.prefix\(f"(.*; )export \{', snakefile, re.M)
+    prefix = re.search(r'^shell\.prefix\(\s*f"(.*; )export \{', snakefile, re.M)
     assert prefix
     program = [sys.executable, str(SCRIPTS / "train.py"), *tiny.arguments(tmp_path, settings)]
     tee = f" 2>&1 | env --ignore-signal=INT,TERM tee {tmp_path / 'log'}"

@@ -9,25 +9,33 @@ from pathlib import Path
 from retrace.files import digest, write_json
 from retrace.job import Job
 from retrace.settings_model import deciding
-from retrace.storage.manifest import manifest_path
 from retrace.storage.record import Planned
 
 PLANS = Path("work/plans")
 """Where planning leaves what a job needs to know of its identity."""
 
+RECORD = ".record.json"
+"""End of the name of a record of outputs without a manifest."""
 PIPE = ".pipe"
 """End of the name of a pipe between two jobs, which no result depends on."""
 
 
 def record_file(outputs: Sequence[str], *, kept: bool) -> str:
-    """The manifest that holds a job's record: of its first output, unless one is an output.
+    """The file that holds a job's record: a manifest or a record among its outputs.
 
-    `kept`: whether the outputs stay; otherwise the record is in the folder of plans.
+    Else a record next to the first output. `kept`: whether the outputs stay; otherwise the record
+    is in the folder of plans.
     """
     if not kept:
-        return str(PLANS / f"{digest(outputs[0])}.record.json")
-    manifests = [path for path in outputs if path.endswith(".manifest.json")]
-    return manifests[0] if manifests else str(manifest_path(Path(outputs[0])))
+        return str(PLANS / f"{digest(outputs[0])}{RECORD}")
+    ends = (".manifest.json", RECORD)
+    declared = [path for path in outputs if path.endswith(ends)]
+    return declared[0] if declared else record_next_to(outputs[0])
+
+
+def record_next_to(path: str) -> str:
+    """`x/model.safetensors` -> `x/model.record.json`."""
+    return str(Path(path).with_suffix(RECORD))
 
 
 def planned_record(

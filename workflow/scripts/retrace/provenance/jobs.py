@@ -75,12 +75,24 @@ def read_jobs(folder: Path = RECORDS) -> dict[str, FinishedJob]:
     return {output: job for job in jobs.values() if job.command for output in job.outputs}
 
 
+def _written(output: str) -> Iterator[str]:
+    """An output and, of a manifest, the store that it describes, which is no output of a rule."""
+    yield output
+    if output.endswith(".manifest.json"):
+        try:
+            store = json.loads(Path(output).read_text()).get("store")
+        except (OSError, ValueError):
+            return
+        if store and Path(output).with_name(store).exists():
+            yield Path(output).with_name(store).as_posix()
+
+
 def _with_output(job: FinishedJob | None, output: str, record: Mapping[str, Any]) -> FinishedJob:
     """The job of a record, joined with what other records of the same job contain."""
     return FinishedJob(
         record["rule"],
         tuple(record["input"] or ()),
-        tuple(sorted((*(job.outputs if job else ()), output))),
+        tuple(sorted({*(job.outputs if job else ()), *_written(output)})),
         tuple(record["log"] or ()),
         record["shellcmd"] or "",
         min(record["starttime"], job.started if job else record["starttime"]),

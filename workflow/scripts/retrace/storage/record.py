@@ -82,7 +82,7 @@ class Running:
         DataError if an input changed meanwhile: what was read of it is unknown.
         """
         for path in self.planned.own:
-            if fingerprint(Path(path)) != self.inputs[path]["fingerprint"]:
+            if _has_changed(Path(path), self.inputs[path]):
                 raise DataError(
                     f"{path} changed while this job read it; run the same command again, which "
                     "computes the result from the new version"
@@ -107,6 +107,13 @@ def start(planned: Planned) -> Running:
             "sha256": content_digest(Path(path)),
         }
     return Running(planned, inputs)
+
+
+def _has_changed(path: Path, version: Mapping[str, str]) -> bool:
+    """Whether a file has other bytes than at the start; a new link to it changes its times only."""
+    if fingerprint(path) == version["fingerprint"]:
+        return False
+    return content_digest(path) != version["sha256"]
 
 
 _running: list[Running] = []
