@@ -15,7 +15,7 @@ from retrace.provenance.bundle_files import check_bundle
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 
-STORE = "data/phantom/train_0.manifest.json"
+STORE = "data/phantom/train_0.zarr"
 OPTIONS = ("--quiet", "host", "--cores", "2", "--resources", "gpu=2")
 SMALL = ("iterations=2", "evaluate={untrained: false}", "device=cpu")
 
@@ -35,7 +35,14 @@ def test_a_bundle_contains_streamed_volumes_as_objects(
     (place / "config/datasets").mkdir()
     (place / "config/datasets/phantom.yaml").write_text(yaml.safe_dump(content))
     with tiny_workflow.serving() as address:
-        snakemake(place, STORE, *OPTIONS, "--config", f"endpoint_url={address}", *SMALL)
+        snakemake(
+            place,
+            STORE.replace(".zarr", ".manifest.json"),
+            *OPTIONS,
+            "--config",
+            f"endpoint_url={address}",
+            *SMALL,
+        )
     monkeypatch.chdir(place)
     (place / "modern.sif").write_bytes(b"image")
     (place / "wheels").mkdir()
