@@ -7,7 +7,7 @@ every result with its inputs, settings, code and image, and marks the outputs of
 from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import AGAIN, Comparison
 from retrace.planning.records import planned_record, record_file, record_next_to
-from retrace.storage.record import Planned
+from retrace.records.record import Planned
 
 COMPARISON = Comparison()
 

@@ -378,6 +378,7 @@ def test_addresses_are_completed_by_the_configuration(tmp_path: Path) -> None:
         "array": "raw",
         "voxel_size_nm": [10, 10, 10],
         "offset_nm": None,
+        "missing_chunks": "fill",  # a stream has no listing of what there is
     }
 
 

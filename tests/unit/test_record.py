@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from retrace.errors import DataError
 from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import Comparison, setting_differences
-from retrace.storage.contents import content_digest, fingerprint
-from retrace.storage.record import Planned, read_record, start
+from retrace.records.contents import content_digest, fingerprint
+from retrace.records.record import Planned, read_record, start
 
 LEGACY = Path(__file__).parents[2] / "workflow/scripts/legacy/record.py"
 

@@ -15,7 +15,7 @@ import zarr
 
 import tiny_training as tiny
 import tiny_workflow
-from retrace.storage.record import read_record
+from retrace.records.record import read_record
 
 Plan = Callable[..., str]
 CODE = ("Snakefile", "README.md", "rules", "config", "workflow", "profiles", "envs", "containers")

@@ -32,8 +32,8 @@ from retrace.errors import DataError, run
 from retrace.files import atomic_write
 from retrace.planning.stack_settings import MaskStacksSettings, TrainDefectsSettings
 from retrace.progress import progress
+from retrace.records.record import work_digest
 from retrace.storage.manifest import input_digest, manifest_path, write_manifest
-from retrace.storage.record import work_digest
 
 SCORED = 64
 """Patches that the detector is scored on."""

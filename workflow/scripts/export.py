@@ -22,6 +22,7 @@ from retrace.config.schema import check
 from retrace.errors import DataError, run
 from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
+from retrace.records.record import work_digest
 from retrace.remote.addresses import is_address
 from retrace.storage.layer_formats import LAYER_FORMATS, ExportedLayer, Plan
 from retrace.storage.manifest import (
@@ -34,7 +35,6 @@ from retrace.storage.manifest import (
 from retrace.storage.owned_files import check_replaceable
 from retrace.storage.precomputed_writer import LayerPlan
 from retrace.storage.reads import local_paths, remote_reads, same_version
-from retrace.storage.record import work_digest
 from retrace.storage.volumes import Volume, open_source
 from retrace.storage.zarr_writer import publish
 

@@ -22,8 +22,8 @@ from retrace.device import check_devices, choose_device, uses_bf16
 from retrace.errors import run
 from retrace.files import atomic_write
 from retrace.planning.train_settings import read_train_settings
+from retrace.records.record import note_resolved, running_job
 from retrace.storage.reads import origin_of_opened
-from retrace.storage.record import note_resolved, running_job
 from retrace.storage.volumes import recording_opened
 from retrace.training.build import build_trainer, training_digest
 from retrace.training.history import last_loss, training_history

@@ -1,4 +1,4 @@
-"""Records from what a job computed its outputs; storage/record.py does the same for other jobs."""
+"""Records from what a job computed its outputs; records/record.py does the same for other jobs."""
 
 import hashlib
 import json

@@ -10,7 +10,7 @@ from typing import Any
 
 from retrace.errors import AFTER_SUCCESS, ConfigError
 from retrace.job import Job
-from retrace.storage.record import start_job
+from retrace.records.record import start_job
 
 
 def named_paths(items: Sequence[str]) -> dict[str, Path]:

@@ -17,8 +17,8 @@ from retrace.device import choose_device
 from retrace.networks import build_network
 from retrace.networks.seamless import Seamless
 from retrace.planning.align_settings import FitSettings
+from retrace.records.record import work_digest
 from retrace.storage.manifest import input_digest
-from retrace.storage.record import work_digest
 from retrace.training.loop import TrainingPlan
 from retrace.training.state import state_files
 

@@ -21,9 +21,9 @@ from retrace.alignment.stack_sampling import (
 from retrace.alignment.stack_writer import resumable_stack, write_stacks
 from retrace.geometry import Triple, triple
 from retrace.planning.stack_settings import SampleSettings
+from retrace.records.record import work_digest
 from retrace.storage.manifest import manifest_path, write_manifest
 from retrace.storage.reads import local_paths, remote_reads, same_version, volume_version
-from retrace.storage.record import work_digest
 from retrace.storage.volumes import Volume, open_source, open_volume
 
 

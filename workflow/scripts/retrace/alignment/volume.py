@@ -20,10 +20,10 @@ from retrace.checkpoints.safetensors import load_model
 from retrace.device import choose_device
 from retrace.networks import build_network
 from retrace.planning.align_settings import AlignSettings
+from retrace.records.record import work_digest
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
 from retrace.storage.reads import local_paths, remote_reads
-from retrace.storage.record import work_digest
 from retrace.storage.value_checks import check_not_blank, check_raw_type
 from retrace.storage.volumes import open_source
 from retrace.storage.zarr_writer import publish

@@ -28,9 +28,9 @@ from retrace.inference.tiles import Tile, tiles
 from retrace.inference.volume import Prediction
 from retrace.networks import build_network
 from retrace.planning.predict_settings import PredictionSettings
+from retrace.records.record import note_resolved, work_digest
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
-from retrace.storage.record import note_resolved, work_digest
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.value_checks import (
     BLANK_CHECK_SHAPE,

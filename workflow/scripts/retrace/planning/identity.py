@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrace.storage.contents import content_digest, fingerprint
-from retrace.storage.record import Planned, read_record
+from retrace.records.contents import content_digest, fingerprint
+from retrace.records.record import Planned, read_record
 
 Producer = Callable[[str], Planned | None]
 """The planned job that writes a file; None for files that no job writes."""

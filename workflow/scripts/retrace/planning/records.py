@@ -8,8 +8,8 @@ from pathlib import Path
 
 from retrace.files import digest, write_json
 from retrace.job import Job
+from retrace.records.record import Planned
 from retrace.settings_model import deciding
-from retrace.storage.record import Planned
 
 PLANS = Path("work/plans")
 """Where planning leaves what a job needs to know of its identity."""

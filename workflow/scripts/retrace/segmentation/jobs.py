@@ -19,6 +19,7 @@ import zarr
 
 from retrace.errors import ConfigError
 from retrace.planning.segment_settings import SegmentationSettings
+from retrace.records.record import work_digest
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
 from retrace.segmentation.edge_files import EdgeFiles, write_graph
 from retrace.segmentation.fragment_store import FragmentStore, fragment_chunks
@@ -32,7 +33,6 @@ from retrace.storage.manifest import (
     write_manifest,
 )
 from retrace.storage.reads import local_paths, remote_reads, same_version
-from retrace.storage.record import work_digest
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.volumes import Volume, open_group, open_volume
 from retrace.storage.zarr_writer import publish, write_list, writing

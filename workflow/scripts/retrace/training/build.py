@@ -15,8 +15,8 @@ from retrace.device import choose_own_device, uses_bf16, uses_compile
 from retrace.formats.hdf5 import H5_SUFFIXES
 from retrace.networks import build_network
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
+from retrace.records.record import work_digest
 from retrace.storage.manifest import input_digest
-from retrace.storage.record import work_digest
 from retrace.training.average import WeightAverage
 from retrace.training.loop import Trainer, TrainingPlan
 from retrace.training.ranks import SINGLE_PROCESS, Rank

@@ -9,7 +9,7 @@ from typing import Any
 
 from retrace.files import read_json, write_json
 from retrace.planning.identity import differences
-from retrace.storage.record import Running
+from retrace.records.record import Running
 
 FILE = "identity.json"
 """In the folder of a training: what its states depend on."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest, read_json
-from retrace.storage.contents import content_digest, fingerprint
+from retrace.records.contents import content_digest, fingerprint
 
 KEY = "identity"
 """Where a manifest holds the record."""
