@@ -35,7 +35,7 @@ def code_of(writer: Any) -> dict[str, str]:
 
 @cache
 def is_kept(writer: Any) -> bool:
-    """Whether the outputs of a rule stay: they are neither temporary nor pipes."""
+    """Whether outputs stay: they are neither temporary nor pipes."""
     return not any(item.flags.keys() & {"temp", "pipe"} for item in writer.output)
 
 

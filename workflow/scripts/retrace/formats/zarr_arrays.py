@@ -221,7 +221,10 @@ def _others(store: CheckedStore | BlockStore, array: str) -> str:
     """The end of an error message: the arrays of a local store; remote stores cannot be listed."""
     if isinstance(store, BlockStore):
         return " that could be read; correct `path` and `array` in the dataset's config"
-    members = zarr.open_group(store, mode="r").members(max_depth=None)
+    try:
+        members = zarr.open_group(store, mode="r").members(max_depth=None)
+    except FileNotFoundError:
+        return ": the folder is no zarr group; correct `path` and `array` in the dataset's config"
     return f"; {nearest(array, [name for name, item in members if isinstance(item, zarr.Array)])}"
 
 

@@ -1,0 +1,157 @@
+"""Finished results are never stale and never lost, whatever users do to them and their inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import yaml
+import zarr
+
+import tiny_training as tiny
+import tiny_workflow
+
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(1200)]
+
+Run = Callable[..., tuple[int, str]]
+OPTIONS = ["--quiet", "host", "--cores", "2", *tiny_workflow.threads()]
+VOXEL_SIZE_NM = (50, 10, 10)
+SHAPE = (24, 80, 80)
+CODE = ("Snakefile", "README.md", "rules", "config", "workflow", "profiles", "envs", "containers")
+
+
+def run_in(place: Path, *arguments: str, config: tuple[str, ...] = ()) -> tuple[int, str]:
+    settings = ("iterations=2", "evaluate={untrained: false}", *config)
+    return tiny_workflow.finish(place, [*arguments, *OPTIONS, "--config", *settings])
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The digests of all files of a folder, by name."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A working directory with segmentations of fetched volumes; the address of a dead server."""
+    place = tmp_path_factory.mktemp("segmented")
+    tiny_workflow.write_network(place)
+    with tiny_workflow.serving() as address:
+        status, printed = run_in(place, "segment_phantom_tiny", config=(f"endpoint_url={address}",))
+    assert status == 0, printed[-5000:]
+    yield place, address
+
+
+def test_nothing_is_fetched_for_settings_without_effect(segmented: tuple[Path, str]) -> None:
+    place, address = segmented
+    for config in (("fetch_threads=8",), (f"endpoint_url={address}",), ("unsigned=false",)):
+        status, printed = run_in(place, "segment_phantom_tiny", config=config)
+        assert status == 0 and "Nothing to be done" in printed, printed[-3000:]
+
+
+def test_a_fetch_that_fails_keeps_the_volume(segmented: tuple[Path, str]) -> None:
+    place, address = segmented
+    before = contents(place / "data")
+    config = (f"endpoint_url={address}", "bucket=elsewhere")
+    status, printed = run_in(place, "fetch_phantom", config=config)
+    assert status != 0 and "bucket changed from 'open-neurodata' to 'elsewhere'" in printed
+    assert "does not answer" in printed
+    assert contents(place / "data") == before
+
+
+def test_a_job_that_is_refused_keeps_its_previous_result(segmented: tuple[Path, str]) -> None:
+    place, address = segmented
+    manifest = place / "results/phantom/tiny/test_0/prediction.manifest.json"
+    text = manifest.read_text()
+    before = contents(place / "results/phantom/tiny/test_0/fragments.zarr")
+    record = (place / "results/phantom/tiny/test_0/fragments.manifest.json").read_text()
+    manifest.write_text(json.dumps(json.loads(text) | {"format_version": 0}))
+    config = (f"endpoint_url={address}", "segment={filter_fragments: 0.1}")
+    try:
+        status, printed = run_in(place, "segment_phantom_tiny", config=config)
+    finally:
+        manifest.write_text(text)
+    assert status != 0 and "another version of retrace" in printed
+    assert contents(place / "results/phantom/tiny/test_0/fragments.zarr") == before
+    assert (place / "results/phantom/tiny/test_0/fragments.manifest.json").read_text() == record
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A working directory with an own volume."""
+    raw, labels = tiny.blobs(1, SHAPE)
+    for name, array in (("raw", raw), ("labels", labels)):
+        store = zarr.open_group(str(tmp_path / "own/cube.zarr"), mode="a", zarr_format=2)
+        created = store.create_array(name, shape=SHAPE, chunks=SHAPE, dtype=array.dtype)
+        created.attrs.update({"resolution": list(VOXEL_SIZE_NM), "offset": [0, 0, 0]})
+        created[...] = array
+    sources = {p: {"path": "own/cube.zarr", "array": p} for p in ("raw", "labels")}
+    dataset = {
+        "name": "mine",
+        "voxel_size_nm": list(VOXEL_SIZE_NM),
+        "background_ids": [],
+        "volumes": {"cube": sources},
+        "train": ["cube"],
+    }
+    tiny_workflow.write_network(tmp_path)
+    (tmp_path / "config/datasets").mkdir(parents=True)
+    (tmp_path / "config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset))
+    return tmp_path
+
+
+def trained(place: Path, *arguments: str) -> tuple[dict[str, torch.Tensor], str]:
+    """The weights after `train_mine_tiny`, and what was printed."""
+    status, printed = run_in(place, "train_mine_tiny", *arguments)
+    assert status == 0, printed[-5000:]
+    return safetensors.torch.load_file(place / "results/mine/tiny/model.safetensors"), printed
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_corrected_labels_train_again_as_from_an_empty_folder(own: Path, tmp_path: Path) -> None:
+    first, _ = trained(own)
+    labels = zarr.open_array(str(own / "own/cube.zarr/labels"), mode="r+")
+    labels[:, 20:60, 20:60] = np.uint64(99)
+    again, printed = trained(own)
+    assert "does not resume from work/train/mine_tiny_" in printed
+    assert "own/cube.zarr changed" in printed
+    assert not same(first, again)
+
+    fresh = own / "fresh"
+    for part in ("own", "config"):
+        shutil.copytree(own / part, fresh / part)
+    assert same(again, trained(fresh)[0])
+    history = json.loads((own / "results/mine/tiny/training.json").read_text())
+    assert history["iterations_this_run"] == 2
+
+
+def test_an_edited_loss_trains_again(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    first, _ = trained(own)
+    clone = tmp_path_factory.mktemp("clone")
+    ignore = shutil.ignore_patterns("images", "__pycache__")
+    for part in CODE:
+        source = tiny_workflow.REPOSITORY / part
+        if source.is_dir():
+            shutil.copytree(source, clone / part, ignore=ignore)
+        else:
+            shutil.copy2(source, clone / part)
+    snakefile = ("--snakefile", str(clone / "Snakefile"))
+    assert "Nothing to be done" in trained(own, *snakefile)[1]
+
+    loss = clone / "workflow/scripts/retrace/losses/weighted_mse.py"
+    text = loss.read_text()
+    assert text.count(".square()") == 1
+    loss.write_text(text.replace(".square()", ".abs()"))
+    again, printed = trained(own, *snakefile)
+    assert "the code in workflow/scripts/retrace/losses/weighted_mse.py changed" in printed
+    assert "does not resume from work/train/mine_tiny_" in printed
+    assert not same(first, again)
