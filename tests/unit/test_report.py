@@ -69,7 +69,8 @@ def test_the_page_shows_scores_methods_and_configuration(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     array = {"shape": (2, 8, 8), "chunks": (2, 8, 8), "dtype": np.uint8, "offset_nm": (0, 0, 0)}
-    create_volume(Path("raw.zarr"), "raw", voxel_size_nm=(10, 10, 10), **array)
+    created = create_volume(Path("raw.zarr"), "raw", voxel_size_nm=(10, 10, 10), **array)
+    created[...] = 100
     folder = Path(EXPERIMENT.folder)
     folder.mkdir(parents=True)
     (folder / "training.json").write_text(json.dumps(HISTORY))

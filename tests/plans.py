@@ -1,0 +1,20 @@
+"""Plans of Snakemake, read from what it prints."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+PROGRAMS = Path(sys.executable).parent
+Run = Callable[..., subprocess.CompletedProcess[str]]
+LEGACY = ("--use-singularity", "--dry-run", "--printshellcmds", "--config", "engine=legacy")
+
+
+def planned(output: str) -> Counter[str]:
+    """How often each rule is planned, from the first table of a dry run."""
+    table = output.split("Job stats:")[1].split("\ntotal")[0]
+    return Counter({name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.M)})
