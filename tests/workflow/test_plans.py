@@ -184,9 +184,7 @@ def test_remote_volumes_are_streamed_and_not_fetched(snakemake: Run, tmp_path: P
     assert run.returncode == 0, run.stdout
     jobs = planned(run.stdout)
     assert [jobs[rule] for rule in ("fetch", "mask", "predict")] == [0, 2, 2]
-    place = (
-        '"endpoint_url": "http://near", "offset_nm": null, "path": "s3://ours/somebody/em/a.zarr"'
-    )
+    place = '"endpoint_url": "http://near", "missing_chunks": "fill", "offset_nm": null, "path": "s3://ours/somebody/em/a.zarr"'
     assert place in run.stdout
     assert '"path": "gs://somebody/em"' in run.stdout
 
@@ -295,7 +293,7 @@ def test_isbi2012_needs_its_two_files(snakemake: Run, tmp_path: Path) -> None:
     jobs = planned(run.stdout)
     assert [jobs[rule] for rule in ("train", "predict_whole", "predict")] == [2, 1, 1]
     run = snakemake("train_isbi2012_vd2d3d_tanh", "--dry-run")
-    assert "results/isbi2012/vd2d_tanh/stack/whole_prediction.zarr" in run.stdout
+    assert "results/isbi2012/vd2d_tanh/stack/whole_prediction.manifest.json" in run.stdout
 
 
 def test_a_znn_h5_predicts_without_training(snakemake: Run, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_volumes_are_chosen_by_names_that_look_like_numbers(
     repository: Path, place: Path, volume: str
 ) -> None:
     output = snakemake(repository, place, "-n", "mask_mine", "--config", f"volumes={volume}")
-    assert f"output: results/mine/masks/{volume}.zarr" in output
+    assert f"output: results/mine/masks/{volume}.manifest.json" in output
 
 
 def test_the_name_of_a_run_may_look_like_a_number(repository: Path, place: Path) -> None:
