@@ -5,6 +5,8 @@ OUTPUTS: containers/images/NAME-DIGEST.sif, the digest being that of recipe and 
 containers/images/NAME.img as in the bucket, its manifest, and its checksum
 """
 
+from functools import partial
+
 from retrace.planning.fetch import fetch_container_job
 
 for image_name in container_images.SOURCES:
@@ -37,19 +39,29 @@ for image_name in container_images.SOURCES:
             "bash {input.script:q} {params.name} {output.image:q} > {log:q} 2>&1"
 
 
-for image_name in container_images.published_images(ROOT):
+container_jobs = {
+    name: partial(fetch_container_job, name=name)
+    for name in container_images.published_images(ROOT)
+}
+
+for image_name, container_job in container_jobs.items():
 
     rule:
         name:
             f"fetch_container_{image_name}"
         input:
+            unpack(files_of(container_job)),
             script=ancient(script("fetch_object")),
             image=image_input("modern"),
         output:
-            image=str(
-                container_images.published_path(Path("containers/images"), image_name)
+            image=update(
+                str(
+                    container_images.published_path(
+                        Path("containers/images"), image_name
+                    )
+                )
             ),
-            manifest=f"containers/images/{image_name}.manifest.json",
+            manifest=update(f"containers/images/{image_name}.manifest.json"),
         log:
             f"logs/containers/{image_name}.log",
         retries: 3
@@ -60,7 +72,7 @@ for image_name in container_images.published_images(ROOT):
             mem_mb=1000,
             runtime=600,
         params:
-            job=refusing(fetch_container_job, PLANNER, image_name).as_json(),
+            job=job_of(container_job),
         shell:
             "python {input.script:q}"
             " --job {params.job:q}"

@@ -116,10 +116,10 @@ rule training_curves:
         script=ancient(script("examples")),
         image=image_input("modern"),
     output:
-        history="results/{dataset}/{network}/history.csv",
-        timeline="results/{dataset}/{network}/timeline.png",
-        losses="results/{dataset}/{network}/history.png",
-        errors="results/{dataset}/{network}/errors.png",
+        history=update("results/{dataset}/{network}/history.csv"),
+        timeline=update("results/{dataset}/{network}/timeline.png"),
+        losses=update("results/{dataset}/{network}/history.png"),
+        errors=update("results/{dataset}/{network}/errors.png"),
     log:
         "logs/curves/{dataset}_{network}.log",
     wildcard_constraints:
@@ -130,9 +130,10 @@ rule training_curves:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        folder=subpath(output.history, parent=True),
+        folder="results/{dataset}/{network}",
+        job=job_of(curves_job),
     shell:
         "python {input.script:q} curves"
-        " --history {input.history:q}"
+        " --job {params.job:q}"
         " --output {params.folder:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

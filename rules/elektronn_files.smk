@@ -42,7 +42,7 @@ rule elektronn_network:
         script=ancient(script("elektronn")),
         image=image_input("modern"),
     output:
-        param="results/{dataset}/{network}/net.param",
+        param=update("results/{dataset}/{network}/net.param"),
     log:
         "logs/elektronn_network/{dataset}_{network}.log",
     wildcard_constraints:
@@ -52,8 +52,10 @@ rule elektronn_network:
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
+    params:
+        job=job_of(exported_network_job),
     shell:
         "python {input.script:q} network"
-        " --model {input.model:q}"
+        " --job {params.job:q}"
         " --output {output.param:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

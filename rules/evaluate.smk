@@ -82,8 +82,8 @@ rule evaluate:
 
 use rule evaluate as evaluate_objects with:
     output:
-        scores="results/{dataset}/{network}/objects.json",
-        plot="results/{dataset}/{network}/objects.png",
+        scores=update("results/{dataset}/{network}/objects.json"),
+        plot=update("results/{dataset}/{network}/objects.png"),
     log:
         "logs/evaluate_objects/{dataset}_{network}.log",
     benchmark:

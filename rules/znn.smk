@@ -77,7 +77,7 @@ rule znn_network:
         script=ancient(script("znn")),
         image=image_input("modern"),
     output:
-        h5="results/{dataset}/{network}/net.h5",
+        h5=update("results/{dataset}/{network}/net.h5"),
     log:
         "logs/znn_network/{dataset}_{network}.log",
     wildcard_constraints:
@@ -87,10 +87,11 @@ rule znn_network:
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
+    params:
+        job=job_of(exported_network_job),
     shell:
         "python {input.script:q} network"
-        " --model {input.model:q}"
-        " --history {input.history:q}"
+        " --job {params.job:q}"
         " --output {output.h5:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 

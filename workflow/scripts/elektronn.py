@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_job(one, file=["param"])
     one.add_argument("--output", required=True, type=Path)
     one = verbs.add_parser("network")
-    one.add_argument("--model", required=True, type=Path)
+    add_job(one, file=["model"], has_settings=False)
     one.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 

@@ -52,7 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     evaluate_args.add_argument("--output", required=True, type=Path, help="evaluation.json")
     evaluate_args.add_argument("--plot", required=True, type=Path, help="evaluation.png")
     curves_args = verbs.add_parser("curves", help="history.csv and pictures of a training")
-    curves_args.add_argument("--history", required=True, type=Path, help="training.json")
+    add_job(curves_args, file=["history"], has_settings=False)
     curves_args.add_argument("--output", required=True, type=Path, help="folder")
     return parse_job(parser, argv)
 

@@ -14,7 +14,6 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -47,17 +46,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    options: dict[str, dict[str, Any]] = {
-        "model": {},
-        "network": {"model": Path, "history": Path},
-        "outputs": {},
-    }
-    for verb, needed in options.items():
-        one = verbs.add_parser(verb)
-        for name, kind in {**needed, "output": Path}.items():
-            one.add_argument(f"--{name}", required=True, type=kind)
-    add_job(verbs.choices["model"], file=["h5"])
-    add_job(verbs.choices["outputs"], file=["prediction"])
+    add_job(verbs.add_parser("model"), file=["h5"])
+    add_job(verbs.add_parser("network"), file=["model", "history"], has_settings=False)
+    add_job(verbs.add_parser("outputs"), file=["prediction"])
+    for verb in verbs.choices.values():
+        verb.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 
 

@@ -69,7 +69,8 @@ def fetch_container_job(planner: Planner, name: str) -> Job:
     """Fetches one published container image."""
     image = container_images.published_images(planner.root)[name]
     what = {"key": image.key, "sha256": image.sha256}
-    return Job(check(FetchObjectSettings, {**_bucket(planner.config), **what}, "config.yaml"))
+    settings = check(FetchObjectSettings, {**_bucket(planner.config), **what}, "config.yaml")
+    return Job(settings, copies=True)
 
 
 def fetch_examples_job(planner: Planner, dataset: str, file: str) -> Job:

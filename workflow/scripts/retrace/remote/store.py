@@ -70,7 +70,9 @@ class FetchObjectSettings(BucketSettings):
 
     key: Key = Field(description="The object's key, with at least one folder.")
     sha256: Text | None = Field(None, description="Its SHA-256. null: that of the first fetch.")
-    part_bytes: Count = Field(PART_BYTES, description="Bytes that are downloaded at a time.")
+    part_bytes: Annotated[Count, NO_EFFECT] = Field(
+        PART_BYTES, description="Bytes that are downloaded at a time."
+    )
 
     def folder(self) -> FetchSettings:
         """The folder of the object; ConfigError for a key without a folder."""
