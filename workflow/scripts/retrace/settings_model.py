@@ -57,14 +57,12 @@ class SettingsModel(BaseModel):
 
 
 @dataclass(frozen=True)
-class Effect:
-    """Marks a setting, as `Annotated[Count, NO_EFFECT]`, by what it does to results."""
-
-    decides: bool
+class NoEffect:
+    """Marks a setting that changes no result: how fast, where from, how often a try is repeated."""
 
 
-NO_EFFECT = Effect(decides=False)
-"""A setting that changes no result: how fast, where from, how often a try is repeated."""
+NO_EFFECT = NoEffect()
+"""In the type of a setting: `Annotated[Count, NO_EFFECT]`."""
 
 
 def deciding(value: Any) -> Any:

@@ -29,6 +29,7 @@ from retrace.inference.volume import Prediction
 from retrace.networks import build_network
 from retrace.planning.predict_settings import PredictionSettings
 from retrace.records.record import note_resolved, work_digest
+from retrace.settings_model import deciding
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
 from retrace.storage.shards import SINGLE_SHARD, Shard
@@ -155,7 +156,7 @@ def prediction_digest(
     if mask is not None and volume.tissue_mask is not None:
         tissue_mask = volume_version(mask, volume.tissue_mask.path)
     identity = {
-        "settings": settings.deciding(),
+        "settings": deciding(settings),
         "model": input_digest(model),
         "raw": [list(inputs.raw.array.shape), volume_version(inputs.raw, volume.raw.path)],
         "tissue_mask": tissue_mask,

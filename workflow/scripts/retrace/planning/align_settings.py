@@ -9,11 +9,12 @@ from pydantic import ConfigDict, Field
 from retrace.config.alignment_model import TestFraction
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.formats.source import Source
-from retrace.setting_types import Count, Device, Flag, Positive, Shape, Text, WholeFrom0
+from retrace.planning.train_settings import TrainingExecution
+from retrace.setting_types import Count, Device, Flag, Shape, Text, WholeFrom0
 from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
-class FitSettings(SettingsModel):
+class FitSettings(TrainingExecution):
     """What `align.py train` reads."""
 
     dataset: Text = Field(description="Name of the dataset.")
@@ -23,18 +24,6 @@ class FitSettings(SettingsModel):
     iterations: Count | None = Field(None, description="The last iteration; overrides `epochs`.")
     run: Text | None = Field(None, description="Name of the run. None: experiment and digest.")
     seed: WholeFrom0 = Field(description="Seed of the weights and the pairs.")
-    device: Annotated[Device, NO_EFFECT] = Field(
-        "auto", description="Where the network is trained."
-    )
-    threads: Annotated[Count | None, NO_EFFECT] = Field(
-        None, description="CPU threads. None: as torch chooses."
-    )
-    workers: Annotated[WholeFrom0 | None, NO_EFFECT] = Field(
-        None, description="Threads that prepare batches. None: 2 with a GPU, else 0."
-    )
-    checkpoint_seconds: Annotated[Positive, NO_EFFECT] = Field(
-        300.0, description="Longest time between two saved states, s."
-    )
 
 
 class ScheduleSettings(SettingsModel):

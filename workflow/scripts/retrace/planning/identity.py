@@ -20,12 +20,8 @@ SHOWN = 60
 
 @dataclass
 class Comparison:
-    """Compares planned jobs with the records of their outputs; every job once.
+    """Compares planned jobs with the records of their outputs; every job once."""
 
-    `planned`: the planned job of each file that a job writes, by its record.
-    """
-
-    planned: Mapping[str, Planned] = field(default_factory=dict)
     _reasons: dict[str, str | None] = field(default_factory=dict)
 
     def reason(self, job: Planned, producer: Producer) -> str | None:
@@ -40,7 +36,7 @@ class Comparison:
         if record is None:
             yield f"{job.record} does not say from what it was computed"
             return
-        yield from differences(record, {**asdict(job), "resolved": {}})
+        yield from differences(record, asdict(job))
         yield from _set_differences(record["inputs"], [*job.produced, *job.own])
         for path, file in job.produced.items():
             yield from self._produced_difference(path, file, record["inputs"], producer)

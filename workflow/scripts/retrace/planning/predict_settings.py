@@ -14,9 +14,6 @@ from retrace.formats.source import Region, Source
 from retrace.setting_types import Count, Shape, Text
 from retrace.settings_model import NO_EFFECT, SettingsModel
 
-EXECUTION = ("device", "precision", "compile", "threads", "gpus")
-"""Settings of where and how fast to compute; the result does not depend on them."""
-
 
 class PredictedVolume(SettingsModel):
     """The volume to predict, and the part of it."""
@@ -77,10 +74,6 @@ class PredictionSettings(SettingsModel):
                     f"network {self.network.name!r} has no head {name!r}; {nearest(name, channels)}"
                 )
         return {name: channels[name] for name in self.heads or channels}
-
-    def deciding(self) -> dict[str, Any]:
-        """The settings that decide the result, as JSON values."""
-        return {key: value for key, value in self.plain().items() if key not in EXECUTION}
 
 
 def read_prediction_settings(content: Any) -> PredictionSettings:

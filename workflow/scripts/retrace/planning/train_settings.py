@@ -42,7 +42,24 @@ class TrainingExamples(SettingsModel):
     examples: ExamplesSource = Field(description="Where they are, and how they are divided.")
 
 
-class TrainSettings(SettingsModel):
+class TrainingExecution(SettingsModel):
+    """How any network is trained, without an effect on its weights."""
+
+    device: Annotated[Device, NO_EFFECT] = Field(
+        "auto", description="Where the network is trained."
+    )
+    threads: Annotated[Count | None, NO_EFFECT] = Field(
+        None, description="CPU threads. None: as torch chooses."
+    )
+    workers: Annotated[WholeFrom0 | None, NO_EFFECT] = Field(
+        None, description="Threads that prepare batches. None: 2 with a GPU, else 0."
+    )
+    checkpoint_seconds: Annotated[Positive, NO_EFFECT] = Field(
+        300.0, description="Longest time between two saved states, s."
+    )
+
+
+class TrainSettings(TrainingExecution):
     """What train.py reads."""
 
     dataset: TrainingDataset | TrainingExamples = Field(description="The data.")
@@ -58,21 +75,9 @@ class TrainSettings(SettingsModel):
     seconds: Positive | None = Field(
         None, description="Longest training time, all runs together, s. None: no limit."
     )
-    device: Annotated[Device, NO_EFFECT] = Field(
-        "auto", description="Where the network is trained."
-    )
     precision: Precision = Field("auto", description="Number format of the computation.")
     compile: Annotated[Compile, NO_EFFECT] = Field(
         "auto", description="Whether torch compiles the network."
-    )
-    threads: Annotated[Count | None, NO_EFFECT] = Field(
-        None, description="CPU threads. None: as torch chooses."
-    )
-    workers: Annotated[WholeFrom0 | None, NO_EFFECT] = Field(
-        None, description="Threads that prepare batches. None: 2 with a GPU, else 0."
-    )
-    checkpoint_seconds: Annotated[Positive, NO_EFFECT] = Field(
-        300.0, description="Longest time between two saved states, s."
     )
 
 
