@@ -23,3 +23,15 @@ def digits(seed: int = 0, **changes: Any) -> ElektronnNetwork:
     module = built(networks.resolved(content, DatasetTraits(), "digits"), seed=seed)
     assert isinstance(module, ElektronnNetwork)
     return module
+
+
+IMAGE_TO_SCALAR: dict[str, Any] = {
+    "mode": "img-scalar",
+    "n_dim": 2,
+    "desired_input": 10,
+    "filters": [3],
+    "pool": [2],
+    "nof_filters": [2],
+    "MLP_layers": [5],
+}
+"""A network of images with perceptrons at its end."""

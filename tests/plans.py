@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -18,3 +19,19 @@ def planned(output: str) -> Counter[str]:
     """How often each rule is planned, from the first table of a dry run."""
     table = output.split("Job stats:")[1].split("\ntotal")[0]
     return Counter({name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.M)})
+
+
+def output_of(repository: Path, place: Path, *arguments: str) -> str:
+    """Output of a run of Snakemake that succeeds."""
+    command = [str(PROGRAMS / "snakemake"), "--snakefile", str(repository / "Snakefile")]
+    run = subprocess.run(
+        [*command, "--directory", str(place), "--workflow-profile", "none", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        cwd=place,
+        env={**os.environ, "PATH": os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])},
+    )
+    assert run.returncode == 0, run.stdout[-5000:]
+    return run.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,22 @@ VOLUME = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks",
 CHECKPOINTS = "funke/phantom/training/checkpoints"
 ONE_CORE = ("train", "predict", "fragments", "choose_threshold", "evaluate")
 """Rules whose jobs run side by side here."""
+
+
+WORKFLOW_PARTS = ("Snakefile", "README.md", "rules", "config", "workflow", "profiles")
+BUILD_PARTS = ("containers", "envs")
+
+
+def copy_workflow(folder: Path) -> Path:
+    """Copies the code and the recipes of the workflow into `folder`, without images."""
+    ignore = shutil.ignore_patterns("images", "__pycache__")
+    for part in WORKFLOW_PARTS + BUILD_PARTS:
+        source = REPOSITORY / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=ignore)
+        else:
+            shutil.copy2(source, folder / part)
+    return folder
 
 
 def threads(rules: Sequence[str] = ONE_CORE) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,14 +15,13 @@ import phantom
 import s3_server
 import tiny_seamless
 import tiny_training
+import tiny_workflow
 from conftest import Apptainer, run_snakemake
 from retrace.storage.manifest import read_manifest
 from retrace.storage.volumes import open_volume
 
 pytestmark = pytest.mark.container
 
-WORKFLOW_PARTS = ("Snakefile", "README.md", "rules", "config", "workflow", "profiles")
-BUILD_PARTS = ("containers", "envs")
 PHANTOM = ["--shape", "16", "32", "32", "--margin", "4", "8", "8", "--chunks", "16", "16", "16"]
 
 
@@ -34,17 +32,11 @@ def image(apptainer: Apptainer) -> Path:
 
 
 @pytest.fixture
-def checkout(repository: Path, tmp_path: Path, image: Path) -> Path:
+def checkout(tmp_path: Path, image: Path) -> Path:
     """A copy of the workflow with the built image and no data."""
     folder = tmp_path / "checkout"
     folder.mkdir()
-    ignore = shutil.ignore_patterns("images", "__pycache__")
-    for part in WORKFLOW_PARTS + BUILD_PARTS:
-        source = repository / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=ignore)
-        else:
-            shutil.copy2(source, folder / part)
+    tiny_workflow.copy_workflow(folder)
     images = folder / "containers" / "images"
     images.mkdir()
     (images / image.name).symlink_to(image)

@@ -24,7 +24,6 @@ Run = Callable[..., tuple[int, str]]
 OPTIONS = ["--quiet", "host", "--cores", "2", *tiny_workflow.threads()]
 VOXEL_SIZE_NM = (50, 10, 10)
 SHAPE = (24, 80, 80)
-CODE = ("Snakefile", "README.md", "rules", "config", "workflow", "profiles", "envs", "containers")
 
 
 def run_in(place: Path, *arguments: str, config: tuple[str, ...] = ()) -> tuple[int, str]:
@@ -136,14 +135,7 @@ def test_corrected_labels_train_again_as_from_an_empty_folder(own: Path, tmp_pat
 
 def test_an_edited_loss_trains_again(own: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     first, _ = trained(own)
-    clone = tmp_path_factory.mktemp("clone")
-    ignore = shutil.ignore_patterns("images", "__pycache__")
-    for part in CODE:
-        source = tiny_workflow.REPOSITORY / part
-        if source.is_dir():
-            shutil.copytree(source, clone / part, ignore=ignore)
-        else:
-            shutil.copy2(source, clone / part)
+    clone = tiny_workflow.copy_workflow(tmp_path_factory.mktemp("clone"))
     snakefile = ("--snakefile", str(clone / "Snakefile"))
     assert "Nothing to be done" in trained(own, *snakefile)[1]
 

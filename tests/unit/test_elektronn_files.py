@@ -12,7 +12,7 @@ import torch
 
 import elektronn
 import tiny_elektronn as tiny
-from elektronn_modules import build, digits
+from elektronn_modules import IMAGE_TO_SCALAR, build, digits
 from retrace.checkpoints.elektronn import (
     load_param,
     load_parameters,
@@ -30,16 +30,7 @@ def test_parameter_files_round_trip(tmp_path: Path) -> None:
     for name, module in {
         "deep": build(3),
         "flat": build(4, n_dim=2, desired_input=19, filters=[4, 3], pool=[2, 1]),
-        "digits": digits(
-            5,
-            mode="img-scalar",
-            n_dim=2,
-            desired_input=10,
-            filters=[3],
-            pool=[2],
-            nof_filters=[2],
-            MLP_layers=[5],
-        ),
+        "digits": digits(5, **IMAGE_TO_SCALAR),
     }.items():
         file = read_param(write_param(tmp_path / f"{name}.param", module))
         other = build_same(module)

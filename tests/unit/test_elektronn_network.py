@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import tiny_elektronn as tiny
-from elektronn_modules import build, digits
+from elektronn_modules import IMAGE_TO_SCALAR, build, digits
 from retrace.checkpoints.elektronn import (
     load_param,
 )
@@ -328,15 +328,7 @@ def test_tiles_equal_one_pass_and_belong_to_their_voxels() -> None:
 
 
 def test_perceptrons_predict_no_volumes() -> None:
-    module = digits(
-        mode="img-scalar",
-        n_dim=2,
-        desired_input=10,
-        filters=[3],
-        pool=[2],
-        nof_filters=[2],
-        MLP_layers=[5],
-    )
+    module = digits(**IMAGE_TO_SCALAR)
     with pytest.raises(ConfigError, match="one output for a whole input"):
         module.context  # noqa: B018
     assert module(torch.rand(3, 1, 10, 10))["classes"].shape == (3, 10)

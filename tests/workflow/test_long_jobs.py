@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import tiny_training as tiny
+from plans import output_of
 
 PROGRAMS = Path(sys.executable).parent
 PART = "{path: a.zarr, array: %s}"
@@ -26,22 +25,6 @@ def write_dataset(folder: Path, ids: range) -> None:
     )
 
 
-def snakemake(repository: Path, place: Path, *arguments: str) -> str:
-    """Output of a run of Snakemake that succeeds."""
-    command = [str(PROGRAMS / "snakemake"), "--snakefile", str(repository / "Snakefile")]
-    run = subprocess.run(
-        [*command, "--directory", str(place), "--workflow-profile", "none", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        cwd=place,
-        env={**os.environ, "PATH": os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])},
-    )
-    assert run.returncode == 0, run.stdout[-5000:]
-    return run.stdout
-
-
 @pytest.mark.parametrize(
     "executor",
     [
@@ -55,12 +38,12 @@ def test_a_long_job_runs(repository: Path, tmp_path: Path, executor: tuple[str, 
     write_dataset(tmp_path, range(100000, 125000))
     jobs = tmp_path / "work/jobs"
 
-    assert "--job @work/jobs/" in snakemake(repository, tmp_path, "-n", "-p", "mask_mine")
+    assert "--job @work/jobs/" in output_of(repository, tmp_path, "-n", "-p", "mask_mine")
     assert not jobs.exists(), "a dry run writes nothing"
 
-    snakemake(repository, tmp_path, *executor, "mask_mine")
+    output_of(repository, tmp_path, *executor, "mask_mine")
     assert len(list(jobs.glob("*.json"))) == 1
-    assert "Nothing to be done" in snakemake(repository, tmp_path, "-n", "mask_mine")
+    assert "Nothing to be done" in output_of(repository, tmp_path, "-n", "mask_mine")
 
     write_dataset(tmp_path, range(100001, 125001))
-    assert "background_ids changed from" in snakemake(repository, tmp_path, "-n", "mask_mine")
+    assert "background_ids changed from" in output_of(repository, tmp_path, "-n", "mask_mine")

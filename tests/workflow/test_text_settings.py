@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import tiny_training as tiny
+from plans import output_of
 
 PROGRAMS = Path(sys.executable).parent
 VOLUME = "{raw: {path: a.zarr, array: raw}, labels: {path: a.zarr, array: labels}}"
@@ -27,33 +26,17 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def snakemake(repository: Path, place: Path, *arguments: str) -> str:
-    """Output of a run of Snakemake that succeeds."""
-    command = [str(PROGRAMS / "snakemake"), "--snakefile", str(repository / "Snakefile")]
-    run = subprocess.run(
-        [*command, "--directory", str(place), "--workflow-profile", "none", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        cwd=place,
-        env={**os.environ, "PATH": os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])},
-    )
-    assert run.returncode == 0, run.stdout
-    return run.stdout
-
-
 @pytest.mark.parametrize("volume", ["20190101", "2024_01"])
 def test_volumes_are_chosen_by_names_that_look_like_numbers(
     repository: Path, place: Path, volume: str
 ) -> None:
-    output = snakemake(repository, place, "-n", "mask_mine", "--config", f"volumes={volume}")
+    output = output_of(repository, place, "-n", "mask_mine", "--config", f"volumes={volume}")
     assert f"output: results/mine/masks/{volume}.manifest.json" in output
 
 
 def test_the_name_of_a_run_may_look_like_a_number(repository: Path, place: Path) -> None:
     words = ("train_phantom_sections_seamless_small", "--config", "run=2024_01", "seed=7")
-    output = snakemake(repository, place, "-n", "--printshellcmds", *words)
+    output = output_of(repository, place, "-n", "--printshellcmds", *words)
     assert '"run": "2024_01"' in output
     assert '"seed": 7' in output
 
@@ -62,5 +45,5 @@ def test_jobs_that_snakemake_starts_get_the_text(repository: Path, place: Path) 
     """Each job is a new process of Snakemake, as on a cluster; `bash` runs its script at once."""
     cluster = ("--executor", "cluster-generic", "--cluster-generic-submit-cmd", "bash")
     words = ("volumes=2024_01", "run=2024_01")
-    snakemake(repository, place, *cluster, "--jobs", "1", "mask_mine", "--config", *words)
+    output_of(repository, place, *cluster, "--jobs", "1", "mask_mine", "--config", *words)
     assert [p.name for p in (place / "results/mine/masks").glob("*.zarr")] == ["2024_01.zarr"]
