@@ -18,13 +18,13 @@ def files_of(path):
     """The files of a folder by their names in it, or the file itself as `.`."""
     if not os.path.isdir(path):
         return {".": path}
-    found = {}
+    files = {}
     for folder, _, names in os.walk(path):
         for name in names:
             if name not in NOT_CONTENT:
                 file = os.path.join(folder, name)
-                found[os.path.relpath(file, path).replace(os.sep, "/")] = file
-    return found
+                files[os.path.relpath(file, path).replace(os.sep, "/")] = file
+    return files
 
 
 def file_digest(path):

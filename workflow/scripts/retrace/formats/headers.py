@@ -66,16 +66,16 @@ def _zarr_header(store: Path, name: str, array: str, mip: int) -> Header | None:
     if image is None:
         others = nearest(array, _array_names(store, ""))
         raise DataError(f"{name} has no array {array!r}; {others}")
-    found = _array_header(folder / ome_zarr.level(label, image, mip)["path"])
-    if found is None:
+    header = _array_header(folder / ome_zarr.level(label, image, mip)["path"])
+    if header is None:
         return None
-    lead = ome_zarr.leading_axes(label, image, found.shape)
+    lead = ome_zarr.leading_axes(label, image, header.shape)
     placed = ome_zarr.resolution_and_offset(image, mip)
     return replace(
-        found,
-        shape=found.shape[lead:],
-        resolution=found.resolution or placed.get("resolution"),
-        offset=found.offset or placed.get("offset"),
+        header,
+        shape=header.shape[lead:],
+        resolution=header.resolution or placed.get("resolution"),
+        offset=header.offset or placed.get("offset"),
     )
 
 

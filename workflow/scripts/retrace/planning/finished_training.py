@@ -16,21 +16,21 @@ from retrace.planning.paths import results
 
 
 def check_iterations(config: WorkflowConfig, dataset: str, network: NetworkSettings) -> None:
-    """ConfigError where fewer iterations are requested than the trained network has.
+    """ConfigError if fewer iterations are requested than the trained network has.
 
     A training with another seed is another one, which does not continue this one.
     """
     history = Path(results(dataset, network.name, "training.json"))
     record = _record(history)
     done = int(record.get("iterations", 0))
-    wanted = _requested(config, network, record)
-    if wanted is None or done <= wanted or record.get("seed", config.seed) != config.seed:
+    requested = _requested(config, network, record)
+    if requested is None or done <= requested or record.get("seed", config.seed) != config.seed:
         return
     model = history.with_name("model.safetensors")
     raise ConfigError(
-        f"{model} is trained for {done} iterations, and {wanted} are requested; a shorter training "
-        f"would replace it. Set `iterations` to {done} to keep it or higher to train on, or, to "
-        f"train again with {wanted}, move {model} and {history} to another folder first"
+        f"{model} is trained for {done} iterations, and {requested} are requested; a shorter "
+        f"training would replace it. Set `iterations` to {done} to keep it or higher to train on, "
+        f"or, to train again with {requested}, move {model} and {history} to another folder first"
     )
 
 
@@ -45,7 +45,7 @@ def is_finished(config: WorkflowConfig, dataset: str, network: NetworkSettings) 
 def _requested(
     config: WorkflowConfig, network: NetworkSettings, record: Mapping[str, Any]
 ) -> int | None:
-    """The last iteration that the settings ask for; None where they do not say it."""
+    """The last iteration that the settings ask for; None if they leave it open."""
     own = network.iterations if isinstance(network, VoxelNetworkSettings) else None
     iterations = iterations_for(config, network.name) or own
     if iterations is not None or "iterations_per_epoch" not in record:
@@ -56,7 +56,7 @@ def _requested(
 
 
 def _record(history: Path) -> Mapping[str, Any]:
-    """What training.json says of a finished training; empty where there is none."""
+    """The training.json of a finished training; empty if there is none."""
     try:
         content = json.loads(history.read_text())
     except (OSError, ValueError):

@@ -42,14 +42,14 @@ def requested_pairs(words: Iterable[str], config: WorkflowConfig) -> list[Pair]:
     Without any word, those of the configuration's `experiments`.
     """
     pairs = {f"{d}_{n}": (d, n) for d in names("datasets") for n in names("networks")}
-    found: list[Pair] = []
+    requested: list[Pair] = []
     for word in words:
         verb, _, rest = word.partition("_")
-        found += [pairs[rest]] if verb and rest in pairs else _in_path(word, pairs.values())
-        found += _compared(word, config)
-    if not found:
-        found = [pairs[name] for name in config.experiments if name in pairs]
-    return list(dict.fromkeys(found))
+        requested += [pairs[rest]] if verb and rest in pairs else _in_path(word, pairs.values())
+        requested += _compared(word, config)
+    if not requested:
+        requested = [pairs[name] for name in config.experiments if name in pairs]
+    return list(dict.fromkeys(requested))
 
 
 def pairs_in_paths(words: Iterable[str]) -> list[Pair]:
@@ -73,10 +73,10 @@ def _compared(word: str, config: WorkflowConfig) -> Iterator[Pair]:
 
 def init_by_experiment(config: WorkflowConfig, pairs: Iterable[Pair]) -> dict[str, str] | None:
     """A single file of `init`, by experiment; None if these are of several networks."""
-    wanted = list(pairs)
-    if not isinstance(config.init, str) or len({network for _, network in wanted}) != 1:
+    requested = list(pairs)
+    if not isinstance(config.init, str) or len({network for _, network in requested}) != 1:
         return None
-    return {f"{dataset}_{network}": config.init for dataset, network in wanted}
+    return {f"{dataset}_{network}": config.init for dataset, network in requested}
 
 
 def for_targets(
@@ -101,7 +101,7 @@ def init_of(
 ) -> str | None:
     """The file that one training starts from; None for none.
 
-    `meant`: the networks that a single file may be for. ConfigError where there are several.
+    `meant`: the networks that a single file may be for. ConfigError if there are several.
     """
     init = config.init
     if isinstance(init, Mapping):
@@ -126,7 +126,7 @@ def depends_on_itself(
 ) -> bool:
     """Whether `init` of a network is a result of this network, or of one that reads it.
 
-    `upstream`: by network all networks that it reads. ConfigError where the training would replace
+    `upstream`: by network all networks that it reads. ConfigError if the training would replace
     the file, or the file does not exist.
     """
     inside = os.path.relpath(path)

@@ -16,13 +16,13 @@ from retrace.planning.score_settings import ReproductionSettings
 from retrace.planning.targets import TargetFiles, other_targets
 
 
-def table_settings(dataset: Dataset, wanted: Sequence[str] | None) -> ReproductionSettings:
-    """What `reproduce.py table` reads; `wanted`: the networks to score, None for all."""
+def table_settings(dataset: Dataset, chosen: Sequence[str] | None) -> ReproductionSettings:
+    """What `reproduce.py table` reads; `chosen`: the networks to score, None for all."""
     dataset, paper, parent = paper_of(dataset)
     return ReproductionSettings(
         dataset=parent,
         regions=tuple(entry.volume for entry in dataset.test),
-        networks=tuple(networks(dataset, wanted)),
+        networks=tuple(networks(dataset, chosen)),
         threshold=paper.threshold,
         tolerance=paper.tolerance,
     )
@@ -31,14 +31,14 @@ def table_settings(dataset: Dataset, wanted: Sequence[str] | None) -> Reproducti
 def reproduce_job(planner: Planner, dataset: str) -> Job:
     """Compares the scores of all the paper's networks with the published ones."""
     data = planner.dataset(dataset)
-    wanted = planner.config.reproduce.networks
-    names = networks(data, wanted)
+    chosen = planner.config.reproduce.networks
+    names = networks(data, chosen)
     evaluations = {name: evaluation(planner, dataset, name)[0] for name in names}
     inputs: dict[str, Files] = {
         "evaluations": evaluations,
         "published": os.path.relpath(published_file(data)),
     }
-    return Job(table_settings(data, wanted), inputs)
+    return Job(table_settings(data, chosen), inputs)
 
 
 @other_targets

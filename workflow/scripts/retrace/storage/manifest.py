@@ -316,11 +316,11 @@ def _array_difference(
         return f" has {len(files)} chunks, its manifest says {expected['chunk_count']}{some}"
     if not digests:
         return None
-    found = chunk_digests(store / name)
-    if digest_of_chunks(found) == expected["sha256"]:
+    current = chunk_digests(store / name)
+    if digest_of_chunks(current) == expected["sha256"]:
         return None
     written = indexed_digests(store, name, expected["sha256"])
-    other = [chunk for chunk in written if found.get(chunk) != written[chunk]]
+    other = [chunk for chunk in written if current.get(chunk) != written[chunk]]
     some = f" ({len(other)} of {len(written)} chunks, such as {other[0]})" if other else ""
     return f": its bytes changed since they were written{some}"
 

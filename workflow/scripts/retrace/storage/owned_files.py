@@ -25,13 +25,13 @@ def recorded(records: Iterable[Path]) -> set[str]:
 def claim(record: Path, files: Iterable[Path]) -> None:
     """Records that files are about to be written."""
     known = recorded([record])
-    wanted = known | {str(file.resolve()) for file in files}
-    if wanted != known:
-        write_json(record, sorted(wanted))
+    claimed = known | {str(file.resolve()) for file in files}
+    if claimed != known:
+        write_json(record, sorted(claimed))
 
 
 def check_unowned(records: Iterable[Path], files: Iterable[Path], setting: str) -> None:
-    """DataError where a file exists that is in none of the records.
+    """DataError if a file exists that is in none of the records.
 
     `setting`: what chose the names of the files.
     """

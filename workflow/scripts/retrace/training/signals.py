@@ -1,4 +1,4 @@
-"""What a training does when it is told to stop: SIGTERM of a cluster, SIGINT of a user."""
+"""How a training stops: SIGTERM of a cluster, SIGINT of a user."""
 
 from __future__ import annotations
 
