@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrace.errors import DataError
+from retrace.job import Job
 from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import Comparison, setting_differences
+from retrace.planning.records import planned_record
 from retrace.records.contents import content_digest, fingerprint
 from retrace.records.record import Planned, read_record, start
 
@@ -129,6 +131,15 @@ def test_what_reads_an_outdated_result_is_outdated() -> None:
     job = finished()
     changed = Planned("made.manifest.json", settings={"a": 1})
     assert Comparison().reason(job, lambda path: changed) == "made.txt is computed again"
+
+
+def test_files_that_snakemake_is_not_to_know_count_by_their_bytes() -> None:
+    job = Job({}, {"init": "net.h5", "model": "model.st"}, untracked=("init",))
+    planned = planned_record(
+        job, record="out.json", code={}, image=None, producer=lambda path: None
+    )
+    assert planned.own == ("model.st", "net.h5")
+    assert "net.h5" not in str(job.files())
 
 
 def test_an_input_that_changes_during_the_job_leaves_no_record() -> None:

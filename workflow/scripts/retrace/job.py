@@ -31,7 +31,8 @@ class Job:
 
     `inputs`: files by role, which the program takes from here. `prerequisites`: further files that
     must be complete before the job starts: manifests, and files that the settings name.
-    `untracked`: roles whose files Snakemake is not to know, because they come from this very job.
+    `untracked`: roles whose files Snakemake is not to know, because they come from this very job
+    or from a job that is not to run for them; their bytes count nevertheless.
     `execution`: what does not change the result, such as the shard. `identity`: the file in which
     planning describes what decides the result; None for a job that is run by hand. `copies`:
     whether the result is a verified copy, which depends on neither code nor image.
@@ -50,6 +51,10 @@ class Job:
         tracked = {k: v for k, v in self.inputs.items() if k not in self.untracked}
         by_role = {role: list(_flat(files)) for role, files in tracked.items()}
         return {**by_role, "prerequisites": list(dict.fromkeys(self.prerequisites))}
+
+    def untracked_files(self) -> list[str]:
+        """The files of the untracked roles."""
+        return [path for role in self.untracked for path in _flat(self.inputs.get(role, ()))]
 
     def as_json(self) -> str:
         """The job as its program receives it, the same line for the same job."""

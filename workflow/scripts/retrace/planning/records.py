@@ -52,7 +52,7 @@ def planned_record(
     passing = [one for one in writers.values() if one and is_passing(one.record)]
     lasting = {path: one for path, one in writers.items() if one not in passing}
     produced = _by_record({path: one.record for path, one in lasting.items() if one})
-    own = [path for path, one in lasting.items() if one is None]
+    own = [path for path, one in lasting.items() if one is None] + job.untracked_files()
     return Planned(
         record=record,
         settings=deciding(job.settings),

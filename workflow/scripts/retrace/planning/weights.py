@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from retrace.config.families import family_of
 from retrace.errors import ConfigError
@@ -11,7 +12,10 @@ from retrace.job import Job
 from retrace.planning.choices import is_published
 from retrace.planning.conversion_settings import ConversionSettings
 from retrace.planning.experiment import Planner
+from retrace.planning.initial_weights import networks_in
 from retrace.planning.paths import manifest, results, with_manifests
+from retrace.planning.records import record_next_to
+from retrace.records.record import read_record
 
 
 def published_checkpoint(planner: Planner, dataset: str, network: str) -> list[str]:
@@ -71,8 +75,16 @@ def first_weights(planner: Planner, dataset: str, network: str) -> Mapping[str, 
 
 
 def untracked_weights(planner: Planner, dataset: str, network: str) -> tuple[str, ...]:
-    """The role of `init` where its file comes from this very network; else none."""
-    return ("init",) if planner.init_is_own_result(dataset, network) else ()
+    """The role of `init` if its file is not to be computed again; else none.
+
+    It comes from this very network, or is a result that no job here is known to have written: the
+    user put it there, and naming it must not replace it.
+    """
+    if planner.init_is_own_result(dataset, network):
+        return ("init",)
+    init = planner.init_of(dataset, network)
+    is_put_there = bool(init and networks_in(init) and Path(init).is_file())
+    return ("init",) if is_put_there and not read_record(Path(record_next_to(str(init)))) else ()
 
 
 def context_model(planner: Planner, dataset: str, network: str) -> Mapping[str, str]:
