@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,3 +106,43 @@ def test_every_module_of_the_library_has_its_place(hooks: ModuleType) -> None:
         if file.stem != "__init__":
             dotted = ".".join(file.relative_to(base).with_suffix("").parts)
             assert f"::: {dotted}\n" in text, dotted
+
+
+def run_generator(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with the library, in the folder of the generators of pages."""
+    paths = [str(ROOT / "workflow/scripts"), str(ROOT / "docs/_site")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_the_page_of_what_decides_each_result_is_current(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    run = run_generator(str(ROOT / "docs/_site/what_decides.py"), str(page))
+
+    assert run.returncode == 0, run.stderr
+    written = (ROOT / "docs/reference/what-decides.md").read_text()
+    assert written == page.read_text(), "write it again with `make schemas`"
+
+
+def test_every_rule_with_a_job_is_on_the_page_of_what_decides_each_result() -> None:
+    page = (ROOT / "docs/reference/what-decides.md").read_text()
+    text = "".join(file.read_text() for file in sorted((ROOT / "rules").glob("*.smk")))
+    blocks = re.split(r"^(?: {4})?(?=use rule |rule )", text, flags=re.M)[1:]
+    named = [re.match(r"(?:use rule \w+ as|rule) (\w+)", block) for block in blocks]
+    jobs = ("job=job_of(", "files_of(")
+    rules = [
+        name[1]
+        for name, block in zip(named, blocks, strict=True)
+        if name and (block.startswith("use rule") or any(job in block for job in jobs))
+    ]
+    assert len(rules) > 40
+    assert [name for name in rules if f"\n| **{name}**: " not in page] == []
+
+
+def test_a_rule_that_no_planned_run_reaches_is_reported() -> None:
+    run = run_generator("-c", "import planned_rules as p; p.RUNS = p.RUNS[2:3]; p.planned_rules()")
+
+    assert run.returncode == 1
+    assert "no run in planned_rules.py needs the rules" in run.stderr
+    assert "training_curves" in run.stderr
