@@ -23,6 +23,7 @@ min_version("9.20.0")
 
 
 include: "rules/common.smk"
+include: "rules/shared_outputs.smk"
 include: "rules/identity.smk"
 
 

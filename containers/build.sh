@@ -29,6 +29,22 @@ out=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
 apptainer=$(command -v apptainer || command -v singularity) ||
     die "neither apptainer nor singularity is on the PATH; install one, or run without --use-singularity"
 
+# Clones may share the folder of images: one run at a time makes an image. The lock ends with its holder.
+lock=$(dirname "$out")/.$(basename "$out").lock
+exec 9>>"$lock"
+status=0
+flock --nonblock --conflict-exit-code 75 9 || status=$?
+if [ $status = 75 ]; then
+    echo "waits for another run that makes $out (lock file $lock)"
+    flock 9
+    if [ -e "$out" ]; then
+        echo "another run has made $out"
+        exit 0
+    fi
+elif [ $status != 0 ]; then
+    echo "no lock on $lock: let only one run at a time make $out"
+fi
+
 work=$out.build
 rm -rf "$work"
 mkdir -p "$work/tmp"

@@ -22,7 +22,8 @@ for image_name in container_images.SOURCES:
                 for path in container_images.image_sources(ROOT, image_name)
             ],
         output:
-            image=image(image_name),
+            # Not removed before the job runs: another run may have made it and use it.
+            image=update(image(image_name)),
         log:
             f"logs/containers/{image_name}.log",
         # A build downloads several hundred megabytes.
@@ -36,7 +37,8 @@ for image_name in container_images.SOURCES:
         params:
             name=image_name,
         shell:
-            "bash {input.script:q} {params.name} {output.image:q} > {log:q} 2>&1"
+            "test -e {output.image:q} ||"
+            " bash {input.script:q} {params.name} {output.image:q} > {log:q} 2>&1"
 
 
 container_jobs = {

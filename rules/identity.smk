@@ -102,6 +102,7 @@ def mark_outdated(plan_job: PlanJob, wildcards: Any) -> None:
     workflow.dag_settings.rerun_triggers = frozenset()
     if not workflow.is_main_process:
         return
+    keep_shared_outputs()
     values = tuple(sorted(wildcards.items()))
     for writer in writers():
         if (
@@ -114,9 +115,11 @@ def mark_outdated(plan_job: PlanJob, wildcards: Any) -> None:
 def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> None:
     """Marks the outputs of a rule for these wildcards; prints the reason once."""
     outputs = outputs_of(writer, values)
+    # Also for new outputs: it notes what is there before another run may write it.
+    job = planned_identity(writer, values)
     if not is_kept(writer) or not any(Path(path).exists() for path in outputs):
         return
-    reason = COMPARISON.reason(planned_identity(writer, values), producer)
+    reason = COMPARISON.reason(job, producer)
     if reason and outputs[0] not in workflow.dag.forcefiles:
         if not reason.endswith(AGAIN):
             name = outputs[0].removesuffix(".manifest.json")

@@ -253,7 +253,7 @@ def test_interruptions_at_random_times_keep_the_same_bytes(
     assert contents(output) == truth
     check_manifest(output, digests=True)
     names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == [".v.chunks.gz", "v.manifest.json", "v.zarr"]
+    assert names == [".v.chunks.gz", ".v.zarr.lock", "v.manifest.json", "v.zarr"]
 
 
 def test_memory_does_not_grow_with_the_objects(endpoint: str, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
@@ -104,6 +106,23 @@ def test_of_simultaneous_changes_the_last_one_applies(
             list(pool.map(lambda moment: cache.mark_changed("s3://a/b", moment), moments))
         assert cache.last_change("s3://a/b") == moments[-1]
     assert capsys.readouterr().out == ""
+
+
+def mark_changes(folder: Path, moments: Sequence[int]) -> None:
+    cache = BlockCache(folder, BUCKETS * 100_000)
+    for moment in moments:
+        cache.mark_changed("s3://a/b", moment)
+
+
+def test_of_changes_that_several_processes_see_the_last_one_applies(tmp_path: Path) -> None:
+    rounds, processes = 30, 4
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(mark_changes, [tmp_path] * processes, [[0]] * processes))  # all have started
+        for round_ in range(1, rounds):
+            moments = [[round_ * 10 + number] for number in range(processes)]
+            list(pool.map(mark_changes, [tmp_path] * processes, moments))
+            seen = BlockCache(tmp_path, BUCKETS * 100_000).last_change("s3://a/b")
+            assert seen == round_ * 10 + processes - 1
 
 
 @given(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from kill import PATIENCE_S
 from retrace.errors import ConfigError
 from retrace.planning.container_images import (
     SOURCES,
@@ -128,3 +131,62 @@ def test_local_index_and_wheels_are_bound(repository: Path, tmp_path: Path) -> N
     assert f"env PIP_FIND_LINKS={tmp_path}/wheels" in lines
     bound = [line for line in lines if line.startswith("bind ")]
     assert bound == [f"bind {tmp_path}/{name}" for name in ("ca.pem", "index", "wheels")]
+
+
+BUILDING = """\
+#!/bin/sh
+# Builds by writing a file, once the gate is there.
+for last; do image=$previous; previous=$last; done
+[ "$2" = --sandbox ] && { mkdir -p "$3"; exit; }
+echo built >>"$BUILDS"
+until [ -e "$GATE" ]; do sleep 0.02; done
+echo image >"$image"
+"""
+
+
+@pytest.fixture
+def building(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for apptainer that builds when the test lets it; where it notes each build."""
+    program = tmp_path / "bin/apptainer"
+    program.parent.mkdir()
+    program.write_text(BUILDING)
+    program.chmod(0o755)
+    (tmp_path / "base").mkdir()
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("BUILDS", str(tmp_path / "builds"))
+    monkeypatch.setenv("GATE", str(tmp_path / "gate"))
+    monkeypatch.setenv("RETRACE_IMAGE_BASE", str(tmp_path / "base"))
+    return tmp_path / "builds"
+
+
+def start_build(repository: Path, image: Path) -> subprocess.Popen[str]:
+    command = ["bash", str(repository / "containers/build.sh"), "standin", str(image)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    assert any(line.startswith(text) for line in process.stdout)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_of_two_builds_of_an_image_one_waits_and_uses_it(
+    repository: Path, tmp_path: Path, building: Path, killed: bool
+) -> None:
+    image = tmp_path / "images/standin-0123.sif"
+    first = start_build(repository, image)
+    while not building.exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    second = start_build(repository, image)
+    read_until(second, f"waits for another run that makes {image}")
+    if killed:
+        os.killpg(first.pid, signal.SIGKILL)
+    (tmp_path / "gate").touch()
+    texts = [process.communicate(timeout=PATIENCE_S)[0] for process in (first, second)]
+    assert second.returncode == 0, texts
+    assert image.read_text() == "image\n"
+    assert building.read_text() == "built\n" * (2 if killed else 1)
+    assert (f"another run has made {image}" in texts[1]) == (not killed)

@@ -186,3 +186,12 @@ def test_the_legacy_engine_writes_the_same_records() -> None:
     Path("legacy.manifest.json").unlink()
     legacy.write(legacy.start({"identity": "plan.json"}))
     assert read_record(Path("legacy.manifest.json")) == modern
+
+
+def test_a_record_that_is_there_is_not_written_again() -> None:
+    job = start(Planned("out.manifest.json", settings={"seed": 0}))
+    job.write()
+    Path("out.manifest.json").chmod(0o444)
+    before = Path("out.manifest.json").stat()
+    job.write()
+    assert Path("out.manifest.json").stat() == before

@@ -12,9 +12,12 @@ from typing import Any
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
+from retrace.output_lock import fetching_alone
+from retrace.records.record import found_version
 from retrace.remote.download import DownloadReport, FolderDownload, human_bytes
 from retrace.remote.mirror import MirrorStore, open_store
 from retrace.remote.store import FetchSettings, ObjectStore
+from retrace.storage.fetched import is_fetched
 from retrace.storage.manifest import (
     describe_arrays,
     input_digest,
@@ -97,6 +100,7 @@ def fetched_content(store: ObjectStore, report: DownloadReport, folder: Path) ->
         files = {path.relative_to(folder).as_posix(): input_digest(path) for path in paths}
     return {
         "source": store.label,
+        "listing": report.listing,
         "objects": report.objects,
         "bytes": report.bytes,
         "verified": dict(report.verified),
@@ -136,9 +140,13 @@ def fetch(settings: FetchSettings, output: Path) -> DownloadReport:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Fetches one folder."""
+    """Fetches one folder, unless another run has just done so."""
     args = parse_args(argv)
-    fetch(read_settings(args), args.output)
+    settings = read_settings(args)
+    found = found_version(manifest_path(args.output))
+    with fetching_alone(args.output):
+        if not is_fetched(args.output, settings, found):
+            fetch(settings, args.output)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
 from retrace.files import atomic_write
+from retrace.output_lock import fetching_alone
+from retrace.records.record import read_record, running_job, version_of
 from retrace.remote.download import human_bytes
 from retrace.remote.http import (
     READ_BYTES,
@@ -21,7 +23,10 @@ from retrace.remote.http import (
     get_response,
     is_transient,
 )
+from retrace.remote.multipart import file_sha256
 from retrace.remote.store import FetchFileSettings
+from retrace.settings_model import deciding
+from retrace.storage.fetched import refuse_others
 
 ATTEMPTS = 3
 PAUSE_S = 2.0
@@ -77,11 +82,25 @@ def fetch(url: str, sha256: str, output: Path) -> None:
     print(f"[fetch] {output}: {human_bytes(len(content))}, sha256 {received}", flush=True)
 
 
+def is_fetched(settings: FetchFileSettings, output: Path) -> bool:
+    """Whether the file is there; FetchError if another run has just fetched another one."""
+    if output.is_file() and file_sha256(output) == settings.sha256:
+        print(f"[fetch] {output} is there, sha256 {settings.sha256}", flush=True)
+        return True
+    job = running_job()
+    record = read_record(Path(job.planned.record)) if job else None
+    if job and record and version_of(Path(job.planned.record)) != job.planned.found:
+        refuse_others(output, record["settings"], deciding(settings))
+    return False
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Fetches one file."""
+    """Fetches one file, unless it is there."""
     args = parse_args(argv)
     settings = check(FetchFileSettings, args.settings, "--settings")
-    fetch(settings.url, settings.sha256, args.output)
+    with fetching_alone(args.output):
+        if not is_fetched(settings, args.output):
+            fetch(settings.url, settings.sha256, args.output)
 
 
 if __name__ == "__main__":

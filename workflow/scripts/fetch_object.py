@@ -11,10 +11,13 @@ from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
 from retrace.files import atomic_write
+from retrace.output_lock import fetching_alone
+from retrace.records.record import found_version, version_of
 from retrace.remote.download import human_bytes
 from retrace.remote.mirror import open_store
-from retrace.remote.multipart import MultipartDownload
+from retrace.remote.multipart import MultipartDownload, file_sha256
 from retrace.remote.store import FetchObjectSettings, ObjectStore
+from retrace.storage.fetched import finished_manifest, refuse_others
 from retrace.storage.manifest import manifest_path, write_manifest
 
 
@@ -79,6 +82,7 @@ def fetch(settings: FetchObjectSettings, output: Path) -> None:
     seconds = time.monotonic() - begin
     extra = {
         "source": f"{store.label}{name}",
+        "key": settings.key,
         "bytes": item.size,
         "etag": item.etag,
         "sha256": sha256,
@@ -91,10 +95,37 @@ def fetch(settings: FetchObjectSettings, output: Path) -> None:
     print(f"[fetch] {output}: sha256 {sha256}, {seconds:.1f} s, {rate}/s", flush=True)
 
 
+def is_fetched(settings: FetchObjectSettings, output: Path, found: str | None) -> bool:
+    """Whether the output has the object's bytes; FetchError if another run put another one there.
+
+    `found`: the version of its manifest when this run began.
+    """
+    manifest = manifest_path(output)
+    content = finished_manifest(output)
+    if content is None or not (output.is_file() and sha256_file(output).is_file()):
+        return False
+    there = {"bucket": content["settings"]["bucket"], "key": content.get("key")}
+    wanted = {"bucket": settings.bucket, "key": settings.key}
+    if version_of(manifest) != found:
+        refuse_others(output, there, wanted)
+    item = open_store(settings.folder()).find(settings.key.rpartition("/")[2])
+    same = there == wanted and (content["etag"], content["bytes"]) == (item.etag, item.size)
+    if not same or settings.sha256 not in (None, content["sha256"]):
+        return False
+    if file_sha256(output) != content["sha256"]:
+        return False
+    print(f"[fetch] {output} is there, sha256 {content['sha256']}", flush=True)
+    return True
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Fetches one object."""
+    """Fetches one object, unless it is there."""
     args = parse_args(argv)
-    fetch(check(FetchObjectSettings, args.settings, "--settings"), args.output)
+    settings = check(FetchObjectSettings, args.settings, "--settings")
+    found = found_version(manifest_path(args.output))
+    with fetching_alone(args.output):
+        if not is_fetched(settings, args.output, found):
+            fetch(settings, args.output)
 
 
 if __name__ == "__main__":

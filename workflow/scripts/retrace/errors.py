@@ -7,6 +7,7 @@ import errno
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from types import FrameType
 
 
@@ -59,12 +60,20 @@ def _out_of_memory(error: BaseException) -> str | None:
     return None
 
 
+def _no_permission(error: OSError) -> str | None:
+    if error.filename is None:
+        return None
+    return f"{error.filename}: {error.strerror}; change its permissions, or use another folder"
+
+
 def explain(error: BaseException) -> str | None:
     """The message for users, None for an error that only a traceback explains."""
     if isinstance(error, RetraceError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _disk_full(error)
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return _no_permission(error)
     if isinstance(error, (RuntimeError, MemoryError)):
         return _out_of_memory(error)
     return None
@@ -77,15 +86,20 @@ def terminate(number: int, frame: FrameType | None) -> None:
 
 AFTER_SUCCESS: list[Callable[[], object]] = []
 """What `run` calls after a program's `main` has succeeded."""
+UNTIL_END: list[ExitStack] = []
+"""What the program of `run` holds until its end; none where `main` is called without `run`."""
 
 
 def run(main: Callable[[], None]) -> None:
     """Runs a program's `main`. Known errors print one line, with status 1; SIGTERM gives 143."""
     signal.signal(signal.SIGTERM, terminate)
     try:
-        main()
-        for finish in AFTER_SUCCESS:
-            finish()
+        with ExitStack() as held:
+            UNTIL_END.append(held)
+            held.callback(UNTIL_END.remove, held)
+            main()
+            for finish in AFTER_SUCCESS:
+                finish()
     except Exception as error:
         message = explain(error)
         if message is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retrace.files import digest, write_json
 from retrace.job import Job
-from retrace.records.record import Planned
+from retrace.records.record import Planned, version_of
 from retrace.settings_model import deciding
 
 PLANS = Path("work/plans")
@@ -60,6 +60,7 @@ def planned_record(
         image=None if job.copies else image,
         produced=dict(ChainMap(produced, *(dict(one.produced) for one in passing))),
         own=tuple(dict.fromkeys([*own, *(path for one in passing for path in one.own)])),
+        found=version_of(Path(record)) if job.copies else None,
     )
 
 

@@ -6,6 +6,7 @@ without any memory of earlier runs. The identity of a result is the digest of it
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,8 @@ class Planned:
 
     `code`: digest of each library file; `image`: name of the container image, None without one;
     `produced`: for each input that another job writes, the file with that job's record; `own`:
-    inputs that no job writes; `record`: where this job's record belongs.
+    inputs that no job writes; `record`: where this job's record belongs; `found`: the version of
+    that file when the run was planned, for outputs that other runs may write meanwhile.
     """
 
     record: str
@@ -35,6 +37,7 @@ class Planned:
     image: str | None = None
     produced: Mapping[str, str] = field(default_factory=dict)
     own: tuple[str, ...] = ()
+    found: str | None = None
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
@@ -89,7 +92,10 @@ class Running:
                 )
         file = Path(self.planned.record)
         manifest = json.loads(file.read_text()) if file.is_file() else {}
-        manifest[KEY] = {"digest": self.identity, **self.content()}
+        record = {"digest": self.identity, **self.content()}
+        if manifest.get(KEY) == record:
+            return  # another run wrote it, maybe where this one may not
+        manifest[KEY] = record
         atomic_write(file, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
@@ -128,6 +134,20 @@ def start_job(file: Path) -> Running:
 def running_job() -> Running | None:
     """The job of this program; None for a program that is run by hand."""
     return _running[0] if _running else None
+
+
+def version_of(file: Path) -> str | None:
+    """16 hex digits of the bytes of a manifest or record; None if it does not exist."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    except FileNotFoundError:
+        return None
+
+
+def found_version(file: Path) -> str | None:
+    """The version of a manifest or record when this run was planned; now, if it is run by hand."""
+    job = running_job()
+    return version_of(file) if job is None else job.planned.found
 
 
 def note_resolved(name: str, value: Any) -> None:

@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from retrace.errors import ConfigError
 from retrace.files import atomic_write
+from retrace.output_lock import locked
 from retrace.remote.objects import Block
 
 FOLDER_VARIABLE, GIB_VARIABLE = "RETRACE_BLOCKS", "RETRACE_BLOCKS_GIB"
@@ -67,9 +68,9 @@ class CacheOptions:
 class BlockCache:
     """Blocks in a folder of at most `limit_bytes`; the least recently used are removed first.
 
-    Processes may share it without locks: a block appears by a rename and disappears by an unlink,
-    and its checksum is compared at every read. Only blocks that are being written at the moment
-    take space beyond the limit.
+    Processes may share it: a block appears by a rename and disappears by an unlink, and its
+    checksum is compared at every read, so that blocks need no locks. Only blocks that are being
+    written at the moment take space beyond the limit.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -157,13 +158,13 @@ class BlockCache:
 
     def mark_changed(self, url: str, changed_s: int) -> None:
         """Records that a volume changed at `changed_s` (seconds since 1970)."""
-        with self._marking:  # so that an earlier time never overwrites a later one
-            if changed_s <= self.last_change(url):
-                return
-            try:
-                atomic_write(self._change_file(url), json.dumps({"url": url, "changed": changed_s}))
-            except OSError as error:
-                self._warn(f"cannot be written ({error}); continuing without it")
+        file = self._change_file(url)
+        try:
+            with self._marking, locked(file):  # an earlier time never overwrites a later one
+                if changed_s > self.last_change(url):
+                    atomic_write(file, json.dumps({"url": url, "changed": changed_s}))
+        except OSError as error:
+            self._warn(f"cannot be written ({error}); continuing without it")
 
 
 def pack(block: Block) -> bytes:

@@ -17,7 +17,7 @@ from retrace.progress import progress
 from retrace.remote.concurrency import Item, Result, ThreadedWork
 from retrace.remote.http import READ_BYTES, TransientError
 from retrace.remote.mirror import file_md5
-from retrace.remote.store import ObjectStore, S3Object
+from retrace.remote.store import ObjectStore, S3Object, listing_digest
 
 MEBIBYTE = 1 << 20
 BACKOFF_S, LONGEST_WAIT_S = 0.2, 20.0
@@ -44,7 +44,8 @@ class DownloadReport:
     """Counts and checksums of a download.
 
     `kept`: objects that an earlier run had already verified; `verified`: objects by
-    `FetchedObject.verified_by`; `sha256`: by object name, where the ETag is no md5.
+    `FetchedObject.verified_by`; `sha256`: by object name, where the ETag is no md5; `listing`: see
+    `listing_digest`.
     """
 
     objects: int = 0
@@ -52,6 +53,7 @@ class DownloadReport:
     kept: int = 0
     verified: Counter[str] = field(default_factory=Counter)
     sha256: dict[str, str] = field(default_factory=dict)
+    listing: str = ""
 
 
 def human_bytes(count: float) -> str:
@@ -151,6 +153,7 @@ class FolderDownload:
         for parent in {self.folder / Path(item.name).parent for item in items}:
             parent.mkdir(parents=True, exist_ok=True)
         report, missing = self._verify_present(items)
+        report.listing = listing_digest(items)
         self._check_space(sum(item.size for item in missing))
         done = self._in_threads(self._fetch, missing)
         for fetched in progress(done, len(missing), "fetch", "objects"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from pydantic import BeforeValidator, Field
 
 from retrace.errors import ConfigError, FetchError, nearest
+from retrace.files import digest
 from retrace.setting_types import Count, Flag, InWords, Text
 from retrace.settings_model import NO_EFFECT, SettingsModel
 
@@ -19,6 +21,11 @@ class S3Object:
     name: str
     size: int
     etag: str
+
+
+def listing_digest(items: Iterable[S3Object]) -> str:
+    """16 hex digits of names, sizes and ETags: what the server says about its objects."""
+    return digest([[item.name, item.size, item.etag] for item in items])
 
 
 def _without_slashes(value: Any) -> Any:
