@@ -40,6 +40,17 @@ def kill_when(script: str, arguments: Sequence[str], is_due: Callable[[], bool])
     return False
 
 
+def read_until(process: subprocess.Popen[str], text: str) -> None:
+    """Reads what a process prints, up to a line with this beginning; AssertionError without one."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(text):
+            return
+    raise AssertionError(f"no line {text!r} in {lines}")
+
+
 def finish(script: str, arguments: Sequence[str]) -> None:
     """Runs the script to its end; AssertionError if it fails."""
     assert start(script, arguments).wait(PATIENCE_S) == 0

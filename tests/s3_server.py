@@ -57,6 +57,12 @@ def put_objects(
         client.put_object(Bucket=bucket, Key=key, Body=body)
 
 
+def upload_small_volumes(endpoint: str, *names: str) -> None:
+    """Uploads phantom volumes (8, 24, 24) voxels, in chunks of (4, 16, 16), to a public bucket."""
+    small = ["--shape", "8", "24", "24", "--margin", "4", "8", "8", "--chunks", "4", "16", "16"]
+    phantom.main(["upload", "--endpoint", endpoint, "--volumes", *names, *small])
+
+
 @dataclass
 class Fault:
     """A fault in GETs of one object: `kind`, for the first `times` of them."""

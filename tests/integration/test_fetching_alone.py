@@ -18,9 +18,8 @@ import pytest
 import fetch
 import fetch_file
 import fetch_object
-import phantom
 import s3_server
-from kill import PATIENCE_S
+from kill import PATIENCE_S, read_until
 from retrace.output_lock import lock_file, locked
 from retrace.remote.store import FetchSettings
 from retrace.storage.manifest import check_manifest, manifest_path
@@ -38,8 +37,7 @@ WAITS = "[fetch] waits for another run that fetches"
 def endpoint() -> Iterator[str]:
     """A server with two phantom volumes."""
     with s3_server.serving() as address:
-        small = ["--shape", "8", "24", "24", "--margin", "4", "8", "8", "--chunks", "4", "16", "16"]
-        phantom.main(["upload", "--endpoint", address, "--volumes", "v", "w", *small])
+        s3_server.upload_small_volumes(address, "v", "w")
         yield address
 
 
@@ -59,17 +57,6 @@ def start(
         text=True,
         env={**os.environ, "AWS_EC2_METADATA_DISABLED": "true", "no_proxy": "127.0.0.1"},
     )
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> None:
-    """Reads what a process prints, up to a line that begins with `text`."""
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith(text):
-            return
-    raise AssertionError(f"no line {text!r} in {lines}")
 
 
 def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -37,8 +37,7 @@ CHUNK = "v.zarr/volumes/raw/1.1.1"
 def endpoint() -> Iterator[str]:
     """A moto server with two public phantom volumes: v.zarr, and v.zarr2 with a similar name."""
     with s3_server.serving() as address:
-        small = ["--shape", "8", "24", "24", "--margin", "4", "8", "8", "--chunks", "4", "16", "16"]
-        phantom.main(["upload", "--endpoint", address, "--volumes", "v", "train_0", *small])
+        s3_server.upload_small_volumes(address, "v", "train_0")
         client = s3_server.writer(address)
         client.put_object(Bucket=BUCKET, Key=f"{PREFIX}/v.zarr2/decoy", Body=b"decoy")
         client.put_object(Bucket=BUCKET, Key=f"{PREFIX}/v.zarr/", Body=b"")

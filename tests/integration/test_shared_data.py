@@ -124,16 +124,28 @@ def is_held(disk: Path) -> bool:
     return all(lock_file(disk / "phantom" / f"{v}.zarr").is_file() for v in VOLUMES)
 
 
+def start_one_that_waits(
+    clones: tuple[Path, Path, Path], proxy: s3_server.Proxy, **changes: str
+) -> tuple[subprocess.Popen[str], subprocess.Popen[str]]:
+    """A run that fetches, and one that waits for it, with `changes` of its settings.
+
+    The server answers neither.
+    """
+    holder, waiting, disk = clones
+    proxy.let(0)
+    first = start(holder, endpoint_url=proxy.endpoint)
+    until(lambda: is_held(disk), first)
+    second = start(waiting, endpoint_url=proxy.endpoint, **changes)
+    until(lambda: printed(waiting).count(WAITS) == 3, second)
+    return first, second
+
+
 def test_a_killed_run_leaves_its_work_to_the_one_that_waits(
     clones: tuple[Path, Path, Path], endpoint: str
 ) -> None:
     killed, waiting, disk = clones
     with s3_server.spoiling(endpoint) as proxy:
-        proxy.let(0)
-        first = start(killed, endpoint_url=proxy.endpoint)
-        until(lambda: is_held(disk), first)
-        second = start(waiting, endpoint_url=proxy.endpoint)
-        until(lambda: printed(waiting).count(WAITS) == 3, second)
+        first, second = start_one_that_waits(clones, proxy)
         kill_all(first)
         proxy.let(None)
         assert second.wait(PATIENCE_S) == 0, printed(waiting)[-6000:]
@@ -153,13 +165,9 @@ def test_a_run_with_other_settings_fails_and_leaves_the_other_run_its_volumes(
 ) -> None:
     good, other, disk = clones
     with s3_server.spoiling(endpoint) as proxy:
-        proxy.let(0)
-        first = start(good, endpoint_url=proxy.endpoint)
-        until(lambda: is_held(disk), first)
-        second = start(other, endpoint_url=proxy.endpoint, bucket="elsewhere")
-        until(lambda: printed(other).count(WAITS) == 3, second)
+        runs = start_one_that_waits(clones, proxy, bucket="elsewhere")
         proxy.let(None)
-        statuses = [run.wait(PATIENCE_S) for run in (first, second)]
+        statuses = [run.wait(PATIENCE_S) for run in runs]
     assert statuses == [0, 1], printed(good)[-3000:] + printed(other)[-3000:]
     refused = "with other settings (bucket 'open-neurodata', here 'elsewhere'). It is kept"
     assert refused in printed(other) and "Traceback" not in printed(other)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kill import PATIENCE_S
+from kill import PATIENCE_S, read_until
 from retrace.errors import ConfigError
 from retrace.planning.container_images import (
     SOURCES,
@@ -164,11 +164,6 @@ def start_build(repository: Path, image: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> None:
-    assert process.stdout is not None
-    assert any(line.startswith(text) for line in process.stdout)
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -19,9 +19,9 @@ import crate
 import rerun
 import roc_validator
 from retrace.errors import ConfigError, DataError
-from retrace.files import digest
+from retrace.files import digest, file_sha256
 from retrace.provenance import bundle_files, bundle_writer
-from retrace.provenance.folders import check_files, code_files, sha256_of
+from retrace.provenance.folders import check_files, code_files
 from retrace.provenance.jobs import check_chain, jobs_behind, read_jobs
 from retrace.storage.manifest import input_digest, origin
 
@@ -142,7 +142,7 @@ def test_the_validator_refuses_a_crate_without_its_run(crate_folder: Path, tmp_p
 def test_a_crate_names_jobs_files_and_the_bucket(crate_folder: Path) -> None:
     graph = json.loads((crate_folder / "ro-crate-metadata.json").read_text())["@graph"]
     by_id = {entity["@id"]: entity for entity in graph}
-    assert by_id[MODEL]["sha256"] == sha256_of(Path(MODEL))
+    assert by_id[MODEL]["sha256"] == file_sha256(Path(MODEL))
     job = by_id[f"#job-train-{MODEL}"]
     assert job["result"] in ({"@id": MODEL}, [{"@id": MODEL}])
     assert job["endTime"] == "1970-01-01T00:00:04+00:00"
@@ -274,4 +274,4 @@ def test_own_files_are_named_where_the_bundle_has_them(place: Path) -> None:
     moved = bundle_writer.put_data([own], Path("packed"))
     bundle_writer.put_code(Path("packed"), moved, "mine")
     assert Path("packed/config/datasets/mine.yaml").read_text() == "raw: {path: files/0/cubes.h5}\n"
-    check_files(Path("packed"), {"files/0/cubes.h5": sha256_of(own)}, "bundle")
+    check_files(Path("packed"), {"files/0/cubes.h5": file_sha256(own)}, "bundle")

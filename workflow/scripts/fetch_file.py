@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
-from retrace.files import atomic_write
+from retrace.files import atomic_write, file_sha256
 from retrace.output_lock import fetching_alone
 from retrace.records.record import read_record, running_job, version_of
 from retrace.remote.download import human_bytes
@@ -23,7 +23,6 @@ from retrace.remote.http import (
     get_response,
     is_transient,
 )
-from retrace.remote.multipart import file_sha256
 from retrace.remote.store import FetchFileSettings
 from retrace.settings_model import deciding
 from retrace.storage.fetched import refuse_others

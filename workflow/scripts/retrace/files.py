@@ -31,6 +31,12 @@ def _settings_as_json(value: Any) -> Any:
     return as_plain(value)
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sync_folder(folder: Path) -> None:
     """Flushes a folder to disk, so that renames in it survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)

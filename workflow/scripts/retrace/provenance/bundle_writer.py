@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrace.files import atomic_write
+from retrace.files import atomic_write, file_sha256
 from retrace.planning.program_files import SCRIPTS
 from retrace.provenance.bundle_files import (
     FACTS,
@@ -25,7 +25,6 @@ from retrace.provenance.folders import (
     copy_program,
     files_below,
     link_or_copy,
-    sha256_of,
 )
 from retrace.storage.manifest import manifest_path
 
@@ -59,7 +58,7 @@ def write_bundle(
         link_or_copy(wheel, partial / WHEELS / wheel.name)
     here = config.with_(mirror=OBJECTS, init=_moved_init(config, moved))
     (partial / RUN_CONFIG).write_text(json.dumps(here.plain(), indent=1) + "\n")  # JSON is YAML
-    digests = {p.relative_to(partial).as_posix(): sha256_of(p) for p in files_below(partial)}
+    digests = {p.relative_to(partial).as_posix(): file_sha256(p) for p in files_below(partial)}
     facts = {"format_version": FORMAT_VERSION, **machine(), "target": target}
     atomic_write(partial / FACTS, json.dumps({**facts, "files": digests}, indent=1) + "\n")
     shutil.rmtree(output, ignore_errors=True)

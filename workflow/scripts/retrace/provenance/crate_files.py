@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
-from retrace.provenance.folders import CODE, DOCUMENTS, RUN_CONFIG, copy_program, sha256_of
+from retrace.files import file_sha256
+from retrace.provenance.folders import CODE, DOCUMENTS, RUN_CONFIG, copy_program
 
 METADATA, TARGET = "ro-crate-metadata.json", "target.json"
 
@@ -65,7 +66,7 @@ def place_workflow(crate: Path, directory: Path, digests: Mapping[str, str]) -> 
         target = directory / name
         if not target.exists():
             copy_program(crate / name, target)
-        elif sha256_of(target) != expected:
+        elif file_sha256(target) != expected:
             raise DataError(
                 f"{target} differs from the RO-Crate's; choose another --directory, or an empty one"
             )
@@ -81,5 +82,5 @@ def compare_results(directory: Path, digests: Mapping[str, str]) -> Iterator[str
     for name, expected in sorted(digests.items()):
         if name.startswith("results/") and not name.endswith(".manifest.json"):
             path = directory / name
-            same = path.is_file() and sha256_of(path) == expected
+            same = path.is_file() and file_sha256(path) == expected
             yield f"{'same' if same else 'other' if path.is_file() else 'absent':8}{name}"

@@ -5,12 +5,12 @@ Standard library only: a packed experiment is checked before anything is install
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from retrace.errors import DataError
+from retrace.files import file_sha256
 
 CODE = ("Snakefile", "rules", "config", "workflow", "profiles", "containers", "envs")
 """Files and folders of the workflow, relative to the repository."""
@@ -27,12 +27,6 @@ def split_options(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     words = [*argv, "--"]
     first = words.index("--")
     return list(argv[:first]), list(argv[first + 1 :])
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_below(folder: Path, left_out: Collection[str] = ()) -> Iterator[Path]:
@@ -90,7 +84,7 @@ def check_files(folder: Path, digests: Mapping[str, str], kind: str) -> None:
         path = folder / name
         if not path.is_file():
             raise DataError(f"{kind} {folder}: {name} is missing; copy the {kind} again")
-        if sha256_of(path) != expected:
+        if file_sha256(path) != expected:
             raise DataError(
                 f"{kind} {folder}: {name} has changed since the {kind} was written (its SHA-256 is "
                 f"no longer {expected[:16]}…); copy the {kind} again"

@@ -17,9 +17,10 @@ from rocrate.rocrate import ROCrate
 
 from retrace import __version__
 from retrace.config.workflow import WorkflowConfig
+from retrace.files import file_sha256
 from retrace.planning.program_files import SCRIPTS
 from retrace.provenance.crate_files import TARGET
-from retrace.provenance.folders import RUN_CONFIG, code_files, sha256_of
+from retrace.provenance.folders import RUN_CONFIG, code_files
 from retrace.provenance.jobs import FinishedJob, utc
 from retrace.storage.manifest import input_digest, manifest_path
 
@@ -80,7 +81,7 @@ class RunCrate:
             lang_version=version("snakemake"),
             properties={"@type": WORKFLOW_KINDS},
         )
-        self.workflow["sha256"] = sha256_of(ROOT / "Snakefile")
+        self.workflow["sha256"] = file_sha256(ROOT / "Snakefile")
         self.workflow["name"], self.workflow["version"] = "retrace", __version__
         for name, path in code.items():
             self._include(name, path)
@@ -92,7 +93,7 @@ class RunCrate:
         self._include(path.name, path)["description"] = description
 
     def _include(self, name: str, path: Path) -> Any:
-        facts = {"sha256": sha256_of(path), "contentSize": str(path.stat().st_size), "name": name}
+        facts = {"sha256": file_sha256(path), "contentSize": str(path.stat().st_size), "name": name}
         self.entities[name] = self.crate.add_file(path, name, properties=facts)
         return self.entities[name]
 
@@ -112,7 +113,7 @@ class RunCrate:
         """Names a store, a file above `LARGEST_BYTES`, or a file elsewhere, with its digest."""
         facts: dict[str, Any] = {"name": path.as_posix()}
         if path.is_file():
-            facts |= {"sha256": sha256_of(path), "contentSize": str(path.stat().st_size)}
+            facts |= {"sha256": file_sha256(path), "contentSize": str(path.stat().st_size)}
         elif path.is_dir():
             facts["identifier"] = f"retrace-digest:{input_digest(path)}"
         manifest = manifest_path(path)
@@ -137,7 +138,7 @@ class RunCrate:
         """A container image, with the digest of its file."""
         identifier = f"#{path.as_posix()}"
         return self.crate.get(identifier) or self.context(
-            identifier, "ContainerImage", name=path.name, sha256=sha256_of(path)
+            identifier, "ContainerImage", name=path.name, sha256=file_sha256(path)
         )
 
     def tool(self, rule: str, position: int) -> tuple[Any, Any]:

@@ -6,7 +6,6 @@ decides when something was.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
-from retrace.files import atomic_write, digest
+from retrace.files import atomic_write, digest, file_sha256
 
 MEMORY = Path("work/contents")
 """Where digests are remembered, one file for each path."""
@@ -57,14 +56,9 @@ def content_digest(path: Path) -> str:
 def _digest_of_bytes(path: Path) -> str:
     files = files_of(path)
     with ThreadPoolExecutor(4) as pool:
-        digests = list(pool.map(_file_digest, files))
+        digests = list(pool.map(file_sha256, files))
     names = [file.relative_to(path).as_posix() for file in files]
     return digest(dict(zip(names, digests, strict=True)))
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _memory(path: Path) -> Path:

@@ -6,7 +6,6 @@ without any memory of earlier runs. The identity of a result is the digest of it
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
-from retrace.files import atomic_write, digest, read_json
+from retrace.files import atomic_write, digest, file_sha256, read_json
 from retrace.records.contents import content_digest, fingerprint
 
 KEY = "identity"
@@ -139,7 +138,7 @@ def running_job() -> Running | None:
 def version_of(file: Path) -> str | None:
     """16 hex digits of the bytes of a manifest or record; None if it does not exist."""
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        return file_sha256(file)[:16]
     except FileNotFoundError:
         return None
 

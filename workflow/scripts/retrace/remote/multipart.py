@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.errors import FetchError
+from retrace.files import file_sha256
 from retrace.progress import progress
 from retrace.remote.download import (
     DownloadReport,
@@ -37,12 +38,6 @@ def split_into_parts(item: S3Object, part_bytes: int) -> list[ObjectPart]:
         )
         for first in range(0, item.size, part_bytes)
     ]
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class MultipartDownload(FolderDownload):

@@ -5,7 +5,6 @@ A manifest is written last, so that a store without one is unfinished, and it is
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -19,7 +18,7 @@ from typing import Any
 
 from retrace import __version__
 from retrace.errors import DataError
-from retrace.files import atomic_write, digest
+from retrace.files import atomic_write, digest, file_sha256
 from retrace.storage.chunk_index import (
     ChunkDigests,
     chunk_digests,
@@ -114,8 +113,7 @@ def input_digest(path: Path) -> str:
         return digest(arrays | content.get("files", {}))
     if path.is_dir():
         return digest({name: a["sha256"] for name, a in describe_arrays(path).items()})
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_sha256(path)[:16]
 
 
 def peak_memory_mb() -> float:
