@@ -1,8 +1,8 @@
 """Outputs in folders that several runs may share: Snakemake leaves them alone; no rules here.
 
-When a job fails, Snakemake puts back the copies of its outputs from before, or removes the outputs. Meanwhile
+When a job fails, Snakemake restores its previous outputs from copies, or removes the outputs. Meanwhile
 another run may have finished them. Programs that write into these folders replace their outputs only by
-complete ones, so that nothing is to be put back.
+complete ones, so Snakemake has nothing to restore.
 """
 
 
@@ -14,7 +14,7 @@ def is_shared(path: Any) -> bool:
 
 @cache
 def keep_shared_outputs() -> None:
-    """Makes Snakemake neither copy nor put back nor remove shared outputs."""
+    """Stops Snakemake from copying, restoring and removing shared outputs."""
     persistence = workflow.persistence
     backup, restore = persistence.backup_output, persistence.restore_output
 

@@ -60,9 +60,9 @@ def _say_who_waits(output: Path) -> Callable[[], None]:
 def locked(
     path: Path, on_wait: Callable[[], None] = lambda: None, poll_s: float = POLL_S
 ) -> Iterator[None]:
-    """Holds the lock of a path; calls `on_wait` if it has to wait, and every REMINDER_S then.
+    """Holds the lock of a path; calls `on_wait` if it has to wait, and again every REMINDER_S.
 
-    In a read-only folder nothing is locked: no run changes anything there.
+    In a read-only folder nothing is locked, because no run changes anything there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(

@@ -15,11 +15,11 @@ from retrace.storage.manifest import difference_from, manifest_path, read_manife
 
 
 def is_fetched(output: Path, settings: FetchSettings, found: str | None) -> bool:
-    """Whether the folder `output` is complete, and what the server has is what was fetched.
+    """Whether the folder `output` is complete, and the server still has the same objects.
 
-    `found`: the version of its manifest when this run began. A folder that another run has finished
-    since is compared by its list of chunks, another one by all bytes. FetchError if that other run
-    had other settings.
+    `found`: the version of its manifest when this run began. If another run has finished the folder
+    since, its list of chunks is compared, else all its bytes. FetchError if that run had other
+    settings.
     """
     content = finished_manifest(output)
     if content is None or not output.is_dir():
