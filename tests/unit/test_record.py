@@ -70,6 +70,18 @@ def test_renamed_files_are_another_content() -> None:
     assert content_digest(Path("a")) != before
 
 
+def test_folders_that_a_folder_links_to_are_a_part_of_it() -> None:
+    Path("scratch").mkdir()
+    Path("scratch/0.0").write_text("1")
+    Path("a").mkdir()
+    Path("a/labels").symlink_to("../scratch")
+    Path("a/back").symlink_to("../a")
+    before, digest_before = fingerprint(Path("a")), content_digest(Path("a"))
+    Path("scratch/0.0").write_text("2")
+    assert fingerprint(Path("a")) != before
+    assert content_digest(Path("a")) != digest_before
+
+
 def finished(**changes: Any) -> Planned:
     """A job that reads own.txt and made.txt, with its record."""
     Path("own.txt").write_text("own")
@@ -172,6 +184,10 @@ def test_the_legacy_engine_writes_the_same_records() -> None:
     Path("own/b.txt").write_text("b")
     Path("own/a").mkdir()
     Path("own/a/c.txt").write_text("c")
+    Path("scratch/d").mkdir(parents=True)
+    Path("scratch/d/e.txt").write_text("e")
+    Path("own/linked").symlink_to("../scratch/d")
+    Path("own/back").symlink_to(".")
     planned = Planned(
         "legacy.manifest.json",
         settings={"x": [1, 2.5]},

@@ -16,12 +16,14 @@ import zarr
 import tiny_training as tiny
 import tiny_workflow
 from retrace.records.record import read_record
+from retrace.storage.precomputed_writer import write_layer
 
 Plan = Callable[..., str]
 
 
-def write_dataset(folder: Path, **changes: object) -> None:
-    sources = {part: {"path": "own/a.zarr", "array": part} for part in ("raw", "labels")}
+def write_dataset(folder: Path, layer: str | None = None, **changes: object) -> None:
+    store = {part: {"path": "own/a.zarr", "array": part} for part in ("raw", "labels")}
+    sources = store if layer is None else store | {"labels": {"path": layer}}
     dataset = {
         "name": "mine",
         "voxel_size_nm": list(tiny.VOXEL_SIZE_NM),
@@ -117,6 +119,18 @@ def test_labels_edited_in_place_are_noticed_although_their_time_stays(place: Pat
     array[:5, :5, :5] = np.uint64(77)
     os.utime(chunk, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert plan(place) == "own/a.zarr changed"
+
+
+def test_a_chunk_of_an_own_layer_edited_in_place_is_noticed(place: Path) -> None:
+    labels = zarr.open_array(place / "own/a.zarr/labels", mode="r")[:].astype(np.uint32)
+    write_layer(place / "own/layer", labels, tiny.VOXEL_SIZE_NM, (0, 0, 0))
+    write_dataset(place, layer="file://own/layer")
+    snakemake(place, "--cores", "1", "mask_mine")
+    assert plan(place) == ""
+    files = [file for file in (place / "own/layer").rglob("*") if file.is_file()]
+    chunk = max(files, key=lambda file: file.stat().st_size)
+    chunk.write_bytes(chunk.read_bytes()[::-1])
+    assert plan(place) == "own/layer changed"
 
 
 def test_a_copied_timestamp_of_snakemake_is_no_content(place: Path) -> None:

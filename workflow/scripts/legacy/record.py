@@ -19,12 +19,20 @@ def files_of(path):
     if not os.path.isdir(path):
         return {".": path}
     files = {}
-    for folder, _, names in os.walk(path):
+    for folder, folders, names in os.walk(path, followlinks=True):
+        folders[:] = [name for name in folders if not leads_back(os.path.join(folder, name))]
         for name in names:
             if name not in NOT_CONTENT:
                 file = os.path.join(folder, name)
                 files[os.path.relpath(file, path).replace(os.sep, "/")] = file
     return files
+
+
+def leads_back(folder):
+    """Whether a folder is a link to one that contains it, which would never end."""
+    parent = os.path.join(os.path.realpath(os.path.dirname(folder)), "")
+    inside = parent.startswith(os.path.join(os.path.realpath(folder), ""))
+    return os.path.islink(folder) and inside
 
 
 def file_digest(path):

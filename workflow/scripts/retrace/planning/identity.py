@@ -23,6 +23,9 @@ class Comparison:
     """Compares planned jobs with the records of their outputs; every job once."""
 
     _reasons: dict[str, str | None] = field(default_factory=dict)
+    _fingerprints: dict[str, str] = field(default_factory=dict)
+    _contents: dict[str, str] = field(default_factory=dict)
+    """Of users' files, once per plan: many jobs read one folder, which may have very many files."""
 
     def reason(self, job: Planned, producer: Producer) -> str | None:
         """Why the outputs of a job are not current, in a few words; None if they are."""
@@ -41,8 +44,20 @@ class Comparison:
         for path, file in job.produced.items():
             yield from self._produced_difference(path, file, record["inputs"], producer)
         for path in job.own:
-            if _changed(Path(path), record["inputs"].get(path, {})):
+            if self._changed(path, record["inputs"].get(path, {})):
                 yield f"{path} changed"
+
+    def _changed(self, path: str, version: Mapping[str, str]) -> bool:
+        """Whether a file has other bytes than the version; its times alone do not matter."""
+        if not Path(path).exists():
+            return True
+        if path not in self._fingerprints:
+            self._fingerprints[path] = fingerprint(Path(path))
+        if self._fingerprints[path] == version.get("fingerprint"):
+            return False
+        if path not in self._contents:
+            self._contents[path] = content_digest(Path(path))
+        return self._contents[path] != version.get("sha256")
 
     def _produced_difference(
         self, path: str, file: str, inputs: Mapping[str, Any], producer: Producer
@@ -61,7 +76,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
     yield from setting_differences(before["settings"], after["settings"], before["resolved"])
     for path in sorted(before["code"].keys() | after["code"].keys()):
         if before["code"].get(path) != after["code"].get(path):
-            yield f"the code in {path} changed"
+            yield f"the code in {path} changed" if path.endswith(".py") else f"{path} changed"
     if before["image"] != after["image"]:
         yield f"the image changed from {before['image']} to {after['image']}"
 
@@ -88,15 +103,6 @@ def _set_differences(before: Mapping[str, Any], after: list[str]) -> Iterator[st
         yield f"{path} is read now"
     for path in sorted(before.keys() - set(after)):
         yield f"{path} is not read any more"
-
-
-def _changed(path: Path, version: Mapping[str, str]) -> bool:
-    """Whether a file has other bytes than the version; its times alone do not matter."""
-    if not path.exists():
-        return True
-    if fingerprint(path) == version.get("fingerprint"):
-        return False
-    return content_digest(path) != version.get("sha256")
 
 
 def _shown(value: Any) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from retrace.config.dataset_model import Dataset, DatasetVolume, Entry
 from retrace.config.sources import NAMED_PARTS
-from retrace.formats.precomputed import local_info
 from retrace.formats.source import Source
-from retrace.remote.addresses import is_address
+from retrace.remote.addresses import is_address, local_folder
 
 
 def results(dataset: str, *parts: str) -> str:
@@ -46,10 +45,10 @@ def ground_truth(dataset: Dataset, path: str) -> str | None:
 
 
 def own_files(dataset: Dataset, path: str) -> list[str]:
-    """The files to depend on for `path`: a fetched folder, a layer's info file, or the file."""
+    """The files to depend on for `path`: a fetched folder, or the file or folder itself."""
     if is_address(path):
-        info = local_info(path)
-        return [] if info is None else [str(info)]
+        local = local_folder(path)
+        return [] if local is None else [str(local)]
     folder = ground_truth(dataset, path)
     return [path] if folder is None else with_manifests([folder])
 
@@ -117,5 +116,5 @@ def tested(dataset: Dataset) -> list[str]:
 
 def layer_files(layers: Iterable[Source]) -> list[str]:
     """The stores of viewer layers on this machine, each once."""
-    paths = dict.fromkeys(layer.path for layer in layers)
-    return [path for path in paths if not is_address(path)]
+    paths = [local_folder(s.path) if is_address(s.path) else s.path for s in layers]
+    return list(dict.fromkeys(str(path) for path in paths if path is not None))

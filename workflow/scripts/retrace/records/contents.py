@@ -7,6 +7,8 @@ decides when something was.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +26,23 @@ NOT_CONTENT = (".snakemake_timestamp",)
 def files_of(path: Path) -> list[Path]:
     """The files of a folder, sorted, or the file itself; DataError if nothing is there."""
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file() and p.name not in NOT_CONTENT)
+        return sorted(_files_below(path))
     if path.is_file():
         return [path]
     raise DataError(f"{path} does not exist; correct the path, or restore the file")
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files of a folder; folders that it links to, as on a scratch disk, are a part of it."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not _leads_back(Path(parent, name))]
+        paths = (Path(parent, name) for name in names if name not in NOT_CONTENT)
+        yield from (path for path in paths if path.is_file())
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that contains it, which would never end."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def fingerprint(path: Path) -> str:
