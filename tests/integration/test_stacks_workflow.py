@@ -10,6 +10,7 @@ import pytest
 
 import s3_server
 import stacks
+import tiny_workflow
 from conftest import run_snakemake
 from retrace.alignment.stack_files import StackDataset
 from retrace.config.alignment_model import StackSet
@@ -53,6 +54,12 @@ def test_a_data_set_becomes_stacks_and_masks(tmp_path: Path, repository: Path) -
         tmp_path, *target, str(repository / "Snakefile"), "--config", "device=cpu"
     )
     assert "Nothing to be done" in again.stdout
+    shorter = TINY.replace("iterations: 4", "iterations: 3")
+    (tmp_path / "config" / "datasets" / "tiny_sections.yaml").write_text(shorter)
+    status, printed = tiny_workflow.finish(tmp_path, [*target[:3], "--config", "device=cpu"])
+    assert status != 0
+    assert "defects.safetensors is trained for 4 iterations, and 3 are requested" in printed
+    assert (folder / "defects.safetensors").is_file()
 
 
 @pytest.mark.s3

@@ -17,7 +17,7 @@ import zarr
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, DataError, DeviceError
 from retrace.formats.headers import read_header
-from retrace.planning import local_device
+from retrace.planning import local_device, stacks, view
 from retrace.planning.experiment import Planner
 
 SHAPE = (20, 50, 60)
@@ -303,18 +303,46 @@ def test_folders_that_cannot_be_written_are_refused(place: Path, folder: str) ->
         plan()
 
 
-def test_boxes_of_stacks_outside_their_sections_are_refused(place: Path) -> None:
+def write_sections(**alignment: Any) -> Planner:
+    """A dataset of 20 sections of 64 x 64 voxels; the planner of its runs."""
     tifffile.imwrite("sections.tif", np.zeros((20, 64, 64), np.uint8), photometric="minisblack")
-    box = {"offset": [0, 0, 0], "shape": [210, 600, 600]}
-    stacks = {"s": {"count": 4, "test_count": 1, "side": 32, "height": 2, "roi_nm": box}}
+    one = {"count": 4, "test_count": 1, "side": 32, "height": 2}
     dataset = {
         "name": "mine",
         "voxel_size_nm": VOXEL_NM,
         "volumes": {"v": {"raw": {"path": "sections.tif"}}},
-        "alignment": {"volume": "v", "stacks": stacks},
+        "alignment": {"volume": "v", "stacks": {"s": one}, **alignment},
     }
     Path("config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset))
-    planner = Planner(Path(), WorkflowConfig.model_validate({}).complete(deep=True))
+    return Planner(Path(), WorkflowConfig.model_validate({}).complete(deep=True))
+
+
+TARGETS_OF_SECTIONS: dict[str, Callable[[Planner], Any]] = {
+    "stacks_mine": lambda planner: stacks.stacks(planner, "mine"),
+    "train_defects_mine": lambda planner: stacks.defect_network(planner, "mine"),
+    "mask_stacks_mine": lambda planner: stacks.stack_masks(planner, "mine"),
+    "view_data_mine": lambda planner: view.data_picture(planner, "mine"),
+    "a file": lambda planner: planner.check_named_files(["results/mine/stacks/s_test.h5"]),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS_OF_SECTIONS)
+def test_boxes_of_stacks_outside_their_sections_are_refused(place: Path, target: str) -> None:
+    box = {"offset": [0, 0, 0], "shape": [210, 600, 600]}
+    outside = {"count": 4, "test_count": 1, "side": 32, "height": 2, "roi_nm": box}
 
     with pytest.raises(DataError, match="alignment: stacks 's': roi_nm from"):
-        planner.check_data("mine")
+        TARGETS_OF_SECTIONS[target](write_sections(stacks={"s": outside}))
+
+
+@pytest.mark.parametrize("target", ["train_defects_mine", "mask_stacks_mine"])
+def test_fewer_iterations_of_a_detector_are_refused(place: Path, target: str) -> None:
+    Path("results/mine").mkdir(parents=True)
+    settings = {"seed": 0, "defects": {"iterations": 9}}
+    Path("results/mine/defects_training.json").write_text(json.dumps({"settings": settings}))
+
+    with pytest.raises(
+        ConfigError, match=r"defects\.safetensors is trained for 9 iterations, and 5"
+    ):
+        TARGETS_OF_SECTIONS[target](write_sections(defects={"iterations": 5}))
+    TARGETS_OF_SECTIONS[target](write_sections(defects={"iterations": 9}))

@@ -20,7 +20,7 @@ from retrace.planning.align_settings import AlignSettings, FitSettings, ScoreAli
 from retrace.planning.choices import iterations_for
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest, results, with_manifests
-from retrace.planning.stacks import section_files
+from retrace.planning.stacks import check_detector, section_files
 from retrace.planning.targets import pair_target
 from retrace.planning.weights import first_weights, model_file, untracked_weights
 
@@ -119,6 +119,8 @@ def fit_job(planner: Planner, dataset: str, network: str) -> Job:
     alignment = sections_of(data)
     have_masks = alignment.made is not None or alignment.mask is not None
     masks = [] if have_masks else stack_mask_stores(data, "train")
+    if masks:
+        check_detector(planner, dataset)
     weights = first_weights(planner, dataset, network)
     init = {"init": weights["init"]} if "init" in weights else {}
     settings = alignment_train_settings(planner.config, data, experiment.network)

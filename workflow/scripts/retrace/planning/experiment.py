@@ -129,6 +129,9 @@ class Planner:
 
         Snakemake ignores the refusal of a job whose output exists; of targets it ignores none.
         """
+        words = list(words)
+        for dataset in initial_weights.datasets_in_paths(words):
+            self.check_data(dataset)
         for dataset, network in initial_weights.pairs_in_paths(words):
             self._check_files(SHOWING[0], self.dataset(dataset), self.network(dataset, network))
 

@@ -26,8 +26,20 @@ def check_iterations(config: WorkflowConfig, dataset: str, network: NetworkSetti
     requested = _requested(config, network, record)
     if requested is None or done <= requested or record.get("seed", config.seed) != config.seed:
         return
-    model = history.with_name("model.safetensors")
-    raise ConfigError(
+    raise _shorter(history.with_name("model.safetensors"), history, done, requested)
+
+
+def check_defect_iterations(seed: int, dataset: str, requested: int) -> None:
+    """ConfigError if fewer iterations are requested than the trained defect detector has."""
+    history = Path(results(dataset, "defects_training.json"))
+    record = _record(history).get("settings", {})
+    done = int(record.get("defects", {}).get("iterations", 0))
+    if done > requested and record.get("seed") == seed:
+        raise _shorter(history.with_name("defects.safetensors"), history, done, requested)
+
+
+def _shorter(model: Path, history: Path, done: int, requested: int) -> ConfigError:
+    return ConfigError(
         f"{model} is trained for {done} iterations, and {requested} are requested; a shorter "
         f"training would replace it. Set `iterations` to {done} to keep it or higher to train on, "
         f"or, to train again with {requested}, move {model} and {history} to another folder first"

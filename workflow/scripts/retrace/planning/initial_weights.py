@@ -58,6 +58,13 @@ def pairs_in_paths(words: Iterable[str]) -> list[Pair]:
     return list(dict.fromkeys(pair for word in words for pair in _in_path(word, pairs)))
 
 
+def datasets_in_paths(words: Iterable[str]) -> list[str]:
+    """The dataset of each file results/DATASET/… on a command line."""
+    matches = (re.match(r"(?:\./)?results/([^/]+)/", word) for word in words)
+    found = dict.fromkeys(match[1] for match in matches if match)
+    return [name for name in found if name in names("datasets")]
+
+
 def _in_path(word: str, pairs: Iterable[Pair]) -> list[Pair]:
     """The experiment of a file results/DATASET/NETWORK/…."""
     match = re.match(r"(?:\./)?results/([^/]+)/([^/]+)/", word)

@@ -19,6 +19,7 @@ from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError
 from retrace.job import Job
 from retrace.planning.experiment import Planner
+from retrace.planning.finished_training import check_defect_iterations
 from retrace.planning.paths import manifest, own_files, results, volume_files, with_manifests
 from retrace.planning.stack_settings import (
     DistortSettings,
@@ -106,9 +107,16 @@ def sample_job(planner: Planner, dataset: str, stacks: str, split: StackSplit) -
     return Job(gen_settings(data, stacks, split), inputs, waits)
 
 
+def check_detector(planner: Planner, dataset: str) -> None:
+    """ConfigError if the finished detector of defects would be replaced by a shorter training."""
+    requested = sections_of(planner.dataset(dataset)).defects.iterations
+    check_defect_iterations(planner.config.seed, dataset, requested)
+
+
 def train_defects_job(planner: Planner, dataset: str) -> Job:
     """Trains the network that detects defects."""
     data = planner.dataset(dataset)
+    check_detector(planner, dataset)
     inputs = {
         "stacks": stack_stores(data, "train"),
         "labelled": sections_of(data).defects.labelled,
@@ -130,6 +138,7 @@ def stacks(planner: Planner, dataset: str) -> list[str]:
     """The stacks of all sets and splits."""
     data = planner.dataset(dataset)
     check_verb(data, "stacks")
+    planner.check_data(dataset)
     return with_manifests(path for split in STACK_SPLITS for path in stack_stores(data, split))
 
 
@@ -138,7 +147,8 @@ def defect_network(planner: Planner, dataset: str) -> list[str]:
     """The network that detects defects."""
     data = planner.dataset(dataset)
     check_verb(data, "train_defects")
-    sections_of(data)
+    planner.check_data(dataset)
+    check_detector(planner, dataset)
     return [results(dataset, "defects.safetensors")]
 
 
@@ -147,4 +157,6 @@ def stack_masks(planner: Planner, dataset: str) -> list[str]:
     """The masks of all stacks."""
     data = planner.dataset(dataset)
     check_verb(data, "mask_stacks")
+    planner.check_data(dataset)
+    check_detector(planner, dataset)
     return with_manifests(path for split in STACK_SPLITS for path in stack_mask_stores(data, split))

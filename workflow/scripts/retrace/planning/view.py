@@ -83,6 +83,7 @@ def _picture(planner: Planner) -> str:
 def data_picture(planner: Planner, dataset: str) -> list[str]:
     """The picture of a dataset."""
     check_verb(planner.dataset(dataset), "view_data")
+    planner.check_data(dataset)
     return [results(dataset, _picture(planner))]
 
 
