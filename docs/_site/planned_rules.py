@@ -31,7 +31,7 @@ from retrace.config.schema import annotation_of
 from retrace.config.words import groups_in
 from retrace.job import Job
 from retrace.planning import targets
-from retrace.settings_model import NO_EFFECT, SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel, decides
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = Path(__file__).with_name("place")
@@ -243,13 +243,16 @@ def _deciding(settings: SettingsModel) -> Iterator[str]:
 
 
 @cache
-def _without_effect(model: type[SettingsModel]) -> frozenset[str]:
+def _without_effect(
+    model: type[SettingsModel], ignored: frozenset[object] = frozenset({NO_EFFECT})
+) -> frozenset[str]:
     """Names of the settings without an effect, also those inside groups."""
     names = set()
+    ignored |= model.not_decided_by
     for name, info in model.model_fields.items():
-        if NO_EFFECT in info.metadata:
-            names.add(name)
-        else:
+        if decides(info, ignored):
             for _, group in groups_in(annotation_of(info)):
-                names |= _without_effect(group)
+                names |= _without_effect(group, ignored)
+        else:
+            names.add(name)
     return frozenset(names)

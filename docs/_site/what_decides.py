@@ -38,9 +38,10 @@ In the tables, D is a dataset, N a network and V a volume. A manifest stands for
 folder next to it. "Own" files are yours, under the name of the setting that names them; streamed
 volumes are in the settings with their address. Settings are those of the job, the JSON after
 `--job` in its log, mostly with the names of [the configuration](configuration.md); a group of
-settings from a file, such as `network`, decides as a whole. A verified copy depends on where it
-comes from, and neither on code nor image, because each object is checked. What temporary files
-depend on counts for the results that are computed from them.
+settings from a file, such as `network`, decides as a whole, except for those listed as without
+effect. A verified copy depends on where it comes from, and neither on code nor image, because each
+object is checked. What temporary files depend on counts for the results that are computed from
+them.
 """
 
 LETTERS = {"dataset": "D", "network": "N", "volume": "V"}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from retrace.config.lsd_network import DERIVED, LsdSettings
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import merge
 from retrace.files import digest
 from retrace.job import Job
+from retrace.planning.align import fit_job
 from retrace.planning.compare import compare_job
 from retrace.planning.evaluate import choose_job, nodes_job, score_job
 from retrace.planning.experiment import Planner
@@ -26,22 +30,21 @@ from retrace.planning.view import view_job
 from retrace.settings_model import SettingsModel, deciding
 from run_config import run_config
 
-PAIR = ("phantom", "mtlsd_small")
-JOBS: dict[str, Callable[[Planner], Job]] = {
-    "fetch": lambda p: fetch_job(p, "phantom", "train_0"),
-    "mask": lambda p: mask_job(p, "phantom", "train_0"),
-    "train": lambda p: train_job(p, *PAIR),
-    "predict": lambda p: predict_job(p, *PAIR, "test_0"),
-    "fragments": lambda p: fragments_job(p, *PAIR, "test_0"),
-    "segment": lambda p: segment_job(p, *PAIR, "test_0"),
-    "choose": lambda p: choose_job(p, *PAIR),
-    "score": lambda p: score_job(p, *PAIR),
-    "nodes": lambda p: nodes_job(p, "zfinch_paper", "mtlsd", "roi_11_micron"),
-    "export": lambda p: EXPORT_JOBS["precomputed"](p, *PAIR, "test_0", "segments"),
-    "package": lambda p: package_job(p, *PAIR),
-    "view": lambda p: view_job(p, *PAIR),
-    "compare": lambda p: compare_job(p, "phantom"),
-    "reproduce": lambda p: reproduce_job(p, "zfinch_paper"),
+JOBS: dict[str, Callable[[Planner, str], Job]] = {
+    "fetch": lambda p, n: fetch_job(p, "phantom", "train_0"),
+    "mask": lambda p, n: mask_job(p, "phantom", "train_0"),
+    "train": lambda p, n: train_job(p, "phantom", n),
+    "predict": lambda p, n: predict_job(p, "phantom", n, "test_0"),
+    "fragments": lambda p, n: fragments_job(p, "phantom", n, "test_0"),
+    "segment": lambda p, n: segment_job(p, "phantom", n, "test_0"),
+    "choose": lambda p, n: choose_job(p, "phantom", n),
+    "score": lambda p, n: score_job(p, "phantom", n),
+    "nodes": lambda p, n: nodes_job(p, "zfinch_paper", "mtlsd", "roi_11_micron"),
+    "export": lambda p, n: EXPORT_JOBS["precomputed"](p, "phantom", n, "test_0", "segments"),
+    "package": lambda p, n: package_job(p, "phantom", n),
+    "view": lambda p, n: view_job(p, "phantom", n),
+    "compare": lambda p, n: compare_job(p, "phantom"),
+    "reproduce": lambda p, n: reproduce_job(p, "zfinch_paper"),
 }
 NOTHING: tuple[str, ...] = ()
 DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
@@ -104,10 +107,10 @@ BASE = {"segment": {"block_shape": [32, 64, 64]}}
 """What shards need."""
 
 
-def identities(**changes: Any) -> dict[str, str]:
+def identities(network: str = "mtlsd_small", **changes: Any) -> dict[str, str]:
     """The digest of the deciding settings of each job."""
     planner = Planner(Path(), run_config(**merge(BASE, changes)), uses_containers=True)
-    return {name: digest(deciding(plan(planner).settings)) for name, plan in JOBS.items()}
+    return {name: digest(deciding(plan(planner, network).settings)) for name, plan in JOBS.items()}
 
 
 def settings_of(model: type[SettingsModel], prefix: str = "") -> list[str]:
@@ -133,3 +136,75 @@ def test_a_setting_decides_exactly_these_jobs(name: str) -> None:
         identities(**({group: {inner: value}} if group else {name: value})),
     )
     assert tuple(job for job in JOBS if before[job] != after[job]) == jobs
+
+
+NEAR = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
+BOTH = ("train", "predict", "package")
+NETWORK: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "augment": ([], BOTH),
+    "balance_with_mask": (False, BOTH),
+    "batch_size": (2, BOTH),
+    "checkpoint_every": (7, NOTHING),
+    "downsample": ([[1, 2, 2], [1, 1, 1]], BOTH),
+    "fmap_factor": (2, BOTH),
+    "fmaps": (8, BOTH),
+    "fmaps_out": (24, BOTH),
+    "grow_boundary": (None, BOTH),
+    "heads": ([{"name": "affs", "channels": 3}], (*BOTH, "view")),
+    "inference_shape": ([52, 148, 148], ("predict", "package")),
+    "input_shape": ([36, 148, 148], BOTH),
+    "iterations": (9, BOTH),
+    "label_padding_nm": ([600, 800, 800], BOTH),
+    "loss": ({"kind": "malis"}, BOTH),
+    "lsd": ({"sigma_nm": 120, "downsample": 1}, BOTH),
+    "lsd_weight": ("foreground", BOTH),
+    "min_masked": (0.4, BOTH),
+    "neighborhood": ([*NEAR, [-2, 0, 0]], ("train", "predict", "fragments", "package")),
+    "optimizer": ({"lr": 0.5, "eps": 1e-8}, BOTH),
+    "predict_padding": ("valid", BOTH),
+    "snapshot_every": (7, NOTHING),
+}
+"""By setting of a network another value, and the jobs whose own settings it decides."""
+OTHERS = {*DERIVED, "name", "family", "autocontext", "input_channels"}
+"""Settings that make another network."""
+
+
+def network_identities(folder: Path, changes: Mapping[str, Any]) -> dict[str, str]:
+    """As `identities`, of a network with some settings changed."""
+    content = {"name": "mine", "extends": "mtlsd_small", "datasets": {"phantom": changes}}
+    (folder / "config/networks").mkdir(parents=True)
+    (folder / "config/networks/mine.yaml").write_text(yaml.safe_dump(content))
+    with contextlib.chdir(folder):
+        return identities("mine")
+
+
+def test_every_setting_of_a_network_says_what_it_decides() -> None:
+    assert LsdSettings.model_fields.keys() - OTHERS == NETWORK.keys(), "add new ones to NETWORK"
+
+
+@pytest.mark.parametrize("name", NETWORK)
+def test_a_setting_of_a_network_decides_exactly_these_jobs(name: str, tmp_path: Path) -> None:
+    value, jobs = NETWORK[name]
+    before = network_identities(tmp_path / "before", {})
+    after = network_identities(tmp_path / "after", {name: value})
+    assert tuple(job for job in JOBS if before[job] != after[job]) == jobs
+
+
+@pytest.mark.parametrize(
+    ("pair", "changes"),
+    [
+        (("phantom", "n4"), {"forward_outsz": (1, 50, 50), "forward_conv_mode": "fft"}),
+        (("phantom_sections", "seamless_small"), {"align": None}),
+        (("mnist", "cnn_warp"), {"snapshot_every": 77, "checkpoint_every": 8}),
+    ],
+)
+def test_settings_of_predictions_do_not_train_again(
+    pair: tuple[str, str], changes: Mapping[str, Any]
+) -> None:
+    planner = Planner(Path(), run_config(), uses_containers=True)
+    network = planner.network(*pair)
+    plan = fit_job if pair[1] == "seamless_small" else train_job
+    settings = plan(planner, *pair).settings
+    changed = settings.model_copy(update={"network": network.model_copy(update=changes)})
+    assert settings != changed
+    assert deciding(settings) == deciding(changed)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
 
 
 class SettingsModel(BaseModel):
@@ -23,6 +24,9 @@ class SettingsModel(BaseModel):
 
     renamed: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Current names of settings that had another name before."""
+
+    not_decided_by: ClassVar[frozenset[object]] = frozenset()
+    """Marks of settings, in groups inside this one, that do not decide what this job computes."""
 
     def plain(self) -> dict[str, Any]:
         """The settings that were set, as JSON values; numbers keep their notation."""
@@ -65,19 +69,37 @@ NO_EFFECT = NoEffect()
 """In the type of a setting: `Annotated[Count, NO_EFFECT]`."""
 
 
-def deciding(value: Any) -> Any:
-    """The settings that decide a result, defaults included, as JSON values."""
+@dataclass(frozen=True)
+class NotTrained:
+    """Marks a setting of a network that decides its predictions, and no training."""
+
+
+NOT_TRAINED = NotTrained()
+"""In the type of a setting: `Annotated[Shape, NOT_TRAINED]`."""
+
+
+def deciding(value: Any, ignored: frozenset[object] = frozenset({NO_EFFECT})) -> Any:
+    """The settings that decide a result, defaults included, as JSON values.
+
+    `ignored`: marks of the settings that do not.
+    """
     if isinstance(value, SettingsModel):
+        ignored |= value.not_decided_by
         return {
-            info.alias or name: deciding(getattr(value, name))
+            info.alias or name: deciding(getattr(value, name), ignored)
             for name, info in type(value).model_fields.items()
-            if NO_EFFECT not in info.metadata
+            if decides(info, ignored)
         }
     if isinstance(value, Mapping):
-        return {key: deciding(inner) for key, inner in value.items()}
+        return {key: deciding(inner, ignored) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [deciding(inner) for inner in value]
+        return [deciding(inner, ignored) for inner in value]
     return plain_value(value)
+
+
+def decides(setting: FieldInfo, ignored: frozenset[object]) -> bool:
+    """Whether a setting counts where those with the marks `ignored` do not."""
+    return not any(mark in setting.metadata for mark in ignored)
 
 
 def as_json(content: Any) -> str:

@@ -24,7 +24,7 @@ from retrace.setting_types import (
     Text,
     WholeFrom0,
 )
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, SettingsModel
 
 EXAMPLE_WEIGHTS = "example_weights"
 """The input of a volume that weights its voxels, with `use_example_weights`."""
@@ -138,10 +138,12 @@ class ElektronnOwnSettings(ElektronnParameters):
     actions: tuple[ScheduledAction, ...] = Field(
         (), description="Changes of training settings while training."
     )
-    checkpoint_every: Count = Field(
+    checkpoint_every: Annotated[Count, NO_EFFECT] = Field(
         1000, description="Iterations between two saved training states."
     )
-    snapshot_every: Count = Field(5000, description="Iterations between two snapshots for viewing.")
+    snapshot_every: Annotated[Count, NO_EFFECT] = Field(
+        5000, description="Iterations between two snapshots for viewing."
+    )
     grow_boundary: Literal["auto"] | GrowBoundary | None = Field(
         "auto",
         description="How labels of touching objects get the boundaries that are class 1. auto: "

@@ -32,7 +32,7 @@ from retrace.setting_types import (
     Shape,
     WholeFrom0,
 )
-from retrace.settings_model import SettingsModel, all_optional
+from retrace.settings_model import NOT_TRAINED, SettingsModel, all_optional
 
 ShapeNm = tuple[Positive, Positive, Positive]
 
@@ -135,7 +135,7 @@ class LsdSettings(VoxelNetworkSettings):
     )
     neighborhood: tuple[Offset, ...] = Field(description="Offset of each affinity channel, voxels.")
     input_shape: Shape = Field(description="Input of one training step, voxels.")
-    inference_shape: Shape = Field(
+    inference_shape: Annotated[Shape, NOT_TRAINED] = Field(
         description="Input of one tile in the published predictions, voxels."
     )
     predict_padding: Literal["valid", "reflect"] = Field(

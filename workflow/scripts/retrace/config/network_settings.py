@@ -10,7 +10,7 @@ from pydantic import Field
 
 from retrace.formats.source import Preprocess
 from retrace.setting_types import Count, GrowBoundary, Name, Offset, Shape, Text, WholeFrom0
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NO_EFFECT, NOT_TRAINED, SettingsModel
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,12 @@ class NetworkSettings(SettingsModel):
         description="Whether labels are class numbers; otherwise they are objects, whose "
         "boundaries are class 1.",
     )
-    checkpoint_every: Count = Field(description="Iterations between two saved training states.")
-    snapshot_every: Count = Field(description="Iterations between two snapshots for viewing.")
+    checkpoint_every: Annotated[Count, NO_EFFECT] = Field(
+        description="Iterations between two saved training states."
+    )
+    snapshot_every: Annotated[Count, NO_EFFECT] = Field(
+        description="Iterations between two snapshots for viewing."
+    )
 
     @property
     def optimizer_in_words(self) -> str:
@@ -105,7 +109,7 @@ class VoxelNetworkSettings(NetworkSettings):
     input_shape: tuple[Count, ...] = Field(
         description="Input of one training step, voxels (z, y, x); for vectors their length."
     )
-    inference_shape: tuple[Count, ...] = Field(
+    inference_shape: Annotated[tuple[Count, ...], NOT_TRAINED] = Field(
         description="Input of one tile when predicting, voxels (z, y, x)."
     )
     predict_padding: Literal["valid", "reflect", "symmetric"] = Field(

@@ -24,7 +24,7 @@ from retrace.setting_types import (
     Positive,
     WholeFrom0,
 )
-from retrace.settings_model import SettingsModel, all_optional
+from retrace.settings_model import NOT_TRAINED, SettingsModel, all_optional
 
 
 class EncoderMaps(SettingsModel):
@@ -243,7 +243,9 @@ class SeamlessNetworkSettings(NetworkSettings):
     collapse: CollapseDetection = Field(
         description="When a training counts as collapsed, and the reaction."
     )
-    align: StackAlignment = Field(description="How a stack is aligned with the trained network.")
+    align: Annotated[StackAlignment, NOT_TRAINED] = Field(
+        description="How a stack is aligned with the trained network."
+    )
 
 
 SeamlessNetworkFile = all_optional(

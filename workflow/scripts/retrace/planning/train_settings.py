@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -21,7 +21,7 @@ from retrace.setting_types import (
     Text,
     WholeFrom0,
 )
-from retrace.settings_model import NO_EFFECT, SettingsModel
+from retrace.settings_model import NO_EFFECT, NOT_TRAINED, SettingsModel
 
 
 class TrainingDataset(SettingsModel):
@@ -44,6 +44,8 @@ class TrainingExamples(SettingsModel):
 
 class TrainingExecution(SettingsModel):
     """How any network is trained, without an effect on its weights."""
+
+    not_decided_by: ClassVar[frozenset[object]] = frozenset({NOT_TRAINED})
 
     device: Annotated[Device, NO_EFFECT] = Field(
         "auto", description="Where the network is trained."

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from retrace.setting_types import AS_GIVEN, Count, Flag, Fraction, Number, NumberFrom0, Shape, Text
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NOT_TRAINED, SettingsModel
 
 ConvMode = Literal["fft", "direct", "optimize"]
 CostFunction = Literal[
@@ -56,7 +56,7 @@ class ZnnTrainingParameters(SettingsModel):
     train_outsz: Shape = Field(
         (1, 100, 100), description="Output of one training iteration, voxels (z, y, x)."
     )
-    forward_outsz: Shape | None = Field(
+    forward_outsz: Annotated[Shape | None, NOT_TRAINED] = Field(
         None,
         description="Output of one tile when predicting, voxels (z, y, x); null: `tile` of "
         "config.yaml.",
@@ -66,7 +66,9 @@ class ZnnTrainingParameters(SettingsModel):
         description="How convolutions are computed in training. direct: by PyTorch; fft: by "
         "Fourier transforms; optimize: the faster of both, measured for each layer. null: direct.",
     )
-    forward_conv_mode: ConvMode | None = Field(None, description="The same for predictions.")
+    forward_conv_mode: Annotated[ConvMode | None, NOT_TRAINED] = Field(
+        None, description="The same for predictions."
+    )
     is_data_aug: Flag = Field(
         False,
         description="Whether each axis is flipped, and y and x are exchanged, each with "
