@@ -22,6 +22,7 @@ from snakemake.utils import min_version
 min_version("9.20.0")
 
 
+include: "rules/start.smk"
 include: "rules/common.smk"
 include: "rules/shared_outputs.smk"
 include: "rules/identity.smk"

@@ -3,20 +3,12 @@
 import json
 import os
 import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from typing import Any
-
-from snakemake.exceptions import WorkflowError
 
 # Plugins of pydantic are not used; the search for them reads the metadata of every package.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
-ROOT = Path(workflow.basedir)
-sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from retrace.config.command_line_values import read_config
 from retrace.config.datasets import check_chosen
@@ -41,6 +33,7 @@ from retrace.planning.program_files import program_files
 from retrace.planning.targets import command_line_words
 from retrace.planning.records import write_plan
 from retrace.planning.shards import log_file, output_store
+from retrace.planning.snakemake_options import check_options
 
 PlanJob = Callable[..., Job]
 """A function of planning: from the planner and the wildcards of a rule to a job."""
@@ -62,6 +55,8 @@ def runs_here() -> bool:
 
 def prepare() -> Planner:
     """Checks the configuration, and makes files outside the working directory visible to jobs."""
+    if workflow.is_main_process:
+        refusing(check_options, command_line_options())
     try:
         settings, init_is_for = for_targets(run_config(), command_line_words())
         config.update(settings.plain())

@@ -5,7 +5,7 @@ every result with its inputs, settings, code and image, and marks the outputs of
 """
 
 from retrace.planning.code_digest import code_digests
-from retrace.planning.identity import AGAIN, Comparison
+from retrace.planning.identity import AGAIN, FORCED, Comparison
 from retrace.planning.records import planned_record, record_file, record_next_to
 from retrace.records.record import Planned
 
@@ -50,12 +50,23 @@ def name_ends(writer: Any) -> tuple[tuple[str, str], ...]:
 def planned_identity(writer: Any, values: tuple[tuple[str, str], ...]) -> Planned:
     """What decides the results of a rule for these wildcards."""
     job = planned(writer.params.job.plan_job)(dict(values))
-    return planned_record(
+    identity = planned_record(
         job,
         record=record_file(outputs_of(writer, values), kept=is_kept(writer)),
         code=code_of(writer),
         image=Path(str(writer.container_img)).name if uses_containers() else None,
         producer=producer,
+    )
+    if is_forced(writer, values):
+        COMPARISON.forced.add(identity.record)
+    return identity
+
+
+def is_forced(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
+    """Whether --force, --forcerun or --forceall name the outputs of a rule for these wildcards."""
+    files = workflow.dag.forcefiles
+    return writer in workflow.dag.forcerules or not files.isdisjoint(
+        outputs_of(writer, values)
     )
 
 
@@ -121,7 +132,7 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> None:
         return
     reason = COMPARISON.reason(job, producer)
     if reason and outputs[0] not in workflow.dag.forcefiles:
-        if not reason.endswith(AGAIN):
+        if not reason.endswith((AGAIN, FORCED)):
             name = outputs[0].removesuffix(".manifest.json")
             print(f"{name}{AGAIN}: {reason}", file=sys.stderr)
         workflow.dag.forcefiles.update(outputs)

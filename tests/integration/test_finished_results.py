@@ -17,6 +17,7 @@ import zarr
 
 import tiny_training as tiny
 import tiny_workflow
+from plans import planned
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1200)]
 
@@ -53,6 +54,19 @@ def test_nothing_is_fetched_for_settings_without_effect(segmented: tuple[Path, s
     for config in (("fetch_threads=8",), (f"endpoint_url={address}",), ("unsigned=false",)):
         status, printed = run_in(place, "segment_phantom_tiny", config=config)
         assert status == 0 and "Nothing to be done" in printed, printed[-3000:]
+
+
+def test_what_reads_the_results_of_a_forced_job_is_computed_again(
+    segmented: tuple[Path, str],
+) -> None:
+    place, address = segmented
+    config = (f"endpoint_url={address}",)
+    words = ("segment_phantom_tiny", "--dry-run", "--forcerun", "predict")
+    status, printed = run_in(place, *words, config=config)
+    assert status == 0, printed[-3000:]
+    plan = planned(printed)
+    assert {"predict", "fragments", "choose_threshold", "segment"} <= plan.keys()
+    assert not {"fetch", "mask", "train"} & plan.keys()
 
 
 def test_a_fetch_that_fails_keeps_the_volume(segmented: tuple[Path, str]) -> None:

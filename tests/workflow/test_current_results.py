@@ -176,3 +176,28 @@ def test_changed_code_is_named(place: Path, clone: Path) -> None:
         assert plan(place, code=clone) == reason
     finally:
         file.write_text(text)
+
+
+OTHER_WORKFLOW = """
+rule summary:
+    input:
+        "results/mine/masks/a.manifest.json",
+    output:
+        "summary.txt",
+    shell:
+        "wc -c {input} > {output}"
+"""
+
+
+def test_another_workflow_reads_results_in_the_same_folder(place: Path) -> None:
+    (place / "Snakefile").write_text(OTHER_WORKFLOW)
+    own = ["--snakefile", str(place / "Snakefile"), "--cores", "1", "summary.txt"]
+    status, printed = tiny_workflow.finish(place, own)
+    assert status == 0, printed[-4000:]
+    assert "a.manifest.json" in (place / "summary.txt").read_text()
+    assert plan(place) == ""
+
+
+def test_a_forced_job_is_reported_by_snakemake_alone(place: Path) -> None:
+    printed = snakemake(place, "-n", "--forcerun", "mask", "--", "mask_mine")
+    assert "Forced execution" in printed and "computed again" not in printed

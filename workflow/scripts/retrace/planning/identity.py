@@ -14,14 +14,21 @@ Producer = Callable[[str], Planned | None]
 """The planned job that writes a file; None for files that no job writes."""
 AGAIN = " is computed again"
 """The end of a reason that another job has."""
+FORCED = "forced on the command line"
+"""The reason of a job that --force, --forcerun or --forceall names."""
 SHOWN = 60
 """Longest value that a reason shows, characters."""
 
 
 @dataclass
 class Comparison:
-    """Compares planned jobs with the records of their outputs; every job once."""
+    """Compares planned jobs with the records of their outputs; every job once.
 
+    `forced`: records of jobs that run whatever their records say, and with them all that reads
+    their outputs.
+    """
+
+    forced: set[str] = field(default_factory=set)
     _reasons: dict[str, str | None] = field(default_factory=dict)
     _fingerprints: dict[str, str] = field(default_factory=dict)
     _contents: dict[str, str] = field(default_factory=dict)
@@ -35,6 +42,9 @@ class Comparison:
         return self._reasons[job.record]
 
     def _differences(self, job: Planned, producer: Producer) -> Iterator[str]:
+        if job.record in self.forced:
+            yield FORCED
+            return
         record = read_record(Path(job.record))
         if record is None:
             yield f"{job.record} does not say from what it was computed"
