@@ -141,11 +141,15 @@ def job_environment(settings: WorkflowConfig) -> str:
 
 
 def refusing(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
-    """The function's value; its refusal becomes Snakemake's own error, without a traceback."""
+    """The function's value; its refusal ends the run with one message, without a traceback.
+
+    Snakemake ignores an error of its own in an input function if the requested file exists.
+    """
     try:
         return function(*args, **named)
     except RetraceError as error:
-        raise WorkflowError(str(error)) from None
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
 @cache

@@ -131,8 +131,8 @@ rule evaluate_boundaries:
 
 use rule evaluate_boundaries as evaluate_class_boundaries with:
     output:
-        scores="results/{dataset}/{network}/boundaries.json",
-        plot="results/{dataset}/{network}/boundaries.png",
+        scores=update("results/{dataset}/{network}/boundaries.json"),
+        plot=update("results/{dataset}/{network}/boundaries.png"),
     log:
         "logs/evaluate_class_boundaries/{dataset}_{network}.log",
     benchmark:

@@ -53,6 +53,7 @@ def planned_identity(writer: Any, values: tuple[tuple[str, str], ...]) -> Planne
     identity = planned_record(
         job,
         record=record_file(outputs_of(writer, values), kept=is_kept(writer)),
+        outputs=outputs_of(writer, values) if is_kept(writer) else (),
         code=code_of(writer),
         image=Path(str(writer.container_img)).name if uses_containers() else None,
         producer=producer,
@@ -104,7 +105,7 @@ def producer(path: str) -> Planned | None:
 def as_input(path: str) -> Any:
     """An input whose time does not matter; as it is if it is computed again, so that this counts."""
     planned, declared = producer(path), declared_output(path)
-    outdated = planned is not None and COMPARISON.reason(planned, producer)
+    outdated = planned is not None and refusing(COMPARISON.reason, planned, producer)
     return declared if outdated else ancient(declared)
 
 
@@ -130,7 +131,7 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> None:
     job = planned_identity(writer, values)
     if not is_kept(writer) or not any(Path(path).exists() for path in outputs):
         return
-    reason = COMPARISON.reason(job, producer)
+    reason = refusing(COMPARISON.reason, job, producer)
     if reason and outputs[0] not in workflow.dag.forcefiles:
         if not reason.endswith((AGAIN, FORCED)):
             name = outputs[0].removesuffix(".manifest.json")

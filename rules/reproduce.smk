@@ -6,7 +6,7 @@ where all of them are within their tolerance
 """
 
 from retrace.planning.fetch import fetch_ground_truth_job
-from retrace.planning.reproduce import reproduce_job
+from retrace.planning.reproduce import judge_job, reproduce_job
 
 
 use rule fetch_checkpoint as fetch_ground_truth with:
@@ -59,11 +59,11 @@ rule compare_published:
 rule judge_published:
     """Fails if a number is outside its tolerance or missing."""
     input:
-        table="results/{dataset}/reproduction.json",
+        unpack(files_of(judge_job)),
         script=ancient(script("reproduce")),
         image=image_input("modern"),
     output:
-        verdict="results/{dataset}/reproduced.txt",
+        verdict=update("results/{dataset}/reproduced.txt"),
     log:
         "logs/judge_published/{dataset}.log",
     container:
@@ -71,8 +71,10 @@ rule judge_published:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        job=job_of(judge_job),
     shell:
         "python {input.script:q} judge"
-        " --table {input.table:q}"
+        " --job {params.job:q}"
         " --output {output.verdict:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

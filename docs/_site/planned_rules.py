@@ -60,7 +60,7 @@ RUNS = (
         " train_mnist_pretrained compare_phantom compare_vnc_nc"
         " results/phantom/n4/net.h5 results/mnist/cnn_warp/net.param"
         " mask_stacks_phantom_sections evaluate_phantom_sections_seamless_small"
-        " results/zfinch_paper/reproduction.json results/fib25_paper/reproduction.json"
+        " results/zfinch_paper/reproduced.txt results/fib25_paper/reproduced.txt"
         " containers/images/lsd_v0.8.img containers/images/lsd_legacy.img",
         ("package={license: MIT}",),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import zarr
 
+import replaced_outputs
 import roc_validator
 import tiny_seamless as tiny
+from replaced_outputs import AMID, BEFORE
 from retrace.storage.volumes import open_volume
 
 pytestmark = pytest.mark.timeout(900)
@@ -86,6 +89,14 @@ def test_an_alignment_that_lost_its_result_is_reproduced_exactly(place: Path, st
     start("iterations=4", "--", "align_slices_tiny")
 
     np.testing.assert_array_equal(np.asarray(zarr.open_group(store, mode="r")["field"]), before)
+
+
+def test_killed_programs_leave_whole_outputs(place: Path, start: Start, tmp_path: Path) -> None:
+    start("iterations=4", "--", "evaluate_slices_tiny")
+    copy = Path(shutil.copytree(place, tmp_path / "copy"))
+    config = ["--config", "device=cpu", "iterations=4"]
+    for job in replaced_outputs.finished_jobs(copy, ["evaluate_slices_tiny", *config]):
+        replaced_outputs.assert_whole_after_kills(job, (BEFORE, AMID))
 
 
 def test_impossible_combinations_are_refused_at_planning(start: Start) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+import replaced_outputs
 import roc_validator
 import tiny_digits as tiny
+from replaced_outputs import AMID, BEFORE
 from retrace.formats.examples import read_idx
 
 pytestmark = [pytest.mark.realdata, pytest.mark.timeout(900)]
@@ -112,6 +115,15 @@ def test_train_predict_and_evaluate(place: Path, start: Start) -> None:
     assert np.allclose(predicted.sum(axis=1), 1, atol=1e-5)
     truth = read_idx(place / "data/digits/test-labels.gz")
     assert scores["wrong"] == int((predicted.argmax(axis=1) != truth).sum())
+
+
+def test_killed_programs_leave_whole_outputs(place: Path, start: Start, tmp_path: Path) -> None:
+    start("train_digits_tiny_cnn", "evaluate_digits_tiny_cnn")
+    copy = Path(shutil.copytree(place, tmp_path / "copy"))
+    targets = ["train_digits_tiny_cnn", "evaluate_digits_tiny_cnn"]
+    arguments = [*targets, "--config", *["device=cpu"]]
+    for job in replaced_outputs.finished_jobs(copy, arguments):
+        replaced_outputs.assert_whole_after_kills(job, (BEFORE, AMID))
 
 
 def test_a_crate_of_digits_is_valid(place: Path, start: Start, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ import zarr
 import tiny_training as tiny
 import tiny_workflow
 from plans import planned
+from retrace.records.contents import content_digest
+from retrace.records.record import KEY
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1200)]
 
@@ -79,21 +81,65 @@ def test_a_fetch_that_fails_keeps_the_volume(segmented: tuple[Path, str]) -> Non
     assert contents(place / "data") == before
 
 
-def test_a_job_that_is_refused_keeps_its_previous_result(segmented: tuple[Path, str]) -> None:
+@pytest.fixture
+def copied(segmented: tuple[Path, str], tmp_path: Path) -> tuple[Path, Callable[[], str]]:
+    """A copy of that directory without Snakemake's memory, and its plan for the segmentation."""
     place, address = segmented
+    ignored = shutil.ignore_patterns(".snakemake", "contents")
+    copy = Path(shutil.copytree(place, tmp_path / "copy", ignore=ignored))
+
+    def plan() -> str:
+        config = (f"endpoint_url={address}",)
+        status, printed = run_in(copy, "segment_phantom_tiny", "--dry-run", config=config)
+        assert status == 0, printed[-3000:]
+        return printed
+
+    return copy, plan
+
+
+def test_a_job_that_is_refused_keeps_its_previous_result(
+    copied: tuple[Path, Callable[[], str]], segmented: tuple[Path, str]
+) -> None:
+    place, address = copied[0], segmented[1]
     manifest = place / "results/phantom/tiny/test_0/prediction.manifest.json"
-    text = manifest.read_text()
     before = contents(place / "results/phantom/tiny/test_0/fragments.zarr")
     record = (place / "results/phantom/tiny/test_0/fragments.manifest.json").read_text()
-    manifest.write_text(json.dumps(json.loads(text) | {"format_version": 0}))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 2}))
     config = (f"endpoint_url={address}", "segment={filter_fragments: 0.1}")
-    try:
-        status, printed = run_in(place, "segment_phantom_tiny", config=config)
-    finally:
-        manifest.write_text(text)
-    assert status != 0 and "another version of retrace" in printed
+    status, printed = run_in(place, "segment_phantom_tiny", config=config)
+    assert status != 0 and "another version of retrace (format 2, this one reads 1)" in printed
+    assert "Job stats" not in printed
     assert contents(place / "results/phantom/tiny/test_0/fragments.zarr") == before
     assert (place / "results/phantom/tiny/test_0/fragments.manifest.json").read_text() == record
+
+
+def test_a_result_that_another_file_replaced_is_computed_again(
+    copied: tuple[Path, Callable[[], str]],
+) -> None:
+    place, plan = copied
+    assert "Nothing to be done" in plan()
+    model = place / "results/phantom/tiny/model.safetensors"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    printed = plan()
+    name = model.relative_to(place)
+    assert f"{name} is computed again: {name} is not the file that was computed" in printed
+
+
+def test_results_of_earlier_weights_are_computed_again(
+    copied: tuple[Path, Callable[[], str]],
+) -> None:
+    """A training that is repeated gives other weights on a GPU, from the same settings and data."""
+    place, plan = copied
+    model = place / "results/phantom/tiny/model.safetensors"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    record = model.with_suffix(".record.json")
+    manifest = json.loads(record.read_text())
+    manifest[KEY]["outputs"][str(model.relative_to(place))] = content_digest(model)
+    record.write_text(json.dumps(manifest))
+    printed = plan()
+    assert "model.safetensors was computed again" in printed
+    assert planned(printed).keys().isdisjoint({"fetch", "mask", "train"})
+    assert {"predict", "fragments", "segment"} <= planned(printed).keys()
 
 
 @pytest.fixture

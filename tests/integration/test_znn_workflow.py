@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 import tifffile
 
+import replaced_outputs
 import tiny_znn as tiny
+from replaced_outputs import AMID, BEFORE
 from retrace.storage.volumes import open_volume
 
 pytestmark = pytest.mark.timeout(1500)
@@ -222,6 +225,15 @@ def test_train_predict_and_evaluate_with_three_unchanged_files(place: Path, star
         statistics = file["processing/znn/train/statistics"]
         np.testing.assert_allclose(statistics["train/err"][()], curve["train"]["err"])
         assert file["processing/znn/train/network/conv2/filters"].shape == (6, 2, 1, 3, 3)
+
+
+def test_killed_programs_leave_whole_outputs(place: Path, start: Start, tmp_path: Path) -> None:
+    start("evaluate_mine_mine", "results/mine/mine/net.h5")
+    copy = Path(shutil.copytree(place, tmp_path / "copy"))
+    targets = ["evaluate_mine_mine", "results/mine/mine/net.h5"]
+    arguments = [*targets, "--config", *["device=cpu", "prediction_dtype=float32"]]
+    for job in replaced_outputs.finished_jobs(copy, arguments):
+        replaced_outputs.assert_whole_after_kills(job, (BEFORE, AMID))
 
 
 def test_forward_from_an_h5_gives_the_same_prediction_under_znns_names(

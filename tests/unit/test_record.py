@@ -20,7 +20,7 @@ from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import Comparison, setting_differences
 from retrace.planning.records import planned_record
 from retrace.records.contents import content_digest, fingerprint
-from retrace.records.record import Planned, read_record, start
+from retrace.records.record import Planned, read_finished, start
 
 LEGACY = Path(__file__).parents[2] / "workflow/scripts/legacy/record.py"
 
@@ -167,7 +167,7 @@ def test_an_input_that_changes_during_the_job_leaves_no_record() -> None:
     Path("own.txt").write_text("changed")
     with pytest.raises(DataError, match=r"own\.txt changed while this job read it"):
         running.write()
-    assert read_record(Path("out.manifest.json")) is None
+    assert read_finished(Path("out.manifest.json")) is None
 
 
 def test_a_record_keeps_the_rest_of_the_manifest() -> None:
@@ -202,13 +202,18 @@ def test_the_legacy_engine_writes_the_same_records() -> None:
         image="legacy.sif",
         produced={"made.txt": "made.manifest.json"},
         own=("own.txt", "own"),
+        outputs=("out", "legacy.manifest.json"),
     )
+    Path("out").write_text("new")
     start(planned).write()
-    modern = read_record(Path("legacy.manifest.json"))
+    Path("out").unlink()
+    modern = read_finished(Path("legacy.manifest.json"))
     Path("plan.json").write_text(json.dumps(planned.plain()))
     Path("legacy.manifest.json").unlink()
-    legacy.write(legacy.start({"identity": "plan.json"}))
-    assert read_record(Path("legacy.manifest.json")) == modern
+    Path("out.txt").write_text("new")
+    legacy.write(legacy.start({"identity": "plan.json"}), [("out.txt", "out")])
+    assert Path("out").read_text() == "new"
+    assert read_finished(Path("legacy.manifest.json")) == modern
 
 
 def test_a_record_that_is_there_is_not_written_again() -> None:

@@ -15,7 +15,7 @@ import zarr
 
 import tiny_training as tiny
 import tiny_workflow
-from retrace.records.record import read_record
+from retrace.records.record import read_finished
 from retrace.storage.precomputed_writer import write_layer
 
 Plan = Callable[..., str]
@@ -147,8 +147,8 @@ def test_what_was_computed_again_is_current(place: Path) -> None:
     write_dataset(place, background_ids=[3])
     snakemake(place, "--cores", "1", "mask_mine")
     assert plan(place) == ""
-    record = read_record(place / "results/mine/masks/a.manifest.json")
-    assert record is not None and "3" in str(record["settings"])
+    finished = read_finished(place / "results/mine/masks/a.manifest.json")
+    assert finished is not None and "3" in str(finished.record["settings"])
 
 
 @pytest.fixture(scope="module")

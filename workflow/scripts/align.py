@@ -45,6 +45,7 @@ from retrace.planning.align_settings import (
     ScheduleSettings,
     ScoreAlignmentSettings,
 )
+from retrace.replacement import newest
 from retrace.storage.manifest import input_digest
 from retrace.training.history import last_loss
 
@@ -98,7 +99,7 @@ def train_alignment(args: argparse.Namespace) -> None:
     save_model(args.output, trainer.module, {**facts, "iteration": outcome.iteration, "run": name})
     parent = {"path": str(args.init), "digest": input_digest(args.init)} if args.init else None
     record = {"seed": settings.seed, "iterations": outcome.iteration, "parent": parent}
-    save_run(args.runs, name, args.output, {**facts, **record})
+    save_run(args.runs, name, newest(args.output), {**facts, **record})
     content = {"run": name, **alignment_history(outcome, trainer.seamless.plan)}
     content["seconds"] = round(time.monotonic() - begin, 3)
     atomic_write(args.history, json.dumps(content, indent=1) + "\n")

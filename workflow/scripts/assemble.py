@@ -10,7 +10,7 @@ from pathlib import Path
 from retrace.command_line import add_job, parse_job
 from retrace.errors import run
 from retrace.storage.assemble import assemble, check_shards, merge_remote_reads
-from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.storage.manifest import write_manifest
 from retrace.storage.zarr_writer import writing
 
 
@@ -28,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     begin = time.monotonic()
     check_shards(arguments.shards)
     read = merge_remote_reads(arguments.shards)
-    manifest_path(arguments.output).unlink(missing_ok=True)
     with writing(arguments.output) as partial:
         shards_per_array = assemble(arguments.shards, partial)
     write_manifest(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,8 @@ from retrace.files import atomic_write
 from retrace.planning.stack_settings import MaskStacksSettings, TrainDefectsSettings
 from retrace.progress import progress
 from retrace.records.record import work_digest
-from retrace.storage.manifest import input_digest, manifest_path, write_manifest
+from retrace.replacement import remove_afterwards
+from retrace.storage.manifest import input_digest, write_manifest
 
 SCORED = 64
 """Patches that the detector is scored on."""
@@ -88,7 +88,7 @@ def train_detector(args: argparse.Namespace) -> None:
     atomic_write(args.history, json.dumps(history, indent=1) + "\n")
     stored = StoredDefectNetwork(fmaps=settings.fmaps).complete().plain()
     save_model(args.output, training.network, {"network": stored, **origin})
-    shutil.rmtree(work)
+    remove_afterwards(work)
     print(f"[defects] {args.output}, pixels inside defects:\n{scores_text(scores)}", flush=True)
 
 
@@ -114,7 +114,6 @@ def mask_stacks(args: argparse.Namespace) -> None:
         near_px=settings.near_px,
     )
     (stacks,) = args.stacks
-    manifest_path(args.output).unlink(missing_ok=True)
     count = write_masks(stacks, args.output, detector, keep_existing=settings.keep_given)
     write_manifest(
         args.output,

@@ -24,6 +24,7 @@ from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
 from retrace.records.record import work_digest
 from retrace.remote.addresses import is_address
+from retrace.replacement import remove_afterwards
 from retrace.storage.layer_formats import LAYER_FORMATS, ExportedLayer, Plan
 from retrace.storage.manifest import (
     check_manifest,
@@ -111,7 +112,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         shutil.rmtree(partial, ignore_errors=True)
     with same_version(work, volume):
         write(partial, work)
-    manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     write_manifest(
         output,
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds=time.monotonic() - begin,
         read=remote_reads(volume),
     )
-    shutil.rmtree(work, ignore_errors=True)
+    remove_afterwards(work)
     print(f"[export] {output}: {len(plan.mips)} mips of {list(box.shape)} voxels", flush=True)
 
 

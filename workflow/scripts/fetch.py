@@ -127,7 +127,6 @@ def fetch(settings: FetchSettings, output: Path) -> DownloadReport:
     check_arrays(partial, settings.arrays, store.label)
     check_mirror_manifest(store, partial)
     extra = fetched_content(store, report, partial)
-    manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     seconds = time.monotonic() - begin
     write_manifest(

@@ -14,7 +14,7 @@ from retrace.config.schema import check
 from retrace.errors import FetchError, run
 from retrace.files import atomic_write, file_sha256
 from retrace.output_lock import fetching_alone
-from retrace.records.record import read_record, running_job, version_of
+from retrace.records.record import read_finished, running_job, version_of
 from retrace.remote.download import human_bytes
 from retrace.remote.http import (
     READ_BYTES,
@@ -87,9 +87,9 @@ def is_fetched(settings: FetchFileSettings, output: Path) -> bool:
         print(f"[fetch] {output} is there, sha256 {settings.sha256}", flush=True)
         return True
     job = running_job()
-    record = read_record(Path(job.planned.record)) if job else None
-    if job and record and version_of(Path(job.planned.record)) != job.planned.found:
-        refuse_others(output, record["settings"], deciding(settings))
+    finished = read_finished(Path(job.planned.record)) if job else None
+    if job and finished and version_of(Path(job.planned.record)) != job.planned.found:
+        refuse_others(output, finished.record["settings"], deciding(settings))
     return False
 
 

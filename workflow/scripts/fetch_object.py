@@ -17,6 +17,7 @@ from retrace.remote.download import human_bytes
 from retrace.remote.mirror import open_store
 from retrace.remote.multipart import MultipartDownload
 from retrace.remote.store import FetchObjectSettings, ObjectStore
+from retrace.replacement import declare_with
 from retrace.storage.fetched import finished_manifest, refuse_others
 from retrace.storage.manifest import manifest_path, write_manifest
 
@@ -76,7 +77,7 @@ def fetch(settings: FetchObjectSettings, output: Path) -> None:
     report = download.run_parts()
     sha256 = report.sha256[name]
     check_sha256(store, output, sha256, settings.sha256)
-    manifest_path(output).unlink(missing_ok=True)
+    declare_with(output, sha256_file(output))
     download.publish()
     atomic_write(sha256_file(output), f"{sha256}  {output.name}\n")
     seconds = time.monotonic() - begin

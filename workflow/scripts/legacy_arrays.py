@@ -38,7 +38,7 @@ from retrace.inference.tiles import TileNetwork, half_context, tiles
 from retrace.networks import build_network
 from retrace.planning.predict_settings import PredictionSettings, read_prediction_settings
 from retrace.progress import progress
-from retrace.storage.manifest import input_digest, manifest_path, write_manifest
+from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.reads import local_paths, remote_reads, volume_version
 from retrace.storage.value_checks import check_not_blank, check_raw
 from retrace.storage.zarr_writer import publish
@@ -158,7 +158,6 @@ def store_prediction(args: argparse.Namespace) -> None:
     group = zarr.open_group(partial, mode="r+")
     for head in plan["heads"]:
         copy_output(np.load(args.predicted / f"{head}.npy", mmap_mode="r"), group[head], head)
-    manifest_path(output).unlink(missing_ok=True)
     publish(partial, output)
     checkpoint = sorted(args.checkpoint.glob(f"*_{prediction['iteration']}.*"))
     sources = [*local_paths([settings.volume.raw]), *descriptor_stores(settings)]

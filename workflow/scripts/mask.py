@@ -13,7 +13,7 @@ from retrace.config.mask_model import MaskSettings
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.storage.labels_mask import write_mask
-from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.storage.manifest import write_manifest
 from retrace.storage.reads import local_paths, remote_reads
 from retrace.storage.volumes import open_source
 from retrace.storage.zarr_writer import writing
@@ -36,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     own_mask = open_source(settings.labels_mask) if settings.labels_mask else None
     with writing(args.output) as partial:
         counts = write_mask(labels, settings.background_ids, partial, own_mask=own_mask)
-        manifest_path(args.output).unlink(missing_ok=True)
     sources = [settings.labels, *([settings.labels_mask] if settings.labels_mask else [])]
     write_manifest(
         args.output,

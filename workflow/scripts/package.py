@@ -19,7 +19,8 @@ from retrace.config.schema import check
 from retrace.errors import run
 from retrace.packaging.bioimageio import package_files, write_package
 from retrace.planning.package_settings import PackageSettings
-from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.replacement import declare_with, newest
+from retrace.storage.manifest import write_manifest
 from retrace.storage.zarr_writer import writing
 
 
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = check(PackageSettings, arguments.settings, "--settings")
     output: Path = arguments.output
     files = package_files(arguments.model, settings)
-    manifest_path(output).unlink(missing_ok=True)
     archive = output.with_suffix(".zip")
+    declare_with(output, archive)
     with writing(output) as partial:
         write_package(files, partial, archive)
     write_manifest(
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings=arguments.settings,
         seconds=time.monotonic() - begin,
     )
-    size = archive.stat().st_size / 1e6
+    size = newest(archive).stat().st_size / 1e6
     print(f"[package] {output}: {len(files)} files, {archive.name} {size:.1f} MB", flush=True)
 
 

@@ -33,7 +33,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_job(table, file=["published"], files_by_name=["evaluations"])
     table.add_argument("--text", required=True, type=Path, help="the same as a text table")
     judge = verbs.add_parser("judge", help="fail where a number is outside its tolerance")
-    judge.add_argument("--table", required=True, type=Path)
+    add_job(judge, file=["table"], has_settings=False)
     for verb in (table, judge):
         verb.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)

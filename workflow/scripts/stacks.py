@@ -20,7 +20,7 @@ from retrace.config.schema import check
 from retrace.errors import ConfigError, run
 from retrace.geometry import NmBox
 from retrace.planning.stack_settings import DistortSettings, SampleSettings
-from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.storage.manifest import write_manifest
 from retrace.storage.reads import local_paths, remote_reads
 from retrace.storage.volumes import Volume, open_source
 from retrace.synthetic.distorted_layer import generated_sections, write_distorted_layer
@@ -88,7 +88,6 @@ def make_sections(args: argparse.Namespace) -> None:
     raw = None if settings.raw is None else open_source(settings.raw)
     distort_sections_of(raw, settings, args.layer, args.truth)
     for store in (args.layer, args.truth):
-        manifest_path(store).unlink(missing_ok=True)
         write_manifest(
             store,
             inputs=[] if settings.raw is None else local_paths([settings.raw]),

@@ -23,6 +23,7 @@ from retrace.errors import run
 from retrace.files import atomic_write
 from retrace.planning.train_settings import read_train_settings
 from retrace.records.record import note_resolved, running_job
+from retrace.replacement import replacing_together
 from retrace.storage.reads import origin_of_opened
 from retrace.storage.volumes import recording_opened
 from retrace.training.build import build_trainer, training_digest
@@ -80,6 +81,12 @@ def train(rank: Rank, args: argparse.Namespace, training: str) -> None:
     print(f"[train] loss {metadata['loss']} -> {args.output}", flush=True)
 
 
+def train_in_process(rank: Rank, args: argparse.Namespace, training: str) -> None:
+    """Runs one of several processes; the first one replaces model and history together."""
+    with replacing_together([args.output, args.history]):
+        train(rank, args, training)
+
+
 def weight_files(args: argparse.Namespace) -> WeightFiles:
     """The weights that the training begins from or reads."""
     return WeightFiles(args.init, args.context, args.published)
@@ -97,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         train(SINGLE_PROCESS, args, training)
     else:
         kind = check_devices(settings.device, settings.gpus)
-        run_in_processes(partial(train, args=args, training=training), settings.gpus, kind)
+        work = partial(train_in_process, args=args, training=training)
+        run_in_processes(work, settings.gpus, kind)
 
 
 if __name__ == "__main__":

@@ -154,9 +154,10 @@ def main(argv=None):
         restore(opened, prefix)
         predict(opened, names, plan, source, folder)
     describe(folder, iteration, time.time() - begun)
-    shutil.rmtree(args.output, ignore_errors=True)
-    shutil.move(folder, args.output)
-    record.write(job_record)
+    partial = args.output + ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.move(folder, partial)  # copies to another disk
+    record.write(job_record, [(partial, args.output)])
     print("[predict] iteration %d -> %s" % (iteration, args.output), flush=True)
 
 

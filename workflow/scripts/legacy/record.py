@@ -1,8 +1,12 @@
-"""Records from what a job computed its outputs; records/record.py does the same for other jobs."""
+"""Records from what a job computed its outputs, and replaces them together.
+
+records/record.py and replacement.py do the same for other jobs, and read what this module writes.
+"""
 
 import hashlib
 import json
 import os
+import shutil
 
 RECORDED = ("settings", "code", "image")
 NOT_CONTENT = (".snakemake_timestamp",)
@@ -56,6 +60,16 @@ def version(path):
     return {"fingerprint": digest(entries), "sha256": digest(bytes_of)}
 
 
+def produced_version(path):
+    """From what another job's outputs were computed, and their bytes."""
+    with open(path) as file:
+        manifest = json.load(file)
+    record = manifest["identity"]
+    arrays = {name: one["sha256"] for name, one in manifest.get("arrays", {}).items()}
+    content = [arrays, manifest.get("files", {}), record.get("outputs", {})]
+    return {"identity": record["digest"], "content": digest(content)}
+
+
 def start(job):
     """The record of a job that starts now, and its file; None for a job that is run by hand."""
     if not job.get("identity"):
@@ -64,8 +78,7 @@ def start(job):
         plan = json.load(file)
     inputs = {path: version(path) for path in plan["own"]}
     for path, manifest in plan["produced"].items():
-        with open(manifest) as file:
-            inputs[path] = {"identity": json.load(file)["identity"]["digest"]}
+        inputs[path] = produced_version(manifest)
     content = {key: plan[key] for key in RECORDED}
     content.update({"resolved": {}, "inputs": inputs})
     timeless = {
@@ -76,20 +89,66 @@ def start(job):
     return plan["record"], content
 
 
-def write(record):
-    """Writes a record into the manifest of the job's first output."""
+def waiting(path):
+    """Where the new version of a file waits until all outputs are replaced."""
+    return os.path.join(os.path.dirname(path), ".%s.next" % os.path.basename(path))
+
+
+def write(record, outputs):
+    """Writes a record of `outputs`, [(new version, path)], and puts all of them in their places."""
     if record is None:
+        replace(outputs, outputs[0][1])
         return
     path, content = record
     manifest = {}
     if os.path.isfile(path):
         with open(path) as file:
             manifest = json.load(file)
-    manifest["identity"] = content
+    digests = {os.path.relpath(final): version(new)["sha256"] for new, final in outputs}
+    manifest["identity"] = dict(content, outputs=digests)
     if os.path.dirname(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
+    write_json(waiting(path), manifest)
+    replace(outputs + [(waiting(path), path)], path)
+
+
+def replace(outputs, anchor):
+    """Replaces each output; a journal named after `anchor` has the workflow complete it."""
+    folder, name = os.path.split(anchor)
+    for end in (".manifest.json", ".record.json"):
+        name = name[: -len(end)] if name.endswith(end) else name
+    journal = os.path.join(folder, ".%s.replacement.json" % name)
+    write_json(journal, [[from_folder(path, folder) for path in pair] for pair in outputs])
+    for new, final in outputs:
+        if os.path.isdir(new):
+            name = ".%s.previous" % os.path.basename(final)
+            previous = os.path.join(os.path.dirname(final), name)
+            shutil.rmtree(previous, ignore_errors=True)
+            if os.path.isdir(final):
+                os.rename(final, previous)
+            os.rename(new, final)
+            shutil.rmtree(previous, ignore_errors=True)
+        else:
+            shutil.copy2(new, new + ".partial")
+            os.replace(new + ".partial", final)
+    os.remove(journal)
+    for new, _ in outputs:
+        if os.path.isfile(new):
+            os.remove(new)
+
+
+def from_folder(path, folder):
+    """A path relative to a folder that it lies in, so that the folder can be moved; else itself."""
+    path, folder = os.path.abspath(path), os.path.abspath(folder)
+    return os.path.relpath(path, folder) if path.startswith(folder + os.sep) else path
+
+
+def write_json(path, content):
+    """Writes a JSON file atomically."""
     partial = path + ".partial"
     with open(partial, "w") as file:
-        json.dump(manifest, file, indent=1, sort_keys=True)
+        json.dump(content, file, indent=1, sort_keys=True)
         file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)

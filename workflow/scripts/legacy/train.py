@@ -130,19 +130,15 @@ def save(saver, opened, folder, iteration):
     saver.save(opened, path, write_meta_graph=False)
 
 
-def publish(folder, output):
-    """Copies the last checkpoint and the graphs to `output`, atomically."""
+def copy_checkpoint(folder, partial):
+    """Copies the last checkpoint and the graphs to the new folder `partial`."""
     prefix, _ = latest(folder)
-    partial = output + ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial)
     published = (os.path.basename(prefix) + ".", "train_net.", "config.")
     for name in sorted(os.listdir(folder)):
         if name.startswith(published):
             shutil.copy2(os.path.join(folder, name), os.path.join(partial, name))
-    shutil.rmtree(output, ignore_errors=True)
-    os.rename(partial, output)
-    print("[train] %s -> %s" % (os.path.basename(prefix), output), flush=True)
 
 
 def read_losses(path):
@@ -170,10 +166,7 @@ def write_history(path, header, losses, seconds):
         "iterations_per_second": round(done / max(seconds, 1e-9), 4),
         "history": [{"iteration": iteration, "loss": loss} for iteration, loss in means],
     }
-    with open(path + ".partial", "w") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-    os.rename(path + ".partial", path)
+    record.write_json(path, content)
 
 
 def main(argv=None):
@@ -191,9 +184,12 @@ def main(argv=None):
         folder = os.path.join(args.work, header["folder"])
         run(stream_, folder, header, inputs.get("published"))
     losses = read_losses(os.path.join(folder, LOSSES))
-    write_history(args.history, header, losses, time.time() - begun)
-    publish(folder, args.output)
-    record.write(job_record)
+    checkpoint, history = args.output + ".partial", record.waiting(args.history)
+    copy_checkpoint(folder, checkpoint)
+    write_history(history, header, losses, time.time() - begun)
+    record.write(job_record, [(checkpoint, args.output), (history, args.history)])
+    name = os.path.basename(latest(folder)[0])
+    print("[train] %s -> %s" % (name, args.output), flush=True)
 
 
 if __name__ == "__main__":

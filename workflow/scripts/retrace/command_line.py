@@ -11,6 +11,7 @@ from typing import Any
 from retrace.errors import AFTER_SUCCESS, ConfigError
 from retrace.job import Job
 from retrace.records.record import start_job
+from retrace.replacement import declare
 
 
 def named_paths(items: Sequence[str]) -> dict[str, Path]:
@@ -77,6 +78,7 @@ def parse_job(
         return args
     job = args.job or _job_of_options(parser, args)
     args.settings, args.execution = job.settings, job.execution
+    declare(value for value in vars(args).values() if isinstance(value, Path))
     if job.identity is not None:
         AFTER_SUCCESS.append(start_job(Path(job.identity)).write)
     for role, read in args.job_roles.items():

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import FrameType
 
+from retrace.replacement import replacing_together
+
 
 class RetraceError(Exception):
     """Base of all errors whose message names the problem and the next step."""
@@ -91,10 +93,14 @@ UNTIL_END: list[ExitStack] = []
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a program's `main`. Known errors print one line, with status 1; SIGTERM gives 143."""
+    """Runs a program's `main`, then replaces its outputs.
+
+    Known errors print one line, with status 1; SIGTERM gives 143.
+    """
     signal.signal(signal.SIGTERM, terminate)
     try:
-        with ExitStack() as held:
+        # Outputs are put into place before what protects them, such as a lock, is released.
+        with ExitStack() as held, replacing_together():
             UNTIL_END.append(held)
             held.callback(UNTIL_END.remove, held)
             main()

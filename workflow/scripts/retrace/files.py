@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from retrace.errors import DataError
+from retrace.replacement import write_durably
 
 FileCheck = Callable[[str, bytes | None], None]
 """Called with each file of a store that is read: its path below the opened folder, and its bytes,
@@ -37,26 +36,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Flushes a folder to disk, so that renames in it survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def atomic_write(path: Path, content: bytes | str) -> Path:
-    """Writes a file atomically: `path` has either its old or its complete new content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A unique name, also among threads and machines that share the disk.
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    with partial.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_folder(path.parent)
+    """Writes a file atomically: `path` has either its old or its complete new content.
+
+    An output of the running job is replaced at the job's end, with the others.
+    """
+    write_durably(path, content.encode() if isinstance(content, str) else content)
     return path
 
 

@@ -17,9 +17,13 @@ from retrace.alignment.scoring import (
 )
 from retrace.files import atomic_write
 from retrace.planning.align_settings import ScoreAlignmentSettings
+from retrace.replacement import declare_with
 from retrace.storage.manifest import check_manifest
 from retrace.storage.reads import origin_of_opened
 from retrace.storage.volumes import open_source, open_volume, recording_opened
+
+PICTURES_AND_TABLE = ("alignment.png", "before_after.png", "alignment.txt")
+"""Files next to the scores, which are replaced with them."""
 
 
 def evaluate_alignment(
@@ -32,6 +36,7 @@ def evaluate_alignment(
     begin = time.monotonic()
     manifest = check_manifest(aligned)
     folder = output.parent
+    declare_with(output, *(folder / name for name in PICTURES_AND_TABLE))
     with recording_opened() as read:
         sections = open_source(settings.sections)
         distortion = KnownDistortion.open(ground_truth, sections) if ground_truth else None

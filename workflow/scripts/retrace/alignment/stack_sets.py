@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +21,8 @@ from retrace.alignment.stack_writer import resumable_stack, write_stacks
 from retrace.geometry import Triple, triple
 from retrace.planning.stack_settings import SampleSettings
 from retrace.records.record import work_digest
-from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.replacement import declare_with, remove_afterwards
+from retrace.storage.manifest import write_manifest
 from retrace.storage.reads import local_paths, remote_reads, same_version, volume_version
 from retrace.storage.volumes import Volume, open_source, open_volume
 
@@ -59,9 +59,10 @@ def write_stack_set(
     with same_version(own_work, sources.sections, sources.bad):
         write_stacks(output, settings.name, samples(), count, attrs)
     shape_nm = triple([n * v for n, v in zip(sampler.shape, size, strict=True)])
+    declare_with(output, coordinates_path(output))
     write_coordinates(coordinates_path(output), corners, shape_nm)
     _write_stack_manifest(settings, sources, ground_truth, output, begin, count)
-    shutil.rmtree(own_work, ignore_errors=True)
+    remove_afterwards(own_work)
     return count
 
 
@@ -119,7 +120,6 @@ def _write_stack_manifest(
     begin: float,
     count: int,
 ) -> None:
-    manifest_path(output).unlink(missing_ok=True)
     mask = settings.mask
     volumes = [settings.source, *([mask] if mask else [])]
     inputs = [*local_paths(volumes), *([ground_truth] if ground_truth else [])]

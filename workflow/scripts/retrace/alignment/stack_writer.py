@@ -25,6 +25,7 @@ from retrace.alignment.stack_files import (
 from retrace.alignment.stack_sampling import SampledStack
 from retrace.errors import ConfigError
 from retrace.progress import progress
+from retrace.replacement import put
 from retrace.storage.zarr_writer import COMPRESSOR, publish
 
 LARGEST_CHUNK = 256
@@ -46,7 +47,7 @@ def creating(path: Path) -> Iterator[Any]:
             yield file
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        partial.replace(path)
+        put(partial, path)
         return
     shutil.rmtree(partial, ignore_errors=True)
     yield zarr.open_group(partial, mode="w", zarr_format=2)

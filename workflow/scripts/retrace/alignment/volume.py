@@ -21,11 +21,12 @@ from retrace.device import choose_device
 from retrace.networks import build_network
 from retrace.planning.align_settings import AlignSettings
 from retrace.records.record import work_digest
+from retrace.replacement import remove_afterwards
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
 from retrace.storage.reads import local_paths, remote_reads
 from retrace.storage.value_checks import check_not_blank, check_raw_type
-from retrace.storage.volumes import open_source
+from retrace.storage.volumes import Volume, open_source
 from retrace.storage.zarr_writer import publish
 
 
@@ -52,14 +53,14 @@ def align_volume(
     """
     begin = time.monotonic()
     own_work = alignment_work_folder(work, settings, model)
-    stack = _aligned(settings, model, own_work)
+    partial = output.with_name(f"{output.name}.partial")
+    stack = _aligned(settings, model, partial, own_work / "journal")
     speed = megapixels(stack.sections) / max(stack.seconds(), 1e-9)
     inputs = [model, *local_paths([settings.sections])]
     image = RENDERED if stack.fine is not None else ALIGNED
     for name, folder in ((image, layer), (FIELD, field_layer)):
         volume = stack.volume(name)
-        plan = plan_layer(volume, volume.box, labels=False, compress=settings.gzip)
-        LayerWriter(folder, own_work / f"layer_{name}", plan).write(volume, threads)
+        _write_layer(volume, folder, own_work / f"layer_{name}", threads, gzip=settings.gzip)
     output.parent.mkdir(parents=True, exist_ok=True)
     publish(stack.store, output)
     extra = {
@@ -73,12 +74,22 @@ def align_volume(
     write_manifest(
         output, inputs=inputs, settings=settings.plain(), seconds=spent, extra=extra, read=read
     )
-    shutil.rmtree(own_work)
+    remove_afterwards(own_work)
     return round(speed, 4)
 
 
-def _aligned(settings: AlignSettings, model: Path, own_work: Path) -> AlignedStack:
-    """The aligned stack, in a store below `own_work`."""
+def _write_layer(volume: Volume, folder: Path, work: Path, threads: int, *, gzip: bool) -> None:
+    """Writes an image layer next to `folder`, whose place it takes when it is complete."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    if not work.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+    plan = plan_layer(volume, volume.box, labels=False, compress=gzip)
+    LayerWriter(partial, work, plan).write(volume, threads)
+    publish(partial, folder)
+
+
+def _aligned(settings: AlignSettings, model: Path, store: Path, journal: Path) -> AlignedStack:
+    """The aligned stack in `store`, with its journal of finished sections."""
     network = settings.network
     device = choose_device(settings.device)
     module = build_network(network, device=device)
@@ -89,7 +100,7 @@ def _aligned(settings: AlignSettings, model: Path, own_work: Path) -> AlignedSta
     check_not_blank(sections, sections.box)
     if fine is not None:
         check_fine(sections, fine)
-    stack = AlignedStack(own_work / "aligned.zarr", own_work / "journal", sections, fine)
+    stack = AlignedStack(store, journal, sections, fine)
     aligner = Aligner(
         module.eval(),
         AlignmentPlan.of(network.align),

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from retrace.errors import DataError
-from retrace.files import sync_folder
 from retrace.networks.znn import ZnnNetwork
+from retrace.replacement import put, sync_folder
 from retrace.znn.graph import Edge, Init, Node
 
 ROOT = "processing/znn/train"
@@ -300,7 +300,7 @@ def _written_aside(path: Path) -> Iterator[h5py.File]:
     partial.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(partial, "w") as h5:
         yield h5
-    partial.replace(path)
+    put(partial, path)
     sync_folder(path.parent)
 
 

@@ -21,6 +21,7 @@ from retrace.evaluation.boundaries import (
 )
 from retrace.evaluation.boundary_sections import BoundarySection, objects_of_section
 from retrace.evaluation.metrics import BOUNDARY_METRICS
+from retrace.evaluation.plots import write_png
 from retrace.evaluation.voxelwise import ScoredPrediction
 from retrace.formats.label_values import compact
 from retrace.geometry import VoxelBox
@@ -116,5 +117,4 @@ def plot_boundary_scores(scores: BoundaryScores, path: Path) -> None:
         axes.axvline(scores.chosen[metric.name], color="grey", linestyle=":")
         axes.set(title=metric.heading, xlabel="threshold")
     panels[0].legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_png(figure, path, dpi=120)

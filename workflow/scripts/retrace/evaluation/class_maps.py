@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from retrace.evaluation.class_tally import ClassTally, probabilities_of
+from retrace.evaluation.plots import write_png
 from retrace.evaluation.voxelwise import ScoredPrediction
 from retrace.formats.label_values import compact
 from retrace.geometry import VoxelBox, blocks
@@ -81,5 +82,4 @@ def plot_class_maps(maps: Sequence[ClassMap], path: Path) -> None:
         titles = (one.scored.name, "labels", "probability of class 1")
         for axes, title in zip(row, titles, strict=True):
             axes.set(title=f"{title}, z {z}", xticks=[], yticks=[])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    write_png(figure, path, dpi=100)

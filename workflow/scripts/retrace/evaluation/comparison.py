@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from retrace.config.dataset_model import ShownFigures
 from retrace.evaluation.metric import Metric
 from retrace.evaluation.metrics import BOUNDARY_METRICS, SEGMENT_METRICS, SKELETON_METRICS
+from retrace.evaluation.plots import write_png
 
 _METRICS: list[Metric[Any]] = [*SEGMENT_METRICS, *SKELETON_METRICS]
 _OF_SEGMENTS = [metric for metric in _METRICS if metric.in_tables]
@@ -153,8 +154,7 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], p
     segments = "voi_sum" in metrics
     _draw_bars(bars, rows, ("voi_split", "voi_merge") if segments else metrics[:1])
     _draw_work(work, rows, "voi_sum" if segments else metrics[0])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    write_png(figure, path, dpi=120)
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> None:

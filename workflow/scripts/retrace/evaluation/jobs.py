@@ -25,6 +25,7 @@ from retrace.planning.score_settings import (
 )
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry, ScoredSplit
 from retrace.progress import progress
+from retrace.replacement import newest
 from retrace.segmentation.lut import threshold_list
 from retrace.storage.manifest import check_manifest, input_digest, write_manifest
 from retrace.storage.shards import SINGLE_SHARD, Shard
@@ -108,7 +109,7 @@ def write_node_tables(
                     raise DataError(f"no node of {key} lies inside {entry.name}; correct `roi_nm`")
                 nodes = node_table(volume, skeletons, graph, thresholds, threshold)
                 write_node_table(folder / f"{key}{f'_{index}' if index > 1 else ''}.npz", nodes)
-    files = {path.name: input_digest(path) for path in sorted(output.iterdir())}
+    files = {path.name: input_digest(path) for path in sorted(newest(output).iterdir())}
     write_manifest(
         output,
         inputs=[fragments, threshold_file],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from retrace.evaluation.metric import Metric
 from retrace.evaluation.metrics import SEGMENT_METRICS
 from retrace.evaluation.scores import Scores
+from retrace.files import atomic_write
 
 matplotlib.use("agg")
 
@@ -61,10 +62,14 @@ def plot_evaluation(volumes: Mapping[str, Mapping[str, Any]], path: Path) -> Non
         panel.set(xlabel="agglomeration threshold", ylabel=f"{metric.heading}{unit}")
         panel.set_ylim(0, None)
         panel.set_title("the curve was not used to choose the threshold", fontsize=9)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(partial, format="png", dpi=120, metadata={"Software": ""})
-    partial.replace(path)
+    write_png(figure, path, dpi=120)
+
+
+def write_png(figure: Figure, path: Path, dpi: int) -> None:
+    """Writes a figure atomically; equal figures give equal bytes."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi, metadata={"Software": ""})
+    atomic_write(path, content.getvalue())
 
 
 def _untrained(result: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from retrace.inference.predictor import Predictor
 from retrace.inference.tiles import Tile
 from retrace.planning.predict_settings import PredictionSettings
 from retrace.progress import progress
-from retrace.storage.manifest import manifest_path, write_manifest
+from retrace.replacement import remove_afterwards
+from retrace.storage.manifest import write_manifest
 from retrace.storage.reads import remote_reads, same_version
 from retrace.storage.shards import Shard
 from retrace.storage.zarr_writer import publish
@@ -54,7 +54,6 @@ class Prediction:
         `input_files`, `settings` and `seconds` are recorded in the manifest.
         """
         self.partial.journal.keep(output)
-        manifest_path(output).unlink(missing_ok=True)
         publish(self.partial.store, output)
         write_manifest(
             output,
@@ -68,7 +67,7 @@ class Prediction:
             },
             read=remote_reads(*self.inputs.volumes, self.inputs.tissue_mask),
         )
-        shutil.rmtree(self.work, ignore_errors=True)
+        remove_afterwards(self.work)
 
 
 def predict_tiles(

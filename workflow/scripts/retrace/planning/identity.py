@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from retrace.records.contents import content_digest, fingerprint
-from retrace.records.record import Planned, read_record
+from retrace.records.record import Finished, Planned, read_finished
+from retrace.storage.manifest import check_format
 
 Producer = Callable[[str], Planned | None]
 """The planned job that writes a file; None for files that no job writes."""
@@ -30,12 +31,16 @@ class Comparison:
 
     forced: set[str] = field(default_factory=set)
     _reasons: dict[str, str | None] = field(default_factory=dict)
+    _finished: dict[str, Finished | None] = field(default_factory=dict)
     _fingerprints: dict[str, str] = field(default_factory=dict)
     _contents: dict[str, str] = field(default_factory=dict)
-    """Of users' files, once per plan: many jobs read one folder, which may have very many files."""
+    """Of files, once per plan: many jobs read one folder, which may have very many files."""
 
     def reason(self, job: Planned, producer: Producer) -> str | None:
-        """Why the outputs of a job are not current, in a few words; None if they are."""
+        """Why the outputs of a job are not current, in a few words; None if they are.
+
+        DataError if another version of retrace wrote them in a format of its own.
+        """
         if job.record not in self._reasons:
             self._reasons[job.record] = None  # until it is known; a job never waits for itself
             self._reasons[job.record] = next(self._differences(job, producer), None)
@@ -45,10 +50,11 @@ class Comparison:
         if job.record in self.forced:
             yield FORCED
             return
-        record = read_record(Path(job.record))
-        if record is None:
+        finished = self._finished_job(job.record)
+        if finished is None:
             yield f"{job.record} does not say from what it was computed"
             return
+        record = finished.record
         yield from differences(record, asdict(job))
         yield from _set_differences(record["inputs"], [*job.produced, *job.own])
         for path, file in job.produced.items():
@@ -56,6 +62,9 @@ class Comparison:
         for path in job.own:
             if self._changed(path, record["inputs"].get(path, {})):
                 yield f"{path} changed"
+        for path, sha256 in record.get("outputs", {}).items():
+            if self._changed(path, {"sha256": sha256}):
+                yield f"{path} is not the file that was computed"
 
     def _changed(self, path: str, version: Mapping[str, str]) -> bool:
         """Whether a file has other bytes than the version; its times alone do not matter."""
@@ -76,9 +85,17 @@ class Comparison:
         if job is not None and self.reason(job, producer):
             yield f"{path}{AGAIN}"
             return
-        record = read_record(Path(file))
-        if record is None or inputs.get(path, {}).get("identity") != record["digest"]:
+        finished = self._finished_job(file)
+        if finished is None or inputs.get(path) != finished.version:
             yield f"{path} was computed again"
+
+    def _finished_job(self, file: str) -> Finished | None:
+        """What a manifest or record holds, read once."""
+        if file not in self._finished:
+            self._finished[file] = finished = read_finished(Path(file))
+            if finished and finished.store is not None:
+                check_format(finished.store, finished.format_version)
+        return self._finished[file]
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

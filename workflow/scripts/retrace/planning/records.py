@@ -42,6 +42,7 @@ def planned_record(
     job: Job,
     *,
     record: str,
+    outputs: Sequence[str] = (),
     code: Mapping[str, str],
     image: str | None,
     producer: Callable[[str], Planned | None],
@@ -60,6 +61,7 @@ def planned_record(
         image=None if job.copies else image,
         produced=dict(ChainMap(produced, *(dict(one.produced) for one in passing))),
         own=tuple(dict.fromkeys([*own, *(path for one in passing for path in one.own)])),
+        outputs=tuple(outputs),
         found=version_of(Path(record)) if job.copies else None,
     )
 

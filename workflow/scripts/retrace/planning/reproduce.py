@@ -41,6 +41,11 @@ def reproduce_job(planner: Planner, dataset: str) -> Job:
     return Job(table_settings(data, chosen), inputs)
 
 
+def judge_job(planner: Planner, dataset: str) -> Job:
+    """Compares the numbers of a table with their tolerances."""
+    return Job({}, {"table": results(dataset, "reproduction.json")})
+
+
 @other_targets
 def reproduction_targets() -> Iterator[tuple[str, TargetFiles]]:
     """reproduce_DATASET: the verdict on every published number."""

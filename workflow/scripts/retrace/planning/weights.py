@@ -15,7 +15,7 @@ from retrace.planning.experiment import Planner
 from retrace.planning.initial_weights import networks_in
 from retrace.planning.paths import manifest, results, with_manifests
 from retrace.planning.records import record_next_to
-from retrace.records.record import read_record
+from retrace.records.record import read_finished
 
 
 def published_checkpoint(planner: Planner, dataset: str, network: str) -> list[str]:
@@ -84,7 +84,7 @@ def untracked_weights(planner: Planner, dataset: str, network: str) -> tuple[str
         return ("init",)
     init = planner.init_of(dataset, network)
     is_put_there = bool(init and networks_in(init) and Path(init).is_file())
-    return ("init",) if is_put_there and not read_record(Path(record_next_to(str(init)))) else ()
+    return ("init",) if is_put_there and not read_finished(Path(record_next_to(str(init)))) else ()
 
 
 def context_model(planner: Planner, dataset: str, network: str) -> Mapping[str, str]:

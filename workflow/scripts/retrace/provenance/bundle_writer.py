@@ -26,6 +26,7 @@ from retrace.provenance.folders import (
     files_below,
     link_or_copy,
 )
+from retrace.replacement import put
 from retrace.storage.manifest import manifest_path
 
 if TYPE_CHECKING:  # bundle.py imports this module where pydantic is not installed
@@ -61,9 +62,8 @@ def write_bundle(
     digests = {p.relative_to(partial).as_posix(): file_sha256(p) for p in files_below(partial)}
     facts = {"format_version": FORMAT_VERSION, **machine(), "target": target}
     atomic_write(partial / FACTS, json.dumps({**facts, "files": digests}, indent=1) + "\n")
-    shutil.rmtree(output, ignore_errors=True)
-    partial.rename(output)
-    total = sum(path.stat().st_size for path in files_below(output))
+    total = sum(path.stat().st_size for path in files_below(partial))
+    put(partial, output)
     print(f"[bundle] {output}: {len(digests)} files, {total / 1e6:.0f} MB", flush=True)
 
 

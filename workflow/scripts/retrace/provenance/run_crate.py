@@ -22,6 +22,7 @@ from retrace.planning.program_files import SCRIPTS
 from retrace.provenance.crate_files import TARGET
 from retrace.provenance.folders import RUN_CONFIG, code_files
 from retrace.provenance.jobs import FinishedJob, utc
+from retrace.replacement import put
 from retrace.storage.manifest import input_digest, manifest_path
 
 ROOT = SCRIPTS.parents[1]
@@ -202,9 +203,8 @@ class RunCrate:
         self.crate.write(partial)
         base = archive.with_name(f"{archive.stem}.partial")
         partial_archive = Path(shutil.make_archive(str(base), "zip", partial))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-        partial_archive.replace(archive)
+        put(partial, folder)
+        put(partial_archive, archive)
 
 
 def times(*jobs: FinishedJob) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest, file_sha256, read_json
 from retrace.records.contents import content_digest, fingerprint
+from retrace.replacement import declare, newest, settle, waiting_outputs
 
 KEY = "identity"
 """Where a manifest holds the record."""
@@ -26,8 +27,9 @@ class Planned:
 
     `code`: digest of each library file; `image`: name of the container image, None without one;
     `produced`: for each input that another job writes, the file with that job's record; `own`:
-    inputs that no job writes; `record`: where this job's record belongs; `found`: the version of
-    that file when the run was planned, for outputs that other runs may write meanwhile.
+    inputs that no job writes; `record`: where this job's record belongs; `outputs`: its files;
+    `found`: the version of `record` when the run was planned, for outputs that other runs may write
+    meanwhile.
     """
 
     record: str
@@ -36,16 +38,18 @@ class Planned:
     image: str | None = None
     produced: Mapping[str, str] = field(default_factory=dict)
     own: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     found: str | None = None
 
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self) | {"own": list(self.own)}
+        return asdict(self) | {"own": list(self.own), "outputs": list(self.outputs)}
 
     @classmethod
     def parse(cls, content: Mapping[str, Any]) -> Planned:
         """From JSON values."""
-        return cls(**{**content, "own": tuple(content.get("own", ()))})
+        lists = {name: tuple(content.get(name, ())) for name in ("own", "outputs")}
+        return cls(**{**content, **lists})
 
 
 @dataclass(frozen=True)
@@ -90,22 +94,33 @@ class Running:
                     "computes the result from the new version"
                 )
         file = Path(self.planned.record)
-        manifest = json.loads(file.read_text()) if file.is_file() else {}
-        record = {"digest": self.identity, **self.content()}
-        if manifest.get(KEY) == record:
-            return  # another run wrote it, maybe where this one may not
-        manifest[KEY] = record
-        atomic_write(file, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        latest = newest(file)
+        manifest = json.loads(latest.read_text()) if latest.is_file() else {}
+        record = {"digest": self.identity, **self.content(), "outputs": self.output_digests()}
+        if not waiting_outputs() and _is_same(manifest.get(KEY), record):
+            return  # another run wrote the outputs and the record, maybe where this one may not
+        atomic_write(file, json.dumps({**manifest, KEY: record}, indent=1, sort_keys=True) + "\n")
+
+    def output_digests(self) -> dict[str, str]:
+        """The digest of each file that is an output, by its path; stores have their manifest."""
+        paths = dict.fromkeys([*map(Path, self.planned.outputs), *map(_short, waiting_outputs())])
+        files = [path for path in paths if path != Path(self.planned.record)]
+        return {str(path): content_digest(newest(path)) for path in files if newest(path).is_file()}
+
+
+def _is_same(one: Any, other: Mapping[str, Any]) -> bool:
+    """Whether two records have the same origin; only one may list the outputs of a fetch."""
+    return isinstance(one, dict) and {**one, "outputs": {}} == {**other, "outputs": {}}
 
 
 def start(planned: Planned) -> Running:
     """Notes the versions of all inputs; DataError if one has no record or does not exist."""
     inputs: dict[str, dict[str, str]] = {}
     for path, file in planned.produced.items():
-        record = read_record(Path(file))
-        if record is None:
+        finished = read_finished(Path(file))
+        if finished is None:
             raise DataError(f"{path} has no record in {file}; run the same command again")
-        inputs[path] = {"identity": record["digest"]}
+        inputs[path] = finished.version
     for path in planned.own:
         inputs[path] = {
             "fingerprint": fingerprint(Path(path)),
@@ -125,8 +140,13 @@ _running: list[Running] = []
 
 
 def start_job(file: Path) -> Running:
-    """Starts the job that planning describes in `file`; see `running_job`."""
-    _running[:] = [start(Planned.parse(read_json(file)))]
+    """Starts the job that planning describes in `file`; see `running_job`.
+
+    Its outputs and its record are replaced together.
+    """
+    planned = Planned.parse(read_json(file))
+    declare(map(Path, (planned.record, *planned.outputs)), anchor=Path(planned.record))
+    _running[:] = [start(planned)]
     return _running[0]
 
 
@@ -137,6 +157,7 @@ def running_job() -> Running | None:
 
 def version_of(file: Path) -> str | None:
     """16 hex digits of the bytes of a manifest or record; None if it does not exist."""
+    settle(file)
     try:
         return file_sha256(file)[:16]
     except FileNotFoundError:
@@ -182,10 +203,36 @@ def _timeless(content: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     }
 
 
-def read_record(file: Path) -> dict[str, Any] | None:
-    """The record in a manifest, with its `digest`; None where there is none."""
+@dataclass(frozen=True)
+class Finished:
+    """What the manifest of finished outputs holds; `content`: a digest of all their bytes."""
+
+    record: Mapping[str, Any]
+    content: str
+    store: Path | None = None
+    """The store that the manifest describes; None for outputs without a store."""
+    format_version: int | None = None
+
+    @property
+    def version(self) -> dict[str, str]:
+        """From what the outputs were computed, and what they are."""
+        return {"identity": str(self.record["digest"]), "content": self.content}
+
+
+def read_finished(file: Path) -> Finished | None:
+    """The record in a manifest, after the replacement of its outputs is complete; None without."""
     try:
-        record = json.loads(file.read_text()).get(KEY)
-    except (OSError, ValueError, AttributeError):
+        settle(file)
+        manifest = json.loads(file.read_text())
+        record = manifest[KEY]
+        arrays = {name: one["sha256"] for name, one in manifest.get("arrays", {}).items()}
+        parts = [arrays, manifest.get("files", {}), record.get("outputs", {})]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return record if isinstance(record, dict) else None
+    store = file.with_name(manifest["store"]) if "store" in manifest else None
+    return Finished(record, digest(parts), store, manifest.get("format_version"))
+
+
+def _short(path: Path) -> Path:
+    """A path relative to the working directory, if it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

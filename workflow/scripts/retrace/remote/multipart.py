@@ -21,6 +21,7 @@ from retrace.remote.download import (
 from retrace.remote.http import READ_BYTES, TransientError
 from retrace.remote.mirror import file_md5
 from retrace.remote.store import ObjectStore, S3Object
+from retrace.replacement import put, remove_afterwards
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class MultipartDownload(FolderDownload):
 
     def publish(self) -> None:
         """Renames the verified file into place."""
-        self.partial.replace(self.output)
-        self.journal.unlink(missing_ok=True)
+        put(self.partial, self.output)
+        remove_afterwards(self.journal)
 
     def _resume(self) -> dict[int, str]:
         """{first byte: md5} of the parts that an earlier run completed.

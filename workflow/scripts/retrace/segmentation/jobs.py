@@ -20,6 +20,7 @@ import zarr
 from retrace.errors import ConfigError
 from retrace.planning.segment_settings import SegmentationSettings
 from retrace.records.record import work_digest
+from retrace.replacement import remove_afterwards
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
 from retrace.segmentation.edge_files import EdgeFiles, write_graph
 from retrace.segmentation.fragment_store import FragmentStore, fragment_chunks
@@ -28,7 +29,6 @@ from retrace.segmentation.volume import block_grid, blocks_at_once, make_edges, 
 from retrace.storage.manifest import (
     check_manifest,
     input_digest,
-    manifest_path,
     reading,
     write_manifest,
 )
@@ -86,7 +86,6 @@ class BlockJob:
 
     def publish(self, mask: Volume | None, begin: float, facts: Mapping[str, Any]) -> None:
         """Renames the finished store and writes its manifest, the manifest last."""
-        manifest_path(self.output).unlink(missing_ok=True)
         publish(self.partial, self.output)
         write_manifest(
             self.output,
@@ -128,7 +127,7 @@ def write_fragments(job: BlockJob) -> None:
             facts["edges"] = write_graph(store.group, files, settings.method)
     store.journal.keep(job.output)
     job.publish(inputs.mask, begin, facts)
-    shutil.rmtree(work, ignore_errors=True)
+    remove_afterwards(work)
 
 
 def write_edges(job: BlockJob) -> None:
@@ -151,7 +150,7 @@ def write_edges(job: BlockJob) -> None:
     edges = write_graph(group, None if settings.is_mutex else files, settings.method)
     files.journal.keep(job.output)
     job.publish(inputs.mask, begin, {"blocks": len(files.mine), "edges": edges})
-    shutil.rmtree(work, ignore_errors=True)
+    remove_afterwards(work)
 
 
 def write_lookup_table(fragments: Path, threshold_file: Path, output: Path) -> None:
@@ -211,7 +210,6 @@ def write_segmentation(
         segments = graph.segments(threshold)
     else:
         segments = read_lookup_table(lookup_table, graph, threshold)
-    manifest_path(output).unlink(missing_ok=True)
     with writing(output) as partial:
         voxels = write_segments(graph, segments, threshold, partial, shard)
     write_manifest(

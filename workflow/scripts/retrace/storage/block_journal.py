@@ -15,6 +15,7 @@ import zarr
 
 from retrace.files import atomic_write
 from retrace.geometry import VoxelBox
+from retrace.replacement import declare_with
 
 JOURNAL_NAME = "done.jsonl"
 
@@ -90,4 +91,6 @@ class Journal:
 
     def keep(self, store: Path) -> None:
         """Copies the journal next to the finished `store`, as NAME.blocks.jsonl."""
-        atomic_write(store.with_name(f"{store.stem}.blocks.jsonl"), self.path.read_text())
+        kept = store.with_name(f"{store.stem}.blocks.jsonl")
+        declare_with(store, kept)
+        atomic_write(kept, self.path.read_text())

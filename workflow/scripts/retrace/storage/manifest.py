@@ -19,11 +19,13 @@ from typing import Any
 from retrace import __version__
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest, file_sha256
+from retrace.replacement import declare_with, newest, settle
 from retrace.storage.chunk_index import (
     ChunkDigests,
     chunk_digests,
     chunk_files,
     digest_of_chunks,
+    index_path,
     read_index,
     write_index,
 )
@@ -137,7 +139,7 @@ def origin(
     return {
         "code_version": __version__,
         "inputs": {
-            **{path.as_posix(): input_digest(path) for path in inputs},
+            **{path.as_posix(): input_digest(newest(path)) for path in inputs},
             **{address: summary["sha256"][:16] for address, summary in (read or {}).items()},
         },
         "settings": settings,
@@ -164,7 +166,9 @@ def write_manifest(
 
     `settings`, `read`: as for `origin`; `extra`: further entries.
     """
-    arrays, digests = _described(store) if store.is_dir() else ({}, {})
+    complete, path = newest(store), manifest_path(store)
+    declare_with(store, path, index_path(store))
+    arrays, digests = _described(complete) if complete.is_dir() else ({}, {})
     if digests:
         write_index(store, digests)
     content = {
@@ -174,7 +178,7 @@ def write_manifest(
         **origin(inputs, settings, seconds, read),
         **(extra or {}),
     }
-    return atomic_write(manifest_path(store), json.dumps(content, indent=1, sort_keys=True) + "\n")
+    return atomic_write(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def gpu_name() -> str | None:
@@ -188,6 +192,7 @@ def gpu_name() -> str | None:
 def read_manifest(store: Path) -> dict[str, Any]:
     """The manifest of `store`; DataError if it is missing, not JSON, or of another version."""
     path = manifest_path(store)
+    settle(path)
     if not path.is_file():
         raise DataError(
             f"{store} has no manifest {path.name}: it was never finished. Delete {store} and run "
@@ -198,13 +203,18 @@ def read_manifest(store: Path) -> dict[str, Any]:
     except ValueError as error:
         invalidate_manifest(store)
         raise DataError(f"{path} is not JSON ({error}). {_REMEDY}") from error
-    version = content.get("format_version")
+    check_format(store, content.get("format_version"))
+    return content
+
+
+def check_format(store: Path, version: int | None) -> None:
+    """DataError if another version of retrace wrote a store in format `version`."""
     if version != FORMAT_VERSION:
         raise DataError(
             f"{store} was written by another version of retrace (format {version}, this one reads "
-            f"{FORMAT_VERSION}); delete it and run the same command again"
+            f"{FORMAT_VERSION}); use that version, or move {store} and {manifest_path(store).name} "
+            "to another folder and run the same command again"
         )
-    return content
 
 
 def invalidate_manifest(store: Path) -> None:

@@ -25,9 +25,15 @@ def recorded(records: Iterable[Path]) -> set[str]:
 def claim(record: Path, files: Iterable[Path]) -> None:
     """Records that files are about to be written."""
     known = recorded([record])
-    claimed = known | {str(file.resolve()) for file in files}
+    claimed = known | {_name(file) for file in files}
     if claimed != known:
         write_json(record, sorted(claimed))
+
+
+def _name(file: Path) -> str:
+    """A file as records name it: relative in the working directory, which may be copied."""
+    path, here = file.resolve(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def check_unowned(records: Iterable[Path], files: Iterable[Path], setting: str) -> None:
@@ -37,7 +43,7 @@ def check_unowned(records: Iterable[Path], files: Iterable[Path], setting: str) 
     """
     known = recorded(records)
     for file in files:
-        if file.exists() and str(file.resolve()) not in known:
+        if file.exists() and _name(file) not in known:
             raise DataError(
                 f"{file} exists and is not one of this run's own files, so it is kept; choose "
                 f"another `{setting}`, or move the files of that name to another folder. To start "

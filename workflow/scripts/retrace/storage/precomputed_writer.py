@@ -25,7 +25,6 @@ from retrace.geometry import Triple, VoxelBox, blocks, triple
 from retrace.progress import progress
 from retrace.storage.block_journal import Journal, checksum
 from retrace.storage.layer_formats import ExportedLayer, Write
-from retrace.storage.manifest import manifest_path
 from retrace.storage.volumes import Volume, open_volume
 
 LAYER_CHUNK: Triple = (64, 64, 64)
@@ -132,7 +131,6 @@ class LayerWriter:
     def __init__(self, folder: Path, work: Path, plan: LayerPlan) -> None:
         self.folder, self.work, self.plan = folder, work, plan
         folder.mkdir(parents=True, exist_ok=True)
-        manifest_path(folder).unlink(missing_ok=True)  # of an earlier layer there
         for leftover in folder.rglob(".*.partial"):
             leftover.unlink()
         self._describe()

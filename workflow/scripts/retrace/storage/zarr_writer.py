@@ -13,6 +13,8 @@ import zarr
 from numcodecs import Zstd
 
 from retrace.geometry import Triple, triple
+from retrace.replacement import is_declared, put
+from retrace.storage.manifest import manifest_path
 
 CHUNK_SHAPE: Triple = (64, 128, 128)
 """Chunk shape (z, y, x) of our stores: 1 MiB of uint8, few files, fast in neuroglancer."""
@@ -108,10 +110,10 @@ def writing(final: Path) -> Iterator[Path]:
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Renames a finished store to `final`; an older one is there until then, and removed last."""
-    previous = final.with_name(f".{final.name}.previous")
-    shutil.rmtree(previous, ignore_errors=True)
-    if final.exists():
-        final.rename(previous)
-    partial.rename(final)
-    shutil.rmtree(previous, ignore_errors=True)
+    """Puts a finished store in the place of `final`, of which an older manifest is not true then.
+
+    An output of the running job is replaced with its manifest at the job's end.
+    """
+    if not is_declared(final):
+        manifest_path(final).unlink(missing_ok=True)
+    put(partial, final)

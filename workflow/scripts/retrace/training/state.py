@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retrace.errors import StateError
-from retrace.files import sync_folder
+from retrace.replacement import sync_folder
 
 KEEP = 2
 FORMAT_VERSION = 2
