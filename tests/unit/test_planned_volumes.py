@@ -303,9 +303,9 @@ def test_folders_that_cannot_be_written_are_refused(place: Path, folder: str) ->
         plan()
 
 
-def write_sections(**alignment: Any) -> Planner:
+def write_sections(dtype: str = "uint8", **alignment: Any) -> Planner:
     """A dataset of 20 sections of 64 x 64 voxels; the planner of its runs."""
-    tifffile.imwrite("sections.tif", np.zeros((20, 64, 64), np.uint8), photometric="minisblack")
+    tifffile.imwrite("sections.tif", np.zeros((20, 64, 64), dtype), photometric="minisblack")
     one = {"count": 4, "test_count": 1, "side": 32, "height": 2}
     dataset = {
         "name": "mine",
@@ -335,6 +335,12 @@ def test_boxes_of_stacks_outside_their_sections_are_refused(place: Path, target:
         TARGETS_OF_SECTIONS[target](write_sections(stacks={"s": outside}))
 
 
+def test_sections_of_another_type_are_refused(place: Path) -> None:
+    write_sections().check_data("mine")
+    with pytest.raises(DataError, match=r"stacks 's': sections\.tif is uint16; raw must be uint8"):
+        write_sections("uint16").check_data("mine")
+
+
 @pytest.mark.parametrize("target", ["train_defects_mine", "mask_stacks_mine"])
 def test_fewer_iterations_of_a_detector_are_refused(place: Path, target: str) -> None:
     Path("results/mine").mkdir(parents=True)
@@ -346,3 +352,32 @@ def test_fewer_iterations_of_a_detector_are_refused(place: Path, target: str) ->
     ):
         TARGETS_OF_SECTIONS[target](write_sections(defects={"iterations": 5}))
     TARGETS_OF_SECTIONS[target](write_sections(defects={"iterations": 9}))
+
+
+# ---------------------------------------------------------------- other versions
+
+
+OLD = ["data/mine/a", "results/mine/masks/b", "results/mine/mtlsd_small/b/prediction"]
+
+
+@pytest.mark.parametrize("store", OLD)
+def test_results_of_another_format_version_are_refused_and_kept(place: Path, store: str) -> None:
+    file = Path(f"{store}.manifest.json")
+    file.parent.mkdir(parents=True)
+    file.write_text('{"format_version": 1}')
+    plan()
+    file.write_text('{"format_version": 2}')
+
+    with pytest.raises(DataError, match=rf"{file} was written by another version .*format 2.* 1\)"):
+        plan()
+    assert file.exists()
+
+
+def test_predictions_of_another_format_version_are_refused_upstream_too(place: Path) -> None:
+    file = Path("results/mine/lsd_small/b/prediction.manifest.json")
+    file.parent.mkdir(parents=True)
+    file.write_text('{"format_version": 2}')
+
+    with pytest.raises(DataError, match="another version"):
+        plan(network="aclsd_small")
+    plan(network="mtlsd_small")

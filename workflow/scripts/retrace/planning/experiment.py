@@ -19,6 +19,7 @@ from retrace.planning import (
     container_images,
     finished_training,
     foreign_files,
+    format_versions,
     initial_weights,
     local_device,
     output_folders,
@@ -120,6 +121,7 @@ class Planner:
     @cache  # noqa: B019
     def check_data(self, dataset: str) -> None:
         """Refuses volumes whose local files cannot work (DataError)."""
+        format_versions.check_versions(f"data/{dataset}", results(dataset, "masks"))
         data = self.dataset(dataset)
         if isinstance(data, Dataset):
             volume_checks.check_volumes(data)
@@ -142,7 +144,9 @@ class Planner:
         output_folders.check_writable(results(name, network.name), "work", "logs")
         if verb not in SHOWING:
             local_device.check_device(self.config.device, runs_here=self.runs_here())
-        trained = [n for n in self._with_upstream(name, network) if self.trains(name, n.name)]
+        used = self._with_upstream(name, network)
+        format_versions.check_versions(*(results(name, one.name) for one in used))
+        trained = [one for one in used if self.trains(name, one.name)]
         if any(n.name == network.name for n in trained):
             split_checks.check_apart(data)
         for one in trained:

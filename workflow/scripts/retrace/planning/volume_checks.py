@@ -37,7 +37,7 @@ def check_volumes(dataset: Dataset) -> None:
 
 
 def _check_sections(dataset: Dataset) -> None:
-    """The boxes that stacks are drawn from, or that are distorted, are inside their sections."""
+    """Sections are images, and hold the boxes that stacks are drawn from or that are distorted."""
     sections = dataset.alignment
     if sections is None:
         return
@@ -52,7 +52,10 @@ def _check_sections(dataset: Dataset) -> None:
 
 def _check_source(where: str, image: Source, region: Region | None) -> None:
     layout = source_layout(image)
-    if layout is not None and region is not None:
+    if layout is None:
+        return
+    _check_type(where, "raw", layout)
+    if region is not None:
         _check_inside(where, "roi_nm", layout, region)
 
 
