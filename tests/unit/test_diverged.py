@@ -25,6 +25,7 @@ from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.config.any_network import of_family
 from retrace.errors import DataError, StateError
 from retrace.evaluation.class_tally import ClassTally
+from retrace.evaluation.classes import class_scores
 from retrace.geometry import VoxelBox
 from retrace.inference.predictor import check_finite
 from retrace.inference.tiles import Tile
@@ -194,3 +195,11 @@ def test_class_probabilities_that_are_no_numbers_have_no_score() -> None:
 
     with pytest.raises(DataError, match="labels holds NaN"):
         tally.add(probabilities, np.zeros((1, 2, 2), np.int64), "labels")
+
+
+def test_classes_without_a_labelled_voxel_have_no_score() -> None:
+    tally = ClassTally(2)
+    tally.add(np.full((2, 1, 2, 2), 0.5), np.full((1, 2, 2), -1), "labels")
+
+    with pytest.raises(DataError, match="no voxel of the test entries has a label"):
+        class_scores(tally)

@@ -13,13 +13,16 @@ import evaluate
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.skeletons import Skeletons
+from retrace.evaluation.voxelwise import open_predictions
 from retrace.formats.mongo_dump import write_documents
+from retrace.planning.scored_dataset import ScoredDataset
 from retrace.storage.manifest import write_manifest
 from retrace.storage.zarr_writer import create_volume
 from skeleton_tables import write_skeletons
 
 SHAPE = (8, 12, 12)
 VOXEL = (20, 9, 9)
+OFFSET = (40, 0, 18)
 EDGES = np.array([[1, 2], [3, 4], [2, 3]], np.uint64)
 SCORES = np.array([0.1, 0.3, 0.7], np.float32)
 
@@ -60,11 +63,11 @@ class Case:
         arrays = {"raw": raw, "labels": labels}
         sources = {}
         for name in ("val", "test"):
-            store = write_store(folder / f"{name}.zarr", arrays, (40, 0, 18))
+            store = write_store(folder / f"{name}.zarr", arrays, OFFSET)
             sources[name] = {key: {"path": str(store), "array": key} for key in arrays}
         graph = {"edges": EDGES, "scores": SCORES}
         self.fragments = write_store(
-            folder / "fragments.zarr", {"fragments": fragments, **graph}, (40, 0, 18)
+            folder / "fragments.zarr", {"fragments": fragments, **graph}, OFFSET
         )
         self.segmentation = self.write_segments(0.3)
         self.settings: dict[str, Any] = {
@@ -82,7 +85,7 @@ class Case:
     def write_segments(self, threshold: float) -> Path:
         segments = RegionGraph(EDGES, SCORES).segments(truth_and_fragments()[1], threshold)
         path = self.folder / f"segmentation_{threshold}.zarr"
-        return write_store(path, {"segments": segments}, (40, 0, 18))
+        return write_store(path, {"segments": segments}, OFFSET)
 
     def choose(self, *more: str) -> dict[str, Any]:
         output = self.folder / "threshold.json"
@@ -151,7 +154,7 @@ def test_masks_and_a_smaller_prediction_show_in_the_counts(case: Case) -> None:
     case.choose()
     mask = np.ones(SHAPE, np.uint8)
     mask[:2] = 0
-    store = write_store(case.folder / "mask.zarr", {"labels_mask": mask}, (40, 0, 18))
+    store = write_store(case.folder / "mask.zarr", {"labels_mask": mask}, OFFSET)
     result = case.score("--masks", f"test={store}")["volumes"]["test"]
 
     assert result["scored_voxels"] == result["label_voxels"] == 6 * 144
@@ -182,6 +185,56 @@ def test_skeletons_are_scored(case: Case) -> None:
     assert runs["nerl"] == 1
     assert runs["curve"][0]["erl_nm"] == pytest.approx((60**2 + 60**2) / 140)
     assert runs["curve"][9]["erl_nm"] == 0
+
+
+def test_no_threshold_is_chosen_where_nothing_is_labelled(case: Case) -> None:
+    case.settings["dataset"]["background_ids"] = [1, 2]
+    with pytest.raises(DataError, match="has no label left in .*correct `background_ids`"):
+        case.choose()
+    assert not (case.folder / "threshold.json").exists()
+
+
+def test_nothing_is_scored_where_no_voxel_is_labelled_and_segmented(case: Case) -> None:
+    case.choose()
+    labels = case.settings["dataset"]["volumes"]["test"]["labels"]
+    with pytest.raises(DataError, match="no labelled voxel lies in both; correct `offset_nm`"):
+        labels["offset_nm"] = [4000, 0, 18]
+        case.score()
+    del labels["offset_nm"]
+    mask = write_store(case.folder / "m.zarr", {"labels_mask": np.zeros(SHAPE, np.uint8)}, OFFSET)
+    with pytest.raises(DataError, match="all 0, background or masked"):
+        case.score("--masks", f"test={mask}")
+    assert not (case.folder / "evaluation.json").exists()
+
+
+def test_no_skeleton_is_scored_without_a_node_inside(case: Case) -> None:
+    case.choose()
+    outside = Skeletons(np.full((2, 3), 9000.0), np.array([1, 1]), np.array([[0, 1]]))
+    write_skeletons(case.folder / "skeletons.npz", outside)
+    entry = {"volume": "test", "roi_nm": None}
+    entry["skeletons"] = {"path": str(case.folder / "skeletons.npz")}
+    case.settings["dataset"]["test"] = [entry]
+    with pytest.raises(DataError, match="no cable inside the scored region"):
+        case.score()
+
+
+@pytest.mark.parametrize("array", ["boundary", "classes"])
+def test_voxelwise_scores_need_voxels_in_common(case: Case, array: str) -> None:
+    shape = (2, *SHAPE)
+    created = create_volume(
+        case.folder / "prediction.zarr",
+        array,
+        shape=shape,
+        chunks=shape,
+        dtype=np.uint8,
+        voxel_size_nm=VOXEL,
+        offset_nm=(40, 0, 9018),
+    )
+    created[...] = 128
+    write_manifest(case.folder / "prediction.zarr", inputs=[], settings={}, seconds=0)
+    dataset = ScoredDataset.model_validate(case.settings["dataset"])
+    with pytest.raises(DataError, match="have no voxel of test in common"):
+        open_predictions(dataset, "test", array, {"test": case.folder / "prediction.zarr"}, {})
 
 
 def write_phantom_dump(folder: Path) -> dict[str, Any]:
@@ -280,7 +333,7 @@ def test_compare_scores_any_segmentations(case: Case, tmp_path: Path) -> None:
 def test_fill_unassigned_grows_the_nearest_label(case: Case, tmp_path: Path) -> None:
     holes = truth_and_fragments()[0]
     holes[:, :, 4:8] = 0
-    store = write_store(tmp_path / "holes.zarr", {"s": holes}, (40, 0, 18))
+    store = write_store(tmp_path / "holes.zarr", {"s": holes}, OFFSET)
     output = tmp_path / "compare.json"
     command = ["compare", "--labels", f"{case.folder / 'test.zarr'}:labels"]
     command += ["--segmentation", f"holes={store}:s", "--output", str(output)]
