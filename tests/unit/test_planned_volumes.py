@@ -17,8 +17,9 @@ import zarr
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, DataError, DeviceError
 from retrace.formats.headers import read_header
-from retrace.planning import local_device, stacks, view
+from retrace.planning import fetch, local_device, mask, stacks, view
 from retrace.planning.experiment import Planner
+from retrace.planning.paths import folders_to_fetch
 
 SHAPE = (20, 50, 60)
 VOXEL_NM = [10, 10, 10]
@@ -255,12 +256,16 @@ def test_weights_that_are_not_trained_may_be_tested_anywhere(place: Path) -> Non
 # ---------------------------------------------------------------- trainings, devices, folders
 
 
-def finish_training(network: str, iterations: int, seed: int = 0) -> None:
+def finish_training(
+    network: str, iterations: int, seed: int = 0, trained_s: float = 0, limit_s: float | None = None
+) -> None:
     folder = Path("results/mine") / network
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_text("weights")
-    record = {"iterations": iterations, "seed": seed}
-    (folder / "training.json").write_text(json.dumps(record))
+    history = {"iterations": iterations, "seed": seed, "training_seconds": trained_s}
+    (folder / "training.json").write_text(json.dumps(history))
+    record = {"identity": {"settings": {"seconds": limit_s}}}
+    (folder / "model.record.json").write_text(json.dumps(record))
 
 
 def test_fewer_iterations_than_trained_are_refused(place: Path) -> None:
@@ -271,6 +276,24 @@ def test_fewer_iterations_than_trained_are_refused(place: Path) -> None:
     for more in (6, 8):
         plan(settings={"iterations": more})
     plan(settings={"iterations": 4, "seed": 1})
+
+
+def test_less_time_than_trained_is_refused(place: Path) -> None:
+    finish_training("mtlsd_small", 6, trained_s=9.04, limit_s=9)
+
+    with pytest.raises(ConfigError, match=r"for 10 s, and 7 are requested.*Set `train_seconds`"):
+        plan(settings={"train_seconds": 7})
+    for more in (9, 9.02, 12):
+        plan(settings={"train_seconds": more})
+    plan(settings={"train_seconds": 7, "seed": 1})
+
+
+def test_less_time_than_a_training_without_limit_took_is_refused(place: Path) -> None:
+    finish_training("mtlsd_small", 6, trained_s=9.04)
+
+    with pytest.raises(ConfigError, match=r"for 10 s, and 9 are requested"):
+        plan(settings={"train_seconds": 9})
+    plan(settings={"train_seconds": 10})
 
 
 def test_fewer_iterations_of_an_upstream_network_are_refused(place: Path) -> None:
@@ -301,6 +324,27 @@ def test_folders_that_cannot_be_written_are_refused(place: Path, folder: str) ->
     Path(folder).symlink_to("/nowhere/scratch")
     with pytest.raises(ConfigError, match="is a link to /nowhere/scratch, which does not exist"):
         plan()
+
+
+def test_targets_of_data_need_folders_that_can_be_written(place: Path) -> None:
+    planner = Planner(Path(), WorkflowConfig.model_validate({}).complete(deep=True))
+    for folder, target in (("results", mask.masks), ("data", fetch.fetched_files)):
+        Path(folder).write_text("a file")
+        with pytest.raises(ConfigError, match=f"{folder}/fib25.* {folder} is no folder"):
+            target(planner, "fib25")
+        Path(folder).unlink()
+
+
+def test_a_folder_of_complete_downloads_may_be_read_only(place: Path) -> None:
+    bucket = {"prefix": "p", "raw": "volumes/raw", "labels": "volumes/labels"}
+    dataset = content(volumes={"a": {}, "b": {}}, bucket=bucket)
+    Path("config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset))
+    data = Planner(Path(), WorkflowConfig.model_validate({}).complete(deep=True)).dataset("mine")
+    for name in "ab":
+        assert folders_to_fetch(data) == ["data/mine"]
+        Path(f"data/mine/{name}.zarr").mkdir(parents=True)
+        Path(f"data/mine/{name}.manifest.json").touch()
+    assert folders_to_fetch(data) == []
 
 
 def write_sections(dtype: str = "uint8", **alignment: Any) -> Planner:

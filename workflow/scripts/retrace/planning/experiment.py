@@ -27,7 +27,7 @@ from retrace.planning import (
     volume_checks,
 )
 from retrace.planning.choices import gpus_for, is_published, iterations_for, trained_network
-from retrace.planning.paths import results
+from retrace.planning.paths import folders_to_fetch, results
 
 IMAGES = Path("containers/images")
 """The folder of container images, below the working directory."""
@@ -122,8 +122,10 @@ class Planner:
     def check_data(self, dataset: str) -> None:
         """Refuses volumes whose local files cannot work (DataError)."""
         format_versions.check_versions(f"data/{dataset}", results(dataset, "masks"))
+        output_folders.check_writable(results(dataset), "work", "logs")
         data = self.dataset(dataset)
         if isinstance(data, Dataset):
+            output_folders.check_writable(*folders_to_fetch(data))
             volume_checks.check_volumes(data)
 
     def check_named_files(self, words: Iterable[str]) -> None:
@@ -141,7 +143,7 @@ class Planner:
         """Refuses what the files on this machine rule out, before any job touches one."""
         name = data.name
         self.check_data(name)
-        output_folders.check_writable(results(name, network.name), "work", "logs")
+        output_folders.check_writable(results(name, network.name))
         if verb not in SHOWING:
             local_device.check_device(self.config.device, runs_here=self.runs_here())
         used = self._with_upstream(name, network)
@@ -151,7 +153,7 @@ class Planner:
             split_checks.check_apart(data)
         for one in trained:
             self.init_is_own_result(name, one.name)
-            finished_training.check_iterations(self.config, name, one)
+            finished_training.check_length(self.config, name, one)
             if not finished_training.is_finished(self.config, name, one):
                 foreign_files.check_network_files(one)
 

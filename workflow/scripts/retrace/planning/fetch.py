@@ -17,7 +17,8 @@ from retrace.errors import ConfigError, nearest
 from retrace.job import Job
 from retrace.planning import container_images
 from retrace.planning.experiment import Planner
-from retrace.planning.paths import skeleton_files, volume_files, volumes_of
+from retrace.planning.output_folders import check_writable
+from retrace.planning.paths import folders_to_fetch, skeleton_files, volume_files, volumes_of
 from retrace.planning.targets import TargetFiles, data_target, other_targets
 from retrace.planning.weights import published_checkpoint
 from retrace.remote.store import FetchFileSettings, FetchObjectSettings, FetchSettings
@@ -90,6 +91,7 @@ def fetched_files(planner: Planner, dataset: str) -> list[str]:
     check_verb(data, "fetch")
     if isinstance(data, ExamplesDataset):
         return example_files(data.examples)
+    check_writable(*folders_to_fetch(data))
     volumes = volumes_of(entry for split in SPLITS for entry in data.entries(split))
     skeletons = [file for split in SPLITS[1:] for file in skeleton_files(data, split)]
     return volume_files(data, volumes) + skeletons

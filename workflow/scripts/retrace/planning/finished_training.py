@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,32 @@ from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError
 from retrace.planning.choices import iterations_for
 from retrace.planning.paths import results
+from retrace.planning.records import RECORD
 
 
-def check_iterations(config: WorkflowConfig, dataset: str, network: NetworkSettings) -> None:
-    """ConfigError if fewer iterations are requested than the trained network has.
+def check_length(config: WorkflowConfig, dataset: str, network: NetworkSettings) -> None:
+    """ConfigError if fewer iterations or less time are requested than the trained network has.
 
     A training with another seed is another one, which does not continue this one.
     """
     history = Path(results(dataset, network.name, "training.json"))
     record = _record(history)
-    done = int(record.get("iterations", 0))
-    requested = _requested(config, network, record)
-    if requested is None or done <= requested or record.get("seed", config.seed) != config.seed:
+    if record.get("seed", config.seed) != config.seed:
         return
-    raise _shorter(history.with_name("model.safetensors"), history, done, requested)
+    model = history.with_name("model.safetensors")
+    done, requested = int(record.get("iterations", 0)), _requested(config, network, record)
+    if requested is not None and done > requested:
+        raise _shorter(model, history, "iterations", done, requested)
+    seconds, limit = record.get("training_seconds", 0), config.train_seconds
+    if limit is not None and seconds > limit and not _had_limit(model, limit):
+        raise _shorter(model, history, "train_seconds", math.ceil(seconds), limit)
+
+
+def _had_limit(model: Path, seconds: float) -> bool:
+    """Whether a training was limited to this time, or to less; its last iteration takes longer."""
+    record = _record(model.with_suffix(RECORD)).get("identity", {})
+    limit = record.get("settings", {}).get("seconds")
+    return limit is not None and limit <= seconds
 
 
 def check_defect_iterations(seed: int, dataset: str, requested: int) -> None:
@@ -35,13 +48,15 @@ def check_defect_iterations(seed: int, dataset: str, requested: int) -> None:
     record = _record(history).get("settings", {})
     done = int(record.get("defects", {}).get("iterations", 0))
     if done > requested and record.get("seed") == seed:
-        raise _shorter(history.with_name("defects.safetensors"), history, done, requested)
+        model = history.with_name("defects.safetensors")
+        raise _shorter(model, history, "iterations", done, requested)
 
 
-def _shorter(model: Path, history: Path, done: int, requested: int) -> ConfigError:
+def _shorter(model: Path, history: Path, setting: str, done: int, requested: float) -> ConfigError:
+    unit = "s" if setting == "train_seconds" else setting
     return ConfigError(
-        f"{model} is trained for {done} iterations, and {requested} are requested; a shorter "
-        f"training would replace it. Set `iterations` to {done} to keep it or higher to train on, "
+        f"{model} is trained for {done} {unit}, and {requested} are requested; a shorter "
+        f"training would replace it. Set `{setting}` to {done} to keep it or higher to train on, "
         f"or, to train again with {requested}, move {model} and {history} to another folder first"
     )
 

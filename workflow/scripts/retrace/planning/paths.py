@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from retrace.config.dataset_model import Dataset, DatasetVolume, Entry
 from retrace.config.sources import NAMED_PARTS
+from retrace.config.splits import SPLITS
 from retrace.formats.source import Source
 from retrace.remote.addresses import is_address, local_folder
 
@@ -70,6 +72,14 @@ def volume_files(
         else:
             files += [file for path in paths for file in own_files(dataset, path)]
     return list(dict.fromkeys(files))
+
+
+def folders_to_fetch(dataset: Dataset) -> list[str]:
+    """The folder of the dataset's volumes, in a list; empty if all of them are there."""
+    volumes = volumes_of(entry for split in SPLITS for entry in dataset.entries(split))
+    folder = f"data/{dataset.name}"
+    files = [path for path in volume_files(dataset, volumes) if path.startswith(f"{folder}/")]
+    return [] if all(Path(path).exists() for path in files) else [folder]
 
 
 def tissue_mask_files(dataset: Dataset, volume: str) -> list[str]:
