@@ -80,8 +80,10 @@ def check_whole(output: Path, manifest: dict[str, Any], verified: str = "md5") -
 def test_it_is_downloaded_in_parts_under_another_name(endpoint: str, tmp_path: Path) -> None:
     output = tmp_path / "lsd_v0.8.img"
     with s3_server.spoiling(endpoint) as proxy:
-        check_whole(output, run_fetch(output, proxy.endpoint))
+        manifest = run_fetch(output, proxy.endpoint)
+        check_whole(output, manifest)
         assert proxy.count(KEY.replace(":", "%3A")) == PARTS
+        assert manifest["source"] == f"s3://open-neurodata/{KEY} at {proxy.endpoint}"
     subprocess.run(["sha256sum", "-c", "lsd_v0.8.img.sha256"], cwd=tmp_path, check=True)
 
 
@@ -178,5 +180,6 @@ def test_an_interrupted_download_resumes(
             file.write(b"damaged")
         proxy.delay_s = 0.0
         proxy.requests.clear()
-        check_whole(output, run_fetch(output, proxy.endpoint))
+        manifest = run_fetch(output, proxy.endpoint)
+        check_whole(output, manifest)
         assert proxy.count(KEY.replace(":", "%3A")) == PARTS - kept + 1

@@ -82,7 +82,7 @@ def fetch(settings: FetchObjectSettings, output: Path) -> None:
     atomic_write(sha256_file(output), f"{sha256}  {output.name}\n")
     seconds = time.monotonic() - begin
     extra = {
-        "source": f"{store.label}{name}",
+        "source": store.object_label(name),
         "key": settings.key,
         "bytes": item.size,
         "etag": item.etag,

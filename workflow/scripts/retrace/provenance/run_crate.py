@@ -130,7 +130,7 @@ class RunCrate:
 
     def _source(self, manifest: Mapping[str, Any]) -> Any:
         """The address of a fetched store, and how its objects were verified."""
-        address = str(manifest["source"]).split()[0]
+        address = str(manifest["source"]).removeprefix("mirror ").partition(" at ")[0]
         checks = ", ".join(f"{count} by {how}" for how, count in manifest["verified"].items())
         facts = {"name": str(manifest["source"]), "description": f"objects verified: {checks}"}
         return self.context(address, "CreativeWork", **facts)

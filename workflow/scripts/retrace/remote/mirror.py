@@ -39,6 +39,10 @@ class MirrorStore:
         """The folder, for messages and the manifest."""
         return f"mirror {self.folder}"
 
+    def object_label(self, name: str) -> str:
+        """The file of one object."""
+        return f"mirror {self.folder / name}"
+
     def objects(self) -> list[S3Object]:
         """All files below the prefix, sorted by name; FetchError if there is no such folder."""
         if not self.root.is_dir():

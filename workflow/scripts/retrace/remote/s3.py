@@ -55,7 +55,11 @@ class BucketStore:
     @property
     def label(self) -> str:
         """Bucket, prefix and server, for messages and the manifest."""
-        return f"s3://{self.settings.bucket}/{self.settings.prefix}/ at {self.endpoint}"
+        return self.object_label("")
+
+    def object_label(self, name: str) -> str:
+        """Bucket, key and server of one object."""
+        return f"s3://{self.settings.bucket}/{self.settings.prefix}/{name} at {self.endpoint}"
 
     def _presigned(self, key: str) -> str:
         target = {"Bucket": self.settings.bucket, "Key": key}

@@ -104,6 +104,9 @@ class ObjectStore(Protocol):
     def label(self) -> str:
         """The name of this place in messages and in the manifest."""
 
+    def object_label(self, name: str) -> str:
+        """The name of one object below the prefix, as for `label`."""
+
     def objects(self) -> list[S3Object]:
         """All objects below the prefix, sorted by name; FetchError if there are none."""
 
