@@ -396,32 +396,3 @@ def test_fewer_iterations_of_a_detector_are_refused(place: Path, target: str) ->
     ):
         TARGETS_OF_SECTIONS[target](write_sections(defects={"iterations": 5}))
     TARGETS_OF_SECTIONS[target](write_sections(defects={"iterations": 9}))
-
-
-# ---------------------------------------------------------------- other versions
-
-
-OLD = ["data/mine/a", "results/mine/masks/b", "results/mine/mtlsd_small/b/prediction"]
-
-
-@pytest.mark.parametrize("store", OLD)
-def test_results_of_another_format_version_are_refused_and_kept(place: Path, store: str) -> None:
-    file = Path(f"{store}.manifest.json")
-    file.parent.mkdir(parents=True)
-    file.write_text('{"format_version": 1}')
-    plan()
-    file.write_text('{"format_version": 2}')
-
-    with pytest.raises(DataError, match=rf"{file} was written by another version .*format 2.* 1\)"):
-        plan()
-    assert file.exists()
-
-
-def test_predictions_of_another_format_version_are_refused_upstream_too(place: Path) -> None:
-    file = Path("results/mine/lsd_small/b/prediction.manifest.json")
-    file.parent.mkdir(parents=True)
-    file.write_text('{"format_version": 2}')
-
-    with pytest.raises(DataError, match="another version"):
-        plan(network="aclsd_small")
-    plan(network="mtlsd_small")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -141,6 +142,18 @@ def test_a_copied_timestamp_of_snakemake_is_no_content(place: Path) -> None:
 def test_a_result_without_a_record_is_not_trusted(place: Path) -> None:
     (place / "results/mine/masks/a.manifest.json").write_text("{}")
     assert "does not say from what it was computed" in plan(place)
+
+
+@pytest.mark.parametrize("target", ["mask_mine", "results/mine/masks/a.manifest.json"])
+def test_a_result_in_the_format_of_another_version_is_refused_and_kept(
+    place: Path, target: str
+) -> None:
+    manifest = place / "results/mine/masks/a.manifest.json"
+    content = json.loads(manifest.read_text()) | {"format_version": 7}
+    manifest.write_text(json.dumps(content))
+    status, printed = tiny_workflow.finish(place, ["--cores", "1", target])
+    assert status != 0 and "another version of retrace (format 7, this one reads 1)" in printed
+    assert json.loads(manifest.read_text()) == content
 
 
 def test_what_was_computed_again_is_current(place: Path) -> None:

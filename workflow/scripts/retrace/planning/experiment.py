@@ -19,7 +19,6 @@ from retrace.planning import (
     container_images,
     finished_training,
     foreign_files,
-    format_versions,
     initial_weights,
     local_device,
     output_folders,
@@ -121,7 +120,6 @@ class Planner:
     @cache  # noqa: B019
     def check_data(self, dataset: str) -> None:
         """Refuses volumes whose local files cannot work (DataError)."""
-        format_versions.check_versions(f"data/{dataset}", results(dataset, "masks"))
         output_folders.check_writable(results(dataset), "work", "logs")
         data = self.dataset(dataset)
         if isinstance(data, Dataset):
@@ -146,9 +144,7 @@ class Planner:
         output_folders.check_writable(results(name, network.name))
         if verb not in SHOWING:
             local_device.check_device(self.config.device, runs_here=self.runs_here())
-        used = self._with_upstream(name, network)
-        format_versions.check_versions(*(results(name, one.name) for one in used))
-        trained = [one for one in used if self.trains(name, one.name)]
+        trained = [n for n in self._with_upstream(name, network) if self.trains(name, n.name)]
         if any(n.name == network.name for n in trained):
             split_checks.check_apart(data)
         for one in trained:
