@@ -20,6 +20,8 @@ import train
 from align import main as align_main
 from built_networks import built
 from prediction_case import NETWORK, Case, make_case, tiny_network, write_raw
+from retrace.alignment.aligner import AlignedStack, Aligner, AlignmentPlan
+from retrace.alignment.detector import Detector
 from retrace.alignment.scoring import Scorer, score_stack
 from retrace.checkpoints.safetensors import load_model, save_model
 from retrace.config.any_network import of_family
@@ -29,6 +31,7 @@ from retrace.evaluation.classes import class_scores
 from retrace.geometry import VoxelBox
 from retrace.inference.predictor import check_finite
 from retrace.inference.tiles import Tile
+from retrace.networks.defect_unet import DefectNet
 from retrace.settings_model import as_json
 from retrace.storage.volumes import Volume
 
@@ -166,6 +169,34 @@ def test_an_empty_shard_of_an_image_is_predicted(case: Case) -> None:
     predict.main([*arguments, "--shard", "1-of-2"])
 
     assert case.output.exists()
+
+
+class NotANumber(DefectNet):
+    """Stand-in for a network whose activations overflow."""
+
+    def forward(self, sections: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(sections), 2, *sections.shape[2:]), torch.nan)
+
+
+def test_a_detector_that_predicts_no_numbers_finds_no_defects() -> None:
+    detector = Detector(NotANumber(1), threshold=0.4, smallest_px=4, near_px=3)
+    section = np.arange(32 * 32, dtype=np.float32).reshape(1, 32, 32) / 1024
+
+    with pytest.raises(DataError, match="predicts NaN: its training diverged"):
+        detector(section)
+
+
+def test_a_field_that_is_no_number_is_not_applied(tmp_path: Path) -> None:
+    network = tiny_seamless.typed(tiny_seamless.network())
+    module = built(network)
+    poison(module, float("nan"))
+    images = tiny_seamless.stack(2, 3, 96).images.mul(255).round().to(torch.uint8).numpy()
+    sections = Volume(images, (40, 8, 8), (0, 0, 0), "sections")
+    stack = AlignedStack(tmp_path / "a.zarr", tmp_path / "work", sections, None)
+    plan = AlignmentPlan.of(network.align)
+
+    with pytest.raises(DataError, match="the field of section 1 reaches nan px"):
+        Aligner(module.eval(), plan, torch.device("cpu"), radius_px=None, fill=0.5).run(stack)
 
 
 # ---------------------------------------------------------------- scores

@@ -80,10 +80,16 @@ class Detector:
         return np.stack([self.mask(section.float()) for section in sections])
 
     def mask(self, section: Tensor) -> np.ndarray:
-        """The ternary mask (H, W) uint8 of one section (H, W)."""
+        """The ternary mask (H, W) uint8 of one section (H, W); DataError for NaN."""
         if bool(section.max() == section.min()):
             return np.full(section.shape, 2, np.uint8)
-        inside = self.inside(self.smoothed(section))
+        probability = self.smoothed(section)
+        if not torch.isfinite(probability).all():
+            raise DataError(
+                "the network that finds defects predicts NaN: its training diverged. Train it "
+                "again with a lower `defects: learning_rate`"
+            )
+        inside = self.inside(probability)
         return ternary(torch.from_numpy(inside), self.near_px).numpy()
 
     def inside(self, probability: Tensor) -> np.ndarray:
