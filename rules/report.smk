@@ -11,7 +11,6 @@ rule report_page:
     """Pictures, curves, scores next to the paper's, steps, costs, machine."""
     input:
         unpack(files_of(report_job)),
-        template=f"{ROOT}/workflow/scripts/retrace/reporting/page.html.jinja",
         script=ancient(script("report")),
         image=image_input("modern"),
     output:
@@ -28,7 +27,6 @@ rule report_page:
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"
-        " --template {input.template:q}"
         " --output {output.page:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 

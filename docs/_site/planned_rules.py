@@ -31,6 +31,7 @@ from retrace.config.schema import annotation_of
 from retrace.config.words import groups_in
 from retrace.job import Job
 from retrace.planning import targets
+from retrace.planning.records import is_shipped
 from retrace.settings_model import NO_EFFECT, SettingsModel, decides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +98,7 @@ class PlannedRule:
     """A rule, and what all its planned jobs have together.
 
     `results`: names of the rules whose results it reads; `files`: the user's files that it reads;
+    `shipped`: files that come with the workflow and count like code;
     `decides`, `no_effect`: names of settings; `copies`: whether its results are verified copies;
     `kept`: whether they stay.
     """
@@ -109,6 +111,7 @@ class PlannedRule:
     outputs: dict[str, None] = field(default_factory=dict)
     results: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
+    shipped: set[str] = field(default_factory=set)
     decides: set[str] = field(default_factory=set)
     no_effect: set[str] = field(default_factory=set)
     copies: bool = False
@@ -201,7 +204,7 @@ class _PlannedRun:
             if (other := self._writer_of(path)) is not None:
                 rule.results.add(other)
             else:
-                rule.files.add(names[path])
+                (rule.shipped if is_shipped(path) else rule.files).add(names[path])
 
 
 def _own_names(planner: Any, dataset: str | None, job: Job) -> dict[str, str]:

@@ -95,7 +95,8 @@ def _letter(wildcard: str) -> str:
 def _reads(rule: PlannedRule) -> str:
     results = f"results of {_listed(rule.results)}" if rule.results else ""
     files = f"own {_listed(rule.files)}" if rule.files else ""
-    return "; ".join(filter(None, (results, files))) or "none"
+    shipped = f"the workflow's {_listed(rule.shipped)}" if rule.shipped else ""
+    return "; ".join(filter(None, (results, files, shipped))) or "none"
 
 
 def _settings(names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -14,14 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrace.config.yaml_files import WORKFLOW_CONFIG
 from retrace.errors import DataError
 from retrace.job import Job
 from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import Comparison, setting_differences
 from retrace.planning.records import planned_record
+from retrace.planning.report import TEMPLATE
 from retrace.records.contents import content_digest, fingerprint
 from retrace.records.record import Planned, read_finished, start
 
+PUBLISHED = WORKFLOW_CONFIG / "published/zfinch.yaml"
 LEGACY = Path(__file__).parents[2] / "workflow/scripts/legacy/record.py"
 
 
@@ -44,6 +48,37 @@ def test_comments_docstrings_and_descriptions_are_no_code() -> None:
     assert code_of(prose) == plain
     assert code_of("def f(x):\n    return Field(x + 1, description='a')\n") != plain
     assert code_of("def f(x):\n    return Field(x, other='a')\n") != plain
+
+
+def planned_code(path: str) -> Planned:
+    return planned_record(
+        Job({}, {"table": path}), record="out.json", code={}, image=None, producer=lambda path: None
+    )
+
+
+@pytest.mark.parametrize("file", [PUBLISHED, TEMPLATE])
+def test_files_that_come_with_the_workflow_count_like_code_from_anywhere(file: Path) -> None:
+    planned = planned_code(os.path.relpath(file))
+    (name,) = planned.code
+    assert planned.own == () and file.as_posix().endswith(name)
+    Path("deep/er").mkdir(parents=True)
+    with contextlib.chdir("deep/er"):
+        assert planned_code(os.path.relpath(file)) == planned
+
+
+def test_comments_of_yaml_are_no_content() -> None:
+    def digest_of(text: str) -> str:
+        Path("figures.yaml").write_text(text)
+        return code_digests([Path("figures.yaml")], Path())["figures.yaml"]
+
+    assert digest_of("a: 1\nb: [2, x]\n") == digest_of("# voi\na: 1  # sum\nb:\n- 2\n- x\n")
+    assert digest_of("a: 1\n") != digest_of("a: 2\n")
+
+
+def test_users_files_in_the_folders_of_the_workflow_are_their_own() -> None:
+    for name in ("net.h5", "volume.zarr"):
+        path = os.path.relpath(WORKFLOW_CONFIG / name)
+        assert (planned_code(path).own, planned_code(path).code) == ((path,), {})
 
 
 def test_a_body_of_nothing_but_a_docstring_is_the_same_as_dots() -> None:

@@ -26,8 +26,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_job(parser)
-    parser.add_argument("--template", required=True, type=Path)
+    add_job(parser, file=["template"])
     parser.add_argument("--output", required=True, type=Path)
     return parse_job(parser, argv)
 

@@ -1,4 +1,4 @@
-"""Digests of Python files without comments and docstrings: of the code that computes a result."""
+"""Digests of the code that computes a result: of Python and YAML without their comments."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from retrace.config.yaml_files import read_yaml
 from retrace.files import atomic_write, digest
 
 MEMORY = Path("work/contents/code.json")
@@ -26,10 +27,10 @@ def code_digests(files: Iterable[Path], root: Path) -> dict[str, str]:
     digests = {}
     for file in files:
         content = file.read_bytes()
-        key = hashlib.sha256(content).hexdigest()[:16]
+        key = hashlib.sha256(content).hexdigest()[:16] + file.suffix
         if key not in known:
-            known[key] = _code_digest(content)
-        digests[file.relative_to(root).as_posix()] = known[key]
+            known[key] = _digest_of(file, content)
+        digests[file.resolve().relative_to(root.resolve()).as_posix()] = known[key]
     if known != memory:
         memory.update(known)
         with suppress(OSError):  # a read-only folder costs time, not the result
@@ -44,6 +45,12 @@ def _memory() -> dict[str, str]:
         return content if isinstance(content, dict) else {}
     except (OSError, ValueError):
         return {}
+
+
+def _digest_of(file: Path, content: bytes) -> str:
+    if file.suffix == ".py":
+        return _code_digest(content)
+    return digest(read_yaml(file) if file.suffix == ".yaml" else content.decode())[:8]
 
 
 def _code_digest(content: bytes) -> str:

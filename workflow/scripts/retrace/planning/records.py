@@ -6,11 +6,16 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from retrace.config.yaml_files import WORKFLOW_CONFIG
 from retrace.files import digest, write_json
 from retrace.job import Job
+from retrace.planning.code_digest import code_digests
+from retrace.planning.program_files import SCRIPTS
 from retrace.records.record import Planned, version_of
 from retrace.settings_model import deciding
 
+ROOT = SCRIPTS.parents[1]
+"""The folder of the workflow."""
 PLANS = Path("work/plans")
 """Where planning leaves what a job needs to know of its identity."""
 
@@ -54,16 +59,26 @@ def planned_record(
     lasting = {path: one for path, one in writers.items() if one not in passing}
     produced = _by_record({path: one.record for path, one in lasting.items() if one})
     own = [path for path, one in lasting.items() if one is None] + job.untracked_files()
+    shipped = [path for path in own if is_shipped(path)]
+    own = [path for path in own if path not in shipped]
+    code = {**code, **code_digests([Path(path).resolve() for path in shipped], ROOT)}
     return Planned(
         record=record,
         settings=deciding(job.settings),
-        code={} if job.copies else dict(ChainMap(dict(code), *map(_code_and_image, passing))),
+        code={} if job.copies else dict(ChainMap(code, *map(_code_and_image, passing))),
         image=None if job.copies else image,
         produced=dict(ChainMap(produced, *(dict(one.produced) for one in passing))),
         own=tuple(dict.fromkeys([*own, *(path for one in passing for path in one.own)])),
         outputs=tuple(outputs),
         found=version_of(Path(record)) if job.copies else None,
     )
+
+
+def is_shipped(path: str) -> bool:
+    """Whether a file comes with the workflow: it counts like code, wherever the clone is."""
+    file, folders = Path(path).resolve(), (WORKFLOW_CONFIG.resolve(), SCRIPTS.resolve())
+    is_text = file.suffix in (".yaml", ".jinja") and file.is_file()
+    return is_text and any(file.is_relative_to(folder) for folder in folders)
 
 
 def is_passing(record: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.workflow import WorkflowConfig
@@ -9,6 +12,7 @@ from retrace.job import Job
 from retrace.planning.evaluate import evaluation
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import layer_files, predicted, results
+from retrace.planning.program_files import SCRIPTS
 from retrace.planning.report_settings import (
     ExperimentSettings,
     ReportedDataset,
@@ -16,6 +20,8 @@ from retrace.planning.report_settings import (
 )
 from retrace.planning.segment import segment_settings
 from retrace.planning.view import data_layers, result_layers
+
+TEMPLATE = SCRIPTS / "retrace" / "reporting" / "page.html.jinja"
 
 
 def _reported(
@@ -49,7 +55,16 @@ def report_job(planner: Planner) -> Job:
         files += layer_files(content.layers)
         files.append(results(dataset, network, "training.json"))
     settings = ReportSettings(config=planner.config, experiments=tuple(reported))
-    return Job(settings, prerequisites=files)
+    inputs = {"template": os.path.relpath(TEMPLATE), "comparisons": _comparisons(planner)}
+    return Job(settings, inputs, files, untracked=("comparisons",))
+
+
+def _comparisons(planner: Planner) -> list[str]:
+    """Existing comparisons of the datasets, which the page shows and no report computes."""
+    datasets = dict.fromkeys(dataset for dataset, _ in planner.experiments())
+    names = ("comparison.json", "reproduction.json")
+    paths = [results(dataset, name) for dataset in datasets for name in names]
+    return [path for path in paths if Path(path).is_file()]
 
 
 def evaluated_files(planner: Planner) -> list[str]:
