@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +83,8 @@ class Proxy:
     page_size: int | None = None
     faults: dict[str, Fault] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    transferred: list[str] = field(default_factory=list)
+    """The requests that were answered with an object's bytes."""
     endpoint: str = ""
     answers: int | None = None
     """How many requests are answered still, those after it wait; None: all are."""
@@ -165,16 +167,15 @@ FORWARDED_HEADERS = ("Content-Type", "Content-Range", "Content-Encoding", "ETag"
 
 
 def _from_upstream(
-    proxy: Proxy, target: str, byte_range: str | None
+    proxy: Proxy, target: str, request: Mapping[str, str]
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Status, headers and body with which the server behind the proxy answers a GET."""
     upstream = urlsplit(proxy.upstream)
     connection = http.client.HTTPConnection(str(upstream.hostname), upstream.port)
     if proxy.page_size and "list-type=2" in target:
         target += f"&max-keys={proxy.page_size}"
-    headers = {"Host": str(upstream.netloc)}
-    if byte_range is not None:
-        headers["Range"] = byte_range
+    passed = {name: request[name] for name in ("Range", "If-None-Match") if name in request}
+    headers = {"Host": str(upstream.netloc), **passed}
     connection.request("GET", target, headers=headers)
     answer = connection.getresponse()
     body = answer.read()
@@ -200,7 +201,9 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             path = urlsplit(self.path).path
             kind = proxy.fault_of(path)
             with proxy.answering():
-                status, headers, body = _from_upstream(proxy, self.path, self.headers.get("Range"))
+                status, headers, body = _from_upstream(proxy, self.path, dict(self.headers))
+            if status in (200, 206):
+                proxy.transferred.append(path)
             announced = len(body)
             if kind:
                 status, body, announced = spoiled(kind, status, body)

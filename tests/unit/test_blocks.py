@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
@@ -82,47 +80,6 @@ def test_a_block_too_large_for_its_folder_is_not_kept(
         cache.put(key(number), Block(bytes(6000), 1))
     assert cache.get(key(0)) is None
     assert capsys.readouterr().out.count("enlarge it") == 1
-
-
-def test_requests_started_before_a_change_are_not_used(tmp_path: Path) -> None:
-    cache = BlockCache(tmp_path, BUCKETS * 100_000)
-    cache.put(key(1), Block(b"old", 50))
-    cache.mark_changed("s3://a/b", 60)
-    cache.mark_changed("s3://a/b", 55)
-
-    assert (cache.last_change("s3://a/b"), cache.last_change("s3://a/c")) == (60, 0)
-    assert cache.get(key(1), since=50) == Block(b"old", 50)
-    assert cache.get(key(1), since=60) is None
-    assert cache.get(key(1)) is None
-
-
-def test_of_simultaneous_changes_the_last_one_applies(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cache = BlockCache(tmp_path, BUCKETS * 100_000)
-    for round_ in range(20):
-        moments = range(10 * round_, 10 * round_ + 8)
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda moment: cache.mark_changed("s3://a/b", moment), moments))
-        assert cache.last_change("s3://a/b") == moments[-1]
-    assert capsys.readouterr().out == ""
-
-
-def mark_changes(folder: Path, moments: Sequence[int]) -> None:
-    cache = BlockCache(folder, BUCKETS * 100_000)
-    for moment in moments:
-        cache.mark_changed("s3://a/b", moment)
-
-
-def test_of_changes_that_several_processes_see_the_last_one_applies(tmp_path: Path) -> None:
-    rounds, processes = 30, 4
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(mark_changes, [tmp_path] * processes, [[0]] * processes))  # all have started
-        for round_ in range(1, rounds):
-            moments = [[round_ * 10 + number] for number in range(processes)]
-            list(pool.map(mark_changes, [tmp_path] * processes, moments))
-            seen = BlockCache(tmp_path, BUCKETS * 100_000).last_change("s3://a/b")
-            assert seen == round_ * 10 + processes - 1
 
 
 @given(

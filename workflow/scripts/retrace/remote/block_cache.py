@@ -7,10 +7,8 @@ of its array.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import threading
 import time
 import zlib
 from collections.abc import Mapping
@@ -20,8 +18,6 @@ from pathlib import Path
 from uuid import uuid4
 
 from retrace.errors import ConfigError
-from retrace.files import atomic_write
-from retrace.output_lock import locked
 from retrace.remote.objects import Block
 
 FOLDER_VARIABLE, GIB_VARIABLE = "RETRACE_BLOCKS", "RETRACE_BLOCKS_GIB"
@@ -76,16 +72,12 @@ class BlockCache:
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder, self.bucket_limit_bytes = folder, limit_bytes // BUCKETS
         self._has_warned = False
-        self._marking = threading.Lock()
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{int(key[:4], 16) % BUCKETS:02d}" / key
 
-    def get(self, key: str, since: int = 0) -> Block | None:
-        """The block of a key; None if it is absent, damaged, or was requested before `since`.
-
-        A damaged or outdated block is removed.
-        """
+    def get(self, key: str) -> Block | None:
+        """The block of a key; None if it is absent or damaged, and then removed."""
         file = self._file(key)
         try:
             data = file.read_bytes()
@@ -94,9 +86,8 @@ class BlockCache:
         except OSError:
             return None
         block = unpack(data)
-        if block is None or block.requested < since:
+        if block is None:
             file.unlink(missing_ok=True)
-            return None
         return block
 
     def put(self, key: str, block: Block) -> None:
@@ -143,28 +134,6 @@ class BlockCache:
                 break
             Path(path).unlink(missing_ok=True)
             excess -= size
-
-    def _change_file(self, url: str) -> Path:
-        return self.folder / "changed" / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
-
-    def last_change(self, url: str) -> int:
-        """Time of a volume's last known change (seconds since 1970), 0 if none is known.
-
-        Blocks requested before it are not used.
-        """
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            return int(json.loads(self._change_file(url).read_text())["changed"])
-        return 0
-
-    def mark_changed(self, url: str, changed_s: int) -> None:
-        """Records that a volume changed at `changed_s` (seconds since 1970)."""
-        file = self._change_file(url)
-        try:
-            with self._marking, locked(file):  # an earlier time never overwrites a later one
-                if changed_s > self.last_change(url):
-                    atomic_write(file, json.dumps({"url": url, "changed": changed_s}))
-        except OSError as error:
-            self._warn(f"cannot be written ({error}); continuing without it")
 
 
 def pack(block: Block) -> bytes:

@@ -1,18 +1,20 @@
-"""Reads blocks of a remote volume: from memory, from the cache on disk, or from the server."""
+"""Reads blocks of a remote volume: from memory, from the cache on disk, or from the server.
+
+Every program asks the server whether a block of the cache is still current; its bytes are
+transferred only if it is not.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from retrace.remote.block_cache import BlockCache, CacheOptions
 from retrace.remote.objects import Block, ByteRange, RemoteFolder, get_block
-from retrace.remote.read_record import ChangedError, ReadRecord
+from retrace.remote.read_record import ReadRecord
 
 MEMORY_BYTES = 1 << 28
 """Size of the stored blocks that a reader keeps in memory: neighbouring tiles share them."""
@@ -30,18 +32,19 @@ class BlockReader:
         self.folder, self.threads = folder, options.threads
         cache_folder = options.folder if on_disk else None
         self.cache = BlockCache(cache_folder, options.limit_bytes) if cache_folder else None
-        self.since = self.cache.last_change(folder.url) if self.cache else 0
         self.record = ReadRecord(folder.url)
         self.pool = ThreadPoolExecutor(options.threads, thread_name_prefix="blocks")
         self._metadata_sha256 = ""
         self._memory: OrderedDict[str, Block] = OrderedDict()
         self._memory_bytes = 0
+        self._compared: set[str] = set()
+        """Blocks that this program has requested or compared with the server's."""
         self._lock = threading.Lock()
 
     def document(self, name: str) -> bytes | None:
         """The current content of a metadata file, None if it does not exist. Never cached."""
-        block = self._request(name)
-        self._note(name, block)
+        block = get_block(self.folder, name)
+        self.record.note(name, block)
         if name.rpartition("/")[2] in ARRAY_METADATA and block.stored is not None:
             self._metadata_sha256 = block.sha256
         return block.content()
@@ -52,50 +55,34 @@ class BlockReader:
         FetchError if it cannot be read, ChangedError if the volume changed while it was read.
         """
         label = name if byte_range is None else f"{name} {byte_range[0]}+{byte_range[1]}"
-        block = self._from_memory(label) or self._from_cache(label)
+        block = self._from_memory(label)
         if block is None:
-            block = self._request(name, byte_range)
-            if self.cache:
-                self.cache.put(self._key(label), block)
-        self._note(label, block)
+            block = self._current(name, byte_range, label)
+        self.record.note(label, block)
         self._remember(label, block)
         return block.content()
 
-    def keep_record(self, file: Path) -> None:
-        """Keeps the record in `file`, with what an earlier run read (ReadRecord.keep_in).
+    def _current(self, name: str, byte_range: ByteRange | None, label: str) -> Block:
+        """A block of the cache if the server still has it, else the server's."""
+        cached = self._from_cache(label)
+        if cached is not None and label in self._compared:
+            return cached
+        block = get_block(self.folder, name, byte_range, cached)
+        self._compared.add(label)
+        if self.cache and (cached is None or cached.sha256 != block.sha256):
+            self.cache.put(self._key(label), block)
+        return block
 
-        After a ChangedError, the blocks in the cache are no longer used.
-        """
-        with self._marking_changes():
-            self.record.keep_in(file)
+    def keep_record(self, file: Path) -> None:
+        """Keeps the record in `file`, with what an earlier run read (ReadRecord.keep_in)."""
+        self.record.keep_in(file)
 
     def _key(self, label: str) -> str:
         parts = "\0".join((self.folder.url, self._metadata_sha256, label))
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def _from_cache(self, label: str) -> Block | None:
-        return self.cache.get(self._key(label), self.since) if self.cache else None
-
-    def _request(self, name: str, byte_range: ByteRange | None = None) -> Block:
-        """A block from the server; blocks cached before its last change are no longer used."""
-        block = get_block(self.folder, name, byte_range)
-        if self.cache and (block.modified or 0) > self.since:
-            self.since = block.modified or 0
-            self.cache.mark_changed(self.folder.url, self.since)
-        return block
-
-    def _note(self, label: str, block: Block) -> None:
-        with self._marking_changes():
-            self.record.note(label, block)
-
-    @contextmanager
-    def _marking_changes(self) -> Iterator[None]:
-        try:
-            yield
-        except ChangedError:
-            if self.cache:  # + 1: blocks requested in the same second may have either version
-                self.cache.mark_changed(self.folder.url, self.record.last_change + 1)
-            raise
+        return self.cache.get(self._key(label)) if self.cache else None
 
     def _from_memory(self, label: str) -> Block | None:
         with self._lock:

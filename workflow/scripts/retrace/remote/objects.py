@@ -12,7 +12,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from retrace.remote.s3 import BucketStore
 from retrace.remote.store import FetchSettings
 
 RETRIES = 6
+NOT_MODIFIED = 304
 GOOGLE = "https://storage.googleapis.com/"
 
 ByteRange = tuple[int, int | None]
@@ -79,8 +80,13 @@ class RemoteFolder(Protocol):
     def url(self) -> str:
         """The address with the server; it identifies the objects in the cache and in manifests."""
 
-    def get(self, name: str, byte_range: ByteRange | None = None) -> Block:
-        """One object; TransientError if another attempt may succeed, FetchError otherwise."""
+    def get(
+        self, name: str, byte_range: ByteRange | None = None, known: Block | None = None
+    ) -> Block:
+        """One object, not transferred if it is still `known`.
+
+        TransientError if another attempt may succeed, FetchError otherwise.
+        """
 
 
 def range_header(byte_range: ByteRange | None) -> dict[str, str]:
@@ -91,6 +97,13 @@ def range_header(byte_range: ByteRange | None) -> dict[str, str]:
     if first < 0:
         return {"Range": f"bytes={first}"}
     return {"Range": f"bytes={first}-{'' if number is None else first + number - 1}"}
+
+
+def unless_known(known: Block | None) -> dict[str, str]:
+    """The HTTP header that requests an object only if it is not the known one any more."""
+    if known is None or not known.etag:
+        return {}
+    return {"If-None-Match": f'{known.etag}"' if known.etag[:3] == 'W/"' else f'"{known.etag}"'}
 
 
 def http_date_seconds(date: str | None) -> int | None:
@@ -130,11 +143,19 @@ class HttpFolder:
         """The URL of an object."""
         return f"{self.url}/{quote(name, safe='/~')}"
 
-    def get(self, name: str, byte_range: ByteRange | None = None) -> Block:
-        """One object or a byte range of it, verified by length and, if known, md5."""
-        headers = {"Accept-Encoding": "gzip", **range_header(byte_range)}
+    def get(
+        self, name: str, byte_range: ByteRange | None = None, known: Block | None = None
+    ) -> Block:
+        """One object or a byte range of it, verified by length and, if the server says it, md5."""
+        headers = {
+            "Accept-Encoding": "gzip",
+            **range_header(byte_range),
+            **unless_known(known),
+        }
         with get_response(self.session, self.address(name), headers) as response:
             requested = http_date_seconds(response.headers.get("Date")) or int(time.time())
+            if known is not None and response.status_code == NOT_MODIFIED:
+                return replace(known, requested=requested)
             if response.status_code != (206 if byte_range else 200):
                 return self._absent(response, name, requested)
             body = b"".join(response.raw.stream(READ_BYTES, decode_content=False))
@@ -213,7 +234,9 @@ class LocalFolder:
         """The folder as file:// address."""
         return f"file://{self.folder}"
 
-    def get(self, name: str, byte_range: ByteRange | None = None) -> Block:
+    def get(
+        self, name: str, byte_range: ByteRange | None = None, known: Block | None = None
+    ) -> Block:
         """One file or a byte range of it."""
         now, path = int(time.time()), self.folder / name
         for file, encoding in ((path, ""), (path.with_name(f"{path.name}.gz"), "gzip")):
@@ -260,12 +283,20 @@ def open_folder(
     return BucketFolder(settings)
 
 
-def get_block(folder: RemoteFolder, name: str, byte_range: ByteRange | None = None) -> Block:
-    """One object, with RETRIES attempts at growing intervals; FetchError after the last one."""
+def get_block(
+    folder: RemoteFolder,
+    name: str,
+    byte_range: ByteRange | None = None,
+    known: Block | None = None,
+) -> Block:
+    """One object, not transferred if it is still `known`.
+
+    RETRIES attempts at growing intervals; FetchError after the last one.
+    """
     problem: Exception | None = None
     for _ in attempts(RETRIES, threading.Event().wait):
         try:
-            return folder.get(name, byte_range)
+            return folder.get(name, byte_range, known)
         except TransientError as error:
             problem = error
     raise FetchError(
