@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from cloudvolume import CloudVolume
 
@@ -242,6 +244,69 @@ def test_missing_blocks_of_an_n5_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="chunk 1/0/0 is missing"):
         volume.read(volume.box)
+
+
+def test_chunks_of_an_h5_that_were_never_written_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        chunked = file.create_dataset("ids", SHAPE, np.uint64, chunks=(4, 20, 20))
+        chunked[:4] = 7
+        file.create_dataset("raw", SHAPE, np.uint8)  # one block, which is never written
+    path, size = tmp_path / "own.h5", VOXEL_SIZE_NM
+
+    with pytest.raises(DataError, match=r"'ids' \(4 of 8 chunks\) is missing; .*chunks: fill`"):
+        open_volume(path, "ids", size)
+    with pytest.raises(DataError, match=r"'raw' \(1 of 1 chunks\) is missing"):
+        open_volume(path, "raw", size)
+    volume = open_volume(path, "ids", size, missing_chunks="fill")
+    assert volume.read(volume.box).sum() == 7 * np.prod(SHAPE) // 2
+    with h5py.File(path, "a") as file:
+        file["ids"][4:] = 0
+    assert open_volume(path, "ids", size).read(volume.box).sum() == 7 * np.prod(SHAPE) // 2
+
+
+def test_values_in_other_files_than_the_h5_are_refused(tmp_path: Path) -> None:
+    """Edited or lost, they would be stale, or 0, and nothing would notice."""
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file["x"] = np.ones(SHAPE, np.uint8)
+    layout = h5py.VirtualLayout(SHAPE, np.uint8)
+    layout[...] = h5py.VirtualSource(tmp_path / "part.h5", "x", SHAPE)
+    with h5py.File(tmp_path / "own.h5", "w") as file:
+        file.create_virtual_dataset("virtual", layout)
+        file["link"] = h5py.ExternalLink("part.h5", "/x")
+        file["groups"] = h5py.ExternalLink("part.h5", "/")
+        file.create_dataset(
+            "outside", SHAPE, np.uint8, external=[(str(tmp_path / "v.bin"), 0, 99999)]
+        )
+        file["inside"] = np.ones(SHAPE, np.uint8)
+        file["soft"] = h5py.SoftLink("/inside")
+
+    for array in ("link", "groups/x"):
+        with pytest.raises(DataError, match=r"is a link to '/x' in .*part.h5; name that file"):
+            open_volume(tmp_path / "own.h5", array, VOXEL_SIZE_NM)
+    for array in ("virtual", "outside"):
+        with pytest.raises(DataError, match="are in other files .*copy them into one file"):
+            open_volume(tmp_path / "own.h5", array, VOXEL_SIZE_NM)
+    volume = open_volume(tmp_path / "own.h5", "soft", VOXEL_SIZE_NM)
+    assert volume.read(volume.box).all()
+
+
+def test_strips_of_a_tif_that_were_never_written_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.tif"
+    tifffile.imwrite(path, np.full(SHAPE, 9, np.uint8), photometric="minisblack", tile=(16, 16))
+    with tifffile.TiffFile(path) as tif:
+        tif.pages.useframes = False
+        tag = tif.pages[1].tags["TileByteCounts"]
+        where = tag.valueoffset
+    content = bytearray(path.read_bytes())
+    content[where : where + tag.valuebytecount] = bytes(tag.valuebytecount)
+    path.write_bytes(bytes(content))
+
+    volume = open_volume(path, voxel_size_nm=VOXEL_SIZE_NM)
+    assert volume.read(volume.box.intersect(volume.box.shift((-7, 0, 0)))).all()
+    with pytest.raises(DataError, match="page 1 in own.tif is missing"):
+        volume.read(volume.box)
+    filled = open_volume(path, voxel_size_nm=VOXEL_SIZE_NM, missing_chunks="fill")
+    assert not filled.read(filled.box)[1].any()
 
 
 @pytest.mark.parametrize("scheme", ["zarr://file://", ""])

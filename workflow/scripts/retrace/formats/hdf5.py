@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,51 @@ H5_SUFFIXES = (".h5", ".hdf", ".hdf5")
 class H5Array:
     """An h5 dataset. Each read opens the file, so that threads and processes can share it."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        """DataError if the file has no dataset of that name."""
+    def __init__(self, path: Path, name: str, check: FileCheck | None = None) -> None:
+        """DataError if the file has no dataset of that name, or its values are in other files."""
         self.path, self.name = path, name
         with h5py.File(path, "r") as file:
             if name not in file or not isinstance(file[name], h5py.Dataset):
                 raise DataError(f"{path} has no array {name!r}; {nearest(name, _h5_names(file))}")
-            self.shape: tuple[int, ...] = file[name].shape
-            self.dtype: np.dtype[Any] = file[name].dtype
-            self.attrs = {
-                key: np.asarray(value).tolist() for key, value in file[name].attrs.items()
-            }
+            dataset = file[name]
+            self.shape: tuple[int, ...] = dataset.shape
+            self.dtype: np.dtype[Any] = dataset.dtype
+            self.attrs = {key: np.asarray(value).tolist() for key, value in dataset.attrs.items()}
+            _refuse_other_files(path, name, file, dataset)
+            if check is not None and (absent := _absent_chunks(dataset)):
+                check(f"of {name!r} ({absent})", None)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         with h5py.File(self.path, "r") as file:
             return np.asarray(file[self.name][key])
+
+
+def _refuse_other_files(path: Path, name: str, file: h5py.File, dataset: h5py.Dataset) -> None:
+    """DataError for values in other files: nothing would notice that these change or disappear."""
+    outside = dataset.file.filename
+    if outside != file.filename:
+        raise DataError(
+            f"{name!r} in {path} is a link to {dataset.name!r} in {outside}; name that file as "
+            "`path` and that dataset as `array`"
+        )
+    if dataset.is_virtual or dataset.external:
+        raise DataError(
+            f"the values of {name!r} in {path} are in other files (a virtual or external dataset); "
+            "copy them into one file, for example with h5py: "
+            f"h5py.File('copy.h5', 'w').create_dataset({name!r}, data=file[{name!r}], chunks=True)"
+        )
+
+
+def _absent_chunks(dataset: h5py.Dataset) -> str:
+    """How many chunks were never written, as text; empty if all were."""
+    if dataset.size == 0:
+        return ""
+    if dataset.chunks is None:  # one block of bytes
+        return "" if dataset.id.get_storage_size() else "1 of 1 chunks"
+    counts = (math.ceil(n / chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+    expected = math.prod(counts)
+    absent = expected - dataset.id.get_num_chunks()
+    return f"{absent} of {expected} chunks" if absent else ""
 
 
 def _h5_names(file: h5py.File) -> list[str]:
@@ -50,7 +81,7 @@ def _is_h5(path: Path) -> bool:
 
 def _open(path: Path, name: str, mip: int, check: FileCheck | None) -> H5Array | ColourLabels:
     """The dataset `name` (Z, Y, X) or (C, Z, Y, X); colours become ids."""
-    array = H5Array(path, name)
+    array = H5Array(path, name, check)
     return ColourLabels(array) if is_colour(array.shape, array.dtype) else array
 
 

@@ -24,4 +24,4 @@ class Reader:
     """Function (path, array, mip, check) -> array (Z, Y, X) or (C, Z, Y, X) with `shape`, `dtype`
     and slicing. Its `attrs`, if any, may say `resolution` and `offset`, nm (z, y, x). DataError
     where there is no such array. `check` is called with each chunk file that is read; formats of
-    single files ignore it."""
+    single files call it with the name of a chunk that is missing, and None."""

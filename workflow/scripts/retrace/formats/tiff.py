@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 
 from retrace.errors import DataError
+from retrace.files import FileCheck
 from retrace.formats.label_values import from_colours
 from retrace.formats.placement import Header
 from retrace.formats.reader import Reader
@@ -23,9 +24,9 @@ class TifStack:
     RGB pages become ids (label_values.from_colours).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: FileCheck | None = None) -> None:
         """DataError for a folder without tifs, and for pages that are neither grey nor RGB."""
-        self.path = path
+        self.path, self.check = path, check
         self.attrs: dict[str, Any] = {}
         self.pages = _tif_pages(path)
         first = self._page(0)
@@ -36,7 +37,11 @@ class TifStack:
 
     def _page(self, index: int) -> np.ndarray:
         file, key = self.pages[index]
-        page = np.asarray(tifffile.imread(file, key=key))
+        with tifffile.TiffFile(file) as tif:
+            stored = tif.pages[key]
+            if self.check is not None and 0 in stored.databytecounts:  # tifffile reads it as 0
+                self.check(f"of page {key} in {file.name}", None)
+            page = np.asarray(stored.asarray())
         is_colour = page.ndim == 3 and page.shape[-1] in (3, 4) and page.dtype == np.uint8
         return from_colours(page) if is_colour else page
 
@@ -90,4 +95,6 @@ def _is_tif(path: Path) -> bool:
     return path.is_dir() or (path.exists() and path.suffix.lower() in TIF_SUFFIXES)
 
 
-TIFF = Reader("a tif stack", TIF_SUFFIXES, _is_tif, lambda path, *_: TifStack(path))
+TIFF = Reader(
+    "a tif stack", TIF_SUFFIXES, _is_tif, lambda path, name, mip, check: TifStack(path, check)
+)

@@ -138,6 +138,11 @@ def file_check(path: Path | None, name: str, missing_chunks: str | None) -> File
         check = store_check(store).check
         below = path.relative_to(store).as_posix()
         return check if below == "." else partial(_with_prefix, check, below)
+    return missing_check(name, missing_chunks)
+
+
+def missing_check(name: str, missing_chunks: str | None) -> FileCheck | None:
+    """The check that refuses missing chunks of a volume, None where they read as fill value."""
     return None if missing_chunks == FILL_MISSING else partial(_refuse_absent, name)
 
 

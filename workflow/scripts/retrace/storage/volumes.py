@@ -26,7 +26,12 @@ from retrace.remote.block_cache import CacheOptions
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import open_folder
 from retrace.storage.manifest import reading, store_with_manifest
-from retrace.storage.store_check import FILL_MISSING, check_all_chunks, file_check
+from retrace.storage.store_check import (
+    FILL_MISSING,
+    check_all_chunks,
+    file_check,
+    missing_check,
+)
 
 # Also write chunks of zeros into arrays that are opened again: a missing chunk then shows a fault.
 zarr.config.set({"array.write_empty_chunks": True})
@@ -144,7 +149,7 @@ def _open_address(
 def _open_local(path: Path, array: str, mip: int, missing_chunks: str | None) -> Any:
     """An array of a file or folder; checked for missing chunks unless it has a manifest."""
     if not path.is_dir():
-        return open_array(path, array, mip)
+        return open_array(path, array, mip, missing_check(str(path), missing_chunks))
     data = open_array(path, array, mip, file_check(path, str(path), missing_chunks))
     if missing_chunks == FILL_MISSING or store_with_manifest(path) is not None:
         return data
