@@ -20,6 +20,8 @@ import assemble
 import mask
 import predict
 import s3_server
+import tiny_training as tiny
+import train
 from kill import PATIENCE_S, SCRIPTS, finish, kill_when
 from prediction_case import Case, make_case, store_bytes
 from retrace.errors import DataError, FetchError
@@ -446,3 +448,34 @@ def test_absent_chunks_are_noted_where_the_source_allows_them(
     )
     labels[:4, 4:, :4] = 0
     np.testing.assert_array_equal(volume.read(volume.box), labels)
+
+
+def streamed_training(tmp_path: Path, proxy: Proxy, name: str, iterations: int) -> dict[str, Any]:
+    """Trains on volumes on the server for so many iterations; training.json."""
+    settings = tiny.settings(Path("unused"), iterations)
+    for array, source in settings["dataset"]["volumes"]["cube"].items():
+        source |= {"path": f"s3://{BUCKET}/{name}.zarr", "endpoint_url": proxy.endpoint}
+        assert source["array"] == array
+    train.main(tiny.arguments(tmp_path, settings))
+    content: dict[str, Any] = json.loads((tmp_path / "training.json").read_text())
+    return content
+
+
+def test_a_training_does_not_resume_on_a_volume_that_changed(
+    endpoint: str, cache: Path, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    name = request.node.name
+    upload(tiny.write_volume(tmp_path / "own.zarr"), endpoint, f"{name}.zarr")
+    before = streamed_training(tmp_path, proxy, name, 4)
+    (read,) = before["origin"]["read"].values()
+    assert read["blocks"] == 2
+    time.sleep(1.1)  # Last-Modified counts whole seconds
+    corrected = tiny.write_volume(tmp_path / "corrected.zarr", seed=5)
+    upload(corrected / "labels", endpoint, f"{name}.zarr/labels")
+    time.sleep(1.1)
+
+    with pytest.raises(ChangedError, match="Run the same command again"):
+        streamed_training(tmp_path, proxy, name, 6)
+    after = streamed_training(tmp_path, proxy, name, 6)
+    assert after["iterations_this_run"] == 6
+    assert after["origin"]["read"] != before["origin"]["read"]

@@ -24,7 +24,7 @@ from retrace.files import atomic_write
 from retrace.planning.train_settings import read_train_settings
 from retrace.records.record import note_resolved, running_job
 from retrace.replacement import replacing_together
-from retrace.storage.reads import origin_of_opened
+from retrace.storage.reads import origin_of_opened, same_version
 from retrace.storage.volumes import recording_opened
 from retrace.training.build import build_trainer, training_digest
 from retrace.training.history import last_loss, training_history
@@ -61,7 +61,8 @@ def train(rank: Rank, args: argparse.Namespace, training: str) -> None:
     with recording_opened() as opened:
         trainer = build_trainer(settings, args.masks, args.work / name, weights, rank)
     print(f"[train] {name} on {trainer.device} until {settings.iterations}", flush=True)
-    outcome = trainer.run()
+    with same_version(args.work / name, *(volume for _, volume in opened)):
+        outcome = trainer.run()
     if not rank.is_first:
         return
     seconds = time.monotonic() - begin
