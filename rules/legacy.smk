@@ -9,13 +9,13 @@ it batches through a pipe; before and after a prediction, arrays are in memory-m
 """
 
 from retrace.planning.legacy import (
+    batches_job,
     input_job,
     legacy_predict_job,
     legacy_train_job,
     output_job,
     trained_checkpoint_job,
 )
-from retrace.planning.train import train_job
 
 
 def legacy_python() -> str:
@@ -31,7 +31,7 @@ def legacy_threads(wildcards: Any) -> int:
 rule legacy_batches:
     """Sends the batches that the modern engine would train on, until the other side stops reading."""
     input:
-        unpack(files_of(train_job)),
+        unpack(files_of(batches_job)),
         script=ancient(script("legacy_batches")),
         image=image_input("modern"),
     output:
@@ -45,7 +45,7 @@ rule legacy_batches:
         mem_mb=16000,
         runtime=10000,
     params:
-        job=job_of(train_job),
+        job=job_of(batches_job),
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"

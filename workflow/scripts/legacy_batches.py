@@ -22,7 +22,8 @@ from torch import Tensor
 from retrace.checkpoints.tensorflow import find_checkpoint
 from retrace.command_line import add_job, parse_job
 from retrace.errors import ConfigError, DataError, run
-from retrace.planning.train_settings import read_train_settings
+from retrace.files import digest
+from retrace.planning.train_settings import TrainSettings, read_train_settings
 from retrace.progress import progress
 from retrace.training.build import build_trainer, training_digest
 from retrace.training.lsd_family import LsdFamilyTask
@@ -85,12 +86,19 @@ def checkpoint_iteration(*folders: Path | None) -> int:
     return 0
 
 
+def _state_digest(
+    settings: TrainSettings, weights: WeightFiles, execution: Mapping[str, Any]
+) -> str:
+    """Names the folder of the states: other programs, or another image, have their own."""
+    return digest([training_digest(settings, weights), execution.get("trainer")])
+
+
 def header(args: argparse.Namespace) -> dict[str, Any]:
     """The header that the legacy engine receives before the first batch."""
     settings = read_train_settings(args.settings)
     weights = WeightFiles(context=args.context, published=args.published)
     network, dataset = settings.network, settings.dataset.name
-    name = f"{dataset}_{network.name}_{training_digest(settings, weights)}"
+    name = f"{dataset}_{network.name}_{_state_digest(settings, weights, args.execution)}"
     return {
         "dataset": dataset,
         "network": network.plain(),

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+from retrace.files import digest
 from retrace.job import Job
 from retrace.planning.choices import is_published
+from retrace.planning.code_digest import code_digests
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest, results
 from retrace.planning.predict import predict_job
+from retrace.planning.program_files import SCRIPTS
 from retrace.planning.train import train_job
 from retrace.planning.weights import conversion_job, first_weights, published_checkpoint
+
+
+def batches_job(planner: Planner, dataset: str, network: str) -> Job:
+    """The batches of a training; `trainer` names what trains on them, and resumes only its own."""
+    programs = code_digests(sorted((SCRIPTS / "legacy").glob("*.py")), SCRIPTS)
+    image = Path(planner.image(planner.config.legacy_image)).name
+    job = train_job(planner, dataset, network)
+    return replace(job, execution={**job.execution, "trainer": digest([programs, image])})
 
 
 def legacy_train_job(planner: Planner, dataset: str, network: str) -> Job:
