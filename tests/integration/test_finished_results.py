@@ -51,11 +51,25 @@ def segmented(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
     yield place, address
 
 
-def test_nothing_is_fetched_for_settings_without_effect(segmented: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("setting", ["fetch_threads=8", "unsigned=false", "precision=auto"])
+def test_nothing_runs_for_settings_without_effect(
+    segmented: tuple[Path, str], setting: str
+) -> None:
     place, address = segmented
-    for config in (("fetch_threads=8",), (f"endpoint_url={address}",), ("unsigned=false",)):
-        status, printed = run_in(place, "segment_phantom_tiny", config=config)
-        assert status == 0 and "Nothing to be done" in printed, printed[-3000:]
+    config = (f"endpoint_url={address}", setting)
+    status, printed = run_in(place, "segment_phantom_tiny", config=config)
+    assert status == 0 and "Nothing to be done" in printed, printed[-3000:]
+
+
+def test_nothing_runs_for_another_clone_with_other_comments(
+    segmented: tuple[Path, str], tmp_path: Path
+) -> None:
+    clone = tiny_workflow.copy_workflow(tmp_path)
+    for file in (clone / "workflow/scripts/retrace").rglob("*.py"):
+        file.write_text(file.read_text() + "\n# one more comment\n")
+    snakefile = ("--snakefile", str(clone / "Snakefile"))
+    status, printed = run_in(segmented[0], "segment_phantom_tiny", *snakefile)
+    assert status == 0 and "Nothing to be done" in printed, printed[-3000:]
 
 
 def test_what_reads_the_results_of_a_forced_job_is_computed_again(

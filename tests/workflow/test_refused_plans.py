@@ -129,14 +129,17 @@ def test_init_may_be_a_result_of_the_workflow(snakemake: Run, tmp_path: Path) ->
     assert (planned(run.stdout)["train"], starts(run.stdout)) == (1, ["results/zfinch/n4/net.h5"])
 
 
-def test_fewer_iterations_are_refused_for_targets_and_files(snakemake: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", [("--dry-run",), ("--cores", "1")])
+def test_fewer_iterations_are_refused_for_targets_and_files(
+    snakemake: Run, tmp_path: Path, option: tuple[str, ...]
+) -> None:
     folder = tmp_path / "results" / "zfinch" / "mtlsd_small"
     folder.mkdir(parents=True)
     model = folder / "model.safetensors"
     model.write_text("weights")
     (folder / "training.json").write_text('{"iterations": 6, "seed": 0}')
     for target in ("evaluate_zfinch_mtlsd_small", "results/zfinch/mtlsd_small/model.safetensors"):
-        run = snakemake(target, "--dry-run", "--config", "iterations=4")
+        run = snakemake(target, *option, "--config", "iterations=4")
         assert run.returncode != 0
         assert "is trained for 6 iterations, and 4 are requested" in run.stdout
     assert model.read_text() == "weights"
