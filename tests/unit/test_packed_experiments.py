@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ import rerun
 import roc_validator
 from retrace.errors import ConfigError, DataError
 from retrace.files import digest, file_sha256
+from retrace.job import Job
 from retrace.provenance import bundle_files, bundle_writer
 from retrace.provenance.folders import check_files, code_files
 from retrace.provenance.jobs import check_chain, jobs_behind, read_jobs
+from retrace.provenance.recorded_settings import check_settings
 from retrace.storage.manifest import input_digest, origin
 
 CONFIG: dict[str, Any] = {"iterations": 2, "mirror": None, "init": None}
@@ -36,13 +40,14 @@ EVALUATION = "results/phantom/tiny/evaluation.json"
 MODEL = "results/phantom/tiny/model.safetensors"
 
 
-def record(rule: str, output: str, inputs: list[str], begun: float) -> None:
-    """A record in Snakemake's format."""
+def record(rule: str, output: str, inputs: list[str], begun: float, job: Job | None = None) -> None:
+    """A record in Snakemake's format; `job`: what the program was passed."""
+    passed = f" --job {shlex.quote(job.as_json())}" if job else ""
     content = {
         "rule": rule,
         "input": inputs,
         "log": [],
-        "shellcmd": f"{rule} {output}",
+        "shellcmd": f"{rule} {output}{passed} 2>&1 | tee logs/a.log",
         "starttime": begun,
         "endtime": begun + 1,
         "incomplete": False,
@@ -122,6 +127,22 @@ def test_a_result_without_a_record_is_refused(place: Path) -> None:
     shutil.rmtree(".snakemake")
     with pytest.raises(DataError, match="job that wrote results/phantom/tiny/evaluation.json"):
         jobs_behind([EVALUATION], read_jobs())
+
+
+@pytest.mark.parametrize(("seed", "is_same"), [(0, True), (5, False)])
+def test_a_result_of_another_run_is_refused(place: Path, seed: int, is_same: bool) -> None:
+    """As after the results were copied from another machine, and .snakemake was not."""
+    entry = {"volume": "train_0"}
+    passed = {"seed": 0, "device": "cpu", "train": [entry], "network": {"fmaps": 2}}
+    record("train", MODEL, ["data/phantom/train_0.zarr"], 3.0, Job(passed))
+    network = {"fmaps": 2, "loss": "mse"}
+    decided = {"seed": seed, "train": [{**entry, "roi_nm": None}], "network": network}
+    own = {"identity": {"settings": decided, "digest": "0"}}
+    Path(MODEL).with_suffix(".record.json").write_text(json.dumps(own))
+    jobs = jobs_behind([EVALUATION], read_jobs())
+    message = rf"{MODEL} was computed with seed 5, .* is of a job with 0"
+    with nullcontext() if is_same else pytest.raises(DataError, match=message):
+        check_settings(jobs)
 
 
 def test_a_crate_is_accepted_by_the_public_validator(crate_folder: Path, tmp_path: Path) -> None:

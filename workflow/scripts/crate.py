@@ -18,6 +18,7 @@ from retrace.config.pack_model import PackSettings
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.provenance.jobs import check_chain, jobs_behind, read_jobs
+from retrace.provenance.recorded_settings import check_settings
 from retrace.provenance.run_crate import RunCrate
 
 SCRATCH = Path("work/crate")
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     settings = check(PackSettings, args.settings, "--settings")
     jobs = jobs_behind([str(path) for path in args.results], read_jobs())
+    check_settings(jobs)
     compared = check_chain(jobs)
     print(f"[crate] {len(jobs)} jobs, {compared} digests compared", flush=True)
     crate = RunCrate(settings.name, settings.target, settings.config, SCRATCH)
