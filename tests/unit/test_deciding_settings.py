@@ -27,7 +27,7 @@ from retrace.planning.reproduce import reproduce_job
 from retrace.planning.segment import fragments_job, segment_job
 from retrace.planning.train import train_job
 from retrace.planning.view import view_job
-from retrace.settings_model import SettingsModel, deciding
+from retrace.settings_model import NO_EFFECT, NOT_TRAINED, SettingsModel, deciding
 from run_config import run_config
 
 JOBS: dict[str, Callable[[Planner, str], Job]] = {
@@ -161,7 +161,7 @@ NETWORK: dict[str, tuple[Any, tuple[str, ...]]] = {
     "min_masked": (0.4, BOTH),
     "neighborhood": ([*NEAR, [-2, 0, 0]], ("train", "predict", "fragments", "package")),
     "optimizer": ({"lr": 0.5, "eps": 1e-8}, BOTH),
-    "predict_padding": ("valid", BOTH),
+    "predict_padding": ("valid", ("predict", "package")),
     "snapshot_every": (7, NOTHING),
 }
 """By setting of a network another value, and the jobs whose own settings it decides."""
@@ -188,6 +188,27 @@ def test_a_setting_of_a_network_decides_exactly_these_jobs(name: str, tmp_path: 
     before = network_identities(tmp_path / "before", {})
     after = network_identities(tmp_path / "after", {name: value})
     assert tuple(job for job in JOBS if before[job] != after[job]) == jobs
+
+
+SAVING = {"checkpoint_every", "snapshot_every"}
+TILES = {"inference_shape", "predict_padding"}
+NOT_FOR_TRAINING: dict[tuple[str, str], set[str]] = {
+    ("phantom", "mtlsd_small"): TILES,
+    # ZNN also trains on mirrored borders.
+    ("phantom", "n4"): {"inference_shape", "forward_outsz", "forward_conv_mode"},
+    ("mnist", "cnn_warp"): TILES,
+    ("phantom_sections", "seamless_small"): {"align"},
+}
+"""By an experiment of each family the settings that decide predictions alone."""
+
+
+@pytest.mark.parametrize("pair", NOT_FOR_TRAINING)
+def test_all_other_settings_of_a_network_train_it_again(pair: tuple[str, str]) -> None:
+    network = Planner(Path(), run_config(), uses_containers=True).network(*pair)
+    names = set(type(network).model_fields)
+    for_training = frozenset({NO_EFFECT, NOT_TRAINED})
+    assert names - deciding(network).keys() == SAVING
+    assert names - deciding(network, for_training).keys() == SAVING | NOT_FOR_TRAINING[pair]
 
 
 @pytest.mark.parametrize(

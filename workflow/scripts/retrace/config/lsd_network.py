@@ -138,7 +138,7 @@ class LsdSettings(VoxelNetworkSettings):
     inference_shape: Annotated[Shape, NOT_TRAINED] = Field(
         description="Input of one tile in the published predictions, voxels."
     )
-    predict_padding: Literal["valid", "reflect"] = Field(
+    predict_padding: Annotated[Literal["valid", "reflect"], NOT_TRAINED] = Field(
         description="valid: the prediction is smaller than raw by the context; reflect: raw is "
         "mirrored at its border, and the prediction covers all of it."
     )

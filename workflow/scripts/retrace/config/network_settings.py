@@ -112,7 +112,7 @@ class VoxelNetworkSettings(NetworkSettings):
     inference_shape: Annotated[tuple[Count, ...], NOT_TRAINED] = Field(
         description="Input of one tile when predicting, voxels (z, y, x)."
     )
-    predict_padding: Literal["valid", "reflect", "symmetric"] = Field(
+    predict_padding: Annotated[Literal["valid", "reflect", "symmetric"], NOT_TRAINED] = Field(
         "valid",
         description="How the border of a volume is predicted. valid: not at all, the prediction "
         "is smaller than raw by the context; reflect: raw is mirrored at the border, without the "

@@ -20,7 +20,7 @@ from retrace.setting_types import (
     Whole,
     WholeFrom0,
 )
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import NOT_TRAINED, SettingsModel
 
 Mode = Literal["img-img", "img-scalar", "vect-scalar"]
 Activation = Annotated[str, Field(pattern=r"^(relu|tanh|abs|linear|sigmoid|maxout [0-9]+)$")]
@@ -168,7 +168,7 @@ class ElektronnParameters(SettingsModel):
     target: Literal["nll", "nll_weak", "nll_multiple_binary", "regression"] = Field(
         "nll", description="Loss; regression: the squared error."
     )
-    predict_padding: Literal["valid", "symmetric"] = Field(
+    predict_padding: Annotated[Literal["valid", "symmetric"], NOT_TRAINED] = Field(
         "valid",
         description="valid: the prediction is smaller than the image by the context; symmetric: "
         "images are mirrored at their border, outermost voxel included, and the prediction covers "
