@@ -11,7 +11,9 @@ import pytest
 import torch
 import zarr
 
+import examples
 import predict
+import tiny_digits
 import tiny_elektronn
 import tiny_seamless
 import tiny_training as tiny
@@ -169,6 +171,25 @@ def test_an_empty_shard_of_an_image_is_predicted(case: Case) -> None:
     predict.main([*arguments, "--shard", "1-of-2"])
 
     assert case.output.exists()
+
+
+def test_single_examples_whose_predictions_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    data = tiny_digits.dataset(tmp_path)
+    network = tiny_digits.network(data, MLP_layers=[12, 12, 12, 12], activation_func="relu")
+    module = built(network)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.fill_(1e9)
+    metadata = {"network": network.plain(), "input_mean": 0.0, "iteration": 1}
+    model = save_model(tmp_path / "model.safetensors", module, metadata)
+    dataset = {"name": data.name, "examples": data.examples.plain()}
+    settings = {"dataset": dataset, "network": network.plain(), "seed": 0, "device": "cpu"}
+    output = tmp_path / "predictions.h5"
+    paths = ["--model", str(model), "--output", str(output)]
+
+    with pytest.raises(DataError, match="predicts NaN or infinity: its training diverged"):
+        examples.main(["predict", "--settings", as_json(settings), *paths])
+    assert not output.exists()
 
 
 class NotANumber(DefectNet):

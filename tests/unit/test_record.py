@@ -22,6 +22,7 @@ from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import Comparison, setting_differences
 from retrace.planning.records import planned_record
 from retrace.planning.report import TEMPLATE
+from retrace.records import record
 from retrace.records.contents import content_digest, fingerprint
 from retrace.records.record import Planned, read_finished, start
 
@@ -259,3 +260,20 @@ def test_a_record_that_is_there_is_not_written_again() -> None:
     job.write()
     after = Path("out.manifest.json").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_unfinished_work_of_other_inputs_code_or_image_has_another_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def name(**changes: Any) -> str:
+        job = dataclasses.replace(Planned("out.manifest.json", own=("own.txt",)), **changes)
+        monkeypatch.setattr(record, "_running", [start(job)])
+        return record.work_digest({"seed": 0})
+
+    Path("own.txt").write_text("own")
+    first = name()
+    os.utime("own.txt", ns=(0, 0))
+    assert name() == first
+    others = [name(code={"x.py": "2"}), name(image="modern-1.sif")]
+    Path("own.txt").write_text("corrected")
+    assert len({first, name(), *others}) == 4

@@ -11,6 +11,8 @@ import pytest
 import report
 from retrace.config.networks import network_by_name
 from retrace.evaluation.comparison import plot_comparison
+from retrace.planning.experiment import Planner
+from retrace.planning.report import report_job
 from retrace.planning.report_settings import ExperimentSettings
 from retrace.reporting.drawings import graph, learning_curve
 from retrace.reporting.experiments import deviations
@@ -19,6 +21,7 @@ from retrace.reporting.methods import methods_paragraph
 from retrace.reporting.page import read_comparison
 from retrace.settings_model import as_json
 from retrace.storage.zarr_writer import create_volume
+from run_config import run_config
 
 ENTRY = {"volume": "cube", "roi_nm": {"offset": [0, 0, 0], "shape": [800, 2500, 2500]}}
 EXPERIMENT = ExperimentSettings.model_validate(
@@ -46,6 +49,20 @@ HISTORY = {
     "history": [{"iteration": 1, "loss": 2.0}, {"iteration": 1200, "loss": 1.0}],
 }
 EVALUATION = {"threshold": 0.44, "volumes": {"test_0": {"voi_sum": 1.25}}}
+
+
+def test_existing_comparisons_are_part_of_what_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    planner = Planner(tmp_path, run_config(experiments=["phantom_mtlsd_small"]))
+    assert report_job(planner).untracked_files() == []
+    shown = Path("results/phantom/comparison.json")
+    shown.parent.mkdir(parents=True)
+    shown.write_text("{}")
+    Path("results/fib25").mkdir()
+    Path("results/fib25/comparison.json").write_text("{}")
+    assert report_job(planner).untracked_files() == [str(shown)]
 
 
 def test_the_methods_paragraph_matches_the_configuration() -> None:
