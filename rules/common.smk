@@ -172,9 +172,12 @@ def files_of(plan_job: PlanJob) -> Callable[[Any], dict[str, list[Any]]]:
     job = planned(plan_job)
 
     def files(wildcards: Any) -> dict[str, list[Any]]:
-        mark_outdated(plan_job, wildcards)
+        runs = mark_outdated(plan_job, wildcards)
         by_role = job(wildcards).files().items()
-        return {role: [as_input(path) for path in paths] for role, paths in by_role}
+        return {
+            role: [as_input(path, runs=runs) for path in paths]
+            for role, paths in by_role
+        }
 
     return files
 
@@ -199,7 +202,10 @@ def target_files(
     """An input function: the files of a target, planned only when it is requested."""
 
     def requested_files(wildcards: Any) -> list[str]:
-        return [declared_output(path) for path in refusing(files, PLANNER)]
+        paths = refusing(files, PLANNER)
+        for path in paths:
+            mark_missing(path)
+        return [declared_output(path) for path in paths]
 
     return requested_files
 

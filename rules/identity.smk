@@ -102,38 +102,73 @@ def producer(path: str) -> Planned | None:
     return None
 
 
-def as_input(path: str) -> Any:
-    """An input whose time does not matter; as it is if it is computed again, so that this counts."""
-    planned, declared = producer(path), declared_output(path)
-    outdated = planned is not None and refusing(COMPARISON.reason, planned, producer)
-    return declared if outdated else ancient(declared)
+def as_input(path: str, *, runs: bool) -> Any:
+    """An input of a job; its time counts only if it is computed again, and the job `runs` then."""
+    job, declared = producer(path), declared_output(path)
+    if job is None:
+        return ancient(declared)
+    again = refusing(COMPARISON.reason, job, producer)
+    # Snakemake does not run a marked job if one of its inputs is computed, and its time is ignored.
+    return (
+        declared
+        if again or (runs and job.record in COMPARISON.needed)
+        else ancient(declared)
+    )
 
 
-def mark_outdated(plan_job: PlanJob, wildcards: Any) -> None:
-    """Marks the outputs of a job to be computed again if its results are not current."""
+def mark_missing(path: str) -> None:
+    """Marks the job of a store or file that is gone, and those that this job needs.
+
+    For what is requested, or read by a job that runs. Other files may be gone: nothing is computed.
+    """
+    job = producer(path)
+    if job is None or job.record in COMPARISON.needed:
+        return
+    gone = refusing(COMPARISON.missing, job, path)
+    if gone is not None:
+        print(f"{gone}{AGAIN}: it is missing", file=sys.stderr)
+        COMPARISON.needed.add(job.record)
+        workflow.dag.forcefiles.update(job.outputs)
+        for read in job.produced:
+            mark_missing(read)
+
+
+def mark_outdated(plan_job: PlanJob, wildcards: Any) -> bool:
+    """Marks the outputs of a job to be computed again if they are not current.
+
+    Returns whether the job runs, or would run if its missing outputs were needed.
+    """
     workflow.dag_settings.rerun_triggers = frozenset()
     if not workflow.is_main_process:
-        return
+        return False
     keep_shared_outputs()
     values = tuple(sorted(wildcards.items()))
-    for writer in writers():
-        if (
-            writer.params.job.plan_job is plan_job
-            and writer.wildcard_names == dict(values).keys()
-        ):
+    return any(
+        [
             mark_if_outdated(writer, values)
+            for writer in writers()
+            if writer.params.job.plan_job is plan_job
+            and writer.wildcard_names == dict(values).keys()
+        ]
+    )
 
 
-def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> None:
+def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
     """Marks the outputs of a rule for these wildcards; prints the reason once."""
     outputs = outputs_of(writer, values)
     # Also for new outputs: it notes what is there before another run may write it.
     job = planned_identity(writer, values)
-    if not is_kept(writer) or not any(Path(path).exists() for path in outputs):
-        return
-    reason = refusing(COMPARISON.reason, job, producer)
+    for path in workflow.dag.targetfiles.intersection(outputs):
+        mark_missing(path)
+    is_there = is_kept(writer) and any(Path(path).exists() for path in outputs)
+    reason = refusing(COMPARISON.reason, job, producer) if is_there else None
     if reason and outputs[0] not in workflow.dag.forcefiles:
         if not reason.endswith((AGAIN, FORCED)):
             name = outputs[0].removesuffix(".manifest.json")
             print(f"{name}{AGAIN}: {reason}", file=sys.stderr)
         workflow.dag.forcefiles.update(outputs)
+    runs = not is_there or reason is not None or job.record in COMPARISON.needed
+    if runs:
+        for path in job.produced:
+            mark_missing(path)
+    return runs

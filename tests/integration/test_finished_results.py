@@ -127,6 +127,29 @@ def test_a_job_that_is_refused_keeps_its_previous_result(
     assert (place / "results/phantom/tiny/test_0/fragments.manifest.json").read_text() == record
 
 
+def test_a_store_that_is_gone_is_computed_again_where_it_is_needed(
+    copied: tuple[Path, Callable[[], str]], segmented: tuple[Path, str]
+) -> None:
+    place, plan = copied
+
+    def planned_for(target: str, *config: str) -> dict[str, int]:
+        settings = (f"endpoint_url={segmented[1]}", *config)
+        status, printed = run_in(place, target, "--dry-run", config=settings)
+        assert status == 0, printed[-3000:]
+        return {rule: count for rule, count in planned(printed).items() if "phantom" not in rule}
+
+    prediction = place / "results/phantom/tiny/test_0/prediction.zarr"
+    for store in (prediction / "affs", place / "data/phantom/test_0.zarr"):
+        shutil.rmtree(store)
+    assert "Nothing to be done" in plan()
+    assert planned_for("predict_phantom_tiny") == {"fetch": 1, "predict": 1}
+    manifest = str(prediction.with_suffix(".manifest.json").relative_to(place))
+    assert planned_for(manifest) == {"fetch": 1, "predict": 1}
+    assert planned_for("fetch_phantom") == {"fetch": 1}
+    again = planned_for("segment_phantom_tiny", "segment={filter_fragments: 0.1}")
+    assert again["fetch"] == 1 and again["predict"] == 1 and again["fragments"] == 2
+
+
 def test_a_result_that_another_file_replaced_is_computed_again(
     copied: tuple[Path, Callable[[], str]],
 ) -> None:

@@ -30,6 +30,8 @@ class Comparison:
     """
 
     forced: set[str] = field(default_factory=set)
+    needed: set[str] = field(default_factory=set)
+    """Records of jobs whose outputs are gone, and needed in this run."""
     _reasons: dict[str, str | None] = field(default_factory=dict)
     _finished: dict[str, Finished | None] = field(default_factory=dict)
     _fingerprints: dict[str, str] = field(default_factory=dict)
@@ -45,6 +47,14 @@ class Comparison:
             self._reasons[job.record] = None  # until it is known; a job never waits for itself
             self._reasons[job.record] = next(self._differences(job, producer), None)
         return self._reasons[job.record]
+
+    def missing(self, job: Planned, path: str) -> str | None:
+        """What is gone of an output although its record is there: the store, an array, the file."""
+        finished = self._finished_job(job.record)
+        if finished is None:
+            return None
+        expected = finished.store_paths or [Path(path)]
+        return next((str(one) for one in expected if not one.exists()), None)
 
     def _differences(self, job: Planned, producer: Producer) -> Iterator[str]:
         if job.record in self.forced:
@@ -63,7 +73,7 @@ class Comparison:
             if self._changed(path, record["inputs"].get(path, {})):
                 yield f"{path} changed"
         for path, sha256 in record.get("outputs", {}).items():
-            if self._changed(path, {"sha256": sha256}):
+            if Path(path).exists() and self._changed(path, {"sha256": sha256}):
                 yield f"{path} is not the file that was computed"
 
     def _changed(self, path: str, version: Mapping[str, str]) -> bool:

@@ -212,6 +212,13 @@ class Finished:
     store: Path | None = None
     """The store that the manifest describes; None for outputs without a store."""
     format_version: int | None = None
+    arrays: tuple[str, ...] = ()
+    """The arrays of the store."""
+
+    @property
+    def store_paths(self) -> list[Path]:
+        """The store and the folders of its arrays; empty for outputs without a store."""
+        return [] if self.store is None else [self.store, *(self.store / a for a in self.arrays)]
 
     @property
     def version(self) -> dict[str, str]:
@@ -230,7 +237,8 @@ def read_finished(file: Path) -> Finished | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     store = file.with_name(manifest["store"]) if "store" in manifest else None
-    return Finished(record, digest(parts), store, manifest.get("format_version"))
+    version = manifest.get("format_version")
+    return Finished(record, digest(parts), store, version, tuple(arrays))
 
 
 def _short(path: Path) -> Path:
