@@ -139,28 +139,28 @@ def test_a_setting_decides_exactly_these_jobs(name: str) -> None:
 
 
 NEAR = [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
-BOTH = ("train", "predict", "package")
+BOTH, TRAINED = ("train", "predict", "package"), ("train", "package")
 NETWORK: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "augment": ([], BOTH),
-    "balance_with_mask": (False, BOTH),
-    "batch_size": (2, BOTH),
+    "augment": ([], TRAINED),
+    "balance_with_mask": (False, TRAINED),
+    "batch_size": (2, TRAINED),
     "checkpoint_every": (7, NOTHING),
     "downsample": ([[1, 2, 2], [1, 1, 1]], BOTH),
     "fmap_factor": (2, BOTH),
     "fmaps": (8, BOTH),
     "fmaps_out": (24, BOTH),
-    "grow_boundary": (None, BOTH),
+    "grow_boundary": (None, TRAINED),
     "heads": ([{"name": "affs", "channels": 3}], (*BOTH, "view")),
     "inference_shape": ([52, 148, 148], ("predict", "package")),
     "input_shape": ([36, 148, 148], BOTH),
-    "iterations": (9, BOTH),
-    "label_padding_nm": ([600, 800, 800], BOTH),
-    "loss": ({"kind": "malis"}, BOTH),
-    "lsd": ({"sigma_nm": 120, "downsample": 1}, BOTH),
-    "lsd_weight": ("foreground", BOTH),
-    "min_masked": (0.4, BOTH),
+    "iterations": (9, TRAINED),
+    "label_padding_nm": ([600, 800, 800], TRAINED),
+    "loss": ({"kind": "malis"}, TRAINED),
+    "lsd": ({"sigma_nm": 120, "downsample": 1}, TRAINED),
+    "lsd_weight": ("foreground", TRAINED),
+    "min_masked": (0.4, TRAINED),
     "neighborhood": ([*NEAR, [-2, 0, 0]], ("train", "predict", "fragments", "package")),
-    "optimizer": ({"lr": 0.5, "eps": 1e-8}, BOTH),
+    "optimizer": ({"lr": 0.5, "eps": 1e-8}, TRAINED),
     "predict_padding": ("valid", ("predict", "package")),
     "snapshot_every": (7, NOTHING),
 }
@@ -191,12 +191,13 @@ def test_a_setting_of_a_network_decides_exactly_these_jobs(name: str, tmp_path: 
 
 
 SAVING = {"checkpoint_every", "snapshot_every"}
-TILES = {"inference_shape", "predict_padding"}
+TILES = {"inference_shape", "predict_padding", "iterations"}
+"""Also those that the job has once more: iterations, the configuration's or the network's."""
 NOT_FOR_TRAINING: dict[tuple[str, str], set[str]] = {
     ("phantom", "mtlsd_small"): TILES,
     # ZNN also trains on mirrored borders.
-    ("phantom", "n4"): {"inference_shape", "forward_outsz", "forward_conv_mode"},
-    ("mnist", "cnn_warp"): TILES,
+    ("phantom", "n4"): {"inference_shape", "forward_outsz", "forward_conv_mode", "iterations"},
+    ("mnist", "cnn_warp"): {*TILES, "n_steps"},
     ("phantom_sections", "seamless_small"): {"align"},
 }
 """By an experiment of each family the settings that decide predictions alone."""
@@ -229,3 +230,38 @@ def test_settings_of_predictions_do_not_train_again(
     changed = settings.model_copy(update={"network": network.model_copy(update=changes)})
     assert settings != changed
     assert deciding(settings) == deciding(changed)
+
+
+def test_iterations_of_the_command_line_alone_count(tmp_path: Path) -> None:
+    """Then those of the network's file decide nothing but its package."""
+    (tmp_path / "config/networks").mkdir(parents=True)
+
+    def identities_with(iterations: int) -> dict[str, str]:
+        content = {"name": "mine", "extends": "mtlsd_small", "iterations": iterations}
+        (tmp_path / "config/networks/mine.yaml").write_text(yaml.safe_dump(content))
+        with contextlib.chdir(tmp_path):
+            return identities("mine", iterations=5)
+
+    before, after = identities_with(4000), identities_with(99)
+    assert [job for job in JOBS if before[job] != after[job]] == ["package"]
+
+
+@pytest.mark.parametrize("spelling", ["./own/b.h5", "own//b.h5", "{here}/own/b.h5", "own/./b.h5/"])
+def test_another_spelling_of_a_path_decides_nothing(tmp_path: Path, spelling: str) -> None:
+    (tmp_path / "config/datasets").mkdir(parents=True)
+
+    def raw_path(path: str) -> str:
+        source = {"path": path, "array": "raw"}
+        dataset = {
+            "name": "mine",
+            "voxel_size_nm": [40, 4, 4],
+            "background_ids": [],
+            "volumes": {"b": {"raw": source, "labels": source}},
+            "train": ["b"],
+        }
+        (tmp_path / "config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset))
+        with contextlib.chdir(tmp_path):
+            settings = Planner(Path(), run_config(), uses_containers=True).dataset("mine")
+            return str(settings.volumes["b"].raw.path)
+
+    assert raw_path(spelling.format(here=tmp_path)) == raw_path("own/b.h5") == "own/b.h5"

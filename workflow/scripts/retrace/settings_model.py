@@ -78,6 +78,15 @@ NOT_TRAINED = NotTrained()
 """In the type of a setting: `Annotated[Shape, NOT_TRAINED]`."""
 
 
+@dataclass(frozen=True)
+class OnlyTrained:
+    """Marks a setting of a network that decides its training, and no prediction."""
+
+
+ONLY_TRAINED = OnlyTrained()
+"""In the type of a setting: `Annotated[Positive, ONLY_TRAINED]`."""
+
+
 def deciding(value: Any, ignored: frozenset[object] = frozenset({NO_EFFECT})) -> Any:
     """The settings that decide a result, defaults included, as JSON values.
 

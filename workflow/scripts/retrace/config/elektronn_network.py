@@ -24,7 +24,7 @@ from retrace.setting_types import (
     Text,
     WholeFrom0,
 )
-from retrace.settings_model import NO_EFFECT, SettingsModel
+from retrace.settings_model import NO_EFFECT, ONLY_TRAINED, SettingsModel
 
 EXAMPLE_WEIGHTS = "example_weights"
 """The input of a volume that weights its voxels, with `use_example_weights`."""
@@ -110,22 +110,22 @@ class ScheduledAction(SettingsModel):
 class ElektronnOwnSettings(ElektronnParameters):
     """ELEKTRONN's parameters and those that this workflow adds."""
 
-    LR_cosine: CosineSchedule | None = Field(
+    LR_cosine: Annotated[CosineSchedule | None, ONLY_TRAINED] = Field(
         None,
         description="Factor of the learning rate that rises to 1 and falls to 0 along a cosine; "
         "null: none.",
     )
-    average: Decay | None = Field(
+    average: Annotated[Decay | None, ONLY_TRAINED] = Field(
         None,
         description="Decay of a running mean of the weights, which is then the trained model; "
         "null: the model is the last weights.",
     )
-    shift_augment: Flag = Field(
+    shift_augment: Annotated[Flag, ONLY_TRAINED] = Field(
         False,
         description="Single images: whether two pixels are cut off each axis, in training at one "
         "of four places.",
     )
-    distort: ImageDistortion | None = Field(
+    distort: Annotated[ImageDistortion | None, ONLY_TRAINED] = Field(
         None,
         description="Single images: largest distortions, drawn for each image, in place of "
         "ELEKTRONN's warping; null: none.",
@@ -135,7 +135,7 @@ class ElektronnOwnSettings(ElektronnParameters):
         description="Layers that start from the weights of another network of the same dataset; "
         "null: none.",
     )
-    actions: tuple[ScheduledAction, ...] = Field(
+    actions: Annotated[tuple[ScheduledAction, ...], ONLY_TRAINED] = Field(
         (), description="Changes of training settings while training."
     )
     checkpoint_every: Annotated[Count, NO_EFFECT] = Field(
@@ -144,7 +144,7 @@ class ElektronnOwnSettings(ElektronnParameters):
     snapshot_every: Annotated[Count, NO_EFFECT] = Field(
         5000, description="Iterations between two snapshots for viewing."
     )
-    grow_boundary: Literal["auto"] | GrowBoundary | None = Field(
+    grow_boundary: Annotated[Literal["auto"] | GrowBoundary | None, ONLY_TRAINED] = Field(
         "auto",
         description="How labels of touching objects get the boundaries that are class 1. auto: "
         "by one voxel where the dataset's labels have none; null: labels are unchanged.",
@@ -181,7 +181,7 @@ class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
     inputs: tuple[str, ...] = Field(description="Names of the inputs; the first is raw.")
     dropout_rates: tuple[float, ...] = Field(description="Fraction that each layer drops.")
     anisotropic_data: Flag = Field(description="Whether z is never exchanged with y and x.")
-    grow_boundary: GrowBoundary | None = Field(
+    grow_boundary: Annotated[GrowBoundary | None, ONLY_TRAINED] = Field(
         None, description="How labels of touching objects get a boundary."
     )
     labels_are_classes: Flag = Field(

@@ -32,7 +32,7 @@ from retrace.setting_types import (
     Shape,
     WholeFrom0,
 )
-from retrace.settings_model import NOT_TRAINED, SettingsModel, all_optional
+from retrace.settings_model import NOT_TRAINED, ONLY_TRAINED, SettingsModel, all_optional
 
 ShapeNm = tuple[Positive, Positive, Positive]
 
@@ -142,34 +142,36 @@ class LsdSettings(VoxelNetworkSettings):
         description="valid: the prediction is smaller than raw by the context; reflect: raw is "
         "mirrored at its border, and the prediction covers all of it."
     )
-    lsd: DescriptorTargets | None = Field(None, description="Targets of the head `lsds`.")
-    loss: LsdLoss = Field(description="What training minimises.")
-    augment: tuple[AugmentStep, ...] = Field(
+    lsd: Annotated[DescriptorTargets | None, ONLY_TRAINED] = Field(
+        None, description="Targets of the head `lsds`."
+    )
+    loss: Annotated[LsdLoss, ONLY_TRAINED] = Field(description="What training minimises.")
+    augment: Annotated[tuple[AugmentStep, ...], ONLY_TRAINED] = Field(
         (), description="Steps of the augmentation, in the order they are applied."
     )
-    label_padding_nm: Literal["auto"] | ShapeNm = Field(
+    label_padding_nm: Annotated[Literal["auto"] | ShapeNm, ONLY_TRAINED] = Field(
         description="How far a batch may reach beyond the labels, nm. auto: the rule of the paper, "
         "from the output shape and the context of the targets."
     )
-    min_masked: Fraction = Field(
+    min_masked: Annotated[Fraction, ONLY_TRAINED] = Field(
         description="Smallest fraction of a batch that is inside the mask."
     )
-    grow_boundary: GrowBoundary | None = Field(
+    grow_boundary: Annotated[GrowBoundary | None, ONLY_TRAINED] = Field(
         None, description="How labels of touching objects get a boundary; null: they stay as are."
     )
-    lsd_weight: Literal["labels_mask", "foreground_or_unmasked", "foreground"] = Field(
-        description="Where the loss of the descriptors counts."
-    )
-    balance_with_mask: Flag = Field(
+    lsd_weight: Annotated[
+        Literal["labels_mask", "foreground_or_unmasked", "foreground"], ONLY_TRAINED
+    ] = Field(description="Where the loss of the descriptors counts.")
+    balance_with_mask: Annotated[Flag, ONLY_TRAINED] = Field(
         description="Whether masked affinities are left out of the class balance."
     )
-    optimizer: AdamSettings = Field(description="The optimizer, Adam.")
+    optimizer: Annotated[AdamSettings, ONLY_TRAINED] = Field(description="The optimizer, Adam.")
 
 
 class LsdNetworkSettings(LsdSettings):
     """A network of the family lsd, resolved for one dataset."""
 
-    label_padding_nm: ShapeNm = Field(
+    label_padding_nm: Annotated[ShapeNm, ONLY_TRAINED] = Field(
         description="How far a batch may reach beyond the labels, nm."
     )
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from retrace.formats.source import Preprocess
 from retrace.setting_types import Count, GrowBoundary, Name, Offset, Shape, Text, WholeFrom0
-from retrace.settings_model import NO_EFFECT, NOT_TRAINED, SettingsModel
+from retrace.settings_model import NO_EFFECT, NOT_TRAINED, ONLY_TRAINED, SettingsModel
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,13 @@ class VoxelNetworkSettings(NetworkSettings):
         "is smaller than raw by the context; reflect: raw is mirrored at the border, without the "
         "outermost voxel; symmetric: with it.",
     )
-    batch_size: Count = Field(1, description="Samples per iteration; the loss is their average.")
-    iterations: Count = Field(
+    batch_size: Annotated[Count, ONLY_TRAINED] = Field(
+        1, description="Samples per iteration; the loss is their average."
+    )
+    iterations: Annotated[Count, NOT_TRAINED, ONLY_TRAINED] = Field(
         description="Iterations to train for; `--config iterations=N` overrides it."
     )
-    grow_boundary: GrowBoundary | None = Field(
+    grow_boundary: Annotated[GrowBoundary | None, ONLY_TRAINED] = Field(
         None, description="How labels of touching objects get a boundary."
     )
 

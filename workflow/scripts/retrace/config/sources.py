@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from retrace.config.dataset_model import Bucket, Dataset, DatasetBase, DatasetVolume
@@ -124,10 +125,16 @@ def _located(source: SourceT, config: WorkflowConfig) -> SourceT:
             return source.model_copy(update={"path": f"{config.mirror}/{key}"})
         path = f"s3://{config.bucket}/{key}"
     if not is_address(path):
-        return source
+        return source.model_copy(update={"path": _same_spelling(path)})
     check_address(path, source.array)
     server = {"endpoint_url": config.endpoint_url, "unsigned": config.unsigned}
     return source.model_copy(update={"path": path, **(server if "s3://" in path else {})})
+
+
+def _same_spelling(path: str) -> str:
+    """A path of this machine, always spelled the same: `./a//b/`, and `/here/a/b`, are `a/b`."""
+    plain, here = PurePath(path), Path.cwd()
+    return str(plain.relative_to(here) if plain.is_relative_to(here) else plain)
 
 
 def check_layers(dataset: DatasetBase) -> None:

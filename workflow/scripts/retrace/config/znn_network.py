@@ -21,7 +21,7 @@ from retrace.config.network_settings import (
 )
 from retrace.errors import ConfigError
 from retrace.setting_types import Count, Flag, GrowBoundary, Name, Shape, Text
-from retrace.settings_model import SettingsModel
+from retrace.settings_model import ONLY_TRAINED, SettingsModel
 from retrace.znn.cfg import read_cfg
 from retrace.znn.graph import Edge, Graph, Init, Node
 from retrace.znn.layers import graph_of_layers
@@ -123,10 +123,10 @@ class ZnnNetworkSettings(ZnnTrainingParameters, VoxelNetworkSettings):
         description="valid: the prediction is smaller than raw by the context; symmetric: raw is "
         "mirrored at its border, outermost voxel included."
     )
-    grow_boundary: GrowBoundary | None = Field(
+    grow_boundary: Annotated[GrowBoundary | None, ONLY_TRAINED] = Field(
         None, description="How labels of touching objects get a boundary."
     )
-    net_files: ZnnNetFiles | None = Field(
+    net_files: Annotated[ZnnNetFiles | None, ONLY_TRAINED] = Field(
         None, description="Network files in ZNN's format that training writes."
     )
 

@@ -20,7 +20,7 @@ from retrace.setting_types import (
     Whole,
     WholeFrom0,
 )
-from retrace.settings_model import NOT_TRAINED, SettingsModel
+from retrace.settings_model import NOT_TRAINED, ONLY_TRAINED, SettingsModel
 
 Mode = Literal["img-img", "img-scalar", "vect-scalar"]
 Activation = Annotated[str, Field(pattern=r"^(relu|tanh|abs|linear|sigmoid|maxout [0-9]+)$")]
@@ -237,7 +237,7 @@ class ElektronnParameters(SettingsModel):
         500, description="Iterations between two measurements of training and validation error."
     )
     monitor_batch_size: Count = Field(10, description="Examples of one measurement.")
-    n_steps: Count = Field(
+    n_steps: Annotated[Count, NOT_TRAINED, ONLY_TRAINED] = Field(
         100000, description="Iterations to train for; `--config iterations=N` overrides it."
     )
     max_runtime: Count | None = Field(

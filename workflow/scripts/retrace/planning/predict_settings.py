@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from retrace.config.workflow import Context
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import Region, Source
 from retrace.setting_types import Count, Shape, Text
-from retrace.settings_model import NO_EFFECT, SettingsModel
+from retrace.settings_model import NO_EFFECT, ONLY_TRAINED, SettingsModel
 
 
 class PredictedVolume(SettingsModel):
@@ -32,6 +32,8 @@ class PredictedVolume(SettingsModel):
 
 class PredictionSettings(SettingsModel):
     """How one volume is predicted."""
+
+    not_decided_by: ClassVar[frozenset[object]] = frozenset({ONLY_TRAINED})
 
     volume: PredictedVolume
     descriptors: Source | None = Field(

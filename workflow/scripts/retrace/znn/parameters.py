@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from retrace.setting_types import AS_GIVEN, Count, Flag, Fraction, Number, NumberFrom0, Shape, Text
-from retrace.settings_model import NOT_TRAINED, SettingsModel
+from retrace.settings_model import NOT_TRAINED, ONLY_TRAINED, SettingsModel
 
 ConvMode = Literal["fft", "direct", "optimize"]
 CostFunction = Literal[
@@ -42,17 +42,19 @@ class ZnnTrainingParameters(SettingsModel):
         description="Loss. auto: softmax_loss for boundaries and classes, binomial_cross_entropy "
         "for affinities.",
     )
-    eta: NumberFrom0 = Field(0.01, description="Learning rate.")
-    anneal_factor: Fraction = Field(
+    eta: Annotated[NumberFrom0, ONLY_TRAINED] = Field(0.01, description="Learning rate.")
+    anneal_factor: Annotated[Fraction, ONLY_TRAINED] = Field(
         1.0, description="Factor applied to eta every num_iter_per_annealing iterations."
     )
-    momentum: Fraction = Field(
+    momentum: Annotated[Fraction, ONLY_TRAINED] = Field(
         0.0, description="Momentum: the fraction of the last update that is added to the next."
     )
-    weight_decay: Fraction = Field(
+    weight_decay: Annotated[Fraction, ONLY_TRAINED] = Field(
         0.0, description="Decay of filters and biases towards 0, relative to eta."
     )
-    num_iter_per_annealing: Count = Field(100, description="Iterations between two changes of eta.")
+    num_iter_per_annealing: Annotated[Count, ONLY_TRAINED] = Field(
+        100, description="Iterations between two changes of eta."
+    )
     train_outsz: Shape = Field(
         (1, 100, 100), description="Output of one training iteration, voxels (z, y, x)."
     )
@@ -69,7 +71,7 @@ class ZnnTrainingParameters(SettingsModel):
     forward_conv_mode: Annotated[ConvMode | None, NOT_TRAINED] = Field(
         None, description="The same for predictions."
     )
-    is_data_aug: Flag = Field(
+    is_data_aug: Annotated[Flag, ONLY_TRAINED] = Field(
         False,
         description="Whether each axis is flipped, and y and x are exchanged, each with "
         "probability 1/2.",
@@ -79,28 +81,32 @@ class ZnnTrainingParameters(SettingsModel):
         description="Whether images are mirrored at their border, so that the prediction covers "
         "all of them.",
     )
-    rebalance_mode: RebalanceMode = Field(
+    rebalance_mode: Annotated[RebalanceMode, ONLY_TRAINED] = Field(
         "none",
         description="Whether the rarer class gets a higher weight. global: by its frequency in "
         "the volumes; patch: in each patch.",
     )
-    is_malis: Flag = Field(
+    is_malis: Annotated[Flag, ONLY_TRAINED] = Field(
         False,
         description="Whether affinities are weighted by the voxel pairs that they connect (MALIS).",
     )
-    malis_norm_type: MalisNorm = Field("none", description="What the MALIS weights are divided by.")
-    is_constrained_malis: Flag = Field(
+    malis_norm_type: Annotated[MalisNorm, ONLY_TRAINED] = Field(
+        "none", description="What the MALIS weights are divided by."
+    )
+    is_constrained_malis: Annotated[Flag, ONLY_TRAINED] = Field(
         False,
         description="Whether MALIS runs twice, each time with the affinities of one class set to "
         "the ground truth.",
     )
-    num_iter_per_show: Count = Field(
+    num_iter_per_show: Annotated[Count, ONLY_TRAINED] = Field(
         100, description="Iterations averaged in one point of the learning curve."
     )
-    num_iter_per_test: Count = Field(
+    num_iter_per_test: Annotated[Count, ONLY_TRAINED] = Field(
         500, description="Iterations between two measurements on validation patches."
     )
-    test_num: Count = Field(10, description="Patches of one such measurement.")
+    test_num: Annotated[Count, ONLY_TRAINED] = Field(
+        10, description="Patches of one such measurement."
+    )
 
 
 class ZnnParameters(ZnnTrainingParameters):
