@@ -12,12 +12,22 @@ import numpy as np
 import pytest
 import torch
 
+import elektronn
+import examples
 import tiny_digits as tiny
+from retrace.checkpoints.safetensors import save_model
 from retrace.config import compatibility, datasets, networks
+from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, DataError
 from retrace.formats.examples import ExampleSet, open_examples, read_idx
 from retrace.formats.examples_source import ExamplesSource
 from retrace.formats.safe_pickle import read_pickles
+from retrace.networks import build_network
+from retrace.planning.examples import predict_examples_job
+from retrace.planning.examples_settings import ExamplesSettings
+from retrace.planning.experiment import Planner
+from retrace.planning.train_settings import TrainingExamples
+from retrace.settings_model import as_json
 from retrace.training.example_batches import open_example_batches
 
 CPU = torch.device("cpu")
@@ -264,3 +274,39 @@ def test_5000_of_mnists_60000_are_held_out(shared_dir: Path) -> None:
     assert held_out.values.shape == (5000, 28, 28)
     assert read_idx(Path(files["labels"]["path"])).shape == (60000,)
     assert len(np.unique(held_out.labels)) == 10
+
+
+def test_an_exported_param_predicts_like_its_model(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path, labelled=10)
+    network = tiny.network(data)
+    content = {"name": data.name, "examples": data.examples}
+    settings = ExamplesSettings(dataset=content, network=network, seed=0, device="cpu")
+    trained, param, imported = (tmp_path / n for n in ("a.safetensors", "b.param", "c.safetensors"))
+    module = build_network(network, seed=3)
+    training = TrainingExamples(name=data.name, examples=data.examples)
+    mean = open_example_batches(network, training, 0, CPU).mean
+    save_model(trained, module, {"network": network.plain(), "input_mean": mean})
+
+    elektronn.main(["network", "--model", str(trained), "--output", str(param)])
+    conversion = as_json({"dataset": data.name, "network": network})
+    options = ["--settings", conversion, "--param", str(param), "--output", str(imported)]
+    elektronn.main(["model", *options])
+    expected, metadata = examples.predictions(settings, trained)
+    again, of_import = examples.predictions(settings, imported)
+
+    np.testing.assert_array_equal(again, expected)
+    assert of_import["input_mean"] == metadata["input_mean"] == mean > 0
+
+
+def test_predictions_of_a_param_read_the_training_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = {}
+    for settings in ({}, {"weights": "published", "init": "a.param"}):
+        config = WorkflowConfig.model_validate(settings).complete(deep=True)
+        job = predict_examples_job(Planner(tmp_path, config), "mnist", "cnn_warp")
+        files[bool(settings)] = {Path(path).name for path in job.prerequisites}
+
+    assert all("t10k" in name for name in files[False])
+    assert any("train-images" in name for name in files[True] - files[False])

@@ -34,7 +34,7 @@ from retrace.planning.examples_settings import ExamplesSettings
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, origin
 from retrace.training.elektronn_pictures import curve_pictures, reconstruction_picture
-from retrace.training.example_batches import AT_ONCE, ExampleBatches
+from retrace.training.example_batches import AT_ONCE, ExampleBatches, training_examples
 
 RECONSTRUCTED = 200
 """Number of examples in the picture of an auto-encoder, as in ELEKTRONN."""
@@ -72,7 +72,11 @@ def scored_split(source: ExamplesSource) -> str:
 @torch.no_grad()
 def predictions(settings: ExamplesSettings, model: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Probabilities (N, K) or reconstructions (N, features) of the scored examples, and the
-    metadata of the model."""
+    metadata of the model.
+
+    The weights of a .param come without the mean of their training examples, which is subtracted;
+    it is then that of the dataset's own training examples.
+    """
     network = settings.network
     device = choose_device(settings.device)
     module: ElektronnNetwork = build_network(network)
@@ -80,9 +84,9 @@ def predictions(settings: ExamplesSettings, model: Path) -> tuple[np.ndarray, di
     module = module.to(device).eval()
     # The test split, or without test files the examples that were held out.
     examples = open_examples(settings.dataset.examples, "test")
-    batches = ExampleBatches(
-        network, examples, examples, settings.seed, device, given_mean=metadata["input_mean"]
-    )
+    mean = metadata.get("input_mean")
+    train = examples if mean is not None else training_examples(network, settings.dataset.examples)
+    batches = ExampleBatches(network, train, examples, settings.seed, device, given_mean=mean)
     count = -(-len(examples) // AT_ONCE)
     outputs = []
     for batch in progress(batches.prepared(examples), count, "predict", "batches"):
@@ -90,7 +94,7 @@ def predictions(settings: ExamplesSettings, model: Path) -> tuple[np.ndarray, di
         outputs.append(output.float().cpu().numpy())
         if not np.isfinite(outputs[-1]).all():
             raise DataError(f"{model} predicts NaN or infinity: its training diverged; train again")
-    return np.concatenate(outputs), metadata
+    return np.concatenate(outputs), {**metadata, "input_mean": batches.mean}
 
 
 def predict(args: argparse.Namespace) -> None:

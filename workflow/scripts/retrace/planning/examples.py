@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from retrace.config.sources import example_files
 from retrace.job import Job
-from retrace.planning.choices import trained_network
+from retrace.planning.choices import is_published, trained_network
 from retrace.planning.examples_settings import ExamplesSettings, ScoredExamples
 from retrace.planning.experiment import Experiment, Planner
 from retrace.planning.paths import results
@@ -32,7 +32,11 @@ def predict_examples_job(planner: Planner, dataset: str, network: str) -> Job:
     """Predicts the classes of each test example, or its reconstruction."""
     experiment = planner.experiment("predict", dataset, network)
     inputs = {"model": model_file(planner, dataset, network)}
-    return Job(examples_settings(experiment), inputs, _scored_files(experiment))
+    files = _scored_files(experiment)
+    if is_published(planner.config, network):
+        # A .param has no mean of the training examples; it is computed.
+        files += example_files(experiment.dataset.examples, "train")
+    return Job(examples_settings(experiment), inputs, list(dict.fromkeys(files)))
 
 
 def evaluate_examples_job(planner: Planner, dataset: str, network: str) -> Job:

@@ -15,6 +15,7 @@ from retrace.augment.single_images import central_crop, distort_images, random_c
 from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.errors import ConfigError, DataError
 from retrace.formats.examples import ExampleSet, open_examples
+from retrace.formats.examples_source import ExamplesSource
 from retrace.geometry import triple
 from retrace.planning.train_settings import TrainingExamples
 from retrace.training.random_streams import batch_generator
@@ -141,13 +142,17 @@ def _shape_error(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -
     )
 
 
+def training_examples(network: ElektronnNetworkSettings, source: ExamplesSource) -> ExampleSet:
+    """The examples that a network trains on: auto-encoders take those without labels too."""
+    return open_examples(source, "train", with_unlabelled=network.autoencoder is not None)
+
+
 def open_example_batches(
     network: ElektronnNetworkSettings, dataset: TrainingExamples, seed: int, device: torch.device
 ) -> ExampleBatches:
     """Opens a dataset's examples; DataError or ConfigError if the network cannot take them."""
     examples = dataset.examples
-    with_unlabelled = network.autoencoder is not None
-    train = open_examples(examples, "train", with_unlabelled=with_unlabelled)
+    train = training_examples(network, examples)
     held_out = open_examples(examples, "validation")
     batches = ExampleBatches(network, train, held_out, seed, device)
     if train.values.shape[1:] != held_out.values.shape[1:]:
