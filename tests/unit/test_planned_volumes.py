@@ -13,12 +13,15 @@ import pytest
 import tifffile
 import yaml
 import zarr
+from torch import nn
 
+from retrace.checkpoints.safetensors import save_model
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, DataError, DeviceError
 from retrace.formats.headers import read_header
 from retrace.planning import fetch, local_device, mask, stacks, view
 from retrace.planning.experiment import Planner
+from retrace.planning.finished_training import check_length
 from retrace.planning.paths import folders_to_fetch
 
 SHAPE = (20, 50, 60)
@@ -257,14 +260,19 @@ def test_weights_that_are_not_trained_may_be_tested_anywhere(place: Path) -> Non
 
 
 def finish_training(
-    network: str, iterations: int, seed: int = 0, trained_s: float = 0, limit_s: float | None = None
+    network: str,
+    iterations: int,
+    seed: int = 0,
+    trained_s: float = 0,
+    limit_s: float | None = None,
+    dataset: str = "mine",
 ) -> None:
-    folder = Path("results/mine") / network
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_text("weights")
+    folder = Path("results") / dataset / network
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder / "model.safetensors", nn.Linear(1, 1), {"iteration": iterations})
     history = {"iterations": iterations, "seed": seed, "training_seconds": trained_s}
     (folder / "training.json").write_text(json.dumps(history))
-    record = {"identity": {"settings": {"seconds": limit_s}}}
+    record = {"identity": {"settings": {"seconds": limit_s, "seed": seed}}}
     (folder / "model.record.json").write_text(json.dumps(record))
 
 
@@ -294,6 +302,48 @@ def test_less_time_than_a_training_without_limit_took_is_refused(place: Path) ->
     with pytest.raises(ConfigError, match=r"for 10 s, and 9 are requested"):
         plan(settings={"train_seconds": 9})
     plan(settings={"train_seconds": 10})
+
+
+def test_a_lower_max_runtime_than_a_training_took_is_refused(place: Path) -> None:
+    config = WorkflowConfig().complete(deep=True)
+    network = Planner(Path(), config).network("mnist", "cnn_warp").with_(max_runtime=9)
+    finish_training("cnn_warp", 6, trained_s=9.04, dataset="mnist")
+
+    with pytest.raises(ConfigError, match=r"for 10 s, and 9 are requested.*Set `max_runtime`"):
+        check_length(config, "mnist", network)
+    finish_training("cnn_warp", 6, trained_s=9.04, limit_s=9, dataset="mnist")
+    check_length(config, "mnist", network)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_shorter_training_is_refused_without_training_json(place: Path, damaged: bool) -> None:
+    finish_training("mtlsd_small", 6, trained_s=9, limit_s=9)
+    history = Path("results/mine/mtlsd_small/training.json")
+    history.unlink()
+    if damaged:
+        history.write_text('{"iterations":')
+
+    with pytest.raises(ConfigError, match=r"trained for 6 iterations, and 4 are requested"):
+        plan(settings={"iterations": 4})
+    with pytest.raises(ConfigError, match=r"`train_seconds` may end .*training\.json, which is"):
+        plan(settings={"train_seconds": 7})
+    plan(settings={"iterations": 6})
+    plan(settings={"train_seconds": 9})
+    plan(settings={"iterations": 4, "seed": 1})
+
+
+def test_fewer_epochs_of_an_alignment_are_refused_without_training_json(place: Path) -> None:
+    network = Planner(Path(), WorkflowConfig().complete(deep=True)).network("phantom", "seamless")
+    folder = Path("results/phantom/seamless")
+    folder.mkdir(parents=True)
+    save_model(folder / "model.safetensors", nn.Linear(1, 1), {"iteration": 21})
+    settings = {"seed": 0, "epochs": 7, "iterations": None, "network": {"epochs": 3}}
+    record = {"identity": {"settings": settings}}
+    (folder / "model.record.json").write_text(json.dumps(record))
+
+    with pytest.raises(ConfigError, match=r"trained for 21 iterations, and 18 are requested"):
+        check_length(WorkflowConfig(epochs=6).complete(deep=True), "phantom", network)
+    check_length(WorkflowConfig(epochs=7).complete(deep=True), "phantom", network)
 
 
 def test_fewer_iterations_of_an_upstream_network_are_refused(place: Path) -> None:
@@ -396,3 +446,7 @@ def test_fewer_iterations_of_a_detector_are_refused(place: Path, target: str) ->
     ):
         TARGETS_OF_SECTIONS[target](write_sections(defects={"iterations": 5}))
     TARGETS_OF_SECTIONS[target](write_sections(defects={"iterations": 9}))
+    Path("results/mine/defects_training.json").unlink()
+    save_model(Path("results/mine/defects.safetensors"), nn.Linear(1, 1), {"settings": settings})
+    with pytest.raises(ConfigError, match="is trained for 9 iterations, and 5"):
+        TARGETS_OF_SECTIONS[target](write_sections(defects={"iterations": 5}))

@@ -12,6 +12,7 @@ from retrace.config.network_settings import NetworkSettings, VoxelNetworkSetting
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError
+from retrace.formats.safetensors_header import header_metadata
 from retrace.planning.choices import iterations_for
 from retrace.planning.paths import results
 from retrace.planning.records import RECORD
@@ -23,37 +24,66 @@ def check_length(config: WorkflowConfig, dataset: str, network: NetworkSettings)
     A training with another seed is another one, which does not continue this one.
     """
     history = Path(results(dataset, network.name, "training.json"))
-    record = _record(history)
-    if record.get("seed", config.seed) != config.seed:
-        return
     model = history.with_name("model.safetensors")
-    done, requested = int(record.get("iterations", 0)), _requested(config, network, record)
+    trained = _trained(model, history)
+    if trained.get("seed", config.seed) != config.seed:
+        return
+    done, requested = int(trained.get("iterations", 0)), _requested(config, network, trained)
     if requested is not None and done > requested:
         raise _shorter(model, history, "iterations", done, requested)
-    seconds, limit = record.get("training_seconds", 0), config.train_seconds
-    if limit is not None and seconds > limit and not _had_limit(model, limit):
-        raise _shorter(model, history, "train_seconds", math.ceil(seconds), limit)
+    setting, limit = "train_seconds", config.train_seconds
+    if limit is None:
+        setting, limit = "max_runtime", getattr(network, "max_runtime", None)
+    if limit is None or not done or _had_limit(model, limit):
+        return
+    if not _content(history):
+        raise ConfigError(
+            f"{model} is trained for {done} iterations, and `{setting}` may end a training "
+            f"earlier; {history}, which is missing or damaged, would say how long this one took. "
+            f"Restore it, leave out `{setting}`, or move {model} to another folder first"
+        )
+    if (seconds := trained.get("training_seconds", 0)) > limit:
+        raise _shorter(model, history, setting, math.ceil(seconds), limit)
+
+
+def _trained(model: Path, history: Path) -> Mapping[str, Any]:
+    """What is known of a finished training; empty if there is none.
+
+    Without a readable training.json this is what the model and its record hold.
+    """
+    settings = _settings(model)
+    done = header_metadata(model).get("iteration")
+    known: dict[str, Any] = {"seed": settings.get("seed"), "iterations": done}
+    epochs = settings.get("epochs") or (settings.get("network") or {}).get("epochs")
+    if done and epochs and not settings.get("iterations"):
+        known["iterations_per_epoch"] = done / epochs
+    return {k: v for k, v in known.items() if v is not None} | dict(_content(history))
 
 
 def _had_limit(model: Path, seconds: float) -> bool:
     """Whether a training was limited to this time, or to less; its last iteration takes longer."""
-    record = _record(model.with_suffix(RECORD)).get("identity", {})
-    limit = record.get("settings", {}).get("seconds")
+    settings = _settings(model)
+    limit = settings.get("seconds") or (settings.get("network") or {}).get("max_runtime")
     return limit is not None and limit <= seconds
+
+
+def _settings(model: Path) -> Mapping[str, Any]:
+    """The settings in the record of a model; empty if there is none."""
+    return dict(_content(model.with_suffix(RECORD)).get("identity", {}).get("settings") or {})
 
 
 def check_defect_iterations(seed: int, dataset: str, requested: int) -> None:
     """ConfigError if fewer iterations are requested than the trained defect detector has."""
     history = Path(results(dataset, "defects_training.json"))
-    record = _record(history).get("settings", {})
-    done = int(record.get("defects", {}).get("iterations", 0))
-    if done > requested and record.get("seed") == seed:
-        model = history.with_name("defects.safetensors")
+    model = history.with_name("defects.safetensors")
+    settings = (_content(history) or header_metadata(model)).get("settings", {})
+    done = int(settings.get("defects", {}).get("iterations", 0))
+    if done > requested and settings.get("seed") == seed:
         raise _shorter(model, history, "iterations", done, requested)
 
 
 def _shorter(model: Path, history: Path, setting: str, done: int, requested: float) -> ConfigError:
-    unit = "s" if setting == "train_seconds" else setting
+    unit = "iterations" if setting == "iterations" else "s"
     return ConfigError(
         f"{model} is trained for {done} {unit}, and {requested} are requested; a shorter "
         f"training would replace it. Set `{setting}` to {done} to keep it or higher to train on, "
@@ -64,28 +94,28 @@ def _shorter(model: Path, history: Path, setting: str, done: int, requested: flo
 def is_finished(config: WorkflowConfig, dataset: str, network: NetworkSettings) -> bool:
     """Whether there is a model with all iterations that the settings ask for."""
     history = Path(results(dataset, network.name, "training.json"))
-    record = _record(history)
+    record = _content(history)
     done = record.get("iterations") == _requested(config, network, record)
     return done and history.with_name("model.safetensors").is_file()
 
 
 def _requested(
-    config: WorkflowConfig, network: NetworkSettings, record: Mapping[str, Any]
+    config: WorkflowConfig, network: NetworkSettings, trained: Mapping[str, Any]
 ) -> int | None:
     """The last iteration that the settings ask for; None if they leave it open."""
     own = network.iterations if isinstance(network, VoxelNetworkSettings) else None
     iterations = iterations_for(config, network.name) or own
-    if iterations is not None or "iterations_per_epoch" not in record:
+    if iterations is not None or "iterations_per_epoch" not in trained:
         return iterations
     own_epochs = network.epochs if isinstance(network, SeamlessNetworkSettings) else None
     epochs = config.epochs or own_epochs
-    return None if epochs is None else int(epochs * record["iterations_per_epoch"])
+    return None if epochs is None else round(epochs * trained["iterations_per_epoch"])
 
 
-def _record(history: Path) -> Mapping[str, Any]:
-    """The training.json of a finished training; empty if there is none."""
+def _content(file: Path) -> Mapping[str, Any]:
+    """The content of a JSON file; empty if it is absent or damaged."""
     try:
-        content = json.loads(history.read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
