@@ -5,11 +5,13 @@ every result with its inputs, settings, code and image, and marks the outputs of
 """
 
 from retrace.planning.code_digest import code_digests
+from retrace.planning.foreign_files import WrittenFiles
 from retrace.planning.identity import AGAIN, FORCED, Comparison
 from retrace.planning.records import planned_record, record_file, record_next_to
 from retrace.records.record import Planned
 
 COMPARISON = Comparison()
+WRITTEN_FILES = WrittenFiles()
 
 
 @cache
@@ -169,6 +171,8 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
         workflow.dag.forcefiles.update(outputs)
     runs = not is_there or reason is not None or job.record in COMPARISON.needed
     if runs:
+        settings = planned(writer.params.job.plan_job)(dict(values)).settings
+        refusing(WRITTEN_FILES.check, settings, Path(outputs[0]).parent)
         for path in job.produced:
             mark_missing(path)
     return runs

@@ -154,7 +154,7 @@ TWO_SPEC = SPEC.replace("output = 1", "output = 1\noutput2 = 1").replace(
     "output = 2", "output = 2\noutput2 = 2"
 )
 
-Start = Callable[..., None]
+Start = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "networks/two.znn").write_text(TWO_NET)
     (folder / "data/two.spec").write_text(TWO_SPEC)
     (folder / "python/two.cfg").write_text(
-        CFG.replace("net.znn", "two.znn").replace("data.spec", "two.spec")
+        CFG.replace("net.znn", "two.znn")
+        .replace("data.spec", "two.spec")
+        .replace("experiments/net", "experiments/two")
+    )
+    (folder / "config/networks/twin.yaml").write_text(
+        "{name: twin, family: znn, cfg: python/config.cfg}"
     )
     two = {"datasets": DATASET, "networks": "{name: mine, family: znn, cfg: python/config.cfg}"}
     for kind, content in two.items():
@@ -189,10 +194,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(place: Path) -> Start:
-    """Runs Snakemake in `place`."""
+    """Runs Snakemake in `place`; with `fails` it must fail. Returns what it printed."""
     repository = Path(__file__).resolve().parents[2]
 
-    def run(*arguments: str, config: tuple[str, ...] = ()) -> None:
+    def run(*arguments: str, config: tuple[str, ...] = (), fails: bool = False) -> str:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
         options = ["--directory", str(place), "--quiet", "host", "--cores", "2"]
         settings = ["device=cpu", "prediction_dtype=float32", *config]
@@ -202,7 +207,8 @@ def start(place: Path) -> Start:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert done.returncode == 0, done.stdout[-6000:]
+        assert (done.returncode != 0) == fails, done.stdout[-6000:]
+        return done.stdout
 
     return run
 
@@ -225,6 +231,38 @@ def test_train_predict_and_evaluate_with_three_unchanged_files(place: Path, star
         statistics = file["processing/znn/train/statistics"]
         np.testing.assert_allclose(statistics["train/err"][()], curve["train"]["err"])
         assert file["processing/znn/train/network/conv2/filters"].shape == (6, 2, 1, 3, 3)
+
+
+def test_networks_that_a_training_did_not_write_are_refused_while_planning(
+    place: Path, start: Start
+) -> None:
+    start("train_mine_mine")
+    current = place / "experiments/net_current.h5"
+    written = current.read_bytes()
+
+    refused = start("train_mine_twin", "--dry-run", fails=True)
+    assert "net_50.h5 exists and was not written for results/mine/twin" in refused
+    with h5py.File(current, "a") as file:
+        file.attrs["note"] = "better"
+    assert "Nothing to be done" in start("train_mine_mine", "--dry-run")
+    refused = start("train_mine_mine", "--dry-run", config=("seed=1",), fails=True)
+    assert "net_current.h5 exists and was changed after results/mine/mine wrote it" in refused
+    current.write_bytes(written)
+    (place / "work").rename(place / "moved_work")
+    assert "seed changed" in start("train_mine_mine", "--dry-run", config=("seed=1",))
+    shutil.rmtree(place / "work")  # digests of the dry run
+    (place / "moved_work").rename(place / "work")
+
+
+def test_two_trainings_with_one_prefix_are_refused_while_planning(
+    place: Path, start: Start
+) -> None:
+    (place / "experiments").rename(place / "moved_experiments")
+    targets = ("train_mine_mine", "train_mine_twin")
+    refused = start(*targets, "--dry-run", config=("seed=1",), fails=True)
+    (place / "moved_experiments").rename(place / "experiments")
+
+    assert "choose another `train_net_prefix` for one of them" in refused
 
 
 def test_killed_programs_leave_whole_outputs(place: Path, start: Start, tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_a_network_of_znn_at_the_prefix_is_not_overwritten(folder: Path) -> None
     files = {"prefix": str(folder / "nets/net"), "is_stdio": True}
     settings = training(data, tiny.network(data).with_(net_files=files), 4)
 
-    with pytest.raises(DataError, match=r"net_current\.h5 exists and is not one of this run's own"):
+    with pytest.raises(DataError, match=r"net_current\.h5 exists and was not written for"):
         train.main(arguments(folder, settings))
     assert current.read_bytes() == b"trained by ZNN"
     current.rename(folder / "seed.h5")

@@ -59,7 +59,8 @@ def train(rank: Rank, args: argparse.Namespace, training: str) -> None:
     weights = weight_files(args)
     name = f"{settings.dataset.name}_{settings.network.name}_{training}"
     with recording_opened() as opened:
-        trainer = build_trainer(settings, args.masks, args.work / name, weights, rank)
+        results = args.output.parent
+        trainer = build_trainer(settings, args.masks, args.work / name, weights, rank, results)
     print(f"[train] {name} on {trainer.device} until {settings.iterations}", flush=True)
     with same_version(args.work / name, *(volume for _, volume in opened)):
         outcome = trainer.run()

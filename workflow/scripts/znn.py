@@ -35,7 +35,7 @@ from retrace.planning.conversion_settings import ConversionSettings, OutputFiles
 from retrace.planning.foreign_files import output_files, output_stem
 from retrace.progress import progress
 from retrace.storage.manifest import check_manifest
-from retrace.storage.owned_files import RECORD, check_unowned, claim
+from retrace.storage.owned_files import PREDICTIONS, RECORD, check_owned, put_owned
 from retrace.storage.volumes import Volume, open_volume
 from retrace.training.znn_files import sgd_of
 from retrace.znn.spec import H5_ARRAY
@@ -91,20 +91,19 @@ def write_outputs(args: argparse.Namespace) -> None:
     """Writes a prediction in ZNN's files; `output`, written last, lists them."""
     settings = check(OutputFilesSettings, args.settings, "--settings")
     check_manifest(args.prediction)
-    record, planned = args.output.with_name(RECORD), output_files(settings)
-    check_unowned([record], planned, "output_prefix")
-    claim(record, planned)
+    record = args.output.with_name(RECORD)
+    check_owned(record, output_files(settings), PREDICTIONS)
     files: list[Path] = []
     for head in settings.heads:
         stem = Path(output_stem(settings.prefix, settings.volume, head.node))
-        files += write_output(open_volume(args.prediction, head.name), head.name, stem)
+        files += write_output(open_volume(args.prediction, head.name), head.name, stem, record)
     atomic_write(args.output, json.dumps({"files": [str(f) for f in files]}, indent=1) + "\n")
 
 
-def write_output(volume: Volume, head: str, stem: Path) -> list[Path]:
+def write_output(volume: Volume, head: str, stem: Path, record: Path) -> list[Path]:
     """Writes an h5 (C, Z, Y, X) and a tif (Z, Y, X) per channel, float32 in [0, 1].
 
-    The channels of affinities are in ZNN's order x, y, z.
+    The channels of affinities are in ZNN's order x, y, z. `record`: where they are recorded.
     """
     order = range(volume.channels)
     channels = list(reversed(order)) if is_affinities(head) else list(order)
@@ -118,7 +117,7 @@ def write_output(volume: Volume, head: str, stem: Path) -> list[Path]:
             for section in _sections(volume):
                 tif.write(section[channel, 0], contiguous=True, photometric="minisblack")
     for temporary, final in zip(partial, files, strict=True):
-        temporary.replace(final)
+        put_owned(record, temporary, final, PREDICTIONS)
     return files
 
 

@@ -18,7 +18,6 @@ from retrace.errors import ConfigError, RetraceError, nearest
 from retrace.planning import (
     container_images,
     finished_training,
-    foreign_files,
     initial_weights,
     local_device,
     output_folders,
@@ -150,8 +149,6 @@ class Planner:
         for one in trained:
             self.init_is_own_result(name, one.name)
             finished_training.check_length(self.config, name, one)
-            if not finished_training.is_finished(self.config, name, one):
-                foreign_files.check_network_files(one)
 
     def _with_upstream(self, dataset: str, network: NetworkSettings) -> list[NetworkSettings]:
         """A network, and those whose weights or predictions it reads."""

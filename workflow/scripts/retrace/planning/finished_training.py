@@ -91,14 +91,6 @@ def _shorter(model: Path, history: Path, setting: str, done: int, requested: flo
     )
 
 
-def is_finished(config: WorkflowConfig, dataset: str, network: NetworkSettings) -> bool:
-    """Whether there is a model with all iterations that the settings ask for."""
-    history = Path(results(dataset, network.name, "training.json"))
-    record = _content(history)
-    done = record.get("iterations") == _requested(config, network, record)
-    return done and history.with_name("model.safetensors").is_file()
-
-
 def _requested(
     config: WorkflowConfig, network: NetworkSettings, trained: Mapping[str, Any]
 ) -> int | None:

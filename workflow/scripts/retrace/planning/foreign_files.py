@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from retrace.config.network_settings import NetworkSettings
-from retrace.errors import ConfigError
+from retrace.errors import ConfigError, DataError
 from retrace.job import Job
 from retrace.planning.conversion_settings import OutputFilesSettings
 from retrace.planning.paths import manifest, results
-from retrace.storage.owned_files import RECORD, check_unowned, znn_network_files
+from retrace.planning.train_settings import TrainSettings
+from retrace.storage.owned_files import (
+    NETWORKS,
+    PREDICTIONS,
+    RECORD,
+    check_owned,
+    znn_network_files,
+)
 
 if TYPE_CHECKING:
     from retrace.planning.experiment import Planner
-
-TRAIN_WORK = "work/train"
-"""Where the rules put the folders of trainings."""
 
 
 def exported_network_job(planner: Planner, dataset: str, network: str) -> Job:
@@ -57,16 +62,36 @@ def output_files(settings: OutputFilesSettings) -> list[Path]:
     return [Path(name) for name in names]
 
 
-def check_output_files(planner: Planner, dataset: str, network: str, volume: str) -> None:
-    """Refuses an `output_prefix` where files of somebody else would be overwritten (DataError)."""
-    settings = outputs_job(planner, dataset, network, volume).settings
-    record = Path(results(dataset, network, volume, RECORD))
-    check_unowned([record], output_files(settings), "output_prefix")
+@dataclass
+class WrittenFiles:
+    """The files that the jobs of a plan write to folders of the user."""
 
+    _writers: dict[Path, Path] = field(default_factory=dict)
+    """By file, or prefix of files, the folder of the job's results."""
 
-def check_network_files(network: NetworkSettings) -> None:
-    """Refuses a `train_net_prefix` with networks that no training here wrote (DataError)."""
-    files = getattr(network, "net_files", None)
-    if files is not None:
-        records = Path(TRAIN_WORK).glob(f"*/{RECORD}")
-        check_unowned(records, znn_network_files(files.prefix), "train_net_prefix")
+    def check(self, settings: Any, folder: Path) -> None:
+        """DataError if a job that will run cannot replace its files, or another one writes them.
+
+        `folder`: that of the job's results, which has the record of what it wrote.
+        """
+        if isinstance(settings, OutputFilesSettings):
+            files = output_files(settings)
+            self._check(folder, files, files, PREDICTIONS)
+        elif isinstance(settings, TrainSettings):
+            own_files = getattr(settings.network, "net_files", None)
+            if own_files is not None:
+                prefix = Path(own_files.prefix)
+                files = znn_network_files(own_files.prefix)
+                self._check(folder, [prefix], files, NETWORKS)
+
+    def _check(
+        self, folder: Path, names: Sequence[Path], existing: Sequence[Path], setting: str
+    ) -> None:
+        for name in names:
+            other = self._writers.setdefault(name.resolve(), folder)
+            if other != folder:
+                raise DataError(
+                    f"{name} of `{setting}` is to be written for {other} and for {folder}; choose "
+                    f"another `{setting}` for one of them"
+                )
+        check_owned(folder / RECORD, existing, setting)

@@ -19,7 +19,6 @@ from retrace.geometry import Triple, triple
 from retrace.job import Job
 from retrace.planning.choices import gpus_for
 from retrace.planning.experiment import Planner
-from retrace.planning.foreign_files import check_output_files
 from retrace.planning.paths import (
     predicted,
     result_stores,
@@ -172,7 +171,5 @@ def predictions(planner: Planner, dataset: str, network: str) -> list[str]:
     stores = result_stores(dataset, network, volumes, "prediction")
     wants_files = planner.config.output_prefix and family_of(net).output_names
     written = volumes if wants_files else []
-    for volume in written:
-        check_output_files(planner, dataset, network, volume)
     names = [results(dataset, network, v, "znn_outputs.json") for v in written]
     return with_manifests(stores.values()) + names

@@ -1,33 +1,50 @@
-"""Files in a user's own folders: the workflow overwrites only those that it wrote itself.
+"""Files in a user's own folders: a job replaces only those that it wrote itself.
 
-A record in the folder of a training, or of a prediction, lists what was written outside of it. An
-entry is there before its file is written.
+A record next to the job's results holds a digest of each file that was written outside of them. It
+belongs to one dataset and network, so that no other training or prediction replaces these files,
+and neither does this one once somebody else has changed them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from retrace.errors import DataError
-from retrace.files import read_json, write_json
+from retrace.files import file_sha256, write_json
+from retrace.replacement import sync_folder
 
 RECORD = "written_files.json"
 """Name of a record."""
+NETWORKS, PREDICTIONS = "train_net_prefix", "output_prefix"
+"""The settings that choose the names of such files."""
 
 
-def recorded(records: Iterable[Path]) -> set[str]:
-    """The files that are in one of the records; DataError if one is damaged."""
-    return {file for record in records if record.is_file() for file in read_json(record)}
+def recorded(record: Path) -> dict[str, list[str]]:
+    """By name the digests that a written file may have; empty without a record.
+
+    Records of earlier versions are lists of names: they do not say what was written.
+    """
+    try:
+        content = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def claim(record: Path, files: Iterable[Path]) -> None:
-    """Records that files are about to be written."""
-    known = recorded([record])
-    claimed = known | {_name(file) for file in files}
-    if claimed != known:
-        write_json(record, sorted(claimed))
+def put_owned(record: Path, new: Path, final: Path, setting: str) -> None:
+    """Puts a complete file in the place of `final`, and records it; DataError as `check_owned`.
+
+    The record is written first, and holds the earlier version too: a kill at any moment leaves a
+    file that is in the record.
+    """
+    check_owned(record, [final], setting)
+    digests = [file_sha256(path) for path in (new, final) if path.exists()]
+    write_json(record, {**recorded(record), _name(final): list(dict.fromkeys(digests))})
+    new.replace(final)
+    sync_folder(final.parent)
 
 
 def _name(file: Path) -> str:
@@ -36,19 +53,29 @@ def _name(file: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def check_unowned(records: Iterable[Path], files: Iterable[Path], setting: str) -> None:
-    """DataError if a file exists that is in none of the records.
+def check_owned(record: Path, files: Iterable[Path], setting: str) -> None:
+    """DataError if a file exists that is not, byte for byte, as the record says.
 
     `setting`: what chose the names of the files.
     """
-    known = recorded(records)
+    known = recorded(record)
     for file in files:
-        if file.exists() and _name(file) not in known:
-            raise DataError(
-                f"{file} exists and is not one of this run's own files, so it is kept; choose "
-                f"another `{setting}`, or move the files of that name to another folder. To start "
-                "from an .h5 of ZNN, move it and name it with `init`"
-            )
+        digests = known.get(_name(file), [])
+        if file.exists() and (not digests or file_sha256(file) not in digests):
+            raise _foreign(file, record, setting, was_written=bool(digests))
+
+
+def _foreign(file: Path, record: Path, setting: str, *, was_written: bool) -> DataError:
+    reason = (
+        f"was changed after {record.parent} wrote it"
+        if was_written
+        else f"was not written for {record.parent} ({record.name} there does not name it)"
+    )
+    hint = "; to start from it, move it and name it with `init`"
+    return DataError(
+        f"{file} exists and {reason}, so it is kept; move it to another folder, or choose another "
+        f"`{setting}`{hint if setting == NETWORKS else ''}"
+    )
 
 
 def znn_network_files(prefix: str) -> list[Path]:

@@ -17,6 +17,7 @@ from retrace.networks import build_network
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
 from retrace.records.record import work_digest
 from retrace.storage.manifest import input_digest
+from retrace.storage.owned_files import RECORD as OWNED_RECORD
 from retrace.training.average import WeightAverage
 from retrace.training.loop import Trainer, TrainingPlan
 from retrace.training.ranks import SINGLE_PROCESS, Rank
@@ -106,17 +107,21 @@ def build_trainer(
     work: Path,
     weights: WeightFiles | None = None,
     rank: Rank = SINGLE_PROCESS,
+    results: Path | None = None,
 ) -> Trainer:
     """Opens and checks everything a training needs; `work` is this training's own folder.
 
-    `masks`: the store of the labels mask of each volume that has one. ConfigError or DataError for
+    `masks`: the store of the labels mask of each volume that has one. `results`: the folder of the
+    results, by default `work`. ConfigError or DataError for
     settings or data that cannot be trained on.
     """
     network = settings.network
     device = choose_own_device(settings.device, rank.number, rank.count)
     set_threads(settings.threads, rank)
     module = build_network(network, seed=settings.seed)
-    inputs = TrainingInputs(settings, masks, weights or WeightFiles(), work, device, rank.count)
+    record = (results or work) / OWNED_RECORD
+    weights = weights or WeightFiles()
+    inputs = TrainingInputs(settings, masks, weights, work, device, rank.count, record)
     set_up: SetUp = family_of(network).load("set_up_training")
     setup = set_up(inputs, module)
     decay = setup.average_decay

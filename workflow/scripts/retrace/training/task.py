@@ -145,7 +145,8 @@ class TrainingInputs:
     """What a family prepares a training from.
 
     `masks`: the labels-mask store of each volume that has one. `work`: this training's own folder.
-    `processes`: how many open the volumes and share the host's memory.
+    `processes`: how many open the volumes and share the host's memory. `written_files`: the record
+    of files in folders of the user.
     """
 
     settings: TrainSettings
@@ -153,7 +154,8 @@ class TrainingInputs:
     weights: WeightFiles
     work: Path
     device: torch.device
-    processes: int = 1
+    processes: int
+    written_files: Path
 
     @property
     def is_new(self) -> bool:

@@ -243,7 +243,7 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     settings, device = inputs.settings, inputs.device
     network, dataset = settings.network, settings.dataset
     assert isinstance(network, ZnnNetworkSettings) and isinstance(dataset, TrainingDataset)
-    check_net_files(network, inputs.work)
+    check_net_files(network, inputs.written_files)
     dtype = getattr(torch, network.dtype)
     module = on_device(module.to(dtype), device)
     optimizer = ZnnOptimizer(
@@ -273,7 +273,8 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     )
     files = None
     if network.net_files is not None:
-        files = NetFiles(network, network.net_files, module, optimizer, inputs.work)
+        record = inputs.written_files
+        files = NetFiles(network, network.net_files, module, optimizer, inputs.work, record)
     return TrainingSetup(task, optimizer, module, on_save=files)
 
 

@@ -26,7 +26,7 @@ from retrace.checkpoints.znn import (
 from retrace.config.znn_network import ZnnNetFiles, ZnnNetworkSettings
 from retrace.errors import DataError
 from retrace.networks import ZnnNetwork
-from retrace.storage.owned_files import RECORD, check_unowned, claim, znn_network_files
+from retrace.storage.owned_files import NETWORKS, check_owned, put_owned, znn_network_files
 from retrace.training.state import TrainingProgress
 from retrace.training.znn_curve import znn_learning_curve
 from retrace.training.znn_optimizer import ZnnOptimizer
@@ -37,11 +37,10 @@ def sgd_of(network: ZnnNetworkSettings) -> SgdParameters:
     return SgdParameters(network.eta, network.momentum, network.weight_decay)
 
 
-def check_net_files(network: ZnnNetworkSettings, work: Path) -> None:
-    """DataError where train_net_prefix holds networks that no training next to `work` wrote."""
+def check_net_files(network: ZnnNetworkSettings, record: Path) -> None:
+    """DataError where train_net_prefix holds networks that are not in the record."""
     if network.net_files is not None:
-        files = znn_network_files(network.net_files.prefix)
-        check_unowned(work.parent.glob(f"*/{RECORD}"), files, "train_net_prefix")
+        check_owned(record, znn_network_files(network.net_files.prefix), NETWORKS)
 
 
 @dataclass
@@ -53,6 +52,8 @@ class NetFiles:
     module: ZnnNetwork
     optimizer: ZnnOptimizer
     work: Path
+    record: Path
+    """The record of the written files."""
     _begin: tuple[int, float] = field(default_factory=lambda: (-1, 0.0))
 
     def __call__(self, progress: TrainingProgress) -> None:
@@ -76,24 +77,18 @@ class NetFiles:
         if progress.iteration:
             rows = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
             curve = {**as_curve(rows), "elapsed": self._seconds(progress.iteration)}
-        self._claim(name)
-        path = Path(f"{self.files.prefix}_{name}.h5")
+        path = Path(f"{self.files.prefix}_{name}.h5.new")
         file = network_file(self.module, sgd_of(self.network), curve, path, self._velocity)
-        written = {"current": write_h5(file, is_stdio=self.files.is_stdio)}
+        written = {"": write_h5(file, is_stdio=self.files.is_stdio)}
         if curve and not self.files.is_stdio:
-            path = Path(f"{self.files.prefix}_statistics_{name}.h5")
-            written["statistics_current"] = write_statistics(curve, path)
-        for current, source in written.items():
-            partial = Path(f"{self.files.prefix}_{current}.h5.partial")
-            shutil.copyfile(source, partial)
-            partial.replace(partial.with_suffix(""))
-
-    def _claim(self, name: str) -> None:
-        """Records that the files of an iteration, and those of the last, are this training's."""
-        kinds = ("", "statistics_")
-        names = [f"{kind}{which}.h5" for kind in kinds for which in (name, "current")]
-        files = [Path(f"{self.files.prefix}_{end}") for end in names]
-        claim(self.work / RECORD, files)
+            path = Path(f"{self.files.prefix}_statistics_{name}.h5.new")
+            written["statistics_"] = write_statistics(curve, path)
+        for kind, new in written.items():
+            current = Path(f"{self.files.prefix}_{kind}current.h5")
+            partial = current.with_name(f"{current.name}.partial")
+            shutil.copyfile(new, partial)
+            put_owned(self.record, new, new.with_suffix(""), NETWORKS)
+            put_owned(self.record, partial, current, NETWORKS)
 
     def _seconds(self, iteration: int) -> float:
         """Seconds per iteration in this run."""
