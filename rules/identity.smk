@@ -128,6 +128,7 @@ def mark_missing(path: str) -> None:
         return
     gone = refusing(COMPARISON.missing, job, path)
     if gone is not None:
+        refusing(COMPARISON.check_replaceable, job)
         print(f"{gone}{AGAIN}: it is missing", file=sys.stderr)
         COMPARISON.needed.add(job.record)
         workflow.dag.forcefiles.update(job.outputs)
@@ -164,6 +165,8 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
         mark_missing(path)
     is_there = is_kept(writer) and any(Path(path).exists() for path in outputs)
     reason = refusing(COMPARISON.reason, job, producer) if is_there else None
+    if reason:
+        refusing(COMPARISON.check_replaceable, job)
     if reason and outputs[0] not in workflow.dag.forcefiles:
         if not reason.endswith((AGAIN, FORCED)):
             name = outputs[0].removesuffix(".manifest.json")

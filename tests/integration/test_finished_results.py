@@ -138,6 +138,11 @@ def test_a_store_that_is_gone_is_computed_again_where_it_is_needed(
         assert status == 0, printed[-3000:]
         return {rule: count for rule, count in planned(printed).items() if "phantom" not in rule}
 
+    volume = place / "data/phantom/val_0.manifest.json"
+    volume.rename(volume.with_suffix(".lost"))
+    assert "Nothing to be done" in plan(), "it would be fetched as the same volume"
+    assert planned_for("fetch_phantom") == {"fetch": 1}
+    volume.with_suffix(".lost").rename(volume)
     prediction = place / "results/phantom/tiny/test_0/prediction.zarr"
     for store in (prediction / "affs", place / "data/phantom/test_0.zarr"):
         shutil.rmtree(store)

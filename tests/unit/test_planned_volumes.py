@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,19 @@ def test_the_same_data_in_train_and_test_is_refused(place: Path) -> None:
     with pytest.raises(ConfigError, match=r"`train` of volume 'a' \(whole\) and `test` of volume"):
         plan(dataset)
     plan(dataset | {"train": [part("a", [0, 0, 0], [100, 500, 600])]} | TESTED_ABOVE)
+
+
+@pytest.mark.parametrize("copy", [os.link, shutil.copyfile])
+def test_a_copy_of_the_file_is_the_same_data(
+    place: Path, copy: Callable[[str, str], object]
+) -> None:
+    copy("cubes.h5", "other.h5")
+    with pytest.raises(ConfigError, match="the same data"):
+        plan(with_source("b", "raw", path="other.h5", array="a/raw"))
+    with h5py.File("other.h5", "r+") as file:
+        file["a/raw"][0, 0, 0] ^= 1
+    if copy is shutil.copyfile:
+        plan(with_source("b", "raw", path="other.h5", array="a/raw"))
 
 
 def test_a_link_to_the_same_file_is_the_same_data(place: Path) -> None:

@@ -151,6 +151,9 @@ def test_a_malformed_region_and_address_are_named(
         store(unsigned, region="eu west")
     with pytest.raises(ConfigError, match="nowhere; correct `endpoint_url`"):
         store(unsigned, endpoint_url="nowhere")
+    for address in ("ftp://x", "http://127.0.0.1:99999"):
+        with pytest.raises(ConfigError, match=f"{address} is no address of a server"):
+            store(unsigned, endpoint_url=address).objects()
     with pytest.raises(FetchError, match="does not answer"):
         store(unsigned).objects()
 

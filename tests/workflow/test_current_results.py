@@ -156,6 +156,20 @@ def test_a_result_in_the_format_of_another_version_is_refused_and_kept(
     assert json.loads(manifest.read_text()) == content
 
 
+def test_files_that_a_user_put_into_a_store_are_kept(place: Path) -> None:
+    own = place / "results/mine/masks/a.zarr/proofread/notes.txt"
+    own.parent.mkdir()
+    own.write_text("checked")
+    assert plan(place) == ""
+    write_dataset(place, background_ids=[4])
+    status, printed = tiny_workflow.finish(place, ["--cores", "1", "mask_mine"])
+    assert status != 0 and "masks/a.zarr/proofread is not part of results/mine" in printed
+    assert own.read_text() == "checked"
+    own.parent.rename(place / "proofread")
+    snakemake(place, "--cores", "1", "mask_mine")
+    assert plan(place) == ""
+
+
 def test_what_was_computed_again_is_current(place: Path) -> None:
     write_dataset(place, background_ids=[3])
     snakemake(place, "--cores", "1", "mask_mine")

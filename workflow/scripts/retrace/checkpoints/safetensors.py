@@ -134,8 +134,8 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise DataError(
-            f"{path} is no readable model file, perhaps truncated ({error}); delete it and run the "
-            "rule that writes it again"
+            f"{path} is no readable model file, perhaps truncated ({error}); name another "
+            "file or, if it is a result, delete it and run the rule that writes it again"
         ) from error
     if text.pop("format_version", None) != FORMAT_VERSION:
         raise DataError(

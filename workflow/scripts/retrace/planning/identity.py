@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from retrace.records.contents import content_digest, fingerprint
-from retrace.records.record import Finished, Planned, read_finished
+from retrace.records.record import Finished, Planned, read_finished, start
+from retrace.storage.foreign_entries import check_replaceable
 from retrace.storage.manifest import check_format
 
 Producer = Callable[[str], Planned | None]
@@ -56,11 +57,19 @@ class Comparison:
         expected = finished.store_paths or [Path(path)]
         return next((str(one) for one in expected if not one.exists()), None)
 
+    def check_replaceable(self, job: Planned) -> None:
+        """DataError if a user has put files into the store that a job would replace."""
+        finished = self._finished_job(job.record)
+        if finished is not None and finished.store is not None:
+            check_replaceable(finished.store, finished.names)
+
     def _differences(self, job: Planned, producer: Producer) -> Iterator[str]:
         if job.record in self.forced:
             yield FORCED
             return
         finished = self._finished_job(job.record)
+        if finished is None and job.reads_nothing and not Path(job.record).exists():
+            return  # Snakemake runs it where it is needed; readers compare the identity
         if finished is None:
             yield f"{job.record} does not say from what it was computed"
             return
@@ -95,8 +104,12 @@ class Comparison:
         if job is not None and self.reason(job, producer):
             yield f"{path}{AGAIN}"
             return
-        finished = self._finished_job(file)
-        if finished is None or inputs.get(path) != finished.version:
+        finished, version = self._finished_job(file), inputs.get(path, {})
+        if finished is None and job is not None and job.reads_nothing:
+            is_current = version.get("identity") == start(job).identity  # such as a fetched volume
+        else:
+            is_current = finished is not None and version == finished.version
+        if not is_current:
             yield f"{path} was computed again"
 
     def _finished_job(self, file: str) -> Finished | None:

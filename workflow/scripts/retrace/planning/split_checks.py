@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from retrace.config.dataset_model import Dataset, DatasetBase, Entry
 from retrace.config.examples_model import ExamplesDataset
@@ -12,7 +13,9 @@ from retrace.formats.examples_source import ExampleArray, ExamplesSource
 from retrace.formats.source import Region, Source
 from retrace.geometry import Triple, triple
 from retrace.planning.volume_layout import source_layout
-from retrace.remote.addresses import is_address, plain
+from retrace.records.contents import content_digest, files_of
+from retrace.remote.addresses import is_address, local_folder, plain
+from retrace.storage.manifest import manifest_path
 
 
 def check_apart(dataset: DatasetBase) -> None:
@@ -46,7 +49,7 @@ def _array(source: ExampleArray) -> tuple[str, str]:
 
 def _check_entries(dataset: Dataset, trained: Entry, tested: Entry) -> None:
     one, other = (dataset.volumes[entry.volume].raw for entry in (trained, tested))
-    if _image(one) != _image(other):
+    if _part(one) != _part(other) or not _same_bytes(one.path, other.path):
         return
     shift = _shift(one, other)
     if shift is None or not _overlap(trained.roi_nm, tested.roi_nm, shift):
@@ -59,10 +62,29 @@ def _check_entries(dataset: Dataset, trained: Entry, tested: Entry) -> None:
     )
 
 
-def _image(source: Source) -> tuple[object, ...]:
-    """What identifies the voxels of an image: its file or address, array, level and channel."""
-    path = plain(source.path) if is_address(source.path) else os.path.realpath(source.path)
-    return path, source.array.strip("/"), source.mip or 0, source.channel
+def _part(source: Source) -> tuple[object, ...]:
+    """What identifies an image within its file or address: its array, level and channel."""
+    return source.array.strip("/"), source.mip or 0, source.channel
+
+
+def _same_bytes(one: str, other: str) -> bool:
+    """Whether two paths or addresses are the same one, or users' files with equal content."""
+    local = [local_folder(path) if is_address(path) else Path(path) for path in (one, other)]
+    if local[0] is None or local[1] is None:
+        return plain(one) == plain(other)
+    if not (local[0].exists() and local[1].exists()):
+        return os.path.realpath(local[0]) == os.path.realpath(local[1])
+    if local[0].samefile(local[1]):
+        return True
+    if any(manifest_path(path).is_file() for path in local if path):
+        return False  # fetched volumes may be very large
+    is_alike = _sizes(local[0]) == _sizes(local[1])
+    return is_alike and content_digest(local[0]) == content_digest(local[1])
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """The bytes of a file, or of the files of a folder by their names in it."""
+    return {file.relative_to(path).as_posix(): file.stat().st_size for file in files_of(path)}
 
 
 def _shift(one: Source, other: Source) -> Triple | None:

@@ -41,6 +41,11 @@ class Planned:
     outputs: tuple[str, ...] = ()
     found: str | None = None
 
+    @property
+    def reads_nothing(self) -> bool:
+        """Whether planning knows all that decides the outputs, as of a fetch."""
+        return not self.produced and not self.own
+
     def plain(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self) | {"own": list(self.own), "outputs": list(self.outputs)}
@@ -213,7 +218,13 @@ class Finished:
     """The store that the manifest describes; None for outputs without a store."""
     format_version: int | None = None
     arrays: tuple[str, ...] = ()
-    """The arrays of the store."""
+    files: tuple[str, ...] = ()
+    """The arrays, and the files besides them, of the store."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arrays and files of the store; empty where the manifest lists no arrays."""
+        return (*self.arrays, *self.files) if self.arrays else ()
 
     @property
     def store_paths(self) -> list[Path]:
@@ -238,7 +249,8 @@ def read_finished(file: Path) -> Finished | None:
         return None
     store = file.with_name(manifest["store"]) if "store" in manifest else None
     version = manifest.get("format_version")
-    return Finished(record, digest(parts), store, version, tuple(arrays))
+    files = tuple(manifest.get("files", {}))
+    return Finished(record, digest(parts), store, version, tuple(arrays), files)
 
 
 def _short(path: Path) -> Path:

@@ -103,10 +103,20 @@ def naming_the_cause(server: str) -> Iterator[None]:
 
     Errors that botocore derives from ValueError, such as a malformed address, pass.
     """
-    from botocore.exceptions import BotoCoreError, ConnectionError, HTTPClientError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ConnectionError,
+        EndpointProviderError,
+        HTTPClientError,
+    )
 
     try:
         yield
+    except EndpointProviderError as error:
+        raise ConfigError(
+            f"{server} is no address of a server ({error}); write `endpoint_url` as https://HOST "
+            "or http://HOST:PORT"
+        ) from error
     except (ConnectionError, HTTPClientError) as error:
         raise FetchError(
             f"{server} does not answer ({error}); check the internet access and `endpoint_url` in "
