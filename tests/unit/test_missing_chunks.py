@@ -111,8 +111,11 @@ def test_a_chunk_that_vanishes_during_a_job_is_not_zero(tmp_path: Path) -> None:
         volume.read(volume.box)
 
 
-def test_chunks_that_the_bucket_does_not_have_stay_zero(tmp_path: Path) -> None:
+def test_chunks_that_the_bucket_does_not_have_stay_zero(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = fetched(tmp_path, sparse=True)
+    assert f"{LABELS}: 1 of 8 chunks are not in mirror" in capsys.readouterr().out
     volume = open_volume(store, LABELS)
 
     assert not volume.read(volume.box)[:4, :20, :20].any()

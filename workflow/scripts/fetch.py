@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from retrace.records.record import found_version
 from retrace.remote.download import DownloadReport, FolderDownload, human_bytes
 from retrace.remote.mirror import MirrorStore, open_store
 from retrace.remote.store import FetchSettings, ObjectStore
+from retrace.replacement import newest
 from retrace.storage.fetched import is_fetched
 from retrace.storage.manifest import (
     describe_arrays,
@@ -109,6 +111,19 @@ def fetched_content(store: ObjectStore, report: DownloadReport, folder: Path) ->
     }
 
 
+def absent_chunks(arrays: Mapping[str, Any], source: str) -> Iterator[str]:
+    """A line for each array of a manifest that its source has only a part of."""
+    for name, array in arrays.items():
+        counts = (math.ceil(n / m) for n, m in zip(array["shape"], array["chunks"], strict=True))
+        expected = math.prod(counts)
+        if array["chunk_count"] < expected:
+            absent = expected - array["chunk_count"]
+            yield (
+                f"{name}: {absent} of {expected} chunks are not in {source}; they read as the fill "
+                "value. If you expect all of them, complete the source and fetch again"
+            )
+
+
 def fetch(settings: FetchSettings, output: Path) -> DownloadReport:
     """Downloads exactly the objects under the prefix into `output`, then writes its manifest.
 
@@ -129,9 +144,12 @@ def fetch(settings: FetchSettings, output: Path) -> DownloadReport:
     extra = fetched_content(store, report, partial)
     publish(partial, output)
     seconds = time.monotonic() - begin
-    write_manifest(
+    manifest = write_manifest(
         output, inputs=[], settings=settings.complete().plain(), seconds=seconds, extra=extra
     )
+    arrays = json.loads(newest(manifest).read_text())["arrays"]
+    for line in absent_chunks(arrays, store.label):
+        print(f"[fetch] {line}", flush=True)
     rate = human_bytes(total / max(seconds, 1e-9))
     kept = f", {report.kept} kept from an earlier run" if report.kept else ""
     print(f"[fetch] {output}: {report.objects} objects{kept}, {seconds:.1f} s, {rate}/s")
