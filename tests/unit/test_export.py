@@ -179,6 +179,15 @@ def test_a_damaged_layer_is_detected(
     assert not manifest_path(layer).exists()
 
 
+def test_a_layer_replaces_an_earlier_one(tmp_path: Path, ids: np.ndarray) -> None:
+    """The manifest of the earlier one does not describe the mips that are being written."""
+    run_export(tmp_path, write_zarr(tmp_path / "s.zarr", "segments", ids))
+    layer = run_export(tmp_path, write_zarr(tmp_path / "t.zarr", "segments", ids + 1))
+
+    np.testing.assert_array_equal(np.asarray(theirs(layer, 0)[:, :, :])[..., 0].T, ids + 1)
+    check_manifest(layer, digests=True)
+
+
 def test_types_that_neuroglancer_lacks_are_refused(tmp_path: Path) -> None:
     source = write_zarr(tmp_path / "s.zarr", "segments", np.zeros((4, 4, 4), np.int64))
     with pytest.raises(DataError, match="is int64; a layer of ids is one of uint32, uint64"):

@@ -43,8 +43,12 @@ _FETCH_AGAIN = (
 
 
 def manifest_path(store: Path) -> Path:
-    """`x/prediction.zarr` -> `x/prediction.manifest.json`."""
-    return store.with_name(f"{store.stem}.manifest.json")
+    """`x/prediction.zarr` -> `x/prediction.manifest.json`.
+
+    The manifest of a layer does not describe the new version that is written to `layer.partial`.
+    """
+    name = store.name if store.suffix == ".partial" else store.stem
+    return store.with_name(f"{name}.manifest.json")
 
 
 def _zarr_metadata(folder: Path) -> dict[str, Any]:
