@@ -188,6 +188,23 @@ def test_a_layer_replaces_an_earlier_one(tmp_path: Path, ids: np.ndarray) -> Non
     check_manifest(layer, digests=True)
 
 
+def test_a_layer_that_the_user_changed_is_not_replaced(tmp_path: Path, ids: np.ndarray) -> None:
+    source = write_zarr(tmp_path / "s.zarr", "segments", ids)
+    layer = run_export(tmp_path, source)
+    run_export(tmp_path, source, gzip=False)
+
+    (layer / "mesh").mkdir()
+    with pytest.raises(DataError, match=r"changed after it was written \(mesh was added\)"):
+        run_export(tmp_path, source)
+    assert (layer / "mesh").is_dir()
+    (layer / "mesh").rmdir()
+    chunk = next(path for path in (layer / "9_9_20").iterdir())
+    chunk.write_bytes(b"proofread")
+    with pytest.raises(DataError, match="its bytes changed since they were written"):
+        run_export(tmp_path, source)
+    assert chunk.read_bytes() == b"proofread"
+
+
 def test_types_that_neuroglancer_lacks_are_refused(tmp_path: Path) -> None:
     source = write_zarr(tmp_path / "s.zarr", "segments", np.zeros((4, 4, 4), np.int64))
     with pytest.raises(DataError, match="is int64; a layer of ids is one of uint32, uint64"):

@@ -141,13 +141,13 @@ def test_an_output_prefix_with_files_of_somebody_else_is_refused_while_planning(
 
 
 def test_an_export_replaces_only_what_an_export_wrote(tmp_path: Path) -> None:
-    output, manifest = tmp_path / "layer", tmp_path / "layer.manifest.json"
-    check_replaceable(output, manifest, tmp_path / "work")
+    output, work = tmp_path / "layer", tmp_path / "work"
+    check_replaceable(output, work, in_results=True)
     output.mkdir()
     with pytest.raises(DataError, match="so it is not replaced"):
-        check_replaceable(output, manifest, tmp_path / "work")
-    manifest.write_text("{}")
-    check_replaceable(output, manifest, tmp_path / "work")
+        check_replaceable(output, work, in_results=True)
+    (tmp_path / "layer.manifest.json").write_text("{}")
+    check_replaceable(output, work, in_results=True)
 
 
 def test_a_network_of_znn_at_train_net_prefix_is_refused_while_planning(

@@ -22,14 +22,13 @@ from retrace.config.schema import check
 from retrace.errors import DataError, run
 from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
-from retrace.records.record import work_digest
+from retrace.records.record import running_job, work_digest
 from retrace.remote.addresses import is_address
 from retrace.replacement import remove_afterwards
 from retrace.storage.layer_formats import LAYER_FORMATS, ExportedLayer, Plan
 from retrace.storage.manifest import (
     check_manifest,
     input_digest,
-    manifest_path,
     store_with_manifest,
     write_manifest,
 )
@@ -106,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prepare: Plan = LAYER_FORMATS[settings.format].load("writer")
     plan, write = prepare(layer)
     work = arguments.work / progress_folder(settings, volume, box, plan, output)
-    check_replaceable(output, manifest_path(output), work)
+    check_replaceable(output, work, in_results=running_job() is not None)
     partial = output.with_name(output.name + ".partial")
     if not work.is_dir():
         shutil.rmtree(partial, ignore_errors=True)

@@ -15,11 +15,14 @@ from pathlib import Path
 from retrace.errors import DataError
 from retrace.files import file_sha256, write_json
 from retrace.replacement import sync_folder
+from retrace.storage.manifest import LAYER_INFO, difference_from, manifest_path, read_manifest
 
 RECORD = "written_files.json"
 """Name of a record."""
 NETWORKS, PREDICTIONS = "train_net_prefix", "output_prefix"
 """The settings that choose the names of such files."""
+LAYER_METADATA = (LAYER_INFO, ".zgroup", ".zattrs", ".zarray", ".zmetadata")
+"""Files of an exported layer besides the folders of its arrays."""
 
 
 def recorded(record: Path) -> dict[str, list[str]]:
@@ -87,13 +90,29 @@ def znn_network_files(prefix: str) -> list[Path]:
     return sorted(path for path in start.parent.iterdir() if name.fullmatch(path.name))
 
 
-def check_replaceable(output: Path, manifest: Path, work: Path) -> None:
-    """DataError for a folder at `output` that no earlier run wrote.
+def check_replaceable(output: Path, work: Path, *, in_results: bool) -> None:
+    """DataError for a folder at `output` that is not, byte for byte, what an earlier run wrote.
 
-    It has its manifest next to it, or an interrupted run left the folder `work`.
+    It has its manifest next to it, or an interrupted run left the folder `work`. `in_results`: the
+    workflow chose the folder, where it replaces damaged layers.
     """
-    if output.exists() and not manifest.is_file() and not work.is_dir():
+    if not output.exists() or work.is_dir():
+        return
+    reason = None
+    if not manifest_path(output).is_file():
+        reason = f"was not written by this program ({manifest_path(output).name} is missing)"
+    elif not in_results and (change := _change(output)):
+        reason = f"was changed after it was written ({change})"
+    if reason:
         raise DataError(
-            f"{output} exists and was not written by this program ({manifest.name} is missing), so "
-            "it is not replaced; choose another `--output`, or move it to another folder"
+            f"{output} exists and {reason}, so it is not replaced; choose another `--output`, or "
+            "move it to another folder"
         )
+
+
+def _change(layer: Path) -> str | None:
+    """How a layer differs from its manifest, also by files that were added; None if it does not."""
+    content = read_manifest(layer)
+    own = {Path(array).parts[0] for array in content["arrays"]} | set(LAYER_METADATA)
+    added = sorted(path.name for path in layer.iterdir() if path.name not in own)
+    return f"{added[0]} was added" if added else difference_from(layer, content, digests=True)
