@@ -8,6 +8,7 @@ from retrace.planning.code_digest import code_digests
 from retrace.planning.foreign_files import WrittenFiles
 from retrace.planning.identity import AGAIN, FORCED, Comparison
 from retrace.planning.records import planned_record, record_file, record_next_to
+from retrace.provenance.folders import code_versions
 from retrace.records.record import Planned
 
 COMPARISON = Comparison()
@@ -32,7 +33,10 @@ def code_of(writer: Any) -> dict[str, str]:
     program = Path(str(writer.input.script)).resolve()
     if program.parent.name == "legacy":
         return code_digests(sorted(program.parent.glob("*.py")), ROOT)
-    return code_digests(program_files(program.stem), ROOT)
+    code = code_digests(program_files(program.stem), ROOT)
+    # A bundle contains the workflow and the configuration, as they are.
+    is_bundle = program.stem == "bundle"
+    return code | code_versions(ROOT, Path()) if is_bundle else code
 
 
 @cache

@@ -24,7 +24,7 @@ from retrace.errors import ConfigError, DataError
 from retrace.files import digest, file_sha256
 from retrace.job import Job
 from retrace.provenance import bundle_files, bundle_writer
-from retrace.provenance.folders import check_files, code_files
+from retrace.provenance.folders import check_files, code_files, code_versions
 from retrace.provenance.jobs import check_chain, jobs_behind, read_jobs
 from retrace.provenance.recorded_settings import check_settings
 from retrace.storage.manifest import input_digest, origin
@@ -271,6 +271,26 @@ def test_an_image_that_is_being_built_is_not_entered(
 
     monkeypatch.setattr(Path, "iterdir", guarded)
     assert set(code_files(tmp_path, tmp_path)) == set(code)
+
+
+def test_a_bundle_is_another_one_after_an_edit_of_what_it_copies(tmp_path: Path) -> None:
+    own = tmp_path / "config/networks/mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("fmaps: 3\n")
+    before = code_versions(bundle_writer.ROOT, tmp_path)
+    assert {"Snakefile", "config/config.yaml", "workflow/scripts/train.py"} <= before.keys()
+    assert code_versions(bundle_writer.ROOT, tmp_path) == before
+    own.write_text("fmaps: 4\n")
+    after = code_versions(bundle_writer.ROOT, tmp_path)
+    assert {name for name in after if after[name] != before[name]} == {"config/networks/mine.yaml"}
+
+
+def test_an_edit_of_a_packed_file_does_not_change_the_bundle(place: Path) -> None:
+    own = Path("own.h5")
+    own.write_bytes(b"first")
+    moved = bundle_writer.put_data([own], Path("packed"))
+    own.write_bytes(b"later")
+    assert (Path("packed") / moved["own.h5"]).read_bytes() == b"first"
 
 
 def test_layers_of_this_machine_are_packed(place: Path) -> None:

@@ -104,11 +104,13 @@ def _put_fetched(store: Path, folder: Path) -> None:
 
 
 def _put_own(path: Path, folder: Path, number: int) -> str:
-    """Adds a file or folder of the user's; returns its path in the bundle."""
+    """Adds a copy of a file or folder of the user's, who may edit it; returns its path there."""
     name = f"{FILES}/{number}/{path.name}"
     for file in files_below(path) if path.is_dir() else [path]:
         inside = file.relative_to(path) if path.is_dir() else Path()
-        link_or_copy(file, folder / name / inside)
+        target = folder / name / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
     return name
 
 

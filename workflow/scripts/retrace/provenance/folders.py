@@ -60,6 +60,11 @@ def code_files(root: Path, directory: Path) -> dict[str, Path]:
     return files
 
 
+def code_versions(root: Path, directory: Path) -> dict[str, str]:
+    """8 hex digits of the bytes of each file of `code_files`."""
+    return {name: file_sha256(path)[:8] for name, path in code_files(root, directory).items()}
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """A hard link at `target` where the disk allows it, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
