@@ -26,7 +26,7 @@ def check_replaceable(store: Path, names: Iterable[str]) -> None:
 
     Only folders are listed, and not those of arrays, because these may hold very many chunks.
     """
-    added = next(_added(store, names), None)
+    added = next(added_entries(store, names), None)
     if added is not None:
         raise DataError(
             f"{added} is not part of {store}, which is computed again and would replace it; move "
@@ -34,7 +34,8 @@ def check_replaceable(store: Path, names: Iterable[str]) -> None:
         )
 
 
-def _added(store: Path, names: Iterable[str]) -> Iterator[Path]:
+def added_entries(store: Path, names: Iterable[str]) -> Iterator[Path]:
+    """What a store holds besides its arrays and files, by their `names` in its manifest."""
     known: dict[Path, set[str]] = defaultdict(set)
     for name in names:
         if name in ("", "."):

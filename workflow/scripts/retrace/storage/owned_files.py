@@ -15,14 +15,13 @@ from pathlib import Path
 from retrace.errors import DataError
 from retrace.files import file_sha256, write_json
 from retrace.replacement import sync_folder
-from retrace.storage.manifest import LAYER_INFO, difference_from, manifest_path, read_manifest
+from retrace.storage.foreign_entries import added_entries
+from retrace.storage.manifest import difference_from, manifest_path, read_manifest
 
 RECORD = "written_files.json"
 """Name of a record."""
 NETWORKS, PREDICTIONS = "train_net_prefix", "output_prefix"
 """The settings that choose the names of such files."""
-LAYER_METADATA = (LAYER_INFO, ".zgroup", ".zattrs", ".zarray", ".zmetadata")
-"""Files of an exported layer besides the folders of its arrays."""
 
 
 def recorded(record: Path) -> dict[str, list[str]]:
@@ -113,6 +112,7 @@ def check_replaceable(output: Path, work: Path, *, in_results: bool) -> None:
 def _change(layer: Path) -> str | None:
     """How a layer differs from its manifest, also by files that were added; None if it does not."""
     content = read_manifest(layer)
-    own = {Path(array).parts[0] for array in content["arrays"]} | set(LAYER_METADATA)
-    added = sorted(path.name for path in layer.iterdir() if path.name not in own)
-    return f"{added[0]} was added" if added else difference_from(layer, content, digests=True)
+    added = next(added_entries(layer, content["arrays"]), None)
+    if added is not None:
+        return f"{added.name} was added"
+    return difference_from(layer, content, digests=True)
