@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,21 +17,29 @@ pytestmark = [pytest.mark.s3, pytest.mark.timeout(1200)]
 TARGETS = ("evaluate", "export", "package", "crate")
 
 
-@pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FinishedJob]]:
-    """A job of each rule in a working directory with all results of a network."""
-    place = tmp_path_factory.mktemp("replaced")
+@contextmanager
+def computed(
+    place: Path, targets: Sequence[str], config: Sequence[str]
+) -> Iterator[dict[str, FinishedJob]]:
+    """A job of each rule in a working directory where the targets are computed."""
     tiny_workflow.write_network(place)
     with tiny_workflow.serving() as address:
-        targets = [*(f"{verb}_phantom_tiny" for verb in TARGETS), "compare_phantom", "report"]
-        config = ["iterations=2", "evaluate={untrained: false}", f"endpoint_url={address}"]
-        config += ["compare={networks: [tiny]}", "experiments=[phantom_tiny]"]
-        arguments = [*targets, "--config", *config]
+        settings = ["iterations=2", "evaluate={untrained: false}", f"endpoint_url={address}"]
+        arguments = [*targets, "--config", *settings, *config]
         options = [*tiny_workflow.threads(), "--quiet", "host", "--cores", "2"]
         status, printed = tiny_workflow.finish(place, [*options, *arguments])
         assert status == 0, printed[-5000:]
         jobs = replaced_outputs.finished_jobs(place, arguments)
         yield {job.rule: job for job in jobs}
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, FinishedJob]]:
+    """A job of each rule in a working directory with all results of a network."""
+    targets = [*(f"{verb}_phantom_tiny" for verb in TARGETS), "compare_phantom", "report"]
+    config = ["compare={networks: [tiny]}", "experiments=[phantom_tiny]"]
+    with computed(tmp_path_factory.mktemp("replaced"), targets, config) as jobs:
+        yield jobs
 
 
 def test_every_program_leaves_whole_outputs(jobs: dict[str, FinishedJob]) -> None:
@@ -52,3 +62,12 @@ def test_each_step_of_a_replacement_may_be_the_last(
         steps += 1
     assert steps > len(job.files) + len(job.stores) + 1
     assert not job.is_previous()
+
+
+def test_programs_that_join_shards_leave_whole_outputs(tmp_path: Path) -> None:
+    config = ["shards=2", "segment={block_shape: [16, 40, 40]}"]
+    joining = {"assemble_prediction", "assemble_segmentation", "edges", "join", "count"}
+    with computed(tmp_path, ["evaluate_phantom_tiny"], config) as jobs:
+        assert joining <= jobs.keys()
+        for rule in sorted(joining):
+            replaced_outputs.assert_whole_after_kills(jobs[rule], (BEFORE, AMID))
