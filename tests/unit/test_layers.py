@@ -154,7 +154,9 @@ def test_absent_n5_blocks_are_0_and_damaged_ones_an_error(
 ) -> None:
     path = write_n5(tmp_path / "ids", labels, (4, 5, 6))
     (path / "0" / "0" / "0").unlink()
-    with pytest.raises(DataError, match=r"1 of 12 chunks are missing, such as 0/0/0; .*`missing_c"):
+    with pytest.raises(
+        DataError, match=r"1 of 12 chunks are missing or empty files, such as 0/0/0; .*`missing_c"
+    ):
         open_volume(path, voxel_size_nm=SIZE)
     volume = open_volume(path, voxel_size_nm=SIZE, missing_chunks="fill")
     values = volume.read(volume.box)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from retrace.formats.source import Source
 from retrace.storage import manifest as manifests
 from retrace.storage.chunk_index import index_path
 from retrace.storage.manifest import check_manifest, manifest_path, write_manifest
-from retrace.storage.store_check import _CHECKS
+from retrace.storage.store_check import _CHECKS, _COMPLETE
 from retrace.storage.volumes import open_group, open_source, open_volume
 from retrace.storage.zarr_writer import create_volume
 from tiny_n5 import write_n5
@@ -211,12 +212,33 @@ def test_a_missing_chunk_of_an_own_zarr_is_refused_unless_the_source_allows_it(
 
     open_source(source.with_(array=RAW))
     with pytest.raises(
-        DataError, match="1 of 8 chunks are missing, such as 0.0.0; .*`missing_chunks: fill`"
+        DataError,
+        match="1 of 8 chunks are missing or empty files, .* 0.0.0; .*`missing_chunks: fill`",
     ):
         open_source(source)
     volume = open_source(source.with_(missing_chunks="fill"))
     assert not volume.read(volume.box)[:4, :20, :20].any()
     assert volume.read(volume.box).any()
+
+
+def test_a_shard_that_is_an_empty_file_is_refused(tmp_path: Path) -> None:
+    data = np.ones((8, 8, 8), np.uint8)
+    array = zarr.create_array(
+        tmp_path / "own.zarr",
+        shape=data.shape,
+        shards=(4, 8, 8),
+        chunks=(2, 4, 4),
+        dtype=data.dtype,
+    )
+    array[...] = data
+    volume = open_volume(tmp_path / "own.zarr", "", VOXEL_SIZE_NM)
+    assert volume.read(volume.box).all()
+    (tmp_path / "own.zarr/c/1/0/0").write_bytes(b"")
+    _COMPLETE.clear()
+    with pytest.raises(
+        DataError, match="1 of 2 chunks are missing or empty files, such as c/1/0/0"
+    ):
+        open_volume(tmp_path / "own.zarr", "", VOXEL_SIZE_NM)
 
 
 def test_a_chunk_of_an_own_zarr_that_vanishes_during_a_job_is_refused(tmp_path: Path) -> None:
@@ -343,3 +365,8 @@ def test_layers_whose_black_chunks_were_left_out_can_be_read(tmp_path: Path) -> 
     volume = open_source(source.with_(missing_chunks="fill"))
     assert not volume.read(volume.box)[:8, :16, :16].any()
     assert volume.read(volume.box)[8:].all()
+    lost = next((tmp_path / "layer").rglob("16-32_16-32_8-16*"))
+    lost.write_bytes(b"" if lost.suffix != ".gz" else gzip.compress(b""))
+    with pytest.raises(DataError, match="16-32_16-32_8-16 is an empty file"):
+        volume = open_source(source.with_(missing_chunks="fill"))
+        volume.read(volume.box)

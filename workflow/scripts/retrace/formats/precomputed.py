@@ -143,6 +143,8 @@ class PrecomputedLayer:
                 "layer leaves out black chunks, set `missing_chunks: fill` for this source in the "
                 "dataset's config"
             )
+        if not data:  # some decoders read nothing as zeros
+            raise DataError(f"{self.path}: chunk {key} is an empty file; restore it")
         shape = (*extent[::-1], *(self._lead or (1,)))
         block = self.scale.get("compressed_segmentation_block_size")
         try:

@@ -40,6 +40,10 @@ _REMEDY = "Its manifest is invalidated: run the same command again to recompute 
 _FETCH_AGAIN = (
     "Its manifest is invalidated: run the same command again to fetch what is missing or changed"
 )
+_IF_EDITED = (
+    ". If you edited it yourself, first copy it to a folder of your own, without the manifest, and "
+    "name the copy in your dataset"
+)
 
 
 def manifest_path(store: Path) -> Path:
@@ -288,7 +292,7 @@ def damaged(store: Path, content: Mapping[str, Any], difference: str) -> DataErr
     """The error for a store that differs from its manifest `content`, which is invalidated."""
     invalidate_manifest(store)
     remedy = _FETCH_AGAIN if "object_sha256" in content else _REMEDY
-    return DataError(f"{store}/{difference}. {remedy}")
+    return DataError(f"{store}/{difference}. {remedy}{_IF_EDITED}")
 
 
 def difference_from(store: Path, content: Mapping[str, Any], digests: bool = False) -> str | None:

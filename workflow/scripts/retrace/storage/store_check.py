@@ -172,12 +172,14 @@ def check_all_chunks(volume: str, folder: Path, names: Iterable[str]) -> None:
     """
     if str(folder.resolve()) in _COMPLETE:
         return
-    present = {path.relative_to(folder).as_posix() for path in chunk_files(folder)}
+    files = (path for path in chunk_files(folder) if path.stat().st_size)  # a shard may be cut to 0
+    present = {path.relative_to(folder).as_posix() for path in files}
     expected = list(names)
     absent = [name for name in expected if name not in present]
     if absent:
         raise DataError(
-            f"{volume}: {len(absent)} of {len(expected)} chunks are missing, such as {absent[0]}"
+            f"{volume}: {len(absent)} of {len(expected)} chunks are missing or empty files, such "
+            f"as {absent[0]}"
             f"{_misnamed(absent, present)}; {_NEXT_STEP}"
         )
     _COMPLETE.add(str(folder.resolve()))
