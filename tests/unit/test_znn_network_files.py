@@ -270,6 +270,24 @@ def test_a_network_of_znn_at_the_prefix_is_not_overwritten(folder: Path) -> None
     train.main(arguments(folder, {**settings, "iterations": 6}))
 
 
+def test_networks_of_an_earlier_training_stay_until_another_one_is_complete(folder: Path) -> None:
+    data = tiny.dataset(folder)
+    files = {"prefix": str(folder / "nets/net"), "is_stdio": True}
+    network = tiny.network(data).with_(net_files=files)
+    train.main(arguments(folder, training(data, network, 8)))
+    earlier = (folder / "nets/net_current.h5").read_bytes()
+
+    other = training(data, network, 8, seed=9)
+    train.main(arguments(folder, {**other, "seconds": 1e-9}))
+    assert (folder / "nets/net_current.h5").read_bytes() == earlier
+    train.main(arguments(folder, other))
+    assert (folder / "nets/net_current.h5").read_bytes() != earlier
+    assert not list((folder / "work").glob("*/net_files"))
+    train.main(arguments(folder, {**other, "iterations": 12}))
+    current = (folder / "nets/net_current.h5").read_bytes()
+    assert current == (folder / "nets/net_12.h5").read_bytes()
+
+
 def test_training_a_cfg_writes_its_network_files(folder: Path) -> None:
     """Written at the beginning and every 4 iterations, also by a resumed run."""
     for stdio in (True, False):

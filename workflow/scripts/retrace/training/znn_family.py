@@ -274,7 +274,9 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     files = None
     if network.net_files is not None:
         record = inputs.written_files
-        files = NetFiles(network, network.net_files, module, optimizer, inputs.work, record)
+        files = NetFiles(
+            network, network.net_files, module, optimizer, inputs.work, record, settings.iterations
+        )
     return TrainingSetup(task, optimizer, module, on_save=files)
 
 

@@ -3,6 +3,9 @@
 Source: seung-lab/znn-release, python/front_end/znetio. PREFIX_init.h5 at the beginning,
 PREFIX_ITERATION.h5 after every Num_iter_per_save iterations, PREFIX_current.h5 a copy of the last;
 with is_stdio off, the curve is in PREFIX_statistics_ITERATION.h5 and PREFIX_statistics_current.h5.
+
+Where networks of an earlier training are, those of another one wait in its work folder until it is
+complete.
 """
 
 from __future__ import annotations
@@ -31,6 +34,11 @@ from retrace.training.state import TrainingProgress
 from retrace.training.znn_curve import znn_learning_curve
 from retrace.training.znn_optimizer import ZnnOptimizer
 
+MARK = "net_files_in_place"
+"""A file in the work folder of a training whose networks are at the prefix."""
+WAITING = "net_files"
+"""The folder in a work folder where networks wait."""
+
 
 def sgd_of(network: ZnnNetworkSettings) -> SgdParameters:
     """The parameters of gradient descent of a network of the family znn."""
@@ -54,16 +62,20 @@ class NetFiles:
     work: Path
     record: Path
     """The record of the written files."""
+    iterations: int
+    """The last iteration of the training."""
     _begin: tuple[int, float] = field(default_factory=lambda: (-1, 0.0))
 
     def __call__(self, progress: TrainingProgress) -> None:
         """Writes the files of an iteration at which ZNN writes any; DataError if that fails."""
         if self._begin[0] < 0:
             self._begin = (progress.iteration, time.monotonic())
-        if progress.iteration % self.network.checkpoint_every:
-            return
         try:
-            self._write(progress)
+            waits = self._waits()
+            if progress.iteration % self.network.checkpoint_every == 0:
+                self._write(progress, waits)
+            if waits and progress.iteration >= self.iterations:
+                self._put_waiting()
         except OSError as error:
             prefix, reason = self.files.prefix, error.strerror or error
             raise DataError(
@@ -71,24 +83,53 @@ class NetFiles:
                 "folder, or correct the .cfg"
             ) from error
 
-    def _write(self, progress: TrainingProgress) -> None:
+    def _waits(self) -> bool:
+        """Whether networks of an earlier training stay at the prefix until this one is complete."""
+        mark, current = self.work / MARK, Path(f"{self.files.prefix}_current.h5")
+        if mark.exists():
+            return False
+        if current.exists():
+            (self.work / WAITING).mkdir(parents=True, exist_ok=True)
+            return True
+        self.work.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        return False
+
+    def _put_waiting(self) -> None:
+        for file in sorted((self.work / WAITING).iterdir()):
+            final = Path(self.files.prefix).with_name(file.name)
+            partial = final.with_name(f"{final.name}.partial")
+            shutil.copyfile(file, partial)
+            put_owned(self.record, partial, final, NETWORKS)
+        (self.work / MARK).touch()
+        shutil.rmtree(self.work / WAITING)
+
+    def _write(self, progress: TrainingProgress, waits: bool) -> None:
+        prefix = self.files.prefix
+        if waits:
+            folder = self.work / WAITING
+            print(f"[train] {prefix}_current.h5 stays until this training is complete", flush=True)
+            prefix = str(folder / Path(prefix).name)
         name = str(progress.iteration) if progress.iteration else "init"
         curve: dict[str, Any] = {}
         if progress.iteration:
             rows = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
             curve = {**as_curve(rows), "elapsed": self._seconds(progress.iteration)}
-        path = Path(f"{self.files.prefix}_{name}.h5.new")
+        path = Path(f"{prefix}_{name}.h5.new")
         file = network_file(self.module, sgd_of(self.network), curve, path, self._velocity)
         written = {"": write_h5(file, is_stdio=self.files.is_stdio)}
         if curve and not self.files.is_stdio:
-            path = Path(f"{self.files.prefix}_statistics_{name}.h5.new")
+            path = Path(f"{prefix}_statistics_{name}.h5.new")
             written["statistics_"] = write_statistics(curve, path)
         for kind, new in written.items():
-            current = Path(f"{self.files.prefix}_{kind}current.h5")
+            current = Path(f"{prefix}_{kind}current.h5")
             partial = current.with_name(f"{current.name}.partial")
             shutil.copyfile(new, partial)
-            put_owned(self.record, new, new.with_suffix(""), NETWORKS)
-            put_owned(self.record, partial, current, NETWORKS)
+            for written_file, final in ((new, new.with_suffix("")), (partial, current)):
+                if waits:
+                    written_file.replace(final)
+                else:
+                    put_owned(self.record, written_file, final, NETWORKS)
 
     def _seconds(self, iteration: int) -> float:
         """Seconds per iteration in this run."""
