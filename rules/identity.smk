@@ -150,14 +150,14 @@ def mark_outdated(plan_job: PlanJob, wildcards: Any) -> bool:
         return False
     keep_shared_outputs()
     values = tuple(sorted(wildcards.items()))
-    return any(
-        [
-            mark_if_outdated(writer, values)
-            for writer in writers()
-            if writer.params.job.plan_job is plan_job
-            and writer.wildcard_names == dict(values).keys()
-        ]
-    )
+    # All of them are marked, also after the first one that runs.
+    marked = [
+        mark_if_outdated(writer, values)
+        for writer in writers()
+        if writer.params.job.plan_job is plan_job
+        and writer.wildcard_names == dict(values).keys()
+    ]
+    return any(marked)
 
 
 def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:

@@ -25,7 +25,7 @@ LAYERS = (
     "formats",
     "remote",
     "geometry errors files progress device command_line union_find displacement"
-    " settings_model setting_types job records output_lock replacement",
+    " settings_model setting_types job records output_lock replacement relative_paths",
 )
 """Packages and modules of the library, from top to bottom. One imports its own layer and below."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
+from retrace.geometry import chunk_count
 from retrace.output_lock import fetching_alone
 from retrace.records.record import found_version
 from retrace.remote.download import DownloadReport, FolderDownload, human_bytes
@@ -114,8 +114,7 @@ def fetched_content(store: ObjectStore, report: DownloadReport, folder: Path) ->
 def absent_chunks(arrays: Mapping[str, Any], source: str) -> Iterator[str]:
     """A line for each array of a manifest that its source has only a part of."""
     for name, array in arrays.items():
-        counts = (math.ceil(n / m) for n, m in zip(array["shape"], array["chunks"], strict=True))
-        expected = math.prod(counts)
+        expected = chunk_count(array["shape"], array["chunks"])
         if array["chunk_count"] < expected:
             absent = expected - array["chunk_count"]
             yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -100,6 +101,11 @@ class NmBox(_Box):
         offset = [o // v for o, v in zip(self.offset, voxel_size_nm, strict=True)]
         shape = [s // v for s, v in zip(self.shape, voxel_size_nm, strict=True)]
         return VoxelBox(triple(offset), triple(shape))
+
+
+def chunk_count(shape: Sequence[int], chunk_shape: Sequence[int]) -> int:
+    """Number of chunks of an array, those at its end included."""
+    return math.prod(math.ceil(n / m) for n, m in zip(shape, chunk_shape, strict=True))
 
 
 def blocks(box: VoxelBox, block_shape: Sequence[int]) -> Iterator[VoxelBox]:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from retrace.relative_paths import relative_path
+
 
 @dataclass
 class Replacement:
@@ -37,7 +39,7 @@ class Replacement:
             anchor = self.anchor or next(iter(self.waiting))
             journal = journal_of(anchor)
             pairs = [
-                [_from_folder(path, journal.parent) for path in (new, final)]
+                [relative_path(path, journal.parent) for path in (new, final)]
                 for final, new in self.waiting.items()
             ]
             write_durably(journal, json.dumps(pairs).encode())
@@ -113,11 +115,6 @@ def remove_afterwards(work: Path) -> None:
         _active[-1].obsolete.append(work)
     else:
         _remove(work)
-
-
-def _from_folder(path: Path, folder: Path) -> str:
-    """A path relative to a folder that it lies in, so that the folder can be moved; else itself."""
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _remove(work: Path) -> None:

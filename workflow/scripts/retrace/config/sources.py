@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from retrace.config.dataset_model import Bucket, Dataset, DatasetBase, DatasetVolume
@@ -14,6 +14,7 @@ from retrace.errors import ConfigError
 from retrace.formats.examples_source import ExamplesSource
 from retrace.formats.precomputed import check_local_layer
 from retrace.formats.source import Source
+from retrace.relative_paths import relative_path
 from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
 
 OUR_BUCKET = "s3:///"
@@ -125,16 +126,11 @@ def _located(source: SourceT, config: WorkflowConfig) -> SourceT:
             return source.model_copy(update={"path": f"{config.mirror}/{key}"})
         path = f"s3://{config.bucket}/{key}"
     if not is_address(path):
-        return source.model_copy(update={"path": _same_spelling(path)})
+        # Always spelled the same: `./a//b/`, and `/here/a/b`, are `a/b`.
+        return source.model_copy(update={"path": relative_path(PurePath(path))})
     check_address(path, source.array)
     server = {"endpoint_url": config.endpoint_url, "unsigned": config.unsigned}
     return source.model_copy(update={"path": path, **(server if "s3://" in path else {})})
-
-
-def _same_spelling(path: str) -> str:
-    """A path of this machine, always spelled the same: `./a//b/`, and `/here/a/b`, are `a/b`."""
-    plain, here = PurePath(path), Path.cwd()
-    return str(plain.relative_to(here) if plain.is_relative_to(here) else plain)
 
 
 def check_layers(dataset: DatasetBase) -> None:

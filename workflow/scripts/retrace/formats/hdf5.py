@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
 from retrace.formats.label_values import ColourLabels, is_colour
 from retrace.formats.reader import Reader
+from retrace.geometry import chunk_count
 
 H5_SUFFIXES = (".h5", ".hdf", ".hdf5")
 
@@ -61,8 +61,7 @@ def _absent_chunks(dataset: h5py.Dataset) -> str:
         return ""
     if dataset.chunks is None:  # one block of bytes
         return "" if dataset.id.get_storage_size() else "1 of 1 chunks"
-    counts = (math.ceil(n / chunk) for n, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-    expected = math.prod(counts)
+    expected = chunk_count(dataset.shape, dataset.chunks)
     absent = expected - dataset.id.get_num_chunks()
     return f"{absent} of {expected} chunks" if absent else ""
 

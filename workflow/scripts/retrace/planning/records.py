@@ -10,12 +10,10 @@ from retrace.config.yaml_files import WORKFLOW_CONFIG
 from retrace.files import digest, write_json
 from retrace.job import Job
 from retrace.planning.code_digest import code_digests
-from retrace.planning.program_files import SCRIPTS
+from retrace.planning.program_files import ROOT, SCRIPTS
 from retrace.records.record import Planned, version_of
 from retrace.settings_model import deciding
 
-ROOT = SCRIPTS.parents[1]
-"""The folder of the workflow."""
 PLANS = Path("work/plans")
 """Where planning leaves what a job needs to know of its identity."""
 

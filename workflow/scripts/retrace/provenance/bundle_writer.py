@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrace.files import atomic_write, file_sha256
-from retrace.planning.program_files import SCRIPTS
+from retrace.planning.program_files import ROOT
 from retrace.provenance.bundle_files import (
     FACTS,
     FILES,
@@ -31,8 +31,6 @@ from retrace.storage.manifest import manifest_path
 
 if TYPE_CHECKING:  # bundle.py imports this module where pydantic is not installed
     from retrace.config.workflow import WorkflowConfig
-
-ROOT = SCRIPTS.parents[1]
 
 
 def write_bundle(

@@ -18,14 +18,13 @@ from rocrate.rocrate import ROCrate
 from retrace import __version__
 from retrace.config.workflow import WorkflowConfig
 from retrace.files import file_sha256
-from retrace.planning.program_files import SCRIPTS
+from retrace.planning.program_files import ROOT
 from retrace.provenance.crate_files import TARGET
 from retrace.provenance.folders import RUN_CONFIG, code_files
 from retrace.provenance.jobs import FinishedJob, utc
 from retrace.replacement import put
 from retrace.storage.manifest import input_digest, manifest_path
 
-ROOT = SCRIPTS.parents[1]
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",

@@ -15,6 +15,7 @@ from typing import Any
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest, file_sha256, read_json
 from retrace.records.contents import content_digest, fingerprint
+from retrace.relative_paths import relative_path
 from retrace.replacement import declare, newest, settle, waiting_outputs
 
 KEY = "identity"
@@ -108,7 +109,8 @@ class Running:
 
     def output_digests(self) -> dict[str, str]:
         """The digest of each file that is an output, by its path; stores have their manifest."""
-        paths = dict.fromkeys([*map(Path, self.planned.outputs), *map(_short, waiting_outputs())])
+        names = [*self.planned.outputs, *map(relative_path, waiting_outputs())]
+        paths = dict.fromkeys(map(Path, names))
         files = [path for path in paths if path != Path(self.planned.record)]
         return {str(path): content_digest(newest(path)) for path in files if newest(path).is_file()}
 
@@ -251,8 +253,3 @@ def read_finished(file: Path) -> Finished | None:
     version = manifest.get("format_version")
     files = tuple(manifest.get("files", {}))
     return Finished(record, digest(parts), store, version, tuple(arrays), files)
-
-
-def _short(path: Path) -> Path:
-    """A path relative to the working directory, if it is below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -10,7 +10,6 @@ import hashlib
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from retrace.remote.block_cache import BlockCache, CacheOptions
 from retrace.remote.objects import Block, ByteRange, RemoteFolder, get_block
@@ -72,10 +71,6 @@ class BlockReader:
         if self.cache and (cached is None or cached.sha256 != block.sha256):
             self.cache.put(self._key(label), block)
         return block
-
-    def keep_record(self, file: Path) -> None:
-        """Keeps the record in `file`, with what an earlier run read (ReadRecord.keep_in)."""
-        self.record.keep_in(file)
 
     def _key(self, label: str) -> str:
         parts = "\0".join((self.folder.url, self._metadata_sha256, label))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import zarr
 
 from retrace.errors import DataError
 from retrace.files import digest
+from retrace.geometry import chunk_count
 from retrace.progress import progress
 from retrace.storage.chunk_index import chunk_files
 from retrace.storage.manifest import (
@@ -112,8 +112,7 @@ def link_array(shards: Sequence[ShardArray], target: Path) -> None:
             owners[chunk] = shard.folder
             _link(file, target / chunk)
     first = shards[0].array
-    edges = zip(first.shape, first.chunks, strict=True)
-    expected = math.prod(math.ceil(size / chunk) for size, chunk in edges)
+    expected = chunk_count(first.shape, first.chunks)
     if len(owners) != expected:
         raise DataError(
             f"the shards of {target.name} have {len(owners)} of {expected} chunks: a shard is "

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from retrace.errors import DataError
 from retrace.files import file_sha256, write_json
+from retrace.relative_paths import relative_path
 from retrace.replacement import sync_folder
 from retrace.storage.foreign_entries import added_entries
 from retrace.storage.manifest import difference_from, manifest_path, read_manifest
@@ -51,8 +52,7 @@ def put_owned(record: Path, new: Path, final: Path, setting: str) -> None:
 
 def _name(file: Path) -> str:
     """A file as records name it: relative in the working directory, which may be copied."""
-    path, here = file.resolve(), Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return relative_path(file.resolve())
 
 
 def check_owned(record: Path, files: Iterable[Path], setting: str) -> None:

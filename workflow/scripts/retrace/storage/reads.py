@@ -64,7 +64,7 @@ def same_version(work: Path, *volumes: Volume | None) -> Iterator[None]:
     try:
         for index, volume in enumerate(volumes):
             if volume is not None and volume.reader is not None:
-                volume.reader.keep_record(work / f"read_{index}.jsonl")
+                volume.reader.record.keep_in(work / f"read_{index}.jsonl")
         yield
     except ChangedError:
         shutil.rmtree(work, ignore_errors=True)

@@ -112,8 +112,8 @@ def build_trainer(
     """Opens and checks everything a training needs; `work` is this training's own folder.
 
     `masks`: the store of the labels mask of each volume that has one. `results`: the folder of the
-    results, by default `work`. ConfigError or DataError for
-    settings or data that cannot be trained on.
+    results, by default `work`. ConfigError or DataError for settings or data that cannot be trained
+    on.
     """
     network = settings.network
     device = choose_own_device(settings.device, rank.number, rank.count)

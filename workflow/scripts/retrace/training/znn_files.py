@@ -89,7 +89,9 @@ class NetFiles:
         if mark.exists():
             return False
         if current.exists():
-            (self.work / WAITING).mkdir(parents=True, exist_ok=True)
+            if not (self.work / WAITING).is_dir():
+                (self.work / WAITING).mkdir(parents=True)
+                print(f"[train] {current} stays until this training is complete", flush=True)
             return True
         self.work.mkdir(parents=True, exist_ok=True)
         mark.touch()
@@ -107,9 +109,7 @@ class NetFiles:
     def _write(self, progress: TrainingProgress, waits: bool) -> None:
         prefix = self.files.prefix
         if waits:
-            folder = self.work / WAITING
-            print(f"[train] {prefix}_current.h5 stays until this training is complete", flush=True)
-            prefix = str(folder / Path(prefix).name)
+            prefix = str(self.work / WAITING / Path(prefix).name)
         name = str(progress.iteration) if progress.iteration else "init"
         curve: dict[str, Any] = {}
         if progress.iteration:
