@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +17,7 @@ from matplotlib.image import imread
 import export
 from retrace.storage.zarr_writer import create_volume
 from retrace.viewing.browser import screenshot
-from retrace.viewing.scene import start_server
+from retrace.viewing.scene import GREY, start_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("browser")]
 
@@ -45,23 +45,28 @@ def served(tmp_path: Path) -> Iterator[str]:
     server.shutdown()
 
 
-@pytest.mark.parametrize("scale", [0.5, 2.0], ids=["the finest mip", "a coarser mip"])
-def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float) -> None:
-    """Id 7 fills y 80:160, x 60:260 of the world, within 0:280, 0:300 of id 0."""
-    import neuroglancer
+def export_layer(folder: Path, name: str, data: np.ndarray, offset: Sequence[int]) -> None:
+    """Exports `data` (Z, Y, X), whose first voxel is `offset` (z, y, x), with default settings."""
+    store = folder / f"{name}.zarr"
+    created = create_volume(
+        store,
+        name,
+        shape=data.shape,
+        chunks=(8, 64, 64),
+        dtype=data.dtype,
+        voxel_size_nm=VOXEL,
+        offset_nm=[o * size for o, size in zip(offset, VOXEL, strict=True)],
+    )
+    created[...] = data
+    source = {"path": str(store), "array": name}
+    settings = {"format": "precomputed", "source": source, "labels": name == "segments"}
+    places = ["--work", str(folder / f"work_{name}"), "--output", str(folder / name)]
+    export.main(["--settings", json.dumps(settings), *places])
 
-    ids = np.zeros((8, 280, 300), np.uint64)
-    ids[:, 80:160, 60:260] = 7
-    place: dict[str, Any] = {"voxel_size_nm": VOXEL, "offset_nm": (0, 0, 0)}
-    store = tmp_path / "s.zarr"
-    create_volume(store, "segments", shape=ids.shape, chunks=(8, 64, 64), dtype=np.uint64, **place)[
-        ...
-    ] = ids
-    source = {"path": str(store), "array": "segments"}
-    chosen = {"format": "precomputed", "labels": True, "gzip": False}
-    settings = {"source": source, "within": None, **chosen}
-    folders = ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "segments")]
-    export.main(["--settings", json.dumps(settings), *folders])
+
+def picture(layer: Any, folder: Path, middle: Sequence[float], scale: float) -> np.ndarray:
+    """The section (H, W, 3) that neuroglancer draws; `middle` x, y, z and `scale` in voxels."""
+    import neuroglancer
 
     start_server("127.0.0.1", 0)
     viewer = neuroglancer.Viewer()
@@ -69,16 +74,80 @@ def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float) -
         state.dimensions = neuroglancer.CoordinateSpace(
             names=["x", "y", "z"], units="nm", scales=VOXEL[::-1]
         )
-        state.position = [160, 120, 4.5]  # the middle of the id
-        layer = neuroglancer.SegmentationLayer(source=f"precomputed://{served}/segments")
-        state.layers["segments"] = layer
+        state.position = middle
+        state.layers["layer"] = layer
         state.show_axis_lines = state.show_default_annotations = state.show_scale_bar = False
         state.layout, state.cross_section_scale = "xy", scale
-    picture = tmp_path / "view.png"
-    screenshot(viewer, picture, SIZE)
+    screenshot(viewer, folder / "view.png", SIZE)
     neuroglancer.stop()
+    return imread(folder / "view.png")[..., :3]
 
-    pixels = imread(picture)[..., :3]
+
+VOXEL_PIXELS = 8
+"""Pixels along the edge of a voxel in the pictures where every voxel is compared."""
+COLOURS = {0: "#808080", 7: "#ff0000", 2**40: "#00ff00", 2**63: "#0000ff"}
+"""By id the colour in pictures; neuroglancer draws 0 in the grey of the background."""
+
+
+def voxel_colours(pixels: np.ndarray, window: Sequence[int]) -> np.ndarray:
+    """The colour (H, W, 3), 0 to 255, at the middle of each voxel of a `window` (h, w).
+
+    `pixels` (H, W, 3) has the window in its middle.
+    """
+    halves = zip(window, SIZE[::-1], strict=True)
+    rows, columns = (
+        [size // 2 + VOXEL_PIXELS * (i - n // 2) + VOXEL_PIXELS // 2 for i in range(n)]
+        for n, size in halves
+    )
+    return np.round(pixels[np.ix_(rows, columns)] * 255).astype(int)
+
+
+@pytest.mark.parametrize("name", ["raw", "segments"])
+def test_every_voxel_is_where_it_belongs(tmp_path: Path, served: str, name: str) -> None:
+    """A window of 44 x 70 voxels around y 30, x 40 of the volume, which starts at an odd voxel."""
+    import neuroglancer
+
+    random, offset = np.random.default_rng(0), (3, 5, -7)
+    if name == "raw":
+        data = random.integers(0, 256, (8, 100, 120), np.uint8)
+        layer = neuroglancer.ImageLayer(
+            source=f"precomputed://{served}/raw", shader=GREY, opacity=1
+        )
+    else:
+        data = random.choice(np.array(list(COLOURS), np.uint64), (8, 100, 120))
+        layer = neuroglancer.SegmentationLayer(
+            source=f"precomputed://{served}/segments",
+            segment_colors=COLOURS,
+            segments=[value for value in COLOURS if value],
+            selected_alpha=1,
+            not_selected_alpha=0,
+            hover_highlight=False,
+        )
+    export_layer(tmp_path, name, data, offset)
+    middle = [offset[2] + 40, offset[1] + 30, offset[0] + 2.5]
+    pixels = picture(layer, tmp_path, middle, 1 / VOXEL_PIXELS)
+
+    window = data[2, 30 - 22 : 30 + 22, 40 - 35 : 40 + 35]
+    shown = voxel_colours(pixels, window.shape)
+    if name == "raw":
+        expected = np.repeat(window[..., None], 3, axis=-1)
+    else:
+        codes = {value: list(bytes.fromhex(text[1:])) for value, text in COLOURS.items()}
+        expected = np.array([[codes[int(value)] for value in row] for row in window])
+    np.testing.assert_array_equal(shown, expected)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0], ids=["the finest mip", "a coarser mip"])
+def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float) -> None:
+    """Id 7 fills y 80:160, x 60:260 of the world, within 0:280, 0:300 of id 0."""
+    import neuroglancer
+
+    ids = np.zeros((8, 280, 300), np.uint64)
+    ids[:, 80:160, 60:260] = 7
+    export_layer(tmp_path, "segments", ids, (0, 0, 0))
+    layer = neuroglancer.SegmentationLayer(source=f"precomputed://{served}/segments")
+    pixels = picture(layer, tmp_path, [160, 120, 4.5], scale)  # the middle of the id
+
     coloured = pixels.max(axis=-1) - pixels.min(axis=-1) > 0.1
     rows, columns = np.flatnonzero(coloured.any(axis=1)), np.flatnonzero(coloured.any(axis=0))
     measured = [rows[0], rows[-1] + 1, columns[0], columns[-1] + 1]

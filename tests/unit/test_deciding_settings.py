@@ -91,7 +91,7 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "reproduce.networks": (["mtlsd"], ("reproduce",)),
     "export.layers": (["raw"], NOTHING),
     "export.formats": (["ome_zarr"], NOTHING),
-    "export.gzip": (False, ("export",)),
+    "export.gzip": (True, ("export",)),
     "package.authors": (["me"], ("package",)),
     "package.license": ("MIT", ("package",)),
     "view.bind_address": ("0.0.0.0", NOTHING),

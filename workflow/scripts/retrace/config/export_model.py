@@ -19,4 +19,6 @@ class ExportSettings(SettingsModel):
         None, description="Volume whose box the layer is cropped to. null: the whole layer."
     )
     labels: Flag = Field(description="Whether the values are ids.")
-    gzip: Flag = Field(True, description="Whether chunks of a precomputed layer are compressed.")
+    gzip: Flag = Field(
+        False, description="Whether chunks of a precomputed layer are files NAME.gz, compressed."
+    )

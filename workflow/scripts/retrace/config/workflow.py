@@ -195,9 +195,10 @@ class Export(SettingsModel):
         + ".",
     )
     gzip: Flag = Field(
-        True,
-        description="Whether each chunk of a precomputed layer is a file NAME.gz, as cloud-files "
-        "uploads it; false for a plain web server.",
+        False,
+        description="Whether each chunk of a precomputed layer is a file NAME.gz, for an upload "
+        "with cloud-files. false: plain files, which open from any web server and from disk; "
+        "from NAME.gz neuroglancer gets no chunk there, and tensorstore reads zeros.",
     )
 
 
