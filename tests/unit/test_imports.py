@@ -25,7 +25,7 @@ LAYERS = (
     "formats",
     "remote",
     "geometry errors files progress device command_line union_find displacement"
-    " settings_model setting_types job records output_lock replacement relative_paths",
+    " settings_model setting_types job records output_lock reading replacement relative_paths",
 )
 """Packages and modules of the library, from top to bottom. One imports its own layer and below."""
 
@@ -35,7 +35,7 @@ PROGRAM_LEVEL = len(LAYERS)
 TORCH_FREE = {
     *("config", "planning", "znn", "elektronn", "storage", "formats", "remote"),
     *("geometry", "errors", "files", "progress", "settings_model", "setting_types", "job"),
-    *("records", "output_lock"),
+    *("records", "output_lock", "reading"),
 }
 """They run where the workflow is planned, which has no torch."""
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 
 from retrace.replacement import replacing_together
@@ -29,6 +32,13 @@ class FetchError(RetraceError):
     """A bucket or server cannot be reached, or an object is missing or damaged."""
 
 
+class MachineError(RetraceError):
+    """A file that the machine cannot read: its disk, network drive, permissions or memory fail.
+
+    It says nothing about the data: no result is invalidated, and nothing is taken as absent.
+    """
+
+
 class DeviceError(RetraceError):
     """The requested device does not exist or is too small."""
 
@@ -43,6 +53,49 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}allowed: {', '.join(names)}"
+
+
+_OF_CONTENT = frozenset(
+    (
+        *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+        *(errno.EINVAL, errno.EFBIG, errno.EOVERFLOW, errno.EBADF, errno.EILSEQ),
+    )
+)
+"""System errors that a wrong path or a damaged file causes; all others are the machine's."""
+_HINTS = {
+    errno.EACCES: "change the permissions of the file and its folders",
+    errno.EPERM: "change the permissions of the file and its folders",
+    errno.ENOMEM: "free some memory",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files",
+}
+
+
+def machine_fault(error: BaseException) -> int | None:
+    """The number of a system error that says nothing about a file's content; None for others."""
+    if not isinstance(error, OSError):
+        return None
+    number = error.errno
+    if number is None and (stated := re.search(r"errno = (\d+)", str(error))):
+        number = int(stated[1])  # HDF5 writes it into its message
+    return None if not number or number in _OF_CONTENT else number
+
+
+def machine_error(name: Path | str, number: int) -> MachineError:
+    """The error for a file that the machine could not read."""
+    hint = _HINTS.get(number, "check the disk or network drive")
+    return MachineError(
+        f"{name}: the machine cannot read it ({os.strerror(number)}, "
+        f"{errno.errorcode.get(number, number)}). The data may be intact, nothing was changed; "
+        f"{hint} and run the same command again"
+    )
+
+
+def _failing_machine(error: OSError) -> str | None:
+    """The message for a system error that no reader has named; None where the cause is unclear."""
+    if error.errno not in (errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+        return None
+    return str(machine_error(error.filename or "a file", error.errno))
 
 
 def _disk_full(error: OSError) -> str:
@@ -76,6 +129,8 @@ def explain(error: BaseException) -> str | None:
         return _disk_full(error)
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return _no_permission(error)
+    if isinstance(error, OSError) and (message := _failing_machine(error)):
+        return message
     if isinstance(error, (RuntimeError, MemoryError)):
         return _out_of_memory(error)
     return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
+from retrace.reading import parse_json, read_bytes, retried
 from retrace.replacement import write_durably
 
 FileCheck = Callable[[str, bytes | None], None]
@@ -32,8 +33,12 @@ def _settings_as_json(value: Any) -> Any:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def read() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    return retried(read, path)
 
 
 def atomic_write(path: Path, content: bytes | str) -> Path:
@@ -48,11 +53,9 @@ def atomic_write(path: Path, content: bytes | str) -> Path:
 def read_json(path: Path) -> Any:
     """The content of a JSON file; DataError if it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        return parse_json(read_bytes(path), path, "delete it and run again")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; run the rule that writes it") from error
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and run again") from error
 
 
 def write_json(path: Path, content: Any) -> Path:

@@ -28,6 +28,7 @@ from retrace.files import atomic_write, read_json
 from retrace.geometry import VoxelBox, blocks, triple
 from retrace.networks.seamless import Seamless
 from retrace.progress import progress
+from retrace.reading import if_intact
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
@@ -174,13 +175,12 @@ class AlignedStack:
         expected = self.journal.checksum_of(self._box(z))
         if expected is None:
             return False
-        try:
-            return self._checksum(z) == expected
-        except (OSError, RuntimeError, ValueError):
+        stored = if_intact(lambda: self._checksum(z), self.store)
+        if stored is None:
             for name in self.names:
                 shape = triple([1, *self.group[name].shape[-2:]])
                 drop_damaged(self.group[name], self.store / name, VoxelBox((z, 0, 0), shape))
-            return False
+        return stored == expected
 
     def seconds(self) -> float:
         """Seconds spent on all sections but the first, in all runs."""

@@ -6,7 +6,6 @@ tif file. An array that cannot be judged here has no header; its job checks it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from retrace.errors import DataError, nearest
 from retrace.formats import ome_zarr
 from retrace.formats.placement import Header
 from retrace.formats.precomputed import find_scale
+from retrace.reading import existing_bytes, parse_json_object, reading_content
 from retrace.remote.addresses import is_address, is_zarr, local_folder
 
 MOST_TIFS = 256
@@ -32,6 +32,12 @@ def read_header(path: str, array: str = "", mip: int = 0) -> Header | None:
     folder = local_folder(path) if is_address(path) else Path(path)
     if folder is None or not folder.exists():
         return None
+    with reading_content(folder, "correct `path`, or fetch or copy the volume again"):
+        return _header(path, folder, array, mip)
+
+
+def _header(path: str, folder: Path, array: str, mip: int) -> Header | None:
+    """The header of an array on this machine."""
     if is_address(path) and not is_zarr(path):
         return _layer_header(path, folder / "info", mip)
     if folder.suffix == ".n5" or _is_n5(folder):
@@ -43,13 +49,8 @@ def read_header(path: str, array: str = "", mip: int = 0) -> Header | None:
 
 def _json(file: Path) -> dict[str, Any]:
     """The content of a metadata file, empty where there is none; DataError if it is damaged."""
-    if not file.is_file():
-        return {}
-    try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}); fetch the volume again") from error
-    return content
+    content = existing_bytes(file)
+    return {} if content is None else parse_json_object(content, file, "fetch the volume again")
 
 
 # ---------------------------------------------------------------- zarr
@@ -162,10 +163,6 @@ def _file_header(path: Path, array: str) -> Header | None:
         return _tif_header(path) if _is_tif(path) else _opened(path, array)
     except ImportError:  # planning needs no library of a format
         return None
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); correct `path`, or copy the file again"
-        ) from error
 
 
 def _is_tif(path: Path) -> bool:

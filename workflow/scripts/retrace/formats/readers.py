@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from retrace.formats.hdf5 import HDF5
 from retrace.formats.n5 import N5
 from retrace.formats.tiff import TIFF
 from retrace.formats.zarr_arrays import ZARR
+from retrace.reading import reading_content, retried
 
+FETCH_AGAIN = "fetch or copy the volume again, or correct `path` in the dataset's config"
 READERS = (
     ZARR,
     N5,
@@ -26,9 +29,10 @@ def open_array(path: Path, array: str, mip: int, check: FileCheck | None = None)
 
     `check` is called with each chunk file that is read.
     """
-    for reader in READERS:
-        if reader.recognises(path):
-            return reader.open(path, array, mip, check)
+    with reading_content(path, FETCH_AGAIN):
+        for reader in READERS:
+            if reader.recognises(path):
+                return retried(partial(reader.open, path, array, mip, check), path)
     if not path.exists():
         fetch = "fetch it, or " if path.suffix == ".zarr" else ""
         raise DataError(f"{path} does not exist; {fetch}correct `path` in the dataset's config")

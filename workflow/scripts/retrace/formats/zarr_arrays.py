@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
@@ -25,9 +27,21 @@ from retrace.files import FileCheck
 from retrace.formats import ome_zarr
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader
+from retrace.reading import retried
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import ByteRange
 from retrace.remote.read_record import DOCUMENTS
+
+
+def _is_first_report(record: logging.LogRecord) -> bool:
+    """Whether asyncio logs anything but further reads that end after one has failed."""
+    text = record.getMessage()
+    return "exception was never retrieved" not in text and "Task was destroyed" not in text
+
+
+# zarr reads chunks concurrently: when one fails, its error is raised, and all others would be
+# logged with a traceback each.
+logging.getLogger("asyncio").addFilter(_is_first_report)
 
 
 class BlockStore(Store):
@@ -151,7 +165,8 @@ class CheckedStore(LocalStore):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """As `get`."""
-        content = super().get_sync(key, prototype=prototype, byte_range=byte_range)
+        read = partial(super().get_sync, key, prototype=prototype, byte_range=byte_range)
+        content = retried(read, self.root / key)
         is_whole = byte_range is None or content is None
         if self.check is not None and is_whole and not _is_metadata(key):
             self.check(key, None if content is None else content.to_bytes())

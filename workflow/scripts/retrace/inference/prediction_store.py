@@ -18,6 +18,7 @@ from retrace.errors import ConfigError
 from retrace.files import atomic_write, read_json
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.inference.tiles import Tile
+from retrace.reading import if_intact
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
 from retrace.storage.zarr_writer import create_volume
 
@@ -101,9 +102,9 @@ class PartialPrediction:
         expected = self.journal.checksum_of(tile.core)
         if expected is None:
             return False
-        try:
-            stored = [np.asarray(a[self._region(tile.core)]) for a in self._arrays.values()]
-        except (OSError, RuntimeError, ValueError):
+        core, arrays = self._region(tile.core), self._arrays.values()
+        stored = if_intact(lambda: [np.asarray(array[core]) for array in arrays], self.store)
+        if stored is None:
             region = tile.core.shift([-o for o in self._origin])
             for name, array in self._arrays.items():
                 drop_damaged(array, self.store / name, region)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from retrace.config.yaml_files import read_yaml
 from retrace.files import atomic_write, digest
+from retrace.reading import json_if_intact
 
 MEMORY = Path("work/contents/code.json")
 """Remembers the digest of each version of a file, because parsing all of them takes a second."""
@@ -40,11 +41,7 @@ def code_digests(files: Iterable[Path], root: Path) -> dict[str, str]:
 
 @cache
 def _memory() -> dict[str, str]:
-    try:
-        content = json.loads(MEMORY.read_text())
-        return content if isinstance(content, dict) else {}
-    except (OSError, ValueError):
-        return {}
+    return json_if_intact(MEMORY)
 
 
 def _digest_of(file: Path, content: bytes) -> str:

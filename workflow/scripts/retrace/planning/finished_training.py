@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from retrace.formats.safetensors_header import header_metadata
 from retrace.planning.choices import iterations_for
 from retrace.planning.paths import results
 from retrace.planning.records import RECORD
+from retrace.reading import json_if_intact
 
 
 def check_length(config: WorkflowConfig, dataset: str, network: NetworkSettings) -> None:
@@ -106,8 +106,4 @@ def _requested(
 
 def _content(file: Path) -> Mapping[str, Any]:
     """The content of a JSON file; empty if it is absent or damaged."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return json_if_intact(file)

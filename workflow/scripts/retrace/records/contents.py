@@ -16,6 +16,7 @@ from typing import Any
 
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest, file_sha256
+from retrace.reading import json_if_intact
 
 MEMORY = Path("work/contents")
 """Where digests are remembered, one file for each path."""
@@ -81,8 +82,4 @@ def _memory(path: Path) -> Path:
 
 
 def _remembered(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(_memory(path).read_text())
-        return content if isinstance(content, dict) else {}
-    except (OSError, ValueError):
-        return {}
+    return json_if_intact(_memory(path))

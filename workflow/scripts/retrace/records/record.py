@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest, file_sha256, read_json
+from retrace.reading import if_intact, json_if_intact, retried
 from retrace.records.contents import content_digest, fingerprint
 from retrace.relative_paths import relative_path
 from retrace.replacement import declare, newest, settle, waiting_outputs
@@ -101,7 +103,7 @@ class Running:
                 )
         file = Path(self.planned.record)
         latest = newest(file)
-        manifest = json.loads(latest.read_text()) if latest.is_file() else {}
+        manifest = read_json(latest) if latest.is_file() else {}
         record = {"digest": self.identity, **self.content(), "outputs": self.output_digests()}
         if not waiting_outputs() and _is_same(manifest.get(KEY), record):
             return  # another run wrote the outputs and the record, maybe where this one may not
@@ -241,14 +243,16 @@ class Finished:
 
 def read_finished(file: Path) -> Finished | None:
     """The record in a manifest, after the replacement of its outputs is complete; None without."""
-    try:
-        settle(file)
-        manifest = json.loads(file.read_text())
-        record = manifest[KEY]
-        arrays = {name: one["sha256"] for name, one in manifest.get("arrays", {}).items()}
-        parts = [arrays, manifest.get("files", {}), record.get("outputs", {})]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    retried(partial(settle, file), file)
+    manifest = json_if_intact(file)
+    return if_intact(partial(_finished, file, manifest), file) if KEY in manifest else None
+
+
+def _finished(file: Path, manifest: Mapping[str, Any]) -> Finished:
+    """The record in the content of a manifest."""
+    record = manifest[KEY]
+    arrays = {name: one["sha256"] for name, one in manifest.get("arrays", {}).items()}
+    parts = [arrays, manifest.get("files", {}), record.get("outputs", {})]
     store = file.with_name(manifest["store"]) if "store" in manifest else None
     version = manifest.get("format_version")
     files = tuple(manifest.get("files", {}))

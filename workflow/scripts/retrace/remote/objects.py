@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from retrace.errors import DataError, FetchError
 from retrace.files import FileCheck
+from retrace.reading import retried
 from retrace.remote.addresses import bucket_and_key, local_folder, plain
 from retrace.remote.download import attempts, is_md5
 from retrace.remote.http import (
@@ -253,9 +254,13 @@ class LocalFolder:
 def read_range(file: Path, byte_range: ByteRange | None) -> bytes:
     """The bytes of a file, or a range of them."""
     first, number = byte_range or (0, None)
-    with file.open("rb") as opened:
-        opened.seek(first, 2 if first < 0 else 0)
-        return opened.read(-1 if number is None else number)
+
+    def read() -> bytes:
+        with file.open("rb") as opened:
+            opened.seek(first, 2 if first < 0 else 0)
+            return opened.read(-1 if number is None else number)
+
+    return retried(read, file)
 
 
 def open_folder(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
+from retrace.reading import if_intact
 from retrace.segmentation.grid import BlockGrid
 from retrace.storage.block_journal import Journal, checksum
 from retrace.storage.shards import SINGLE_SHARD, Shard
@@ -38,10 +39,9 @@ class EdgeFiles:
         expected = self.journal.checksum_of(self.grid.blocks[index])
         if expected is None:
             return False
-        try:
-            return checksum([np.load(self.file(index))]) == expected
-        except (OSError, ValueError):
-            return False
+        path = self.file(index)
+        rows = if_intact(lambda: np.load(path), path)
+        return rows is not None and checksum([rows]) == expected
 
     def write(self, index: int, rows: np.ndarray, seconds: float) -> None:
         """Stores the edges of block `index`, rows (E,) of EDGE_ROW."""

@@ -12,6 +12,7 @@ import zarr
 
 from retrace.files import atomic_write
 from retrace.geometry import Triple, triple
+from retrace.reading import if_intact
 from retrace.segmentation.grid import BlockGrid
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
 from retrace.storage.shards import SINGLE_SHARD, Shard
@@ -95,9 +96,9 @@ class FragmentStore:
         if expected is None:
             return False
         region = block.shift([-o for o in self.grid.box.offset])
-        try:
-            stored = np.asarray(self.fragments.array[region.slices()])
-        except (OSError, RuntimeError, ValueError):
+        array = self.fragments.array
+        stored = if_intact(lambda: np.asarray(array[region.slices()]), self.store)
+        if stored is None:
             drop_damaged(self.fragments.array, self.store / "fragments", region)
             return False
         return checksum([stored]) == expected

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import zarr
 
 from retrace.files import atomic_write
 from retrace.geometry import VoxelBox
+from retrace.reading import existing_bytes, if_intact, parse_json_object
 from retrace.replacement import declare_with
 
 JOURNAL_NAME = "done.jsonl"
@@ -42,10 +44,14 @@ def drop_damaged(array: zarr.Array, folder: Path, region: VoxelBox) -> None:
     lead = (0,) * (array.ndim - 3)
     for spatial in product(*ranges):
         index = (*lead, *spatial)
-        try:
-            array.blocks[index]
-        except (OSError, RuntimeError, ValueError):
+        if if_intact(partial(array.blocks.__getitem__, index), folder) is None:
             folder.joinpath(*map(str, index)).unlink(missing_ok=True)
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """One line of a journal."""
+    entry = parse_json_object(line, "a journal")
+    return {"box": str(entry["box"]), "checksum": str(entry["checksum"])} | entry
 
 
 class Journal:
@@ -56,13 +62,9 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / file
         self._done: dict[str, dict[str, Any]] = {}
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                self._done[entry["box"]] = {"checksum": entry["checksum"]} | entry
-            except (ValueError, KeyError, TypeError):
-                continue
+        for line in (existing_bytes(self.path) or b"").splitlines():
+            if entry := if_intact(partial(_entry, line), self.path):
+                self._done[entry["box"]] = entry
         atomic_write(self.path, "".join(json.dumps(e) + "\n" for e in self._done.values()))
 
     @staticmethod

@@ -10,13 +10,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from retrace.files import atomic_write
+from retrace.reading import existing_bytes, files_below, if_intact, read_bytes, unzipped
 
 ChunkDigests = dict[str, bytes]
 """SHA-256 of each chunk file, by its path below the array's folder, sorted."""
@@ -24,16 +24,12 @@ ChunkDigests = dict[str, bytes]
 
 def chunk_files(array_folder: Path) -> list[Path]:
     """The chunk files of an array, sorted, without metadata and partially written files."""
-    names = ((folder, name) for folder, _, files in os.walk(array_folder) for name in files)
-    return sorted(
-        Path(folder, name)
-        for folder, name in names
-        if not (name.startswith(".") or name.endswith(".partial"))
-    )
+    files = files_below(array_folder)
+    return [f for f in files if not (f.name.startswith(".") or f.name.endswith(".partial"))]
 
 
 def _file_digest(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+    return hashlib.sha256(read_bytes(path)).digest()
 
 
 def chunk_digests(array_folder: Path) -> ChunkDigests:
@@ -71,11 +67,18 @@ def write_index(store: Path, arrays: Mapping[str, ChunkDigests]) -> None:
 
 def read_index(store: Path) -> dict[str, ChunkDigests]:
     """The digests of each array; empty if there is no index, or a damaged one."""
-    try:
-        content = json.loads(gzip.decompress(index_path(store).read_bytes()))
-        return {
-            name: {chunk: bytes.fromhex(digest) for chunk, digest in digests.items()}
-            for name, digests in content.items()
-        }
-    except (OSError, EOFError, ValueError, AttributeError):
+    path = index_path(store)
+    content = existing_bytes(path)
+    if content is None:
         return {}
+    packed = content
+    return if_intact(lambda: _unpacked(packed), path) or {}
+
+
+def _unpacked(packed: bytes) -> dict[str, ChunkDigests]:
+    """The inverse of `write_index`."""
+    content = json.loads(unzipped(packed))
+    return {
+        name: {chunk: bytes.fromhex(digest) for chunk, digest in digests.items()}
+        for name, digests in content.items()
+    }

@@ -19,6 +19,14 @@ from typing import Any
 from retrace import __version__
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest, file_sha256
+from retrace.reading import (
+    DamagedError,
+    files_below,
+    if_intact,
+    read_json_object,
+    reading_content,
+    retried,
+)
 from retrace.replacement import declare_with, newest, settle
 from retrace.storage.chunk_index import (
     ChunkDigests,
@@ -57,9 +65,9 @@ def manifest_path(store: Path) -> Path:
 
 def _zarr_metadata(folder: Path) -> dict[str, Any]:
     """Shape, chunks, dtype, voxel size and offset of a zarr v2 array."""
-    metadata = json.loads((folder / ".zarray").read_text())
+    metadata = read_json_object(folder / ".zarray")
     attrs_file = folder / ".zattrs"
-    attrs = json.loads(attrs_file.read_text()) if attrs_file.is_file() else {}
+    attrs = read_json_object(attrs_file) if attrs_file.is_file() else {}
     position = {"voxel_size_nm": attrs.get("resolution"), "offset_nm": attrs.get("offset")}
     return {name: metadata[name] for name in ("shape", "chunks", "dtype")} | position
 
@@ -68,7 +76,7 @@ def _layer_metadata(store: Path) -> dict[str, dict[str, Any]]:
     """The same for each mip of a precomputed layer, by its folder; empty for other stores."""
     if not (store / LAYER_INFO).is_file():
         return {}
-    info = json.loads((store / LAYER_INFO).read_text())
+    info = read_json_object(store / LAYER_INFO)
     lead = [info["num_channels"]] if info["num_channels"] > 1 else []
     return {s["key"]: _scale_metadata(info["data_type"], lead, s) for s in info["scales"]}
 
@@ -86,7 +94,7 @@ def _scale_metadata(dtype: str, lead: list[int], scale: Mapping[str, Any]) -> di
 
 def _array_metadata(store: Path) -> dict[str, dict[str, Any]]:
     """The metadata of each array of a store, by its folder."""
-    folders = sorted(p.parent for p in store.rglob(".zarray"))
+    folders = sorted(p.parent for p in files_below(store) if p.name == ".zarray")
     zarrs = {f.relative_to(store).as_posix(): _zarr_metadata(f) for f in folders}
     return zarrs | _layer_metadata(store)
 
@@ -118,7 +126,7 @@ def input_digest(path: Path) -> str:
     """
     manifest = manifest_path(path)
     if path.is_dir() and manifest.is_file():
-        content = json.loads(manifest.read_text())
+        content = read_json_object(manifest)
         arrays = {name: array["sha256"] for name, array in content["arrays"].items()}
         return digest(arrays | content.get("files", {}))
     if path.is_dir():
@@ -201,16 +209,16 @@ def read_manifest(store: Path) -> dict[str, Any]:
     """The manifest of `store`; DataError if it is missing, not JSON, or of another version."""
     path = manifest_path(store)
     settle(path)
-    if not path.is_file():
+    if not retried(path.is_file, path):
         raise DataError(
             f"{store} has no manifest {path.name}: it was never finished. Delete {store} and run "
             "the same command again"
         )
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
+        content = read_json_object(path)
+    except DamagedError as error:
         invalidate_manifest(store)
-        raise DataError(f"{path} is not JSON ({error}). {_REMEDY}") from error
+        raise DataError(f"{path} {error.fault}. {_REMEDY}") from error
     check_format(store, content.get("format_version"))
     return content
 
@@ -244,17 +252,17 @@ def invalidate_manifest(store: Path) -> None:
 
 def _shards(manifest: Path) -> list[Path]:
     """The shards that a store was assembled from; empty for others and damaged manifests."""
-    try:
-        content = json.loads(manifest.read_text())
-        return [Path(name) for name in content["inputs"]] if "shares" in content else []
-    except (ValueError, KeyError, TypeError):
-        return []
+    content = if_intact(lambda: read_json_object(manifest), manifest) or {}
+    return [Path(name) for name in content.get("inputs", ())] if "shares" in content else []
 
 
 def store_with_manifest(path: Path) -> Path | None:
     """`path` or the folder above it that has a manifest, None if none has."""
     for folder in (path, *path.parents):
-        if folder.name and manifest_path(folder).is_file():  # "/" and "." have no name
+        if not folder.name:  # "/" and "." have none
+            continue
+        manifest = manifest_path(folder)
+        if retried(manifest.is_file, manifest):
             return folder
     return None
 
@@ -263,16 +271,18 @@ def store_with_manifest(path: Path) -> Path | None:
 def reading(path: Path | str) -> Iterator[None]:
     """Raises DataError for chunks that cannot be decoded, and invalidates their manifest.
 
-    `path`: an array or its store.
+    `path`: an array or its store. MachineError where the machine is at fault; then the manifest
+    stays.
     """
     try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
+        with reading_content(path, "restore or convert it"):
+            yield
+    except DamagedError as error:
         store = store_with_manifest(Path(path))
         if store is None:
-            raise DataError(f"{path} cannot be read ({error}); restore or convert it") from error
+            raise
         invalidate_manifest(store)
-        raise DataError(f"{path} is damaged ({error}). {_REMEDY}") from error
+        raise DataError(f"{path} is damaged: it {error.fault}. {_REMEDY}") from error
 
 
 def check_manifest(store: Path, *, digests: bool = False) -> dict[str, Any]:
@@ -296,7 +306,19 @@ def damaged(store: Path, content: Mapping[str, Any], difference: str) -> DataErr
 
 
 def difference_from(store: Path, content: Mapping[str, Any], digests: bool = False) -> str | None:
-    """The first difference between a store and its manifest `content`; None without any."""
+    """The first difference between a store and its manifest `content`; None without any.
+
+    Metadata that cannot be read is a difference; MachineError where the machine is at fault.
+    """
+    try:
+        with reading_content(store):
+            return _first_difference(store, content, digests)
+    except DamagedError as error:
+        return f"metadata: {error}"
+
+
+def _first_difference(store: Path, content: Mapping[str, Any], digests: bool) -> str | None:
+    """`difference_from` for metadata that can be read."""
     metadata = _array_metadata(store)
     for name, expected in content["arrays"].items():
         if name not in metadata:
@@ -356,7 +378,7 @@ def absent_chunks(
     """
     listed: Iterable[str] = indexed_digests(store, name, expected["sha256"])
     if not listed and (store / name / ".zarray").is_file():
-        metadata = json.loads((store / name / ".zarray").read_text())
+        metadata = read_json_object(store / name / ".zarray")
         edges = zip(expected["shape"], expected["chunks"], strict=True)
         grid = [range(-(-size // chunk)) for size, chunk in edges]
         if math.prod(map(len, grid)) == expected["chunk_count"]:

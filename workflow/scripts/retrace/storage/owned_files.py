@@ -7,13 +7,13 @@ and neither does this one once somebody else has changed them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from retrace.errors import DataError
 from retrace.files import file_sha256, write_json
+from retrace.reading import json_if_intact
 from retrace.relative_paths import relative_path
 from retrace.replacement import sync_folder
 from retrace.storage.foreign_entries import added_entries
@@ -30,11 +30,7 @@ def recorded(record: Path) -> dict[str, list[str]]:
 
     Records of earlier versions are lists of names: they do not say what was written.
     """
-    try:
-        content = json.loads(record.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return json_if_intact(record)
 
 
 def put_owned(record: Path, new: Path, final: Path, setting: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from retrace.errors import DataError
 from retrace.files import FileCheck
+from retrace.reading import existing_bytes, retried
 from retrace.storage.chunk_index import (
     ChunkDigests,
     chunk_digests,
@@ -108,7 +109,7 @@ _CHECKS: dict[tuple[str, int, int], StoreCheck] = {}
 
 def store_check(store: Path) -> StoreCheck:
     """The check of a store with a manifest; its listing is compared once per process."""
-    manifest = manifest_path(store).stat()
+    manifest = retried(manifest_path(store).stat, manifest_path(store))
     key = (str(store.resolve()), manifest.st_mtime_ns, manifest.st_size)
     if key not in _CHECKS:
         _CHECKS[key] = StoreCheck(store)
@@ -125,7 +126,7 @@ def check_folder(folder: Path) -> None:
         return
     check = store_check(store)
     for name in check.content.get("files", {}):
-        check.check(name, (store / name).read_bytes())
+        check.check(name, existing_bytes(store / name))
 
 
 def file_check(path: Path | None, name: str, missing_chunks: str | None) -> FileCheck | None:

@@ -21,6 +21,7 @@ from retrace.formats.reordered import ReorderedArray
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
 from retrace.formats.zarr_arrays import BlockStore, CheckedStore, chunk_names, open_zarr
 from retrace.geometry import Triple, VoxelBox, triple
+from retrace.reading import retried
 from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
 from retrace.remote.block_cache import CacheOptions
 from retrace.remote.block_reader import BlockReader
@@ -79,8 +80,9 @@ class Volume:
                 f"{self.box.offset}+{self.box.shape} (voxels)"
             )
         channels = (slice(None),) if self.channels else ()
+        region = (*channels, *inside.slices(self.box.offset))
         with reading(self.name):
-            data = np.asarray(self.array[(*channels, *inside.slices(self.box.offset))])
+            data = retried(lambda: np.asarray(self.array[region]), self.name)
         if inside == box:
             return data
         lead = (self.channels,) if self.channels else ()

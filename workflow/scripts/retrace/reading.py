@@ -1,0 +1,243 @@
+"""Reads what others wrote: each fault, of the content or of the machine, is one clear line.
+
+Two functions do this for every reader. `reading_content` surrounds the parsing and decoding of
+bytes: whatever a library raises for them becomes a DamagedError. `retried` surrounds access to a
+disk: an error that may pass is tried again, and then reported as the machine's (MachineError),
+because the data may be intact. What treats damaged data as absent catches DamagedError only.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from retrace.errors import DataError, RetraceError, machine_error, machine_fault
+
+T = TypeVar("T")
+
+
+class DamagedError(DataError):
+    """Content that cannot be parsed or decoded, or that is of another kind."""
+
+    def __init__(self, name: Path | str, fault: str, remedy: str) -> None:
+        """`fault`: the end of a sentence about `name`."""
+        super().__init__(f"{name} {fault}; {remedy}")
+        self.fault = fault
+
+
+GET_AGAIN = "get the file again, or correct its path"
+PASSING = frozenset(
+    (errno.EIO, errno.ESTALE, errno.EINTR, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ENOMEM)
+)
+"""Errors that are often gone a moment later, as on network drives."""
+WAITS_S = (0.05, 0.2, 0.8)
+"""Pauses before the second, third and fourth attempt."""
+LONGEST_CAUSE = 200
+"""Characters of a library's message that are quoted."""
+WEB_PAGE = re.compile(
+    rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE
+)
+PEEKED_BYTES = 512
+
+
+# ---------------------------------------------------------------- faults of the machine
+
+
+def retried(read: Callable[[], T], name: Path | str) -> T:
+    """The value of `read`, which is called again after system errors that may pass.
+
+    MachineError for those that remain; other errors, such as FileNotFoundError, are left alone.
+    """
+    for wait_s in (*WAITS_S, None):
+        try:
+            return read()
+        except OSError as error:
+            number = machine_fault(error)
+            if number is None:
+                raise
+            if wait_s is None or number not in PASSING:
+                raise machine_error(name, number) from error
+            time.sleep(wait_s)
+    raise AssertionError("unreachable")
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; FileNotFoundError if it is absent, MachineError if it is unreadable."""
+    return retried(path.read_bytes, path)
+
+
+def existing_bytes(path: Path) -> bytes | None:
+    """The bytes of a file; None if it does not exist."""
+    try:
+        return read_bytes(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; none if it is no folder. Links to folders are not entered.
+
+    MachineError if a folder cannot be listed: its files are unknown, not absent.
+    """
+    entries = retried(lambda: _entries(folder), folder)
+    here = [path for path, is_folder in entries if not is_folder]
+    return sorted([*here, *(f for path, inner in entries if inner for f in files_below(path))])
+
+
+def _entries(folder: Path) -> list[tuple[Path, bool]]:
+    """The paths in a folder, and whether each is a folder itself."""
+    try:
+        with os.scandir(folder) as entries:
+            return [(Path(e.path), e.is_dir(follow_symlinks=False)) for e in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+# ---------------------------------------------------------------- faults of the content
+
+
+@contextmanager
+def reading_content(name: Path | str, remedy: str = GET_AGAIN) -> Iterator[None]:
+    """Turns whatever parsing or decoding raises into one DamagedError of one line.
+
+    Errors of this library pass, and so do those of programming (NameError) and of installation.
+    A wrong size in a header can ask for more memory than there is, and nested content for more
+    recursion than Python allows: these are faults of the content as well.
+    """
+    try:
+        yield
+    except (RetraceError, NameError, ImportError):
+        raise
+    except Exception as error:
+        number = machine_fault(error)
+        if number is not None:
+            raise machine_error(name, number) from error
+        raise DamagedError(name, _fault(name, error), remedy) from error
+
+
+def _fault(name: Path | str, error: Exception) -> str:
+    """What is wrong, as the end of a sentence about `name`."""
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    if isinstance(name, Path) and is_web_page(_first_bytes(name)):
+        return WEB_PAGE_FAULT
+    return f"cannot be read ({cause(error)})"
+
+
+def cause(error: BaseException) -> str:
+    """The first line of an error's message, with its type where that says more."""
+    lines = str(error).strip().splitlines()
+    text = "".join(c if c.isprintable() else "?" for c in lines[0][:LONGEST_CAUSE]) if lines else ""
+    if isinstance(error, KeyError):
+        return f"it lacks {text}"
+    if isinstance(error, MemoryError):
+        return f"it asks for more memory than there is{f': {text}' if text else ''}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    says_little = not text or isinstance(error, (TypeError, AttributeError, IndexError))
+    return f"{type(error).__name__}{f': {text}' if text else ''}" if says_little else text
+
+
+def if_intact(read: Callable[[], T], name: Path | str) -> T | None:
+    """The value of `read`, None where it cannot be decoded; for work that is then done again.
+
+    MachineError, not None, if the machine is at fault: the work may be intact.
+    """
+    try:
+        with reading_content(name):
+            return retried(read, name)
+    except DamagedError:
+        return None
+
+
+WEB_PAGE_FAULT = "is a web page instead of data, perhaps a page to log in"
+
+
+def is_web_page(content: bytes) -> bool:
+    """Whether bytes begin like HTML."""
+    return WEB_PAGE.match(content[:PEEKED_BYTES]) is not None
+
+
+def refuse_web_page(content: bytes | None, name: Path | str, remedy: str = GET_AGAIN) -> None:
+    """DamagedError for HTML where data are expected."""
+    if content is not None and is_web_page(content):
+        raise DamagedError(name, WEB_PAGE_FAULT, remedy)
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(PEEKED_BYTES)
+    except OSError:
+        return b""
+
+
+def parse_json(content: bytes | str, name: Path | str, remedy: str = GET_AGAIN) -> Any:
+    """The value of a JSON text; DamagedError if it is none."""
+    if isinstance(content, bytes):
+        refuse_web_page(content, name, remedy)
+    with reading_content(name, remedy):
+        return json.loads(content)
+
+
+def parse_json_object(
+    content: bytes | str, name: Path | str, remedy: str = GET_AGAIN
+) -> dict[str, Any]:
+    """The fields of a JSON object; DamagedError if the text is none."""
+    value = parse_json(content, name, remedy)
+    if not isinstance(value, dict):
+        fault = f"cannot be read (it is a JSON {type(value).__name__}, not an object)"
+        raise DamagedError(name, fault, remedy)
+    return value
+
+
+def read_json_object(path: Path, remedy: str = GET_AGAIN) -> dict[str, Any]:
+    """The fields of a JSON file; FileNotFoundError if absent, DamagedError if damaged."""
+    return parse_json_object(read_bytes(path), path, remedy)
+
+
+def json_if_intact(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file; none if it is absent or damaged. MachineError if unreadable."""
+    content = existing_bytes(path)
+    if content is None:
+        return {}
+    return if_intact(lambda: parse_json_object(content, path), path) or {}
+
+
+# ---------------------------------------------------------------- bounded decompression
+
+MAX_UNPACKED_BYTES = 2**31
+"""Bytes that compressed content may have where no header says how many there should be."""
+GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+"""zlib's `wbits` that recognises both headers."""
+
+
+def unzipped(content: bytes, limit: int = MAX_UNPACKED_BYTES) -> bytes:
+    """The bytes of gzip (of one or several members) or zlib content, with its checksum compared.
+
+    ValueError for damaged content and for more than `limit` bytes, of which no more are unpacked.
+    """
+    pieces, left = [], limit
+    while content:
+        unpacker = zlib.decompressobj(GZIP_OR_ZLIB)
+        try:
+            pieces.append(unpacker.decompress(content, left + 1))
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
+        left -= len(pieces[-1])
+        if left < 0:
+            raise ValueError(f"it unpacks to more than {limit} bytes")
+        if not unpacker.eof:
+            raise ValueError("its compressed data end too early")
+        content = unpacker.unused_data.lstrip(b"\0")  # padding, as gzip itself allows
+    if not pieces:
+        raise ValueError("it is empty")
+    return b"".join(pieces)
