@@ -131,6 +131,21 @@ def test_memory_and_disk_give_the_same_voxels(store: Path, monkeypatch: pytest.M
         assert not image[33:].any()
 
 
+@pytest.mark.parametrize("free_bytes", [0, 2**40])
+def test_labels_below_0_are_unlabelled(
+    store: Path, monkeypatch: pytest.MonkeyPatch, free_bytes: int
+) -> None:
+    _, labels = tiny.blobs()
+    signed = np.where(labels == 2, -1, labels.astype(np.int64))
+    rewrite(store, "labels", signed)
+    monkeypatch.setattr(training_volumes, "_memory_bytes", lambda: free_bytes)
+    volume = open_tiny(store, background_ids=[3, -7, 2**64 - 1]).volumes[0]
+    box = VoxelBox((0, 0, 0), tiny.SHAPE)
+    known = (signed >= 0) & (signed != 3)
+    assert (volume.read_codes(box) == np.where(known, LABELLED, UNLABELLED)).all()
+    assert (volume.read_labels(box) == np.where(known, signed, 0)).all()
+
+
 def test_big_ids_stay_apart(store: Path) -> None:
     _, labels = tiny.blobs()
     rewrite(store, "labels", labels + np.uint64(2**40))

@@ -82,6 +82,8 @@ Whole = Annotated[int, Strict()]
 """A whole number."""
 WholeFrom0 = Annotated[int, Strict(), Field(ge=0)]
 """A whole number from 0."""
+LabelId = Annotated[int, Strict(), Field(ge=-(2**63), le=2**64 - 1)]
+"""An id in labels: a whole number of 64 bits, with or without a sign."""
 Count = Annotated[int, Strict(), Field(ge=1)]
 """A whole number from 1."""
 Number = Annotated[float, Strict(), AllowInfNan(False), AS_GIVEN]

@@ -16,6 +16,7 @@ from retrace.setting_types import (
     Flag,
     Fraction,
     InWords,
+    LabelId,
     NumberFrom0,
     Offset,
     Positive,
@@ -320,9 +321,10 @@ class DatasetFile(SettingsModel):
         "verb_dataset_network."
     )
     voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
-    background_ids: tuple[WholeFrom0, ...] = Field(
+    background_ids: tuple[LabelId, ...] = Field(
         (),
-        description="Labels that are not neurons. The mask removes them from training and scores.",
+        description="Labels that are not neurons. The mask removes them from training and scores, "
+        "and also labels below 0.",
     )
     isotropic: Flag | None = Field(
         None,
@@ -409,7 +411,7 @@ class DatasetBase(SettingsModel):
 
     name: str = Field(description="Name of the dataset.")
     isotropic: bool = Field(description="Which recipe of a network it uses.")
-    background_ids: tuple[int, ...] = Field((), description="Labels that are not neurons.")
+    background_ids: tuple[LabelId, ...] = Field((), description="Labels that are not neurons.")
     volumes: dict[str, DatasetVolume] = Field({}, description="Volumes by name.")
     train: tuple[Entry, ...] = Field((), description="What is trained on.")
     validation: tuple[Entry, ...] = Field((), description="What thresholds are chosen on.")

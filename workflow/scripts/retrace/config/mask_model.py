@@ -5,14 +5,14 @@ from __future__ import annotations
 from pydantic import Field
 
 from retrace.formats.source import Source
-from retrace.setting_types import WholeFrom0
+from retrace.setting_types import LabelId
 from retrace.settings_model import SettingsModel
 
 
 class MaskSettings(SettingsModel):
     """Labels whose background is masked."""
 
-    background_ids: tuple[WholeFrom0, ...] = Field(description="Labels that are not neurons.")
+    background_ids: tuple[LabelId, ...] = Field(description="Labels that are not neurons.")
     labels: Source = Field(description="The labels.")
     labels_mask: Source | None = Field(
         None, description="The dataset's own mask, 0 where labels are ignored."

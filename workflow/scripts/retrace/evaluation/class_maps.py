@@ -48,7 +48,7 @@ class ClassMap:
         around = box.grow((ring,) * 3).intersect(self.scored.labels.box)
         values = self.scored.labels.read(around)
         classes = class_labels(
-            torch.from_numpy((values if self.are_classes else compact(values)).astype(np.int64)),
+            torch.from_numpy(_as_int64(values if self.are_classes else compact(values))),
             torch.from_numpy(self.scored.known(around)),
             are_classes=self.are_classes,
             boundary_steps=ring,
@@ -63,6 +63,13 @@ class ClassMap:
         for box in progress(slabs, len(slabs), f"score {scored.name}", "slabs"):
             tally.add(self.probabilities(box), self.labels(box), scored.labels.name)
         return tally
+
+
+def _as_int64(labels: np.ndarray) -> np.ndarray:
+    """Labels as int64, same shape; what is too large becomes the largest number, never negative."""
+    if labels.dtype.kind == "u":
+        labels = np.minimum(labels.astype(np.uint64), np.iinfo(np.int64).max)
+    return labels.astype(np.int64)
 
 
 def plot_class_maps(maps: Sequence[ClassMap], path: Path) -> None:

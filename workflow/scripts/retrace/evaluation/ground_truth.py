@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retrace.formats.label_ids import background_values, is_known
 from retrace.geometry import NmBox, VoxelBox
 from retrace.storage.volumes import Volume
 
@@ -14,7 +15,7 @@ from retrace.storage.volumes import Volume
 class GroundTruth:
     """Labels (Z, Y, X) of one region, and which of their voxels count.
 
-    Voxels do not count if they are outside `roi_nm`, have label 0 or one of `ignored_ids`
+    Voxels do not count if they are outside `roi_nm`, have a label of 0, below 0 or in `ignored_ids`
     (background), or are 0 in `mask` or outside it.
     """
 
@@ -33,11 +34,8 @@ class GroundTruth:
     def read(self, box: VoxelBox) -> tuple[np.ndarray, np.ndarray]:
         """Labels of `box`, and which of its voxels count (bool), both (Z, Y, X)."""
         labels = self.labels.read(box)
-        keep = labels != 0
-        limit = np.iinfo(labels.dtype).max
-        ignored = [label for label in self.ignored_ids if 0 < label <= limit]
-        if ignored:
-            keep &= np.isin(labels, np.array(ignored, labels.dtype), invert=True)
+        background = background_values(self.ignored_ids, labels.dtype)
+        keep = is_known(labels, background) & (labels != 0)
         if self.mask is not None:
             keep &= self.mask.read(box, fill=0) != 0
         return labels, keep

@@ -12,6 +12,7 @@ import numpy as np
 from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError
 from retrace.evaluation.dataset import open_labels
+from retrace.formats.label_ids import background_values, is_known
 from retrace.geometry import VoxelBox
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry, ScoredSplit
 from retrace.storage.manifest import check_manifest
@@ -39,10 +40,14 @@ class ScoredPrediction:
     prediction: Volume
     labels: Volume
     mask: Volume | None
+    background_ids: tuple[int, ...] = ()
 
     def known(self, box: VoxelBox) -> np.ndarray:
         """Where the labels of `box` count, (Z, Y, X) bool."""
-        return np.ones(box.shape, bool) if self.mask is None else self.mask.read(box) != 0
+        if self.mask is not None:
+            return self.mask.read(box) != 0
+        labels = self.labels.read(box)
+        return is_known(labels, background_values(self.background_ids, labels.dtype))
 
 
 def open_predictions(
@@ -82,4 +87,5 @@ def _open(
             f"{prediction.name} and {labels.name} have no voxel of {entry.name} in common"
         )
     title = name if entries == 1 else f"{name} {box.offset}+{box.shape}"
-    return ScoredPrediction(title, entry, box, prediction, labels, mask)
+    background = dataset.background_ids
+    return ScoredPrediction(title, entry, box, prediction, labels, mask, background)

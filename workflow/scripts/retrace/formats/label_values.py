@@ -5,7 +5,7 @@ Each class reads like a zarr array: it has `shape`, `dtype`, `attrs` and slicing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ import cc3d
 import numpy as np
 
 from retrace.errors import DataError
+from retrace.formats.label_ids import held_ids
 
 SECTIONS_KEPT = 16
 """Sections whose components stay in memory, because neighbouring reads share them."""
@@ -58,17 +59,33 @@ class ClassGroups:
     def __init__(self, array: Any, groups: Sequence[Sequence[int]]) -> None:
         """`array` (Z, Y, X) of integers; `groups`: the stored values of each class."""
         self._array = array
-        pairs = sorted((value, number) for number, group in enumerate(groups) for value in group)
-        self._values, self._classes = (np.array(column) for column in zip(*pairs, strict=True))
+        class_of = {value: number for number, group in enumerate(groups) for value in group}
+        self._values = np.sort(_exact_values(class_of, np.dtype(array.dtype)))
+        self._classes = np.array([class_of[int(value)] for value in self._values], np.int32)
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.attrs = dict(getattr(array, "attrs", {}))
         self.dtype = np.dtype(np.int32)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        stored = np.asarray(self._array[key]).astype(np.int64)
+        stored = np.asarray(self._array[key])
+        if not len(self._values):
+            return np.full(stored.shape, -1, np.int32)
         index = np.searchsorted(self._values, stored).clip(max=len(self._values) - 1)
         classes = np.where(self._values[index] == stored, self._classes[index], -1)
         return np.asarray(classes, np.int32)
+
+
+def _exact_values(values: Iterable[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """Those of the values that an array of this dtype can hold exactly, (n,) of that dtype.
+
+    Compared in another dtype, 2^64 - 1 would equal -1, and 2^53 + 1 would equal 2^53.
+    """
+    if dtype.kind in "ui":
+        return held_ids(values, dtype)
+    if dtype.kind == "b":
+        return np.array([bool(value) for value in values if value in (0, 1)], dtype)
+    exact = [value for value in values if int(float(value)) == value == dtype.type(value)]
+    return np.array(exact, dtype)
 
 
 class ColourLabels:

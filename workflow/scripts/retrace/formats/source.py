@@ -16,10 +16,10 @@ from retrace.setting_types import (
     Count,
     Flag,
     InWords,
+    LabelId,
     Offset,
     Shape,
     Text,
-    Whole,
     WholeFrom0,
 )
 from retrace.settings_model import NO_EFFECT, SettingsModel
@@ -39,7 +39,7 @@ def _each_once(axes: str) -> str:
 
 
 ClassValues = Annotated[
-    tuple[Annotated[tuple[Whole, ...], Field(min_length=1)], ...],
+    tuple[Annotated[tuple[LabelId, ...], Field(min_length=1)], ...],
     Field(min_length=1),
     InWords("a list of values for each class ([[0], [1, 2]])"),
 ]

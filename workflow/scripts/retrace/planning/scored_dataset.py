@@ -11,7 +11,7 @@ from retrace.config.dataset_model import Entry, SkeletonSource
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import Source
 from retrace.geometry import NmBox
-from retrace.setting_types import Shape, Text
+from retrace.setting_types import LabelId, Shape, Text
 from retrace.settings_model import SettingsModel
 
 ScoredSplit = Literal["validation", "test"]
@@ -52,7 +52,7 @@ class ScoredDataset(SettingsModel):
 
     name: Text = Field(description="Name of the dataset.")
     voxel_size_nm: Shape | None = Field(None, description="Voxel size (z, y, x), nm.")
-    background_ids: tuple[int, ...] = Field((), description="Labels that are not neurons.")
+    background_ids: tuple[LabelId, ...] = Field((), description="Labels that are not neurons.")
     volumes: dict[str, ScoredVolume] = Field(description="Volumes by name.")
     validation: tuple[Entry, ...] = Field((), description="What thresholds are chosen on.")
     test: tuple[Entry, ...] = Field((), description="What is scored.")

@@ -15,6 +15,7 @@ from retrace.setting_types import (
     Compile,
     Count,
     Device,
+    LabelId,
     Positive,
     Precision,
     Shape,
@@ -29,7 +30,7 @@ class TrainingDataset(SettingsModel):
 
     name: Text = Field(description="Name of the dataset.")
     voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
-    background_ids: tuple[WholeFrom0, ...] = Field((), description="Labels that are not neurons.")
+    background_ids: tuple[LabelId, ...] = Field((), description="Labels that are not neurons.")
     volumes: dict[str, DatasetVolume] = Field(description="The volumes, by name.")
     train: tuple[Entry, ...] = Field(description="What is trained on.")
     validation: tuple[Entry, ...] = Field((), description="What the training is measured on.")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 
-from retrace.errors import ConfigError, DataError
+from retrace.errors import DataError
+from retrace.formats.label_ids import background_values, is_known
 from retrace.geometry import Triple, VoxelBox, blocks, triple
 from retrace.storage.value_checks import check_labels
 from retrace.storage.volumes import Volume
@@ -29,36 +29,12 @@ class MaskCounts:
     neurons: int
 
 
-def background_values(ids: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
-    """The ids as an array of the labels' dtype, without those that the dtype cannot represent.
-
-    Only integers are used: as a float, 2^64 - 3 would become 2^64. ConfigError for ids that are not
-    whole numbers in 0 ... 2^64 - 1.
-    """
-    for value in ids:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
-            raise ConfigError(f"background id {value!r} is not a whole number in 0 ... 2^64 - 1")
-    highest = int(np.iinfo(dtype).max)
-    return np.array([value for value in ids if value <= highest], dtype=dtype)
-
-
-def mask_of(labels: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """1 where `labels` (Z, Y, X) are at least 0 and not in `background`, else 0; uint8, same shape.
-
-    `background` (n,) has the dtype of the labels.
-    """
-    mask = (labels >= 0).astype(np.uint8)
-    for value in background:
-        mask[labels == value] = 0
-    return mask
-
-
 def _mask_block(
     labels: Volume, mask: zarr.Array, box: VoxelBox, background: np.ndarray, own_mask: Volume | None
 ) -> MaskCounts:
     """Writes and counts one block of the mask."""
     data = labels.read(box)
-    block = mask_of(data, background)
+    block = is_known(data, background).astype(np.uint8)
     if own_mask is not None:
         block[own_mask.read(box, fill=0) == 0] = 0
     mask[box.slices(labels.box.offset)] = block

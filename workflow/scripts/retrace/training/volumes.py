@@ -12,6 +12,7 @@ import numpy as np
 from retrace.config.dataset_model import Entry
 from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.errors import DataError
+from retrace.formats.label_ids import background_values, is_known
 from retrace.formats.label_values import compact
 from retrace.formats.source import Region, Source
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks
@@ -67,24 +68,27 @@ class TrainingVolume:
     def _is_labelled(self, box: VoxelBox) -> np.ndarray:
         if self.mask is not None:
             return (self.mask.read(box) != 0).astype(np.uint8)
-        if not self.background_ids:
+        if not self.background_ids and self.labels.dtype.kind == "u":
             return np.full(box.shape, LABELLED, dtype=np.uint8)
-        return (~np.isin(self.labels.read(box), self.background_ids)).astype(np.uint8)
+        labels = self.labels.read(box)
+        known = is_known(labels, background_values(self.background_ids, labels.dtype))
+        return known.astype(np.uint8)
 
     def read_labels(self, box: VoxelBox) -> np.ndarray:
         """Object ids, (Z, Y, X) int32; 0 = background, absent or excluded.
 
         Ids too large for int32 are renumbered within the block: only equality matters in a batch.
         """
+        return _as_int32(self.read_ids(box))
+
+    def read_ids(self, box: VoxelBox) -> np.ndarray:
+        """Object ids or classes as stored, (Z, Y, X); 0 = background, absent or excluded."""
         labels = _read_within(self.labels, box, self.labelled)
-        if labels.dtype.kind == "i":  # below 0: unlabelled, as in the mask
-            labels[labels < 0] = 0
-        for number in self.background_ids:
-            if number <= np.iinfo(labels.dtype).max:
-                labels[labels == labels.dtype.type(number)] = 0
+        background = background_values(self.background_ids, labels.dtype)
+        labels[~is_known(labels, background)] = 0
         for hole in self.excluded:
             labels[hole.intersect(box).slices(box.offset)] = 0
-        return _as_int32(labels)
+        return labels
 
 
 def _read_within(volume: Volume, box: VoxelBox, limits: VoxelBox) -> np.ndarray:
@@ -190,7 +194,7 @@ def check_classes(volume: TrainingVolume, network: VoxelNetworkSettings) -> None
     count = network.n_lab
     assert count is not None
     for slab in slabs(volume.labelled):
-        wrong = sorted({int(v) for v in np.unique(volume.read_labels(slab)) if v >= count})
+        wrong = sorted({int(v) for v in np.unique(volume.read_ids(slab)) if v >= count})
         if wrong:
             raise DataError(
                 f"volume {volume.name!r}: the labels hold {wrong[:5]}, and network "
