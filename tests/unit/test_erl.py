@@ -109,7 +109,7 @@ def test_broken_tables_are_refused(tmp_path: Path) -> None:
         (good, "lacks edges"),
         ({**good, "edges": [[1, 3]]}, "not in `id`"),
         ({**good, "edges": [[1, 2]], "skeleton": [1, 2]}, "joins two skeletons"),
-        ({**good, "edges": [], "skeleton": [1]}, "one row per node"),
+        ({**good, "edges": [], "skeleton": [1]}, "one row for each node"),
     ]:
         path.write_text(json.dumps(broken))
         with pytest.raises(DataError, match=message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ from retrace.evaluation.node_segments import sample_nodes
 from retrace.evaluation.skeleton_files import read_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.files import atomic_write
+from retrace.formats.label_ids import exact_integers
 from retrace.storage.volumes import Volume
 
 ARRAYS = ("voxel", "fragment", "fragments", "thresholds", "segments", "threshold", "voxel_size_nm")
 """The arrays of a table, in addition to the fields of a skeleton file."""
+WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 COLUMNS = ("node", "skeleton", "z", "y", "x", "z_nm", "y_nm", "x_nm", "fragment", "segment")
 """The columns of the csv: row, skeleton, voxel, position, and both ids at the chosen threshold."""
 
@@ -121,19 +124,48 @@ def read_table(path: Path) -> NodeTable:
 def read_segments(path: Path, nodes: int) -> np.ndarray:
     """The column `segment` of a csv, (nodes,) uint64, in the order of its column `node`.
 
-    Raises DataError if a column or a node is missing.
+    A segment below 0 becomes 0, none. Raises DataError if a column or a node is missing, a node
+    occurs twice, or an id is not whole.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist; give a csv with the columns node and segment")
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _csv_rows(path)
     absent = {"node", "segment"} - set(rows[0] if rows else ())
     if absent:
         raise DataError(f"{path} has no column {', '.join(sorted(absent))}")
-    segment_of = {int(row["node"]): int(row["segment"]) for row in rows}
+    node, segment = (_whole_column(path, rows, name) for name in ("node", "segment"))
+    segment_of = dict(zip(node, segment, strict=True))
+    if len(segment_of) < len(rows):
+        raise DataError(f"{path} has {len(rows)} rows for {len(segment_of)} nodes; give each one")
     if set(segment_of) != set(range(nodes)):
         raise DataError(
             f"{path} names {len(segment_of)} nodes; the table has {nodes}, numbered from 0. Give "
             "each one row (segment 0: none)"
         )
-    return np.array([segment_of[node] for node in range(nodes)], np.uint64)
+    ids = [max(segment_of[number], 0) for number in range(nodes)]
+    return exact_integers(ids, f"{path}: `segment`", np.uint64)
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv by column; DataError for a file that is no text."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is no csv ({error}); give one with the columns node and segment"
+        ) from error
+
+
+def _whole_column(path: Path, rows: Sequence[dict[str, str]], name: str) -> list[int]:
+    """The whole numbers of a column, (rows,); DataError for the first one that is none."""
+    numbers = []
+    for line, row in enumerate(rows, 2):
+        text = (row[name] or "").strip()
+        if not WHOLE_NUMBER.fullmatch(text):
+            raise DataError(
+                f"{path}: the {name} in line {line} is {text!r}; write a whole number without a "
+                "fraction"
+            )
+        numbers.append(int(text))
+    return numbers

@@ -3,69 +3,106 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retrace.config.dataset_model import SkeletonSource
 from retrace.errors import DataError
+from retrace.evaluation.skeleton_checks import (
+    check_distinct,
+    check_one_skeleton_per_edge,
+    check_shape,
+    finite_positions,
+    rows_of,
+)
 from retrace.evaluation.skeletons import Skeletons, connected_parts, edges_among
+from retrace.formats.label_ids import exact_integers
 from retrace.formats.mongo_dump import read_columns
 from retrace.geometry import NmBox
 from retrace.storage.store_check import check_folder
 
 FIELDS = ("id", "position_nm", "skeleton", "edges")
 """The fields of a table; see `read_skeletons`."""
+ID_FIELDS = ("id", "skeleton", "edges")
+"""Those with whole numbers."""
+DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What reading a damaged table raises."""
 
 
 def read_skeletons(path: Path) -> Skeletons:
     """The skeletons in a table of nodes and edges, .npz or .json.
 
     Its fields are id (nodes,), position_nm (nodes, 3) z y x, skeleton (nodes,) and edges (edges, 2)
-    of ids. Raises DataError for a missing field, wrong shapes or an edge to an unknown node.
+    of ids. Raises DataError for a missing field, wrong shapes, ids that are not whole or occur
+    twice, positions that are not finite, and an edge to an unknown node.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; give the skeletons as .npz or .json")
-    table = json.loads(path.read_text()) if path.suffix == ".json" else dict(np.load(path))
+    table = _read_table(path)
     missing = [name for name in FIELDS if name not in table]
     if missing:
         raise DataError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(FIELDS)}")
-    ids = np.asarray(table["id"], np.uint64)
-    position = np.asarray(table["position_nm"], np.float64).reshape(-1, 3)
-    skeleton = np.asarray(table["skeleton"], np.int64)
-    edges = np.asarray(table["edges"], np.uint64).reshape(-1, 2)
-    if not len(ids) == len(position) == len(skeleton):
-        raise DataError(f"{path}: id, position_nm and skeleton must have one row per node")
-    skeletons = Skeletons(position, skeleton, _rows(path, ids, edges))
-    _check_one_skeleton_per_edge(path, skeletons)
+    numbers = {
+        name: exact_integers(table[name], f"{path}: `{name}`", np.uint64) for name in ID_FIELDS
+    }
+    ids, skeleton, edges = (numbers[name] for name in ID_FIELDS)
+    check_shape(f"{path}: `id`", ids, (ids.size,), "one id for each node")
+    check_distinct(path, ids)
+    position = finite_positions(path, table["position_nm"], ids)
+    check_shape(f"{path}: `skeleton`", skeleton, (len(ids),), "one row for each node")
+    edges = edges if edges.size else edges.reshape(0, 2)
+    check_shape(f"{path}: `edges`", edges, (edges.size // 2, 2), "a row of two ids for each edge")
+    if not skeleton.all():
+        raise DataError(f"{path}: `skeleton` holds 0, which means none; number them from 1")
+    skeletons = Skeletons(position, skeleton, rows_of(path, ids, edges))
+    check_one_skeleton_per_edge(path, skeletons)
     return skeletons
 
 
-def _check_one_skeleton_per_edge(path: Path, skeletons: Skeletons) -> None:
-    ends = skeletons.skeleton[skeletons.edges]
-    if (ends[:, 0] != ends[:, 1]).any():
-        raise DataError(f"{path}: an edge joins two skeletons; each skeleton id must be one tree")
+def _read_table(path: Path) -> dict[str, Any]:
+    """The fields of a table by name; DataError if the file is missing, damaged, or no table."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give the skeletons as .npz or .json")
+    try:
+        if path.suffix == ".json":
+            table = json.loads(path.read_bytes())
+            return {name: table[name] for name in FIELDS if name in table}
+        with np.load(path) as file:
+            return {name: file[name] for name in FIELDS if name in file}
+    except DAMAGE as error:
+        raise DataError(
+            f"{path} is no table of skeletons ({error}); write {', '.join(FIELDS)} as .npz or .json"
+        ) from error
 
 
 def read_dump(folder: Path, name: str) -> tuple[np.ndarray, Skeletons]:
-    """Node ids (nodes,) and skeletons of a MongoDB dump that the authors of the paper published.
+    """Node ids (nodes,) uint64 and skeletons of a MongoDB dump that the authors published.
 
     NAME.nodes.bson has id, z, y, x (nm); NAME.edges.bson has source and target. Each connected part
     is one skeleton. Edges to nodes that are not in the dump are ignored, as by MongoDB's reader.
-    Raises DataError for a dump without nodes or with two nodes of one id.
+    Raises DataError for a dump without nodes, with two nodes of one id, or with ids or positions
+    that are no whole and no finite numbers.
     """
-    nodes = read_columns(folder / f"{name}.nodes.bson", ["id", "z", "y", "x"])
-    edges = read_columns(folder / f"{name}.edges.bson", ["source", "target"])
-    ids = nodes["id"].astype(np.uint64)
-    if not len(ids) or len(np.unique(ids)) != len(ids):
-        raise DataError(
-            f"{folder}/{name}.nodes.bson has no nodes, or two of one id; fetch it again"
-        )
-    pairs = np.stack([edges["source"], edges["target"]], axis=1).astype(np.uint64)
-    pairs = pairs.reshape(-1, 2)[np.isin(pairs, ids).all(axis=1)]
-    rows = _rows(folder, ids, pairs)
-    position = np.stack([nodes[axis] for axis in "zyx"], axis=1).astype(np.float64)
+    file = folder / f"{name}.nodes.bson"
+    nodes = read_columns(file, ["id", "z", "y", "x"])
+    ids = _dumped_ids(file, nodes["id"])
+    check_distinct(file, ids)
+    position = finite_positions(file, np.stack([nodes[axis] for axis in "zyx"], axis=1), ids)
+    file = folder / f"{name}.edges.bson"
+    edges = read_columns(file, ["source", "target"])
+    pairs = np.stack([_dumped_ids(file, edges[end]) for end in ("source", "target")], axis=1)
+    rows = rows_of(file, ids, pairs[np.isin(pairs, ids).all(axis=1)])
     return ids, Skeletons(position, connected_parts(len(ids), rows), rows)
+
+
+def _dumped_ids(file: Path, values: np.ndarray) -> np.ndarray:
+    """Ids (nodes,) uint64. BSON has no unsigned numbers: ids from 2^63 are stored below 0."""
+    return exact_integers(values, str(file), np.int64).view(np.uint64)
 
 
 def read_masked(folder: Path, name: str, region: str) -> Skeletons:
@@ -77,23 +114,34 @@ def read_masked(folder: Path, name: str, region: str) -> Skeletons:
     """
     ids, whole = read_dump(folder, name)
     parts_file = folder / f"nodes_{name}_components_{region}_masked.bson"
-    parts = read_columns(parts_file, ["id", "component_id"])
-    mask = read_columns(folder / f"nodes_{name}_mask_{region}_masked.bson", ["id", "masked"])
-    component_of_node = dict(zip(parts["id"].tolist(), parts["component_id"].tolist(), strict=True))
-    kept = set(mask["id"][mask["masked"].astype(bool)].tolist())
-    component = np.array(
-        [component_of_node.get(n, -1) if n in kept else -1 for n in ids.tolist()], np.int64
-    )
-    keep = component >= 0
+    mask_file = folder / f"nodes_{name}_mask_{region}_masked.bson"
+    component = _of_nodes(parts_file, "component_id", ids, -1)
+    keep = (component >= 0) & (_of_nodes(mask_file, "masked", ids, 0) != 0)
     if not keep.any():
         raise DataError(
             f"{parts_file} and its mask keep no node of {name}; is it another region's?"
         )
     # Ground truth 0 is ignored, and components are numbered from 0.
+    skeleton = component[keep].astype(np.uint64) + np.uint64(1)
     edges = edges_among(keep, whole.edges)
-    skeletons = Skeletons(whole.position_nm[keep], component[keep] + 1, edges)
-    _check_one_skeleton_per_edge(parts_file, skeletons)
+    skeletons = Skeletons(whole.position_nm[keep], skeleton, edges)
+    check_one_skeleton_per_edge(parts_file, skeletons)
     return skeletons
+
+
+def _of_nodes(file: Path, column: str, ids: np.ndarray, absent: int) -> np.ndarray:
+    """A column of a dump for each of `ids`, (nodes,) int64; `absent` for ids without a row."""
+    columns = read_columns(file, ["id", column])
+    rows = _dumped_ids(file, columns["id"])
+    if not rows.size:
+        return np.full(len(ids), absent, np.int64)
+    check_distinct(file, rows)
+    values = columns[column]
+    if values.dtype.kind != "b":
+        values = exact_integers(values, f"{file}: `{column}`", np.int64)
+    order = np.argsort(rows)
+    at = np.searchsorted(rows[order], ids).clip(max=len(rows) - 1)
+    return np.where(rows[order][at] == ids, values[order][at], absent)
 
 
 def open_skeletons(source: SkeletonSource, box: NmBox) -> dict[str, Skeletons]:
@@ -111,12 +159,3 @@ def open_skeletons(source: SkeletonSource, box: NmBox) -> dict[str, Skeletons]:
     if source.region:
         sets["skeletons_masked"] = read_masked(path, name, source.region)
     return sets
-
-
-def _rows(path: Path, ids: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The edges (edges, 2) as rows of `ids` (nodes,); DataError for an unknown id."""
-    order = np.argsort(ids)
-    row = np.searchsorted(ids[order], edges).clip(max=max(len(ids) - 1, 0))
-    if edges.size and (not len(ids) or (ids[order][row] != edges).any()):
-        raise DataError(f"{path}: an edge names a node id that is not in `id`")
-    return order[row] if edges.size else np.zeros((0, 2), np.int64)

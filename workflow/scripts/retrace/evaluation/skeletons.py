@@ -14,11 +14,18 @@ from retrace.geometry import NmBox
 @dataclass(frozen=True)
 class Skeletons:
     """Traced neurons: `position_nm` (nodes, 3) z, y, x, `skeleton` (nodes,), ids above 0, and
-    `edges` (edges, 2), pairs of rows. Both ends of an edge are in the same skeleton."""
+    `edges` (edges, 2), pairs of rows. Both ends of an edge are in the same skeleton.
+
+    Edges that are stored twice, in either direction, count once; an edge from a node to itself does
+    not count.
+    """
 
     position_nm: np.ndarray
     skeleton: np.ndarray
     edges: np.ndarray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", distinct_edges(self.edges))
 
     @property
     def edge_length_nm(self) -> np.ndarray:
@@ -35,6 +42,14 @@ class Skeletons:
         inside = np.all((self.position_nm >= low) & (self.position_nm < high), axis=1)
         edges = edges_among(inside, self.edges)
         return Skeletons(self.position_nm[inside], connected_parts(int(inside.sum()), edges), edges)
+
+
+def distinct_edges(edges: np.ndarray) -> np.ndarray:
+    """The edges (edges, 2) between two different nodes, each pair once, in their order."""
+    edges = edges.reshape(-1, 2)
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    _, first = np.unique(np.sort(edges, axis=1), axis=0, return_index=True)
+    return np.asarray(edges[np.sort(first)])
 
 
 def edges_among(keep: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.files import atomic_write
+from retrace.formats.label_ids import LARGEST_EXACT
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INT32, INT64, DOUBLE = struct.Struct("<i"), struct.Struct("<q"), struct.Struct("<d")
@@ -136,7 +137,8 @@ def read_documents(path: Path) -> Iterator[dict[str, Any]]:
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Fields of all documents as arrays (documents,).
 
-    DataError if a field of a document is missing, or is neither a number nor a boolean.
+    Numbers stay exact: a column of integers and whole fractions is int64. DataError if a field of a
+    document is missing, is neither a number nor a boolean, or cannot be kept exactly.
     """
     rows = []
     for index, document in enumerate(read_documents(path)):
@@ -149,7 +151,26 @@ def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
             )
         rows.append(row)
     columns = zip(*rows, strict=True) if rows else [[] for _ in names]
-    return {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+    return {n: _column(f"{path}: {n!r}", c) for n, c in zip(names, columns, strict=True)}
+
+
+def _column(name: str, values: Sequence[float]) -> np.ndarray:
+    """The numbers as an array (documents,); DataError with `name` if that rounds an integer.
+
+    Next to a fraction, 2^53 + 1 would become 2^53.
+    """
+    fractions = [value for value in values if isinstance(value, float)]
+    if len(fractions) in (0, len(values)):
+        return np.array(values)
+    if all(value.is_integer() and abs(value) <= LARGEST_EXACT for value in fractions):
+        return np.array([int(value) for value in values], np.int64)
+    rounded = [v for v in values if isinstance(v, int) and int(float(v)) != v]
+    if rounded:
+        raise DataError(
+            f"{name} has the integer {rounded[0]} next to fractions, which cannot be one exact "
+            "column; write all its numbers as integers, or all as fractions"
+        )
+    return np.array(values, np.float64)
 
 
 def _encoded(name: str, value: Any) -> bytes:
