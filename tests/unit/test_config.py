@@ -178,7 +178,6 @@ def test_custom_volumes_are_resolved_as_written(tmp_path: Path) -> None:
         "path": "cubes.h5",
         "array": "a/labels",
         "voxel_size_nm": [10, 10, 10],
-        "offset_nm": None,
     }
     assert data.train[0].exclude_nm == (data.validation[0].roi_nm,)
     assert splits.scorable(data, "test") == []
@@ -377,7 +376,6 @@ def test_addresses_are_completed_by_the_configuration(tmp_path: Path) -> None:
         "path": "/disk/em/cube_a.zarr",
         "array": "raw",
         "voxel_size_nm": [10, 10, 10],
-        "offset_nm": None,
         "missing_chunks": "fill",  # a stream has no listing of what there is
     }
 

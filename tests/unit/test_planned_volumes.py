@@ -20,7 +20,9 @@ from torch import nn
 from retrace.checkpoints.safetensors import save_model
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError, DataError, DeviceError
+from retrace.formats.contract import Configured
 from retrace.formats.headers import read_header
+from retrace.formats.placement import placed
 from retrace.planning import fetch, local_device, mask, stacks, view
 from retrace.planning.experiment import Planner
 from retrace.planning.finished_training import check_length
@@ -162,7 +164,7 @@ def test_voxel_sizes_that_contradict_the_dataset_are_refused(place: Path) -> Non
         plan(with_source("b", "labels", voxel_size_nm=[20, 10, 10]))
     with h5py.File("cubes.h5", "a") as file:
         file["b/raw"].attrs["resolution"] = [40, 4, 4]
-    with pytest.raises(DataError, match=r"its voxel size is \[40, 4, 4\] nm"):
+    with pytest.raises(DataError, match=r"`resolution` \[40, 4, 4\] nm, and .*\[10, 10, 10\]"):
         plan()
 
 
@@ -209,7 +211,8 @@ def test_headers_of_all_formats(place: Path) -> None:
         header = read_header(f"v{version}.zarr", "g/raw")
         assert header is not None
         assert (header.shape, header.dtype) == (SHAPE, "uint16")
-        assert (header.resolution, header.offset) == ([40, 4, 4], [80, 0, 0])
+        place = placed("raw", header, "zyx", Configured())
+        assert (place.voxel_size_nm, place.offset_nm) == ((40, 4, 4), (80, 0, 0))
     tifffile.imwrite("stack.tif", np.zeros(SHAPE, np.uint8), photometric="minisblack")
     stack = read_header("stack.tif")
     assert stack is not None and (stack.shape, stack.dtype) == (SHAPE, "uint8")
@@ -217,7 +220,8 @@ def test_headers_of_all_formats(place: Path) -> None:
     attributes = {"dimensions": SHAPE[::-1], "dataType": "uint8", "resolution": [4, 4, 40]}
     Path("n.n5/raw/attributes.json").write_text(json.dumps(attributes))
     n5 = read_header("n.n5", "raw")
-    assert n5 is not None and (n5.shape, n5.resolution) == (SHAPE, [40, 4, 4])
+    assert n5 is not None and n5.shape == SHAPE
+    assert placed("n5", n5, "zyx", Configured()).voxel_size_nm == (40, 4, 4)
     Path("broken.h5").write_bytes(b"no h5")
     with pytest.raises(DataError, match=r"broken\.h5 cannot be read"):
         read_header("broken.h5", "raw")

@@ -24,7 +24,7 @@ import yaml
 
 from retrace.checkpoints.elektronn import SUFFIX, load_param, read_param, write_param
 from retrace.checkpoints.safetensors import load_model, read_metadata, save_model
-from retrace.command_line import add_job, parse_job
+from retrace.command_line import add_job, as_number, parse_job
 from retrace.config.any_network import stored_network
 from retrace.config.elektronn_network import (
     ElektronnNetworkFile,
@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     one = verbs.add_parser("translate")
     one.add_argument("config", type=Path, help="configuration file of ELEKTRONN 1")
-    one.add_argument("--voxel-size-nm", nargs=3, type=int, help="of its cubes, z y x")
+    one.add_argument("--voxel-size-nm", nargs=3, type=as_number, help="of its cubes, z y x")
     one.add_argument("--folder", type=Path, default=Path("config"))
     one = verbs.add_parser("describe")
     one.add_argument("network", help="name of a network, or a configuration file of ELEKTRONN")

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrace.command_line import add_job, named_paths, parse_job
+from retrace.command_line import add_job, as_number, named_paths, parse_job
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.evaluation.any_segmentation import open_named_array, rescore, score_volumes
@@ -35,7 +35,7 @@ from retrace.evaluation.jobs import write_counts, write_node_tables, write_score
 from retrace.evaluation.plots import scores_table
 from retrace.evaluation.scores import CONVENTION
 from retrace.files import write_json
-from retrace.geometry import NmBox, triple
+from retrace.geometry import NmBox, NmTriple, checked_voxel_size
 from retrace.planning.score_settings import (
     CountSettings,
     NodeSettings,
@@ -52,15 +52,15 @@ WHERE = "settings of the evaluation"
 def _parse_roi(text: str) -> NmBox:
     """z0:z1,y0:y1,x0:x1 as a box, nm."""
     try:
-        ends = [[int(value) for value in axis.split(":")] for axis in text.split(",")]
+        ends = [[as_number(value) for value in axis.split(":")] for axis in text.split(",")]
         (z0, z1), (y0, y1), (x0, x1) = ends
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not z0:z1,y0:y1,x0:x1 (nm)") from error
     return NmBox((z0, y0, x0), (z1 - z0, y1 - y0, x1 - x0))
 
 
-def _parse_triple(text: str) -> tuple[int, int, int]:
-    return triple([int(value) for value in text.split(",")])
+def _parse_voxel_size(text: str) -> NmTriple:
+    return checked_voxel_size([as_number(value) for value in text.split(",")])
 
 
 def _add_store_options(parser: argparse.ArgumentParser, file: Sequence[str] = ()) -> None:
@@ -93,7 +93,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     comparing.add_argument("--segmentation", required=True, nargs="+", metavar="NAME=FILE:ARRAY")
     comparing.add_argument("--mask", metavar="FILE:ARRAY", help="voxels of 0 do not count")
     comparing.add_argument("--roi-nm", type=_parse_roi, metavar="z0:z1,y0:y1,x0:x1")
-    comparing.add_argument("--voxel-size-nm", type=_parse_triple, metavar="z,y,x")
+    comparing.add_argument("--voxel-size-nm", type=_parse_voxel_size, metavar="z,y,x")
     comparing.add_argument("--background-id", type=int, action="append", default=[])
     comparing.add_argument("--fill-unassigned", action="store_true", help="grow into voxels of 0")
     comparing.add_argument(

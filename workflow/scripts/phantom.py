@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from retrace.command_line import as_number
 from retrace.errors import run
 from retrace.synthetic.phantom_files import (
     TESTING,
@@ -42,7 +43,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--volumes", nargs="+", default=["train_0", "val_0", "test_0"])
     parser.add_argument("--shape", nargs=3, type=int, default=(48, 128, 128), help="labels, z y x")
     parser.add_argument("--margin", nargs=3, type=int, default=(24, 48, 48), help="voxels per side")
-    parser.add_argument("--voxel-size-nm", nargs=3, type=int, default=(20, 9, 9), help="z y x")
+    parser.add_argument(
+        "--voxel-size-nm", nargs=3, type=as_number, default=(20, 9, 9), help="z y x"
+    )
     parser.add_argument("--chunks", nargs=3, type=int, default=(32, 64, 64), help="z y x")
     parser.add_argument("--layout", choices=("zebrafinch", "hemi", CUBES), default="zebrafinch")
     parser.add_argument(

@@ -25,6 +25,14 @@ def named_paths(items: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
+def as_number(text: str) -> float:
+    """A number of the command line; whole numbers as int. ValueError for other text."""
+    number = float(text)
+    return (
+        int(text) if number.is_integer() and "." not in text and "e" not in text.lower() else number
+    )
+
+
 def add_job(
     parser: argparse.ArgumentParser,
     *,

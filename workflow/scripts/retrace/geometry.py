@@ -6,14 +6,23 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from retrace.errors import DataError
 
 Triple = tuple[int, int, int]
+NmTriple = tuple[float, float, float]
+"""Lengths or a position in nm (z, y, x); whole numbers are ints, and written as such."""
+
+NM_DECIMALS = 6
+"""Decimals of positions in nm, so that sums of fractions such as 4.6 are exact."""
+ON_GRID = 1e-4
+"""Voxels by which a position in nm may miss the voxel grid because decimals end."""
+
+Number = TypeVar("Number", int, float)
 
 
-def triple(values: Sequence[int]) -> Triple:
+def triple(values: Sequence[float]) -> Triple:
     """Three whole numbers (z, y, x) as ints; DataError for anything else."""
     if len(values) != 3 or any(int(v) != v for v in values):
         raise DataError(f"{list(values)} is not a (z, y, x) triple of whole numbers")
@@ -21,21 +30,88 @@ def triple(values: Sequence[int]) -> Triple:
     return z, y, x
 
 
+def nm_triple(values: Sequence[float]) -> NmTriple:
+    """Three positions or lengths in nm (z, y, x); DataError for anything else."""
+    z, y, x = (_plain(round(v, NM_DECIMALS)) for v in _three_numbers(values))
+    return z, y, x
+
+
+def checked_voxel_size(values: Sequence[float]) -> NmTriple:
+    """A voxel size in nm (z, y, x), exactly as it is given; DataError for anything else."""
+    z, y, x = (_plain(v) for v in _three_numbers(values))
+    if min(z, y, x) <= 0:
+        raise DataError(f"{[z, y, x]} nm (z, y, x) is no voxel size; each edge must be above 0")
+    return z, y, x
+
+
+def _three_numbers(values: Sequence[float]) -> list[float]:
+    numbers = [v if isinstance(v, int) else float(v) for v in values]
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+        raise DataError(f"{list(values)} is not a (z, y, x) triple of finite numbers")
+    return numbers
+
+
+def _plain(value: float) -> float:
+    """A whole number as int, all others unchanged."""
+    return int(value) if int(value) == value else value
+
+
+def whole_voxels(values_nm: Sequence[float], voxel_size_nm: Sequence[float]) -> Triple | None:
+    """Lengths or a position in voxels (z, y, x), None if they are no whole numbers of voxels."""
+    counts = [v / size for v, size in zip(values_nm, voxel_size_nm, strict=True)]
+    if any(abs(count - round(count)) > ON_GRID for count in counts):
+        return None
+    return triple([round(count) for count in counts])
+
+
+def voxels_to_cover(lengths_nm: Sequence[float], voxel_size_nm: Sequence[float]) -> Triple:
+    """The fewest voxels (z, y, x) that are at least as long as `lengths_nm`."""
+    pairs = zip(lengths_nm, voxel_size_nm, strict=True)
+    return triple([math.ceil(length / size - ON_GRID) for length, size in pairs])
+
+
+def pixel_factor(coarser_nm: Sequence[float], finer_nm: Sequence[float]) -> int:
+    """How many of the finer pixels a coarser one is wide; DataError if that is no whole number."""
+    factors = whole_voxels(coarser_nm, finer_nm)
+    if factors is None or factors[1] < 1:
+        raise DataError(
+            f"voxels of {list(coarser_nm)} nm are no whole number of voxels of {list(finer_nm)} nm"
+        )
+    return factors[1]
+
+
+def in_nm(voxels: Sequence[int], voxel_size_nm: Sequence[float]) -> NmTriple:
+    """A position or a shape in voxels (z, y, x) as nm."""
+    return nm_triple([n * size for n, size in zip(voxels, voxel_size_nm, strict=True)])
+
+
+def shifted(
+    offset_nm: Sequence[float], voxels: Sequence[int], voxel_size_nm: Sequence[float]
+) -> NmTriple:
+    """A position moved by whole voxels (z, y, x), nm."""
+    moves = in_nm(voxels, voxel_size_nm)
+    return nm_triple([start + move for start, move in zip(offset_nm, moves, strict=True)])
+
+
 @dataclass(frozen=True)
-class _Box:
+class _Box(Generic[Number]):
     """An axis-aligned box: `offset` is its first corner, `shape` its extent, both (z, y, x)."""
 
-    offset: Triple
-    shape: Triple
+    offset: tuple[Number, Number, Number]
+    shape: tuple[Number, Number, Number]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "offset", triple(self.offset))
-        object.__setattr__(self, "shape", triple(self.shape))
+        object.__setattr__(self, "offset", self._triple(self.offset))
+        object.__setattr__(self, "shape", self._triple(self.shape))
+
+    @staticmethod
+    def _triple(values: Sequence[Number]) -> tuple[Number, Number, Number]:
+        raise NotImplementedError
 
     @property
-    def end(self) -> Triple:
+    def end(self) -> tuple[Number, Number, Number]:
         """The corner just after the last voxel."""
-        return triple([o + s for o, s in zip(self.offset, self.shape, strict=True)])
+        return self._triple([o + s for o, s in zip(self.offset, self.shape, strict=True)])
 
     @property
     def is_empty(self) -> bool:
@@ -43,41 +119,42 @@ class _Box:
         return any(s <= 0 for s in self.shape)
 
     @property
-    def size(self) -> int:
+    def size(self) -> Number:
         """The volume in voxels or nm³, 0 for an empty box."""
         z, y, x = self.shape
-        return 0 if self.is_empty else z * y * x
+        return z * y * x * (not self.is_empty)
 
     def intersect(self, other: Self) -> Self:
         """The overlap with another box; empty, with an edge of 0, if there is none."""
         begin = [max(a, b) for a, b in zip(self.offset, other.offset, strict=True)]
         end = [min(a, b) for a, b in zip(self.end, other.end, strict=True)]
-        shape = [max(0, e - b) for b, e in zip(begin, end, strict=True)]
-        return type(self)(triple(begin), triple(shape))
+        shape = [max(b, e) - b for b, e in zip(begin, end, strict=True)]
+        return type(self)(self._triple(begin), self._triple(shape))
 
-    def grow(self, amount: Sequence[int]) -> Self:
+    def grow(self, amount: Sequence[Number]) -> Self:
         """The box extended by `amount` (z, y, x) on both sides of each axis; negative: shrunk."""
         offset = [o - a for o, a in zip(self.offset, amount, strict=True)]
         shape = [s + 2 * a for s, a in zip(self.shape, amount, strict=True)]
-        return type(self)(triple(offset), triple(shape))
+        return type(self)(self._triple(offset), self._triple(shape))
 
-    def shift(self, by: Sequence[int]) -> Self:
+    def shift(self, by: Sequence[Number]) -> Self:
         """The box moved by `by` (z, y, x)."""
-        return type(self)(triple([o + b for o, b in zip(self.offset, by, strict=True)]), self.shape)
+        moved = [o + b for o, b in zip(self.offset, by, strict=True)]
+        return type(self)(self._triple(moved), self.shape)
 
     def contains(self, other: Self) -> bool:
         """Whether the other box is inside this one."""
         return self.intersect(other) == other
 
 
-class VoxelBox(_Box):
+class VoxelBox(_Box[int]):
     """A box in voxels of one volume's grid."""
 
-    def to_nm(self, voxel_size_nm: Sequence[int]) -> NmBox:
+    _triple = staticmethod(triple)
+
+    def to_nm(self, voxel_size_nm: Sequence[float]) -> NmBox:
         """The same box in nm; `voxel_size_nm` (z, y, x)."""
-        offset = [o * v for o, v in zip(self.offset, voxel_size_nm, strict=True)]
-        shape = [s * v for s, v in zip(self.shape, voxel_size_nm, strict=True)]
-        return NmBox(triple(offset), triple(shape))
+        return NmBox(in_nm(self.offset, voxel_size_nm), in_nm(self.shape, voxel_size_nm))
 
     def slices(self, origin: Sequence[int] = (0, 0, 0)) -> tuple[slice, slice, slice]:
         """Slices (z, y, x) into an array whose first voxel is at `origin`."""
@@ -87,20 +164,21 @@ class VoxelBox(_Box):
         return z, y, x
 
 
-class NmBox(_Box):
+class NmBox(_Box[float]):
     """A box in world coordinates, nm."""
 
-    def to_voxels(self, voxel_size_nm: Sequence[int]) -> VoxelBox:
+    _triple = staticmethod(nm_triple)
+
+    def to_voxels(self, voxel_size_nm: Sequence[float]) -> VoxelBox:
         """The same box in voxels; DataError if it is off the voxel grid."""
-        for values in (self.offset, self.shape):
-            if any(v % size for v, size in zip(values, voxel_size_nm, strict=True)):
-                raise DataError(
-                    f"{list(values)} nm is no multiple of the voxel size {list(voxel_size_nm)} nm; "
-                    "choose offset and shape on the voxel grid"
-                )
-        offset = [o // v for o, v in zip(self.offset, voxel_size_nm, strict=True)]
-        shape = [s // v for s, v in zip(self.shape, voxel_size_nm, strict=True)]
-        return VoxelBox(triple(offset), triple(shape))
+        begin, shape = (whole_voxels(v, voxel_size_nm) for v in (self.offset, self.shape))
+        if begin is None or shape is None:
+            wrong = self.offset if begin is None else self.shape
+            raise DataError(
+                f"{list(wrong)} nm is no multiple of the voxel size {list(voxel_size_nm)} nm; "
+                "choose offset and shape on the voxel grid"
+            )
+        return VoxelBox(begin, shape)
 
 
 def chunk_count(shape: Sequence[int], chunk_shape: Sequence[int]) -> int:

@@ -101,6 +101,10 @@ Shape = tuple[Count, Count, Count]
 """A size in voxels or nm, or a factor, for each axis z, y, x; at least 1."""
 Offset = tuple[Whole, Whole, Whole]
 """A step in voxels, or a position in nm, along z, y, x; may be negative."""
+NmSize = tuple[Positive, Positive, Positive]
+"""A voxel size, or edge lengths of a box, in nm along z, y, x; fractions such as 4.6 are exact."""
+NmPosition = tuple[Number, Number, Number]
+"""A position in nm along z, y, x; may be negative."""
 Range = tuple[Number, Number]
 """The lowest and the highest value."""
 

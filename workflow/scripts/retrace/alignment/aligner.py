@@ -25,7 +25,7 @@ from retrace.config.seamless_network import StackAlignment
 from retrace.displacement import length, upsample, vote, warp
 from retrace.errors import DataError
 from retrace.files import atomic_write, read_json
-from retrace.geometry import VoxelBox, blocks, triple
+from retrace.geometry import VoxelBox, blocks, pixel_factor, triple, whole_voxels
 from retrace.networks.seamless import Seamless
 from retrace.progress import progress
 from retrace.reading import if_intact
@@ -288,7 +288,7 @@ class Aligner:
     def _render_fine(self, stack: AlignedStack, z: int) -> None:
         """Renders section `z` at `render_mip`, tile by tile, with the upsampled field."""
         assert stack.fine is not None
-        factor = stack.sections.voxel_size_nm[1] // stack.fine.voxel_size_nm[1]
+        factor = pixel_factor(stack.sections.voxel_size_nm, stack.fine.voxel_size_nm)
         height, width = stack.fine.box.shape[1:]
         coarse = stack.sections.box.shape[1:]
         step = -(-self.plan.tile // factor) * factor
@@ -311,8 +311,8 @@ class Aligner:
 
 def check_fine(sections: Volume, fine: Volume) -> None:
     """DataError unless the volume to render has voxels finer by a whole factor in y and x."""
-    factors = [(a / b) for a, b in zip(sections.voxel_size_nm, fine.voxel_size_nm, strict=True)]
-    if factors[0] != 1 or factors[1] != factors[2] or factors[1] < 1 or factors[1] % 1:
+    factors = whole_voxels(sections.voxel_size_nm, fine.voxel_size_nm)
+    if factors is None or factors[0] != 1 or factors[1] != factors[2] or factors[1] < 1:
         raise DataError(
             f"{fine.name} has voxels of {list(fine.voxel_size_nm)} nm, {sections.name} of "
             f"{list(sections.voxel_size_nm)} nm; `render_mip` must be as fine as `mip` or finer"

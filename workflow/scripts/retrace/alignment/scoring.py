@@ -26,7 +26,7 @@ from retrace.alignment.prepare import valid_mask
 from retrace.alignment.stack_sampling import DEFECTS, DISPLACEMENT
 from retrace.displacement import downsample, inside
 from retrace.errors import DataError
-from retrace.geometry import VoxelBox
+from retrace.geometry import VoxelBox, pixel_factor
 from retrace.progress import progress
 from retrace.storage.volumes import Volume, open_volume
 from retrace.targets.ternary import dilate
@@ -51,7 +51,7 @@ class KnownDistortion:
     def open(cls, store: Path, sections: Volume) -> KnownDistortion:
         """The ground truth that `stacks.py make` wrote."""
         displacement = open_volume(store, DISPLACEMENT)
-        factor = sections.voxel_size_nm[1] // displacement.voxel_size_nm[1]
+        factor = pixel_factor(sections.voxel_size_nm, displacement.voxel_size_nm)
         return cls(displacement, open_volume(store, DEFECTS), factor)
 
     def read(self, z: int) -> tuple[Tensor, Tensor]:

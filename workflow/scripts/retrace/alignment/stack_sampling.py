@@ -21,7 +21,16 @@ from retrace.config.alignment_model import StackSet
 from retrace.errors import ConfigError, DataError
 from retrace.files import atomic_write
 from retrace.formats.precomputed import PrecomputedLayer, check_inside
-from retrace.geometry import NmBox, Triple, VoxelBox, triple
+from retrace.geometry import (
+    NmBox,
+    NmTriple,
+    Triple,
+    VoxelBox,
+    in_nm,
+    nm_triple,
+    pixel_factor,
+    triple,
+)
 from retrace.storage.value_checks import check_raw, check_raw_type
 from retrace.storage.volumes import Volume, mask_on_grid
 from retrace.targets.ternary import ternary
@@ -34,7 +43,7 @@ DISPLACEMENT, DEFECTS = "displacement", "defects"
 class SampledStack:
     """One stack: the corner of its first voxel, nm (z, y, x), and arrays as in a data set."""
 
-    corner_nm: Triple
+    corner_nm: NmTriple
     images: np.ndarray
     masks: np.ndarray | None = None
     fields: np.ndarray | None = None
@@ -125,10 +134,10 @@ class StackSampler:
             f"{number}, and all were rejected: {counts}. Choose another `roi_nm`, or relax `reject`"
         )
 
-    def read_at(self, corner_nm: Sequence[int]) -> SampledStack:
+    def read_at(self, corner_nm: Sequence[float]) -> SampledStack:
         """The stack at a place, without checks; DataError if it leaves the volume."""
         size = self.sources.sections.voxel_size_nm
-        box = NmBox(triple(corner_nm), (0, 0, 0)).to_voxels(size)
+        box = NmBox(nm_triple(corner_nm), (0, 0, 0)).to_voxels(size)
         return self.read(box.offset)
 
     def read(self, offset: Triple) -> SampledStack:
@@ -163,7 +172,7 @@ class StackSampler:
         """Pixels of the ground truth per pixel of the sections."""
         displacement = self.sources.displacement
         assert displacement is not None
-        return self.sources.sections.voxel_size_nm[1] // displacement.voxel_size_nm[1]
+        return pixel_factor(self.sources.sections.voxel_size_nm, displacement.voxel_size_nm)
 
     def _ground_truth_box(self, box: VoxelBox) -> VoxelBox:
         """A box of the sections in the voxels of the ground truth."""
@@ -217,15 +226,15 @@ def coarser_labels(labels: np.ndarray, factor: int) -> np.ndarray:
 # ---------------------------------------------------------------- coordinates
 
 
-def write_coordinates(path: Path, samples_nm: Sequence[Triple], shape_nm: Triple) -> None:
+def write_coordinates(path: Path, samples_nm: Sequence[NmTriple], shape_nm: NmTriple) -> None:
     """Saves the corners of stacks, nm (z, y, x), to read the same stacks at any mip."""
     content = {"shape_nm": list(shape_nm), "corners_nm": [list(corner) for corner in samples_nm]}
     atomic_write(path, json.dumps(content) + "\n")
 
 
 def read_coordinates(
-    path: Path, voxel_size_nm: Triple, shape: Triple, finest_nm: Triple
-) -> list[Triple]:
+    path: Path, voxel_size_nm: NmTriple, shape: Triple, finest_nm: NmTriple
+) -> list[NmTriple]:
     """Corners of stacks, nm (z, y, x), from such a file or SEAMLeSS's (x, y, z, extent, H) list.
 
     That list counts voxels of mip 0, of size `finest_nm`. ConfigError if the file is neither, or
@@ -235,20 +244,17 @@ def read_coordinates(
     try:
         content = json.loads(text) if text.lstrip().startswith("{") else ast.literal_eval(text)
         if isinstance(content, dict):
-            corners = [triple(corner) for corner in content["corners_nm"]]
-            stored = {triple(content["shape_nm"])}
+            corners = [nm_triple(corner) for corner in content["corners_nm"]]
+            stored = {nm_triple(content["shape_nm"])}
         else:
-            corners = [
-                triple([z * finest_nm[0], y * finest_nm[1], x * finest_nm[2]])
-                for x, y, z, *_ in content
-            ]
+            corners = [in_nm((z, y, x), finest_nm) for x, y, z, *_ in content]
             stored = {_extent_nm(entry, finest_nm) for entry in content}
     except (ValueError, SyntaxError, KeyError, TypeError, DataError) as error:
         raise ConfigError(
             f"{path} holds no coordinates ({error}): neither a file of gen_stack nor a list of "
             "(x, y, z, extent, H)"
         ) from error
-    expected = triple([n * v for n, v in zip(shape, voxel_size_nm, strict=True)])
+    expected = in_nm(shape, voxel_size_nm)
     if stored - {expected}:
         raise ConfigError(
             f"{path} has stacks of {list(min(stored - {expected}))} nm, and the settings ask for "
@@ -257,7 +263,7 @@ def read_coordinates(
     return corners
 
 
-def _extent_nm(entry: Sequence[int], finest_nm: Triple) -> Triple:
+def _extent_nm(entry: Sequence[int], finest_nm: NmTriple) -> NmTriple:
     """The size in nm of one stack of SEAMLeSS's list."""
     _, _, _, extent, height = entry
-    return height * finest_nm[0], extent * finest_nm[1], extent * finest_nm[2]
+    return in_nm((height, extent, extent), finest_nm)

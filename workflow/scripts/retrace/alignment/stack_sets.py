@@ -18,7 +18,7 @@ from retrace.alignment.stack_sampling import (
     write_coordinates,
 )
 from retrace.alignment.stack_writer import resumable_stack, write_stacks
-from retrace.geometry import Triple, triple
+from retrace.geometry import NmTriple, in_nm
 from retrace.planning.stack_settings import SampleSettings
 from retrace.records.record import work_digest
 from retrace.replacement import declare_with, remove_afterwards
@@ -43,7 +43,7 @@ def write_stack_set(
     fixed = _fixed_corners(settings, sampler)
     count = len(fixed) or (stacks.test_count if settings.split == "test" else stacks.count)
     own_work = _stack_work_folder(settings, sources.sections, work, output)
-    corners: list[Triple] = []
+    corners: list[NmTriple] = []
 
     def draw(number: int) -> SampledStack:
         return sampler.read_at(fixed[number]) if fixed else sampler.draw(number)
@@ -58,7 +58,7 @@ def write_stack_set(
     attrs = {"mip": settings.source.mip, "resolution": list(size)}
     with same_version(own_work, sources.sections, sources.bad):
         write_stacks(output, settings.name, samples(), count, attrs)
-    shape_nm = triple([n * v for n, v in zip(sampler.shape, size, strict=True)])
+    shape_nm = in_nm(sampler.shape, size)
     declare_with(output, coordinates_path(output))
     write_coordinates(coordinates_path(output), corners, shape_nm)
     _write_stack_manifest(settings, sources, ground_truth, output, begin, count)
@@ -86,7 +86,7 @@ def open_stack_sources(settings: SampleSettings, ground_truth: Path | None) -> S
     )
 
 
-def _fixed_corners(settings: SampleSettings, sampler: StackSampler) -> list[Triple]:
+def _fixed_corners(settings: SampleSettings, sampler: StackSampler) -> list[NmTriple]:
     """The corners in the file `coordinates`, for the training split; none without such a file."""
     path = settings.stacks.coordinates
     if path is None or settings.split == "test":

@@ -24,6 +24,7 @@ from retrace.alignment.stack_files import (
 )
 from retrace.alignment.stack_sampling import SampledStack
 from retrace.errors import ConfigError
+from retrace.geometry import nm_triple
 from retrace.progress import progress
 from retrace.replacement import put
 from retrace.storage.zarr_writer import COMPRESSOR, publish
@@ -104,8 +105,8 @@ def resumable_stack(work: Path, number: int, draw: Callable[[int], SampledStack]
     if file.is_file():
         with np.load(file) as saved:
             parts = {name: saved.get(name) for name in ARRAYS}
-            corner = tuple(int(v) for v in saved["corner_nm"])
-        return SampledStack(corner, *(parts[name] for name in ARRAYS))  # type: ignore[arg-type]
+            corner = nm_triple(saved["corner_nm"].tolist())
+        return SampledStack(corner, *(parts[name] for name in ARRAYS))
     sample = draw(number)
     work.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

@@ -42,7 +42,7 @@ from retrace.augment.sections import augment_input, augment_stack
 from retrace.config.seamless_network import SeamlessNetworkSettings, StackAugment
 from retrace.displacement import downsample, inside, length, rotate_180, rotate_field_180, warp
 from retrace.errors import StateError
-from retrace.geometry import Triple
+from retrace.geometry import NmTriple
 from retrace.networks.seamless import Seamless
 from retrace.targets.ternary import contract
 from retrace.training.loop import Trainer
@@ -66,7 +66,7 @@ class SeamlessTask(PlainTask):
     schedule: PhaseSchedule
     seed: int
     device: torch.device
-    voxel_size_nm: Triple
+    voxel_size_nm: NmTriple
     lambdas: Lambdas
     phase: Phase | None = None
     batch_size: int = 1

@@ -17,6 +17,8 @@ from retrace.setting_types import (
     Fraction,
     InWords,
     LabelId,
+    NmPosition,
+    NmSize,
     NumberFrom0,
     Offset,
     Positive,
@@ -166,7 +168,7 @@ class VolumeFile(SettingsModel):
         description="The part of the volume that is used, nm. labels: the box that the labels' "
         "file covers. Absent: all of it.",
     )
-    offset_nm: Offset | None = Field(
+    offset_nm: NmPosition | None = Field(
         None,
         description="World position of the first voxel of raw and labels (z, y, x), nm. Absent: "
         "what the files say, else 0.",
@@ -320,7 +322,7 @@ class DatasetFile(SettingsModel):
         description="Letters, digits and _; the same as the file's name. A target is "
         "verb_dataset_network."
     )
-    voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
+    voxel_size_nm: NmSize = Field(description="Voxel size (z, y, x), nm.")
     background_ids: tuple[LabelId, ...] = Field(
         (),
         description="Labels that are not neurons. The mask removes them from training and scores, "
@@ -430,7 +432,7 @@ class DatasetBase(SettingsModel):
 class Dataset(DatasetBase):
     """Volumes of one voxel size and one source, with everything filled in."""
 
-    voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
+    voxel_size_nm: NmSize = Field(description="Voxel size (z, y, x), nm.")
     lsd_sigma_nm: Positive | None = Field(None, description="Width of the descriptors, nm.")
     boundaries_drawn: bool | None = Field(
         None, description="Whether voxels of 0 separate touching labels."

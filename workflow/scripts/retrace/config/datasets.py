@@ -23,6 +23,7 @@ from retrace.config.yaml_files import names, read_yaml, yaml_file
 from retrace.config.znn_samples import with_samples
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source, SourceFile
+from retrace.geometry import NmTriple
 
 AnyDataset = Dataset | ExamplesDataset
 
@@ -98,12 +99,12 @@ def _volume(dataset: DatasetFile, name: str, where: str) -> DatasetVolume:
     settings = _in_bucket(dataset, name) | file.explicit()
     _check_raw(settings.get("raw"), name, where)
     sources = {
-        part: _complete(value, dataset.voxel_size_nm, file)
+        part: _complete(value, dataset.voxel_size_nm, _offset(file, part))
         for part, value in settings.items()
         if part in SINGLE_SOURCES or part in NAMED_SOURCES
     }
     if file.tissue_mask is not None:  # its voxels may be larger: their size is in its own file
-        sources["tissue_mask"] = _complete(file.tissue_mask, None, file)
+        sources["tissue_mask"] = _complete(file.tissue_mask, None, _offset(file, "tissue_mask"))
     if file.auto_crop is not None:
         sources |= _fitted(sources, file.auto_crop)
     rest = {part: settings[part] for part in ("lazy_labels", "skeletons") if part in settings}
@@ -147,14 +148,25 @@ def _check_raw(raw: SourceFile | None, name: str, where: str) -> None:
 
 def _complete(
     source: SourceFile | Mapping[str, SourceFile],
-    voxel_size_nm: tuple[int, int, int] | None,
-    volume: VolumeFile,
+    voxel_size_nm: NmTriple | None,
+    offset: Mapping[str, NmTriple | None],
 ) -> Any:
     """A source, or sources by name, with the voxel size and offset of its volume."""
     if not isinstance(source, SourceFile):
-        return {n: _complete(one, voxel_size_nm, volume) for n, one in source.items()}
-    defaults = {"voxel_size_nm": voxel_size_nm, "offset_nm": volume.offset_nm, "array": ""}
+        return {n: _complete(one, voxel_size_nm, offset) for n, one in source.items()}
+    defaults = {"voxel_size_nm": voxel_size_nm, "array": "", **offset}
     return Source.model_construct(**(defaults | source.explicit()))
+
+
+def _offset(volume: VolumeFile, part: str) -> dict[str, NmTriple | None]:
+    """What `offset_nm` of a volume says about one of its sources.
+
+    It is the position of the image. Labels and others may be crops: where their files state a
+    position, that is theirs.
+    """
+    if volume.offset_nm is None:
+        return {}
+    return {"offset_nm" if part in ("raw", "inputs") else "default_offset_nm": volume.offset_nm}
 
 
 def _fitted(sources: Mapping[str, Any], crop: bool | Literal["even"]) -> dict[str, Any]:

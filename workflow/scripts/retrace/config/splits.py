@@ -17,6 +17,7 @@ from retrace.config.dataset_model import (
 )
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import Region
+from retrace.geometry import whole_voxels
 
 SPLITS = ("train", "validation", "test")
 
@@ -25,12 +26,12 @@ LABELS_BOX = "labels"
 """The `roi_nm` of a volume that is used as far as its labels extend."""
 
 
-def check_region(voxel_size_nm: Sequence[int], region: Region | None, where: str) -> None:
+def check_region(voxel_size_nm: Sequence[float], region: Region | None, where: str) -> None:
     """ConfigError if a box is not on the voxel grid."""
     if region is None:
         return
     for key, values in (("offset", region.offset), ("shape", region.shape)):
-        if any(v % size for v, size in zip(values, voxel_size_nm, strict=True)):
+        if whole_voxels(values, voxel_size_nm) is None:
             raise ConfigError(
                 f"{where}: roi_nm {key} {list(values)} is not a multiple of "
                 f"voxel_size_nm {list(voxel_size_nm)}"

@@ -43,7 +43,7 @@ class Translation:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def translate(config: ElektronnConfig, voxel_size_nm: Sequence[int] | None = None) -> Translation:
+def translate(config: ElektronnConfig, voxel_size_nm: Sequence[float] | None = None) -> Translation:
     """The network, and for a file with cubes also the dataset.
 
     `voxel_size_nm` (z, y, x) of the cubes, which ELEKTRONN's files do not have. ConfigError for
@@ -186,7 +186,7 @@ def _digits(config: ElektronnConfig, translation: Translation) -> None:
 
 
 def _dataset(
-    config: ElektronnConfig, voxel_size_nm: Sequence[int] | None, notes: dict[str, str]
+    config: ElektronnConfig, voxel_size_nm: Sequence[float] | None, notes: dict[str, str]
 ) -> Content:
     values, path = config.values, config.path
     images, labels = values["d_files"], values["l_files"]

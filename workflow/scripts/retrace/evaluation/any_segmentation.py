@@ -12,12 +12,12 @@ from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.node_segments import NodeSegments, sample_nodes
 from retrace.evaluation.nodes import read_segments, read_table
 from retrace.evaluation.scores import score, skeleton_scores
-from retrace.geometry import triple
+from retrace.geometry import checked_voxel_size
 from retrace.storage.volumes import Volume, open_volume
 
 
 def open_named_array(
-    text: str, voxel_size_nm: Sequence[int] | None, missing_chunks: str | None = None
+    text: str, voxel_size_nm: Sequence[float] | None, missing_chunks: str | None = None
 ) -> Volume:
     """The volume in FILE:ARRAY, or in FILE; `voxel_size_nm` (z, y, x) if the file has none."""
     path, _, array = text.rpartition(":")
@@ -58,7 +58,7 @@ def rescore(
     """
     nodes = read_table(table_file)
     threshold = nodes.threshold if threshold is None else threshold
-    size = triple(nodes.voxel_size_nm.tolist())
+    size = checked_voxel_size(nodes.voxel_size_nm.tolist())
     segments = {f"threshold {threshold:g}": nodes.at(threshold)}
     for name, source in segmentations.items():
         segments[name] = sample_nodes(open_named_array(str(source), size), nodes.skeletons)

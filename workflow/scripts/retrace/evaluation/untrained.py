@@ -47,7 +47,7 @@ class WatershedRegion:
     box: VoxelBox
 
 
-def parameter_grid(voxel_size_nm: Sequence[int]) -> Iterator[WatershedParameters]:
+def parameter_grid(voxel_size_nm: Sequence[float]) -> Iterator[WatershedParameters]:
     """All parameters to try for a voxel size (z, y, x), nm."""
     finest = float(min(voxel_size_nm))
     for sigma, window in product(SMOOTHING, SEED_WINDOWS):
@@ -55,7 +55,7 @@ def parameter_grid(voxel_size_nm: Sequence[int]) -> Iterator[WatershedParameters
 
 
 def raw_watershed(
-    raw: np.ndarray, voxel_size_nm: Sequence[int], parameters: WatershedParameters
+    raw: np.ndarray, voxel_size_nm: Sequence[float], parameters: WatershedParameters
 ) -> np.ndarray:
     """Segments (Z, Y, X) of raw (Z, Y, X) with dark membranes, without any training.
 

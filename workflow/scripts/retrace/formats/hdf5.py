@@ -10,6 +10,8 @@ import numpy as np
 
 from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
+from retrace.formats.attributes import stated_axes
+from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.label_values import ColourLabels, is_colour
 from retrace.formats.reader import Reader
 from retrace.geometry import chunk_count
@@ -29,7 +31,7 @@ class H5Array:
             dataset = file[name]
             self.shape: tuple[int, ...] = dataset.shape
             self.dtype: np.dtype[Any] = dataset.dtype
-            self.attrs = {key: np.asarray(value).tolist() for key, value in dataset.attrs.items()}
+            self.description = _description(dataset)
             _refuse_other_files(path, name, file, dataset)
             if check is not None and (absent := _absent_chunks(dataset)):
                 check(f"of {name!r} ({absent})", None)
@@ -37,6 +39,44 @@ class H5Array:
     def __getitem__(self, key: Any) -> np.ndarray:
         with h5py.File(self.path, "r") as file:
             return np.asarray(file[self.name][key])
+
+
+def _description(dataset: h5py.Dataset) -> Description:
+    """What the file says about a dataset."""
+    attributes = {key: _plain(value) for key, value in dataset.attrs.items()}
+    axes = stated_axes(attributes)
+    letters, written = axes or (None, "")
+    if letters is not None and len(letters) != dataset.ndim:
+        raise DataError(
+            f"{dataset.file.filename}: {written} does not name each axis of {dataset.name!r}, "
+            f"which has shape {dataset.shape}"
+        )
+    order: ByteOrder = "none"
+    if dataset.dtype.itemsize > 1:
+        order = "big" if dataset.dtype.byteorder == ">" else "little"
+    return Description(
+        dataset.shape,
+        dataset.dtype.name,
+        order,
+        letters,
+        written,
+        attributes,
+        completeness="every chunk is listed",
+    )
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as Python values; numbers of 32 bits as their decimals, 4.6 and not 4.59999."""
+    array = np.asarray(value)
+    if array.dtype.kind == "f" and array.dtype.itemsize < 8:
+        array = np.array([float(str(number)) for number in array.ravel()]).reshape(array.shape)
+    if array.dtype.kind in "SO":
+        array = np.array([_text(item) for item in array.ravel()], object).reshape(array.shape)
+    return array.tolist()
+
+
+def _text(item: Any) -> Any:
+    return item.decode("utf-8", "replace") if isinstance(item, bytes) else item
 
 
 def _refuse_other_files(path: Path, name: str, file: h5py.File, dataset: h5py.Dataset) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError, nearest
-from retrace.formats import ome_zarr
-from retrace.formats.placement import Header
-from retrace.formats.precomputed import find_scale
+from retrace.formats.contract import ByteOrder, Description
+from retrace.formats.n5_metadata import describe_n5
+from retrace.formats.precomputed import describe_layer, find_scale
+from retrace.formats.zarr_nodes import ZarrArray, describe, level_path
 from retrace.reading import existing_bytes, parse_json_object, reading_content
 from retrace.remote.addresses import is_address, is_zarr, local_folder
 
@@ -24,7 +25,7 @@ KINDS = {"u": "uint", "i": "int", "f": "float", "b": "bool"}
 """Letters of numpy's type strings ("<u8"), and the names of the types without their bits."""
 
 
-def read_header(path: str, array: str = "", mip: int = 0) -> Header | None:
+def read_header(path: str, array: str = "", mip: int = 0) -> Description | None:
     """The header of an array, None where it is remote, absent or not readable here.
 
     DataError for a damaged file and for an array or level that does not exist.
@@ -36,7 +37,7 @@ def read_header(path: str, array: str = "", mip: int = 0) -> Header | None:
         return _header(path, folder, array, mip)
 
 
-def _header(path: str, folder: Path, array: str, mip: int) -> Header | None:
+def _header(path: str, folder: Path, array: str, mip: int) -> Description | None:
     """The header of an array on this machine."""
     if is_address(path) and not is_zarr(path):
         return _layer_header(path, folder / "info", mip)
@@ -56,28 +57,16 @@ def _json(file: Path) -> dict[str, Any]:
 # ---------------------------------------------------------------- zarr
 
 
-def _zarr_header(store: Path, name: str, array: str, mip: int) -> Header | None:
-    label = f"{name}/{array}" if array else name
-    folder = store / array
+def _zarr_header(store: Path, name: str, array: str, mip: int) -> Description | None:
     if _is_array(store):  # zarr ignores the name where the store itself is an array
-        return _array_header(store)
-    if _is_array(folder):
-        return _array_header(folder)
-    image = ome_zarr.multiscale(_attributes(folder))
-    if image is None:
-        others = nearest(array, _array_names(store, ""))
-        raise DataError(f"{name} has no array {array!r}; {others}")
-    header = _array_header(folder / ome_zarr.level(label, image, mip)["path"])
-    if header is None:
-        return None
-    lead = ome_zarr.leading_axes(label, image, header.shape)
-    placed = ome_zarr.resolution_and_offset(image, mip)
-    return replace(
-        header,
-        shape=header.shape[lead:],
-        resolution=header.resolution or placed.get("resolution"),
-        offset=header.offset or placed.get("offset"),
-    )
+        return _array_header(store, name, "")
+    if _is_array(store / array):
+        return _array_header(store, name, array)
+    level = level_path(name, array, _attributes(store / array), mip)
+    if level is None:
+        raise DataError(f"{name} has no array {array!r}; {nearest(array, _array_names(store, ''))}")
+    header = _array_header(store, name, level)
+    return None if header is None else replace(header, drops_channel=True)
 
 
 def _is_array(folder: Path) -> bool:
@@ -91,13 +80,30 @@ def _attributes(folder: Path) -> Mapping[str, Any]:
     return attributes
 
 
-def _array_header(folder: Path) -> Header | None:
+def _array_header(store: Path, name: str, path: str) -> Description | None:
+    folder = store / path
     content = _json(folder / ".zarray") or _json(folder / "zarr.json")
-    dtype = _type_name(content.get("dtype", content.get("data_type")))
+    written = content.get("dtype", content.get("data_type"))
+    dtype = _type_name(written)
     if dtype is None or "shape" not in content:
         return None
-    attrs = _attributes(folder)
-    return Header(tuple(content["shape"]), dtype, attrs.get("resolution"), attrs.get("offset"))
+    array = ZarrArray(
+        tuple(content["shape"]),
+        dtype,
+        _byte_order(str(written), content),
+        _attributes(folder),
+        content.get("dimension_names"),
+    )
+    label = f"{name}/{path}" if path else name
+    return describe(label, path, array, lambda group: _attributes(store / group))
+
+
+def _byte_order(dtype: str, content: Mapping[str, Any]) -> ByteOrder:
+    """Of format 2 in the type, of format 3 in the configuration of the codec `bytes`."""
+    if dtype.endswith(("u1", "i1", "b1", "int8", "bool")):
+        return "none"
+    codecs = str(content.get("codecs", ""))
+    return "big" if dtype.startswith(">") or "'endian': 'big'" in codecs else "little"
 
 
 def _type_name(dtype: Any) -> str | None:
@@ -124,36 +130,27 @@ def _array_names(folder: Path, prefix: str) -> Iterator[str]:
 # ---------------------------------------------------------------- layers, n5, files
 
 
-def _layer_header(path: str, info: Path, mip: int) -> Header | None:
+def _layer_header(path: str, info: Path, mip: int) -> Description | None:
     """The level of a precomputed layer, whose x, y, z become z, y, x."""
     content = _json(info)
     if not content:
         return None
-    scale = find_scale(path, content, mip)
-    size, channels = scale["resolution"][::-1], int(content["num_channels"])
-    corner = (scale.get("voxel_offset") or (0, 0, 0))[::-1]
-    return Header(
-        (*([channels] if channels > 1 else []), *scale["size"][::-1]),
-        content["data_type"],
-        size,
-        [n * s for n, s in zip(corner, size, strict=True)],
-    )
+    return describe_layer(content, find_scale(path, content, mip))
 
 
 def _is_n5(folder: Path) -> bool:
     return folder.is_dir() and "dimensions" in _json(folder / "attributes.json")
 
 
-def _n5_header(folder: Path) -> Header:
+def _n5_header(folder: Path) -> Description:
     """An n5 dataset, whose x, y, z become z, y, x."""
     content = _json(folder / "attributes.json")
     if "dimensions" not in content:
         raise DataError(f"{folder} is not an n5 dataset: attributes.json has no `dimensions`")
-    placed = [content[key][::-1] if key in content else None for key in ("resolution", "offset")]
-    return Header(tuple(content["dimensions"][::-1]), content["dataType"], *placed)
+    return describe_n5(content)
 
 
-def _file_header(path: Path, array: str) -> Header | None:
+def _file_header(path: Path, array: str) -> Description | None:
     """Another file; None where its library is not installed, and for a file that is empty yet."""
     if path.is_file() and not path.stat().st_size:
         return None
@@ -169,13 +166,13 @@ def _is_tif(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in (".tif", ".tiff")
 
 
-def _tif_header(path: Path) -> Header | None:
+def _tif_header(path: Path) -> Description | None:
     from retrace.formats.tiff import header
 
     return header(path)
 
 
-def _opened(path: Path, array: str) -> Header:
+def _opened(path: Path, array: str) -> Description:
     """The header of an array that its own reader opens; readers read no data then."""
     if path.suffix.lower() in (".h5", ".hdf", ".hdf5"):  # without the other formats' libraries
         from retrace.formats.hdf5 import HDF5
@@ -185,5 +182,5 @@ def _opened(path: Path, array: str) -> Header:
         from retrace.formats.readers import open_array
 
         opened = open_array(path, array, 0)
-    attrs = opened.attrs
-    return Header(opened.shape, opened.dtype.name, attrs.get("resolution"), attrs.get("offset"))
+    description: Description = opened.description
+    return description

@@ -6,6 +6,7 @@ Each class reads like a zarr array: it has `shape`, `dtype`, `attrs` and slicing
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,7 +31,6 @@ class SectionObjects:
         """`array` (Z, Y, X); `kind`: "cells" (0 on membranes) or "membranes" (0 off membranes)."""
         self._array, self._membranes = array, kind == "membranes"
         self.shape: tuple[int, ...] = tuple(array.shape)
-        self.attrs = dict(getattr(array, "attrs", {}))
         self.dtype = np.dtype(np.uint64)
         self._section = lru_cache(SECTIONS_KEPT)(self._components)
 
@@ -63,7 +63,6 @@ class ClassGroups:
         self._values = np.sort(_exact_values(class_of, np.dtype(array.dtype)))
         self._classes = np.array([class_of[int(value)] for value in self._values], np.int32)
         self.shape: tuple[int, ...] = tuple(array.shape)
-        self.attrs = dict(getattr(array, "attrs", {}))
         self.dtype = np.dtype(np.int32)
 
     def __getitem__(self, key: Any) -> np.ndarray:
@@ -95,8 +94,8 @@ class ColourLabels:
         """`array` (Z, Y, X, 3) uint8."""
         self._array = array
         self.shape: tuple[int, ...] = tuple(array.shape[:3])
-        self.attrs = dict(getattr(array, "attrs", {}))
         self.dtype = np.dtype(np.uint32)
+        self.description = replace(array.description, shape=self.shape, dtype="uint32")
 
     def __getitem__(self, key: Any) -> np.ndarray:
         return from_colours(np.asarray(self._array[key]))

@@ -21,6 +21,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.files import FileCheck
+from retrace.formats.n5_metadata import describe_n5
 from retrace.formats.reader import Reader
 
 CODECS: dict[str, Callable[[bytes], bytes]] = {
@@ -67,11 +68,7 @@ class N5Array:
                 "Convert it to zarr"
             )
         self._decompress = CODECS[compression]
-        self.attrs = {
-            name: list(reversed(attributes[name]))
-            for name in ("resolution", "offset")
-            if name in attributes
-        }
+        self.description = describe_n5(attributes)
 
     def chunk_names(self) -> Iterator[str]:
         """The paths of all blocks of a complete array, below its folder."""

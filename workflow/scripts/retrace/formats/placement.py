@@ -1,78 +1,182 @@
-"""Where an array is: its voxel size, its offset, and how labels are placed in a larger image.
+"""Where an array is: its axes, voxel size and offset, and labels in the middle of an image.
 
 Triples are in the order z, y, x. Standard library only, because planning uses it too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from retrace.errors import DataError
-from retrace.geometry import Triple, VoxelBox, triple
+from retrace.formats.attributes import statements
+from retrace.formats.contract import Configured, Description, Placement, Statement
+from retrace.geometry import (
+    NmTriple,
+    VoxelBox,
+    checked_voxel_size,
+    nm_triple,
+    triple,
+    whole_voxels,
+)
 
 EVEN = "even"
 """The `auto_crop` for labels whose surplus to their image must be even."""
 
+SAME_SIZE = 1e-6
+"""Relative difference of two voxel sizes that are the same: files round to 32 bits."""
+SAME_POSITION_NM = 1e-2
+"""Difference of two positions that are the same, nm."""
+
+
+def placed(name: str, file: Description, axes: str, config: Configured) -> Placement:
+    """Where an array is; DataError if statements contradict each other or no size is stated.
+
+    `axes`: letters of the stored axes. Sizes and positions without a unit count as nm if the
+    configuration states the same size.
+    """
+    try:
+        more_sizes, more_positions = statements(file.attributes, axes)
+    except DataError as error:
+        raise DataError(f"{name}: {error}; correct the attribute in the file") from error
+    size = None if config.voxel_size_nm is None else checked_voxel_size(config.voxel_size_nm)
+    sizes = _with_unit(name, (*more_sizes, *file.voxel_sizes), size)
+    positions = _with_known_unit(name, (*more_positions, *file.positions), sizes)
+    stated_size = _agreed(name, "voxel size", sizes, size, "voxel_size_nm")
+    stated_offset = _agreed(name, "position", positions, config.offset_nm, "offset_nm")
+    if stated_size is None:
+        raise DataError(
+            f"{name} has no voxel size: the file states none, and the dataset's config has no "
+            "`voxel_size_nm`; add it (nm, z y x)"
+        )
+    default = config.offset_nm if config.offset_nm is not None else config.default_offset_nm
+    offset = default if stated_offset is None else stated_offset
+    return Placement(
+        checked_voxel_size(stated_size),
+        nm_triple(offset if offset is not None else (0, 0, 0)),
+        "file" if sizes else "config",
+        "file" if positions else "unknown" if offset is None else "config",
+    )
+
+
+def _with_unit(
+    name: str, statements: Sequence[Statement], size: NmTriple | None
+) -> list[Statement]:
+    """The statements whose unit is known, because it is stated or gives the configured size.
+
+    DataError for a size without a unit that is not the configured one.
+    """
+    kept = []
+    for statement in statements:
+        if statement.has_unit or (size is not None and same_size(statement.values, size)):
+            kept.append(statement)
+            continue
+        configured = "states none" if size is None else f"says {list(size)} nm"
+        raise DataError(
+            f"{name} states {statement.written} without a unit, and the config {configured}; "
+            "write the voxel size in nm as `voxel_size_nm`, and correct the file if it is not in nm"
+        )
+    return kept
+
+
+def _with_known_unit(
+    name: str, positions: Sequence[Statement], sizes: Sequence[Statement]
+) -> Sequence[Statement]:
+    """The positions; DataError for one without a unit where no size tells what its unit is."""
+    for position in positions:
+        if not position.has_unit and any(position.values) and not sizes:
+            raise DataError(
+                f"{name} states {position.written} without a unit; write the position in nm as "
+                "`offset_nm`, and remove it from the file"
+            )
+    return positions
+
+
+def _agreed(
+    name: str,
+    what: str,
+    statements: Sequence[Statement],
+    configured: Sequence[float] | None,
+    key: str,
+) -> Sequence[float] | None:
+    """The value of all statements; None without any. DataError if two of them contradict."""
+    pairs = [(s.values, s.written) for s in statements]
+    if configured is not None and statements:
+        pairs.append((tuple(configured), f"`{key}` {list(configured)} nm in the config"))
+    same = same_size if what == "voxel size" else _same_position
+    for values, written in pairs[1:]:
+        if not same(values, pairs[0][0]):
+            raise DataError(
+                f"{name}: two statements of its {what} contradict each other: {pairs[0][1]}, and "
+                f"{written} (z, y, x); {_remedy(what, key)}"
+            )
+    if not statements:
+        return configured if what == "voxel size" else None
+    return pairs[-1][0]
+
+
+def _remedy(what: str, key: str) -> str:
+    if what == "voxel size":
+        return f"correct `{key}` in the dataset's config, or the file"
+    return f"leave out `{key}`, which is only for files that state no position, or correct the file"
+
+
+def same_size(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two voxel sizes are equal up to the rounding of files."""
+    pairs = zip(one, other, strict=True)
+    return all(math.isclose(a, b, rel_tol=SAME_SIZE) for a, b in pairs)
+
+
+def _same_position(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(abs(a - b) <= SAME_POSITION_NM for a, b in zip(one, other, strict=True))
+
 
 @dataclass(frozen=True)
-class Header:
-    """An array as its file describes it: (z, y, x) or (c, z, y, x); sizes and offsets in nm."""
+class Extent:
+    """Where an array is: shape (z, y, x), offset in nm, and whether anything states it."""
 
-    shape: tuple[int, ...]
-    dtype: str
-    resolution: Sequence[float] | None = None
-    offset: Sequence[float] | None = None
-
-
-def as_list(values: Any) -> list[float] | None:
-    """The numbers of a file's attribute, None if it has no such attribute."""
-    if values is None:
-        return None
-    return [int(value) if int(value) == value else float(value) for value in values]
+    name: str
+    shape: Sequence[int]
+    offset_nm: NmTriple
+    is_placed: bool
 
 
-def agreed_voxel_size(
-    name: str, stored: Sequence[float] | None, configured: Sequence[int] | None
-) -> Triple:
-    """The voxel size in whole nm; DataError if it is missing or file and config contradict.
+def check_place_in_image(part: Extent, image: Extent, *, same_voxels: bool = True) -> None:
+    """DataError for labels or a mask whose place in their image nothing states.
 
-    A file may say 4.6 nm if the config says 5 nm, its rounded value.
+    Without a statement both are at 0, which is right only if they have the same shape.
+    `same_voxels`: whether their voxels have the same size.
     """
-    if stored is None and configured is None:
+    if part.is_placed:
+        return
+    if any(image.offset_nm):
         raise DataError(
-            f"{name} has no voxel size: neither a `resolution` attribute (nm, z y x) nor "
-            "`voxel_size_nm` in the dataset's config; add the latter"
+            f"{part.name} states no position, and {image.name} begins at {list(image.offset_nm)} "
+            "nm (z, y, x); add `offset_nm` to the source, or `auto_crop: true` to the volume if it "
+            "is in the middle of the image"
         )
-    if stored is not None and configured is None and any(int(v) != v for v in stored):
+    if same_voxels and list(part.shape) != list(image.shape):
         raise DataError(
-            f"{name} says its voxel size is {list(stored)} nm; sizes here are whole nm. Add "
-            f"`voxel_size_nm: {[round(v) for v in stored]}` to the dataset's config"
+            f"{part.name} has {list(part.shape)} voxels, {image.name} {list(image.shape)}, and "
+            "nothing states where the smaller one is in the other; add `offset_nm` to the source "
+            "(nm, z y x; [0, 0, 0] for the first corner), or `auto_crop: true` to the volume for "
+            "its middle"
         )
-    rounded = None if stored is None else triple([round(value) for value in stored])
-    if rounded is not None and configured is not None and rounded != triple(configured):
-        raise DataError(
-            f"{name} says its voxel size is {stored} nm, the config says {list(configured)} nm; "
-            "correct `voxel_size_nm` in the dataset's config"
-        )
-    if rounded is not None:
-        return rounded
-    assert configured is not None
-    return triple(configured)
 
 
 def box_on_grid(
-    name: str, shape: Sequence[int], offset_nm: Sequence[int], voxel_size_nm: Sequence[int]
+    name: str, shape: Sequence[int], offset_nm: Sequence[float], voxel_size_nm: Sequence[float]
 ) -> VoxelBox:
     """The box of an array, voxels from the world's origin; DataError if off the voxel grid."""
-    if any(o % v for o, v in zip(offset_nm, voxel_size_nm, strict=True)):
+    offset = whole_voxels(offset_nm, voxel_size_nm)
+    if offset is None:
         raise DataError(
             f"{name}: offset {list(offset_nm)} nm is no multiple of the voxel size "
-            f"{list(voxel_size_nm)} nm; correct `offset_nm` in the dataset's config"
+            f"{list(voxel_size_nm)} nm; correct `offset_nm` in the dataset's config, or the file"
         )
-    offset = [o // v for o, v in zip(offset_nm, voxel_size_nm, strict=True)]
-    return VoxelBox(triple(offset), triple(shape[-3:]))
+    return VoxelBox(offset, triple(shape[-3:]))
 
 
 def lead_in_image(

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrace.errors import DataError, FetchError
+from retrace.formats.contract import Description, Statement
 from retrace.formats.source import Region, Source
-from retrace.geometry import NmBox, VoxelBox, triple
+from retrace.geometry import NmBox, VoxelBox, checked_voxel_size, in_nm, triple
 from retrace.remote.addresses import local_folder
 
 if TYPE_CHECKING:
@@ -65,11 +66,11 @@ def check_local_layer(source: Source, roi_nm: Region | None) -> None:
         ) from error
     scale = find_scale(source.path, content, source.mip or 0)
     if roi_nm is not None:
-        size = triple(scale["resolution"][::-1])
+        size = checked_voxel_size(scale["resolution"][::-1])
         check_inside(source.path, scale_box(scale), size, roi_nm.box)
 
 
-def check_inside(name: str, box: VoxelBox, voxel_size_nm: Sequence[int], roi: NmBox) -> None:
+def check_inside(name: str, box: VoxelBox, voxel_size_nm: Sequence[float], roi: NmBox) -> None:
     """DataError if the volume `name`, with this `box`, does not contain a region of interest."""
     whole = box.to_nm(voxel_size_nm)
     if not whole.contains(roi):
@@ -80,10 +81,28 @@ def check_inside(name: str, box: VoxelBox, voxel_size_nm: Sequence[int], roi: Nm
         )
 
 
+def describe_layer(info: Mapping[str, Any], scale: Mapping[str, Any]) -> Description:
+    """The description of one level, whose x, y, z become z, y, x."""
+    size, box = checked_voxel_size(scale["resolution"][::-1]), scale_box(scale)
+    channels, dtype = int(info["num_channels"]), str(info["data_type"]).lower()
+    position = in_nm(box.offset, size)
+    return Description(
+        (*([channels] if channels > 1 else []), *box.shape),
+        dtype,
+        "none" if dtype in ("int8", "uint8") else "little",
+        "czyx" if channels > 1 else "zyx",
+        "the axes of a precomputed layer",
+        {},
+        (Statement(size, f"`resolution` {list(size)} nm"),),
+        (Statement(position, f"`voxel_offset` {list(box.offset)} voxels = {list(position)} nm"),),
+        "each chunk that is read",
+    )
+
+
 class PrecomputedLayer:
     """One level of a layer as a read-only array (Z, Y, X), or (C, Z, Y, X) with several channels.
 
-    `attrs` has `resolution` and `offset`, nm (z, y, x).
+    `description` has its voxel size and position.
     """
 
     def __init__(self, reader: BlockReader, path: str, mip: int) -> None:
@@ -97,10 +116,9 @@ class PrecomputedLayer:
         self._lead = () if channels == 1 else (channels,)
         self.shape = (*self._lead, *self._box.shape)
         self.chunks = triple(self.scale["chunk_sizes"][0][::-1])
-        size = triple(self.scale["resolution"][::-1])
         self.fill_missing = False
         """Whether missing chunks read as 0: some programs do not write black chunks."""
-        self.attrs = {"resolution": list(size), "offset": list(self._box.to_nm(size).offset)}
+        self.description = describe_layer(info, self.scale)
         grid = [-(-s // c) for s, c in zip(self._box.shape, self.chunks, strict=True)]
         sharding = self.scale.get("sharding")
         key = self.scale["key"]

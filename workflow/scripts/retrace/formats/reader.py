@@ -22,6 +22,7 @@ class Reader:
     """Whether a path has this format."""
     open: Callable[[Path, str, int, FileCheck | None], Any]
     """Function (path, array, mip, check) -> array (Z, Y, X) or (C, Z, Y, X) with `shape`, `dtype`
-    and slicing. Its `attrs`, if any, may say `resolution` and `offset`, nm (z, y, x). DataError
-    where there is no such array. `check` is called with each chunk file that is read; formats of
-    single files call it with the name of a chunk that is missing, and None."""
+    and slicing, or with its axes in another order; its `description` (formats/contract.py) says
+    what the file states. DataError where there is no such array. `check` is called with each chunk
+    file that is read; formats of single files call it with the name of a chunk that is missing, and
+    None."""

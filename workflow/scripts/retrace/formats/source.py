@@ -17,8 +17,8 @@ from retrace.setting_types import (
     Flag,
     InWords,
     LabelId,
-    Offset,
-    Shape,
+    NmPosition,
+    NmSize,
     Text,
     WholeFrom0,
 )
@@ -35,6 +35,8 @@ Preprocess = Literal["standard2D", "standard3D", "symetric_rescale", "none"]
 def _each_once(axes: str) -> str:
     if len(set(axes)) != len(axes):
         raise ValueError(f"{axes!r} names an axis twice")
+    if not set("zyx") <= set(axes):
+        raise ValueError(f"{axes!r} lacks one of z, y and x")
     return axes
 
 
@@ -45,17 +47,17 @@ ClassValues = Annotated[
 ]
 Axes = Annotated[
     str,
-    Field(pattern=r"^[cxyz]{3,4}$"),
+    Field(pattern=r"^[tcxyz]{3,5}$"),
     AfterValidator(_each_once),
-    InWords("the letters z, y, x and perhaps c, each once, in the file's order (xyz)"),
+    InWords("the letters z, y, x and perhaps c and t, each once, in the file's order (xyz)"),
 ]
 
 
 class Region(SettingsModel):
     """A box in world coordinates, nm."""
 
-    offset: Offset = Field(description="First corner (z, y, x), nm.")
-    shape: Shape = Field(description="Edge lengths (z, y, x), nm.")
+    offset: NmPosition = Field(description="First corner (z, y, x), nm.")
+    shape: NmSize = Field(description="Edge lengths (z, y, x), nm.")
 
     @property
     def box(self) -> NmBox:
@@ -79,18 +81,18 @@ class SourceFile(SettingsModel):
         None,
         description="Level of a precomputed layer or an OME-Zarr image. Absent: 0, the finest.",
     )
-    voxel_size_nm: Shape | None = Field(
+    voxel_size_nm: NmSize | None = Field(
         None, description="Voxel size (z, y, x), nm. Absent: that of the dataset."
     )
-    offset_nm: Offset | None = Field(
+    offset_nm: NmPosition | None = Field(
         None,
-        description="World position of the first voxel (z, y, x), nm. Absent: that of the file, "
-        "else 0.",
+        description="World position of the first voxel (z, y, x), nm, where the file states none; "
+        "a different one in the file is refused. Absent: that of the file, else 0.",
     )
     axes: Axes | None = Field(
         None,
-        description="Order of the axes in the file, such as xyz or cxyz; c is the channel. "
-        "Absent: zyx or czyx.",
+        description="Order of the axes in the file, such as xyz or cxyz; c is the channel, and t, "
+        "of length 1, any further axis. Absent: as the file names them, else zyx or czyx.",
     )
     channel: WholeFrom0 | None = Field(
         None, description="Channel to read; others can be read through `inputs`."
@@ -139,6 +141,9 @@ class Source(SourceFile):
     )
     unsigned: Annotated[Flag, NO_EFFECT] = Field(
         True, description="Whether to read S3 without credentials."
+    )
+    default_offset_nm: NmPosition | None = Field(
+        None, description="`offset_nm` of the volume, for files that state no position."
     )
     fit: Fit | None = Field(None, description="How labels smaller than their image are placed.")
 

@@ -11,8 +11,8 @@ import tifffile
 
 from retrace.errors import DataError
 from retrace.files import FileCheck
+from retrace.formats.contract import Description
 from retrace.formats.label_values import from_colours
-from retrace.formats.placement import Header
 from retrace.formats.reader import Reader
 
 TIF_SUFFIXES = (".tif", ".tiff")
@@ -27,13 +27,13 @@ class TifStack:
     def __init__(self, path: Path, check: FileCheck | None = None) -> None:
         """DataError for a folder without tifs, and for pages that are neither grey nor RGB."""
         self.path, self.check = path, check
-        self.attrs: dict[str, Any] = {}
         self.pages = _tif_pages(path)
         first = self._page(0)
         if first.ndim != 2:
             raise _wrong_pages(path, first.shape)
         self.shape: tuple[int, ...] = (len(self.pages), *first.shape)
         self.dtype: np.dtype[Any] = first.dtype
+        self.description = Description(self.shape, first.dtype.name)
 
     def _page(self, index: int) -> np.ndarray:
         file, key = self.pages[index]
@@ -61,7 +61,7 @@ def _wrong_pages(path: Path, shape: tuple[int, ...]) -> DataError:
     )
 
 
-def header(path: Path) -> Header | None:
+def header(path: Path) -> Description | None:
     """What the files of a stack (Z, Y, X) say, without their data; None if not of numbers."""
     pages = _tif_pages(path)
     with tifffile.TiffFile(pages[0][0]) as tif:
@@ -73,7 +73,7 @@ def header(path: Path) -> Header | None:
         shape, dtype = shape[:2], np.dtype(np.uint32)  # label_values.from_colours
     if len(shape) != 2:
         raise _wrong_pages(path, shape)
-    return Header((len(pages), *shape), dtype.name)
+    return Description((len(pages), *shape), dtype.name)
 
 
 def _tif_pages(path: Path) -> Sequence[tuple[Path, int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -24,9 +25,10 @@ from zarr.storage import LocalStore
 
 from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
-from retrace.formats import ome_zarr
+from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader
+from retrace.formats.zarr_nodes import ZarrArray, describe, level_path
 from retrace.reading import retried
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import ByteRange
@@ -181,27 +183,20 @@ def chunk_names(array: zarr.Array) -> Iterator[str]:
         yield metadata.encode_chunk_key(index)
 
 
-class PlacedArray:
-    """A zarr array (Z, Y, X) or (C, Z, Y, X); `attrs` has `resolution` and `offset` of its image.
-
-    `lead`: number of leading axes of size 1, which are left out. `reader`: None for a local array.
-    """
+class ZarrVolume:
+    """A zarr array with its description; `reader` is None for an array of this machine."""
 
     def __init__(
-        self, array: zarr.Array, attrs: dict[str, Any], lead: int, reader: BlockReader | None
+        self, array: zarr.Array, description: Description, reader: BlockReader | None
     ) -> None:
-        self.array, self.attrs, self.reader, self._lead = array, attrs, reader, lead
-        self.shape, self.chunks = array.shape[lead:], array.chunks[lead:]
-        self.dtype = array.dtype
+        self.array, self.description, self.reader = array, description, reader
+        self.shape, self.chunks, self.dtype = array.shape, array.chunks, array.dtype
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        key = key if isinstance(key, tuple) else (key,)
-        return np.asarray(self.array[(*([0] * self._lead), *key)])
+        return np.asarray(self.array[key])
 
 
-def open_zarr(
-    store: CheckedStore | BlockStore, name: str, array: str, mip: int
-) -> zarr.Array | PlacedArray:
+def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int) -> ZarrVolume:
     """The array `array` of a store, or level `mip` of the OME-Zarr image `array`.
 
     `name`: the store's name in messages. DataError if there is no such array or level.
@@ -209,27 +204,47 @@ def open_zarr(
     reader = store.reader if isinstance(store, BlockStore) else None
     label = f"{name}/{array}" if array else name
     node = _node(store, name, array)
-    if isinstance(node, zarr.Array):
-        return node if reader is None else PlacedArray(node, dict(node.attrs), 0, reader)
-    image = ome_zarr.multiscale(dict(node.attrs))
-    if image is None:
-        raise DataError(f"{label} is a group, but neither an array nor an OME-Zarr image")
-    level = node[ome_zarr.level(label, image, mip)["path"]]
-    if not isinstance(level, zarr.Array):
+    is_image = not isinstance(node, zarr.Array)
+    if is_image:
+        level = level_path(name, array, dict(node.attrs), mip)
+        if level is None:
+            raise DataError(f"{label} is a group, but neither an array nor an OME-Zarr image")
+        node = _node(store, name, level)
+    if not isinstance(node, zarr.Array):
         raise DataError(f"{label}: level {mip} is not an array; write the image again")
-    lead = ome_zarr.leading_axes(label, image, level.shape)
-    attrs = {**ome_zarr.resolution_and_offset(image, mip), **level.attrs}
-    return PlacedArray(level, attrs, lead, reader)
+    described = describe(label, node.path, _metadata(node), partial(_group_attributes, store))
+    return ZarrVolume(node, replace(described, drops_channel=is_image), reader)
+
+
+def _metadata(array: zarr.Array) -> ZarrArray:
+    order: ByteOrder = "none"
+    if array.dtype.itemsize > 1:
+        order = "big" if array.dtype.byteorder == ">" else "little"
+    names = getattr(array.metadata, "dimension_names", None)
+    return ZarrArray(array.shape, array.dtype.name, order, dict(array.attrs), names)
+
+
+def _group_attributes(store: CheckedStore | BlockStore, path: str) -> Mapping[str, Any]:
+    """The attributes of a group of a store; empty where there is no group."""
+    try:
+        return dict(zarr.open_group(store, path=path, mode="r", use_consolidated=False).attrs)
+    except (KeyError, FileNotFoundError):
+        return {}
 
 
 def _node(store: CheckedStore | BlockStore, name: str, array: str) -> zarr.Array | zarr.Group:
+    """An array or group; consolidated metadata are not used, because they may be out of date."""
     try:
-        if isinstance(store, BlockStore):
-            return zarr.open(store, path=array, mode="r", use_consolidated=False)
-        root = zarr.open(store, mode="r")
-        return root[array] if array and isinstance(root, zarr.Group) else root
+        root = zarr.open(store, mode="r", use_consolidated=False) if _is_local(store) else None
+        if isinstance(root, zarr.Array):  # zarr ignores the name where the store itself is an array
+            return root
+        return zarr.open(store, path=array, mode="r", use_consolidated=False)
     except (KeyError, FileNotFoundError) as error:
         raise DataError(f"{name} has no array {array!r}{_others(store, array)}") from error
+
+
+def _is_local(store: CheckedStore | BlockStore) -> bool:
+    return isinstance(store, CheckedStore)
 
 
 def _others(store: CheckedStore | BlockStore, array: str) -> str:
@@ -237,7 +252,7 @@ def _others(store: CheckedStore | BlockStore, array: str) -> str:
     if isinstance(store, BlockStore):
         return " that could be read; correct `path` and `array` in the dataset's config"
     try:
-        members = zarr.open_group(store, mode="r").members(max_depth=None)
+        members = zarr.open_group(store, mode="r", use_consolidated=False).members(max_depth=None)
     except FileNotFoundError:
         return ": the folder is no zarr group; correct `path` and `array` in the dataset's config"
     return f"; {nearest(array, [name for name, item in members if isinstance(item, zarr.Array)])}"
@@ -251,7 +266,7 @@ def _is_zarr(path: Path) -> bool:
     return path.suffix == ".zarr" or any((path / name).exists() for name in metadata)
 
 
-def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> zarr.Array | PlacedArray:
+def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> ZarrVolume:
     """An array or a level of an image."""
     return open_zarr(CheckedStore(path, check), str(path), array, mip)
 

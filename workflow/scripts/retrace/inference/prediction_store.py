@@ -16,7 +16,7 @@ from torch import Tensor
 
 from retrace.errors import ConfigError
 from retrace.files import atomic_write, read_json
-from retrace.geometry import Triple, VoxelBox, triple
+from retrace.geometry import NmTriple, Triple, VoxelBox, triple
 from retrace.inference.tiles import Tile
 from retrace.reading import if_intact
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
@@ -31,7 +31,7 @@ class PredictionLayout:
     of each head, dtype and chunks (z, y, x). Raises ConfigError for an unknown dtype."""
 
     box: VoxelBox
-    voxel_size_nm: Triple
+    voxel_size_nm: NmTriple
     channels: Mapping[str, int]
     dtype: str
     chunks: Triple

@@ -71,7 +71,7 @@ def volume_interface(
 
 
 def _output(
-    head: Head, context: Sequence[int], voxel_size_nm: Sequence[int], test: np.ndarray
+    head: Head, context: Sequence[int], voxel_size_nm: Sequence[float], test: np.ndarray
 ) -> PackageTensor:
     """An output that is `context` voxels (z, y, x) smaller than the input."""
     sizes = [

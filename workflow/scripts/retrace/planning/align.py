@@ -14,7 +14,7 @@ from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.view_model import ViewLayerSource
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError
-from retrace.geometry import Triple
+from retrace.geometry import NmTriple, checked_voxel_size
 from retrace.job import Job
 from retrace.planning.align_settings import AlignSettings, FitSettings, ScoreAlignmentSettings
 from retrace.planning.choices import iterations_for
@@ -54,13 +54,13 @@ def mip_of(dataset: Dataset, network: SeamlessNetworkSettings) -> int | None:
     return mips.pop()
 
 
-def aligned_voxel_nm(dataset: Dataset, network: SeamlessNetworkSettings) -> Triple:
+def aligned_voxel_nm(dataset: Dataset, network: SeamlessNetworkSettings) -> NmTriple:
     """Voxels of what a network aligns: the dataset's, y and x doubled by each mip beyond raw's."""
     z, y, x = dataset.voxel_size_nm
     raw = dataset.volumes[sections_of(dataset).volume].raw.mip or 0
     mip = mip_of(dataset, network)
     factor = 1 if mip is None else 2 ** (mip - raw)
-    return (z, y * factor, x * factor)
+    return checked_voxel_size((z, y * factor, x * factor))
 
 
 def align_settings(

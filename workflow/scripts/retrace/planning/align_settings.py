@@ -10,7 +10,7 @@ from retrace.config.alignment_model import TestFraction
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.formats.source import Source
 from retrace.planning.train_settings import TrainingExecution
-from retrace.setting_types import Count, Device, Flag, Shape, Text, WholeFrom0
+from retrace.setting_types import Count, Device, Flag, NmSize, Text, WholeFrom0
 from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
@@ -18,7 +18,7 @@ class FitSettings(TrainingExecution):
     """What `align.py train` reads."""
 
     dataset: Text = Field(description="Name of the dataset.")
-    voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
+    voxel_size_nm: NmSize = Field(description="Voxel size (z, y, x), nm.")
     network: SeamlessNetworkSettings = Field(description="The network.")
     epochs: Count | None = Field(None, description="Epochs. None: those of the network.")
     iterations: Count | None = Field(None, description="The last iteration; overrides `epochs`.")

@@ -7,7 +7,7 @@ from pydantic import Field
 from retrace.config.any_network import AnyNetwork
 from retrace.config.dataset_model import DatasetName
 from retrace.config.workflow import Package
-from retrace.setting_types import Shape
+from retrace.setting_types import NmSize
 from retrace.settings_model import SettingsModel
 
 
@@ -15,7 +15,7 @@ class PackagedDataset(SettingsModel):
     """The dataset in a package's description."""
 
     name: DatasetName = Field(description="Name of the dataset.")
-    voxel_size_nm: Shape | None = Field(
+    voxel_size_nm: NmSize | None = Field(
         None, description="Voxel size (z, y, x), nm. Absent: single examples."
     )
 

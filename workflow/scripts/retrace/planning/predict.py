@@ -15,7 +15,7 @@ from retrace.config.splits import LABELS_BOX, region_of
 from retrace.config.unet_shapes import output_shape
 from retrace.config.workflow import WorkflowConfig
 from retrace.formats.source import Region, Source
-from retrace.geometry import Triple, triple
+from retrace.geometry import NmTriple, in_nm, nm_triple
 from retrace.job import Job
 from retrace.planning.choices import gpus_for
 from retrace.planning.experiment import Planner
@@ -41,7 +41,9 @@ def _hull(boxes: Sequence[Region | None]) -> Region | None:
         return None
     low = [min(box.offset[a] for box in limits) for a in range(3)]
     high = [max(box.offset[a] + box.shape[a] for box in limits) for a in range(3)]
-    return Region(offset=triple(low), shape=triple([h - b for b, h in zip(low, high, strict=True)]))
+    return Region(
+        offset=nm_triple(low), shape=nm_triple([h - b for b, h in zip(low, high, strict=True)])
+    )
 
 
 def predict_settings(
@@ -107,7 +109,7 @@ def _further_inputs(
     return {"inputs": tuple(images[node] for node in nodes)} if nodes else {}
 
 
-def _margin_nm(dataset: Dataset, network: VoxelNetworkSettings) -> Triple:
+def _margin_nm(dataset: Dataset, network: VoxelNetworkSettings) -> NmTriple:
     """Half a context, nm: what auto-context networks read of descriptors around a box.
 
     0 for networks whose predictions no other network reads.
@@ -115,15 +117,15 @@ def _margin_nm(dataset: Dataset, network: VoxelNetworkSettings) -> Triple:
     if not isinstance(network, LsdNetworkSettings) or head_names(network) != ["lsds"]:
         return (0, 0, 0)
     out = output_shape(network.input_shape, network.downsample)
-    sizes = zip(network.input_shape, out, dataset.voxel_size_nm, strict=True)
-    return triple([(s - o) // 2 * v for s, o, v in sizes])
+    half = [(s - o) // 2 for s, o in zip(network.input_shape, out, strict=True)]
+    return in_nm(half, dataset.voxel_size_nm)
 
 
-def _grown(roi: Region, margin: Triple) -> Region:
+def _grown(roi: Region, margin: NmTriple) -> Region:
     """The box and `margin` around it, nm."""
     return Region(
-        offset=triple([o - m for o, m in zip(roi.offset, margin, strict=True)]),
-        shape=triple([s + 2 * m for s, m in zip(roi.shape, margin, strict=True)]),
+        offset=nm_triple([o - m for o, m in zip(roi.offset, margin, strict=True)]),
+        shape=nm_triple([s + 2 * m for s, m in zip(roi.shape, margin, strict=True)]),
     )
 
 

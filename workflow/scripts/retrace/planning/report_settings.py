@@ -9,7 +9,7 @@ from retrace.config.dataset_model import DatasetName, Entry
 from retrace.config.view_model import ViewLayerSource
 from retrace.config.workflow import WorkflowConfig
 from retrace.planning.segment_settings import SegmentationSettings
-from retrace.setting_types import Count, Shape, Text
+from retrace.setting_types import Count, NmSize, Text
 from retrace.settings_model import SettingsModel
 
 
@@ -17,7 +17,7 @@ class ReportedDataset(SettingsModel):
     """The dataset in the report."""
 
     name: DatasetName = Field(description="Name of the dataset.")
-    voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
+    voxel_size_nm: NmSize = Field(description="Voxel size (z, y, x), nm.")
     train: tuple[Entry, ...] = Field(description="What is trained on.")
     validation: tuple[Entry, ...] = Field(description="What the threshold is chosen on.")
     test: tuple[Entry, ...] = Field(description="What is scored.")

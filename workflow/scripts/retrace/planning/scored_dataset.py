@@ -11,7 +11,7 @@ from retrace.config.dataset_model import Entry, SkeletonSource
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import Source
 from retrace.geometry import NmBox
-from retrace.setting_types import LabelId, Shape, Text
+from retrace.setting_types import LabelId, NmSize, Text
 from retrace.settings_model import SettingsModel
 
 ScoredSplit = Literal["validation", "test"]
@@ -33,7 +33,7 @@ class ScoredEntry:
         ends = zip(self.roi_nm.offset, self.roi_nm.end, strict=True)
         return f"{self.volume}[{','.join(f'{begin}:{end}' for begin, end in ends)} nm]"
 
-    def roi_as_dict(self) -> dict[str, list[int]] | None:
+    def roi_as_dict(self) -> dict[str, list[float]] | None:
         """The region as JSON values, nm."""
         if self.roi_nm is None:
             return None
@@ -51,7 +51,7 @@ class ScoredDataset(SettingsModel):
     """Volumes by name, and the entries that choose thresholds and are scored."""
 
     name: Text = Field(description="Name of the dataset.")
-    voxel_size_nm: Shape | None = Field(None, description="Voxel size (z, y, x), nm.")
+    voxel_size_nm: NmSize | None = Field(None, description="Voxel size (z, y, x), nm.")
     background_ids: tuple[LabelId, ...] = Field((), description="Labels that are not neurons.")
     volumes: dict[str, ScoredVolume] = Field(description="Volumes by name.")
     validation: tuple[Entry, ...] = Field((), description="What thresholds are chosen on.")

@@ -11,7 +11,7 @@ from retrace.config.splits import scorable
 from retrace.errors import ConfigError
 from retrace.formats.examples_source import ExampleArray, ExamplesSource
 from retrace.formats.source import Region, Source
-from retrace.geometry import Triple, triple
+from retrace.geometry import NmTriple, nm_triple
 from retrace.planning.volume_layout import source_layout
 from retrace.records.contents import content_digest, files_of
 from retrace.remote.addresses import is_address, local_folder, plain
@@ -87,18 +87,22 @@ def _sizes(path: Path) -> dict[str, int]:
     return {file.relative_to(path).as_posix(): file.stat().st_size for file in files_of(path)}
 
 
-def _shift(one: Source, other: Source) -> Triple | None:
+def _shift(one: Source, other: Source) -> NmTriple | None:
     """From positions in the second volume to those in the first, nm; None where unknown."""
-    if one.offset_nm == other.offset_nm:
+    if _offsets(one) == _offsets(other):  # they have the same bytes, so their file says the same
         return (0, 0, 0)
     layouts = source_layout(one), source_layout(other)
     if layouts[0] is None or layouts[1] is None:
         return None
     ends = zip(layouts[0].offset_nm, layouts[1].offset_nm, strict=True)
-    return triple([a - b for a, b in ends])
+    return nm_triple([a - b for a, b in ends])
 
 
-def _overlap(one: Region | None, other: Region | None, shift: Triple) -> bool:
+def _offsets(source: Source) -> tuple[object, object]:
+    return source.offset_nm, source.default_offset_nm
+
+
+def _overlap(one: Region | None, other: Region | None, shift: NmTriple) -> bool:
     """Whether two boxes share space, the second one moved by `shift`; None is the whole image."""
     if one is None or other is None:
         return True

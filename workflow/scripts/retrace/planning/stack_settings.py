@@ -8,7 +8,7 @@ from pydantic import Field
 
 from retrace.config.alignment_model import DefectDetector, StackSet, SyntheticSections
 from retrace.formats.source import DefectMaskSource, Source
-from retrace.setting_types import Device, Flag, Fraction, Shape, Text, WholeFrom0
+from retrace.setting_types import Device, Flag, Fraction, NmSize, Text, WholeFrom0
 from retrace.settings_model import NO_EFFECT, SettingsModel
 
 StackSplit = Literal["train", "test"]
@@ -19,7 +19,7 @@ class DistortSettings(SettingsModel):
 
     made: SyntheticSections = Field(description="The distortions.")
     seed: WholeFrom0 = Field(description="Seed of the distortions.")
-    voxel_size_nm: Shape = Field(description="Voxel size of generated sections (z, y, x), nm.")
+    voxel_size_nm: NmSize = Field(description="Voxel size of generated sections (z, y, x), nm.")
     raw: Source | None = Field(None, description="Sections to distort. None: generated ones.")
 
 

@@ -16,9 +16,9 @@ from retrace.setting_types import (
     Count,
     Device,
     LabelId,
+    NmSize,
     Positive,
     Precision,
-    Shape,
     Text,
     WholeFrom0,
 )
@@ -29,7 +29,7 @@ class TrainingDataset(SettingsModel):
     """The volumes that a training reads."""
 
     name: Text = Field(description="Name of the dataset.")
-    voxel_size_nm: Shape = Field(description="Voxel size (z, y, x), nm.")
+    voxel_size_nm: NmSize = Field(description="Voxel size (z, y, x), nm.")
     background_ids: tuple[LabelId, ...] = Field((), description="Labels that are not neurons.")
     volumes: dict[str, DatasetVolume] = Field(description="The volumes, by name.")
     train: tuple[Entry, ...] = Field(description="What is trained on.")

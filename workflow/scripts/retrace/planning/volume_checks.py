@@ -8,6 +8,7 @@ from retrace.config.alignment import source
 from retrace.config.dataset_model import Dataset, Entry
 from retrace.config.splits import SPLITS
 from retrace.errors import DataError
+from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
 from retrace.geometry import VoxelBox
 from retrace.planning.volume_layout import ArrayLayout, source_layout, volume_layouts
@@ -102,6 +103,8 @@ def _check_positions(where: str, layouts: Layouts) -> None:
     """Further images are on the voxels of raw; masks of labels on those of the labels."""
     raw, labels = layouts.get("raw"), layouts.get("labels")
     for part, layout in layouts.items():
+        if raw is not None and part != "raw":
+            check_place_in_image(layout.place, raw.place, same_voxels=part != "tissue_mask")
         if part.startswith("inputs:") and raw and layout.box != raw.box:
             raise DataError(
                 f"{where}: {layout.extent}, does not cover the same voxels as {raw.extent}; all "

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from retrace.config.dataset_model import Dataset, DatasetVolume
 from retrace.config.sources import NAMED_PARTS, PARTS
-from retrace.errors import DataError
-from retrace.formats.headers import Header, read_header
-from retrace.formats.placement import agreed_voxel_size, as_list, box_on_grid, lead_in_image
+from retrace.formats.arrangement import arrange
+from retrace.formats.contract import Configured, Description
+from retrace.formats.headers import read_header
+from retrace.formats.placement import Extent, box_on_grid, lead_in_image, placed
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Source
-from retrace.geometry import Triple, VoxelBox, triple
+from retrace.geometry import NmTriple, VoxelBox, shifted
 from retrace.planning.paths import ground_truth, manifest
 
 
@@ -24,8 +24,10 @@ class ArrayLayout:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    voxel_size_nm: Triple
-    offset_nm: Triple
+    voxel_size_nm: NmTriple
+    offset_nm: NmTriple
+    is_placed: bool = True
+    """Whether the file or the configuration states its position; else it is at 0."""
 
     @property
     def channels(self) -> int:
@@ -36,6 +38,11 @@ class ArrayLayout:
     def box(self) -> VoxelBox:
         """Its box, voxels from the world's origin; DataError if off the voxel grid."""
         return box_on_grid(self.name, self.shape, self.offset_nm, self.voxel_size_nm)
+
+    @property
+    def place(self) -> Extent:
+        """Its place, to compare with that of an image."""
+        return Extent(self.name, self.shape[-3:], self.offset_nm, self.is_placed)
 
     @property
     def extent(self) -> str:
@@ -53,38 +60,21 @@ def source_layout(source: Source) -> ArrayLayout | None:
     if header is None:
         return None
     name = f"{source.path}/{source.array}" if source.array else source.path
-    if source.axes is None and len(header.shape) not in (3, 4):
-        raise DataError(f"{name} has shape {header.shape}; (z, y, x) or (c, z, y, x) is needed")
-    stored = as_list(header.resolution)
-    voxel_size = agreed_voxel_size(name, stored, source.voxel_size_nm)
-    stored_offset: Any = header.offset or (0, 0, 0)
-    offset = triple(stored_offset if source.offset_nm is None else source.offset_nm)
+    how = arrange(name, header, source.axes, source.channel, drops_channel=True)
+    configured = Configured(source.voxel_size_nm, source.offset_nm, source.default_offset_nm)
+    place = placed(name, header, how.axes, configured)
     layout = ArrayLayout(
-        name, _ordered(source, header, name), _dtype(source, header), voxel_size, offset
+        name,
+        how.shape(header.shape),
+        _dtype(source, header),
+        place.voxel_size_nm,
+        place.offset_nm,
+        place.offset_by != "unknown",
     )
     return _fitted(layout, source)
 
 
-def _ordered(source: Source, header: Header, name: str) -> tuple[int, ...]:
-    """The shape in the order (c), z, y, x, without a channel axis where one channel is read."""
-    shape = header.shape
-    axes = source.axes or ("czyx" if len(shape) == 4 else "zyx")
-    if len(axes) != len(shape):
-        raise DataError(
-            f"{name} has {len(shape)} axes {shape}, the config says `axes: {axes}`; name each "
-            "stored axis once"
-        )
-    sizes = dict(zip(axes, shape, strict=True))
-    if source.channel is not None and source.channel >= sizes.get("c", 1):
-        count = sizes.get("c", 1)
-        raise DataError(
-            f"{name} has {count} channels, numbered from 0; there is no {source.channel}"
-        )
-    kept = "czyx" if "c" in sizes and source.channel is None else "zyx"
-    return tuple(sizes[axis] for axis in kept)
-
-
-def _dtype(source: Source, header: Header) -> str:
+def _dtype(source: Source, header: Description) -> str:
     """The type of the values that are read; objects and classes are computed from the stored."""
     if source.objects in SEPARATED_LABEL_KINDS:
         return "uint64"
@@ -100,9 +90,8 @@ def _fitted(layout: ArrayLayout, source: Source) -> ArrayLayout | None:
         return None
     inner, outer = layout.shape[-3:], image.shape[-3:]
     lead = lead_in_image(layout.name, inner, image.name, outer, source.fit.crop)
-    sizes = zip(image.offset_nm, lead, layout.voxel_size_nm, strict=True)
-    offset = triple([start + n * size for start, n, size in sizes])
-    return ArrayLayout(layout.name, layout.shape, layout.dtype, layout.voxel_size_nm, offset)
+    offset = shifted(image.offset_nm, lead, layout.voxel_size_nm)
+    return replace(layout, offset_nm=offset, is_placed=True)
 
 
 def volume_layouts(dataset: Dataset, volume: DatasetVolume) -> dict[str, ArrayLayout]:

@@ -19,6 +19,7 @@ from typing import Any
 from retrace import __version__
 from retrace.errors import DataError
 from retrace.files import atomic_write, digest, file_sha256
+from retrace.geometry import in_nm
 from retrace.reading import (
     DamagedError,
     files_below,
@@ -88,7 +89,7 @@ def _scale_metadata(dtype: str, lead: list[int], scale: Mapping[str, Any]) -> di
         "chunks": [*lead, *scale["chunk_sizes"][0][::-1]],
         "dtype": dtype,
         "voxel_size_nm": size,
-        "offset_nm": [o * s for o, s in zip(offset, size, strict=True)],
+        "offset_nm": list(in_nm(offset, size)),
     }
 
 

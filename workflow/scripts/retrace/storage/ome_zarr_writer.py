@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.geometry import NmTriple, Triple, VoxelBox, blocks, in_nm, nm_triple, triple
 from retrace.storage.layer_formats import ExportedLayer, Write
 from retrace.storage.precomputed_writer import LAYER_CHUNK, LayerPlan, LayerWriter, Mip, all_mips
 from retrace.storage.volumes import Volume, open_volume
@@ -27,23 +27,23 @@ VERSION = "0.4"
 
 def shifted_to_origin(
     volume: Volume, box: VoxelBox, *, labels: bool
-) -> tuple[Volume, LayerPlan, Triple]:
+) -> tuple[Volume, LayerPlan, NmTriple]:
     """The volume shifted so that `box` starts at 0, its levels, and the start of `box` in nm.
 
     `labels`: whether it has ids: coarser levels take the most frequent id instead of the mean.
     """
-    begin = triple([o * v for o, v in zip(box.offset, volume.voxel_size_nm, strict=True)])
-    shifted = triple([o - b for o, b in zip(volume.offset_nm, begin, strict=True)])
+    begin = in_nm(box.offset, volume.voxel_size_nm)
+    at_origin = nm_triple([o - b for o, b in zip(volume.offset_nm, begin, strict=True)])
     mips = all_mips(volume.voxel_size_nm, VoxelBox((0, 0, 0), box.shape))
     plan = LayerPlan(mips, volume.dtype.name, volume.channels, labels, gzip=False)
-    return replace(volume, offset_nm=shifted), plan, begin
+    return replace(volume, offset_nm=at_origin), plan, begin
 
 
 class OmeZarrWriter(LayerWriter):
     """Writes an image, or an image of ids; array N of the store is its level N."""
 
     def __init__(
-        self, folder: Path, work: Path, plan: LayerPlan, *, name: str, offset_nm: Triple
+        self, folder: Path, work: Path, plan: LayerPlan, *, name: str, offset_nm: NmTriple
     ) -> None:
         self.name, self.offset_nm = name, offset_nm
         super().__init__(folder, work, plan)
@@ -88,10 +88,10 @@ class OmeZarrWriter(LayerWriter):
         """Voxel size of a level, and its first voxel's centre as an offset to that of level 0."""
         finest, size = self.plan.mips[0].voxel_size_nm, self.plan.mips[level].voxel_size_nm
         axes = zip(self.offset_nm, size, finest, strict=True)
-        start = [offset + (coarse - fine) / 2 for offset, coarse, fine in axes]
+        start = nm_triple([offset + (coarse - fine) / 2 for offset, coarse, fine in axes])
         one, zero = ([1.0], [0.0]) if self.plan.channels else ([], [])
         scale = {"type": "scale", "scale": one + [float(edge) for edge in size]}
-        translation = {"type": "translation", "translation": zero + start}
+        translation = {"type": "translation", "translation": zero + [float(nm) for nm in start]}
         return {"path": str(level), "coordinateTransformations": [scale, translation]}
 
     def _open(self, index: int) -> Volume:

@@ -21,7 +21,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.files import atomic_write
-from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.geometry import NmTriple, Triple, VoxelBox, blocks, checked_voxel_size, triple
 from retrace.progress import progress
 from retrace.storage.block_journal import Journal, checksum
 from retrace.storage.layer_formats import ExportedLayer, Write
@@ -42,7 +42,7 @@ IMAGE_TYPES = ("uint8", "uint16", "uint32", "float32")
 class Mip:
     """One resolution: `box` in voxels of `voxel_size_nm`, `factor` times those of the last mip."""
 
-    voxel_size_nm: Triple
+    voxel_size_nm: NmTriple
     box: VoxelBox
     factor: Triple = (1, 1, 1)
 
@@ -101,11 +101,11 @@ def coarser(mip: Mip) -> Mip:
     begin = [o // f for o, f in zip(mip.box.offset, factor, strict=True)]
     end = [-(-e // f) for e, f in zip(mip.box.end, factor, strict=True)]
     shape = [e - b for b, e in zip(begin, end, strict=True)]
-    coarser_size = triple([edge * f for edge, f in zip(size, factor, strict=True)])
+    coarser_size = checked_voxel_size([edge * f for edge, f in zip(size, factor, strict=True)])
     return Mip(coarser_size, VoxelBox(triple(begin), triple(shape)), factor)
 
 
-def all_mips(voxel_size_nm: Triple, box: VoxelBox) -> tuple[Mip, ...]:
+def all_mips(voxel_size_nm: NmTriple, box: VoxelBox) -> tuple[Mip, ...]:
     """The finest mip and all coarser ones, down to one without edges above LAST_MIP_EDGE."""
     mips = [Mip(voxel_size_nm, box)]
     while max(mips[-1].box.shape) > LAST_MIP_EDGE:
@@ -243,10 +243,10 @@ def rounded_mean(parts: np.ndarray) -> np.ndarray:
 
 
 def write_layer(
-    folder: Path, data: np.ndarray, voxel_size_nm: Sequence[int], offset: Sequence[int]
+    folder: Path, data: np.ndarray, voxel_size_nm: Sequence[float], offset: Sequence[int]
 ) -> None:
     """Writes an array (Z, Y, X) as an image with one mip; `offset` of its first voxel, voxels."""
-    size, box = triple(voxel_size_nm), VoxelBox(triple(offset), triple(data.shape))
+    size, box = checked_voxel_size(voxel_size_nm), VoxelBox(triple(offset), triple(data.shape))
     volume = Volume(data, size, box.to_nm(size).offset, str(folder))
     plan = plan_layer(volume, box, labels=False, compress=False)
     plan = replace(plan, mips=plan.mips[:1])

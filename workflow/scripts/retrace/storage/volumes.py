@@ -12,15 +12,16 @@ import numpy as np
 import zarr
 
 from retrace.errors import DataError
+from retrace.formats.arrangement import ArrangedArray, arrange
+from retrace.formats.contract import Configured
 from retrace.formats.label_values import ClassGroups, SectionObjects
 from retrace.formats.n5 import N5Array
-from retrace.formats.placement import agreed_voxel_size, as_list, box_on_grid, lead_in_image
+from retrace.formats.placement import Extent, box_on_grid, lead_in_image, placed
 from retrace.formats.precomputed import PrecomputedLayer
 from retrace.formats.readers import open_array
-from retrace.formats.reordered import ReorderedArray
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
 from retrace.formats.zarr_arrays import BlockStore, CheckedStore, chunk_names, open_zarr
-from retrace.geometry import Triple, VoxelBox, triple
+from retrace.geometry import NM_DECIMALS, NmTriple, VoxelBox, shifted
 from retrace.reading import retried
 from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
 from retrace.remote.block_cache import CacheOptions
@@ -43,9 +44,11 @@ class Volume:
     """An array (Z, Y, X) or (C, Z, Y, X) with its voxel size and offset, nm (z, y, x)."""
 
     array: Any
-    voxel_size_nm: Triple
-    offset_nm: Triple
+    voxel_size_nm: NmTriple
+    offset_nm: NmTriple
     name: str
+    is_placed: bool = True
+    """Whether the file or the configuration states its position; else it is at 0."""
 
     @property
     def reader(self) -> BlockReader | None:
@@ -60,13 +63,18 @@ class Volume:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the array."""
-        return np.dtype(self.array.dtype)
+        """The dtype of what `read` gives, in the byte order of this machine."""
+        return np.dtype(self.array.dtype).newbyteorder("=")
 
     @property
     def box(self) -> VoxelBox:
         """The array's box, voxels from the world's origin; DataError if off the voxel grid."""
         return box_on_grid(self.name, self.array.shape, self.offset_nm, self.voxel_size_nm)
+
+    @property
+    def place(self) -> Extent:
+        """Its place, to compare with that of an image."""
+        return Extent(self.name, self.array.shape[-3:], self.offset_nm, self.is_placed)
 
     def read(self, box: VoxelBox, fill: float | None = None) -> np.ndarray:
         """The voxels (Z, Y, X) or (C, Z, Y, X) of `box` (voxels from the world's origin).
@@ -82,7 +90,7 @@ class Volume:
         channels = (slice(None),) if self.channels else ()
         region = (*channels, *inside.slices(self.box.offset))
         with reading(self.name):
-            data = retried(lambda: np.asarray(self.array[region]), self.name)
+            data = retried(lambda: np.asarray(self.array[region], self.dtype), self.name)
         if inside == box:
             return data
         lead = (self.channels,) if self.channels else ()
@@ -92,15 +100,17 @@ class Volume:
         return result
 
 
-def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: tuple[int, int, int]) -> np.ndarray:
+def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: NmTriple) -> np.ndarray:
     """`mask` as bool (Z, Y, X) on the voxels of `box`: that of the nearest mask voxel, else False.
 
     The mask's voxels may be larger than `voxel_size_nm`; both grids are in world coordinates.
     """
-    rows = [
-        (np.arange(begin, end) * fine + fine // 2 - start) // coarse
+    lengths = [[_units(nm) for nm in nms] for nms in (voxel_size_nm, mask.voxel_size_nm)]
+    starts = [_units(nm) for nm in mask.offset_nm]
+    rows = [  # centres of the voxels in halves of a unit
+        ((2 * np.arange(begin, end) + 1) * fine - 2 * start) // (2 * coarse)
         for begin, end, fine, coarse, start in zip(
-            box.offset, box.end, voxel_size_nm, mask.voxel_size_nm, mask.offset_nm, strict=True
+            box.offset, box.end, *lengths, starts, strict=True
         )
     ]
     low, high = [int(r[0]) for r in rows], [int(r[-1]) + 1 for r in rows]
@@ -111,7 +121,12 @@ def mask_on_grid(mask: Volume, box: VoxelBox, voxel_size_nm: tuple[int, int, int
     return values[np.ix_(*[r - b for r, b in zip(rows, low, strict=True)])]
 
 
-def is_masked(mask: Volume | None, box: VoxelBox, voxel_size_nm: tuple[int, int, int]) -> bool:
+def _units(length_nm: float) -> int:
+    """A length as a whole number of the smallest unit of positions."""
+    return round(length_nm * 10**NM_DECIMALS)
+
+
+def is_masked(mask: Volume | None, box: VoxelBox, voxel_size_nm: NmTriple) -> bool:
     """Whether a mask excludes all of `box` (voxels of `voxel_size_nm`); False without a mask."""
     return mask is not None and not mask_on_grid(mask, box, voxel_size_nm).any()
 
@@ -173,8 +188,8 @@ def open_group(store: Path) -> zarr.Group:
 def open_volume(
     store: str | Path,
     array: str = "",
-    voxel_size_nm: Sequence[int] | None = None,
-    offset_nm: Sequence[int] | None = None,
+    voxel_size_nm: Sequence[float] | None = None,
+    offset_nm: Sequence[float] | None = None,
     mip: int = 0,
     server: S3Server = S3Server(),  # noqa: B008 (frozen)
     missing_chunks: str | None = None,
@@ -185,25 +200,44 @@ def open_volume(
     `missing_chunks`: as for a Source. A store with a manifest is compared with it: its listing
     here, the bytes of each chunk when it is read first.
 
-    `voxel_size_nm` (z, y, x) is the file's `resolution`; the argument is needed if the file has
-    none. `offset_nm` (z, y, x) is the argument, else the file's `offset`, else 0. DataError if the
-    array does not exist, or its voxel size is missing or contradicts the argument.
+    `voxel_size_nm` and `offset_nm` (z, y, x) are needed if the file states none, and must agree
+    with it otherwise; without any offset it is 0. DataError if the array does not exist, or for
+    statements that are missing or contradict each other.
     """
+    stored = _open_array(store, array, mip, server, missing_chunks)
+    configured = Configured(voxel_size_nm, offset_nm)
+    return _placed_volume(str(store), array, stored, configured)
+
+
+def _open_array(
+    store: str | Path, array: str, mip: int, server: S3Server, missing_chunks: str | None
+) -> Any:
+    """An array as its reader gives it, with its description."""
     if is_address(store):
-        data = _open_address(str(store), array, mip, server, missing_chunks)
-    else:
-        data = _open_local(Path(store), array, mip, missing_chunks)
-    name = f"{store}/{array}" if array else str(store)
-    if len(data.shape) not in (3, 4):
-        raise DataError(
-            f"{name} has shape {tuple(data.shape)}; (z, y, x) or (c, z, y, x) is needed"
-        )
-    attrs = dict(getattr(data, "attrs", {}))
-    voxel_size = agreed_voxel_size(name, as_list(attrs.get("resolution")), voxel_size_nm)
-    offset = triple(offset_nm if offset_nm is not None else attrs.get("offset", (0, 0, 0)))
-    volume = Volume(data, voxel_size, offset, name)
+        return _open_address(str(store), array, mip, server, missing_chunks)
+    return _open_local(Path(store), array, mip, missing_chunks)
+
+
+def _placed_volume(
+    store: str,
+    array: str,
+    stored: Any,
+    configured: Configured,
+    axes: str | None = None,
+    channel: int | None = None,
+    drops_channel: bool = False,
+) -> Volume:
+    """The volume of an opened array, and a note that it was opened; as for `arrange`."""
+    name = f"{store}/{array}" if array else store
+    file = stored.description
+    drops_channel = drops_channel or file.drops_channel
+    how = arrange(name, file, axes, channel, drops_channel=drops_channel)
+    place = placed(name, file, how.axes, configured)
+    data = stored if how.is_as_stored else ArrangedArray(stored, how)
+    is_placed = place.offset_by != "unknown"
+    volume = Volume(data, place.voxel_size_nm, place.offset_nm, name, is_placed)
     for opened in _RECORDINGS:
-        opened.append((str(store), volume))
+        opened.append((store, volume))
     return volume
 
 
@@ -230,19 +264,18 @@ def open_source(source: Source) -> Volume:
     of classes, and labels in the middle of a larger image. DataError as for `open_volume`, and for
     labels that do not fit their image.
     """
-    volume = open_volume(
+    server = S3Server(source.endpoint_url, source.unsigned)
+    stored = _open_array(source.path, source.array, source.mip or 0, server, source.missing_chunks)
+    configured = Configured(source.voxel_size_nm, source.offset_nm, source.default_offset_nm)
+    volume = _placed_volume(
         source.path,
         source.array,
-        source.voxel_size_nm,
-        source.offset_nm,
-        source.mip or 0,
-        S3Server(source.endpoint_url, source.unsigned),
-        source.missing_chunks,
+        stored,
+        configured,
+        source.axes,
+        source.channel,
+        drops_channel=True,
     )
-    if source.axes or source.channel is not None:
-        axes = source.axes or ("czyx" if volume.channels else "zyx")
-        array = ReorderedArray(volume.array, axes, source.channel, volume.name)
-        volume = replace(volume, array=array)
     if source.objects in SEPARATED_LABEL_KINDS:
         volume = replace(volume, array=SectionObjects(volume.array, source.objects))
     if source.class_values:
@@ -255,5 +288,5 @@ def _fitted(labels: Volume, fit: Fit) -> Volume:
     image = open_source(fit.image)
     inner, outer = labels.array.shape[-3:], image.array.shape[-3:]
     lead = lead_in_image(labels.name, inner, image.name, outer, fit.crop)
-    sizes = zip(image.offset_nm, lead, labels.voxel_size_nm, strict=True)
-    return replace(labels, offset_nm=triple([o + n * size for o, n, size in sizes]))
+    offset = shifted(image.offset_nm, lead, labels.voxel_size_nm)
+    return replace(labels, offset_nm=offset, is_placed=True)

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 from numcodecs import Zstd
 
-from retrace.geometry import Triple, triple
+from retrace.geometry import Triple, checked_voxel_size, nm_triple
 from retrace.replacement import is_declared, put
 from retrace.storage.manifest import manifest_path
 
@@ -46,8 +46,8 @@ def create_volume(
     shape: Sequence[int],
     chunks: Sequence[int],
     dtype: Any,
-    voxel_size_nm: Sequence[int],
-    offset_nm: Sequence[int],
+    voxel_size_nm: Sequence[float],
+    offset_nm: Sequence[float],
     fill_value: int | float = 0,
 ) -> zarr.Array:
     """A new zarr v2 array (Z, Y, X) or (C, Z, Y, X) in `store`.
@@ -57,8 +57,8 @@ def create_volume(
     """
     group = zarr.open_group(store, mode="a", zarr_format=2)
     attrs: dict[str, Any] = {
-        "resolution": list(triple(voxel_size_nm)),
-        "offset": list(triple(offset_nm)),
+        "resolution": list(checked_voxel_size(voxel_size_nm)),
+        "offset": list(nm_triple(offset_nm)),
     }
     created = group.create_array(
         array,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from retrace.geometry import Triple
+from retrace.geometry import NmTriple, Triple
 from retrace.synthetic.growth import Ball
 
 MITOCHONDRION_RADIUS = 0.62
@@ -15,7 +15,7 @@ MITOCHONDRION_RADIUS = 0.62
 
 
 def paint_neurites(
-    balls: Sequence[Ball], shape: Triple, voxel_size_nm: Triple
+    balls: Sequence[Ball], shape: Triple, voxel_size_nm: NmTriple
 ) -> tuple[np.ndarray, np.ndarray]:
     """Neurite ids (Z, Y, X) int32, 0 between neurites, and the mask of mitochondria (Z, Y, X)."""
     ids = np.zeros(shape, np.int32)
@@ -29,7 +29,7 @@ def paint_neurites(
 
 
 def _paint_ball(
-    target: np.ndarray, value: int, centre: np.ndarray, radius: float, voxel_size_nm: Triple
+    target: np.ndarray, value: int, centre: np.ndarray, radius: float, voxel_size_nm: NmTriple
 ) -> None:
     """Writes `value` into the voxels of a ball; of ids, only where no neurite is yet."""
     size = np.asarray(voxel_size_nm, float)
@@ -47,7 +47,7 @@ def _paint_ball(
     box[(distance <= radius**2) & free] = value
 
 
-def fill_gaps(ids: np.ndarray, voxel_size_nm: Triple) -> np.ndarray:
+def fill_gaps(ids: np.ndarray, voxel_size_nm: NmTriple) -> np.ndarray:
     """Ids (Z, Y, X) without 0: gaps join the nearest neurite (nm), as cells touch in neuropil."""
     if not ids.any():
         return np.ones_like(ids)

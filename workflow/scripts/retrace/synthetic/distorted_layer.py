@@ -13,7 +13,7 @@ import torch
 from retrace.alignment.stack_sampling import DEFECTS, DISPLACEMENT, raw_as_uint8
 from retrace.errors import ConfigError
 from retrace.formats.precomputed import check_inside
-from retrace.geometry import NmBox, Triple, VoxelBox, triple
+from retrace.geometry import NmBox, Triple, VoxelBox, checked_voxel_size
 from retrace.progress import progress
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
 from retrace.storage.volumes import Volume, open_volume
@@ -57,10 +57,10 @@ def write_distorted_layer(
 
 
 def generated_sections(
-    shape: Sequence[int], voxel_size_nm: Sequence[int], seed: int, distortion: Distortion
+    shape: Sequence[int], voxel_size_nm: Sequence[float], seed: int, distortion: Distortion
 ) -> Volume:
     """Generated neurites to distort: `shape` (S, H, W) is what remains after distortion."""
-    size, far = triple(voxel_size_nm), distortion.reach_px
+    size, far = checked_voxel_size(voxel_size_nm), distortion.reach_px
     raw, _ = generate_neurites((shape[0], shape[1] + 2 * far, shape[2] + 2 * far), size, seed)
     return Volume(raw, size, (0, -far * size[1], -far * size[2]), "phantom")
 

@@ -139,7 +139,7 @@ def phantom_stack(
     shape: Sequence[int],
     seed: int,
     distortion: Distortion | None = None,
-    voxel_size_nm: Sequence[int] = (40, 8, 8),
+    voxel_size_nm: Sequence[float] = (40, 8, 8),
 ) -> Stack:
     """A stack (S, H, W) of generated neurites, each section distorted on its own.
 

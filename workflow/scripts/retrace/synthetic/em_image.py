@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from retrace.geometry import Triple, triple
+from retrace.geometry import NmTriple, Triple, triple
 from retrace.synthetic.cell_labels import faces
 from retrace.synthetic.tissue import Tissue
 
@@ -18,7 +18,7 @@ VESICLE_NM = 18.0
 """Standard deviation of the dot that shows a vesicle."""
 
 
-def _soft(mask: np.ndarray, sigma_nm: float, voxel_size_nm: Triple) -> np.ndarray:
+def _soft(mask: np.ndarray, sigma_nm: float, voxel_size_nm: NmTriple) -> np.ndarray:
     """The mask as a smooth ridge (Z, Y, X) float32 with a maximum of about 1."""
     sigma = [sigma_nm / size for size in voxel_size_nm]
     smooth = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="nearest")
@@ -26,7 +26,7 @@ def _soft(mask: np.ndarray, sigma_nm: float, voxel_size_nm: Triple) -> np.ndarra
 
 
 def _texture(
-    shape: Triple, scale_nm: float, voxel_size_nm: Triple, random: Generator
+    shape: Triple, scale_nm: float, voxel_size_nm: NmTriple, random: Generator
 ) -> np.ndarray:
     """Smooth noise (Z, Y, X) of unit variance with features of about `scale_nm`."""
     coarse = [max(2, int(n * v / scale_nm) + 2) for n, v in zip(shape, voxel_size_nm, strict=True)]
@@ -38,7 +38,7 @@ def _texture(
 
 
 def _vesicles(
-    shape: Triple, voxel_size_nm: Triple, tissue: Tissue, random: Generator
+    shape: Triple, voxel_size_nm: NmTriple, tissue: Tissue, random: Generator
 ) -> np.ndarray:
     """Vesicles at random places, (Z, Y, X) in [0, 1]."""
     volume_um3 = float(np.prod([n * v / 1000 for n, v in zip(shape, voxel_size_nm, strict=True)]))
@@ -53,7 +53,7 @@ def _vesicles(
 def em_image(
     cells: np.ndarray,
     mitochondria: np.ndarray,
-    voxel_size_nm: Triple,
+    voxel_size_nm: NmTriple,
     tissue: Tissue,
     random: Generator,
 ) -> np.ndarray:
@@ -74,7 +74,7 @@ def em_image(
 
 
 def _imaged(
-    image: np.ndarray, voxel_size_nm: Triple, tissue: Tissue, random: Generator
+    image: np.ndarray, voxel_size_nm: NmTriple, tissue: Tissue, random: Generator
 ) -> np.ndarray:
     """Blur, noise, and gain and brightness of each section; (Z, Y, X) uint8."""
     sigma = [tissue.blur_nm / size for size in voxel_size_nm]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrace.errors import ConfigError
-from retrace.geometry import triple
+from retrace.geometry import checked_voxel_size, triple
 from retrace.synthetic.cell_labels import connected_pieces, faces, fill_gaps, paint_neurites
 from retrace.synthetic.em_image import em_image
 from retrace.synthetic.growth import grow_neurites, neurite_edges
@@ -16,7 +16,7 @@ from retrace.synthetic.tissue import Tissue
 
 def generate_neurites(
     shape: Sequence[int],
-    voxel_size_nm: Sequence[int],
+    voxel_size_nm: Sequence[float],
     seed: int,
     tissue: Tissue | None = None,
     *,
@@ -27,7 +27,11 @@ def generate_neurites(
     Labels have no gaps: ids 1..N, each one 6-connected piece. `thin_background` sets the voxels at
     membranes to 0. ConfigError if a length is below 1.
     """
-    size, tissue, random = triple(voxel_size_nm), tissue or Tissue(), np.random.default_rng(seed)
+    size, tissue, random = (
+        checked_voxel_size(voxel_size_nm),
+        tissue or Tissue(),
+        np.random.default_rng(seed),
+    )
     if min(shape) < 1 or min(size) < 1:
         raise ConfigError(
             f"a phantom of shape {list(shape)} voxels of {list(size)} nm is empty; all lengths "
@@ -46,7 +50,7 @@ def generate_neurites(
 
 def centre_lines(
     shape: Sequence[int],
-    voxel_size_nm: Sequence[int],
+    voxel_size_nm: Sequence[float],
     seed: int,
     tissue: Tissue | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +58,7 @@ def centre_lines(
 
     An edge joins two rows that are neighbours on one neurite.
     """
-    size, tissue = triple(voxel_size_nm), tissue or Tissue()
+    size, tissue = checked_voxel_size(voxel_size_nm), tissue or Tissue()
     extent_nm = np.asarray(shape, float) * size
     balls = grow_neurites(extent_nm, tissue, np.random.default_rng(seed))
     voxels = np.floor([ball.centre / size for ball in balls]).astype(np.int64)

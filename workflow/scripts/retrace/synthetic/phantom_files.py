@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from retrace.errors import ConfigError, nearest
-from retrace.geometry import Triple, triple
+from retrace.geometry import NmTriple, Triple, checked_voxel_size, triple
 from retrace.storage.precomputed_writer import write_layer
 from retrace.synthetic.cell_labels import connected_pieces, faces
 from retrace.synthetic.neurites import centre_lines, generate_neurites
@@ -30,7 +30,7 @@ def write_phantom_store(
     store: Path,
     shape: Sequence[int],
     margin: Sequence[int],
-    voxel_size_nm: Sequence[int],
+    voxel_size_nm: Sequence[float],
     seed: int,
     *,
     layout: str = "zebrafinch",
@@ -45,7 +45,7 @@ def write_phantom_store(
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"no phantom layout {layout!r}; {nearest(layout, LAYOUTS)}")
-    size, edge = triple(voxel_size_nm), triple(margin)
+    size, edge = checked_voxel_size(voxel_size_nm), triple(margin)
     whole = _with_margin(shape, edge)
     raw, cells = generate_neurites(whole, size, seed, tissue)
     core = _core(shape, edge)
@@ -65,7 +65,7 @@ def write_barrier_cube(
     number: int,
     shape: Sequence[int],
     margin: Sequence[int],
-    voxel_size_nm: Sequence[int],
+    voxel_size_nm: Sequence[float],
     seed: int,
 ) -> None:
     """Writes raw_N.h5 (`raw`, uint8) and barrier_int16_N.h5 (`lab`, uint16), axes x, y, z.
@@ -73,7 +73,7 @@ def write_barrier_cube(
     The layout of ELEKTRONN's example: class 1 on both sides of each border, labels in the middle of
     a larger image. `shape` of the labels, `margin` of the image per side: z, y, x.
     """
-    size, edge = triple(voxel_size_nm), triple(margin)
+    size, edge = checked_voxel_size(voxel_size_nm), triple(margin)
     raw, cells = generate_neurites(_with_margin(shape, edge), size, seed)
     barriers = faces(cells)[_core(shape, edge)].astype(np.uint16)
     files = {f"raw_{number}": ("raw", raw), f"barrier_int16_{number}": ("lab", barriers)}
@@ -88,7 +88,7 @@ def write_paper_phantom(
     bucket: Path,
     shape: Sequence[int],
     margin: Sequence[int],
-    voxel_size_nm: Sequence[int],
+    voxel_size_nm: Sequence[float],
     seed: int,
 ) -> None:
     """Writes one region in the layout of the paper's regions.
@@ -96,7 +96,7 @@ def write_paper_phantom(
     Raw becomes a precomputed layer at `layer`. Below `bucket`: labels in data.zarr, and skeletons,
     half of them for validation.
     """
-    size, edge = triple(voxel_size_nm), triple(margin)
+    size, edge = checked_voxel_size(voxel_size_nm), triple(margin)
     whole, core = _with_margin(shape, edge), _core(shape, edge)
     raw, cells = generate_neurites(whole, size, seed)
     write_layer(layer, raw, size, (0, 0, 0))
@@ -120,7 +120,7 @@ def _core(shape: Sequence[int], margin: Triple) -> tuple[slice, ...]:
 
 
 def _create_array(
-    group: zarr.Group, name: str, data: np.ndarray, chunks: Triple, size: Triple, offset: Triple
+    group: zarr.Group, name: str, data: np.ndarray, chunks: Triple, size: NmTriple, offset: NmTriple
 ) -> None:
     """One array as zarr 2 wrote it for the bucket: v2, keys with dots, attributes in nm."""
     array = group.create_array(

@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from retrace.formats.mongo_dump import write_documents
-from retrace.geometry import Triple
+from retrace.geometry import NmTriple
 
 
 def write_skeleton_dump(
@@ -17,7 +17,7 @@ def write_skeleton_dump(
     voxels: np.ndarray,
     edges: np.ndarray,
     cells: np.ndarray,
-    voxel_size_nm: Triple,
+    voxel_size_nm: NmTriple,
     core: tuple[slice, ...],
     parity: int,
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from retrace.geometry import Triple, VoxelBox
+from retrace.geometry import NmTriple, VoxelBox
 from retrace.settings_model import SettingsModel
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LabelledSample:
     """A part of `label_box`: the output and the offsets of the affinities around it."""
     output: VoxelBox
     """What the network predicts, a part of both boxes, voxels in the same frame."""
-    voxel_size_nm: Triple
+    voxel_size_nm: NmTriple
     weigh_affinities: Weigh
 
     @property

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from retrace.errors import DataError
-from retrace.geometry import Triple, VoxelBox, triple
+from retrace.geometry import NmTriple, Triple, VoxelBox, checked_voxel_size, triple
 from retrace.targets.window_statistics import descriptors_of_sums
 
 TRUNCATE = 3.0
@@ -41,7 +41,7 @@ SUMS = ("xx", "x", "1", "xy", "y", "yy", "zx", "z", "zy", "zz")
 """Order of the ten sums that the products give."""
 
 
-def lsd_context(voxel_size_nm: Sequence[int], sigma_nm: float, downsample: int = 2) -> Triple:
+def lsd_context(voxel_size_nm: Sequence[float], sigma_nm: float, downsample: int = 2) -> Triple:
     """Voxels (z, y, x) on each side of a box that the descriptors inside it depend on."""
     radius = (_radius(sigma_nm / (size * downsample)) for size in voxel_size_nm)
     return triple([r * downsample for r in radius])
@@ -50,7 +50,7 @@ def lsd_context(voxel_size_nm: Sequence[int], sigma_nm: float, downsample: int =
 @torch.no_grad()
 def compute_lsds(
     labels: Tensor,
-    voxel_size_nm: Sequence[int],
+    voxel_size_nm: Sequence[float],
     sigma_nm: float,
     downsample: int = 2,
     roi: VoxelBox | None = None,
@@ -72,7 +72,7 @@ def compute_lsds(
         coarse,
         label_count=int(compact.max()) + 1,
         origin=triple([offset // downsample for offset in box.offset]),
-        voxel_size_nm=triple([size * downsample for size in voxel_size_nm]),
+        voxel_size_nm=checked_voxel_size([size * downsample for size in voxel_size_nm]),
         sigma_nm=sigma_nm,
     )
     if not len(pairs.label):
@@ -139,7 +139,7 @@ class _Grid:
     labels: Tensor
     label_count: int
     origin: Triple
-    voxel_size_nm: Triple
+    voxel_size_nm: NmTriple
     sigma_nm: float
 
     @property

@@ -29,7 +29,7 @@ from retrace.augment.simple import Simple, draw_orientation, draw_simple
 from retrace.config.dataset_model import Entry, LazyLabels
 from retrace.config.elektronn_network import EXAMPLE_WEIGHTS, ElektronnNetworkSettings
 from retrace.errors import DataError
-from retrace.geometry import Triple, VoxelBox, triple
+from retrace.geometry import NmTriple, Triple, VoxelBox, in_nm, triple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.normalised import UNIT, NormalisedImage, normalise, open_normalised
@@ -70,7 +70,7 @@ class CubeBatches:
     module: ElektronnNetwork
     train: Cubes
     validation: Cubes | None
-    voxel_size_nm: Triple
+    voxel_size_nm: NmTriple
     seed: int
     device: torch.device
 
@@ -198,7 +198,7 @@ class CubeBatches:
 
     def pictures(self, probabilities: Tensor, batch: Batch) -> dict[str, Picture]:
         """Image, classes and probabilities of the first example, enlarged to the image's voxels."""
-        where = triple([n * size for n, size in zip(self.lead, self.voxel_size_nm, strict=True)])
+        where = in_nm(self.lead, self.voxel_size_nm)
         known = batch["target"][0] != IGNORED
         shown = {"raw": Picture(batch["input"][0, 0].float(), (0, 0, 0))}
         parts = {

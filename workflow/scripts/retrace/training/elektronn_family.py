@@ -22,7 +22,7 @@ from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.config.families import ELEKTRONN
 from retrace.errors import ConfigError
 from retrace.files import atomic_write
-from retrace.geometry import Triple
+from retrace.geometry import NmTriple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingExamples
 from retrace.training.control import Command, number_argument, switch_argument
@@ -92,7 +92,7 @@ class ElektronnTask(PlainTask):
     module: ElektronnNetwork
     data: BatchSource
     schedule: RateSchedule
-    voxel_size_nm: Triple
+    voxel_size_nm: NmTriple
     seed: int
     work: Path
     history_freq: int = 0
@@ -331,7 +331,7 @@ def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> Traini
     data: ExampleBatches | CubeBatches
     if isinstance(dataset, TrainingExamples):
         data = open_example_batches(network, dataset, settings.seed, device)
-        size: Triple = (1, 1, 1)
+        size: NmTriple = (1, 1, 1)
     else:
         data = open_cube_batches(network, dataset, settings.seed, module, inputs.masks, device)
         size = dataset.voxel_size_nm

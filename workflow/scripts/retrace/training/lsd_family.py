@@ -25,7 +25,7 @@ from retrace.checkpoints.safetensors import load_model
 from retrace.config.families import LSD
 from retrace.config.lsd_network import FIRST_LOSS, LsdNetworkSettings, reach_of_targets
 from retrace.errors import ConfigError
-from retrace.geometry import Triple, VoxelBox, triple
+from retrace.geometry import NmTriple, Triple, VoxelBox, triple
 from retrace.losses.balance import balance_weights
 from retrace.losses.lsd import LsdLoss
 from retrace.networks import UNet, build_network, centre_crop
@@ -68,7 +68,7 @@ class Boxes:
 
 
 def batch_boxes(
-    network: LsdNetworkSettings, voxel_size_nm: Triple, output: Triple, raw: Triple
+    network: LsdNetworkSettings, voxel_size_nm: NmTriple, output: Triple, raw: Triple
 ) -> Boxes:
     """The boxes for a training that reads `raw` voxels and predicts `output` voxels."""
     offset_reach = [
@@ -105,7 +105,7 @@ class LsdFamilyTask(PlainTask):
     network: LsdNetworkSettings
     sampler: PatchSampler
     boxes: Boxes
-    voxel_size_nm: Triple
+    voxel_size_nm: NmTriple
     seed: int
     device: torch.device
     context: UNet | None = None
@@ -269,7 +269,7 @@ def build_lsd_task(
     network: LsdNetworkSettings,
     module: UNet,
     sampler: PatchSampler,
-    voxel_size_nm: Triple,
+    voxel_size_nm: NmTriple,
     seed: int,
     device: torch.device,
     context: UNet | None = None,

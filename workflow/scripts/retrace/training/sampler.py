@@ -16,7 +16,7 @@ import numpy as np
 
 from retrace.config.dataset_model import Entry
 from retrace.errors import DataError
-from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.geometry import Triple, VoxelBox, blocks, triple, voxels_to_cover
 from retrace.planning.train_settings import TrainingDataset
 from retrace.training.volumes import (
     LABELLED,
@@ -209,6 +209,5 @@ def open_sampler(
     counts = tuple(GroundTruthCount(volume) for volume in volumes)
     for volume, count in zip(volumes, counts, strict=True):
         check_ground_truth(volume, count)
-    sides = zip(padding_nm, dataset.voxel_size_nm, strict=True)
-    padding = triple([int(-(-p // v)) for p, v in sides])
+    padding = voxels_to_cover(padding_nm, dataset.voxel_size_nm)
     return PatchSampler(volumes, counts, padding, min_masked)

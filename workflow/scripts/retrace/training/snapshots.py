@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retrace.geometry import Triple
+from retrace.geometry import NmTriple
 from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume, writing
 from retrace.training.task import Picture
 
@@ -17,7 +17,7 @@ KEEP = 20
 
 
 def save_snapshot(
-    folder: Path, iteration: int, pictures: Mapping[str, Picture], voxel_size_nm: Triple
+    folder: Path, iteration: int, pictures: Mapping[str, Picture], voxel_size_nm: NmTriple
 ) -> Path:
     """Writes `batch_ITERATION.zarr`, one array per picture, and deletes all but the last 20."""
     final = folder / f"batch_{iteration:09d}.zarr"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from retrace.geometry import Triple
+from retrace.geometry import NmTriple
 from retrace.networks import ElektronnNetwork, Network, UNet, ZnnNetwork
 from retrace.planning.train_settings import TrainSettings
 from retrace.training.control import Command
@@ -26,7 +26,7 @@ class Picture:
     """One array of a snapshot, (Z, Y, X) or (C, Z, Y, X); its corner in the batch, nm (z, y, x)."""
 
     data: Tensor
-    offset_nm: Triple
+    offset_nm: NmTriple
 
 
 class PlainTask:
@@ -70,7 +70,7 @@ class Task(Protocol):
         ...
 
     @property
-    def voxel_size_nm(self) -> Triple:
+    def voxel_size_nm(self) -> NmTriple:
         """Voxel size of batches and pictures, (z, y, x)."""
         ...
 

@@ -14,8 +14,9 @@ from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.errors import DataError
 from retrace.formats.label_ids import background_values, is_known
 from retrace.formats.label_values import compact
+from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
-from retrace.geometry import NmBox, Triple, VoxelBox, blocks
+from retrace.geometry import NmBox, NmTriple, VoxelBox, blocks
 from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.labels_mask import MASK_ARRAY
 from retrace.storage.value_checks import check_labels, check_not_blank, check_raw
@@ -123,6 +124,7 @@ def open_training_volume(
     if chosen is None:
         raise DataError(f"volume {name!r} has no `labels` to train on; add them to the dataset")
     raw, labels = open_source(sources.raw), open_source(chosen)
+    check_place_in_image(labels.place, raw.place)
     mask = open_volume(mask_path, MASK_ARRAY) if mask_path else None
     _check_agreement(name, dataset, [v for v in (raw, labels, mask) if v is not None])
     visible, labelled = raw.box, labels.box
@@ -148,7 +150,7 @@ def open_training_volume(
     )
 
 
-def _voxels(box: Region, voxel_size_nm: Triple) -> VoxelBox:
+def _voxels(box: Region, voxel_size_nm: NmTriple) -> VoxelBox:
     return NmBox(box.offset, box.shape).to_voxels(voxel_size_nm)
 
 

@@ -22,7 +22,7 @@ from retrace.checkpoints.znn import read_h5, seed_from
 from retrace.config.families import ZNN
 from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.formats.hdf5 import H5_SUFFIXES
-from retrace.geometry import Triple, triple
+from retrace.geometry import NmTriple, Triple, in_nm, triple
 from retrace.losses.znn_balance import ClassCounts
 from retrace.losses.znn_costs import ZnnCost, misclassified, with_gradient
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
@@ -66,7 +66,7 @@ class ZnnTask(PlainTask):
     module: ZnnNetwork
     train: ZnnVolumes
     test: ZnnVolumes | None
-    voxel_size_nm: Triple
+    voxel_size_nm: NmTriple
     seed: int
     device: torch.device
     dtype: torch.dtype
@@ -159,7 +159,7 @@ class ZnnTask(PlainTask):
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
         """Image, target, mask and prediction; the output is centred in the image."""
         lead = [lost // 2 for lost in self.module.context]
-        offset_nm = triple([n * size for n, size in zip(lead, self.voxel_size_nm, strict=True)])
+        offset_nm = in_nm(lead, self.voxel_size_nm)
         pictures = {"raw": Picture(batch["input"][0, 0].float(), (0, 0, 0))}
         for head, part in self._by_head(batch):
             output = outputs[head][0].detach()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.config.view_model import LayerKind, ViewLayerSource
 from retrace.errors import DataError
-from retrace.geometry import NmBox, VoxelBox, triple
+from retrace.geometry import ON_GRID, NmBox, VoxelBox, triple, voxels_to_cover
 from retrace.remote.addresses import is_address
 from retrace.storage.volumes import Volume, open_source
 
@@ -64,8 +65,8 @@ def focus(layers: Sequence[ViewLayer]) -> NmBox:
 def central_section(volume: Volume, box: NmBox, limit: int) -> VoxelBox:
     """The z section of `volume` through the middle of `box`, up to `limit` voxels in y and x."""
     size = volume.voxel_size_nm
-    middle = [o + s // 2 for o, s in zip(box.offset, box.shape, strict=True)]
-    extent = [min(limit, -(-s // v)) for s, v in zip(box.shape, size, strict=True)]
-    extent[0] = 1
-    begin = [m // v - e // 2 for m, v, e in zip(middle, size, extent, strict=True)]
+    middle = [o + s / 2 for o, s in zip(box.offset, box.shape, strict=True)]
+    extent = (1, *(min(limit, n) for n in voxels_to_cover(box.shape, size)[1:]))
+    sides = zip(middle, size, extent, strict=True)
+    begin = [math.floor(m / v + ON_GRID) - e // 2 for m, v, e in sides]
     return VoxelBox(triple(begin), triple(extent))
