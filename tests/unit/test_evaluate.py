@@ -82,6 +82,13 @@ class Case:
             "thresholds": [0, 1, 0.1],
         }
 
+    def move_labels(self, offset_nm: tuple[int, int, int]) -> None:
+        """Labels of the test volume from a file that states another position."""
+        name = f"labels_{offset_nm[0]}.zarr"
+        store = write_store(self.folder / name, {"labels": truth_and_fragments()[0]}, offset_nm)
+        labels = self.settings["dataset"]["volumes"]["test"]["labels"]
+        labels.update({"path": str(store), "array": "labels"})
+
     def write_segments(self, threshold: float) -> Path:
         segments = RegionGraph(EDGES, SCORES).segments(truth_and_fragments()[1], threshold)
         path = self.folder / f"segmentation_{threshold}.zarr"
@@ -158,7 +165,7 @@ def test_masks_and_a_smaller_prediction_show_in_the_counts(case: Case) -> None:
     result = case.score("--masks", f"test={store}")["volumes"]["test"]
 
     assert result["scored_voxels"] == result["label_voxels"] == 6 * 144
-    case.settings["dataset"]["volumes"]["test"]["labels"]["offset_nm"] = [0, 0, 18]
+    case.move_labels((0, 0, 18))
     result = case.score()["volumes"]["test"]
     assert (result["scored_voxels"], result["label_voxels"]) == (6 * 144, 8 * 144)
 
@@ -196,11 +203,10 @@ def test_no_threshold_is_chosen_where_nothing_is_labelled(case: Case) -> None:
 
 def test_nothing_is_scored_where_no_voxel_is_labelled_and_segmented(case: Case) -> None:
     case.choose()
-    labels = case.settings["dataset"]["volumes"]["test"]["labels"]
     with pytest.raises(DataError, match="no labelled voxel lies in both; correct `offset_nm`"):
-        labels["offset_nm"] = [4000, 0, 18]
+        case.move_labels((4000, 0, 18))
         case.score()
-    del labels["offset_nm"]
+    case.move_labels(OFFSET)
     mask = write_store(case.folder / "m.zarr", {"labels_mask": np.zeros(SHAPE, np.uint8)}, OFFSET)
     with pytest.raises(DataError, match="all 0, background or masked"):
         case.score("--masks", f"test={mask}")

@@ -81,7 +81,7 @@ def test_a_part_of_a_layer(layer: str) -> None:
 def test_a_malformed_layer_is_refused(layer: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no mip 2; it has 0: \[20, 9, 9\] nm"):
         open_volume(layer, mip=2)
-    with pytest.raises(DataError, match=r"says its voxel size is \[20, 9, 9\] nm"):
+    with pytest.raises(DataError, match=r"`resolution` \[20, 9, 9\] nm, and"):
         open_volume(layer, voxel_size_nm=(8, 8, 8))
     with pytest.raises(DataError, match="cannot be opened as a precomputed layer"):
         open_volume(f"file://{tmp_path / 'nothing'}")
@@ -296,7 +296,8 @@ def test_a_level_of_an_ome_zarr_image(
 
 
 def test_an_ome_zarr_image_without_a_unit_has_no_voxel_size(tmp_path: Path) -> None:
-    folder = write_ome(tmp_path / "a.zarr", DATA, "parsec", 2, 0)
-    with pytest.raises(DataError, match="has no voxel size"):
-        open_volume(folder)
-    assert open_volume(folder, voxel_size_nm=SIZE).voxel_size_nm == SIZE
+    for unit, message in (("parsec", "'parsec' is no unit"), ("", "without a unit, and the con")):
+        folder = write_ome(tmp_path / f"{unit}.zarr", DATA, unit, 2, 0)
+        for size in (None, SIZE):
+            with pytest.raises(DataError, match=message):
+                open_volume(folder, voxel_size_nm=size)

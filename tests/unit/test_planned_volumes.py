@@ -156,7 +156,7 @@ def test_types_and_shapes_that_do_not_fit_are_refused(place: Path, case: str) ->
     store("wrong", data)
 
     with pytest.raises(DataError, match=message):
-        plan(with_source("b", name, path="cubes.h5", array="wrong"))
+        plan(with_source("b", name, path="cubes.h5", array="wrong", offset_nm=[0, 0, 0]))
 
 
 def test_voxel_sizes_that_contradict_the_dataset_are_refused(place: Path) -> None:
@@ -170,7 +170,7 @@ def test_voxel_sizes_that_contradict_the_dataset_are_refused(place: Path) -> Non
 
 def test_boxes_without_labels_are_refused(place: Path) -> None:
     store("low", np.ones((5, 50, 60), np.uint8))
-    dataset = with_source("b", "labels", array="low")
+    dataset = with_source("b", "labels", array="low", offset_nm=[0, 0, 0])
 
     with pytest.raises(DataError, match="test of 'b': its box holds no labels"):
         plan(dataset | {"test": [part("b", [100, 0, 0], [50, 200, 200])]})
@@ -178,7 +178,7 @@ def test_boxes_without_labels_are_refused(place: Path) -> None:
 
 def test_nothing_left_to_train_on_is_refused(place: Path) -> None:
     store("low", np.ones((5, 50, 60), np.uint8))
-    dataset = with_source("a", "labels", array="low")
+    dataset = with_source("a", "labels", array="low", offset_nm=[0, 0, 0])
 
     with pytest.raises(DataError, match="nothing is left to train on"):
         plan(dataset | {"validation": [part("a", [0, 0, 0], [100, 500, 600])]})

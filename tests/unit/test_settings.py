@@ -183,8 +183,8 @@ def test_an_unknown_key_names_the_nearest_one() -> None:
     ("changes", "expected"),
     [
         ({"name": "my-data"}, "name: 'my-data' is not allowed; give a name of letters, digits"),
-        ({"voxel_size_nm": [10, 10]}, "give a list of 3 whole numbers of at least 1"),
-        ({"voxel_size_nm": [10, 10, 4.6]}, "voxel_size_nm[2]: 4.6 is not allowed; give a whole"),
+        ({"voxel_size_nm": [10, 10]}, "give a list of 3 numbers above 0"),
+        ({"voxel_size_nm": [10, 10, -4.6]}, "voxel_size_nm[2]: -4.6 is not allowed; give a number"),
         ({"volumes": {"a": {"raw": {"paht": "x"}}}}, "unknown key 'paht', did you mean 'path'"),
         ({"volumes": {"a": {"raw": {"array": "x"}}}}, "volumes.a.raw: `path` is missing; add text"),
         ({"volumes": {"a b": {}}}, "volumes: 'a b' is not allowed as a name; give a name of"),

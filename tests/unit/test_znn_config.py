@@ -375,15 +375,14 @@ def test_smaller_labels_lie_in_the_middle_or_are_refused(folder: Path) -> None:
         open_source(source(folder / "raw.tif", fit=fit))
 
 
-def test_a_fractional_voxel_size_is_rounded(folder: Path) -> None:
+def test_a_fractional_voxel_size_is_exact(folder: Path) -> None:
     with h5py.File(folder / "raw.h5", "a") as file:
         file["main"].attrs["resolution"] = [40.0, 9.6, 9.6]
 
-    assert open_volume(folder / "raw.h5", "main", [40, 10, 10]).voxel_size_nm == (40, 10, 10)
-    with pytest.raises(DataError, match=r"Add `voxel_size_nm: \[40, 10, 10\]`"):
-        open_volume(folder / "raw.h5", "main")
-    with pytest.raises(DataError, match="the config says"):
-        open_volume(folder / "raw.h5", "main", [40, 9, 9])
+    for size in (None, [40, 9.6, 9.6]):
+        assert open_volume(folder / "raw.h5", "main", size).voxel_size_nm == (40, 9.6, 9.6)
+    with pytest.raises(DataError, match=r"\[40, 9.6, 9.6\] nm, and .*\[40, 10, 10\] nm"):
+        open_volume(folder / "raw.h5", "main", [40, 10, 10])
 
 
 def test_a_custom_mask_is_part_of_the_labels_mask(folder: Path) -> None:

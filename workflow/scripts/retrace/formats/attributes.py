@@ -31,7 +31,20 @@ NM_PER_UNIT: Mapping[str, Fraction] = {
     )
     for name in names.split()
 }
-"""Length of each unit in nm; other units, such as pixel, leave a size without a unit."""
+"""Length of each unit in nm."""
+NO_UNITS = (
+    "",
+    "pixel",
+    "pixels",
+    "px",
+    "voxel",
+    "voxels",
+    "none",
+    "null",
+    "unknown",
+    "dimensionless",
+)
+"""Units that say nothing about a length."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +60,17 @@ class Convention:
 
 
 def unit_in_nm(unit: Any) -> Fraction | None:
-    """The length of a unit in nm, None for one that is absent or no length."""
+    """The length of a unit in nm, None for one that is absent or says nothing about a length.
+
+    DataError for other units, such as parsec.
+    """
     if isinstance(unit, bytes):
         unit = unit.decode("utf-8", "replace")
-    return NM_PER_UNIT.get(unit.strip().lower()) if isinstance(unit, str) else None
+    if unit is None or (isinstance(unit, str) and unit.strip().lower() in NO_UNITS):
+        return None
+    if not isinstance(unit, str) or unit.strip().lower() not in NM_PER_UNIT:
+        raise DataError(f"{unit!r} is no unit that is read; allowed: {', '.join(NM_PER_UNIT)}")
+    return NM_PER_UNIT[unit.strip().lower()]
 
 
 def exact(value: Any, unit: Fraction = Fraction(1)) -> float:
@@ -183,8 +203,8 @@ CONVENTIONS = (
 
 def stated_axes(attrs: Attributes) -> tuple[str, str] | None:
     """The letters of the stored axes that attributes name, and how; None if they name none."""
-    for key in ("axis_names", "_ARRAY_DIMENSIONS"):
-        names = attrs.get(key)
+    for key in ("axis_names", "axes", "_ARRAY_DIMENSIONS"):
+        names = list(attrs[key]) if isinstance(attrs.get(key), str) else attrs.get(key)
         if isinstance(names, list) and (letters := axis_letters(names)):
             return letters, f"`{key}` {names}"
     return None

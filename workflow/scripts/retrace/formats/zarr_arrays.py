@@ -191,6 +191,11 @@ class ZarrVolume:
     ) -> None:
         self.array, self.description, self.reader = array, description, reader
         self.shape, self.chunks, self.dtype = array.shape, array.chunks, array.dtype
+        self.attrs = description.attributes
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All values, for numpy."""
+        return np.asarray(self.array[...], dtype)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         return np.asarray(self.array[key])

@@ -103,8 +103,9 @@ def _check_positions(where: str, layouts: Layouts) -> None:
     """Further images are on the voxels of raw; masks of labels on those of the labels."""
     raw, labels = layouts.get("raw"), layouts.get("labels")
     for part, layout in layouts.items():
-        if raw is not None and part != "raw":
-            check_place_in_image(layout.place, raw.place, same_voxels=part != "tissue_mask")
+        image = labels if labels is not None and part in ON_LABELS else raw
+        if image is not None and part != "raw":
+            check_place_in_image(layout.place, image.place, same_voxels=part != "tissue_mask")
         if part.startswith("inputs:") and raw and layout.box != raw.box:
             raise DataError(
                 f"{where}: {layout.extent}, does not cover the same voxels as {raw.extent}; all "
