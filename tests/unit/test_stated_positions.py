@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrace.errors import DataError
+from retrace.evaluation.skeletons import Skeletons
 from retrace.formats.source import Source
 from retrace.geometry import NmBox, VoxelBox, in_nm, whole_voxels
 from retrace.planning.volume_layout import source_layout
@@ -126,6 +127,13 @@ def test_voxels_and_nm_are_the_same_place(
     assert box.to_nm(size).grow(in_nm((1, 2, 3), size)).to_voxels(size) == box.grow((1, 2, 3))
     whole = NmBox(in_nm(voxels, size), in_nm((9, 9, 9), size))
     assert whole.contains(VoxelBox(voxels, (9, 9, 9)).to_nm(size))
+
+
+def test_nodes_on_the_border_of_a_voxel_are_in_it() -> None:
+    index = np.arange(1000)
+    position = np.array([in_nm((n, n, n), (45, 4.6, 3.58)) for n in index.tolist()])
+    nodes = Skeletons(position, np.ones(1000, np.int64), np.zeros((0, 2), np.int64))
+    np.testing.assert_array_equal(nodes.voxels((45, 4.6, 3.58)), np.stack([index] * 3, axis=1))
 
 
 def test_a_size_without_a_unit_counts_if_the_config_states_the_same(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def sample_nodes(segmentation: Volume, skeletons: Skeletons, tile: int = 256) ->
 
     Each tile of `tile`^3 voxels that contains nodes is read once, cropped to its nodes.
     """
-    voxels = np.floor(skeletons.position_nm / segmentation.voxel_size_nm).astype(np.int64)
+    voxels = skeletons.voxels(segmentation.voxel_size_nm)
     box = segmentation.box
     inside = ((voxels >= box.offset) & (voxels < box.end)).all(axis=1)
     nodes_of_tile: dict[tuple[int, ...], list[int]] = defaultdict(list)

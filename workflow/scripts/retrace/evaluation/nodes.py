@@ -68,7 +68,7 @@ def node_table(
     ids = np.unique(at_nodes)
     values = sorted({*thresholds, threshold})
     segments = [graph.segments(ids, value) for value in values]
-    voxel = np.floor(skeletons.position_nm / size).astype(np.int64)
+    voxel = skeletons.voxels(fragments.voxel_size_nm)
     shape = (len(values), len(ids))
     stacked = np.array(segments, np.uint64).reshape(shape)
     return NodeTable(skeletons, voxel, at_nodes, ids, np.array(values), stacked, threshold, size)

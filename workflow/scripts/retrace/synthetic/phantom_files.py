@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from retrace.errors import ConfigError, nearest
-from retrace.geometry import NmTriple, Triple, checked_voxel_size, triple
+from retrace.geometry import NmTriple, Triple, checked_voxel_size, in_nm, triple
 from retrace.storage.precomputed_writer import write_layer
 from retrace.synthetic.cell_labels import connected_pieces, faces
 from retrace.synthetic.neurites import centre_lines, generate_neurites
@@ -120,7 +120,7 @@ def _core(shape: Sequence[int], margin: Triple) -> tuple[slice, ...]:
 
 
 def _create_array(
-    group: zarr.Group, name: str, data: np.ndarray, chunks: Triple, size: NmTriple, offset: NmTriple
+    group: zarr.Group, name: str, data: np.ndarray, chunks: Triple, size: NmTriple, offset: Triple
 ) -> None:
     """One array as zarr 2 wrote it for the bucket: v2, keys with dots, attributes in nm."""
     array = group.create_array(
@@ -131,7 +131,7 @@ def _create_array(
         chunk_key_encoding={"name": "v2", "separator": "."},
         attributes={
             "resolution": list(size),
-            "offset": [o * s for o, s in zip(offset, size, strict=True)],
+            "offset": list(in_nm(offset, size)),
         },
         config={"write_empty_chunks": True},
     )
