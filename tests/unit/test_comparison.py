@@ -25,6 +25,7 @@ from retrace.evaluation.comparison import (
     training_seconds,
 )
 from retrace.evaluation.comparison_rows import network_cost
+from retrace.evaluation.coverage import total_coverage
 from retrace.planning import compare as settings
 from retrace.settings_model import as_json
 from volume_datasets import load_volumes
@@ -39,6 +40,22 @@ def test_scores_are_means_over_entries_that_all_have_them() -> None:
 def test_the_best_comes_first_and_what_has_no_score_last() -> None:
     rows = [{"name": "none"}, {"name": "worse", "voi_sum": 2.0}, {"name": "better", "voi_sum": 1.0}]
     assert [row["name"] for row in best_first(rows, "voi_sum")] == ["better", "worse", "none"]
+
+
+def test_a_row_of_a_part_is_marked_and_comes_after_those_of_all(tmp_path: Path) -> None:
+    entries = [{"scored_voxels": 5, "label_voxels": 5}, {"scored_voxels": 1, "label_voxels": 3}]
+    part = {"name": "part", "voi_sum": 0.1, **total_coverage(entries)}
+    whole = {"name": "all", "voi_sum": 2.0, **total_coverage(entries[:1])}
+    rows = best_first([part, {"name": "none"}, {"name": "old", "voi_sum": 3.0}, whole], "voi_sum")
+
+    assert [row["name"] for row in rows] == ["all", "old", "part", "none"]
+    assert (part["scored_voxels"], part["label_voxels"]) == (6, 8)
+    lines = comparison_table(rows).splitlines()
+    assert lines[0] == "| network | scored voxels | VOI |"
+    assert lines[2] == "| all | all 5 | 2.000 |"
+    assert lines[4] == "| part | 6 of 8 (75.0 %), ONLY A PART | 0.100 |"
+    assert total_coverage([{"voi_sum": 1.0}]) == total_coverage([]) == {}
+    plot_comparison(rows, ("voi_sum",), tmp_path / "plot.png")
 
 
 def test_seconds_of_a_training_that_was_resumed() -> None:

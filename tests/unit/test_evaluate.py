@@ -11,10 +11,12 @@ import pytest
 
 import evaluate
 from retrace.errors import ConfigError, DataError, StateError
+from retrace.evaluation.comparison_rows import other_row
 from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.skeletons import Skeletons
 from retrace.evaluation.voxelwise import open_predictions
 from retrace.formats.mongo_dump import write_documents
+from retrace.formats.source import Source
 from retrace.planning.scored_dataset import ScoredDataset
 from retrace.storage.manifest import write_manifest
 from retrace.storage.zarr_writer import create_volume
@@ -208,7 +210,7 @@ def test_nothing_is_scored_where_no_voxel_is_labelled_and_segmented(case: Case) 
         case.score()
     case.move_labels(OFFSET)
     mask = write_store(case.folder / "m.zarr", {"labels_mask": np.zeros(SHAPE, np.uint8)}, OFFSET)
-    with pytest.raises(DataError, match="all 0, background or masked"):
+    with pytest.raises(DataError, match="all 0 or below 0, background or masked"):
         case.score("--masks", f"test={mask}")
     assert not (case.folder / "evaluation.json").exists()
 
@@ -220,7 +222,7 @@ def test_no_skeleton_is_scored_without_a_node_inside(case: Case) -> None:
     entry = {"volume": "test", "roi_nm": None}
     entry["skeletons"] = {"path": str(case.folder / "skeletons.npz")}
     case.settings["dataset"]["test"] = [entry]
-    with pytest.raises(DataError, match="no cable inside the scored region"):
+    with pytest.raises(DataError, match="no node of the skeletons lies inside"):
         case.score()
 
 
@@ -334,6 +336,24 @@ def test_compare_scores_any_segmentations(case: Case, tmp_path: Path) -> None:
     assert scores["truth"]["voi_sum"] == 0
     assert scores["own"]["voi_split"] == 0
     assert scores["own"]["scored_voxels"] == 4 * 144
+
+
+def test_others_are_scored_on_all_test_entries_or_marked(case: Case, tmp_path: Path) -> None:
+    labels = truth_and_fragments()[0]
+    settings = case.settings["dataset"]
+    settings["test"] = [{"volume": "test", "roi_nm": None}, {"volume": "val", "roi_nm": None}]
+    dataset = ScoredDataset.model_validate(settings)
+    store = write_store(tmp_path / "s.zarr", {"all": labels, "half": labels[:4]}, OFFSET)
+
+    def row(**arrays: str) -> dict[str, Any]:
+        sources = {name: Source(path=str(store), array=array) for name, array in arrays.items()}
+        return other_row("ffn", sources, dataset, {}, 1)
+
+    assert row(test="all", val="all")["coverage"] == "all 2,304"
+    assert row(test="all", val="half")["coverage"] == "1,728 of 2,304 (75.0 %), ONLY A PART"
+    only = row(test="all")
+    assert only["coverage"] == "1,152 of 2,304 (50.0 %), ONLY A PART"
+    assert only["voi_sum"] == 0
 
 
 def test_fill_unassigned_grows_the_nearest_label(case: Case, tmp_path: Path) -> None:

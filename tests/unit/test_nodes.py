@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,16 @@ import pytest
 import zarr
 
 import evaluate
-from retrace.errors import DataError
+from retrace.errors import ConfigError, DataError
 from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.node_segments import NodeSegments
-from retrace.evaluation.nodes import NodeTable, node_table, read_segments, read_table
+from retrace.evaluation.nodes import (
+    NodeTable,
+    node_table,
+    read_segments,
+    read_table,
+    write_node_table,
+)
 from retrace.evaluation.scores import skeleton_scores
 from retrace.evaluation.skeleton_files import read_skeletons
 from retrace.evaluation.skeletons import Skeletons
@@ -128,6 +135,74 @@ def test_others_score_their_segments_at_the_same_nodes(
     assert set(scores) == {"threshold 0.2", "theirs", "f"}
     assert (scores["theirs"]["erl_nm"], scores["theirs"]["segments"]) == (0, 6)
     assert 0 < scores["f"]["nerl"] < 1
+
+
+def test_segmentations_of_a_part_of_the_nodes_are_marked(
+    node_tables: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def written(name: str, data: np.ndarray, x_nm: int) -> str:
+        store = node_tables.parent / f"{name}.zarr"
+        place: dict[str, Any] = {"voxel_size_nm": SIZE, "offset_nm": (40, 0, x_nm)}
+        shape = {"shape": data.shape, "chunks": data.shape, "dtype": data.dtype}
+        create_volume(store, "s", **shape, **place)[...] = data
+        return f"{name}=file://{store}:s"
+
+    signed = fragments().astype(np.int32)
+    signed[..., :10] = -1
+    sources = [written("half", signed[..., :15], 0), written("signed", signed, 0)]
+    output = node_tables.parent / "scores.json"
+    command = ["rescore", str(node_tables / "skeletons.npz"), "--segmentation"]
+    evaluate.main([*command, *sources, "--output", str(output)])
+    warning = capsys.readouterr().err
+    scores = json.loads(output.read_text())["tables"]
+
+    assert (scores["half"]["nodes_covered"], scores["signed"]["nodes_covered"]) == (3, 6)
+    assert warning == ("warning: half covers only 3 of 6 nodes; the others count as segment 0\n")
+    # Below 0 is no segment: of 150 nm, the last 50 nm are correct.
+    assert scores["signed"]["erl_nm"] == pytest.approx((50**2 + 50**2) / 200)
+    with pytest.raises(DataError, match="no node of the skeletons lies inside .*far"):
+        evaluate.main([*command, written("far", signed, 4000)])
+    with pytest.raises(DataError, match="must be an integer type"):
+        evaluate.main([*command, written("float", signed.astype(np.float32), 0)])
+    with pytest.raises(ConfigError, match="'half' occurs twice"):
+        evaluate.main([*command, sources[0], sources[0]])
+
+
+def test_positions_in_the_csv_are_not_rounded(table: NodeTable, tmp_path: Path) -> None:
+    far = replace(table.skeletons, position_nm=table.skeletons.position_nm + 1234567.125)
+    write_node_table(tmp_path / "far.npz", replace(table, skeletons=far))
+
+    with (tmp_path / "far.csv").open(newline="") as file:
+        assert [row["x_nm"] for row in csv.DictReader(file)][:2] == ["1234592.125", "1234642.125"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("0,5\n1,1.5\n", "the segment in line 3 is '1.5'"),
+        ("0,5\n1,\n", "the segment in line 3 is ''"),
+        ("0,5\n1\n", "the segment in line 3 is ''"),
+        ("0,5\nx,1\n", "the node in line 3 is 'x'"),
+        ("0,5\n0,6\n", "2 rows for 1 nodes"),
+        ("0,5\n-1,6\n", "names 2 nodes"),
+        (f"0,5\n1,{2**64}\n", f"`segment` has {2**64}"),
+    ],
+)
+def test_wrong_rows_of_a_csv_are_refused(tmp_path: Path, rows: str, message: str) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text("node,segment\n" + rows)
+    with pytest.raises(DataError, match=message):
+        read_segments(path, 2)
+    path.write_bytes(b"node,segment\n\xff\xfe,1\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_segments(path, 2)
+
+
+def test_segments_of_a_csv_are_exact(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text(f"node,segment\n1,{2**64 - 1}\n0, -1\n2,{2**53 + 1}\n", encoding="utf-8-sig")
+
+    assert read_segments(path, 3).tolist() == [0, 2**64 - 1, 2**53 + 1]
 
 
 def test_wrong_tables_are_refused(node_tables: Path) -> None:

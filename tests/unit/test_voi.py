@@ -154,5 +154,5 @@ def test_fib25_baselines(shared_dir: Path, capsys: pytest.CaptureFixture[str]) -
     evaluate.main(["compare", "--labels", f"{path}:labels_gt", "--segmentation", *sources])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
 
-    assert rows[0] == ["ffn", "0.847", "0.744", "1.591", "0.210"]
-    assert rows[1] == ["overseg", "2.496", "0.306", "2.801", "0.413"]
+    assert rows[0][:5] == ["ffn", "0.847", "0.744", "1.591", "0.210"]
+    assert rows[1][:5] == ["overseg", "2.496", "0.306", "2.801", "0.413"]

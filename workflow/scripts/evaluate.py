@@ -20,15 +20,23 @@ and `score` count voxels themselves, or add up what `count` counted in shards (-
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrace.command_line import add_job, as_number, named_paths, parse_job
+from retrace.command_line import add_job, as_number, named_paths, named_texts, parse_job
 from retrace.config.schema import check
 from retrace.errors import run
-from retrace.evaluation.any_segmentation import open_named_array, rescore, score_volumes
+from retrace.evaluation.any_segmentation import (
+    common_region,
+    named_arrays,
+    open_named_array,
+    rescore,
+    score_volumes,
+)
+from retrace.evaluation.coverage import partial_warning
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.inputs import ScoringInputs, read_counted
 from retrace.evaluation.jobs import write_counts, write_node_tables, write_scores, write_threshold
@@ -135,20 +143,28 @@ def run_compare(args: argparse.Namespace) -> None:
         args.roi_nm,
         tuple(args.background_id),
     )
-    named = (text.split("=", 1) if "=" in text else (text, text) for text in args.segmentation)
-    volumes = {name: open_array(source) for name, source in named}
+    sources = named_arrays(args.segmentation)
+    volumes = {name: open_array(source) for name, source in sources.items()}
     rows = score_volumes(volumes, ground_truth, grow=args.fill_unassigned, threads=args.threads)
     print(scores_table(rows), flush=True)
+    if warning := partial_warning(rows, common_region(volumes.values(), ground_truth)):
+        print(warning, file=sys.stderr, flush=True)
     if args.output:
         write_json(args.output, {"convention": CONVENTION, "segmentations": rows})
 
 
 def run_rescore(args: argparse.Namespace) -> None:
     """Scores a table of nodes, prints the scores, and writes JSON if asked to."""
-    segmentations, csv_files = named_paths(args.segmentation), named_paths(args.csv)
+    segmentations, csv_files = named_texts(args.segmentation), named_paths(args.csv)
     rows = rescore(args.table, args.threshold, segmentations, csv_files, args.merge_threshold)
     for name, scores in rows.items():
         print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in scores.items()))
+        if scores.get("nodes_covered", scores["nodes"]) < scores["nodes"]:
+            print(
+                f"warning: {name} covers only {scores['nodes_covered']} of {scores['nodes']} "
+                "nodes; the others count as segment 0",
+                file=sys.stderr,
+            )
     if args.output:
         write_json(args.output, {"convention": CONVENTION, "tables": rows})
 

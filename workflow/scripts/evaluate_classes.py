@@ -43,7 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             for scored in open_predictions(dataset, "test", HEAD, args.prediction, args.masks)
         ]
         tallies = {one.scored.name: one.tally() for one in maps}
-    scores = {name: class_scores(tally) for name, tally in tallies.items()}
+    scores = {
+        one.scored.name: {**class_scores(tallies[one.scored.name]), **one.scored.coverage()}
+        for one in maps
+    }
     content = {
         "dataset": dataset.name,
         "convention": CONVENTION,

@@ -14,15 +14,25 @@ from retrace.records.record import start_job
 from retrace.replacement import declare
 
 
-def named_paths(items: Sequence[str]) -> dict[str, Path]:
-    """The path of each name; ConfigError for an item that is not NAME=PATH."""
-    paths = {}
+def named_texts(items: Sequence[str]) -> dict[str, str]:
+    """The path or address of each name; ConfigError for an item that is not NAME=PATH.
+
+    Addresses stay as they are: as a path, file:///x would become file:/x.
+    """
+    texts: dict[str, str] = {}
     for item in items:
         name, equals, path = item.partition("=")
         if not (name and equals and path):
             raise ConfigError(f"{item!r} on the command line is not NAME=PATH")
-        paths[name] = Path(path)
-    return paths
+        if name in texts:
+            raise ConfigError(f"{name!r} occurs twice on the command line; use different names")
+        texts[name] = path
+    return texts
+
+
+def named_paths(items: Sequence[str]) -> dict[str, Path]:
+    """The path of each name; ConfigError for an item that is not NAME=PATH."""
+    return {name: Path(path) for name, path in named_texts(items).items()}
 
 
 def as_number(text: str) -> float:

@@ -37,6 +37,8 @@ class BoundaryScores:
     validation_entries: Sequence[str]
     validation: np.ndarray
     test: Mapping[str, np.ndarray]
+    coverage: Mapping[str, Mapping[str, int]]
+    """Of each test entry, how many voxels were scored and labelled."""
 
     @property
     def chosen(self) -> dict[str, float]:
@@ -57,6 +59,7 @@ class BoundaryScores:
             "volumes": {
                 name: {
                     **self.at_chosen(name),
+                    **self.coverage[name],
                     "curve": boundary_curve_rows(self.thresholds, scores),
                     "curve_note": "not used to choose the thresholds",
                 }
@@ -79,7 +82,8 @@ def score_boundary_maps(
     curves = [score_entry(entry, grow_steps, thresholds) for entry in validation]
     names = [entry.name for entry in validation]
     of_test = {entry.name: score_entry(entry, grow_steps, thresholds) for entry in test}
-    return BoundaryScores(thresholds, names, np.mean(curves, axis=0), of_test)
+    coverage = {entry.name: entry.coverage() for entry in test}
+    return BoundaryScores(thresholds, names, np.mean(curves, axis=0), of_test, coverage)
 
 
 def score_entry(

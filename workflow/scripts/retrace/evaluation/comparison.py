@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from retrace.config.dataset_model import ShownFigures
+from retrace.evaluation.coverage import is_partial
 from retrace.evaluation.metric import Metric
 from retrace.evaluation.metrics import BOUNDARY_METRICS, SEGMENT_METRICS, SKELETON_METRICS
 from retrace.evaluation.plots import write_png
@@ -29,6 +30,7 @@ HEADINGS = {
     "name": "network",
     "family": "family",
     "region": "scored on",
+    "coverage": "scored voxels",
     **{metric.name: metric.heading for metric in _OF_SEGMENTS},
     **{metric.name: metric.heading for metric in _OF_BOUNDARIES},
     "iterations": "iterations",
@@ -43,7 +45,8 @@ PUBLISHED, TESTED = "published [1]", "test entries"
 """The family of a row that others published, and the region of a row of ours."""
 
 NOTE = (
-    "means over the test entries, thresholds chosen on validation entries. kFLOP a voxel: "
+    "means over the test entries, thresholds chosen on validation entries. Rows scored on a part "
+    "of the labelled voxels come after those of all. kFLOP a voxel: "
     "multiplications and additions of one prediction tile by its output voxels, halo included. "
     "Training: its runs together, without start-up. Prediction: voxels "
     "written by the job's seconds, start-up included"
@@ -80,8 +83,13 @@ def training_seconds(history: Mapping[str, Any]) -> float | None:
 
 
 def best_first(rows: Iterable[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
-    """The rows sorted by a metric of which lower is better; rows without it come last."""
-    return sorted(map(dict, rows), key=lambda row: (metric not in row, row.get(metric, 0.0)))
+    """The rows sorted by a metric of which lower is better.
+
+    Rows scored on a part of the labelled voxels come after those of all, rows without it last.
+    """
+    return sorted(
+        map(dict, rows), key=lambda row: (metric not in row, is_partial(row), row.get(metric, 0.0))
+    )
 
 
 def published_rows(
@@ -161,11 +169,15 @@ def _draw_bars(axes: Axes, rows: Sequence[Mapping[str, Any]], parts: Sequence[st
     left = [0.0] * len(rows)
     for part in parts:
         values = [row.get(part, 0.0) for row in rows]
-        axes.barh([row["name"] for row in rows], values, left=left, label=HEADINGS[part])
+        axes.barh([_bar_name(row) for row in rows], values, left=left, label=HEADINGS[part])
         left = [a + b for a, b in zip(left, values, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("bits, less is better" if len(parts) > 1 else "less is better")
     axes.legend()
+
+
+def _bar_name(row: Mapping[str, Any]) -> str:
+    return f"{row['name']} (a part)" if is_partial(row) else str(row["name"])
 
 
 def _draw_work(axes: Axes, rows: Sequence[Mapping[str, Any]], score: str) -> None:

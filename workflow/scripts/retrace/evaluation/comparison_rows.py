@@ -11,13 +11,15 @@ from typing import Any
 from retrace.checkpoints.safetensors import read_metadata
 from retrace.config.any_network import stored_network
 from retrace.evaluation.comparison import SEGMENT_SCORES, NetworkCost, mean_scores, training_seconds
-from retrace.evaluation.counting import count_volumes
+from retrace.evaluation.counting import count_labelled, count_volumes
+from retrace.evaluation.coverage import LABELLED, SCORED, total_coverage
 from retrace.evaluation.dataset import open_ground_truth
 from retrace.evaluation.scores import score
 from retrace.files import read_json
 from retrace.formats.source import Source
 from retrace.networks import build_network
 from retrace.planning.scored_dataset import ScoredDataset
+from retrace.storage.label_volumes import single_channel
 from retrace.storage.volumes import open_source
 
 
@@ -53,8 +55,9 @@ def network_row(
 ) -> dict[str, Any]:
     """The row of a network: its mean scores over the test entries, and its cost."""
     cost = network_cost(model, read_json(history), read_json(prediction))
-    scores = mean_scores(read_json(evaluation)["volumes"], metrics)
-    return {"name": name, "family": family, **scores, **asdict(cost)}
+    entries = read_json(evaluation)["volumes"]
+    scores, coverage = mean_scores(entries, metrics), total_coverage(entries.values())
+    return {"name": name, "family": family, **coverage, **scores, **asdict(cost)}
 
 
 def other_row(
@@ -64,12 +67,19 @@ def other_row(
     masks: Mapping[str, Path],
     threads: int,
 ) -> dict[str, Any]:
-    """The row of a segmentation by others (sources by volume), scored on the same voxels."""
-    scores = {}
+    """The row of a segmentation by others (sources by volume), scored on the same voxels.
+
+    Test entries of volumes that it does not have count as labelled, and not as scored.
+    """
+    scores, covered = {}, []
     for entry in dataset.entries("test"):
+        ground_truth = open_ground_truth(dataset, entry, masks)
         if entry.volume in sources:
-            ground_truth = open_ground_truth(dataset, entry, masks)
-            volume = open_source(sources[entry.volume])
+            volume = single_channel(open_source(sources[entry.volume]))
             counted = count_volumes(volume, ground_truth, threads=threads)
             scores[entry.name] = score(counted.table).as_dict()
-    return {"name": name, "family": "others", **mean_scores(scores, SEGMENT_SCORES)}
+            covered.append(counted.coverage())
+        else:
+            covered.append({SCORED: 0, LABELLED: count_labelled(ground_truth, threads)})
+    means = mean_scores(scores, SEGMENT_SCORES)
+    return {"name": name, "family": "others", **total_coverage(covered), **means}

@@ -10,6 +10,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency, count_block, empty_table, merge_tables
+from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.node_segments import sample_nodes
 from retrace.evaluation.skeletons import Skeletons
@@ -37,7 +38,7 @@ class Counted:
 
     def coverage(self) -> dict[str, int]:
         """Both numbers as JSON values."""
-        return {"scored_voxels": self.scored_voxels, "label_voxels": self.label_voxels}
+        return {SCORED: self.scored_voxels, LABELLED: self.label_voxels}
 
 
 def count_volumes(
@@ -72,6 +73,14 @@ def count_volumes(
     if shard == SINGLE_SHARD:
         check_scored(counted, segmentation, ground_truth)
     return counted
+
+
+def count_labelled(ground_truth: GroundTruth, threads: int = 1) -> int:
+    """The number of labelled voxels that count, whatever a segmentation covers."""
+    boxes = blocks(ground_truth.box, BLOCK_SHAPE)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        kept = pool.map(lambda box: ground_truth.read(box)[1], boxes)
+        return sum(int(np.count_nonzero(keep)) for keep in kept)
 
 
 def count_nodes(segmentation: Volume, skeletons: Skeletons) -> Counted:
@@ -122,6 +131,11 @@ def _check_pair(segmentation: Volume, ground_truth: GroundTruth) -> None:
     labels = ground_truth.labels
     for volume in (segmentation, labels):
         check_labels(volume)
+        if volume.channels:
+            raise DataError(
+                f"{volume.name} has {volume.channels} channels and shape {volume.array.shape}; "
+                "labels and segmentations have the axes z, y, x: choose one `channel`"
+            )
     for volume in (segmentation, *([ground_truth.mask] if ground_truth.mask else [])):
         if volume.voxel_size_nm != labels.voxel_size_nm:
             raise DataError(
@@ -135,8 +149,8 @@ def _nothing_scored(segmentation: Volume, ground_truth: GroundTruth, labelled: i
     labels, size = ground_truth.labels, ground_truth.labels.voxel_size_nm
     if not labelled:
         return (
-            f"{labels.name} has no label left in {ground_truth.box.to_nm(size)}: all 0, background "
-            "or masked; choose another `roi_nm`, or correct `background_ids`"
+            f"{labels.name} has no label left in {ground_truth.box.to_nm(size)}: all 0 "
+            "or below 0, background or masked; choose another `roi_nm`, or correct `background_ids`"
         )
     return (
         f"{segmentation.name} covers {segmentation.box.to_nm(size)} and the labels "

@@ -9,6 +9,7 @@ from retrace.errors import DataError
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.formats.source import Source
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry
+from retrace.storage.label_volumes import single_channel
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_source, open_volume
 
@@ -38,7 +39,7 @@ def open_labels(dataset: ScoredDataset, entry: ScoredEntry) -> Volume:
         raise DataError(
             f"volume {entry.volume!r} has no `labels` and no `skeletons`; it cannot be scored"
         )
-    return _opened(dataset, source)
+    return single_channel(_opened(dataset, source))
 
 
 def open_raw(dataset: ScoredDataset, entry: ScoredEntry) -> Volume:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from retrace.errors import DataError
 from retrace.evaluation.counting import count_volumes
+from retrace.evaluation.coverage import coverage_text
 from retrace.evaluation.curve import open_region_graph
 from retrace.evaluation.dataset import open_ground_truth
 from retrace.evaluation.evaluate import Evaluation
@@ -85,8 +86,7 @@ def write_scores(
         rows = {"segmentation": result}
         rows |= {key: result[key] for key in REFERENCES if "voi_sum" in result.get(key, {})}
         print(f"\n{name} at threshold {result['threshold']:g}\n{scores_table(rows)}", flush=True)
-        scored, labelled = result["scored_voxels"], result["label_voxels"]
-        print(f"scored {scored} of {labelled} labelled {result['counted']}")
+        print(f"scored of the labelled {result['counted']}: {coverage_text(result)}")
 
 
 def write_node_tables(

@@ -52,15 +52,14 @@ class NodeSegments:
 
 
 def sample_nodes(segmentation: Volume, skeletons: Skeletons, tile: int = 256) -> np.ndarray:
-    """The segment at each node, (nodes,) uint64; 0 outside the volume.
+    """The segment at each node, (nodes,) uint64; 0 outside the volume and for ids below 0.
 
     Each tile of `tile`^3 voxels that contains nodes is read once, cropped to its nodes.
     """
     voxels = skeletons.voxels(segmentation.voxel_size_nm)
     box = segmentation.box
-    inside = ((voxels >= box.offset) & (voxels < box.end)).all(axis=1)
     nodes_of_tile: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for node in np.flatnonzero(inside):
+    for node in np.flatnonzero(covered_nodes(segmentation, skeletons)):
         nodes_of_tile[tuple((voxels[node] - box.offset) // tile)].append(int(node))
     segments = np.zeros(len(voxels), np.uint64)
     for nodes in nodes_of_tile.values():
@@ -68,8 +67,22 @@ def sample_nodes(segmentation: Volume, skeletons: Skeletons, tile: int = 256) ->
         low = at.min(axis=0)
         extent = at.max(axis=0) - low + 1
         data = segmentation.read(VoxelBox(triple(low.tolist()), triple(extent.tolist())))
-        segments[nodes] = data[tuple((at - low).T)]
+        segments[nodes] = np.maximum(data[tuple((at - low).T)], 0)
     return segments
+
+
+def covered_nodes(segmentation: Volume, skeletons: Skeletons) -> np.ndarray:
+    """Which nodes lie inside the segmentation, (nodes,) bool; DataError if none of them does."""
+    voxels, box = skeletons.voxels(segmentation.voxel_size_nm), segmentation.box
+    inside = ((voxels >= box.offset) & (voxels < box.end)).all(axis=1)
+    if not inside.any():
+        nm = box.to_nm(segmentation.voxel_size_nm)
+        raise DataError(
+            f"no node of the skeletons lies inside {segmentation.name}, which covers "
+            f"{list(nm.offset)} to {list(nm.end)} nm (z, y, x); correct `offset_nm` or `roi_nm`, "
+            "or give other skeletons"
+        )
+    return np.asarray(inside)
 
 
 def run_length(

@@ -19,6 +19,7 @@ from retrace.evaluation.skeleton_files import read_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.files import atomic_write
 from retrace.formats.label_ids import exact_integers
+from retrace.reading import reading_content
 from retrace.storage.volumes import Volume
 
 ARRAYS = ("voxel", "fragment", "fragments", "thresholds", "segments", "threshold", "voxel_size_nm")
@@ -99,12 +100,17 @@ def _csv(table: NodeTable) -> str:
         range(len(table.fragment)),
         skeletons.skeleton.tolist(),
         *table.voxel.T.tolist(),
-        *([f"{value:g}" for value in axis] for axis in skeletons.position_nm.T),
+        *([_decimal(value) for value in axis] for axis in skeletons.position_nm.T.tolist()),
         table.fragment.tolist(),
         table.at(table.threshold).tolist(),
     )
     writer.writerows(zip(*columns, strict=True))
     return text.getvalue()
+
+
+def _decimal(value: float) -> str:
+    """A coordinate in nm with up to 6 decimals, whatever its size."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def read_table(path: Path) -> NodeTable:
@@ -148,13 +154,11 @@ def read_segments(path: Path, nodes: int) -> np.ndarray:
 
 def _csv_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a csv by column; DataError for a file that is no text."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} is no csv ({error}); give one with the columns node and segment"
-        ) from error
+    with (
+        reading_content(path, "give a csv with the columns node and segment"),
+        path.open(newline="", encoding="utf-8-sig") as file,
+    ):
+        return list(csv.DictReader(file))
 
 
 def _whole_column(path: Path, rows: Sequence[dict[str, str]], name: str) -> list[int]:

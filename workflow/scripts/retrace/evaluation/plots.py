@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from retrace.evaluation.coverage import coverage_text
 from retrace.evaluation.metric import Metric
 from retrace.evaluation.metrics import SEGMENT_METRICS
 from retrace.evaluation.scores import Scores
@@ -33,16 +34,19 @@ def curve_rows(thresholds: Sequence[float], scores: Sequence[Scores]) -> list[di
 
 
 def scores_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """A text table with one line for each result; VOI in bits."""
+    """A text table with one line for each result; VOI in bits.
+
+    The last column is how many voxels were scored, if every result says so.
+    """
     width = max([len(name) for name in rows] + [8])
     columns = [max(len(metric.heading), 8) for metric in SHOWN]
+    covered = [coverage_text(row) for row in rows.values()]
     head = " ".join(f"{m.heading:>{w}}" for m, w in zip(SHOWN, columns, strict=True))
-    lines = [
-        f"{name:{width}}  "
-        + " ".join(f"{row[m.name]:{w}.3f}" for m, w in zip(SHOWN, columns, strict=True))
-        for name, row in rows.items()
-    ]
-    return "\n".join([f"{'':{width}}  {head}", *lines])
+    lines = [f"{'':{width}}  {head}{'  scored voxels' if all(covered) else ''}"]
+    for (name, row), text in zip(rows.items(), covered, strict=True):
+        scores = " ".join(f"{row[m.name]:{w}.3f}" for m, w in zip(SHOWN, columns, strict=True))
+        lines.append(f"{name:{width}}  {scores}{f'  {text}' if all(covered) else ''}")
+    return "\n".join(lines)
 
 
 def plot_evaluation(volumes: Mapping[str, Mapping[str, Any]], path: Path) -> None:

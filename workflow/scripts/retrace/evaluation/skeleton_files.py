@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +20,13 @@ from retrace.evaluation.skeletons import Skeletons, connected_parts, edges_among
 from retrace.formats.label_ids import exact_integers
 from retrace.formats.mongo_dump import read_columns
 from retrace.geometry import NmBox
+from retrace.reading import parse_json_object, read_bytes, reading_content
 from retrace.storage.store_check import check_folder
 
 FIELDS = ("id", "position_nm", "skeleton", "edges")
 """The fields of a table; see `read_skeletons`."""
 ID_FIELDS = ("id", "skeleton", "edges")
 """Those with whole numbers."""
-DAMAGE = (
-    *(OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""What reading a damaged table raises."""
 
 
 def read_skeletons(path: Path) -> Skeletons:
@@ -68,16 +61,12 @@ def _read_table(path: Path) -> dict[str, Any]:
     """The fields of a table by name; DataError if the file is missing, damaged, or no table."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; give the skeletons as .npz or .json")
-    try:
-        if path.suffix == ".json":
-            table = json.loads(path.read_bytes())
-            return {name: table[name] for name in FIELDS if name in table}
-        with np.load(path) as file:
-            return {name: file[name] for name in FIELDS if name in file}
-    except DAMAGE as error:
-        raise DataError(
-            f"{path} is no table of skeletons ({error}); write {', '.join(FIELDS)} as .npz or .json"
-        ) from error
+    remedy = f"write {', '.join(FIELDS)} as .npz or .json"
+    if path.suffix == ".json":
+        table = parse_json_object(read_bytes(path), path, remedy)
+        return {name: table[name] for name in FIELDS if name in table}
+    with reading_content(path, remedy), np.load(path) as file:
+        return {name: file[name] for name in FIELDS if name in file}
 
 
 def read_dump(folder: Path, name: str) -> tuple[np.ndarray, Skeletons]:

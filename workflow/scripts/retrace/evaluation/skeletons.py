@@ -11,6 +11,9 @@ from scipy.sparse.csgraph import connected_components
 
 from retrace.geometry import NmBox
 
+NODE_DECIMALS = 6
+"""Decimals of positions that count where a node is put into a voxel or a box."""
+
 
 @dataclass(frozen=True)
 class Skeletons:
@@ -35,9 +38,12 @@ class Skeletons:
         return np.asarray(np.linalg.norm(end - begin, axis=1))
 
     def voxels(self, voxel_size_nm: Sequence[float]) -> np.ndarray:
-        """The voxel (nodes, 3) int64 that contains each node, z y x from the world's origin."""
-        rounding = 1e-6  # voxels: a node at 13.8 nm is in the fourth voxel of 4.6 nm
-        return np.floor(self.position_nm / np.array(voxel_size_nm) + rounding).astype(np.int64)
+        """The voxel of each node, (nodes, 3) int64 z, y, x from the world's origin.
+
+        Rounded first: 7 x 4.6 nm is 32.199999999999996 nm, and yet the begin of voxel 7.
+        """
+        exact = np.round(self.position_nm / np.asarray(voxel_size_nm), NODE_DECIMALS)
+        return np.floor(exact).astype(np.int64)
 
     def within(self, box: NmBox) -> Skeletons:
         """The parts inside `box`; each connected part becomes a separate skeleton.
@@ -45,7 +51,8 @@ class Skeletons:
         Sheridan et al. 2023 crop their skeletons to each region in the same way.
         """
         low, high = np.array(box.offset), np.array(box.end)
-        inside = np.all((self.position_nm >= low) & (self.position_nm < high), axis=1)
+        position = np.round(self.position_nm, NODE_DECIMALS)
+        inside = np.all((position >= low) & (position < high), axis=1)
         edges = edges_among(inside, self.edges)
         return Skeletons(self.position_nm[inside], connected_parts(int(inside.sum()), edges), edges)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from retrace.command_line import add_job, parse_job
 from retrace.errors import DataError
+from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.dataset import open_labels
 from retrace.formats.label_ids import background_values, is_known
 from retrace.geometry import VoxelBox
@@ -41,6 +42,13 @@ class ScoredPrediction:
     labels: Volume
     mask: Volume | None
     background_ids: tuple[int, ...] = ()
+
+    def coverage(self) -> dict[str, int]:
+        """Voxels of the labelled region that are scored, and all of its voxels."""
+        region = self.labels.box
+        if self.entry.roi_nm:
+            region = region.intersect(self.entry.roi_nm.to_voxels(self.labels.voxel_size_nm))
+        return {SCORED: self.box.size, LABELLED: region.size}
 
     def known(self, box: VoxelBox) -> np.ndarray:
         """Where the labels of `box` count, (Z, Y, X) bool."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -10,6 +11,9 @@ from retrace.errors import ConfigError
 FORMATS = ("precomputed://", "zarr://")
 """Prefixes that name the format of an address."""
 SCHEMES = ("s3://", "gs://", "https://", "http://", "file://")
+
+HOST = re.compile("(?:[a-z0-9]+://)+[^/]*")
+"""The begin of an address: format, scheme, and host with its port, or bucket."""
 
 
 def is_address(path: str | Path) -> bool:
@@ -31,6 +35,10 @@ def is_zarr(address: str) -> bool:
     """
     if address.startswith(FORMATS):
         return address.startswith("zarr://")
+    return _names_zarr(address)
+
+
+def _names_zarr(address: str) -> bool:
     return any(part.endswith(".zarr") for part in plain(address).split("/"))
 
 
@@ -38,6 +46,35 @@ def local_folder(address: str) -> Path | None:
     """The folder of a file:// address, None for others."""
     url = plain(address)
     return Path(url.removeprefix("file://")) if url.startswith("file://") else None
+
+
+def path_and_array(text: str) -> tuple[str, str]:
+    """Path or address, and array, of PATH:ARRAY; the array is empty where none is named.
+
+    Both may have colons. Of a path on this machine, the longest that exists is taken; of a streamed
+    zarr, the shortest that ends in .zarr; else the array comes after the last colon.
+    """
+    begin = len(HOST.match(text)[0]) if is_address(text) else 0  # type: ignore[index]
+    cuts = [at for at, letter in enumerate(text) if letter == ":" and at >= begin]
+    heads = [text, *(text[:at] for at in reversed(cuts))]
+    path = next((head for head in heads if _is_here(head)), None)
+    if path is None and is_address(text):
+        path = next((head for head in reversed(heads) if _names_zarr(head)), None)
+    if path is None:
+        path = heads[1] if cuts else text
+        is_layer = is_address(text) and not is_zarr(text)
+        # A precomputed layer has no arrays: a colon before a folder belongs to its path.
+        path = text if is_layer and "/" in text[len(path) :] else path
+    return path, text[len(path) + 1 :]
+
+
+def _is_here(path: str) -> bool:
+    """Whether a path or a file:// address exists on this machine."""
+    place = local_folder(path) if is_address(path) else path
+    try:
+        return place is not None and Path(place).exists()
+    except OSError:  # a name too long for this machine
+        return False
 
 
 def bucket_and_key(address: str) -> tuple[str, str]:
@@ -56,7 +93,8 @@ def check_address(address: str, array: str) -> None:
     if url.startswith("s3://"):
         bucket_and_key(url)
     if array and not is_zarr(address):
+        plain_path = "; a path without file:// opens any format" if url.startswith("file:") else ""
         raise ConfigError(
             f"{address} opens as a precomputed layer, which has no array {array!r}; write "
-            "zarr://… if it is a zarr"
+            f"zarr://… if it is a zarr{plain_path}"
         )
