@@ -359,7 +359,7 @@ def test_missing_inputs_are_named(case: Case, proxy: Proxy, request: pytest.Fixt
         open_volume("s3://nobody/a.zarr", "raw", server=server)
     with pytest.raises(DataError, match="cannot be opened as a precomputed layer"):
         open_volume(f"s3://{BUCKET}/nothing", server=server)
-    with pytest.raises(DataError, match="says its voxel size"):
+    with pytest.raises(DataError, match="contradict each other"):
         open_volume(address(request), "volumes/raw", (8, 8, 8), server=server)
 
 

@@ -32,6 +32,13 @@ class FetchError(RetraceError):
     """A bucket or server cannot be reached, or an object is missing or damaged."""
 
 
+class DeniedError(FetchError):
+    """A server does not let an object be read (status 403).
+
+    S3 answers so for an object that does not exist, where a bucket must not be listed.
+    """
+
+
 class MachineError(RetraceError):
     """A file that the machine cannot read: its disk, network drive, permissions or memory fail.
 

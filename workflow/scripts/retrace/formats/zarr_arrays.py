@@ -23,13 +23,13 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
-from retrace.errors import DataError, nearest
+from retrace.errors import DataError, DeniedError, nearest
 from retrace.files import FileCheck
 from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader
 from retrace.formats.zarr_nodes import ZarrArray, describe, level_path
-from retrace.reading import retried
+from retrace.reading import existing_bytes, parse_json_object, retried
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import ByteRange
 from retrace.remote.read_record import DOCUMENTS
@@ -57,6 +57,7 @@ class BlockStore(Store):
         """`check` is called with each chunk that is read."""
         super().__init__(read_only=True)
         self.reader, self.check = reader, check
+        self.denied: DeniedError | None = None
         # As many concurrent requests as the reader's pool has threads.
         zarr.config.set({"async.concurrency": reader.threads})
 
@@ -77,12 +78,24 @@ class BlockStore(Store):
         loop = asyncio.get_running_loop()
         pool, reader = self.reader.pool, self.reader
         if key.rpartition("/")[2] in DOCUMENTS:
-            content = await loop.run_in_executor(pool, reader.document, key)
+            content = await loop.run_in_executor(pool, self.document, key)
         else:
             content = await loop.run_in_executor(pool, reader.block, key, _byte_range(byte_range))
             if self.check is not None and not _is_metadata(key):
                 self.check(key, content)
         return None if content is None else prototype.buffer.from_bytes(content)
+
+    def document(self, key: str) -> bytes | None:
+        """The current content of a metadata file, None if it does not exist.
+
+        Denied metadata count as absent: a format has several, of which only some exist. The error
+        is kept for the case that none of them can be read.
+        """
+        try:
+            return self.reader.document(key)
+        except DeniedError as error:
+            self.denied = error
+            return None
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -94,7 +107,7 @@ class BlockStore(Store):
     async def exists(self, key: str) -> bool:
         """Whether an object exists; it is read, and thereby cached."""
         loop = asyncio.get_running_loop()
-        read = self.reader.document if key.rpartition("/")[2] in DOCUMENTS else self.reader.block
+        read = self.document if key.rpartition("/")[2] in DOCUMENTS else self.reader.block
         return await loop.run_in_executor(self.reader.pool, read, key) is not None
 
     async def set(self, key: str, value: Buffer) -> None:
@@ -217,7 +230,12 @@ def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int)
         node = _node(store, name, level)
     if not isinstance(node, zarr.Array):
         raise DataError(f"{label}: level {mip} is not an array; write the image again")
-    described = describe(label, node.path, _metadata(node), partial(_group_attributes, store))
+    described = describe(
+        label,
+        node.path,
+        _metadata(node),
+        partial(_group_attributes, store, node.metadata.zarr_format),
+    )
     return ZarrVolume(node, replace(described, drops_channel=is_image), reader)
 
 
@@ -229,27 +247,40 @@ def _metadata(array: zarr.Array) -> ZarrArray:
     return ZarrArray(array.shape, array.dtype.name, order, dict(array.attrs), names)
 
 
-def _group_attributes(store: CheckedStore | BlockStore, path: str) -> Mapping[str, Any]:
-    """The attributes of a group of a store; empty where there is no group."""
-    try:
-        return dict(zarr.open_group(store, path=path, mode="r", use_consolidated=False).attrs)
-    except (KeyError, FileNotFoundError):
+def _group_attributes(
+    store: CheckedStore | BlockStore, zarr_format: int, path: str
+) -> Mapping[str, Any]:
+    """The attributes of a group of a store; empty where it has none."""
+    name = "zarr.json" if zarr_format == 3 else ".zattrs"
+    key = f"{path}/{name}" if path else name
+    if isinstance(store, BlockStore):
+        content = store.document(key)
+    else:
+        content = existing_bytes(store.root / key)
+    if content is None:
         return {}
+    found = parse_json_object(content, f"{store}/{key}", "fetch the volume again")
+    return found.get("attributes") or {} if zarr_format == 3 else found
 
 
 def _node(store: CheckedStore | BlockStore, name: str, array: str) -> zarr.Array | zarr.Group:
     """An array or group; consolidated metadata are not used, because they may be out of date."""
+    if isinstance(store, CheckedStore) and (root := _root_array(store)) is not None:
+        return root  # zarr ignores the name where the store itself is an array
     try:
-        root = zarr.open(store, mode="r", use_consolidated=False) if _is_local(store) else None
-        if isinstance(root, zarr.Array):  # zarr ignores the name where the store itself is an array
-            return root
         return zarr.open(store, path=array, mode="r", use_consolidated=False)
     except (KeyError, FileNotFoundError) as error:
+        if isinstance(store, BlockStore) and store.denied is not None:
+            raise store.denied from error
         raise DataError(f"{name} has no array {array!r}{_others(store, array)}") from error
 
 
-def _is_local(store: CheckedStore | BlockStore) -> bool:
-    return isinstance(store, CheckedStore)
+def _root_array(store: CheckedStore) -> zarr.Array | None:
+    """The store itself, if it is an array."""
+    try:
+        return zarr.open_array(store, mode="r")
+    except (KeyError, FileNotFoundError, zarr.errors.NodeTypeValidationError):
+        return None
 
 
 def _others(store: CheckedStore | BlockStore, array: str) -> str:

@@ -44,9 +44,11 @@ class BlockReader:
         """The current content of a metadata file, None if it does not exist. Never cached."""
         block = get_block(self.folder, name)
         self.record.note(name, block)
-        if name.rpartition("/")[2] in ARRAY_METADATA and block.stored is not None:
+        content = block.content()
+        is_group = name.endswith("zarr.json") and b'"group"' in (content or b"")
+        if name.rpartition("/")[2] in ARRAY_METADATA and content is not None and not is_group:
             self._metadata_sha256 = block.sha256
-        return block.content()
+        return content
 
     def block(self, name: str, byte_range: ByteRange | None = None) -> bytes | None:
         """The content of an object or of a byte range of it, None if it does not exist.

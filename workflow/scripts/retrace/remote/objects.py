@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from retrace.errors import DataError, FetchError
+from retrace.errors import DataError, DeniedError, FetchError
 from retrace.files import FileCheck
 from retrace.reading import retried
 from retrace.remote.addresses import bucket_and_key, local_folder, plain
@@ -173,7 +173,7 @@ class HttpFolder:
         status = response.status_code
         if is_transient(status):
             raise TransientError(f"the server answered {status}")
-        raise FetchError(
+        raise (DeniedError if status == 403 else FetchError)(
             f"{self.address(name)} is refused with status {status}; correct the address of the "
             "volume (a private bucket of Google Storage cannot be read)"
         )

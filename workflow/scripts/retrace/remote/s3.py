@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-from retrace.errors import FetchError
+from retrace.errors import DeniedError, FetchError
 from retrace.remote.http import (
     READ_BYTES,
     TransientError,
@@ -128,7 +128,7 @@ class BucketStore:
                 if self.settings.unsigned
                 else "these credentials may not read it; use others, or ask the bucket's owner"
             )
-            return FetchError(f"access denied ({code}) {where}; {remedy}")
+            return DeniedError(f"access denied ({code}) {where}; {remedy}")
         return FetchError(f"{self.endpoint} refused {action} in bucket {bucket!r}: {code}")
 
     def address(self, key: str) -> str:
