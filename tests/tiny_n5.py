@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+CODECS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "zlib": zlib.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+}
+"""By `type`, and zlib for gzip with `useZlib`; blocks of other types are not compressed."""
 
 
 def write_n5(
@@ -16,6 +28,8 @@ def write_n5(
 ) -> Path:
     """Blocks as the format defines them: big-endian header, then values with x fastest."""
     folder.mkdir(parents=True)
+    compression = attributes.get("compression", {"type": "gzip"})
+    compress = CODECS.get("zlib" if compression.get("useZlib") else compression["type"], bytes)
     content = {
         "dimensions": list(data.shape[::-1]),
         "blockSize": list(block[::-1]),
@@ -30,5 +44,5 @@ def write_n5(
         file.parent.mkdir(parents=True, exist_ok=True)
         header = struct.pack(">HH3I", 0, 3, *part.shape[::-1])
         values = part.astype(part.dtype.newbyteorder(">")).tobytes()
-        file.write_bytes(header + gzip.compress(values))
+        file.write_bytes(header + compress(values))
     return folder

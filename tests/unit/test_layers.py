@@ -165,8 +165,38 @@ def test_absent_n5_blocks_are_0_and_damaged_ones_an_error(
     np.testing.assert_array_equal(labels[4:], values[4:])
     block = path / "1" / "1" / "1"
     block.write_bytes(block.read_bytes()[:30])
-    with pytest.raises(DataError, match=r"1/1/1 is damaged"):
+    with pytest.raises(DataError, match=r"1/1/1 cannot be read"):
         volume.read(volume.box)
+
+
+@pytest.mark.parametrize(
+    "compression",
+    [{"type": "gzip", "useZlib": True}, {"type": "bzip2"}, {"type": "xz"}, {"type": "raw"}],
+)
+def test_n5_in_every_compression(
+    tmp_path: Path, labels: np.ndarray, compression: dict[str, Any]
+) -> None:
+    path = write_n5(tmp_path / "ids", labels, (4, 5, 6), compression=compression)
+    volume = open_volume(path, voxel_size_nm=SIZE)
+
+    np.testing.assert_array_equal(labels, volume.read(volume.box))
+    block = path / "1" / "1" / "1"
+    whole = block.read_bytes()
+    for damaged in (whole[:-3], whole[:16], whole[:5], b"", b"<!DOCTYPE html><html>log in</html>"):
+        block.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"1/1/1 (cannot be read \(|is a web page).*fetch"):
+            volume.read(volume.box)
+
+
+def test_a_damaged_stream_of_an_n5_block_is_named(tmp_path: Path, labels: np.ndarray) -> None:
+    path = write_n5(tmp_path / "ids", labels, (4, 5, 6))
+    volume = open_volume(path, voxel_size_nm=SIZE)
+    block = path / "0" / "0" / "0"
+    content = bytearray(block.read_bytes())
+    for at in range(28, len(content), 7):  # in the deflate stream and its checksum
+        block.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        with pytest.raises(DataError, match=r"0/0/0 cannot be read \(.*fetch the volume again"):
+            volume.read(volume.box)
 
 
 def test_an_n5_that_cannot_be_read(tmp_path: Path, labels: np.ndarray) -> None:

@@ -102,7 +102,7 @@ def test_anything_else_is_one_clear_error(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<html>404 not found</html>", "at byte 0: a document of"),
+        (b"<html>404 not found</html>", "is a web page instead of data"),
         (HELLO + HELLO[:-1], "at byte 22"),
         (HELLO[:-1] + b"\x01", "at byte 0"),
         (b"\x10\x00\x00\x00\x13d\x00" + bytes(9), "at byte 7: a field of type 0x13"),

@@ -186,11 +186,11 @@ def test_an_altered_or_missing_file_of_a_crate_is_named(crate_folder: Path, name
 
 def test_a_folder_that_is_no_crate_is_refused(place: Path) -> None:
     Path("crate.zip").write_text("no zip")
-    with pytest.raises(DataError, match=r"crate\.zip is neither a folder nor a zip"):
+    with pytest.raises(DataError, match=r"crate\.zip cannot be read"):
         rerun.main(["crate.zip", "--directory", "new"])
     with zipfile.ZipFile("empty.zip", "w") as archive:
         archive.writestr("a", "b")
-    with pytest.raises(DataError, match=r"ro-crate-metadata\.json cannot be read"):
+    with pytest.raises(DataError, match=r"ro-crate-metadata\.json does not exist"):
         rerun.main(["empty.zip", "--directory", "new"])
 
 

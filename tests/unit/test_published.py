@@ -152,7 +152,7 @@ def damage(path: Path) -> None:
     ("part", "change", "message"),
     [
         (".index", Path.unlink, "no checkpoint"),
-        (".index", truncate, "no readable checkpoint index"),
+        (".index", truncate, "index cannot be read"),
         (".index", damage, "checksum"),
         (".data-00000-of-00001", Path.unlink, "is missing"),
         (".data-00000-of-00001", truncate, r"truncated: \d+ of \d+ bytes"),

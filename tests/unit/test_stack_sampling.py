@@ -115,7 +115,7 @@ def test_seamless_lists_of_coordinates_are_read(layer: Path, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="so that they agree"):
         generate(tmp_path / "b.h5", sample_settings(layer, coordinates=str(places)))
     places.write_text("no coordinates")
-    with pytest.raises(ConfigError, match="holds no coordinates"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         generate(tmp_path / "c.h5", sample_settings(layer, coordinates=str(places)))
 
 

@@ -173,7 +173,7 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_h5(tmp_path / "none.h5")
     (tmp_path / "text.h5").write_text("no h5")
-    with pytest.raises(DataError, match="no readable h5"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_h5(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["main"] = np.zeros(3)

@@ -11,9 +11,10 @@ from typing import Any
 
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
-from retrace.errors import FetchError, run
+from retrace.errors import DataError, FetchError, run
 from retrace.geometry import chunk_count
 from retrace.output_lock import fetching_alone
+from retrace.reading import parse_json_object, read_bytes, reading_content
 from retrace.records.record import found_version
 from retrace.remote.download import DownloadReport, FolderDownload, human_bytes
 from retrace.remote.mirror import MirrorStore, open_store
@@ -61,12 +62,13 @@ def check_arrays(folder: Path, arrays: Sequence[str], label: str) -> None:
 def check_metadata(file: Path, label: str) -> None:
     """Refuses a .zarray that is not the metadata of a zarr v2 array with voxels (FetchError)."""
     try:
-        metadata = json.loads(file.read_text())
-        shape, chunks = list(metadata["shape"]), list(metadata["chunks"])
-        is_filled = len(shape) == len(chunks) and min(shape + chunks) > 0
-        is_valid = metadata["zarr_format"] == 2 and is_filled
-    except (ValueError, KeyError, TypeError) as error:
-        raise FetchError(f"the metadata of {label} cannot be read ({error!r})") from error
+        with reading_content(f"the metadata of {label}", "correct the dataset's `bucket`"):
+            metadata = parse_json_object(read_bytes(file), f"the metadata of {label}")
+            shape, chunks = list(metadata["shape"]), list(metadata["chunks"])
+            is_filled = len(shape) == len(chunks) and min(shape + chunks) > 0
+            is_valid = metadata["zarr_format"] == 2 and is_filled
+    except DataError as error:
+        raise FetchError(str(error)) from error
     if not is_valid:
         raise FetchError(f"the metadata of {label} is not that of a filled zarr v2 array")
 

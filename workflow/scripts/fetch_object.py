@@ -12,6 +12,7 @@ from retrace.config.schema import check
 from retrace.errors import FetchError, run
 from retrace.files import atomic_write, file_sha256
 from retrace.output_lock import fetching_alone
+from retrace.reading import read_bytes, reading_content
 from retrace.records.record import found_version, version_of
 from retrace.remote.download import human_bytes
 from retrace.remote.mirror import open_store
@@ -39,7 +40,8 @@ def expected_sha256(output: Path, configured: str | None) -> str | None:
     """The configured sha256, else the one recorded by the first fetch, else None."""
     record = sha256_file(output)
     if configured is None and record.is_file():
-        return record.read_text().split()[0]
+        with reading_content(record, "delete it, to record the file's sha256 again"):
+            return read_bytes(record).decode().split()[0]
     return configured
 
 

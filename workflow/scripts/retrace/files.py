@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from retrace.errors import DataError
-from retrace.reading import parse_json, read_bytes, retried
+from retrace.reading import parse_json, read_bytes, reading_content, retried
 from retrace.replacement import write_durably
 
+T = TypeVar("T")
 FileCheck = Callable[[str, bytes | None], None]
 """Called with each file of a store that is read: its path below the opened folder, and its bytes,
 None if it is absent. Raises DataError if it should be there, or has other bytes."""
@@ -56,6 +57,13 @@ def read_json(path: Path) -> Any:
         return parse_json(read_bytes(path), path, "delete it and run again")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; run the rule that writes it") from error
+
+
+def read_parsed(path: Path, parse: Callable[[Any], T]) -> T:
+    """What `parse` makes of a JSON file; DataError if it is missing or damaged."""
+    content = read_json(path)
+    with reading_content(path, "delete it and run again"):
+        return parse(content)
 
 
 def write_json(path: Path, content: Any) -> Path:

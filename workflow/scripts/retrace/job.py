@@ -90,7 +90,7 @@ class Job:
                 execution=content.get("execution", {}),
                 identity=content.get("identity"),
             )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"--job: not the JSON of a job ({error})") from None
         except OSError as error:
             raise ConfigError(

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import errno
 import json
+import lzma
 import os
 import re
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from retrace.errors import DataError, RetraceError, machine_error, machine_fault
 
@@ -216,28 +218,47 @@ def json_if_intact(path: Path) -> dict[str, Any]:
 
 MAX_UNPACKED_BYTES = 2**31
 """Bytes that compressed content may have where no header says how many there should be."""
-GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
-"""zlib's `wbits` that recognises both headers."""
 
 
-def unzipped(content: bytes, limit: int = MAX_UNPACKED_BYTES) -> bytes:
-    """The bytes of gzip (of one or several members) or zlib content, with its checksum compared.
+class Decompressor(Protocol):
+    """What zlib, bz2 and lzma offer for one stream."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream is complete, and its checksum right."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What comes after the stream."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """The first `max_length` bytes of the content."""
+
+
+def unpacked(begin: Callable[[], Decompressor], content: bytes, limit: int) -> bytes:
+    """The bytes of one or several compressed streams, with their checksums compared.
 
     ValueError for damaged content and for more than `limit` bytes, of which no more are unpacked.
     """
     pieces, left = [], limit
     while content:
-        unpacker = zlib.decompressobj(GZIP_OR_ZLIB)
+        stream = begin()
         try:
-            pieces.append(unpacker.decompress(content, left + 1))
-        except zlib.error as error:
+            pieces.append(stream.decompress(content, left + 1))
+        except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
             raise ValueError(str(error)) from error
         left -= len(pieces[-1])
         if left < 0:
             raise ValueError(f"it unpacks to more than {limit} bytes")
-        if not unpacker.eof:
+        if not stream.eof:
             raise ValueError("its compressed data end too early")
-        content = unpacker.unused_data.lstrip(b"\0")  # padding, as gzip itself allows
+        content = stream.unused_data.lstrip(b"\0")  # padding, as gzip itself allows
     if not pieces:
         raise ValueError("it is empty")
     return b"".join(pieces)
+
+
+def unzipped(content: bytes, limit: int = MAX_UNPACKED_BYTES) -> bytes:
+    """The bytes of gzip or zlib content; ValueError as for `unpacked`."""
+    recognising_both = 32 + zlib.MAX_WBITS
+    return unpacked(partial(zlib.decompressobj, recognising_both), content, limit)

@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 
 from retrace.errors import DataError
 from retrace.formats.hdf5 import H5_SUFFIXES, H5Array
+from retrace.reading import reading_content, retried
 from retrace.storage.volumes import open_group
 
 IMAGES, MASKS, FIELDS = "images", "masks", "fields"
@@ -62,7 +63,10 @@ class StoredStacks:
         The file is opened for each read, so that workers share no handle.
         """
         where = self.arrays.get(array)
-        return None if where is None else np.asarray(open_array(self.path, where)[index])
+        if where is None:
+            return None
+        with reading_content(self.path, "make the stacks again"):
+            return retried(lambda: np.asarray(open_array(self.path, where)[index]), self.path)
 
 
 def is_h5(path: Path) -> bool:
@@ -82,17 +86,12 @@ def open_stack_file(path: Path) -> Iterator[Any]:
     """The root group of an h5 file or zarr store, read-only; DataError if it is neither."""
     if not path.exists():
         raise DataError(f"{path} does not exist; make it with the target stacks_DATASET")
-    try:
-        root: Any = h5py.File(path, "r") if is_h5(path) else open_group(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path} is no readable h5 file or zarr group ({error}); make it again"
-        ) from error
-    try:
-        yield root
-    finally:
+    with reading_content(path, "name an h5 file or zarr group of stacks, or make it again"):
         if is_h5(path):
-            root.close()
+            with retried(lambda: h5py.File(path, "r"), path) as root:
+                yield root
+        else:
+            yield open_group(path)
 
 
 def stack_sets(path: Path) -> list[StoredStacks]:

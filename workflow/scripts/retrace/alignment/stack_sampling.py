@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from retrace.config.alignment_model import StackSet
-from retrace.errors import ConfigError, DataError
+from retrace.errors import ConfigError
 from retrace.files import atomic_write
 from retrace.formats.precomputed import PrecomputedLayer, check_inside
 from retrace.geometry import (
@@ -31,6 +31,7 @@ from retrace.geometry import (
     pixel_factor,
     triple,
 )
+from retrace.reading import DamagedError, read_bytes, reading_content
 from retrace.storage.value_checks import check_raw, check_raw_type
 from retrace.storage.volumes import Volume, mask_on_grid
 from retrace.targets.ternary import ternary
@@ -240,20 +241,12 @@ def read_coordinates(
     That list counts voxels of mip 0, of size `finest_nm`. ConfigError if the file is neither, or
     its stacks differ in size from `shape` voxels of `voxel_size_nm`.
     """
-    text = path.read_text()
+    content = read_bytes(path)
     try:
-        content = json.loads(text) if text.lstrip().startswith("{") else ast.literal_eval(text)
-        if isinstance(content, dict):
-            corners = [nm_triple(corner) for corner in content["corners_nm"]]
-            stored = {nm_triple(content["shape_nm"])}
-        else:
-            corners = [in_nm((z, y, x), finest_nm) for x, y, z, *_ in content]
-            stored = {_extent_nm(entry, finest_nm) for entry in content}
-    except (ValueError, SyntaxError, KeyError, TypeError, DataError) as error:
-        raise ConfigError(
-            f"{path} holds no coordinates ({error}): neither a file of gen_stack nor a list of "
-            "(x, y, z, extent, H)"
-        ) from error
+        with reading_content(path, "give a file of gen_stack or a list of (x, y, z, extent, H)"):
+            corners, stored = _coordinates(content.decode(), finest_nm)
+    except DamagedError as error:
+        raise ConfigError(str(error)) from error
     expected = in_nm(shape, voxel_size_nm)
     if stored - {expected}:
         raise ConfigError(
@@ -261,6 +254,16 @@ def read_coordinates(
             f"{list(expected)} nm (z, y, x); set `height` and `side` so that they agree"
         )
     return corners
+
+
+def _coordinates(text: str, finest_nm: NmTriple) -> tuple[list[NmTriple], set[NmTriple]]:
+    """The corners of stacks and their sizes, nm (z, y, x), in the text of either kind of file."""
+    content = json.loads(text) if text.lstrip().startswith("{") else ast.literal_eval(text)
+    if isinstance(content, dict):
+        corners = [nm_triple(corner) for corner in content["corners_nm"]]
+        return corners, {nm_triple(content["shape_nm"])}
+    corners = [in_nm((z, y, x), finest_nm) for x, y, z, *_ in content]
+    return corners, {_extent_nm(entry, finest_nm) for entry in content}
 
 
 def _extent_nm(entry: Sequence[int], finest_nm: NmTriple) -> NmTriple:

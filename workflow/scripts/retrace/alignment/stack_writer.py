@@ -26,6 +26,7 @@ from retrace.alignment.stack_sampling import SampledStack
 from retrace.errors import ConfigError
 from retrace.geometry import nm_triple
 from retrace.progress import progress
+from retrace.reading import if_intact
 from retrace.replacement import put
 from retrace.storage.zarr_writer import COMPRESSOR, publish
 
@@ -99,14 +100,21 @@ def write_stacks(
                 arrays[array][index] = data
 
 
+def _saved(file: Path) -> SampledStack:
+    """A stack that an earlier run drew."""
+    with np.load(file) as saved:
+        parts = {name: saved.get(name) for name in ARRAYS}
+        corner = nm_triple(saved["corner_nm"].tolist())
+    return SampledStack(corner, *(parts[name] for name in ARRAYS))
+
+
 def resumable_stack(work: Path, number: int, draw: Callable[[int], SampledStack]) -> SampledStack:
     """Stack `number`: read from `work` if an earlier run drew it, else drawn and saved."""
     file = work / f"stack_{number:06d}.npz"
     if file.is_file():
-        with np.load(file) as saved:
-            parts = {name: saved.get(name) for name in ARRAYS}
-            corner = nm_triple(saved["corner_nm"].tolist())
-        return SampledStack(corner, *(parts[name] for name in ARRAYS))
+        saved = if_intact(lambda: _saved(file), file)  # else it is drawn again
+        if saved is not None:
+            return saved
     sample = draw(number)
     work.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")

@@ -22,6 +22,7 @@ from retrace.errors import DataError
 from retrace.files import atomic_write
 from retrace.formats.safe_pickle import read_pickles
 from retrace.networks.elektronn import ElektronnConvolution, ElektronnNetwork, Perceptron
+from retrace.reading import reading_content
 
 SUFFIX = ".param"
 PROTOCOL = 2
@@ -40,6 +41,12 @@ class ParameterFile:
 def read_param(path: Path) -> ParameterFile:
     """The parameter file at `path`; DataError if it is absent, damaged, or another kind of file."""
     values = read_pickles(path)
+    with reading_content(path, "get the file again"):
+        return _parameter_file(path, values)
+
+
+def _parameter_file(path: Path, values: list[Any]) -> ParameterFile:
+    """The values of a parameter file."""
     if len(values) < 2 or not isinstance(values[0], list) or not isinstance(values[-1], list):
         raise DataError(
             f"{path} is no parameter file of ELEKTRONN: it needs a list of shapes, two arrays per "

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
@@ -17,9 +18,13 @@ from retrace.config.families import FAMILIES
 from retrace.config.network_settings import NetworkSettings
 from retrace.errors import DataError
 from retrace.files import atomic_write
+from retrace.reading import reading_content, retried
 from retrace.settings_model import as_json, plain_value
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION, WITHOUT_DIGEST = "2", "1"
+"""The version that is written, and the one before, whose files have no digest."""
+DIGEST = "sha256"
+"""The metadata entry with a digest of all tensors and metadata."""
 ALIGNMENT = 8
 """Alignment of the tensors in a safetensors file, bytes."""
 
@@ -41,7 +46,19 @@ def save_model(path: Path, module: nn.Module, metadata: Mapping[str, Any]) -> Pa
         for name, tensor in sorted(module.state_dict().items())
     }
     text = {key: as_json(value) for key, value in sorted(metadata.items())}
-    return atomic_write(path, _with_metadata(save(tensors), text))
+    return atomic_write(path, _with_metadata(save(tensors), {**text, **_digest_of(tensors, text)}))
+
+
+def _digest_of(tensors: Mapping[str, torch.Tensor], text: Mapping[str, str]) -> dict[str, str]:
+    """The entry of the metadata that a change of any tensor or other metadata changes.
+
+    It covers names, types, shapes and values of all tensors, sorted by name, and the metadata.
+    """
+    total = hashlib.sha256(json.dumps(sorted(text.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return {DIGEST: json.dumps(total.hexdigest())}
 
 
 def _with_metadata(content: bytes, text: Mapping[str, str]) -> bytes:
@@ -128,20 +145,29 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Metadata and weights of a model file; DataError if it is absent or damaged."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; train the network first, or correct the path")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            text = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"{path} is no readable model file, perhaps truncated ({error}); name another "
-            "file or, if it is a result, delete it and run the rule that writes it again"
-        ) from error
-    if text.pop("format_version", None) != FORMAT_VERSION:
-        raise DataError(
-            f"{path} was not written by this version of retrace; delete it and train again"
-        )
-    return {key: json.loads(value) for key, value in text.items()}, tensors
+    with reading_content(path, _NAME_ANOTHER):
+        text, tensors = retried(lambda: _content(path), path)
+        version = text.pop("format_version", None)
+        if version not in (FORMAT_VERSION, WITHOUT_DIGEST):
+            raise DataError(
+                f"{path} was not written by this version of retrace; delete it and train again"
+            )
+        stored = {DIGEST: text.pop(DIGEST)} if version == FORMAT_VERSION else None
+        if stored is not None and stored != _digest_of(tensors, text):
+            raise ValueError("its bytes changed since they were written: its sha256 differs")
+        return {key: json.loads(value) for key, value in text.items()}, tensors
+
+
+_NAME_ANOTHER = (
+    "name another file or, if it is a result, delete it and run the rule that writes it again"
+)
+
+
+def _content(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The metadata and tensors of a file."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        text = dict(file.metadata() or {})
+        return text, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _check_same_network(path: Path, stored: Mapping[str, Any], network: NetworkSettings) -> None:

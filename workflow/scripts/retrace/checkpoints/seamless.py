@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from retrace.checkpoints.safetensors import read_archive
+from retrace.checkpoints.torch_files import read_torch
 from retrace.errors import DataError
 from retrace.networks.seamless import Seamless
+from retrace.reading import reading_content
 
 PT = (".pt", ".pth")
 OLD_NAMES = (
@@ -37,17 +36,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _read_pt(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise DataError(f"{path} does not exist; correct `init`")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{path} holds no plain weights ({first}); save the `state_dict` of the network, not "
-            "the network itself"
-        ) from error
+    remedy = "save the `state_dict` of the network, not the network itself"
+    with reading_content(path, remedy):
+        content = read_torch(path)
     if not isinstance(content, Mapping):
         raise DataError(f"{path} holds {type(content).__name__}, not weights by name")
-    return content
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _renamed(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -17,7 +17,10 @@ import google_crc32c
 import numpy as np
 
 from retrace.errors import DataError, nearest
+from retrace.reading import read_bytes, reading_content, retried
 
+MOST_SHARDS = 99_999
+"""Data files have five digits in their names."""
 MAGIC = 0xDB4775248B80FB57
 """The last 8 bytes of a LevelDB table."""
 FOOTER_BYTES = 48
@@ -94,12 +97,18 @@ class Bundle:
                 f"{self.data_file(entry.shard)}: {name} is damaged (its checksum differs); "
                 "fetch the checkpoint again"
             )
-        return np.frombuffer(content, dtype).reshape(entry.shape)
+        with reading_content(self.prefix, "fetch the checkpoint again"):
+            return np.frombuffer(content, dtype).reshape(entry.shape)
 
     def _bytes(self, entry: Variable) -> bytes:
-        with self.data_file(entry.shard).open("rb") as file:
-            file.seek(entry.offset)
-            return file.read(entry.size)
+        path = self.data_file(entry.shard)
+
+        def read() -> bytes:
+            with path.open("rb") as file:
+                file.seek(entry.offset)
+                return file.read(entry.size)
+
+        return retried(read, path)
 
 
 def open_bundle(prefix: Path) -> Bundle:
@@ -110,17 +119,16 @@ def open_bundle(prefix: Path) -> Bundle:
     index = prefix.with_name(prefix.name + ".index")
     if not index.is_file():
         raise DataError(f"{index} is missing: a checkpoint has an .index and .data files")
-    try:
-        records = dict(_table(index.read_bytes()))
+    content = read_bytes(index)
+    with reading_content(index, "it may be truncated: fetch the checkpoint again"):
+        records = dict(_table(content))
         header = _fields(records.pop(b""))
         shards = _number(header, 1)
         if _number(header, 2):
             raise ValueError("big-endian")
+        if shards > MOST_SHARDS:
+            raise ValueError(f"{shards} data files")
         entries = {name.decode(): _variable(value) for name, value in records.items()}
-    except (ValueError, IndexError, KeyError) as error:
-        raise DataError(
-            f"{index} is no readable checkpoint index, perhaps truncated ({error}); fetch it again"
-        ) from error
     bundle = Bundle(prefix, shards, entries)
     _check_files(bundle)
     return bundle

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from retrace.errors import DataError
 from retrace.networks.znn import ZnnNetwork
+from retrace.reading import reading_content, retried
 from retrace.replacement import put, sync_folder
 from retrace.znn.graph import Edge, Init, Node
 
@@ -76,13 +77,8 @@ def read_h5(path: Path) -> NetworkFile:
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist; correct the path of the ZNN network")
-    try:
-        with h5py.File(path, "r") as file:
-            root = file.get(NETWORK, file)
-            layers = {name: _layer(root[name]) for name in root if "group_type" in root[name]}
-            curve = _read_curve(file[STATISTICS]) if STATISTICS in file else {}
-    except (OSError, TypeError) as error:
-        raise DataError(f"{path} is no readable h5 of ZNN ({error})") from error
+    with reading_content(path, "name an h5 that ZNN wrote"):
+        layers, curve = retried(lambda: _content(path), path)
     if not layers:
         raise DataError(
             f"{path} holds no network of ZNN: no group with `group_type`, neither in /{NETWORK} "
@@ -92,6 +88,14 @@ def read_h5(path: Path) -> NetworkFile:
         if layer.values is not None and not np.isfinite(layer.values).all():
             raise DataError(f"{path}: layer {name!r} holds NaN or infinity; take another file")
     return NetworkFile(path, layers, curve)
+
+
+def _content(path: Path) -> tuple[dict[str, StoredLayer], dict[str, Any]]:
+    """The layers of a file by name, and its learning curve."""
+    with h5py.File(path, "r") as file:
+        root = file.get(NETWORK, file)
+        layers = {name: _layer(root[name]) for name in root if "group_type" in root[name]}
+        return layers, _read_curve(file[STATISTICS]) if STATISTICS in file else {}
 
 
 def _layer(group: h5py.Group) -> StoredLayer:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import yaml
 
 from retrace.errors import ConfigError, nearest
+from retrace.reading import cause, read_bytes
 from retrace.setting_types import WrittenFraction, WrittenWhole
 
 Settings = dict[str, Any]
@@ -110,7 +111,7 @@ def _parsed(text: str) -> bytes:
 def read_yaml(path: Path) -> Settings:
     """The mapping in a YAML file; ConfigError if it is unreadable or something else."""
     try:
-        content = pickle.loads(_parsed(path.read_text()))
+        content = _content(read_bytes(path), path)
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no text in UTF-8; save it as such") from None
     except OSError as error:
@@ -123,6 +124,15 @@ def read_yaml(path: Path) -> Settings:
         kind = "a list" if isinstance(content, list) else "a single value"
         raise ConfigError(f"{path} must hold `key: value` lines, not {kind}")
     return content
+
+
+def _content(text: bytes, path: Path) -> Any:
+    """The content of a YAML text; ConfigError for what is YAML but no configuration."""
+    decoded = text.decode()
+    try:
+        return pickle.loads(_parsed(decoded))
+    except (ValueError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"{path} cannot be read: {cause(error)}; correct the file") from None
 
 
 def _reason(error: yaml.YAMLError) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError
+from retrace.reading import cause, read_bytes, reading_content
 
 Names = dict[str, Any]
 
@@ -51,14 +52,15 @@ CALLS: dict[str, Callable[..., Any]] = {
 def read_assignments(path: Path) -> Names:
     """The values of all names at the end of a file; ConfigError for anything but assignments."""
     try:
-        tree = ast.parse(path.read_text(), str(path))
+        tree = ast.parse(read_bytes(path).decode(), str(path))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    except (SyntaxError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not a Python file: {error}") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"{path} is not a Python file: {cause(error)}") from error
     reader = _Reader(path)
-    for statement in tree.body:
-        reader.run(statement)
+    with reading_content(path, "correct the file"):
+        for statement in tree.body:
+            reader.run(statement)
     return reader.names
 
 

@@ -19,7 +19,7 @@ from retrace.evaluation.skeleton_files import read_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.files import atomic_write
 from retrace.formats.label_ids import exact_integers
-from retrace.reading import reading_content
+from retrace.reading import read_bytes, reading_content, refuse_web_page
 from retrace.storage.volumes import Volume
 
 ARRAYS = ("voxel", "fragment", "fragments", "thresholds", "segments", "threshold", "voxel_size_nm")
@@ -116,7 +116,7 @@ def _decimal(value: float) -> str:
 def read_table(path: Path) -> NodeTable:
     """A table that `write_node_table` wrote; DataError if an array is missing."""
     skeletons = read_skeletons(path)
-    with np.load(path) as stored:
+    with reading_content(path, "write the table again"), np.load(path) as stored:
         missing = [name for name in ARRAYS if name not in stored]
         if missing:
             raise DataError(
@@ -154,11 +154,11 @@ def read_segments(path: Path, nodes: int) -> np.ndarray:
 
 def _csv_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a csv by column; DataError for a file that is no text."""
-    with (
-        reading_content(path, "give a csv with the columns node and segment"),
-        path.open(newline="", encoding="utf-8-sig") as file,
-    ):
-        return list(csv.DictReader(file))
+    content = read_bytes(path)
+    remedy = "give a csv with the columns node and segment"
+    refuse_web_page(content, path, remedy)
+    with reading_content(path, remedy):
+        return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
 
 
 def _whole_column(path: Path, rows: Sequence[dict[str, str]], name: str) -> list[int]:

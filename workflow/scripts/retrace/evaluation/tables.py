@@ -14,6 +14,7 @@ from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency, merge_tables
 from retrace.evaluation.counting import Counted
 from retrace.files import atomic_write
+from retrace.reading import reading_content, retried
 from retrace.storage.shards import Shard, parse_shard
 
 ARRAYS = {"segments": "segments", "truths": "ground_truth", "counts": "counts"}
@@ -35,15 +36,18 @@ def save_tables(path: Path, shard: Shard, tables: Mapping[str, Counted]) -> None
 
 
 def _read(path: Path) -> tuple[Shard, dict[str, Counted]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            tables = {
-                name: Counted(Contingency(*(file[f"{number}_{a}"] for a in ARRAYS)), voxels)
-                for number, (name, voxels) in enumerate(about["labelled"].items())
-            }
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it and run again") from error
+    with reading_content(path, "delete it and run again"):
+        return retried(lambda: _content(path), path)
+
+
+def _content(path: Path) -> tuple[Shard, dict[str, Counted]]:
+    """A file that `save_tables` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        about = json.loads(str(file["about"]))
+        tables = {
+            name: Counted(Contingency(*(file[f"{number}_{a}"] for a in ARRAYS)), int(voxels))
+            for number, (name, voxels) in enumerate(about["labelled"].items())
+        }
     return parse_shard(about["shard"]), tables
 
 

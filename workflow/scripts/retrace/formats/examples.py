@@ -6,9 +6,7 @@ the Theano tutorials and ELEKTRONN use. A seeded part of the training files is h
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.formats.examples_source import ExampleArray, ExamplesSource, LabelledArrays
 from retrace.formats.safe_pickle import GZIP, read_pickles
+from retrace.reading import read_bytes, reading_content, refuse_web_page, retried, unzipped
 
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 """Element types by the third byte of an IDX file (yann.lecun.com/exdb/mnist)."""
@@ -45,18 +44,19 @@ class ExampleSet:
 
 def read_idx(path: Path) -> np.ndarray:
     """The array of an IDX file, also gzipped; DataError if it is truncated or no IDX file."""
-    content = path.read_bytes()
-    try:
-        if content.startswith(GZIP):
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}); get it again") from error
+    content = read_bytes(path)
+    if content.startswith(GZIP):
+        with reading_content(path, "get it again"):
+            content = unzipped(content)
+    refuse_web_page(content, path, "get it again")
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
         raise DataError(
             f"{path} is not an IDX file (it begins with {content[:4].hex() or 'nothing'}); such "
             "files end in -ubyte or -ubyte.gz"
         )
     count = content[3]
+    if len(content) < 4 + 4 * count:
+        raise DataError(f"{path} ends within its header; get it again")
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", count, 4))
     dtype = np.dtype(IDX_TYPES[content[2]])
     begin, expected = 4 + 4 * count, math.prod(shape) * dtype.itemsize
@@ -74,25 +74,20 @@ def read_array(source: ExampleArray) -> np.ndarray:
     path = Path(source.path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; put the file there, or correct the dataset's path")
-    if path.suffix == ".npy":
-        try:
-            return np.asarray(np.load(path, allow_pickle=False))
-        except (ValueError, EOFError) as error:
-            raise DataError(f"{path} is not a .npy file of numbers ({error})") from error
-    if path.suffix in (".h5", ".hdf5"):
-        return _read_h5(path, source.array)
-    return read_idx(path)
+    with reading_content(path, "get the file again, or correct the dataset's path"):
+        if path.suffix == ".npy":
+            return np.asarray(retried(lambda: np.load(path, allow_pickle=False), path))
+        if path.suffix in (".h5", ".hdf5"):
+            return retried(lambda: _read_h5(path, source.array), path)
+        return read_idx(path)
 
 
 def _read_h5(path: Path, name: str) -> np.ndarray:
-    try:
-        with h5py.File(path) as file:
-            dataset = file.get(name) if name else None
-            if isinstance(dataset, h5py.Dataset):
-                return np.asarray(dataset[...])
-            existing = ", ".join(sorted(file)) or "none"
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error})") from error
+    with h5py.File(path) as file:
+        dataset = file.get(name) if name else None
+        if isinstance(dataset, h5py.Dataset):
+            return np.asarray(dataset[...])
+        existing = ", ".join(sorted(file)) or "none"
     raise DataError(f"{path} has no array {name!r}; it has: {existing}. Name one with `array`")
 
 

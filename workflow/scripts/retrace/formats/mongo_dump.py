@@ -18,6 +18,7 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.files import atomic_write
 from retrace.formats.label_ids import LARGEST_EXACT
+from retrace.reading import read_bytes, refuse_web_page
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INT32, INT64, DOUBLE = struct.Struct("<i"), struct.Struct("<q"), struct.Struct("<d")
@@ -131,7 +132,9 @@ def read_documents(path: Path) -> Iterator[dict[str, Any]]:
     """The documents of one collection; DataError if the file is missing or not BSON."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; fetch the dump again, or correct its name")
-    return decode_documents(path.read_bytes(), str(path))
+    content = read_bytes(path)
+    refuse_web_page(content, path)
+    return decode_documents(content, str(path))
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -8,11 +8,11 @@ sizes and the attributes `resolution` and `offset` are in the order x, y, z.
 from __future__ import annotations
 
 import bz2
-import gzip
-import json
 import lzma
+import math
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,27 +23,35 @@ from retrace.errors import DataError
 from retrace.files import FileCheck
 from retrace.formats.n5_metadata import describe_n5
 from retrace.formats.reader import Reader
+from retrace.reading import (
+    existing_bytes,
+    parse_json_object,
+    reading_content,
+    refuse_web_page,
+    unpacked,
+    unzipped,
+)
 
-CODECS: dict[str, Callable[[bytes], bytes]] = {
-    "raw": bytes,
-    "gzip": gzip.decompress,
-    "bzip2": bz2.decompress,
-    "xz": lzma.decompress,
+CODECS: dict[str, Callable[[bytes, int], bytes]] = {
+    "raw": lambda content, limit: content,
+    "gzip": unzipped,  # or zlib, which `useZlib` announces
+    "bzip2": partial(unpacked, bz2.BZ2Decompressor),
+    "xz": partial(unpacked, lzma.LZMADecompressor),
 }
+"""By the format's name for them: functions (content, largest number of unpacked bytes)."""
+FETCH_AGAIN = "fetch the volume again"
 
 
 def is_n5_dataset(path: Path) -> bool:
     """Whether a folder is an n5 dataset, not only a container of datasets."""
-    return (path / "attributes.json").is_file() and "dimensions" in _attributes(path)
+    return "dimensions" in _attributes(path)
 
 
 def _attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a folder, empty without any."""
     file = path / "attributes.json"
-    try:
-        content: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read ({error}); fetch the volume again") from error
-    return content
+    content = existing_bytes(file)
+    return {} if content is None else parse_json_object(content, file, FETCH_AGAIN)
 
 
 class N5Array:
@@ -94,23 +102,21 @@ class N5Array:
         """The block (Z, Y, X) at `index` (z, y, x), None if it is missing."""
         name = "/".join(map(str, reversed(index)))
         file = self.path / name
-        data = file.read_bytes() if file.is_file() else None
+        data = existing_bytes(file)
         if self._check is not None:
             self._check(name, data)
         if data is None:
             return None
-        try:
+        refuse_web_page(data, file, FETCH_AGAIN)
+        with reading_content(file, FETCH_AGAIN):
             mode, axes = struct.unpack_from(">HH", data)
-            shape = struct.unpack_from(f">{axes}I", data, 4)[::-1]
-            values = self._decompress(data[4 + 4 * axes :])
-            block = np.frombuffer(values, self.dtype.newbyteorder(">")).reshape(shape)
-        except (struct.error, ValueError, OSError, EOFError, lzma.LZMAError) as error:
-            raise DataError(f"{file} is damaged ({error}); fetch the volume again") from error
-        if mode != 0 or axes != 3:
-            raise DataError(
-                f"{file}: mode {mode} with {axes} axes; only mode 0 with 3 axes is supported"
-            )
-        return block
+            if mode != 0 or axes != 3:
+                raise ValueError(f"mode {mode} with {axes} axes; only mode 0 with 3 axes is read")
+            shape = struct.unpack_from(">3I", data, 4)[::-1]
+            if any(size > most for size, most in zip(shape, self.block_shape, strict=True)):
+                raise ValueError(f"a block of {shape}, where `blockSize` is {self.block_shape}")
+            values = self._decompress(data[16:], math.prod(shape) * self.dtype.itemsize)
+            return np.frombuffer(values, self.dtype.newbyteorder(">")).reshape(shape)
 
 
 def paste(result: np.ndarray, begin: np.ndarray, block: np.ndarray, corner: np.ndarray) -> None:

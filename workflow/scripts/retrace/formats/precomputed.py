@@ -6,8 +6,6 @@ planning reads local `info` files where only the standard library is installed.
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import product
@@ -18,6 +16,13 @@ from retrace.errors import DataError, FetchError
 from retrace.formats.contract import Description, Statement
 from retrace.formats.source import Region, Source
 from retrace.geometry import NmBox, VoxelBox, checked_voxel_size, in_nm, triple
+from retrace.reading import (
+    parse_json_object,
+    read_json_object,
+    reading_content,
+    refuse_web_page,
+    unzipped,
+)
 from retrace.remote.addresses import local_folder
 
 if TYPE_CHECKING:
@@ -57,17 +62,11 @@ def check_local_layer(source: Source, roi_nm: Region | None) -> None:
     info = local_info(source.path)
     if info is None:
         return
-    try:
-        content = json.loads(info.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{source.path} is not a readable layer ({error}); correct `path` in the dataset's "
-            "config"
-        ) from error
-    scale = find_scale(source.path, content, source.mip or 0)
-    if roi_nm is not None:
-        size = checked_voxel_size(scale["resolution"][::-1])
-        check_inside(source.path, scale_box(scale), size, roi_nm.box)
+    with reading_content(info, "correct `path` in the dataset's config"):
+        scale = find_scale(source.path, read_json_object(info), source.mip or 0)
+        if roi_nm is not None:
+            size = checked_voxel_size(scale["resolution"][::-1])
+            check_inside(source.path, scale_box(scale), size, roi_nm.box)
 
 
 def check_inside(name: str, box: VoxelBox, voxel_size_nm: Sequence[float], roi: NmBox) -> None:
@@ -163,14 +162,11 @@ class PrecomputedLayer:
             )
         if not data:  # some decoders read nothing as zeros
             raise DataError(f"{self.path}: chunk {key} is an empty file; restore it")
+        refuse_web_page(data, f"{self.path}: chunk {key}", "restore it")
         shape = (*extent[::-1], *(self._lead or (1,)))
         block = self.scale.get("compressed_segmentation_block_size")
-        try:
+        with reading_content(f"{self.path}: chunk {key}", "restore it"):
             chunk = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)
-        except Exception as error:  # each decoder raises its own errors
-            raise DataError(
-                f"{self.path}: chunk {key} cannot be read ({type(error).__name__}: {error})"
-            ) from error
         return chunk.T if self._lead else chunk[..., 0].T
 
 
@@ -180,8 +176,8 @@ def read_info(reader: BlockReader, path: str) -> Mapping[str, Any]:
         content = reader.document("info")
         if content is None:
             raise DataError("there is no file `info`")
-        info: Mapping[str, Any] = json.loads(content)
-    except (DataError, FetchError, ValueError) as error:
+        info = parse_json_object(content, "info")
+    except (DataError, FetchError) as error:
         raise DataError(
             f"{path} cannot be opened as a precomputed layer ({error}); check the address and the "
             "internet access"
@@ -217,19 +213,27 @@ class ShardedChunks:
         ranges = self._minishard(str(location.shard_number), int(location.minishard_number))
         if label not in ranges:
             return None
-        data = self.reader.block(self._name(str(location.shard_number)), ranges[label])
-        return None if data is None else _unzipped(data, self._spec.data_encoding)
+        name = self._name(str(location.shard_number))
+        data = self.reader.block(name, ranges[label])
+        with reading_content(f"{self.reader.folder.url}/{name}", "restore it"):
+            return None if data is None else _unzipped(data, self._spec.data_encoding)
 
     def _name(self, shard: str) -> str:
         return f"{self.key}/{shard}.shard"
 
     def _read_minishard(self, shard: str, number: int) -> Mapping[int, tuple[int, int]]:
         """{chunk's number: (first byte, number of bytes)} of the chunks in one minishard."""
-        import numpy as np
 
         entry = self.reader.block(self._name(shard), (16 * number, 16))
-        if not entry:
+        if entry is None:
             return {}
+        with reading_content(f"{self.reader.folder.url}/{self._name(shard)}", "restore it"):
+            return self._locations(shard, entry)
+
+    def _locations(self, shard: str, entry: bytes) -> Mapping[int, tuple[int, int]]:
+        """The places of the chunks of one minishard, from its entry in the shard's index."""
+        import numpy as np
+
         begin, end = (int(n) for n in np.frombuffer(entry, "<u8"))
         index_bytes = int(self._spec.index_length())
         if begin == end:
@@ -244,4 +248,4 @@ class ShardedChunks:
 
 
 def _unzipped(data: bytes, encoding: str) -> bytes:
-    return gzip.decompress(data) if encoding == "gzip" else data
+    return unzipped(data) if encoding == "gzip" else data

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from retrace.files import atomic_write
 from retrace.networks.convolution import MODES, convolve
 from retrace.networks.znn import ZnnConvolution, ZnnNetwork
+from retrace.reading import json_if_intact
 
 CACHE = Path("work/conv_modes.json")
 """Earlier measurements: the same layer on the same kind of machine is not measured again."""
@@ -42,7 +44,7 @@ def set_convolution_modes(
         for layer in module.convolutions.values():
             layer.mode = mode
         return
-    measured: dict[str, str] = json.loads(cache.read_text()) if cache.is_file() else {}
+    measured: dict[str, Any] = json_if_intact(cache)
     before = dict(measured)
     for name, shape in layer_inputs(module, input_shape).items():
         layer = module.convolutions[name]

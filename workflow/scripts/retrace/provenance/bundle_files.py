@@ -5,7 +5,6 @@ Standard library only: the machine that runs it has nothing installed yet.
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from retrace.errors import ConfigError, DataError
 from retrace.provenance.folders import check_files
+from retrace.reading import read_json_object, reading_content
 
 FACTS = "bundle.json"
 OBJECTS, FILES, WHEELS, IMAGES = "objects", "files", "wheels", "containers/images"
@@ -32,15 +32,13 @@ def machine() -> dict[str, str]:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """Content of bundle.json; DataError if it is absent, damaged or of another version."""
-    try:
-        facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder} is no complete bundle: {FACTS} cannot be read ({error})"
-        ) from error
-    if facts.get("format_version") != FORMAT_VERSION:
-        raise DataError(f"{folder} is a bundle of another version of retrace; create it again")
-    return facts
+    remedy = f"{folder} is no complete bundle: create it again"
+    with reading_content(folder / FACTS, remedy):
+        facts = read_json_object(folder / FACTS, remedy)
+        if facts["format_version"] != FORMAT_VERSION:
+            raise DataError(f"{folder} is a bundle of another version of retrace; create it again")
+        files = {str(path): str(digest) for path, digest in facts["files"].items()}
+        return facts | {"files": files} | {key: facts[key] for key in machine()}
 
 
 def check_machine(facts: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retrace.files import atomic_write, file_sha256
+from retrace.files import atomic_write, file_sha256, read_json
 from retrace.planning.program_files import ROOT
 from retrace.provenance.bundle_files import (
     FACTS,
@@ -89,13 +89,13 @@ def put_data(files: Iterable[Path], folder: Path) -> dict[str, str]:
 def _is_fetched(path: Path) -> bool:
     """Whether a store came from the bucket, according to its manifest."""
     manifest = manifest_path(path)
-    return manifest.is_file() and "source" in json.loads(manifest.read_text())
+    return manifest.is_file() and "source" in read_json(manifest)
 
 
 def _put_fetched(store: Path, folder: Path) -> None:
     """Adds a fetched store under its key in the bucket, with its manifest."""
     manifest = manifest_path(store)
-    target = folder / OBJECTS / json.loads(manifest.read_text())["settings"]["prefix"]
+    target = folder / OBJECTS / read_json(manifest)["settings"]["prefix"]
     for path in files_below(store):
         link_or_copy(path, target / path.relative_to(store))
     link_or_copy(manifest, manifest_path(target))

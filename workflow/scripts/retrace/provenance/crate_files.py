@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from retrace.errors import DataError
-from retrace.files import file_sha256
+from retrace.files import file_sha256, read_parsed
 from retrace.provenance.folders import CODE, DOCUMENTS, RUN_CONFIG, copy_program
+from retrace.reading import read_json_object, reading_content
 
 METADATA, TARGET = "ro-crate-metadata.json", "target.json"
 
@@ -24,25 +23,20 @@ def unpacked(crate: Path) -> Iterator[Path]:
         yield crate
         return
     with tempfile.TemporaryDirectory(prefix="retrace-crate-") as folder:
-        try:
-            with zipfile.ZipFile(crate) as archive:
-                archive.extractall(folder)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"{crate} is neither a folder nor a zip ({error})") from error
+        with reading_content(crate, "name a folder or a zip"), zipfile.ZipFile(crate) as archive:
+            archive.extractall(folder)
         yield Path(folder)
 
 
 def read_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the files in an RO-Crate, by path; DataError if it is not this workflow's."""
-    try:
-        graph: list[dict[str, Any]] = json.loads((folder / METADATA).read_text())["@graph"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} is no RO-Crate: {METADATA} cannot be read ({error})") from error
-    digests = {
-        entity["@id"]: entity["sha256"]
-        for entity in graph
-        if "sha256" in entity and "File" in entity["@type"]
-    }
+    file = folder / METADATA
+    with reading_content(file, "name a folder that is an RO-Crate"):
+        digests = {
+            str(entity["@id"]): str(entity["sha256"])
+            for entity in read_json_object(file)["@graph"]
+            if "sha256" in entity and "File" in entity["@type"]
+        }
     if not {RUN_CONFIG, TARGET, "Snakefile"} <= set(digests):
         raise DataError(
             f"{folder} is no RO-Crate of this workflow: it has no {RUN_CONFIG} or {TARGET}"
@@ -52,7 +46,7 @@ def read_digests(folder: Path) -> dict[str, str]:
 
 def read_target(folder: Path) -> str:
     """The target of the run that an RO-Crate describes."""
-    return str(json.loads((folder / TARGET).read_text())["target"])
+    return read_parsed(folder / TARGET, lambda content: str(content["target"]))
 
 
 def place_workflow(crate: Path, directory: Path, digests: Mapping[str, str]) -> None:

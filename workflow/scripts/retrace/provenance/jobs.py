@@ -7,7 +7,6 @@ manifest, or under `origin` in the JSON files of trainings and evaluations.
 
 from __future__ import annotations
 
-import json
 import os
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
+from retrace.files import read_json
+from retrace.reading import json_if_intact
 from retrace.remote.addresses import is_address
 from retrace.storage.manifest import input_digest, manifest_path
 
@@ -57,11 +58,8 @@ def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Outputs and their records, sorted by file; skips records that a running job writes."""
     files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
     for path in sorted(files):
-        try:
-            content = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):
-            continue
-        yield _recorded_output(path, folder), content
+        if content := json_if_intact(path):
+            yield _recorded_output(path, folder), content
 
 
 def read_jobs(folder: Path = RECORDS) -> dict[str, FinishedJob]:
@@ -79,10 +77,7 @@ def _written(output: str) -> Iterator[str]:
     """An output and, of a manifest, the store that it describes, which is no output of a rule."""
     yield output
     if output.endswith(".manifest.json"):
-        try:
-            store = json.loads(Path(output).read_text()).get("store")
-        except (OSError, ValueError):
-            return
+        store = json_if_intact(Path(output)).get("store")
         if store and Path(output).with_name(store).exists():
             yield Path(output).with_name(store).as_posix()
 
@@ -139,9 +134,9 @@ def origins(job: FinishedJob) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for output in job.outputs:
         path = Path(output)
         if path.is_dir() and manifest_path(path).is_file():
-            yield output, json.loads(manifest_path(path).read_text())
+            yield output, read_json(manifest_path(path))
         elif path.suffix == ".json" and not output.endswith(".manifest.json"):
-            content = json.loads(path.read_text())
+            content = read_json(path)
             if isinstance(content, dict) and "origin" in content:
                 yield output, content["origin"]
 

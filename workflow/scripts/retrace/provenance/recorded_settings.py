@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from retrace.errors import ConfigError, DataError
 from retrace.job import Job
 from retrace.planning.records import record_next_to
 from retrace.provenance.jobs import RECORDS, FinishedJob
+from retrace.reading import json_if_intact
 
 
 def check_settings(jobs: Iterable[FinishedJob]) -> None:
@@ -45,10 +45,9 @@ def _settings_by_output(job: FinishedJob) -> Iterator[tuple[str, Any]]:
     for output in job.outputs:
         is_manifest = output.endswith(".manifest.json")
         record = Path(output if is_manifest else record_next_to(output))
-        try:
-            yield output, json.loads(record.read_text())["identity"]["settings"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        identity = json_if_intact(record).get("identity")
+        if isinstance(identity, dict) and "settings" in identity:
+            yield output, identity["settings"]
 
 
 def _differing(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -17,7 +17,7 @@ from rocrate.rocrate import ROCrate
 
 from retrace import __version__
 from retrace.config.workflow import WorkflowConfig
-from retrace.files import file_sha256
+from retrace.files import file_sha256, read_json
 from retrace.planning.program_files import ROOT
 from retrace.provenance.crate_files import TARGET
 from retrace.provenance.folders import RUN_CONFIG, code_files
@@ -118,7 +118,7 @@ class RunCrate:
             facts["identifier"] = f"retrace-digest:{input_digest(path)}"
         manifest = manifest_path(path)
         if path.is_dir() and manifest.is_file():
-            content = json.loads(manifest.read_text())
+            content = read_json(manifest)
             facts["description"] = f"digests of its arrays are in {manifest.as_posix()}"
             if "source" in content:
                 facts["isBasedOn"] = self._source(content)

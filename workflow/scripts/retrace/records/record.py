@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
-from retrace.files import atomic_write, digest, file_sha256, read_json
+from retrace.files import atomic_write, digest, file_sha256, read_json, read_parsed
 from retrace.reading import if_intact, json_if_intact, retried
 from retrace.records.contents import content_digest, fingerprint
 from retrace.relative_paths import relative_path
@@ -153,7 +153,7 @@ def start_job(file: Path) -> Running:
 
     Its outputs and its record are replaced together.
     """
-    planned = Planned.parse(read_json(file))
+    planned = read_parsed(file, Planned.parse)
     declare(map(Path, (planned.record, *planned.outputs)), anchor=Path(planned.record))
     _running[:] = [start(planned)]
     return _running[0]

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from retrace.errors import ConfigError
+from retrace.errors import ConfigError, MachineError
+from retrace.reading import if_intact, read_bytes
 from retrace.remote.objects import Block
 
 FOLDER_VARIABLE, GIB_VARIABLE = "RETRACE_BLOCKS", "RETRACE_BLOCKS_GIB"
@@ -80,10 +81,10 @@ class BlockCache:
         """The block of a key; None if it is absent or damaged, and then removed."""
         file = self._file(key)
         try:
-            data = file.read_bytes()
+            data = read_bytes(file)
             if time.time() - file.stat().st_mtime > TOUCH_S:
                 os.utime(file)
-        except OSError:
+        except (OSError, MachineError):
             return None
         block = unpack(data)
         if block is None:
@@ -152,13 +153,17 @@ def pack(block: Block) -> bytes:
 
 def unpack(data: bytes) -> Block | None:
     """The block in a file's content, None if the file is damaged."""
-    line, newline, body = data.partition(b"\n")
-    try:
-        if not newline or int(line[:8], 16) != zlib.crc32(line[9:]):
-            return None
-        header = json.loads(line[9:])
-    except ValueError:
-        return None
+    line, _, body = data.partition(b"\n")
+    return if_intact(lambda: _unpacked(line, body), "a block")
+
+
+def _unpacked(line: bytes, body: bytes) -> Block:
+    """The block with the header `line`; ValueError if a checksum differs."""
+    if int(line[:8], 16) != zlib.crc32(line[9:]):
+        raise ValueError("the checksum of the header differs")
+    header = json.loads(line[9:])
     stored = None if header["absent"] else body
     block = Block(stored, *(header[name] for name in ("asked", "modified", "etag", "encoding")))
-    return block if block.sha256 == header["sha256"] else None
+    if block.sha256 != header["sha256"]:
+        raise ValueError("the checksum differs")
+    return block

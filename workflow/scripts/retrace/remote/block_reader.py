@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
+from retrace.reading import reading_content, refuse_web_page
 from retrace.remote.block_cache import BlockCache, CacheOptions
 from retrace.remote.objects import Block, ByteRange, RemoteFolder, get_block
 from retrace.remote.read_record import ReadRecord
@@ -44,7 +45,7 @@ class BlockReader:
         """The current content of a metadata file, None if it does not exist. Never cached."""
         block = get_block(self.folder, name)
         self.record.note(name, block)
-        content = block.content()
+        content = self._content(name, block)
         is_group = name.endswith("zarr.json") and b'"group"' in (content or b"")
         if name.rpartition("/")[2] in ARRAY_METADATA and content is not None and not is_group:
             self._metadata_sha256 = block.sha256
@@ -61,7 +62,15 @@ class BlockReader:
             block = self._current(name, byte_range, label)
         self.record.note(label, block)
         self._remember(label, block)
-        return block.content()
+        return self._content(label, block)
+
+    def _content(self, label: str, block: Block) -> bytes | None:
+        """The bytes without their Content-Encoding; DataError for a web page or damaged bytes."""
+        name, remedy = f"{self.folder.url}/{label}", "correct the address, or restore the object"
+        with reading_content(name, remedy):
+            content = block.content()
+        refuse_web_page(content, name, remedy)
+        return content
 
     def _current(self, name: str, byte_range: ByteRange | None, label: str) -> Block:
         """A block of the cache if the server still has it, else the server's."""

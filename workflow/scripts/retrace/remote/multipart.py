@@ -11,6 +11,7 @@ from pathlib import Path
 from retrace.errors import FetchError
 from retrace.files import file_sha256
 from retrace.progress import progress
+from retrace.reading import existing_bytes, if_intact, parse_json_object
 from retrace.remote.download import (
     DownloadReport,
     FetchedObject,
@@ -83,10 +84,12 @@ class MultipartDownload(FolderDownload):
         Starts again with an empty file if the object or the part size is a different one.
         """
         begun = {"etag": self.item.etag, "size": self.item.size, "part_bytes": self.part_bytes}
-        lines = self.journal.read_text().splitlines() if self.journal.is_file() else []
+        lines = (existing_bytes(self.journal) or b"").splitlines()
         entries = [entry for line in lines if (entry := _journal_entry(line))]
         if self.partial.is_file() and entries[:1] == [begun]:
-            done = {int(entry["first"]): str(entry["md5"]) for entry in entries[1:]}
+            parts = {part.first for part in split_into_parts(self.item, self.part_bytes)}
+            noted = {entry.get("first"): entry.get("md5") for entry in entries[1:]}
+            done = {int(f): str(md5) for f, md5 in noted.items() if f in parts}
             return {first: md5 for first, md5 in done.items() if self._md5_on_disk(first) == md5}
         with self.partial.open("wb") as file:
             file.truncate(self.item.size)
@@ -175,10 +178,8 @@ class MultipartDownload(FolderDownload):
         return report
 
 
-def _journal_entry(line: str) -> dict[str, str | int] | None:
+def _journal_entry(line: bytes) -> dict[str, str | int] | None:
     """One line of the journal; None for an incomplete one."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
+    entry = if_intact(lambda: parse_json_object(line, "a journal"), "a journal")
+    values = (entry or {}).values()
+    return entry if all(isinstance(value, str | int) for value in values) else None

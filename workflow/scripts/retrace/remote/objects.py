@@ -7,7 +7,6 @@ between the two, the object certainly had these bytes.
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import threading
 import time
@@ -21,7 +20,7 @@ from urllib.parse import quote
 
 from retrace.errors import DataError, DeniedError, FetchError
 from retrace.files import FileCheck
-from retrace.reading import retried
+from retrace.reading import MAX_UNPACKED_BYTES, retried, unzipped
 from retrace.remote.addresses import bucket_and_key, local_folder, plain
 from retrace.remote.download import attempts, is_md5
 from retrace.remote.http import (
@@ -36,6 +35,8 @@ from retrace.remote.store import FetchSettings
 
 RETRIES = 6
 NOT_MODIFIED = 304
+BROTLI_BYTES = 1 << 16
+"""Compressed bytes that are unpacked at a time, so that little more than the limit is unpacked."""
 GOOGLE = "https://storage.googleapis.com/"
 
 ByteRange = tuple[int, int | None]
@@ -66,12 +67,28 @@ class Block:
         if self.stored is None or self.encoding in ("", "identity"):
             return self.stored
         if self.encoding == "gzip":
-            return gzip.decompress(self.stored)
+            return unzipped(self.stored)
         if self.encoding == "br":
-            import brotli
-
-            return bytes(brotli.decompress(self.stored))
+            return unpacked_brotli(self.stored)
         raise DataError(f"unknown Content-Encoding {self.encoding!r}; allowed: gzip, br")
+
+
+def unpacked_brotli(content: bytes, limit: int = MAX_UNPACKED_BYTES) -> bytes:
+    """The bytes of brotli content; ValueError if it is damaged or has more than `limit` bytes."""
+    import brotli
+
+    stream, pieces, size = brotli.Decompressor(), [], 0
+    for begin in range(0, len(content), BROTLI_BYTES):
+        try:
+            pieces.append(stream.process(content[begin : begin + BROTLI_BYTES]))
+        except brotli.error as error:
+            raise ValueError(str(error)) from error
+        size += len(pieces[-1])
+        if size > limit:
+            raise ValueError(f"it unpacks to more than {limit} bytes")
+    if not stream.is_finished():
+        raise ValueError("its compressed data end too early")
+    return b"".join(pieces)
 
 
 class RemoteFolder(Protocol):

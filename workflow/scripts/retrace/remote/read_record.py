@@ -12,11 +12,12 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
+from retrace.reading import existing_bytes, if_intact
 from retrace.remote.objects import Block
 
 DOCUMENTS = (".zarray", ".zattrs", ".zgroup", "zarr.json", "info")
@@ -50,12 +51,13 @@ class ReadRecord:
         ChangedError if the two runs read different versions.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
-        lines = file.read_text().splitlines() if file.is_file() else []
+        lines = (existing_bytes(file) or b"").splitlines()
         with self._lock:
             unwritten, self._unwritten, self._file = self._unwritten, [], file
             for line in lines:
-                with suppress(ValueError):  # an incomplete last line of an interrupted run
-                    self._add(*json.loads(line))
+                # None: an incomplete last line of an interrupted run
+                if entry := if_intact(partial(_entry, line), file):
+                    self._add(*entry)
             # The newline ends an incomplete last line.
             self._write("\n" + "".join(unwritten))
 
@@ -112,6 +114,12 @@ class ReadRecord:
             "unchanged_since": _utc(self.last_change) if self.last_change else None,
             "read_from": _utc(self.first_request),
         }
+
+
+def _entry(line: bytes) -> tuple[str, str, int | None, int]:
+    """One line of a record's file."""
+    name, digest, modified, requested = json.loads(line)
+    return str(name), str(digest), None if modified is None else int(modified), int(requested)
 
 
 def merge_records(records: Sequence[ReadRecord]) -> ReadRecord:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from retrace.errors import DeniedError, FetchError
+from retrace.reading import cause
 from retrace.remote.http import (
     READ_BYTES,
     TransientError,
@@ -69,6 +70,7 @@ class BucketStore:
     def _pages(self, **query: Any) -> Iterator[dict[str, Any]]:
         """The pages of a listing; FetchError if the server refuses or does not answer."""
         from botocore.exceptions import ClientError
+        from botocore.parsers import ResponseParserError
 
         paginator = self.client.get_paginator("list_objects_v2")
         try:
@@ -76,18 +78,32 @@ class BucketStore:
                 yield from paginator.paginate(Bucket=self.settings.bucket, **query)
         except ClientError as error:
             raise self.refusal(error.response["Error"].get("Code", ""), "listing") from error
+        except ResponseParserError as error:
+            raise self._no_listing(cause(error)) from error
+
+    def _listed(self, **query: Any) -> Iterator[dict[str, Any]]:
+        """The entries of a listing; FetchError if it is none of S3, such as a page to log in."""
+        for page in self._pages(**query):
+            entries = page.get("Contents", [])
+            if any(not {"Key", "Size", "ETag"} <= set(entry) for entry in entries):
+                raise self._no_listing("an entry has no key, size or ETag")
+            yield from entries
+
+    def _no_listing(self, why: object) -> FetchError:
+        return FetchError(
+            f"{self.endpoint} does not answer like an S3 server ({why}); correct `endpoint_url` in "
+            "config/config.yaml, or log in to the network"
+        )
 
     def objects(self) -> list[S3Object]:
         """All objects below the prefix, sorted by name; FetchError if there are none."""
         prefix = self.settings.prefix + "/"
         items: list[S3Object] = []
-        for page in self._pages(Prefix=prefix):
-            for entry in page.get("Contents", []):
-                name = entry["Key"].removeprefix(prefix)
-                # Web consoles create an empty object with a name ending in "/" for a new folder.
-                if not name.endswith("/") and name:
-                    tag = entry["ETag"].strip('"')
-                    items.append(S3Object(safe_name(name), entry["Size"], tag))
+        for entry in self._listed(Prefix=prefix):
+            name = entry["Key"].removeprefix(prefix)
+            # Web consoles create an empty object with a name ending in "/" for a new folder.
+            if not name.endswith("/") and name:
+                items.append(_object(entry, name))
         if not items:
             raise self._no_such_prefix()
         return sorted(items, key=lambda item: item.name)
@@ -96,11 +112,10 @@ class BucketStore:
         """One object below the prefix; FetchError if it does not exist."""
         prefix = self.settings.prefix + "/"
         neighbours: list[str] = []
-        for page in self._pages(Prefix=prefix, Delimiter="/"):
-            for entry in page.get("Contents", []):
-                if entry["Key"] == prefix + name:
-                    return S3Object(safe_name(name), entry["Size"], entry["ETag"].strip('"'))
-                neighbours.append(entry["Key"].removeprefix(prefix))
+        for entry in self._listed(Prefix=prefix, Delimiter="/"):
+            if entry["Key"] == prefix + name:
+                return _object(entry, name)
+            neighbours.append(entry["Key"].removeprefix(prefix))
         raise not_found(f"bucket {self.settings.bucket!r}", prefix[:-1], name, neighbours)
 
     def _no_such_prefix(self) -> FetchError:
@@ -167,3 +182,8 @@ class BucketStore:
                 "the same command again"
             )
         raise self.refusal(code, f"reading {key!r}")
+
+
+def _object(entry: dict[str, Any], name: str) -> S3Object:
+    """An entry of a listing as an object."""
+    return S3Object(safe_name(name), entry["Size"], entry["ETag"].strip('"'))

@@ -21,7 +21,7 @@ from retrace.checkpoints.safetensors import load_layers, load_model
 from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.config.families import ELEKTRONN
 from retrace.errors import ConfigError
-from retrace.files import atomic_write
+from retrace.files import atomic_write, read_parsed
 from retrace.geometry import NmTriple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingExamples
@@ -300,8 +300,9 @@ class ElektronnTask(PlainTask):
 def read_history(work: Path, iteration: int) -> list[dict[str, Any]]:
     """The rows of a training up to an iteration; later measurements are repeated."""
     path = work / HISTORY
-    rows = json.loads(path.read_text()) if path.is_file() else []
-    return [row for row in rows if row["iteration"] <= iteration]
+    if not path.is_file():
+        return []
+    return read_parsed(path, lambda rows: [row for row in rows if row["iteration"] <= iteration])
 
 
 def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> TrainingSetup:

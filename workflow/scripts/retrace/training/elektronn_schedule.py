@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from retrace.config.elektronn_network import CosineSchedule, ScheduledAction, ScheduledValues
-from retrace.files import atomic_write
+from retrace.files import atomic_write, read_parsed
 
 FILE = "changes.json"
 DECAY_EVERY = 1000
@@ -125,14 +125,18 @@ class RateSchedule:
         """
         self.work = work
         path = work / FILE
-        content = json.loads(path.read_text()) if path.is_file() else []
-        saved = [RateChange.read(**change) for change in content]
+        saved = read_parsed(path, _rate_changes) if path.is_file() else []
         valid = [c for c in saved if c.by == BY_COMMAND or c.decided <= iteration]
         self.changes = sorted([*self.changes, *valid], key=lambda change: change.iteration)
 
     def has_fired(self, by: str) -> bool:
         """Whether a change of that origin was made."""
         return any(change.by == by for change in self.changes)
+
+
+def _rate_changes(content: Any) -> list[RateChange]:
+    """Changes as a file keeps them."""
+    return [RateChange.read(**change) for change in content]
 
 
 def declared_schedule(

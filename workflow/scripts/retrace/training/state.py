@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from retrace.checkpoints.torch_files import read_torch
 from retrace.errors import StateError
+from retrace.reading import DamagedError, reading_content
 from retrace.replacement import sync_folder
 
 KEEP = 2
@@ -125,12 +125,10 @@ def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    remedy = "delete it to resume from the state before it, if there is one"
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, OSError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StateError(
-            f"{path} is damaged ({first}); delete it to resume from the state before it, if there "
-            "is one"
-        ) from error
-    return content
+        with reading_content(path, remedy):
+            content: dict[str, Any] = read_torch(path)
+            return dict(content)
+    except DamagedError as error:
+        raise StateError(f"{path} is damaged: it {error.fault}; {remedy}") from error

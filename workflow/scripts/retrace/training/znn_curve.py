@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from retrace.files import atomic_write
+from retrace.files import atomic_write, read_parsed
 from retrace.training.state import TrainingProgress
 
 TEST_CURVE = "test_curve.json"
@@ -17,8 +17,11 @@ TEST_CURVE = "test_curve.json"
 def read_test_curve(work: Path) -> list[dict[str, float]]:
     """Rows {it, err, cls} of all test passes of the training in `work`."""
     path = work / TEST_CURVE
-    rows: list[dict[str, float]] = json.loads(path.read_text()) if path.is_file() else []
-    return rows
+    return read_parsed(path, _rows) if path.is_file() else []
+
+
+def _rows(content: Any) -> list[dict[str, float]]:
+    return [{key: float(row[key]) for key in ("it", "err", "cls")} for row in content]
 
 
 def add_test_pass(work: Path, iteration: int, error: float, wrong: float) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.errors import ConfigError, nearest
+from retrace.reading import read_bytes, refuse_web_page
 from retrace.znn.graph import Shape
 
 YES = ("yes", "true", "on", "1")
@@ -92,7 +93,9 @@ class WrittenValue:
 def read_text(path: Path, kind: str) -> str:
     """The text of a file; ConfigError if it does not exist or is not text."""
     try:
-        return path.read_text()
+        content = read_bytes(path)
+        refuse_web_page(content, path, f"get the {kind} again")
+        return content.decode()
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}); correct the path of the {kind}"
