@@ -75,6 +75,11 @@ def _stored_axes(name: str, file: Description, configured: str | None) -> str:
         return _configured_axes(name, file, configured)
     if file.axes is not None:
         return file.axes
+    if file.axes_written:
+        raise DataError(
+            f"{name}: its axes are stated as {file.axes_written}, which are not t, c, z, y and x; "
+            "add the setting `axes` with a letter for each stored axis"
+        )
     if dimensions not in (3, 4):
         raise DataError(
             f"{name} has shape {file.shape}; (z, y, x) or (c, z, y, x) is needed, or the setting "

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from retrace.errors import DataError
 from retrace.formats.contract import Statement
+from retrace.formats.stated_axes import axis_letters
 
 Attributes = Mapping[str, Any]
 Quantity = Literal["voxel size", "position"]
@@ -98,13 +99,19 @@ def _finite(key: str, value: Any) -> float:
     return float(value) if isinstance(value, float) else int(value)
 
 
+def above_0(key: str, value: Any, numbers: Sequence[float]) -> None:
+    """DataError for a voxel size that is 0 or negative."""
+    if min(numbers) <= 0:
+        raise DataError(f"{key} is {value!r}; voxel sizes must be above 0")
+
+
 def _stated(
     quantity: Quantity, key: str, value: Any, axes: str, units: Sequence[Any] | None
 ) -> Iterator[tuple[Quantity, Statement]]:
     """One attribute as a statement; `units`: in nm for z, y, x, None for the unit nm."""
     numbers = spatial(key, value, axes)
-    if quantity == "voxel size" and min(numbers) <= 0:
-        raise DataError(f"`{key}` is {value!r}; voxel sizes must be above 0")
+    if quantity == "voxel size":
+        above_0(f"`{key}`", value, numbers)
     lengths = [Fraction(1)] * 3 if units is None else units
     has_unit = all(length is not None for length in lengths)
     values = tuple(
@@ -115,7 +122,7 @@ def _stated(
     yield quantity, Statement(values, written, has_unit)
 
 
-def _units(value: Any, axes: str) -> list[Fraction | None] | None:
+def units_in_nm(value: Any, axes: str) -> list[Fraction | None] | None:
     """The units of z, y, x in nm; None where the attribute is absent, which stands for nm."""
     if value is None:
         return None
@@ -130,10 +137,16 @@ def _units(value: Any, axes: str) -> list[Fraction | None] | None:
 
 
 def _funlib(attrs: Attributes, axes: str) -> Found:
-    units = _units(attrs.get("units"), axes)
+    units = units_in_nm(attrs.get("units"), axes)
     for key, quantity in FUNLIB_KEYS.items():
-        if attrs.get(key) is not None:
-            yield from _stated(quantity, key, attrs[key], axes, units)
+        if attrs.get(key) is None:
+            continue
+        if quantity == "voxel size" and (factors := downsampling(attrs, axes)) != (1, 1, 1):
+            raise DataError(
+                f"`{key}` {attrs[key]} is next to `{FACTORS}` {list(factors)} (z, y, x); write the "
+                f"size of this level as `{key}` and remove `{FACTORS}`"
+            )
+        yield from _stated(quantity, key, attrs[key], axes, units)
 
 
 FUNLIB_KEYS: Mapping[str, Quantity] = {
@@ -143,16 +156,45 @@ FUNLIB_KEYS: Mapping[str, Quantity] = {
 }
 
 
-def _transform(attrs: Attributes, axes: str) -> Found:
+def transform_of(attrs: Attributes) -> Attributes:
+    """The content of `transform`, empty where there is none."""
     content = attrs.get("transform")
-    if not isinstance(content, Mapping):
-        return
+    return content if isinstance(content, Mapping) else {}
+
+
+def transform_axes(content: Attributes, axes: str) -> str:
+    """The axes that a `transform` names, in the order of its values; else `axes`."""
     names = content.get("axes")
-    own_axes = "".join(names) if isinstance(names, list) else axes
-    units = _units(content.get("units"), own_axes) or [None] * 3
-    for key, quantity in (("scale", "voxel size"), ("translate", "position")):
+    if not isinstance(names, (list, tuple)):
+        return axes
+    letters = axis_letters(names)
+    if letters is None:
+        raise DataError(f"`transform.axes` is {names}; z, y and x are needed, and perhaps t and c")
+    return letters
+
+
+def _transform(attrs: Attributes, axes: str) -> Found:
+    content = transform_of(attrs)
+    own_axes = transform_axes(content, axes)
+    units = units_in_nm(content.get("units"), own_axes) or [None] * 3
+    for key, quantity in TRANSFORM_KEYS.items():
         if content.get(key) is not None:
-            yield from _stated(quantity, f"transform.{key}", content[key], own_axes, units)  # type: ignore[arg-type]
+            yield from _stated(quantity, f"transform.{key}", content[key], own_axes, units)
+
+
+TRANSFORM_KEYS: Mapping[str, Quantity] = {"scale": "voxel size", "translate": "position"}
+
+
+FACTORS = "downsamplingFactors"
+
+
+def downsampling(attrs: Attributes, axes: str) -> tuple[Any, Any, Any]:
+    """How many voxels of the finest level a voxel spans along z, y, x; 1 where it is not stated."""
+    if attrs.get(FACTORS) is None:
+        return 1, 1, 1
+    numbers = spatial(FACTORS, attrs[FACTORS], axes)
+    above_0(f"`{FACTORS}`", attrs[FACTORS], numbers)
+    return numbers
 
 
 def _pixel_resolution(attrs: Attributes, axes: str) -> Found:
@@ -162,7 +204,19 @@ def _pixel_resolution(attrs: Attributes, axes: str) -> Found:
     is_group = isinstance(content, Mapping)
     unit = unit_in_nm(content.get("unit")) if is_group else None
     value = content.get("dimensions") if is_group else content
-    yield from _stated("voxel size", "pixelResolution", value, axes, [unit] * 3)
+    for quantity, statement in _stated("voxel size", "pixelResolution", value, axes, [unit] * 3):
+        yield quantity, times(statement, downsampling(attrs, axes))
+
+
+def times(statement: Statement, factors: Sequence[float]) -> Statement:
+    """The size of a level, from that of level 0."""
+    if tuple(factors) == (1, 1, 1):
+        return statement
+    values = [
+        exact(value, Fraction(repr(n))) for value, n in zip(statement.values, factors, strict=True)
+    ]
+    written = f"{statement.written} times `{FACTORS}` {list(factors)}"
+    return Statement(tuple(values), written, statement.has_unit)
 
 
 def _element_size(attrs: Attributes, axes: str) -> Found:
@@ -173,7 +227,7 @@ def _element_size(attrs: Attributes, axes: str) -> Found:
 CONVENTIONS = (
     Convention(
         "funlib, gunpowder, CREMI",
-        ("resolution", "voxel_size", "offset", "units", "axis_names"),
+        ("resolution", "voxel_size", "offset", "units"),
         "`resolution` or `voxel_size`, and the position of the first voxel's corner, in `units`, "
         "or nm without them.",
         _funlib,
@@ -187,8 +241,9 @@ CONVENTIONS = (
     ),
     Convention(
         "n5-viewer, BigDataViewer",
-        ("pixelResolution",),
-        "`dimensions` in `unit`; a list alone has no unit.",
+        ("pixelResolution", "downsamplingFactors"),
+        "`dimensions` in `unit`; a list alone has no unit. It is the size of the finest level, so "
+        "it is multiplied by `downsamplingFactors`.",
         _pixel_resolution,
     ),
     Convention(
@@ -199,30 +254,6 @@ CONVENTIONS = (
     ),
 )
 """All conventions that are read. Two of them in one file must agree."""
-
-
-def stated_axes(attrs: Attributes) -> tuple[str, str] | None:
-    """The letters of the stored axes that attributes name, and how; None if they name none."""
-    for key in ("axis_names", "axes", "_ARRAY_DIMENSIONS"):
-        names = list(attrs[key]) if isinstance(attrs.get(key), str) else attrs.get(key)
-        if isinstance(names, list) and (letters := axis_letters(names)):
-            return letters, f"`{key}` {names}"
-    return None
-
-
-def axis_letters(names: Sequence[Any]) -> str | None:
-    """A letter for each axis (t, c, z, y, x); None for names that are not axes of an image."""
-    short = [LETTERS.get(str(name).rstrip("^").lower(), "") for name in names]
-    is_known = "" not in short and len(set(short)) == len(short)
-    return "".join(short) if is_known and set("zyx") <= set(short) else None
-
-
-LETTERS = {letter: letter for letter in "tczyx"} | {
-    "channel": "c",
-    "channels": "c",
-    "channel_dim": "c",
-    "time": "t",
-}
 
 
 def statements(attrs: Attributes, axes: str) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:

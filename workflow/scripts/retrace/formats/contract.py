@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from retrace.geometry import NmTriple
 
@@ -30,6 +30,14 @@ class Statement:
     has_unit: bool = True
 
 
+class Group(NamedTuple):
+    """A group above an array."""
+
+    name: str
+    """For messages."""
+    attributes: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Description:
     """What a file says about one array, (Z, Y, X), (C, Z, Y, X) or in the order of `axes`."""
@@ -41,7 +49,7 @@ class Description:
     axes: str | None = None
     """A letter for each stored axis (t, c, z, y, x); None where the file names none."""
     axes_written: str = ""
-    """How the file names its axes, for messages."""
+    """How the file names its axes, for messages; also where its names are not t, c, z, y, x."""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Attributes that may state sizes and positions in the order of the stored axes."""
     voxel_sizes: tuple[Statement, ...] = ()
@@ -50,6 +58,10 @@ class Description:
     completeness: Completeness = "not known"
     drops_channel: bool = False
     """Whether a single channel is no axis of the result, as in an OME-Zarr image."""
+    groups: tuple[Group, ...] = ()
+    """The groups above the array, the nearest first; their attributes may state its size too."""
+    level: str = ""
+    """The array's own name, such as s1, where it may be a level of a group."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import numpy as np
 
 from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
-from retrace.formats.attributes import stated_axes
-from retrace.formats.contract import ByteOrder, Description
+from retrace.formats.contract import ByteOrder, Description, Group
 from retrace.formats.label_values import ColourLabels, is_colour
 from retrace.formats.reader import Reader
+from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
 from retrace.geometry import chunk_count
 
 H5_SUFFIXES = (".h5", ".hdf", ".hdf5")
@@ -43,14 +44,11 @@ class H5Array:
 
 def _description(dataset: h5py.Dataset) -> Description:
     """What the file says about a dataset."""
-    attributes = {key: _plain(value) for key, value in dataset.attrs.items()}
-    axes = stated_axes(attributes)
-    letters, written = axes or (None, "")
-    if letters is not None and len(letters) != dataset.ndim:
-        raise DataError(
-            f"{dataset.file.filename}: {written} does not name each axis of {dataset.name!r}, "
-            f"which has shape {dataset.shape}"
-        )
+    attributes = _attributes(dataset)
+    try:
+        letters, written = agreed_axes(dataset.shape, list(axes_in_attributes(attributes)))
+    except DataError as error:
+        raise DataError(f"{dataset.name!r} in {dataset.file.filename}: {error}") from error
     order: ByteOrder = "none"
     if dataset.dtype.itemsize > 1:
         order = "big" if dataset.dtype.byteorder == ">" else "little"
@@ -62,7 +60,21 @@ def _description(dataset: h5py.Dataset) -> Description:
         written,
         attributes,
         completeness="every chunk is listed",
+        groups=tuple(_groups(dataset)),
+        level=dataset.name.rpartition("/")[2],
     )
+
+
+def _attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in node.attrs.items()}
+
+
+def _groups(dataset: h5py.Dataset) -> Iterator[Group]:
+    """The groups above a dataset, the nearest first."""
+    path = dataset.name
+    while path != "/":
+        path = path.rpartition("/")[0] or "/"
+        yield Group(path, _attributes(dataset.file[path]))
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ tif file. An array that cannot be judged here has no header; its job checks it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,17 @@ from retrace.errors import DataError, nearest
 from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.n5_metadata import describe_n5
 from retrace.formats.precomputed import describe_layer, find_scale
+from retrace.formats.zarr_folder import (
+    ZARR_FILES,
+    array_names,
+    attributes,
+    is_array,
+    is_group,
+    json_file,
+    with_outer_groups,
+)
 from retrace.formats.zarr_nodes import ZarrArray, describe, level_path
-from retrace.reading import existing_bytes, parse_json_object, reading_content
+from retrace.reading import reading_content
 from retrace.remote.addresses import is_address, is_zarr, local_folder
 
 MOST_TIFS = 256
@@ -43,46 +52,29 @@ def _header(path: str, folder: Path, array: str, mip: int) -> Description | None
         return _layer_header(path, folder / "info", mip)
     if folder.suffix == ".n5" or _is_n5(folder):
         return _n5_header(folder / array)
-    if any((folder / name).is_file() for name in (".zgroup", ".zarray", "zarr.json")):
+    if any((folder / name).is_file() for name in ZARR_FILES):
         return _zarr_header(folder, str(path), array, mip)
     return None if folder.suffix == ".zarr" else _file_header(folder, array)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    """The content of a metadata file, empty where there is none; DataError if it is damaged."""
-    content = existing_bytes(file)
-    return {} if content is None else parse_json_object(content, file, "fetch the volume again")
 
 
 # ---------------------------------------------------------------- zarr
 
 
 def _zarr_header(store: Path, name: str, array: str, mip: int) -> Description | None:
-    if _is_array(store):  # zarr ignores the name where the store itself is an array
+    if is_array(store):  # zarr ignores the name where the store itself is an array
         return _array_header(store, name, "")
-    if _is_array(store / array):
+    if is_array(store / array):
         return _array_header(store, name, array)
-    level = level_path(name, array, _attributes(store / array), mip)
-    if level is None:
-        raise DataError(f"{name} has no array {array!r}; {nearest(array, _array_names(store, ''))}")
+    if not is_group(store / array):
+        raise DataError(f"{name} has no array {array!r}; {nearest(array, array_names(store))}")
+    level = level_path(name, array, attributes(store / array), mip, array_names(store))
     header = _array_header(store, name, level)
     return None if header is None else replace(header, drops_channel=True)
 
 
-def _is_array(folder: Path) -> bool:
-    is_v2 = (folder / ".zarray").is_file()
-    return is_v2 or _json(folder / "zarr.json").get("node_type") == "array"
-
-
-def _attributes(folder: Path) -> Mapping[str, Any]:
-    own = _json(folder / ".zattrs")
-    attributes: Mapping[str, Any] = own or _json(folder / "zarr.json").get("attributes") or {}
-    return attributes
-
-
 def _array_header(store: Path, name: str, path: str) -> Description | None:
     folder = store / path
-    content = _json(folder / ".zarray") or _json(folder / "zarr.json")
+    content = json_file(folder / ".zarray") or json_file(folder / "zarr.json")
     written = content.get("dtype", content.get("data_type"))
     dtype = _type_name(written)
     if dtype is None or "shape" not in content:
@@ -91,11 +83,12 @@ def _array_header(store: Path, name: str, path: str) -> Description | None:
         tuple(content["shape"]),
         dtype,
         _byte_order(str(written), content),
-        _attributes(folder),
+        attributes(folder),
         content.get("dimension_names"),
     )
     label = f"{name}/{path}" if path else name
-    return describe(label, path, array, lambda group: _attributes(store / group))
+    top, inner = with_outer_groups(store, path)
+    return describe(label, inner, array, lambda group: attributes(top / group))
 
 
 def _byte_order(dtype: str, content: Mapping[str, Any]) -> ByteOrder:
@@ -116,38 +109,26 @@ def _type_name(dtype: Any) -> str | None:
     return dtype
 
 
-def _array_names(folder: Path, prefix: str) -> Iterator[str]:
-    """Names of the arrays of a group; folders of chunks are not entered."""
-    for child in sorted(folder.iterdir()):
-        if not child.is_dir():
-            continue
-        if _is_array(child):
-            yield prefix + child.name
-        elif (child / ".zgroup").is_file() or (child / "zarr.json").is_file():
-            yield from _array_names(child, f"{prefix}{child.name}/")
-
-
 # ---------------------------------------------------------------- layers, n5, files
 
 
 def _layer_header(path: str, info: Path, mip: int) -> Description | None:
     """The level of a precomputed layer, whose x, y, z become z, y, x."""
-    content = _json(info)
+    content = json_file(info)
     if not content:
         return None
     return describe_layer(content, find_scale(path, content, mip))
 
 
 def _is_n5(folder: Path) -> bool:
-    return folder.is_dir() and "dimensions" in _json(folder / "attributes.json")
+    return folder.is_dir() and "dimensions" in json_file(folder / "attributes.json")
 
 
 def _n5_header(folder: Path) -> Description:
     """An n5 dataset, whose x, y, z become z, y, x."""
-    content = _json(folder / "attributes.json")
-    if "dimensions" not in content:
+    if "dimensions" not in json_file(folder / "attributes.json"):
         raise DataError(f"{folder} is not an n5 dataset: attributes.json has no `dimensions`")
-    return describe_n5(content)
+    return describe_n5(folder, lambda inner: json_file(inner / "attributes.json"))
 
 
 def _file_header(path: Path, array: str) -> Description | None:

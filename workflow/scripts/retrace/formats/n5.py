@@ -76,7 +76,7 @@ class N5Array:
                 "Convert it to zarr"
             )
         self._decompress = CODECS[compression]
-        self.description = describe_n5(attributes)
+        self.description = describe_n5(path, _attributes)
 
     def chunk_names(self) -> Iterator[str]:
         """The paths of all blocks of a complete array, below its folder."""

@@ -5,31 +5,75 @@ Standard library only, because planning uses it too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
-from retrace.formats.attributes import stated_axes
-from retrace.formats.contract import ByteOrder, Description
+from retrace.formats.contract import ByteOrder, Description, Group
+from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
+from retrace.formats.zarr_nodes import groups_above, images_of, of_images
+
+MOST_GROUPS = 8
+"""Folders above a dataset that may be groups of its container."""
+ReadAttributes = Callable[[Path], Mapping[str, Any]]
+"""Function (folder) -> the content of its attributes.json, empty where there is none."""
 
 
-def describe_n5(attributes: Mapping[str, Any]) -> Description:
+def describe_n5(folder: Path, read: ReadAttributes) -> Description:
     """The description of a dataset, with the file's x, y, z in the order z, y, x."""
+    try:
+        return _described(folder, read)
+    except DataError as error:
+        raise DataError(f"{folder}: {error}") from error
+
+
+def _described(folder: Path, read: ReadAttributes) -> Description:
+    attributes = read(folder)
     shape = tuple(reversed(attributes["dimensions"]))
-    stated = {key: _reversed(key, value) for key, value in attributes.items()}
     dtype = str(attributes["dataType"])
     order: ByteOrder = "none" if dtype in ("int8", "uint8") else "big"
-    axes = stated_axes(stated)
-    letters, written = axes or (None, "")
-    if letters is not None and len(letters) != len(shape):
-        raise DataError(f"{written} does not name each of the {len(shape)} axes of shape {shape}")
+    above, path = _groups(folder, read)
+    stated = _in_zyx(attributes)
+    letters, written = agreed_axes(shape, list(axes_in_attributes(stated)))
+    usual = letters or "czyx"[-len(shape) :]
+    found = of_images(images_of(path, above), usual, stated)
     return Description(
-        shape, dtype, order, letters, written, stated, completeness="every chunk is listed"
+        shape,
+        dtype,
+        order,
+        letters,
+        written,
+        found.attributes,
+        found.sizes,
+        found.positions,
+        "every chunk is listed",
+        groups=tuple(above),
+        level=folder.name,
     )
 
 
+def _groups(folder: Path, read: ReadAttributes) -> tuple[list[Group], str]:
+    """The groups above a dataset, the nearest first, and its path below the last of them."""
+    top = folder.absolute()
+    parts: list[str] = []
+    while len(parts) < MOST_GROUPS and (top.parent / "attributes.json").is_file():
+        parts.insert(0, top.name)
+        top = top.parent
+    path = "/".join(parts)
+    return groups_above(path, lambda group: _in_zyx(read(top / group))), path
+
+
+def _in_zyx(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Attributes with their lists in the order z, y, x."""
+    return {key: _reversed(key, value) for key, value in attributes.items()}
+
+
 def _reversed(key: str, value: Any) -> Any:
-    """A list of an attribute in the order z, y, x; `transform` names its own axes."""
+    """A list, or each list in a list, in the order z, y, x; `transform` names its own axes."""
     if key == "pixelResolution" and isinstance(value, dict):
         return {name: _reversed("", inner) for name, inner in value.items()}
-    return value[::-1] if isinstance(value, list) and key != "transform" else value
+    if not isinstance(value, list) or key in ("transform", "multiscales"):
+        return value
+    is_nested = bool(value) and all(isinstance(inner, list) for inner in value)
+    return [inner[::-1] for inner in value] if is_nested else value[::-1]

@@ -1,84 +1,168 @@
-"""Metadata of OME-Zarr images: which array is which level, its voxel size and position.
+"""Metadata of images with several levels: which array is which level, its size and position.
 
-Format: ngff.openmicroscopy.org, 0.4 (`multiscales`) and 0.5 (`ome: multiscales`).
+Format: ngff.openmicroscopy.org, 0.1 to 0.6 (`multiscales`, since 0.5 inside `ome`), and the
+`multiscales` of CellMap's n5 and zarr groups, whose levels have a `transform`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from operator import add, mul
 from typing import Any
 
 from retrace.errors import DataError
-from retrace.formats.attributes import axis_letters, exact, spatial, unit_in_nm
+from retrace.formats.attributes import (
+    above_0,
+    exact,
+    spatial,
+    transform_axes,
+    transform_of,
+    unit_in_nm,
+    units_in_nm,
+)
 from retrace.formats.contract import Statement
+from retrace.formats.stated_axes import axis_letters
+
+READ_STEPS = ("scale", "translation", "identity", "sequence", "affine")
+"""Types of transformations that are read; affine only without rotation and shear."""
+Attributes = Mapping[str, Any]
 
 
-def images(attrs: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def images(attrs: Attributes) -> Sequence[Attributes]:
     """The images in a group's attributes."""
     ome = attrs.get("ome")
     found = attrs.get("multiscales") or (ome.get("multiscales") if isinstance(ome, Mapping) else ())
-    return [image for image in found or () if isinstance(image, Mapping)]
+    entries = found if isinstance(found, (list, tuple)) else ()
+    return [image for image in entries if isinstance(image, Mapping)]
 
 
-def level(name: str, image: Mapping[str, Any], mip: int) -> Mapping[str, Any]:
+def levels(image: Attributes) -> Sequence[Attributes]:
+    """The entries of an image's levels, the finest first."""
+    entries = image.get("datasets")
+    found = entries if isinstance(entries, (list, tuple)) else ()
+    return [entry for entry in found if isinstance(entry, Mapping) and "path" in entry]
+
+
+def level(name: str, image: Attributes, mip: int) -> Attributes:
     """The metadata of level `mip` (0 is the finest); DataError lists the existing levels."""
-    levels: Sequence[Mapping[str, Any]] = image["datasets"]
-    if not 0 <= mip < len(levels):
-        existing = ", ".join(f"{i}: {entry['path']}" for i, entry in enumerate(levels))
+    entries = levels(image)
+    if not 0 <= mip < len(entries):
+        existing = ", ".join(f"{i}: {entry['path']}" for i, entry in enumerate(entries))
         raise DataError(
-            f"{name} has no level {mip}; it has {existing}. Correct `mip` of the dataset"
+            f"{name} has no level {mip}; it has {existing or 'none'}. Correct `mip` of the dataset"
         )
-    return levels[mip]
+    return entries[mip]
 
 
-def axes_of(image: Mapping[str, Any], dimensions: int) -> list[str]:
+# ---------------------------------------------------------------- axes
+
+
+def _axes(image: Attributes) -> Sequence[Any]:
+    """The entries of the axes; since version 0.6 those of the system that the levels are in."""
+    systems = image.get("coordinateSystems")
+    if not isinstance(systems, (list, tuple)):
+        return image.get("axes") or ()
+    used = {_output(entry) for entry in levels(image)} - {None}
+    named = [s for s in systems if isinstance(s, Mapping) and (not used or s.get("name") in used)]
+    if len(named) != 1:
+        raise DataError(
+            f"its OME-Zarr levels are in the coordinate systems {sorted(map(str, used))} of "
+            f"{[s.get('name') for s in systems if isinstance(s, Mapping)]}; one is needed"
+        )
+    return named[0].get("axes") or ()
+
+
+def _output(entry: Attributes) -> str | None:
+    """The name of the coordinate system that a level's transformation leads to."""
+    steps = entry.get("coordinateTransformations")
+    last = steps[-1] if isinstance(steps, (list, tuple)) and steps else None
+    target = last.get("output") if isinstance(last, Mapping) else None
+    target = target.get("name") if isinstance(target, Mapping) else target
+    return target if isinstance(target, str) else None
+
+
+def axes_of(image: Attributes, dimensions: int) -> list[str]:
     """The names of the stored axes; versions 0.1 and 0.2 have none and are t, c, z, y, x."""
-    axes = image.get("axes") or list("tczyx")[-dimensions:]
-    return [axis["name"] if isinstance(axis, Mapping) else str(axis) for axis in axes]
+    without = list("tczyx")[-dimensions:]
+    own = [transform_of(entry).get("axes") for entry in levels(image)[:1]]
+    axes = _axes(image) or next(filter(None, own), without)
+    return [_axis_name(axis) for axis in axes]
 
 
-def stated_letters(name: str, image: Mapping[str, Any], dimensions: int) -> str:
+def _axis_name(axis: Any) -> str:
+    if not isinstance(axis, Mapping):
+        return str(axis)
+    return {"channel": "c", "time": "t"}.get(str(axis.get("type")), str(axis.get("name")))
+
+
+def stated_letters(image: Attributes, dimensions: int) -> str:
     """A letter for each stored axis; DataError for axes that are not t, c, z, y and x."""
     names = axes_of(image, dimensions)
     letters = axis_letters(names)
     if letters is None or len(letters) != dimensions:
         raise DataError(
-            f"{name} has the axes {names} and {dimensions} dimensions; z, y and x are needed, and "
-            "perhaps t and c"
+            f"its OME-Zarr axes are {names}, and it has {dimensions} dimensions; z, y and x are "
+            "needed, and perhaps t and c"
         )
     return letters
 
 
-def image_statements(
-    image: Mapping[str, Any], mip: int, letters: str
-) -> tuple[tuple[Statement, ...], tuple[Statement, ...]]:
-    """Voxel size and position of a level, in the order z, y, x.
+def _units(image: Attributes, letters: str) -> list[Fraction | None]:
+    """The units of z, y, x in nm; None for each axis without a unit of length."""
+    axes = list(_axes(image))
+    if len(axes) != len(letters):
+        return [None] * 3
+    of_space = [axes[letters.index(letter)] for letter in "zyx"]
+    return [unit_in_nm(a.get("unit")) if isinstance(a, Mapping) else None for a in of_space]
+
+
+# ---------------------------------------------------------------- size and position
+
+
+@dataclass(frozen=True)
+class LevelStatements:
+    """What an image says about one of its levels, in the order z, y, x."""
+
+    sizes: tuple[Statement, ...] = ()
+    positions: tuple[Statement, ...] = ()
+    written_position: tuple[float, ...] | None = None
+    """The position as it is written, before it is read as a centre or a corner; nm."""
+
+
+def image_statements(image: Attributes, mip: int, letters: str) -> LevelStatements:
+    """Voxel size and position of a level.
 
     By the specification, a translation is the position of the first voxel's centre; most programs
     write that of its corner. It is taken as the centre only if it differs from the translation of
     level 0 by half the difference of the voxel sizes. A scale of 1, 1, 1 without a unit and without
     a translation is a placeholder and states nothing.
     """
-    finest, own = (_transform(image, image["datasets"][i], letters) for i in (0, mip))
+    finest, own = (_transform(image, levels(image)[i], letters) for i in (0, mip))
     if own.scale is None:
-        return (), ()
-    units = _units(image, letters)
+        return LevelStatements()
+    units = own.units or _units(image, letters)
     has_unit = None not in units
     if not has_unit and finest.scale == (1, 1, 1) and not any(finest.translation or ()):
-        return (), ()
+        return LevelStatements()
     lengths = [unit if has_unit and unit else Fraction(1) for unit in units]
-    suffix = " nm" if has_unit else ""
-    size = tuple(exact(v, u) for v, u in zip(own.scale, lengths, strict=True))
-    sizes = (Statement(size, f"OME-Zarr scale {list(size)}{suffix}", has_unit),)
+    what = "CellMap" if own.units else "OME-Zarr"
+    sizes = (_statement(f"{what} scale", own.scale, lengths, has_unit),)
     if own.translation is None:
-        return sizes, ()
+        return LevelStatements(sizes)
     corner = _corner(finest, own, mip)
-    start = tuple(exact(v, u) for v, u in zip(corner, lengths, strict=True))
-    return sizes, (Statement(start, f"OME-Zarr translation {list(start)}{suffix}", has_unit),)
+    position = _statement(f"{what} translation", corner, lengths, has_unit)
+    written = tuple(exact(v, u) for v, u in zip(own.translation, lengths, strict=True))
+    return LevelStatements(sizes, (position,), written)
+
+
+def _statement(
+    what: str, values: Sequence[float], units: Sequence[Fraction], has_unit: bool
+) -> Statement:
+    in_nm = [exact(value, unit) for value, unit in zip(values, units, strict=True)]
+    return Statement(tuple(in_nm), f"{what} {in_nm}{' nm' if has_unit else ''}", has_unit)
 
 
 @dataclass(frozen=True)
@@ -87,6 +171,8 @@ class _Transform:
 
     scale: tuple[float, float, float] | None
     translation: tuple[float, float, float] | None
+    units: Sequence[Fraction | None] | None = None
+    """The transformation's own units in nm; None for those of the image's axes."""
 
 
 def _corner(finest: _Transform, own: _Transform, mip: int) -> list[float]:
@@ -100,30 +186,100 @@ def _corner(finest: _Transform, own: _Transform, mip: int) -> list[float]:
     return corner
 
 
-def _units(image: Mapping[str, Any], letters: str) -> list[Fraction | None]:
-    """The units of z, y, x in nm; None for each axis without a unit of length."""
-    axes = image.get("axes") or []
-    units = [unit_in_nm(axis.get("unit")) if isinstance(axis, Mapping) else None for axis in axes]
-    if len(units) != len(letters):
-        return [None] * 3
-    return [units[letters.index(letter)] for letter in "zyx"]
-
-
-def _transform(image: Mapping[str, Any], entry: Mapping[str, Any], letters: str) -> _Transform:
+def _transform(image: Attributes, entry: Attributes, letters: str) -> _Transform:
     """The transformations of a level, and then those of the whole image."""
-    scale: list[Fraction] | None = None
-    start: list[Fraction] | None = None
-    for source in (entry, image):
-        for step in source.get("coordinateTransformations") or []:
-            if step["type"] not in ("scale", "translation"):
-                continue
-            values = [Fraction(repr(v)) for v in spatial(step["type"], step[step["type"]], letters)]
-            if step["type"] == "scale":
-                scale = values if scale is None else _each(mul, scale, values)
-                start = None if start is None else _each(mul, start, values)
-            else:
-                start = values if start is None else _each(add, start, values)
+    if transform_of(entry) and "coordinateTransformations" not in entry:
+        return _of_cellmap(transform_of(entry), letters)
+    of_level = _combined(entry, letters)
+    of_image = _combined(image, letters)
+    if of_image != (None, None) and image.get("coordinateSystems") is not None:
+        raise DataError(
+            "its OME-Zarr image leads to further coordinate systems by `coordinateTransformations`;"
+            " which one is meant is not stated, so write the image with one coordinate system"
+        )
+    if of_level[0] is None and of_image[0] is not None and entry is not levels(image)[0]:
+        raise DataError(
+            f"level {entry['path']} of its OME-Zarr image states no scale, and the image states "
+            "one, which is that of level 0; write the scale of each level"
+        )
+    (scale, start), (image_scale, image_start) = of_level, of_image
+    if image_scale is not None:
+        scale = image_scale if scale is None else _each(mul, scale, image_scale)
+        start = None if start is None else _each(mul, start, image_scale)
+    if image_start is not None:
+        start = image_start if start is None else _each(add, start, image_start)
     return _Transform(_floats(scale), _floats(start))
+
+
+def _of_cellmap(content: Attributes, letters: str) -> _Transform:
+    axes = transform_axes(content, letters)
+    found = (
+        content.get(key) and spatial(f"transform.{key}", content[key], axes)
+        for key in ("scale", "translate")
+    )
+    scale, translation = found
+    if scale:
+        above_0("transform.scale", content["scale"], scale)
+    units = units_in_nm(content.get("units"), axes) or [None] * 3
+    return _Transform(scale or None, translation or None, units)
+
+
+Fractions = list[Fraction]
+
+
+def _combined(source: Attributes, letters: str) -> tuple[Fractions | None, Fractions | None]:
+    """Scale and translation of one list of transformations, applied in its order."""
+    scale: Fractions | None = None
+    start: Fractions | None = None
+    for kind, written in _steps(source.get("coordinateTransformations") or []):
+        numbers = spatial(f"OME-Zarr {kind}", written, letters)
+        if kind == "scale":
+            above_0("OME-Zarr scale", written, numbers)
+        values = [Fraction(repr(number)) for number in numbers]
+        if kind == "scale":
+            scale = values if scale is None else _each(mul, scale, values)
+            start = None if start is None else _each(mul, start, values)
+        else:
+            start = values if start is None else _each(add, start, values)
+    return scale, start
+
+
+def _steps(transformations: Any) -> Iterator[tuple[str, Any]]:
+    """Scales and translations in their order; DataError for other transformations, by name."""
+    for step in transformations if isinstance(transformations, (list, tuple)) else [None]:
+        step = step if isinstance(step, Mapping) else {}
+        kind = step.get("type")
+        if kind == "sequence":
+            yield from _steps(step.get("transformations"))
+        elif kind == "affine":
+            yield from _affine(step.get("affine"))
+        elif kind in ("scale", "translation") and kind in step:
+            yield kind, step[kind]
+        elif kind != "identity":
+            written = f"{kind!r} with its values at a path" if kind in READ_STEPS else repr(kind)
+            raise DataError(
+                f"its OME-Zarr metadata have a transformation of type {written}; read are "
+                f"{', '.join(READ_STEPS)}, with their values. Resample the image, or write its "
+                "scale and translation"
+            )
+
+
+def _affine(rows: Any) -> Iterator[tuple[str, Any]]:
+    """An affine matrix (N, N + 1) that only scales and moves; DataError for any other."""
+    try:
+        size = len(rows)
+        linear = [list(row[:size]) for row in rows]
+        move = [row[size] for row in rows]
+        others = [v for i, row in enumerate(linear) for j, v in enumerate(row) if i != j]
+    except (TypeError, IndexError):
+        others, linear, move = [1], [], []
+    if any(others):
+        raise DataError(
+            "its OME-Zarr metadata have an affine transformation that rotates, shears or is stored "
+            "at a path; resample the image onto its axes"
+        )
+    yield "scale", [linear[i][i] for i in range(len(linear))]
+    yield "translation", move
 
 
 def _each(

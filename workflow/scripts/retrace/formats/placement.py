@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from retrace.errors import DataError
-from retrace.formats.attributes import statements
 from retrace.formats.contract import Configured, Description, Placement, Statement
+from retrace.formats.stated_places import stated_places
 from retrace.geometry import (
     NmTriple,
     VoxelBox,
@@ -38,12 +38,12 @@ def placed(name: str, file: Description, axes: str, config: Configured) -> Place
     configuration states the same size.
     """
     try:
-        more_sizes, more_positions = statements(file.attributes, axes)
+        all_sizes, all_positions = stated_places(file, axes)
     except DataError as error:
         raise DataError(f"{name}: {error}; correct the attribute in the file") from error
     size = None if config.voxel_size_nm is None else checked_voxel_size(config.voxel_size_nm)
-    sizes = _with_unit(name, (*more_sizes, *file.voxel_sizes), size)
-    positions = _with_known_unit(name, (*more_positions, *file.positions), sizes)
+    sizes = _with_unit(name, all_sizes, size)
+    positions = _with_known_unit(name, all_positions, sizes)
     stated_size = _agreed(name, "voxel size", sizes, size, "voxel_size_nm")
     stated_offset = _agreed(name, "position", positions, config.offset_nm, "offset_nm")
     if stated_size is None:

@@ -28,8 +28,9 @@ from retrace.files import FileCheck
 from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader
-from retrace.formats.zarr_nodes import ZarrArray, describe, level_path
-from retrace.reading import existing_bytes, parse_json_object, retried
+from retrace.formats.zarr_folder import ZARR_FILES, array_names, attributes, with_outer_groups
+from retrace.formats.zarr_nodes import GroupAttributes, ZarrArray, describe, level_path
+from retrace.reading import parse_json_object, retried
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import ByteRange
 from retrace.remote.read_record import DOCUMENTS
@@ -224,18 +225,13 @@ def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int)
     node = _node(store, name, array)
     is_image = not isinstance(node, zarr.Array)
     if is_image:
-        level = level_path(name, array, dict(node.attrs), mip)
-        if level is None:
-            raise DataError(f"{label} is a group, but neither an array nor an OME-Zarr image")
+        level = level_path(name, array, dict(node.attrs), mip, _array_names(store))
         node = _node(store, name, level)
     if not isinstance(node, zarr.Array):
         raise DataError(f"{label}: level {mip} is not an array; write the image again")
-    described = describe(
-        label,
-        node.path,
-        _metadata(node),
-        partial(_group_attributes, store, node.metadata.zarr_format),
-    )
+    path, groups = _groups(store, node.path, node.metadata.zarr_format)
+    label = f"{name}/{node.path}" if node.path else name
+    described = describe(label, path, _metadata(node), groups)
     return ZarrVolume(node, replace(described, drops_channel=is_image), reader)
 
 
@@ -247,20 +243,30 @@ def _metadata(array: zarr.Array) -> ZarrArray:
     return ZarrArray(array.shape, array.dtype.name, order, dict(array.attrs), names)
 
 
-def _group_attributes(
-    store: CheckedStore | BlockStore, zarr_format: int, path: str
-) -> Mapping[str, Any]:
-    """The attributes of a group of a store; empty where it has none."""
+def _groups(
+    store: CheckedStore | BlockStore, path: str, zarr_format: int
+) -> tuple[str, GroupAttributes]:
+    """The path of an array below the top of its groups, and the attributes of each of them."""
+    if isinstance(store, CheckedStore):
+        top, inner = with_outer_groups(store.root, path)
+        return inner, lambda group: attributes(top / group)
+    return path, partial(_group_attributes, store, zarr_format)
+
+
+def _group_attributes(store: BlockStore, zarr_format: int, path: str) -> Mapping[str, Any]:
+    """The attributes of a group of a streamed store; empty where it has none."""
     name = "zarr.json" if zarr_format == 3 else ".zattrs"
     key = f"{path}/{name}" if path else name
-    if isinstance(store, BlockStore):
-        content = store.document(key)
-    else:
-        content = existing_bytes(store.root / key)
+    content = store.document(key)
     if content is None:
         return {}
     found = parse_json_object(content, f"{store}/{key}", "fetch the volume again")
     return found.get("attributes") or {} if zarr_format == 3 else found
+
+
+def _array_names(store: CheckedStore | BlockStore) -> Iterable[str]:
+    """The arrays of a store, for messages; none of a streamed one, which cannot be listed."""
+    return array_names(store.root) if isinstance(store, CheckedStore) else ()
 
 
 def _node(store: CheckedStore | BlockStore, name: str, array: str) -> zarr.Array | zarr.Group:
@@ -287,19 +293,14 @@ def _others(store: CheckedStore | BlockStore, array: str) -> str:
     """The end of an error message: the arrays of a local store; remote stores cannot be listed."""
     if isinstance(store, BlockStore):
         return " that could be read; correct `path` and `array` in the dataset's config"
-    try:
-        members = zarr.open_group(store, mode="r", use_consolidated=False).members(max_depth=None)
-    except FileNotFoundError:
-        return ": the folder is no zarr group; correct `path` and `array` in the dataset's config"
-    return f"; {nearest(array, [name for name, item in members if isinstance(item, zarr.Array)])}"
+    return f"; {nearest(array, array_names(store.root))}"
 
 
 def _is_zarr(path: Path) -> bool:
     """Whether a path is a zarr; an n5 dataset is none, whatever else is in its folder."""
     if not path.exists() or path.suffix == ".n5" or is_n5_dataset(path):
         return False
-    metadata = (".zgroup", ".zarray", "zarr.json")
-    return path.suffix == ".zarr" or any((path / name).exists() for name in metadata)
+    return path.suffix == ".zarr" or any((path / name).exists() for name in ZARR_FILES)
 
 
 def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> ZarrVolume:

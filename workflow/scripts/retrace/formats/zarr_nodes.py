@@ -1,21 +1,25 @@
-"""What zarr's metadata say about an array: its own attributes and those of images around it.
+"""What zarr's metadata say about an array: its own attributes and those of the groups above it.
 
 Both readers of zarr use it: planning, which reads the JSON files, and zarr's library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from retrace.errors import DataError
 from retrace.formats import ome_zarr
-from retrace.formats.attributes import axis_letters, stated_axes
-from retrace.formats.contract import ByteOrder, Description
+from retrace.formats.attributes import statements, transform_of
+from retrace.formats.contract import ByteOrder, Description, Group, Statement
+from retrace.formats.stated_axes import AxesStatement, agreed_axes, axes_in_attributes, named_axes
 
 GroupAttributes = Callable[[str], Mapping[str, Any]]
 """Function (path of a group below the store) -> its attributes, empty where there is no group."""
+MOST_NAMED = 8
+"""Arrays that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,33 @@ class ZarrArray:
     """Of format 3."""
 
 
-def level_path(name: str, path: str, attributes: Mapping[str, Any], mip: int) -> str | None:
-    """The path below the store of level `mip` of the image at `path`; None if it is no image."""
-    images = ome_zarr.images(attributes)
-    if not images:
-        return None
+def level_path(
+    name: str, path: str, attributes: Mapping[str, Any], mip: int, arrays: Iterable[str]
+) -> str:
+    """The path below the store of level `mip` of the image at `path`.
+
+    `arrays`: the names of the store's arrays, for messages; none where they cannot be listed.
+    DataError for a group that is no image, or that has several.
+    """
     label = f"{name}/{path}" if path else name
+    images = ome_zarr.images(attributes)
+    if len(images) != 1:
+        inside = [array for array in arrays if not path or array.startswith(f"{path}/")]
+        raise DataError(f"{label} {_no_image(attributes, len(images), inside)}")
     level = str(ome_zarr.level(label, images[0], mip)["path"]).strip("/")
     return f"{path}/{level}" if path else level
+
+
+def _no_image(attributes: Mapping[str, Any], count: int, arrays: Sequence[str]) -> str:
+    """Why a group cannot be opened, as the end of a message."""
+    what = "is a group, but neither an array nor an OME-Zarr image"
+    if count:
+        what = f"has {count} OME-Zarr images"
+    if "bioformats2raw.layout" in {**attributes, **(attributes.get("ome") or {})}:
+        what = "is a collection of images (bioformats2raw), which are the groups 0, 1 .."
+    names = ", ".join(islice(arrays, MOST_NAMED))
+    more = " .." if len(arrays) > MOST_NAMED else ""
+    return f"{what}; set `array` to " + (f"one of: {names}{more}" if names else "the one you mean")
 
 
 def describe(name: str, path: str, array: ZarrArray, groups: GroupAttributes) -> Description:
@@ -52,50 +75,83 @@ def describe(name: str, path: str, array: ZarrArray, groups: GroupAttributes) ->
 
 
 def _described(name: str, path: str, array: ZarrArray, groups: GroupAttributes) -> Description:
-    images = list(_images(path, groups))
-    axes, written = _axes(name, array, images)
-    stated = [ome_zarr.image_statements(image, level, str(axes)) for image, level in images]
+    above = groups_above(path, groups)
+    images = list(images_of(path, above))
+    axes, written = _axes(array, images)
+    found = of_images(images, str(axes), array.attributes)
     return Description(
         array.shape,
         array.dtype,
         array.byte_order,
         axes,
         written,
-        array.attributes,
-        tuple(size for sizes, _ in stated for size in sizes),
-        tuple(position for _, positions in stated for position in positions),
+        found.attributes,
+        found.sizes,
+        found.positions,
         "every chunk is listed",
+        groups=tuple(above),
+        level=path.rpartition("/")[2],
     )
 
 
-def _images(path: str, groups: GroupAttributes) -> Iterator[tuple[Mapping[str, Any], int]]:
-    """The OME-Zarr images that have this array as a level, and the number of the level."""
+def groups_above(path: str, groups: GroupAttributes) -> list[Group]:
+    """The groups that contain the array at `path`, the nearest first; '' is the store itself."""
     parts = path.split("/") if path else []
-    for cut in range(len(parts) - 1, -1, -1):
-        inner = "/".join(parts[cut:])
-        for image in ome_zarr.images(groups("/".join(parts[:cut]))):
-            for number, entry in enumerate(image.get("datasets") or []):
-                if isinstance(entry, Mapping) and str(entry.get("path")).strip("/") == inner:
+    paths = ["/".join(parts[:cut]) for cut in range(len(parts) - 1, -1, -1)]
+    return [Group(path or "at the top", groups(path)) for path in paths]
+
+
+LevelOfImage = tuple[Mapping[str, Any], int]
+"""The metadata of an image, and the number of one of its levels."""
+
+
+def images_of(path: str, above: Sequence[Group]) -> Iterator[LevelOfImage]:
+    """The images that have the array at `path` as a level, and the number of the level."""
+    parts = path.split("/")
+    for depth, group in enumerate(above, start=1):
+        inner = "/".join(parts[-depth:])
+        for image in ome_zarr.images(group.attributes):
+            for number, entry in enumerate(ome_zarr.levels(image)):
+                if str(entry["path"]).strip("/") == inner:
                     yield image, number
 
 
-def _axes(
-    name: str, array: ZarrArray, images: Sequence[tuple[Mapping[str, Any], int]]
-) -> tuple[str | None, str]:
+class ImageStatements(NamedTuple):
+    """What the images of an array state, and its attributes without what they repeat."""
+
+    sizes: tuple[Statement, ...]
+    positions: tuple[Statement, ...]
+    attributes: Mapping[str, Any]
+
+
+def of_images(
+    images: Iterable[LevelOfImage], axes: str, attributes: Mapping[str, Any]
+) -> ImageStatements:
+    """The statements of images about an array with these attributes.
+
+    CellMap writes the position of a level into the array too. It is left out there, because only
+    the image with all its levels shows whether it is that of a centre.
+    """
+    found = [ome_zarr.image_statements(image, level, axes) for image, level in images]
+    own = transform_of(attributes)
+    written = [s.written_position for s in found if s.written_position is not None]
+    stated = [position.values for position in statements({"transform": own}, axes)[1]]
+    if any(position in stated for position in written):
+        own = {key: value for key, value in own.items() if key != "translate"}
+        attributes = {**attributes, "transform": own}
+    sizes = tuple(size for each in found for size in each.sizes)
+    return ImageStatements(sizes, tuple(p for each in found for p in each.positions), attributes)
+
+
+def _axes(array: ZarrArray, images: Sequence[LevelOfImage]) -> tuple[str | None, str]:
     """The stored axes and how they are named; DataError if two sources name them differently."""
     dimensions = len(array.shape)
-    found: list[tuple[str, str]] = []
+    found = []
     for image, _ in images:
-        letters = ome_zarr.stated_letters(name, image, dimensions)
-        found.append((letters, f"OME-Zarr axes {ome_zarr.axes_of(image, dimensions)}"))
-    if (own := stated_axes(array.attributes)) is not None:
-        found.append(own)
-    if array.dimension_names and (letters := axis_letters(array.dimension_names) or ""):
-        found.append((letters, f"`dimension_names` {list(array.dimension_names)}"))
-    for letters, written in found:
-        if letters != found[0][0] or len(letters) != dimensions:
-            raise DataError(
-                f"its shape is {array.shape}, and its axes are stated as {found[0][1]} and "
-                f"{written}; correct the file"
-            )
-    return found[0] if found else (None, "")
+        letters = ome_zarr.stated_letters(image, dimensions)
+        found.append(AxesStatement(letters, f"OME-Zarr axes {ome_zarr.axes_of(image, dimensions)}"))
+    found += axes_in_attributes(array.attributes)
+    found += named_axes("`dimension_names`", array.dimension_names or ())
+    if names := transform_of(array.attributes).get("axes"):
+        found += named_axes("`transform.axes`", names)
+    return agreed_axes(array.shape, found)

@@ -42,6 +42,18 @@ def _names_zarr(address: str) -> bool:
     return any(part.endswith(".zarr") for part in plain(address).split("/"))
 
 
+def zarr_store(address: str, array: str) -> tuple[str, str]:
+    """The address of a zarr's store, which ends in .zarr, and the path of the array below it.
+
+    What the groups of the store state about the array can be read then.
+    """
+    start, *parts = plain(address).split("/")
+    store = next((i for i, part in enumerate(parts) if part.endswith(".zarr")), len(parts))
+    inner = [*parts[store + 1 :], *filter(None, [array])]
+    prefix = next((name for name in FORMATS if address.startswith(name)), "")
+    return prefix + "/".join([start, *parts[: store + 1]]), "/".join(inner)
+
+
 def local_folder(address: str) -> Path | None:
     """The folder of a file:// address, None for others."""
     url = plain(address)

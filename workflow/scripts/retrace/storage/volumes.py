@@ -23,7 +23,13 @@ from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
 from retrace.formats.zarr_arrays import BlockStore, CheckedStore, chunk_names, open_zarr
 from retrace.geometry import NM_DECIMALS, NmTriple, VoxelBox, shifted
 from retrace.reading import retried
-from retrace.remote.addresses import check_address, is_address, is_zarr, local_folder
+from retrace.remote.addresses import (
+    check_address,
+    is_address,
+    is_zarr,
+    local_folder,
+    zarr_store,
+)
 from retrace.remote.block_cache import CacheOptions
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import open_folder
@@ -144,6 +150,8 @@ def _open_address(
 ) -> Any:
     """A streamed zarr array, level of an OME-Zarr image, or precomputed layer."""
     check_address(address, array)
+    if is_zarr(address):
+        address, array = zarr_store(address, array)
     options = CacheOptions.from_environment()
     local = local_folder(address)
     check = file_check(local, address, missing_chunks)
