@@ -214,6 +214,49 @@ def test_an_axis_of_length_1_is_left_out(tmp_path: Path, place: int) -> None:
     assert compare(tmp_path, f"{file}:l3", f"s={file}:s", more=options) == plain
 
 
+def test_axes_of_length_1_around_four_are_left_out(tmp_path: Path) -> None:
+    labels, segments = blobs()
+    file = write(tmp_path / "e.h5", l=labels[None, None], s=segments[None, ..., None], s3=segments)
+    plain = compare(tmp_path, f"{file}:l", f"s={file}:s3")
+
+    assert compare(tmp_path, f"{file}:l", f"s={file}:s") == plain
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((8, 24, 24), np.nan), "has NaN; write 0"),
+        (np.array([[["a"]]], "S1"), "a mask holds numbers"),
+    ],
+)
+def test_masks_without_a_clear_value_are_refused(
+    tmp_path: Path, mask: np.ndarray, message: str
+) -> None:
+    labels, segments = blobs()
+    file = write(tmp_path / "e.h5", l=labels, s=segments, m=mask)
+    with pytest.raises(DataError, match=message):
+        compare(tmp_path, f"{file}:l", f"s={file}:s", more=("--mask", f"{file}:m"))
+
+
+@pytest.mark.parametrize("size", ["0,4,4", "-40,4,4", "nan,4,4", "inf,4,4", "1e308,4,4", "40,4"])
+def test_impossible_voxel_sizes_are_refused(tmp_path: Path, size: str) -> None:
+    labels, segments = blobs()
+    file = write(tmp_path / "e.h5", l=labels, s=segments)
+    with pytest.raises(DataError, match="is no voxel size|is not a"):
+        compare(tmp_path, f"{file}:l", f"s={file}:s", more=(f"--voxel-size-nm={size}",))
+
+
+@pytest.mark.parametrize(
+    "option", ["--roi-nm=80:0,0:48,0:48", "--roi-nm=0:80", "--voxel-size-nm=a,b,c"]
+)
+def test_options_that_are_no_numbers_print_the_usage(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        compare(tmp_path, "a.h5:l", "a.h5:s", more=(option,))
+    assert option.partition("=")[2] in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 24, 24), (8, 1, 24, 24), (24, 24)])
 def test_other_axes_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     labels, segments = blobs()

@@ -24,7 +24,7 @@ from retrace.elektronn.cfg import (
     read_elektronn_config,
 )
 from retrace.elektronn.translate import translate
-from retrace.errors import ConfigError
+from retrace.errors import ConfigError, DataError
 
 NEURO = """\
 # -*- coding: utf-8 -*-
@@ -83,6 +83,11 @@ def written(folder: Path, text: str) -> Path:
 def changed(folder: Path, text: str, size: Any = (20, 10, 10)) -> Any:
     """The shipped file with further lines, translated."""
     return translate(read_elektronn_config(written(folder, NEURO + text)), size)
+
+
+def test_an_impossible_voxel_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no voxel size"):
+        changed(tmp_path, "", (0, 10, 10))
 
 
 def test_every_parameter_has_its_place() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,39 @@ def test_segments_of_a_csv_are_exact(tmp_path: Path) -> None:
     path.write_text(f"node,segment\n1,{2**64 - 1}\n0, -1\n2,{2**53 + 1}\n", encoding="utf-8-sig")
 
     assert read_segments(path, 3).tolist() == [0, 2**64 - 1, 2**53 + 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("fragment", lambda a: a[:3], r"`fragment` has shape \(3,\), and \(6,\) is needed"),
+        ("fragment", lambda a: a + 100, "must hold each value of `fragment` once"),
+        ("fragment", lambda a: a + 0.5, "`fragment` has 1.5"),
+        ("fragments", lambda a: a[::-1], "in ascending order"),
+        ("segments", lambda a: a.T, r"`segments` has shape \(3, 4\), and \(4, 3\).*transpose"),
+        ("segments", lambda a: a.astype(np.int64) - 9, "`segments` has -"),
+        ("threshold", lambda a: np.array("a"), "could not convert"),
+        ("thresholds", lambda a: a[:1], r"`segments` has shape"),
+        ("voxel_size_nm", lambda a: a * 0, "is no voxel size"),
+        ("position_nm", lambda a: a * np.nan, "no finite position"),
+    ],
+)
+def test_node_tables_that_do_not_fit_are_refused(
+    node_tables: Path, name: str, change: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    arrays = dict(np.load(node_tables / "skeletons.npz"))
+    path = node_tables.parent / "changed.npz"
+    np.savez(path, **{**arrays, name: change(arrays[name])})
+    with pytest.raises(DataError, match=message):
+        evaluate.main(["rescore", str(path)])
+
+
+def test_options_of_rescore_that_contradict_are_refused(node_tables: Path) -> None:
+    command = ["rescore", str(node_tables / "skeletons.npz")]
+    with pytest.raises(ConfigError, match="'a' is a segmentation and a csv"):
+        evaluate.main([*command, "--csv", "a=x.csv", "--segmentation", "a=x.h5:s"])
+    with pytest.raises(ConfigError, match="--merge-threshold 0 is below 1"):
+        evaluate.main([*command, "--merge-threshold", "0"])
 
 
 def test_wrong_tables_are_refused(node_tables: Path) -> None:

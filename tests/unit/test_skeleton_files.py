@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from retrace.errors import DataError
 from retrace.evaluation.node_segments import run_length
 from retrace.evaluation.skeleton_files import read_dump, read_masked, read_skeletons
+from retrace.evaluation.skeletons import Skeletons
 from retrace.formats.mongo_dump import read_columns, write_documents
 
 POSITIONS = [[0, 0, 0], [0, 0, 10], [0, 0, 30], [0, 0, 60], [0, 50, 0], [0, 50, 20]]
@@ -146,6 +151,50 @@ def test_objects_of_pickle_are_not_loaded(tmp_path: Path) -> None:
     np.savez(path, **columns(id=np.array([{"a": 1}] * 6, object)))
     with pytest.raises(DataError, match="cannot be read"):
         read_skeletons(path)
+
+
+@st.composite
+def traced(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[list[int]], np.ndarray]:
+    """Positions, skeletons, edges with repetitions and loops, and segments of up to 8 nodes."""
+    count = draw(st.integers(2, 8))
+    skeleton = np.array(draw(st.lists(st.integers(1, 2), min_size=count, max_size=count)))
+    at = st.lists(st.integers(0, 9), min_size=3, max_size=3)
+    position = np.array(draw(st.lists(at, min_size=count, max_size=count)), float)
+    nodes = st.integers(0, count - 1)
+    pairs = draw(st.lists(st.tuples(nodes, nodes), min_size=1, max_size=12))
+    edges = [[a, b] for a, b in pairs if skeleton[a] == skeleton[b]]
+    segments = draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    return position, skeleton, edges, np.array(segments, np.uint64)
+
+
+@settings(max_examples=150, deadline=None)
+@given(traced())
+def test_run_lengths_equal_those_of_a_graph_library(
+    case: tuple[np.ndarray, np.ndarray, list[list[int]], np.ndarray],
+) -> None:
+    """The definition of funlib.evaluate on graphs of networkx, which hold each edge once."""
+    position, skeleton, edges, segments = case
+    graph = nx.Graph()
+    graph.add_edges_from((a, b) for a, b in edges if a != b)
+    length = {
+        frozenset(e): float(np.linalg.norm(position[e[0]] - position[e[1]])) for e in graph.edges
+    }
+    total = sum(length.values())
+    owners = {s: set(skeleton[segments == s].tolist()) for s in set(segments.tolist())}
+    correct: Counter[tuple[int, int]] = Counter()
+    for edge, distance in length.items():
+        a, b = edge
+        if segments[a] == segments[b] != 0 and len(owners[int(segments[a])]) == 1:
+            correct[int(skeleton[a]), int(segments[a])] += distance
+    skeletons = Skeletons(position, skeleton, np.array(edges, np.int64).reshape(-1, 2))
+    if not total:
+        with pytest.raises(DataError, match="no cable"):
+            run_length(skeletons, segments)
+        return
+
+    erl = run_length(skeletons, segments).erl_nm
+
+    assert erl == pytest.approx(sum(value**2 for value in correct.values()) / total)
 
 
 def write_dump(folder: Path, nodes: list[dict[str, Any]], edges: list[tuple[Any, Any]]) -> None:

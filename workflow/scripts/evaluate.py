@@ -64,11 +64,18 @@ def _parse_roi(text: str) -> NmBox:
         (z0, z1), (y0, y1), (x0, x1) = ends
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not z0:z1,y0:y1,x0:x1 (nm)") from error
+    if z1 <= z0 or y1 <= y0 or x1 <= x0:
+        raise argparse.ArgumentTypeError(f"{text!r} is empty; each end must be above its begin")
     return NmBox((z0, y0, x0), (z1 - z0, y1 - y0, x1 - x0))
 
 
 def _parse_voxel_size(text: str) -> NmTriple:
-    return checked_voxel_size([as_number(value) for value in text.split(",")])
+    """z,y,x as a voxel size, nm."""
+    try:
+        values = [as_number(value) for value in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not z,y,x (nm)") from error
+    return checked_voxel_size(values)
 
 
 def _add_store_options(parser: argparse.ArgumentParser, file: Sequence[str] = ()) -> None:

@@ -19,6 +19,9 @@ NM_DECIMALS = 6
 ON_GRID = 1e-4
 """Voxels by which a position in nm may miss the voxel grid because decimals end."""
 
+FARTHEST_NM = 2**53
+"""Largest length or coordinate: fractions of 64 bits skip whole numbers beyond it."""
+
 Number = TypeVar("Number", int, float)
 
 
@@ -46,8 +49,8 @@ def checked_voxel_size(values: Sequence[float]) -> NmTriple:
 
 def _three_numbers(values: Sequence[float]) -> list[float]:
     numbers = [v if isinstance(v, int) else float(v) for v in values]
-    if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
-        raise DataError(f"{list(values)} is not a (z, y, x) triple of finite numbers")
+    if len(numbers) != 3 or not all(abs(number) <= FARTHEST_NM for number in numbers):
+        raise DataError(f"{list(values)} is not a (z, y, x) triple of numbers up to 2^53")
     return numbers
 
 

@@ -19,6 +19,7 @@ from retrace.elektronn.cfg import DATASET, ELSEWHERE, NETWORK, ElektronnConfig
 from retrace.elektronn.layers import check_counts
 from retrace.elektronn.parameters import ElektronnParameters, Mode
 from retrace.errors import ConfigError, nearest
+from retrace.geometry import checked_voxel_size
 from retrace.reading import reading_content
 
 Content = dict[str, Any]
@@ -210,7 +211,7 @@ def _dataset(
     channels = _channels(config)
     dataset: Content = {
         "name": name_of(values["save_name"]) + "_cubes",
-        "voxel_size_nm": list(voxel_size_nm),
+        "voxel_size_nm": list(checked_voxel_size(voxel_size_nm)),
         "volumes": {
             f"cube_{index}": _volume(config, index, channels) for index in range(len(images))
         },

@@ -25,7 +25,9 @@ def open_named_array(
 ) -> Volume:
     """The volume in FILE:ARRAY, or in FILE; `voxel_size_nm` (z, y, x) if the file has none."""
     path, array = path_and_array(text)
-    volume = open_volume(path, array, voxel_size_nm, missing_chunks=missing_chunks)
+    volume = open_volume(
+        path, array, voxel_size_nm, missing_chunks=missing_chunks, drops_channel=True
+    )
     return single_channel(volume)
 
 
@@ -87,6 +89,11 @@ def rescore(
     `csv_files`: files with the columns node and segment, by name. Nodes outside a segmentation have
     segment 0; `nodes_covered` is how many are inside. DataError if there is none.
     """
+    twice = set(segmentations) & set(csv_files)
+    if twice:
+        raise ConfigError(f"{min(twice)!r} is a segmentation and a csv; use different names")
+    if merge_threshold < 1:
+        raise ConfigError(f"--merge-threshold {merge_threshold} is below 1; give at least 1 node")
     nodes = read_table(table_file)
     threshold = nodes.threshold if threshold is None else threshold
     size = checked_voxel_size(nodes.voxel_size_nm.tolist())

@@ -14,7 +14,7 @@ from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.node_segments import sample_nodes
 from retrace.evaluation.skeletons import Skeletons
-from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.value_checks import check_labels
 from retrace.storage.volumes import Volume
@@ -147,13 +147,17 @@ def _check_pair(segmentation: Volume, ground_truth: GroundTruth) -> None:
 
 def _nothing_scored(segmentation: Volume, ground_truth: GroundTruth, labelled: int) -> str:
     labels, size = ground_truth.labels, ground_truth.labels.voxel_size_nm
+    region = _in_words(ground_truth.box.to_nm(size))
     if not labelled:
         return (
-            f"{labels.name} has no label left in {ground_truth.box.to_nm(size)}: all 0 "
+            f"{labels.name} has no label left in {region}: all 0 "
             "or below 0, background or masked; choose another `roi_nm`, or correct `background_ids`"
         )
     return (
-        f"{segmentation.name} covers {segmentation.box.to_nm(size)} and the labels "
-        f"{labels.name} {ground_truth.box.to_nm(size)}: no labelled voxel lies in both; "
-        "correct `offset_nm` or `roi_nm`"
+        f"{segmentation.name} covers {_in_words(segmentation.box.to_nm(size))} and the labels "
+        f"{labels.name} {region}: no labelled voxel lies in both; correct `offset_nm` or `roi_nm`"
     )
+
+
+def _in_words(box: NmBox) -> str:
+    return f"{list(box.offset)} to {list(box.end)} nm (z, y, x)"

@@ -8,6 +8,7 @@ import numpy as np
 
 from retrace.formats.label_ids import background_values, is_known
 from retrace.geometry import NmBox, VoxelBox
+from retrace.storage.label_volumes import read_mask
 from retrace.storage.volumes import Volume
 
 
@@ -37,5 +38,5 @@ class GroundTruth:
         background = background_values(self.ignored_ids, labels.dtype)
         keep = is_known(labels, background) & (labels != 0)
         if self.mask is not None:
-            keep &= self.mask.read(box, fill=0) != 0
+            keep &= read_mask(self.mask, box)
         return labels, keep

@@ -96,6 +96,7 @@ def run_length(
     sum over segments of (correct length)^2 / skeleton length. `node_segments` has shape (nodes,).
     Raises DataError if the skeletons have no edges.
     """
+    node_segments = node_segments.astype(np.uint64)  # compared with merging segments, exactly
     lengths = skeletons.edge_length_nm
     total = float(lengths.sum())
     if not total:

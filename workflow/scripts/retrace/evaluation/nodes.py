@@ -15,6 +15,7 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.node_segments import sample_nodes
+from retrace.evaluation.skeleton_checks import check_shape
 from retrace.evaluation.skeleton_files import read_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.files import atomic_write
@@ -24,6 +25,9 @@ from retrace.storage.volumes import Volume
 
 ARRAYS = ("voxel", "fragment", "fragments", "thresholds", "segments", "threshold", "voxel_size_nm")
 """The arrays of a table, in addition to the fields of a skeleton file."""
+IDS = ("fragment", "fragments", "segments")
+"""Arrays of ids, uint64."""
+WRITE_AGAIN = "write the table with export: {layers: [nodes]}"
 WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,20}")
 COLUMNS = ("node", "skeleton", "z", "y", "x", "z_nm", "y_nm", "x_nm", "fragment", "segment")
 """The columns of the csv: row, skeleton, voxel, position, and both ids at the chosen threshold."""
@@ -114,17 +118,37 @@ def _decimal(value: float) -> str:
 
 
 def read_table(path: Path) -> NodeTable:
-    """A table that `write_node_table` wrote; DataError if an array is missing."""
+    """A table that `write_node_table` wrote; DataError if an array is missing or does not fit."""
     skeletons = read_skeletons(path)
-    with reading_content(path, "write the table again"), np.load(path) as stored:
+    with reading_content(path, WRITE_AGAIN), np.load(path) as stored:
         missing = [name for name in ARRAYS if name not in stored]
         if missing:
             raise DataError(
-                f"{path} lacks {', '.join(missing)}: it holds skeletons alone. Write the table "
-                "with export: {layers: [nodes]}"
+                f"{path} lacks {', '.join(missing)}: it holds skeletons alone. {WRITE_AGAIN}"
             )
         arrays: dict[str, Any] = {name: stored[name] for name in ARRAYS}
-    return NodeTable(skeletons, **{**arrays, "threshold": float(arrays["threshold"])})
+        threshold = float(arrays["threshold"])
+    ids = {name: exact_integers(arrays[name], f"{path}: `{name}`", np.uint64) for name in IDS}
+    table = NodeTable(skeletons, **{**arrays, **ids, "threshold": threshold})
+    _check_table(path, table)
+    return table
+
+
+def _check_table(path: Path, table: NodeTable) -> None:
+    """DataError unless the arrays of a table have the shapes that NodeTable describes."""
+    nodes, fragments = len(table.skeletons.skeleton), table.fragments.size
+    for name, array, shape, meaning in (
+        ("fragment", table.fragment, (nodes,), "one for each node"),
+        ("fragments", table.fragments, (fragments,), "one row"),
+        ("segments", table.segments, (table.thresholds.size, fragments), "thresholds, fragments"),
+    ):
+        check_shape(f"{path}: `{name}`", array, shape, meaning)
+    is_sorted = (table.fragments[1:] > table.fragments[:-1]).all()
+    if not is_sorted or not np.isin(table.fragment, table.fragments).all():
+        raise DataError(
+            f"{path}: `fragments` must hold each value of `fragment` once, in ascending order; "
+            f"{WRITE_AGAIN}"
+        )
 
 
 def read_segments(path: Path, nodes: int) -> np.ndarray:
@@ -158,7 +182,8 @@ def _csv_rows(path: Path) -> list[dict[str, str]]:
     remedy = "give a csv with the columns node and segment"
     refuse_web_page(content, path, remedy)
     with reading_content(path, remedy):
-        return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        return list(csv.DictReader(text, skipinitialspace=True))
 
 
 def _whole_column(path: Path, rows: Sequence[dict[str, str]], name: str) -> list[int]:

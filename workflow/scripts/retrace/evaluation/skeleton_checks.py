@@ -9,9 +9,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.evaluation.skeletons import Skeletons
-
-FARTHEST_NM = 2**53
-"""Largest coordinate of a node; beyond it, fractions of 64 bits skip whole nm."""
+from retrace.geometry import FARTHEST_NM
 
 
 def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...], meaning: str) -> None:

@@ -12,6 +12,9 @@ from retrace.formats.contract import Description
 if TYPE_CHECKING:
     import numpy as np
 
+OUTER_AXES = "uvwt"
+"""Letters of axes of length 1 before (c, z, y, x), which have no effect on what is read."""
+
 
 @dataclass(frozen=True)
 class Arrangement:
@@ -80,6 +83,9 @@ def _stored_axes(name: str, file: Description, configured: str | None) -> str:
             f"{name}: its axes are stated as {file.axes_written}, which are not t, c, z, y and x; "
             "add the setting `axes` with a letter for each stored axis"
         )
+    outer = file.shape[:-4]
+    if set(outer) == {1} and len(outer) <= len(OUTER_AXES):
+        return OUTER_AXES[-len(outer) :] + "czyx"
     if dimensions not in (3, 4):
         raise DataError(
             f"{name} has shape {file.shape}; (z, y, x) or (c, z, y, x) is needed, or the setting "

@@ -13,6 +13,7 @@ import zarr
 from retrace.errors import DataError
 from retrace.formats.label_ids import background_values, is_known
 from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.storage.label_volumes import read_mask
 from retrace.storage.value_checks import check_labels
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume
@@ -36,7 +37,7 @@ def _mask_block(
     data = labels.read(box)
     block = is_known(data, background).astype(np.uint8)
     if own_mask is not None:
-        block[own_mask.read(box, fill=0) == 0] = 0
+        block[~read_mask(own_mask, box)] = 0
     mask[box.slices(labels.box.offset)] = block
     neurons = int(np.count_nonzero(data[block == 1]))
     return MaskCounts(block.size, int(np.count_nonzero(block)), neurons)

@@ -201,12 +201,13 @@ def open_volume(
     mip: int = 0,
     server: S3Server = S3Server(),  # noqa: B008 (frozen)
     missing_chunks: str | None = None,
+    drops_channel: bool = False,
 ) -> Volume:
     """Opens an array (Z, Y, X) or (C, Z, Y, X) of zarr, n5, h5 or tif(s), or streams an address.
 
     `mip`: level of an OME-Zarr image or precomputed layer. `server`: for s3:// addresses.
-    `missing_chunks`: as for a Source. A store with a manifest is compared with it: its listing
-    here, the bytes of each chunk when it is read first.
+    `missing_chunks`: as for a Source. `drops_channel`: as for `arrange`. A store with a manifest is
+    compared with it: its listing here, the bytes of each chunk when it is read first.
 
     `voxel_size_nm` and `offset_nm` (z, y, x) are needed if the file states none, and must agree
     with it otherwise; without any offset it is 0. DataError if the array does not exist, or for
@@ -214,7 +215,7 @@ def open_volume(
     """
     stored = _open_array(store, array, mip, server, missing_chunks)
     configured = Configured(voxel_size_nm, offset_nm)
-    return _placed_volume(str(store), array, stored, configured)
+    return _placed_volume(str(store), array, stored, configured, drops_channel=drops_channel)
 
 
 def _open_array(
