@@ -246,6 +246,35 @@ def test_iterations_of_the_command_line_alone_count(tmp_path: Path) -> None:
     assert [job for job in JOBS if before[job] != after[job]] == ["package"]
 
 
+READ_RAW = ("train", "predict", "score", "package", "view")
+NORMALIZE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "normalize": ({}, {"range": [0, 9]}),
+    "range": ({"range": [0, 8]}, {"range": [0, 9]}),
+    "percentiles": ({"percentiles": [1, 99]}, {"percentiles": [2, 98]}),
+    "invert": ({"range": [0, 9]}, {"range": [0, 9], "invert": True}),
+}
+"""For each part of `normalize` two settings that differ in it."""
+
+
+@pytest.mark.parametrize("part", NORMALIZE)
+def test_normalize_decides_what_reads_raw(part: str, tmp_path: Path) -> None:
+    """Not the mask, the segmentation or the scores of labels."""
+
+    def identities_with(normalize: dict[str, Any]) -> dict[str, str]:
+        phantom = yaml.safe_load(Path("config/datasets/phantom.yaml").read_text())
+        for name in phantom["volumes"]:
+            raw = {"path": f"data/phantom/{name}.zarr", "array": "volumes/raw"}
+            phantom["volumes"][name]["raw"] = raw | ({"normalize": normalize} if normalize else {})
+        folder = tmp_path / digest(normalize)
+        (folder / "config/datasets").mkdir(parents=True)
+        (folder / "config/datasets/phantom.yaml").write_text(yaml.safe_dump(phantom))
+        with contextlib.chdir(folder):
+            return identities()
+
+    before, after = map(identities_with, NORMALIZE[part])
+    assert tuple(job for job in JOBS if before[job] != after[job]) == READ_RAW
+
+
 @pytest.mark.parametrize("spelling", ["./own/b.h5", "own//b.h5", "{here}/own/b.h5", "own/./b.h5/"])
 def test_another_spelling_of_a_path_decides_nothing(tmp_path: Path, spelling: str) -> None:
     (tmp_path / "config/datasets").mkdir(parents=True)

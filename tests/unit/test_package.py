@@ -212,6 +212,19 @@ def test_ten_lines_of_python_reproduce_the_workflow(packed: Path, tmp_path: Path
             assert values.numpy().std() > 0
 
 
+def test_the_readme_says_how_images_became_grey_values(tmp_path: Path) -> None:
+    chosen = network("unet")
+    dataset = {**ABOUT, "normalize": [{"range": [1024, 40960], "invert": True}]}
+    settings = settings_of(chosen).with_(dataset=dataset)
+    model = save_model(tmp_path / "m.safetensors", packaged(chosen), {"network": plain(chosen)})
+
+    places = ["--model", str(model), "--output", str(tmp_path / "package")]
+    package.main(["--settings", as_json(settings), *places])
+
+    readme = (tmp_path / "package" / "README.md").read_text()
+    assert "`normalize: {range: [1024, 40960], invert: true}`" in readme
+
+
 def test_the_zip_holds_the_folder(packed: Path) -> None:
     with zipfile.ZipFile(packed.with_suffix(".zip")) as archive:
         inside = {name: archive.read(name) for name in archive.namelist()}

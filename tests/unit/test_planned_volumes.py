@@ -159,6 +159,41 @@ def test_types_and_shapes_that_do_not_fit_are_refused(place: Path, case: str) ->
         plan(with_source("b", name, path="cubes.h5", array="wrong", offset_nm=[0, 0, 0]))
 
 
+def test_the_refusal_of_raw_measures_the_line_to_add(place: Path) -> None:
+    data = np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
+    store("wide", data)
+    low, high = np.percentile(data, [1, 99], method="inverted_cdf")
+    wide = {"path": "cubes.h5", "array": "wide"}
+
+    with pytest.raises(DataError, match=rf"`normalize: {{range: \[{low}, {high}\]}}`"):
+        plan(with_source("b", "raw", **wide))
+    for settings in ({"range": [int(low), int(high)]}, {"percentiles": [1, 99]}):
+        plan(with_source("b", "raw", **wide, normalize=settings))
+    with pytest.raises(DataError, match=r"uint16; raw must be .*, invert: true\}"):
+        plan(with_source("b", "raw", **wide, normalize={"invert": True}))
+
+
+def test_further_images_are_checked_as_raw_is(place: Path) -> None:
+    store("wide", np.zeros(SHAPE, np.uint16))
+    dataset = content()
+    dataset["volumes"]["a"]["inputs"] = {"more": {"path": "cubes.h5", "array": "wide"}}
+
+    with pytest.raises(DataError, match=r"wide is uint16; raw must be .*percentiles: \[1, 99\]"):
+        plan(dataset)
+    dataset["volumes"]["a"]["inputs"]["more"]["normalize"] = {"range": [0, 9]}
+    plan(dataset)
+
+
+@pytest.mark.parametrize("name", ["labels", "labels_mask", "tissue_mask", "segmentations"])
+def test_labels_and_masks_have_no_grey_values(place: Path, name: str) -> None:
+    source = {"path": "cubes.h5", "array": "b/labels", "normalize": {"range": [0, 9]}}
+    dataset = content()
+    dataset["volumes"]["b"][name] = {"other": source} if name == "segmentations" else source
+
+    with pytest.raises(ConfigError, match=f"volume 'b': `{name}` has `normalize`"):
+        plan(dataset)
+
+
 def test_voxel_sizes_that_contradict_the_dataset_are_refused(place: Path) -> None:
     with pytest.raises(DataError, match=r"has voxels of \[20, 10, 10\] nm, the dataset says"):
         plan(with_source("b", "labels", voxel_size_nm=[20, 10, 10]))

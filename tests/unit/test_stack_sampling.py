@@ -299,7 +299,7 @@ def test_float_raw_is_scaled_and_other_types_are_refused() -> None:
     assert (StackSampler(StackSources(soft), stack, "train", 0).read((0, 0, 0)).images == 128).all()
     with pytest.raises(DataError, match="raw must be uint8"):
         StackSampler(StackSources(wide), stack, "train", 0)
-    with pytest.raises(DataError, match=r"must lie in \[0, 1\]"):
+    with pytest.raises(DataError, match=r"5 to 5; raw must be uint8, or float in \[0, 1\]"):
         StackSampler(StackSources(bright), stack, "train", 0).read((0, 0, 0))
 
 

@@ -146,7 +146,10 @@ def test_atomic_write_leaves_no_partial(tmp_path: Path) -> None:
     ("values", "message"),
     [
         (np.full((2, 2, 2), np.nan, np.float32), "contains NaN"),
-        (np.full((2, 2, 2), 200, np.float32), r"must lie in \[0, 1\]"),
+        (
+            np.full((2, 2, 2), 200, np.float32),
+            r"200 to 200; raw must be uint8",
+        ),
         (np.zeros((2, 2, 2), np.int16), "raw must be uint8"),
     ],
 )

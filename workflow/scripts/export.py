@@ -25,6 +25,7 @@ from retrace.geometry import VoxelBox
 from retrace.records.record import running_job, work_digest
 from retrace.remote.addresses import is_address
 from retrace.replacement import remove_afterwards
+from retrace.storage.images import open_image
 from retrace.storage.layer_formats import LAYER_FORMATS, ExportedLayer, Plan
 from retrace.storage.manifest import (
     check_manifest,
@@ -54,11 +55,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parse_job(parser, argv)
 
 
-def open_checked(source: Source) -> Volume:
-    """A volume; DataError if it differs from its manifest, if it has one."""
+def open_checked(source: Source, *, labels: bool) -> Volume:
+    """A volume of ids, or an image; DataError if it differs from its manifest, if it has one."""
     if not is_address(source.path) and store_with_manifest(Path(source.path)):
         check_manifest(Path(source.path))
-    return open_source(source)
+    return open_source(source) if labels else open_image(source)
 
 
 def exported_box(volume: Volume, within: Source | None) -> VoxelBox:
@@ -68,7 +69,7 @@ def exported_box(volume: Volume, within: Source | None) -> VoxelBox:
     """
     if within is None:
         return volume.box
-    other = open_checked(within)
+    other = open_checked(within, labels=True)
     box = other.box.to_nm(other.voxel_size_nm).to_voxels(volume.voxel_size_nm)
     if (common := box.intersect(volume.box)).is_empty:
         raise DataError(f"{volume.name} and {other.name} do not overlap")
@@ -84,6 +85,7 @@ def progress_folder(
         "format": settings.format,
         "box": [list(box.offset), list(box.shape)],
         "gzip": plan.gzip,
+        "volume": settings.source,
         "source": [input_digest(path) for path in local_paths([settings.source])],
         "edition": volume.reader.record.version if volume.reader else None,
         "output": str(output.resolve()),
@@ -97,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse_args(argv)
     settings = check(ExportSettings, arguments.settings, "--settings")
     output: Path = arguments.output
-    volume = open_checked(settings.source)
+    volume = open_checked(settings.source, labels=settings.labels)
     box = exported_box(volume, settings.within)
     layer = ExportedLayer(
         volume, box, output.stem, settings.labels, settings.gzip, arguments.threads

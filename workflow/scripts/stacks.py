@@ -20,9 +20,10 @@ from retrace.config.schema import check
 from retrace.errors import ConfigError, run
 from retrace.geometry import NmBox
 from retrace.planning.stack_settings import DistortSettings, SampleSettings
+from retrace.storage.images import open_image
 from retrace.storage.manifest import write_manifest
 from retrace.storage.reads import local_paths, remote_reads
-from retrace.storage.volumes import Volume, open_source
+from retrace.storage.volumes import Volume
 from retrace.synthetic.distorted_layer import generated_sections, write_distorted_layer
 from retrace.synthetic.distorted_sections import Distortion
 
@@ -85,7 +86,7 @@ def make_sections(args: argparse.Namespace) -> None:
     """Writes a layer of distorted sections and the store of their ground truth."""
     begin = time.monotonic()
     settings = check(DistortSettings, args.settings, "settings of stacks.py make")
-    raw = None if settings.raw is None else open_source(settings.raw)
+    raw = None if settings.raw is None else open_image(settings.raw)
     distort_sections_of(raw, settings, args.layer, args.truth)
     for store in (args.layer, args.truth):
         write_manifest(

@@ -18,9 +18,10 @@ from retrace.alignment.scoring import (
 from retrace.files import atomic_write
 from retrace.planning.align_settings import ScoreAlignmentSettings
 from retrace.replacement import declare_with
+from retrace.storage.images import open_image
 from retrace.storage.manifest import check_manifest
 from retrace.storage.reads import origin_of_opened
-from retrace.storage.volumes import open_source, open_volume, recording_opened
+from retrace.storage.volumes import open_volume, recording_opened
 
 PICTURES_AND_TABLE = ("alignment.png", "before_after.png", "alignment.txt")
 """Files next to the scores, which are replaced with them."""
@@ -38,7 +39,7 @@ def evaluate_alignment(
     folder = output.parent
     declare_with(output, *(folder / name for name in PICTURES_AND_TABLE))
     with recording_opened() as read:
-        sections = open_source(settings.sections)
+        sections = open_image(settings.sections)
         distortion = KnownDistortion.open(ground_truth, sections) if ground_truth else None
         scorer = Scorer(
             sections, open_volume(aligned, ALIGNED), open_volume(aligned, FIELD), distortion

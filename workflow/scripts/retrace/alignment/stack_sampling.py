@@ -20,6 +20,7 @@ import torch
 from retrace.config.alignment_model import StackSet
 from retrace.errors import ConfigError
 from retrace.files import atomic_write
+from retrace.formats.arrangement import innermost
 from retrace.formats.precomputed import PrecomputedLayer, check_inside
 from retrace.geometry import (
     NmBox,
@@ -32,7 +33,7 @@ from retrace.geometry import (
     triple,
 )
 from retrace.reading import DamagedError, read_bytes, reading_content
-from retrace.storage.value_checks import check_raw, check_raw_type
+from retrace.storage.value_checks import check_float, check_raw_type
 from retrace.storage.volumes import Volume, mask_on_grid
 from retrace.targets.ternary import ternary
 
@@ -89,8 +90,9 @@ class StackSampler:
         self.sources, self.settings, self.split, self.seed = sources, settings, split, seed
         self.reject = settings.reject
         check_raw_type(sources.sections)
-        if isinstance(sources.sections.array, PrecomputedLayer):
-            sources.sections.array.fill_missing = True
+        layer = innermost(sources.sections.array)
+        if isinstance(layer, PrecomputedLayer):
+            layer.fill_missing = True
         self.shape = triple([settings.height, settings.side, settings.side])
         self.box = self._box()
 
@@ -212,8 +214,7 @@ def raw_as_uint8(volume: Volume, data: np.ndarray) -> np.ndarray:
     """
     if data.dtype == np.uint8:
         return data
-    if data.size and (np.isnan(data).any() or data.min() < 0 or data.max() > 1):
-        check_raw(volume)
+    check_float(volume, data)
     return np.round(data * 255).astype(np.uint8)
 
 

@@ -22,6 +22,7 @@ from retrace.geometry import NmTriple, in_nm
 from retrace.planning.stack_settings import SampleSettings
 from retrace.records.record import work_digest
 from retrace.replacement import declare_with, remove_afterwards
+from retrace.storage.images import open_image
 from retrace.storage.manifest import write_manifest
 from retrace.storage.reads import local_paths, remote_reads, same_version, volume_version
 from retrace.storage.volumes import Volume, open_source, open_volume
@@ -78,7 +79,7 @@ def open_stack_sources(settings: SampleSettings, ground_truth: Path | None) -> S
         else {array: open_volume(ground_truth, array) for array in (DISPLACEMENT, DEFECTS)}
     )
     return StackSources(
-        sections=open_source(settings.source),
+        sections=open_image(settings.source),
         bad=bad,
         displacement=applied.get(DISPLACEMENT),
         defects=applied.get(DEFECTS),

@@ -22,11 +22,12 @@ from retrace.networks import build_network
 from retrace.planning.align_settings import AlignSettings
 from retrace.records.record import work_digest
 from retrace.replacement import remove_afterwards
+from retrace.storage.images import open_image
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.precomputed_writer import LayerWriter, plan_layer
 from retrace.storage.reads import local_paths, remote_reads
-from retrace.storage.value_checks import check_not_blank, check_raw_type
-from retrace.storage.volumes import Volume, open_source
+from retrace.storage.value_checks import check_not_blank
+from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import publish
 
 
@@ -94,9 +95,8 @@ def _aligned(settings: AlignSettings, model: Path, store: Path, journal: Path) -
     device = choose_device(settings.device)
     module = build_network(network, device=device)
     load_model(model, module, network)
-    sections = open_source(settings.sections)
-    fine = None if settings.fine is None else open_source(settings.fine)
-    check_raw_type(sections)
+    sections = open_image(settings.sections)
+    fine = None if settings.fine is None else open_image(settings.fine)
     check_not_blank(sections, sections.box)
     if fine is not None:
         check_fine(sections, fine)

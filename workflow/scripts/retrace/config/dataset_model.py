@@ -113,8 +113,8 @@ class VolumeFile(SettingsModel):
 
     raw: SourceFile | None = Field(
         None,
-        description="The image, uint8, or float in [0, 1]. Needed unless the dataset has a "
-        "`bucket`.",
+        description="The image, uint8, or float in [0, 1]; others need `normalize`. Needed unless "
+        "the dataset has a `bucket`.",
     )
     labels: SourceFile | None = Field(
         None, description="Integer labels, 0 for background. Absent: the volume is only predicted."

@@ -98,6 +98,7 @@ def _volume(dataset: DatasetFile, name: str, where: str) -> DatasetVolume:
     file = dataset.volumes[name]
     settings = _in_bucket(dataset, name) | file.explicit()
     _check_raw(settings.get("raw"), name, where)
+    _check_normalize(settings, f"{where}: volume {name!r}")
     sources = {
         part: _complete(value, dataset.voxel_size_nm, _offset(file, part))
         for part, value in settings.items()
@@ -117,6 +118,8 @@ def _volume(dataset: DatasetFile, name: str, where: str) -> DatasetVolume:
 
 SINGLE_SOURCES = ("raw", "labels", "labels_mask", "tissue_mask")
 NAMED_SOURCES = ("inputs", "outputs", "outputs_mask", "segmentations")
+IMAGES = ("raw", "inputs")
+"""Sources with grey values."""
 FITTED = ("labels", "labels_mask", "outputs", "outputs_mask")
 """Sources that `auto_crop` centres in raw."""
 
@@ -146,6 +149,19 @@ def _check_raw(raw: SourceFile | None, name: str, where: str) -> None:
         )
 
 
+def _check_normalize(settings: Mapping[str, Any], where: str) -> None:
+    """Labels, masks and segmentations are read as they are stored."""
+    for part in (*SINGLE_SOURCES, *NAMED_SOURCES):
+        value = settings.get(part) or {}
+        sources = {part: value} if isinstance(value, SourceFile) else value
+        if part in IMAGES or not any(source.normalize for source in sources.values()):
+            continue
+        raise ConfigError(
+            f"{where}: `{part}` has `normalize`, which is for images (`raw` and `inputs`); remove "
+            "it: values of labels and masks are read as they are stored"
+        )
+
+
 def _complete(
     source: SourceFile | Mapping[str, SourceFile],
     voxel_size_nm: NmTriple | None,
@@ -166,7 +182,7 @@ def _offset(volume: VolumeFile, part: str) -> dict[str, NmTriple | None]:
     """
     if volume.offset_nm is None:
         return {}
-    return {"offset_nm" if part in ("raw", "inputs") else "default_offset_nm": volume.offset_nm}
+    return {"offset_nm" if part in IMAGES else "default_offset_nm": volume.offset_nm}
 
 
 def _fitted(sources: Mapping[str, Any], crop: bool | Literal["even"]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from retrace.errors import DataError
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.formats.source import Source
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry
+from retrace.storage.images import open_image
 from retrace.storage.label_volumes import single_channel
 from retrace.storage.manifest import check_manifest
 from retrace.storage.volumes import Volume, open_source, open_volume
@@ -39,7 +40,7 @@ def open_labels(dataset: ScoredDataset, entry: ScoredEntry) -> Volume:
         raise DataError(
             f"volume {entry.volume!r} has no `labels` and no `skeletons`; it cannot be scored"
         )
-    return single_channel(_opened(dataset, source))
+    return single_channel(open_source(_with_voxel_size(dataset, source)))
 
 
 def open_raw(dataset: ScoredDataset, entry: ScoredEntry) -> Volume:
@@ -47,10 +48,10 @@ def open_raw(dataset: ScoredDataset, entry: ScoredEntry) -> Volume:
     source = dataset.volumes[entry.volume].raw
     if source is None:
         raise DataError(f"volume {entry.volume!r} has no `raw` in the settings")
-    return _opened(dataset, source)
+    return open_image(_with_voxel_size(dataset, source))
 
 
-def _opened(dataset: ScoredDataset, source: Source) -> Volume:
+def _with_voxel_size(dataset: ScoredDataset, source: Source) -> Source:
     if source.voxel_size_nm is None and dataset.voxel_size_nm is not None:
         source = source.with_(voxel_size_nm=dataset.voxel_size_nm)
-    return open_source(source)
+    return source

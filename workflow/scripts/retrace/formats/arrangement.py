@@ -116,18 +116,27 @@ def _configured_axes(name: str, file: Description, configured: str) -> str:
     return configured
 
 
+def innermost(array: Any) -> Any:
+    """The array that a reader gives, of an array that other ones may be wrapped around."""
+    while (inner := getattr(array, "array", None)) is not None:
+        array = inner
+    return array
+
+
 class ArrangedArray:
-    """An array with axes stored in any order, read as (Z, Y, X) or (C, Z, Y, X)."""
+    """An array of any axes and byte order, read as (Z, Y, X) or (C, Z, Y, X) of this machine's."""
 
     def __init__(self, array: Any, arrangement: Arrangement) -> None:
         import numpy as np
 
         self.array, self._how = array, arrangement
         self.shape = arrangement.shape(array.shape)
-        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
         self.reader = getattr(array, "reader", None)
-        chunks = getattr(array, "chunks", None)
-        self.chunks = None if chunks is None else arrangement.shape(chunks)
+        chunks = getattr(array, "chunks", None) or getattr(array, "block_shape", None)
+        if chunks is not None:  # those of a layer are (z, y, x), whatever its channels
+            chunks = arrangement.shape((*[1] * (len(array.shape) - len(chunks)), *chunks))
+        self.chunks = chunks
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """Voxels of slices ([c,] z, y, x); fewer slices take all of the last axes."""
@@ -141,7 +150,7 @@ class ArrangedArray:
         for number, axis in enumerate(order):
             part = key[number] if number < len(key) else slice(None)
             stored[axis] = part if isinstance(part, slice) else slice(part, part + 1)
-        values = np.asarray(self.array[tuple(stored)])
+        values = np.asarray(self.array[tuple(stored)], self.dtype)
         others = [axis for axis in range(len(how.axes)) if axis not in order]
         values = values.transpose([*order, *others]).reshape([values.shape[a] for a in order])
         return values[tuple(0 if not isinstance(k, slice) else slice(None) for k in key)]

@@ -56,6 +56,8 @@ class Description:
     """Stated elsewhere than in the attributes, in the order z, y, x; so are the positions."""
     positions: tuple[Statement, ...] = ()
     completeness: Completeness = "not known"
+    inverted: bool = False
+    """Whether the file says that 0 is white, as MinIsWhite of a tif."""
     drops_channel: bool = False
     """Whether a single channel is no axis of the result, as in an OME-Zarr image."""
     groups: tuple[Group, ...] = ()

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from retrace.formats.normalize import Normalize
 from retrace.geometry import NmBox
 from retrace.setting_types import (
     AnyText,
@@ -115,10 +116,17 @@ class SourceFile(SettingsModel):
         "value, for volumes whose writer leaves out empty chunks. Volumes of a bucket, and results "
         "of this workflow, have exactly the chunks in their manifest.",
     )
+    normalize: Normalize | None = Field(
+        None,
+        description="How the values of an image become grey values. Needed for `raw` and `inputs` "
+        "that are neither uint8 nor float in [0, 1]. Everything that reads the image reads the "
+        "grey values: training, prediction, views and exports.",
+    )
     preprocess: Preprocess | None = Field(
         None,
-        description="How networks of the family znn normalise this image. standard2D (default): "
-        "subtract the mean of each section and divide by its standard deviation.",
+        description="How networks of the family znn scale this image, after `normalize`. "
+        "standard2D (default): subtract the mean of each section and divide by its standard "
+        "deviation.",
     )
 
 

@@ -37,7 +37,7 @@ from retrace.storage.value_checks import (
     BLANK_CHECK_SHAPE,
     check_not_blank,
     check_raw,
-    check_raw_type,
+    check_sample,
 )
 
 
@@ -76,7 +76,7 @@ def prediction_box(
     box = inputs.output_box(predictor.network, settings.network.predict_padding, roi)
     if raw.reader is not None:
         check_covered(raw, box, roi)
-        check_raw_type(raw)
+        check_sample(raw, box)
     else:
         check_raw(raw)
     return box

@@ -15,9 +15,10 @@ from retrace.geometry import NmBox, VoxelBox
 from retrace.inference.tiles import TileNetwork, output_box, read_reflected
 from retrace.planning.predict_settings import PredictedVolume, PredictionSettings
 from retrace.remote.addresses import is_address
+from retrace.storage.images import open_image
 from retrace.storage.manifest import check_manifest
 from retrace.storage.normalised import UNIT, NormalisedImage, open_normalised
-from retrace.storage.value_checks import check_float
+from retrace.storage.value_checks import check_float, check_raw
 from retrace.storage.volumes import Volume, is_masked, open_source
 
 
@@ -59,7 +60,7 @@ class RawInputs:
         """Raw of a window, (Z, Y, X); float values of streamed raw are checked here."""
         raw = read_reflected(self.raw, window)
         if self.raw.reader is not None and raw.dtype.kind == "f":
-            check_float(self.raw.name, raw)
+            check_float(self.raw, raw)
         return raw
 
     def output_box(self, network: TileNetwork, padding: str, roi: VoxelBox | None) -> VoxelBox:
@@ -172,8 +173,11 @@ def open_network_inputs(settings: PredictionSettings) -> NetworkInputs:
         preprocess = UNIT if family.unit_images else None
         sources = (volume.raw, *volume.inputs)
         images = tuple(open_normalised(source, preprocess) for source in sources)
+        if family.unit_images:
+            for image in images[1:]:
+                check_raw(image.volume)
         return PreprocessedInputs(images, tissue_mask)
-    raw = open_source(volume.raw)
+    raw = open_image(volume.raw)
     if raw.channels:
         raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")
     if settings.descriptors is None:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 import yaml
 
+from retrace.formats.normalize import as_setting
 from retrace.packaging.family import FamilyPackage
 from retrace.packaging.interface import PackageInterface, PackageTensor
-from retrace.planning.package_settings import PackageSettings
+from retrace.planning.package_settings import PackagedDataset, PackageSettings
 from retrace.settings_model import plain_value
 
 FORMAT_VERSION = "0.5.12"
@@ -61,6 +62,18 @@ These lines are in `load.py`. They need only torch, safetensors and numpy, and t
 """
 
 
+def _normalized(dataset: PackagedDataset) -> str:
+    """How the images of the training became grey values; other images need the like."""
+    settings = [as_setting(n.range, n.invert, n.percentiles) for n in dataset.normalize]
+    if not settings:
+        return ""
+    return (
+        f"\n\nThe images of the training became grey values v by {', '.join(settings)}: v = 255 "
+        "(stored - low) / (high - low), cut to 0 and 255 and rounded, then 255 - v with `invert`. "
+        "Convert other images alike before the network reads them."
+    )
+
+
 def load_py(interface: PackageInterface) -> str:
     """The ten lines that run a packaged network."""
     return TEN_LINES.format(scaling=interface.scaling.code() if interface.scaling else "")
@@ -99,7 +112,7 @@ class PackageDescription:
         return README.format(
             title=self.title,
             description=self.sentence,
-            reading=interface.reading,
+            reading=f"{interface.reading}{_normalized(self.settings.dataset)}",
             outputs="\n".join(rows),
             tests=" ".join(tests),
             inputs=" and ".join(f"`{name}`" for name in tests),

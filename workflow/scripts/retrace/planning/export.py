@@ -10,6 +10,7 @@ from retrace.config.families import family_of
 from retrace.config.network_settings import NetworkSettings
 from retrace.config.splits import with_skeletons
 from retrace.config.workflow import ExportFormat, Layer, WorkflowConfig
+from retrace.formats.normalize import Normalize
 from retrace.formats.source import Source
 from retrace.job import Job
 from retrace.planning import align
@@ -18,6 +19,7 @@ from retrace.planning.package_settings import PackagedDataset, PackageSettings
 from retrace.planning.paths import results, tested, volume_files, with_manifests
 from retrace.planning.targets import pair_target
 from retrace.planning.weights import model_file
+from retrace.settings_model import as_json
 from retrace.storage.layer_formats import LAYER_FORMATS
 
 EXPORTED = {
@@ -87,6 +89,13 @@ def exported(planner: Planner, dataset: str, network: str) -> list[str]:
     return with_manifests([results(dataset, network, *place) for place in places])
 
 
+def _normalizes(data: Dataset) -> tuple[Normalize, ...]:
+    """The different settings `normalize` of the raw that is trained on, or of all sections."""
+    names = dict.fromkeys(entry.volume for entry in data.train) or data.volumes
+    used = (data.volumes[name].raw.normalize for name in names)
+    return tuple({as_json(setting): setting for setting in used if setting}.values())
+
+
 def package_job(planner: Planner, dataset: str, network: str) -> Job:
     """Packs a network to run without this workflow."""
     experiment = planner.experiment("package", dataset, network)
@@ -95,7 +104,8 @@ def package_job(planner: Planner, dataset: str, network: str) -> Job:
     if family_of(net).aligns:
         voxel_size_nm = align.aligned_voxel_nm(data, net)
     size = {} if voxel_size_nm is None else {"voxel_size_nm": voxel_size_nm}
-    about = PackagedDataset(name=data.name, **size)
+    grey = {"normalize": _normalizes(data)} if isinstance(data, Dataset) else {}
+    about = PackagedDataset(name=data.name, **size, **grey)
     settings = PackageSettings(network=net, dataset=about, **planner.config.package.explicit())
     return Job(settings, {"model": model_file(planner, dataset, network)})
 

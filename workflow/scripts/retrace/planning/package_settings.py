@@ -7,6 +7,7 @@ from pydantic import Field
 from retrace.config.any_network import AnyNetwork
 from retrace.config.dataset_model import DatasetName
 from retrace.config.workflow import Package
+from retrace.formats.normalize import Normalize
 from retrace.setting_types import NmSize
 from retrace.settings_model import SettingsModel
 
@@ -17,6 +18,9 @@ class PackagedDataset(SettingsModel):
     name: DatasetName = Field(description="Name of the dataset.")
     voxel_size_nm: NmSize | None = Field(
         None, description="Voxel size (z, y, x), nm. Absent: single examples."
+    )
+    normalize: tuple[Normalize, ...] = Field(
+        (), description="How its images became grey values; empty if they are stored as such."
     )
 
 

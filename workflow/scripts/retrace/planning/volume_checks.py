@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from retrace.config.alignment import source
 from retrace.config.dataset_model import Dataset, Entry
+from retrace.config.elektronn_network import EXAMPLE_WEIGHTS
 from retrace.config.splits import SPLITS
 from retrace.errors import DataError
+from retrace.formats.normalize import needs_normalize, needs_polarity
 from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
 from retrace.geometry import VoxelBox
@@ -92,11 +94,31 @@ def _check_type(where: str, part: str, layout: ArrayLayout) -> None:
         raise DataError(
             f"{where}: {layout.name} is {layout.dtype}; `{part}` must be of an integer type"
         )
-    if kind == "raw" and layout.dtype != "uint8" and not layout.dtype.startswith("float"):
-        raise DataError(
-            f"{where}: {layout.name} is {layout.dtype}; raw must be uint8, or float in [0, 1]. "
-            "Convert it first"
-        )
+    if kind in ("raw", "inputs") and part != f"inputs: {EXAMPLE_WEIGHTS}":
+        _check_grey(f"{where}: {layout.name}", layout)
+
+
+def _check_grey(name: str, layout: ArrayLayout) -> None:
+    """Networks can read the image: it is uint8 or float, and says which values are dark."""
+    assert layout.source is not None
+    settings = layout.source.normalize
+    if layout.inverted and (settings is None or settings.invert is None):
+        raise DataError(needs_polarity(name, settings))
+    if layout.dtype != "uint8" and not layout.dtype.startswith("float"):
+        what = f"{name} is {layout.dtype}"
+        raise DataError(needs_normalize(what, settings, _sampled_range(layout.source)))
+
+
+def _sampled_range(source: Source) -> tuple[float, float] | None:
+    """Percentiles 1 and 99 of some blocks; None where the values cannot be read here."""
+    try:
+        from retrace.storage.grey_range import sampled_range
+        from retrace.storage.volumes import open_source
+
+        volume = open_source(source.model_copy(update={"normalize": None}))
+        return sampled_range(volume.name, volume.array)
+    except (DataError, ImportError, OSError):
+        return None
 
 
 def _check_positions(where: str, layouts: Layouts) -> None:

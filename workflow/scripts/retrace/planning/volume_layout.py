@@ -28,6 +28,9 @@ class ArrayLayout:
     offset_nm: NmTriple
     is_placed: bool = True
     """Whether the file or the configuration states its position; else it is at 0."""
+    source: Source | None = None
+    inverted: bool = False
+    """Whether the file says that 0 is white."""
 
     @property
     def channels(self) -> int:
@@ -70,6 +73,8 @@ def source_layout(source: Source) -> ArrayLayout | None:
         place.voxel_size_nm,
         place.offset_nm,
         place.offset_by != "unknown",
+        source,
+        header.inverted,
     )
     return _fitted(layout, source)
 
@@ -78,6 +83,8 @@ def _dtype(source: Source, header: Description) -> str:
     """The type of the values that are read; objects and classes are computed from the stored."""
     if source.objects in SEPARATED_LABEL_KINDS:
         return "uint64"
+    if source.normalize is not None and source.normalize.scales:
+        return "uint8"
     return "int32" if source.class_values else header.dtype
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.formats.source import Source
 from retrace.geometry import VoxelBox, triple
-from retrace.storage.volumes import Volume, open_source
+from retrace.storage.images import open_image
+from retrace.storage.volumes import Volume
 
 DEFAULT = "standard2D"
 UNIT = "unit"
@@ -62,13 +63,13 @@ class NormalisedImage:
 
 
 def open_normalised(source: Source, preprocess: str | None = None) -> NormalisedImage:
-    """The image of a dataset's source; reads it once for its statistics.
+    """The image of a dataset's source, with its grey values; reads it once for its statistics.
 
     `preprocess`: a kind of ZNN, or UNIT; without it that of the source, else standard2D.
 
     DataError for images with channels, NaN or infinity.
     """
-    volume = open_source(source)
+    volume = open_image(source)
     if volume.channels:
         raise DataError(
             f"{volume.name} has {volume.channels} channels; the image must be (z, y, x)"

@@ -114,15 +114,22 @@ def all_mips(voxel_size_nm: NmTriple, box: VoxelBox) -> tuple[Mip, ...]:
 
 
 def plan_layer(volume: Volume, box: VoxelBox, *, labels: bool, compress: bool) -> LayerPlan:
-    """The plan for `box` of a volume; DataError for a dtype that neuroglancer cannot show."""
+    """The plan for `box` of a volume; DataError for a dtype that neuroglancer cannot show.
+
+    Floats of 16 and 64 bits become 32 bits.
+    """
+    is_float = volume.dtype.kind == "f" and not labels
+    dtype = "float32" if is_float else volume.dtype.name
     allowed = LABEL_TYPES if labels else IMAGE_TYPES
-    if volume.dtype.name not in allowed:
+    if dtype not in allowed:
+        kind, remedy = "images", "add `normalize: {percentiles: [1, 99]}` to this raw"
+        if labels:
+            kind, remedy = "ids", "export format `ome_zarr`, which keeps the type"
         raise DataError(
-            f"{volume.name} is {volume.dtype.name}; a layer of {'ids' if labels else 'images'} is "
-            f"one of {', '.join(allowed)}. Convert it first"
+            f"{volume.name} is {dtype}; a layer of {kind} is one of {', '.join(allowed)}: {remedy}"
         )
     mips = all_mips(volume.voxel_size_nm, box)
-    return LayerPlan(mips, volume.dtype.name, volume.channels, labels, compress)
+    return LayerPlan(mips, dtype, volume.channels, labels, compress)
 
 
 class LayerWriter:
@@ -163,6 +170,7 @@ class LayerWriter:
     def _write_block(self, mip: Mip, finer: Volume, block: VoxelBox) -> str:
         """Writes the chunks of a block and returns their checksum."""
         data = reduced(finer, block, mip.factor, self.plan.labels)
+        data = data.astype(self.plan.dtype, copy=False)
         written = []
         for file, box in self._chunks(mip, block):
             body = self._encoded(mip, data[(..., *box.slices(block.offset))])

@@ -14,8 +14,10 @@ import zarr
 from retrace.errors import DataError
 from retrace.formats.arrangement import ArrangedArray, arrange
 from retrace.formats.contract import Configured
+from retrace.formats.grey_values import GreyValues
 from retrace.formats.label_values import ClassGroups, SectionObjects
 from retrace.formats.n5 import N5Array
+from retrace.formats.normalize import Normalize
 from retrace.formats.placement import Extent, box_on_grid, lead_in_image, placed
 from retrace.formats.precomputed import PrecomputedLayer
 from retrace.formats.readers import open_array
@@ -33,6 +35,8 @@ from retrace.remote.addresses import (
 from retrace.remote.block_cache import CacheOptions
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import open_folder
+from retrace.settings_model import as_json
+from retrace.storage.grey_range import measured
 from retrace.storage.manifest import reading, store_with_manifest
 from retrace.storage.store_check import (
     FILL_MISSING,
@@ -55,6 +59,8 @@ class Volume:
     name: str
     is_placed: bool = True
     """Whether the file or the configuration states its position; else it is at 0."""
+    inverted: bool = False
+    """Whether the file says that 0 is white."""
 
     @property
     def reader(self) -> BlockReader | None:
@@ -242,9 +248,12 @@ def _placed_volume(
     drops_channel = drops_channel or file.drops_channel
     how = arrange(name, file, axes, channel, drops_channel=drops_channel)
     place = placed(name, file, how.axes, configured)
-    data = stored if how.is_as_stored else ArrangedArray(stored, how)
+    is_native = np.dtype(stored.dtype).isnative
+    data = stored if how.is_as_stored and is_native else ArrangedArray(stored, how)
     is_placed = place.offset_by != "unknown"
-    volume = Volume(data, place.voxel_size_nm, place.offset_nm, name, is_placed)
+    volume = Volume(
+        data, place.voxel_size_nm, place.offset_nm, name, is_placed, inverted=file.inverted
+    )
     for opened in _RECORDINGS:
         opened.append((store, volume))
     return volume
@@ -270,8 +279,8 @@ def open_source(source: Source) -> Volume:
     """Opens the volume that a dataset's entry describes, with everything that the entry asks for.
 
     That is: a voxel size, an offset, an order of axes, a channel, objects between membranes, groups
-    of classes, and labels in the middle of a larger image. DataError as for `open_volume`, and for
-    labels that do not fit their image.
+    of classes, grey values, and labels in the middle of a larger image. DataError as for
+    `open_volume`, and for labels that do not fit their image.
     """
     server = S3Server(source.endpoint_url, source.unsigned)
     stored = _open_array(source.path, source.array, source.mip or 0, server, source.missing_chunks)
@@ -289,7 +298,17 @@ def open_source(source: Source) -> Volume:
         volume = replace(volume, array=SectionObjects(volume.array, source.objects))
     if source.class_values:
         volume = replace(volume, array=ClassGroups(volume.array, source.class_values))
+    if source.normalize:
+        volume = _normalised(volume, source, source.normalize)
     return _fitted(volume, source.fit) if source.fit else volume
+
+
+def _normalised(volume: Volume, source: Source, settings: Normalize) -> Volume:
+    """An image whose stored values become grey values; measured when it is read first."""
+    reader = volume.reader
+    version = reader.record.version if reader else Path(source.path).stat().st_mtime_ns
+    measure = measured(volume.name, volume.array, settings, (as_json(source.plain()), version))
+    return replace(volume, array=GreyValues(volume.name, volume.array, settings, measure))
 
 
 def _fitted(labels: Volume, fit: Fit) -> Volume:

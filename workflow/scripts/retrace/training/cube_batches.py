@@ -33,6 +33,8 @@ from retrace.geometry import NmTriple, Triple, VoxelBox, in_nm, triple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.normalised import UNIT, NormalisedImage, normalise, open_normalised
+from retrace.storage.value_checks import check_raw
+from retrace.storage.volumes import open_source
 from retrace.targets.classes import IGNORED, class_labels
 from retrace.training.elektronn_pictures import prediction_picture
 from retrace.training.random_streams import batch_generator
@@ -306,12 +308,15 @@ def _images(
     """
     sources = dataset.volumes[volume.name]
     images = [normalise(volume.raw, UNIT)]
-    weights = [EXAMPLE_WEIGHTS] if network.use_example_weights else []
-    for channel in [*network.inputs[1:], *weights]:
+    for channel in network.inputs[1:]:
         images.append(open_normalised(sources.inputs[channel], UNIT))
-        if not images[-1].volume.box.contains(images[0].volume.box):
+        check_raw(images[-1].volume, volume.visible)
+    if network.use_example_weights:
+        images.append(normalise(open_source(sources.inputs[EXAMPLE_WEIGHTS]), UNIT))
+    for image in images[1:]:
+        if not image.volume.box.contains(images[0].volume.box):
             raise DataError(
-                f"{images[-1].volume.name} does not cover the voxels of {images[0].volume.name}; "
+                f"{image.volume.name} does not cover the voxels of {images[0].volume.name}; "
                 "all channels of a volume must"
             )
     return tuple(images)

@@ -18,6 +18,7 @@ from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
 from retrace.geometry import NmBox, NmTriple, VoxelBox, blocks
 from retrace.planning.train_settings import TrainingDataset
+from retrace.storage.images import open_image
 from retrace.storage.labels_mask import MASK_ARRAY
 from retrace.storage.value_checks import check_labels, check_not_blank, check_raw
 from retrace.storage.volumes import Volume, open_source, open_volume
@@ -123,7 +124,7 @@ def open_training_volume(
     chosen = labels_source or sources.labels
     if chosen is None:
         raise DataError(f"volume {name!r} has no `labels` to train on; add them to the dataset")
-    raw, labels = open_source(sources.raw), open_source(chosen)
+    raw, labels = open_image(sources.raw), open_source(chosen)
     check_place_in_image(labels.place, raw.place)
     mask = open_volume(mask_path, MASK_ARRAY) if mask_path else None
     _check_agreement(name, dataset, [v for v in (raw, labels, mask) if v is not None])

@@ -11,6 +11,7 @@ from retrace.config.view_model import LayerKind, ViewLayerSource
 from retrace.errors import DataError
 from retrace.geometry import ON_GRID, NmBox, VoxelBox, triple, voxels_to_cover
 from retrace.remote.addresses import is_address
+from retrace.storage.images import open_image
 from retrace.storage.volumes import Volume, open_source
 
 SEGMENTATIONS = ("labels", "fragments", "segments")
@@ -42,7 +43,8 @@ def open_layers(sources: Iterable[ViewLayerSource]) -> tuple[list[ViewLayer], li
     for source in sources:
         name = source.name or source.kind
         if is_address(source.path) or Path(source.path).exists():
-            layers.append(ViewLayer(name, source.kind, open_source(source)))
+            opened = open_image(source) if source.kind == "raw" else open_source(source)
+            layers.append(ViewLayer(name, source.kind, opened))
         else:
             absent.append(f"{name} ({source.path})")
     if not layers:
