@@ -26,6 +26,8 @@ class Arrangement:
     """The axes of the result: zyx or czyx."""
     channel: int = 0
     """The index along c, if c is not kept."""
+    makes_ids: bool = False
+    """Whether the colours along c become ids, which have the axes zyx."""
 
     @property
     def order(self) -> list[int]:
@@ -36,6 +38,10 @@ class Arrangement:
     def is_as_stored(self) -> bool:
         """Whether the file already has the axes of the result."""
         return self.axes == self.kept
+
+    def dtype(self, stored: str) -> str:
+        """The type of the result; `stored`: that of the file."""
+        return "uint32" if self.makes_ids else stored
 
     def shape(self, stored: Sequence[int]) -> tuple[int, ...]:
         """The shape of the result."""
@@ -53,7 +59,7 @@ def arrange(
     """The axes that are read; DataError if they are unknown or contradict the file's.
 
     `configured`: the setting `axes`. `channel`: the one to read; None for all. `drops_channel`:
-    whether a single channel becomes no axis of the result.
+    whether a single channel becomes no axis of the result. Colours without a channel become ids.
     """
     axes = _stored_axes(name, file, configured)
     sizes = dict(zip(axes, file.shape, strict=True))
@@ -66,9 +72,16 @@ def arrange(
     count = sizes.get("c", 1)
     if channel is not None and channel >= count:
         raise DataError(f"{name} has {count} channels, numbered from 0; there is no {channel}")
+    if file.is_colour and channel is None and axes.index("c") == _colour_axis(file):
+        return Arrangement(axes, "zyx", makes_ids=True)
     is_dropped = channel is not None or (drops_channel and count == 1)
     kept = "czyx" if "c" in sizes and not is_dropped else "zyx"
     return Arrangement(axes, kept, channel or 0)
+
+
+def _colour_axis(file: Description) -> int:
+    """The number of the stored axis with red, green and blue."""
+    return len(file.shape) - 1 if file.axes is None else file.axes.index("c")
 
 
 def _stored_axes(name: str, file: Description, configured: str | None) -> str:
@@ -83,6 +96,8 @@ def _stored_axes(name: str, file: Description, configured: str | None) -> str:
             f"{name}: its axes are stated as {file.axes_written}, which are not t, c, z, y and x; "
             "add the setting `axes` with a letter for each stored axis"
         )
+    if file.is_colour:
+        return "zyxc"
     outer = file.shape[:-4]
     if set(outer) == {1} and len(outer) <= len(OUTER_AXES):
         return OUTER_AXES[-len(outer) :] + "czyx"

@@ -23,11 +23,13 @@ Completeness = Literal["every chunk is listed", "each chunk that is read", "not 
 class Statement:
     """A voxel size or a position that a file states, in the order z, y, x."""
 
-    values: tuple[float, ...]
-    """In nm; in an unknown unit without `has_unit`."""
+    values: tuple[float | None, ...]
+    """In nm; in an unknown unit without `has_unit`. None along an axis without a voxel size."""
     written: str
     """As the file states it, for messages: "`resolution` [8, 8, 8]"."""
     has_unit: bool = True
+    rounding: float = 0.0
+    """Relative error of the values, where the file rounds more than 32 bits do."""
 
 
 class Group(NamedTuple):
@@ -58,6 +60,8 @@ class Description:
     completeness: Completeness = "not known"
     inverted: bool = False
     """Whether the file says that 0 is white, as MinIsWhite of a tif."""
+    is_colour: bool = False
+    """Whether the channels are red, green and blue of 8 bits, which are ids in labels."""
     drops_channel: bool = False
     """Whether a single channel is no axis of the result, as in an OME-Zarr image."""
     groups: tuple[Group, ...] = ()

@@ -12,7 +12,6 @@ import numpy as np
 from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
 from retrace.formats.contract import ByteOrder, Description, Group
-from retrace.formats.label_values import ColourLabels, is_colour
 from retrace.formats.reader import Reader
 from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
 from retrace.geometry import chunk_count
@@ -60,6 +59,7 @@ def _description(dataset: h5py.Dataset) -> Description:
         written,
         attributes,
         completeness="every chunk is listed",
+        is_colour=letters is None and _is_colour(dataset),
         groups=tuple(_groups(dataset)),
         level=dataset.name.rpartition("/")[2],
     )
@@ -75,6 +75,11 @@ def _groups(dataset: h5py.Dataset) -> Iterator[Group]:
     while path != "/":
         path = path.rpartition("/")[0] or "/"
         yield Group(path, _attributes(dataset.file[path]))
+
+
+def _is_colour(dataset: h5py.Dataset) -> bool:
+    """Whether it is RGB: 8 bits, with red, green and blue in the last of four axes."""
+    return dataset.ndim == 4 and dataset.shape[-1] == 3 and dataset.dtype == np.uint8
 
 
 def _plain(value: Any) -> Any:
@@ -130,10 +135,4 @@ def _is_h5(path: Path) -> bool:
     return path.exists() and path.suffix.lower() in H5_SUFFIXES
 
 
-def _open(path: Path, name: str, mip: int, check: FileCheck | None) -> H5Array | ColourLabels:
-    """The dataset `name` (Z, Y, X) or (C, Z, Y, X); colours become ids."""
-    array = H5Array(path, name, check)
-    return ColourLabels(array) if is_colour(array.shape, array.dtype) else array
-
-
-HDF5 = Reader("h5", H5_SUFFIXES, _is_h5, _open)
+HDF5 = Reader("h5", H5_SUFFIXES, _is_h5, lambda path, name, mip, check: H5Array(path, name, check))

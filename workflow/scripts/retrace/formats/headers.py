@@ -15,6 +15,7 @@ from retrace.errors import DataError, nearest
 from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.n5_metadata import describe_n5
 from retrace.formats.precomputed import describe_layer, find_scale
+from retrace.formats.section_order import TIF_SUFFIXES, section_files
 from retrace.formats.zarr_folder import (
     ZARR_FILES,
     array_names,
@@ -29,7 +30,7 @@ from retrace.reading import reading_content
 from retrace.remote.addresses import is_address, is_zarr, local_folder
 
 MOST_TIFS = 256
-"""Folders with more files are left to the job, because each file has to be opened."""
+"""Of folders with more files, planning checks the names only: each file has to be opened."""
 KINDS = {"u": "uint", "i": "int", "f": "float", "b": "bool"}
 """Letters of numpy's type strings ("<u8"), and the names of the types without their bits."""
 
@@ -135,7 +136,7 @@ def _file_header(path: Path, array: str) -> Description | None:
     """Another file; None where its library is not installed, and for a file that is empty yet."""
     if path.is_file() and not path.stat().st_size:
         return None
-    if path.is_dir() and len(list(path.iterdir())) > MOST_TIFS:
+    if path.is_dir() and len(section_files(path)) > MOST_TIFS:
         return None
     try:
         return _tif_header(path) if _is_tif(path) else _opened(path, array)
@@ -144,13 +145,13 @@ def _file_header(path: Path, array: str) -> Description | None:
 
 
 def _is_tif(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in (".tif", ".tiff")
+    return path.is_dir() or path.suffix.lower() in TIF_SUFFIXES
 
 
-def _tif_header(path: Path) -> Description | None:
-    from retrace.formats.tiff import header
+def _tif_header(path: Path) -> Description:
+    from retrace.formats.tiff import describe
 
-    return header(path)
+    return describe(path)
 
 
 def _opened(path: Path, array: str) -> Description:

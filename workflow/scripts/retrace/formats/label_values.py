@@ -6,7 +6,6 @@ Each class reads like a zarr array: it has `shape`, `dtype`, `attrs` and slicing
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -91,19 +90,14 @@ class ColourLabels:
     """Ids (Z, Y, X) uint32 of RGB colours: 65536 red + 256 green + blue, as in ZNN."""
 
     def __init__(self, array: Any) -> None:
-        """`array` (Z, Y, X, 3) uint8."""
+        """`array` (C, Z, Y, X) uint8."""
         self._array = array
-        self.shape: tuple[int, ...] = tuple(array.shape[:3])
+        self.shape: tuple[int, ...] = tuple(array.shape[1:])
         self.dtype = np.dtype(np.uint32)
-        self.description = replace(array.description, shape=self.shape, dtype="uint32")
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        return from_colours(np.asarray(self._array[key]))
-
-
-def is_colour(shape: tuple[int, ...], dtype: Any) -> bool:
-    """Whether an array is RGB: 8 bits, with red, green and blue in the last of four axes."""
-    return len(shape) == 4 and shape[-1] == 3 and np.dtype(dtype) == np.uint8
+        key = key if isinstance(key, tuple) else (key,)
+        return from_colours(np.moveaxis(np.asarray(self._array[(slice(None), *key)]), 0, -1))
 
 
 def from_colours(values: np.ndarray) -> np.ndarray:

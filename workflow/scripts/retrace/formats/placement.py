@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 from retrace.errors import DataError
@@ -70,7 +71,7 @@ def _with_unit(
     """
     kept = []
     for statement in statements:
-        if statement.has_unit or (size is not None and same_size(statement.values, size)):
+        if statement.has_unit or (size is not None and _same_size(statement, _configured(size))):
             kept.append(statement)
             continue
         configured = "states none" if size is None else f"says {list(size)} nm"
@@ -102,19 +103,39 @@ def _agreed(
     key: str,
 ) -> Sequence[float] | None:
     """The value of all statements; None without any. DataError if two of them contradict."""
-    pairs = [(s.values, s.written) for s in statements]
-    if configured is not None and statements:
-        pairs.append((tuple(configured), f"`{key}` {list(configured)} nm in the config"))
-    same = same_size if what == "voxel size" else _same_position
-    for values, written in pairs[1:]:
-        if not same(values, pairs[0][0]):
-            raise DataError(
-                f"{name}: two statements of its {what} contradict each other: {pairs[0][1]}, and "
-                f"{written} (z, y, x); {_remedy(what, key)}"
-            )
     if not statements:
         return configured if what == "voxel size" else None
-    return pairs[-1][0]
+    all_of_them = list(statements)
+    if configured is not None:
+        all_of_them.append(_configured(configured, key))
+    same = _same_size if what == "voxel size" else _same_position
+    for one, other in combinations(all_of_them, 2):
+        if not same(one, other):
+            raise DataError(
+                f"{name}: two statements of its {what} contradict each other: {one.written}, and "
+                f"{other.written} (z, y, x); {_remedy(what, key)}"
+            )
+    return _along_each_axis(name, what, all_of_them, key)
+
+
+def _configured(values: Sequence[float], key: str = "") -> Statement:
+    return Statement(tuple(values), f"`{key}` {list(values)} nm in the config")
+
+
+def _along_each_axis(
+    name: str, what: str, statements: Sequence[Statement], key: str
+) -> Sequence[float]:
+    """The last value that is stated along each of z, y, x; DataError for an axis without one."""
+    values: list[float] = []
+    for axis, column in zip("zyx", zip(*(s.values for s in statements), strict=True), strict=True):
+        stated = [value for value in column if value is not None]
+        if not stated:
+            raise DataError(
+                f"{name} states {statements[0].written} (z, y, x), and no {what} along {axis}; add "
+                f"`{key}` to the dataset's config (nm, z y x)"
+            )
+        values.append(stated[-1])
+    return values
 
 
 def _remedy(what: str, key: str) -> str:
@@ -123,14 +144,19 @@ def _remedy(what: str, key: str) -> str:
     return f"leave out `{key}`, which is only for files that state no position, or correct the file"
 
 
-def same_size(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether two voxel sizes are equal up to the rounding of files."""
-    pairs = zip(one, other, strict=True)
-    return all(math.isclose(a, b, rel_tol=SAME_SIZE) for a, b in pairs)
+def _same_size(one: Statement, other: Statement) -> bool:
+    """Whether two voxel sizes are equal up to the rounding of files, where both are stated."""
+    rounding = max(SAME_SIZE, one.rounding, other.rounding)
+    return all(math.isclose(a, b, rel_tol=rounding) for a, b in _stated_by_both(one, other))
 
 
-def _same_position(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(abs(a - b) <= SAME_POSITION_NM for a, b in zip(one, other, strict=True))
+def _same_position(one: Statement, other: Statement) -> bool:
+    return all(abs(a - b) <= SAME_POSITION_NM for a, b in _stated_by_both(one, other))
+
+
+def _stated_by_both(one: Statement, other: Statement) -> list[tuple[float, float]]:
+    pairs = zip(one.values, other.values, strict=True)
+    return [(a, b) for a, b in pairs if a is not None and b is not None]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from retrace.errors import DataError
 from retrace.formats.attributes import FACTORS, downsampling, statements, times
@@ -67,7 +68,7 @@ def _factors(group: Group, file: Description, axes: str) -> Sequence[float] | No
 
 def _named(group: Group, statement: Statement) -> Statement:
     written = f"{statement.written} of the group {group.name}"
-    return Statement(statement.values, written, statement.has_unit)
+    return replace(statement, written=written)
 
 
 def _level(file: Description) -> int:
@@ -78,4 +79,11 @@ def _level(file: Description) -> int:
 
 def _multiples(own: Sequence[Statement], of_group: Sequence[Statement]) -> bool:
     """Whether the array states a size that is a multiple of that of its group."""
-    return bool(own) and all(whole_voxels(own[0].values, s.values) is not None for s in of_group)
+    return bool(own) and all(
+        whole_voxels(_numbers(own[0]), _numbers(size)) is not None for size in of_group
+    )
+
+
+def _numbers(size: Statement) -> list[float]:
+    """The values of a statement; attributes state one along each axis."""
+    return [value for value in size.values if value is not None]

@@ -1,93 +1,167 @@
-"""Tif stacks, which read like zarr arrays: shape, dtype, attrs, slicing."""
+"""Tif stacks and folders of tifs, which read like zarr arrays: shape, dtype, slicing."""
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 
 from retrace.errors import DataError
 from retrace.files import FileCheck
-from retrace.formats.contract import Description
-from retrace.formats.label_values import from_colours
+from retrace.formats.contract import Description, Statement
 from retrace.formats.reader import Reader
+from retrace.formats.section_order import TIF_SUFFIXES, section_files
+from retrace.formats.tiff_file import TifFile, read_file, read_pixels
+from retrace.formats.tiff_pages import read_plane
 
-TIF_SUFFIXES = (".tif", ".tiff")
+SAME_PIXELS = 0.01
+"""Relative difference of the pixel sizes of sections: microscopes write measured ones."""
 
 
 class TifStack:
-    """Sections (Z, Y, X) of a multi-page tif, or of a folder of tifs sorted by name.
-
-    RGB pages become ids (label_values.from_colours).
-    """
+    """A tif, or the sections of a folder (tiff_file.TifFile); planes are read one by one."""
 
     def __init__(self, path: Path, check: FileCheck | None = None) -> None:
-        """DataError for a folder without tifs, and for pages that are neither grey nor RGB."""
-        self.path, self.check = path, check
-        self.pages = _tif_pages(path)
-        first = self._page(0)
-        if first.ndim != 2:
-            raise _wrong_pages(path, first.shape)
-        self.shape: tuple[int, ...] = (len(self.pages), *first.shape)
-        self.dtype: np.dtype[Any] = first.dtype
-        self.description = Description(self.shape, first.dtype.name)
-
-    def _page(self, index: int) -> np.ndarray:
-        file, key = self.pages[index]
-        with tifffile.TiffFile(file) as tif:
-            stored = tif.pages[key]
-            if self.check is not None and 0 in stored.databytecounts:  # tifffile reads it as 0
-                self.check(f"of page {key} in {file.name}", None)
-            page = np.asarray(stored.asarray())
-        is_colour = page.ndim == 3 and page.shape[-1] in (3, 4) and page.dtype == np.uint8
-        return from_colours(page) if is_colour else page
+        """DataError for files that are damaged, incomplete or do not belong together."""
+        self.file, self.check = read_tif(path), check
+        self.shape = self.file.shape
+        self.dtype: np.dtype[Any] = self.file.pixels.dtype
+        self.description = _description(self.file)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        key = key if isinstance(key, tuple) else (key,)
-        indices = range(len(self.pages))[key[0]]
-        if isinstance(indices, int):
-            return self._page(indices)[key[1:]]
-        planes = [self._page(i)[key[1:]] for i in indices]
-        return np.stack(planes) if planes else np.empty((0, *self.shape[1:]), self.dtype)
+        given = key if isinstance(key, tuple) else (key,)
+        full = (*given, *[slice(None)] * (len(self.shape) - len(given)))
+        depth = len(self.file.outer)
+        rows = [
+            range(size)[part] if isinstance(part, slice) else [range(size)[part]]
+            for part, size in zip(full, self.file.outer, strict=False)
+        ]
+        planes = [self._plane(index)[full[depth:]] for index in itertools.product(*rows)]
+        if not planes:
+            return np.broadcast_to(np.zeros((), self.dtype), self.shape)[full]
+        values = np.stack(planes).reshape(*(len(row) for row in rows), *planes[0].shape)
+        return values[tuple(slice(None) if isinstance(k, slice) else 0 for k in full[:depth])]
+
+    def _plane(self, index: Sequence[int]) -> np.ndarray:
+        number = int(np.ravel_multi_index(tuple(index), self.file.outer))
+        return read_plane(self.file.planes[number], self.file.pixels, self.check)
 
 
-def _wrong_pages(path: Path, shape: tuple[int, ...]) -> DataError:
-    return DataError(
-        f"{path}: a page has shape {shape}; pages must be grey (y, x), or for labels RGB (y, x, 3) "
-        "of 8 bits"
+def describe(path: Path) -> Description:
+    """What a tif or the files of a folder say, without their data; as the opened array."""
+    return _description(read_tif(path))
+
+
+def _description(file: TifFile) -> Description:
+    return Description(
+        file.shape,
+        file.pixels.dtype.name,
+        file.byte_order,
+        file.axes,
+        file.axes_written,
+        voxel_sizes=file.stated.voxel_sizes,
+        positions=file.stated.positions,
+        completeness="each chunk that is read",
+        inverted=file.inverted,
+        is_colour=file.pixels.is_colour and file.axes is not None,
+        drops_channel=True,
     )
 
 
-def header(path: Path) -> Description | None:
-    """What the files of a stack (Z, Y, X) say, without their data; None if not of numbers."""
-    pages = _tif_pages(path)
-    with tifffile.TiffFile(pages[0][0]) as tif:
-        page = tif.pages[0]
-        shape, dtype = tuple(page.shape), page.dtype
-    if dtype is None:
-        return None
-    if len(shape) == 3 and shape[-1] in (3, 4) and dtype == np.uint8:
-        shape, dtype = shape[:2], np.dtype(np.uint32)  # label_values.from_colours
-    if len(shape) != 2:
-        raise _wrong_pages(path, shape)
-    return Description((len(pages), *shape), dtype.name)
-
-
-def _tif_pages(path: Path) -> Sequence[tuple[Path, int]]:
-    """The file and page number of each section."""
-    files = [path]
+def read_tif(path: Path) -> TifFile:
+    """The image of a file or folder; DataError as for `TifStack`."""
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in TIF_SUFFIXES)
-    if not files:
-        raise DataError(f"{path} contains no .tif or .tiff file")
-    pages: list[tuple[Path, int]] = []
-    for file in files:
-        with tifffile.TiffFile(file) as tif:
-            pages += [(file, index) for index in range(len(tif.pages))]
-    return pages
+        return _read_folder(path, section_files(path))
+    file = read_file(path)
+    if file.is_multifile:
+        others = sorted({plane.file.name for plane in file.planes} - {path.name})
+        raise DataError(
+            f"{path}: its OME-XML puts planes into {len(others)} other files, such as {others[0]}; "
+            "put exactly these files into a folder, and name the folder as `path`"
+        )
+    return file
+
+
+# ---------------------------------------------------------------- folders
+
+
+def _read_folder(folder: Path, paths: Sequence[Path]) -> TifFile:
+    """The sections of a folder, one file after the other."""
+    first = read_file(paths[0])
+    if first.is_multifile:
+        return _of_one_image(folder, paths, first)
+    files = [read_file(path) for path in paths]
+    _check_alike(paths, files)
+    if len(files) == 1:
+        return first
+    for path, file in zip(paths, files, strict=True):
+        if (file.axes or "z")[0] != "z":
+            raise DataError(
+                f"{path}: its axes are {file.axes_written}; in a folder of sections, each file is "
+                "one section or a stack whose first axis is z. Save it so, or as a single file"
+            )
+    outer = (sum(file.outer[0] for file in files), *first.outer[1:])
+    planes = tuple(plane for file in files for plane in file.planes)
+    return replace(first, planes=planes, outer=outer)
+
+
+def _of_one_image(folder: Path, paths: Sequence[Path], image: TifFile) -> TifFile:
+    """An OME-TIFF of several files, in the order of its metadata."""
+    named = {plane.file.absolute() for plane in image.planes}
+    other = sorted(named ^ {path.absolute() for path in paths})
+    if other:
+        raise DataError(
+            f"{folder}: {paths[0].name} has an OME-XML for {len(named)} files, and the folder has "
+            f"{len(paths)}; {other[0].name} is only in one of the two. Put exactly the files of "
+            "one image into the folder"
+        )
+    _check_same(paths, [str(read_pixels(path)) for path in paths])
+    return image
+
+
+def _check_alike(paths: Sequence[Path], files: Sequence[TifFile]) -> None:
+    """DataError names a file whose pixels, or their meaning or size, differ from the others'."""
+    _check_same(paths, [_kind(file) for file in files])
+    for path, file in zip(paths, files, strict=True):
+        sizes, others = file.stated.voxel_sizes, files[0].stated.voxel_sizes
+        if len(sizes) != len(others) or not all(map(_is_same_size, sizes, others)):
+            raise DataError(
+                f"{path} states {_written(sizes)}, {paths[0].name} states {_written(others)}; all "
+                "sections must have the same pixels: scale the section, or correct the file"
+            )
+
+
+def _check_same(paths: Sequence[Path], kinds: Sequence[str]) -> None:
+    """DataError names the first file that differs from most."""
+    usual = Counter(kinds).most_common(1)[0][0]
+    for path, kind in zip(paths, kinds, strict=True):
+        if kind != usual:
+            raise DataError(
+                f"{path} is {kind}, {kinds.count(usual)} of {len(kinds)} files in its folder are "
+                f"{usual}; all sections must be alike: convert the file, or move it if it is none"
+            )
+
+
+def _kind(file: TifFile) -> str:
+    """The pixels and axes of a file, but for the number of its sections."""
+    inner = f", {file.axes} {list(file.outer[1:])}" if len(file.outer) > 1 else ""
+    return f"{file.pixels}{inner}{' with 0 as white' if file.inverted else ''}"
+
+
+def _is_same_size(one: Statement, other: Statement) -> bool:
+    return all(
+        a == b or (a is not None and b is not None and abs(a - b) <= SAME_PIXELS * b)
+        for a, b in zip(one.values, other.values, strict=True)
+    )
+
+
+def _written(statements: Sequence[Statement]) -> str:
+    return statements[0].written if statements else "no pixel size"
 
 
 def _is_tif(path: Path) -> bool:

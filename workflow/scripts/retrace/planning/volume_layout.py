@@ -9,7 +9,7 @@ from pathlib import Path
 from retrace.config.dataset_model import Dataset, DatasetVolume
 from retrace.config.sources import NAMED_PARTS, PARTS
 from retrace.formats.arrangement import arrange
-from retrace.formats.contract import Configured, Description
+from retrace.formats.contract import Configured
 from retrace.formats.headers import read_header
 from retrace.formats.placement import Extent, box_on_grid, lead_in_image, placed
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Source
@@ -69,7 +69,7 @@ def source_layout(source: Source) -> ArrayLayout | None:
     layout = ArrayLayout(
         name,
         how.shape(header.shape),
-        _dtype(source, header),
+        _dtype(source, how.dtype(header.dtype)),
         place.voxel_size_nm,
         place.offset_nm,
         place.offset_by != "unknown",
@@ -79,13 +79,13 @@ def source_layout(source: Source) -> ArrayLayout | None:
     return _fitted(layout, source)
 
 
-def _dtype(source: Source, header: Description) -> str:
+def _dtype(source: Source, stored: str) -> str:
     """The type of the values that are read; objects and classes are computed from the stored."""
     if source.objects in SEPARATED_LABEL_KINDS:
         return "uint64"
     if source.normalize is not None and source.normalize.scales:
         return "uint8"
-    return "int32" if source.class_values else header.dtype
+    return "int32" if source.class_values else stored
 
 
 def _fitted(layout: ArrayLayout, source: Source) -> ArrayLayout | None:

@@ -12,10 +12,10 @@ import numpy as np
 import zarr
 
 from retrace.errors import DataError
-from retrace.formats.arrangement import ArrangedArray, arrange
+from retrace.formats.arrangement import ArrangedArray, Arrangement, arrange
 from retrace.formats.contract import Configured
 from retrace.formats.grey_values import GreyValues
-from retrace.formats.label_values import ClassGroups, SectionObjects
+from retrace.formats.label_values import ClassGroups, ColourLabels, SectionObjects
 from retrace.formats.n5 import N5Array
 from retrace.formats.normalize import Normalize
 from retrace.formats.placement import Extent, box_on_grid, lead_in_image, placed
@@ -248,8 +248,7 @@ def _placed_volume(
     drops_channel = drops_channel or file.drops_channel
     how = arrange(name, file, axes, channel, drops_channel=drops_channel)
     place = placed(name, file, how.axes, configured)
-    is_native = np.dtype(stored.dtype).isnative
-    data = stored if how.is_as_stored and is_native else ArrangedArray(stored, how)
+    data = _arranged(stored, how)
     is_placed = place.offset_by != "unknown"
     volume = Volume(
         data, place.voxel_size_nm, place.offset_nm, name, is_placed, inverted=file.inverted
@@ -257,6 +256,14 @@ def _placed_volume(
     for opened in _RECORDINGS:
         opened.append((store, volume))
     return volume
+
+
+def _arranged(stored: Any, how: Arrangement) -> Any:
+    """The array (Z, Y, X) or (C, Z, Y, X) of what a reader gives."""
+    if how.makes_ids:
+        return ColourLabels(ArrangedArray(stored, replace(how, kept="czyx")))
+    is_native = np.dtype(stored.dtype).isnative
+    return stored if how.is_as_stored and is_native else ArrangedArray(stored, how)
 
 
 OpenedVolumes = list[tuple[str, Volume]]
