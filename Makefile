@@ -54,9 +54,10 @@ BENCHMARKS := fetch lsd_targets train data_parallel predict evaluate malis check
 bench: setup ## run the programs that measure the figures in docs/performance.md
 	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-schemas: setup ## write config/schemas and the page of what decides each result again
+schemas: setup ## write config/schemas and the generated pages of docs/reference again
 	PYTHONPATH=workflow/scripts $(BIN)/python -m retrace.config.json_schemas config/schemas
 	PYTHONPATH=workflow/scripts $(BIN)/python docs/_site/what_decides.py docs/reference/what-decides.md
+	PYTHONPATH=workflow/scripts $(BIN)/python docs/_site/formats_page.py docs/reference/formats.md
 
 docs: setup ## build the documentation as a site in site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

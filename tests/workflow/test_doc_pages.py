@@ -125,6 +125,15 @@ def test_the_page_of_what_decides_each_result_is_current(tmp_path: Path) -> None
     assert written == page.read_text(), "write it again with `make schemas`"
 
 
+def test_the_page_of_formats_is_current(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    run = run_generator(str(ROOT / "docs/_site/formats_page.py"), str(page))
+
+    assert run.returncode == 0, run.stderr
+    written = (ROOT / "docs/reference/formats.md").read_text()
+    assert written == page.read_text(), "write it again with `make schemas`"
+
+
 def test_every_rule_with_a_job_is_on_the_page_of_what_decides_each_result() -> None:
     page = (ROOT / "docs/reference/what-decides.md").read_text()
     text = "".join(file.read_text() for file in sorted((ROOT / "rules").glob("*.smk")))

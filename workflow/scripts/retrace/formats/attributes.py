@@ -12,13 +12,15 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from retrace.errors import DataError
-from retrace.formats.contract import Statement
+from retrace.formats.contract import Convention, Statement
 from retrace.formats.stated_axes import axis_letters
 
 Attributes = Mapping[str, Any]
 Quantity = Literal["voxel size", "position"]
 Found = Iterator[tuple[Quantity, Statement]]
 
+IN_ATTRIBUTES = "In [attributes](#attributes-of-zarr-n5-and-h5) of the array or the groups above."
+"""For the documentation."""
 NM_PER_UNIT: Mapping[str, Fraction] = {
     name: nm
     for names, nm in (
@@ -49,13 +51,9 @@ NO_UNITS = (
 
 
 @dataclass(frozen=True)
-class Convention:
+class AttributeConvention(Convention):
     """One way to write voxel size and position into attributes."""
 
-    name: str
-    keys: tuple[str, ...]
-    about: str
-    """How the values are read, for the documentation."""
     read: Callable[[Attributes, str], Found]
     """Function (attributes, stored axes) -> what they state; DataError for values of no sense."""
 
@@ -225,31 +223,35 @@ def _element_size(attrs: Attributes, axes: str) -> Found:
 
 
 CONVENTIONS = (
-    Convention(
-        "funlib, gunpowder, CREMI",
+    AttributeConvention(
+        "funlib, gunpowder, CREMI, paintera",
         ("resolution", "voxel_size", "offset", "units"),
-        "`resolution` or `voxel_size`, and the position of the first voxel's corner, in `units`, "
-        "or nm without them.",
+        "`units`, one for each spatial axis or one for all; nm without them",
+        "`resolution` or `voxel_size` is the voxel size, `offset` the position of the first "
+        "voxel's corner. Next to `downsamplingFactors` they are refused, because it is open whether"
+        " they are those of the level.",
         _funlib,
     ),
-    Convention(
-        "CellMap, COSEM",
+    AttributeConvention(
+        "CellMap, COSEM, fibsem-tools",
         ("transform",),
-        "`scale` and `translate` in `units`, for the axes in `axes`. Without `units` there is no "
-        "unit.",
+        "its `units`; none without them",
+        "`scale` is the voxel size, `translate` the position, for the axes in its `axes`.",
         _transform,
     ),
-    Convention(
+    AttributeConvention(
         "n5-viewer, BigDataViewer",
-        ("pixelResolution", "downsamplingFactors"),
-        "`dimensions` in `unit`; a list alone has no unit. It is the size of the finest level, so "
-        "it is multiplied by `downsamplingFactors`.",
+        ("pixelResolution", FACTORS),
+        "its `unit`; none for a list alone",
+        "`dimensions`, or a list, is the voxel size of the finest level. `downsamplingFactors` of a"
+        " level multiply it.",
         _pixel_resolution,
     ),
-    Convention(
-        "ilastik, PlantSeg",
+    AttributeConvention(
+        "ilastik, PlantSeg, Fiji's HDF5 plugin",
         ("element_size_um",),
-        "The voxel size in micrometres.",
+        "micrometres",
+        "The voxel size.",
         _element_size,
     ),
 )

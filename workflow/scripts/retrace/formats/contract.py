@@ -20,6 +20,35 @@ Completeness = Literal["every chunk is listed", "each chunk that is read", "not 
 
 
 @dataclass(frozen=True)
+class Convention:
+    """One way to write sizes, positions or axes into a file, for the documentation."""
+
+    name: str
+    keys: tuple[str, ...]
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class FormatPage:
+    """What the documentation says about a format: docs/reference/formats.md."""
+
+    title: str
+    recognised_by: str
+    axes: str
+    voxel_size: str
+    position: str
+    byte_order: str
+    channels: str
+    codecs: str
+    completeness: str
+    """What notices parts that are missing or damaged."""
+    refused: str
+    conventions: tuple[Convention, ...] = ()
+    """Of this format alone."""
+
+
+@dataclass(frozen=True)
 class Statement:
     """A voxel size or a position that a file states, in the order z, y, x."""
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
-from retrace.formats.contract import ByteOrder, Description, Group
+from retrace.formats.attributes import IN_ATTRIBUTES
+from retrace.formats.contract import ByteOrder, Description, FormatPage, Group
 from retrace.formats.reader import Reader
 from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
 from retrace.geometry import chunk_count
@@ -135,4 +136,22 @@ def _is_h5(path: Path) -> bool:
     return path.exists() and path.suffix.lower() in H5_SUFFIXES
 
 
-HDF5 = Reader("h5", H5_SUFFIXES, _is_h5, lambda path, name, mip, check: H5Array(path, name, check))
+PAGE = FormatPage(
+    title="HDF5",
+    recognised_by="The suffix .h5, .hdf or .hdf5; `array` names the dataset. CREMI and the h5 files"
+    " of ilastik and PlantSeg are such files.",
+    axes=IN_ATTRIBUTES,
+    voxel_size=IN_ATTRIBUTES,
+    position=IN_ATTRIBUTES,
+    byte_order="Stated by the type.",
+    channels="An axis c; without names, the first of four axes. Colours of labels, (z, y, x) with a"
+    " last axis of 3 or 4 uint8, become one id for each colour.",
+    codecs="Those of the installed HDF5 library: gzip, lzf, szip, and plugins that it finds.",
+    completeness="Chunks that were never written are refused, unless `missing_chunks: fill`. "
+    "A damaged chunk is noticed by its codec, or by the checksum `fletcher32` if the file has it.",
+    refused="Links to other files, virtual and external datasets. The voxel size of BigDataViewer's"
+    " h5 files is in an .xml file, which is not read. Imaris files (.ims) are not read.",
+)
+HDF5 = Reader(
+    "h5", H5_SUFFIXES, (PAGE,), _is_h5, lambda path, name, mip, check: H5Array(path, name, check)
+)

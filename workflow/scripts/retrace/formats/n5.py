@@ -21,6 +21,8 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.files import FileCheck
+from retrace.formats.attributes import IN_ATTRIBUTES
+from retrace.formats.contract import FormatPage
 from retrace.formats.n5_metadata import describe_n5
 from retrace.formats.reader import Reader
 from retrace.reading import (
@@ -144,4 +146,20 @@ def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> N5Array:
     return N5Array(path / array, check and (lambda name, data: check(prefix + name, data)))
 
 
-N5 = Reader("n5", (".n5",), _is_n5, _open)
+PAGE = FormatPage(
+    title="N5",
+    recognised_by="The suffix .n5, or `dimensions` in attributes.json; `array` names the dataset, "
+    "and also the level (raw/s0).",
+    axes="The file's order x, y, z is reversed, and so are all lists in attributes but those in "
+    f"`transform`. {IN_ATTRIBUTES}",
+    voxel_size=IN_ATTRIBUTES,
+    position=f"{IN_ATTRIBUTES} CellMap's positions of coarser levels are those of centres; with the"
+    " group's `multiscales` they are read as such.",
+    byte_order="Big-endian by the format.",
+    channels="None: only three axes are read.",
+    codecs=", ".join(CODECS) + "; gzip also with `useZlib`.",
+    completeness="Missing blocks are refused, unless `missing_chunks: fill`. A damaged block is "
+    "noticed by its codec.",
+    refused="Blocks of varying length (mode 1), blosc, lz4, zstd, and n5 at an address.",
+)
+N5 = Reader("n5", (".n5",), (PAGE,), _is_n5, _open)

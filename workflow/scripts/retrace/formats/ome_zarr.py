@@ -23,12 +23,47 @@ from retrace.formats.attributes import (
     unit_in_nm,
     units_in_nm,
 )
-from retrace.formats.contract import Statement
+from retrace.formats.contract import Convention, FormatPage, Statement
 from retrace.formats.stated_axes import axis_letters
 
 READ_STEPS = ("scale", "translation", "identity", "sequence", "affine")
 """Types of transformations that are read; affine only without rotation and shear."""
 Attributes = Mapping[str, Any]
+PAGE = FormatPage(
+    title="OME-Zarr (OME-NGFF 0.1 to 0.6)",
+    recognised_by="`multiscales` in the attributes of a zarr group, since 0.5 inside `ome`. `array`"
+    " names the group, empty for the top; `mip` is the level. An array of it is read with the same "
+    "metadata.",
+    axes="Stated by `axes`, in any order; since 0.6 by those of the coordinate system that the "
+    "levels lead to. In 0.1 and 0.2: t, c, z, y, x.",
+    voxel_size="The scale of the level times that of the image, in the units of the axes. Without a"
+    " unit it must equal the config's. A scale of 1, 1, 1 without a unit states nothing.",
+    position="The translation of the level, read as the position of the first voxel's corner. If it"
+    " differs from that of level 0 by half the difference of the voxel sizes, it is that of the "
+    "centre.",
+    byte_order="As for zarr.",
+    channels="The axis of type channel, or named c; a single channel is no axis of the volume.",
+    codecs="As for zarr.",
+    completeness="As for zarr.",
+    refused="Groups with several images, collections of images (bioformats2raw) and plates, with "
+    "the arrays to choose from. More than one time point. Transformations other than "
+    f"{', '.join(READ_STEPS)}; affine ones that rotate or shear; values at a path; and, since 0.6, "
+    "an image that leads to further coordinate systems.",
+    conventions=(
+        Convention(
+            "OME-NGFF",
+            ("axes", "coordinateTransformations", "coordinateSystems"),
+            "`unit` of each axis",
+            "`scale` is the voxel size, `translation` the position of a level.",
+        ),
+        Convention(
+            "CellMap",
+            ("multiscales.datasets.transform",),
+            "its `units`",
+            "As OME-Zarr; also in groups of n5.",
+        ),
+    ),
+)
 
 
 def images(attrs: Attributes) -> Sequence[Attributes]:

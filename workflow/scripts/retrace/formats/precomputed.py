@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrace.errors import DataError, FetchError
-from retrace.formats.contract import Description, Statement
+from retrace.formats.contract import Description, FormatPage, Statement
 from retrace.formats.source import Region, Source
 from retrace.geometry import NmBox, VoxelBox, checked_voxel_size, in_nm, triple
 from retrace.reading import (
@@ -27,6 +27,24 @@ from retrace.remote.addresses import local_folder
 
 if TYPE_CHECKING:
     from retrace.remote.block_reader import BlockReader
+
+
+PAGE = FormatPage(
+    title="Precomputed layers of neuroglancer",
+    recognised_by="An address (s3://, gs://, https://, file://) that is no zarr; precomputed:// "
+    "names the format. `mip` is the level.",
+    axes="Stated by the format; x, y, z and the channel become (c), z, y, x.",
+    voxel_size="Stated by `resolution` of the level, nm.",
+    position="Stated by `voxel_offset`, in voxels of the level.",
+    byte_order="Little-endian by the format.",
+    channels="Stated by `num_channels`.",
+    codecs="raw, compressed_segmentation, jpeg, and others of cloud-volume (png, compresso, "
+    "fpzip, crackle ..) where the package is installed that it names; sharded or not; gzip.",
+    completeness="Each chunk that is read: a missing, empty or damaged one is refused, unless "
+    "`missing_chunks: fill` lets missing ones read as 0. There is no check of all chunks, because "
+    "many servers cannot list them.",
+    refused="Layers of other kinds: graphene, meshes, skeletons.",
+)
 
 
 def local_info(path: str) -> Path | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.files import FileCheck
+from retrace.formats.contract import FormatPage
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Reader:
     """Its name in messages."""
     suffixes: tuple[str, ...]
     """Suffixes of its paths in lower case, for messages."""
+    pages: tuple[FormatPage, ...]
+    """For the documentation."""
     recognises: Callable[[Path], bool]
     """Whether a path has this format."""
     open: Callable[[Path, str, int, FileCheck | None], Any]

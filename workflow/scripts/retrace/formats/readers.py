@@ -8,6 +8,7 @@ from typing import Any
 
 from retrace.errors import DataError
 from retrace.files import FileCheck
+from retrace.formats import precomputed
 from retrace.formats.hdf5 import HDF5
 from retrace.formats.n5 import N5
 from retrace.formats.tiff import TIFF
@@ -22,6 +23,9 @@ READERS = (
     TIFF,
 )
 """The first one that recognises a path opens it; TIFF is last, because it takes any folder."""
+
+PAGES = (*(page for reader in READERS for page in reader.pages), precomputed.PAGE)
+"""What the documentation says about each format."""
 
 
 def open_array(path: Path, array: str, mip: int, check: FileCheck | None = None) -> Any:

@@ -7,11 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from retrace.errors import DataError
+from retrace.formats.contract import Convention
 
 AXIS_KEYS = ("axis_names", "axes", "_ARRAY_DIMENSIONS", "DIMENSION_LABELS")
 """Attributes with a name for each stored axis: funlib, n5 and z5, xarray, HDF5."""
 AXISTAGS = "axistags"
 """ilastik's attribute: JSON with a `key` for each axis."""
+AXES_CONVENTIONS = (
+    Convention(
+        "funlib, n5, xarray, HDF5", AXIS_KEYS, "", "A name for each stored axis; c^ is a channel."
+    ),
+    Convention("ilastik", (AXISTAGS,), "", "JSON with a `key` for each stored axis."),
+    Convention(
+        "zarr 3", ("dimension_names",), "", "A name for each stored axis, next to the attributes."
+    ),
+    Convention("CellMap in zarr", ("transform.axes",), "", "A name for each stored axis."),
+)
 LETTERS = {letter: letter for letter in "tczyx"} | {
     "channel": "c",
     "channels": "c",

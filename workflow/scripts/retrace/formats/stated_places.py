@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from retrace.errors import DataError
 from retrace.formats.attributes import FACTORS, downsampling, statements, times
-from retrace.formats.contract import Description, Group, Statement
+from retrace.formats.contract import Convention, Description, Group, Statement
 from retrace.geometry import whole_voxels
 
 Statements = tuple[Statement, ...]
@@ -16,6 +16,15 @@ LEVEL = re.compile(r"s?(\d+)")
 """Names of arrays that are levels of their group, such as s1; s0 is the finest."""
 PYRAMID_KEYS = (FACTORS, "scales")
 """Attributes of a group that may list the factors of all its levels."""
+
+GROUP_CONVENTION = Convention(
+    "paintera, n5-viewer, CloudVolume",
+    ("resolution", "pixelResolution", "offset", *PYRAMID_KEYS),
+    "as in the attributes of an array",
+    "The size of the finest level, and the position of all levels. A level is coarser by its own "
+    f"`{FACTORS}`, or those that the group lists; a level s1, s2 .. may state a multiple of the "
+    "group's size instead.",
+)
 
 
 def stated_places(file: Description, axes: str) -> tuple[Statements, Statements]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.files import FileCheck
-from retrace.formats.contract import Description, Statement
+from retrace.formats.contract import Convention, Description, FormatPage, Statement
 from retrace.formats.reader import Reader
 from retrace.formats.section_order import TIF_SUFFIXES, section_files
 from retrace.formats.tiff_file import TifFile, read_file, read_pixels
@@ -169,6 +169,49 @@ def _is_tif(path: Path) -> bool:
     return path.is_dir() or (path.exists() and path.suffix.lower() in TIF_SUFFIXES)
 
 
+PAGE = FormatPage(
+    title="Tif files and folders of tifs",
+    recognised_by="The suffix .tif or .tiff, or a folder with one file for each section, or with "
+    "stacks that are joined along z. Hidden files and other formats in it are left out.",
+    axes="Those of ImageJ's description or OME-XML; plain pages are z. Files of a folder are in "
+    "the order of the numbers in their names.",
+    voxel_size="Stated by ImageJ, OME-XML, or the resolution tags (y and x, below 1 µm).",
+    position="Stated by ImageJ's origin, and by OME-XML if the planes rise by the voxel size.",
+    byte_order="Stated by the file.",
+    channels="Stated by ImageJ and OME-XML. Colours of 8 bits in labels become ids.",
+    codecs="Those of tifffile and imagecodecs: LZW, deflate, zstd, jpeg and others, with "
+    "predictors, tiles and palettes; BigTIFF.",
+    completeness="Truncated files and lost pages are refused. Strips that were never written are "
+    "refused, unless `missing_chunks: fill`. Folders lack no number.",
+    refused="Several times or images in one file; folders whose order is unclear, that lack a "
+    "number, or whose files differ in shape, type or meaning of black.",
+    conventions=(
+        Convention(
+            "ImageJ",
+            ("unit", "spacing", "XResolution", "YResolution", "xorigin", "yorigin", "zorigin"),
+            "`unit`; nothing is read without one",
+            "`spacing` is the voxel size along z, one divided by the resolution that along y and x;"
+            " the origin is the pixel at 0. Without `spacing`, `voxel_size_nm` has to state z.",
+        ),
+        Convention(
+            "OME-TIFF",
+            ("PhysicalSizeX", "PhysicalSizeXUnit", "PositionX", "PositionXUnit"),
+            "the unit of each; µm without it",
+            "Voxel size, and the position of each plane; likewise for Y and Z. 1 without a unit "
+            "states nothing.",
+        ),
+        Convention(
+            "resolution tags",
+            ("XResolution", "YResolution", "ResolutionUnit"),
+            "inch or centimetre",
+            "The voxel size along y and x; from 1 µm on, they are for printing and state nothing.",
+        ),
+    ),
+)
 TIFF = Reader(
-    "a tif stack", TIF_SUFFIXES, _is_tif, lambda path, name, mip, check: TifStack(path, check)
+    "a tif stack",
+    TIF_SUFFIXES,
+    (PAGE,),
+    _is_tif,
+    lambda path, name, mip, check: TifStack(path, check),
 )

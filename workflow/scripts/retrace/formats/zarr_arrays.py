@@ -25,7 +25,9 @@ from zarr.storage import LocalStore
 
 from retrace.errors import DataError, DeniedError, nearest
 from retrace.files import FileCheck
-from retrace.formats.contract import ByteOrder, Description
+from retrace.formats import ome_zarr
+from retrace.formats.attributes import IN_ATTRIBUTES
+from retrace.formats.contract import ByteOrder, Description, FormatPage
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader
 from retrace.formats.zarr_folder import ZARR_FILES, array_names, attributes, with_outer_groups
@@ -232,7 +234,10 @@ def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int)
     path, groups = _groups(store, node.path, node.metadata.zarr_format)
     label = f"{name}/{node.path}" if node.path else name
     described = describe(label, path, _metadata(node), groups)
-    return ZarrVolume(node, replace(described, drops_channel=is_image), reader)
+    # Many servers cannot list a streamed store.
+    completeness = described.completeness if reader is None else "each chunk that is read"
+    described = replace(described, drops_channel=is_image, completeness=completeness)
+    return ZarrVolume(node, described, reader)
 
 
 def _metadata(array: zarr.Array) -> ZarrArray:
@@ -308,4 +313,22 @@ def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> ZarrVolu
     return open_zarr(CheckedStore(path, check), str(path), array, mip)
 
 
-ZARR = Reader("zarr", (".zarr",), _is_zarr, _open)
+PAGE = FormatPage(
+    title="Zarr, format 2 and 3",
+    recognised_by="The suffix .zarr, or .zgroup, .zarray or zarr.json in the folder; an address "
+    "with a part that ends in .zarr, or that begins with zarr://. `array` names the array.",
+    axes=IN_ATTRIBUTES,
+    voxel_size=IN_ATTRIBUTES,
+    position=IN_ATTRIBUTES,
+    byte_order="Stated by the type (2) or the codec `bytes` (3).",
+    channels="An axis c; without names, the first of four axes.",
+    codecs="Those of zarr and numcodecs: blosc, zstd, gzip, zlib, lz4, bz2, lzma, filters, and in "
+    "format 3 sharding, transpose, crc32c.",
+    completeness="Missing chunks are refused, unless `missing_chunks: fill`. A damaged chunk is "
+    "noticed by its codec or by crc32c. Results of this workflow are compared with their manifest. "
+    "Consolidated metadata are not used, because they may be out of date.",
+    refused="Zip files, links, and groups that are no image, with the arrays to choose from. "
+    "WEBKNOSSOS writes the voxel size into datasource-properties.json, which is not read: "
+    "write it as `voxel_size_nm`.",
+)
+ZARR = Reader("zarr", (".zarr",), (PAGE, ome_zarr.PAGE), _is_zarr, _open)

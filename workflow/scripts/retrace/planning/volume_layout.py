@@ -107,13 +107,14 @@ def volume_layouts(dataset: Dataset, volume: DatasetVolume) -> dict[str, ArrayLa
     Left out: remote arrays, files that do not exist yet, and downloads that are not complete.
     """
     layouts = {}
-    for part, source in _named_sources(volume):
+    for part, source in named_sources(volume):
         if not _is_incomplete(dataset, source.path) and (layout := source_layout(source)):
             layouts[part] = layout
     return layouts
 
 
-def _named_sources(volume: DatasetVolume) -> Iterator[tuple[str, Source]]:
+def named_sources(volume: DatasetVolume) -> Iterator[tuple[str, Source]]:
+    """The sources of a volume, by the part of the volume that they are."""
     for part in PARTS:
         if (source := getattr(volume, part)) is not None:
             yield part, source

@@ -233,6 +233,12 @@ def _open_array(
     return _open_local(Path(store), array, mip, missing_chunks)
 
 
+def open_stored(source: Source) -> Any:
+    """The array of a source as its reader gives it, with its `description`; not placed yet."""
+    server = S3Server(source.endpoint_url, source.unsigned)
+    return _open_array(source.path, source.array, source.mip or 0, server, source.missing_chunks)
+
+
 def _placed_volume(
     store: str,
     array: str,
@@ -289,8 +295,7 @@ def open_source(source: Source) -> Volume:
     of classes, grey values, and labels in the middle of a larger image. DataError as for
     `open_volume`, and for labels that do not fit their image.
     """
-    server = S3Server(source.endpoint_url, source.unsigned)
-    stored = _open_array(source.path, source.array, source.mip or 0, server, source.missing_chunks)
+    stored = open_stored(source)
     configured = Configured(source.voxel_size_nm, source.offset_nm, source.default_offset_nm)
     volume = _placed_volume(
         source.path,

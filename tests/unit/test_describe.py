@@ -1,0 +1,90 @@
+"""describe.py: what is known about arrays, and who states it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+import zarr
+
+import describe
+from retrace.errors import DataError
+from stated_files import CFG, RAW, space, zarr_with
+
+
+def lines(text: str, name: str) -> dict[str, str]:
+    """The lines about one array, by property."""
+    block = text.split(f"{name}\n", 1)[1].split("\n")
+    own = list(block[: next((i for i, x in enumerate(block) if x[:1] not in " "), 99)])
+    return {line[2:15].strip(): line[15:].strip() for line in own if line.strip()}
+
+
+def test_each_property_is_shown_with_who_states_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attributes = {"resolution": [45, 4.6, 4.6], "axis_names": ["z", "y", "x"]}
+    store = zarr_with(tmp_path / "a.zarr", attributes)
+    describe.main([str(store)])
+
+    known = lines(capsys.readouterr().out, str(store))
+    assert known["shape"].split("  ")[0] == "[12, 32, 40]"
+    assert known["voxel size"].endswith("file: `resolution` [45, 4.6, 4.6] nm")
+    assert known["axes"].endswith("file: `axis_names` ['z', 'y', 'x']")
+    assert known["position"].endswith("unknown: neither file nor config state it; 0 is taken")
+    assert known["byte order"].startswith("none, one byte")
+    assert known["channels"].startswith("none")
+    assert known["completeness"].startswith("every chunk exists")
+
+
+def test_what_the_config_states_is_shown_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = zarr_with(tmp_path / "a.zarr", {})
+    volume = {"offset_nm": [80, 8, 8], "raw": {"path": str(store), "axes": "xyz"}}
+    dataset = {"name": "mine", "voxel_size_nm": CFG, "volumes": {"v": volume}, "test": ["v"]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(dataset))
+    describe.main(["--dataset", str(tmp_path / "mine.yaml")])
+
+    text = capsys.readouterr().out
+    assert f"mine.yaml v raw: {store}\n" in text
+    assert "[40, 4, 4] nm (z, y, x)          config: `voxel_size_nm`" in text
+    assert "[80, 8, 8] nm (z, y, x)          config: `offset_nm`" in text
+    assert "xyz, read as zyx                 config: `axes: xyz`" in text
+
+
+def test_what_cannot_be_read_is_shown_and_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = zarr_with(tmp_path / "good.zarr", {"resolution": CFG})
+    silent = zarr_with(tmp_path / "silent.zarr", {})
+    lost = zarr_with(tmp_path / "lost.zarr", {"resolution": CFG})
+    next(path for path in sorted((lost / "c").rglob("*")) if path.is_file()).unlink()
+    absent = tmp_path / "absent.zarr"
+    with pytest.raises(DataError, match="3 of 4 sources cannot be read"):
+        describe.main([str(good), str(silent), str(lost), str(absent)])
+
+    text = capsys.readouterr().out
+    assert lines(text, str(good))["completeness"].startswith("every chunk exists")
+    assert "silent.zarr has no voxel size" in text
+    assert "chunks are missing or empty files" in lines(text, str(lost))["completeness"]
+    assert f"{absent} does not exist" in text
+
+
+def test_an_address_and_a_level_are_described(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    steps = []
+    for level in range(2):
+        group.create_array(str(level), shape=RAW.shape, dtype=">f4")[...] = RAW
+        scale = {"type": "scale", "scale": [40, 4 * 2**level, 4 * 2**level]}
+        steps.append({"path": str(level), "coordinateTransformations": [scale]})
+    group.attrs["multiscales"] = [{"axes": space("nanometer"), "datasets": steps}]
+    address = f"file://{tmp_path}/a.zarr"
+    describe.main([address, "--mip", "1"])
+
+    known = lines(capsys.readouterr().out, address)
+    assert known["voxel size"].endswith("file: OME-Zarr scale [40, 8, 8] nm")
+    assert known["byte order"].startswith("big-endian")
+    assert known["completeness"].startswith("checked while reading")
