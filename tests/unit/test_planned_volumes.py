@@ -184,6 +184,26 @@ def test_further_images_are_checked_as_raw_is(place: Path) -> None:
     plan(dataset)
 
 
+def test_raw_in_colours_or_with_zero_as_white_needs_a_decision(place: Path) -> None:
+    grey = np.zeros(SHAPE, np.uint8)
+    tifffile.imwrite("rgb.tif", np.stack([grey] * 3, -1), photometric="rgb")
+    tifffile.imwrite("white.tif", grey, photometric="miniswhite")
+    store("rgb", np.stack([grey] * 3, -1))
+    hdf5 = {"path": "cubes.h5", "array": "rgb"}
+
+    for path in ({"path": "rgb.tif"}, hdf5):
+        for more in ({}, {"normalize": {"percentiles": [1, 99]}}):
+            with pytest.raises(DataError, match=r"has colours \(RGB of 8 bits\).*`channel: 0`"):
+                plan(with_source("b", "raw", **path, **more))
+        plan(with_source("b", "raw", **path, channel=0))
+        plan(with_source("b", "raw", **path, axes="zyxc", channel=0))
+        plan(with_source("b", "labels", **path))
+    with pytest.raises(DataError, match=r"white\.tif says that 0 is white.*invert: true"):
+        plan(with_source("b", "raw", path="white.tif", array=""))
+    plan(with_source("b", "raw", path="white.tif", array="", normalize={"invert": True}))
+    plan(with_source("b", "labels", path="white.tif", array=""))
+
+
 @pytest.mark.parametrize("name", ["labels", "labels_mask", "tissue_mask", "segmentations"])
 def test_labels_and_masks_have_no_grey_values(place: Path, name: str) -> None:
     source = {"path": "cubes.h5", "array": "b/labels", "normalize": {"range": [0, 9]}}

@@ -18,6 +18,7 @@ from retrace.formats.source import Source
 from retrace.formats.tiff import TifStack
 from retrace.geometry import VoxelBox
 from retrace.planning.volume_layout import source_layout
+from retrace.storage.images import open_image
 from retrace.storage.volumes import open_source, open_volume
 
 SHAPE = (12, 32, 40)
@@ -363,6 +364,25 @@ def test_zero_as_white_is_described(tmp_path: Path) -> None:
 
     assert inverted == [True, False, True, False]
     np.testing.assert_array_equal(read_all(tmp_path / "white.tif"), RAW)
+
+
+def test_jobs_refuse_raw_in_colours_or_with_zero_as_white(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "rgb.tif", np.stack([RAW] * 3, -1), photometric="rgb")
+    tifffile.imwrite(tmp_path / "white.tif", RAW, photometric="miniswhite")
+
+    def image(name: str, **settings: Any) -> np.ndarray:
+        fields = {"path": str(tmp_path / name), "voxel_size_nm": SIZE_NM, **settings}
+        volume = open_image(Source.model_validate(fields))
+        return volume.read(volume.box)
+
+    for settings in ({}, {"normalize": {"percentiles": [1, 99]}}):
+        with pytest.raises(DataError, match=r"rgb\.tif has colours .*`channel: 0`"):
+            image("rgb.tif", **settings)
+    np.testing.assert_array_equal(image("rgb.tif", channel=0), RAW)
+    with pytest.raises(DataError, match=r"white\.tif says that 0 is white"):
+        image("white.tif")
+    np.testing.assert_array_equal(image("white.tif", normalize={"invert": True}), 255 - RAW)
+    np.testing.assert_array_equal(image("white.tif", normalize={"invert": False}), RAW)
 
 
 # ---------------------------------------------------------------- damage

@@ -102,6 +102,15 @@ def needs_normalize(
     return f"{what}; raw must be uint8, or float in [0, 1]. Add to it in the dataset's file: {add}"
 
 
+def needs_channel(name: str) -> str:
+    """The message for an image that was saved in colours, which are read as ids."""
+    return (
+        f"{name} has colours (RGB of 8 bits), which are for labels; raw must be grey. Add "
+        "`channel: 0` to it in the dataset's file, which reads red: all of a grey image that was "
+        "saved as RGB"
+    )
+
+
 def needs_polarity(name: str, settings: Normalize | None) -> str:
     """The message for an image whose file says that 0 is white, without a decision about it."""
     scale = Normalize(invert=True) if settings is None else settings

@@ -9,7 +9,7 @@ from retrace.config.dataset_model import Dataset, Entry
 from retrace.config.elektronn_network import EXAMPLE_WEIGHTS
 from retrace.config.splits import SPLITS
 from retrace.errors import DataError
-from retrace.formats.normalize import needs_normalize, needs_polarity
+from retrace.formats.normalize import needs_channel, needs_normalize, needs_polarity
 from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
 from retrace.geometry import VoxelBox
@@ -102,6 +102,8 @@ def _check_grey(name: str, layout: ArrayLayout) -> None:
     """Networks can read the image: it is uint8 or float, and says which values are dark."""
     assert layout.source is not None
     settings = layout.source.normalize
+    if layout.is_colour:
+        raise DataError(needs_channel(name))
     if layout.inverted and (settings is None or settings.invert is None):
         raise DataError(needs_polarity(name, settings))
     if layout.dtype != "uint8" and not layout.dtype.startswith("float"):

@@ -31,6 +31,8 @@ class ArrayLayout:
     source: Source | None = None
     inverted: bool = False
     """Whether the file says that 0 is white."""
+    is_colour: bool = False
+    """Whether the values are ids of colours."""
 
     @property
     def channels(self) -> int:
@@ -75,6 +77,7 @@ def source_layout(source: Source) -> ArrayLayout | None:
         place.offset_by != "unknown",
         source,
         header.inverted,
+        how.makes_ids,
     )
     return _fitted(layout, source)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retrace.errors import DataError
-from retrace.formats.normalize import needs_polarity
+from retrace.formats.normalize import needs_channel, needs_polarity
 from retrace.formats.source import Source
 from retrace.storage.value_checks import check_raw_type
 from retrace.storage.volumes import Volume, open_source
@@ -16,6 +16,8 @@ def open_image(source: Source) -> Volume:
     """
     volume = open_source(source)
     settings = source.normalize
+    if volume.is_colour:
+        raise DataError(needs_channel(volume.name))
     if volume.inverted and (settings is None or settings.invert is None):
         raise DataError(needs_polarity(volume.name, settings))
     check_raw_type(volume)

@@ -61,6 +61,8 @@ class Volume:
     """Whether the file or the configuration states its position; else it is at 0."""
     inverted: bool = False
     """Whether the file says that 0 is white."""
+    is_colour: bool = False
+    """Whether the values are ids of colours."""
 
     @property
     def reader(self) -> BlockReader | None:
@@ -255,9 +257,14 @@ def _placed_volume(
     how = arrange(name, file, axes, channel, drops_channel=drops_channel)
     place = placed(name, file, how.axes, configured)
     data = _arranged(stored, how)
-    is_placed = place.offset_by != "unknown"
     volume = Volume(
-        data, place.voxel_size_nm, place.offset_nm, name, is_placed, inverted=file.inverted
+        data,
+        place.voxel_size_nm,
+        place.offset_nm,
+        name,
+        place.offset_by != "unknown",
+        file.inverted,
+        how.makes_ids,
     )
     for opened in _RECORDINGS:
         opened.append((store, volume))
