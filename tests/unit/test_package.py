@@ -278,9 +278,9 @@ def test_the_packaged_field_is_that_of_the_workflow() -> None:
 def test_pixels_are_those_of_the_mip_that_is_aligned() -> None:
     data = datasets.load_dataset("vnc_nc")
     net = networks.network_for("seamless_small", data)
-    assert list(aligned_voxel_nm(data, net)) == [50, 20, 20]
-    assert list(aligned_voxel_nm(data, net.with_(align=net.align.with_(mip=1)))) == [50, 10, 10]
-    assert list(aligned_voxel_nm(data, net.with_(align=net.align.with_(mip=0)))) == [50, 5, 5]
+    assert list(aligned_voxel_nm(data, net)) == [50, 18.4, 18.4]
+    assert list(aligned_voxel_nm(data, net.with_(align=net.align.with_(mip=1)))) == [50, 9.2, 9.2]
+    assert list(aligned_voxel_nm(data, net.with_(align=net.align.with_(mip=0)))) == [50, 4.6, 4.6]
 
 
 def test_networks_of_examples_and_of_sections_are_packed() -> None:

@@ -184,7 +184,7 @@ def test_remote_volumes_are_streamed_and_not_fetched(snakemake: Run, tmp_path: P
     assert run.returncode == 0, run.stdout
     jobs = planned(run.stdout)
     assert [jobs[rule] for rule in ("fetch", "mask", "predict")] == [0, 2, 2]
-    place = '"endpoint_url": "http://near", "missing_chunks": "fill", "offset_nm": null, "path": "s3://ours/somebody/em/a.zarr"'
+    place = '"endpoint_url": "http://near", "missing_chunks": "fill", "path": "s3://ours/somebody/em/a.zarr"'
     assert place in run.stdout
     assert '"path": "gs://somebody/em"' in run.stdout
 
