@@ -10,11 +10,13 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import mask
+from file_server import served
 from retrace.errors import ConfigError, DataError
 from retrace.formats.label_ids import background_values, is_known
 from retrace.storage.labels_mask import mask_chunk_shape, write_mask
@@ -165,3 +167,23 @@ def test_no_read_is_larger_than_a_chunk(tmp_path: Path) -> None:
 def test_unknown_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="background"):
         mask.main(["--settings", '{"labels": {}}', "--output", str(tmp_path / "m.zarr")])
+
+
+def test_streamed_labels_of_another_shape_need_a_position(tmp_path: Path) -> None:
+    """A20: without one, they would be at the first corner of their image."""
+    for name, shape in (("raw", (8, 18, 18)), ("labels", (8, 9, 9))):
+        data = np.ones(shape, np.uint8 if name == "raw" else np.uint64)
+        data.flat[0] = 0
+        array = zarr.create_array(tmp_path / "a.zarr", name=name, shape=shape, dtype=data.dtype)
+        array[...] = data
+        array.attrs["resolution"] = list(SIZE)
+    with served(tmp_path) as address:
+        labels = {"path": f"{address}/a.zarr", "array": "labels"}
+        image = {**labels, "array": "raw"}
+        settings = {"background_ids": [], "labels": labels, "image": image}
+        output = ["--output", str(tmp_path / "mask.zarr")]
+        with pytest.raises(DataError, match="nothing states where the smaller one is"):
+            mask.main(["--settings", json.dumps(settings), *output])
+        settings["labels"] = {**labels, "offset_nm": [0, 81, 81]}
+        mask.main(["--settings", json.dumps(settings), *output])
+    assert open_volume(tmp_path / "mask.zarr", "labels_mask").offset_nm == (0, 81, 81)

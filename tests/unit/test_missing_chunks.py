@@ -18,9 +18,11 @@ import fetch
 import mask
 import tiny_training as tiny
 import train
+from file_server import served
 from prediction_case import VOXEL_SIZE_NM
 from retrace.errors import DataError
 from retrace.formats.source import Source
+from retrace.geometry import VoxelBox
 from retrace.storage import manifest as manifests
 from retrace.storage.chunk_index import index_path
 from retrace.storage.manifest import check_manifest, manifest_path, write_manifest
@@ -259,6 +261,35 @@ def test_a_zarr_whose_chunks_are_nested_against_its_metadata_is_refused(tmp_path
 
     with pytest.raises(DataError, match=r"named with '/' instead: set `\"dimension_separator\""):
         open_volume(store, "raw")
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("scheme", ["", "file://", "http://"])
+def test_chunks_that_no_key_reaches_are_not_empty(
+    tmp_path: Path, nested: bool, scheme: str
+) -> None:
+    """A11, where missing chunks are allowed: all of them would read as 0."""
+    data = np.ones((4, 6, 8), np.uint8)
+    array = zarr.create_array(
+        tmp_path / "own.zarr",
+        shape=data.shape,
+        chunks=(2, 3, 4),
+        dtype=data.dtype,
+        zarr_format=2,
+        chunk_key_encoding={"name": "v2", "separator": "/" if nested else "."},
+        attributes={"resolution": [4, 4, 4]},
+    )
+    array[...] = data
+    file = tmp_path / "own.zarr/.zarray"
+    right = json.loads(file.read_text())
+
+    with served(tmp_path) as address:
+        path = {"": str(tmp_path), "file://": f"file://{tmp_path}", "http://": address}[scheme]
+        source = Source(path=f"{path}/own.zarr", missing_chunks="fill")
+        assert open_source(source).read(VoxelBox((0, 0, 0), data.shape)).all()
+        file.write_text(json.dumps({**right, "dimension_separator": "." if nested else "/"}))
+        with pytest.raises(DataError, match="its metadata name chunks as .*dimension_separator"):
+            open_source(source)
 
 
 def test_missing_blocks_of_an_n5_are_refused(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from retrace.planning import fetch, local_device, mask, stacks, view
 from retrace.planning.experiment import Planner
 from retrace.planning.finished_training import check_length
 from retrace.planning.paths import folders_to_fetch
+from retrace.remote.addresses import is_address
 
 SHAPE = (20, 50, 60)
 VOXEL_NM = [10, 10, 10]
@@ -457,6 +458,19 @@ def test_targets_of_data_need_folders_that_can_be_written(place: Path) -> None:
         with pytest.raises(ConfigError, match=f"{folder}/fib25.* {folder} is no folder"):
             target(planner, "fib25")
         Path(folder).unlink()
+
+
+@pytest.mark.parametrize("address", ["https://h/a.zarr", "cubes.h5"])
+def test_masks_of_streamed_labels_compare_their_place_with_the_image(
+    place: Path, address: str
+) -> None:
+    sources = {part: {"path": address, "array": f"a/{part}"} for part in ("raw", "labels")}
+    dataset = content(volumes={"a": sources, "b": content()["volumes"]["b"]})
+    Path("config/datasets/mine.yaml").write_text(yaml.safe_dump(dataset))
+    planner = Planner(Path(), WorkflowConfig.model_validate({}).complete(deep=True))
+
+    settings = mask.mask_job(planner, "mine", "a").settings
+    assert (settings.explicit().get("image") is not None) == is_address(address)
 
 
 def test_a_folder_of_complete_downloads_may_be_read_only(place: Path) -> None:

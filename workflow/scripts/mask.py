@@ -12,6 +12,8 @@ from retrace.command_line import add_job, parse_job
 from retrace.config.mask_model import MaskSettings
 from retrace.config.schema import check
 from retrace.errors import run
+from retrace.formats.placement import check_place_in_image
+from retrace.storage.images import open_image
 from retrace.storage.labels_mask import write_mask
 from retrace.storage.manifest import write_manifest
 from retrace.storage.reads import local_paths, remote_reads
@@ -33,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     settings = check(MaskSettings, args.settings, "--settings")
     labels = open_source(settings.labels)
+    if settings.image is not None:
+        check_place_in_image(labels.place, open_image(settings.image).place)
     own_mask = open_source(settings.labels_mask) if settings.labels_mask else None
     with writing(args.output) as partial:
         counts = write_mask(labels, settings.background_ids, partial, own_mask=own_mask)

@@ -17,3 +17,7 @@ class MaskSettings(SettingsModel):
     labels_mask: Source | None = Field(
         None, description="The dataset's own mask, 0 where labels are ignored."
     )
+    image: Source | None = Field(
+        None,
+        description="The image of labels at an address, whose place in it planning cannot check.",
+    )

@@ -10,6 +10,7 @@ from retrace.job import Job
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import mask_stores, volume_files, volumes_of, with_manifests
 from retrace.planning.targets import data_target
+from retrace.remote.addresses import is_address, local_folder
 
 
 def mask_job(planner: Planner, dataset: str, volume: str) -> Job:
@@ -18,8 +19,10 @@ def mask_job(planner: Planner, dataset: str, volume: str) -> Job:
     source = data.volumes[volume]
     if source.labels is None:
         raise ConfigError(f"volume {volume!r} of dataset {dataset!r} has no labels to mask")
-    own_mask = {"labels_mask": source.labels_mask} if source.labels_mask else {}
-    settings = MaskSettings(background_ids=data.background_ids, labels=source.labels, **own_mask)
+    further = {"labels_mask": source.labels_mask} if source.labels_mask else {}
+    if is_address(source.labels.path) and local_folder(source.labels.path) is None:
+        further["image"] = source.raw  # planning does not know the place of labels at an address
+    settings = MaskSettings(background_ids=data.background_ids, labels=source.labels, **further)
     return Job(settings, prerequisites=volume_files(data, [volume], ["labels", "labels_mask"]))
 
 

@@ -7,8 +7,10 @@ store is compared when it is opened, the bytes of a chunk when it is read first;
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -184,6 +186,50 @@ def check_all_chunks(volume: str, folder: Path, names: Iterable[str]) -> None:
             f"{_misnamed(absent, present)}; {_NEXT_STEP}"
         )
     _COMPLETE.add(str(folder.resolve()))
+
+
+CHUNK_NAME = re.compile(r"N(\.N)*|c(\.N)*")
+"""Names of files and folders that hold chunks in one of zarr's encodings, N for each number."""
+
+
+def check_chunk_names(volume: str, folder: Path, key: str) -> None:
+    """DataError for chunk files of a zarr array that no key reaches, so they would read as empty.
+
+    `key`: the path of a chunk below the array's folder. Such files come from programs that do not
+    write the separator of the keys into the metadata.
+    """
+    expected = _pattern(key.partition("/")[0])
+    with os.scandir(folder) as entries:
+        others = (e.name for e in entries if CHUNK_NAME.fullmatch(_pattern(e.name)))
+        other = next((name for name in others if _pattern(name) != expected), None)
+    if other is not None:
+        raise DataError(
+            f"{volume}: its metadata name chunks as {key}, and there is {other}, which no chunk's "
+            f"name begins with; {_SEPARATOR_HINT}"
+        )
+
+
+_SEPARATOR_HINT = (
+    'correct the metadata: `"dimension_separator": "/"` in .zarray for nested chunks (0/0/0), "." '
+    "for flat ones (0.0.0)"
+)
+
+
+def _pattern(name: str) -> str:
+    return re.sub("[0-9]+", "N", name)
+
+
+def check_first_chunk_names(volume: str, key: str, exists: Callable[[str], bool]) -> None:
+    """As `check_chunk_names` for a streamed array of format 2, whose files cannot be listed.
+
+    `key`: of the first chunk; `exists`: whether an object below the array exists.
+    """
+    separator, other = ("/", ".") if "/" in key else (".", "/")
+    twin = key.replace(separator, other)
+    if twin != key and exists(twin):
+        raise DataError(
+            f"{volume}: its metadata name chunks as {key}, and there is {twin}; {_SEPARATOR_HINT}"
+        )
 
 
 def _misnamed(absent: Iterable[str], present: Collection[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from retrace.errors import DataError
+from retrace.errors import DataError, FetchError
 from retrace.formats.arrangement import ArrangedArray, Arrangement, arrange
 from retrace.formats.contract import Configured
 from retrace.formats.grey_values import GreyValues
@@ -22,7 +22,7 @@ from retrace.formats.placement import Extent, box_on_grid, lead_in_image, placed
 from retrace.formats.precomputed import PrecomputedLayer
 from retrace.formats.readers import open_array
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
-from retrace.formats.zarr_arrays import BlockStore, CheckedStore, chunk_names, open_zarr
+from retrace.formats.zarr_arrays import BlockStore, CheckedStore, ZarrVolume, chunk_names, open_zarr
 from retrace.geometry import NM_DECIMALS, NmTriple, VoxelBox, shifted
 from retrace.reading import retried
 from retrace.remote.addresses import (
@@ -41,6 +41,8 @@ from retrace.storage.manifest import reading, store_with_manifest
 from retrace.storage.store_check import (
     FILL_MISSING,
     check_all_chunks,
+    check_chunk_names,
+    check_first_chunk_names,
     file_check,
     missing_check,
 )
@@ -173,7 +175,11 @@ def _open_address(
     )
     reader = BlockReader(folder, options, on_disk=local is None)
     if is_zarr(address):
-        return open_zarr(BlockStore(reader, None if is_made else check), address, array, mip)
+        store = BlockStore(reader, None if is_made else check)
+        opened = open_zarr(store, address, array, mip)
+        if missing_chunks == FILL_MISSING:
+            _check_names(f"{address}/{array}", opened.array, local, reader)
+        return opened
     layer = PrecomputedLayer(reader, address, mip)
     layer.fill_missing = missing_chunks == FILL_MISSING
     return layer
@@ -184,15 +190,37 @@ def _open_local(path: Path, array: str, mip: int, missing_chunks: str | None) ->
     if not path.is_dir():
         return open_array(path, array, mip, missing_check(str(path), missing_chunks))
     data = open_array(path, array, mip, file_check(path, str(path), missing_chunks))
+    name = f"{path}/{array}" if array else str(path)
+    if missing_chunks == FILL_MISSING and isinstance(data, ZarrVolume):
+        _check_names(name, data.array, path)
     if missing_chunks == FILL_MISSING or store_with_manifest(path) is not None:
         return data
-    name = f"{path}/{array}" if array else str(path)
     if isinstance(data, N5Array):
         check_all_chunks(name, data.path, data.chunk_names())
     stored = getattr(data, "array", data)
     if isinstance(stored, zarr.Array):
         check_all_chunks(name, path / stored.path, chunk_names(stored))
     return data
+
+
+def _check_names(
+    name: str, array: zarr.Array, folder: Path | None, reader: BlockReader | None = None
+) -> None:
+    """DataError for chunks under names that the metadata do not give, which would read as empty."""
+    key = str(next(chunk_names(array), ""))
+    if key and folder is not None:
+        check_chunk_names(name, folder / array.path, key)
+    elif key and reader is not None and array.metadata.zarr_format == 2:
+        prefix = f"{array.path}/" if array.path else ""
+        check_first_chunk_names(name, key, lambda twin: _exists(reader, prefix + twin))
+
+
+def _exists(reader: BlockReader, name: str) -> bool:
+    """Whether an object exists; some buckets deny objects that do not."""
+    try:
+        return reader.block(name) is not None
+    except FetchError:
+        return False
 
 
 def open_group(store: Path) -> zarr.Group:
