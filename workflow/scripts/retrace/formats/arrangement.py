@@ -65,9 +65,10 @@ def arrange(
     sizes = dict(zip(axes, file.shape, strict=True))
     for letter, size in sizes.items():
         if letter not in "czyx" and size != 1:
+            others = ", or store them along z if they are sections" if sizes["z"] == 1 else ""
             raise DataError(
                 f"{name} has {size} entries along its axis {letter!r} (axes {axes}); copy one of "
-                "them into a file of its own"
+                f"them into a file of its own{others}"
             )
     count = sizes.get("c", 1)
     if channel is not None and channel >= count:

@@ -18,7 +18,7 @@ import tifffile
 
 from retrace.errors import DataError
 from retrace.formats.contract import ByteOrder
-from retrace.formats.tiff_metadata import Stated, ome_pixels, stated
+from retrace.formats.tiff_metadata import Stated, ome_files, ome_pixels, ome_root, stated
 from retrace.formats.tiff_pages import (
     SAVE_AGAIN,
     Pixels,
@@ -175,13 +175,17 @@ def _of_pages(path: Path, pages: Sequence[tifffile.TiffPage]) -> tuple[Plane, ..
 def _check_metadata(tif: tifffile.TiffFile, pages: Sequence[tifffile.TiffPage]) -> None:
     """DataError if the file has metadata, whose image tifffile does not find in it."""
     found = f"the file has {len(pages)} pages of shape {list(pages[0].shape)}"
+    if tif.is_ome and (pixels := ome_pixels(tif)) is not None:
+        sizes = ", ".join(f"Size{axis} {pixels.get(f'Size{axis}')}" for axis in "TCZYX")
+        raise DataError(f"its OME-XML states {sizes}, and {found}; {SAVE_AGAIN}")
     if tif.is_ome:
-        raise DataError(f"its OME-XML {_ome_fault(tif)}, and {found}; {SAVE_AGAIN}")
+        raise DataError(f"its OME-XML is in {ome_root(tif)}; save all of the image as one tif")
     if tif.is_imagej:
-        sizes = {key: n for key, n in (tif.imagej_metadata or {}).items() if key in IMAGEJ_SIZES}
+        meta = tif.imagej_metadata or {}
+        stated_sizes = {key: size for key, size in meta.items() if key in IMAGEJ_SIZES}
         raise DataError(
-            f"ImageJ's description states {sizes}, and {found}: it is truncated or was changed; "
-            f"{SAVE_AGAIN}"
+            f"ImageJ's description states {stated_sizes}, and {found}: it is truncated or was "
+            f"changed; {SAVE_AGAIN}"
         )
     if tif.is_shaped:
         text = tif.pages.first.shaped_description
@@ -189,13 +193,6 @@ def _check_metadata(tif: tifffile.TiffFile, pages: Sequence[tifffile.TiffPage]) 
 
 
 IMAGEJ_SIZES = ("images", "slices", "channels", "frames")
-
-
-def _ome_fault(tif: tifffile.TiffFile) -> str:
-    pixels = ome_pixels(tif)
-    if pixels is None:
-        return "is in another file"
-    return "states " + ", ".join(f"Size{axis} {pixels.get(f'Size{axis}')}" for axis in "TCZYX")
 
 
 def _of_series(
@@ -219,15 +216,30 @@ def _of_series(
     expected = math.prod(outer)
     planes = _planes(path, series, pages, expected)
     present = tuple(plane for plane in planes if plane is not None)
-    if not len(present) == len(planes) == expected:
-        states = f"states {expected} planes" + (f" ({_sizes(letters, outer)})" if letters else "")
-        if series.kind == "shaped":
-            states = f"states {tif.pages.first.shaped_description:.100}"
+    states = f"states {expected} planes" + (f" ({_sizes(letters, outer)})" if letters else "")
+    if series.kind == "shaped":
+        expected = _planes_of_tifffile(tif, pages[0])
+        states = f"states {tif.pages.first.shaped_description:.100}"
+    if not len(present) == len(planes) == expected == math.prod(outer):
         raise DataError(
             f"{convention} {states}, and the file has {len(present)} of them on {len(planes)} "
-            f"pages: it is truncated, or pages were removed or added; {SAVE_AGAIN}"
+            f"pages: {_cause(path, tif)}; {SAVE_AGAIN}"
         )
     return _Layout(present, outer, letters, convention)
+
+
+def _planes_of_tifffile(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
+    """The number of planes in tifffile's description; its series leaves out those that are lost."""
+    (stated_shape, *_) = (content["shape"] for content in tif.shaped_metadata or ())
+    return math.prod(stated_shape) // math.prod(page.shape)
+
+
+def _cause(path: Path, tif: tifffile.TiffFile) -> str:
+    """Why planes are missing."""
+    lacking = [name for name in ome_files(tif) if not (path.parent / name).is_file()]
+    if lacking:
+        return f"there is no {lacking[0]} next to it ({len(lacking)} files are missing)"
+    return "it is truncated, or pages were removed or added"
 
 
 def _of_imagej(
@@ -255,11 +267,12 @@ def _planes(
 ) -> Sequence[Plane | None]:
     """The planes of a series in their order, None for each that is not in the file."""
     page = pages[0]
-    if len(pages) == 1 and count > 1 and page.is_final and not series.is_multifile:
+    is_by_page = series.kind in ("imagej", "shaped")
+    if len(pages) == 1 and count > 1 and page.is_final and (is_by_page or series.is_truncated):
         size = page.parent.filehandle.size
         present = min(count, (size - page.dataoffsets[0]) // page.nbytes)
         return [Plane(path, page.offset, page.index, part) for part in range(present)]
-    if series.kind in ("imagej", "shaped"):
+    if is_by_page:
         return _of_pages(path, pages)
     planes = [p and Plane(_file_of(path, p), p.offset, p.index) for p in series]
     surplus = 0 if series.is_multifile else max(0, len(pages) - len(planes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -168,8 +168,24 @@ def _origin(meta: Mapping[str, Any], sizes: Triple) -> tuple[Statement, ...]:
 
 def ome_pixels(tif: tifffile.TiffFile) -> ElementTree.Element | None:
     """The element Pixels of the first image; None where there is none."""
-    root = ElementTree.fromstring(tif.ome_metadata or "")
-    return next((e for e in root.iter() if _name(e) == "Pixels"), None)
+    return next((e for e in _ome_elements(tif) if _name(e) == "Pixels"), None)
+
+
+def ome_files(tif: tifffile.TiffFile) -> list[str]:
+    """The names of all files with planes of the image, where the OME-XML lists them."""
+    names = (e.get("FileName") for e in _ome_elements(tif) if _name(e) == "UUID")
+    return sorted({name for name in names if name})
+
+
+def ome_root(tif: tifffile.TiffFile) -> str:
+    """The name of the file with the OME-XML, where it is another one."""
+    names = (e.get("MetadataFile") for e in _ome_elements(tif) if _name(e) == "BinaryOnly")
+    return next((name for name in names if name), "another file")
+
+
+def _ome_elements(tif: tifffile.TiffFile) -> Iterator[ElementTree.Element]:
+    xml = tif.ome_metadata if tif.is_ome else None
+    return ElementTree.fromstring(xml).iter() if xml else iter(())
 
 
 def _name(element: ElementTree.Element) -> str:
