@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from cloudvolume import CloudVolume
 
@@ -21,15 +22,20 @@ import tiny_elektronn
 import tiny_training
 import tiny_znn
 import train
+from array_files import FORMATS
 from prediction_case import OFFSET_NM, VOXEL_SIZE_NM, Case, make_case
+from retrace.alignment.aligner import read_section_window
+from retrace.alignment.stack_files import StackDataset
 from retrace.config.dataset_model import Dataset
 from retrace.config.view_model import ViewLayerSource
 from retrace.errors import DataError
+from retrace.formats.examples import open_examples
+from retrace.formats.examples_source import ExamplesSource
 from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
 from retrace.settings_model import as_json
 from retrace.storage.images import open_image
-from retrace.storage.normalised import open_normalised
+from retrace.storage.normalised import UNIT, open_normalised
 from retrace.storage.volumes import open_source
 from retrace.viewing.layers import open_layers
 from retrace.viewing.scene import LazyArray
@@ -205,6 +211,142 @@ def test_unfit_raw_ends_a_prediction_with_the_line_to_add(case: Case) -> None:
 
     with pytest.raises(DataError, match=r"uint16; raw must be .*`normalize: \{range: \["):
         predict.main(case.arguments(volume=volume))
+
+
+# ---------------------------------------------------------------- byte order
+
+
+def write_tif(folder: Path, data: np.ndarray) -> dict[str, Any]:
+    tifffile.imwrite(folder / "a.tif", data, byteorder=">", photometric="minisblack")
+    return {"path": str(folder / "a.tif")}
+
+
+BIG_ENDIAN = {**FORMATS, "tif": write_tif}
+
+
+def big_endian(name: str, folder: Path, grey: np.ndarray) -> dict[str, Any]:
+    """A source with the image as big-endian floats in [0, 1]; sharded zarr has no such form."""
+    folder.mkdir()
+    return BIG_ENDIAN[name](folder, (grey / 255).astype(">f4"))
+
+
+@pytest.mark.parametrize("name", BIG_ENDIAN)
+def test_big_endian_floats_are_trained_on(tmp_path: Path, name: str) -> None:
+    grey, labels = tiny_training.blobs()
+    store = tiny_training.write_volume(tmp_path / "cube.zarr")
+    tiny_training.write_array(store, "soft", (grey / 255).astype("<f4"))
+    plain, other = (tiny_training.settings(store, 1) for _ in range(2))
+    plain["dataset"]["volumes"]["cube"]["raw"]["array"] = "soft"
+    raw = big_endian(name, tmp_path / "big", grey)
+    sources = {
+        "raw": {**raw, "voxel_size_nm": tiny_training.VOXEL_SIZE_NM},
+        "labels": store_labels(tmp_path / "labels.h5", labels),
+    }
+    other["dataset"]["volumes"]["cube"] = sources
+    for part in ("plain", "other"):
+        (tmp_path / part).mkdir()
+
+    assert history(tmp_path / "other", other) == history(tmp_path / "plain", plain)
+
+
+def store_labels(path: Path, labels: np.ndarray) -> dict[str, Any]:
+    """Big-endian labels."""
+    with h5py.File(path, "w") as file:
+        file["labels"] = labels.astype(">u8")
+    size = {"voxel_size_nm": tiny_training.VOXEL_SIZE_NM}
+    return {"path": str(path), "array": "labels", **size}
+
+
+@pytest.mark.parametrize("name", BIG_ENDIAN)
+def test_big_endian_floats_are_predicted_exported_and_shown(case: Case, name: str) -> None:
+    grey = raw_of(case)
+    place = {"voxel_size_nm": VOXEL_SIZE_NM, "offset_nm": OFFSET_NM}
+    raw = {**big_endian(name, case.folder / "big", grey), **place}
+    predict.main(case.arguments(volume={"raw": raw, "roi_nm": None}))
+    read = zarr.open(case.output, mode="r")["affs"][...]
+    predict.main(case.arguments())
+    expected = zarr.open(case.output, mode="r")["affs"][...]
+    assert np.abs(read.astype(int) - expected).max() <= 1
+
+    settings = {"format": "precomputed", "source": raw, "within": None, "labels": False}
+    places = ["--work", str(case.folder / "export"), "--output", str(case.folder / "layer")]
+    export.main(["--settings", json.dumps(settings), *places])
+    layer = CloudVolume(f"precomputed://file://{case.folder}/layer", progress=False)
+    assert np.array_equal(layer[:][..., 0].T, (grey / 255).astype("f4"))
+
+    (shown,), _ = open_layers([ViewLayerSource(kind="raw", **raw)])
+    lazy = LazyArray(shown.volume.array, labels=False)
+    assert lazy.dtype == np.float32 and lazy.dtype.isnative
+    assert np.array_equal(lazy[:, :9, :9], (grey / 255).astype("f4")[:, :9, :9])
+
+    settings = as_json(case.settings(volume={"raw": raw, "roi_nm": None}))
+    output = case.folder / "input"
+    legacy_arrays.main(["input", "--settings", settings, "--output", str(output)])
+    assert np.load(output / "input.npy").dtype == np.dtype("<f4")
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def write_wide(folder: Path, dtype: str = "<f4") -> dict[str, Any]:
+    """A source with values 0 to 1000."""
+    data = np.random.default_rng(0).integers(0, 1000, (6, 64, 64)).astype(dtype)
+    with h5py.File(folder / "wide.h5", "w") as file:
+        file["raw"] = data
+    return {"path": str(folder / "wide.h5"), "array": "raw", "voxel_size_nm": [40, 8, 8]}
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<u2"])
+def test_views_and_exports_of_unfit_raw_are_refused(tmp_path: Path, dtype: str) -> None:
+    source = write_wide(tmp_path, dtype)
+    settings = {"format": "ome_zarr", "source": source, "within": None, "labels": False}
+    places = ["--work", str(tmp_path / "work"), "--output", str(tmp_path / "raw.zarr")]
+
+    with pytest.raises(DataError, match=r"raw must be .*`normalize: \{range: \[9, 991\]\}`"):
+        open_layers([ViewLayerSource(kind="raw", **source)])
+    with pytest.raises(DataError, match=r"raw must be .*`normalize: \{range: \["):
+        export.main(["--settings", json.dumps(settings), *places])
+
+
+def test_sections_of_floats_outside_0_to_1_are_not_aligned(tmp_path: Path) -> None:
+    sections = open_image(Source.model_validate(write_wide(tmp_path)))
+
+    with pytest.raises(DataError, match=r"raw must be .*`normalize: \{range: \["):
+        read_section_window(sections, 1, (slice(0, 32), slice(0, 32)))
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<u2"])
+def test_further_inputs_of_elektronn_are_checked(tmp_path: Path, dtype: str) -> None:
+    source = Source.model_validate(write_wide(tmp_path, dtype))
+
+    with pytest.raises(DataError, match=r"raw must be .*`normalize: \{range: \["):
+        image = open_normalised(source, UNIT)
+        image.read(image.volume.box)
+
+
+def test_stacks_and_examples_of_16_bits_are_refused(tmp_path: Path) -> None:
+    wide = np.random.default_rng(0).integers(0, 65536, (2, 3, 32, 32), np.uint16)
+    with h5py.File(tmp_path / "stacks.h5", "w") as file:
+        file["main/images"] = wide
+        file["grey/images"] = (wide >> 8).astype(">f4")
+    stacks = StackDataset([tmp_path / "stacks.h5"])
+    np.save(tmp_path / "x.npy", wide.reshape(6, -1))
+    np.save(tmp_path / "y.npy", np.arange(6))
+    arrays = {part: {"path": str(tmp_path / f"{part[0]}.npy")} for part in ("x", "y")}
+    examples = ExamplesSource.model_validate(
+        {
+            "train": {"values": arrays["x"], "labels": arrays["y"]},
+            "held_out": 1,
+            "classes": 6,
+            "split_seed": 0,
+        }
+    )
+
+    assert np.array_equal(stacks[0].images.numpy(), (wide[0] >> 8).astype("f4") / 255)
+    with pytest.raises(DataError, match="'main' has images of uint16 with values"):
+        stacks[2]
+    with pytest.raises(DataError, match="examples are uint16 with values"):
+        open_examples(examples, "train")
 
 
 # ---------------------------------------------------------------- views, exports, alignment

@@ -66,7 +66,8 @@ class StoredStacks:
         if where is None:
             return None
         with reading_content(self.path, "make the stacks again"):
-            return retried(lambda: np.asarray(open_array(self.path, where)[index]), self.path)
+            values = retried(lambda: np.asarray(open_array(self.path, where)[index]), self.path)
+            return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def is_h5(path: Path) -> bool:
@@ -192,7 +193,7 @@ class StackDataset(Dataset[Stack]):
             raise IndexError(f"sample {index} of {len(self)}")
         number, inner = self.place(index)
         stacks, mask = self.sets[number], self.masks[number]
-        images = as_unit_range(stacks.read(IMAGES, inner))
+        images = as_unit_range(f"{stacks.path}: {stacks.name!r}", stacks.read(IMAGES, inner))
         labels = (mask or stacks).read(MASKS, inner)
         fields = stacks.read(FIELDS, inner)
         return Stack(
@@ -217,8 +218,19 @@ def _mask_sets(path: Path) -> list[StoredStacks]:
     return sets
 
 
-def as_unit_range(images: np.ndarray | None) -> np.ndarray:
-    """Images as float32 in [0, 1]; uint8, and floats above 1, are divided by 255."""
+def as_unit_range(name: str, images: np.ndarray | None) -> np.ndarray:
+    """Images as float32 in [0, 1]; uint8, and floats above 1, are divided by 255.
+
+    DataError for images on another scale; `name` for the message.
+    """
     assert images is not None
     values = images.astype(np.float32)
-    return values / 255 if images.dtype == np.uint8 or values.max(initial=0) > 1 else values
+    if images.dtype == np.uint8 or values.max(initial=0) > 1:
+        values /= 255
+    if not (values.min(initial=0) >= 0 and values.max(initial=0) <= 1):
+        raise DataError(
+            f"{name} has images of {images.dtype} with values {images.min():.4g} to "
+            f"{images.max():.4g}; stacks hold uint8, or floats in [0, 1]. Make them again with "
+            "gen_stack from sections with `normalize`"
+        )
+    return values

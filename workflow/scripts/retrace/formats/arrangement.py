@@ -124,6 +124,8 @@ def _configured_axes(name: str, file: Description, configured: str) -> str:
             f"{name}: two statements of its axes contradict each other: {file.axes_written} in the "
             f"file (shape {file.shape}), and `axes: {configured}` in the config; leave out `axes`"
         )
+    if len(configured) == len(file.shape) + 1:
+        configured = configured.replace("t", "")  # a tif does not store an axis of length 1
     if len(configured) != len(file.shape):
         raise DataError(
             f"{name} has {len(file.shape)} axes {file.shape}, the config says "

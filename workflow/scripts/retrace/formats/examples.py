@@ -91,9 +91,18 @@ def _read_h5(path: Path, name: str) -> np.ndarray:
     raise DataError(f"{path} has no array {name!r}; it has: {existing}. Name one with `array`")
 
 
-def _scaled(values: np.ndarray) -> np.ndarray:
-    """Values as float32; integers are divided by 255, as in ELEKTRONN."""
+def _scaled(values: np.ndarray, where: str) -> np.ndarray:
+    """Values as float32; integers are divided by 255, as in ELEKTRONN.
+
+    DataError for integers that are no grey values.
+    """
     if np.issubdtype(values.dtype, np.integer):
+        if values.size and (values.min() < 0 or values.max() > 255):
+            raise DataError(
+                f"{where}: the examples are {values.dtype} with values {values.min()} to "
+                f"{values.max()}; integers are grey values, 0 to 255. Store them as uint8, or as "
+                "floats on the scale that the network reads"
+            )
         return (values / np.float32(255)).astype(np.float32)
     return values.astype(np.float32)
 
@@ -111,7 +120,7 @@ def _paired(values: np.ndarray, labels: np.ndarray, where: str) -> ExampleSet:
         )
     if not len(labels):
         raise DataError(f"{where}: the files contain no examples")
-    return ExampleSet(_scaled(values), labels.astype(np.int64))
+    return ExampleSet(_scaled(values, where), labels.astype(np.int64))
 
 
 def _archive(path: Path) -> dict[str, ExampleSet]:

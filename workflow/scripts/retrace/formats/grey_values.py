@@ -56,6 +56,23 @@ class GreyValues:
         return inverted(stored) if self.settings.invert else stored
 
 
+class CheckedValues:
+    """An image (Z, Y, X) or (C, Z, Y, X) whose values are checked whenever some are read."""
+
+    def __init__(self, array: Any, check: Callable[[np.ndarray], None]) -> None:
+        """`check` raises DataError for values that networks cannot read."""
+        self.array, self._check = array, check
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.dtype = np.dtype(array.dtype)
+        self.reader = getattr(array, "reader", None)
+        self.chunks = getattr(array, "chunks", None)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        values = np.asarray(self.array[key])
+        self._check(values)
+        return values
+
+
 def inverted(stored: np.ndarray) -> np.ndarray:
     """Values (...) with black and white swapped: of integers over their type, of floats in [0, 1].
 

@@ -57,7 +57,10 @@ def _attributes(path: Path) -> dict[str, Any]:
 
 
 class N5Array:
-    """A read-only array (Z, Y, X); missing blocks are 0, unless `check` refuses them."""
+    """A read-only array (..., Z, Y, X) of any number of axes, the reverse of the file's.
+
+    Missing blocks are 0, unless `check` refuses them.
+    """
 
     def __init__(self, path: Path, check: FileCheck | None = None) -> None:
         """`check` is called with each block that is read.
@@ -87,7 +90,7 @@ class N5Array:
             yield "/".join(map(str, reversed(index)))
 
     def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
-        """Voxels (Z, Y, X) of three slices without steps (z, y, x)."""
+        """Voxels (..., Z, Y, X) of a slice without steps for each axis (..., z, y, x)."""
         spans = [s.indices(n)[:2] for s, n in zip(region, self.shape, strict=True)]
         begin = np.array([b for b, _ in spans])
         result = np.zeros([max(0, e - b) for b, e in spans], self.dtype)
@@ -101,7 +104,7 @@ class N5Array:
         return result
 
     def _block(self, index: tuple[int, ...]) -> np.ndarray | None:
-        """The block (Z, Y, X) at `index` (z, y, x), None if it is missing."""
+        """The block (..., Z, Y, X) at `index` (..., z, y, x), None if it is missing."""
         name = "/".join(map(str, reversed(index)))
         file = self.path / name
         data = existing_bytes(file)
@@ -112,22 +115,25 @@ class N5Array:
         refuse_web_page(data, file, FETCH_AGAIN)
         with reading_content(file, FETCH_AGAIN):
             mode, axes = struct.unpack_from(">HH", data)
-            if mode != 0 or axes != 3:
-                raise ValueError(f"mode {mode} with {axes} axes; only mode 0 with 3 axes is read")
-            shape = struct.unpack_from(">3I", data, 4)[::-1]
+            if mode != 0 or axes != len(self.shape):
+                expected = f"only mode 0 with {len(self.shape)} axes is read"
+                raise ValueError(f"mode {mode} with {axes} axes; {expected}")
+            shape = struct.unpack_from(f">{axes}I", data, 4)[::-1]
             if any(size > most for size, most in zip(shape, self.block_shape, strict=True)):
                 raise ValueError(f"a block of {shape}, where `blockSize` is {self.block_shape}")
-            values = self._decompress(data[16:], math.prod(shape) * self.dtype.itemsize)
+            values = self._decompress(data[4 + 4 * axes :], math.prod(shape) * self.dtype.itemsize)
             return np.frombuffer(values, self.dtype.newbyteorder(">")).reshape(shape)
 
 
 def paste(result: np.ndarray, begin: np.ndarray, block: np.ndarray, corner: np.ndarray) -> None:
-    """Copies the overlap of `block` into `result`, both ([C,] Z, Y, X).
+    """Copies the overlap of `block` into `result`, both ([C,] Z, Y, X) or with further axes.
 
-    `corner` and `begin` (z, y, x): positions of the first voxels of `block` and `result`.
+    `corner` and `begin`: positions of the first voxels of `block` and `result`, (z, y, x) or
+    (..., z, y, x). Axes before these are copied whole.
     """
+    axes = len(corner)
     low = np.maximum(corner, begin)
-    high = np.minimum(corner + block.shape[-3:], begin + result.shape[-3:])
+    high = np.minimum(corner + block.shape[-axes:], begin + result.shape[-axes:])
     if (low < high).all():
         result[_slices(low - begin, high - begin)] = block[_slices(low - corner, high - corner)]
 

@@ -93,7 +93,8 @@ class SourceFile(SettingsModel):
     axes: Axes | None = Field(
         None,
         description="Order of the axes in the file, such as xyz or cxyz; c is the channel, and t, "
-        "of length 1, any further axis. Absent: as the file names them, else zyx or czyx.",
+        "of length 1, any further axis. An n5 counts as numpy does, in the reverse order of its "
+        "`dimensions`. Absent: as the file names them, else zyx or czyx.",
     )
     channel: WholeFrom0 | None = Field(
         None, description="Channel to read; others can be read through `inputs`."

@@ -18,7 +18,6 @@ from retrace.remote.addresses import is_address
 from retrace.storage.images import open_image
 from retrace.storage.manifest import check_manifest
 from retrace.storage.normalised import UNIT, NormalisedImage, open_normalised
-from retrace.storage.value_checks import check_float, check_raw
 from retrace.storage.volumes import Volume, is_masked, open_source
 
 
@@ -57,11 +56,8 @@ class RawInputs:
         return np.concatenate((raw, lsds))
 
     def _read_raw(self, window: VoxelBox) -> np.ndarray:
-        """Raw of a window, (Z, Y, X); float values of streamed raw are checked here."""
-        raw = read_reflected(self.raw, window)
-        if self.raw.reader is not None and raw.dtype.kind == "f":
-            check_float(self.raw, raw)
-        return raw
+        """Raw of a window, (Z, Y, X)."""
+        return read_reflected(self.raw, window)
 
     def output_box(self, network: TileNetwork, padding: str, roi: VoxelBox | None) -> VoxelBox:
         """The box that is predicted, world voxels: with descriptors all of theirs, within `roi`."""
@@ -173,9 +169,6 @@ def open_network_inputs(settings: PredictionSettings) -> NetworkInputs:
         preprocess = UNIT if family.unit_images else None
         sources = (volume.raw, *volume.inputs)
         images = tuple(open_normalised(source, preprocess) for source in sources)
-        if family.unit_images:
-            for image in images[1:]:
-                check_raw(image.volume)
         return PreprocessedInputs(images, tissue_mask)
     raw = open_image(volume.raw)
     if raw.channels:

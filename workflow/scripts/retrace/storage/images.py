@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from retrace.errors import DataError
+from retrace.formats.grey_values import CheckedValues
 from retrace.formats.normalize import needs_channel, needs_polarity
 from retrace.formats.source import Source
-from retrace.storage.value_checks import check_raw_type
+from retrace.storage.value_checks import check_float, check_raw_type
 from retrace.storage.volumes import Volume, open_source
 
 
-def open_image(source: Source) -> Volume:
+def open_image(source: Source, *, checks_floats: bool = True) -> Volume:
     """Opens an image with its grey values; DataError if it needs another `normalize`.
 
-    Values of floats are left to `check_raw`, because all of them have to be read.
+    `checks_floats`: whether each read of floats checks that they are in [0, 1].
     """
     volume = open_source(source)
     settings = source.normalize
@@ -21,4 +25,7 @@ def open_image(source: Source) -> Volume:
     if volume.inverted and (settings is None or settings.invert is None):
         raise DataError(needs_polarity(volume.name, settings))
     check_raw_type(volume)
+    if volume.dtype.kind == "f" and checks_floats:
+        array = CheckedValues(volume.array, partial(check_float, volume))
+        return replace(volume, array=array)
     return volume

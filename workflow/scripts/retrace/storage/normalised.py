@@ -69,7 +69,7 @@ def open_normalised(source: Source, preprocess: str | None = None) -> Normalised
 
     DataError for images with channels, NaN or infinity.
     """
-    volume = open_image(source)
+    volume = open_image(source, checks_floats=preprocess == UNIT)
     if volume.channels:
         raise DataError(
             f"{volume.name} has {volume.channels} channels; the image must be (z, y, x)"

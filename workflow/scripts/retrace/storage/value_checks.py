@@ -37,7 +37,7 @@ def check_raw(raw: Volume, box: VoxelBox | None = None) -> None:
 def check_sample(raw: Volume, box: VoxelBox) -> None:
     """DataError for raw that is neither uint8 nor float in [0, 1] in some blocks of `box` (voxels).
 
-    For streamed raw, whose other values are checked when they are read.
+    For streamed raw and views; the other values are checked when they are read.
     """
     check_raw_type(raw)
     if raw.dtype.kind == "f":
@@ -71,7 +71,8 @@ def check_not_blank(raw: Volume, box: VoxelBox, parts: Iterable[VoxelBox] | None
 
 def _stored(raw: Volume) -> Volume:
     """The volume with its stored values."""
-    return replace(raw, array=raw.array.array) if isinstance(raw.array, GreyValues) else raw
+    grey = _grey_values(raw)
+    return raw if grey is None else replace(raw, array=grey.array)
 
 
 def _has_contrast(values: np.ndarray) -> bool:
@@ -83,7 +84,7 @@ def _has_contrast(values: np.ndarray) -> bool:
 def _clipped(raw: Volume, box: VoxelBox) -> str:
     settings = _normalize(raw)
     assert settings is not None
-    sample = sampled_range(raw.name, raw.array.array)
+    sample = sampled_range(raw.name, _stored(raw).array)
     return (
         f"{raw.name} is black or white in the whole requested box {_nm(raw, box)} after "
         f"{as_setting(settings.range, settings.invert, settings.percentiles)}: its values are "
@@ -99,7 +100,16 @@ def _nm(raw: Volume, box: VoxelBox) -> str:
 
 def _normalize(raw: Volume) -> Normalize | None:
     """The setting `normalize` that a volume is read with."""
-    return raw.array.settings if isinstance(raw.array, GreyValues) else None
+    grey = _grey_values(raw)
+    return None if grey is None else grey.settings
+
+
+def _grey_values(raw: Volume) -> GreyValues | None:
+    """The array of a volume that applies `normalize`."""
+    array = raw.array
+    while array is not None and not isinstance(array, GreyValues):
+        array = getattr(array, "array", None)
+    return array
 
 
 def check_raw_type(raw: Volume) -> None:

@@ -33,7 +33,6 @@ from retrace.geometry import NmTriple, Triple, VoxelBox, in_nm, triple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.normalised import UNIT, NormalisedImage, normalise, open_normalised
-from retrace.storage.value_checks import check_raw
 from retrace.storage.volumes import open_source
 from retrace.targets.classes import IGNORED, class_labels
 from retrace.training.elektronn_pictures import prediction_picture
@@ -310,7 +309,6 @@ def _images(
     images = [normalise(volume.raw, UNIT)]
     for channel in network.inputs[1:]:
         images.append(open_normalised(sources.inputs[channel], UNIT))
-        check_raw(images[-1].volume, volume.visible)
     if network.use_example_weights:
         images.append(normalise(open_source(sources.inputs[EXAMPLE_WEIGHTS]), UNIT))
     for image in images[1:]:

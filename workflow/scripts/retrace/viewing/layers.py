@@ -9,9 +9,11 @@ from pathlib import Path
 
 from retrace.config.view_model import LayerKind, ViewLayerSource
 from retrace.errors import DataError
+from retrace.formats.source import Source
 from retrace.geometry import ON_GRID, NmBox, VoxelBox, triple, voxels_to_cover
 from retrace.remote.addresses import is_address
 from retrace.storage.images import open_image
+from retrace.storage.value_checks import check_sample
 from retrace.storage.volumes import Volume, open_source
 
 SEGMENTATIONS = ("labels", "fragments", "segments")
@@ -43,7 +45,7 @@ def open_layers(sources: Iterable[ViewLayerSource]) -> tuple[list[ViewLayer], li
     for source in sources:
         name = source.name or source.kind
         if is_address(source.path) or Path(source.path).exists():
-            opened = open_image(source) if source.kind == "raw" else open_source(source)
+            opened = _open_grey(source) if source.kind == "raw" else open_source(source)
             layers.append(ViewLayer(name, source.kind, opened))
         else:
             absent.append(f"{name} ({source.path})")
@@ -53,6 +55,13 @@ def open_layers(sources: Iterable[ViewLayerSource]) -> tuple[list[ViewLayer], li
             "or run the steps that make them"
         )
     return layers, absent
+
+
+def _open_grey(source: Source) -> Volume:
+    """Raw with its grey values; DataError if some blocks show that it needs `normalize`."""
+    volume = open_image(source)
+    check_sample(volume, volume.box)
+    return volume
 
 
 def focus(layers: Sequence[ViewLayer]) -> NmBox:
