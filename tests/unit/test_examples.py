@@ -154,6 +154,13 @@ def test_vectors_from_npy_and_h5(tmp_path: Path) -> None:
     }
 
     assert open_split(settings, "train").values.shape == (6, 5)
+    with h5py.File(tmp_path / "labels.h5", "a") as file:
+        file["unsigned"] = np.where(labels, 2**64 - 1, 0).astype(np.uint64)
+    settings["train"]["labels"]["array"] = "unsigned"
+    with pytest.raises(
+        DataError, match=r"labels\.h5: the array of labels has 18446744073709551615"
+    ):
+        open_split(settings, "train")
     settings["train"]["labels"]["array"] = "labels"
     with pytest.raises(DataError, match="it has: lab"):
         open_split(settings, "train")

@@ -71,6 +71,17 @@ def evaluations(name: str, region: str, networks: Sequence[str]) -> dict[str, An
 # ---------------------------------------------------------------- the numbers
 
 
+def test_regions_that_were_scored_on_a_part_are_noted() -> None:
+    settings = table_job("fib25", regions=["roi_1"], networks=["mtlsd"])
+    content = evaluations("fib25", "roi_1", ["mtlsd"])
+    content["mtlsd"]["volumes"]["roi_1"] |= {"scored_voxels": 5, "label_voxels": 20}
+    published = paper.read_paper_values(paper_dataset("fib25", regions=["roi_1"]))
+    rows = compare_with_published(settings, published, content)
+
+    notes = {row.note for row in rows if row.ground_truth == "voxels" and row.ours is not None}
+    assert notes == {"scored 5 of 20 (25.0 %), ONLY A PART"}
+
+
 def test_the_projects_numbers_are_the_published_ones(shared_dir: Path) -> None:
     source = json.loads((shared_dir / "published/lsd_zebrafinch_published.json").read_text())
     regions = yaml_files.read_yaml(paper.published_file(paper_dataset("zfinch")))["regions"]

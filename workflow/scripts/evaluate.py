@@ -36,7 +36,7 @@ from retrace.evaluation.any_segmentation import (
     rescore,
     score_volumes,
 )
-from retrace.evaluation.coverage import partial_warning
+from retrace.evaluation.coverage import is_partial, partial_warning
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.inputs import ScoringInputs, read_counted
 from retrace.evaluation.jobs import write_counts, write_node_tables, write_scores, write_threshold
@@ -154,7 +154,9 @@ def run_compare(args: argparse.Namespace) -> None:
     volumes = {name: open_array(source) for name, source in sources.items()}
     rows = score_volumes(volumes, ground_truth, grow=args.fill_unassigned, threads=args.threads)
     print(scores_table(rows), flush=True)
-    if warning := partial_warning(rows, common_region(volumes.values(), ground_truth)):
+    region = common_region(volumes.values(), ground_truth)
+    unplaced = [n for n, volume in volumes.items() if not volume.is_placed and is_partial(rows[n])]
+    if warning := partial_warning(rows, region, unplaced):
         print(warning, file=sys.stderr, flush=True)
     if args.output:
         write_json(args.output, {"convention": CONVENTION, "segmentations": rows})

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from retrace.config.schema import check
 from retrace.errors import run
 from retrace.evaluation.boundary_maps import plot_boundary_scores, score_boundary_maps
+from retrace.evaluation.coverage import coverage_text
 from retrace.evaluation.voxelwise import open_predictions, parse_args
 from retrace.files import write_json
 from retrace.planning.score_settings import BoundaryMapSettings
@@ -42,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(args.output, {"dataset": dataset.name, **scores.as_dict(), "origin": origin})
     for name in scores.test:
         values = ", ".join(f"{metric} {v:.4f}" for metric, v in scores.at_chosen(name).items())
-        print(f"{name}: {values}", flush=True)
+        print(
+            f"{name}: {values}; scored voxels: {coverage_text(scores.coverage[name])}", flush=True
+        )
 
 
 if __name__ == "__main__":

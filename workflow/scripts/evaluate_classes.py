@@ -18,6 +18,7 @@ from retrace.errors import run
 from retrace.evaluation.class_maps import ClassMap, plot_class_maps
 from retrace.evaluation.class_tally import ClassTally
 from retrace.evaluation.classes import CONVENTION, class_scores
+from retrace.evaluation.coverage import coverage_text
 from retrace.evaluation.dataset import open_raw
 from retrace.evaluation.voxelwise import open_predictions, parse_args
 from retrace.files import write_json
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, one in scores.items():
         print(
             f"{name}: error {one['error']:.4f}, NLL {one['nll']:.4f}; from the frequencies of the "
-            f"classes alone {one['error_of_commonest']:.4f} and {one['nll_of_shares']:.4f}",
+            f"classes alone {one['error_of_commonest']:.4f} and {one['nll_of_shares']:.4f}; "
+            f"scored voxels: {coverage_text(one)}",
             flush=True,
         )
 

@@ -14,6 +14,7 @@ from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.node_segments import sample_nodes
 from retrace.evaluation.skeletons import Skeletons
+from retrace.formats.placement import SAME_SIZE
 from retrace.geometry import NmBox, Triple, VoxelBox, blocks, triple
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.value_checks import check_labels
@@ -137,7 +138,7 @@ def _check_pair(segmentation: Volume, ground_truth: GroundTruth) -> None:
                 "labels and segmentations have the axes z, y, x: choose one `channel`"
             )
     for volume in (segmentation, *([ground_truth.mask] if ground_truth.mask else [])):
-        if volume.voxel_size_nm != labels.voxel_size_nm:
+        if not np.allclose(volume.voxel_size_nm, labels.voxel_size_nm, rtol=SAME_SIZE, atol=0):
             raise DataError(
                 f"{volume.name} has voxels of {list(volume.voxel_size_nm)} nm, the labels "
                 f"{labels.name} of {list(labels.voxel_size_nm)} nm; only equal voxel "

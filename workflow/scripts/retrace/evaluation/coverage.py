@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from retrace.geometry import NmBox
@@ -37,8 +37,13 @@ def total_coverage(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {**total, "coverage": coverage_text(total)}
 
 
-def partial_warning(rows: Mapping[str, Mapping[str, Any]], common: NmBox) -> str | None:
-    """What to do about rows of a part; None if there are none. `common`: what all rows cover."""
+def partial_warning(
+    rows: Mapping[str, Mapping[str, Any]], common: NmBox, unplaced: Collection[str] = ()
+) -> str | None:
+    """What to do about rows of a part; None if there are none.
+
+    `common`: what all rows cover. `unplaced`: segmentations whose position nothing states.
+    """
     partial = [name for name, row in rows.items() if is_partial(row)]
     if not partial:
         return None
@@ -52,4 +57,5 @@ def partial_warning(rows: Mapping[str, Mapping[str, Any]], common: NmBox) -> str
     return (
         f"warning: {', '.join(partial)} covers only a part of the labelled voxels, so its scores "
         f"are not comparable with scores of other voxels; {remedy}"
+        + "".join(f"; nothing states the position of {n}, taken as 0" for n in unplaced)
     )

@@ -15,7 +15,7 @@ from retrace.evaluation.curve import RegionGraph, agglomerated, open_region_grap
 from retrace.evaluation.dataset import open_ground_truth, open_raw
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments, skeleton_sets
 from retrace.evaluation.mincut import mincut
-from retrace.evaluation.node_segments import NodeSegments, sample_nodes
+from retrace.evaluation.node_segments import NodeSegments, covered_nodes, sample_nodes
 from retrace.evaluation.plots import curve_rows
 from retrace.evaluation.scores import CONVENTION, score, skeleton_scores
 from retrace.evaluation.skeletons import Skeletons
@@ -125,6 +125,7 @@ class Evaluation:
 
         curve = [{"threshold": value, **at(value)} for value in self.thresholds]
         result = {**at(threshold), "merge_threshold": merge_threshold, "curve": curve}
+        result["nodes_covered"] = int(covered_nodes(fragments, skeletons).sum())
         if self.settings.compute_mincut:
             cut = mincut(skeletons, at_nodes, graph, threshold, merge_threshold)
             result["min_cut"] = cut.as_dict()

@@ -8,6 +8,7 @@ from typing import Any
 
 from retrace.config.dataset_model import Tolerance
 from retrace.errors import DataError
+from retrace.evaluation.coverage import coverage_text, is_partial
 from retrace.planning.score_settings import ReproductionSettings
 
 VOXELS = "voxels"
@@ -131,6 +132,8 @@ def _metric_rows(
     result: Mapping[str, Any],
 ) -> Iterator[Row]:
     numbers, curve = _own_numbers(result, place[1], settings.threshold)
+    is_part = place[1] == VOXELS and is_partial(result)
+    covered = f"scored {coverage_text(result)}" if is_part else ""
     papers_threshold = paper.get("threshold", -1)
     same = next((row for row in curve if abs(row["threshold"] - papers_threshold) < 1e-6), {})
     for metric, value in paper.items():
@@ -140,7 +143,7 @@ def _metric_rows(
         within = None
         if judged and limit is not None:
             within = mine is not None and abs(mine - value) <= limit
-        note = "" if mine is not None else "not computed"
+        note = covered if mine is not None else "not computed"
         at_papers = same.get(metric) if metric != "threshold" else None
         yield Row(*place, metric, value, mine, at_papers, limit, within, note)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.formats.examples_source import ExampleArray, ExamplesSource, LabelledArrays
+from retrace.formats.label_ids import exact_integers
 from retrace.formats.safe_pickle import GZIP, read_pickles
 from retrace.reading import read_bytes, reading_content, refuse_web_page, retried, unzipped
 
@@ -120,7 +121,8 @@ def _paired(values: np.ndarray, labels: np.ndarray, where: str) -> ExampleSet:
         )
     if not len(labels):
         raise DataError(f"{where}: the files contain no examples")
-    return ExampleSet(_scaled(values, where), labels.astype(np.int64))
+    numbers = exact_integers(labels, f"{where}: the array of labels", np.int64)
+    return ExampleSet(_scaled(values, where), numbers)
 
 
 def _archive(path: Path) -> dict[str, ExampleSet]:
