@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.metrics import adapted_rand_error, variation_of_information
 
 import evaluate
-from retrace.errors import ConfigError, DataError
+from retrace.errors import ConfigError, DataError, explain
 from retrace.evaluation.any_segmentation import named_arrays
 from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.fill_unassigned import fill_unassigned
@@ -323,6 +323,12 @@ def test_the_longest_path_that_exists_is_taken(tmp_path: Path, name: str) -> Non
     for text in (str(path), f"file://{path}"):
         assert path_and_array(text) == (text, "")
         assert path_and_array(f"{text}:v/raw") == (text, "v/raw")
+
+
+def test_a_path_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as caught:
+        compare(tmp_path, f"{'x' * 5000}:a", "b.h5:a")
+    assert str(explain(caught.value)).endswith("is too long for this machine; use a shorter one")
 
 
 def test_names_of_segmentations() -> None:

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from retrace.errors import DataError
 from retrace.formats.label_ids import background_values, exact_integers, is_known
-from retrace.formats.label_values import ClassGroups
+from retrace.formats.label_values import ClassGroups, SectionObjects
 
 DTYPES = [f"{order}{kind}{size}" for order in "<>" for kind in "iu" for size in (1, 2, 4, 8)]
 EDGES = [0, 1, 2, 7, -1, -2, 2**53, 2**53 + 1, 2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**64 - 3]
@@ -59,6 +59,23 @@ def test_fractions_have_no_class(dtype: str) -> None:
     stored = np.array([[[1.2, 1.0, np.nan, -0.5]]], dtype)
 
     assert ClassGroups(stored, [[0], [1]])[:].tolist() == [[[-1, 1, -1, -1]]]
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i8", "<f4", ">f8"])
+@pytest.mark.parametrize("kind", ["cells", "membranes"])
+def test_unlabelled_voxels_of_membrane_maps_are_no_objects(dtype: str, kind: str) -> None:
+    stored = np.array([[[1, 1, 0, -1, 1], [1, 0, 0, -1, 1]]], dtype)
+    if kind == "membranes":
+        stored = np.where(stored >= 0, 1 - stored, stored)
+    if dtype == ">f8":
+        stored[stored < 0] = np.nan
+
+    objects = SectionObjects(stored, kind)
+
+    assert objects.dtype == objects[:].dtype == np.int64
+    assert objects[:].tolist() == [[[1, 1, 0, -1, 2], [1, 0, 0, -1, 2]]]
+    unsigned = SectionObjects(np.ones((1, 2, 5), np.uint8), kind)
+    assert unsigned.dtype == unsigned[:].dtype == np.uint64
 
 
 @given(integer_arrays())

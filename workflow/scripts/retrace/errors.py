@@ -136,6 +136,10 @@ def explain(error: BaseException) -> str | None:
         return _disk_full(error)
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return _no_permission(error)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return (
+            f"the path {str(error.filename)[:80]}… is too long for this machine; use a shorter one"
+        )
     if isinstance(error, OSError) and (message := _failing_machine(error)):
         return message
     if isinstance(error, (RuntimeError, MemoryError)):

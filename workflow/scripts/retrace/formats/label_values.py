@@ -20,27 +20,31 @@ SECTIONS_KEPT = 16
 
 
 class SectionObjects:
-    """Object ids (Z, Y, X) uint64 of a membrane map; 0 on membranes.
+    """Object ids (Z, Y, X) of a membrane map, 0 on membranes; uint64, or int64 if it has a sign.
 
     Objects are the connected components (4 neighbours) within each section. Ids differ between
-    sections.
+    sections. Values below 0 and NaN are unlabelled: -1.
     """
 
     def __init__(self, array: Any, kind: str) -> None:
         """`array` (Z, Y, X); `kind`: "cells" (0 on membranes) or "membranes" (0 off membranes)."""
         self._array, self._membranes = array, kind == "membranes"
         self.shape: tuple[int, ...] = tuple(array.shape)
-        self.dtype = np.dtype(np.uint64)
+        has_sign = np.dtype(array.dtype).kind in "if"
+        self.dtype = np.dtype(np.int64 if has_sign else np.uint64)
         self._section = lru_cache(SECTIONS_KEPT)(self._components)
 
     def _components(self, z: int) -> np.ndarray:
         values = np.asarray(self._array[z : z + 1])[0]
-        inside = (values == 0) if self._membranes else (values != 0)
+        unlabelled = ~(values >= 0)
+        inside = ((values == 0) if self._membranes else (values != 0)) & ~unlabelled
         objects = cc3d.connected_components(inside.astype(np.uint8), connectivity=4)
         # Ids of section z start above those of section z - 1: no section has more components than
         # a checkerboard, half of its pixels.
         first = z * (inside.size // 2 + 1)
-        return np.where(objects > 0, objects.astype(np.uint64) + np.uint64(first), np.uint64(0))
+        ids = np.where(objects > 0, objects.astype(np.int64) + first, 0)
+        ids[unlabelled] = -1
+        return ids.astype(self.dtype)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         key = key if isinstance(key, tuple) else (key,)

@@ -103,7 +103,8 @@ class SourceFile(SettingsModel):
         None,
         description="What label values mean. ids (default): one number for each object; cells: 0 "
         "on membranes; membranes: 0 off membranes (objects of both are connected components "
-        "within each section); classes: one number for each class of voxels, negative for none.",
+        "within each section); classes: one number for each class of voxels. Values below 0 are "
+        "unlabelled, whatever they mean.",
     )
     class_values: ClassValues | None = Field(
         None,

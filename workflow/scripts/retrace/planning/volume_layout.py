@@ -85,7 +85,7 @@ def source_layout(source: Source) -> ArrayLayout | None:
 def _dtype(source: Source, stored: str) -> str:
     """The type of the values that are read; objects and classes are computed from the stored."""
     if source.objects in SEPARATED_LABEL_KINDS:
-        return "uint64"
+        return "int64" if stored.startswith(("int", "float")) else "uint64"
     if source.normalize is not None and source.normalize.scales:
         return "uint8"
     return "int32" if source.class_values else stored
