@@ -223,6 +223,15 @@ def test_axes_of_length_1_around_four_are_left_out(tmp_path: Path) -> None:
     assert compare(tmp_path, f"{file}:l", f"s={file}:s") == plain
 
 
+def test_a_mask_of_a_part_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels, segments = blobs()
+    file = write(tmp_path / "e.h5", l=labels, s=segments, m=np.ones((2, 24, 24), np.uint8))
+    row = compare(tmp_path, f"{file}:l", f"s={file}:s", more=("--mask", f"{file}:m"))["s"]
+
+    assert row["label_voxels"] == 2 * 24 * 24
+    assert "covers only [0, 0, 0] to [80, 96, 96] nm" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [

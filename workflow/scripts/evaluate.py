@@ -36,7 +36,7 @@ from retrace.evaluation.any_segmentation import (
     rescore,
     score_volumes,
 )
-from retrace.evaluation.coverage import is_partial, partial_warning
+from retrace.evaluation.coverage import is_partial, mask_warning, partial_warning
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.inputs import ScoringInputs, read_counted
 from retrace.evaluation.jobs import write_counts, write_node_tables, write_scores, write_threshold
@@ -150,6 +150,8 @@ def run_compare(args: argparse.Namespace) -> None:
         args.roi_nm,
         tuple(args.background_id),
     )
+    if ground_truth.mask and (warning := mask_warning(ground_truth.mask, ground_truth.box_nm)):
+        print(warning, file=sys.stderr, flush=True)
     sources = named_arrays(args.segmentation)
     volumes = {name: open_array(source) for name, source in sources.items()}
     rows = score_volumes(volumes, ground_truth, grow=args.fill_unassigned, threads=args.threads)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from retrace.geometry import NmBox
+from retrace.storage.volumes import Volume
 
 SCORED, LABELLED = "scored_voxels", "label_voxels"
 """Keys in JSON: voxels (or nodes) that were scored, and those that have a label that counts."""
@@ -35,6 +36,18 @@ def total_coverage(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     total = {key: sum(row[key] for row in rows) for key in (SCORED, LABELLED)}
     return {**total, "coverage": coverage_text(total)}
+
+
+def mask_warning(mask: Volume, ground_truth: NmBox) -> str | None:
+    """That a mask covers only a part of what is scored; None if it covers all of it."""
+    box = mask.box.to_nm(mask.voxel_size_nm)
+    if box.contains(ground_truth):
+        return None
+    return (
+        f"warning: the mask {mask.name} covers only {list(box.offset)} to {list(box.end)} nm "
+        f"(z, y, x) of the labels from {list(ground_truth.offset)} to {list(ground_truth.end)} nm; "
+        "voxels outside it do not count"
+    )
 
 
 def partial_warning(

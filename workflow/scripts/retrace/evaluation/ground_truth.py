@@ -32,6 +32,11 @@ class GroundTruth:
             return self.labels.box
         return self.labels.box.intersect(self.roi_nm.to_voxels(self.labels.voxel_size_nm))
 
+    @property
+    def box_nm(self) -> NmBox:
+        """The region in world coordinates, nm."""
+        return self.box.to_nm(self.labels.voxel_size_nm)
+
     def read(self, box: VoxelBox) -> tuple[np.ndarray, np.ndarray]:
         """Labels of `box`, and which of its voxels count (bool), both (Z, Y, X)."""
         labels = self.labels.read(box)

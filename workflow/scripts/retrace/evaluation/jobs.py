@@ -8,7 +8,7 @@ from pathlib import Path
 
 from retrace.errors import DataError
 from retrace.evaluation.counting import count_volumes
-from retrace.evaluation.coverage import coverage_text
+from retrace.evaluation.coverage import coverage_text, is_partial
 from retrace.evaluation.curve import open_region_graph
 from retrace.evaluation.dataset import open_ground_truth
 from retrace.evaluation.evaluate import Evaluation
@@ -68,6 +68,10 @@ def write_threshold(settings: ThresholdSettings, inputs: ScoringInputs, output: 
     content = choose_threshold(settings, inputs)
     write_json(output, content)
     print(scores_table({f"validation at {content['threshold']:g}": content}), flush=True)
+    for entry in filter(is_partial, content["chosen_on"]):
+        print(
+            f"{entry['volume']}: scored {coverage_text(entry)} of its labelled {entry['counted']}"
+        )
 
 
 def write_scores(
