@@ -13,8 +13,8 @@ from typing import Any
 
 from retrace.errors import DataError, nearest
 from retrace.formats.contract import ByteOrder, Description
+from retrace.formats.layer_info import layer_level
 from retrace.formats.n5_metadata import describe_n5
-from retrace.formats.precomputed import describe_layer, find_scale
 from retrace.formats.section_order import TIF_SUFFIXES, section_files
 from retrace.formats.zarr_folder import (
     ZARR_FILES,
@@ -118,7 +118,7 @@ def _layer_header(path: str, info: Path, mip: int) -> Description | None:
     content = json_file(info)
     if not content:
         return None
-    return describe_layer(content, find_scale(path, content, mip))
+    return layer_level(path, content, mip).describe()
 
 
 def _is_n5(folder: Path) -> bool:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrace.errors import DataError, FetchError
-from retrace.formats.contract import Description, FormatPage, Statement
+from retrace.formats.contract import FormatPage
+from retrace.formats.layer_info import layer_level
 from retrace.formats.source import Region, Source
-from retrace.geometry import NmBox, VoxelBox, checked_voxel_size, in_nm, triple
+from retrace.geometry import NmBox, VoxelBox
 from retrace.reading import (
     parse_json_object,
     read_json_object,
@@ -53,25 +54,6 @@ def local_info(path: str) -> Path | None:
     return None if folder is None else folder / "info"
 
 
-def scale_box(scale: Mapping[str, Any]) -> VoxelBox:
-    """The box of one scale of an `info`, in its voxels (z, y, x)."""
-    offset = scale.get("voxel_offset") or (0, 0, 0)
-    return VoxelBox(triple(offset[::-1]), triple(scale["size"][::-1]))
-
-
-def find_scale(path: str, info: Mapping[str, Any], mip: int) -> Mapping[str, Any]:
-    """The scale of level `mip`; DataError lists the existing levels."""
-    scales = info.get("scales") or []
-    if not 0 <= mip < len(scales):
-        existing = ", ".join(f"{i}: {s['resolution'][::-1]} nm" for i, s in enumerate(scales))
-        raise DataError(
-            f"{path} has no mip {mip}; it has {existing or 'none'} (z, y, x). Correct `mip` in the "
-            "dataset's config"
-        )
-    scale: Mapping[str, Any] = scales[mip]
-    return scale
-
-
 def check_local_layer(source: Source, roi_nm: Region | None) -> None:
     """DataError for a layer on this machine without that mip, or that does not contain the region.
 
@@ -81,10 +63,9 @@ def check_local_layer(source: Source, roi_nm: Region | None) -> None:
     if info is None:
         return
     with reading_content(info, "correct `path` in the dataset's config"):
-        scale = find_scale(source.path, read_json_object(info), source.mip or 0)
+        level = layer_level(source.path, read_json_object(info), source.mip or 0)
         if roi_nm is not None:
-            size = checked_voxel_size(scale["resolution"][::-1])
-            check_inside(source.path, scale_box(scale), size, roi_nm.box)
+            check_inside(source.path, level.box, level.voxel_size_nm, roi_nm.box)
 
 
 def check_inside(name: str, box: VoxelBox, voxel_size_nm: Sequence[float], roi: NmBox) -> None:
@@ -98,24 +79,6 @@ def check_inside(name: str, box: VoxelBox, voxel_size_nm: Sequence[float], roi: 
         )
 
 
-def describe_layer(info: Mapping[str, Any], scale: Mapping[str, Any]) -> Description:
-    """The description of one level, whose x, y, z become z, y, x."""
-    size, box = checked_voxel_size(scale["resolution"][::-1]), scale_box(scale)
-    channels, dtype = int(info["num_channels"]), str(info["data_type"]).lower()
-    position = in_nm(box.offset, size)
-    return Description(
-        (*([channels] if channels > 1 else []), *box.shape),
-        dtype,
-        "none" if dtype in ("int8", "uint8") else "little",
-        "czyx" if channels > 1 else "zyx",
-        "the axes of a precomputed layer",
-        {},
-        (Statement(size, f"`resolution` {list(size)} nm"),),
-        (Statement(position, f"`voxel_offset` {list(box.offset)} voxels = {list(position)} nm"),),
-        "each chunk that is read",
-    )
-
-
 class PrecomputedLayer:
     """One level of a layer as a read-only array (Z, Y, X), or (C, Z, Y, X) with several channels.
 
@@ -126,20 +89,18 @@ class PrecomputedLayer:
         """DataError if the layer cannot be read or has no such mip."""
         import numpy as np
 
-        info = read_info(reader, path)
-        self.path, self.reader, self.scale = path, reader, find_scale(path, info, mip)
-        self._box = scale_box(self.scale)
-        self.dtype, channels = np.dtype(info["data_type"]), int(info["num_channels"])
-        self._lead = () if channels == 1 else (channels,)
-        self.shape = (*self._lead, *self._box.shape)
-        self.chunks = triple(self.scale["chunk_sizes"][0][::-1])
+        level = layer_level(path, read_info(reader, path), mip)
+        self.path, self.reader, self.scale = path, reader, level.scale
+        self._box, self.dtype, self.shape = level.box, np.dtype(level.dtype), level.shape
+        self._lead = self.shape[:-3]
+        self.chunks = level.chunks
         self.fill_missing = False
         """Whether missing chunks read as 0: some programs do not write black chunks."""
-        self.description = describe_layer(info, self.scale)
+        self.description = level.describe()
         grid = [-(-s // c) for s, c in zip(self._box.shape, self.chunks, strict=True)]
         sharding = self.scale.get("sharding")
-        key = self.scale["key"]
-        self._shards = ShardedChunks(reader, key, sharding, grid) if sharding else None
+        with reading_content(f"{path}: `sharding` of `info`", "restore it, or correct `path`"):
+            self._shards = ShardedChunks(reader, level.key, sharding, grid) if sharding else None
 
     def __getitem__(self, region: tuple[slice, ...]) -> Any:
         """Voxels of slices without steps ([c,] z, y, x), counted from the layer's first voxel."""
