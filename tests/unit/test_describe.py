@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tifffile
 import yaml
 import zarr
 
@@ -51,6 +52,25 @@ def test_what_the_config_states_is_shown_as_such(
     assert "[40, 4, 4] nm (z, y, x)          config: `voxel_size_nm`" in text
     assert "[80, 8, 8] nm (z, y, x)          config: `offset_nm`" in text
     assert "xyz, read as zyx                 config: `axes: xyz`" in text
+
+
+def test_grey_values_are_shown_where_something_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(tmp_path / "white.tif", RAW, photometric="miniswhite")
+    raw = {"path": str(tmp_path / "white.tif")}
+    normalize = {"range": [10, 200], "invert": True}
+    volumes = {"a": {"raw": raw}, "b": {"raw": {**raw, "normalize": normalize}}}
+    dataset = {"name": "mine", "voxel_size_nm": CFG, "volumes": volumes, "test": ["a", "b"]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(dataset))
+    describe.main(["--dataset", str(tmp_path / "mine.yaml")])
+
+    text = capsys.readouterr().out
+    names = [f"{tmp_path}/mine.yaml {name} raw: {raw['path']}" for name in "ab"]
+    shown = [lines(text, name)["grey values"].split() for name in names]
+    assert " ".join(shown[0]) == "0 is white file: MinIsWhite"
+    line = "`normalize: {range: [10, 200], invert: true}`"
+    assert " ".join(shown[1]) == f"read as uint8 config: {line}"
 
 
 def test_what_cannot_be_read_is_shown_and_fails(

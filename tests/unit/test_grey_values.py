@@ -10,8 +10,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import yaml
 
+from array_files import FORMATS
 from retrace.errors import DataError
 from retrace.formats.normalize import Normalize, decimals
 from retrace.formats.source import Source
@@ -20,6 +22,7 @@ from retrace.records import record
 from retrace.storage import grey_range
 from retrace.storage.grey_range import percentiles
 from retrace.storage.images import open_image
+from retrace.storage.precomputed_writer import write_layer
 from retrace.storage.value_checks import check_not_blank, check_raw
 from retrace.storage.volumes import Volume, open_source
 
@@ -202,23 +205,46 @@ def test_what_only_inverts_is_refused_with_the_same_polarity(tmp_path: Path) -> 
         open_image(image)
 
 
-def test_files_in_which_0_is_white_need_a_decision(tmp_path: Path) -> None:
-    # As a tif reader says of MinIsWhite.
-    from dataclasses import replace
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_files_in_which_0_is_white_need_a_decision(tmp_path: Path, dtype: str) -> None:
+    data = values(dtype)
+    tifffile.imwrite(tmp_path / "white.tif", data, photometric="miniswhite")
+    image = Source(path=str(tmp_path / "white.tif"), voxel_size_nm=(40, 4, 4))
 
-    from retrace.formats import hdf5
+    with pytest.raises(DataError, match="says that 0 is white") as refused:
+        open_image(image)
+    with pytest.raises(DataError, match=r"range: \[0, 9\], invert: true"):
+        open_image(image.with_(normalize={"range": [0, 9]}))
+    open_source(image)  # labels are numbers
+    lines = re.findall(r"`(normalize: \{.*?\})`", str(refused.value))
+    shown, as_stored = (read(open_image(image.with_(**yaml.safe_load(line)))) for line in lines)
+    brightest, darkest = data == data.max(), data == data.min()
+    assert (as_stored[brightest].min(), as_stored[darkest].max()) == (
+        as_stored.max(),
+        as_stored.min(),
+    )
+    assert np.abs(shown - (255.0 - as_stored)).max() <= 1
 
-    original = hdf5._description
-    image = source(tmp_path, values("|u1"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hdf5, "_description", lambda d: replace(original(d), inverted=True))
-        with pytest.raises(DataError, match="says that 0 is white") as refused:
-            open_image(image)
-        with pytest.raises(DataError, match=r"range: \[0, 9\], invert: true"):
-            open_image(image.with_(normalize={"range": [0, 9]}))
-        open_source(image)  # labels are numbers
-        for line in re.findall(r"`(normalize: \{.*?\})`", str(refused.value)):
-            open_image(image.with_(**yaml.safe_load(line)))
+
+@pytest.mark.parametrize("name", [*FORMATS, "layer", "tif"])
+def test_every_format_is_normalised(tmp_path: Path, name: str) -> None:
+    data = values("<u2")
+    if name == "tif":
+        tifffile.imwrite(tmp_path / "a.tif", data, photometric="minisblack")
+        fields = {"path": str(tmp_path / "a.tif")}
+    elif name == "layer":
+        write_layer(tmp_path / "layer", data, (40, 4, 4), (0, 0, 0))
+        fields = {"path": f"file://{tmp_path}/layer"}
+    else:
+        fields = FORMATS[name](tmp_path, data)
+    low, high = np.percentile(data, [1, 99], method="inverted_cdf").astype(float)
+
+    image = Source(**fields, voxel_size_nm=(40, 4, 4))
+    with pytest.raises(DataError, match=rf"range: \[{low:.0f}, {high:.0f}\]"):
+        open_image(image)
+    grey = read(open_image(image.with_(normalize={"percentiles": [1, 99]})))
+
+    assert np.abs(grey - ((data - low) / (high - low)).clip(0, 1) * 255).max() <= 0.5
 
 
 def test_an_empty_image_is_refused_although_it_becomes_white(tmp_path: Path) -> None:

@@ -83,6 +83,11 @@ def decimals(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def is_grey_type(dtype: str) -> bool:
+    """Whether networks may read values of this type, by its name, as they are stored."""
+    return dtype == "uint8" or dtype.startswith("float")
+
+
 def needs_normalize(
     what: str, settings: Normalize | None, sample: Sequence[float] | None = None
 ) -> str:
@@ -111,9 +116,13 @@ def needs_channel(name: str) -> str:
     )
 
 
-def needs_polarity(name: str, settings: Normalize | None) -> str:
-    """The message for an image whose file says that 0 is white, without a decision about it."""
-    scale = Normalize(invert=True) if settings is None else settings
+def needs_polarity(name: str, settings: Normalize | None, *, is_grey: bool) -> str:
+    """The message for an image whose file says that 0 is white, without a decision about it.
+
+    `is_grey`: whether its type needs no range.
+    """
+    usual = Normalize(invert=True) if is_grey else Normalize(percentiles=PERCENTILES)
+    scale = usual if settings is None else settings
     lines = {invert: as_setting(scale.range, invert, scale.percentiles) for invert in (True, False)}
     return (
         f"{name} says that 0 is white (MinIsWhite), and networks expect dark membranes. Add to it "

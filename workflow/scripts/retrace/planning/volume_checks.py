@@ -9,7 +9,7 @@ from retrace.config.dataset_model import Dataset, Entry
 from retrace.config.elektronn_network import EXAMPLE_WEIGHTS
 from retrace.config.splits import SPLITS
 from retrace.errors import DataError
-from retrace.formats.normalize import needs_channel, needs_normalize, needs_polarity
+from retrace.formats.normalize import is_grey_type, needs_channel, needs_normalize, needs_polarity
 from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
 from retrace.geometry import VoxelBox
@@ -105,8 +105,8 @@ def _check_grey(name: str, layout: ArrayLayout) -> None:
     if layout.is_colour:
         raise DataError(needs_channel(name))
     if layout.inverted and (settings is None or settings.invert is None):
-        raise DataError(needs_polarity(name, settings))
-    if layout.dtype != "uint8" and not layout.dtype.startswith("float"):
+        raise DataError(needs_polarity(name, settings, is_grey=is_grey_type(layout.dtype)))
+    if not is_grey_type(layout.dtype):
         what = f"{name} is {layout.dtype}"
         raise DataError(needs_normalize(what, settings, _sampled_range(layout.source)))
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from retrace.errors import DataError
 from retrace.formats.grey_values import CheckedValues
-from retrace.formats.normalize import needs_channel, needs_polarity
+from retrace.formats.normalize import is_grey_type, needs_channel, needs_polarity
 from retrace.formats.source import Source
 from retrace.storage.value_checks import check_float, check_raw_type
 from retrace.storage.volumes import Volume, open_source
@@ -23,7 +23,8 @@ def open_image(source: Source, *, checks_floats: bool = True) -> Volume:
     if volume.is_colour:
         raise DataError(needs_channel(volume.name))
     if volume.inverted and (settings is None or settings.invert is None):
-        raise DataError(needs_polarity(volume.name, settings))
+        is_grey = is_grey_type(volume.dtype.name)
+        raise DataError(needs_polarity(volume.name, settings, is_grey=is_grey))
     check_raw_type(volume)
     if volume.dtype.kind == "f" and checks_floats:
         array = CheckedValues(volume.array, partial(check_float, volume))

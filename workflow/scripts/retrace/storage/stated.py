@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from retrace.errors import DataError
 from retrace.formats.arrangement import arrange
 from retrace.formats.contract import Configured, Description, Placement, StatedBy, Statement
+from retrace.formats.normalize import as_setting
 from retrace.formats.placement import placed
 from retrace.formats.source import Source
 from retrace.formats.stated_places import stated_places
@@ -36,8 +37,21 @@ def properties(source: Source) -> Iterator[Property]:
     yield Property("type", file.dtype, "file")
     order = "none, one byte" if file.byte_order == "none" else f"{file.byte_order}-endian"
     yield Property("byte order", order, "file")
+    yield from _grey_values(file, source)
     yield from _axes_and_place(name, file, source)
     yield _completeness(file, source)
+
+
+def _grey_values(file: Description, source: Source) -> Iterator[Property]:
+    """What is white, and how values become grey values, where file or config say so."""
+    settings = source.normalize
+    if file.inverted and (settings is None or settings.invert is None):
+        yield Property("grey values", "0 is white", "file", "MinIsWhite")
+    if settings is not None:
+        alone = "inverted" if settings.invert else "as stored"
+        used = "read as uint8" if settings.scales else alone
+        line = as_setting(settings.range, settings.invert, settings.percentiles)
+        yield Property("grey values", used, "config", line)
 
 
 def _axes_and_place(name: str, file: Description, source: Source) -> Iterator[Property]:

@@ -9,7 +9,13 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.formats.grey_values import WHITE, GreyValues
-from retrace.formats.normalize import PERCENTILES, Normalize, as_setting, needs_normalize
+from retrace.formats.normalize import (
+    PERCENTILES,
+    Normalize,
+    as_setting,
+    is_grey_type,
+    needs_normalize,
+)
 from retrace.geometry import VoxelBox, blocks
 from retrace.storage.grey_range import sample_boxes, sampled_range
 from retrace.storage.volumes import Volume
@@ -114,7 +120,7 @@ def _grey_values(raw: Volume) -> GreyValues | None:
 
 def check_raw_type(raw: Volume) -> None:
     """DataError for raw that is neither uint8 nor float."""
-    if raw.dtype != np.uint8 and raw.dtype.kind != "f":
+    if not is_grey_type(raw.dtype.name):
         sample = sampled_range(raw.name, _stored(raw).array) if raw.dtype.kind in "uib" else None
         raise DataError(needs_normalize(f"{raw.name} is {raw.dtype}", _normalize(raw), sample))
 
