@@ -231,6 +231,42 @@ def test_cellmap_writes_centres_of_coarser_levels(tmp_path: Path, own: bool) -> 
     assert opened(store, "s1").voxel_size_nm == (8, 8, 8)
 
 
+# ---------------------------------------------------------------- WEBKNOSSOS
+
+
+def webknossos(folder: Path, scale: Any, **mag: Any) -> Path:
+    """A dataset with a layer `color`, whose array has the axes c, x, y, z."""
+    data = RAW.transpose()[None]
+    for name in ("1", "2-2-1"):
+        array = zarr.create_array(
+            folder / "color" / name, shape=data.shape, dtype="u1", zarr_format=2
+        )
+        array[...] = data
+    axes = {"c": 0, "x": 1, "y": 2, "z": 3}
+    mags = [{"mag": [1, 1, 1], "axisOrder": axes, **mag}, {"mag": [2, 2, 1], "axisOrder": axes}]
+    layer = {"name": "color", "dataFormat": "zarr", "mags": mags}
+    properties = {"dataLayers": [layer], "scale": scale}
+    (folder / "datasource-properties.json").write_text(json.dumps(properties))
+    return folder
+
+
+@pytest.mark.parametrize("scale", [[4.6, 5, 45], {"factor": [0.0046, 0.005, 0.045], "unit": "um"}])
+def test_a_dataset_of_webknossos_states_size_and_axes(tmp_path: Path, scale: Any) -> None:
+    dataset = webknossos(tmp_path / "wk", scale, path="./color/1")
+    volume = opened(dataset / "color" / "1")
+    assert volume.voxel_size_nm == (45, 5, 4.6)
+    np.testing.assert_array_equal(volume.read(volume.box), RAW)
+    assert opened(dataset / "color" / "2-2-1").voxel_size_nm == (45, 10, 9.2)
+    with pytest.raises(DataError, match=r"`scale` times `mag` \[45, 5, 4.6\] nm in datasource"):
+        opened(dataset / "color" / "1", voxel_size_nm=CFG)
+
+
+@pytest.mark.parametrize("scale", [[4, 4], [4, 0, 40], "4", {"factor": None}, [4, 4, "40"]])
+def test_a_scale_of_no_sense_is_refused(tmp_path: Path, scale: Any) -> None:
+    with pytest.raises(DataError, match=r"`scale`.* \(datasource-properties.json\)"):
+        opened(webknossos(tmp_path / "wk", scale) / "color" / "1", voxel_size_nm=CFG)
+
+
 # ---------------------------------------------------------------- axes
 
 

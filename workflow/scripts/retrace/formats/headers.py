@@ -16,6 +16,7 @@ from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.layer_info import layer_level
 from retrace.formats.n5_metadata import describe_n5
 from retrace.formats.section_order import TIF_SUFFIXES, section_files
+from retrace.formats.webknossos import with_dataset_properties
 from retrace.formats.zarr_folder import (
     ZARR_FILES,
     array_names,
@@ -89,7 +90,8 @@ def _array_header(store: Path, name: str, path: str) -> Description | None:
     )
     label = f"{name}/{path}" if path else name
     top, inner = with_outer_groups(store, path)
-    return describe(label, inner, array, lambda group: attributes(top / group))
+    described = describe(label, inner, array, lambda group: attributes(top / group))
+    return with_dataset_properties(label, folder, described)
 
 
 def _byte_order(dtype: str, content: Mapping[str, Any]) -> ByteOrder:

@@ -30,11 +30,13 @@ from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import ByteOrder, Description, FormatPage
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader
+from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
+from retrace.formats.webknossos import with_dataset_properties
 from retrace.formats.zarr_folder import ZARR_FILES, array_names, attributes, with_outer_groups
 from retrace.formats.zarr_nodes import GroupAttributes, ZarrArray, describe, level_path
 from retrace.reading import parse_json_object, retried
 from retrace.remote.block_reader import BlockReader
-from retrace.remote.objects import ByteRange
+from retrace.remote.objects import ByteRange, LocalFolder
 from retrace.remote.read_record import DOCUMENTS
 
 
@@ -234,6 +236,8 @@ def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int)
     path, groups = _groups(store, node.path, node.metadata.zarr_format)
     label = f"{name}/{node.path}" if node.path else name
     described = describe(label, path, _metadata(node), groups)
+    if (folder := _local_folder(store)) is not None:
+        described = with_dataset_properties(label, folder / node.path, described)
     # Many servers cannot list a streamed store.
     completeness = described.completeness if reader is None else "each chunk that is read"
     described = replace(described, drops_channel=is_image, completeness=completeness)
@@ -252,10 +256,19 @@ def _groups(
     store: CheckedStore | BlockStore, path: str, zarr_format: int
 ) -> tuple[str, GroupAttributes]:
     """The path of an array below the top of its groups, and the attributes of each of them."""
-    if isinstance(store, CheckedStore):
-        top, inner = with_outer_groups(store.root, path)
+    if (folder := _local_folder(store)) is not None:
+        top, inner = with_outer_groups(folder, path)
         return inner, lambda group: attributes(top / group)
+    assert isinstance(store, BlockStore)
     return path, partial(_group_attributes, store, zarr_format)
+
+
+def _local_folder(store: CheckedStore | BlockStore) -> Path | None:
+    """The folder of a store of this machine, None for a remote one."""
+    if isinstance(store, CheckedStore):
+        return store.root
+    folder = store.reader.folder
+    return folder.folder if isinstance(folder, LocalFolder) else None
 
 
 def _group_attributes(store: BlockStore, zarr_format: int, path: str) -> Mapping[str, Any]:
@@ -270,8 +283,9 @@ def _group_attributes(store: BlockStore, zarr_format: int, path: str) -> Mapping
 
 
 def _array_names(store: CheckedStore | BlockStore) -> Iterable[str]:
-    """The arrays of a store, for messages; none of a streamed one, which cannot be listed."""
-    return array_names(store.root) if isinstance(store, CheckedStore) else ()
+    """The arrays of a store, for messages; none of a remote one, which cannot be listed."""
+    folder = _local_folder(store)
+    return () if folder is None else array_names(folder)
 
 
 def _node(store: CheckedStore | BlockStore, name: str, array: str) -> zarr.Array | zarr.Group:
@@ -327,8 +341,7 @@ PAGE = FormatPage(
     completeness="Missing chunks are refused, unless `missing_chunks: fill`. A damaged chunk is "
     "noticed by its codec or by crc32c. Results of this workflow are compared with their manifest. "
     "Consolidated metadata are not used, because they may be out of date.",
-    refused="Zip files, links, and groups that are no image, with the arrays to choose from. "
-    "WEBKNOSSOS writes the voxel size into datasource-properties.json, which is not read: "
-    "write it as `voxel_size_nm`.",
+    refused="Zip files, links, and groups that are no image, with the arrays to choose from.",
+    conventions=(WEBKNOSSOS,),
 )
 ZARR = Reader("zarr", (".zarr",), (PAGE, ome_zarr.PAGE), _is_zarr, _open)
