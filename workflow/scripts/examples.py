@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from retrace.evaluation.classification import (
     classification_scores,
     reconstruction_scores,
 )
-from retrace.files import atomic_write, write_json
+from retrace.files import atomic_write, read_parsed, write_json
 from retrace.formats.examples import ExampleSet, open_examples
 from retrace.formats.examples_source import ExamplesSource
 from retrace.networks import ElektronnNetwork, build_network
@@ -166,7 +165,7 @@ def _reconstruction(
 
 def curves(args: argparse.Namespace) -> None:
     """Writes history.csv and pictures of a training."""
-    rows = json.loads(args.history.read_text())["learning_curve"]
+    rows = read_parsed(args.history, lambda content: content["learning_curve"])
     for path in curve_pictures(rows, args.output):
         print(f"[curves] {path}")
 

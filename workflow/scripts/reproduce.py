@@ -21,6 +21,7 @@ from retrace.errors import StateError, run
 from retrace.evaluation.reproduction import compare_with_published, passes, reproduction_table
 from retrace.files import atomic_write, read_json, write_json
 from retrace.planning.score_settings import ReproductionSettings
+from retrace.reading import reading_content
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -61,7 +62,8 @@ def write_table(args: argparse.Namespace) -> None:
 def judge_table(args: argparse.Namespace) -> None:
     """Writes the verdict; StateError names the numbers outside their tolerance."""
     table = read_json(args.table)
-    rows = table["rows"]
+    with reading_content(args.table, "compare again"):
+        rows = [{**row, "within": row["within"]} for row in table["rows"]]
     print(reproduction_table(rows), flush=True)
     outside = [row for row in rows if row["within"] is False]
     judged = [row for row in rows if row["within"] is not None]

@@ -45,6 +45,11 @@ class MachineError(RetraceError):
     It says nothing about the data: no result is invalidated, and nothing is taken as absent.
     """
 
+    def __init__(self, message: str, number: int, *, is_final: bool) -> None:
+        """`number` of the system error; `is_final`: whether further attempts were made."""
+        super().__init__(message)
+        self.number, self.is_final = number, is_final
+
 
 class DeviceError(RetraceError):
     """The requested device does not exist or is too small."""
@@ -88,13 +93,15 @@ def machine_fault(error: BaseException) -> int | None:
     return None if not number or number in _OF_CONTENT else number
 
 
-def machine_error(name: Path | str, number: int) -> MachineError:
+def machine_error(name: Path | str, number: int, *, is_final: bool = False) -> MachineError:
     """The error for a file that the machine could not read."""
     hint = _HINTS.get(number, "check the disk or network drive")
     return MachineError(
         f"{name}: the machine cannot read it ({os.strerror(number)}, "
         f"{errno.errorcode.get(number, number)}). The data may be intact, nothing was changed; "
-        f"{hint} and run the same command again"
+        f"{hint} and run the same command again",
+        number,
+        is_final=is_final,
     )
 
 

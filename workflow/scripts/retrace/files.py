@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from retrace.errors import DataError
 from retrace.reading import parse_json, read_bytes, reading_content, retried
-from retrace.replacement import write_durably
+from retrace.replacement import journal_of, settle, write_durably
 
 T = TypeVar("T")
 FileCheck = Callable[[str, bytes | None], None]
@@ -49,6 +49,16 @@ def atomic_write(path: Path, content: bytes | str) -> Path:
     """
     write_durably(path, content.encode() if isinstance(content, str) else content)
     return path
+
+
+def complete_replacement(output: Path) -> None:
+    """Completes the replacement that a killed program began with this output, if there is one.
+
+    DataError if its journal is damaged, MachineError if it cannot be read.
+    """
+    journal = journal_of(output)
+    with reading_content(journal, "delete it with the outputs next to it, and run again"):
+        retried(lambda: settle(output), journal)
 
 
 def read_json(path: Path) -> Any:

@@ -189,6 +189,19 @@ def chunk_count(shape: Sequence[int], chunk_shape: Sequence[int]) -> int:
     return math.prod(math.ceil(n / m) for n, m in zip(shape, chunk_shape, strict=True))
 
 
+def chunk_indices(shape: Sequence[int], chunk_shape: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The indices of all chunks of an array, in ascending order.
+
+    One by one: itertools.product would list each axis first, however long a wrong shape makes it.
+    """
+    if not shape:
+        yield ()
+        return
+    for first in range(-(-shape[0] // chunk_shape[0])):
+        for rest in chunk_indices(shape[1:], chunk_shape[1:]):
+            yield (first, *rest)
+
+
 def blocks(box: VoxelBox, block_shape: Sequence[int]) -> Iterator[VoxelBox]:
     """Blocks of `block_shape` (z, y, x) that tile `box` from its first corner, cut at its end."""
     starts = [range(b, e, s) for b, e, s in zip(box.offset, box.end, block_shape, strict=True)]

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from retrace.errors import DataError, RetraceError, machine_error, machine_fault
+from retrace.errors import DataError, MachineError, RetraceError, machine_error, machine_fault
 
 T = TypeVar("T")
 
@@ -66,8 +66,11 @@ def retried(read: Callable[[], T], name: Path | str) -> T:
             if number is None:
                 raise
             if wait_s is None or number not in PASSING:
-                raise machine_error(name, number) from error
-            time.sleep(wait_s)
+                raise machine_error(name, number, is_final=True) from error
+        except MachineError as error:  # of `reading_content` within `read`
+            if wait_s is None or error.is_final or error.number not in PASSING:
+                raise
+        time.sleep(wait_s)
     raise AssertionError("unreachable")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError, nearest
-from retrace.files import atomic_write, read_json
+from retrace.files import atomic_write, read_json, read_parsed
 from retrace.storage.manifest import input_digest
 
 ARCHIVE, RECORD = "archive.safetensors", "run.json"
@@ -38,7 +38,7 @@ def check_run_is_free(runs: Path, name: str, training: str) -> None:
     record = runs / name / RECORD
     if not record.is_file():
         return
-    existing = read_json(record)["training_digest"]
+    existing = read_parsed(record, lambda content: str(content["training_digest"]))
     if existing != training:
         raise ConfigError(
             f"`run: {name}` was trained with other settings (digest {existing}, now {training}) "

@@ -103,6 +103,8 @@ def write_stacks(
 def _saved(file: Path) -> SampledStack:
     """A stack that an earlier run drew."""
     with np.load(file) as saved:
+        if other := set(saved.files) - {*ARRAYS, "corner_nm"}:
+            raise ValueError(f"it holds {', '.join(other)}")  # the name of an array changed
         parts = {name: saved.get(name) for name in ARRAYS}
         corner = nm_triple(saved["corner_nm"].tolist())
     return SampledStack(corner, *(parts[name] for name in ARRAYS))

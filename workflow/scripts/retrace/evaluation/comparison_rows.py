@@ -15,7 +15,7 @@ from retrace.evaluation.counting import count_labelled, count_volumes
 from retrace.evaluation.coverage import LABELLED, SCORED, total_coverage
 from retrace.evaluation.dataset import open_ground_truth
 from retrace.evaluation.scores import score
-from retrace.files import read_json
+from retrace.files import read_parsed
 from retrace.formats.source import Source
 from retrace.networks import build_network
 from retrace.planning.scored_dataset import ScoredDataset
@@ -54,10 +54,23 @@ def network_row(
     prediction: Path,
 ) -> dict[str, Any]:
     """The row of a network: its mean scores over the test entries, and its cost."""
-    cost = network_cost(model, read_json(history), read_json(prediction))
-    entries = read_json(evaluation)["volumes"]
-    scores, coverage = mean_scores(entries, metrics), total_coverage(entries.values())
+    trained = read_parsed(history, lambda content: {**content, "iterations": content["iterations"]})
+    cost = network_cost(model, trained, read_parsed(prediction, _predicted))
+    scores, coverage = read_parsed(
+        evaluation,
+        lambda content: (
+            mean_scores(content["volumes"], metrics),
+            total_coverage(content["volumes"].values()),
+        ),
+    )
     return {"name": name, "family": family, **coverage, **scores, **asdict(cost)}
+
+
+def _predicted(content: Any) -> dict[str, Any]:
+    """What `network_cost` needs of a prediction's manifest."""
+    shapes = {str(name): {"shape": [*array["shape"]]} for name, array in content["arrays"].items()}
+    keys = ("seconds", "peak_memory_mb", "tile_shape")
+    return {key: content[key] for key in keys if key in content} | {"arrays": shapes}
 
 
 def other_row(

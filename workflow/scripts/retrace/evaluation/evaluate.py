@@ -19,7 +19,7 @@ from retrace.evaluation.node_segments import NodeSegments, covered_nodes, sample
 from retrace.evaluation.plots import curve_rows
 from retrace.evaluation.scores import CONVENTION, score, skeleton_scores
 from retrace.evaluation.skeletons import Skeletons
-from retrace.files import read_json
+from retrace.files import read_parsed
 from retrace.planning.score_settings import ScoreSettings
 from retrace.planning.scored_dataset import ScoredDataset, ScoredEntry
 from retrace.progress import progress
@@ -41,6 +41,11 @@ UNTRAINED_NOTE = (
 )
 
 
+def _chosen_threshold(content: Any) -> tuple[float, Any]:
+    """A threshold, and the entries on which it was chosen, from the content of a file."""
+    return float(content["threshold"]), content["chosen_on"]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Scores the test entries of a dataset."""
@@ -55,10 +60,11 @@ class Evaluation:
 
     def score(self, threshold_file: Path) -> dict[str, Any]:
         """The content of evaluation.json; `threshold_file`: the chosen threshold."""
-        dataset, chosen = self.settings.dataset, read_json(threshold_file)
+        dataset = self.settings.dataset
+        threshold, chosen_on = read_parsed(threshold_file, _chosen_threshold)
         entries = dataset.entries("test")
         volumes = {
-            entry.name: self.score_entry(entry, float(chosen["threshold"]))
+            entry.name: self.score_entry(entry, threshold)
             for entry in progress(entries, len(entries), "score", "volumes")
         }
         if self.settings.untrained:
@@ -67,8 +73,8 @@ class Evaluation:
                 result["untrained_watershed"] = reference
         return {
             "dataset": dataset.name,
-            "threshold": chosen["threshold"],
-            "threshold_chosen_on": chosen["chosen_on"],
+            "threshold": threshold,
+            "threshold_chosen_on": chosen_on,
             "convention": CONVENTION,
             "volumes": volumes,
             "origin": self.inputs.origin(self.settings, threshold_file),

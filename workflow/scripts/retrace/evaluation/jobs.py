@@ -17,7 +17,7 @@ from retrace.evaluation.nodes import node_table, write_node_table
 from retrace.evaluation.plots import plot_evaluation, scores_table
 from retrace.evaluation.tables import save_tables
 from retrace.evaluation.threshold import choose_threshold
-from retrace.files import read_json, write_json
+from retrace.files import read_parsed, write_json
 from retrace.planning.score_settings import (
     CountSettings,
     NodeSettings,
@@ -103,7 +103,7 @@ def write_node_tables(
     begin = time.monotonic()
     check_manifest(fragments)
     volume, graph = open_fragments(fragments), open_region_graph(fragments)
-    threshold = float(read_json(threshold_file)["threshold"])
+    threshold = read_parsed(threshold_file, lambda chosen: float(chosen["threshold"]))
     thresholds = threshold_list(*settings.thresholds)
     entries = _entries_of(settings.dataset, "test", settings.volume)
     with writing(output) as folder:

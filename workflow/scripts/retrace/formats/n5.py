@@ -25,6 +25,7 @@ from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import FormatPage
 from retrace.formats.n5_metadata import describe_n5
 from retrace.formats.reader import Reader
+from retrace.geometry import chunk_indices
 from retrace.reading import (
     existing_bytes,
     parse_json_object,
@@ -85,8 +86,7 @@ class N5Array:
 
     def chunk_names(self) -> Iterator[str]:
         """The paths of all blocks of a complete array, below its folder."""
-        pairs = zip(self.shape, self.block_shape, strict=True)
-        for index in product(*[range(-(-size // block)) for size, block in pairs]):
+        for index in chunk_indices(self.shape, self.block_shape):
             yield "/".join(map(str, reversed(index)))
 
     def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:

@@ -124,6 +124,8 @@ class PrecomputedLayer:
         import numpy as np
         from cloudvolume import chunks
 
+        from retrace.formats.compressed_segmentation import check_encoding
+
         begin = [i * c for i, c in zip(index, self.chunks, strict=True)]
         end = [min(b + c, s) for b, c, s in zip(begin, self.chunks, self._box.shape, strict=True)]
         world = [(b + o, e + o) for b, e, o in zip(begin, end, self._box.offset, strict=True)]
@@ -145,6 +147,8 @@ class PrecomputedLayer:
         shape = (*extent[::-1], *(self._lead or (1,)))
         block = self.scale.get("compressed_segmentation_block_size")
         with reading_content(f"{self.path}: chunk {key}", "restore it"):
+            if self.scale["encoding"] == "compressed_segmentation":
+                check_encoding(data, shape, self.dtype, block)
             chunk = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)
         return chunk.T if self._lead else chunk[..., 0].T
 

@@ -107,6 +107,8 @@ def read_pickles(path: Path) -> list[Any]:
 
 def _values(content: bytes) -> list[Any]:
     file, values = io.BytesIO(content), []
+    if not content:
+        raise EOFError("it is empty")
     while file.tell() < len(content):
         begin = file.tell()
         _check_memory(file)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +26,7 @@ from retrace.errors import DataError, DeniedError, nearest
 from retrace.files import FileCheck
 from retrace.formats import ome_zarr
 from retrace.formats.attributes import IN_ATTRIBUTES
+from retrace.formats.checked_codecs import use_checked_codecs
 from retrace.formats.contract import ByteOrder, Description, FormatPage
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader
@@ -34,6 +34,7 @@ from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
 from retrace.formats.webknossos import with_dataset_properties
 from retrace.formats.zarr_folder import ZARR_FILES, array_names, attributes, with_outer_groups
 from retrace.formats.zarr_nodes import GroupAttributes, ZarrArray, describe, level_path
+from retrace.geometry import chunk_indices
 from retrace.reading import parse_json_object, retried
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import ByteRange, LocalFolder
@@ -46,6 +47,7 @@ def _is_first_report(record: logging.LogRecord) -> bool:
     return "exception was never retrieved" not in text and "Task was destroyed" not in text
 
 
+use_checked_codecs()
 # zarr reads chunks concurrently: when one fails, its error is raised, and all others would be
 # logged with a traceback each.
 logging.getLogger("asyncio").addFilter(_is_first_report)
@@ -196,8 +198,7 @@ class CheckedStore(LocalStore):
 def chunk_names(array: zarr.Array) -> Iterator[str]:
     """The paths of all chunk files of a complete array, below its folder."""
     metadata: Any = array.metadata
-    pairs = zip(array.shape, metadata.chunk_grid.chunk_shape, strict=True)
-    for index in product(*[range(-(-size // chunk)) for size, chunk in pairs]):
+    for index in chunk_indices(array.shape, metadata.chunk_grid.chunk_shape):
         yield metadata.encode_chunk_key(index)
 
 

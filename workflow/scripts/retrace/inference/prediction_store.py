@@ -15,7 +15,7 @@ import zarr
 from torch import Tensor
 
 from retrace.errors import ConfigError
-from retrace.files import atomic_write, read_json
+from retrace.files import atomic_write, read_parsed
 from retrace.geometry import NmTriple, Triple, VoxelBox, triple
 from retrace.inference.tiles import Tile
 from retrace.reading import if_intact
@@ -71,7 +71,7 @@ class PartialPrediction:
             shutil.rmtree(work, ignore_errors=True)
             layout.create_arrays(store)
             atomic_write(begun, json.dumps({"tile_shape": planned_tile}))
-        self.tile_shape = triple(read_json(begun)["tile_shape"])
+        self.tile_shape = read_parsed(begun, lambda content: triple(content["tile_shape"]))
         self.store, self._origin = store, layout.box.offset
         group = zarr.open_group(store, mode="r+")
         self._arrays: dict[str, Any] = {name: group[name] for name in layout.channels}

@@ -12,12 +12,13 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
 from retrace.files import read_json
-from retrace.reading import json_if_intact
+from retrace.reading import if_intact, json_if_intact, reading_content
 from retrace.remote.addresses import is_address
 from retrace.storage.manifest import input_digest, manifest_path
 
@@ -58,8 +59,9 @@ def _records(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Outputs and their records, sorted by file; skips records that a running job writes."""
     files = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
     for path in sorted(files):
-        if content := json_if_intact(path):
-            yield _recorded_output(path, folder), content
+        output = if_intact(partial(_recorded_output, path, folder), path)  # else no record
+        if output and (content := json_if_intact(path)):
+            yield output, content
 
 
 def read_jobs(folder: Path = RECORDS) -> dict[str, FinishedJob]:
@@ -68,8 +70,9 @@ def read_jobs(folder: Path = RECORDS) -> dict[str, FinishedJob]:
     for output, record in _records(folder):
         if record.get("incomplete") or record.get("endtime") is None:
             continue
-        command = record["shellcmd"] or ""
-        jobs[command] = _with_output(jobs.get(command), output, record)
+        with reading_content(f"{folder}: the record of {output}", "delete this folder"):
+            command = str(record["shellcmd"] or "")
+            jobs[command] = _with_output(jobs.get(command), output, record)
     return {output: job for job in jobs.values() if job.command for output in job.outputs}
 
 

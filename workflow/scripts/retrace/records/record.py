@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import DataError
-from retrace.files import atomic_write, digest, file_sha256, read_json, read_parsed
-from retrace.reading import if_intact, json_if_intact, retried
+from retrace.files import (
+    atomic_write,
+    complete_replacement,
+    digest,
+    file_sha256,
+    read_json,
+    read_parsed,
+)
+from retrace.reading import if_intact, json_if_intact
 from retrace.records.contents import content_digest, fingerprint
 from retrace.relative_paths import relative_path
-from retrace.replacement import declare, newest, settle, waiting_outputs
+from retrace.replacement import declare, newest, waiting_outputs
 
 KEY = "identity"
 """Where a manifest holds the record."""
@@ -166,7 +173,7 @@ def running_job() -> Running | None:
 
 def version_of(file: Path) -> str | None:
     """16 hex digits of the bytes of a manifest or record; None if it does not exist."""
-    settle(file)
+    complete_replacement(file)
     try:
         return file_sha256(file)[:16]
     except FileNotFoundError:
@@ -243,7 +250,7 @@ class Finished:
 
 def read_finished(file: Path) -> Finished | None:
     """The record in a manifest, after the replacement of its outputs is complete; None without."""
-    retried(partial(settle, file), file)
+    complete_replacement(file)
     manifest = json_if_intact(file)
     return if_intact(partial(_finished, file, manifest), file) if KEY in manifest else None
 

@@ -23,6 +23,8 @@ from retrace.remote.objects import Block
 DOCUMENTS = (".zarray", ".zattrs", ".zgroup", "zarr.json", "info")
 """Names of metadata files. Every program requests them again; they are never cached."""
 
+LATEST_S = 2**40
+"""Times of records are seconds since 1970 below this."""
 RUN_AGAIN = (
     "The volume changed while it was read, and a result would mix two versions of it. Run the same "
     "command again: it reads everything again"
@@ -119,6 +121,9 @@ class ReadRecord:
 def _entry(line: bytes) -> tuple[str, str, int | None, int]:
     """One line of a record's file."""
     name, digest, modified, requested = json.loads(line)
+    times = [int(time_s) for time_s in (requested, modified) if time_s is not None]
+    if not all(0 <= time_s < LATEST_S for time_s in times):
+        raise ValueError("a time is no time")
     return str(name), str(digest), None if modified is None else int(modified), int(requested)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from retrace.errors import DeniedError, FetchError
-from retrace.reading import cause
+from retrace.reading import DamagedError, reading_content
 from retrace.remote.http import (
     READ_BYTES,
     TransientError,
@@ -70,16 +70,16 @@ class BucketStore:
     def _pages(self, **query: Any) -> Iterator[dict[str, Any]]:
         """The pages of a listing; FetchError if the server refuses or does not answer."""
         from botocore.exceptions import ClientError
-        from botocore.parsers import ResponseParserError
 
         paginator = self.client.get_paginator("list_objects_v2")
         try:
-            with naming_the_cause(self.endpoint):
+            with reading_content(self.endpoint), naming_the_cause(self.endpoint):
                 yield from paginator.paginate(Bucket=self.settings.bucket, **query)
-        except ClientError as error:
-            raise self.refusal(error.response["Error"].get("Code", ""), "listing") from error
-        except ResponseParserError as error:
-            raise self._no_listing(cause(error)) from error
+        except DamagedError as error:
+            if isinstance(error.__cause__, ClientError):
+                code = error.__cause__.response["Error"].get("Code", "")
+                raise self.refusal(code, "listing") from error
+            raise self._no_listing(error.fault) from error
 
     def _listed(self, **query: Any) -> Iterator[dict[str, Any]]:
         """The entries of a listing; FetchError if it is none of S3, such as a page to log in."""

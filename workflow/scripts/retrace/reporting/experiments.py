@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.config.view_model import ViewLayerSource
-from retrace.files import read_json
+from retrace.files import read_parsed
 from retrace.planning.report_settings import ExperimentSettings
 from retrace.reporting.drawings import embedded, learning_curve
 from retrace.reporting.methods import methods_paragraph
@@ -46,9 +46,8 @@ class ReportedExperiment:
 def read_experiment(settings: ExperimentSettings) -> ReportedExperiment:
     """An experiment with its results; DataError if a file is missing or damaged."""
     folder = Path(settings.folder)
-    history = read_json(folder / "training.json")
-    evaluation = read_json(folder / "evaluation.json")
-    rows = history["history"]
+    history, curve = read_parsed(folder / "training.json", _history)
+    evaluation, entries = read_parsed(folder / "evaluation.json", _scores)
     plot = folder / "evaluation.png"
     return ReportedExperiment(
         name=settings.name,
@@ -56,13 +55,25 @@ def read_experiment(settings: ExperimentSettings) -> ReportedExperiment:
         methods=methods_paragraph(settings, history, evaluation),
         deviations=list(deviations(settings, history["iterations"])),
         picture=_sections(settings.layers),
-        curve=learning_curve([row["iteration"] for row in rows], [row["loss"] for row in rows]),
+        curve=curve,
         plot=embedded(plot) if plot.is_file() else None,
         published=_published_rows(folder, settings.network.name),
         convention=evaluation.get("convention"),
         history=history,
-        entries=evaluation["volumes"],
+        entries=entries,
     )
+
+
+def _history(content: Any) -> tuple[Mapping[str, Any], str]:
+    """The content of training.json, and its learning curve as a picture."""
+    rows = content["history"]
+    picture = learning_curve([row["iteration"] for row in rows], [row["loss"] for row in rows])
+    return {**content, "iterations": int(content["iterations"])}, picture
+
+
+def _scores(content: Any) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """The content of evaluation.json, and its scores by entry."""
+    return {**content}, {str(name): {**scores} for name, scores in content["volumes"].items()}
 
 
 def deviations(settings: ExperimentSettings, iterations: int) -> Iterator[str]:
@@ -89,4 +100,6 @@ def _published_rows(folder: Path, network: str) -> list[Mapping[str, Any]]:
     path = folder.parent / "reproduction.json"
     if not path.is_file():
         return []
-    return [row for row in read_json(path)["rows"] if row["network"] == network]
+    return read_parsed(
+        path, lambda content: [row for row in content["rows"] if row["network"] == network]
+    )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrace.files import read_json
+from retrace.files import read_parsed
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def read_store_records(folders: Iterable[Path]) -> list[StoreRecord]:
     walked = (step for folder in folders for step in os.walk(folder))
     files = {Path(place, name) for place, _, names in walked for name in names}
     manifests = sorted(path for path in files if path.name.endswith(".manifest.json"))
-    return [_store_record(path, read_json(path)) for path in manifests]
+    return [read_parsed(path, partial(_store_record, path)) for path in manifests]
 
 
 def _store_record(path: Path, content: Mapping[str, Any]) -> StoreRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jinja2
 
 from retrace import __version__
 from retrace.evaluation.comparison import HEADINGS, footnote
-from retrace.files import read_json
+from retrace.files import read_parsed
 from retrace.planning.report_settings import ReportSettings
 from retrace.progress import progress
 from retrace.reporting.drawings import embedded, graph
@@ -83,7 +84,11 @@ def read_comparison(folder: Path) -> dict[str, Any] | None:
     path = folder / "comparison.json"
     if not path.is_file():
         return None
-    content = read_json(path)
+    return read_parsed(path, partial(_comparison, path))
+
+
+def _comparison(path: Path, content: Any) -> dict[str, Any]:
+    """The content of comparison.json as a table."""
     keys = [key for key in HEADINGS if any(row.get(key) is not None for row in content["rows"])]
     published = content.get("published")
     return {

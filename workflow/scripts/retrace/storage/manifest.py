@@ -18,7 +18,7 @@ from typing import Any
 
 from retrace import __version__
 from retrace.errors import DataError
-from retrace.files import atomic_write, digest, file_sha256
+from retrace.files import atomic_write, complete_replacement, digest, file_sha256
 from retrace.geometry import in_nm
 from retrace.reading import (
     DamagedError,
@@ -28,7 +28,7 @@ from retrace.reading import (
     reading_content,
     retried,
 )
-from retrace.replacement import declare_with, newest, settle
+from retrace.replacement import declare_with, newest
 from retrace.storage.chunk_index import (
     ChunkDigests,
     chunk_digests,
@@ -209,7 +209,7 @@ def gpu_name() -> str | None:
 def read_manifest(store: Path) -> dict[str, Any]:
     """The manifest of `store`; DataError if it is missing, not JSON, or of another version."""
     path = manifest_path(store)
-    settle(path)
+    complete_replacement(path)
     if not retried(path.is_file, path):
         raise DataError(
             f"{store} has no manifest {path.name}: it was never finished. Delete {store} and run "

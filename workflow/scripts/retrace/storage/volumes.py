@@ -20,11 +20,11 @@ from retrace.formats.n5 import N5Array
 from retrace.formats.normalize import Normalize
 from retrace.formats.placement import Extent, box_on_grid, lead_in_image, placed
 from retrace.formats.precomputed import PrecomputedLayer
-from retrace.formats.readers import open_array
+from retrace.formats.readers import FETCH_AGAIN, open_array
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
 from retrace.formats.zarr_arrays import BlockStore, CheckedStore, ZarrVolume, chunk_names, open_zarr
 from retrace.geometry import NM_DECIMALS, NmTriple, VoxelBox, shifted
-from retrace.reading import retried
+from retrace.reading import reading_content, retried
 from retrace.remote.addresses import (
     check_address,
     is_address,
@@ -258,9 +258,10 @@ def _open_array(
     store: str | Path, array: str, mip: int, server: S3Server, missing_chunks: str | None
 ) -> Any:
     """An array as its reader gives it, with its description."""
-    if is_address(store):
-        return _open_address(str(store), array, mip, server, missing_chunks)
-    return _open_local(Path(store), array, mip, missing_chunks)
+    with reading_content(str(store), FETCH_AGAIN):
+        if is_address(store):
+            return _open_address(str(store), array, mip, server, missing_chunks)
+        return _open_local(Path(store), array, mip, missing_chunks)
 
 
 def open_stored(source: Source) -> Any:
