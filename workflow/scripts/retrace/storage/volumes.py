@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from retrace.errors import DataError, FetchError
+from retrace.errors import DataError, DeniedError
 from retrace.formats.arrangement import ArrangedArray, Arrangement, arrange
 from retrace.formats.contract import Configured
 from retrace.formats.grey_values import GreyValues
@@ -34,7 +34,7 @@ from retrace.remote.addresses import (
 )
 from retrace.remote.block_cache import CacheOptions
 from retrace.remote.block_reader import BlockReader
-from retrace.remote.objects import open_folder
+from retrace.remote.objects import get_block, open_folder
 from retrace.settings_model import as_json
 from retrace.storage.grey_range import measured
 from retrace.storage.manifest import reading, store_with_manifest
@@ -216,10 +216,13 @@ def _check_names(
 
 
 def _exists(reader: BlockReader, name: str) -> bool:
-    """Whether an object exists; some buckets deny objects that do not."""
+    """Whether an object exists, without a note that a block was read.
+
+    Some buckets deny objects that do not exist.
+    """
     try:
-        return reader.block(name) is not None
-    except FetchError:
+        return get_block(reader.folder, name).stored is not None
+    except DeniedError:
         return False
 
 
