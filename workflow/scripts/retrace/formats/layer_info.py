@@ -18,6 +18,15 @@ TYPES = (
     *(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)),
     *("float32", "float64"),
 )
+SHARD_TEXTS: Mapping[str, tuple[str, ...]] = {
+    "@type": ("neuroglancer_uint64_sharded_v1",),
+    "hash": ("identity", "murmurhash3_x86_128"),
+    "minishard_index_encoding": ("raw", "gzip"),
+    "data_encoding": ("raw", "gzip"),
+}
+"""The values that the texts in `sharding` may have."""
+SHARD_BITS = ("preshift_bits", "minishard_bits", "shard_bits")
+CHUNK_NUMBER_BITS = 64
 Info = Mapping[str, Any]
 
 
@@ -94,6 +103,8 @@ def _level(info: Info, scale: Info) -> LayerLevel:
     for key in ("key", "encoding"):
         if not isinstance(scale.get(key), str):
             raise DataError(f"`{key}` is {scale.get(key)!r}; a text is needed")
+    if scale.get("sharding"):
+        _check_sharding(scale["sharding"])
     offset = _three("voxel_offset", scale.get("voxel_offset") or [0, 0, 0])
     chunk_sizes = scale.get("chunk_sizes")
     chunks = chunk_sizes[0] if isinstance(chunk_sizes, list) and chunk_sizes else chunk_sizes
@@ -107,6 +118,23 @@ def _level(info: Info, scale: Info) -> LayerLevel:
         triple(_three("chunk_sizes", chunks, above_0=True)),
         scale,
     )
+
+
+def _check_sharding(sharding: Any) -> None:
+    """DataError for shards that cannot be: cloud-volume would count for years."""
+    if not isinstance(sharding, Mapping):
+        raise DataError(f"`sharding` is {sharding!r}; an object is needed")
+    for key, allowed in SHARD_TEXTS.items():
+        if sharding.get(key, allowed[0]) not in allowed:
+            raise DataError(
+                f"`{key}` of `sharding` is {sharding[key]!r}; allowed: {', '.join(allowed)}"
+            )
+    bits: list[Any] = [sharding.get(key) for key in SHARD_BITS]
+    if not all(_is_count(n) or n == 0 for n in bits) or sum(bits) > CHUNK_NUMBER_BITS:
+        raise DataError(
+            f"{', '.join(SHARD_BITS)} of `sharding` are {bits}; whole numbers from 0 on are needed,"
+            f" {CHUNK_NUMBER_BITS} together at most"
+        )
 
 
 def _is_count(value: Any) -> bool:

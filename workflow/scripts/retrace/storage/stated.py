@@ -83,7 +83,7 @@ def _place(name: str, file: Description, axes: str, source: Source) -> Iterator[
         place = placed(name, file, axes, config)
         sizes, positions = stated_places(file, axes)
     except DataError as error:
-        yield Property("voxel size and position", "refused", "unknown", str(error), is_refused=True)
+        yield Property("place", "refused", "unknown", str(error), is_refused=True)
         return
     size = f"{list(place.voxel_size_nm)} nm (z, y, x)"
     yield Property("voxel size", size, place.voxel_size_by, _size_stated(sizes, place))
