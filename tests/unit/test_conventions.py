@@ -110,6 +110,13 @@ def test_further_coordinate_systems_of_version_0_6_are_refused(tmp_path: Path) -
         opened(image(tmp_path / "a.zarr", content))
 
 
+def test_paths_of_levels_may_begin_with_a_dot(tmp_path: Path) -> None:
+    content = multiscale(scale(40, 4, 4))
+    content["multiscales"][0]["datasets"][0]["path"] = "./0"
+    store = image(tmp_path / "a.zarr", content)
+    assert opened(store).voxel_size_nm == opened(store, "0").voxel_size_nm == tuple(CFG)
+
+
 def test_units_of_time_do_not_matter(tmp_path: Path) -> None:
     axes = [{"name": "t", "type": "time", "unit": "second"}, {"name": "c", "type": "channel"}, *NM]
     group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)

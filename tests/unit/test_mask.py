@@ -186,4 +186,7 @@ def test_streamed_labels_of_another_shape_need_a_position(tmp_path: Path) -> Non
             mask.main(["--settings", json.dumps(settings), *output])
         settings["labels"] = {**labels, "offset_nm": [0, 81, 81]}
         mask.main(["--settings", json.dumps(settings), *output])
+        own = {**settings, "labels_mask": labels}
+        with pytest.raises(DataError, match="labels states no position, and .* begins at"):
+            mask.main(["--settings", json.dumps(own), *output])
     assert open_volume(tmp_path / "mask.zarr", "labels_mask").offset_nm == (0, 81, 81)

@@ -119,6 +119,19 @@ def test_region_of_interest_uses_the_raw_around_it(case: Case) -> None:
     assert difference.max() <= 1
 
 
+@pytest.mark.parametrize("part", ["tissue_mask", "roi_of"])
+def test_masks_and_labels_without_a_place_are_refused(
+    case: Case, tmp_path: Path, part: str
+) -> None:
+    """The raw does not begin at 0, where they would be."""
+    store = zarr.create_array(tmp_path / "m.zarr", shape=(40, 60, 58), dtype="u1", chunks=(40,) * 3)
+    store[...] = 1
+    source = {"path": str(tmp_path / "m.zarr"), "voxel_size_nm": list(VOXEL_SIZE_NM)}
+    volume = {**case.settings()["volume"], part: source}
+    with pytest.raises(DataError, match="m.zarr states no position, and .* begins at"):
+        predict.main(case.arguments(volume=volume))
+
+
 def test_chosen_heads_only(case: Case) -> None:
     predict.main(case.arguments(heads=["affs"]))
     assert sorted(zarr.open(case.output, mode="r").array_keys()) == ["affs"]

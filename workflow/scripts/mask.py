@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.image is not None:
         check_place_in_image(labels.place, open_image(settings.image).place)
     own_mask = open_source(settings.labels_mask) if settings.labels_mask else None
+    if own_mask is not None:
+        check_place_in_image(own_mask.place, labels.place)
     with writing(args.output) as partial:
         counts = write_mask(labels, settings.background_ids, partial, own_mask=own_mask)
     sources = [settings.labels, *([settings.labels_mask] if settings.labels_mask else [])]

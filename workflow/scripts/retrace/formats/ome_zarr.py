@@ -92,6 +92,11 @@ def level(name: str, image: Attributes, mip: int) -> Attributes:
     return entries[mip]
 
 
+def level_name(entry: Attributes) -> str:
+    """The path of a level's array below its group."""
+    return str(entry["path"]).removeprefix("./").strip("/")
+
+
 # ---------------------------------------------------------------- axes
 
 

@@ -47,7 +47,7 @@ def level_path(
     if len(images) != 1:
         inside = [array for array in arrays if not path or array.startswith(f"{path}/")]
         raise DataError(f"{label} {_no_image(attributes, len(images), inside)}")
-    level = str(ome_zarr.level(label, images[0], mip)["path"]).strip("/")
+    level = ome_zarr.level_name(ome_zarr.level(label, images[0], mip))
     return f"{path}/{level}" if path else level
 
 
@@ -56,7 +56,8 @@ def _no_image(attributes: Mapping[str, Any], count: int, arrays: Sequence[str]) 
     what = "is a group, but neither an array nor an OME-Zarr image"
     if count:
         what = f"has {count} OME-Zarr images"
-    if "bioformats2raw.layout" in {**attributes, **(attributes.get("ome") or {})}:
+    ome = attributes.get("ome")
+    if "bioformats2raw.layout" in (*attributes, *(ome if isinstance(ome, Mapping) else ())):
         what = "is a collection of images (bioformats2raw), which are the groups 0, 1 .."
     names = ", ".join(islice(arrays, MOST_NAMED))
     more = " .." if len(arrays) > MOST_NAMED else ""
@@ -112,7 +113,7 @@ def images_of(path: str, above: Sequence[Group]) -> Iterator[LevelOfImage]:
         inner = "/".join(parts[-depth:])
         for image in ome_zarr.images(group.attributes):
             for number, entry in enumerate(ome_zarr.levels(image)):
-                if str(entry["path"]).strip("/") == inner:
+                if ome_zarr.level_name(entry) == inner:
                     yield image, number
 
 

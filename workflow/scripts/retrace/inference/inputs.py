@@ -10,6 +10,7 @@ import numpy as np
 
 from retrace.config.families import FAMILIES
 from retrace.errors import DataError
+from retrace.formats.placement import check_place_in_image
 from retrace.formats.precomputed import check_inside
 from retrace.geometry import NmBox, VoxelBox
 from retrace.inference.tiles import TileNetwork, output_box, read_reflected
@@ -137,6 +138,7 @@ def region_of_interest(volume: PredictedVolume, raw: Volume) -> VoxelBox | None:
     """
     if volume.roi_of is not None:
         labels = open_source(volume.roi_of)
+        check_place_in_image(labels.place, raw.place)
         box = labels.box.to_nm(labels.voxel_size_nm).grow(volume.margin_nm)
         return box.to_voxels(raw.voxel_size_nm)
     roi = volume.roi_nm
@@ -169,8 +171,10 @@ def open_network_inputs(settings: PredictionSettings) -> NetworkInputs:
         preprocess = UNIT if family.unit_images else None
         sources = (volume.raw, *volume.inputs)
         images = tuple(open_normalised(source, preprocess) for source in sources)
+        _check_tissue_mask(tissue_mask, images[0].volume)
         return PreprocessedInputs(images, tissue_mask)
     raw = open_image(volume.raw)
+    _check_tissue_mask(tissue_mask, raw)
     if raw.channels:
         raise DataError(f"{raw.name} has {raw.channels} channels; raw is (z, y, x)")
     if settings.descriptors is None:
@@ -180,6 +184,12 @@ def open_network_inputs(settings: PredictionSettings) -> NetworkInputs:
     inputs = RawInputs(raw, lsds, network.input_channels > lsds.channels, tissue_mask)
     check_descriptors(inputs, network.input_channels)
     return inputs
+
+
+def _check_tissue_mask(mask: Volume | None, raw: Volume) -> None:
+    """DataError for a mask whose place nothing states; its voxels may be larger."""
+    if mask is not None:
+        check_place_in_image(mask.place, raw.place, same_voxels=False)
 
 
 def descriptor_stores(settings: PredictionSettings) -> list[Path]:

@@ -29,6 +29,7 @@ from retrace.augment.simple import Simple, draw_orientation, draw_simple
 from retrace.config.dataset_model import Entry, LazyLabels
 from retrace.config.elektronn_network import EXAMPLE_WEIGHTS, ElektronnNetworkSettings
 from retrace.errors import DataError
+from retrace.formats.placement import check_place_in_image
 from retrace.geometry import NmTriple, Triple, VoxelBox, in_nm, triple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingDataset
@@ -312,6 +313,7 @@ def _images(
     if network.use_example_weights:
         images.append(normalise(open_source(sources.inputs[EXAMPLE_WEIGHTS]), UNIT))
     for image in images[1:]:
+        check_place_in_image(image.volume.place, images[0].volume.place)
         if not image.volume.box.contains(images[0].volume.box):
             raise DataError(
                 f"{image.volume.name} does not cover the voxels of {images[0].volume.name}; "
