@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -42,9 +43,14 @@ sys.path.insert(0, str(SCRIPTS))
 from retrace.checkpoints.safetensors import save_model
 from retrace.config.datasets import load_dataset
 from retrace.config.networks import head_names, network_for
+from retrace.geometry import VoxelBox, chunk_count
+from retrace.inference.build import FILES_PER_JOB
+from retrace.inference.tile_shape import prediction_chunks, shard_tile
 from retrace.networks import build_network  # noqa: E402
+from retrace.segmentation.fragment_store import fragment_chunks
 from retrace.storage.manifest import write_manifest
-from retrace.storage.zarr_writer import create_volume
+from retrace.storage.shard_grid import shard_edges
+from retrace.storage.zarr_writer import LIST_CHUNK, create_volume
 from retrace.synthetic.neurites import generate_neurites
 
 ROOT = SCRIPTS.parent.parent
@@ -65,7 +71,8 @@ BENCHMARK_ROI = (5300, 9300, 9700)
 """Voxels of the zebra finch's benchmark region: (106000, 83700, 87300) nm at (20, 9, 9) nm."""
 PAPER_RATE_UM3 = 1.404
 """um^3 a second and GPU of MTLSD on a 2080 Ti (Sheridan et al. 2023, cost of inference)."""
-CHUNK = 64**3
+PLANNED_BLOCK = (256, 512, 512)
+"""`segment: block_shape` of the plan, as docs/how-to/large-volumes.md recommends."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +128,10 @@ def prepare(folder: Path, repeats: tuple[int, ...], shards: int) -> ShardedRun:
     write(folder / "raw.zarr", "raw", raw, repeats)
     write(folder / "affinities.zarr", "affs", affinities, repeats)
     network = network_for("mtlsd_small", load_dataset("zfinch"))
-    save_model(folder / "model.safetensors", build_network(network, seed=0), {"network": network})
+    module, facts = build_network(network, seed=0), {"network": network.plain()}
+    save_model(folder / "model.safetensors", module, facts)
     (folder / "threshold.json").write_text(json.dumps({"threshold": 0.5}))
-    settings = {"network": network, "tile": list(BLOCK), "dtype": "uint8"}
+    settings = {"network": network.plain(), "tile": list(BLOCK), "dtype": "uint8"}
     settings |= {"heads": head_names(network), "device": "cpu", "precision": "fp32"}
     return ShardedRun(folder, shards, settings, SEGMENT, folder / "affinities.zarr")
 
@@ -321,6 +329,21 @@ def core_hours(measured: dict[str, Any], step: str, voxels: float) -> float:
     return per_mvoxel(measured, [step]) * voxels / 1e6 / 3600
 
 
+def file_count(zarr_format: int, jobs: int) -> int:
+    """Files of affinities, descriptors, fragments and segments of the benchmark region.
+
+    Each array has the layout that the programs choose in `jobs` jobs.
+    """
+    network = network_for("mtlsd", load_dataset("zfinch"))
+    module, whole = build_network(network, device="meta"), VoxelBox((0, 0, 0), BENCHMARK_ROI)
+    tile = shard_tile(module, whole, "auto", network.inference_shape)
+    predicted, segmented = prediction_chunks(module.stride), fragment_chunks(PLANNED_BLOCK)
+    if zarr_format == 3:
+        predicted = shard_edges(BENCHMARK_ROI, tile, fewest=FILES_PER_JOB * jobs)
+        segmented = PLANNED_BLOCK
+    return sum(2 * chunk_count(BENCHMARK_ROI, edges) for edges in (predicted, segmented))
+
+
 def plan_lines(args: argparse.Namespace) -> Iterator[str]:
     """Hours, storage and files of the benchmark region, from the measurements of `volume`."""
     measured = json.loads(args.rates.read_text())
@@ -345,8 +368,13 @@ def plan_lines(args: argparse.Namespace) -> Iterator[str]:
     stored |= {"prediction (13 channels, not compressed)": 13 * voxels}
     for what, size in stored.items():
         yield f"storage, {what}: {size / 1e12:.2f} TB"
-    chunks = voxels / CHUNK
-    yield f"files: {4 * chunks / 1e6:.1f} million chunks, with two names while the shards exist"
+    lists = 2 * math.ceil(count["edges"] / LIST_CHUNK)
+    for zarr_format in (2, 3):
+        files = file_count(zarr_format, args.shards) + lists
+        yield (
+            f"files, `zarr_format: {zarr_format}`: {files:,}, with two names while the stores of "
+            "the jobs exist"
+        )
 
 
 def plan(args: argparse.Namespace) -> None:

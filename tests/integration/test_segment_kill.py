@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zarr
 
 from kill import finish, kill_when
@@ -19,10 +20,14 @@ def _progress(work: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in work.glob("*/*.jsonl"))
 
 
-def test_an_interrupted_segmentation_ends_with_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_interrupted_segmentation_ends_with_the_same_bytes(
+    tmp_path: Path, zarr_format: int
+) -> None:
     make_prediction(tmp_path)
+    blocks = {"block_shape": [4, 10, 11], "block_context": [1, 4, 4]}
     arguments = fragments_arguments(
-        tmp_path, fragments_in_xy=True, block_shape=[4, 10, 11], block_context=[1, 4, 4]
+        tmp_path, fragments_in_xy=True, zarr_format=zarr_format, **blocks
     )
     output, work = tmp_path / "fragments.zarr", tmp_path / "work"
     finish("segment.py", arguments)
@@ -39,9 +44,12 @@ def test_an_interrupted_segmentation_ends_with_the_same_bytes(tmp_path: Path) ->
     assert not list(work.iterdir())
 
 
-def test_an_interrupted_apply_leaves_no_partial_result(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_an_interrupted_apply_leaves_no_partial_result(tmp_path: Path, zarr_format: int) -> None:
     make_prediction(tmp_path)
-    finish("segment.py", fragments_arguments(tmp_path, fragments_in_xy=True))
+    finish(
+        "segment.py", fragments_arguments(tmp_path, fragments_in_xy=True, zarr_format=zarr_format)
+    )
     (tmp_path / "threshold.json").write_text(json.dumps({"threshold": 0.4}))
     output = tmp_path / "segmentation.zarr"
     arguments = ["apply", "--output", str(output)]

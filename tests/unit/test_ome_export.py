@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorstore
 import zarr
 
 import export
@@ -55,23 +56,31 @@ def ids() -> np.ndarray:
     return np.kron(coarse, np.ones((5, 30, 30), np.uint64))
 
 
-def model(name: str) -> Any:
-    """A model of format 0.4 by ome-zarr-models; its last version that takes our pydantic leaves
-    two types to be resolved."""
-    import ome_zarr_models.v04
-    from pydantic_zarr.v2 import ArraySpec, GroupSpec
+FORMATS = pytest.mark.parametrize("zarr_format", [2, 3])
+
+
+def images(store: Path, name: str, zarr_format: int) -> Any:
+    """The images of a store, as ome-zarr-models reads them; its last version that takes our
+    pydantic leaves two types to be resolved."""
+    if zarr_format == 2:
+        import ome_zarr_models.v04 as models
+        from pydantic_zarr.v2 import ArraySpec, GroupSpec
+    else:
+        import ome_zarr_models.v05 as models
+        from pydantic_zarr.v3 import ArraySpec, GroupSpec
 
     types = {"ArraySpec": ArraySpec, "GroupSpec": GroupSpec}
-    for each in (ome_zarr_models.v04.Image, ome_zarr_models.v04.ImageLabel):
+    for each in (models.Image, models.ImageLabel):
         each.model_rebuild(_types_namespace=types)
-    return getattr(ome_zarr_models.v04, name)
+    read = getattr(models, name).from_zarr(zarr.open_group(store, mode="r")).attributes
+    return read.multiscales if zarr_format == 2 else read.ome.multiscales
 
 
-def test_ids_are_a_valid_image_of_labels(tmp_path: Path, ids: np.ndarray) -> None:
-    store = run_export(tmp_path, write_zarr(tmp_path / "s.zarr", "segments", ids))
-    label_image = model("ImageLabel").from_zarr(zarr.open_group(store, mode="r"))
-
-    (image,) = label_image.attributes.multiscales
+@FORMATS
+def test_ids_are_a_valid_image_of_labels(tmp_path: Path, ids: np.ndarray, zarr_format: int) -> None:
+    source = write_zarr(tmp_path / "s.zarr", "segments", ids)
+    store = run_export(tmp_path, source, zarr_format=zarr_format)
+    (image,) = images(store, "ImageLabel", zarr_format)
     assert [axis.unit for axis in image.axes] == ["nanometer"] * 3
     assert [d.path for d in image.datasets] == ["0", "1"]
     first, second = (
@@ -87,8 +96,12 @@ def test_ids_are_a_valid_image_of_labels(tmp_path: Path, ids: np.ndarray) -> Non
     check_manifest(store, digests=True)
 
 
-def test_our_reader_puts_every_level_where_it_was(tmp_path: Path, ids: np.ndarray) -> None:
-    store = run_export(tmp_path, write_zarr(tmp_path / "s.zarr", "segments", ids))
+@FORMATS
+def test_our_reader_puts_every_level_where_it_was(
+    tmp_path: Path, ids: np.ndarray, zarr_format: int
+) -> None:
+    source = write_zarr(tmp_path / "s.zarr", "segments", ids)
+    store = run_export(tmp_path, source, zarr_format=zarr_format)
     finest, coarse = (open_volume(store, mip=level) for level in (0, 1))
 
     assert (finest.voxel_size_nm, finest.offset_nm) == (SIZE, OFFSET)
@@ -98,11 +111,28 @@ def test_our_reader_puts_every_level_where_it_was(tmp_path: Path, ids: np.ndarra
     np.testing.assert_array_equal(np.asarray(coarse.array[:]), ids[:, ::2, ::2])
 
 
-def test_channels_are_an_axis_of_their_own(tmp_path: Path) -> None:
+@FORMATS
+def test_tensorstore_reads_every_voxel_of_every_level(
+    tmp_path: Path, ids: np.ndarray, zarr_format: int
+) -> None:
+    source = write_zarr(tmp_path / "s.zarr", "segments", ids)
+    store = run_export(tmp_path, source, zarr_format=zarr_format)
+    driver = "zarr" if zarr_format == 2 else "zarr3"
+    for level in (0, 1):
+        spec = {"driver": driver, "kvstore": f"file://{store}/{level}/"}
+        theirs = tensorstore.open(spec, read=True).result().read().result()
+        expected = ids if level == 0 else ids[:, ::2, ::2]
+        np.testing.assert_array_equal(theirs, expected)
+    files = [path for path in store.rglob("*") if path.is_file() and path.name.isdecimal()]
+    assert len(files) == (25 + 9 if zarr_format == 2 else 2)
+
+
+@FORMATS
+def test_channels_are_an_axis_of_their_own(tmp_path: Path, zarr_format: int) -> None:
     affs = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
     source = write_zarr(tmp_path / "p.zarr", "affs", affs)
-    store = run_export(tmp_path, source, labels=False)
-    image = model("Image").from_zarr(zarr.open_group(store, mode="r")).attributes.multiscales[0]
+    store = run_export(tmp_path, source, labels=False, zarr_format=zarr_format)
+    image = images(store, "Image", zarr_format)[0]
 
     assert [axis.name for axis in image.axes] == ["c", "z", "y", "x"]
     levels = [open_volume(store, mip=level) for level in range(len(image.datasets))]
@@ -115,12 +145,15 @@ def test_an_image_without_a_level_is_refused_by_the_models(tmp_path: Path, ids: 
     store = run_export(tmp_path, write_zarr(tmp_path / "s.zarr", "segments", ids))
     shutil.rmtree(store / "1")
     with pytest.raises(ValueError, match="Expected to find an array at 1"):
-        model("ImageLabel").from_zarr(zarr.open_group(store, mode="r"))
+        images(store, "ImageLabel", 2)
 
 
-def test_an_interrupted_export_resumes_to_the_same_image(tmp_path: Path, ids: np.ndarray) -> None:
+@FORMATS
+def test_an_interrupted_export_resumes_to_the_same_image(
+    tmp_path: Path, ids: np.ndarray, zarr_format: int
+) -> None:
     source = write_zarr(tmp_path / "s.zarr", "segments", np.tile(ids, (8, 2, 1)))
-    store = run_export(tmp_path, source)
+    store = run_export(tmp_path, source, zarr_format=zarr_format)
     expected = store_bytes(store)
     manifest_path(store).unlink()
     shutil.rmtree(store)
@@ -128,8 +161,9 @@ def test_an_interrupted_export_resumes_to_the_same_image(tmp_path: Path, ids: np
     def some_blocks_are_done() -> bool:
         return any(f.stat().st_size for f in (tmp_path / "work").glob("*/mip_0.jsonl"))
 
-    assert kill_when("export.py", arguments(tmp_path, source), some_blocks_are_done)
+    again = arguments(tmp_path, source, zarr_format=zarr_format)
+    assert kill_when("export.py", again, some_blocks_are_done)
     assert not store.exists()
-    finish("export.py", arguments(tmp_path, source))
+    finish("export.py", again)
     assert store_bytes(store) == expected
     check_manifest(store, digests=True)

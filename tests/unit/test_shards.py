@@ -23,9 +23,10 @@ from retrace.errors import ConfigError, DataError
 from retrace.segmentation.grid import FragmentIds
 from retrace.segmentation.inputs import SegmentationInputs
 from retrace.segmentation.lut import components
+from retrace.storage.chunk_index import chunk_files
 from retrace.storage.manifest import check_manifest, manifest_path
 from retrace.storage.shards import parse_shard, shard_names
-from retrace.storage.volumes import open_volume
+from retrace.storage.volumes import open_group, open_volume
 from retrace.storage.zarr_writer import create_volume
 from unit.test_segment import OFFSET_NM, VOXEL_SIZE_NM, fragments_arguments, make_prediction
 
@@ -68,11 +69,11 @@ def test_components_are_those_of_a_library(total: int, pairs: list[tuple[int, in
         assert set(smallest[members]) == {members.min()}
 
 
-def _whole(folder: Path) -> dict[str, np.ndarray]:
+def _whole(folder: Path, settings: dict[str, Any]) -> dict[str, np.ndarray]:
     """The result of a single job on the same prediction."""
     folder.mkdir()
     make_prediction(folder)
-    segment.main(fragments_arguments(folder, **sharded.SETTINGS))
+    segment.main(fragments_arguments(folder, **settings))
     (folder / "threshold.json").write_text(json.dumps({"threshold": sharded.THRESHOLD}))
     places = {"fragments": folder / "fragments.zarr", "output": folder / "segmentation.zarr"}
     options = sharded.options(**places, **{"threshold-file": folder / "threshold.json"})
@@ -80,12 +81,15 @@ def _whole(folder: Path) -> dict[str, np.ndarray]:
     return sharded.arrays(folder / "fragments.zarr", folder / "segmentation.zarr")
 
 
-@pytest.mark.parametrize("count", [2, 8, 20])
-def test_any_number_of_shards_gives_the_same_ids(tmp_path: Path, count: int) -> None:
-    expected = _whole(tmp_path / "whole")
+@pytest.mark.parametrize(("count", "zarr_format"), [(2, 2), (8, 2), (20, 2), (3, 3), (20, 3)])
+def test_any_number_of_shards_gives_the_same_ids(
+    tmp_path: Path, count: int, zarr_format: int
+) -> None:
+    settings = sharded.SETTINGS | {"zarr_format": zarr_format}
+    expected = _whole(tmp_path / "whole", settings)
     make_prediction(tmp_path)
-    sharded.make_fragments(tmp_path, count)
-    graph = sharded.make_graph(tmp_path, count)
+    sharded.make_fragments(tmp_path, count, settings)
+    graph = sharded.make_graph(tmp_path, count, settings)
     segments = sharded.make_segments(tmp_path, count)
     arrays = sharded.arrays(graph, segments)
     assert set(arrays) == set(expected)
@@ -94,14 +98,29 @@ def test_any_number_of_shards_gives_the_same_ids(tmp_path: Path, count: int) -> 
     assert 1 < len(np.unique(arrays["segments"])) < len(np.unique(arrays["fragments"]))
     for store in (graph, segments):
         check_manifest(store, digests=True)
+        assert all(a.metadata.zarr_format == zarr_format for a in open_group(store).array_values())
 
 
-def test_chunks_are_links_not_copies(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("zarr_format", "files"), [(2, 8), (3, 8)])
+def test_files_are_links_not_copies(tmp_path: Path, zarr_format: int, files: int) -> None:
+    """A block of 8 x 20 x 22 voxels is one chunk of format 2, or one shard of format 3."""
     make_prediction(tmp_path)
-    together = sharded.make_fragments(tmp_path, 2)
-    for chunk in (together / "fragments").rglob("[0-9]"):
-        if chunk.is_file():
-            assert chunk.stat().st_nlink == 2
+    together = sharded.make_fragments(tmp_path, 2, sharded.SETTINGS | {"zarr_format": zarr_format})
+    stored = chunk_files(together / "fragments")
+    assert len(stored) == files
+    assert all(file.stat().st_nlink == 2 for file in stored)
+
+
+def test_shards_of_two_formats_are_not_assembled(tmp_path: Path) -> None:
+    make_prediction(tmp_path)
+    for zarr_format, folder in ((2, tmp_path / "a"), (3, tmp_path / "b")):
+        folder.mkdir()
+        make_prediction(folder)
+        sharded.make_fragments(folder, 2, sharded.SETTINGS | {"zarr_format": zarr_format})
+    first = sharded.shard_paths(tmp_path / "a", "fragments", 2)[0]
+    second = sharded.shard_paths(tmp_path / "b", "fragments", 2)[1]
+    with pytest.raises(DataError, match="they are not shards of one array. Delete these stores"):
+        sharded.assemble_stores([first, second], tmp_path / "again.zarr")
 
 
 def test_only_a_damaged_shard_is_recomputed(tmp_path: Path) -> None:
@@ -197,11 +216,11 @@ def large_case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 @pytest.mark.usefixtures("tiny_threads")
-@pytest.mark.parametrize("count", [1, 3, 8])
+@pytest.mark.parametrize(("count", "zarr_format"), [(1, 2), (3, 2), (8, 2), (1, 3), (3, 3), (8, 3)])
 def test_a_prediction_in_shards_equals_the_unsharded_one(
-    large_case: Case, tmp_path: Path, count: int
+    large_case: Case, tmp_path: Path, count: int, zarr_format: int
 ) -> None:
-    tile = {"tile": [64, 64, 64]}
+    tile = {"tile": [64, 64, 64], "zarr_format": zarr_format}
     whole = sharded.arrays(_predict(large_case, tmp_path / "whole.zarr", **tile))
     shards = sharded.shard_paths(tmp_path, "prediction", count)
     for name, store in zip(shard_names(count), shards, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,3 +172,20 @@ def test_float_labels_are_refused(tmp_path: Path) -> None:
 
 def test_nearest_names_the_closest() -> None:
     assert nearest("zfinsh", ["zfinch", "hemi"]).startswith("did you mean 'zfinch'?")
+
+
+def test_a_store_is_on_disk_before_its_manifest(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut leaves a manifest of files that are empty."""
+    flushed: list[int] = []
+    flush = os.fsync
+
+    def recorded(handle: int) -> None:
+        flush(handle)
+        flushed.append(os.fstat(handle).st_ino)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    write_manifest(store, inputs=[], settings={}, seconds=0)
+    before = flushed[: flushed.index(manifest_path(store).stat().st_ino)]
+    assert {path.stat().st_ino for path in (store, *store.rglob("*"))} <= set(before)

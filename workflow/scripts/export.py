@@ -86,6 +86,7 @@ def progress_folder(
         "box": [list(box.offset), list(box.shape)],
         "gzip": plan.gzip,
         "volume": settings.source,
+        "zarr_format": settings.zarr_format,
         "source": [input_digest(path) for path in local_paths([settings.source])],
         "edition": volume.reader.record.version if volume.reader else None,
         "output": str(output.resolve()),
@@ -102,7 +103,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     volume = open_checked(settings.source, labels=settings.labels)
     box = exported_box(volume, settings.within)
     layer = ExportedLayer(
-        volume, box, output.stem, settings.labels, settings.gzip, arguments.threads
+        volume,
+        box,
+        output.stem,
+        settings.labels,
+        settings.gzip,
+        arguments.threads,
+        settings.zarr_format,
     )
     prepare: Plan = LAYER_FORMATS[settings.format].load("writer")
     plan, write = prepare(layer)

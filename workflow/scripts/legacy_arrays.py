@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from retrace.command_line import add_job, parse_job
 from retrace.errors import run
@@ -40,6 +39,7 @@ from retrace.planning.predict_settings import PredictionSettings, read_predictio
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.reads import local_paths, remote_reads, volume_version
+from retrace.storage.unfinished import open_unfinished
 from retrace.storage.value_checks import check_not_blank, check_raw
 from retrace.storage.zarr_writer import publish
 
@@ -153,9 +153,11 @@ def store_prediction(args: argparse.Namespace) -> None:
     chunks = prediction_chunks(build_network(settings.network, device="meta").stride)
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    layout = PredictionLayout(box, raw.voxel_size_nm, plan["heads"], plan["dtype"], chunks)
+    layout = PredictionLayout(
+        box, raw.voxel_size_nm, plan["heads"], plan["dtype"], chunks, settings.zarr_format
+    )
     layout.create_arrays(partial)
-    group = zarr.open_group(partial, mode="r+")
+    group = open_unfinished(partial)
     for head in plan["heads"]:
         copy_output(np.load(args.predicted / f"{head}.npy", mmap_mode="r"), group[head], head)
     publish(partial, output)

@@ -41,7 +41,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if own_mask is not None:
         check_place_in_image(own_mask.place, labels.place)
     with writing(args.output) as partial:
-        counts = write_mask(labels, settings.background_ids, partial, own_mask=own_mask)
+        counts = write_mask(
+            labels,
+            settings.background_ids,
+            partial,
+            own_mask=own_mask,
+            zarr_format=settings.zarr_format,
+        )
     sources = [settings.labels, *([settings.labels_mask] if settings.labels_mask else [])]
     write_manifest(
         args.output,

@@ -15,7 +15,15 @@ from retrace.replacement import journal_of, settle, write_durably
 T = TypeVar("T")
 FileCheck = Callable[[str, bytes | None], None]
 """Called with each file of a store that is read: its path below the opened folder, and its bytes,
-None if it is absent. Raises DataError if it should be there, or has other bytes."""
+None if it is absent. `piece_name` is the name of a range of bytes. Raises DataError if the file
+should be there, or has other bytes."""
+PIECE = " bytes "
+"""Between a file's name and the range of bytes that is one piece of it."""
+
+
+def piece_name(file: str, begin: int, end: int) -> str:
+    """The name of a range of bytes of a file: `c/0/0/1 bytes 0-4095`."""
+    return f"{file}{PIECE}{begin}-{end - 1}"
 
 
 def digest(value: Any) -> str:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,12 +207,24 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flushes a folder to disk, so that renames in it survive a power cut."""
+    """Flushes a folder to disk, so that renames in it survive a power cut; or a file."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+SYNC_THREADS = 8
+
+
+def sync_tree(folder: Path) -> None:
+    """Flushes a folder with all its files and folders to disk, so that they survive a power cut."""
+    found = [(Path(name), files) for name, _, files in os.walk(folder)]
+    with ThreadPoolExecutor(SYNC_THREADS) as pool:
+        for path, files in found:
+            list(pool.map(sync_folder, (path / file for file in files)))
+        list(pool.map(sync_folder, (path for path, _ in found)))
 
 
 def _next_to(path: Path, end: str) -> Path:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,7 +28,10 @@ from retrace.geometry import VoxelBox, blocks, pixel_factor, triple, whole_voxel
 from retrace.networks.seamless import Seamless
 from retrace.progress import progress
 from retrace.reading import if_intact
+from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
+from retrace.storage.shard_grid import shard_edges
+from retrace.storage.unfinished import open_unfinished, write_complete_shards
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
 
@@ -37,6 +39,8 @@ FIELD, ALIGNED, RENDERED = "field", "aligned", "rendered"
 """Arrays of the result: fields (2, Z, Y, X) float32 px, images (Z, Y, X) uint8 at the mip of the
 fields, and the images at `render_mip` where that is finer."""
 CHUNK = 256
+SHARD = 4096
+"""Edge of the part of a section that is one file of zarr format 3."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,17 @@ def as_uint8(image: Tensor) -> np.ndarray:
 class AlignedStack:
     """The store of an aligned stack while it is written, and its journal of finished sections."""
 
-    def __init__(self, store: Path, work: Path, sections: Volume, fine: Volume | None) -> None:
+    def __init__(
+        self,
+        store: Path,
+        work: Path,
+        sections: Volume,
+        fine: Volume | None,
+        *,
+        zarr_format: ZarrFormat = DEFAULT_ZARR_FORMAT,
+    ) -> None:
         """Resumes the store of an earlier run, or creates it; `fine`: a finer volume to render."""
+        self.zarr_format = zarr_format
         self.store, self.sections, self.fine = store, sections, fine
         begun = work / "begun.json"
         shape = list(sections.box.shape)
@@ -129,7 +142,7 @@ class AlignedStack:
             shutil.rmtree(work, ignore_errors=True)
             self._create()
             atomic_write(begun, json.dumps(shape))
-        self.group: Any = zarr.open_group(store, mode="r+")
+        self.group: Any = open_unfinished(store)
         self.names = [FIELD, ALIGNED] + ([RENDERED] if fine else [])
         self.journal = Journal(work)
         for leftover in store.rglob("*.partial"):
@@ -140,6 +153,7 @@ class AlignedStack:
         chunk = (1, CHUNK, CHUNK)
         shape, size = sections.box.shape, sections.voxel_size_nm
         place: dict[str, Any] = {"voxel_size_nm": size, "offset_nm": sections.offset_nm}
+        place |= self._files(shape)
         field_shape = (2, *shape)
         create_volume(
             self.store, FIELD, shape=field_shape, chunks=(2, *chunk), dtype="float32", **place
@@ -147,9 +161,15 @@ class AlignedStack:
         create_volume(self.store, ALIGNED, shape=shape, chunks=chunk, dtype="uint8", **place)
         if fine is not None:
             place = {"voxel_size_nm": fine.voxel_size_nm, "offset_nm": fine.offset_nm}
+            place |= self._files(fine.box.shape)
             create_volume(
                 self.store, RENDERED, shape=fine.box.shape, chunks=chunk, dtype="uint8", **place
             )
+
+    def _files(self, shape: Sequence[int]) -> dict[str, Any]:
+        """Format and shards of an array (Z, Y, X); a shard is in one section: written once."""
+        shards = shard_edges(shape, (1, CHUNK, CHUNK), largest=(1, SHARD, SHARD))
+        return {"zarr_format": self.zarr_format, "shards": shards}
 
     def _box(self, z: int) -> VoxelBox:
         """The box of section `z` in the journal."""
@@ -164,7 +184,11 @@ class AlignedStack:
             yield np.asarray(array[(..., *box.slices())])
 
     def note(self, z: int, **facts: float) -> None:
-        """Records a section as finished."""
+        """Records a section as finished, and writes its shards."""
+        for name in self.names:
+            array = self.group[name]
+            whole = [slice(0, size) for size in array.shape]
+            write_complete_shards(array, (*whole[:-3], slice(z, z + 1), *whole[-2:]))
         self.journal.note(self._box(z), self._checksum(z), **facts)
 
     def _checksum(self, z: int) -> str:

@@ -28,7 +28,8 @@ from retrace.geometry import nm_triple
 from retrace.progress import progress
 from retrace.reading import if_intact
 from retrace.replacement import put
-from retrace.storage.zarr_writer import COMPRESSOR, publish
+from retrace.storage.unfinished import hide_checksum
+from retrace.storage.zarr_writer import encoding, publish
 
 LARGEST_CHUNK = 256
 """Largest edge of a chunk, pixels; a chunk belongs to one section of one sample."""
@@ -68,14 +69,15 @@ def create_array(group: Any, name: str, shape: Sequence[int], dtype: Any) -> Any
             compression_opts=1,
             fletcher32=True,
         )
-    return group.create_array(
+    created = group.create_array(
         name,
         shape=tuple(shape),
         dtype=dtype,
         chunks=stack_chunk_shape(shape),
-        compressors=COMPRESSOR,
-        chunk_key_encoding={"name": "v2", "separator": "/"},
+        **encoding(2),
     )
+    hide_checksum(created)
+    return created
 
 
 def _arrays(sample: SampledStack) -> dict[str, np.ndarray]:

@@ -100,7 +100,7 @@ def _aligned(settings: AlignSettings, model: Path, store: Path, journal: Path) -
     check_not_blank(sections, sections.box)
     if fine is not None:
         check_fine(sections, fine)
-    stack = AlignedStack(store, journal, sections, fine)
+    stack = AlignedStack(store, journal, sections, fine, zarr_format=settings.zarr_format)
     aligner = Aligner(
         module.eval(),
         AlignmentPlan.of(network.align),

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from retrace.config.workflow import ExportFormat
 from retrace.formats.source import Source
-from retrace.setting_types import Flag
+from retrace.setting_types import DEFAULT_ZARR_FORMAT, Flag, ZarrFormat
 from retrace.settings_model import SettingsModel
 
 
@@ -21,4 +21,7 @@ class ExportSettings(SettingsModel):
     labels: Flag = Field(description="Whether the values are ids.")
     gzip: Flag = Field(
         False, description="Whether chunks of a precomputed layer are files NAME.gz, compressed."
+    )
+    zarr_format: ZarrFormat = Field(
+        DEFAULT_ZARR_FORMAT, description="Format of an OME-Zarr image: 2, or 3 with shards."
     )

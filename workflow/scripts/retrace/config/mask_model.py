@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from retrace.formats.source import Source
-from retrace.setting_types import LabelId
+from retrace.setting_types import DEFAULT_ZARR_FORMAT, LabelId, ZarrFormat
 from retrace.settings_model import SettingsModel
 
 
@@ -20,4 +20,7 @@ class MaskSettings(SettingsModel):
     image: Source | None = Field(
         None,
         description="The image of labels at an address, whose place in it planning cannot check.",
+    )
+    zarr_format: ZarrFormat = Field(
+        DEFAULT_ZARR_FORMAT, description="Format of the store: 2, or 3 with shards."
     )

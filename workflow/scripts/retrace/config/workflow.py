@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, Strict
 
 from retrace.setting_types import (
+    DEFAULT_ZARR_FORMAT,
     AnyText,
     Count,
     Flag,
@@ -19,6 +20,7 @@ from retrace.setting_types import (
     Shape,
     Text,
     WholeFrom0,
+    ZarrFormat,
 )
 from retrace.settings_model import NO_EFFECT, SettingsModel
 from retrace.storage.layer_formats import LAYER_FORMATS
@@ -339,6 +341,13 @@ class WorkflowConfig(SettingsModel):
     tile: Literal["auto"] | Shape = Field(
         "auto",
         description="Input of one prediction step (z, y, x), voxels; auto: what fits into memory.",
+    )
+    zarr_format: ZarrFormat = Field(
+        DEFAULT_ZARR_FORMAT,
+        description="Format of predictions, fragments, segmentations, masks, aligned stacks and "
+        "exported OME-Zarr images. 2: OME-NGFF 0.4, each chunk is a file; gunpowder and "
+        "CloudVolume read nothing else. 3: OME-NGFF 0.5, many chunks are one file, for large "
+        "volumes.",
     )
     prediction_dtype: Literal["uint8", "float32"] = Field(
         "uint8",

@@ -23,7 +23,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from retrace.errors import DataError, DeniedError, nearest
-from retrace.files import FileCheck
+from retrace.files import FileCheck, piece_name
 from retrace.formats import ome_zarr
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.checked_codecs import use_checked_codecs
@@ -189,10 +189,22 @@ class CheckedStore(LocalStore):
         """As `get`."""
         read = partial(super().get_sync, key, prototype=prototype, byte_range=byte_range)
         content = retried(read, self.root / key)
-        is_whole = byte_range is None or content is None
-        if self.check is not None and is_whole and not _is_metadata(key):
-            self.check(key, None if content is None else content.to_bytes())
+        if self.check is not None and not _is_metadata(key):
+            data = None if content is None else content.to_bytes()
+            self.check(key if data is None else self._range_name(key, byte_range, data), data)
         return content
+
+    def _range_name(self, key: str, request: ByteRequest | None, data: bytes) -> str:
+        """How checks call a range of bytes of a file: a piece of a shard; `key` for all of them."""
+        if request is None:
+            return key
+        if isinstance(request, RangeByteRequest):
+            begin = request.start
+        elif isinstance(request, OffsetByteRequest):
+            begin = request.offset
+        else:
+            begin = (self.root / key).stat().st_size - len(data)
+        return piece_name(key, begin, begin + len(data))
 
 
 def chunk_names(array: zarr.Array) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from retrace.inference.inputs import (
 from retrace.inference.prediction_store import PartialPrediction, PredictionLayout
 from retrace.inference.predictor import Predictor
 from retrace.inference.tile_shape import check_fits, plan_tile, prediction_chunks, shard_tile
-from retrace.inference.tiles import Tile, tiles
+from retrace.inference.tiles import Tile, TileNetwork, tiles
 from retrace.inference.volume import Prediction
 from retrace.networks import build_network
 from retrace.planning.predict_settings import PredictionSettings
@@ -32,6 +33,7 @@ from retrace.records.record import note_resolved, work_digest
 from retrace.settings_model import deciding
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
+from retrace.storage.shard_grid import shard_edges
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.value_checks import (
     BLANK_CHECK_SHAPE,
@@ -39,6 +41,11 @@ from retrace.storage.value_checks import (
     check_raw,
     check_sample,
 )
+from retrace.storage.volumes import Volume
+
+FILES_PER_JOB = 4
+"""Files of format 3 that a job writes of each array, if the volume is large enough: with few, jobs
+would differ much in size."""
 
 
 def build_prediction(
@@ -57,14 +64,44 @@ def build_prediction(
     network = predictors[0].network
     box = prediction_box(settings, inputs, predictors[0])
     tile = prediction_tile(settings, predictors[0], box, shard)
-    chunks = prediction_chunks(network.stride)
-    layout = PredictionLayout(box, inputs.raw.voxel_size_nm, heads, settings.dtype, chunks)
+    layout = prediction_layout(settings, inputs.raw, box, predictors[0], tile, shard)
     scratch = work / prediction_digest(settings, model, inputs, output, shard)
     store = output.with_name(output.name + ".partial")
     partial = PartialPrediction(store, scratch, layout, tile)
-    grid = shard.of(list(tiles(network, box, partial.tile_shape)))
+    grid = shard_tiles(network, layout, partial.tile_shape, shard)
     check_image(inputs, box, grid)
     return Prediction(predictors, inputs, partial, grid, shard, scratch)
+
+
+def prediction_layout(
+    settings: PredictionSettings,
+    raw: Volume,
+    box: VoxelBox,
+    predictor: Predictor,
+    tile: Triple,
+    shard: Shard,
+) -> PredictionLayout:
+    """The arrays of a prediction of `box` (voxels).
+
+    In several jobs, a file of format 3 holds whole tiles, and each job has files of its own.
+    """
+    heads, chunks = settings.stored_heads(), prediction_chunks(predictor.network.stride)
+    layout = PredictionLayout(
+        box, raw.voxel_size_nm, heads, settings.dtype, chunks, settings.zarr_format
+    )
+    if settings.zarr_format == 2 or shard.count == 1:
+        return layout
+    return replace(layout, shards=shard_edges(box.shape, tile, fewest=FILES_PER_JOB * shard.count))
+
+
+def shard_tiles(
+    network: TileNetwork, layout: PredictionLayout, tile: Triple, shard: Shard
+) -> list[Tile]:
+    """The tiles of a job: those of its files of format 3 in several jobs, else a run of tiles."""
+    if layout.shards is None:
+        return shard.of(list(tiles(network, layout.box, tile)))
+    mine = shard.of(list(blocks(layout.box, layout.shards)))
+    return [each for part in mine for each in tiles(network, part, tile)]
 
 
 def prediction_box(

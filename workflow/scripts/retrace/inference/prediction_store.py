@@ -19,7 +19,9 @@ from retrace.files import atomic_write, read_parsed
 from retrace.geometry import NmTriple, Triple, VoxelBox, triple
 from retrace.inference.tiles import Tile
 from retrace.reading import if_intact
+from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
+from retrace.storage.unfinished import open_unfinished, write_complete_shards
 from retrace.storage.zarr_writer import create_volume
 
 DTYPES = ("uint8", "float32")
@@ -28,13 +30,16 @@ DTYPES = ("uint8", "float32")
 @dataclass(frozen=True)
 class PredictionLayout:
     """The arrays of a prediction: their box in world voxels and voxel size (z, y, x), the channels
-    of each head, dtype and chunks (z, y, x). Raises ConfigError for an unknown dtype."""
+    of each head, dtype and chunks (z, y, x), and of format 3 the shards (z, y, x; None: as usual).
+    Raises ConfigError for an unknown dtype."""
 
     box: VoxelBox
     voxel_size_nm: NmTriple
     channels: Mapping[str, int]
     dtype: str
     chunks: Triple
+    zarr_format: ZarrFormat = DEFAULT_ZARR_FORMAT
+    shards: Triple | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -51,6 +56,8 @@ class PredictionLayout:
                 dtype=self.dtype,
                 voxel_size_nm=self.voxel_size_nm,
                 offset_nm=self.box.to_nm(self.voxel_size_nm).offset,
+                zarr_format=self.zarr_format,
+                shards=self.shards,
             )
 
 
@@ -73,7 +80,7 @@ class PartialPrediction:
             atomic_write(begun, json.dumps({"tile_shape": planned_tile}))
         self.tile_shape = read_parsed(begun, lambda content: triple(content["tile_shape"]))
         self.store, self._origin = store, layout.box.offset
-        group = zarr.open_group(store, mode="r+")
+        group = open_unfinished(store)
         self._arrays: dict[str, Any] = {name: group[name] for name in layout.channels}
         self.journal = Journal(work)
         # Two devices may finish tiles of the same chunk at the same time.
@@ -82,19 +89,25 @@ class PartialPrediction:
     def _region(self, core: VoxelBox) -> tuple[slice, ...]:
         return (slice(None), *core.slices(self._origin))
 
+    def _store(self, array: zarr.Array, tile: Tile, values: np.ndarray) -> None:
+        """Writes a tile (C, Z, Y, X), and the shards that are complete with it."""
+        region = self._region(tile.core)
+        array[region] = values
+        write_complete_shards(array, region)
+
     def write(self, tile: Tile, outputs: Mapping[str, Tensor]) -> None:
         """Stores a tile's outputs, (C, Z, Y, X) by head, and records the tile as done."""
         data = {name: outputs[name].cpu().numpy() for name in self._arrays}
         with self._writing:
             for name, values in data.items():
-                self._arrays[name][self._region(tile.core)] = values
+                self._store(self._arrays[name], tile, values)
             self.journal.note(tile.core, checksum(data.values()))
 
     def write_zeros(self, tile: Tile) -> None:
         """Stores zeros for a tile without tissue, and records it as done."""
         data = [np.zeros((a.shape[0], *tile.core.shape), a.dtype) for a in self._arrays.values()]
         for array, values in zip(self._arrays.values(), data, strict=True):
-            array[self._region(tile.core)] = values
+            self._store(array, tile, values)
         self.journal.note(tile.core, checksum(data), masked=1)
 
     def holds(self, tile: Tile) -> bool:

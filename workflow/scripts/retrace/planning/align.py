@@ -80,6 +80,7 @@ def align_settings(
         sections=whole,
         fine=None if render in (None, whole.mip) else source(dataset, render),
         gzip=config.export.gzip,
+        zarr_format=config.zarr_format,
         device=config.device,
     )
 

@@ -10,7 +10,16 @@ from retrace.config.alignment_model import TestFraction
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.formats.source import Source
 from retrace.planning.train_settings import TrainingExecution
-from retrace.setting_types import Count, Device, Flag, NmSize, Text, WholeFrom0
+from retrace.setting_types import (
+    DEFAULT_ZARR_FORMAT,
+    Count,
+    Device,
+    Flag,
+    NmSize,
+    Text,
+    WholeFrom0,
+    ZarrFormat,
+)
 from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
@@ -42,6 +51,9 @@ class AlignSettings(SettingsModel):
     sections: Source = Field(description="The sections, at the mip of the fields.")
     fine: Source | None = Field(None, description="The sections to render, at a finer mip.")
     gzip: Flag = Field(description="Whether the layers are compressed.")
+    zarr_format: ZarrFormat = Field(
+        DEFAULT_ZARR_FORMAT, description="Format of the store: 2, or 3 with shards."
+    )
     device: Annotated[Device, NO_EFFECT] = Field("auto", description="Where the network runs.")
 
 

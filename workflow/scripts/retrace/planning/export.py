@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.export_model import ExportSettings
@@ -48,13 +49,13 @@ def export_settings(
     store = exported_store(dataset.name, network.name, volume, layer)
     result = Source(path=store, array=EXPORTED[layer][1])
     raw = layer == "raw"
-    compression = {"gzip": config.export.gzip} if LAYER_FORMATS[form].compresses else {}
+    chosen: dict[str, Any] = {"gzip": config.export.gzip, "zarr_format": config.zarr_format}
     return ExportSettings(
         format=form,
         source=dataset.volumes[volume].raw if raw else result,
         within=result if raw else None,
         labels=layer in ("segments", "fragments"),
-        **compression,
+        **{name: chosen[name] for name in LAYER_FORMATS[form].settings},
     )
 
 

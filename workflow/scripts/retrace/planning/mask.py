@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from retrace.config.compatibility import check_verb
 from retrace.config.mask_model import MaskSettings
 from retrace.config.splits import SPLITS
@@ -19,7 +21,9 @@ def mask_job(planner: Planner, dataset: str, volume: str) -> Job:
     source = data.volumes[volume]
     if source.labels is None:
         raise ConfigError(f"volume {volume!r} of dataset {dataset!r} has no labels to mask")
-    further = {"labels_mask": source.labels_mask} if source.labels_mask else {}
+    further: dict[str, Any] = {"zarr_format": planner.config.zarr_format}
+    if source.labels_mask:
+        further["labels_mask"] = source.labels_mask
     if is_address(source.labels.path) and local_folder(source.labels.path) is None:
         further["image"] = source.raw  # planning does not know the place of labels at an address
     settings = MaskSettings(background_ids=data.background_ids, labels=source.labels, **further)

@@ -64,6 +64,7 @@ def predict_settings(
         heads=tuple(head_names(network)),
         tile=network.prediction_tile or config.tile,
         dtype=config.prediction_dtype,
+        zarr_format=config.zarr_format,
         gpus=gpus_for(config, "predict"),
         device=config.device,
         precision=config.precision,

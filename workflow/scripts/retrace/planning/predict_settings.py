@@ -11,7 +11,7 @@ from retrace.config.schema import check
 from retrace.config.workflow import Context
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import Region, Source
-from retrace.setting_types import Count, Shape, Text
+from retrace.setting_types import DEFAULT_ZARR_FORMAT, Count, Shape, Text, ZarrFormat
 from retrace.settings_model import NO_EFFECT, ONLY_TRAINED, SettingsModel
 
 
@@ -48,6 +48,9 @@ class PredictionSettings(SettingsModel):
     )
     dtype: Literal["uint8", "float32"] = Field(
         "uint8", description="How predictions are stored; uint8: 255 times the value, rounded down."
+    )
+    zarr_format: ZarrFormat = Field(
+        DEFAULT_ZARR_FORMAT, description="Format of the store: 2, or 3 with shards."
     )
     device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = Field(
         "auto", description="Where the network runs."

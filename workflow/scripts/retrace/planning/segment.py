@@ -38,6 +38,7 @@ def segment_settings(
         settings["neighborhood"] = network.neighborhood
     else:
         settings["boundary"] = interior_map(network)
+    settings["zarr_format"] = config.zarr_format
     if (mask := dataset.volumes[volume].tissue_mask) is not None:
         settings["tissue_mask"] = mask
     return check(SegmentationSettings, settings, f"segmentation with network {network.name!r}")

@@ -9,7 +9,14 @@ from pydantic import Field, field_validator, model_validator
 from retrace.config.schema import check
 from retrace.config.workflow import Segment
 from retrace.formats.source import Source
-from retrace.setting_types import Decay, Flag, Offset, Text
+from retrace.setting_types import (
+    DEFAULT_ZARR_FORMAT,
+    Decay,
+    Flag,
+    Offset,
+    Text,
+    ZarrFormat,
+)
 
 MUTEX = "mutex"
 DIRECT_NEIGHBORS: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
@@ -33,6 +40,9 @@ class SegmentationSettings(Segment):
         description="Affinity above which direct neighbours, and long-range ones, attract.",
     )
     tissue_mask: Source | None = Field(None, description="0 where nothing is segmented.")
+    zarr_format: ZarrFormat = Field(
+        DEFAULT_ZARR_FORMAT, description="Format of the stores: 2, or 3 with shards."
+    )
 
     @property
     def is_mutex(self) -> bool:

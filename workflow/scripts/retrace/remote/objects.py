@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from retrace.errors import DataError, DeniedError, FetchError
-from retrace.files import FileCheck
+from retrace.files import FileCheck, piece_name
 from retrace.reading import MAX_UNPACKED_BYTES, retried, unzipped
 from retrace.remote.addresses import bucket_and_key, local_folder, plain
 from retrace.remote.download import attempts, is_md5
@@ -244,13 +244,22 @@ class LocalFolder:
     """Files below a folder of this machine; NAME.gz holds NAME, as cloud-files writes it."""
 
     def __init__(self, folder: Path, check: FileCheck | None = None) -> None:
-        """`check` is called with each whole file that is read, metadata included."""
+        """`check` is called with each file or range that is read, metadata included."""
         self.folder, self.check = folder, check
 
     @property
     def url(self) -> str:
         """The folder as file:// address."""
         return f"file://{self.folder}"
+
+    def _name(self, file: Path, byte_range: ByteRange | None, stored: bytes) -> str:
+        """What checks call a file, or a range of it that holds the bytes `stored`."""
+        name = file.relative_to(self.folder).as_posix()
+        if byte_range is None:
+            return name
+        first = byte_range[0]
+        begin = first if first >= 0 else max(0, file.stat().st_size + first)
+        return piece_name(name, begin, begin + len(stored))
 
     def get(
         self, name: str, byte_range: ByteRange | None = None, known: Block | None = None
@@ -260,8 +269,8 @@ class LocalFolder:
         for file, encoding in ((path, ""), (path.with_name(f"{path.name}.gz"), "gzip")):
             if file.is_file():
                 stored = read_range(file, byte_range)
-                if self.check is not None and byte_range is None:
-                    self.check(file.relative_to(self.folder).as_posix(), stored)
+                if self.check is not None:
+                    self.check(self._name(file, byte_range, stored), stored)
                 return Block(stored, now, encoding=encoding)
         if self.check is not None:
             self.check(name, None)

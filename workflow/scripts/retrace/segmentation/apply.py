@@ -18,7 +18,14 @@ from retrace.segmentation.grid import FragmentIds, fragment_ids
 from retrace.segmentation.lut import components, joins
 from retrace.storage.manifest import reading
 from retrace.storage.shards import SINGLE_SHARD, Shard
-from retrace.storage.volumes import Volume, open_group, open_volume
+from retrace.storage.unfinished import open_unfinished, write_complete_shards
+from retrace.storage.volumes import (
+    Volume,
+    open_group,
+    open_volume,
+    shards_of,
+    zarr_format_of,
+)
 from retrace.storage.zarr_writer import create_volume
 
 EDGES_AT_ONCE = 1 << 22
@@ -101,9 +108,12 @@ def relabelled(fragments: np.ndarray, ids: FragmentIds, segments: np.ndarray) ->
 
 
 def _boxes(fragments: Volume, shard: Shard) -> list[VoxelBox]:
-    """Boxes of whole chunks, so that no chunk is written by two jobs."""
+    """Boxes of whole chunks, so that no file is written by two jobs; of format 3 whole shards."""
     edge = triple([CHUNKS_AT_ONCE * chunk for chunk in fragments.array.chunks])
-    return shard.of(list(blocks(fragments.box, edge)))
+    if (shards := shards_of(fragments)) is None:
+        return shard.of(list(blocks(fragments.box, edge)))
+    mine = shard.of(list(blocks(fragments.box, shards)))
+    return [box for part in mine for box in blocks(part, edge)]
 
 
 def write_segments(
@@ -119,7 +129,7 @@ def write_segments(
     the number of voxels written.
     """
     fragments = graph.fragments
-    array = create_volume(
+    create_volume(
         partial,
         "segments",
         shape=fragments.box.shape,
@@ -127,10 +137,15 @@ def write_segments(
         dtype=np.uint64,
         voxel_size_nm=fragments.voxel_size_nm,
         offset_nm=fragments.offset_nm,
+        zarr_format=zarr_format_of(fragments),
+        shards=shards_of(fragments),
     )
+    array: Any = open_unfinished(partial)["segments"]
     array.attrs["threshold"] = threshold
     boxes = _boxes(fragments, shard)
     for box in progress(boxes, len(boxes), "segments", "blocks"):
         values = relabelled(fragments.read(box), graph.ids, segments)
-        array[box.slices(fragments.box.offset)] = values
+        region = box.slices(fragments.box.offset)
+        array[region] = values
+        write_complete_shards(array, region)
     return sum(box.size for box in boxes)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from retrace.files import atomic_write
 from retrace.geometry import Triple, triple
 from retrace.reading import if_intact
 from retrace.segmentation.grid import BlockGrid
+from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.block_journal import Journal, checksum, drop_damaged
 from retrace.storage.shards import SINGLE_SHARD, Shard
+from retrace.storage.unfinished import open_unfinished, write_complete_shards
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume, write_list
 
@@ -48,11 +49,14 @@ class FragmentStore:
         grid: BlockGrid,
         chunks: Triple,
         shard: Shard = SINGLE_SHARD,
+        *,
+        zarr_format: ZarrFormat = DEFAULT_ZARR_FORMAT,
     ) -> None:
         """Resumes what an earlier run of the same job left in `store` and `work`, or starts.
 
         The array has the box and voxel size of `affinities`; see `fragment_chunks` for `chunks`.
         """
+        self.zarr_format = zarr_format
         self.grid = grid
         self.mine = shard.indices(len(grid.blocks))
         self.store, self.work = store, work
@@ -64,20 +68,24 @@ class FragmentStore:
             atomic_write(begun, json.dumps({"blocks": len(self.mine)}))
         for partial in store.rglob("*.partial"):
             partial.unlink()
-        self.group = zarr.open_group(store, mode="r+")
+        self.group = open_unfinished(store)
         array: Any = self.group["fragments"]
         self.fragments = Volume(array, affinities.voxel_size_nm, affinities.offset_nm, str(store))
         self.journal = Journal(work)
 
     def _create(self, affinities: Volume, chunks: Triple) -> None:
+        # A block is whole shards, so that no shard belongs to two jobs.
+        block, shape = self.grid.block_shape, affinities.box.shape
         array = create_volume(
             self.store,
             "fragments",
-            shape=affinities.box.shape,
+            shape=shape,
             chunks=chunks,
             dtype=np.uint64,
             voxel_size_nm=affinities.voxel_size_nm,
             offset_nm=affinities.offset_nm,
+            zarr_format=self.zarr_format,
+            shards=None if block == shape else block,
         )
         array.attrs["block_shape"] = list(self.grid.block_shape)
 
@@ -85,7 +93,9 @@ class FragmentStore:
         """Stores the fragments (Z, Y, X) of block `index`, whose ids are 1 ... n, as global ids."""
         block = self.grid.blocks[index]
         ids = np.where(fragments > 0, fragments + self.grid.first_id(index), 0).astype(np.uint64)
-        self.fragments.array[block.slices(self.grid.box.offset)] = ids
+        region = block.slices(self.grid.box.offset)
+        self.fragments.array[region] = ids
+        write_complete_shards(self.fragments.array, region)
         count = int(fragments.max(initial=0))
         self.journal.note(block, checksum([ids]), fragments=count, seconds=round(seconds, 3))
 

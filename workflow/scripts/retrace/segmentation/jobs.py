@@ -34,7 +34,7 @@ from retrace.storage.manifest import (
 )
 from retrace.storage.reads import local_paths, remote_reads, same_version
 from retrace.storage.shards import SINGLE_SHARD, Shard
-from retrace.storage.volumes import Volume, open_group, open_volume
+from retrace.storage.volumes import Volume, open_group, open_volume, zarr_format_of
 from retrace.storage.zarr_writer import publish, write_list, writing
 
 WORK_FORMAT = 2
@@ -116,7 +116,15 @@ def write_fragments(job: BlockJob) -> None:
     work = job.scratch(inputs.mask)
     threads = blocks_at_once(inputs.affinities.box, settings)
     grid, chunks = block_grid(inputs.affinities, settings), fragment_chunks(settings.block_shape)
-    store = FragmentStore(job.partial, work, inputs.affinities, grid, chunks, job.shard)
+    store = FragmentStore(
+        job.partial,
+        work,
+        inputs.affinities,
+        grid,
+        chunks,
+        job.shard,
+        zarr_format=settings.zarr_format,
+    )
     facts = {"blocks": len(store.mine)}
     with same_version(work, inputs.mask):
         make_fragments(inputs, store, settings, threads)
@@ -146,7 +154,7 @@ def write_edges(job: BlockJob) -> None:
         with same_version(work, inputs.mask):
             make_edges(inputs, files, settings)
     shutil.rmtree(job.partial, ignore_errors=True)
-    group = zarr.open_group(job.partial, mode="w", zarr_format=2)
+    group = zarr.open_group(job.partial, mode="w", zarr_format=settings.zarr_format)
     edges = write_graph(group, None if settings.is_mutex else files, settings.method)
     files.journal.keep(job.output)
     job.publish(inputs.mask, begin, {"blocks": len(files.mine), "edges": edges})
@@ -161,7 +169,8 @@ def write_lookup_table(fragments: Path, threshold_file: Path, output: Path) -> N
     graph = open_graph(fragments)
     segments = graph.segments(threshold)
     with writing(output) as partial:
-        group = zarr.open_group(partial, mode="w", zarr_format=2)
+        zarr_format = zarr_format_of(graph.fragments)
+        group = zarr.open_group(partial, mode="w", zarr_format=zarr_format)
         write_list(group, "segments", segments).attrs["threshold"] = threshold
     write_manifest(
         output,

@@ -15,6 +15,7 @@ import zarr
 
 from retrace.errors import DataError
 from retrace.files import digest
+from retrace.formats.shard_files import ARRAY_DOCUMENT
 from retrace.geometry import chunk_count
 from retrace.progress import progress
 from retrace.storage.chunk_index import chunk_files
@@ -25,7 +26,7 @@ from retrace.storage.manifest import (
 )
 from retrace.storage.zarr_writer import LIST_CHUNK, create_list
 
-METADATA = (".zarray", ".zattrs", ".zgroup")
+METADATA = (".zarray", ".zattrs", ".zgroup", ARRAY_DOCUMENT)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,20 @@ class ShardArray:
     def folder(self) -> Path:
         """The array's folder."""
         return self.store / str(self.array.name).strip("/")
+
+    @property
+    def file_edges(self) -> tuple[int, ...]:
+        """Shape of the part of the array that is in one file: a shard of format 3, or a chunk."""
+        return tuple(self.array.shards or self.array.chunks)
+
+    @property
+    def layout(self) -> str:
+        """What all shards of an array have in common, for comparison and messages."""
+        array = self.array
+        return (
+            f"zarr format {array.metadata.zarr_format}, shape {array.shape}, dtype {array.dtype}, "
+            f"chunks {array.chunks} and files of {self.file_edges}"
+        )
 
 
 def damaged_stores(stores: Sequence[Path]) -> list[str]:
@@ -87,15 +102,14 @@ def _copy_metadata(source: Path, target: Path) -> None:
 
 
 def _check_same_array(shards: Sequence[ShardArray]) -> None:
-    """DataError if the shards differ in shape, chunks or dtype."""
-    first = shards[0].array
+    """DataError if the shards differ in format, shape, chunks, files or dtype."""
+    first = shards[0]
     for shard in shards[1:]:
-        same = shard.array.shape == first.shape and shard.array.chunks == first.chunks
-        if not same or shard.array.dtype != first.dtype:
+        if shard.layout != first.layout:
             raise DataError(
-                f"{shard.folder} has shape {shard.array.shape} and chunks {shard.array.chunks}, "
-                f"{shards[0].folder} {first.shape} and {first.chunks}: they are not shards of one "
-                "array. Delete these stores and run the same command again"
+                f"{shard.folder} is an array of {shard.layout}, {first.folder} of {first.layout}: "
+                "they are not shards of one array. Delete these stores and run the same command "
+                "again"
             )
 
 
@@ -111,8 +125,7 @@ def link_array(shards: Sequence[ShardArray], target: Path) -> None:
                 raise DataError(f"{shard.folder} and {owners[chunk]} both have chunk {chunk}")
             owners[chunk] = shard.folder
             _link(file, target / chunk)
-    first = shards[0].array
-    expected = chunk_count(first.shape, first.chunks)
+    expected = chunk_count(shards[0].array.shape, shards[0].file_edges)
     if len(owners) != expected:
         raise DataError(
             f"the shards of {target.name} have {len(owners)} of {expected} chunks: a shard is "
@@ -137,7 +150,7 @@ def concatenate_lists(shards: Sequence[ShardArray], target: Path) -> None:
     """One list (N, ...) with the rows of all shards, copied piece by piece."""
     first = shards[0].array
     total = sum(shard.array.shape[0] for shard in shards)
-    group = zarr.open_group(target.parent, mode="a", zarr_format=2)
+    group = zarr.open_group(target.parent, mode="a", zarr_format=first.metadata.zarr_format)
     array = create_list(group, target.name, (total, *first.shape[1:]), first.dtype)
     array.attrs.update(dict(first.attrs))
     begins = itertools.count(0, LIST_CHUNK)

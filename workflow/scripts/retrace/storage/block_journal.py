@@ -18,6 +18,7 @@ from retrace.files import atomic_write
 from retrace.geometry import VoxelBox
 from retrace.reading import existing_bytes, if_intact, parse_json_object
 from retrace.replacement import declare_with
+from retrace.storage.unfinished import drop_chunk
 
 JOURNAL_NAME = "done.jsonl"
 
@@ -45,7 +46,7 @@ def drop_damaged(array: zarr.Array, folder: Path, region: VoxelBox) -> None:
     for spatial in product(*ranges):
         index = (*lead, *spatial)
         if if_intact(partial(array.blocks.__getitem__, index), folder) is None:
-            folder.joinpath(*map(str, index)).unlink(missing_ok=True)
+            drop_chunk(array, folder, index)
 
 
 def _entry(line: bytes) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The SHA-256 of every chunk of a store, in a file next to its manifest.
 
-The manifest has one digest for all chunks of an array; the index has one for each chunk, so that a
-job can check the bytes that it reads, and no others. An index counts only if it agrees with the
-manifest: without one, it is computed again.
+The manifest has one digest for all chunks of an array; the index has one for each chunk, also for
+those inside a shard, so that a job can check the bytes that it reads, and no others. An index
+counts only if it agrees with the manifest: without one, it is computed again.
 """
 
 from __future__ import annotations
@@ -10,35 +10,72 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from retrace.files import atomic_write
-from retrace.reading import existing_bytes, files_below, if_intact, read_bytes, unzipped
+from retrace.files import PIECE, atomic_write, piece_name
+from retrace.formats.shard_files import (
+    ARRAY_DOCUMENT,
+    ShardLayout,
+    pieces,
+    read_document,
+    shard_layout,
+)
+from retrace.reading import (
+    existing_bytes,
+    files_below,
+    if_intact,
+    read_bytes,
+    retried,
+    unzipped,
+)
 
 ChunkDigests = dict[str, bytes]
-"""SHA-256 of each chunk file, by its path below the array's folder, sorted."""
+"""SHA-256 of each chunk file, by its path below the array's folder, sorted; of a shard those of its
+pieces (`retrace.formats.shard_files`), one after the other."""
 
 
 def chunk_files(array_folder: Path) -> list[Path]:
     """The chunk files of an array, sorted, without metadata and partially written files."""
-    files = files_below(array_folder)
-    return [f for f in files if not (f.name.startswith(".") or f.name.endswith(".partial"))]
+    return [file for file in files_below(array_folder) if is_chunk_file(file.name)]
 
 
-def _file_digest(path: Path) -> bytes:
-    return hashlib.sha256(read_bytes(path)).digest()
+def is_chunk_file(name: str) -> bool:
+    """Whether a file in an array's folder is a chunk: no metadata, and not partially written."""
+    return not (name.startswith(".") or name.endswith(".partial") or name == ARRAY_DOCUMENT)
+
+
+def file_digests(file: Path, name: str, layout: ShardLayout | None) -> ChunkDigests:
+    """The digest of a chunk file, called `name`, or those of the pieces of a shard."""
+    if layout is None:
+        return {name: hashlib.sha256(read_bytes(file)).digest()}
+    return retried(lambda: _piece_digests(file, name, layout), file)
+
+
+def _piece_digests(file: Path, name: str, layout: ShardLayout) -> ChunkDigests:
+    digests = {}
+    with file.open("rb") as opened:
+        for begin, end in pieces(file, layout):
+            opened.seek(begin)
+            content = opened.read(end - begin)
+            digests[piece_name(name, begin, end)] = hashlib.sha256(content).digest()
+    return digests
 
 
 def chunk_digests(array_folder: Path) -> ChunkDigests:
     """The digests of all chunks of an array; reads every byte."""
-    files = chunk_files(array_folder)
+    files, layout = chunk_files(array_folder), shard_layout(read_document(array_folder))
+    names = [path.relative_to(array_folder).as_posix() for path in files]
     with ThreadPoolExecutor(4) as pool:
-        digests = list(pool.map(_file_digest, files))
-    names = (path.relative_to(array_folder).as_posix() for path in files)
-    return dict(zip(names, digests, strict=True))
+        parts = list(pool.map(lambda path, name: file_digests(path, name, layout), files, names))
+    return {name: digest for part in parts for name, digest in part.items()}
+
+
+def files_of(digests: Iterable[str]) -> list[str]:
+    """The names of the files whose digests these are, each once."""
+    return list(dict.fromkeys(name.partition(PIECE)[0] for name in digests))
 
 
 def digest_of_chunks(digests: Mapping[str, bytes]) -> str:

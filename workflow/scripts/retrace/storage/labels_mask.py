@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -13,7 +14,9 @@ import zarr
 from retrace.errors import DataError
 from retrace.formats.label_ids import background_values, is_known
 from retrace.geometry import Triple, VoxelBox, blocks, triple
+from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.label_volumes import read_mask
+from retrace.storage.unfinished import open_unfinished, write_complete_shards
 from retrace.storage.value_checks import check_labels
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume
@@ -38,7 +41,9 @@ def _mask_block(
     block = is_known(data, background).astype(np.uint8)
     if own_mask is not None:
         block[~read_mask(own_mask, box)] = 0
-    mask[box.slices(labels.box.offset)] = block
+    region = box.slices(labels.box.offset)
+    mask[region] = block
+    write_complete_shards(mask, region)
     neurons = int(np.count_nonzero(data[block == 1]))
     return MaskCounts(block.size, int(np.count_nonzero(block)), neurons)
 
@@ -60,6 +65,7 @@ def write_mask(
     store: Path,
     threads: int = 4,
     own_mask: Volume | None = None,
+    zarr_format: ZarrFormat = DEFAULT_ZARR_FORMAT,
 ) -> MaskCounts:
     """Writes `labels_mask` (Z, Y, X) uint8, with the box of `labels`, into `store`.
 
@@ -72,7 +78,7 @@ def write_mask(
         raise DataError(f"{labels.name} has shape {tuple(labels.array.shape)}; (z, y, x) is needed")
     background = background_values(background_ids, labels.dtype)
     chunks = mask_chunk_shape(labels)
-    mask = create_volume(
+    create_volume(
         store,
         MASK_ARRAY,
         shape=labels.array.shape,
@@ -80,7 +86,9 @@ def write_mask(
         dtype=np.uint8,
         voxel_size_nm=labels.voxel_size_nm,
         offset_nm=labels.offset_nm,
+        zarr_format=zarr_format,
     )
+    mask: Any = open_unfinished(store)[MASK_ARRAY]
     parts: list[MaskCounts] = []
     with ThreadPoolExecutor(threads) as pool:
         boxes = blocks(labels.box, chunks)

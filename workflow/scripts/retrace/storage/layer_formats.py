@@ -11,6 +11,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
+from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
+
 if TYPE_CHECKING:
     from retrace.geometry import VoxelBox
     from retrace.storage.precomputed_writer import LayerPlan
@@ -28,6 +30,8 @@ class ExportedLayer:
     """Whether values are ids."""
     gzip: bool
     threads: int
+    zarr_format: ZarrFormat = DEFAULT_ZARR_FORMAT
+    """Format of an OME-Zarr image."""
 
 
 Write = Callable[[Path, Path], None]
@@ -48,8 +52,8 @@ class LayerFormat:
     """The function of type `Plan` that plans and writes a layer, as "module:function"."""
     suffix: str = ""
     """Suffix of the layer's folder."""
-    compresses: bool = False
-    """Whether `gzip` chooses if chunks are compressed."""
+    settings: tuple[str, ...] = ()
+    """Further settings of the format, among those of `ExportSettings`."""
 
     def load(self, part: str) -> Any:
         """The object that a field names."""
@@ -60,13 +64,14 @@ PRECOMPUTED = LayerFormat(
     about="VOLUME/precomputed/LAYER, for neuroglancer and CloudVolume",
     rule="export",
     writer="retrace.storage.precomputed_writer:plan_precomputed",
-    compresses=True,
+    settings=("gzip",),
 )
 OME_ZARR = LayerFormat(
-    about="VOLUME/ome_zarr/LAYER.zarr, OME-NGFF 0.4",
+    about="VOLUME/ome_zarr/LAYER.zarr, for napari and other readers of OME-NGFF",
     rule="export_ome_zarr",
     writer="retrace.storage.ome_zarr_writer:plan_ome_zarr",
     suffix=".zarr",
+    settings=("zarr_format",),
 )
 
 LAYER_FORMATS = {"precomputed": PRECOMPUTED, "ome_zarr": OME_ZARR}

@@ -19,6 +19,7 @@ from typing import Any
 from retrace import __version__
 from retrace.errors import DataError
 from retrace.files import atomic_write, complete_replacement, digest, file_sha256
+from retrace.formats.shard_files import ARRAY_DOCUMENT, is_array, shard_layout
 from retrace.geometry import in_nm
 from retrace.reading import (
     DamagedError,
@@ -28,12 +29,13 @@ from retrace.reading import (
     reading_content,
     retried,
 )
-from retrace.replacement import declare_with, newest
+from retrace.replacement import declare_with, newest, sync_tree
 from retrace.storage.chunk_index import (
     ChunkDigests,
     chunk_digests,
     chunk_files,
     digest_of_chunks,
+    files_of,
     index_path,
     read_index,
     write_index,
@@ -64,13 +66,24 @@ def manifest_path(store: Path) -> Path:
     return store.with_name(f"{name}.manifest.json")
 
 
+def _position(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"voxel_size_nm": attrs.get("resolution"), "offset_nm": attrs.get("offset")}
+
+
 def _zarr_metadata(folder: Path) -> dict[str, Any]:
     """Shape, chunks, dtype, voxel size and offset of a zarr v2 array."""
     metadata = read_json_object(folder / ".zarray")
     attrs_file = folder / ".zattrs"
     attrs = read_json_object(attrs_file) if attrs_file.is_file() else {}
-    position = {"voxel_size_nm": attrs.get("resolution"), "offset_nm": attrs.get("offset")}
-    return {name: metadata[name] for name in ("shape", "chunks", "dtype")} | position
+    return {name: metadata[name] for name in ("shape", "chunks", "dtype")} | _position(attrs)
+
+
+def _zarr3_metadata(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of a zarr v3 array, and its shards if it has some; `chunks` are those in a shard."""
+    grid, layout = document["chunk_grid"]["configuration"]["chunk_shape"], shard_layout(document)
+    chunks = {"chunks": grid} if layout is None else {"chunks": [*layout.chunks], "shards": grid}
+    shared = {"shape": document["shape"], **chunks, "dtype": document["data_type"]}
+    return shared | _position(document.get("attributes", {}))
 
 
 def _layer_metadata(store: Path) -> dict[str, dict[str, Any]]:
@@ -95,20 +108,27 @@ def _scale_metadata(dtype: str, lead: list[int], scale: Mapping[str, Any]) -> di
 
 def _array_metadata(store: Path) -> dict[str, dict[str, Any]]:
     """The metadata of each array of a store, by its folder."""
-    folders = sorted(p.parent for p in files_below(store) if p.name == ".zarray")
-    zarrs = {f.relative_to(store).as_posix(): _zarr_metadata(f) for f in folders}
-    return zarrs | _layer_metadata(store)
+    zarrs = {}
+    for file in files_below(store):
+        name = file.parent.relative_to(store).as_posix()
+        if file.name == ".zarray":
+            zarrs[name] = _zarr_metadata(file.parent)
+        elif file.name == ARRAY_DOCUMENT:
+            document = read_json_object(file)
+            zarrs |= {name: _zarr3_metadata(document)} if is_array(document) else {}
+    return dict(sorted(zarrs.items())) | _layer_metadata(store)
 
 
 def _array_entry(metadata: Mapping[str, Any], digests: ChunkDigests) -> dict[str, Any]:
-    """An array's entry in a manifest: metadata, number of chunks, digest of all chunks."""
-    return {**metadata, "chunk_count": len(digests), "sha256": digest_of_chunks(digests)}
+    """An array's entry in a manifest: metadata, number of chunk files, digest of all chunks."""
+    count = len(files_of(digests))
+    return {**metadata, "chunk_count": count, "sha256": digest_of_chunks(digests)}
 
 
 def describe_arrays(store: Path) -> dict[str, dict[str, Any]]:
     """Per array of a store: shape, chunks, dtype, voxel size, offset, chunk count, digest.
 
-    Arrays are those of a zarr v2 store, or the mips of a precomputed layer.
+    Arrays are those of a zarr store, or the mips of a precomputed layer.
     """
     return _described(store)[0]
 
@@ -181,9 +201,13 @@ def write_manifest(
 ) -> Path:
     """Writes the manifest of the finished `store` next to it; the last action of a program.
 
+    The store is flushed to disk first: after a power cut, no manifest describes files that are
+    empty or missing.
+
     `settings`, `read`: as for `origin`; `extra`: further entries.
     """
     complete, path = newest(store), manifest_path(store)
+    sync_tree(complete)
     declare_with(store, path, index_path(store))
     arrays, digests = _described(complete) if complete.is_dir() else ({}, {})
     if digests:
@@ -377,7 +401,7 @@ def absent_chunks(
 
     Without an index they are known if the array had all chunks of its grid.
     """
-    listed: Iterable[str] = indexed_digests(store, name, expected["sha256"])
+    listed: Iterable[str] = files_of(indexed_digests(store, name, expected["sha256"]))
     if not listed and (store / name / ".zarray").is_file():
         metadata = read_json_object(store / name / ".zarray")
         edges = zip(expected["shape"], expected["chunks"], strict=True)

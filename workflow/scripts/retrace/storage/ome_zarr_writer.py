@@ -1,6 +1,6 @@
-"""Writes volumes as OME-Zarr images with all levels (format 0.4, zarr v2), resumable.
+"""Writes volumes as OME-Zarr images with all levels (format 0.4 or 0.5), resumable.
 
-Format: ngff.openmicroscopy.org/0.4, `multiscales` and, for ids, `image-label`. Levels are reduced
+Format: ngff.openmicroscopy.org, `multiscales` and, for ids, `image-label`. Levels are reduced
 like the mips of precomputed layers, but from the volume's own corner. The first voxel's centre of a
 level is then half the growth of the voxel size beyond that of level 0, as the format requires.
 """
@@ -17,12 +17,13 @@ import numpy as np
 import zarr
 
 from retrace.geometry import NmTriple, Triple, VoxelBox, blocks, in_nm, nm_triple, triple
+from retrace.reading import DamagedError
+from retrace.setting_types import ZarrFormat
 from retrace.storage.layer_formats import ExportedLayer, Write
 from retrace.storage.precomputed_writer import LAYER_CHUNK, LayerPlan, LayerWriter, Mip, all_mips
+from retrace.storage.unfinished import ShardedArray, finish, sharded_array
 from retrace.storage.volumes import Volume, open_volume
-from retrace.storage.zarr_writer import COMPRESSOR, create_volume
-
-VERSION = "0.4"
+from retrace.storage.zarr_writer import COMPRESSOR, create_volume, ome_attributes
 
 
 def shifted_to_origin(
@@ -43,20 +44,31 @@ class OmeZarrWriter(LayerWriter):
     """Writes an image, or an image of ids; array N of the store is its level N."""
 
     def __init__(
-        self, folder: Path, work: Path, plan: LayerPlan, *, name: str, offset_nm: NmTriple
+        self,
+        folder: Path,
+        work: Path,
+        plan: LayerPlan,
+        *,
+        name: str,
+        offset_nm: NmTriple,
+        zarr_format: ZarrFormat,
     ) -> None:
-        self.name, self.offset_nm = name, offset_nm
+        self.name, self.offset_nm, self.zarr_format = name, offset_nm, zarr_format
+        self._levels: dict[Path, ShardedArray | None] = {}
         super().__init__(folder, work, plan)
 
     def _describe(self) -> None:
         """Creates all arrays, then the metadata; starts again if a run stopped in between."""
         attrs = self._attrs()
-        if zarr.open_group(self.folder, mode="a", zarr_format=2).attrs.asdict() == attrs:
+        if self._group().attrs.asdict() == attrs:
             return
         shutil.rmtree(self.folder)
         for level, mip in enumerate(self.plan.mips):
             self._create(level, mip)
-        zarr.open_group(self.folder, mode="a", zarr_format=2).attrs.put(attrs)
+        self._group().attrs.put(attrs)
+
+    def _group(self) -> zarr.Group:
+        return zarr.open_group(self.folder, mode="a", zarr_format=self.zarr_format)
 
     def _create(self, level: int, mip: Mip) -> None:
         lead = (self.plan.channels,) if self.plan.channels else ()
@@ -68,6 +80,7 @@ class OmeZarrWriter(LayerWriter):
             dtype=self.plan.dtype,
             voxel_size_nm=mip.voxel_size_nm,
             offset_nm=self.offset_nm,
+            zarr_format=self.zarr_format,
         )
 
     def _attrs(self) -> dict[str, Any]:
@@ -75,14 +88,12 @@ class OmeZarrWriter(LayerWriter):
         space = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
         channel = [{"name": "c", "type": "channel"}] if self.plan.channels else []
         image = {
-            "version": VERSION,
             "name": self.name,
             "axes": [*channel, *space],
             "datasets": [self._dataset(level) for level in range(len(self.plan.mips))],
             "type": "mode" if self.plan.labels else "mean",
         }
-        label = {"image-label": {"version": VERSION}} if self.plan.labels else {}
-        return {"multiscales": [image], **label}
+        return ome_attributes(self.zarr_format, [image], self.plan.labels)
 
     def _dataset(self, level: int) -> dict[str, Any]:
         """Voxel size of a level, and its first voxel's centre as an offset to that of level 0."""
@@ -95,6 +106,7 @@ class OmeZarrWriter(LayerWriter):
         return {"path": str(level), "coordinateTransformations": [scale, translation]}
 
     def _open(self, index: int) -> Volume:
+        finish(self.folder / str(index))
         return replace(open_volume(self.folder, str(index)), offset_nm=(0, 0, 0))
 
     def _edges(self, mip: Mip) -> Triple:
@@ -109,12 +121,28 @@ class OmeZarrWriter(LayerWriter):
 
     def _chunks(self, mip: Mip, block: VoxelBox) -> Iterator[tuple[Path, VoxelBox]]:
         level = self.folder / str(self.plan.mips.index(mip))
-        lead = ("0",) if self.plan.channels else ()
+        lead = (0,) if self.plan.channels else ()
         for box in blocks(block, LAYER_CHUNK):
-            index = [str(o // edge) for o, edge in zip(box.offset, LAYER_CHUNK, strict=True)]
-            file = level.joinpath(*lead, *index)
+            index = (*lead, *(o // c for o, c in zip(box.offset, LAYER_CHUNK, strict=True)))
+            sharded = self._sharded_array(level)
+            file = sharded.loose(index) if sharded else level.joinpath(*map(str, index))
             file.parent.mkdir(parents=True, exist_ok=True)
             yield file, box
+
+    def _sharded_array(self, level: Path) -> ShardedArray | None:
+        """The files of a level of format 3, None for one of format 2."""
+        if level not in self._levels:
+            self._levels[level] = sharded_array(level)
+        return self._levels[level]
+
+    def _stored(self, file: Path) -> bytes | None:
+        sharded = self._sharded_array(file.parents[2]) if self.zarr_format == 3 else None
+        if sharded is None:
+            return super()._stored(file)
+        try:
+            return sharded.encoded(tuple(map(int, file.name.split("."))))
+        except DamagedError:
+            return None
 
 
 def plan_ome_zarr(layer: ExportedLayer) -> tuple[LayerPlan, Write]:
@@ -122,7 +150,9 @@ def plan_ome_zarr(layer: ExportedLayer) -> tuple[LayerPlan, Write]:
     moved, plan, begin = shifted_to_origin(layer.volume, layer.box, labels=layer.labels)
 
     def write(folder: Path, work: Path) -> None:
-        writer = OmeZarrWriter(folder, work, plan, name=layer.name, offset_nm=begin)
+        writer = OmeZarrWriter(
+            folder, work, plan, name=layer.name, offset_nm=begin, zarr_format=layer.zarr_format
+        )
         writer.write(moved, layer.threads)
 
     return plan, write

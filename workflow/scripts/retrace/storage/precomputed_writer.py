@@ -195,9 +195,14 @@ class LayerWriter:
         """Whether a block is in the journal and its files still have the same bytes."""
         expected = journal.checksum_of(block)
         files = [file for file, _ in self._chunks(mip, block)] if expected else []
-        if not files or not all(file.is_file() for file in files):
+        stored = [self._stored(file) for file in files]
+        if not files or any(body is None for body in stored):
             return False
-        return checksum(np.fromfile(file, np.uint8) for file in files) == expected
+        return checksum(np.frombuffer(body or b"", np.uint8) for body in stored) == expected
+
+    def _stored(self, file: Path) -> bytes | None:
+        """The bytes of a chunk that was written, None if it is absent."""
+        return file.read_bytes() if file.is_file() else None
 
 
 def encoded(data: np.ndarray, plan: LayerPlan) -> bytes:

@@ -17,13 +17,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from retrace.errors import DataError
-from retrace.files import FileCheck
+from retrace.files import PIECE, FileCheck
+from retrace.formats.shard_files import (
+    ARRAY_DOCUMENT,
+    absent_chunks_of,
+    read_document,
+    shard_file,
+    shard_layout,
+)
 from retrace.reading import existing_bytes, retried
 from retrace.storage.chunk_index import (
     ChunkDigests,
     chunk_digests,
     chunk_files,
     digest_of_chunks,
+    file_digests,
+    files_of,
     write_index,
 )
 from retrace.storage.manifest import (
@@ -48,6 +57,7 @@ class StoreCheck:
         self._arrays: Mapping[str, Mapping[str, Any]] = self.content["arrays"]
         self._files: Mapping[str, str] = self.content.get("files", {})
         self._digests: dict[str, ChunkDigests] = {}
+        self._written_files: dict[str, Collection[str]] = {}
         self._checked: set[str] = set()
         self._lock, self._failing = threading.Lock(), threading.Lock()
         self._error: DataError | None = None
@@ -65,16 +75,33 @@ class StoreCheck:
             self._checked.add(name)
 
     def _check_chunk(self, array: str, chunk: str, data: bytes | None) -> None:
-        if chunk.rpartition("/")[2].startswith("."):  # metadata
+        name = chunk.rpartition("/")[2]
+        if name.startswith(".") or name == ARRAY_DOCUMENT:
             return
-        written = self._digests_of(array).get(chunk)
-        if data is None and written is not None:
+        written = self._digests_of(array)
+        if data is None and chunk in self._files_of(array):
             self._fail(difference_from(self.store, self.content) or f"{array}: {chunk} was missing")
-        if data is not None and hashlib.sha256(data).digest() != written:
+        if data is not None and not self._is_as_written(array, chunk, data):
             self._fail(
-                f"{array} is damaged: at least 1 of {len(self._digests_of(array))} chunks has "
-                f"other bytes than when it was written, such as {chunk}"
+                f"{array} is damaged: at least 1 of {len(written)} chunks has other bytes than "
+                f"when it was written, such as {chunk}"
             )
+
+    def _is_as_written(self, array: str, chunk: str, data: bytes) -> bool:
+        """Whether a file or a piece of a shard has its digest; other ranges: the whole file."""
+        written = self._digests_of(array)
+        if chunk in written:
+            return hashlib.sha256(data).digest() == written[chunk]
+        name = chunk.partition(PIECE)[0]
+        file, layout = self.store / array / name, shard_layout(read_document(self.store / array))
+        expected = {n: d for n, d in written.items() if n.partition(PIECE)[0] == name}
+        return file_digests(file, name, layout) == expected
+
+    def _files_of(self, array: str) -> Collection[str]:
+        """The files of an array's chunks when it was written."""
+        if array not in self._written_files:
+            self._written_files[array] = set(files_of(self._digests_of(array)))
+        return self._written_files[array]
 
     def _fail(self, difference: str) -> NoReturn:
         """Raises the first error again in all threads: the manifest is invalidated by then."""
@@ -235,6 +262,27 @@ def check_first_chunk_names(volume: str, key: str, exists: Callable[[str], bool]
         raise DataError(
             f"{volume}: its metadata name chunks as {key}, and there is {twin}; {_SEPARATOR_HINT}"
         )
+
+
+_COMPLETE_SHARDS: set[str] = set()
+"""Folders of own arrays whose shards have all chunks, as seen once by this process."""
+
+
+def check_all_in_shards(volume: str, folder: Path) -> None:
+    """DataError if chunks are missing inside the shards of an own array.
+
+    `volume`: its name in messages.
+    """
+    layout = shard_layout(read_document(folder))
+    if layout is None or str(folder.resolve()) in _COMPLETE_SHARDS:
+        return
+    for shard in layout.all_shards():
+        if absent := absent_chunks_of(shard_file(folder, shard), layout, shard):
+            raise DataError(
+                f"{volume}: {len(absent)} of {len(layout.chunks_in(shard))} chunks are missing in "
+                f"shard {list(shard)}, such as {list(absent[0])}; {_NEXT_STEP}"
+            )
+    _COMPLETE_SHARDS.add(str(folder.resolve()))
 
 
 def _misnamed(absent: Iterable[str], present: Collection[str]) -> str:

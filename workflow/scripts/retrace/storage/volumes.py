@@ -23,7 +23,7 @@ from retrace.formats.precomputed import PrecomputedLayer
 from retrace.formats.readers import FETCH_AGAIN, open_array
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source
 from retrace.formats.zarr_arrays import BlockStore, CheckedStore, ZarrVolume, chunk_names, open_zarr
-from retrace.geometry import NM_DECIMALS, NmTriple, VoxelBox, shifted
+from retrace.geometry import NM_DECIMALS, NmTriple, Triple, VoxelBox, shifted, triple
 from retrace.reading import reading_content, retried
 from retrace.remote.addresses import (
     check_address,
@@ -35,12 +35,14 @@ from retrace.remote.addresses import (
 from retrace.remote.block_cache import CacheOptions
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import get_block, open_folder
+from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.settings_model import as_json
 from retrace.storage.grey_range import measured
 from retrace.storage.manifest import reading, store_with_manifest
 from retrace.storage.store_check import (
     FILL_MISSING,
     check_all_chunks,
+    check_all_in_shards,
     check_chunk_names,
     check_first_chunk_names,
     file_check,
@@ -142,6 +144,23 @@ def _units(length_nm: float) -> int:
     return round(length_nm * 10**NM_DECIMALS)
 
 
+def zarr_format_of(volume: Volume) -> ZarrFormat:
+    """The format of a volume's store; the default one for other stores than zarr."""
+    array = _zarr_array(volume)
+    return DEFAULT_ZARR_FORMAT if array is None else array.metadata.zarr_format
+
+
+def shards_of(volume: Volume) -> Triple | None:
+    """The shards (z, y, x) of a volume of zarr format 3, None for a volume without shards."""
+    array = _zarr_array(volume)
+    return None if array is None or array.shards is None else triple(array.shards[-3:])
+
+
+def _zarr_array(volume: Volume) -> zarr.Array | None:
+    array = getattr(volume.array, "array", volume.array)
+    return array if isinstance(array, zarr.Array) else None
+
+
 def is_masked(mask: Volume | None, box: VoxelBox, voxel_size_nm: NmTriple) -> bool:
     """Whether a mask excludes all of `box` (voxels of `voxel_size_nm`); False without a mask."""
     return mask is not None and not mask_on_grid(mask, box, voxel_size_nm).any()
@@ -200,6 +219,7 @@ def _open_local(path: Path, array: str, mip: int, missing_chunks: str | None) ->
     stored = getattr(data, "array", data)
     if isinstance(stored, zarr.Array):
         check_all_chunks(name, path / stored.path, chunk_names(stored))
+        check_all_in_shards(name, path / stored.path)
     return data
 
 
