@@ -268,6 +268,29 @@ def test_a_dataset_of_webknossos_states_size_and_axes(tmp_path: Path, scale: Any
         opened(dataset / "color" / "1", voxel_size_nm=CFG)
 
 
+def test_an_n5_of_webknossos_has_the_axes_of_its_dataset(tmp_path: Path) -> None:
+    dataset = webknossos(tmp_path / "wk", [4.6, 5, 45])
+    folder = dataset / "color" / "4"
+    n5(folder, {})
+    size = [1, *RAW.shape[::-1]]
+    content = json.loads((folder / "attributes.json").read_text())
+    content |= {"dimensions": size, "blockSize": size}
+    (folder / "attributes.json").write_text(json.dumps(content))
+    header = b"\0\0\0\4" + b"".join(n.to_bytes(4, "big") for n in size)
+    (folder / "0/0/0").unlink()
+    (folder / "0/0/0").mkdir()
+    (folder / "0/0/0/0").write_bytes(header + RAW.tobytes())
+    properties = json.loads((dataset / "datasource-properties.json").read_text())
+    properties["dataLayers"][0]["mags"].append(
+        {"mag": 4, "axisOrder": {"c": 0, "x": 1, "y": 2, "z": 3}}
+    )
+    (dataset / "datasource-properties.json").write_text(json.dumps(properties))
+
+    volume = opened(folder)
+    assert volume.voxel_size_nm == (180, 20, 18.4)
+    np.testing.assert_array_equal(volume.read(volume.box), RAW)
+
+
 @pytest.mark.parametrize("scale", [[4, 4], [4, 0, 40], "4", {"factor": None}, [4, 4, "40"]])
 def test_a_scale_of_no_sense_is_refused(tmp_path: Path, scale: Any) -> None:
     with pytest.raises(DataError, match=r"`scale`.* \(datasource-properties.json\)"):

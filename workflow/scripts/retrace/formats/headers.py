@@ -131,7 +131,8 @@ def _n5_header(folder: Path) -> Description:
     """An n5 dataset, whose x, y, z become z, y, x."""
     if "dimensions" not in json_file(folder / "attributes.json"):
         raise DataError(f"{folder} is not an n5 dataset: attributes.json has no `dimensions`")
-    return describe_n5(folder, lambda inner: json_file(inner / "attributes.json"))
+    described = describe_n5(folder, lambda inner: json_file(inner / "attributes.json"))
+    return with_dataset_properties(str(folder), folder, described, is_reversed=True)
 
 
 def _file_header(path: Path, array: str) -> Description | None:

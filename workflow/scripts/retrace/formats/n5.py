@@ -25,6 +25,8 @@ from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import FormatPage
 from retrace.formats.n5_metadata import describe_n5
 from retrace.formats.reader import Reader
+from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
+from retrace.formats.webknossos import with_dataset_properties
 from retrace.geometry import chunk_indices
 from retrace.reading import (
     existing_bytes,
@@ -82,7 +84,8 @@ class N5Array:
                 "Convert it to zarr"
             )
         self._decompress = CODECS[compression]
-        self.description = describe_n5(path, _attributes)
+        described = describe_n5(path, _attributes)
+        self.description = with_dataset_properties(str(path), path, described, is_reversed=True)
 
     def chunk_names(self) -> Iterator[str]:
         """The paths of all blocks of a complete array, below its folder."""
@@ -162,10 +165,11 @@ PAGE = FormatPage(
     position=f"{IN_ATTRIBUTES} CellMap's positions of coarser levels are those of centres; with the"
     " group's `multiscales` they are read as such.",
     byte_order="Big-endian by the format.",
-    channels="None: only three axes are read.",
+    channels="An axis c, in any place; without names, the last of the file's four axes.",
     codecs=", ".join(CODECS) + "; gzip also with `useZlib`.",
     completeness="Missing blocks are refused, unless `missing_chunks: fill`. A damaged block is "
     "noticed by its codec.",
     refused="Blocks of varying length (mode 1), blosc, lz4, zstd, and n5 at an address.",
+    conventions=(WEBKNOSSOS,),
 )
 N5 = Reader("n5", (".n5",), (PAGE,), _is_n5, _open)

@@ -15,7 +15,7 @@ from typing import Any
 from retrace.errors import DataError
 from retrace.formats.attributes import above_0, exact, spatial, unit_in_nm
 from retrace.formats.contract import Convention, Description, Statement
-from retrace.formats.stated_axes import AxesStatement, agreed_axes
+from retrace.formats.stated_axes import AxesStatement, agreed_axes, named_axes
 from retrace.reading import existing_bytes, parse_json_object, reading_content
 
 FILE = "datasource-properties.json"
@@ -31,9 +31,12 @@ CONVENTION = Convention(
 )
 
 
-def with_dataset_properties(name: str, folder: Path, file: Description) -> Description:
+def with_dataset_properties(
+    name: str, folder: Path, file: Description, *, is_reversed: bool = False
+) -> Description:
     """The description of the array in a folder, with what a dataset of WEBKNOSSOS around it says.
 
+    `is_reversed`: whether the description has the file's axes in reverse order, as that of an n5.
     DataError if the two contradict each other.
     """
     for number, above in zip(range(MOST_FOLDERS), folder.absolute().parents, strict=False):
@@ -42,19 +45,19 @@ def with_dataset_properties(name: str, folder: Path, file: Description) -> Descr
             inner = folder.absolute().parts[-number - 1 :]
             properties = parse_json_object(content, above / FILE)
             with reading_content(above / FILE):
-                return _described(name, "/".join(inner), file, properties)
+                return _described(name, "/".join(inner), file, properties, is_reversed)
     return file
 
 
 def _described(
-    name: str, path: str, file: Description, properties: Mapping[str, Any]
+    name: str, path: str, file: Description, properties: Mapping[str, Any], is_reversed: bool
 ) -> Description:
     mag = next((m for layer, m in _mags(properties) if _is_at(path, layer, m)), None)
     if mag is None:
         return file
     try:
         found = [AxesStatement(file.axes, file.axes_written)] if file.axes else []
-        letters, written = agreed_axes(file.shape, [*found, *_axes(mag)])
+        letters, written = agreed_axes(file.shape, [*found, *_axes(mag, is_reversed)])
         sizes = (*file.voxel_sizes, *_size(properties.get("scale"), mag))
     except DataError as error:
         raise DataError(f"{name}: {error} ({FILE})") from error
@@ -83,11 +86,11 @@ def _edges(mag: Mapping[str, Any]) -> Sequence[Any]:
     return edges if isinstance(edges, list) else [edges] * 3
 
 
-def _axes(mag: Mapping[str, Any]) -> Iterator[AxesStatement]:
+def _axes(mag: Mapping[str, Any], is_reversed: bool) -> Iterator[AxesStatement]:
     order = mag.get("axisOrder")
     if isinstance(order, Mapping):
-        letters = "".join(sorted(order, key=lambda letter: int(order[letter])))
-        yield AxesStatement(letters, f"`axisOrder` {dict(order)}")
+        names = sorted(order, key=lambda name: int(order[name]), reverse=is_reversed)
+        yield from named_axes("`axisOrder`", names)
 
 
 def _size(scale: Any, mag: Mapping[str, Any]) -> Iterator[Statement]:
