@@ -1,7 +1,7 @@
 """Volumes of fractional size go to independent programs and back, voxel by voxel.
 
 Other programs write and this library reads: tensorstore, CloudVolume, h5py, zarr, tifffile. This
-library writes and they read.
+library writes and they read; ome-zarr-models parses the metadata of images.
 """
 
 from __future__ import annotations
@@ -221,9 +221,9 @@ def test_what_other_programs_write_is_read(tmp_path: Path, name: str) -> None:
 # ---------------------------------------------------------------- this library writes
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store as the programs of the workflow write it."""
+@pytest.fixture(scope="module", params=[2, 3])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store as the programs of the workflow write it, in both formats of zarr."""
     path = tmp_path_factory.mktemp("store") / "a.zarr"
     created = create_volume(
         path,
@@ -233,19 +233,67 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dtype=WIDE.dtype,
         voxel_size_nm=SIZE,
         offset_nm=OFFSET,
+        zarr_format=request.param,
     )
     created[...] = WIDE
     return path
 
 
 def exported(store: Path, folder: Path, name: str) -> Path:
-    """A layer or an image that the workflow exports from the store."""
+    """A layer, or an image in the store's format of zarr, that the workflow exports."""
     source = {"path": str(store), "array": "ids"}
-    settings = json.dumps({"format": name, "source": source, "labels": True})
+    chosen = {"zarr_format": 3 if (store / "zarr.json").is_file() else 2}
+    settings = json.dumps({"format": name, "source": source, "labels": True, **chosen})
     output = folder / name / ("ids.zarr" if name == "ome_zarr" else "ids")
     paths = ["--work", str(folder / "work"), "--output", str(output)]
     export.main(["--settings", settings, "--threads", "1", *paths])
     return output
+
+
+def zarr_values(path: Path) -> np.ndarray:
+    """An array as tensorstore reads it."""
+    driver = "zarr3" if (path / "zarr.json").is_file() else "zarr"
+    spec = {"driver": driver, "kvstore": files(path)}
+    return np.asarray(tensorstore.open(spec).result().read().result())
+
+
+def level_places(image: Any, level: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Scale and translation of a level, as ome-zarr-models parses them."""
+    scale, move = image.multiscales[0].datasets[level].coordinateTransformations
+    return tuple(scale.scale), tuple(move.translation)
+
+
+def parsed_image(path: Path) -> Any:
+    """The metadata of an image, checked by ome-zarr-models."""
+    attributes = zarr.open_group(path, mode="r").attrs.asdict()
+    if "ome" in attributes:
+        from ome_zarr_models.v05.image import ImageAttrs
+
+        return ImageAttrs.model_validate(attributes["ome"])
+    from ome_zarr_models.v04.image import ImageAttrs as ImageAttrs4
+
+    return ImageAttrs4.model_validate(attributes)
+
+
+def test_other_programs_read_a_store(store: Path) -> None:
+    np.testing.assert_array_equal(zarr_values(store / "ids"), WIDE)
+    array = zarr.open_group(store, mode="r")["ids"]
+    assert tuple(array.attrs["resolution"]) == SIZE
+    assert tuple(array.attrs["offset"]) == OFFSET
+    assert level_places(parsed_image(store), 0) == (SIZE, OFFSET)
+
+
+def test_other_programs_read_an_exported_image(store: Path, tmp_path: Path) -> None:
+    image = exported(store, tmp_path, "ome_zarr")
+    np.testing.assert_array_equal(zarr_values(image / "0"), WIDE)
+    assert level_places(parsed_image(image), 0) == (SIZE, OFFSET)
+    size, start = level_places(parsed_image(image), 1)
+    assert size == (45, 9.2, 9.2)
+    assert start == pytest.approx((450, 232.3, -11.5)), "the first voxel's centre"
+
+    for mip, edge in ((0, 4.6), (1, 9.2)):
+        volume = open_source(Source(path=str(image), mip=mip))
+        assert (volume.voxel_size_nm, volume.offset_nm) == ((45, edge, edge), OFFSET)
 
 
 def test_other_programs_read_an_exported_layer(store: Path, tmp_path: Path) -> None:
