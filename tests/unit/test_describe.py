@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import zarr
 
 import describe
 from retrace.errors import DataError
-from stated_files import CFG, RAW, space, zarr_with
+from stated_files import CFG, RAW, ome_zarr, space, zarr_with
 
 
 def lines(text: str, name: str) -> dict[str, str]:
@@ -73,6 +74,29 @@ def test_grey_values_are_shown_where_something_is_known(
     assert " ".join(shown[1]) == f"read as uint8 config: {line}"
 
 
+def test_an_unknown_voxel_size_is_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tifffile.imwrite(tmp_path / "plain.tif", RAW, photometric="minisblack", metadata=None)
+    attributes = {"offset": [123456.25, 123456.25, 123456.25], "units": "nm"}
+    placed = zarr_with(tmp_path / "placed.zarr", attributes)
+    unitless = ome_zarr(tmp_path / "unitless.zarr", space(), [40, 4, 4], [80, 8, 8])
+    paths = [str(tmp_path / "plain.tif"), str(placed), str(unitless)]
+    describe.main(paths)
+
+    text = capsys.readouterr().out
+    plain, moved, silent = (lines(text, path) for path in paths)
+    nobody = "unknown: neither file nor config state it; add `voxel_size_nm`"
+    assert plain["voxel size"].endswith(nobody) and moved["voxel size"].endswith(nobody)
+    assert plain["position"].startswith("[0, 0, 0]") and plain["position"].endswith("0 is taken")
+    assert moved["position"].startswith("[123456.25, 123456.25, 123456.25] nm")
+    assert "without a unit" in silent["voxel size"]
+    assert silent["position"].startswith("unknown")
+    block = text.split(f"{placed}\n")[1].split(f"{unitless}\n")[0]
+    shown = [re.search(r" (file|unknown)(:|$)", line) for line in block.splitlines()]
+    assert len({match.start() if match else None for match in shown}) == 1
+
+
 def test_what_cannot_be_read_is_shown_and_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,12 +105,12 @@ def test_what_cannot_be_read_is_shown_and_fails(
     lost = zarr_with(tmp_path / "lost.zarr", {"resolution": CFG})
     next(path for path in sorted((lost / "c").rglob("*")) if path.is_file()).unlink()
     absent = tmp_path / "absent.zarr"
-    with pytest.raises(DataError, match="3 of 4 sources cannot be read"):
+    with pytest.raises(DataError, match="2 of 4 sources cannot be read"):
         describe.main([str(good), str(silent), str(lost), str(absent)])
 
     text = capsys.readouterr().out
     assert lines(text, str(good))["completeness"].startswith("every chunk exists")
-    assert "silent.zarr has no voxel size" in text
+    assert lines(text, str(silent))["voxel size"].startswith("unknown")
     assert "chunks are missing or empty files" in lines(text, str(lost))["completeness"]
     assert f"{absent} does not exist" in text
 

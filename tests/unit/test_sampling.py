@@ -202,7 +202,7 @@ def test_a_volume_below_the_field_of_view_is_refused(store: Path) -> None:
     ("change", "match"),
     [
         (lambda raw: np.where(raw == raw.max(), np.nan, raw), "NaN"),
-        (lambda raw: raw * 2, r"raw must lie in \[0, 1\]"),
+        (lambda raw: raw * 2, r"raw must be uint8, or float in \[0, 1\]"),
         (lambda raw: (raw * 255).astype(np.uint16), "uint16"),
     ],
 )

@@ -4,7 +4,8 @@
     describe.py --dataset NAME
 
 FILE is a path or an address, as in a dataset's file; :ARRAY is left out where there is one array.
-Each line has a property, its value, and how it is stated. No data are read, but all chunks of a
+Each line has a property, its value, and how it is stated. The exit status is 1 only if something
+is refused, not if something is unknown. No data are read, but all chunks of a
 local zarr, n5 or h5 are looked for. docs/reference/formats.md lists what is read of each format.
 """
 
@@ -61,9 +62,10 @@ def _sources_of_dataset(name: str) -> Iterator[tuple[str, Source]]:
 
 
 def text_of(known: Sequence[Property]) -> str:
-    """The properties of one array, a line each."""
+    """The properties of one array, a line each, in columns."""
+    width = max(32, *(len(each.value) for each in known))
     return "\n".join(
-        f"  {each.name:<13} {each.value:<32} {_stated(each)}".rstrip() for each in known
+        f"  {each.name:<13} {each.value:<{width}} {_stated(each)}".rstrip() for each in known
     )
 
 

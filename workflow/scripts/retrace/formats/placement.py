@@ -32,6 +32,10 @@ SAME_POSITION_NM = 1e-2
 """Difference of two positions that are the same, nm."""
 
 
+class UnknownSizeError(DataError):
+    """Nothing states the voxel size, or that of one axis, or its unit."""
+
+
 def placed(name: str, file: Description, axes: str, config: Configured) -> Placement:
     """Where an array is; DataError if statements contradict each other or no size is stated.
 
@@ -48,7 +52,7 @@ def placed(name: str, file: Description, axes: str, config: Configured) -> Place
     stated_size = _agreed(name, "voxel size", sizes, size, "voxel_size_nm")
     stated_offset = _agreed(name, "position", positions, config.offset_nm, "offset_nm")
     if stated_size is None:
-        raise DataError(
+        raise UnknownSizeError(
             f"{name} has no voxel size: the file states none, and the dataset's config has no "
             "`voxel_size_nm`; add it (nm, z y x)"
         )
@@ -75,7 +79,8 @@ def _with_unit(
             kept.append(statement)
             continue
         configured = "states none" if size is None else f"says {list(size)} nm"
-        raise DataError(
+        kind = UnknownSizeError if size is None else DataError
+        raise kind(
             f"{name} states {statement.written} without a unit, and the config {configured}; "
             "write the voxel size in nm as `voxel_size_nm`, and correct the file if it is not in nm"
         )
@@ -130,7 +135,8 @@ def _along_each_axis(
     for axis, column in zip("zyx", zip(*(s.values for s in statements), strict=True), strict=True):
         stated = [value for value in column if value is not None]
         if not stated:
-            raise DataError(
+            kind = UnknownSizeError if what == "voxel size" else DataError
+            raise kind(
                 f"{name} states {statements[0].written} (z, y, x), and no {what} along {axis}; add "
                 f"`{key}` to the dataset's config (nm, z y x)"
             )

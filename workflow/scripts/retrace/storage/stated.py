@@ -9,7 +9,7 @@ from retrace.errors import DataError
 from retrace.formats.arrangement import arrange
 from retrace.formats.contract import Configured, Description, Placement, StatedBy, Statement
 from retrace.formats.normalize import as_setting
-from retrace.formats.placement import placed
+from retrace.formats.placement import UnknownSizeError, placed
 from retrace.formats.source import Source
 from retrace.formats.stated_places import stated_places
 from retrace.storage.store_check import FILL_MISSING
@@ -82,6 +82,9 @@ def _place(name: str, file: Description, axes: str, source: Source) -> Iterator[
     try:
         place = placed(name, file, axes, config)
         sizes, positions = stated_places(file, axes)
+    except UnknownSizeError as error:
+        yield from _without_size(name, file, axes, source, str(error))
+        return
     except DataError as error:
         yield Property("place", "refused", "unknown", str(error), is_refused=True)
         return
@@ -89,6 +92,21 @@ def _place(name: str, file: Description, axes: str, source: Source) -> Iterator[
     yield Property("voxel size", size, place.voxel_size_by, _size_stated(sizes, place))
     offset = f"{list(place.offset_nm)} nm (z, y, x)"
     yield Property("position", offset, place.offset_by, _position_stated(positions, place, source))
+
+
+def _without_size(
+    name: str, file: Description, axes: str, source: Source, error: str
+) -> Iterator[Property]:
+    """An unknown voxel size, which is no fault of a file, and the position if it has a unit."""
+    sizes, positions = stated_places(file, axes)
+    nobody = "neither file nor config state it; add `voxel_size_nm`"
+    yield Property("voxel size", "unknown", "unknown", error if sizes else nobody)
+    if all(statement.has_unit for statement in (*sizes, *positions)):
+        size = [next((s.values[a] for s in sizes if s.values[a] is not None), 1) for a in range(3)]
+        any_size = source.model_copy(update={"voxel_size_nm": size})
+        yield from list(_place(name, file, axes, any_size))[-1:]
+    else:
+        yield Property("position", "unknown", "unknown", "its unit is that of the voxel size")
 
 
 def _size_stated(sizes: tuple[Statement, ...], place: Placement) -> str:
