@@ -6,7 +6,7 @@ import json
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -339,23 +339,15 @@ class _Answers(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-@contextmanager
-def answering(folder: Path) -> Iterator[str]:
-    """The address of a server that answers with the file `listing`."""
+@cache
+def _bucket(folder: Path) -> BucketStore:
+    """A bucket whose server answers with the file `listing`, until the process ends."""
     handler = type("Answers", (_Answers,), {"folder": folder})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    Thread(target=server.serve_forever, args=(0.005,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def _read_listing(folder: Path) -> Any:
-    with answering(folder) as address:
-        settings = FetchSettings(bucket="b", prefix="p", endpoint_url=address, retries=1, threads=1)
-        return BucketStore(settings).objects()
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    settings = FetchSettings(bucket="b", prefix="p", endpoint_url=address, retries=1, threads=1)
+    return BucketStore(settings)
 
 
 def bucket_readers() -> Iterator[FuzzReader]:
@@ -364,7 +356,7 @@ def bucket_readers() -> Iterator[FuzzReader]:
     def write(folder: Path) -> None:
         (folder / "listing").write_text(LISTING)
 
-    yield FuzzReader("S3 listing", write, _read_listing)
+    yield FuzzReader("S3 listing", write, lambda folder: _bucket(folder).objects())
 
 
 def record_readers() -> list[FuzzReader]:

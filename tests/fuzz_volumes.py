@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -337,8 +337,17 @@ def write_served(folder: Path) -> None:
 
 def read_served(folder: Path) -> Any:
     """The array over HTTP."""
-    with serving(folder) as address:
-        return read_volume(f"{address}/a.zarr", "raw")
+    return read_volume(f"{_served(folder)}/a.zarr", "raw")
+
+
+UNTIL_END = ExitStack()
+"""Holds the servers."""
+
+
+@cache
+def _served(folder: Path) -> str:
+    """The address of a web server of a folder, until the process ends."""
+    return UNTIL_END.enter_context(serving(folder))
 
 
 def http_readers() -> Iterator[FuzzReader]:

@@ -60,6 +60,16 @@ def test_sizes_and_offsets_of_blosc_chunks_are_compared_with_their_bytes(
         read_zarr(tmp_path)
 
 
+@pytest.mark.parametrize("codec", [numcodecs.Zlib(), numcodecs.Zstd(1, checksum=True)])
+def test_a_damaged_chunk_is_named(tmp_path: Path, codec: Any) -> None:
+    write_v2(tmp_path, codec)
+    chunk = tmp_path / "a.zarr/raw/0.1.0"
+    chunk.write_bytes(chunk.read_bytes()[:-2])
+
+    with pytest.raises(DataError, match=r"a\.zarr/raw cannot be read \(chunk 0\.1\.0: .*restore"):
+        read_zarr(tmp_path)
+
+
 def test_sound_blosc_and_zstd_chunks_pass() -> None:
     for size in (0, 1, 100, 10**6):
         values = np.arange(size, dtype=np.uint8)

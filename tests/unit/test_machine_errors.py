@@ -194,3 +194,23 @@ def test_an_unnamed_error_is_one_line() -> None:
     message = explain(OSError(errno.EIO, os.strerror(errno.EIO), "/data/x"))
 
     assert message is not None and message.startswith("/data/x: the machine cannot read it")
+
+
+def test_all_files_of_a_store_are_on_the_disk_before_its_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = zarr.open_group(tmp_path / "s.zarr", mode="w", zarr_format=2)
+    group.create_array("raw", data=VALUES, chunks=(2, 8, 8))
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        fsync(handle)
+        flushed.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_manifest(tmp_path / "s.zarr", inputs=[], settings={}, seconds=0)
+
+    manifest = next(i for i, path in enumerate(flushed) if "manifest.json" in path)
+    files = [str(path) for path in (tmp_path / "s.zarr").rglob("*")]
+    assert len(files) > 8 and set(files) <= set(flushed[:manifest])

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
-from retrace.errors import DataError, DeniedError, nearest
+from retrace.errors import DataError, DeniedError, RetraceError, nearest
 from retrace.files import FileCheck, piece_name
 from retrace.formats import ome_zarr
 from retrace.formats.attributes import IN_ATTRIBUTES
@@ -35,7 +36,7 @@ from retrace.formats.webknossos import with_dataset_properties
 from retrace.formats.zarr_folder import ZARR_FILES, array_names, attributes, with_outer_groups
 from retrace.formats.zarr_nodes import GroupAttributes, ZarrArray, describe, level_path
 from retrace.geometry import chunk_indices
-from retrace.reading import parse_json_object, retried
+from retrace.reading import cause, parse_json_object, retried
 from retrace.remote.block_reader import BlockReader
 from retrace.remote.objects import ByteRange, LocalFolder
 from retrace.remote.read_record import DOCUMENTS
@@ -229,7 +230,35 @@ class ZarrVolume:
         return np.asarray(self.array[...], dtype)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        return np.asarray(self.array[key])
+        try:
+            return np.asarray(self.array[key])
+        except (OSError, RetraceError):
+            raise
+        except Exception as error:  # of any codec, which does not know its chunk
+            if (name := damaged_chunk(self.array, key)) is None:
+                raise
+            raise ValueError(f"chunk {name}: {cause(error)}") from error
+
+
+def damaged_chunk(array: zarr.Array, region: Any) -> str | None:
+    """The file of the first chunk in a region that cannot be decoded; None if all can.
+
+    `region`: slices without steps. Only called after a failure, because it reads chunks again.
+    """
+    metadata: Any = array.metadata
+    edges: tuple[int, ...] = metadata.chunk_grid.chunk_shape
+    if not isinstance(region, tuple) or not all(isinstance(part, slice) for part in region):
+        return None
+    parts = [*region, *[slice(None)] * (array.ndim - len(region))]
+    spans = [part.indices(size)[:2] for part, size in zip(parts, array.shape, strict=True)]
+    ranges = [range(b // edge, -(-e // edge)) for (b, e), edge in zip(spans, edges, strict=True)]
+    for index in product(*ranges):
+        chunk = tuple(slice(i * edge, (i + 1) * edge) for i, edge in zip(index, edges, strict=True))
+        try:
+            array[chunk]
+        except Exception:
+            return str(metadata.encode_chunk_key(index))
+    return None
 
 
 def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int) -> ZarrVolume:
