@@ -117,6 +117,24 @@ def test_paths_of_levels_may_begin_with_a_dot(tmp_path: Path) -> None:
     assert opened(store).voxel_size_nm == opened(store, "0").voxel_size_nm == tuple(CFG)
 
 
+def test_a_translation_without_a_scale_is_a_position(tmp_path: Path) -> None:
+    store = image(tmp_path / "a.zarr", multiscale(move(400, 40, 8)))
+    assert opened(store, voxel_size_nm=CFG).offset_nm == (400, 40, 8)
+    silent = image(tmp_path / "b.zarr", multiscale(move(400, 40, 8), axes=space()))
+    with pytest.raises(DataError, match="translation .* without a unit"):
+        opened(silent, voxel_size_nm=CFG)
+
+
+@pytest.mark.parametrize("attributes", [{"resolution": 1e300}, {"offset": [4 * 10**18, 0, 0]}])
+def test_numbers_beyond_all_volumes_are_refused_by_name(
+    tmp_path: Path, attributes: dict[str, Any]
+) -> None:
+    store = zarr_with(tmp_path / "a.zarr", {"resolution": CFG} | attributes)
+    with pytest.raises(DataError, match="a.zarr") as refused:
+        opened(store)
+    assert len(str(refused.value)) < 250
+
+
 def test_units_of_time_do_not_matter(tmp_path: Path) -> None:
     axes = [{"name": "t", "type": "time", "unit": "second"}, {"name": "c", "type": "channel"}, *NM]
     group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)

@@ -75,7 +75,7 @@ def unit_in_nm(unit: Any) -> Fraction | None:
 def exact(value: Any, unit: Fraction = Fraction(1)) -> float:
     """A decimal number of a file times a unit, without the errors of binary fractions."""
     number = Fraction(repr(value) if isinstance(value, float) else value) * unit
-    return int(number) if number.denominator == 1 else float(number)
+    return int(number) if number.denominator == 1 and abs(number) < 2**53 else float(number)
 
 
 def spatial(key: str, value: Any, axes: str) -> tuple[Any, Any, Any]:

@@ -181,15 +181,16 @@ def image_statements(image: Attributes, mip: int, letters: str) -> LevelStatemen
     a translation is a placeholder and states nothing.
     """
     finest, own = (_transform(image, levels(image)[i], letters) for i in (0, mip))
-    if own.scale is None:
-        return LevelStatements()
     units = own.units or _units(image, letters)
     has_unit = None not in units
-    if not has_unit and finest.scale == (1, 1, 1) and not any(finest.translation or ()):
+    is_placeholder = finest.scale == (1, 1, 1) and not any(finest.translation or ())
+    if is_placeholder and not has_unit:
         return LevelStatements()
     lengths = [unit if has_unit and unit else Fraction(1) for unit in units]
     what = "CellMap" if own.units else "OME-Zarr"
-    sizes = (_statement(f"{what} scale", own.scale, lengths, has_unit),)
+    sizes: tuple[Statement, ...] = ()
+    if own.scale is not None:
+        sizes = (_statement(f"{what} scale", own.scale, lengths, has_unit),)
     if own.translation is None:
         return LevelStatements(sizes)
     corner = _corner(finest, own, mip)
@@ -217,7 +218,9 @@ class _Transform:
 
 def _corner(finest: _Transform, own: _Transform, mip: int) -> list[float]:
     """The position (z, y, x) of the first voxel's corner."""
-    assert own.scale is not None and own.translation is not None
+    assert own.translation is not None
+    if own.scale is None:
+        return list(own.translation)
     fine, fine_start = finest.scale or (1, 1, 1), finest.translation or (0, 0, 0)
     corner = []
     for scale, start, size, begin in zip(own.scale, own.translation, fine, fine_start, strict=True):

@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Literal
 
 from retrace.errors import DataError
-from retrace.formats.contract import Configured, Description, Placement, Statement
+from retrace.formats.contract import Configured, Description, Placement, StatedBy, Statement
 from retrace.formats.stated_places import stated_places
 from retrace.geometry import (
     NmTriple,
@@ -58,12 +58,13 @@ def placed(name: str, file: Description, axes: str, config: Configured) -> Place
         )
     default = config.offset_nm if config.offset_nm is not None else config.default_offset_nm
     offset = default if stated_offset is None else stated_offset
-    return Placement(
-        checked_voxel_size(stated_size),
-        nm_triple(offset if offset is not None else (0, 0, 0)),
-        "file" if sizes else "config",
-        "file" if positions else "unknown" if offset is None else "config",
-    )
+    try:
+        checked = checked_voxel_size(stated_size)
+        corner = nm_triple(offset if offset is not None else (0, 0, 0))
+    except DataError as error:
+        raise DataError(f"{name}: {error}; correct its metadata, or the config") from error
+    offset_by: StatedBy = "file" if positions else "unknown" if offset is None else "config"
+    return Placement(checked, corner, "file" if sizes else "config", offset_by)
 
 
 def _with_unit(
