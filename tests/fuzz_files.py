@@ -43,6 +43,12 @@ from retrace.formats.safe_pickle import read_pickles
 from retrace.formats.safetensors_header import header_metadata
 from retrace.geometry import nm_triple
 from retrace.storage.shards import SINGLE_SHARD
+from retrace.training.elektronn_schedule import (
+    BY_COMMAND,
+    RateChange,
+    RateSchedule,
+    RateValues,
+)
 from retrace.training.state import TrainingProgress, load_state, save_state
 from retrace.znn.cfg import read_cfg
 from retrace.znn.net import read_net
@@ -313,6 +319,19 @@ def _not_drawn(number: int) -> SampledStack:
     raise CountsAsAbsentError
 
 
+def _write_rates(folder: Path) -> None:
+    schedule = RateSchedule(RateValues(0.1, 0.9), 0.99)
+    schedule.resume(folder, 0)
+    for iteration in range(3):
+        schedule.add(RateChange(10 * iteration, RateValues(lr=0.5), BY_COMMAND, iteration))
+
+
+def _read_rates(folder: Path) -> Any:
+    schedule = RateSchedule(RateValues(0.1, 0.9), 0.99)
+    schedule.resume(folder, 100)
+    return schedule.changes
+
+
 def table_readers() -> Iterator[FuzzReader]:
     """Skeletons, tables of evaluation, stacks of sections."""
     numbers = {name: np.array(values) for name, values in TABLE.items()}
@@ -342,6 +361,8 @@ def table_readers() -> Iterator[FuzzReader]:
         lambda folder: resumable_stack(folder, 1, _not_drawn),
         checksum=True,
     )
+
+    yield FuzzReader("ELEKTRONN rates", _write_rates, _read_rates)
 
     def coordinates(folder: Path) -> Any:
         sizes = nm_triple((40, 8, 8)), nm_triple((40, 4, 4))

@@ -6,7 +6,7 @@ import json
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -45,10 +45,11 @@ VALUES = np.random.default_rng(0).integers(0, 6, (4, 8, 8)).astype(np.uint8)
 # ---------------------------------------------------------------- stores with manifests
 
 
-def write_store(folder: Path) -> None:
-    """A finished store with a manifest."""
-    group = zarr.open_group(folder / "s.zarr", mode="w", zarr_format=2)
-    array = group.create_array("raw", data=VALUES, chunks=(4, 4, 8))
+def write_store(folder: Path, *, sharded: bool = False) -> None:
+    """A finished store of zarr format 2, or 3 with shards, with a manifest."""
+    group = zarr.open_group(folder / "s.zarr", mode="w", zarr_format=3 if sharded else 2)
+    shards = (4, 8, 8) if sharded else None
+    array = group.create_array("raw", data=VALUES, chunks=(4, 4, 8), shards=shards)
     array.attrs.update({"resolution": [40, 4, 4], "offset": [0, 0, 0]})
     write_manifest(folder / "s.zarr", inputs=[], settings={}, seconds=0)
     content = json.loads(manifest_path(folder / "s.zarr").read_text())
@@ -94,6 +95,9 @@ def store_readers() -> Iterator[FuzzReader]:
     """Manifests, indices, and chunks whose digests they hold."""
     yield FuzzReader("own chunk", write_store, read_store, "s.zarr/raw/[0-9]*", True)
     yield FuzzReader("own metadata", write_store, check_store, "s.zarr/raw/.zarray")
+    sharded = partial(write_store, sharded=True)
+    yield FuzzReader("own shard", sharded, read_store, "s.zarr/raw/c/**/*", True)
+    yield FuzzReader("own metadata 3", sharded, check_store, "s.zarr/raw/zarr.json")
     # An index that disagrees with the manifest is computed again.
     yield FuzzReader("chunk index", write_store, read_store, ".s.chunks.gz", True)
     yield FuzzReader("manifest", write_store, check_store, "s.manifest.json")

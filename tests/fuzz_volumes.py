@@ -116,6 +116,7 @@ def zarr_readers() -> Iterator[FuzzReader]:
     """zarr in both formats."""
     raw = partial(write_v2, compressor=None)
     yield FuzzReader("zarr 2 metadata", raw, read_zarr, "a.zarr/**/.z*")
+    yield FuzzReader("WEBKNOSSOS dataset", write_webknossos, read_webknossos, "*.json")
     for name, (codec, checksum) in V2_CODECS.items():
         write = partial(write_v2, compressor=codec)
         yield FuzzReader(f"zarr 2 chunk {name}", write, read_zarr, "a.zarr/raw/[0-9]*", checksum)
@@ -269,6 +270,42 @@ SHARDING = {
 BLOCKS = {"compressed_segmentation_block_size": [8, 8, 4]}
 
 
+def write_jpeg(folder: Path) -> None:
+    """A layer of 8 bits whose chunks are jpeg."""
+    from cloudvolume import CloudVolume
+
+    info = _info("jpeg") | {"data_type": "uint8"}
+    layer = CloudVolume(f"file://{folder}/layer", info=info, compress=False, progress=False)
+    layer.commit_info()
+    layer[10:26, 10:26, 10:14] = np.asfortranarray((40 * VALUES.T).astype(np.uint8))
+
+
+WEBKNOSSOS = {
+    "id": {"name": "d", "team": ""},
+    "dataLayers": [
+        {
+            "name": "color",
+            "category": "color",
+            "dataFormat": "zarr",
+            "boundingBox": {"topLeft": [0, 0, 0], "width": 16, "height": 16, "depth": 4},
+            "mags": [{"mag": 1, "path": "./color/1", "axisOrder": {"x": 2, "y": 1, "z": 0}}],
+        }
+    ],
+    "scale": {"factor": [4.6, 5, 45], "unit": "nanometer"},
+}
+
+
+def write_webknossos(folder: Path) -> None:
+    """A zarr array below a dataset of WEBKNOSSOS."""
+    zarr.create_array(folder / "color/1", data=VALUES, chunks=CHUNKS, zarr_format=2)
+    (folder / "datasource-properties.json").write_text(json.dumps(WEBKNOSSOS))
+
+
+def read_webknossos(folder: Path) -> Any:
+    """The array, with what the dataset states."""
+    return read_volume(folder / "color/1")
+
+
 def layer_readers() -> Iterator[FuzzReader]:
     """Precomputed layers in several encodings."""
     chunks = "layer/4_4_40/*"
@@ -277,6 +314,7 @@ def layer_readers() -> Iterator[FuzzReader]:
     yield FuzzReader("layer chunk raw", raw, read_layer, chunks)
     zipped = partial(write_layer, encoding="raw", zipped=True)
     yield FuzzReader("layer chunk gzip", zipped, read_layer, chunks, True)
+    yield FuzzReader("layer chunk jpeg", write_jpeg, read_layer, chunks)
     packed = partial(write_layer, encoding="compressed_segmentation", **BLOCKS)
     yield FuzzReader("layer compressed_segmentation", packed, read_layer, chunks)
     yield FuzzReader("layer shard", write_sharded, read_layer, chunks)

@@ -61,7 +61,8 @@ class RateChange:
     @classmethod
     def read(cls, iteration: int, set: dict[str, Any], by: str, decided: int) -> Self:  # noqa: A002
         """A change from its fields in the file."""
-        return cls(iteration, RateValues(**set), by, decided)
+        values = {name: v if isinstance(v, bool) else float(v) for name, v in set.items()}
+        return cls(int(iteration), RateValues(**values), str(by), int(decided))
 
 
 @dataclass
