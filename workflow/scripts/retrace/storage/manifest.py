@@ -370,7 +370,7 @@ def _array_difference(
     changed = [key for key in metadata if key in expected and metadata[key] != expected[key]]
     if changed:
         key = changed[0]
-        return f" has {key} {metadata[key]}, its manifest says {expected[key]}"
+        return f" has {key} {metadata[key]!r}, its manifest says {expected[key]!r}"
     files = chunk_files(store / name)
     if len(files) != expected["chunk_count"]:
         present = {path.relative_to(store / name).as_posix() for path in files}
