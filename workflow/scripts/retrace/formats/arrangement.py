@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 OUTER_AXES = "uvwt"
 """Letters of axes of length 1 before (c, z, y, x), which have no effect on what is read."""
 
+NUMBERS = ("uint", "int", "float", "bool")
+"""How the names of types begin that are read."""
+
 
 @dataclass(frozen=True)
 class Arrangement:
@@ -61,6 +64,10 @@ def arrange(
     `configured`: the setting `axes`. `channel`: the one to read; None for all. `drops_channel`:
     whether a single channel becomes no axis of the result. Colours without a channel become ids.
     """
+    if not file.dtype.startswith(NUMBERS):
+        raise DataError(
+            f"{name} holds {file.dtype}; allowed: whole numbers, floats, bool. Convert it"
+        )
     axes = _stored_axes(name, file, configured)
     sizes = dict(zip(axes, file.shape, strict=True))
     for letter, size in sizes.items():

@@ -13,7 +13,7 @@ from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import ByteOrder, Description, FormatPage, Group
-from retrace.formats.reader import Reader
+from retrace.formats.reader import Reader, refuse_level
 from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
 from retrace.geometry import chunk_count
 
@@ -27,9 +27,11 @@ class H5Array:
         """DataError if the file has no dataset of that name, or its values are in other files."""
         self.path, self.name = path, name
         with h5py.File(path, "r") as file:
-            if name not in file or not isinstance(file[name], h5py.Dataset):
+            dataset = file.get(name)  # None also for a link to nothing
+            if not isinstance(dataset, h5py.Dataset):
                 raise DataError(f"{path} has no array {name!r}; {nearest(name, _h5_names(file))}")
-            dataset = file[name]
+            if dataset.shape is None:
+                raise DataError(f"{name!r} in {path} has no values; correct `array`")
             self.shape: tuple[int, ...] = dataset.shape
             self.dtype: np.dtype[Any] = dataset.dtype
             self.description = _description(dataset)
@@ -136,6 +138,12 @@ def _is_h5(path: Path) -> bool:
     return path.exists() and path.suffix.lower() in H5_SUFFIXES
 
 
+def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> H5Array:
+    """The dataset `array`."""
+    refuse_level(f"{path}/{array}", mip)
+    return H5Array(path, array, check)
+
+
 PAGE = FormatPage(
     title="HDF5",
     recognised_by="The suffix .h5, .hdf or .hdf5; `array` names the dataset. CREMI and the h5 files"
@@ -152,6 +160,4 @@ PAGE = FormatPage(
     refused="Links to other files, virtual and external datasets. The voxel size of BigDataViewer's"
     " h5 files is in an .xml file, which is not read. Imaris files (.ims) are not read.",
 )
-HDF5 = Reader(
-    "h5", H5_SUFFIXES, (PAGE,), _is_h5, lambda path, name, mip, check: H5Array(path, name, check)
-)
+HDF5 = Reader("h5", H5_SUFFIXES, (PAGE,), _is_h5, _open)

@@ -15,6 +15,7 @@ from retrace.errors import DataError, nearest
 from retrace.formats.contract import ByteOrder, Description
 from retrace.formats.layer_info import layer_level
 from retrace.formats.n5_metadata import describe_n5
+from retrace.formats.reader import refuse_array, refuse_level
 from retrace.formats.section_order import TIF_SUFFIXES, section_files
 from retrace.formats.webknossos import with_dataset_properties
 from retrace.formats.zarr_folder import (
@@ -53,19 +54,21 @@ def _header(path: str, folder: Path, array: str, mip: int) -> Description | None
     if is_address(path) and not is_zarr(path):
         return _layer_header(path, folder / "info", mip)
     if folder.suffix == ".n5" or _is_n5(folder):
+        refuse_level(str(folder / array), mip)
         return _n5_header(folder / array)
     if any((folder / name).is_file() for name in ZARR_FILES):
         return _zarr_header(folder, str(path), array, mip)
-    return None if folder.suffix == ".zarr" else _file_header(folder, array)
+    return None if folder.suffix == ".zarr" else _file_header(folder, array, mip)
 
 
 # ---------------------------------------------------------------- zarr
 
 
 def _zarr_header(store: Path, name: str, array: str, mip: int) -> Description | None:
-    if is_array(store):  # zarr ignores the name where the store itself is an array
-        return _array_header(store, name, "")
+    if is_array(store):
+        refuse_array(name, array)
     if is_array(store / array):
+        refuse_level(f"{name}/{array}" if array else name, mip)
         return _array_header(store, name, array)
     if not is_group(store / array):
         raise DataError(f"{name} has no array {array!r}; {nearest(array, array_names(store))}")
@@ -135,14 +138,14 @@ def _n5_header(folder: Path) -> Description:
     return with_dataset_properties(str(folder), folder, described, is_reversed=True)
 
 
-def _file_header(path: Path, array: str) -> Description | None:
+def _file_header(path: Path, array: str, mip: int) -> Description | None:
     """Another file; None where its library is not installed, and for a file that is empty yet."""
     if path.is_file() and not path.stat().st_size:
         return None
     if path.is_dir() and len(section_files(path)) > MOST_TIFS:
         return None
     try:
-        return _tif_header(path) if _is_tif(path) else _opened(path, array)
+        return _tif_header(path, mip) if _is_tif(path) else _opened(path, array, mip)
     except ImportError:  # planning needs no library of a format
         return None
 
@@ -151,21 +154,22 @@ def _is_tif(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in TIF_SUFFIXES
 
 
-def _tif_header(path: Path) -> Description:
+def _tif_header(path: Path, mip: int) -> Description:
+    refuse_level(str(path), mip)
     from retrace.formats.tiff import describe
 
     return describe(path)
 
 
-def _opened(path: Path, array: str) -> Description:
+def _opened(path: Path, array: str, mip: int) -> Description:
     """The header of an array that its own reader opens; readers read no data then."""
     if path.suffix.lower() in (".h5", ".hdf", ".hdf5"):  # without the other formats' libraries
         from retrace.formats.hdf5 import HDF5
 
-        opened = HDF5.open(path, array, 0, None)
+        opened = HDF5.open(path, array, mip, None)
     else:
         from retrace.formats.readers import open_array
 
-        opened = open_array(path, array, 0)
+        opened = open_array(path, array, mip)
     description: Description = opened.description
     return description

@@ -24,7 +24,7 @@ from retrace.files import FileCheck
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import FormatPage
 from retrace.formats.n5_metadata import describe_n5
-from retrace.formats.reader import Reader
+from retrace.formats.reader import Reader, refuse_level
 from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
 from retrace.formats.webknossos import with_dataset_properties
 from retrace.geometry import chunk_indices
@@ -76,8 +76,9 @@ class N5Array:
         self.shape = tuple(reversed(attributes["dimensions"]))
         self.block_shape = tuple(reversed(attributes["blockSize"]))
         self.dtype = np.dtype(attributes["dataType"])
+        given = attributes.get("compression")
         old_style = attributes.get("compressionType", "raw")
-        compression = attributes.get("compression", {}).get("type", old_style)
+        compression = given.get("type", old_style) if isinstance(given, dict) else old_style
         if compression not in CODECS:
             raise DataError(
                 f"{path} is compressed with {compression!r}; allowed: {', '.join(CODECS)}. "
@@ -117,6 +118,8 @@ class N5Array:
             return None
         refuse_web_page(data, file, FETCH_AGAIN)
         with reading_content(file, FETCH_AGAIN):
+            if len(data) < 4 + 4 * len(self.shape):
+                raise ValueError("it ends within its header" if data else "it is an empty file")
             mode, axes = struct.unpack_from(">HH", data)
             if mode != 0 or axes != len(self.shape):
                 expected = f"only mode 0 with {len(self.shape)} axes is read"
@@ -124,6 +127,10 @@ class N5Array:
             shape = struct.unpack_from(f">{axes}I", data, 4)[::-1]
             if any(size > most for size, most in zip(shape, self.block_shape, strict=True)):
                 raise ValueError(f"a block of {shape}, where `blockSize` is {self.block_shape}")
+            corners = np.multiply(index, self.block_shape)
+            inside = tuple(map(int, np.minimum(self.block_shape, self.shape - corners)))
+            if any(size < least for size, least in zip(shape, inside, strict=True)):
+                raise ValueError(f"a block of {shape}, where the volume has {inside} voxels")
             values = self._decompress(data[4 + 4 * axes :], math.prod(shape) * self.dtype.itemsize)
             return np.frombuffer(values, self.dtype.newbyteorder(">")).reshape(shape)
 
@@ -151,6 +158,7 @@ def _is_n5(path: Path) -> bool:
 
 def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> N5Array:
     """The dataset `array` (Z, Y, X)."""
+    refuse_level(str(path / array), mip)
     prefix = f"{array}/" if array else ""
     return N5Array(path / array, check and (lambda name, data: check(prefix + name, data)))
 

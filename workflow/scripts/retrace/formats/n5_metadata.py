@@ -14,6 +14,8 @@ from retrace.formats.contract import ByteOrder, Description, Group
 from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
 from retrace.formats.zarr_nodes import groups_above, images_of, of_images
 
+TYPES = (*(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)),)
+TYPES += ("float32", "float64")
 MOST_GROUPS = 8
 """Folders above a dataset that may be groups of its container."""
 ReadAttributes = Callable[[Path], Mapping[str, Any]]
@@ -30,6 +32,7 @@ def describe_n5(folder: Path, read: ReadAttributes) -> Description:
 
 def _described(folder: Path, read: ReadAttributes) -> Description:
     attributes = read(folder)
+    _check_numbers(attributes)
     shape = tuple(reversed(attributes["dimensions"]))
     dtype = str(attributes["dataType"])
     order: ByteOrder = "none" if dtype in ("int8", "uint8") else "big"
@@ -51,6 +54,20 @@ def _described(folder: Path, read: ReadAttributes) -> Description:
         groups=tuple(above),
         level=folder.name,
     )
+
+
+def _check_numbers(attributes: Mapping[str, Any]) -> None:
+    """DataError for sizes and types that no dataset has."""
+    sizes = [attributes.get(key, attributes["dimensions"]) for key in ("dimensions", "blockSize")]
+    for key, size in zip(("dimensions", "blockSize"), sizes, strict=True):
+        if not isinstance(size, list) or not all(type(n) is int and n > 0 for n in size):
+            raise DataError(f"`{key}` is {size}; it must be a list of whole numbers above 0")
+    if len({len(size or ()) for size in sizes}) > 1:
+        raise DataError(f"`dimensions` is {sizes[0]} and `blockSize` {sizes[1]}: axes are missing")
+    if attributes.get("dataType") not in TYPES:
+        raise DataError(
+            f"`dataType` is {attributes.get('dataType')!r}; allowed: {', '.join(TYPES)}"
+        )
 
 
 def _groups(folder: Path, read: ReadAttributes) -> tuple[list[Group], str]:

@@ -67,10 +67,10 @@ PAGE = FormatPage(
 
 
 def images(attrs: Attributes) -> Sequence[Attributes]:
-    """The images in a group's attributes."""
+    """The images in a group's attributes, those of each version of the format."""
     ome = attrs.get("ome")
-    found = attrs.get("multiscales") or (ome.get("multiscales") if isinstance(ome, Mapping) else ())
-    entries = found if isinstance(found, (list, tuple)) else ()
+    both = [attrs.get("multiscales"), ome.get("multiscales") if isinstance(ome, Mapping) else ()]
+    entries = [image for found in both if isinstance(found, (list, tuple)) for image in found]
     return [image for image in entries if isinstance(image, Mapping)]
 
 

@@ -7,8 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrace.errors import DataError
 from retrace.files import FileCheck
 from retrace.formats.contract import FormatPage
+
+
+def refuse_level(name: str, mip: int) -> None:
+    """DataError for a `mip` of a single array, which has no levels to choose from."""
+    if mip:
+        raise DataError(
+            f"{name} has no levels, so it has no mip {mip}; leave out `mip`, and name the level's "
+            "own array if it has one"
+        )
+
+
+def refuse_array(name: str, array: str) -> None:
+    """DataError for an `array` below a path that is an array itself."""
+    if array:
+        raise DataError(f"{name} is a single array and has no array {array!r}; leave out `array`")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ AXES_CONVENTIONS = (
     ),
     Convention("CellMap in zarr", ("transform.axes",), "", "A name for each stored axis."),
 )
+SPACE = ("z", "y", "x", "depth", "height", "width", "plane", "slice", "row", "col", "column")
+"""Names of an axis of space; names other than z, y and x are shown, and not taken for them."""
 LETTERS = {letter: letter for letter in "tczyx"} | {
     "channel": "c",
     "channels": "c",
@@ -63,7 +65,7 @@ def axes_in_attributes(attrs: Mapping[str, Any]) -> Iterator[AxesStatement]:
 def named_axes(where: str, names: Sequence[Any]) -> Iterator[AxesStatement]:
     """A list of names as a statement; nothing for names such as dim_0, which say nothing."""
     letters = axis_letters(names)
-    is_about_space = sum(str(name).lower() in ("z", "y", "x") for name in names) > 1
+    is_about_space = sum(str(name).lower() in SPACE for name in names) > 1
     if letters is not None or is_about_space:
         yield AxesStatement(letters, f"{where} {[str(name) for name in names]}")
 

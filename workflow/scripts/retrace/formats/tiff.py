@@ -14,7 +14,7 @@ import numpy as np
 from retrace.errors import DataError
 from retrace.files import FileCheck
 from retrace.formats.contract import Convention, Description, FormatPage, Statement
-from retrace.formats.reader import Reader
+from retrace.formats.reader import Reader, refuse_level
 from retrace.formats.section_order import TIF_SUFFIXES, section_files
 from retrace.formats.tiff_file import TifFile, read_file, read_pixels
 from retrace.formats.tiff_pages import read_plane
@@ -169,6 +169,12 @@ def _is_tif(path: Path) -> bool:
     return path.is_dir() or (path.exists() and path.suffix.lower() in TIF_SUFFIXES)
 
 
+def _open(path: Path, array: str, mip: int, check: FileCheck | None) -> TifStack:
+    """The image of a file or folder, which has no levels."""
+    refuse_level(str(path), mip)
+    return TifStack(path, check)
+
+
 PAGE = FormatPage(
     title="Tif files and folders of tifs",
     recognised_by="The suffix .tif or .tiff, or a folder with one file for each section, or with "
@@ -213,5 +219,5 @@ TIFF = Reader(
     TIF_SUFFIXES,
     (PAGE,),
     _is_tif,
-    lambda path, name, mip, check: TifStack(path, check),
+    _open,
 )

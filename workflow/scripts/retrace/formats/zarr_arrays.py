@@ -30,7 +30,7 @@ from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.checked_codecs import use_checked_codecs
 from retrace.formats.contract import ByteOrder, Description, FormatPage
 from retrace.formats.n5 import is_n5_dataset
-from retrace.formats.reader import Reader
+from retrace.formats.reader import Reader, refuse_array, refuse_level
 from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
 from retrace.formats.webknossos import with_dataset_properties
 from retrace.formats.zarr_folder import ZARR_FILES, array_names, attributes, with_outer_groups
@@ -273,6 +273,8 @@ def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int)
     if is_image:
         level = level_path(name, array, dict(node.attrs), mip, _array_names(store))
         node = _node(store, name, level)
+    else:
+        refuse_level(label, mip)
     if not isinstance(node, zarr.Array):
         raise DataError(f"{label}: level {mip} is not an array; write the image again")
     path, groups = _groups(store, node.path, node.metadata.zarr_format)
@@ -333,7 +335,8 @@ def _array_names(store: CheckedStore | BlockStore) -> Iterable[str]:
 def _node(store: CheckedStore | BlockStore, name: str, array: str) -> zarr.Array | zarr.Group:
     """An array or group; consolidated metadata are not used, because they may be out of date."""
     if isinstance(store, CheckedStore) and (root := _root_array(store)) is not None:
-        return root  # zarr ignores the name where the store itself is an array
+        refuse_array(name, array)  # zarr ignores the name where the store itself is an array
+        return root
     try:
         return zarr.open(store, path=array, mode="r", use_consolidated=False)
     except (KeyError, FileNotFoundError) as error:

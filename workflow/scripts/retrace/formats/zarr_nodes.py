@@ -44,7 +44,8 @@ def level_path(
     """
     label = f"{name}/{path}" if path else name
     images = ome_zarr.images(attributes)
-    if len(images) != 1:
+    paths = {tuple(str(entry["path"]) for entry in ome_zarr.levels(image)) for image in images}
+    if len(paths) != 1:  # one image may be described twice, for two versions of the format
         inside = [array for array in arrays if not path or array.startswith(f"{path}/")]
         raise DataError(f"{label} {_no_image(attributes, len(images), inside)}")
     level = ome_zarr.level_name(ome_zarr.level(label, images[0], mip))
