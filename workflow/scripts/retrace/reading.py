@@ -122,6 +122,8 @@ def reading_content(name: Path | str, remedy: str = GET_AGAIN) -> Iterator[None]
     except (RetraceError, NameError, ImportError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise  # nothing was read, and getting it again does not help
         number = machine_fault(error)
         if number is not None:
             raise machine_error(name, number) from error
