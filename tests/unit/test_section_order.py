@@ -48,6 +48,17 @@ def test_hidden_files_and_other_formats_are_left_out(tmp_path: Path) -> None:
     assert [path.name for path in section_files(folder)] == names
 
 
+@pytest.mark.parametrize("other", ["s_3.png", "S_3.JPG"])
+def test_sections_of_another_format_are_not_left_out(tmp_path: Path, other: str) -> None:
+    names = [f"s_{i}.tif" for i in range(3)]
+    folder = folder_of(tmp_path / "f", [*names, "s_1.png", "overview.png", other])
+
+    with pytest.raises(DataError, match=f"{other} is named like a section and is no tif"):
+        section_files(folder)
+    (folder / other).unlink()
+    assert [path.name for path in section_files(folder)] == names
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

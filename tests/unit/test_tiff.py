@@ -332,6 +332,21 @@ def test_the_axes_of_the_config_come_before_colours_in_h5(tmp_path: Path) -> Non
     np.testing.assert_array_equal(sections, RAW[:3])
 
 
+def test_greys_of_a_palette_are_in_order_or_refused(tmp_path: Path) -> None:
+    rising = np.repeat(np.linspace(0, 65535, 256).astype(np.uint16)[None], 3, 0)
+    few = np.where(np.arange(256) < 64, 4 * rising, 0).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    for values, palette in ((RAW, rising), (RAW // 4, few)):
+        tifffile.imwrite(path, values, photometric="palette", colormap=palette)
+        assert not described(path).inverted
+        np.testing.assert_array_equal(read_all(path), values)
+
+    shuffled = rising[:, np.random.default_rng(0).permutation(256)]
+    tifffile.imwrite(path, RAW, photometric="palette", colormap=shuffled)
+    with pytest.raises(DataError, match=r"a\.tif: its palette of greys is in disorder"):
+        read_all(path)
+
+
 def test_zero_as_white_is_described(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "white.tif", RAW, photometric="miniswhite")
     tifffile.imwrite(tmp_path / "black.tif", RAW, photometric="minisblack")

@@ -170,6 +170,18 @@ def test_byte_orders_of_sections_may_differ(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_all(tmp_path / "f"), LABELS)
 
 
+def test_stacks_of_a_folder_have_the_same_depth_but_for_the_last(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    for number, part in enumerate((RAW[:5], RAW[5:10], RAW[10:])):
+        tifffile.imwrite(tmp_path / f"f/part{number}.tif", part, photometric="minisblack")
+    np.testing.assert_array_equal(read_all(tmp_path / "f"), RAW)
+
+    tifffile.imwrite(tmp_path / "f/part0.tif", RAW[:4], photometric="minisblack")
+    tifffile.imwrite(tmp_path / "f/part2.tif", RAW[7:], photometric="minisblack")
+    with pytest.raises(DataError, match=r"part0\.tif has 4 sections, 2 of 3 files .* have 5"):
+        read_all(tmp_path / "f")
+
+
 def test_folders_of_stacks_are_joined_along_z(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
     for number in range(3):

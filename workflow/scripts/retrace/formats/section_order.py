@@ -13,6 +13,7 @@ from pathlib import Path
 from retrace.errors import DataError
 
 TIF_SUFFIXES = (".tif", ".tiff")
+OTHER_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".jp2", ".webp")
 LISTED = 3
 """Missing numbers that a message lists."""
 RENAME = "rename them, or make a folder of links with one number in each name"
@@ -32,7 +33,22 @@ def section_files(folder: Path) -> list[Path]:
         if not path.is_file():
             what = "a link to nothing" if path.is_symlink() and not path.exists() else "no file"
             raise DataError(f"{path} is {what}; restore the section, or remove the name")
+    _check_other_formats(folder, files)
     return _in_order(folder, sorted(files, key=lambda path: path.name))
+
+
+def _check_other_formats(folder: Path, files: Sequence[Path]) -> None:
+    """DataError for an image of another format that has the name of a missing section."""
+    patterns = {_cut(path).text for path in files if _cut(path).digits}
+    numbers = {_cut(path).numbers for path in files}
+    for path in sorted(folder.iterdir()):
+        is_image = path.suffix.lower() in OTHER_IMAGES and not path.name.startswith(".")
+        name = _cut(path)
+        if is_image and name.text in patterns and name.numbers not in numbers:
+            raise DataError(
+                f"{folder}: {path.name} is named like a section and is no tif; convert it to tif, "
+                "or move it to another folder if it is no section"
+            )
 
 
 def _is_section(path: Path) -> bool:

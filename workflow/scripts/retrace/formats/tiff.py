@@ -127,12 +127,26 @@ def _of_one_image(folder: Path, paths: Sequence[Path], image: TifFile) -> TifFil
 def _check_alike(paths: Sequence[Path], files: Sequence[TifFile]) -> None:
     """DataError names a file whose pixels, or their meaning or size, differ from the others'."""
     _check_same(paths, [_kind(file) for file in files])
+    _check_depths(paths, [file.outer[0] if file.outer else 1 for file in files])
     for path, file in zip(paths, files, strict=True):
         sizes, others = file.stated.voxel_sizes, files[0].stated.voxel_sizes
         if len(sizes) != len(others) or not all(map(_is_same_size, sizes, others)):
             raise DataError(
                 f"{path} states {_written(sizes)}, {paths[0].name} states {_written(others)}; all "
                 "sections must have the same pixels: scale the section, or correct the file"
+            )
+
+
+def _check_depths(paths: Sequence[Path], depths: Sequence[int]) -> None:
+    """DataError unless all files have as many sections; the last one may have fewer."""
+    usual = Counter(depths).most_common(1)[0][0]
+    for number, (path, depth) in enumerate(zip(paths, depths, strict=True)):
+        is_rest = number == len(depths) - 1 and depth < usual
+        if depth != usual and not is_rest:
+            raise DataError(
+                f"{path} has {depth} sections, {depths.count(usual)} of {len(depths)} files in its "
+                f"folder have {usual}; only the last file may have fewer. Cut or restore the file, "
+                "or save all sections as one file"
             )
 
 
@@ -190,7 +204,8 @@ PAGE = FormatPage(
     completeness="Truncated files and lost pages are refused. Strips that were never written are "
     "refused, unless `missing_chunks: fill`. Folders lack no number.",
     refused="Several times or images in one file; folders whose order is unclear, that lack a "
-    "number, or whose files differ in shape, type or meaning of black.",
+    "number, or whose files differ in shape, type, meaning of black or number of sections (the "
+    "last file may have fewer).",
     conventions=(
         Convention(
             "ImageJ",

@@ -162,15 +162,23 @@ def common_pixels(pages: Sequence[tifffile.TiffPage]) -> Pixels:
 
 
 def is_inverted(page: tifffile.TiffPage) -> bool:
-    """Whether 0 is white: by MinIsWhite, or by a palette of greys that fall."""
+    """Whether 0 is white: by MinIsWhite, or by a palette of greys that fall.
+
+    DataError for greys in disorder: the stored numbers are neither grey values nor ids then.
+    """
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         return True
     palette = page.colormap
     if page.photometric != tifffile.PHOTOMETRIC.PALETTE or palette is None:
         return False
-    steps = np.diff(palette.astype(np.int64), axis=-1)
-    is_grey = bool((palette == palette[0]).all())
-    return is_grey and bool((steps <= 0).all() and (steps < 0).any())
+    if not (palette == palette[0]).all():
+        return False
+    greys = palette[0].astype(np.int64)
+    is_rising = bool((np.diff(np.trim_zeros(greys, "b")) >= 0).all())  # 0 follows the used ones
+    is_falling = bool((np.diff(greys) <= 0).all())
+    if not (is_rising or is_falling):
+        raise DataError("its palette of greys is in disorder; save it as grey without a palette")
+    return is_falling and bool((greys != greys[0]).any())
 
 
 def read_plane(plane: Plane, pixels: Pixels, check: FileCheck | None) -> np.ndarray:
