@@ -236,7 +236,7 @@ def test_a_mask_of_a_part_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     ("mask", "message"),
     [
         (np.full((8, 24, 24), np.nan), "has NaN; write 0"),
-        (np.array([[["a"]]], "S1"), "a mask holds numbers"),
+        (np.array([[["a"]]], "S1"), "holds bytes8; allowed: whole numbers"),
     ],
 )
 def test_masks_without_a_clear_value_are_refused(
