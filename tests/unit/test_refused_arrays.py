@@ -129,3 +129,11 @@ def test_an_n5_block_that_is_too_small_or_empty_is_refused(tmp_path: Path) -> No
     volume = opened(path, voxel_size_nm=CFG)
     with pytest.raises(DataError, match="ends within its header"):
         volume.read(volume.box)
+
+
+def test_a_contradiction_within_a_file_is_corrected_there(tmp_path: Path) -> None:
+    path = zarr_with(tmp_path / "a.zarr", {"resolution": CFG, "voxel_size": [8, 8, 8]})
+    with pytest.raises(DataError, match=r"\[8, 8, 8\] nm \(z, y, x\); correct the file$"):
+        opened(path)
+    with pytest.raises(DataError, match=r"; correct the file$"):
+        opened(path, voxel_size_nm=CFG)

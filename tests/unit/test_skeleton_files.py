@@ -266,3 +266,12 @@ def test_wrong_parts_of_a_dump_are_refused(
     write_documents(tmp_path / "nodes_t_mask_r_masked.bson", rows)
     with pytest.raises(DataError, match=message):
         read_masked(tmp_path, "t", "r")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"\x93NUMPY"])
+def test_what_is_no_npz_is_refused_without_unsafe_advice(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+
+    with pytest.raises(DataError, match=r"it is no complete .npz file\)") as error:
+        read_skeletons(tmp_path / "a.npz")
+    assert "unsafe" not in str(error.value)

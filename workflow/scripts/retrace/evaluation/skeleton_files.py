@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,11 @@ def _read_table(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         table = parse_json_object(read_bytes(path), path, remedy)
         return {name: table[name] for name in FIELDS if name in table}
-    with reading_content(path, remedy), np.load(path) as file:
-        return {name: file[name] for name in FIELDS if name in file}
+    with reading_content(path, remedy):
+        if not zipfile.is_zipfile(path):  # numpy's message would advise to load it unsafely
+            raise ValueError("it is no complete .npz file")
+        with np.load(path) as file:
+            return {name: file[name] for name in FIELDS if name in file}
 
 
 def read_dump(folder: Path, name: str) -> tuple[np.ndarray, Skeletons]:

@@ -117,9 +117,11 @@ def _agreed(
     same = _same_size if what == "voxel size" else _same_position
     for one, other in combinations(all_of_them, 2):
         if not same(one, other):
+            is_configured = configured is not None and other is all_of_them[-1]
+            remedy = _remedy(what, key) if is_configured else "correct the file"
             raise DataError(
                 f"{name}: two statements of its {what} contradict each other: {one.written}, and "
-                f"{other.written} (z, y, x); {_remedy(what, key)}"
+                f"{other.written} (z, y, x); {remedy}"
             )
     return _along_each_axis(name, what, all_of_them, key)
 
