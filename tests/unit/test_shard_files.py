@@ -252,7 +252,7 @@ def test_a_lost_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_a_chunk_that_an_own_shard_misses_is_refused(tmp_path: Path) -> None:
-    """As zarr leaves out chunks of the fill value, unless it is told not to."""
+    """As zarr leaves out chunks of the fill value, unless `write_empty_chunks` is set."""
     for name, writes_empty in (("sparse", False), ("full", True)):
         zarr.create_array(
             tmp_path / f"{name}.zarr",
