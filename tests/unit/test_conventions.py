@@ -12,6 +12,7 @@ import pytest
 import zarr
 
 from retrace.errors import DataError
+from retrace.storage.volumes import open_volume
 from stated_files import CFG, RAW, n5, opened, space, zarr_with
 
 NM = space("nanometer")
@@ -385,3 +386,12 @@ def test_values_of_no_sense_are_one_line(tmp_path: Path, key: str, value: Any) -
 def test_positions_of_no_sense_are_one_line(tmp_path: Path, value: Any) -> None:
     with pytest.raises(DataError, match="`offset`"):
         opened(zarr_with(tmp_path / "a.zarr", {"voxel_size": CFG, "offset": value}))
+
+
+def test_a_transform_without_axes_has_the_order_of_its_array(tmp_path: Path) -> None:
+    transform = {"scale": [40, 4.6, 4.6], "translate": [400, 46, 92], "units": ["nm"] * 3}
+    for path, shape in (("three.zarr", (4, 5, 6)), ("four.zarr", (2, 4, 5, 6))):
+        attributes = {"transform": transform}
+        zarr.create_array(tmp_path / path, shape=shape, dtype="u1", attributes=attributes)[...] = 1
+        volume = open_volume(tmp_path / path)
+        assert (volume.voxel_size_nm, volume.offset_nm) == ((40, 4.6, 4.6), (400, 46, 92))

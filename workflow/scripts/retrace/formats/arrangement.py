@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrace.errors import DataError
 from retrace.formats.contract import Description
+from retrace.formats.stated_axes import usual_axes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,8 @@ def arrange(
     """The axes that are read; DataError if they are unknown or contradict the file's.
 
     `configured`: the setting `axes`. `channel`: the one to read; None for all. `drops_channel`:
-    whether a single channel becomes no axis of the result. Colours without a channel become ids.
+    whether a single channel becomes no axis of the result, as some files demand. Colours without a
+    channel become ids.
     """
     if not file.dtype.startswith(NUMBERS):
         raise DataError(
@@ -82,7 +84,8 @@ def arrange(
         raise DataError(f"{name} has {count} channels, numbered from 0; there is no {channel}")
     if file.is_colour and channel is None and axes.index("c") == _colour_axis(file):
         return Arrangement(axes, "zyx", makes_ids=True)
-    is_dropped = channel is not None or (drops_channel and count == 1)
+    drops_single = drops_channel or file.drops_channel
+    is_dropped = channel is not None or (drops_single and count == 1)
     kept = "czyx" if "c" in sizes and not is_dropped else "zyx"
     return Arrangement(axes, kept, channel or 0)
 
@@ -114,7 +117,7 @@ def _stored_axes(name: str, file: Description, configured: str | None) -> str:
             f"{name} has shape {file.shape}; (z, y, x) or (c, z, y, x) is needed, or the setting "
             "`axes` with a letter for each stored axis (tczyx)"
         )
-    return "czyx"[-dimensions:]
+    return usual_axes(dimensions)
 
 
 def _configured_axes(name: str, file: Description, configured: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from retrace.errors import DataError
 from retrace.formats.contract import ByteOrder, Description, Group
 from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
-from retrace.formats.zarr_nodes import groups_above, images_of, of_images
+from retrace.formats.zarr_nodes import ZarrArray, description, groups_above, images_of
 
 TYPES = (*(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)),)
 TYPES += ("float32", "float64")
@@ -38,22 +38,9 @@ def _described(folder: Path, read: ReadAttributes) -> Description:
     order: ByteOrder = "none" if dtype in ("int8", "uint8") else "big"
     above, path = _groups(folder, read)
     stated = _in_zyx(attributes)
-    letters, written = agreed_axes(shape, list(axes_in_attributes(stated)))
-    usual = letters or "czyx"[-len(shape) :]
-    found = of_images(images_of(path, above), usual, stated)
-    return Description(
-        shape,
-        dtype,
-        order,
-        letters,
-        written,
-        found.attributes,
-        found.sizes,
-        found.positions,
-        "every chunk is listed",
-        groups=tuple(above),
-        level=folder.name,
-    )
+    named = agreed_axes(shape, list(axes_in_attributes(stated)))
+    array = ZarrArray(shape, dtype, order, stated)
+    return description(array, named, list(images_of(path, above)), above, folder.name)
 
 
 def _check_numbers(attributes: Mapping[str, Any]) -> None:

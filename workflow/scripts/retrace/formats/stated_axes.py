@@ -40,6 +40,11 @@ class AxesStatement(NamedTuple):
     written: str
 
 
+def usual_axes(dimensions: int) -> str:
+    """The axes of an array where nothing names them: z, y, x, after c if there are four."""
+    return "czyx"[-dimensions:]
+
+
 def axis_letters(names: Sequence[Any]) -> str | None:
     """A letter for each axis (t, c, z, y, x); None for names that are not axes of an image.
 

@@ -14,7 +14,13 @@ from retrace.errors import DataError
 from retrace.formats import ome_zarr
 from retrace.formats.attributes import statements, transform_of
 from retrace.formats.contract import ByteOrder, Description, Group, Statement
-from retrace.formats.stated_axes import AxesStatement, agreed_axes, axes_in_attributes, named_axes
+from retrace.formats.stated_axes import (
+    AxesStatement,
+    agreed_axes,
+    axes_in_attributes,
+    named_axes,
+    usual_axes,
+)
 
 GroupAttributes = Callable[[str], Mapping[str, Any]]
 """Function (path of a group below the store) -> its attributes, empty where there is no group."""
@@ -79,8 +85,23 @@ def describe(name: str, path: str, array: ZarrArray, groups: GroupAttributes) ->
 def _described(name: str, path: str, array: ZarrArray, groups: GroupAttributes) -> Description:
     above = groups_above(path, groups)
     images = list(images_of(path, above))
-    axes, written = _axes(array, images)
-    found = of_images(images, str(axes), array.attributes)
+    level = path.rpartition("/")[2]
+    return description(array, _axes(array, images), images, above, level)
+
+
+def description(
+    array: ZarrArray,
+    named: tuple[str | None, str],
+    images: Sequence[LevelOfImage],
+    above: Sequence[Group],
+    level: str,
+) -> Description:
+    """What an array, its images and the groups `above` state; lists are in the order of its axes.
+
+    `named`: its axes and how they are named, as from `agreed_axes`.
+    """
+    axes, written = named
+    found = of_images(images, axes or usual_axes(len(array.shape)), array.attributes)
     return Description(
         array.shape,
         array.dtype,
@@ -92,7 +113,7 @@ def _described(name: str, path: str, array: ZarrArray, groups: GroupAttributes) 
         found.positions,
         "every chunk is listed",
         groups=tuple(above),
-        level=path.rpartition("/")[2],
+        level=level,
     )
 
 

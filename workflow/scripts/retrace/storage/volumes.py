@@ -216,10 +216,10 @@ def _open_local(path: Path, array: str, mip: int, missing_chunks: str | None) ->
         return data
     if isinstance(data, N5Array):
         check_all_chunks(name, data.path, data.chunk_names())
-    stored = getattr(data, "array", data)
-    if isinstance(stored, zarr.Array):
-        check_all_chunks(name, path / stored.path, chunk_names(stored))
-        check_all_in_shards(name, path / stored.path)
+    if isinstance(data, ZarrVolume):
+        folder = path / data.array.path
+        check_all_chunks(name, folder, chunk_names(data.array))
+        check_all_in_shards(name, folder)
     return data
 
 
@@ -305,7 +305,6 @@ def _placed_volume(
     """The volume of an opened array, and a note that it was opened; as for `arrange`."""
     name = f"{store}/{array}" if array else store
     file = stored.description
-    drops_channel = drops_channel or file.drops_channel
     how = arrange(name, file, axes, channel, drops_channel=drops_channel)
     place = placed(name, file, how.axes, configured)
     data = _arranged(stored, how)
