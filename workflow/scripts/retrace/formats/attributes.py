@@ -80,14 +80,21 @@ def exact(value: Any, unit: Fraction = Fraction(1)) -> float:
 
 def spatial(key: str, value: Any, axes: str) -> tuple[Any, Any, Any]:
     """The entries for z, y, x of an attribute; DataError if they are not finite numbers."""
+    entries = _along_zyx(key, value, axes, "be a number, or one for each of the axes")
+    z, y, x = (_finite(key, entry) for entry in entries)
+    return z, y, x
+
+
+def _along_zyx(key: str, value: Any, axes: str, needed: str) -> list[Any]:
+    """The entries for z, y, x of an attribute; DataError if its length fits neither kind of list.
+
+    `needed`: what it must be, for the message.
+    """
     values = list(value) if isinstance(value, (list, tuple)) else [value] * 3
     letters = axes if len(values) == len(axes) else "".join(a for a in axes if a in "zyx")
     if len(values) != len(letters):
-        raise DataError(
-            f"`{key}` is {value!r}; it must be a number, or one for each of the axes {letters}"
-        )
-    z, y, x = (_finite(key, values[letters.index(letter)]) for letter in "zyx")
-    return z, y, x
+        raise DataError(f"`{key}` is {value!r}; it must {needed} {letters}")
+    return [values[letters.index(letter)] for letter in "zyx"]
 
 
 def _finite(key: str, value: Any) -> float:
@@ -124,11 +131,8 @@ def units_in_nm(value: Any, axes: str) -> list[Fraction | None] | None:
     """The units of z, y, x in nm; None where the attribute is absent, which stands for nm."""
     if value is None:
         return None
-    units = list(value) if isinstance(value, (list, tuple)) else [value] * 3
-    letters = axes if len(units) == len(axes) else "".join(a for a in axes if a in "zyx")
-    if len(units) != len(letters):
-        raise DataError(f"`units` is {value!r}; it must have one entry for each of {letters}")
-    return [unit_in_nm(units[letters.index(letter)]) for letter in "zyx"]
+    units = _along_zyx("units", value, axes, "have one entry for each of")
+    return [unit_in_nm(unit) for unit in units]
 
 
 # ---------------------------------------------------------------- conventions

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from retrace.geometry import NmTriple
+
+if TYPE_CHECKING:
+    import numpy as np
 
 StatedBy = Literal["file", "config", "unknown"]
 ByteOrder = Literal["little", "big", "none"]
@@ -46,6 +49,13 @@ class FormatPage:
     refused: str
     conventions: tuple[Convention, ...] = ()
     """Of this format alone."""
+
+
+def byte_order_of(dtype: np.dtype[Any]) -> ByteOrder:
+    """The byte order of stored values."""
+    if dtype.itemsize == 1:
+        return "none"
+    return "big" if dtype.byteorder == ">" else "little"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
 from retrace.formats.attributes import IN_ATTRIBUTES
-from retrace.formats.contract import ByteOrder, Description, FormatPage, Group
+from retrace.formats.contract import Description, FormatPage, Group, byte_order_of
 from retrace.formats.reader import Reader, refuse_level
 from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
 from retrace.geometry import chunk_count
@@ -51,13 +51,10 @@ def _description(dataset: h5py.Dataset) -> Description:
         letters, written = agreed_axes(dataset.shape, list(axes_in_attributes(attributes)))
     except DataError as error:
         raise DataError(f"{dataset.name!r} in {dataset.file.filename}: {error}") from error
-    order: ByteOrder = "none"
-    if dataset.dtype.itemsize > 1:
-        order = "big" if dataset.dtype.byteorder == ">" else "little"
     return Description(
         dataset.shape,
         dataset.dtype.name,
-        order,
+        byte_order_of(dataset.dtype),
         letters,
         written,
         attributes,

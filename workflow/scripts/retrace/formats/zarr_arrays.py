@@ -28,7 +28,7 @@ from retrace.files import FileCheck, piece_name
 from retrace.formats import ome_zarr
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.checked_codecs import use_checked_codecs
-from retrace.formats.contract import ByteOrder, Description, FormatPage
+from retrace.formats.contract import Description, FormatPage, byte_order_of
 from retrace.formats.n5 import is_n5_dataset
 from retrace.formats.reader import Reader, refuse_array, refuse_level
 from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
@@ -156,7 +156,22 @@ def _byte_range(request: ByteRequest | None) -> ByteRange | None:
     return (request.offset, None) if isinstance(request, OffsetByteRequest) else None
 
 
-class CheckedStore(LocalStore):
+class SynchronousStore(LocalStore):
+    """A zarr folder of this machine whose files are all read by `get_sync`."""
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """The bytes of a file or a part of them; None if it does not exist."""
+        return await asyncio.to_thread(
+            self.get_sync, key, prototype=prototype, byte_range=byte_range
+        )
+
+
+class CheckedStore(SynchronousStore):
     """A read-only zarr folder of this machine; `check` is called with each chunk that is read."""
 
     def __init__(
@@ -169,17 +184,6 @@ class CheckedStore(LocalStore):
         """The same store."""
         return type(self)(self.root, self.check, read_only=read_only)
 
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """The bytes of a file or a part of them, after the check; None if it does not exist."""
-        return await asyncio.to_thread(
-            self.get_sync, key, prototype=prototype, byte_range=byte_range
-        )
-
     def get_sync(
         self,
         key: str,
@@ -187,7 +191,7 @@ class CheckedStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """As `get`."""
+        """The bytes of a file or a part of them, after the check; None if it does not exist."""
         read = partial(super().get_sync, key, prototype=prototype, byte_range=byte_range)
         content = retried(read, self.root / key)
         if self.check is not None and not _is_metadata(key):
@@ -289,10 +293,8 @@ def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int)
 
 
 def _metadata(array: zarr.Array) -> ZarrArray:
-    order: ByteOrder = "none"
-    if array.dtype.itemsize > 1:
-        order = "big" if array.dtype.byteorder == ">" else "little"
     names = getattr(array.metadata, "dimension_names", None)
+    order = byte_order_of(array.dtype)
     return ZarrArray(array.shape, array.dtype.name, order, dict(array.attrs), names)
 
 

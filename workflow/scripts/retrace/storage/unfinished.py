@@ -9,7 +9,6 @@ shards, are written where they are.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import shutil
@@ -23,7 +22,6 @@ from typing import Any
 import zarr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
-from zarr.storage import LocalStore
 
 from retrace.errors import DataError
 from retrace.formats.shard_files import (
@@ -36,6 +34,7 @@ from retrace.formats.shard_files import (
     shard_layout,
     write_shard,
 )
+from retrace.formats.zarr_arrays import SynchronousStore
 from retrace.reading import DamagedError, read_bytes
 
 V2_DOCUMENT = ".zarray"
@@ -127,7 +126,7 @@ def sharded_array(folder: Path) -> ShardedArray | None:
     return None if layout is None else ShardedArray(folder, layout)
 
 
-class UnfinishedStore(LocalStore):
+class UnfinishedStore(SynchronousStore):
     """A zarr folder that is being written: its arrays with shards appear as arrays without."""
 
     def __init__(self, root: Path | str, *, read_only: bool = False) -> None:
@@ -165,17 +164,6 @@ class UnfinishedStore(LocalStore):
             return stored
         document = change(json.loads(stored.to_bytes()))
         return chosen.buffer.from_bytes(json.dumps(document).encode())
-
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """As `get_sync`."""
-        return await asyncio.to_thread(
-            self.get_sync, key, prototype=prototype, byte_range=byte_range
-        )
 
     def _placed(self, key: str, value: Buffer) -> tuple[str, Buffer]:
         """Where a value is written, and what: of an array's metadata only the attributes change."""
