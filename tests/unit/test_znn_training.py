@@ -50,6 +50,15 @@ def test_a_stopped_training_resumes_to_the_same_weights_and_curve(folder: Path) 
     assert one["learning_curve"] == other["learning_curve"]
 
 
+def test_a_strided_convolution_trains_and_its_loss_falls(folder: Path) -> None:
+    strided = {"conv": "conv1", "size": [1, 4, 4], "stride": [1, 2, 2], "to": "n1", "maps": 4}
+    layers = [strided, {**tiny.LAYERS[2], "from": "n1"}]
+    run(folder, 30, layers=layers)
+    rows = json.loads((folder / "training.json").read_text())["history"]
+
+    assert np.mean([r["err"] for r in rows[-10:]]) < 0.9 * np.mean([r["err"] for r in rows[:10]])
+
+
 def test_dropout_does_not_depend_on_interruptions(folder: Path) -> None:
     dropping = [*tiny.LAYERS[:2], {"dropout": "drop", "to": "n3"}, tiny.LAYERS[2]]
     whole, parts = run(folder / "whole", 6, layers=dropping), folder / "parts"

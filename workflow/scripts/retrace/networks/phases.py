@@ -40,11 +40,16 @@ def channels_are_last(x: Tensor) -> bool:
     return x.shape[1] > 1 and x.stride(1) == 1
 
 
-def _empty(like: Tensor, lead: Sequence[int], channels: int, edges: Sequence[int]) -> Tensor:
-    """Uninitialised (*lead, C, Z, Y, X) in the memory format of `like`."""
-    if channels_are_last(like):
-        return like.new_empty((*lead, *edges, channels)).movedim(-1, len(lead))
-    return like.new_empty((*lead, channels, *edges))
+def _empty(like: Tensor, batch: int, channels: int, edges: Sequence[int]) -> Tensor:
+    """Uninitialised (B, C, Z, Y, X) in the memory format of `like`.
+
+    It is no view: what an autograd function returns may then be changed in place.
+    """
+    is_last = channels_are_last(like)
+    layout = torch.channels_last_3d if is_last else torch.contiguous_format
+    return torch.empty(
+        (batch, channels, *edges), dtype=like.dtype, device=like.device, memory_format=layout
+    )
 
 
 def _phase_indices(step: Shape) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
@@ -59,8 +64,8 @@ def _split(x: Tensor, step: Shape, before: Shape) -> Tensor:
     count = x.shape[0] // math.prod(before)
     edges = [-(-size // s) for size, s in zip(x.shape[2:], step, strict=True)]
     lead = [part for pair in zip(step, before, strict=True) for part in pair]
-    phases = _empty(x, (*lead, count), x.shape[1], edges)
-    maps = x.unflatten(0, (*before, count))
+    result = _empty(x, len(x) * math.prod(step), x.shape[1], edges)
+    phases, maps = result.unflatten(0, (*lead, count)), x.unflatten(0, (*before, count))
     for voxels, place in _phase_indices(step):
         source, target = maps[voxels], phases[place]
         for axis in (-3, -2, -1):
@@ -68,7 +73,7 @@ def _split(x: Tensor, step: Shape, before: Shape) -> Tensor:
             target.narrow(axis, size, target.shape[axis] - size).zero_()
             target = target.narrow(axis, 0, size)
         target.copy_(source)
-    return phases.flatten(0, 6)
+    return result
 
 
 class _SplitPhases(torch.autograd.Function):
@@ -85,14 +90,15 @@ class _SplitPhases(torch.autograd.Function):
         batch, channels, *shape = ctx.shape
         count = batch // math.prod(ctx.before)
         lead = [part for pair in zip(ctx.step, ctx.before, strict=True) for part in pair]
-        merged = _empty(gradient, (*ctx.before, count), channels, shape)
+        result = _empty(gradient, batch, channels, shape)
+        merged = result.unflatten(0, (*ctx.before, count))
         phases = gradient.unflatten(0, (*lead, count))
         for voxels, place in _phase_indices(ctx.step):
             target, source = merged[voxels], phases[place]
             for axis in (-3, -2, -1):
                 source = source.narrow(axis, 0, target.shape[axis])
             target.copy_(source)
-        return merged.flatten(0, 3), None, None
+        return result, None, None
 
 
 def merge_phases(x: Tensor, step: Shape, shape: Sequence[int]) -> Tensor:
