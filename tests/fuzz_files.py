@@ -239,6 +239,15 @@ test:
 """
 
 
+def _samples(folder: Path) -> Any:
+    """The samples of a .spec whose files exist."""
+    samples = read_spec(folder / "data.spec")
+    for sample in samples.values():
+        for section in (*sample.images.values(), *sample.labels.values()):
+            section.check()
+    return samples
+
+
 def _write_znn_texts(folder: Path) -> None:
     for name, text in (("data.spec", SPEC), ("config.cfg", CFG), ("net.znn", znn_case.SMALL)):
         (folder / name).write_text(text)
@@ -251,7 +260,7 @@ def text_readers() -> Iterator[FuzzReader]:
     from retrace.config import datasets
 
     yield FuzzReader("ZNN .cfg", _write_znn_texts, lambda f: read_cfg(f / "config.cfg"), "*.cfg")
-    yield FuzzReader("ZNN .spec", _write_znn_texts, lambda f: read_spec(f / "data.spec"), "*.spec")
+    yield FuzzReader("ZNN .spec", _write_znn_texts, _samples, "*.spec")
     yield FuzzReader(
         "ZNN .znn", _write_znn_texts, lambda f: _graph(read_net(f / "net.znn")), "*.znn"
     )

@@ -219,12 +219,12 @@ def test_a_data_spec_binds_images_labels_and_masks(tmp_path: Path) -> None:
     samples = read_spec(write_spec(tmp_path))
 
     first = samples[1]
-    assert first.images["input"].file == tmp_path / "raw.tif"
-    assert first.images["input"].preprocess == "standard2D"
+    assert first.images["input"].files[0].path == tmp_path / "raw.tif"
+    assert first.images["input"].preprocess == ("standard2D",)
     assert (first.images["input"].auto_crop, first.labels["output"].auto_crop) == (True, False)
-    assert first.labels["output"].mask == tmp_path / "mask.tif"
+    assert first.labels["output"].masks[0].path == tmp_path / "mask.tif"
     assert samples[2].labels == {}
-    assert samples[2].images["input"].preprocess == "none"
+    assert samples[2].images["input"].preprocess == ("none",)
 
 
 @pytest.mark.parametrize(
@@ -235,13 +235,16 @@ def test_a_data_spec_binds_images_labels_and_masks(tmp_path: Path) -> None:
             "fnames = row.tif",
             "spec:3: fnames names row.tif, which does not exist",
         ),
-        ("fnames = raw.tif", "fnames = raw.tif, mask.tif", "spec:3: fnames names 2 files"),
-        ("standard2D", "symmetric_rescale", "did you mean 'symetric_rescale'"),
-        ("standard2D", "standard2D # mean", "spec:4: pp_types is 'standard2D # mean'"),
+        ("standard2D", "standard2D, none", "one for each of the 1 files of fnames"),
+        ("standard2D", "standardd2D", "did you mean 'standard2D'"),
+        ("pp_types = st", "pp_type = st", "spec:4: unknown option 'pp_type'; did you mean 'pp_ty"),
+        ("pp_types = st", "fmasks = mask.tif\npp_types = st", "masks belong to a [labelN]"),
+        ("fmasks = mask.tif", "fmasks = mask.tif, raw.tif", "one mask for each of the 1 files"),
+        ("fmasks = mask.tif", "fmasks = mask.tif\nfmask = raw.tif", "both fmask and fmasks"),
         ("is_auto_crop = yes", "is_auto_crop = maybe", "spec:5: is_auto_crop is 'maybe'"),
         ("output = 1", "output = 3", "spec:15: output is '3'; allowed: numbers of [labelN]: 1"),
         ("[image2]", "[images2]", "section [images2]; allowed: [imageN], [labelN], [sampleN]"),
-        ("fnames = labels.tif,", "file = labels.tif,", "[label1] has no `fnames`"),
+        ("fnames = labels.tif,", "file = labels.tif,", "spec:8: unknown option 'file'"),
         ("input = 2", "output = 1", "[sample2] names no image"),
     ],
 )
@@ -250,5 +253,7 @@ def test_a_data_spec_with_a_mistake_is_refused_by_line(
 ) -> None:
     assert old in SPEC
     with pytest.raises(ConfigError) as error:
-        read_spec(write_spec(tmp_path, SPEC.replace(old, new, 1)))
+        for sample in read_spec(write_spec(tmp_path, SPEC.replace(old, new, 1))).values():
+            for section in sample.images.values():
+                section.check()
     assert message in str(error.value)

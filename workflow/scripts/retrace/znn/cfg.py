@@ -17,7 +17,8 @@ from retrace.znn.parameters import (
     RebalanceMode,
     ZnnConfig,
 )
-from retrace.znn.values import WrittenValue, find_file
+from retrace.znn.paths import named_file, output_prefix
+from retrace.znn.values import WrittenValue
 
 SECTION = "parameters"
 CONV_MODES: tuple[str, ...] = get_args(ConvMode)
@@ -69,11 +70,13 @@ def _norm(field: WrittenValue) -> str:
 def _sample_numbers(field: WrittenValue) -> list[int]:
     """Numbers of samples, such as `2-3,7`, in ascending order."""
     numbers: set[int] = set()
-    for part in field.text.replace(" ", "").split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if not match:
-            raise field.error("numbers and ranges of samples, such as 2-3,7")
-        numbers |= set(range(int(match[1]), int(match[2] or match[1]) + 1))
+    text = re.sub(r"\s", "", field.text)
+    for part in text.split(",") if text else ():
+        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+        selected = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
+        if not selected:
+            raise field.error("numbers and rising ranges of samples, such as 2-3,7")
+        numbers |= set(selected)
     return sorted(numbers)
 
 
@@ -85,7 +88,7 @@ READERS: dict[str, Reader] = {
     "num_threads": lambda f: f.integer(),
     "dtype": lambda f: f.choice(("float32", "float64")),
     "out_type": _out_type,
-    "train_net_prefix": lambda f: f.text.removesuffix(".h5") or None,
+    "train_net_prefix": lambda f: f.text or None,
     "train_range": _sample_numbers,
     "test_range": _sample_numbers,
     "forward_range": _sample_numbers,
@@ -104,6 +107,7 @@ READERS: dict[str, Reader] = {
     "is_malis": lambda f: f.boolean(),
     "malis_norm_type": _norm,
     "is_constrained_malis": lambda f: f.boolean(),
+    "logging": lambda f: f.boolean(),
     "is_stdio": lambda f: f.boolean(),
     "is_debug": lambda f: f.boolean(),
     "is_check": lambda f: f.boolean(),
@@ -127,7 +131,6 @@ LEGACY = {
 """Earlier names of parameters."""
 
 WITHOUT_EFFECT = (
-    "logging",
     "is_visual",
     "is_train_optimize",
     "is_forward_optimize",
@@ -139,30 +142,94 @@ WITHOUT_EFFECT = (
 effect, as in ZNN; those of convolutions count where no `..._conv_mode` is given."""
 
 
+NET = "net"
+"""What names of networks start with where `train_net` is a folder: net_current.h5."""
+
+
 def read_cfg(path: Path) -> ZnnConfig:
     """All parameters of a `.cfg` file; paths are resolved.
 
-    ConfigError names file, line, parameter and what is allowed.
+    ConfigError names file, line, parameter and what is allowed. That the file of `forward_net`
+    exists is not checked: a training may write it.
     """
-    sections = read_sections(path, ".cfg file")
-    if SECTION not in sections:
-        raise ConfigError(f"{path} has no section [{SECTION}]; sections: {', '.join(sections)}")
-    written = _renamed(sections[SECTION])
+    written = _written(path)
     values = {name: read(written[name]) for name, read in READERS.items() if name in written}
     values |= _conv_modes(written, values)
-    for name in ("fnet_spec", "fdata_spec"):
-        if values.get(name):
-            values[name] = str(_existing(written[name], path))
-    if values.get("train_net_prefix"):
-        values["train_net_prefix"] = str(_base(written, path) / values["train_net_prefix"])
-    if values.get("forward_net"):
-        values["forward_net"] = str(find_file(values["forward_net"], path))
-    config = ZnnConfig.model_validate(values)
+    config = ZnnConfig.model_validate({**values, **_paths(path, written, values)})
     if "max_iter" in written and config.max_iter <= config.num_iter_per_save:
         raise written["max_iter"].error(
             f"numbers above Num_iter_per_save, which is {config.num_iter_per_save}"
         )
     return config
+
+
+def _paths(
+    path: Path, written: Mapping[str, WrittenValue], values: Mapping[str, Any]
+) -> dict[str, str]:
+    """The paths that parameters name, relative to the working directory.
+
+    Written paths are relative to the folder in which the network of fnet_spec is named: that of
+    the .cfg, as in ZNN, or else the working directory.
+    """
+    named = {
+        name: named_file(written[name], (path.parent, Path()))
+        for name in ("fnet_spec", "fdata_spec", "forward_net")
+        if values.get(name)
+    }
+    paths = {n: str(f.path if n == "forward_net" else f.check()) for n, f in named.items()}
+    base = named["fnet_spec"].folder if "fnet_spec" in named else path.parent
+    if values.get("train_net_prefix"):
+        prefix = output_prefix(values["train_net_prefix"], base, NET)
+        paths["train_net_prefix"] = prefix.removesuffix(".h5")
+    if values.get("output_prefix"):
+        paths["output_prefix"] = output_prefix(values["output_prefix"], base)
+    return paths
+
+
+def _written(path: Path) -> dict[str, WrittenValue]:
+    """The parameters of a file by their current names, as they are written."""
+    sections = read_sections(path, ".cfg file")
+    if SECTION not in sections:
+        raise ConfigError(f"{path} has no section [{SECTION}]; sections: {', '.join(sections)}")
+    if other := next((name for name in sections if name != SECTION), None):
+        raise ConfigError(
+            f"{path} has a section [{other}], which nothing reads; move its parameters to "
+            f"[{SECTION}], and samples to the .spec"
+        )
+    return _renamed(sections[SECTION])
+
+
+def unused_parameters(path: Path) -> list[str]:
+    """A line for each parameter of a `.cfg` that is set and has no effect here, with the reason."""
+    written = _written(path)
+    reasons = {
+        "num_threads": "threads are those of `snakemake --cores`",
+        "is_debug": "patches are not saved with the network",
+        "is_check": "patches are not checked",
+        "is_visual": "nothing is drawn, as in ZNN",
+        "is_rebalance": "rebalance_mode alone decides, as in ZNN",
+        "is_patch_rebalance": "rebalance_mode alone decides, as in ZNN",
+    }
+    if not _is_set(written.get("is_malis")):
+        without = "weights are those of MALIS, and is_malis is off"
+        reasons |= {"malis_norm_type": without, "is_constrained_malis": without}
+    if not written.get("train_net_prefix"):
+        reasons["logging"] = "logs are written at train_net_prefix, which is missing"
+    for verb in ("train", "forward"):
+        if f"{verb}_conv_mode" in written:
+            reasons[f"is_{verb}_optimize"] = f"{verb}_conv_mode decides"
+    if {"train_conv_mode", "forward_conv_mode"} <= written.keys():
+        reasons["force_fft"] = "the conv modes decide"
+    return [
+        f"{written[name].where}: {name} = {written[name].text} has no effect: {reason}"
+        for name, reason in reasons.items()
+        if _is_set(written.get(name))
+    ]
+
+
+def _is_set(field: WrittenValue | None) -> bool:
+    """Whether a parameter is given, and neither off, 0 nor none."""
+    return field is not None and field.text.lower() not in ("", "0", "none", "no", "false", "off")
 
 
 def _renamed(fields: Mapping[str, WrittenValue]) -> dict[str, WrittenValue]:
@@ -191,23 +258,3 @@ def _earlier_conv_mode(written: Mapping[str, WrittenValue], verb: str) -> str:
     if optimize and optimize.boolean():
         return "optimize"
     return "fft" if force_fft and force_fft.boolean() else "direct"
-
-
-def _base(written: Mapping[str, WrittenValue], path: Path) -> Path:
-    """Folder that relative paths of a .cfg start from.
-
-    It is the working directory where the network's path exists from there, else the file's folder.
-    """
-    net = written.get("fnet_spec")
-    return Path() if net and Path(net.text).exists() else path.parent
-
-
-def _existing(field: WrittenValue, cfg: Path) -> Path:
-    """The file that a parameter names; ConfigError if it does not exist."""
-    path = find_file(field.text, cfg)
-    if not path.is_file():
-        raise ConfigError(
-            f"{field.where}: {field.name} names {field.text}, which does not exist, neither "
-            f"relative to {Path.cwd()} nor to {cfg.parent.resolve()}"
-        )
-    return path

@@ -16,12 +16,13 @@ def read_sections(path: Path, kind: str) -> IniSections:
     """{section: {option in lower case: value}}; ConfigError for files of another form.
 
     As in ZNN (ConfigParser of Python 2): comments are whole lines with # or ;, and ` ;` after a
-    value, but not ` #`. The last of equal options counts. Indented lines continue the value above.
-    % has no special meaning.
+    value. ` #` after a value is one too, as in ZNN's documentation. The last of equal options
+    counts. Indented lines continue the value above; an indentation of all lines, which a copy from
+    the documentation has, does not count. % has no special meaning.
     """
-    text = read_text(path, kind)
+    text = _without_indentation(read_text(path, kind))
     parser = configparser.ConfigParser(
-        strict=False, inline_comment_prefixes=(";",), interpolation=None
+        strict=False, inline_comment_prefixes=(";", "#"), interpolation=None
     )
     try:
         parser.read_string(text, str(path))
@@ -36,6 +37,17 @@ def read_sections(path: Path, kind: str) -> IniSections:
         }
         for section in parser.sections()
     }
+
+
+def _without_indentation(text: str) -> str:
+    """The text without the indentation that all its lines share; that of comments is free."""
+    lines = text.expandtabs().splitlines()
+    is_content = [bool(line.strip()) and line.strip()[0] not in "#;" for line in lines]
+    indents = [len(x) - len(x.lstrip()) for x, yes in zip(lines, is_content, strict=True) if yes]
+    shared = min(indents, default=0)
+    return "\n".join(
+        line[shared:] if yes else line.strip() for line, yes in zip(lines, is_content, strict=True)
+    )
 
 
 def _lines(text: str) -> dict[tuple[str, str], int]:

@@ -134,6 +134,9 @@ class ZnnConfig(ZnnParameters):
         (), description="Numbers of the samples to measure on while training."
     )
     forward_range: tuple[int, ...] = Field((), description="Numbers of the samples to predict.")
+    logging: Flag = Field(
+        False, description="Whether the log and the configuration are recorded with the networks."
+    )
     is_stdio: Flag = Field(
         False, description="Whether the network is written in ZNN's old format, too."
     )

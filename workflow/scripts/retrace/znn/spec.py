@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrace.errors import ConfigError
+from retrace.errors import ConfigError, nearest
 from retrace.znn.ini_sections import read_sections
-from retrace.znn.values import WrittenValue, find_file
+from retrace.znn.paths import NamedFile, named_file
+from retrace.znn.values import WrittenValue
 
 PREPROCESSINGS = ("standard2D", "standard3D", "symetric_rescale", "none")
 """Normalisations of images, spelt as in ZNN."""
+SPELLINGS = {"symmetric_rescale": "symetric_rescale", "None": "none"}
+"""Other spellings: that of ZNN's documentation, and one that ZNN reads, too."""
 LABEL_PREPROCESSINGS = ("one_class", "binary_class", "affinity", "auto", "none")
-"""Values for labels. They have no effect, as in ZNN: `out_type` decides how labels are used."""
+"""What ZNN's documentation names for labels; see `check_label_types`."""
 H5_ARRAY = "main"
 """The array that ZNN reads from every h5 file."""
-SECTION_KINDS = ("image", "label", "sample")
+OPTIONS = {
+    "image": ("fnames", "pp_types", "is_auto_crop"),
+    "label": ("fnames", "pp_types", "is_auto_crop", "fmasks", "fmask"),
+}
+"""What an [imageN] and a [labelN] may set."""
 
 
 @dataclass(frozen=True)
 class SpecSection:
-    """One [imageN] or [labelN]."""
+    """One [imageN] or [labelN]: its files, and for each of them a mask and a preprocessing."""
 
-    number: int
+    name: str
     where: str
-    file: Path
-    mask: Path | None
-    preprocess: str
+    files: tuple[NamedFile, ...]
+    masks: tuple[NamedFile | None, ...]
+    preprocess: tuple[str, ...]
     auto_crop: bool
+
+    def check(self) -> None:
+        """ConfigError if a file does not exist."""
+        for file in (*self.files, *self.masks):
+            if file is not None:
+                file.check()
+
+    def one(self, index: int) -> SpecSection:
+        """The section with the file of that index alone."""
+        part = slice(index, index + 1)
+        files, masks, preprocess = self.files[part], self.masks[part], self.preprocess[part]
+        return SpecSection(self.name, self.where, files, masks, preprocess, self.auto_crop)
 
 
 @dataclass(frozen=True)
@@ -37,13 +56,18 @@ class SpecSample:
     """One [sampleN]: images by input node, labels by output node."""
 
     number: int
+    where: str
     images: Mapping[str, SpecSection]
     labels: Mapping[str, SpecSection]
 
 
-def read_spec(path: Path) -> dict[int, SpecSample]:
-    """The samples of a `.spec` by number; ConfigError names file, line and field of an error."""
-    parts: dict[str, dict[int, dict[str, WrittenValue]]] = {kind: {} for kind in SECTION_KINDS}
+def read_spec(path: Path, base: Path | None = None) -> dict[int, SpecSample]:
+    """The samples of a `.spec` by number; ConfigError names file, line and field of an error.
+
+    `base`: the folder of the `.cfg` that names the `.spec`, which paths are relative to. That the
+    files exist is checked by `SpecSection.check`, for those that are used.
+    """
+    parts: dict[str, dict[int, dict[str, WrittenValue]]] = {"image": {}, "label": {}, "sample": {}}
     for name, fields in read_sections(path, ".spec file").items():
         match = re.fullmatch(r"(image|label|sample)(\d+)", name)
         if not match:
@@ -53,57 +77,87 @@ def read_spec(path: Path) -> dict[int, SpecSample]:
         parts[match[1]][int(match[2])] = fields
     if not parts["sample"]:
         raise ConfigError(f"{path} has no [sampleN]; add one with images and labels")
-    images = {n: _section(path, "image", n, fields) for n, fields in parts["image"].items()}
-    labels = {n: _section(path, "label", n, fields) for n, fields in parts["label"].items()}
-    return {n: _sample(path, n, fields, images, labels) for n, fields in parts["sample"].items()}
+    folders = [*([base] if base is not None else []), path.parent, Path()]
+    sections = {
+        kind: {n: _section(path, folders, kind, n, fields) for n, fields in parts[kind].items()}
+        for kind in OPTIONS
+    }
+    return {
+        n: _sample(path, n, fields, sections["image"], sections["label"])
+        for n, fields in parts["sample"].items()
+    }
 
 
-def _section(path: Path, kind: str, number: int, fields: Mapping[str, WrittenValue]) -> SpecSection:
+def _section(
+    path: Path, folders: Sequence[Path], kind: str, number: int, fields: Mapping[str, WrittenValue]
+) -> SpecSection:
+    _check_options(kind, fields)
     if "fnames" not in fields:
         raise ConfigError(f"{path}: [{kind}{number}] has no `fnames`; add the file's path")
-    files = _files(fields["fnames"], path)
-    masks = next((fields[key] for key in ("fmasks", "fmask") if key in fields), None)
-    mask = _files(masks, path) if masks and kind == "label" else []
-    for paths, field in ((files, fields["fnames"]), (mask, masks)):
-        if field and len(paths) > 1:
-            raise ConfigError(
-                f"{field.where}: {field.name} names {len(paths)} files; ZNN reads one per section. "
-                f"Write a [{kind}N] and a [sampleN] for each"
-            )
+    files = _files(fields["fnames"], folders)
     if not files:
         raise fields["fnames"].error("the path of a tif or h5 file")
+    if "fmask" in fields and "fmasks" in fields:
+        raise ConfigError(f"{fields['fmask'].where}: both fmask and fmasks; keep one of them")
+    named = fields.get("fmasks", fields.get("fmask"))
+    masks = _files(named, folders) if named else []
+    if named and len(masks) not in (0, len(files)):
+        raise named.error(f"one mask for each of the {len(files)} files of fnames, or none")
     return SpecSection(
-        number,
+        f"{kind}{number}",
         fields["fnames"].where,
-        files[0],
-        mask[0] if mask else None,
-        _preprocess(fields.get("pp_types"), kind),
+        tuple(files),
+        tuple(masks or [None] * len(files)),
+        _preprocess(fields.get("pp_types"), kind, len(files)),
         fields["is_auto_crop"].boolean() if "is_auto_crop" in fields else False,
     )
 
 
-def _files(field: WrittenValue, spec: Path) -> list[Path]:
-    """Paths separated by commas or line breaks; ZNN needed both."""
-    names = [name.strip() for name in re.split(r"[,\n]", field.text) if name.strip()]
-    paths = [find_file(name, spec) for name in names]
-    for path in paths:
-        if not path.is_file():
+def _check_options(kind: str, fields: Mapping[str, WrittenValue]) -> None:
+    for name, field in fields.items():
+        if name in ("fmask", "fmasks") and kind == "image":
+            raise ConfigError(f"{field.where}: {name} in an [imageN]; masks belong to a [labelN]")
+        if name not in OPTIONS[kind]:
             raise ConfigError(
-                f"{field.where}: {field.name} names {path}, which does not exist; correct the path "
-                f"(relative to {Path.cwd()}, or to the folder of the .spec)"
+                f"{field.where}: unknown option {name!r}; {nearest(name, OPTIONS[kind])}"
             )
-    return paths
 
 
-def _preprocess(field: WrittenValue | None, kind: str) -> str:
+def _files(field: WrittenValue, folders: Iterable[Path]) -> list[NamedFile]:
+    """Files separated by commas or line breaks; ZNN needed both."""
+    names = [name.strip() for name in re.split(r"[,\n]", field.text) if name.strip()]
+    return [named_file(field, folders, name) for name in names]
+
+
+def _preprocess(field: WrittenValue | None, kind: str, count: int) -> tuple[str, ...]:
+    """The preprocessing of each of `count` files; a single one is for all of them."""
+    allowed = LABEL_PREPROCESSINGS if kind == "label" else PREPROCESSINGS
     if field is None:
-        return "none"
-    text = field.text.split(",")[0].strip()
-    if kind == "label":
-        return WrittenValue(field.path, field.line, field.name, text).choice(LABEL_PREPROCESSINGS)
-    if "none" in text.lower():
-        return "none"
-    return WrittenValue(field.path, field.line, field.name, text).choice(PREPROCESSINGS)
+        return ("none",) * count
+    parts = [part.strip() for part in re.split(r"[,\n]", field.text) if part.strip()]
+    types = [field.part(SPELLINGS.get(part, part)).choice(allowed) for part in parts]
+    if len(types) not in (1, count):
+        raise field.error(f"one type, or one for each of the {count} files of fnames")
+    return tuple(types * count if len(types) == 1 else types)
+
+
+def check_label_types(section: SpecSection, node: str, maps: int, out_type: str) -> None:
+    """ConfigError for a `pp_types` of labels that does not make what an output node learns.
+
+    one_class: 1 where the label is above 0; binary_class: also the inverse; affinity: affinities
+    to three neighbours. auto and none leave it to `out_type`, which in ZNN always decided.
+    """
+    makes = {"one_class": ("boundary", 1), "binary_class": ("boundary", 2)}
+    for kind in section.preprocess:
+        expected = {**makes, "affinity": ("affinity", 3)}.get(kind)
+        if expected not in (None, (out_type, maps)):
+            assert expected is not None
+            raise ConfigError(
+                f"{section.where}: pp_types of [{section.name}] is {kind}, which makes "
+                f"{expected[1]} maps for out_type {expected[0]}; output node {node!r} has {maps}, "
+                f"and out_type is {out_type}. Write auto, which follows out_type, or change the "
+                "network or out_type"
+            )
 
 
 def _sample(
@@ -121,12 +175,13 @@ def _sample(
         number_of_part = field.integer(0)
         if number_of_part not in sections[kind]:
             raise field.error(
-                f"numbers of [{kind}N]: {', '.join(map(str, sorted(sections[kind])))}"
+                f"numbers of [{kind}N]: {', '.join(map(str, sorted(sections[kind]))) or 'none'}"
             )
         chosen[kind][name] = sections[kind][number_of_part]
     if not chosen["image"]:
         raise ConfigError(f"{path}: [sample{number}] names no image; add `input = N`")
-    return SpecSample(number, chosen["image"], chosen["label"])
+    where = next(iter(fields.values())).where
+    return SpecSample(number, where, chosen["image"], chosen["label"])
 
 
 def _kind(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,10 @@ class WrittenValue:
     def where(self) -> str:
         """`file:line`."""
         return f"{self.path}:{self.line}"
+
+    def part(self, text: str) -> WrittenValue:
+        """A part of the value, with the same place."""
+        return WrittenValue(self.path, self.line, self.name, text)
 
     def error(self, allowed: str) -> ConfigError:
         """The error that the value is not one of `allowed`."""
@@ -58,9 +63,9 @@ class WrittenValue:
             value = float(self.text)
         except ValueError:
             raise self.error("numbers" + ends) from None
-        if not (value >= (low if low is not None else value)) or (
-            high is not None and value > high
-        ):
+        lowest = -math.inf if low is None else low
+        highest = math.inf if high is None else high
+        if not (math.isfinite(value) and lowest <= value <= highest):
             raise self.error("numbers" + ends)
         return value
 
@@ -102,15 +107,3 @@ def read_text(path: Path, kind: str) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text; a {kind} is needed") from error
-
-
-def find_file(text: str, named_in: Path) -> Path:
-    """A path that the file `named_in` names, relative to the working directory or its own folder.
-
-    ZNN itself uses only the working directory, which had to be its folder `python`.
-    """
-    path = Path(text)
-    if path.exists() or path.is_absolute():
-        return path
-    next_to_file = named_in.parent / path
-    return next_to_file if next_to_file.exists() else path

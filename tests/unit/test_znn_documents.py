@@ -1,0 +1,234 @@
+"""The files of ZNN's two documents, as they are written there, and what each option means."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tifffile
+
+import tiny_znn as tiny
+from retrace.config.znn_samples import with_samples
+from retrace.errors import ConfigError
+from retrace.znn.cfg import read_cfg, unused_parameters
+from retrace.znn.net import read_net
+from retrace.znn.spec import read_spec
+from znn_tutorial import lay_out
+
+pytestmark = pytest.mark.usefixtures("shared_dir")
+
+
+def samples(cfg: Path, **options: bool) -> dict[str, Any]:
+    """The dataset that a .cfg describes."""
+    return with_samples({"name": "mine", "cfg": str(cfg)}, "mine.yaml", **options)
+
+
+def test_the_tutorials_literal_files_are_read_where_znn_has_them(tmp_path: Path) -> None:
+    cfg = lay_out(tmp_path, train_range="1", test_range="")
+    config = read_cfg(cfg)
+    root = tmp_path / "python"
+
+    assert read_net(Path(str(config.fnet_spec))).parameters == 219290
+    assert config.fnet_spec == f"{root}/../networks/N4.znn"
+    assert config.train_net_prefix == f"{root}/../experiments/piriform/N4/net"
+    assert config.forward_net == f"{root}/../experiments/piriform/N4/net_current.h5"
+    assert config.output_prefix == f"{root}/../experiments/piriform/N4/out"
+    assert (config.eta, config.anneal_factor, config.num_iter_per_annealing) == (0.01, 0.997, 100)
+    assert (config.max_iter, config.num_iter_per_save, config.test_num) == (200000, 1000, 10)
+    volumes = samples(cfg)["volumes"]
+    assert volumes["sample1"]["raw"] == {
+        "path": f"{root}/../dataset/ISBI2012/train-volume.tif",
+        "preprocess": "standard2D",
+    }
+    assert "labels" not in volumes["sample2"]
+    assert unused_parameters(cfg) == []
+
+
+def test_the_tutorials_own_ranges_are_refused_with_what_it_meant(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train_range .* names sample 2.*has no label") as error:
+        samples(lay_out(tmp_path))
+
+    assert "`train_range = 1` and `forward_range = 2`" in str(error.value)
+    assert samples(lay_out(tmp_path), trained=False)["test"] == ["sample1"]
+
+
+def test_paths_are_relative_to_the_cfg_and_a_second_file_is_no_surprise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = lay_out(tmp_path, train_range="1", test_range="")
+    (tmp_path / "here/run").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here/run")
+    other = tmp_path / "here/networks/N4.znn"
+    other.parent.mkdir()
+    other.write_text((tmp_path / "networks/N4.znn").read_text())
+
+    assert read_cfg(cfg).fnet_spec == f"{tmp_path}/python/../networks/N4.znn"
+    other.write_text("nodes other")
+    with pytest.raises(ConfigError) as error:
+        read_cfg(cfg)
+    assert f"{other}, and they differ" in str(error.value)
+    relative = Path(os.path.relpath(cfg))
+    other.unlink()
+    assert samples(relative)["volumes"]["sample1"]["raw"]["path"].startswith("../../python/../data")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "prefix"),
+    [
+        ("train_net_prefix", "../exp1/", "../exp1/net"),
+        ("train_net_prefix", "../networks", "../networks/net"),
+        ("train_net_prefix", "../exp1/a.h5", "../exp1/a"),
+        ("output_prefix", "../networks", "../networks/"),
+        ("output_prefix", "../exp1/out", "../exp1/out"),
+    ],
+)
+def test_a_prefix_may_be_a_folder(tmp_path: Path, name: str, value: str, prefix: str) -> None:
+    config = read_cfg(lay_out(tmp_path, **{name: value}))
+
+    assert getattr(config, name) == f"{tmp_path}/python/{prefix}"
+
+
+def written(folder: Path, spec: str, **changes: str) -> dict[str, Any]:
+    """The volumes of the tutorial's .cfg with another .spec."""
+    cfg = lay_out(folder, train_range="1", test_range="", forward_range="1", **changes)
+    (folder / "dataset/ISBI2012/dataset.spec").write_text(spec)
+    volumes: dict[str, Any] = samples(cfg)["volumes"]
+    return volumes
+
+
+SPEC = """\
+[image1]
+fnames = ../dataset/ISBI2012/train-volume.tif
+pp_types = standard2D # preprocess the image by subtracting mean
+is_auto_crop = no # crop images to mutually fit and fit ground truth labels
+[label1]
+fnames = ../dataset/ISBI2012/train-labels.tif
+pp_types = binary_class
+is_auto_crop = yes
+[sample1]
+input: 1
+output: 1
+"""
+
+
+def test_the_documents_options_of_a_spec_mean_what_they_say(tmp_path: Path) -> None:
+    masks = SPEC.replace(
+        "binary_class", "binary_class\nfmask = ../dataset/ISBI2012/train-labels.tif"
+    )
+    volume = written(tmp_path, masks)["sample1"]
+    assert volume["raw"]["preprocess"] == "standard2D"
+    assert volume["labels_mask"]["path"].endswith("train-labels.tif")
+    assert volume["auto_crop"] is True
+    for spelling in ("symmetric_rescale", "symetric_rescale"):
+        volume = written(tmp_path, SPEC.replace("standard2D", spelling))["sample1"]
+        assert volume["raw"]["preprocess"] == "symetric_rescale"
+
+
+def test_several_files_in_a_section_are_one_volume_each(tmp_path: Path) -> None:
+    several = SPEC.replace(
+        "train-volume.tif", "train-volume.tif,\n          ../dataset/ISBI2012/more.tif"
+    ).replace("standard2D #", "standard2D, none #")
+    labels = several.replace(
+        "train-labels.tif", "train-labels.tif\n   ../dataset/ISBI2012/more-labels.tif"
+    )
+    (tmp_path / "dataset/ISBI2012").mkdir(parents=True)
+    for name, data in zip(("more", "more-labels"), tiny.cells(1), strict=True):
+        tifffile.imwrite(tmp_path / f"dataset/ISBI2012/{name}.tif", data)
+    volumes = written(tmp_path, labels)
+
+    assert list(volumes) == ["sample1_1", "sample1_2"]
+    assert [v["raw"]["preprocess"] for v in volumes.values()] == ["standard2D", "none"]
+    assert volumes["sample1_2"]["labels"]["path"].endswith("more-labels.tif")
+    with pytest.raises(ConfigError, match=r"different numbers of files \(\[image1\] 2, \[label1\]"):
+        written(tmp_path, several)
+
+
+@pytest.mark.parametrize(
+    ("pp_types", "changes", "message"),
+    [
+        ("one_class", {}, r"one_class, which makes 1 maps .* 'output' has 2"),
+        ("affinity", {}, "affinity, which makes 3 maps for out_type affinity"),
+        ("binary_class", {"out_type": "affinity"}, "out_type is affinity. Write auto"),
+        ("binary_class", {}, None),
+        ("auto", {}, None),
+        ("none", {}, None),
+    ],
+)
+def test_pp_types_of_labels_agree_with_the_network_or_are_refused(
+    tmp_path: Path, pp_types: str, changes: dict[str, str], message: str | None
+) -> None:
+    spec = SPEC.replace("binary_class", pp_types)
+    if message is None:
+        assert written(tmp_path, spec, **changes)
+        return
+    with pytest.raises(ConfigError, match=message):
+        written(tmp_path, spec, **changes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("input: 1", "inputt: 1", "names inputt, and not 'input', which is an input node"),
+        ("output: 1", "output-2: 1", "and not 'output', which is an output node"),
+        ("input: 1", "input: 1\ninput-r: 1", "names 'input-r', which is no input node"),
+    ],
+)
+def test_nodes_that_a_sample_and_the_network_name_differently_are_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    cfg = lay_out(tmp_path, train_range="1", test_range="")
+    (tmp_path / "dataset/ISBI2012/dataset.spec").write_text(SPEC.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        samples(cfg, exact=True)
+
+
+def test_files_of_samples_that_are_not_used_may_be_missing(tmp_path: Path) -> None:
+    cfg = lay_out(tmp_path, train_range="1", test_range="", forward_range="1")
+    (tmp_path / "dataset/ISBI2012/test-volume.tif").unlink()
+    assert samples(cfg)["train"] == ["sample1"]
+    (tmp_path / "dataset/ISBI2012/train-labels.tif").unlink()
+    assert samples(cfg, trained=False)["test"] == ["sample1"]
+    with pytest.raises(ConfigError, match=r"train-labels\.tif, which does not exist"):
+        samples(cfg)
+
+
+def test_parameters_without_effect_are_named(tmp_path: Path) -> None:
+    values = {"num_threads": "4", "is_debug": "yes", "is_check": "yes", "malis_norm_type": "frac"}
+    lines = unused_parameters(lay_out(tmp_path, **values, logging="yes"))
+
+    assert [line.split(": ")[1].split(" = ")[0] for line in lines] == [*values]
+    assert "has no effect: threads are those of `snakemake --cores`" in lines[0]
+    with_malis = lay_out(tmp_path, malis_norm_type="frac", is_malis="yes")
+    assert unused_parameters(with_malis) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("train_range = 2", "train_range = 3-2", "train_range is '3-2'; allowed: numbers and ris"),
+        ("eta = 0.01", "eta = inf", "eta is 'inf'; allowed: numbers from 0"),
+        ("momentum = 0.9", "momentun = 0.9", "unknown parameter 'momentun', did you|'momentum'"),
+        ("# train\n", "[train]\n", r"has a section \[train\], which nothing reads"),
+    ],
+)
+def test_mistakes_in_the_tutorials_cfg_are_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    cfg = lay_out(tmp_path)
+    text = cfg.read_text()
+    assert old in text
+    cfg.write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message):
+        read_cfg(cfg)
+
+
+def test_a_spec_is_relative_to_its_cfg_or_to_itself(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    spec = tmp_path / "dataset/ISBI2012/dataset.spec"
+    by_cfg = read_spec(spec, tmp_path / "python")[1].images["input"].files[0]
+    assert by_cfg.check() == tmp_path / "python/../dataset/ISBI2012/train-volume.tif"
+    spec.write_text("[image1]\nfnames = test-volume.tif\n[sample1]\ninput = 1\n")
+    by_itself = read_spec(spec, tmp_path / "python")[1].images["input"].files[0]
+    assert by_itself.check() == spec.with_name("test-volume.tif")
