@@ -39,7 +39,8 @@ from retrace.alignment.pairs import PairPlan, StackReader
 from retrace.alignment.prepare import prepare_sections, valid_mask  # noqa: E402
 from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import Stack
-from retrace.alignment.training import SeamlessTask, SeamlessTrainer
+from retrace.alignment.task import SeamlessTask
+from retrace.alignment.training import SeamlessTrainer
 from retrace.config.network_settings import DatasetTraits
 from retrace.config.networks import network_content, resolved
 from retrace.config.seamless_network import SeamlessNetworkSettings

@@ -21,7 +21,8 @@ from retrace.alignment.pairs import PairPlan, StackReader, average_valid, is_bla
 from retrace.alignment.runs import lineage, read_runs, run_summary
 from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import Stack
-from retrace.alignment.training import EMPTY, OBSERVED, ZERO_FIELD, SeamlessTask, collapse
+from retrace.alignment.task import OBSERVED, SeamlessTask
+from retrace.alignment.training import EMPTY, ZERO_FIELD, collapse
 from retrace.config.networks import load_network
 from retrace.displacement import warp
 from retrace.errors import ConfigError, DataError, StateError

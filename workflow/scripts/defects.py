@@ -34,6 +34,7 @@ from retrace.progress import progress
 from retrace.records.record import work_digest
 from retrace.replacement import remove_afterwards
 from retrace.storage.manifest import input_digest, write_manifest
+from retrace.training.compared import number
 
 SCORED = 64
 """Patches that the detector is scored on."""
@@ -80,7 +81,7 @@ def train_detector(args: argparse.Namespace) -> None:
     scores = score_detector(detector, patches, SCORED)
     history = {
         "terms": list(TERMS),
-        "losses": training.progress.losses.tolist(),
+        "losses": [[number(term) for term in row] for row in training.progress.losses],
         "score": scores,
         "scored_on": [input_digest(path) for path in args.held_out],
         **origin,

@@ -11,7 +11,8 @@ from retrace.alignment.losses import Lambdas
 from retrace.alignment.pairs import PairPlan, StackReader, check_stacks
 from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import StackDataset
-from retrace.alignment.training import SeamlessTask, SeamlessTrainer
+from retrace.alignment.task import SeamlessTask
+from retrace.alignment.training import SeamlessTrainer
 from retrace.checkpoints.seamless import load_overlap
 from retrace.device import choose_device
 from retrace.networks import build_network

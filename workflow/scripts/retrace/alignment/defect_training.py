@@ -19,11 +19,13 @@ from retrace.config.alignment_model import DefectDetector
 from retrace.errors import DataError
 from retrace.networks.defect_unet import DEFECT_CLASSES, DefectNet
 from retrace.targets.ternary import INSIDE, contract, dilate
+from retrace.training.compared import check_compared, marked
 from retrace.training.divergence import check_loss, check_trained_weights
 from retrace.training.state import TrainingProgress, load_state, save_state, state_files
 
 TERMS = ("classes", "defect")
 """Terms of the loss: the class of a defect where it is known, and whether there is a defect."""
+REMEDY = "The sections are blank: correct `raw` or `stacks` of the dataset"
 CHECKPOINT_EVERY = 100
 HELD_OUT = 0.1
 """Fraction of the stacks, the last ones, to score on if none are given for that."""
@@ -42,13 +44,15 @@ ALL = "all"
 class Patch:
     """A patch to train on: `image` (H, W) in [0, 1], `classes` (2, H, W) bool of DEFECT_CLASSES.
 
-    `defect` (H, W) bool: whether there is any defect. `known`: whether its class is known.
+    `defect` (H, W) bool: whether there is any defect. `known`: whether its class is known. `shows`:
+    whether the section shows anything there, apart from artificial defects.
     """
 
     image: Tensor
     classes: Tensor
     defect: Tensor
     known: bool
+    shows: bool = True
 
 
 class DefectPatches:
@@ -118,7 +122,7 @@ def with_artificial_defects(
     `defect` (H, W) bool: labelled defects, whose class is unknown. `kinds`: which of DRAW to add;
     None draws them at random.
     """
-    known = not bool(defect.any())
+    known, shows = not bool(defect.any()), bool((image != image[0, 0]).any())
     labels = (defect | is_missing(image)).to(torch.uint8) * INSIDE
     classes = torch.stack([is_missing(image), torch.zeros_like(defect)])
     shape = (image.shape[0], image.shape[1])
@@ -137,7 +141,7 @@ def with_artificial_defects(
     gain = 1 + rng.uniform(-LARGEST_GAIN, LARGEST_GAIN)
     shift = rng.uniform(-LARGEST_SHIFT, LARGEST_SHIFT)
     lit = torch.where(image > 0, (image * gain + shift).clamp(1 / 255, 1), image)
-    return Patch(lit, classes, labels == INSIDE, known)
+    return Patch(lit, classes, labels == INSIDE, known, shows)
 
 
 def defect_losses(network: DefectNet, patches: Sequence[Patch], device: torch.device) -> Tensor:
@@ -151,6 +155,19 @@ def defect_losses(network: DefectNet, patches: Sequence[Patch], device: torch.de
     by_class = (per_pixel.mean((1, 2, 3)) * known).sum() / known.sum().clamp_min(1)
     any_defect = functional.binary_cross_entropy_with_logits(logits.amax(1), defect)
     return torch.stack([by_class, any_defect])
+
+
+def recorded_losses(terms: Tensor, patches: Sequence[Patch]) -> Tensor:
+    """The terms of `defect_losses` (2,) as they are recorded: NaN where nothing was compared.
+
+    No class is known in patches with labelled defects, and blank patches show nothing.
+    """
+    nothing = {
+        "classes": torch.tensor(not any(patch.known for patch in patches)),
+        "defect": torch.tensor(not any(patch.shows for patch in patches)),
+    }
+    nothing["classes"] |= nothing["defect"]
+    return marked(terms.detach().cpu(), TERMS, nothing)
 
 
 class DefectTraining:
@@ -174,7 +191,10 @@ class DefectTraining:
             print(f"[defects] resumes at iteration {self.progress.iteration}", flush=True)
 
     def run(self) -> Iterator[int]:
-        """Trains to `iterations`; yields each finished iteration. Saves states on the way."""
+        """Trains to `iterations`; yields each finished iteration. Saves states on the way.
+
+        StateError if the network diverges, or if the sections show nothing.
+        """
         losses = list(self.progress.losses)
         last = self.settings.iterations
         for iteration in range(self.progress.iteration + 1, last + 1):
@@ -185,6 +205,7 @@ class DefectTraining:
                 self.progress = TrainingProgress(iteration, TERMS, torch.stack(losses))
                 save_state(self.work, self.network, self.optimizer, self.progress)
             yield iteration
+        check_compared(torch.stack(losses), TERMS, REMEDY, self.work)
 
     def _step(self, iteration: int) -> Tensor:
         size = self.settings.batch_size
@@ -195,7 +216,7 @@ class DefectTraining:
         self.optimizer.zero_grad(set_to_none=True)
         terms.sum().backward()
         self.optimizer.step()
-        return terms.detach().cpu()
+        return recorded_losses(terms, batch)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from retrace.alignment.pairs import PairPlan
+from retrace.training.compared import number
 from retrace.training.history import mean_rows
 from retrace.training.loop import TrainingOutcome
 
@@ -13,7 +14,7 @@ def alignment_history(outcome: TrainingOutcome, plan: PairPlan) -> dict[str, Any
     """The content of training.json: loss terms averaged over equal ranges of iterations."""
     rows = [
         {"iteration": end, "epoch": plan.epoch(end - 1)}
-        | dict(zip(outcome.terms, terms.tolist(), strict=True))
+        | dict(zip(outcome.terms, map(number, terms), strict=True))
         for end, terms in mean_rows(outcome.losses)
     ]
     return {

@@ -65,9 +65,11 @@ def load_overlap(path: Path, module: Seamless) -> list[str]:
     """Fills `module` with the weights of a file that may have another height or width.
 
     Where shapes differ, the common part is copied and the rest is unchanged. Returns one line per
-    weight that was not loaded completely or is left over; DataError if nothing fits.
+    weight that was not loaded completely or is left over; DataError if nothing fits, or if the
+    network learned nothing.
     """
-    weights, _ = read_weights(path)
+    weights, metadata = read_weights(path)
+    _check_learned(path, metadata)
     notes, copied = [], 0
     own = module.state_dict()
     for name, here in own.items():
@@ -88,6 +90,16 @@ def load_overlap(path: Path, module: Seamless) -> list[str]:
     spare = weights.keys() - own
     notes += [f"{name} {_shape(weights[name])}: no such weight here" for name in spare]
     return sorted(notes)
+
+
+def _check_learned(path: Path, metadata: Mapping[str, Any]) -> None:
+    """DataError for a network whose training compared nothing: its last loss is 0, or none."""
+    if metadata.get("iteration") and not metadata.get("loss"):
+        raise DataError(
+            f"{path}: its training compared nothing (loss {metadata.get('loss')} at iteration "
+            f"{metadata['iteration']}), so the network learned nothing; name another archive in "
+            "`init`, or train this network again"
+        )
 
 
 def _shape(tensor: Tensor) -> str:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -26,13 +27,16 @@ def embedded(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(picture.getvalue()).decode()
 
 
-def learning_curve(iterations: Sequence[int], losses: Sequence[float]) -> str:
-    """An SVG of the loss at each iteration, on a log scale where all losses are positive."""
+def learning_curve(iterations: Sequence[int], losses: Sequence[float | None]) -> str:
+    """An SVG of the loss at each iteration, on a log scale where all losses are positive.
+
+    None where nothing was compared: a gap.
+    """
     figure = Figure(figsize=(5.5, 2.8), layout="constrained")
     axes = figure.subplots()
-    axes.plot(iterations, losses)
+    axes.plot(iterations, np.array(losses, float))
     axes.set(xlabel="iteration", ylabel="loss")
-    if losses and min(losses) > 0:
+    if losses and min((loss for loss in losses if loss is not None), default=0) > 0:
         axes.set_yscale("log")
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})

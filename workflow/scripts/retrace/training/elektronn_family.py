@@ -25,6 +25,7 @@ from retrace.files import atomic_write, read_parsed
 from retrace.geometry import NmTriple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingExamples
+from retrace.training.compared import marked, number
 from retrace.training.control import Command, number_argument, switch_argument
 from retrace.training.cube_batches import CubeBatches, open_cube_batches
 from retrace.training.elektronn_optimizers import elektronn_optimizer
@@ -65,8 +66,8 @@ EMA_START, EMA_DECAY = 0.65, 0.995
 """First value and decay of the smoothed loss in ELEKTRONN's history (trainer.py)."""
 LOSSES = ELEKTRONN.load_all("losses")
 """Functions (output, batch, network) -> terms, by the network's `target`."""
-SQUARED_ERROR = "regression"
-"""The loss of networks that learn values."""
+SQUARED_ERROR, BINARY = "regression", "nll_multiple_binary"
+"""The losses of networks that learn values, and several binary labels."""
 
 
 class BatchSource(Protocol):
@@ -97,7 +98,7 @@ class ElektronnTask(PlainTask):
     work: Path
     history_freq: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    _last: tuple[Batch, float] | None = None
+    _last: tuple[Batch, Tensor] | None = None
     _began: float = field(default_factory=time.monotonic)
     _drawn: float = field(default_factory=time.monotonic)
 
@@ -143,13 +144,27 @@ class ElektronnTask(PlainTask):
         """`mse`, or `nll` and the monitored `error`."""
         (output,) = (y.float() for y in outputs.values())
         terms = self._terms(output, batch)
-        self._last = (batch, next(iter(terms.values())).detach())  # type: ignore[assignment]
+        self._last = (batch, self._recorded(terms, batch)[0])
         return terms
+
+    def _recorded(self, terms: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The terms (terms,) as they are recorded: NaN where nothing was compared."""
+        return marked(torch.stack(list(terms.values())), [*terms], self.uncompared(terms, batch))
 
     def _terms(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
         kind = SQUARED_ERROR if self.reconstructs else self.network.target
         terms: dict[str, Tensor] = LOSSES[kind](output, batch, self.network)
         return terms
+
+    def uncompared(self, terms: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """All terms, if a batch of class numbers has neither a label nor an absent class."""
+        if self.reconstructs or self.network.target == BINARY:
+            return {}
+        # not 0 where unlabelled voxels take a class that the network is sure of
+        compared = (batch["target"] >= 0).any() | (terms["nll"] != 0)
+        if "absent" in batch:
+            compared = compared | (batch["absent"] > 0).any()
+        return dict.fromkeys(terms, ~compared)
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
         """Input, target and prediction of a batch's first example from volumes; none for images."""
@@ -184,13 +199,13 @@ class ElektronnTask(PlainTask):
         assert self._last is not None
         batch, loss = self._last
         rates = self.rates(iteration - 1)
-        row: dict[str, Any] = {"iteration": iteration, "loss": float(loss), **rates}
+        row: dict[str, Any] = {"iteration": iteration, "loss": number(loss), **rates}
         row["warp"] = float(self.schedule.value("warp_on", iteration - 1))
         module.eval()
         for split in ("train", "validation"):
             row |= {f"{split}_{k}": v for k, v in self._split_means(split).items()}
         after_step = self._terms(self.module.raw(batch["input"]).float(), batch)
-        row["loss_change"] = float(next(iter(after_step.values()))) - float(loss)
+        row["loss_change"] = number(self._recorded(after_step, batch)[0] - loss)
         module.train()
         earlier = self.rows[-1]["seconds"] if self.rows else 0.0
         row["seconds"] = round(earlier + time.monotonic() - self._began, 3)
@@ -198,15 +213,16 @@ class ElektronnTask(PlainTask):
         return row
 
     def _split_means(self, split: str) -> dict[str, float]:
-        """Mean loss and error over the examples of a split."""
+        """Mean loss and error over the examples of a split; none without labels."""
         sums: dict[str, float] = {}
         count = 0
         for batch in self.data.monitor(split, self.network.monitor_batch_size):
-            size = len(batch["input"])
-            count += size
             terms = self._terms(self.module.raw(batch["input"]).float(), batch)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + size * float(value)
+            values = self._recorded(terms, batch)
+            size = 0 if values.isnan().any() else len(batch["input"])
+            count += size
+            for name, value in zip(terms, values.tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + (size * value if size else 0.0)
         if not count:
             return {}
         return {"loss" if n in ("nll", "mse") else n: value / count for n, value in sums.items()}
@@ -222,7 +238,7 @@ class ElektronnTask(PlainTask):
                 default=0,
             )
             rows = [row for row in self.rows if row["iteration"] > since]
-            measured = [row[plateau.of] for row in rows if plateau.of in row]
+            measured = [row[plateau.of] for row in rows if row.get(plateau.of) is not None]
             if has_stalled(measured, plateau.patience, plateau.least):
                 values = RateValues.of(action.set)
                 self._change(values, f"plateau {place}", iteration)
@@ -283,8 +299,9 @@ class ElektronnTask(PlainTask):
     def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
         """ELEKTRONN's history: the measurements, and the loss smoothed over all iterations."""
         smooth, ema = [], EMA_START
-        for value in progress.losses[:, 0].tolist():
-            ema = EMA_DECAY * ema + (1 - EMA_DECAY) * value
+        for value in map(number, progress.losses[:, 0]):
+            if value is not None:
+                ema = EMA_DECAY * ema + (1 - EMA_DECAY) * value
             smooth.append(ema)
         rows = [row for row in self.rows if row["iteration"] <= progress.iteration]
         rows = [{**row, "loss_ema": smooth[row["iteration"] - 1]} for row in rows]

@@ -8,20 +8,22 @@ from torch import Tensor
 
 from retrace.planning.train_settings import TrainSettings
 from retrace.storage.manifest import gpu_name, peak_memory_mb
+from retrace.training.compared import LAST, number, total
 from retrace.training.loop import TrainingOutcome
 
 HISTORY_ROWS = 2000
 """Most rows of a history; with more iterations, a row is the mean over several of them."""
-LAST = 100
-"""How many of the last iterations the loss in a model's metadata averages."""
 
 
 def mean_rows(losses: Tensor) -> list[tuple[int, Tensor]]:
-    """(Last iteration, mean terms (terms,)) of equal ranges of `losses` (iterations, terms)."""
+    """(Last iteration, mean terms (terms,)) of equal ranges of `losses` (iterations, terms).
+
+    A term is NaN where nothing was compared in the whole range.
+    """
     count = len(losses)
     length = max(1, -(-count // HISTORY_ROWS))
     return [
-        (min(begin + length, count), losses[begin : begin + length].double().mean(dim=0))
+        (min(begin + length, count), losses[begin : begin + length].double().nanmean(dim=0))
         for begin in range(0, count, length)
     ]
 
@@ -33,8 +35,8 @@ def training_history(
     rows = []
     for end, terms in mean_rows(outcome.losses):
         row: dict[str, Any] = {"iteration": outcome.begun + end}
-        row["loss"] = float(terms[: len(terms) - outcome.observed].sum())
-        rows.append(row | dict(zip(outcome.terms, terms.tolist(), strict=True)))
+        row["loss"] = number(total(terms, outcome.observed))
+        rows.append(row | dict(zip(outcome.terms, map(number, terms), strict=True)))
     return {
         "dataset": settings.dataset.name,
         "network": settings.network.name,
@@ -55,8 +57,8 @@ def training_history(
 
 
 def last_loss(outcome: TrainingOutcome) -> float | None:
-    """Mean loss of the last iterations; None if no iteration was trained."""
+    """Mean loss of the last iterations; None if none was trained, or nothing was compared."""
     if not len(outcome.losses):
         return None
-    minimised = outcome.losses.shape[1] - outcome.observed
-    return round(float(outcome.losses[-LAST:, :minimised].double().sum(dim=1).mean()), 6)
+    loss = number(total(outcome.losses[-LAST:].double(), outcome.observed).nanmean())
+    return None if loss is None else round(loss, 6)

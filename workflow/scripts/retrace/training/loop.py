@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from retrace.errors import ConfigError, StateError
 from retrace.progress import progress
 from retrace.training.average import WeightAverage
+from retrace.training.compared import check_compared, marked, total
 from retrace.training.control import SAVE, STOP, ControlFile
 from retrace.training.divergence import check_loss, check_trained_weights
 from retrace.training.parallel import (
@@ -144,7 +145,7 @@ class Trainer:
 
     def run(self) -> TrainingOutcome:
         """Trains to the end; StateError if the saved state is beyond `plan.iterations`,
-        or if the loss or the weights have diverged.
+        if the loss or the weights have diverged, or if nothing was compared (`check_compared`).
 
         After `plan.max_seconds` the state is saved and training ends with the current weights.
         After SIGTERM or SIGINT the state is saved and the process exits with 128 + the signal.
@@ -157,6 +158,7 @@ class Trainer:
                 self._train(first, stop, outcome)
         if self.rank.is_first:
             self._check_weights(outcome.iteration)
+            self._check_end()
         outcome.all_seconds = self._earlier_s + outcome.seconds
         outcome.losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
         outcome.terms = self.terms
@@ -291,9 +293,9 @@ class Trainer:
             batch = next(samples)
             batches.append(batch)
             with accumulating_gradients(self._network, last=left == 0):
-                outputs, values = self._loss(batch)
+                outputs, values, recorded = self._loss(batch)
                 (values.sum() / own).backward()
-            losses.append(values.detach())
+            losses.append(recorded)
             if len(losses) == 1:
                 self._save_snapshot(iteration, outputs, batch)
         if getattr(self.optimizer, "evaluates", False):
@@ -304,7 +306,7 @@ class Trainer:
             self.average.update(self.module, iteration)
         if self.rank.is_first:
             self.task.after_step(self.module, iteration, self.plan.work)
-        self._unread.append(torch.stack(losses).mean(dim=0))
+        self._unread.append(torch.stack(losses).nanmean(dim=0))
         if len(self._unread) >= LOSSES_AT_ONCE[self.device.type]:
             self._read_losses(writer)
 
@@ -323,13 +325,14 @@ class Trainer:
         """Sum of the terms (terms,) that are minimised."""
         return values[: len(values) - self.task.observed].sum()
 
-    def _loss(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Outputs for one sample by head, and its loss terms (terms,)."""
+    def _loss(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Outputs for one sample by head, its loss terms (terms,), and these as recorded."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.plan.bf16):
             outputs = self.task.predict(self._network, batch)
         losses = self.task.losses(outputs, batch)
         self.terms = tuple(losses)
-        return outputs, torch.stack(list(losses.values()))
+        values = torch.stack(list(losses.values()))
+        return outputs, values, marked(values, self.terms, self.task.uncompared(losses, batch))
 
     def _save_snapshot(self, iteration: int, outputs: Mapping[str, Tensor], batch: Batch) -> None:
         """Writes a snapshot of the first sample of the batch, if one is due."""
@@ -349,8 +352,8 @@ class Trainer:
             iteration = self.begun + len(self._losses)
             check_loss(values, self.terms, iteration, self.plan.work)
             if writer:
-                minimised = len(values) - self.task.observed
-                writer.add_scalar("loss", float(values[:minimised].sum()), iteration)
+                loss = float(total(values, self.task.observed))
+                writer.add_scalar("loss", loss, iteration)
                 for name, value in zip(self.terms, values.tolist(), strict=True):
                     writer.add_scalar(f"loss/{name}", value, iteration)
         self._unread.clear()
@@ -364,6 +367,15 @@ class Trainer:
             self.plan.work, self.module, self.optimizer, self._progress(iteration), self._averaged
         )
         self._call_on_save(iteration)
+
+    def _check_end(self) -> None:
+        """StateError if nothing was compared by the end; the saved state stays."""
+        if not self._losses:
+            return
+        minimised = self.terms[: len(self.terms) - self.task.observed]
+        names = [name for name in self.task.data_terms or minimised if name in self.terms]
+        losses = torch.stack(self._losses)[:, [self.terms.index(name) for name in names]]
+        check_compared(losses, names, self.task.remedy, self.plan.work)
 
     def _check_weights(self, iteration: int) -> None:
         """StateError if the network, or the average of its weights, has diverged."""

@@ -176,6 +176,11 @@ class LsdFamilyTask(PlainTask):
         kind = self.network.loss.kind if SECOND_PHASE in batch else FIRST_LOSS
         return LOSSES[kind].terms(outputs, batch, self.network)
 
+    def uncompared(self, terms: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Which heads have no voxel with a weight, or with MALIS no known affinity."""
+        weights = {head: batch.get(f"{head}_weight", batch.get(f"{head}_known")) for head in terms}
+        return {head: ~(w != 0).any() for head, w in weights.items() if w is not None}
+
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
         """Raw, labels, mask, and per head target and prediction, at their places in the frame."""
         raw = ((batch["raw"][0, 0] + 1) * 127.5).round().to(torch.uint8)

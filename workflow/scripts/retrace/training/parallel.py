@@ -76,10 +76,16 @@ def maximum_over_ranks(values: Sequence[int], rank: Rank) -> list[int]:
 
 
 def mean_over_ranks(values: Tensor, rank: Rank) -> Tensor:
-    """The mean over all processes of a tensor on the host, of any shape."""
+    """The mean over all processes of a tensor on the host, of any shape, without NaNs.
+
+    NaN where all processes have NaN.
+    """
     if rank.count > 1:
+        counts = (~values.isnan()).to(values.dtype)
+        values = values.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
         dist.all_reduce(values)
-        values /= rank.count
+        dist.all_reduce(counts)
+        values = values / counts
     return values
 
 

@@ -45,6 +45,23 @@ class PlainTask:
         """False: one loss from the first iteration to the last."""
         return False
 
+    @property
+    def data_terms(self) -> tuple[str, ...]:
+        """None in particular: all minimised terms compare with data."""
+        return ()
+
+    @property
+    def remedy(self) -> str:
+        """Labels or masks are at fault in most families."""
+        return (
+            "No patch has a labelled voxel where the network predicts: correct the labels or "
+            "`labels_mask` of the training volumes"
+        )
+
+    def uncompared(self, terms: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """No term: a batch always has something to compare with."""
+        return {}
+
     def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
         """Does nothing."""
 
@@ -93,6 +110,20 @@ class Task(Protocol):
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Loss terms (scalars) of one sample; the mean over a batch of their sum is minimised."""
+        ...
+
+    @property
+    def data_terms(self) -> tuple[str, ...]:
+        """The minimised terms that compare with data; () for all minimised ones."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """What the user corrects if a training had nothing to compare, as a sentence."""
+        ...
+
+    def uncompared(self, terms: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """For terms of `losses`, whether the batch had nothing to compare with: bool scalars."""
         ...
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:

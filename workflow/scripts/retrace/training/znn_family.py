@@ -150,6 +150,10 @@ class ZnnTask(PlainTask):
         terms = {"err": torch.stack(errors).sum(), "cls": torch.cat(wrong).mean().detach()}
         return {**terms, **_means(monitored)}
 
+    def uncompared(self, terms: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """All terms, if the patch has no voxel in the mask."""
+        return dict.fromkeys(terms, ~(batch["mask"] != 0).any())
+
     def _by_head(self, batch: Batch) -> Iterator[tuple[str, Batch]]:
         """Each output's name, and its channels of the batch."""
         parts = {key: torch.split(batch[key], self.targets.channels) for key in PER_CHANNEL}
@@ -179,13 +183,21 @@ class ZnnTask(PlainTask):
         module.eval()
         passes = [self._test_patch(module, rng) for _ in range(self.network.test_num)]
         module.train()
-        error, wrong = np.mean(passes, axis=0)
-        add_test_pass(work, iteration, float(error), float(wrong))
+        compared = [row for row in passes if row is not None]
+        error, wrong = np.mean(compared, axis=0) if compared else (None, None)
+        add_test_pass(work, iteration, error, wrong)
 
-    def _test_patch(self, module: nn.Module, rng: np.random.Generator) -> tuple[float, float]:
-        """Mean cost and classification error of one patch of the validation split."""
+    def _test_patch(
+        self, module: nn.Module, rng: np.random.Generator
+    ) -> tuple[float, float] | None:
+        """Mean cost and classification error of one patch of the validation split.
+
+        None for a patch without a voxel in the mask.
+        """
         assert self.test is not None
         _, batch = self.cutter.cut(self.test, rng)
+        if not batch["mask"].any():
+            return None
         batch = self._to_device({**batch, "weight": batch["mask"]})
         raw = self.module.raw_outputs(batch["input"])
         error, wrong = torch.zeros((), dtype=self.dtype, device=self.device), []
@@ -195,7 +207,7 @@ class ZnnTask(PlainTask):
             costs = self._cost(output.to(self.dtype), head)
             error = error + costs.error
             wrong.append(misclassified(costs.probability, head["target"]))
-        mean = error / batch["mask"].sum().clamp(min=1)
+        mean = error / batch["mask"].sum()
         return float(mean), float(torch.cat(wrong).mean())
 
     def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
