@@ -167,6 +167,16 @@ def test_previews_are_predicted(tmp_path: Path) -> None:
     assert translated["volumes"]["preview_0"]["raw"]["array"] == "a"
 
 
+def test_a_missing_preview_file_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere" / "preview_cubes.h5"
+    translated = changed(tmp_path, f"preview_data_path = {str(missing)!r}\n")
+
+    note = translated.notes["preview_data_path"]
+    assert f"NO FILE {missing}" in note
+    assert "translate again" in note
+    assert translated.dataset["test"] == []
+
+
 @pytest.mark.parametrize(
     ("mode", "extra", "size"),
     [

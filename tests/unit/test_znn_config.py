@@ -231,7 +231,8 @@ def test_an_input_is_what_another_network_predicted_of_the_whole_volume(folder: 
     assert predicted.inputs[0].path == store
     assert predicted.inputs[0].preprocess == "symetric_rescale"
     first = networks.network_for("vd2d", data)
-    assert predict.whole_settings(config, data, first, "stack").volume.roi_nm is None
+    whole = predict.whole_settings(config, data, first, "stack")
+    assert (whole.volume.roi_nm, whole.dtype, whole.precision) == (None, "float32", "auto")
     own = {"path": "raw.h5", "array": "main"}
     volume = {"raw": {"path": "raw.tif"}, "labels": {"path": "labels.tif"}}
     with_own_input = tiny.dataset(folder, volumes={"stack": volume | {"inputs": {"input-r": own}}})

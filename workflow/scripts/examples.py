@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,11 +29,13 @@ from retrace.evaluation.classification import (
 from retrace.files import atomic_write, read_parsed, write_json
 from retrace.formats.examples import ExampleSet, open_examples
 from retrace.formats.examples_source import ExamplesSource
+from retrace.inference.precision import prepare_precision
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.planning.examples_settings import ExamplesSettings
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, origin
-from retrace.training.elektronn_pictures import curve_pictures, reconstruction_picture
+from retrace.training.elektronn_curves import curve_pictures
+from retrace.training.elektronn_pictures import reconstruction_picture
 from retrace.training.example_batches import AT_ONCE, ExampleBatches, training_examples
 
 RECONSTRUCTED = 200
@@ -78,6 +81,7 @@ def predictions(settings: ExamplesSettings, model: Path) -> tuple[np.ndarray, di
     """
     network = settings.network
     device = choose_device(settings.device)
+    bf16 = prepare_precision(settings.precision, "float32", device)
     module: ElektronnNetwork = build_network(network)
     metadata = load_model(model, module, network)
     module = module.to(device).eval()
@@ -89,7 +93,8 @@ def predictions(settings: ExamplesSettings, model: Path) -> tuple[np.ndarray, di
     count = -(-len(examples) // AT_ONCE)
     outputs = []
     for batch in progress(batches.prepared(examples), count, "predict", "batches"):
-        (output,) = module(batch["input"]).values()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            (output,) = module(batch["input"]).values()
         outputs.append(output.float().cpu().numpy())
         if not np.isfinite(outputs[-1]).all():
             raise DataError(f"{model} predicts NaN or infinity: its training diverged; train again")
@@ -165,8 +170,14 @@ def _reconstruction(
 
 def curves(args: argparse.Namespace) -> None:
     """Writes history.csv and pictures of a training."""
-    rows = read_parsed(args.history, lambda content: content["learning_curve"])
-    for path in curve_pictures(rows, args.output):
+    rows, history = read_parsed(
+        args.history, lambda content: (content["learning_curve"], content["history"])
+    )
+    losses = [
+        (int(row["iteration"]), math.nan if row["loss"] is None else float(row["loss"]))
+        for row in history
+    ]
+    for path in curve_pictures(rows, losses, args.output):
         print(f"[curves] {path}")
 
 

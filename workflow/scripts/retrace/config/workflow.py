@@ -324,7 +324,8 @@ class WorkflowConfig(SettingsModel):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="Number format of the computation; auto: bf16 if the device gains from it.",
+        description="Number format of the computation; auto: bf16 if the device gains from it, and "
+        "fp32 for predictions that are stored as float32.",
     )
     compile: Annotated[Literal["auto", True, False], NO_EFFECT] = Field(
         "auto", description="Whether torch compiles the network; auto: if that saves time."
@@ -351,7 +352,8 @@ class WorkflowConfig(SettingsModel):
     )
     prediction_dtype: Literal["uint8", "float32"] = Field(
         "uint8",
-        description="How predictions are stored; uint8: 255 times the value, rounded down.",
+        description="How predictions are stored; uint8: 255 times the value, rounded down; "
+        "float32: the values, computed in float32 unless `precision` is set.",
     )
     blocks: Blocks = Field(
         default_factory=Blocks, description="The cache of volumes that are streamed."

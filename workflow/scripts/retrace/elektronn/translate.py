@@ -221,7 +221,7 @@ def _dataset(
     }
     if values["cube_prios"]:
         dataset["sampling"] = {"probabilities": _priorities(config, trained)}
-    previews = _previews(config)
+    previews = _previews(config, notes)
     dataset["volumes"] |= previews
     dataset["test"] = list(previews)
     notes["valid_cubes"] = (
@@ -283,13 +283,18 @@ def _priorities(config: ElektronnConfig, trained: Sequence[int]) -> dict[str, fl
     return {f"cube_{index}": float(p) for index, p in zip(trained, priorities, strict=True)}
 
 
-def _previews(config: ElektronnConfig) -> dict[str, Content]:
+def _previews(config: ElektronnConfig, notes: dict[str, str]) -> dict[str, Content]:
     """Cubes that are predicted for viewing: each array of the preview file, if it exists."""
     preview = config.values["preview_data_path"]
     if not preview:
         return {}
     path = Path(preview).expanduser()
     if not path.is_file():
+        notes["preview_data_path"] = (
+            f"NO FILE {path}: its cubes are not in the dataset; correct `preview_data_path`, or "
+            "put the file there, and translate again. Previews during the training show the "
+            "validation cube"
+        )
         return {}
     with reading_content(path), h5py.File(path, "r") as file:
         keys = sorted(key for key, item in file.items() if isinstance(item, h5py.Dataset))

@@ -12,7 +12,7 @@ import torch
 
 from retrace.checkpoints.safetensors import load_model
 from retrace.config.families import family_of
-from retrace.device import choose_devices, uses_bf16
+from retrace.device import choose_devices
 from retrace.geometry import Triple, VoxelBox, blocks
 from retrace.inference.inputs import (
     NetworkInputs,
@@ -22,6 +22,7 @@ from retrace.inference.inputs import (
     open_network_inputs,
     region_of_interest,
 )
+from retrace.inference.precision import prepare_precision
 from retrace.inference.prediction_store import PartialPrediction, PredictionLayout
 from retrace.inference.predictor import Predictor
 from retrace.inference.tile_shape import check_fits, plan_tile, prediction_chunks, shard_tile
@@ -29,7 +30,7 @@ from retrace.inference.tiles import Tile, TileNetwork, tiles
 from retrace.inference.volume import Prediction
 from retrace.networks import build_network
 from retrace.planning.predict_settings import PredictionSettings
-from retrace.records.record import note_resolved, work_digest
+from retrace.records.record import work_digest
 from retrace.settings_model import deciding
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
@@ -168,13 +169,11 @@ def build_predictor(
     module = build_network(network)
     load_model(model, module, network)
     family_of(network).load("builder").prepare_prediction(module, network, device)
-    bf16 = uses_bf16(settings.precision, device)
-    note_resolved("precision", "bf16" if bf16 else "fp32")
     return Predictor(
         module,
         device,
         heads=tuple(heads),
-        bf16=bf16,
+        bf16=prepare_precision(settings.precision, settings.dtype, device),
         dtype=settings.dtype,
         compiled=settings.compile is True,
         raw_channels=int(raw_is_read),

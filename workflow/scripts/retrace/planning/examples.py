@@ -36,7 +36,8 @@ def predict_examples_job(planner: Planner, dataset: str, network: str) -> Job:
     if is_published(planner.config, network):
         # A .param has no mean of the training examples; it is computed.
         files += example_files(experiment.dataset.examples, "train")
-    return Job(examples_settings(experiment), inputs, list(dict.fromkeys(files)))
+    settings = examples_settings(experiment).with_(precision=planner.config.precision)
+    return Job(settings, inputs, list(dict.fromkeys(files)))
 
 
 def evaluate_examples_job(planner: Planner, dataset: str, network: str) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,3 +29,8 @@ class ExamplesSettings(SettingsModel):
     network: ElektronnNetworkSettings = Field(description="The network, resolved for the dataset.")
     seed: WholeFrom0 = Field(description="Seed of the network's random parts.")
     device: Annotated[Device, NO_EFFECT] = Field("auto", description="Where the network runs.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Number format of the computation. auto: fp32, because predictions of examples "
+        "are stored as float32.",
+    )

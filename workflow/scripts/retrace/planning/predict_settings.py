@@ -56,7 +56,9 @@ class PredictionSettings(SettingsModel):
         "auto", description="Where the network runs."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Number format of the computation."
+        "auto",
+        description="Number format of the computation. auto: fp32 for stored float32, else bf16 if "
+        "the device gains from it.",
     )
     compile: Annotated[Literal["auto", True, False], NO_EFFECT] = Field(
         False,

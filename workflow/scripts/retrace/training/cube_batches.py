@@ -36,7 +36,7 @@ from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.normalised import UNIT, NormalisedImage, normalise, open_normalised
 from retrace.storage.volumes import open_source
 from retrace.targets.classes import IGNORED, class_labels
-from retrace.training.elektronn_pictures import prediction_picture
+from retrace.training.elektronn_pictures import prediction_picture, registration_picture
 from retrace.training.random_streams import batch_generator
 from retrace.training.sampler import (
     PatchSampler,
@@ -116,17 +116,36 @@ class CubeBatches:
             rng = batch_generator(self.seed + MONITOR_STREAM[split], number)
             yield stacked([self._example(cubes, rng, 0.0, split == "train")])
 
-    def _example(self, cubes: Cubes, rng: np.random.Generator, warp: float, grey: bool) -> Batch:
+    def draw(self, number: int, *, warp: bool | float, path: Path) -> None:
+        """Draws the first patch of an iteration with the labels of all voxels of its output."""
+        rng = batch_generator(self.seed, number * self.network.batch_size)
+        _, image, labels = self._patch(self.train, rng, float(warp), True)
+        shown = torch.full_like(labels, IGNORED)
+        shown[self._inside] = labels[self._inside]
+        registration_picture(image[0].float().cpu().numpy(), shown.cpu().numpy(), path)
+
+    @property
+    def _inside(self) -> tuple[slice, ...]:
+        """The voxels of a patch between the first and the last output."""
+        sides = zip(self.lead, self.patch, strict=True)
+        return tuple(slice(lead, size - lead) for lead, size in sides)
+
+    def _patch(
+        self, cubes: Cubes, rng: np.random.Generator, warp: float, grey: bool
+    ) -> tuple[int, Tensor, Tensor]:
+        """Number of the volume; image (C, Z, Y, X) and labels (Z, Y, X) of a patch."""
         index = cubes.sampler.choose(rng)
-        volume = cubes.sampler.volumes[index]
-        turned = self._orientation(rng, volume)
+        turned = self._orientation(rng, cubes.sampler.volumes[index])
         image, labels = self._cut(cubes, rng, index, turned, warp)
         image, labels = turned.apply(image), turned.apply(labels)
         if grey and self.network.grey_augment_channels:
             image = draw_grey_change(rng, self.network.grey_augment_channels).apply(image)
-        inside = [slice(n, size - n) for n, size in zip(self.lead, self.patch, strict=True)]
-        steps = [slice(None, None, step) for step in self.strides]
-        outputs = [part[tuple(inside)][tuple(steps)] for part in (labels, image[-1])]
+        return index, image, labels
+
+    def _example(self, cubes: Cubes, rng: np.random.Generator, warp: float, grey: bool) -> Batch:
+        index, image, labels = self._patch(cubes, rng, warp, grey)
+        steps = tuple(slice(None, None, step) for step in self.strides)
+        outputs = [part[self._inside][steps] for part in (labels, image[-1])]
         channels = self.network.input_channels
         example = {"input": image[:channels].float(), "target": outputs[0]}
         if len(image) > channels:
@@ -230,9 +249,14 @@ class CubeBatches:
         x = torch.from_numpy(np.stack([image.read(window) for image in images]))
         (output,) = module(x[None].float().to(self.device)).values()
         image = x[0][tuple(slice(c, s - c) for c, s in zip(self.lead, shape, strict=True))]
-        name = f"{self.network.name}-pred-{volume.name}-z{window.offset[0] + self.lead[0]}"
-        target = folder / f"{name}-{iteration:08d}.png"
-        prediction_picture(image[0].numpy(), output[0, :, 0].float().cpu().numpy(), target)
+        section = window.offset[0] + self.lead[0]
+        name = f"{self.network.name}-pred-{volume.name}-z{section}"
+        prediction_picture(
+            image[0].numpy(),
+            output[0, :, 0].float().cpu().numpy(),
+            f"{volume.name}, section z = {section}, after {iteration} iterations",
+            folder / f"{name}-{iteration:08d}.png",
+        )
 
 
 def stacked(examples: Sequence[Batch]) -> Batch:

@@ -7,6 +7,7 @@ actions and commands to a running training; differences are listed in docs/refer
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,8 +29,8 @@ from retrace.planning.train_settings import TrainingExamples
 from retrace.training.compared import marked, number
 from retrace.training.control import Command, number_argument, switch_argument
 from retrace.training.cube_batches import CubeBatches, open_cube_batches
+from retrace.training.elektronn_curves import Losses, curve_pictures, smoothed_losses
 from retrace.training.elektronn_optimizers import elektronn_optimizer
-from retrace.training.elektronn_pictures import batch_picture, curve_pictures
 from retrace.training.elektronn_schedule import (
     BY_COMMAND,
     LEAD,
@@ -40,6 +41,7 @@ from retrace.training.elektronn_schedule import (
     has_stalled,
 )
 from retrace.training.example_batches import ExampleBatches, open_example_batches
+from retrace.training.history import mean_rows
 from retrace.training.random_streams import network_seed
 from retrace.training.state import TrainingProgress, state_files
 from retrace.training.task import (
@@ -62,8 +64,6 @@ COMMANDS = {
     "history": "iterations between two measurements, e.g. history 500",
     "debug": "draw the current batch, debug_batch.png",
 }
-EMA_START, EMA_DECAY = 0.65, 0.995
-"""First value and decay of the smoothed loss in ELEKTRONN's history (trainer.py)."""
 LOSSES = ELEKTRONN.load_all("losses")
 """Functions (output, batch, network) -> terms, by the network's `target`."""
 SQUARED_ERROR, BINARY = "regression", "nll_multiple_binary"
@@ -79,6 +79,10 @@ class BatchSource(Protocol):
 
     def monitor(self, split: str, count: int) -> Iterable[Batch]:
         """Batches of the split train or validation to measure on: always the same, not warped."""
+        ...
+
+    def draw(self, number: int, *, warp: bool | float, path: Path) -> None:
+        """Draws the batch of iteration `number`, to check that labels belong to their images."""
         ...
 
 
@@ -98,6 +102,10 @@ class ElektronnTask(PlainTask):
     work: Path
     history_freq: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    """The measurements so far, except one at the end, which a longer training does not have."""
+    update_losses: list[float] = field(default_factory=list)
+    """Loss of each iteration up to the last saved state."""
+    _new_losses: list[Tensor] = field(default_factory=list)
     _last: tuple[Batch, Tensor] | None = None
     _began: float = field(default_factory=time.monotonic)
     _drawn: float = field(default_factory=time.monotonic)
@@ -176,13 +184,17 @@ class ElektronnTask(PlainTask):
 
     @torch.no_grad()
     def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
-        """Measures every `history_freq` iterations, runs due actions, draws previews."""
-        if iteration % self.network.snapshot_every == 0:
+        """Measures after the first and every `history_freq` iterations, runs due actions,
+        draws previews."""
+        assert self._last is not None
+        batch, loss = self._last
+        self._new_losses.append(loss)
+        if iteration == 1 or iteration % self.network.snapshot_every == 0:
             self._preview(module, iteration)
-        if iteration % self.history_freq:
+        if iteration > 1 and iteration % self.history_freq:
             return
         self.rows = [row for row in self.rows if row["iteration"] < iteration]
-        self.rows.append(self._measure(module, iteration))
+        self.rows.append(self._measure(module, iteration, batch, loss))
         atomic_write(self.work / HISTORY, json.dumps(self.rows) + "\n")
         self._run_plateau_action(iteration)
         self.draw_curves()
@@ -194,10 +206,13 @@ class ElektronnTask(PlainTask):
             show(module, self.work / "preview", iteration)
             module.train()
 
-    def _measure(self, module: nn.Module, iteration: int) -> dict[str, Any]:
-        """A row of the history: losses and errors of both splits, and the last step's effect."""
-        assert self._last is not None
-        batch, loss = self._last
+    def _measure(
+        self, module: nn.Module, iteration: int, batch: Batch, loss: Tensor
+    ) -> dict[str, Any]:
+        """A row of the history: losses and errors of both splits, and the last step's effect.
+
+        `batch`, `loss`: of the iteration, before its update.
+        """
         rates = self.rates(iteration - 1)
         row: dict[str, Any] = {"iteration": iteration, "loss": number(loss), **rates}
         row["warp"] = float(self.schedule.value("warp_on", iteration - 1))
@@ -210,6 +225,7 @@ class ElektronnTask(PlainTask):
         earlier = self.rows[-1]["seconds"] if self.rows else 0.0
         row["seconds"] = round(earlier + time.monotonic() - self._began, 3)
         self._began = time.monotonic()
+        print(f"[train] {status_line(row)}", flush=True)
         return row
 
     def _split_means(self, split: str) -> dict[str, float]:
@@ -228,14 +244,17 @@ class ElektronnTask(PlainTask):
         return {"loss" if n in ("nll", "mse") else n: value / count for n, value in sums.items()}
 
     def _run_plateau_action(self, iteration: int) -> None:
-        """Runs the next declared action that waits for a plateau, once it is reached."""
+        """Runs the next declared action that waits for a plateau, once it is reached.
+
+        The measurement after the first iteration, before anything was learned, does not count.
+        """
         for place, action in enumerate(self.network.actions):
             plateau = action.on_plateau
             if plateau is None or self.schedule.has_fired(f"plateau {place}"):
                 continue
             since = max(
                 [c.decided for c in self.schedule.changes if c.by.startswith("plateau")],
-                default=0,
+                default=1,
             )
             rows = [row for row in self.rows if row["iteration"] > since]
             measured = [row[plateau.of] for row in rows if row.get(plateau.of) is not None]
@@ -253,12 +272,26 @@ class ElektronnTask(PlainTask):
     def draw_curves(self) -> None:
         """Draws the curves, at most every 30 s."""
         if time.monotonic() - self._drawn >= PLOT_SECONDS:
-            curve_pictures(self.rows, self.work)
+            new = torch.stack(self._new_losses).tolist() if self._new_losses else []
+            self._draw(self.rows, torch.tensor([*self.update_losses, *new]))
             self._drawn = time.monotonic()
+
+    def _draw(self, rows: list[dict[str, Any]], losses: Tensor) -> None:
+        """Draws the curves from measurements and the loss (n,) of each iteration."""
+        curve_pictures(rows, loss_curve(losses), self.work)
 
     def draw_batch(self, iteration: int) -> None:
         """Draws the batch of an iteration: input, target and their overlay."""
-        batch_picture(self.batch(iteration), self.module, self.work / "debug_batch.png")
+        warp = self.schedule.value("warp_on", iteration)
+        self.data.draw(iteration, warp=warp, path=self.work / "debug_batch.png")
+
+    def remember(self, progress: TrainingProgress) -> None:
+        """Takes over the losses of a saved state, for the curves."""
+        self.update_losses, self._new_losses = first_terms(progress).tolist(), []
+
+    def interrupted(self, progress: TrainingProgress, work: Path) -> None:
+        """Draws the curves of an interrupted training up to its last iteration."""
+        self._draw(self.rows, first_terms(progress))
 
     @property
     def commands(self) -> Mapping[str, str]:
@@ -298,20 +331,49 @@ class ElektronnTask(PlainTask):
 
     def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
         """ELEKTRONN's history: the measurements, and the loss smoothed over all iterations."""
-        smooth, ema = [], EMA_START
-        for value in map(number, progress.losses[:, 0]):
-            if value is not None:
-                ema = EMA_DECAY * ema + (1 - EMA_DECAY) * value
-            smooth.append(ema)
+        losses = first_terms(progress)
         rows = [row for row in self.rows if row["iteration"] <= progress.iteration]
+        if progress.iteration and (not rows or rows[-1]["iteration"] < progress.iteration):
+            rows.append(self._measure_end(progress.iteration, losses[-1]))
+        smooth = smoothed_losses(list(enumerate(losses.tolist(), start=1)))
         rows = [{**row, "loss_ema": smooth[row["iteration"] - 1]} for row in rows]
-        curve_pictures(rows, self.work)
+        self._draw(rows, losses)
         return {"learning_curve": rows}
+
+    @torch.no_grad()
+    def _measure_end(self, iteration: int, loss: Tensor) -> dict[str, Any]:
+        """The row of the last iteration, which belongs to no multiple of `history_freq`."""
+        if iteration % self.network.snapshot_every:
+            self._preview(self.module, iteration)
+        return self._measure(self.module, iteration, self.batch(iteration - 1), loss)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """`input_mean`, the mean grey value that is subtracted from images; none for volumes."""
         return {"input_mean": self.data.mean} if isinstance(self.data, ExampleBatches) else {}
+
+
+def first_terms(progress: TrainingProgress) -> Tensor:
+    """The minimised loss (n,) of each iteration."""
+    return progress.losses[:, 0] if len(progress.losses) else torch.zeros(0)
+
+
+def loss_curve(losses: Tensor) -> Losses:
+    """The loss (n,) of each iteration, or means over at most 2000 equal ranges."""
+    return [(end, float(mean)) for end, (mean,) in mean_rows(losses[:, None])]
+
+
+def status_line(row: Mapping[str, Any]) -> str:
+    """A measurement as a line for the terminal, as ELEKTRONN prints one."""
+    loss, change = (math.nan if row[n] is None else row[n] for n in ("loss", "loss_change"))
+    parts = [f"iteration {row['iteration']}: loss {loss:.3f}"]
+    for split in ("train", "validation"):
+        if f"{split}_error" in row:
+            parts.append(f"{split} error {100 * row[f'{split}_error']:.2f} %")
+        elif f"{split}_loss" in row:
+            parts.append(f"{split} loss {row[f'{split}_loss']:.5f}")
+    parts += [f"loss change {change:+.1e}", f"lr {row['lr']:.5f}"]
+    return ", ".join([*parts, f"{row['seconds']:.0f} s"])
 
 
 def read_history(work: Path, iteration: int) -> list[dict[str, Any]]:
@@ -358,7 +420,9 @@ def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> Traini
     optimizer.follow(task.rates)
     if not states:
         task.draw_batch(0)
-    return TrainingSetup(task, optimizer, module, average_decay=network.average)
+    return TrainingSetup(
+        task, optimizer, module, average_decay=network.average, on_save=task.remember
+    )
 
 
 def load_initial_elektronn(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from retrace.formats.examples import ExampleSet, open_examples
 from retrace.formats.examples_source import ExamplesSource
 from retrace.geometry import triple
 from retrace.planning.train_settings import TrainingExamples
+from retrace.training.elektronn_pictures import examples_picture
 from retrace.training.random_streams import batch_generator
 from retrace.training.task import Batch
 
@@ -75,6 +77,10 @@ class ExampleBatches:
         if values.ndim > 2:
             values = self._augmented(_with_channel(values), rng, warp)
         return self._batch(values, self._labels[index])
+
+    def draw(self, number: int, *, warp: bool | float, path: Path) -> None:
+        """Draws the examples of an iteration with their classes."""
+        examples_picture(self.batch(number, warp=warp), path)
 
     def _index(self, number: int) -> np.ndarray:
         """Indices (N,) of the examples of an iteration, in the order of its epoch."""

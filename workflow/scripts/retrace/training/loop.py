@@ -202,6 +202,8 @@ class Trainer:
                     self._save(iteration, writer)
                     saved = time.monotonic()
                 if ending and iteration < plan.iterations:
+                    if self.rank.is_first:
+                        self.task.interrupted(self._progress(iteration), plan.work)
                     maximum_over_ranks([0], self.rank)  # wait until the state is written
                     print(f"[train] stopped at iteration {iteration}; run again to resume")
                     sys.exit(128 + ending)

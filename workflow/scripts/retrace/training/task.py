@@ -65,6 +65,9 @@ class PlainTask:
     def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
         """Does nothing."""
 
+    def interrupted(self, progress: TrainingProgress, work: Path) -> None:
+        """Does nothing."""
+
     def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
         """What the family adds to training.json: nothing."""
         return {}
@@ -141,6 +144,10 @@ class Task(Protocol):
 
     def handle(self, command: Command, iteration: int, work: Path) -> str:
         """Carries out one of `commands` and returns the reply; ConfigError for a bad argument."""
+        ...
+
+    def interrupted(self, progress: TrainingProgress, work: Path) -> None:
+        """Runs in the first process before it ends because of a signal; may write to `work`."""
         ...
 
     def history(self, progress: TrainingProgress, work: Path) -> dict[str, Any]:
