@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -148,8 +149,13 @@ def refusing(function: Callable[..., Any], *args: Any, **named: Any) -> Any:
     try:
         return function(*args, **named)
     except RetraceError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        refuse(error)
+
+
+def refuse(error: RetraceError) -> None:
+    """Ends the run with the message of an error."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    sys.exit(1)
 
 
 @cache
@@ -205,6 +211,7 @@ def target_files(
         paths = refusing(files, PLANNER)
         for path in paths:
             mark_missing(path)
+            refuse_missing(path)
         return [declared_output(path) for path in paths]
 
     return requested_files

@@ -1,48 +1,17 @@
 """Single examples with one class each, such as MNIST, and the curves of ELEKTRONN's trainings.
 
 REQUIRED INPUTS: a dataset with `examples`; a trained network of the family elektronn
-OUTPUTS: data/DATASET/FILE as the dataset's `fetch` says; results/DATASET/NETWORK/predictions.h5, the
+OUTPUTS: results/DATASET/NETWORK/predictions.h5, the
 probabilities of the test split (an auto-encoder's reconstructions), evaluation.json and evaluation.png
 from it; history.csv, timeline.png, history.png and errors.png of a training
 """
 
-from retrace.config.datasets import fetched_examples
 from retrace.planning.examples import (
     curves_job,
     evaluate_examples_job,
     predict_examples_job,
 )
-from retrace.planning.fetch import fetch_examples_job
 from retrace.planning.network_names import predicting
-
-
-rule fetch_examples:
-    """Fetches one file of a dataset of examples; a file that you put there yourself stays."""
-    input:
-        unpack(files_of(fetch_examples_job)),
-        script=ancient(script("fetch_file")),
-        image=image_input("modern"),
-    output:
-        file=update("data/{dataset}/{file}"),
-    log:
-        "logs/fetch/{dataset}/{file}.log",
-    wildcard_constraints:
-        dataset=pattern(fetched_examples()),
-        file=r"[A-Za-z0-9][A-Za-z0-9_-]*(\.npy|\.h5|\.gz|\.pkl\.gz)",
-    retries: 2
-    localrule: True
-    container:
-        image("modern")
-    resources:
-        mem_mb=1000,
-        runtime=60,
-    params:
-        job=job_of(fetch_examples_job),
-    shell:
-        "python {input.script:q}"
-        " --job {params.job:q}"
-        " --output {output.file:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
 rule predict_examples:

@@ -1,9 +1,11 @@
-"""Volumes from the bucket.
+"""Volumes from the bucket, and files from an address of their own.
 
-OUTPUTS: data/DATASET/VOLUME.zarr as in the bucket, and its manifest
+OUTPUTS: data/DATASET/VOLUME.zarr as in the bucket, and its manifest; data/DATASET/FILE as the dataset's
+`obtain`, or the `fetch` of its `examples`, says
 """
 
-from retrace.planning.fetch import fetch_job
+from retrace.config.downloads import downloaded_names
+from retrace.planning.fetch import fetch_file_job, fetch_job
 
 
 rule fetch:
@@ -30,4 +32,32 @@ rule fetch:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {params.zarr:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule fetch_file:
+    """Fetches one file of a dataset; a file that you put there yourself stays."""
+    input:
+        unpack(files_of(fetch_file_job)),
+        script=ancient(script("fetch_file")),
+        image=image_input("modern"),
+    output:
+        file=update("data/{file}"),
+    log:
+        "logs/fetch/{file}.log",
+    wildcard_constraints:
+        file=pattern([re.escape(name) for name in downloaded_names()]),
+    retries: 2
+    localrule: True
+    container:
+        image("modern")
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        job=job_of(fetch_file_job),
+    shell:
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.file:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

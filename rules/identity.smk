@@ -13,6 +13,8 @@ from retrace.records.record import Planned
 
 COMPARISON = Comparison()
 WRITTEN_FILES = WrittenFiles()
+COMPLETE: set[str] = set()
+"""Records of the jobs that run and whose files have been looked for."""
 
 
 @cache
@@ -140,6 +142,29 @@ def mark_missing(path: str) -> None:
             mark_missing(read)
 
 
+def refuse_missing(path: str) -> None:
+    """Ends a run that needs a file which is not there and which no rule writes.
+
+    Snakemake would name the rule that reads it, and not what the user has to provide.
+    """
+    job = producer(path)
+    if job is None and not Path(path).exists():
+        refuse(PLANNER.missing_file(path))
+    if job is None or job.record in COMPLETE or not will_run(path, job):
+        return
+    COMPLETE.add(job.record)
+    refusing(PLANNER.check_download, path)
+    for read in (*job.own, *job.produced):
+        refuse_missing(read)
+
+
+def will_run(path: str, job: Planned) -> bool:
+    """Whether a job whose output is needed runs."""
+    is_there = Path(declared_output(path)).exists()
+    needed = job.record in COMPARISON.needed
+    return not is_there or needed or bool(refusing(COMPARISON.reason, job, producer))
+
+
 def mark_outdated(plan_job: PlanJob, wildcards: Any) -> bool:
     """Marks the outputs of a job to be computed again if they are not current.
 
@@ -167,6 +192,7 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
     job = planned_identity(writer, values)
     for path in workflow.dag.targetfiles.intersection(outputs):
         mark_missing(path)
+        refuse_missing(path)
     is_there = is_kept(writer) and any(Path(path).exists() for path in outputs)
     reason = refusing(COMPARISON.reason, job, producer) if is_there else None
     if reason:

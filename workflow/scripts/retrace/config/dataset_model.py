@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from retrace.config.alignment_model import Alignment, AlignmentFile
+from retrace.config.obtain_model import Obtain
 from retrace.formats.source import Region, Source, SourceFile
 from retrace.setting_types import (
     AnyText,
@@ -396,6 +397,11 @@ class DatasetFile(SettingsModel):
         "that they are trained on.",
     )
 
+    obtain: Obtain | None = Field(
+        None,
+        description="Where files come from that a user has to download; shown when one is missing.",
+    )
+
     @model_validator(mode="after")
     def _has_volumes(self) -> Self:
         if not (self.volumes or self.spec or self.cfg):
@@ -422,6 +428,7 @@ class DatasetBase(SettingsModel):
     weights_of: str | None = Field(None, description="Dataset whose checkpoints are used.")
     ground_truth: dict[str, str] = Field({}, description="Folders of the bucket, by name.")
     alignment: Alignment | None = Field(None, description="Serial sections to align.")
+    obtain: Obtain | None = Field(None, description="Where missing files come from.")
 
     def entries(self, split: str) -> tuple[Entry, ...]:
         """The entries of `train`, `validation` or `test`."""

@@ -15,7 +15,9 @@ from retrace.config.dataset_model import (
     Sampling,
     VolumeFile,
 )
+from retrace.config.downloads import check_obtain
 from retrace.config.examples_model import ExamplesDataset, ExamplesFile
+from retrace.config.obtain_model import Obtain
 from retrace.config.schema import check
 from retrace.config.sources import OUR_BUCKET, bucket_key
 from retrace.config.splits import LABELS_BOX, check_region, region_of, resolve_splits
@@ -64,7 +66,9 @@ def _resolved(file: DatasetFile, path: Path, chosen: object) -> Dataset:
     if file.alignment is not None:
         resolved["alignment"] = alignment.resolve(file.alignment, file.volumes, str(path))
     dataset = Dataset.model_construct(**resolved)  # its content has been checked
-    return resolve_splits(dataset, file, str(path), chosen)
+    dataset = resolve_splits(dataset, file, str(path), chosen)
+    check_obtain(dataset, str(path))
+    return dataset
 
 
 def _check_name(name: str, path: Path) -> None:
@@ -77,9 +81,11 @@ def _examples_dataset(file: ExamplesFile, path: Path) -> ExamplesDataset:
     _check_name(file.name, path)
     examples = {"split_seed": 0, **file.examples.plain()}
     empty: dict[str, Any] = {"volumes": {}, "train": (), "validation": (), "test": ()}
-    return ExamplesDataset.model_validate(
-        {"name": file.name, "isotropic": True, "background_ids": (), **empty, "examples": examples}
-    )
+    obtain = None if file.obtain is None else file.obtain.plain()
+    content = {"isotropic": True, "background_ids": (), **empty, "obtain": obtain}
+    dataset = ExamplesDataset.model_validate({"name": file.name, "examples": examples, **content})
+    check_obtain(dataset, str(path))
+    return dataset
 
 
 def _is_isotropic(dataset: DatasetFile) -> bool:
@@ -97,7 +103,7 @@ def _volume(dataset: DatasetFile, name: str, where: str) -> DatasetVolume:
     """A volume with its sources complete; those of a bucket are where `fetch` puts them."""
     file = dataset.volumes[name]
     settings = _in_bucket(dataset, name) | file.explicit()
-    _check_raw(settings.get("raw"), name, where)
+    _check_raw(settings.get("raw"), name, where, dataset.obtain)
     _check_normalize(settings, f"{where}: volume {name!r}")
     sources = {
         part: _complete(value, dataset.voxel_size_nm, _offset(file, part))
@@ -138,15 +144,21 @@ def _in_bucket(dataset: DatasetFile, name: str) -> dict[str, Any]:
     return {part: SourceFile(path=store, array=a, **sparse) for part, a in arrays.items()}
 
 
-def _check_raw(raw: SourceFile | None, name: str, where: str) -> None:
+def _check_raw(raw: SourceFile | None, name: str, where: str, obtain: Obtain | None) -> None:
     if raw is None:
         raise ConfigError(f"{where}: volume {name!r} needs `raw: {{path: ...}}`")
     if raw.path is None:
+        origin = f".\n{obtain.origin}\n{_HOW_TO_CHECK.format(Path(where).stem)}" if obtain else ""
         raise ConfigError(
             f"{where}: the path of volume {name!r} is not filled in yet. Write its address or file "
             f"into `volumes: {name}: raw: path`, there or in a copy in config/datasets of your "
-            "working directory"
+            f"working directory{origin}"
         )
+
+
+_HOW_TO_CHECK = (
+    "To check it: `python workflow/scripts/describe.py --dataset {}` prints what is read."
+)
 
 
 def _check_normalize(settings: Mapping[str, Any], where: str) -> None:
@@ -240,9 +252,3 @@ def is_planar(dataset: DatasetBase) -> bool:
     """Whether labels are membranes, whose objects are connected within each section only."""
     labels = [v.labels for v in dataset.volumes.values() if v.labels is not None]
     return any(source.objects in SEPARATED_LABEL_KINDS for source in labels)
-
-
-def fetched_examples() -> list[str]:
-    """Datasets of single examples whose files are downloaded by `fetch`."""
-    files = {name: read_yaml(yaml_file("datasets", name)) for name in names("datasets")}
-    return [n for n, content in files.items() if "fetch" in content.get("examples", {})]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from retrace.config.dataset_model import DatasetBase, DatasetName
+from retrace.config.obtain_model import Obtain
 from retrace.formats.examples_source import ExamplesSource
 from retrace.settings_model import SettingsModel
 
@@ -21,6 +22,10 @@ class ExamplesFile(SettingsModel):
     )
     examples: ExamplesSource = Field(
         description="Where the examples are, and how they are divided."
+    )
+    obtain: Obtain | None = Field(
+        None,
+        description="Where files come from that a user has to download; shown when one is missing.",
     )
 
 

@@ -60,8 +60,8 @@ def check_local_layer(source: Source, roi_nm: Region | None) -> None:
     Remote layers are checked when they are opened.
     """
     info = local_info(source.path)
-    if info is None:
-        return
+    if info is None or not info.parent.exists():
+        return  # planning refuses a folder that is not there if a job needs it
     with reading_content(info, "correct `path` in the dataset's config"):
         level = layer_level(source.path, read_json_object(info), source.mip or 0)
         if roi_nm is not None:

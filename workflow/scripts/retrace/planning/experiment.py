@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from retrace.config.examples_model import ExamplesDataset
 from retrace.config.families import family_of
 from retrace.config.network_settings import NetworkSettings, VoxelNetworkSettings
 from retrace.config.workflow import WorkflowConfig
-from retrace.errors import ConfigError, RetraceError, nearest
+from retrace.errors import ConfigError, DataError, RetraceError, nearest
 from retrace.planning import (
     container_images,
     finished_training,
     initial_weights,
     local_device,
+    missing_files,
     output_folders,
     split_checks,
     volume_checks,
@@ -58,6 +59,8 @@ class Planner:
     By default it is false."""
     init_is_for: tuple[str, ...] = ()
     """The networks that a single file of `init` may be for, where they are several."""
+    _read: list[str] = field(default_factory=list)
+    """Names of the datasets that were read."""
 
     @cache  # noqa: B019  a run has one planner, which lives as long as the process
     def dataset(self, name: str) -> Any:
@@ -68,6 +71,7 @@ class Planner:
         # Checked here and not where a job names its files: Snakemake ignores an error of an input
         # function if the output exists, and would use the files of another layer.
         data = sources.located(data, self.config)
+        self._read.append(name)
         sources.check_layers(data)
         if data.alignment is not None:
             alignment.check_sections(data)
@@ -124,6 +128,18 @@ class Planner:
         if isinstance(data, Dataset):
             output_folders.check_writable(*folders_to_fetch(data))
             volume_checks.check_volumes(data)
+
+    def missing_file(self, path: str) -> DataError:
+        """The refusal of a run that reads a file which is not there and which no rule writes."""
+        if path in initial_weights.init_files(self.config):
+            return DataError(f"`init: {path}` does not exist; correct the path, or leave it out")
+        return missing_files.missing_file(map(self.dataset, self._read), path)
+
+    def check_download(self, path: str) -> None:
+        """DataError for a download of a dataset that lacks files which a user has to provide."""
+        datasets = [self.dataset(name) for name in self._read]
+        if any(missing_files.is_useless_alone(data, path) for data in datasets):
+            raise self.missing_file(path)
 
     def check_named_files(self, words: Iterable[str]) -> None:
         """Refuses what the files rule out for results that a command line names as files.

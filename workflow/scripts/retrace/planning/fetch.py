@@ -7,13 +7,14 @@ from functools import partial
 from typing import Any
 
 from retrace.config.compatibility import check_verb
+from retrace.config.downloads import downloads
 from retrace.config.examples_model import ExamplesDataset
 from retrace.config.schema import check
 from retrace.config.sources import example_files
 from retrace.config.splits import SPLITS
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import names
-from retrace.errors import ConfigError, nearest
+from retrace.errors import ConfigError
 from retrace.job import Job
 from retrace.planning import container_images
 from retrace.planning.experiment import Planner
@@ -74,14 +75,10 @@ def fetch_container_job(planner: Planner, name: str) -> Job:
     return Job(settings, copies=True)
 
 
-def fetch_examples_job(planner: Planner, dataset: str, file: str) -> Job:
-    """Fetches one file of a dataset of single examples."""
-    source = planner.dataset(dataset).examples.fetch
-    if file not in source.sha256:
-        hint = nearest(file, source.sha256)
-        raise ConfigError(f"dataset {dataset!r} cannot fetch {file!r}; {hint}")
-    settings = FetchFileSettings(url=f"{source.url}/{file}", sha256=source.sha256[file])
-    return Job(settings, copies=True)
+def fetch_file_job(planner: Planner, file: str) -> Job:
+    """Fetches one file DATASET/NAME from the address that its dataset gives for it."""
+    url, sha256 = downloads(planner.dataset(file.partition("/")[0]))[f"data/{file}"]
+    return Job(FetchFileSettings(url=url, sha256=sha256), copies=True)
 
 
 @data_target("fetch")

@@ -79,7 +79,8 @@ class Comparison:
         for path, file in job.produced.items():
             yield from self._produced_difference(path, file, record["inputs"], producer)
         for path in job.own:
-            if self._changed(path, record["inputs"].get(path, {})):
+            # Without its file a result cannot be computed again; it stays as it is.
+            if Path(path).exists() and self._changed(path, record["inputs"].get(path, {})):
                 yield f"{path} changed"
         for path, sha256 in record.get("outputs", {}).items():
             if Path(path).exists() and self._changed(path, {"sha256": sha256}):
