@@ -148,7 +148,7 @@ def refuse_missing(path: str) -> None:
     Snakemake would name the rule that reads it, and not what the user has to provide.
     """
     job = producer(path)
-    if job is None and not Path(path).exists():
+    if job is None and not Path(path).exists() and not is_written(path):
         refuse(PLANNER.missing_file(path))
     if job is None or job.record in COMPLETE or not will_run(path, job):
         return
@@ -156,6 +156,11 @@ def refuse_missing(path: str) -> None:
     refusing(PLANNER.check_download, path)
     for read in (*job.own, *job.produced):
         refuse_missing(read)
+
+
+def is_written(path: str) -> bool:
+    """Whether any rule writes a file; images are written by rules without a job."""
+    return any(one.is_producer(path) for one in workflow.rules)
 
 
 def will_run(path: str, job: Planned) -> bool:
