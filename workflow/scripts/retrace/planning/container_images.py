@@ -20,7 +20,7 @@ from retrace.settings_model import SettingsModel
 
 SOURCES = {
     "modern": ("containers/modern.def", "envs/modern.txt", "envs/torch.txt"),
-    "legacy": ("containers/legacy.def", "envs/legacy.txt"),
+    "legacy": ("containers/legacy.def", "envs/legacy_pip.txt", "envs/legacy.txt"),
     "standin": ("containers/standin.def", "envs/standin.txt"),
 }
 
