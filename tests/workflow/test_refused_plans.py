@@ -43,6 +43,7 @@ from retrace.planning import local_device
         (["train_isbi2012_mtlsd"], "are membranes, whose objects end with each section"),
         (["train_zfinch_hd2d"], "has 4 maps, each a class of voxels"),
         (["predict_zfinch_n4", "--config", "weights=published"], "with `init: FILE.h5`"),
+        (["train_mnist_pretrained", "--config", "init=net.param"], "init={autoencoder: net.param}"),
     ],
 )
 def test_impossible_settings_are_refused_at_planning(
@@ -127,6 +128,29 @@ def test_init_may_be_a_result_of_the_workflow(snakemake: Run, tmp_path: Path) ->
 
     run = snakemake("train_fib25_n4", "-np", "--config", own)
     assert (planned(run.stdout)["train"], starts(run.stdout)) == (1, ["results/zfinch/n4/net.h5"])
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "trained"),
+    [
+        ("train_phantom_acrlsd_small", "phantom/lsd_small/model.safetensors", 2),
+        ("train_mnist_mlp", "mnist/mlp/net.param", 1),
+        ("train_phantom_sections_seamless_small", "phantom_sections/seamless/model.pt", 1),
+    ],
+)
+def test_only_the_network_asked_for_begins_from_a_result(
+    snakemake: Run, tmp_path: Path, target: str, path: str, trained: int
+) -> None:
+    file = tmp_path / "results" / path
+    file.parent.mkdir(parents=True)
+    file.write_text("put there by hand")
+    run = snakemake(target, "-np", "--config", f"init=results/{path}")
+
+    assert run.returncode == 0, run.stdout
+    jobs = planned(run.stdout)
+    assert jobs["train"] + jobs["fit_alignment"] == trained
+    assert starts(run.stdout) == [f"results/{path}"]
+    assert "Cyclic" not in run.stdout
 
 
 @pytest.mark.parametrize("option", [("--dry-run",), ("--cores", "1")])

@@ -62,9 +62,18 @@ def init_file(planner: Planner, dataset: str, network: str) -> str:
 
 
 def first_weights(planner: Planner, dataset: str, network: str) -> Mapping[str, str]:
-    """By role the weights that a training starts from: `init`, `published`, or none."""
+    """By role the weights that a training starts from: `init`, `published`, or none.
+
+    ConfigError for an `init` of a network that starts from another network.
+    """
     first = planner.network(dataset, network).initial_network
     if first is not None:
+        if init := planner.init_of(dataset, network):
+            raise ConfigError(
+                f"network {network!r} starts from network {first!r} (its `pretrained`), and not "
+                f"from `init: {init}`; leave `init` out, or give it to the other network: "
+                f"`init={{{first}: {init}}}`"
+            )
         planner.experiment("train", dataset, first)
         return {"init": model_file(planner, dataset, first)}
     if init := planner.init_of(dataset, network):
