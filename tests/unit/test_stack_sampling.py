@@ -231,7 +231,7 @@ def test_combined_files_hold_every_set_under_its_name(layer: Path, tmp_path: Pat
     assert torch.equal(data[2].images, StackDataset([one])[1].images)
     with h5py.File(output) as file:
         assert file["mine"].attrs["resolution"].tolist() == list(SIZE)
-    with pytest.raises(ConfigError, match="each has a data set 'mine'"):
+    with pytest.raises(ConfigError, match="would both be called 'a_mine'"):
         stack_writer.combine_stack_files(tmp_path / "c.h5", [one, one])
     with pytest.raises(ConfigError, match="one of the sources"):
         stack_writer.combine_stack_files(one, [one, two])

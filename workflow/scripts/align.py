@@ -26,10 +26,8 @@ from retrace.alignment.evaluation import evaluate_alignment
 from retrace.alignment.history import alignment_history
 from retrace.alignment.runs import (
     check_run_is_free,
-    lineage,
-    read_runs,
+    print_lineage,
     run_name,
-    run_summary,
     save_run,
 )
 from retrace.alignment.schedule import PhaseSchedule
@@ -37,7 +35,7 @@ from retrace.alignment.volume import align_volume
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
-from retrace.errors import ConfigError, run
+from retrace.errors import run
 from retrace.files import atomic_write
 from retrace.planning.align_settings import (
     AlignSettings,
@@ -126,15 +124,6 @@ def score_alignment(args: argparse.Namespace) -> None:
     print(evaluate_alignment(settings, args.aligned, args.truth, args.output), flush=True)
 
 
-def print_lineage(args: argparse.Namespace) -> None:
-    """Prints a run's lineage; without a name, all runs."""
-    runs = read_runs(args.runs)
-    if not runs:
-        raise ConfigError(f"no runs in {args.runs}; train first")
-    for record in lineage(args.runs, args.name) if args.name else runs.values():
-        print(run_summary(record, runs))
-
-
 def print_schedule(args: argparse.Namespace) -> None:
     """Prints what each epoch trains."""
     network = check(ScheduleSettings, args.settings, "settings of align.py schedule").network
@@ -147,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "train": train_alignment,
         "stack": align_stack,
         "evaluate": score_alignment,
-        "lineage": print_lineage,
+        "lineage": lambda chosen: print_lineage(chosen.runs, chosen.name),
         "schedule": print_schedule,
     }
     verbs[args.verb](args)

@@ -23,7 +23,10 @@ from retrace.storage.manifest import input_digest
 from retrace.training.loop import TrainingPlan
 from retrace.training.state import state_files
 
-NOT_IN_DIGEST = ("epochs", "checkpoint_every", "snapshot_every", "align")
+NOT_IN_DIGEST = (
+    *("epochs", "checkpoint_every", "snapshot_every", "vis_interval", "align"),
+    "state_archive",
+)
 """Settings of a network that do not change the weights after a given number of iterations."""
 
 
@@ -33,7 +36,10 @@ def alignment_training_digest(
     masks: Sequence[Path] = (),
     init: Path | None = None,
 ) -> str:
-    """Digest of everything that decides the weights after a given number of iterations."""
+    """Digest of everything that decides the weights after a given number of iterations.
+
+    `state_archive` is in it as the bytes of `init`.
+    """
     network = {k: v for k, v in settings.network.plain().items() if k not in NOT_IN_DIGEST}
     inputs = [input_digest(path) for path in (*stacks, *masks)]
     parts = [network, inputs, settings.seed, input_digest(init) if init else None]
@@ -70,7 +76,11 @@ def build_alignment_trainer(
     )
     task = SeamlessTask(
         network=network,
-        reader=StackReader(dataset, network.contrast.equalised_radius_px),
+        reader=StackReader(
+            dataset,
+            network.contrast.equalised_radius_px,
+            near_px=network.mask_neighborhood_radius,
+        ),
         plan=pairs,
         schedule=PhaseSchedule(network),
         seed=settings.seed,
@@ -79,7 +89,7 @@ def build_alignment_trainer(
         lambdas=Lambdas.of(network),
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=network.lr)
-    plan = alignment_training_plan(settings, pairs.iterations_per_epoch, device, work)
+    plan = alignment_training_plan(settings, pairs, device, work)
     return SeamlessTrainer(task, module, optimizer, plan, device)
 
 
@@ -95,17 +105,23 @@ def load_initial_archive(archive: Path, module: Seamless) -> None:
 
 
 def alignment_training_plan(
-    settings: FitSettings, iterations_per_epoch: int, device: torch.device, work: Path
+    settings: FitSettings, pairs: PairPlan, device: torch.device, work: Path
 ) -> TrainingPlan:
-    """How long the training runs and how often it saves; `iterations` overrides `epochs`."""
+    """How long the training runs and how often it saves; `iterations` overrides `epochs`.
+
+    `vis_interval` counts stacks, and overrides `snapshot_every`, which counts iterations.
+    """
     network = settings.network
+    every_stacks = network.vis_interval
     epochs = settings.epochs or network.epochs
     workers = settings.workers
     return TrainingPlan(
-        iterations=settings.iterations or epochs * iterations_per_epoch,
+        iterations=settings.iterations or epochs * pairs.iterations_per_epoch,
         checkpoint_every=network.checkpoint_every,
         checkpoint_seconds=settings.checkpoint_seconds,
-        snapshot_every=network.snapshot_every,
+        snapshot_every=pairs.steps_per_visit * every_stacks
+        if every_stacks
+        else network.snapshot_every,
         workers=(2 if device.type == "cuda" else 0) if workers is None else workers,
         bf16=False,  # bf16 cannot resolve displacements of a hundredth of a pixel
         compile=False,

@@ -20,6 +20,7 @@ from retrace.alignment.prepare import prepare_sections, valid_mask
 from retrace.alignment.stack_files import Stack, StackDataset
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.errors import DataError
+from retrace.targets.ternary import INSIDE, ternary
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,18 @@ class PreparedStack:
     known: bool
 
     @classmethod
-    def of(cls, stack: Stack, radius_px: int | None) -> PreparedStack:
-        """Equalises each section as a whole; `radius_px`: see `prepare_sections`."""
+    def of(cls, stack: Stack, radius_px: int | None, near_px: int | None = None) -> PreparedStack:
+        """Equalises each section as a whole; `radius_px`: see `prepare_sections`.
+
+        `near_px`: the radius around defects that is marked as near them; None: as in the masks.
+        """
         valid = valid_mask(stack.images)
         fields = stack.fields
         if fields is None:
             fields = torch.zeros(len(valid), 2, *valid.shape[1:])
         images, _ = prepare_sections(stack.images, valid, radius_px=radius_px, fill=0)
-        return cls(images, stack.masks.float(), valid.float(), fields, stack.fields is not None)
+        masks = stack.masks if near_px is None else ternary(stack.masks == INSIDE, near_px)
+        return cls(images, masks.float(), valid.float(), fields, stack.fields is not None)
 
     def only(self, section: int) -> PreparedStack:
         """One section repeated: the true displacement is zero."""
@@ -126,10 +131,14 @@ class StackReader:
     """Prepared stacks by number, the last ones cached; threads may share it."""
 
     def __init__(
-        self, stacks: StackDataset | Sequence[Stack], radius_px: int | None, keep: int = 64
+        self,
+        stacks: StackDataset | Sequence[Stack],
+        radius_px: int | None,
+        keep: int = 64,
+        near_px: int | None = None,
     ) -> None:
-        """`radius_px`: see `prepare_sections`; `keep`: most stacks in memory."""
-        self.stacks, self.radius_px, self.keep = stacks, radius_px, keep
+        """`radius_px`, `near_px`: see `PreparedStack.of`; `keep`: most stacks in memory."""
+        self.stacks, self.radius_px, self.keep, self.near_px = stacks, radius_px, keep, near_px
         self._kept: dict[int, PreparedStack] = {}
         self._lock = Lock()
 
@@ -138,7 +147,9 @@ class StackReader:
             if index not in self._kept:
                 while len(self._kept) >= self.keep:
                     self._kept.pop(next(iter(self._kept)))
-                self._kept[index] = PreparedStack.of(self.stacks[index], self.radius_px)
+                self._kept[index] = PreparedStack.of(
+                    self.stacks[index], self.radius_px, self.near_px
+                )
             return self._kept[index]
 
 

@@ -95,3 +95,12 @@ def run_summary(record: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]
         f"{record['name']}: {record['dataset']}_{record['network']['name']}, {origin}, "
         f"{record['iterations']} iterations, {when}\n  {values}"
     )
+
+
+def print_lineage(runs: Path, name: str | None) -> None:
+    """Prints a run and its ancestors; without a name, all runs. ConfigError if there is none."""
+    records = read_runs(runs)
+    if not records:
+        raise ConfigError(f"no runs in {runs}; train first")
+    for record in lineage(runs, name) if name else records.values():
+        print(run_summary(record, records))

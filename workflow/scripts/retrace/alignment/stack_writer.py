@@ -18,6 +18,7 @@ from retrace.alignment.stack_files import (
     FIELDS,
     IMAGES,
     MASKS,
+    StoredStacks,
     is_h5,
     open_stack_file,
     stack_sets,
@@ -131,38 +132,51 @@ def resumable_stack(work: Path, number: int, draw: Callable[[int], SampledStack]
 def combine_stack_files(output: Path, sources: Sequence[Path]) -> dict[str, int]:
     """Copies the data sets of several files into one; returns the number of samples by name.
 
-    One image is in memory at a time. ConfigError if two data sets have the same name or a source is
-    the output; DataError for a file without stacks.
+    A data set keeps its name; if another one has it too, it gets the name of its file, as in
+    SEAMLeSS's combine_h5.py. One image at a time is in memory. ConfigError if two data sets still
+    have the same name or a source is the output; DataError for a file without stacks.
     """
     if output.resolve() in [source.resolve() for source in sources]:
         raise ConfigError(f"{output} is one of the sources too; give the output another name")
     sets = [stacks for source in sources for stacks in stack_sets(source)]
-    names = [stacks.name for stacks in sets]
-    for stacks in sets:
-        if names.count(stacks.name) > 1:
-            files = ", ".join(str(other.path) for other in sets if other.name == stacks.name)
-            raise ConfigError(
-                f"{files}: each has a data set {stacks.name!r}; a combined file can hold one. "
-                "SampledStack the stacks of one of them under another name"
-            )
+    names = _names_in_one_file(sets)
     with creating(output) as root:
-        for stacks in sets:
-            _copy_set(root, stacks.path, stacks.name)
-    return {stacks.name: stacks.shape[0] for stacks in sets}
+        for stacks, name in zip(sets, names, strict=True):
+            _copy_set(root, stacks.path, stacks.name, name)
+    return {name: stacks.shape[0] for stacks, name in zip(sets, names, strict=True)}
 
 
-def _copy_set(root: Any, path: Path, name: str) -> None:
-    """Copies one data set, an image at a time; a bare array becomes `images` of a group."""
+def _names_in_one_file(sets: Sequence[StoredStacks]) -> list[str]:
+    """The names of data sets in a combined file; ConfigError if two are the same."""
+    own = [stacks.name for stacks in sets]
+    in_file = [(stacks.path, stacks.name) for stacks in sets]
+    names = []
+    for path, name in in_file:
+        alone = sum(other == path for other, _ in in_file) == 1
+        by_file = path.stem if alone else f"{path.stem}_{name}"
+        names.append(by_file if own.count(name) > 1 else name)
+    for stacks, name in zip(sets, names, strict=True):
+        if names.count(name) > 1:
+            files = ", ".join(str(s.path) for s, n in zip(sets, names, strict=True) if n == name)
+            raise ConfigError(
+                f"{files}: their data sets {stacks.name!r} would both be called {name!r} in the "
+                "combined file; rename one of the files"
+            )
+    return names
+
+
+def _copy_set(root: Any, path: Path, name: str, copy: str) -> None:
+    """Copies one data set as `copy`, an image at a time; a bare array becomes `images` of it."""
     with open_stack_file(path) as source:
         item = source[name]
-        group = root.create_group(name)
+        group = root.create_group(copy)
         group.attrs.update(dict(item.attrs))
         arrays = (
             {a: item[a] for a in ARRAYS if a in item} if hasattr(item, "keys") else {IMAGES: item}
         )
         samples = item.shape[0] if IMAGES not in arrays else arrays[IMAGES].shape[0]
         copies = {a: create_array(group, a, v.shape, v.dtype) for a, v in arrays.items()}
-        for index in progress(range(samples), samples, f"combine {name}", "stacks"):
+        for index in progress(range(samples), samples, f"combine {copy}", "stacks"):
             for array, values in arrays.items():
                 for section in range(values.shape[1]):
                     copies[array][index, section] = values[index, section]

@@ -128,6 +128,7 @@ def _draw_moves(
     if rng.random() < settings.turn:
         first = rotation_matrix(rng.uniform(0, 2 * math.pi), rng.normal(1, settings.scale))
         second = rotation_matrix(rng.uniform(0, 2 * math.pi))
+    assert settings.jitter_px is not None, "a resolved network has a number"
     far = largest_jitter(settings.jitter_px)
     size = weighted_draw(rng, far, JITTER_POWER, JITTER_FACTOR, 2 * sections)
     steps = (size * rng.choice((-1, 1), 2 * sections)).reshape(sections, 2)

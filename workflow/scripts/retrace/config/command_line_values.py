@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import yaml
 
+from retrace.config.aliases import is_called, translated
 from retrace.config.schema import accepts, alternatives, annotation_of, check, fitting
 from retrace.config.words import is_model
 from retrace.config.workflow import WorkflowConfig
@@ -20,6 +21,8 @@ from retrace.settings_model import SettingsModel
 
 WHERE = "config"
 """How messages call config.yaml and what `--config` adds to it."""
+OTHER_NAMES = {"state_archive": is_called("init"), "num_epochs": is_called("epochs")}
+"""SEAMLeSS's names of settings."""
 
 
 def read_config(files: Iterable[str | Path], words: Iterable[str]) -> WorkflowConfig:
@@ -29,8 +32,8 @@ def read_config(files: Iterable[str | Path], words: Iterable[str]) -> WorkflowCo
     """
     content: Settings = {}
     for file in files:
-        content = merge(content, read_yaml(Path(file)))
-    typed = dict(_pair(word) for word in words)
+        content = merge(content, translated(read_yaml(Path(file)), OTHER_NAMES, str(file)))
+    typed = translated(dict(_pair(word) for word in words), OTHER_NAMES, WHERE)
     content = merge(content, read_typed(WorkflowConfig, typed))
     config = check(WorkflowConfig, content, WHERE).complete(deep=True)
     if isinstance(config.iterations, dict):

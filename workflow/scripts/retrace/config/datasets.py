@@ -19,6 +19,7 @@ from retrace.config.downloads import check_obtain
 from retrace.config.examples_model import ExamplesDataset, ExamplesFile
 from retrace.config.obtain_model import Obtain
 from retrace.config.schema import check
+from retrace.config.seamless_options import dataset_in_own_names
 from retrace.config.sources import OUR_BUCKET, bucket_key
 from retrace.config.splits import LABELS_BOX, check_region, region_of, resolve_splits
 from retrace.config.yaml_files import names, read_yaml, yaml_file
@@ -50,6 +51,7 @@ def load_dataset(name: str | Path, chosen: object = None) -> AnyDataset:
     if "spec" in content or "cfg" in content:
         check(DatasetFile, content, str(path))
         content = with_samples(content, str(path))
+    content = dataset_in_own_names(content, str(path))
     return _resolved(check(DatasetFile, content, str(path)), path, chosen)
 
 

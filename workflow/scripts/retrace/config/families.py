@@ -55,6 +55,11 @@ class Family:
     (of voxels), "examples" (classes of whole inputs) or "field" (of displacements)."""
     check_pair: str
     """Function (pair, dataset, network, verb) that refuses what cannot work in this family."""
+    own_names: str = ""
+    """Function (content, where) that replaces the system's names of settings in a network's file
+    by those used here."""
+    initial_file: Callable[[NetworkContent], str | None] = lambda content: None
+    """From the content of a network's file the weights that it says training starts from."""
     net_prefix: Callable[[NetworkContent], str | None] = lambda content: None
     """From the content of a network's file the start of the paths of the networks that training
     writes in the system's own format, or None."""
@@ -245,6 +250,8 @@ SEAMLESS = Family(
     resolve="retrace.config.seamless_network:resolve_seamless",
     output_kind=lambda content: "field",
     check_pair="retrace.config.seamless_network:check_seamless_pair",
+    own_names="retrace.config.seamless_options:network_in_own_names",
+    initial_file=lambda content: content.get("state_archive"),
     architecture=(
         "height",
         "kernel",

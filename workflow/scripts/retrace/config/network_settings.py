@@ -101,6 +101,11 @@ class NetworkSettings(SettingsModel):
         """The network whose weights the training starts from, which is trained first."""
         return None
 
+    @property
+    def initial_file(self) -> str | None:
+        """The file whose weights the training starts from, unless `init` names another."""
+        return None
+
 
 class VoxelNetworkSettings(NetworkSettings):
     """A network that predicts volumes, images or vectors; all families but the aligning one."""

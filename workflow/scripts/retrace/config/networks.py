@@ -54,6 +54,9 @@ def network_content(name: str, below: tuple[str, ...] = ()) -> Settings:
     merged: Settings = {}
     for parent in _parents(own.pop("extends", ()), path):
         merged = merge(merged, network_content(parent, (*below, name)))
+    family = family_named(str({**merged, **own}.get("family", DEFAULT_FAMILY)), str(path))
+    if family.own_names:
+        own = family.load("own_names")(own, str(path))
     return merge(merged, own)
 
 
@@ -214,6 +217,18 @@ def net_prefixes() -> list[str]:
         except ConfigError:
             continue  # an error only when that network is used
     return [prefix for prefix in prefixes if prefix]
+
+
+def initial_files() -> list[str]:
+    """The weights that networks say their training starts from."""
+    found = []
+    for name in names("networks"):
+        try:
+            content = network_content(name)
+            found.append(_family(content).initial_file(content))
+        except ConfigError:
+            continue  # an error only when that network is used
+    return [file for file in found if isinstance(file, str)]
 
 
 def check_kind(dataset: DatasetBase, network: NamedNetwork) -> None:

@@ -22,9 +22,10 @@ from retrace.setting_types import (
     Number,
     NumberFrom0,
     Positive,
+    Text,
     WholeFrom0,
 )
-from retrace.settings_model import NOT_TRAINED, SettingsModel, all_optional
+from retrace.settings_model import NO_EFFECT, NOT_TRAINED, SettingsModel, all_optional
 
 
 class EncoderMaps(SettingsModel):
@@ -67,8 +68,9 @@ class SmoothnessFactor(SettingsModel):
 class StackAugment(SettingsModel):
     """Augmentation of stacks, and of the sections as the network sees them."""
 
-    jitter_px: NumberFrom0 = Field(
-        description="Largest shift between two sections, pixels; SEAMLeSS: 2^(height-1)."
+    jitter_px: NumberFrom0 | None = Field(
+        description="Largest shift between two sections, pixels. null: 2^(height-1), as in "
+        "SEAMLeSS."
     )
     rotation: NumberFrom0 = Field(
         description="Standard deviation of the rotation of each section, radians."
@@ -214,6 +216,21 @@ class SeamlessNetworkSettings(NetworkSettings):
     mask_smooth_radius: Count = Field(
         description="Pixels that the relaxed smoothness extends around defects."
     )
+    mask_neighborhood_radius: Count | None = Field(
+        None,
+        description="Pixels around a defect that count as near it. null: as in the masks, whose "
+        "radius is `alignment: defects: near_px` of the dataset.",
+    )
+    vis_interval: Annotated[Count | None, NO_EFFECT] = Field(
+        None,
+        description="Stacks between two pictures of a training, as in SEAMLeSS. null: "
+        "`snapshot_every` says it in iterations.",
+    )
+    state_archive: Annotated[Text | None, NO_EFFECT] = Field(  # the bytes of the file decide
+        None,
+        description="Archive that the training starts from, unless `init` names one: "
+        "archive.safetensors of a run, or a .pt of SEAMLeSS.",
+    )
     blank_var_threshold: NumberFrom0 = Field(
         description="Sections with a lower variance, of values in [0, 1], are left out of training."
     )
@@ -247,6 +264,11 @@ class SeamlessNetworkSettings(NetworkSettings):
         description="How a stack is aligned with the trained network."
     )
 
+    @property
+    def initial_file(self) -> str | None:
+        """`state_archive`."""
+        return self.state_archive
+
 
 SeamlessNetworkFile = all_optional(
     SeamlessNetworkSettings,
@@ -270,7 +292,11 @@ SeamlessNetworkFile = all_optional(
 def resolve_seamless(file: SettingsModel, dataset: DatasetTraits) -> SeamlessNetworkSettings:
     """The network; it is the same for all datasets. ConfigError if a setting is missing."""
     content = {key: value for key, value in file.plain().items() if key != "extends"}
-    return check(SeamlessNetworkSettings, content, f"network {content['name']!r}")
+    network = check(SeamlessNetworkSettings, content, f"network {content['name']!r}")
+    if network.augment.jitter_px is not None:
+        return network
+    augment = network.augment.plain() | {"jitter_px": 2 ** (network.height - 1)}
+    return network.with_(augment=augment)
 
 
 def check_seamless_pair(

@@ -106,8 +106,15 @@ class Planner:
         return is_own and not is_published(self.config, network)
 
     def init_of(self, dataset: str, network: str) -> str | None:
-        """The file of `init` that a network starts from, None for none."""
-        return initial_weights.init_of(self.config, dataset, network, self.init_is_for)
+        """The file of `init` that a network starts from, or its own; None for none."""
+        init = initial_weights.init_of(self.config, dataset, network, self.init_is_for)
+        own = self.network(dataset, network).initial_file
+        if init and own and init != own:
+            raise ConfigError(
+                f"network {network!r} starts from its `state_archive: {own}`, and `init` names "
+                f"{init}; keep one"
+            )
+        return init or own
 
     def init_is_own_result(self, dataset: str, network: str) -> bool:
         """Whether `init` of a network is a result of itself, or of a network that reads it."""
@@ -243,4 +250,4 @@ class Planner:
                 files += sources.named_files(datasets.load_dataset(name))
             except RetraceError:
                 continue
-        return files + networks.net_prefixes()
+        return files + networks.net_prefixes() + networks.initial_files()
