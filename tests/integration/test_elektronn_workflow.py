@@ -105,9 +105,9 @@ def test_train_predict_and_evaluate(place: Path, start: Start) -> None:
     assert 0 < scores["nll"] < 0.7
     with (results / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["iteration"] for row in rows] == ["100", "200", "300"]
-    assert [float(row["warp"]) for row in rows] == [1, 1, 0]
-    assert [float(row["lr"]) for row in rows] == [0.02, 0.02, 0.005]
+    assert [row["iteration"] for row in rows] == ["1", "100", "200", "300"]
+    assert [float(row["warp"]) for row in rows] == [1, 1, 1, 0]
+    assert [float(row["lr"]) for row in rows] == [0.02, 0.02, 0.02, 0.005]
     for name in ("timeline", "history", "errors", "evaluation"):
         assert (results / f"{name}.png").stat().st_size > 2000
     with h5py.File(results / "predictions.h5") as file:

@@ -13,6 +13,7 @@ import elektronn
 from retrace.config import networks, schema, yaml_files
 from retrace.config.dataset_model import DatasetFile
 from retrace.config.elektronn_network import ElektronnNetworkFile
+from retrace.config.examples_model import ExamplesFile
 from retrace.elektronn.assignments import read_assignments
 from retrace.elektronn.cfg import (
     DATASET,
@@ -211,6 +212,66 @@ desired_input = 28
     assert translated.network["n_lab"] == 10
 
 
+DIGITS = """
+save_name = 'MNIST_example_warp'
+mode = 'vect-scalar'
+MLP_layers = [300, 300]
+batch_size = 50
+data_class_name = 'MNISTData'
+"""
+
+
+def digits(folder: Path, text: str) -> Any:
+    """A file for digits as vectors with further lines, translated."""
+    return translate(read_elektronn_config(written(folder, DIGITS + text)))
+
+
+def test_a_given_archive_becomes_a_dataset(tmp_path: Path) -> None:
+    options = "data_load_kwargs = dict(path='~/mnist.pkl', convert2image=False)\n"
+    translated = digits(tmp_path, options)
+
+    schema.check(ExamplesFile, translated.dataset, "translated")
+    archive = translated.dataset["examples"]["archive"]
+    assert archive == {"path": str(Path("~/mnist.pkl").expanduser())}
+    # without warp_on, MNISTData does not warp
+    assert "warp_on" not in translated.network or not translated.network["warp_on"]
+    assert translated.network["desired_input"] == 676
+    name = translated.dataset["name"]
+    assert translated.notes["data_class_name"].endswith(f"train_{name}_mnist_example_warp")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "mode = 'img-scalar'; data_load_kwargs = dict(convert2image=False)",
+            "mode 'img-scalar' needs images",
+        ),
+        ("data_load_kwargs = dict(center=False, convert2image=False)", "always subtracted"),
+        ("data_load_kwargs = dict(warpon=True)", "did you mean 'warp_on'"),
+        (
+            "data_load_kwargs = {'convert2image': False}\ndata_batch_kwargs = {'source': 'valid'}",
+            "data_batch_kwargs = .* is not supported",
+        ),
+    ],
+)
+def test_options_of_digits_that_would_be_ignored_are_refused(
+    line: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        digits(tmp_path, line + "\n")
+
+
+def test_missing_cubes_and_unused_paths_are_named(tmp_path: Path) -> None:
+    notes = changed(tmp_path, f"data_path = {str(tmp_path)!r}\n").notes
+    assert f"NO FILE {tmp_path}/raw_0.h5 (3 of 3 are missing)" in notes["data_path"]
+    assert "correct `label_path` or `l_files`" in notes["label_path"]
+
+    options = "data_load_kwargs = dict(convert2image=False)\n"
+    unused = digits(tmp_path, options + "data_path = '/data/'\n").notes["data_path"]
+    assert unused.startswith("not used: there are no d_files")
+
+
 def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, NEURO)
     command = ["translate", str(path), "--voxel-size-nm", "20", "10", "10"]
@@ -220,7 +281,9 @@ def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFix
     network = yaml_files.read_yaml(tmp_path / "config" / "networks" / "neuro_3d.yaml")
 
     assert network["nof_filters"] == [10, 25, 40, 50, 60]
-    assert "neuro_3d_cubes.yaml" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "neuro_3d_cubes.yaml" in text
+    assert "next: snakemake --use-singularity train_neuro_3d_cubes_neuro_3d\n" in text
     elektronn.main(["describe", str(path)])
     assert "trainable parameters: 95717" in capsys.readouterr().out
     path.write_text(NEURO + "batch_size = 2\n")

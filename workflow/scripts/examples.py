@@ -34,7 +34,7 @@ from retrace.networks import ElektronnNetwork, build_network
 from retrace.planning.examples_settings import ExamplesSettings
 from retrace.progress import progress
 from retrace.storage.manifest import input_digest, origin
-from retrace.training.elektronn_curves import curve_pictures
+from retrace.training.elektronn_curves import Losses, Rows, curve_pictures
 from retrace.training.elektronn_pictures import reconstruction_picture
 from retrace.training.example_batches import AT_ONCE, ExampleBatches, training_examples
 
@@ -170,15 +170,18 @@ def _reconstruction(
 
 def curves(args: argparse.Namespace) -> None:
     """Writes history.csv and pictures of a training."""
-    rows, history = read_parsed(
-        args.history, lambda content: (content["learning_curve"], content["history"])
-    )
-    losses = [
-        (int(row["iteration"]), math.nan if row["loss"] is None else float(row["loss"]))
-        for row in history
-    ]
+    rows, losses = read_parsed(args.history, _measured)
     for path in curve_pictures(rows, losses, args.output):
         print(f"[curves] {path}")
+
+
+def _measured(content: Any) -> tuple[Rows, Losses]:
+    """The measurements and the losses in training.json."""
+    losses = [
+        (int(row["iteration"]), math.nan if row["loss"] is None else float(row["loss"]))
+        for row in content["history"]
+    ]
+    return content["learning_curve"], losses
 
 
 def main(argv: Sequence[str] | None = None) -> None:

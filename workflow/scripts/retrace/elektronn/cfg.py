@@ -63,7 +63,8 @@ ELSEWHERE = {
     "overwrite": "a training never deletes another; delete its folder in work/train to start again",
     "plot_on": "the curves are always plotted",
     "print_status": "the status is always printed",
-    "device": "--config device=cpu or cuda; auto uses a GPU if there is one",
+    "device": "--config device=cpu, cuda or auto (a GPU if there is one); with "
+    "CUDA_VISIBLE_DEVICES=N it is GPU N",
     "param_save_h": "training states are saved every `checkpoint_every` iterations",
     "initial_prev_h": "previews are saved every `snapshot_every` iterations",
     "prev_save_h": "previews are saved every `snapshot_every` iterations",
@@ -72,8 +73,9 @@ ELSEWHERE = {
     "param_file": "--config init=FILE starts a training from it",
     "preview_kwargs": "predictions have all classes and all sections",
     "data_class_name": "MNISTData is the dataset mnist",
-    "data_load_kwargs": "settings of MNISTData, as settings of the network",
-    "data_batch_kwargs": "ELEKTRONN's own classes have none that changes a batch",
+    "data_load_kwargs": "settings of the network; `path` is the archive of a dataset of its own, "
+    "and the mode decides whether digits are images or vectors",
+    "data_batch_kwargs": "only dict() is supported",
 }
 """Parameters that retrace does not need, and what replaces each."""
 UNSUPPORTED = {

@@ -34,6 +34,9 @@ TARGETS = {
 """Our names of ELEKTRONN's targets, of which the third is misspelt there."""
 DIGITS = 10
 """Number of classes of MNISTData."""
+SIDE = 28
+"""Pixels along y and x of its images."""
+UNUSED = "not used: there are no d_files, or data_class_name replaces the cubes, as in ELEKTRONN"
 
 
 @dataclass
@@ -59,11 +62,11 @@ def translate(config: ElektronnConfig, voxel_size_nm: Sequence[float] | None = N
         if name in NETWORK:
             translation.notes[name] = f"{name} of the network"
         elif name in DATASET:
-            translation.notes[name] = "the dataset"
+            translation.notes[name] = UNUSED if not _names_cubes(config) else "the dataset"
         elif name in ELSEWHERE:
             translation.notes[name] = ELSEWHERE[name]
     _translate_network(config, translation)
-    if values["d_files"] and values["data_class_name"] is None:
+    if _names_cubes(config):
         translation.dataset = _dataset(config, voxel_size_nm, translation.notes)
         translation.network["input_channels"] = (
             len(translation.dataset["volumes"]["cube_0"].get("inputs", {})) + 1
@@ -162,6 +165,10 @@ def _input(config: ElektronnConfig, network: Content, axes: int, notes: dict[str
     return chosen
 
 
+def _names_cubes(config: ElektronnConfig) -> bool:
+    return bool(config.values["d_files"]) and config.values["data_class_name"] is None
+
+
 def _digits(config: ElektronnConfig, translation: Translation) -> None:
     """Adds the settings of the network that ELEKTRONN's class MNISTData has."""
     values, network = config.values, translation.network
@@ -173,18 +180,59 @@ def _digits(config: ElektronnConfig, translation: Translation) -> None:
             f"{config.path}: data_class_name {kind!r} is not supported: other classes would "
             "have to be run; MNISTData is the dataset mnist"
         )
-    options = dict(values["data_load_kwargs"])
-    supported = ("path", "convert2image", "warp_on", "shift_augment")
-    for name in options:
+    options = _load_options(config)
+    network["n_lab"] = values["n_lab"] or DIGITS
+    network["warp_on"] = bool(options["warp_on"])
+    network["shift_augment"] = bool(options["shift_augment"])
+    if values["mode"] == "vect-scalar":
+        network["desired_input"] = (SIDE - network["shift_augment"] * 2) ** 2
+    name = "mnist"
+    if options["path"] is not None:
+        translation.dataset = _digits_of(options["path"], network["name"])
+        name = translation.dataset["name"]
+    translation.notes["data_class_name"] = f"the dataset {name}: train_{name}_{network['name']}"
+
+
+def _load_options(config: ElektronnConfig) -> Content:
+    """The options of MNISTData; ConfigError for one that would change what is learned, unknown
+    ones, and options of its batches."""
+    values = config.values
+    options = {"path": None, "convert2image": True, "warp_on": False, "shift_augment": True}
+    supported = (*options, "center")
+    for name in values["data_load_kwargs"]:
         if name not in supported:
             raise ConfigError(
                 f"{config.path}: data_load_kwargs has {name!r}; {nearest(name, supported)}"
             )
-    network["n_lab"] = values["n_lab"] or DIGITS
-    network["warp_on"] = bool(options.get("warp_on", False))
-    network["shift_augment"] = bool(options.get("shift_augment", True))
-    if values["mode"] == "vect-scalar":
-        network["desired_input"] = (28 - network["shift_augment"] * 2) ** 2
+    options |= values["data_load_kwargs"]
+    if not options.get("center", True):
+        raise ConfigError(
+            f"{config.path}: center = False in data_load_kwargs is not supported: the mean of the "
+            "training images is always subtracted; remove it"
+        )
+    if values["mode"] == "img-scalar" and not options["convert2image"]:
+        raise ConfigError(
+            f"{config.path}: convert2image = {options['convert2image']} in data_load_kwargs gives "
+            "vectors, and mode 'img-scalar' needs images; take True, or mode 'vect-scalar'"
+        )
+    if values["data_batch_kwargs"]:
+        raise ConfigError(
+            f"{config.path}: data_batch_kwargs = {values['data_batch_kwargs']!r} is not supported: "
+            "training batches are always drawn from the training split; take dict()"
+        )
+    return options
+
+
+def _digits_of(path: str, network: str) -> Content:
+    """The dataset of an archive (mnist.pkl or mnist.pkl.gz) that the file names itself."""
+    return {
+        "name": f"{network}_digits",
+        "examples": {
+            "classes": DIGITS,
+            "archive": {"path": str(Path(path).expanduser())},
+            "image_shape": [SIDE, SIDE],
+        },
+    }
 
 
 def _dataset(
@@ -202,6 +250,7 @@ def _dataset(
             f"{path} names cubes, and ELEKTRONN's files have no voxel size; give --voxel-size-nm Z "
             "Y X"
         )
+    _note_missing(config, notes)
     held_out = [int(index) for index in values["valid_cubes"]]
     for index in held_out:
         if not -len(images) <= index < len(images):
@@ -228,6 +277,19 @@ def _dataset(
         "`validation` of the dataset; add cubes with labels to `test` for `evaluate` to score"
     )
     return dataset
+
+
+def _note_missing(config: ElektronnConfig, notes: dict[str, str]) -> None:
+    """Names the first cube of images, and of labels, that does not exist (yet)."""
+    for setting, files in (("data_path", "d_files"), ("label_path", "l_files")):
+        sources = [_source(config.values[setting], entry) for entry in config.values[files]]
+        missing = [source["path"] for source in sources if not Path(source["path"]).is_file()]
+        if missing:
+            notes[setting] = (
+                f"the dataset; NO FILE {missing[0]} ({len(missing)} of {len(sources)} are "
+                f"missing): correct `{setting}` or `{files}`, or put the files there, and "
+                "translate again if they have channels"
+            )
 
 
 def _volume(config: ElektronnConfig, index: int, channels: int) -> Content:

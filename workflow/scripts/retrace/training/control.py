@@ -7,7 +7,7 @@ knows `save` and `stop`; a family may add its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +30,16 @@ class Command:
 class ControlFile:
     """Reads the commands to the training in the folder `work`."""
 
-    def __init__(self, work: Path, family_commands: Mapping[str, str]) -> None:
-        """`family_commands`: words that the family adds, and what they do."""
+    def __init__(
+        self,
+        work: Path,
+        family_commands: Mapping[str, str],
+        as_command: Callable[[str], str] = str,
+    ) -> None:
+        """`family_commands`: words that the family adds, and what they do; `as_command`: a line
+        that may be written in another program's words as a command, or ConfigError."""
         self.file, self.log = work / FILE, work / LOG
-        self.allowed = {**COMMON, **family_commands}
+        self.allowed, self.as_command = {**COMMON, **family_commands}, as_command
 
     def commands(self) -> Iterator[Command]:
         """The commands written since the last call; unknown words are answered in the log."""
@@ -41,7 +47,11 @@ class ControlFile:
             return
         taken = self.file.replace(self.file.with_name(f"{FILE}.taken"))
         for line in taken.read_text(errors="replace").splitlines():
-            word, _, argument = line.strip().partition(" ")
+            try:
+                word, _, argument = self.as_command(line.strip()).partition(" ")
+            except ConfigError as error:
+                self.reply(str(error))
+                continue
             if word in self.allowed:
                 yield Command(word, argument.strip())
             elif word:

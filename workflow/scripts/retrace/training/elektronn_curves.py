@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from retrace.files import atomic_write
 from retrace.training.elektronn_pictures import new_figure, save_figure
+from retrace.training.history import mean_rows
 
 COLUMNS = (
     "iteration",
@@ -86,6 +88,24 @@ def smoothed_losses(losses: Losses) -> list[float]:
         ema, before = decay * ema + (1 - decay) * (loss if decay < 1 else 0), iteration
         smooth.append(ema)
     return smooth
+
+
+def loss_curve(losses: Tensor) -> Losses:
+    """The loss (n,) of each iteration, or means over at most 2000 equal ranges."""
+    return [(end, float(mean)) for end, (mean,) in mean_rows(losses[:, None])]
+
+
+def status_line(row: Mapping[str, Any]) -> str:
+    """A measurement as a line for the terminal, as ELEKTRONN prints one."""
+    loss, change = (math.nan if row[n] is None else row[n] for n in ("loss", "loss_change"))
+    parts = [f"iteration {row['iteration']}: loss {loss:.3f}"]
+    for split in ("train", "validation"):
+        if f"{split}_error" in row:
+            parts.append(f"{split} error {100 * row[f'{split}_error']:.2f} %")
+        elif f"{split}_loss" in row:
+            parts.append(f"{split} loss {row[f'{split}_loss']:.5f}")
+    parts += [f"loss change {change:+.1e}", f"lr {row['lr']:.5f}"]
+    return ", ".join([*parts, f"{row['seconds']:.0f} s"])
 
 
 def history_csv(rows: Rows) -> str:

@@ -7,7 +7,6 @@ actions and commands to a running training; differences are listed in docs/refer
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +28,13 @@ from retrace.planning.train_settings import TrainingExamples
 from retrace.training.compared import marked, number
 from retrace.training.control import Command, number_argument, switch_argument
 from retrace.training.cube_batches import CubeBatches, open_cube_batches
-from retrace.training.elektronn_curves import Losses, curve_pictures, smoothed_losses
+from retrace.training.elektronn_console import as_command
+from retrace.training.elektronn_curves import (
+    curve_pictures,
+    loss_curve,
+    smoothed_losses,
+    status_line,
+)
 from retrace.training.elektronn_optimizers import elektronn_optimizer
 from retrace.training.elektronn_schedule import (
     BY_COMMAND,
@@ -41,7 +46,6 @@ from retrace.training.elektronn_schedule import (
     has_stalled,
 )
 from retrace.training.example_batches import ExampleBatches, open_example_batches
-from retrace.training.history import mean_rows
 from retrace.training.random_streams import network_seed
 from retrace.training.state import TrainingProgress, state_files
 from retrace.training.task import (
@@ -298,6 +302,10 @@ class ElektronnTask(PlainTask):
         """The commands of ELEKTRONN's console."""
         return COMMANDS
 
+    def as_command(self, line: str) -> str:
+        """A line with ELEKTRONN's words replaced by the commands here."""
+        return as_command(line)
+
     def handle(self, command: Command, iteration: int, work: Path) -> str:
         """Carries out a command; changes of the training take effect 32 iterations later."""
         word, argument = command.word, command.argument
@@ -356,24 +364,6 @@ class ElektronnTask(PlainTask):
 def first_terms(progress: TrainingProgress) -> Tensor:
     """The minimised loss (n,) of each iteration."""
     return progress.losses[:, 0] if len(progress.losses) else torch.zeros(0)
-
-
-def loss_curve(losses: Tensor) -> Losses:
-    """The loss (n,) of each iteration, or means over at most 2000 equal ranges."""
-    return [(end, float(mean)) for end, (mean,) in mean_rows(losses[:, None])]
-
-
-def status_line(row: Mapping[str, Any]) -> str:
-    """A measurement as a line for the terminal, as ELEKTRONN prints one."""
-    loss, change = (math.nan if row[n] is None else row[n] for n in ("loss", "loss_change"))
-    parts = [f"iteration {row['iteration']}: loss {loss:.3f}"]
-    for split in ("train", "validation"):
-        if f"{split}_error" in row:
-            parts.append(f"{split} error {100 * row[f'{split}_error']:.2f} %")
-        elif f"{split}_loss" in row:
-            parts.append(f"{split} loss {row[f'{split}_loss']:.5f}")
-    parts += [f"loss change {change:+.1e}", f"lr {row['lr']:.5f}"]
-    return ", ".join([*parts, f"{row['seconds']:.0f} s"])
 
 
 def read_history(work: Path, iteration: int) -> list[dict[str, Any]]:

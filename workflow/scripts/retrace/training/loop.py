@@ -187,7 +187,7 @@ class Trainer:
         plan = self.plan
         numbers = self.rank.samples(first, plan.iterations, self.task.batch_size)
         batches = Prefetcher(self.task, numbers, plan.workers, self.device)
-        control = ControlFile(plan.work, self.task.commands)
+        control = ControlFile(plan.work, self.task.commands, self.task.as_command)
         self._since = begin = saved = time.monotonic()
         self._call_on_save(first)
         with self._log(first) as writer, closing(iter(batches)) as samples:

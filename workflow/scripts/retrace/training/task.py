@@ -37,6 +37,10 @@ class PlainTask:
         """Commands beyond those of every training, and what each does: none."""
         return {}
 
+    def as_command(self, line: str) -> str:
+        """The line itself."""
+        return line
+
     def handle(self, command: Command, iteration: int, work: Path) -> str:
         """Never called: there are no commands to handle."""
         raise NotImplementedError(command.word)
@@ -140,6 +144,10 @@ class Task(Protocol):
     @property
     def commands(self) -> Mapping[str, str]:
         """Commands of this family to a running training, and what each does."""
+        ...
+
+    def as_command(self, line: str) -> str:
+        """A line of the control file as a command; ConfigError for one that has none."""
         ...
 
     def handle(self, command: Command, iteration: int, work: Path) -> str:
