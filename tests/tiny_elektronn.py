@@ -8,12 +8,18 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
+from built_networks import built
 from retrace.checkpoints.elektronn import ParameterFile
-from retrace.config import networks
+from retrace.config import datasets, networks
 from retrace.config.dataset_model import Dataset
+from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.config.network_settings import DatasetTraits
 from retrace.networks.elektronn import ElektronnNetwork
+from retrace.planning.train_settings import TrainingDataset, read_train_settings
+from retrace.training.cube_batches import CubeBatches, open_cube_batches
+from tiny_training import training
 from volume_datasets import load_volumes
 
 VOXEL_SIZE_NM = [20, 10, 10]
@@ -102,3 +108,29 @@ def dataset(folder: Path, **changes: Any) -> Dataset:
     file = folder / "cubes.yaml"
     file.write_text(json.dumps(content))
     return load_volumes(file)
+
+
+def batches(folder: Path, data: Dataset | None = None, **changes: Any) -> CubeBatches:
+    """The batches of the tiny network on the cubes in `folder`."""
+    data = data or dataset(folder)
+    net = network(are_classes=datasets.has_classes(data), **changes)
+    settings = read_train_settings(training(data, net, 8))
+    assert isinstance(settings.dataset, TrainingDataset)
+    assert isinstance(settings.network, ElektronnNetworkSettings)
+    module = built(net)
+    return open_cube_batches(
+        settings.network, settings.dataset, settings.seed, module, {}, torch.device("cpu")
+    )
+
+
+def mark(folder: Path, **shape: Any) -> None:
+    """An image of cube 0 whose values encode positions, and labels that are their last bit."""
+    raw, labels = cube(0, **shape)
+    x, y, z = np.meshgrid(*map(np.arange, raw.shape), indexing="ij")
+    place = (3 * x + 7 * y + 5 * z) % 251
+    lead = [(a - b) // 2 for a, b in zip(raw.shape, labels.shape, strict=True)]
+    inside = tuple(slice(n, n + m) for n, m in zip(lead, labels.shape, strict=True))
+    with h5py.File(folder / "raw_0.h5", "r+") as file:
+        file["raw"][...] = place.astype(np.uint8)
+    with h5py.File(folder / "barrier_0.h5", "r+") as file:
+        file["lab"][...] = (place[inside] % 2).astype(np.uint16)

@@ -20,20 +20,17 @@ from built_networks import built
 from retrace.checkpoints.elektronn import write_param
 from retrace.config import compatibility, datasets
 from retrace.config.any_network import of_family
-from retrace.config.dataset_model import Dataset
-from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.errors import ConfigError, DataError
 from retrace.evaluation.class_tally import ClassTally, probabilities_of
 from retrace.evaluation.classes import class_scores
 from retrace.formats.source import Source
 from retrace.planning import evaluate
 from retrace.planning import predict as planning_predict
-from retrace.planning.train_settings import TrainingDataset, read_train_settings
+from retrace.planning.train_settings import read_train_settings
 from retrace.settings_model import as_json
 from retrace.storage.volumes import open_source
 from retrace.targets.classes import class_labels
 from retrace.training import build
-from retrace.training.cube_batches import CubeBatches, open_cube_batches
 from retrace.training.prefetch import Prefetcher
 from run_config import run_config
 from settings_changes import with_volume
@@ -46,36 +43,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def batches(folder: Path, data: Dataset | None = None, **changes: Any) -> CubeBatches:
-    data = data or tiny.dataset(folder)
-    net = tiny.network(are_classes=datasets.has_classes(data), **changes)
-    settings = read_train_settings(training(data, net, 8))
-    assert isinstance(settings.dataset, TrainingDataset)
-    assert isinstance(settings.network, ElektronnNetworkSettings)
-    module = built(net)
-    return open_cube_batches(
-        settings.network, settings.dataset, settings.seed, module, {}, torch.device("cpu")
-    )
-
-
-def mark(folder: Path) -> None:
-    """An image of cube 0 whose values encode positions, and labels that are their last bit."""
-    raw, labels = tiny.cube(0)
-    x, y, z = np.meshgrid(*map(np.arange, raw.shape), indexing="ij")
-    place = (3 * x + 7 * y + 5 * z) % 251
-    lead = [(a - b) // 2 for a, b in zip(raw.shape, labels.shape, strict=True)]
-    inside = tuple(slice(n, n + m) for n, m in zip(lead, labels.shape, strict=True))
-    with h5py.File(folder / "raw_0.h5", "r+") as file:
-        file["raw"][...] = place.astype(np.uint8)
-    with h5py.File(folder / "barrier_0.h5", "r+") as file:
-        file["lab"][...] = (place[inside] % 2).astype(np.uint16)
-
-
 @pytest.mark.parametrize("warp", [0.0, 1.0])
 def test_labels_lie_on_their_voxels(folder: Path, warp: float) -> None:
     """Every label is the one of the voxel in the middle of its field of view."""
-    mark(folder)
-    sampler = batches(folder, grey_augment_channels=[])
+    tiny.mark(folder)
+    sampler = tiny.batches(folder, grey_augment_channels=[])
     for number in range(10):
         batch = sampler.batch(number, warp=warp)
         image = (batch["input"][0, 0] * 255).round().long()
@@ -127,15 +99,15 @@ def test_an_odd_surplus_is_refused(folder: Path) -> None:
         del file["lab"]
         file["lab"] = labels
     with pytest.raises(DataError, match=r"is \[4, 20, 21\] voxels .* must be even"):
-        batches(folder)
+        tiny.batches(folder)
 
 
 def test_labels_that_are_no_classes(folder: Path) -> None:
     with h5py.File(folder / "barrier_0.h5", "r+") as file:
         file["lab"][3, 3, 3] = 2
     with pytest.raises(DataError, match=r"hold \[2\], and network 'tiny' has the classes 0 to 1"):
-        batches(folder)
-    assert batches(folder, n_lab=3).batch(0, warp=False)["target"].max() <= 2
+        tiny.batches(folder)
+    assert tiny.batches(folder, n_lab=3).batch(0, warp=False)["target"].max() <= 2
 
 
 def test_labels_of_both_kinds_are_refused(folder: Path) -> None:
@@ -153,7 +125,7 @@ def test_every_place_is_drawn(folder: Path, axis: int) -> None:
     raw, _ = tiny.cube(0)
     with h5py.File(folder / "raw_0.h5", "r+") as file:
         file["raw"][...] = np.indices(raw.shape)[2 - axis]
-    sampler = batches(folder, grey_augment_channels=[], flip_data=False)
+    sampler = tiny.batches(folder, grey_augment_channels=[], flip_data=False)
     firsts = [sampler.batch(i, warp=False)["input"][0, 0, 0, 0, 0] for i in range(60)]
     volume = sampler.train.sampler.volumes[0].labelled
     core = sampler.patch[axis] - 2 * sampler.lead[axis]
@@ -164,7 +136,7 @@ def test_every_place_is_drawn(folder: Path, axis: int) -> None:
 
 
 def test_batches_depend_on_seed_and_number_alone(folder: Path) -> None:
-    sampler = batches(folder, batch_size=2)
+    sampler = tiny.batches(folder, batch_size=2)
     one, again, other = (sampler.batch(n, warp=0.5) for n in (3, 3, 4))
 
     assert one["input"].shape == (2, 1, 3, 19, 19)
@@ -176,7 +148,7 @@ def test_batches_depend_on_seed_and_number_alone(folder: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 3])
 def test_any_number_of_workers_gives_the_same_batches(folder: Path, workers: int) -> None:
-    sampler = batches(folder)
+    sampler = tiny.batches(folder)
 
     class Task:
         def batch(self, number: int) -> Any:
@@ -189,7 +161,7 @@ def test_any_number_of_workers_gives_the_same_batches(folder: Path, workers: int
 
 
 def test_the_monitored_samples_stay_the_same(folder: Path) -> None:
-    sampler = batches(folder, warp_on=True)
+    sampler = tiny.batches(folder, warp_on=True)
     first, second = (list(sampler.monitor("validation", 3)) for _ in range(2))
 
     assert len(first) == 3
@@ -197,7 +169,7 @@ def test_the_monitored_samples_stay_the_same(folder: Path) -> None:
     assert not torch.equal(first[0]["input"], first[1]["input"])
     values = {float(v) for v in (first[0]["input"] * 255).unique()}
     assert all(abs(v - round(v)) < 1e-3 for v in values), "grey values are as they are"
-    nothing = batches(folder, tiny.dataset(folder, validation=[]))
+    nothing = tiny.batches(folder, tiny.dataset(folder, validation=[]))
     assert list(nothing.monitor("validation", 3)) == []
 
 
@@ -207,12 +179,12 @@ def test_one_section_that_no_patch_fits_into_is_not_measured_on(
     z, y, x = tiny.VOXEL_SIZE_NM
     section = {"offset": [5 * z, 0, 0], "shape": [z, 42 * y, 44 * x]}
     held_out = tiny.dataset(folder, validation=[{"volume": "cube_1", "roi_nm": section}])
-    assert list(batches(folder, held_out).monitor("validation", 3)) == []
+    assert list(tiny.batches(folder, held_out).monitor("validation", 3)) == []
     assert "the validation split is not evaluated: volume 'cube_1': [1, 42, 44] voxels" in (
         capsys.readouterr().out
     )
     with pytest.raises(DataError, match=r"\[1, 42, 44\] voxels of raw are smaller"):
-        batches(folder, tiny.dataset(folder, train=[{"volume": "cube_0", "roi_nm": section}]))
+        tiny.batches(folder, tiny.dataset(folder, train=[{"volume": "cube_0", "roi_nm": section}]))
 
 
 def test_boundaries_of_objects_are_class_1() -> None:
@@ -334,7 +306,7 @@ LAZY = {"labelled": [0, 1], "absent": [2]}
 
 def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
     """Weights that encode positions stay with their labels through warps and flips."""
-    mark(folder)
+    tiny.mark(folder)
     with h5py.File(folder / "raw_0.h5", "r+") as file:
         file["weights"] = file["raw"][...] // 2
     data = tiny.dataset(folder)
@@ -343,14 +315,14 @@ def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
     data = with_volume(data, "cube_0", **lazy)
     inputs = {"example_weights": data.volumes["cube_1"].raw}
     data = with_volume(data, "cube_1", inputs=inputs)
-    sampler = batches(folder, data, n_lab=3, batch_size=2, use_example_weights=True)
+    sampler = tiny.batches(folder, data, n_lab=3, batch_size=2, use_example_weights=True)
     batch = sampler.batch(0, warp=1.0)
 
     assert batch["input"].shape[1] == 1
     assert batch["labelled"].tolist() == [[1, 1, 0]] * 2
     assert batch["absent"].tolist() == [[0, 0, 1]] * 2
     assert batch["example_weights"].shape == batch["target"].shape
-    plain = batches(folder, n_lab=3, batch_size=2, grey_augment_channels=[])
+    plain = tiny.batches(folder, n_lab=3, batch_size=2, grey_augment_channels=[])
     for number in range(4):
         batch = sampler.batch(number, warp=1.0)
         place = (batch["example_weights"] * 255).round().long()
@@ -367,7 +339,7 @@ def test_lazy_labels_and_weights_come_with_their_voxels(folder: Path) -> None:
 
 def test_lazy_labels_are_learned_by_the_oracles_loss(folder: Path) -> None:
     """Training with lazy labels lowers the absent class; batches without them have no flags."""
-    assert "labelled" not in batches(folder).batch(0, warp=False)
+    assert "labelled" not in tiny.batches(folder).batch(0, warp=False)
     data = with_volume(tiny.dataset(folder), "cube_0", lazy_labels=LAZY)
     settings = training(data, tiny.network(n_lab=3), 12)
     trainer = build.build_trainer(read_train_settings(settings), {}, folder / "work")

@@ -197,6 +197,22 @@ def test_files_that_snakemake_is_not_to_know_count_by_their_bytes() -> None:
     assert "net.h5" not in str(job.files())
 
 
+def test_a_file_that_the_user_put_where_one_would_be_fetched_is_an_own_file() -> None:
+    def planned(path: str, **fetch: Any) -> Planned:
+        def producer(_: str) -> Planned:
+            return Planned(f"{path}.record.json", **fetch)
+
+        job = Job({}, {"digits": path})
+        return planned_record(job, record="out.json", code={}, image=None, producer=producer)
+
+    assert planned("images.gz").produced == {"images.gz": "images.gz.record.json"}
+    Path("images.gz").write_text("digits")
+    assert planned("images.gz").own == ("images.gz",)
+    assert planned("images.gz", own=("other.txt",)).own == ()
+    Path("images.gz.record.json").write_text("{}")
+    assert planned("images.gz").own == ()
+
+
 def test_an_input_that_changes_during_the_job_leaves_no_record() -> None:
     Path("own.txt").write_text("own")
     running = start(Planned("out.manifest.json", own=("own.txt",)))

@@ -38,7 +38,7 @@ from retrace.config.schema import check
 from retrace.device import choose_device
 from retrace.elektronn.cfg import read_elektronn_config
 from retrace.elektronn.describe import at_input, description, table
-from retrace.elektronn.layers import architecture_of
+from retrace.elektronn.layers import architecture_of, dropout_of
 from retrace.elektronn.translate import Translation, translate
 from retrace.errors import ConfigError, DataError, run
 from retrace.files import atomic_write
@@ -140,7 +140,8 @@ def describe_network(args: argparse.Namespace) -> None:
     if network.n_lab is None:
         network = network.with_(n_lab=args.classes)
     architecture = at_input(network.name, network, args.input, args.desired)
-    content = description(architecture, args.batch or network.batch_size)
+    rates = dropout_of(network.name, network, len(architecture.layers))
+    content = description(architecture, args.batch or network.batch_size, rates)
     print(json.dumps(content, indent=1) if args.json else table(content))
 
 

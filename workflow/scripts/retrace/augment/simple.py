@@ -70,12 +70,13 @@ def draw_orientation(
 ) -> Simple:
     """Draws one of ELEKTRONN's orientations of a patch of `shape` (z, y, x).
 
-    16 orientations of anisotropic volumes, 48 of isotropic ones, 8 of sections (`n_dim` 2), 2 of
-    sections whose x axis stays upright. Source: ELEKTRONN, elektronn/training/trainutils.py (flip).
+    16 orientations of anisotropic volumes, 48 of isotropic ones. Sections (`n_dim` 2) have 8, in
+    isotropic volumes of each of the three planes, and 2 if their x axis stays upright.
+    Source: ELEKTRONN, elektronn/training/trainutils.py (flip) and CNNData.py.
     """
     if n_dim == 2 and upright_x:
         return draw_simple(rng, shape, mirror=[1], transpose=[])
-    if n_dim == 2:
+    if n_dim == 2 and anisotropic:
         return draw_simple(rng, shape, mirror=[1, 2], transpose=[1, 2])
     transpose = [1, 2] if anisotropic else [0, 1, 2]
     return draw_simple(rng, shape, mirror=[0, 1, 2], transpose=transpose)

@@ -49,8 +49,13 @@ def at_input(
     return architecture_of(name, parameters.with_(desired_input=exact) if exact else parameters)
 
 
-def description(architecture: Architecture, batch_size: int = 1) -> dict[str, Any]:
-    """Everything that `describe` shows; lists have one entry per axis (z, y, x), or per layer."""
+def description(
+    architecture: Architecture, batch_size: int = 1, dropout: Sequence[float] = ()
+) -> dict[str, Any]:
+    """Everything that `describe` shows; lists have one entry per axis (z, y, x), or per layer.
+
+    `dropout`: the fraction that each layer drops; none without.
+    """
     content: dict[str, Any] = {"mode": architecture.mode, "batch_size": batch_size}
     sizes = architecture.sizes
     if sizes is not None:
@@ -67,23 +72,38 @@ def description(architecture: Architecture, batch_size: int = 1) -> dict[str, An
         content["input"] = list(architecture.input_shape)
     parameters = architecture.parameters()
     cost = architecture.multiplications(batch_size)
-    rows = zip(architecture.layers, architecture.widths, parameters, cost, strict=True)
+    rates, maps = dropout or [0.0] * len(parameters), _maps_of(architecture)
+    columns = (architecture.layers, architecture.widths, parameters, cost, rates, maps)
     content["per_layer"] = [
         {
             "kind": "perceptron" if layer.is_dense else "convolution",
             "inputs": width,
             "outputs": layer.outputs,
+            "input_shape": [batch_size, width, *read],
+            "filter_shape": [layer.maps, width, *layer.filter],
+            "output_shape": [batch_size, layer.outputs, *given],
             "filter": list(layer.filter),
             "pool": list(layer.pool),
+            "pooling": None if layer.is_dense else layer.pooling,
             "activation": layer.activation,
+            "dropout": rate,
             "parameters": count,
             "multiplications": multiplications,
         }
-        for layer, width, count, multiplications in rows
+        for layer, width, count, multiplications, rate, (read, given) in zip(*columns, strict=True)
     ]
     content["parameters"] = sum(parameters)
     content["multiplications"] = sum(cost)
     return content
+
+
+def _maps_of(architecture: Architecture) -> list[tuple[list[int], list[int]]]:
+    """Per layer the sizes of the maps that it reads and gives; empty for perceptrons."""
+    sizes = architecture.sizes
+    own = [list(size) for size in zip(*sizes.layers, strict=True)] if sizes is not None else []
+    read = [list(architecture.input_shape), *own]
+    flat = len(architecture.layers) - len(own)
+    return [*zip(read, own, strict=False), *[([], [])] * flat]
 
 
 def in_units(count: float) -> str:
@@ -94,6 +114,25 @@ def in_units(count: float) -> str:
     return f"{count:.1f} "
 
 
+def _row(number: int, layer: Mapping[str, Any]) -> tuple[str, ...]:
+    """The cells of a layer; shapes are (batch, maps, sizes), of filters (maps, inputs, sizes)."""
+    shapes = ("input_shape", "filter_shape", "output_shape")
+    pooled = "" if layer["pooling"] is None else f"{layer['pooling']} {_times(layer['pool'])}"
+    return (
+        f"{number} {layer['kind']}",
+        *(_times(layer[name]) for name in shapes),
+        f"{layer['dropout']:g}" if layer["dropout"] else "off",
+        layer["activation"],
+        pooled,
+        str(layer["parameters"]),
+        f"{in_units(layer['multiplications'])} Ops",
+    )
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
 def table(content: Mapping[str, Any]) -> str:
     """The description as text."""
     lines = [
@@ -102,22 +141,10 @@ def table(content: Mapping[str, Any]) -> str:
     for axis in content.get("not_centred", []):
         lines.append(f"Not centred on axis {axis}: the field of view is even")
     lines.append("")
-    head = ("layer", "inputs", "outputs", "filter", "pool", "activation", "parameters", "cost")
-    rows = [head]
-    for number, layer in enumerate(content["per_layer"]):
-        rows.append(
-            (
-                f"{number} {layer['kind']}",
-                str(layer["inputs"]),
-                str(layer["outputs"]),
-                "x".join(map(str, layer["filter"])),
-                "x".join(map(str, layer["pool"])),
-                layer["activation"],
-                str(layer["parameters"]),
-                f"{in_units(layer['multiplications'])} Ops",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    head = ("layer", "input", "filter", "output", "dropout", "activation", "pool")
+    rows: list[tuple[str, ...]] = [(*head, "parameters", "cost")]
+    rows += [_row(number, layer) for number, layer in enumerate(content["per_layer"])]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines += [
         "  ".join(text.ljust(n) for text, n in zip(row, widths, strict=True)).rstrip()
         for row in rows

@@ -52,7 +52,7 @@ def planned_record(
 ) -> Planned:
     """What decides the outputs of a job."""
     files = dict.fromkeys(path for role in job.files().values() for path in role)
-    writers = {path: producer(path) for path in files if not path.endswith(PIPE)}
+    writers = {path: _writer(path, producer) for path in files if not path.endswith(PIPE)}
     passing = [one for one in writers.values() if one and is_passing(one.record)]
     lasting = {path: one for path, one in writers.items() if one not in passing}
     produced = _by_record({path: one.record for path, one in lasting.items() if one})
@@ -70,6 +70,16 @@ def planned_record(
         outputs=tuple(outputs),
         found=version_of(Path(record)) if job.copies else None,
     )
+
+
+def _writer(path: str, producer: Callable[[str], Planned | None]) -> Planned | None:
+    """The job that wrote a file, or will; None for a file that the user put in its place.
+
+    Only a job that fetches can be spared by a file; its own file comes with a record.
+    """
+    job = producer(path)
+    is_users = job is not None and job.reads_nothing and not Path(job.record).exists()
+    return None if is_users and Path(path).is_file() else job
 
 
 def is_shipped(path: str) -> bool:

@@ -137,7 +137,6 @@ class CubeBatches:
         index = cubes.sampler.choose(rng)
         turned = self._orientation(rng, cubes.sampler.volumes[index])
         image, labels = self._cut(cubes, rng, index, turned, warp)
-        image, labels = turned.apply(image), turned.apply(labels)
         if grey and self.network.grey_augment_channels:
             image = draw_grey_change(rng, self.network.grey_augment_channels).apply(image)
         return index, image, labels
@@ -170,12 +169,18 @@ class CubeBatches:
     def _cut(
         self, cubes: Cubes, rng: np.random.Generator, index: int, turned: Simple, warp: float
     ) -> tuple[Tensor, Tensor]:
-        """Warped image (C, Z, Y, X) and labels (Z, Y, X), before flips and transpositions."""
-        volume, shape = cubes.sampler.volumes[index], turned.shape
-        drawn = self._drawn_warp(rng, warp, shape, volume)
-        source = required_source(drawn, shape) if drawn else shape
+        """Image (C, Z, Y, X) and labels (Z, Y, X) of a patch, turned and warped.
+
+        Volumes are warped first. Sections are turned first: they may be of any plane, and are
+        warped within it.
+        """
+        volume, flat = cubes.sampler.volumes[index], self.network.n_dim == 2
+        shape = self.patch if flat else turned.shape
+        drawn = self._drawn_warp(rng, warp, shape, volume, turned)
+        source = self._source(drawn, shape, turned)
         lead = triple([self.lead[axis] for axis in turned.order])
-        core = VoxelBox((0, 0, 0), triple([n - 2 * c for n, c in zip(shape, lead, strict=True)]))
+        sides = zip(turned.shape, lead, strict=True)
+        core = VoxelBox((0, 0, 0), triple([n - 2 * c for n, c in sides]))
         around = triple([(s - n) // 2 for s, n in zip(source, core.shape, strict=True)])
         window = VoxelBox(triple([-n for n in around]), source)
         shift = cubes.sampler.place(rng, index, core, core, window)
@@ -183,21 +188,34 @@ class CubeBatches:
         arrays = [image.read(window, volume.visible) for image in cubes.images[index]]
         image = torch.from_numpy(np.stack(arrays)).to(self.device)
         labels = self._classes(volume, window).to(self.device)
-        if drawn is None:
-            return image, labels
-        # Warping fills with 0, which the shift by IGNORED turns into "no label".
-        warped = apply_warp(labels - IGNORED, drawn, shape) + IGNORED
-        return apply_warp(image, drawn, shape), warped
+        if flat:
+            image, labels = turned.apply(image), turned.apply(labels)
+        if drawn is not None:
+            # Warping fills with 0, which the shift by IGNORED turns into "no label".
+            labels = apply_warp(labels - IGNORED, drawn, shape) + IGNORED
+            image = apply_warp(image, drawn, shape)
+        return (image, labels) if flat else (turned.apply(image), turned.apply(labels))
+
+    def _source(self, drawn: BackwardWarp | None, shape: Triple, turned: Simple) -> Triple:
+        """Voxels (z, y, x) of the volume that a patch is made of."""
+        source = required_source(drawn, shape) if drawn else shape
+        flat = self.network.n_dim == 2
+        return triple([source[axis] for axis in turned.order]) if flat else source
 
     def _drawn_warp(
-        self, rng: np.random.Generator, fraction: float, shape: Triple, volume: TrainingVolume
+        self,
+        rng: np.random.Generator,
+        fraction: float,
+        shape: Triple,
+        volume: TrainingVolume,
+        turned: Simple,
     ) -> BackwardWarp | None:
         """A random warp with probability `fraction`, if the volume is large enough for it."""
         if not fraction or rng.random() >= fraction:
             return None
         flat = self.network.n_dim == 2
         drawn = draw_section_warp(rng) if flat else draw_volume_warp(rng)
-        needed = required_source(drawn, shape)
+        needed = self._source(drawn, shape, turned)
         sides = zip(needed, volume.visible.shape, strict=True)
         return drawn if all(n <= have for n, have in sides) else None
 
@@ -298,6 +316,7 @@ def open_cubes(
             )
         if network.labels_are_classes:
             check_classes(volume, network)
+        note_unused_labels(volume, network.name, triple(module.context))
     images = tuple(_images(dataset, volume, network) for volume in sampler.volumes)
     lazy_labels = [dataset.volumes[volume.name].lazy_labels for volume in sampler.volumes]
     lazy = (
@@ -306,6 +325,27 @@ def open_cubes(
         else ()
     )
     return Cubes(sampler, images, tuple(lazy))
+
+
+def note_unused_labels(volume: TrainingVolume, network: str, context: Triple) -> None:
+    """Prints how many labelled voxels no output reaches, because the image ends too early.
+
+    `context`: voxels (z, y, x) that an input has more than its output.
+    """
+    used = 1.0
+    sides = zip(volume.labelled.offset, volume.labelled.shape, strict=True)
+    for axis, (begin, size) in enumerate(sides):
+        low = volume.visible.offset[axis] + context[axis] // 2
+        high = volume.visible.end[axis] - (context[axis] - context[axis] // 2)
+        used *= max(0, min(begin + size, high) - max(begin, low)) / size
+    if used < 1:
+        print(
+            f"[train] {volume.name}: {100 * (1 - used):.0f} % of the labelled voxels are not "
+            f"trained on, because {network!r} sees {[n // 2 for n in context]} voxels (z, y, x) "
+            "on each side of an output, and the image ends before; give a larger image, or take a "
+            "network with a smaller field of view",
+            flush=True,
+        )
 
 
 def lazy_classes(

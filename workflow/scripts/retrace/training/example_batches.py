@@ -172,5 +172,10 @@ def open_example_batches(
             f"vectors of {train.values.shape[1]} values; take a network of mode vect-scalar, or "
             "set `image_shape` to their shape as images"
         )
-    next(batches.monitor("validation", 1))  # raises if the size does not fit
+    first = next(batches.monitor("validation", 1))  # raises if the size does not fit
+    print(
+        f"[train] {examples.classes}-class data set: {len(train)} training examples and "
+        f"{len(held_out)} for validation, each {tuple(first['input'].shape[1:])}",
+        flush=True,
+    )
     return batches
