@@ -5,7 +5,7 @@ A target is verb_dataset_network, for example
     snakemake --use-singularity train_zfinch_mtlsd
     snakemake --use-singularity evaluate_zfinch_mtlsd --config iterations=1000 seed=1
 
-with the verbs train, package, predict, segment, evaluate, export, align, view, crate and bundle.
+with the verbs train, package, predict, segment, evaluate, export, align, view, view_batch, crate and bundle.
 fetch_DATASET, mask_DATASET, view_data_DATASET, and for sections to align stacks_DATASET,
 train_defects_DATASET and mask_stacks_DATASET need no network. compare_DATASET compares all networks,
 reproduce_DATASET compares them with the paper. `snakemake --list-rules` shows all targets. Datasets are

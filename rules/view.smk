@@ -1,10 +1,10 @@
 """Pictures in neuroglancer, and neuroglancer itself.
 
 REQUIRED INPUTS: the stores of the layers
-OUTPUTS: results/DATASET/view.png, results/DATASET/NETWORK/view.png
+OUTPUTS: results/DATASET/view.png, results/DATASET/NETWORK/view.png and view_batch.png
 """
 
-from retrace.planning.view import view_data_job, view_job
+from retrace.planning.view import view_batch_job, view_data_job, view_job
 
 
 rule view_data:
@@ -69,6 +69,37 @@ rule view:
         " > {log:q} 2>&1"
 
 
+rule view_batch:
+    """A batch of a training with its predictions: the newest snapshot, or --config batch=ITERATION."""
+    input:
+        unpack(files_of(view_batch_job)),
+        script=ancient(script("view")),
+        image=image_input("modern"),
+    output:
+        picture=update(
+            report(
+                "results/{dataset}/{network}/view_batch.png",
+                caption="../workflow/report/view.rst",
+                category="Batches",
+                labels={"dataset": "{dataset}", "network": "{network}"},
+            )
+        ),
+    log:
+        "logs/view_batch/{dataset}_{network}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        job=job_of(view_batch_job),
+    shell:
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --screenshot {output.picture:q}"
+        " > {log:q} 2>&1"
+
+
 rule serve_data:
     """Neuroglancer on the data until Ctrl-C: `--config serve=true view_data_DATASET`."""
     input:
@@ -111,6 +142,31 @@ rule serve:
         runtime=growing(60),
     params:
         job=job_of(view_job),
+    shell:
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --serve"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " && touch {output.done:q}"
+
+
+rule serve_batch:
+    """Neuroglancer on a batch until Ctrl-C: `--config serve=true view_batch_DATASET_NETWORK`."""
+    input:
+        unpack(files_of(view_batch_job)),
+        script=ancient(script("view")),
+        image=image_input("modern"),
+    output:
+        done=temp("results/{dataset}/{network}/serve_batch.done"),
+    log:
+        "logs/serve_batch/{dataset}_{network}.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        job=job_of(view_batch_job),
     shell:
         "python {input.script:q}"
         " --job {params.job:q}"

@@ -27,12 +27,17 @@ from snakemake.settings.types import (
     ResourceSettings,
 )
 
+from retrace.config.command_line_values import read_config
 from retrace.config.schema import annotation_of
 from retrace.config.words import groups_in
+from retrace.files import write_json
 from retrace.job import Job
 from retrace.planning import targets
+from retrace.planning.experiment import Planner
 from retrace.planning.records import is_shipped
-from retrace.settings_model import NO_EFFECT, SettingsModel, decides
+from retrace.planning.train import described_training
+from retrace.planning.training_folders import IDENTITY, SNAPSHOTS, snapshot_name
+from retrace.settings_model import NO_EFFECT, SettingsModel, decides, deciding
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = Path(__file__).with_name("place")
@@ -55,7 +60,8 @@ class Run:
 
 RUNS = (
     Run(
-        "view_phantom_mtlsd_small package_phantom_mtlsd_small crate_phantom_mtlsd_small"
+        "view_phantom_mtlsd_small view_batch_phantom_mtlsd_small"
+        " package_phantom_mtlsd_small crate_phantom_mtlsd_small"
         " evaluate_phantom_aclsd_small evaluate_phantom_n4 evaluate_phantom_vd2d3d"
         " evaluate_vnc_nc_classes_neuro3d_doc evaluate_mnist_cnn_warp train_mnist_cnn_warp"
         " train_mnist_pretrained compare_phantom compare_vnc_nc"
@@ -71,7 +77,10 @@ RUNS = (
         " evaluate_sections_seamless_small",
         ("experiments=[mine_mtlsd_small]", "train_seconds=9", "iterations=9", "epochs=1", "run=a"),
     ),
-    Run("view_phantom_mtlsd_small view_data_phantom", ("serve=true",)),
+    Run(
+        "view_phantom_mtlsd_small view_batch_phantom_mtlsd_small view_data_phantom",
+        ("serve=true",),
+    ),
     Run("train_phantom_mtlsd_small", ("init=a.safetensors",)),
     Run("train_phantom_sections_seamless_small", ("init=a.safetensors",)),
     Run("train_phantom_mtlsd", ("weights=published", "iterations=9")),
@@ -124,6 +133,8 @@ def planned_rules() -> list[PlannedRule]:
     with tempfile.TemporaryDirectory() as folder:
         place = shutil.copytree(PLACE, Path(folder) / "place")
         with contextlib.chdir(place):
+            config = read_config([ROOT / "config" / "config.yaml"], [])
+            write_snapshot(Planner(ROOT, config), "phantom", "mtlsd_small")
             for run in RUNS:
                 with _workflow(run) as workflow:
                     _PlannedRun(workflow.globals, rules).plan(run)
@@ -133,6 +144,20 @@ def planned_rules() -> list[PlannedRule]:
             "of each to RUNS"
         )
     return list(rules.values())
+
+
+def write_snapshot(
+    planner: Planner, dataset: str, network: str, iteration: int = 1, name: str = "0"
+) -> Path:
+    """Raw of a batch of a training, which views of batches need; returns the training's folder."""
+    settings = deciding(described_training(planner, dataset, network).settings)
+    folder = Path(f"work/train/{dataset}_{network}_{name}")
+    array = folder / SNAPSHOTS / snapshot_name(iteration) / "raw"
+    array.mkdir(parents=True)
+    write_json(array / ".zarray", {"dtype": "|u1"})
+    identity = {"settings": settings, "resolved": {"precision": "fp32"}, "inputs": {}}
+    write_json(folder / IDENTITY, identity)
+    return folder
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ def test_it_reads_truncated_descriptors_and_raw_before_them(
     assert batch["affs"].shape == (3, 8, 8, 8)
     received: list[torch.Tensor] = []
     hook = module.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
-    trainer.task.predict(module, batch)
+    outputs = trainer.task.predict(module, batch)
     hook.remove()
     assert received[0].shape == (1, channels, 24, 24, 24)
     levels = received[0][0, -10:] * 255
@@ -90,6 +90,12 @@ def test_it_reads_truncated_descriptors_and_raw_before_them(
     assert (plain - received[0][0, -10:]).max() <= 1 / 255 + 1e-6
     if channels == 11:
         assert torch.equal(received[0][0, 0], batch["raw"][0, 0, 8:32, 8:32, 8:32])
+    shown = trainer.task.pictures(outputs, batch)
+    assert shown["raw"].data.shape == (40, 40, 40)
+    assert torch.equal(shown["pretrained_lsds"].data, levels.round().to(torch.uint8))
+    starts = {name: picture.offset_nm[0] for name, picture in shown.items()}
+    raw, lsds = starts["raw"], starts["pretrained_lsds"]
+    assert (lsds - raw, starts["pred_affs"] - raw) == (80, 160)
 
 
 def test_training_leaves_the_descriptor_network_alone_and_resumes(

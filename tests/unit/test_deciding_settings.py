@@ -97,6 +97,8 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "package.license": ("MIT", ("package",)),
     "view.bind_address": ("0.0.0.0", NOTHING),
     "view.port": (4, NOTHING),
+    "view.lsd_channels": ([6], ("view",)),
+    "batch": (7, NOTHING),
     "serve": (True, NOTHING),
 }
 """By setting another value, and the jobs whose own settings it decides.

@@ -278,7 +278,8 @@ def test_a_training_leaves_pictures_and_scalars(tmp_path: Path, stacks: Path) ->
 
     (work,) = (tmp_path / "work").iterdir()
     names = sorted(p.name for p in (work / "pictures").iterdir())
-    assert names == ["000000003_level1_field.png", "000000003_level1_stack.gif"]
+    starts = [f"00000000{iteration}_level1" for iteration in (1, 3)]
+    assert names == [f"{start}_{end}" for start in starts for end in ("field.png", "stack.gif")]
     assert list((work / "log").glob("events*"))
 
 

@@ -19,12 +19,15 @@ from retrace.checkpoints.safetensors import read_metadata
 from retrace.errors import ConfigError, DataError, StateError
 from retrace.geometry import VoxelBox
 from retrace.planning.train_settings import read_train_settings
+from retrace.planning.training_folders import snapshots_in
 from retrace.targets.affinities import affinities
 from retrace.targets.lsds import compute_lsds
 from retrace.training import build
 from retrace.training import task as training_task
 from retrace.training.lsd_family import LsdFamilyTask
+from retrace.training.snapshots import KEEP, save_snapshot
 from retrace.training.state import state_files
+from retrace.training.task import Picture
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 
@@ -165,11 +168,11 @@ def test_a_loss_that_is_not_finite_stops_the_training(store: Path, tmp_path: Pat
 
 
 def test_snapshots_scalars_and_metadata(store: Path, tmp_path: Path) -> None:
-    network = tiny.network(snapshot_every=2)
+    network = tiny.network(snapshot_every=3)
     trained(tmp_path, tiny.settings(store, 4, network=network))
     work = next((tmp_path / "work").iterdir())
-    snapshots = sorted((work / "snapshots").glob("*.zarr"))
-    assert [p.name for p in snapshots] == ["batch_000000002.zarr", "batch_000000004.zarr"]
+    snapshots = snapshots_in(work)
+    assert [p.name for p in snapshots] == [f"batch_00000000{n}.zarr" for n in (1, 3, 4)]
     group = zarr.open_group(snapshots[0], mode="r")
     assert set(group.array_keys()) == {
         "raw",
@@ -190,6 +193,36 @@ def test_snapshots_scalars_and_metadata(store: Path, tmp_path: Path) -> None:
     assert metadata["training_digest"] in work.name
     assert metadata["network"] == network
     assert metadata["loss"] > 0
+    trained(tmp_path, tiny.settings(store, 7, network=network))
+    added = snapshots_in(work)[len(snapshots) :]
+    assert [p.name for p in added] == [f"batch_00000000{n}.zarr" for n in (5, 6, 7)]
+
+
+def picture(value: int) -> dict[str, Picture]:
+    return {"raw": Picture(torch.full((2, 3, 4), value, dtype=torch.uint8), (0, 0, 0))}
+
+
+def test_a_kill_leaves_complete_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest 20 are kept; what is written or deleted is never seen in part."""
+    for iteration in range(1, KEEP + 1):
+        save_snapshot(tmp_path, iteration, picture(iteration), (9, 9, 9))
+    last, remove = KEEP + 1, shutil.rmtree
+
+    def fail(path: Path, *_: Any, **options: Any) -> None:
+        if part == "create_volume" or path.name.startswith("batch_000000001"):
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    for part in ("create_volume", "shutil.rmtree"):  # while it is written; while one is deleted
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(f"retrace.training.snapshots.{part}", fail)
+            save_snapshot(tmp_path, last, picture(last), (9, 9, 9))
+    found = sorted(tmp_path.glob("batch_*.zarr"))
+    assert [int(path.stem[-9:]) for path in found] == [*range(2, KEEP + 2)]
+    for path in found:
+        assert zarr.open_group(path, mode="r")["raw"][0, 0, 0] == int(path.stem[-9:])
+    save_snapshot(tmp_path, 40, picture(40), (9, 9, 9))
+    assert len(list(tmp_path.iterdir())) == KEEP
 
 
 def test_init_starts_from_given_weights(store: Path, tmp_path: Path) -> None:

@@ -132,6 +132,51 @@ def test_viewer_state_has_true_sizes_and_shaders() -> None:
     assert "colormapJet" in state.layers["lsds size"].shader
 
 
+COVARIANCE = """\
+void main() {
+    emitRGB(
+        vec3(
+            toNormalized(getDataValue(3)),
+            toNormalized(getDataValue(4)),
+            toNormalized(getDataValue(5)))
+        );
+}
+"""
+CHANNEL_6 = """\
+void main() {
+    float v = toNormalized(getDataValue(6));
+    vec4 rgba = vec4(0,0,0,0);
+    if (v != 0.0) {
+        rgba = vec4(colormapJet(v), 1.0);
+    }
+    emitRGBA(rgba);
+}
+"""
+
+
+def test_shaders_are_those_of_the_lsd_tutorial(shared_dir: Path) -> None:
+    seed = (shared_dir / "seeds" / "lsd_nm_experiments_tutorial.md.txt").read_text()
+    data = np.zeros((10, 4, 10, 20), np.uint8)
+    for channels, shader in (((3, 4, 5), COVARIANCE), ((6,), CHANNEL_6)):
+        chosen = ViewLayer("lsds", "lsds", Volume(data, VOXEL, (0, 0, 0), "lsds"), channels)
+        shown = build_viewer([chosen]).state.layers
+        (name,) = (layer.name for layer in shown)
+        assert name == f"lsds {','.join(map(str, channels))}" and shown[name].visible
+        assert shown[name].shader == shader and f"```\n{shader}```" in seed
+    affinities = build_viewer([layer("affinities", data[:3])]).state.layers["affinities"].shader
+    assert affinities == build_viewer([layer("lsds", data)]).state.layers["lsds offset"].shader
+    assert affinities == COVARIANCE.translate(str.maketrans("345", "012")).replace("vec0", "vec3")
+
+
+def test_pictures_without_a_browser_show_the_chosen_channel() -> None:
+    data = np.zeros((10, 1, 2, 2), np.uint8)
+    data[6, 0, 0] = (1, 255)
+    chosen = ViewLayer("lsds", "lsds", Volume(data, VOXEL, (0, 0, 0), "lsds"), (6,))
+    colours, _ = coloured_section(chosen, chosen.box_nm)
+    assert (colours[..., 3] == [[1, 1], [0, 0]]).all()
+    assert colours[0, 0, 2] > colours[0, 0, 0] and colours[0, 1, 0] > colours[0, 1, 2]
+
+
 def test_used_port_is_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -44,6 +44,7 @@ from retrace.config import datasets as config_datasets
 from retrace.config import networks, yaml_files
 from retrace.config.command_line_values import read_config
 from retrace.planning import container_images, targets
+from retrace.planning.experiment import Planner
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -278,13 +279,17 @@ def is_placeholder(word: str) -> bool:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with the custom datasets that the pages mention."""
+    """A working directory with the custom datasets, and a training, that the pages mention."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "config" / "datasets").mkdir(parents=True)
     sample = yaml.safe_load((ROOT / "config/datasets/fib25_sample.yaml").read_text())
     for name in ("mine", "far"):
         path = folder / "config" / "datasets" / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**sample, "name": name}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        planner = Planner(ROOT, read_config([ROOT / "config/config.yaml"], []))
+        program(ROOT / "docs/_site/planned_rules.py").write_snapshot(planner, "zfinch", "mtlsd")
     return folder
 
 

@@ -377,7 +377,7 @@ def test_every_verb_dataset_network_is_listed(snakemake: Run) -> None:
 
     listed = set(run.stdout.split())
     networks = (*NETWORKS, *(f"{name}_small" for name in NETWORKS))
-    verbs = ("train", "package", "predict", "segment", "evaluate", "export", "view")
+    verbs = ("train", "package", "predict", "segment", "evaluate", "export", "view", "view_batch")
     expected = {f"{v}_{d}_{n}" for v in verbs for d in (*DATASETS, "phantom") for n in networks}
     expected |= {f"{v}_{d}" for v in DATA_VERBS for d in DATASETS}
     assert expected <= listed

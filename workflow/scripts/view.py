@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.screenshot and not args.serve:
         raise ConfigError("nothing to do; use --screenshot PNG, --serve, or both")
     settings = check(ViewSettings, args.settings, "--settings")
-    layers, absent = open_layers(settings.layers)
+    layers, absent = open_layers(settings.layers, settings.lsd_channels)
     if absent:
         print(f"[view] left out: {', '.join(absent)}; not there yet", flush=True)
     try:

@@ -35,7 +35,9 @@ class SeamlessTrainer(Trainer):
         assert isinstance(self.task, SeamlessTask)
         return self.task
 
-    def _step(self, samples: Iterator[Batch], iteration: int, writer: SummaryWriter | None) -> None:
+    def _step(
+        self, samples: Iterator[Batch], iteration: int, writer: SummaryWriter | None
+    ) -> tuple[dict[str, Tensor], Batch]:
         task = self.seamless
         epoch = task.plan.epoch(iteration - 1)
         phase = task.schedule.phase(epoch)
@@ -50,8 +52,9 @@ class SeamlessTrainer(Trainer):
             parameter.requires_grad_(id(parameter) in chosen)
         for group in self.optimizer.param_groups:
             group["lr"] = phase.lr
-        super()._step(samples, iteration, writer)
+        shown = super()._step(samples, iteration, writer)
         self._detect_collapse(iteration)
+        return shown
 
     def _set_lambda1(self) -> None:
         """Takes lambda1 from the last iteration, also when the training resumes."""
@@ -132,9 +135,7 @@ class SeamlessTrainer(Trainer):
         )
 
     def _save_snapshot(self, iteration: int, outputs: Mapping[str, Tensor], batch: Batch) -> None:
-        """Draws the first pair if a snapshot is due."""
-        if iteration % self.plan.snapshot_every:
-            return
+        """Draws the first pair."""
         level = self.seamless.phase.level if self.seamless.phase else 0
         folder = self.plan.work / "pictures"
         source, target = (

@@ -31,7 +31,7 @@ def check_verb(dataset: DatasetBase, verb: str) -> None:
     if isinstance(dataset, ExamplesDataset) and verb not in EXAMPLE_VERBS:
         raise ConfigError(
             f"{verb}_{dataset.name}: dataset {dataset.name!r} has single examples and no "
-            f"volumes, so there is nothing to {verb.replace('_data', '')}; it can be: "
+            f"volumes, so there is nothing to {verb.split('_')[0]}; it can be: "
             f"{', '.join(EXAMPLE_VERBS)}"
         )
 

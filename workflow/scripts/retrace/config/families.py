@@ -24,6 +24,7 @@ VOLUME_VERBS = (
     "segment",
     "evaluate",
     "view",
+    "view_batch",
     "export",
     "package",
     "crate",

@@ -60,6 +60,11 @@ Context = Annotated[
     tuple[WholeFrom0, WholeFrom0, WholeFrom0],
     InWords("three whole numbers of at least 0, z, y, x ([32, 32, 32])"),
 ]
+LsdChannel = Annotated[int, Field(strict=True, ge=0, le=9)]
+LsdChannels = Annotated[
+    tuple[LsdChannel] | tuple[LsdChannel, LsdChannel, LsdChannel],
+    InWords("one channel or three of 0 to 9 ([6] or [3, 4, 5])"),
+]
 Seed = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
 Layer = Literal["segments", "fragments", "affinities", "raw", "nodes"]
 if TYPE_CHECKING:
@@ -234,6 +239,12 @@ class View(SettingsModel):
     port: Annotated[int, Field(strict=True, ge=0, le=65535), NO_EFFECT] = Field(
         0, description="Port that neuroglancer listens on; 0: a free port."
     )
+    lsd_channels: LsdChannels | None = Field(
+        None,
+        description="Channels of local shape descriptors to show: three as red, green and blue, "
+        "or one in the colours of jet. null: a layer each for 0-2 (offset), 3-5 (covariance), 6-8 "
+        "(pearson) and 9 (size).",
+    )
 
 
 class WorkflowConfig(SettingsModel):
@@ -391,6 +402,11 @@ class WorkflowConfig(SettingsModel):
         description="Metadata of the packages that `package` targets write.",
     )
     view: View = Field(default_factory=View, description="How neuroglancer is started.")
+    batch: Count | None = Field(
+        None,
+        description="Iteration of the training batch that the `view_batch` targets show. null: the "
+        "newest of which there is a snapshot.",
+    )
     serve: Annotated[Flag, NO_EFFECT] = Field(
         False,
         description="Whether the `view` targets keep neuroglancer running until Ctrl-C, after the "

@@ -11,7 +11,7 @@ from retrace.config.znn_network import ZnnNetworkSettings
 from retrace.errors import ConfigError
 from retrace.remote.addresses import is_address
 
-SEVERAL_OUTPUT_VERBS = ("train", "package", "predict", "view", "crate", "bundle")
+SEVERAL_OUTPUT_VERBS = ("train", "package", "predict", "view", "view_batch", "crate", "bundle")
 """What can be done with networks of several outputs: all that needs no score of one of them."""
 
 

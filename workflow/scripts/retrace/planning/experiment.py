@@ -30,7 +30,7 @@ from retrace.planning.paths import folders_to_fetch, results
 
 IMAGES = Path("containers/images")
 """The folder of container images, below the working directory."""
-SHOWING = ("view", "crate", "bundle", "package")
+SHOWING = ("view", "view_batch", "crate", "bundle", "package")
 """Verbs that compute nothing with a network themselves."""
 
 
@@ -164,6 +164,8 @@ class Planner:
         name = data.name
         self.check_data(name)
         output_folders.check_writable(results(name, network.name))
+        if verb == "view_batch":
+            return  # what a training left is shown whatever the others are, and nothing is trained
         if verb not in SHOWING:
             local_device.check_device(self.config.device, runs_here=self.runs_here())
         trained = [n for n in self._with_upstream(name, network) if self.trains(name, n.name)]

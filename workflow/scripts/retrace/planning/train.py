@@ -131,8 +131,13 @@ def recursive_stores(
 
 def train_job(planner: Planner, dataset: str, network: str) -> Job:
     """Trains a network until its last iteration."""
-    experiment = planner.experiment("train", dataset, network)
-    data, net = experiment.dataset, experiment.network
+    planner.experiment("train", dataset, network)
+    return described_training(planner, dataset, network)
+
+
+def described_training(planner: Planner, dataset: str, network: str) -> Job:
+    """A training as `train_job` plans it, also if it is not to run, and so without its checks."""
+    data, net = planner.dataset(dataset), planner.network(dataset, network)
     weights = {**context_model(planner, dataset, network)}
     weights |= first_weights(planner, dataset, network)
     if isinstance(data, ExamplesDataset):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from retrace.config.compatibility import check_verb
 from retrace.config.dataset_model import Dataset
 from retrace.config.families import family_of
@@ -13,7 +16,21 @@ from retrace.planning import align
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import layer_files, mask_store, predicted, results, volumes_of
 from retrace.planning.targets import data_target, pair_target
+from retrace.planning.train import described_training
+from retrace.planning.training_folders import PRETRAINED_LSDS, find_snapshot
+from retrace.reading import json_if_intact
 
+WORK = {"modern": "work/train", "legacy": "work/legacy"}
+"""By engine where the trainings of the workflow work."""
+BATCH_LAYERS: dict[str, LayerKind] = {
+    "raw": "raw",
+    "labels": "labels",
+    "labels_mask": "mask",
+    "gt_classes": "labels",
+}
+"""How the viewer calls the arrays of a snapshot that are no head of the network."""
+WHOLE_RANGE = {"percentiles": [0, 100]}
+"""Normalisation of an image whose range nothing states."""
 HEAD_LAYERS: dict[str, LayerKind] = {
     "affs": "affinities",
     "lsds": "lsds",
@@ -52,9 +69,34 @@ def result_layers(dataset: Dataset, network: NetworkSettings, volume: str) -> li
     ]
 
 
+def batch_layers(snapshot: Path, network: NetworkSettings) -> list[ViewLayerSource]:
+    """Viewer layers of a snapshot of a training: its arrays, raw first."""
+    heads = [f"{kind}_{head}" for head in head_names(network) for kind in ("gt", "pred")]
+    names = ["raw", "labels", "labels_mask", PRETRAINED_LSDS, *heads]
+    return [_batch_layer(snapshot, name) for name in names if (snapshot / name).is_dir()]
+
+
+def _batch_layer(snapshot: Path, name: str) -> ViewLayerSource:
+    kind = BATCH_LAYERS.get(name) or HEAD_LAYERS.get(name.split("_")[1], "boundary")
+    # Images of some families are whitened floats; the viewer draws [0, 1].
+    is_image = name == "raw" and _dtype(snapshot / name) != "|u1"
+    more: dict[str, Any] = {"normalize": WHOLE_RANGE} if is_image else {}
+    return ViewLayerSource(kind=kind, name=name, path=str(snapshot), array=name, **more)
+
+
+def _dtype(array: Path) -> str:
+    """The type of a zarr array's values, as its metadata name it."""
+    return str(json_if_intact(array / ".zarray").get("dtype"))
+
+
 def _view_job(planner: Planner, layers: list[ViewLayerSource]) -> Job:
     view = planner.config.view
-    settings = ViewSettings(bind_address=view.bind_address, port=view.port, layers=tuple(layers))
+    settings = ViewSettings(
+        bind_address=view.bind_address,
+        port=view.port,
+        lsd_channels=view.lsd_channels,
+        layers=tuple(layers),
+    )
     return Job(settings, prerequisites=layer_files(layers))
 
 
@@ -75,8 +117,17 @@ def view_job(planner: Planner, dataset: str, network: str) -> Job:
     return _view_job(planner, data_layers(data, volume) + result_layers(data, net, volume))
 
 
-def _picture(planner: Planner) -> str:
-    return "serve.done" if planner.config.serve else "view.png"
+def view_batch_job(planner: Planner, dataset: str, network: str) -> Job:
+    """Shows a batch of a training, as it was at one of its iterations."""
+    experiment = planner.experiment("view_batch", dataset, network)
+    config, name = planner.config, f"{dataset}_{network}"
+    training = described_training(planner, dataset, network)
+    snapshot = find_snapshot(training, Path(WORK[config.engine]), name, config.batch)
+    return _view_job(planner, batch_layers(snapshot, experiment.network))
+
+
+def _picture(planner: Planner, name: str = "view.png", served: str = "serve.done") -> str:
+    return served if planner.config.serve else name
 
 
 @data_target("view_data")
@@ -92,3 +143,10 @@ def result_picture(planner: Planner, dataset: str, network: str) -> list[str]:
     """The picture of a network's results."""
     planner.experiment("view", dataset, network)
     return [results(dataset, network, _picture(planner))]
+
+
+@pair_target("view_batch")
+def batch_picture(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The picture of a batch of a training."""
+    view_batch_job(planner, dataset, network)  # refuses here: a picture may be left of another one
+    return [results(dataset, network, _picture(planner, "view_batch.png", "serve_batch.done"))]

@@ -15,6 +15,7 @@ from retrace.device import choose_own_device, uses_bf16, uses_compile
 from retrace.formats.hdf5 import H5_SUFFIXES
 from retrace.networks import build_network
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
+from retrace.planning.training_folders import data_of_states, network_of_states
 from retrace.records.record import work_digest
 from retrace.storage.manifest import input_digest
 from retrace.storage.owned_files import RECORD as OWNED_RECORD
@@ -23,26 +24,10 @@ from retrace.training.loop import Trainer, TrainingPlan
 from retrace.training.ranks import SINGLE_PROCESS, Rank
 from retrace.training.task import SetUp, TrainingInputs, WeightFiles, set_threads
 
-NOT_IN_DIGEST = (
-    "iterations",
-    "checkpoint_every",
-    "snapshot_every",
-    "inference_shape",
-    "forward_outsz",
-    "forward_conv_mode",
-    "num_iter_per_show",
-    "num_iter_per_test",
-    "test_num",
-    "net_files",
-    "n_steps",
-    "max_runtime",
-)
-"""Settings of a network that do not change the weights after a given number of iterations."""
-
 
 def training_digest(settings: TrainSettings, weights: WeightFiles) -> str:
     """Digest of everything that decides the weights after a given number of iterations."""
-    network = {k: v for k, v in settings.network.plain().items() if k not in NOT_IN_DIGEST}
+    network = network_of_states(settings.network.plain())
     if network.get("batch_size") == 1:  # the default
         del network["batch_size"]
     if not family_of(settings.network).pads_training:
@@ -69,13 +54,9 @@ def _prediction_digests(settings: TrainSettings) -> dict[str, str]:
 
 def _data_in_digest(dataset: TrainingDataset | TrainingExamples) -> tuple[Any, Any]:
     """What decides the weights: entries and volumes of a dataset, or its examples and None."""
-    if isinstance(dataset, TrainingExamples):
-        examples = dataset.examples.plain()
-        return {k: v for k, v in examples.items() if k not in ("test", "fetch")}, None
-    content = dataset.plain()
-    entries = {k: content.get(k) for k in ("voxel_size_nm", "background_ids", "train")}
-    used = {entry.volume for entry in dataset.train}
-    return entries, {name: content["volumes"][name] for name in sorted(used)}
+    content = data_of_states(dataset.plain())
+    volumes = content.pop("volumes", None)
+    return content, volumes
 
 
 def _model_digest(model: Path) -> str:

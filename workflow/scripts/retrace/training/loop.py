@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from retrace.errors import ConfigError, StateError
+from retrace.planning.training_folders import SNAPSHOTS
 from retrace.progress import progress
 from retrace.training.average import WeightAverage
 from retrace.training.compared import check_compared, marked, total
@@ -192,12 +193,15 @@ class Trainer:
         self._call_on_save(first)
         with self._log(first) as writer, closing(iter(batches)) as samples:
             for iteration in self._iterations(first):
-                self._step(samples, iteration, writer)
+                outputs, batch = self._step(samples, iteration, writer)
                 late = self.rank.is_first and time.monotonic() - saved >= plan.checkpoint_seconds
                 requests = self._handle(control, iteration) if self.rank.is_first else set()
                 last = STOP in requests or (self.rank.is_first and self._is_time_up(iteration))
                 due = self._is_due(iteration) or late or bool(requests) or last
                 ending, save, over = maximum_over_ranks([stop.signal, due, last], self.rank)
+                if self._is_shown(iteration, first, bool(over)):
+                    self._save_snapshot(iteration, outputs, batch)
+                del outputs, batch  # they would need memory during the next step
                 if ending or save:
                     self._save(iteration, writer)
                     saved = time.monotonic()
@@ -267,6 +271,16 @@ class Trainer:
         plan = self.plan
         return iteration % plan.checkpoint_every == 0 or iteration == plan.iterations
 
+    def _is_shown(self, iteration: int, first: int, over: bool) -> bool:
+        """Whether a snapshot is due: the first iteration of this run, the last one, multiples.
+
+        The original counts the batches of the running process from 0, so its first batch is shown
+        (gunpowder, Snapshot).
+        """
+        is_end = over or iteration == self.plan.iterations
+        is_due = iteration == first + 1 or is_end or iteration % self.plan.snapshot_every == 0
+        return self.rank.is_first and is_due
+
     @property
     def result(self) -> nn.Module:
         """The trained network: the averaged weights where they are kept."""
@@ -284,13 +298,17 @@ class Trainer:
             network = cast(nn.Module, torch.compile(network, dynamic=False))
         return data_parallel(network, self.device, self.rank)
 
-    def _step(self, samples: Iterator[Batch], iteration: int, writer: SummaryWriter | None) -> None:
+    def _step(
+        self, samples: Iterator[Batch], iteration: int, writer: SummaryWriter | None
+    ) -> tuple[dict[str, Tensor], Batch]:
+        """Trains one iteration; returns outputs, by head, and batch of its first sample."""
         if self.task.begins_phase(iteration):
             self.optimizer.state.clear()
         self.optimizer.zero_grad(set_to_none=True)
         own = self.task.batch_size // self.rank.count
         losses = []
         batches = []
+        shown: dict[str, Tensor] = {}
         for left in reversed(range(own)):
             batch = next(samples)
             batches.append(batch)
@@ -298,8 +316,7 @@ class Trainer:
                 outputs, values, recorded = self._loss(batch)
                 (values.sum() / own).backward()
             losses.append(recorded)
-            if len(losses) == 1:
-                self._save_snapshot(iteration, outputs, batch)
+            shown = shown or {head: output.detach() for head, output in outputs.items()}
         if getattr(self.optimizer, "evaluates", False):
             self.optimizer.step(partial(self._reevaluate, batches))
         else:
@@ -311,6 +328,7 @@ class Trainer:
         self._unread.append(torch.stack(losses).nanmean(dim=0))
         if len(self._unread) >= LOSSES_AT_ONCE[self.device.type]:
             self._read_losses(writer)
+        return shown, batches[0]
 
     def _reevaluate(self, batches: list[Batch]) -> float:
         """Computes loss and gradients of the iteration's batches with the current weights."""
@@ -337,12 +355,9 @@ class Trainer:
         return outputs, values, marked(values, self.terms, self.task.uncompared(losses, batch))
 
     def _save_snapshot(self, iteration: int, outputs: Mapping[str, Tensor], batch: Batch) -> None:
-        """Writes a snapshot of the first sample of the batch, if one is due."""
-        if self.rank.is_first and iteration % self.plan.snapshot_every == 0:
-            pictures = self.task.pictures(outputs, batch)
-            if not pictures:
-                return
-            folder = self.plan.work / "snapshots"
+        """Writes a snapshot of one sample, with the outputs before the iteration's step."""
+        if pictures := self.task.pictures(outputs, batch):
+            folder = self.plan.work / SNAPSHOTS
             save_snapshot(folder, iteration, pictures, self.task.voxel_size_nm)
 
     def _read_losses(self, writer: SummaryWriter | None) -> None:

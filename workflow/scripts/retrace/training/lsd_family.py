@@ -30,6 +30,7 @@ from retrace.losses.balance import balance_weights
 from retrace.losses.lsd import LsdLoss
 from retrace.networks import UNet, build_network, centre_crop
 from retrace.planning.train_settings import TrainingDataset, TrainSettings
+from retrace.planning.training_folders import PRETRAINED_LSDS
 from retrace.targets.boundary import grow_boundary
 from retrace.targets.lsd import LabelledSample, LsdTarget
 from retrace.targets.lsds import lsd_context
@@ -81,18 +82,20 @@ def batch_boxes(
     labels = [size + 2 * reach for size, reach in zip(output, label_reach, strict=True)]
     frame = triple([max(pair) for pair in zip(raw, labels, strict=True)])
 
-    def centred(shape: Sequence[int]) -> VoxelBox:
-        begin = [(f - s) // 2 for f, s in zip(frame, shape, strict=True)]
-        return VoxelBox(triple(begin), triple(shape))
-
-    middle = centred(output)
+    middle = centred_box(output, frame)
     return Boxes(
         frame=frame,
-        raw=centred(raw),
+        raw=centred_box(raw, frame),
         output=middle,
         affinity_labels=middle.grow(offset_reach),
         labels=middle.grow(label_reach),
     )
+
+
+def centred_box(shape: Sequence[int], frame: Triple) -> VoxelBox:
+    """The box of this shape in the middle of a frame, voxels."""
+    begin = [(f - s) // 2 for f, s in zip(frame, shape, strict=True)]
+    return VoxelBox(triple(begin), triple(shape))
 
 
 @dataclass(frozen=True)
@@ -163,13 +166,17 @@ class LsdFamilyTask(PlainTask):
         `raw` (1, 1, Z', Y', X') in [-1, 1] includes the context of the network that predicts the
         descriptors. These are truncated to the 256 levels of uint8, as if read from disk.
         """
-        assert self.context is not None
-        lsds = (self.context(raw)["lsds"] * 255).to(torch.uint8).float() / 255
-        shape = self.network.input_shape
-        lsds = centre_crop(lsds, shape)
+        lsds = self._pretrained_lsds(raw).float() / 255
         if self.network.input_channels == lsds.shape[1]:
             return lsds
-        return torch.cat((centre_crop(raw, shape), lsds), dim=1)
+        return torch.cat((centre_crop(raw, self.network.input_shape), lsds), dim=1)
+
+    @torch.no_grad()
+    def _pretrained_lsds(self, raw: Tensor) -> Tensor:
+        """Descriptors of the input's box, uint8 (1, 10, Z, Y, X), from raw as above."""
+        assert self.context is not None
+        lsds = (self.context(raw)["lsds"] * 255).to(torch.uint8)
+        return centre_crop(lsds, self.network.input_shape)
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss that the batch is trained with; their sum is the loss."""
@@ -182,7 +189,10 @@ class LsdFamilyTask(PlainTask):
         return {head: ~(w != 0).any() for head, w in weights.items() if w is not None}
 
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
-        """Raw, labels, mask, and per head target and prediction, at their places in the frame."""
+        """Raw, labels, mask, and per head target and prediction, at their places in the frame.
+
+        Of auto-context networks also the descriptors that they read.
+        """
         raw = ((batch["raw"][0, 0] + 1) * 127.5).round().to(torch.uint8)
         where = self.boxes.output.to_nm(self.voxel_size_nm).offset
         pictures = {
@@ -190,6 +200,10 @@ class LsdFamilyTask(PlainTask):
             "labels": Picture(batch["labels"], where),
             "labels_mask": Picture(batch["labels_mask"].to(torch.uint8), where),
         }
+        if self.context is not None:
+            lsds = self._pretrained_lsds(batch["raw"])[0]
+            middle = centred_box(self.network.input_shape, self.boxes.frame)
+            pictures[PRETRAINED_LSDS] = Picture(lsds, middle.to_nm(self.voxel_size_nm).offset)
         for head in self.heads:
             for kind, data in (("gt", batch[head]), ("pred", outputs[head][0])):
                 scaled = (data.detach().float() * 255).to(torch.uint8)

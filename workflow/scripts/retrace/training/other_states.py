@@ -9,18 +9,17 @@ from typing import Any
 
 from retrace.files import read_json, write_json
 from retrace.planning.identity import differences
+from retrace.planning.training_folders import IDENTITY
 from retrace.records.record import Running
 
-FILE = "identity.json"
-"""In the folder of a training: what its states depend on."""
 SHOWN = 3
 """Differences that are printed for each other training."""
 
 
 def note_identity(folder: Path, job: Running | None) -> None:
     """Writes what a training depends on into its folder, for later trainings to compare."""
-    if job is not None and not (folder / FILE).is_file():
-        write_json(folder / FILE, job.content())
+    if job is not None and not (folder / IDENTITY).is_file():
+        write_json(folder / IDENTITY, job.content())
 
 
 def other_states(folder: Path, experiment: str, job: Running | None) -> Iterator[str]:
@@ -31,8 +30,8 @@ def other_states(folder: Path, experiment: str, job: Running | None) -> Iterator
     if job is None or _has_state(folder):
         return
     for other in sorted(folder.parent.glob(f"{experiment}_*")):
-        if other != folder and _has_state(other) and (other / FILE).is_file():
-            reasons = list(islice(_reasons(read_json(other / FILE), job.content()), SHOWN))
+        if other != folder and _has_state(other) and (other / IDENTITY).is_file():
+            reasons = list(islice(_reasons(read_json(other / IDENTITY), job.content()), SHOWN))
             yield f"does not resume from {other}: {'; '.join(reasons) or 'other iterations'}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from retrace.geometry import NmTriple
+from retrace.planning.training_folders import snapshot_name
 from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume, writing
 from retrace.training.task import Picture
 
@@ -19,8 +20,13 @@ KEEP = 20
 def save_snapshot(
     folder: Path, iteration: int, pictures: Mapping[str, Picture], voxel_size_nm: NmTriple
 ) -> Path:
-    """Writes `batch_ITERATION.zarr`, one array per picture, and deletes all but the last 20."""
-    final = folder / f"batch_{iteration:09d}.zarr"
+    """Writes `batch_ITERATION.zarr`, one array per picture, and deletes all but the last 20.
+
+    A kill at any moment leaves complete snapshots, and unfinished ones under other names.
+    """
+    final = folder / snapshot_name(iteration)
+    for unfinished in folder.glob("*.partial"):
+        shutil.rmtree(unfinished)
     with writing(final) as store:
         for name, picture in pictures.items():
             data = picture.data.cpu().numpy()
@@ -37,5 +43,6 @@ def save_snapshot(
             )
             array[...] = data
     for old in sorted(folder.glob("batch_*.zarr"))[:-KEEP]:
-        shutil.rmtree(old)
+        # Renamed first: what is deleted file by file is incomplete meanwhile.
+        shutil.rmtree(old.rename(old.with_name(f"{old.name}.partial")))
     return final

@@ -22,6 +22,10 @@ FOCUS = ("segments", "affinities", "lsds", "boundary", "labels", "raw", "fragmen
 """The view is centred on the first of these kinds that has a layer."""
 
 
+LSD_PARTS = {"offset": (0, 1, 2), "covariance": (3, 4, 5), "pearson": (6, 7, 8), "size": (9,)}
+"""Channels of the ten LSDs that form one image (tutorial of Sheridan et al. 2023)."""
+
+
 @dataclass(frozen=True)
 class ViewLayer:
     """One volume in a view."""
@@ -29,14 +33,28 @@ class ViewLayer:
     name: str
     kind: LayerKind
     volume: Volume
+    lsd_channels: tuple[int, ...] | None = None
+    """Channels of descriptors to show, one or three; None: all, as in `LSD_PARTS`."""
 
     @property
     def box_nm(self) -> NmBox:
         """The volume's box in nm."""
         return self.volume.box.to_nm(self.volume.voxel_size_nm)
 
+    @property
+    def images(self) -> dict[str, tuple[int, ...]]:
+        """Names of the images that it becomes, and the channels of each; descriptors several."""
+        channels = self.volume.channels
+        if self.kind == "lsds" and channels >= 10:
+            chosen = self.lsd_channels
+            parts = LSD_PARTS if chosen is None else {",".join(map(str, chosen)): chosen}
+            return {f"{self.name} {part}": shown for part, shown in parts.items()}
+        return {self.name: (0, 1, 2) if channels >= 3 else (0,) * min(channels, 1)}
 
-def open_layers(sources: Iterable[ViewLayerSource]) -> tuple[list[ViewLayer], list[str]]:
+
+def open_layers(
+    sources: Iterable[ViewLayerSource], lsd_channels: tuple[int, ...] | None = None
+) -> tuple[list[ViewLayer], list[str]]:
     """Opens the layers that exist; also returns names and paths of those that do not exist yet.
 
     DataError if no layer exists.
@@ -46,7 +64,7 @@ def open_layers(sources: Iterable[ViewLayerSource]) -> tuple[list[ViewLayer], li
         name = source.name or source.kind
         if is_address(source.path) or Path(source.path).exists():
             opened = _open_grey(source) if source.kind == "raw" else open_source(source)
-            layers.append(ViewLayer(name, source.kind, opened))
+            layers.append(ViewLayer(name, source.kind, opened, lsd_channels))
         else:
             absent.append(f"{name} ({source.path})")
     if not layers:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from retrace.files import atomic_write
@@ -68,11 +69,19 @@ def _colours(layer: ViewLayer, data: np.ndarray) -> np.ndarray:
     if layer.kind == "mask":
         return np.where(data[..., None] == 0, [1.0, 0, 0, 0.5], [0.0, 0, 0, 0])
     values = data / 255.0 if data.dtype == np.uint8 else data.astype(np.float64)
-    planes = values[:3] if values.ndim == 3 else values[None]
-    if len(planes) < 3:
-        planes = np.repeat(planes[:1], 3, axis=0)
+    shown = next(iter(layer.images.values()))
+    if len(shown) == 1:
+        return _jet(values[shown[0]])
+    planes = values[list(shown)] if shown else np.repeat(values[None], 3, axis=0)
     opaque = np.ones((1, *planes.shape[1:]))
     return np.moveaxis(np.concatenate([planes, opaque]).clip(0, 1), 0, -1)
+
+
+def _jet(values: np.ndarray) -> np.ndarray:
+    """Colours (Y, X, 4) of one channel (Y, X) in [0, 1], as neuroglancer's shader; 0 is clear."""
+    colours = colormaps["jet"](values.clip(0, 1))
+    colours[..., 3] = values != 0
+    return np.asarray(colours)
 
 
 def _show(axis: object, layer: ViewLayer, box: NmBox) -> None:

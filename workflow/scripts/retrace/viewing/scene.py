@@ -21,8 +21,26 @@ LAZY_VOXELS = 1 << 28
 
 GREY = "void main() { emitGrayscale(toNormalized(getDataValue())); }"
 MASK = "void main() { if (toRaw(getDataValue()) == 0u) emitRGBA(vec4(1, 0, 0, 0.5)); }"
-LSD_PARTS = {"offset": (0, 1, 2), "covariance": (3, 4, 5), "pearson": (6, 7, 8), "size": (9,)}
-"""Channels of the ten LSDs that form one image (tutorial of Sheridan et al. 2023)."""
+RGB = """\
+void main() {
+    emitRGB(
+        vec3(
+            toNormalized(getDataValue(%d)),
+            toNormalized(getDataValue(%d)),
+            toNormalized(getDataValue(%d)))
+        );
+}
+"""
+JET = """\
+void main() {
+    float v = toNormalized(getDataValue(%d));
+    vec4 rgba = vec4(0,0,0,0);
+    if (v != 0.0) {
+        rgba = vec4(colormapJet(v), 1.0);
+    }
+    emitRGBA(rgba);
+}
+"""
 
 PANEL_GAP_PX = 9
 """Pixels between two panels of neuroglancer."""
@@ -62,18 +80,14 @@ def _drawable(dtype: np.dtype[Any], labels: bool) -> np.dtype[Any]:
 
 
 def rgb_shader(channels: Sequence[int]) -> str:
-    """Shader for three channels as red, green and blue (affinities, LSDs)."""
-    values = ", ".join(f"toNormalized(getDataValue({channel}))" for channel in channels)
-    return f"void main() {{ emitRGB(vec3({values})); }}"
+    """Shader for three channels as red, green and blue (tutorial of Sheridan et al. 2023)."""
+    one, two, three = channels
+    return RGB % (one, two, three)
 
 
 def jet_shader(channel: int) -> str:
-    """Shader for one channel in the jet colours, 0 transparent (a single LSD)."""
-    return (
-        f"void main() {{ float v = toNormalized(getDataValue({channel})); "
-        "vec4 rgba = vec4(0, 0, 0, 0); "
-        "if (v != 0.0) { rgba = vec4(colormapJet(v), 1.0); } emitRGBA(rgba); }"
-    )
+    """Shader for one channel in the colours of jet, 0 transparent (the same tutorial)."""
+    return JET % channel
 
 
 def local_volume(volume: Volume, labels: bool) -> Any:
@@ -153,7 +167,7 @@ def panel_groups(layers: Sequence[ViewLayer]) -> list[list[str]]:
     """Names of the layers in each panel: raw alone, then every other layer over raw."""
     raw = [layer.name for layer in layers if layer.kind == "raw"]
     others = [
-        [*raw, shown_names(layer)[0]] for layer in layers if layer.kind not in ("raw", "mask")
+        [*raw, next(iter(layer.images))] for layer in layers if layer.kind not in ("raw", "mask")
     ]
     masks = [layer.name for layer in layers if layer.kind == "mask"]
     if masks and others:
@@ -169,13 +183,6 @@ def panel_grid(panels: int) -> tuple[int, int]:
     return rows, math.ceil(panels / rows)
 
 
-def shown_names(layer: ViewLayer) -> list[str]:
-    """Names of a layer in the viewer; LSDs become one layer per part."""
-    if layer.kind == "lsds" and layer.volume.channels >= 10:
-        return [f"{layer.name} {part}" for part in LSD_PARTS]
-    return [layer.name]
-
-
 def _scale(layers: Sequence[ViewLayer], panel: Sequence[float]) -> float:
     """Voxels along x per pixel, so that the focus fills a panel of (w, h) pixels."""
     _, height_nm, width_nm = focus(layers).shape
@@ -189,23 +196,16 @@ def _add(state: Any, layer: ViewLayer) -> None:
     if layer.kind in SEGMENTATIONS:
         state.layers[layer.name] = neuroglancer.SegmentationLayer(source=source, selected_alpha=0.4)
         return
-    names = shown_names(layer)
-    for name, shader in zip(names, _shaders(layer), strict=True):
+    shown = layer.images
+    for name, channels in shown.items():
+        shader = _shader(layer, channels)
         state.layers[name] = neuroglancer.ImageLayer(source=source, shader=shader, opacity=1.0)
-        state.layers[name].visible = name == names[0]
+        state.layers[name].visible = name == next(iter(shown))
 
 
-def _shaders(layer: ViewLayer) -> list[str]:
-    """A shader for each of `shown_names`."""
-    channels = layer.volume.channels
+def _shader(layer: ViewLayer, channels: Sequence[int]) -> str:
     if layer.kind == "mask":
-        return [MASK]
-    if layer.kind == "lsds" and channels >= 10:
-        return [_shader(part) for part in LSD_PARTS.values()]
-    if channels >= 3:
-        return [rgb_shader((0, 1, 2))]
-    return [jet_shader(0) if channels else GREY]
-
-
-def _shader(channels: Sequence[int]) -> str:
-    return rgb_shader(channels) if len(channels) == 3 else jet_shader(channels[0])
+        return MASK
+    if len(channels) == 3:
+        return rgb_shader(channels)
+    return jet_shader(channels[0]) if channels else GREY
