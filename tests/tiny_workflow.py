@@ -107,8 +107,12 @@ def start(
     arguments: Sequence[str],
     log: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    in_own_group: bool = False,
 ) -> subprocess.Popen[str]:
-    """Snakemake in the working directory `place`; what it prints goes to `log`, or into a pipe."""
+    """Snakemake in the working directory `place`; what it prints goes to `log`, or into a pipe.
+
+    `in_own_group`: a signal can be sent to it and its jobs together, as a terminal does.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     output = log.open("w") if log else subprocess.PIPE
@@ -120,6 +124,7 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
+            process_group=0 if in_own_group else None,
         )
     finally:
         if not isinstance(output, int):

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from matplotlib.image import imread
 
 import tiny_workflow
 from built_networks import built
+from conftest import REPOSITORY
 from kill import PATIENCE_S
 from retrace.checkpoints.published import load_published, read_published
 from retrace.config import datasets, networks
@@ -27,7 +29,7 @@ from retrace.storage.volumes import Volume, open_volume
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
 
 PUBLISHED = ("weights=published", "iterations=401")
-CHECKPOINT = "data/phantom/checkpoints/tiny_mtlsd"
+CHECKPOINT = "data/tutorial/checkpoints/tiny_mtlsd"
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,15 @@ def endpoint() -> Iterator[str]:
 def place(tmp_path_factory: pytest.TempPathFactory, endpoint: str) -> Path:
     """A working directory with a narrow mtlsd, whose checkpoint of iteration 400 is published.
 
-    As in the tutorial, its file `checkpoint` names a later iteration that is not there.
+    As in the tutorial, its file `checkpoint` names a later iteration that is not there, and the
+    volume that is trained on is predicted.
     """
     folder = tmp_path_factory.mktemp("lsd_tutorial")
+    phantom = yaml.safe_load((REPOSITORY / "config/datasets/phantom.yaml").read_text())
+    only_trained = {k: v for k, v in phantom.items() if k not in ("validation", "test")}
+    (folder / "config/datasets").mkdir(parents=True)
+    own = folder / "config/datasets/tutorial.yaml"
+    own.write_text(yaml.safe_dump(only_trained | {"name": "tutorial"}))
     tiny_workflow.write_network(folder, "tiny_mtlsd")
     original = folder / "original"
     original.mkdir()
@@ -99,10 +107,10 @@ def predicted(place: Path, snapshot: Path) -> dict[str, Any]:
 
 
 def test_fetch_mask_and_train_one_iteration(snakemake: Callable[..., str], place: Path) -> None:
-    snakemake("train_phantom_tiny_mtlsd", config=("iterations=1",))
-    assert (place / "data/phantom/train_0.zarr").is_dir(), "the first volume, and no other"
-    assert not (place / "data/phantom/val_0.zarr").exists()
-    mask = open_volume(place / "results/phantom/masks/train_0.zarr", "labels_mask")
+    snakemake("train_tutorial_tiny_mtlsd", config=("iterations=1",))
+    assert (place / "data/tutorial/train_0.zarr").is_dir(), "the first volume, and no other"
+    assert not list((place / "data/tutorial").glob("[!t]*_0.zarr"))
+    mask = open_volume(place / "results/tutorial/masks/train_0.zarr", "labels_mask")
     assert set(np.unique(values(mask))) <= {0, 1}
     (snapshot,) = snapshots(place, 1)
     grey = values(open_volume(snapshot, "pred_affs"))
@@ -115,8 +123,8 @@ def test_train_one_iteration_beyond_the_checkpoint(
 ) -> None:
     """The batch shows what the published weights predict; then they are trained on."""
     monkeypatch.chdir(place)
-    targets = [f"{verb}_phantom_tiny_mtlsd" for verb in ("train", "predict")]
-    printed = snakemake("fetch_phantom_tiny_mtlsd_checkpoint", *targets, config=PUBLISHED)
+    targets = [f"{verb}_tutorial_tiny_mtlsd" for verb in ("train", "predict")]
+    printed = snakemake("fetch_tutorial_tiny_mtlsd_checkpoint", *targets, config=PUBLISHED)
     assert "continues from train_net_checkpoint_400" in printed
     assert {path.name for path in (place / CHECKPOINT).iterdir()} >= {"checkpoint"}
     (snapshot,) = snapshots(place, 401)
@@ -124,20 +132,24 @@ def test_train_one_iteration_beyond_the_checkpoint(
         shown = values(open_volume(snapshot, f"pred_{head}")).astype(int)
         # raw of the snapshot is rounded to uint8
         assert np.abs(shown - expected.numpy()).max() <= 3 and shown.std() > 0
-    prediction = place / "results/phantom/tiny_mtlsd/test_0/prediction.zarr"
-    channels = {head: open_volume(prediction, head).channels for head in ("affs", "lsds")}
-    assert channels == {"affs": 3, "lsds": 10}
+    prediction = place / "results/tutorial/tiny_mtlsd/train_0/prediction.zarr"
+    heads = {head: open_volume(prediction, head) for head in ("affs", "lsds")}
+    assert {head: volume.channels for head, volume in heads.items()} == {"affs": 3, "lsds": 10}
+    raw = open_volume(place / "data/tutorial/train_0.zarr", "volumes/raw")
+    assert heads["affs"].box == raw.box, "all of the volume that was trained on"
 
 
 @pytest.mark.browser
 @pytest.mark.usefixtures("browser")
 def test_view_the_batch(snakemake: Callable[..., str], place: Path) -> None:
-    printed = snakemake("view_batch_phantom_tiny_mtlsd", config=("seed=5",), status=1)
-    assert "snakemake train_phantom_tiny_mtlsd --config iterations=1" in printed
-    snakemake("view_batch_phantom_tiny_mtlsd", config=PUBLISHED)
-    picture = place / "results/phantom/tiny_mtlsd/view_batch.png"
+    printed = snakemake("view_batch_tutorial_tiny_mtlsd", config=("seed=5",), status=1)
+    assert "snakemake train_tutorial_tiny_mtlsd --config iterations=1" in printed
+    snakemake("view_batch_tutorial_tiny_mtlsd", config=PUBLISHED)
+    picture = place / "results/tutorial/tiny_mtlsd/view_batch.png"
     assert imread(picture).std() > 0.05
-    assert "in a headless browser" in (place / "logs/view_batch/phantom_tiny_mtlsd.log").read_text()
+    assert (
+        "in a headless browser" in (place / "logs/view_batch/tutorial_tiny_mtlsd.log").read_text()
+    )
     record = json.loads(picture.with_name("view_batch.record.json").read_text())
     layers = {layer["name"]: layer for layer in record["identity"]["settings"]["layers"]}
     assert list(layers)[:3] == ["raw", "labels", "labels_mask"]
@@ -150,8 +162,9 @@ def test_serve_data_and_batch_on_another_address(
     place: Path, arguments: Callable[..., list[str]]
 ) -> None:
     config = ("iterations=1", "serve=true", "view={bind_address: 127.0.0.2}")
-    targets = ("view_data_phantom", "view_batch_phantom_tiny_mtlsd")
-    with tiny_workflow.start(place, arguments(*targets, config=config)) as process:
+    targets = ("view_data_tutorial", "view_batch_tutorial_tiny_mtlsd")
+    line = arguments(*targets, config=config)
+    with tiny_workflow.start(place, line, in_own_group=True) as process:
         assert process.stdout is not None
         addresses = []
         for line in process.stdout:
@@ -161,6 +174,6 @@ def test_serve_data_and_batch_on_another_address(
         for address in addresses:
             with urllib.request.urlopen(address, timeout=PATIENCE_S) as page:
                 assert b"neuroglancer" in page.read().lower()
-        os.kill(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         process.communicate()
     assert len(addresses) == 2
