@@ -11,7 +11,7 @@ from retrace.planning.records import planned_record, record_file, record_next_to
 from retrace.provenance.folders import code_versions
 from retrace.records.record import Planned
 
-COMPARISON = Comparison()
+COMPARISON = Comparison(keep_without_files=True)
 WRITTEN_FILES = WrittenFiles()
 COMPLETE: set[str] = set()
 """Records of the jobs that run and whose files have been looked for."""

@@ -167,6 +167,7 @@ def test_changed_inputs_are_named() -> None:
     assert reason(job) == "own.txt changed"
     Path("own.txt").unlink()
     assert reason(job) == "own.txt changed"
+    assert Comparison(keep_without_files=True).reason(job, lambda path: None) is None
 
 
 def test_a_result_of_another_record_was_computed_again() -> None:

@@ -33,6 +33,9 @@ class Comparison:
     forced: set[str] = field(default_factory=set)
     needed: set[str] = field(default_factory=set)
     """Records of jobs whose outputs are gone, and needed in this run."""
+    keep_without_files: bool = False
+    """Whether a result stays if a file that it was computed from is gone: it cannot be computed
+    again."""
     _reasons: dict[str, str | None] = field(default_factory=dict)
     _finished: dict[str, Finished | None] = field(default_factory=dict)
     _fingerprints: dict[str, str] = field(default_factory=dict)
@@ -79,8 +82,8 @@ class Comparison:
         for path, file in job.produced.items():
             yield from self._produced_difference(path, file, record["inputs"], producer)
         for path in job.own:
-            # Without its file a result cannot be computed again; it stays as it is.
-            if Path(path).exists() and self._changed(path, record["inputs"].get(path, {})):
+            stays = self.keep_without_files and not Path(path).exists()
+            if not stays and self._changed(path, record["inputs"].get(path, {})):
                 yield f"{path} changed"
         for path, sha256 in record.get("outputs", {}).items():
             if Path(path).exists() and self._changed(path, {"sha256": sha256}):
