@@ -99,6 +99,14 @@ def test_options_that_are_not_typed_are_those_of_the_program(place: Path) -> Non
     assert network["contrast"]["radius_px"] == 85  # without --hm, mip 2
 
 
+def test_numbers_are_typed_as_people_write_them(place: Path) -> None:
+    typed("train --lr 3e-4 --lambda3 1e-5 --num_epochs 1e3 --state_archive 2024_01 mine")
+
+    network = resolved("mine")
+    assert (network["lr"], network["lambda3"], network["epochs"]) == (3e-4, 1e-5, 1000)
+    assert network["state_archive"] == "2024_01"
+
+
 def test_a_name_is_used_once(place: Path) -> None:
     typed("train --lambda1 2 mine")
     before = Path("config/networks/mine.yaml").read_text()
@@ -115,11 +123,15 @@ def test_a_name_is_used_once(place: Path) -> None:
 def test_every_option_is_listed_with_its_purpose(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        typed("train -h")
+    def listed(program: str) -> set[str]:
+        with pytest.raises(SystemExit):
+            typed(f"{program} -h")
+        return set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.M))
 
-    listed = set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.M))
-    assert listed == {*SAME_NAME, *TRAIN}
+    assert listed("train") == {*SAME_NAME, *TRAIN}
+    of_stacks = {"count", "source", "mip", "stack_height", "dim", "coords", "mask", "check_mask"}
+    of_stacks |= {"test", "no_split", *(f"{axis}{end}" for axis in "xyz" for end in "se")}
+    assert of_stacks <= listed("gen_stack")
 
 
 @pytest.mark.parametrize("name", [n for n, alias in TRAIN.items() if alias.refused])

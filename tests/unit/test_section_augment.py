@@ -163,6 +163,22 @@ def _after_warp(seed: int) -> np.random.Generator:
     return rng
 
 
+def test_stacks_turn_by_any_angle_and_sections_a_little() -> None:
+    """Half of the stacks, source and target together, from 0 to 2 pi; each section slightly."""
+    warps = [draw_stack_warp(np.random.default_rng(seed), 6, 64, settings()) for seed in range(400)]
+    matrices = np.stack([warp.matrices for warp in warps])
+    angles = np.arctan2(matrices[..., 0, 1], matrices[..., 0, 0])
+    apart = np.angle(np.exp(1j * (angles - angles[:, :1])))
+    scales = np.linalg.det(matrices) ** -0.5
+    turned = np.abs(angles).max(1) > 0.03
+
+    assert turned.mean() == pytest.approx(0.5, abs=0.08)
+    assert np.histogram(angles[turned, 0], 8, (-np.pi, np.pi))[0].min() > 10
+    assert np.abs(apart).max() < 0.03
+    assert apart.std() == pytest.approx(0.004, rel=0.3)
+    assert np.abs(scales - 1).max() < 0.03
+
+
 def test_seeds_reproduce_both_augmentations() -> None:
     images, masks = torch.rand(3, 64, 64), blobs(3, 64)
     one, same, other = (augmented(images, masks, s)[0] for s in (1, 1, 2))

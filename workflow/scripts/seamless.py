@@ -47,6 +47,18 @@ NUMBERS = ("count", "mip", "stack_height", "dim", "zs", "ze", "xs", "xe", "ys", 
 """Options of gen_stack.py that are whole numbers."""
 
 
+TEXTS = ("state_archive", "smoothness_penalty_type", "penalty", "similarity_penalty_type")
+"""Options of train.py that are text, also where it looks like a number."""
+
+
+def number_of(text: str) -> Any:
+    """The number that a text is, in its plain form; other text as it is."""
+    value = read_scalar(text)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return int(value) if isinstance(value, int) else float(value)
+
+
 class Refuse(argparse.Action):
     """An option that has no counterpart: its reason."""
 
@@ -64,7 +76,8 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
         elif name in FLAGS:
             kind |= {"action": "store_true", "default": argparse.SUPPRESS}
         else:
-            kind |= {"type": read_scalar, "metavar": "VALUE", "default": argparse.SUPPRESS}
+            kind |= {"type": str if name in TEXTS else number_of, "metavar": "VALUE"}
+            kind["default"] = argparse.SUPPRESS
         parser.add_argument(f"--{name}", dest=name, **kind)
     parser.add_argument("name", metavar="EXPERIMENT_NAME", help="name of the network and the run")
 
