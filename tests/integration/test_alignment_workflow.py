@@ -11,12 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 import replaced_outputs
 import roc_validator
+import seamless
 import tiny_seamless as tiny
+from built_networks import built
 from replaced_outputs import AMID, BEFORE
+from retrace.config.networks import network_by_name
 from retrace.storage.volumes import open_volume
 
 pytestmark = pytest.mark.timeout(900)
@@ -97,6 +101,52 @@ def test_killed_programs_leave_whole_outputs(place: Path, start: Start, tmp_path
     config = ["--config", "device=cpu", "iterations=4"]
     for job in replaced_outputs.finished_jobs(copy, ["evaluate_slices_tiny", *config]):
         replaced_outputs.assert_whole_after_kills(job, (BEFORE, AMID))
+
+
+def archive_of_2018(path: Path, network: object) -> None:
+    """A network with initial weights as a .pt of SEAMLeSS."""
+    names = {
+        "aligners": ("mlist", "conv"),
+        "encoders": ("enclist", "c"),
+        "pre_encoder": ("pe", "c"),
+    }
+    weights = {}
+    for name, tensor in built(network).state_dict().items():
+        part, *level, layer, kind = name.split(".")
+        old, letter = names[part]
+        number = int(layer) // 2 + 1
+        weights[".".join(["pyramid", old, *level, f"{letter}{number}", kind])] = tensor
+    path.parent.mkdir(exist_ok=True)
+    torch.save(weights, path)
+
+
+def test_the_command_line_of_seamless_trains(
+    place: Path, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The fine-tuning of its README, with two levels because sections are of 48 px."""
+    monkeypatch.chdir(place)
+    command = (
+        "train --state_archive pt/SOME_ARCHIVE.pt --size 2 --lambda1 2 --lambda2 0.04 --lambda3 0 "
+        "--lambda4 5 --lambda5 0 --mask_smooth_radius 75 --mask_neighborhood_radius 75 --lr 0.0003 "
+        "--trunc 0 --fine_tuning --hm --padding 0 --vis_interval 1 --lambda6 1 fine_tune_example"
+    )
+    seamless.main(command.split())
+    with Path("config/networks/fine_tune_example.yaml").open("a") as file:
+        file.write("train_size: 48\ncollapse: {valid_fraction: 0}\n")
+    archive_of_2018(Path("pt/SOME_ARCHIVE.pt"), network_by_name("fine_tune_example"))
+    words = ("run=fine_tune_example", "num_epochs=1", "--", "train_slices_fine_tune_example")
+
+    printed = start(*words)
+
+    assert "initialised from pt/SOME_ARCHIVE.pt; 0 weights not completely loaded" in printed
+    assert "epoch 0: level 0, all, lr 6e-05" in printed
+    capsys.readouterr()
+    seamless.main(["nh", "fine_tune_example"])
+    assert "from pt/SOME_ARCHIVE.pt" in capsys.readouterr().out
+    archive = "results/runs/fine_tune_example/archive.safetensors"
+    seamless.main(["inspect_enc", "--archive", archive, "results/slices/stacks/main_train.h5"])
+    assert Path("encodings.png").is_file()
+    assert list(Path("work/train").glob("*/pictures/000000002_level0_stack.gif"))
 
 
 def test_impossible_combinations_are_refused_at_planning(start: Start) -> None:

@@ -284,7 +284,8 @@ class SeamlessTask(PlainTask):
         assert self.phase is not None
         lengths = length(field.detach()) * 2**self.phase.level
         values = (lengths.mean(), batch["moved_px"].mean(), border.mean())
-        return dict(zip(OBSERVED, (*values, torch.tensor(self.lambdas.smoothness)), strict=True))
+        lambda1 = torch.tensor(self.lambdas.smoothness, device=border.device)
+        return dict(zip(OBSERVED, (*values, lambda1), strict=True))
 
     # ------------------------------------------------------------ for the loop
 
