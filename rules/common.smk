@@ -32,6 +32,7 @@ from retrace.planning.local_device import names_executor
 from retrace.planning.paths import manifest
 from retrace.planning.program_files import program_files
 from retrace.planning.targets import command_line_words
+from retrace.planning.znn_runs import give_cfg
 from retrace.planning.records import write_plan
 from retrace.planning.shards import log_file, output_store
 from retrace.planning.snakemake_options import check_options
@@ -59,7 +60,9 @@ def prepare() -> Planner:
     if workflow.is_main_process:
         refusing(check_options, command_line_options())
     try:
-        settings, init_is_for = for_targets(run_config(), command_line_words())
+        settings = run_config()
+        direct = give_cfg(settings)
+        settings, init_is_for = for_targets(settings, command_line_words(), direct)
         config.update(settings.plain())
         check_chosen(settings.volumes)
         check_block_cache(settings)

@@ -8,6 +8,8 @@ from retrace.planning.code_digest import code_digests
 from retrace.planning.foreign_files import WrittenFiles
 from retrace.planning.identity import AGAIN, FORCED, Comparison
 from retrace.planning.records import planned_record, record_file, record_next_to
+from retrace.planning.resumption import announce, begin, is_copy
+from retrace.planning.train import start_of
 from retrace.provenance.folders import code_versions
 from retrace.records.record import Planned
 
@@ -155,7 +157,8 @@ def refuse_missing(path: str) -> None:
     COMPLETE.add(job.record)
     refusing(PLANNER.check_download, path)
     for read in (*job.own, *job.produced):
-        refuse_missing(read)
+        if not is_copy(read):
+            refuse_missing(read)
 
 
 def is_written(path: str) -> bool:
@@ -210,7 +213,12 @@ def mark_if_outdated(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
     runs = not is_there or reason is not None or job.record in COMPARISON.needed
     if runs:
         settings = planned(writer.params.job.plan_job)(dict(values)).settings
-        refusing(WRITTEN_FILES.check, settings, Path(outputs[0]).parent)
+        start = refusing(start_of, PLANNER, settings)
+        refusing(WRITTEN_FILES.check, settings, Path(outputs[0]).parent, start)
+        if start is not None and start.source is not None:
+            announce(start.source, start.iteration)
+        if start is not None and not workflow.dryrun:
+            refusing(begin, start)
         for path in job.produced:
             mark_missing(path)
     return runs

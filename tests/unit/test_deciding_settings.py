@@ -60,6 +60,8 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "epochs": (3, NOTHING),
     "run": ("first", NOTHING),
     "weights": ("published", NOTHING),
+    "cfg": ("python/config.cfg", NOTHING),
+    "voxel_size_nm": ([50, 4, 4], NOTHING),
     "init": ("a.safetensors", NOTHING),
     "engine": ("legacy", ("compare",)),
     "legacy_image": ("standin", NOTHING),

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tifffile
 
 import tiny_znn as tiny
 from retrace.config.znn_samples import with_samples
 from retrace.errors import ConfigError
+from retrace.formats.source import Source
+from retrace.storage.normalised import open_normalised
 from retrace.znn.cfg import read_cfg, unused_parameters
 from retrace.znn.net import read_net
 from retrace.znn.spec import read_spec
-from znn_tutorial import lay_out
+from znn_tutorial import TUTORIAL, lay_out
 
 pytestmark = pytest.mark.usefixtures("shared_dir")
 
@@ -126,6 +130,23 @@ def test_the_documents_options_of_a_spec_mean_what_they_say(tmp_path: Path) -> N
         assert volume["raw"]["preprocess"] == "symetric_rescale"
 
 
+def test_gray_images_of_any_bit_depth_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "dataset/ISBI2012/train-volume.tif"
+    path.parent.mkdir(parents=True)
+    assert "normalize" not in written(tmp_path, SPEC)["sample1"]["raw"]
+    deep = path.with_name("deep.tif")
+    tifffile.imwrite(deep, tifffile.imread(path).astype("uint16") * 200)
+    spec = SPEC.replace("train-volume", "deep")
+    raw = written(tmp_path, spec)["sample1"]["raw"]
+    assert raw["normalize"] == {"percentiles": [0, 100]}
+    values = open_normalised(Source.model_validate({**raw, "voxel_size_nm": [1, 1, 1]}))
+    small = open_normalised(
+        Source(path=str(path), array="", voxel_size_nm=(1, 1, 1), preprocess="standard2D")
+    )
+    box = values.volume.box
+    np.testing.assert_allclose(values.read(box, box), small.read(box, box), atol=0.02)
+
+
 def test_several_files_in_a_section_are_one_volume_each(tmp_path: Path) -> None:
     several = SPEC.replace(
         "train-volume.tif", "train-volume.tif,\n          ../dataset/ISBI2012/more.tif"
@@ -232,3 +253,63 @@ def test_a_spec_is_relative_to_its_cfg_or_to_itself(tmp_path: Path) -> None:
     spec.write_text("[image1]\nfnames = test-volume.tif\n[sample1]\ninput = 1\n")
     by_itself = read_spec(spec, tmp_path / "python")[1].images["input"].files[0]
     assert by_itself.check() == spec.with_name("test-volume.tif")
+
+
+OTHER_VALUES = {
+    "fnet_spec": "other.znn",
+    "fdata_spec": "../dataset/other.spec",
+    "num_threads": "4",
+    "dtype": "float64",
+    "out_type": "affinity",
+    "logging": "yes",
+    "train_outsz": "1,20,20",
+    "cost_fn": "square_loss",
+    "eta": "0.02",
+    "anneal_factor": "0.5",
+    "momentum": "0.5",
+    "weight_decay": "0.1",
+    "num_iter_per_annealing": "7",
+    "train_net": "../exp1/",
+    "train_range": "1-3,6",
+    "train_conv_mode": "optimize",
+    "is_data_aug": "no",
+    "is_bd_mirror": "no",
+    "rebalance_mode": "patch",
+    "is_malis": "yes",
+    "malis_norm_type": "num",
+    "num_iter_per_show": "7",
+    "num_iter_per_test": "7",
+    "test_num": "7",
+    "num_iter_per_save": "7",
+    "max_iter": "7000",
+    "forward_range": "1-3,6",
+    "forward_net": "other.h5",
+    "forward_conv_mode": "direct",
+    "forward_outsz": "1,20,20",
+    "output_prefix": "../elsewhere/",
+    "is_stdio": "no",
+    "is_debug": "yes",
+    "is_check": "yes",
+}
+"""By property of the documents' table a value that the tutorial's file does not have."""
+NAMED = ("num_threads", "malis_norm_type", "is_debug", "is_check")
+"""Properties that change nothing, and are named in a line where they are set."""
+
+
+def test_every_property_of_the_documents_table_counts_or_is_named(tmp_path: Path) -> None:
+    table = TUTORIAL.read_text().split("6. Configuration File Format")[1]
+    properties = {name.lower() for name in re.findall(r"^ ([A-Za-z]\w+) {2,}", table, re.M)}
+    assert properties - {"property"} == OTHER_VALUES.keys()
+    cfg = lay_out(tmp_path)
+    text, before = cfg.read_text(), read_cfg(cfg)
+    (cfg.parent / "other.znn").write_text((tmp_path / "networks/N4.znn").read_text())
+    (tmp_path / "dataset/other.spec").write_text(SPEC)
+    for name, value in OTHER_VALUES.items():
+        written = "train_net_prefix" if name == "train_net" else name
+        line = re.compile(rf"^    {written} = .*$", re.M | re.I)
+        assert line.search(text), name
+        cfg.write_text(line.sub(f"    {name} = {value}", text))
+        if name in NAMED:
+            assert f" {name} = {value} has no effect" in unused_parameters(cfg)[0]
+        else:
+            assert getattr(read_cfg(cfg), written) != getattr(before, written), name

@@ -308,6 +308,7 @@ def known_targets(place: Path) -> set[str]:
     names = {f"{verb}_{pair}" for verb in targets.PAIR_VERBS for pair in pairs}
     names |= {f"{verb}_{d}" for verb in (*targets.DATA_VERBS, "reproduce") for d in datasets}
     names |= {f"fetch_{pair}_checkpoint" for pair in pairs}
+    names |= {name for others in targets.OTHER_TARGETS for name, _ in others()}
     text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     names |= set(re.findall(r"^ *rule (\w+):", text, re.M))
     names |= {f"image_{name}" for name in container_images.SOURCES}

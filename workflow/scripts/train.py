@@ -36,7 +36,7 @@ from retrace.training.task import WeightFiles
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    weights = ["init", "context", "published"]
+    weights = ["init", "context", "published", "resumed"]
     add_job(parser, files_by_name=["masks"], optional_file=weights)
     parser.add_argument("--work", required=True, type=Path, help="folder of resumable work")
     parser.add_argument("--output", required=True, type=Path, help="model.safetensors")
@@ -91,7 +91,7 @@ def train_in_process(rank: Rank, args: argparse.Namespace, training: str) -> Non
 
 def weight_files(args: argparse.Namespace) -> WeightFiles:
     """The weights that the training begins from or reads."""
-    return WeightFiles(args.init, args.context, args.published)
+    return WeightFiles(args.init, args.context, args.published, args.resumed)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

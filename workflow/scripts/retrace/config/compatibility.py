@@ -36,8 +36,14 @@ def check_verb(dataset: DatasetBase, verb: str) -> None:
         )
 
 
-def check_pair(dataset: DatasetBase, network: NetworkSettings, verb: str) -> None:
-    """ConfigError for combinations that cannot work, with the reason, before anything runs."""
+def check_pair(
+    dataset: DatasetBase, network: NetworkSettings, verb: str, *, trained: bool | None = None
+) -> None:
+    """ConfigError for combinations that cannot work, with the reason, before anything runs.
+
+    `trained`: whether the network is trained for it, so that there must be labels to train on; by
+    default it is, unless the dataset has the weights of another one.
+    """
     pair = f"{verb}_{dataset.name}_{network.name}"
     family = family_of(network)
     check_verb(dataset, verb)
@@ -45,7 +51,9 @@ def check_pair(dataset: DatasetBase, network: NetworkSettings, verb: str) -> Non
     if not isinstance(dataset, Dataset):
         return
     if not family.reads_stacks:
-        _check_volumes(pair, dataset, network, verb)
+        if trained is None:
+            trained = verb == "train" or dataset.weights_of is None
+        _check_volumes(pair, dataset, network, trained=trained)
     family.load("check_pair")(pair, dataset, network, verb)
     if not family.reads_stacks:
         _check_scores(pair, dataset, network, verb)
@@ -67,14 +75,15 @@ def _check_network_verb(pair: str, network: NetworkSettings, verb: str) -> None:
     )
 
 
-def _check_volumes(pair: str, dataset: Dataset, network: NetworkSettings, verb: str) -> None:
+def _check_volumes(pair: str, dataset: Dataset, network: NetworkSettings, *, trained: bool) -> None:
     """Volumes to train on, or published weights; labels whose objects the network can learn."""
-    if not dataset.train and dataset.alignment is not None:
+    entries = (*dataset.train, *dataset.validation, *dataset.test)
+    if not entries and dataset.alignment is not None:
         raise ConfigError(
             f"{pair}: dataset {dataset.name!r} holds sections to align and no labels; take a "
             f"network that aligns: {', '.join(networks_that_align()) or 'none here'}"
         )
-    if not dataset.train and (verb == "train" or dataset.weights_of is None):
+    if not dataset.train and trained:
         parent = dataset.weights_of
         hint = f"; it is predicted with what was published for {parent!r}" if parent else ""
         raise ConfigError(f"{pair}: dataset {dataset.name!r} has no `train` entry{hint}")

@@ -22,7 +22,7 @@ from retrace.config.schema import check
 from retrace.config.seamless_options import dataset_in_own_names
 from retrace.config.sources import OUR_BUCKET, bucket_key
 from retrace.config.splits import LABELS_BOX, check_region, region_of, resolve_splits
-from retrace.config.yaml_files import names, read_yaml, yaml_file
+from retrace.config.yaml_files import is_given, names, read_yaml, settings_of
 from retrace.config.znn_samples import with_samples
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import SEPARATED_LABEL_KINDS, Fit, Source, SourceFile
@@ -38,55 +38,65 @@ CLASSES = "classes"
 """The kind of labels that are class numbers, not objects."""
 
 
-def load_dataset(name: str | Path, chosen: object = None) -> AnyDataset:
+def load_dataset(
+    name: str | Path, chosen: object = None, *, trained: bool | None = True
+) -> AnyDataset:
     """A dataset by name, or from a file, with paths, voxel sizes and splits filled in.
 
-    `chosen` is the value of `volumes` in config.yaml; it replaces the training entries.
+    `chosen` is the value of `volumes` in config.yaml; it replaces the training entries. `trained`:
+    whether something is trained; otherwise nothing is asked of the training entries; None: unknown
+    yet.
     ConfigError: the file is missing or wrong.
     """
-    path = Path(name) if str(name).endswith(".yaml") else yaml_file("datasets", str(name))
-    content = read_yaml(path)
+    is_file = str(name).endswith(".yaml")
+    stem = Path(name).stem if is_file else str(name)
+    content, where = (
+        (read_yaml(Path(name)), str(name)) if is_file else settings_of("datasets", stem)
+    )
     if "examples" in content:
-        return _examples_dataset(check(ExamplesFile, content, str(path)), path)
+        return _examples_dataset(check(ExamplesFile, content, where), where, stem)
     if "spec" in content or "cfg" in content:
-        check(DatasetFile, content, str(path))
-        content = with_samples(content, str(path))
-    content = dataset_in_own_names(content, str(path))
-    return _resolved(check(DatasetFile, content, str(path)), path, chosen)
+        check(DatasetFile, content, where)
+        exact = is_given("datasets", stem)
+        content = with_samples(content, where, trained=trained, exact=exact)
+    file = check(DatasetFile, dataset_in_own_names(content, where), where)
+    _check_name(file.name, where, stem)
+    apart = not is_given("datasets", stem)
+    dataset = resolve_splits(
+        _resolved(file, where), file, where, chosen, trained=bool(trained), apart=apart
+    )
+    check_obtain(dataset, where)
+    return dataset
 
 
-def _resolved(file: DatasetFile, path: Path, chosen: object) -> Dataset:
-    """The dataset of a file, with everything filled in."""
-    _check_name(file.name, path)
+def _resolved(file: DatasetFile, where: str) -> Dataset:
+    """The dataset of a file, with everything filled in but its splits."""
     kept = {key: value for key, value in file.explicit().items() if key in Dataset.model_fields}
     resolved: dict[str, Any] = {
         **{"background_ids": (), "sampling": Sampling()},
         **kept,
         "isotropic": _is_isotropic(file),
-        "volumes": {name: _volume(file, name, str(path)) for name in file.volumes},
+        "volumes": {name: _volume(file, name, where) for name in file.volumes},
     }
     if file.alignment is not None:
-        resolved["alignment"] = alignment.resolve(file.alignment, file.volumes, str(path))
-    dataset = Dataset.model_construct(**resolved)  # its content has been checked
-    dataset = resolve_splits(dataset, file, str(path), chosen)
-    check_obtain(dataset, str(path))
-    return dataset
+        resolved["alignment"] = alignment.resolve(file.alignment, file.volumes, where)
+    return Dataset.model_construct(**resolved)  # its content has been checked
 
 
-def _check_name(name: str, path: Path) -> None:
-    if name != path.stem:
-        raise ConfigError(f"{path}: `name: {name}` must be {path.stem!r}, the file's name")
+def _check_name(name: str, where: str, stem: str) -> None:
+    if name != stem:
+        raise ConfigError(f"{where}: `name: {name}` must be {stem!r}, the file's name")
 
 
-def _examples_dataset(file: ExamplesFile, path: Path) -> ExamplesDataset:
+def _examples_dataset(file: ExamplesFile, where: str, stem: str) -> ExamplesDataset:
     """A dataset of single examples: without volumes, and without a voxel size."""
-    _check_name(file.name, path)
+    _check_name(file.name, where, stem)
     examples = {"split_seed": 0, **file.examples.plain()}
     empty: dict[str, Any] = {"volumes": {}, "train": (), "validation": (), "test": ()}
     obtain = None if file.obtain is None else file.obtain.plain()
     content = {"isotropic": True, "background_ids": (), **empty, "obtain": obtain}
     dataset = ExamplesDataset.model_validate({"name": file.name, "examples": examples, **content})
-    check_obtain(dataset, str(path))
+    check_obtain(dataset, where)
     return dataset
 
 
@@ -223,7 +233,7 @@ def check_chosen(chosen: object) -> None:
     if chosen is None:
         return
     requested: Iterable[str] = [chosen] if isinstance(chosen, str) else chosen  # type: ignore[assignment]
-    files = (read_yaml(yaml_file("datasets", name)) for name in names("datasets"))
+    files = (settings_of("datasets", name)[0] for name in names("datasets"))
     available = {str(v) for content in files for v in content.get("volumes", {})}
     for volume in requested:
         if volume != "all" and volume not in available:
@@ -254,3 +264,9 @@ def is_planar(dataset: DatasetBase) -> bool:
     """Whether labels are membranes, whose objects are connected within each section only."""
     labels = [v.labels for v in dataset.volumes.values() if v.labels is not None]
     return any(source.objects in SEPARATED_LABEL_KINDS for source in labels)
+
+
+def fetched_examples() -> list[str]:
+    """Datasets of single examples whose files are downloaded by `fetch`."""
+    files = {name: settings_of("datasets", name)[0] for name in names("datasets")}
+    return [n for n, content in files.items() if "fetch" in content.get("examples", {})]

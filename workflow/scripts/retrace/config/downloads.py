@@ -11,7 +11,7 @@ from retrace.config.dataset_model import DatasetBase
 from retrace.config.examples_model import ExamplesDataset
 from retrace.config.obtain_model import Obtain
 from retrace.config.sources import named_files
-from retrace.config.yaml_files import names, read_yaml, yaml_file
+from retrace.config.yaml_files import names, settings_of
 from retrace.errors import ConfigError, nearest
 from retrace.relative_paths import relative_path
 from retrace.remote.addresses import local_folder
@@ -69,7 +69,7 @@ def downloaded_names() -> list[str]:
     return [
         f"{name}/{file}"
         for name in names("datasets")
-        for file in _named(read_yaml(yaml_file("datasets", name)))
+        for file in _named(settings_of("datasets", name)[0])
     ]
 
 

@@ -34,6 +34,27 @@ VOLUME_VERBS = (
 
 
 @dataclass(frozen=True)
+class OwnPaths:
+    """Paths that the configuration of another system names, which the file of a network names."""
+
+    configuration: str | None = None
+    """That configuration."""
+    net_prefix: str | None = None
+    """Start of the paths of the networks that training writes in the system's own format."""
+    forward_net: str | None = None
+    """The network to predict with, without a training."""
+    output_prefix: str | None = None
+    """Start of the paths of predictions in the system's own format."""
+    read: tuple[str, ...] = ()
+    """Its files, which trainings may record."""
+
+    @property
+    def written(self) -> list[str]:
+        """Start of the paths of the files that are written."""
+        return [path for path in (self.net_prefix, self.output_prefix) if path]
+
+
+@dataclass(frozen=True)
 class Family:
     """A family of networks. "" names a part that the family does not have."""
 
@@ -61,9 +82,8 @@ class Family:
     by those used here."""
     initial_file: Callable[[NetworkContent], str | None] = lambda content: None
     """From the content of a network's file the weights that it says training starts from."""
-    net_prefix: Callable[[NetworkContent], str | None] = lambda content: None
-    """From the content of a network's file the start of the paths of the networks that training
-    writes in the system's own format, or None."""
+    own_paths: Callable[[NetworkContent], OwnPaths] = lambda content: OwnPaths()
+    """From the content of a network's file the paths that the system's own configuration names."""
 
     # Networks, training, files
     architecture: tuple[str, ...] = ()
@@ -142,9 +162,13 @@ def _znn_output(content: NetworkContent) -> str:
     return {"affinity": "affinities", "semantic": "classes"}.get(out_type, "boundary")
 
 
-def _znn_net_prefix(content: NetworkContent) -> str | None:
+def _znn_paths(content: NetworkContent) -> OwnPaths:
     config = _znn_config(content)
-    return config.train_net_prefix if config else None
+    if config is None:
+        return OwnPaths()
+    named = config.train_net_prefix, config.forward_net, config.output_prefix
+    files = (content["cfg"], config.fnet_spec, config.fdata_spec)
+    return OwnPaths(content["cfg"], *named, read=tuple(path for path in files if path))
 
 
 def _elektronn_output(content: NetworkContent) -> str:
@@ -198,7 +222,7 @@ ZNN = Family(
     settings="retrace.config.znn_network:ZnnNetworkSettings",
     resolve="retrace.config.znn_network:resolve_znn",
     output_kind=_znn_output,
-    net_prefix=_znn_net_prefix,
+    own_paths=_znn_paths,
     check_pair="retrace.config.znn_pairs:check_znn_pair",
     architecture=("input_channels", "heads", "graph"),
     builder="retrace.networks.builders:ZNN",

@@ -7,7 +7,6 @@ workflow. The models in `config/*_network.py` explain each setting.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from retrace.config.dataset_model import Dataset, DatasetBase
@@ -18,6 +17,7 @@ from retrace.config.families import (
     FAMILIES,
     Family,
     NamedNetwork,
+    OwnPaths,
     aligning_families,
     family_named,
     family_of,
@@ -29,8 +29,7 @@ from retrace.config.yaml_files import (
     check_names,
     merge,
     names,
-    read_yaml,
-    yaml_file,
+    settings_of,
 )
 from retrace.elektronn.architecture import HEAD
 from retrace.errors import ConfigError, nearest
@@ -47,27 +46,26 @@ def network_content(name: str, below: tuple[str, ...] = ()) -> Settings:
 
     `below`: the networks whose `extends` led here. ConfigError for a circle.
     """
-    path = yaml_file("networks", name)
+    own, where = settings_of("networks", name)
     if name in below:
-        raise ConfigError(f"{path}: `extends` runs in a circle: {' -> '.join([*below, name])}")
-    own = read_yaml(path)
+        raise ConfigError(f"{where}: `extends` runs in a circle: {' -> '.join([*below, name])}")
     merged: Settings = {}
-    for parent in _parents(own.pop("extends", ()), path):
+    for parent in _parents(own.pop("extends", ()), where):
         merged = merge(merged, network_content(parent, (*below, name)))
-    family = family_named(str({**merged, **own}.get("family", DEFAULT_FAMILY)), str(path))
+    family = family_named(str({**merged, **own}.get("family", DEFAULT_FAMILY)), where)
     if family.own_names:
-        own = family.load("own_names")(own, str(path))
+        own = family.load("own_names")(own, where)
     return merge(merged, own)
 
 
-def _parents(extends: object, path: Path) -> list[str]:
+def _parents(extends: object, where: str) -> list[str]:
     """The names in `extends`: one, or a list of them."""
     parents = extends if isinstance(extends, (list, tuple)) else [extends]
     for parent in parents:
         if not isinstance(parent, str):
             shown = "null" if parent is None else repr(parent)
             raise ConfigError(
-                f"{path}: extends: {shown} is not allowed; give the name of a network, or a list "
+                f"{where}: extends: {shown} is not allowed; give the name of a network, or a list "
                 "of names"
             )
     return list(parents)
@@ -207,16 +205,23 @@ def names_by_family() -> dict[str, list[str]]:
     return by_family
 
 
-def net_prefixes() -> list[str]:
-    """Start of the paths of the networks that trainings write in their system's own format."""
-    prefixes = []
+def own_paths(name: str) -> OwnPaths:
+    """The paths that the configuration of another system names, for a network that names it."""
+    content = network_content(name)
+    return _family(content).own_paths(content)
+
+
+def outside_paths() -> list[str]:
+    """Files that networks read or write in their system's own format, or the start of them."""
+    paths: list[str] = []
     for name in names("networks"):
         try:
-            content = network_content(name)
-            prefixes.append(_family(content).net_prefix(content))
+            named = own_paths(name)
         except ConfigError:
             continue  # an error only when that network is used
-    return [prefix for prefix in prefixes if prefix]
+        paths += [*named.written, *named.read]
+        paths += [named.forward_net] if named.forward_net else []
+    return paths
 
 
 def initial_files() -> list[str]:

@@ -43,11 +43,21 @@ def region_of(volume: DatasetVolume) -> Region | None:
     return volume.roi_nm if isinstance(volume.roi_nm, Region) else None
 
 
-def resolve_splits(dataset: Dataset, file: DatasetFile, where: str, chosen: object) -> Dataset:
+def resolve_splits(
+    dataset: Dataset,
+    file: DatasetFile,
+    where: str,
+    chosen: object,
+    *,
+    trained: bool = True,
+    apart: bool = True,
+) -> Dataset:
     """The dataset with the entries of its file, and `chosen` volumes to train on.
 
-    ConfigError: an entry names an unknown volume or has nothing to learn from; training overlaps
-    with validation or test.
+    Unless something is `trained`, training entries only say what is predicted where there are no
+    others. `apart`: whether training leaves out what validation and test use; in runs of ZNN it
+    does not. ConfigError: an entry names an unknown volume or has nothing to learn from; training
+    overlaps with validation or test.
     """
     for name in dataset.sampling.probabilities:
         if name not in dataset.volumes:
@@ -55,11 +65,30 @@ def resolve_splits(dataset: Dataset, file: DatasetFile, where: str, chosen: obje
             raise ConfigError(
                 f"{where}: sampling.probabilities names the unknown volume {name!r}; {hint}"
             )
+    if not trained:
+        return dataset.model_copy(update=_untrained_entries(dataset, file, where))
     entries = {
         split: tuple(split_entry(dataset, split, e, where) for e in getattr(file, split))
         for split in SPLITS
     }
-    return choose_training(dataset.model_copy(update=entries), chosen)
+    return choose_training(dataset.model_copy(update=entries), chosen, apart=apart)
+
+
+def _untrained_entries(
+    dataset: Dataset, file: DatasetFile, where: str
+) -> dict[str, tuple[Entry, ...]]:
+    """The entries by split where nothing is trained."""
+    splits = ("validation", "test") if file.validation or file.test else ("train",)
+    # An entry of the test split needs no labels.
+    kinds = {"train": "test"}
+    entries = {
+        split: tuple(
+            split_entry(dataset, kinds.get(split, split), entry, where)
+            for entry in getattr(file, split)
+        )
+        for split in splits
+    }
+    return {"train": (), **entries}
 
 
 def split_entry(dataset: Dataset, split: str, written: str | EntryFile, where: str) -> Entry:
@@ -91,7 +120,7 @@ def _skeletons(source: str | SkeletonDump | None) -> SkeletonSource | None:
     return SkeletonSource.model_construct(**settings)
 
 
-def choose_training(dataset: Dataset, chosen: object) -> Dataset:
+def choose_training(dataset: Dataset, chosen: object, *, apart: bool = True) -> Dataset:
     """Replaces the training entries by the chosen volumes; refuses an overlap with the others."""
     entries = list(dataset.train)
     requested = _wanted(dataset, chosen)
@@ -101,7 +130,9 @@ def choose_training(dataset: Dataset, chosen: object) -> Dataset:
         entries = [by_volume.get(v) or split_entry(dataset, "train", v, where) for v in requested]
     probabilities = _probabilities([entry.probability for entry in entries])
     train = tuple(
-        entry.model_copy(update={"probability": p, "exclude_nm": _excluded(dataset, entry)})
+        entry.model_copy(
+            update={"probability": p, "exclude_nm": _excluded(dataset, entry) if apart else ()}
+        )
         for entry, p in zip(entries, probabilities, strict=True)
     )
     return dataset.model_copy(update={"train": train})

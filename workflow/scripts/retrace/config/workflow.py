@@ -15,6 +15,7 @@ from retrace.setting_types import (
     Flag,
     Fraction,
     InWords,
+    NmSize,
     NumberFrom0,
     Positive,
     Shape,
@@ -318,6 +319,16 @@ class WorkflowConfig(SettingsModel):
         "family znn also an .h5 of ZNN, whose layers are matched by name and shape. It is for the "
         "network that the target names, not for networks that this one reads; or one file for each "
         "network ({n4: net.h5}).",
+    )
+    cfg: AnyText | None = Field(
+        None,
+        description="A .cfg of ZNN, for the targets train_znn and forward_znn, which need no file "
+        "of a dataset or network.",
+    )
+    voxel_size_nm: NmSize | None = Field(
+        None,
+        description="Voxel size (z, y, x) of a run with `cfg`, nm. null: what an image states, "
+        "else 1, 1, 1.",
     )
     engine: Literal["modern", "legacy"] = Field(
         "modern",

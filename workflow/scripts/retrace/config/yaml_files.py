@@ -149,10 +149,37 @@ def _folders(kind: str) -> list[Path]:
     return [Path("config") / kind, WORKFLOW_CONFIG / kind]
 
 
+_GIVEN: dict[tuple[str, str], tuple[str, bytes]] = {}
+"""By kind and name the settings that have no file: where they come from, and they, pickled."""
+
+
+def give(kind: str, name: str, settings: Settings, where: str) -> None:
+    """Adds a dataset or network without a file of its own; `where` names it in messages."""
+    _GIVEN[kind, name] = (where, pickle.dumps(settings))
+
+
+def is_given(kind: str, name: str) -> bool:
+    """Whether a dataset or network has no file, but was given."""
+    return (kind, name) in _GIVEN
+
+
+def settings_of(kind: str, name: str) -> tuple[Settings, str]:
+    """The content of a dataset or network, and the file that it is in, for messages.
+
+    ConfigError for an unknown name, and as `read_yaml`.
+    """
+    if (kind, name) in _GIVEN:
+        where, content = _GIVEN[kind, name]
+        return pickle.loads(content), where
+    path = yaml_file(kind, name)
+    return read_yaml(path), str(path)
+
+
 def names(kind: str) -> list[str]:
     """All `datasets` or `networks` there are, in alphabetical order."""
     files = (path for folder in _folders(kind) for path in folder.glob("*.yaml"))
-    return sorted({path.stem for path in files})
+    given = (name for given_kind, name in _GIVEN if given_kind == kind)
+    return sorted({path.stem for path in files}.union(given))
 
 
 def yaml_file(kind: str, name: str) -> Path:

@@ -106,6 +106,11 @@ class ZnnNetFiles(SettingsModel):
 
     prefix: Text = Field(description="Start of their paths.")
     is_stdio: Flag = Field(description="Whether the learning curve is part of these files.")
+    recorded: dict[str, Text] = Field(
+        {},
+        description="With `logging`, files that are copied next to the networks, by the end of "
+        "the copy's name; a log is written, too.",
+    )
 
 
 class ZnnNetworkSettings(ZnnTrainingParameters, VoxelNetworkSettings):
@@ -166,7 +171,7 @@ def resolve_znn(file: ZnnNetworkFile, dataset: DatasetTraits) -> ZnnNetworkSetti
         inits=dict(sorted(graph.inits.items())),
         unseeded=graph.unseeded,
         **_recursive(file, graph),
-        **_net_files(config),
+        **_net_files(config, file.cfg),
         heads=heads,
         **({"n_lab": heads[0].channels, "labels_are_classes": True} if kind == "semantic" else {}),
         neighborhood=DIRECT_NEIGHBORHOOD if kind == "affinity" else (),
@@ -201,11 +206,18 @@ def _grown_boundary(file: ZnnNetworkFile, kind: str, dataset: DatasetTraits) -> 
     return GrowBoundary(steps=1, only_xy=not dataset.isotropic) if needed else None
 
 
-def _net_files(config: ZnnConfig | None) -> dict[str, ZnnNetFiles]:
+def _net_files(config: ZnnConfig | None, cfg: str | None) -> dict[str, ZnnNetFiles]:
     """Where the .cfg has ZNN's network files written while training; empty without a prefix."""
     if config is None or config.train_net_prefix is None:
         return {}
-    return {"net_files": ZnnNetFiles(prefix=config.train_net_prefix, is_stdio=config.is_stdio)}
+    files = {"network.znn": config.fnet_spec, "data.spec": config.fdata_spec, "config.cfg": cfg}
+    recorded = {end: path for end, path in files.items() if path and config.logging}
+    own = ZnnNetFiles(
+        prefix=config.train_net_prefix,
+        is_stdio=config.is_stdio,
+        **({"recorded": recorded} if recorded else {}),
+    )
+    return {"net_files": own}
 
 
 def _recursive(file: ZnnNetworkFile, graph: Graph) -> dict[str, dict[str, RecursiveInput]]:

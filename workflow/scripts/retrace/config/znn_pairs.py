@@ -79,7 +79,7 @@ def _check_recursive(pair: str, dataset: Dataset, network: ZnnNetworkSettings, n
     elif streamed := [n for n, v in dataset.volumes.items() if is_address(v.raw.path)]:
         reason = f"would predict all of {streamed[0]!r}, which is streamed; give `inputs`"
     else:
-        check_any_pair(dataset, first, "predict")
+        check_any_pair(dataset, first, "predict", trained=bool(dataset.train))
         return
     raise ConfigError(
         f"{pair}: {node!r} of network {network.name!r} reads what {first.name!r} predicts; "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from retrace.config.yaml_files import Settings
-from retrace.errors import ConfigError, nearest
+from retrace.errors import ConfigError, RetraceError, nearest
+from retrace.formats.headers import read_header
+from retrace.formats.normalize import is_grey_type
 from retrace.znn.cfg import read_cfg
 from retrace.znn.graph import Graph
 from retrace.znn.net import read_net
@@ -20,14 +22,15 @@ RANGES = {"train": "train_range", "validation": "test_range", "test": "forward_r
 
 
 def with_samples(
-    dataset: Settings, where: str, *, trained: bool = True, exact: bool = False
+    dataset: Settings, where: str, *, trained: bool | None = True, exact: bool = False
 ) -> Settings:
     """A dataset with the samples of its `spec` or `cfg` as the volumes sample1, sample2 ...
 
     A `cfg` also selects the samples for training, for measurements while training (validation) and
     for predictions (test), unless the dataset does so itself, and says whether labels are classes.
-    `trained`: whether something is trained; otherwise labels may be missing. `exact`: whether the
-    network is that of the `cfg`. ConfigError for missing files and samples.
+    `trained`: whether something is trained; otherwise labels may be missing, and images if it is
+    None. `exact`: whether the network is that of the `cfg`. ConfigError for missing files and
+    samples.
     """
     content = dict(dataset)
     spec, cfg = content.pop("spec", None), content.pop("cfg", None)
@@ -43,7 +46,8 @@ def with_samples(
         for sample in samples.values():
             reader.check(sample)
     else:
-        _select_samples(content, config, samples, f"{where}: {{}} of {cfg}", reader)
+        place = "" if where == cfg else f"{where}: "
+        _select_samples(content, config, samples, f"{place}{{}} of {cfg}", reader)
     return content
 
 
@@ -61,12 +65,15 @@ def _select_samples(
     reader: _Reader,
 ) -> None:
     """Adds the splits that the dataset does not define itself; `where` has a place for a name."""
+    if reader.exact:  # ZNN's programs read the ranges that they need
+        unused = ["test"] if reader.trained else ["train", "validation"]
+        content |= {split: [] for split in unused}
     for split, parameter in RANGES.items():
         if split not in content:
             numbers = list(getattr(config, parameter))
             content[split] = _entries(split, numbers, samples, where.format(parameter), reader)
     names = [{e for e in content[split] if isinstance(e, str)} for split in RANGES]
-    if reader.trained and names[0] & names[1]:
+    if reader.trained and not reader.exact and names[0] & names[1]:
         raise ConfigError(
             f"{where.format('train_range and test_range')} share samples; a sample that is "
             "trained on cannot choose a threshold. Give them different samples"
@@ -113,7 +120,7 @@ class _Reader:
     """Turns samples into volumes, for the network and `out_type` of a .cfg, if there is one."""
 
     config: ZnnConfig | None
-    trained: bool
+    trained: bool | None
     exact: bool
     """Whether the samples are for the network of the .cfg alone."""
 
@@ -125,6 +132,8 @@ class _Reader:
 
     def check(self, sample: SpecSample) -> None:
         """ConfigError for a sample that is used and whose files or nodes do not exist."""
+        if self.trained is None:
+            return
         labels = sample.labels if self.trained else {}
         for section in (*sample.images.values(), *labels.values()):
             section.check()
@@ -207,7 +216,21 @@ class _Reader:
 
 
 def _image(section: SpecSection) -> Settings:
-    return {**_source(section.files[0].path), "preprocess": section.preprocess[0]}
+    """An image; integers of more than 8 bits are scaled first if a preprocessing scales them."""
+    source, preprocess = _source(section.files[0].path), section.preprocess[0]
+    if preprocess != "none" and _has_more_bits(**source):
+        source["normalize"] = {"percentiles": [0, 100]}
+    return {**source, "preprocess": preprocess}
+
+
+@cache
+def _has_more_bits(path: str, array: str = "") -> bool:
+    """Whether an image holds integers of another type than uint8; false where it is unreadable."""
+    try:
+        header = read_header(path, array)
+    except (RetraceError, OSError):
+        return False  # refused where it is used
+    return header is not None and not is_grey_type(header.dtype)
 
 
 def _source(path: Path) -> Settings:

@@ -18,6 +18,7 @@ from retrace.errors import ConfigError, DataError, RetraceError, nearest
 from retrace.planning import (
     container_images,
     finished_training,
+    given_networks,
     initial_weights,
     local_device,
     missing_files,
@@ -63,9 +64,13 @@ class Planner:
     """Names of the datasets that were read."""
 
     @cache  # noqa: B019  a run has one planner, which lives as long as the process
-    def dataset(self, name: str) -> Any:
-        """A dataset with everything filled in."""
-        data = datasets.load_dataset(name, self.config.volumes)
+    def dataset(self, name: str, *, trained: bool | None = True) -> Any:
+        """A dataset with everything filled in.
+
+        `trained`: whether something is trained on it; otherwise labels to train on may be missing.
+        None: unknown yet; then files of samples may be missing, too.
+        """
+        data = datasets.load_dataset(name, self.config.volumes, trained=trained)
         if isinstance(data, Dataset) and data.paper is not None:
             data = paper.choose_regions(data, self.config.reproduce.regions)
         # Checked here and not where a job names its files: Snakemake ignores an error of an input
@@ -80,15 +85,18 @@ class Planner:
     @cache  # noqa: B019
     def network(self, dataset: str, name: str) -> Any:
         """A network as it is trained on a dataset."""
-        return networks.network_for(name, self.dataset(dataset))
+        return networks.network_for(name, self.dataset(dataset, trained=None))
 
     @cache  # noqa: B019
     def experiment(self, verb: str, dataset: str, network: str) -> Experiment:
         """Dataset and network; ConfigError with the reason if they cannot work for this verb."""
-        data = self.dataset(dataset)
+        trained = verb == "train" or self.trains(dataset, network)
+        data = self.dataset(dataset, trained=trained)
         compatibility.check_verb(data, verb)
         net = self.network(dataset, network)
-        compatibility.check_pair(data, net, verb)
+        compatibility.check_pair(data, net, verb, trained=trained)
+        if verb != "train":
+            given_networks.check(self.config, dataset, network, self.init_of(dataset, network))
         has_own_scores = compatibility.is_scored_as_it_is(net) or isinstance(data, ExamplesDataset)
         has_own_scores |= not networks.head_names(net)
         if verb in ("segment", "evaluate", "export") and not has_own_scores:
@@ -98,12 +106,22 @@ class Planner:
         if verb == "train":
             self._check_batch(net)
         self._check_files(verb, data, net)
+        given_networks.report(network, verb)
         return Experiment(self.config, data, net)
 
     def trains(self, dataset: str, network: str) -> bool:
-        """Whether a network is trained on a dataset, or used as it was published."""
-        is_own = self.dataset(dataset).weights_of is None
-        return is_own and not is_published(self.config, network)
+        """Whether predictions need a training, or use a network as it was published or given."""
+        is_own = self.dataset(dataset, trained=None).weights_of is None
+        is_given = self.given_network(dataset, network) is not None
+        return is_own and not is_published(self.config, network) and not is_given
+
+    def given_network(self, dataset: str, network: str) -> str | None:
+        """The network file that the .cfg of a network, or a run of ZNN, predicts with; None else.
+
+        With `weights: published` it is `init`.
+        """
+        init = self.init_of(dataset, network)
+        return given_networks.given_network(self.config, network, init)
 
     def init_of(self, dataset: str, network: str) -> str | None:
         """The file of `init` that a network starts from, or its own; None for none."""
@@ -128,10 +146,10 @@ class Planner:
         return initial_weights.depends_on_itself(init, dataset, network, readers)
 
     @cache  # noqa: B019
-    def check_data(self, dataset: str) -> None:
+    def check_data(self, dataset: str, *, trained: bool = True) -> None:
         """Refuses volumes whose local files cannot work (DataError)."""
         output_folders.check_writable(results(dataset), "work", "logs")
-        data = self.dataset(dataset)
+        data = self.dataset(dataset, trained=trained)
         if isinstance(data, Dataset):
             output_folders.check_writable(*folders_to_fetch(data))
             volume_checks.check_volumes(data)
@@ -140,13 +158,16 @@ class Planner:
         """The refusal of a run that reads a file which is not there and which no rule writes."""
         if path in initial_weights.init_files(self.config):
             return DataError(f"`init: {path}` does not exist; correct the path, or leave it out")
-        return missing_files.missing_file(map(self.dataset, self._read), path)
+        return missing_files.missing_file(self._read_datasets(), path)
 
     def check_download(self, path: str) -> None:
         """DataError for a download of a dataset that lacks files which a user has to provide."""
-        datasets = [self.dataset(name) for name in self._read]
+        datasets = self._read_datasets()
         if any(missing_files.is_useless_alone(data, path) for data in datasets):
             raise self.missing_file(path)
+
+    def _read_datasets(self) -> list[Any]:
+        return [self.dataset(name, trained=None) for name in dict.fromkeys(self._read)]
 
     def check_named_files(self, words: Iterable[str]) -> None:
         """Refuses what the files rule out for results that a command line names as files.
@@ -155,20 +176,24 @@ class Planner:
         """
         words = list(words)
         for dataset in initial_weights.datasets_in_paths(words):
-            self.check_data(dataset)
+            self.check_data(dataset, trained=False)
         for dataset, network in initial_weights.pairs_in_paths(words):
-            self._check_files(SHOWING[0], self.dataset(dataset), self.network(dataset, network))
+            data = self.dataset(dataset, trained=self.trains(dataset, network))
+            self._check_files(SHOWING[0], data, self.network(dataset, network))
 
     def _check_files(self, verb: str, data: Any, network: NetworkSettings) -> None:
         """Refuses what the files on this machine rule out, before any job touches one."""
         name = data.name
-        self.check_data(name)
+        upstream = self._with_upstream(name, network)
+        trained = [n for n in upstream if self.trains(name, n.name)]
+        if verb == "train" and network not in trained:
+            trained.append(network)
+        self.check_data(name, trained=bool(trained))
         output_folders.check_writable(results(name, network.name))
         if verb == "view_batch":
             return  # what a training left is shown whatever the others are, and nothing is trained
         if verb not in SHOWING:
             local_device.check_device(self.config.device, runs_here=self.runs_here())
-        trained = [n for n in self._with_upstream(name, network) if self.trains(name, n.name)]
         if any(n.name == network.name for n in trained):
             split_checks.check_apart(data)
         for one in trained:
@@ -249,7 +274,7 @@ class Planner:
         files += [self.config.output_prefix] if self.config.output_prefix else []
         for name in yaml_files.names("datasets"):
             try:
-                files += sources.named_files(datasets.load_dataset(name))
+                files += sources.named_files(datasets.load_dataset(name, trained=None))
             except RetraceError:
                 continue
-        return files + networks.net_prefixes() + networks.initial_files()
+        return files + networks.outside_paths() + networks.initial_files()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrace.config.networks import own_paths
 from retrace.errors import ConfigError, DataError
 from retrace.job import Job
 from retrace.planning.conversion_settings import OutputFilesSettings
@@ -18,11 +19,13 @@ from retrace.storage.owned_files import (
     PREDICTIONS,
     RECORD,
     check_owned,
+    log_files,
     znn_network_files,
 )
 
 if TYPE_CHECKING:
     from retrace.planning.experiment import Planner
+    from retrace.planning.resumption import Start
 
 
 def exported_network_job(planner: Planner, dataset: str, network: str) -> Job:
@@ -33,7 +36,7 @@ def exported_network_job(planner: Planner, dataset: str, network: str) -> Job:
 
 def outputs_job(planner: Planner, dataset: str, network: str, volume: str) -> Job:
     """Writes a prediction under ZNN's file names."""
-    prefix = planner.config.output_prefix
+    prefix = output_prefix(planner, network)
     if not prefix:
         raise ConfigError("`output_prefix` is not set; give it with --config output_prefix=out/net")
     heads = planner.network(dataset, network).heads
@@ -42,12 +45,17 @@ def outputs_job(planner: Planner, dataset: str, network: str, volume: str) -> Jo
     return Job(settings, {"prediction": prediction}, [manifest(prediction)])
 
 
+def output_prefix(planner: Planner, network: str) -> str | None:
+    """The start of the paths of a prediction's files: of the configuration, or of the .cfg."""
+    return planner.config.output_prefix or own_paths(network).output_prefix
+
+
 def output_stem(prefix: str, volume: str, node: str) -> str:
     """ZNN's name of an output without suffix, PREFIX_sampleN_NODE.
 
     Volumes that do not come from a .spec have no number N; their name replaces it.
     """
-    sample = volume if re.fullmatch(r"sample\d+", volume) else f"sample_{volume}"
+    sample = volume if re.fullmatch(r"sample\d+(_\d+)?", volume) else f"sample_{volume}"
     return f"{prefix}_{sample}_{node}"
 
 
@@ -69,10 +77,11 @@ class WrittenFiles:
     _writers: dict[Path, Path] = field(default_factory=dict)
     """By file, or prefix of files, the folder of the job's results."""
 
-    def check(self, settings: Any, folder: Path) -> None:
+    def check(self, settings: Any, folder: Path, start: Start | None = None) -> None:
         """DataError if a job that will run cannot replace its files, or another one writes them.
 
-        `folder`: that of the job's results, which has the record of what it wrote.
+        `folder`: that of the job's results, which has the record of what it wrote. `start`: how a
+        training of ZNN begins.
         """
         if isinstance(settings, OutputFilesSettings):
             files = output_files(settings)
@@ -81,7 +90,9 @@ class WrittenFiles:
             own_files = getattr(settings.network, "net_files", None)
             if own_files is not None:
                 prefix = Path(own_files.prefix)
-                files = znn_network_files(own_files.prefix)
+                files = [*znn_network_files(own_files.prefix), *log_files(own_files.prefix)]
+                if start is not None and start.copy is not None:
+                    files = [file for file in files if start.replaces(file)]
                 self._check(folder, [prefix], files, NETWORKS)
 
     def _check(

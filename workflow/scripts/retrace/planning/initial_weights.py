@@ -87,16 +87,17 @@ def init_by_experiment(config: WorkflowConfig, pairs: Iterable[Pair]) -> dict[st
 
 
 def for_targets(
-    config: WorkflowConfig, words: Iterable[str]
+    config: WorkflowConfig, words: Iterable[str], direct: Pair | None = None
 ) -> tuple[WorkflowConfig, tuple[str, ...]]:
     """The settings with `init` for the network that targets name; else the networks they name.
 
-    `words`: the targets and files of the command line.
+    `words`: the targets and files of the command line. `direct`: the one dataset and network of a
+    run of ZNN.
     """
     check_init_names(config)
     if not isinstance(config.init, str):
         return config, ()
-    pairs = requested_pairs(words, config)
+    pairs = [direct] if direct else requested_pairs(words, config)
     by_experiment = init_by_experiment(config, pairs)
     if by_experiment is None:
         return config, tuple(dict.fromkeys(network for _, network in pairs))

@@ -10,7 +10,7 @@ from retrace.config.dataset_model import Dataset, DatasetBase
 from retrace.config.downloads import downloads, local_path
 from retrace.config.obtain_model import Obtain, ObtainedFile
 from retrace.config.sources import named_files
-from retrace.config.yaml_files import yaml_file
+from retrace.config.yaml_files import settings_of
 from retrace.errors import DataError
 from retrace.planning.paths import ground_truth
 
@@ -32,7 +32,7 @@ def missing_file(datasets: Iterable[DatasetBase], path: str) -> DataError:
             also = f" ({others} more of its files are missing)" if others else ""
             return DataError(
                 f"dataset {dataset.name!r}: {path}, of {_shown(keys)}, does not exist{also}; put "
-                f"the file there, or correct the path in {yaml_file('datasets', dataset.name)}"
+                f"the file there, or correct the path in {settings_of('datasets', dataset.name)[1]}"
             )
     return DataError(
         f"{path} does not exist, and no rule writes it; put it there, or correct its path"
@@ -59,7 +59,7 @@ def _to_download(dataset: DatasetBase, obtain: Obtain) -> str:
     lines.append(obtain.origin)
     lines.append(
         f"Put each file at its path below {Path.cwd()}, or write the path that it has into "
-        f"{yaml_file('datasets', dataset.name)}, and run the same command again."
+        f"{settings_of('datasets', dataset.name)[1]}, and run the same command again."
     )
     checks = ["`sha256sum FILE` prints its sha256"] if _states_sha256(obtain) else []
     if isinstance(dataset, Dataset):

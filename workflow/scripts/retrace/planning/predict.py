@@ -10,7 +10,7 @@ from retrace.config.examples_model import ExamplesDataset
 from retrace.config.families import family_of
 from retrace.config.lsd_network import LsdNetworkSettings
 from retrace.config.network_settings import VoxelNetworkSettings
-from retrace.config.networks import head_names
+from retrace.config.networks import head_names, own_paths
 from retrace.config.splits import LABELS_BOX, region_of
 from retrace.config.unet_shapes import output_shape
 from retrace.config.workflow import WorkflowConfig
@@ -19,12 +19,14 @@ from retrace.geometry import NmTriple, in_nm, nm_triple
 from retrace.job import Job
 from retrace.planning.choices import gpus_for
 from retrace.planning.experiment import Planner
+from retrace.planning.foreign_files import output_prefix
 from retrace.planning.paths import (
     predicted,
     result_stores,
     results,
     tissue_mask_files,
     volume_files,
+    volumes_of,
     with_manifests,
 )
 from retrace.planning.predict_settings import PredictedVolume, PredictionSettings
@@ -142,6 +144,8 @@ def predict_job(
     waits = volume_files(data, [volume], parts) + tissue_mask_files(data, volume)
     waits += _other_predictions(data, net, volume)
     settings = predict_settings(planner.config, data, net, volume)
+    if own_paths(network).output_prefix:  # ZNN's files hold the exact values
+        settings = settings.model_copy(update={"dtype": "float32"})
     return Job(
         settings, {"model": model_file(planner, dataset, network)}, waits, execution_of(shard)
     )
@@ -163,6 +167,15 @@ def predict_whole_job(planner: Planner, dataset: str, network: str, volume: str)
     return Job(settings, {"model": model_file(planner, dataset, network)}, waits)
 
 
+def _written_volumes(
+    planner: Planner, dataset: Dataset, network: VoxelNetworkSettings
+) -> list[str]:
+    """Volumes whose predictions are also written in ZNN's files; of a .cfg its forward_range."""
+    if not family_of(network).output_names or not output_prefix(planner, network.name):
+        return []
+    return predicted(dataset) if planner.config.output_prefix else volumes_of(dataset.test)
+
+
 @pair_target("predict")
 def predictions(planner: Planner, dataset: str, network: str) -> list[str]:
     """Predictions of all predicted volumes; with `output_prefix` also in ZNN's files."""
@@ -172,7 +185,6 @@ def predictions(planner: Planner, dataset: str, network: str) -> list[str]:
         return [results(dataset, network, "predictions.h5")]
     volumes = predicted(data)
     stores = result_stores(dataset, network, volumes, "prediction")
-    wants_files = planner.config.output_prefix and family_of(net).output_names
-    written = volumes if wants_files else []
+    written = _written_volumes(planner, data, net)
     names = [results(dataset, network, v, "znn_outputs.json") for v in written]
     return with_manifests(stores.values()) + names

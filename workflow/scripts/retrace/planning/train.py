@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from retrace.config.dataset_model import Dataset, DatasetBase, DatasetVolume, Entry
 from retrace.config.examples_model import ExamplesDataset
@@ -25,6 +26,7 @@ from retrace.planning.paths import (
     volumes_of,
     with_manifests,
 )
+from retrace.planning.resumption import Start, planned_start
 from retrace.planning.targets import pair_target
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
 from retrace.planning.weights import context_model, first_weights, untracked_weights
@@ -129,6 +131,13 @@ def recursive_stores(
     return with_manifests([s.path for by_node in sources for s in by_node.values()])
 
 
+def start_of(planner: Planner, settings: Any) -> Start | None:
+    """How a training begins that continues networks of ZNN; None for all other jobs."""
+    if not isinstance(settings, TrainSettings):
+        return None
+    return planned_start(settings, planner.init_of(settings.dataset.name, settings.network.name))
+
+
 def train_job(planner: Planner, dataset: str, network: str) -> Job:
     """Trains a network until its last iteration."""
     planner.experiment("train", dataset, network)
@@ -149,11 +158,17 @@ def described_training(planner: Planner, dataset: str, network: str) -> Job:
     waits = [*volumes, *with_manifests(masks.values())]
     if "published" in weights:
         waits.append(manifest(weights["published"]))
+    settings = train_settings(planner.config, data, net)
+    start = start_of(planner, settings)
+    resumed = {}
+    if start is not None and start.copy is not None:
+        weights.pop("init", None)
+        resumed = {"resumed": str(start.copy)}
     return Job(
-        train_settings(planner.config, data, net),
-        {"masks": masks, **weights},
+        settings,
+        {"masks": masks, **weights, **resumed},
         waits,
-        untracked=untracked_weights(planner, dataset, network),
+        untracked=(*untracked_weights(planner, dataset, network), *resumed),
     )
 
 

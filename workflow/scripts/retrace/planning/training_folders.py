@@ -22,7 +22,7 @@ SNAPSHOTS = "snapshots"
 """In the folder of a training: single batches, one store each."""
 PRETRAINED_LSDS = "pretrained_lsds"
 """In a snapshot: the descriptors that an auto-context network reads."""
-WEIGHTS = ("init", "context", "published")
+WEIGHTS = ("init", "context", "published", "resumed")
 """Roles of the weights that a training starts from or reads."""
 
 NOT_IN_DIGEST = (

@@ -25,7 +25,7 @@ def published_checkpoint(planner: Planner, dataset: str, network: str) -> list[s
             f"no checkpoint of network {network!r} was published in the bucket; name a network"
             " of ZNN with `init: FILE.h5`, of ELEKTRONN with `init: FILE.param`"
         )
-    bucket = planner.dataset(dataset).bucket
+    bucket = planner.dataset(dataset, trained=None).bucket
     if bucket is None or bucket.checkpoints is None:
         raise ConfigError(
             f"dataset {dataset!r} has no published checkpoints (`bucket: checkpoints` in its"
@@ -42,9 +42,11 @@ def checkpoint_folder(dataset: str, network: str) -> str:
 def model_file(planner: Planner, dataset: str, network: str) -> str:
     """The weights that a prediction uses: trained, or published."""
     config = planner.config
-    if parent := planner.dataset(dataset).weights_of:
+    if parent := planner.dataset(dataset, trained=None).weights_of:
         published_checkpoint(planner, parent, network)
         return results(parent, network, "published.safetensors")
+    if planner.given_network(dataset, network):
+        return results(dataset, network, "published.safetensors")
     if not is_published(config, network):
         return results(dataset, network, "model.safetensors")
     family = family_of(planner.network(dataset, network))
@@ -55,7 +57,7 @@ def model_file(planner: Planner, dataset: str, network: str) -> str:
 
 def init_file(planner: Planner, dataset: str, network: str) -> str:
     """The file of another program that holds the weights (ConfigError if none is named)."""
-    init = planner.init_of(dataset, network)
+    init = planner.given_network(dataset, network) or planner.init_of(dataset, network)
     if not init:
         published_checkpoint(planner, dataset, network)
     return str(init)

@@ -51,16 +51,26 @@ def _name(file: Path) -> str:
     return relative_path(file.resolve())
 
 
+def own(record: Path, files: Iterable[Path]) -> None:
+    """Records existing files as they are, so that the job of `record` may replace them."""
+    known = {_name(file): [file_sha256(file)] for file in files if file.is_file()}
+    write_json(record, {**recorded(record), **known})
+
+
+def is_owned(record: Path, file: Path) -> bool:
+    """Whether a file is, byte for byte, as the record says."""
+    digests = recorded(record).get(_name(file), [])
+    return bool(digests) and file_sha256(file) in digests
+
+
 def check_owned(record: Path, files: Iterable[Path], setting: str) -> None:
     """DataError if a file exists that is not, byte for byte, as the record says.
 
     `setting`: what chose the names of the files.
     """
-    known = recorded(record)
     for file in files:
-        digests = known.get(_name(file), [])
-        if file.exists() and (not digests or file_sha256(file) not in digests):
-            raise _foreign(file, record, setting, was_written=bool(digests))
+        if file.exists() and not is_owned(record, file):
+            raise _foreign(file, record, setting, was_written=_name(file) in recorded(record))
 
 
 def _foreign(file: Path, record: Path, setting: str, *, was_written: bool) -> DataError:
@@ -83,6 +93,15 @@ def znn_network_files(prefix: str) -> list[Path]:
         return []
     name = re.compile(rf"{re.escape(start.name)}_(statistics_)?(init|current|\d+)\.h5")
     return sorted(path for path in start.parent.iterdir() if name.fullmatch(path.name))
+
+
+LOG_ENDS = ("log.txt", "config.cfg", "network.znn", "data.spec")
+"""Ends of the names of what a training of ZNN records with `logging = yes`."""
+
+
+def log_files(prefix: str) -> list[Path]:
+    """The files that a training of ZNN records with `logging = yes`."""
+    return [Path(f"{prefix}_{end}") for end in LOG_ENDS]
 
 
 def check_replaceable(output: Path, work: Path, *, in_results: bool) -> None:

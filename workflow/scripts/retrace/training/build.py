@@ -35,9 +35,12 @@ def training_digest(settings: TrainSettings, weights: WeightFiles) -> str:
     dataset, volumes = _data_in_digest(settings.dataset)
     models = [_model_digest(path) if path else None for path in (weights.init, weights.context)]
     published = input_digest(weights.published) if weights.published else None
-    predictions = _prediction_digests(settings)
     parts = [network, dataset, volumes, settings.seed, models, published]
-    return work_digest([*parts, predictions] if predictions else parts)
+    if predictions := _prediction_digests(settings):
+        parts.append(predictions)
+    if weights.resumed is not None:
+        parts.append(input_digest(weights.resumed))
+    return work_digest(parts)
 
 
 def _prediction_digests(settings: TrainSettings) -> dict[str, str]:

@@ -174,16 +174,19 @@ class WeightFiles:
 
     `init`: a model to initialise from. `context`: the network whose descriptors an auto-context
     network reads. `published`: the folder of a published checkpoint that training continues from.
+    `resumed`: a network file of ZNN whose training is continued.
     """
 
     init: Path | None = None
     context: Path | None = None
     published: Path | None = None
+    resumed: Path | None = None
 
     @property
     def present(self) -> list[Path]:
         """The files and folders that are set."""
-        return [path for path in (self.init, self.context, self.published) if path]
+        paths = (self.init, self.context, self.published, self.resumed)
+        return [path for path in paths if path]
 
 
 @dataclass(frozen=True)

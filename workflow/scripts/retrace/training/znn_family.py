@@ -48,7 +48,9 @@ from retrace.training.znn_patches import (
     open_test_volumes,
     open_znn_volumes,
 )
+from retrace.training.znn_resumption import resume
 from retrace.training.znn_targets import ZnnTargets
+from retrace.znn.net_h5 import stored_iteration
 
 COSTS = ZNN.load_all("losses")
 """Functions (output, target, mask) -> ZnnCost, by `cost_fn`."""
@@ -255,7 +257,8 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     settings, device = inputs.settings, inputs.device
     network, dataset = settings.network, settings.dataset
     assert isinstance(network, ZnnNetworkSettings) and isinstance(dataset, TrainingDataset)
-    check_net_files(network, inputs.written_files)
+    if inputs.weights.resumed is None:  # otherwise it continues the networks that are there
+        check_net_files(network, inputs.written_files)
     dtype = getattr(torch, network.dtype)
     module = on_device(module.to(dtype), device)
     optimizer = ZnnOptimizer(
@@ -269,7 +272,10 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     optimizer.register_step_post_hook(lambda *_: module.tie())
     mode = network.train_conv_mode or "direct"
     set_convolution_modes(module, mode, network.input_shape, device, training=True)
-    if inputs.weights.init and inputs.is_new:
+    begun = 0
+    if inputs.weights.resumed and inputs.is_new:
+        begun = resume(inputs.weights.resumed, module, optimizer, network, inputs.work)
+    elif inputs.weights.init and inputs.is_new:
         load_initial_znn(inputs.weights.init, module, optimizer, network)
     task = ZnnTask(
         network=network,
@@ -286,10 +292,18 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     files = None
     if network.net_files is not None:
         record = inputs.written_files
+        continued = inputs.weights.resumed
         files = NetFiles(
-            network, network.net_files, module, optimizer, inputs.work, record, settings.iterations
+            network,
+            network.net_files,
+            module,
+            optimizer,
+            inputs.work,
+            record,
+            settings.iterations,
+            stored_iteration(continued) if continued else None,
         )
-    return TrainingSetup(task, optimizer, module, on_save=files)
+    return TrainingSetup(task, optimizer, module, begun, on_save=files)
 
 
 def load_initial_znn(

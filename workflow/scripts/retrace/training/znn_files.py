@@ -2,7 +2,8 @@
 
 Source: seung-lab/znn-release, python/front_end/znetio. PREFIX_init.h5 at the beginning,
 PREFIX_ITERATION.h5 after every Num_iter_per_save iterations, PREFIX_current.h5 a copy of the last;
-with is_stdio off, the curve is in PREFIX_statistics_ITERATION.h5 and PREFIX_statistics_current.h5.
+with is_stdio off, the curve is in PREFIX_statistics_ITERATION.h5 and PREFIX_statistics_current.h5;
+with logging on, PREFIX_log.txt has it as text, next to copies of the .cfg, the .znn and the .spec.
 
 Where networks of an earlier training are, those of another one wait in its work folder until it is
 complete.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from retrace.errors import DataError
 from retrace.networks import ZnnNetwork
 from retrace.storage.owned_files import NETWORKS, check_owned, put_owned, znn_network_files
 from retrace.training.state import TrainingProgress
-from retrace.training.znn_curve import znn_learning_curve
+from retrace.training.znn_curve import as_log, znn_learning_curve
 from retrace.training.znn_optimizer import ZnnOptimizer
 
 MARK = "net_files_in_place"
@@ -64,16 +65,21 @@ class NetFiles:
     """The record of the written files."""
     iterations: int
     """The last iteration of the training."""
+    continued: int | None = None
+    """The iteration of the network at the prefix that is continued; None for a new training."""
     _begin: tuple[int, float] = field(default_factory=lambda: (-1, 0.0))
 
     def __call__(self, progress: TrainingProgress) -> None:
         """Writes the files of an iteration at which ZNN writes any; DataError if that fails."""
         if self._begin[0] < 0:
             self._begin = (progress.iteration, time.monotonic())
+        if progress.iteration == self.continued:
+            return  # its file is there
         try:
             waits = self._waits()
             if progress.iteration % self.network.checkpoint_every == 0:
                 self._write(progress, waits)
+                self._write_log(progress, waits)
             if waits and progress.iteration >= self.iterations:
                 self._put_waiting()
         except OSError as error:
@@ -88,7 +94,7 @@ class NetFiles:
         mark, current = self.work / MARK, Path(f"{self.files.prefix}_current.h5")
         if mark.exists():
             return False
-        if current.exists():
+        if current.exists() and self.continued is None:
             if not (self.work / WAITING).is_dir():
                 (self.work / WAITING).mkdir(parents=True)
                 print(f"[train] {current} stays until this training is complete", flush=True)
@@ -107,29 +113,48 @@ class NetFiles:
         shutil.rmtree(self.work / WAITING)
 
     def _write(self, progress: TrainingProgress, waits: bool) -> None:
-        prefix = self.files.prefix
-        if waits:
-            prefix = str(self.work / WAITING / Path(prefix).name)
         name = str(progress.iteration) if progress.iteration else "init"
         curve: dict[str, Any] = {}
         if progress.iteration:
             rows = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
             curve = {**as_curve(rows), "elapsed": self._seconds(progress.iteration)}
-        path = Path(f"{prefix}_{name}.h5.new")
-        file = network_file(self.module, sgd_of(self.network), curve, path, self._velocity)
+        path = self._place(f"_{name}.h5.new", waits)
+        sgd = replace(sgd_of(self.network), eta=self.optimizer.eta)
+        file = network_file(self.module, sgd, curve, path, self._velocity)
         written = {"": write_h5(file, is_stdio=self.files.is_stdio)}
         if curve and not self.files.is_stdio:
-            path = Path(f"{prefix}_statistics_{name}.h5.new")
+            path = self._place(f"_statistics_{name}.h5.new", waits)
             written["statistics_"] = write_statistics(curve, path)
         for kind, new in written.items():
-            current = Path(f"{prefix}_{kind}current.h5")
+            current = self._place(f"_{kind}current.h5", waits)
             partial = current.with_name(f"{current.name}.partial")
             shutil.copyfile(new, partial)
             for written_file, final in ((new, new.with_suffix("")), (partial, current)):
-                if waits:
-                    written_file.replace(final)
-                else:
-                    put_owned(self.record, written_file, final, NETWORKS)
+                self._put(written_file, final, waits)
+
+    def _write_log(self, progress: TrainingProgress, waits: bool) -> None:
+        """With `logging`, writes the log so far, and the files that the training was started by."""
+        if not self.files.recorded:
+            return
+        rows = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
+        texts = {end: Path(path).read_text() for end, path in self.files.recorded.items()}
+        for end, text in {**texts, "log.txt": as_log(rows)}.items():
+            final = self._place(f"_{end}", waits)
+            partial = final.with_name(f"{final.name}.partial")
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text)
+            self._put(partial, final, waits)
+
+    def _place(self, end: str, waits: bool) -> Path:
+        """Where a file of the prefix is written."""
+        prefix = self.files.prefix
+        return Path((str(self.work / WAITING / Path(prefix).name) if waits else prefix) + end)
+
+    def _put(self, new: Path, final: Path, waits: bool) -> None:
+        if waits:
+            new.replace(final)
+        else:
+            put_owned(self.record, new, final, NETWORKS)
 
     def _seconds(self, iteration: int) -> float:
         """Seconds per iteration in this run."""

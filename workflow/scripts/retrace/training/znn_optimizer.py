@@ -49,6 +49,13 @@ class ZnnOptimizer(torch.optim.Optimizer):
                 if weight.grad is not None:
                     self._update(weight, eta, group["momentum"], group["weight_decay"])
 
+    @property
+    def eta(self) -> float:
+        """The annealed learning rate of the next step."""
+        group = self.param_groups[0]
+        annealed: float = group["anneal_factor"] ** (group["steps"] // group["anneal_every"])
+        return float(group["lr"] * annealed)
+
     def velocity(self, weight: Tensor) -> Tensor:
         """The velocity v of a parameter; zeros before the first step."""
         return self.state[weight].setdefault("velocity", torch.zeros_like(weight))
