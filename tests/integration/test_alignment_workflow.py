@@ -21,6 +21,7 @@ import tiny_seamless as tiny
 from built_networks import built
 from replaced_outputs import AMID, BEFORE
 from retrace.config.networks import network_by_name
+from retrace.errors import ConfigError
 from retrace.storage.volumes import open_volume
 
 pytestmark = pytest.mark.timeout(900)
@@ -146,6 +147,12 @@ def test_the_command_line_of_seamless_trains(
     archive = "results/runs/fine_tune_example/archive.safetensors"
     seamless.main(["inspect_enc", "--archive", archive, "results/slices/stacks/main_train.h5"])
     assert Path("encodings.png").is_file()
+    of_2018 = ["inspect_enc", "--archive", "pt/SOME_ARCHIVE.pt", "--output", "old.png"]
+    with pytest.raises(ConfigError, match="holds weights without their settings; add --network"):
+        seamless.main([*of_2018, "results/slices/stacks/main_train.h5"])
+    of_2018 += ["--network", "fine_tune_example", "results/slices/stacks/main_train.h5"]
+    seamless.main(of_2018)
+    assert Path("old.png").is_file()
     assert list(Path("work/train").glob("*/pictures/000000002_level0_stack.gif"))
 
 

@@ -27,6 +27,7 @@ from retrace.config.seamless_options import TRAIN
 from retrace.config.seamless_programs import FLAGS, SAME_NAME
 from retrace.errors import ConfigError, DataError
 from retrace.planning.experiment import Planner
+from retrace.planning.pack import packed_files
 from retrace.storage.precomputed_writer import write_layer
 from run_config import run_config
 
@@ -226,6 +227,10 @@ def test_the_state_archive_is_where_a_training_starts(place: Path) -> None:
     variant(place, state_archive="pt/a.pt")
 
     assert Planner(place, run_config()).init_of("slices", "mine") == "pt/a.pt"
+    missing = Planner(place, run_config()).missing_file("pt/a.pt")
+    assert "`state_archive: pt/a.pt` of a network does not exist" in str(missing)
+    with pytest.raises(ConfigError, match="which is not packed; leave it out and name the file"):
+        packed_files(Planner(place, run_config()), "slices", "mine")
     with pytest.raises(ConfigError, match="starts from its `state_archive: pt/a.pt`, and `init`"):
         Planner(place, run_config(init={"mine": "b.pt"})).init_of("slices", "mine")
 

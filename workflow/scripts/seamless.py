@@ -127,7 +127,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         history.add_argument("name", nargs="?", help="a run; all runs if absent")
         history.add_argument("--runs", type=Path, default=Path("results/runs"))
     inspect = verbs.add_parser("inspect_enc")
-    inspect.add_argument("--archive", type=Path, required=True, help="model.safetensors")
+    inspect.add_argument("--archive", type=Path, required=True, help="a model, or a .pt")
+    inspect.add_argument("--network", help="the network whose weights a .pt holds")
     inspect.add_argument("--count", type=int, default=5, help="maps that are shown of each level")
     inspect.add_argument("--dataset", type=int, default=0, help="number of the stack in the file")
     inspect.add_argument("--section", type=int, default=0, help="section of the stack")
@@ -208,6 +209,7 @@ def inspect(args: argparse.Namespace) -> None:
         section=args.section,
         maps=args.count,
         output=args.output,
+        name=args.network,
     )
     print(args.output)
 

@@ -158,6 +158,11 @@ class Planner:
         """The refusal of a run that reads a file which is not there and which no rule writes."""
         if path in initial_weights.init_files(self.config):
             return DataError(f"`init: {path}` does not exist; correct the path, or leave it out")
+        if path in networks.initial_files():
+            return DataError(
+                f"`state_archive: {path}` of a network does not exist; correct the path, or leave "
+                "it out"
+            )
         return missing_files.missing_file(self._read_datasets(), path)
 
     def check_download(self, path: str) -> None:

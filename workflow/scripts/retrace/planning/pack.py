@@ -57,8 +57,16 @@ def wheels_folder(planner: Planner) -> str:
 
 
 def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
-    """Inputs of an evaluation that no job computes: volumes, skeletons, published weights."""
+    """Inputs of an evaluation that no job computes: volumes, skeletons, published weights.
+
+    ConfigError for a network whose file names its first weights: that path would not hold there.
+    """
     experiment = planner.experiment("evaluate", dataset, network)
+    if own_archive := experiment.network.initial_file:
+        raise ConfigError(
+            f"network {network!r} starts from its `state_archive: {own_archive}`, which is not "
+            f"packed; leave it out and name the file with `--config init={own_archive}`"
+        )
     data = experiment.dataset
     synthetic = None if data.alignment is None else made_layer(data)
     check_carried(data, planner.config.bucket)
