@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 import replaced_outputs
 import roc_validator
 import tiny_digits as tiny
+import tiny_elektronn as cubes
 from replaced_outputs import AMID, BEFORE
 from retrace.formats.examples import read_idx
 
@@ -37,6 +39,12 @@ NETWORKS = {
         "actions": [{"at_iteration": 200, "set": {"warp_on": False, "lr": 0.005}}],
     },
     "tiny_coder": {"extends": "autoencoder", "MLP_layers": [40, 10], "n_steps": 60},
+    "tiny_scratch": {
+        "extends": "from_scratch",
+        "MLP_layers": [40, 10],
+        "n_steps": 10,
+        "history_freq": 10,
+    },
     "tiny_pretrained": {
         "extends": "from_scratch",
         "MLP_layers": [40, 10],
@@ -79,11 +87,13 @@ def start(place: Path) -> Start:
     """Runs Snakemake in `place`; with `fails` it must fail."""
     repository = Path(__file__).resolve().parents[2]
 
-    def run(*arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, fails: bool = False, config: str = "seed=0"
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
         options = ["--directory", str(place), "--quiet", "host", "--cores", "2"]
         done = subprocess.run(
-            [*command, *arguments, *options, "--config", "device=cpu"],
+            [*command, *arguments, *options, "--config", "device=cpu", config],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -138,7 +148,8 @@ def test_a_crate_of_digits_is_valid(place: Path, start: Start, tmp_path: Path) -
 
 
 def test_pre_training_trains_the_autoencoder_first(place: Path, start: Start) -> None:
-    start("evaluate_digits_tiny_pretrained", "evaluate_digits_tiny_coder")
+    param = "results/digits/tiny_coder/net.param"
+    start("evaluate_digits_tiny_pretrained", "evaluate_digits_tiny_coder", param)
     results = place / "results/digits"
     coder = load_file(results / "tiny_coder/model.safetensors")
 
@@ -148,6 +159,107 @@ def test_pre_training_trains_the_autoencoder_first(place: Path, start: Start) ->
     scores = json.loads((results / "tiny_coder/evaluation.json").read_text())
     assert 0 < scores["mse"] < 0.1
     assert scores["rmse"] == pytest.approx(scores["mse"] ** 0.5)
+
+
+def test_the_file_of_the_compression_part_starts_a_classifier(place: Path, start: Start) -> None:
+    """`saveParameters(..., layers=cnn.layers[0:3])`, then `loadParameters` of another network."""
+    start("results/digits/tiny_coder/net.param")
+    shutil.copy(place / "results/digits/tiny_coder/net.param", place / "AE-pretraining.param")
+    start("train_digits_tiny_scratch", config="init=AE-pretraining.param")
+
+    log = (place / "logs/train/digits_tiny_scratch.log").read_text()
+    assert "layer 0: [40, 784] from AE-pretraining.param" in log
+    assert "layer 1: [10, 40] from AE-pretraining.param" in log
+    assert "layer 2" not in log  # the layer of the classes begins at random
+
+
+CONFIG_FILES = {
+    "MNIST_CNN_warp_config": """
+save_name = 'cnn_of_the_document'
+n_dim = 2
+desired_input = 26
+filters = [3, 3]
+pool = [2, 2]
+nof_filters = [4, 6]
+MLP_layers = [20]
+mode = 'img-scalar'
+data_load_kwargs = dict(path='mnist.pkl.gz', convert2image=True, warp_on=True, shift_augment=True)
+""",
+    "MNIST_MLP_config": """
+save_name = 'mlp_of_the_document'
+MLP_layers = [20, 20]
+mode = 'vect-scalar'
+data_load_kwargs = dict(path='mnist.pkl.gz', convert2image=False, warp_on=True)
+""",
+    "neuro_3d_config": """
+save_name = 'neuro_3d'
+save_path = '~/CNN_Training/3D/'
+data_path = 'cubes/'
+label_path = 'cubes/'
+preview_data_path = 'cubes/preview_cubes.h5'
+d_files = [('raw_%i.h5' % i, 'raw') for i in range(3)]
+l_files = [('barrier_%i.h5' % i, 'lab') for i in range(3)]
+valid_cubes = [2,]
+n_dim = 3
+desired_input = [19, 19, 3]
+filters = [[4,4,1], [3,3,3]]
+pool = [[2,2,1], [1,1,1]]
+nof_filters = [4, 6]
+n_lab = 2
+mode = 'img-img'
+warp_on = 0.7
+history_freq = [500]
+""",
+}
+DIGITS = """
+data_class_name = 'MNISTData'
+data_batch_kwargs = dict()
+batch_size = 20
+"""
+
+
+def test_the_configuration_files_of_the_document(place: Path, start: Start) -> None:
+    """Edited as it says, translated and trained for less than `history_freq` iterations."""
+    (place / "cubes").mkdir()
+    cubes.write_cubes(place / "cubes")
+    with h5py.File(place / "cubes/preview_cubes.h5", "w") as previews:
+        previews["data0"] = cubes.cube(7)[0]
+    splits = [read_idx(place / f"data/digits/train-{part}.gz") for part in ("values", "labels")]
+    values = splits[0].reshape(-1, 784).astype(np.float32) / 255
+    parts = [(values[n : n + 100], splits[1][n : n + 100].astype(np.int64)) for n in (0, 100, 200)]
+    (place / "mnist.pkl.gz").write_bytes(gzip.compress(pickle.dumps(tuple(parts), protocol=2)))
+    targets = []
+    for name, text in CONFIG_FILES.items():
+        file = place / f"{name}.py"
+        file.write_text(text + (DIGITS if "MNIST" in name else ""))
+        targets.append(translated(place, file))
+    start(*targets, "predict_neuro_3d_cubes_neuro_3d", config="iterations=5")
+
+    assert targets[0] == "train_cnn_of_the_document_digits_cnn_of_the_document"
+    for kind in ("cnn", "mlp"):
+        name = f"{kind}_of_the_document"
+        assert (place / f"results/{name}_digits/{name}/model.safetensors").is_file()
+    results = place / "results/neuro_3d_cubes/neuro_3d"
+    with (results / "history.csv").open() as table:
+        assert [row["iteration"] for row in csv.DictReader(table)] == ["1", "5"]
+    assert (results / "preview_0/prediction.zarr").is_dir()
+    (work,) = (place / "work/train").glob("neuro_3d_cubes_neuro_3d_*")
+    assert (work / "debug_batch.png").is_file()
+    assert len(list((work / "preview").glob("*.png"))) == 2
+
+
+def translated(place: Path, file: Path) -> str:
+    """The target that `elektronn.py translate` names for a configuration file."""
+    program = Path(__file__).resolve().parents[2] / "workflow/scripts/elektronn.py"
+    done = subprocess.run(
+        [sys.executable, program, "translate", file.name, "--voxel-size-nm", "20", "10", "10"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "NO FILE" not in done.stdout
+    return done.stdout.strip().splitlines()[-1].split()[-1]
 
 
 def test_impossible_settings_are_refused_before_any_job_runs(start: Start) -> None:

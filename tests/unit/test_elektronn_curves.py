@@ -136,6 +136,8 @@ def test_a_measurement_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[
     line = next(x for x in text.splitlines() if x.startswith("[train] iteration 1: loss"))
     for part in ("train error", "validation error", "loss change", "lr 0.05000"):
         assert part in line
+    data_set = "3-class data set: 70 training examples and 20 for validation, each (1, 10, 10)"
+    assert f"[train] {data_set}\n" in text
 
 
 def test_nothing_to_draw_is_written_into_the_picture(tmp_path: Path) -> None:

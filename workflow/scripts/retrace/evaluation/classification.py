@@ -11,6 +11,8 @@ import numpy as np
 from retrace.evaluation.class_tally import EPS
 from retrace.files import atomic_write
 
+MOST_TICKS = 20
+"""Up to this number of classes, each has its number at the axes of the confusion."""
 WRONG_SHOWN = 60
 """Number of misclassified images in the picture."""
 
@@ -68,6 +70,7 @@ def classification_picture(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     chosen = probabilities.argmax(axis=1)
     wrong = np.flatnonzero(chosen != labels)[:WRONG_SHOWN]
@@ -81,7 +84,9 @@ def classification_picture(
     drawn = axis.imshow(confusion, cmap="Reds")
     axis.set(xlabel="most likely class", ylabel="true class")
     axis.set_title(f"{(chosen != labels).sum()} of {len(labels)} wrong")
-    left.colorbar(drawn, ax=axis, shrink=0.7)
+    if len(confusion) <= MOST_TICKS:
+        axis.set(xticks=range(len(confusion)), yticks=range(len(confusion)))
+    left.colorbar(drawn, ax=axis, shrink=0.7, label="examples", ticks=MaxNLocator(integer=True))
     if shows and images is not None:
         columns = int(np.ceil(np.sqrt(len(wrong))))
         axes = right[0].subplots(-(-len(wrong) // columns), columns, squeeze=False).ravel()

@@ -56,9 +56,10 @@ def examples_picture(batch: Mapping[str, Tensor], path: Path) -> Path:
     values = batch["input"].detach().cpu().float().numpy()
     target = batch["target"].detach().cpu().numpy()
     images = values[:SHOWN, 0] if values.ndim == 4 else _squares(values[:SHOWN])
-    figure = new_figure(7.0, 7.0)
+    tiles = tiled(images, COLUMNS)
+    figure = new_figure(7.0, 7.0 * tiles.shape[0] / tiles.shape[1] + 0.4)
     axis = figure.add_subplot(1, 1, 1)
-    axis.imshow(tiled(images, COLUMNS), cmap="gray", interpolation="none")
+    axis.imshow(tiles, cmap="gray", interpolation="none")
     axis.set_axis_off()
     classes = target[: len(images)] if target.ndim == 1 else ()
     for place, label in enumerate(classes):
@@ -149,8 +150,9 @@ def prediction_picture(
 
 def reconstruction_picture(data: np.ndarray, decoded: np.ndarray, path: Path) -> Path:
     """Draws data next to its reconstruction, both (N, Y, X), as in ELEKTRONN's DAE.png."""
-    figure = new_figure(14.0, 6.0)
     parts = {"Data": data, "Reconstruction": decoded.clip(data.min(), data.max())}
+    height, width = tiled(data, 18).shape
+    figure = new_figure(14.0, 7.0 * height / width + 0.4)
     for place, (title, images) in enumerate(parts.items(), start=1):
         axis = figure.add_subplot(1, 2, place)
         axis.imshow(tiled(images, 18), cmap="gray", interpolation="none")
