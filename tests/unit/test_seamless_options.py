@@ -257,14 +257,14 @@ def test_the_neighbourhood_of_defects_is_that_of_the_network() -> None:
 
 def test_pictures_are_drawn_after_so_many_stacks(tmp_path: Path) -> None:
     stacks = tiny.write_stacks(tmp_path / "stacks.h5")  # 3 pairs, 2 at once: 2 iterations a stack
-    arguments = ["train", "--settings", json.dumps(tiny.training(iterations=4, vis_interval=1))]
+    arguments = ["train", "--settings", json.dumps(tiny.training(iterations=5, vis_interval=1))]
     for name in ("work", "runs"):
         arguments += [f"--{name}", str(tmp_path / name)]
     outputs = ["--output", tmp_path / "m.safetensors", "--history", tmp_path / "t.json"]
     align.main([*arguments, *map(str, outputs), "--stacks", str(stacks)])
 
     drawn = sorted(path.name[:9] for path in tmp_path.glob("work/*/pictures/*_stack.gif"))
-    assert drawn == ["000000002", "000000004"]
+    assert drawn == [f"{iteration:09d}" for iteration in (1, 2, 4, 5)]  # and first and last
 
 
 # ---------------------------------------------------------------- the other programs
