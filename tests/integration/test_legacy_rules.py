@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ import predict
 import tiny_workflow
 from conftest import Apptainer
 from retrace.checkpoints.published import read_published
+from retrace.planning.experiment import Planner
+from retrace.planning.view import view_batch_job
 from retrace.storage.volumes import open_volume
+from run_config import run_config
 
 pytestmark = [pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 
@@ -119,7 +123,9 @@ def test_the_modern_engine_predicts_the_same(
     assert max(differences.values()) <= 1
 
 
-def test_training_resumes(snakemake: Callable[..., str], place: Path) -> None:
+def test_training_resumes(
+    snakemake: Callable[..., str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Up to iteration 3: resumes after the first two, which are not repeated."""
     config = (*LEGACY[:2], "iterations=3")
     printed = snakemake("train_phantom_thin_mtlsd", config=config)
@@ -128,7 +134,20 @@ def test_training_resumes(snakemake: Callable[..., str], place: Path) -> None:
     history = json.loads((results(place, "mtlsd") / "training.json").read_text())
     assert [row["iteration"] for row in history["history"]] == [1, 2, 3]
     assert history["iterations_this_run"] == 1
-    assert read_published(results(place, "mtlsd") / "checkpoint").iteration == 3
+    checkpoint = results(place, "mtlsd") / "checkpoint"
+    assert read_published(checkpoint).iteration == 3
+    graphs = {f"{name}.{end}" for name in ("config", "train_net") for end in ("json", "meta")}
+    assert {path.name for path in checkpoint.iterdir()} > graphs
+    monkeypatch.chdir(place)
+    planner = Planner(place, run_config(engine="legacy", legacy_image="standin"), True)
+    for name, batch in (("mtlsd", 3), ("mtlsd", 1), ("acrlsd", 2)):
+        chosen = replace(planner, config=planner.config.with_(batch=batch))
+        layers = view_batch_job(chosen, "phantom", f"thin_{name}").settings.layers
+        volumes = {layer.name: open_volume(Path(layer.path), layer.array) for layer in layers}
+        grey = volumes["pred_affs"]
+        assert volumes["gt_affs"].box == grey.box and grey.channels == 3
+        assert 0 < grey.read(grey.box).std() < 30, "hardly trained"
+    assert "pretrained_lsds" in volumes and "pred_lsds" not in volumes
 
 
 def test_published_weights_are_predicted_and_trained_on(

@@ -85,6 +85,16 @@ def test_weights_with_other_bytes_are_of_another_training() -> None:
         shown()
 
 
+def test_an_image_of_any_range_is_scaled_to_be_seen() -> None:
+    """ZNN whitens its images."""
+    raw = write_folder("a", 1) / "snapshots" / "batch_000000001.zarr" / "raw"
+    network = planner().network("phantom", "n4")
+    for dtype, normalize in (("|u1", None), ("<f4", {"percentiles": [0, 100]})):
+        (raw / ".zarray").write_text(json.dumps({"dtype": dtype}))
+        (layer,) = view.batch_layers(raw.parent, network)
+        assert layer.plain().get("normalize") == normalize
+
+
 def test_the_training_that_wrote_last_counts_after_an_update() -> None:
     """Another version of the code trains in another folder, from the beginning."""
     write_folder("a", 3)

@@ -1,9 +1,10 @@
 """Sends the training batches of train.py through a pipe to the legacy engine.
 
 Both engines thus train on the same voxels. The first message is a header (JSON: dataset, network,
-seed, folder, first, last, every). Each further one is the batch of an iteration as .npz: `raw`, the
-network's input (C, Z, Y, X), and per head `gt_HEAD` and `weight_HEAD`, all float32. A message is
-its length (8 bytes, little-endian) and its bytes (legacy/stream.py).
+seed, folder, first, last, every, voxel_size_nm). Each further one is the batch of an iteration as
+.npz: `raw`, the network's input (C, Z, Y, X), and per head `gt_HEAD` and `weight_HEAD`, all
+float32. Where a snapshot is due, it also has `picture_NAME` and `place_NAME` (nm) of its arrays. A
+message is its length (8 bytes, little-endian) and its bytes (legacy/stream.py).
 """
 
 from __future__ import annotations
@@ -23,10 +24,17 @@ from retrace.checkpoints.tensorflow import find_checkpoint
 from retrace.command_line import add_job, parse_job
 from retrace.errors import ConfigError, DataError, run
 from retrace.files import digest
-from retrace.planning.train_settings import TrainSettings, read_train_settings
+from retrace.planning.train_settings import (
+    TrainingDataset,
+    TrainSettings,
+    read_train_settings,
+)
 from retrace.progress import progress
+from retrace.records.record import running_job
 from retrace.training.build import build_trainer, training_digest
 from retrace.training.lsd_family import LsdFamilyTask
+from retrace.training.other_states import note_identity
+from retrace.training.snapshots import as_stored
 from retrace.training.task import WeightFiles
 
 
@@ -41,8 +49,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parse_job(parser, argv)
 
 
-def as_arrays(task: LsdFamilyTask, iteration: int) -> dict[str, np.ndarray]:
-    """One batch as input of the graph of mknet.py, float32; weights have the shape of targets."""
+def as_arrays(task: LsdFamilyTask, iteration: int, *, shown: bool) -> dict[str, np.ndarray]:
+    """One batch as input of the graph of mknet.py, float32; weights have the shape of targets.
+
+    `shown`: with the arrays of a snapshot and their places, to which the prediction is added there.
+    """
     batch = task.batch(iteration)
     if "objects" in batch:
         raise ConfigError(
@@ -54,6 +65,9 @@ def as_arrays(task: LsdFamilyTask, iteration: int) -> dict[str, np.ndarray]:
         target = batch[head]
         arrays[f"gt_{head}"] = _numpy(target)
         arrays[f"weight_{head}"] = _numpy(batch[f"{head}_weight"].expand_as(target))
+    for name, picture in task.pictures({}, batch).items() if shown else ():
+        arrays[f"picture_{name}"] = as_stored(picture)
+        arrays[f"place_{name}"] = np.array(picture.offset_nm)
     return arrays
 
 
@@ -94,11 +108,16 @@ def _state_digest(
 
 
 def header(args: argparse.Namespace) -> dict[str, Any]:
-    """The header that the legacy engine receives before the first batch."""
+    """The header that the legacy engine receives before the first batch.
+
+    In a job, notes next to the states what they depend on.
+    """
     settings = read_train_settings(args.settings)
     weights = WeightFiles(context=args.context, published=args.published)
     network, dataset = settings.network, settings.dataset.name
+    assert isinstance(settings.dataset, TrainingDataset)
     name = f"{dataset}_{network.name}_{_state_digest(settings, weights, args.execution)}"
+    note_identity(args.work / name, running_job())
     return {
         "dataset": dataset,
         "network": network.plain(),
@@ -107,6 +126,7 @@ def header(args: argparse.Namespace) -> dict[str, Any]:
         "first": checkpoint_iteration(args.work / name, args.published),
         "last": settings.iterations,
         "every": network.checkpoint_every,
+        "voxel_size_nm": settings.dataset.voxel_size_nm,
     }
 
 
@@ -120,8 +140,11 @@ def send(args: argparse.Namespace, pipe: BinaryIO) -> None:
     masks, weights = args.masks, WeightFiles(context=args.context)
     trainer = build_trainer(read_train_settings(args.settings), masks, args.work / "none", weights)
     assert isinstance(trainer.task, LsdFamilyTask)
-    for iteration in progress(iterations, len(iterations), "batches", "batches"):
-        write_batch(pipe, as_arrays(trainer.task, iteration))
+    every = trainer.plan.snapshot_every
+    for number in progress(iterations, len(iterations), "batches", "batches"):
+        iteration = number + 1
+        shown = number == head["first"] or iteration == head["last"] or iteration % every == 0
+        write_batch(pipe, as_arrays(trainer.task, number, shown=shown))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,6 +10,8 @@ import sys
 
 import numpy as np
 
+PICTURE, PLACE = "picture_", "place_"
+
 
 def read_message(stream):
     """The bytes of the next message; exits if the sender ended early."""
@@ -26,10 +28,17 @@ def read_header(stream):
 
 
 def read_batch(stream, names):
-    """{tensor name: array} of the next batch; `names`: the .json of the graph."""
-    fed = {}
+    """{tensor name: array} of the next batch, and of a snapshot {array: (values, offset in nm)}.
+
+    `names`: the .json of the graph.
+    """
+    fed, pictures = {}, {}
     with np.load(io.BytesIO(read_message(stream))) as arrays:
         for key, tensor in names.items():
             if key == "raw" or key.startswith(("gt_", "weight_")):
                 fed[tensor] = arrays[key]
-    return fed
+        for key in arrays.files:
+            if key.startswith(PICTURE):
+                name = key[len(PICTURE) :]
+                pictures[name] = (arrays[key], arrays[PLACE + name].tolist())
+    return fed, pictures

@@ -16,13 +16,17 @@ import signal
 import sys
 import time
 
+import numpy as np
+
 import record
+import snapshots
 import stream
 from checkpoint import STEM, latest, restore
 from mknet import make, named_like
 from tf1 import session, tf
 
 LOSSES = "losses.txt"
+SNAPSHOTS = "snapshots"
 HISTORY_ROWS = 2000
 SAVE_SECONDS = 600.0
 SHOW_SECONDS = 10.0
@@ -101,11 +105,16 @@ def run(stream_, folder, header, begin):
             save(saver, opened, folder, done)
         batches = (stream.read_batch(stream_, names) for _ in range(done, header["last"]))
         saved = shown = time.time()
-        for iteration, fed in enumerate(batches, done + 1):
-            _, loss, _ = opened.run(steps, fed)
+        for iteration, (fed, pictures) in enumerate(batches, done + 1):
+            heads = sorted(name for name in names if name.startswith("pred_") and pictures)
+            fetched = opened.run(steps + [names[head] for head in heads], fed)
+            loss = fetched[1]
             if not math.isfinite(loss):
                 sys.exit(DIVERGED % (loss, iteration, folder))
             log.write("%d %.9g\n" % (iteration, loss))
+            if pictures:
+                outputs = dict(zip(heads, fetched[len(steps) :]))
+                save_snapshot(folder, header, iteration, pictures, outputs)
             last = stopper.number or iteration == header["last"]
             if last or iteration % header["every"] == 0 or time.time() - saved > SAVE_SECONDS:
                 log.flush()
@@ -122,6 +131,14 @@ DIVERGED = (
     "error: the loss is %s at iteration %d; nothing was saved since the last checkpoint. Lower "
     "`optimizer.lr`, and delete %s to start over"
 )
+
+
+def save_snapshot(folder, header, iteration, pictures, outputs):
+    """Writes the batch of an iteration with the outputs (C, Z, Y, X) before its step."""
+    place = pictures["labels"][1]
+    for name, values in outputs.items():
+        pictures[name] = ((values * np.float32(255)).astype(np.uint8), place)
+    snapshots.save(os.path.join(folder, SNAPSHOTS), iteration, pictures, header["voxel_size_nm"])
 
 
 def save(saver, opened, folder, iteration):

@@ -191,7 +191,8 @@ class LsdFamilyTask(PlainTask):
     def pictures(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Picture]:
         """Raw, labels, mask, and per head target and prediction, at their places in the frame.
 
-        Of auto-context networks also the descriptors that they read.
+        Of auto-context networks also the descriptors that they read. Heads without an output have
+        no prediction.
         """
         raw = ((batch["raw"][0, 0] + 1) * 127.5).round().to(torch.uint8)
         where = self.boxes.output.to_nm(self.voxel_size_nm).offset
@@ -204,10 +205,11 @@ class LsdFamilyTask(PlainTask):
             lsds = self._pretrained_lsds(batch["raw"])[0]
             middle = centred_box(self.network.input_shape, self.boxes.frame)
             pictures[PRETRAINED_LSDS] = Picture(lsds, middle.to_nm(self.voxel_size_nm).offset)
-        for head in self.heads:
-            for kind, data in (("gt", batch[head]), ("pred", outputs[head][0])):
-                scaled = (data.detach().float() * 255).to(torch.uint8)
-                pictures[f"{kind}_{head}"] = Picture(scaled, where)
+        shown = {f"gt_{head}": batch[head] for head in self.heads}
+        shown |= {f"pred_{head}": output[0] for head, output in outputs.items()}
+        for name, data in shown.items():
+            scaled = (data.detach().float() * 255).to(torch.uint8)
+            pictures[name] = Picture(scaled, where)
         return pictures
 
     def _augmented(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,9 +29,7 @@ def save_snapshot(
         shutil.rmtree(unfinished)
     with writing(final) as store:
         for name, picture in pictures.items():
-            data = picture.data.cpu().numpy()
-            if data.dtype == np.int64:
-                data = data.astype(np.uint64)
+            data = as_stored(picture)
             array = create_volume(
                 store,
                 name,
@@ -46,3 +44,9 @@ def save_snapshot(
         # Renamed first: what is deleted file by file is incomplete meanwhile.
         shutil.rmtree(old.rename(old.with_name(f"{old.name}.partial")))
     return final
+
+
+def as_stored(picture: Picture) -> np.ndarray:
+    """The values of a picture; ids are unsigned."""
+    data = picture.data.cpu().numpy()
+    return data.astype(np.uint64) if data.dtype == np.int64 else data
