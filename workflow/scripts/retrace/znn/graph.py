@@ -116,6 +116,7 @@ class Graph:
                         f"{where(edge.name)}: edge {edge.name!r} names node {end!r}, which does "
                         f"not exist; nodes: {names}"
                     )
+        self._check_numbers(where)
         self._check_nodes(where)
         self._check_order(where)
         self._check_maps(where)
@@ -217,6 +218,16 @@ class Graph:
         content: dict[str, Any] = json.loads(json.dumps(plain))  # tuples become lists
         return content
 
+    def _check_numbers(self, where: Callable[[str], str]) -> None:
+        for node in self.nodes.values():
+            fault = _function_fault(node) if node.type == "transfer" else None
+            if fault is not None:
+                raise ConfigError(f"{where(node.name)}: function {node.function} {fault}")
+        for name, init in self.inits.items():
+            fault = _init_fault(init)
+            if fault is not None:
+                raise ConfigError(f"{where(name)}: init {init.kind} {fault}")
+
     def _check_nodes(self, where: Callable[[str], str]) -> None:
         if not self.inputs:
             raise ConfigError(f"{where('')}: no node has the type input; every network needs one")
@@ -285,6 +296,29 @@ class Graph:
                 )
             sizes[name] = next(iter(needed.values())) if needed else output
         return sizes
+
+
+def _function_fault(node: Node) -> str | None:
+    """What is wrong with the arguments of a transfer function, as the end of a sentence."""
+    count = len(FUNCTIONS[node.function])
+    if len(node.args) == count and all(map(math.isfinite, node.args)):
+        return None
+    return f"has the arguments {list(node.args)}; allowed: {count} finite numbers"
+
+
+def _init_fault(init: Init) -> str | None:
+    """What is wrong with the arguments of an initialiser, as the end of a sentence."""
+    args = init.args
+    fewest, most = INITS[init.kind]
+    if not fewest <= len(args) <= most or not all(map(math.isfinite, args)):
+        return f"has the arguments {list(args)}; allowed: {fewest} to {most} finite numbers"
+    if init.kind == "uniform" and args and args[-1] < (args[0] if len(args) == 2 else 0):
+        return f"has the arguments {list(args)}; allowed: MIN,MAX with MIN up to MAX, or MAX from 0"
+    if init.kind == "gaussian" and len(args) == 2 and args[1] < 0:
+        return f"has the standard deviation {args[1]:g}; allowed: numbers from 0"
+    if init.kind == "bernoulli" and args and not 0 <= args[0] <= 1:
+        return f"has the probability {args[0]:g}; allowed: numbers from 0 to 1"
+    return None
 
 
 def _stride(edge: Edge) -> Shape:

@@ -88,6 +88,7 @@ def _node(layer: ZnnLayer, edge: Edge, nodes: Mapping[str, Node]) -> Node:
     if edge.type != "conv" and layer.function is None:
         return Node(edge.output, "sum", nodes[edge.input].size)
     function = layer.function or "rectify_linear"
-    args = FUNCTIONS[function] if layer.args is None else layer.args
+    default = FUNCTIONS[function]
+    args = default if layer.args is None else layer.args + default[len(layer.args) :]
     maps = layer.maps or nodes[edge.input].size
     return Node(edge.output, "transfer", maps, function, args)

@@ -1,7 +1,8 @@
 """Reader of `.znn` files, which hold network architectures.
 
-Each line is a key and a value; anything after them is ignored, as in ZNN. `nodes NAME` and
-`edges NAME` start an object.
+Each line is a key and a value, of one word. `nodes NAME` and `edges NAME` start an object. ZNN
+ignores further words and unknown keys; here they are refused. What follows # in an object is a
+comment.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retrace.errors import ConfigError
+from retrace.errors import ConfigError, nearest
 from retrace.znn.graph import (
     EDGE_TYPES,
     FUNCTIONS,
@@ -25,6 +26,35 @@ from retrace.znn.graph import (
     Shape,
 )
 from retrace.znn.values import WrittenValue, read_text
+
+NODE_KEYS: dict[str, tuple[str, ...]] = {
+    "input": ("size",),
+    "sum": ("size", "dense"),
+    "transfer": ("size", "dense", "function", "function_args", "init", "init_args", "seeding"),
+    "maxout": ("size", "dense"),
+}
+"""Keys that count for a node, by its type, apart from `type`."""
+EDGE_KEYS: dict[str, tuple[str, ...]] = {
+    "conv": ("size", "stride", "repeat", "init", "init_args", "seeding"),
+    "max_filter": ("size", "stride"),
+    "max_pool": ("size",),
+    "dropout": ("ratio",),
+    "crop": ("offset",),
+    "maxout": (),
+    "dummy": (),
+}
+"""Keys that count for an edge, by its type, apart from `type`, `input` and `output`."""
+WITHOUT_EFFECT = {
+    "load": "layers with the same name and shape are loaded, unless `seeding 0` says otherwise",
+    "fft": "the conv modes of the .cfg decide",
+    "eta": "that of the .cfg counts, as in ZNN",
+    "momentum": "that of the .cfg counts, as in ZNN",
+    "weight_decay": "that of the .cfg counts, as in ZNN",
+}
+"""Keys of ZNN that never count, and why."""
+KNOWN_KEYS = sorted(
+    {"type", "input", "output", *WITHOUT_EFFECT}.union(*NODE_KEYS.values(), *EDGE_KEYS.values())
+)
 
 
 @dataclass
@@ -57,6 +87,21 @@ class _Object:
 def read_net(path: Path) -> Graph:
     """The graph of a `.znn` file; ConfigError names file, line and field of an error."""
     return parse_net(read_text(path, ".znn file"), path)
+
+
+def unused_keys(path: Path) -> list[str]:
+    """A line for each key of a `.znn` file that has no effect, with the reason."""
+    lines = []
+    for part in _objects(read_text(path, ".znn file"), path).values():
+        is_node = part.header.name == "nodes"
+        kind = part.needed("type").text
+        used = ("type", *(NODE_KEYS if is_node else EDGE_KEYS).get(kind, ()))
+        used = used if is_node else (*used, "input", "output")
+        for key, value in part.fields.items():
+            if key not in used:
+                reason = WITHOUT_EFFECT.get(key, f"{part.header.name} of type {kind} have none")
+                lines.append(f"{value.where}: {key} = {value.text} has no effect: {reason}")
+    return lines
 
 
 def parse_net(text: str, path: Path) -> Graph:
@@ -98,13 +143,26 @@ def _objects(text: str, path: Path) -> dict[str, _Object]:
         elif current is None:
             raise ConfigError(
                 f"{value.where}: {value.name!r} before the first object; allowed: nodes, edges. "
-                "Files of ZNN have no comments"
+                "Comments are possible only after it"
             )
-        else:
-            current.fields[value.name] = _whole_list(value, line)
+        elif not value.name.startswith("#"):
+            _check_new_key(value, current)
+            current.fields[value.name] = _whole_value(value, line)
     if not objects:
         raise ConfigError(f"{path} has no `nodes` and no `edges`")
     return objects
+
+
+def _check_new_key(value: WrittenValue, part: _Object) -> None:
+    """ConfigError for a key that ZNN does not know, or that the object has already."""
+    owner = f"{value.where}: {part.header.name} {part.header.text!r}"
+    if value.name not in KNOWN_KEYS:
+        raise ConfigError(
+            f"{owner} has the unknown key {value.name!r}; {nearest(value.name, KNOWN_KEYS)}"
+        )
+    if value.name in part.fields:
+        first = part.fields[value.name].where
+        raise ConfigError(f"{owner} has {value.name!r} twice, first at {first}; remove one")
 
 
 def _new_name(value: WrittenValue, objects: dict[str, _Object]) -> str:
@@ -119,12 +177,13 @@ def _new_name(value: WrittenValue, objects: dict[str, _Object]) -> str:
     return value.text
 
 
-def _whole_list(value: WrittenValue, line: str) -> WrittenValue:
-    """The value; ConfigError for a list with spaces, of which ZNN would read only the start."""
-    if value.text.endswith(","):
+def _whole_value(value: WrittenValue, line: str) -> WrittenValue:
+    """The value; ConfigError for several words, of which ZNN would read only the first."""
+    further = line.split()[2:]
+    if value.text.endswith(",") or (further and not further[0].startswith("#")):
         raise ConfigError(
             f"{value.where}: {value.name} is {line.split(None, 1)[1]!r}; allowed: numbers with "
-            "commas and no spaces between them"
+            "commas and no spaces between them, or one word"
         )
     return value
 
