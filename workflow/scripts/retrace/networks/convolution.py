@@ -58,8 +58,10 @@ def _by_fft(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Products of spectra, summed over the input channels before the inverse transform.
 
     The transforms are as long as `x`: circular wrap-around only affects voxels beyond the valid
-    part, which are cut off.
+    part, which are cut off. Values in bfloat16 are transformed in float32: there is no transform of
+    them on a GPU.
     """
+    x, weight = (t if t.dtype == torch.float64 else t.float() for t in (x, weight))
     axes = [axis for axis in (-3, -2, -1) if x.shape[axis] > 1]
     lengths = [x.shape[axis] for axis in axes]
     inputs = torch.fft.rfftn(x, lengths, axes)
