@@ -57,16 +57,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def h5_to_model(args: argparse.Namespace) -> None:
     """Converts a network file of ZNN to a model; DataError if it is another network."""
     settings = check(ConversionSettings, args.settings, "--settings")
-    module = build_network(settings.network)
+    assert isinstance(settings.network, ZnnNetworkSettings)
+    module: ZnnNetwork = build_network(settings.network)
+    module.to(getattr(torch, settings.network.dtype))
     file = read_h5(args.h5)
     load_h5(file, module)
-    steps = np.atleast_1d(file.curve.get("train", {}).get("it", [0]))
     metadata = {
         "network": settings.network.plain(),
         "dataset": settings.dataset,
-        "iteration": int(steps[-1]) if len(steps) else 0,
         "source": args.h5.name,
     }
+    if file.iteration is None:
+        print(
+            f"[znn] {args.h5}: its iteration is unknown; no learning curve is in the file or next "
+            "to it, and its name states no iteration"
+        )
+    else:
+        metadata["iteration"] = file.iteration
     save_model(args.output, module, metadata)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retrace.checkpoints.znn_checks import (
+    VELOCITY,
+    check_curve,
+    check_layer,
+    last_iteration,
+    statistics_file,
+)
 from retrace.errors import DataError
 from retrace.networks.znn import ZnnNetwork
 from retrace.reading import reading_content, retried
@@ -68,12 +75,21 @@ class NetworkFile:
     path: Path
     layers: Mapping[str, StoredLayer]
     curve: Mapping[str, Any]
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    """The learning curve in the file next to a network of the layout without one."""
+
+    @property
+    def iteration(self) -> int | None:
+        """The last iteration, of the curve or else of the name; None if neither states one."""
+        return last_iteration(self.path, self.curve or self.statistics)
 
 
 def read_h5(path: Path) -> NetworkFile:
     """A network file of ZNN, in either of its layouts.
 
-    DataError if it is absent, another kind of file, or holds NaN or infinity.
+    Networks in the layout without a curve have it in a file next to them. DataError if the file is
+    absent, another kind of file, or holds what cannot be a trained network: NaN, infinity, huge
+    values, velocities of another shape, layers without their filters or biases.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist; correct the path of the ZNN network")
@@ -85,28 +101,54 @@ def read_h5(path: Path) -> NetworkFile:
             "nor at the top"
         )
     for name, layer in layers.items():
-        if layer.values is not None and not np.isfinite(layer.values).all():
-            raise DataError(f"{path}: layer {name!r} holds NaN or infinity; take another file")
-    return NetworkFile(path, layers, curve)
+        check_layer(path, name, layer.fields, layer.arrays)
+    if curve is not None:
+        check_curve(path, curve)
+        return NetworkFile(path, layers, curve)
+    return NetworkFile(path, layers, {}, _read_statistics(path))
 
 
-def _content(path: Path) -> tuple[dict[str, StoredLayer], dict[str, Any]]:
-    """The layers of a file by name, and its learning curve."""
+def _content(path: Path) -> tuple[dict[str, StoredLayer], dict[str, Any] | None]:
+    """The layers of a file by name, and its learning curve; None if it has none."""
     with h5py.File(path, "r") as file:
-        root = file.get(NETWORK, file)
-        layers = {name: _layer(root[name]) for name in root if "group_type" in root[name]}
-        return layers, _read_curve(file[STATISTICS]) if STATISTICS in file else {}
+        whole = file.get(NETWORK)
+        # At the top, other groups than layers may be; in the network there are only layers.
+        root = file if whole is None else whole
+        groups = {name: root[name] for name in root if isinstance(root[name], h5py.Group)}
+        layers = {
+            name: _layer(group)
+            for name, group in groups.items()
+            if whole is not None or "group_type" in group
+        }
+        return layers, _read_curve(file[STATISTICS]) if STATISTICS in file else None
+
+
+def _read_statistics(network: Path) -> dict[str, Any]:
+    """The learning curve in the file of its own next to a network; empty if there is none."""
+    path = statistics_file(network)
+    if path is None or not path.is_file():
+        return {}
+
+    def read() -> dict[str, Any]:
+        with h5py.File(path, "r") as file:
+            return _read_curve(file)
+
+    with reading_content(path, "correct it, or move it away from the network"):
+        curve = retried(read, path)
+    check_curve(path, curve)
+    return curve
 
 
 def _layer(group: h5py.Group) -> StoredLayer:
-    """A group as text fields and arrays."""
+    """A group as text fields and arrays, in the byte order of this machine."""
     fields, arrays = {}, {}
     for key, item in group.items():
         value = item[()]
         if isinstance(value, bytes | str):
             fields[key] = value.decode() if isinstance(value, bytes) else value
         else:
-            arrays[key] = np.asarray(value)
+            array = np.asarray(value)
+            arrays[key] = array.astype(array.dtype.newbyteorder("="), copy=False)
     return StoredLayer(fields, arrays)
 
 
@@ -165,9 +207,8 @@ def seed_from(
             lines.append(f"{name}: {list(stored.shape)} there, {shape} here; begins as configured")
         else:
             parameter.copy_(values)
-            velocity = file.layers[name].arrays.get("momentum_vol")
-            if velocity_of is not None and velocity is not None:
-                velocity_of(parameter).copy_(_as_parameter(velocity))
+            if velocity_of is not None:
+                lines += _seed_velocity(file, name, velocity_of(parameter))
             count += 1
     if not count:
         raise DataError(
@@ -176,6 +217,15 @@ def seed_from(
         )
     spare = (n for n, layer in file.layers.items() if layer.values is not None and n not in names)
     return lines + [f"{name}: only in {file.path}, not copied" for name in sorted(spare)]
+
+
+def _seed_velocity(file: NetworkFile, name: str, velocity: Tensor) -> list[str]:
+    """Fills the velocity of a layer; a line if the file has none for it."""
+    stored = file.layers[name].arrays.get(VELOCITY)
+    if stored is None:
+        return [f"{name}: no {VELOCITY} in {file.path}, its velocity begins at 0"]
+    velocity.copy_(_as_parameter(stored))
+    return []
 
 
 def _as_parameter(stored: np.ndarray) -> Tensor:
@@ -251,8 +301,9 @@ def _of_edge(
     if edge.type == "conv":
         weight = module.convolutions[edge.name].weight
         velocity = stored_filters(velocity_of(weight))
-        arrays |= {"filters": stored_filters(weight), "momentum_vol": velocity}
-        fields |= {"fft": "0", **sgd.as_fields()}
+        arrays |= {"filters": stored_filters(weight), VELOCITY: velocity}
+        is_fft = module.convolutions[edge.name].mode == "fft"
+        fields |= {"fft": str(int(is_fft)), **sgd.as_fields()}
     if edge.type == "crop":
         fields["offset"] = _numbers(edge.offset)
     if edge.type == "dropout":
@@ -268,7 +319,7 @@ def _of_node(
     arrays = {"size": np.array([node.size], np.int64)}
     if node.type == "transfer":
         bias = module.transfers[node.name].bias
-        both = {"biases": bias, "momentum_vol": velocity_of(bias)}
+        both = {"biases": bias, VELOCITY: velocity_of(bias)}
         arrays |= {key: values.detach().cpu().numpy() for key, values in both.items()}
         fields |= {"function": node.function, **sgd.as_fields()}
         if node.args:

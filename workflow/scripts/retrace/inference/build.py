@@ -167,8 +167,8 @@ def build_predictor(
     """The network with its trained weights on one device."""
     network: Any = settings.network
     module = build_network(network)
-    load_model(model, module, network)
     family_of(network).load("builder").prepare_prediction(module, network, device)
+    load_model(model, module, network)
     return Predictor(
         module,
         device,

@@ -79,6 +79,8 @@ class PreprocessedInputs:
 
     images: tuple[NormalisedImage, ...]
     tissue_mask: Volume | None = None
+    precision: str = "float32"
+    """Type of the numbers that the network computes with: float32 or float64."""
     raw_is_read: ClassVar[bool] = False
     """False: the images are scaled already, so raw is not scaled to [-1, 1] again."""
 
@@ -97,8 +99,8 @@ class PreprocessedInputs:
         return is_masked(self.tissue_mask, box, self.raw.voxel_size_nm)
 
     def read(self, window: VoxelBox) -> np.ndarray:
-        """The input of a window, (C, Z, Y, X) float32, one channel for each image."""
-        return np.stack([image.read(window) for image in self.images]).astype(np.float32)
+        """The input of a window, (C, Z, Y, X) of `precision`, one channel for each image."""
+        return np.stack([image.read(window) for image in self.images]).astype(self.precision)
 
     def output_box(self, network: TileNetwork, padding: str, roi: VoxelBox | None) -> VoxelBox:
         """The box that is predicted, world voxels."""
@@ -172,7 +174,8 @@ def open_network_inputs(settings: PredictionSettings) -> NetworkInputs:
         sources = (volume.raw, *volume.inputs)
         images = tuple(open_normalised(source, preprocess) for source in sources)
         _check_tissue_mask(tissue_mask, images[0].volume)
-        return PreprocessedInputs(images, tissue_mask)
+        precision = getattr(network, "dtype", "float32")  # of networks of the family znn
+        return PreprocessedInputs(images, tissue_mask, precision)
     raw = open_image(volume.raw)
     _check_tissue_mask(tissue_mask, raw)
     if raw.channels:

@@ -81,6 +81,7 @@ def bytes_per_voxel(network: nn.Module, window: Triple, itemsize: int) -> float:
     The sizes come from a forward pass of shapes alone (meta tensors), so any family is covered.
     """
     largest = 0
+    dtype = next(network.parameters()).dtype
 
     def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal largest
@@ -92,7 +93,7 @@ def bytes_per_voxel(network: nn.Module, window: Triple, itemsize: int) -> float:
     channels = getattr(network, "input_channels", None) or next(network.parameters()).shape[1]
     try:
         with torch.inference_mode():
-            x = torch.empty((1, channels, *window), device="meta")
+            x = torch.empty((1, channels, *window), dtype=dtype, device="meta")
             torch.func.functional_call(network, weights, (x,))
     finally:
         for hook in hooks:

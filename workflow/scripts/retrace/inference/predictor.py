@@ -74,6 +74,7 @@ class Predictor:
         self._device, self._heads = device, heads
         self._bf16, self._dtype = bf16, dtype
         self._raw_channels = raw_channels
+        self._float = next((p.dtype for p in module.parameters()), torch.float32)
         self._too_large: int | None = None
 
     def __call__(self, tile: Tile, window: np.ndarray) -> dict[str, Tensor]:
@@ -90,7 +91,8 @@ class Predictor:
         An estimate from the weights alone is returned if it shows that `sufficient` voxels fit; it
         is lower than the exact number, but not lower than `sufficient`.
         """
-        itemsize = 2 if self._bf16 else 4
+        is_bf16 = self._bf16 and self._float == torch.float32  # autocast leaves float64 as it is
+        itemsize = 2 if is_bf16 else self._float.itemsize
         module = cast(nn.Module, self.network)
         budget = tile_budget(self._device)
         certain = budget / most_bytes_per_voxel(module, itemsize)
@@ -108,7 +110,7 @@ class Predictor:
         values = torch.from_numpy(np.ascontiguousarray(window))
         if self._device.type == "cuda":
             values = values.pin_memory().to(self._device, non_blocking=True)
-        values = values.float().div_(scale)
+        values = values.to(self._float).div_(scale)
         values[: self._raw_channels].mul_(2).sub_(1)
         return values[None]
 

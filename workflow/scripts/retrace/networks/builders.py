@@ -35,7 +35,10 @@ class NetworkBuilder:
     """Also takes `seed` and `device`."""
     arguments: Callable[[Any], dict[str, Any]]
     prepare_prediction: Callable[[Any, Any, torch.device], None] = lambda *_: None
-    """From the module, the settings and the device: chooses how the module computes predictions."""
+    """From the module, the settings and the device: chooses how the module computes predictions.
+
+    Weights are loaded after it, in the type that it chooses.
+    """
 
 
 def unet_arguments(network: LsdNetworkSettings) -> dict[str, Any]:
@@ -63,7 +66,8 @@ def znn_arguments(network: ZnnNetworkSettings) -> dict[str, Any]:
 def choose_convolutions(
     module: ZnnNetwork, network: ZnnNetworkSettings, device: torch.device
 ) -> None:
-    """Sets how the convolutions of a prediction are computed, as `forward_conv_mode` says."""
+    """Sets how a prediction is computed, as `dtype` and `forward_conv_mode` say."""
+    module.to(getattr(torch, network.dtype))
     mode = network.forward_conv_mode or "direct"
     set_convolution_modes(module, mode, network.inference_shape, device, training=False)
 

@@ -125,7 +125,7 @@ class ZnnNetwork(nn.Module):
         raw = self.raw_outputs(x)
         outputs = {head: raw[node] for head, node in self.output_nodes.items()}
         if self.softmax and not self.training:
-            outputs = {head: torch.softmax(y.float(), 1) for head, y in outputs.items()}
+            outputs = {head: _softmax(y) for head, y in outputs.items()}
         return {head: y.flip(1) if is_affinities(head) else y for head, y in outputs.items()}
 
     def raw_outputs(self, x: Tensor) -> dict[str, Tensor]:
@@ -303,6 +303,11 @@ def _valid_sizes(
 def is_affinities(head: str) -> bool:
     """Whether a head holds affinities: `affs`, or `affs_NODE` where there are several."""
     return head.split("_")[0] == AFFINITIES
+
+
+def _softmax(y: Tensor) -> Tensor:
+    """Softmax over the channels of `y` (N, C, Z, Y, X), in float64 or else in float32."""
+    return torch.softmax(y if y.dtype == torch.float64 else y.float(), 1)
 
 
 def _key(name: str) -> str:

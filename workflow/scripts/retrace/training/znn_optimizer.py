@@ -14,8 +14,8 @@ from torch import Tensor, nn
 class ZnnOptimizer(torch.optim.Optimizer):
     """v <- momentum v - eta decay w - eta g; w <- w + v, for filters and biases alike.
 
-    Without momentum, v is not updated. `eta` is multiplied by `anneal_factor` after every
-    `anneal_every` steps.
+    Without momentum, v of filters is not updated, and v of biases is their last step. `eta` is
+    multiplied by `anneal_factor` after every `anneal_every` steps.
     """
 
     def __init__(
@@ -67,4 +67,6 @@ class ZnnOptimizer(torch.optim.Optimizer):
             change.add_(weight, alpha=-eta * decay)
         if momentum:
             change = self.velocity(weight).mul_(momentum).add_(change)
+        elif weight.ndim == 1:  # a bias
+            self.velocity(weight).copy_(change)
         weight.add_(change)
