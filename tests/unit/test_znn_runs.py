@@ -194,9 +194,13 @@ def test_a_prediction_with_given_weights_asks_nothing_of_what_is_trained_on(
 
 def test_parameters_without_effect_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     change(is_check="yes")
+    net = Path("networks/N4.znn")
+    net.write_text(f"{net.read_text()}\nload 0\n")
     train_job(planner(), *NAMES)
+    printed = capsys.readouterr().err
 
-    assert "config.cfg:84: is_check = yes has no effect: patches are not" in capsys.readouterr().err
+    assert "config.cfg:84: is_check = yes has no effect: patches are not" in printed
+    assert "load = 0 has no effect: layers with the same name and shape are loaded" in printed
 
 
 # ---------------------------------------------------------------- what a training continues

@@ -18,22 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrace.checkpoints.znn_checks import (
-    VELOCITY,
-    check_curve,
-    check_layer,
-    last_iteration,
-    statistics_file,
-)
+from retrace.checkpoints.znn_checks import VELOCITY, check_curve, check_layer
 from retrace.errors import DataError
 from retrace.networks.znn import ZnnNetwork
 from retrace.reading import reading_content, retried
 from retrace.replacement import put, sync_folder
 from retrace.znn.graph import Edge, Init, Node
+from retrace.znn.net_h5 import STATISTICS, known_iteration, statistics_file
 
 ROOT = "processing/znn/train"
 NETWORK = f"{ROOT}/network"
-STATISTICS = f"{ROOT}/statistics"
 
 Velocity = Callable[[Tensor], Tensor]
 """The optimizer's velocity (momentum) of a parameter, of the same shape."""
@@ -81,7 +75,7 @@ class NetworkFile:
     @property
     def iteration(self) -> int | None:
         """The last iteration, of the curve or else of the name; None if neither states one."""
-        return last_iteration(self.path, self.curve or self.statistics)
+        return known_iteration(self.path)
 
 
 def read_h5(path: Path) -> NetworkFile:
@@ -126,7 +120,7 @@ def _content(path: Path) -> tuple[dict[str, StoredLayer], dict[str, Any] | None]
 def _read_statistics(network: Path) -> dict[str, Any]:
     """The learning curve in the file of its own next to a network; empty if there is none."""
     path = statistics_file(network)
-    if path is None or not path.is_file():
+    if not path.is_file():
         return {}
 
     def read() -> dict[str, Any]:

@@ -6,7 +6,6 @@ of arrays that do not fit.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,30 +113,3 @@ def _curve_faults(columns: Any) -> Iterator[str]:
     steps = present.get("it", np.zeros(0))
     for wrong in steps[~((steps >= 0) & (steps == np.floor(steps)) & (steps < np.inf))]:
         yield f"holds iteration {wrong}; allowed: whole numbers from 0"
-
-
-_STEP = re.compile(r"(?P<prefix>.*)_(?P<step>\d+|init|current)(?P<suffix>\.[^.]+)")
-"""Names of ZNN's network files: PREFIX_init.h5, PREFIX_1000.h5, PREFIX_current.h5."""
-
-
-def statistics_file(path: Path) -> Path | None:
-    """Where ZNN writes the curve of a network file without one; None for other names."""
-    match = _STEP.fullmatch(path.name)
-    if match is None:
-        return None
-    return path.with_name(f"{match['prefix']}_statistics_{match['step']}{match['suffix']}")
-
-
-def last_iteration(path: Path, curve: Mapping[str, Any]) -> int | None:
-    """The iteration of a network file: the last of its `curve`, as in ZNN, else of its name.
-
-    None if neither states one.
-    """
-    steps = [np.asarray(curve.get(split, {}).get("it", [])) for split in ("train", "test")]
-    last = [int(column[-1]) for column in steps if len(column)]
-    if last:
-        return max(last)
-    match = _STEP.fullmatch(path.name)
-    if match is None or match["step"] == "current":
-        return None
-    return 0 if match["step"] == "init" else int(match["step"])

@@ -39,6 +39,8 @@ class OwnPaths:
 
     configuration: str | None = None
     """That configuration."""
+    architecture: str | None = None
+    """A file with the network's layers in the system's own format."""
     net_prefix: str | None = None
     """Start of the paths of the networks that training writes in the system's own format."""
     forward_net: str | None = None
@@ -165,10 +167,16 @@ def _znn_output(content: NetworkContent) -> str:
 def _znn_paths(content: NetworkContent) -> OwnPaths:
     config = _znn_config(content)
     if config is None:
-        return OwnPaths()
-    named = config.train_net_prefix, config.forward_net, config.output_prefix
+        return OwnPaths(architecture=content.get("net"))
     files = (content["cfg"], config.fnet_spec, config.fdata_spec)
-    return OwnPaths(content["cfg"], *named, read=tuple(path for path in files if path))
+    return OwnPaths(
+        configuration=content["cfg"],
+        architecture=config.fnet_spec or content.get("net"),
+        net_prefix=config.train_net_prefix,
+        forward_net=config.forward_net,
+        output_prefix=config.output_prefix,
+        read=tuple(path for path in files if path),
+    )
 
 
 def _elektronn_output(content: NetworkContent) -> str:

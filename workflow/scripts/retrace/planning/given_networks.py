@@ -12,6 +12,7 @@ from retrace.config.yaml_files import is_given
 from retrace.errors import ConfigError
 from retrace.planning.choices import is_published
 from retrace.znn.cfg import unused_parameters
+from retrace.znn.net import unused_keys
 
 
 def given_network(config: WorkflowConfig, network: str, init: str | None) -> str | None:
@@ -53,8 +54,11 @@ def check(config: WorkflowConfig, dataset: str, network: str, init: str | None) 
 
 
 def report(network: str, verb: str) -> None:
-    """Prints, once in a run, what of the .cfg of a network has no effect, and what predicts."""
+    """Prints, once in a run, what of a network's .znn and .cfg has no effect, and what predicts."""
     named = own_paths(network)
+    if named.architecture is not None:
+        for line in unused_keys(Path(named.architecture)):
+            _say(line)
     if named.configuration is None:
         return
     for line in unused_parameters(Path(named.configuration)):

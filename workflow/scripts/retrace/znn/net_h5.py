@@ -25,19 +25,25 @@ def statistics_file(net: Path) -> Path:
 
 
 def stored_iteration(net: Path) -> int:
-    """The iteration of a network file: the last one in its learning curve; 0 without a curve.
+    """The iteration of a network file, `known_iteration`; 0 where nothing states one."""
+    return known_iteration(net) or 0
 
-    As ZNN finds it: the later of the last test and the last training iteration. DataError for a
-    file that is no h5.
+
+def known_iteration(net: Path) -> int | None:
+    """The iteration of a network file: the last one in its learning curve, else in its name.
+
+    As ZNN finds it: the later of the last test and the last training iteration. None for a network
+    without a curve and a number, such as PREFIX_current.h5. DataError for a file that is no h5.
     """
     with reading_content(net, "name an h5 that ZNN wrote"), h5py.File(net, "r") as file:
-        if STATISTICS in file:
-            return _last(file[STATISTICS])
+        if STATISTICS in file and (last := _last(file[STATISTICS])):
+            return last
     curve = statistics_file(net)
-    if not curve.is_file():
-        return 0
-    with reading_content(curve, "name an h5 that ZNN wrote"), h5py.File(curve, "r") as file:
-        return _last(file)
+    if curve.is_file():
+        with reading_content(curve, "name an h5 that ZNN wrote"), h5py.File(curve, "r") as file:
+            return _last(file)
+    step = net.stem.rpartition("_")[2]
+    return 0 if step == "init" else int(step) if step.isdecimal() else None
 
 
 def _last(group: h5py.Group) -> int:
