@@ -159,6 +159,7 @@ def test_pre_training_trains_the_autoencoder_first(place: Path, start: Start) ->
     scores = json.loads((results / "tiny_coder/evaluation.json").read_text())
     assert 0 < scores["mse"] < 0.1
     assert scores["rmse"] == pytest.approx(scores["mse"] ** 0.5)
+    assert (results / "tiny_coder/evaluation.png").stat().st_size > 2000
 
 
 def test_the_file_of_the_compression_part_starts_a_classifier(place: Path, start: Start) -> None:

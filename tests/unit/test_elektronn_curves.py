@@ -128,6 +128,22 @@ def test_a_finished_training_that_runs_again_measures_the_same_end(tmp_path: Pat
     assert first == again
 
 
+def test_the_first_large_values_do_not_hide_the_rest() -> None:
+    rows = [{"iteration": n, "train_error": e} for n, e in ((1, 0.9), (2, 0.04), (3, 0.02))]
+    values = [100 * row["train_error"] for row in rows]
+    (few, _) = elektronn_curves._split_curves(rows, "error", 100)
+    rows.append({"iteration": 4, "train_error": 0.02})
+    (curve, _) = elektronn_curves._split_curves(rows, "error", 100)
+
+    np.testing.assert_allclose(few.values, values)
+    assert few.smooth is not None and few.smooth[-1] == pytest.approx(np.mean(values))
+    assert curve.smooth is not None and len(curve.values) == 4
+    np.testing.assert_allclose(curve.smooth, [4, 3, 8 / 3])
+    assert elektronn_curves._limits(np.array([4.0, 2, 2])) == (0, pytest.approx(4.4))
+    low, high = elektronn_curves._limits(np.array([-0.2, 0.1]))
+    assert low < -0.2 and high > 0.1
+
+
 def test_a_measurement_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = tiny.dataset(tmp_path)
     train.main(arguments(tmp_path, training(data, tiny.network(data), 1)))

@@ -10,10 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
 import elektronn
+import tiny_digits as digits
 import tiny_elektronn as tiny
 import train
+from built_networks import built
 from retrace.config import datasets, networks
 from retrace.config.elektronn_network import ElektronnNetworkFile
 from retrace.elektronn.cfg import read_elektronn_config
@@ -246,6 +249,19 @@ def test_labels_that_no_output_reaches_are_named(
     tiny.write_cubes(tmp_path)
     tiny.batches(tmp_path)
     assert "not trained on" not in capsys.readouterr().out
+
+
+def test_nothing_is_dropped_while_it_is_measured(tmp_path: Path) -> None:
+    """The document sets the rates to 0 while estimating the performance, and back afterwards."""
+    data = digits.dataset(tmp_path)
+    module = built(digits.network(data, dropout_rates=[0.5, 0.5]))
+    batch = torch.rand(4, 1, 10, 10)
+    trained, again = (module(batch)["classes"] for _ in range(2))
+    module.eval()
+    measured, too = (module(batch)["classes"] for _ in range(2))
+
+    assert not torch.equal(trained, again)
+    assert torch.equal(measured, too)
 
 
 def test_dropout_as_the_document_suggests_it() -> None:

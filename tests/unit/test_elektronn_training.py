@@ -330,6 +330,7 @@ def test_the_example_networks_have_the_originals_parameters() -> None:
     data = datasets.load_dataset("mnist")
     counts = {
         "cnn_warp": 338410,
+        "cnn_nowarp": 338410,
         "mlp": 296410,
         "standalone": 24058,
         "standalone_dropout": 59728,
@@ -339,3 +340,5 @@ def test_the_example_networks_have_the_originals_parameters() -> None:
         module = built(networks.network_for(name, data))
         layers = module.layers.parameters()
         assert sum(p.numel() for p in layers) == count, name
+    warps = {n: networks.network_for(n, data).warp_on for n in ("cnn_warp", "cnn_nowarp")}
+    assert warps == {"cnn_warp": True, "cnn_nowarp": False}

@@ -61,7 +61,7 @@ NaN where nothing was compared.
 
 
 class Curve(NamedTuple):
-    """Values (n,) at iterations (n,); `smooth`: the line that a reader follows, or None."""
+    """Values (n,) at iterations (n,); `smooth`: an average of the last of them, or None."""
 
     label: str
     at: np.ndarray
@@ -78,6 +78,7 @@ class Panel(NamedTuple):
     curves: Sequence[Curve]
     missing: str = "not measured"
     is_capped: bool = False
+    from_zero: bool = False
 
 
 def smoothed_losses(losses: Losses) -> list[float]:
@@ -122,10 +123,14 @@ def curve_pictures(rows: Rows, losses: Losses, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "history.csv", history_csv(rows))
     pictures = {
-        "timeline": [_loss_panel(losses), Panel("learning rate", [_curve(rows, "lr", "")])],
+        "timeline": [_loss_panel(losses), _rate_panel(rows)],
         "history": [
-            Panel("loss", _split_curves(rows, "loss", 1)),
-            Panel("change of the loss by one update", [_curve(rows, "loss_change", "")]),
+            Panel("loss", _split_curves(rows, "loss", 1), is_capped=True),
+            Panel(
+                "change of the loss by one update",
+                [_curve(rows, "loss_change", "")],
+                is_capped=True,
+            ),
         ],
         "errors": [_error_panel(rows)],
     }
@@ -142,6 +147,11 @@ def _loss_panel(losses: Losses) -> Panel:
         Curve("smoothed, from 0.65 on", at, smooth, is_average=True),
     ]
     return Panel("loss of the batch", curves if known.any() else [], "no update yet")
+
+
+def _rate_panel(rows: Rows) -> Panel:
+    """The learning rate from 0 on: its usual decay is small."""
+    return Panel("learning rate", [_curve(rows, "lr", "")], from_zero=True)
 
 
 def _error_panel(rows: Rows) -> Panel:
@@ -164,8 +174,13 @@ def _curve(rows: Rows, column: str, label: str, scale: float = 1) -> Curve:
     at = np.array([row["iteration"] for row in rows], dtype=float)
     values = scale * np.array([row.get(column, np.nan) for row in rows], dtype=float)
     known = np.isfinite(values)
-    smooth = _moving_average(values[known]) if label and known.any() else None
+    smooth = _moving_average(_learned(values[known])) if label and known.any() else None
     return Curve(label, at[known], values[known], smooth)
+
+
+def _learned(values: np.ndarray) -> np.ndarray:
+    """Values (n,) without the first, which was measured before anything was learned, if n > 3."""
+    return values[1:] if len(values) > 3 else values
 
 
 def _moving_average(values: np.ndarray) -> np.ndarray:
@@ -201,11 +216,23 @@ def _fill(axis: Any, panel: Panel) -> None:
         axis.legend(fontsize=8)
     if not shown:
         axis.text(0.5, 0.5, panel.missing, ha="center", va="center", transform=axis.transAxes)
+    elif panel.from_zero:
+        axis.set_ylim(bottom=0)
     elif panel.is_capped:
-        highest = max(curve.values.max() for curve in shown)
-        later = np.concatenate([curve.values[2:] for curve in shown])
-        mean = float(later.mean()) if len(later) else highest
-        axis.set_ylim(0, min(1.05 * highest, CAP * mean) or 1)
+        axis.set_ylim(*_limits(np.concatenate([_learned(curve.values) for curve in shown])))
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Lowest and highest value that is drawn: 0, all that are below it, and few that are far above.
+
+    So the first values, which are large, do not hide what follows.
+    """
+    low = float(min(0.0, 1.1 * values.min()))
+    cap = CAP * float(values.mean()) if low == 0 else np.inf
+    high = float(min(1.1 * max(values.max(), 0.0), cap))
+    if high <= low:
+        return low, low + 1
+    return (low, high) if low == 0 else (low, high + 0.1 * (high - low))
 
 
 def _draw_curve(axis: Any, curve: Curve) -> None:
@@ -220,7 +247,7 @@ def _draw_curve(axis: Any, curve: Curve) -> None:
         return
     axis.plot(curve.at, curve.values, colour, lw=0.7, ls="--", marker=marker, ms=4, alpha=0.6)
     label = f"{curve.label} (smoothed; dashed: measured)"
-    axis.plot(curve.at, curve.smooth, colour, lw=1.8, label=label)
+    axis.plot(curve.at[-len(curve.smooth) :], curve.smooth, colour, lw=1.8, label=label)
 
 
 def _mark_changes(axis: Any, rows: Rows) -> None:
