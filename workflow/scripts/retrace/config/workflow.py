@@ -33,6 +33,12 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _one_or_three(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len(values) not in (1, 3):
+        raise ValueError("neither one channel nor three")
+    return values
+
+
 def _rising(values: tuple[float, float, float]) -> tuple[float, float, float]:
     first, end, step = values
     if end <= first or step <= 0:
@@ -63,7 +69,9 @@ Context = Annotated[
 ]
 LsdChannel = Annotated[int, Field(strict=True, ge=0, le=9)]
 LsdChannels = Annotated[
-    tuple[LsdChannel] | tuple[LsdChannel, LsdChannel, LsdChannel],
+    tuple[LsdChannel, ...],
+    Field(min_length=1, max_length=3),
+    AfterValidator(_one_or_three),
     InWords("one channel or three of 0 to 9 ([6] or [3, 4, 5])"),
 ]
 Seed = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
