@@ -113,7 +113,11 @@ def of_znn(folder: Path) -> set[str]:
     names = {name for row in rows for name in row if name not in ("", "..")}
     names |= set(re.findall(r"^    #?\s*(\w+) = ?", tutorial, re.M))
     names |= set(re.findall(r"^([A-Za-z_]\w+)\t", documentation, re.M))
-    return names | commands_in(tutorial + documentation, r"python(?= \w+\.py)|make|g\+\+|icc|git")
+    return (
+        names
+        | commands_in(tutorial + documentation, r"python(?= \w+\.py)|make|git")
+        | {"g++", "icc"}
+    )
 
 
 def of_lsd(folder: Path) -> set[str]:
@@ -142,7 +146,7 @@ def of_seamless(folder: Path) -> set[str]:
 
 
 DOCUMENTS: dict[str, tuple[Callable[[Path], set[str]], tuple[str, ...], set[str]]] = {
-    "znn": (of_znn, ("znn.md",), {"Property", "Library", "Flag", "type"}),
+    "znn": (of_znn, ("znn.md",), {"Property", "Library", "Flag", "Preprocessing", "type"}),
     "lsd": (of_lsd, ("lsd-tutorial.md",), set()),
     "elektronn": (
         of_elektronn,
@@ -158,7 +162,7 @@ DOCUMENTS: dict[str, tuple[Callable[[Path], set[str]], tuple[str, ...], set[str]
         ("alignment.md",),
         # Names that stand for others, and those of PyTorch, numpy and the README's own prose.
         {"param1_name", "param2_name", "v", "Tensor", "Variable", "ndarray", "dim"}
-        | {"src", "target", "input_src", "input_target", "binary"},
+        | {"src", "target", "input_src", "input_target", "binary", "v.shape", "torch.FloatTensor"},
     ),
 }
 """For each system: what its documents name, the pages with its tables, and names of no meaning."""
