@@ -189,7 +189,7 @@ def test_everything_that_a_document_names_has_a_line(system: str, shared_dir: Pa
     absent = {
         name
         for name in named_in(shared_dir / "seeds") - without_meaning
-        if not re.search(rf"(?<![\w-]){re.escape(name)}(?!\w)", quoted)
+        if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", quoted)
     }
 
     assert not absent, f"no line in {', '.join(pages)}: {', '.join(sorted(absent))}"
