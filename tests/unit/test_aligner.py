@@ -13,16 +13,9 @@ import zarr
 
 import tiny_seamless as tiny
 from built_networks import built
-from retrace.alignment.aligner import (
-    ALIGNED,
-    FIELD,
-    RENDERED,
-    AlignedStack,
-    Aligner,
-    AlignmentPlan,
-    check_fine,
-    windows,
-)
+from retrace.alignment.aligned_stack import ALIGNED, FIELD, RENDERED, AlignedStack
+from retrace.alignment.aligner import Aligner, AlignmentPlan
+from retrace.alignment.section_tiles import check_fine, windows
 from retrace.config.any_network import of_family
 from retrace.errors import DataError
 from retrace.networks.builders import pyramid_of

@@ -22,7 +22,8 @@ import train
 from align import main as align_main
 from built_networks import built
 from prediction_case import NETWORK, Case, make_case, tiny_network, write_raw
-from retrace.alignment.aligner import AlignedStack, Aligner, AlignmentPlan
+from retrace.alignment.aligned_stack import AlignedStack
+from retrace.alignment.aligner import Aligner, AlignmentPlan
 from retrace.alignment.detector import Detector
 from retrace.alignment.scoring import Scorer, score_stack
 from retrace.checkpoints.safetensors import load_model, save_model

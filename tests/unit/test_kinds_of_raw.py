@@ -24,7 +24,7 @@ import tiny_znn
 import train
 from array_files import FORMATS
 from prediction_case import OFFSET_NM, VOXEL_SIZE_NM, Case, make_case
-from retrace.alignment.aligner import read_section_window
+from retrace.alignment.section_tiles import read_section_window
 from retrace.alignment.stack_files import StackDataset
 from retrace.config.dataset_model import Dataset
 from retrace.config.view_model import ViewLayerSource

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from retrace.alignment.aligner import ALIGNED, FIELD
+from retrace.alignment.aligned_stack import ALIGNED, FIELD
 from retrace.alignment.metrics import alignment_table
 from retrace.alignment.scoring import (
     KnownDistortion,

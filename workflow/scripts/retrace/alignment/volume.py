@@ -6,16 +6,10 @@ import shutil
 import time
 from pathlib import Path
 
-from retrace.alignment.aligner import (
-    ALIGNED,
-    FIELD,
-    RENDERED,
-    AlignedStack,
-    Aligner,
-    AlignmentPlan,
-    check_fine,
-    megapixels,
-)
+from retrace.alignment.aligned_stack import ALIGNED, FIELD, RENDERED, AlignedStack
+from retrace.alignment.aligner import Aligner, AlignmentPlan
+from retrace.alignment.drift import DriftCorrector
+from retrace.alignment.section_tiles import check_fine, megapixels
 from retrace.checkpoints.safetensors import load_model
 from retrace.device import choose_device
 from retrace.networks import build_network
@@ -55,8 +49,8 @@ def align_volume(
     begin = time.monotonic()
     own_work = alignment_work_folder(work, settings, model)
     partial = output.with_name(f"{output.name}.partial")
-    stack = _aligned(settings, model, partial, own_work / "journal")
-    speed = megapixels(stack.sections) / max(stack.seconds(), 1e-9)
+    stack, seconds = _aligned(settings, model, partial, own_work)
+    speed = megapixels(stack.sections) / max(seconds, 1e-9)
     inputs = [model, *local_paths([settings.sections])]
     image = RENDERED if stack.fine is not None else ALIGNED
     for name, folder in ((image, layer), (FIELD, field_layer)):
@@ -89,8 +83,10 @@ def _write_layer(volume: Volume, folder: Path, work: Path, threads: int, *, gzip
     publish(partial, folder)
 
 
-def _aligned(settings: AlignSettings, model: Path, store: Path, journal: Path) -> AlignedStack:
-    """The aligned stack in `store`, with its journal of finished sections."""
+def _aligned(
+    settings: AlignSettings, model: Path, store: Path, work: Path
+) -> tuple[AlignedStack, float]:
+    """The aligned stack in `store`, with journals below `work`, and the seconds it took."""
     network = settings.network
     device = choose_device(settings.device)
     module = build_network(network, device=device)
@@ -100,7 +96,7 @@ def _aligned(settings: AlignSettings, model: Path, store: Path, journal: Path) -
     check_not_blank(sections, sections.box)
     if fine is not None:
         check_fine(sections, fine)
-    stack = AlignedStack(store, journal, sections, fine, zarr_format=settings.zarr_format)
+    stack = AlignedStack(store, work / "journal", sections, fine, zarr_format=settings.zarr_format)
     aligner = Aligner(
         module.eval(),
         AlignmentPlan.of(network.align),
@@ -108,5 +104,10 @@ def _aligned(settings: AlignSettings, model: Path, store: Path, journal: Path) -
         radius_px=network.contrast.equalised_radius_px,
         fill=network.input.mean,
     )
-    aligner.run(stack)
-    return stack
+    if not network.align.drift_reach:
+        aligner.run(stack)
+        return stack, stack.seconds()
+    chained = AlignedStack(work / "chained.zarr", work / "chained", sections, None)
+    aligner.run(chained)
+    DriftCorrector(chained, network.align.drift_reach, network.align.tile).run(stack)
+    return stack, chained.seconds() + stack.seconds()

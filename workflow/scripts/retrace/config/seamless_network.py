@@ -133,6 +133,18 @@ class StackAlignment(SettingsModel):
         description="Largest displacement, pixels: the margin that is read for rendering. Larger "
         "fields are an error."
     )
+    realign_below: Annotated[float, Field(strict=True, ge=-1, lt=1)] = Field(
+        0.1,
+        description="Lowest correlation of a section with the one it was aligned to. If a fifth of "
+        "a tile is below it, the tile is also aligned to the section before that, and each pixel "
+        "takes the field that matches better. -1: never. Needs `targets: 1`.",
+    )
+    drift_reach: WholeFrom0 = Field(
+        12,
+        description="Sections on each side over which the slow trend of the fields is estimated, "
+        "which is then removed: sections as imaged scatter around their places, so the trend is "
+        "an error that adds up. 0: it stays, as in SEAMLeSS.",
+    )
 
 
 class SeamlessNetworkSettings(NetworkSettings):
