@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from retrace.alignment.section_masks import SectionMasks
 from retrace.files import atomic_write, read_json
 from retrace.geometry import VoxelBox, blocks, triple
 from retrace.reading import if_intact
@@ -20,9 +21,10 @@ from retrace.storage.unfinished import open_unfinished, write_complete_shards
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
 
-FIELD, ALIGNED, RENDERED = "field", "aligned", "rendered"
+FIELD, ALIGNED, RENDERED, MASK = "field", "aligned", "rendered", "mask"
 """Arrays of the result: fields (2, Z, Y, X) float32 px, images (Z, Y, X) uint8 at the mip of the
-fields, and the images at `render_mip` where that is finer."""
+fields, the images at `render_mip` where that is finer, and ternary masks (Z, Y, X) uint8 of the
+aligned images where defects are known."""
 CHUNK = 256
 SHARD = 4096
 """Edge of the part of a section that is one file of zarr format 3."""
@@ -38,10 +40,14 @@ class AlignedStack:
         sections: Volume,
         fine: Volume | None,
         *,
+        masks: SectionMasks | None = None,
         zarr_format: ZarrFormat = DEFAULT_ZARR_FORMAT,
     ) -> None:
-        """Resumes the store of an earlier run, or creates it; `fine`: a finer volume to render."""
-        self.zarr_format = zarr_format
+        """Resumes the store of an earlier run, or creates it.
+
+        `fine`: a finer volume to render; `masks`: the defects of the sections.
+        """
+        self.zarr_format, self.masks = zarr_format, masks
         self.store, self.sections, self.fine = store, sections, fine
         begun = work / "begun.json"
         shape = list(sections.box.shape)
@@ -51,7 +57,7 @@ class AlignedStack:
             self._create()
             atomic_write(begun, json.dumps(shape))
         self.group: Any = open_unfinished(store)
-        self.names = [FIELD, ALIGNED] + ([RENDERED] if fine else [])
+        self.names = [FIELD, ALIGNED] + ([RENDERED] if fine else []) + ([MASK] if masks else [])
         self.journal = Journal(work)
         for leftover in store.rglob("*.partial"):
             leftover.unlink()
@@ -66,7 +72,8 @@ class AlignedStack:
         create_volume(
             self.store, FIELD, shape=field_shape, chunks=(2, *chunk), dtype="float32", **place
         )
-        create_volume(self.store, ALIGNED, shape=shape, chunks=chunk, dtype="uint8", **place)
+        for name in (ALIGNED, MASK) if self.masks else (ALIGNED,):
+            create_volume(self.store, name, shape=shape, chunks=chunk, dtype="uint8", **place)
         if fine is not None:
             place = {"voxel_size_nm": fine.voxel_size_nm, "offset_nm": fine.offset_nm}
             place |= self._files(fine.box.shape)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from retrace.alignment.aligned_stack import ALIGNED, AlignedStack
+from retrace.alignment.aligned_stack import ALIGNED, MASK, AlignedStack
 from retrace.alignment.likeness import better_of, likeness, unlike
 from retrace.alignment.prepare import prepare_sections, valid_mask
 from retrace.alignment.section_tiles import (
     Window,
+    read_labels,
     read_section_window,
     render_fine,
     windows,
@@ -27,6 +28,10 @@ from retrace.displacement import length, vote, warp
 from retrace.errors import DataError
 from retrace.networks.seamless import Seamless
 from retrace.progress import progress
+from retrace.targets.ternary import INSIDE
+
+FILL_SECTIONS = 3
+"""Earlier sections that the defects of an aligned section are filled from."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Aligner:
         y, x = window.core
         if z == 0:
             return torch.zeros(1, 2, y.stop - y.start, x.stop - x.start)
-        source = self._prepared(read_section_window(stack.sections, z, window.read))
+        source = self._source(stack, z, window)
         count = self._target_count(z)
         targets = [self._target(stack, z - back, window) for back in range(1, count + 1)]
         fields = [self._pair(source, target) for target in targets]
@@ -102,9 +107,30 @@ class Aligner:
             field = vote(torch.cat(fields), self.plan.temperature)[None]
         return field[(..., *window.inner)].cpu()
 
+    def _source(self, stack: AlignedStack, z: int, window: Window) -> Tensor:
+        """Section `z` in a window, as the network's input (1, 1, h, w), without its defects."""
+        image = read_section_window(stack.sections, z, window.read)
+        if stack.masks is None:
+            return self._prepared(image)
+        return self._prepared(image, stack.masks.read(z, window.read) == INSIDE)
+
     def _target(self, stack: AlignedStack, z: int, window: Window) -> Tensor:
-        """The aligned section `z` in a window, as the network's input (1, 1, h, w)."""
-        return self._prepared(read_section_window(stack.volume(ALIGNED), z, window.read))
+        """The aligned section `z` in a window, as the network's input (1, 1, h, w).
+
+        Defects show what the sections before it have there, as in SEAMLeSS's align_ng_stack.
+        """
+        aligned = stack.volume(ALIGNED)
+        image = read_section_window(aligned, z, window.read)
+        if stack.masks is None:
+            return self._prepared(image)
+        labels = stack.volume(MASK)
+        bad = read_labels(labels, z, window.read) == INSIDE
+        for earlier in range(z - 1, max(-1, z - 1 - FILL_SECTIONS), -1):
+            if not bool(bad.any()):
+                break
+            image = torch.where(bad, read_section_window(aligned, earlier, window.read), image)
+            bad = bad & (read_labels(labels, earlier, window.read) == INSIDE)
+        return self._prepared(image, bad)
 
     def _realigned(
         self,
@@ -133,9 +159,11 @@ class Aligner:
         count = min(self.plan.targets, z)
         return count if count % 2 else count - 1
 
-    def _prepared(self, image: Tensor) -> Tensor:
-        """The network's input (1, 1, h, w) for a window, on the device."""
+    def _prepared(self, image: Tensor, bad: Tensor | None = None) -> Tensor:
+        """The network's input (1, 1, h, w) for a window, on the device; `bad` pixels are empty."""
         valid = valid_mask(image[0])
+        if bad is not None:
+            valid = valid & ~bad[0]
         _, filled = prepare_sections(image[0], valid, radius_px=self.radius_px, fill=self.fill)
         return filled[None].to(self.device)
 

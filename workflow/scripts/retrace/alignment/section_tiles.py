@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from retrace.alignment.aligned_stack import ALIGNED, FIELD, RENDERED, AlignedStack
+from retrace.alignment.aligned_stack import ALIGNED, FIELD, MASK, RENDERED, AlignedStack
 from retrace.displacement import upsample, warp
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox, blocks, pixel_factor, whole_voxels
 from retrace.storage.volumes import Volume
+from retrace.targets.ternary import INSIDE, NEAR, ceil_binary
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,25 @@ def read_section_window(volume: Volume, z: int, window: Sequence[slice]) -> Tens
 
     `z`, y and x count from the volume's first voxel.
     """
+    data = _read(volume, z, window)
+    values = torch.from_numpy(data.astype(np.float32))
+    return (values / 255 if data.dtype == np.uint8 else values)[None, None]
+
+
+def read_labels(volume: Volume, z: int, window: Sequence[slice]) -> Tensor:
+    """Labels of a window (y, x) of section `z`, (1, 1, h, w) uint8; 0 outside."""
+    return torch.from_numpy(np.ascontiguousarray(_read(volume, z, window)))[None, None]
+
+
+def _read(volume: Volume, z: int, window: Sequence[slice]) -> np.ndarray:
+    """Voxels (h, w) of a window; `z`, y and x count from the volume's first voxel."""
     y, x = window
     offset = volume.box.offset
     box = VoxelBox(
         (offset[0] + z, offset[1] + y.start, offset[2] + x.start),
         (1, y.stop - y.start, x.stop - x.start),
     )
-    data = volume.read(box, fill=0)[0]
-    values = torch.from_numpy(data.astype(np.float32))
-    return (values / 255 if data.dtype == np.uint8 else values)[None, None]
+    return volume.read(box, fill=0)[0]
 
 
 def as_uint8(image: Tensor) -> np.ndarray:
@@ -79,12 +91,26 @@ def as_uint8(image: Tensor) -> np.ndarray:
 
 def render(volume: Volume, z: int, core: Sequence[slice], field: Tensor) -> Tensor:
     """The pixels `core` of section `z` warped by a field (1, 2, h, w): (1, 1, h, w)."""
+    return _moved(partial(read_section_window, volume, z), core, field, warp)
+
+
+def _moved(
+    read: Callable[[Sequence[slice]], Tensor],
+    core: Sequence[slice],
+    field: Tensor,
+    warped: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """The pixels `core` of what `read` gives for a window, `warped` by a field (1, 2, h, w)."""
     margin = int(np.ceil(float(field.abs().max()))) + 2
-    window = [slice(c.start - margin, c.stop + margin) for c in core]
-    image = read_section_window(volume, z, window)
+    values = read([slice(c.start - margin, c.stop + margin) for c in core])
     padded = functional.pad(field, [margin] * 4, mode="replicate")
-    moved = warp(image, padded)
-    return moved[..., margin:-margin, margin:-margin]
+    return warped(values, padded)[..., margin:-margin, margin:-margin]
+
+
+def _warp_labels(labels: Tensor, field: Tensor) -> Tensor:
+    """Ternary labels (1, 1, H, W) warped by a field; a pixel gets the largest label it touches."""
+    parts = [ceil_binary(warp((labels >= label).float(), field)) for label in (NEAR, INSIDE)]
+    return torch.stack(parts).sum(0).to(torch.uint8)
 
 
 def write_tile(stack: AlignedStack, z: int, core: tuple[slice, slice], field: Tensor) -> None:
@@ -92,6 +118,9 @@ def write_tile(stack: AlignedStack, z: int, core: tuple[slice, slice], field: Te
     place = (slice(z, z + 1), *core)
     stack.group[FIELD][(slice(None), *place)] = field.numpy()[0][:, None]
     stack.group[ALIGNED][place] = as_uint8(render(stack.sections, z, core, field))[None]
+    if stack.masks is not None:
+        labels = _moved(partial(stack.masks.read, z), core, field, _warp_labels)
+        stack.group[MASK][place] = labels[0].numpy()
 
 
 def render_fine(stack: AlignedStack, z: int, tile: int) -> None:

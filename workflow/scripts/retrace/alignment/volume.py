@@ -9,6 +9,7 @@ from pathlib import Path
 from retrace.alignment.aligned_stack import ALIGNED, FIELD, RENDERED, AlignedStack
 from retrace.alignment.aligner import Aligner, AlignmentPlan
 from retrace.alignment.drift import DriftCorrector
+from retrace.alignment.section_masks import SectionMasks
 from retrace.alignment.section_tiles import check_fine, megapixels
 from retrace.checkpoints.safetensors import load_model
 from retrace.device import choose_device
@@ -43,15 +44,17 @@ def align_volume(
 ) -> float:
     """Aligns a stack and writes `output` (zarr) and two precomputed layers; megapixels per second.
 
-    `layer` shows the aligned images at the finest mip, `field_layer` the fields. Resumes what an
-    earlier run left in `work`.
+    `layer` shows the aligned images at the finest mip, `field_layer` the fields. With `mask` in the
+    settings, `output` also holds the aligned masks of defects. Resumes what an earlier run left in
+    `work`.
     """
     begin = time.monotonic()
     own_work = alignment_work_folder(work, settings, model)
     partial = output.with_name(f"{output.name}.partial")
     stack, seconds = _aligned(settings, model, partial, own_work)
     speed = megapixels(stack.sections) / max(seconds, 1e-9)
-    inputs = [model, *local_paths([settings.sections])]
+    volumes = [settings.sections, *([settings.mask] if settings.mask else [])]
+    inputs = [model, *local_paths(volumes)]
     image = RENDERED if stack.fine is not None else ALIGNED
     for name, folder in ((image, layer), (FIELD, field_layer)):
         volume = stack.volume(name)
@@ -62,7 +65,8 @@ def align_volume(
         "megapixels": megapixels(stack.sections),
         "megapixels_per_second": round(speed, 4),
     }
-    read = remote_reads(stack.sections, stack.fine)
+    bad = None if stack.masks is None else stack.masks.bad
+    read = remote_reads(stack.sections, stack.fine, bad)
     spent = time.monotonic() - begin
     for folder in (layer, field_layer):
         write_manifest(folder, inputs=[output], settings=settings.plain(), seconds=spent)
@@ -96,7 +100,12 @@ def _aligned(
     check_not_blank(sections, sections.box)
     if fine is not None:
         check_fine(sections, fine)
-    stack = AlignedStack(store, work / "journal", sections, fine, zarr_format=settings.zarr_format)
+    masks = None
+    if settings.mask is not None:
+        masks = SectionMasks.open(settings.mask, sections, settings.near_px)
+    stack = AlignedStack(
+        store, work / "journal", sections, fine, masks=masks, zarr_format=settings.zarr_format
+    )
     aligner = Aligner(
         module.eval(),
         AlignmentPlan.of(network.align),
@@ -107,7 +116,7 @@ def _aligned(
     if not network.align.drift_reach:
         aligner.run(stack)
         return stack, stack.seconds()
-    chained = AlignedStack(work / "chained.zarr", work / "chained", sections, None)
+    chained = AlignedStack(work / "chained.zarr", work / "chained", sections, None, masks=masks)
     aligner.run(chained)
     DriftCorrector(chained, network.align.drift_reach, network.align.tile).run(stack)
     return stack, chained.seconds() + stack.seconds()

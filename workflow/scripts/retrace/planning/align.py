@@ -79,6 +79,8 @@ def align_settings(
         network=network,
         sections=whole,
         fine=None if render in (None, whole.mip) else source(dataset, render),
+        mask=sections_of(dataset).mask,
+        near_px=sections_of(dataset).defects.near_px,
         gzip=config.export.gzip,
         zarr_format=config.zarr_format,
         device=config.device,

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from retrace.config.alignment_model import TestFraction
 from retrace.config.seamless_network import SeamlessNetworkSettings
-from retrace.formats.source import Source
+from retrace.formats.source import DefectMaskSource, Source
 from retrace.planning.train_settings import TrainingExecution
 from retrace.setting_types import (
     DEFAULT_ZARR_FORMAT,
@@ -50,6 +50,8 @@ class AlignSettings(SettingsModel):
     network: SeamlessNetworkSettings = Field(description="The network.")
     sections: Source = Field(description="The sections, at the mip of the fields.")
     fine: Source | None = Field(None, description="The sections to render, at a finer mip.")
+    mask: DefectMaskSource | None = Field(None, description="Layer that marks defects.")
+    near_px: WholeFrom0 = Field(0, description="Radius of label 1 around a defect, pixels.")
     gzip: Flag = Field(description="Whether the layers are compressed.")
     zarr_format: ZarrFormat = Field(
         DEFAULT_ZARR_FORMAT, description="Format of the store: 2, or 3 with shards."
