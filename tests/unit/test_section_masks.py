@@ -8,16 +8,25 @@ import numpy as np
 import pytest
 import torch
 import yaml
+import zarr
 
 from blob_sections import SHIFTS, chained, moved_blobs, volume
+from built_networks import built
 from retrace.alignment.aligned_stack import ALIGNED, FIELD, MASK, AlignedStack
+from retrace.alignment.detector import Detector, StoredDefectNetwork
 from retrace.alignment.drift import DriftCorrector
-from retrace.alignment.section_masks import SectionMasks
+from retrace.alignment.section_detection import SectionDetector
+from retrace.alignment.section_masks import SectionMasks, open_marked
 from retrace.alignment.section_tiles import write_tile
+from retrace.alignment.volume import align_volume
+from retrace.checkpoints.safetensors import save_model
+from retrace.config.alignment_model import DefectDetector
 from retrace.config.datasets import load_dataset
 from retrace.config.yaml_files import merge
-from retrace.formats.source import DefectMaskSource
+from retrace.formats.source import DefectMaskSource, Source
+from retrace.networks.defect_unet import DefectNet
 from retrace.planning.align import align_settings
+from retrace.planning.align_settings import AlignSettings
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
 from run_config import run_config
@@ -27,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("tiny_threads")
 
 
 def masks_of(sections: Volume, bad: np.ndarray, near_px: int = 2) -> SectionMasks:
-    return SectionMasks(sections, Volume(bad, (40, 8, 8), (0, 0, 0), "mask"), near_px)
+    return SectionMasks(sections, (Volume(bad, (40, 8, 8), (0, 0, 0), "mask"),), near_px)
 
 
 def test_a_layer_of_larger_voxels_marks_defects_from_a_value_on(tmp_path: Path) -> None:
@@ -40,7 +49,7 @@ def test_a_layer_of_larger_voxels_marks_defects_from_a_value_on(tmp_path: Path) 
     source = DefectMaskSource(path=str(store), array="bad").complete()
     sections = volume(np.ones((2, 16, 16), np.uint8))
 
-    masks = SectionMasks.open(source, sections, 3)  # type: ignore[arg-type]
+    masks = SectionMasks(sections, (open_marked(source),), 3)  # type: ignore[arg-type]
 
     labels = masks.read(1, (slice(2, 16), slice(0, 16)))[0, 0].numpy()
     expected = np.zeros((16, 16), np.uint8)
@@ -105,3 +114,42 @@ def test_align_reads_the_mask_layer_of_the_dataset(tmp_path: Path) -> None:
     assert settings.mask is not None
     assert (settings.mask.path, settings.mask.defect_from) == ("file:///masks", 7)
     assert settings.near_px == 75
+    assert settings.detect is None
+
+
+def test_align_detects_the_defects_of_all_sections(tmp_path: Path) -> None:
+    images = moved_blobs(SHIFTS[:3], 64)
+    images[2] = 90  # a section of one value is a defect as a whole
+    raw = tmp_path / "raw.zarr"
+    place = {"voxel_size_nm": (40, 8, 8), "offset_nm": (0, 0, 0)}
+    create_volume(raw, "raw", shape=images.shape, chunks=(1, 64, 64), dtype="uint8", **place)[:] = (
+        images
+    )
+    settings = AlignSettings(
+        dataset="slices",
+        network=typed(network()),
+        sections=Source(path=str(raw), array="raw").complete(),
+        detect=DefectDetector(threshold=0.99, smallest_px=4, fmaps=2),
+        near_px=1,
+        gzip=False,
+        device="cpu",
+    ).complete()
+    model, defects = tmp_path / "m.safetensors", tmp_path / "d.safetensors"
+    save_model(model, built(network(), seed=0), {"network": typed(network()).plain()})
+    stored = StoredDefectNetwork(fmaps=2).complete().plain()
+    save_model(defects, DefectNet(2), {"network": stored})
+    layers = {"layer": tmp_path / "image", "field_layer": tmp_path / "field"}
+
+    align_volume(settings, model, defects, tmp_path / "work", tmp_path / "a.zarr", **layers)
+
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    moved = np.asarray(group[MASK])
+    expected = SectionDetector(
+        Detector(DefectNet(2), threshold=0.99, smallest_px=4, near_px=1),
+        volume(images),
+        tmp_path / "again.zarr",
+        tmp_path / "again",
+    ).run()
+    np.testing.assert_array_equal(moved[0] == 2, np.asarray(expected.array[:])[0] == 1)
+    assert (moved[2, 16:48, 16:48] == 2).all()
+    assert str(defects) in (tmp_path / "a.manifest.json").read_text()

@@ -2,7 +2,8 @@
 
     align.py train    --settings JSON --stacks S.h5 ... [--masks M.h5 ...] [--init ARCHIVE]
                       --work DIR --runs DIR --output model.safetensors --history training.json
-    align.py stack    --settings JSON --model model.safetensors --work DIR --output aligned.zarr
+    align.py stack    --settings JSON --model model.safetensors [--defects defects.safetensors]
+                      --work DIR --output aligned.zarr
                       --layer DIR --field-layer DIR
     align.py evaluate --settings JSON --aligned aligned.zarr [--truth truth.zarr]
                       --output evaluation.json
@@ -65,7 +66,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         for name, kind in options.items():
             subparsers[verb].add_argument(f"--{name}", required=True, type=kind)
     add_job(subparsers["train"], file_list=["stacks", "masks"], optional_file=["init"])
-    add_job(subparsers["stack"], file=["model"])
+    add_job(subparsers["stack"], file=["model"], optional_file=["defects"])
     add_job(subparsers["evaluate"], file=["aligned"], optional_file=["truth"])
     subparsers["train"].add_argument("--history", required=True, type=Path)
     for name in ("layer", "field-layer"):
@@ -109,6 +110,7 @@ def align_stack(args: argparse.Namespace) -> None:
     speed = align_volume(
         check(AlignSettings, args.settings, "settings of align.py stack"),
         args.model,
+        args.defects,
         args.work,
         args.output,
         layer=args.layer,

@@ -29,13 +29,17 @@ TILE = 1024
 
 def standardise(sections: Tensor) -> Tensor:
     """Sections (N, H, W), each blurred and scaled to mean 0 and deviation 1: (N, 1, H, W)."""
-    kernel = sections.new_tensor(
+    smooth = blurred(functional.pad(sections[:, None], (1, 1, 1, 1), mode="replicate"))
+    mean = smooth.mean((2, 3), keepdim=True)
+    return (smooth - mean) / (smooth.std((2, 3), keepdim=True) + EPSILON)
+
+
+def blurred(padded: Tensor) -> Tensor:
+    """Sections (N, 1, H + 2, W + 2) blurred over 3 x 3 pixels: (N, 1, H, W)."""
+    kernel = padded.new_tensor(
         [[CORNER, EDGE, CORNER], [EDGE, CENTRE, EDGE], [CORNER, EDGE, CORNER]]
     )
-    padded = functional.pad(sections[:, None], (1, 1, 1, 1), mode="replicate")
-    blurred = functional.conv2d(padded, kernel[None, None])
-    mean = blurred.mean((2, 3), keepdim=True)
-    return (blurred - mean) / (blurred.std((2, 3), keepdim=True) + EPSILON)
+    return functional.conv2d(padded, kernel[None, None])
 
 
 def without_specks(mask: np.ndarray, smallest_px: int) -> np.ndarray:
@@ -84,11 +88,7 @@ class Detector:
         if bool(section.max() == section.min()):
             return np.full(section.shape, 2, np.uint8)
         probability = self.smoothed(section)
-        if not torch.isfinite(probability).all():
-            raise DataError(
-                "the network that finds defects predicts NaN: its training diverged. Train it "
-                "again with a lower `defects: learning_rate`"
-            )
+        check_finite(probability)
         inside = self.inside(probability)
         return ternary(torch.from_numpy(inside), self.near_px).numpy()
 
@@ -99,7 +99,20 @@ class Detector:
 
     def smoothed(self, section: Tensor) -> Tensor:
         """Probability (H, W) of the likelier defect class, max- then mean-pooled 3 x 3."""
-        logits = self.logits(section.to(self.device))
+        return self.pooled(self.logits(section.to(self.device)))
+
+    @torch.no_grad()
+    def predict(self, image: Tensor) -> Tensor:
+        """Logits (2, H, W) of a standardised image (1, 1, H, W); multiples of the network's STEP.
+
+        DataError for NaN.
+        """
+        logits: Tensor = self.network(image.to(self.device))[0]
+        check_finite(logits)
+        return logits
+
+    def pooled(self, logits: Tensor) -> Tensor:
+        """Probability (H, W) of the likelier class of logits (2, H, W), pooled as `smoothed`."""
         probability = torch.sigmoid(logits.amax(0))[None, None]
         widest = functional.max_pool2d(probability, 3, 1, 1)
         return functional.avg_pool2d(widest, 3, 1, 1, count_include_pad=False)[0, 0]
@@ -123,6 +136,15 @@ class Detector:
         window = image[:, :, top : bottom + REACH, left : right + REACH]
         logits = self.network(window)[0, :, y - top : bottom - top, x - left : right - left]
         result[:, y:bottom, x:right] = logits
+
+
+def check_finite(values: Tensor) -> None:
+    """DataError if the network's output is NaN somewhere."""
+    if not torch.isfinite(values).all():
+        raise DataError(
+            "the network that finds defects predicts NaN: its training diverged. Train it "
+            "again with a lower `defects: learning_rate`"
+        )
 
 
 def load_defect_network(path: Path) -> DefectNet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,21 +18,14 @@ from retrace.targets.ternary import ternary
 
 @dataclass(frozen=True)
 class SectionMasks:
-    """Masks of `sections` (Z, Y, X) from a layer `bad`, whose voxels may be larger.
+    """Masks of `sections` (Z, Y, X): defects are where one of the volumes `bad` is not 0.
 
-    `near_px`: radius of the label 1 around a defect.
+    Their voxels may be larger. `near_px`: radius of the label 1 around a defect.
     """
 
     sections: Volume
-    bad: Volume
+    bad: tuple[Volume, ...]
     near_px: int
-
-    @classmethod
-    def open(cls, source: DefectMaskSource, sections: Volume, near_px: int) -> SectionMasks:
-        """The masks of a layer that marks defects."""
-        volume = open_source(source)
-        marked = AtLeast(volume.array, source.defect_from)
-        return cls(sections, replace(volume, array=marked), near_px)
 
     def read(self, z: int, window: Sequence[slice]) -> Tensor:
         """Labels 0, 1 and 2 in a window (y, x) of section `z`, (1, 1, h, w) uint8.
@@ -44,7 +38,14 @@ class SectionMasks:
             (origin[0] + z, origin[1] + y.start - far, origin[2] + x.start - far),
             (1, y.stop - y.start + 2 * far, x.stop - x.start + 2 * far),
         )
-        bad = mask_on_grid(self.bad, box, self.sections.voxel_size_nm)
+        size = self.sections.voxel_size_nm
+        bad = np.logical_or.reduce([mask_on_grid(volume, box, size) for volume in self.bad])
         labels = ternary(torch.from_numpy(bad), far)[None]
         height, width = labels.shape[2:]
         return labels[..., far : height - far, far : width - far]
+
+
+def open_marked(source: DefectMaskSource) -> Volume:
+    """A layer of defects as a volume that is 1 where it marks one, else 0."""
+    volume = open_source(source)
+    return replace(volume, array=AtLeast(volume.array, source.defect_from))

@@ -6,10 +6,14 @@ import shutil
 import time
 from pathlib import Path
 
+import torch
+
 from retrace.alignment.aligned_stack import ALIGNED, FIELD, RENDERED, AlignedStack
 from retrace.alignment.aligner import Aligner, AlignmentPlan
+from retrace.alignment.detector import Detector, load_defect_network
 from retrace.alignment.drift import DriftCorrector
-from retrace.alignment.section_masks import SectionMasks
+from retrace.alignment.section_detection import SectionDetector
+from retrace.alignment.section_masks import SectionMasks, open_marked
 from retrace.alignment.section_tiles import check_fine, megapixels
 from retrace.checkpoints.safetensors import load_model
 from retrace.device import choose_device
@@ -26,15 +30,19 @@ from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import publish
 
 
-def alignment_work_folder(work: Path, settings: AlignSettings, model: Path) -> Path:
-    """The folder below `work` of an unfinished alignment with these settings and this model."""
+def alignment_work_folder(
+    work: Path, settings: AlignSettings, model: Path, defects: Path | None
+) -> Path:
+    """The folder below `work` of an unfinished alignment with these settings and networks."""
     name = f"{settings.dataset}_{settings.network.name}"
-    return work / f"{name}_{work_digest([settings.plain(), input_digest(model)])}"
+    origin = [settings.plain(), *(input_digest(path) for path in (model, defects) if path)]
+    return work / f"{name}_{work_digest(origin)}"
 
 
 def align_volume(
     settings: AlignSettings,
     model: Path,
+    defects: Path | None,
     work: Path,
     output: Path,
     *,
@@ -44,17 +52,17 @@ def align_volume(
 ) -> float:
     """Aligns a stack and writes `output` (zarr) and two precomputed layers; megapixels per second.
 
-    `layer` shows the aligned images at the finest mip, `field_layer` the fields. With `mask` in the
-    settings, `output` also holds the aligned masks of defects. Resumes what an earlier run left in
-    `work`.
+    `layer` shows the aligned images at the finest mip, `field_layer` the fields. With masks of
+    defects, from the layer `mask` of the settings or the network `defects`, `output` also holds
+    the aligned masks. Resumes what an earlier run left in `work`.
     """
     begin = time.monotonic()
-    own_work = alignment_work_folder(work, settings, model)
+    own_work = alignment_work_folder(work, settings, model, defects)
     partial = output.with_name(f"{output.name}.partial")
-    stack, seconds = _aligned(settings, model, partial, own_work)
+    stack, seconds = _aligned(settings, model, defects, partial, own_work)
     speed = megapixels(stack.sections) / max(seconds, 1e-9)
     volumes = [settings.sections, *([settings.mask] if settings.mask else [])]
-    inputs = [model, *local_paths(volumes)]
+    inputs = [model, *([defects] if defects else []), *local_paths(volumes)]
     image = RENDERED if stack.fine is not None else ALIGNED
     for name, folder in ((image, layer), (FIELD, field_layer)):
         volume = stack.volume(name)
@@ -65,8 +73,8 @@ def align_volume(
         "megapixels": megapixels(stack.sections),
         "megapixels_per_second": round(speed, 4),
     }
-    bad = None if stack.masks is None else stack.masks.bad
-    read = remote_reads(stack.sections, stack.fine, bad)
+    bad = () if stack.masks is None else stack.masks.bad
+    read = remote_reads(stack.sections, stack.fine, *bad)
     spent = time.monotonic() - begin
     for folder in (layer, field_layer):
         write_manifest(folder, inputs=[output], settings=settings.plain(), seconds=spent)
@@ -88,7 +96,7 @@ def _write_layer(volume: Volume, folder: Path, work: Path, threads: int, *, gzip
 
 
 def _aligned(
-    settings: AlignSettings, model: Path, store: Path, work: Path
+    settings: AlignSettings, model: Path, defects: Path | None, store: Path, work: Path
 ) -> tuple[AlignedStack, float]:
     """The aligned stack in `store`, with journals below `work`, and the seconds it took."""
     network = settings.network
@@ -100,9 +108,7 @@ def _aligned(
     check_not_blank(sections, sections.box)
     if fine is not None:
         check_fine(sections, fine)
-    masks = None
-    if settings.mask is not None:
-        masks = SectionMasks.open(settings.mask, sections, settings.near_px)
+    masks = _section_masks(settings, sections, defects, device, work)
     stack = AlignedStack(
         store, work / "journal", sections, fine, masks=masks, zarr_format=settings.zarr_format
     )
@@ -120,3 +126,25 @@ def _aligned(
     aligner.run(chained)
     DriftCorrector(chained, network.align.drift_reach, network.align.tile).run(stack)
     return stack, chained.seconds() + stack.seconds()
+
+
+def _section_masks(
+    settings: AlignSettings,
+    sections: Volume,
+    defects: Path | None,
+    device: torch.device,
+    work: Path,
+) -> SectionMasks | None:
+    """Masks of the given layer, joined with detected defects; None without either."""
+    bad = [] if settings.mask is None else [open_marked(settings.mask)]
+    if settings.detect is not None and defects is not None:
+        detector = Detector(
+            load_defect_network(defects),
+            device,
+            threshold=settings.detect.threshold,
+            smallest_px=settings.detect.smallest_px,
+            near_px=settings.near_px,
+        )
+        store, journal = work / "defects.zarr", work / "defects"
+        bad.append(SectionDetector(detector, sections, store, journal).run())
+    return SectionMasks(sections, tuple(bad), settings.near_px) if bad else None

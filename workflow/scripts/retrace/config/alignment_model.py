@@ -9,6 +9,7 @@ from pydantic import Field
 from retrace.formats.source import DefectMask, DefectMaskSource, Region
 from retrace.setting_types import (
     Count,
+    Flag,
     Fraction,
     InWords,
     NumberFrom0,
@@ -152,6 +153,10 @@ class AlignmentFile(SettingsModel):
     defects: DefectDetector = Field(
         default_factory=DefectDetector,
         description="The network that detects defects, and how its output becomes a mask.",
+    )
+    detect_defects: Flag = Field(
+        False,
+        description="Whether `align` also masks defects that this network detects in all sections.",
     )
 
 

@@ -80,6 +80,7 @@ def align_settings(
         sections=whole,
         fine=None if render in (None, whole.mip) else source(dataset, render),
         mask=sections_of(dataset).mask,
+        detect=sections_of(dataset).defects if sections_of(dataset).detect_defects else None,
         near_px=sections_of(dataset).defects.near_px,
         gzip=config.export.gzip,
         zarr_format=config.zarr_format,
@@ -141,7 +142,11 @@ def align_job(planner: Planner, dataset: str, network: str) -> Job:
     experiment = planner.experiment("align", dataset, network)
     data = experiment.dataset
     settings = align_settings(planner.config, data, experiment.network)
-    return Job(settings, {"model": model_file(planner, dataset, network)}, section_files(data))
+    inputs = {"model": model_file(planner, dataset, network)}
+    if settings.detect is not None:
+        check_detector(planner, dataset)
+        inputs["defects"] = results(dataset, "defects.safetensors")
+    return Job(settings, inputs, section_files(data))
 
 
 def score_alignment_job(planner: Planner, dataset: str, network: str) -> Job:

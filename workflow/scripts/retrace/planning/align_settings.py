@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from retrace.config.alignment_model import TestFraction
+from retrace.config.alignment_model import DefectDetector, TestFraction
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.formats.source import DefectMaskSource, Source
 from retrace.planning.train_settings import TrainingExecution
@@ -51,6 +51,9 @@ class AlignSettings(SettingsModel):
     sections: Source = Field(description="The sections, at the mip of the fields.")
     fine: Source | None = Field(None, description="The sections to render, at a finer mip.")
     mask: DefectMaskSource | None = Field(None, description="Layer that marks defects.")
+    detect: DefectDetector | None = Field(
+        None, description="How the output of the network that detects defects becomes a mask."
+    )
     near_px: WholeFrom0 = Field(0, description="Radius of label 1 around a defect, pixels.")
     gzip: Flag = Field(description="Whether the layers are compressed.")
     zarr_format: ZarrFormat = Field(
