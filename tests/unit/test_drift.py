@@ -77,6 +77,22 @@ def drifting(folder: Path) -> AlignedStack:
     return stack
 
 
+def test_a_stack_that_jumps_is_named_and_one_that_drifts_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corrected(tmp_path / "drifting", drifting(tmp_path))
+    assert "warning" not in capsys.readouterr().out
+    jumping = drifting(tmp_path / "jumping")
+    for z in range(13):
+        jumping.group[FIELD][1, z] = 40 * (z > 6)
+        jumping.note(z)
+
+    corrected(tmp_path / "corrected", jumping)
+
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert "drift_reach" in line and "mounted again" in line
+
+
 def test_steady_drift_is_removed_and_each_section_stays_in_its_place(tmp_path: Path) -> None:
     stack = drifting(tmp_path)
 

@@ -124,8 +124,11 @@ class AlignedStack:
     def seconds(self) -> float:
         """Seconds spent on all sections but the first, in all runs."""
         depth = self.sections.box.shape[0]
-        facts = [self.journal.facts(self._box(z)) for z in range(1, depth)]
-        return float(sum(section.get("seconds", 0) for section in facts))
+        return float(sum(self.facts(z).get("seconds", 0) for z in range(1, depth)))
+
+    def facts(self, z: int) -> dict[str, Any]:
+        """What was noted of a finished section."""
+        return self.journal.facts(self._box(z))
 
     def volume(self, name: str) -> Volume:
         """An array of the store as a volume."""

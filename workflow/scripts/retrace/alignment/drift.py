@@ -39,6 +39,8 @@ section. Without it, the trend of two sections would be the alignment itself.
 ROBUST_ROUNDS = 2
 OUTLIER = 6.0
 """Residuals of so many times their median have no weight (Cleveland 1979, LOWESS)."""
+STEEP_PX = 2.0
+"""Drift per section, px, above which errors of the alignment do not explain the trend."""
 LEAST_RESIDUAL_PX = 0.1
 LEAST_WEIGHT = 1e-3
 
@@ -71,6 +73,24 @@ def _line(values: Tensor, distance: Tensor, weight: Tensor) -> tuple[Tensor, Ten
     return level, (total * moment - first * mean) / determinant
 
 
+def steep_lines(steps_px: Sequence[float]) -> list[str]:
+    """What to check if the trend changes by more than STEEP_PX from one section to the next.
+
+    A block that was mounted again, or a new imaging session, shifts all sections after it. The
+    correction takes such a shift for drift and spreads it over several sections.
+    """
+    steep = [z for z, step in enumerate(steps_px) if step > STEEP_PX]
+    if not steep:
+        return []
+    return [
+        f"the drift that was removed changes by up to {max(steps_px):.1f} px per section around"
+        f" sections {steep[0]} to {steep[-1]}, more than errors of an alignment add up to"
+        f" ({STEEP_PX:g} px). If the raw sections are shifted from there on (a block mounted again,"
+        " another imaging session), this correction tears neighbours apart: set align: drift_reach"
+        " to 0 in the network's file, and run the same command again"
+    ]
+
+
 class DriftCorrector:
     """Copies an aligned stack without its drift: fields (2, Z, Y, X) and images rendered anew."""
 
@@ -87,8 +107,13 @@ class DriftCorrector:
         for z in progress(range(done, self.depth), self.depth - done, "drift", "sections"):
             begin = time.monotonic()
             assert first is not None
-            self._section(stack, z, first - self._trend(z))
-            stack.note(z, seconds=round(time.monotonic() - begin, 3))
+            level = self._trend(z)
+            self._section(stack, z, first - level)
+            step = float((level - self._trend(max(0, z - 1))).abs().max())
+            seconds = time.monotonic() - begin
+            stack.note(z, seconds=round(seconds, 3), drift_step_px=round(step, 3))
+        for line in steep_lines([stack.facts(z)["drift_step_px"] for z in range(self.depth)]):
+            print(f"[drift] warning: {line}", flush=True)
 
     def _trend(self, z: int) -> Tensor:
         """The trend (2, h, w) px of the fields around section `z`."""
