@@ -14,6 +14,7 @@ from retrace.config import networks, schema, yaml_files
 from retrace.config.dataset_model import DatasetFile
 from retrace.config.elektronn_network import ElektronnNetworkFile
 from retrace.config.examples_model import ExamplesFile
+from retrace.config.network_settings import DatasetTraits
 from retrace.elektronn.assignments import read_assignments
 from retrace.elektronn.cfg import (
     DATASET,
@@ -352,12 +353,32 @@ del k, n
         ("cube_prios = [1]", "cube_prios has 1 entries for 2 cubes"),
         ("n_lab = None", "give the number of classes"),
         ("data_class_name = ('/x.py', 'Mine')", "other classes would have to be run"),
+        ("desired_input = None", "desired_input is None; give the size of a patch"),
+        ("desired_input = [-1,127,7]", r"desired_input is \[-1, 127, 7\]; give the size"),
         ("filters = [[4,4]]", r"filters has \[4, 4\], and the network 3 axes"),
     ],
 )
 def test_untranslatable_settings_are_refused(line: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         changed(tmp_path, line + "\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("warp_on = 1.7", "warp_on: 1.7 is not allowed; give true or false, or a number from 0"),
+        ("SGD_params = dict(lr=0.1)", "SGD_params: unknown key 'lr', allowed: LR, momentum"),
+        ("activation_func = 'elu'", "'elu' is not allowed; give relu, tanh, abs, linear, sigmoid"),
+        ("class_weights = [1, 3, 2]", "class_weights has 3 entries for 2 classes"),
+        ("grey_augment_channels = [0, 1]", r"names channel 1, and the input has 1 \(input_chan"),
+    ],
+)
+def test_values_that_no_network_has_are_refused_with_what_is_allowed(
+    line: str, message: str, tmp_path: Path
+) -> None:
+    traits = DatasetTraits(isotropic=False, labels_are_classes=lambda: True)
+    with pytest.raises(ConfigError, match=message):
+        networks.resolved(changed(tmp_path, line + "\n").network, traits, "translated")
 
 
 def test_cubes_need_a_voxel_size(tmp_path: Path) -> None:

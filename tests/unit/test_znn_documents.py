@@ -229,6 +229,7 @@ def test_parameters_without_effect_are_named(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("train_range = 2", "train_range = 3-2", "train_range is '3-2'; allowed: numbers and ris"),
+        ("train_range = 2", "train_range = 1 2", "train_range is '1 2'; allowed: numbers and risi"),
         ("eta = 0.01", "eta = inf", "eta is 'inf'; allowed: numbers from 0"),
         ("momentum = 0.9", "momentun = 0.9", "unknown parameter 'momentun', did you|'momentum'"),
         ("# train\n", "[train]\n", r"has a section \[train\], which nothing reads"),
@@ -243,6 +244,12 @@ def test_mistakes_in_the_tutorials_cfg_are_refused(
     cfg.write_text(text.replace(old, new, 1))
     with pytest.raises(ConfigError, match=message):
         read_cfg(cfg)
+
+
+def test_files_of_windows_are_read(tmp_path: Path) -> None:
+    cfg = lay_out(tmp_path, train_range="1 - 2, 4")
+    cfg.write_bytes(b"\xef\xbb\xbf" + cfg.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_cfg(cfg).train_range == (1, 2, 4)
 
 
 def test_a_spec_is_relative_to_its_cfg_or_to_itself(tmp_path: Path) -> None:

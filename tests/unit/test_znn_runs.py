@@ -29,9 +29,11 @@ from retrace.storage.owned_files import RECORD, own
 from retrace.training.build import build_trainer
 from retrace.training.state import state_files
 from retrace.training.task import WeightFiles
+from retrace.znn.cfg import read_cfg
+from retrace.znn.net_h5 import stored_iteration
 from run_config import run_config
 from tiny_training import arguments, training
-from znn_tutorial import lay_out
+from znn_tutorial import lay_out, with_values
 
 pytestmark = pytest.mark.usefixtures("shared_dir", "tiny_threads")
 SHORT = {"train_range": "1", "test_range": "1", "forward_range": "2", "Max_iter": "6"}
@@ -79,6 +81,17 @@ def test_the_result_folder_is_named_after_the_experiment(
     assert znn_runs.give_cfg(config) == NAMES
     assert "voxels are 1 x 1 x 1 nm" in capsys.readouterr().err
     assert planner(voxel_size_nm=[50, 4, 4]).dataset(NAMES[0]).voxel_size_nm == (50, 4, 4)
+
+
+def test_other_prefixes_have_other_result_folders() -> None:
+    prefixes = ["a/net", "a_net", "a-net", "a/net_", "../a/net", "up/a/net", "ä/net", "net", "a b"]
+    names = set()
+    for prefix in prefixes:
+        change(train_net_prefix=f"../{prefix}")
+        names.add(znn_runs.dataset_name(read_cfg(Path("python/config.cfg")), "config.cfg"))
+
+    assert len(names) == len(prefixes)
+    assert {"znn_a_net", "znn_up_a_net", "znn_net"} < names
 
 
 @pytest.mark.parametrize(
@@ -277,6 +290,38 @@ def test_the_curve_in_a_file_of_its_own_tells_the_iteration() -> None:
 
     assert begun.iteration == 4
     assert start().iteration == 4
+
+
+@pytest.mark.parametrize("values", [{}, {"out_type": "affinity", "cost_fn": "auto"}])
+def test_a_cost_of_probabilities_needs_outputs_from_0_to_1(values: dict[str, str]) -> None:
+    net = Path("networks/N4.znn")
+    maps = "3" if values else "2"
+    linear = net.read_text().rstrip().removesuffix("size 2") + f"size {maps}\n"
+    net.write_text(linear.replace("    ", ""))
+    cfg = Path("python/config.cfg")
+    cfg.write_text(with_values(cfg.read_text(), {"cost_fn": "binomial_cross_entropy", **values}))
+    with pytest.raises(ConfigError, match="'output' of network 'znn_cfg' has function linear. Set"):
+        train_job(planner(), *NAMES)
+    net.write_text(net.read_text().replace("function linear", "function forward_logistics"))
+    assert train_job(planner(), *NAMES).settings.network.cost_fn == "binomial_cross_entropy"
+
+
+def test_a_network_that_is_later_than_its_curve_is_continued_at_its_own_iteration() -> None:
+    for number, other in (("4", "a"), ("5", "b"), ("current", "b")):
+        write_net(f"{PREFIX}_{number}.h5", 4)
+        with h5py.File(f"{PREFIX}_{number}.h5", "a") as file:
+            file["conv1/group_type"] = other
+    for name, iteration in (("4", 4), ("5", 5), ("current", 5)):
+        assert stored_iteration(Path(f"{PREFIX}_{name}.h5")) == iteration
+    begun = start()
+    WrittenFiles().check(train_job(planner(), *NAMES).settings, begun.folder, begun)
+    resumption.begin(begun)
+
+    assert begun.iteration == 5
+    assert begun.copy is not None
+    assert stored_iteration(begun.copy) == 5
+    Path(f"{PREFIX}_5.h5").unlink()
+    assert stored_iteration(Path(f"{PREFIX}_current.h5")) == 4
 
 
 def test_weights_velocities_curve_and_eta_go_on_from_a_network_of_znn(place: Path) -> None:

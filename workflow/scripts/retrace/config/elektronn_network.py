@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from retrace.config.network_settings import EXTENDS, DatasetTraits, Head, VoxelNetworkSettings
 from retrace.elektronn.architecture import HEAD, RECONSTRUCTION, Architecture, ElektronnLayer
-from retrace.elektronn.layers import architecture_of, dropout_of
+from retrace.elektronn.layers import architecture_of, check_lists, dropout_of
 from retrace.elektronn.parameters import ElektronnParameters, Mode
 from retrace.setting_types import (
     Count,
@@ -206,6 +206,7 @@ def resolve_elektronn(
     classes = dataset.example_classes if file.n_lab is None else file.n_lab
     parameters = file if classes is None else file.with_(n_lab=classes)
     layers = architecture_of(file.name, parameters)
+    check_lists(file.name, parameters)
     are_classes = dataset.labels_are_classes()
     anisotropic = file.anisotropic_data
     shared = {name: getattr(parameters, name) for name in ElektronnOwnSettings.model_fields}

@@ -14,10 +14,15 @@ from retrace.remote.addresses import is_address
 SEVERAL_OUTPUT_VERBS = ("train", "package", "predict", "view", "view_batch", "crate", "bundle")
 """What can be done with networks of several outputs: all that needs no score of one of them."""
 
+PROBABILITY_FUNCTIONS = ("logistics", "forward_logistics")
+"""Transfer functions with values from 0 to 1."""
+
 
 def check_znn_pair(pair: str, dataset: Dataset, network: ZnnNetworkSettings, verb: str) -> None:
     """ConfigError for a dataset that the network cannot learn from or predict."""
     _check_maps(pair, dataset, network)
+    if verb == "train":
+        _check_cost(pair, network)
     for node in network.inputs[1:]:
         if node in network.recursive:
             _check_recursive(pair, dataset, network, node)
@@ -38,6 +43,21 @@ def _check_maps(pair: str, dataset: Dataset, network: ZnnNetworkSettings) -> Non
         f"with `objects: classes` whose voxels are 0 to {count - 1} (`class_values` says which "
         "stored values make each class), or take a network of boundaries, such as n4"
     )
+
+
+def _check_cost(pair: str, network: ZnnNetworkSettings) -> None:
+    """Outputs whose logarithm the cost takes are in [0, 1]; in ZNN others gave nan."""
+    if network.cost_fn != "binomial_cross_entropy":
+        return
+    for head in network.heads:
+        node = network.graph.nodes[head.node]
+        if node.type == "transfer" and node.function not in PROBABILITY_FUNCTIONS:
+            raise ConfigError(
+                f"{pair}: cost_fn binomial_cross_entropy needs outputs from 0 to 1; output node "
+                f"{head.node!r} of network {network.name!r} has function {node.function}. Set it "
+                "to forward_logistics, as ZNN's networks have it, or take another cost_fn: "
+                "square_loss, or softmax_loss"
+            )
 
 
 def _check_outputs(pair: str, dataset: Dataset, network: ZnnNetworkSettings, verb: str) -> None:

@@ -138,6 +138,22 @@ def dropout_of(name: str, parameters: ElektronnParameters, layers: int) -> list[
     return [float(rate) for rate in rates] + [0.0] * (layers - own)
 
 
+def check_lists(name: str, parameters: ElektronnParameters) -> None:
+    """ConfigError for weights and channels that the network's classes and input do not have."""
+    weights, channels = parameters.class_weights, parameters.input_channels
+    classes = 2 if parameters.target == "nll_multiple_binary" else parameters.n_lab
+    if weights is not None and classes is not None and len(weights) != classes:
+        raise ConfigError(
+            f"network {name!r}: class_weights has {len(weights)} entries for {classes} classes; "
+            "give one for each"
+        )
+    if spare := [n for n in parameters.grey_augment_channels if n >= channels]:
+        raise ConfigError(
+            f"network {name!r}: grey_augment_channels names channel {spare[0]}, and the input has "
+            f"{channels} (input_channels); give numbers below {channels}"
+        )
+
+
 def _shape(value: Size, axes: int, where: str) -> tuple[int, ...]:
     """One number for each axis, from one number for all or a sequence."""
     shape = value if isinstance(value, tuple) else (value,) * axes

@@ -14,6 +14,7 @@ from retrace.setting_types import (
     Count,
     Flag,
     Fraction,
+    InWords,
     Number,
     NumberFrom0,
     Positive,
@@ -23,7 +24,11 @@ from retrace.setting_types import (
 from retrace.settings_model import NOT_TRAINED, ONLY_TRAINED, SettingsModel
 
 Mode = Literal["img-img", "img-scalar", "vect-scalar"]
-Activation = Annotated[str, Field(pattern=r"^(relu|tanh|abs|linear|sigmoid|maxout [0-9]+)$")]
+Activation = Annotated[
+    str,
+    Field(pattern=r"^(relu|tanh|abs|linear|sigmoid|maxout [0-9]+)$"),
+    InWords("relu, tanh, abs, linear, sigmoid or `maxout N`", "these words"),
+]
 PoolingMode = Literal["max", "maxabs"]
 AxisSizes = Annotated[tuple[Count, ...], Field(min_length=1, max_length=3)]
 Size = Count | AxisSizes

@@ -149,13 +149,16 @@ def _reads_cubes(config: ElektronnConfig) -> bool:
 def _input(config: ElektronnConfig, network: Content, axes: int, notes: dict[str, str]) -> Any:
     """The input that ELEKTRONN would choose for `desired_input`."""
     desired = _reversed(config.values["desired_input"], axes, config, "desired_input")
+    if not all(type(size) is int and size > 0 for size in desired):
+        raise ConfigError(
+            f"{config.path}: desired_input is {config.values['desired_input']!r}; give the size of "
+            "a patch, a number from 1 for each axis"
+        )
     own = {key: value for key, value in network.items() if key in NETWORK_DEFAULTS}
     try:
         parameters = ElektronnParameters(**own)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{config.path}: {place} = {first['input']!r}: {first['msg']}") from None
+    except ValidationError:
+        return desired  # the check of the network's file says what is wrong
     check_counts(network["name"], parameters)
     if not network.get("filters"):
         return desired

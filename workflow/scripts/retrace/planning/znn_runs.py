@@ -44,10 +44,17 @@ UNIT: NmTriple = (1, 1, 1)
 
 
 def dataset_name(config: ZnnConfig, cfg: str) -> str:
-    """The dataset of a .cfg, such as znn_experiments_n4_net for `../experiments/N4/net`."""
+    """The dataset of a .cfg, such as znn_up_experiments_n4_net for `../experiments/N4/net`.
+
+    Paths that differ in more than upper and lower case have different names: one with other
+    characters, such as `../experiments/N4_net`, has a digest of the path at the end of its name.
+    """
     path = os.path.relpath(config.train_net_prefix or cfg)
     name = PREFIX + re.sub("[^a-z0-9]+", "_", path.lower().replace("../", "up_")).strip("_")
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}_{digest(path)[:8]}"
+    leads_back = re.fullmatch(r"(\.\./)*(?!up/)[a-z0-9]+(/[a-z0-9]+)*", path.lower())
+    if leads_back and len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}_{digest(path)[:8]}"
 
 
 def give_cfg(config: WorkflowConfig) -> tuple[str, str] | None:

@@ -70,9 +70,8 @@ def _norm(field: WrittenValue) -> str:
 def _sample_numbers(field: WrittenValue) -> list[int]:
     """Numbers of samples, such as `2-3,7`, in ascending order."""
     numbers: set[int] = set()
-    text = re.sub(r"\s", "", field.text)
-    for part in text.split(",") if text else ():
-        match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
+    for part in field.text.split(",") if field.text else ():
+        match = re.fullmatch(r"\s*(\d{1,9})\s*(?:-\s*(\d{1,9})\s*)?", part)
         selected = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
         if not selected:
             raise field.error("numbers and rising ranges of samples, such as 2-3,7")

@@ -100,7 +100,7 @@ def read_text(path: Path, kind: str) -> str:
     try:
         content = read_bytes(path)
         refuse_web_page(content, path, f"get the {kind} again")
-        return content.decode()
+        return content.decode("utf-8-sig")  # Windows editors begin a file with a mark
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}); correct the path of the {kind}"
