@@ -92,7 +92,7 @@ def steep_lines(steps_px: Sequence[float]) -> list[str]:
 
 
 class DriftCorrector:
-    """Copies an aligned stack without its drift: fields (2, Z, Y, X) and images rendered anew."""
+    """Copies an aligned stack without its drift: fields (2, Z, Y, X) and their images."""
 
     def __init__(self, chained: AlignedStack, reach: int, tile: int) -> None:
         """`chained`: the stack with drift. `reach`: sections on each side that the trend is of."""

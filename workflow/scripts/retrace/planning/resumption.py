@@ -43,7 +43,7 @@ class Start:
     source: Path | None = None
 
     def replaces(self, file: Path) -> bool:
-        """Whether a training that continues a network writes a file at its prefix anew.
+        """Whether a training that continues a network writes a file at its prefix again.
 
         It adds networks of later iterations, and replaces the latest one, which was copied.
         """
@@ -120,7 +120,8 @@ def _check_left(source: Path, done: int, iterations: int) -> None:
     if done >= iterations:
         raise ConfigError(
             f"{source} is at iteration {done}, and training ends at {iterations}, so nothing is "
-            "left to train; raise Max_iter (or `iterations`), or move the file to begin anew"
+            "left to train; raise Max_iter (or `iterations`), or move the file to start from "
+            "iteration 0"
         )
 
 
