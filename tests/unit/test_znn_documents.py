@@ -246,6 +246,22 @@ def test_mistakes_in_the_tutorials_cfg_are_refused(
         read_cfg(cfg)
 
 
+def test_a_current_name_counts_more_than_an_earlier_one(tmp_path: Path) -> None:
+    cfg = lay_out(tmp_path)
+    earlier = "[parameters]\ntrain_load_net = old.h5\ntrain_seed_net =\ntrain_net = old\n"
+    text = cfg.read_text().split("[parameters]")[1].replace("\n    ", "\n")
+    cfg.write_text(earlier + text)
+    assert str(read_cfg(cfg).forward_net).endswith("N4/net_current.h5")
+    assert str(read_cfg(cfg).train_net_prefix).endswith("N4/net")
+    lines = unused_parameters(cfg)
+    assert lines == [
+        f"{cfg}:4: train_net = old has no effect: train_net_prefix decides",
+        f"{cfg}:2: train_load_net = old.h5 has no effect: forward_net decides",
+    ]
+    cfg.write_text(earlier + text.replace("forward_net =", "train_load_net ="))
+    assert str(read_cfg(cfg).forward_net).endswith("N4/net_current.h5")
+
+
 def test_files_of_windows_are_read(tmp_path: Path) -> None:
     cfg = lay_out(tmp_path, train_range="1 - 2, 4")
     cfg.write_bytes(b"\xef\xbb\xbf" + cfg.read_bytes().replace(b"\n", b"\r\n"))

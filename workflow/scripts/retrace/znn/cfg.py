@@ -187,6 +187,11 @@ def _paths(
 
 def _written(path: Path) -> dict[str, WrittenValue]:
     """The parameters of a file by their current names, as they are written."""
+    return _renamed(_fields(path))
+
+
+def _fields(path: Path) -> dict[str, WrittenValue]:
+    """The parameters of a file by the names that it uses."""
     sections = read_sections(path, ".cfg file")
     if SECTION not in sections:
         raise ConfigError(f"{path} has no section [{SECTION}]; sections: {', '.join(sections)}")
@@ -195,13 +200,19 @@ def _written(path: Path) -> dict[str, WrittenValue]:
             f"{path} has a section [{other}], which nothing reads; move its parameters to "
             f"[{SECTION}], and samples to the .spec"
         )
-    return _renamed(sections[SECTION])
+    return sections[SECTION]
 
 
 def unused_parameters(path: Path) -> list[str]:
     """A line for each parameter of a `.cfg` that is set and has no effect here, with the reason."""
-    written = _written(path)
+    fields = _fields(path)
+    written = _renamed(fields)
     reasons = {
+        name: f"{written[current].name} decides"
+        for name, current in LEGACY.items()
+        if name in fields and written.get(current) is not fields[name]
+    }
+    reasons |= {
         "num_threads": "threads are those of `snakemake --cores`",
         "is_debug": "patches are not saved with the network",
         "is_check": "patches are not checked",
@@ -220,9 +231,9 @@ def unused_parameters(path: Path) -> list[str]:
     if {"train_conv_mode", "forward_conv_mode"} <= written.keys():
         reasons["force_fft"] = "the conv modes decide"
     return [
-        f"{written[name].where}: {name} = {written[name].text} has no effect: {reason}"
+        f"{fields[name].where}: {name} = {fields[name].text} has no effect: {reason}"
         for name, reason in reasons.items()
-        if _is_set(written.get(name))
+        if _is_set(fields.get(name))
     ]
 
 
@@ -232,15 +243,19 @@ def _is_set(field: WrittenValue | None) -> bool:
 
 
 def _renamed(fields: Mapping[str, WrittenValue]) -> dict[str, WrittenValue]:
-    """Parameters by their current names; ConfigError for a name that ZNN does not have."""
-    renamed: dict[str, WrittenValue] = {}
-    for name, field in fields.items():
-        name = LEGACY.get(name, name)
+    """Parameters by their current names; ConfigError for a name that ZNN does not have.
+
+    An earlier name counts where it has a value and the current one is not in the file.
+    """
+    renamed = {name: field for name, field in fields.items() if name not in LEGACY}
+    for name, field in renamed.items():
         if name not in READERS and name not in WITHOUT_EFFECT:
             raise ConfigError(
                 f"{field.where}: unknown parameter {name!r}; {nearest(name, READERS)}"
             )
-        renamed.setdefault(name, field)
+    for name in LEGACY:
+        if name in fields and fields[name].text:
+            renamed.setdefault(LEGACY[name], fields[name])
     return renamed
 
 
