@@ -232,6 +232,11 @@ def test_parameters_without_effect_are_named(tmp_path: Path) -> None:
         ("train_range = 2", "train_range = 1 2", "train_range is '1 2'; allowed: numbers and risi"),
         ("eta = 0.01", "eta = inf", "eta is 'inf'; allowed: numbers from 0"),
         ("momentum = 0.9", "momentun = 0.9", "unknown parameter 'momentun', did you|'momentum'"),
+        (
+            "[parameters]",
+            "[Parameters]",
+            r"no section \[parameters\], .*its sections: Parameters. Wr",
+        ),
         ("# train\n", "[train]\n", r"has a section \[train\], which nothing reads"),
     ],
 )

@@ -129,7 +129,7 @@ def test_a_training_reads_its_ranges_alone_and_may_measure_itself_on_the_same_sa
     assert (settings.iterations, settings.network.checkpoint_every) == (6, 2)
 
 
-def test_forward_reads_forward_net_and_needs_no_labels() -> None:
+def test_forward_reads_forward_net_and_needs_no_labels(capsys: pytest.CaptureFixture[str]) -> None:
     write_net(f"{PREFIX}_current.h5", 4)
     Path("dataset/ISBI2012/train-labels.tif").unlink()
     change(train_range="2")
@@ -148,6 +148,11 @@ def test_forward_reads_forward_net_and_needs_no_labels() -> None:
     write_net("other.h5", 1)
     other = planner(init="other.h5")
     assert IMPORT_JOBS["h5"](other, *NAMES).inputs == {"h5": "other.h5"}
+    capsys.readouterr()
+    predict_job(other, *NAMES, "sample2")
+    printed = capsys.readouterr().err
+    assert "config.cfg: `init` other.h5 predicts; nothing is trained" in printed
+    assert "forward_net" not in printed
 
 
 def test_a_forward_net_that_is_missing_is_refused_by_name() -> None:

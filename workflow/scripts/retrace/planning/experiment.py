@@ -106,7 +106,7 @@ class Planner:
         if verb == "train":
             self._check_batch(net)
         self._check_files(verb, data, net)
-        given_networks.report(network, verb)
+        given_networks.report(network, verb, self.given_network(dataset, network))
         return Experiment(self.config, data, net)
 
     def trains(self, dataset: str, network: str) -> bool:

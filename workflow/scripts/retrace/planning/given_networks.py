@@ -53,8 +53,11 @@ def check(config: WorkflowConfig, dataset: str, network: str, init: str | None) 
         )
 
 
-def report(network: str, verb: str) -> None:
-    """Prints, once in a run, what of a network's .znn and .cfg has no effect, and what predicts."""
+def report(network: str, verb: str, given: str | None) -> None:
+    """Prints, once in a run, what of a network's .znn and .cfg has no effect, and what predicts.
+
+    `given`: `given_network` of a run that predicts.
+    """
     named = own_paths(network)
     if named.architecture is not None:
         for line in unused_keys(Path(named.architecture)):
@@ -63,8 +66,9 @@ def report(network: str, verb: str) -> None:
         return
     for line in unused_parameters(Path(named.configuration)):
         _say(line)
-    if verb != "train" and named.forward_net:
-        _say(f"{named.configuration}: forward_net {named.forward_net} predicts; nothing is trained")
+    if verb != "train" and given:
+        what = "forward_net" if given == named.forward_net else "`init`"
+        _say(f"{named.configuration}: {what} {given} predicts; nothing is trained")
 
 
 @cache

@@ -194,7 +194,11 @@ def _fields(path: Path) -> dict[str, WrittenValue]:
     """The parameters of a file by the names that it uses."""
     sections = read_sections(path, ".cfg file")
     if SECTION not in sections:
-        raise ConfigError(f"{path} has no section [{SECTION}]; sections: {', '.join(sections)}")
+        raise ConfigError(
+            f"{path} has no section [{SECTION}], where a .cfg of ZNN has its parameters; its "
+            f"sections: {', '.join(sections) or 'none'}. Write [{SECTION}] above them, or correct "
+            "the path"
+        )
     if other := next((name for name in sections if name != SECTION), None):
         raise ConfigError(
             f"{path} has a section [{other}], which nothing reads; move its parameters to "
