@@ -235,7 +235,7 @@ def test_parameters_without_effect_are_named(tmp_path: Path) -> None:
         (
             "[parameters]",
             "[Parameters]",
-            r"no section \[parameters\], .*its sections: Parameters. Wr",
+            r"no section \[parameters\]; sections: Parameters. Write",
         ),
         ("# train\n", "[train]\n", r"has a section \[train\], which nothing reads"),
     ],

@@ -195,9 +195,8 @@ def _fields(path: Path) -> dict[str, WrittenValue]:
     sections = read_sections(path, ".cfg file")
     if SECTION not in sections:
         raise ConfigError(
-            f"{path} has no section [{SECTION}], where a .cfg of ZNN has its parameters; its "
-            f"sections: {', '.join(sections) or 'none'}. Write [{SECTION}] above them, or correct "
-            "the path"
+            f"{path} has no section [{SECTION}]; sections: {', '.join(sections) or 'none'}. Write "
+            f"[{SECTION}] above the parameters, or correct the path"
         )
     if other := next((name for name in sections if name != SECTION), None):
         raise ConfigError(
