@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -30,6 +30,7 @@ def integer_arrays(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(integer_arrays(), BACKGROUND)
+@example(np.full((2, 3), 2**64 - 1, ">u8"), [2**64 - 1])
 def test_background_is_what_is_below_0_or_named(labels: np.ndarray, ids: list[int]) -> None:
     known = is_known(labels, background_values(ids, labels.dtype))
 

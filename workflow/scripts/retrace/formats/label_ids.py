@@ -46,7 +46,9 @@ def is_known(labels: np.ndarray, background: np.ndarray) -> np.ndarray:
     """
     known = np.asarray(labels >= 0)
     if background.size:
-        known &= np.isin(labels, background, invert=True)
+        # numpy 2 fails for foreign byte orders if the ids are close to each other.
+        native = labels.dtype.newbyteorder("=")
+        known &= np.isin(labels.astype(native, copy=False), background.astype(native), invert=True)
     return known
 
 
