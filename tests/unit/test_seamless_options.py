@@ -108,6 +108,23 @@ def test_numbers_are_typed_as_people_write_them(place: Path) -> None:
     assert network["state_archive"] == "2024_01"
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train --lamda1 1 mine", "no option '--lamda1'; did you mean '--lambda1'"),
+        ("train --lambda 1 mine", "no option '--lambda'; did you mean"),
+        ("gen_stack --source a/b --stack_heigth=3 mine", "did you mean '--stack_height'"),
+        ("train --fine_tuning True mine", "'mine' is left over: a word before it stands where"),
+        ("train --size 4 --trunc 4 mine", "trunc: 4 is no level of a pyramid of `height: 4`; .* 3"),
+        ("train --size 3 --skip 3 mine", "skip: 3 leaves no level .* from 0 to 2"),
+    ],
+)
+def test_typing_errors_are_refused_by_name(place: Path, command: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        typed(command)
+    assert not Path("config/networks/mine.yaml").exists()
+
+
 def test_a_name_is_used_once(place: Path) -> None:
     typed("train --lambda1 2 mine")
     before = Path("config/networks/mine.yaml").read_text()
@@ -215,6 +232,23 @@ def test_contradictions_are_refused(place: Path, changes: dict[str, Any], messag
 
     with pytest.raises(ConfigError, match=message):
         load_network("mine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trunc": 2}, "network 'mine': trunc: 2 is no level of a pyramid of `height: 2`"),
+        ({"topskips": 1, "trunc": 1}, "no level of .* and `topskips: 1`; give .* to 0, the coar"),
+        ({"topskips": 2}, "topskips: 2 leaves no level .* from 0 to 1"),
+        ({"skip": 2}, "skip: 2 leaves no level .* from 0 to 1"),
+    ],
+)
+def test_levels_that_a_pyramid_lacks_are_refused(
+    place: Path, changes: dict[str, int], message: str
+) -> None:
+    variant(place, extends="tiny", **changes)
+    with pytest.raises(ConfigError, match=message):
+        resolved("mine")
 
 
 def test_two_names_with_one_value_agree(place: Path) -> None:
@@ -358,6 +392,8 @@ def test_archives_of_seamless_are_combined_under_their_names(place: Path) -> Non
     assert [(s.name, s.shape) for s in data.sets] == [("A", (1, 3, 32, 32)), ("B", (2, 3, 32, 32))]
     with pytest.raises(ConfigError, match="would both be called 'A_main'"):
         typed("combine_h5 OTHER A.h5 A.h5")
+    typed("combine_h5 all_2018.07 A.h5")
+    assert Path("all_2018.07.h5").is_file()
 
 
 def test_the_history_of_a_network_is_printed(
@@ -391,3 +427,7 @@ def test_encodings_are_drawn_of_a_section(place: Path) -> None:
         typed(command.replace("--dataset 1", "--dataset 7"))
     with pytest.raises(DataError, match=r"nothing\.h5"):
         typed(command.replace("stacks.h5", "nothing.h5"))
+    with pytest.raises(DataError, match="--archive gone.pt does not exist"):
+        typed(f"{command.replace(str(model), 'gone.pt')} --network tiny")
+    with pytest.raises(ConfigError, match="--network mtlsd: .* family 'lsd'"):
+        typed(f"{command} --network mtlsd")

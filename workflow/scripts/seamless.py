@@ -36,8 +36,9 @@ from retrace.config.seamless_programs import (
     network_of_options,
 )
 from retrace.config.yaml_files import Settings, names, read_scalar, read_yaml
-from retrace.errors import ConfigError, RetraceError, run
+from retrace.errors import ConfigError, RetraceError, nearest, run
 from retrace.files import atomic_write
+from retrace.formats.hdf5 import H5_SUFFIXES
 from retrace.formats.source import Source
 from retrace.geometry import NmTriple, nm_triple
 from retrace.storage.images import open_image
@@ -57,6 +58,31 @@ def number_of(text: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
     return int(value) if isinstance(value, int) else float(value)
+
+
+class Command(argparse.ArgumentParser):
+    """The parser of one command; it knows the names of its options, typed in full."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.options: list[str] = []
+        super().__init__(**kwargs, allow_abbrev=False)
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> argparse.Action:
+        """As ArgumentParser."""
+        action = super().add_argument(*args, **kwargs)
+        self.options += action.option_strings
+        return action
+
+    def refuse(self, words: Sequence[str]) -> None:
+        """ConfigError for words of the command line that are no option and no name."""
+        for word in (word.partition("=")[0] for word in words):
+            if word.startswith("--"):
+                raise ConfigError(f"no option {word!r}; {nearest(word, self.options)}")
+        if words:
+            raise ConfigError(
+                f"{words[0]!r} is left over: a word before it stands where no value belongs; "
+                f"`{self.prog} -h` shows which options take one"
+            )
 
 
 class Refuse(argparse.Action):
@@ -116,9 +142,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    add_train_options(verbs.add_parser("train", allow_abbrev=False))
-    add_stack_options(verbs.add_parser("gen_stack", allow_abbrev=False))
+    verbs = parser.add_subparsers(dest="verb", required=True, parser_class=Command)
+    add_train_options(verbs.add_parser("train"))
+    add_stack_options(verbs.add_parser("gen_stack"))
     join = verbs.add_parser("combine_h5")
     join.add_argument("output", type=Path, help="the file to make; .h5 is added")
     join.add_argument("sources", type=Path, nargs="+")
@@ -134,7 +160,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     inspect.add_argument("--section", type=int, default=0, help="section of the stack")
     inspect.add_argument("--output", type=Path, default=Path("encodings.png"))
     inspect.add_argument("stacks", type=Path, help="file of stacks")
-    return parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    verbs.choices[args.verb].refuse(unknown)
+    return args
 
 
 def options_of(args: argparse.Namespace, *own: str) -> Settings:
@@ -195,7 +223,9 @@ def write_dataset(args: argparse.Namespace, command: Sequence[str]) -> None:
 
 def combine(args: argparse.Namespace) -> None:
     """Copies the data sets of several files into one."""
-    output = args.output if args.output.suffix else args.output.with_suffix(".h5")
+    output = args.output
+    if output.suffix not in H5_SUFFIXES:  # a point may be part of the name
+        output = output.with_name(f"{output.name}.h5")
     for name, count in combine_stack_files(output, args.sources).items():
         print(f"{output}: {name} ({count} stacks)")
 

@@ -11,13 +11,15 @@ from retrace.alignment.stack_files import StackDataset
 from retrace.checkpoints.safetensors import load_model, read_metadata
 from retrace.checkpoints.seamless import PT, load_overlap
 from retrace.config.any_network import stored_network
-from retrace.config.networks import network_by_name
+from retrace.config.networks import load_network, network_by_name
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.errors import ConfigError, DataError
 from retrace.files import atomic_write
 from retrace.networks import build_network
 from retrace.networks.seamless import Seamless
 from retrace.viewing.encoding_pictures import encodings_figure
+
+ALIGNS = "encodings are drawn of networks that align, of the family 'seamless'"
 
 
 def trained_pyramid(archive: Path, name: str | None) -> tuple[Seamless, SeamlessNetworkSettings]:
@@ -30,9 +32,16 @@ def trained_pyramid(archive: Path, name: str | None) -> tuple[Seamless, Seamless
             f"{archive} holds weights without their settings; add --network NAME, the network "
             "whose `state_archive` it is"
         )
+    if not archive.is_file():
+        raise DataError(f"--archive {archive} does not exist; name a model.safetensors, or a .pt")
+    family = load_network(name).family if name else "seamless"
+    if family != "seamless":
+        raise ConfigError(f"--network {name}: {ALIGNS}, and this one is of the family {family!r}")
     network = network_by_name(name) if name else stored_network(read_metadata(archive)["network"])
     if not isinstance(network, SeamlessNetworkSettings):
-        raise DataError(f"{archive}: network {network.name!r} is of the family {network.family!r}")
+        raise DataError(
+            f"{archive}: {ALIGNS}, and network {network.name!r} is of the family {network.family!r}"
+        )
     module = build_network(network)
     if name is None:
         load_model(archive, module, network)

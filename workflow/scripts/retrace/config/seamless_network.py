@@ -6,7 +6,7 @@ the network is trained at.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from retrace.config import alignment
 from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import EXTENDS, DatasetTraits, NetworkSettings
 from retrace.config.schema import check
+from retrace.errors import ConfigError
 from retrace.setting_types import (
     Count,
     Flag,
@@ -304,11 +305,38 @@ SeamlessNetworkFile = all_optional(
 def resolve_seamless(file: SettingsModel, dataset: DatasetTraits) -> SeamlessNetworkSettings:
     """The network; it is the same for all datasets. ConfigError if a setting is missing."""
     content = {key: value for key, value in file.plain().items() if key != "extends"}
-    network = check(SeamlessNetworkSettings, content, f"network {content['name']!r}")
+    where = f"network {content['name']!r}"
+    network = check(SeamlessNetworkSettings, content, where)
+    check_levels(network, where)
     if network.augment.jitter_px is not None:
         return network
     augment = network.augment.plain() | {"jitter_px": 2 ** (network.height - 1)}
     return network.with_(augment=augment)
+
+
+def check_levels(network: Any, where: str) -> None:
+    """ConfigError for a level, or a number of levels, that a pyramid does not have.
+
+    `network`: its settings, or those of a complete file.
+    """
+    coarsest = network.height - 1 - network.topskips
+    pyramid = f"a pyramid of `height: {network.height}`"
+    if coarsest < 0:
+        raise ConfigError(
+            f"{where}: topskips: {network.topskips} leaves no level of {pyramid}; give a whole "
+            f"number from 0 to {network.height - 1}"
+        )
+    used = f"{pyramid} and `topskips: {network.topskips}`" if network.topskips else pyramid
+    if network.trunc is not None and network.trunc > coarsest:
+        raise ConfigError(
+            f"{where}: trunc: {network.trunc} is no level of {used}; give a whole number from 0, "
+            f"the finest, to {coarsest}, the coarsest, or null, which is the coarsest too"
+        )
+    if network.skip > coarsest:
+        raise ConfigError(
+            f"{where}: skip: {network.skip} leaves no level of {used}; give a whole number from 0 "
+            f"to {coarsest}"
+        )
 
 
 def check_seamless_pair(

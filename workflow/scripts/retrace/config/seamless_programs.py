@@ -15,7 +15,11 @@ from retrace.config.aliases import leaves
 from retrace.config.dataset_model import DatasetFile
 from retrace.config.networks import network_content
 from retrace.config.schema import check
-from retrace.config.seamless_network import SeamlessNetworkFile, SeamlessNetworkSettings
+from retrace.config.seamless_network import (
+    SeamlessNetworkFile,
+    SeamlessNetworkSettings,
+    check_levels,
+)
 from retrace.config.seamless_options import TRAIN, network_in_own_names
 from retrace.config.yaml_files import Settings, merge
 from retrace.errors import ConfigError
@@ -84,7 +88,7 @@ def network_of_options(name: str, options: Mapping[str, Any]) -> Settings:
     if str(given.get("state_archive", "")).endswith((".pt", ".pth")):
         content["composition"] = "additive"
     own = {key: value for key, value in content.items() if key != "extends"}
-    check(SeamlessNetworkFile, merge(network_content(BASE), own), where)
+    check_levels(check(SeamlessNetworkFile, merge(network_content(BASE), own), where), where)
     return content
 
 
