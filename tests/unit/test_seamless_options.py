@@ -24,7 +24,7 @@ from retrace.config.command_line_values import read_config
 from retrace.config.datasets import load_dataset
 from retrace.config.networks import load_network, network_for
 from retrace.config.seamless_options import TRAIN
-from retrace.config.seamless_programs import FLAGS, SAME_NAME
+from retrace.config.seamless_programs import FLAGS, SAME_NAME, layer_address
 from retrace.errors import ConfigError, DataError
 from retrace.planning.experiment import Planner
 from retrace.planning.pack import packed_files
@@ -320,6 +320,12 @@ def test_gen_stack_of_the_readme_is_typed_as_it_is(place: Path) -> None:
     assert [stacks[k] for k in ("count", "height", "side", "mip")] == [100, 50, 1152, 5]
 
 
+def test_gen_stack_reads_layers_and_files_of_this_machine(layer: Path) -> None:
+    assert layer_address("layer") == f"file://{layer}"
+    assert layer_address("./local.h5") == "./local.h5"
+    assert layer_address("basil_v0/raw_image") == "gs://basil_v0/raw_image"
+
+
 def test_every_option_of_gen_stack_reaches_the_dataset(layer: Path) -> None:
     Path("coords.txt").write_text("[]")
     typed(
@@ -418,13 +424,15 @@ def test_encodings_are_drawn_of_a_section(place: Path) -> None:
     network = tiny.typed(tiny.network())
     model = save_model(place / "m.safetensors", built(network), {"network": network.plain()})
     tiny.write_stacks(place / "stacks.h5")
-    command = f"inspect_enc --archive {model} --count 3 --dataset 1 --output enc.png stacks.h5"
+    command = f"inspect_enc --archive {model} --count 500 --dataset 1 --output enc.png stacks.h5"
 
     typed(command)
 
     assert Path("enc.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match="--dataset 7: stacks.h5 has numbers 0 to 1"):
         typed(command.replace("--dataset 1", "--dataset 7"))
+    with pytest.raises(ConfigError, match="ends in .png"):
+        typed(command.replace("enc.png", "enc.jpg"))
     with pytest.raises(DataError, match=r"nothing\.h5"):
         typed(command.replace("stacks.h5", "nothing.h5"))
     with pytest.raises(DataError, match="--archive gone.pt does not exist"):

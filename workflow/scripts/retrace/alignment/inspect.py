@@ -69,6 +69,8 @@ def inspect_encodings(
     module, network = trained_pyramid(archive, name)
     if maps < 1:
         raise ConfigError(f"--count {maps}: show 1 map of each level or more")
+    if output.suffix.lower() != ".png":
+        raise ConfigError(f"--output {output}: the picture is a PNG; give a name that ends in .png")
     dataset = StackDataset([stacks])
     _check_number("--dataset", stack, len(dataset), stacks)
     images = dataset[stack].images

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -102,8 +103,15 @@ class SampledLayer:
 
 
 def layer_address(source: str) -> str:
-    """The address of a `--source`: a path in Google Cloud Storage unless it says otherwise."""
-    return source if is_address(source) else f"gs://{source}"
+    """The address of a `--source`, as gen_stack.py takes it: a path in Google Cloud Storage.
+
+    Other addresses, and files and layers of this machine, count as what they are.
+    """
+    local = Path(source)
+    if (local / "info").is_file():
+        return f"file://{local.resolve()}"
+    is_path = local.exists() or source.startswith(("/", "./", "../"))
+    return source if is_address(source) or is_path else f"gs://{source}"
 
 
 def dataset_of_options(name: str, options: Mapping[str, Any], layer: SampledLayer) -> Settings:

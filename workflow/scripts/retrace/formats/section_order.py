@@ -28,7 +28,9 @@ def section_files(folder: Path) -> list[Path]:
     """
     files = [path for path in folder.iterdir() if _is_section(path)]
     if not files:
-        raise DataError(f"{folder} contains no .tif or .tiff file")
+        raise DataError(
+            f"{folder} contains no .tif or .tiff file; put the sections there, or correct the path"
+        )
     for path in files:
         if not path.is_file():
             what = "a link to nothing" if path.is_symlink() and not path.exists() else "no file"

@@ -27,10 +27,11 @@ def strongest(maps: Tensor, count: int) -> list[int]:
 def encodings_figure(section: Tensor, levels: Sequence[Tensor], count: int) -> bytes:
     """A PNG of the encodings of a section (H, W): a row for each level (C, H / 2^l, W / 2^l).
 
-    The section as the network sees it comes first, then the `count` maps that vary most, each with
-    its number, its range, and how many maps of the level are constant: those carry nothing.
+    The section as the network sees it comes first, then the `count` maps that vary most (all, if a
+    level has fewer), each with its number, its range, and how many maps of the level are constant:
+    those carry nothing.
     """
-    rows, columns = len(levels), count + 1
+    rows, columns = len(levels), min(count, max(map(len, levels))) + 1
     figure = Figure((PANEL * columns, (PANEL + 0.25) * rows), dpi=90, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
