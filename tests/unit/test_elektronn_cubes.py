@@ -60,6 +60,27 @@ def test_labels_lie_on_their_voxels(folder: Path, warp: float) -> None:
             assert known.all()
 
 
+def test_a_snapshot_shows_each_output_around_the_voxel_that_it_is_of(folder: Path) -> None:
+    tiny.mark(folder)
+    sampler = tiny.batches(folder, grey_augment_channels=[])
+    batch = sampler.batch(0, warp=False)
+    shown = sampler.pictures(torch.zeros(1, 2, *batch["target"][0].shape), batch)
+    labels, image = shown["gt_classes"], (shown["raw"].data * 255).round().long()
+    size_nm = sampler.voxel_size_nm
+
+    middles = [
+        [int((start + (first + step / 2) * size) // size) for first in range(0, count, step)]
+        for start, count, step, size in zip(
+            labels.offset_nm, labels.data.shape, sampler.strides, size_nm, strict=True
+        )
+    ]
+
+    assert max(sampler.strides) > 1
+    of_image = image[np.ix_(*middles)] % 2
+    z, y, x = sampler.strides
+    assert torch.equal(of_image, labels.data[::z, ::y, ::x].long())
+
+
 def test_axes_and_centre(folder: Path) -> None:
     """(x, y, z) in the file is (z, y, x) here; labels are in the middle of their image."""
     volume = tiny.dataset(folder).volumes["cube_0"]

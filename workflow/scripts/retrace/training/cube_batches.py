@@ -30,7 +30,7 @@ from retrace.config.dataset_model import Entry, LazyLabels
 from retrace.config.elektronn_network import EXAMPLE_WEIGHTS, ElektronnNetworkSettings
 from retrace.errors import DataError
 from retrace.formats.placement import check_place_in_image
-from retrace.geometry import NmTriple, Triple, VoxelBox, in_nm, triple
+from retrace.geometry import NmTriple, Triple, VoxelBox, nm_triple, triple
 from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.normalised import UNIT, NormalisedImage, normalise, open_normalised
@@ -236,8 +236,12 @@ class CubeBatches:
         return classes[(slice(ring, -ring or None),) * 3]
 
     def pictures(self, probabilities: Tensor, batch: Batch) -> dict[str, Picture]:
-        """Image, classes and probabilities of the first example, enlarged to the image's voxels."""
-        where = in_nm(self.lead, self.voxel_size_nm)
+        """Image, classes and probabilities of the first example, enlarged to the image's voxels.
+
+        An output of stride s is shown as s voxels around the one that it is of.
+        """
+        sizes = zip(self.lead, self.strides, self.voxel_size_nm, strict=True)
+        where = nm_triple([(lead - (stride - 1) / 2) * size for lead, stride, size in sizes])
         known = batch["target"][0] != IGNORED
         shown = {"raw": Picture(batch["input"][0, 0].float(), (0, 0, 0))}
         parts = {
