@@ -208,7 +208,7 @@ def test_impossible_settings_are_refused_at_planning(snakemake: Run, place: Path
     for change, message in (
         ({"raw": {**good["volumes"]["traced"]["raw"], "mip": 3}}, "has no mip 3; it has 0:"),
         ({"roi_nm": {**BOX, "offset": [240, 216, 900]}}, "leaves the volume"),
-        ({"raw": {"path": f"file://{place / 'nowhere'}"}}, "nowhere/info does not exist"),
+        ({"raw": {"path": f"file://{place / 'nowhere'}"}}, "does not exist (1 more of its files"),
     ):
         broken = json.loads(json.dumps(good))
         broken["volumes"]["traced"] |= change

@@ -35,7 +35,7 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def clones(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """Two copies of the workflow, and the folder to which `data` of both is a link."""
-    place = tmp_path_factory.mktemp("shared")
+    place = tmp_path_factory.mktemp("clones")
     (place / "disk").mkdir()
     for name in ("a", "b"):
         (place / name).mkdir()

@@ -9,12 +9,14 @@ import filecmp
 import glob
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
-import numpy as np
-
+from retrace.errors import ConfigError
 from retrace.reading import reading_content
 from retrace.replacement import sync_folder
+
+if TYPE_CHECKING:
+    import h5py
 
 STATISTICS = "processing/znn/train/statistics"
 """The learning curve in a file of the standard-IO layout; in the other one it is a file."""
@@ -23,6 +25,18 @@ CURRENT = "current"
 """What the name of the latest network ends in, a copy of that of its iteration."""
 COPIED_AT = "retrace_iteration"
 """An attribute of our copies: the iteration of the network that was copied."""
+
+
+def _opened(path: Path, mode: str = "r") -> h5py.File:
+    """An open h5; ConfigError without h5py, which planning needs for networks of ZNN alone."""
+    try:
+        import h5py
+    except ImportError:
+        raise ConfigError(
+            f"{path} is read while planning, which needs h5py; install it where Snakemake runs: "
+            "python -m pip install h5py"
+        ) from None
+    return h5py.File(path, mode)
 
 
 def statistics_file(net: Path) -> Path:
@@ -54,7 +68,7 @@ def known_iteration(net: Path) -> int | None:
 
 def _iteration_in_curve(net: Path) -> int | None:
     """The last iteration in the learning curve of a network; None where it has no curve."""
-    with reading_content(net, "name an h5 that ZNN wrote"), h5py.File(net, "r") as file:
+    with reading_content(net, "name an h5 that ZNN wrote"), _opened(net) as file:
         if COPIED_AT in file.attrs:
             return int(file.attrs[COPIED_AT])
         if STATISTICS in file and (last := _last(file[STATISTICS])):
@@ -62,7 +76,7 @@ def _iteration_in_curve(net: Path) -> int | None:
     curve = statistics_file(net)
     if not curve.is_file():
         return None
-    with reading_content(curve, "name an h5 that ZNN wrote"), h5py.File(curve, "r") as file:
+    with reading_content(curve, "name an h5 that ZNN wrote"), _opened(curve) as file:
         return _last(file)
 
 
@@ -85,7 +99,7 @@ def _iteration_of_copied(current: Path, least: int) -> int | None:
 
 def _last(group: h5py.Group) -> int:
     columns = [group[f"{part}/it"][()] for part in ("train", "test") if f"{part}/it" in group]
-    return max((int(np.max(column, initial=0)) for column in columns), default=0)
+    return max((int(max(column, default=0)) for column in columns), default=0)
 
 
 def copy_with_curve(net: Path, copy: Path) -> None:
@@ -94,12 +108,12 @@ def copy_with_curve(net: Path, copy: Path) -> None:
     partial = copy.with_name(f"{copy.name}.partial")
     iteration = known_iteration(net)
     shutil.copyfile(net, partial)
-    with reading_content(net, "name an h5 that ZNN wrote"), h5py.File(partial, "a") as file:
+    with reading_content(net, "name an h5 that ZNN wrote"), _opened(partial, "a") as file:
         if iteration is not None and iteration != (_iteration_in_curve(net) or 0):
             file.attrs[COPIED_AT] = iteration
         curve = statistics_file(net)
         if STATISTICS not in file and curve.is_file():
-            with h5py.File(curve, "r") as source:
+            with _opened(curve) as source:
                 for name in source:
                     source.copy(name, file.require_group(STATISTICS), name)
     partial.replace(copy)
