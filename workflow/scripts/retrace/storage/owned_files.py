@@ -8,7 +8,7 @@ and neither does this one once somebody else has changed them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from retrace.errors import DataError
@@ -59,7 +59,11 @@ def own(record: Path, files: Iterable[Path]) -> None:
 
 def is_owned(record: Path, file: Path) -> bool:
     """Whether a file is, byte for byte, as the record says."""
-    digests = recorded(record).get(_name(file), [])
+    return _is_as_recorded(file, recorded(record))
+
+
+def _is_as_recorded(file: Path, known: Mapping[str, list[str]]) -> bool:
+    digests = known.get(_name(file), [])
     return bool(digests) and file_sha256(file) in digests
 
 
@@ -68,9 +72,10 @@ def check_owned(record: Path, files: Iterable[Path], setting: str) -> None:
 
     `setting`: what chose the names of the files.
     """
+    known = recorded(record)
     for file in files:
-        if file.exists() and not is_owned(record, file):
-            raise _foreign(file, record, setting, was_written=_name(file) in recorded(record))
+        if file.exists() and not _is_as_recorded(file, known):
+            raise _foreign(file, record, setting, was_written=_name(file) in known)
 
 
 def _foreign(file: Path, record: Path, setting: str, *, was_written: bool) -> DataError:
