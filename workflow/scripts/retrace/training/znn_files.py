@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,9 @@ class NetFiles:
         try:
             waits = self._waits()
             if progress.iteration % self.network.checkpoint_every == 0:
-                self._write(progress, waits)
-                self._write_log(progress, waits)
+                curve = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
+                self._write(progress.iteration, curve, waits)
+                self._write_log(curve, waits)
             if waits and progress.iteration >= self.iterations:
                 self._put_waiting()
         except OSError as error:
@@ -112,12 +114,11 @@ class NetFiles:
         (self.work / MARK).touch()
         shutil.rmtree(self.work / WAITING)
 
-    def _write(self, progress: TrainingProgress, waits: bool) -> None:
-        name = str(progress.iteration) if progress.iteration else "init"
+    def _write(self, iteration: int, learning_curve: Mapping[str, Any], waits: bool) -> None:
+        name = str(iteration) if iteration else "init"
         curve: dict[str, Any] = {}
-        if progress.iteration:
-            rows = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
-            curve = {**as_curve(rows), "elapsed": self._seconds(progress.iteration)}
+        if iteration:
+            curve = {**as_curve(learning_curve), "elapsed": self._seconds(iteration)}
         path = self._place(f"_{name}.h5.new", waits)
         sgd = replace(sgd_of(self.network), eta=self.optimizer.eta)
         file = network_file(self.module, sgd, curve, path, self._velocity)
@@ -132,13 +133,12 @@ class NetFiles:
             for written_file, final in ((new, new.with_suffix("")), (partial, current)):
                 self._put(written_file, final, waits)
 
-    def _write_log(self, progress: TrainingProgress, waits: bool) -> None:
+    def _write_log(self, learning_curve: Mapping[str, Any], waits: bool) -> None:
         """With `logging`, writes the log so far, and the files that the training was started by."""
         if not self.files.recorded:
             return
-        rows = znn_learning_curve(progress, self.network.num_iter_per_show, self.work)
         texts = {end: Path(path).read_text() for end, path in self.files.recorded.items()}
-        for end, text in {**texts, "log.txt": as_log(rows)}.items():
+        for end, text in {**texts, "log.txt": as_log(learning_curve)}.items():
             final = self._place(f"_{end}", waits)
             partial = final.with_name(f"{final.name}.partial")
             partial.parent.mkdir(parents=True, exist_ok=True)
