@@ -197,9 +197,11 @@ class _Reader:
             volume["inputs"] = {name: _image(images[name]) for name in more}
         is_semantic = self.config is not None and self.config.out_type == "semantic"
         classes = {"objects": "classes"} if is_semantic else {}
-        labels = {node: _source(label.files[0].path) | classes for node, label in labelled.items()}
+        labels = {
+            node: source_settings(label.files[0].path) | classes for node, label in labelled.items()
+        }
         masks = {
-            node: _source(label.masks[0].path)
+            node: source_settings(label.masks[0].path)
             for node, label in labelled.items()
             if label.masks[0] is not None
         }
@@ -217,7 +219,7 @@ class _Reader:
 
 def _image(section: SpecSection) -> Settings:
     """An image; integers of more than 8 bits are scaled first if a preprocessing scales them."""
-    source, preprocess = _source(section.files[0].path), section.preprocess[0]
+    source, preprocess = source_settings(section.files[0].path), section.preprocess[0]
     if preprocess != "none" and _has_more_bits(**source):
         source["normalize"] = {"percentiles": [0, 100]}
     return {**source, "preprocess": preprocess}
@@ -233,6 +235,7 @@ def _has_more_bits(path: str, array: str = "") -> bool:
     return header is not None and not is_grey_type(header.dtype)
 
 
-def _source(path: Path) -> Settings:
+def source_settings(path: Path) -> Settings:
+    """The settings of a file that a .spec names; of an h5, ZNN reads one array."""
     is_h5 = path.suffix.lower() in (".h5", ".hdf5")
     return {"path": str(path), **({"array": H5_ARRAY} if is_h5 else {})}

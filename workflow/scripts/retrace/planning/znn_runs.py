@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from retrace.config.workflow import WorkflowConfig
 from retrace.config.yaml_files import give, is_given, names
+from retrace.config.znn_samples import source_settings
 from retrace.errors import ConfigError, RetraceError
 from retrace.files import digest
 from retrace.formats.source import Source
@@ -25,7 +26,7 @@ from retrace.planning.train import trained_files
 from retrace.planning.volume_layout import source_layout
 from retrace.znn.cfg import read_cfg
 from retrace.znn.parameters import ZnnConfig
-from retrace.znn.spec import H5_ARRAY, read_spec
+from retrace.znn.spec import read_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,9 +96,8 @@ def _stated_size(parameters: ZnnConfig, cfg: str) -> NmTriple | None:
     for sample in samples.values():
         for section in (*sample.images.values(), *sample.labels.values()):
             for file in section.files:
-                array = H5_ARRAY if file.path.suffix.lower() in (".h5", ".hdf5") else ""
                 try:
-                    layout = source_layout(Source(path=str(file.path), array=array))
+                    layout = source_layout(Source(**source_settings(file.path)))
                 except (RetraceError, OSError):
                     continue  # it states none, or is refused where it is used
                 if layout is not None:
