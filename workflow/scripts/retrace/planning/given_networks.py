@@ -42,11 +42,8 @@ def check(config: WorkflowConfig, dataset: str, network: str, init: str | None) 
         )
     if not Path(given).is_file():
         what = f"`init: {given}`" if init else f"{named.configuration}: forward_net names {given}"
-        train = (
-            f"train_znn --config cfg={named.configuration}"
-            if direct
-            else (f"train_{dataset}_{network}")
-        )
+        direct_train = f"train_znn --config cfg={named.configuration}"
+        train = direct_train if direct else f"train_{dataset}_{network}"
         raise ConfigError(
             f"{what}, which does not exist; correct the path, or write it first: "
             f"`snakemake {train}`"

@@ -129,16 +129,14 @@ def _check_both(config: WorkflowConfig) -> None:
     """Both programs in one run: neither reads what the other one writes, nor the same `init`."""
     parameters = read_cfg(Path(str(config.cfg)))
     prefix, net = parameters.train_net_prefix, parameters.forward_net
-    is_written = prefix is not None and net is not None and net.startswith(f"{prefix}_")
-    if is_written or config.init:
+    reason = None
+    if config.init:
+        reason = "`init` may be for either"
+    elif prefix is not None and net is not None and net.startswith(f"{prefix}_"):
+        reason = f"forward_net {net} changes meanwhile"
+    if reason:
         raise ConfigError(
-            f"{TRAIN} and {FORWARD} in one run: "
-            + (
-                "`init` may be for either"
-                if config.init
-                else f"forward_net {net} changes meanwhile"
-            )
-            + f"; run {TRAIN} first, then {FORWARD}"
+            f"{TRAIN} and {FORWARD} in one run: {reason}; run {TRAIN} first, then {FORWARD}"
         )
 
 
