@@ -18,6 +18,12 @@ SPELLINGS = {"symmetric_rescale": "symetric_rescale", "None": "none"}
 """Other spellings: that of ZNN's documentation, and one that ZNN reads, too."""
 LABEL_PREPROCESSINGS = ("one_class", "binary_class", "affinity", "auto", "none")
 """What ZNN's documentation names for labels; see `check_label_types`."""
+TARGETS_OF_LABEL_TYPES = {
+    "one_class": ("boundary", 1),
+    "binary_class": ("boundary", 2),
+    "affinity": ("affinity", 3),
+}
+"""The `out_type` and the number of maps that they make; auto and none follow the network."""
 H5_ARRAY = "main"
 """The array that ZNN reads from every h5 file."""
 OPTIONS = {
@@ -147,11 +153,9 @@ def check_label_types(section: SpecSection, node: str, maps: int, out_type: str)
     one_class: 1 where the label is above 0; binary_class: also the inverse; affinity: affinities
     to three neighbours. auto and none leave it to `out_type`, which in ZNN always decided.
     """
-    makes = {"one_class": ("boundary", 1), "binary_class": ("boundary", 2)}
     for kind in section.preprocess:
-        expected = {**makes, "affinity": ("affinity", 3)}.get(kind)
-        if expected not in (None, (out_type, maps)):
-            assert expected is not None
+        expected = TARGETS_OF_LABEL_TYPES.get(kind)
+        if expected is not None and expected != (out_type, maps):
             raise ConfigError(
                 f"{section.where}: pp_types of [{section.name}] is {kind}, which makes "
                 f"{expected[1]} maps for out_type {expected[0]}; output node {node!r} has {maps}, "
