@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -296,6 +296,11 @@ class Graph:
                 )
             sizes[name] = next(iter(needed.values())) if needed else output
         return sizes
+
+
+def with_defaults(function: str, args: Sequence[float] = ()) -> tuple[float, ...]:
+    """Arguments of a transfer function; missing ones at the end have their defaults."""
+    return (*args, *FUNCTIONS[function][len(args) :])
 
 
 def _function_fault(node: Node) -> str | None:

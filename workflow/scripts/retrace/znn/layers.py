@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from retrace.errors import ConfigError, nearest
-from retrace.znn.graph import FUNCTIONS, ONE, Edge, Graph, Init, Node
+from retrace.znn.graph import ONE, Edge, Graph, Init, Node, with_defaults
 from retrace.znn.parameters import ZnnLayer
 
 FIRST = "input"
@@ -88,7 +88,6 @@ def _node(layer: ZnnLayer, edge: Edge, nodes: Mapping[str, Node]) -> Node:
     if edge.type != "conv" and layer.function is None:
         return Node(edge.output, "sum", nodes[edge.input].size)
     function = layer.function or "rectify_linear"
-    default = FUNCTIONS[function]
-    args = default if layer.args is None else layer.args + default[len(layer.args) :]
+    args = with_defaults(function, layer.args or ())
     maps = layer.maps or nodes[edge.input].size
     return Node(edge.output, "transfer", maps, function, args)

@@ -24,6 +24,7 @@ from retrace.znn.graph import (
     Init,
     Node,
     Shape,
+    with_defaults,
 )
 from retrace.znn.values import WrittenValue, read_text
 
@@ -201,14 +202,13 @@ def _node(name: str, part: _Object) -> Node:
 
 def _function_args(function: str, part: _Object) -> tuple[float, ...]:
     """Arguments of a transfer function; missing ones have their defaults."""
-    default = FUNCTIONS[function]
     if "function_args" not in part.fields:
-        return default
+        return with_defaults(function)
     written = part.fields["function_args"]
-    values = written.numbers()
-    if len(values) > len(default):
-        raise written.error(f"{len(default)} numbers for {function}")
-    return values + default[len(values) :]
+    values, most = written.numbers(), len(FUNCTIONS[function])
+    if len(values) > most:
+        raise written.error(f"{most} numbers for {function}")
+    return with_defaults(function, values)
 
 
 def _edge(name: str, part: _Object) -> Edge:
