@@ -274,7 +274,7 @@ def test_a_training_with_nothing_left_or_with_later_networks_at_the_prefix_is_re
         WrittenFiles().check(settings, begun.folder, begun)
 
 
-def test_a_seed_among_the_networks_at_the_prefix_is_continued_another_one_begins_anew() -> None:
+def test_a_seed_among_the_networks_at_the_prefix_is_continued_another_one_begins_at_0() -> None:
     write_net("seed.h5", 4)
     assert start(init="seed.h5").copy is None
     assert train_job(planner(init="seed.h5"), *NAMES).inputs["init"] == "seed.h5"

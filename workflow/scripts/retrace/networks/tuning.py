@@ -25,10 +25,10 @@ TIMES = "conv_seconds.json"
 ROUNDS = 4
 """Runs of each mode, of which the fastest counts; the first one warms up."""
 HINT_SECONDS = 0.1, 1.0
-"""Where only a hint depends on it: no further run of a mode, and no further layer, after this time.
-The largest layers come first."""
+"""A hint must not take long: after these times no further run of a mode, and no further layer,
+begins. The largest layers come first."""
 HINT_MULTIPLICATIONS = 2e7
-"""The same for the size: layers with more multiplications are measured on a part of their input."""
+"""For a hint, layers with more multiplications are measured on a part of their input."""
 HINT_FACTOR = 1.2
 """A mode is recommended that is this many times as fast; less could be chance."""
 

@@ -43,14 +43,14 @@ def resume(
 def _annealing_steps(file: NetworkFile, network: ZnnNetworkSettings, begun: int) -> int:
     """The steps that eta was annealed for.
 
-    Where the file holds the eta that `begun` steps lead to, annealing goes on. Otherwise the eta
-    of the .cfg is another one, or ZNN restarted it: it begins at that of the .cfg, as in ZNN.
+    Where the file holds the eta that `begun` steps lead to, annealing continues. Otherwise the
+    eta of the .cfg is another one, or ZNN restarted it: it begins at that of the .cfg, as in ZNN.
     """
     every = network.num_iter_per_annealing
     annealed = network.eta * network.anneal_factor ** (begun // every)
     stored = [float(layer.fields["eta"]) for layer in file.layers.values() if "eta" in layer.fields]
-    goes_on = bool(stored) and math.isclose(stored[0], annealed, rel_tol=ETA_TOLERANCE)
-    eta = annealed if goes_on else network.eta
+    continues = bool(stored) and math.isclose(stored[0], annealed, rel_tol=ETA_TOLERANCE)
+    eta = annealed if continues else network.eta
     origin = f"{file.path} holds {stored[0]:g}" if stored else f"{file.path} holds none"
-    print(f"[train] eta goes on at {eta:g} ({origin}, the .cfg {network.eta:g})", flush=True)
-    return begun if goes_on else begun % every
+    print(f"[train] continues with eta {eta:g} ({origin}, the .cfg {network.eta:g})", flush=True)
+    return begun if continues else begun % every
