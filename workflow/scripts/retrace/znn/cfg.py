@@ -151,7 +151,7 @@ def read_cfg(path: Path) -> ZnnConfig:
     ConfigError names file, line, parameter and what is allowed. That the file of `forward_net`
     exists is not checked: a training may write it.
     """
-    written = _written(path)
+    written = _renamed(_fields(path))
     values = {name: read(written[name]) for name, read in READERS.items() if name in written}
     values |= _conv_modes(written, values)
     config = ZnnConfig.model_validate({**values, **_paths(path, written, values)})
@@ -183,11 +183,6 @@ def _paths(
     if values.get("output_prefix"):
         paths["output_prefix"] = output_prefix(values["output_prefix"], base)
     return paths
-
-
-def _written(path: Path) -> dict[str, WrittenValue]:
-    """The parameters of a file by their current names, as they are written."""
-    return _renamed(_fields(path))
 
 
 def _fields(path: Path) -> dict[str, WrittenValue]:
