@@ -12,7 +12,7 @@ from retrace.planning.identity import setting_differences
 from retrace.planning.paths import manifest
 from retrace.planning.records import record_next_to
 from retrace.reading import json_if_intact
-from retrace.records.contents import content_digest
+from retrace.records.contents import has_changed
 from retrace.records.record import read_finished
 from retrace.settings_model import deciding
 
@@ -106,7 +106,7 @@ def _reasons(noted: Mapping[str, Any], job: Job) -> Iterator[str]:
         if path not in noted["inputs"]:
             yield f"it did not read {path}"
     for path, version in noted["inputs"].items():
-        if _has_changed(path, version):
+        if _is_other(path, version):
             yield f"{path} has changed since"
 
 
@@ -117,12 +117,12 @@ def _of_states(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**decided, "network": network, "dataset": data_of_states(settings["dataset"])}
 
 
-def _has_changed(path: str, version: Mapping[str, str]) -> bool:
+def _is_other(path: str, version: Mapping[str, str]) -> bool:
     """Whether an input is another version than a training read; one that is gone is not."""
     if not Path(path).exists():
         return False
     if "sha256" in version:
-        return content_digest(Path(path)) != version["sha256"]
+        return has_changed(Path(path), version)
     records = [read_finished(Path(file)) for file in (manifest(path), record_next_to(path))]
     versions = [one.version for one in records if one is not None]
     return bool(versions) and version not in versions

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -67,6 +67,16 @@ def content_digest(path: Path) -> str:
         with suppress(OSError):  # a read-only folder costs time, not the result
             atomic_write(_memory(path), json.dumps({"fingerprint": now, "sha256": content}))
     return content
+
+
+def has_changed(path: Path, version: Mapping[str, str]) -> bool:
+    """Whether a file or folder has other bytes than this version of it (fingerprint, sha256).
+
+    Its times alone do not matter; a new link to a file, for example, changes them.
+    """
+    if fingerprint(path) == version.get("fingerprint"):
+        return False
+    return content_digest(path) != version.get("sha256")
 
 
 def _digest_of_bytes(path: Path) -> str:

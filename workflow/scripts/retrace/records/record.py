@@ -23,7 +23,7 @@ from retrace.files import (
     read_parsed,
 )
 from retrace.reading import if_intact, json_if_intact
-from retrace.records.contents import content_digest, fingerprint
+from retrace.records.contents import content_digest, fingerprint, has_changed
 from retrace.relative_paths import relative_path
 from retrace.replacement import declare, newest, waiting_outputs
 
@@ -103,7 +103,7 @@ class Running:
         DataError if an input changed meanwhile: what was read of it is unknown.
         """
         for path in self.planned.own:
-            if _has_changed(Path(path), self.inputs[path]):
+            if has_changed(Path(path), self.inputs[path]):
                 raise DataError(
                     f"{path} changed while this job read it; run the same command again, which "
                     "computes the result from the new version"
@@ -143,13 +143,6 @@ def start(planned: Planned) -> Running:
             "sha256": content_digest(Path(path)),
         }
     return Running(planned, inputs)
-
-
-def _has_changed(path: Path, version: Mapping[str, str]) -> bool:
-    """Whether a file has other bytes than at the start; a new link to it changes its times only."""
-    if fingerprint(path) == version["fingerprint"]:
-        return False
-    return content_digest(path) != version["sha256"]
 
 
 _running: list[Running] = []
