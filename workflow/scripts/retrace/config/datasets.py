@@ -264,9 +264,3 @@ def is_planar(dataset: DatasetBase) -> bool:
     """Whether labels are membranes, whose objects are connected within each section only."""
     labels = [v.labels for v in dataset.volumes.values() if v.labels is not None]
     return any(source.objects in SEPARATED_LABEL_KINDS for source in labels)
-
-
-def fetched_examples() -> list[str]:
-    """Datasets of single examples whose files are downloaded by `fetch`."""
-    files = {name: settings_of("datasets", name)[0] for name in names("datasets")}
-    return [n for n, content in files.items() if "fetch" in content.get("examples", {})]
