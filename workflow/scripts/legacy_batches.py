@@ -34,7 +34,7 @@ from retrace.records.record import running_job
 from retrace.training.build import build_trainer, training_digest
 from retrace.training.lsd_family import LsdFamilyTask
 from retrace.training.other_states import note_identity
-from retrace.training.snapshots import as_stored
+from retrace.training.snapshots import as_stored, is_shown
 from retrace.training.task import WeightFiles
 
 
@@ -142,8 +142,7 @@ def send(args: argparse.Namespace, pipe: BinaryIO) -> None:
     assert isinstance(trainer.task, LsdFamilyTask)
     every = trainer.plan.snapshot_every
     for number in progress(iterations, len(iterations), "batches", "batches"):
-        iteration = number + 1
-        shown = number == head["first"] or iteration == head["last"] or iteration % every == 0
+        shown = is_shown(number + 1, head["first"] + 1, head["last"], every)
         write_batch(pipe, as_arrays(trainer.task, number, shown=shown))
 
 

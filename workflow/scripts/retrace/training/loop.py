@@ -33,7 +33,7 @@ from retrace.training.parallel import (
 from retrace.training.prefetch import Prefetcher
 from retrace.training.ranks import SINGLE_PROCESS, Rank
 from retrace.training.signals import handling_stop_signals
-from retrace.training.snapshots import save_snapshot
+from retrace.training.snapshots import is_shown, save_snapshot
 from retrace.training.state import TrainingProgress, load_state, save_state, state_files
 from retrace.training.task import Batch, Task
 
@@ -272,13 +272,9 @@ class Trainer:
         return iteration % plan.checkpoint_every == 0 or iteration == plan.iterations
 
     def _is_shown(self, iteration: int, first: int, over: bool) -> bool:
-        """Whether a snapshot is due: the first iteration of this run, the last one, multiples.
-
-        The original counts the batches of the running process from 0, so its first batch is shown
-        (gunpowder, Snapshot).
-        """
-        is_end = over or iteration == self.plan.iterations
-        is_due = iteration == first + 1 or is_end or iteration % self.plan.snapshot_every == 0
+        """Whether this process writes a snapshot; also of the iteration that ends the run early."""
+        plan = self.plan
+        is_due = over or is_shown(iteration, first + 1, plan.iterations, plan.snapshot_every)
         return self.rank.is_first and is_due
 
     @property

@@ -17,6 +17,15 @@ KEEP = 20
 """How many snapshots are kept; one of a paper-sized network takes about 40 MB."""
 
 
+def is_shown(iteration: int, first: int, last: int, every: int) -> bool:
+    """Whether a snapshot of an iteration is due: of `first` and `last` of a run, and of multiples.
+
+    The original counts the batches of the running process from 0, so its first batch is shown
+    (gunpowder, Snapshot).
+    """
+    return iteration in (first, last) or iteration % every == 0
+
+
 def save_snapshot(
     folder: Path, iteration: int, pictures: Mapping[str, Picture], voxel_size_nm: NmTriple
 ) -> Path:
