@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +29,6 @@ def write_networks(folder: Path) -> None:
     for name in ("mtlsd", "lsd"):
         tiny_workflow.write_network(folder, f"thin_{name}", f"{name}_small")
     tiny_workflow.write_network(folder, "thin_acrlsd", "acrlsd_small", autocontext="thin_lsd")
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with tiny_workflow.serving() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,6 @@ pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
 
 PUBLISHED = ("weights=published", "iterations=401")
 CHECKPOINT = "data/tutorial/checkpoints/tiny_mtlsd"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with tiny_workflow.serving() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

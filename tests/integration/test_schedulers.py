@@ -6,7 +6,6 @@ The schedulers' commands are stand-ins that run the submitted commands.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ import tiny_workflow
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 
 CORES = 4
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with tiny_workflow.serving() as address:
-        yield address
 
 
 def submitted(folder: Path, endpoint: str, profile: Path) -> list[dict[str, Any]]:

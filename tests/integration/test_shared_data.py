@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,12 +24,6 @@ VOLUMES = ("train_0", "val_0", "test_0")
 OPTIONS = ("fetch_phantom", "--quiet", "host", "--cores", "4", "--retries", "0")
 COMPLETE = "is complete, and the server has the same objects"
 WAITS = "waits for another run that fetches data/phantom/"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with tiny_workflow.serving() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +41,6 @@ def write_networks(folder: Path) -> None:
     for name in NETWORKS:
         tiny_workflow.write_network(folder, f"tiny_{name}", f"{name}_small", **more.get(name, {}))
     (folder / "config/networks/tiny_n4.yaml").write_text(json.dumps(BOUNDARIES))
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with tiny_workflow.serving() as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
