@@ -99,22 +99,19 @@ def copied_libraries() -> dict[str, str]:
     return {Path(to).name: source for source, to in copied}
 
 
-def provider(name: str, packed: Mapping[str, str]) -> str | None:
-    """What provides a library in the image; None for nothing. `packed`: those in the wheels."""
-    if name in packed:
-        return f"wheel: {packed[name]}"
-    if name in (copied := copied_libraries()):
-        return f"recipe: {copied[name]}"
-    if name in DRIVER:
-        return "driver: --nv"
-    return next((f"base: {p}" for p, names in BASE.items() if name in names.split()), None)
+def providers(packed: Mapping[str, str]) -> dict[str, str]:
+    """What provides each library in the image; a wheel's own comes first. `packed`: these."""
+    base = {name: f"base: {package}" for package, names in BASE.items() for name in names.split()}
+    driver = dict.fromkeys(DRIVER, "driver: --nv")
+    recipe = {name: f"recipe: {source}" for name, source in copied_libraries().items()}
+    return base | driver | recipe | {name: f"wheel: {path}" for name, path in packed.items()}
 
 
 def libraries(found: Sequence[Binary], site: Path) -> list[tuple[str, int, str | None]]:
     """Each library, how many binaries need it, and what provides it."""
     packed = {one.path.name: str(one.path.relative_to(site)) for one in found}
-    users = Counter(name for one in found for name in one.needed)
-    return [(name, users[name], provider(name, packed)) for name in sorted(users)]
+    users, sources = Counter(name for one in found for name in one.needed), providers(packed)
+    return [(name, users[name], sources.get(name)) for name in sorted(users)]
 
 
 def newest(found: Sequence[Binary]) -> dict[str, tuple[int, ...]]:
