@@ -48,7 +48,7 @@ def network_of_states(network: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_of_states(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the weights of a dataset: entries and volumes, or its examples."""
+    """What of a dataset decides the weights: entries and their volumes, or its examples."""
     if "examples" in dataset:
         return {k: v for k, v in dataset["examples"].items() if k not in ("test", "fetch")}
     content = {k: dataset.get(k) for k in ("voxel_size_nm", "background_ids", "train")}
@@ -131,7 +131,7 @@ def _is_other(path: str, version: Mapping[str, str]) -> bool:
 def _none_found(
     experiment: str, iteration: int | None, found: Sequence[Path], others: Sequence[str]
 ) -> str:
-    """The message without a snapshot to show: which there are, and what writes one."""
+    """The message when there is no snapshot to show: which there are, and what writes one."""
     if found:
         numbers = sorted({int(path.stem.removeprefix("batch_")) for path in found})
         return (
