@@ -176,8 +176,7 @@ class CubeBatches:
         """
         volume, flat = cubes.sampler.volumes[index], self.network.n_dim == 2
         shape = self.patch if flat else turned.shape
-        drawn = self._drawn_warp(rng, warp, shape, volume, turned)
-        source = self._source(drawn, shape, turned)
+        drawn, source = self._drawn_warp(rng, warp, shape, volume, turned)
         lead = triple([self.lead[axis] for axis in turned.order])
         sides = zip(turned.shape, lead, strict=True)
         core = VoxelBox((0, 0, 0), triple([n - 2 * c for n, c in sides]))
@@ -196,12 +195,6 @@ class CubeBatches:
             image = apply_warp(image, drawn, shape)
         return (image, labels) if flat else (turned.apply(image), turned.apply(labels))
 
-    def _source(self, drawn: BackwardWarp | None, shape: Triple, turned: Simple) -> Triple:
-        """Voxels (z, y, x) of the volume that a patch is made of."""
-        source = required_source(drawn, shape) if drawn else shape
-        flat = self.network.n_dim == 2
-        return triple([source[axis] for axis in turned.order]) if flat else source
-
     def _drawn_warp(
         self,
         rng: np.random.Generator,
@@ -209,15 +202,21 @@ class CubeBatches:
         shape: Triple,
         volume: TrainingVolume,
         turned: Simple,
-    ) -> BackwardWarp | None:
-        """A random warp with probability `fraction`, if the volume is large enough for it."""
+    ) -> tuple[BackwardWarp | None, Triple]:
+        """A random warp with probability `fraction`, if the volume is large enough for it.
+
+        Also the voxels (z, y, x) of the volume that the patch is made of. `shape`: of the output
+        of the warp.
+        """
         if not fraction or rng.random() >= fraction:
-            return None
+            return None, turned.shape
         flat = self.network.n_dim == 2
         drawn = draw_section_warp(rng) if flat else draw_volume_warp(rng)
-        needed = self._source(drawn, shape, turned)
-        sides = zip(needed, volume.visible.shape, strict=True)
-        return drawn if all(n <= have for n, have in sides) else None
+        source = required_source(drawn, shape)
+        if flat:
+            source = triple([source[axis] for axis in turned.order])
+        fits = all(n <= have for n, have in zip(source, volume.visible.shape, strict=True))
+        return (drawn, source) if fits else (None, turned.shape)
 
     def _classes(self, volume: TrainingVolume, box: VoxelBox) -> Tensor:
         """Classes (Z, Y, X) int64 of a box, IGNORED where unknown."""
