@@ -335,12 +335,8 @@ def note_unused_labels(volume: TrainingVolume, network: str, context: Triple) ->
 
     `context`: voxels (z, y, x) that an input has more than its output.
     """
-    used = 1.0
-    sides = zip(volume.labelled.offset, volume.labelled.shape, strict=True)
-    for axis, (begin, size) in enumerate(sides):
-        low = volume.visible.offset[axis] + context[axis] // 2
-        high = volume.visible.end[axis] - (context[axis] - context[axis] // 2)
-        used *= max(0, min(begin + size, high) - max(begin, low)) / size
+    outputs = volume.visible.grow([-(n // 2) for n in context])
+    used = volume.labelled.intersect(outputs).size / volume.labelled.size
     if used < 1:
         print(
             f"[train] {volume.name}: {100 * (1 - used):.0f} % of the labelled voxels are not "
