@@ -239,10 +239,12 @@ class ElektronnTask(PlainTask):
         for batch in self.data.monitor(split, self.network.monitor_batch_size):
             terms = self._terms(self.module.raw(batch["input"]).float(), batch)
             values = self._recorded(terms, batch)
-            size = 0 if values.isnan().any() else len(batch["input"])
+            if values.isnan().any():
+                continue
+            size = len(batch["input"])
             count += size
             for name, value in zip(terms, values.tolist(), strict=True):
-                sums[name] = sums.get(name, 0.0) + (size * value if size else 0.0)
+                sums[name] = sums.get(name, 0.0) + size * value
         if not count:
             return {}
         return {"loss" if n in ("nll", "mse") else n: value / count for n, value in sums.items()}
