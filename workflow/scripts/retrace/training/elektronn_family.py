@@ -107,8 +107,8 @@ class ElektronnTask(PlainTask):
     history_freq: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     """The measurements so far, except one at the end, which a longer training does not have."""
-    update_losses: list[float] = field(default_factory=list)
-    """Loss of each iteration up to the last saved state."""
+    update_losses: Tensor = field(default_factory=lambda: torch.zeros(0))
+    """Loss (n,) of each iteration up to the last saved state."""
     _new_losses: list[Tensor] = field(default_factory=list)
     _last: tuple[Batch, Tensor] | None = None
     _began: float = field(default_factory=time.monotonic)
@@ -278,8 +278,8 @@ class ElektronnTask(PlainTask):
     def draw_curves(self) -> None:
         """Draws the curves, at most every 30 s."""
         if time.monotonic() - self._drawn >= PLOT_SECONDS:
-            new = torch.stack(self._new_losses).tolist() if self._new_losses else []
-            self._draw(self.rows, torch.tensor([*self.update_losses, *new]))
+            new = torch.stack(self._new_losses).cpu()
+            self._draw(self.rows, torch.cat([self.update_losses, new]))
             self._drawn = time.monotonic()
 
     def _draw(self, rows: list[dict[str, Any]], losses: Tensor) -> None:
@@ -293,7 +293,7 @@ class ElektronnTask(PlainTask):
 
     def remember(self, progress: TrainingProgress) -> None:
         """Takes over the losses of a saved state, for the curves."""
-        self.update_losses, self._new_losses = first_terms(progress).tolist(), []
+        self.update_losses, self._new_losses = first_terms(progress), []
 
     def interrupted(self, progress: TrainingProgress, work: Path) -> None:
         """Draws the curves of an interrupted training up to its last iteration."""
