@@ -85,8 +85,10 @@ def smoothed_losses(losses: Losses) -> list[float]:
     """ELEKTRONN's exponential average after each range of iterations, unchanged by NaN."""
     smooth, ema, before = [], EMA_START, 0
     for iteration, loss in losses:
-        decay = EMA_DECAY ** (iteration - before) if math.isfinite(loss) else 1
-        ema, before = decay * ema + (1 - decay) * (loss if decay < 1 else 0), iteration
+        if math.isfinite(loss):
+            decay = EMA_DECAY ** (iteration - before)
+            ema = decay * ema + (1 - decay) * loss
+        before = iteration
         smooth.append(ema)
     return smooth
 
@@ -223,16 +225,16 @@ def _fill(axis: Any, panel: Panel) -> None:
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest value that is drawn: 0, all that are below it, and few that are far above.
+    """The lowest and the highest value of the axis; 0 is always on it.
 
-    So the first values, which are large, do not hide what follows.
+    Without negative values it ends at `CAP` times the mean, so that the first values, which are
+    large, do not hide those that follow.
     """
-    low = float(min(0.0, 1.1 * values.min()))
-    cap = CAP * float(values.mean()) if low == 0 else np.inf
-    high = float(min(1.1 * max(values.max(), 0.0), cap))
-    if high <= low:
-        return low, low + 1
-    return (low, high) if low == 0 else (low, high + 0.1 * (high - low))
+    lowest, highest = float(values.min()), float(values.max())
+    if lowest < 0:
+        low, high = 1.1 * lowest, 1.1 * max(highest, 0.0)
+        return low, high + 0.1 * (high - low)
+    return 0.0, min(1.1 * highest, CAP * float(values.mean())) or 1.0
 
 
 def _draw_curve(axis: Any, curve: Curve) -> None:
