@@ -273,6 +273,18 @@ def test_missing_cubes_and_unused_paths_are_named(tmp_path: Path) -> None:
     assert unused.startswith("not used: there are no d_files")
 
 
+@pytest.mark.parametrize(
+    ("line", "dataset"),
+    [
+        ("", "neuro_3d_cubes"),
+        ("d_files = l_files = []", "DATASET"),
+        ("d_files = l_files = []; data_class_name = None", "DATASET"),
+    ],
+)
+def test_the_dataset_of_the_network_is_named(line: str, dataset: str, tmp_path: Path) -> None:
+    assert changed(tmp_path, line + "\n").trained_on == dataset
+
+
 def test_the_command_writes_both_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, NEURO)
     command = ["translate", str(path), "--voxel-size-nm", "20", "10", "10"]

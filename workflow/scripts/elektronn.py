@@ -102,14 +102,7 @@ def translate_file(args: argparse.Namespace) -> None:
         atomic_write(path, text)
         print(path)
     print(notes(translation))
-    print(f"next: snakemake --use-singularity train_{dataset_name(translation)}_{name}")
-
-
-def dataset_name(translation: Translation) -> str:
-    """The dataset that the network is trained on; a placeholder if the file names none."""
-    if translation.dataset is not None:
-        return str(translation.dataset["name"])
-    return "mnist" if "data_class_name" in translation.notes else "DATASET"
+    print(f"next: snakemake --use-singularity train_{translation.trained_on}_{name}")
 
 
 def as_yaml(content: dict[str, Any], source: str) -> str:

@@ -41,10 +41,14 @@ UNUSED = "not used: there are no d_files, or data_class_name replaces the cubes,
 
 @dataclass
 class Translation:
-    """The translated file; `notes` explain the translation of each parameter of the file."""
+    """The translated file; `notes` explain the translation of each parameter of the file.
+
+    `trained_on`: name of the dataset of the network, or the placeholder DATASET.
+    """
 
     network: Content
     dataset: Content | None = None
+    trained_on: str = "DATASET"
     notes: dict[str, str] = field(default_factory=dict)
 
 
@@ -68,6 +72,7 @@ def translate(config: ElektronnConfig, voxel_size_nm: Sequence[float] | None = N
     _translate_network(config, translation)
     if _names_cubes(config):
         translation.dataset = _dataset(config, voxel_size_nm, translation.notes)
+        translation.trained_on = translation.dataset["name"]
         translation.network["input_channels"] = (
             len(translation.dataset["volumes"]["cube_0"].get("inputs", {})) + 1
         )
@@ -189,16 +194,19 @@ def _digits(config: ElektronnConfig, translation: Translation) -> None:
     network["shift_augment"] = bool(options["shift_augment"])
     if values["mode"] == "vect-scalar":
         network["desired_input"] = (SIDE - network["shift_augment"] * 2) ** 2
-    name = "mnist"
+    translation.trained_on = name = "mnist"
     if options["path"] is not None:
         translation.dataset = _digits_of(options["path"], network["name"])
-        name = translation.dataset["name"]
+        translation.trained_on = name = translation.dataset["name"]
     translation.notes["data_class_name"] = f"the dataset {name}: train_{name}_{network['name']}"
 
 
 def _load_options(config: ElektronnConfig) -> Content:
-    """The options of MNISTData; ConfigError for one that would change what is learned, unknown
-    ones, and options of its batches."""
+    """The options of MNISTData that the file sets, and the defaults of the others.
+
+    ConfigError for an unknown option, for one that would have no effect here, and for options of
+    its batches.
+    """
     values = config.values
     options = {"path": None, "convert2image": True, "warp_on": False, "shift_augment": True}
     supported = (*options, "center")
