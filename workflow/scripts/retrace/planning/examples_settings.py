@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from retrace.config.dataset_model import DatasetName
 from retrace.config.elektronn_network import ElektronnNetworkSettings
 from retrace.formats.examples_source import ExamplesSource
-from retrace.setting_types import Device, WholeFrom0
+from retrace.setting_types import Device, Precision, WholeFrom0
 from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
@@ -29,7 +29,7 @@ class ExamplesSettings(SettingsModel):
     network: ElektronnNetworkSettings = Field(description="The network, resolved for the dataset.")
     seed: WholeFrom0 = Field(description="Seed of the network's random parts.")
     device: Annotated[Device, NO_EFFECT] = Field("auto", description="Where the network runs.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="Number format of the computation. auto: fp32, because predictions of examples "
         "are stored as float32.",

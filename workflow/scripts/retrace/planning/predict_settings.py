@@ -11,7 +11,16 @@ from retrace.config.schema import check
 from retrace.config.workflow import Context
 from retrace.errors import ConfigError, nearest
 from retrace.formats.source import Region, Source
-from retrace.setting_types import DEFAULT_ZARR_FORMAT, Count, Shape, Text, ZarrFormat
+from retrace.setting_types import (
+    DEFAULT_ZARR_FORMAT,
+    Compile,
+    Count,
+    Device,
+    Precision,
+    Shape,
+    Text,
+    ZarrFormat,
+)
 from retrace.settings_model import NO_EFFECT, ONLY_TRAINED, SettingsModel
 
 
@@ -52,15 +61,13 @@ class PredictionSettings(SettingsModel):
     zarr_format: ZarrFormat = Field(
         DEFAULT_ZARR_FORMAT, description="Format of the store: 2, or 3 with shards."
     )
-    device: Annotated[Literal["auto", "cpu", "cuda"], NO_EFFECT] = Field(
-        "auto", description="Where the network runs."
-    )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    device: Annotated[Device, NO_EFFECT] = Field("auto", description="Where the network runs.")
+    precision: Precision = Field(
         "auto",
         description="Number format of the computation. auto: fp32 for stored float32, else bf16 if "
         "the device gains from it.",
     )
-    compile: Annotated[Literal["auto", True, False], NO_EFFECT] = Field(
+    compile: Annotated[Compile, NO_EFFECT] = Field(
         False,
         description="Whether torch compiles the network. auto: it does not, because tiles at the "
         "border have shapes of their own, and each shape would be compiled.",
