@@ -71,10 +71,10 @@ def cube(seed: int, labelled: tuple[int, int, int] = (24, 22, 8), margin: int = 
     return raw.clip(0, 255).astype(np.uint8), walls[inside].astype(np.uint16)
 
 
-def write_cubes(folder: Path, count: int = 3) -> None:
-    """raw_I.h5 (`raw`) and barrier_I.h5 (`lab`), axes x, y, z."""
+def write_cubes(folder: Path, count: int = 3, **shape: Any) -> None:
+    """raw_I.h5 (`raw`) and barrier_I.h5 (`lab`), axes x, y, z; `shape` as of `cube`."""
     for index in range(count):
-        raw, labels = cube(index)
+        raw, labels = cube(index, **shape)
         with h5py.File(folder / f"raw_{index}.h5", "w") as file:
             file["raw"] = raw
         with h5py.File(folder / f"barrier_{index}.h5", "w") as file:

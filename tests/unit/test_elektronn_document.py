@@ -179,12 +179,7 @@ def test_sections_of_cubes_train_a_2_d_network(tmp_path: Path) -> None:
 def test_isotropic_cubes_are_cut_along_all_planes(tmp_path: Path) -> None:
     """With anisotropic data along x, y only; labels stay on their voxels, also when warped."""
     large = (24, 22, 24)
-    for index in range(3):
-        raw, labels = tiny.cube(index, large)
-        with h5py.File(tmp_path / f"raw_{index}.h5", "w") as file:
-            file["raw"] = raw
-        with h5py.File(tmp_path / f"barrier_{index}.h5", "w") as file:
-            file["lab"] = labels
+    tiny.write_cubes(tmp_path, labelled=large)
     tiny.mark(tmp_path, labelled=large)
     planes = {}
     for anisotropic in (True, False):
@@ -234,12 +229,7 @@ def test_labels_that_no_output_reaches_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The image is two voxels larger than the labels, and the network needs four."""
-    for index in range(3):
-        raw, labels = tiny.cube(index, margin=2)
-        with h5py.File(tmp_path / f"raw_{index}.h5", "w") as file:
-            file["raw"] = raw
-        with h5py.File(tmp_path / f"barrier_{index}.h5", "w") as file:
-            file["lab"] = labels
+    tiny.write_cubes(tmp_path, margin=2)
     tiny.batches(tmp_path)
     text = capsys.readouterr().out
 
