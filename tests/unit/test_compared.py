@@ -199,8 +199,9 @@ def test_an_elektronn_batch_without_a_label_has_no_loss(tmp_path: Path) -> None:
     task, batch = trainer.task, trainer.task.batch(0)
     unlabelled = batch | {"target": torch.full_like(batch["target"], -1)}
     terms = task.losses(task.predict(trainer.module, unlabelled), unlabelled)
+    _, _, recorded = trainer._loss(unlabelled)
 
-    task.after_step(trainer.module, 1, tmp_path / "work")
+    task.after_step(trainer.module, 1, recorded, tmp_path / "work")
 
     (rows,) = (json.loads(p.read_text()) for p in tmp_path.glob("work/history.json"))
     assert (rows[0]["loss"], rows[0]["loss_change"]) == (None, None)

@@ -99,8 +99,8 @@ def test_an_interrupted_training_leaves_curves_and_a_resumed_one_continues_them(
     trainer = build.build_trainer(read_train_settings(settings), {}, tmp_path / "work")
     after_step = trainer.task.after_step
 
-    def interrupted_at_6(module: Any, iteration: int, work: Path) -> None:
-        after_step(module, iteration, work)
+    def interrupted_at_6(module: Any, iteration: int, losses: Any, work: Path) -> None:
+        after_step(module, iteration, losses, work)
         if iteration == 6:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -168,3 +168,13 @@ def test_a_smoothed_loss_of_ranges_is_that_of_their_iterations() -> None:
 
     assert single[0] == pytest.approx(0.995 * 0.65 + 0.005 * 0.3)
     assert ranges == pytest.approx([single[4], single[19]])
+
+
+def test_a_measurement_has_the_loss_before_the_update(tmp_path: Path) -> None:
+    """Conjugate gradients evaluate the batch again, with other weights, during an update."""
+    data = tiny.dataset(tmp_path)
+    content = run(tmp_path, data, tiny.network(data, optimizer="CG", history_freq=1), 3)
+
+    measured = [row["loss"] for row in content["learning_curve"]]
+    assert measured == pytest.approx([row["loss"] for row in content["history"]])
+    assert all(row["loss_change"] < 0 for row in content["learning_curve"])

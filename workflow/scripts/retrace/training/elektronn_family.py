@@ -110,7 +110,7 @@ class ElektronnTask(PlainTask):
     update_losses: Tensor = field(default_factory=lambda: torch.zeros(0))
     """Loss (n,) of each iteration up to the last saved state."""
     _new_losses: list[Tensor] = field(default_factory=list)
-    _last: tuple[Batch, Tensor] | None = None
+    _batch: Batch | None = None
     _began: float = field(default_factory=time.monotonic)
     _drawn: float = field(default_factory=time.monotonic)
 
@@ -155,9 +155,8 @@ class ElektronnTask(PlainTask):
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """`mse`, or `nll` and the monitored `error`."""
         (output,) = (y.float() for y in outputs.values())
-        terms = self._terms(output, batch)
-        self._last = (batch, self._recorded(terms, batch)[0])
-        return terms
+        self._batch = batch
+        return self._terms(output, batch)
 
     def _recorded(self, terms: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The terms (terms,) as they are recorded: NaN where nothing was compared."""
@@ -187,18 +186,17 @@ class ElektronnTask(PlainTask):
         return cast(dict[str, Picture], draw(self.module.as_probabilities(output), batch))
 
     @torch.no_grad()
-    def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
+    def after_step(self, module: nn.Module, iteration: int, losses: Tensor, work: Path) -> None:
         """Measures after the first and every `history_freq` iterations, runs due actions,
         draws previews."""
-        assert self._last is not None
-        batch, loss = self._last
-        self._new_losses.append(loss)
+        self._new_losses.append(losses[0])
         if iteration == 1 or iteration % self.network.snapshot_every == 0:
             self._preview(module, iteration)
         if iteration > 1 and iteration % self.history_freq:
             return
         self.rows = [row for row in self.rows if row["iteration"] < iteration]
-        self.rows.append(self._measure(module, iteration, batch, loss))
+        assert self._batch is not None
+        self.rows.append(self._measure(module, iteration, self._batch, losses[0]))
         atomic_write(self.work / HISTORY, json.dumps(self.rows) + "\n")
         self._run_plateau_action(iteration)
         self.draw_curves()

@@ -319,9 +319,10 @@ class Trainer:
             self.optimizer.step()
         if self.average:
             self.average.update(self.module, iteration)
+        means = torch.stack(losses).nanmean(dim=0)
         if self.rank.is_first:
-            self.task.after_step(self.module, iteration, self.plan.work)
-        self._unread.append(torch.stack(losses).nanmean(dim=0))
+            self.task.after_step(self.module, iteration, means, self.plan.work)
+        self._unread.append(means)
         if len(self._unread) >= LOSSES_AT_ONCE[self.device.type]:
             self._read_losses(writer)
         return shown, batches[0]

@@ -66,7 +66,7 @@ class PlainTask:
         """No term: a batch always has something to compare with."""
         return {}
 
-    def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
+    def after_step(self, module: nn.Module, iteration: int, losses: Tensor, work: Path) -> None:
         """Does nothing."""
 
     def interrupted(self, progress: TrainingProgress, work: Path) -> None:
@@ -137,8 +137,11 @@ class Task(Protocol):
         """The arrays of a snapshot, by name."""
         ...
 
-    def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
-        """Runs after each iteration, in the first process; may write files to `work`."""
+    def after_step(self, module: nn.Module, iteration: int, losses: Tensor, work: Path) -> None:
+        """Runs after each iteration, in the first process; may write files to `work`.
+
+        `losses` (terms,): of the iteration as recorded, with the weights before its step.
+        """
         ...
 
     @property

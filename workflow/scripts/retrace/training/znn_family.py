@@ -177,7 +177,7 @@ class ZnnTask(PlainTask):
         return pictures
 
     @torch.no_grad()
-    def after_step(self, module: nn.Module, iteration: int, work: Path) -> None:
+    def after_step(self, module: nn.Module, iteration: int, losses: Tensor, work: Path) -> None:
         """Runs a test pass every `num_iter_per_test` iterations and records it in `work`."""
         if self.test is None or iteration % self.network.num_iter_per_test:
             return
