@@ -71,7 +71,7 @@ COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-a
 lock: setup ## resolve envs/*.in again into exact, consistent locks (UPGRADE=1: newest versions)
 	cd envs && $(COMPILE) --override overrides.txt $(if $(UPGRADE),--upgrade) dev.in -o dev.txt
 	cd envs && $(COMPILE) --upgrade host.in -c dev.txt -o host.txt
-	cd envs && $(COMPILE) --upgrade modern.in -c dev.txt -o modern.txt
+	cd envs && $(COMPILE) --upgrade --override overrides.txt modern.in -c dev.txt -o modern.txt
 	cd envs && $(COMPILE) $(if $(UPGRADE),--upgrade) standin.in -o standin.txt
 
 image: setup ## build or pull the container image of the rules (see docs/how-to/containers.md)
