@@ -80,7 +80,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """{head: (N, channels, Z', Y', X')} with sigmoid; DataError below the field of view."""
-        if not torch.compiler.is_compiling():
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             self.output_shape(x.shape[-3:])
         skips: list[Tensor] = []
         for convs, factor in zip(self.left, self.downsample, strict=False):

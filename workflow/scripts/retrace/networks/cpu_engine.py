@@ -1,0 +1,182 @@
+"""A module's forward pass on a CPU by OpenVINO, which is faster than torch's.
+
+OpenVINO keeps feature maps in the layout of its convolutions from layer to layer, computes ReLU in
+the same pass as the convolution before it, and in bf16 keeps maps in bf16. Models are compiled for
+one input shape, whose buffers are planned before the start.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrace.device import cpu_multiplies_bf16
+
+Shapes = tuple[tuple[int, ...], ...]
+Outputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+
+
+def obstacle(module: nn.Module, *, bf16: bool = False) -> str | None:
+    """Why OpenVINO does not compute this module on this machine as torch would; None if it does."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return f"OpenVINO has not been measured on {platform.machine()}"
+    if (missing := _import_error()) is not None:
+        return missing
+    if any(values.dtype == torch.float64 for values in module.parameters()):
+        return "OpenVINO has no float64"
+    if any(getattr(part, "mode", "direct") != "direct" for part in module.modules()):
+        return "convolutions by Fourier transforms are torch's"
+    if bf16 and not cpu_multiplies_bf16():
+        return "this processor has no bf16 products"
+    return None
+
+
+def engine_version() -> str:
+    """Name and version of the engine, for manifests: "openvino 2026.4.1"."""
+    return "openvino " + importlib.import_module("openvino").__version__.split("-")[0]
+
+
+@cache
+def _import_error() -> str | None:
+    try:
+        importlib.import_module("openvino.frontend.pytorch.ts_decoder")
+    except (ImportError, OSError) as error:
+        return f"OpenVINO cannot be imported ({error})"
+    return None
+
+
+class EngineError(Exception):
+    """OpenVINO does not compute a module."""
+
+
+class CpuEngine:
+    """Computes what `module(*inputs)` returns in evaluation: a tensor, a tuple, or a dict of them.
+
+    It agrees with torch to the rounding of sums (1e-6 in float32 in [0, 1], 1e-3 in bf16), and its
+    values depend on the input and its shape alone, not on the number of threads (torch's).
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        smallest: Sequence[Sequence[int]],
+        *,
+        bf16: bool = False,
+        kept: int = 1,
+    ) -> None:
+        """`smallest`: shapes of inputs of which one pass of torch records the operations.
+
+        `bf16`: round factors of products to bfloat16. `kept`: how many input shapes stay compiled,
+        each with its buffers and a copy of the weights. EngineError if OpenVINO lacks an operation,
+        or if the module computes sizes in Python, so that the recorded ones hold for `smallest`
+        alone.
+        """
+        self._bf16, self._kept = bf16, kept
+        self._flat = _Flat(module.eval())
+        self._graph = _graph(self._flat, tuple(torch.zeros(*shape) for shape in smallest))
+        self._compiled: dict[Shapes, Any] = {}
+
+    def __call__(self, *inputs: Tensor) -> Outputs:
+        """The outputs, float32, in new memory; RuntimeError if OpenVINO runs out of memory."""
+        request = self._request(tuple(tuple(value.shape) for value in inputs))
+        arrays = [value.detach().float().contiguous().numpy() for value in inputs]
+        for place, array in enumerate(arrays):
+            request.set_input_tensor(place, _shared(array))
+        outputs = [torch.empty(tuple(port.shape)) for port in request.model_outputs]
+        for place, output in enumerate(outputs):
+            request.set_output_tensor(place, _shared(output.numpy()))
+        request.infer()
+        return self._flat.structured(outputs)
+
+    def _request(self, shapes: Shapes) -> Any:
+        """The compiled model for inputs of these shapes; the least recently used one is dropped."""
+        request = self._compiled.pop(shapes, None)
+        if request is None:
+            while len(self._compiled) >= self._kept:
+                self._compiled.pop(next(iter(self._compiled)))
+            request = self._compile(shapes).create_infer_request()
+        self._compiled[shapes] = request
+        return request
+
+    def _compile(self, shapes: Shapes) -> Any:
+        model = self._graph.clone()
+        model.reshape(dict(enumerate(map(list, shapes))))
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self._bf16 else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            # Several jobs of a machine would be pinned to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        return _core().compile_model(model, "CPU", options)
+
+
+class _Flat(nn.Module):
+    """A module whose outputs are a tuple; `structured` gives them their names again."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._names: list[str] | None = None
+        self._single = False
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.module(*inputs)
+        self._single = isinstance(outputs, Tensor)
+        if isinstance(outputs, Mapping):
+            self._names = list(outputs)
+            return tuple(outputs.values())
+        return (outputs,) if self._single else tuple(outputs)
+
+    def structured(self, outputs: Sequence[Tensor]) -> Outputs:
+        """`outputs` as the module returns them."""
+        if self._names is not None:
+            return dict(zip(self._names, outputs, strict=True))
+        return outputs[0] if self._single else tuple(outputs)
+
+
+def _openvino() -> Any:
+    return importlib.import_module("openvino")
+
+
+@cache
+def _core() -> Any:
+    return _openvino().Core()
+
+
+def _shared(array: np.ndarray) -> Any:
+    """An OpenVINO tensor in the memory of `array`."""
+    return _openvino().Tensor(array, shared_memory=True)
+
+
+def _graph(flat: _Flat, inputs: tuple[Tensor, ...]) -> Any:
+    """OpenVINO's graph of a module, from one pass with `inputs`; EngineError if there is none."""
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        traced = torch.jit.trace(flat, inputs, strict=False, check_trace=False)
+    for warning in caught:
+        if issubclass(warning.category, torch.jit.TracerWarning):
+            raise EngineError(f"its sizes are computed in Python ({warning.message})")
+    return _converted(traced, inputs)
+
+
+def _converted(traced: Any, inputs: tuple[Tensor, ...]) -> Any:
+    """By OpenVINO's frontend, not `openvino.convert_model`, which first imports for three seconds
+    what is not needed here."""
+    frontends = importlib.import_module("openvino.frontend")
+    decoders = importlib.import_module("openvino.frontend.pytorch.ts_decoder")
+    decoder = decoders.TorchScriptPythonDecoder(traced, example_input=inputs)
+    frontend = frontends.FrontEndManager().load_by_framework("pytorch")
+    try:
+        return frontend.convert(frontend.load(decoder))
+    except (RuntimeError, frontends.OpConversionFailure) as error:
+        *_, reason = str(error).strip().splitlines()
+        raise EngineError(f"OpenVINO lacks an operation ({reason.lstrip(' -')})") from error
