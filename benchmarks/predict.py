@@ -1,40 +1,51 @@
-"""Speed of prediction from raw on disk to a finished store, and of matrix products.
+"""Speed of prediction from raw on disk to a finished store, by OpenVINO and by torch.
 
     python benchmarks/predict.py      # mtlsd_small on a volume of the FIB-25 sample's size
-    python benchmarks/predict.py --network mtlsd --dataset zfinch --shape 128 356 356
+    python benchmarks/predict.py --network mtlsd --dataset zfinch --shape 96 356 356
 
 Everything that predict.py does is timed: checking, reading, computing, compressing, writing,
-checksums. The matrix products (3000 x 3000, in the precision of the prediction) run right before
-and after; the best of them counts. FLOP are those of all tiles, halo included.
+checksums. Each prediction is a process of its own; libraries and precisions take turns. The matrix
+products of each precision, on as many threads, run before each round, and a fraction is that of
+the same round. FLOP are those of all tiles, halo included.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from machine import matrix_rate
+from machine import Spread, describe_machine, matrix_rate, peak_gpu_mb, table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
-import predict
 from retrace.checkpoints.safetensors import save_model
 from retrace.config.datasets import load_dataset
+from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.networks import head_names, network_for
-from retrace.device import choose_device, uses_bf16  # noqa: E402
-from retrace.inference.tiles import output_box, tiles  # noqa: E402
-from retrace.networks import build_network  # noqa: E402
+from retrace.device import choose_device, cpu_multiplies_bf16
+from retrace.geometry import VoxelBox
+from retrace.inference.tiles import TileNetwork, output_box, tiles
+from retrace.networks import build_network
 from retrace.storage.manifest import read_manifest
 from retrace.storage.volumes import open_volume
 from retrace.storage.zarr_writer import create_volume
+
+PROGRAM = Path(__file__).resolve().parent.parent / "workflow" / "scripts" / "predict.py"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+HEADING = (
+    *("network", "library", "precision", "output Mvoxel/s", "GFLOP/s"),
+    *("of the matrix products' rate", "peak memory"),
+)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -44,10 +55,48 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shape", type=int, nargs=3, default=(124, 152, 152), help="raw, z y x")
     parser.add_argument("--tile", type=int, nargs=3, help="tile, z y x (chosen from free memory)")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: what is fast")
+    parser.add_argument("--libraries", nargs="+", default=["auto", "torch"], help="cpu_library")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--repeats", type=int, default=2, help="predictions; the fastest counts")
+    parser.add_argument("--threads", type=int, help="default: as torch chooses")
+    parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args(argv)
+
+
+@dataclass
+class Case:
+    """A prediction that is repeated: its folder, settings, and what each round measured."""
+
+    folder: Path
+    settings: dict[str, Any]
+    manifests: list[dict[str, Any]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    """FLOP/s of matrix products in the same rounds."""
+
+    def run(self) -> None:
+        """A whole prediction in a process of its own."""
+        output = self.folder / "prediction.zarr"
+        places = {"--model": self.folder / "model", "--work": self.folder / "work"}
+        flat = [str(part) for pair in places.items() for part in pair]
+        command = [sys.executable, str(PROGRAM), "--output", str(output), *flat]
+        command += ["--settings", json.dumps(self.settings)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        self.manifests.append(read_manifest(output))
+
+    def row(self, network: str, voxels: int, flop: float) -> Sequence[object]:
+        """The row of the table."""
+        seconds = [float(manifest["seconds"]) for manifest in self.manifests]
+        fractions = [flop / s / r * 100 for s, r in zip(seconds, self.rates, strict=True)]
+        peak = max(float(manifest["peak_memory_mb"]) for manifest in self.manifests)
+        return (
+            network,
+            self.manifests[0]["library"],
+            self.settings["precision"],
+            format(Spread(tuple(voxels / s / 1e6 for s in seconds)), ".3f"),
+            format(Spread(tuple(flop / s / 1e9 for s in seconds)), ".0f"),
+            f"{Spread(tuple(fractions)):.0f} % of {max(self.rates) / 1e9:.0f}",
+            f"{peak / 1e3:.1f} GB",
+        )
 
 
 def write_raw(folder: Path, args: argparse.Namespace, voxel_size_nm: Sequence[int]) -> Path:
@@ -66,61 +115,63 @@ def write_raw(folder: Path, args: argparse.Namespace, voxel_size_nm: Sequence[in
     return store
 
 
-def settings_for(args: argparse.Namespace, raw: Path, network: dict[str, Any]) -> dict[str, Any]:
-    return {
+def cases(
+    args: argparse.Namespace, folder: Path, raw: Path, network: VoxelNetworkSettings
+) -> list[Case]:
+    """A prediction for each precision and library; on a GPU there is only torch."""
+    device = choose_device(args.device)
+    fast = ["fp32", "bf16"] if device.type == "cuda" or cpu_multiplies_bf16() else ["fp32"]
+    settings = {
         "volume": {"raw": {"path": str(raw), "array": "raw"}, "roi_nm": None},
-        "network": network,
+        "network": network.plain(),
         "tile": args.tile or "auto",
         "dtype": "uint8",
         "heads": head_names(network),
         "device": args.device,
-        "precision": args.precision,
         "compile": args.compile,
+        **({"threads": args.threads} if args.threads else {}),
     }
+    return [
+        Case(folder, settings | {"precision": precision, "cpu_library": library})
+        for precision in args.precisions or fast
+        for library in (["torch"] if device.type == "cuda" else args.libraries)
+    ]
 
 
-def timed(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of one whole prediction."""
-    output = folder / "prediction.zarr"
-    places = {"--model": folder / "model", "--work": folder / "work", "--output": output}
-    flat = [str(part) for pair in places.items() for part in pair]
-    predict.main(["--settings", json.dumps(settings), *flat])
-    return read_manifest(output)
+def measure(all_cases: Sequence[Case], device: torch.device, rounds: int) -> None:
+    """Runs the cases in turn, each round beginning with another, after the matrix products."""
+    precisions = {str(case.settings["precision"]) for case in all_cases}
+    for number in range(rounds):
+        rates = {name: matrix_rate(device, PRECISIONS[name]) for name in precisions}
+        turn = number % len(all_cases)
+        for case in [*all_cases[turn:], *all_cases[:turn]]:
+            case.run()
+            case.rates.append(rates[case.settings["precision"]])
+
+
+def arithmetic(module: TileNetwork, box: VoxelBox, case: Case) -> float:
+    """FLOP of all tiles of a prediction."""
+    grid = tiles(module, box, case.manifests[0]["tile_shape"])
+    return float(sum(module.flop(tile.window.shape) for tile in grid))
 
 
 def report(args: argparse.Namespace, folder: Path) -> str:
     dataset = load_dataset(args.dataset)
-    network = network_for(args.network, dataset)
+    network: Any = network_for(args.network, dataset)
     raw = write_raw(folder, args, dataset.voxel_size_nm)
-    module = build_network(network)
-    save_model(folder / "model", module, {"network": network})
+    module: Any = build_network(network)
+    save_model(folder / "model", module, {"network": network.plain()})
     device = choose_device(args.device)
-    dtype = torch.bfloat16 if uses_bf16(args.precision, device) else torch.float32
-    rates = [matrix_rate(device, dtype)]
-    settings = settings_for(args, raw, network)
-    manifest = min((timed(folder, settings) for _ in range(args.repeats)), key=_seconds)
-    rates.append(matrix_rate(device, dtype))
-    box = output_box(open_volume(raw, "raw"), module, network["predict_padding"])
-    grid = list(tiles(module, box, manifest["tile_shape"]))
-    flop = sum(module.flop(tile.window.shape) for tile in grid)
-    seconds = manifest["seconds"]
-    rate = max(rates)
-    peak_gpu = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0
-    return "\n".join(
-        [
-            f"{args.network} on {args.dataset}: raw {list(args.shape)}, output {list(box.shape)}",
-            f"{len(grid)} tiles of {manifest['tile_shape']}, {device}, {dtype}",
-            f"whole prediction    {seconds:10.2f} s   {box.size / seconds / 1e6:.3f} Mvoxel/s",
-            f"arithmetic          {flop / 1e12:10.3f} TFLOP  {flop / seconds / 1e9:.1f} GFLOP/s",
-            f"matrix products     {rate / 1e9:10.1f} GFLOP/s",
-            f"fraction            {flop / seconds / rate:10.1%}",
-            f"peak memory         {manifest['peak_memory_mb']:10.0f} MB, GPU {peak_gpu:.0f} MB",
-        ]
-    )
-
-
-def _seconds(manifest: dict[str, Any]) -> float:
-    return float(manifest["seconds"])
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    all_cases = cases(args, folder, raw, network)
+    measure(all_cases, device, args.rounds)
+    box = output_box(open_volume(raw, "raw"), module, network.predict_padding)
+    rows = [case.row(args.network, box.size, arithmetic(module, box, case)) for case in all_cases]
+    tile = all_cases[0].manifests[0]["tile_shape"]
+    grid = f"raw {list(args.shape)}, output {list(box.shape)}, tiles of {tile}"
+    memory = f", GPU {peak_gpu_mb(device):.0f} MB" if device.type == "cuda" else ""
+    return f"{describe_machine(device)}; {grid}{memory}\n\n{table(HEADING, rows)}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -69,6 +69,7 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "device": ("cpu", NOTHING),
     "precision": ("fp32", ("train", "predict")),
     "compile": (True, NOTHING),
+    "cpu_library": ("torch", NOTHING),
     "gpus": ({"train": 1, "predict": 2}, NOTHING),
     "batch_size": (2, ("train",)),
     "tile": ([12, 48, 48], ("predict",)),

@@ -133,6 +133,8 @@ Precision = Literal["auto", "fp32", "bf16"]
 """Number format of a computation; auto: bf16 if the device gains from it."""
 Compile = Literal["auto", True, False]
 """Whether torch compiles a network; auto: if that saves time."""
+CpuLibrary = Literal["auto", "torch"]
+"""What computes predictions on a CPU; auto: OpenVINO, or torch where OpenVINO lacks something."""
 ZarrFormat = Literal[2, 3]
 """Format of stores. 2: each chunk is a file. 3: chunks are in shards, so there are few files."""
 DEFAULT_ZARR_FORMAT: ZarrFormat = 2

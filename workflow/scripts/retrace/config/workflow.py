@@ -12,6 +12,7 @@ from retrace.setting_types import (
     DEFAULT_ZARR_FORMAT,
     AnyText,
     Count,
+    CpuLibrary,
     Flag,
     Fraction,
     InWords,
@@ -359,6 +360,11 @@ class WorkflowConfig(SettingsModel):
     )
     compile: Annotated[Literal["auto", True, False], NO_EFFECT] = Field(
         "auto", description="Whether torch compiles the network; auto: if that saves time."
+    )
+    cpu_library: Annotated[CpuLibrary, NO_EFFECT] = Field(
+        "auto",
+        description="What computes predictions on a CPU. auto: OpenVINO, or torch where OpenVINO "
+        "lacks something, and with `compile: true`.",
     )
     gpus: Annotated[Count | Gpus, NO_EFFECT] = Field(
         1,

@@ -14,6 +14,7 @@ from retrace.checkpoints.safetensors import load_model
 from retrace.config.families import family_of
 from retrace.device import choose_devices
 from retrace.geometry import Triple, VoxelBox, blocks
+from retrace.inference.forward import choose_forward
 from retrace.inference.inputs import (
     NetworkInputs,
     RawInputs,
@@ -169,13 +170,18 @@ def build_predictor(
     module = build_network(network)
     family_of(network).load("builder").prepare_prediction(module, network, device)
     load_model(model, module, network)
+    module = module.to(device).eval()
+    bf16 = prepare_precision(settings.precision, settings.dtype, device)
+    compiled, cpu_library = settings.compile is True, settings.cpu_library
     return Predictor(
         module,
         device,
         heads=tuple(heads),
-        bf16=prepare_precision(settings.precision, settings.dtype, device),
+        forward=choose_forward(
+            module, device, bf16=bf16, compiled=compiled, cpu_library=cpu_library
+        ),
+        bf16=bf16,
         dtype=settings.dtype,
-        compiled=settings.compile is True,
         raw_channels=int(raw_is_read),
     )
 

@@ -64,6 +64,12 @@ def _bytes(value: Any, itemsize: int) -> int:
     return sum(t.numel() * itemsize for t in tensors if isinstance(t, Tensor))
 
 
+def input_channels(network: nn.Module) -> int:
+    """Channels of the network's input: as it says, or those of its first weights."""
+    channels = getattr(network, "input_channels", None) or next(network.parameters()).shape[1]
+    return int(channels)
+
+
 def most_bytes_per_voxel(network: nn.Module, itemsize: int) -> float:
     """An upper bound of `bytes_per_voxel` for any window, from the shapes of the weights alone.
 
@@ -90,7 +96,7 @@ def bytes_per_voxel(network: nn.Module, window: Triple, itemsize: int) -> float:
     leaves = [m for m in network.modules() if not list(m.children())]
     hooks = [leaf.register_forward_hook(record) for leaf in leaves]
     weights = {name: p.to("meta") for name, p in network.state_dict().items()}
-    channels = getattr(network, "input_channels", None) or next(network.parameters()).shape[1]
+    channels = input_channels(network)
     try:
         with torch.inference_mode():
             x = torch.empty((1, channels, *window), dtype=dtype, device="meta")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from retrace.errors import DataError, DeviceError
 from retrace.geometry import VoxelBox, triple
+from retrace.inference.forward import Forward, torch_forward
 from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel, tile_budget
 from retrace.inference.tiles import Tile, TileNetwork, tile_for
 
@@ -54,23 +55,21 @@ class Predictor:
         device: torch.device,
         *,
         heads: tuple[str, ...],
+        forward: Forward | None = None,
         bf16: bool = False,
         dtype: str = "uint8",
-        compiled: bool = False,
         raw_channels: int = 1,
     ) -> None:
         """`heads`: the outputs to store; `dtype`: "uint8" or "float32", as they are stored.
 
+        `forward`: what computes the forward passes, in bfloat16 with `bf16`; None: torch.
         `raw_channels`: how many of the first input channels are raw, which networks read in
         [-1, 1]; descriptors are read in [0, 1].
         """
-        # Channels last: forward passes are faster in this memory format, on CPUs and GPUs.
-        module = network.to(device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
-        torch.backends.cudnn.benchmark = device.type == "cuda"
+        module = network.to(device).eval()
         self.network = cast(TileNetwork, module)
-        self._run: Callable[[Tensor], Mapping[str, Tensor]] = (
-            torch.compile(module) if compiled else module
-        )
+        forward = forward or torch_forward(module, device, bf16=bf16)
+        self.library, self._run = forward.library, forward.run
         self._device, self._heads = device, heads
         self._bf16, self._dtype = bf16, dtype
         self._raw_channels = raw_channels
@@ -144,9 +143,7 @@ class Predictor:
         return split(self.network, tile, axis, stride[axis] * (steps[axis] // 2))
 
     def _forward(self, tile: Tile, x: Tensor) -> dict[str, Tensor]:
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            outputs = self._run(x)
+        outputs = self._run(x)
         depth, height, width = tile.core.shape
         kept = {n: outputs[n][0, :, :depth, :height, :width] for n in self._heads}
         check_finite(kept, tile)

@@ -63,6 +63,7 @@ class Prediction:
             extra={
                 "tile_shape": list(self.partial.tile_shape),
                 "tiles": len(self.grid),
+                "library": self.predictors[0].library,
                 "shard": str(self.shard),
             },
             read=remote_reads(*self.inputs.volumes, self.inputs.tissue_mask),
@@ -78,7 +79,8 @@ def predict_tiles(
 ) -> Iterator[Tile]:
     """Predicts the tiles of `grid` that `partial` does not hold; yields each after it is written.
 
-    The predictors, one for each device, take the tiles in turn.
+    The predictors, one for each device, take the tiles in turn. Tiles of one shape follow each
+    other: OpenVINO prepares for each shape anew.
     """
     partial.remove_partial_chunks()
     missing = partial.missing(grid)
@@ -91,6 +93,8 @@ def predict_tiles(
             continue
         partial.write_zeros(tile)
         yield tile
+
+    with_tissue.sort(key=lambda tile: tile.window.shape, reverse=True)
 
     def read(tile: Tile) -> np.ndarray:
         return inputs.read(tile.window)

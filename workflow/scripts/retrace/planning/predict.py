@@ -71,6 +71,7 @@ def predict_settings(
         device=config.device,
         precision=config.precision,
         compile=config.compile,
+        cpu_library=config.cpu_library,
     )
 
 

@@ -15,6 +15,7 @@ from retrace.setting_types import (
     DEFAULT_ZARR_FORMAT,
     Compile,
     Count,
+    CpuLibrary,
     Device,
     Precision,
     Shape,
@@ -71,6 +72,11 @@ class PredictionSettings(SettingsModel):
         False,
         description="Whether torch compiles the network. auto: it does not, because tiles at the "
         "border have shapes of their own, and each shape would be compiled.",
+    )
+    cpu_library: Annotated[CpuLibrary, NO_EFFECT] = Field(
+        "auto",
+        description="What computes on a CPU. auto: OpenVINO, or torch where OpenVINO lacks "
+        "something, and with `compile: true`.",
     )
     threads: Annotated[Count | None, NO_EFFECT] = Field(
         None, description="CPU threads. None: as torch chooses."
