@@ -24,7 +24,7 @@ LAYERS = (
     "storage",
     "formats",
     "remote",
-    "geometry errors files progress device command_line union_find displacement"
+    "geometry errors files progress device command_line union_find compiled displacement"
     " settings_model setting_types job records output_lock reading replacement relative_paths",
 )
 """Packages and modules of the library, from top to bottom. One imports its own layer and below."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import numba
 import numpy as np
 
 from retrace.errors import ConfigError
-from retrace.union_find import root
+from retrace.union_find import flatten, join
 
 NEVER = np.float32(np.nan)
 """Score of an edge whose fragments never join: NaN <= threshold is always false."""
@@ -31,23 +30,6 @@ def threshold_list(lowest: float, highest: float, step: float) -> list[float]:
     return [round(lowest + index * step, 4) for index in range(count)]
 
 
-@numba.njit(nogil=True)
-def _join(parent: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-    for edge in range(len(first)):
-        a, b = root(parent, first[edge]), root(parent, second[edge])
-        if a < b:
-            parent[b] = a
-        else:
-            parent[a] = b
-
-
-@numba.njit(nogil=True)
-def _flatten(parent: np.ndarray) -> None:
-    # A parent is never larger than its child, so it is final when the child is reached.
-    for node in range(len(parent)):
-        parent[node] = parent[parent[node]]
-
-
 def components(total: int, edges: Iterable[np.ndarray]) -> np.ndarray:
     """The connected component of each of `total` nodes: its smallest node, (total,) int64.
 
@@ -56,8 +38,8 @@ def components(total: int, edges: Iterable[np.ndarray]) -> np.ndarray:
     parent = np.arange(total, dtype=np.int64)
     for batch in edges:
         pairs = np.ascontiguousarray(batch, dtype=np.int64)
-        _join(parent, pairs[:, 0], pairs[:, 1])
-    _flatten(parent)
+        join(parent, pairs[:, 0], pairs[:, 1])
+    flatten(parent)
     return parent
 
 

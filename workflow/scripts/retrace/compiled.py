@@ -1,0 +1,24 @@
+"""Compiles functions over arrays, once for each machine: later programs load the machine code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """`function`, compiled when it is first called with such types of arguments; frees the GIL.
+
+    The machine code is kept next to the module, else in the user's cache folder, or in
+    NUMBA_CACHE_DIR. Where no folder can be written, as in an image without a home folder, each
+    program compiles anew. A kept code is dropped when the file of `function` changes, so compiled
+    functions call compiled functions of their own file only (tests/unit/test_compiled.py).
+    """
+    try:
+        return cast(Function, numba.njit(nogil=True, cache=True)(function))
+    except RuntimeError:  # numba found no folder to write to
+        return cast(Function, numba.njit(nogil=True)(function))
