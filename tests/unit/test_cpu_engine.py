@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -87,6 +88,17 @@ def test_tensors_and_tuples_are_returned_as_such() -> None:
 class _Halves(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x / 2
+
+
+def test_errors_of_openvino_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles that do not fit into memory are halved; other errors leave the network to torch."""
+    engine = CpuEngine(nn.Conv2d(1, 3, 3), [(1, 1, 4, 4)])
+    errors = {"Failed to allocate 163840000 bytes of memory": MemoryError, "no ISA": EngineError}
+    for text, expected in errors.items():
+        failing = RuntimeError(f"Exception from src/core.cpp:117:\n{text}\n")
+        monkeypatch.setattr(engine, "_request", Mock(side_effect=failing))
+        with pytest.raises(expected, match=text):
+            engine(torch.rand(1, 1, 5, 5))
 
 
 def test_what_torch_computes_alone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

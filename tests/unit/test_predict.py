@@ -31,6 +31,7 @@ from retrace.config.networks import network_for
 from retrace.errors import ConfigError, DataError, DeviceError
 from retrace.geometry import VoxelBox, triple
 from retrace.inference import build
+from retrace.inference.forward import Forward
 from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel
 from retrace.inference.pipeline import overlapped
 from retrace.inference.predictor import Predictor, to_stored
@@ -147,15 +148,15 @@ def test_out_of_memory_halves_the_tile_and_continues() -> None:
     plenty = Predictor(network, CPU, heads=("affs",), dtype="float32")
     scarce = Predictor(network, CPU, heads=("affs",), dtype="float32")
     sizes: list[int] = []
-    forward = scarce._run
 
-    def limited(x: torch.Tensor) -> Any:
-        sizes.append(x.numel())
-        if x.numel() > 120_000:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(x)
+    class Limited(Forward):
+        def __call__(self, x: torch.Tensor) -> Any:
+            sizes.append(x.numel())
+            if x.numel() > 120_000:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().__call__(x)
 
-    scarce._run = limited
+    scarce.forward = Limited(network, CPU)
     data = np.random.default_rng(0).integers(0, 256, (60, 80, 80), dtype=np.uint8)
     raw = Volume(data, (8, 8, 8), (0, 0, 0), "raw")
     tile = tile_for(network, output_box(raw, network, "valid"))

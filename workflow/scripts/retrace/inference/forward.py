@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import cast
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,60 @@ from torch import Tensor, nn
 from retrace.inference.memory import input_channels
 from retrace.inference.tiles import TileNetwork
 from retrace.networks.cpu_engine import CpuEngine, EngineError, engine_version, obstacle
-from retrace.setting_types import CpuLibrary
 
 
-@dataclass(frozen=True)
 class Forward:
-    """`run` computes {head: (1, C, Z', Y', X')} of an input (1, C, Z, Y, X) on the device."""
+    """Forward passes of a module by torch, in channels-last format: faster on CPUs and GPUs."""
 
-    run: Callable[[Tensor], Mapping[str, Tensor]]
-    library: str
-    """Name and version of what computes, for the manifest."""
+    def __init__(
+        self, module: nn.Module, device: torch.device, *, bf16: bool = False, compiled: bool = False
+    ) -> None:
+        """`bf16`: with autocast to bfloat16; `compiled`: by torch.compile."""
+        self._module, self._compiled = module, compiled
+        self._device, self._bf16 = device, bf16
+
+    @property
+    def library(self) -> str:
+        """Name and version of what computes, for the manifest."""
+        return f"torch {torch.__version__}"
+
+    def __call__(self, x: Tensor) -> Mapping[str, Tensor]:
+        """{head: (1, C, Z', Y', X')} of an input (1, C, Z, Y, X), on the device."""
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            return cast(Mapping[str, Tensor], self._call(x))
+
+    @cached_property
+    def _call(self) -> Callable[[Tensor], Any]:
+        torch.backends.cudnn.benchmark = self._device.type == "cuda"
+        module = self._module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return torch.compile(module) if self._compiled else module
+
+
+class OpenvinoForward(Forward):
+    """Forward passes on a CPU by OpenVINO; where it fails, by torch from then on."""
+
+    def __init__(self, module: nn.Module, *, bf16: bool = False) -> None:
+        """EngineError if OpenVINO does not compute this network."""
+        smallest = cast(TileNetwork, module).valid_shape((1, 1, 1))
+        channels = input_channels(module)
+        self._engine: CpuEngine | None = CpuEngine(module, [(1, channels, *smallest)], bf16=bf16)
+        super().__init__(module, torch.device("cpu"), bf16=bf16)
+
+    @property
+    def library(self) -> str:
+        """Name and version of what computes, for the manifest."""
+        return engine_version() if self._engine else super().library
+
+    def __call__(self, x: Tensor) -> Mapping[str, Tensor]:
+        """{head: (1, C, Z', Y', X')} of an input (1, C, Z, Y, X)."""
+        if self._engine is not None:
+            try:
+                return cast(Mapping[str, Tensor], self._engine(x))
+            except EngineError as error:
+                self._engine = None
+                _say_why_torch(str(error))
+        return super().__call__(x)
 
 
 def choose_forward(
@@ -30,7 +74,7 @@ def choose_forward(
     *,
     bf16: bool = False,
     compiled: bool = False,
-    cpu_library: CpuLibrary = "auto",
+    cpu_library: str = "auto",
 ) -> Forward:
     """The fastest forward pass of `module` that this machine has.
 
@@ -38,34 +82,16 @@ def choose_forward(
     OpenVINO lacks something; a line then says what.
     """
     if device.type != "cpu" or compiled or cpu_library == "torch":
-        return torch_forward(module, device, bf16=bf16, compiled=compiled)
+        return Forward(module, device, bf16=bf16, compiled=compiled)
     reason = obstacle(module, bf16=bf16)
     if reason is None:
         try:
-            return _openvino_forward(module, bf16=bf16)
+            return OpenvinoForward(module, bf16=bf16)
         except EngineError as error:
             reason = str(error)
-    print(f"[predict] torch computes, which is slower on a CPU: {reason}", flush=True)
-    return torch_forward(module, device, bf16=bf16, compiled=False)
+    _say_why_torch(reason)
+    return Forward(module, device, bf16=bf16)
 
 
-def _openvino_forward(module: nn.Module, *, bf16: bool) -> Forward:
-    smallest = cast(TileNetwork, module).valid_shape((1, 1, 1))
-    engine = CpuEngine(module, [(1, input_channels(module), *smallest)], bf16=bf16)
-    return Forward(cast(Callable[[Tensor], Mapping[str, Tensor]], engine), engine_version())
-
-
-def torch_forward(
-    module: nn.Module, device: torch.device, *, bf16: bool = False, compiled: bool = False
-) -> Forward:
-    """Forward passes by torch, with channels last: faster in it on CPUs and GPUs."""
-    module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    torch.backends.cudnn.benchmark = device.type == "cuda"
-    call = torch.compile(module) if compiled else module
-
-    def run(x: Tensor) -> Mapping[str, Tensor]:
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return cast(Mapping[str, Tensor], call(x))
-
-    return Forward(run, f"torch {torch.__version__}")
+def _say_why_torch(reason: str) -> None:
+    print(f"[predict] computed by torch, not OpenVINO: {reason}", flush=True)

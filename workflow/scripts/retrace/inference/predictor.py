@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from retrace.errors import DataError, DeviceError
 from retrace.geometry import VoxelBox, triple
-from retrace.inference.forward import Forward, torch_forward
+from retrace.inference.forward import Forward
 from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel, tile_budget
 from retrace.inference.tiles import Tile, TileNetwork, tile_for
 
@@ -68,8 +68,7 @@ class Predictor:
         """
         module = network.to(device).eval()
         self.network = cast(TileNetwork, module)
-        forward = forward or torch_forward(module, device, bf16=bf16)
-        self.library, self._run = forward.library, forward.run
+        self.forward = forward or Forward(module, device, bf16=bf16)
         self._device, self._heads = device, heads
         self._bf16, self._dtype = bf16, dtype
         self._raw_channels = raw_channels
@@ -143,7 +142,7 @@ class Predictor:
         return split(self.network, tile, axis, stride[axis] * (steps[axis] // 2))
 
     def _forward(self, tile: Tile, x: Tensor) -> dict[str, Tensor]:
-        outputs = self._run(x)
+        outputs = self.forward(x)
         depth, height, width = tile.core.shape
         kept = {n: outputs[n][0, :, :depth, :height, :width] for n in self._heads}
         check_finite(kept, tile)

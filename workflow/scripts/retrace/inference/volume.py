@@ -63,7 +63,7 @@ class Prediction:
             extra={
                 "tile_shape": list(self.partial.tile_shape),
                 "tiles": len(self.grid),
-                "library": self.predictors[0].library,
+                "library": self.predictors[0].forward.library,
                 "shard": str(self.shard),
             },
             read=remote_reads(*self.inputs.volumes, self.inputs.tissue_mask),

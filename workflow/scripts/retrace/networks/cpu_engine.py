@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from retrace.device import cpu_multiplies_bf16
 
 Shapes = tuple[tuple[int, ...], ...]
+OUT_OF_MEMORY = ("allocate", "bad_alloc")
+"""Words in OpenVINO's errors when memory is short."""
 Outputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
@@ -85,7 +87,18 @@ class CpuEngine:
         self._compiled: dict[Shapes, Any] = {}
 
     def __call__(self, *inputs: Tensor) -> Outputs:
-        """The outputs, float32, in new memory; RuntimeError if OpenVINO runs out of memory."""
+        """The outputs, float32, in new memory; MemoryError if there is too little memory.
+
+        EngineError if OpenVINO has no implementation of an operation for this processor.
+        """
+        try:
+            return self._computed(*inputs)
+        except RuntimeError as error:
+            if any(words in str(error) for words in OUT_OF_MEMORY):
+                raise MemoryError(_last_line(error)) from error
+            raise EngineError(f"OpenVINO fails ({_last_line(error)})") from error
+
+    def _computed(self, *inputs: Tensor) -> Outputs:
         request = self._request(tuple(tuple(value.shape) for value in inputs))
         arrays = [value.detach().float().contiguous().numpy() for value in inputs]
         for place, array in enumerate(arrays):
@@ -164,7 +177,7 @@ def _graph(flat: _Flat, inputs: tuple[Tensor, ...]) -> Any:
         traced = torch.jit.trace(flat, inputs, strict=False, check_trace=False)
     for warning in caught:
         if issubclass(warning.category, torch.jit.TracerWarning):
-            raise EngineError(f"its sizes are computed in Python ({warning.message})")
+            raise EngineError("sizes in this network are computed in Python, not recorded")
     return _converted(traced, inputs)
 
 
@@ -178,5 +191,9 @@ def _converted(traced: Any, inputs: tuple[Tensor, ...]) -> Any:
     try:
         return frontend.convert(frontend.load(decoder))
     except (RuntimeError, frontends.OpConversionFailure) as error:
-        *_, reason = str(error).strip().splitlines()
-        raise EngineError(f"OpenVINO lacks an operation ({reason.lstrip(' -')})") from error
+        raise EngineError(f"OpenVINO lacks an operation ({_last_line(error)})") from error
+
+
+def _last_line(error: Exception) -> str:
+    """What an error of OpenVINO says after the places in its code."""
+    return str(error).strip().splitlines()[-1].lstrip(" -")
