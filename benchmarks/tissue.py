@@ -57,5 +57,5 @@ def settings_for(args: argparse.Namespace, store: Path) -> dict[str, Any]:
         "compile": compile_choice,
         "threads": args.threads,
         "workers": args.workers,
-        "checkpoint_seconds": float("inf"),
+        "checkpoint_seconds": 1e9,
     }

@@ -13,9 +13,9 @@ from scipy.ndimage import map_coordinates, zoom
 
 from retrace.augment.elastic import draw_elastic, draw_shifts, rotate_points
 from retrace.augment.intensity import change_intensity
-from retrace.augment.resample import sample_linear, sample_nearest
+from retrace.augment.resample import Coordinates, sample_linear, sample_nearest
 from retrace.augment.simple import draw_simple
-from retrace.augment.warp import bounding_box, draw_warp, voxel_grid
+from retrace.augment.warp import bounding_box, draw_warp, part_of_grid, voxel_grid
 from retrace.config.lsd_network import AugmentStep
 from retrace.geometry import VoxelBox
 
@@ -42,8 +42,13 @@ def misalignment(step: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {name: step[name] for name in names} | changes
 
 
+def stacked(points: Coordinates) -> torch.Tensor:
+    """The rows of coordinates as one tensor (3, ...)."""
+    return torch.stack(torch.broadcast_tensors(*points))
+
+
 def whole(shape: tuple[int, int, int]) -> torch.Tensor:
-    return voxel_grid(VoxelBox((0, 0, 0), shape), CPU)
+    return stacked(voxel_grid(VoxelBox((0, 0, 0), shape), CPU))
 
 
 def gunpowder_transformation(seed: int, step: dict[str, Any]) -> np.ndarray:
@@ -80,7 +85,7 @@ def test_elastic_equals_the_reference(seed: int) -> None:
     expected = gunpowder_transformation(seed, STEP)
     drawn = draw_elastic(np.random.default_rng(seed), SHAPE, **STEP)
     points = drawn.source(whole(SHAPE))
-    assert np.abs(points.numpy() - expected).max() < 1e-3
+    assert np.abs(stacked(points).numpy() - expected).max() < 1e-3
     rng = np.random.default_rng(seed)
     raw = rng.random(SHAPE, dtype=np.float32)
     labels = rng.integers(1, 9, SHAPE)
@@ -97,7 +102,7 @@ def test_elastic_equals_the_reference(seed: int) -> None:
 def test_elastic_without_any_motion_changes_nothing() -> None:
     still = STEP | {"jitter_sigma": [0, 0, 0], "rotation": [0, 0], "max_misalign": 0}
     drawn = draw_elastic(np.random.default_rng(0), SHAPE, **still)
-    assert torch.equal(drawn.source(whole(SHAPE)), whole(SHAPE))
+    assert torch.equal(stacked(drawn.source(whole(SHAPE))), whole(SHAPE))
     assert drawn.bounds() == ((0, 0, 0), SHAPE)
 
 
@@ -115,7 +120,7 @@ def test_rotation_turns_y_towards_x() -> None:
         [[2.0], [3.0], [1.0]]
     )  # one right of the centre (2, 2, 2) in y, left in x
     turned = rotate_points(points, (5, 5, 5), np.pi / 2)
-    assert torch.allclose(turned.flatten(), torch.tensor([2.0, 1.0, 1.0]), atol=1e-6)
+    assert torch.allclose(stacked(turned).flatten(), torch.tensor([2.0, 1.0, 1.0]), atol=1e-6)
 
 
 def test_a_slip_moves_one_section_and_a_shift_all_that_follow() -> None:
@@ -177,7 +182,8 @@ def test_two_turns_compose_about_the_same_centre() -> None:
     ]
     shape = (6, 20, 20)
     both = draw_warp(np.random.default_rng(0), steps_of(*steps), shape).source(whole(shape))
-    assert torch.allclose(both, rotate_points(whole(shape), shape, 0.7), atol=1e-4)
+    once = rotate_points(whole(shape), shape, 0.7)
+    assert torch.allclose(stacked(both), stacked(once), atol=1e-4)
 
 
 def test_steps_are_traced_back_from_the_last() -> None:
@@ -189,8 +195,8 @@ def test_steps_are_traced_back_from_the_last() -> None:
     )
     (_, last), (origin, first) = warp.steps
     begin = torch.tensor(origin).reshape(3, 1, 1, 1)
-    expected = first.source(last.source(whole(shape)) - begin) + begin
-    assert torch.allclose(warp.source(whole(shape)), expected)
+    expected = stacked(first.source(stacked(last.source(whole(shape))) - begin)) + begin
+    assert torch.allclose(stacked(warp.source(whole(shape))), expected)
 
 
 def test_reach_covers_what_a_box_is_read_from() -> None:
@@ -205,3 +211,46 @@ def test_sampling_outside_gives_zero() -> None:
     points = torch.tensor([[1.0, -1.0, 1.0], [1.0, 1.0, 9.0], [1.0, 1.0, 1.0]])
     assert sample_linear(block, points).tolist() == pytest.approx([1, 0, 0])
     assert sample_nearest(block.long(), points).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("transpose", [[], [1, 2], [0, 1, 2]])
+def test_a_grid_is_displaced_as_its_points_one_by_one(transpose: list[int]) -> None:
+    """Products with one matrix per axis equal torch's interpolation of each point."""
+    turn = {"simple": {"mirror": [0, 1, 2], "transpose": transpose}}
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        warp = draw_warp(rng, steps_of({"elastic": STEP}, turn), SHAPE)
+        each = stacked(warp.source(whole(SHAPE)))
+        rows = warp.source(voxel_grid(VoxelBox((0, 0, 0), SHAPE), CPU))
+        assert torch.allclose(stacked(rows), each, atol=2e-5)
+
+
+def test_a_grid_of_one_section_is_displaced() -> None:
+    box = VoxelBox((4, 0, 0), (1, *SHAPE[1:]))
+    drawn = draw_elastic(np.random.default_rng(0), SHAPE, **STEP)
+    one = stacked(drawn.source(voxel_grid(box, CPU)))
+    assert torch.allclose(one, stacked(drawn.source(whole(SHAPE)))[:, 4:5], atol=2e-5)
+
+
+def test_a_part_of_a_grid_is_cut_out_of_each_row() -> None:
+    box = VoxelBox((1, 2, 3), (2, 3, 4))
+    warp = draw_warp(np.random.default_rng(0), steps_of({"elastic": STEP}), SHAPE)
+    for points in (voxel_grid(VoxelBox((0, 0, 0), SHAPE), CPU), warp.source(whole(SHAPE))):
+        part = stacked(part_of_grid(points, box))
+        assert torch.equal(part, stacked(points)[(slice(None), *box.slices())])
+
+
+def test_compiled_sampling_equals_torchs() -> None:
+    """Blocks of other types are sampled by torch's operations, also on GPUs."""
+    rng = torch.Generator().manual_seed(0)
+    block = torch.rand(7, 8, 9, generator=rng)
+    points = torch.rand(3, 5, 11, 13, generator=rng) * 12 - 2
+    points[:, 0] = points[:, 0].round()  # on voxels, and half-way between them
+    points[:, 1] = points[:, 1].round() + 0.5
+    for origin in ((0, 0, 0), (-1, 2, 1)):
+        exact = sample_linear(block.double(), points.double(), origin)
+        assert torch.allclose(sample_linear(block, points, origin).double(), exact, atol=2e-6)
+        labels = (block * 1000).int()
+        expected = sample_nearest(labels.long(), points, origin)
+        assert torch.equal(sample_nearest(labels, points, origin).long(), expected)
+        assert (expected == 0).any() and (expected != 0).any()

@@ -145,7 +145,7 @@ def test_turning_reads_where_the_drawn_map_says() -> None:
     block = torch.rand(2, 4, 4, 4)
     drawn = draw_orientation(rng, (4, 4, 4), 3, anisotropic=False)
     grid = torch.stack(torch.meshgrid(*[torch.arange(4)] * 3, indexing="ij")).float()
-    z, y, x = drawn.source(grid).long()
+    z, y, x = (row.long() for row in drawn.source(grid))
 
     assert torch.equal(drawn.apply(block), block[:, z, y, x])
 

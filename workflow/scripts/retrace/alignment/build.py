@@ -21,6 +21,7 @@ from retrace.planning.align_settings import FitSettings
 from retrace.records.record import work_digest
 from retrace.storage.manifest import input_digest
 from retrace.training.loop import TrainingPlan
+from retrace.training.prefetch import DEFAULT_WORKERS
 from retrace.training.state import state_files
 
 NOT_IN_DIGEST = (
@@ -122,7 +123,7 @@ def alignment_training_plan(
         snapshot_every=pairs.steps_per_visit * every_stacks
         if every_stacks
         else network.snapshot_every,
-        workers=(2 if device.type == "cuda" else 0) if workers is None else workers,
+        workers=DEFAULT_WORKERS[device.type] if workers is None else workers,
         bf16=False,  # bf16 cannot resolve displacements of a hundredth of a pixel
         compile=False,
         work=work,

@@ -15,6 +15,7 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 from torch.nn import functional
 
+from retrace.augment.resample import Coordinates
 from retrace.geometry import Triple, triple
 
 ROUNDING = 1e-3
@@ -37,34 +38,69 @@ class Elastic:
     source_box: tuple[Triple, Triple]
     """First voxel and shape of a box that holds all source coordinates."""
 
-    def source(self, points: Tensor) -> Tensor:
-        """Source coordinates (3, ...) float32 of output `points` (3, ...), voxels."""
-        result = rotate_points(points, self.shape, self.angle)
+    def source(self, points: Coordinates) -> Coordinates:
+        """Source coordinates float32 of output `points`, voxels; rows that broadcast."""
+        rows = list(rotate_points(points, self.shape, self.angle))
+        device = rows[0].device
         if self.displacement is not None:
-            nodes = torch.from_numpy(self.displacement).to(points.device)
-            result += _interpolate(nodes, points, self.shape)
+            moved = np.flatnonzero(self.displacement.any(axis=(1, 2, 3))).tolist()
+            nodes = torch.from_numpy(self.displacement[moved]).to(device)
+            for axis, offset in zip(moved, _interpolate(nodes, points, self.shape), strict=True):
+                rows[axis] = offset.add_(rows[axis])
         if self.shifts.any():
-            shifts = torch.from_numpy(self.shifts).to(points.device, torch.float32)
+            shifts = torch.from_numpy(self.shifts).to(device, torch.float32)
             section = points[0].round().long().clamp_(0, self.shape[0] - 1)
-            result[1] += shifts[:, 0][section]
-            result[2] += shifts[:, 1][section]
-        return result
+            for axis in (1, 2):
+                rows[axis] = rows[axis] + shifts[:, axis - 1][section]
+        return rows
 
     def bounds(self) -> tuple[Triple, Triple]:
         """First voxel and shape of a box that holds all source coordinates."""
         return self.source_box
 
 
-def rotate_points(points: Tensor, shape: Sequence[int], angle: float) -> Tensor:
-    """`points` (3, ...) rotated by `angle` (rad) in y/x about the centre of `shape` voxels."""
+def rotate_points(points: Coordinates, shape: Sequence[int], angle: float) -> Coordinates:
+    """`points` rotated by `angle` (rad) in y/x about the centre of `shape` voxels."""
     centre = [(n - 1) / 2 for n in shape]
     y, x = points[1] - centre[1], points[2] - centre[2]
     cos, sin = math.cos(angle), math.sin(angle)
-    return torch.stack((points[0], centre[1] + cos * y + sin * x, centre[2] - sin * y + cos * x))
+    return points[0], centre[1] + cos * y + sin * x, centre[2] - sin * y + cos * x
 
 
-def _interpolate(nodes: Tensor, points: Tensor, shape: Triple) -> Tensor:
-    """Linear interpolation (3, ...) of the grid `nodes` (3, z, y, x) at `points` (3, ...)."""
+def _interpolate(nodes: Tensor, points: Coordinates, shape: Triple) -> Tensor:
+    """Linear interpolation (C, Z, Y, X) of the grid `nodes` (C, z, y, x) at `points`.
+
+    Along an axis it is a product with a matrix that has two entries per row. The points of a grid
+    take three such products; others are interpolated one by one.
+    """
+    axes = _axes_of_rows(points)
+    if axes is None:
+        return _interpolate_each(nodes, torch.broadcast_tensors(*points), shape)
+    for axis in (2, 1, 0):
+        weights = _linear_weights(points[axis].flatten(), shape[axis], nodes.shape[1 + axis])
+        nodes = torch.tensordot(weights, nodes, ([1], [1 + axis])).movedim(0, 1 + axis)
+    order = [1 + axes.index(axis) for axis in range(3)]
+    return nodes.permute(0, *order).contiguous()
+
+
+def _axes_of_rows(points: Coordinates) -> list[int] | None:
+    """The axis along which each row varies; None unless there is one for each, all different."""
+    varying = [[a for a in range(row.ndim) if row.shape[a] > 1] for row in points]
+    used = [axis for axes in varying for axis in axes]
+    if points[0].ndim != 3 or max(map(len, varying)) > 1 or len(set(used)) < len(used):
+        return None
+    free = iter(sorted({0, 1, 2} - set(used)))
+    return [axes[0] if axes else next(free) for axes in varying]
+
+
+def _linear_weights(row: Tensor, size: int, count: int) -> Tensor:
+    """Weights (N, count) of `count` nodes, the outer ones at 0 and `size` - 1, at `row` (N,)."""
+    where = (row.double() * ((count - 1) / max(size - 1, 1))).clamp(0, count - 1)
+    nodes = torch.arange(count, device=row.device)
+    return (1 - (where[:, None] - nodes).abs()).clamp(min=0).float()
+
+
+def _interpolate_each(nodes: Tensor, points: Coordinates, shape: Triple) -> Tensor:
     scale = [2 / max(n - 1, 1) for n in shape]
     where = torch.stack([points[axis] * scale[axis] - 1 for axis in (2, 1, 0)], dim=-1)
     flat = functional.grid_sample(
@@ -74,7 +110,7 @@ def _interpolate(nodes: Tensor, points: Tensor, shape: Triple) -> Tensor:
         padding_mode="border",
         align_corners=True,
     )
-    return flat.reshape(points.shape)
+    return flat.reshape(len(nodes), *points[0].shape)
 
 
 def _displacement(
@@ -103,8 +139,8 @@ def _source_box(
 ) -> tuple[Triple, Triple]:
     """`Elastic.source_box`; extremes are at the nodes, because the map is linear between them."""
     axes = [torch.linspace(0, n - 1, count) for n, count in zip(shape, nodes, strict=True)]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    source = rotate_points(grid, shape, angle).numpy()
+    rows = rotate_points(torch.meshgrid(*axes, indexing="ij"), shape, angle)
+    source = torch.stack(tuple(rows)).numpy()
     if displacement is not None:
         source = source + displacement
     low, high = source.min(axis=(1, 2, 3)), source.max(axis=(1, 2, 3))

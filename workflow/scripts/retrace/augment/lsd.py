@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from retrace.augment.resample import Coordinates
+
 
 class Move(Protocol):
     """A map from output voxels to source coordinates."""
 
-    def source(self, points: Tensor) -> Tensor:
-        """Source coordinates (3, ...) of output `points` (3, ...), voxels."""
+    def source(self, points: Coordinates) -> Coordinates:
+        """Source coordinates of output `points`, voxels: three rows z, y, x that broadcast."""
         ...
 
     def bounds(self) -> tuple[Triple, Triple]:

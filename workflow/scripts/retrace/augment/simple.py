@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from retrace.augment.resample import Coordinates
 from retrace.geometry import Triple, triple
 
 
@@ -23,13 +23,13 @@ class Simple:
     mirrored: tuple[bool, bool, bool]
     shape: Triple
 
-    def source(self, points: Tensor) -> Tensor:
-        """Source coordinates (3, ...) of output `points` (3, ...), voxels."""
+    def source(self, points: Coordinates) -> Coordinates:
+        """Source coordinates of output `points`, voxels; rows that broadcast."""
         rows = []
         for axis in range(3):
             row = points[self.order[axis]]
             rows.append(self.shape[axis] - 1 - row if self.mirrored[axis] else row)
-        return torch.stack(rows)
+        return rows
 
     def bounds(self) -> tuple[Triple, Triple]:
         """First voxel and shape of the source box."""

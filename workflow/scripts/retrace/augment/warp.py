@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from retrace.augment.lsd import LsdAugmentation, Move
+from retrace.augment.resample import Coordinates
 from retrace.config.families import LSD
 from retrace.config.lsd_network import AugmentStep
 from retrace.geometry import Triple, VoxelBox, triple
@@ -28,12 +29,11 @@ class Warp:
 
     steps: tuple[tuple[Triple, Move], ...]
 
-    def source(self, points: Tensor) -> Tensor:
-        """Source coordinates (3, ...) float32 of output `points` (3, ...), voxels."""
+    def source(self, points: Coordinates) -> Coordinates:
+        """Source coordinates float32 of output `points`, voxels; rows that broadcast."""
         for origin, step in self.steps:
-            begin = torch.tensor(origin, device=points.device, dtype=points.dtype)
-            begin = begin.reshape(3, *[1] * (points.ndim - 1))
-            points = step.source(points - begin) + begin
+            inside = _moved(points, [-begin for begin in origin])
+            points = _moved(step.source(inside), origin)
         return points
 
     def reach(self, box: VoxelBox) -> VoxelBox:
@@ -41,24 +41,44 @@ class Warp:
         axes = [np.arange(box.offset[0], box.end[0], dtype=np.float32)]
         for axis in (1, 2):
             axes.append(np.linspace(box.offset[axis], box.end[axis] - 1, LATTICE, dtype=np.float32))
-        points = torch.from_numpy(np.stack(np.meshgrid(*axes, indexing="ij")))
-        return bounding_box(self.source(points))
+        return bounding_box(self.source(grid_of([torch.from_numpy(axis) for axis in axes])))
 
 
-def bounding_box(points: Tensor) -> VoxelBox:
-    """The smallest box of voxels that interpolation at all `points` (3, ...) reads."""
-    flat = points.reshape(3, -1)
-    begin, end = torch.stack([flat.amin(1).floor(), flat.amax(1).ceil() + 1]).long().tolist()
+def _moved(points: Coordinates, by: Sequence[int]) -> Coordinates:
+    """`points` moved by whole voxels (z, y, x)."""
+    return [row + steps if steps else row for row, steps in zip(points, by, strict=True)]
+
+
+def bounding_box(points: Coordinates) -> VoxelBox:
+    """The smallest box of voxels that interpolation at all `points` reads."""
+    extremes = torch.stack([torch.stack(row.aminmax()) for row in points], dim=1)
+    begin, end = torch.stack([extremes[0].floor(), extremes[1].ceil() + 1]).long().tolist()
     return VoxelBox(triple(begin), triple([e - b for b, e in zip(begin, end, strict=True)]))
 
 
-def voxel_grid(box: VoxelBox, device: torch.device) -> Tensor:
-    """Coordinates (3, Z, Y, X) float32 of all voxels of `box`."""
-    axes = [
-        torch.arange(b, e, device=device, dtype=torch.float32)
-        for b, e in zip(box.offset, box.end, strict=True)
-    ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+def grid_of(axes: Sequence[Tensor]) -> Coordinates:
+    """The rows (Z, 1, 1), (1, Y, 1) and (1, 1, X) of a grid with these coordinates per axis."""
+    z, y, x = axes
+    return z[:, None, None], y[None, :, None], x[None, None, :]
+
+
+def voxel_grid(box: VoxelBox, device: torch.device) -> Coordinates:
+    """Coordinates float32 of all voxels of `box`, as rows that broadcast to (Z, Y, X)."""
+    return grid_of(
+        [
+            torch.arange(b, e, device=device, dtype=torch.float32)
+            for b, e in zip(box.offset, box.end, strict=True)
+        ]
+    )
+
+
+def part_of_grid(points: Coordinates, box: VoxelBox) -> Coordinates:
+    """The points of a grid that are in `box`; rows of size 1 along an axis stay so."""
+    parts = []
+    for row in points:
+        sides = zip(row.shape, box.slices(), strict=True)
+        parts.append(row[tuple(side if size > 1 else slice(None) for size, side in sides)])
+    return parts
 
 
 def draw_warp(rng: np.random.Generator, steps: Sequence[AugmentStep], shape: Triple) -> Warp:

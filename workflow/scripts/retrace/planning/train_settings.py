@@ -55,7 +55,7 @@ class TrainingExecution(SettingsModel):
         None, description="CPU threads. None: as torch chooses."
     )
     workers: Annotated[WholeFrom0 | None, NO_EFFECT] = Field(
-        None, description="Threads that prepare batches. None: 2 with a GPU, else 0."
+        None, description="Threads that prepare batches ahead. None: 2 with a GPU, else 1."
     )
     checkpoint_seconds: Annotated[Positive, NO_EFFECT] = Field(
         300.0, description="Longest time between two saved states, s."

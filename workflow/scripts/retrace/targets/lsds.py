@@ -65,12 +65,13 @@ def compute_lsds(
     _check_labels(labels, sigma_nm)
     box = roi or VoxelBox((0, 0, 0), triple(labels.shape))
     _check_box(labels, box, downsample)
-    compact = _compact(labels)
-    coarse = compact[(slice(None, None, downsample),) * 3]
-    pairs = _Pairs.of(compact[box.slices()], downsample)
+    coarse, inside, count = _compact(
+        labels[(slice(None, None, downsample),) * 3], labels[box.slices()]
+    )
+    pairs = _Pairs.of(inside, downsample)
     grid = _Grid(
         coarse,
-        label_count=int(compact.max()) + 1,
+        label_count=count,
         origin=triple([offset // downsample for offset in box.offset]),
         voxel_size_nm=checked_voxel_size([size * downsample for size in voxel_size_nm]),
         sigma_nm=sigma_nm,
@@ -116,13 +117,18 @@ def _radius(sigma_voxels: float) -> int:
     return int(TRUNCATE * sigma_voxels + 0.5)
 
 
-def _compact(labels: Tensor) -> Tensor:
-    """`labels` renumbered 1, 2, ... (int32), 0 stays 0; sorts runs of equal labels, not voxels."""
-    runs, run_of_voxel = torch.unique_consecutive(labels.flatten(), return_inverse=True)
+def _compact(coarse: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Two volumes of labels renumbered together 1, 2, ... (int32), 0 stays 0; largest number + 1.
+
+    Runs of equal labels are sorted, not voxels.
+    """
+    voxels = torch.cat((coarse.flatten(), inside.flatten()))
+    runs, run_of_voxel = torch.unique_consecutive(voxels, return_inverse=True)
     ids, id_of_run = torch.unique(runs, return_inverse=True)
-    number = torch.arange(1, len(ids) + 1, device=labels.device, dtype=torch.int32)
+    number = torch.arange(1, len(ids) + 1, device=voxels.device, dtype=torch.int32)
     number[ids == 0] = 0
-    return number[id_of_run][run_of_voxel].view(labels.shape)
+    first, second = number[id_of_run][run_of_voxel].split([coarse.numel(), inside.numel()])
+    return first.view(coarse.shape), second.view(inside.shape), len(ids) + 1
 
 
 def _repeat(coarse: Tensor, factor: int) -> Tensor:

@@ -21,6 +21,7 @@ from retrace.storage.manifest import input_digest
 from retrace.storage.owned_files import RECORD as OWNED_RECORD
 from retrace.training.average import WeightAverage
 from retrace.training.loop import Trainer, TrainingPlan
+from retrace.training.prefetch import DEFAULT_WORKERS
 from retrace.training.ranks import SINGLE_PROCESS, Rank
 from retrace.training.task import SetUp, TrainingInputs, WeightFiles, set_threads
 
@@ -77,7 +78,7 @@ def training_plan(settings: TrainSettings, device: torch.device, work: Path) -> 
         checkpoint_every=network.checkpoint_every,
         checkpoint_seconds=settings.checkpoint_seconds,
         snapshot_every=network.snapshot_every,
-        workers=(2 if device.type == "cuda" else 0) if workers is None else workers,
+        workers=DEFAULT_WORKERS[device.type] if workers is None else workers,
         bf16=uses_bf16(settings.precision, device),
         compile=uses_compile(settings.compile, device),
         work=work,

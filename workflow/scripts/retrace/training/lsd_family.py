@@ -18,12 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrace.augment.resample import sample_linear, sample_nearest
-from retrace.augment.warp import bounding_box, change_grey_values, draw_warp, voxel_grid
+from retrace.augment.resample import Coordinates, sample_linear, sample_nearest
+from retrace.augment.warp import (
+    bounding_box,
+    change_grey_values,
+    draw_warp,
+    part_of_grid,
+    voxel_grid,
+)
 from retrace.checkpoints.published import load_moments, load_published, read_published
 from retrace.checkpoints.safetensors import load_model
 from retrace.config.families import LSD
 from retrace.config.lsd_network import FIRST_LOSS, LsdNetworkSettings, reach_of_targets
+from retrace.device import uses_bf16
 from retrace.errors import ConfigError
 from retrace.geometry import NmTriple, Triple, VoxelBox, triple
 from retrace.losses.balance import balance_weights
@@ -220,26 +227,28 @@ class LsdFamilyTask(PlainTask):
         shift = self.sampler.place(rng, index, *needs)
         volume = self.sampler.volumes[index]
         points = warp.source(voxel_grid(VoxelBox((0, 0, 0), self.boxes.frame), self.device))
-        raw = self._read_raw(volume, points[(slice(None), *self.boxes.raw.slices())], shift)
+        raw = self._read_raw(volume, part_of_grid(points, self.boxes.raw), shift)
         raw = change_grey_values(raw, rng, self.network.augment)
-        points = points[(slice(None), *self.boxes.labels.slices())]
+        points = part_of_grid(points, self.boxes.labels)
         return raw, *self._read_labels(volume, points, shift)
 
-    def _read_raw(self, volume: TrainingVolume, points: Tensor, shift: Triple) -> Tensor:
+    def _read_raw(self, volume: TrainingVolume, points: Coordinates, shift: Triple) -> Tensor:
         box = bounding_box(points)
         block = self._to_device(volume.read_raw(box.shift(shift)))
         scale = 1 / 255 if block.dtype == torch.uint8 else 1.0
-        return sample_linear(block.float() * scale, _relative(points, box))
+        return sample_linear(block.float() * scale, points, box.offset)
 
     def _read_labels(
-        self, volume: TrainingVolume, points: Tensor, shift: Triple
+        self, volume: TrainingVolume, points: Coordinates, shift: Triple
     ) -> tuple[Tensor, Tensor]:
         box = bounding_box(points)
         labels = self._to_device(volume.read_labels(box.shift(shift)))
+        labels = sample_nearest(labels, points, box.offset).long()
+        inner = self.boxes.affinity_labels.shift([-n for n in self.boxes.labels.offset])
+        points = part_of_grid(points, inner)
+        box = bounding_box(points)
         codes = self._to_device(volume.read_codes(box.shift(shift)))
-        points = _relative(points, box)
-        inner = (slice(None), *self.boxes.affinity_labels.slices(self.boxes.labels.offset))
-        return sample_nearest(labels, points).long(), sample_nearest(codes, points[inner])
+        return labels, sample_nearest(codes.int(), points, box.offset)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         if array.dtype == np.float64:
@@ -279,11 +288,6 @@ def _weighed(loss: LsdLoss, target: Tensor, known: Tensor, labels: Tensor) -> di
     if loss.affinity_inputs is not None:
         return loss.affinity_inputs(known, labels)
     return {"affs_weight": balance_weights(target, known)}
-
-
-def _relative(points: Tensor, box: VoxelBox) -> Tensor:
-    origin = torch.tensor(box.offset, device=points.device, dtype=points.dtype)
-    return points - origin.reshape(3, *[1] * (points.ndim - 1))
 
 
 def build_lsd_task(
@@ -329,7 +333,8 @@ def load_context(settings: TrainSettings, model: Path | None, device: torch.devi
         )
     module = build_network(network)
     load_model(model, module, network)
-    return on_device(module.requires_grad_(False).eval(), device)
+    bf16 = uses_bf16(settings.precision, device)
+    return on_device(module.requires_grad_(False).eval(), device, bf16=bf16)
 
 
 def set_up_lsd(inputs: TrainingInputs, module: UNet) -> TrainingSetup:
@@ -339,7 +344,7 @@ def set_up_lsd(inputs: TrainingInputs, module: UNet) -> TrainingSetup:
     assert isinstance(network, LsdNetworkSettings) and isinstance(dataset, TrainingDataset)
     if weights.init and inputs.is_new:
         load_model(weights.init, module, network)
-    module = on_device(module, device)
+    module = on_device(module, device, bf16=uses_bf16(settings.precision, device))
     sampler = open_sampler(
         dataset,
         dataset.train,

@@ -13,14 +13,16 @@ import torch
 from retrace.training.task import Batch, Task
 
 AHEAD_PER_WORKER = 2
+DEFAULT_WORKERS = {"cpu": 1, "cuda": 2}
+"""Workers by type of the training's device, unless `workers` says how many."""
 
 
 class Prefetcher:
     """Iterates over the batches with these `numbers`.
 
-    `workers` threads compute batches ahead, on CUDA each in its own stream; with 0 workers a batch
-    is computed when it is needed. A batch depends only on its number, so the number of workers does
-    not change it. `waited_s`: seconds that the training has waited for data.
+    `workers` threads compute batches ahead, each on one core, on CUDA each in its own stream; with
+    0 workers a batch is computed when it is needed. A batch depends only on its number, so the
+    number of workers does not change it. `waited_s`: seconds that the training has waited for data.
     """
 
     def __init__(
@@ -39,7 +41,10 @@ class Prefetcher:
                 self.waited_s += time.perf_counter() - begin
                 yield batch
             return
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batch")
+        # One core each: a worker's own team of threads would interrupt those of the training.
+        pool = ThreadPoolExecutor(
+            self.workers, "batch", initializer=torch.set_num_threads, initargs=(1,)
+        )
         try:
             yield from self._ahead(pool)
         finally:

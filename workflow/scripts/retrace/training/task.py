@@ -237,12 +237,13 @@ SetUp = Callable[[TrainingInputs, Any], TrainingSetup]
 Net = TypeVar("Net", UNet, ZnnNetwork, ElektronnNetwork)
 
 
-def on_device(module: Net, device: torch.device) -> Net:
-    """The module on the device: channels last on a GPU, where convolutions are faster that way.
+def on_device(module: Net, device: torch.device, *, bf16: bool = False) -> Net:
+    """The module on the device, channels last where convolutions are faster that way.
 
-    On CPUs that layout halves the speed of the weight gradient (measured).
+    They are on a GPU, and in bf16 on a CPU, where forward and backward pass then take 0.6 times as
+    long (measured). In float32 on a CPU both layouts are about as fast.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" and not bf16:
         return module.to(device)
     return module.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
