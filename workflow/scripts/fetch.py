@@ -16,9 +16,9 @@ from retrace.geometry import chunk_count
 from retrace.output_lock import fetching_alone
 from retrace.reading import parse_json_object, read_bytes, reading_content
 from retrace.records.record import found_version
-from retrace.remote.download import DownloadReport, FolderDownload, human_bytes
+from retrace.remote.download import DownloadReport, FolderDownload, human_bytes, is_md5
 from retrace.remote.mirror import MirrorStore, open_store
-from retrace.remote.store import FetchSettings, ObjectStore
+from retrace.remote.store import FetchSettings, ObjectStore, S3Object
 from retrace.replacement import newest
 from retrace.storage.fetched import is_fetched
 from retrace.storage.manifest import (
@@ -96,7 +96,9 @@ def resume_from(output: Path, partial: Path) -> None:
         output.rename(partial)
 
 
-def fetched_content(store: ObjectStore, report: DownloadReport, folder: Path) -> dict[str, Any]:
+def fetched_content(
+    store: ObjectStore, items: Sequence[S3Object], report: DownloadReport, folder: Path
+) -> dict[str, Any]:
     """Extra entries in the manifest of a fetched folder: source, counts, verification."""
     files: dict[str, str] = {}
     if not any(folder.rglob(".zarray")):
@@ -108,7 +110,11 @@ def fetched_content(store: ObjectStore, report: DownloadReport, folder: Path) ->
         "objects": report.objects,
         "bytes": report.bytes,
         "verified": dict(report.verified),
-        "object_sha256": report.sha256,
+        "object_sha256": {
+            item.name: report.sha256[item.name]
+            for item in items
+            if item.name in report.sha256 and not is_md5(item.etag)
+        },
         "files": files,
     }
 
@@ -142,11 +148,16 @@ def fetch(settings: FetchSettings, output: Path) -> DownloadReport:
     report = download.run(items)
     check_arrays(partial, settings.arrays, store.label)
     check_mirror_manifest(store, partial)
-    extra = fetched_content(store, report, partial)
+    extra = fetched_content(store, items, report, partial)
     publish(partial, output)
     seconds = time.monotonic() - begin
     manifest = write_manifest(
-        output, inputs=[], settings=settings.complete().plain(), seconds=seconds, extra=extra
+        output,
+        inputs=[],
+        settings=settings.complete().plain(),
+        seconds=seconds,
+        extra=extra,
+        known=report.sha256,
     )
     arrays = json.loads(newest(manifest).read_text())["arrays"]
     for line in absent_chunks(arrays, store.label):

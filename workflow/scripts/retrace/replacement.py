@@ -12,12 +12,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from retrace.many_files import in_threads
 from retrace.relative_paths import relative_path
 
 
@@ -206,7 +206,7 @@ def write_durably(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | str) -> None:
     """Flushes a folder to disk, so that renames in it survive a power cut; or a file."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -215,16 +215,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-SYNC_THREADS = 8
+THREADS = 8
 
 
 def sync_tree(folder: Path) -> None:
     """Flushes a folder with all its files and folders to disk, so that they survive a power cut."""
-    found = [(Path(name), files) for name, _, files in os.walk(folder)]
-    with ThreadPoolExecutor(SYNC_THREADS) as pool:
-        for path, files in found:
-            list(pool.map(sync_folder, (path / file for file in files)))
-        list(pool.map(sync_folder, (path for path, _ in found)))
+    found = [(name, files) for name, _, files in os.walk(folder)]
+    in_threads(sync_folder, [f"{name}/{file}" for name, files in found for file in files], THREADS)
+    in_threads(sync_folder, [name for name, _ in found], THREADS)
 
 
 def _next_to(path: Path, end: str) -> Path:

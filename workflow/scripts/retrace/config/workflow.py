@@ -277,7 +277,7 @@ class WorkflowConfig(SettingsModel):
         "environment.",
     )
     fetch_threads: Annotated[Count, NO_EFFECT] = Field(
-        32, description="Number of simultaneous transfers."
+        64, description="Number of simultaneous transfers."
     )
     mirror: Annotated[AnyText | None, NO_EFFECT] = Field(
         None,

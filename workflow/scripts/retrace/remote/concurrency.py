@@ -1,19 +1,14 @@
-"""Threads for many small downloads: few for a nearby server, many for a distant one."""
+"""Threads for many small downloads."""
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-FIRST_THREADS = 2
-NEAR_S = 0.008
-"""A server that takes less than this many seconds per object gets no further threads."""
-RECENT = 4
-"""Number of results that decide whether the server is distant."""
+LOOK_S = 0.05
+"""How often results are collected: waking up for each would cost as much as its download."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,10 +17,8 @@ Result = TypeVar("Result")
 class ThreadedWork(Generic[Item, Result]):
     """Applies a function to items in threads.
 
-    Threads take their next item from a shared iterator, because a future per object would cost as
-    much CPU time as its download. Two threads start. The others follow only if an item takes longer
-    than NEAR_S: then threads mostly wait for a distant server. With a nearby server more threads
-    would compete for the interpreter lock.
+    Threads take their next item from a shared iterator and leave results in a shared list, because
+    a future per object, or a queue that wakes its reader, costs as much as a download.
     """
 
     def __init__(
@@ -37,48 +30,48 @@ class ThreadedWork(Generic[Item, Result]):
     ) -> None:
         """`threads`: the largest number of threads; `stop` ends the threads after their item."""
         self.work, self.stop = work, stop
-        self.count, self.limit = len(items), min(threads, len(items))
+        self.count, self.threads = len(items), min(threads, len(items))
         self._remaining, self._lock = iter(items), threading.Lock()
-        self._done: queue.SimpleQueue[tuple[Result | BaseException, float]] = queue.SimpleQueue()
-        self._workers: list[threading.Thread] = []
+        self._done: deque[Result] = deque()
+        self._errors: deque[BaseException] = deque()
+        self._working = self.threads
+        self._over = threading.Event()
+        """Set when no thread works any more, or one has failed."""
 
     def results(self) -> Iterator[Result]:
         """Yields results in the order of completion; the first error stops all threads."""
-        recent_s: deque[float] = deque(maxlen=RECENT)
+        workers = [threading.Thread(target=self._keep_working) for _ in range(self.threads)]
         try:
-            for _ in range(min(FIRST_THREADS, self.limit)):
-                self._start_worker()
-            for _ in range(self.count):
-                result, seconds = self._done.get()
-                if isinstance(result, BaseException):
-                    raise result
-                recent_s.append(seconds)
-                is_distant = len(recent_s) == RECENT and min(recent_s) > NEAR_S
-                while is_distant and len(self._workers) < self.limit:
-                    self._start_worker()
-                yield result
+            for worker in workers:
+                worker.start()
+            is_over = not workers
+            while not is_over:
+                is_over = self._over.wait(LOOK_S)
+                while self._done:
+                    yield self._done.popleft()
+                if self._errors:
+                    raise self._errors[0]
         except BaseException:
             self.stop.set()
             raise
         finally:
-            for worker in self._workers:
-                worker.join()
-
-    def _start_worker(self) -> None:
-        worker = threading.Thread(target=self._keep_working)
-        self._workers.append(worker)
-        worker.start()
+            for worker in workers:
+                if worker.ident is not None:
+                    worker.join()
 
     def _keep_working(self) -> None:
         """Works on items until none is left, one fails, or `stop` is set."""
-        while not self.stop.is_set():
-            with self._lock:
-                item = next(self._remaining, None)
-            if item is None:
-                return
-            begin = time.perf_counter()
-            try:
-                self._done.put((self.work(item), time.perf_counter() - begin))
-            except BaseException as error:
-                self._done.put((error, 0.0))
-                return
+        try:
+            while not self.stop.is_set():
+                with self._lock:
+                    item = next(self._remaining, None)
+                if item is None:
+                    break
+                self._done.append(self.work(item))
+        except BaseException as error:
+            self._errors.append(error)
+            self._over.set()
+        with self._lock:
+            self._working -= 1
+            if not self._working:
+                self._over.set()

@@ -31,7 +31,7 @@ class FetchedObject:
 
     `verified_by`: "md5" (ETag of a single upload), "parts" (ETag of a multipart upload), "twice"
     (the ETag says nothing about the bytes, and two downloads had the same `sha256`), or "" for not
-    verified yet.
+    verified yet. `sha256` is None for an object that an earlier run has downloaded.
     """
 
     item: S3Object
@@ -44,8 +44,8 @@ class DownloadReport:
     """Counts and checksums of a download.
 
     `kept`: objects that an earlier run had already verified; `verified`: objects by
-    `FetchedObject.verified_by`; `sha256`: by object name, where the ETag is no md5; `listing`: see
-    `listing_digest`.
+    `FetchedObject.verified_by`; `sha256`: of the objects that this run has downloaded, by name;
+    `listing`: see `listing_digest`.
     """
 
     objects: int = 0
@@ -229,37 +229,36 @@ class FolderDownload:
         """
         final = self.folder / item.name
         partial = final.with_name(f".{final.name}.part")
-        plain = is_md5(item.etag)
-        checksum = hashlib.md5(usedforsecurity=False) if plain else hashlib.sha256()
-        received = 0
+        md5 = hashlib.md5(usedforsecurity=False) if is_md5(item.etag) else None
+        sha256, received = hashlib.sha256(), 0
         with self.store.stream(item) as pieces, partial.open("wb") as file:
             for piece in pieces:
                 file.write(piece)
-                checksum.update(piece)
+                sha256.update(piece)
+                if md5:
+                    md5.update(piece)
                 received += len(piece)
                 if self.stop.is_set():
                     raise TransientError("stopped")
         if received != item.size:
             raise TransientError(f"truncated: received {received} of {item.size} bytes")
-        if plain and checksum.hexdigest() != item.etag:
-            raise TransientError(
-                f"corrupted: md5 {checksum.hexdigest()}, the bucket says {item.etag}"
-            )
-        fetched = self._verified(partial, item, checksum.hexdigest(), previous)
+        if md5 and md5.hexdigest() != item.etag:
+            raise TransientError(f"corrupted: md5 {md5.hexdigest()}, the bucket says {item.etag}")
+        fetched = self._verified(partial, item, sha256.hexdigest(), previous)
         if fetched.verified_by:
             partial.replace(final)
         return fetched
 
     @staticmethod
     def _verified(
-        partial: Path, item: S3Object, checksum: str, previous: str | None
+        partial: Path, item: S3Object, sha256: str, previous: str | None
     ) -> FetchedObject:
-        """How a downloaded file is verified; `checksum` is its md5 if the ETag is one."""
+        """How a downloaded file is verified, whose md5 has been compared if the ETag is one."""
         if is_md5(item.etag):
-            return FetchedObject(item, "md5")
+            return FetchedObject(item, "md5", sha256)
         if matches_multipart_etag(partial, item):
-            return FetchedObject(item, "parts", checksum)
-        return FetchedObject(item, "twice" if checksum == previous else "", checksum)
+            return FetchedObject(item, "parts", sha256)
+        return FetchedObject(item, "twice" if sha256 == previous else "", sha256)
 
     def _disk_error(self, error: OSError, item: S3Object) -> Exception:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -17,6 +17,11 @@ class TransientError(Exception):
     """A failure that may not occur at the next attempt. Callers retry; users never see it."""
 
 
+def ca_bundle() -> str | None:
+    """The file with certificates that the environment names, None for the usual ones."""
+    return os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+
+
 def create_session(endpoint: str, threads: int) -> Any:
     """An HTTP session with the proxies and certificates of the environment.
 
@@ -25,9 +30,8 @@ def create_session(endpoint: str, threads: int) -> Any:
     from botocore.httpsession import URLLib3Session
     from botocore.utils import get_environ_proxies
 
-    ca_bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
     options: dict[str, Any] = {
-        "verify": ca_bundle or True,
+        "verify": ca_bundle() or True,
         "proxies": get_environ_proxies(endpoint),
         "timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
         "max_pool_connections": threads,
@@ -58,6 +62,6 @@ def get_response(session: Any, url: str, headers: Mapping[str, str]) -> Iterator
         raise TransientError(f"{type(error).__name__}: {error}") from error
 
 
-def is_transient(status: int) -> bool:
-    """Whether a request with this HTTP status may succeed at the next attempt."""
-    return status >= 500 or status in (408, 429)
+def is_transient(status: int, code: str = "") -> bool:
+    """Whether a request with this HTTP status, or code of S3, may succeed at the next attempt."""
+    return status >= 500 or status in (408, 429) or code in ("SlowDown", "RequestTimeout")

@@ -70,7 +70,7 @@ class MirrorStore:
     @contextmanager
     def stream(
         self, item: S3Object, byte_range: tuple[int, int] | None = None
-    ) -> Iterator[Iterator[bytes]]:
+    ) -> Iterator[Iterator[bytes | memoryview]]:
         """Yields the file's bytes, or (first byte, number of bytes) of them, piece by piece."""
         try:
             file = (self.folder / item.name).open("rb")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from retrace.remote.http import (
     get_response,
     is_transient,
 )
+from retrace.remote.obstore_reads import ObstoreReader
 from retrace.remote.s3_client import create_client, naming_the_cause
 from retrace.remote.store import FetchSettings, S3Object, not_found, safe_name
 
@@ -36,17 +38,19 @@ WRONG_CREDENTIALS = {
 
 
 class BucketStore:
-    """Objects of a bucket. boto3 lists and addresses them, its HTTP session downloads them.
+    """Objects of a bucket. boto3 lists and addresses them, obstore reads them if they are small.
 
-    A GET through botocore's session takes a quarter of the CPU time of boto3's get_object, and
-    for small chunks from a nearby server CPU time limits the rate.
+    For small chunks, the processor time of a GET limits the rate. Through obstore it takes a
+    third of that through botocore's session, which takes a quarter of that of boto3's get_object.
     """
 
     def __init__(self, settings: FetchSettings) -> None:
         self.settings = settings
-        self.client = create_client(settings)
+        self.client, self._aws_session = create_client(settings)
         self.base_url = self._presigned("x").removesuffix("x") if settings.unsigned else None
         self.session = create_session(self.endpoint, settings.threads)
+        self._reader: ObstoreReader | None = None
+        self._lock = threading.Lock()
 
     @property
     def endpoint(self) -> str:
@@ -150,15 +154,31 @@ class BucketStore:
         """The URL of a key, signed if the bucket is private."""
         return self.base_url + quote(key, safe="/~") if self.base_url else self._presigned(key)
 
+    @property
+    def reader(self) -> ObstoreReader:
+        """What reads the objects, made when the first one is read."""
+        with self._lock:
+            if self._reader is None:
+                root = self.base_url or self._presigned("x").partition("?")[0].removesuffix("x")
+                session = None if self.settings.unsigned else self._aws_session
+                region = str(self.client.meta.region_name)
+                self._reader = ObstoreReader(root, region, self.settings.threads, session)
+        return self._reader
+
     @contextmanager
     def stream(
         self, item: S3Object, byte_range: tuple[int, int] | None = None
-    ) -> Iterator[Iterator[bytes]]:
+    ) -> Iterator[Iterator[bytes | memoryview]]:
         """Yields the object's bytes, or (first byte, number of bytes) of them, piece by piece.
 
         TransientError if another attempt may succeed, FetchError otherwise.
         """
         key = f"{self.settings.prefix}/{item.name}"
+        if byte_range is None and item.size <= READ_BYTES:
+            content = self.reader.read(key)
+            if content is not None:
+                yield iter([content])
+                return
         headers = {"Range": f"bytes={byte_range[0]}-{sum(byte_range) - 1}"} if byte_range else {}
         with get_response(self.session, self.address(key), headers) as response:
             if response.status_code != (206 if byte_range else 200):
@@ -171,7 +191,7 @@ class BucketStore:
         match = re.search(r"<Code>([^<]+)</Code>", text)
         code = match.group(1) if match else str(response.status_code)
         status = response.status_code
-        if is_transient(status) or code in ("SlowDown", "RequestTimeout"):
+        if is_transient(status, code):
             raise TransientError(f"the server answered {status} {code}")
         if status in (301, 307):
             region = response.headers.get("x-amz-bucket-region", "another")

@@ -18,8 +18,8 @@ DEFAULT_REGION = "us-east-1"
 OWN_CONFIGURATION = "the AWS configuration (environment, ~/.aws/config, ~/.aws/credentials)"
 
 
-def create_client(settings: FetchSettings) -> Any:
-    """A boto3 client, anonymous unless `unsigned` is false.
+def create_client(settings: FetchSettings) -> tuple[Any, Any]:
+    """A boto3 client, anonymous unless `unsigned` is false, and its session of botocore.
 
     An anonymous client reads no AWS configuration, so that a broken one does not matter. With an
     `endpoint_url`, the bucket is part of the path (path-style addressing). ConfigError for a wrong
@@ -50,7 +50,7 @@ def create_client(settings: FetchSettings) -> Any:
             )
             if not settings.unsigned:
                 client.generate_presigned_url("list_buckets")  # needs credentials, asks no server
-            return client
+            return client, session
     except ValueError as error:
         is_ours = settings.endpoint_url and "endpoint" in str(error).lower()
         cause = "`endpoint_url` in config/config.yaml" if is_ours else OWN_CONFIGURATION

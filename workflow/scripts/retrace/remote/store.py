@@ -58,7 +58,7 @@ class BucketSettings(SettingsModel):
     unsigned: Annotated[Flag, NO_EFFECT] = Field(
         True, description="Whether to read without credentials."
     )
-    threads: Annotated[Count, NO_EFFECT] = Field(32, description="Concurrent requests.")
+    threads: Annotated[Count, NO_EFFECT] = Field(64, description="Concurrent requests.")
     retries: Annotated[Count, NO_EFFECT] = Field(6, description="Attempts for each object.")
     mirror: Annotated[Text | None, NO_EFFECT] = Field(
         None, description="Folder with a copy of the bucket, which is read instead of it."

@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from retrace.formats.shard_files import (
     read_document,
     shard_layout,
 )
+from retrace.many_files import in_threads
 from retrace.reading import (
     existing_bytes,
     files_below,
@@ -32,6 +32,7 @@ from retrace.reading import (
     unzipped,
 )
 
+THREADS = 4
 ChunkDigests = dict[str, bytes]
 """SHA-256 of each chunk file, by its path below the array's folder, sorted; of a shard those of its
 pieces (`retrace.formats.shard_files`), one after the other."""
@@ -64,12 +65,20 @@ def _piece_digests(file: Path, name: str, layout: ShardLayout) -> ChunkDigests:
     return digests
 
 
-def chunk_digests(array_folder: Path) -> ChunkDigests:
-    """The digests of all chunks of an array; reads every byte."""
+def chunk_digests(array_folder: Path, known: Mapping[str, bytes] | None = None) -> ChunkDigests:
+    """The digests of all chunks of an array; reads every byte, but of `known` chunk files.
+
+    `known`: SHA-256 of files whose bytes the caller has just written, by name as in the result.
+    """
     files, layout = chunk_files(array_folder), shard_layout(read_document(array_folder))
-    names = [path.relative_to(array_folder).as_posix() for path in files]
-    with ThreadPoolExecutor(4) as pool:
-        parts = list(pool.map(lambda path, name: file_digests(path, name, layout), files, names))
+
+    def digests(file: Path) -> ChunkDigests:
+        name = file.relative_to(array_folder).as_posix()
+        if layout is None and known and name in known:
+            return {name: known[name]}
+        return file_digests(file, name, layout)
+
+    parts = in_threads(digests, files, THREADS)
     return {name: digest for part in parts for name, digest in part.items()}
 
 

@@ -133,11 +133,20 @@ def describe_arrays(store: Path) -> dict[str, dict[str, Any]]:
     return _described(store)[0]
 
 
-def _described(store: Path) -> tuple[dict[str, dict[str, Any]], dict[str, ChunkDigests]]:
-    """The entries of all arrays, and the digests of their chunks."""
+def _described(
+    store: Path, known: Mapping[str, str] | None = None
+) -> tuple[dict[str, dict[str, Any]], dict[str, ChunkDigests]]:
+    """The entries of all arrays, and the digests of their chunks; `known` as `write_manifest`'s."""
     metadata = _array_metadata(store)
-    digests = {name: chunk_digests(store / name) for name in metadata}
+    digests = {name: chunk_digests(store / name, _below(known or {}, name)) for name in metadata}
     return {name: _array_entry(m, digests[name]) for name, m in metadata.items()}, digests
+
+
+def _below(known: Mapping[str, str], folder: str) -> dict[str, bytes]:
+    """The digests of the files below a folder, by their path below it."""
+    begin = "" if folder == "." else f"{folder}/"
+    inside = (name for name in known if name.startswith(begin))
+    return {name[len(begin) :]: bytes.fromhex(known[name]) for name in inside}
 
 
 def input_digest(path: Path) -> str:
@@ -198,18 +207,20 @@ def write_manifest(
     seconds: float,
     extra: Mapping[str, Any] | None = None,
     read: Mapping[str, Mapping[str, Any]] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes the manifest of the finished `store` next to it; the last action of a program.
 
     The store is flushed to disk first: after a power cut, no manifest describes files that are
     empty or missing.
 
-    `settings`, `read`: as for `origin`; `extra`: further entries.
+    `settings`, `read`: as for `origin`; `extra`: further entries; `known`: SHA-256 (hex) of files
+    that the caller has just written, by their path below the store. Others are read.
     """
     complete, path = newest(store), manifest_path(store)
     sync_tree(complete)
     declare_with(store, path, index_path(store))
-    arrays, digests = _described(complete) if complete.is_dir() else ({}, {})
+    arrays, digests = _described(complete, known) if complete.is_dir() else ({}, {})
     if digests:
         write_index(store, digests)
     content = {
