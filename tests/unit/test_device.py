@@ -43,8 +43,51 @@ def test_auto_uses_bf16_on_a_cpu_only_with_hardware_for_it(
         device.uses_bf16("fp16", cpu)
 
 
-def test_auto_compiles_on_gpus_only() -> None:
-    assert device.uses_compile("auto", torch.device("cuda"))
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU, as far as the choice of the device asks torch."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+
+
+def test_a_gpu_computes_float32_exactly_and_tries_algorithms(gpu: None) -> None:
+    assert device.choose_device("auto") == torch.device("cuda")
+    assert not torch.backends.cudnn.allow_tf32  # convolutions would be 1e-3 off
+    assert torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize(
+    ("found", "compilers", "missing"),
+    [
+        (None, ("gcc",), "triton"),
+        (object(), (), "a C compiler (gcc)"),
+        (object(), ("clang",), None),
+    ],
+)
+def test_auto_compiles_where_a_gpu_has_what_that_needs(
+    found: object,
+    compilers: tuple[str, ...],
+    missing: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(device, "find_spec", lambda name: found)
+    monkeypatch.setattr(device.shutil, "which", lambda name: name if name in compilers else None)
+    monkeypatch.setattr(device.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    (tmp_path / "Python.h").touch()
+
+    assert device.uses_compile("auto", torch.device("cuda")) is (missing is None)
+    assert (f"not compiled: {missing} is missing" in capsys.readouterr().out) is bool(missing)
+    assert device.uses_compile(True, torch.device("cuda"))
+
+    (tmp_path / "Python.h").unlink()
+    assert not device.uses_compile("auto", torch.device("cuda"))
+
+
+def test_auto_does_not_compile_on_a_cpu() -> None:
     assert not device.uses_compile("auto", torch.device("cpu"))
     assert device.uses_compile(True, torch.device("cpu"))
     with pytest.raises(ConfigError, match="allowed: auto"):

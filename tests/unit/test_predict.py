@@ -30,7 +30,7 @@ from retrace.config.datasets import load_dataset
 from retrace.config.networks import network_for
 from retrace.errors import ConfigError, DataError, DeviceError
 from retrace.geometry import VoxelBox, triple
-from retrace.inference import build
+from retrace.inference import build, memory
 from retrace.inference.forward import Forward
 from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel
 from retrace.inference.pipeline import overlapped
@@ -224,6 +224,20 @@ def test_estimated_activation_memory_is_near_the_measured_memory() -> None:
     with torch.device("meta"):
         network = UNet(1, 12, 5, [[1, 3, 3], [1, 3, 3], [3, 3, 3]], {"affs": 3, "lsds": 10}, 14)
     assert 200 <= bytes_per_voxel(network, (84, 268, 268), 4) <= 400
+
+
+@pytest.mark.parametrize("itemsize", [2, 4])
+def test_no_layer_of_a_tile_on_a_large_gpu_has_more_values_than_cudnn_numbers(
+    itemsize: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 139 << 30)
+    with torch.device("meta"):
+        network = UNet(1, 12, 5, [[1, 3, 3], [1, 3, 3], [3, 3, 3]], {"affs": 3, "lsds": 10}, 14)
+    budget = memory.tile_budget(torch.device("cuda"), itemsize)
+    window = budget / bytes_per_voxel(network, (100, 280, 280), itemsize)
+    assert window * network.left[0][0].out_channels < 2**31
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 8 << 30)
+    assert memory.tile_budget(torch.device("cuda"), itemsize) == int(0.8 * (8 << 30))
 
 
 @pytest.mark.parametrize("name", ["mtlsd", "aclsd", "n4", "neuro3d_doc"])

@@ -37,7 +37,6 @@ class Forward:
 
     @cached_property
     def _call(self) -> Callable[[Tensor], Any]:
-        torch.backends.cudnn.benchmark = self._device.type == "cuda"
         module = self._module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         return torch.compile(module) if self._compiled else module
 

@@ -18,6 +18,9 @@ CPU_LIMIT_BYTES = 6 << 30
 """Larger tiles are no faster on a CPU: the halo is small. And an interruption loses more work."""
 CUDA_FRACTION = 0.8
 """Fraction of the free GPU memory that the activations of a tile may take."""
+CUDA_VALUES = 2**31 - 1
+"""Most values of a layer's tensors on a GPU. cuDNN's convolutions number them in 32 bits; beyond,
+torch takes others, which are slow and copy each value 27 times."""
 LIVE_COPIES = 3
 """Copies of the largest layer that exist at once; see `bytes_per_voxel`."""
 CGROUP_FILES = (
@@ -51,11 +54,14 @@ def free_bytes(device: torch.device) -> int:
     return free if limited is None else min(free, limited)
 
 
-def tile_budget(device: torch.device) -> int:
-    """Bytes that the activations of one tile may take on this device."""
+def tile_budget(device: torch.device, itemsize: int) -> int:
+    """Bytes that the activations of one tile, values of `itemsize` bytes, may take on this device.
+
+    Counted as by `bytes_per_voxel`.
+    """
     free = free_bytes(device)
     if device.type == "cuda":
-        return int(CUDA_FRACTION * free)
+        return int(min(CUDA_FRACTION * free, LIVE_COPIES * itemsize * CUDA_VALUES))
     return int(min(CPU_FRACTION * free, CPU_LIMIT_BYTES))
 
 

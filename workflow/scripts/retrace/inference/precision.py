@@ -12,12 +12,10 @@ def prepare_precision(precision: str, dtype: str, device: torch.device) -> bool:
     """Whether to autocast a prediction to bfloat16; the job's record notes what `auto` became.
 
     Values that are stored as `dtype` float32 are computed in float32, unless `precision` is set.
-    float32 is exact on a GPU too, where convolutions otherwise round their factors to 10 bits
-    (TF32). ConfigError for an unknown precision.
+    ConfigError for an unknown precision.
     """
     if precision == "auto" and dtype == "float32":
         precision = "fp32"
     bf16 = uses_bf16(precision, device)
-    torch.backends.cudnn.allow_tf32 = bf16
     note_resolved("precision", "bf16" if bf16 else "fp32")
     return bf16

@@ -92,7 +92,7 @@ class Predictor:
         is_bf16 = self._bf16 and self._float == torch.float32  # autocast leaves float64 as it is
         itemsize = 2 if is_bf16 else self._float.itemsize
         module = cast(nn.Module, self.network)
-        budget = tile_budget(self._device)
+        budget = tile_budget(self._device, itemsize)
         certain = budget / most_bytes_per_voxel(module, itemsize)
         if sufficient <= certain:  # saves the two seconds that torch takes to load meta tensors
             return certain
