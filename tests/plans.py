@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import warm_python
+
 PROGRAMS = Path(sys.executable).parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
 LEGACY = ("--use-singularity", "--dry-run", "--printshellcmds", "--config", "engine=legacy")
@@ -23,9 +25,18 @@ def planned(output: str) -> Counter[str]:
 
 def output_of(repository: Path, place: Path, *arguments: str) -> str:
     """Output of a run of Snakemake that succeeds."""
-    command = [str(PROGRAMS / "snakemake"), "--snakefile", str(repository / "Snakefile")]
+    command = [warm_python.program(), "-m", "snakemake"]
     run = subprocess.run(
-        [*command, "--directory", str(place), "--workflow-profile", "none", *arguments],
+        [
+            *command,
+            "--snakefile",
+            str(repository / "Snakefile"),
+            "--directory",
+            str(place),
+            "--workflow-profile",
+            "none",
+            *arguments,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

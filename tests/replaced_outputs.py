@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_workflow
+import warm_python
 from retrace.records.contents import content_digest
 from retrace.records.record import KEY, version_of
 from retrace.replacement import settle
@@ -83,11 +83,12 @@ class FinishedJob:
 
     def run(self, crash_at: int | None = None) -> subprocess.CompletedProcess[str]:
         """Runs the program; `crash_at`: changes of files until it is killed, if it is."""
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        python = warm_python.program()
+        path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
         crash = {"PYTHONPATH": str(HOOK), "CRASH_AT": str(crash_at)}
         hook = {} if crash_at is None else crash
         command = ["bash", "-c", f"set -o pipefail; {self.command}"]
-        environment = {"RETRACE_PYTHON": sys.executable, "OMP_NUM_THREADS": "1", **hook}
+        environment = {"RETRACE_PYTHON": python, "OMP_NUM_THREADS": "1", **hook}
         return subprocess.run(
             command,
             cwd=self.place,

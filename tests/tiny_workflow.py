@@ -16,6 +16,7 @@ import yaml
 
 import phantom
 import s3_server
+import warm_python
 from built_networks import built
 from retrace.checkpoints.published import write_published
 from retrace.config import datasets, networks
@@ -108,13 +109,15 @@ def start(
     log: Path | None = None,
     environment: Mapping[str, str] | None = None,
     in_own_group: bool = False,
+    python: str = sys.executable,
 ) -> subprocess.Popen[str]:
     """Snakemake in the working directory `place`; what it prints goes to `log`, or into a pipe.
 
     `in_own_group`: a signal can be sent to it and its jobs together, as a terminal does.
+    `python`: the program that runs it, and its jobs.
     """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command = [python, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     output = log.open("w") if log else subprocess.PIPE
     try:
         return subprocess.Popen(
@@ -132,7 +135,7 @@ def start(
 
 
 def finish(place: Path, arguments: Sequence[str]) -> tuple[int, str]:
-    """Runs Snakemake in `place`; its status and its output."""
-    with start(place, arguments) as process:
+    """Runs Snakemake in `place`, in forks of warm_python; its status and its output."""
+    with start(place, arguments, python=warm_python.program()) as process:
         printed, _ = process.communicate()
     return process.returncode, printed

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import replaced_outputs
 import roc_validator
 import seamless
 import tiny_seamless as tiny
+import tiny_workflow
 from built_networks import built
 from replaced_outputs import AMID, BEFORE
 from retrace.config.networks import network_by_name
@@ -40,19 +39,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def start(place: Path) -> Start:
     """Runs Snakemake in `place`; what it printed."""
-    repository = Path(__file__).resolve().parents[2]
 
     def run(*arguments: str, fails: bool = False) -> str:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
-        options = ["--directory", str(place), "--cores", "1", "--config", "device=cpu"]
-        done = subprocess.run(
-            [*command, *options, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert (done.returncode != 0) == fails, done.stdout[-6000:]
-        return done.stdout
+        options = ["--cores", "1", "--config", "device=cpu"]
+        status, printed = tiny_workflow.finish(place, [*options, *arguments])
+        assert (status != 0) == fails, printed[-6000:]
+        return printed
 
     return run
 

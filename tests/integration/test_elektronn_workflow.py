@@ -21,6 +21,7 @@ import replaced_outputs
 import roc_validator
 import tiny_digits as tiny
 import tiny_elektronn as cubes
+import tiny_workflow
 from replaced_outputs import AMID, BEFORE
 from retrace.formats.examples import read_idx
 
@@ -54,7 +55,7 @@ NETWORKS = {
     },
 }
 
-Start = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -85,21 +86,12 @@ def place(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> Path:
 @pytest.fixture(scope="module")
 def start(place: Path) -> Start:
     """Runs Snakemake in `place`; with `fails` it must fail."""
-    repository = Path(__file__).resolve().parents[2]
 
-    def run(
-        *arguments: str, fails: bool = False, config: str = "seed=0"
-    ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
-        options = ["--directory", str(place), "--quiet", "host", "--cores", "2"]
-        done = subprocess.run(
-            [*command, *arguments, *options, "--config", "device=cpu", config],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert (done.returncode != 0) == fails, done.stdout[-6000:]
-        return done
+    def run(*arguments: str, fails: bool = False, config: str = "seed=0") -> str:
+        options = ["--quiet", "host", "--cores", "2", "--config", "device=cpu", config]
+        status, printed = tiny_workflow.finish(place, [*arguments, *options])
+        assert (status != 0) == fails, printed[-6000:]
+        return printed
 
     return run
 
@@ -270,4 +262,4 @@ def test_impossible_settings_are_refused_before_any_job_runs(start: Start) -> No
         ("train_phantom_tiny_cnn", "gives one class for a whole image"),
         ("mask_digits", "nothing to mask"),
     ):
-        assert reason in start(target, "--dry-run", fails=True).stdout
+        assert reason in start(target, "--dry-run", fails=True)

@@ -11,7 +11,6 @@ import pytest
 import s3_server
 import stacks
 import tiny_workflow
-from conftest import run_snakemake
 from retrace.alignment.stack_files import StackDataset
 from retrace.config.alignment_model import StackSet
 from retrace.storage.precomputed_writer import write_layer
@@ -31,11 +30,12 @@ alignment:
 """
 
 
-def test_a_data_set_becomes_stacks_and_masks(tmp_path: Path, repository: Path) -> None:
+def test_a_data_set_becomes_stacks_and_masks(tmp_path: Path) -> None:
     (tmp_path / "config" / "datasets").mkdir(parents=True)
     (tmp_path / "config" / "datasets" / "tiny_sections.yaml").write_text(TINY)
-    target = ("mask_stacks_tiny_sections", "--cores", "1", "--snakefile")
-    run_snakemake(tmp_path, *target, str(repository / "Snakefile"), "--config", "device=cpu")
+    command = ("mask_stacks_tiny_sections", "--cores", "1", "--config", "device=cpu")
+    status, printed = tiny_workflow.finish(tmp_path, command)
+    assert status == 0, printed[-8000:]
     folder = tmp_path / "results" / "tiny_sections"
     stacks = folder / "stacks"
     train = StackDataset([stacks / "main_train.h5"], [stacks / "main_train_masks.h5"])
@@ -50,13 +50,11 @@ def test_a_data_set_becomes_stacks_and_masks(tmp_path: Path, repository: Path) -
     assert set(history["score"]) == {"all", "crack", "fold", "missing"}
     assert {"precision", "recall", "iou", "auc"} <= set(history["score"]["fold"])
     assert len(history["scored_on"]) == 1
-    again = run_snakemake(
-        tmp_path, *target, str(repository / "Snakefile"), "--config", "device=cpu"
-    )
-    assert "Nothing to be done" in again.stdout
+    status, printed = tiny_workflow.finish(tmp_path, command)
+    assert status == 0 and "Nothing to be done" in printed
     shorter = TINY.replace("iterations: 4", "iterations: 3")
     (tmp_path / "config" / "datasets" / "tiny_sections.yaml").write_text(shorter)
-    status, printed = tiny_workflow.finish(tmp_path, [*target[:3], "--config", "device=cpu"])
+    status, printed = tiny_workflow.finish(tmp_path, command)
     assert status != 0
     assert "defects.safetensors is trained for 4 iterations, and 3 are requested" in printed
     assert (folder / "defects.safetensors").is_file()

@@ -51,27 +51,30 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def command(endpoint: str, *arguments: str, config: Sequence[str]) -> list[str]:
+    """The arguments of Snakemake."""
+    settings = [f"endpoint_url={endpoint}", "evaluate={untrained: false}", *config]
+    options = ["--quiet", "host", "--cores", "2", "--resources", "gpu=2"]
+    return [*arguments, *options, *tiny_workflow.threads(), "--config", *settings]
+
+
 @pytest.fixture
 def start(place: Path, endpoint: str) -> Callable[..., subprocess.Popen[str]]:
     """Starts Snakemake in `place`."""
 
     def begin(*arguments: str, config: Sequence[str]) -> subprocess.Popen[str]:
-        settings = [f"endpoint_url={endpoint}", "evaluate={untrained: false}", *config]
-        options = ["--quiet", "host", "--cores", "2", "--resources", "gpu=2"]
-        options += tiny_workflow.threads()
-        return tiny_workflow.start(place, [*arguments, *options, "--config", *settings])
+        return tiny_workflow.start(place, command(endpoint, *arguments, config=config))
 
     return begin
 
 
 @pytest.fixture
-def snakemake(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
+def snakemake(place: Path, endpoint: str) -> Callable[..., str]:
     """Runs Snakemake in `place` and returns what it prints; shown if it fails."""
 
     def run(*arguments: str, config: Sequence[str] = ("iterations=2",)) -> str:
-        with start(*arguments, config=config) as process:
-            printed, _ = process.communicate()
-        assert process.returncode == 0, printed[-6000:]
+        status, printed = tiny_workflow.finish(place, command(endpoint, *arguments, config=config))
+        assert status == 0, printed[-6000:]
         return printed
 
     return run

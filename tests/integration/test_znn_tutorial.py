@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import tiny_workflow
 from retrace.storage.volumes import open_volume
 from znn_tutorial import lay_out
 
@@ -37,18 +36,10 @@ SHORT = {
 
 def znn(place: Path, program: str) -> str:
     """Runs one of ZNN's programs in its folder `python`; returns what it printed."""
-    snakefile = Path(__file__).resolve().parents[2] / "Snakefile"
-    command = [sys.executable, "-m", "snakemake", f"{program}_znn", "--snakefile", str(snakefile)]
     options = ["--cores", "2", "--quiet", "host", "--config", "cfg=config.cfg", "device=cpu"]
-    done = subprocess.run(
-        [*command, *options],
-        cwd=place / "python",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
+    status, printed = tiny_workflow.finish(place / "python", [f"{program}_znn", *options])
+    assert status == 0, printed[-6000:]
+    return printed
 
 
 def test_train_resume_and_forward_with_the_tutorials_files(tmp_path: Path) -> None:

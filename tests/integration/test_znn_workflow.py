@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import pytest
 import tifffile
 
 import replaced_outputs
+import tiny_workflow
 import tiny_znn as tiny
 from replaced_outputs import AMID, BEFORE
 from retrace.storage.volumes import open_volume
@@ -195,20 +194,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def start(place: Path) -> Start:
     """Runs Snakemake in `place`; with `fails` it must fail. Returns what it printed."""
-    repository = Path(__file__).resolve().parents[2]
 
     def run(*arguments: str, config: tuple[str, ...] = (), fails: bool = False) -> str:
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(repository / "Snakefile")]
-        options = ["--directory", str(place), "--quiet", "host", "--cores", "2"]
+        options = ["--quiet", "host", "--cores", "2"]
         settings = ["device=cpu", "prediction_dtype=float32", *config]
-        done = subprocess.run(
-            [*command, *arguments, *options, "--config", *settings],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert (done.returncode != 0) == fails, done.stdout[-6000:]
-        return done.stdout
+        status, printed = tiny_workflow.finish(place, [*arguments, *options, "--config", *settings])
+        assert (status != 0) == fails, printed[-6000:]
+        return printed
 
     return run
 

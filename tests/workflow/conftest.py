@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import warm_python
 from kill import PATIENCE_S
-from plans import PROGRAMS, Run
+from plans import Run
 
 
 @pytest.fixture
@@ -16,7 +17,8 @@ def snakemake(planning_apptainer: None, repository: Path, tmp_path: Path) -> Run
     """Runs snakemake in an empty folder; returns the finished process, both streams together."""
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(PROGRAMS / "snakemake"), "--snakefile", str(repository / "Snakefile")]
+        command = [warm_python.program(), "-m", "snakemake"]
+        command += ["--snakefile", str(repository / "Snakefile")]
         return subprocess.run(
             [*command, "--directory", str(tmp_path), *arguments],
             stdout=subprocess.PIPE,

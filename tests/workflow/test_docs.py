@@ -39,6 +39,7 @@ import pytest
 import yaml
 from snakemake.cli import get_argument_parser
 
+import warm_python
 from loaded_programs import program
 from retrace.config import datasets as config_datasets
 from retrace.config import networks, yaml_files
@@ -294,7 +295,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def snakemake(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    program = [warm_python.program(), "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     return subprocess.run([*program, *words], cwd=place, capture_output=True, text=True)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,17 +16,10 @@ QUEUES = {"slurm": "slurm_partition", "lsf": "lsf_queue", "sge": "sge_queue"}
 
 def plan(tmp_path: Path, *options: str) -> str:
     """The output of a dry run of one evaluation."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile"]
-    done = subprocess.run(
-        [*command, str(tiny_workflow.REPOSITORY / "Snakefile"), "evaluate_phantom_mtlsd_small"]
-        + ["--dry-run", *options],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
+    arguments = ["evaluate_phantom_mtlsd_small", "--dry-run", *options]
+    status, printed = tiny_workflow.finish(tmp_path, arguments)
+    assert status == 0, printed[-4000:]
+    return printed
 
 
 def resources(text: str) -> dict[str, dict[str, str]]:

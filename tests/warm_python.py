@@ -1,0 +1,160 @@
+"""A Python that starts at once: a fork of a server that has imported the packages already.
+
+Importing takes most of the time of a plan, and of a job on tiny volumes. `program()` is a command
+for `python` that runs `-m snakemake` and scripts in forks of servers, and anything else in Python
+itself. A fork has the arguments, folder, environment, streams and end of a process of its own, and
+it imports anew what belongs to this repository. Signals are passed on to it, but it is in a process
+group of its own: tests about processes, signals or memory start Python itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import random
+import runpy
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from warm_command import FORWARDED, at_import
+
+SERVERS = {
+    "snakemake": "boto3 numpy pydantic smart_open snakemake.cli snakemake.report yaml",
+    "scripts": (
+        "PIL.Image boto3 cc3d fastremap filelock h5py jinja2 matplotlib.pyplot mwatershed numba"
+        " numcodecs psutil pydantic safetensors.torch scipy.ndimage scipy.optimize scipy.spatial"
+        " skimage.filters skimage.measure skimage.morphology skimage.segmentation tifffile torch"
+        " torch.utils.tensorboard tqdm waterz yaml zarr"
+    ),
+}
+"""What each server imports: nothing of this repository."""
+
+
+@cache
+def program() -> str:
+    """The command; its servers start with the first call, and end with this process."""
+    return start(SERVERS)
+
+
+def start(servers: Mapping[str, str]) -> str:
+    """Starts servers with the modules that each imports; the command that asks them."""
+    folder = Path(tempfile.mkdtemp(prefix="retrace-warm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "environment.json").write_text(json.dumps(at_import(os.environ)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    path = folder / "python"
+    for name, modules in servers.items():
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(folder / name))
+            listener.listen(64)
+            number = listener.fileno()
+            command = [sys.executable, __file__, str(path), str(number), modules]
+            server = subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, pass_fds=[number]
+            )
+        atexit.register(server.kill)
+    asking = Path(__file__).with_name("warm_command.py")
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {asking} {folder} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def serve(modules: Sequence[str], listener: socket.socket) -> dict[str, Any]:
+    """Forks for each request, and returns it in the fork; ends with the process that started it."""
+    for module in modules:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            sys.exit()
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            return accompany(connection)
+        connection.close()
+
+
+def accompany(connection: socket.socket) -> dict[str, Any]:
+    """Reads a request and forks for it; returns it there, and reports here how that fork ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    length, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    with connection.makefile("rb") as file:
+        request: dict[str, Any] = json.loads(file.read(int.from_bytes(length, "big")))
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        for target, stream in enumerate(streams):
+            os.dup2(stream, target)
+            os.close(stream)
+        return request
+    for stream in streams:
+        os.close(stream)
+    pass_signals(connection, child)
+    _, status = os.waitpid(child, 0)
+    connection.sendall(str(status).encode())
+    os._exit(0)
+
+
+def pass_signals(connection: socket.socket, child: int) -> None:
+    """Sends a process what its command receives, until it ends; SIGKILL if the command is gone."""
+    ended = os.pidfd_open(child)
+    while ended not in select.select([connection, ended], [], [])[0]:
+        received = connection.recv(1)
+        os.kill(child, received[0] if received else signal.SIGKILL)
+        if not received:
+            os._exit(0)
+
+
+def become(request: dict[str, Any], executable: str) -> None:
+    """Makes this fork what Python is when it has started with the request."""
+    os.setpgid(0, 0)
+    for number in FORWARDED:
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else default)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        sys.modules["torch"].set_num_threads(threads)
+    sys.executable = executable
+    own = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[1:1] = own
+    importlib.invalidate_caches()
+    if own and importlib.util.find_spec("sitecustomize"):
+        importlib.import_module("sitecustomize")
+
+
+def run(arguments: list[str]) -> None:
+    """Runs a module or a script as Python does."""
+    if arguments[0] == "-m":
+        sys.path[0], sys.argv = str(Path.cwd()), arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0], sys.argv = str(Path(arguments[0]).resolve().parent), arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    asked = serve(sys.argv[3].split(), socket.socket(fileno=int(sys.argv[2])))
+    become(asked, sys.argv[1])
+    run(asked["arguments"])
