@@ -57,8 +57,10 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, *arguments])
     status = ask(address, arguments)
     if os.WIFSIGNALED(status):
-        signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
-        os.kill(os.getpid(), os.WTERMSIG(status))
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
     sys.exit(os.WEXITSTATUS(status))
 
 

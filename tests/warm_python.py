@@ -2,9 +2,10 @@
 
 Importing takes most of the time of a plan, and of a job on tiny volumes. `program()` is a command
 for `python` that runs `-m snakemake` and scripts in forks of servers, and anything else in Python
-itself. A fork has the arguments, folder, environment, streams and end of a process of its own, and
-it imports anew what belongs to this repository. Signals are passed on to it, but it is in a process
-group of its own: tests about processes, signals or memory start Python itself.
+itself. A fork has the arguments, folder, environment, streams and end of a process of its own. What
+belongs to this repository is imported in it anew, except the planning of its Snakefile. Signals are
+passed on to it, but it is in a process group of its own: tests about processes, signals or memory
+start Python itself.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,10 @@ SERVERS = {
         " torch.utils.tensorboard tqdm waterz yaml zarr"
     ),
 }
-"""What each server imports: nothing of this repository."""
+"""What each server imports besides PLANNING."""
+REPOSITORY = Path(__file__).resolve().parent.parent
+CODE = REPOSITORY / "workflow" / "scripts"
+PLANNING = [f"retrace.planning.{path.stem}" for path in (CODE / "retrace/planning").glob("*.py")]
 
 
 @cache
@@ -76,6 +81,9 @@ def serve(modules: Sequence[str], listener: socket.socket) -> dict[str, Any]:
     """Forks for each request, and returns it in the fork; ends with the process that started it."""
     for module in modules:
         importlib.import_module(module)
+    if "snakemake.cli" in sys.modules:
+        sys.modules["snakemake.cli"].get_argument_parser()  # imports the plugins
+        with_planning()
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -88,6 +96,20 @@ def serve(modules: Sequence[str], listener: socket.socket) -> dict[str, Any]:
             listener.close()
             return accompany(connection)
         connection.close()
+
+
+def with_planning() -> None:
+    """Imports the planning of this repository."""
+    sys.path.insert(0, str(CODE))
+    for module in PLANNING:
+        importlib.import_module(module)
+    sys.path.remove(str(CODE))
+
+
+def without_planning() -> None:
+    """Forgets it, for the Snakefile of another clone."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "retrace"]:
+        del sys.modules[name]
 
 
 def accompany(connection: socket.socket) -> dict[str, Any]:
@@ -137,11 +159,19 @@ def become(request: dict[str, Any], executable: str) -> None:
         threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         sys.modules["torch"].set_num_threads(threads)
     sys.executable = executable
+    if not has_own_snakefile(request["arguments"]):
+        without_planning()
     own = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[1:1] = own
     importlib.invalidate_caches()
     if own and importlib.util.find_spec("sitecustomize"):
         importlib.import_module("sitecustomize")
+
+
+def has_own_snakefile(arguments: Sequence[str]) -> bool:
+    """Whether arguments of Snakemake name the Snakefile of this repository."""
+    named = [Path(file) for option, file in pairwise(arguments) if option == "--snakefile"]
+    return [file.resolve() for file in named] == [REPOSITORY / "Snakefile"]
 
 
 def run(arguments: list[str]) -> None:

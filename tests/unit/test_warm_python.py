@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import warm_python
+from kill import PATIENCE_S
 
 REPORT = """\
 import json, os, sys
@@ -97,6 +98,16 @@ def test_a_hook_on_the_path_of_modules_is_imported_first(python: str, tmp_path: 
     assert subprocess.run(command, env=environment).returncode == 3
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGINT])
+def test_a_signal_that_ends_the_fork_is_the_end_of_the_command(
+    python: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    code = f"import os, signal\nsignal.signal({number}, signal.SIG_DFL)\n"
+    code = code if number != signal.SIGKILL else "import os\n"
+    (tmp_path / "script.py").write_text(f"{code}os.kill(os.getpid(), {number})\n")
+    assert subprocess.run([python, str(tmp_path / "script.py")]).returncode == -number
+
+
 WAITING = """\
 import signal, sys, time
 def handle(number, frame):
@@ -108,7 +119,7 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"), [(signal.SIGTERM, 5), (signal.SIGHUP, -1), (signal.SIGKILL, -9)]
+    ("sent", "status"), [(signal.SIGTERM, 5), (signal.SIGUSR1, -10), (signal.SIGKILL, -9)]
 )
 def test_signals_reach_the_fork_and_are_its_end(
     python: str, tmp_path: Path, sent: signal.Signals, status: int
@@ -118,5 +129,5 @@ def test_signals_reach_the_fork_and_are_its_end(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(sent)
-        assert process.wait() == status
+        assert process.wait(PATIENCE_S) == status
         assert process.stdout.read() == "", "the fork has ended too, and closed its output"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import status
+import warm_python
 
 LONG = "x" * 190
 SLEEPING = f"{LONG}/{LONG}/sleeping.txt"
@@ -55,6 +56,12 @@ rule old:
     params: config.get("word", "one")
     shell: "echo {{params}} > {{output}}"
 """
+
+
+@pytest.fixture(autouse=True)
+def fast_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake is started by a Python that has imported it."""
+    monkeypatch.setattr(sys, "executable", warm_python.program())
 
 
 def states(*options: str) -> dict[str, status.JobStatus]:
