@@ -8,13 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from kill import finish, kill_when
+from kill import finish, interrupt
 from prediction_case import make_case, store_bytes
-from retrace.storage.manifest import read_manifest
+from retrace.storage.manifest import manifest_path, read_manifest
 
 
 def _done(work: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in work.glob("*/done.jsonl"))
+
+
+def _has_come_to(work: Path, tiles: int) -> bool:
+    return _done(work) >= tiles
+
+
+def _remove(output: Path) -> None:
+    shutil.rmtree(output)
+    manifest_path(output).unlink()
 
 
 @pytest.mark.usefixtures("tiny_threads")
@@ -26,13 +35,13 @@ def test_an_interrupted_prediction_ends_with_the_same_bytes(
     arguments = case.arguments(tile=[4, 8, 8], zarr_format=zarr_format)
     finish("predict.py", arguments)
     whole, arrays = store_bytes(case.output), read_manifest(case.output)["arrays"]
-    shutil.rmtree(case.output)
-    (tmp_path / "prediction.manifest.json").unlink()
+    _remove(case.output)
     work, partial = tmp_path / "work", tmp_path / "prediction.zarr.partial"
     rng = random.Random(5)
     for _ in range(2):
         target = _done(work) + rng.randint(1, 14)
-        assert kill_when("predict.py", arguments, lambda aim=target: _done(work) >= aim)
+        is_due = partial(_has_come_to, work, target)
+        interrupt("predict.py", arguments, is_due, partial(_remove, case.output))
         assert not case.output.exists()
     # A power cut can also leave half a chunk, half a line, a half-written file.
     chunk = next(

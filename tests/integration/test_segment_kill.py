@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
-from kill import finish, kill_when
+from kill import finish, interrupt, kill_when
 from prediction_case import store_bytes
 from unit.test_segment import fragments_arguments, make_prediction
 
 
 def _progress(work: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in work.glob("*/*.jsonl"))
+
+
+def _has_come_to(work: Path, blocks: int) -> bool:
+    return _progress(work) >= blocks
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -37,7 +42,8 @@ def test_an_interrupted_segmentation_ends_with_the_same_bytes(
     # 64 blocks of fragments, then 64 of edges: the last interruption is among the edges, before
     # the program has finished.
     for target in (rng.randint(1, 50), rng.randint(66, 90)):
-        assert kill_when("segment.py", arguments, lambda aim=target: _progress(work) >= aim)
+        is_due = partial(_has_come_to, work, target)
+        interrupt("segment.py", arguments, is_due, partial(shutil.rmtree, output))
         assert not output.exists()
     finish("segment.py", arguments)
     assert store_bytes(output) == whole

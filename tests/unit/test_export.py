@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import export
 import verify
-from kill import finish, kill_when
+from kill import finish, interrupt
 from prediction_case import store_bytes
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
@@ -149,15 +150,16 @@ def test_an_interrupted_export_resumes_to_the_same_layer(tmp_path: Path, ids: np
     source = write_zarr(tmp_path / "s.zarr", "segments", many)
     layer = run_export(tmp_path, source)
     expected = store_bytes(layer)
-    manifest_path(layer).unlink()
-    for path in sorted(layer.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    layer.rmdir()
+
+    def remove() -> None:
+        manifest_path(layer).unlink()
+        shutil.rmtree(layer)
 
     def some_blocks_are_done() -> bool:
         return any(f.stat().st_size for f in (tmp_path / "work").glob("*/mip_0.jsonl"))
 
-    assert kill_when("export.py", arguments(tmp_path, source), some_blocks_are_done)
+    remove()
+    interrupt("export.py", arguments(tmp_path, source), some_blocks_are_done, remove)
     assert not layer.exists()
     damaged = min((tmp_path / "precomputed").glob("segments.partial/9_9_20/[!.]*"))
     damaged.write_bytes(damaged.read_bytes()[:-3])

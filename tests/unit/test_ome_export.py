@@ -13,7 +13,7 @@ import tensorstore
 import zarr
 
 import export
-from kill import finish, kill_when
+from kill import finish, interrupt
 from prediction_case import store_bytes
 from retrace.storage.manifest import check_manifest, manifest_path
 from retrace.storage.volumes import open_volume
@@ -155,14 +155,17 @@ def test_an_interrupted_export_resumes_to_the_same_image(
     source = write_zarr(tmp_path / "s.zarr", "segments", np.tile(ids, (8, 2, 1)))
     store = run_export(tmp_path, source, zarr_format=zarr_format)
     expected = store_bytes(store)
-    manifest_path(store).unlink()
-    shutil.rmtree(store)
+
+    def remove() -> None:
+        manifest_path(store).unlink()
+        shutil.rmtree(store)
 
     def some_blocks_are_done() -> bool:
         return any(f.stat().st_size for f in (tmp_path / "work").glob("*/mip_0.jsonl"))
 
     again = arguments(tmp_path, source, zarr_format=zarr_format)
-    assert kill_when("export.py", again, some_blocks_are_done)
+    remove()
+    interrupt("export.py", again, some_blocks_are_done, remove)
     assert not store.exists()
     finish("export.py", again)
     assert store_bytes(store) == expected
