@@ -11,6 +11,7 @@ start Python itself.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import importlib
 import importlib.util
@@ -37,8 +38,9 @@ SERVERS = {
     "snakemake": "boto3 numpy pydantic smart_open snakemake.cli snakemake.report yaml",
     "scripts": (
         "PIL.Image boto3 cc3d fastremap filelock h5py jinja2 matplotlib.pyplot mwatershed numba"
-        " numcodecs psutil pydantic safetensors.torch scipy.ndimage scipy.optimize scipy.spatial"
-        " skimage.filters skimage.measure skimage.morphology skimage.segmentation tifffile torch"
+        " numcodecs obstore openvino openvino.frontend.pytorch.ts_decoder psutil pydantic"
+        " safetensors.torch scipy.ndimage scipy.optimize scipy.spatial skimage.filters"
+        " skimage.measure skimage.morphology skimage.segmentation tifffile torch"
         " torch.utils.tensorboard tqdm waterz yaml zarr"
     ),
 }
@@ -80,7 +82,8 @@ def start(servers: Mapping[str, str]) -> str:
 def serve(modules: Sequence[str], listener: socket.socket) -> dict[str, Any]:
     """Forks for each request, and returns it in the fork; ends with the process that started it."""
     for module in modules:
-        importlib.import_module(module)
+        with contextlib.suppress(ImportError):  # a program that needs it says so
+            importlib.import_module(module)
     if "snakemake.cli" in sys.modules:
         sys.modules["snakemake.cli"].get_argument_parser()  # imports the plugins
         with_planning()
