@@ -2,10 +2,9 @@
 
 Importing takes most of the time of a plan, and of a job on tiny volumes. `program()` is a command
 for `python` that runs `-m snakemake` and scripts in forks of servers, and anything else in Python
-itself. A fork has the arguments, folder, environment, streams and end of a process of its own. What
-belongs to this repository is imported in it anew, except the planning of its Snakefile. Signals are
-passed on to it, but it is in a process group of its own: tests about processes, signals or memory
-start Python itself.
+itself. A fork has the arguments, folder, environment, streams and end of a process of its own. Each
+program, and the library of another clone, is imported in it anew. Signals are passed on to it, but
+it is in a process group of its own: tests about processes, signals or memory start Python itself.
 """
 
 from __future__ import annotations
@@ -44,19 +43,23 @@ SERVERS = {
         " torch.utils.tensorboard tqdm waterz yaml zarr"
     ),
 }
-"""What each server imports besides PLANNING."""
+"""The packages that each server imports."""
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = REPOSITORY / "workflow" / "scripts"
-PLANNING = [f"retrace.planning.{path.stem}" for path in (CODE / "retrace/planning").glob("*.py")]
+OWN = {
+    "snakemake": [f"retrace.planning.{p.stem}" for p in (CODE / "retrace/planning").glob("*.py")],
+    "scripts": [path.stem for path in CODE.glob("*.py")],
+}
+"""What each server imports of this repository."""
 
 
 @cache
 def program() -> str:
     """The command; its servers start with the first call, and end with this process."""
-    return start(SERVERS)
+    return start({name: [*SERVERS[name].split(), *OWN[name]] for name in SERVERS})
 
 
-def start(servers: Mapping[str, str]) -> str:
+def start(servers: Mapping[str, Sequence[str]]) -> str:
     """Starts servers with the modules that each imports; the command that asks them."""
     folder = Path(tempfile.mkdtemp(prefix="retrace-warm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -68,7 +71,7 @@ def start(servers: Mapping[str, str]) -> str:
             listener.bind(str(folder / name))
             listener.listen(64)
             number = listener.fileno()
-            command = [sys.executable, __file__, str(path), str(number), modules]
+            command = [sys.executable, __file__, str(path), str(number), *modules]
             server = subprocess.Popen(
                 command, env=environment, stdin=subprocess.PIPE, pass_fds=[number]
             )
@@ -81,12 +84,13 @@ def start(servers: Mapping[str, str]) -> str:
 
 def serve(modules: Sequence[str], listener: socket.socket) -> dict[str, Any]:
     """Forks for each request, and returns it in the fork; ends with the process that started it."""
+    sys.path.insert(0, str(CODE))
     for module in modules:
         with contextlib.suppress(ImportError):  # a program that needs it says so
             importlib.import_module(module)
+    sys.path.remove(str(CODE))
     if "snakemake.cli" in sys.modules:
         sys.modules["snakemake.cli"].get_argument_parser()  # imports the plugins
-        with_planning()
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -101,18 +105,11 @@ def serve(modules: Sequence[str], listener: socket.socket) -> dict[str, Any]:
         connection.close()
 
 
-def with_planning() -> None:
-    """Imports the planning of this repository."""
-    sys.path.insert(0, str(CODE))
-    for module in PLANNING:
-        importlib.import_module(module)
-    sys.path.remove(str(CODE))
-
-
-def without_planning() -> None:
-    """Forgets it, for the Snakefile of another clone."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "retrace"]:
-        del sys.modules[name]
+def forget_own_modules() -> None:
+    """Drops the modules of this repository, for the code of another clone."""
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(f"{CODE}{os.sep}"):
+            del sys.modules[name]
 
 
 def accompany(connection: socket.socket) -> dict[str, Any]:
@@ -162,8 +159,8 @@ def become(request: dict[str, Any], executable: str) -> None:
         threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         sys.modules["torch"].set_num_threads(threads)
     sys.executable = executable
-    if not has_own_snakefile(request["arguments"]):
-        without_planning()
+    if not is_own(request["arguments"]):
+        forget_own_modules()
     own = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[1:1] = own
     importlib.invalidate_caches()
@@ -171,8 +168,10 @@ def become(request: dict[str, Any], executable: str) -> None:
         importlib.import_module("sitecustomize")
 
 
-def has_own_snakefile(arguments: Sequence[str]) -> bool:
-    """Whether arguments of Snakemake name the Snakefile of this repository."""
+def is_own(arguments: Sequence[str]) -> bool:
+    """Whether arguments name a program, or the Snakefile, of this repository."""
+    if arguments[0] != "-m":
+        return Path(arguments[0]).resolve().parent == CODE
     named = [Path(file) for option, file in pairwise(arguments) if option == "--snakefile"]
     return [file.resolve() for file in named] == [REPOSITORY / "Snakefile"]
 
@@ -188,6 +187,6 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asked = serve(sys.argv[3].split(), socket.socket(fileno=int(sys.argv[2])))
+    asked = serve(sys.argv[3:], socket.socket(fileno=int(sys.argv[2])))
     become(asked, sys.argv[1])
     run(asked["arguments"])

@@ -30,7 +30,7 @@ sys.exit(neighbour.STATUS)
 @pytest.fixture(scope="module")
 def python() -> str:
     """The command; what its server imports is imported by no start of Python."""
-    return warm_python.start({"scripts": "colorsys"})
+    return warm_python.start({"scripts": ["colorsys"]})
 
 
 @pytest.fixture
