@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_an_interrupted_prediction_ends_with_the_same_bytes(
     finish("predict.py", arguments)
     whole, arrays = store_bytes(case.output), read_manifest(case.output)["arrays"]
     _remove(case.output)
-    work, partial = tmp_path / "work", tmp_path / "prediction.zarr.partial"
+    work, begun = tmp_path / "work", tmp_path / "prediction.zarr.partial"
     rng = random.Random(5)
     for _ in range(2):
         target = _done(work) + rng.randint(1, 14)
@@ -45,7 +46,7 @@ def test_an_interrupted_prediction_ends_with_the_same_bytes(
         assert not case.output.exists()
     # A power cut can also leave half a chunk, half a line, a half-written file.
     chunk = next(
-        p for p in sorted((partial / "affs").rglob("*")) if p.name[0].isdecimal() and p.is_file()
+        p for p in sorted((begun / "affs").rglob("*")) if p.name[0].isdecimal() and p.is_file()
     )
     chunk.write_bytes(chunk.read_bytes()[: chunk.stat().st_size // 2])
     with next(work.glob("*/done.jsonl")).open("a") as journal:
@@ -54,5 +55,5 @@ def test_an_interrupted_prediction_ends_with_the_same_bytes(
     finish("predict.py", arguments)
     assert store_bytes(case.output) == whole
     assert read_manifest(case.output)["arrays"] == arrays
-    assert not partial.exists()
+    assert not begun.exists()
     assert not list(work.iterdir())

@@ -61,8 +61,8 @@ def test_an_interrupted_apply_leaves_no_partial_result(tmp_path: Path, zarr_form
     arguments = ["apply", "--output", str(output)]
     arguments += ["--fragments", str(tmp_path / "fragments.zarr")]
     arguments += ["--threshold-file", str(tmp_path / "threshold.json")]
-    partial = tmp_path / "segmentation.zarr.partial"
-    kill_when("segment.py", arguments, partial.exists)
+    begun = tmp_path / "segmentation.zarr.partial"
+    kill_when("segment.py", arguments, begun.exists)
     finish("segment.py", arguments)
     first = store_bytes(output)
     finish("segment.py", arguments)

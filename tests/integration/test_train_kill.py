@@ -42,7 +42,7 @@ def test_interruptions_at_random_times_keep_the_same_weights(tmp_path: Path) -> 
     kills = 0
     for _ in range(KILLS):
         target = reached(killed) + EVERY * draw.randint(1, 2)
-        delay = draw.uniform(0, 0.1)
+        delay = draw.uniform(0, 0.03)  # about the time between two states
         reached_at_s: list[float] = []
 
         def moment(
