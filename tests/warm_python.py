@@ -84,6 +84,7 @@ def start(servers: Mapping[str, Sequence[str]]) -> str:
 
 def serve(modules: Sequence[str], listener: socket.socket) -> dict[str, Any]:
     """Forks for each request, and returns it in the fork; ends with the process that started it."""
+    wait_for_request(listener)  # nothing is imported for tests that need nothing
     sys.path.insert(0, str(CODE))
     for module in modules:
         with contextlib.suppress(ImportError):  # a program that needs it says so
@@ -95,14 +96,19 @@ def serve(modules: Sequence[str], listener: socket.socket) -> dict[str, Any]:
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
-        ready, _, _ = select.select([listener, sys.stdin], [], [])
-        if sys.stdin in ready:
-            sys.exit()
+        wait_for_request(listener)
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
             return accompany(connection)
         connection.close()
+
+
+def wait_for_request(listener: socket.socket) -> None:
+    """Returns when a request is there; ends with the tests, who hold the other end of the input."""
+    ready, _, _ = select.select([listener, sys.stdin], [], [])
+    if sys.stdin in ready:
+        sys.exit()
 
 
 def forget_own_modules() -> None:
