@@ -52,7 +52,7 @@ BENCHMARKS := fetch lsd_targets train data_parallel predict evaluate malis check
               alignment_speed cracks zarr_formats gpu
 
 bench: setup ## run the programs that measure the figures in docs/performance.md
-	for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/bench.py $(BENCHMARKS)
 
 schemas: setup ## write config/schemas and the generated pages of docs/reference again
 	PYTHONPATH=workflow/scripts $(BIN)/python -m retrace.config.json_schemas config/schemas

@@ -232,13 +232,12 @@ def large_tile_checks(case: Case, name: str) -> list[Check]:
     settings = case.prediction_settings(name, case.raw(), None, precision="bf16")
     prediction, _ = predicted(case, name, settings, case.folder / "equality_large.zarr")
     predictor, tile = prediction.predictors[0], prediction.grid[-1]
-    window = prediction.inputs.read(tile.window)
-    large = predictor(tile, window)
+    large = predictor(tile, predictor.staged(prediction.inputs.read(tile.window)))
     corner = _corner(prediction.predictors[0].network, tile)
-    small = predictor(corner, prediction.inputs.read(corner.window))
+    small = predictor(corner, predictor.staged(prediction.inputs.read(corner.window)))
     inside = corner.core.slices(tile.core.offset)
-    cut = {head: values[(slice(None), *inside)].cpu().numpy() for head, values in large.items()}
-    levels = _levels(cut, {head: values.cpu().numpy() for head, values in small.items()})
+    cut = {head: values[(slice(None), *inside)].numpy() for head, values in large.items()}
+    levels = _levels(cut, {head: values.numpy() for head, values in small.items()})
     where = f"{name}, corner of a window of {list(tile.window.shape)}, levels"
     return [Check(where, levels, LEVELS["bf16"])]
 

@@ -183,7 +183,7 @@ def prediction_speed(case: Case, name: str, descriptors: Path | None) -> Predict
     runs = [predicted(case, name, settings, store) for _ in range(2)]
     prediction, seconds = min(runs, key=lambda run: run[1])
     predictor, tile = prediction.predictors[0], prediction.grid[0]
-    window = prediction.inputs.read(tile.window)
+    window = predictor.staged(prediction.inputs.read(tile.window))
     alone = alternating({"": lambda: predictor(tile, window)}, ROUNDS, device=case.device)
     module, tiles = build_network(case.network(name), device="meta"), prediction.grid
     flop = [float(module.flop(each.window.shape)) for each in tiles]

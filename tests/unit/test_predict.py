@@ -160,7 +160,7 @@ def test_out_of_memory_halves_the_tile_and_continues() -> None:
     data = np.random.default_rng(0).integers(0, 256, (60, 80, 80), dtype=np.uint8)
     raw = Volume(data, (8, 8, 8), (0, 0, 0), "raw")
     tile = tile_for(network, output_box(raw, network, "valid"))
-    window = read_reflected(raw, tile.window)[None]
+    window = plenty.staged(read_reflected(raw, tile.window)[None])
     halved = scarce(tile, window)["affs"]
     assert sizes[0] > 120_000
     np.testing.assert_allclose(halved, plenty(tile, window)["affs"], atol=2e-6)
@@ -175,7 +175,7 @@ def test_out_of_memory_for_one_stride_is_an_error() -> None:
     predictor._too_large = 1
     tile = tile_for(network, VoxelBox((12, 20, 20), (2, 4, 4)))
     with pytest.raises(DeviceError, match="fmaps"):
-        predictor(tile, np.zeros((1, *tile.window.shape), dtype=np.uint8))
+        predictor(tile, torch.zeros((1, *tile.window.shape), dtype=torch.uint8))
 
 
 @given(begin=st.integers(-200, 200), length=st.integers(1, 100), size=st.integers(1, 40))

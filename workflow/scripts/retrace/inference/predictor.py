@@ -75,13 +75,28 @@ class Predictor:
         self._float = next((p.dtype for p in module.parameters()), torch.float32)
         self._too_large: int | None = None
 
-    def __call__(self, tile: Tile, window: np.ndarray) -> dict[str, Tensor]:
-        """The stored values of the tile's core, (C, Z, Y, X) for each head, on the device.
+    def __call__(self, tile: Tile, window: Tensor) -> dict[str, Tensor]:
+        """The stored values of the tile's core, (C, Z, Y, X) for each head, in main memory.
 
-        `window`: the input of the tile, (C, Z, Y, X), uint8 or float in [0, 1].
+        `window`: the input of the tile, (C, Z, Y, X), uint8 or float in [0, 1]; see `staged`.
         """
         with torch.inference_mode():
-            return self._tile(tile, self._normalised(window))
+            outputs = self._tile(tile, self._normalised(window))
+            return {name: self._fetched(values) for name, values in outputs.items()}
+
+    def staged(self, window: np.ndarray) -> Tensor:
+        """`window` as a tensor, where a GPU fetches it at full speed (pinned memory).
+
+        For the thread that reads: copying there costs the GPU no time.
+        """
+        values = torch.from_numpy(np.ascontiguousarray(window))
+        return values.pin_memory() if self._device.type == "cuda" else values
+
+    def _fetched(self, values: Tensor) -> Tensor:
+        """`values` in main memory, without waiting for work that the GPU begins later."""
+        if self._device.type != "cuda":
+            return values
+        return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values)
 
     def largest_window(self, sufficient: float = math.inf) -> float:
         """How many voxels of input fit into the memory that is free now.
@@ -99,16 +114,13 @@ class Predictor:
         window = triple(self.network.valid_shape((64, 64, 64)))
         return budget / bytes_per_voxel(module, window, itemsize)
 
-    def _normalised(self, window: np.ndarray) -> Tensor:
+    def _normalised(self, window: Tensor) -> Tensor:
         """The network's input, (1, C, Z, Y, X): raw in [-1, 1], descriptors in [0, 1].
 
         As gunpowder's Normalize, followed by IntensityScaleShift(2, -1) for raw.
         """
-        scale = 255.0 if window.dtype == np.uint8 else 1.0
-        values = torch.from_numpy(np.ascontiguousarray(window))
-        if self._device.type == "cuda":
-            values = values.pin_memory().to(self._device, non_blocking=True)
-        values = values.to(self._float).div_(scale)
+        scale = 255.0 if window.dtype == torch.uint8 else 1.0
+        values = window.to(self._device, non_blocking=True).to(self._float, copy=True).div_(scale)
         values[: self._raw_channels].mul_(2).sub_(1)
         return values[None]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from torch import Tensor
 
 from retrace.inference.inputs import NetworkInputs
 from retrace.inference.pipeline import overlapped, side_by_side
@@ -96,14 +96,12 @@ def predict_tiles(
 
     with_tissue.sort(key=lambda tile: tile.window.shape, reverse=True)
 
-    def read(tile: Tile) -> np.ndarray:
-        return inputs.read(tile.window)
+    def lane(number: int, predictor: Predictor) -> Iterator[Tile]:
+        def read(tile: Tile) -> Tensor:
+            return predictor.staged(inputs.read(tile.window))
 
-    count = len(predictors)
-    done = side_by_side(
-        [
-            overlapped(with_tissue[lane::count], read, predictor, partial.write)
-            for lane, predictor in enumerate(predictors)
-        ]
-    )
+        mine = with_tissue[number :: len(predictors)]
+        return overlapped(mine, read, predictor, partial.write)
+
+    done = side_by_side([lane(*numbered) for numbered in enumerate(predictors)])
     yield from progress(done, len(with_tissue), "predict", "tiles")
