@@ -83,17 +83,19 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, float, float, f
     device = choose_device(args.device)
     network = network_by_name(name)
     module = build_network(network, device=device).eval()
-    images = torch.rand(2, 1, args.side, args.side, device=device)
+    images = torch.rand(2, 1, args.side, args.side)
+    moved = images[:1].to(device)
 
     def prepared(image: Tensor) -> Tensor:
         valid, radius_px = valid_mask(image), network.contrast.equalised_radius_px
-        return prepare_sections(image, valid, radius_px=radius_px, fill=network.input.mean)[1][None]
+        filled = prepare_sections(image, valid, radius_px=radius_px, fill=network.input.mean)[1]
+        return filled[None].to(device)
 
     def field(source: Tensor, target: Tensor) -> Tensor:
         return module.field(source, target, flip_average=network.align.flip_average)
 
     def section() -> Tensor:
-        return warp(images[:1], field(prepared(images[0]), prepared(images[1])))
+        return warp(moved, field(prepared(images[0]), prepared(images[1])))
 
     source, target = prepared(images[0]), prepared(images[1])
     calls = convolutions(module, lambda: field(source, target))

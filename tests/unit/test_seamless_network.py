@@ -17,10 +17,10 @@ from retrace.config.networks import load_network
 from retrace.displacement import rotate_180, rotate_field_180
 from retrace.errors import DataError
 from retrace.networks.builders import pyramid_of
+from retrace.networks.cost_volume import local_correlation
 from retrace.networks.seamless import (
     Matcher,
     Seamless,
-    local_correlation,
 )
 
 

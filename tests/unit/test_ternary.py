@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
 from retrace.errors import DataError
 from retrace.targets.ternary import (
@@ -115,3 +116,11 @@ def test_other_labels_are_refused() -> None:
     check_ternary(torch.tensor([0, 1, 2]))
     with pytest.raises(DataError, match="holds .5"):
         check_ternary(torch.tensor([0.0, 5.0]))
+
+
+@given(one=masks(), radius=radii)
+def test_dilation_is_max_pooling(one: Tensor, radius: int) -> None:
+    pooled = functional.max_pool2d(one[None].float(), 2 * radius + 1, 1, radius)[0]
+
+    assert torch.equal(dilate(one, radius).float(), pooled)
+    assert torch.equal(dilate(one > 0, radius), pooled > 0)

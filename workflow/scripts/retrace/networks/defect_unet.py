@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from retrace.networks.pooling import halve
+
 LEVELS = 5
 """Resolutions, each half of the one before."""
 DEFECT_CLASSES = ("gap", "fold")
@@ -59,7 +61,7 @@ class DefectNet(nn.Module):
         skips: list[Tensor] = []
         x = sections
         for level, block in enumerate(self.down):
-            x = block(functional.max_pool2d(x, 2) if level else x)
+            x = block(halve(x) if level else x)
             skips.append(x)
         for up, block, finer in zip(self.up, self.joined, skips[-2::-1], strict=True):
             enlarged = functional.interpolate(x, scale_factor=2, mode="nearest")

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from retrace.displacement import (
     add_fields,
@@ -24,6 +23,8 @@ from retrace.displacement import (
     warp,
 )
 from retrace.errors import DataError
+from retrace.networks.cost_volume import local_correlation, window_means
+from retrace.networks.pooling import halve
 
 SLOPE = 0.01
 """Negative slope of all leaky ReLUs (pyramid.py)."""
@@ -177,7 +178,7 @@ class Seamless(nn.Module):
             image = image + self.pre_encoder(image)
         maps = [self.encoders[0](image)]
         for encoder in list(self.encoders)[1 : self.coarsest + 1]:
-            maps.append(encoder(functional.max_pool2d(maps[-1], 2)))
+            maps.append(encoder(halve(maps[-1])))
         return maps
 
     def check_side(self, shape: Sequence[int]) -> None:
@@ -271,9 +272,8 @@ class Matcher(nn.Sequential):
         source, target = maps.chunk(2, dim=1)
         costs = local_correlation(source, target, self.radius)
         scores = super().forward(torch.cat([maps, costs], dim=1))
-        window = 2 * MATCHED_PX + 1
-        around = functional.avg_pool2d(costs, window, 1, MATCHED_PX, count_include_pad=False)
-        probabilities = torch.softmax(scores[:, 1:] + self.sharpness * around, dim=1)
+        around = window_means(costs, MATCHED_PX)
+        probabilities = torch.softmax(torch.addcmul(scores[:, 1:], around, self.sharpness), dim=1)
         steps = torch.arange(-self.radius, self.radius + 1, dtype=maps.dtype, device=maps.device)
         shifts = torch.cartesian_prod(steps, steps)  # y, x in the order of the cost volume
         matches = torch.einsum("nshw,sc->nchw", probabilities, shifts)
@@ -287,30 +287,8 @@ def _averaged(field: Tensor, weights: Tensor) -> Tensor:
     """
     both = torch.cat([field * weights, weights], dim=1)
     for _ in range(2):
-        both = functional.avg_pool2d(both, 2 * SPREAD_PX + 1, 1, SPREAD_PX, count_include_pad=False)
+        both = window_means(both, SPREAD_PX)
     return both[:, :2] / both[:, 2:]
-
-
-def local_correlation(source: Tensor, target: Tensor, radius: int) -> Tensor:
-    """Cost volume (N, (2 radius + 1)^2, H, W): correlation of `target` at r with `source` at r + d.
-
-    For all shifts d of up to `radius` px, row by row. The C feature maps (N, C, H, W) are
-    standardised at each pixel, so values lie in [-1, 1]; 0 where r + d is outside (Sun et al. 2018,
-    PWC-Net, section 3).
-    """
-    height, width = target.shape[-2:]
-    padded = functional.pad(_standardised(source), [radius] * 4)
-    centre = _standardised(target)
-    steps = range(2 * radius + 1)
-    products = [
-        (centre * padded[..., y : y + height, x : x + width]).sum(1) for y in steps for x in steps
-    ]
-    return torch.stack(products, dim=1)
-
-
-def _standardised(maps: Tensor) -> Tensor:
-    """`maps` (N, C, H, W) with mean 0 and length 1 over the channels of each pixel."""
-    return functional.normalize(maps - maps.mean(1, keepdim=True), dim=1, eps=1e-4)
 
 
 def build_seamless(

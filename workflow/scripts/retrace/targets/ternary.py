@@ -52,14 +52,28 @@ def invert(mask: Tensor, highest: int = INSIDE) -> Tensor:
 
 def _local_maximum(mask: Tensor, radius: int) -> Tensor:
     """Maximum over the square of side 2 radius + 1, within the image."""
-    if radius == 0:
-        return mask.detach().clone()
-    kind, height, width = mask.dtype, *mask.shape[-2:]
-    flat = mask.detach().reshape(1, -1, height, width).to(torch.float32)
-    # Separable: the maximum over a square is that of the maxima over its columns.
-    rows = functional.max_pool2d(flat, (2 * radius + 1, 1), 1, (radius, 0))
-    both = functional.max_pool2d(rows, (1, 2 * radius + 1), 1, (0, radius))
-    return both.reshape(mask.shape).to(kind)
+    result = mask.detach().clone()
+    for axis in (-2, -1):  # separable: the maximum over a square is that over its columns' maxima
+        result = _running_maximum(result, radius, axis)
+    return result
+
+
+def _running_maximum(mask: Tensor, radius: int, axis: int) -> Tensor:
+    """Maximum over 2 radius + 1 pixels along an axis, from maxima over half as many."""
+    reach = [0, 0] * (-1 - axis) + [radius, radius]
+    lowest = False if mask.dtype == torch.bool else _lowest(mask.dtype)
+    maxima, size = functional.pad(mask, reach, value=lowest), 1
+    while size < 2 * radius + 1:
+        step = min(size, 2 * radius + 1 - size)
+        kept = maxima.shape[axis] - step
+        maxima = torch.maximum(maxima.narrow(axis, 0, kept), maxima.narrow(axis, step, kept))
+        size += step
+    return maxima
+
+
+def _lowest(dtype: torch.dtype) -> float:
+    """The smallest value of a type."""
+    return torch.finfo(dtype).min if dtype.is_floating_point else torch.iinfo(dtype).min
 
 
 def dilate(mask: Tensor, radius: int) -> Tensor:

@@ -1,0 +1,262 @@
+"""Compares feature maps at every shift, and averages over windows: compiled, or in torch.
+
+Compiled code computes float32 on a CPU, torch the rest. Results agree to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SHORTEST = 1e-4
+"""Lower bound on the length that maps are divided by."""
+
+
+def local_correlation(source: Tensor, target: Tensor, radius: int) -> Tensor:
+    """Cost volume (N, (2 radius + 1)^2, H, W): correlation of `target` at r with `source` at r + d.
+
+    For all shifts d of up to `radius` px, row by row. The C feature maps (N, C, H, W) are
+    standardised at each pixel, so values lie in [-1, 1]; 0 where r + d is outside (Sun et al. 2018,
+    PWC-Net, section 3).
+    """
+    centre, moved = _standardised(target), _standardised(source)
+    if _is_compiled(centre) and _is_compiled(moved):
+        compiled: Tensor = _ShiftProducts.apply(moved, centre, radius)
+        return compiled
+    height, width = target.shape[-2:]
+    padded = functional.pad(moved, [radius] * 4)
+    steps = range(2 * radius + 1)
+    products = [
+        (centre * padded[..., y : y + height, x : x + width]).sum(1) for y in steps for x in steps
+    ]
+    return torch.stack(products, dim=1)
+
+
+def window_means(x: Tensor, radius: int) -> Tensor:
+    """Means of `x` (N, C, H, W) over squares of side 2 radius + 1 px, of the pixels inside.
+
+    Separable: the mean over a square is that of the means over its columns.
+    """
+    if _is_compiled(x):
+        compiled: Tensor = _WindowMeans.apply(x, radius)
+        return compiled
+    side = 2 * radius + 1
+    rows = functional.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
+    return functional.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)
+
+
+def _is_compiled(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
+def _standardised(maps: Tensor) -> Tensor:
+    """`maps` (N, C, H, W) with mean 0 and length 1 over the channels of each pixel."""
+    if not _is_compiled(maps) or (torch.is_grad_enabled() and maps.requires_grad):
+        return functional.normalize(maps - maps.mean(1, keepdim=True), dim=1, eps=SHORTEST)
+    return _filled(_standardise_rows, maps.shape, maps)
+
+
+def _filled(kernel: Callable[..., None], shape: torch.Size, *inputs: Tensor | int) -> Tensor:
+    """(N, C, H, W) that `kernel` fills row by row for each image, in strips on torch's threads.
+
+    It gets an image of the result and of each tensor among `inputs`, the other `inputs`, and the
+    first and the last row, exclusive, of a strip.
+    """
+    result = torch.empty(shape)
+    whole = [x.contiguous().numpy() if isinstance(x, Tensor) else x for x in inputs]
+    strips = min(torch.get_num_threads(), shape[2])
+    bounds = [shape[2] * part // strips for part in range(strips + 1)]
+
+    def fill(image: int, first: int, stop: int) -> None:
+        parts = [x if isinstance(x, int) else x[image] for x in whole]
+        kernel(filled[image], *parts, first, stop)
+
+    filled = result.numpy()
+    jobs = [(n, *ends) for n in range(shape[0]) for ends in zip(bounds, bounds[1:], strict=False)]
+    if strips == 1:
+        for job in jobs:
+            fill(*job)
+    else:
+        with ThreadPoolExecutor(strips) as pool:
+            list(pool.map(fill, *zip(*jobs, strict=True)))
+    return result
+
+
+class _ShiftProducts(torch.autograd.Function):
+    """Sums over the channels of maps' products (N, C, H, W), at every shift of the first."""
+
+    @staticmethod
+    def forward(ctx: Any, moved: Tensor, centre: Tensor, radius: int) -> Tensor:
+        ctx.save_for_backward(moved, centre)
+        ctx.radius = radius
+        count, _, height, width = centre.shape
+        shape = torch.Size((count, (2 * radius + 1) ** 2, height, width))
+        return _filled(_multiply_shifts, shape, moved, centre, radius)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        moved, centre = ctx.saved_tensors
+        sums = [
+            _filled(_sum_shifts, other.shape, gradients[0], other, ctx.radius, sign)
+            if used
+            else None
+            for other, sign, used in zip(
+                (centre, moved), (-1, 1), ctx.needs_input_grad, strict=False
+            )
+        ]
+        return sums[0], sums[1], None
+
+
+class _WindowMeans(torch.autograd.Function):
+    """`window_means`; the gradient is a sum over the same windows, of gradients over counts."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, radius: int) -> Tensor:
+        ctx.radius = radius
+        return _filled(_average_rows, x.shape, x, radius)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        rows, columns = (_inside_window(size, ctx.radius) for size in gradient.shape[-2:])
+        counts = rows[:, None] * columns
+        return _filled(_average_rows, gradient.shape, gradient / counts, ctx.radius) * counts, None
+
+
+def _inside_window(size: int, radius: int) -> Tensor:
+    """Pixels (size,) of an axis in the window of each."""
+    places = torch.arange(size)
+    reach = (places + radius).clamp(max=size - 1) - (places - radius).clamp(min=0)
+    return (reach + 1).float()
+
+
+@numba.njit(nogil=True)
+def _standardise_rows(result: np.ndarray, maps: np.ndarray, first: int, stop: int) -> None:
+    """Writes `maps` (C, H, W) with mean 0 and length 1 over the channels of each pixel."""
+    channels, _, width = maps.shape
+    mean, length = np.empty(width, np.float32), np.empty(width, np.float32)
+    for y in range(first, stop):
+        mean[:] = 0
+        length[:] = 0
+        for channel in range(channels):
+            values = maps[channel, y]
+            for x in range(width):
+                mean[x] += values[x]
+        for x in range(width):
+            mean[x] /= np.float32(channels)
+        for channel in range(channels):
+            values = maps[channel, y]
+            for x in range(width):
+                apart = values[x] - mean[x]
+                length[x] += apart * apart
+        for x in range(width):
+            length[x] = max(np.sqrt(length[x]), np.float32(SHORTEST))
+        for channel in range(channels):
+            values, standard = maps[channel, y], result[channel, y]
+            for x in range(width):
+                standard[x] = (values[x] - mean[x]) / length[x]
+
+
+@numba.njit(nogil=True)
+def _overlap(sums: np.ndarray, one: np.ndarray, other: np.ndarray, shift: int) -> None:
+    """Adds one(x) other(x + shift), both (W,), to the sums (W,) wherever x + shift is inside."""
+    width = len(sums)
+    low, high = max(0, -shift), min(width, width - shift)
+    total, left, right = sums[low:high], one[low:high], other[low + shift : high + shift]
+    for x in range(len(total)):
+        total[x] += left[x] * right[x]
+
+
+@numba.njit(nogil=True)
+def _multiply_shifts(
+    costs: np.ndarray, moved: np.ndarray, centre: np.ndarray, radius: int, first: int, stop: int
+) -> None:
+    """Fills `costs` ((2 r + 1)^2, H, W) from maps (C, H, W)."""
+    channels, height, _ = centre.shape
+    side = 2 * radius + 1
+    for y in range(first, stop):
+        for shift in range(side * side):
+            sums, row = costs[shift, y], y + shift // side - radius
+            sums[:] = 0
+            if 0 <= row < height:
+                for channel in range(channels):
+                    right = shift % side - radius
+                    _overlap(sums, centre[channel, y], moved[channel, row], right)
+
+
+@numba.njit(nogil=True)
+def _sum_shifts(
+    sums: np.ndarray,
+    costs: np.ndarray,
+    maps: np.ndarray,
+    radius: int,
+    sign: int,
+    first: int,
+    stop: int,
+) -> None:
+    """Fills the gradients `sums` (C, H, W) from those of the costs and the other factor `maps`.
+
+    `sign`: 1 for the gradient of the centre, -1 for that of the moved maps, whose costs belong to
+    the pixels of the centre.
+    """
+    channels, height, width = maps.shape
+    side = 2 * radius + 1
+    products = np.empty(width, np.float32)
+    for y in range(first, stop):
+        for channel in range(channels):
+            sums[channel, y] = 0
+        for shift in range(side * side):
+            row, right = y + sign * (shift // side - radius), sign * (shift % side - radius)
+            if not 0 <= row < height:
+                continue
+            for channel in range(channels):
+                if sign > 0:
+                    _overlap(sums[channel, y], costs[shift, y], maps[channel, row], right)
+                else:
+                    for x in range(width):
+                        products[x] = costs[shift, row, x] * maps[channel, row, x]
+                    _add_shifted(sums[channel, y], products, right)
+
+
+@numba.njit(nogil=True)
+def _add_shifted(sums: np.ndarray, values: np.ndarray, shift: int) -> None:
+    """Adds values(x + shift) to the sums, both (W,), wherever x + shift is inside."""
+    width = len(sums)
+    low, high = max(0, -shift), min(width, width - shift)
+    total, moved = sums[low:high], values[low + shift : high + shift]
+    for x in range(len(total)):
+        total[x] += moved[x]
+
+
+@numba.njit(nogil=True)
+def _average_rows(
+    means: np.ndarray, values: np.ndarray, radius: int, first: int, stop: int
+) -> None:
+    """Fills rows of `means` (C, H, W) of `values`; see `window_means`."""
+    channels, height, width = values.shape
+    sums = np.zeros(width + 2 * radius, np.float32)
+    inner = sums[radius : radius + width]
+    for channel in range(channels):
+        for y in range(first, stop):
+            low, high = max(0, y - radius), min(height, y + radius + 1)
+            inner[:] = 0
+            for row in range(low, high):
+                line = values[channel, row]
+                for x in range(width):
+                    inner[x] += line[x]
+            mean = means[channel, y]
+            mean[:] = 0
+            for start in range(2 * radius + 1):
+                moved = sums[start : start + width]
+                for x in range(width):
+                    mean[x] += moved[x]
+            for x in range(width):
+                inside = min(x + radius, width - 1) - max(x - radius, 0) + 1
+                mean[x] /= np.float32((high - low) * inside)
