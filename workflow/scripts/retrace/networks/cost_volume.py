@@ -164,7 +164,7 @@ def _standardise_rows(result: np.ndarray, maps: np.ndarray, first: int, stop: in
                 standard[x] = (values[x] - mean[x]) / length[x]
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, inline="always")
 def _overlap(sums: np.ndarray, one: np.ndarray, other: np.ndarray, shift: int) -> None:
     """Adds one(x) other(x + shift), both (W,), to the sums (W,) wherever x + shift is inside."""
     width = len(sums)
@@ -225,7 +225,7 @@ def _sum_shifts(
                     _add_shifted(sums[channel, y], products, right)
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, inline="always")
 def _add_shifted(sums: np.ndarray, values: np.ndarray, shift: int) -> None:
     """Adds values(x + shift) to the sums, both (W,), wherever x + shift is inside."""
     width = len(sums)
