@@ -14,6 +14,7 @@ from retrace.errors import DataError
 from retrace.files import read_json
 from retrace.geometry import VoxelBox, blocks, triple
 from retrace.progress import progress
+from retrace.segmentation.fragments import runs_of
 from retrace.segmentation.grid import FragmentIds, fragment_ids
 from retrace.segmentation.lut import components, joins
 from retrace.storage.manifest import reading
@@ -97,14 +98,11 @@ def relabelled(fragments: np.ndarray, ids: FragmentIds, segments: np.ndarray) ->
 
     `segments`: the segment of every fragment, (N,).
     """
-    # By runs of equal ids along x: there are far fewer runs than voxels, and nothing is sorted.
-    flat = fragments.ravel()
-    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
-    runs = flat[starts]
+    runs, lengths = runs_of(fragments)
     real = runs > 0
     mapped = np.zeros(len(runs), dtype=np.uint64)
     mapped[real] = segments[ids.rows(runs[real])]
-    return np.repeat(mapped, np.diff(starts, append=len(flat))).reshape(fragments.shape)
+    return np.repeat(mapped, lengths).reshape(fragments.shape)
 
 
 def _boxes(fragments: Volume, shard: Shard) -> list[VoxelBox]:

@@ -31,11 +31,12 @@ def flood_from_maxima(depths: np.ndarray, maxima: np.ndarray) -> np.ndarray:
     """
     shape = depths.shape
     state = np.full([edge + 2 for edge in shape], _OUTSIDE, np.int32)
-    seeds = _place_seeds(depths, maxima, state)
-    flat, steps = state.reshape(-1), _steps(state)
-    _number_seeds(flat, seeds, steps)
     highest = int(depths.max())
     levels = (highest - depths[depths == maxima]).astype(np.int64)
+    seeds = np.empty(len(levels), np.int32)
+    _place_seeds(depths, maxima, state, seeds)
+    flat, steps = state.reshape(-1), _steps(state)
+    _number_seeds(flat, seeds, steps)
     tie = _last_tie(flat, seeds, levels, steps, highest)
     ends = np.full((highest + 1 - tie, 2), -1, np.int32)
     queue = np.empty((depths.size, 2), np.int32)
@@ -51,9 +52,10 @@ def _steps(state: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _place_seeds(depths: np.ndarray, maxima: np.ndarray, state: np.ndarray) -> np.ndarray:
-    """Writes depths and, at seeds, _UNNUMBERED into `state`; the flat places of the seeds in it."""
-    places = np.empty(np.sum(depths == maxima), np.int32)
+def _place_seeds(
+    depths: np.ndarray, maxima: np.ndarray, state: np.ndarray, places: np.ndarray
+) -> None:
+    """Writes depths and, at seeds, _UNNUMBERED into `state`, and the flat places of the seeds."""
     depth, height, width = depths.shape
     used = 0
     for z in range(depth):
@@ -64,7 +66,6 @@ def _place_seeds(depths: np.ndarray, maxima: np.ndarray, state: np.ndarray) -> n
                     state[z + 1, y + 1, x + 1] = _UNNUMBERED
                     places[used] = ((z + 1) * (height + 2) + y + 1) * (width + 2) + x + 1
                     used += 1
-    return places
 
 
 @compiled
@@ -135,9 +136,9 @@ def _append(ends: np.ndarray, queue: np.ndarray, used: int, level: int, place: i
 def _larger_heap(keys: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The heap in arrays of twice the size."""
     more_keys = np.full(2 * keys.size, _LAST, keys.dtype)
-    more_keys[: keys.size] = keys
     more_places = np.empty(2 * places.size, places.dtype)
-    more_places[: places.size] = places
+    for i in range(keys.size):
+        more_keys[i], more_places[i] = keys[i], places[i]
     return more_keys, more_places
 
 

@@ -96,3 +96,20 @@ def renumber(fragments: np.ndarray) -> np.ndarray:
     """The fragments with ids 1 ... n, uint64, in the order of their first voxels; 0 stays 0."""
     numbered, _ = fastremap.renumber(np.ascontiguousarray(fragments), preserve_zero=True)
     return numbered.astype(np.uint64)
+
+
+def runs_of(fragments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of runs of equal voxels, one after the other, and the runs' lengths, both (R,).
+
+    Of an array of any shape that is not empty. There are far fewer runs than voxels.
+    """
+    flat = fragments.ravel()
+    starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))
+    return flat[starts], np.diff(starts, append=len(flat))
+
+
+def compact_ids(fragments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of fragments (any shape), ascending after a 0, and each voxel's row of them."""
+    runs, lengths = runs_of(fragments)
+    ids, rows = np.unique(np.append(np.uint64(0), runs), return_inverse=True)
+    return ids, np.repeat(rows[1:].astype(np.int32), lengths).reshape(fragments.shape)

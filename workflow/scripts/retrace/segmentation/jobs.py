@@ -131,7 +131,7 @@ def write_fragments(job: BlockJob) -> None:
         if job.shard == SINGLE_SHARD:
             files = None if settings.is_mutex else EdgeFiles(work, store.fragments, store.grid)
             if files:
-                make_edges(inputs, files, settings)
+                make_edges(inputs, files, settings, threads)
             facts["edges"] = write_graph(store.group, files, settings.method)
     store.journal.keep(job.output)
     job.publish(inputs.mask, begin, facts)
@@ -146,13 +146,13 @@ def write_edges(job: BlockJob) -> None:
     if job.fragments is None:
         raise ConfigError("edges need the fragments of all shards; give their store")
     check_manifest(job.fragments)
-    blocks_at_once(inputs.affinities.box, settings)
+    threads = blocks_at_once(inputs.affinities.box, settings)
     fragments = open_volume(job.fragments, "fragments")
     work = job.scratch(inputs.mask)
     files = EdgeFiles(work, fragments, block_grid(inputs.affinities, settings), job.shard)
     if not settings.is_mutex:
         with same_version(work, inputs.mask):
-            make_edges(inputs, files, settings)
+            make_edges(inputs, files, settings, threads)
     shutil.rmtree(job.partial, ignore_errors=True)
     group = zarr.open_group(job.partial, mode="w", zarr_format=settings.zarr_format)
     edges = write_graph(group, None if settings.is_mutex else files, settings.method)

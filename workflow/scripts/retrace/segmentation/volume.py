@@ -16,7 +16,12 @@ from retrace.progress import progress
 from retrace.segmentation.agglomerate import epsilon_agglomerate, region_graph
 from retrace.segmentation.edge_files import EDGE_ROW, EdgeFiles, sorted_rows
 from retrace.segmentation.fragment_store import FragmentStore
-from retrace.segmentation.fragments import drop_weak, renumber, watershed_fragments
+from retrace.segmentation.fragments import (
+    compact_ids,
+    drop_weak,
+    renumber,
+    watershed_fragments,
+)
 from retrace.segmentation.grid import BlockGrid
 from retrace.segmentation.inputs import SegmentationInputs
 from retrace.segmentation.mutex import biases, mutex_segments
@@ -89,7 +94,7 @@ def make_fragments(
 ) -> None:
     """Writes the fragments of the store's blocks that are missing, `threads` blocks at a time.
 
-    Threads run in parallel because scipy and scikit-image release the GIL.
+    Threads run in parallel because compiled functions release the GIL.
     """
     missing = [index for index in store.mine if not store.holds(index)]
     _print_resumed("fragments", len(store.mine), len(missing))
@@ -121,18 +126,23 @@ def _print_resumed(step: str, total: int, missing: int) -> None:
 
 
 def make_edges(
-    inputs: SegmentationInputs, files: EdgeFiles, settings: SegmentationSettings
+    inputs: SegmentationInputs, files: EdgeFiles, settings: SegmentationSettings, threads: int
 ) -> None:
-    """Writes the edges of the blocks that are missing, one block at a time.
-
-    Not in parallel: waterz keeps its state in static variables.
-    """
+    """Writes the edges of the blocks that are missing, `threads` blocks at a time."""
     missing = [index for index in files.mine if not files.holds(index)]
     _print_resumed("agglomerate", len(files.mine), len(missing))
-    for index in progress(missing, len(missing), "agglomerate", "blocks"):
-        begin = time.monotonic()
-        rows = block_edges(inputs, files.fragments, files.grid, settings, index)
-        files.write(index, rows, time.monotonic() - begin)
+    with ThreadPoolExecutor(threads) as pool:
+        done = pool.map(lambda index: _make_edges(inputs, files, settings, index), missing)
+        for _ in progress(done, len(missing), "agglomerate", "blocks"):
+            pass
+
+
+def _make_edges(
+    inputs: SegmentationInputs, files: EdgeFiles, settings: SegmentationSettings, index: int
+) -> None:
+    begin = time.monotonic()
+    rows = block_edges(inputs, files.fragments, files.grid, settings, index)
+    files.write(index, rows, time.monotonic() - begin)
 
 
 def block_edges(
@@ -147,12 +157,9 @@ def block_edges(
     An edge belongs to the block of its smaller id.
     """
     with_context = _with_context(grid.blocks[index], settings.block_context, grid.box)
-    ids, compact = np.unique(fragments.read(with_context), return_inverse=True)
-    if not ids.any() or inputs.is_masked(grid.blocks[index]):
+    ids, compact = compact_ids(fragments.read(with_context))
+    if len(ids) == 1 or inputs.is_masked(grid.blocks[index]):
         return np.empty(0, dtype=EDGE_ROW)
-    if ids[0] != 0:
-        ids, compact = np.concatenate([[np.uint64(0)], ids]), compact + 1
-    compact = compact.reshape(with_context.shape).astype(np.uint64)
     affinities, _ = inputs.read(with_context)
     graph = region_graph(affinities, compact, settings.merge_function)
     return _own_edges(*graph, ids, grid.first_id(index), grid.first_id(index + 1))
