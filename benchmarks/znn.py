@@ -46,6 +46,9 @@ ORIGINAL = {
 """Voxels/s of ZNN's own core on N4 (N4_relu.znn), float32, all convolutions by FFT (FFTW), two
 threads of a 2-core AMD EPYC with other load (1.2 to 1.5), median of 2 to 5 rounds. A larger output
 is compared with the largest that was measured; for a training step that is 1,100,100."""
+PLAIN = {("forward", (1, 100, 100)): 82200, ("training step", (1, 100, 100)): 32870}
+"""Voxels/s of the plain dilated modules in the session of ORIGINAL (load 2.6). They lead from it to
+any machine: ours / plain, here and in one run, times plain / original, there."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -71,6 +74,17 @@ def compared_with_original(network: str, row: str, output: Sequence[int], rate: 
         return ""
     shape = max(fitting, key=math.prod)
     return f"{rate / ORIGINAL[kind, shape]:6.1f} x ZNN at {','.join(map(str, shape))}"
+
+
+def by_way_of_plain(args: argparse.Namespace, row: str, output: Sequence[int], gain: float) -> str:
+    """How many times the original's rate ours is if we are `gain` times as fast as plain modules.
+
+    Nothing where the original and plain modules were not measured together.
+    """
+    key = (row.rsplit(", ", 1)[1], tuple(output))
+    if args.network != "n4" or key not in PLAIN or row.startswith("plain"):
+        return ""
+    return f", {gain * PLAIN[key] / ORIGINAL[key]:.1f} x by way of plain modules"
 
 
 class Dilated(nn.Sequential):
@@ -163,6 +177,8 @@ def measure(args: argparse.Namespace, network: ZnnNetwork, output: list[int]) ->
     for name, took in rows.items():
         share = flop * (3 if "step" in name else 1) / took / max(rates)
         comparison = compared_with_original(args.network, name, output, voxels / took)
+        plain_row = f"plain dilated, {name.rsplit(', ', 1)[1]}"
+        comparison += by_way_of_plain(args, name, output, rows[plain_row] / took)
         rate = f"{took:8.3f} s {voxels / took:10.0f} voxels/s {share:6.1%} of products"
         print(f"{name:28s} {rate} {comparison}")
     comparison = compared_with_original(args.network, "window by window, forward", output, alone)
