@@ -18,6 +18,8 @@ from kill import finish, interrupt
 from prediction_case import store_bytes
 from retrace.errors import DataError
 from retrace.geometry import VoxelBox
+from retrace.storage import chunk_index
+from retrace.storage.chunk_index import file_digests
 from retrace.storage.manifest import check_manifest, manifest_path
 from retrace.storage.precomputed_writer import Mip, all_mips, coarser, most_frequent, rounded_mean
 from retrace.storage.volumes import open_volume
@@ -165,6 +167,25 @@ def test_an_interrupted_export_resumes_to_the_same_layer(tmp_path: Path, ids: np
     damaged.write_bytes(damaged.read_bytes()[:-3])
     finish("export.py", arguments(tmp_path, source))
     assert store_bytes(layer) == expected
+    check_manifest(layer, digests=True)
+
+
+@pytest.mark.parametrize("form", ["precomputed", "ome_zarr"])
+def test_no_byte_of_a_written_chunk_is_read_for_its_manifest(
+    tmp_path: Path, ids: np.ndarray, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    source = write_zarr(tmp_path / "s.zarr", "segments", ids)
+    read: list[Path] = []
+
+    def noted(file: Path, *arguments: Any) -> Any:
+        read.append(file)
+        return file_digests(file, *arguments)
+
+    monkeypatch.setattr(chunk_index, "file_digests", noted)
+    layer = run_export(tmp_path, source, format=form, zarr_format=2)
+
+    assert read and all("s.zarr" in file.parts for file in read)
+    monkeypatch.undo()
     check_manifest(layer, digests=True)
 
 

@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not work.is_dir():
         shutil.rmtree(partial, ignore_errors=True)
     with same_version(work, volume):
-        write(partial, work)
+        known = write(partial, work)
     publish(partial, output)
     write_manifest(
         output,
@@ -127,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings=arguments.settings,
         seconds=time.monotonic() - begin,
         read=remote_reads(volume),
+        known=known,
     )
     remove_afterwards(work)
     print(f"[export] {output}: {len(plan.mips)} mips of {list(box.shape)} voxels", flush=True)

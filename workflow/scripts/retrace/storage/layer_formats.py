@@ -34,8 +34,10 @@ class ExportedLayer:
     """Format of an OME-Zarr image."""
 
 
-Write = Callable[[Path, Path], None]
-"""Writes a layer into a folder; a second folder keeps its progress."""
+Write = Callable[[Path, Path], dict[str, str]]
+"""Writes a layer into a folder; a second folder keeps its progress.
+
+Returns the SHA-256 (hex) of the chunks that it knows, by their path below the layer."""
 Plan = Callable[[ExportedLayer], "tuple[LayerPlan, Write]"]
 """The mips of a layer, and a function that writes them."""
 

@@ -149,10 +149,10 @@ def plan_ome_zarr(layer: ExportedLayer) -> tuple[LayerPlan, Write]:
     """The levels of an exported layer, and a function that writes them."""
     moved, plan, begin = shifted_to_origin(layer.volume, layer.box, labels=layer.labels)
 
-    def write(folder: Path, work: Path) -> None:
+    def write(folder: Path, work: Path) -> dict[str, str]:
         writer = OmeZarrWriter(
             folder, work, plan, name=layer.name, offset_nm=begin, zarr_format=layer.zarr_format
         )
-        writer.write(moved, layer.threads)
+        return writer.write(moved, layer.threads)
 
     return plan, write

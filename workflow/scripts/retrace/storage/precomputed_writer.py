@@ -8,6 +8,7 @@ and uploads them.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -137,6 +138,7 @@ class LayerWriter:
 
     def __init__(self, folder: Path, work: Path, plan: LayerPlan) -> None:
         self.folder, self.work, self.plan = folder, work, plan
+        self._digests: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.rglob(".*.partial"):
             leftover.unlink()
@@ -152,11 +154,15 @@ class LayerWriter:
         """A finished mip, for reading."""
         return open_volume(f"file://{self.folder.resolve()}", mip=index)
 
-    def write(self, volume: Volume, threads: int) -> None:
-        """Writes all mips: the finest from `volume`, each coarser one from the mip before it."""
+    def write(self, volume: Volume, threads: int) -> dict[str, str]:
+        """Writes all mips: the finest from `volume`, each coarser one from the mip before it.
+
+        Returns the SHA-256 (hex) of each chunk by its path below the layer, for its manifest.
+        """
         for index, mip in enumerate(self.plan.mips):
             finer = volume if index == 0 else self._open(index - 1)
             self._write_mip(index, mip, finer, threads)
+        return self._digests
 
     def _write_mip(self, index: int, mip: Mip, finer: Volume, threads: int) -> None:
         journal = Journal(self.work, f"mip_{index}.jsonl")
@@ -177,6 +183,7 @@ class LayerWriter:
             partial = file.with_name(f".{file.name}.partial")
             partial.write_bytes(body)
             partial.replace(file)
+            self._note(file, body)
             written.append(np.frombuffer(body, np.uint8))
         return checksum(written)
 
@@ -196,9 +203,18 @@ class LayerWriter:
         expected = journal.checksum_of(block)
         files = [file for file, _ in self._chunks(mip, block)] if expected else []
         stored = [self._stored(file) for file in files]
-        if not files or any(body is None for body in stored):
+        bodies = [body for body in stored if body is not None]
+        if not files or len(bodies) < len(files):
             return False
-        return checksum(np.frombuffer(body or b"", np.uint8) for body in stored) == expected
+        if checksum(np.frombuffer(body, np.uint8) for body in bodies) != expected:
+            return False
+        for file, body in zip(files, bodies, strict=True):
+            self._note(file, body)
+        return True
+
+    def _note(self, file: Path, body: bytes) -> None:
+        """Keeps the digest of a chunk, so that its manifest need not read it."""
+        self._digests[file.relative_to(self.folder).as_posix()] = hashlib.sha256(body).hexdigest()
 
     def _stored(self, file: Path) -> bytes | None:
         """The bytes of a chunk that was written, None if it is absent."""
@@ -272,7 +288,7 @@ def plan_precomputed(layer: ExportedLayer) -> tuple[LayerPlan, Write]:
     """The mips of an exported layer, and a function that writes them."""
     plan = plan_layer(layer.volume, layer.box, labels=layer.labels, compress=layer.gzip)
 
-    def write(folder: Path, work: Path) -> None:
-        LayerWriter(folder, work, plan).write(layer.volume, layer.threads)
+    def write(folder: Path, work: Path) -> dict[str, str]:
+        return LayerWriter(folder, work, plan).write(layer.volume, layer.threads)
 
     return plan, write
