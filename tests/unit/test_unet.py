@@ -9,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn import functional
 
 from built_networks import is_valid_shape
 from retrace.config import unet_shapes
 from retrace.errors import DataError
-from retrace.networks.unet import PASS_LOSS, UNet, build_unet
+from retrace.networks import unet
+from retrace.networks.unet import PASS_LOSS, UNet, build_unet, centre_crop
 
 ZFINCH = {"fmaps": 12, "fmap_factor": 5, "downsample": [[1, 3, 3], [1, 3, 3], [3, 3, 3]]}
 FIB25 = {"fmaps": 12, "fmap_factor": 6, "downsample": [[2, 2, 2], [2, 2, 2], [3, 3, 3]]}
@@ -259,3 +261,32 @@ def test_an_input_below_the_field_of_view_is_refused_with_numbers() -> None:
     ):
         unet.output_shape((84, 200, 268))
     assert min(unet.output_shape(unet.valid_shape())) >= 1
+
+
+class PlainPoolAndCrop:
+    """Pooling and cropping with torch's own gradients."""
+
+    @staticmethod
+    def apply(x: Tensor, factor: list[int], shape: list[int]) -> tuple[Tensor, Tensor]:
+        return functional.max_pool3d(x, factor, factor), centre_crop(x, shape)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_one_gradient_of_pooling_and_crop_has_torchs_bits(
+    bf16: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors = [[2, 2, 2], [1, 3, 3]]
+    net = build_unet(input_channels=1, fmaps=4, fmap_factor=2, downsample=factors, heads={"a": 3})
+    net = net.to(memory_format=layout)  # type: ignore[call-overload]
+    raw = torch.rand(1, 1, *net.valid_shape((7, 9, 11)))
+    gradients = []
+    for _ in range(2):
+        net.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            output = net(raw)["a"]
+        (output * torch.arange(output.numel()).view(output.shape).cos()).sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in net.parameters()])
+        monkeypatch.setattr(unet, "_PoolAndCrop", PlainPoolAndCrop)
+    assert all(map(torch.equal, *gradients))
+    assert all(gradient.any() for gradient in gradients[0])

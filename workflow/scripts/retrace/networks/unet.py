@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from operator import floordiv, mul
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,16 +81,22 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """{head: (N, channels, Z', Y', X')} with sigmoid; DataError below the field of view."""
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            self.output_shape(x.shape[-3:])
+        is_followed = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        crops = [] if is_followed else self._skip_shapes(x.shape[-3:])
+        cut_first = not is_followed and torch.is_grad_enabled()
         skips: list[Tensor] = []
-        for convs, factor in zip(self.left, self.downsample, strict=False):
-            skips.append(convs(x))
-            x = functional.max_pool3d(skips[-1], factor, factor)
+        for level, factor in enumerate(self.downsample):
+            skip = self.left[level](x)
+            if cut_first:
+                x, skip = _PoolAndCrop.apply(skip, factor, crops[level])
+            else:
+                x = functional.max_pool3d(skip, factor, factor)
+            skips.append(skip)
         x = self.left[-1](x)
         for level in reversed(range(len(self.downsample))):
             x = functional.relu_(self.up[level](x))
-            x = torch.cat((centre_crop(skips.pop(), x.shape[-3:]), x), dim=1)
+            skip = skips.pop()
+            x = torch.cat((skip if cut_first else centre_crop(skip, x.shape[-3:]), x), dim=1)
             x = self.right[level](x)
         return {name: torch.sigmoid(_at_least_single(head(x))) for name, head in self.heads.items()}
 
@@ -134,6 +141,11 @@ class UNet(nn.Module):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.xavier_uniform_(parameter, generator=generator)
+
+    def _skip_shapes(self, input_shape: Sequence[int]) -> list[Shape]:
+        """Shape (z, y, x) that each level's map is cropped to, the top level first."""
+        trace = self._trace(input_shape)
+        return [shape for layer, shape in trace if isinstance(layer, nn.ConvTranspose3d)][::-1]
 
     def _trace(self, input_shape: Sequence[int]) -> list[tuple[nn.Module, Shape]]:
         """Every convolution in forward order with its output shape (z, y, x)."""
@@ -202,6 +214,32 @@ def centre_crop(x: Tensor, shape: Sequence[int]) -> Tensor:
     for axis, size in zip((-3, -2, -1), shape, strict=True):
         x = x.narrow(axis, (x.shape[axis] - size) // 2, size)
     return x
+
+
+class _PoolAndCrop(torch.autograd.Function):
+    """Max pooling of `x` by `factor`, and its central `shape`, with one gradient for both.
+
+    torch's own gradient of the crop pads with zeros, one copy per axis, and adds all voxels of the
+    map. Here it is added to that of the pooling in place. The sums are the same.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: Shape, shape: Shape) -> tuple[Tensor, Tensor]:
+        """Both maps (N, C, z, y, x) of `x` (N, C, Z, Y, X)."""
+        pooled, index = functional.max_pool3d(x, factor, factor, return_indices=True)
+        ctx.save_for_backward(x, index)
+        ctx.factor, ctx.shape = list(factor), shape
+        return pooled, centre_crop(x, shape)
+
+    @staticmethod
+    def backward(ctx: Any, of_pooled: Tensor, of_crop: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient of `x`."""
+        x, index = ctx.saved_tensors
+        gradient: Tensor = torch.ops.aten.max_pool3d_with_indices_backward(
+            of_pooled, x, ctx.factor, ctx.factor, [0, 0, 0], [1, 1, 1], False, index
+        )
+        centre_crop(gradient, ctx.shape).add_(of_crop)
+        return gradient, None, None
 
 
 def _at_least_single(x: Tensor) -> Tensor:
