@@ -57,10 +57,10 @@ class OpenvinoForward(Forward):
         return engine_version() if self._engine else super().library
 
     def __call__(self, x: Tensor) -> Mapping[str, Tensor]:
-        """{head: (1, C, Z', Y', X')} of an input (1, C, Z, Y, X)."""
+        """{head: (1, C, Z', Y', X')} of an input (1, C, Z, Y, X), until the next pass."""
         if self._engine is not None:
             try:
-                return cast(Mapping[str, Tensor], self._engine(x))
+                return cast(Mapping[str, Tensor], self._engine.in_place(x))
             except EngineError as error:
                 self._engine = None
                 _say_why_torch(str(error))

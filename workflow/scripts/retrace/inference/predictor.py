@@ -20,10 +20,15 @@ from retrace.inference.tiles import Tile, TileNetwork, tile_for
 def to_stored(values: Tensor, dtype: str) -> Tensor:
     """Predictions as they are stored: uint8, 255 x truncated (0.999 -> 254), or float32.
 
-    Before conversion to uint8 they are clipped to [0, 1], which linear outputs of ZNN may exceed.
+    In new memory, channel by channel (C, ...), so that little more is needed. Before conversion to
+    uint8 they are clipped to [0, 1], which linear outputs of ZNN may exceed.
     """
-    values = values.float()
-    return (values.clamp(0, 1) * 255).to(torch.uint8) if dtype == "uint8" else values
+    if dtype != "uint8":
+        return values.to(torch.float32, copy=True)
+    stored = torch.empty(values.shape, dtype=torch.uint8, device=values.device)
+    for target, channel in zip(stored, values, strict=True):
+        target.copy_(channel.float().clamp(0, 1).mul_(255))
+    return stored
 
 
 def check_finite(outputs: Mapping[str, Tensor], tile: Tile) -> None:

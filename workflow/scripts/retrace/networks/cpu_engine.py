@@ -87,10 +87,18 @@ class CpuEngine:
         self._compiled: dict[Shapes, Any] = {}
 
     def __call__(self, *inputs: Tensor) -> Outputs:
-        """The outputs, float32, in new memory; MemoryError if there is too little memory.
+        """The outputs, float32, in new memory; errors as of `in_place`."""
+        return self._flat.structured([output.clone() for output in self._outputs(*inputs)])
 
-        EngineError if OpenVINO has no implementation of an operation for this processor.
+    def in_place(self, *inputs: Tensor) -> Outputs:
+        """The outputs in OpenVINO's own memory: the next pass overwrites them.
+
+        MemoryError if there is too little memory; EngineError if OpenVINO has no implementation of
+        an operation for this processor.
         """
+        return self._flat.structured(self._outputs(*inputs))
+
+    def _outputs(self, *inputs: Tensor) -> list[Tensor]:
         try:
             return self._computed(*inputs)
         except RuntimeError as error:
@@ -98,16 +106,13 @@ class CpuEngine:
                 raise MemoryError(_last_line(error)) from error
             raise EngineError(f"OpenVINO fails ({_last_line(error)})") from error
 
-    def _computed(self, *inputs: Tensor) -> Outputs:
+    def _computed(self, *inputs: Tensor) -> list[Tensor]:
         request = self._request(tuple(tuple(value.shape) for value in inputs))
         arrays = [value.detach().float().contiguous().numpy() for value in inputs]
         for place, array in enumerate(arrays):
             request.set_input_tensor(place, _shared(array))
-        outputs = [torch.empty(tuple(port.shape)) for port in request.model_outputs]
-        for place, output in enumerate(outputs):
-            request.set_output_tensor(place, _shared(output.numpy()))
         request.infer()
-        return self._flat.structured(outputs)
+        return [torch.from_numpy(output.data) for output in request.output_tensors]
 
     def _request(self, shapes: Shapes) -> Any:
         """The compiled model for inputs of these shapes; the least recently used one is dropped."""

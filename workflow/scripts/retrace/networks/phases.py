@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from retrace.znn.graph import ONE, Shape
 
@@ -29,6 +30,8 @@ def split_phases(x: Tensor, step: Shape, before: Shape = ONE) -> Tensor:
     """
     if math.prod(step) == 1:
         return x
+    if torch.jit.is_tracing():
+        return _rearranged(x, step, before)
     if torch.is_grad_enabled() and x.requires_grad:
         phases: Tensor = _SplitPhases.apply(x, step, before)
         return phases
@@ -74,6 +77,21 @@ def _split(x: Tensor, step: Shape, before: Shape) -> Tensor:
             target = target.narrow(axis, 0, size)
         target.copy_(source)
     return result
+
+
+def _rearranged(x: Tensor, step: Shape, before: Shape) -> Tensor:
+    """`_split` without writing in place, for records of a pass that hold for inputs of any size."""
+    batch, channels, depth, height, width = x.shape
+    sizes = tuple(zip((depth, height, width), step, strict=True))
+    padding = [part for size, s in reversed(sizes) for part in (0, -size % s)]
+    edges = [-(-size // s) for size, s in sizes]
+    pairs = [part for edge, s in zip(edges, step, strict=True) for part in (edge, s)]
+    phases = functional.pad(x, padding).reshape(batch, channels, *pairs)
+    phases = phases.permute(3, 5, 7, 0, 1, 2, 4, 6)  # step, batch, channels, edges
+    if math.prod(before) > 1:  # the phases of before are the slower part of the batch
+        phases = phases.reshape(*step, *before, batch // math.prod(before), -1)
+        phases = phases.permute(0, 3, 1, 4, 2, 5, 6, 7)
+    return phases.reshape(batch * math.prod(step), channels, *edges)
 
 
 class _SplitPhases(torch.autograd.Function):

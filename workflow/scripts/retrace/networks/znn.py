@@ -130,8 +130,7 @@ class ZnnNetwork(nn.Module):
 
     def raw_outputs(self, x: Tensor) -> dict[str, Tensor]:
         """{output node: (N, C, Z', Y', X')} before softmax, channels in ZNN's order."""
-        shape = self.output_shape(x.shape[-3:])
-        sizes = self.graph.sizes(shape)
+        shape, sizes = self._shapes(x)
         maps = self._split_inputs(x, shape, sizes)
         for name in self.graph.order:
             if name not in self.graph.inputs:
@@ -139,6 +138,21 @@ class ZnnNetwork(nn.Module):
         return {
             name: merge_phases(maps[name], self.graph.dilations[name], sizes[name])
             for name in self.graph.outputs
+        }
+
+    def _shapes(self, x: Tensor) -> tuple[Shape, dict[str, Shape]]:
+        """The output's shape for an input `x`, and that of each node.
+
+        While torch records a pass, sizes are tensors: the record then holds for every input.
+        """
+        if not torch.jit.is_tracing():
+            shape = self.output_shape(x.shape[-3:])
+            return shape, self.graph.sizes(shape)
+        z, y, x_ = (size - lost for size, lost in zip(x.shape[-3:], self.context, strict=True))
+        single = self.graph.sizes(ONE)  # Every node is larger than the output by as many voxels.
+        return (z, y, x_), {
+            name: (z + node[0] - 1, y + node[1] - 1, x_ + node[2] - 1)
+            for name, node in single.items()
         }
 
     def _split_inputs(
