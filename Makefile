@@ -49,7 +49,7 @@ lint: setup ## check style and types, and run Snakemake's own checks
 	$(BIN)/snakemake --lint
 
 BENCHMARKS := fetch lsd_targets train data_parallel predict evaluate malis checkpoint memory graph znn elektronn \
-              alignment_speed cracks zarr_formats gpu
+              alignment_speed cracks zarr_formats gpu peers
 
 bench: setup ## run the programs that measure the figures in docs/performance.md
 	$(BIN)/python benchmarks/bench.py $(BENCHMARKS)

@@ -35,6 +35,8 @@ ID_BLOCK = (8, 8, 8)
 """Blocks of compressed_segmentation with a table of ids each; the size that most programs use."""
 LAST_MIP_EDGE = 256
 """The last mip has no edge longer than this, in voxels."""
+GZIP_LEVEL = 5
+"""Level 9 makes chunks of ids 2 % smaller, in ten times the time."""
 LABEL_TYPES = ("uint32", "uint64")
 IMAGE_TYPES = ("uint8", "uint16", "uint32", "float32")
 
@@ -227,7 +229,7 @@ def encoded(data: np.ndarray, plan: LayerPlan) -> bytes:
 
     data_xyzc = data.T if data.ndim == 4 else data.T[..., None]
     body = bytes(chunks.encode(np.asfortranarray(data_xyzc), plan.encoding, ID_BLOCK))
-    return gzip.compress(body, mtime=0) if plan.gzip else body
+    return gzip.compress(body, GZIP_LEVEL, mtime=0) if plan.gzip else body
 
 
 def reduced(finer: Volume, block: VoxelBox, factor: Triple, labels: bool) -> np.ndarray:
