@@ -14,6 +14,7 @@ import argparse
 import resource
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,12 +45,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def timed(trainer: Trainer, args: argparse.Namespace) -> TrainingOutcome:
-    """Warms up, then trains on from the state; writing that state is not timed."""
+def timed(trainer: Trainer, args: argparse.Namespace) -> tuple[TrainingOutcome, float]:
+    """Warms up, then trains on from the state; also processor seconds of an iteration.
+
+    Writing the state is not timed. Other work on the machine changes processor seconds least.
+    """
     trainer.run()
     total = args.warm_up + args.iterations
     trainer.plan = replace(trainer.plan, iterations=total)
-    return trainer.run()
+    begin = time.process_time()
+    outcome = trainer.run()
+    return outcome, (time.process_time() - begin) / outcome.done_here
 
 
 def report(args: argparse.Namespace, folder: Path) -> str:
@@ -59,7 +65,7 @@ def report(args: argparse.Namespace, folder: Path) -> str:
     device, plan = trainer.device, trainer.plan
     dtype = torch.bfloat16 if plan.bf16 else torch.float32
     rates = [matrix_rate(device, dtype)]
-    outcome = timed(trainer, args)
+    outcome, processor_s = timed(trainer, args)
     rates.append(matrix_rate(device, dtype))
     shape = settings["network"]["input_shape"]
     flop, rate = 3 * module.flop(shape) * outcome.done_here / outcome.seconds, max(rates)
@@ -73,6 +79,7 @@ def report(args: argparse.Namespace, folder: Path) -> str:
             f" {torch.get_num_threads()} threads, {plan.workers} workers, compile {plan.compile}",
             f"training            {outcome.done_here / outcome.seconds:10.3f} iterations/s  "
             f"{voxels / 1e6:.3f} Mvoxel/s",
+            f"processor time      {processor_s:10.3f} s an iteration",
             f"waiting for data    {outcome.waited_s / outcome.seconds:10.1%}",
             f"arithmetic          {flop / 1e9:10.1f} GFLOP/s",
             f"matrix products     {rate / 1e9:10.1f} GFLOP/s (before, after: "
