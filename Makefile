@@ -48,8 +48,8 @@ lint: setup ## check style and types, and run Snakemake's own checks
 	$(BIN)/python tests/lint_rules.py Snakefile
 	$(BIN)/snakemake --lint
 
-BENCHMARKS := fetch lsd_targets train data_parallel predict evaluate malis checkpoint memory graph znn elektronn \
-              alignment_speed cracks zarr_formats gpu peers
+BENCHMARKS := fetch lsd_targets train data_parallel predict segment evaluate malis checkpoint memory graph znn \
+              elektronn alignment_speed cracks zarr_formats gpu peers
 
 bench: setup ## run the programs that measure the figures in docs/performance.md
 	$(BIN)/python benchmarks/bench.py $(BENCHMARKS)

@@ -242,10 +242,10 @@ def rows(args: argparse.Namespace, affinities: np.ndarray, file: Path) -> Iterat
         timings = alternating(works, args.rounds, clock=time.thread_time)
         cells = [step.name]
         for kind in ("old", "new"):
-            rate = f"{timings.rate(kind, million)}" if kind in works else ""
+            rate = f"{timings.rate(kind, million):.2f}" if kind in works else ""
             memory = f"{peak_memory(args, file, step.name, kind) / million:.0f}" if rate else ""
             cells += [rate, memory]
-        ratio = f"{timings.times_as_fast('new', 'old')}" if step.old else ""
+        ratio = f"{timings.times_as_fast('new', 'old'):.2f}" if step.old else ""
         yield [*cells, ratio, f"{timings.took('new').median / million:.3f}"]
 
 

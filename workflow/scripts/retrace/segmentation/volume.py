@@ -28,7 +28,7 @@ from retrace.segmentation.mutex import biases, mutex_segments
 from retrace.storage.volumes import Volume
 
 BYTES_PER_VOXEL = 110
-"""Peak of watershed and agglomeration (float affinities, distances, seeds, queue, graph)."""
+"""An upper bound of watershed and agglomeration (float affinities, distances, heap, graph)."""
 MUTEX_BYTES_PER_EDGE = 100
 """mwatershed sorts all edges: float64 weight, indices and a copy for sorting (78 measured)."""
 
