@@ -30,7 +30,7 @@ def ours(folder: Path) -> Work:
 
 
 def as_lsd(folder: Path, watershed: Callable[..., Any]) -> Work:
-    """lsd.post.fragments: maxima of the distance within a window are seeds."""
+    """lsd.post.fragments: maxima of the distance in a window are seeds; boundaries are filled."""
     import numpy as np
     from scipy.ndimage import distance_transform_edt, label, maximum_filter
 
@@ -40,7 +40,7 @@ def as_lsd(folder: Path, watershed: Callable[..., Any]) -> Work:
         inside = np.mean(given, axis=0) > 0.5
         distances = distance_transform_edt(inside)
         seeds, _ = label(maximum_filter(distances, SEED_DISTANCE) == distances)
-        return watershed(distances.max() - distances, seeds, inside)
+        return watershed(distances.max() - distances, seeds)
 
     return work
 
@@ -48,16 +48,13 @@ def as_lsd(folder: Path, watershed: Callable[..., Any]) -> Work:
 def with_mahotas(folder: Path) -> Work:
     import mahotas
 
-    def watershed(heights: Any, seeds: Any, inside: Any) -> Any:
-        return mahotas.cwatershed(heights, seeds) * inside
-
-    return as_lsd(folder, watershed)
+    return as_lsd(folder, mahotas.cwatershed)
 
 
 def with_skimage(folder: Path) -> Work:
     from skimage.segmentation import watershed
 
-    return as_lsd(folder, lambda heights, seeds, inside: watershed(heights, seeds, mask=inside))
+    return as_lsd(folder, watershed)
 
 
 COMPARISON = Comparison(
