@@ -37,7 +37,11 @@ def test_functions_compile_with_and_without_a_folder_to_keep_them(
 
 def _compiled_names(tree: ast.Module) -> set[str]:
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return {f.name for f in functions if "compiled" in map(ast.unparse, f.decorator_list)}
+    return {f.name for f in functions if _decorators(f) & {"compiled", "inlined"}}
+
+
+def _decorators(function: ast.FunctionDef) -> set[str]:
+    return set(map(ast.unparse, function.decorator_list))
 
 
 def test_no_kept_function_calls_a_compiled_one_of_another_file() -> None:

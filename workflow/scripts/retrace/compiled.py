@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numba
 
@@ -18,7 +18,16 @@ def compiled(function: Function) -> Function:
     program compiles anew. A kept code is dropped when the file of `function` changes, so compiled
     functions call compiled functions of their own file only (tests/unit/test_compiled.py).
     """
+    return _compiled(function, inline="never")
+
+
+def inlined(function: Function) -> Function:
+    """Like `compiled`, but the code becomes part of each function that calls it."""
+    return _compiled(function, inline="always")
+
+
+def _compiled(function: Function, inline: Literal["never", "always"]) -> Function:
     try:
-        return cast(Function, numba.njit(nogil=True, cache=True)(function))
+        return cast(Function, numba.njit(nogil=True, inline=inline, cache=True)(function))
     except RuntimeError:  # numba found no folder to write to
-        return cast(Function, numba.njit(nogil=True)(function))
+        return cast(Function, numba.njit(nogil=True, inline=inline)(function))

@@ -8,11 +8,12 @@ from the filter's by a few grey values of 255.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from retrace.compiled import compiled
 
 LEVELS = 256
 CELLS = 3
@@ -78,7 +79,7 @@ def _cumulated(level: np.ndarray, valid: np.ndarray, cell: int, radius: int) -> 
     return around[0].cumsum(0).numpy()
 
 
-@numba.njit(nogil=True)
+@compiled
 def _histograms(level: np.ndarray, valid: np.ndarray, cell: int) -> np.ndarray:
     """Valid pixels of each level in each cell, (LEVELS, rows, columns) float32."""
     height, width = level.shape
@@ -99,7 +100,7 @@ def disk_of_cells(cell: int, radius: int) -> Tensor:
     return functional.avg_pool2d(inside[None, None], cell)[0, 0]
 
 
-@numba.njit(nogil=True)
+@compiled
 def _interpolated(
     table: np.ndarray,
     level: np.ndarray,

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from retrace.compiled import compiled
 from retrace.geometry import Triple
 
 Coordinates = Sequence[Tensor] | Tensor
@@ -67,7 +67,7 @@ def _compiled(
     return result
 
 
-@numba.njit(nogil=True)
+@compiled
 def _linear(
     block: np.ndarray,
     z: np.ndarray,
@@ -98,7 +98,7 @@ def _linear(
         result[point] = total
 
 
-@numba.njit(nogil=True)
+@compiled
 def _nearest(
     block: np.ndarray,
     z: np.ndarray,

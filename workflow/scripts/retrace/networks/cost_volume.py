@@ -9,11 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from retrace.compiled import compiled, inlined
 
 SHORTEST = 1e-4
 """Lower bound on the length that maps are divided by."""
@@ -137,7 +138,7 @@ def _inside_window(size: int, radius: int) -> Tensor:
     return (reach + 1).float()
 
 
-@numba.njit(nogil=True)
+@compiled
 def _standardise_rows(result: np.ndarray, maps: np.ndarray, first: int, stop: int) -> None:
     """Writes `maps` (C, H, W) with mean 0 and length 1 over the channels of each pixel."""
     channels, _, width = maps.shape
@@ -164,7 +165,7 @@ def _standardise_rows(result: np.ndarray, maps: np.ndarray, first: int, stop: in
                 standard[x] = (values[x] - mean[x]) / length[x]
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _overlap(sums: np.ndarray, one: np.ndarray, other: np.ndarray, shift: int) -> None:
     """Adds one(x) other(x + shift), both (W,), to the sums (W,) wherever x + shift is inside."""
     width = len(sums)
@@ -174,7 +175,7 @@ def _overlap(sums: np.ndarray, one: np.ndarray, other: np.ndarray, shift: int) -
         total[x] += left[x] * right[x]
 
 
-@numba.njit(nogil=True)
+@compiled
 def _multiply_shifts(
     costs: np.ndarray, moved: np.ndarray, centre: np.ndarray, radius: int, first: int, stop: int
 ) -> None:
@@ -191,7 +192,7 @@ def _multiply_shifts(
                     _overlap(sums, centre[channel, y], moved[channel, row], right)
 
 
-@numba.njit(nogil=True)
+@compiled
 def _sum_shifts(
     sums: np.ndarray,
     costs: np.ndarray,
@@ -225,7 +226,7 @@ def _sum_shifts(
                     _add_shifted(sums[channel, y], products, right)
 
 
-@numba.njit(nogil=True, inline="always")
+@inlined
 def _add_shifted(sums: np.ndarray, values: np.ndarray, shift: int) -> None:
     """Adds values(x + shift) to the sums, both (W,), wherever x + shift is inside."""
     width = len(sums)
@@ -235,7 +236,7 @@ def _add_shifted(sums: np.ndarray, values: np.ndarray, shift: int) -> None:
         total[x] += moved[x]
 
 
-@numba.njit(nogil=True)
+@compiled
 def _average_rows(
     means: np.ndarray, values: np.ndarray, radius: int, first: int, stop: int
 ) -> None:
