@@ -33,8 +33,8 @@ from retrace.training.loop import make_optimizer  # noqa: E402
 def write(folder: Path, network: dict[str, Any]) -> tuple[Path, UNet]:
     """A checkpoint with random weights and moments; returns its data file and the network."""
     module = build_network(network)
-    adam = network["optimizer"]
-    optimizer = make_optimizer(module, lr=adam["lr"], betas=adam["betas"], eps=adam["eps"])
+    adam = network.optimizer
+    optimizer = make_optimizer(module, lr=adam.lr, betas=adam.betas, eps=adam.eps)
     for parameter in module.parameters():
         moments = {name: torch.rand_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {"step": torch.tensor(1.0), **moments}

@@ -68,8 +68,8 @@ def strided(module: ElektronnNetwork, x: Tensor) -> Tensor:
 def report(name: str, args: argparse.Namespace) -> None:
     network = network_for(name, load_dataset("neuro3d"))
     module = build_network(network)
-    optimizer = elektronn_optimizer("SGD", module.parameters(), **network.SGD_params.plain())
-    x = torch.rand(1, 1, *network["input_shape"])
+    optimizer = elektronn_optimizer(module.parameters(), network.SGD_params)
+    x = torch.rand(1, 1, *network.input_shape)
     labels = torch.randint(0, 2, module.raw(x).shape[:1] + module.raw(x).shape[2:])
 
     def step() -> None:

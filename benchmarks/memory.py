@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def one_step(
     optimizer.step()
 
 
-def peak_gb(network: Mapping[str, Any], context: Mapping[str, Any] | None, bf16: bool) -> float:
+def peak_gb(network: Any, context: Any, bf16: bool) -> float:
     """GB (10^9 bytes) that one training step holds at most."""
     real = [build_network(settings) for settings in (network, context) if settings]
     mode = FakeTensorMode()
@@ -73,7 +73,7 @@ def peak_gb(network: Mapping[str, Any], context: Mapping[str, Any] | None, bf16:
             optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
             for _ in range(2):  # the moments exist from the second step on
                 tracker.reset_mod_stats()
-                one_step(net, around, network["input_shape"], bf16, optimizer)
+                one_step(net, around, network.input_shape, bf16, optimizer)
     peaks = tracker.get_tracker_snapshot("peak")
     return max(sum(kinds.values()) - kinds["Total"] for kinds in peaks.values()) / 1e9
 
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             context = context_network(network, dataset)
             single, mixed = (peak_gb(network, context, bf16) for bf16 in (False, True))
             print(
-                f"{name}_{network_name}: input {network['input_shape']}, peak {single:.1f} GB in "
-                f"float32, {mixed:.1f} GB in bf16; a card of {CARD_GB} GB holds "
+                f"{name}_{network_name}: input {list(network.input_shape)}, peak {single:.1f} GB "
+                f"in float32, {mixed:.1f} GB in bf16; a card of {CARD_GB} GB holds "
                 f"{'both' if single < CARD_GB else 'bf16' if mixed < CARD_GB else 'neither'}",
                 flush=True,
             )
