@@ -28,7 +28,7 @@ from side_by_side import HEADING, row  # noqa: E402
 
 COMPARISONS = (
     *("lsd_targets", "fragments", "region_graph", "mutex_watershed"),
-    *("evaluation", "precomputed", "fetching"),
+    *("evaluation", "precomputed", "fetching", "tiled_prediction"),
 )
 
 
