@@ -15,7 +15,7 @@ def compiled(function: Function) -> Function:
 
     The machine code is kept next to the module, else in the user's cache folder, or in
     NUMBA_CACHE_DIR. Where no folder can be written, as in an image without a home folder, each
-    program compiles anew. A kept code is dropped when the file of `function` changes, so compiled
+    program compiles again. A kept code is dropped when the file of `function` changes, so compiled
     functions call compiled functions of their own file only (tests/unit/test_compiled.py).
     """
     return _compiled(function, inline="never")

@@ -80,7 +80,7 @@ def predict_tiles(
     """Predicts the tiles of `grid` that `partial` does not hold; yields each after it is written.
 
     The predictors, one for each device, take the tiles in turn. Tiles of one shape follow each
-    other: OpenVINO prepares for each shape anew.
+    other: OpenVINO prepares for each new shape.
     """
     partial.remove_partial_chunks()
     missing = partial.missing(grid)

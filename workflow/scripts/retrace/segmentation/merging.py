@@ -1,7 +1,7 @@
 """Merges regions along edges in order of their scores, exactly as waterz does, on arrays.
 
 Scores are in [0, 1] and wait in 256 queues, first in, first out. Two edges that a merge makes
-parallel become the one of the lower score, whose score is computed anew when its turn comes.
+parallel become the one of the lower score, whose score is computed again when its turn comes.
 """
 
 from __future__ import annotations
