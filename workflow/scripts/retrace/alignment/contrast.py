@@ -8,12 +8,9 @@ from the filter's by a few grey values of 255.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from retrace.compiled import compiled
 
 LEVELS = 256
 CELLS = 3
@@ -41,12 +38,11 @@ def normalise_contrast(sections: Tensor, radius: int) -> Tensor:
 def _stretched(section: Tensor) -> Tensor:
     """A section (H, W) whose pixels above 0 are scaled linearly to [DARKEST, 1]."""
     valid = section > 0
-    high = section.max()
-    if not high > 0:
+    if not bool(valid.any()):
         return section
-    low = torch.where(valid, section, high).min()
+    low, high = section[valid].min(), section[valid].max()
     scaled = (section - low) / (high - low).clamp_min(1e-6) * (1 - DARKEST) + DARKEST
-    return torch.where(valid, scaled, 0)
+    return torch.where(valid, scaled, torch.zeros_like(section))
 
 
 def equalise(section: Tensor, radius: int) -> Tensor:
@@ -54,41 +50,32 @@ def equalise(section: Tensor, radius: int) -> Tensor:
 
     Pixels of 0 stay 0 and are ignored.
     """
-    level = (section * (LEVELS - 1)).round().clamp_(0, LEVELS - 1).to(torch.uint8).numpy()
-    valid, cell = (section > 0).numpy(), max(1, radius // CELLS)
+    valid = section > 0
+    level = (section * (LEVELS - 1)).round().long().clamp_(0, LEVELS - 1)
+    cell = max(1, radius // CELLS)
     table = _cumulated(level, valid, cell, radius)
-    rows, columns = (
-        _neighbours(pixels, cells, cell)
-        for pixels, cells in zip(level.shape, table.shape[1:], strict=True)
-    )
-    return torch.from_numpy(_interpolated(table, level, valid, *rows, *columns))
+    rank = _interpolated(table, level, cell)
+    return torch.where(valid, rank, torch.zeros_like(rank))
 
 
-def _cumulated(level: np.ndarray, valid: np.ndarray, cell: int, radius: int) -> np.ndarray:
+def _cumulated(level: Tensor, valid: Tensor, cell: int, radius: int) -> Tensor:
     """Cumulative histogram of the valid pixels around each cell, (LEVELS, rows, columns)."""
-    counts = torch.from_numpy(_histograms(level, valid, cell))
-    kernel = disk_of_cells(cell, radius)
+    height, width = level.shape
+    rows, columns = -(-height // cell), -(-width // cell)
+    y = torch.arange(height, device=level.device)[:, None] // cell
+    x = torch.arange(width, device=level.device)[None, :] // cell
+    index = (level * rows + y) * columns + x
+    counts = torch.bincount(index[valid], minlength=LEVELS * rows * columns).float()
+    kernel = disk_of_cells(cell, radius).to(level.device)
     padding = kernel.shape[-1] // 2
     # Levels as channels: on a CPU torch is faster with many channels than with many images.
     around = functional.conv2d(
-        counts[None],
+        counts.reshape(1, LEVELS, rows, columns),
         kernel.expand(LEVELS, 1, *kernel.shape),
         padding=padding,
         groups=LEVELS,
     )
-    return around[0].cumsum(0).numpy()
-
-
-@compiled
-def _histograms(level: np.ndarray, valid: np.ndarray, cell: int) -> np.ndarray:
-    """Valid pixels of each level in each cell, (LEVELS, rows, columns) float32."""
-    height, width = level.shape
-    counts = np.zeros((LEVELS, -(-height // cell), -(-width // cell)), np.float32)
-    for y in range(height):
-        for x in range(width):
-            if valid[y, x]:
-                counts[level[y, x], y // cell, x // cell] += 1
-    return counts
+    return around[0].cumsum(0)
 
 
 def disk_of_cells(cell: int, radius: int) -> Tensor:
@@ -100,38 +87,31 @@ def disk_of_cells(cell: int, radius: int) -> Tensor:
     return functional.avg_pool2d(inside[None, None], cell)[0, 0]
 
 
-@compiled
-def _interpolated(
-    table: np.ndarray,
-    level: np.ndarray,
-    valid: np.ndarray,
-    rows: np.ndarray,
-    row_weights: np.ndarray,
-    columns: np.ndarray,
-    column_weights: np.ndarray,
-) -> np.ndarray:
-    """Each pixel's rank (H, W), interpolated between the four cells around it; 0 if invalid."""
-    ranks = np.zeros(level.shape, np.float32)
-    totals = table[-1]
-    for y in range(level.shape[0]):
-        for x in range(level.shape[1]):
-            if not valid[y, x]:
-                continue
-            darker, counted = np.float32(0), np.float32(0)
-            for i in range(2):
-                for j in range(2):
-                    row, column = rows[i, y], columns[j, x]
-                    weight = row_weights[i, y] * column_weights[j, x]
-                    darker += weight * table[level[y, x], row, column]
-                    counted += weight * totals[row, column]
-            ranks[y, x] = darker / max(counted, np.float32(1e-6))
-    return ranks
+def _interpolated(table: Tensor, level: Tensor, cell: int) -> Tensor:
+    """Each pixel's rank (H, W), interpolated between the four cells around it."""
+    levels, rows, columns = table.shape
+    flat, totals = table.reshape(-1), table[-1].reshape(-1)
+    base = level * (rows * columns)
+    rows_near = _neighbours(level.shape[0], rows, cell, table)
+    columns_near = _neighbours(level.shape[1], columns, cell, table)
+    darker = torch.zeros_like(base, dtype=torch.float32)
+    counted = torch.zeros_like(darker)
+    for row, by_row in rows_near:
+        for column, by_column in columns_near:
+            place = row[:, None] * columns + column[None, :]
+            weight = by_row[:, None] * by_column[None, :]
+            darker.addcmul_(weight, flat[base + place])
+            counted.addcmul_(weight, totals[place])
+    return darker / counted.clamp_min(1e-6)
 
 
-def _neighbours(pixels: int, cells: int, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two cells (2, pixels) whose centres enclose each pixel of an axis, and their weights."""
-    place = np.clip((np.arange(pixels, dtype=np.float32) + 0.5) / cell - 0.5, 0, cells - 1)
-    first = np.floor(place).astype(np.int64)
-    second = np.minimum(first + 1, cells - 1)
-    fraction = (place - first).astype(np.float32)
-    return np.stack([first, second]), np.stack([1 - fraction, fraction])
+def _neighbours(
+    pixels: int, cells: int, cell: int, like: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The two cells whose centres enclose each pixel of an axis, with their weights."""
+    place = (torch.arange(pixels, device=like.device) + 0.5) / cell - 0.5
+    place = place.clamp_(0, cells - 1)
+    first = place.floor().long()
+    second = (first + 1).clamp_max(cells - 1)
+    fraction = place - first
+    return (first, 1 - fraction), (second, fraction)

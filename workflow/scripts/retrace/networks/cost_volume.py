@@ -1,6 +1,7 @@
 """Compares feature maps at every shift, and averages over windows: compiled, or in torch.
 
-Compiled code computes float32 on a CPU, torch the rest. Results agree to rounding.
+Where there is numba, compiled code computes float32 on a CPU; torch computes the rest. Results
+agree to rounding.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from retrace.compiled import compiled, inlined
+try:
+    from retrace.networks import shift_kernels
+except ImportError:  # a packaged network has only torch
+    shift_kernels = None  # type: ignore[assignment]
 
 SHORTEST = 1e-4
 """Lower bound on the length that maps are divided by."""
@@ -54,17 +58,17 @@ def window_means(x: Tensor, radius: int) -> Tensor:
 
 
 def _is_compiled(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32
+    return shift_kernels is not None and x.device.type == "cpu" and x.dtype == torch.float32
 
 
 def _standardised(maps: Tensor) -> Tensor:
     """`maps` (N, C, H, W) with mean 0 and length 1 over the channels of each pixel."""
     if not _is_compiled(maps) or (torch.is_grad_enabled() and maps.requires_grad):
         return functional.normalize(maps - maps.mean(1, keepdim=True), dim=1, eps=SHORTEST)
-    return _filled(_standardise_rows, maps.shape, maps)
+    return _filled(shift_kernels.standardise_rows, maps.shape, maps, SHORTEST)
 
 
-def _filled(kernel: Callable[..., None], shape: torch.Size, *inputs: Tensor | int) -> Tensor:
+def _filled(kernel: Callable[..., None], shape: torch.Size, *inputs: Tensor | float) -> Tensor:
     """(N, C, H, W) that `kernel` fills row by row for each image, in strips on torch's threads.
 
     It gets an image of the result and of each tensor among `inputs`, the other `inputs`, and the
@@ -76,7 +80,7 @@ def _filled(kernel: Callable[..., None], shape: torch.Size, *inputs: Tensor | in
     bounds = [shape[2] * part // strips for part in range(strips + 1)]
 
     def fill(image: int, first: int, stop: int) -> None:
-        parts = [x if isinstance(x, int) else x[image] for x in whole]
+        parts = [x[image] if isinstance(x, np.ndarray) else x for x in whole]
         kernel(filled[image], *parts, first, stop)
 
     filled = result.numpy()
@@ -99,13 +103,13 @@ class _ShiftProducts(torch.autograd.Function):
         ctx.radius = radius
         count, _, height, width = centre.shape
         shape = torch.Size((count, (2 * radius + 1) ** 2, height, width))
-        return _filled(_multiply_shifts, shape, moved, centre, radius)
+        return _filled(shift_kernels.multiply_shifts, shape, moved, centre, radius)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         moved, centre = ctx.saved_tensors
         sums = [
-            _filled(_sum_shifts, other.shape, gradients[0], other, ctx.radius, sign)
+            _filled(shift_kernels.sum_shifts, other.shape, gradients[0], other, ctx.radius, sign)
             if used
             else None
             for other, sign, used in zip(
@@ -121,14 +125,16 @@ class _WindowMeans(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, radius: int) -> Tensor:
         ctx.radius = radius
-        return _filled(_average_rows, x.shape, x, radius)
+        return _filled(shift_kernels.average_rows, x.shape, x, radius)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         rows, columns = (_inside_window(size, ctx.radius) for size in gradient.shape[-2:])
         counts = rows[:, None] * columns
-        return _filled(_average_rows, gradient.shape, gradient / counts, ctx.radius) * counts, None
+        return _filled(
+            shift_kernels.average_rows, gradient.shape, gradient / counts, ctx.radius
+        ) * counts, None
 
 
 def _inside_window(size: int, radius: int) -> Tensor:
@@ -136,128 +142,3 @@ def _inside_window(size: int, radius: int) -> Tensor:
     places = torch.arange(size)
     reach = (places + radius).clamp(max=size - 1) - (places - radius).clamp(min=0)
     return (reach + 1).float()
-
-
-@compiled
-def _standardise_rows(result: np.ndarray, maps: np.ndarray, first: int, stop: int) -> None:
-    """Writes `maps` (C, H, W) with mean 0 and length 1 over the channels of each pixel."""
-    channels, _, width = maps.shape
-    mean, length = np.empty(width, np.float32), np.empty(width, np.float32)
-    for y in range(first, stop):
-        mean[:] = 0
-        length[:] = 0
-        for channel in range(channels):
-            values = maps[channel, y]
-            for x in range(width):
-                mean[x] += values[x]
-        for x in range(width):
-            mean[x] /= np.float32(channels)
-        for channel in range(channels):
-            values = maps[channel, y]
-            for x in range(width):
-                apart = values[x] - mean[x]
-                length[x] += apart * apart
-        for x in range(width):
-            length[x] = max(np.sqrt(length[x]), np.float32(SHORTEST))
-        for channel in range(channels):
-            values, standard = maps[channel, y], result[channel, y]
-            for x in range(width):
-                standard[x] = (values[x] - mean[x]) / length[x]
-
-
-@inlined
-def _overlap(sums: np.ndarray, one: np.ndarray, other: np.ndarray, shift: int) -> None:
-    """Adds one(x) other(x + shift), both (W,), to the sums (W,) wherever x + shift is inside."""
-    width = len(sums)
-    low, high = max(0, -shift), min(width, width - shift)
-    total, left, right = sums[low:high], one[low:high], other[low + shift : high + shift]
-    for x in range(len(total)):
-        total[x] += left[x] * right[x]
-
-
-@compiled
-def _multiply_shifts(
-    costs: np.ndarray, moved: np.ndarray, centre: np.ndarray, radius: int, first: int, stop: int
-) -> None:
-    """Fills `costs` ((2 r + 1)^2, H, W) from maps (C, H, W)."""
-    channels, height, _ = centre.shape
-    side = 2 * radius + 1
-    for y in range(first, stop):
-        for shift in range(side * side):
-            sums, row = costs[shift, y], y + shift // side - radius
-            sums[:] = 0
-            if 0 <= row < height:
-                for channel in range(channels):
-                    right = shift % side - radius
-                    _overlap(sums, centre[channel, y], moved[channel, row], right)
-
-
-@compiled
-def _sum_shifts(
-    sums: np.ndarray,
-    costs: np.ndarray,
-    maps: np.ndarray,
-    radius: int,
-    sign: int,
-    first: int,
-    stop: int,
-) -> None:
-    """Fills the gradients `sums` (C, H, W) from those of the costs and the other factor `maps`.
-
-    `sign`: 1 for the gradient of the centre, -1 for that of the moved maps, whose costs belong to
-    the pixels of the centre.
-    """
-    channels, height, width = maps.shape
-    side = 2 * radius + 1
-    products = np.empty(width, np.float32)
-    for y in range(first, stop):
-        for channel in range(channels):
-            sums[channel, y] = 0
-        for shift in range(side * side):
-            row, right = y + sign * (shift // side - radius), sign * (shift % side - radius)
-            if not 0 <= row < height:
-                continue
-            for channel in range(channels):
-                if sign > 0:
-                    _overlap(sums[channel, y], costs[shift, y], maps[channel, row], right)
-                else:
-                    for x in range(width):
-                        products[x] = costs[shift, row, x] * maps[channel, row, x]
-                    _add_shifted(sums[channel, y], products, right)
-
-
-@inlined
-def _add_shifted(sums: np.ndarray, values: np.ndarray, shift: int) -> None:
-    """Adds values(x + shift) to the sums, both (W,), wherever x + shift is inside."""
-    width = len(sums)
-    low, high = max(0, -shift), min(width, width - shift)
-    total, moved = sums[low:high], values[low + shift : high + shift]
-    for x in range(len(total)):
-        total[x] += moved[x]
-
-
-@compiled
-def _average_rows(
-    means: np.ndarray, values: np.ndarray, radius: int, first: int, stop: int
-) -> None:
-    """Fills rows of `means` (C, H, W) of `values`; see `window_means`."""
-    channels, height, width = values.shape
-    sums = np.zeros(width + 2 * radius, np.float32)
-    inner = sums[radius : radius + width]
-    for channel in range(channels):
-        for y in range(first, stop):
-            low, high = max(0, y - radius), min(height, y + radius + 1)
-            inner[:] = 0
-            for row in range(low, high):
-                line = values[channel, row]
-                for x in range(width):
-                    inner[x] += line[x]
-            mean = means[channel, y]
-            mean[:] = 0
-            for start in range(2 * radius + 1):
-                moved = sums[start : start + width]
-                for x in range(width):
-                    mean[x] += moved[x]
-            for x in range(width):
-                inside = min(x + radius, width - 1) - max(x - radius, 0) + 1
-                mean[x] /= np.float32((high - low) * inside)

@@ -8,6 +8,7 @@ one input shape, whose buffers are planned before the start.
 from __future__ import annotations
 
 import importlib
+import math
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -83,7 +84,7 @@ class CpuEngine:
         """
         self._bf16, self._kept = bf16, kept
         self._flat = _Flat(module.eval())
-        self._graph = _graph(self._flat, tuple(torch.zeros(*shape) for shape in smallest))
+        self._graph = _graph(self._flat, tuple(_varied(shape) for shape in smallest))
         self._compiled: dict[Shapes, Any] = {}
 
     def __call__(self, *inputs: Tensor) -> Outputs:
@@ -145,14 +146,16 @@ class _Flat(nn.Module):
         self.module = module
         self._names: list[str] | None = None
         self._single = False
+        self.outputs: tuple[Tensor, ...] = ()
+        """Those of the pass that was recorded."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = self.module(*inputs)
         self._single = isinstance(outputs, Tensor)
-        if isinstance(outputs, Mapping):
-            self._names = list(outputs)
-            return tuple(outputs.values())
-        return (outputs,) if self._single else tuple(outputs)
+        self._names = list(outputs) if isinstance(outputs, Mapping) else None
+        values = outputs.values() if isinstance(outputs, Mapping) else outputs
+        self.outputs = (outputs,) if self._single else tuple(values)
+        return self.outputs
 
     def structured(self, outputs: Sequence[Tensor]) -> Outputs:
         """`outputs` as the module returns them."""
@@ -175,6 +178,11 @@ def _shared(array: np.ndarray) -> Any:
     return _openvino().Tensor(array, shared_memory=True)
 
 
+def _varied(shape: Sequence[int]) -> Tensor:
+    """Values from -1 to 1, so that a pass meets what happens with images."""
+    return torch.linspace(-1, 1, math.prod(shape)).reshape(*shape)
+
+
 def _graph(flat: _Flat, inputs: tuple[Tensor, ...]) -> Any:
     """OpenVINO's graph of a module, from one pass with `inputs`; EngineError if there is none."""
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
@@ -183,6 +191,10 @@ def _graph(flat: _Flat, inputs: tuple[Tensor, ...]) -> Any:
     for warning in caught:
         if issubclass(warning.category, torch.jit.TracerWarning):
             raise EngineError("sizes in this network are computed in Python, not recorded")
+    recorded, flat.outputs = flat.outputs, ()
+    if not all(bool(values.isfinite().all()) for values in recorded):
+        # max(NaN, 0) is 0 in OpenVINO: it would hide what is wrong with the weights.
+        raise EngineError("a pass of torch gives values that are not finite")
     return _converted(traced, inputs)
 
 

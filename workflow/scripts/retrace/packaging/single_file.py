@@ -51,14 +51,26 @@ def _tree(name: str) -> ast.Module:
 
 
 def _own_imports(tree: ast.Module) -> Iterator[ast.ImportFrom]:
-    """`from retrace.x import y` of a module."""
+    """`from retrace.x import y` of a module, except what it does without on an ImportError."""
+    optional = set(_optional_imports(tree))
     for node in ast.walk(tree):
+        if node in optional:
+            continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == LIBRARY:
             if node not in tree.body or any(alias.asname for alias in node.names):
                 raise DataError(f"{ast.unparse(node)}: is inside a function, or renames")
             yield node
         elif isinstance(node, ast.Import) and any(a.name.startswith(LIBRARY) for a in node.names):
             raise DataError(f"{ast.unparse(node)}: only `from MODULE import NAME` can be joined")
+
+
+def _optional_imports(tree: ast.Module) -> Iterator[ast.AST]:
+    """Imports inside `try: ... except ImportError: ...`, which a package keeps as they are."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try):
+            caught = {ast.unparse(handler.type) for handler in node.handlers if handler.type}
+            if "ImportError" in caught:
+                yield from node.body
 
 
 def _without_imports(name: str) -> str:
