@@ -43,6 +43,17 @@ def find_contacts(affinities: np.ndarray, fragments: np.ndarray, highest: float)
 
 
 @compiled
+def _previous(ids: np.ndarray, z: int, y: int, x: int) -> tuple[int, int, int]:
+    """Fragments of the voxels before it along z, y and x; at the border its own."""
+    own = ids[z, y, x]
+    return (
+        ids[z - 1, y, x] if z > 0 else own,
+        ids[z, y - 1, x] if y > 0 else own,
+        ids[z, y, x - 1] if x > 0 else own,
+    )
+
+
+@compiled
 def _count_faces(ids: np.ndarray) -> int:
     depth, height, width = ids.shape
     count = 0
@@ -52,9 +63,7 @@ def _count_faces(ids: np.ndarray) -> int:
                 own = ids[z, y, x]
                 if own == 0:
                     continue
-                before = ids[z - 1, y, x] if z > 0 else own
-                above = ids[z, y - 1, x] if y > 0 else own
-                left = ids[z, y, x - 1] if x > 0 else own
+                before, above, left = _previous(ids, z, y, x)
                 if before != own or above != own or left != own:
                     for other in (before, above, left):
                         count += other != own and other != 0
@@ -107,9 +116,7 @@ def _list_faces(
                 own = ids[z, y, x]
                 if own == 0:
                     continue
-                before = ids[z - 1, y, x] if z > 0 else own
-                above = ids[z, y - 1, x] if y > 0 else own
-                left = ids[z, y, x - 1] if x > 0 else own
+                before, above, left = _previous(ids, z, y, x)
                 if before == own and above == own and left == own:
                     continue
                 for axis, other in enumerate((before, above, left)):
