@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-PACKAGES = ("torch", "numpy", "zarr", "waterz", "scikit-image", "scipy", "safetensors")
+PACKAGES = ("torch", "numpy", "openvino", "numba", "zarr", "scikit-image", "scipy", "safetensors")
 
 
 def machine_facts() -> dict[str, str]:
