@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -30,6 +31,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
+
+def keep_compiled_code() -> None:
+    """Lets all that tests start share machine code: copies of the workflow, bundles, containers."""
+    folder = Path(tempfile.gettempdir()) / f"retrace-compiled-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid == os.getuid():  # code is loaded from there
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(folder))
+
+
+keep_compiled_code()
 
 # On a busy machine the time of an example, or of generating one, is no failure.
 settings.register_profile("retrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -24,6 +24,8 @@ from retrace.config import datasets, networks
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOLUME = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
 """Options of phantom.py that make volumes which a tiny network just fits into."""
+IMPATIENT = {"PYTHONPATH": str(REPOSITORY / "tests" / "impatient")}
+"""Environment of a run on a scheduler that does not wait longer than a second for its jobs."""
 CHECKPOINTS = "funke/phantom/training/checkpoints"
 ONE_CORE = ("train", "predict", "fragments", "choose_threshold", "evaluate")
 """Rules whose jobs run side by side here."""
@@ -34,8 +36,11 @@ BUILD_PARTS = ("containers", "envs")
 
 
 def copy_workflow(folder: Path) -> Path:
-    """Copies the code and the recipes of the workflow into `folder`, without images."""
-    ignore = shutil.ignore_patterns("images", "__pycache__")
+    """Copies the code and the recipes of the workflow into `folder`, without images.
+
+    Compiled modules are copied too: programs of the copy start as fast as those of the repository.
+    """
+    ignore = shutil.ignore_patterns("images", "*.pyc.*", "*.nb[ci]*")  # *.pyc.*: half written
     for part in WORKFLOW_PARTS + BUILD_PARTS:
         source = REPOSITORY / part
         if source.is_dir():
@@ -134,8 +139,11 @@ def start(
             output.close()
 
 
-def finish(place: Path, arguments: Sequence[str]) -> tuple[int, str]:
+def finish(
+    place: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Runs Snakemake in `place`, in forks of warm_python; its status and its output."""
-    with start(place, arguments, python=warm_python.program()) as process:
+    python = warm_python.program()
+    with start(place, arguments, environment=environment, python=python) as process:
         printed, _ = process.communicate()
     return process.returncode, printed

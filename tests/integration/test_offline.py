@@ -17,7 +17,6 @@ from conftest import Apptainer, run_snakemake, skip_or_fail
 
 pytestmark = [pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 
-PARTS = ("Snakefile", "README.md", "rules", "config", "workflow", "profiles", "containers", "envs")
 CONFIG = ["iterations=2", "evaluate={untrained: false}", "segment={thresholds: [0, 1, 0.1]}"]
 LOOPBACK = "ip link set lo up && exec "
 
@@ -35,14 +34,7 @@ def alone() -> list[str]:
 @pytest.fixture(scope="module")
 def bundle(apptainer: Apptainer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of a tiny experiment, moved to another folder."""
-    folder = tmp_path_factory.mktemp("checkout")
-    ignore = shutil.ignore_patterns("images", "__pycache__")
-    for part in PARTS:
-        source = tiny_workflow.REPOSITORY / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=ignore)
-        else:
-            shutil.copy2(source, folder / part)
+    folder = tiny_workflow.copy_workflow(tmp_path_factory.mktemp("checkout"))
     image = apptainer.image("modern")
     (folder / "containers/images").mkdir()
     (folder / "containers/images" / image.name).symlink_to(image)

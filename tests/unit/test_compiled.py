@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import ast
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 
 PROGRAM = """
-from numba.core import caching
+import retrace.compiled
 if {nowhere}:
-    caching.CacheImpl._locator_classes = []
+    retrace.compiled._Implementation._locator_classes = []
 from doubling import double
 print(double(21))
 """
@@ -28,31 +29,73 @@ def test_functions_compile_with_and_without_a_folder_to_keep_them(
     module = "from retrace.compiled import compiled\n@compiled\ndef double(x):\n    return 2 * x\n"
     (tmp_path / "doubling.py").write_text(module)
     paths = os.pathsep.join([str(SCRIPTS), str(tmp_path)])
-    environment = {**os.environ, "PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    environment = {**os.environ, "PYTHONPATH": paths, "NUMBA_CACHE_DIR": ""}
     command = [sys.executable, "-c", PROGRAM.format(nowhere=nowhere)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "42\n"
-    assert bool(list(tmp_path.rglob("*.nbc"))) is not nowhere
+    assert bool(list((tmp_path / "__pycache__").glob("*.nbc"))) is not nowhere
 
 
-def _compiled_names(tree: ast.Module) -> set[str]:
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return {f.name for f in functions if _decorators(f) & {"compiled", "inlined"}}
+LEAF = """
+from retrace.compiled import {kind}
+FACTOR = {factor}
+@{kind}
+def times(x):
+    return FACTOR * x
+"""
+MIDDLE = """
+from retrace.compiled import compiled
+from leaf import times
+@compiled
+def middle(x):
+    return times(x) + 1
+"""
+TOP = """
+from retrace.compiled import compiled
+from middle import middle
+from numbers_of import {constant}
+@compiled
+def top(x):
+    return middle(x) + {constant}
+"""
 
 
-def _decorators(function: ast.FunctionDef) -> set[str]:
-    return set(map(ast.unparse, function.decorator_list))
+def write(folder: Path, kind: str = "compiled", factor: int = 2, constant: str = "A = 100") -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "leaf.py").write_text(LEAF.format(kind=kind, factor=factor))
+    (folder / "middle.py").write_text(MIDDLE)
+    (folder / "top.py").write_text(TOP.format(constant=constant[0]))
+    (folder / "numbers_of.py").write_text(f"{constant}\n")
+    return folder
 
 
-def test_no_kept_function_calls_a_compiled_one_of_another_file() -> None:
-    # numba drops what it kept when the file of a function changes, not when that of a callee does.
-    texts = {path: path.read_text() for path in SCRIPTS.rglob("*.py")}
-    trees = {p: ast.parse(text) for p, text in texts.items() if "import compiled" in text}
-    of_file = {path: _compiled_names(tree) for path, tree in trees.items()}
-    everywhere = set.union(*of_file.values())
-    assert len(everywhere) > 10
-    for path, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef) and node.name in of_file[path]:
-                called = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
-                assert called & everywhere <= of_file[path], f"{path}: {node.name}"
+def load(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module `top` as a new program would import it from `folder`."""
+    names = ("leaf", "middle", "numbers_of", "top")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setattr(sys, "dont_write_bytecode", True)
+        module = importlib.import_module("top")
+        for name in names:
+            del sys.modules[name]
+    return module
+
+
+def test_kept_code_is_used_by_copies_and_only_while_all_that_it_is_made_of_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kept"))
+
+    def run(folder: Path) -> tuple[int, int]:
+        """The result for 5, and how often it was loaded."""
+        top = load(folder, monkeypatch).top
+        return top(5), sum(top.stats.cache_hits.values())
+
+    first = write(tmp_path / "first")
+    assert run(first) == (111, 0)
+    assert run(first) == (111, 1)
+    assert run(write(tmp_path / "copy")) == (111, 1)
+    assert run(write(first, factor=3)) == (116, 0), "a function two files away has changed"
+    assert run(write(first, constant="A = 200")) == (211, 0), "a number of another file has changed"
+    assert run(write(first, kind="inlined", factor=4)) == (121, 0)
+    assert run(write(first)) == (111, 1)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from retrace.compiled import compiled
 from retrace.errors import ConfigError
 from retrace.targets.affinities import Neighborhood
 from retrace.union_find import root
@@ -102,7 +102,7 @@ def _pass_weights(
     return (weights / (total or 1)).astype(np.float32).reshape(affinities.shape)
 
 
-@numba.njit(nogil=True)
+@compiled
 def join_edges(
     u: np.ndarray, v: np.ndarray, labels: np.ndarray, mass: np.ndarray, equal: bool
 ) -> np.ndarray:
@@ -132,7 +132,7 @@ def join_edges(
     return pairs
 
 
-@numba.njit(nogil=True)
+@compiled
 def _merge(
     i: int, j: int, labels: np.ndarray, count: np.ndarray, after: np.ndarray
 ) -> tuple[int, float]:
