@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email.parser import HeaderParser
 from pathlib import Path
 
@@ -35,8 +35,10 @@ DISTRIBUTIONS = {
     "urllib3": "boto3",
 }
 """Modules that have another name than the package that installs them."""
-OPTIONAL = {"neuroglancer", "selenium", "cloudvolume", "brotli", "rocrate"}
+OPTIONAL = {"neuroglancer", "selenium", "cloudvolume", "brotli", "rocrate", "openvino"}
 """Modules of the extras, or of what they install."""
+EXTRAS = {"neuroglancer", "selenium", "cloud-volume", "rocrate", "openvino", "imagecodecs"}
+"""Packages of the extras; tifffile imports imagecodecs, cloud-volume brings brotli."""
 
 CHECKED = """
 assert lsds.shape == (10, *labels.shape) and 0 <= lsds.min() < lsds.max() <= 1
@@ -122,22 +124,32 @@ def test_the_version_is_in_one_place(wheel: Path, repository: Path) -> None:
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level names of all imports of a module, also inside functions."""
+    """Top-level names of all imports of a module, also inside functions and by name."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Call):
+            names |= set(re.findall(r"^importlib.import_module\('(\w+)", ast.unparse(node)))
     return names - sys.stdlib_module_names - {"retrace"}
+
+
+def names_of(requirements: Iterable[str]) -> set[str]:
+    return {re.split(r"[<>=\[]", line)[0] for line in requirements}
 
 
 def test_dependencies_are_what_the_library_imports(repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[<>=\[]", line)[0] for line in project["dependencies"]}
+    extras = dict(project["optional-dependencies"])
+    everything = f"retrace-connectomics[{','.join(name for name in extras if name != 'all')}]"
+    assert extras.pop("all") == [everything]
+    declared = names_of(project["dependencies"])
     used = set[str]().union(*(imported(path) for path in LIBRARY.rglob("*.py"))) - OPTIONAL
     named = {DISTRIBUTIONS.get(name, name) for name in used}
     assert named | {"tensorboard"} == declared  # of torch.utils.tensorboard
+    assert names_of(line for lines in extras.values() for line in lines) == EXTRAS
 
 
 @pytest.fixture
