@@ -24,13 +24,12 @@ def submitted(folder: Path, endpoint: str, profile: Path) -> list[dict[str, Any]
     place = folder / "place"
     tiny_workflow.write_network(place)
     path = os.pathsep.join([str(fake_scheduler.programs(folder)), os.environ["PATH"]])
-    log = folder / "snakemake.log"
     arguments = ["train_phantom_tiny", "--workflow-profile", str(profile)]
-    quick = ["--seconds-between-status-checks", "2", "--set-threads", f"train={CORES}"]
+    cores = ["--set-threads", f"train={CORES}"]
     config = ["--config", f"endpoint_url={endpoint}", "iterations=2"]
-    environment = {"PATH": path, "FAKE_FAILURES": "1"}
-    process = tiny_workflow.start(place, [*arguments, *quick, *config], log, environment)
-    assert process.wait() == 0, log.read_text()[-6000:]
+    environment = {**tiny_workflow.IMPATIENT, "PATH": path, "FAKE_FAILURES": "1"}
+    status, printed = tiny_workflow.finish(place, [*arguments, *cores, *config], environment)
+    assert status == 0, printed[-6000:]
     assert (place / "results" / "phantom" / "tiny" / "model.safetensors").is_file()
     return fake_scheduler.submissions(folder)
 
