@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Write compiled files: without them, Snakemake and every program take three times as long to start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test lint bench schemas docs status lock image clean
+.PHONY: help setup demo test lint bench schemas docs list status lock image clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -61,6 +61,9 @@ schemas: setup ## write config/schemas and the generated pages of docs/reference
 
 docs: setup ## build the documentation as a site in site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+list: setup ## show what can run here: make list, or make list NAME=zfinch
+	@$(BIN)/python workflow/scripts/targets.py $(NAME)
 
 status: setup ## show the progress of a target: make status TARGET=evaluate_zfinch_mtlsd OPTIONS="--use-singularity"
 	$(BIN)/python workflow/scripts/status.py $(TARGET) -- $(OPTIONS)

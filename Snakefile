@@ -8,7 +8,7 @@ A target is verb_dataset_network, for example
 with the verbs train, package, predict, segment, evaluate, export, align, view, view_batch, crate and bundle.
 fetch_DATASET, mask_DATASET, view_data_DATASET, and for sections to align stacks_DATASET,
 train_defects_DATASET and mask_stacks_DATASET need no network. compare_DATASET compares all networks,
-reproduce_DATASET compares them with the paper. `snakemake --list-rules` shows all targets. Datasets are
+reproduce_DATASET compares them with the paper. `make list` shows what can run here. Datasets are
 config/datasets/*.yaml, networks config/networks/*.yaml, everything else config/config.yaml.
 
 Jobs print to the terminal and to their log. A signal that stops a job must not stop `tee` first, because

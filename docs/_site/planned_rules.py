@@ -164,7 +164,6 @@ def write_snapshot(
 def _workflow(run: Run) -> Iterator[Any]:
     """The workflow as Snakemake reads it for this command line."""
     arguments, sys.argv = sys.argv, ["snakemake", *run.names]
-    targets.requested_targets.cache_clear()  # those of the run before
     methods = {DeploymentMethod.APPTAINER} if run.containers else set()
     try:
         with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
@@ -198,7 +197,7 @@ class _PlannedRun:
 
     def plan(self, run: Run) -> None:
         """Plans the files of every target."""
-        files_of = dict(targets.wanted_targets())
+        files_of = targets.wanted_targets()
         for name in run.names:
             for path in files_of[name](self.names["PLANNER"]) if name in files_of else [name]:
                 self._writer_of(path)

@@ -21,7 +21,7 @@ from retrace.config import (
 from retrace.config.workflow import Segment, WorkflowConfig
 from retrace.errors import ConfigError
 from retrace.job import Job
-from retrace.planning import evaluate, fetch, mask, paths, predict, segment, targets, train, view
+from retrace.planning import evaluate, fetch, mask, paths, predict, segment, train, view
 from retrace.planning.experiment import Planner
 from retrace.planning.program_files import SCRIPTS
 from run_config import run_config
@@ -242,25 +242,6 @@ def test_a_wrong_config_is_refused_with_its_reason(changes: dict[str, Any], mess
 def test_unknown_volumes_are_refused(chosen: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         datasets.check_chosen(chosen)
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ("train_zfnch_mtlsd", "no dataset 'zfnch'; did you mean 'zfinch'"),
-        ("train_zfinch_mltsd", "no network 'mltsd'; did you mean 'mtlsd'"),
-        ("view_data_zfinh", "no dataset 'zfinh'"),
-        ("predict_hemi", "name a network too"),
-    ],
-)
-def test_unknown_targets_get_the_nearest_name(target: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        targets.check_target(target)
-
-
-def test_known_targets_and_files_pass() -> None:
-    targets.check_target("train_zfinch_mtlsd")
-    targets.check_target("results/zfinch/view.png")
 
 
 @pytest.mark.parametrize(

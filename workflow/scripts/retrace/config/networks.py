@@ -7,6 +7,8 @@ workflow. The models in `config/*_network.py` explain each setting.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from retrace.config.dataset_model import Dataset, DatasetBase
@@ -30,6 +32,7 @@ from retrace.config.yaml_files import (
     merge,
     names,
     settings_of,
+    version,
 )
 from retrace.elektronn.architecture import HEAD
 from retrace.errors import ConfigError, nearest
@@ -166,15 +169,17 @@ def output_kind(content: Mapping[str, Any]) -> str:
 
 def kind_by_name(name: str) -> str:
     """The same by name; "" for an unreadable file, an error only when used."""
-    try:
-        return output_kind(network_content(name))
-    except ConfigError:
-        return ""
+    return _kinds(version("networks")).get(name, "")
 
 
-def answers_once(name: str) -> bool:
-    """Whether a network classifies whole inputs; false for a file that cannot be read."""
-    return kind_by_name(name) == "examples"
+@lru_cache(maxsize=4)
+def _kinds(version: tuple[Any, ...]) -> dict[str, str]:
+    """What each network predicts, of networks in this version that can be read."""
+    kinds: dict[str, str] = {}
+    for name in names("networks"):
+        with suppress(ConfigError):
+            kinds[name] = output_kind(network_content(name))
+    return kinds
 
 
 def predicts_boundaries(name: str) -> bool:
@@ -195,6 +200,12 @@ def networks_that_align() -> list[str]:
 
 def names_by_family() -> dict[str, list[str]]:
     """Names of the networks by the name of their family; files that cannot be read are left out."""
+    return _names_by_family(version("networks"))
+
+
+@lru_cache(maxsize=4)
+def _names_by_family(version: tuple[Any, ...]) -> dict[str, list[str]]:
+    """The names of the networks in this version."""
     by_family: dict[str, list[str]] = {}
     for name in names("networks"):
         try:
@@ -261,7 +272,8 @@ def _networks_of_kind(*, examples: bool) -> list[str]:
     """Networks of the families that read examples: those of examples, or those of volumes."""
     by_family = names_by_family()
     reading = [n for f in FAMILIES.values() if f.reads_examples for n in by_family.get(f.name, [])]
-    return [name for name in reading if answers_once(name) == examples]
+    kinds = _kinds(version("networks"))
+    return [name for name in reading if (kinds.get(name) == "examples") == examples]
 
 
 def _check_classes(dataset: ExamplesDataset, network: NamedNetwork) -> None:
