@@ -1,4 +1,4 @@
-"""Volumes streamed from a real S3 server: the same bytes, few requests, no mixed versions."""
+"""Volumes streamed from a real S3 server: the same bytes, few requests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,82 +14,22 @@ import numpy as np
 import pytest
 import zarr
 
-import assemble
 import mask
 import predict
-import s3_server
-import tiny_training as tiny
-import train
 from kill import PATIENCE_S, SCRIPTS, finish, kill_when
-from prediction_case import Case, make_case, store_bytes
+from prediction_case import Case, store_bytes
 from retrace.errors import DataError, FetchError
 from retrace.geometry import VoxelBox
 from retrace.remote import objects
 from retrace.remote.block_cache import BUCKETS, FOLDER_VARIABLE, GIB_VARIABLE
-from retrace.remote.read_record import ChangedError
 from retrace.storage.manifest import manifest_path, read_manifest
 from retrace.storage.precomputed_writer import write_layer
-from retrace.storage.volumes import S3Server, Volume, open_volume
+from retrace.storage.volumes import S3Server, open_volume
 from retrace.storage.zarr_writer import create_volume
 from s3_server import Fault, Proxy
+from streamed_case import BUCKET, CHUNKS, address, cached_files, elsewhere, opened, upload
 
 pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("tiny_threads")]
-
-BUCKET = "volumes"
-CHUNKS = 3 * 2 * 2
-"""Of the raw (40, 60, 58) in chunks of (16, 32, 32)."""
-
-
-def upload(folder: Path, endpoint: str, prefix: str) -> None:
-    client = s3_server.writer(endpoint)
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-        key = f"{prefix}/{file.relative_to(folder).as_posix()}"
-        client.put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with s3_server.serving() as address:
-        s3_server.put_objects(address, BUCKET, {})
-        yield address
-
-
-@pytest.fixture
-def proxy(endpoint: str) -> Iterator[Proxy]:
-    with s3_server.spoiling(endpoint) as faulty:
-        yield faulty
-
-
-@pytest.fixture
-def case(tmp_path: Path, endpoint: str, request: pytest.FixtureRequest) -> Case:
-    """A prediction whose raw is also on the server, below this test's name."""
-    prepared = make_case(tmp_path)
-    upload(prepared.raw, endpoint, f"{request.node.name}.zarr")
-    return prepared
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setenv(GIB_VARIABLE, "0.1")
-    return tmp_path / "cache"
-
-
-def address(request: pytest.FixtureRequest) -> str:
-    return f"s3://{BUCKET}/{request.node.name}.zarr"
-
-
-def opened(request: pytest.FixtureRequest, proxy: Proxy) -> Volume:
-    return open_volume(address(request), "volumes/raw", server=S3Server(proxy.endpoint))
-
-
-def cached_files(cache: Path) -> list[Path]:
-    return [path for path in cache.glob("[0-9][0-9]/*") if path.is_file()]
-
-
-def elsewhere(case: Case, request: pytest.FixtureRequest, proxy: Proxy) -> dict[str, Any]:
-    raw = {"path": address(request), "array": "volumes/raw", "endpoint_url": proxy.endpoint}
-    return {"volume": {"raw": raw, "roi_nm": None}}
 
 
 def test_the_prediction_is_that_of_a_copy(
@@ -131,19 +69,6 @@ def test_a_cache_hit_transfers_metadata_only(
     assert 0 < len(proxy.transferred) <= 4
     assert again.reader and first.reader
     assert again.reader.record.summary()["sha256"] == first.reader.record.summary()["sha256"]
-
-
-def test_a_block_that_changed_later_is_not_taken_from_the_cache(
-    case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
-) -> None:
-    first = opened(request, proxy)
-    before = first.read(first.box)
-    change(proxy, request, "0/0/0", "0/1/0")
-    again = opened(request, proxy)
-    new = again.read(again.box)
-
-    assert not np.array_equal(new[:16, :32, :32], before[:16, :32, :32])
-    np.testing.assert_array_equal(new[16:], before[16:])
 
 
 def test_only_what_is_needed_is_read(
@@ -253,73 +178,6 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
     assert store_bytes(case.output) == expected
     (read,) = read_manifest(case.output)["read"].values()
     assert read["blocks"] == CHUNKS, "blocks read by the interrupted run count too"
-
-
-def change(proxy: Proxy, request: pytest.FixtureRequest, chunk: str, source: str) -> None:
-    """Replaces a chunk on the server by another one, at least a second later."""
-    time.sleep(1.1)  # Last-Modified counts whole seconds
-    client, name = s3_server.writer(proxy.upstream), f"{request.node.name}.zarr/volumes/raw"
-    body = client.get_object(Bucket=BUCKET, Key=f"{name}/{source}")["Body"].read()
-    client.put_object(Bucket=BUCKET, Key=f"{name}/{chunk}", Body=body)
-    time.sleep(1.1)
-
-
-def test_versions_are_not_mixed(
-    case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
-) -> None:
-    """A program reads half of a volume, then the other half changes."""
-    volume = opened(request, proxy)
-    volume.read(volume.box.intersect(volume.box.shift((-16, 0, 0))))
-    change(proxy, request, "2/0/0", "0/0/0")
-    with pytest.raises(ChangedError, match="changed at .* after the first .* were read at"):
-        volume.read(volume.box)
-    again = opened(request, proxy)
-    values = again.read(again.box)
-    np.testing.assert_array_equal(values[32:, :32, :32], values[:8, :32, :32])
-
-
-def test_a_prediction_of_a_changed_volume_starts_again(
-    case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
-) -> None:
-    arguments = case.arguments(**elsewhere(case, request, proxy))
-    proxy.faults["raw/2/1/1"] = Fault("403")
-    with pytest.raises(FetchError, match="access denied"):
-        predict.main(arguments)
-    proxy.faults.clear()
-    change(proxy, request, "0/0/0", "0/1/1")
-    with pytest.raises(ChangedError, match="Run the same command again"):
-        predict.main(arguments)
-    predict.main(arguments)
-    before = store_bytes(case.output)
-    copy = case.raw / "volumes" / "raw"
-    (copy / "0/0/0").write_bytes((copy / "0/1/1").read_bytes())
-    predict.main(case.arguments())
-    assert store_bytes(case.output) == before
-
-
-def test_shards_that_read_different_versions_are_not_assembled(
-    case: Case, cache: Path, proxy: Proxy, request: pytest.FixtureRequest
-) -> None:
-    changes = {**elsewhere(case, request, proxy), "tile": [2, 64, 64]}
-    shares = [case.folder / f"prediction_{n}-of-2.zarr" for n in (1, 2)]
-
-    def make(index: int) -> None:
-        options = ["--output", str(shares[index]), "--shard", f"{index + 1}-of-2"]
-        predict.main([*case.arguments(**changes), *options])
-
-    make(0)
-    change(proxy, request, "2/1/1", "2/0/0")
-    before = len(proxy.requests)
-    for file in cached_files(cache):
-        file.unlink()
-    make(1)
-    assert len(proxy.requests) > before
-    command = ["--shards", *map(str, shares), "--output", str(case.output)]
-    with pytest.raises(DataError, match=r"changed after \S*prediction_1-of-2.zarr had read it"):
-        assemble.main(command)
-    make(0)
-    assemble.main(command)
-    assert read_manifest(case.output)["read"]
 
 
 @pytest.mark.parametrize("kind", ["flip", "short", "cut", "503"])
@@ -448,34 +306,3 @@ def test_absent_chunks_are_noted_where_the_source_allows_them(
     )
     labels[:4, 4:, :4] = 0
     np.testing.assert_array_equal(volume.read(volume.box), labels)
-
-
-def streamed_training(tmp_path: Path, proxy: Proxy, name: str, iterations: int) -> dict[str, Any]:
-    """Trains on volumes on the server for so many iterations; training.json."""
-    settings = tiny.settings(Path("unused"), iterations)
-    for array, source in settings["dataset"]["volumes"]["cube"].items():
-        source |= {"path": f"s3://{BUCKET}/{name}.zarr", "endpoint_url": proxy.endpoint}
-        assert source["array"] == array
-    train.main(tiny.arguments(tmp_path, settings))
-    content: dict[str, Any] = json.loads((tmp_path / "training.json").read_text())
-    return content
-
-
-def test_a_training_does_not_resume_on_a_volume_that_changed(
-    endpoint: str, cache: Path, proxy: Proxy, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    name = request.node.name
-    upload(tiny.write_volume(tmp_path / "own.zarr"), endpoint, f"{name}.zarr")
-    before = streamed_training(tmp_path, proxy, name, 4)
-    (read,) = before["origin"]["read"].values()
-    assert read["blocks"] == 2
-    time.sleep(1.1)  # Last-Modified counts whole seconds
-    corrected = tiny.write_volume(tmp_path / "corrected.zarr", seed=5)
-    upload(corrected / "labels", endpoint, f"{name}.zarr/labels")
-    time.sleep(1.1)
-
-    with pytest.raises(ChangedError, match="Run the same command again"):
-        streamed_training(tmp_path, proxy, name, 6)
-    after = streamed_training(tmp_path, proxy, name, 6)
-    assert after["iterations_this_run"] == 6
-    assert after["origin"]["read"] != before["origin"]["read"]
