@@ -14,6 +14,8 @@ import warm_python
 
 PROGRAMS = Path(sys.executable).parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
+IMPATIENT = {"PYTHONPATH": str(Path(__file__).resolve().parent / "impatient")}
+"""Environment of a run on a scheduler that asks for its jobs every second."""
 LEGACY = ("--use-singularity", "--dry-run", "--printshellcmds", "--config", "engine=legacy")
 
 
@@ -26,6 +28,7 @@ def planned(output: str) -> Counter[str]:
 def output_of(repository: Path, place: Path, *arguments: str) -> str:
     """Output of a run of Snakemake that succeeds."""
     command = [warm_python.program(), "-m", "snakemake"]
+    path = os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])
     run = subprocess.run(
         [
             *command,
@@ -42,7 +45,7 @@ def output_of(repository: Path, place: Path, *arguments: str) -> str:
         text=True,
         timeout=300,
         cwd=place,
-        env={**os.environ, "PATH": os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])},
+        env={**os.environ, **IMPATIENT, "PATH": path},
     )
     assert run.returncode == 0, run.stdout[-5000:]
     return run.stdout

@@ -24,8 +24,6 @@ from retrace.config import datasets, networks
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOLUME = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
 """Options of phantom.py that make volumes which a tiny network just fits into."""
-IMPATIENT = {"PYTHONPATH": str(REPOSITORY / "tests" / "impatient")}
-"""Environment of a run on a scheduler that does not wait longer than a second for its jobs."""
 CHECKPOINTS = "funke/phantom/training/checkpoints"
 ONE_CORE = ("train", "predict", "fragments", "choose_threshold", "evaluate")
 """Rules whose jobs run side by side here."""

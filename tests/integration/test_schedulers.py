@@ -13,6 +13,7 @@ import pytest
 
 import fake_scheduler
 import tiny_workflow
+from plans import IMPATIENT
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 
@@ -27,7 +28,7 @@ def submitted(folder: Path, endpoint: str, profile: Path) -> list[dict[str, Any]
     arguments = ["train_phantom_tiny", "--workflow-profile", str(profile)]
     cores = ["--set-threads", f"train={CORES}"]
     config = ["--config", f"endpoint_url={endpoint}", "iterations=2"]
-    environment = {**tiny_workflow.IMPATIENT, "PATH": path, "FAKE_FAILURES": "1"}
+    environment = {**IMPATIENT, "PATH": path, "FAKE_FAILURES": "1"}
     status, printed = tiny_workflow.finish(place, [*arguments, *cores, *config], environment)
     assert status == 0, printed[-6000:]
     assert (place / "results" / "phantom" / "tiny" / "model.safetensors").is_file()
