@@ -139,7 +139,7 @@ def prediction_tile(
     """The tile shape (z, y, x); DeviceError if it does not fit into this machine's memory."""
     network = predictor.network
     if shard == SINGLE_SHARD:
-        return plan_tile(network, box, settings.tile, predictor.largest_window)
+        return plan_tile(network, box, settings.tile, predictor.largest_window())
     tile = shard_tile(network, box, settings.tile, settings.network.inference_shape)
     check_fits(predictor, tile)
     return tile

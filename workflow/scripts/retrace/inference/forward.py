@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from retrace.inference.memory import input_channels
 from retrace.inference.tiles import TileNetwork
 from retrace.networks.cpu_engine import CpuEngine, EngineError, engine_version, obstacle
 
@@ -90,6 +89,12 @@ def choose_forward(
             reason = str(error)
     _say_why_torch(reason)
     return Forward(module, device, bf16=bf16)
+
+
+def input_channels(network: nn.Module) -> int:
+    """Channels of the network's input: as it says, or those of its first weights."""
+    channels = getattr(network, "input_channels", None) or next(network.parameters()).shape[1]
+    return int(channels)
 
 
 def _say_why_torch(reason: str) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
-from torch import Tensor, nn
 
 from retrace.geometry import Triple
+from retrace.inference.tiles import TileNetwork
 
 CPU_FRACTION = 0.5
 """Fraction of the free main memory that the activations of a tile may take."""
@@ -65,49 +64,10 @@ def tile_budget(device: torch.device, itemsize: int) -> int:
     return int(min(CPU_FRACTION * free, CPU_LIMIT_BYTES))
 
 
-def _bytes(value: Any, itemsize: int) -> int:
-    tensors = value if isinstance(value, (tuple, list)) else [value]
-    return sum(t.numel() * itemsize for t in tensors if isinstance(t, Tensor))
-
-
-def input_channels(network: nn.Module) -> int:
-    """Channels of the network's input: as it says, or those of its first weights."""
-    channels = getattr(network, "input_channels", None) or next(network.parameters()).shape[1]
-    return int(channels)
-
-
-def most_bytes_per_voxel(network: nn.Module, itemsize: int) -> float:
-    """An upper bound of `bytes_per_voxel` for any window, from the shapes of the weights alone.
-
-    It assumes that the layer with most channels works at the resolution of the input.
-    """
-    channels = max(max(p.shape[:2]) for p in network.parameters() if p.dim() > 1)
-    return float(LIVE_COPIES * 2 * channels * itemsize)
-
-
-def bytes_per_voxel(network: nn.Module, window: Triple, itemsize: int) -> float:
+def bytes_per_voxel(network: TileNetwork, window: Triple, itemsize: int) -> float:
     """Peak activation memory, bytes per voxel of an input `window` (z, y, x).
 
     Three times the input and output of the largest layer: at the top of a U-Net, both halves of a
     skip connection exist together with their concatenation, and convolutions keep a reordered copy.
-    The sizes come from a forward pass of shapes alone (meta tensors), so any family is covered.
     """
-    largest = 0
-    dtype = next(network.parameters()).dtype
-
-    def record(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal largest
-        largest = max(largest, _bytes(inputs, itemsize) + _bytes(output, itemsize))
-
-    leaves = [m for m in network.modules() if not list(m.children())]
-    hooks = [leaf.register_forward_hook(record) for leaf in leaves]
-    weights = {name: p.to("meta") for name, p in network.state_dict().items()}
-    channels = input_channels(network)
-    try:
-        with torch.inference_mode():
-            x = torch.empty((1, channels, *window), dtype=dtype, device="meta")
-            torch.func.functional_call(network, weights, (x,))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return LIVE_COPIES * largest / math.prod(window)
+    return LIVE_COPIES * itemsize * network.layer_values(window) / math.prod(window)

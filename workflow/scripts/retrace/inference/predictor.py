@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from retrace.errors import DataError, DeviceError
 from retrace.geometry import VoxelBox, triple
 from retrace.inference.forward import Forward
-from retrace.inference.memory import bytes_per_voxel, most_bytes_per_voxel, tile_budget
+from retrace.inference.memory import bytes_per_voxel, tile_budget
 from retrace.inference.tiles import Tile, TileNetwork, tile_for
 
 
@@ -33,9 +32,12 @@ def to_stored(values: Tensor, dtype: str) -> Tensor:
 
 def check_finite(outputs: Mapping[str, Tensor], tile: Tile) -> None:
     """DataError if an output (C, Z, Y, X) of a tile is not finite; uint8 would hide that."""
-    if bool(torch.stack([torch.isfinite(values).all() for values in outputs.values()]).all()):
+    # A sum has one NaN or infinity if a value has, and takes a tenth of the time of `isfinite`.
+    if bool(torch.stack([values.sum() for values in outputs.values()]).isfinite().all()):
         return
     names = [name for name, values in outputs.items() if not torch.isfinite(values).all()]
+    if not names:  # only the sum is too large
+        return
     raise DataError(
         f"the network predicts NaN or infinity ({', '.join(names)}) in the tile at "
         f"{list(tile.core.offset)}+{list(tile.core.shape)} (z, y, x, voxels): its training "
@@ -103,21 +105,13 @@ class Predictor:
             return values
         return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values)
 
-    def largest_window(self, sufficient: float = math.inf) -> float:
-        """How many voxels of input fit into the memory that is free now.
-
-        An estimate from the weights alone is returned if it shows that `sufficient` voxels fit; it
-        is lower than the exact number, but not lower than `sufficient`.
-        """
+    def largest_window(self) -> float:
+        """How many voxels of input fit into the memory that is free now."""
         is_bf16 = self._bf16 and self._float == torch.float32  # autocast leaves float64 as it is
         itemsize = 2 if is_bf16 else self._float.itemsize
-        module = cast(nn.Module, self.network)
-        budget = tile_budget(self._device, itemsize)
-        certain = budget / most_bytes_per_voxel(module, itemsize)
-        if sufficient <= certain:  # saves the two seconds that torch takes to load meta tensors
-            return certain
         window = triple(self.network.valid_shape((64, 64, 64)))
-        return budget / bytes_per_voxel(module, window, itemsize)
+        per_voxel = bytes_per_voxel(self.network, window, itemsize)
+        return tile_budget(self._device, itemsize) / per_voxel
 
     def _normalised(self, window: Tensor) -> Tensor:
         """The network's input, (1, C, Z, Y, X): raw in [-1, 1], descriptors in [0, 1].

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -62,11 +62,11 @@ def plan_tile(
     network: TileNetwork,
     box: VoxelBox,
     tile: str | Sequence[int],
-    largest_window: Callable[[float], float],
+    largest_window: float,
 ) -> Triple:
     """The tile shape: as configured, snapped to the stride, or with "auto" the cheapest that fits.
 
-    `largest_window`: how many voxels of input fit into memory, given the most that could be used.
+    `largest_window`: how many voxels of input fit into memory.
     Raises DeviceError if not even one stride fits.
     """
     if not isinstance(tile, str):
@@ -74,14 +74,12 @@ def plan_tile(
     if tile != "auto":
         raise ConfigError(f"tile {tile!r}; give 'auto' or [z, y, x] voxels")
     chunk = prediction_chunks(network.stride)
-    whole = [math.ceil(size / step) * step for size, step in zip(box.shape, chunk, strict=True)]
-    fitting = largest_window(math.prod(network.valid_shape(whole)))
     for unit in (chunk, network.stride):
-        if shape := choose_tile(network, box, unit, fitting):
+        if shape := choose_tile(network, box, unit, largest_window):
             return shape
     raise DeviceError(
         f"out of memory before the start: the smallest tile needs "
-        f"{np.prod(network.valid_shape((1, 1, 1)))} voxels of input, {int(fitting)} fit; "
+        f"{np.prod(network.valid_shape((1, 1, 1)))} voxels of input, {int(largest_window)} fit; "
         "free memory, or use a network with fewer `fmaps`"
     )
 
@@ -106,7 +104,7 @@ def shard_tile(
 def check_fits(predictor: Predictor, tile: Triple) -> None:
     """Raises DeviceError if the window of a shard's tile does not fit into memory."""
     window = math.prod(predictor.network.valid_shape(tile))
-    if window > (fits := predictor.largest_window(window)):
+    if window > (fits := predictor.largest_window()):
         raise DeviceError(
             f"a tile of {list(tile)} voxels reads {window / 1e6:.1f} Mvoxel, "
             f"{fits / 1e6:.1f} fit into memory; set a smaller `tile` "

@@ -37,6 +37,9 @@ class TileNetwork(Protocol):
     def flop(self, input_shape: Sequence[int]) -> int:
         """Multiplications and additions of one forward pass."""
 
+    def layer_values(self, input_shape: Sequence[int]) -> int:
+        """Values that the layer with the largest input and output reads and writes in a pass."""
+
     def __call__(self, x: Tensor) -> Mapping[str, Tensor]:
         """Heads by name, (1, C, Z, Y, X), of an input (1, C, Z, Y, X)."""
 

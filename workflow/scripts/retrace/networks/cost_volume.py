@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-try:
-    from retrace.networks import shift_kernels
-except ImportError:  # a packaged network has only torch
-    shift_kernels = None  # type: ignore[assignment]
 
 SHORTEST = 1e-4
 """Lower bound on the length that maps are divided by."""
@@ -57,15 +53,28 @@ def window_means(x: Tensor, radius: int) -> Tensor:
     return functional.avg_pool2d(rows, (1, side), 1, (0, radius), count_include_pad=False)
 
 
+@cache
+def _kernels() -> Any:
+    """The compiled loops, or None: a packaged network has only torch.
+
+    Imported when they are needed: numba takes most of a second.
+    """
+    try:
+        from retrace.networks import shift_kernels
+    except ImportError:
+        return None
+    return shift_kernels
+
+
 def _is_compiled(x: Tensor) -> bool:
-    return shift_kernels is not None and x.device.type == "cpu" and x.dtype == torch.float32
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _kernels() is not None
 
 
 def _standardised(maps: Tensor) -> Tensor:
     """`maps` (N, C, H, W) with mean 0 and length 1 over the channels of each pixel."""
     if not _is_compiled(maps) or (torch.is_grad_enabled() and maps.requires_grad):
         return functional.normalize(maps - maps.mean(1, keepdim=True), dim=1, eps=SHORTEST)
-    return _filled(shift_kernels.standardise_rows, maps.shape, maps, SHORTEST)
+    return _filled(_kernels().standardise_rows, maps.shape, maps, SHORTEST)
 
 
 def _filled(kernel: Callable[..., None], shape: torch.Size, *inputs: Tensor | float) -> Tensor:
@@ -103,13 +112,13 @@ class _ShiftProducts(torch.autograd.Function):
         ctx.radius = radius
         count, _, height, width = centre.shape
         shape = torch.Size((count, (2 * radius + 1) ** 2, height, width))
-        return _filled(shift_kernels.multiply_shifts, shape, moved, centre, radius)
+        return _filled(_kernels().multiply_shifts, shape, moved, centre, radius)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         moved, centre = ctx.saved_tensors
         sums = [
-            _filled(shift_kernels.sum_shifts, other.shape, gradients[0], other, ctx.radius, sign)
+            _filled(_kernels().sum_shifts, other.shape, gradients[0], other, ctx.radius, sign)
             if used
             else None
             for other, sign, used in zip(
@@ -125,7 +134,7 @@ class _WindowMeans(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, radius: int) -> Tensor:
         ctx.radius = radius
-        return _filled(shift_kernels.average_rows, x.shape, x, radius)
+        return _filled(_kernels().average_rows, x.shape, x, radius)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -133,7 +142,7 @@ class _WindowMeans(torch.autograd.Function):
         rows, columns = (_inside_window(size, ctx.radius) for size in gradient.shape[-2:])
         counts = rows[:, None] * columns
         return _filled(
-            shift_kernels.average_rows, gradient.shape, gradient / counts, ctx.radius
+            _kernels().average_rows, gradient.shape, gradient / counts, ctx.radius
         ) * counts, None
 
 

@@ -26,7 +26,7 @@ from retrace.elektronn.architecture import (
 from retrace.errors import ConfigError, DataError
 from retrace.geometry import Triple, triple
 from retrace.networks.convolution import convolve
-from retrace.networks.phases import merge_phases, split_phases
+from retrace.networks.phases import merge_phases, phase_voxels, split_phases
 from retrace.networks.pooling import pool
 from retrace.networks.seeded_init import with_seeded_weights
 
@@ -318,6 +318,22 @@ class ElektronnNetwork(nn.Module):
                 shape[axis] -= (layer.pool[axis] - 1) * dilation[axis]
                 dilation[axis] *= layer.pool[axis]
         return total
+
+    def layer_values(self, input_shape: Sequence[int]) -> int:
+        """Values that the largest layer of a dense pass reads and writes, phases with padding."""
+        shape, dilation, largest = list(input_shape), [1, 1, 1], 0
+        widths = self.architecture.widths
+        for layer, width in zip(self.architecture.layers, widths, strict=True):
+            read = width * phase_voxels(shape, dilation)
+            for axis in range(3):
+                shape[axis] -= (layer.filter[axis] - 1) * dilation[axis]
+            written = layer.maps * phase_voxels(shape, dilation)
+            for axis in range(3):
+                shape[axis] -= (layer.pool[axis] - 1) * dilation[axis]
+            pooled = layer.maps * phase_voxels(shape, dilation)
+            largest = max(largest, read + written, written + pooled)
+            dilation = [step * p for step, p in zip(dilation, layer.pool, strict=True)]
+        return largest
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -38,6 +38,11 @@ def split_phases(x: Tensor, step: Shape, before: Shape = ONE) -> Tensor:
     return _split(x, step, before)
 
 
+def phase_voxels(shape: Sequence[int], step: Sequence[int]) -> int:
+    """Voxels of all phases of a map of `shape` (z, y, x), with their padding."""
+    return math.prod(-(-size // s) * s for size, s in zip(shape, step, strict=True))
+
+
 def channels_are_last(x: Tensor) -> bool:
     """Whether `x` (N, C, ...) is in channels-last memory format; False for a single channel."""
     return x.shape[1] > 1 and x.stride(1) == 1

@@ -134,6 +134,10 @@ class UNet(nn.Module):
         """
         return sum(_layer_flop(layer, shape) for layer, shape in self._trace(input_shape))
 
+    def layer_values(self, input_shape: Sequence[int]) -> int:
+        """Values that the largest convolution reads and writes, at batch size 1."""
+        return max(_layer_values(layer, shape) for layer, shape in self._trace(input_shape))
+
     def initialise(self, generator: torch.Generator) -> None:
         """Glorot-uniform weights and zero biases: TensorFlow 1's default, used for the paper."""
         for name, parameter in self.named_parameters():
@@ -260,6 +264,16 @@ def _layer_flop(layer: nn.Module, output_shape: Shape) -> int:
     assert isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)
     taps = math.prod(layer.kernel_size) if isinstance(layer, nn.Conv3d) else 1
     return 2 * layer.in_channels * layer.out_channels * taps * math.prod(output_shape)
+
+
+def _layer_values(layer: nn.Module, output_shape: Shape) -> int:
+    """Values of the input and output of a layer."""
+    assert isinstance(layer, nn.Conv3d | nn.ConvTranspose3d)
+    if isinstance(layer, nn.ConvTranspose3d):
+        read = _triple(map(floordiv, output_shape, layer.kernel_size))
+    else:
+        read = _triple(n + k - 1 for n, k in zip(output_shape, layer.kernel_size, strict=True))
+    return layer.in_channels * math.prod(read) + layer.out_channels * math.prod(output_shape)
 
 
 def _triple(values: Iterable[int]) -> Shape:

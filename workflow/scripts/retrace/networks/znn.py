@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from retrace.errors import DataError
 from retrace.networks.convolution import convolve
-from retrace.networks.phases import merge_phases, split_phases
+from retrace.networks.phases import merge_phases, phase_voxels, split_phases
 from retrace.networks.pooling import max_pool, sliding_window
 from retrace.networks.seeded_init import with_seeded_weights
 from retrace.znn.graph import ONE, Edge, Graph, Init, Node, Shape
@@ -286,6 +286,23 @@ class ZnnNetwork(nn.Module):
             for e in self.graph.edges.values()
             if e.type == "conv"
         )
+
+    def layer_values(self, input_shape: Sequence[int]) -> int:
+        """Values that the largest layer reads and writes, phases with their padding."""
+        sizes, nodes = self.graph.sizes(self.output_shape(input_shape)), self.graph.nodes
+        dilations = self.graph.dilations
+        stored = {name: phase_voxels(sizes[name], dilations[name]) for name in nodes}
+        transfers = [2 * n.size * stored[n.name] for n in nodes.values() if n.type == "transfer"]
+        edges = [edge for edge in self.graph.edges.values() if _key(edge.name) in self.edges]
+        read = self.graph.channels * math.prod(input_shape)
+        return max([read, *transfers, *(self._edge_values(edge, sizes) for edge in edges)])
+
+    def _edge_values(self, edge: Edge, sizes: Mapping[str, Shape]) -> int:
+        """Values that a convolution or a max filter reads and writes."""
+        nodes, dilation = self.graph.nodes, self.graph.dilations[edge.input]
+        read = nodes[edge.input].size * phase_voxels(sizes[edge.input], dilation)
+        left = tuple(_valid_sizes(edge, sizes, self.graph.dilations))
+        return read + nodes[edge.output].size * phase_voxels(left, dilation)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
