@@ -19,9 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrace.device import cpu_multiplies_bf16
+from retrace.device import cpu_multiplies_bf16, use_huge_pages
+from retrace.networks.value_bounds import largest_sum
 
 Shapes = tuple[tuple[int, ...], ...]
+LARGEST_SUM = 1e35
+"""Sums in a network stay below it: float32 and bfloat16 end at 3e38, and several sums are added."""
 OUT_OF_MEMORY = ("allocate", "bad_alloc")
 """Words in OpenVINO's errors when memory is short."""
 Outputs = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -65,6 +68,9 @@ class CpuEngine:
 
     It agrees with torch to the rounding of sums (1e-6 in float32 in [0, 1], 1e-3 in bf16), and its
     values depend on the input and its shape alone, not on the number of threads (torch's).
+
+    OpenVINO's max(NaN, 0) is 0, so values that overflow inside a network would look like others in
+    its output. Inputs with which that may happen are therefore refused.
     """
 
     def __init__(
@@ -80,10 +86,12 @@ class CpuEngine:
         `bf16`: round factors of products to bfloat16. `kept`: how many input shapes stay compiled,
         each with its buffers and a copy of the weights. EngineError if OpenVINO lacks an operation,
         or if the module computes sizes in Python, so that the recorded ones hold for `smallest`
-        alone.
+        alone, or if values may overflow even with inputs from -1 to 1.
         """
         self._bf16, self._kept = bf16, kept
-        self._flat = _Flat(module.eval())
+        self._module, self._smallest, self._largest = module.eval(), smallest, 0.0
+        self._check_range(1.0)
+        self._flat = _Flat(module)
         self._graph = _graph(self._flat, tuple(_varied(shape) for shape in smallest))
         self._compiled: dict[Shapes, Any] = {}
 
@@ -94,8 +102,8 @@ class CpuEngine:
     def in_place(self, *inputs: Tensor) -> Outputs:
         """The outputs in OpenVINO's own memory: the next pass overwrites them.
 
-        MemoryError if there is too little memory; EngineError if OpenVINO has no implementation of
-        an operation for this processor.
+        MemoryError if there is too little memory; EngineError if values may overflow, or if
+        OpenVINO has no implementation of an operation for this processor.
         """
         return self._flat.structured(self._outputs(*inputs))
 
@@ -110,10 +118,22 @@ class CpuEngine:
     def _computed(self, *inputs: Tensor) -> list[Tensor]:
         request = self._request(tuple(tuple(value.shape) for value in inputs))
         arrays = [value.detach().float().contiguous().numpy() for value in inputs]
+        self._check_range(max(float(max(-array.min(), array.max())) for array in arrays))
         for place, array in enumerate(arrays):
             request.set_input_tensor(place, _shared(array))
         request.infer()
         return [torch.from_numpy(output.data) for output in request.output_tensors]
+
+    def _check_range(self, largest: float) -> None:
+        """EngineError unless inputs of this magnitude can make no value overflow."""
+        if largest <= self._largest:
+            return
+        bound = largest_sum(self._module, self._smallest, largest)
+        if not bound < LARGEST_SUM:
+            raise EngineError(
+                f"values may overflow with inputs up to {largest:.3g}, which OpenVINO would hide"
+            )
+        self._largest = largest
 
     def _request(self, shapes: Shapes) -> Any:
         """The compiled model for inputs of these shapes; the least recently used one is dropped."""
@@ -122,6 +142,7 @@ class CpuEngine:
             while len(self._compiled) >= self._kept:
                 self._compiled.pop(next(iter(self._compiled)))
             request = self._compile(shapes).create_infer_request()
+            use_huge_pages()  # of the maps that are planned now and used in the first pass
         self._compiled[shapes] = request
         return request
 
@@ -146,16 +167,13 @@ class _Flat(nn.Module):
         self.module = module
         self._names: list[str] | None = None
         self._single = False
-        self.outputs: tuple[Tensor, ...] = ()
-        """Those of the pass that was recorded."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = self.module(*inputs)
         self._single = isinstance(outputs, Tensor)
         self._names = list(outputs) if isinstance(outputs, Mapping) else None
         values = outputs.values() if isinstance(outputs, Mapping) else outputs
-        self.outputs = (outputs,) if self._single else tuple(values)
-        return self.outputs
+        return (outputs,) if self._single else tuple(values)
 
     def structured(self, outputs: Sequence[Tensor]) -> Outputs:
         """`outputs` as the module returns them."""
@@ -191,10 +209,6 @@ def _graph(flat: _Flat, inputs: tuple[Tensor, ...]) -> Any:
     for warning in caught:
         if issubclass(warning.category, torch.jit.TracerWarning):
             raise EngineError("sizes in this network are computed in Python, not recorded")
-    recorded, flat.outputs = flat.outputs, ()
-    if not all(bool(values.isfinite().all()) for values in recorded):
-        # max(NaN, 0) is 0 in OpenVINO: it would hide what is wrong with the weights.
-        raise EngineError("a pass of torch gives values that are not finite")
     return _converted(traced, inputs)
 
 
