@@ -22,6 +22,7 @@ import slurm_cluster
 import status
 import tiny_workflow
 from conftest import Apptainer, required, skip_or_fail
+from plans import IMPATIENT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 
@@ -64,18 +65,24 @@ def options(
     with tiny_workflow.serving() as address:
         yield [
             *("--use-singularity", "--workflow-profile", str(profile)),
-            *("--slurm-init-seconds-before-status-checks", "12"),
             *tiny_workflow.threads(),
             *("--config", f"endpoint_url={address}", "evaluate={untrained: false}"),
         ]
 
 
-def new_place(folder: Path, network: str, checkpoint_every: int = NEVER) -> Path:
-    """A working directory with its own network and the repository's images."""
-    tiny_workflow.write_network(folder, network, checkpoint_every=checkpoint_every)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working directory of all runs, with the repository's images."""
+    folder = tmp_path_factory.mktemp("place")
     (folder / "containers").mkdir()
     (folder / "containers" / "images").symlink_to(tiny_workflow.REPOSITORY / "containers/images")
     return folder
+
+
+def start(place: Path, network: str, target: str, options: list[str]) -> subprocess.Popen[str]:
+    """Snakemake, which asks SLURM every second; it prints to NETWORK.txt."""
+    command = [f"{target}_phantom_{network}", *options]
+    return tiny_workflow.start(place, command, place / f"{network}.txt", IMPATIENT)
 
 
 def slurm_jobs() -> dict[str, list[dict[str, str]]]:
@@ -101,32 +108,29 @@ def wait_until(what: str, is_due: Callable[[], bool], process: subprocess.Popen[
     assert is_due(), f"Snakemake ended before {what}"
 
 
-def training_has_begun(place: Path) -> bool:
+def training_has_begun(place: Path, network: str) -> bool:
     """Its event file exists from the first iteration on."""
-    return any(place.glob("work/train/*/log/events*"))
+    return any(place.glob(f"work/train/phantom_{network}_*/log/events*"))
 
 
-def stopped_at(place: Path) -> int | None:
+def stopped_at(place: Path, network: str) -> int | None:
     """The iteration at which a training was stopped, from its log."""
-    for log in place.glob("logs/train/*.log"):
-        if match := re.search(r"stopped at iteration (\d+)", log.read_text()):
-            return int(match[1])
-    return None
+    log = place / f"logs/train/phantom_{network}.log"
+    match = re.search(r"stopped at iteration (\d+)", log.read_text() if log.exists() else "")
+    return int(match[1]) if match else None
 
 
 @pytest.fixture(scope="module")
-def finished(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def finished(place: Path, options: list[str]) -> Run:
     """`evaluate_phantom_tiny`, with its training cancelled once."""
-    place = new_place(tmp_path_factory.mktemp("place"), "tiny")
-    log = place / "snakemake.log"
-    command = ["evaluate_phantom_tiny", *options, f"iterations={ITERATIONS}"]
-    process = tiny_workflow.start(place, command, log)
+    tiny_workflow.write_network(place, "tiny", checkpoint_every=NEVER)
+    process = start(place, "tiny", "evaluate", [*options, f"iterations={ITERATIONS}"])
     try:
-        wait_until("the training", lambda: training_has_begun(place), process)
+        wait_until("the training", lambda: training_has_begun(place, "tiny"), process)
         slurm_cluster.output("scancel", slurm_jobs()["train"][0]["JobId"])
-        wait_until("its stop", lambda: stopped_at(place) is not None, process)
-        iteration = stopped_at(place)
-        assert process.wait(PATIENCE_S) == 0, log.read_text()[-6000:]
+        wait_until("its stop", lambda: stopped_at(place, "tiny") is not None, process)
+        iteration = stopped_at(place, "tiny")
+        assert process.wait(PATIENCE_S) == 0, (place / "tiny.txt").read_text()[-6000:]
     finally:
         process.kill()
     assert iteration is not None
@@ -193,21 +197,22 @@ def test_status_of_a_finished_run(
 
 
 def test_a_job_of_a_lost_node_resumes_on_another_node(
-    slurm: slurm_cluster.Cluster, finished: Run, options: list[str], tmp_path: Path
+    slurm: slurm_cluster.Cluster, finished: Run, options: list[str]
 ) -> None:
-    place = new_place(tmp_path, "lost", checkpoint_every=2)
-    command = ["train_phantom_lost", *options, f"iterations={ITERATIONS}"]
-    process = tiny_workflow.start(place, command, place / "snakemake.log")
+    place = finished.place
+    tiny_workflow.write_network(place, "lost", checkpoint_every=2)
+    process = start(place, "lost", "train", [*options, f"iterations={ITERATIONS}"])
     node = ""
     try:
         wait_until("a running training", lambda: bool(node_of("train")), process)
         # SLURM is asked before there is a state: its answer takes seconds on a busy machine, in
         # which the training may end.
         running_on = node_of("train")
-        wait_until("a state", lambda: any(place.glob("work/train/*/state_*.pt")), process)
+        states = "work/train/phantom_lost_*/state_*.pt"
+        wait_until("a state", lambda: any(place.glob(states)), process)
         node = running_on
         slurm.lose(node)
-        assert process.wait(PATIENCE_S) == 0, (place / "snakemake.log").read_text()[-6000:]
+        assert process.wait(PATIENCE_S) == 0, (place / "lost.txt").read_text()[-6000:]
     finally:
         process.kill()
         if node:
@@ -217,26 +222,23 @@ def test_a_job_of_a_lost_node_resumes_on_another_node(
     assert "resumes at iteration" in (place / "logs/train/phantom_lost.log").read_text()
     model = "results/phantom/{}/model.safetensors"
     resumed, undisturbed = (
-        safetensors.torch.load_file(path)
-        for path in (place / model.format("lost"), finished.place / model.format("tiny"))
+        safetensors.torch.load_file(place / model.format(name)) for name in ("lost", "tiny")
     )
     assert resumed.keys() == undisturbed.keys()
     assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
 
 
-def test_ctrl_c_cancels_what_runs_and_its_state_is_saved(
-    options: list[str], tmp_path: Path
-) -> None:
-    place = new_place(tmp_path, "endless")
-    command = ["train_phantom_endless", *options, "iterations=1000000"]
-    process = tiny_workflow.start(place, command, place / "snakemake.log")
+def test_ctrl_c_cancels_what_runs_and_its_state_is_saved(place: Path, options: list[str]) -> None:
+    tiny_workflow.write_network(place, "endless", checkpoint_every=NEVER)
+    process = start(place, "endless", "train", [*options, "iterations=1000000"])
     try:
-        wait_until("the training", lambda: training_has_begun(place), process)
+        wait_until("the training", lambda: training_has_begun(place, "endless"), process)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_S) != 0
     finally:
         process.kill()
     slurm_cluster.wait_for("the end of all jobs", lambda: not slurm_cluster.jobs())
-    iteration = stopped_at(place)
-    assert iteration and list(place.glob(f"work/train/*/state_{iteration:09d}.pt"))
+    iteration = stopped_at(place, "endless")
+    assert iteration
+    assert list(place.glob(f"work/train/phantom_endless_*/state_{iteration:09d}.pt"))
