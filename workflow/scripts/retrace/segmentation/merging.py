@@ -7,7 +7,7 @@ parallel become the one of the lower score, whose score is computed again when i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from retrace.segmentation.contacts import Contacts
 BINS = 256
 """Bins of the queue and of the histograms of affinities."""
 _MEAN = -1
+_INT: Any = np.int64
+"""For the numbers of edges and histograms: functions are compiled again for each type of them."""
 _HASH = 0x9E3779B97F4A7C15 - (1 << 64)
 """Odd, near 2^64 / golden ratio (Knuth's multiplicative hashing), as a signed number."""
 
@@ -295,7 +297,7 @@ def _join_regions(
         if not graph.gone[moved]:
             neighbor = ends[moved, 1 - (cell & 1)]
             slot = _slot(keys, _key(kept, neighbor))
-            parallel = edges[slot]
+            parallel = _INT(edges[slot])
             if keys[slot] == 0:
                 keys[slot], edges[slot] = _key(kept, neighbor), moved
                 added += 1
@@ -335,10 +337,10 @@ def _merge(
     for edge in range(len(ends)):
         lowest = min(lowest, _push(queues, after, edge, graph.scores[edge]))
     keys, edges, filled = _table_of(ends, graph.gone)
-    pool, in_use = np.empty((16, BINS), np.int32), 0
+    pool, in_use = np.empty((16, BINS), np.int32), _INT(0)
     pairs, scores = np.empty((nodes, 2), np.int64), np.empty(nodes, np.float32)
     while lowest < BINS:
-        edge = queues[lowest, 0]
+        edge = _INT(queues[lowest, 0])
         if edge < 0:
             lowest += 1
             continue
