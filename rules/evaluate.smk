@@ -2,7 +2,8 @@
 
 REQUIRED INPUTS: fragments, segments and labels
 OUTPUTS: results/DATASET/NETWORK/threshold.json from the validation entries alone, evaluation.json and
-evaluation.png from the test entries. Boundary maps and classes of voxels are scored without fragments and
+evaluation.png from the test entries, and the largest splits and merges in errors.json, errors.csv and
+errors_layer.json. Boundary maps and classes of voxels are scored without fragments and
 segments; of boundary maps, where objects are numbered, their segments are scored too, in objects.json.
 """
 
@@ -57,6 +58,9 @@ rule evaluate:
                 labels={"dataset": "{dataset}", "network": "{network}"},
             )
         ),
+        errors=update("results/{dataset}/{network}/errors.json"),
+        errors_table=update("results/{dataset}/{network}/errors.csv"),
+        errors_layer=update("results/{dataset}/{network}/errors_layer.json"),
     log:
         "logs/evaluate/{dataset}_{network}.log",
     benchmark:
@@ -77,6 +81,7 @@ rule evaluate:
         " --threads {threads}"
         " --output {output.scores:q}"
         " --plot {output.plot:q}"
+        " --errors {output.errors:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
 
 
@@ -84,6 +89,9 @@ use rule evaluate as evaluate_objects with:
     output:
         scores=update("results/{dataset}/{network}/objects.json"),
         plot=update("results/{dataset}/{network}/objects.png"),
+        errors=update("results/{dataset}/{network}/errors.json"),
+        errors_table=update("results/{dataset}/{network}/errors.csv"),
+        errors_layer=update("results/{dataset}/{network}/errors_layer.json"),
     log:
         "logs/evaluate_objects/{dataset}_{network}.log",
     benchmark:

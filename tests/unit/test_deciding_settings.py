@@ -88,6 +88,7 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "segment.block_context": ([16, 16, 16], ("fragments",)),
     "evaluate.untrained": (False, ("score",)),
     "evaluate.merge_threshold": (2, ("score",)),
+    "evaluate.errors": (3, ("score",)),
     "evaluate.compute_mincut": (True, ("score",)),
     "evaluate.boundary_thresholds": ([0.1, 1, 0.1], NOTHING),
     "compare.networks": (["mtlsd_small"], ("compare",)),

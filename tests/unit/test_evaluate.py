@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -368,3 +369,27 @@ def test_fill_unassigned_grows_the_nearest_label(case: Case, tmp_path: Path) -> 
 
     evaluate.main([*command, "--fill-unassigned"])
     assert json.loads(output.read_text())["segmentations"]["holes"]["voi_sum"] == 0
+
+
+def test_errors_are_written_as_json_table_and_layer(case: Case, tmp_path: Path) -> None:
+    """The threshold 0.1 leaves fragments 3 and 4 of the second neuron apart."""
+    source = write_phantom_dump(case.folder / "dump")
+    case.settings["dataset"]["test"] = [{"volume": "test", "roi_nm": None, "skeletons": source}]
+    case.settings["thresholds"] = [0.2, 0.3, 0.1]
+    case.choose()
+    path = tmp_path / "errors.json"
+    case.score("--errors", str(path), segmentation=case.write_segments(0.2))
+    lists = json.loads(path.read_text())["volumes"]["test"]["lists"]
+
+    (error,) = lists["voxels"]["errors"]
+    assert (error["kind"], error["segments"], error["ground_truth"]) == ("split", [4, 3], [2])
+    assert error["point_nm"][0] == OFFSET[0] + 4 * VOXEL[0]
+    assert error["voi_bits"] == pytest.approx(0.5)  # half of the voxels are cut in halves
+    assert set(lists) == {"voxels", "skeletons", "skeletons_masked"}
+    rows = list(csv.DictReader(path.with_suffix(".csv").open()))
+    assert [row["segment"] for row in rows if row["counted"] == "voxels"] == ["4"]
+    assert rows[0]["other_ground_truth"] == "" and float(rows[0]["z_nm"]) == error["point_nm"][0]
+    layers = json.loads((tmp_path / "errors_layer.json").read_text())["layers"]
+    assert len(layers) == len(lists)
+    (point,) = layers[0]["annotations"]
+    assert point["point"] == error["point_nm"][::-1] and point["segments"] == [["4", "3"], ["2"]]

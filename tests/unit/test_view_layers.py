@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from skimage.color import rgb2lab
 
 import view
 from retrace.config.view_model import LayerKind, ViewLayerSource
@@ -17,12 +18,15 @@ from retrace.errors import ConfigError, DataError
 from retrace.geometry import NmBox, VoxelBox
 from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
+from retrace.viewing.captions import caption, scale_bar_nm
+from retrace.viewing.colours import PALETTE, RGB, colour_numbers, label_colours, neighbouring_ids
 from retrace.viewing.layers import ViewLayer, central_section, focus, open_layers
-from retrace.viewing.picture import coloured_section, label_colours
+from retrace.viewing.picture import coloured_section
 from retrace.viewing.scene import (
     LazyArray,
     build_viewer,
     local_volume,
+    panel_captions,
     panel_grid,
     panel_groups,
     start_server,
@@ -106,7 +110,8 @@ def test_volumes_are_read_in_pieces() -> None:
     layers = [ViewLayer("labels", "labels", Volume(source, VOXEL, (0, 0, 0), "labels"))]
 
     build_viewer(layers)
-    assert source.read == 0
+    assert source.read == source.data.size  # once, for colours; larger volumes only their middle
+    source.read = 0
     part = lazy[1:2, :2, :2]
     assert source.read == part.size == 4
     assert part.dtype == lazy.dtype == np.uint64
@@ -226,3 +231,82 @@ def test_without_a_browser_a_plain_picture_is_made(
     left, right = np.split(pixels, 2, axis=1)
     assert (left.max(axis=-1) - left.min(axis=-1)).max() < 0.05
     assert ((right.max(axis=-1) - right.min(axis=-1)) > 0.1).mean() > 0.1
+
+
+def test_a_view_opens_with_raw_and_the_largest_segments() -> None:
+    """25 segments of different sizes: the 20 largest are selected, and other layers are hidden."""
+    segments = np.repeat(np.arange(26, dtype=np.uint64), np.arange(1, 27)).reshape(1, 3, 117)
+    grey = np.zeros(segments.shape, np.uint8)
+    layers = [
+        layer("raw", grey),
+        layer("labels", segments),
+        layer("mask", grey),
+        layer("affinities", np.stack([grey] * 3)),
+        layer("lsds", np.stack([grey] * 10)),
+        layer("fragments", segments),
+        layer("segments", segments),
+    ]
+    state = build_viewer(layers).state
+    visible = [item.name for item in state.layers if item.visible]
+    shown = state.layers["segments"]
+
+    assert visible == ["raw", "segments"]
+    assert set(shown.segments) == set(range(6, 26))
+    assert shown.not_selected_alpha > 0 and not state.show_slices
+    assert len(state.layers) == 10
+    assert [item.name for item in build_viewer(layers[:3]).state.layers if item.visible] == [
+        "raw",
+        "labels",
+    ]
+
+
+def test_only_the_middle_of_a_large_volume_is_read_for_colours() -> None:
+    source = Counting(np.ones((70, 300, 300), np.uint64))
+    build_viewer([ViewLayer("segments", "segments", Volume(source, VOXEL, (0, 0, 0), "s"))])
+
+    assert source.read == 64 * 256 * 256
+
+
+def test_neighbours_differ_in_colour() -> None:
+    """Random cells: touching ids, and ids on both sides of a boundary of 0, differ clearly."""
+    random = np.random.default_rng(0)
+    grid = random.integers(1, 2**63, (6, 8, 8)).astype(np.uint64)
+    labels = np.kron(grid, np.ones((5, 5, 5), np.uint64))
+    labels[:, ::5] = 0
+    numbers = colour_numbers(labels)
+    pairs = neighbouring_ids(labels)
+
+    assert len(pairs) == 5 * 8 * 8 + 2 * 6 * 7 * 8 and 0 not in numbers
+    assert all(numbers[a] != numbers[b] for a, b in pairs.tolist())
+
+
+def test_colours_of_the_palette_are_clearly_different() -> None:
+    lab = rgb2lab(RGB)
+    distances = np.linalg.norm(lab[:, None] - lab[None], axis=2)
+
+    assert (distances[~np.eye(len(PALETTE), dtype=bool)] > 40).all()
+
+
+def test_an_id_with_more_neighbours_than_colours_has_the_rarest_colour() -> None:
+    ring = np.arange(2, 52, dtype=np.uint64).repeat(2)
+    labels = np.stack([ring, np.ones_like(ring)])
+    numbers = colour_numbers(labels)
+
+    others = [numbers[id_] for id_ in range(2, 52)]
+    assert all(numbers[id_] != numbers[id_ + 1] for id_ in range(2, 51))
+    assert others.count(numbers[1]) == min(others.count(n) for n in range(len(PALETTE)))
+
+
+def test_captions_name_layer_and_section() -> None:
+    layers = [
+        layer("raw", np.zeros((10, 40, 40), np.uint8)),
+        layer("segments", np.zeros((4, 10, 10), np.uint64), (60, 90, 180)),
+    ]
+
+    assert panel_captions(layers) == [["raw, z 5 (100 nm)", "segments, z 5 (100 nm)"]]
+    assert caption("raw", -2, 4.6) == "raw, z -2 (-9.2 nm)"
+    assert [scale_bar_nm(width) for width in (40, 999, 21000)] == [
+        (10, "10 nm"),
+        (200, "200 nm"),
+        (5000, "5 µm"),
+    ]

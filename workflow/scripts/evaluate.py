@@ -99,6 +99,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     scoring = verbs.add_parser("score", help="score the test volumes at the chosen threshold")
     _add_store_options(scoring, ["threshold_file"])
     scoring.add_argument("--plot", type=Path)
+    help_text = "errors.json; errors.csv and errors_layer.json are written next to it"
+    scoring.add_argument("--errors", type=Path, metavar="JSON", help=help_text)
     counting = verbs.add_parser("count", help="count the voxels of one shard of a volume")
     add_job(counting, file=["store"], files_by_name=["masks"], has_shard=True)
     counting.add_argument("--threads", type=int, default=1)
@@ -197,7 +199,7 @@ def run_scoring(args: argparse.Namespace) -> None:
             write_threshold(check(ThresholdSettings, args.settings, WHERE), inputs, args.output)
         else:
             settings = check(ScoreSettings, args.settings, WHERE)
-            write_scores(settings, inputs, args.threshold_file, args.output, args.plot)
+            write_scores(settings, inputs, args.threshold_file, args.output, args.plot, args.errors)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -5,26 +5,32 @@
 
 The settings are one JSON object: `bind_address`, `port` (0: any free one) and `layers`, a list of
 {kind, path, array, name, voxel_size_nm, offset_nm ...} where kind is raw, labels, mask, affinities,
-lsds, boundary, fragments or segments. Layers whose files do not exist are left out.
+lsds, boundary, fragments or segments. Layers whose files do not exist are left out. `errors` may
+name an errors.json and a volume, whose errors the served viewer lists.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import neuroglancer
 
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
-from retrace.config.view_model import ViewSettings
+from retrace.config.view_model import ErrorsSource, ViewSettings
 from retrace.errors import ConfigError, run
+from retrace.files import read_parsed
 from retrace.viewing.browser import BrowserError, find_browser, screenshot
+from retrace.viewing.captions import add_captions
+from retrace.viewing.error_layer import error_layers
 from retrace.viewing.layers import ViewLayer, open_layers
 from retrace.viewing.picture import draw_sections
-from retrace.viewing.scene import build_viewer, show_panels, start_server
+from retrace.viewing.scene import build_viewer, panel_captions, show_panels, start_server
 
 SIZE = (1600, 900)
 """Default width and height of the screenshot, pixels."""
@@ -40,20 +46,32 @@ def write_picture(
         viewer = build_viewer(layers)
         show_panels(viewer, layers, size)
         screenshot(viewer, path, size)
+        add_captions(path, panel_captions(layers))
         print(f"[view] {path}: neuroglancer in a headless browser", flush=True)
     except BrowserError as error:
         draw_sections(layers, path, size)
         print(f"[view] {path}: central sections without neuroglancer ({error})", flush=True)
 
 
-def serve(layers: Sequence[ViewLayer], bind_address: str, port: int) -> None:
+def open_errors(source: ErrorsSource | None) -> list[dict[str, Any]]:
+    """Layers of the errors of a volume; none where they have not been listed yet."""
+    if source is None or not Path(source.path).is_file():
+        return []
+    return read_parsed(Path(source.path), lambda content: error_layers(content, source.volume))
+
+
+def serve(
+    layers: Sequence[ViewLayer], errors: Sequence[dict[str, Any]], bind_address: str, port: int
+) -> None:
     """Prints the viewer's address and serves it until Ctrl-C or SIGTERM."""
     start_server(bind_address, port)
     try:
-        viewer = build_viewer(layers)
+        viewer = build_viewer(layers, errors)
         print(f"[view] open {viewer.get_viewer_url()} (Ctrl-C to stop)", flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
+        # Snakemake passes Ctrl-C on, after the terminal has sent it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("[view] stopped", flush=True)
 
 
@@ -91,7 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_picture(layers, args.screenshot, args.size, settings.bind_address)
             neuroglancer.stop()
         if args.serve:
-            serve(layers, settings.bind_address, settings.port)
+            errors = open_errors(settings.errors)
+            serve(layers, errors, settings.bind_address, settings.port)
     finally:
         neuroglancer.stop()
 

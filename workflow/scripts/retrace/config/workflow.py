@@ -159,6 +159,11 @@ class Evaluate(SettingsModel):
         description="Whether to count the splits and merges that skeletons need; slow for large "
         "segments. null: that of the dataset's `paper`, else false.",
     )
+    errors: Count = Field(
+        100,
+        description="Number of the largest splits and merges of each test entry that errors.json "
+        "lists.",
+    )
     boundary_thresholds: Thresholds = Field(
         (0.05, 1, 0.05),
         description="Interior probabilities to try on boundary maps: first, end (excluded), step.",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError
-from retrace.evaluation.counting import count_volumes
+from retrace.evaluation.counting import count_together, count_volumes
 from retrace.evaluation.fill_unassigned import fill_unassigned
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.node_segments import NodeSegments, covered_nodes, sample_nodes
@@ -60,12 +60,18 @@ def score_volumes(
 
     `grow`: whether to grow each segmentation into its voxels of 0 first.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    for name, volume in segmentations.items():
-        segmentation = fill_unassigned(volume) if grow else volume
-        counted = count_volumes(segmentation, ground_truth, threads=threads)
-        rows[name] = {**score(counted.table).as_dict(), **counted.coverage()}
-    return rows
+    volumes = list(segmentations.values())
+    if grow:  # one by one: each is held in memory
+        counted = [
+            count_volumes(fill_unassigned(volume), ground_truth, threads=threads)
+            for volume in volumes
+        ]
+    else:
+        counted = count_together(volumes, ground_truth, threads=threads)
+    return {
+        name: {**score(item.table).as_dict(), **item.coverage()}
+        for name, item in zip(segmentations, counted, strict=True)
+    }
 
 
 def common_region(segmentations: Iterable[Volume], ground_truth: GroundTruth) -> NmBox:

@@ -96,15 +96,30 @@ def count_block(
     )
 
 
+class TableSum:
+    """Adds up tables, whatever their order; memory is bounded by the number of pairs."""
+
+    def __init__(self) -> None:
+        self._total, self._waiting, self._pairs = empty_table(), list[Contingency](), 0
+
+    def add(self, table: Contingency) -> None:
+        """Adds one table."""
+        self._waiting.append(table)
+        self._pairs += table.counts.size
+        if self._pairs > MERGE_AT_PAIRS + self._total.counts.size:
+            self._total, self._waiting, self._pairs = self.table(), [], 0
+
+    def table(self) -> Contingency:
+        """The sum so far."""
+        return _sum([self._total, *self._waiting])
+
+
 def merge_tables(tables: Iterable[Contingency]) -> Contingency:
-    """The sum of the tables, whatever their order; memory is bounded by the number of pairs."""
-    total, waiting, pairs = empty_table(), [], 0
+    """The sum of the tables, whatever their order."""
+    total = TableSum()
     for table in tables:
-        waiting.append(table)
-        pairs += table.counts.size
-        if pairs > MERGE_AT_PAIRS + total.counts.size:
-            total, waiting, pairs = _sum([total, *waiting]), [], 0
-    return _sum([total, *waiting])
+        total.add(table)
+    return total.table()
 
 
 def _sum(tables: list[Contingency]) -> Contingency:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrace.errors import DataError
-from retrace.evaluation.contingency import Contingency, count_block, empty_table, merge_tables
+from retrace.evaluation.contingency import Contingency, TableSum, count_block, empty_table
 from retrace.evaluation.coverage import LABELLED, SCORED
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.node_segments import sample_nodes
@@ -54,25 +54,31 @@ def count_volumes(
     Memory holds one block per thread and the table. Raises DataError if voxel sizes differ, if
     either is no integer array, or, for a whole volume, if no labelled voxel is covered.
     """
-    _check_pair(segmentation, ground_truth)
-    boxes = shard.of(list(_aligned_blocks(ground_truth.box, segmentation, block_shape)))
+    return count_together([segmentation], ground_truth, block_shape, threads, shard)[0]
 
-    def count(box: VoxelBox) -> tuple[Contingency, int]:
-        return _count(segmentation, ground_truth, box)
 
+def count_together(
+    segmentations: Sequence[Volume],
+    ground_truth: GroundTruth,
+    block_shape: Sequence[int] = BLOCK_SHAPE,
+    threads: int = 1,
+    shard: Shard = SINGLE_SHARD,
+) -> list[Counted]:
+    """`count_volumes` of several segmentations; the ground truth is read once."""
+    for segmentation in segmentations:
+        _check_pair(segmentation, ground_truth)
+    boxes = shard.of(list(aligned_blocks(ground_truth.box, segmentations[0], block_shape)))
+    totals = [TableSum() for _ in segmentations]
     labelled = 0
     with ThreadPoolExecutor(max(1, threads)) as pool:
-
-        def tables() -> Iterator[Contingency]:
-            nonlocal labelled
-            for table, voxels in pool.map(count, boxes):
-                labelled += voxels
-                yield table
-
-        total = merge_tables(tables())
-    counted = Counted(total, labelled)
+        for tables, voxels in pool.map(lambda box: _count(segmentations, ground_truth, box), boxes):
+            labelled += voxels
+            for total, table in zip(totals, tables, strict=True):
+                total.add(table)
+    counted = [Counted(total.table(), labelled) for total in totals]
     if shard == SINGLE_SHARD:
-        check_scored(counted, segmentation, ground_truth)
+        for item, segmentation in zip(counted, segmentations, strict=True):
+            check_scored(item, segmentation, ground_truth)
     return counted
 
 
@@ -102,18 +108,24 @@ def check_scored(counted: Counted, segmentation: Volume, ground_truth: GroundTru
 
 
 def _count(
-    segmentation: Volume, ground_truth: GroundTruth, box: VoxelBox
-) -> tuple[Contingency, int]:
+    segmentations: Sequence[Volume], ground_truth: GroundTruth, box: VoxelBox
+) -> tuple[list[Contingency], int]:
+    """The tables of one block, and its labelled voxels."""
     labels, keep = ground_truth.read(box)
-    both = box.intersect(segmentation.box)
     labelled = int(np.count_nonzero(keep))
-    if both.is_empty or not labelled:
-        return empty_table(), labelled
-    part = both.slices(box.offset)
-    return count_block(segmentation.read(both), labels[part], keep[part]), labelled
+    tables = []
+    for segmentation in segmentations:
+        both = box.intersect(segmentation.box)
+        part = both.slices(box.offset)
+        tables.append(
+            empty_table()
+            if both.is_empty or not labelled
+            else count_block(segmentation.read(both), labels[part], keep[part])
+        )
+    return tables, labelled
 
 
-def _aligned_blocks(
+def aligned_blocks(
     box: VoxelBox, segmentation: Volume, block_shape: Sequence[int]
 ) -> Iterator[VoxelBox]:
     """Blocks of `box` on the grid of the segmentation, so that each of its chunks is read once."""

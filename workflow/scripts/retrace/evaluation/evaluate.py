@@ -11,8 +11,11 @@ import numpy as np
 
 from retrace.errors import StateError
 from retrace.evaluation import untrained
+from retrace.evaluation.contingency import Contingency
 from retrace.evaluation.curve import RegionGraph, agglomerated, open_region_graph, threshold_curve
 from retrace.evaluation.dataset import open_ground_truth, open_raw
+from retrace.evaluation.error_list import node_errors, voxel_errors
+from retrace.evaluation.error_shares import SHARE
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments, skeleton_sets
 from retrace.evaluation.mincut import mincut
 from retrace.evaluation.node_segments import NodeSegments, covered_nodes, sample_nodes
@@ -58,30 +61,36 @@ class Evaluation:
         """The thresholds of the curves."""
         return threshold_list(*self.settings.thresholds)
 
-    def score(self, threshold_file: Path) -> dict[str, Any]:
-        """The content of evaluation.json; `threshold_file`: the chosen threshold."""
+    def score(self, threshold_file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The content of evaluation.json and of errors.json.
+
+        `threshold_file`: the chosen threshold.
+        """
         dataset = self.settings.dataset
         threshold, chosen_on = read_parsed(threshold_file, _chosen_threshold)
         entries = dataset.entries("test")
-        volumes = {
-            entry.name: self.score_entry(entry, threshold)
-            for entry in progress(entries, len(entries), "score", "volumes")
-        }
+        volumes, errors = {}, {}
+        for entry in progress(entries, len(entries), "score", "volumes"):
+            volumes[entry.name], errors[entry.name] = self.score_entry(entry, threshold)
         if self.settings.untrained:
             references = score_untrained(dataset, self.inputs)
             for result, reference in zip(volumes.values(), references, strict=True):
                 result["untrained_watershed"] = reference
-        return {
-            "dataset": dataset.name,
-            "threshold": threshold,
+        shared = {"dataset": dataset.name, "threshold": threshold}
+        origin = self.inputs.origin(self.settings, threshold_file)
+        scores = {
+            **shared,
             "threshold_chosen_on": chosen_on,
             "convention": CONVENTION,
             "volumes": volumes,
-            "origin": self.inputs.origin(self.settings, threshold_file),
+            "origin": origin,
         }
+        return scores, {**shared, "convention": SHARE, "volumes": errors, "origin": origin}
 
-    def score_entry(self, entry: ScoredEntry, threshold: float) -> dict[str, Any]:
-        """All scores of one test entry at the chosen threshold.
+    def score_entry(
+        self, entry: ScoredEntry, threshold: float
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """All scores of one test entry at the chosen threshold, and its largest errors.
 
         Raises StateError if the segments are not those of the fragments at this threshold.
         """
@@ -114,15 +123,33 @@ class Evaluation:
             "curve": curve_rows(self.thresholds, curve),
             "curve_note": CURVE_NOTE,
         }
+        lists = self.voxel_errors(entry, segments, counted.table)
         for key, skeletons in skeleton_sets(entry, fragments).items():
-            result[key] = self.score_skeletons(skeletons, fragments, graph, threshold)
-        return result
+            at_nodes = sample_nodes(fragments, skeletons)
+            covered = int(covered_nodes(fragments, skeletons).sum())
+            scored = self.score_skeletons(skeletons, at_nodes, graph, threshold)
+            result[key] = {**scored, "nodes_covered": covered}
+            nodes = NodeSegments(skeletons, graph.segments(at_nodes, threshold))
+            lists[key] = node_errors(nodes, self.settings.errors)
+        return result, {"volume": entry.volume, "roi_nm": entry.roi_as_dict(), "lists": lists}
+
+    def voxel_errors(
+        self, entry: ScoredEntry, segments: Volume, table: Contingency
+    ) -> dict[str, Any]:
+        """The largest errors of the voxels of an entry, as `voxels`; none without labels."""
+        if not self.settings.dataset.has_labels(entry):
+            return {}
+        ground_truth = open_ground_truth(self.settings.dataset, entry, self.inputs.masks)
+        count, threads = self.settings.errors, self.inputs.threads
+        return {"voxels": voxel_errors(table, segments, ground_truth, count, threads=threads)}
 
     def score_skeletons(
-        self, skeletons: Skeletons, fragments: Volume, graph: RegionGraph, threshold: float
+        self, skeletons: Skeletons, at_nodes: np.ndarray, graph: RegionGraph, threshold: float
     ) -> dict[str, Any]:
-        """Skeleton scores at the chosen threshold and at all; the min-cut metric if configured."""
-        at_nodes = sample_nodes(fragments, skeletons)
+        """Skeleton scores at the chosen threshold and at all; the min-cut metric if configured.
+
+        `at_nodes`: the fragment at each node.
+        """
         merge_threshold = self.settings.merge_threshold
 
         def at(value: float) -> dict[str, float]:
@@ -131,7 +158,6 @@ class Evaluation:
 
         curve = [{"threshold": value, **at(value)} for value in self.thresholds]
         result = {**at(threshold), "merge_threshold": merge_threshold, "curve": curve}
-        result["nodes_covered"] = int(covered_nodes(fragments, skeletons).sum())
         if self.settings.compute_mincut:
             cut = mincut(skeletons, at_nodes, graph, threshold, merge_threshold)
             result["min_cut"] = cut.as_dict()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError
-from retrace.evaluation.counting import Counted, check_scored, count_nodes, count_volumes
+from retrace.evaluation.counting import Counted, check_scored, count_nodes, count_together
 from retrace.evaluation.dataset import open_ground_truth
 from retrace.evaluation.ground_truth import GroundTruth
 from retrace.evaluation.skeleton_files import open_skeletons
@@ -64,18 +64,29 @@ class ScoringInputs:
         """
         if dataset.has_labels(entry) or entry.skeletons is None:
             ground_truth = open_ground_truth(dataset, entry, self.masks)
-            return [self._count_voxels(s, ground_truth, entry) for s in segmentations]
-        *_, chosen = skeleton_sets(entry, segmentations[0]).values()
+            return self._count_voxels(segmentations, ground_truth, entry)
+        chosen = self.scored_skeletons(entry, segmentations[0])
         return [count_nodes(segmentation, chosen) for segmentation in segmentations]
 
+    @staticmethod
+    def scored_skeletons(entry: ScoredEntry, segmentation: Volume) -> Skeletons:
+        """The skeletons whose nodes `count` counts where there are no labels."""
+        *_, chosen = skeleton_sets(entry, segmentation).values()
+        return chosen
+
     def _count_voxels(
-        self, volume: Volume, ground_truth: GroundTruth, entry: ScoredEntry
-    ) -> Counted:
-        counted = self.tables.get(table_name(Path(volume.name).name, entry))
-        if counted is None:
-            return count_volumes(volume, ground_truth, threads=self.threads)
-        check_scored(counted, volume, ground_truth)
-        return counted
+        self, segmentations: Sequence[Volume], ground_truth: GroundTruth, entry: ScoredEntry
+    ) -> list[Counted]:
+        names = [table_name(Path(volume.name).name, entry) for volume in segmentations]
+        by_name = dict(zip(names, segmentations, strict=True))
+        missing = {name: volume for name, volume in by_name.items() if name not in self.tables}
+        counted = dict(self.tables)
+        if missing:
+            tables = count_together(list(missing.values()), ground_truth, threads=self.threads)
+            counted |= zip(missing, tables, strict=True)
+        for name, volume in by_name.items():
+            check_scored(counted[name], volume, ground_truth)
+        return [counted[name] for name in names]
 
 
 def table_name(array: str, entry: ScoredEntry) -> str:

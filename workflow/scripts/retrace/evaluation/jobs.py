@@ -11,6 +11,7 @@ from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.coverage import coverage_text, is_partial
 from retrace.evaluation.curve import open_region_graph
 from retrace.evaluation.dataset import open_ground_truth
+from retrace.evaluation.error_files import write_errors
 from retrace.evaluation.evaluate import Evaluation
 from retrace.evaluation.inputs import ScoringInputs, open_fragments, skeleton_sets, table_name
 from retrace.evaluation.nodes import node_table, write_node_table
@@ -80,11 +81,17 @@ def write_scores(
     threshold_file: Path,
     output: Path,
     plot: Path | None,
+    errors_file: Path | None = None,
 ) -> None:
-    """Scores the test entries, writes the evaluation and its plot, and prints a table."""
-    content = Evaluation(settings, inputs).score(threshold_file)
+    """Scores the test entries, writes the evaluation and its plot, and prints a table.
+
+    `errors_file`: where the list of the largest errors is written, and its other forms next to it.
+    """
+    content, errors = Evaluation(settings, inputs).score(threshold_file)
     if plot is not None:
         plot_evaluation(content["volumes"], plot)
+    if errors_file is not None:
+        write_errors(errors_file, errors)
     write_json(output, content)
     for name, result in content["volumes"].items():
         rows = {"segmentation": result}

@@ -85,6 +85,7 @@ def score_settings(config: WorkflowConfig, dataset: Dataset) -> ScoreSettings:
         untrained=config.evaluate.untrained,
         merge_threshold=config.evaluate.merge_threshold,
         compute_mincut=bool(compute_mincut),
+        errors=config.evaluate.errors,
     )
 
 

@@ -46,6 +46,7 @@ class ScoreSettings(SettingsModel):
     compute_mincut: Flag = Field(
         False, description="Whether to count the splits and merges that skeletons need."
     )
+    errors: Count = Field(100, description="Number of errors of each test entry that are listed.")
 
 
 class NodeSettings(SettingsModel):

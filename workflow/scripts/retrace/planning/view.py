@@ -10,7 +10,7 @@ from retrace.config.dataset_model import Dataset
 from retrace.config.families import family_of
 from retrace.config.network_settings import NetworkSettings
 from retrace.config.networks import BOUNDARY, head_names
-from retrace.config.view_model import LayerKind, ViewLayerSource, ViewSettings
+from retrace.config.view_model import ErrorsSource, LayerKind, ViewLayerSource, ViewSettings
 from retrace.job import Job
 from retrace.planning import align
 from retrace.planning.experiment import Planner
@@ -89,13 +89,16 @@ def _dtype(array: Path) -> str:
     return str(json_if_intact(array / ".zarray").get("dtype"))
 
 
-def _view_job(planner: Planner, layers: list[ViewLayerSource]) -> Job:
+def _view_job(
+    planner: Planner, layers: list[ViewLayerSource], errors: ErrorsSource | None = None
+) -> Job:
     view = planner.config.view
     settings = ViewSettings(
         bind_address=view.bind_address,
         port=view.port,
         lsd_channels=view.lsd_channels,
         layers=tuple(layers),
+        errors=errors,
     )
     return Job(settings, prerequisites=layer_files(layers))
 
@@ -114,7 +117,8 @@ def view_job(planner: Planner, dataset: str, network: str) -> Job:
     if family_of(net).aligns:
         return _view_job(planner, align.layers(planner.config, data, net))
     volume = predicted(data)[-1]
-    return _view_job(planner, data_layers(data, volume) + result_layers(data, net, volume))
+    errors = ErrorsSource(path=results(data.name, net.name, "errors.json"), volume=volume)
+    return _view_job(planner, data_layers(data, volume) + result_layers(data, net, volume), errors)
 
 
 def view_batch_job(planner: Planner, dataset: str, network: str) -> Job:

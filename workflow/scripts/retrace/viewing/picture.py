@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from retrace.files import atomic_write
-from retrace.geometry import NmBox
+from retrace.geometry import NmBox, VoxelBox
+from retrace.viewing.captions import caption, scale_bar_nm
+from retrace.viewing.colours import label_colours
 from retrace.viewing.layers import SEGMENTATIONS, ViewLayer, central_section, focus
 
 LIMIT = 1024
@@ -28,8 +32,10 @@ def draw_sections(layers: Sequence[ViewLayer], path: Path, size: tuple[int, int]
     for axis, layer in zip(axes, layers, strict=False):
         if raw is not None and layer.kind in (*SEGMENTATIONS, "mask"):
             _show(axis, raw, box)
-        _show(axis, layer, box)
-        axis.set_title(layer.name, fontsize=9)
+        section = _show(axis, layer, box)
+        title = caption(layer.name, section.offset[0], layer.volume.voxel_size_nm[0])
+        axis.set_title(title, fontsize=9)
+        draw_scale_bar(axis)
     for axis in axes:
         axis.axis("off")
     picture = io.BytesIO()
@@ -49,17 +55,6 @@ def coloured_section(
     box_nm = section.to_nm(layer.volume.voxel_size_nm)
     (_, top, left), (_, bottom, right) = box_nm.offset, box_nm.end
     return _colours(layer, data), (left, right, bottom, top)
-
-
-def label_colours(labels: np.ndarray) -> np.ndarray:
-    """Colours (Y, X, 4) of ids (Y, X): an id has the same colour in every picture, 0 is clear."""
-    # A multiplicative hash spreads neighbouring ids over the hues.
-    mixed = labels.astype(np.uint64) * np.uint64(11400714819323198485)
-    hue = (mixed >> np.uint64(40)).astype(np.float64) / 2**24
-    value = 0.65 + 0.35 * ((mixed >> np.uint64(20)) & np.uint64(1023)).astype(np.float64) / 1023
-    turns = (hue[..., None] * 6 + np.array([5.0, 3.0, 1.0])) % 6
-    rgb = value[..., None] * (1 - np.clip(np.minimum(turns, 4 - turns), 0, 1))
-    return np.concatenate([rgb, np.where(labels == 0, 0.0, 0.45)[..., None]], axis=-1)
 
 
 def _colours(layer: ViewLayer, data: np.ndarray) -> np.ndarray:
@@ -84,6 +79,22 @@ def _jet(values: np.ndarray) -> np.ndarray:
     return np.asarray(colours)
 
 
-def _show(axis: object, layer: ViewLayer, box: NmBox) -> None:
+def draw_scale_bar(axis: Any) -> None:
+    """Draws a bar of a round length into the lower left corner of a picture in nm."""
+    left, right = axis.get_xlim()
+    bottom, top = axis.get_ylim()
+    length, text = scale_bar_nm(right - left)
+    x, y = left + 0.04 * (right - left), bottom + 0.05 * (top - bottom)
+    for colour, width in (("black", 5), ("white", 3)):
+        axis.plot([x, x + length], [y, y], color=colour, lw=width, solid_capstyle="butt")
+    outline = [withStroke(linewidth=2, foreground="black")]
+    axis.annotate(
+        text, (x, y), (0, 4), textcoords="offset points", color="white", fontsize=8
+    ).set_path_effects(outline)
+
+
+def _show(axis: Any, layer: ViewLayer, box: NmBox) -> VoxelBox:
+    """Draws the central section of a layer, and returns where it is."""
     colours, extent = coloured_section(layer, box)
-    axis.imshow(colours, extent=extent, interpolation="nearest", aspect="equal")  # type: ignore[attr-defined]
+    axis.imshow(colours, extent=extent, interpolation="nearest", aspect="equal")
+    return central_section(layer.volume, box, LIMIT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import neuroglancer
@@ -12,7 +12,9 @@ import numpy as np
 
 from retrace.errors import ConfigError
 from retrace.storage.volumes import Volume
+from retrace.viewing.captions import GAP_PX, caption
 from retrace.viewing.layers import SEGMENTATIONS, ViewLayer, focus
+from retrace.viewing.look import Look, look_of
 
 MAX_MESH_VOXELS = 64_000_000
 """Meshes need the whole volume in memory; larger volumes have none."""
@@ -41,9 +43,6 @@ void main() {
     emitRGBA(rgba);
 }
 """
-
-PANEL_GAP_PX = 9
-"""Pixels between two panels of neuroglancer."""
 
 SHOWN_AS = {"b": np.uint8, "i": np.uint64, "f": np.float32}
 """By numpy's kind of dtype, the type that neuroglancer draws instead."""
@@ -124,9 +123,14 @@ def start_server(bind_address: str, port: int) -> None:
     neuroglancer.set_server_bind_address(bind_address, port)
 
 
-def build_viewer(layers: Sequence[ViewLayer]) -> Any:
-    """A viewer with all layers, centred on the result; LSDs other than the offsets are hidden."""
+def build_viewer(layers: Sequence[ViewLayer], errors: Sequence[Mapping[str, Any]] = ()) -> Any:
+    """A viewer with all layers, centred on the result, of which it opens with `shown_names`.
+
+    The others are one click away, in the bar at the top. `errors`: layers of annotations
+    (`viewing.error_layer`); the panel on the right lists those of the first.
+    """
     viewer = neuroglancer.Viewer()
+    shown = shown_names(layers)
     with viewer.txn() as state:
         size = layers[0].volume.voxel_size_nm
         state.dimensions = neuroglancer.CoordinateSpace(
@@ -137,8 +141,11 @@ def build_viewer(layers: Sequence[ViewLayer]) -> Any:
         z, y, x = (m / v for m, v in zip(middle, size, strict=True))
         state.position = [x, y, math.floor(z) + 0.5]  # the middle of a section
         for layer in layers:
-            _add(state, layer)
-        state.show_axis_lines = False
+            _add(state, layer, shown)
+        for annotations in errors:
+            _add_errors(state, annotations)
+        state.show_axis_lines = state.show_slices = False
+        state.projection_scale = 1.2 * max(box.shape) / size[2]
         state.layout = "4panel"
         state.cross_section_scale = _scale(layers, (600, 400))
     return viewer
@@ -154,13 +161,31 @@ def show_panels(viewer: Any, layers: Sequence[ViewLayer], size: tuple[int, int])
         for start in range(0, len(panels), columns)
     ]
     with viewer.txn() as state:
+        for name in {name for group in groups for name in group}:
+            state.layers[name].visible = True
+        for layer in layers:
+            if layer.kind in SEGMENTATIONS:
+                state.layers[layer.name].segments = []  # all, each in its full colour
         state.layout = lines[0] if len(lines) == 1 else neuroglancer.column_layout(lines)
         state.show_default_annotations = False  # no yellow frames
         panel = [
-            (pixels - PANEL_GAP_PX * (count - 1)) / count
+            (pixels - GAP_PX * (count - 1)) / count
             for pixels, count in zip(size, (columns, rows), strict=True)
         ]
         state.cross_section_scale = _scale(layers, panel)
+
+
+def shown_names(layers: Sequence[ViewLayer]) -> set[str]:
+    """Names of the images that a view opens with: raw with segments, or with labels before that.
+
+    All of a view of other results; of descriptors the first image.
+    """
+    kinds = {layer.kind for layer in layers}
+    if "segments" in kinds:
+        kinds = {"raw", "segments"}
+    elif kinds <= {"raw", "labels", "mask"} and "labels" in kinds:
+        kinds = {"raw", "labels"}
+    return {next(iter(layer.images)) for layer in layers if layer.kind in kinds}
 
 
 def panel_groups(layers: Sequence[ViewLayer]) -> list[list[str]]:
@@ -177,6 +202,16 @@ def panel_groups(layers: Sequence[ViewLayer]) -> list[list[str]]:
     return [raw, *others] if raw else others
 
 
+def panel_captions(layers: Sequence[ViewLayer]) -> list[list[str]]:
+    """A caption for each panel of `show_panels`, row by row: its layer and section."""
+    names = [next((n for n in g if n not in g[:1]), g[0]) for g in panel_groups(layers)]
+    box, (size, *_) = focus(layers), layers[0].volume.voxel_size_nm
+    section = math.floor((box.offset[0] + box.shape[0] / 2) / size)
+    texts = [caption(name, section, size) for name in names]
+    columns = panel_grid(len(texts))[1]
+    return [texts[start : start + columns] for start in range(0, len(texts), columns)]
+
+
 def panel_grid(panels: int) -> tuple[int, int]:
     """Rows and columns for a number of panels, up to four in a row."""
     rows = math.ceil(panels / 4)
@@ -190,17 +225,42 @@ def _scale(layers: Sequence[ViewLayer], panel: Sequence[float]) -> float:
     return float(nm_per_pixel / layers[0].volume.voxel_size_nm[2])
 
 
-def _add(state: Any, layer: ViewLayer) -> None:
+def _add(state: Any, layer: ViewLayer, shown: Collection[str]) -> None:
     """Adds a layer to the viewer's state."""
-    source = local_volume(layer.volume, layer.kind in SEGMENTATIONS)
     if layer.kind in SEGMENTATIONS:
-        state.layers[layer.name] = neuroglancer.SegmentationLayer(source=source, selected_alpha=0.4)
+        state.layers[layer.name] = _segmentation(layer, layer.name in shown)
+        state.layers[layer.name].visible = layer.name in shown
         return
-    shown = layer.images
-    for name, channels in shown.items():
+    source = local_volume(layer.volume, labels=False)
+    for name, channels in layer.images.items():
         shader = _shader(layer, channels)
         state.layers[name] = neuroglancer.ImageLayer(source=source, shader=shader, opacity=1.0)
-        state.layers[name].visible = name == next(iter(shown))
+        state.layers[name].visible = name in shown
+
+
+def _segmentation(layer: ViewLayer, shown: bool) -> Any:
+    """Ids as a layer; where it is shown with its largest ids selected, and colours of its own.
+
+    A precomputed source of meshes can be added to `source`, which is a list.
+    """
+    sources = [local_volume(layer.volume, labels=True)]
+    seen = look_of(layer) if shown else Look((), {})
+    return neuroglancer.SegmentationLayer(
+        source=sources,
+        segments=seen.largest,
+        segment_colors=seen.colours,
+        selected_alpha=0.4,
+        not_selected_alpha=0.15,
+    )
+
+
+def _add_errors(state: Any, annotations: Mapping[str, Any]) -> None:
+    """Adds a layer of errors; the first one is listed in the panel on the right."""
+    name = annotations["name"]
+    state.layers[name] = neuroglancer.AnnotationLayer(dict(annotations))
+    if state.selected_layer.layer is None:
+        state.selected_layer.layer, state.selected_layer.visible = name, True
+        state.selected_layer.size = 420
 
 
 def _shader(layer: ViewLayer, channels: Sequence[int]) -> str:
