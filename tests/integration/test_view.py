@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+import tiny_workflow
 import view
 from conftest import REPOSITORY
 from kill import PATIENCE_S
@@ -132,3 +133,29 @@ def test_serves_until_interrupted(layers: list[dict[str, Any]]) -> None:
     finally:
         process.kill()
         process.stdout.close()
+
+
+DATASET = """\
+name: mine
+voxel_size_nm: [20, 9, 9]
+volumes: {a: {raw: {path: all.zarr, array: raw}}}
+test: [a]
+"""
+
+
+def test_ctrl_c_ends_a_served_view_with_success(
+    layers: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """The terminal sends the signal to Snakemake and to its jobs."""
+    (tmp_path / "config/datasets").mkdir(parents=True)
+    (tmp_path / "config/datasets/mine.yaml").write_text(DATASET)
+    arguments = ["view_data_mine", "--cores", "1", "--config", "serve=true"]
+    with tiny_workflow.start(tmp_path, arguments, in_own_group=True) as process:
+        assert process.stdout is not None
+        try:
+            address = next(line for line in process.stdout if "open http" in line)
+            os.killpg(process.pid, signal.SIGINT)
+            printed, _ = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert process.returncode == 0, address + printed

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,13 +169,19 @@ def scores_of(folder: Path) -> dict[str, object]:
     return scores
 
 
+def errors_of(folder: Path) -> dict[str, Any]:
+    """The lists of errors by volume."""
+    volumes: dict[str, Any] = json.loads((folder / "errors.json").read_text())["volumes"]
+    return volumes
+
+
 def test_shards_give_the_same_result_as_one_job(snakemake: Callable[..., str], place: Path) -> None:
     config = ("iterations=2", "tile=[64, 64, 64]", "segment={block_shape: [16, 32, 32]}")
     folder = results(place, "mtlsd")
     stores = [folder / "test_0" / f"{name}.zarr" for name in ("prediction", "fragments")]
     stores.append(folder / "test_0" / "segmentation.zarr")
     snakemake("evaluate_phantom_tiny_mtlsd", config=config)
-    whole, scores = sharded.arrays(*stores), scores_of(folder)
+    whole, scores, errors = sharded.arrays(*stores), scores_of(folder), errors_of(folder)
 
     done = snakemake("evaluate_phantom_tiny_mtlsd", config=(*config, "shards=2"))
 
@@ -182,6 +189,12 @@ def test_shards_give_the_same_result_as_one_job(snakemake: Callable[..., str], p
     for name, values in sharded.arrays(*stores).items():
         np.testing.assert_array_equal(values, whole[name], err_msg=name)
     assert scores_of(folder) == scores
+    assert errors_of(folder) == errors
+    listed = errors["test_0"]["lists"]["voxels"]
+    bits = sum(row["voi_bits"] for row in listed["errors"])
+    total = listed["voi_split"] + listed["voi_merge"]
+    everything = len(listed["errors"]) == listed["splits"] + listed["merges"]
+    assert bits == pytest.approx(total) if everything else 0 < bits < total
 
 
 def test_a_second_workflow_in_the_same_folder_is_refused(

@@ -256,5 +256,5 @@ def test_pictures_show_segments_and_objects_at_the_place() -> None:
         np.abs(pixels - to_rgb(colour)).max(axis=-1) < 0.1
         for colour in (*SEGMENT_COLOURS, OBJECT_COLOURS[0])
     ]
-    assert all(outline.sum() > 50 for outline in outlines)
+    assert all(outline.sum() > 20 for outline in outlines)
     assert error_pictures(content, PictureVolumes(volume(segments)), 1)[0].row["rank"] == 1

@@ -64,15 +64,14 @@ def serve(
     layers: Sequence[ViewLayer], errors: Sequence[dict[str, Any]], bind_address: str, port: int
 ) -> None:
     """Prints the viewer's address and serves it until Ctrl-C or SIGTERM."""
+    stopped = threading.Event()
+    # No exception: the terminal and Snakemake may both send the signal.
+    signal.signal(signal.SIGINT, lambda *_: stopped.set())
     start_server(bind_address, port)
-    try:
-        viewer = build_viewer(layers, errors)
-        print(f"[view] open {viewer.get_viewer_url()} (Ctrl-C to stop)", flush=True)
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        # Snakemake passes Ctrl-C on, after the terminal has sent it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print("[view] stopped", flush=True)
+    viewer = build_viewer(layers, errors)
+    print(f"[view] open {viewer.get_viewer_url()} (Ctrl-C to stop)", flush=True)
+    stopped.wait()
+    print("[view] stopped", flush=True)
 
 
 def _parse_size(text: str) -> tuple[int, int]:
