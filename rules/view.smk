@@ -14,7 +14,11 @@ from retrace.planning.view import view_batch_job, view_data_job, view_job
 
 def end_views(number: int, frame: FrameType | None) -> None:
     """Handles Ctrl-C: ends the views that are served, whose jobs then succeed, or else the run as usual."""
-    views = [child for child in Process().children(recursive=True) if "--serve" in child.cmdline()]
+    views = [
+        child
+        for child in Process().children(recursive=True)
+        if "--serve" in child.cmdline()
+    ]
     if not views:
         raise KeyboardInterrupt
     for view in views:
