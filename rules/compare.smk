@@ -1,10 +1,10 @@
 """All networks of a dataset in one table.
 
 REQUIRED INPUTS: evaluations, models, training histories and predictions of all networks that are compared
-OUTPUTS: results/DATASET/comparison.json, .md and .png
+OUTPUTS: results/DATASET/comparison.json, .md, .png and .html
 """
 
-from retrace.planning.compare import compare_job
+from retrace.planning.compare import compare_job, comparison_page_job
 
 
 rule compare:
@@ -41,4 +41,28 @@ rule compare:
         " --output {output.table:q}"
         " --text {output.text:q}"
         " --plot {output.plot:q}"
+        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+
+
+rule comparison_page:
+    """The comparison as one page: a table that sorts, and plots that show values under the mouse."""
+    input:
+        unpack(files_of(comparison_page_job)),
+        script=ancient(script("comparison_page")),
+        image=image_input("modern"),
+    output:
+        page=update("results/{dataset}/comparison.html"),
+    log:
+        "logs/compare/{dataset}_page.log",
+    container:
+        image("modern")
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        job=job_of(comparison_page_job),
+    shell:
+        "python {input.script:q}"
+        " --job {params.job:q}"
+        " --output {output.page:q}"
         " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"

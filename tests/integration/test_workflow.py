@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import page_browser
 import sharded
 import tiny_workflow
-from kill import PATIENCE_S
 from retrace.storage.volumes import open_volume
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
@@ -133,22 +133,35 @@ def test_networks_side_by_side(snakemake: Callable[..., str], place: Path) -> No
 
 
 @pytest.mark.browser
-def test_the_report_is_one_page_without_errors(
-    browser: str, snakemake: Callable[..., str], place: Path, tmp_path: Path
+def test_the_report_is_one_page_that_sorts_and_shows_values(
+    browser: str, snakemake: Callable[..., str], place: Path
 ) -> None:
     experiments = "experiments=[phantom_tiny_mtlsd, phantom_tiny_baseline]"
     snakemake("report", config=("iterations=2", experiments))
-    page = place / "results" / "report.html"
-    assert page.stat().st_size < 20e6
-    text = page.read_text()
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', text), "nothing else is loaded"
+    file = place / "results" / "report.html"
+    assert file.stat().st_size < 20e6
+    text = file.read_text()
     assert text.count("2 iterations of 4,000") == 2
-    for title in ("Networks of phantom side by side", "Cost of each step", "phantom_tiny_baseline"):
+    for title in ("Networks of phantom side by side", "phantom: one segment", "no validation data"):
         assert title in text
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command = [browser, *flags, f"--user-data-dir={tmp_path}", "--dump-dom", page.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
-    assert "<h2" in shown.stdout and "CONSOLE" not in shown.stderr
+    with page_browser.opened(browser, file) as page:
+        rising = page.sorted_by("experiments", "VOI")
+        assert rising == sorted(rising) and len(rising) == 5
+        assert page.sorted_by("experiments", "VOI") == rising[::-1]
+        assert "training loss" in page.under_mouse("learning")
+        assert "test_0" in page.under_mouse("thresholds")
+        assert page.console() == [] and page.requests() == [file.as_uri()]
+
+
+@pytest.mark.browser
+def test_the_page_of_a_comparison_fits_into_a_small_window(browser: str, place: Path) -> None:
+    file = place / "results/phantom/comparison.html"
+    with page_browser.opened(browser, file, (500, 700)) as page:
+        parameters = page.sorted_by("comparison of phantom", "parameters")
+        assert parameters == sorted(parameters) and len(parameters) == 3
+        assert "tiny_mtlsd: VOI" in page.under_mouse("bars")
+        assert not page.is_wider_than_window()
+        assert page.console() == [] and page.requests() == [file.as_uri()]
 
 
 def test_published_weights_come_from_the_bucket(

@@ -28,6 +28,7 @@ from retrace.evaluation.comparison import (
     combined,
     comparison_table,
     footnote,
+    main_scores,
     plot_comparison,
     published_rows,
 )
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = check(ComparisonSettings, args.settings, "settings of the comparison")
     published, others = None, []
     metrics = BOUNDARY_SCORES if settings.planar else SEGMENT_SCORES
-    main_score = "pixel_error" if settings.planar else "voi_sum"
+    _, main_score = main_scores(metrics)
     if args.published and settings.published:
         content = read_yaml(args.published)
         others = published_rows(content, settings.published, metrics)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -43,6 +45,9 @@ HEADINGS = {
 """Keys of a row in the order of the columns, and their headings."""
 PUBLISHED, TESTED = "published [1]", "test entries"
 """The family of a row that others published, and the region of a row of ours."""
+
+NEAR = (0.09, 0.05)
+"""Points of a plot that are nearer than this share of its extent have one label."""
 
 NOTE = (
     "means over the test entries, thresholds chosen on validation entries. Rows scored on a part "
@@ -155,35 +160,74 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def main_scores(names: Collection[str]) -> tuple[tuple[str, ...], str]:
+    """Of the scores that rows have, those of the bars of a plot, and the one that sorts rows."""
+    if "voi_sum" in names:
+        return ("voi_split", "voi_merge"), "voi_sum"
+    return ("pixel_error",), "pixel_error"
+
+
+def bar_name(row: Mapping[str, Any]) -> str:
+    """The name of a row in plots, which says if its scores are of a part of the voxels."""
+    return f"{row['name']} (a part)" if is_partial(row) else str(row["name"])
+
+
 def plot_comparison(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], path: Path) -> None:
-    """Writes a picture: the scores of every row, and the main score against FLOP per voxel."""
-    figure = Figure(figsize=(12, 1.5 + 0.35 * len(rows)), layout="constrained")
+    """Writes a picture: the scores of every row, and the main score against FLOP per voxel.
+
+    Points have the numbers of their bars, because many names would cover each other.
+    """
+    height = max(3.2, 1.2 + 0.28 * len(rows))
+    figure = Figure(figsize=(12, height), layout="constrained")
     bars, work = figure.subplots(1, 2, width_ratios=(3, 2))
-    segments = "voi_sum" in metrics
-    _draw_bars(bars, rows, ("voi_split", "voi_merge") if segments else metrics[:1])
-    _draw_work(work, rows, "voi_sum" if segments else metrics[0])
+    parts, score = main_scores(metrics)
+    _draw_bars(bars, rows, parts)
+    _draw_work(work, rows, score)
     write_png(figure, path, dpi=120)
 
 
 def _draw_bars(axes: Axes, rows: Sequence[Mapping[str, Any]], parts: Sequence[str]) -> None:
-    left = [0.0] * len(rows)
+    left, places = [0.0] * len(rows), range(len(rows))
     for part in parts:
         values = [row.get(part, 0.0) for row in rows]
-        axes.barh([_bar_name(row) for row in rows], values, left=left, label=HEADINGS[part])
+        axes.barh(places, values, left=left, label=HEADINGS[part])
         left = [a + b for a, b in zip(left, values, strict=True)]
+    names = [f"{bar_name(row)}  {number}" for number, row in enumerate(rows, 1)]
+    axes.set_yticks(places, names)
     axes.invert_yaxis()
+    axes.margins(y=0.01)
     axes.set_xlabel("bits, less is better" if len(parts) > 1 else "less is better")
-    axes.legend()
-
-
-def _bar_name(row: Mapping[str, Any]) -> str:
-    return f"{row['name']} (a part)" if is_partial(row) else str(row["name"])
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(parts), frameon=False)
 
 
 def _draw_work(axes: Axes, rows: Sequence[Mapping[str, Any]], score: str) -> None:
-    for row in rows:
-        if row.get("kflop_per_voxel") and score in row:
-            place = (row["kflop_per_voxel"], row[score])
-            axes.plot(*place, "o", color="C2")
-            axes.annotate(row["name"], place, (4, 4), textcoords="offset points", fontsize="small")
+    points = {
+        number: (math.log10(row["kflop_per_voxel"]), row[score])
+        for number, row in enumerate(rows, 1)
+        if row.get("kflop_per_voxel") and row.get(score) is not None
+    }
+    for numbers in near_points(points):
+        x, y = points[numbers[0]]
+        text = ", ".join(map(str, numbers))
+        axes.annotate(text, (10**x, y), (5, 3), textcoords="offset points", fontsize="small")
+    axes.plot([10**x for x, _ in points.values()], [y for _, y in points.values()], "o", color="C2")
     axes.set(xscale="log", xlabel=HEADINGS["kflop_per_voxel"], ylabel=HEADINGS[score])
+    axes.set_title("numbers are those of the bars", fontsize="small", loc="right")
+    axes.margins(0.12)
+
+
+def near_points(points: Mapping[int, tuple[float, float]]) -> list[list[int]]:
+    """Numbers of points in groups that need one label, because they would cover each other."""
+    places = np.array(list(points.values())).reshape(-1, 2)
+    extent = np.ptp(places, axis=0) if len(places) else np.ones(2)
+    scaled = places / np.where(extent > 0, extent, 1)
+    groups: list[list[int]] = []
+    for index, place in enumerate(scaled):
+        close = (g for g in groups if np.all(np.abs(scaled[g[0]] - place) < NEAR))
+        group = next(close, None)
+        if group is None:
+            groups.append([index])
+        else:
+            group.append(index)
+    numbers = list(points)
+    return [[numbers[index] for index in group] for group in groups]

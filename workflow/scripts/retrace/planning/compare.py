@@ -19,6 +19,7 @@ from retrace.job import Files, Job
 from retrace.planning.evaluate import scored_dataset
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import mask_stores, results, volume_files, volumes_of
+from retrace.planning.program_files import PAGE_TEMPLATE
 from retrace.planning.score_settings import ComparisonSettings
 from retrace.planning.targets import data_target
 
@@ -95,11 +96,17 @@ def compare_job(planner: Planner, dataset: str) -> Job:
     return Job(settings, inputs, volume_files(data, volumes, ["labels", "segmentations"]))
 
 
+def comparison_page_job(_planner: Planner, dataset: str) -> Job:
+    """Writes a comparison as a page."""
+    template = os.path.relpath(PAGE_TEMPLATE)
+    return Job(inputs={"comparison": results(dataset, "comparison.json"), "template": template})
+
+
 @data_target("compare")
 def comparison(planner: Planner, dataset: str) -> list[str]:
-    """The table of all networks."""
+    """The table of all networks, and its page."""
     data = planner.dataset(dataset)
     check_verb(data, "compare")
     compared(planner, dataset)
     paper.published_figures(data)
-    return [results(dataset, "comparison.json")]
+    return [results(dataset, f"comparison.{end}") for end in ("json", "html")]

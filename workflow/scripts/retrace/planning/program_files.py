@@ -11,6 +11,8 @@ SCRIPTS = Path(__file__).resolve().parents[2]
 """The folder of the programs and of the library."""
 ROOT = SCRIPTS.parents[1]
 """The folder of the workflow."""
+PAGE_TEMPLATE = SCRIPTS / "retrace" / "reporting" / "page.html.jinja"
+"""The template of the report and of the page of a comparison."""
 FAMILIES_FILE = SCRIPTS / "retrace" / "config" / "families.py"
 LAYER_FORMATS_FILE = SCRIPTS / "retrace" / "storage" / "layer_formats.py"
 """Both name parts of the library as text: "module:object"."""

@@ -12,7 +12,7 @@ from retrace.job import Job
 from retrace.planning.evaluate import evaluation
 from retrace.planning.experiment import Planner
 from retrace.planning.paths import layer_files, predicted, results
-from retrace.planning.program_files import SCRIPTS
+from retrace.planning.program_files import PAGE_TEMPLATE
 from retrace.planning.report_settings import (
     ExperimentSettings,
     ReportedDataset,
@@ -20,8 +20,6 @@ from retrace.planning.report_settings import (
 )
 from retrace.planning.segment import segment_settings
 from retrace.planning.view import data_layers, result_layers
-
-TEMPLATE = SCRIPTS / "retrace" / "reporting" / "page.html.jinja"
 
 
 def _reported(
@@ -55,7 +53,7 @@ def report_job(planner: Planner) -> Job:
         files += layer_files(content.layers)
         files.append(results(dataset, network, "training.json"))
     settings = ReportSettings(config=planner.config, experiments=tuple(reported))
-    inputs = {"template": os.path.relpath(TEMPLATE), "comparisons": _comparisons(planner)}
+    inputs = {"template": os.path.relpath(PAGE_TEMPLATE), "comparisons": _comparisons(planner)}
     return Job(settings, inputs, files, untracked=("comparisons",))
 
 

@@ -11,7 +11,9 @@ from typing import Any
 from retrace.config.view_model import ViewLayerSource
 from retrace.files import read_parsed
 from retrace.planning.report_settings import ExperimentSettings
-from retrace.reporting.drawings import embedded, learning_curve
+from retrace.reporting.dates import file_date
+from retrace.reporting.drawings import embedded
+from retrace.reporting.figures import PageFigure, learning_figure, threshold_figures
 from retrace.reporting.methods import methods_paragraph
 from retrace.viewing.layers import open_layers
 from retrace.viewing.picture import draw_sections
@@ -24,21 +26,29 @@ PANEL_ROW = (1400, 350)
 
 @dataclass(frozen=True)
 class ReportedExperiment:
-    """What the page shows of an experiment. `picture` and `plot` are data URLs, `curve` an SVG."""
+    """What the page shows of an experiment. `picture` and `plot` are data URLs."""
 
     name: str
+    dataset: str
+    network: str
     volume: str
     methods: str
     deviations: Sequence[str]
     picture: str
-    curve: str
+    curves: Sequence[PageFigure]
     plot: str | None
+    """The plot of the evaluation, if there are no curves that show the same."""
     published: Sequence[Mapping[str, Any]]
     """Rows of the paper's numbers next to ours."""
     convention: str | None
     """What the scores mean."""
+    threshold: float | None
+    finished: str
+    """When the evaluation was written."""
     history: Mapping[str, Any]
     """Content of training.json."""
+    origin: Mapping[str, Any]
+    """What the evaluation was computed from, and its cost."""
     entries: Mapping[str, Mapping[str, Any]]
     """Scores by entry of the evaluation."""
 
@@ -46,29 +56,34 @@ class ReportedExperiment:
 def read_experiment(settings: ExperimentSettings) -> ReportedExperiment:
     """An experiment with its results; DataError if a file is missing or damaged."""
     folder = Path(settings.folder)
-    history, curve = read_parsed(folder / "training.json", _history)
+    history, learning = read_parsed(folder / "training.json", _history)
     evaluation, entries = read_parsed(folder / "evaluation.json", _scores)
+    thresholds = list(threshold_figures(entries, evaluation.get("thresholds", {})))
     plot = folder / "evaluation.png"
     return ReportedExperiment(
         name=settings.name,
+        dataset=settings.dataset.name,
+        network=settings.network.name,
         volume=settings.volume,
         methods=methods_paragraph(settings, history, evaluation),
         deviations=list(deviations(settings, history["iterations"])),
         picture=_sections(settings.layers),
-        curve=curve,
-        plot=embedded(plot) if plot.is_file() else None,
+        curves=[learning, *thresholds],
+        plot=embedded(plot) if plot.is_file() and not thresholds else None,
         published=_published_rows(folder, settings.network.name),
         convention=evaluation.get("convention"),
+        threshold=evaluation.get("threshold"),
+        finished=file_date(folder / "evaluation.json"),
         history=history,
+        origin=evaluation.get("origin", {}),
         entries=entries,
     )
 
 
-def _history(content: Any) -> tuple[Mapping[str, Any], str]:
-    """The content of training.json, and its learning curve as a picture."""
-    rows = content["history"]
-    picture = learning_curve([row["iteration"] for row in rows], [row["loss"] for row in rows])
-    return {**content, "iterations": int(content["iterations"])}, picture
+def _history(content: Any) -> tuple[Mapping[str, Any], PageFigure]:
+    """The content of training.json, and its learning curve."""
+    figure = learning_figure(content)
+    return {**content, "iterations": int(content["iterations"])}, figure
 
 
 def _scores(content: Any) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:

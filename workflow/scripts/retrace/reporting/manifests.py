@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from retrace.files import read_parsed
+
+MANIFEST, RECORD = ".manifest.json", ".record.json"
+"""Ends of the names of files that say what a result was computed from."""
+LISTED = 20
+"""Most paths of a step that the graph lists."""
+NAMES = {"training": "model", "model": "model", "published": "model", "objects": "evaluation"}
+"""Names of outputs whose step has another name."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class StoreRecord:
 class StepCost:
     """The sums of a step's jobs; `gpu_seconds`: of those that used a GPU."""
 
+    experiment: str
     step: str
     jobs: int = 0
     seconds: float = 0.0
@@ -59,16 +67,29 @@ def step_of(path: str) -> str:
         return "mask"
     if "shards" in parts:
         return Path(path).stem.rsplit("_", 1)[0] + " (shards)"
-    return Path(path).stem if parts[:1] == ("results",) else "source"
+    if parts[:1] != ("results",):
+        return "source"
+    name = Path(path).name.removesuffix(MANIFEST).split(".")[0]
+    return NAMES.get(name, name)
+
+
+def experiment_of(path: str) -> str:
+    """The experiment that a result belongs to; the dataset of those that many networks share."""
+    parts = Path(path).parts[1:-1]
+    return "_".join(parts[:1] if "masks" in parts else parts[:2])
 
 
 def read_store_records(folders: Iterable[Path]) -> list[StoreRecord]:
     """Every manifest below the folders, sorted by path."""
+    manifests = sorted(_files_below(folders, MANIFEST))
+    return [read_parsed(path, partial(_store_record, path)) for path in manifests]
+
+
+def _files_below(folders: Iterable[Path], end: str) -> set[Path]:
     # os.walk skips folders that running jobs remove meanwhile; rglob raises an error.
     walked = (step for folder in folders for step in os.walk(folder))
-    files = {Path(place, name) for place, _, names in walked for name in names}
-    manifests = sorted(path for path in files if path.name.endswith(".manifest.json"))
-    return [read_parsed(path, partial(_store_record, path)) for path in manifests]
+    files = (Path(place, name) for place, _, names in walked for name in names)
+    return {path for path in files if path.name.endswith(end)}
 
 
 def _store_record(path: Path, content: Mapping[str, Any]) -> StoreRecord:
@@ -83,29 +104,78 @@ def _store_record(path: Path, content: Mapping[str, Any]) -> StoreRecord:
     )
 
 
+@dataclass(frozen=True)
+class Derived:
+    """A result and the paths that it was computed from."""
+
+    path: str
+    inputs: tuple[str, ...]
+
+    @property
+    def step(self) -> str:
+        """The step whose output this is."""
+        return step_of(self.path)
+
+
+def read_lineage(folders: Iterable[Path], files: Iterable[Path] = ()) -> list[Derived]:
+    """Every result below the folders with a manifest or a record, and those of `files`.
+
+    Sorted by path.
+    """
+    found = {*_files_below(folders, MANIFEST), *_files_below(folders, RECORD)}
+    found |= {path for path in files if path.is_file()}
+    return [read_parsed(path, partial(_derived, path)) for path in sorted(found)]
+
+
+def _derived(path: Path, content: Mapping[str, Any]) -> Derived:
+    inputs = {**content.get("inputs", {}), **content.get("identity", {}).get("inputs", {})}
+    if path.name.endswith(RECORD):
+        return Derived(str(path).removesuffix(RECORD), tuple(inputs))
+    return Derived(str(path.with_name(content.get("store", path.name))), tuple(inputs))
+
+
 def step_costs(
-    records: Iterable[StoreRecord], histories: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """A row per step, the longest first: step, jobs, seconds, gpu_seconds, peak_memory_mb.
+    records: Iterable[StoreRecord], others: Iterable[tuple[str, str, Mapping[str, Any]]]
+) -> list[StepCost]:
+    """The cost of each step of each experiment, the longest first.
 
-    `histories`: contents of training.json, because models have no manifest.
+    `others`: experiment, step and JSON of results without a manifest, such as models.
     """
-    costs: dict[str, StepCost] = {}
+    costs: dict[tuple[str, str], StepCost] = {}
+
+    def cost_of(experiment: str, step: str) -> StepCost:
+        return costs.setdefault((experiment, step), StepCost(experiment, step))
+
     for record in records:
-        cost = costs.setdefault(record.step, StepCost(record.step))
+        cost = cost_of(experiment_of(record.store), record.step)
         cost.add(record.seconds, record.peak_memory_mb, record.gpu)
-    for history in histories:
-        cost = costs.setdefault("train", StepCost("train"))
-        cost.add(history["seconds"], history.get("peak_memory_mb") or 0, history.get("gpu"))
-    return [asdict(cost) for cost in sorted(costs.values(), key=lambda cost: -cost.seconds)]
+    for experiment, step, facts in others:
+        seconds, peak_mb = facts.get("seconds") or 0.0, facts.get("peak_memory_mb") or 0.0
+        cost_of(experiment, step).add(float(seconds), peak_mb, facts.get("gpu"))
+    return sorted(costs.values(), key=lambda cost: -cost.seconds)
 
 
-def step_edges(records: Sequence[StoreRecord]) -> list[tuple[str, str]]:
-    """Pairs (a, b): step b read an output of step a.
-
-    Models have no manifest: training reads the masks, and the inputs of the masks.
-    """
-    pairs = {(step_of(path), record.step) for record in records for path in record.inputs}
-    masks = [record for record in records if record.step == "mask"]
-    pairs |= {(step_of(path), "model") for mask in masks for path in (mask.store, *mask.inputs)}
+def step_edges(results: Sequence[Derived]) -> list[tuple[str, str]]:
+    """Pairs (a, b): step b read an output of step a."""
+    pairs = {(step_of(path), result.step) for result in results for path in result.inputs}
     return sorted((a, b) for a, b in pairs if a != b)
+
+
+def step_notes(results: Sequence[Derived]) -> dict[str, list[str]]:
+    """By step: how many results it has, and their paths."""
+    paths: dict[str, dict[str, str]] = {}
+    for path in sorted({path for one in results for path in (one.path, *one.inputs)}):
+        step = step_of(path)
+        # A job's outputs, and a store and its manifest, count as one result.
+        is_shared = step in ("fetched", "mask", "source")
+        paths.setdefault(step, {}).setdefault(path if is_shared else str(Path(path).parent), path)
+    return {step: [_count(len(some)), *_first(list(some.values()))] for step, some in paths.items()}
+
+
+def _count(number: int) -> str:
+    return f"{number} result{'s' if number != 1 else ''}"
+
+
+def _first(paths: Sequence[str]) -> list[str]:
+    rest = len(paths) - LISTED
+    return [*paths[:LISTED], *([f"and {rest} more"] if rest > 0 else [])]

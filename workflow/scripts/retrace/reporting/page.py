@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from retrace import __version__
-from retrace.evaluation.comparison import HEADINGS, footnote
-from retrace.files import read_parsed
 from retrace.planning.report_settings import ReportSettings
 from retrace.progress import progress
-from retrace.reporting.drawings import embedded, graph
+from retrace.reporting.comparisons import read_comparison
+from retrace.reporting.drawings import graph
 from retrace.reporting.experiments import ReportedExperiment, read_experiment
 from retrace.reporting.machine import machine_facts
-from retrace.reporting.manifests import read_store_records, step_costs, step_edges
+from retrace.reporting.manifests import (
+    StepCost,
+    StoreRecord,
+    read_lineage,
+    read_store_records,
+    step_costs,
+    step_edges,
+    step_notes,
+)
+from retrace.reporting.rendering import render
+from retrace.reporting.scores import experiment_tables, missing_references, volume_tables
+from retrace.reporting.tables import Row, Table, table
 
 
 def report_page(settings: ReportSettings, template: str) -> str:
@@ -33,68 +39,67 @@ def report_page(settings: ReportSettings, template: str) -> str:
     ]
     folders = [Path(experiment.folder) for experiment in experiments]
     datasets = sorted({folder.parent for folder in folders})
-    records = read_store_records([*folders, *(dataset / "masks" for dataset in datasets)])
-    comparisons = [read_comparison(dataset) for dataset in datasets]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["number"] = table_cell
-    return environment.from_string(template).render(
-        version=__version__,
+    read = [*folders, *(dataset / "masks" for dataset in datasets)]
+    records = read_store_records(read)
+    comparisons = [read_comparison(dataset / "comparison.json") for dataset in datasets]
+    costs = step_costs(records, _costs_of(reported))
+    return render(
+        template,
+        title=f"{len(reported)} experiment{'s' if len(reported) != 1 else ''}",
         experiments=reported,
-        scores=score_tables(reported),
+        experiment_tables=experiment_tables(reported),
+        volume_tables=volume_tables(reported),
+        missing=missing_references(reported),
         comparisons=[comparison for comparison in comparisons if comparison],
-        graph=graph(step_edges(records)),
-        costs=step_costs(records, [experiment.history for experiment in reported]),
-        machine=machine_facts(),
-        images=sorted({record.image for record in records if record.image}),
+        graph=_lineage(read, [dataset / "comparison.record.json" for dataset in datasets]),
+        costs=_cost_table(costs),
+        total=_total(costs),
+        machine={**machine_facts(), **_of_jobs(records)},
         configuration=json.dumps(settings.config.plain(), indent=1, sort_keys=True),
     )
 
 
-def table_cell(value: Any) -> str:
-    """A value as a table shows it: three decimals, separators between thousands."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def score_tables(experiments: Sequence[ReportedExperiment]) -> list[dict[str, Any]]:
-    """Tables of scores: a row per experiment and entry, rows with equal metrics in one table."""
-    tables: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+def _costs_of(
+    experiments: Sequence[ReportedExperiment],
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Training and evaluation, which have no manifest."""
     for experiment in experiments:
-        for entry, content in experiment.entries.items():
-            scores = _numbers(content)
-            row = {"experiment": experiment.name, "entry": entry, "scores": scores}
-            tables.setdefault(tuple(scores), []).append(row)
-    return [{"metrics": metrics, "rows": rows} for metrics, rows in tables.items()]
+        yield experiment.name, "train", experiment.history
+        yield experiment.name, "evaluation", experiment.origin
 
 
-def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of an entry, without those nested below it."""
+def _cost_table(costs: Sequence[StepCost]) -> Table:
+    rows = [
+        Row(
+            {
+                "experiment": cost.experiment,
+                "step": cost.step,
+                "jobs": cost.jobs,
+                "seconds": round(cost.seconds, 1),
+                "GPU seconds": round(cost.gpu_seconds, 1),
+                "peak memory, MB": cost.peak_memory_mb,
+            }
+        )
+        for cost in costs
+    ]
+    return table(rows[0].values if rows else (), rows)
+
+
+def _total(costs: Sequence[StepCost]) -> str:
+    seconds, gpu = (sum(getattr(cost, key) for cost in costs) for key in ("seconds", "gpu_seconds"))
+    return f"{seconds / 3600:,.2f} h, {gpu / 3600:,.2f} h of them with a GPU"
+
+
+def _lineage(folders: Sequence[Path], files: Sequence[Path]) -> str:
+    results = read_lineage(folders, files)
+    return graph(step_edges(results), step_notes(results))
+
+
+def _of_jobs(records: Sequence[StoreRecord]) -> dict[str, str]:
+    """Images and GPUs of the jobs, which may have run on other machines than this one."""
+    images = sorted({record.image for record in records if record.image})
+    gpus = sorted({record.gpu for record in records if record.gpu})
     return {
-        key: value
-        for key, value in entry.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
-
-
-def read_comparison(folder: Path) -> dict[str, Any] | None:
-    """The comparison of a dataset's networks as a table; None if there is none."""
-    path = folder / "comparison.json"
-    if not path.is_file():
-        return None
-    return read_parsed(path, partial(_comparison, path))
-
-
-def _comparison(path: Path, content: Any) -> dict[str, Any]:
-    """The content of comparison.json as a table."""
-    keys = [key for key in HEADINGS if any(row.get(key) is not None for row in content["rows"])]
-    published = content.get("published")
-    return {
-        **content,
-        "footnote": footnote(published) if published else None,
-        "headings": [HEADINGS[key] for key in keys],
-        "rows": [[row.get(key) for key in keys] for row in content["rows"]],
-        "picture": embedded(path.with_suffix(".png")),
+        "images of the jobs": ", ".join(images) or "none: the host's environment",
+        "GPUs of the jobs": ", ".join(gpus) or "none",
     }
