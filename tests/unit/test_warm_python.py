@@ -98,6 +98,30 @@ def test_a_hook_on_the_path_of_modules_is_imported_first(python: str, tmp_path: 
     assert subprocess.run(command, env=environment).returncode == 3
 
 
+ENDING = """\
+import atexit, sys, threading, time
+def later():
+    time.sleep(0.2)
+    print("thread")
+atexit.register(print, "atexit")
+threading.Thread(target=later).start()
+sys.stdout.write("last ")
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit('text')", "sys.exit(300)", "raise ValueError('x')"])
+def test_a_fork_ends_as_python_does(python: str, tmp_path: Path, end: str) -> None:
+    (tmp_path / "script.py").write_text(ENDING.format(end=end))
+    forked, expected = (
+        subprocess.run([program, tmp_path / "script.py"], capture_output=True, text=True)
+        for program in (python, sys.executable)
+    )
+    assert forked.stdout == expected.stdout == "last thread\natexit\n"
+    assert forked.returncode == expected.returncode
+    assert forked.stderr.splitlines()[-1:] == expected.stderr.splitlines()[-1:]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGINT])
 def test_a_signal_that_ends_the_fork_is_the_end_of_the_command(
     python: str, tmp_path: Path, number: signal.Signals
