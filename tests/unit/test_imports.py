@@ -16,7 +16,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "workflow" / "scripts"
 
 LAYERS = (
     "training inference segmentation evaluation alignment viewing reporting packaging provenance"
-    " synthetic",
+    " synthetic shapes",
     "planning",
     "networks targets losses augment checkpoints",
     "config",

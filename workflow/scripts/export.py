@@ -5,7 +5,7 @@
 
 The settings are one JSON object: `format` (precomputed or ome_zarr), `source` (path, array,
 mip ...), `within` (another volume to whose box the layer is cropped, or null), `labels` (whether
-values are ids) and, for precomputed layers, `gzip`.
+values are ids) and, for precomputed layers, `gzip` and `shapes` (meshes and skeletons).
 """
 
 from __future__ import annotations
@@ -87,11 +87,29 @@ def progress_folder(
         "gzip": plan.gzip,
         "volume": settings.source,
         "zarr_format": settings.zarr_format,
+        "shapes": settings.shapes,
         "source": [input_digest(path) for path in local_paths([settings.source])],
         "edition": volume.reader.record.version if volume.reader else None,
         "output": str(output.resolve()),
     }
     return work_digest(identity)
+
+
+def add_shapes(
+    layer: Path, work: Path, settings: ExportSettings, known: dict[str, str], threads: int
+) -> dict[str, str]:
+    """Adds meshes and skeletons to a layer, and the SHA-256 of their files to `known`.
+
+    Returns the digests of OBJ and SWC files, as manifests have them.
+    """
+    if settings.shapes is None:
+        return {}
+    from retrace.shapes.layer import ShapeWriter
+
+    writer = ShapeWriter(layer, work / "shapes", settings.shapes, settings.gzip)
+    writer.write(threads)
+    known.update(writer.digests)
+    return {path: writer.digests[path][:16] for path in writer.files}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -120,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shutil.rmtree(partial, ignore_errors=True)
     with same_version(work, volume):
         known = write(partial, work)
+        files = add_shapes(partial, work, settings, known, arguments.threads)
     publish(partial, output)
     write_manifest(
         output,
@@ -128,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds=time.monotonic() - begin,
         read=remote_reads(volume),
         known=known,
+        extra={"files": files} if files else None,
     )
     remove_afterwards(work)
     print(f"[export] {output}: {len(plan.mips)} mips of {list(box.shape)} voxels", flush=True)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from retrace.config.workflow import ExportFormat
+from retrace.config.export_choices import ExportFormat, ShapeChoices
 from retrace.formats.source import Source
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, Flag, ZarrFormat
 from retrace.settings_model import SettingsModel
+
+
+class ShapeSettings(ShapeChoices):
+    """Meshes and skeletons of the segments of a precomputed layer."""
+
+    meshes: Flag = Field(False, description="Whether meshes are written.")
+    skeletons: Flag = Field(False, description="Whether skeletons are written.")
 
 
 class ExportSettings(SettingsModel):
@@ -24,4 +31,7 @@ class ExportSettings(SettingsModel):
     )
     zarr_format: ZarrFormat = Field(
         DEFAULT_ZARR_FORMAT, description="Format of an OME-Zarr image: 2, or 3 with shards."
+    )
+    shapes: ShapeSettings | None = Field(
+        None, description="Meshes and skeletons of a precomputed layer of ids. null: none."
     )

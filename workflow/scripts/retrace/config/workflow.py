@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
+from retrace.config.export_choices import Export
 from retrace.setting_types import (
     DEFAULT_ZARR_FORMAT,
     AnyText,
@@ -25,13 +26,6 @@ from retrace.setting_types import (
     ZarrFormat,
 )
 from retrace.settings_model import NO_EFFECT, SettingsModel
-from retrace.storage.layer_formats import LAYER_FORMATS
-
-
-def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError("a value occurs twice")
-    return values
 
 
 def _one_or_three(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -76,12 +70,6 @@ LsdChannels = Annotated[
     InWords("one channel or three of 0 to 9 ([6] or [3, 4, 5])"),
 ]
 Seed = Annotated[int, Strict(), Field(ge=0, le=2**63 - 1)]
-Layer = Literal["segments", "fragments", "affinities", "raw", "nodes"]
-if TYPE_CHECKING:
-    ExportFormat = str
-else:
-    ExportFormat = Literal[tuple(LAYER_FORMATS)]
-UNIQUE = {"uniqueItems": True}
 
 
 class Gpus(SettingsModel):
@@ -189,38 +177,6 @@ class Reproduce(SettingsModel):
     )
     networks: TextList | None = Field(
         None, description="Networks. null: all that the paper scored."
-    )
-
-
-class Export(SettingsModel):
-    """Output of the `export` targets for other programs."""
-
-    layers: Annotated[
-        tuple[Layer, ...],
-        Field(min_length=1, json_schema_extra=UNIQUE),
-        AfterValidator(_distinct),
-        InWords("a list of segments, fragments, affinities, raw and nodes, each once"),
-    ] = Field(
-        ("segments",),
-        description="Layers to write, each in each of the formats; raw is cropped to the "
-        "predicted box. nodes: tables of the skeleton nodes of the test volumes with the labels "
-        "at each node, as results/DATASET/NETWORK/VOLUME/nodes/*.npz and *.csv.",
-    )
-    formats: Annotated[
-        tuple[ExportFormat, ...],
-        Field(min_length=1, json_schema_extra=UNIQUE),
-        AfterValidator(_distinct),
-        InWords(f"a list of {' and '.join(LAYER_FORMATS)}, each once"),
-    ] = Field(
-        ("precomputed",),
-        description="; ".join(f"{name}: {form.about}" for name, form in LAYER_FORMATS.items())
-        + ".",
-    )
-    gzip: Flag = Field(
-        False,
-        description="Whether each chunk of a precomputed layer is a file NAME.gz, for an upload "
-        "with cloud-files. false: plain files, which open from any web server and from disk; "
-        "from NAME.gz neuroglancer gets no chunk there, and tensorstore reads zeros.",
     )
 
 

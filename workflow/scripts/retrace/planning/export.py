@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 from retrace.config.dataset_model import Dataset
-from retrace.config.export_model import ExportSettings
+from retrace.config.export_choices import Export, ExportFormat, Layer, ShapeChoices
+from retrace.config.export_model import ExportSettings, ShapeSettings
 from retrace.config.families import family_of
 from retrace.config.network_settings import NetworkSettings
 from retrace.config.splits import with_skeletons
-from retrace.config.workflow import ExportFormat, Layer, WorkflowConfig
+from retrace.config.workflow import WorkflowConfig
 from retrace.formats.normalize import Normalize
 from retrace.formats.source import Source
 from retrace.job import Job
@@ -37,6 +38,15 @@ def exported_store(dataset: str, network: str, volume: str, layer: str) -> str:
     return results(dataset, network, volume, EXPORTED[layer][0])
 
 
+def shape_settings(export: Export) -> ShapeSettings | None:
+    """The meshes and skeletons of the layer `segments`, None without any."""
+    if not export.with_shapes:
+        return None
+    chosen = {n: v for n, v in export.explicit().items() if n in ShapeChoices.model_fields}
+    made = {name: name in export.layers for name in ("meshes", "skeletons")}
+    return ShapeSettings(**chosen, **made)
+
+
 def export_settings(
     config: WorkflowConfig,
     dataset: Dataset,
@@ -49,7 +59,11 @@ def export_settings(
     store = exported_store(dataset.name, network.name, volume, layer)
     result = Source(path=store, array=EXPORTED[layer][1])
     raw = layer == "raw"
-    chosen: dict[str, Any] = {"gzip": config.export.gzip, "zarr_format": config.zarr_format}
+    chosen: dict[str, Any] = {
+        "gzip": config.export.gzip,
+        "zarr_format": config.zarr_format,
+        "shapes": shape_settings(config.export) if layer == "segments" else None,
+    }
     return ExportSettings(
         format=form,
         source=dataset.volumes[volume].raw if raw else result,
@@ -73,18 +87,20 @@ def export_job(
     )
 
 
+def _images(export: Export) -> list[str]:
+    """The layers with voxels that are written, below the folder of a volume."""
+    pairs = [(f, layer) for f in export.formats for layer in export.layers if layer in EXPORTED]
+    if export.with_shapes:
+        pairs.append(("precomputed", "segments"))
+    return [f"{f}/{layer}{LAYER_FORMATS[f].suffix}" for f, layer in dict.fromkeys(pairs)]
+
+
 @pair_target("export")
 def exported(planner: Planner, dataset: str, network: str) -> list[str]:
     """The layers and formats that the configuration asks for, and their manifests."""
     data = planner.experiment("export", dataset, network).dataset
     settings = planner.config.export
-    images = [
-        f"{form}/{layer}{LAYER_FORMATS[form].suffix}"
-        for form in settings.formats
-        for layer in settings.layers
-        if layer != "nodes"
-    ]
-    places = [(volume, image) for volume in tested(data) for image in images]
+    places = [(volume, image) for volume in tested(data) for image in _images(settings)]
     if "nodes" in settings.layers:
         places += [(volume, "nodes") for volume in with_skeletons(data)]
     return with_manifests([results(dataset, network, *place) for place in places])

@@ -66,7 +66,7 @@ PRECOMPUTED = LayerFormat(
     about="VOLUME/precomputed/LAYER, for neuroglancer and CloudVolume",
     rule="export",
     writer="retrace.storage.precomputed_writer:plan_precomputed",
-    settings=("gzip",),
+    settings=("gzip", "shapes"),
 )
 OME_ZARR = LayerFormat(
     about="VOLUME/ome_zarr/LAYER.zarr, for napari and other readers of OME-NGFF",

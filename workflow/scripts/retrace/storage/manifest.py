@@ -46,6 +46,8 @@ FORMAT_VERSION = 1
 
 LAYER_INFO = "info"
 """The metadata file of a precomputed layer."""
+LAYER_SHAPES = ("mesh", "skeletons")
+"""Keys of that file which name the folders of meshes and skeletons."""
 
 _REMEDY = "Its manifest is invalidated: run the same command again to recompute it"
 _FETCH_AGAIN = (
@@ -92,7 +94,11 @@ def _layer_metadata(store: Path) -> dict[str, dict[str, Any]]:
         return {}
     info = read_json_object(store / LAYER_INFO)
     lead = [info["num_channels"]] if info["num_channels"] > 1 else []
-    return {s["key"]: _scale_metadata(info["data_type"], lead, s) for s in info["scales"]}
+    shapes = {info[key]: {"contains": key} for key in LAYER_SHAPES if info.get(key)}
+    return {
+        **{s["key"]: _scale_metadata(info["data_type"], lead, s) for s in info["scales"]},
+        **{name: about for name, about in shapes.items() if (store / name).is_dir()},
+    }
 
 
 def _scale_metadata(dtype: str, lead: list[int], scale: Mapping[str, Any]) -> dict[str, Any]:

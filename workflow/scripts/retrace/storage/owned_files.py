@@ -132,7 +132,7 @@ def check_replaceable(output: Path, work: Path, *, in_results: bool) -> None:
 def _change(layer: Path) -> str | None:
     """How a layer differs from its manifest, also by files that were added; None if it does not."""
     content = read_manifest(layer)
-    added = next(added_entries(layer, content["arrays"]), None)
+    added = next(added_entries(layer, [*content["arrays"], *content.get("files", {})]), None)
     if added is not None:
         return f"{added.name} was added"
     return difference_from(layer, content, digests=True)

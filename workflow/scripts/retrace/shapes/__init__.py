@@ -1,0 +1,1 @@
+"""Meshes and skeletons of segments, computed block by block."""
