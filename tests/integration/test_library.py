@@ -36,10 +36,10 @@ DISTRIBUTIONS = {
 }
 """Modules that have another name than the package that installs them."""
 OPTIONAL = {"neuroglancer", "selenium", "cloudvolume", "brotli", "rocrate", "openvino"}
-OPTIONAL |= {"networkx"}
+OPTIONAL |= {"networkx", "bioimage_cpp", "pyfqmr"}
 """Modules of the extras, or of what they install."""
 EXTRAS = {"neuroglancer", "selenium", "cloud-volume", "rocrate", "openvino", "imagecodecs"}
-EXTRAS |= {"itables", "networkx", "plotly"}
+EXTRAS |= {"itables", "networkx", "plotly", "bioimage-cpp", "pyfqmr"}
 """Packages of the extras; tifffile imports imagecodecs, cloud-volume brings brotli."""
 
 CHECKED = """

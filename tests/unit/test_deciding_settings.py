@@ -94,8 +94,8 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "compare.networks": (["mtlsd_small"], ("compare",)),
     "reproduce.regions": (["benchmark"], ("nodes", "reproduce")),
     "reproduce.networks": (["mtlsd"], ("reproduce",)),
-    "export.layers": (["raw"], NOTHING),
-    "export.formats": (["ome_zarr"], NOTHING),
+    "export.layers": (["raw"], ("export",)),
+    "export.formats": (["ome_zarr", "precomputed"], NOTHING),
     "export.gzip": (True, ("export",)),
     "export.segments": ([7], ("export",)),
     "export.files": (["obj"], ("export",)),
@@ -117,8 +117,9 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
 Jobs that read the results of these run again too. Some settings choose which jobs there are, or
 which files they read, and no setting of a job: `weights`, `init`, `engine`, `shards`, `export`.
 """
-BASE = {"segment": {"block_shape": [32, 64, 64]}}
-"""What shards need."""
+SHAPES = {"layers": ["segments", "meshes", "skeletons"], "segments": [5]}
+BASE = {"segment": {"block_shape": [32, 64, 64]}, "export": SHAPES}
+"""What shards need, and an export to which each of its settings matters."""
 
 
 def identities(network: str = "mtlsd_small", **changes: Any) -> dict[str, str]:

@@ -151,7 +151,26 @@ def test_settings_have_the_digest_of_what_is_written() -> None:
         (
             "export={layers: [raw, raw]}",
             "config: export.layers: ['raw', 'raw'] is not allowed; give a list of segments, "
-            "fragments, affinities, raw and nodes, each once",
+            "fragments, affinities, raw, nodes, meshes and skeletons, each once",
+        ),
+        (
+            "export={layers: [meshes], formats: [ome_zarr]}",
+            "config: export: meshes and skeletons are part of a precomputed layer; add "
+            "`precomputed` to `formats`, or leave out meshes and skeletons",
+        ),
+        (
+            "export={layers: [meshes], segments: [3], files: [swc]}",
+            "config: export: `files: [swc]` needs `skeletons` among `layers`; add it",
+        ),
+        (
+            "export={layers: [meshes], files: [obj]}",
+            "config: export: `files` needs `segments`, the ids of the segments that get files "
+            "([17, 4])",
+        ),
+        (
+            "export={segments: [a]}",
+            "config: export.segments[0]: 'a' is not allowed; give a whole number from "
+            "-9223372036854775808 to 18446744073709551615",
         ),
         (
             "blocks=all",

@@ -107,7 +107,8 @@ def test_a_ball_and_a_tube(tmp_path: Path, labels: np.ndarray, block_shape: Trip
     )
 
     skeleton = layer.skeleton.get(TUBE)
-    assert skeleton.cable_length() == pytest.approx(100 * SIZE[2], rel=0.1)
+    # TEASAR begins and ends at the rim of the tube's flat ends.
+    assert skeleton.cable_length() == pytest.approx(100 * SIZE[2], abs=2 * 72)
     assert len(skeleton.components()) == 1
     axis = [(20.5 + OFFSET[0]) * SIZE[0], (80.5 + OFFSET[1]) * SIZE[1]]
     inner = np.abs(skeleton.vertices[:, 0] - (OFFSET[2] + 60) * SIZE[2]) < 300

@@ -189,13 +189,14 @@ def test_remote_volumes_are_streamed_and_not_fetched(snakemake: Run, tmp_path: P
 
 
 def test_exports_are_planned_layer_by_layer(snakemake: Run, tmp_path: Path) -> None:
-    chosen = "export={layers: [segments, raw], gzip: true}"
+    chosen = "export={layers: [meshes, raw], gzip: true}"
     run = snakemake("export_zfinch_mtlsd", "--dry-run", "--printshellcmds", "--config", chosen)
 
     assert run.returncode == 0, run.stdout
     assert planned(run.stdout)["export"] == 2
-    assert "/precomputed/raw.manifest.json" in run.stdout
-    assert '"gzip": true, "labels": true' in run.stdout
+    for layer in ("raw", "segments"):
+        assert f"/precomputed/{layer}.manifest.json" in run.stdout
+    assert '"gzip": true, "labels": true, "shapes": {"meshes": true' in run.stdout
 
 
 def test_every_format_and_table_of_an_export_is_a_job(snakemake: Run) -> None:

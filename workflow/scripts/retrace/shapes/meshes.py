@@ -6,6 +6,7 @@ vertices on the plane between two blocks are the same in both; simplification do
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ ON_HALF = 1e-6
 """A vertex this close to a multiple of half a voxel lies on it: scaling to nm and back rounds."""
 MIN_TRIANGLES = 100
 """Smaller pieces are not simplified."""
+_ONE_AT_A_TIME = threading.Lock()
+"""All objects of pyfqmr share the one mesh that they work on."""
 AGGRESSIVENESS, ITERATIONS = 5, 45
 """In iteration i, edges whose quadric error is below 1e-9 (i + 3)^5 collapse: at most 0.25, half of
 the shortest voxel edge squared, whatever share of triangles is asked for."""
@@ -64,15 +67,16 @@ def _simplified(vertices: np.ndarray, faces: np.ndarray, share: float) -> tuple[
     import pyfqmr
 
     simplifier = pyfqmr.Simplify()
-    simplifier.setMesh(vertices, faces.astype(np.int32))
-    simplifier.simplify_mesh(
-        target_count=max(int(len(faces) * share), 4),
-        aggressiveness=AGGRESSIVENESS,
-        max_iterations=ITERATIONS,
-        preserve_border=True,
-        verbose=False,
-    )
-    simple, triangles, _ = simplifier.getMesh()
+    with _ONE_AT_A_TIME:
+        simplifier.setMesh(vertices, faces.astype(np.int32))
+        simplifier.simplify_mesh(
+            target_count=max(int(len(faces) * share), 4),
+            aggressiveness=AGGRESSIVENESS,
+            max_iterations=ITERATIONS,
+            preserve_border=True,
+            verbose=False,
+        )
+        simple, triangles, _ = simplifier.getMesh()
     return simple, triangles
 
 
