@@ -196,7 +196,7 @@ def test_exports_are_planned_layer_by_layer(snakemake: Run, tmp_path: Path) -> N
     assert planned(run.stdout)["export"] == 2
     for layer in ("raw", "segments"):
         assert f"/precomputed/{layer}.manifest.json" in run.stdout
-    assert '"gzip": true, "labels": true, "shapes": {"meshes": true' in run.stdout
+    assert '"labels": true, "shapes": {"files": [], "meshes": true' in run.stdout
 
 
 def test_every_format_and_table_of_an_export_is_a_job(snakemake: Run) -> None:

@@ -19,9 +19,9 @@ MIN_TRIANGLES = 100
 """Smaller pieces are not simplified."""
 _ONE_AT_A_TIME = threading.Lock()
 """All objects of pyfqmr share the one mesh that they work on."""
-AGGRESSIVENESS, ITERATIONS = 5, 45
-"""In iteration i, edges whose quadric error is below 1e-9 (i + 3)^5 collapse: at most 0.25, half of
-the shortest voxel edge squared, whatever share of triangles is asked for."""
+AGGRESSIVENESS, ITERATIONS = 5, 100
+"""In iteration i, edges collapse whose quadric error is below 1e-9 (i + 3)^5 of the shortest voxel
+edge, squared. On FIB-25, a tenth of the triangles left every vertex within 0.8 voxels."""
 
 
 def surfaces(
