@@ -45,7 +45,9 @@ def served(tmp_path: Path) -> Iterator[str]:
     server.shutdown()
 
 
-def export_layer(folder: Path, name: str, data: np.ndarray, offset: Sequence[int]) -> None:
+def export_layer(
+    folder: Path, name: str, data: np.ndarray, offset: Sequence[int], shapes: bool = False
+) -> None:
     """Exports `data` (Z, Y, X), whose first voxel is `offset` (z, y, x), with default settings."""
     store = folder / f"{name}.zarr"
     created = create_volume(
@@ -59,13 +61,24 @@ def export_layer(folder: Path, name: str, data: np.ndarray, offset: Sequence[int
     )
     created[...] = data
     source = {"path": str(store), "array": name}
-    settings = {"format": "precomputed", "source": source, "labels": name == "segments"}
+    settings: dict[str, Any] = {
+        "format": "precomputed",
+        "source": source,
+        "labels": name == "segments",
+    }
+    if shapes:
+        settings["shapes"] = {"meshes": True, "skeletons": True}
     places = ["--work", str(folder / f"work_{name}"), "--output", str(folder / name)]
     export.main(["--settings", json.dumps(settings), *places])
 
 
-def picture(layer: Any, folder: Path, middle: Sequence[float], scale: float) -> np.ndarray:
-    """The section (H, W, 3) that neuroglancer draws; `middle` x, y, z and `scale` in voxels."""
+def picture(
+    layer: Any, folder: Path, middle: Sequence[float], scale: float, layout: str = "xy"
+) -> np.ndarray:
+    """The section (H, W, 3) that neuroglancer draws; `middle` x, y, z and `scale` in voxels.
+
+    With the layout 3d: meshes, seen along z, without sections.
+    """
     import neuroglancer
 
     start_server("127.0.0.1", 0)
@@ -77,7 +90,8 @@ def picture(layer: Any, folder: Path, middle: Sequence[float], scale: float) -> 
         state.position = middle
         state.layers["layer"] = layer
         state.show_axis_lines = state.show_default_annotations = state.show_scale_bar = False
-        state.layout, state.cross_section_scale = "xy", scale
+        state.layout, state.cross_section_scale = layout, scale
+        state.projection_scale, state.show_slices = scale * SIZE[1], False
     screenshot(viewer, folder / "view.png", SIZE)
     neuroglancer.stop()
     return imread(folder / "view.png")[..., :3]
@@ -137,16 +151,23 @@ def test_every_voxel_is_where_it_belongs(tmp_path: Path, served: str, name: str)
     np.testing.assert_array_equal(shown, expected)
 
 
-@pytest.mark.parametrize("scale", [0.5, 2.0], ids=["the finest mip", "a coarser mip"])
-def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("scale", "layout"),
+    [(0.5, "xy"), (2.0, "xy"), (1.0, "3d")],
+    ids=["the finest mip", "a coarser mip", "the mesh"],
+)
+def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float, layout: str) -> None:
     """Id 7 fills y 80:160, x 60:260 of the world, within 0:280, 0:300 of id 0."""
     import neuroglancer
 
     ids = np.zeros((8, 280, 300), np.uint64)
     ids[:, 80:160, 60:260] = 7
-    export_layer(tmp_path, "segments", ids, (0, 0, 0))
-    layer = neuroglancer.SegmentationLayer(source=f"precomputed://{served}/segments")
-    pixels = picture(layer, tmp_path, [160, 120, 4.5], scale)  # the middle of the id
+    export_layer(tmp_path, "segments", ids, (0, 0, 0), shapes=layout == "3d")
+    layer = neuroglancer.SegmentationLayer(
+        source=f"precomputed://{served}/segments", segments=[7] if layout == "3d" else []
+    )
+    middle_voxel = [160, 120, 4.5] if layout == "xy" else [160, 120, 4]
+    pixels = picture(layer, tmp_path, middle_voxel, scale, layout)  # the middle of the id
 
     coloured = pixels.max(axis=-1) - pixels.min(axis=-1) > 0.1
     rows, columns = np.flatnonzero(coloured.any(axis=1)), np.flatnonzero(coloured.any(axis=0))
