@@ -182,10 +182,10 @@ def files_of(plan_job: PlanJob) -> Callable[[Any], dict[str, list[Any]]]:
 
     def files(wildcards: Any) -> dict[str, list[Any]]:
         runs = mark_outdated(plan_job, wildcards)
-        by_role = job(wildcards).files().items()
+        shown: set[str] = set()
         return {
-            role: [as_input(path, runs=runs) for path in paths]
-            for role, paths in by_role
+            role: [as_input(path, runs=runs) for path in first_named(paths, shown)]
+            for role, paths in job(wildcards).files().items()
         }
 
     return files

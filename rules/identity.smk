@@ -126,6 +126,14 @@ def as_input(path: str, *, runs: bool) -> Any:
     )
 
 
+def first_named(paths: list[str], shown: set[str]) -> list[str]:
+    """The paths whose inputs are not `shown` yet: Snakemake lists each file once, not once for each role."""
+    new = {declared_output(path): path for path in reversed(paths)}
+    kept = [path for name, path in reversed(new.items()) if name not in shown]
+    shown.update(new)
+    return kept
+
+
 def mark_missing(path: str) -> None:
     """Marks the job of a store or file that is gone, and those that this job needs.
 
