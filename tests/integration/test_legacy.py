@@ -35,15 +35,16 @@ LARGEST_DIFFERENCE = 1e-5
 
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 import train, predict
 def job(**inputs):
     return json.dumps({"inputs": inputs})
 for folder in sys.argv[1:]:
     for name in ("first", "second"):
-        train.main(["--job", job(batches=folder + "/" + name + ".stream"),
-                    "--work", folder + "/work",
-                    "--output", folder + "/" + name, "--history", folder + "/" + name + ".json"])
+        if os.path.exists(folder + "/" + name + ".stream"):
+            train.main(["--job", job(batches=folder + "/" + name + ".stream"),
+                        "--work", folder + "/work", "--output", folder + "/" + name,
+                        "--history", folder + "/" + name + ".json"])
     predict.main(["--job", job(tiles=folder + "/input", checkpoint=folder + "/first"),
                   "--work", folder + "/work", "--output", folder + "/out"])
 """
@@ -116,7 +117,7 @@ def write_input(folder: Path, network: dict[str, Any], block: np.ndarray) -> Non
 def cases(
     apptainer: Apptainer, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Case]:
-    """Every network, initialised and trained for two steps by TensorFlow."""
+    """Every network, initialised and trained for two steps by TensorFlow; one at full width."""
     top = tmp_path_factory.mktemp("legacy")
     networks = {name: network_of(name, **NARROW) for name in NETWORKS}
     networks["full width"] = network_of("mtlsd")
@@ -126,7 +127,8 @@ def cases(
         folder.mkdir()
         first, second = (make_batch(network, iteration) for iteration in (0, 1))
         write_stream(folder / "first.stream", network, 0, first)
-        write_stream(folder / "second.stream", network, 1, second)
+        if name in NETWORKS:  # at full width, only the outputs of one step are compared
+            write_stream(folder / "second.stream", network, 1, second)
         write_input(folder / "input", network, first["raw"])
         by_name[name] = Case(network, folder, second)
     scripts = repository / "workflow" / "scripts" / "legacy"

@@ -87,11 +87,12 @@ def largest_difference(place: Path, name: str, weights: str, work: Path) -> dict
 
 
 def test_train_predict_segment_evaluate(snakemake: Callable[..., str], place: Path) -> None:
-    verbs = ("train", "evaluate")
-    snakemake(*(f"{v}_phantom_thin_{n}" for v in verbs for n in ("mtlsd", "acrlsd")))
+    # What follows a prediction does not know the network: one of them is segmented and scored.
+    targets = ("train_mtlsd", "predict_mtlsd", "train_acrlsd", "evaluate_acrlsd")
+    snakemake(*(target.replace("_", "_phantom_thin_") for target in targets))
+    scores = json.loads((results(place, "acrlsd") / "evaluation.json").read_text())
+    assert 0 < scores["volumes"]["test_0"]["voi_sum"] < 40
     for name in ("mtlsd", "acrlsd"):
-        scores = json.loads((results(place, name) / "evaluation.json").read_text())
-        assert 0 < scores["volumes"]["test_0"]["voi_sum"] < 40
         history = json.loads((results(place, name) / "training.json").read_text())
         assert (history["engine"], history["iterations"]) == ("legacy", 2)
         assert [row["iteration"] for row in history["history"]] == [1, 2]
