@@ -142,6 +142,7 @@ def test_the_report_is_one_page_that_sorts_and_shows_values(
     assert file.stat().st_size < 20e6
     text = file.read_text()
     assert text.count("2 iterations of 4,000") == 2
+    assert 2 <= text.count('class="error"') <= 20
     for title in ("Networks of phantom side by side", "phantom: one segment", "no validation data"):
         assert title in text
     with page_browser.opened(browser, file) as page:

@@ -45,6 +45,7 @@ from retrace.storage.zarr_writer import create_volume
 from run_config import run_config
 
 ENTRY = {"volume": "cube", "roi_nm": {"offset": [0, 0, 0], "shape": [800, 2500, 2500]}}
+RAW = {"kind": "raw", "path": "raw.zarr", "array": "raw"}
 EXPERIMENT = ExperimentSettings.model_validate(
     {
         "dataset": {
@@ -58,7 +59,8 @@ EXPERIMENT = ExperimentSettings.model_validate(
         "segment": {"method": "hist_quant_75", "fragments_in_xy": False},
         "recipe_iterations": 400000,
         "volume": "test_0",
-        "layers": [{"kind": "raw", "path": "raw.zarr", "array": "raw"}],
+        "layers": [RAW],
+        "test_layers": {"test_0": [RAW, {**RAW, "kind": "segments", "array": "segments"}]},
         "folder": "results/mine/mtlsd",
     }
 )
@@ -102,18 +104,30 @@ def test_the_methods_paragraph_matches_the_configuration() -> None:
     assert "of a and b, which" in methods_paragraph(EXPERIMENT, HISTORY, boundaries)
 
 
+def error(rank: int) -> dict[str, Any]:
+    """An error as errors.json lists it; the larger, the lower its rank."""
+    ids = {"segments": [7, 8], "ground_truth": [5], "voxels": 9}
+    share = {"voi_bits": 1 / rank, "voi_fraction": 0.01}
+    return {"rank": rank, "kind": "split", **ids, **share, "point_nm": [10.0, 40.0, 40.0]}
+
+
 def test_the_page_shows_dates_scores_methods_and_configuration(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rendering, "now", lambda: datetime(2030, 1, 2, 3, 4, tzinfo=UTC))
     array = {"shape": (2, 8, 8), "chunks": (2, 8, 8), "dtype": np.uint8, "offset_nm": (0, 0, 0)}
-    created = create_volume(Path("raw.zarr"), "raw", voxel_size_nm=(10, 10, 10), **array)
-    created[...] = 100
+    for name, dtype in (("raw", np.uint8), ("segments", np.uint64)):
+        array["dtype"] = dtype
+        created = create_volume(Path("raw.zarr"), name, voxel_size_nm=(10, 10, 10), **array)
+        created[...] = np.broadcast_to(np.arange(8) // 4 + 7, (2, 8, 8))
     folder = Path(EXPERIMENT.folder)
     folder.mkdir(parents=True)
     (folder / "training.json").write_text(json.dumps(HISTORY))
     (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
+    lists = {"voxels": {"counted": "voxels", "errors": [error(n) for n in range(1, 13)]}}
+    errors = {"volumes": {"test_0": {"volume": "test_0", "lists": lists}}}
+    (folder / "errors.json").write_text(json.dumps(errors))
     os.utime(folder / "evaluation.json", (1e9, 1e9))
     settings = {"config": {"seed": 3}, "experiments": [EXPERIMENT]}
     template = repository / "workflow/scripts/retrace/reporting/page.html.jinja"
@@ -126,8 +140,10 @@ def test_the_page_shows_dates_scores_methods_and_configuration(
         f"commit {commit()}",
         "Results of 2001-09-09 01:46 UTC",
         "There are no validation data",
+        "test_0: 10. split 1 %: 5 in 7, 8; 0.1 bits",
     ):
         assert part in page
+    assert page.count('class="error"') == 10 and "test_0: 11." not in page
 
 
 def test_the_commit_is_read_without_git(repository: Path, tmp_path: Path) -> None:
@@ -283,6 +299,7 @@ def reported(name: str, **more: Any) -> ReportedExperiment:
     return ReportedExperiment(
         **{"name": f"d_{name}", "dataset": "d", "network": name, "volume": "v", "methods": ""},
         **{"deviations": [], "picture": "", "curves": [], "plot": None, "published": []},
+        **{"errors": None},
         **{"convention": None, "threshold": 0.4, "finished": "2030-01-02 03:04 UTC"},
         **{"history": {"iterations": 5}, "origin": {}, "entries": {"v": entry}},
     )

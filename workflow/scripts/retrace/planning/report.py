@@ -7,11 +7,12 @@ from pathlib import Path
 
 from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import VoxelNetworkSettings
+from retrace.config.view_model import ViewLayerSource
 from retrace.config.workflow import WorkflowConfig
 from retrace.job import Job
 from retrace.planning.evaluate import evaluation
 from retrace.planning.experiment import Planner
-from retrace.planning.paths import layer_files, predicted, results
+from retrace.planning.paths import layer_files, predicted, results, volumes_of
 from retrace.planning.program_files import PAGE_TEMPLATE
 from retrace.planning.report_settings import (
     ExperimentSettings,
@@ -39,8 +40,18 @@ def _reported(
         recipe_iterations=network.iterations,
         volume=volume,
         layers=tuple(data_layers(dataset, volume) + result_layers(dataset, network, volume)),
+        test_layers={v: _error_layers(dataset, network, v) for v in volumes_of(dataset.test)},
         folder=results(dataset.name, network.name),
     )
+
+
+def _error_layers(
+    dataset: Dataset, network: VoxelNetworkSettings, volume: str
+) -> tuple[ViewLayerSource, ...]:
+    """What pictures of errors show; networks of boundaries have segments if they were computed."""
+    store = results(dataset.name, network.name, volume, "segmentation.zarr")
+    segments = ViewLayerSource(kind="segments", path=store, array="segments")
+    return (*data_layers(dataset, volume), segments)
 
 
 def report_job(planner: Planner) -> Job:

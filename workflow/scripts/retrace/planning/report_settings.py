@@ -32,6 +32,9 @@ class ExperimentSettings(SettingsModel):
     recipe_iterations: Count | None = Field(description="Iterations of the network's recipe.")
     volume: Text = Field(description="The volume that is shown.")
     layers: tuple[ViewLayerSource, ...] = Field(description="Layers of the picture.")
+    test_layers: dict[str, tuple[ViewLayerSource, ...]] = Field(
+        description="By test volume, the layers of the pictures of errors."
+    )
     folder: Text = Field(description="Folder of the results.")
 
     @property

@@ -26,10 +26,10 @@ ARROWHEAD = (
 )
 
 
-def embedded(path: Path) -> str:
+def embedded(file: Path | io.BytesIO) -> str:
     """A PNG file as the data URL of a JPEG."""
     picture = io.BytesIO()
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         image.convert("RGB").save(picture, format="jpeg", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(picture.getvalue()).decode()
 

@@ -13,6 +13,7 @@ from retrace.files import read_parsed
 from retrace.planning.report_settings import ExperimentSettings
 from retrace.reporting.dates import file_date
 from retrace.reporting.drawings import embedded
+from retrace.reporting.errors import ShownError, read_errors
 from retrace.reporting.figures import PageFigure, learning_figure, threshold_figures
 from retrace.reporting.methods import methods_paragraph
 from retrace.viewing.layers import open_layers
@@ -38,6 +39,8 @@ class ReportedExperiment:
     curves: Sequence[PageFigure]
     plot: str | None
     """The plot of the evaluation, if there are no curves that show the same."""
+    errors: Sequence[ShownError] | None
+    """The largest errors; None if they were not listed."""
     published: Sequence[Mapping[str, Any]]
     """Rows of the paper's numbers next to ours."""
     convention: str | None
@@ -70,6 +73,7 @@ def read_experiment(settings: ExperimentSettings) -> ReportedExperiment:
         picture=_sections(settings.layers),
         curves=[learning, *thresholds],
         plot=embedded(plot) if plot.is_file() and not thresholds else None,
+        errors=read_errors(folder, settings.test_layers),
         published=_published_rows(folder, settings.network.name),
         convention=evaluation.get("convention"),
         threshold=evaluation.get("threshold"),

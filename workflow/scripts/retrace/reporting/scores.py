@@ -107,7 +107,9 @@ def _results(entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The network's own numbers, under an empty name, and those nested in the entry by name."""
     yield "", _numbers(entry)
     for key, value in entry.items():
-        numbers = _numbers(value) if isinstance(value, Mapping) else {}
+        # The parameters of the untrained watershed are no scores.
+        scored = isinstance(value, Mapping) and key != "parameters"
+        numbers = _numbers(value) if scored else {}
         if numbers:
             yield REFERENCES.get(key, (key.replace("_", " "), ""))[0], numbers
             yield from ((f"{key}: {name}", inner) for name, inner in _results(value) if name)
