@@ -7,14 +7,15 @@ agree to rounding.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from retrace.networks.strips import in_strips
 
 SHORTEST = 1e-4
 """Lower bound on the length that maps are divided by."""
@@ -85,21 +86,10 @@ def _filled(kernel: Callable[..., None], shape: torch.Size, *inputs: Tensor | fl
     """
     result = torch.empty(shape)
     whole = [x.contiguous().numpy() if isinstance(x, Tensor) else x for x in inputs]
-    strips = min(torch.get_num_threads(), shape[2])
-    bounds = [shape[2] * part // strips for part in range(strips + 1)]
-
-    def fill(image: int, first: int, stop: int) -> None:
-        parts = [x[image] if isinstance(x, np.ndarray) else x for x in whole]
-        kernel(filled[image], *parts, first, stop)
-
     filled = result.numpy()
-    jobs = [(n, *ends) for n in range(shape[0]) for ends in zip(bounds, bounds[1:], strict=False)]
-    if strips == 1:
-        for job in jobs:
-            fill(*job)
-    else:
-        with ThreadPoolExecutor(strips) as pool:
-            list(pool.map(fill, *zip(*jobs, strict=True)))
+    for image in range(shape[0]):
+        parts = [x[image] if isinstance(x, np.ndarray) else x for x in whole]
+        in_strips(shape[2], partial(kernel, filled[image], *parts))
     return result
 
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from retrace.errors import DataError
 from retrace.networks.convolution import convolve
+from retrace.networks.max_filter import filter_and_split, is_fused, is_within_section
 from retrace.networks.phases import merge_phases, phase_voxels, split_phases
 from retrace.networks.pooling import max_pool, sliding_window
 from retrace.networks.seeded_init import with_seeded_weights
@@ -83,7 +84,8 @@ class TransferNode(nn.Module):
     def forward(self, x: Tensor, *, is_own: bool = False) -> Tensor:
         """The function of `x` (N, C, Z, Y, X), which includes the bias; in place if `is_own`."""
         if self.function == "rectify_linear":
-            return functional.relu(x, inplace=is_own)
+            # In place on a view, its gradient would be copied three times.
+            return functional.relu(x, inplace=is_own and not (x.requires_grad and x._is_view()))
         if self.function == "linear":
             slope, offset = self.args
             return x if self.args == (1, 0) else x * slope + offset
@@ -119,6 +121,7 @@ class ZnnNetwork(nn.Module):
         for node in graph.nodes.values():
             if node.type == "transfer":
                 self.nodes[_key(node.name)] = TransferNode(node)
+        self._rectified_later = {name for name in graph.nodes if self._is_only_filtered(name)}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """{head: (N, C, Z', Y', X')}, affinities in the order z, y, x; see `output_shape`."""
@@ -188,6 +191,8 @@ class ZnnNetwork(nn.Module):
             return total
         if fused is None:
             total = total + transfer.bias[:, None, None, None]
+        if self._is_rectified_later(node.name, total):
+            return total
         # The sum is a new tensor that nothing else reads, so it may be changed in place.
         value: Tensor = transfer(total, is_own=True)
         return value
@@ -197,6 +202,9 @@ class ZnnNetwork(nn.Module):
     ) -> Tensor:
         """An edge's result, in the phases of its output node, from `x`, in those of its input."""
         before = self.graph.dilations[edge.input]
+        if self._is_fused(edge) and is_fused(x):
+            rectify = self._is_rectified_later(edge.input, x)
+            return filter_and_split(x, edge.size, edge.stride, before, rectify)
         if edge.type == "conv":
             x = self.edges[_key(edge.name)](x, bias)
         elif edge.type in ("max_filter", "max_pool"):
@@ -209,6 +217,29 @@ class ZnnNetwork(nn.Module):
         if self.graph.nodes[edge.output].dense:
             return merge_phases(x, before, sizes[edge.output])
         return split_phases(x, stride, before)
+
+    def _is_fused(self, edge: Edge) -> bool:
+        """Whether an edge's filter and phases may be computed in one pass."""
+        return (
+            edge.type == "max_filter"
+            and not self.graph.nodes[edge.output].dense
+            and is_within_section(edge.size, edge.stride)
+        )
+
+    def _is_only_filtered(self, name: str) -> bool:
+        """Whether a node is a ReLU that only such filters read: they may compute it too."""
+        readers = [edge for edge in self.graph.edges.values() if edge.input == name]
+        return (
+            self.graph.nodes[name].type == "transfer"
+            and self.graph.nodes[name].function == "rectify_linear"
+            and name not in self.graph.outputs
+            and bool(readers)
+            and all(self._is_fused(edge) for edge in readers)
+        )
+
+    def _is_rectified_later(self, name: str, x: Tensor) -> bool:
+        """Whether the value `x` of a node is that before its ReLU, which its readers compute."""
+        return name in self._rectified_later and is_fused(x)
 
     @property
     def input_channels(self) -> int:

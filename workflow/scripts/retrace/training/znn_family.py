@@ -272,11 +272,7 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
     optimizer.register_step_post_hook(lambda *_: module.tie())
     mode = network.train_conv_mode or "direct"
     set_convolution_modes(module, mode, network.input_shape, device, training=True)
-    begun = 0
-    if inputs.weights.resumed and inputs.is_new:
-        begun = resume(inputs.weights.resumed, module, optimizer, network, inputs.work)
-    elif inputs.weights.init and inputs.is_new:
-        load_initial_znn(inputs.weights.init, module, optimizer, network)
+    begun = _load_weights(inputs, module, optimizer, network)
     task = ZnnTask(
         network=network,
         module=module,
@@ -289,21 +285,45 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
         device=device,
         dtype=dtype,
     )
-    files = None
-    if network.net_files is not None:
-        record = inputs.written_files
-        continued = inputs.weights.resumed
-        files = NetFiles(
-            network,
-            network.net_files,
-            module,
-            optimizer,
-            inputs.work,
-            record,
-            settings.iterations,
-            stored_iteration(continued) if continued else None,
-        )
+    files = _net_files(inputs, module, optimizer, network)
     return TrainingSetup(task, optimizer, module, begun, on_save=files)
+
+
+def _load_weights(
+    inputs: TrainingInputs,
+    module: ZnnNetwork,
+    optimizer: ZnnOptimizer,
+    network: ZnnNetworkSettings,
+) -> int:
+    """Loads what a new training begins with; iterations that were done for it already."""
+    weights = inputs.weights
+    if weights.resumed and inputs.is_new:
+        return resume(weights.resumed, module, optimizer, network, inputs.work)
+    if weights.init and inputs.is_new:
+        load_initial_znn(weights.init, module, optimizer, network)
+    return 0
+
+
+def _net_files(
+    inputs: TrainingInputs,
+    module: ZnnNetwork,
+    optimizer: ZnnOptimizer,
+    network: ZnnNetworkSettings,
+) -> NetFiles | None:
+    """What writes ZNN's own files of the network, if the settings ask for them."""
+    if network.net_files is None:
+        return None
+    continued = inputs.weights.resumed
+    return NetFiles(
+        network,
+        network.net_files,
+        module,
+        optimizer,
+        inputs.work,
+        inputs.written_files,
+        inputs.settings.iterations,
+        stored_iteration(continued) if continued else None,
+    )
 
 
 def load_initial_znn(
