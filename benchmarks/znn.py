@@ -9,8 +9,10 @@ voxels per second and, of the first two, the fraction of the machine's matrix pr
 right before and after; a training step counts three times the forward FLOP. --network takes any
 sample network that is a chain.
 
-N4 is compared with figures of the original program as well, ORIGINAL, measured once on a machine of
-this kind; the ratio to them is meaningful only on a similar machine.
+N4 is compared with figures of the original program as well, ORIGINAL, measured once on another
+machine together with plain modules, PLAIN. Plain modules lead from one machine to the other: the
+table at the end divides by their rate at 1,100,100 in the same run. With `--processor-time` and
+`--threads 1` other programs disturb less.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from machine import matrix_rate
+from machine import alternating, matrix_rate
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
@@ -49,6 +51,7 @@ is compared with the largest that was measured; for a training step that is 1,10
 PLAIN = {("forward", (1, 100, 100)): 82200, ("training step", (1, 100, 100)): 32870}
 """Voxels/s of the plain dilated modules in the session of ORIGINAL (load 2.6). They lead from it to
 any machine: ours / plain, here and in one run, times plain / original, there."""
+GOALS = {"forward": 4, "training step": 15}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,28 +66,47 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="the median counts")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--processor-time", action="store_true", help="with --threads 1")
     return parser.parse_args(argv)
+
+
+def original(kind: str, output: Sequence[int]) -> tuple[float, tuple[int, ...]] | None:
+    """The original's voxels/s at its largest measured output up to `output`, and that output."""
+    fitting = [s for name, s in ORIGINAL if name == kind and math.prod(s) <= math.prod(output)]
+    if not fitting:
+        return None
+    shape = max(fitting, key=math.prod)
+    return ORIGINAL[kind, shape], shape
 
 
 def compared_with_original(network: str, row: str, output: Sequence[int], rate: float) -> str:
     """How many times the original's figure `rate` is, and its output; nothing where it has none."""
-    kind = row.rsplit(", ", 1)[1]
-    fitting = [s for name, s in ORIGINAL if name == kind and math.prod(s) <= math.prod(output)]
-    if network != "n4" or not fitting:
+    known = original(row.rsplit(", ", 1)[1], output)
+    if network != "n4" or known is None:
         return ""
-    shape = max(fitting, key=math.prod)
-    return f"{rate / ORIGINAL[kind, shape]:6.1f} x ZNN at {','.join(map(str, shape))}"
+    return f"{rate / known[0]:6.1f} x ZNN at {','.join(map(str, known[1]))}"
 
 
-def by_way_of_plain(args: argparse.Namespace, row: str, output: Sequence[int], gain: float) -> str:
-    """How many times the original's rate ours is if we are `gain` times as fast as plain modules.
+Rates = dict[tuple[str, tuple[int, ...]], float]
+"""Voxels/s by row and output."""
 
-    Nothing where the original and plain modules were not measured together.
+
+def by_way_of_plain(rates: Rates) -> str:
+    """A line per row of ours: how many times the original's rate it is, by way of plain modules.
+
+    Ours at an output / plain modules at PLAIN's output, here, times plain / original, there.
     """
-    key = (row.rsplit(", ", 1)[1], tuple(output))
-    if args.network != "n4" or key not in PLAIN or row.startswith("plain"):
-        return ""
-    return f", {gain * PLAIN[key] / ORIGINAL[key]:.1f} x by way of plain modules"
+    lines = ["", "times the original, by way of plain modules at 1,100,100 in this run:"]
+    for (row, output), rate in rates.items():
+        kind = row.rsplit(", ", 1)[1]
+        plain = rates.get((f"plain dilated, {kind}", (1, 100, 100)))
+        known = original(kind, output)
+        if row.startswith("plain") or plain is None or known is None:
+            continue
+        gain = rate / plain * PLAIN[kind, (1, 100, 100)] / known[0]
+        there = f"goal {GOALS[kind]}, original at {','.join(map(str, known[1]))}"
+        lines.append(f"{row:28s} {','.join(map(str, output)):12s} {gain:5.1f} x  ({there})")
+    return "\n".join(lines if len(lines) > 2 else [])
 
 
 class Dilated(nn.Sequential):
@@ -104,18 +126,6 @@ class Dilated(nn.Sequential):
             elif edge.type == "max_filter":
                 layers.append(nn.MaxPool3d(edge.size, 1, dilation=dilation))
         super().__init__(*layers)
-
-
-def seconds(run: Callable[[], object], rounds: int, device: torch.device) -> float:
-    """Median time of a call, after one that warms up."""
-    times = []
-    for _ in range(rounds + 1):
-        begin = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return sorted(times[1:])[rounds // 2]
 
 
 def forward(module: Callable[[Tensor], object], x: Tensor) -> Callable[[], object]:
@@ -155,37 +165,54 @@ def window_by_window(network: ZnnNetwork, x: Tensor) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def measure(args: argparse.Namespace, network: ZnnNetwork, output: list[int]) -> None:
+def works(
+    args: argparse.Namespace, network: ZnnNetwork, plain: nn.Module, x: Tensor
+) -> dict[str, Callable[[], object]]:
+    """What is timed, by row."""
+    found: dict[str, Callable[[], object]] = {}
+
+    def in_mode(mode: str, run: Callable[[], object]) -> Callable[[], object]:
+        def set_and_run() -> object:
+            for layer in network.convolutions.values():
+                layer.mode = mode
+            return run()
+
+        return set_and_run
+
+    for mode in args.modes:
+        found[f"ours, {mode}, forward"] = in_mode(mode, forward(network, x))
+        train = step(network, x, only_output(network))
+        found[f"ours, {mode}, training step"] = in_mode(mode, train)
+    found["plain dilated, forward"] = forward(plain, x)
+    found["plain dilated, training step"] = step(plain, x, plain)
+    return found
+
+
+def measure(args: argparse.Namespace, network: ZnnNetwork, output: list[int]) -> Rates:
+    """Prints the rows of an output, and returns their voxels/s."""
     device = choose_device(args.device)
     shape = network.valid_shape(output)
     x = torch.rand((1, network.input_channels, *shape), device=device)
     plain = Dilated(network).to(device)
-    rates = [matrix_rate(device, torch.float32)]
-    rows: dict[str, float] = {}
-    for mode in args.modes:
-        for layer in network.convolutions.values():
-            layer.mode = mode
-        rows[f"ours, {mode}, forward"] = seconds(forward(network, x), args.rounds, device)
-        train = step(network, x, only_output(network))
-        rows[f"ours, {mode}, training step"] = seconds(train, args.rounds, device)
-    rows["plain dilated, forward"] = seconds(forward(plain, x), args.rounds, device)
-    rows["plain dilated, training step"] = seconds(step(plain, x, plain), args.rounds, device)
+    clock = time.process_time if args.processor_time else time.perf_counter
+    rates = [matrix_rate(device, torch.float32, clock=clock)]
+    timings = alternating(works(args, network, plain, x), args.rounds, device=device, clock=clock)
     alone = window_by_window(network, x)
-    rates.append(matrix_rate(device, torch.float32))
+    rates.append(matrix_rate(device, torch.float32, clock=clock))
     voxels, flop = math.prod(output), network.flop(shape)
     print(f"\n{args.network}, output {output}, input {list(shape)}, {flop / 1e9:.2f} GFLOP")
-    for name, took in rows.items():
+    for name in timings.seconds:
+        took, speed = timings.took(name).median, timings.rate(name, voxels)
         share = flop * (3 if "step" in name else 1) / took / max(rates)
-        comparison = compared_with_original(args.network, name, output, voxels / took)
-        plain_row = f"plain dilated, {name.rsplit(', ', 1)[1]}"
-        comparison += by_way_of_plain(args, name, output, rows[plain_row] / took)
-        rate = f"{took:8.3f} s {voxels / took:10.0f} voxels/s {share:6.1%} of products"
+        comparison = compared_with_original(args.network, name, output, speed.median)
+        rate = f"{took:8.3f} s {speed:.0f} voxels/s {share:6.1%} of products"
         print(f"{name:28s} {rate} {comparison}")
     comparison = compared_with_original(args.network, "window by window, forward", output, alone)
     print(
         f"{'window by window, forward':28s} {'':10s} {alone:10.1f} voxels/s {'':18s} {comparison}"
     )
-    print(f"matrix products: {max(rates) / 1e9:.0f} GFLOP/s")
+    print(f"matrix products: {max(rates) / 1e9:.0f} GFLOP/s", flush=True)
+    return {(name, tuple(output)): timings.rate(name, voxels).median for name in timings.seconds}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -194,8 +221,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = choose_device(args.device)
     network = build_network(network_for(args.network, load_dataset(args.dataset))).to(device)
     print(f"{device}, {args.threads} threads, torch {torch.__version__}")
+    rates: Rates = {}
     for output in args.outputs:
-        measure(args, network, output)
+        rates |= measure(args, network, output)
+    if args.network == "n4":
+        print(by_way_of_plain(rates))
 
 
 if __name__ == "__main__":
