@@ -1,6 +1,6 @@
 """Speed of prediction from raw on disk to a finished store, by OpenVINO and by torch.
 
-    python benchmarks/predict.py      # mtlsd_small on a volume of the FIB-25 sample's size
+    python benchmarks/predict.py      # mtlsd_small: a volume that is one tile, and one of 36 tiles
     python benchmarks/predict.py --network mtlsd --dataset zfinch --shape 96 356 356
 
 Everything that predict.py does is timed: checking, reading, computing, compressing, writing,
@@ -33,7 +33,7 @@ from retrace.config.datasets import load_dataset
 from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.networks import head_names, network_for
 from retrace.device import choose_device, cpu_multiplies_bf16
-from retrace.geometry import VoxelBox
+from retrace.geometry import Triple, VoxelBox, triple
 from retrace.inference.tiles import TileNetwork, output_box, tiles
 from retrace.networks import build_network
 from retrace.storage.manifest import read_manifest
@@ -41,9 +41,16 @@ from retrace.storage.volumes import open_volume
 from retrace.storage.zarr_writer import create_volume
 
 PROGRAM = Path(__file__).resolve().parent.parent / "workflow" / "scripts" / "predict.py"
+VOLUMES: dict[str, tuple[Triple, Triple | None]] = {
+    "one tile": ((124, 200, 200), None),
+    "36 tiles": ((256, 300, 300), (64, 112, 112)),
+}
+"""Raw and tile, z y x, unless `--shape` is given. A single tile overlaps with nothing and meets
+memory that was never used; in several tiles, reading and storing happen while the network
+computes."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 HEADING = (
-    *("network", "library", "precision", "output Mvoxel/s", "GFLOP/s"),
+    *("raw, tiles", "library", "precision", "output Mvoxel/s", "GFLOP/s"),
     *("of the matrix products' rate", "peak memory"),
 )
 
@@ -52,15 +59,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="mtlsd_small")
     parser.add_argument("--dataset", default="fib25", help="whose recipe and voxel size are taken")
-    parser.add_argument("--shape", type=int, nargs=3, default=(124, 152, 152), help="raw, z y x")
-    parser.add_argument("--tile", type=int, nargs=3, help="tile, z y x (chosen from free memory)")
+    parser.add_argument("--shape", type=int, nargs=3, help="raw, z y x (default: two volumes)")
+    parser.add_argument("--tile", type=int, nargs=3, help="tile of `--shape`, z y x (chosen)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, help="default: what is fast")
     parser.add_argument("--libraries", nargs="+", default=["auto", "torch"], help="cpu_library")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, help="default: as torch chooses")
     parser.add_argument("--rounds", type=int, default=3)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.tile and not args.shape:
+        parser.error("--tile needs --shape")
+    return args
 
 
 @dataclass
@@ -83,13 +93,14 @@ class Case:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         self.manifests.append(read_manifest(output))
 
-    def row(self, network: str, voxels: int, flop: float) -> Sequence[object]:
+    def row(self, voxels: int, flop: float) -> Sequence[object]:
         """The row of the table."""
+        shape = " × ".join(map(str, open_volume(self.folder / "raw.zarr", "raw").box.shape))
         seconds = [float(manifest["seconds"]) for manifest in self.manifests]
         fractions = [flop / s / r * 100 for s, r in zip(seconds, self.rates, strict=True)]
         peak = max(float(manifest["peak_memory_mb"]) for manifest in self.manifests)
         return (
-            network,
+            f"{shape}, {self.manifests[0]['tiles']}",
             self.manifests[0]["library"],
             self.settings["precision"],
             format(Spread(tuple(voxels / s / 1e6 for s in seconds)), ".3f"),
@@ -99,32 +110,33 @@ class Case:
         )
 
 
-def write_raw(folder: Path, args: argparse.Namespace, voxel_size_nm: Sequence[int]) -> Path:
+def write_raw(folder: Path, raw_shape: Triple, voxel_size_nm: Sequence[int]) -> Path:
     """A store of random raw of the requested shape."""
     store = folder / "raw.zarr"
     array = create_volume(
         store,
         "raw",
-        shape=args.shape,
+        shape=raw_shape,
         chunks=(64, 64, 64),
         dtype=np.uint8,
         voxel_size_nm=voxel_size_nm,
         offset_nm=(0, 0, 0),
     )
-    array[...] = np.random.default_rng(0).integers(0, 256, args.shape, dtype=np.uint8)
+    array[...] = np.random.default_rng(0).integers(0, 256, raw_shape, dtype=np.uint8)
     return store
 
 
 def cases(
-    args: argparse.Namespace, folder: Path, raw: Path, network: VoxelNetworkSettings
+    args: argparse.Namespace, folder: Path, tile: Triple | None, network: VoxelNetworkSettings
 ) -> list[Case]:
     """A prediction for each precision and library; on a GPU there is only torch."""
+    raw = folder / "raw.zarr"
     device = choose_device(args.device)
     fast = ["fp32", "bf16"] if device.type == "cuda" or cpu_multiplies_bf16() else ["fp32"]
     settings = {
         "volume": {"raw": {"path": str(raw), "array": "raw"}, "roi_nm": None},
         "network": network.plain(),
-        "tile": args.tile or "auto",
+        "tile": tile or "auto",
         "dtype": "uint8",
         "heads": head_names(network),
         "device": args.device,
@@ -155,23 +167,34 @@ def arithmetic(module: TileNetwork, box: VoxelBox, case: Case) -> float:
     return float(sum(module.flop(tile.window.shape) for tile in grid))
 
 
-def report(args: argparse.Namespace, folder: Path) -> str:
+def volume_rows(
+    args: argparse.Namespace, folder: Path, raw_shape: Triple, tile: Triple | None
+) -> list[Sequence[object]]:
+    """The rows of one volume."""
     dataset = load_dataset(args.dataset)
     network: Any = network_for(args.network, dataset)
-    raw = write_raw(folder, args, dataset.voxel_size_nm)
+    raw = write_raw(folder, raw_shape, dataset.voxel_size_nm)
     module: Any = build_network(network)
     save_model(folder / "model", module, {"network": network.plain()})
+    all_cases = cases(args, folder, tile, network)
+    measure(all_cases, choose_device(args.device), args.rounds)
+    box = output_box(open_volume(raw, "raw"), module, network.predict_padding)
+    return [case.row(box.size, arithmetic(module, box, case)) for case in all_cases]
+
+
+def report(args: argparse.Namespace, folder: Path) -> str:
     device = choose_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
-    all_cases = cases(args, folder, raw, network)
-    measure(all_cases, device, args.rounds)
-    box = output_box(open_volume(raw, "raw"), module, network.predict_padding)
-    rows = [case.row(args.network, box.size, arithmetic(module, box, case)) for case in all_cases]
-    tile = all_cases[0].manifests[0]["tile_shape"]
-    grid = f"raw {list(args.shape)}, output {list(box.shape)}, tiles of {tile}"
+    volumes = VOLUMES
+    if args.shape:
+        volumes = {"given": (triple(args.shape), triple(args.tile) if args.tile else None)}
+    rows: list[Sequence[object]] = []
+    for name, (raw_shape, tile) in volumes.items():
+        (folder / name).mkdir()
+        rows += volume_rows(args, folder / name, raw_shape, tile)
     memory = f", GPU {peak_gpu_mb(device):.0f} MB" if device.type == "cuda" else ""
-    return f"{describe_machine(device)}; {grid}{memory}\n\n{table(HEADING, rows)}"
+    return f"{describe_machine(device)}; {args.network}{memory}\n\n{table(HEADING, rows)}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,29 @@ def test_auto_does_not_compile_on_a_cpu() -> None:
     assert device.uses_compile(True, torch.device("cpu"))
     with pytest.raises(ConfigError, match="allowed: auto"):
         device.uses_compile("yes", torch.device("cpu"))
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages here"
+)
+def test_memory_that_is_reserved_gets_huge_pages() -> None:
+    with mmap.mmap(-1, 4 * device.HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        begin = ctypes.c_char.from_buffer(memory)
+        place = ctypes.addressof(begin)
+        del begin
+        assert "hg" not in _flags_of(place)
+        device.use_huge_pages()
+        assert "hg" in _flags_of(place)
+
+
+def _flags_of(place: int) -> list[str]:
+    """What the kernel was advised for the memory at an address (VmFlags of proc(5))."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split()[0]
+        if "-" in first:
+            low, high = (int(edge, 16) for edge in first.split("-"))
+            inside = low <= place < high
+        elif inside and first == "VmFlags:":
+            return line.split()[1:]
+    raise AssertionError("no such memory")

@@ -144,6 +144,8 @@ def test_an_output_that_is_not_finite_is_named() -> None:
     tile = Tile(VoxelBox((4, 0, 0), (2, 2, 2)), VoxelBox((0, 0, 0), (10, 10, 10)))
     outputs = {"affs": torch.ones(3, 2, 2, 2), "lsds": torch.ones(10, 2, 2, 2)}
     check_finite(outputs, tile)
+    outputs["affs"][0] = 3e38  # only their sum is infinite
+    check_finite(outputs, tile)
     outputs["lsds"][0, 0, 0, 0] = torch.inf
 
     with pytest.raises(DataError, match=r"\(lsds\) in the tile at \[4, 0, 0\]\+\[2, 2, 2\]"):

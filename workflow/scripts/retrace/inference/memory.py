@@ -69,5 +69,7 @@ def bytes_per_voxel(network: TileNetwork, window: Triple, itemsize: int) -> floa
 
     Three times the input and output of the largest layer: at the top of a U-Net, both halves of a
     skip connection exist together with their concatenation, and convolutions keep a reordered copy.
+    Whole predictions of a tile with `mtlsd_small` took 1.6 to 2.6 times by OpenVINO and 2.0 to 2.7
+    times by torch, for windows of 0.6 to 9.4 Mvoxel.
     """
     return LIVE_COPIES * itemsize * network.layer_values(window) / math.prod(window)
