@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -15,8 +19,10 @@ import pytest
 from matplotlib.image import imread
 
 import export
+from conftest import REPOSITORY
+from kill import PATIENCE_S
 from retrace.storage.zarr_writer import create_volume
-from retrace.viewing.browser import screenshot
+from retrace.viewing.browser import FLAGS, screenshot
 from retrace.viewing.scene import GREY, start_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("browser")]
@@ -176,3 +182,52 @@ def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float, l
     middle = [SIZE[1] / 2, SIZE[0] / 2]
     expected = [middle[0] - half[0], middle[0] + half[0], middle[1] - half[1], middle[1] + half[1]]
     assert measured == pytest.approx(expected, abs=3)
+
+
+def test_the_link_of_served_layers_opens_them(tmp_path: Path) -> None:
+    """serve.py as a process: its address shows an image and ids in neuroglancer."""
+    raw = np.full((8, 60, 80), 120, np.uint8)
+    ids = np.zeros((8, 60, 80), np.uint64)
+    ids[:, 20:40, 20:60] = 7
+    export_layer(tmp_path / "layers", "raw", raw, (3, 5, -7))
+    export_layer(tmp_path / "layers", "segments", ids, (3, 5, -7))
+    program = str(REPOSITORY / "workflow/scripts/serve.py")
+    command = [sys.executable, program, "--port", "0", str(tmp_path / "layers")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            link = process.stdout.readline().split()[-1]
+            picture, messages = page(link, tmp_path / "page.png")
+            assert all("favicon" in message for message in messages), messages
+            assert segment_pixels(picture) > 500
+            assert (np.abs(picture - 120 / 255) < 0.02).all(axis=-1).sum() > 500
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
+def page(link: str, path: Path) -> tuple[np.ndarray, list[str]]:
+    """A screenshot (H, W, 3) of a page once its layers are drawn, and what its console says."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for flag in ("--headless=new", *FLAGS, f"--user-data-dir={path.parent / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "SEVERE"})
+    with webdriver.Chrome(options) as driver:
+        driver.get(link)
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            time.sleep(1)
+            driver.save_screenshot(str(path))
+            if segment_pixels(imread(path)[..., :3]) > 500:
+                break
+        return imread(path)[..., :3], [entry["message"] for entry in driver.get_log("browser")]
+
+
+def segment_pixels(picture: np.ndarray) -> int:
+    """Number of pixels with the colours of ids over grey; lines are of pure colours."""
+    spread = picture.max(axis=-1) - picture.min(axis=-1)
+    mixed = (picture > 0.15).all(axis=-1) & (picture < 0.9).all(axis=-1)
+    return int((mixed & (spread > 0.1)).sum())

@@ -23,6 +23,7 @@ from retrace.errors import DataError, run
 from retrace.formats.source import Source
 from retrace.geometry import VoxelBox
 from retrace.records.record import running_job, work_digest
+from retrace.relative_paths import relative_path
 from retrace.remote.addresses import is_address
 from retrace.replacement import remove_afterwards
 from retrace.storage.images import open_image
@@ -38,6 +39,7 @@ from retrace.storage.precomputed_writer import LayerPlan
 from retrace.storage.reads import local_paths, remote_reads, same_version
 from retrace.storage.volumes import Volume, open_source
 from retrace.storage.zarr_writer import publish
+from retrace.viewing.links import PORT, layer_link
 
 THREADS = 4
 
@@ -112,6 +114,14 @@ def add_shapes(
     return {path: writer.digests[path][:16] for path in writer.files}
 
 
+def print_link(layer: Path, *, labels: bool) -> None:
+    """Prints how to look at a layer: the command that serves it, and then the link."""
+    kind = "segmentation" if labels else "image"
+    link = layer_link(layer.name, kind, f"http://127.0.0.1:{PORT}")
+    program = relative_path(Path(__file__).with_name("serve.py"))
+    print(f"[export] to open it: python {program} {layer.parent}\nthen {link}", flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     begin = time.monotonic()
@@ -151,6 +161,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     remove_afterwards(work)
     print(f"[export] {output}: {len(plan.mips)} mips of {list(box.shape)} voxels", flush=True)
+    if settings.format == "precomputed" and not settings.gzip:
+        print_link(output, labels=settings.labels)
 
 
 if __name__ == "__main__":
