@@ -138,6 +138,7 @@ def job_environment(settings: WorkflowConfig) -> str:
         "RETRACE_BLOCKS_GIB": settings.blocks.cache_gib,
         "RETRACE_BLOCKS_THREADS": settings.fetch_threads,
         "RETRACE_PYTHON": sys.executable,
+        "RETRACE_TERMINAL": int(sys.stderr.isatty()),
     }
     words = [f"{name}={shlex.quote(str(value))}" for name, value in values.items()]
     # Snakemake formats the text: braces are doubled.

@@ -162,12 +162,15 @@ def test_training_reduces_the_loss_and_logs_it(tmp_path: Path) -> None:
     data = tiny.dataset(tmp_path)
     net = tiny.network(data, history_freq=20)
     run(tmp_path, data, net, 120)
-    rows = json.loads((tmp_path / "training.json").read_text())["learning_curve"]
+    record = json.loads((tmp_path / "training.json").read_text())
+    rows, measured = record["learning_curve"], record["validation"]["rows"]
     (work,) = (tmp_path / "work").iterdir()
 
     assert rows[-1]["validation_error"] <= 0.1 < rows[0]["train_loss"]
     assert [row["lr"] for row in rows[:2]] == [0.05, pytest.approx(0.05 * 0.99)]
     assert rows[-1]["loss_ema"] < 0.65
+    curve = [{k: row[f"validation_{k}"] for k in ("loss", "error")} for row in rows]
+    assert [{k: row[k] for k in ("loss", "error")} for row in measured] == curve
     names = ("debug_batch", "timeline", "history", "errors")
     assert all((work / f"{name}.png").stat().st_size > 1000 for name in names)
     with (work / "history.csv").open() as file:

@@ -38,6 +38,9 @@ def test_loss_falls_and_the_curve_is_znns(folder: Path) -> None:
     assert curve["train"]["err"][0] == pytest.approx(np.mean([r["err"] for r in rows[:2]]))
     assert curve["test"]["it"] == list(range(4, 61, 4))
     assert curve["test"]["err"][-1] < curve["test"]["err"][0]
+    measured = record["validation"]["rows"]
+    assert [row["iteration"] for row in measured] == [32, 60]
+    assert measured[1]["loss"] == measured[1]["err"] < measured[0]["err"]
 
 
 def test_a_stopped_training_resumes_to_the_same_weights_and_curve(folder: Path) -> None:

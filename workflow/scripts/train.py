@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job
@@ -32,6 +33,7 @@ from retrace.training.other_states import note_identity, other_states
 from retrace.training.parallel import run_in_processes
 from retrace.training.ranks import SINGLE_PROCESS, Rank
 from retrace.training.task import WeightFiles
+from retrace.training.validation import ValidationCurve
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -67,7 +69,7 @@ def train(rank: Rank, args: argparse.Namespace, training: str) -> None:
     if not rank.is_first:
         return
     seconds = time.monotonic() - begin
-    content = training_history(settings, outcome, seconds)
+    content = training_history(settings, outcome, seconds, trainer.validation)
     content["origin"] = origin_of_opened(opened, weights.present, settings.plain(), seconds)
     content |= trainer.task.history(outcome.progress, args.work / name)
     atomic_write(args.history, json.dumps(content, indent=1) + "\n")
@@ -78,9 +80,15 @@ def train(rank: Rank, args: argparse.Namespace, training: str) -> None:
         "training_digest": training,
         "loss": last_loss(outcome),
         **trainer.task.metadata,
+        **kept_state(trainer.validation, outcome.iteration),
     }
     save_model(args.output, trainer.result, metadata)
     print(f"[train] loss {metadata['loss']} -> {args.output}", flush=True)
+
+
+def kept_state(validation: ValidationCurve | None, iteration: int) -> dict[str, Any]:
+    """What the model says of its validation: which state it is, and how it was measured."""
+    return {"validation": validation.facts(iteration)} if validation else {}
 
 
 def train_in_process(rank: Rank, args: argparse.Namespace, training: str) -> None:

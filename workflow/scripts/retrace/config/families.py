@@ -120,8 +120,6 @@ class Family:
     """Whether all images are read in [0, 1], whatever the dataset's `preprocess` is."""
 
     # Training
-    draws_validation_patches: bool = False
-    """Whether trainings measure themselves on patches of the validation split."""
     pads_training: bool = False
     """Whether `predict_padding` decides what is trained on, too."""
     max_training_gpus: int | None = None
@@ -243,7 +241,6 @@ ZNN = Family(
     },
     own_files={".h5": "retrace.checkpoints.znn"},
     package="retrace.packaging.znn:PACKAGE",
-    draws_validation_patches=True,
     pads_training=True,
     output_names=True,
 )
@@ -270,7 +267,6 @@ ELEKTRONN = Family(
     package="retrace.packaging.elektronn:PACKAGE",
     reads_examples=True,
     unit_images=True,
-    draws_validation_patches=True,
     max_training_gpus=1,
     records_curves=True,
 )

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, Strict
 
 from retrace.config.export_choices import Export
+from retrace.config.validation_model import Validation
 from retrace.setting_types import (
     DEFAULT_ZARR_FORMAT,
     AnyText,
@@ -371,6 +372,10 @@ class WorkflowConfig(SettingsModel):
     )
     evaluate: Evaluate = Field(
         default_factory=Evaluate, description="How segmentations and predictions are scored."
+    )
+    validation: Validation = Field(
+        default_factory=Validation,
+        description="How trainings are measured on the dataset's `validation` volumes.",
     )
     compare: Compare = Field(
         default_factory=Compare,

@@ -24,6 +24,7 @@ from retrace.planning import (
     missing_files,
     output_folders,
     split_checks,
+    validation_checks,
     volume_checks,
 )
 from retrace.planning.choices import gpus_for, is_published, iterations_for, trained_network
@@ -204,6 +205,7 @@ class Planner:
         for one in trained:
             self.init_is_own_result(name, one.name)
             finished_training.check_length(self.config, name, one)
+            validation_checks.check_validation(self.config, data, one)
 
     def _with_upstream(self, dataset: str, network: NetworkSettings) -> list[NetworkSettings]:
         """A network, and those whose weights or predictions it reads."""

@@ -29,6 +29,7 @@ from retrace.planning.paths import (
 from retrace.planning.resumption import Start, planned_start
 from retrace.planning.targets import pair_target
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
+from retrace.planning.validation_checks import is_measured, labelled_validation
 from retrace.planning.weights import context_model, first_weights, untracked_weights
 
 
@@ -41,7 +42,7 @@ def train_settings(
     """
     limit = config.train_seconds
     return TrainSettings(
-        dataset=_training_data(dataset, network),
+        dataset=_training_data(config, dataset, network),
         network=trained_network(config, network),
         autocontext=context_network(network, dataset),
         iterations=iterations_for(config, network.name) or network.iterations,
@@ -51,26 +52,33 @@ def train_settings(
         precision=config.precision,
         compile=config.compile,
         **({} if limit is None else {"seconds": limit}),
+        **validation_settings(config),
     )
 
 
+def validation_settings(config: WorkflowConfig) -> dict[str, Any]:
+    """How a training is measured; the legacy engine measures nothing."""
+    if config.engine == "legacy":
+        return {"validate_every": "never"}
+    chosen = config.validation
+    decisive = {"selection": chosen.complete()} if chosen.decides else {}
+    return {"validate_every": chosen.every, **decisive}
+
+
 def _training_data(
-    dataset: DatasetBase, network: VoxelNetworkSettings
+    config: WorkflowConfig, dataset: DatasetBase, network: VoxelNetworkSettings
 ) -> TrainingDataset | TrainingExamples:
     if isinstance(dataset, ExamplesDataset):
         return TrainingExamples(name=dataset.name, examples=dataset.examples)
     assert isinstance(dataset, Dataset)
-    tested = {}
-    if family_of(network).draws_validation_patches:
-        tested["validation"] = tuple(validation_patches(dataset, network))
-    used = trained_volumes(dataset, network)
+    used = trained_volumes(config, dataset)
     return TrainingDataset(
         name=dataset.name,
         voxel_size_nm=dataset.voxel_size_nm,
         background_ids=dataset.background_ids,
         volumes={name: _trained_volume(dataset, network, name) for name in used},
         train=dataset.train,
-        **tested,
+        validation=tuple(validation_patches(config, dataset)),
     )
 
 
@@ -108,17 +116,16 @@ def recursive_inputs(dataset: Dataset, network: NetworkSettings, volume: str) ->
     return sources
 
 
-def trained_volumes(dataset: Dataset, network: NetworkSettings) -> list[str]:
-    """Volumes that a training reads: those of `train`, and of its test passes."""
-    return volumes_of([*dataset.train, *validation_patches(dataset, network)])
+def trained_volumes(config: WorkflowConfig, dataset: Dataset) -> list[str]:
+    """Volumes that a training reads: those of `train`, and those that it is measured on."""
+    return volumes_of([*dataset.train, *validation_patches(config, dataset)])
 
 
-def validation_patches(dataset: Dataset, network: NetworkSettings) -> list[Entry]:
-    """Entries that a training measures itself on, as training reads them; of some families."""
-    if not family_of(network).draws_validation_patches:
+def validation_patches(config: WorkflowConfig, dataset: Dataset) -> list[Entry]:
+    """Entries that a training is measured on, as training reads them."""
+    if not is_measured(config):
         return []
-    volumes = dataset.volumes
-    entries = [e for e in dataset.validation if volumes[e.volume].labels is not None]
+    entries = labelled_validation(dataset)
     drawn = {"probability": 1 / len(entries), "exclude_nm": ()} if entries else {}
     return [entry.without("skeletons").model_copy(update=drawn) for entry in entries]
 
@@ -152,7 +159,7 @@ def described_training(planner: Planner, dataset: str, network: str) -> Job:
     if isinstance(data, ExamplesDataset):
         masks, volumes = {}, example_files(data.examples, "train")
     else:
-        names = trained_volumes(data, net)
+        names = trained_volumes(planner.config, data)
         masks = mask_stores(data, names)
         volumes = volume_files(data, names) + recursive_stores(data, net, names)
     waits = [*volumes, *with_manifests(masks.values())]

@@ -10,6 +10,7 @@ from retrace.config.any_network import VoxelNetwork, of_family
 from retrace.config.dataset_model import DatasetVolume, Entry
 from retrace.config.lsd_network import LsdNetworkSettings
 from retrace.config.schema import check
+from retrace.config.validation_model import Interval, Validation
 from retrace.formats.examples_source import ExamplesSource
 from retrace.setting_types import (
     Compile,
@@ -79,6 +80,18 @@ class TrainSettings(TrainingExecution):
         None, description="Longest training time, all runs together, s. None: no limit."
     )
     precision: Precision = Field("auto", description="Number format of the computation.")
+    validate_every: Annotated[Interval, NO_EFFECT] = Field(
+        "auto", description="Iterations between two measurements on the validation volumes."
+    )
+    selection: Validation | None = Field(
+        None, description="How measurements decide which weights are the result. None: not at all."
+    )
+
+    @property
+    def validation(self) -> Validation:
+        """All settings of the validation."""
+        return self.selection or Validation(every=self.validate_every)
+
     compile: Annotated[Compile, NO_EFFECT] = Field(
         "auto", description="Whether torch compiles the network."
     )

@@ -45,6 +45,7 @@ from retrace.training.elektronn_schedule import (
     declared_schedule,
     has_stalled,
 )
+from retrace.training.elektronn_validation import elektronn_validation
 from retrace.training.example_batches import ExampleBatches, open_example_batches
 from retrace.training.random_streams import network_seed
 from retrace.training.state import TrainingProgress, state_files
@@ -185,6 +186,12 @@ class ElektronnTask(PlainTask):
         (output,) = (y.detach() for y in outputs.values())
         return cast(dict[str, Picture], draw(self.module.as_probabilities(output), batch))
 
+    def validation_pictures(self, module: ElektronnNetwork) -> Mapping[str, Picture]:
+        """The pictures of the first validation example from volumes."""
+        for batch in self.data.monitor("validation", 1):
+            return self.pictures({"output": module.raw(batch["input"])}, batch)
+        return {}
+
     @torch.no_grad()
     def after_step(self, module: nn.Module, iteration: int, losses: Tensor, work: Path) -> None:
         """Measures after the first and every `history_freq` iterations, runs due actions,
@@ -220,7 +227,7 @@ class ElektronnTask(PlainTask):
         row["warp"] = float(self.schedule.value("warp_on", iteration - 1))
         module.eval()
         for split in ("train", "validation"):
-            row |= {f"{split}_{k}": v for k, v in self._split_means(split).items()}
+            row |= {f"{split}_{k}": v for k, v in self.split_means(split, self.module).items()}
         after_step = self._terms(self.module.raw(batch["input"]).float(), batch)
         row["loss_change"] = number(self._recorded(after_step, batch)[0] - loss)
         module.train()
@@ -230,12 +237,12 @@ class ElektronnTask(PlainTask):
         print(f"[train] {status_line(row)}", flush=True)
         return row
 
-    def _split_means(self, split: str) -> dict[str, float]:
+    def split_means(self, split: str, module: ElektronnNetwork) -> dict[str, float]:
         """Mean loss and error over the examples of a split; none without labels."""
         sums: dict[str, float] = {}
         count = 0
         for batch in self.data.monitor(split, self.network.monitor_batch_size):
-            terms = self._terms(self.module.raw(batch["input"]).float(), batch)
+            terms = self._terms(module.raw(batch["input"]).float(), batch)
             values = self._recorded(terms, batch)
             if values.isnan().any():
                 continue
@@ -410,8 +417,9 @@ def set_up_elektronn(inputs: TrainingInputs, module: ElektronnNetwork) -> Traini
     optimizer.follow(task.rates)
     if not states:
         task.draw_batch(0)
+    measured = elektronn_validation(task, settings, has_data=data.validation is not None)
     return TrainingSetup(
-        task, optimizer, module, average_decay=network.average, on_save=task.remember
+        task, optimizer, module, 0, network.average, on_save=task.remember, validation=measured
     )
 
 

@@ -10,6 +10,7 @@ from retrace.planning.train_settings import TrainSettings
 from retrace.storage.manifest import gpu_name, peak_memory_mb
 from retrace.training.compared import LAST, number, total
 from retrace.training.loop import TrainingOutcome
+from retrace.training.validation import ValidationCurve
 
 HISTORY_ROWS = 2000
 """Most rows of a history; with more iterations, a row is the mean over several of them."""
@@ -29,9 +30,16 @@ def mean_rows(losses: Tensor) -> list[tuple[int, Tensor]]:
 
 
 def training_history(
-    settings: TrainSettings, outcome: TrainingOutcome, seconds: float
+    settings: TrainSettings,
+    outcome: TrainingOutcome,
+    seconds: float,
+    validation: ValidationCurve | None = None,
 ) -> dict[str, Any]:
-    """The content of training.json: loss terms averaged over equal ranges of iterations."""
+    """The content of training.json: loss terms averaged over equal ranges of iterations.
+
+    `validation`: the measurements, which are added as they are.
+    """
+    measured = validation.content(outcome.iteration) if validation else None
     rows = []
     for end, terms in mean_rows(outcome.losses):
         row: dict[str, Any] = {"iteration": outcome.begun + end}
@@ -53,6 +61,7 @@ def training_history(
         "iterations_per_second": round(outcome.done_here / max(outcome.seconds, 1e-9), 4),
         "share_waiting_for_data": round(outcome.waited_s / max(outcome.seconds, 1e-9), 4),
         "history": rows,
+        "validation": measured,
     }
 
 

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import torch
@@ -32,10 +31,11 @@ from retrace.training.parallel import (
 )
 from retrace.training.prefetch import Prefetcher
 from retrace.training.ranks import SINGLE_PROCESS, Rank
-from retrace.training.signals import handling_stop_signals
+from retrace.training.signals import StopSignal, handling_stop_signals
 from retrace.training.snapshots import is_shown, save_snapshot
 from retrace.training.state import TrainingProgress, load_state, save_state, state_files
 from retrace.training.task import Batch, Task
+from retrace.training.validation import ValidationCurve
 
 LOSSES_AT_ONCE = {"cpu": 1, "cuda": 20}
 """Iterations between transfers of the loss to the host; on a GPU each one synchronises."""
@@ -72,21 +72,13 @@ class TrainingOutcome:
     done_here: int = 0
     all_seconds: float = 0.0
     """Training time of this run and all runs before it."""
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    """As in TrainingProgress."""
 
     @property
     def progress(self) -> TrainingProgress:
         """The losses with their iterations, as a saved state keeps them."""
-        return TrainingProgress(self.iteration, self.terms, self.losses)
-
-
-class StopSignal:
-    """Records SIGTERM and SIGINT, so that the current iteration is finished and saved first."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        return TrainingProgress(self.iteration, self.terms, self.losses, validation=self.validation)
 
 
 def make_optimizer(
@@ -135,6 +127,8 @@ class Trainer:
     begun: int = 0
     """Iterations of the weights before this training."""
     rank: Rank = SINGLE_PROCESS
+    validation: ValidationCurve | None = None
+    """Measures the network while it is trained, in the first process."""
     on_save: Callable[[TrainingProgress], None] | None = None
     """Writes further files in the first process, at the start and with each saved state."""
     terms: tuple[str, ...] = ()
@@ -154,15 +148,16 @@ class Trainer:
         first = self._resume()
         outcome = TrainingOutcome(first, self.terms, torch.zeros(0, 0), begun=self.begun)
         outcome.observed = self.task.observed
-        if first < self.plan.iterations and not self._is_time_up(first):
+        if first < self.plan.iterations and not self._ends_early(first):
             with handling_stop_signals(StopSignal()) as stop:
                 self._train(first, stop, outcome)
         if self.rank.is_first:
             self._check_weights(outcome.iteration)
             self._check_end()
+            self._measure_end(outcome.iteration, None)
         outcome.all_seconds = self._earlier_s + outcome.seconds
         outcome.losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
-        outcome.terms = self.terms
+        outcome.terms, outcome.validation = self.terms, self._validation_state
         return outcome
 
     def _resume(self) -> int:
@@ -174,6 +169,8 @@ class Trainer:
         self._check_iterations(done.iteration, str(states[-1]))
         self.begun, self.terms, self._losses = done.begun, done.terms, list(done.losses)
         self._earlier_s = done.seconds
+        if self.validation:
+            self.validation.resume(done.validation)
         print(f"[train] resumes at iteration {done.iteration} ({states[-1]})", flush=True)
         return done.iteration
 
@@ -194,9 +191,11 @@ class Trainer:
         with self._log(first) as writer, closing(iter(batches)) as samples:
             for iteration in self._iterations(first):
                 outputs, batch = self._step(samples, iteration, writer)
+                if self.validation and self.rank.is_first:
+                    self.validation.measure_if_due(self._last, iteration, writer)
                 late = self.rank.is_first and time.monotonic() - saved >= plan.checkpoint_seconds
                 requests = self._handle(control, iteration) if self.rank.is_first else set()
-                last = STOP in requests or (self.rank.is_first and self._is_time_up(iteration))
+                last = STOP in requests or (self.rank.is_first and self._ends_early(iteration))
                 due = self._is_due(iteration) or late or bool(requests) or last
                 ending, save, over = maximum_over_ranks([stop.signal, due, last], self.rank)
                 if self._is_shown(iteration, first, bool(over)):
@@ -214,6 +213,7 @@ class Trainer:
                 outcome.iteration = iteration
                 if over:
                     break
+            self._measure_end(outcome.iteration, writer)
         outcome.seconds = time.monotonic() - begin
         outcome.waited_s = batches.waited_s
         outcome.done_here = outcome.iteration - first
@@ -222,6 +222,28 @@ class Trainer:
     def _elapsed_s(self) -> float:
         """Training time of all runs so far."""
         return self._earlier_s + (time.monotonic() - self._since if self._since else 0.0)
+
+    def _ends_early(self, iteration: int) -> bool:
+        """Whether training ends before its last iteration, which is then printed."""
+        if not (self.validation and self.validation.has_stalled):
+            return self._is_time_up(iteration)
+        if self.rank.is_first:
+            patience = self.validation.settings.patience
+            print(
+                f"[train] ends at iteration {iteration}: the validation loss has not become lower "
+                f"in {patience} measurements (`patience`)",
+                flush=True,
+            )
+        return True
+
+    def _measure_end(self, iteration: int, writer: SummaryWriter | None) -> None:
+        """Measures the last state too; a longer training does not have this measurement."""
+        if self.validation and self.rank.is_first:
+            self.validation.measure(self._last, iteration, writer)
+
+    @property
+    def _validation_state(self) -> dict[str, Any]:
+        return self.validation.state() if self.validation else {}
 
     def _is_time_up(self, iteration: int) -> bool:
         """Whether the time limit is reached, which is then printed; one iteration always runs."""
@@ -265,7 +287,13 @@ class Trainer:
         remaining = range(first + 1, self.plan.iterations + 1)
         if not self.rank.is_first:
             return remaining
-        return progress(remaining, len(remaining), "train", "iterations")
+        return progress(remaining, len(remaining), "train", "iterations", self._last_loss)
+
+    def _last_loss(self) -> str:
+        """The last loss that is known, in words."""
+        if not self._losses:
+            return ""
+        return f"loss {float(total(self._losses[-1], self.task.observed)):.4g}"
 
     def _is_due(self, iteration: int) -> bool:
         plan = self.plan
@@ -279,7 +307,12 @@ class Trainer:
 
     @property
     def result(self) -> nn.Module:
-        """The trained network: the averaged weights where they are kept."""
+        """The trained network in the state that is kept: the last, or the best one."""
+        return self.validation.in_best_state(self._last) if self.validation else self._last
+
+    @property
+    def _last(self) -> nn.Module:
+        """The network with its current weights: the averaged ones where they are kept."""
         return self._averaged or self.module
 
     @property
@@ -399,7 +432,9 @@ class Trainer:
 
     def _progress(self, iteration: int) -> TrainingProgress:
         losses = torch.stack(self._losses) if self._losses else torch.zeros(0, 0)
-        return TrainingProgress(iteration, self.terms, losses, self._elapsed_s)
+        return TrainingProgress(
+            iteration, self.terms, losses, self._elapsed_s, self._validation_state
+        )
 
     def _call_on_save(self, iteration: int) -> None:
         if self.on_save and self.rank.is_first:

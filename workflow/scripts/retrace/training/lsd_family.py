@@ -9,7 +9,7 @@ augment, grow boundaries, descriptors, affinities, balance, raw * 2 - 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
@@ -43,7 +43,7 @@ from retrace.targets.lsd import LabelledSample, LsdTarget
 from retrace.targets.lsds import lsd_context
 from retrace.training.loop import make_optimizer
 from retrace.training.random_streams import batch_generator
-from retrace.training.sampler import PatchSampler, open_sampler
+from retrace.training.sampler import PatchSampler, open_sampler, open_unless_too_small
 from retrace.training.task import (
     Batch,
     Picture,
@@ -51,6 +51,14 @@ from retrace.training.task import (
     TrainingInputs,
     TrainingSetup,
     on_device,
+)
+from retrace.training.validation_patches import (
+    SEED,
+    LabelledAffinities,
+    PatchValidation,
+    fixed_batches,
+    identity_of,
+    is_anisotropic,
 )
 from retrace.training.volumes import EXCLUDED, LABELLED, TrainingVolume
 
@@ -119,6 +127,8 @@ class LsdFamilyTask(PlainTask):
     seed: int
     device: torch.device
     context: UNet | None = None
+    stays_inside: bool = False
+    """Whether raw of a patch stays inside the image, where it fits."""
 
     observed: ClassVar[int] = 0
 
@@ -224,7 +234,8 @@ class LsdFamilyTask(PlainTask):
         index = self.sampler.choose(rng)
         warp = draw_warp(rng, self.network.augment, self.boxes.frame)
         needs = warp.reach(self.boxes.labels), warp.reach(self.boxes.affinity_labels)
-        shift = self.sampler.place(rng, index, *needs)
+        raw_box = self.boxes.raw if self.stays_inside else None
+        shift = self.sampler.place(rng, index, *needs, raw_box)
         volume = self.sampler.volumes[index]
         points = warp.source(voxel_grid(VoxelBox((0, 0, 0), self.boxes.frame), self.device))
         raw = self._read_raw(volume, part_of_grid(points, self.boxes.raw), shift)
@@ -362,7 +373,59 @@ def set_up_lsd(inputs: TrainingInputs, module: UNet) -> TrainingSetup:
     begun = 0
     if weights.published and inputs.is_new:
         begun = load_published_weights(weights.published, module, optimizer, network.name)
-    return TrainingSetup(task, optimizer, module, begun, adam.average)
+    validation = validation_patches(inputs, module, task)
+    return TrainingSetup(task, optimizer, module, begun, adam.average, validation=validation)
+
+
+def validation_patches(
+    inputs: TrainingInputs, module: UNet, task: LsdFamilyTask
+) -> PatchValidation | None:
+    """What a training is measured on: patches without augmentation, with the first loss."""
+    settings, network, dataset = inputs.settings, task.network, inputs.settings.dataset
+    assert isinstance(dataset, TrainingDataset)
+    if not dataset.validation:
+        return None
+    sampler = open_unless_too_small(
+        lambda: open_sampler(
+            dataset,
+            dataset.validation,
+            inputs.masks,
+            padding_nm=network.label_padding_nm,
+            min_masked=network.min_masked,
+            field_of_view=module.valid_shape(),
+            is_measured=True,
+        )
+    )
+    if sampler is None:
+        return None
+    sampler = replace(sampler, min_masked=reachable(sampler, task.boxes.affinity_labels))
+    plain = network.model_copy(update={"augment": ()})
+    measured = replace(task, network=plain, sampler=sampler, seed=SEED, stays_inside=True)
+    batches = fixed_batches(measured)
+    if batches is None:
+        return None
+    return PatchValidation(
+        measured,
+        batches,
+        every=settings.validation.every,
+        bf16=uses_bf16(settings.precision, inputs.device),
+        identity=identity_of(dataset),
+        in_xy=is_anisotropic(dataset.voxel_size_nm),
+        affinities=_labelled_affinities if "affs" in measured.heads else None,
+    )
+
+
+def reachable(sampler: PatchSampler, mask: VoxelBox) -> float:
+    """`min_masked`, or half of what a patch can have of a volume thinner than itself."""
+    fractions = [
+        np.prod([min(1, n / m) for n, m in zip(volume.labelled.shape, mask.shape, strict=True)])
+        for volume in sampler.volumes
+    ]
+    return min(sampler.min_masked, float(min(fractions)) / 2)
+
+
+def _labelled_affinities(outputs: Mapping[str, Tensor], batch: Batch) -> LabelledAffinities:
+    return LabelledAffinities(outputs["affs"][0], batch["labels"] * batch["labels_mask"])
 
 
 def load_published_weights(

@@ -189,15 +189,20 @@ def open_sampler(
     min_masked: float,
     field_of_view: Triple,
     processes: int = 1,
+    is_measured: bool = False,
 ) -> PatchSampler:
     """Opens the volumes of `entries`; `masks`: the labels-mask store of each that has one.
 
     `padding_nm` (z, y, x): how far patches may extend beyond the ground truth. `field_of_view`: the
     smallest input of the network, voxels. `processes`: how many open the volumes and share the
-    memory for them. DataError, with the volume's name, for one that cannot be trained on;
-    TooSmallError if it is smaller than the field of view.
+    memory for them. `is_measured`: few patches are read, so that volumes stay where they are, and
+    raw outside the entries serves as context. DataError, with the volume's name, for one that
+    cannot be trained on; TooSmallError if it is smaller than the field of view.
     """
-    opened = [open_training_volume(dataset, e, masks.get(e.volume)) for e in entries]
+    opened = [
+        open_training_volume(dataset, e, masks.get(e.volume), has_context=is_measured)
+        for e in entries
+    ]
     for volume in opened:
         if any(n < m for n, m in zip(volume.visible.shape, field_of_view, strict=True)):
             raise TooSmallError(
@@ -205,7 +210,7 @@ def open_sampler(
                 f"than the field of view of the network, {list(field_of_view)}; take a larger "
                 "volume or a smaller network (mtlsd_small, baseline_small)"
             )
-    volumes = tuple(in_memory_if_room(opened, processes))
+    volumes = tuple(opened if is_measured else in_memory_if_room(opened, processes))
     counts = tuple(GroundTruthCount(volume) for volume in volumes)
     for volume, count in zip(volumes, counts, strict=True):
         check_ground_truth(volume, count)

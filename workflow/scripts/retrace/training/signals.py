@@ -11,6 +11,16 @@ from typing import TypeVar
 Handler = TypeVar("Handler", bound=Callable[[int, FrameType | None], None])
 
 
+class StopSignal:
+    """Records SIGTERM and SIGINT, so that the current iteration is finished and saved first."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+
+
 @contextmanager
 def handling_stop_signals(handler: Handler) -> Iterator[Handler]:
     """Inside this block SIGTERM and SIGINT only call `handler`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class TrainingProgress:
     losses: Tensor
     seconds: float = 0.0
     """Training time of all runs together."""
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    """The measurements on validation data, as `ValidationCurve.state` returns them."""
 
     @property
     def begun(self) -> int:
@@ -67,6 +70,7 @@ def save_state(
         "model": module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "average": average.state_dict() if average else {},
+        "validation": dict(progress.validation),
     }
     with partial.open("wb") as file:
         torch.save(content, file)
@@ -107,9 +111,10 @@ def load_state(
             f"{path} holds the state of another network ({first}); delete {path.parent} and train "
             "again"
         ) from error
-    seconds = content.get("seconds", 0.0)  # older states lack it
+    # older states lack the last two
+    seconds, validation = content.get("seconds", 0.0), content.get("validation", {})
     return TrainingProgress(
-        content["iteration"], tuple(content["terms"]), content["losses"], seconds
+        content["iteration"], tuple(content["terms"]), content["losses"], seconds, validation
     )
 
 

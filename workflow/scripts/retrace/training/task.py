@@ -172,6 +172,31 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """What was measured: `loss` and further values by name, and pictures of the first patch."""
+
+    values: Mapping[str, float | None]
+    pictures: Mapping[str, Picture]
+
+
+class ValidationData(Protocol):
+    """How the networks of a family are measured, always on the same data."""
+
+    @property
+    def identity(self) -> str:
+        """A digest of the data; measurements on other data are not compared."""
+        ...
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether the network is measured after an iteration."""
+        ...
+
+    def measure(self, module: nn.Module, iteration: int) -> Measurement:
+        """The network, in evaluation and without gradients, after an iteration."""
+        ...
+
+
+@dataclass(frozen=True)
 class WeightFiles:
     """Weights that a training starts from or reads.
 
@@ -220,6 +245,7 @@ class TrainingSetup(NamedTuple):
 
     `begun`: iterations of the weights before this training. `average_decay`: decay of the weights'
     moving average, None to keep none. `on_save`: writes further files with each saved state.
+    `validation`: how networks are measured while they are trained; None without such data.
     """
 
     task: Task
@@ -228,6 +254,7 @@ class TrainingSetup(NamedTuple):
     begun: int = 0
     average_decay: float | None = None
     on_save: Callable[[TrainingProgress], None] | None = None
+    validation: ValidationData | None = None
 
 
 SetUp = Callable[[TrainingInputs, Any], TrainingSetup]

@@ -114,10 +114,13 @@ def open_training_volume(
     entry: Entry,
     mask_path: Path | None,
     labels_source: Source | None = None,
+    *,
+    has_context: bool = False,
 ) -> TrainingVolume:
     """Opens and checks the volume of one entry of `train`; DataError if it cannot be used.
 
-    `labels_source`: labels to read instead of those of the volume.
+    `labels_source`: labels to read instead of those of the volume. `has_context`: whether raw is
+    seen outside the entry's box, too.
     """
     name = entry.volume
     sources = dataset.volumes[name]
@@ -131,7 +134,8 @@ def open_training_volume(
     visible, labelled = raw.box, labels.box
     if entry.roi_nm is not None:
         roi = _voxels(entry.roi_nm, raw.voxel_size_nm)
-        visible, labelled = visible.intersect(roi), labelled.intersect(roi)
+        labelled = labelled.intersect(roi)
+        visible = visible if has_context else visible.intersect(roi)
     _check_overlap(name, raw, labels, mask, visible, labelled)
     check_raw(raw, visible)
     check_not_blank(raw, visible)

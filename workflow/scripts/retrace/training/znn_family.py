@@ -21,6 +21,7 @@ from retrace.checkpoints.safetensors import load_model
 from retrace.checkpoints.znn import read_h5, seed_from
 from retrace.config.families import ZNN
 from retrace.config.znn_network import ZnnNetworkSettings
+from retrace.device import uses_bf16
 from retrace.formats.hdf5 import H5_SUFFIXES
 from retrace.geometry import NmTriple, Triple, in_nm, triple
 from retrace.losses.znn_balance import ClassCounts
@@ -28,6 +29,7 @@ from retrace.losses.znn_costs import ZnnCost, misclassified, with_gradient
 from retrace.losses.znn_malis import pair_weights, true_segments, znn_malis_weights
 from retrace.networks import ZnnNetwork
 from retrace.networks.tuning import set_convolution_modes
+from retrace.networks.znn import is_affinities
 from retrace.planning.train_settings import TrainingDataset
 from retrace.training.random_streams import batch_generator, network_seed
 from retrace.training.state import TrainingProgress
@@ -38,6 +40,14 @@ from retrace.training.task import (
     TrainingInputs,
     TrainingSetup,
     on_device,
+)
+from retrace.training.validation_patches import (
+    SEED,
+    LabelledAffinities,
+    PatchValidation,
+    fixed_batches,
+    identity_of,
+    is_anisotropic,
 )
 from retrace.training.znn_curve import add_test_pass, znn_learning_curve
 from retrace.training.znn_files import NetFiles, check_net_files
@@ -286,7 +296,53 @@ def set_up_znn(inputs: TrainingInputs, module: ZnnNetwork) -> TrainingSetup:
         dtype=dtype,
     )
     files = _net_files(inputs, module, optimizer, network)
-    return TrainingSetup(task, optimizer, module, begun, on_save=files)
+    validation = validation_patches(task, inputs)
+    return TrainingSetup(task, optimizer, module, begun, on_save=files, validation=validation)
+
+
+class MeasuredZnnTask(ZnnTask):
+    """Losses of a network in evaluation, whose outputs are otherwise probabilities."""
+
+    def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Outputs by head, (1, C, Z, Y, X), as while it is trained."""
+        assert isinstance(module, ZnnNetwork)
+        raw = module.raw_outputs(batch["input"])
+        outputs = {head: raw[node] for head, node in module.output_nodes.items()}
+        return {head: y.flip(1) if is_affinities(head) else y for head, y in outputs.items()}
+
+    def labelled_affinities(
+        self, outputs: Mapping[str, Tensor], batch: Batch
+    ) -> LabelledAffinities:
+        """The predicted affinities, and the objects of those that are true, where they count."""
+        ((name, head),) = self._by_head(batch)
+        predicted = self._cost(outputs[name][0].to(self.dtype), head).probability
+        truth = (head["target"] * head["mask"]).double().cpu().numpy()
+        labels = true_segments(truth, self.network.neighborhood)
+        return LabelledAffinities(predicted.clamp(0, 1), torch.from_numpy(labels))
+
+
+def validation_patches(task: ZnnTask, inputs: TrainingInputs) -> PatchValidation | None:
+    """What a training is measured on: patches as they are; None without a validation split."""
+    settings = inputs.settings
+    if task.test is None or not isinstance(settings.dataset, TrainingDataset):
+        return None
+    plain = task.network.model_copy(update={"is_data_aug": False})
+    measured = MeasuredZnnTask(
+        plain, task.module, task.test, None, task.voxel_size_nm, SEED, task.device, task.dtype
+    )
+    batches = fixed_batches(measured)
+    if batches is None:
+        return None
+    segments = task.network.out_type == "affinity" and len(task.network.heads) == 1
+    return PatchValidation(
+        measured,
+        batches,
+        every=settings.validation.every,
+        bf16=uses_bf16(settings.precision, inputs.device),
+        identity=identity_of(settings.dataset),
+        in_xy=is_anisotropic(task.voxel_size_nm),
+        affinities=measured.labelled_affinities if segments else None,
+    )
 
 
 def _load_weights(

@@ -1,0 +1,138 @@
+"""Validation on fixed patches: the terms of the loss, and the VOI of a small segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrace.config.datasets import ISOTROPIC_BELOW
+from retrace.config.validation_model import Interval, is_due
+from retrace.errors import DataError
+from retrace.evaluation.contingency import count_block
+from retrace.evaluation.curve import RegionGraph, best_threshold, pooled, threshold_curve
+from retrace.evaluation.scores import Scores
+from retrace.files import digest
+from retrace.geometry import NmTriple
+from retrace.planning.train_settings import TrainingDataset
+from retrace.segmentation.agglomerate import region_graph
+from retrace.segmentation.fragments import renumber, watershed_fragments
+from retrace.segmentation.lut import threshold_list
+from retrace.training.compared import marked, number, total
+from retrace.training.task import Batch, Measurement, Picture, Task
+from retrace.training.validation import mean_values
+
+PATCHES = 3
+"""Patches of a measurement; at the shortest interval they cost about 3 % of the training."""
+SEED = 0
+"""Seed of their places: all trainings on a dataset are measured on the same patches."""
+LARGEST = (64, 128, 128)
+"""Largest box (z, y, x) that is segmented, voxels."""
+THRESHOLDS = threshold_list(0, 1, 0.05)
+MERGE_FUNCTION = "hist_quant_75"
+
+
+@dataclass(frozen=True)
+class LabelledAffinities:
+    """What a VOI is computed from: affinities (C, Z, Y, X) in [0, 1], and labels (Z, Y, X)."""
+
+    affinities: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class PatchValidation:
+    """Measures networks on the first batches of a task, which are always the same.
+
+    `affinities`: from outputs and batch what is segmented; None for networks without affinities.
+    """
+
+    task: Task
+    batches: Sequence[Batch]
+    every: Interval
+    bf16: bool
+    identity: str
+    in_xy: bool = False
+    """Whether fragments are made section by section."""
+    affinities: Callable[[Mapping[str, Tensor], Batch], LabelledAffinities] | None = None
+
+    def is_due(self, iteration: int) -> bool:
+        """As the settings say."""
+        return is_due(iteration, self.every)
+
+    def measure(self, module: nn.Module, iteration: int) -> Measurement:
+        """The means over the patches of the loss and its terms, and the VOI of all patches."""
+        rows, segmented = [], []
+        pictures: Mapping[str, Picture] = {}
+        for batch in self.batches:
+            device = batch[next(iter(batch))].device
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
+                outputs = self.task.predict(module, batch)
+            outputs = {head: output.float() for head, output in outputs.items()}
+            rows.append(self._terms(outputs, batch))
+            pictures = pictures or self.task.pictures(outputs, batch)
+            if self.affinities is not None:
+                segmented.append(threshold_scores(self.affinities(outputs, batch), self.in_xy))
+        return Measurement({**mean_values(rows), **_best(segmented)}, pictures)
+
+    def _terms(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, float | None]:
+        terms = self.task.losses(outputs, batch)
+        values = torch.stack([term.float() for term in terms.values()])
+        values = marked(values, [*terms], self.task.uncompared(terms, batch)).cpu()
+        row = {"loss": number(total(values, self.task.observed))}
+        return row | {name: number(v) for name, v in zip(terms, values, strict=True)}
+
+
+def threshold_scores(sample: LabelledAffinities, in_xy: bool) -> list[Scores] | None:
+    """The scores at each of THRESHOLDS of a patch; None if no voxel has a label."""
+    labels = _middle(sample.labels).cpu().numpy()
+    if not labels.any():
+        return None
+    affinities = np.ascontiguousarray(_middle(sample.affinities).float().cpu().numpy())
+    fragments = renumber(watershed_fragments(affinities, in_xy=in_xy))
+    graph = RegionGraph(*region_graph(affinities, fragments, MERGE_FUNCTION))
+    return threshold_curve(count_block(fragments, labels), graph, THRESHOLDS)
+
+
+def _middle(data: Tensor) -> Tensor:
+    """The middle of a patch, at most LARGEST voxels."""
+    for axis, most in zip((-3, -2, -1), LARGEST, strict=True):
+        size = min(most, data.shape[axis])
+        data = data.narrow(axis, (data.shape[axis] - size) // 2, size)
+    return data
+
+
+def _best(curves: Sequence[list[Scores] | None]) -> dict[str, float | None]:
+    """VOI of all patches together at their best threshold; nothing without a segmentation."""
+    known = [curve for curve in curves if curve is not None]
+    if not known:
+        return {}
+    scores = pooled(known)
+    threshold = best_threshold(THRESHOLDS, scores)
+    best = scores[THRESHOLDS.index(threshold)]
+    values: dict[str, float | None] = {n: best[n] for n in ("voi_sum", "voi_split", "voi_merge")}
+    return {**values, "threshold": threshold}
+
+
+def identity_of(dataset: TrainingDataset) -> str:
+    """A digest of the validation entries, their volumes, and how patches are chosen."""
+    entries = [entry.plain() for entry in dataset.validation]
+    names = sorted({entry.volume for entry in dataset.validation})
+    return digest([entries, [dataset.volumes[name].plain() for name in names], PATCHES, SEED])
+
+
+def is_anisotropic(voxel_size_nm: NmTriple) -> bool:
+    """Whether a segmentation begins section by section."""
+    return max(voxel_size_nm) / min(voxel_size_nm) >= ISOTROPIC_BELOW
+
+
+def fixed_batches(task: Task, count: int = PATCHES) -> list[Batch] | None:
+    """The first batches of a task; None, with a printed line, where no patch has a label."""
+    try:
+        return [task.batch(number) for number in range(count)]
+    except DataError as error:
+        print(f"[train] the validation split is not evaluated: {error}", flush=True)
+        return None
