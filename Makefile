@@ -3,12 +3,16 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 VENV   := .venv
-# The locks are resolved for this version of Python.
-PYTHON ?= $(shell python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo python3 || echo python3.11)
+# The versions of Python that the locks are resolved for. uv takes the first one that it finds on this machine, or
+# downloads one. make setup PYTHON=3.12 (or a path) chooses.
+PYTHON ?= >=3.11,<3.14
+UV     := $(CURDIR)/.uv/bin/uv
 BIN    := $(VENV)/bin
 TORCH  ?= -r envs/torch.txt
 STAMP  := $(VENV)/.installed
 LOCKS  := envs/dev.txt envs/torch.txt envs/uv.txt
+NO_PYTHON := error: no Python $(PYTHON) on this machine, and uv could not download one (see above). Install one \
+             (Debian 12 and 13, Ubuntu 24.04: apt-get install python3; Fedora: dnf install python3.13), or name it: make setup PYTHON=PATH
 
 # Scripts start programs (snakemake, python) from the project's own environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -27,9 +31,10 @@ setup: $(STAMP) ## create .venv with the packages that envs/ locks
 # make setup TORCH="torch==2.13.0 --index-url https://..." installs another build. The dependencies
 # of torch are in the lock, so no other version changes.
 $(STAMP): $(LOCKS)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r envs/uv.txt
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r envs/dev.txt
+	@command -v python3 >/dev/null || { echo "error: there is no python3; install it (apt-get install python3)" >&2; exit 1; }
+	python3 envs/obtain_uv.py envs/uv.txt .uv
+	test -x $(BIN)/python || $(UV) venv --quiet --python '$(PYTHON)' $(VENV) || { echo "$(NO_PYTHON)" >&2; exit 1; }
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r envs/dev.txt
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	touch $@
 
@@ -68,12 +73,14 @@ list: setup ## show what can run here: make list, or make list NAME=zfinch
 status: setup ## show the progress of a target: make status TARGET=evaluate_zfinch_mtlsd OPTIONS="--use-singularity"
 	$(BIN)/python workflow/scripts/status.py $(TARGET) -- $(OPTIONS)
 
-COMPILE := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
+COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
            --no-emit-index-url --custom-compile-command "make lock"
+# Locks of what people install hold for each version of Python and each system; those of images for the image's.
 
 lock: setup ## resolve envs/*.in again into exact, consistent locks (UPGRADE=1: newest versions)
-	cd envs && $(COMPILE) --override overrides.txt $(if $(UPGRADE),--upgrade) dev.in -o dev.txt
-	cd envs && $(COMPILE) --upgrade host.in -c dev.txt -o host.txt
+	cd envs && $(COMPILE) --universal $(if $(UPGRADE),--upgrade) uv.in -o uv.txt
+	cd envs && $(COMPILE) --universal --override overrides.txt $(if $(UPGRADE),--upgrade) dev.in -o dev.txt
+	cd envs && $(COMPILE) --universal --upgrade host.in -c dev.txt -o host.txt
 	cd envs && $(COMPILE) --upgrade --override overrides.txt modern.in -c dev.txt -o modern.txt
 	cd envs && $(COMPILE) $(if $(UPGRADE),--upgrade) standin.in -o standin.txt
 
