@@ -65,7 +65,7 @@ schemas: setup ## write config/schemas and the generated pages of docs/reference
 	PYTHONPATH=workflow/scripts $(BIN)/python docs/_site/formats_page.py docs/reference/formats.md
 
 docs: setup ## build the documentation as a site in site/; every warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python docs/_site/build.py site
 
 list: setup ## show what can run here: make list, or make list NAME=zfinch
 	@$(BIN)/python workflow/scripts/targets.py $(NAME)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from markdown.extensions.toc import slugify
+from myst_parser.slugs import github_slugify
 
 from loaded_programs import program
 
@@ -20,8 +20,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def hooks() -> ModuleType:
-    return program(ROOT / "docs/_site/hooks.py")
+def site_pages() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "docs/_site"))
+    try:
+        return program(ROOT / "docs/_site/pages.py")
+    finally:
+        sys.path.pop(0)
 
 
 def anchors(text: str) -> set[str]:
@@ -29,8 +33,8 @@ def anchors(text: str) -> set[str]:
     plain = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
     slugs: list[str] = []
     for heading in re.findall(r"^#+ (.*)$", plain, re.M):
-        name = slugify(re.sub(r"[`*]", "", heading), "-")
-        slugs.append(f"{name}_{slugs.count(name)}" if name in slugs else name)
+        name = github_slugify(re.sub(r"[`*]", "", heading))
+        slugs.append(f"{name}-{slugs.count(name)}" if name in slugs else name)
     return set(slugs)
 
 
@@ -53,16 +57,16 @@ def broken_links(pages: dict[str, str]) -> list[str]:
     return broken
 
 
-def all_pages(hooks: ModuleType) -> dict[str, str]:
+def all_pages(site_pages: ModuleType) -> dict[str, str]:
     docs = ROOT / "docs"
     written = {p.relative_to(docs).as_posix(): p.read_text() for p in docs.rglob("*.md")}
     programs = {"reference/programs.md": "# Programs\n"}
-    pages: dict[str, str] = {**written, **hooks.generated(), **programs}
+    pages: dict[str, str] = {**written, **site_pages.generated(), **programs}
     return pages
 
 
-def test_every_link_has_a_target(hooks: ModuleType) -> None:
-    assert broken_links(all_pages(hooks)) == []
+def test_every_link_has_a_target(site_pages: ModuleType) -> None:
+    assert broken_links(all_pages(site_pages)) == []
 
 
 def test_broken_links_are_detected() -> None:
@@ -86,8 +90,8 @@ def keys(node: Any) -> set[str]:
     return set().union(*map(keys, node)) if isinstance(node, list) else set()
 
 
-def test_the_reference_has_every_setting_with_its_meaning(hooks: ModuleType) -> None:
-    pages = hooks.generated()
+def test_the_reference_has_every_setting_with_its_meaning(site_pages: ModuleType) -> None:
+    pages = site_pages.generated()
     for file in (ROOT / "config/schemas").glob("*.schema.yaml"):
         text = pages[f"reference/settings/{file.name.removesuffix('.schema.yaml')}.md"]
         schema = yaml.safe_load(file.read_text())
@@ -99,13 +103,13 @@ def test_the_reference_has_every_setting_with_its_meaning(hooks: ModuleType) -> 
     assert "| `export.formats` | `[precomputed]` |" in config
 
 
-def test_every_module_of_the_library_has_its_place(hooks: ModuleType) -> None:
-    text = "\n".join(hooks.generated().values())
+def test_every_module_of_the_library_has_its_place(site_pages: ModuleType) -> None:
+    text = "\n".join(site_pages.generated().values())
     base = ROOT / "workflow/scripts"
     for file in (base / "retrace").rglob("*.py"):
         if file.stem != "__init__":
             dotted = ".".join(file.relative_to(base).with_suffix("").parts)
-            assert f"::: {dotted}\n" in text, dotted
+            assert f"## {dotted}\n" in text, dotted
 
 
 def run_generator(*arguments: str) -> subprocess.CompletedProcess[str]:

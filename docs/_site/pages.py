@@ -1,4 +1,4 @@
-"""Pages of the documentation that are generated, and the navigation.
+"""Pages of the documentation that are generated, and the lists of pages of each section.
 
 README, CHANGELOG and CONTRIBUTING become pages; the models of the settings their reference; the
 programs' help that of the commands; docstrings that of the library.
@@ -12,10 +12,12 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+from library_pages import library_pages
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "workflow" / "scripts"
+DOCS = ROOT / "docs"
 
 
 def generated() -> dict[str, str]:
@@ -93,45 +95,43 @@ def _help(name: str) -> str:
 
 
 def _library() -> dict[str, str]:
-    """One page a package, `retrace` itself among them, with all its modules."""
-    base = SCRIPTS / "retrace"
-    folders = sorted(p.parent for p in base.rglob("__init__.py"))
-    pages = {}
-    for folder in folders:
-        dotted = ".".join(folder.relative_to(SCRIPTS).parts)
-        modules = sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
-        text = f"# {dotted}\n\n" + "".join(f"::: {dotted}.{module}\n\n" for module in modules)
-        pages[f"reference/library/{dotted}.md"] = text
-    return pages
+    return library_pages(SCRIPTS / "retrace")
 
 
-# ---------------------------------------------------------------- mkdocs
+# ---------------------------------------------------------------- sections
 
 
-def on_config(config: Any) -> Any:
-    """The navigation: the pages in the folders, and the generated ones."""
-    docs = Path(config["docs_dir"])
-    reference = [*_below(docs, "reference"), *sorted(_settings()), "reference/programs.md"]
-    config["nav"] = [
-        {"Start": ["index.md", "getting-started.md", "troubleshooting.md"]},
-        {"How to": _below(docs, "how-to")},
-        {"Reference": [*reference, {"Library": sorted(_library())}]},
-        {"Explanation": ["explanation.md", *sorted(_decisions()), *_below(docs, "decisions")]},
-        {"Results": ["results.md", "performance.md", "scale.md"]},
-        {"Project": ["changelog.md", "contributing.md"]},
-    ]
-    return config
+def sections() -> dict[str, str]:
+    """The pages that list the pages of a section, and the front page with all sections."""
+    written = [p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")]
+    reference = [*_below("reference", written), *sorted(_settings()), "reference/programs.md"]
+    results = ["results.md", "performance.md", "scale.md"]
+    decisions = ["decisions/index.md", *_below("decisions", written)]
+    start = ["getting-started.md", "troubleshooting.md"]
+    pages = {
+        "start.md": _section("Start", start),
+        "how-to/index.md": _section("How to", _below("how-to", written)),
+        "reference/index.md": _section("Reference", [*reference, "reference/library/index.md"]),
+        "reference/library/index.md": _section("Library", sorted(_library())),
+        "background.md": _section("Explanation", ["explanation.md", *decisions]),
+        "figures.md": _section("Results", results),
+        "project.md": _section("Project", ["changelog.md", "contributing.md"]),
+    }
+    inner = {"reference/library/index.md"}
+    front = _project_pages()["index.md"] + _listing([p for p in pages if p not in inner], ":hidden:")
+    return {**pages, "index.md": front}
 
 
-def _below(docs: Path, folder: str) -> Sequence[str]:
-    files = sorted((docs / folder).glob("*.md"), key=title)
-    return [file.relative_to(docs).as_posix() for file in files]
+def _section(heading: str, pages: Sequence[str]) -> str:
+    return f"# {heading}\n{_listing(pages, ':maxdepth: 1')}"
 
 
-def on_files(files: Any, config: Any) -> Any:
-    """Adds the generated pages."""
-    from mkdocs.structure.files import File
+def _listing(pages: Sequence[str], option: str) -> str:
+    """Sphinx's table of contents, with addresses from docs/."""
+    return "\n".join(["", "```{toctree}", option, "", *(f"/{page}" for page in pages), "```", ""])
 
-    for path, text in {**generated(), **programs()}.items():
-        files.append(File.generated(config, path, content=text))
-    return files
+
+def _below(folder: str, written: Sequence[str]) -> list[str]:
+    """The written pages of a folder, in the order of their titles."""
+    names = [name for name in written if name.startswith(f"{folder}/")]
+    return sorted(names, key=lambda name: title(DOCS / name))
