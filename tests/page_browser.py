@@ -60,6 +60,10 @@ class Page:
 
         return self._wait.until(shown)
 
+    def elements(self, selector: str) -> list[Any]:
+        """The elements that a selector of CSS names, once there are any."""
+        return list(self._wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, selector)))
+
     def is_wider_than_window(self) -> bool:
         """Whether one must scroll sideways."""
         script = "return document.documentElement.scrollWidth > window.innerWidth"
@@ -67,8 +71,13 @@ class Page:
 
 
 @contextmanager
-def opened(browser: str, path: Path, size: tuple[int, int] = (1300, 900)) -> Iterator[Page]:
-    """A page in a browser with a window of `size` pixels (w, h); `browser`: its program."""
+def opened(
+    browser: str, path: Path, size: tuple[int, int] = (1300, 900), query: str = ""
+) -> Iterator[Page]:
+    """A page in a browser with a window of `size` pixels (w, h); `browser`: its program.
+
+    `query`: what follows the address, such as `?q=word`.
+    """
     os.environ.update(SE_OFFLINE="true", SE_AVOID_STATS="true")
     options = ChromeOptions()
     options.binary_location = browser
@@ -76,5 +85,5 @@ def opened(browser: str, path: Path, size: tuple[int, int] = (1300, 900)) -> Ite
     for flag in (*FLAGS, f"--window-size={size[0]},{size[1]}"):
         options.add_argument(flag)
     with Chrome(options=options, service=ChromeService(shutil.which("chromedriver"))) as driver:
-        driver.get(path.as_uri())
+        driver.get(path.as_uri() + query)
         yield Page(driver)

@@ -118,7 +118,9 @@ def sections() -> dict[str, str]:
         "project.md": _section("Project", ["changelog.md", "contributing.md"]),
     }
     inner = {"reference/library/index.md"}
-    front = _project_pages()["index.md"] + _listing([p for p in pages if p not in inner], ":hidden:")
+    front = _project_pages()["index.md"] + _listing(
+        [p for p in pages if p not in inner], ":hidden:"
+    )
     return {**pages, "index.md": front}
 
 
