@@ -52,9 +52,7 @@ def install_with_pip(lock: Path, folder: Path) -> None:
     # Standard output is this program's answer.
     done = subprocess.run([*command, "-r", str(lock)], stdout=sys.stderr, check=False)
     if done.returncode:
-        raise SystemExit(
-            "error: pip could not install uv (see above); install uv yourself"
-        )
+        raise SystemExit("error: pip could not install uv (see above); install uv yourself")
 
 
 def platform_words() -> tuple[str, str]:
