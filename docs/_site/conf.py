@@ -17,3 +17,5 @@ html_theme_options = {
 }
 html_sidebars = {"index": []}
 html_context = {"default_mode": "auto"}
+# Summaries are fetched, which browsers refuse to pages of a disk.
+html_show_search_summary = False

@@ -42,4 +42,4 @@ def test_the_site_is_searched_from_a_disk_without_internet_access(site: Path, br
 
     assert any("segment" in name.lower() for name in names), names
     assert {address.partition(":")[0] for address in addresses} == {"file"}
-    assert errors == []
+    assert {e["message"][-150:] for e in errors} == set()
