@@ -32,10 +32,11 @@ setup: $(STAMP) ## create .venv with the packages that envs/ locks
 # of torch are in the lock, so no other version changes.
 $(STAMP): $(LOCKS)
 	@command -v python3 >/dev/null || { echo "error: there is no python3; install it (apt-get install python3)" >&2; exit 1; }
-	python3 envs/obtain_uv.py envs/uv.txt .uv
-	test -x $(BIN)/python || $(UV) venv --quiet --python '$(PYTHON)' $(VENV) || { echo "$(NO_PYTHON)" >&2; exit 1; }
+	@echo "setup: uv, packages, torch"
+	@PIP_ROOT_USER_ACTION=ignore python3 envs/obtain_uv.py envs/uv.txt .uv
+	@test -x $(BIN)/python || $(UV) venv --quiet --python '$(PYTHON)' $(VENV) || { echo "$(NO_PYTHON)" >&2; exit 1; }
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r envs/dev.txt
-	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --root-user-action ignore $(TORCH)
 	touch $@
 
 demo: setup ## run the whole workflow on generated volumes: scores and a picture, in minutes
