@@ -4,29 +4,11 @@ REQUIRED INPUTS: the stores of the layers
 OUTPUTS: results/DATASET/view.png, results/DATASET/NETWORK/view.png and view_batch.png
 """
 
-import signal
-from types import FrameType
-
-from psutil import Process
-
+from retrace.planning.served_views import end_views_on_interrupt
 from retrace.planning.view import view_batch_job, view_data_job, view_job
 
-
-def end_views(number: int, frame: FrameType | None) -> None:
-    """Handles Ctrl-C: ends the views that are served, whose jobs then succeed, or else the run as usual."""
-    views = [
-        child
-        for child in Process().children(recursive=True)
-        if "--serve" in child.cmdline()
-    ]
-    if not views:
-        raise KeyboardInterrupt
-    for view in views:
-        view.send_signal(signal.SIGINT)
-
-
 if PLANNER.config.serve and workflow.is_main_process:
-    signal.signal(signal.SIGINT, end_views)
+    end_views_on_interrupt()
 
 
 rule view_data:

@@ -35,12 +35,12 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_digest_is_of_the_joined_files(recipe: Path) -> None:
-    expected = hashlib.sha256(b"part 0\npart 1\npart 2\n").hexdigest()[:12]
+    expected = hashlib.sha256(b"part 0\npart 1\npart 2\npart 3\n").hexdigest()[:12]
     assert image_digest(recipe, "modern") == expected
     assert image_path(recipe, Path("images"), "modern") == Path(f"images/modern-{expected}.sif")
 
 
-@pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
 def test_any_source_changes_the_name(recipe: Path, index: int) -> None:
     before = image_path(recipe, Path(), "modern")
     source = image_sources(recipe, "modern")[index]

@@ -19,9 +19,9 @@ from retrace.setting_types import Text
 from retrace.settings_model import SettingsModel
 
 SOURCES = {
-    "modern": ("containers/modern.def", "envs/modern.txt", "envs/torch.txt"),
+    "modern": ("containers/modern.def", "envs/uv.txt", "envs/modern.txt", "envs/torch.txt"),
     "legacy": ("containers/legacy.def", "envs/legacy_pip.txt", "envs/legacy.txt"),
-    "standin": ("containers/standin.def", "envs/standin.txt"),
+    "standin": ("containers/standin.def", "envs/uv.txt", "envs/standin.txt"),
 }
 
 
