@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -214,3 +216,18 @@ def test_all_files_of_a_store_are_on_the_disk_before_its_manifest(
     manifest = next(i for i, path in enumerate(flushed) if "manifest.json" in path)
     files = [str(path) for path in (tmp_path / "s.zarr").rglob("*")]
     assert len(files) > 8 and set(files) <= set(flushed[:manifest])
+
+
+def test_an_output_that_nobody_reads_ends_a_program_silently() -> None:
+    code = (
+        "from retrace.errors import run; run(lambda: [print(i) for i in range(100_000)] and None)"
+    )
+    pipe = f"{sys.executable} -c '{code}' | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", pipe],
+        env={**os.environ, "PYTHONPATH": str(failing_reads.SCRIPTS)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.stdout, done.stderr) == ("0\n141\n", "")

@@ -12,7 +12,7 @@ from retrace.config.command_line_values import read_config
 from retrace.config.yaml_files import WORKFLOW_CONFIG, names
 from retrace.errors import ConfigError
 from retrace.planning.experiment import Planner
-from retrace.planning.listing import overview, register_verbs, runnable
+from retrace.planning.listing import answer, overview, register_verbs, runnable
 from retrace.planning.targets import all_targets, reason_against
 from retrace.planning.unknown_targets import nearest_targets, unknown_target
 
@@ -79,8 +79,11 @@ def test_datasets_without_their_files_can_run_nothing(
     (tmp_path / "config/datasets").mkdir(parents=True)
     (tmp_path / "config/datasets/absent.yaml").write_text(yaml.safe_dump(content | {"test": ["a"]}))
 
-    found = runnable(Planner(ROOT, planner.config), "absent")
+    here = Planner(ROOT, planner.config)
+    found = runnable(here, "absent")
     assert not found.data and not any(found.pairs.values())
+    needed = answer(planner, "train_phantom_cubes_neuro3d_doc")
+    assert "reads files that you have to provide. Missing:\n  data/phantom_cubes/raw_0.h5" in needed
 
 
 def test_the_overview_fits_on_a_screen(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +107,6 @@ def test_the_program_tells_targets_datasets_and_wrong_names_apart(
     assert "without a network: fetch_" in printed
     assert "crate_ evaluate_ package_ predict_ train_: autoencoder cnn_modern" in printed
     assert "train_zfinch_mtlsd: can run" in printed
-    assert "evaluate_zfinch_lsd: evaluate_zfinch_lsd: network 'lsd' predicts no" in printed
+    assert "\nevaluate_zfinch_lsd: network 'lsd' predicts no" in printed
     with pytest.raises(ConfigError, match="did you mean zfinch"):
         program.main(["zfnch"])

@@ -18,8 +18,8 @@ from retrace.config.command_line_values import read_config
 from retrace.config.yaml_files import WORKFLOW_CONFIG, names
 from retrace.errors import ConfigError, run
 from retrace.planning.experiment import Planner
-from retrace.planning.listing import details, overview, register_verbs, runnable
-from retrace.planning.targets import reason_against, target_names
+from retrace.planning.listing import answer, details, overview, register_verbs, runnable
+from retrace.planning.targets import target_names
 from retrace.planning.unknown_targets import unknown_target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +46,7 @@ def show(planner: Planner, name: str) -> None:
     if name in names("datasets"):
         print(f"{name}:", *details(runnable(planner, name)), sep="\n")
     elif name in target_names():
-        print(f"{name}: {reason_against(planner, name) or 'can run'}")
+        print(answer(planner, name))
     else:
         raise ConfigError(unknown_target(planner, name, names("datasets")))
 

@@ -159,6 +159,16 @@ def terminate(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+def _output_is_closed() -> bool:
+    """Whether nobody reads the output any more, as after `| head`; then it is thrown away."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
 AFTER_SUCCESS: list[Callable[[], object]] = []
 """What `run` calls after a program's `main` has succeeded."""
 UNTIL_END: list[ExitStack] = []
@@ -168,7 +178,7 @@ UNTIL_END: list[ExitStack] = []
 def run(main: Callable[[], None]) -> None:
     """Runs a program's `main`, then replaces its outputs.
 
-    Known errors print one line, with status 1; SIGTERM gives 143.
+    Known errors print one line, with status 1; SIGTERM gives 143, an output that nobody reads 141.
     """
     signal.signal(signal.SIGTERM, terminate)
     try:
@@ -179,7 +189,10 @@ def run(main: Callable[[], None]) -> None:
             main()
             for finish in AFTER_SUCCESS:
                 finish()
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            sys.exit(128 + signal.SIGPIPE)
         message = explain(error)
         if message is None:
             raise

@@ -13,7 +13,7 @@ from retrace.config.families import FAMILIES
 from retrace.config.yaml_files import names
 from retrace.errors import RetraceError
 from retrace.planning.experiment import Planner
-from retrace.planning.missing_files import missing_files
+from retrace.planning.missing_files import missing_file, missing_files
 from retrace.planning.network_names import networks_of_family
 from retrace.planning.targets import DATA_VERBS, PAIR_VERBS, reason_against
 
@@ -49,6 +49,22 @@ def runnable(planner: Planner, dataset: str) -> Runnable:
                 if reason_against(planner, f"{verb}_{dataset}_{network}") is None:
                     able.append(network)
     return found
+
+
+def answer(planner: Planner, target: str) -> str:
+    """That a target can run, or why not, after its name."""
+    reason = reason_against(planner, target) or _files_needed(planner, target)
+    if reason is None:
+        return f"{target}: can run"
+    return reason if reason.startswith(target) else f"{target}: {reason}"
+
+
+def _files_needed(planner: Planner, target: str) -> str | None:
+    """The refusal for missing files of a target's dataset; None if all are there."""
+    named = [name for name in names("datasets") if f"_{name}_" in f"_{target}_"]
+    dataset = planner.dataset(max(named, key=len), trained=None) if named else None
+    missing = missing_files(dataset) if dataset else []
+    return str(missing_file([dataset], missing[0])) if dataset and missing else None
 
 
 def _lacks_files(planner: Planner, dataset: str) -> bool:
