@@ -6,6 +6,7 @@ import difflib
 import errno
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -161,12 +162,12 @@ def terminate(number: int, frame: FrameType | None) -> None:
 
 def _output_is_closed() -> bool:
     """Whether nobody reads the output any more, as after `| head`; then it is thrown away."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    is_closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if is_closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return is_closed
 
 
 AFTER_SUCCESS: list[Callable[[], object]] = []
