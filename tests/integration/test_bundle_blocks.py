@@ -17,7 +17,11 @@ pytestmark = [pytest.mark.s3, pytest.mark.timeout(900)]
 
 STORE = "data/phantom/train_0.zarr"
 OPTIONS = ("--quiet", "host", "--cores", "2", "--resources", "gpu=2")
-SMALL = ("iterations=2", "evaluate={untrained: false}", "device=cpu")
+# The bundle holds the training volume alone.
+SMALL = (
+    *("iterations=2", "evaluate={untrained: false}", "device=cpu"),
+    "validation={every: never}",
+)
 
 
 def snakemake(folder: Path, *arguments: str) -> None:

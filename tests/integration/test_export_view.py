@@ -98,7 +98,7 @@ def picture(
         state.show_axis_lines = state.show_default_annotations = state.show_scale_bar = False
         state.layout, state.cross_section_scale = layout, scale
         state.projection_scale, state.show_slices = scale * SIZE[1], False
-    screenshot(viewer, folder / "view.png", SIZE)
+    (folder / "view.png").write_bytes(screenshot(viewer, SIZE))
     neuroglancer.stop()
     return imread(folder / "view.png")[..., :3]
 

@@ -24,9 +24,9 @@ from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.config.view_model import ErrorsSource, ViewSettings
 from retrace.errors import ConfigError, run
-from retrace.files import read_parsed
+from retrace.files import atomic_write, read_parsed
 from retrace.viewing.browser import BrowserError, find_browser, screenshot
-from retrace.viewing.captions import add_captions
+from retrace.viewing.captions import with_captions
 from retrace.viewing.error_layer import error_layers
 from retrace.viewing.layers import ViewLayer, open_layers
 from retrace.viewing.picture import draw_sections
@@ -45,8 +45,8 @@ def write_picture(
         start_server(bind_address, 0)
         viewer = build_viewer(layers)
         show_panels(viewer, layers, size)
-        screenshot(viewer, path, size)
-        add_captions(path, panel_captions(layers))
+        picture = with_captions(screenshot(viewer, size), panel_captions(layers))
+        atomic_write(path, picture)
         print(f"[view] {path}: neuroglancer in a headless browser", flush=True)
     except BrowserError as error:
         draw_sections(layers, path, size)

@@ -8,11 +8,9 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from retrace.errors import RetraceError
-from retrace.files import atomic_write
 
 FLAGS = (
     "--no-sandbox",  # Chromium refuses to start as root otherwise
@@ -72,8 +70,8 @@ def headless_browser(viewer: Any, size: tuple[int, int]) -> Iterator[Any]:
             yield driver
 
 
-def screenshot(viewer: Any, path: Path, size: tuple[int, int]) -> None:
-    """Writes the viewer as a PNG of `size` pixels (w, h) once everything visible has loaded.
+def screenshot(viewer: Any, size: tuple[int, int]) -> bytes:
+    """A PNG of the viewer of `size` pixels (w, h), once everything visible has loaded.
 
     BrowserError without a browser, or when it sends no picture within `TIMEOUT_S`.
     """
@@ -87,4 +85,4 @@ def screenshot(viewer: Any, path: Path, size: tuple[int, int]) -> None:
         request.join(TIMEOUT_S)
     if not replies:
         raise BrowserError(f"the browser sent no picture within {TIMEOUT_S:.0f} s")
-    atomic_write(path, replies[0].screenshot.image)
+    return bytes(replies[0].screenshot.image)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
-
-from retrace.files import atomic_write
 
 FONT_PX = 16
 MARGIN_PX = 4
@@ -29,12 +26,12 @@ def scale_bar_nm(width_nm: float) -> tuple[float, str]:
     return length, f"{length / 1000:g} µm" if length >= 1000 else f"{length:g} nm"
 
 
-def add_captions(path: Path, captions: Sequence[Sequence[str]]) -> None:
-    """Writes captions into the upper left corners of the panels of a PNG, row by row.
+def with_captions(png: bytes, captions: Sequence[Sequence[str]]) -> bytes:
+    """A PNG with captions in the upper left corners of its panels, row by row.
 
     The panels of a row have equal widths, and the rows equal heights.
     """
-    with Image.open(path) as picture:
+    with Image.open(io.BytesIO(png)) as picture:
         image = picture.convert("RGB")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_PX)
     height = (image.height + GAP_PX) / len(captions)
@@ -47,4 +44,4 @@ def add_captions(path: Path, captions: Sequence[Sequence[str]]) -> None:
             draw.text(corner, text, font=font, fill="white")
     content = io.BytesIO()
     image.save(content, "PNG")
-    atomic_write(path, content.getvalue())
+    return content.getvalue()
