@@ -4,6 +4,8 @@ Snakemake's own triggers (times of files, its memory of earlier runs) are off. P
 every result with its inputs, settings, code and image, and marks the outputs of jobs whose results differ.
 """
 
+import re
+
 from retrace.planning.code_digest import code_digests
 from retrace.planning.foreign_files import WrittenFiles
 from retrace.planning.identity import AGAIN, FORCED, Comparison
@@ -41,6 +43,15 @@ def code_of(writer: Any) -> dict[str, str]:
     # A bundle contains the workflow and the configuration, as they are.
     is_bundle = program.stem == "bundle"
     return code | code_versions(ROOT, Path()) if is_bundle else code
+
+
+@cache
+def accepts(writer: Any, values: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a rule has these wildcards and its constraints allow them."""
+    allowed = {**workflow.wildcard_constraints, **writer.wildcard_constraints}
+    return writer.wildcard_names == dict(values).keys() and all(
+        re.fullmatch(allowed.get(name, ".*"), value) for name, value in values
+    )
 
 
 @cache
@@ -195,8 +206,7 @@ def mark_outdated(plan_job: PlanJob, wildcards: Any) -> bool:
     marked = [
         mark_if_outdated(writer, values)
         for writer in writers()
-        if writer.params.job.plan_job is plan_job
-        and writer.wildcard_names == dict(values).keys()
+        if writer.params.job.plan_job is plan_job and accepts(writer, values)
     ]
     return any(marked)
 

@@ -21,7 +21,7 @@ from retrace.job import Job
 from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import Comparison, setting_differences
 from retrace.planning.records import planned_record
-from retrace.planning.report import TEMPLATE
+from retrace.planning.program_files import PAGE_TEMPLATE
 from retrace.records import record
 from retrace.records.contents import content_digest, fingerprint
 from retrace.records.record import Planned, read_finished, start
@@ -57,7 +57,7 @@ def planned_code(path: str) -> Planned:
     )
 
 
-@pytest.mark.parametrize("file", [PUBLISHED, TEMPLATE])
+@pytest.mark.parametrize("file", [PUBLISHED, PAGE_TEMPLATE])
 def test_files_that_come_with_the_workflow_count_like_code_from_anywhere(file: Path) -> None:
     planned = planned_code(os.path.relpath(file))
     (name,) = planned.code

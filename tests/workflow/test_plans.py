@@ -33,7 +33,7 @@ def test_auto_context_plans_the_network_it_reads(snakemake: Run) -> None:
     inputs = re.findall(r"^    input: (.*)$", run.stdout, re.M)
     files = [line.split(", ") for line in inputs]
     assert len(files) == 5 and all(len(each) == len(set(each)) for each in files)
-    assert max(map(len, inputs)) < 500 and "retrace/" not in "".join(inputs)
+    assert max(map(len, inputs)) < 500 and "scripts/retrace/" not in "".join(inputs)
     assert "eligible for caching" not in run.stdout
     run = snakemake("evaluate_phantom_aclsd_small", "--dry-run", "--quiet", "rules")
     jobs = planned(run.stdout)
