@@ -51,7 +51,7 @@ rule comparison_page:
         script=ancient(script("comparison_page")),
         image=image_input("modern"),
     output:
-        page=update("results/{dataset}/comparison.html"),
+        page=update("results/{dataset}/comparison_page.html"),
     log:
         "logs/compare/{dataset}_page.log",
     container:

@@ -157,7 +157,7 @@ def test_the_report_is_one_page_that_sorts_and_shows_values(
 
 @pytest.mark.browser
 def test_the_page_of_a_comparison_fits_into_a_small_window(browser: str, place: Path) -> None:
-    file = place / "results/phantom/comparison.html"
+    file = place / "results/phantom/comparison_page.html"
     with page_browser.opened(browser, file, (500, 700)) as page:
         parameters = page.sorted_by("comparison of phantom", "parameters")
         assert parameters == sorted(parameters) and len(parameters) == 3

@@ -20,8 +20,8 @@ from retrace.errors import DataError
 from retrace.job import Job
 from retrace.planning.code_digest import code_digests
 from retrace.planning.identity import Comparison, setting_differences
-from retrace.planning.records import planned_record
 from retrace.planning.program_files import PAGE_TEMPLATE
+from retrace.planning.records import planned_record
 from retrace.records import record
 from retrace.records.contents import content_digest, fingerprint
 from retrace.records.record import Planned, read_finished, start

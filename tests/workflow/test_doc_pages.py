@@ -15,6 +15,7 @@ import yaml
 from myst_parser.slugs import github_slugify
 
 from loaded_programs import program
+from retrace.planning.records import record_next_to
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -151,6 +152,19 @@ def test_every_rule_with_a_job_is_on_the_page_of_what_decides_each_result() -> N
     ]
     assert len(rules) > 40
     assert [name for name in rules if f"\n| **{name}**: " not in page] == []
+
+
+def test_no_two_results_share_a_record() -> None:
+    page = (ROOT / "docs/reference/what-decides.md").read_text()
+    first = set(re.findall(r"^\| \*\*\w+\*\*: `([^`]+)`", page, re.M))
+    records: dict[str, set[str]] = {}
+    for output in first:
+        if not output.endswith(".manifest.json"):
+            records.setdefault(record_next_to(output), set()).add(output)
+    assert len(first) > 30
+    # A network has one of these two: they belong to two families.
+    either = {"results/D/N/net.h5", "results/D/N/net.param"}
+    assert [outputs for outputs in records.values() if len(outputs) > 1] == [either]
 
 
 def test_a_rule_that_no_planned_run_reaches_is_reported() -> None:

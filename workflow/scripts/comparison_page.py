@@ -1,7 +1,7 @@
 """Writes a comparison as one HTML page, with a table that sorts and plots with values.
 
 comparison_page.py --comparison comparison.json --template page.html.jinja
-                   --output comparison.html
+                   --output comparison_page.html
 """
 
 from __future__ import annotations

@@ -109,4 +109,4 @@ def comparison(planner: Planner, dataset: str) -> list[str]:
     check_verb(data, "compare")
     compared(planner, dataset)
     paper.published_figures(data)
-    return [results(dataset, f"comparison.{end}") for end in ("json", "html")]
+    return [results(dataset, name) for name in ("comparison.json", "comparison_page.html")]
