@@ -4,8 +4,6 @@ Snakemake's own triggers (times of files, its memory of earlier runs) are off. P
 every result with its inputs, settings, code and image, and marks the outputs of jobs whose results differ.
 """
 
-import re
-
 from retrace.planning.code_digest import code_digests
 from retrace.planning.foreign_files import WrittenFiles
 from retrace.planning.identity import AGAIN, FORCED, Comparison
