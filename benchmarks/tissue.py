@@ -33,6 +33,23 @@ def write_tissue(store: Path, shape: Sequence[int], voxel_size_nm: Sequence[int]
         array[...] = data
 
 
+def parse_args(
+    argv: Sequence[str] | None, description: str, *, iterations: int
+) -> argparse.Namespace:
+    """The command line of a benchmark of training, for `settings_for`."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--network", default="mtlsd_small")
+    parser.add_argument("--dataset", default="fib25", help="whose recipe and voxel size are taken")
+    parser.add_argument("--iterations", type=int, default=iterations)
+    parser.add_argument("--warm-up", type=int, default=3, help="iterations before the clock runs")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", default="auto", choices=["auto", "yes", "no"])
+    parser.add_argument("--workers", type=int, help="threads that make batches ahead")
+    parser.add_argument("--threads", type=int, help="threads of one operation on the CPU")
+    return parser.parse_args(argv)
+
+
 def settings_for(args: argparse.Namespace, store: Path) -> dict[str, Any]:
     """Settings of train.py for the network and recipe that a benchmark's command line asks for."""
     recipe_dataset = load_dataset(args.dataset)

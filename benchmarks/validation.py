@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from tissue import settings_for
+from tissue import parse_args, settings_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "scripts"))
 
@@ -30,20 +30,6 @@ from retrace.planning.train_settings import read_train_settings
 from retrace.training.build import build_trainer
 from retrace.training.validation import ValidationCurve
 from retrace.training.validation_patches import PATCHES
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", default="mtlsd_small")
-    parser.add_argument("--dataset", default="fib25", help="whose recipe and voxel size are taken")
-    parser.add_argument("--iterations", type=int, default=2 * FIRST_EVERY)
-    parser.add_argument("--warm-up", type=int, default=3, help="iterations before the clock runs")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--compile", default="auto", choices=["auto", "yes", "no"])
-    parser.add_argument("--workers", type=int, help="threads that make batches ahead")
-    parser.add_argument("--threads", type=int, help="threads of one operation on the CPU")
-    return parser.parse_args(argv)
 
 
 class TimedCurve(ValidationCurve):
@@ -93,7 +79,8 @@ def report(args: argparse.Namespace, folder: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        print(report(parse_args(argv), Path(folder)))
+        args = parse_args(argv, __doc__, iterations=2 * FIRST_EVERY)
+        print(report(args, Path(folder)))
 
 
 if __name__ == "__main__":
