@@ -7,6 +7,7 @@ programs' help that of the commands; docstrings that of the library.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import sys
@@ -94,6 +95,7 @@ def _help(name: str) -> str:
     return text.getvalue()
 
 
+@functools.cache
 def _library() -> dict[str, str]:
     return library_pages(SCRIPTS / "retrace")
 
