@@ -11,11 +11,11 @@ from textwrap import fill
 from retrace import planning
 from retrace.config.families import FAMILIES
 from retrace.config.yaml_files import names
-from retrace.errors import RetraceError
+from retrace.errors import DataError, RetraceError
 from retrace.planning.experiment import Planner
 from retrace.planning.missing_files import missing_file, missing_files
 from retrace.planning.network_names import networks_of_family
-from retrace.planning.targets import DATA_VERBS, PAIR_VERBS, reason_against
+from retrace.planning.targets import DATA_VERBS, PAIR_VERBS, named_dataset, reason_against
 
 WIDTH = 100
 """Characters of a line."""
@@ -53,24 +53,25 @@ def runnable(planner: Planner, dataset: str) -> Runnable:
 
 def answer(planner: Planner, target: str) -> str:
     """That a target can run, or why not, after its name."""
-    reason = reason_against(planner, target) or _files_needed(planner, target)
+    dataset, reason = named_dataset(target), reason_against(planner, target)
+    if reason is None and dataset and (needed := _files_needed(planner, dataset)):
+        reason = str(needed)
     if reason is None:
         return f"{target}: can run"
     return reason if reason.startswith(target) else f"{target}: {reason}"
 
 
-def _files_needed(planner: Planner, target: str) -> str | None:
-    """The refusal for missing files of a target's dataset; None if all are there."""
-    named = [name for name in names("datasets") if f"_{name}_" in f"_{target}_"]
-    dataset = planner.dataset(max(named, key=len), trained=None) if named else None
-    missing = missing_files(dataset) if dataset else []
-    return str(missing_file([dataset], missing[0])) if dataset and missing else None
+def _files_needed(planner: Planner, dataset: str) -> DataError | None:
+    """The refusal of a dataset whose files are not here; None if all are."""
+    data = planner.dataset(dataset, trained=None)
+    missing = missing_files(data)
+    return missing_file([data], missing[0]) if missing else None
 
 
 def _lacks_files(planner: Planner, dataset: str) -> bool:
     """Whether a dataset needs files that are not here, or its own file cannot be read."""
     try:
-        return bool(missing_files(planner.dataset(dataset, trained=None)))
+        return _files_needed(planner, dataset) is not None
     except RetraceError:
         return True
 

@@ -80,6 +80,12 @@ def target_names() -> frozenset[str]:
     return frozenset(all_targets())
 
 
+def named_dataset(word: str) -> str | None:
+    """The dataset in the name of a target, also of a misspelt one; the longest that fits."""
+    named = [name for name in names("datasets") if f"_{name}_" in f"_{word}_"]
+    return max(named, key=len, default=None)
+
+
 def reason_against(planner: Planner, target: str) -> str | None:
     """Why a target cannot run; None if it can."""
     try:

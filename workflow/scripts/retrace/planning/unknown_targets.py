@@ -11,7 +11,13 @@ from retrace.config.yaml_files import names
 from retrace.errors import ConfigError
 from retrace.planning import container_images
 from retrace.planning.snakemake_options import REQUESTS
-from retrace.planning.targets import DATA_VERBS, PAIR_VERBS, all_targets, reason_against
+from retrace.planning.targets import (
+    DATA_VERBS,
+    PAIR_VERBS,
+    all_targets,
+    named_dataset,
+    reason_against,
+)
 
 if TYPE_CHECKING:
     from retrace.planning.experiment import Planner
@@ -97,10 +103,10 @@ def what_is_wrong(word: str) -> tuple[str, str]:
 
 def _without_verb(written: str) -> tuple[str, str]:
     """The same for a word that starts with no verb."""
-    end = next((d for d in names("datasets") if f"_{d}_" in f"_{written}_"), None)
-    if end is None:
+    dataset = named_dataset(written)
+    if dataset is None:
         return "no target, rule or file has this name", ""
-    verb = f"_{written}_".partition(f"_{end}_")[0].strip("_")
+    verb = f"_{written}_".partition(f"_{dataset}_")[0].strip("_")
     verbs = f"verbs: {', '.join(sorted({*PAIR_VERBS, *DATA_VERBS}))}"
     return (f"no verb {verb!r}" if verb else "name a verb too"), verbs
 
