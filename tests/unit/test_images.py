@@ -100,6 +100,15 @@ def test_locks_name_no_host_and_agree(repository: Path) -> None:
     assert {name: versions for name, versions in pins.items() if len(versions) > 1} == {}
 
 
+def test_the_repository_holds_no_links(repository: Path) -> None:
+    """A link in the place of a folder, such as containers/images, names a path of one machine."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=repository, check=True, capture_output=True, text=True
+    )
+
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
+
+
 def host_pip(repository: Path, **settings: str) -> list[str]:
     """What containers/host_pip.py prints with only these pip settings."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "SSL_"))}
