@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 FIRST_LINE_S = 10.0
-"""When the first line is printed; each next one comes after twice that time since the begin."""
+"""When the first line is printed; the next ones follow as the time since the start doubles."""
 AT_TERMINAL = "RETRACE_TERMINAL"
 """Variable of the environment: 1 in jobs of a Snakemake that runs in a terminal.
 

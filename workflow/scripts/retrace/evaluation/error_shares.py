@@ -1,10 +1,10 @@
 """The part of the VOI that each split and each merge contributes, from a contingency table.
 
-Each object is split into pieces, one per segment that it has voxels in, and each segment merges
-pieces, one per object. A pair of a segment and an object is such a piece. Its largest piece is the
-main piece of an object (of equal ones that of the lowest segment), and likewise of a segment. Each
-other piece is one error: a split is a piece that another segment cuts off an object, a merge a
-piece of another object in a segment.
+The voxels that an object and a segment have in common are a piece. An object consists of pieces,
+one for each segment that it has voxels in; a segment consists of pieces, one for each object. The
+largest piece of an object is its main piece (of several largest ones, that of the lowest segment
+id), and a segment has a main piece in the same way. Every other piece is one error: a split is a
+piece that another segment cuts off an object, a merge is a piece of another object in a segment.
 """
 
 from __future__ import annotations
