@@ -32,6 +32,7 @@ DISTRIBUTIONS = {
     "skimage": "scikit-image",
     "yaml": "pyyaml",
     "botocore": "boto3",
+    "bson": "pymongo",
     "urllib3": "boto3",
 }
 """Modules that have another name than the package that installs them."""

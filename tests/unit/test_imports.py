@@ -151,7 +151,7 @@ def test_settings_of_losses_targets_and_augmentations_do_not_need_torch() -> Non
 
 def test_planning_starts_with_what_snakemake_brings() -> None:
     # Clusters often have Snakemake alone on the node that plans; the rest is in the images.
-    absent = "boto3 cloudvolume h5py matplotlib numcodecs numpy scipy tifffile torch tqdm zarr"
+    absent = "boto3 bson cloudvolume h5py matplotlib numcodecs numpy scipy tifffile torch tqdm zarr"
     modules = [m for m in FILES if package(m) == "planning"]
     code = f"import sys; sys.modules.update(dict.fromkeys({absent.split()}))\n"
     code += "".join(f"import {module}\n" for module in modules)
