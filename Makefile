@@ -64,6 +64,7 @@ schemas: setup ## write config/schemas and the generated pages of docs/reference
 	PYTHONPATH=workflow/scripts $(BIN)/python -m retrace.config.json_schemas config/schemas
 	PYTHONPATH=workflow/scripts $(BIN)/python docs/_site/what_decides.py docs/reference/what-decides.md
 	PYTHONPATH=workflow/scripts $(BIN)/python docs/_site/formats_page.py docs/reference/formats.md
+	$(BIN)/python docs/_site/dependencies_page.py docs/reference/dependencies.md
 
 docs: setup ## build the documentation as a site in site/; every warning is an error
 	$(BIN)/python docs/_site/build.py site
@@ -84,6 +85,7 @@ lock: setup ## resolve envs/*.in again into exact, consistent locks (UPGRADE=1: 
 	cd envs && $(COMPILE) --universal --upgrade host.in -c dev.txt -o host.txt
 	cd envs && $(COMPILE) --upgrade --override overrides.txt modern.in -c dev.txt -o modern.txt
 	cd envs && $(COMPILE) $(if $(UPGRADE),--upgrade) standin.in -o standin.txt
+	$(BIN)/python docs/_site/releases.py $(UV)
 
 image: setup ## build or pull the container image of the rules (see docs/how-to/containers.md)
 	$(BIN)/snakemake --cores all image_modern

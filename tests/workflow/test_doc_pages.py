@@ -121,21 +121,14 @@ def run_generator(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-def test_the_page_of_what_decides_each_result_is_current(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["what_decides", "formats_page", "dependencies_page"])
+def test_a_generated_page_is_current(tmp_path: Path, name: str) -> None:
     page = tmp_path / "page.md"
-    run = run_generator(str(ROOT / "docs/_site/what_decides.py"), str(page))
+    run = run_generator(str(ROOT / f"docs/_site/{name}.py"), str(page))
 
     assert run.returncode == 0, run.stderr
-    written = (ROOT / "docs/reference/what-decides.md").read_text()
-    assert written == page.read_text(), "write it again with `make schemas`"
-
-
-def test_the_page_of_formats_is_current(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    run = run_generator(str(ROOT / "docs/_site/formats_page.py"), str(page))
-
-    assert run.returncode == 0, run.stderr
-    written = (ROOT / "docs/reference/formats.md").read_text()
+    reference = name.removesuffix("_page").replace("_", "-")
+    written = (ROOT / f"docs/reference/{reference}.md").read_text()
     assert written == page.read_text(), "write it again with `make schemas`"
 
 
