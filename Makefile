@@ -11,18 +11,22 @@ BIN    := $(VENV)/bin
 TORCH  ?= -r envs/torch.txt
 STAMP  := $(VENV)/.installed
 LOCKS  := envs/dev.txt envs/torch.txt envs/uv.txt
-NO_PYTHON := error: no Python $(PYTHON) on this machine, and uv could not download one (see above). Install one \
-             (Debian 12 and 13, Ubuntu 24.04: apt-get install python3; Fedora: dnf install python3.13), or name it: make setup PYTHON=PATH
+NO_PYTHON := error: no Python $(PYTHON) on this machine, and uv could not download one (see above). The locks hold for \
+             Python 3.11 to 3.13. Install one (Debian 12 and 13, Ubuntu 24.04: apt-get install python3; Fedora: \
+             dnf install python3.13), or name it: make setup PYTHON=PATH
+# Exits with a message where .venv has a Python that the locks do not hold for.
+FITS := import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "error: $(VENV) has Python \
+        %d.%d, and the locks hold for 3.11, 3.12 and 3.13. Take another: rm -r $(VENV); make setup PYTHON=3.13" % v)
 
 # Scripts start programs (snakemake, python) from the project's own environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Write compiled files: without them, Snakemake and every program take three times as long to start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test lint bench schemas docs list status lock image clean
+.PHONY: help setup demo test lint bench schemas docs list status lock image push clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## create .venv with the packages that envs/ locks
 
@@ -35,6 +39,7 @@ $(STAMP): $(LOCKS)
 	@echo "setup: uv, packages, torch"
 	@PIP_ROOT_USER_ACTION=ignore python3 envs/obtain_uv.py envs/uv.txt .uv
 	@test -x $(BIN)/python || $(UV) venv --quiet --python '$(PYTHON)' $(VENV) || { echo "$(NO_PYTHON)" >&2; exit 1; }
+	@$(BIN)/python -c '$(FITS)'
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r envs/dev.txt
 	$(BIN)/python -m pip install --quiet --root-user-action ignore $(TORCH)
 	touch $@
@@ -50,6 +55,7 @@ lint: setup ## check style and types, and run Snakemake's own checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/python tests/lint_rules.py Snakefile
 	$(BIN)/snakemake --lint
@@ -87,8 +93,13 @@ lock: setup ## resolve envs/*.in again into exact, consistent locks (UPGRADE=1: 
 	cd envs && $(COMPILE) $(if $(UPGRADE),--upgrade) standin.in -o standin.txt
 	$(BIN)/python docs/_site/releases.py $(UV)
 
-image: setup ## build or pull the container image of the rules (see docs/how-to/containers.md)
-	$(BIN)/snakemake --cores all image_modern
+IMAGE ?= modern
+
+image: setup ## build or pull the container image of the rules, or IMAGE=standin (see docs/how-to/containers.md)
+	$(BIN)/snakemake --cores all image_$(IMAGE)
+
+push: setup ## push this image to the registry RETRACE_IMAGE_REGISTRY, for others to pull
+	$(BIN)/python workflow/scripts/push_image.py $(IMAGE)
 
 clean: ## remove caches; data, results and images stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis site

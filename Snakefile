@@ -12,7 +12,7 @@ reproduce_DATASET compares them with the paper. `make list` shows what can run h
 config/datasets/*.yaml, networks config/networks/*.yaml, everything else config/config.yaml.
 
 Jobs print to the terminal and to their log. A signal that stops a job must not stop `tee` first, because
-the job still reports how far it came: hence `env --ignore-signal=INT,TERM tee`. A cluster sends the signal
+the job still reports how far it came: hence `(trap '' INT TERM; exec tee)`. A cluster sends the signal
 to every process of a job; the shell must not end before its program, which still saves its work: hence the
 trap in the shell prefix.
 """

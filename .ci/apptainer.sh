@@ -16,8 +16,7 @@ if command -v apptainer >/dev/null || command -v singularity >/dev/null; then
 fi
 
 # The mirror the machine itself is configured with.
-mirror=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
-    awk -F'|' '$1 == "Debian" && $2 == "Debian" && !found++ { print $3 }')
+mirror=$(bash "$(dirname "$0")/../containers/debian_mirror.sh")
 [ -n "$mirror" ] || { echo "apptainer: apt is configured with no Debian mirror" >&2; exit 1; }
 
 work=$(mktemp -d)

@@ -6,7 +6,8 @@
 #
 # Settings, all optional, from the environment:
 #   RETRACE_IMAGE_REGISTRY  where built images are kept, e.g. oras://registry.example.org/group: the
-#                           image retrace-NAME:DIGEST is pulled from there and built only if that fails
+#                           image retrace-NAME:DIGEST is pulled from there, and built if that fails. Its
+#                           sha256 must be the one in containers/pushed.sha256, if that has a line for it
 #   RETRACE_IMAGE_BASE      what to build on: `docker` (the recipe's FROM, from a container registry),
 #                           for debian:bookworm-slim also `mmdebstrap` (the same system straight from Debian's packages, for machines
 #                           that reach no container registry), or a .sif file or folder. Unset: docker,
@@ -19,6 +20,7 @@ set -euo pipefail
 die() { echo "error: $*" >&2; exit 1; }
 step() { echo "== $* ($((SECONDS / 60)) min $((SECONDS % 60)) s)"; }
 
+[ "$(uname -s)" = Linux ] || die "Apptainer runs on Linux alone; run without --use-singularity, or in a virtual machine"
 [ $# = 2 ] || die "usage: containers/build.sh NAME OUT.sif"
 name=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -54,11 +56,27 @@ trap 'exit 143' TERM INT
 export APPTAINER_TMPDIR=$work/tmp SINGULARITY_TMPDIR=$work/tmp
 
 # --- pull ------------------------------------------------------------------------------------
+# A registry may give another file under the same tag. The sha256 of the image is that of its one layer there.
+check_pulled() {
+    local sum recorded
+    sum=$(sha256sum "$work/image.sif" | cut -d ' ' -f 1)
+    recorded=$(sed -n "s/  $(basename "$out")\$//p" "$root/containers/pushed.sha256" 2>/dev/null || true)
+    if [ -z "$recorded" ]; then
+        echo "pulled, sha256 $sum: containers/pushed.sha256 has no line for it to compare with"
+    elif [ "$recorded" = "$sum" ]; then
+        echo "pulled, sha256 $sum, as in containers/pushed.sha256"
+    else
+        die "$address has sha256 $sum, but containers/pushed.sha256 says $recorded: it is another image." \
+            "Ask whoever pushed it, or unset RETRACE_IMAGE_REGISTRY to build your own"
+    fi
+}
+
 if [ -n "${RETRACE_IMAGE_REGISTRY:-}" ]; then
     digest=$(basename "$out" .sif)
     address=${RETRACE_IMAGE_REGISTRY%/}/retrace-$name:${digest##*-}
     step "pulling $address"
     if "$apptainer" pull "$work/image.sif" "$address"; then
+        check_pulled
         mv "$work/image.sif" "$out"
         exit 0
     fi
@@ -84,8 +102,7 @@ make_from_packages() {
     fi
     command -v mmdebstrap >/dev/null || return 1
     local mirror
-    mirror=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' 'Created-By: Packages' |
-        sed -n 's/^Debian|Debian|//p' | head -n 1)
+    mirror=$(bash "$root/containers/debian_mirror.sh")
     mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates \
         bookworm "$work/base" ${mirror:+"$mirror"} || return 1
     # Extracting without privileges can create neither device nodes nor files of other owners.

@@ -55,13 +55,26 @@ def install_with_pip(lock: Path, folder: Path) -> None:
         raise SystemExit("error: pip could not install uv (see above); install uv yourself")
 
 
+def refuse_system() -> None:
+    """Ends with one line where the packages of the locks do not exist."""
+    if sys.platform in ("win32", "cygwin", "msys"):
+        why = "Windows itself; install WSL (wsl --install), then clone and set up inside it"
+    elif sys.platform == "darwin" and platform.machine() == "x86_64":
+        why = (
+            "Macs with an Intel processor, because torch has no builds for them; on a Mac with"
+            " Apple's processor, take a python3 for arm64 (this one is for x86_64)"
+        )
+    elif "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or ""):
+        why = "systems with musl (Alpine), because torch has no builds for them"
+    else:
+        return
+    raise SystemExit(f"error: retrace does not run on {why}")
+
+
 def platform_words() -> tuple[str, str]:
     """What the name of a fitting wheel contains: the system and the processor."""
-    machine = {"amd64": "x86_64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
-    if sys.platform == "darwin":
-        return "macosx", machine
-    libc = "musl" if "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or "") else "many"
-    return f"{libc}linux", machine
+    system = "macosx" if sys.platform == "darwin" else "manylinux"
+    return system, platform.machine()
 
 
 def wheel_address(index: str, version: str) -> str:
@@ -112,7 +125,8 @@ def has_pip() -> bool:
 
 
 def main() -> None:
-    """Installs or links uv, unless the folder has it."""
+    """Installs or links uv, unless the folder has it; ends where nothing could be installed."""
+    refuse_system()
     lock, folder = Path(sys.argv[1]), Path(sys.argv[2])
     program, version = folder / "bin" / "uv", locked_version(lock)
     if version_of(str(program)) == version:

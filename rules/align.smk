@@ -43,7 +43,7 @@ rule fit_alignment:
         " --runs results/runs"
         " --output {output.model:q}"
         " --history {output.history:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule align:
@@ -84,7 +84,7 @@ rule align:
         " --output {params.zarr:q}"
         " --layer {params.layer:q}"
         " --field-layer {params.field:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule score_alignment:
@@ -129,4 +129,4 @@ rule score_alignment:
         "python {input.script:q} evaluate"
         " --job {params.job:q}"
         " --output {output.scores:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -32,7 +32,7 @@ rule fetch_checkpoint:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {params.folder:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule convert:
@@ -58,4 +58,4 @@ rule convert:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {output.model:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -23,6 +23,7 @@ from retrace.planning.choices import gpus_for
 from retrace.planning.container_binds import (
     bind_options,
     bound_folders,
+    check_system,
     check_working_directory,
     with_options,
 )
@@ -78,6 +79,7 @@ def prepare() -> Planner:
         init_is_for=init_is_for,
     )
     if planner.uses_containers:
+        refusing(check_system)
         refusing(check_working_directory, Path.cwd())
         bind_outside_folders(planner)
     else:

@@ -41,7 +41,7 @@ rule compare:
         " --output {output.table:q}"
         " --text {output.text:q}"
         " --plot {output.plot:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule comparison_page:
@@ -65,4 +65,4 @@ rule comparison_page:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {output.page:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -79,4 +79,4 @@ for image_name, container_job in container_jobs.items():
             "python {input.script:q}"
             " --job {params.job:q}"
             " --output {output.image:q}"
-            " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+            " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

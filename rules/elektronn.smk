@@ -38,7 +38,7 @@ rule predict_examples:
         "python {input.script:q} predict"
         " --job {params.job:q}"
         " --output {output.predictions:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule evaluate_examples:
@@ -75,7 +75,7 @@ rule evaluate_examples:
         " --job {params.job:q}"
         " --output {output.scores:q}"
         " --plot {output.plot:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule training_curves:
@@ -105,4 +105,4 @@ rule training_curves:
         "python {input.script:q} curves"
         " --job {params.job:q}"
         " --output {params.folder:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

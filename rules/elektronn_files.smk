@@ -32,7 +32,7 @@ rule elektronn_model:
         "python {input.script:q} model"
         " --job {params.job:q}"
         " --output {output.model:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule elektronn_network:
@@ -58,4 +58,4 @@ rule elektronn_network:
         "python {input.script:q} network"
         " --job {params.job:q}"
         " --output {output.param:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -39,7 +39,7 @@ rule choose_threshold:
         " --job {params.job:q}"
         " --threads {threads}"
         " --output {output.threshold:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule evaluate:
@@ -82,7 +82,7 @@ rule evaluate:
         " --output {output.scores:q}"
         " --plot {output.plot:q}"
         " --errors {output.errors:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 use rule evaluate as evaluate_objects with:
@@ -134,7 +134,7 @@ rule evaluate_boundaries:
         " --job {params.job:q}"
         " --output {output.scores:q}"
         " --plot {output.plot:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 use rule evaluate_boundaries as evaluate_class_boundaries with:
@@ -183,4 +183,4 @@ rule evaluate_classes:
         " --job {params.job:q}"
         " --output {output.scores:q}"
         " --plot {output.plot:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -42,7 +42,7 @@ for form, entry in LAYER_FORMATS.items():
             " --threads {threads}"
             " --work work/export"
             " --output {params.layer:q}"
-            " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+            " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule export_nodes:
@@ -67,7 +67,7 @@ rule export_nodes:
         "python {input.script:q} nodes"
         " --job {params.job:q}"
         " --output {params.tables:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule package:
@@ -94,4 +94,4 @@ rule package:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {params.folder:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -32,7 +32,7 @@ rule fetch:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {params.zarr:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule fetch_file:
@@ -60,4 +60,4 @@ rule fetch_file:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {output.file:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

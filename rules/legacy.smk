@@ -51,7 +51,7 @@ rule legacy_batches:
         " --job {params.job:q}"
         " --work work/legacy"
         " --output {output.batches:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule legacy_train:
@@ -84,7 +84,7 @@ rule legacy_train:
         " --work work/legacy"
         " --output {params.checkpoint:q}"
         " --history {output.history:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule legacy_model:
@@ -108,7 +108,7 @@ rule legacy_model:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {output.model:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule legacy_input:
@@ -132,7 +132,7 @@ rule legacy_input:
         "python {input.script:q} input"
         " --job {params.job:q}"
         " --output {output.folder:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule legacy_predict:
@@ -160,7 +160,7 @@ rule legacy_predict:
         " --job {params.job:q}"
         " --work work/legacy_predict"
         " --output {output.folder:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule legacy_output:
@@ -185,4 +185,4 @@ rule legacy_output:
         "python {input.script:q} output"
         " --job {params.job:q}"
         " --output {params.zarr:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

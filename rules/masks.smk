@@ -29,4 +29,4 @@ rule mask:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {params.zarr:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

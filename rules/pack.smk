@@ -35,7 +35,7 @@ rule crate:
         " --job {params.job:q}"
         " --output {params.folder:q}"
         " --zip {output.zip:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule wheels:
@@ -80,4 +80,4 @@ rule bundle:
         '"$RETRACE_PYTHON" {input.script:q} make'
         " --job {params.job:q}"
         " --output {params.folder:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -33,4 +33,4 @@ rule predict:
         " --job {params.job:q}"
         " --work work/predict"
         " --output {params.zarr:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

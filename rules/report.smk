@@ -28,7 +28,7 @@ rule report_page:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --output {output.page:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule report:

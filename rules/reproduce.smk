@@ -53,7 +53,7 @@ rule compare_published:
         " --job {params.job:q}"
         " --output {output.table:q}"
         " --text {output.text:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule judge_published:
@@ -77,4 +77,4 @@ rule judge_published:
         "python {input.script:q} judge"
         " --job {params.job:q}"
         " --output {output.verdict:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

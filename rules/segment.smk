@@ -33,7 +33,7 @@ rule fragments:
         " --job {params.job:q}"
         " --work work/segment"
         " --output {params.zarr:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule segment:
@@ -58,4 +58,4 @@ rule segment:
         "python {input.script:q} apply"
         " --job {params.job:q}"
         " --output {params.zarr:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

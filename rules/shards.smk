@@ -36,7 +36,7 @@ for assembled in ASSEMBLE_JOBS:
             "python {input.script:q}"
             " --job {params.job:q}"
             " --output {params.zarr:q}"
-            " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+            " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule edges:
@@ -63,7 +63,7 @@ rule edges:
         " --job {params.job:q}"
         " --work work/segment"
         " --output {params.zarr:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule join:
@@ -88,7 +88,7 @@ rule join:
         "python {input.script:q} join"
         " --job {params.job:q}"
         " --output {params.zarr:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule count:
@@ -119,4 +119,4 @@ rule count:
         " --job {params.job:q}"
         " --threads {threads}"
         " --output {output.tables:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -39,7 +39,7 @@ rule make_sections:
         " --job {params.job:q}"
         " --layer {params.layer:q}"
         " --truth {params.truth:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule gen_stack:
@@ -71,7 +71,7 @@ rule gen_stack:
         " --job {params.job:q}"
         " --work {params.work:q}"
         " --output {output.stacks:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule train_defects:
@@ -103,7 +103,7 @@ rule train_defects:
         " --work {params.work:q}"
         " --output {output.model:q}"
         " --history {output.history:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule mask_stacks:
@@ -133,4 +133,4 @@ rule mask_stacks:
         "python {input.script:q} mask"
         " --job {params.job:q}"
         " --output {output.masks:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -40,4 +40,4 @@ rule train:
         " --work work/train"
         " --output {output.model:q}"
         " --history {output.history:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -125,7 +125,7 @@ rule serve_data:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --serve"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
         " && touch {output.done:q}"
 
 
@@ -150,7 +150,7 @@ rule serve:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --serve"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
         " && touch {output.done:q}"
 
 
@@ -175,5 +175,5 @@ rule serve_batch:
         "python {input.script:q}"
         " --job {params.job:q}"
         " --serve"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
         " && touch {output.done:q}"

@@ -41,7 +41,7 @@ rule predict_whole:
         " --job {params.job:q}"
         " --work work/predict"
         " --output {params.zarr:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule znn_model:
@@ -67,7 +67,7 @@ rule znn_model:
         "python {input.script:q} model"
         " --job {params.job:q}"
         " --output {output.model:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule znn_network:
@@ -93,7 +93,7 @@ rule znn_network:
         "python {input.script:q} network"
         " --job {params.job:q}"
         " --output {output.h5:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
 
 
 rule znn_outputs:
@@ -119,4 +119,4 @@ rule znn_outputs:
         "python {input.script:q} outputs"
         " --job {params.job:q}"
         " --output {output.files:q}"
-        " 2>&1 | env --ignore-signal=INT,TERM tee {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -38,18 +39,88 @@ def test_a_wheel_that_the_lock_does_not_know_is_refused(repository: Path, tmp_pa
     assert not (tmp_path / "bin").exists()
 
 
-def test_without_a_fitting_python_setup_says_what_to_install(
-    repository: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def clone(repository: Path, tmp_path: Path) -> Path:
+    """What `make setup` reads, with a uv that is there."""
     shutil.copy(repository / "Makefile", tmp_path)
     (tmp_path / "envs").mkdir()
     for name in ("dev.txt", "torch.txt", "uv.txt", "obtain_uv.py"):
         shutil.copy(repository / "envs" / name, tmp_path / "envs")
     (tmp_path / ".uv/bin").mkdir(parents=True)
     (tmp_path / ".uv/bin/uv").symlink_to(Path(sys.executable).parent / "uv")
+    return tmp_path
 
+
+OTHER_PYTHON = """\
+#!/bin/sh
+exec {python} -c 'import sys; sys.version_info = (3, 14, 2, "final", 0); exec(sys.argv[1])' "$2"
+"""
+
+
+def test_a_python_that_the_locks_do_not_hold_for_is_refused(clone: Path) -> None:
+    (clone / ".venv/bin").mkdir(parents=True)
+    python = clone / ".venv/bin/python"
+    python.write_text(OTHER_PYTHON.format(python=sys.executable))
+    python.chmod(0o755)
+
+    run = subprocess.run(["make", "setup"], cwd=clone, capture_output=True, text=True)
+
+    assert run.returncode == 2
+    assert (
+        "error: .venv has Python 3.14, and the locks hold for 3.11, 3.12 and 3.13. Take another: "
+        "rm -r .venv; make setup PYTHON=3.13"
+    ) in run.stderr
+    assert not (clone / ".venv/.installed").exists()
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "message"),
+    [
+        ("win32", "AMD64", "", "not run on Windows itself; install WSL"),
+        ("msys", "x86_64", "", "not run on Windows itself; install WSL"),
+        ("darwin", "x86_64", "", "not run on Macs with an Intel processor, because torch has no"),
+        ("linux", "x86_64", "x86_64-pc-linux-musl", "not run on systems with musl"),
+        ("darwin", "arm64", "", None),
+        ("linux", "aarch64", "aarch64-unknown-linux-gnu", None),
+    ],
+)
+def test_systems_without_packages_are_refused(
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+    machine: str,
+    libc: str,
+    message: str | None,
+) -> None:
+    obtain = program(repository / "envs/obtain_uv.py")
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(obtain.platform, "machine", lambda: machine)
+    monkeypatch.setattr(obtain.sysconfig, "get_config_var", lambda name: libc)
+    with pytest.raises(SystemExit, match=message) if message else nullcontext():
+        obtain.refuse_system()
+
+
+@pytest.mark.index
+@pytest.mark.parametrize("python", ["3.11", "3.13"])
+@pytest.mark.parametrize(
+    "system", ["x86_64-manylinux_2_35", "aarch64-manylinux_2_35", "aarch64-apple-darwin"]
+)
+def test_every_locked_package_has_a_wheel(
+    repository: Path, tmp_path: Path, system: str, python: str
+) -> None:
+    """Nothing is installed: uv reads names, hashes and metadata of the package index."""
+    command = [Path(sys.executable).parent / "uv", "pip", "install", "--dry-run", "--no-deps"]
+    command += ["--only-binary", ":all:", "--target", tmp_path]
+    command += ["--python-platform", system, "--python-version", python]
+    locks = [repository / "envs" / name for name in ("dev.txt", "torch.txt")]
+    for more in (["--require-hashes", "-r", locks[0]], ["-r", locks[1]]):
+        run = subprocess.run([*command, *more], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+
+
+def test_without_a_fitting_python_setup_says_what_to_install(clone: Path) -> None:
     run = subprocess.run(
-        ["make", "setup", "PYTHON=3.99"], cwd=tmp_path, capture_output=True, text=True
+        ["make", "setup", "PYTHON=3.99"], cwd=clone, capture_output=True, text=True
     )
 
     assert run.returncode == 2

@@ -88,7 +88,7 @@ def test_a_signal_to_every_process_of_a_job_leaves_its_shell_waiting(
     prefix = re.search(r'^shell\.prefix\(\s*f"(.*; )export \{', snakefile, re.M)
     assert prefix
     program = [sys.executable, str(SCRIPTS / "train.py"), *tiny.arguments(tmp_path, settings)]
-    tee = f" 2>&1 | env --ignore-signal=INT,TERM tee {tmp_path / 'log'}"
+    tee = f" 2>&1 | (trap '' INT TERM; exec tee {tmp_path}/log)"
     command = ["bash", "-c", prefix[1] + shlex.join(program) + tee]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     shell = subprocess.Popen(command, env=environment, start_new_session=True)

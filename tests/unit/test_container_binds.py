@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from retrace.errors import ConfigError
 from retrace.planning.container_binds import (
     bind_options,
     bound_folders,
+    check_system,
     check_working_directory,
     with_options,
 )
@@ -69,3 +71,12 @@ def test_working_directories_that_no_container_sees_are_refused(name: str) -> No
     with pytest.raises(ConfigError, match="the working directory .* rename it"):
         check_working_directory(Path("/x") / name)
     check_working_directory(Path("/x/a b, $(c)"))
+
+
+def test_containers_are_refused_where_apptainer_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_system()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(ConfigError, match="Linux alone, and this is darwin; leave --use-sing"):
+        check_system()

@@ -26,7 +26,7 @@ LAYERS = (
     "remote",
     "geometry errors files progress device command_line union_find compiled displacement"
     " settings_model setting_types job records output_lock reading replacement relative_paths"
-    " many_files",
+    " many_files machine_limits",
 )
 """Packages and modules of the library, from top to bottom. One imports its own layer and below."""
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,12 @@ def test_as_many_gpus_as_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
         DeviceError, match=r"3 GPUs.* sees 2 \(CUDA_VISIBLE_DEVICES: 4,6\).* to 2 or"
     ):
         device.check_devices("auto", 3)
+
+
+def test_several_processes_are_refused_outside_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(DeviceError, match="Linux alone, and this is darwin; set `gpus` to 1"):
+        device.check_devices("cpu", 2)
 
 
 def test_an_error_in_a_process_is_reported_once(store: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import sys
 import sysconfig
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,8 +97,13 @@ def check_devices(name: str, count: int) -> str:
     """The kind of device, `cpu` or `cuda`, for training in `count` processes with a GPU each.
 
     With `cpu`, the processes share the cores. DeviceError if fewer GPUs are visible
-    (CUDA_VISIBLE_DEVICES).
+    (CUDA_VISIBLE_DEVICES), or where processes cannot end with their parent.
     """
+    if sys.platform != "linux":
+        raise DeviceError(
+            "training in several processes works on Linux alone, and this is "
+            f"{sys.platform}; set `gpus` to 1"
+        )
     if choose_device(name).type == "cpu" and name == "cpu":
         return name
     visible_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

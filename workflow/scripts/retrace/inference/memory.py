@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import psutil
 import torch
 
 from retrace.geometry import Triple
 from retrace.inference.tiles import TileNetwork
+from retrace.machine_limits import free_memory
 
 CPU_FRACTION = 0.5
 """Fraction of the free main memory that the activations of a tile may take."""
@@ -22,25 +21,6 @@ CUDA_VALUES = 2**31 - 1
 torch takes others, which are slow and copy each value 27 times."""
 LIVE_COPIES = 3
 """Copies of the largest layer that exist at once; see `bytes_per_voxel`."""
-CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
-
-
-def _cgroup_free() -> int | None:
-    """Bytes left below the memory limit of this container or job (cgroup); None without a limit."""
-    for limit_file, used_file in CGROUP_FILES:
-        try:
-            limit, used = Path(limit_file).read_text(), Path(used_file).read_text()
-        except OSError:
-            continue
-        if limit.strip().isdecimal():
-            return max(0, int(limit) - int(used))
-    return None
 
 
 def free_bytes(device: torch.device) -> int:
@@ -48,9 +28,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
-    free = int(psutil.virtual_memory().available)
-    limited = _cgroup_free()
-    return free if limited is None else min(free, limited)
+    return free_memory()
 
 
 def tile_budget(device: torch.device, itemsize: int) -> int:

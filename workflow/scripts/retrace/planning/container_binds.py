@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def with_options(arguments: str, options: Iterable[list[str]]) -> str:
     pairs = list(zip(words, words[1:], strict=False))
     missing = [option for option in options if tuple(option) not in pairs]
     return " ".join([arguments, *map(shlex.join, missing)]).strip()
+
+
+def check_system() -> None:
+    """Refuses containers where Apptainer does not exist (ConfigError)."""
+    if sys.platform != "linux":
+        raise ConfigError(
+            f"containers run on Linux alone, and this is {sys.platform}; leave --use-singularity "
+            "out (a profile may set it), or start in a virtual machine with Linux"
+        )
 
 
 def check_working_directory(working: Path) -> None:

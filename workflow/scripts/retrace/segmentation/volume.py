@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +10,7 @@ import psutil
 
 from retrace.errors import DataError
 from retrace.geometry import Triple, VoxelBox
+from retrace.machine_limits import usable_cores
 from retrace.planning.segment_settings import SegmentationSettings
 from retrace.progress import progress
 from retrace.segmentation.agglomerate import epsilon_agglomerate, region_graph
@@ -76,7 +76,7 @@ def blocks_at_once(box: VoxelBox, settings: SegmentationSettings) -> int:
             f"segmenting {voxels / 1e6:.0f} Mvoxel at once takes about {need / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB are free; {advice}"
         )
-    return max(1, min(len(os.sched_getaffinity(0)), int(free // need)))
+    return max(1, min(usable_cores(), int(free // need)))
 
 
 def block_grid(affinities: Volume, settings: SegmentationSettings) -> BlockGrid:

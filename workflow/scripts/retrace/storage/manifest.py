@@ -172,8 +172,9 @@ def input_digest(path: Path) -> str:
 
 def peak_memory_mb() -> float:
     """The largest resident memory of this process so far, in MiB."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(kilobytes / 1024, 1)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return round(largest * unit / 2**20, 1)
 
 
 def origin(

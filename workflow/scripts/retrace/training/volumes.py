@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from retrace.formats.label_values import compact
 from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
 from retrace.geometry import NmBox, NmTriple, VoxelBox, blocks
+from retrace.machine_limits import free_memory
 from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.images import open_image
 from retrace.storage.labels_mask import MASK_ARRAY
@@ -212,13 +212,8 @@ def check_classes(volume: TrainingVolume, network: VoxelNetworkSettings) -> None
 
 
 def _memory_bytes() -> int:
-    """Memory to hold volumes in: half of what the machine or the job's control group has free."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        free = min(free, int(text) - used)
-    return free // 2
+    """Memory to hold volumes in, bytes: half of what is free."""
+    return free_memory() // 2
 
 
 def _volume_of_array(source: Volume, array: np.ndarray, box: VoxelBox) -> Volume:
