@@ -3,7 +3,7 @@
 set -euo pipefail
 
 packages=(git make python3-venv squashfs-tools squashfuse fuse-overlayfs fuse2fs uidmap patchelf
-    mmdebstrap chromium chromium-driver slurm-wlm munge)
+    mmdebstrap chromium chromium-driver slurm-wlm munge docker-registry)
 
 missing=()
 for package in "${packages[@]}"; do
