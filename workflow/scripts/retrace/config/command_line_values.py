@@ -15,7 +15,14 @@ from retrace.config.aliases import is_called, translated
 from retrace.config.schema import accepts, alternatives, annotation_of, check, fitting
 from retrace.config.words import is_model
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings, check_names, merge, read_scalar, read_yaml
+from retrace.config.yaml_files import (
+    Settings,
+    check_names,
+    load_yaml,
+    merge,
+    read_scalar,
+    read_yaml,
+)
 from retrace.errors import ConfigError
 from retrace.settings_model import SettingsModel
 
@@ -49,7 +56,7 @@ def _pair(word: str) -> tuple[str, Any]:
     if text[0] not in "[{\"'":
         return key, text
     try:
-        return key, yaml.load(text, Loader=yaml.BaseLoader)
+        return key, load_yaml(text, yaml.BaseLoader)
     except yaml.YAMLError:
         raise ConfigError(
             f"{WHERE}: {key}: {text!r} cannot be read; close every bracket, brace and quote, and "

@@ -11,7 +11,7 @@ from pathlib import Path
 from retrace.errors import DataError
 from retrace.files import file_sha256, read_parsed
 from retrace.provenance.folders import CODE, DOCUMENTS, RUN_CONFIG, copy_program
-from retrace.reading import read_json_object, reading_content
+from retrace.reading import check_archive, read_json_object, reading_content
 
 METADATA, TARGET = "ro-crate-metadata.json", "target.json"
 
@@ -24,6 +24,7 @@ def unpacked(crate: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="retrace-crate-") as folder:
         with reading_content(crate, "name a folder or a zip"), zipfile.ZipFile(crate) as archive:
+            check_archive(archive)
             archive.extractall(folder)
         yield Path(folder)
 

@@ -20,15 +20,16 @@ from urllib.parse import quote
 
 from retrace.errors import DataError, DeniedError, FetchError
 from retrace.files import FileCheck, piece_name
-from retrace.reading import MAX_UNPACKED_BYTES, retried, unzipped
+from retrace.limits import OBJECT_BYTES, UNPACKED_BYTES
+from retrace.reading import retried, unzipped
 from retrace.remote.addresses import bucket_and_key, local_folder, plain
 from retrace.remote.download import attempts, is_md5
 from retrace.remote.http import (
-    READ_BYTES,
     TransientError,
     create_session,
     get_response,
     is_transient,
+    pieces,
 )
 from retrace.remote.s3 import BucketStore
 from retrace.remote.store import FetchSettings
@@ -62,18 +63,21 @@ class Block:
         """Hex sha256 of the stored bytes, "" if there is no object."""
         return "" if self.stored is None else hashlib.sha256(self.stored).hexdigest()
 
-    def content(self) -> bytes | None:
-        """The bytes without their Content-Encoding; DataError for an unknown encoding."""
+    def content(self, most: int = UNPACKED_BYTES) -> bytes | None:
+        """The bytes without their Content-Encoding; DataError for an unknown encoding.
+
+        ValueError for damaged bytes, or more than `most`.
+        """
         if self.stored is None or self.encoding in ("", "identity"):
             return self.stored
         if self.encoding == "gzip":
-            return unzipped(self.stored)
+            return unzipped(self.stored, most)
         if self.encoding == "br":
-            return unpacked_brotli(self.stored)
+            return unpacked_brotli(self.stored, most)
         raise DataError(f"unknown Content-Encoding {self.encoding!r}; allowed: gzip, br")
 
 
-def unpacked_brotli(content: bytes, limit: int = MAX_UNPACKED_BYTES) -> bytes:
+def unpacked_brotli(content: bytes, limit: int = UNPACKED_BYTES) -> bytes:
     """The bytes of brotli content; ValueError if it is damaged or has more than `limit` bytes."""
     import brotli
 
@@ -115,6 +119,13 @@ def range_header(byte_range: ByteRange | None) -> dict[str, str]:
     if first < 0:
         return {"Range": f"bytes={first}"}
     return {"Range": f"bytes={first}-{'' if number is None else first + number - 1}"}
+
+
+def _most_bytes(byte_range: ByteRange | None) -> int:
+    """Bytes that the answer to a request may have."""
+    first, number = byte_range or (0, None)
+    asked = -first if first < 0 else number
+    return OBJECT_BYTES if asked is None else min(asked, OBJECT_BYTES)
 
 
 def unless_known(known: Block | None) -> dict[str, str]:
@@ -176,7 +187,8 @@ class HttpFolder:
                 return replace(known, requested=requested)
             if response.status_code != (206 if byte_range else 200):
                 return self._absent(response, name, requested)
-            body = b"".join(response.raw.stream(READ_BYTES, decode_content=False))
+            most = _most_bytes(byte_range)
+            body = b"".join(pieces(response, most, self.address(name)))
             return self._checked(response.headers, body, byte_range, requested)
 
     def _absent(self, response: Any, name: str, requested: int) -> Block:
