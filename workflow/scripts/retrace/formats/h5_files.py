@@ -6,7 +6,7 @@ that such a file changes, and its content is not what the user has named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,14 +65,18 @@ def refuse_external_links(path: Path, file: h5py.File, name: str, most: int = SO
         place = "/".join(parts[:count])
         link = file.get(place, getlink=True) if place in file else None
         if isinstance(link, h5py.ExternalLink):
-            raise _of_other_file(path, place, link)
+            raise _of_other_file(path, name, link, parts[count:])
         if isinstance(link, h5py.SoftLink) and most:
             refuse_external_links(path, file, link.path, most - 1)
 
 
-def _of_other_file(path: Path, name: str, link: h5py.ExternalLink) -> DataError:
+def _of_other_file(
+    path: Path, name: str, link: h5py.ExternalLink, inside: Sequence[str] = ()
+) -> DataError:
+    """The error for a link; `inside`: the way on from what it leads to."""
+    target = "/".join((link.path.rstrip("/"), *inside))
     return DataError(
-        f"{name!r} in {path} is a link to {link.path!r} in {link.filename}; name that file as "
+        f"{name!r} in {path} is a link to {target!r} in {link.filename}; name that file as "
         "`path` and that dataset as `array`"
     )
 
