@@ -90,6 +90,7 @@ DECIDES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "evaluate.merge_threshold": (2, ("score",)),
     "evaluate.errors": (3, ("score",)),
     "evaluate.compute_mincut": (True, ("score",)),
+    "evaluate.threshold_rule": ("smoothed", ("choose",)),
     "evaluate.boundary_thresholds": ([0.1, 1, 0.1], NOTHING),
     "validation.every": (50, NOTHING),
     "validation.keep": ("best", ("train",)),

@@ -15,6 +15,7 @@ from retrace.errors import ConfigError, DataError, StateError
 from retrace.evaluation.comparison_rows import other_row
 from retrace.evaluation.curve import RegionGraph
 from retrace.evaluation.skeletons import Skeletons
+from retrace.evaluation.threshold_rules import DESCRIPTIONS, RULES
 from retrace.evaluation.voxelwise import open_predictions
 from retrace.formats.mongo_dump import write_documents
 from retrace.formats.source import Source
@@ -145,6 +146,17 @@ def test_score_writes_all_results(case: Case, capsys: pytest.CaptureFixture[str]
     assert result["scored_voxels"] == result["label_voxels"] == np.prod(SHAPE)
     assert (case.folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert "untrained_watershed" in capsys.readouterr().out
+
+
+def test_another_rule_may_choose_another_threshold_and_is_named(case: Case) -> None:
+    """Perfect are two thresholds or more: the middle of five of the lowest mean is another."""
+    by_rule = case.choose()["threshold_by_rule"]
+    assert set(by_rule) == set(RULES)
+    case.settings["threshold_rule"] = "smoothed"
+    chosen = case.choose()
+    assert chosen["threshold"] == by_rule["smoothed"] != by_rule["least_voi"]
+    assert chosen["threshold_by_rule"] == by_rule
+    assert chosen["rule"].startswith(DESCRIPTIONS["smoothed"])
 
 
 def test_validation_entries_are_weighted_by_voxels(case: Case) -> None:

@@ -167,11 +167,14 @@ def test_too_little_disk_space_is_an_error_before_the_download(tmp_path: Path) -
     assert requested == []
 
 
-def test_a_disk_that_fills_up_ends_in_one_clear_error(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_ends_in_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "p"
+    monkeypatch.setattr("retrace.remote.download.aside", lambda final: final.with_name("full"))
 
     def onto_full_device(item: S3Object) -> None:
-        (folder / "a/.b.part").symlink_to("/dev/full")
+        (folder / "a/full").symlink_to("/dev/full")
 
     source = Generated(onto_full_device, b"x" * 100_000)
     with pytest.raises(FetchError, match="the disk is full while writing .*a/b"):

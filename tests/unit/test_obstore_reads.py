@@ -121,7 +121,9 @@ def test_the_proxy_of_the_environment_is_used(environment: pytest.MonkeyPatch) -
     with listening() as (address, handler):
         environment.setenv("http_proxy", address)
         environment.setenv("no_proxy", "")
-        assert ObstoreReader("http://bucket.invalid/b/", "x", 1, None).read("p/x") == BODY
+        assert (
+            ObstoreReader("http://bucket.invalid/b/", "x", 1, None).read("p/x", len(BODY)) == BODY
+        )
     assert handler.requests[0][0] == "http://bucket.invalid/b/p/x"
 
 
@@ -155,7 +157,7 @@ def test_certificates_of_the_environment_count(
 ) -> None:
     pem, context = self_signed(tmp_path)
     with listening(context) as (address, handler):
-        assert ObstoreReader(f"{address}/b/", "x", 1, None).read("p/x") is None
+        assert ObstoreReader(f"{address}/b/", "x", 1, None).read("p/x", len(BODY)) is None
         assert WITH_BOTO3 in capsys.readouterr().out
         environment.setenv("AWS_CA_BUNDLE", str(pem))
         assert content(bucket(address), "x") == BODY
@@ -191,7 +193,7 @@ def test_boto3_takes_over_where_obstore_reads_nothing(
 def test_what_may_pass_is_told_from_what_stays(kind: str, message: str) -> None:
     with listening() as (address, _):
         reader = ObstoreReader(f"{address}/b/", "x", 1, None)
-        reader.read("x")
+        reader.read("x", len(BODY))
         with pytest.raises(TransientError, match=message):
-            reader.read(kind)
-        assert reader.read("x") == BODY
+            reader.read(kind, len(BODY) + (kind == "cut"))
+        assert reader.read("x", len(BODY)) == BODY

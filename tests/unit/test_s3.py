@@ -15,8 +15,9 @@ from retrace.config.schema import check
 from retrace.errors import ConfigError, FetchError, RetraceError
 from retrace.remote.download import MEBIBYTE, human_bytes, multipart_etag, part_sizes
 from retrace.remote.mirror import MirrorStore
+from retrace.remote.object_names import safe_name
 from retrace.remote.s3 import BucketStore
-from retrace.remote.store import FetchSettings, safe_name
+from retrace.remote.store import FetchSettings
 
 
 def test_settings_name_the_nearest_key() -> None:
@@ -35,9 +36,11 @@ def test_a_prefix_never_ends_in_a_slash() -> None:
     assert FetchSettings(bucket="b", prefix="/a/b/").prefix == "a/b"
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a//b", "a/./b", "a\\b", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/etc/x", "a//b", "a/./b", "a\\b", "a\0b", "a\nb"]
+)
 def test_names_that_leave_the_folder_are_refused(name: str) -> None:
-    with pytest.raises(FetchError, match="relative path"):
+    with pytest.raises(FetchError, match="relative path|control characters"):
         safe_name(name)
 
 

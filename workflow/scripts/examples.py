@@ -29,10 +29,12 @@ from retrace.evaluation.classification import (
 from retrace.files import atomic_write, read_parsed, write_json
 from retrace.formats.examples import ExampleSet, open_examples
 from retrace.formats.examples_source import ExamplesSource
+from retrace.formats.h5_files import opened_h5
 from retrace.inference.precision import prepare_precision
 from retrace.networks import ElektronnNetwork, build_network
 from retrace.planning.examples_settings import ExamplesSettings
 from retrace.progress import progress
+from retrace.reading import reading_content
 from retrace.storage.manifest import input_digest, origin
 from retrace.training.elektronn_curves import Losses, Rows, curve_pictures
 from retrace.training.elektronn_pictures import reconstruction_picture
@@ -125,7 +127,7 @@ def evaluate(args: argparse.Namespace) -> None:
     begun, settings = time.monotonic(), read_settings(args)
     source = settings.dataset.examples
     split = scored_split(source)
-    with h5py.File(args.predictions) as file:
+    with reading_content(args.predictions), opened_h5(args.predictions) as file:
         values, attributes = file["predictions"][...], dict(file.attrs)
     examples = open_examples(source, "test")
     if len(values) != len(examples) or attributes["split"] != split:

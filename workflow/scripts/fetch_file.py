@@ -13,15 +13,16 @@ from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
 from retrace.files import atomic_write, file_sha256
+from retrace.limits import OBJECT_BYTES
 from retrace.output_lock import fetching_alone
 from retrace.records.record import read_finished, running_job, version_of
 from retrace.remote.download import human_bytes
 from retrace.remote.http import (
-    READ_BYTES,
     TransientError,
     create_session,
     get_response,
     is_transient,
+    pieces,
 )
 from retrace.remote.store import FetchFileSettings
 from retrace.settings_model import deciding
@@ -59,7 +60,7 @@ def _get(session: object, url: str) -> bytes:
             raise TransientError(f"the server answered {response.status_code}")
         if response.status_code != 200:
             raise FetchError(f"{url}: the server answered {response.status_code}")
-        return b"".join(response.raw.stream(READ_BYTES, decode_content=False))
+        return b"".join(pieces(response, OBJECT_BYTES, url))
 
 
 def fetch(url: str, sha256: str, output: Path) -> None:

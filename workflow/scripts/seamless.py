@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
 from retrace.alignment.inspect import inspect_encodings
 from retrace.alignment.runs import print_lineage
 from retrace.alignment.stack_writer import combine_stack_files
@@ -35,7 +33,7 @@ from retrace.config.seamless_programs import (
     layer_address,
     network_of_options,
 )
-from retrace.config.yaml_files import Settings, names, read_scalar, read_yaml
+from retrace.config.yaml_files import Settings, load_yaml, names, read_scalar, read_yaml
 from retrace.errors import ConfigError, RetraceError, nearest, run
 from retrace.files import atomic_write
 from retrace.formats.hdf5 import H5_SUFFIXES
@@ -174,7 +172,7 @@ def options_of(args: argparse.Namespace, *own: str) -> Settings:
 def write_new(kind: str, name: str, content: Settings, command: Sequence[str]) -> Path:
     """Writes a file of `config`; ConfigError if the name is taken by other content."""
     path, text = CONFIG / kind / f"{name}.yaml", as_yaml(content, command)
-    taken = path.exists() and read_yaml(path) != yaml.safe_load(text)
+    taken = path.exists() and read_yaml(path) != load_yaml(text)
     if taken or (not path.exists() and name in names(kind)):
         raise ConfigError(
             f"there is a {kind[:-1]} {name!r} with other settings, and it is not overwritten as in "

@@ -118,6 +118,8 @@ def replace(outputs, anchor):
     for end in (".manifest.json", ".record.json"):
         name = name[: -len(end)] if name.endswith(end) else name
     journal = os.path.join(folder, ".%s.replacement.json" % name)
+    for new, _ in outputs:
+        flush(new)
     write_json(journal, [[from_folder(path, folder) for path in pair] for pair in outputs])
     for new, final in outputs:
         if os.path.isdir(new):
@@ -131,10 +133,29 @@ def replace(outputs, anchor):
         else:
             shutil.copy2(new, new + ".partial")
             os.replace(new + ".partial", final)
+    for parent in {os.path.dirname(final) or "." for _, final in outputs}:
+        flush_one(parent)
     os.remove(journal)
     for new, _ in outputs:
         if os.path.isfile(new):
             os.remove(new)
+
+
+def flush(path):
+    """Flushes a file, or a folder with all that is in it, so that they survive a power cut."""
+    inside = [os.path.join(name, file) for name, _, files in os.walk(path) for file in files]
+    folders = [name for name, _, _ in os.walk(path)]
+    for one in inside + (folders or [path]):
+        flush_one(one)
+
+
+def flush_one(path):
+    """Flushes one file or folder, without what is in it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def from_folder(path, folder):

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from retrace.errors import DataError
 from retrace.reading import parse_json, read_bytes, reading_content, retried
-from retrace.redaction import without_known
 from retrace.replacement import journal_of, settle, write_durably
 
 T = TypeVar("T")
@@ -54,11 +53,9 @@ def file_sha256(path: Path) -> str:
 def atomic_write(path: Path, content: bytes | str) -> Path:
     """Writes a file atomically: `path` has either its old or its complete new content.
 
-    An output of the running job is replaced at the job's end, with the others. In text, known
-    secrets are hidden.
+    An output of the running job is replaced at the job's end, with the others.
     """
-    data = without_known(content).encode() if isinstance(content, str) else content
-    write_durably(path, data)
+    write_durably(path, content.encode() if isinstance(content, str) else content)
     return path
 
 

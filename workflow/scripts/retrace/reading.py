@@ -14,6 +14,7 @@ import lzma
 import os
 import re
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from retrace.errors import DataError, MachineError, RetraceError, machine_error, machine_fault
+from retrace.limits import ARCHIVE_BYTES, ARCHIVE_FILES, DEPTH, JSON_BYTES, UNPACKED_BYTES
 
 T = TypeVar("T")
 
@@ -74,9 +76,29 @@ def retried(read: Callable[[], T], name: Path | str) -> T:
     raise AssertionError("unreachable")
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; FileNotFoundError if it is absent, MachineError if it is unreadable."""
-    return retried(path.read_bytes, path)
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a file; FileNotFoundError if it is absent, MachineError if it is unreadable.
+
+    DamagedError if it has more than `most` bytes, of which no more are read.
+    """
+    if most is None:
+        return retried(path.read_bytes, path)
+    content = retried(lambda: _beginning(path, most + 1), path)
+    refuse_size(len(content), most, path)
+    return content
+
+
+def _beginning(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)
+
+
+def refuse_size(size: int, most: int, name: Path | str, remedy: str = GET_AGAIN) -> None:
+    """DamagedError for content of more than `most` bytes."""
+    if size > most:
+        raise DamagedError(
+            name, f"has more than the {most} bytes that are read of such content", remedy
+        )
 
 
 def existing_bytes(path: Path) -> bytes | None:
@@ -191,8 +213,26 @@ def parse_json(content: bytes | str, name: Path | str, remedy: str = GET_AGAIN) 
     """The value of a JSON text; DamagedError if it is none."""
     if isinstance(content, bytes):
         refuse_web_page(content, name, remedy)
+    refuse_size(len(content), JSON_BYTES, name, remedy)
     with reading_content(name, remedy):
-        return json.loads(content)
+        value = json.loads(content)
+        if is_deep(value):
+            raise RecursionError
+        return value
+
+
+def is_deep(value: Any, most: int = DEPTH) -> bool:
+    """Whether lists, tuples and mappings are nested in more than `most` levels."""
+    level = {id(value): value} if isinstance(value, _NESTING) else {}
+    for _ in range(most):
+        parts = (v.values() if isinstance(v, dict) else v for v in level.values())
+        level = {id(one): one for part in parts for one in part if isinstance(one, _NESTING)}
+        if not level:
+            return False
+    return True
+
+
+_NESTING = (dict, list, tuple)
 
 
 def parse_json_object(
@@ -208,7 +248,7 @@ def parse_json_object(
 
 def read_json_object(path: Path, remedy: str = GET_AGAIN) -> dict[str, Any]:
     """The fields of a JSON file; FileNotFoundError if absent, DamagedError if damaged."""
-    return parse_json_object(read_bytes(path), path, remedy)
+    return parse_json_object(read_bytes(path, JSON_BYTES), path, remedy)
 
 
 def json_if_intact(path: Path) -> dict[str, Any]:
@@ -220,9 +260,6 @@ def json_if_intact(path: Path) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- bounded decompression
-
-MAX_UNPACKED_BYTES = 2**31
-"""Bytes that compressed content may have where no header says how many there should be."""
 
 
 class Decompressor(Protocol):
@@ -236,8 +273,12 @@ class Decompressor(Protocol):
     def unused_data(self) -> bytes:
         """What comes after the stream."""
 
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+    def decompress(self, data: Any, max_length: int, /) -> bytes:
         """The first `max_length` bytes of the content."""
+
+
+FED_BYTES = 1 << 14
+"""Bytes that a stream after the first one gets at a time: each copies what follows it."""
 
 
 def unpacked(begin: Callable[[], Decompressor], content: bytes, limit: int) -> bytes:
@@ -245,25 +286,51 @@ def unpacked(begin: Callable[[], Decompressor], content: bytes, limit: int) -> b
 
     ValueError for damaged content and for more than `limit` bytes, of which no more are unpacked.
     """
-    pieces, left = [], limit
-    while content:
-        stream = begin()
-        try:
-            pieces.append(stream.decompress(content, left + 1))
-        except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
-            raise ValueError(str(error)) from error
-        left -= len(pieces[-1])
-        if left < 0:
-            raise ValueError(f"it unpacks to more than {limit} bytes")
-        if not stream.eof:
-            raise ValueError("its compressed data end too early")
-        content = stream.unused_data.lstrip(b"\0")  # padding, as gzip itself allows
+    packed, at, left = memoryview(content), 0, limit
+    pieces: list[bytes] = []
+    while at < len(packed):
+        stream, size = begin(), FED_BYTES if at else len(packed)
+        while not stream.eof:
+            block = packed[at : at + size]
+            if not block:
+                raise ValueError("its compressed data end too early")
+            try:
+                pieces.append(stream.decompress(block, left + 1))
+            except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+                raise ValueError(str(error)) from error
+            at, left = at + len(block), left - len(pieces[-1])
+            if left < 0:
+                raise ValueError(f"it unpacks to more than {limit} bytes")
+        at = _after_padding(packed, at - len(stream.unused_data))
     if not pieces:
         raise ValueError("it is empty")
     return b"".join(pieces)
 
 
-def unzipped(content: bytes, limit: int = MAX_UNPACKED_BYTES) -> bytes:
+def _after_padding(packed: memoryview, at: int) -> int:
+    """The place of the first byte from `at` on that is not 0; gzip itself allows such padding."""
+    while block := bytes(packed[at : at + FED_BYTES]):
+        at += len(block)
+        if rest := block.lstrip(b"\0"):
+            return at - len(rest)
+    return at
+
+
+def unzipped(content: bytes, limit: int = UNPACKED_BYTES) -> bytes:
     """The bytes of gzip or zlib content; ValueError as for `unpacked`."""
     recognising_both = 32 + zlib.MAX_WBITS
     return unpacked(partial(zlib.decompressobj, recognising_both), content, limit)
+
+
+def check_archive(archive: zipfile.ZipFile, most: int = ARCHIVE_BYTES) -> None:
+    """ValueError for a zip of too many files, or of more than `most` bytes when it is unpacked.
+
+    zipfile unpacks no more of a file than the archive states.
+    """
+    entries = archive.infolist()
+    size = sum(entry.file_size for entry in entries)
+    if len(entries) > ARCHIVE_FILES or size > most:
+        raise ValueError(
+            f"it holds {len(entries)} files of {size} bytes; {ARCHIVE_FILES} files of {most} bytes "
+            "together are the most that is unpacked"
+        )

@@ -35,8 +35,13 @@ class Replacement:
     """Work that nobody needs once the outputs are replaced."""
 
     def commit(self) -> None:
-        """Replaces all outputs that wait, and removes what is obsolete."""
+        """Replaces all outputs that wait, and removes what is obsolete.
+
+        They are flushed to disk before the journal that makes them count.
+        """
         if self.waiting:
+            for new in self.waiting.values():
+                sync_tree(new)
             anchor = self.anchor or next(iter(self.waiting))
             journal = journal_of(anchor)
             pairs = [
@@ -85,7 +90,17 @@ def declare_with(output: Path, *others: Path) -> None:
 
 
 def put(new: Path, final: Path) -> None:
-    """Puts a complete file or folder in the place of `final`: at the program's end if declared."""
+    """Puts a complete file or folder in the place of `final`: at the program's end if declared.
+
+    It is flushed to disk first: after a power cut, `final` is the earlier or the complete new one.
+    """
+    if not is_declared(final):
+        sync_tree(new)
+    _put(new, final)
+
+
+def _put(new: Path, final: Path) -> None:
+    """`put` for what is on disk already, or will be before the outputs are replaced."""
     if is_declared(final):
         _active[-1].waiting[final.absolute()] = new.absolute()
     elif new.is_dir():
@@ -98,6 +113,11 @@ def put(new: Path, final: Path) -> None:
 def is_declared(output: Path) -> bool:
     """Whether this program replaces the output at its end."""
     return bool(_active) and output.absolute() in _active[-1].declared
+
+
+def is_waiting(output: Path) -> bool:
+    """Whether the new version of an output waits; it is flushed before it is put into its place."""
+    return bool(_active) and output.absolute() in _active[-1].waiting
 
 
 def newest(path: Path) -> Path:
@@ -202,7 +222,7 @@ def write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    put(partial, path)
+    _put(partial, path)
     sync_folder(path.parent)
 
 
@@ -219,7 +239,10 @@ THREADS = 8
 
 
 def sync_tree(folder: Path) -> None:
-    """Flushes a folder with all its files and folders to disk, so that they survive a power cut."""
+    """Flushes a folder and all that is in it, or a file, so that they survive a power cut."""
+    if not folder.is_dir():
+        sync_folder(folder)
+        return
     found = [(name, files) for name, _, files in os.walk(folder)]
     in_threads(sync_folder, [f"{name}/{file}" for name, files in found for file in files], THREADS)
     in_threads(sync_folder, [name for name, _ in found], THREADS)

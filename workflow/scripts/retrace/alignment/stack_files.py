@@ -16,13 +16,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from retrace.errors import DataError
+from retrace.formats.h5_files import opened_h5
 from retrace.formats.hdf5 import H5_SUFFIXES, H5Array
 from retrace.reading import reading_content, retried
 from retrace.storage.volumes import open_group
@@ -89,7 +89,7 @@ def open_stack_file(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} does not exist; make it with the target stacks_DATASET")
     with reading_content(path, "name an h5 file or zarr group of stacks, or make it again"):
         if is_h5(path):
-            with retried(lambda: h5py.File(path, "r"), path) as root:
+            with opened_h5(path) as root:
                 yield root
         else:
             yield open_group(path)

@@ -32,6 +32,7 @@ from retrace.geometry import (
     pixel_factor,
     triple,
 )
+from retrace.limits import JSON_BYTES, TEXT_BYTES
 from retrace.reading import DamagedError, read_bytes, reading_content
 from retrace.storage.value_checks import check_float, check_raw_type
 from retrace.storage.volumes import Volume, mask_on_grid
@@ -242,7 +243,7 @@ def read_coordinates(
     That list counts voxels of mip 0, of size `finest_nm`. ConfigError if the file is neither, or
     its stacks differ in size from `shape` voxels of `voxel_size_nm`.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, JSON_BYTES)
     try:
         with reading_content(path, "give a file of gen_stack or a list of (x, y, z, extent, H)"):
             corners, stored = _coordinates(content.decode(), finest_nm)
@@ -259,7 +260,10 @@ def read_coordinates(
 
 def _coordinates(text: str, finest_nm: NmTriple) -> tuple[list[NmTriple], set[NmTriple]]:
     """The corners of stacks and their sizes, nm (z, y, x), in the text of either kind of file."""
-    content = json.loads(text) if text.lstrip().startswith("{") else ast.literal_eval(text)
+    is_json = text.lstrip().startswith("{")
+    if not is_json and len(text) > TEXT_BYTES:
+        raise ValueError(f"it has more than {TEXT_BYTES} characters")
+    content = json.loads(text) if is_json else ast.literal_eval(text)
     if isinstance(content, dict):
         corners = [nm_triple(corner) for corner in content["corners_nm"]]
         return corners, {nm_triple(content["shape_nm"])}

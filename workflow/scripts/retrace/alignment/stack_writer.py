@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from retrace.alignment.stack_files import (
 )
 from retrace.alignment.stack_sampling import SampledStack
 from retrace.errors import ConfigError
+from retrace.formats.npz import opened_npz
 from retrace.geometry import nm_triple
 from retrace.progress import progress
 from retrace.reading import if_intact
@@ -49,8 +49,6 @@ def creating(path: Path) -> Iterator[Any]:
     if is_h5(path):
         with h5py.File(partial, "w") as file:
             yield file
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
         put(partial, path)
         return
     shutil.rmtree(partial, ignore_errors=True)
@@ -105,7 +103,7 @@ def write_stacks(
 
 def _saved(file: Path) -> SampledStack:
     """A stack that an earlier run drew."""
-    with np.load(file) as saved:
+    with opened_npz(file) as saved:
         if other := set(saved.files) - {*ARRAYS, "corner_nm"}:
             raise ValueError(f"it holds {', '.join(other)}")  # the name of an array changed
         parts = {name: saved.get(name) for name in ARRAYS}

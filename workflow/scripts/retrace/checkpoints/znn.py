@@ -20,6 +20,7 @@ from torch import Tensor
 
 from retrace.checkpoints.znn_checks import VELOCITY, check_curve, check_layer
 from retrace.errors import DataError
+from retrace.formats.h5_files import opened_h5
 from retrace.networks.znn import ZnnNetwork
 from retrace.reading import reading_content, retried
 from retrace.replacement import put, sync_folder
@@ -104,7 +105,7 @@ def read_h5(path: Path) -> NetworkFile:
 
 def _content(path: Path) -> tuple[dict[str, StoredLayer], dict[str, Any] | None]:
     """The layers of a file by name, and its learning curve; None if it has none."""
-    with h5py.File(path, "r") as file:
+    with opened_h5(path) as file:
         whole = file.get(NETWORK)
         # At the top, other groups than layers may be; in the network there are only layers.
         root = file if whole is None else whole
@@ -124,7 +125,7 @@ def _read_statistics(network: Path) -> dict[str, Any]:
         return {}
 
     def read() -> dict[str, Any]:
-        with h5py.File(path, "r") as file:
+        with opened_h5(path) as file:
             return _read_curve(file)
 
     with reading_content(path, "correct it, or move it away from the network"):

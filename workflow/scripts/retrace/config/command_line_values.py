@@ -5,9 +5,6 @@ Snakemake reads `run=2024_01` as a number, and leaves what is inside `key={...}`
 
 from __future__ import annotations
 
-import json
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +15,14 @@ from retrace.config.aliases import is_called, translated
 from retrace.config.schema import accepts, alternatives, annotation_of, check, fitting
 from retrace.config.words import is_model
 from retrace.config.workflow import WorkflowConfig
-from retrace.config.yaml_files import Settings, check_names, merge, read_scalar, read_yaml
+from retrace.config.yaml_files import (
+    Settings,
+    check_names,
+    load_yaml,
+    merge,
+    read_scalar,
+    read_yaml,
+)
 from retrace.errors import ConfigError
 from retrace.settings_model import SettingsModel
 
@@ -44,33 +48,6 @@ def read_config(files: Iterable[str | Path], words: Iterable[str]) -> WorkflowCo
     return config
 
 
-ENCODED = "encoded="
-"""Start of the word that stands for all words of `--config`."""
-PLAIN_WORD = re.compile(r"[\w@%+=:,./\[\]{} -]*", re.ASCII)
-"""Words that every shell passes on, also those of a cluster, if they are in quotes."""
-
-
-def encoded(words: Iterable[str]) -> list[str]:
-    """Words of `--config` as they are passed to jobs: as one word if a shell could change them."""
-    words = list(words)
-    if all(PLAIN_WORD.fullmatch(word) for word in words):
-        return words
-    return [ENCODED + urlsafe_b64encode(json.dumps(words).encode()).decode().rstrip("=")]
-
-
-def decoded(words: Iterable[str]) -> list[str]:
-    """The words that `encoded` was given."""
-    words = list(words)
-    if len(words) != 1 or not words[0].startswith(ENCODED):
-        return words
-    text = words[0].removeprefix(ENCODED)
-    try:
-        inner = json.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        return [str(word) for word in inner]
-    except (ValueError, TypeError):
-        raise ConfigError(f"{WHERE}: {ENCODED}{text} is for jobs alone; leave it out") from None
-
-
 def _pair(word: str) -> tuple[str, Any]:
     """Key and value of KEY=VALUE; in a list or mapping all scalars stay text."""
     key, _, text = word.partition("=")
@@ -79,7 +56,7 @@ def _pair(word: str) -> tuple[str, Any]:
     if text[0] not in "[{\"'":
         return key, text
     try:
-        return key, yaml.load(text, Loader=yaml.BaseLoader)
+        return key, load_yaml(text, yaml.BaseLoader)
     except yaml.YAMLError:
         raise ConfigError(
             f"{WHERE}: {key}: {text!r} cannot be read; close every bracket, brace and quote, and "

@@ -23,6 +23,7 @@ from retrace.setting_types import (
     Positive,
     Shape,
     Text,
+    ThresholdRule,
     WholeFrom0,
     ZarrFormat,
 )
@@ -152,6 +153,10 @@ class Evaluate(SettingsModel):
         100,
         description="Number of the largest splits and merges of each test entry that errors.json "
         "lists.",
+    )
+    threshold_rule: ThresholdRule = Field(
+        "least_voi",
+        description="How the agglomeration threshold is chosen on the validation entries.",
     )
     boundary_thresholds: Thresholds = Field(
         (0.05, 1, 0.05),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +14,8 @@ from typing import Any, ClassVar
 import yaml
 
 from retrace.errors import ConfigError, nearest
-from retrace.reading import cause, read_bytes
+from retrace.limits import DEPTH, YAML_BYTES, YAML_VALUES
+from retrace.reading import DamagedError, cause, read_bytes
 from retrace.setting_types import WrittenFraction, WrittenWhole
 
 Settings = dict[str, Any]
@@ -90,10 +92,65 @@ _Loader.add_constructor(FLOAT, _Loader.fraction)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_str)
 
 
+def load_yaml(text: str, loader: Any = _Loader) -> Any:
+    """The content of a YAML text; YAMLError if it is none, or beyond the limits.
+
+    A few aliases can stand for more values than memory holds, and nesting for more recursion than
+    the machine allows: both are counted in the stream of events, before anything is made of it.
+    """
+    if "*" in text or max(map(text.count, "[{")) > DEPTH // 2 or _INDENTED.search(text):
+        _check_events(text, loader)
+    return yaml.load(text, Loader=loader)
+
+
+_INDENTED = re.compile(rf"^[ ?:-]{{{DEPTH // 2},}}", re.MULTILINE)
+"""A line that may be deep inside lists and mappings; brackets make others."""
+
+
+def _check_events(text: str, loader: Any) -> None:
+    """YAMLError for nesting beyond DEPTH, or for more than YAML_VALUES values with all aliases."""
+    begun: list[_Begun] = [_Begun(None)]
+    known: dict[str, _Begun] = {}
+    events: Iterator[Any] = yaml.parse(text, Loader=loader)
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            begun.append(_Begun(event.anchor))
+            found = _Begun(None, 0)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            found = begun.pop()
+            found.levels += 1
+        elif isinstance(event, yaml.AliasEvent):  # of itself, if it is not known yet
+            endless = _Begun(None, YAML_VALUES + 1)
+            found = replace(known.get(str(event.anchor), endless), anchor=None)
+        else:
+            is_value = isinstance(event, yaml.ScalarEvent)
+            found = _Begun(getattr(event, "anchor", None), int(is_value))
+        if found.anchor:
+            known[found.anchor] = found
+        begun[-1].add(found)
+        if len(begun) - 1 + begun[-1].levels > DEPTH or begun[-1].values > YAML_VALUES:
+            problem = f"more than {DEPTH} levels, or {YAML_VALUES} values with those of aliases"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+@dataclass
+class _Begun:
+    """A value in a YAML text, with the values in it and their levels as far as they are read."""
+
+    anchor: str | None
+    values: int = 1
+    levels: int = 0
+
+    def add(self, inner: _Begun) -> None:
+        """Counts a value that is in this one."""
+        self.values += inner.values
+        self.levels = max(self.levels, inner.levels)
+
+
 def read_scalar(text: str) -> Any:
     """The number, true, false, null or text that a word of a YAML file is; text for all else."""
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = load_yaml(text)
     except yaml.YAMLError:
         return text
     return text if isinstance(value, (dict, list)) else value
@@ -106,17 +163,19 @@ def _parsed(text: str) -> bytes:
     Every start of the workflow reads some fifty files, and each of them dozens of times; unpickling
     copies the content for each reader in a fifth of the time of deepcopy.
     """
-    return pickle.dumps(yaml.load(text, Loader=_Loader))
+    return pickle.dumps(load_yaml(text))
 
 
 def read_yaml(path: Path) -> Settings:
     """The mapping in a YAML file; ConfigError if it is unreadable or something else."""
     try:
-        content = _content(read_bytes(path), path)
+        content = _content(read_bytes(path, YAML_BYTES), path)
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no text in UTF-8; save it as such") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; correct the path") from error
+    except DamagedError as error:
+        raise ConfigError(f"{path} {error.fault}; write less into it") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} cannot be read: {_reason(error)}") from None
     if content is None:

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from retrace.errors import ConfigError
-from retrace.reading import cause, read_bytes, reading_content
+from retrace.limits import (
+    DEPTH,
+    EXPRESSION_ELEMENTS,
+    EXPRESSION_NUMBER,
+    EXPRESSION_STEPS,
+    TEXT_BYTES,
+)
+from retrace.reading import DamagedError, cause, read_bytes, reading_content
 
 Names = dict[str, Any]
 
-LONGEST_VALUE = 10_000
-"""Most elements or characters that an expression may have."""
-LARGEST_NUMBER = 10**18
-"""Largest number that an expression may have; n_steps is often 10**12."""
 WIDE = re.compile(r"%[^a-zA-Z%]*(\*|\d{4})")
 """Text formats that would pad to thousands of characters."""
 
@@ -52,9 +55,11 @@ CALLS: dict[str, Callable[..., Any]] = {
 def read_assignments(path: Path) -> Names:
     """The values of all names at the end of a file; ConfigError for anything but assignments."""
     try:
-        tree = ast.parse(read_bytes(path).decode(), str(path))
+        tree = ast.parse(read_bytes(path, TEXT_BYTES).decode(), str(path))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    except DamagedError as error:
+        raise ConfigError(f"{path} {error.fault}; write less into it") from error
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{path} is not a Python file: {cause(error)}") from error
     reader = _Reader(path)
@@ -69,6 +74,11 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path, self.names = path, Names()
+        self._left = EXPRESSION_STEPS
+        self._known: dict[int, tuple[int, int]] = {}
+        """By id of a list, tuple or dict its elements, with those inside them, and its levels."""
+        self._kept: list[Any] = []
+        """These values, so that no other gets the id of one."""
 
     def run(self, statement: ast.stmt) -> None:
         """Evaluates one statement."""
@@ -93,7 +103,7 @@ class _Reader:
 
     def _refusal(self, node: ast.AST, why: str) -> ConfigError:
         line = getattr(node, "lineno", 0)
-        text = ast.unparse(node).splitlines()[0] if isinstance(node, (ast.stmt, ast.expr)) else ""
+        text = _first_line(node)
         return ConfigError(
             f"{self.path}, line {line}: `{text}`{why} is not read, because configuration files are "
             "not run. Write plain values: `name = value`, with numbers, text, lists and dicts"
@@ -117,15 +127,44 @@ class _Reader:
 
     def value(self, node: ast.expr) -> Any:
         """The value of an expression."""
+        self._spend(node, 1)
         read = getattr(self, f"_{type(node).__name__.lower()}", None)
         if read is None:
             raise self._refusal(node, "")
         return self._bounded(node, read(node))
 
+    def _spend(self, node: ast.AST, steps: int) -> None:
+        """ConfigError once a file has asked for too much work in total."""
+        self._left -= steps
+        if self._left < 0:
+            raise self._refusal(node, f", which needs more than {EXPRESSION_STEPS} steps,")
+
+    def _charge(self, node: ast.AST, *values: Any) -> None:
+        """Counts the work of an operation that looks at all elements of values, in all lists."""
+        self._spend(node, sum(self._size(node, value)[0] for value in values))
+
     def _bounded(self, node: ast.AST, value: Any) -> Any:
-        if isinstance(value, (list, tuple, str, dict)) and len(value) > LONGEST_VALUE:
-            raise self._refusal(node, f", of more than {LONGEST_VALUE} elements,")
+        """A value; ConfigError for a long one, or one with many elements in all lists inside it."""
+        if isinstance(value, (list, tuple, str, dict)) and len(value) > EXPRESSION_ELEMENTS:
+            raise self._refusal(node, f", of more than {EXPRESSION_ELEMENTS} elements,")
+        elements, levels = self._size(node, value)
+        if elements > EXPRESSION_STEPS or levels > DEPTH:
+            most = f"{EXPRESSION_STEPS} elements or {DEPTH} levels"
+            raise self._refusal(node, f", whose lists have more than {most},")
         return value
+
+    def _size(self, node: ast.AST, value: Any) -> tuple[int, int]:
+        """Elements of a value with those inside them, or characters; and levels of lists."""
+        if not isinstance(value, (list, tuple, dict)):
+            return len(value) + 1 if isinstance(value, str) else 1, 0
+        if id(value) not in self._known:
+            self._spend(node, len(value))
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            sizes = [self._size(node, part) for part in parts]
+            self._kept.append(value)
+            levels = 1 + max((inner for _, inner in sizes), default=0)
+            self._known[id(value)] = 1 + sum(size for size, _ in sizes), levels
+        return self._known[id(value)]
 
     def _constant(self, node: ast.Constant) -> Any:
         if not isinstance(node.value, (int, float, str, bool, type(None))):
@@ -141,11 +180,9 @@ class _Reader:
     def _dict(self, node: ast.Dict) -> dict[Any, Any]:
         if any(key is None for key in node.keys):
             raise self._refusal(node, "")
-        return {
-            self.value(key): self.value(value)
-            for key, value in zip(node.keys, node.values, strict=True)
-            if key is not None
-        }
+        keys = [self.value(key) for key in node.keys if key is not None]
+        self._charge(node, keys)
+        return dict(zip(keys, map(self.value, node.values), strict=True))
 
     def _unaryop(self, node: ast.UnaryOp) -> Any:
         value = self.value(node.operand)
@@ -166,16 +203,19 @@ class _Reader:
             raise self._refusal(node, "")
         if isinstance(op, ast.Mult) and not numbers:
             long, times = (right, left) if isinstance(left, int) else (left, right)
-            if not isinstance(times, int) or len(long) * times > LONGEST_VALUE:
+            is_counted = isinstance(long, (list, tuple, str)) and isinstance(times, int)
+            if not is_counted or len(long) * times > EXPRESSION_ELEMENTS:
                 raise self._refusal(node, "")
         if isinstance(op, ast.Mod) and isinstance(left, str) and WIDE.search(left):
             raise self._refusal(node, "")
+        if isinstance(op, ast.Mod):
+            self._charge(node, right)
         try:
             value = compute(left, right)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise self._refusal(node, f" ({error})") from None
-        if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-            raise self._refusal(node, f", a number above {LARGEST_NUMBER:.0e},")
+        if isinstance(value, int) and abs(value) > EXPRESSION_NUMBER:
+            raise self._refusal(node, f", a number above {EXPRESSION_NUMBER:.0e},")
         return self._bounded(node, value)
 
     def _call(self, node: ast.Call) -> Any:
@@ -184,17 +224,19 @@ class _Reader:
             raise self._refusal(node, "")
         args = [self.value(arg) for arg in node.args]
         options = {str(k.arg): self.value(k.value) for k in node.keywords}
-        far = any(not isinstance(a, int) or abs(a) > LONGEST_VALUE for a in args)
+        far = any(not isinstance(a, int) or abs(a) > EXPRESSION_ELEMENTS for a in args)
         if signature is CALLS["range"] and far:
             raise self._refusal(node, "")
+        self._charge(node, args, options)
         try:
             return signature(*args, **options)
         except (TypeError, ValueError) as error:
             raise self._refusal(node, f" ({error})") from None
 
     def _listcomp(self, node: ast.ListComp) -> list[Any]:
+        self._spend(node, len(self.names))
         outside = dict(self.names)
-        turns = islice(self._turns(node, node.generators), LONGEST_VALUE + 1)
+        turns = islice(self._turns(node, node.generators), EXPRESSION_ELEMENTS + 1)
         elements = [self.value(node.elt) for _ in turns]
         self.names = outside
         return elements
@@ -211,12 +253,15 @@ class _Reader:
         if not isinstance(values, (list, tuple, str)):
             raise self._refusal(node, "")
         for value in values:
+            self._spend(node, 1)
             self._bind(first.target, value, self.names)
             yield from self._turns(node, loops[1:])
 
     def _subscript(self, node: ast.Subscript) -> Any:
+        values, key = self.value(node.value), self.value(node.slice)
+        self._charge(node, key)
         try:
-            return self.value(node.value)[self.value(node.slice)]
+            return values[key]
         except (TypeError, LookupError) as error:
             raise self._refusal(node, f" ({error})") from None
 
@@ -225,3 +270,15 @@ def _is_small_power(base: Any, exponent: Any) -> bool:
     if not all(isinstance(v, (int, float)) for v in (base, exponent)):
         return False
     return abs(base) <= 1e4 and abs(exponent) <= 64
+
+
+SHOWN = 100
+"""Characters of an expression that a message shows."""
+
+
+def _first_line(node: ast.AST) -> str:
+    """The beginning of a statement or expression, for messages."""
+    if not isinstance(node, (ast.stmt, ast.expr)):
+        return ""
+    line = ast.unparse(node).splitlines()[0]
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}…"

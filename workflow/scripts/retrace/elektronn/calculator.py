@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from retrace.errors import ConfigError
+from retrace.limits import LAYERS
 
 LARGEST_INPUT = 4999
 """Largest input size that is tried."""
@@ -164,6 +165,8 @@ def axes_of(
     fragments: Sequence[bool] | None = None,
 ) -> tuple[SizedAxis, ...]:
     """The axes of a network from the filters and pools of its layers, both (layers, axes)."""
+    if len(filters) > LAYERS:
+        raise ConfigError(f"there are {len(filters)} layers with filters; allowed: up to {LAYERS}")
     cut = tuple(fragments) if fragments else (False,) * len(filters)
     pairs = zip(zip(*filters, strict=True), zip(*pools, strict=True), strict=True)
     return tuple(SizedAxis(tuple(kernels), tuple(pool), cut) for kernels, pool in pairs)

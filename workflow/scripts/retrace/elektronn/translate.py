@@ -19,6 +19,7 @@ from retrace.elektronn.cfg import DATASET, ELSEWHERE, NETWORK, ElektronnConfig
 from retrace.elektronn.layers import check_counts
 from retrace.elektronn.parameters import ElektronnParameters, Mode
 from retrace.errors import ConfigError, nearest
+from retrace.formats.h5_files import opened_h5
 from retrace.geometry import checked_voxel_size
 from retrace.reading import reading_content
 
@@ -328,7 +329,7 @@ def _channels(config: ElektronnConfig) -> int:
     for entry in values["d_files"]:
         source = _source(values["data_path"], entry)
         if Path(source["path"]).is_file():
-            with reading_content(source["path"]), h5py.File(source["path"], "r") as file:
+            with reading_content(source["path"]), opened_h5(Path(source["path"])) as file:
                 shape = file[source["array"]].shape if source["array"] in file else ()
             at = 1 if values["zchxy_order"] else 0
             by_path[source["path"]] = shape[at] if len(shape) == 4 else 0
@@ -369,7 +370,7 @@ def _previews(config: ElektronnConfig, notes: dict[str, str]) -> dict[str, Conte
             "validation cube"
         )
         return {}
-    with reading_content(path), h5py.File(path, "r") as file:
+    with reading_content(path), opened_h5(path) as file:
         keys = sorted(key for key, item in file.items() if isinstance(item, h5py.Dataset))
     return {
         f"preview_{index}": {"raw": {"path": str(path), "array": key, "axes": "xyz"}}

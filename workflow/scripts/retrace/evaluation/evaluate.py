@@ -44,9 +44,10 @@ UNTRAINED_NOTE = (
 )
 
 
-def _chosen_threshold(content: Any) -> tuple[float, Any]:
-    """A threshold, and the entries on which it was chosen, from the content of a file."""
-    return float(content["threshold"]), content["chosen_on"]
+def _chosen_threshold(content: Any) -> tuple[float, dict[str, Any]]:
+    """A threshold, and how it was chosen, from the content of a file."""
+    chosen = {"threshold_rule": content["rule"], "threshold_chosen_on": content["chosen_on"]}
+    return float(content["threshold"]), chosen
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Evaluation:
         `threshold_file`: the chosen threshold.
         """
         dataset = self.settings.dataset
-        threshold, chosen_on = read_parsed(threshold_file, _chosen_threshold)
+        threshold, chosen = read_parsed(threshold_file, _chosen_threshold)
         entries = dataset.entries("test")
         volumes, errors = {}, {}
         for entry in progress(entries, len(entries), "score", "volumes"):
@@ -80,7 +81,7 @@ class Evaluation:
         origin = self.inputs.origin(self.settings, threshold_file)
         scores = {
             **shared,
-            "threshold_chosen_on": chosen_on,
+            **chosen,
             "convention": CONVENTION,
             "volumes": volumes,
             "origin": origin,

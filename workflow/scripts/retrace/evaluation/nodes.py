@@ -20,6 +20,7 @@ from retrace.evaluation.skeleton_files import read_skeletons
 from retrace.evaluation.skeletons import Skeletons
 from retrace.files import atomic_write
 from retrace.formats.label_ids import exact_integers
+from retrace.formats.npz import opened_npz
 from retrace.reading import read_bytes, reading_content, refuse_web_page
 from retrace.storage.volumes import Volume
 
@@ -120,7 +121,7 @@ def _decimal(value: float) -> str:
 def read_table(path: Path) -> NodeTable:
     """A table that `write_node_table` wrote; DataError if an array is missing or does not fit."""
     skeletons = read_skeletons(path)
-    with reading_content(path, WRITE_AGAIN), np.load(path) as stored:
+    with reading_content(path, WRITE_AGAIN), opened_npz(path) as stored:
         missing = [name for name in ARRAYS if name not in stored]
         if missing:
             raise DataError(

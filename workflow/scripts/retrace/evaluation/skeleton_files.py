@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from retrace.evaluation.skeleton_checks import (
 from retrace.evaluation.skeletons import Skeletons, connected_parts, edges_among
 from retrace.formats.label_ids import exact_integers
 from retrace.formats.mongo_dump import read_columns
+from retrace.formats.npz import opened_npz
 from retrace.geometry import NmBox
 from retrace.reading import parse_json_object, read_bytes, reading_content
 from retrace.storage.store_check import check_folder
@@ -66,11 +66,8 @@ def _read_table(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         table = parse_json_object(read_bytes(path), path, remedy)
         return {name: table[name] for name in FIELDS if name in table}
-    with reading_content(path, remedy):
-        if not zipfile.is_zipfile(path):  # numpy's message would advise to load it unsafely
-            raise ValueError("it is no complete .npz file")
-        with np.load(path) as file:
-            return {name: file[name] for name in FIELDS if name in file}
+    with reading_content(path, remedy), opened_npz(path) as file:
+        return {name: file[name] for name in FIELDS if name in file}
 
 
 def read_dump(folder: Path, name: str) -> tuple[np.ndarray, Skeletons]:

@@ -14,6 +14,7 @@ from retrace.errors import DataError
 from retrace.evaluation.contingency import Contingency, merge_tables
 from retrace.evaluation.counting import Counted
 from retrace.files import atomic_write
+from retrace.formats.npz import opened_npz
 from retrace.reading import reading_content, retried
 from retrace.storage.shards import Shard, parse_shard
 
@@ -42,7 +43,7 @@ def _read(path: Path) -> tuple[Shard, dict[str, Counted]]:
 
 def _content(path: Path) -> tuple[Shard, dict[str, Counted]]:
     """A file that `save_tables` wrote."""
-    with np.load(path, allow_pickle=False) as file:
+    with opened_npz(path) as file:
         about = json.loads(str(file["about"]))
         tables = {
             name: Counted(Contingency(*(file[f"{number}_{a}"] for a in ARRAYS)), int(voxels))

@@ -4,36 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from retrace.evaluation.curve import best_threshold, open_region_graph, pooled, threshold_curve
+import numpy as np
+
+from retrace.evaluation.curve import agglomerated, open_region_graph, pooled
 from retrace.evaluation.inputs import ScoringInputs, counted_unit, open_fragments
 from retrace.evaluation.plots import curve_rows
-from retrace.evaluation.scores import CONVENTION
+from retrace.evaluation.scores import CONVENTION, score
+from retrace.evaluation.threshold_rules import DESCRIPTIONS, RULES, object_parts, pooled_parts
 from retrace.planning.score_settings import ThresholdSettings
 from retrace.progress import progress
 from retrace.segmentation.lut import threshold_list
 
+OVER_ENTRIES = ", over the validation entries, weighted by scored voxels"
+
 
 def choose_threshold(settings: ThresholdSettings, inputs: ScoringInputs) -> dict[str, Any]:
-    """The content of threshold.json: the threshold of the smallest VOI sum, and all scores.
+    """The content of threshold.json: the threshold that the rule chooses, and all scores.
 
-    Scores are averaged over the validation entries, weighted by their scored voxels.
+    Scores are averaged over the validation entries, weighted by their scored voxels. The thresholds
+    that the other rules would choose are stated, too.
     """
     dataset, thresholds = settings.dataset, threshold_list(*settings.thresholds)
     entries = dataset.entries("validation")
-    curves, chosen_on = [], []
+    curves, parts, chosen_on = [], [], []
     for entry in progress(entries, len(entries), "choose", "volumes"):
         store = inputs.fragments_of(entry)
         (counted,) = inputs.count(dataset, entry, [open_fragments(store)])
-        curves.append(threshold_curve(counted.table, open_region_graph(store), thresholds))
+        graph = open_region_graph(store)
+        tables = [agglomerated(counted.table, graph, value) for value in thresholds]
+        curves.append([score(table) for table in tables])
+        parts.append(np.stack([object_parts(table) for table in tables]))
         unit = counted_unit(dataset, entry)
         place = {"volume": entry.volume, "roi_nm": entry.roi_as_dict(), "counted": unit}
         chosen_on.append({**place, **counted.coverage()})
     scores = pooled(curves)
-    threshold = best_threshold(thresholds, scores)
+    pooled_objects = pooled_parts(parts, [curve[0].voxels for curve in curves])
+    rows = {name: rule(pooled_objects) for name, rule in RULES.items()}
+    row = rows[settings.threshold_rule]
     return {
-        "threshold": threshold,
-        "rule": "least VOI sum over the validation entries, weighted by scored voxels",
-        **scores[thresholds.index(threshold)].as_dict(),
+        "threshold": float(thresholds[row]),
+        "rule": f"{DESCRIPTIONS[settings.threshold_rule]}{OVER_ENTRIES}",
+        **scores[row].as_dict(),
+        "threshold_by_rule": {name: float(thresholds[i]) for name, i in rows.items()},
         "chosen_on": chosen_on,
         "convention": CONVENTION,
         "table": curve_rows(thresholds, scores),

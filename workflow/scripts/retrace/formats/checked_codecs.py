@@ -21,7 +21,8 @@ from zarr.abc.codec import Codec
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from zarr.registry import register_codec as register_v3_codec
 
-from retrace.reading import MAX_UNPACKED_BYTES, Decompressor, unpacked, unzipped
+from retrace.limits import UNPACKED_BYTES
+from retrace.reading import Decompressor, unpacked, unzipped
 
 BLOSC_HEADER = 16
 """Bytes before the offsets of the blocks."""
@@ -34,7 +35,7 @@ def check_blosc(content: Any) -> None:
     if len(content) < BLOSC_HEADER:
         raise ValueError(f"a blosc chunk of {len(content)} bytes has no header")
     flags, size, block, stored = struct.unpack_from("<xxBxiii", content)
-    if not 0 <= size <= MAX_UNPACKED_BYTES or not BLOSC_HEADER <= stored <= len(content):
+    if not 0 <= size <= UNPACKED_BYTES or not BLOSC_HEADER <= stored <= len(content):
         raise ValueError(f"a blosc chunk of {len(content)} bytes says {stored}, unpacked {size}")
     if not size or flags & BLOSC_COPIED:
         return
@@ -57,7 +58,7 @@ def check_zstd(content: Any) -> None:
     size_bytes = (int(descriptor) >> 5 & 1, 2, 4, 8)[descriptor >> 6]
     begin = 5 + (not descriptor & 0x20) + (0, 1, 2, 4)[descriptor & 3]
     size = int.from_bytes(bytes(content[begin : begin + size_bytes]), "little")
-    if size > MAX_UNPACKED_BYTES:
+    if size > UNPACKED_BYTES:
         raise ValueError(f"it unpacks to {size} bytes")
 
 
@@ -88,7 +89,7 @@ class _Zlib(numcodecs.Zlib):
     codec_id: ClassVar[str] = "zlib"
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        content = unpacked(zlib.decompressobj, ensure_bytes(buf), MAX_UNPACKED_BYTES)
+        content = unpacked(zlib.decompressobj, ensure_bytes(buf), UNPACKED_BYTES)
         return ndarray_copy(content, out)
 
 
@@ -96,7 +97,7 @@ class _BZ2(numcodecs.BZ2):
     codec_id: ClassVar[str] = "bz2"
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        content = unpacked(bz2.BZ2Decompressor, ensure_bytes(buf), MAX_UNPACKED_BYTES)
+        content = unpacked(bz2.BZ2Decompressor, ensure_bytes(buf), UNPACKED_BYTES)
         return ndarray_copy(content, out)
 
 
@@ -107,7 +108,7 @@ class _LZMA(numcodecs.LZMA):
         def begin() -> Decompressor:
             return lzma.LZMADecompressor(format=self.format, filters=self.filters)
 
-        return ndarray_copy(unpacked(begin, ensure_bytes(buf), MAX_UNPACKED_BYTES), out)
+        return ndarray_copy(unpacked(begin, ensure_bytes(buf), UNPACKED_BYTES), out)
 
 
 class _BloscCodec(BloscCodec):

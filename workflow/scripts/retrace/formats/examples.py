@@ -16,6 +16,7 @@ import numpy as np
 
 from retrace.errors import DataError
 from retrace.formats.examples_source import ExampleArray, ExamplesSource, LabelledArrays
+from retrace.formats.h5_files import opened_h5
 from retrace.formats.label_ids import exact_integers
 from retrace.formats.safe_pickle import GZIP, read_pickles
 from retrace.reading import read_bytes, reading_content, refuse_web_page, retried, unzipped
@@ -84,7 +85,7 @@ def read_array(source: ExampleArray) -> np.ndarray:
 
 
 def _read_h5(path: Path, name: str) -> np.ndarray:
-    with h5py.File(path) as file:
+    with opened_h5(path) as file:
         dataset = file.get(name) if name else None
         if isinstance(dataset, h5py.Dataset):
             return np.asarray(dataset[...])
@@ -130,13 +131,16 @@ def _archive(path: Path) -> dict[str, ExampleSet]:
     pickles = read_pickles(path)
     content = pickles[0] if pickles else ()
     parts = content if isinstance(content, (list, tuple)) else ()
-    if len(parts) != len(ARCHIVE_SPLITS) or any(len(p) != 2 for p in parts):
+    is_pairs = all(isinstance(part, (list, tuple)) and len(part) == 2 for part in parts)
+    if len(parts) != len(ARCHIVE_SPLITS) or not is_pairs:
         raise DataError(
             f"{path} does not contain ((train, labels), (validation, labels), (test, labels)), as "
             "mnist.pkl.gz does"
         )
-    pairs = zip(ARCHIVE_SPLITS, parts, strict=True)
-    return {s: _paired(np.asarray(v), np.asarray(y), f"{path}, {s}") for s, (v, y) in pairs}
+    with reading_content(path):
+        pairs = [(np.asarray(values), np.asarray(labels)) for values, labels in parts]
+        sets = zip(ARCHIVE_SPLITS, pairs, strict=True)
+        return {s: _paired(v, y, f"{path}, {s}") for s, (v, y) in sets}
 
 
 def _as_images(examples: ExampleSet, shape: Sequence[int] | None) -> ExampleSet:

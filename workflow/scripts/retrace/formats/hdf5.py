@@ -13,7 +13,8 @@ from retrace.errors import DataError, nearest
 from retrace.files import FileCheck
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import Description, FormatPage, Group, byte_order_of
-from retrace.formats.reader import Reader, refuse_level
+from retrace.formats.h5_files import refuse_external_links, refuse_other_files
+from retrace.formats.reader import Reader, refuse_large_chunk, refuse_level
 from retrace.formats.stated_axes import agreed_axes, axes_in_attributes
 from retrace.geometry import chunk_count
 
@@ -27,6 +28,7 @@ class H5Array:
         """DataError if the file has no dataset of that name, or its values are in other files."""
         self.path, self.name = path, name
         with h5py.File(path, "r") as file:
+            refuse_external_links(path, file, name)
             dataset = file.get(name)  # None also for a link to nothing
             if not isinstance(dataset, h5py.Dataset):
                 raise DataError(f"{path} has no array {name!r}; {nearest(name, _h5_names(file))}")
@@ -34,8 +36,10 @@ class H5Array:
                 raise DataError(f"{name!r} in {path} has no values; correct `array`")
             self.shape: tuple[int, ...] = dataset.shape
             self.dtype: np.dtype[Any] = dataset.dtype
+            _refuse_link(path, name, file, dataset)
+            refuse_other_files(path, dataset)
+            refuse_large_chunk(f"{name!r} in {path}", dataset.chunks or (), dataset.dtype.itemsize)
             self.description = _description(dataset)
-            _refuse_other_files(path, name, file, dataset)
             if check is not None and (absent := _absent_chunks(dataset)):
                 check(f"of {name!r} ({absent})", None)
 
@@ -96,19 +100,13 @@ def _text(item: Any) -> Any:
     return item.decode("utf-8", "replace") if isinstance(item, bytes) else item
 
 
-def _refuse_other_files(path: Path, name: str, file: h5py.File, dataset: h5py.Dataset) -> None:
-    """DataError for values in other files: nothing would notice that these change or disappear."""
+def _refuse_link(path: Path, name: str, file: h5py.File, dataset: h5py.Dataset) -> None:
+    """DataError for a dataset of another file, which a link of a link may name."""
     outside = dataset.file.filename
     if outside != file.filename:
         raise DataError(
             f"{name!r} in {path} is a link to {dataset.name!r} in {outside}; name that file as "
             "`path` and that dataset as `array`"
-        )
-    if dataset.is_virtual or dataset.external:
-        raise DataError(
-            f"the values of {name!r} in {path} are in other files (a virtual or external dataset); "
-            "copy them into one file, for example with h5py: "
-            f"h5py.File('copy.h5', 'w').create_dataset({name!r}, data=file[{name!r}], chunks=True)"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from retrace.errors import DataError
 from retrace.formats.contract import Description, Statement
+from retrace.formats.reader import refuse_large_chunk
 from retrace.geometry import NmTriple, Triple, VoxelBox, checked_voxel_size, in_nm, triple
 
 TYPES = (
@@ -108,6 +109,9 @@ def _level(info: Info, scale: Info) -> LayerLevel:
     offset = _three("voxel_offset", scale.get("voxel_offset") or [0, 0, 0])
     chunk_sizes = scale.get("chunk_sizes")
     chunks = chunk_sizes[0] if isinstance(chunk_sizes, list) and chunk_sizes else chunk_sizes
+    edges = triple(_three("chunk_sizes", chunks, above_0=True))
+    itemsize = int(dtype.lstrip("uintfloa")) // 8
+    refuse_large_chunk(f"level {scale['key']!r}", (info["num_channels"], *edges), itemsize)
     return LayerLevel(
         scale["key"],
         scale["encoding"],
@@ -115,7 +119,7 @@ def _level(info: Info, scale: Info) -> LayerLevel:
         int(info["num_channels"]),
         checked_voxel_size(_three("resolution", scale.get("resolution"), above_0=True)),
         VoxelBox(triple(offset), triple(_three("size", scale.get("size"), above_0=True))),
-        triple(_three("chunk_sizes", chunks, above_0=True)),
+        edges,
         scale,
     )
 

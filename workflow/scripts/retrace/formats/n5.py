@@ -24,7 +24,7 @@ from retrace.files import FileCheck
 from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.contract import FormatPage
 from retrace.formats.n5_metadata import describe_n5
-from retrace.formats.reader import Reader, refuse_level
+from retrace.formats.reader import Reader, refuse_large_chunk, refuse_level
 from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
 from retrace.formats.webknossos import with_dataset_properties
 from retrace.geometry import chunk_indices
@@ -76,6 +76,7 @@ class N5Array:
         self.shape = tuple(reversed(attributes["dimensions"]))
         self.block_shape = tuple(reversed(attributes["blockSize"]))
         self.dtype = np.dtype(attributes["dataType"])
+        refuse_large_chunk(str(path), self.block_shape, self.dtype.itemsize)
         given = attributes.get("compression")
         old_style = attributes.get("compressionType", "raw")
         compression = given.get("type", old_style) if isinstance(given, dict) else old_style

@@ -6,6 +6,7 @@ planning reads local `info` files where only the standard library is installed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import product
@@ -17,6 +18,7 @@ from retrace.formats.contract import FormatPage
 from retrace.formats.layer_info import layer_level
 from retrace.formats.source import Region, Source
 from retrace.geometry import NmBox, VoxelBox
+from retrace.limits import INDEX_BYTES
 from retrace.reading import (
     parse_json_object,
     read_json_object,
@@ -94,6 +96,7 @@ class PrecomputedLayer:
         self._box, self.dtype, self.shape = level.box, np.dtype(level.dtype), level.shape
         self._lead = self.shape[:-3]
         self.chunks = level.chunks
+        reader.expect_blocks(math.prod((level.channels, *self.chunks)) * self.dtype.itemsize)
         self.fill_missing = False
         """Whether missing chunks read as 0: some programs do not write black chunks."""
         self.description = level.describe()
@@ -125,6 +128,7 @@ class PrecomputedLayer:
         from cloudvolume import chunks
 
         from retrace.formats.compressed_segmentation import check_encoding
+        from retrace.formats.image_headers import check_image_size
 
         begin = [i * c for i, c in zip(index, self.chunks, strict=True)]
         end = [min(b + c, s) for b, c, s in zip(begin, self.chunks, self._box.shape, strict=True)]
@@ -149,6 +153,7 @@ class PrecomputedLayer:
         with reading_content(f"{self.path}: chunk {key}", "restore it"):
             if self.scale["encoding"] == "compressed_segmentation":
                 check_encoding(data, shape, self.dtype, block)
+            check_image_size(data, self.scale["encoding"], math.prod(extent))
             chunk = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)
         return chunk.T if self._lead else chunk[..., 0].T
 
@@ -199,7 +204,8 @@ class ShardedChunks:
         name = self._name(str(location.shard_number))
         data = self.reader.block(name, ranges[label])
         with reading_content(f"{self.reader.folder.url}/{name}", "restore it"):
-            return None if data is None else _unzipped(data, self._spec.data_encoding)
+            most = self.reader.most_unpacked
+            return None if data is None else _unzipped(data, self._spec.data_encoding, most)
 
     def _name(self, shard: str) -> str:
         return f"{self.key}/{shard}.shard"
@@ -222,7 +228,8 @@ class ShardedChunks:
         if begin == end:
             return {}
         packed = self.reader.block(self._name(shard), (index_bytes + begin, end - begin))
-        table = np.frombuffer(_unzipped(packed or b"", self._spec.minishard_index_encoding), "<u8")
+        index = _unzipped(packed or b"", self._spec.minishard_index_encoding, INDEX_BYTES)
+        table = np.frombuffer(index, "<u8")
         labels, gaps, sizes = table.reshape(3, -1)  # labels and gaps are differences
         ends = np.cumsum(gaps + sizes)
         begins = index_bytes + ends - sizes
@@ -230,5 +237,5 @@ class ShardedChunks:
         return {int(label): (int(first), int(size)) for label, first, size in rows}
 
 
-def _unzipped(data: bytes, encoding: str) -> bytes:
-    return unzipped(data) if encoding == "gzip" else data
+def _unzipped(data: bytes, encoding: str, most: int) -> bytes:
+    return unzipped(data, most) if encoding == "gzip" else data

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from retrace.errors import DataError
 from retrace.files import FileCheck
 from retrace.formats.contract import FormatPage
+from retrace.limits import CHUNK_BYTES
 
 
 def refuse_level(name: str, mip: int) -> None:
@@ -18,6 +20,16 @@ def refuse_level(name: str, mip: int) -> None:
         raise DataError(
             f"{name} has no levels, so it has no mip {mip}; leave out `mip`, and name the level's "
             "own array if it has one"
+        )
+
+
+def refuse_large_chunk(name: str, chunk: Sequence[int], itemsize: int) -> None:
+    """DataError for chunks that metadata state so large that one alone would fill the memory."""
+    size = math.prod(chunk) * itemsize
+    if size > CHUNK_BYTES:
+        raise DataError(
+            f"{name} has chunks of {list(chunk)} values, {size} bytes; chunks of up to "
+            f"{CHUNK_BYTES} bytes are read. Correct its metadata, or write it in smaller chunks"
         )
 
 

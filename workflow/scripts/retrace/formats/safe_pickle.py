@@ -1,22 +1,28 @@
-"""Reads pickled arrays without running code from the file.
+"""Reads pickled arrays without calling anything that the file names.
 
-A pickle can make its reader call any function, and hand any state to numpy's dtypes, which trust
-it. Here the functions that rebuild arrays are replaced by our own: they take shape, numeric type
-and bytes. Lists, tuples, numbers and text need no function, and our files contain nothing else.
+A pickle is a program for a stack machine that may call any function, and hand any state to numpy's
+types, which trust it. Here a machine of our own runs it. It knows lists, tuples, dicts, numbers and
+text, and a few names, for which it makes arrays of a shape, a plain numeric type and bytes. It
+yields such values or an error, in bounded memory and time.
 """
 
 from __future__ import annotations
 
+import codecs
 import io
-import pickle
+import math
 import pickletools
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 
 from retrace.errors import DataError
+from retrace.limits import DEPTH, PICKLE_STEPS
 from retrace.reading import read_bytes, reading_content, unzipped
 
 GZIP = b"\x1f\x8b"
@@ -24,71 +30,35 @@ _REMEDY = (
     "other pickles than of arrays are refused, because they can run programs: get the file again, "
     "or write the arrays in another format"
 )
+TYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
+"""Names of the types of arrays: truth values, whole numbers and fractions."""
+OPCODES: dict[str, pickletools.OpcodeInfo] = {one.code: one for one in pickletools.opcodes}
+LARGEST_INTEGER_BITS = 1024
+BYTES_PER_BYTE, SLACK_BYTES = 8, 2**20
+"""Memory for values, for each byte of the file and for small files: content that no value repeats
+needs no more, because each value takes a byte, and counts as 8."""
 
 
-class _StoredType:
-    """A numpy dtype as pickles describe it: its name, then a state with its byte order."""
+@dataclass(frozen=True)
+class _Name:
+    """A function or class that the file names."""
 
-    def __init__(self, name: str, *_: Any) -> None:
-        self.dtype: np.dtype[Any] = np.dtype(str(name))
-        if self.dtype.kind not in "biuf":
-            raise pickle.UnpicklingError(f"it contains values of type {name}, which are no numbers")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if state[1] in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(state[1])
+    module: str
+    name: str
 
 
-class _StoredArray:
-    """A numpy array as pickles describe it: empty, then a state with shape, type and bytes."""
+@dataclass
+class _Type:
+    """A numeric type; the file describes it by a name, then by a state with the byte order."""
 
-    def __init__(self, *_: Any) -> None:
-        self.values = np.empty(0)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, is_fortran, data = state
-        values = np.frombuffer(_as_bytes(data), kind.dtype)
-        self.values = values.reshape(shape, order="F" if is_fortran else "C").copy()
+    dtype: np.dtype[Any]
 
 
-def _as_bytes(data: Any) -> bytes:
-    """Bytes, which Python 2 wrote as text."""
-    if not isinstance(data, bytes | str):
-        raise pickle.UnpicklingError("it contains an array of Python objects")
-    return data.encode("latin1") if isinstance(data, str) else data
+@dataclass
+class _Array:
+    """An array; the file describes it as empty, then by a state with shape, type and bytes."""
 
-
-def _scalar(kind: _StoredType, data: Any) -> Any:
-    return np.frombuffer(_as_bytes(data), kind.dtype)[0]
-
-
-def _encoded(text: str, codec: str) -> bytes:
-    if codec != "latin1":
-        raise pickle.UnpicklingError(f"it contains text in {codec}")
-    return text.encode("latin1")
-
-
-REPLACED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("_codecs", "encode"): _encoded,
-    ("numpy", "dtype"): _StoredType,
-    ("numpy", "ndarray"): _StoredArray,
-    **{
-        (f"numpy.{core}.multiarray", name): function
-        for core in ("core", "_core")
-        for name, function in (("_reconstruct", _StoredArray), ("scalar", _scalar))
-    },
-}
-"""By module and name: what is called instead of a function that rebuilds arrays."""
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that calls only the functions in REPLACED."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The function in place of `module.name`; UnpicklingError if that is not allowed."""
-        if (module, name) not in REPLACED:
-            raise pickle.UnpicklingError(f"it calls {module}.{name}, which is not allowed")
-        return REPLACED[module, name]
+    values: np.ndarray | None = None
 
 
 def read_pickles(path: Path) -> list[Any]:
@@ -106,52 +76,341 @@ def read_pickles(path: Path) -> list[Any]:
 
 
 def _values(content: bytes) -> list[Any]:
-    file, values = io.BytesIO(content), []
     if not content:
         raise EOFError("it is empty")
-    while file.tell() < len(content):
-        begin = file.tell()
-        _check_memory(file)
-        file.seek(begin)
-        values.append(_Plain().of(_ArrayUnpickler(file, encoding="latin1").load()))
+    machine, values = _Machine(content), []
+    while machine.file.tell() < len(content):
+        values.append(_Plain(len(content)).of(machine.load()))
     return values
 
 
-def _check_memory(file: io.BytesIO) -> None:
-    """ValueError for a number of a remembered value that is far above their count.
+def _memory(size: int) -> int:
+    """Bytes that the values of a file of `size` bytes may need."""
+    return SLACK_BYTES + BYTES_PER_BYTE * size
 
-    Unpicklers reserve memory up to the largest such number.
-    """
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if "PUT" in opcode.name and isinstance(argument, int) and argument > count:
-            raise ValueError(f"it numbers its {count}th value {argument}")
+
+class _Machine:
+    """The stack machine; see pickletools for its operations."""
+
+    def __init__(self, content: bytes) -> None:
+        self.file = io.BytesIO(content)
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self._steps, self._bytes = PICKLE_STEPS, _memory(len(content))
+
+    def load(self) -> Any:
+        """The next value of the file, with stored arrays in it."""
+        self.stack, self.marks, self.memo = [], [], {}
+        while True:
+            name, argument = self._next()
+            if name == "STOP":
+                return self.stack.pop()
+            if name in PUSHED:
+                self.stack.append(_checked(argument))
+            elif name in OPERATIONS:
+                OPERATIONS[name](self, argument)
+            else:
+                raise UnpicklingError(f"it has the operation {name}, which no array needs")
+
+    def _next(self) -> tuple[str, Any]:
+        """Name and argument of the next operation."""
+        self._steps -= 1
+        if self._steps < 0:
+            raise UnpicklingError(f"it has more than {PICKLE_STEPS} operations")
+        code = self.file.read(1).decode("latin1")
+        if code not in OPCODES:
+            raise UnpicklingError(f"it has no operation {code!r}" if code else "it ends too early")
+        opcode = OPCODES[code]
+        if opcode.name == "STRING":  # of Python 2, whose bytes pickletools takes for ASCII
+            raw = pickletools.read_stringnl(self.file, decode=False)
+            return opcode.name, codecs.escape_decode(raw)[0].decode("latin1")
+        return opcode.name, opcode.arg.reader(self.file) if opcode.arg else None
+
+    def to_mark(self) -> list[Any]:
+        """Takes the values since the last mark from the stack."""
+        begin = self.marks.pop()
+        values = self.stack[begin:]
+        del self.stack[begin:]
+        return values
+
+    def take(self, count: int) -> tuple[Any, ...]:
+        """Takes `count` values from the stack."""
+        if len(self.stack) < count:
+            raise UnpicklingError("an operation lacks its values")
+        values = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return tuple(values)
+
+    def pop(self) -> None:
+        """Takes a value or a mark from the stack."""
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self.stack.pop()
+
+    def extend(self, values: list[Any]) -> None:
+        """Appends to the list on the stack."""
+        target = self.stack[-1]
+        if not isinstance(target, list):
+            raise UnpicklingError("it appends to what is no list")
+        target.extend(values)
+
+    def update(self, pairs: list[Any]) -> None:
+        """Adds keys and values, in turn, to the dict on the stack."""
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise UnpicklingError("it adds entries to what is no dict")
+        target.update(_as_dict(pairs))
+
+    def name(self, module: Any, name: Any) -> None:
+        """Puts one of the known names on the stack."""
+        if (module, name) not in KNOWN:
+            raise UnpicklingError(f"it calls {module}.{name}, which is not allowed")
+        self.stack.append(_Name(module, name))
+
+    def reduce(self) -> None:
+        """Makes what a known name makes of its arguments."""
+        name, arguments = self.take(2)
+        make = KNOWN[name.module, name.name] if isinstance(name, _Name) else None
+        if make is None or not isinstance(arguments, tuple):
+            raise UnpicklingError("it calls what is no function")
+        self.stack.append(make(self, *arguments))
+
+    def build(self) -> None:
+        """Gives a type or an array its state."""
+        (state,) = self.take(1)
+        target = self.stack[-1]
+        if not isinstance(state, tuple):
+            raise UnpicklingError("it contains a state that is none of an array")
+        if isinstance(target, _Type):
+            target.dtype = _ordered(target.dtype, *state)
+        elif isinstance(target, _Array):
+            target.values = self._array(*state)
+        else:
+            raise UnpicklingError("it gives a state to what is no array")
+
+    def _array(self, version: Any, shape: Any, kind: Any, is_fortran: Any, data: Any) -> np.ndarray:
+        return self.array(data, kind, shape, "F" if is_fortran else "C")
+
+    def array(self, data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
+        """A copy of bytes as an array."""
+        content, dtype = self.content(data), _dtype(kind)
+        if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
+            raise UnpicklingError("it contains an array without a shape")
+        if math.prod(shape) * dtype.itemsize != len(content):
+            raise UnpicklingError(f"{len(content)} bytes are no array of {list(shape)}")
+        return _numbers(content, dtype).reshape(shape, order="F" if order == "F" else "C")
+
+    def content(self, data: Any) -> bytes:
+        """Bytes, which Python 2 wrote as text; they count as used memory."""
+        if not isinstance(data, bytes | str):
+            raise UnpicklingError("it contains an array of Python objects")
+        self._bytes -= len(data)
+        if self._bytes < 0:
+            raise UnpicklingError("it repeats the same bytes too often")
+        return data.encode("latin1") if isinstance(data, str) else data
+
+
+# ---------------------------------------------------------------- what the known names make
+
+
+def _new_type(machine: _Machine, name: Any, *_: Any) -> _Type:
+    if not isinstance(name, str) or not TYPE.fullmatch(name):
+        raise UnpicklingError(f"it contains values of type {name!s:.20}, which are no numbers")
+    return _Type(np.dtype(name))
+
+
+def _new_array(machine: _Machine, *_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(machine: _Machine, data: Any, kind: Any, shape: Any, order: Any) -> _Array:
+    return _Array(machine.array(data, kind, shape, order))
+
+
+def _scalar(machine: _Machine, kind: Any, data: Any) -> Any:
+    return machine.array(data, kind, (), "C").item()
+
+
+def _encoded(machine: _Machine, text: Any, codec: Any) -> bytes:
+    if codec != "latin1" or not isinstance(text, str):
+        raise UnpicklingError(f"it contains text in {codec!s:.20}")
+    return machine.content(text)
+
+
+def _nothing(machine: _Machine) -> bytes:
+    return b""  # as Python 3 writes it for Python 2
+
+
+KNOWN: dict[tuple[str, str], Callable[..., Any] | None] = {
+    ("_codecs", "encode"): _encoded,
+    **{(module, "bytes"): _nothing for module in ("__builtin__", "builtins")},
+    ("numpy", "dtype"): _new_type,
+    ("numpy", "ndarray"): None,  # only named, as the class of an array
+    **{
+        (f"numpy.{core}.{module}", name): make
+        for core in ("core", "_core")
+        for module, name, make in (
+            ("multiarray", "_reconstruct", _new_array),
+            ("multiarray", "scalar", _scalar),
+            ("numeric", "_frombuffer", _from_buffer),
+        )
+    },
+}
+"""By module and name: what the machine makes of the arguments, in place of a function's call."""
+
+
+def _dtype(kind: Any) -> np.dtype[Any]:
+    if not isinstance(kind, _Type):
+        raise UnpicklingError("it contains an array without a type")
+    return kind.dtype
+
+
+def _ordered(dtype: np.dtype[Any], *state: Any) -> np.dtype[Any]:
+    """A type in the byte order that its state names."""
+    if len(state) < 5 or state[1] not in ("<", ">", "|", "=") or any(state[2:5]):
+        raise UnpicklingError("it contains a type that is no plain number")
+    return dtype.newbyteorder(state[1]) if state[1] in "<>" else dtype
+
+
+def _numbers(content: bytes, dtype: np.dtype[Any]) -> np.ndarray:
+    """Bytes as numbers that can be changed; truth values are 0 or 1 whatever the bytes are."""
+    if dtype.kind == "b":
+        return np.frombuffer(content, np.uint8) != 0
+    return np.frombuffer(content, dtype).copy()
+
+
+# ---------------------------------------------------------------- operations
+
+PUSHED = frozenset(
+    (
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+        *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
+        *("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    )
+)
+"""Operations that put their argument on the stack."""
+
+
+def _checked(value: Any) -> Any:
+    """A number or text; bytes for an array of bytes."""
+    if isinstance(value, int) and value.bit_length() > LARGEST_INTEGER_BITS:
+        raise UnpicklingError(f"it contains a number of {value.bit_length()} bits")
+    return bytes(value) if isinstance(value, bytearray) else value
+
+
+def _as_dict(pairs: list[Any]) -> dict[Any, Any]:
+    keys = pairs[::2]
+    if len(pairs) % 2 or not all(isinstance(k, int | float | str | bytes | None) for k in keys):
+        raise UnpicklingError("it contains a dict whose keys are no numbers or text")
+    return dict(zip(keys, pairs[1::2], strict=True))
+
+
+def _push(make: Callable[[_Machine], Any]) -> Callable[[_Machine, Any], None]:
+    return lambda machine, _: machine.stack.append(make(machine))
+
+
+def _put(machine: _Machine, number: int) -> None:
+    machine.memo[number] = machine.stack[-1]
+
+
+def _get(machine: _Machine, number: int) -> None:
+    machine.stack.append(machine.memo[number])
+
+
+OPERATIONS: dict[str, Callable[[_Machine, Any], object]] = {
+    "PROTO": lambda machine, _: None,
+    "FRAME": lambda machine, _: None,
+    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
+    "POP": lambda machine, _: machine.pop(),
+    "POP_MARK": lambda machine, _: machine.to_mark(),
+    "DUP": _push(lambda machine: machine.stack[-1]),
+    "NONE": _push(lambda machine: None),
+    "NEWTRUE": _push(lambda machine: True),
+    "NEWFALSE": _push(lambda machine: False),
+    "EMPTY_TUPLE": _push(lambda machine: ()),
+    "TUPLE1": _push(lambda machine: machine.take(1)),
+    "TUPLE2": _push(lambda machine: machine.take(2)),
+    "TUPLE3": _push(lambda machine: machine.take(3)),
+    "TUPLE": _push(lambda machine: tuple(machine.to_mark())),
+    "EMPTY_LIST": _push(lambda machine: []),
+    "LIST": _push(lambda machine: machine.to_mark()),
+    "APPEND": lambda machine, _: machine.extend(list(machine.take(1))),
+    "APPENDS": lambda machine, _: machine.extend(machine.to_mark()),
+    "EMPTY_DICT": _push(lambda machine: {}),
+    "DICT": _push(lambda machine: _as_dict(machine.to_mark())),
+    "SETITEM": lambda machine, _: machine.update(list(machine.take(2))),
+    "SETITEMS": lambda machine, _: machine.update(machine.to_mark()),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _put),
+    "MEMOIZE": lambda machine, _: _put(machine, len(machine.memo)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
+    "GLOBAL": lambda machine, names: machine.name(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _: machine.name(*machine.take(2)),
+    "REDUCE": lambda machine, _: machine.reduce(),
+    "BUILD": lambda machine, _: machine.build(),
+}
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What replaces a value, with its bytes and its levels of containers."""
+
+    value: Any
+    size: int = 8
+    levels: int = 0
 
 
 class _Plain:
-    """Replaces stored arrays by arrays, each list once, however often it occurs."""
+    """Replaces stored arrays by arrays; counts each value as often as it occurs."""
 
-    def __init__(self) -> None:
-        self._done: dict[int, Any] = {}
+    def __init__(self, size: int) -> None:
+        """`size`: bytes of the file."""
+        self.most = _memory(size)
+        self._done: dict[int, _Counted] = {}
         self._kept: list[Any] = []
         """Values whose ids are in `_done`, so that no other value gets their id."""
 
     def of(self, value: Any) -> Any:
-        """A value without stored arrays; UnpicklingError for a list that contains itself."""
-        if isinstance(value, _StoredArray):
-            return value.values
-        if isinstance(value, _StoredType):
-            raise pickle.UnpicklingError("it contains a type without values")
+        """A value without stored arrays; UnpicklingError for one that repeats itself too often."""
+        return self._counted(value, 1).value
+
+    def _counted(self, value: Any, level: int) -> _Counted:
+        if isinstance(value, _Array):
+            if value.values is None:
+                raise UnpicklingError("it contains an array without values")
+            return _Counted(value.values, 8 + value.values.nbytes)
+        if isinstance(value, _Type | _Name):
+            raise UnpicklingError("it contains a type without values")
+        if isinstance(value, str | bytes):
+            return _Counted(value, 8 + len(value))
         if not isinstance(value, list | tuple | dict):
-            return value
+            return _Counted(value)
+        if level > DEPTH:  # also a list that contains itself
+            raise UnpicklingError(_TOO_DEEP)
         if id(value) not in self._done:
             self._kept.append(value)
-            self._done[id(value)] = self
-            self._done[id(value)] = self._container(value)
-        if self._done[id(value)] is self:
-            raise pickle.UnpicklingError("it contains a list that contains itself")
+            self._done[id(value)] = self._container(value, level)
         return self._done[id(value)]
 
-    def _container(self, value: Any) -> Any:
+    def _container(self, value: Any, level: int) -> _Counted:
+        parts = value.values() if isinstance(value, dict) else value
+        counted = [self._counted(part, level + 1) for part in parts]
+        size = 8 + sum(one.size for one in counted)
+        size += sum(_key_size(key) for key in value) if isinstance(value, dict) else 0
+        levels = 1 + max((one.levels for one in counted), default=0)
+        if levels > DEPTH:
+            raise UnpicklingError(_TOO_DEEP)
+        if size > self.most:
+            raise UnpicklingError("its values repeat each other too often")
+        plain = [one.value for one in counted]
         if isinstance(value, dict):
-            return {self.of(key): self.of(part) for key, part in value.items()}
-        return type(value)(self.of(part) for part in value)
+            return _Counted(dict(zip(value, plain, strict=True)), size, levels)
+        return _Counted(type(value)(plain), size, levels)
+
+
+_TOO_DEEP = f"it is nested too deeply, more than {DEPTH} levels"
+
+
+def _key_size(key: Any) -> int:
+    return 8 + len(key) if isinstance(key, str | bytes) else 8

@@ -16,6 +16,7 @@ import tifffile
 
 from retrace.errors import DataError
 from retrace.files import FileCheck
+from retrace.limits import IMAGE_BYTES
 from retrace.reading import reading_content
 
 # Faults that matter become errors here; tifffile only logs them, and reads on.
@@ -124,6 +125,11 @@ def _check_data(tif: tifffile.TiffFile, page: tifffile.TiffPage, number: int) ->
     """DataError if the file ends before the data of a page, or they are too few for its shape."""
     if page.dtype is None or not page.shape or len(page.dataoffsets) != len(page.databytecounts):
         raise DataError(f"page {number} is damaged or not of numbers; {SAVE_AGAIN}")
+    if page.nbytes > IMAGE_BYTES:
+        raise DataError(
+            f"page {number} states {list(page.shape)} {page.dtype}, {page.nbytes} bytes; images "
+            f"of up to {IMAGE_BYTES} bytes are read. {SAVE_AGAIN}, or cut it into tiles of a zarr"
+        )
     ends = (a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=True))
     if max(ends, default=0) > tif.filehandle.size and not _is_one_block(tif, page):
         raise DataError(f"it ends before the data of page {number}; {SAVE_AGAIN}")

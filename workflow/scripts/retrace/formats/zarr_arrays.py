@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -30,7 +31,7 @@ from retrace.formats.attributes import IN_ATTRIBUTES
 from retrace.formats.checked_codecs import use_checked_codecs
 from retrace.formats.contract import Description, FormatPage, byte_order_of
 from retrace.formats.n5 import is_n5_dataset
-from retrace.formats.reader import Reader, refuse_array, refuse_level
+from retrace.formats.reader import Reader, refuse_array, refuse_large_chunk, refuse_level
 from retrace.formats.webknossos import CONVENTION as WEBKNOSSOS
 from retrace.formats.webknossos import with_dataset_properties
 from retrace.formats.zarr_folder import ZARR_FILES, array_names, attributes, with_outer_groups
@@ -283,6 +284,9 @@ def open_zarr(store: CheckedStore | BlockStore, name: str, array: str, mip: int)
         raise DataError(f"{label}: level {mip} is not an array; write the image again")
     path, groups = _groups(store, node.path, node.metadata.zarr_format)
     label = f"{name}/{node.path}" if node.path else name
+    refuse_large_chunk(label, node.chunks, node.dtype.itemsize)
+    if reader is not None:
+        reader.expect_blocks(math.prod(node.shards or node.chunks) * node.dtype.itemsize)
     described = describe(label, path, _metadata(node), groups)
     if (folder := _local_folder(store)) is not None:
         described = with_dataset_properties(label, folder / node.path, described)

@@ -71,7 +71,11 @@ def count_settings(
 def choose_settings(config: WorkflowConfig, dataset: Dataset) -> ThresholdSettings:
     """What `evaluate.py choose` reads: the validation entries only."""
     scored = scored_dataset(dataset, ["validation"], ["labels"])
-    return ThresholdSettings(dataset=scored, thresholds=config.segment.thresholds)
+    return ThresholdSettings(
+        dataset=scored,
+        thresholds=config.segment.thresholds,
+        threshold_rule=config.evaluate.threshold_rule,
+    )
 
 
 def score_settings(config: WorkflowConfig, dataset: Dataset) -> ScoreSettings:
@@ -185,7 +189,7 @@ def count_job(
 
 
 def choose_job(planner: Planner, dataset: str, network: str) -> Job:
-    """Chooses the threshold of the least VOI on the validation entries."""
+    """Chooses the threshold on the validation entries."""
     data = planner.dataset(dataset)
     volumes = scored_volumes(planner, dataset, network, "validation")
     files = volume_files(data, volumes, ["labels"]) + skeleton_files(data, "validation")

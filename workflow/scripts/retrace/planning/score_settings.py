@@ -10,7 +10,7 @@ from retrace.config.dataset_model import ShownFigures, Tolerance
 from retrace.config.workflow import Thresholds
 from retrace.formats.source import Source
 from retrace.planning.scored_dataset import ScoredDataset, ScoredSplit
-from retrace.setting_types import Count, Flag, GrowBoundary, Text
+from retrace.setting_types import Count, Flag, GrowBoundary, Text, ThresholdRule
 from retrace.settings_model import SettingsModel
 
 CountedArray = Literal["fragments", "segments"]
@@ -30,6 +30,9 @@ class ThresholdSettings(SettingsModel):
 
     dataset: ScoredDataset
     thresholds: Thresholds = Field(description="Thresholds to try: first, end (excluded), step.")
+    threshold_rule: ThresholdRule = Field(
+        "least_voi", description="How one of them is chosen from the scores."
+    )
 
 
 class ScoreSettings(SettingsModel):

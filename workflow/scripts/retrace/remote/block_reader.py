@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
+from retrace.limits import JSON_BYTES, UNPACKED_BYTES
 from retrace.reading import reading_content, refuse_web_page
 from retrace.remote.block_cache import BlockCache, CacheOptions
 from retrace.remote.objects import Block, ByteRange, RemoteFolder, get_block
@@ -18,6 +19,8 @@ from retrace.remote.read_record import ReadRecord
 
 MEMORY_BYTES = 1 << 28
 """Size of the stored blocks that a reader keeps in memory: neighbouring tiles share them."""
+SLACK_BYTES = 1 << 20
+"""Bytes that a small block may have beyond twice its size."""
 ARRAY_METADATA = (".zarray", "zarr.json", "info")
 """Metadata files that say how the blocks of an array are encoded."""
 
@@ -34,6 +37,7 @@ class BlockReader:
         self.cache = BlockCache(cache_folder, options.limit_bytes) if cache_folder else None
         self.record = ReadRecord(folder.url)
         self.pool = ThreadPoolExecutor(options.threads, thread_name_prefix="blocks")
+        self._expected = 0
         self._metadata_sha256 = ""
         self._memory: OrderedDict[str, Block] = OrderedDict()
         self._memory_bytes = 0
@@ -45,7 +49,7 @@ class BlockReader:
         """The current content of a metadata file, None if it does not exist. Never cached."""
         block = get_block(self.folder, name)
         self.record.note(name, block)
-        content = self._content(name, block)
+        content = self._content(name, block, JSON_BYTES)
         is_group = name.endswith("zarr.json") and b'"group"' in (content or b"")
         if name.rpartition("/")[2] in ARRAY_METADATA and content is not None and not is_group:
             self._metadata_sha256 = block.sha256
@@ -62,13 +66,23 @@ class BlockReader:
             block = self._current(name, byte_range, label)
         self.record.note(label, block)
         self._remember(label, block)
-        return self._content(label, block)
+        return self._content(label, block, self.most_unpacked)
 
-    def _content(self, label: str, block: Block) -> bytes | None:
+    def expect_blocks(self, size: int) -> None:
+        """Has larger blocks refused; `size`: bytes of a chunk without compression."""
+        self._expected = max(self._expected, size)
+
+    @property
+    def most_unpacked(self) -> int:
+        """Bytes that a block may have without its Content-Encoding; a codec may add some."""
+        expected = 2 * self._expected + SLACK_BYTES
+        return min(expected, UNPACKED_BYTES) if self._expected else UNPACKED_BYTES
+
+    def _content(self, label: str, block: Block, most: int) -> bytes | None:
         """The bytes without their Content-Encoding; DataError for a web page or damaged bytes."""
         name, remedy = f"{self.folder.url}/{label}", "correct the address, or restore the object"
         with reading_content(name, remedy):
-            content = block.content()
+            content = block.content(most)
         refuse_web_page(content, name, remedy)
         return content
 

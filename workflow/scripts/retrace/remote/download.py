@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 from retrace.errors import FetchError
 from retrace.progress import progress
 from retrace.remote.concurrency import Item, Result, ThreadedWork
 from retrace.remote.http import READ_BYTES, TransientError
 from retrace.remote.mirror import file_md5
+from retrace.remote.object_names import check_names
 from retrace.remote.store import ObjectStore, S3Object, listing_digest
 
 MEBIBYTE = 1 << 20
@@ -135,6 +137,11 @@ def attempts(retries: int, wait: Callable[[float], object]) -> Iterator[int]:
         yield attempt
 
 
+def aside(final: Path) -> Path:
+    """A file next to `final` for an attempt to download it, whose name no object can foresee."""
+    return final.with_name(f".{uuid4().hex}.part")
+
+
 class FolderDownload:
     """Downloads objects of a store into one folder."""
 
@@ -148,6 +155,7 @@ class FolderDownload:
 
         After a FetchError the verified objects stay, and the next run continues with the rest.
         """
+        check_names([item.name for item in items], self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         prune(self.folder, {item.name for item in items})
         for parent in {self.folder / Path(item.name).parent for item in items}:
@@ -228,7 +236,20 @@ class FolderDownload:
         `previous`: sha256 of the last attempt. Without a useful ETag, two attempts must agree.
         """
         final = self.folder / item.name
-        partial = final.with_name(f".{final.name}.part")
+        partial = aside(final)
+        is_put = False
+        try:
+            fetched = self._streamed(item, partial, previous)
+            if fetched.verified_by:
+                partial.replace(final)
+                is_put = True
+            return fetched
+        finally:
+            if not is_put:
+                partial.unlink(missing_ok=True)
+
+    def _streamed(self, item: S3Object, partial: Path, previous: str | None) -> FetchedObject:
+        """Streams an object to `partial`; TransientError unless its checksum is right."""
         md5 = hashlib.md5(usedforsecurity=False) if is_md5(item.etag) else None
         sha256, received = hashlib.sha256(), 0
         with self.store.stream(item) as pieces, partial.open("wb") as file:
@@ -244,10 +265,7 @@ class FolderDownload:
             raise TransientError(f"truncated: received {received} of {item.size} bytes")
         if md5 and md5.hexdigest() != item.etag:
             raise TransientError(f"corrupted: md5 {md5.hexdigest()}, the bucket says {item.etag}")
-        fetched = self._verified(partial, item, sha256.hexdigest(), previous)
-        if fetched.verified_by:
-            partial.replace(final)
-        return fetched
+        return self._verified(partial, item, sha256.hexdigest(), previous)
 
     @staticmethod
     def _verified(

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from retrace.errors import FetchError
+from retrace.limits import ANSWER_S, LEAST_BYTES_PER_S
+
 READ_BYTES = 1 << 20
 """Bytes read at a time. Memory for object data is this, times the number of threads."""
+PIECE_BYTES = 1 << 18
+"""Bytes of an answer that are taken at a time, at most."""
 
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
 
@@ -65,3 +71,24 @@ def get_response(session: Any, url: str, headers: Mapping[str, str]) -> Iterator
 def is_transient(status: int, code: str = "") -> bool:
     """Whether a request with this HTTP status, or code of S3, may succeed at the next attempt."""
     return status >= 500 or status in (408, 429) or code in ("SlowDown", "RequestTimeout")
+
+
+def pieces(response: Any, most: int, name: str) -> Iterator[bytes]:
+    """The body of an answer piece by piece, as it was stored.
+
+    FetchError for more than `most` bytes, TransientError for an answer that drips: each piece in
+    time, and all of them never.
+    """
+    read = getattr(response.raw, "read1", response.raw.read)
+    received, begin = 0, time.monotonic()
+    while piece := read(PIECE_BYTES, decode_content=False):
+        received += len(piece)
+        if received > most:
+            raise FetchError(
+                f"{name}: the server sends more than the {most} bytes that it has, or that are "
+                "read at once; check the address and the connection"
+            )
+        yield piece
+        seconds = time.monotonic() - begin
+        if seconds > ANSWER_S and received < seconds * LEAST_BYTES_PER_S:
+            raise TransientError(f"{received} bytes in {seconds:.0f} s are too slow")

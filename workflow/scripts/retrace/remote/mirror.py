@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 from retrace.errors import FetchError
 from retrace.remote.http import READ_BYTES
+from retrace.remote.object_names import safe_name
 from retrace.remote.s3 import BucketStore
-from retrace.remote.store import FetchSettings, ObjectStore, S3Object, not_found, safe_name
+from retrace.remote.store import FetchSettings, ObjectStore, S3Object, not_found
 
 
 def open_store(settings: FetchSettings) -> ObjectStore:

@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from retrace.errors import ConfigError, DataError, DeniedError, FetchError
+from retrace.errors import DataError, DeniedError, FetchError
 from retrace.files import FileCheck, piece_name
-from retrace.reading import MAX_UNPACKED_BYTES, retried, unzipped
-from retrace.redaction import WITH_CREDENTIALS, has_credentials
+from retrace.limits import OBJECT_BYTES, UNPACKED_BYTES
+from retrace.reading import retried, unzipped
 from retrace.remote.addresses import bucket_and_key, local_folder, plain
 from retrace.remote.download import attempts, is_md5
 from retrace.remote.http import (
-    READ_BYTES,
     TransientError,
     create_session,
     get_response,
     is_transient,
+    pieces,
 )
 from retrace.remote.s3 import BucketStore
 from retrace.remote.store import FetchSettings
@@ -63,18 +63,21 @@ class Block:
         """Hex sha256 of the stored bytes, "" if there is no object."""
         return "" if self.stored is None else hashlib.sha256(self.stored).hexdigest()
 
-    def content(self) -> bytes | None:
-        """The bytes without their Content-Encoding; DataError for an unknown encoding."""
+    def content(self, most: int = UNPACKED_BYTES) -> bytes | None:
+        """The bytes without their Content-Encoding; DataError for an unknown encoding.
+
+        ValueError for damaged bytes, or more than `most`.
+        """
         if self.stored is None or self.encoding in ("", "identity"):
             return self.stored
         if self.encoding == "gzip":
-            return unzipped(self.stored)
+            return unzipped(self.stored, most)
         if self.encoding == "br":
-            return unpacked_brotli(self.stored)
+            return unpacked_brotli(self.stored, most)
         raise DataError(f"unknown Content-Encoding {self.encoding!r}; allowed: gzip, br")
 
 
-def unpacked_brotli(content: bytes, limit: int = MAX_UNPACKED_BYTES) -> bytes:
+def unpacked_brotli(content: bytes, limit: int = UNPACKED_BYTES) -> bytes:
     """The bytes of brotli content; ValueError if it is damaged or has more than `limit` bytes."""
     import brotli
 
@@ -116,6 +119,13 @@ def range_header(byte_range: ByteRange | None) -> dict[str, str]:
     if first < 0:
         return {"Range": f"bytes={first}"}
     return {"Range": f"bytes={first}-{'' if number is None else first + number - 1}"}
+
+
+def _most_bytes(byte_range: ByteRange | None) -> int:
+    """Bytes that the answer to a request may have."""
+    first, number = byte_range or (0, None)
+    asked = -first if first < 0 else number
+    return OBJECT_BYTES if asked is None else min(asked, OBJECT_BYTES)
 
 
 def unless_known(known: Block | None) -> dict[str, str]:
@@ -162,10 +172,6 @@ class HttpFolder:
         """The URL of an object."""
         return f"{self.url}/{quote(name, safe='/~')}"
 
-    def signed(self, address: str, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """The headers of a request, with a signature where the server asks for one."""
-        return headers
-
     def get(
         self, name: str, byte_range: ByteRange | None = None, known: Block | None = None
     ) -> Block:
@@ -175,14 +181,14 @@ class HttpFolder:
             **range_header(byte_range),
             **unless_known(known),
         }
-        address = self.address(name)
-        with get_response(self.session, address, self.signed(address, headers)) as response:
+        with get_response(self.session, self.address(name), headers) as response:
             requested = http_date_seconds(response.headers.get("Date")) or int(time.time())
             if known is not None and response.status_code == NOT_MODIFIED:
                 return replace(known, requested=requested)
             if response.status_code != (206 if byte_range else 200):
                 return self._absent(response, name, requested)
-            body = b"".join(response.raw.stream(READ_BYTES, decode_content=False))
+            most = _most_bytes(byte_range)
+            body = b"".join(pieces(response, most, self.address(name)))
             return self._checked(response.headers, body, byte_range, requested)
 
     def _absent(self, response: Any, name: str, requested: int) -> Block:
@@ -231,12 +237,8 @@ class BucketFolder(HttpFolder):
         self._url = f"{endpoint}/{settings.bucket}/{settings.prefix}"
 
     def address(self, name: str) -> str:
-        """The URL of an object."""
+        """The URL of an object, signed if the bucket is private."""
         return self.store.address(f"{self.store.settings.prefix}/{name}")
-
-    def signed(self, address: str, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """The headers of a request, with a signature if the bucket is private."""
-        return self.store.headers(address, headers)
 
     def _absent(self, response: Any, name: str, requested: int) -> Block:
         if response.status_code != 404:
@@ -308,11 +310,8 @@ def open_folder(
 ) -> RemoteFolder:
     """The objects below an address; `endpoint_url` and `unsigned` apply to s3:// only.
 
-    `check` is called with each file of this machine that is read. ConfigError for an address with
-    credentials in it: it identifies what was read.
+    `check` is called with each file of this machine that is read.
     """
-    if has_credentials(address):
-        raise ConfigError(f"{address}: {WITH_CREDENTIALS}")
     folder, url = local_folder(address), plain(address)
     if folder is not None:
         return LocalFolder(folder, check)

@@ -12,8 +12,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrace.limits import ANSWER_S, LEAST_BYTES_PER_S
 from retrace.remote.http import (
     CONNECT_TIMEOUT_S,
+    READ_BYTES,
     READ_TIMEOUT_S,
     TransientError,
     ca_bundle,
@@ -73,7 +75,7 @@ class ObstoreReader:
             "allow_http": True,
             "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
             "read_timeout": f"{READ_TIMEOUT_S}s",
-            "timeout": "1day",  # of a whole object: slow is no error
+            "timeout": f"{ANSWER_S + READ_BYTES // LEAST_BYTES_PER_S}s",  # of a whole object
             "pool_max_idle_per_host": str(self.threads),
         }
         proxy = get_environ_proxies(self.root).get("https" if is_https else "http")
@@ -93,8 +95,8 @@ class ObstoreReader:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         print(f"[fetch] obstore cannot read {self.root} ({reason}): {WITH_BOTO3}", flush=True)
 
-    def read(self, key: str) -> memoryview | None:
-        """The bytes of a small object; None where boto3 should try: it explains what is wrong.
+    def read(self, key: str, size: int) -> memoryview | None:
+        """The bytes of an object of `size` bytes; None where boto3 should try: it explains why.
 
         TransientError if another attempt may succeed.
         """
@@ -104,7 +106,10 @@ class ObstoreReader:
         import obstore
 
         try:
-            content = memoryview(obstore.get(store, key).bytes())
+            answer = obstore.get(store, key)
+            if answer.meta["size"] != size:
+                return None
+            content = memoryview(answer.bytes())
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             self._note(error)
             return None

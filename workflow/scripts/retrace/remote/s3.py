@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
 from retrace.errors import DeniedError, FetchError
+from retrace.limits import EMPTY_PAGES, LISTED_OBJECTS
 from retrace.reading import DamagedError, reading_content
-from retrace.redaction import redacted
 from retrace.remote.http import (
     READ_BYTES,
     TransientError,
     create_session,
     get_response,
     is_transient,
+    pieces,
 )
+from retrace.remote.object_names import safe_name
 from retrace.remote.obstore_reads import ObstoreReader
-from retrace.remote.s3_client import create_client, naming_the_cause, signature
-from retrace.remote.store import FetchSettings, S3Object, not_found, safe_name
+from retrace.remote.s3_client import create_client, naming_the_cause, no_listing
+from retrace.remote.store import FetchSettings, S3Object, not_found
 
 CORRECT_CREDENTIALS = (
     "correct the credentials in the environment or ~/.aws/credentials, or set `unsigned: true` for "
     "a public bucket"
 )
+HINTS = 1000
+"""Names of other objects among which an error message looks for a similar one."""
 WRONG_CREDENTIALS = {
     "InvalidAccessKeyId": "the server does not know the access key",
     "SignatureDoesNotMatch": "the secret key does not fit the access key",
@@ -48,15 +53,15 @@ class BucketStore:
     def __init__(self, settings: FetchSettings) -> None:
         self.settings = settings
         self.client, self._aws_session = create_client(settings)
-        self.root = self._root()
-        self.session = create_session(self.root, settings.threads)
+        self.base_url = self._presigned("x").removesuffix("x") if settings.unsigned else None
+        self.session = create_session(self.endpoint, settings.threads)
         self._reader: ObstoreReader | None = None
         self._lock = threading.Lock()
 
     @property
     def endpoint(self) -> str:
-        """The server's address, for messages."""
-        return redacted(str(self.client.meta.endpoint_url))
+        """The server's address."""
+        return str(self.client.meta.endpoint_url)
 
     @property
     def label(self) -> str:
@@ -67,12 +72,10 @@ class BucketStore:
         """Bucket, key and server of one object."""
         return f"s3://{self.settings.bucket}/{self.settings.prefix}/{name} at {self.endpoint}"
 
-    def _root(self) -> str:
-        """The address that a key is appended to."""
-        target = {"Bucket": self.settings.bucket, "Key": "x"}
+    def _presigned(self, key: str) -> str:
+        target = {"Bucket": self.settings.bucket, "Key": key}
         with naming_the_cause(self.endpoint):
-            address = str(self.client.generate_presigned_url("get_object", Params=target))
-        return address.partition("?")[0].removesuffix("x")
+            return str(self.client.generate_presigned_url("get_object", Params=target))
 
     def _pages(self, **query: Any) -> Iterator[dict[str, Any]]:
         """The pages of a listing; FetchError if the server refuses or does not answer."""
@@ -81,26 +84,41 @@ class BucketStore:
         paginator = self.client.get_paginator("list_objects_v2")
         try:
             with reading_content(self.endpoint), naming_the_cause(self.endpoint):
-                yield from paginator.paginate(Bucket=self.settings.bucket, **query)
+                pages = paginator.paginate(Bucket=self.settings.bucket, **query)
+                yield from self._bounded(pages)
         except DamagedError as error:
             if isinstance(error.__cause__, ClientError):
                 code = error.__cause__.response["Error"].get("Code", "")
                 raise self.refusal(code, "listing") from error
             raise self._no_listing(error.fault) from error
 
+    def _bounded(self, pages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The pages; FetchError for a listing without an end."""
+        listed, empty = 0, 0
+        for page in pages:
+            count = len(page.get("Contents", [])) + len(page.get("CommonPrefixes", []))
+            listed, empty = listed + count, 0 if count else empty + 1
+            if listed > LISTED_OBJECTS or empty > EMPTY_PAGES:
+                most = f"{LISTED_OBJECTS} objects, or {EMPTY_PAGES} pages without any"
+                raise self._no_listing(f"it lists more than {most}")
+            yield page
+
     def _listed(self, **query: Any) -> Iterator[dict[str, Any]]:
-        """The entries of a listing; FetchError if it is none of S3, such as a page to log in."""
+        """The entries of a listing; FetchError for a listing that no S3 server makes."""
+        seen: set[str] = set()
         for page in self._pages(**query):
-            entries = page.get("Contents", [])
-            if any(not {"Key", "Size", "ETag"} <= set(entry) for entry in entries):
-                raise self._no_listing("an entry has no key, size or ETag")
-            yield from entries
+            for entry in page.get("Contents", []):
+                if not {"Key", "Size"} <= set(entry) or not entry["Key"].startswith(
+                    query["Prefix"]
+                ):
+                    raise self._no_listing("an entry has no size, or another prefix")
+                if entry["Key"] in seen:
+                    raise self._no_listing(f"it lists {entry['Key']!r} twice")
+                seen.add(entry["Key"])
+                yield entry
 
     def _no_listing(self, why: object) -> FetchError:
-        return FetchError(
-            f"{self.endpoint} does not answer like an S3 server ({why}); correct `endpoint_url` in "
-            "config/config.yaml, or log in to the network"
-        )
+        return no_listing(self.endpoint, why)
 
     def objects(self) -> list[S3Object]:
         """All objects below the prefix, sorted by name; FetchError if there are none."""
@@ -109,8 +127,9 @@ class BucketStore:
         for entry in self._listed(Prefix=prefix):
             name = entry["Key"].removeprefix(prefix)
             # Web consoles create an empty object with a name ending in "/" for a new folder.
-            if not name.endswith("/") and name:
-                items.append(_object(entry, name))
+            if (name.endswith("/") or not name) and not entry["Size"]:
+                continue
+            items.append(_object(entry, name))
         if not items:
             raise self._no_such_prefix()
         return sorted(items, key=lambda item: item.name)
@@ -122,13 +141,15 @@ class BucketStore:
         for entry in self._listed(Prefix=prefix, Delimiter="/"):
             if entry["Key"] == prefix + name:
                 return _object(entry, name)
-            neighbours.append(entry["Key"].removeprefix(prefix))
+            if len(neighbours) < HINTS:
+                neighbours.append(entry["Key"].removeprefix(prefix))
         raise not_found(f"bucket {self.settings.bucket!r}", prefix[:-1], name, neighbours)
 
     def _no_such_prefix(self) -> FetchError:
         parent, _, last = self.settings.prefix.rpartition("/")
         folders: list[str] = []
-        for page in self._pages(Prefix=f"{parent}/" if parent else "", Delimiter="/"):
+        pages = self._pages(Prefix=f"{parent}/" if parent else "", Delimiter="/")
+        for page in islice(pages, 1):
             for entry in page.get("CommonPrefixes", []):
                 folders.append(entry["Prefix"].rstrip("/").rpartition("/")[2])
         return not_found(f"bucket {self.settings.bucket!r}", parent, last, folders)
@@ -154,23 +175,18 @@ class BucketStore:
         return FetchError(f"{self.endpoint} refused {action} in bucket {bucket!r}: {code}")
 
     def address(self, key: str) -> str:
-        """The URL of a key. It contains no signature, because messages name it."""
-        return self.root + quote(key, safe="/~")
-
-    def headers(self, address: str, more: Mapping[str, str]) -> dict[str, str]:
-        """The headers of a GET request, with a signature if the bucket is private."""
-        if self.settings.unsigned:
-            return dict(more)
-        return {**more, **signature(self._aws_session, address, self.client.meta.region_name)}
+        """The URL of a key, signed if the bucket is private."""
+        return self.base_url + quote(key, safe="/~") if self.base_url else self._presigned(key)
 
     @property
     def reader(self) -> ObstoreReader:
         """What reads the objects, made when the first one is read."""
         with self._lock:
             if self._reader is None:
+                root = self.base_url or self._presigned("x").partition("?")[0].removesuffix("x")
                 session = None if self.settings.unsigned else self._aws_session
                 region = str(self.client.meta.region_name)
-                self._reader = ObstoreReader(self.root, region, self.settings.threads, session)
+                self._reader = ObstoreReader(root, region, self.settings.threads, session)
         return self._reader
 
     @contextmanager
@@ -183,16 +199,16 @@ class BucketStore:
         """
         key = f"{self.settings.prefix}/{item.name}"
         if byte_range is None and item.size <= READ_BYTES:
-            content = self.reader.read(key)
+            content = self.reader.read(key, item.size)
             if content is not None:
                 yield iter([content])
                 return
-        part = {"Range": f"bytes={byte_range[0]}-{sum(byte_range) - 1}"} if byte_range else {}
-        address = self.address(key)
-        with get_response(self.session, address, self.headers(address, part)) as response:
+        headers = {"Range": f"bytes={byte_range[0]}-{sum(byte_range) - 1}"} if byte_range else {}
+        with get_response(self.session, self.address(key), headers) as response:
             if response.status_code != (206 if byte_range else 200):
                 self.raise_for_status(response, key)
-            yield response.raw.stream(READ_BYTES, decode_content=False)
+            most = byte_range[1] if byte_range else item.size
+            yield pieces(response, most, self.object_label(item.name))
 
     def raise_for_status(self, response: Any, key: str) -> None:
         """Raises TransientError or FetchError for a GET response that is not a success."""
@@ -214,5 +230,5 @@ class BucketStore:
 
 
 def _object(entry: dict[str, Any], name: str) -> S3Object:
-    """An entry of a listing as an object."""
-    return S3Object(safe_name(name), entry["Size"], entry["ETag"].strip('"'))
+    """An entry of a listing as an object; without an ETag, nothing is known of its bytes."""
+    return S3Object(safe_name(name), entry["Size"], entry.get("ETag", "").strip('"'))

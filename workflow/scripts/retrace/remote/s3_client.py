@@ -6,15 +6,19 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from retrace.errors import ConfigError, FetchError
-from retrace.redaction import WITH_CREDENTIALS, has_credentials, hide
-from retrace.remote.http import CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from retrace.limits import LISTING_PAGE_BYTES
+from retrace.reading import PEEKED_BYTES
+from retrace.remote.http import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, TransientError, pieces
 from retrace.remote.store import FetchSettings
 
 REGION = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
 """The name of a region is part of host names."""
+LISTING = b"ListBucketResult"
+"""What the first element of a listing is called; a page to log in may be XML, too."""
 DEFAULT_REGION = "us-east-1"
 OWN_CONFIGURATION = "the AWS configuration (environment, ~/.aws/config, ~/.aws/credentials)"
 
@@ -31,8 +35,6 @@ def create_client(settings: FetchSettings) -> tuple[Any, Any]:
     from botocore import UNSIGNED
     from botocore.config import Config
 
-    if has_credentials(settings.endpoint_url or ""):
-        raise ConfigError(f"`endpoint_url: {settings.endpoint_url}`: {WITH_CREDENTIALS}")
     region = _region(settings)
     variables = _no_configuration() if settings.unsigned else None
     session = botocore.session.Session(session_vars=variables)
@@ -51,9 +53,11 @@ def create_client(settings: FetchSettings) -> tuple[Any, Any]:
             client = boto3.Session(botocore_session=session).client(
                 "s3", endpoint_url=settings.endpoint_url, region_name=region, config=config
             )
+            client.meta.events.register(
+                "before-send.s3.ListObjectsV2", partial(_bounded_answer, client)
+            )
             if not settings.unsigned:
                 client.generate_presigned_url("list_buckets")  # needs credentials, asks no server
-                _credentials(session)
             return client, session
     except ValueError as error:
         is_ours = settings.endpoint_url and "endpoint" in str(error).lower()
@@ -61,22 +65,43 @@ def create_client(settings: FetchSettings) -> tuple[Any, Any]:
         raise ConfigError(f"{error}; correct {cause}") from error
 
 
-def _credentials(session: Any) -> Any:
-    """The current credentials, which no output shows from now on."""
-    credentials = session.get_credentials().get_frozen_credentials()
-    hide(credentials.access_key, credentials.secret_key, credentials.token)
-    return credentials
+def _bounded_answer(client: Any, request: Any, **_: Any) -> Any:
+    """The answer to a request for a listing, whose body botocore would read whatever its size."""
+    from botocore.awsrequest import AWSResponse
+    from botocore.exceptions import ConnectionClosedError
+    from urllib3.exceptions import HTTPError
+
+    server = str(client.meta.endpoint_url)
+    request.stream_output = True
+    answer = client._endpoint.http_session.send(request)
+    try:
+        body = b"".join(pieces(answer, LISTING_PAGE_BYTES, f"the listing of {server}"))
+    except (HTTPError, ConnectionError, TimeoutError, TransientError) as error:
+        raise ConnectionClosedError(endpoint_url=server, error=error, request=request) from error
+    finally:
+        answer.raw.close()
+    if answer.status_code == 200 and LISTING not in body[:PEEKED_BYTES]:
+        raise no_listing(server, "its answer is no list of objects")
+    return AWSResponse(answer.url, answer.status_code, answer.headers, _Received(body))
 
 
-def signature(session: Any, address: str, region: str) -> dict[str, str]:
-    """The headers that sign a GET request; FetchError without usable credentials."""
-    from botocore.auth import S3SigV4Auth
-    from botocore.awsrequest import AWSRequest
+def no_listing(server: str, why: object) -> FetchError:
+    """The error for an answer that is no listing of an S3 server."""
+    return FetchError(
+        f"{server} does not answer like an S3 server ({why}); correct `endpoint_url` in "
+        "config/config.yaml, or log in to the network"
+    )
 
-    request = AWSRequest("GET", address)
-    with naming_the_cause(address):
-        S3SigV4Auth(_credentials(session), "s3", region).add_auth(request)
-    return dict(request.headers.items())
+
+class _Received:
+    """What botocore reads an answer from."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def stream(self) -> Iterator[bytes]:
+        """The body."""
+        yield self._body
 
 
 def _addressing(settings: FetchSettings) -> Any:

@@ -121,14 +121,6 @@ class ObjectStore(Protocol):
         """
 
 
-def safe_name(name: str) -> str:
-    """`name`, if it is a relative path; FetchError if it would lead out of the output folder."""
-    parts = name.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\\" in name or "\0" in name:
-        raise FetchError(f"object name {name!r} is not a plain relative path; it cannot be stored")
-    return name
-
-
 def not_found(place: str, parent: str, name: str, neighbours: list[str]) -> FetchError:
     """The error for `name` missing below `parent`; it suggests the most similar neighbour."""
     if neighbours:

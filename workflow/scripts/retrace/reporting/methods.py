@@ -22,8 +22,7 @@ def methods_paragraph(
     network, dataset = experiment.network, experiment.dataset
     sentences = [_network(network, dataset), _training(network, dataset, history)]
     if "threshold" in evaluation:
-        threshold = float(evaluation["threshold"])
-        sentences.append(_segmentation(experiment.segment, dataset, threshold))
+        sentences.append(_segmentation(experiment.segment, dataset, evaluation))
     sentences.append(_evaluation(list(evaluation["volumes"])))
     return " ".join(sentences)
 
@@ -52,13 +51,15 @@ def _training(
     )
 
 
-def _segmentation(segment: SegmentationSettings, dataset: ReportedDataset, threshold: float) -> str:
+def _segmentation(
+    segment: SegmentationSettings, dataset: ReportedDataset, evaluation: Mapping[str, Any]
+) -> str:
     dimensions = "section by section" if segment.fragments_in_xy else "in three dimensions"
     chosen = _and([_entry(entry) for entry in dataset.validation])
     return (
         f"Fragments came from a watershed {dimensions} and were agglomerated with "
-        f"{segment.method}; the threshold {threshold:g} had the least variation of information "
-        f"on {chosen}."
+        f"{segment.method}; the threshold {evaluation['threshold']:g} was chosen on {chosen} "
+        f"({evaluation['threshold_rule']})."
     )
 
 

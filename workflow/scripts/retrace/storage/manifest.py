@@ -29,7 +29,7 @@ from retrace.reading import (
     reading_content,
     retried,
 )
-from retrace.replacement import declare_with, newest, sync_tree
+from retrace.replacement import declare_with, is_waiting, newest, sync_tree
 from retrace.storage.chunk_index import (
     ChunkDigests,
     chunk_digests,
@@ -218,14 +218,15 @@ def write_manifest(
 ) -> Path:
     """Writes the manifest of the finished `store` next to it; the last action of a program.
 
-    The store is flushed to disk first: after a power cut, no manifest describes files that are
-    empty or missing.
+    The store is flushed to disk before it: after a power cut, no manifest describes files that are
+    empty or missing. A store that waits is flushed when the outputs are replaced.
 
     `settings`, `read`: as for `origin`; `extra`: further entries; `known`: SHA-256 (hex) of files
     that the caller has just written, by their path below the store. Others are read.
     """
     complete, path = newest(store), manifest_path(store)
-    sync_tree(complete)
+    if not is_waiting(store):
+        sync_tree(complete)
     declare_with(store, path, index_path(store))
     arrays, digests = _described(complete, known) if complete.is_dir() else ({}, {})
     if digests:

@@ -15,7 +15,7 @@ from retrace.errors import DataError
 from retrace.files import file_sha256, write_json
 from retrace.reading import json_if_intact
 from retrace.relative_paths import relative_path
-from retrace.replacement import sync_folder
+from retrace.replacement import sync_folder, sync_tree
 from retrace.storage.foreign_entries import added_entries
 from retrace.storage.manifest import difference_from, manifest_path, read_manifest
 
@@ -42,6 +42,7 @@ def put_owned(record: Path, new: Path, final: Path, setting: str) -> None:
     check_owned(record, [final], setting)
     digests = [file_sha256(path) for path in (new, final) if path.exists()]
     write_json(record, {**recorded(record), _name(final): list(dict.fromkeys(digests))})
+    sync_tree(new)
     new.replace(final)
     sync_folder(final.parent)
 

@@ -25,6 +25,7 @@ from retrace.formats.shard_files import (
     shard_file,
     shard_layout,
 )
+from retrace.limits import ABSENT_CHUNKS
 from retrace.reading import existing_bytes, retried
 from retrace.storage.chunk_index import (
     ChunkDigests,
@@ -192,8 +193,6 @@ _NEXT_STEP = (
 )
 
 
-MOST_ABSENT = 100_000
-"""Missing chunks that are counted."""
 _COMPLETE: set[str] = set()
 """Folders of own arrays that have all chunks, as seen once by this process."""
 
@@ -208,10 +207,10 @@ def check_all_chunks(volume: str, folder: Path, names: Iterable[str]) -> None:
     files = (path for path in chunk_files(folder) if path.stat().st_size)  # a shard may be cut to 0
     present = {path.relative_to(folder).as_posix() for path in files}
     # A wrong shape can ask for more names than memory holds.
-    expected = list(islice(names, len(present) + MOST_ABSENT))
+    expected = list(islice(names, len(present) + ABSENT_CHUNKS))
     absent = [name for name in expected if name not in present]
     if absent:
-        some = "at least " if len(expected) == len(present) + MOST_ABSENT else ""
+        some = "at least " if len(expected) == len(present) + ABSENT_CHUNKS else ""
         raise DataError(
             f"{volume}: {some}{len(absent)} of {len(expected)} chunks are missing or empty files, "
             f"such as {absent[0]}"

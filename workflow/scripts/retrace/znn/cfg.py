@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from retrace.errors import ConfigError, nearest
+from retrace.limits import ZNN_SAMPLES
 from retrace.znn.ini_sections import read_sections
 from retrace.znn.parameters import (
     ConvMode,
@@ -75,6 +76,8 @@ def _sample_numbers(field: WrittenValue) -> list[int]:
         selected = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
         if not selected:
             raise field.error("numbers and rising ranges of samples, such as 2-3,7")
+        if len(numbers) + len(selected) > ZNN_SAMPLES:
+            raise field.error(f"at most {ZNN_SAMPLES} samples")
         numbers |= set(selected)
     return sorted(numbers)
 

@@ -10,6 +10,9 @@ from retrace.errors import ConfigError
 from retrace.znn.values import WrittenValue, read_text
 
 IniSections = dict[str, dict[str, WrittenValue]]
+SPACE = " " * 100
+LONG_SPACE = re.compile(r"[^\S\n]{100,}")
+"""Spaces for which ConfigParser takes time that grows with the square of their number."""
 
 
 def read_sections(path: Path, kind: str) -> IniSections:
@@ -20,7 +23,7 @@ def read_sections(path: Path, kind: str) -> IniSections:
     counts. Indented lines continue the value above; an indentation of all lines, which a copy from
     the documentation has, does not count. % has no special meaning.
     """
-    text = _without_indentation(read_text(path, kind))
+    text = _without_indentation(LONG_SPACE.sub(SPACE, read_text(path, kind)))
     parser = configparser.ConfigParser(
         strict=False, inline_comment_prefixes=(";", "#"), interpolation=None
     )
@@ -56,6 +59,6 @@ def _lines(text: str) -> dict[tuple[str, str], int]:
     for number, line in enumerate(text.splitlines(), start=1):
         if match := re.match(r"\[([^]]+)\]", line):
             section = match[1]
-        elif match := re.match(r"([^\s#;=:][^=:]*?)\s*[=:]", line):
-            lines[section, match[1].lower()] = number
+        elif match := re.match(r"([^\s#;=:][^=:]*)[=:]", line):
+            lines[section, match[1].rstrip().lower()] = number
     return lines

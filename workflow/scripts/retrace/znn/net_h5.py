@@ -8,12 +8,14 @@ from __future__ import annotations
 import filecmp
 import glob
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retrace.errors import ConfigError
+from retrace.formats.h5_files import opened_h5
 from retrace.reading import reading_content
-from retrace.replacement import sync_folder
+from retrace.replacement import sync_folder, sync_tree
 
 if TYPE_CHECKING:
     import h5py
@@ -27,7 +29,7 @@ COPIED_AT = "retrace_iteration"
 """An attribute of our copies: the iteration of the network that was copied."""
 
 
-def _opened(path: Path, mode: str = "r") -> h5py.File:
+def _opened(path: Path, mode: str = "r") -> AbstractContextManager[h5py.File]:
     """An open h5; ConfigError without h5py, which planning needs for networks of ZNN alone."""
     try:
         import h5py
@@ -36,7 +38,7 @@ def _opened(path: Path, mode: str = "r") -> h5py.File:
             f"{path} is read while planning, which needs h5py; install it where Snakemake runs: "
             "python -m pip install h5py"
         ) from None
-    return h5py.File(path, mode)
+    return opened_h5(path) if mode == "r" else h5py.File(path, mode)
 
 
 def statistics_file(net: Path) -> Path:
@@ -116,5 +118,6 @@ def copy_with_curve(net: Path, copy: Path) -> None:
             with _opened(curve) as source:
                 for name in source:
                     source.copy(name, file.require_group(STATISTICS), name)
+    sync_tree(partial)
     partial.replace(copy)
     sync_folder(copy.parent)

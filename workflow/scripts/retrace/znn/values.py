@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.errors import ConfigError, nearest
+from retrace.limits import EXPRESSION_NUMBER, TEXT_BYTES
 from retrace.reading import read_bytes, refuse_web_page
 from retrace.znn.graph import Shape
 
 YES = ("yes", "true", "on", "1")
 NO = ("no", "false", "off", "0")
+LARGEST_SIZE = 10**6
+"""Voxels of a kernel, a stride or a patch along an axis, at most."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class WrittenValue:
             value = int(self.text)
         except ValueError:
             raise self.error(allowed) from None
-        if least is not None and value < least:
+        if (least is not None and value < least) or abs(value) > EXPRESSION_NUMBER:
             raise self.error(allowed)
         return value
 
@@ -90,15 +93,15 @@ class WrittenValue:
             z, y, x = (int(part) for part in self.text.split(","))
         except ValueError:
             raise self.error("three whole numbers z,y,x") from None
-        if min(z, y, x) < least:
-            raise self.error(f"three whole numbers z,y,x, each from {least}")
+        if min(z, y, x) < least or max(z, y, x) > LARGEST_SIZE:
+            raise self.error(f"three whole numbers z,y,x, each from {least} to {LARGEST_SIZE}")
         return z, y, x
 
 
 def read_text(path: Path, kind: str) -> str:
     """The text of a file; ConfigError if it does not exist or is not text."""
     try:
-        content = read_bytes(path)
+        content = read_bytes(path, TEXT_BYTES)
         refuse_web_page(content, path, f"get the {kind} again")
         return content.decode("utf-8-sig")  # Windows editors begin a file with a mark
     except OSError as error:

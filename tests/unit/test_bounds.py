@@ -1,0 +1,310 @@
+"""Content that asks for too much memory, depth or time is refused in one line, at once."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from fuzz_volumes import read_layer, read_zarr, write_jpeg, write_layer, write_v2, write_v3
+from retrace import limits
+from retrace.alignment.stack_files import stack_sets
+from retrace.checkpoints.torch_files import read_torch
+from retrace.checkpoints.znn import read_h5
+from retrace.config.yaml_files import read_yaml
+from retrace.elektronn.assignments import read_assignments
+from retrace.elektronn.calculator import axes_of
+from retrace.errors import ConfigError, DataError, RetraceError
+from retrace.formats.examples import read_array
+from retrace.formats.examples_source import ExampleArray
+from retrace.formats.image_headers import check_image_size
+from retrace.formats.npz import opened_npz
+from retrace.reading import parse_json, read_bytes, read_json_object
+from retrace.storage.volumes import open_volume
+from retrace.znn.cfg import read_cfg
+from retrace.znn.ini_sections import read_sections
+from tiny_n5 import write_n5
+
+EXPRESSIONS = {
+    "nested loops": "a = [[i * j for i in range(10000)] for j in range(10000)]",
+    "loops over nothing": "a = [0 for i in range(9999) for j in range(9999) for k in []]",
+    "a loop in a loop": "a = [len([i for i in range(9999)]) for j in range(9999)]",
+    "a power": "a = 9999 ** 99999",
+    "powers of powers": "a = 9999.0 ** 64 ** 2",
+    "a long text": "a = 'x' * 10**6",
+    "a doubled text": "a = 'x' * 9999\n" + "a = a + a\n" * 40,
+    "a long list": "a = [0] * 10**9",
+    "a list of the same list": "a = [0] * 9999\nb = [a] * 9999",
+    "doubled lists": "a = [0]\n" + "a = [a, a]\n" * 60,
+    "text of doubled lists": "a = [0]\n" + "a = [a, a]\n" * 15 + "b = [str(a) for i in range(999)]",
+    "a key of doubled tuples": "a = (0,)\n" + "a = (a, a)\n" * 60 + "b = {a: 1}",
+    "levels": "a = 0\n" + "a = [a]\n" * 1000,
+    "levels of brackets": "a = " + "[" * 5000 + "]" * 5000,
+    "a wide format": "a = '%9999d' % 1",
+    "many formats": "a = ['%999d' * 9 % ((1,) * 9) for i in range(9999) for j in range(9999)]",
+    "a large number": "a = 10**17 * 10**17",
+    "a range": "a = range(10**9)",
+    "a long file": "a = 1\n" * limits.TEXT_BYTES,
+}
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_expressions_of_elektronn(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "config.py"
+    path.write_text(EXPRESSIONS[name])
+
+    with pytest.raises(RetraceError, match=r"config\.py") as error:
+        read_assignments(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_usual_expressions_pass(tmp_path: Path) -> None:
+    path = tmp_path / "config.py"
+    path.write_text(
+        "n = 10**12\nfilters = [[3, 3]] * 4 + [[1, 1]] * 2\n"
+        "files = [('raw_%i.h5' % i, 'raw') for i in range(300)]\n"
+        "pairs = [(i, j) for i in range(50) for j in range(100)]\nlast = files[-1][0]\n"
+    )
+
+    values = read_assignments(path)
+
+    assert (values["n"], values["last"], len(values["pairs"])) == (10**12, "raw_299.h5", 5000)
+    with pytest.raises(ConfigError, match="300 layers"):
+        axes_of([[3]] * 300, [[1]] * 300)
+
+
+@pytest.mark.parametrize("numbers", ["1-3000000000", "1-999999999", "1-9999,20000-29999"])
+def test_ranges_of_znn(tmp_path: Path, numbers: str) -> None:
+    path = tmp_path / "a.cfg"
+    path.write_text(f"[parameters]\ntrain_range = {numbers}\n")
+
+    with pytest.raises(ConfigError, match=r"a\.cfg:2: train_range is"):
+        read_cfg(path)
+
+
+def test_lines_of_spaces_take_no_long(tmp_path: Path) -> None:
+    """ConfigParser's time grows with the square of their number."""
+    path = tmp_path / "a.cfg"
+    path.write_text("[parameters]\nmax_iter" + " " * 500_000 + "x\n")
+
+    with pytest.raises(ConfigError, match=r"a\.cfg is not a \.cfg file"):
+        read_sections(path, ".cfg file")
+
+
+YAML = {
+    "aliases": "a0: &a0 [x]\n"
+    + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(60)),
+    "merges": "a0: &a0 {k: x}\n"
+    + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}, <<: [*a{n}, *a{n}]}}\n" for n in range(40)),
+    "an alias of itself": "a: &a [*a]\n",
+    "brackets": "a: " + "[" * 10_000 + "]" * 10_000,
+    "braces": "{a: " * 10_000,
+    "dashes": "a:\n" + "- " * 10_000 + "x\n",
+    "questions": "? " * 10_000 + "x\n",
+    "indentation": "".join(" " * n + f"a{n}:\n" for n in range(1500)),
+    "levels by aliases": "a0: &a0 [x]\n"
+    + "".join(f"a{n + 1}: &a{n + 1} [[[[[*a{n}]]]]]\n" for n in range(60)),
+    "bytes": "a: " + "x" * limits.YAML_BYTES,
+}
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_yaml(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(YAML[name])
+
+    with pytest.raises(ConfigError, match=r"a\.yaml (has more than|cannot be read)") as error:
+        read_yaml(path)
+    assert "\n" not in str(error.value)
+
+
+def test_usual_yaml_passes(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("base: &b {x: [1, 2]}\n" + "".join(f"k{n}: {{<<: *b}}\n" for n in range(200)))
+
+    assert read_yaml(path)["k199"] == {"x": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 101 + "]" * 101, '{"a":' * 500 + "1" + "}" * 500, "[" * 10**6]
+)
+def test_json_levels(text: str) -> None:
+    with pytest.raises(DataError, match="nested too deeply|cannot be read"):
+        parse_json(text, "a.json")
+    assert parse_json("[" * 100 + "]" * 100, "a.json")
+
+
+def test_json_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"a": "x" * 100}))
+    monkeypatch.setattr("retrace.reading.JSON_BYTES", 50)
+
+    with pytest.raises(DataError, match="has more than the 50 bytes"):
+        read_json_object(path)
+    assert len(read_bytes(path)) > 100
+
+
+# ---------------------------------------------------------------- chunks and images
+
+HUGE = 2**20
+
+
+def _zarr_chunks(document: dict[str, Any]) -> None:
+    document.update(chunks=[HUGE] * 3, shape=[HUGE] * 3)
+
+
+def _zarr3_chunks(document: dict[str, Any]) -> None:
+    document["chunk_grid"]["configuration"]["chunk_shape"] = [HUGE] * 3
+
+
+def _n5_chunks(document: dict[str, Any]) -> None:
+    document["blockSize"] = [HUGE] * 3
+
+
+def _layer_chunks(document: dict[str, Any]) -> None:
+    document["scales"][0]["chunk_sizes"] = [[HUGE] * 3]
+
+
+def _write_n5(folder: Path) -> None:
+    write_n5(folder / "a.n5/raw", np.zeros((4, 8, 8), np.uint8), (4, 8, 8))
+
+
+def _read_n5(folder: Path) -> Any:
+    return open_volume(folder / "a.n5", "raw")
+
+
+CHUNKS: dict[str, tuple[Callable[[Path], object], str, Callable[[Any], None], Any]] = {
+    "zarr 2": (lambda f: write_v2(f, None), "a.zarr/raw/.zarray", _zarr_chunks, read_zarr),
+    "zarr 3": (lambda f: write_v3(f, None), "a.zarr/raw/zarr.json", _zarr3_chunks, read_zarr),
+    "n5": (_write_n5, "a.n5/raw/attributes.json", _n5_chunks, _read_n5),
+    "layer": (lambda f: write_layer(f, "raw"), "layer/info", _layer_chunks, read_layer),
+}
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_chunks(tmp_path: Path, name: str) -> None:
+    write, file, change, read = CHUNKS[name]
+    write(tmp_path)
+    document = json.loads((tmp_path / file).read_text())
+    change(document)
+    (tmp_path / file).write_text(json.dumps(document))
+
+    with pytest.raises(DataError, match=rf"chunks of \[.*{HUGE}, {HUGE}\] values"):
+        read(tmp_path)
+
+
+def test_headers_of_jpeg_and_png_are_compared_with_the_chunk(tmp_path: Path) -> None:
+    write_jpeg(tmp_path)
+    chunk = min((tmp_path / "layer/4_4_40").iterdir())
+    content = bytearray(chunk.read_bytes())
+    size = content.index(b"\xff\xc0") + 5
+    struct.pack_into(">HH", content, size, 65_000, 65_000)
+    chunk.write_bytes(content)
+
+    with pytest.raises(DataError, match="header says 65000 x 65000 pixels"):
+        read_layer(tmp_path)
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
+    with pytest.raises(ValueError, match="60000 x 60000"):
+        check_image_size(png, "png", 64)
+
+
+def test_a_tif_of_more_pixels_than_a_machine_holds(tmp_path: Path) -> None:
+    entries = [(256, 4, 1, 2**31), (257, 4, 1, 2**31), (258, 3, 1, 8), (259, 3, 1, 8)]
+    entries += [(262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 2**31), (279, 4, 1, 8)]
+    tags = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    content = b"II*\0" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", len(entries)) + tags
+    (tmp_path / "a.tif").write_bytes(content + bytes(4))
+
+    with pytest.raises(DataError, match="page 0 states"):
+        open_volume(tmp_path / "a.tif", "", voxel_size_nm=(1, 1, 1))
+
+
+# ---------------------------------------------------------------- archives and weights
+
+
+def test_an_npz_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrace.formats.npz.UNPACKED_BYTES", 2**20)
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.zeros(2**21, np.uint8))
+
+    with pytest.raises(ValueError, match="1048576 bytes together"), opened_npz(path):
+        pass
+
+
+def test_weights_that_are_not_stored(tmp_path: Path) -> None:
+    path, packed = tmp_path / "a.pt", tmp_path / "b.pt"
+    torch.save({"w": torch.zeros(1).expand(10**6, 10**6)}, path)
+    with pytest.raises(ValueError, match=r"tensor \[1000000, 1000000\] that it does not store"):
+        read_torch(path)
+    torch.save({"w": torch.zeros(10**5)}, path)
+    deflated = zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(path) as stored, deflated as archive:
+        for name in stored.namelist():
+            archive.writestr(name, stored.read(name))
+    with pytest.raises(ValueError, match="bytes together are the most"):
+        read_torch(packed)
+    assert read_torch(path)["w"].shape == (10**5,)
+
+
+# ---------------------------------------------------------------- other files of the machine
+
+
+def _linked(file: h5py.File, other: Path) -> None:
+    file["images"] = h5py.ExternalLink(str(other), "x")
+
+
+def _external(file: h5py.File, other: Path) -> None:
+    file.create_dataset("images", (4,), "u1", external=[(str(other), 0, 4)])
+
+
+def _virtual(file: h5py.File, other: Path) -> None:
+    layout = h5py.VirtualLayout((4,), "u1")
+    layout[:] = h5py.VirtualSource(str(other), "x", (4,))
+    file.create_virtual_dataset("images", layout)
+
+
+def _by_a_link(file: h5py.File, other: Path) -> None:
+    file["far"] = h5py.ExternalLink(str(other), "/")
+    file["images"] = h5py.SoftLink("/far/x")
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "volume": lambda path: open_volume(path, "images", voxel_size_nm=(1, 1, 1)),
+    "examples": lambda path: read_array(ExampleArray(path=str(path), array="images")),
+    "weights of ZNN": read_h5,
+    "stacks": stack_sets,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("refer", [_linked, _external, _virtual, _by_a_link])
+def test_h5_reads_no_other_file(tmp_path: Path, reader: str, refer: Callable[..., None]) -> None:
+    other, path = tmp_path / "other.h5", tmp_path / "a.h5"
+    with h5py.File(other, "w") as file:
+        file["x"] = np.arange(4, dtype=np.uint8)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("in")
+        group["itself"] = group
+        refer(file, other)
+
+    with pytest.raises(DataError, match=r"is a link to .*other\.h5|are in other files"):
+        READERS[reader](path)
+
+
+def test_the_page_of_limits_is_complete() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/reference/limits.md").read_text()
+    values = {name: value for name, value in vars(limits).items() if name.isupper()}
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+
+    assert {name: eval(text.replace("^", "**")) for name, text in rows.items()} == values

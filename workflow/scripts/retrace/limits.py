@@ -1,0 +1,71 @@
+"""The limits on what files and servers of others may ask for, all in one place.
+
+Sound content stays far below them. Content beyond a limit is refused in one line that names it,
+before the memory or the time is spent. docs/reference/limits.md lists them.
+"""
+
+from __future__ import annotations
+
+# ---------------------------------------------------------------- bytes
+
+UNPACKED_BYTES = 2**31
+"""Bytes that compressed content may have where no header says how many there should be."""
+CHUNK_BYTES = 2**31
+"""Bytes of one chunk, block, strip or tile without compression, as its metadata state them."""
+OBJECT_BYTES = 2**31
+"""Bytes of one object that a server may send into memory."""
+ARCHIVE_BYTES = 2**36
+"""Bytes of all files of a zip together, unpacked."""
+IMAGE_BYTES = 2**34
+"""Bytes of one image of a tif, as its header states them."""
+INDEX_BYTES = 2**28
+"""Bytes of the unpacked index of a shard of a precomputed layer."""
+JSON_BYTES = 2**28
+"""Bytes of a JSON text."""
+YAML_BYTES = 2**24
+"""Bytes of a YAML text."""
+TEXT_BYTES = 2**20
+"""Bytes of a configuration of ZNN or ELEKTRONN, and of a list of places of SEAMLeSS."""
+LISTING_PAGE_BYTES = 2**26
+"""Bytes of one page of a listing; pages of S3 have 1000 objects, some 400 kB."""
+
+# ---------------------------------------------------------------- depth
+
+DEPTH = 100
+"""Levels of lists and mappings, in each other, of a JSON text, a YAML text or a pickle."""
+
+# ---------------------------------------------------------------- count and time
+
+YAML_VALUES = 10**6
+"""Values of a YAML text, those that an alias repeats counted each time."""
+PICKLE_STEPS = 4 * 10**6
+"""Operations of a pickle; arrays need some twenty each."""
+EXPRESSION_STEPS = 5 * 10**5
+"""Expressions that a configuration of ELEKTRONN may evaluate, and elements that it may make."""
+EXPRESSION_ELEMENTS = 10_000
+"""Elements or characters of one value of such a configuration, and of all that is inside it."""
+LAYERS = 200
+"""Layers of a network of ELEKTRONN."""
+EXPRESSION_NUMBER = 10**18
+"""Largest number of such a configuration; n_steps is often 10**12."""
+ZNN_SAMPLES = 10_000
+"""Samples that a range such as 2-3,7 of a configuration of ZNN may name."""
+ARCHIVE_FILES = 10**6
+"""Files of a zip."""
+LISTED_OBJECTS = 10**7
+"""Objects of a listing, and of folders in it."""
+EMPTY_PAGES = 100
+"""Pages of a listing, one after the other, that list nothing."""
+ABSENT_CHUNKS = 10**5
+"""Missing chunks that are counted; a wrong shape can ask for more names than memory holds."""
+LEAST_BYTES_PER_S = 1000
+"""Speed of an answer, on average after a minute, below which a server counts as not answering."""
+ANSWER_S = 60
+"""Seconds after which the speed of an answer counts."""
+
+# ---------------------------------------------------------------- names
+
+NAME_BYTES = 255
+"""Bytes of the name of a file or folder, as on all common disks."""
+PATH_BYTES = 4095
+"""Bytes of a path on Linux."""
