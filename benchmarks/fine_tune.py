@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -28,9 +26,9 @@ import h5py
 import numpy as np
 import yaml
 
+from experiment import REPOSITORY, snakemake
 from machine import describe_machine, table
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "workflow" / "scripts"))
 
 from retrace.synthetic.neurites import generate_neurites  # noqa: E402
@@ -134,18 +132,6 @@ def write_config(folder: Path, args: argparse.Namespace) -> None:
 
 
 # ---------------------------------------------------------------- runs
-
-
-def snakemake(folder: Path, targets: Sequence[str], config: Sequence[str]) -> None:
-    """Runs the targets one after another; what they print goes to FOLDER/log.txt."""
-    program = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    options = ["--workflow-profile", "none", "--cores", "1", "--nolock", "--quiet", "all"]
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    }
-    command = [*program, *targets, *options, "--config", *config]
-    with (folder / "log.txt").open("a") as log:
-        subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log, check=True)
 
 
 def pretrain(folder: Path, args: argparse.Namespace, seed: int) -> None:

@@ -1,0 +1,28 @@
+"""Runs targets of the workflow in a folder, for the benchmarks of whole experiments."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def snakemake(
+    folder: Path, targets: Sequence[str], config: Sequence[str], *, cores: int = 1
+) -> None:
+    """Runs the targets; what they print goes to FOLDER/log.txt.
+
+    Raises subprocess.CalledProcessError if a job fails.
+    """
+    program = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    options = ["--workflow-profile", "none", "--cores", str(cores), "--nolock", "--quiet", "all"]
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    }
+    command = [*program, *targets, *options, "--config", *config]
+    with (folder / "log.txt").open("a") as log:
+        subprocess.run(command, cwd=folder, env=environment, stdout=log, stderr=log, check=True)

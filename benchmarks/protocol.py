@@ -1,0 +1,189 @@
+"""Scores with their spread: several seeds and budgets, all choices from validation alone.
+
+    python benchmarks/protocol.py --iterations 400 1174 3900        # about 2 h on 2 cores with AMX
+    python benchmarks/protocol.py --experiments vnc_nc/n4 --iterations 1000
+
+For each seed a folder; in it, trainings go on from one number of iterations to the next. At each
+number the experiment is predicted, segmented and scored as `snakemake evaluate_D_N` does: the
+threshold comes from the validation entries, the score from the test entries. Printed are the mean
+over seeds and the standard deviation (n - 1) of the scores, the budget in core-seconds with the
+rate of the machine's matrix products, the VOI on validation during training, and what each rule
+that chooses a threshold (docs/reference/metrics.md) gives on the test entries. What has been scored
+is kept in FOLDER/scored.json and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiment import REPOSITORY, snakemake
+from machine import describe_machine, matrix_rate, table
+
+METRICS = ("voi_split", "voi_merge", "voi_sum", "adapted_rand_error")
+HEADING = (
+    *("experiment", "iterations", "core-seconds", "VOI split", "VOI merge", "VOI"),
+    *("adapted Rand error", "threshold", "best VOI of the curve", "fragments joined"),
+    "VOI on validation, training",
+)
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--experiments", nargs="+", default=["fib25_sample/mtlsd_small"], help="DATASET/NETWORK"
+    )
+    parser.add_argument("--iterations", type=int, nargs="+", default=[400])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--config", nargs="+", default=[], help="more settings")
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--shared", type=Path, default=REPOSITORY.parent / "shared", help="data")
+    parser.add_argument("--folder", type=Path, default=Path("protocol"), help="all files")
+    return parser.parse_args(argv)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def run(args: argparse.Namespace, experiment: str, seed: int, iterations: int) -> dict[str, Any]:
+    """Trains, predicts, segments and scores; what the table needs of it."""
+    folder = args.folder / f"seed_{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset, network = experiment.split("/")
+    config = [f"iterations={iterations}", f"seed={seed}", *args.config]
+    rate = matrix_rate(torch.device("cpu"), torch.float32)
+    snakemake(folder, [f"evaluate_{dataset}_{network}"], config, cores=args.cores)
+    results = folder / "results" / dataset / network
+    files = {name: read(results / f"{name}.json") for name in ("evaluation", "training")}
+    chosen = read(results / "threshold.json")["threshold_by_rule"]
+    volumes = list(files["evaluation"]["volumes"].values())
+    curve = pooled([volume["curve"] for volume in volumes], volumes)
+    (scored,) = pooled([[volume] for volume in volumes], volumes)
+    return {
+        **{"experiment": experiment, "seed": seed, "iterations": iterations},
+        **scored,
+        "threshold": files["evaluation"]["threshold"],
+        "best": min(row["voi_sum"] for row in curve),
+        "fragments": pooled([[v["best_possible"]] for v in volumes], volumes)[0]["voi_sum"],
+        "core_seconds": files["training"]["training_seconds"] * args.cores,
+        "validation": last_validation(files["training"]),
+        "gflops": rate / 1e9,
+        "rules": {rule: at(curve, value)["voi_sum"] for rule, value in chosen.items()},
+        "rule_thresholds": chosen,
+    }
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def pooled(
+    curves: Sequence[Sequence[Mapping[str, float]]], volumes: Sequence[Mapping[str, float]]
+) -> list[dict[str, float]]:
+    """The curves of several volumes as one: means, weighted by their scored voxels."""
+    voxels = [volume["scored_voxels"] for volume in volumes]
+    rows = []
+    for same in zip(*curves, strict=True):
+        mean = {
+            name: sum(row[name] * n for row, n in zip(same, voxels, strict=True)) / sum(voxels)
+            for name in METRICS
+        }
+        rows.append({**mean, "threshold": same[0].get("threshold", -1)})
+    return rows
+
+
+def at(curve: Sequence[Mapping[str, float]], threshold: float) -> Mapping[str, float]:
+    """The row of a threshold."""
+    return min(curve, key=lambda row: abs(row["threshold"] - threshold))
+
+
+def last_validation(training: Mapping[str, Any]) -> float | None:
+    """VOI of the last measurement on validation patches, at its best threshold."""
+    rows = (training["validation"] or {}).get("rows") or [{}]
+    value = rows[-1].get("voi_sum")
+    return None if value is None else float(value)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def shown(values: Iterable[float | None], form: str = ".3f") -> str:
+    """Mean ± standard deviation over seeds; a dash where a seed has no value."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = f"{statistics.mean(known):{form}}"
+    return f"{mean} ± {statistics.stdev(known):{form}}" if len(known) > 1 else mean
+
+
+def groups(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
+    """The rows of all seeds, by experiment and number of iterations."""
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for one in sorted(rows, key=lambda row: (row["experiment"], row["iterations"], row["seed"])):
+        found.setdefault((one["experiment"], one["iterations"]), []).append(one)
+    return found
+
+
+def scores_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each experiment and budget."""
+    columns = (*METRICS, "threshold", "best", "fragments", "validation")
+    return table(
+        HEADING,
+        [
+            [experiment, iterations, shown((r["core_seconds"] for r in same), ".0f")]
+            + [shown(r[name] for r in same) for name in columns]
+            for (experiment, iterations), same in groups(rows).items()
+        ],
+    )
+
+
+def rules_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """VOI of the test entries at the threshold that each rule chooses on validation."""
+    rules = list(rows[0]["rules"])
+    return table(
+        ["experiment", "iterations", *rules],
+        [
+            [experiment, iterations, *(shown(r["rules"][rule] for r in same) for rule in rules)]
+            for (experiment, iterations), same in groups(rows).items()
+        ],
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs what has not been scored yet, and prints the tables."""
+    args = parse_args(argv)
+    print(describe_machine(), flush=True)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    data = args.folder / "shared"  # datasets name files in ../shared of where the workflow runs
+    if not data.is_symlink():
+        data.symlink_to(args.shared.resolve())
+    file = args.folder / "scored.json"
+    rows: list[dict[str, Any]] = read(file) if file.exists() else []
+    done = {(row["experiment"], row["seed"], row["iterations"]) for row in rows}
+    for iterations in sorted(args.iterations):
+        for experiment in args.experiments:
+            for seed in args.seeds:
+                if (experiment, seed, iterations) in done:
+                    continue
+                rows.append(run(args, experiment, seed, iterations))
+                file.write_text(json.dumps(rows, indent=1))
+                voi = rows[-1]["voi_sum"]
+                print(f"{experiment}, seed {seed}, {iterations}: VOI {voi:.3f}", flush=True)
+    rates = [row["gflops"] for row in rows]
+    print(f"\n{scores_table(rows)}\n\nVOI by rule of the threshold\n\n{rules_table(rows)}\n")
+    rate = f"{min(rates):.0f} to {max(rates):.0f} GFLOP/s"
+    print(f"matrix products in float32 {rate}; {args.cores} cores")
+
+
+if __name__ == "__main__":
+    main()
