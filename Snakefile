@@ -41,8 +41,8 @@ report: "workflow/report/workflow.rst"
 
 
 wildcard_constraints:
-    dataset="|".join(names("datasets")),
-    network="|".join(names("networks")),
+    dataset=pattern(names("datasets")),
+    network=pattern(names("networks")),
     volume="[A-Za-z0-9][A-Za-z0-9_.-]*",
     folder="[A-Za-z0-9_]+",
     shard=r"\d+-of-\d+",

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
+from snakemake_interface_executor_plugins import utils as executor_arguments
+
 # Plugins of pydantic are not used; the search for them reads the metadata of every package.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-from retrace.config.command_line_values import read_config
+from retrace.config.command_line_values import decoded, encoded, read_config
 from retrace.config.datasets import check_chosen
 from retrace.planning.network_names import networks_of_family
 from retrace.config.workflow import WorkflowConfig
@@ -24,13 +26,14 @@ from retrace.planning.container_binds import (
     bind_options,
     bound_folders,
     check_system,
-    check_working_directory,
+    linked_folders,
     with_options,
 )
 from retrace.planning.experiment import Planner
 from retrace.planning.initial_weights import for_targets
 from retrace.planning.local_device import names_executor
 from retrace.planning.paths import manifest
+from retrace.planning.plain_names import check_folders, check_path, quoted
 from retrace.planning.program_files import program_files
 from retrace.planning.targets import command_line_words
 from retrace.planning.znn_runs import give_cfg
@@ -78,10 +81,13 @@ def prepare() -> Planner:
         runs_here=runs_here,
         init_is_for=init_is_for,
     )
+    refusing(check_own_folders, on_cluster=False)
     if planner.uses_containers:
         refusing(check_system)
-        refusing(check_working_directory, Path.cwd())
-        bind_outside_folders(planner)
+        bind(
+            planner.outside_files(),
+            [ROOT, made_block_cache(settings), *linked_folders(Path.cwd())],
+        )
     else:
         # Without containers the programs run in the environment of Snakemake itself.
         here = str(Path(sys.executable).parent)
@@ -94,25 +100,61 @@ def run_config() -> WorkflowConfig:
     """The settings of this run; text keeps its notation, unlike in Snakemake's own config."""
     own = workflow.overwrite_configfiles
     files = [file for file in workflow.configfiles if file not in own]
-    return read_config([*files, *own], workflow.config_settings.config_args)
+    words = decoded(workflow.config_settings.config_args)
+    send_settings(words)
+    return read_config([*files, *own], words)
+
+
+def send_settings(words: list[str]) -> None:
+    """Gives jobs these KEY=VALUE words of `--config`, in a form that no shell reads otherwise."""
+    workflow.config_settings.config_args = encoded(words)
 
 
 def send_init(init: Any) -> None:
     """Gives jobs on other machines, which see no targets, `init` for the networks it is for."""
-    settings = workflow.config_settings
-    words = [w for w in settings.config_args if not w.startswith("init=")]
-    settings.config_args = [*words, f"init={json.dumps(init)}"]
+    words = decoded(workflow.config_settings.config_args)
+    kept = [w for w in words if not w.startswith("init=")]
+    send_settings([*kept, f"init={json.dumps(init)}"])
 
 
-def bind_outside_folders(planner: Planner) -> None:
-    """Adds the folders outside the working directory to what the containers see."""
-    cache = block_cache(planner.config)
-    cache.mkdir(parents=True, exist_ok=True)
-    folders = bound_folders(Path.cwd(), planner.outside_files(), [ROOT, cache])
-    settings = workflow.deployment_settings
-    settings.apptainer_args = with_options(
-        settings.apptainer_args, bind_options(folders)
+def quote_arguments() -> None:
+    """Quotes for a shell what Snakemake passes to its own processes, the jobs: paths and settings.
+
+    It writes values as Python does, which a shell reads otherwise: "it's $(id)" runs a program.
+    """
+    as_before = executor_arguments.format_cli_value
+
+    def format_cli_value(
+        value: Any, quote: bool = False, base64_encode: bool = False
+    ) -> str:
+        is_text = isinstance(value, str) and quote and not base64_encode
+        return quoted(str(value)) if is_text else as_before(value, quote, base64_encode)
+
+    executor_arguments.format_cli_value = format_cli_value
+
+
+quote_arguments()
+
+
+def check_own_folders(*, on_cluster: bool) -> None:
+    """Refuses a folder of the workflow, or a working directory, that cannot be passed to jobs."""
+    check_folders(
+        ROOT, Path.cwd(), on_cluster=on_cluster, in_containers=uses_containers()
     )
+
+
+def bind(files: list[str], folders: list[Path]) -> None:
+    """Makes folders visible to containers: of these files, and further ones."""
+    settings = workflow.deployment_settings
+    found = bound_folders(Path.cwd(), files, folders)
+    settings.apptainer_args = with_options(settings.apptainer_args, bind_options(found))
+
+
+def made_block_cache(settings: WorkflowConfig) -> Path:
+    """The folder that caches blocks, created if it does not exist: it has to be bound."""
+    cache = block_cache(settings)
+    cache.mkdir(parents=True, exist_ok=True)
+    return cache
 
 
 def block_cache(settings: WorkflowConfig) -> Path:
@@ -174,9 +216,30 @@ def planned(plan_job: PlanJob) -> Callable[[Any], Job]:
         key = tuple(sorted(values.items()))
         if key not in jobs:
             jobs[key] = refusing(plan_job, PLANNER, **values)
+            refusing(make_visible, jobs[key])
         return jobs[key]
 
     return job
+
+
+VISIBLE: set[str] = set()
+"""Files whose folders the containers see, if there are containers."""
+
+
+def make_visible(job: Job) -> None:
+    """Refuses files of a job whose names cannot be passed on, and binds the folders of the others.
+
+    Only what the jobs of this run read is visible to them, not all that any dataset names.
+    """
+    own = [path for paths in job.files().values() for path in paths]
+    for path in (*own, *job.untracked_files()):
+        check_path(path, on_cluster=not runs_here())
+    if not runs_here():
+        check_own_folders(on_cluster=True)
+    if PLANNER.uses_containers:
+        new = {*own, *PLANNER.outside_files()} - VISIBLE
+        VISIBLE.update(new)
+        bind(sorted(new), [])
 
 
 def files_of(plan_job: PlanJob) -> Callable[[Any], dict[str, list[Any]]]:
@@ -257,7 +320,7 @@ def image_input(name: str) -> list[Any]:
 
 def pattern(allowed: list[str]) -> str:
     """Names as a pattern for a wildcard, which matches nothing if there are none."""
-    return "|".join(allowed) or "none"
+    return "|".join(map(re.escape, allowed)) or "none"
 
 
 def family_pattern(family: str) -> str:

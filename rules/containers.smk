@@ -38,7 +38,7 @@ for image_name in container_images.SOURCES:
             name=image_name,
         shell:
             "test -e {output.image:q} ||"
-            " bash {input.script:q} {params.name} {output.image:q} 2>&1 | tee {log:q}"
+            " bash {input.script:q} {params.name:q} {output.image:q} 2>&1 | tee {log:q}"
 
 
 container_jobs = {

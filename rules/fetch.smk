@@ -46,7 +46,7 @@ rule fetch_file:
     log:
         "logs/fetch/{file}.log",
     wildcard_constraints:
-        file=pattern([re.escape(name) for name in downloaded_names()]),
+        file=pattern(downloaded_names()),
     retries: 2
     localrule: True
     container:

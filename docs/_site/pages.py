@@ -31,7 +31,7 @@ def generated() -> dict[str, str]:
 
 def _project_pages() -> dict[str, str]:
     names = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
-    names["CONTRIBUTING.md"] = "contributing.md"
+    names |= {"CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
     pages = {}
     for source, page in names.items():
         text = (ROOT / source).read_text()
@@ -117,7 +117,7 @@ def sections() -> dict[str, str]:
         "reference/library/index.md": _section("Library", sorted(_library())),
         "background.md": _section("Explanation", ["explanation.md", *decisions]),
         "figures.md": _section("Results", results),
-        "project.md": _section("Project", ["changelog.md", "contributing.md"]),
+        "project.md": _section("Project", ["changelog.md", "contributing.md", "security.md"]),
     }
     inner = {"reference/library/index.md"}
     front = _project_pages()["index.md"] + _listing(

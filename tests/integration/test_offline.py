@@ -91,7 +91,7 @@ def planned(crate: Path, directory: Path) -> list[str]:
     done = subprocess.run(
         [
             *(sys.executable, tiny_workflow.REPOSITORY / "workflow/scripts/rerun.py", crate),
-            *("--directory", directory, "--dry-run", "--", "--use-singularity"),
+            *("--directory", directory, "--trust", "--dry-run", "--", "--use-singularity"),
         ],
         check=False,
         stdout=subprocess.PIPE,

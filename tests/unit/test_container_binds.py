@@ -15,11 +15,14 @@ from retrace.planning.container_binds import (
     bind_options,
     bound_folders,
     check_system,
-    check_working_directory,
+    linked_folders,
     with_options,
 )
+from retrace.planning.plain_names import check_folders
 
-NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1)
+NAMES = st.text(
+    st.characters(exclude_characters="/{}", exclude_categories=("Cs", "Cc")), min_size=1
+)
 
 
 @given(name=NAMES, user=st.sampled_from(["", "--nv", "--bind /a", "--env 'A=b c' --bind /x"]))
@@ -49,7 +52,8 @@ def test_files_and_links_are_bound_under_their_names_and_where_they_lead(tmp_pat
     (here / "results").symlink_to(alias / "results")
     (here / "data" / "mine" / "v.zarr").symlink_to(disk / "volumes" / "v.zarr")
     (here / "own").mkdir()
-    bound = bound_folders(here, [str(alias / "volumes" / "x.h5"), "own/y.h5"], [here / "own"])
+    files = [str(alias / "volumes" / "x.h5"), "own/y.h5"]
+    bound = bound_folders(here, files, [here / "own", *linked_folders(here)])
     assert bound == sorted(
         [
             alias / "results",
@@ -63,14 +67,16 @@ def test_files_and_links_are_bound_under_their_names_and_where_they_lead(tmp_pat
 
 def test_broken_links_and_absent_folders_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "results").symlink_to(tmp_path.parent / "absent")
+    assert linked_folders(tmp_path) == []
     assert bound_folders(tmp_path, ["/absent/x.h5"], [Path("/nowhere")]) == []
 
 
 @pytest.mark.parametrize("name", ["a:b", "it's", "a\nb"])
 def test_working_directories_that_no_container_sees_are_refused(name: str) -> None:
+    where = {"on_cluster": False, "in_containers": True}
     with pytest.raises(ConfigError, match="the working directory .* rename it"):
-        check_working_directory(Path("/x") / name)
-    check_working_directory(Path("/x/a b, $(c)"))
+        check_folders(Path("/w"), Path("/x") / name, **where)
+    check_folders(Path("/w"), Path("/x/a b, $(c)"), **where)
 
 
 def test_containers_are_refused_where_apptainer_does_not_exist(

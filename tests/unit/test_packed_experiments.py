@@ -7,10 +7,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,105 @@ def test_the_working_directory_of_another_workflow_is_refused(crate_folder: Path
     Path("new").mkdir()
     Path("new/Snakefile").write_text("rule other:\n")
     with pytest.raises(DataError, match="new/Snakefile differs from the RO-Crate's"):
-        rerun.main([str(crate_folder), "--directory", "new"])
+        rerun.main([str(crate_folder), "--directory", "new", "--trust"])
+
+
+def test_the_code_of_a_crate_is_not_run_without_trust(
+    crate_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata = crate_folder / "ro-crate-metadata.json"
+    with edited(crate_folder, "rules/train.smk", "open('RAN', 'w')\n"):
+        state = json.loads(metadata.read_text())
+        root = next(entity for entity in state["@graph"] if entity["@id"] == "./")
+        root["author"] = {"@id": "#eve"}
+        state["@graph"].append({"@id": "#eve", "@type": "Person", "name": "Eve\x1b[2J"})
+        metadata.write_text(json.dumps(state))
+        for options in ((), ("--dry-run",)):
+            with pytest.raises(ConfigError, match=r"permissions, also for --dry-run.*--trust"):
+                rerun.main([str(crate_folder), "--directory", "new", *options])
+    said = capsys.readouterr().out
+    assert "phantom_tiny, by Eve?[2J" in said
+    assert "1 are not those of this copy of retrace, such as rules/train.smk" in said
+    assert not Path("new").exists() and not Path("RAN").exists()
+
+
+@contextmanager
+def edited(crate: Path, name: str, content: str, renamed: str | None = None) -> Iterator[None]:
+    """A file of a crate is another one meanwhile, and so is its digest in the metadata."""
+    paths = (crate / "ro-crate-metadata.json", crate / name)
+    before = [path.read_bytes() for path in paths]
+    state = json.loads(before[0])
+    paths[1].write_text(content)
+    for entity in state["@graph"]:
+        if entity["@id"] == name:
+            entity.update({"sha256": file_sha256(paths[1]), "@id": renamed or name})
+    paths[0].write_text(json.dumps(state))
+    yield
+    for path, content_before in zip(paths, before, strict=True):
+        path.write_bytes(content_before)
+
+
+FOREIGN_NAMES = (
+    *("config/../../outside", "../outside", "/outside", "config//x", "config/./x"),
+    *("config\\..\\x", "config/a\nb", "CONFIG/config.yaml", "config", "config/config.yaml/x"),
+)
+FOREIGN_TARGETS = ("--version", "-n", "a b", "evaluate;x", "a/b", "", "$(id)")
+
+
+def test_names_and_targets_of_foreign_crates(crate_folder: Path) -> None:
+    (crate_folder.parent / "outside").write_text("x")
+    command = [str(crate_folder), "--directory", "new", "--trust"]
+    for name in FOREIGN_NAMES:
+        refused = pytest.raises(DataError, match="not a plain relative path|cannot both be files")
+        with edited(crate_folder, "config/demo.yaml", "x: 1\n", renamed=name), refused:
+            rerun.main(command)
+    for target in FOREIGN_TARGETS:
+        refused = pytest.raises(DataError, match="is no name of a target")
+        with edited(crate_folder, "target.json", json.dumps({"target": target})), refused:
+            rerun.main(command)
+    assert not Path("new").exists()
+
+
+def test_links_that_leave_a_crate_or_the_directory_are_refused(crate_folder: Path) -> None:
+    secret = crate_folder.parent / "secret.yaml"
+    secret.write_text("x: 1\n")
+    Path("new").mkdir()
+    Path("new/config").symlink_to(crate_folder.parent)
+    with pytest.raises(DataError, match="config/.* leads out of the folder"):
+        rerun.main([str(crate_folder), "--directory", "new", "--trust"])
+    (crate_folder / "config/demo.yaml").unlink()
+    (crate_folder / "config/demo.yaml").symlink_to(secret)
+    with pytest.raises(DataError, match=r"config/demo\.yaml leads out of the folder"):
+        rerun.main([str(crate_folder), "--directory", "other", "--trust"])
+
+
+@pytest.mark.parametrize("fault", ["..", "twice", "case", "link", "size"])
+def test_a_zip_that_writes_elsewhere_is_refused(
+    place: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"..": ["../x"], "twice": ["x", "x"], "case": ["x", "X"], "link": ["x"], "size": ["x"]}
+    with zipfile.ZipFile("foreign.zip", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the name that is there twice
+        for name in names[fault]:
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (0o120777 if fault == "link" else 0o100644) << 16
+            archive.writestr(entry, "/etc/passwd")
+    if fault == "size":
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    with pytest.raises(DataError, match="plain relative path|twice|both be files|links|unpacks"):
+        rerun.main(["foreign.zip", "--directory", "new", "--trust"])
+    assert not (place.parent / "x").exists()
+
+
+def test_names_and_the_target_of_a_foreign_bundle(packed: Path) -> None:
+    facts = json.loads((packed / "bundle.json").read_text())
+    for changes, message in (
+        ({"files": {"../../etc/passwd": "0"}}, "not a plain relative path"),
+        ({"target": "--version"}, "is no name of a target"),
+    ):
+        (packed / "bundle.json").write_text(json.dumps(facts | changes))
+        with pytest.raises(DataError, match=message):
+            bundle_files.check_bundle(packed)
 
 
 @pytest.fixture

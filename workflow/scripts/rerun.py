@@ -1,10 +1,14 @@
 """Runs the target that an RO-Crate of this workflow describes, as far as results are missing.
 
-    python workflow/scripts/rerun.py CRATE --directory FOLDER [--dry-run] [-- options of Snakemake]
+    python workflow/scripts/rerun.py CRATE --directory FOLDER --trust [--dry-run] [-- options]
 
 CRATE: the folder or the zip that `snakemake crate_DATASET_NETWORK` wrote. Its files are compared
 with their digests, workflow and configuration are copied into FOLDER, and its target is planned and
-run there. Then every result is compared with the one in the RO-Crate.
+run there, with further options of Snakemake. Then every result is compared with the one in the
+RO-Crate.
+
+Its Snakefile is code, which runs with your permissions as soon as it is planned. Without --trust,
+the program says whose code it is and ends.
 """
 
 from __future__ import annotations
@@ -13,18 +17,20 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from retrace.errors import run
+from retrace.errors import ConfigError, run
+from retrace.planning.program_files import ROOT
 from retrace.provenance.crate_files import (
     compare_results,
+    origin_of_code,
     place_workflow,
     read_digests,
     read_target,
     unpacked,
 )
-from retrace.provenance.folders import RUN_CONFIG, check_files, split_options
+from retrace.provenance.folders import RUN_CONFIG, check_files, code_files, split_options
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -35,31 +41,45 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("crate", type=Path, help="folder or zip")
     parser.add_argument("--directory", required=True, type=Path, help="the working directory")
     parser.add_argument("--dry-run", action="store_true", help="only show what is missing")
+    parser.add_argument("--trust", action="store_true", help="run the code of the RO-Crate")
     own, options = split_options(sys.argv[1:] if argv is None else argv)
     return parser.parse_args(own, argparse.Namespace(options=options))
 
 
-def rerun(crate: Path, directory: Path, dry_run: bool, options: Sequence[str]) -> int:
+def rerun(args: argparse.Namespace, crate: Path) -> int:
     """Plans or runs the target of an RO-Crate's folder; returns Snakemake's exit status."""
     digests = read_digests(crate)
     check_files(crate, digests, "RO-Crate")
-    place_workflow(crate, directory, digests)
     target = read_target(crate)
-    command = [sys.executable, "-m", "snakemake", target, "--configfile", RUN_CONFIG]
-    command += ["--dry-run"] if dry_run else []
+    check_trust(args, crate, digests)
+    place_workflow(crate, args.directory, digests)
+    command = [sys.executable, "-m", "snakemake", "--configfile", RUN_CONFIG]
+    command += ["--dry-run"] if args.dry_run else []
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path}
-    result = subprocess.run([*command, *options], cwd=directory, env=environment, check=False)
-    if result.returncode == 0 and not dry_run:
-        print("\n".join(compare_results(directory, digests)), flush=True)
+    command += [*args.options, "--", target]
+    result = subprocess.run(command, cwd=args.directory, env=environment, check=False)
+    if result.returncode == 0 and not args.dry_run:
+        print("\n".join(compare_results(args.directory, digests)), flush=True)
     return result.returncode
+
+
+def check_trust(args: argparse.Namespace, crate: Path, digests: Mapping[str, str]) -> None:
+    """Says whose code is going to run; ConfigError unless the user trusts it."""
+    for line in origin_of_code(crate, digests, code_files(ROOT, ROOT)):
+        print(f"[rerun] {args.crate}: {line}", flush=True)
+    if not args.trust:
+        raise ConfigError(
+            f"{args.crate} contains a Snakefile and programs, which run on this machine with your "
+            "permissions, also for --dry-run. If you trust whom it is from, add --trust"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     args = parse_args(argv)
     with unpacked(args.crate) as crate:
-        status = rerun(crate, args.directory, args.dry_run, args.options)
+        status = rerun(args, crate)
     sys.exit(status)
 
 

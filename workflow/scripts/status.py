@@ -82,8 +82,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def dry_run(target: str, options: Sequence[str], *more: str) -> str:
     """The output of `snakemake TARGET --dry-run`; ConfigError with its last lines if it fails."""
-    command = [sys.executable, "-m", "snakemake", target, "--dry-run", "--rerun-incomplete"]
-    done = subprocess.run([*command, *more, *options], text=True, capture_output=True, check=False)
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--rerun-incomplete", *more]
+    command += [*options, "--", target]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
     if done.returncode != 0:
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-6:])
         raise ConfigError(f"snakemake cannot plan {target!r} with these options:\n{last}")

@@ -9,16 +9,25 @@ import re
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
+from retrace.redaction import redacted, redacted_output
 from retrace.replacement import replacing_together
 
 
 class RetraceError(Exception):
-    """Base of all errors whose message names the problem and the next step."""
+    """Base of all errors whose message names the problem and the next step.
+
+    Messages quote servers, addresses and other programs: credentials in them are hidden.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redacted(one) if isinstance(one, str) else one for one in args))
 
 
 class ConfigError(RetraceError):
@@ -179,23 +188,31 @@ UNTIL_END: list[ExitStack] = []
 def run(main: Callable[[], None]) -> None:
     """Runs a program's `main`, then replaces its outputs.
 
-    Known errors print one line, with status 1; SIGTERM gives 143, an output that nobody reads 141.
+    Known errors print one line, all others their traceback, with status 1; SIGTERM gives 143, an
+    output that nobody reads 141. Credentials in what the program prints are hidden.
     """
     signal.signal(signal.SIGTERM, terminate)
-    try:
-        # Outputs are put into place before what protects them, such as a lock, is released.
-        with ExitStack() as held, replacing_together():
-            UNTIL_END.append(held)
-            held.callback(UNTIL_END.remove, held)
-            main()
-            for finish in AFTER_SUCCESS:
-                finish()
-        sys.stdout.flush()
-    except Exception as error:
-        if isinstance(error, BrokenPipeError) and _output_is_closed():
-            sys.exit(128 + signal.SIGPIPE)
-        message = explain(error)
-        if message is None:
-            raise
+    with redacted_output():
+        try:
+            # Outputs are put into place before what protects them, such as a lock, is released.
+            with ExitStack() as held, replacing_together():
+                UNTIL_END.append(held)
+                held.callback(UNTIL_END.remove, held)
+                main()
+                for finish in AFTER_SUCCESS:
+                    finish()
+            sys.stdout.flush()
+        except Exception as error:
+            _end_with(error)
+
+
+def _end_with(error: Exception) -> NoReturn:
+    """Ends the program after an error, with its message or its traceback."""
+    if isinstance(error, BrokenPipeError) and _output_is_closed():
+        sys.exit(128 + signal.SIGPIPE)
+    message = explain(error)
+    if message is None:
+        traceback.print_exc()
+    else:
         print(f"error: {message}", file=sys.stderr, flush=True)
-        sys.exit(1)
+    sys.exit(1)

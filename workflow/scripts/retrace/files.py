@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from retrace.errors import DataError
 from retrace.reading import parse_json, read_bytes, reading_content, retried
+from retrace.redaction import without_known
 from retrace.replacement import journal_of, settle, write_durably
 
 T = TypeVar("T")
@@ -53,9 +54,11 @@ def file_sha256(path: Path) -> str:
 def atomic_write(path: Path, content: bytes | str) -> Path:
     """Writes a file atomically: `path` has either its old or its complete new content.
 
-    An output of the running job is replaced at the job's end, with the others.
+    An output of the running job is replaced at the job's end, with the others. In text, known
+    secrets are hidden.
     """
-    write_durably(path, content.encode() if isinstance(content, str) else content)
+    data = without_known(content).encode() if isinstance(content, str) else content
+    write_durably(path, data)
     return path
 
 

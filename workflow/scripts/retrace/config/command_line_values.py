@@ -5,6 +5,9 @@ Snakemake reads `run=2024_01` as a number, and leaves what is inside `key={...}`
 
 from __future__ import annotations
 
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -46,6 +49,33 @@ def read_config(files: Iterable[str | Path], words: Iterable[str]) -> WorkflowCo
     if isinstance(config.iterations, dict):
         check_names("networks", config.iterations, f"{WHERE}: iterations")
     return config
+
+
+ENCODED = "encoded="
+"""Start of the word that stands for all words of `--config`."""
+PLAIN_WORD = re.compile(r"[\w@%+=:,./\[\]{} -]*", re.ASCII)
+"""Words that every shell passes on, also those of a cluster, if they are in quotes."""
+
+
+def encoded(words: Iterable[str]) -> list[str]:
+    """Words of `--config` as they are passed to jobs: as one word if a shell could change them."""
+    words = list(words)
+    if all(PLAIN_WORD.fullmatch(word) for word in words):
+        return words
+    return [ENCODED + urlsafe_b64encode(json.dumps(words).encode()).decode().rstrip("=")]
+
+
+def decoded(words: Iterable[str]) -> list[str]:
+    """The words that `encoded` was given."""
+    words = list(words)
+    if len(words) != 1 or not words[0].startswith(ENCODED):
+        return words
+    text = words[0].removeprefix(ENCODED)
+    try:
+        inner = json.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        return [str(word) for word in inner]
+    except (ValueError, TypeError):
+        raise ConfigError(f"{WHERE}: {ENCODED}{text} is for jobs alone; leave it out") from None
 
 
 def _pair(word: str) -> tuple[str, Any]:

@@ -65,11 +65,15 @@ def _from_obtain(name: str, obtain: Obtain | None) -> dict[str, tuple[str, str]]
 
 
 def downloaded_names() -> list[str]:
-    """DATASET/NAME of each file that any dataset downloads, from files that are not checked yet."""
+    """DATASET/NAME of each file that any dataset downloads, from files that are not checked yet.
+
+    Names that are refused once the dataset is used are left out.
+    """
     return [
         f"{name}/{file}"
         for name in names("datasets")
         for file in _named(settings_of("datasets", name)[0])
+        if FILE_NAME.fullmatch(file)
     ]
 
 

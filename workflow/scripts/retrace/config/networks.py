@@ -6,7 +6,7 @@ workflow. The models in `config/*_network.py` explain each setting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -222,14 +222,11 @@ def own_paths(name: str) -> OwnPaths:
     return _family(content).own_paths(content)
 
 
-def outside_paths() -> list[str]:
+def outside_paths(used: Iterable[str]) -> list[str]:
     """Files that networks read or write in their system's own format, or the start of them."""
     paths: list[str] = []
-    for name in names("networks"):
-        try:
-            named = own_paths(name)
-        except ConfigError:
-            continue  # an error only when that network is used
+    for name in used:
+        named = own_paths(name)
         paths += [*named.written, *named.read]
         paths += [named.forward_net] if named.forward_net else []
     return paths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from retrace.config.words import is_model, literal_texts, unwrapped, words
 from retrace.config.yaml_files import read_scalar
 from retrace.errors import ConfigError, nearest
+from retrace.redaction import WITH_CREDENTIALS, has_credentials
 from retrace.setting_types import WrittenFraction, WrittenWhole
 from retrace.settings_model import SettingsModel
 
@@ -34,12 +35,33 @@ class Problem:
 
 
 def check(model: type[Model], content: Any, where: str) -> Model:
-    """The content as a model; ConfigError names `where` it is from and its first error."""
+    """The content as a model; ConfigError names `where` it is from and its first error.
+
+    Settings are shown, stored with every result and packed: credentials in an address are refused.
+    """
+    if place := _credentials(content, ()):
+        raise ConfigError(f"{where}: {Problem(place, WITH_CREDENTIALS)}")
     try:
         return model.model_validate(content)
     except ValidationError as error:
         problem = _in_model(model, content, ()) or _reported(error)
         raise ConfigError(f"{where}: {problem}") from None
+
+
+def _credentials(content: Any, place: Place) -> Place | None:
+    """The place of the first address with credentials in it; None without any."""
+    if isinstance(content, str):
+        return place if has_credentials(content) else None
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(content, Mapping):
+        items = content.items()
+    elif isinstance(content, (list, tuple)):
+        items = enumerate(content)
+    for key, one in items:
+        inner = (*place, key)
+        if has_credentials(str(key)) or _credentials(one, inner):
+            return _credentials(one, inner) or inner
+    return None
 
 
 def _reported(error: ValidationError) -> Problem:

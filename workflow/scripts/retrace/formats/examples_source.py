@@ -13,6 +13,11 @@ Sha256 = Annotated[
     str, Field(pattern="^[0-9a-f]{64}$"), InWords("a SHA-256 of 64 hexadecimal digits")
 ]
 Url = Annotated[str, Field(pattern="^https?://"), InWords("an address that begins with https://")]
+FileName = Annotated[
+    Text,
+    Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]*$"),
+    InWords("a file name of letters, digits, _, . and -, a letter or digit first"),
+]
 ImageShape = Annotated[
     tuple[Count, ...],
     Field(min_length=2, max_length=3),
@@ -42,7 +47,7 @@ class ExamplesFetch(SettingsModel):
     """Where `fetch_DATASET` downloads the files that belong in data/DATASET."""
 
     url: Url = Field(description="Address of the folder.")
-    sha256: dict[AnyText, Sha256] = Field(description="SHA-256 by file name.")
+    sha256: dict[FileName, Sha256] = Field(description="SHA-256 by file name.")
 
 
 class ExamplesSource(SettingsModel):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from retrace.errors import ConfigError
+from retrace.planning.plain_names import check_path
 
 LINKED = ("", "data", "results", "work", "logs", "config")
 """Folders of the working directory whose entries may be links to other disks."""
@@ -20,8 +21,6 @@ LINK_DEPTH = 2
 """Levels below these folders that are searched for links: data/DATASET/VOLUME.zarr."""
 SPLITS_BIND = ":,"
 """Characters with a meaning of their own in `--bind`."""
-UNSAFE_HOME = ":'\\\n"
-"""Characters that Snakemake or Apptainer misreads in the name of the working directory."""
 
 
 def bound_folders(working: Path, files: Iterable[str], folders: Iterable[Path]) -> list[Path]:
@@ -33,14 +32,23 @@ def bound_folders(working: Path, files: Iterable[str], folders: Iterable[Path]) 
     named = [working / path for path in files]
     needed = [path.parent for path in named] + [working / folder for folder in folders]
     needed += [path.resolve().parent for path in named]
-    needed += [target if target.is_dir() else target.parent for target in _link_targets(working)]
     bound = {form for path in needed for form in (_absolute(path), path.resolve())}
     own = (working, working.resolve())
     return sorted(f for f in bound if f.is_dir() and not any(f.is_relative_to(o) for o in own))
 
 
-def bind_options(folders: Iterable[Path]) -> list[list[str]]:
-    """For each folder the words of the option that binds it, under its own name."""
+def linked_folders(working: Path) -> list[Path]:
+    """Folders that links in the working directory lead to, and those of files that they lead to."""
+    return [t if t.is_dir() else t.parent for t in _link_targets(working)]
+
+
+def bind_options(folders: Sequence[Path]) -> list[list[str]]:
+    """For each folder the words of the option that binds it, under its own name.
+
+    ConfigError for names with line ends and other control characters.
+    """
+    for folder in folders:
+        check_path(str(folder), on_cluster=False)
     return [_bind_option(str(folder)) for folder in folders]
 
 
@@ -61,19 +69,10 @@ def check_system() -> None:
         )
 
 
-def check_working_directory(working: Path) -> None:
-    """Refuses a working directory whose name cannot be passed to a container (ConfigError)."""
-    unsafe = sorted(set(UNSAFE_HOME) & set(str(working)))
-    if unsafe:
-        raise ConfigError(
-            f"the working directory {str(working)!r} contains {' '.join(map(repr, unsafe))}, which "
-            "containers cannot handle; rename it, or run without --use-singularity"
-        )
-
-
 def _bind_option(folder: str) -> list[str]:
     if not set(SPLITS_BIND) & set(folder):
         return ["--bind", folder]
+    # Words of --mount are those of a line of CSV.
     quoted = folder.replace('"', '""')
     return ["--mount", f'type=bind,"source={quoted}","destination={quoted}"']
 

@@ -14,7 +14,7 @@ from retrace.config.examples_model import ExamplesDataset
 from retrace.config.families import family_of
 from retrace.config.network_settings import NetworkSettings, VoxelNetworkSettings
 from retrace.config.workflow import WorkflowConfig
-from retrace.errors import ConfigError, DataError, RetraceError, nearest
+from retrace.errors import ConfigError, DataError, nearest
 from retrace.planning import (
     container_images,
     finished_training,
@@ -63,6 +63,8 @@ class Planner:
     """The networks that a single file of `init` may be for, where they are several."""
     _read: list[str] = field(default_factory=list)
     """Names of the datasets that were read."""
+    _read_networks: dict[str, Any] = field(default_factory=dict)
+    """The networks that were read, by name."""
 
     @cache  # noqa: B019  a run has one planner, which lives as long as the process
     def dataset(self, name: str, *, trained: bool | None = True) -> Any:
@@ -86,7 +88,9 @@ class Planner:
     @cache  # noqa: B019
     def network(self, dataset: str, name: str) -> Any:
         """A network as it is trained on a dataset."""
-        return networks.network_for(name, self.dataset(dataset, trained=None))
+        network = networks.network_for(name, self.dataset(dataset, trained=None))
+        self._read_networks[name] = network
+        return network
 
     @cache  # noqa: B019
     def experiment(self, verb: str, dataset: str, network: str) -> Experiment:
@@ -271,17 +275,13 @@ class Planner:
         return [pairs[name] for name in self.config.experiments]
 
     def outside_files(self) -> list[str]:
-        """Every file that the datasets and the configuration name, and the mirror of the bucket.
-
-        Unreadable datasets are left out; they are an error only when they are used.
-        """
+        """Every file that the configuration and the datasets and networks in use name."""
         mirror = self.config.mirror
         files = [str(Path(mirror) / "any")] if mirror else []
         files += initial_weights.init_files(self.config)
         files += [self.config.output_prefix] if self.config.output_prefix else []
-        for name in yaml_files.names("datasets"):
-            try:
-                files += sources.named_files(datasets.load_dataset(name, trained=None))
-            except RetraceError:
-                continue
-        return files + networks.outside_paths() + networks.initial_files()
+        for data in self._read_datasets():
+            files += sources.named_files(data)
+        used = dict(self._read_networks)
+        files += [n.initial_file for n in used.values() if n.initial_file]
+        return files + networks.outside_paths(used)

@@ -13,6 +13,7 @@ from typing import Any
 
 from retrace.errors import ConfigError, DataError
 from retrace.provenance.folders import check_files
+from retrace.provenance.foreign_names import check_names, check_target
 from retrace.reading import read_json_object, reading_content
 
 FACTS = "bundle.json"
@@ -38,6 +39,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
         if facts["format_version"] != FORMAT_VERSION:
             raise DataError(f"{folder} is a bundle of another version of retrace; create it again")
         files = {str(path): str(digest) for path, digest in facts["files"].items()}
+        check_names(folder, files, "bundle")
+        check_target(str(facts["target"]), str(folder / FACTS))
         return facts | {"files": files} | {key: facts[key] for key in machine()}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from retrace.errors import ConfigError, RetraceError
 from retrace.provenance.bundle_files import IMAGES, WHEELS, check_bundle
 from retrace.provenance.folders import RUN_CONFIG
+from retrace.provenance.foreign_names import check_target
 
 ENVIRONMENT = Path("work/environment")
 
@@ -31,9 +32,10 @@ def run_bundle(folder: Path, target: str | None, options: Sequence[str]) -> int:
     for image in (folder / IMAGES).iterdir():
         os.utime(image)  # Copies may have made the recipe newer; the image would be built again.
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
-    command = [python, "-m", "snakemake", target or facts["target"], "--use-singularity"]
+    command = [str(python), "-m", "snakemake", "--use-singularity", "--configfile", RUN_CONFIG]
+    requested = check_target(target or facts["target"], "--target")
     result = subprocess.run(
-        [*command, "--configfile", RUN_CONFIG, *options],
+        [*command, *options, "--", requested],
         cwd=folder,
         env={**os.environ, "PATH": path},
         check=False,

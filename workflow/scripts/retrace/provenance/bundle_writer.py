@@ -22,7 +22,7 @@ from retrace.provenance.bundle_files import (
 from retrace.provenance.folders import (
     RUN_CONFIG,
     code_files,
-    copy_program,
+    copy_shared,
     files_below,
     link_or_copy,
 )
@@ -98,7 +98,7 @@ def _put_fetched(store: Path, folder: Path) -> None:
     target = folder / OBJECTS / read_json(manifest)["settings"]["prefix"]
     for path in files_below(store):
         link_or_copy(path, target / path.relative_to(store))
-    link_or_copy(manifest, manifest_path(target))
+    copy_shared(manifest, manifest_path(target))
 
 
 def _put_own(path: Path, folder: Path, number: int) -> str:
@@ -114,10 +114,10 @@ def _put_own(path: Path, folder: Path, number: int) -> str:
 
 def put_code(folder: Path, moved: Mapping[str, str], dataset: str) -> None:
     """Adds the workflow; in the dataset's file, paths in `moved` become those of the bundle."""
+    # Imported here: YAML needs a package, which is not installed where a bundle is checked.
+    from retrace.provenance.moved_paths import with_moved_paths
+
     for name, path in code_files(ROOT, Path()).items():
-        copy_program(path, folder / name)
+        copy_shared(path, folder / name)
     file = folder / "config" / "datasets" / f"{dataset}.yaml"
-    text = file.read_text()
-    for before in sorted(moved, key=len, reverse=True):
-        text = text.replace(before, moved[before])
-    file.write_text(text)
+    file.write_text(with_moved_paths(file.read_text(), moved))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from retrace.errors import DataError
 from retrace.files import file_sha256, read_parsed
 from retrace.provenance.folders import CODE, DOCUMENTS, RUN_CONFIG, copy_program
+from retrace.provenance.foreign_names import check_names, check_target, inside
 from retrace.reading import check_archive, read_json_object, reading_content
 
 METADATA, TARGET = "ro-crate-metadata.json", "target.json"
+KIND = "RO-Crate"
 
 
 @contextmanager
@@ -25,8 +29,26 @@ def unpacked(crate: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="retrace-crate-") as folder:
         with reading_content(crate, "name a folder or a zip"), zipfile.ZipFile(crate) as archive:
             check_archive(archive)
-            archive.extractall(folder)
+            _extract(archive, Path(folder))
         yield Path(folder)
+
+
+def _extract(archive: zipfile.ZipFile, folder: Path) -> None:
+    """Unpacks a zip; DataError for names that lead out of the folder or collide, and for links."""
+    entries, crate = archive.infolist(), Path(str(archive.filename))
+    names = [entry.filename for entry in entries if not entry.is_dir()]
+    check_names(crate, names, KIND)
+    has_links = any(stat.S_ISLNK(entry.external_attr >> 16) for entry in entries)
+    if has_links or len(set(names)) < len(names):
+        what = "links" if has_links else "a file twice"
+        raise DataError(f"{crate} contains {what}; get the {KIND} again, and from whom you trust")
+    size, free = sum(entry.file_size for entry in entries), shutil.disk_usage(folder).free
+    if size > free:
+        raise DataError(
+            f"{crate} unpacks to {size} bytes, and {folder.parent} has {free}; free some space, or "
+            "set TMPDIR to another folder"
+        )
+    archive.extractall(folder, names)
 
 
 def read_digests(folder: Path) -> dict[str, str]:
@@ -42,23 +64,27 @@ def read_digests(folder: Path) -> dict[str, str]:
         raise DataError(
             f"{folder} is no RO-Crate of this workflow: it has no {RUN_CONFIG} or {TARGET}"
         )
+    check_names(folder, digests, KIND)
+    for name in digests:
+        inside(folder, name, KIND)
     return digests
 
 
 def read_target(folder: Path) -> str:
-    """The target of the run that an RO-Crate describes."""
-    return read_parsed(folder / TARGET, lambda content: str(content["target"]))
+    """The target of the run that an RO-Crate describes; DataError for what is no name of one."""
+    target = read_parsed(folder / TARGET, lambda content: str(content["target"]))
+    return check_target(target, f"{KIND} {folder}: {TARGET}")
 
 
 def place_workflow(crate: Path, directory: Path, digests: Mapping[str, str]) -> None:
     """Copies workflow and configuration of an RO-Crate into a working directory.
 
-    DataError if it contains a file with other content: it belongs to another workflow.
+    DataError if it contains a file with other content, because it belongs to another workflow, or
+    a link that leads elsewhere.
     """
-    for name, expected in digests.items():
-        if not _is_code(name):
-            continue
-        target = directory / name
+    code = {name: inside(directory, name, "working directory") for name in code_in(digests)}
+    for name, target in code.items():
+        expected = digests[name]
         if not target.exists():
             copy_program(crate / name, target)
         elif file_sha256(target) != expected:
@@ -67,9 +93,45 @@ def place_workflow(crate: Path, directory: Path, digests: Mapping[str, str]) -> 
             )
 
 
-def _is_code(name: str) -> bool:
-    """Whether a file of an RO-Crate belongs to the workflow or its configuration."""
-    return name in (*DOCUMENTS, RUN_CONFIG) or name.split("/")[0] in CODE
+def code_in(digests: Iterable[str]) -> list[str]:
+    """The files of an RO-Crate that belong to the workflow or its configuration."""
+    single = (*DOCUMENTS, RUN_CONFIG)
+    return [name for name in digests if name in single or name.split("/")[0] in CODE]
+
+
+def origin_of_code(folder: Path, digests: Mapping[str, str], own: Mapping[str, Path]) -> list[str]:
+    """Lines that say whose code an RO-Crate contains, by its own description and by comparison.
+
+    `own`: the files of this copy of the workflow, by their name there.
+    """
+    root = _described_root(folder)
+    people = [_printable(one) for key in ("author", "creator", "publisher") for one in root[key]]
+    code = [name for name in code_in(digests) if name != RUN_CONFIG]
+    other = [n for n in code if n not in own or file_sha256(own[n]) != digests[n]]
+    named = f", such as {', '.join(other[:3])}" if other else ""
+    return [
+        f"{_printable(root['name'][0])}, by {', '.join(people) or 'nobody that it names'}",
+        f"{len(code)} files of code and configuration, of which {len(other)} are not those of this "
+        f"copy of retrace{named}",
+    ]
+
+
+def _described_root(folder: Path) -> dict[str, list[str]]:
+    """What an RO-Crate says about itself and about whose it is."""
+    with reading_content(folder / METADATA):
+        graph = {str(e["@id"]): e for e in read_json_object(folder / METADATA)["@graph"]}
+        root = graph.get("./", {})
+        stated = {key: root.get(key, []) for key in ("name", "author", "creator", "publisher")}
+        found: dict[str, list[str]] = {}
+        for key, value in stated.items():
+            items = value if isinstance(value, list) else [value]
+            ids = [str(one["@id"]) if isinstance(one, dict) else str(one) for one in items]
+            found[key] = [str(graph.get(i, {}).get("name", i)) for i in ids]
+    return found | {"name": found["name"] or [folder.name]}
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def compare_results(directory: Path, digests: Mapping[str, str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from retrace.errors import DataError
 from retrace.files import file_sha256
+from retrace.redaction import redacted
 
 CODE = ("Snakefile", "rules", "config", "workflow", "profiles", "containers", "envs")
 """Files and folders of the workflow, relative to the repository."""
@@ -18,6 +19,8 @@ DOCUMENTS = ("README.md", "CITATION.cff", "LICENSE", "pyproject.toml")
 OWN_CONFIG = ("datasets", "networks", "published")
 """Folders of `config` in the working directory to which users add files."""
 LEFT_OUT = ("__pycache__", "images", ".snakemake")
+SHARED_TEXT = (".yaml", ".yml", ".json", ".log")
+"""Files that users and jobs write, and in which an address may have credentials."""
 RUN_CONFIG = "run.yaml"
 """The configuration of the run, in RO-Crates and packed experiments."""
 
@@ -78,6 +81,27 @@ def copy_program(source: Path, target: Path) -> None:
     """A copy with the permissions of `source` and the current time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, target)
+
+
+def without_credentials(path: Path) -> str | None:
+    """The text of a configuration, record or log whose credentials are hidden.
+
+    None for other files, and for those without credentials.
+    """
+    if path.suffix not in SHARED_TEXT:
+        return None
+    text = path.read_text(errors="surrogateescape")
+    clean = redacted(text)
+    return None if clean == text else clean
+
+
+def copy_shared(source: Path, target: Path) -> None:
+    """`copy_program`, with credentials in configurations and records hidden."""
+    copy_program(source, target)
+    clean = without_credentials(source)
+    if clean is not None:
+        print(f"{source}: credentials in it are hidden in the copy", flush=True)
+        target.write_text(clean, errors="surrogateescape")
 
 
 def check_files(folder: Path, digests: Mapping[str, str], kind: str) -> None:

@@ -20,8 +20,9 @@ from retrace.config.workflow import WorkflowConfig
 from retrace.files import file_sha256, read_json
 from retrace.planning.program_files import ROOT
 from retrace.provenance.crate_files import TARGET
-from retrace.provenance.folders import RUN_CONFIG, code_files
+from retrace.provenance.folders import RUN_CONFIG, code_files, copy_shared, without_credentials
 from retrace.provenance.jobs import FinishedJob, utc
+from retrace.redaction import redacted
 from retrace.replacement import put
 from retrace.storage.manifest import input_digest, manifest_path
 
@@ -60,6 +61,7 @@ class RunCrate:
             self.context(i, "CreativeWork", name=n, version=i.rpartition("/")[2])
             for i, n in PROFILES.items()
         ]
+        self.scratch = scratch
         self.entities: dict[str, Any] = {}
         self.tools: dict[str, Any] = {}
         self._include_code()
@@ -93,9 +95,18 @@ class RunCrate:
         self._include(path.name, path)["description"] = description
 
     def _include(self, name: str, path: Path) -> Any:
+        path = self._without_credentials(name, path)
         facts = {"sha256": file_sha256(path), "contentSize": str(path.stat().st_size), "name": name}
         self.entities[name] = self.crate.add_file(path, name, properties=facts)
         return self.entities[name]
+
+    def _without_credentials(self, name: str, path: Path) -> Path:
+        """The file itself, or a copy in which credentials are hidden."""
+        if without_credentials(path) is None:
+            return path
+        copy = self.scratch / "hidden" / name
+        copy_shared(path, copy)
+        return copy
 
     def entity(self, path: str) -> Any:
         """The entity of a file or store: its content, or its name with the digest."""
@@ -129,9 +140,10 @@ class RunCrate:
 
     def _source(self, manifest: Mapping[str, Any]) -> Any:
         """The address of a fetched store, and how its objects were verified."""
-        address = str(manifest["source"]).removeprefix("mirror ").partition(" at ")[0]
+        source = redacted(str(manifest["source"]))
+        address = source.removeprefix("mirror ").partition(" at ")[0]
         checks = ", ".join(f"{count} by {how}" for how, count in manifest["verified"].items())
-        facts = {"name": str(manifest["source"]), "description": f"objects verified: {checks}"}
+        facts = {"name": source, "description": f"objects verified: {checks}"}
         return self.context(address, "CreativeWork", **facts)
 
     def image(self, path: Path) -> Any:
@@ -155,7 +167,7 @@ class RunCrate:
         """A job: its rule, inputs, outputs, logs, times and image."""
         tool, _ = self.tool(job.rule, len(self.tools) + 1)
         action = self.context(f"#job-{job.name.replace(' ', '-')}", "CreateAction", **times(job))
-        action["name"], action["description"] = job.name, job.command
+        action["name"], action["description"] = job.name, redacted(job.command)
         action["instrument"] = tool
         action["object"] = [self.entity(path) for path in job.inputs if not is_image(path)]
         action["result"] = [self.entity(path) for path in job.outputs]

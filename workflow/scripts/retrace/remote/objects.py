@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from retrace.errors import DataError, DeniedError, FetchError
+from retrace.errors import ConfigError, DataError, DeniedError, FetchError
 from retrace.files import FileCheck, piece_name
 from retrace.limits import OBJECT_BYTES, UNPACKED_BYTES
 from retrace.reading import retried, unzipped
+from retrace.redaction import WITH_CREDENTIALS, has_credentials
 from retrace.remote.addresses import bucket_and_key, local_folder, plain
 from retrace.remote.download import attempts, is_md5
 from retrace.remote.http import (
@@ -172,6 +173,10 @@ class HttpFolder:
         """The URL of an object."""
         return f"{self.url}/{quote(name, safe='/~')}"
 
+    def signed(self, address: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The headers of a request, with a signature where the server asks for one."""
+        return headers
+
     def get(
         self, name: str, byte_range: ByteRange | None = None, known: Block | None = None
     ) -> Block:
@@ -181,7 +186,8 @@ class HttpFolder:
             **range_header(byte_range),
             **unless_known(known),
         }
-        with get_response(self.session, self.address(name), headers) as response:
+        address = self.address(name)
+        with get_response(self.session, address, self.signed(address, headers)) as response:
             requested = http_date_seconds(response.headers.get("Date")) or int(time.time())
             if known is not None and response.status_code == NOT_MODIFIED:
                 return replace(known, requested=requested)
@@ -237,8 +243,12 @@ class BucketFolder(HttpFolder):
         self._url = f"{endpoint}/{settings.bucket}/{settings.prefix}"
 
     def address(self, name: str) -> str:
-        """The URL of an object, signed if the bucket is private."""
+        """The URL of an object."""
         return self.store.address(f"{self.store.settings.prefix}/{name}")
+
+    def signed(self, address: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """The headers of a request, with a signature if the bucket is private."""
+        return self.store.headers(address, headers)
 
     def _absent(self, response: Any, name: str, requested: int) -> Block:
         if response.status_code != 404:
@@ -310,8 +320,11 @@ def open_folder(
 ) -> RemoteFolder:
     """The objects below an address; `endpoint_url` and `unsigned` apply to s3:// only.
 
-    `check` is called with each file of this machine that is read.
+    `check` is called with each file of this machine that is read. ConfigError for an address with
+    credentials in it: it identifies what was read.
     """
+    if has_credentials(address):
+        raise ConfigError(f"{address}: {WITH_CREDENTIALS}")
     folder, url = local_folder(address), plain(address)
     if folder is not None:
         return LocalFolder(folder, check)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import quote
 from retrace.errors import DeniedError, FetchError
 from retrace.limits import EMPTY_PAGES, LISTED_OBJECTS
 from retrace.reading import DamagedError, reading_content
+from retrace.redaction import redacted
 from retrace.remote.http import (
     READ_BYTES,
     TransientError,
@@ -23,7 +24,7 @@ from retrace.remote.http import (
 )
 from retrace.remote.object_names import safe_name
 from retrace.remote.obstore_reads import ObstoreReader
-from retrace.remote.s3_client import create_client, naming_the_cause, no_listing
+from retrace.remote.s3_client import create_client, naming_the_cause, no_listing, signature
 from retrace.remote.store import FetchSettings, S3Object, not_found
 
 CORRECT_CREDENTIALS = (
@@ -53,15 +54,15 @@ class BucketStore:
     def __init__(self, settings: FetchSettings) -> None:
         self.settings = settings
         self.client, self._aws_session = create_client(settings)
-        self.base_url = self._presigned("x").removesuffix("x") if settings.unsigned else None
-        self.session = create_session(self.endpoint, settings.threads)
+        self.root = self._root()
+        self.session = create_session(self.root, settings.threads)
         self._reader: ObstoreReader | None = None
         self._lock = threading.Lock()
 
     @property
     def endpoint(self) -> str:
-        """The server's address."""
-        return str(self.client.meta.endpoint_url)
+        """The server's address, for messages."""
+        return redacted(str(self.client.meta.endpoint_url))
 
     @property
     def label(self) -> str:
@@ -72,10 +73,12 @@ class BucketStore:
         """Bucket, key and server of one object."""
         return f"s3://{self.settings.bucket}/{self.settings.prefix}/{name} at {self.endpoint}"
 
-    def _presigned(self, key: str) -> str:
-        target = {"Bucket": self.settings.bucket, "Key": key}
+    def _root(self) -> str:
+        """The address that a key is appended to."""
+        target = {"Bucket": self.settings.bucket, "Key": "x"}
         with naming_the_cause(self.endpoint):
-            return str(self.client.generate_presigned_url("get_object", Params=target))
+            address = str(self.client.generate_presigned_url("get_object", Params=target))
+        return address.partition("?")[0].removesuffix("x")
 
     def _pages(self, **query: Any) -> Iterator[dict[str, Any]]:
         """The pages of a listing; FetchError if the server refuses or does not answer."""
@@ -175,18 +178,23 @@ class BucketStore:
         return FetchError(f"{self.endpoint} refused {action} in bucket {bucket!r}: {code}")
 
     def address(self, key: str) -> str:
-        """The URL of a key, signed if the bucket is private."""
-        return self.base_url + quote(key, safe="/~") if self.base_url else self._presigned(key)
+        """The URL of a key. It contains no signature, because messages name it."""
+        return self.root + quote(key, safe="/~")
+
+    def headers(self, address: str, more: Mapping[str, str]) -> dict[str, str]:
+        """The headers of a GET request, with a signature if the bucket is private."""
+        if self.settings.unsigned:
+            return dict(more)
+        return {**more, **signature(self._aws_session, address, self.client.meta.region_name)}
 
     @property
     def reader(self) -> ObstoreReader:
         """What reads the objects, made when the first one is read."""
         with self._lock:
             if self._reader is None:
-                root = self.base_url or self._presigned("x").partition("?")[0].removesuffix("x")
                 session = None if self.settings.unsigned else self._aws_session
                 region = str(self.client.meta.region_name)
-                self._reader = ObstoreReader(root, region, self.settings.threads, session)
+                self._reader = ObstoreReader(self.root, region, self.settings.threads, session)
         return self._reader
 
     @contextmanager
@@ -203,8 +211,9 @@ class BucketStore:
             if content is not None:
                 yield iter([content])
                 return
-        headers = {"Range": f"bytes={byte_range[0]}-{sum(byte_range) - 1}"} if byte_range else {}
-        with get_response(self.session, self.address(key), headers) as response:
+        part = {"Range": f"bytes={byte_range[0]}-{sum(byte_range) - 1}"} if byte_range else {}
+        address = self.address(key)
+        with get_response(self.session, address, self.headers(address, part)) as response:
             if response.status_code != (206 if byte_range else 200):
                 self.raise_for_status(response, key)
             most = byte_range[1] if byte_range else item.size

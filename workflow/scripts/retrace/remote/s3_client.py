@@ -12,6 +12,7 @@ from typing import Any
 from retrace.errors import ConfigError, FetchError
 from retrace.limits import LISTING_PAGE_BYTES
 from retrace.reading import PEEKED_BYTES
+from retrace.redaction import WITH_CREDENTIALS, has_credentials, hide
 from retrace.remote.http import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, TransientError, pieces
 from retrace.remote.store import FetchSettings
 
@@ -35,6 +36,8 @@ def create_client(settings: FetchSettings) -> tuple[Any, Any]:
     from botocore import UNSIGNED
     from botocore.config import Config
 
+    if has_credentials(settings.endpoint_url or ""):
+        raise ConfigError(f"`endpoint_url: {settings.endpoint_url}`: {WITH_CREDENTIALS}")
     region = _region(settings)
     variables = _no_configuration() if settings.unsigned else None
     session = botocore.session.Session(session_vars=variables)
@@ -58,11 +61,30 @@ def create_client(settings: FetchSettings) -> tuple[Any, Any]:
             )
             if not settings.unsigned:
                 client.generate_presigned_url("list_buckets")  # needs credentials, asks no server
+                _credentials(session)
             return client, session
     except ValueError as error:
         is_ours = settings.endpoint_url and "endpoint" in str(error).lower()
         cause = "`endpoint_url` in config/config.yaml" if is_ours else OWN_CONFIGURATION
         raise ConfigError(f"{error}; correct {cause}") from error
+
+
+def _credentials(session: Any) -> Any:
+    """The current credentials, which no output shows from now on."""
+    credentials = session.get_credentials().get_frozen_credentials()
+    hide(credentials.access_key, credentials.secret_key, credentials.token)
+    return credentials
+
+
+def signature(session: Any, address: str, region: str) -> dict[str, str]:
+    """The headers that sign a GET request; FetchError without usable credentials."""
+    from botocore.auth import S3SigV4Auth
+    from botocore.awsrequest import AWSRequest
+
+    request = AWSRequest("GET", address)
+    with naming_the_cause(address):
+        S3SigV4Auth(_credentials(session), "s3", region).add_auth(request)
+    return dict(request.headers.items())
 
 
 def _bounded_answer(client: Any, request: Any, **_: Any) -> Any:

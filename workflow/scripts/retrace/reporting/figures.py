@@ -43,8 +43,8 @@ class PageFigure:
     def as_json(self) -> str:
         """What the page contains; numbers that JSON lacks are gaps."""
         content = {"data": _plain(self.traces), "layout": _plain(self.layout)}
-        # In a script element, </ would end it.
-        return json.dumps(content, allow_nan=False).replace("</", "<\\/")
+        # In a script element, </ would end it, and <!-- would hide its end.
+        return json.dumps(content, allow_nan=False).replace("<", "\\u003c")
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,78 @@
+"""Names of files, and targets, that the description of a foreign folder states: never trusted.
+
+Standard library only: a packed experiment is checked before anything is installed.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from retrace.errors import DataError
+
+TARGET = re.compile("[A-Za-z][A-Za-z0-9_]*")
+"""The name of a target, such as evaluate_zfinch_mtlsd."""
+
+
+def check_plain(folder: Path, name: str, kind: str) -> None:
+    """DataError for a name that would lead out of `folder`, which `kind` (RO-Crate) describes."""
+    parts = name.split("/")
+    is_plain = not any(part in ("", ".", "..") for part in parts) and "\\" not in name
+    if not is_plain or any(unicodedata.category(letter) == "Cc" for letter in name):
+        raise DataError(
+            f"{kind} {folder}: the name {name!r} is not a plain relative path, and could lead out "
+            f"of the folder; get the {kind} again, and from whom you trust"
+        )
+
+
+def inside(folder: Path, name: str, kind: str) -> Path:
+    """The path of a file in `folder`; DataError for a name, or a link, that leads out of it."""
+    check_plain(folder, name, kind)
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"{kind} {folder}: {name} leads out of the folder, because a link is on its way; "
+            "remove the link, or use another folder"
+        )
+    return folder / name
+
+
+def check_names(folder: Path, names: Iterable[str], kind: str) -> None:
+    """DataError for a name that leads out of `folder`, or collides with another one.
+
+    File systems may take names for the same that differ in case, or in how an accent is encoded.
+    """
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    for name in names:
+        check_plain(folder, name, kind)
+        files.setdefault(_folded(name), name)
+        for above in PurePosixPath(name).parents:
+            folders.setdefault(_folded(above.as_posix()), name)
+        other = files[_folded(name)]
+        if other != name:
+            raise DataError(f"{kind} {folder}: {_collide(other, name, kind)}")
+    for form in sorted(files.keys() & folders.keys()):
+        raise DataError(f"{kind} {folder}: {_collide(files[form], folders[form], kind)}")
+
+
+def _collide(one: str, other: str, kind: str) -> str:
+    return (
+        f"{one} and {other} cannot both be files on every machine, because their names differ in "
+        f"case only, or one is a folder of the other; get the {kind} again, and from whom you trust"
+    )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def check_target(target: str, where: str) -> str:
+    """The target that a file states; DataError for what is no name, such as an option."""
+    if TARGET.fullmatch(target) is None:
+        raise DataError(
+            f"{where}: {target!r} is no name of a target; targets have letters, digits and _ only, "
+            "such as evaluate_zfinch_mtlsd"
+        )
+    return target
