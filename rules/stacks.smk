@@ -56,7 +56,7 @@ rule gen_stack:
         "logs/gen_stack/{dataset}/{stacks}_{split}.log",
     wildcard_constraints:
         stacks="[A-Za-z0-9]+",
-        split="train|test",
+        split="train|validation|test",
     retries: 2
     container:
         image("modern")
@@ -119,7 +119,7 @@ rule mask_stacks:
         "logs/mask_stacks/{dataset}/{stacks}_{split}.log",
     wildcard_constraints:
         stacks="[A-Za-z0-9]+",
-        split="train|test",
+        split="train|validation|test",
     container:
         image("modern")
     threads: 8

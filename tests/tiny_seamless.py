@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import torch
 import yaml
 
+import align
 from retrace.alignment.stack_files import Stack
 from retrace.config.networks import load_network
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.yaml_files import merge
+from retrace.displacement import warp
 from retrace.networks.seamless import (
     ENCODER_KERNEL,
     MATCHED_PX,
@@ -21,7 +24,7 @@ from retrace.networks.seamless import (
     SPREAD_PX,
     Pyramid,
 )
-from retrace.settings_model import plain_value
+from retrace.settings_model import as_json, plain_value
 from retrace.synthetic.distorted_sections import Distortion, phantom_stack
 
 TINY: dict[str, Any] = {
@@ -50,13 +53,15 @@ SECTIONS: dict[str, Any] = {
     "volumes": {"sections": {"raw": {"path": "file://results/slices/sections/layer"}}},
     "alignment": {
         "volume": "sections",
-        "made": {"phantom_shape": [5, 96, 96], "jitter_px": 2, "warp_px": 1.0},
+        "made": {"phantom_shape": [7, 96, 96], "jitter_px": 2, "warp_px": 1.0},
         "stacks": {
             "main": {
                 "count": 2,
-                "height": 3,
+                "validation_count": 1,
+                "height": 2,
                 "side": 48,
-                "test_fraction": 0.4,
+                "validation_fraction": 0.3,
+                "test_fraction": 0.3,
                 "reject": {"least_filled": 0.3, "least_std": 1},
             }
         },
@@ -92,9 +97,14 @@ def stack(seed: int = 0, sections: int = 4, side: int = 48) -> Stack:
     return phantom_stack((sections, side, side), seed, STILL)
 
 
-def write_stacks(path: Path, count: int = 2, sections: int = 4, side: int = 48) -> Path:
-    """`count` phantoms as an h5 of stacks with `images` uint8, `masks` and `fields`."""
-    stacks = [stack(seed, sections, side) for seed in range(count)]
+def write_stacks(
+    path: Path, count: int = 2, sections: int = 4, side: int = 48, first: int = 0
+) -> Path:
+    """`count` phantoms as an h5 of stacks with `images` uint8, `masks` and `fields`.
+
+    `first`: seed of the first of them.
+    """
+    stacks = [stack(first + number, sections, side) for number in range(count)]
     images = torch.stack([s.images for s in stacks]).mul(255).round().to(torch.uint8)
     with h5py.File(path, "w") as file:
         group = file.create_group("main")
@@ -106,16 +116,35 @@ def write_stacks(path: Path, count: int = 2, sections: int = 4, side: int = 48) 
 
 def training(**changes: Any) -> dict[str, Any]:
     """The settings of `align.py train`."""
-    keys = ("iterations", "epochs", "run")
+    keys = ("iterations", "epochs", "run", "validate_every", "selection")
     return {
         "dataset": "tiny",
         "voxel_size_nm": [40, 8, 8],
         "network": network(**{k: v for k, v in changes.items() if k not in keys}),
-        **{key: changes.get(key) for key in keys},
+        **{key: changes[key] for key in keys if key in changes},
         "seed": 1,
         "device": "cpu",
         "threads": 1,
     }
+
+
+def train(
+    folder: Path, stacks: Path, settings: dict[str, Any], *more: str, name: str = "a"
+) -> Path:
+    """`align.py train` in `folder`; its model."""
+    output = folder / name / "model.safetensors"
+    paths = ["--work", folder / "work", "--runs", folder / "runs", "--output", output]
+    paths += ["--history", folder / name / "training.json", "--stacks", stacks]
+    align.main(["train", "--settings", as_json(settings), *map(str, paths), *more])
+    return output
+
+
+def true_field(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The field F with moved_source(p + F) + F = moved_target(p)."""
+    field = torch.zeros_like(batch["source_moved"])
+    for _ in range(30):
+        field = batch["target_moved"] - warp(batch["source_moved"], field, "border")
+    return field
 
 
 def receptive_radius(pyramid: Pyramid) -> int:

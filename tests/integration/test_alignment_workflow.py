@@ -54,8 +54,10 @@ def test_a_stack_is_trained_on_aligned_and_scored(place: Path, start: Start) -> 
 
     results = place / "results/slices/tiny"
     scores = json.loads((results / "evaluation.json").read_text())
-    assert scores["all"]["pairs"] == 4
+    assert scores["all"]["pairs"] == 6
     assert scores["held_out"]["pairs"] == 1
+    (measured,) = json.loads((results / "training.json").read_text())["validation"]["rows"]
+    assert measured["iteration"] == 4 and measured["error_px"] > 0
     assert scores["all"]["after"]["error_px"] > 0
     assert scores["all"]["after"]["folded"] < 0.05
     assert (results / "alignment.txt").read_text().startswith(" ")

@@ -21,9 +21,11 @@ from matplotlib.image import imread
 import export
 from conftest import REPOSITORY
 from kill import PATIENCE_S
+from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
 from retrace.viewing.browser import FLAGS, screenshot
-from retrace.viewing.scene import GREY, start_server
+from retrace.viewing.exported_meshes import ExportedMeshes
+from retrace.viewing.scene import GREY, local_volume, start_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("browser")]
 
@@ -159,8 +161,8 @@ def test_every_voxel_is_where_it_belongs(tmp_path: Path, served: str, name: str)
 
 @pytest.mark.parametrize(
     ("scale", "layout"),
-    [(0.5, "xy"), (2.0, "xy"), (1.0, "3d")],
-    ids=["the finest mip", "a coarser mip", "the mesh"],
+    [(0.5, "xy"), (2.0, "xy"), (1.0, "3d"), (1.0, "view")],
+    ids=["the finest mip", "a coarser mip", "the mesh", "the mesh in a view"],
 )
 def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float, layout: str) -> None:
     """Id 7 fills y 80:160, x 60:260 of the world, within 0:280, 0:300 of id 0."""
@@ -168,12 +170,16 @@ def test_ids_land_where_they_belong(tmp_path: Path, served: str, scale: float, l
 
     ids = np.zeros((8, 280, 300), np.uint64)
     ids[:, 80:160, 60:260] = 7
-    export_layer(tmp_path, "segments", ids, (0, 0, 0), shapes=layout == "3d")
-    layer = neuroglancer.SegmentationLayer(
-        source=f"precomputed://{served}/segments", segments=[7] if layout == "3d" else []
-    )
-    middle_voxel = [160, 120, 4.5] if layout == "xy" else [160, 120, 4]
-    pixels = picture(layer, tmp_path, middle_voxel, scale, layout)  # the middle of the id
+    export_layer(tmp_path, "segments", ids, (-2, 9, -7), shapes=layout != "xy")
+    source: Any = f"precomputed://{served}/segments"
+    if layout == "view":
+        volume = Volume(ids, VOXEL, (-2 * 20, 9 * 9, -7 * 9), "segments")
+        meshes = ExportedMeshes(tmp_path / "segments/mesh")
+        source = local_volume(volume, labels=True, meshes=meshes)
+    layer = neuroglancer.SegmentationLayer(source=source, segments=[7] if layout != "xy" else [])
+    middle_voxel = [160 - 7, 120 + 9, 2.5] if layout == "xy" else [160 - 7, 120 + 9, 2]
+    shown = "xy" if layout == "xy" else "3d"
+    pixels = picture(layer, tmp_path, middle_voxel, scale, shown)  # the middle of the id
 
     coloured = pixels.max(axis=-1) - pixels.min(axis=-1) > 0.1
     rows, columns = np.flatnonzero(coloured.any(axis=1)), np.flatnonzero(coloured.any(axis=0))

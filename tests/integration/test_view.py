@@ -11,15 +11,24 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import neuroglancer
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
 
 import tiny_workflow
 import view
 from conftest import REPOSITORY
 from kill import PATIENCE_S
+from retrace.config.view_model import ViewLayerSource
 from retrace.storage.zarr_writer import create_volume
+from retrace.viewing.browser import headless_browser
+from retrace.viewing.error_layer import error_layers
+from retrace.viewing.layers import open_layers
+from retrace.viewing.scene import build_viewer, start_server
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("browser")]
 
@@ -72,7 +81,8 @@ def layers(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 def settings(layers: list[dict[str, Any]]) -> str:
-    return json.dumps({"bind_address": "127.0.0.1", "port": 0, "layers": layers})
+    where = {"bind_address": "127.0.0.1", "port": 0, "meshes": "not_exported"}
+    return json.dumps({**where, "layers": layers})
 
 
 def corners(marked: np.ndarray) -> tuple[int, int, int, int]:
@@ -115,6 +125,38 @@ def test_layers_land_where_they_belong(
         assert positions == pytest.approx(expected_corners(), abs=TOLERANCE), name
 
 
+def listed_error(rank: int, point: tuple[int, int, int]) -> dict[str, Any]:
+    """An error at a voxel (z, y, x), as errors.json lists it."""
+    ids = {"segments": [7], "ground_truth": [5], "voxels": 9}
+    place = [(p + 0.5) * v for p, v in zip(point, VOXEL, strict=True)]
+    share = {"voi_bits": 1 / rank, "voi_fraction": 0.01}
+    return {"rank": rank, "kind": "split", **ids, **share, "point_nm": place}
+
+
+def test_a_right_click_on_a_listed_error_moves_the_view_to_it(
+    layers: list[dict[str, Any]],
+) -> None:
+    places = [(5, 24, 9), (6, 44, 31)]
+    errors = [listed_error(rank, place) for rank, place in enumerate(places, 1)]
+    lists = {"voxels": {"counted": "voxels", "errors": errors}}
+    content = {"volumes": {"v": {"volume": "v", "lists": lists}}}
+    opened, _ = open_layers([ViewLayerSource.model_validate(layer) for layer in layers])
+    start_server("127.0.0.1", 0)
+    viewer = build_viewer(opened, error_layers(content))
+    try:
+        with headless_browser(viewer, (1600, 900)) as driver:
+            wait = WebDriverWait(driver.driver, PATIENCE_S)
+            entries = "neuroglancer-annotation-list-entry"
+            wait.until(lambda found: len(found.find_elements(By.CLASS_NAME, entries)) == 2)
+            for number, (z, y, x) in ((1, places[1]), (0, places[0])):
+                entry = driver.driver.find_elements(By.CLASS_NAME, entries)[number]
+                ActionChains(driver.driver).context_click(entry).perform()
+                middle = [x + 0.5, y + 0.5, z + 0.5]
+                wait.until(lambda _, at=middle: np.allclose(viewer.state.position, at))
+    finally:
+        neuroglancer.stop()
+
+
 def test_serves_until_interrupted(layers: list[dict[str, Any]]) -> None:
     command = [sys.executable, str(REPOSITORY / "workflow" / "scripts" / "view.py"), "--serve"]
     process = subprocess.Popen(
@@ -125,7 +167,12 @@ def test_serves_until_interrupted(layers: list[dict[str, Any]]) -> None:
     )
     assert process.stdout is not None
     try:
-        address = next(line for line in process.stdout if "open http" in line).split()[2]
+        printed: list[str] = []
+        while "open http" not in "".join(printed[-1:]):
+            printed.append(process.stdout.readline())
+            assert printed[-1], printed
+        assert "meshes: neuroglancer computes them" in printed[-2]
+        address = printed[-1].split()[2]
         with urllib.request.urlopen(address, timeout=PATIENCE_S) as page:
             assert b"neuroglancer" in page.read().lower()
         process.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import report
 from retrace.config.networks import network_by_name
@@ -24,7 +26,7 @@ from retrace.planning.report import report_job
 from retrace.planning.report_settings import ExperimentSettings
 from retrace.reporting import machine, rendering
 from retrace.reporting.comparisons import read_comparison
-from retrace.reporting.drawings import BOX, graph
+from retrace.reporting.drawings import BOX, embedded, graph
 from retrace.reporting.experiments import ReportedExperiment, deviations
 from retrace.reporting.figures import learning_figure
 from retrace.reporting.machine import commit
@@ -39,6 +41,7 @@ from retrace.reporting.manifests import (
 )
 from retrace.reporting.methods import methods_paragraph
 from retrace.reporting.scores import experiment_tables, missing_references, volume_tables
+from retrace.reporting.size_limit import NOTE, within_limit
 from retrace.reporting.tables import Row, cell_order, cell_text, table
 from retrace.settings_model import as_json
 from retrace.storage.zarr_writer import create_volume
@@ -160,6 +163,62 @@ def test_the_commit_is_read_without_git(repository: Path, tmp_path: Path) -> Non
     (tmp_path / "HEAD").write_text("cccc\n")
     assert machine._checked_out(tmp_path) == "cccc"
     assert machine._checked_out(tmp_path / "none") is None
+
+
+def picture(side: int) -> str:
+    """An image element that does not compress."""
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, format="png")
+    return f'<img src="{embedded(content)}" alt="">'
+
+
+def test_a_page_that_is_too_large_has_smaller_pictures_and_at_last_fewer() -> None:
+    page = f"{NOTE}{picture(100) * 4}"
+    size = len(page)
+    assert within_limit(page, size) == page
+    smaller = within_limit(page, size // 2)
+    assert len(smaller) <= size // 2 and smaller.count("<img") == 4
+    assert "Pictures have 70% of their width and height: a page has at most" in smaller
+    fewer = within_limit(page, size // 12)
+    assert len(fewer) <= size // 12 and 0 < fewer.count("<img") < 4
+    assert fewer.count("Picture left out.") == 4 - fewer.count("<img")
+    assert "some are left out" in fewer
+
+
+def test_the_page_shows_alignments(tmp_path: Path, repository: Path) -> None:
+    folder = tmp_path / "sections/small"
+    folder.mkdir(parents=True)
+    row = {"iteration": 9, "loss": 0.5, "similarity": 0.5, "error_px": 2.5, "correlation": 0.9}
+    rows = [{"iteration": 9, "epoch": 1, "loss": 0.6, "similarity": 0.6, "field_px": 3.0}]
+    history = {"iterations": 9, "history": rows, "validation": {"kept": 9, "rows": [row]}}
+    (folder / "training.json").write_text(json.dumps(history))
+    (folder / "evaluation.json").write_text("{}")
+    (folder / "alignment.txt").write_text("held-out sections")
+    for name in ("alignment.png", "before_after.png"):
+        Image.new("RGB", (9, 9)).save(folder / name)
+    one = {"dataset": "sections", "network": "small", "folder": str(folder)}
+    settings = {"config": {"seed": 3}, "experiments": [], "alignments": [one]}
+    template = repository / "workflow/scripts/retrace/reporting/page.html.jinja"
+    output = tmp_path / "report.html"
+    arguments = ["--template", str(template), "--output", str(output)]
+    report.main(["--settings", as_json(settings), *arguments])
+    page = output.read_text()
+    for part in ("sections_small", "for 9 iterations", "held-out sections", "1 experiment"):
+        assert part in page
+    assert page.count("data:image/jpeg") == 2
+    traces = {trace["name"]: trace for trace in learning_figure(history).traces}
+    assert traces["validation distance from the true place, px"]["y"] == [2.5]
+    assert not any("field" in name for name in traces)
+
+
+def test_the_curves_have_the_test_passes_of_znn() -> None:
+    passes = {"it": [100, 200], "err": [0.5, None], "cls": [0.2, 0.1]}
+    figure = learning_figure({**HISTORY, "learning_curve": {"test": passes}})
+    shown = {trace["name"]: trace for trace in figure.traces}
+    assert shown["test pass, err"]["x"] == [100, 200]
+    assert shown["test pass, cls"]["y"] == [0.2, 0.1]
+    assert len(learning_figure(HISTORY).traces) == len(figure.traces) - 2
 
 
 def test_a_run_of_fewer_iterations_differs_from_the_recipe() -> None:

@@ -26,7 +26,8 @@ from retrace.alignment.training import EMPTY, ZERO_FIELD, collapse
 from retrace.config.networks import load_network
 from retrace.displacement import warp
 from retrace.errors import ConfigError, DataError, StateError
-from retrace.settings_model import as_json
+from tiny_seamless import train as run
+from tiny_seamless import true_field
 
 pytestmark = pytest.mark.usefixtures("tiny_threads")
 
@@ -134,14 +135,6 @@ def test_a_fold_is_supervised_by_its_own_field() -> None:
     assert float(terms["known"]) == 0
 
 
-def true_field(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """The field F with moved_source(p + F) + F = moved_target(p)."""
-    field = torch.zeros_like(batch["source_moved"])
-    for _ in range(30):
-        field = batch["target_moved"] - warp(batch["source_moved"], field, "border")
-    return field
-
-
 @pytest.mark.parametrize("visit", range(4))
 def test_the_known_displacement_aligns_a_section_with_itself_however_turned(visit: int) -> None:
     seamless = task(self_pairs=1.0, contrast={"method": "none"})
@@ -243,15 +236,6 @@ def test_each_kind_of_collapse_has_its_message(
 
 
 # ---------------------------------------------------------------- the program
-
-
-def run(folder: Path, stacks: Path, settings: dict[str, Any], *more: str, name: str = "a") -> Path:
-    """`align.py train` in `folder`; its model."""
-    output = folder / name / "model.safetensors"
-    paths = ["--work", folder / "work", "--runs", folder / "runs", "--output", output]
-    paths += ["--history", folder / name / "training.json", "--stacks", stacks]
-    align.main(["train", "--settings", as_json(settings), *map(str, paths), *more])
-    return output
 
 
 @pytest.fixture

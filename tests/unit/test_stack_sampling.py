@@ -119,13 +119,21 @@ def test_seamless_lists_of_coordinates_are_read(layer: Path, tmp_path: Path) -> 
         generate(tmp_path / "c.h5", sample_settings(layer, coordinates=str(places)))
 
 
-def test_test_stacks_come_from_sections_excluded_from_training(layer: Path, tmp_path: Path) -> None:
-    share = {"test_fraction": 0.5, "count": 20, "test_count": 20}
-    train = generate(tmp_path / "a.h5", sample_settings(layer, **share))
-    test = generate(tmp_path / "b.h5", sample_settings(layer, "test", **share))
-
-    assert max(z + 3 * 40 for z, _, _ in corners(train)) <= (5 + 6) * 40
-    assert min(z for z, _, _ in corners(test)) >= (5 + 6) * 40
+def test_each_split_has_sections_of_its_own(layer: Path, tmp_path: Path) -> None:
+    share = {"validation_fraction": 0.25, "test_fraction": 0.4, "count": 20, "test_count": 20}
+    share |= {"validation_count": 9}
+    used = {}
+    for split, count in (("train", 20), ("validation", 9), ("test", 20)):
+        output = generate(tmp_path / f"{split}.h5", sample_settings(layer, split, **share))
+        sections = [z // 40 - 5 for z, _, _ in corners(output)]
+        assert len(sections) == count
+        used[split] = [min(sections), max(sections) + 3]
+    assert used == {"train": [0, 5], "validation": [5, 8], "test": [8, 12]}
+    places = tmp_path / "coords.txt"
+    places.write_text("[(40, 20, 8, 32, 3)]")
+    given = sample_settings(layer, **share, coordinates=str(places))
+    with pytest.raises(ConfigError, match="ends before section 11, and sections from 10 on are"):
+        generate(tmp_path / "c.h5", given)
 
 
 def test_zarr_and_an_interrupted_run_give_the_same_stacks(
@@ -357,6 +365,14 @@ def test_datasets_to_align_are_complete(layer: Path, tmp_path: Path) -> None:
             "height: 1 is not allowed; give a whole number of at least 2",
         ),
         ({"stacks": {"a": {"test_fraction": 0, "test_count": 3}}}, "3 test stacks"),
+        (
+            {"stacks": {"a": {"validation_count": 1, "validation_fraction": 0}}},
+            "1 validation stacks",
+        ),
+        (
+            {"stacks": {"a": {"validation_count": 1, "test_fraction": 0.9}}},
+            "leave no sections to train on",
+        ),
         ({"stacks": {"a": {"sides": 3}}}, "did you mean 'side'"),
         ({"stacks": {"a": {"mip": 4}}}, "no mip 4"),
         ({"stacks": {"a": {"coordinates": "none.json"}}}, "do not exist"),

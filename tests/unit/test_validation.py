@@ -7,21 +7,30 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tiny_training
 import train
+from built_networks import built
 from kill import interrupt
+from planned_cubes import content as dataset_content
+from planned_cubes import part, plan, write_cubes
 from retrace.checkpoints.safetensors import read_metadata
+from retrace.config.networks import network_by_name
 from retrace.config.validation_model import Validation, is_due
 from retrace.errors import ConfigError, DataError
+from retrace.geometry import VoxelBox, clear_of
 from retrace.planning.experiment import Planner
 from retrace.planning.train import train_job
 from retrace.planning.train_settings import read_train_settings
-from retrace.planning.validation_checks import check_validation
+from retrace.planning.validation_checks import boxes_of_test, check_validation, labelled_validation
+from retrace.storage.volumes import Volume
 from retrace.training.build import build_trainer
 from retrace.training.task import Measurement, Picture
 from retrace.training.validation import ValidationCurve, undisturbed
@@ -31,6 +40,7 @@ from retrace.training.validation_patches import (
     threshold_scores,
 )
 from retrace.training.validation_picture import validation_image
+from retrace.training.volumes import _read_mirrored
 from run_config import run_config
 
 ITERATIONS = 24
@@ -163,6 +173,55 @@ def test_a_validation_box_thinner_than_a_patch_is_measured(stores: Path, tmp_pat
         assert (batch["raw"] > -1).float().mean() > 0.99  # beyond the box, too
 
 
+def test_raw_of_a_test_box_changes_no_measurement(tmp_path: Path) -> None:
+    """The test box is next to a validation box thinner than a patch; training has the rest."""
+    batches = []
+    boxes = [{"offset": [o, 0, 0], "shape": [n, 400, 400]} for o, n in ((200, 60), (260, 140))]
+    raw, labels = tiny_training.blobs(1)
+    for value in (0, 255):
+        raw[26:], labels[26:] = value, 1
+        store = tmp_path / f"{value}.zarr"
+        tiny_training.write_array(store, "raw", raw)
+        tiny_training.write_array(store, "labels", labels)
+        entry = {"volume": "cube", "roi_nm": boxes[0], "probability": 1.0, "exclude_nm": [boxes[1]]}
+        data = tiny_training.dataset(store, validation=[entry])
+        chosen = read_train_settings(tiny_training.settings(store, 1, dataset=data))
+        trainer = build_trainer(chosen, {}, tmp_path)
+        measured = trainer.validation and trainer.validation.data
+        assert isinstance(measured, PatchValidation)
+        batches.append(measured.batches)
+    for one, other in zip(*batches, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_context_beside_a_test_box_is_mirrored() -> None:
+    raw = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
+    volume = Volume(raw, (10, 10, 10), (0, 0, 0), "raw")
+    visible = clear_of(volume.box, VoxelBox((2, 0, 0), (2, 5, 6)), VoxelBox((0, 0, 0), (1, 5, 6)))
+    assert visible == VoxelBox((0, 0, 0), (2, 5, 6))
+    read = _read_mirrored(volume, VoxelBox((-1, -2, 0), (6, 5, 6)), visible)
+    expected = raw[[0, 0, 1, 1, 0, 0]][:, [1, 0, 0, 1, 2]]
+    np.testing.assert_array_equal(read, expected)
+
+
+boxes = st.builds(
+    VoxelBox, st.tuples(*[st.integers(-9, 9)] * 3), st.tuples(*[st.integers(1, 9)] * 3)
+)
+
+
+@given(kept=boxes, grown=st.tuples(*[st.integers(0, 9)] * 3), hole=boxes, axis=st.integers(0, 2))
+def test_what_is_clear_of_a_hole_contains_what_is_kept(
+    kept: VoxelBox, grown: tuple[int, int, int], hole: VoxelBox, axis: int
+) -> None:
+    """The hole is moved along an axis until it is beside what is kept."""
+    box, steps = kept.grow(grown), [0, 0, 0]
+    if not kept.intersect(hole).is_empty:
+        steps[axis] = kept.end[axis] - hole.offset[axis]
+    hole = hole.shift(steps)
+    part = clear_of(box, hole, kept)
+    assert box.contains(part) and part.contains(kept) and part.intersect(hole).is_empty
+
+
 class Losses:
     """Validation data with given losses."""
 
@@ -175,7 +234,7 @@ class Losses:
         return True
 
     def measure(self, module: torch.nn.Module, iteration: int) -> Measurement:
-        return Measurement({"loss": self.losses[iteration - 1]}, {})
+        return Measurement({"loss": self.losses[iteration - 1]})
 
 
 def curve_of(losses: list[float | None], **chosen: Any) -> tuple[ValidationCurve, torch.nn.Linear]:
@@ -299,6 +358,27 @@ def planned(dataset: str, network: str, **changes: Any) -> Any:
     return train_job(Planner(Path(), run_config(**changes), uses_containers=True), dataset, network)
 
 
+def test_a_validation_entry_that_is_tested_measures_nothing() -> None:
+    planner = Planner(Path(), run_config(), uses_containers=True)
+    data = planner.dataset("vnc_nc")
+    assert [entry.volume for entry in labelled_validation(data)] == ["stack"]
+    same = data.model_copy(update={"test": data.validation})
+    assert labelled_validation(same) == []
+    (box,) = boxes_of_test(data, "stack")
+    assert box.offset == (400, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "network", ["n4", "vd2d3d", "srini", "neuro3d_doc", "mtlsd", "mtlsd_small"]
+)
+def test_the_smallest_validation_box_is_what_the_training_needs(network: str) -> None:
+    settings = network_by_name(network, (10, 10, 10))
+    module = built(settings, device="meta")
+    raw, labels = settings.measured_shapes
+    if settings.predict_padding != "symmetric":
+        assert tuple(raw) == module.valid_shape(labels)
+
+
 def test_a_training_waits_for_validation_volumes_and_for_no_test_volume() -> None:
     job = planned("phantom", "mtlsd_small")
     read = " ".join(path for paths in job.files().values() for path in paths)
@@ -326,7 +406,7 @@ def test_settings_that_exclude_each_other_are_refused_while_planning(
     ("dataset", "network", "message"),
     [
         ("zfinch", "mtlsd", "no `validation` entry"),
-        ("phantom_sections", "seamless_small", "none are for validation"),
+        ("phantom_sections", "seamless_small", "has a `validation_count`"),
     ],
 )
 def test_the_best_state_is_refused_without_validation_data(
@@ -338,3 +418,15 @@ def test_the_best_state_is_refused_without_validation_data(
         data = data.model_copy(update={"validation": ()})
     with pytest.raises(ConfigError, match=message):
         check_validation(planner.config, data, net)
+
+
+@pytest.mark.parametrize("network", ["n4", "neuro3d_doc"])
+def test_a_box_smaller_than_a_patch_is_refused_while_planning(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_cubes(tmp_path)
+    small = dataset_content(validation=[part("a", [0, 0, 0], [10, 10, 10])])
+    with pytest.raises(ConfigError, match=r"none fits into volume 'a': there are \[.*patch has \["):
+        plan(small, {"validation": {"keep": "best"}}, "train", network=network)
+    plan(small, None, "train", network=network)

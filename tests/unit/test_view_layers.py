@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from matplotlib.image import imread
 from skimage.color import rgb2lab
 
+import export
 import view
 from retrace.config.view_model import LayerKind, ViewLayerSource
 from retrace.errors import ConfigError, DataError
@@ -20,6 +22,7 @@ from retrace.storage.volumes import Volume
 from retrace.storage.zarr_writer import create_volume
 from retrace.viewing.captions import caption, scale_bar_nm
 from retrace.viewing.colours import PALETTE, RGB, colour_numbers, label_colours, neighbouring_ids
+from retrace.viewing.exported_meshes import find_meshes
 from retrace.viewing.layers import ViewLayer, central_section, focus, open_layers
 from retrace.viewing.picture import coloured_section
 from retrace.viewing.scene import (
@@ -80,6 +83,29 @@ def test_absent_layers_are_left_out(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'segments'"):
         settings = {"layers": [{**segments.plain(), "kind": "segment"}]}
         view.main(["--settings", json.dumps(settings), "--serve"])
+
+
+def test_exported_meshes_are_those_of_the_segmentation(tmp_path: Path) -> None:
+    segments, layer = tmp_path / "segmentation.zarr", tmp_path / "precomputed/segments"
+    ids = np.zeros((6, 12, 12), np.uint64)
+    ids[1:5, 2:9, 3:10] = 7
+    source = store(segments, "segments", ids)
+    assert "is not exported" in find_meshes(layer, segments)[1]
+    settings = {"format": "precomputed", "source": source, "labels": True, "gzip": True}
+    arguments = ["--work", str(tmp_path / "work"), "--output", str(layer)]
+    export.main(["--settings", json.dumps(settings), *arguments])
+    assert "has none: `export:" in find_meshes(layer, segments)[1]
+    settings["shapes"] = {"meshes": True, "skeletons": False, "min_voxels": 1}
+    export.main(["--settings", json.dumps(settings), *arguments])
+    meshes, words = find_meshes(layer, segments)
+    assert meshes is not None and words == f"those exported to {layer}"
+    mesh = meshes.read(7)
+    assert mesh is not None and meshes.read(8) is None
+    assert mesh.vertices.min(0).tolist() == [3 * 9, 2 * 9, 1 * 20]
+    assert mesh.vertices.max(0).tolist() == [10 * 9, 9 * 9, 5 * 20]
+    shutil.rmtree(segments)
+    store(segments, "segments", ids + 1)
+    assert "of an earlier segmentation" in find_meshes(layer, segments)[1]
 
 
 def test_view_is_centred_on_the_most_finished_result() -> None:

@@ -1,6 +1,7 @@
 """Aligns serial sections: trains a network, aligns a stack, scores it, prints a run's lineage.
 
     align.py train    --settings JSON --stacks S.h5 ... [--masks M.h5 ...] [--init ARCHIVE]
+                      [--validation V.h5 ... [--validation-masks M.h5 ...]]
                       --work DIR --runs DIR --output model.safetensors --history training.json
     align.py stack    --settings JSON --model model.safetensors [--defects defects.safetensors]
                       --work DIR --output aligned.zarr
@@ -32,6 +33,7 @@ from retrace.alignment.runs import (
     save_run,
 )
 from retrace.alignment.schedule import PhaseSchedule
+from retrace.alignment.validation import StackPaths
 from retrace.alignment.volume import align_volume
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job
@@ -47,6 +49,7 @@ from retrace.planning.align_settings import (
 from retrace.replacement import newest
 from retrace.storage.manifest import input_digest
 from retrace.training.history import last_loss
+from retrace.training.validation import kept_state
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -65,7 +68,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     for verb, options in needed.items():
         for name, kind in options.items():
             subparsers[verb].add_argument(f"--{name}", required=True, type=kind)
-    add_job(subparsers["train"], file_list=["stacks", "masks"], optional_file=["init"])
+    stacks = ["stacks", "masks", "validation", "validation_masks"]
+    add_job(subparsers["train"], file_list=stacks, optional_file=["init"])
     add_job(subparsers["stack"], file=["model"], optional_file=["defects"])
     add_job(subparsers["evaluate"], file=["aligned"], optional_file=["truth"])
     subparsers["train"].add_argument("--history", required=True, type=Path)
@@ -81,12 +85,14 @@ def train_alignment(args: argparse.Namespace) -> None:
     """Trains a network; the model is also saved under the name of the run."""
     begin = time.monotonic()
     settings = check(FitSettings, args.settings, "settings of align.py train")
-    training = alignment_training_digest(settings, args.stacks, args.masks, args.init)
+    trained = StackPaths(args.stacks, args.masks)
+    measured = StackPaths(args.validation, args.validation_masks)
+    training = alignment_training_digest(settings, trained, measured, args.init)
     experiment = f"{settings.dataset}_{settings.network.name}"
     name = run_name(settings.run, experiment, training)
     check_run_is_free(args.runs, name, training)
     work = args.work / f"{experiment}_{training}"
-    trainer = build_alignment_trainer(settings, args.stacks, work, args.masks, args.init)
+    trainer = build_alignment_trainer(settings, trained, measured, work, args.init)
     print(f"[train] run {name} until iteration {trainer.plan.iterations}", flush=True)
     outcome = trainer.run()
     facts = {
@@ -94,12 +100,14 @@ def train_alignment(args: argparse.Namespace) -> None:
         "dataset": settings.dataset,
         "training_digest": training,
         "loss": last_loss(outcome),
+        **kept_state(trainer.validation, outcome.iteration),
     }
-    save_model(args.output, trainer.module, {**facts, "iteration": outcome.iteration, "run": name})
+    save_model(args.output, trainer.result, {**facts, "iteration": outcome.iteration, "run": name})
     parent = {"path": str(args.init), "digest": input_digest(args.init)} if args.init else None
     record = {"seed": settings.seed, "iterations": outcome.iteration, "parent": parent}
     save_run(args.runs, name, newest(args.output), {**facts, **record})
-    content = {"run": name, **alignment_history(outcome, trainer.seamless.plan)}
+    history = alignment_history(outcome, trainer.seamless.plan, trainer.validation)
+    content = {"run": name, **history}
     content["seconds"] = round(time.monotonic() - begin, 3)
     atomic_write(args.history, json.dumps(content, indent=1) + "\n")
     print(f"[train] loss {facts['loss']} -> {args.output}, run {name}", flush=True)

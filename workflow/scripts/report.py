@@ -4,7 +4,8 @@
 
 The settings are one JSON object: `config`, and `experiments`, each with `dataset`, `network`,
 `segment`, `recipe_iterations`, `volume`, `layers` (as view.py reads them) and `folder`, the
-experiment's results. Comparisons and reproductions are included where they exist.
+experiment's results; `alignments` are networks that align sections. Comparisons and reproductions
+are included where they exist.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from retrace.errors import run
 from retrace.files import atomic_write
 from retrace.planning.report_settings import ReportSettings
 from retrace.reporting.page import report_page
+from retrace.reporting.size_limit import within_limit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; `argv` without the program's name."""
     args = parse_args(argv)
     settings = check(ReportSettings, args.settings, "--settings")
-    text = report_page(settings, args.template.read_text())
+    text = within_limit(report_page(settings, args.template.read_text()))
     atomic_write(args.output, text)
     print(f"[report] {args.output}, {len(text) / 1e6:.1f} MB", flush=True)
 

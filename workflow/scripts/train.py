@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job
@@ -33,7 +32,7 @@ from retrace.training.other_states import note_identity, other_states
 from retrace.training.parallel import run_in_processes
 from retrace.training.ranks import SINGLE_PROCESS, Rank
 from retrace.training.task import WeightFiles
-from retrace.training.validation import ValidationCurve
+from retrace.training.validation import kept_state
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -84,11 +83,6 @@ def train(rank: Rank, args: argparse.Namespace, training: str) -> None:
     }
     save_model(args.output, trainer.result, metadata)
     print(f"[train] loss {metadata['loss']} -> {args.output}", flush=True)
-
-
-def kept_state(validation: ValidationCurve | None, iteration: int) -> dict[str, Any]:
-    """What the model says of its validation: which state it is, and how it was measured."""
-    return {"validation": validation.facts(iteration)} if validation else {}
 
 
 def train_in_process(rank: Rank, args: argparse.Namespace, training: str) -> None:

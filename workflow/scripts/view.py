@@ -6,7 +6,8 @@
 The settings are one JSON object: `bind_address`, `port` (0: any free one) and `layers`, a list of
 {kind, path, array, name, voxel_size_nm, offset_nm ...} where kind is raw, labels, mask, affinities,
 lsds, boundary, fragments or segments. Layers whose files do not exist are left out. `errors` may
-name an errors.json and a volume, whose errors the served viewer lists.
+name an errors.json and a volume, whose errors the served viewer lists, and `meshes` the folder of
+an exported layer of segments, whose meshes it shows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import signal
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,16 @@ from retrace.files import atomic_write, read_parsed
 from retrace.viewing.browser import BrowserError, find_browser, screenshot
 from retrace.viewing.captions import with_captions
 from retrace.viewing.error_layer import error_layers
+from retrace.viewing.exported_meshes import find_meshes
 from retrace.viewing.layers import ViewLayer, open_layers
 from retrace.viewing.picture import draw_sections
-from retrace.viewing.scene import build_viewer, panel_captions, show_panels, start_server
+from retrace.viewing.scene import (
+    MAX_MESH_VOXELS,
+    build_viewer,
+    panel_captions,
+    show_panels,
+    start_server,
+)
 
 SIZE = (1600, 900)
 """Default width and height of the screenshot, pixels."""
@@ -58,6 +67,28 @@ def open_errors(source: ErrorsSource | None) -> list[dict[str, Any]]:
     if source is None or not Path(source.path).is_file():
         return []
     return read_parsed(Path(source.path), lambda content: error_layers(content, source.volume))
+
+
+def with_meshes(layers: Sequence[ViewLayer], settings: ViewSettings) -> list[ViewLayer]:
+    """The layers, those of segments with the meshes that were exported; prints where from."""
+    shown = [*layers]
+    stores = {source.name or source.kind: source.path for source in settings.layers}
+    for index, layer in enumerate(shown):
+        if layer.kind != "segments" or settings.meshes is None:
+            continue
+        meshes, why = find_meshes(Path(settings.meshes), Path(stores[layer.name]))
+        if meshes is None:
+            why = f"{without_export(layer)}; {why}"
+        print(f"[view] meshes: {why}", flush=True)
+        shown[index] = replace(layer, meshes=meshes)
+    return shown
+
+
+def without_export(layer: ViewLayer) -> str:
+    """Whether there are meshes although none were exported, in words."""
+    if layer.volume.box.size <= MAX_MESH_VOXELS:
+        return "neuroglancer computes them from the voxels"
+    return f"none, as there are more than {MAX_MESH_VOXELS / 1e6:.0f} million voxels"
 
 
 def serve(
@@ -109,7 +140,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             neuroglancer.stop()
         if args.serve:
             errors = open_errors(settings.errors)
-            serve(layers, errors, settings.bind_address, settings.port)
+            shown = with_meshes(layers, settings)
+            serve(shown, errors, settings.bind_address, settings.port)
     finally:
         neuroglancer.stop()
 

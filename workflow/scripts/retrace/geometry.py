@@ -184,6 +184,29 @@ class NmBox(_Box[float]):
         return VoxelBox(begin, shape)
 
 
+def clear_of(box: VoxelBox, hole: VoxelBox, kept: VoxelBox) -> VoxelBox:
+    """The largest part of `box` that is a box, contains `kept`, and shares no voxel with `hole`.
+
+    DataError if `kept` and `hole` overlap.
+    """
+    if box.intersect(hole).is_empty:
+        return box
+    parts = []
+    for axis in range(3):
+        begin, end = list(box.offset), list(box.end)
+        if hole.end[axis] <= kept.offset[axis]:
+            begin[axis] = hole.end[axis]
+        elif hole.offset[axis] >= kept.end[axis]:
+            end[axis] = hole.offset[axis]
+        else:
+            continue
+        shape = triple([e - b for b, e in zip(begin, end, strict=True)])
+        parts.append(VoxelBox(triple(begin), shape))
+    if not parts:
+        raise DataError(f"the boxes {kept} and {hole} (voxels) overlap; keep them apart")
+    return max(parts, key=lambda part: part.size)
+
+
 def chunk_count(shape: Sequence[int], chunk_shape: Sequence[int]) -> int:
     """Number of chunks of an array, those at its end included."""
     return math.prod(math.ceil(n / m) for n, m in zip(shape, chunk_shape, strict=True))

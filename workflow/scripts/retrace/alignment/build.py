@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import StackDataset
 from retrace.alignment.task import SeamlessTask
 from retrace.alignment.training import SeamlessTrainer
+from retrace.alignment.validation import StackPaths, pair_validation
 from retrace.checkpoints.seamless import load_overlap
 from retrace.device import choose_device
 from retrace.networks import build_network
@@ -23,6 +23,7 @@ from retrace.storage.manifest import input_digest
 from retrace.training.loop import TrainingPlan
 from retrace.training.prefetch import DEFAULT_WORKERS
 from retrace.training.state import state_files
+from retrace.training.validation import ValidationCurve, validation_curve
 
 NOT_IN_DIGEST = (
     *("epochs", "checkpoint_every", "snapshot_every", "vis_interval", "align"),
@@ -32,35 +33,35 @@ NOT_IN_DIGEST = (
 
 
 def alignment_training_digest(
-    settings: FitSettings,
-    stacks: Sequence[Path],
-    masks: Sequence[Path] = (),
-    init: Path | None = None,
+    settings: FitSettings, trained: StackPaths, measured: StackPaths, init: Path | None = None
 ) -> str:
     """Digest of everything that decides the weights after a given number of iterations.
 
-    `state_archive` is in it as the bytes of `init`.
+    `state_archive` is in it as the bytes of `init`; stacks that a training is `measured` on, if
+    these measurements decide which weights are kept.
     """
     network = {k: v for k, v in settings.network.plain().items() if k not in NOT_IN_DIGEST}
-    inputs = [input_digest(path) for path in (*stacks, *masks)]
-    parts = [network, inputs, settings.seed, input_digest(init) if init else None]
+    begin = input_digest(init) if init else None
+    parts = [network, trained.digests, settings.seed, begin]
+    if settings.selection is not None:
+        parts.append([settings.selection.plain(), measured.digests])
     return work_digest(parts)
 
 
 def build_alignment_trainer(
     settings: FitSettings,
-    stacks: Sequence[Path],
+    trained: StackPaths,
+    measured: StackPaths,
     work: Path,
-    masks: Sequence[Path] = (),
     init: Path | None = None,
 ) -> SeamlessTrainer:
     """Opens and checks everything a training needs; `work` is this training's own folder.
 
-    `stacks`, `masks`: files of training stacks, and of their defects. `init`: a model to initialise
-    from. DataError for stacks that the network cannot be trained on.
+    `measured`: stacks for validation, if there are any. `init`: a model to initialise from.
+    DataError for stacks that the network cannot be trained on.
     """
     network = settings.network
-    dataset = StackDataset(stacks, masks)
+    dataset = StackDataset(trained.stacks, trained.masks)
     height = check_stacks(dataset, network)
     device = choose_device(settings.device)
     if settings.threads:
@@ -91,7 +92,20 @@ def build_alignment_trainer(
     )
     optimizer = torch.optim.Adam(module.parameters(), lr=network.lr)
     plan = alignment_training_plan(settings, pairs, device, work)
-    return SeamlessTrainer(task, module, optimizer, plan, device)
+    curve = alignment_curve(settings, task, measured)
+    return SeamlessTrainer(task, module, optimizer, plan, device, validation=curve)
+
+
+def alignment_curve(
+    settings: FitSettings, task: SeamlessTask, measured: StackPaths
+) -> ValidationCurve | None:
+    """How the training is measured; None without validation stacks."""
+    chosen = settings.validation
+    has_data = bool(measured.stacks) and chosen.every != "never"
+    data = pair_validation(task, measured, chosen.every) if has_data else None
+    return validation_curve(
+        chosen, data, f"validation stacks of dataset {settings.dataset!r}; set `validation_count`"
+    )
 
 
 def load_initial_archive(archive: Path, module: Seamless) -> None:

@@ -54,6 +54,11 @@ class PhaseSchedule:
             level, tuning, encoders, network.lr * factor, smooth.fine if fine else smooth.coarse
         )
 
+    @property
+    def final(self) -> Phase:
+        """The phase that a long training ends with: all levels, up to the finest one."""
+        return self.phase(self.network.fall_time * (self.first_level + 1))
+
     def begins(self, epoch: int) -> bool:
         """Whether the phase changes with this epoch, so that the optimiser is reset."""
         return epoch == 0 or self.phase(epoch) != self.phase(epoch - 1)

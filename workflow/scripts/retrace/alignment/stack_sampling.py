@@ -105,16 +105,14 @@ class StackSampler:
             box_nm = NmBox(roi.offset, roi.shape)
             check_inside(volume.name, box, volume.voxel_size_nm, box_nm)
             box = box_nm.to_voxels(volume.voxel_size_nm)
-        held_out = int(box.shape[0] * self.settings.test_fraction)
-        begin, depth = box.offset[0], box.shape[0] - held_out
-        if self.split == "test":
-            begin, depth = begin + depth, held_out
-        box = VoxelBox((begin, *box.offset[1:]), (depth, *box.shape[1:]))
+        first, depth = sections_of_split(self.settings, self.split, box.shape[0])
+        box = VoxelBox((box.offset[0] + first, *box.offset[1:]), (depth, *box.shape[1:]))
         if any(have < need for have, need in zip(box.shape, self.shape, strict=True)):
             raise ConfigError(
                 f"{volume.name}: stacks of {list(self.shape)} (sections, rows, columns) do not fit "
                 f"the {list(box.shape)} voxels there are for the {self.split} stacks; make `height`"
-                " or `side` smaller, `roi_nm` larger, or take a finer `mip`"
+                " or `side` smaller, `roi_nm` larger, change `validation_fraction` or "
+                "`test_fraction`, or take a finer `mip`"
             )
         return box
 
@@ -205,7 +203,20 @@ class StackSampler:
         return "less clean than least_clean" if clean < self.reject.least_clean else None
 
 
-SPLIT_SEEDS = {"train": 0, "test": 1}
+SPLIT_SEEDS = {"train": 0, "test": 1, "validation": 2}
+
+
+def sections_of_split(settings: StackSet, split: str, depth: int) -> tuple[int, int]:
+    """First section and number of sections of a split: training, then validation, then test."""
+    tested = int(depth * settings.test_fraction)
+    measured = int(depth * settings.validation_fraction) if settings.validation_count else 0
+    trained = depth - measured - tested
+    parts = {
+        "train": (0, trained),
+        "validation": (trained, measured),
+        "test": (trained + measured, tested),
+    }
+    return parts[split]
 
 
 def raw_as_uint8(volume: Volume, data: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from retrace.alignment.stack_sampling import (
     write_coordinates,
 )
 from retrace.alignment.stack_writer import resumable_stack, write_stacks
-from retrace.geometry import NmTriple, in_nm
+from retrace.errors import ConfigError
+from retrace.geometry import NmBox, NmTriple, in_nm
 from retrace.planning.stack_settings import SampleSettings
 from retrace.records.record import work_digest
 from retrace.replacement import declare_with, remove_afterwards
@@ -42,7 +43,7 @@ def write_stack_set(
     stacks = settings.stacks
     sampler = StackSampler(sources, stacks, settings.split, settings.seed)
     fixed = _fixed_corners(settings, sampler)
-    count = len(fixed) or (stacks.test_count if settings.split == "test" else stacks.count)
+    count = len(fixed) or stacks.count_of(settings.split)
     own_work = _stack_work_folder(settings, sources.sections, work, output)
     corners: list[NmTriple] = []
 
@@ -88,13 +89,31 @@ def open_stack_sources(settings: SampleSettings, ground_truth: Path | None) -> S
 
 
 def _fixed_corners(settings: SampleSettings, sampler: StackSampler) -> list[NmTriple]:
-    """The corners in the file `coordinates`, for the training split; none without such a file."""
+    """The corners in the file `coordinates`, for the training split; none without such a file.
+
+    ConfigError for a stack that reaches into the sections for validation.
+    """
     path = settings.stacks.coordinates
-    if path is None or settings.split == "test":
+    if path is None or settings.split != "train":
         return []
     size = sampler.sources.sections.voxel_size_nm
     finest_nm = open_source(settings.source.with_(mip=0)).voxel_size_nm
-    return read_coordinates(Path(path), size, sampler.shape, finest_nm)
+    corners = read_coordinates(Path(path), size, sampler.shape, finest_nm)
+    if settings.stacks.validation_count:
+        _check_before_validation(path, corners, sampler)
+    return corners
+
+
+def _check_before_validation(path: str, corners: Sequence[NmTriple], sampler: StackSampler) -> None:
+    """ConfigError if a training stack ends after the last training section."""
+    size = sampler.sources.sections.voxel_size_nm
+    boxes = (NmBox(corner, (0, 0, 0)).to_voxels(size) for corner in corners)
+    last, end = max(box.offset[0] for box in boxes) + sampler.shape[0], sampler.box.end[0]
+    if last > end:
+        raise ConfigError(
+            f"{path} has a stack that ends before section {last}, and sections from {end} on are "
+            "for validation; leave the stack out, or set `validation_count: 0`"
+        )
 
 
 def coordinates_path(output: Path) -> Path:

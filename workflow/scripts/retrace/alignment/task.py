@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -274,10 +274,16 @@ class SeamlessTask(PlainTask):
         assert self.phase is not None
         moved = [self._at_level(batch[f"{side}_moved"], turned) for side in ("source", "target")]
         label = torch.maximum(warped_labels(source.mask, field.detach()), target.mask)
-        counted = target.valid * (label <= DEFECT) * batch["known"] * (1 - batch["supervised"])
-        counted = counted * inside(moved[1] - moved[0])  # the true position must be in the source
+        counted = self._where_known(label, target, moved, batch)
         error = known_field_error(field, moved[0], moved[1], counted)
         return self.lambdas.known * 2**self.phase.level * error
+
+    def _where_known(
+        self, label: Tensor, target: Sections, moved: Sequence[Tensor], batch: Batch
+    ) -> Tensor:
+        """1 outside defects (`label`) where the displacements `moved` are true, (N, 1, H, W)."""
+        counted = target.valid * (label <= DEFECT) * batch["known"] * (1 - batch["supervised"])
+        return counted * inside(moved[1] - moved[0])  # the true position must be in the source
 
     def _monitored(self, field: Tensor, border: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The terms of OBSERVED."""

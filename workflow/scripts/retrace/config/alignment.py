@@ -16,7 +16,8 @@ from retrace.formats.precomputed import check_local_layer
 from retrace.formats.source import Source
 from retrace.remote.addresses import is_address, is_zarr
 
-STACK_SPLITS = ("train", "test")
+STACK_SPLITS = ("train", "validation", "test")
+"""The splits of the sections, in their order."""
 
 GEOMETRY = tuple(n for n in SyntheticSections.model_fields if n not in ("phantom_shape", "roi_nm"))
 """Settings that describe the distortion of a section."""
@@ -28,15 +29,27 @@ def resolve(file: AlignmentFile, volumes: Collection[str], where: str) -> Alignm
         hint = nearest(file.volume, volumes)
         raise ConfigError(f"{where}: alignment names the unknown volume {file.volume!r}; {hint}")
     for name, stack in file.stacks.items():
-        if stack.test_count and not stack.test_fraction:
-            raise ConfigError(
-                f"{where}: stacks {name!r}: {stack.test_count} test stacks and `test_fraction: 0` "
-                "of the sections to draw them from; raise one or set the other to 0"
-            )
+        _check_held_out(f"{where}: stacks {name!r}", stack)
     resolved = file.complete(deep=True).plain()
     if file.mask is not None:
         resolved["mask"] |= {"voxel_size_nm": None}
     return Alignment.model_validate(resolved)
+
+
+def _check_held_out(where: str, stack: StackSet) -> None:
+    """ConfigError for a split without sections."""
+    fractions = {"validation": stack.validation_fraction, "test": stack.test_fraction}
+    for split, fraction in fractions.items():
+        if (count := stack.count_of(split)) and not fraction:
+            raise ConfigError(
+                f"{where}: {count} {split} stacks and `{split}_fraction: 0` of the sections to "
+                "draw them from; raise one or set the other to 0"
+            )
+    if stack.validation_count and sum(fractions.values()) >= 1:
+        raise ConfigError(
+            f"{where}: `validation_fraction: {stack.validation_fraction}` and `test_fraction: "
+            f"{stack.test_fraction}` leave no sections to train on; lower one"
+        )
 
 
 def sections_of(dataset: DatasetBase) -> Alignment:
@@ -88,7 +101,7 @@ def stack_store(dataset: str, name: str, split: str) -> str:
 def stack_stores(dataset: DatasetBase, split: str) -> list[str]:
     """The files of all sets of stacks that a split has."""
     stacks = sections_of(dataset).stacks
-    used = [n for n, s in stacks.items() if (s.test_count if split == "test" else s.count)]
+    used = [name for name, stack in stacks.items() if stack.count_of(split)]
     return [stack_store(dataset.name, name, split) for name in used]
 
 

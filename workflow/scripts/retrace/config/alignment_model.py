@@ -25,7 +25,7 @@ SMALLEST_SIDE_PX = 16
 
 StackName = Annotated[str, Field(pattern="^[A-Za-z0-9]+$"), InWords("a name of letters and digits")]
 Side = Annotated[int, Field(strict=True, ge=SMALLEST_SIDE_PX)]
-TestFraction = Annotated[
+HeldOutFraction = Annotated[
     float, Field(strict=True, ge=0, lt=1), InWords("a number of at least 0 and less than 1")
 ]
 
@@ -60,13 +60,23 @@ class StackSet(SettingsModel):
         100,
         description="Number of training stacks. With `coordinates`, the file decides the number.",
     )
+    validation_count: WholeFrom0 = Field(
+        0,
+        description="Number of stacks that trainings are measured on while they run. 0: trainings "
+        "also use the sections of `validation_fraction`, and are not measured.",
+    )
     test_count: WholeFrom0 = Field(0, description="Number of stacks from the held-out sections.")
     height: Annotated[int, Field(strict=True, ge=2)] = Field(10, description="Sections of a stack.")
     side: Side = Field(1152, description="Side of the square sections, pixels of that mip.")
     roi_nm: Region | None = Field(
         None, description="Where stacks are drawn from, nm. Absent: everywhere."
     )
-    test_fraction: TestFraction = Field(
+    validation_fraction: HeldOutFraction = Field(
+        0.1,
+        description="Fraction of the sections that validation stacks are drawn from and training "
+        "stacks are not; those before the test sections.",
+    )
+    test_fraction: HeldOutFraction = Field(
         0.2,
         description="Fraction of the sections that is held out for test stacks; the last ones.",
     )
@@ -76,6 +86,11 @@ class StackSet(SettingsModel):
         "SEAMLeSS's list of (x, y, z, extent, H).",
     )
     reject: Reject = Field(default_factory=Reject, description="Which places are not used.")
+
+    def count_of(self, split: str) -> int:
+        """Number of stacks of a split: train, validation or test."""
+        counts = {"train": self.count, "validation": self.validation_count, "test": self.test_count}
+        return counts[split]
 
 
 class SyntheticSections(SettingsModel):

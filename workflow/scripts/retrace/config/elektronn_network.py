@@ -5,12 +5,19 @@ Sizes are in the order z, y, x; ELEKTRONN's own files have x, y, z.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from retrace.config.network_settings import EXTENDS, DatasetTraits, Head, VoxelNetworkSettings
-from retrace.elektronn.architecture import HEAD, RECONSTRUCTION, Architecture, ElektronnLayer
+from retrace.elektronn.architecture import (
+    HEAD,
+    RECONSTRUCTION,
+    Architecture,
+    ElektronnLayer,
+    from_dict,
+)
 from retrace.elektronn.layers import architecture_of, check_lists, dropout_of
 from retrace.elektronn.parameters import ElektronnParameters, Mode
 from retrace.setting_types import (
@@ -188,6 +195,16 @@ class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
         description="Whether labels are class numbers; otherwise they are objects, whose "
         "boundaries are class 1."
     )
+
+    @property
+    def measured_shapes(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The input of a patch, and the labels that its outputs span."""
+        architecture = from_dict(self.architecture.plain(), self.input_shape)
+        if architecture.sizes is None:
+            return self.input_shape, (1, 1, 1)
+        context = [axis[-1] - 1 for axis in architecture.sizes.fields]
+        core = [n - c for n, c in zip(self.input_shape, context, strict=True)]
+        return self.input_shape, core
 
     @property
     def initial_network(self) -> str | None:

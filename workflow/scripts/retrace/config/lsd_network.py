@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,12 @@ from retrace.config.families import LSD, load
 from retrace.config.network_settings import EXTENDS, DatasetTraits, Head, VoxelNetworkSettings
 from retrace.config.parts import chooses, one_of
 from retrace.config.schema import check
-from retrace.config.unet_shapes import label_padding_nm, output_shape, target_context
+from retrace.config.unet_shapes import (
+    label_padding_nm,
+    output_shape,
+    smallest_input,
+    target_context,
+)
 from retrace.config.yaml_files import merge
 from retrace.errors import ConfigError
 from retrace.geometry import Triple, triple
@@ -175,10 +180,17 @@ class LsdNetworkSettings(LsdSettings):
         description="How far a batch may reach beyond the labels, nm."
     )
 
+    measures_around: ClassVar[bool] = True
+
     @property
     def optimizer_in_words(self) -> str:
         """The optimizer and its rates for a methods section."""
         return f"Adam at a learning rate of {self.optimizer.lr:g}"
+
+    @property
+    def measured_shapes(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The smallest input of the U-Net; patches may have few labels."""
+        return smallest_input(self.downsample), (1, 1, 1)
 
 
 DERIVED = ("inputs", "recursive", "n_lab", "labels_are_classes")

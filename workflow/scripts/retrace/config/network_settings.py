@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -137,6 +137,14 @@ class VoxelNetworkSettings(NetworkSettings):
     def prediction_tile(self) -> Shape | None:
         """Output of one prediction step that the network asks for, voxels (z, y, x)."""
         return None
+
+    measures_around: ClassVar[bool] = False
+    """Whether validation patches may leave the box of their entry in raw."""
+
+    @property
+    def measured_shapes(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The smallest boxes of raw and of labels that a validation patch fits into, voxels."""
+        raise NotImplementedError(self.family)
 
 
 DIRECT_NEIGHBORHOOD: tuple[Offset, ...] = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))

@@ -169,7 +169,7 @@ def _probabilities(weights: Sequence[float | None]) -> list[float]:
     return [weight / sum(filled) for weight in filled]
 
 
-def _overlaps(one: Region | None, other: Region | None) -> bool:
+def overlaps(one: Region | None, other: Region | None) -> bool:
     """Whether two boxes share space; None is the whole volume."""
     if one is None or other is None:
         return True
@@ -190,7 +190,7 @@ def _excluded(dataset: Dataset, entry: Entry) -> tuple[Region, ...]:
     for split in SPLITS[1:]:
         for other in dataset.entries(split):
             same = other.volume == entry.volume
-            if not same or not _overlaps(entry.roi_nm, other.roi_nm):
+            if not same or not overlaps(entry.roi_nm, other.roi_nm):
                 continue
             if other.roi_nm is None or _covers(other.roi_nm, entry.roi_nm):
                 raise ConfigError(

@@ -42,6 +42,23 @@ def _axis_output(input_size: int, factors: Sequence[int], axis: str) -> int:
     return size
 
 
+def smallest_input(downsample: Sequence[Sequence[int]]) -> tuple[int, int, int]:
+    """The smallest input of the U-Net, voxels (z, y, x), by the pooling factors of its levels."""
+    z, y, x = (_smallest([factors[axis] for factors in downsample]) for axis in range(3))
+    return z, y, x
+
+
+def _smallest(factors: Sequence[int]) -> int:
+    """The smallest size of an axis that gives an output."""
+    size = 1
+    for factor in factors:  # from the output down to the coarsest level
+        size = -(-(size + PASS_LOSS) // factor)
+    size += PASS_LOSS
+    for factor in reversed(factors):  # and up to the input
+        size = size * factor + PASS_LOSS
+    return size
+
+
 def label_padding_nm(
     output: Sequence[int], context: Sequence[int], voxel_size_nm: Sequence[float]
 ) -> tuple[float, float, float]:

@@ -36,6 +36,11 @@ class ViewSettings(View):
     layers: tuple[ViewLayerSource, ...] = Field(
         description="Layers, the lowest first. Those whose files do not exist are left out."
     )
+    meshes: Annotated[Text | None, NO_EFFECT] = Field(
+        None,
+        description="Folder of the exported layer of the segments, whose meshes the served viewer "
+        "shows. null, or where it does not exist: neuroglancer computes meshes of small volumes.",
+    )
     errors: Annotated[ErrorsSource | None, NO_EFFECT] = Field(
         None,
         description="Errors that the served viewer lists. null, or where the file does not exist: "

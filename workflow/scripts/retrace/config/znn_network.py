@@ -145,6 +145,15 @@ class ZnnNetworkSettings(ZnnTrainingParameters, VoxelNetworkSettings):
         """`forward_outsz`: the output of one prediction step, voxels (z, y, x)."""
         return self.forward_outsz
 
+    @property
+    def measured_shapes(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The box of a patch; affinities need the voxel before each."""
+        extra = int(self.out_type == "affinity")
+        labels = [n + extra for n in self.train_outsz]
+        if self.predict_padding == "symmetric":
+            return (1, 1, 1), labels
+        return [n + extra for n in self.input_shape], labels
+
 
 def resolve_znn(file: ZnnNetworkFile, dataset: DatasetTraits) -> ZnnNetworkSettings:
     """The network for one dataset, from its file and the files that this names.

@@ -22,6 +22,8 @@ from retrace.planning.experiment import Planner
 from retrace.planning.paths import manifest, results, with_manifests
 from retrace.planning.stacks import check_detector, section_files
 from retrace.planning.targets import pair_target
+from retrace.planning.train import validation_settings
+from retrace.planning.validation_checks import is_measured
 from retrace.planning.weights import first_weights, model_file, untracked_weights
 
 
@@ -38,6 +40,7 @@ def alignment_train_settings(
         run=config.run,
         seed=config.seed,
         device=config.device,
+        **validation_settings(config),
     )
 
 
@@ -128,10 +131,13 @@ def fit_job(planner: Planner, dataset: str, network: str) -> Job:
     weights = first_weights(planner, dataset, network)
     init = {"init": weights["init"]} if "init" in weights else {}
     settings = alignment_train_settings(planner.config, data, experiment.network)
-    manifests = [manifest(path) for path in stacks]
+    measured = stack_stores(data, "validation") if is_measured(planner.config) else []
+    measured_masks = stack_mask_stores(data, "validation") if masks and measured else []
+    validation = {"validation": measured, "validation_masks": measured_masks} if measured else {}
+    manifests = [manifest(path) for path in (*stacks, *measured)]
     return Job(
         settings,
-        {"stacks": stacks, "masks": masks, **init},
+        {"stacks": stacks, "masks": masks, **validation, **init},
         manifests,
         untracked=untracked_weights(planner, dataset, network),
     )

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from retrace.config.alignment_model import DefectDetector, TestFraction
+from retrace.config.alignment_model import DefectDetector, HeldOutFraction
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.formats.source import DefectMaskSource, Source
-from retrace.planning.train_settings import TrainingExecution
+from retrace.planning.train_settings import MeasuredTraining
 from retrace.setting_types import (
     DEFAULT_ZARR_FORMAT,
     Count,
@@ -23,7 +23,7 @@ from retrace.setting_types import (
 from retrace.settings_model import NO_EFFECT, SettingsModel
 
 
-class FitSettings(TrainingExecution):
+class FitSettings(MeasuredTraining):
     """What `align.py train` reads."""
 
     dataset: Text = Field(description="Name of the dataset.")
@@ -68,7 +68,7 @@ class ScoreAlignmentSettings(SettingsModel):
     dataset: Text = Field(description="Name of the dataset.")
     network: Text = Field(description="Name of the network.")
     sections: Source = Field(description="The sections before alignment.")
-    test_fraction: TestFraction = Field(
+    test_fraction: HeldOutFraction = Field(
         description="Fraction of the sections, the last ones, held out from training."
     )
     device: Annotated[Device, NO_EFFECT] = Field("auto", description="Has no effect.")

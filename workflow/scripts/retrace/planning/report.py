@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from retrace.config.dataset_model import Dataset
+from retrace.config.families import family_of
 from retrace.config.network_settings import VoxelNetworkSettings
 from retrace.config.view_model import ViewLayerSource
 from retrace.config.workflow import WorkflowConfig
@@ -15,6 +16,7 @@ from retrace.planning.experiment import Planner
 from retrace.planning.paths import layer_files, predicted, results, volumes_of
 from retrace.planning.program_files import PAGE_TEMPLATE
 from retrace.planning.report_settings import (
+    AlignmentExperiment,
     ExperimentSettings,
     ReportedDataset,
     ReportSettings,
@@ -56,14 +58,20 @@ def _error_layers(
 
 def report_job(planner: Planner) -> Job:
     """Writes the report of the experiments of the configuration."""
-    reported, files = [], evaluated_files(planner)
+    reported, aligned, files = [], [], evaluated_files(planner)
     for dataset, network in planner.experiments():
         experiment = planner.experiment("evaluate", dataset, network)
+        folder = results(dataset, network)
+        files.append(f"{folder}/training.json")
+        if family_of(experiment.network).aligns:
+            aligned.append(AlignmentExperiment(dataset=dataset, network=network, folder=folder))
+            continue
         content = _reported(planner.config, experiment.dataset, experiment.network)
         reported.append(content)
         files += layer_files(content.layers)
-        files.append(results(dataset, network, "training.json"))
-    settings = ReportSettings(config=planner.config, experiments=tuple(reported))
+    settings = ReportSettings(
+        config=planner.config, experiments=tuple(reported), alignments=tuple(aligned)
+    )
     inputs = {"template": os.path.relpath(PAGE_TEMPLATE), "comparisons": _comparisons(planner)}
     return Job(settings, inputs, files, untracked=("comparisons",))
 

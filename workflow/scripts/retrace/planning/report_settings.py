@@ -43,8 +43,24 @@ class ExperimentSettings(SettingsModel):
         return f"{self.dataset.name}_{self.network.name}"
 
 
+class AlignmentExperiment(SettingsModel):
+    """A network of the report that aligns sections."""
+
+    dataset: DatasetName = Field(description="Name of the dataset.")
+    network: Text = Field(description="Name of the network.")
+    folder: Text = Field(description="Folder of the results.")
+
+    @property
+    def name(self) -> str:
+        """DATASET_NETWORK."""
+        return f"{self.dataset}_{self.network}"
+
+
 class ReportSettings(SettingsModel):
     """What the report shows."""
 
     config: WorkflowConfig = Field(description="The configuration.")
     experiments: tuple[ExperimentSettings, ...] = Field(description="The experiments, in order.")
+    alignments: tuple[AlignmentExperiment, ...] = Field(
+        (), description="The networks that align sections, in order."
+    )

@@ -11,7 +11,7 @@ from retrace.formats.source import DefectMaskSource, Source
 from retrace.setting_types import Device, Flag, Fraction, NmSize, Text, WholeFrom0
 from retrace.settings_model import NO_EFFECT, SettingsModel
 
-StackSplit = Literal["train", "test"]
+StackSplit = Literal["train", "validation", "test"]
 
 
 class DistortSettings(SettingsModel):

@@ -29,7 +29,7 @@ from retrace.planning.paths import (
 from retrace.planning.resumption import Start, planned_start
 from retrace.planning.targets import pair_target
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
-from retrace.planning.validation_checks import is_measured, labelled_validation
+from retrace.planning.validation_checks import boxes_of_test, is_measured, labelled_validation
 from retrace.planning.weights import context_model, first_weights, untracked_weights
 
 
@@ -122,12 +122,22 @@ def trained_volumes(config: WorkflowConfig, dataset: Dataset) -> list[str]:
 
 
 def validation_patches(config: WorkflowConfig, dataset: Dataset) -> list[Entry]:
-    """Entries that a training is measured on, as training reads them."""
+    """Entries that a training is measured on, as training reads them.
+
+    They exclude the test boxes of their volumes, which no measurement reads.
+    """
     if not is_measured(config):
         return []
     entries = labelled_validation(dataset)
-    drawn = {"probability": 1 / len(entries), "exclude_nm": ()} if entries else {}
-    return [entry.without("skeletons").model_copy(update=drawn) for entry in entries]
+    return [
+        entry.without("skeletons").model_copy(
+            update={
+                "probability": 1 / len(entries),
+                "exclude_nm": boxes_of_test(dataset, entry.volume),
+            }
+        )
+        for entry in entries
+    ]
 
 
 def recursive_stores(

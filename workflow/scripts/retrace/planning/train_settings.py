@@ -63,7 +63,23 @@ class TrainingExecution(SettingsModel):
     )
 
 
-class TrainSettings(TrainingExecution):
+class MeasuredTraining(TrainingExecution):
+    """How any network is trained, and measured on validation data meanwhile."""
+
+    validate_every: Annotated[Interval, NO_EFFECT] = Field(
+        "auto", description="Iterations between two measurements on validation data."
+    )
+    selection: Validation | None = Field(
+        None, description="How measurements decide which weights are the result. None: not at all."
+    )
+
+    @property
+    def validation(self) -> Validation:
+        """All settings of the validation."""
+        return self.selection or Validation(every=self.validate_every)
+
+
+class TrainSettings(MeasuredTraining):
     """What train.py reads."""
 
     dataset: TrainingDataset | TrainingExamples = Field(description="The data.")
@@ -80,18 +96,6 @@ class TrainSettings(TrainingExecution):
         None, description="Longest training time, all runs together, s. None: no limit."
     )
     precision: Precision = Field("auto", description="Number format of the computation.")
-    validate_every: Annotated[Interval, NO_EFFECT] = Field(
-        "auto", description="Iterations between two measurements on the validation volumes."
-    )
-    selection: Validation | None = Field(
-        None, description="How measurements decide which weights are the result. None: not at all."
-    )
-
-    @property
-    def validation(self) -> Validation:
-        """All settings of the validation."""
-        return self.selection or Validation(every=self.validate_every)
-
     compile: Annotated[Compile, NO_EFFECT] = Field(
         "auto", description="Whether torch compiles the network."
     )

@@ -1,23 +1,44 @@
-"""Refuses a choice of the best state where no validation data would decide."""
+"""Which entries a training is measured on; refuses a choice of the best state without any."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from retrace.config.alignment import stack_stores
 from retrace.config.dataset_model import Dataset, Entry
 from retrace.config.families import family_of
-from retrace.config.network_settings import NetworkSettings
+from retrace.config.network_settings import NetworkSettings, VoxelNetworkSettings
+from retrace.config.splits import overlaps
 from retrace.config.workflow import WorkflowConfig
 from retrace.errors import ConfigError
+from retrace.formats.source import Region
+from retrace.geometry import VoxelBox
+from retrace.planning.volume_layout import volume_layouts
 
 
 def is_measured(config: WorkflowConfig) -> bool:
-    """Whether trainings are measured on the validation volumes."""
+    """Whether trainings are measured on validation data."""
     return config.engine != "legacy" and config.validation.every != "never"
 
 
 def labelled_validation(dataset: Dataset) -> list[Entry]:
-    """The validation entries of volumes with labels."""
-    volumes = dataset.volumes
-    return [e for e in dataset.validation if volumes[e.volume].labels is not None]
+    """The validation entries of volumes with labels, without those that overlap test entries."""
+    return [
+        entry
+        for entry in dataset.validation
+        if dataset.volumes[entry.volume].labels is not None and not _is_tested(dataset, entry)
+    ]
+
+
+def _is_tested(dataset: Dataset, entry: Entry) -> bool:
+    tested = (other for other in dataset.test if other.volume == entry.volume)
+    return any(overlaps(entry.roi_nm, other.roi_nm) for other in tested)
+
+
+def boxes_of_test(dataset: Dataset, volume: str) -> tuple[Region, ...]:
+    """The boxes of a volume that are tested; whole volumes have none."""
+    boxes = (entry.roi_nm for entry in dataset.test if entry.volume == volume)
+    return tuple(box for box in boxes if box is not None)
 
 
 def check_validation(config: WorkflowConfig, dataset: object, network: NetworkSettings) -> None:
@@ -34,12 +55,53 @@ def check_validation(config: WorkflowConfig, dataset: object, network: NetworkSe
     if not isinstance(dataset, Dataset):
         return  # of single examples some are always held out
     if family_of(network).aligns:
-        raise ConfigError(
-            f"{where}: alignment networks are trained on stacks, of which none are for "
-            f"validation; leave it out to take the last state"
-        )
-    if not labelled_validation(dataset):
+        _check_stacks(where, dataset, last)
+        return
+    entries = labelled_validation(dataset)
+    if not entries:
         raise ConfigError(
             f"{where} needs validation data, and dataset {dataset.name!r} has no `validation` "
-            f"entry whose volume has labels; add one to config/datasets/{dataset.name}.yaml, {last}"
+            "entry with labels that is apart from its test entries; add one to "
+            f"config/datasets/{dataset.name}.yaml, {last}"
         )
+    assert isinstance(network, VoxelNetworkSettings)
+    for entry in entries:
+        for part, have, need in _boxes(dataset, network, entry):
+            if any(n < m for n, m in zip(have, need, strict=True)):
+                raise ConfigError(
+                    f"{where} needs validation patches, and none fits into volume "
+                    f"{entry.volume!r}: there are {list(have)} voxels of {part} (z, y, x), and a "
+                    f"patch has {list(need)}; enlarge `roi_nm` of the `validation` entry of "
+                    f"dataset {dataset.name!r}, take a network with smaller patches, {last}"
+                )
+
+
+def _check_stacks(where: str, dataset: Dataset, last: str) -> None:
+    if not stack_stores(dataset, "validation"):
+        raise ConfigError(
+            f"{where} needs validation stacks, and no set of `stacks` of dataset "
+            f"{dataset.name!r} has a `validation_count`; set it in "
+            f"config/datasets/{dataset.name}.yaml, {last}"
+        )
+
+
+def _boxes(
+    dataset: Dataset, network: VoxelNetworkSettings, entry: Entry
+) -> Iterator[tuple[str, Sequence[int], Sequence[int]]]:
+    """Of raw and labels the shape of an entry and the smallest one that works, voxels (z, y, x).
+
+    Left out where the shape is not known before the volume is fetched.
+    """
+    raw, labels = network.measured_shapes
+    layouts = volume_layouts(dataset, dataset.volumes[entry.volume])
+    for part, need in (("raw", raw), ("labels", labels)):
+        boxes = [layouts[part].box] if part in layouts else []
+        if entry.roi_nm is not None and not (part == "raw" and network.measures_around):
+            boxes.append(entry.roi_nm.box.to_voxels(dataset.voxel_size_nm))
+        if boxes:
+            yield part, _common(boxes).shape, need
+
+
+def _common(boxes: Sequence[VoxelBox]) -> VoxelBox:
+    """The overlap of one or two boxes."""
+    return boxes[0].intersect(boxes[-1])

@@ -89,16 +89,15 @@ def _dtype(array: Path) -> str:
     return str(json_if_intact(array / ".zarray").get("dtype"))
 
 
-def _view_job(
-    planner: Planner, layers: list[ViewLayerSource], errors: ErrorsSource | None = None
-) -> Job:
+def _view_job(planner: Planner, layers: list[ViewLayerSource], **served: Any) -> Job:
+    """A view of these layers; `served`: more that the served viewer shows, if it exists."""
     view = planner.config.view
     settings = ViewSettings(
         bind_address=view.bind_address,
         port=view.port,
         lsd_channels=view.lsd_channels,
         layers=tuple(layers),
-        errors=errors,
+        **served,
     )
     return Job(settings, prerequisites=layer_files(layers))
 
@@ -117,8 +116,13 @@ def view_job(planner: Planner, dataset: str, network: str) -> Job:
     if family_of(net).aligns:
         return _view_job(planner, align.layers(planner.config, data, net))
     volume = predicted(data)[-1]
-    errors = ErrorsSource(path=results(data.name, net.name, "errors.json"), volume=volume)
-    return _view_job(planner, data_layers(data, volume) + result_layers(data, net, volume), errors)
+    layers = data_layers(data, volume) + result_layers(data, net, volume)
+    return _view_job(
+        planner,
+        layers,
+        meshes=results(data.name, net.name, volume, "precomputed/segments"),
+        errors=ErrorsSource(path=results(data.name, net.name, "errors.json"), volume=volume),
+    )
 
 
 def view_batch_job(planner: Planner, dataset: str, network: str) -> Job:

@@ -21,7 +21,14 @@ REFERENCES = {
     "fragments": ("fragments", "circle-open"),
 }
 """Results that the curves are compared with: their names and marks."""
-NO_TERMS = {"iteration", "loss", "threshold", *METRICS}
+ALIGNED = {
+    "error_px": "distance from the true place, px",
+    "correlation": "correlation of aligned pairs",
+}
+"""How well pairs of sections are aligned; the first that is known has a panel of its own."""
+FIELDS = ("field_px", "moved_px", "valid", "lambda1")
+"""What alignment trainings record of their fields."""
+NO_TERMS = {"iteration", "loss", "threshold", *METRICS, *ALIGNED, *FIELDS}
 """Columns of measurements that are no terms of the loss."""
 MARKED = 60
 """Curves of at most this number of points have a mark at each."""
@@ -84,6 +91,7 @@ def learning_figure(content: Mapping[str, Any]) -> PageFigure:
     traces = _loss_traces(history, "", COLOURS)
     measured = validation.get("rows") or []
     traces += _loss_traces(measured, "validation ", COLOURS[3:])
+    traces += _test_passes(content.get("learning_curve", {}).get("test", {}))
     positive = history and all(v is None or v > 0 for trace in traces for v in trace["y"])
     layout: dict[str, Any] = {
         "xaxis": {"title": {"text": "iteration"}},
@@ -92,23 +100,43 @@ def learning_figure(content: Mapping[str, Any]) -> PageFigure:
         "hoverdistance": -1,
     }
     caption = "Training: the loss and its terms. " + _validation_text(history, validation)
-    scores = [name for name in (measured[0] if measured else {}) if _is_score(name)]
+    title, scores = _second_panel(measured)
     if scores:
         traces += [
-            _measured(measured, f"validation {METRICS[name].heading}", name, colour)
-            | {"yaxis": "y2"}
-            for name, colour in zip(scores, COLOURS, strict=False)
+            _measured(measured, f"validation {words}", name, colour) | {"yaxis": "y2"}
+            for (name, words), colour in zip(scores.items(), COLOURS, strict=False)
         ]
         layout["yaxis"]["domain"] = [0.42, 1]
-        layout["yaxis2"] = {"title": {"text": "VOI, bits"}, "domain": [0, 0.34]}
+        layout["yaxis2"] = {"title": {"text": title}, "domain": [0, 0.34]}
         layout["xaxis"]["anchor"] = "y2"
     if "kept" in validation:
         layout["shapes"] = [_vertical(validation["kept"])]
     return PageFigure(traces, layout, caption, 560 if scores else 420, name="learning")
 
 
+def _second_panel(measured: Sequence[Mapping[str, Any]]) -> tuple[str, dict[str, str]]:
+    """The title of the panel below the losses, and what it shows: names in rows, and in words."""
+    names = {name for row in measured for name, value in row.items() if value is not None}
+    bits = [name for name in (measured[0] if measured else {}) if _is_score(name)]
+    if bits:
+        return "VOI, bits", {name: METRICS[name].heading for name in bits}
+    known = [name for name in ALIGNED if name in names]
+    return (known[0].replace("_", ", "), {known[0]: ALIGNED[known[0]]}) if known else ("", {})
+
+
 def _is_score(name: str) -> bool:
     return name in METRICS and METRICS[name].unit == "bits"
+
+
+def _test_passes(columns: Mapping[str, Sequence[Any]]) -> list[Trace]:
+    """ZNN's own measurements on other patches of the validation split each time, as points."""
+    look = {"mode": "markers", "marker": {"size": 6, "symbol": "diamond-open"}}
+    names = {"err": "test pass, err", "cls": "test pass, cls"}
+    return [
+        curve(columns["it"], columns[key], words, colour, **look)
+        for (key, words), colour in zip(names.items(), COLOURS[6:], strict=True)
+        if columns.get("it") and key in columns
+    ]
 
 
 def _vertical(x: float) -> dict[str, Any]:

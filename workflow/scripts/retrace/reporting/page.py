@@ -9,6 +9,7 @@ from typing import Any
 
 from retrace.planning.report_settings import ReportSettings
 from retrace.progress import progress
+from retrace.reporting.alignments import read_alignment
 from retrace.reporting.comparisons import read_comparison
 from retrace.reporting.drawings import graph
 from retrace.reporting.experiments import ReportedExperiment, read_experiment
@@ -37,7 +38,9 @@ def report_page(settings: ReportSettings, template: str) -> str:
         read_experiment(experiment)
         for experiment in progress(experiments, len(experiments), "report", "experiments")
     ]
-    folders = [Path(experiment.folder) for experiment in experiments]
+    aligned = [read_alignment(alignment) for alignment in settings.alignments]
+    folders = [Path(one.folder) for one in experiments]
+    folders += [Path(one.folder) for one in settings.alignments]
     datasets = sorted({folder.parent for folder in folders})
     read = [*folders, *(dataset / "masks" for dataset in datasets)]
     records = read_store_records(read)
@@ -45,8 +48,9 @@ def report_page(settings: ReportSettings, template: str) -> str:
     costs = step_costs(records, _costs_of(reported))
     return render(
         template,
-        title=f"{len(reported)} experiment{'s' if len(reported) != 1 else ''}",
+        title=f"{len(folders)} experiment{'s' if len(folders) != 1 else ''}",
         experiments=reported,
+        alignments=aligned,
         experiment_tables=experiment_tables(reported),
         volume_tables=volume_tables(reported),
         missing=missing_references(reported),

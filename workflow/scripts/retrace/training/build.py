@@ -12,7 +12,6 @@ from retrace.checkpoints.elektronn import SUFFIX
 from retrace.checkpoints.safetensors import read_metadata
 from retrace.config.families import family_of
 from retrace.device import choose_own_device, uses_bf16, uses_compile
-from retrace.errors import DataError
 from retrace.formats.hdf5 import H5_SUFFIXES
 from retrace.networks import build_network
 from retrace.planning.train_settings import TrainingDataset, TrainingExamples, TrainSettings
@@ -24,14 +23,8 @@ from retrace.training.average import WeightAverage
 from retrace.training.loop import Trainer, TrainingPlan
 from retrace.training.prefetch import DEFAULT_WORKERS
 from retrace.training.ranks import SINGLE_PROCESS, Rank
-from retrace.training.task import (
-    SetUp,
-    TrainingInputs,
-    ValidationData,
-    WeightFiles,
-    set_threads,
-)
-from retrace.training.validation import ValidationCurve
+from retrace.training.task import SetUp, TrainingInputs, WeightFiles, set_threads
+from retrace.training.validation import validation_curve
 
 
 def training_digest(settings: TrainSettings, weights: WeightFiles) -> str:
@@ -97,22 +90,6 @@ def training_plan(settings: TrainSettings, device: torch.device, work: Path) -> 
     )
 
 
-def validation_curve(
-    settings: TrainSettings, data: ValidationData | None
-) -> ValidationCurve | None:
-    """The measurements of a training; DataError if they are to decide and there are no data."""
-    chosen = settings.validation
-    if data is not None and chosen.every != "never":
-        return ValidationCurve(data, chosen)
-    if chosen.decides:
-        raise DataError(
-            "`validation`: `keep: best` and `patience` need patches with labels of the "
-            f"`validation` volumes of dataset {settings.dataset.name!r}, and none fits; give "
-            "larger ones, or set `keep: last` and `patience: null`"
-        )
-    return None
-
-
 def build_trainer(
     settings: TrainSettings,
     masks: Mapping[str, Path],
@@ -147,5 +124,10 @@ def build_trainer(
         begun=setup.begun,
         rank=rank,
         on_save=setup.on_save,
-        validation=validation_curve(settings, setup.validation),
+        validation=validation_curve(
+            settings.validation,
+            setup.validation,
+            "patches with labels of the `validation` volumes of dataset "
+            f"{settings.dataset.name!r}, and none fits; give larger ones",
+        ),
     )

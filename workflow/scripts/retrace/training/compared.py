@@ -44,6 +44,19 @@ def total(row: Tensor, observed: int) -> Tensor:
     return torch.where(minimised.isnan().all(-1), torch.nan, minimised.nansum(-1))
 
 
+def recorded(
+    terms: Mapping[str, Tensor], uncompared: Mapping[str, Tensor], observed: int
+) -> dict[str, float | None]:
+    """`loss` and the loss terms (scalars) of one batch as JSON values; None: nothing was compared.
+
+    `uncompared`: as for `marked`; `observed`: as for `total`.
+    """
+    values = torch.stack([term.float() for term in terms.values()])
+    values = marked(values, [*terms], uncompared).cpu()
+    row = {"loss": number(total(values, observed))}
+    return row | {name: number(v) for name, v in zip(terms, values, strict=True)}
+
+
 def check_compared(losses: Tensor, names: Sequence[str], remedy: str, work: Path) -> None:
     """StateError if a whole training compared nothing and therefore learned nothing.
 

@@ -13,6 +13,7 @@ from retrace.networks.elektronn import ElektronnNetwork
 from retrace.planning.train_settings import TrainingExamples, TrainSettings
 from retrace.training.task import Measurement
 from retrace.training.validation_patches import identity_of
+from retrace.training.validation_picture import validation_image
 
 if TYPE_CHECKING:
     from retrace.training.elektronn_family import ElektronnTask
@@ -45,7 +46,7 @@ class ElektronnValidation:
             means = self.task.split_means("validation", module)
             row = {f"validation_{name}": value for name, value in means.items()}
         values = {"loss": row.get(LOSS)} | ({"error": row[ERROR]} if ERROR in row else {})
-        return Measurement(values, self.task.validation_pictures(module))
+        return Measurement(values, validation_image(self.task.validation_pictures(module)))
 
     def _row(self, iteration: int) -> dict[str, float] | None:
         rows = self.task.rows

@@ -128,7 +128,7 @@ class PatchSampler:
         volume, count = self.volumes[index], self.counts[index]
         low, high = _shift_range(volume.labelled.grow(self.padding), [labels, mask])
         if raw is not None:
-            first, last = _shift_range(volume.visible, [raw])
+            first, last = _shift_range(volume.image, [raw])
             low, high = np.maximum(low, first), np.maximum(np.minimum(high, last), low)
         best = 0.0
         for _ in range(MAX_TRIES // TRIES_AT_ONCE):
@@ -196,17 +196,18 @@ def open_sampler(
     `padding_nm` (z, y, x): how far patches may extend beyond the ground truth. `field_of_view`: the
     smallest input of the network, voxels. `processes`: how many open the volumes and share the
     memory for them. `is_measured`: few patches are read, so that volumes stay where they are, and
-    raw outside the entries serves as context. DataError, with the volume's name, for one that
-    cannot be trained on; TooSmallError if it is smaller than the field of view.
+    raw outside the entries serves as context, except in boxes that they exclude. DataError, with
+    the volume's name, for one that cannot be trained on; TooSmallError if it is smaller than the
+    field of view.
     """
     opened = [
         open_training_volume(dataset, e, masks.get(e.volume), has_context=is_measured)
         for e in entries
     ]
     for volume in opened:
-        if any(n < m for n, m in zip(volume.visible.shape, field_of_view, strict=True)):
+        if any(n < m for n, m in zip(volume.image.shape, field_of_view, strict=True)):
             raise TooSmallError(
-                f"volume {volume.name!r}: {list(volume.visible.shape)} voxels of raw are smaller "
+                f"volume {volume.name!r}: {list(volume.image.shape)} voxels of raw are smaller "
                 f"than the field of view of the network, {list(field_of_view)}; take a larger "
                 "volume or a smaller network (mtlsd_small, baseline_small)"
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -173,10 +174,10 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured: `loss` and further values by name, and pictures of the first patch."""
+    """What was measured: `loss` and further values by name, and a picture (H, W, 3) uint8."""
 
     values: Mapping[str, float | None]
-    pictures: Mapping[str, Picture]
+    image: np.ndarray | None = None
 
 
 class ValidationData(Protocol):

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from retrace.config.validation_model import Validation
+from retrace.errors import DataError
 from retrace.training.task import Measurement, ValidationData
-from retrace.training.validation_picture import validation_image
 
 Row = dict[str, Any]
 """A measurement: `iteration`, `loss` and further values by name; None: nothing was compared."""
@@ -141,6 +141,29 @@ class ValidationCurve:
         }
 
 
+def validation_curve(
+    settings: Validation, data: ValidationData | None, needs: str
+) -> ValidationCurve | None:
+    """The measurements of a training; None without any.
+
+    DataError, which says what a choice of the best state `needs`, if it is made and there is no
+    such data.
+    """
+    if data is not None and settings.every != "never":
+        return ValidationCurve(data, settings)
+    if settings.decides:
+        raise DataError(
+            f"`validation`: `keep: best` and `patience` need {needs}, or set `keep: last` and "
+            "`patience: null`"
+        )
+    return None
+
+
+def kept_state(curve: ValidationCurve | None, iteration: int) -> dict[str, Any]:
+    """What a model says of its validation: which state it is, and how that was measured."""
+    return {"validation": curve.facts(iteration)} if curve else {}
+
+
 def _loss(row: Row | None) -> float:
     """The loss of a row; infinite where it is unknown."""
     return math.inf if row is None or row["loss"] is None else float(row["loss"])
@@ -155,9 +178,8 @@ def _write(writer: SummaryWriter, measurement: Measurement, iteration: int) -> N
     for name, value in measurement.values.items():
         if value is not None:
             writer.add_scalar(f"validation/{name}", value, iteration)
-    image = validation_image(measurement.pictures)
-    if image is not None:
-        writer.add_image("validation", image, iteration, dataformats="HWC")
+    if measurement.image is not None:
+        writer.add_image("validation", measurement.image, iteration, dataformats="HWC")
 
 
 def mean_values(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

@@ -21,9 +21,10 @@ from retrace.planning.train_settings import TrainingDataset
 from retrace.segmentation.agglomerate import region_graph
 from retrace.segmentation.fragments import renumber, watershed_fragments
 from retrace.segmentation.lut import threshold_list
-from retrace.training.compared import marked, number, total
+from retrace.training.compared import recorded
 from retrace.training.task import Batch, Measurement, Picture, Task
 from retrace.training.validation import mean_values
+from retrace.training.validation_picture import validation_image
 
 PATCHES = 3
 """Patches of a measurement; at the shortest interval they cost about 3 % of the training."""
@@ -72,18 +73,12 @@ class PatchValidation:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16):
                 outputs = self.task.predict(module, batch)
             outputs = {head: output.float() for head, output in outputs.items()}
-            rows.append(self._terms(outputs, batch))
+            terms = self.task.losses(outputs, batch)
+            rows.append(recorded(terms, self.task.uncompared(terms, batch), self.task.observed))
             pictures = pictures or self.task.pictures(outputs, batch)
             if self.affinities is not None:
                 segmented.append(threshold_scores(self.affinities(outputs, batch), self.in_xy))
-        return Measurement({**mean_values(rows), **_best(segmented)}, pictures)
-
-    def _terms(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, float | None]:
-        terms = self.task.losses(outputs, batch)
-        values = torch.stack([term.float() for term in terms.values()])
-        values = marked(values, [*terms], self.task.uncompared(terms, batch)).cpu()
-        row = {"loss": number(total(values, self.task.observed))}
-        return row | {name: number(v) for name, v in zip(terms, values, strict=True)}
+        return Measurement({**mean_values(rows), **_best(segmented)}, validation_image(pictures))
 
 
 def threshold_scores(sample: LabelledAffinities, in_xy: bool) -> list[Scores] | None:

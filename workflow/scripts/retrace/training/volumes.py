@@ -15,7 +15,7 @@ from retrace.formats.label_ids import background_values, is_known
 from retrace.formats.label_values import compact
 from retrace.formats.placement import check_place_in_image
 from retrace.formats.source import Region, Source
-from retrace.geometry import NmBox, NmTriple, VoxelBox, blocks
+from retrace.geometry import NmBox, NmTriple, VoxelBox, blocks, clear_of
 from retrace.machine_limits import free_memory
 from retrace.planning.train_settings import TrainingDataset
 from retrace.storage.images import open_image
@@ -37,10 +37,11 @@ def slabs(box: VoxelBox) -> Iterator[VoxelBox]:
 
 @dataclass(frozen=True)
 class TrainingVolume:
-    """One entry of a dataset's `train` list, its arrays opened and checked.
+    """One entry of a dataset's `train` or `validation` list, its arrays opened and checked.
 
     Raw is read inside `visible`, labels inside `labelled`; outside, both count as absent.
     `excluded` boxes belong to validation or test. Boxes are in voxels from the world's origin.
+    `mirrors`: patches may leave `visible`, and see raw mirrored at its border there.
     """
 
     name: str
@@ -52,9 +53,17 @@ class TrainingVolume:
     excluded: tuple[VoxelBox, ...]
     background_ids: tuple[int, ...]
     probability: float
+    mirrors: bool = False
+
+    @property
+    def image(self) -> VoxelBox:
+        """The box in which the raw of a patch stays, where it fits."""
+        return self.raw.box if self.mirrors else self.visible
 
     def read_raw(self, box: VoxelBox) -> np.ndarray:
-        """Raw as stored, (Z, Y, X); 0 where absent."""
+        """Raw as stored, (Z, Y, X); 0 where absent, or mirrored."""
+        if self.mirrors:
+            return _read_mirrored(self.raw, box, self.visible)
         return _read_within(self.raw, box, self.visible)
 
     def read_codes(self, box: VoxelBox) -> np.ndarray:
@@ -102,6 +111,14 @@ def _read_within(volume: Volume, box: VoxelBox, limits: VoxelBox) -> np.ndarray:
     return result
 
 
+def _read_mirrored(volume: Volume, box: VoxelBox, limits: VoxelBox) -> np.ndarray:
+    """The voxels of `box`, those outside `limits` mirrored at its border."""
+    inside = box.intersect(limits)
+    ends = zip(box.offset, inside.offset, inside.end, box.end, strict=True)
+    widths = [(first - begin, end - last) for begin, first, last, end in ends]
+    return np.pad(volume.read(inside), widths, mode="symmetric")
+
+
 def _as_int32(labels: np.ndarray) -> np.ndarray:
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low >= 0 and high <= np.iinfo(np.int32).max:
@@ -120,7 +137,7 @@ def open_training_volume(
     """Opens and checks the volume of one entry of `train`; DataError if it cannot be used.
 
     `labels_source`: labels to read instead of those of the volume. `has_context`: whether raw is
-    seen outside the entry's box, too.
+    seen outside the entry's box, too; then no voxel of the boxes `exclude_nm` is read.
     """
     name = entry.volume
     sources = dataset.volumes[name]
@@ -136,12 +153,15 @@ def open_training_volume(
         roi = _voxels(entry.roi_nm, raw.voxel_size_nm)
         labelled = labelled.intersect(roi)
         visible = visible if has_context else visible.intersect(roi)
+    excluded = [_voxels(box, raw.voxel_size_nm) for box in entry.exclude_nm]
+    holes = [hole.intersect(labelled) for hole in excluded]
+    if has_context:
+        for hole in excluded:
+            visible = clear_of(visible, hole, labelled)
     _check_overlap(name, raw, labels, mask, visible, labelled)
     check_raw(raw, visible)
     check_not_blank(raw, visible)
     check_labels(labels)
-    excluded = (_voxels(box, raw.voxel_size_nm) for box in entry.exclude_nm)
-    holes = [hole.intersect(labelled) for hole in excluded]
     return TrainingVolume(
         name=name,
         raw=raw,
@@ -152,6 +172,7 @@ def open_training_volume(
         excluded=tuple(hole for hole in holes if not hole.is_empty),
         background_ids=dataset.background_ids,
         probability=1.0 if entry.probability is None else float(entry.probability),
+        mirrors=has_context,
     )
 
 

@@ -27,6 +27,8 @@ ARROWS = 24
 """Arrows along the longer side of a quiver."""
 FRAME_MS = 400
 """Duration of each section in an animation."""
+PAIR_PX, PAIR_GAP_PX = 256, 4
+"""Largest side of a section in the image of a pair, and the gap between sections."""
 
 
 def field_colours(field: Tensor, largest: float | None = None) -> np.ndarray:
@@ -116,6 +118,28 @@ def overlay(first: Tensor, second: Tensor) -> np.ndarray:
     """Two sections (1, 1, H, W) in [0, 1] as red and green, (H, W, 3)."""
     red, green = (side[0, 0].cpu().numpy().clip(0, 1) for side in (first, second))
     return np.stack([red, green, (red + green) / 2], -1)
+
+
+def pair_image(source: Tensor, target: Tensor, field: Tensor) -> np.ndarray:
+    """A pair before and after its alignment as an image (H, W, 3) uint8, without a caption.
+
+    Target, source and warped source, then the differences of both from the target: source minus
+    target is grey where they agree. Of sections larger than PAIR_PX the middle is shown.
+    """
+    parts = [target, source, warp(source, field)]
+    parts += [(part - target + 1) / 2 for part in parts[1:]]
+    images = [_middle(part[0, 0]).cpu().numpy().clip(0, 1) for part in parts]
+    gap = np.ones((images[0].shape[0], PAIR_GAP_PX))
+    row = np.concatenate([part for image in images for part in (image, gap)][:-1], axis=1)
+    return np.repeat((row * 255).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _middle(section: Tensor) -> Tensor:
+    """The middle of a section (H, W), at most PAIR_PX along each axis."""
+    for axis in (0, 1):
+        size = min(PAIR_PX, section.shape[axis])
+        section = section.narrow(axis, (section.shape[axis] - size) // 2, size)
+    return section
 
 
 def animation(sections: list[Tensor]) -> bytes:

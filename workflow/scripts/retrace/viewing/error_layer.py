@@ -2,7 +2,7 @@
 
 A layer is the JSON that neuroglancer itself keeps in its state and its links. The viewer and the
 exported file show the same layers. Its panel lists the errors, the largest first; a click on one
-moves the view to its place and shows its segments.
+shows its segments, a right click moves the view to its place.
 """
 
 from __future__ import annotations

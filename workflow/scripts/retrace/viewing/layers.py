@@ -15,6 +15,7 @@ from retrace.remote.addresses import is_address
 from retrace.storage.images import open_image
 from retrace.storage.value_checks import check_sample
 from retrace.storage.volumes import Volume, open_source
+from retrace.viewing.exported_meshes import ExportedMeshes
 
 SEGMENTATIONS = ("labels", "fragments", "segments")
 """Kinds whose values are ids."""
@@ -35,6 +36,8 @@ class ViewLayer:
     volume: Volume
     lsd_channels: tuple[int, ...] | None = None
     """Channels of descriptors to show, one or three; None: all, as in `LSD_PARTS`."""
+    meshes: ExportedMeshes | None = None
+    """Meshes of the segments; None: they are computed while they are looked at."""
 
     @property
     def box_nm(self) -> NmBox:

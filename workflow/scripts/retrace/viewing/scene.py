@@ -11,8 +11,10 @@ import neuroglancer
 import numpy as np
 
 from retrace.errors import ConfigError
+from retrace.geometry import NmTriple
 from retrace.storage.volumes import Volume
 from retrace.viewing.captions import GAP_PX, caption
+from retrace.viewing.exported_meshes import ExportedMeshes
 from retrace.viewing.layers import SEGMENTATIONS, ViewLayer, focus
 from retrace.viewing.look import Look, look_of
 
@@ -89,21 +91,43 @@ def jet_shader(channel: int) -> str:
     return JET % channel
 
 
-def local_volume(volume: Volume, labels: bool) -> Any:
-    """The volume for neuroglancer, with its voxel size (nm) and offset (voxels)."""
+class MeshedVolume(neuroglancer.LocalVolume):
+    """A volume of ids whose meshes were exported."""
+
+    exported: ExportedMeshes
+    origin_nm: NmTriple
+
+    def get_object_mesh(self, object_id: int) -> bytes:
+        """The mesh of a segment; the viewer shows none where none was exported."""
+        mesh = self.exported.read(object_id)
+        if mesh is None:
+            raise neuroglancer.local_volume.InvalidObjectIdForMesh
+        return mesh.as_bytes(self.origin_nm)
+
+
+def local_volume(volume: Volume, labels: bool, meshes: ExportedMeshes | None = None) -> Any:
+    """The volume for neuroglancer, with its voxel size (nm) and offset (voxels).
+
+    `meshes`: those of its ids; None: neuroglancer computes them, of small volumes.
+    """
     names, units = ["z", "y", "x"], ["nm"] * 3
     scales, offset = list(volume.voxel_size_nm), list(volume.box.offset)
     if volume.channels:
         names, units, scales, offset = ["c^", *names], ["", *units], [1, *scales], [0, *offset]
     array = LazyArray(volume.array, labels)
     lazy = math.prod(array.shape) > LAZY_VOXELS
-    return neuroglancer.LocalVolume(
+    kind = neuroglancer.LocalVolume if meshes is None else MeshedVolume
+    shown = kind(
         array,
         dimensions=neuroglancer.CoordinateSpace(names=names, units=units, scales=scales),
         volume_type="segmentation" if labels else "image",
         voxel_offset=offset,
         max_downsampling=8 if lazy else 64,
     )
+    if meshes is not None:
+        shown.exported = meshes
+        shown.origin_nm = volume.box.to_nm(volume.voxel_size_nm).offset
+    return shown
 
 
 def start_server(bind_address: str, port: int) -> None:
@@ -239,14 +263,10 @@ def _add(state: Any, layer: ViewLayer, shown: Collection[str]) -> None:
 
 
 def _segmentation(layer: ViewLayer, shown: bool) -> Any:
-    """Ids as a layer; where it is shown with its largest ids selected, and colours of its own.
-
-    A precomputed source of meshes can be added to `source`, which is a list.
-    """
-    sources = [local_volume(layer.volume, labels=True)]
+    """Ids as a layer; where it is shown with its largest ids selected, and colours of its own."""
     seen = look_of(layer) if shown else Look((), {})
     return neuroglancer.SegmentationLayer(
-        source=sources,
+        source=local_volume(layer.volume, labels=True, meshes=layer.meshes),
         segments=seen.largest,
         segment_colors=seen.colours,
         selected_alpha=0.4,
