@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow" / "sc
 from retrace.evaluation.counting import count_volumes
 from retrace.evaluation.curve import RegionGraph, threshold_curve
 from retrace.evaluation.ground_truth import GroundTruth
+from retrace.storage.chunk_edges import CHUNK_SHAPE
 from retrace.storage.volumes import Volume, open_volume
-from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume
+from retrace.storage.zarr_writer import create_volume
 
 VOXEL = (10, 10, 10)
 

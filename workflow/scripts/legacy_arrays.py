@@ -32,11 +32,12 @@ from retrace.inference.inputs import (
     region_of_interest,
 )
 from retrace.inference.prediction_store import PredictionLayout
-from retrace.inference.tile_shape import prediction_chunks, snap
+from retrace.inference.tile_shape import snap
 from retrace.inference.tiles import TileNetwork, half_context, tiles
 from retrace.networks import build_network
 from retrace.planning.predict_settings import PredictionSettings, read_prediction_settings
 from retrace.progress import progress
+from retrace.storage.chunk_edges import prediction_chunks
 from retrace.storage.manifest import input_digest, write_manifest
 from retrace.storage.reads import local_paths, remote_reads, volume_version
 from retrace.storage.unfinished import open_unfinished

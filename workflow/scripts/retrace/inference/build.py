@@ -26,13 +26,14 @@ from retrace.inference.inputs import (
 from retrace.inference.precision import prepare_precision
 from retrace.inference.prediction_store import PartialPrediction, PredictionLayout
 from retrace.inference.predictor import Predictor
-from retrace.inference.tile_shape import check_fits, plan_tile, prediction_chunks, shard_tile
+from retrace.inference.tile_shape import check_fits, plan_tile, shard_tile
 from retrace.inference.tiles import Tile, TileNetwork, tiles
 from retrace.inference.volume import Prediction
 from retrace.networks import build_network
 from retrace.planning.predict_settings import PredictionSettings
 from retrace.records.record import work_digest
 from retrace.settings_model import deciding
+from retrace.storage.chunk_edges import prediction_chunks
 from retrace.storage.manifest import input_digest
 from retrace.storage.reads import local_paths, volume_version
 from retrace.storage.shard_grid import shard_edges

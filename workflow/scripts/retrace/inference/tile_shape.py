@@ -12,14 +12,10 @@ from retrace.errors import ConfigError, DeviceError
 from retrace.geometry import Triple, VoxelBox, triple
 from retrace.inference.predictor import Predictor
 from retrace.inference.tiles import TileNetwork
+from retrace.storage.chunk_edges import prediction_chunks
 
 LARGEST_EDGE = 1024
 """Longest tile edge that is chosen automatically, voxels: beyond it the halo costs nothing."""
-
-
-def prediction_chunks(stride: Sequence[int], edge: int = 64) -> Triple:
-    """Chunk edges (z, y, x) near `edge`, multiples of the stride so that tiles can match them."""
-    return triple([step * max(1, round(edge / step)) for step in stride])
 
 
 def snap(tile_shape: Sequence[int], stride: Sequence[int], box: VoxelBox) -> Triple:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from retrace.files import atomic_write
-from retrace.geometry import Triple, triple
+from retrace.geometry import Triple
 from retrace.reading import if_intact
 from retrace.segmentation.grid import BlockGrid
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
@@ -18,24 +18,7 @@ from retrace.storage.block_journal import Journal, checksum, drop_damaged
 from retrace.storage.shards import SINGLE_SHARD, Shard
 from retrace.storage.unfinished import open_unfinished, write_complete_shards
 from retrace.storage.volumes import Volume
-from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume, write_list
-
-
-def fragment_chunks(block_shape: Triple | None) -> Triple:
-    """Chunk shape (z, y, x) of the fragments: it divides the blocks.
-
-    A chunk that belongs to two blocks would be written by two threads, or jobs, at once.
-    """
-    if block_shape is None:
-        return CHUNK_SHAPE
-    edges = zip(block_shape, CHUNK_SHAPE, strict=True)
-    return triple([_divisor(edge, largest) for edge, largest in edges])
-
-
-def _divisor(edge: int, largest: int) -> int:
-    """The largest divisor of `edge` up to `largest`; `edge` itself if that is very small."""
-    divisors = [d for d in range(1, min(edge, largest) + 1) if edge % d == 0]
-    return divisors[-1] if divisors[-1] >= largest // 4 else edge
+from retrace.storage.zarr_writer import create_volume, write_list
 
 
 class FragmentStore:

@@ -23,9 +23,10 @@ from retrace.records.record import work_digest
 from retrace.replacement import remove_afterwards
 from retrace.segmentation.apply import FragmentGraph, open_graph, read_threshold, write_segments
 from retrace.segmentation.edge_files import EdgeFiles, write_graph
-from retrace.segmentation.fragment_store import FragmentStore, fragment_chunks
+from retrace.segmentation.fragment_store import FragmentStore
 from retrace.segmentation.inputs import SegmentationInputs, open_segmentation_inputs
 from retrace.segmentation.volume import block_grid, blocks_at_once, make_edges, make_fragments
+from retrace.storage.chunk_edges import fragment_chunks
 from retrace.storage.manifest import (
     check_manifest,
     input_digest,

@@ -15,11 +15,12 @@ from retrace.errors import DataError
 from retrace.formats.label_ids import background_values, is_known
 from retrace.geometry import Triple, VoxelBox, blocks, triple
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
+from retrace.storage.chunk_edges import CHUNK_SHAPE
 from retrace.storage.label_volumes import read_mask
 from retrace.storage.unfinished import open_unfinished, write_complete_shards
 from retrace.storage.value_checks import check_labels
 from retrace.storage.volumes import Volume
-from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume
+from retrace.storage.zarr_writer import create_volume
 
 MASK_ARRAY = "labels_mask"
 

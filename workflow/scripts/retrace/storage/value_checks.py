@@ -17,9 +17,9 @@ from retrace.formats.normalize import (
     needs_normalize,
 )
 from retrace.geometry import VoxelBox, blocks
+from retrace.storage.chunk_edges import CHUNK_SHAPE
 from retrace.storage.grey_range import sample_boxes, sampled_range
 from retrace.storage.volumes import Volume
-from retrace.storage.zarr_writer import CHUNK_SHAPE
 
 BLANK_CHECK_SHAPE = CHUNK_SHAPE
 """Voxels (z, y, x) that are read at once to find one that is not 0."""

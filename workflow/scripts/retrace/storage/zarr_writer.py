@@ -13,16 +13,12 @@ import zarr
 from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
-from retrace.geometry import Triple, checked_voxel_size, nm_triple, triple
+from retrace.geometry import checked_voxel_size, nm_triple, triple
 from retrace.replacement import is_declared, put
 from retrace.setting_types import DEFAULT_ZARR_FORMAT, ZarrFormat
 from retrace.storage.manifest import manifest_path
 from retrace.storage.shard_grid import shard_edges
 from retrace.storage.unfinished import finish, hide_checksum
-
-CHUNK_SHAPE: Triple = (64, 128, 128)
-"""Chunk shape (z, y, x) of our stores: 1 MiB of uint8, few files, fast in neuroglancer."""
-
 
 LIST_CHUNK = 1 << 18
 """Rows per chunk of a list (edges, scores, counts)."""

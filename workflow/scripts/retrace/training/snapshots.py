@@ -10,7 +10,8 @@ import numpy as np
 
 from retrace.geometry import NmTriple
 from retrace.planning.training_folders import snapshot_name
-from retrace.storage.zarr_writer import CHUNK_SHAPE, create_volume, writing
+from retrace.storage.chunk_edges import CHUNK_SHAPE
+from retrace.storage.zarr_writer import create_volume, writing
 from retrace.training.task import Picture
 
 KEEP = 20
