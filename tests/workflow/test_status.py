@@ -13,6 +13,7 @@ import pytest
 
 import status
 import warm_python
+from retrace.errors import ConfigError
 
 LONG = "x" * 190
 SLEEPING = f"{LONG}/{LONG}/sleeping.txt"
@@ -173,5 +174,5 @@ def test_a_target_that_does_not_exist_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("Snakefile").write_text(SNAKEFILE)
-    with pytest.raises(status.ConfigError, match="cannot plan 'evaluate_all'"):
+    with pytest.raises(ConfigError, match="cannot plan 'evaluate_all'"):
         status.job_statuses("evaluate_all", [])

@@ -14,44 +14,20 @@ import argparse
 import json
 import os
 import re
-import subprocess
-import sys
 from base64 import urlsafe_b64decode
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrace.errors import ConfigError, run
+from retrace.errors import run
+from retrace.planning.planned_jobs import PlannedJob, Usage, dry_run, parse_jobs, usage_of
 
 STATES = ("done", "outdated", "running", "queued", "failed", "missing")
-HEADER = re.compile(r"^(?:local)?(?:rule|checkpoint) (\w+):$")
-FIELD = re.compile(r"^    (output|log|benchmark|wildcards|threads|resources): (.*)$")
 CLUSTER_LOGS = Path("logs/slurm")
 TAIL_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class PlannedJob:
-    """A job of a dry run, with the memory (MB) and time (minutes) that it requests."""
-
-    rule: str
-    outputs: tuple[str, ...]
-    logs: tuple[str, ...]
-    benchmarks: tuple[str, ...]
-    wildcards: dict[str, str]
-    mem_mb: float | None = None
-    runtime_min: float | None = None
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a finished job used: wall-clock seconds and peak resident memory, MB."""
-
-    seconds: float | None = None
-    peak_memory_mb: float | None = None
 
 
 @dataclass
@@ -75,68 +51,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each job")
     parser.add_argument("options", nargs="*", help="the run's options, after `--`")
     return parser.parse_args(argv)
-
-
-# ---------------------------------------------------------------- planned jobs
-
-
-def dry_run(target: str, options: Sequence[str], *more: str) -> str:
-    """The output of `snakemake TARGET --dry-run`; ConfigError with its last lines if it fails."""
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--rerun-incomplete", *more]
-    command += [*options, "--", target]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    if done.returncode != 0:
-        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-6:])
-        raise ConfigError(f"snakemake cannot plan {target!r} with these options:\n{last}")
-    return done.stdout + done.stderr
-
-
-def printed_jobs(text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rule and the printed fields of each job of a dry run."""
-    rule, fields = "", dict[str, str]()
-    for line in [*text.splitlines(), ""]:
-        header, entry = HEADER.match(line), FIELD.match(line)
-        if entry and rule:
-            fields[entry[1]] = entry[2]
-        elif not line.startswith("    "):
-            if rule:
-                yield rule, fields
-            rule, fields = (header[1] if header else ""), {}
-
-
-def file_names(text: str | None) -> tuple[str, ...]:
-    """The files in a list printed by Snakemake, without its remarks in brackets."""
-    return tuple(part.split(" (")[0] for part in text.split(", ")) if text else ()
-
-
-def key_values(text: str | None) -> dict[str, str]:
-    """`a=1, b=2` as a dict."""
-    return dict(part.split("=", 1) for part in (text or "").split(", ") if "=" in part)
-
-
-def parse_number(text: str | None) -> float | None:
-    """A number, None for other text, such as a resource that is known only when the job starts."""
-    return float(text) if text and re.fullmatch(r"[0-9.]+", text) else None
-
-
-def parse_jobs(text: str) -> list[PlannedJob]:
-    """The jobs with outputs, in the order in which Snakemake would run them."""
-    jobs = []
-    for rule, fields in printed_jobs(text):
-        requested = key_values(fields.get("resources"))
-        if "output" in fields:
-            jobs.append(
-                PlannedJob(
-                    rule=rule,
-                    outputs=file_names(fields["output"]),
-                    logs=file_names(fields.get("log")),
-                    benchmarks=file_names(fields.get("benchmark")),
-                    wildcards=key_values(fields.get("wildcards")),
-                    mem_mb=parse_number(requested.get("mem_mb")),
-                    runtime_min=parse_number(requested.get("runtime")),
-                )
-            )
-    return jobs
 
 
 # ---------------------------------------------------------------- their states
@@ -200,28 +114,6 @@ def state_of(job: PlannedJob, planned: bool, marked: dict[str, Mark], locked: bo
     if not started and all(Path(o).exists() for o in job.outputs):
         return "outdated" if planned else "done"
     return "failed" if has_log or started else "missing"
-
-
-def benchmark_usage(path: Path) -> Usage:
-    """Seconds and peak memory of the last run in a benchmark file (one JSON object per line)."""
-    last = json.loads(path.read_text().splitlines()[-1])
-    return Usage(parse_number(str(last["s"])), parse_number(str(last["max_rss"])))
-
-
-def manifest_usage(outputs: Sequence[str]) -> Usage:
-    """Seconds and peak memory from the manifest among a job's outputs."""
-    for path in (Path(o) for o in outputs if o.endswith(".manifest.json")):
-        content = json.loads(path.read_text())
-        return Usage(content.get("seconds"), content.get("peak_memory_mb"))
-    return Usage()
-
-
-def usage_of(job: PlannedJob) -> Usage:
-    """What a finished job used, as far as its benchmark or manifest says so."""
-    for path in map(Path, job.benchmarks):
-        if path.is_file() and path.stat().st_size:
-            return benchmark_usage(path)
-    return manifest_usage(job.outputs)
 
 
 def last_line(path: Path) -> str | None:
