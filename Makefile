@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Write compiled files: without them, Snakemake and every program take three times as long to start.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo test lint bench schemas docs list status lock image push clean
+.PHONY: help setup demo test lint bench schemas docs list status cost lock image push clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s%s\n", $$1, $$2}' Makefile
@@ -80,6 +80,9 @@ list: setup ## show what can run here: make list, or make list NAME=zfinch
 
 status: setup ## show the progress of a target: make status TARGET=evaluate_zfinch_mtlsd OPTIONS="--use-singularity"
 	$(BIN)/python workflow/scripts/status.py $(TARGET) -- $(OPTIONS)
+
+cost: setup ## show what a target costs before it runs: make cost TARGET=... OPTIONS="..." (ASK=1: ask the bucket)
+	@$(BIN)/python workflow/scripts/cost.py $(TARGET) $(if $(ASK),--ask) -- $(OPTIONS)
 
 COMPILE := $(UV) pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate \
            --no-emit-index-url --custom-compile-command "make lock"

@@ -37,6 +37,9 @@ shell.prefix(
 )
 
 
+include: "rules/resources.smk"
+
+
 report: "workflow/report/workflow.rst"
 
 

@@ -45,9 +45,10 @@ from retrace.config.datasets import load_dataset
 from retrace.config.networks import head_names, network_for
 from retrace.geometry import VoxelBox, chunk_count
 from retrace.inference.build import FILES_PER_JOB
-from retrace.inference.tile_shape import prediction_chunks, shard_tile
+from retrace.inference.tile_shape import shard_tile
 from retrace.networks import build_network  # noqa: E402
-from retrace.segmentation.fragment_store import fragment_chunks
+from retrace.planning.rates import rate_of
+from retrace.storage.chunk_edges import fragment_chunks, prediction_chunks
 from retrace.storage.manifest import write_manifest
 from retrace.storage.shard_grid import shard_edges
 from retrace.storage.zarr_writer import LIST_CHUNK, create_volume
@@ -69,8 +70,6 @@ NEIGHBORS = ((-1, 0, 0), (0, -1, 0), (0, 0, -1))
 
 BENCHMARK_ROI = (5300, 9300, 9700)
 """Voxels of the zebra finch's benchmark region: (106000, 83700, 87300) nm at (20, 9, 9) nm."""
-PAPER_RATE_UM3 = 1.404
-"""um^3 a second and GPU of MTLSD on a 2080 Ti (Sheridan et al. 2023, cost of inference)."""
 PLANNED_BLOCK = (256, 512, 512)
 """`segment: block_shape` of the plan, as docs/how-to/large-volumes.md recommends."""
 
@@ -350,7 +349,10 @@ def plan_lines(args: argparse.Namespace) -> Iterator[str]:
     voxels = float(np.prod(BENCHMARK_ROI))
     um3 = voxels * np.prod(VOXEL_SIZE_NM) / 1e9
     yield f"{voxels / 1e9:.0f} Gvoxel, {um3:,.0f} um^3, in {args.shards} shards"
-    gpu_hours = um3 / PAPER_RATE_UM3 / 3600
+    network = network_for("mtlsd", load_dataset("zfinch"))
+    rate = rate_of("predict", on_gpu=True, network=network.name, input_shape=network.input_shape)
+    assert rate is not None, "config/rates.yaml lacks the paper's rate"
+    gpu_hours = (rate.seconds(VOXEL_SIZE_NM) or 0) * voxels / 1e6 / 3600
     wall = gpu_hours / args.gpus
     yield f"predict: {gpu_hours:,.0f} GPU hours at the paper's rate, {wall:,.1f} h on {args.gpus}"
     for step in ("fragments", "edges", "apply"):

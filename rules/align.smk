@@ -31,9 +31,8 @@ rule fit_alignment:
     threads: 8
     resources:
         gpu=1,
-        # neither grows with the retries: a training that ran out of time resumes
         mem_mb=16000,
-        runtime=10000,
+        runtime=minutes(fit_job, 10000, resumes=True),
     params:
         job=job_of(fit_job),
     shell:

@@ -30,8 +30,8 @@ rule choose_threshold:
         image("modern")
     threads: 2
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(240),
+        mem_mb=memory(choose_job, 8000),
+        runtime=minutes(choose_job, 240),
     params:
         job=job_of(choose_job),
     shell:
@@ -71,8 +71,8 @@ rule evaluate:
         image("modern")
     threads: 2
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(240),
+        mem_mb=memory(score_job, 8000),
+        runtime=minutes(score_job, 240),
     params:
         job=job_of(score_job),
     shell:

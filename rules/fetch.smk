@@ -23,8 +23,8 @@ rule fetch:
     container:
         image("modern")
     resources:
-        mem_mb=1000,
-        runtime=600,
+        mem_mb=memory(fetch_job, 1000, grows=False),
+        runtime=minutes(fetch_job, 600),
     params:
         zarr="data/{dataset}/{volume}.zarr",
         job=job_of(fetch_job),

@@ -73,7 +73,7 @@ rule legacy_train:
     resources:
         gpu=1,
         mem_mb=24000,
-        runtime=10000,
+        runtime=minutes(legacy_train_job, 10000, resumes=True),
     params:
         checkpoint="results/{dataset}/{network}/checkpoint",
         job=job_of(legacy_train_job),

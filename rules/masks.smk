@@ -20,8 +20,8 @@ rule mask:
     container:
         image("modern")
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        mem_mb=memory(mask_job, 2000),
+        runtime=minutes(mask_job, 60),
     params:
         zarr="results/{dataset}/masks/{volume}.zarr",
         job=job_of(mask_job),

@@ -23,8 +23,8 @@ rule predict:
     threads: 8
     resources:
         gpu=gpus_for(PLANNER.config, "predict"),
-        mem_mb=growing(24000),
-        runtime=growing(600),
+        mem_mb=memory(predict_job, 24000),
+        runtime=minutes(predict_job, 600),
     params:
         zarr=output_store(PLANNER.config.shards, "prediction"),
         job=job_of(predict_job),

@@ -23,8 +23,8 @@ rule fragments:
         image("modern")
     threads: 4
     resources:
-        mem_mb=growing(16000),
-        runtime=growing(600),
+        mem_mb=memory(fragments_job, 16000),
+        runtime=minutes(fragments_job, 600),
     params:
         zarr=output_store(PLANNER.config.shards, "fragments"),
         job=job_of(fragments_job),
@@ -49,8 +49,8 @@ rule segment:
     container:
         image("modern")
     resources:
-        mem_mb=growing(8000),
-        runtime=growing(120),
+        mem_mb=memory(segment_job, 8000),
+        runtime=minutes(segment_job, 120),
     params:
         zarr=output_store(PLANNER.config.shards, "segmentation"),
         job=job_of(segment_job),

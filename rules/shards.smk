@@ -27,8 +27,8 @@ for assembled in ASSEMBLE_JOBS:
             image("modern")
         threads: 4
         resources:
-            mem_mb=growing(4000),
-            runtime=growing(240),
+            mem_mb=memory(ASSEMBLE_JOBS[assembled], 4000),
+            runtime=minutes(ASSEMBLE_JOBS[assembled], 240),
         params:
             zarr=assembled_store(assembled),
             job=job_of(ASSEMBLE_JOBS[assembled]),
@@ -53,8 +53,8 @@ rule edges:
         image("modern")
     threads: 2
     resources:
-        mem_mb=growing(16000),
-        runtime=growing(600),
+        mem_mb=memory(edges_job, 16000),
+        runtime=minutes(edges_job, 600),
     params:
         zarr=output_store(PLANNER.config.shards, "edges"),
         job=job_of(edges_job),
@@ -79,8 +79,8 @@ rule join:
     container:
         image("modern")
     resources:
-        mem_mb=growing(16000),
-        runtime=growing(240),
+        mem_mb=memory(join_job, 16000),
+        runtime=minutes(join_job, 240),
     params:
         zarr="results/{dataset}/{network}/{volume}/shards/lut.zarr",
         job=job_of(join_job),

@@ -29,9 +29,8 @@ rule train:
     threads: 8 * gpus_for(PLANNER.config, "train")
     resources:
         gpu=gpus_for(PLANNER.config, "train"),
-        # neither grows with the retries: a training that ran out of time resumes
-        mem_mb=24000 * gpus_for(PLANNER.config, "train"),
-        runtime=10000,
+        mem_mb=memory(train_job, 24000 * gpus_for(PLANNER.config, "train"), grows=False),
+        runtime=minutes(train_job, 10000, resumes=True),
     params:
         job=job_of(train_job),
     shell:

@@ -31,8 +31,8 @@ rule predict_whole:
     threads: 8
     resources:
         gpu=gpus_for(PLANNER.config, "predict"),
-        mem_mb=growing(24000),
-        runtime=growing(600),
+        mem_mb=memory(predict_whole_job, 24000),
+        runtime=minutes(predict_whole_job, 600),
     params:
         zarr="results/{dataset}/{network}/{volume}/whole_prediction.zarr",
         job=job_of(predict_whole_job),

@@ -218,6 +218,7 @@ def test_a_job_of_a_lost_node_resumes_on_another_node(
         if node:
             slurm.start(node)
     job = slurm_jobs()["train"][-1]
+    assert job["TimeLimit"] == "00:30:00", "the training of an equal network took seconds"
     assert job["Restarts"] == "1" and job["NodeList"] != node
     assert "resumes at iteration" in (place / "logs/train/phantom_lost.log").read_text()
     model = "results/phantom/{}/model.safetensors"

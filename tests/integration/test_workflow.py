@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cost
 import page_browser
 import sharded
 import tiny_workflow
+from retrace.planning.earlier_jobs import earlier_jobs
+from retrace.planning.estimate import estimate
+from retrace.planning.work import MVOXEL, Work
 from retrace.storage.volumes import open_volume
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(1500)]
@@ -104,6 +108,28 @@ def test_every_network_trains_predicts_segments_and_is_scored(
 
 def test_a_second_run_recomputes_nothing(snakemake: Callable[..., str]) -> None:
     assert "Nothing to be done" in snakemake("evaluate_phantom_tiny_acrlsd", "-n")
+
+
+def test_costs_follow_from_jobs_that_ran(
+    place: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    snakefile = ["--snakefile", str(tiny_workflow.REPOSITORY / "Snakefile")]
+    arguments = command(endpoint, *snakefile, config=("iterations=2", "seed=1"))
+    costs = cost.planned_costs("evaluate_phantom_tiny_mtlsd", arguments)
+    assert {one.job.rule for one in costs if one.is_done} == {"fetch", "mask"}
+    assert all(one.seconds and one.fetched_files is None for one in costs if not one.is_done)
+    predicted = re.compile(r"test_0/prediction\.manifest\.json$")
+    jobs = earlier_jobs()
+    took = [job for job in jobs if predicted.search(job.file)]
+    others = [job for job in jobs if not predicted.search(job.file)]
+    expected = [
+        estimate(Work(("predict",), MVOXEL, job.amount, job.alike, True), "any", others)
+        for job in took
+    ]
+    assert len(took) >= 6
+    factor = sum(one.seconds or 0 for one in expected) / sum(job.seconds for job in took)
+    assert 1 / 4 < factor < 4, "jobs of one kind on one machine, which does other work too"
 
 
 def test_other_thresholds_leave_training_and_prediction_alone(

@@ -56,7 +56,7 @@ def test_edited_values_of_a_profile_reach_the_jobs(name: str, tmp_path: Path) ->
     assert (by_rule["train"]["runtime"], by_rule["predict"]["runtime"]) == ("1440", "600")
 
 
-def test_a_retry_asks_for_more_except_for_training(tmp_path: Path) -> None:
+def test_a_retry_asks_for_more_except_for_a_training_of_unknown_time(tmp_path: Path) -> None:
     first, third = (resources(plan(tmp_path, "--attempt", n)) for n in ("1", "3"))
     for rule in ("mask", "train", "predict", "fragments", "segment", "evaluate"):
         times = 1 if rule == "train" else 3

@@ -1,0 +1,46 @@
+"""The time and memory that jobs request: what they are estimated to take, with a margin; no rules here.
+
+A rule states what it requests where nothing is known of such jobs. `make cost` shows both.
+"""
+
+from retrace.planning.estimator import Estimator
+
+ESTIMATOR = Estimator(PLANNER)
+
+
+def minutes(
+    plan_job: PlanJob, otherwise: int, *, resumes: bool = False
+) -> Callable[..., int]:
+    """`runtime` of a rule; `otherwise`: of jobs whose time is unknown.
+
+    A job that `resumes` requests at most that, or the `runtime_limit` that a profile sets for its rule.
+    """
+
+    def amount(wildcards: Any, attempt: int, threads: int, rulename: str) -> int:
+        job = planned(plan_job)(wildcards)
+        most = min(otherwise, runtime_limit(rulename, otherwise)) if resumes else None
+        return ESTIMATOR.minutes(
+            rulename, job, wildcards, threads, (otherwise, attempt, most)
+        )
+
+    return amount
+
+
+def memory(
+    plan_job: PlanJob, otherwise: int, *, grows: bool = True
+) -> Callable[..., int]:
+    """`mem_mb` of a rule; `otherwise`: of jobs whose memory is unknown, and whether that grows with retries."""
+
+    def amount(wildcards: Any, attempt: int, threads: int, rulename: str) -> int:
+        job = planned(plan_job)(wildcards)
+        return ESTIMATOR.megabytes(
+            rulename, job, wildcards, threads, (otherwise, attempt, grows)
+        )
+
+    return amount
+
+
+def runtime_limit(rule: str, otherwise: int) -> int:
+    """Minutes that --set-resources RULE:runtime_limit=N allows; profiles set it for trainings."""
+    given = workflow.resource_settings.overwrite_resources.get(rule, {})
+    return int(given["runtime_limit"].raw) if "runtime_limit" in given else otherwise
