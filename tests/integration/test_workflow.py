@@ -132,6 +132,20 @@ def test_costs_follow_from_jobs_that_ran(
     assert 1 / 4 < factor < 4, "jobs of one kind on one machine, which does other work too"
 
 
+def test_the_bucket_says_how_much_there_is_to_fetch(
+    place: Path, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    snakefile = ["--snakefile", str(tiny_workflow.REPOSITORY / "Snakefile")]
+    arguments = command(endpoint, *snakefile, config=())
+    costs = cost.planned_costs("fetch_phantom", arguments, ask=True)
+    files = sorted(place.glob("data/phantom/*.manifest.json"))
+    fetched = [json.loads(file.read_text()) for file in files]
+    assert len(costs) == len(fetched) == 3
+    for what, key in (("fetched_bytes", "bytes"), ("fetched_files", "objects")):
+        assert sum(getattr(one, what) for one in costs) == sum(one[key] for one in fetched)
+
+
 def test_other_thresholds_leave_training_and_prediction_alone(
     snakemake: Callable[..., str],
 ) -> None:
