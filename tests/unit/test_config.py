@@ -67,7 +67,7 @@ def test_by_default_the_first_volume_is_trained_on_without_what_is_scored(datase
     assert entry.probability == 1
     held_out = [e.roi_nm for split in ("validation", "test") for e in data.entries(split)]
     assert list(entry.exclude_nm) == held_out
-    assert not splits._overlaps(*held_out)
+    assert not splits.overlaps(*held_out)
 
 
 def test_all_volumes_and_probabilities_by_name() -> None:
