@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 import zarr
+from snakemake.deployment.singularity import Singularity, shellcmd
 
 import phantom
 import s3_server
@@ -17,6 +20,10 @@ import tiny_seamless
 import tiny_training
 import tiny_workflow
 from conftest import Apptainer, run_snakemake
+from hostile_names import EXAMPLES, PIECES
+from retrace.errors import ConfigError
+from retrace.planning.container_binds import bind_options, with_options
+from retrace.planning.plain_names import check_path
 from retrace.storage.manifest import read_manifest
 from retrace.storage.volumes import open_volume
 
@@ -66,6 +73,33 @@ def test_exec_finds_the_locked_packages(
     )
     versions = [locked(repository, "zarr"), locked(repository, "scikit-image")]
     assert done.stdout.split() == ["/opt/retrace", *versions, "tensor(3.)"]
+
+
+@pytest.mark.timeout(2400)
+def test_containers_see_folders_with_hostile_names(
+    apptainer: Apptainer, image: Path, tmp_path: Path
+) -> None:
+    """Each folder is bound alone, under its name, by the command that Snakemake runs."""
+    folders = []
+    for name in (*EXAMPLES, *PIECES, " begin", "end ", "a\\:b"):
+        try:
+            check_path(name, on_cluster=False)
+        except ConfigError:
+            continue
+        folders.append(tmp_path / "data" / name)
+        folders[-1].mkdir(parents=True, exist_ok=True)
+        (folders[-1] / "name").write_text(name)
+    working = tmp_path / "work $(touch RAN);x"
+    working.mkdir()
+    arguments = with_options("--no-mount tmp", bind_options(folders))
+    Singularity().binary = apptainer.program
+    with contextlib.chdir(working):
+        shown = f'for f in {shlex.quote(str(tmp_path))}/data/*/name; do cat "$f"; echo; done; pwd'
+        command = shellcmd(shlex.quote(str(image)), shown, args=arguments)
+        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert sorted(done.stdout.splitlines()) == sorted([*(f.name for f in folders), str(working)])
+    assert not list(tmp_path.rglob("RAN")) + list(tmp_path.rglob("X"))
 
 
 @pytest.mark.s3

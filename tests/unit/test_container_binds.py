@@ -37,7 +37,7 @@ def test_a_folder_below_a_bound_one_is_bound_too() -> None:
     assert with_options("--bind /a/b", bind_options([Path("/a")])) == "--bind /a/b --bind /a"
 
 
-@pytest.mark.parametrize("name", ["with,comma", "with:colon"])
+@pytest.mark.parametrize("name", ["with,comma", "with:colon", "a space at its end "])
 def test_names_that_bind_would_split_are_mounted(name: str) -> None:
     ((option, value),) = bind_options([Path("/data") / name])
     assert option == "--mount"

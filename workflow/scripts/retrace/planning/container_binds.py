@@ -7,6 +7,7 @@ on a scratch disk, leads nowhere unless its target is bound too.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +20,8 @@ LINKED = ("", "data", "results", "work", "logs", "config")
 """Folders of the working directory whose entries may be links to other disks."""
 LINK_DEPTH = 2
 """Levels below these folders that are searched for links: data/DATASET/VOLUME.zarr."""
-SPLITS_BIND = ":,"
-"""Characters with a meaning of their own in `--bind`."""
+PLAIN = re.compile(r"[\w@%+=~./ -]*[\w@%+=~./-]")
+"""Names that `--bind` takes as they are: it splits others, or cuts a space off their end."""
 
 
 def bound_folders(working: Path, files: Iterable[str], folders: Iterable[Path]) -> list[Path]:
@@ -70,7 +71,7 @@ def check_system() -> None:
 
 
 def _bind_option(folder: str) -> list[str]:
-    if not set(SPLITS_BIND) & set(folder):
+    if PLAIN.fullmatch(folder):
         return ["--bind", folder]
     # Words of --mount are those of a line of CSV.
     quoted = folder.replace('"', '""')
