@@ -55,7 +55,6 @@ lint: setup ## check style and types, and run Snakemake's own checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/python tests/lint_rules.py Snakefile
 	$(BIN)/snakemake --lint

@@ -84,10 +84,11 @@ if [ -n "${RETRACE_IMAGE_REGISTRY:-}" ]; then
 fi
 
 from=$(sed -n 's/^    FROM=//p' "$recipe")
-echo "$out is made once, which takes some minutes."
-if [ "$name" = modern ]; then
-    echo "It gets 0.8 GB with a build of torch for CPUs, 3.3 GB with one for CUDA; as much is downloaded."
-fi
+echo "$out is made once: in about 2 minutes where packages are near, else as long as the downloads take."
+case $name in
+modern) echo "It gets 0.8 GB with a build of torch for CPUs, 3.3 GB with one for CUDA; as much is downloaded." ;;
+standin) echo "It gets 0.5 GB; as much is downloaded." ;;
+esac
 step "base system: $from"
 
 # --- the base system, as a folder, so that the folders bound below can be made in it ----------
