@@ -23,7 +23,7 @@ from retrace.training.task import Batch, Measurement
 from retrace.training.validation import mean_values
 from retrace.viewing.displacement_pictures import pair_image
 
-BATCHES = 3
+BATCHES = 2
 """Batches of a measurement, each as large as a step of the training."""
 SEED = 0
 """Seed of their pairs: all trainings on a dataset are measured on the same ones."""
