@@ -22,6 +22,8 @@ from retrace.checkpoints.published import write_published
 from retrace.config import datasets, networks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = {"fmap_factor": 2, "input_shape": [24, 52, 52]}
+"""What makes a network tiny, besides being two maps wide."""
 VOLUME = ["--shape", "24", "80", "80", "--margin", "12", "24", "24", "--chunks", "16", "32", "32"]
 """Options of phantom.py that make volumes which a tiny network just fits into."""
 CHECKPOINTS = "funke/phantom/training/checkpoints"
@@ -62,12 +64,21 @@ def write_network(
         "extends": base,
         "fmaps": 2,
         "fmaps_out": 2,
-        "recipes": {"anisotropic": {"fmap_factor": 2, "input_shape": [24, 52, 52]}},
+        "recipes": {"anisotropic": TINY},
         **more,
     }
     path = folder / "config" / "networks" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(content))
+
+
+def edited(text: str, **values: object) -> str:
+    """A YAML text with other values for settings, each of which occurs once."""
+    for key, value in values.items():
+        line = rf"^( *){key}: [^#\n]*"
+        text, count = re.subn(line, rf"\g<1>{key}: {value} ", text, flags=re.M)
+        assert count == 1, f"{key} stands {count} times"
+    return text
 
 
 def edited_profile(folder: Path, name: str, **values: str) -> Path:
@@ -78,10 +89,7 @@ def edited_profile(folder: Path, name: str, **values: str) -> Path:
         (copy / file.name).write_bytes(file.read_bytes())
         (copy / file.name).chmod(file.stat().st_mode)
     text = (copy / "profile.yaml").read_text()
-    for key, value in values.items():
-        text, count = re.subn(rf"^  {key}: [^#\n]*", f"  {key}: {value} ", text, flags=re.M)
-        assert count == 1, f"{key} stands {count} times in profiles/{name}"
-    (copy / "profile.yaml").write_text(text)
+    (copy / "profile.yaml").write_text(edited(text, **values))
     return copy
 
 

@@ -45,12 +45,18 @@ class JobStatus:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s target [--json] [-- options of the run]",
     )
     parser.add_argument("target", help="a target of Snakemake, such as evaluate_zfinch_mtlsd")
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each job")
-    parser.add_argument("options", nargs="*", help="the run's options, after `--`")
-    return parser.parse_args(argv)
+    # argparse would not take what follows `--` after an option of ours.
+    given = sys.argv[1:] if argv is None else list(argv)
+    end = given.index("--") if "--" in given else len(given)
+    args = parser.parse_args(given[:end])
+    args.options = given[end + 1 :]
+    return args
 
 
 # ---------------------------------------------------------------- their states
