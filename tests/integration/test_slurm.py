@@ -274,7 +274,8 @@ def test_slurm_receives_the_resources_of_each_rule(finished: Run) -> None:
     mask = finished.jobs["mask"][0]
     assert (mask["TimeLimit"], mask["MinMemoryNode"]) == ("01:00:00", "2000M")
     fragments = finished.jobs["fragments"][0]
-    assert (fragments["TimeLimit"], fragments["MinMemoryNode"]) == ("2-00:00:00", "64000M")
+    # 64,000 MB, as SLURM prints them.
+    assert (fragments["TimeLimit"], fragments["MinMemoryNode"]) == ("2-00:00:00", "62.50G")
     first, second = finished.jobs["train"]
     assert first["JobState"] == "CANCELLED" and second["JobState"] == "COMPLETED"
     for key, value in (("MinMemoryNode", "24000M"), ("TimeLimit", "1-00:00:00")):
