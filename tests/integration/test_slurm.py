@@ -35,9 +35,8 @@ from plans import IMPATIENT
 pytestmark = [pytest.mark.slurm, pytest.mark.container, pytest.mark.s3, pytest.mark.timeout(2400)]
 
 PAGE = (tiny_workflow.REPOSITORY / "docs" / "how-to" / "cluster.md").read_text()
-SETUP, ACTIVATE, IMAGE, DRY_RUN, RUN, QUEUE, UNLOCK, STATUS, STATUS_JSON = (
-    shlex.join(command.words) for command in commands_of(PAGE, "cluster.md")
-)
+COMMANDS = [shlex.join(command.words) for command in commands_of(PAGE, "cluster.md")]
+SETUP, ACTIVATE, IMAGE, DRY_RUN, RUN, QUEUE, UNLOCK, COST, COST_JSON, STATUS, STATUS_JSON = COMMANDS
 """Every command of the page, from top to bottom."""
 ITERATIONS = 150
 """A training of 15 s on one core, so that a test can still lose its node after its first state."""
@@ -122,7 +121,7 @@ def edit_profile(profile: Path) -> None:
     for line in block_of_page("account").splitlines():
         assert f"\n  {line.partition('#')[0].rstrip()} " in text, "not in the block at the top"
     text = tiny_workflow.edited(text, account="lab", train_runtime=1440)
-    end = "runtime: ?train_runtime\n"
+    end = "runtime_limit: ?train_runtime\n"
     requested = block_of_page("set-resources").partition("…\n")[2]
     assert text.count(end) == 1 and requested
     cores = "".join(f"  {rule}: 1\n" for rule in tiny_workflow.ONE_CORE)
@@ -217,16 +216,19 @@ def stopped_at(place: Path, network: str) -> int | None:
 # ---------------------------------------------------------------- the page, from top to bottom
 
 
-def test_setup_and_image_are_there_and_a_dry_run_lists_what_would_be_requested(place: Path) -> None:
+def test_setup_and_image_are_there_and_it_is_listed_what_would_be_requested(place: Path) -> None:
     images = sorted((place / "containers" / "images").iterdir())
     for command in (SETUP, IMAGE):
         finish(start(place, command))
-    printed = finish(start(place, DRY_RUN))
+    printed, costs, lines = map(finish, [start(place, c) for c in (DRY_RUN, COST, COST_JSON)])
 
     assert sorted((place / "containers" / "images").iterdir()) == images
     (training,) = re.findall(r"rule train:.*?resources: ([^\n]*)", printed, re.S)
     for requested in ("mem_mb=24000", "runtime=1440", "slurm_partition=gpu", "gpu=1"):
         assert requested in training.split(", ")
+    jobs = [json.loads(line) for line in lines.splitlines()]
+    assert {one["rule"] for one in jobs} >= {"fetch", "train", "evaluate"}
+    assert "unknown" in costs, "no network like this one was measured"
     assert not slurm_jobs()
 
 

@@ -19,6 +19,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from retrace.command_line import parse_with_options
 from retrace.errors import run
 from retrace.planning.estimator import ESTIMATES_FILE
 from retrace.planning.local_device import names_executor
@@ -60,15 +61,16 @@ class JobCost:
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s target [--ask] [--json] [-- options of the run]",
     )
     parser.add_argument("target", help="a target of Snakemake, such as evaluate_zfinch_mtlsd")
     parser.add_argument(
         "--ask", action="store_true", help="ask the bucket how much there is to fetch"
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each job")
-    parser.add_argument("options", nargs="*", help="the run's options, after `--`")
-    return parser.parse_args(argv)
+    return parse_with_options(parser, argv)
 
 
 # ---------------------------------------------------------------- jobs and their estimates

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from retrace.command_line import parse_with_options
 from retrace.errors import run
 from retrace.planning.planned_jobs import PlannedJob, Usage, dry_run, parse_jobs, usage_of
 
@@ -51,12 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("target", help="a target of Snakemake, such as evaluate_zfinch_mtlsd")
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each job")
-    # argparse would not take what follows `--` after an option of ours.
-    given = sys.argv[1:] if argv is None else list(argv)
-    end = given.index("--") if "--" in given else len(given)
-    args = parser.parse_args(given[:end])
-    args.options = given[end + 1 :]
-    return args
+    return parse_with_options(parser, argv)
 
 
 # ---------------------------------------------------------------- their states

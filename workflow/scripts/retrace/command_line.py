@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,20 @@ def parse_job(
         AFTER_SUCCESS.append(start_job(Path(job.identity)).write)
     for role, read in args.job_roles.items():
         setattr(args, role, read(job, role))
+    return args
+
+
+def parse_with_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """The arguments, with what follows `--` as `options`.
+
+    argparse itself refuses these behind an option of the program (TARGET --json -- OPTIONS).
+    """
+    given = sys.argv[1:] if argv is None else list(argv)
+    end = given.index("--") if "--" in given else len(given)
+    args = parser.parse_args(given[:end])
+    args.options = given[end + 1 :]
     return args
 
 
