@@ -227,7 +227,7 @@ def test_setup_and_image_are_there_and_it_is_listed_what_would_be_requested(plac
     for requested in ("mem_mb=24000", "runtime=1440", "slurm_partition=gpu", "gpu=1"):
         assert requested in training.split(", ")
     jobs = [json.loads(line) for line in lines.splitlines()]
-    assert {one["rule"] for one in jobs} >= {"fetch", "train", "evaluate"}
+    assert {one["job"]["rule"] for one in jobs} >= {"fetch", "train", "evaluate"}
     assert "unknown" in costs, "no network like this one was measured"
     assert not slurm_jobs()
 
