@@ -35,8 +35,10 @@ import zarr
 from sharded_run import SCRIPTS, ShardedRun
 
 sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(SCRIPTS.parent.parent / "tests"))
 
 import verify  # noqa: E402
+from power_cut import Flushes, lose  # noqa: E402
 from retrace.checkpoints.safetensors import save_model
 from retrace.config.networks import network_by_name
 from retrace.networks import build_network  # noqa: E402
@@ -47,17 +49,13 @@ from retrace.storage.zarr_writer import create_volume
 SHARDS = 4
 PASSES = 8
 DISK_MB = 96
-NETWORK: dict[str, Any] = (
-    network_by_name("baseline_small", (20, 9, 9))
-    .with_(
-        name="tiny",
-        fmaps=2,
-        fmap_factor=2,
-        fmaps_out=3,
-        downsample=[[1, 2, 2]],
-        predict_padding="reflect",
-    )
-    .plain()
+NETWORK = network_by_name("baseline_small", (20, 9, 9)).with_(
+    name="tiny",
+    fmaps=2,
+    fmap_factor=2,
+    fmaps_out=3,
+    downsample=[[1, 2, 2]],
+    predict_padding="reflect",
 )
 SEGMENT: dict[str, Any] = {
     "fragments_in_xy": True,
@@ -65,7 +63,7 @@ SEGMENT: dict[str, Any] = {
     "block_context": [4, 8, 8],
 }
 PREDICT: dict[str, Any] = {
-    "network": NETWORK,
+    "network": NETWORK.plain(),
     "tile": [32, 64, 64],
     "dtype": "uint8",
     "device": "cpu",
@@ -124,7 +122,7 @@ def prepare(folder: Path) -> Workflow:
         for name, weight in network.named_parameters():
             if name.startswith("heads") and name.endswith("weight"):
                 weight.mul_(30)
-    save_model(folder / "model.safetensors", network, {"network": NETWORK})
+    save_model(folder / "model.safetensors", network, {"network": NETWORK.plain()})
     (folder / "threshold.json").write_text(json.dumps({"threshold": 0.3}))
     return Workflow(folder, SHARDS, PREDICT, SEGMENT)
 
@@ -162,6 +160,16 @@ class Faults:
     def time_limit(self) -> None:
         """SIGTERM: the scheduler's time limit, or scancel."""
         self._signal(signal.SIGTERM)
+
+    def power_cut(self) -> None:
+        """The machine stops, and loses what was not flushed since the run was set back."""
+        with tempfile.TemporaryDirectory() as place:
+            flushes = Flushes(Path(place) / "log")
+            with flushes.noted():
+                self._signal(signal.SIGKILL)
+            for folder in (self.workflow.results, self.workflow.work):
+                for path in flushes.lost(folder):
+                    lose(path, self.rng)
 
     def disk_full(self) -> None:
         """A file of another user almost fills the disk."""
@@ -218,6 +226,7 @@ class Faults:
 KINDS = (
     "job_killed",
     "time_limit",
+    "power_cut",
     "disk_full",
     "chunk_truncated",
     "bit_flipped",

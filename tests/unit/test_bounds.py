@@ -14,9 +14,20 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from fuzz_volumes import read_layer, read_zarr, write_jpeg, write_layer, write_v2, write_v3
+from hostile_content import (
+    EXPRESSIONS,
+    HUGE,
+    YAML,
+    by_a_link,
+    external,
+    linked,
+    state_huge_chunks,
+    virtual,
+)
 from retrace import limits
 from retrace.alignment.stack_files import stack_sets
 from retrace.checkpoints.torch_files import read_torch
@@ -34,28 +45,6 @@ from retrace.storage.volumes import open_volume
 from retrace.znn.cfg import read_cfg
 from retrace.znn.ini_sections import read_sections
 from tiny_n5 import write_n5
-
-EXPRESSIONS = {
-    "nested loops": "a = [[i * j for i in range(10000)] for j in range(10000)]",
-    "loops over nothing": "a = [0 for i in range(9999) for j in range(9999) for k in []]",
-    "a loop in a loop": "a = [len([i for i in range(9999)]) for j in range(9999)]",
-    "a power": "a = 9999 ** 99999",
-    "powers of powers": "a = 9999.0 ** 64 ** 2",
-    "a long text": "a = 'x' * 10**6",
-    "a doubled text": "a = 'x' * 9999\n" + "a = a + a\n" * 40,
-    "a long list": "a = [0] * 10**9",
-    "a list of the same list": "a = [0] * 9999\nb = [a] * 9999",
-    "doubled lists": "a = [0]\n" + "a = [a, a]\n" * 60,
-    "text of doubled lists": "a = [0]\n" + "a = [a, a]\n" * 15 + "b = [str(a) for i in range(999)]",
-    "a key of doubled tuples": "a = (0,)\n" + "a = (a, a)\n" * 60 + "b = {a: 1}",
-    "levels": "a = 0\n" + "a = [a]\n" * 1000,
-    "levels of brackets": "a = " + "[" * 5000 + "]" * 5000,
-    "a wide format": "a = '%9999d' % 1",
-    "many formats": "a = ['%999d' * 9 % ((1,) * 9) for i in range(9999) for j in range(9999)]",
-    "a large number": "a = 10**17 * 10**17",
-    "a range": "a = range(10**9)",
-    "a long file": "a = 1\n" * limits.TEXT_BYTES,
-}
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
@@ -101,23 +90,6 @@ def test_lines_of_spaces_take_no_long(tmp_path: Path) -> None:
         read_sections(path, ".cfg file")
 
 
-YAML = {
-    "aliases": "a0: &a0 [x]\n"
-    + "".join(f"a{n + 1}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(60)),
-    "merges": "a0: &a0 {k: x}\n"
-    + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}, <<: [*a{n}, *a{n}]}}\n" for n in range(40)),
-    "an alias of itself": "a: &a [*a]\n",
-    "brackets": "a: " + "[" * 10_000 + "]" * 10_000,
-    "braces": "{a: " * 10_000,
-    "dashes": "a:\n" + "- " * 10_000 + "x\n",
-    "questions": "? " * 10_000 + "x\n",
-    "indentation": "".join(" " * n + f"a{n}:\n" for n in range(1500)),
-    "levels by aliases": "a0: &a0 [x]\n"
-    + "".join(f"a{n + 1}: &a{n + 1} [[[[[*a{n}]]]]]\n" for n in range(60)),
-    "bytes": "a: " + "x" * limits.YAML_BYTES,
-}
-
-
 @pytest.mark.parametrize("name", YAML)
 def test_yaml(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.yaml"
@@ -156,24 +128,6 @@ def test_json_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---------------------------------------------------------------- chunks and images
 
-HUGE = 2**20
-
-
-def _zarr_chunks(document: dict[str, Any]) -> None:
-    document.update(chunks=[HUGE] * 3, shape=[HUGE] * 3)
-
-
-def _zarr3_chunks(document: dict[str, Any]) -> None:
-    document["chunk_grid"]["configuration"]["chunk_shape"] = [HUGE] * 3
-
-
-def _n5_chunks(document: dict[str, Any]) -> None:
-    document["blockSize"] = [HUGE] * 3
-
-
-def _layer_chunks(document: dict[str, Any]) -> None:
-    document["scales"][0]["chunk_sizes"] = [[HUGE] * 3]
-
 
 def _write_n5(folder: Path) -> None:
     write_n5(folder / "a.n5/raw", np.zeros((4, 8, 8), np.uint8), (4, 8, 8))
@@ -183,21 +137,19 @@ def _read_n5(folder: Path) -> Any:
     return open_volume(folder / "a.n5", "raw")
 
 
-CHUNKS: dict[str, tuple[Callable[[Path], object], str, Callable[[Any], None], Any]] = {
-    "zarr 2": (lambda f: write_v2(f, None), "a.zarr/raw/.zarray", _zarr_chunks, read_zarr),
-    "zarr 3": (lambda f: write_v3(f, None), "a.zarr/raw/zarr.json", _zarr3_chunks, read_zarr),
-    "n5": (_write_n5, "a.n5/raw/attributes.json", _n5_chunks, _read_n5),
-    "layer": (lambda f: write_layer(f, "raw"), "layer/info", _layer_chunks, read_layer),
+CHUNKS: dict[str, tuple[Callable[[Path], object], str, Any]] = {
+    "zarr 2": (lambda f: write_v2(f, None), "a.zarr/raw/.zarray", read_zarr),
+    "zarr 3": (lambda f: write_v3(f, None), "a.zarr/raw/zarr.json", read_zarr),
+    "n5": (_write_n5, "a.n5/raw/attributes.json", _read_n5),
+    "layer": (lambda f: write_layer(f, "raw"), "layer/info", read_layer),
 }
 
 
 @pytest.mark.parametrize("name", CHUNKS)
 def test_chunks(tmp_path: Path, name: str) -> None:
-    write, file, change, read = CHUNKS[name]
+    write, file, read = CHUNKS[name]
     write(tmp_path)
-    document = json.loads((tmp_path / file).read_text())
-    change(document)
-    (tmp_path / file).write_text(json.dumps(document))
+    state_huge_chunks(tmp_path / file)
 
     with pytest.raises(DataError, match=rf"chunks of \[.*{HUGE}, {HUGE}\] values"):
         read(tmp_path)
@@ -230,6 +182,25 @@ def test_a_tif_of_more_pixels_than_a_machine_holds(tmp_path: Path) -> None:
         open_volume(tmp_path / "a.tif", "", voxel_size_nm=(1, 1, 1))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('SizeZ="2"', 'SizeZ="2000000000"'), ('IFD="0"', 'FirstZ="3000000000" IFD="0"')],
+)
+def test_an_ome_tif_of_more_planes_than_a_machine_counts(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, np.zeros((2, 8, 8), np.uint8), metadata={"axes": "ZYX"})
+    with tifffile.TiffFile(path) as tif:
+        xml = tif.ome_metadata
+    assert xml is not None and old in xml
+    pages = np.zeros((2, 8, 8), np.uint8)
+    tifffile.imwrite(path, pages, description=xml.replace(old, new), metadata=None)
+
+    with pytest.raises(DataError, match="states more than 10000000 planes"):
+        open_volume(path, "", voxel_size_nm=(1, 1, 1))
+
+
 # ---------------------------------------------------------------- archives and weights
 
 
@@ -260,25 +231,6 @@ def test_weights_that_are_not_stored(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- other files of the machine
 
 
-def _linked(file: h5py.File, other: Path) -> None:
-    file["images"] = h5py.ExternalLink(str(other), "x")
-
-
-def _external(file: h5py.File, other: Path) -> None:
-    file.create_dataset("images", (4,), "u1", external=[(str(other), 0, 4)])
-
-
-def _virtual(file: h5py.File, other: Path) -> None:
-    layout = h5py.VirtualLayout((4,), "u1")
-    layout[:] = h5py.VirtualSource(str(other), "x", (4,))
-    file.create_virtual_dataset("images", layout)
-
-
-def _by_a_link(file: h5py.File, other: Path) -> None:
-    file["far"] = h5py.ExternalLink(str(other), "/")
-    file["images"] = h5py.SoftLink("/far/x")
-
-
 READERS: dict[str, Callable[[Path], Any]] = {
     "volume": lambda path: open_volume(path, "images", voxel_size_nm=(1, 1, 1)),
     "examples": lambda path: read_array(ExampleArray(path=str(path), array="images")),
@@ -288,7 +240,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("refer", [_linked, _external, _virtual, _by_a_link])
+@pytest.mark.parametrize("refer", [linked, external, virtual, by_a_link])
 def test_h5_reads_no_other_file(tmp_path: Path, reader: str, refer: Callable[..., None]) -> None:
     other, path = tmp_path / "other.h5", tmp_path / "a.h5"
     with h5py.File(other, "w") as file:

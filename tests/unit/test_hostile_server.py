@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 
-from mutations import WEB_PAGE
+from hostile_content import BODY, LISTINGS, UNUSUAL, Answer, endless, entry, listing, page
 from retrace.errors import FetchError
 from retrace.remote.download import FolderDownload
 from retrace.remote.http import TransientError, get_response, pieces
@@ -22,102 +17,13 @@ from retrace.remote.object_names import check_names, tells_apart
 from retrace.remote.s3 import BucketStore
 from retrace.remote.store import FetchSettings, S3Object
 
-BODY = b"body"
-Answer = Callable[[BaseHTTPRequestHandler], bytes | None]
-"""What is answered to a request for a listing; None if the function has sent it itself."""
-
 
 @contextmanager
 def bucket(answer: Answer, retries: int = 1) -> Iterator[BucketStore]:
     """A bucket whose server answers listings so, and GETs of objects with BODY."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = answer(self) if "list-type" in self.path else BODY
-            if body is not None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Says nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    settings = {"bucket": "b", "prefix": "p", "endpoint_url": address, "threads": 2}
-    try:
+    with listing(answer) as address:
+        settings = {"bucket": "b", "prefix": "p", "endpoint_url": address, "threads": 2}
         yield BucketStore(FetchSettings(**settings, retries=retries))
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def page(*entries: str, token: object = None) -> bytes:
-    """A page of a listing; with a token, another one follows."""
-    end = "false" if token is None else "true"
-    following = "" if token is None else f"<NextContinuationToken>{token}</NextContinuationToken>"
-    inside = "".join(f"<Contents>{entry}</Contents>" for entry in entries)
-    return (
-        f"<ListBucketResult><Name>b</Name><Prefix>p/</Prefix><IsTruncated>{end}</IsTruncated>"
-        f"{following}{inside}</ListBucketResult>"
-    ).encode()
-
-
-def entry(key: str, size: int = 4, etag: str | None = hashlib.md5(BODY).hexdigest()) -> str:
-    """An object in a listing."""
-    tag = "" if etag is None else f"<ETag>{etag}</ETag>"
-    return f"<Key>{key}</Key><Size>{size}</Size>{tag}"
-
-
-def ever_new(*entries: str) -> Answer:
-    """The same page again and again, each time with a new token."""
-    tokens = count()
-    return lambda request: page(*entries, token=next(tokens))
-
-
-def new_keys() -> Answer:
-    """Pages of objects without an end."""
-    number = count()
-    return lambda request: page(
-        *(entry(f"p/{next(number)}") for _ in range(10)), token=next(number)
-    )
-
-
-def endless(request: BaseHTTPRequestHandler, pause_s: float = 0.0) -> None:
-    """A body that does not end."""
-    request.send_response(200)
-    request.end_headers()
-    try:
-        for _ in range(10**5):
-            request.wfile.write(b"<ListBucketResult>" if not pause_s else b"<")
-            time.sleep(pause_s)
-    except OSError:
-        return
-
-
-LAUGHS = "".join(f'<!ENTITY a{n + 1} "{f"&a{n};" * 10}">' for n in range(12))
-LISTINGS: dict[str, tuple[Answer, str]] = {
-    "ever new tokens": (ever_new(entry("p/a")), "lists 'p/a' twice"),
-    "objects without an end": (new_keys(), "more than 50 objects"),
-    "pages without objects": (ever_new(), "20 pages without any"),
-    "a page to log in": (lambda request: WEB_PAGE, "its answer is no list of objects"),
-    "broken HTML": (lambda request: b"<html><p>Log in", "does not answer like an S3 server"),
-    "nothing": (lambda request: b"", "does not answer like an S3 server"),
-    "entities": (
-        lambda request: f'<!DOCTYPE l [<!ENTITY a0 "ha">{LAUGHS}]><l>&a12;</l>'.encode(),
-        "does not answer like an S3 server",
-    ),
-    "a body without an end": (lambda request: endless(request), "sends more than the 100000 bytes"),
-    "another prefix": (lambda request: page(entry("q/a")), "another prefix"),
-    "bytes in a folder": (lambda request: page(entry("p/a/")), "not a plain relative path"),
-    "a name of control characters": (
-        lambda request: page(entry("p/a&#10;b")),
-        "control characters",
-    ),
-    "a name that leaves the folder": (lambda request: page(entry("p/../a")), "plain relative path"),
-}
 
 
 @pytest.mark.parametrize("name", LISTINGS)
@@ -204,22 +110,6 @@ class Bytes:
     def stream(self, item: S3Object) -> Iterator[Iterator[bytes]]:
         self.asked.append(item.name)
         yield iter([item.name.encode()])
-
-
-UNUSUAL = [
-    *(
-        "n" * 255,
-        "n" * 252,
-        "\u00e9" * 127,
-        "x",
-        ".x.part",
-        ".x.part.part",
-        "X",
-        "e\u0301",
-        "\u00e9",
-    ),
-    *("d/.a.part", "d/a", "D/b", "x.partial", ".lock", "-r", "a b;$(c)", "m.manifest.json"),
-]
 
 
 def test_unusual_names_are_stored_as_they_are(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import gzip
 import pickle
 import pickletools
 import random
-import struct
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostile_content import BOMBS, HOSTILE, pickled_array
 from mutations import mutated
 from retrace.errors import DataError
 from retrace.formats import safe_pickle
@@ -77,81 +77,11 @@ def test_text_of_python_2_is_bytes_of_arrays() -> None:
     np.testing.assert_array_equal(read(content), np.array([1, 2], "<f4"))
 
 
-def array(dtype: bytes, state: bytes, shape: bytes, data: bytes) -> bytes:
-    """A pickled array; each argument is written in the operations of pickles."""
-    begin = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR(K\x01" + shape
-    kind = b"cnumpy\ndtype\n(" + dtype + b"I0\nI1\ntR" + state
-    return b"\x80\x03" + begin + kind + b"\x89" + data + b"tb."
-
-
-def data_of(size: int) -> bytes:
-    return b"B" + struct.pack("<I", size) + bytes(size)
-
-
-LITTLE = b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-HOSTILE = {
-    "pointers as a type": array(b"U\x02O8", LITTLE, b"(K\x01t", data_of(8)),
-    "fields in a type": array(
-        b"U\x02f4", LITTLE.replace(b"NNN", b"NU\x01aN"), b"(K\x02t", data_of(8)
-    ),
-    "a subarray as a type": array(b"U\x08(9999,)f", LITTLE, b"(K\x01t", data_of(8)),
-    "a record as a type": array(b"U\x05f4,O8", LITTLE, b"(K\x01t", data_of(8)),
-    "a shape beyond the data": array(b"U\x02f4", LITTLE, b"(J\xff\xff\xff\x7fK\x02t", data_of(8)),
-    "a negative shape": array(
-        b"U\x02f4", LITTLE, b"(J\xff\xff\xff\xffJ\xfe\xff\xff\xfft", data_of(8)
-    ),
-    "no state": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR.",
-    "a state for a function": b"c_codecs\nencode\n(N}U\x0c__defaults__(U\x01at\x86b.",
-    "a state for a class": b"cnumpy\nndarray\n}U\x01aK\x01sb.",
-    "a call of its own": b"cos\nsystem\n(U\x04trueTR.",
-    "a function as a value": b"c_codecs\nencode\n.",
-    "a huge count": b"\x8e" + struct.pack("<Q", 2**60) + b"x.",
-    "a huge number": b"\x8b" + struct.pack("<i", 2**20) + b"\x7f" * 2**20 + b".",
-    "a huge decimal": b"L" + b"9" * 10**5 + b"L\n.",
-    "a frame without an end": b"\x80\x04\x95" + struct.pack("<Q", 2**63) + b"N",
-    "a persistent id": b"Pname\n.",
-    "an extension": b"\x82\x01.",
-    "an instance": b"(ios\nsystem\n.",
-    "an object": b"cnumpy\nndarray\n)\x81.",
-    "an empty stack": b"\x85.",
-    "no mark": b"Nt.",
-    "only marks": b"(" * 1000 + b".",
-    "a list as a key": b"}]K\x01s.",
-    "a set": b"\x8f(K\x01\x90.",
-    "appending to a number": b"K\x01K\x02a.",
-}
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_no_array_needs_is_refused(name: str) -> None:
     with pytest.raises(DamagedError) as error:
         read(HOSTILE[name])
     assert "\n" not in str(error.value)
-
-
-def bomb(levels: int, begin: bytes = b"", end: bytes = b".") -> bytes:
-    """A tuple of a tuple of …, each twice: 2**levels elements in a few bytes a level."""
-    remembered = [b"h" + bytes([n]) for n in range(levels + 1)]
-    twice = [2 * one + b"\x86\x940" for one in remembered[:-1]]
-    return b"\x80\x04)\x940" + b"".join(twice) + begin + remembered[-1] + end
-
-
-BOMBS = {
-    "tuples": bomb(60),
-    "a key": bomb(60, b"}", b"K\x01s."),
-    "arrays": b"\x80\x03"
-    + array(b"U\x02u1", LITTLE, b"(J\x00\x00\x10\x00t", data_of(2**20))[2:-1]
-    + b"q\x00("
-    + b"h\x00" * 10**4
-    + b"t.",
-    "one text in many arrays": b"\x80\x03"
-    + data_of(2**20)
-    + b"q\x00"
-    + array(b"U\x02u1", LITTLE, b"(J\x00\x00\x10\x00t", b"h\x00")[2:-1] * 100
-    + b".",
-    "levels": b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".",
-    "a list in itself": b"]q\x00h\x00a.",
-}
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -193,7 +123,9 @@ def test_a_shared_list_is_read_once() -> None:
 
 
 def test_truth_values_are_0_or_1() -> None:
-    content = array(b"U\x02b1", b"(K\x03U\x01|NNNK\x00K\x00K\x00tb", b"(K\x02t", b"C\x02\x07\x00")
+    content = pickled_array(
+        b"U\x02b1", b"(K\x03U\x01|NNNK\x00K\x00K\x00tb", b"(K\x02t", b"C\x02\x07\x00"
+    )
 
     assert read(content).view(np.uint8).tolist() == [1, 0]
 

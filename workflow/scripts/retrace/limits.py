@@ -18,6 +18,8 @@ ARCHIVE_BYTES = 2**36
 """Bytes of all files of a zip together, unpacked."""
 IMAGE_BYTES = 2**34
 """Bytes of one image of a tif, as its header states them."""
+PLANES = 10**7
+"""Planes of a tif that its OME-XML may state, and numbers of planes in it."""
 INDEX_BYTES = 2**28
 """Bytes of the unpacked index of a shard of a precomputed layer."""
 JSON_BYTES = 2**28

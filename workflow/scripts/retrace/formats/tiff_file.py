@@ -18,7 +18,14 @@ import tifffile
 
 from retrace.errors import DataError
 from retrace.formats.contract import ByteOrder
-from retrace.formats.tiff_metadata import Stated, ome_files, ome_pixels, ome_root, stated
+from retrace.formats.tiff_metadata import (
+    Stated,
+    check_ome_sizes,
+    ome_files,
+    ome_pixels,
+    ome_root,
+    stated,
+)
 from retrace.formats.tiff_pages import (
     SAVE_AGAIN,
     Pixels,
@@ -99,6 +106,7 @@ class _Layout:
 def _image(path: Path, tif: tifffile.TiffFile) -> TifFile:
     """The image of an open file."""
     pages = image_pages(tif)
+    check_ome_sizes(tif)
     layout = _layout(path, tif, pages)
     pixels = common_pixels(pages)
     outer, axes = _named(layout, pixels)

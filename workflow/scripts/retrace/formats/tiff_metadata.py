@@ -16,6 +16,7 @@ import tifffile
 from retrace.errors import DataError
 from retrace.formats.attributes import exact, unit_in_nm
 from retrace.formats.contract import Statement
+from retrace.limits import PLANES
 
 Triple = tuple[Fraction | None, Fraction | None, Fraction | None]
 """Numbers along z, y, x."""
@@ -169,6 +170,27 @@ def _origin(meta: Mapping[str, Any], sizes: Triple) -> tuple[Statement, ...]:
 def ome_pixels(tif: tifffile.TiffFile) -> ElementTree.Element | None:
     """The element Pixels of the first image; None where there is none."""
     return next((e for e in _ome_elements(tif) if _name(e) == "Pixels"), None)
+
+
+def check_ome_sizes(tif: tifffile.TiffFile) -> None:
+    """DataError for more planes than any image has: tifffile makes room for all that are stated."""
+    for element in _ome_elements(tif):
+        sizes = {key: _count(element.get(key)) for key in OME_COUNTS}
+        planes = math.prod(sizes[f"Size{axis}"] for axis in "TCZ")
+        if max(planes, *sizes.values()) > PLANES:
+            raise DataError(f"its OME-XML states more than {PLANES} planes in {_name(element)}")
+
+
+OME_COUNTS = (
+    *("SizeT", "SizeC", "SizeZ", "FirstT", "FirstC", "FirstZ"),
+    *("IFD", "PlaneCount", "NumPlanes"),
+)
+"""Attributes of OME-XML with a number of planes, or the number of one."""
+
+
+def _count(text: str | None) -> int:
+    """A whole number from 1 on; 1 for other text, which tifffile refuses or ignores."""
+    return max(1, int(text)) if text is not None and text.strip().isdecimal() else 1
 
 
 def ome_files(tif: tifffile.TiffFile) -> list[str]:
