@@ -159,19 +159,20 @@ def crates(workflow: Path, scratch: Path) -> Check:
         place = scratch / str(number)
         crate = place / "crate"
         shutil.copytree(sound, crate)
-        (place / "outside").write_text("x")
+        (place / "outside").write_text("x: 1\n")
+        (place / "deep").mkdir()
         named = change(crate)
-        before = {p for p in place.rglob("*") if not p.is_relative_to(place / "new")}
+        before = {p for p in place.rglob("*") if not p.is_relative_to(place / "deep/new")}
         yield (
             named,
             _rerun(workflow, place, trusts=True)
-            and before == {p for p in place.rglob("*") if not p.is_relative_to(place / "new")},
+            and before == {p for p in place.rglob("*") if not p.is_relative_to(place / "deep/new")},
         )
     for option in ("", "--dry-run"):
         place = scratch / f"code{option}"
         shutil.copytree(sound, place / "crate")
         code = (place / "crate/Snakefile").read_text()
-        edit(place / "crate", "Snakefile", f"{code}\nopen({str(place / 'RAN')!r}, 'w')\n")
+        edit(place / "crate", "Snakefile", f"open({str(place / 'RAN')!r}, 'w')\n{code}")
         yield f"code {option}", _rerun(workflow, place, trusts=False, option=option)
 
 
@@ -202,8 +203,8 @@ def crate_edits() -> Iterator[Callable[[Path], str]]:
             place, file = crate.parent, crate / "config/demo.yaml"
             if link == "directory":
                 (place / "elsewhere").mkdir()
-                (place / "new").mkdir()
-                (place / "new/config").symlink_to(place / "elsewhere")
+                (place / "deep/new").mkdir(parents=True)
+                (place / "deep/new/config").symlink_to(place / "elsewhere")
             else:
                 file.rename(place / "elsewhere.yaml")
                 file.symlink_to(place / "elsewhere.yaml")
@@ -216,7 +217,7 @@ def _rerun(workflow: Path, place: Path, *, trusts: bool, option: str = "--dry-ru
     """Whether a rerun is refused with a message, and does nothing."""
     script = workflow / "workflow/scripts/rerun.py"
     trust = ["--trust"] if trusts and "--trust" in script.read_text() else []
-    words = [script, "crate", "--directory", "new", *trust, *([option] if option else [])]
+    words = [script, "crate", "--directory", "deep/new", *trust, *([option] if option else [])]
     status, printed = program(workflow, place, *words)
     return status != 0 and refused(printed) and not list(place.rglob("RAN"))
 

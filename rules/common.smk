@@ -84,7 +84,8 @@ def prepare() -> Planner:
     refusing(check_own_folders, on_cluster=False)
     if planner.uses_containers:
         refusing(check_system)
-        bind(
+        refusing(
+            bind,
             planner.outside_files(),
             [ROOT, made_block_cache(settings), *linked_folders(Path.cwd())],
         )

@@ -83,6 +83,15 @@ def test_links_of_the_front_pages_are_files(page: str) -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_each_promise_of_security_names_its_test() -> None:
+    promises = (ROOT / "SECURITY.md").read_text().split("## What is promised")[1].split("## ")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("| ")][1:]
+    named = [re.findall(r"`(tests/[^`]+)`", row) for row in rows]
+    assert len(rows) >= 8
+    assert [row for row, tests in zip(rows, named, strict=True) if not tests] == []
+    assert [test for tests in named for test in tests if not (ROOT / test).is_file()] == []
+
+
 def keys(node: Any) -> set[str]:
     """Every key that a schema describes."""
     if isinstance(node, dict):
