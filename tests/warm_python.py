@@ -172,6 +172,7 @@ def become(request: dict[str, Any], executable: str) -> None:
     sys.path[1:1] = own
     importlib.invalidate_caches()
     if own and importlib.util.find_spec("sitecustomize"):
+        sys.modules.pop("sitecustomize", None)  # Debian's Python has one of its own
         importlib.import_module("sitecustomize")
 
 

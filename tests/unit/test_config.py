@@ -308,8 +308,12 @@ def all_jobs(content: dict[str, Any]) -> dict[str, str]:
     ],
 )
 def test_a_changed_setting_changes_only_the_jobs_that_use_it(
-    change: dict[str, Any], readers: set[str]
+    change: dict[str, Any],
+    readers: set[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # results of the repository would refuse a shorter training
     before, after = all_jobs(CONFIG), all_jobs(yaml_files.merge(CONFIG, change))
 
     assert {verb for verb in before if before[verb] != after[verb]} == readers
