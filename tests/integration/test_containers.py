@@ -191,9 +191,9 @@ def test_sections_are_generated_trained_on_and_aligned_in_the_container(
     sections = layer.read(layer.box)
 
     assert Path(manifest["image"]).name == image.name
-    assert aligned.shape == sections.shape == (5, 96, 96)
+    assert aligned.shape == sections.shape == (7, 96, 96)
     np.testing.assert_array_equal(aligned[0], sections[0])
-    assert all(aligned[z].any() for z in range(1, 5))
+    assert all(aligned[z].any() for z in range(1, 7))
 
 
 def test_an_unknown_recipe_is_refused(
