@@ -41,7 +41,7 @@ OPTIONAL |= {"networkx", "bioimage_cpp", "pyfqmr", "simplejpeg"}
 """Modules of the extras, or of what they install."""
 EXTRAS = {"neuroglancer", "selenium", "cloud-volume", "rocrate", "openvino", "imagecodecs"}
 EXTRAS |= {"itables", "networkx", "plotly", "bioimage-cpp", "pyfqmr"}
-"""Packages of the extras; tifffile imports imagecodecs, cloud-volume brings brotli and simplejpeg."""
+"""Packages of the extras. tifffile imports imagecodecs; cloud-volume, brotli and simplejpeg."""
 
 CHECKED = """
 assert lsds.shape == (10, *labels.shape) and 0 <= lsds.min() < lsds.max() <= 1
