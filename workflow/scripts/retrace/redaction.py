@@ -22,7 +22,7 @@ WITH_CREDENTIALS = (
     "(`unsigned: false`); from other servers, download the data and name the folder"
 )
 """Why an address with credentials is refused, and what to do."""
-SHORTEST = 8
+SHORTEST_SECRET = 8
 """Characters of the shortest secret that is hidden wherever it occurs: a word may be one, too."""
 
 VARIABLE = re.compile(
@@ -72,7 +72,7 @@ _known: set[str] = set()
 def hide(*secrets: str | None) -> None:
     """Hides these values from now on wherever they occur, except None and short ones."""
     for secret in secrets:
-        if secret is not None and len(secret) >= SHORTEST:
+        if secret is not None and len(secret) >= SHORTEST_SECRET:
             _known.update((secret, quote(secret, safe=""), quote(secret, safe="/")))
 
 
@@ -99,12 +99,12 @@ def has_credentials(text: str) -> bool:
 
 def _in_environment() -> Iterator[str]:
     for name, value in os.environ.items():
-        if len(value) >= SHORTEST and VARIABLE.search(name) and not value.startswith("/"):
+        if len(value) >= SHORTEST_SECRET and VARIABLE.search(name) and not value.startswith("/"):
             yield value
             yield quote(value, safe="")
         elif "@" in value and (user := _USER_INFO.search(value)):
             password = user[0].partition(":")[2].removesuffix("@")
-            if len(password) >= SHORTEST:
+            if len(password) >= SHORTEST_SECRET:
                 yield password
 
 
