@@ -7,9 +7,8 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import h5py
@@ -19,6 +18,7 @@ import tifffile
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
+import file_server
 from fuzzing import FuzzReader
 from retrace.formats.headers import read_header
 from retrace.geometry import VoxelBox
@@ -357,13 +357,8 @@ class _Handler(SimpleHTTPRequestHandler):
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """The address of a web server of a folder."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
-    Thread(target=server.serve_forever, args=(0.005,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with file_server.answering(partial(_Handler, directory=str(folder))) as address:
+        yield address
 
 
 def write_served(folder: Path) -> None:

@@ -8,14 +8,14 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import h5py
 
+import file_server
 from mutations import WEB_PAGE
 
 # ---------------------------------------------------------------- configurations
@@ -199,13 +199,8 @@ def listing(answer: Answer) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             """Says nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with file_server.answering(Handler) as address:
+        yield address
 
 
 def page(*entries: str, token: object = None) -> bytes:

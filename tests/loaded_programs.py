@@ -8,6 +8,17 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+SITE = Path(__file__).resolve().parents[1] / "docs/_site"
+
+
+def site_program(name: str) -> ModuleType:
+    """A program that makes pages of the documentation; it imports others next to it."""
+    sys.path.insert(0, str(SITE))
+    try:
+        return program(SITE / name)
+    finally:
+        sys.path.pop(0)
+
 
 def program(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"docs_{path.parent.name}_{path.stem}", path)

@@ -9,7 +9,6 @@ import os
 import socket
 import struct
 import subprocess
-import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import pytest
 import bundle
 import crate
 import fetch
+import file_server
 import s3_server
 import tiny_workflow
 import warm_python
@@ -104,13 +104,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def answering(kind: str, size: int) -> Iterator[str]:
     """The address of such a server."""
     handler = type("Handler", (Handler,), {"kind": kind, "size": size})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with file_server.answering(handler) as address:
+        yield address
 
 
 def run_fetch(place: Path, endpoint: str, **more: object) -> tuple[int, str]:

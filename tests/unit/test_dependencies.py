@@ -10,18 +10,14 @@ from types import ModuleType
 
 import pytest
 
-from loaded_programs import program
+from loaded_programs import site_program
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def page() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "docs/_site"))
-    try:
-        return program(ROOT / "docs/_site/dependencies_page.py")
-    finally:
-        sys.path.pop(0)
+    return site_program("dependencies_page.py")
 
 
 @pytest.fixture(scope="module")

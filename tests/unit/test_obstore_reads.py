@@ -5,15 +5,15 @@ from __future__ import annotations
 import datetime
 import ssl
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import file_server
 from retrace.remote.http import READ_BYTES, TransientError
 from retrace.remote.obstore_reads import WITH_BOTO3, ObstoreReader
 from retrace.remote.s3 import BucketStore
@@ -50,15 +50,8 @@ class Answers(BaseHTTPRequestHandler):
 def listening(context: ssl.SSLContext | None = None) -> Iterator[tuple[str, Any]]:
     """Address of a server, and its handler with the list of requests."""
     handler = type("Handler", (Answers,), {"requests": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    if context:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"http{'s' if context else ''}://127.0.0.1:{server.server_port}", handler
-    finally:
-        server.shutdown()
-        server.server_close()
+    with file_server.answering(handler, context) as address:
+        yield address, handler
 
 
 @pytest.fixture(autouse=True)

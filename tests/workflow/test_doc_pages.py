@@ -14,7 +14,7 @@ import pytest
 import yaml
 from myst_parser.slugs import github_slugify
 
-from loaded_programs import program
+from loaded_programs import site_program
 from retrace.planning.records import record_next_to
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,11 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def site_pages() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "docs/_site"))
-    try:
-        return program(ROOT / "docs/_site/pages.py")
-    finally:
-        sys.path.pop(0)
+    return site_program("pages.py")
 
 
 def anchors(text: str) -> set[str]:
