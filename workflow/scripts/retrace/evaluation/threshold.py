@@ -31,21 +31,23 @@ def choose_threshold(settings: ThresholdSettings, inputs: ScoringInputs) -> dict
         store = inputs.fragments_of(entry)
         (counted,) = inputs.count(dataset, entry, [open_fragments(store)])
         graph = open_region_graph(store)
-        tables = [agglomerated(counted.table, graph, value) for value in thresholds]
-        curves.append([score(table) for table in tables])
-        parts.append(np.stack([object_parts(table) for table in tables]))
+        # Tables of large volumes are large, so that there is one at a time.
+        tables = (agglomerated(counted.table, graph, value) for value in thresholds)
+        rows = [(score(table), object_parts(table)) for table in tables]
+        curves.append([scores for scores, _ in rows])
+        parts.append(np.stack([part for _, part in rows]))
         unit = counted_unit(dataset, entry)
         place = {"volume": entry.volume, "roi_nm": entry.roi_as_dict(), "counted": unit}
         chosen_on.append({**place, **counted.coverage()})
     scores = pooled(curves)
-    pooled_objects = pooled_parts(parts, [curve[0].voxels for curve in curves])
-    rows = {name: rule(pooled_objects) for name, rule in RULES.items()}
-    row = rows[settings.threshold_rule]
+    objects = pooled_parts(parts, [curve[0].voxels for curve in curves])
+    chosen = {name: rule(objects) for name, rule in RULES.items()}
+    row = chosen[settings.threshold_rule]
     return {
         "threshold": float(thresholds[row]),
         "rule": f"{DESCRIPTIONS[settings.threshold_rule]}{OVER_ENTRIES}",
         **scores[row].as_dict(),
-        "threshold_by_rule": {name: float(thresholds[i]) for name, i in rows.items()},
+        "threshold_by_rule": {name: float(thresholds[i]) for name, i in chosen.items()},
         "chosen_on": chosen_on,
         "convention": CONVENTION,
         "table": curve_rows(thresholds, scores),

@@ -37,8 +37,7 @@ def object_parts(table: Contingency) -> NDArray[np.float64]:
     counts = table.counts.astype(np.float64)
     ratios = table.ground_truth_totals / counts * (table.segment_totals / counts)
     _, rows = np.unique(table.ground_truth, return_inverse=True)
-    parts = np.bincount(rows, counts / counts.sum() * np.log2(ratios))
-    return parts.astype(np.float64)
+    return np.bincount(rows, counts / counts.sum() * np.log2(ratios)).astype(np.float64)
 
 
 def pooled_parts(parts: list[Parts], voxels: list[int]) -> Parts:
@@ -82,10 +81,11 @@ def one_standard_error(parts: Parts) -> int:
 
 def bootstrap_median(parts: Parts) -> int:
     """The median of the best thresholds of samples of objects, drawn with replacement."""
-    objects = parts.shape[1]
-    drawn = np.random.default_rng(SEED).multinomial(objects, np.full(objects, 1 / objects), DRAWS)
-    best = np.argmin((parts @ drawn.T).round(DECIMALS), axis=0)
-    return int(np.sort(best)[(DRAWS - 1) // 2])
+    objects, generator = parts.shape[1], np.random.default_rng(SEED)
+    chances = np.full(objects, 1 / objects)
+    # One sample at a time: all together are larger than the parts if there are many objects.
+    best = [_lowest(parts @ generator.multinomial(objects, chances)) for _ in range(DRAWS)]
+    return sorted(best)[(DRAWS - 1) // 2]
 
 
 RULES: Mapping[ThresholdRule, Callable[[Parts], int]] = {
