@@ -3,6 +3,7 @@
 A rule states what it requests where nothing is known of such jobs. `make cost` shows both.
 """
 
+from retrace.planning.estimate import requested_mb, requested_minutes
 from retrace.planning.estimator import Estimator
 
 ESTIMATOR = Estimator(PLANNER)
@@ -18,10 +19,9 @@ def minutes(
 
     def amount(wildcards: Any, attempt: int, threads: int, rulename: str) -> int:
         job = planned(plan_job)(wildcards)
+        known = ESTIMATOR.of(rulename, job, wildcards, threads)
         most = min(otherwise, runtime_limit(rulename, otherwise)) if resumes else None
-        return ESTIMATOR.minutes(
-            rulename, job, wildcards, threads, (otherwise, attempt, most)
-        )
+        return requested_minutes(known.seconds, otherwise, attempt, most)
 
     return amount
 
@@ -33,9 +33,8 @@ def memory(
 
     def amount(wildcards: Any, attempt: int, threads: int, rulename: str) -> int:
         job = planned(plan_job)(wildcards)
-        return ESTIMATOR.megabytes(
-            rulename, job, wildcards, threads, (otherwise, attempt, grows)
-        )
+        known = ESTIMATOR.of(rulename, job, wildcards, threads)
+        return requested_mb(known.peak_mb, otherwise, attempt, grows=grows)
 
     return amount
 

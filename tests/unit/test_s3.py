@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from retrace.config.schema import check
 from retrace.errors import ConfigError, FetchError, RetraceError
-from retrace.remote.download import MEBIBYTE, human_bytes, multipart_etag, part_sizes
+from retrace.files import human_bytes
+from retrace.remote.download import MEBIBYTE, multipart_etag, part_sizes
 from retrace.remote.mirror import MirrorStore
 from retrace.remote.object_names import safe_name
 from retrace.remote.s3 import BucketStore

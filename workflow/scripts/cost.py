@@ -19,8 +19,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from retrace.command_line import parse_with_options
+from retrace.command_line import parse_with_options, target_parser
 from retrace.errors import run
+from retrace.files import human_bytes
 from retrace.planning.estimator import ESTIMATES_FILE
 from retrace.planning.local_device import names_executor
 from retrace.planning.planned_jobs import PlannedJob, Usage, dry_run, parse_jobs, usage_of
@@ -60,17 +61,8 @@ class JobCost:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s target [--ask] [--json] [-- options of the run]",
-    )
-    parser.add_argument("target", help="a target of Snakemake, such as evaluate_zfinch_mtlsd")
-    parser.add_argument(
-        "--ask", action="store_true", help="ask the bucket how much there is to fetch"
-    )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON for each job")
-    return parse_with_options(parser, argv)
+    ask = ("--ask", "ask the bucket how much there is to fetch")
+    return parse_with_options(target_parser(__doc__, ask), argv)
 
 
 # ---------------------------------------------------------------- jobs and their estimates
@@ -204,14 +196,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def size(count: float) -> str:
-    """Bytes in the unit that fits."""
-    for length, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if count >= length:
-            return f"{count / length:,.1f} {unit}"
-    return f"{count:.0f} bytes"
-
-
 def counted(count: int) -> str:
     """`1 job`, `2 jobs`."""
     return f"{count:,} job{'' if count == 1 else 's'}"
@@ -280,22 +264,22 @@ def data_lines(costs: Sequence[JobCost]) -> Iterator[str]:
     """Bytes and files that are to be fetched and written, as far as they are known."""
     yield fetch_line([one for one in costs if one.job.rule.startswith("fetch")])
     for what, text in (
-        ("written_bytes", size),
+        ("written_bytes", human_bytes),
         ("written_files", "{:,.0f} files of voxels".format),
     ):
         writing = [one for one in costs if getattr(one, what) is not None]
         if writing:
             total, _ = known_sum(getattr(one, what) for one in writing)
             yield f"to write: at most {text(total)} by {', '.join(by_rule(writing))}"
-    others = [one for one in costs if one.written_bytes is None]
-    yield f"to write: {UNKNOWN} sizes by {', '.join(by_rule(others)) or 'no job'}"
+    if others := [one for one in costs if one.written_bytes is None]:
+        yield f"to write: {UNKNOWN} sizes by {', '.join(by_rule(others))}"
 
 
 def fetch_line(costs: Sequence[JobCost]) -> str:
     """Bytes and objects that are to be fetched."""
     total, missing = known_sum(one.fetched_bytes for one in costs)
     files, _ = known_sum(one.fetched_files for one in costs)
-    known = [f"{size(total)} in {files:,.0f} objects"] if missing < len(costs) else []
+    known = [f"{human_bytes(total)} in {files:,.0f} objects"] if missing < len(costs) else []
     unknown = [f"{UNKNOWN} for {counted(missing)} (--ask asks the bucket)"] if missing else []
     return f"to fetch: {', '.join([*known, *unknown]) or 'nothing'}"
 
@@ -309,7 +293,7 @@ def done_line(costs: Sequence[JobCost]) -> str:
         return "there already: nothing"
     more = f" ({missing} of them without a record of their time)" if missing else ""
     took = f"{counted(len(costs))} of {duration(seconds)} together{more}"
-    return f"there already: {took}, {size(total)} in {files:,.0f} files"
+    return f"there already: {took}, {human_bytes(total)} in {files:,.0f} files"
 
 
 def report(target: str, costs: Sequence[JobCost]) -> Iterator[str]:

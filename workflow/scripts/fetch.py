@@ -12,11 +12,12 @@ from typing import Any
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import DataError, FetchError, run
+from retrace.files import human_bytes
 from retrace.geometry import chunk_count
 from retrace.output_lock import fetching_alone
 from retrace.reading import parse_json_object, read_bytes, reading_content
 from retrace.records.record import found_version
-from retrace.remote.download import DownloadReport, FolderDownload, human_bytes, is_md5
+from retrace.remote.download import DownloadReport, FolderDownload, is_md5
 from retrace.remote.mirror import MirrorStore, open_store
 from retrace.remote.store import FetchSettings, ObjectStore, S3Object
 from retrace.replacement import newest

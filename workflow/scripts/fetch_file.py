@@ -12,11 +12,10 @@ from urllib.parse import urlsplit
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
-from retrace.files import atomic_write, file_sha256
+from retrace.files import atomic_write, file_sha256, human_bytes
 from retrace.limits import OBJECT_BYTES
 from retrace.output_lock import fetching_alone
 from retrace.records.record import read_finished, running_job, version_of
-from retrace.remote.download import human_bytes
 from retrace.remote.http import (
     TransientError,
     create_session,

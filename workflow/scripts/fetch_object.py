@@ -10,11 +10,10 @@ from pathlib import Path
 from retrace.command_line import add_job, parse_job
 from retrace.config.schema import check
 from retrace.errors import FetchError, run
-from retrace.files import atomic_write, file_sha256
+from retrace.files import atomic_write, file_sha256, human_bytes
 from retrace.output_lock import fetching_alone
 from retrace.reading import read_bytes, reading_content
 from retrace.records.record import found_version, version_of
-from retrace.remote.download import human_bytes
 from retrace.remote.mirror import open_store
 from retrace.remote.multipart import MultipartDownload
 from retrace.remote.store import FetchObjectSettings, ObjectStore

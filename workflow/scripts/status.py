@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from retrace.command_line import parse_with_options
+from retrace.command_line import parse_with_options, target_parser
 from retrace.errors import run
 from retrace.planning.planned_jobs import PlannedJob, Usage, dry_run, parse_jobs, usage_of
 
@@ -45,14 +45,7 @@ class JobStatus:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s target [--json] [-- options of the run]",
-    )
-    parser.add_argument("target", help="a target of Snakemake, such as evaluate_zfinch_mtlsd")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON for each job")
-    return parse_with_options(parser, argv)
+    return parse_with_options(target_parser(__doc__), argv)
 
 
 # ---------------------------------------------------------------- their states

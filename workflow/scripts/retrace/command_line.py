@@ -105,6 +105,23 @@ def parse_job(
     return args
 
 
+def target_parser(description: str | None, *flags: tuple[str, str]) -> argparse.ArgumentParser:
+    """The command line of a program about a target: its name, `--json`, and flags with their help.
+
+    `parse_with_options` reads it.
+    """
+    given = " ".join(f"[{flag}]" for flag in (*(flag for flag, _ in flags), "--json"))
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"%(prog)s target {given} [-- options of the run]",
+    )
+    parser.add_argument("target", help="a target of Snakemake, such as evaluate_zfinch_mtlsd")
+    for flag, text in (*flags, ("--json", "print one line of JSON for each job")):
+        parser.add_argument(flag, action="store_true", help=text)
+    return parser
+
+
 def parse_with_options(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> argparse.Namespace:

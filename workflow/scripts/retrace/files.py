@@ -90,3 +90,12 @@ def read_parsed(path: Path, parse: Callable[[Any], T]) -> T:
 def write_json(path: Path, content: Any) -> Path:
     """Writes `content` atomically, one key or element on each line."""
     return atomic_write(path, json.dumps(content, indent=1) + "\n")
+
+
+def human_bytes(count: float) -> str:
+    """`1536` -> `1.5 kB`; decimal units (powers of 1000), as for the sizes of disks."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"

@@ -11,13 +11,7 @@ from pathlib import Path
 
 from retrace.job import Job
 from retrace.planning.earlier_jobs import EarlierJob, earlier_jobs
-from retrace.planning.estimate import (
-    Device,
-    Estimate,
-    estimate,
-    requested_mb,
-    requested_minutes,
-)
+from retrace.planning.estimate import Device, Estimate, estimate
 from retrace.planning.experiment import Planner
 from retrace.planning.local_device import has_gpu
 from retrace.planning.work import Work, work_of
@@ -49,32 +43,6 @@ class Estimator:
     @cached_property
     def _earlier(self) -> list[EarlierJob]:
         return earlier_jobs()
-
-    def minutes(
-        self,
-        rule: str,
-        job: Job,
-        wildcards: Mapping[str, str],
-        threads: int,
-        request: tuple[int, int, int | None],
-    ) -> int:
-        """The minutes that a job requests; `request`: otherwise, attempt, most (see estimate)."""
-        otherwise, attempt, most = request
-        known = self.of(rule, job, wildcards, threads)
-        return requested_minutes(known.seconds, otherwise, attempt, most)
-
-    def megabytes(
-        self,
-        rule: str,
-        job: Job,
-        wildcards: Mapping[str, str],
-        threads: int,
-        request: tuple[int, int, bool],
-    ) -> int:
-        """The memory (MB) that a job requests; `request`: otherwise, attempt, grows."""
-        otherwise, attempt, grows = request
-        known = self.of(rule, job, wildcards, threads)
-        return requested_mb(known.peak_mb, otherwise, attempt, grows=grows)
 
     def of(self, rule: str, job: Job, wildcards: Mapping[str, str], threads: int) -> Estimate:
         """The estimate for a job, the same for all shards of a volume."""

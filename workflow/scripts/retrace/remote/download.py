@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from retrace.errors import FetchError
+from retrace.files import human_bytes
 from retrace.progress import progress
 from retrace.remote.concurrency import Item, Result, ThreadedWork
 from retrace.remote.http import READ_BYTES, TransientError
@@ -56,15 +57,6 @@ class DownloadReport:
     verified: Counter[str] = field(default_factory=Counter)
     sha256: dict[str, str] = field(default_factory=dict)
     listing: str = ""
-
-
-def human_bytes(count: float) -> str:
-    """`1536` -> `1.5 kB`; decimal units (powers of 1000), as for the sizes of disks."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
 
 
 def part_sizes(size: int, parts: int) -> list[int]:
