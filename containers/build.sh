@@ -20,7 +20,7 @@ set -euo pipefail
 die() { echo "error: $*" >&2; exit 1; }
 step() { echo "== $* ($((SECONDS / 60)) min $((SECONDS % 60)) s)"; }
 
-[ "$(uname -s)" = Linux ] || die "Apptainer runs on Linux alone; run without --use-singularity, or in a virtual machine"
+[ "$(uname -s)" = Linux ] || die "Apptainer runs on Linux only; run without --use-singularity, or in a virtual machine"
 [ $# = 2 ] || die "usage: containers/build.sh NAME OUT.sif"
 name=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -84,10 +84,10 @@ if [ -n "${RETRACE_IMAGE_REGISTRY:-}" ]; then
 fi
 
 from=$(sed -n 's/^    FROM=//p' "$recipe")
-echo "$out is made once: in about 2 minutes where packages are near, else as long as the downloads take."
+echo "$out is built once: in about 2 minutes if a mirror of the packages is near, else as long as the downloads take."
 case $name in
-modern) echo "It gets 0.8 GB with a build of torch for CPUs, 3.3 GB with one for CUDA; as much is downloaded." ;;
-standin) echo "It gets 0.5 GB; as much is downloaded." ;;
+modern) echo "It takes 0.8 GB with a build of torch for CPUs, 3.3 GB with one for CUDA; as much is downloaded." ;;
+standin) echo "It takes 0.5 GB; as much is downloaded." ;;
 esac
 step "base system: $from"
 

@@ -87,7 +87,7 @@ def prepare() -> Planner:
         refusing(
             bind,
             planner.outside_files(),
-            [ROOT, made_block_cache(settings), *linked_folders(Path.cwd())],
+            [ROOT, create_block_cache(settings), *linked_folders(Path.cwd())],
         )
     else:
         # Without containers the programs run in the environment of Snakemake itself.
@@ -145,13 +145,13 @@ def check_own_folders(*, on_cluster: bool) -> None:
 
 
 def bind(files: list[str], folders: list[Path]) -> None:
-    """Makes folders visible to containers: of these files, and further ones."""
+    """Makes the folders of these files, and further folders, visible to containers."""
     settings = workflow.deployment_settings
-    found = bound_folders(Path.cwd(), files, folders)
-    settings.apptainer_args = with_options(settings.apptainer_args, bind_options(found))
+    bound = bound_folders(Path.cwd(), files, folders)
+    settings.apptainer_args = with_options(settings.apptainer_args, bind_options(bound))
 
 
-def made_block_cache(settings: WorkflowConfig) -> Path:
+def create_block_cache(settings: WorkflowConfig) -> Path:
     """The folder that caches blocks, created if it does not exist: it has to be bound."""
     cache = block_cache(settings)
     cache.mkdir(parents=True, exist_ok=True)

@@ -41,5 +41,5 @@ def memory(
 
 def runtime_limit(rule: str, otherwise: int) -> int:
     """Minutes that --set-resources RULE:runtime_limit=N allows; profiles set it for trainings."""
-    given = workflow.resource_settings.overwrite_resources.get(rule, {})
-    return int(given["runtime_limit"].raw) if "runtime_limit" in given else otherwise
+    limits = workflow.resource_settings.overwrite_resources.get(rule, {})
+    return int(limits["runtime_limit"].raw) if "runtime_limit" in limits else otherwise

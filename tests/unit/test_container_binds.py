@@ -84,5 +84,5 @@ def test_containers_are_refused_where_apptainer_does_not_exist(
 ) -> None:
     check_system()
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(ConfigError, match="Linux alone, and this is darwin; leave --use-sing"):
+    with pytest.raises(ConfigError, match="Linux only, and this is darwin; leave --use-sing"):
         check_system()

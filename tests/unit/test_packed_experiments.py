@@ -217,7 +217,7 @@ def test_the_code_of_a_crate_is_not_run_without_trust(
                 rerun.main([str(crate_folder), "--directory", "new", *options])
     said = capsys.readouterr().out
     assert "phantom_tiny, by Eve?[2J" in said
-    assert "1 are not those of this copy of retrace, such as rules/train.smk" in said
+    assert "differing from this copy of retrace: 1, such as rules/train.smk" in said
     assert not Path("new").exists() and not Path("RAN").exists()
 
 
@@ -252,7 +252,7 @@ def test_names_and_targets_of_foreign_crates(crate_folder: Path) -> None:
         with edited(crate_folder, "config/demo.yaml", "x: 1\n", renamed=name), refused:
             rerun.main(command)
     for target in FOREIGN_TARGETS:
-        refused = pytest.raises(DataError, match="is no name of a target")
+        refused = pytest.raises(DataError, match="is not the name of a target")
         with edited(crate_folder, "target.json", json.dumps({"target": target})), refused:
             rerun.main(command)
     assert not Path("new").exists()
@@ -293,7 +293,7 @@ def test_names_and_the_target_of_a_foreign_bundle(packed: Path) -> None:
     facts = json.loads((packed / "bundle.json").read_text())
     for changes, message in (
         ({"files": {"../../etc/passwd": "0"}}, "not a plain relative path"),
-        ({"target": "--version"}, "is no name of a target"),
+        ({"target": "--version"}, "is not the name of a target"),
     ):
         (packed / "bundle.json").write_text(json.dumps(facts | changes))
         with pytest.raises(DataError, match=message):

@@ -163,7 +163,7 @@ def test_as_many_gpus_as_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_several_processes_are_refused_outside_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(DeviceError, match="Linux alone, and this is darwin; set `gpus` to 1"):
+    with pytest.raises(DeviceError, match="Linux only, and this is darwin; set `gpus` to 1"):
         device.check_devices("cpu", 2)
 
 

@@ -168,7 +168,7 @@ def test_settings_reach_jobs_through_any_shell(values: list[str]) -> None:
 
 
 def test_a_word_for_jobs_is_not_for_users() -> None:
-    with pytest.raises(ConfigError, match="is for jobs alone"):
+    with pytest.raises(ConfigError, match="is reserved for jobs"):
         decoded(["encoded=a*"])
 
 

@@ -272,6 +272,6 @@ def test_wrong_parts_of_a_dump_are_refused(
 def test_what_is_no_npz_is_refused_without_unsafe_advice(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
 
-    with pytest.raises(DataError, match=r"it is no complete .npz file\)") as error:
+    with pytest.raises(DataError, match=r"it is not a complete .npz file\)") as error:
         read_skeletons(tmp_path / "a.npz")
     assert "unsafe" not in str(error.value)

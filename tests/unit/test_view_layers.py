@@ -94,7 +94,7 @@ def test_exported_meshes_are_those_of_the_segmentation(tmp_path: Path) -> None:
     settings = {"format": "precomputed", "source": source, "labels": True, "gzip": True}
     arguments = ["--work", str(tmp_path / "work"), "--output", str(layer)]
     export.main(["--settings", json.dumps(settings), *arguments])
-    assert "has none: `export:" in find_meshes(layer, segments)[1]
+    assert "has none: set `export:" in find_meshes(layer, segments)[1]
     settings["shapes"] = {"meshes": True, "skeletons": False, "min_voxels": 1}
     export.main(["--settings", json.dumps(settings), *arguments])
     meshes, words = find_meshes(layer, segments)

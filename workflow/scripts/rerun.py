@@ -71,7 +71,7 @@ def check_trust(args: argparse.Namespace, crate: Path, digests: Mapping[str, str
     if not args.trust:
         raise ConfigError(
             f"{args.crate} contains a Snakefile and programs, which run on this machine with your "
-            "permissions, also for --dry-run. If you trust whom it is from, add --trust"
+            "permissions, also for --dry-run. If you trust its author, add --trust"
         )
 
 

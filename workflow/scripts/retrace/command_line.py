@@ -127,12 +127,12 @@ def parse_with_options(
 ) -> argparse.Namespace:
     """The arguments, with what follows `--` as `options`.
 
-    argparse itself refuses these behind an option of the program (TARGET --json -- OPTIONS).
+    argparse itself refuses these after an option of the program (TARGET --json -- OPTIONS).
     """
-    given = sys.argv[1:] if argv is None else list(argv)
-    end = given.index("--") if "--" in given else len(given)
-    args = parser.parse_args(given[:end])
-    args.options = given[end + 1 :]
+    words = sys.argv[1:] if argv is None else list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    args = parser.parse_args(words[:end])
+    args.options = words[end + 1 :]
     return args
 
 

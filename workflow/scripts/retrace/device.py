@@ -101,7 +101,7 @@ def check_devices(name: str, count: int) -> str:
     """
     if sys.platform != "linux":
         raise DeviceError(
-            "training in several processes works on Linux alone, and this is "
+            "training in several processes works on Linux only, and this is "
             f"{sys.platform}; set `gpus` to 1"
         )
     if choose_device(name).type == "cpu" and name == "cpu":

@@ -1,6 +1,6 @@
-"""The limits on what files and servers of others may ask for, all in one place.
+"""All limits on the size and complexity of input from files and servers.
 
-Sound content stays far below them. Content beyond a limit is refused in one line that names it,
+Valid content stays far below them. Content beyond a limit is refused in one line that names it,
 before the memory or the time is spent. docs/reference/limits.md lists them.
 """
 
@@ -27,14 +27,14 @@ JSON_BYTES = 2**28
 YAML_BYTES = 2**24
 """Bytes of a YAML text."""
 TEXT_BYTES = 2**20
-"""Bytes of a configuration of ZNN or ELEKTRONN, and of a list of places of SEAMLeSS."""
+"""Bytes of a configuration of ZNN or ELEKTRONN, and of a coordinate list of SEAMLeSS."""
 LISTING_PAGE_BYTES = 2**26
 """Bytes of one page of a listing; pages of S3 have 1000 objects, some 400 kB."""
 
 # ---------------------------------------------------------------- depth
 
 DEPTH = 100
-"""Levels of lists and mappings, in each other, of a JSON text, a YAML text or a pickle."""
+"""Levels of nested lists and mappings in JSON, YAML, pickles and ELEKTRONN's values."""
 
 # ---------------------------------------------------------------- count and time
 
@@ -45,13 +45,13 @@ PICKLE_STEPS = 4 * 10**6
 EXPRESSION_STEPS = 5 * 10**5
 """Expressions that a configuration of ELEKTRONN may evaluate, and elements that it may make."""
 EXPRESSION_ELEMENTS = 10_000
-"""Elements or characters of one value of such a configuration, and of all that is inside it."""
+"""Elements or characters of one value of such a configuration, without those inside elements."""
 LAYERS = 200
 """Layers of a network of ELEKTRONN."""
 EXPRESSION_NUMBER = 10**18
-"""Largest number of such a configuration; n_steps is often 10**12."""
+"""Largest number in a configuration of ELEKTRONN or ZNN; n_steps is often 10**12."""
 ZNN_SAMPLES = 10_000
-"""Samples that a range such as 2-3,7 of a configuration of ZNN may name."""
+"""Samples that a range such as 2-3,7 in a configuration of ZNN may name."""
 ARCHIVE_FILES = 10**6
 """Files of a zip."""
 LISTED_OBJECTS = 10**7

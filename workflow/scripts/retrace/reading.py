@@ -331,6 +331,6 @@ def check_archive(archive: zipfile.ZipFile, most: int = ARCHIVE_BYTES) -> None:
     size = sum(entry.file_size for entry in entries)
     if len(entries) > ARCHIVE_FILES or size > most:
         raise ValueError(
-            f"it holds {len(entries)} files of {size} bytes; {ARCHIVE_FILES} files of {most} bytes "
-            "together are the most that is unpacked"
+            f"it holds {len(entries)} files of {size} bytes together; at most {ARCHIVE_FILES} "
+            f"files of {most} bytes together are unpacked"
         )

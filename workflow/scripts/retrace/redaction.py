@@ -1,8 +1,8 @@
 """Hides credentials in text before it is shown, stored or packed.
 
-Known secrets (of the environment, and those that a client of a server was given) are hidden
-wherever they occur; others by their place: in an address, in a header, behind a name such as
-`password`. Standard library only.
+Known secrets (in the environment, and those that a client of a server uses) are hidden wherever
+they occur; others by their place: in an address, in a header, after a name such as `password`.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import quote
 HIDDEN = "[hidden]"
 WITH_CREDENTIALS = (
     "the address has a user, a password or a signature in it, and every result would record it; "
-    "remove it. For S3, credentials belong into the environment or ~/.aws/credentials "
+    "remove it. For S3, credentials belong in the environment or ~/.aws/credentials "
     "(`unsigned: false`); from other servers, download the data and name the folder"
 )
 """Why an address with credentials is refused, and what to do."""

@@ -16,7 +16,7 @@ def alignment_history(
 ) -> dict[str, Any]:
     """The content of training.json: loss terms averaged over equal ranges of iterations.
 
-    `validation`: the measurements, which are added as they are.
+    `validation`: the measurements, which are included unchanged.
     """
     rows = [
         {"iteration": end, "epoch": plan.epoch(end - 1)}

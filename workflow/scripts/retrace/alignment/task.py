@@ -281,7 +281,7 @@ class SeamlessTask(PlainTask):
     def _where_known(
         self, label: Tensor, target: Sections, moved: Sequence[Tensor], batch: Batch
     ) -> Tensor:
-        """1 outside defects (`label`) where the displacements `moved` are true, (N, 1, H, W)."""
+        """1 where no defect is (`label`) and `moved` is ground truth, else 0; (N, 1, H, W)."""
         counted = target.valid * (label <= DEFECT) * batch["known"] * (1 - batch["supervised"])
         return counted * inside(moved[1] - moved[0])  # the true position must be in the source
 

@@ -103,7 +103,7 @@ class PairValidation:
     identity: str
 
     def is_due(self, iteration: int) -> bool:
-        """As the settings say."""
+        """Whether the settings ask for a measurement at this iteration."""
         return is_due(iteration, self.every)
 
     def measure(self, module: nn.Module, iteration: int) -> Measurement:
@@ -127,7 +127,7 @@ class PairValidation:
 
 
 def plain_network(network: SeamlessNetworkSettings) -> SeamlessNetworkSettings:
-    """The settings without what degrades sections; they are still moved as in training."""
+    """The settings without degradations of sections, which are still moved as in training."""
     augment = network.augment.model_copy(update={"turn": 0.0, "cut": False, "input": False})
     changes = {"augment": augment, "self_pairs": 0.0, "fold_probability": 0.0}
     return network.model_copy(update=changes)

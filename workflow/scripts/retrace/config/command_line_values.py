@@ -54,7 +54,7 @@ def read_config(files: Iterable[str | Path], words: Iterable[str]) -> WorkflowCo
 ENCODED = "encoded="
 """Start of the word that stands for all words of `--config`."""
 PLAIN_WORD = re.compile(r"[\w@%+=:,./\[\]{} -]*", re.ASCII)
-"""Words that every shell passes on, also those of a cluster, if they are in quotes."""
+"""Words in quotes that every shell, also that of a cluster, passes on unchanged."""
 
 
 def encoded(words: Iterable[str]) -> list[str]:
@@ -66,7 +66,7 @@ def encoded(words: Iterable[str]) -> list[str]:
 
 
 def decoded(words: Iterable[str]) -> list[str]:
-    """The words that `encoded` was given."""
+    """The words that `encoded` received."""
     words = list(words)
     if len(words) != 1 or not words[0].startswith(ENCODED):
         return words
@@ -75,7 +75,7 @@ def decoded(words: Iterable[str]) -> list[str]:
         inner = json.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         return [str(word) for word in inner]
     except (ValueError, TypeError):
-        raise ConfigError(f"{WHERE}: {ENCODED}{text} is for jobs alone; leave it out") from None
+        raise ConfigError(f"{WHERE}: {ENCODED}{text} is reserved for jobs; leave it out") from None
 
 
 def _pair(word: str) -> tuple[str, Any]:

@@ -93,10 +93,10 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.construct_yaml_st
 
 
 def load_yaml(text: str, loader: Any = _Loader) -> Any:
-    """The content of a YAML text; YAMLError if it is none, or beyond the limits.
+    """The content of a YAML text; YAMLError if it is not YAML, or beyond the limits.
 
     A few aliases can stand for more values than memory holds, and nesting for more recursion than
-    the machine allows: both are counted in the stream of events, before anything is made of it.
+    the machine allows: both are counted in the stream of events, before any value is built.
     """
     if "*" in text or max(map(text.count, "[{")) > DEPTH // 2 or _INDENTED.search(text):
         _check_events(text, loader)
@@ -109,39 +109,39 @@ _INDENTED = re.compile(rf"^[ ?:-]{{{DEPTH // 2},}}", re.MULTILINE)
 
 def _check_events(text: str, loader: Any) -> None:
     """YAMLError for nesting beyond DEPTH, or for more than YAML_VALUES values with all aliases."""
-    begun: list[_Begun] = [_Begun(None)]
-    known: dict[str, _Begun] = {}
+    parents: list[_Counts] = [_Counts(None)]
+    known: dict[str, _Counts] = {}
     events: Iterator[Any] = yaml.parse(text, Loader=loader)
     for event in events:
         if isinstance(event, yaml.CollectionStartEvent):
-            begun.append(_Begun(event.anchor))
-            found = _Begun(None, 0)
+            parents.append(_Counts(event.anchor))
+            counts = _Counts(None, 0)
         elif isinstance(event, yaml.CollectionEndEvent):
-            found = begun.pop()
-            found.levels += 1
+            counts = parents.pop()
+            counts.levels += 1
         elif isinstance(event, yaml.AliasEvent):  # of itself, if it is not known yet
-            endless = _Begun(None, YAML_VALUES + 1)
-            found = replace(known.get(str(event.anchor), endless), anchor=None)
+            endless = _Counts(None, YAML_VALUES + 1)
+            counts = replace(known.get(str(event.anchor), endless), anchor=None)
         else:
             is_value = isinstance(event, yaml.ScalarEvent)
-            found = _Begun(getattr(event, "anchor", None), int(is_value))
-        if found.anchor:
-            known[found.anchor] = found
-        begun[-1].add(found)
-        if len(begun) - 1 + begun[-1].levels > DEPTH or begun[-1].values > YAML_VALUES:
-            problem = f"more than {DEPTH} levels, or {YAML_VALUES} values with those of aliases"
+            counts = _Counts(getattr(event, "anchor", None), int(is_value))
+        if counts.anchor:
+            known[counts.anchor] = counts
+        parents[-1].add(counts)
+        if len(parents) - 1 + parents[-1].levels > DEPTH or parents[-1].values > YAML_VALUES:
+            problem = f"more than {DEPTH} levels, or {YAML_VALUES} values with repeated aliases"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 @dataclass
-class _Begun:
+class _Counts:
     """A value in a YAML text, with the values in it and their levels as far as they are read."""
 
     anchor: str | None
     values: int = 1
     levels: int = 0
 
-    def add(self, inner: _Begun) -> None:
+    def add(self, inner: _Counts) -> None:
         """Counts a value that is in this one."""
         self.values += inner.values
         self.levels = max(self.levels, inner.levels)
@@ -175,7 +175,7 @@ def read_yaml(path: Path) -> Settings:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}; correct the path") from error
     except DamagedError as error:
-        raise ConfigError(f"{path} {error.fault}; write less into it") from None
+        raise ConfigError(f"{path} {error.fault}; shorten it") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} cannot be read: {_reason(error)}") from None
     if content is None:

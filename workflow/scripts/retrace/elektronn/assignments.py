@@ -59,7 +59,7 @@ def read_assignments(path: Path) -> Names:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except DamagedError as error:
-        raise ConfigError(f"{path} {error.fault}; write less into it") from error
+        raise ConfigError(f"{path} {error.fault}; shorten it") from error
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{path} is not a Python file: {cause(error)}") from error
     reader = _Reader(path)

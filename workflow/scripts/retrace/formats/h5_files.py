@@ -42,7 +42,8 @@ def _refuse_in(path: Path, group: h5py.Group, seen: set[int]) -> None:
     for name in group:
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
-            raise _of_other_file(path, f"{group.name}/{name}", link)
+            place = f"{group.name.rstrip('/')}/{name}"
+            raise _of_other_file(path, place, link, remedy="copy its content into this file")
         if isinstance(link, h5py.SoftLink):
             continue  # to an object of this file, which is looked at where it is, or to nothing
         item = group[name]
@@ -71,14 +72,15 @@ def refuse_external_links(path: Path, file: h5py.File, name: str, most: int = SO
 
 
 def _of_other_file(
-    path: Path, name: str, link: h5py.ExternalLink, inside: Sequence[str] = ()
+    path: Path,
+    name: str,
+    link: h5py.ExternalLink,
+    inside: Sequence[str] = (),
+    remedy: str = "name that file as `path` and that dataset as `array`",
 ) -> DataError:
-    """The error for a link; `inside`: the way on from what it leads to."""
+    """The error for a link; `inside`: the path from its target to the object."""
     target = "/".join((link.path.rstrip("/"), *inside))
-    return DataError(
-        f"{name!r} in {path} is a link to {target!r} in {link.filename}; name that file as "
-        "`path` and that dataset as `array`"
-    )
+    return DataError(f"{name!r} in {path} is a link to {target!r} in {link.filename}; {remedy}")
 
 
 def refuse_other_files(path: Path, dataset: h5py.Dataset) -> None:

@@ -20,9 +20,9 @@ def check_image_size(content: bytes, encoding: str, pixels: int) -> None:
         height, width, *_ = simplejpeg.decode_jpeg_header(content)
     elif encoding == "png":
         if not content.startswith(PNG) or len(content) < len(PNG) + 8 + PNG_SIZE.size:
-            raise ValueError("it is no png")
+            raise ValueError("it is not a png")
         width, height = PNG_SIZE.unpack_from(content, len(PNG) + 8)
     else:
         return
     if width * height != pixels:
-        raise ValueError(f"its header says {width} x {height} pixels, where {pixels} are stored")
+        raise ValueError(f"its header says {width} x {height} pixels, but the chunk has {pixels}")

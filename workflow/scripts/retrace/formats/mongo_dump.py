@@ -1,7 +1,7 @@
 """Reads and writes the collections (NAME.bson) of a MongoDB dump without a database.
 
-A file is a sequence of BSON documents (bsonspec.org), which pymongo's `bson` decodes. Of two
-fields of one name it would take the last one; here they are refused.
+A file is a sequence of BSON documents (bsonspec.org), which pymongo's `bson` decodes. It
+would accept a field that occurs twice and keep the last value; here that is an error.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Reads pickled arrays without calling anything that the file names.
 
-A pickle is a program for a stack machine that may call any function, and hand any state to numpy's
-types, which trust it. Here a machine of our own runs it. It knows lists, tuples, dicts, numbers and
-text, and a few names, for which it makes arrays of a shape, a plain numeric type and bytes. It
-yields such values or an error, in bounded memory and time.
+A pickle is a small program: run by Python's own loader, it may call any function, or pass numpy's
+types a state that they do not check. The interpreter in this file runs only the operations that
+build lists, tuples, dicts, numbers, text and plain numeric arrays, and refuses all others. It
+imports and calls nothing that the file names; its memory and time are bounded.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _REMEDY = (
     "or write the arrays in another format"
 )
 TYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
-"""Names of the types of arrays: truth values, whole numbers and fractions."""
+"""Names of the types of arrays: booleans, integers and floating-point numbers."""
 OPCODES: dict[str, pickletools.OpcodeInfo] = {one.code: one for one in pickletools.opcodes}
 LARGEST_INTEGER_BITS = 1024
 BYTES_PER_BYTE, SLACK_BYTES = 8, 2**20
-"""Memory for values, for each byte of the file and for small files: content that no value repeats
-needs no more, because each value takes a byte, and counts as 8."""
+"""Memory that values may need: for each byte of the file, and in addition for small files. Content
+without repetition needs no more, because each value takes at least a byte and counts as 8."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _memory(size: int) -> int:
 
 
 class _Machine:
-    """The stack machine; see pickletools for its operations."""
+    """The interpreter, a stack machine; see pickletools for its operations."""
 
     def __init__(self, content: bytes) -> None:
         self.file = io.BytesIO(content)
@@ -153,14 +153,14 @@ class _Machine:
         """Appends to the list on the stack."""
         target = self.stack[-1]
         if not isinstance(target, list):
-            raise UnpicklingError("it appends to what is no list")
+            raise UnpicklingError("it appends to a value that is not a list")
         target.extend(values)
 
     def update(self, pairs: list[Any]) -> None:
         """Adds keys and values, in turn, to the dict on the stack."""
         target = self.stack[-1]
         if not isinstance(target, dict):
-            raise UnpicklingError("it adds entries to what is no dict")
+            raise UnpicklingError("it adds entries to a value that is not a dict")
         target.update(_as_dict(pairs))
 
     def name(self, module: Any, name: Any) -> None:
@@ -170,11 +170,11 @@ class _Machine:
         self.stack.append(_Name(module, name))
 
     def reduce(self) -> None:
-        """Makes what a known name makes of its arguments."""
+        """Calls the function in KNOWN that replaces the one that the file names."""
         name, arguments = self.take(2)
         make = KNOWN[name.module, name.name] if isinstance(name, _Name) else None
         if make is None or not isinstance(arguments, tuple):
-            raise UnpicklingError("it calls what is no function")
+            raise UnpicklingError("it calls a value that is not a function")
         self.stack.append(make(self, *arguments))
 
     def build(self) -> None:
@@ -182,13 +182,13 @@ class _Machine:
         (state,) = self.take(1)
         target = self.stack[-1]
         if not isinstance(state, tuple):
-            raise UnpicklingError("it contains a state that is none of an array")
+            raise UnpicklingError("it contains a state that is not that of an array")
         if isinstance(target, _Type):
             target.dtype = _ordered(target.dtype, *state)
         elif isinstance(target, _Array):
             target.values = self._array(*state)
         else:
-            raise UnpicklingError("it gives a state to what is no array")
+            raise UnpicklingError("it gives a state to a value that is not an array")
 
     def _array(self, version: Any, shape: Any, kind: Any, is_fortran: Any, data: Any) -> np.ndarray:
         return self.array(data, kind, shape, "F" if is_fortran else "C")
@@ -199,7 +199,7 @@ class _Machine:
         if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
             raise UnpicklingError("it contains an array without a shape")
         if math.prod(shape) * dtype.itemsize != len(content):
-            raise UnpicklingError(f"{len(content)} bytes are no array of {list(shape)}")
+            raise UnpicklingError(f"{len(content)} bytes are not an array of shape {list(shape)}")
         return _numbers(content, dtype).reshape(shape, order="F" if order == "F" else "C")
 
     def content(self, data: Any) -> bytes:
@@ -212,12 +212,12 @@ class _Machine:
         return data.encode("latin1") if isinstance(data, str) else data
 
 
-# ---------------------------------------------------------------- what the known names make
+# ---------------------------------------------------------------- replaced functions
 
 
 def _new_type(machine: _Machine, name: Any, *_: Any) -> _Type:
     if not isinstance(name, str) or not TYPE.fullmatch(name):
-        raise UnpicklingError(f"it contains values of type {name!s:.20}, which are no numbers")
+        raise UnpicklingError(f"it contains values of type {name!s:.20}, which are not numbers")
     return _Type(np.dtype(name))
 
 
@@ -258,7 +258,7 @@ KNOWN: dict[tuple[str, str], Callable[..., Any] | None] = {
         )
     },
 }
-"""By module and name: what the machine makes of the arguments, in place of a function's call."""
+"""By module and name: the function that is called instead of the one that the file names."""
 
 
 def _dtype(kind: Any) -> np.dtype[Any]:
@@ -270,12 +270,12 @@ def _dtype(kind: Any) -> np.dtype[Any]:
 def _ordered(dtype: np.dtype[Any], *state: Any) -> np.dtype[Any]:
     """A type in the byte order that its state names."""
     if len(state) < 5 or state[1] not in ("<", ">", "|", "=") or any(state[2:5]):
-        raise UnpicklingError("it contains a type that is no plain number")
+        raise UnpicklingError("it contains a type that is not a plain number")
     return dtype.newbyteorder(state[1]) if state[1] in "<>" else dtype
 
 
 def _numbers(content: bytes, dtype: np.dtype[Any]) -> np.ndarray:
-    """Bytes as numbers that can be changed; truth values are 0 or 1 whatever the bytes are."""
+    """Bytes as numbers that can be changed; booleans are 0 or 1 whatever the bytes are."""
     if dtype.kind == "b":
         return np.frombuffer(content, np.uint8) != 0
     return np.frombuffer(content, dtype).copy()
@@ -303,7 +303,7 @@ def _checked(value: Any) -> Any:
 def _as_dict(pairs: list[Any]) -> dict[Any, Any]:
     keys = pairs[::2]
     if len(pairs) % 2 or not all(isinstance(k, int | float | str | bytes | None) for k in keys):
-        raise UnpicklingError("it contains a dict whose keys are no numbers or text")
+        raise UnpicklingError("it contains a dict whose keys are not numbers or text")
     return dict(zip(keys, pairs[1::2], strict=True))
 
 

@@ -65,7 +65,7 @@ def check_system() -> None:
     """Refuses containers where Apptainer does not exist (ConfigError)."""
     if sys.platform != "linux":
         raise ConfigError(
-            f"containers run on Linux alone, and this is {sys.platform}; leave --use-singularity "
+            f"containers run on Linux only, and this is {sys.platform}; leave --use-singularity "
             "out (a profile may set it), or start in a virtual machine with Linux"
         )
 

@@ -50,17 +50,17 @@ class EarlierJob:
 def earlier_jobs(folder: Path = Path()) -> list[EarlierJob]:
     """The finished jobs whose work and time are known; damaged manifests are left out."""
     trainings = [_training(path) for path in sorted(folder.glob(f"results/*/*/model{RECORD}"))]
-    found = [job for job in trainings if job is not None]
+    jobs = [job for job in trainings if job is not None]
     for name, rule in FILES.items():
         for record in sorted(folder.glob(f"results/*/*/{name}{RECORD}")):
-            found += _scored(record, rule)
+            jobs += _scored(record, rule)
     for volume in sorted(folder.glob("results/*/*/*/")):
-        found += _of_volume(volume)
+        jobs += _of_volume(volume)
     for mask in sorted(folder.glob(f"results/*/masks/*{MANIFEST}")):
-        found += _stored(mask, "mask", None)
+        jobs += _stored(mask, "mask", None)
     for fetched in sorted(folder.glob(f"data/*/*{MANIFEST}")):
-        found += _fetched(fetched)
-    return found
+        jobs += _fetched(fetched)
+    return jobs
 
 
 def _training(record: Path) -> EarlierJob | None:

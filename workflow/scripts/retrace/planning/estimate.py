@@ -32,7 +32,7 @@ Device = Literal["cpu", "gpu", "any"]
 class Estimate:
     """Seconds and peak memory (MB) of a job, None where unknown; `source` says why.
 
-    `is_bound`: the job ends then at the latest, because a setting limits it. `per_unit_s`: seconds
+    `is_bound`: `seconds` is a limit that a setting puts on the job. `per_unit_s`: seconds
     for a unit of work, where earlier jobs give them, also if the amount is unknown.
     """
 

@@ -1,6 +1,6 @@
-"""Names of files and folders that Snakemake, a shell or a cluster would misread: refused in time.
+"""Refuses, while planning, names of files that Snakemake, a shell or a cluster would misread.
 
-Everything else is passed on in quotes: by rules with `:q`, to containers by `container_binds`, and
+All other names are passed on in quotes: by rules with `:q`, to containers by `container_binds`, and
 between Snakemake's own processes by `quoted`.
 """
 
@@ -39,7 +39,7 @@ def check_folders(root: Path, working: Path, *, on_cluster: bool, in_containers:
     more = IN_QUOTES if on_cluster else ""
     _check(f"the folder of the workflow {str(root)!r}", str(root), WILDCARDS + more)
     _check(f"the working directory {str(working)!r}", str(working), more)
-    # Snakemake gives it to containers as Python writes text, and containers split it at colons.
+    # Snakemake passes it to containers as Python's repr, and containers split it at colons.
     if in_containers and (repr(str(working)) != f"'{working}'" or ":" in str(working)):
         raise ConfigError(
             f"the working directory {str(working)!r} contains a colon, an apostrophe or another "

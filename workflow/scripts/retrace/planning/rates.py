@@ -1,4 +1,4 @@
-"""How fast the steps of the workflow are where it was measured: config/rates.yaml."""
+"""Measured speed of the steps of the workflow: config/rates.yaml."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Rates(SettingsModel):
 
 @cache
 def measured_rates() -> tuple[Rate, ...]:
-    """The rates that retrace comes with; ConfigError if the file is none of rates."""
+    """The rates that retrace comes with; ConfigError if the file is invalid."""
     file = WORKFLOW_CONFIG / "rates.yaml"
     return check(Rates, read_yaml(file), str(file)).rates
 

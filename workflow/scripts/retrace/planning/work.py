@@ -33,7 +33,7 @@ STEPS = {
     "segment": ("join", "apply"),
     "join": ("join",),
 }
-"""By rule that segments a volume its steps; on one shard a rule does the first or last of two."""
+"""Steps of rules that segment a volume; a job on one shard does the first or the last of two."""
 PREDICTING = ("network", "heads", "dtype", "precision", "tile")
 SEGMENTING = ("method", "block_shape", "block_context", "fragments_in_xy")
 COSTLY = {
@@ -44,7 +44,7 @@ COSTLY = {
     "edges": SEGMENTING,
     **dict.fromkeys(("join", "apply", "assemble", "mask", "fetch"), ()),
 }
-"""By step the settings on which the cost of one unit depends; of all others every setting."""
+"""By step, the settings that decide the cost of a unit; for other steps, all settings do."""
 VALUE_BYTES = {"uint8": 1, "float32": 4}
 FREE_OF_NETWORK = ("name", "optimizer", "iterations")
 """Settings of a network on which the cost of an iteration, or of a voxel, does not depend."""
@@ -57,7 +57,7 @@ class Work:
     `alike`: the same for jobs whose units cost the same. `computes`: whether it uses a GPU where
     there is one. `longest_s`: the time after which the job ends by itself. `written_bytes`,
     `written_files`: of its arrays of voxels, at most, not compressed. `network`, `input_shape`,
-    `voxel_size_nm`: what measured rates are found by.
+    `voxel_size_nm`: they select the measured rate.
     """
 
     steps: tuple[str, ...]
@@ -147,7 +147,7 @@ def _prediction(
 
 
 def _traits(network: VoxelNetworkSettings, gpus: int) -> dict[str, Any]:
-    """What measured rates are found by; they are of one sample an iteration, and one device."""
+    """What selects a measured rate; rates are for one sample per iteration, on one device."""
     is_measured = gpus == 1 and network.batch_size == 1
     return {"network": network.name, "input_shape": network.input_shape} if is_measured else {}
 
@@ -198,7 +198,7 @@ def _millions(shape: Sequence[int] | None, shards: int = 1) -> float | None:
 def predicted_shape(
     settings: PredictionSettings, voxel_size_nm: Sequence[float]
 ) -> tuple[int, ...] | None:
-    """Voxels (z, y, x) of a prediction, at most; None where only a file that is to come says so."""
+    """Voxels (z, y, x) of a prediction, at most; None where a file has to be computed first."""
     volume = settings.volume
     if volume.roi_nm is not None:
         return voxels_to_cover(volume.roi_nm.shape, voxel_size_nm)

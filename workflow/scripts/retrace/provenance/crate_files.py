@@ -41,7 +41,7 @@ def _extract(archive: zipfile.ZipFile, folder: Path) -> None:
     has_links = any(stat.S_ISLNK(entry.external_attr >> 16) for entry in entries)
     if has_links or len(set(names)) < len(names):
         what = "links" if has_links else "a file twice"
-        raise DataError(f"{crate} contains {what}; get the {KIND} again, and from whom you trust")
+        raise DataError(f"{crate} contains {what}; get the {KIND} again, from somebody you trust")
     size, free = sum(entry.file_size for entry in entries), shutil.disk_usage(folder).free
     if size > free:
         raise DataError(
@@ -71,7 +71,7 @@ def read_digests(folder: Path) -> dict[str, str]:
 
 
 def read_target(folder: Path) -> str:
-    """The target of the run that an RO-Crate describes; DataError for what is no name of one."""
+    """The target of the run that an RO-Crate describes; DataError for an invalid name."""
     target = read_parsed(folder / TARGET, lambda content: str(content["target"]))
     return check_target(target, f"{KIND} {folder}: {TARGET}")
 
@@ -110,9 +110,9 @@ def origin_of_code(folder: Path, digests: Mapping[str, str], own: Mapping[str, P
     other = [n for n in code if n not in own or file_sha256(own[n]) != digests[n]]
     named = f", such as {', '.join(other[:3])}" if other else ""
     return [
-        f"{_printable(root['name'][0])}, by {', '.join(people) or 'nobody that it names'}",
-        f"{len(code)} files of code and configuration, of which {len(other)} are not those of this "
-        f"copy of retrace{named}",
+        f"{_printable(root['name'][0])}, by {', '.join(people) or 'an unnamed author'}",
+        f"{len(code)} files of code and configuration; differing from this copy of retrace: "
+        f"{len(other)}{named}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Names of files, and targets, that the description of a foreign folder states: never trusted.
+"""Checks the names of files and targets that an RO-Crate or a bundle from elsewhere states.
 
 Standard library only: a packed experiment is checked before anything is installed.
 """
@@ -23,7 +23,7 @@ def check_plain(folder: Path, name: str, kind: str) -> None:
     if not is_plain or any(unicodedata.category(letter) == "Cc" for letter in name):
         raise DataError(
             f"{kind} {folder}: the name {name!r} is not a plain relative path, and could lead out "
-            f"of the folder; get the {kind} again, and from whom you trust"
+            f"of the folder; get the {kind} again, from somebody you trust"
         )
 
 
@@ -60,7 +60,7 @@ def check_names(folder: Path, names: Iterable[str], kind: str) -> None:
 def _collide(one: str, other: str, kind: str) -> str:
     return (
         f"{one} and {other} cannot both be files on every machine, because their names differ in "
-        f"case only, or one is a folder of the other; get the {kind} again, and from whom you trust"
+        f"case only, or one is a folder of the other; get the {kind} again, from somebody you trust"
     )
 
 
@@ -69,10 +69,10 @@ def _folded(name: str) -> str:
 
 
 def check_target(target: str, where: str) -> str:
-    """The target that a file states; DataError for what is no name, such as an option."""
+    """The target that a file states; DataError for an invalid name, such as an option."""
     if TARGET.fullmatch(target) is None:
         raise DataError(
-            f"{where}: {target!r} is no name of a target; targets have letters, digits and _ only, "
+            f"{where}: {target!r} is not the name of a target; names have letters, digits and _, "
             "such as evaluate_zfinch_mtlsd"
         )
     return target

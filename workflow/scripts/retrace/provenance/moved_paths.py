@@ -1,4 +1,4 @@
-"""The file of a dataset whose own files have moved: the values that name them, and nothing else."""
+"""Changes the paths in the file of a dataset whose data have moved, and nothing else."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class BlockReader:
         return self._content(label, block, self.most_unpacked)
 
     def expect_blocks(self, size: int) -> None:
-        """Has larger blocks refused; `size`: bytes of a chunk without compression."""
+        """Refuses larger blocks from now on; `size`: bytes of a chunk without compression."""
         self._expected = max(self._expected, size)
 
     @property

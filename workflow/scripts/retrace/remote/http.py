@@ -76,8 +76,8 @@ def is_transient(status: int, code: str = "") -> bool:
 def pieces(response: Any, most: int, name: str) -> Iterator[bytes]:
     """The body of an answer piece by piece, as it was stored.
 
-    FetchError for more than `most` bytes, TransientError for an answer that drips: each piece in
-    time, and all of them never.
+    FetchError for more than `most` bytes. TransientError for an answer slower than
+    LEAST_BYTES_PER_S: one that sends a few bytes before each timeout would never end.
     """
     read = getattr(response.raw, "read1", response.raw.read)
     received, begin = 0, time.monotonic()
@@ -85,8 +85,8 @@ def pieces(response: Any, most: int, name: str) -> Iterator[bytes]:
         received += len(piece)
         if received > most:
             raise FetchError(
-                f"{name}: the server sends more than the {most} bytes that it has, or that are "
-                "read at once; check the address and the connection"
+                f"{name}: the server sends more than the {most} bytes that are expected or, where "
+                "the size is unknown, allowed; check the address and the connection"
             )
         yield piece
         seconds = time.monotonic() - begin

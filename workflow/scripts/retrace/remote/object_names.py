@@ -1,4 +1,4 @@
-"""Whether the names of all objects of a place can be stored as files, checked before the transfer.
+"""Checks, before a transfer, that the names of all objects can be stored as files.
 
 A bucket has no folders: it may have objects `a` and `a/b`, which no disk can hold together, and
 names that are too long for a disk, or that differ only in what some disks ignore.

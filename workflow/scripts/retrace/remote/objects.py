@@ -125,8 +125,8 @@ def range_header(byte_range: ByteRange | None) -> dict[str, str]:
 def _most_bytes(byte_range: ByteRange | None) -> int:
     """Bytes that the answer to a request may have."""
     first, number = byte_range or (0, None)
-    asked = -first if first < 0 else number
-    return OBJECT_BYTES if asked is None else min(asked, OBJECT_BYTES)
+    requested = -first if first < 0 else number
+    return OBJECT_BYTES if requested is None else min(requested, OBJECT_BYTES)
 
 
 def unless_known(known: Block | None) -> dict[str, str]:

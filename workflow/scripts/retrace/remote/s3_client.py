@@ -70,7 +70,7 @@ def create_client(settings: FetchSettings) -> tuple[Any, Any]:
 
 
 def _credentials(session: Any) -> Any:
-    """The current credentials, which no output shows from now on."""
+    """The current credentials, which are hidden in all output from now on."""
     credentials = session.get_credentials().get_frozen_credentials()
     hide(credentials.access_key, credentials.secret_key, credentials.token)
     return credentials
@@ -116,7 +116,7 @@ def no_listing(server: str, why: object) -> FetchError:
 
 
 class _Received:
-    """What botocore reads an answer from."""
+    """The body of an answer, in the form that botocore reads."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body

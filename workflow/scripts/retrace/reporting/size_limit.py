@@ -1,4 +1,4 @@
-"""Keeps a page small enough to be sent: its pictures are reduced, and at last left out."""
+"""Keeps a page small enough to be sent: reduces its pictures, or else leaves some out."""
 
 from __future__ import annotations
 

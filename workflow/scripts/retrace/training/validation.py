@@ -146,8 +146,8 @@ def validation_curve(
 ) -> ValidationCurve | None:
     """The measurements of a training; None without any.
 
-    DataError, which says what a choice of the best state `needs`, if it is made and there is no
-    such data.
+    DataError if the settings choose a best state and there are no data for it; `needs` says in
+    words what that choice needs.
     """
     if data is not None and settings.every != "never":
         return ValidationCurve(data, settings)

@@ -15,7 +15,7 @@ from retrace.files import read_json
 from retrace.geometry import NmTriple
 from retrace.storage.manifest import LAYER_INFO, input_digest, manifest_path
 
-MAKE_THEM = "`export: {layers: [segments, meshes]}` and the target export_DATASET_NETWORK make them"
+EXPORT_THEM = "set `export: {layers: [segments, meshes]}` and run export_DATASET_NETWORK"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Mesh:
         corner = np.array(origin_nm[::-1], np.float64)
         places = ((self.vertices - corner)[:, ::-1] * 1e-9).astype("<f4")
         count = np.array([len(places)], "<u4")
-        # The other order of axes is a mirror image, which the other direction of turning undoes.
+        # Reversed axes mirror the surface; reversing the vertices of each triangle turns it back.
         turned = np.ascontiguousarray(self.triangles[:, ::-1], "<u4")
         return count.tobytes() + np.ascontiguousarray(places).tobytes() + turned.tobytes()
 
@@ -87,10 +87,10 @@ def find_meshes(layer: Path, segments: Path) -> tuple[ExportedMeshes | None, str
     """
     info, manifest = layer / LAYER_INFO, manifest_path(layer)
     if not (info.is_file() and manifest.is_file()):
-        return None, f"{layer} is not exported: {MAKE_THEM}"
+        return None, f"{layer} is not exported: {EXPORT_THEM}"
     name = _mesh_folder(read_json(info))
     if name is None:
-        return None, f"{layer} has none: {MAKE_THEM}"
+        return None, f"{layer} has none: {EXPORT_THEM}"
     if _exported_from(read_json(manifest), segments) != input_digest(segments):
         return None, f"those in {layer} are of an earlier segmentation: export them again"
     return ExportedMeshes(layer / name), f"those exported to {layer}"
