@@ -124,6 +124,22 @@ def test_the_true_field_has_no_error_and_the_best_correlation(
     assert data.task.quality(still, unknown)["error_px"] is None
 
 
+def test_a_measurement_has_pairs_of_different_stacks(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    settings = FitSettings.model_validate(tiny.training(iterations=1, pairs_per_step=1))
+    several = StackPaths([tiny.write_stacks(tmp_path / "validation.h5", count=3, first=9)])
+    trainer = build_alignment_trainer(settings, StackPaths([files[0]]), several, tmp_path)
+    data = trainer.validation and trainer.validation.data
+    assert isinstance(data, PairValidation)
+    plan = data.task.plan
+    assert (plan.steps_per_visit, plan.iterations_per_epoch) == (3, 9)
+    expected = [data.task.batch(number) for number in (0, 4)]
+    assert len({plan.place(number).stack for number in (0, 4)}) == 2
+    for batch, same in zip(data.batches, expected, strict=True):
+        assert torch.equal(batch["source_image"], same["source_image"])
+
+
 def test_correlations_are_those_of_the_counted_pixels() -> None:
     one, other = torch.rand(2, 1, 9, 9), torch.rand(2, 1, 9, 9)
     other[1] = 3 * one[1] + 1

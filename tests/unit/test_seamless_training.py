@@ -21,9 +21,10 @@ from retrace.alignment.pairs import PairPlan, StackReader, average_valid, is_bla
 from retrace.alignment.runs import lineage, read_runs, run_summary
 from retrace.alignment.schedule import PhaseSchedule
 from retrace.alignment.stack_files import Stack
-from retrace.alignment.task import OBSERVED, SeamlessTask
+from retrace.alignment.task import SeamlessTask
 from retrace.alignment.training import EMPTY, ZERO_FIELD, collapse
 from retrace.config.networks import load_network
+from retrace.config.seamless_network import OBSERVED
 from retrace.displacement import warp
 from retrace.errors import ConfigError, DataError, StateError
 from tiny_seamless import train as run

@@ -134,6 +134,8 @@ def test_each_split_has_sections_of_its_own(layer: Path, tmp_path: Path) -> None
     given = sample_settings(layer, **share, coordinates=str(places))
     with pytest.raises(ConfigError, match="ends before section 11, and sections from 10 on are"):
         generate(tmp_path / "c.h5", given)
+    places.write_text("[]")
+    assert len(corners(generate(tmp_path / "c.h5", given))) == 20, "drawn, as without a file"
 
 
 def test_zarr_and_an_interrupted_run_give_the_same_stacks(

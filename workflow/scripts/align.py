@@ -33,7 +33,7 @@ from retrace.alignment.runs import (
     save_run,
 )
 from retrace.alignment.schedule import PhaseSchedule
-from retrace.alignment.validation import StackPaths
+from retrace.alignment.stack_files import StackPaths
 from retrace.alignment.volume import align_volume
 from retrace.checkpoints.safetensors import save_model
 from retrace.command_line import add_job, parse_job

@@ -9,10 +9,10 @@ import torch
 from retrace.alignment.losses import Lambdas
 from retrace.alignment.pairs import PairPlan, StackReader, check_stacks
 from retrace.alignment.schedule import PhaseSchedule
-from retrace.alignment.stack_files import StackDataset
+from retrace.alignment.stack_files import StackDataset, StackPaths
 from retrace.alignment.task import SeamlessTask
 from retrace.alignment.training import SeamlessTrainer
-from retrace.alignment.validation import StackPaths, pair_validation
+from retrace.alignment.validation import pair_validation
 from retrace.checkpoints.seamless import load_overlap
 from retrace.device import choose_device
 from retrace.networks import build_network

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from retrace.alignment.pairs import PairPlan
-from retrace.training.compared import number, total
-from retrace.training.history import mean_rows
+from retrace.training.history import history_rows
 from retrace.training.loop import TrainingOutcome
 from retrace.training.validation import ValidationCurve
 
@@ -19,10 +18,8 @@ def alignment_history(
     `validation`: the measurements, which are included unchanged.
     """
     rows = [
-        {"iteration": end, "epoch": plan.epoch(end - 1)}
-        | {"loss": number(total(terms, outcome.observed))}
-        | dict(zip(outcome.terms, map(number, terms), strict=True))
-        for end, terms in mean_rows(outcome.losses)
+        {"iteration": row["iteration"], "epoch": plan.epoch(row["iteration"] - 1)} | row
+        for row in history_rows(outcome)
     ]
     return {
         "iterations": outcome.iteration,

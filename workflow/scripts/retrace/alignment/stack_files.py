@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,24 @@ from retrace.errors import DataError
 from retrace.formats.h5_files import opened_h5
 from retrace.formats.hdf5 import H5_SUFFIXES, H5Array
 from retrace.reading import reading_content, retried
+from retrace.storage.manifest import input_digest
 from retrace.storage.volumes import open_group
 
 IMAGES, MASKS, FIELDS = "images", "masks", "fields"
 ARRAYS = (IMAGES, MASKS, FIELDS)
+
+
+@dataclass(frozen=True)
+class StackPaths:
+    """Files of stacks, and the files of their masks where they hold none."""
+
+    stacks: Sequence[Path]
+    masks: Sequence[Path] = ()
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """Digests of all files."""
+        return [input_digest(path) for path in (*self.stacks, *self.masks)]
 
 
 @dataclass(frozen=True)

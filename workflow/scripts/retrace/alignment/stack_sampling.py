@@ -138,9 +138,12 @@ class StackSampler:
 
     def read_at(self, corner_nm: Sequence[float]) -> SampledStack:
         """The stack at a place, without checks; DataError if it leaves the volume."""
+        return self.read(self.offset_of(corner_nm))
+
+    def offset_of(self, corner_nm: Sequence[float]) -> Triple:
+        """The voxel (z, y, x) at a place, nm."""
         size = self.sources.sections.voxel_size_nm
-        box = NmBox(nm_triple(corner_nm), (0, 0, 0)).to_voxels(size)
-        return self.read(box.offset)
+        return NmBox(nm_triple(corner_nm), (0, 0, 0)).to_voxels(size).offset
 
     def read(self, offset: Triple) -> SampledStack:
         """The stack whose first voxel is at `offset` (z, y, x)."""

@@ -19,7 +19,7 @@ from retrace.alignment.stack_sampling import (
 )
 from retrace.alignment.stack_writer import resumable_stack, write_stacks
 from retrace.errors import ConfigError
-from retrace.geometry import NmBox, NmTriple, in_nm
+from retrace.geometry import NmTriple, in_nm
 from retrace.planning.stack_settings import SampleSettings
 from retrace.records.record import work_digest
 from retrace.replacement import declare_with, remove_afterwards
@@ -99,16 +99,15 @@ def _fixed_corners(settings: SampleSettings, sampler: StackSampler) -> list[NmTr
     size = sampler.sources.sections.voxel_size_nm
     finest_nm = open_source(settings.source.with_(mip=0)).voxel_size_nm
     corners = read_coordinates(Path(path), size, sampler.shape, finest_nm)
-    if settings.stacks.validation_count:
+    if corners and settings.stacks.validation_count:
         _check_before_validation(path, corners, sampler)
     return corners
 
 
 def _check_before_validation(path: str, corners: Sequence[NmTriple], sampler: StackSampler) -> None:
     """ConfigError if a training stack ends after the last training section."""
-    size = sampler.sources.sections.voxel_size_nm
-    boxes = (NmBox(corner, (0, 0, 0)).to_voxels(size) for corner in corners)
-    last, end = max(box.offset[0] for box in boxes) + sampler.shape[0], sampler.box.end[0]
+    first = max(sampler.offset_of(corner)[0] for corner in corners)
+    last, end = first + sampler.shape[0], sampler.box.end[0]
     if last > end:
         raise ConfigError(
             f"{path} has a stack that ends before section {last}, and sections from {end} on are "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,15 +38,12 @@ from retrace.alignment.prepare import prepare_sections
 from retrace.alignment.schedule import Phase, PhaseSchedule
 from retrace.augment.artificial_defects import apply_defect, draw_fold
 from retrace.augment.sections import augment_input, augment_stack
-from retrace.config.seamless_network import SeamlessNetworkSettings, StackAugment
+from retrace.config.seamless_network import OBSERVED, SeamlessNetworkSettings, StackAugment
 from retrace.displacement import downsample, inside, length, rotate_180, rotate_field_180, warp
 from retrace.geometry import NmTriple
 from retrace.targets.ternary import contract
 from retrace.training.task import Batch, Picture, PlainTask
 
-OBSERVED = ("field_px", "moved_px", "valid", "lambda1")
-"""Terms that are monitored, not minimised: mean length of the field and of the applied
-displacement, px of level 0; fraction of the pixels that are compared; the current lambda1."""
 DATA_TERMS = ("similarity", "fold", "known")
 """Terms that compare sections or known displacements."""
 FOLD_BORDER = 7
@@ -272,18 +269,22 @@ class SeamlessTask(PlainTask):
         by pointing outside.
         """
         assert self.phase is not None
-        moved = [self._at_level(batch[f"{side}_moved"], turned) for side in ("source", "target")]
-        label = torch.maximum(warped_labels(source.mask, field.detach()), target.mask)
-        counted = self._where_known(label, target, moved, batch)
+        moved, counted = self._where_known(field, source, target, batch, turned)
         error = known_field_error(field, moved[0], moved[1], counted)
         return self.lambdas.known * 2**self.phase.level * error
 
     def _where_known(
-        self, label: Tensor, target: Sections, moved: Sequence[Tensor], batch: Batch
-    ) -> Tensor:
-        """1 where no defect is (`label`) and `moved` is ground truth, else 0; (N, 1, H, W)."""
+        self, field: Tensor, source: Sections, target: Sections, batch: Batch, turned: bool
+    ) -> tuple[list[Tensor], Tensor]:
+        """The displacements applied to source and target, and where they are ground truth.
+
+        That is 1 outside defects where they are known, else 0, (N, 1, H, W).
+        """
+        moved = [self._at_level(batch[f"{side}_moved"], turned) for side in ("source", "target")]
+        label = torch.maximum(warped_labels(source.mask, field.detach()), target.mask)
         counted = target.valid * (label <= DEFECT) * batch["known"] * (1 - batch["supervised"])
-        return counted * inside(moved[1] - moved[0])  # the true position must be in the source
+        # The true position must be in the source.
+        return moved, counted * inside(moved[1] - moved[0])
 
     def _monitored(self, field: Tensor, border: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The terms of OBSERVED."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from retrace.alignment.losses import Sections, border_mask, warped_labels
+from retrace.alignment.losses import Sections, border_mask
 from retrace.alignment.pairs import PairPlan, StackReader, check_stacks
-from retrace.alignment.stack_files import StackDataset
+from retrace.alignment.stack_files import StackDataset, StackPaths
 from retrace.alignment.task import SeamlessTask
 from retrace.config.seamless_network import SeamlessNetworkSettings
 from retrace.config.validation_model import Interval, is_due
 from retrace.displacement import compose, length, warp
 from retrace.files import digest
-from retrace.storage.manifest import input_digest
 from retrace.training.compared import recorded
 from retrace.training.task import Batch, Measurement
 from retrace.training.validation import mean_values
@@ -30,19 +28,6 @@ SEED = 0
 CONSTANT = ("moved_px", "lambda1")
 """Terms that are the same in all measurements."""
 PIXELS = (-3, -2, -1)
-
-
-@dataclass(frozen=True)
-class StackPaths:
-    """Files of stacks, and the files of their masks where they hold none."""
-
-    stacks: Sequence[Path]
-    masks: Sequence[Path] = ()
-
-    @property
-    def digests(self) -> list[str]:
-        """Digests of all files."""
-        return [input_digest(path) for path in (*self.stacks, *self.masks)]
 
 
 class MeasuredSeamlessTask(SeamlessTask):
@@ -63,9 +48,7 @@ class MeasuredSeamlessTask(SeamlessTask):
     def _endpoint_error(
         self, field: Tensor, source: Sections, target: Sections, batch: Batch
     ) -> float | None:
-        moved = [self._at_level(batch[f"{side}_moved"], False) for side in ("source", "target")]
-        label = torch.maximum(warped_labels(source.mask, field), target.mask)
-        counted = self._where_known(label, target, moved, batch)
+        moved, counted = self._where_known(field, source, target, batch, False)
         errors = length(compose(moved[0], field) - moved[1])[:, None]
         return _mean(errors[counted > 0])
 
@@ -154,6 +137,8 @@ def pair_validation(task: SeamlessTask, files: StackPaths, every: Interval) -> P
         lambdas=task.lambdas,
         phase=task.schedule.final,
     )
+    # Far from each other in the epoch: of different stacks, where there are several.
     count = min(BATCHES, plan.iterations_per_epoch)
-    batches = [measured.batch(number) for number in range(count)]
+    step = plan.iterations_per_epoch // count
+    batches = [measured.batch(number * step) for number in range(count)]
     return PairValidation(measured, batches, every, digest([files.digests, BATCHES, SEED]))

@@ -62,8 +62,9 @@ class StackSet(SettingsModel):
     )
     validation_count: WholeFrom0 = Field(
         0,
-        description="Number of stacks that trainings are measured on while they run. 0: trainings "
-        "also use the sections of `validation_fraction`, and are not measured.",
+        description="Number of stacks that trainings are measured on while they run: on two "
+        "batches, of different stacks if there are several. 0: trainings also use the sections of "
+        "`validation_fraction`, and are not measured.",
     )
     test_count: WholeFrom0 = Field(0, description="Number of stacks from the held-out sections.")
     height: Annotated[int, Field(strict=True, ge=2)] = Field(10, description="Sections of a stack.")

@@ -28,6 +28,10 @@ from retrace.setting_types import (
 )
 from retrace.settings_model import NO_EFFECT, NOT_TRAINED, SettingsModel, all_optional
 
+OBSERVED = ("field_px", "moved_px", "valid", "lambda1")
+"""Terms that are monitored, not minimised: mean length of the field and of the applied
+displacement, px of level 0; fraction of the pixels that are compared; the current lambda1."""
+
 
 class EncoderMaps(SettingsModel):
     """Feature maps of the encoders."""

@@ -14,7 +14,7 @@ from retrace.planning.report_settings import ExperimentSettings
 from retrace.reporting.dates import file_date
 from retrace.reporting.drawings import embedded
 from retrace.reporting.errors import ShownError, read_errors
-from retrace.reporting.figures import PageFigure, learning_figure, threshold_figures
+from retrace.reporting.figures import PageFigure, threshold_figures, training_content
 from retrace.reporting.methods import methods_paragraph
 from retrace.viewing.layers import open_layers
 from retrace.viewing.picture import draw_sections
@@ -59,7 +59,7 @@ class ReportedExperiment:
 def read_experiment(settings: ExperimentSettings) -> ReportedExperiment:
     """An experiment with its results; DataError if a file is missing or damaged."""
     folder = Path(settings.folder)
-    history, learning = read_parsed(folder / "training.json", _history)
+    history, learning = read_parsed(folder / "training.json", training_content)
     evaluation, entries = read_parsed(folder / "evaluation.json", _scores)
     thresholds = list(threshold_figures(entries, evaluation.get("thresholds", {})))
     plot = folder / "evaluation.png"
@@ -82,12 +82,6 @@ def read_experiment(settings: ExperimentSettings) -> ReportedExperiment:
         origin=evaluation.get("origin", {}),
         entries=entries,
     )
-
-
-def _history(content: Any) -> tuple[Mapping[str, Any], PageFigure]:
-    """The content of training.json, and its learning curve."""
-    figure = learning_figure(content)
-    return {**content, "iterations": int(content["iterations"])}, figure
 
 
 def _scores(content: Any) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from retrace.config.seamless_network import OBSERVED
 from retrace.evaluation.plots import IN_PLANE
 from retrace.reporting.tables import METRICS
 
@@ -26,9 +27,7 @@ ALIGNED = {
     "correlation": "correlation of aligned pairs",
 }
 """How well pairs of sections are aligned; the first that is known has a panel of its own."""
-FIELDS = ("field_px", "moved_px", "valid", "lambda1")
-"""What alignment trainings record of their fields."""
-NO_TERMS = {"iteration", "loss", "threshold", *METRICS, *ALIGNED, *FIELDS}
+NO_TERMS = {"iteration", "loss", "threshold", *METRICS, *ALIGNED, *OBSERVED}
 """Columns of measurements that are no terms of the loss."""
 MARKED = 60
 """Curves of at most this number of points have a mark at each."""
@@ -79,6 +78,12 @@ def mark(x: Any, y: Any, name: str, colour: str, symbol: str, **more: Any) -> Tr
         **{"type": "scatter", "mode": "markers", "name": name, "marker": looks},
         **{"x": [x], "y": [y], "cliponaxis": False, **more},
     }
+
+
+def training_content(content: Any) -> tuple[Mapping[str, Any], PageFigure]:
+    """The content of training.json, and its learning curve."""
+    figure = learning_figure(content)
+    return {**content, "iterations": int(content["iterations"])}, figure
 
 
 def learning_figure(content: Mapping[str, Any]) -> PageFigure:

@@ -9,7 +9,7 @@ from typing import Any
 
 from retrace.planning.report_settings import ReportSettings
 from retrace.progress import progress
-from retrace.reporting.alignments import read_alignment
+from retrace.reporting.alignments import ReportedAlignment, read_alignment
 from retrace.reporting.comparisons import read_comparison
 from retrace.reporting.drawings import graph
 from retrace.reporting.experiments import ReportedExperiment, read_experiment
@@ -45,7 +45,7 @@ def report_page(settings: ReportSettings, template: str) -> str:
     read = [*folders, *(dataset / "masks" for dataset in datasets)]
     records = read_store_records(read)
     comparisons = [read_comparison(dataset / "comparison.json") for dataset in datasets]
-    costs = step_costs(records, _costs_of(reported))
+    costs = step_costs(records, _costs_of([*reported, *aligned]))
     return render(
         template,
         title=f"{len(folders)} experiment{'s' if len(folders) != 1 else ''}",
@@ -64,7 +64,7 @@ def report_page(settings: ReportSettings, template: str) -> str:
 
 
 def _costs_of(
-    experiments: Sequence[ReportedExperiment],
+    experiments: Sequence[ReportedExperiment | ReportedAlignment],
 ) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Training and evaluation, which have no manifest."""
     for experiment in experiments:

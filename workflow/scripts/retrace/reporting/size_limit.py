@@ -28,16 +28,11 @@ def within_limit(page: str, limit: int = LIMIT_BYTES) -> str:
         return page
     most = f"a page has at most {limit / 1e6:g} MB"
     for scale in SCALES:
-        smaller = _noted(
-            PICTURE.sub(_scaled(scale), page),
-            f"Pictures have {scale:.0%} of their width and height: {most}.",
-        )
+        scaled = PICTURE.sub(_scaled(scale), page)
+        smaller = _noted(scaled, f"Pictures have {scale:.0%} of their width and height: {most}.")
         if _size(smaller) <= limit:
             return smaller
-    fewer = _noted(
-        PICTURE.sub(_scaled(SCALES[-1]), page),
-        f"Pictures are small, and some are left out: {most}.",
-    )
+    fewer = _noted(scaled, f"Pictures are small, and some are left out: {most}.")
     return PICTURE.sub(_kept(limit - _size(PICTURE.sub(LEFT_OUT, fewer))), fewer)
 
 

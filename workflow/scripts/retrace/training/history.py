@@ -29,6 +29,15 @@ def mean_rows(losses: Tensor) -> list[tuple[int, Tensor]]:
     ]
 
 
+def history_rows(outcome: TrainingOutcome) -> list[dict[str, Any]]:
+    """The loss and its terms, averaged over equal ranges of iterations."""
+    return [
+        {"iteration": outcome.begun + end, "loss": number(total(terms, outcome.observed))}
+        | dict(zip(outcome.terms, map(number, terms), strict=True))
+        for end, terms in mean_rows(outcome.losses)
+    ]
+
+
 def training_history(
     settings: TrainSettings,
     outcome: TrainingOutcome,
@@ -40,11 +49,6 @@ def training_history(
     `validation`: the measurements, which are added as they are.
     """
     measured = validation.content(outcome.iteration) if validation else None
-    rows = []
-    for end, terms in mean_rows(outcome.losses):
-        row: dict[str, Any] = {"iteration": outcome.begun + end}
-        row["loss"] = number(total(terms, outcome.observed))
-        rows.append(row | dict(zip(outcome.terms, map(number, terms), strict=True)))
     return {
         "dataset": settings.dataset.name,
         "network": settings.network.name,
@@ -60,7 +64,7 @@ def training_history(
         "iterations_this_run": outcome.done_here,
         "iterations_per_second": round(outcome.done_here / max(outcome.seconds, 1e-9), 4),
         "share_waiting_for_data": round(outcome.waited_s / max(outcome.seconds, 1e-9), 4),
-        "history": rows,
+        "history": history_rows(outcome),
         "validation": measured,
     }
 

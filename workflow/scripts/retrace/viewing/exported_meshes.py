@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from retrace.files import read_json
 from retrace.geometry import NmTriple
+from retrace.reading import json_if_intact
 from retrace.storage.manifest import LAYER_INFO, input_digest, manifest_path
 
 EXPORT_THEM = "set `export: {layers: [segments, meshes]}` and run export_DATASET_NETWORK"
@@ -85,23 +83,13 @@ def find_meshes(layer: Path, segments: Path) -> tuple[ExportedMeshes | None, str
 
     `layer`: folder of the precomputed layer; `segments`: store of the segmentation.
     """
-    info, manifest = layer / LAYER_INFO, manifest_path(layer)
-    if not (info.is_file() and manifest.is_file()):
+    info, manifest = json_if_intact(layer / LAYER_INFO), json_if_intact(manifest_path(layer))
+    if not (info and manifest):
         return None, f"{layer} is not exported: {EXPORT_THEM}"
-    name = _mesh_folder(read_json(info))
-    if name is None:
-        return None, f"{layer} has none: {EXPORT_THEM}"
-    if _exported_from(read_json(manifest), segments) != input_digest(segments):
-        return None, f"those in {layer} are of an earlier segmentation: export them again"
-    return ExportedMeshes(layer / name), f"those exported to {layer}"
-
-
-def _mesh_folder(info: Mapping[str, Any]) -> str | None:
     name = info.get("mesh")
-    return str(name) if name else None
-
-
-def _exported_from(manifest: Mapping[str, Any], segments: Path) -> str | None:
-    """The digest of the segmentation that a layer was exported from; None for another one."""
-    digest = manifest.get("inputs", {}).get(str(segments))
-    return str(digest) if digest else None
+    if not name:
+        return None, f"{layer} has none: {EXPORT_THEM}"
+    exported = manifest.get("inputs", {}).get(str(segments))
+    if not exported or exported != input_digest(segments):
+        return None, f"those in {layer} are of an earlier segmentation: export them again"
+    return ExportedMeshes(layer / str(name)), f"those exported to {layer}"
