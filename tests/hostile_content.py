@@ -117,6 +117,12 @@ def bomb(levels: int, begin: bytes = b"", end: bytes = b".") -> bytes:
     return b"\x80\x04)\x940" + b"".join(twice) + begin + remembered[-1] + end
 
 
+HOSTILE |= {
+    "nested tuples as a name": bomb(60, b"", b"N\x93."),
+    "nested tuples as a type": bomb(60, b"cnumpy\ndtype\n(", b"tR."),
+    "nested tuples as a codec": bomb(60, b"c_codecs\nencode\n(U\x01a", b"tR."),
+    "a million axes": pickled_array(b"U\x02f4", LITTLE, b"(" + b"K\x01" * 10**6 + b"t", data_of(4)),
+}
 BOMBS = {
     "tuples": bomb(60),
     "a key": bomb(60, b"}", b"K\x01s."),
@@ -174,6 +180,13 @@ def virtual(file: h5py.File, other: Path) -> None:
 def by_a_link(file: h5py.File, other: Path) -> None:
     file["far"] = h5py.ExternalLink(str(other), "/")
     file["images"] = h5py.SoftLink("/far/x")
+
+
+def by_a_relative_link(file: h5py.File, other: Path) -> None:
+    group = file.create_group("group")
+    group["far"] = h5py.ExternalLink(str(other), "/")
+    group["near"] = h5py.SoftLink("far/x")
+    file["images"] = h5py.SoftLink("/group/near")
 
 
 # ---------------------------------------------------------------- servers

@@ -23,6 +23,7 @@ from hostile_content import (
     HUGE,
     YAML,
     by_a_link,
+    by_a_relative_link,
     external,
     linked,
     state_huge_chunks,
@@ -240,7 +241,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("refer", [linked, external, virtual, by_a_link])
+@pytest.mark.parametrize("refer", [linked, external, virtual, by_a_link, by_a_relative_link])
 def test_h5_reads_no_other_file(tmp_path: Path, reader: str, refer: Callable[..., None]) -> None:
     other, path = tmp_path / "other.h5", tmp_path / "a.h5"
     with h5py.File(other, "w") as file:

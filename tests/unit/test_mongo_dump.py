@@ -109,6 +109,7 @@ def test_anything_else_is_one_clear_error(content: bytes) -> None:
         (b"\x10\x00\x00\x00\x20d\x00" + bytes(9), "at byte 0 .*unknown BSON type"),
         (b"\x09\x00\x00\x00\x08b\x00\x02\x00", "at byte 0 .*invalid boolean value"),
         (b"\x0c\x00\x00\x00\x0aa\x00\x08a\x00\x01\x00", "at byte 0 .*field 'a' occurs twice"),
+        (b"\x0b\x00\x00\x00\x0aa\x00\x0aa\x00\x00", "at byte 0 .*field 'a' occurs twice"),
         (b"\x0d\x00\x00\x00\x02s\x00\x02\x00\x00\x00\xff\x00\x00"[:14], "at byte"),
     ],
 )

@@ -6,6 +6,7 @@ import string
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -118,6 +119,15 @@ def test_a_program_prints_no_secret_also_in_a_traceback() -> None:
     )
     assert (done.returncode, done.stdout) == (1, f"https://{HIDDEN}@host\n")
     assert "ValueError" in done.stderr and "CANARY" not in done.stderr
+
+
+def test_credentials_far_down_in_settings_are_found_at_once() -> None:
+    content: dict[str, Any] = {"address": "https://me:CANARY@host/x.zarr"}
+    for _ in range(90):
+        content = {"inner": content}
+    with pytest.raises(ConfigError, match=r"inner\.inner\.address: ") as caught:
+        check(WorkflowConfig, content, "config")
+    assert "CANARY" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from retrace.errors import DataError
+from retrace.limits import JSON_BYTES
 from retrace.reading import parse_json, read_bytes, reading_content, retried
 from retrace.redaction import without_known
 from retrace.replacement import journal_of, settle, write_durably
@@ -74,8 +75,9 @@ def complete_replacement(output: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file; DataError if it is missing or damaged."""
+    remedy = "delete it and run again"
     try:
-        return parse_json(read_bytes(path), path, "delete it and run again")
+        return parse_json(read_bytes(path, JSON_BYTES, remedy), path, remedy)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; run the rule that writes it") from error
 

@@ -34,7 +34,7 @@ LISTING_PAGE_BYTES = 2**26
 # ---------------------------------------------------------------- depth
 
 DEPTH = 100
-"""Levels of nested lists and mappings in JSON, YAML, pickles and ELEKTRONN's values."""
+"""Levels of nested lists and mappings: JSON, YAML, pickles, torch's files, ELEKTRONN's values."""
 
 # ---------------------------------------------------------------- count and time
 
@@ -52,6 +52,8 @@ EXPRESSION_NUMBER = 10**18
 """Largest number in a configuration of ELEKTRONN or ZNN; n_steps is often 10**12."""
 ZNN_SAMPLES = 10_000
 """Samples that a range such as 2-3,7 in a configuration of ZNN may name."""
+ZNN_SIZE = 10**6
+"""Voxels of a kernel, a stride or a patch of ZNN along an axis."""
 ARCHIVE_FILES = 10**6
 """Files of a zip."""
 LISTED_OBJECTS = 10**7

@@ -76,15 +76,15 @@ def retried(read: Callable[[], T], name: Path | str) -> T:
     raise AssertionError("unreachable")
 
 
-def read_bytes(path: Path, most: int | None = None) -> bytes:
+def read_bytes(path: Path, most: int | None = None, remedy: str = GET_AGAIN) -> bytes:
     """The bytes of a file; FileNotFoundError if it is absent, MachineError if it is unreadable.
 
-    DamagedError if it has more than `most` bytes, of which no more are read.
+    DamagedError, with a remedy, if it has more than `most` bytes, of which no more are read.
     """
     if most is None:
         return retried(path.read_bytes, path)
     content = retried(lambda: _beginning(path, most + 1), path)
-    refuse_size(len(content), most, path)
+    refuse_size(len(content), most, path, remedy)
     return content
 
 
@@ -248,7 +248,7 @@ def parse_json_object(
 
 def read_json_object(path: Path, remedy: str = GET_AGAIN) -> dict[str, Any]:
     """The fields of a JSON file; FileNotFoundError if absent, DamagedError if damaged."""
-    return parse_json_object(read_bytes(path, JSON_BYTES), path, remedy)
+    return parse_json_object(read_bytes(path, JSON_BYTES, remedy), path, remedy)
 
 
 def json_if_intact(path: Path) -> dict[str, Any]:

@@ -59,8 +59,10 @@ def _credentials(content: Any, place: Place) -> Place | None:
         items = enumerate(content)
     for key, one in items:
         inner = (*place, key)
-        if has_credentials(str(key)) or _credentials(one, inner):
-            return _credentials(one, inner) or inner
+        if found := _credentials(one, inner):
+            return found
+        if has_credentials(str(key)):
+            return inner
     return None
 
 

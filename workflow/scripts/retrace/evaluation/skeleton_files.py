@@ -21,7 +21,7 @@ from retrace.formats.label_ids import exact_integers
 from retrace.formats.mongo_dump import read_columns
 from retrace.formats.npz import opened_npz
 from retrace.geometry import NmBox
-from retrace.reading import parse_json_object, read_bytes, reading_content
+from retrace.reading import read_json_object, reading_content
 from retrace.storage.store_check import check_folder
 
 FIELDS = ("id", "position_nm", "skeleton", "edges")
@@ -64,7 +64,7 @@ def _read_table(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} does not exist; give the skeletons as .npz or .json")
     remedy = f"write {', '.join(FIELDS)} as .npz or .json"
     if path.suffix == ".json":
-        table = parse_json_object(read_bytes(path), path, remedy)
+        table = read_json_object(path, remedy)
         return {name: table[name] for name in FIELDS if name in table}
     with reading_content(path, remedy), opened_npz(path) as file:
         return {name: file[name] for name in FIELDS if name in file}

@@ -68,7 +68,8 @@ def refuse_external_links(path: Path, file: h5py.File, name: str, most: int = SO
         if isinstance(link, h5py.ExternalLink):
             raise _of_other_file(path, name, link, parts[count:])
         if isinstance(link, h5py.SoftLink) and most:
-            refuse_external_links(path, file, link.path, most - 1)
+            group = [] if link.path.startswith("/") else parts[: count - 1]
+            refuse_external_links(path, file, "/".join([*group, link.path]), most - 1)
 
 
 def _of_other_file(

@@ -29,8 +29,9 @@ class _Fields(dict[str, Any]):
     """A document, in which no field has two values."""
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if self.setdefault(name, value) is not value:
+        if name in self:
             raise InvalidBSON(f"field {name!r} occurs twice")
+        super().__setitem__(name, value)
 
 
 OPTIONS = CodecOptions(document_class=_Fields)

@@ -19,7 +19,6 @@ def opened_npz(path: Path) -> Iterator[Any]:
     """The arrays of a file by name; ValueError if it is no complete zip or unpacks to too much."""
     if not zipfile.is_zipfile(path):  # numpy's message would advise to load it unsafely
         raise ValueError("it is not a complete .npz file")
-    with zipfile.ZipFile(path) as archive:
-        check_archive(archive, UNPACKED_BYTES)
     with np.load(path, allow_pickle=False) as file:
+        check_archive(file.zip, UNPACKED_BYTES)
         yield file

@@ -34,6 +34,8 @@ TYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
 """Names of the types of arrays: booleans, integers and floating-point numbers."""
 OPCODES: dict[str, pickletools.OpcodeInfo] = {one.code: one for one in pickletools.opcodes}
 LARGEST_INTEGER_BITS = 1024
+MOST_AXES = 64
+"""Axes of an array, at most, as in numpy."""
 BYTES_PER_BYTE, SLACK_BYTES = 8, 2**20
 """Memory that values may need: for each byte of the file, and in addition for small files. Content
 without repetition needs no more, because each value takes at least a byte and counts as 8."""
@@ -165,6 +167,9 @@ class _Machine:
 
     def name(self, module: Any, name: Any) -> None:
         """Puts one of the known names on the stack."""
+        # A hash, or a text, of nested tuples can take for ever, and so only texts are looked up.
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise UnpicklingError("it calls a value that is not a function")
         if (module, name) not in KNOWN:
             raise UnpicklingError(f"it calls {module}.{name}, which is not allowed")
         self.stack.append(_Name(module, name))
@@ -196,7 +201,8 @@ class _Machine:
     def array(self, data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
         """A copy of bytes as an array."""
         content, dtype = self.content(data), _dtype(kind)
-        if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
+        is_short = isinstance(shape, tuple) and len(shape) <= MOST_AXES
+        if not is_short or not all(isinstance(n, int) and n >= 0 for n in shape):
             raise UnpicklingError("it contains an array without a shape")
         if math.prod(shape) * dtype.itemsize != len(content):
             raise UnpicklingError(f"{len(content)} bytes are not an array of shape {list(shape)}")
@@ -217,7 +223,7 @@ class _Machine:
 
 def _new_type(machine: _Machine, name: Any, *_: Any) -> _Type:
     if not isinstance(name, str) or not TYPE.fullmatch(name):
-        raise UnpicklingError(f"it contains values of type {name!s:.20}, which are not numbers")
+        raise UnpicklingError(f"it contains values of type {_shown(name)}, which are not numbers")
     return _Type(np.dtype(name))
 
 
@@ -235,8 +241,13 @@ def _scalar(machine: _Machine, kind: Any, data: Any) -> Any:
 
 def _encoded(machine: _Machine, text: Any, codec: Any) -> bytes:
     if codec != "latin1" or not isinstance(text, str):
-        raise UnpicklingError(f"it contains text in {codec!s:.20}")
+        raise UnpicklingError(f"it contains text in {_shown(codec)}")
     return machine.content(text)
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a text, the type of anything else."""
+    return value[:20] if isinstance(value, str) else type(value).__name__
 
 
 def _nothing(machine: _Machine) -> bytes:

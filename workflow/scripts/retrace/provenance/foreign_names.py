@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from retrace.errors import DataError
+from retrace.remote.object_names import clashes, folded
 
 TARGET = re.compile("[A-Za-z][A-Za-z0-9_]*")
 """The name of a target, such as evaluate_zfinch_mtlsd."""
@@ -43,18 +44,11 @@ def check_names(folder: Path, names: Iterable[str], kind: str) -> None:
 
     File systems may take names for the same that differ in case, or in how an accent is encoded.
     """
-    files: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for name in names:
+    different = list(dict.fromkeys(names))
+    for name in different:
         check_plain(folder, name, kind)
-        files.setdefault(_folded(name), name)
-        for above in PurePosixPath(name).parents:
-            folders.setdefault(_folded(above.as_posix()), name)
-        other = files[_folded(name)]
-        if other != name:
-            raise DataError(f"{kind} {folder}: {_collide(other, name, kind)}")
-    for form in sorted(files.keys() & folders.keys()):
-        raise DataError(f"{kind} {folder}: {_collide(files[form], folders[form], kind)}")
+    if pair := next(clashes(different, folded), None):
+        raise DataError(f"{kind} {folder}: {_collide(*pair, kind)}")
 
 
 def _collide(one: str, other: str, kind: str) -> str:
@@ -62,10 +56,6 @@ def _collide(one: str, other: str, kind: str) -> str:
         f"{one} and {other} cannot both be files on every machine, because their names differ in "
         f"case only, or one is a folder of the other; get the {kind} again, from somebody you trust"
     )
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def check_target(target: str, where: str) -> str:

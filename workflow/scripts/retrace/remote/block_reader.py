@@ -69,7 +69,7 @@ class BlockReader:
         return self._content(label, block, self.most_unpacked)
 
     def expect_blocks(self, size: int) -> None:
-        """Refuses larger blocks from now on; `size`: bytes of a chunk without compression."""
+        """Refuses blocks that decode to more than a chunk of `size` bytes, from now on."""
         self._expected = max(self._expected, size)
 
     @property

@@ -36,12 +36,14 @@ def check_names(names: Sequence[str], folder: Path) -> None:
     for name in names:
         if len(name) > NAME_BYTES // 4:  # a letter has up to 4 bytes
             _check_length(name, folder)
-    if pair := next(_clashes(names, str), None):
+    alike = next(clashes(names, folded), None)
+    if alike is None:  # names that are equal are so in every form
+        return
+    if pair := next(clashes(names, str), None):
         raise FetchError(f"{_both(*pair)} cannot be stored together: {NEXT_STEP}")
-    pair = next(_clashes(names, _folded), None)
-    if pair and not tells_apart(folder):
+    if not tells_apart(folder):
         raise FetchError(
-            f"{_both(*pair)} have the same name on the disk of {folder}, which ignores case or "
+            f"{_both(*alike)} have the same name on the disk of {folder}, which ignores case or "
             "the form of accents; fetch to another disk"
         )
 
@@ -57,11 +59,11 @@ def _check_length(name: str, folder: Path) -> None:
         )
 
 
-def _clashes(names: Sequence[str], form: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    """Pairs of objects of which the first has the form of the second, or of a folder of it."""
+def clashes(names: Sequence[str], form: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """Pairs of names of which the first has the form of the second, or of a folder of it."""
     by_form: dict[str, str] = {}
     inside: dict[str, str] = {}
-    """By folder an object in it."""
+    """By folder a name in it."""
     for name in names:
         other = by_form.setdefault(form(name), name)
         if other is not name:
@@ -80,7 +82,8 @@ def _with_parents(folder: str) -> Iterator[str]:
         folder = folder.rpartition("/")[0]
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """The form of a name that is equal for names that differ in case or accents' encoding only."""
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", name).casefold()

@@ -67,7 +67,7 @@ class Block:
     def content(self, most: int = UNPACKED_BYTES) -> bytes | None:
         """The bytes without their Content-Encoding; DataError for an unknown encoding.
 
-        ValueError for damaged bytes, or more than `most`.
+        ValueError for encoded bytes that are damaged, or decode to more than `most`.
         """
         if self.stored is None or self.encoding in ("", "identity"):
             return self.stored
@@ -194,7 +194,7 @@ class HttpFolder:
             if response.status_code != (206 if byte_range else 200):
                 return self._absent(response, name, requested)
             most = _most_bytes(byte_range)
-            body = b"".join(pieces(response, most, self.address(name)))
+            body = b"".join(pieces(response, most, address))
             return self._checked(response.headers, body, byte_range, requested)
 
     def _absent(self, response: Any, name: str, requested: int) -> Block:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from retrace.errors import ConfigError
 from retrace.formats.h5_files import opened_h5
 from retrace.reading import reading_content
-from retrace.replacement import sync_folder, sync_tree
+from retrace.replacement import put
 
 if TYPE_CHECKING:
     import h5py
@@ -118,6 +118,4 @@ def copy_with_curve(net: Path, copy: Path) -> None:
             with _opened(curve) as source:
                 for name in source:
                     source.copy(name, file.require_group(STATISTICS), name)
-    sync_tree(partial)
-    partial.replace(copy)
-    sync_folder(copy.parent)
+    put(partial, copy)

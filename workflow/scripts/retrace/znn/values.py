@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retrace.errors import ConfigError, nearest
-from retrace.limits import EXPRESSION_NUMBER, TEXT_BYTES
+from retrace.limits import EXPRESSION_NUMBER, TEXT_BYTES, ZNN_SIZE
 from retrace.reading import read_bytes, refuse_web_page
 from retrace.znn.graph import Shape
 
 YES = ("yes", "true", "on", "1")
 NO = ("no", "false", "off", "0")
-LARGEST_SIZE = 10**6
-"""Voxels of a kernel, a stride or a patch along an axis, at most."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,10 @@ class WrittenValue:
             value = int(self.text)
         except ValueError:
             raise self.error(allowed) from None
-        if (least is not None and value < least) or abs(value) > EXPRESSION_NUMBER:
+        if least is not None and value < least:
             raise self.error(allowed)
+        if abs(value) > EXPRESSION_NUMBER:
+            raise self.error(f"{allowed}, at most 10^18")
         return value
 
     def number(self, low: float | None = None, high: float | None = None) -> float:
@@ -93,8 +93,8 @@ class WrittenValue:
             z, y, x = (int(part) for part in self.text.split(","))
         except ValueError:
             raise self.error("three whole numbers z,y,x") from None
-        if min(z, y, x) < least or max(z, y, x) > LARGEST_SIZE:
-            raise self.error(f"three whole numbers z,y,x, each from {least} to {LARGEST_SIZE}")
+        if min(z, y, x) < least or max(z, y, x) > ZNN_SIZE:
+            raise self.error(f"three whole numbers z,y,x, each from {least} to {ZNN_SIZE}")
         return z, y, x
 
 
