@@ -27,7 +27,7 @@ from retrace.checkpoints.published import load_published, read_published, write_
 from retrace.config.datasets import load_dataset
 from retrace.config.networks import network_for
 from retrace.networks import UNet, build_network  # noqa: E402
-from retrace.training.loop import make_optimizer  # noqa: E402
+from retrace.training.adam import make_optimizer  # noqa: E402
 
 
 def write(folder: Path, network: dict[str, Any]) -> tuple[Path, UNet]:

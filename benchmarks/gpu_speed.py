@@ -25,8 +25,8 @@ from retrace.inference.volume import Prediction
 from retrace.networks import UNet, build_network  # noqa: E402
 from retrace.planning.predict_settings import read_prediction_settings
 from retrace.planning.train_settings import read_train_settings
+from retrace.training.adam import make_optimizer  # noqa: E402
 from retrace.training.build import build_trainer
-from retrace.training.loop import make_optimizer  # noqa: E402
 from retrace.training.task import Batch, Task, WeightFiles, on_device
 
 ADAM = {"lr": 1e-5, "betas": (0.9, 0.999), "eps": 1e-8}

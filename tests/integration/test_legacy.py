@@ -25,7 +25,7 @@ from retrace.config import datasets
 from retrace.config import networks as config_networks
 from retrace.losses.weighted_mse import weighted_mse
 from retrace.networks import UNet
-from retrace.training.loop import make_optimizer
+from retrace.training.adam import make_optimizer
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2400)]
 

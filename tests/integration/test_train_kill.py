@@ -36,6 +36,7 @@ def reached(folder: Path) -> int:
 def test_interruptions_at_random_times_keep_the_same_weights(tmp_path: Path) -> None:
     settings = tiny.settings(tiny.write_volume(tmp_path / "cube.zarr"), ITERATIONS)
     settings["network"]["checkpoint_every"] = EVERY
+    settings["network"]["optimizer"] |= {"warmup": 9, "decay": {"kind": "cosine"}}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish("train.py", tiny.arguments(whole, settings))
     draw = random.Random(0)

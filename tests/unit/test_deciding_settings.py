@@ -169,6 +169,7 @@ NETWORK: dict[str, tuple[Any, tuple[str, ...]]] = {
     "batch_size": (2, TRAINED),
     "checkpoint_every": (7, NOTHING),
     "downsample": ([[1, 2, 2], [1, 1, 1]], BOTH),
+    "dropout": (0.2, TRAINED),
     "fmap_factor": (2, BOTH),
     "fmaps": (8, BOTH),
     "fmaps_out": (24, BOTH),

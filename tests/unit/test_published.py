@@ -33,7 +33,7 @@ from retrace.config.networks import network_by_name
 from retrace.errors import DataError, StateError
 from retrace.losses.weighted_mse import weighted_mse
 from retrace.networks import UNet
-from retrace.training.loop import make_optimizer
+from retrace.training.adam import make_optimizer
 
 NETWORK = (
     network_by_name("baseline_small", (8, 8, 8))

@@ -133,7 +133,7 @@ def test_a_state_of_another_network_is_refused(store: Path, tmp_path: Path) -> N
 
 
 def test_moments_follow_the_layout_of_their_parameters(tmp_path: Path) -> None:
-    from retrace.training.loop import make_optimizer
+    from retrace.training.adam import make_optimizer
     from retrace.training.state import TrainingProgress, load_state, save_state
 
     adam: Any = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-8}

@@ -72,6 +72,14 @@ PLANNED = ("zfinch", "fib25", "hemi", "phantom")
 """Datasets whose targets plan without a file of the user's."""
 ANY_WORD = ("SAVE_NAME", "TARGET", "OPTIONS", "D_N", "DATASET", "NETWORK", "VOLUME", "…")
 """Words that stand for something the reader fills in."""
+NETWORKS = {
+    name: content
+    for page in PAGES
+    for content, name in re.findall(
+        r"^```yaml\n(name: (\w+)\nextends: .*?)^```$", page.read_text(), re.M | re.S
+    )
+}
+"""The networks of the user's that pages show, by name: what their files contain."""
 
 
 def all_commands() -> list[Command]:
@@ -209,13 +217,16 @@ def is_placeholder(word: str) -> bool:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with the custom datasets, and a training, that the pages mention."""
+    """A working directory with the custom datasets and networks, and a training, of the pages."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "config" / "datasets").mkdir(parents=True)
     sample = yaml.safe_load((ROOT / "config/datasets/fib25_sample.yaml").read_text())
     for name in ("mine", "far"):
         path = folder / "config" / "datasets" / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**sample, "name": name}))
+    (folder / "config" / "networks").mkdir()
+    for name, content in NETWORKS.items():
+        (folder / "config" / "networks" / f"{name}.yaml").write_text(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         planner = Planner(ROOT, read_config([ROOT / "config/config.yaml"], []))
@@ -232,7 +243,7 @@ def known_targets(place: Path) -> set[str]:
     """Every target, as the planning of each rule file registers it, and every rule."""
     own = [p.stem for p in (place / "config/datasets").glob("*.yaml")]
     datasets = {*yaml_files.names("datasets"), *own}
-    pairs = {f"{d}_{n}" for d in datasets for n in yaml_files.names("networks")}
+    pairs = {f"{d}_{n}" for d in datasets for n in {*yaml_files.names("networks"), *NETWORKS}}
     for path in (ROOT / "workflow/scripts/retrace/planning").glob("*.py"):
         importlib.import_module(f"retrace.planning.{path.stem}")
     names = {f"{verb}_{pair}" for verb in targets.PAIR_VERBS for pair in pairs}
@@ -255,6 +266,15 @@ def test_every_target_is_one_of_the_workflow(place: Path) -> None:
     ]
     assert not unknown, "\n".join(unknown)
     assert len({t for c in of_program("snakemake") for t in snakemake_arguments(c).targets}) > 30
+
+
+def test_the_networks_that_pages_show_are_allowed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    for name in NETWORKS:
+        networks.network_for(name, config_datasets.load_dataset("mine"))
+    assert NETWORKS.keys() >= {"few", "tuned"}
 
 
 def test_every_setting_on_a_command_line_is_allowed(

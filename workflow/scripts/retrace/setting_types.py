@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     AllowInfNan,
     BeforeValidator,
     Field,
@@ -96,6 +97,8 @@ Fraction = Annotated[float, Strict(), Field(ge=0, le=1), AS_GIVEN]
 """A fraction or a probability: 0 to 1."""
 Decay = Annotated[float, Strict(), Field(gt=0, lt=1), AS_GIVEN]
 """The decay of a running mean: between 0 and 1."""
+DropoutRate = Annotated[float, Strict(), Field(ge=0, lt=1), AS_GIVEN]
+"""The fraction that dropout drops: from 0, and below 1."""
 
 Shape = tuple[Count, Count, Count]
 """A size in voxels or nm, or a factor, for each axis z, y, x; at least 1."""
@@ -107,6 +110,26 @@ NmPosition = tuple[Number, Number, Number]
 """A position in nm along z, y, x; may be negative."""
 Range = tuple[Number, Number]
 """The lowest and the highest value."""
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"{list(ends)}: the lowest value comes first")
+    return ends
+
+
+RangeFrom0 = Annotated[
+    tuple[NumberFrom0, NumberFrom0],
+    AfterValidator(_rising),
+    InWords("a list of the lowest and the highest value, both at least 0"),
+]
+"""The lowest and the highest value of a random number from 0."""
+PositiveRange = Annotated[
+    tuple[Positive, Positive],
+    AfterValidator(_rising),
+    InWords("a list of the lowest and the highest value, both above 0"),
+]
+"""The lowest and the highest value of a random number above 0."""
 
 Name = Annotated[
     str,

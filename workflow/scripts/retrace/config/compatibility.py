@@ -191,6 +191,10 @@ def check_segmentation(segment: Segment, shards: int, network: NetworkSettings) 
         )
 
 
+ADDED_TO_ADAM = ("warmup", "decay", "weight_decay")
+"""Settings of the optimizer that the original trainings do not have."""
+
+
 def check_legacy_loss(network: LsdNetworkSettings, iterations: int) -> None:
     """Refuses a training with another loss than mse, the legacy engine's only one."""
     loss = network.loss
@@ -200,6 +204,18 @@ def check_legacy_loss(network: LsdNetworkSettings, iterations: int) -> None:
             f"{loss.start_iteration}, which the legacy engine does not have here; ask for fewer "
             "iterations, predict with `weights: published`, or use `engine: modern`"
         )
+
+
+def check_legacy_recipe(network: LsdNetworkSettings) -> None:
+    """Refuses settings of a training that the legacy engine does not have."""
+    adam = network.optimizer
+    settings = {f"optimizer.{name}": getattr(adam, name) for name in ADDED_TO_ADAM}
+    for name, value in {**settings, "dropout": network.dropout}.items():
+        if value:
+            raise ConfigError(
+                f"network {network.name!r}: `{name}` is set, which `engine: legacy` does not have; "
+                "remove it, or use `engine: modern`"
+            )
 
 
 def check_legacy_batch(network: LsdNetworkSettings, gpus: int) -> None:

@@ -27,6 +27,7 @@ from retrace.geometry import Triple, triple
 from retrace.setting_types import (
     Count,
     Decay,
+    DropoutRate,
     Flag,
     Fraction,
     GrowBoundary,
@@ -79,10 +80,43 @@ class LsdLoss(SettingsModel):
         return self.kind if iteration > self.start_iteration else FIRST_LOSS
 
 
+class RateDecay(SettingsModel):
+    """A learning rate that falls until the last iteration."""
+
+    kind: Literal["cosine", "linear"] = Field(
+        description="How it falls: along the first half of a cosine, or a straight line."
+    )
+    final: Fraction = Field(
+        0.01, description="Learning rate of the last iteration, as a fraction of `lr`."
+    )
+
+    @property
+    def in_words(self) -> str:
+        """How it falls, for a methods section."""
+        curve = {"cosine": "a cosine", "linear": "a line"}[self.kind]
+        return f"falls along {curve} to {self.final:g} of it in the last iteration"
+
+
 class AdamSettings(SettingsModel):
     """The optimizer, Adam."""
 
-    lr: Positive = Field(description="Learning rate.")
+    lr: Positive = Field(description="Learning rate, the highest one where it changes.")
+    warmup: Count | None = Field(
+        None,
+        description="Iterations in which the learning rate rises linearly to `lr`, as fractions "
+        "1/warmup, 2/warmup ... Absent: it begins with `lr`.",
+    )
+    decay: RateDecay | None = Field(
+        None,
+        description="How the learning rate falls after the warm-up, until the last iteration. "
+        "Absent: it stays constant. A training with another number of `iterations` has other "
+        "rates, and begins from the start.",
+    )
+    weight_decay: Positive | None = Field(
+        None,
+        description="Each step multiplies all weights but the biases by 1 - rate * weight_decay "
+        "(AdamW). Absent: it does not.",
+    )
     betas: Range = Field((0.9, 0.999), description="Decay rates of the two moments.")
     eps: Positive = Field(
         1e-8,
@@ -171,6 +205,11 @@ class LsdSettings(VoxelNetworkSettings):
         description="Whether masked affinities are left out of the class balance."
     )
     optimizer: Annotated[AdamSettings, ONLY_TRAINED] = Field(description="The optimizer, Adam.")
+    dropout: Annotated[DropoutRate | None, ONLY_TRAINED] = Field(
+        None,
+        description="Fraction of the feature maps at the bottom of the U-Net that are 0 in each "
+        "training step; predictions use all. Absent: none.",
+    )
 
 
 class LsdNetworkSettings(LsdSettings):
@@ -185,7 +224,17 @@ class LsdNetworkSettings(LsdSettings):
     @property
     def optimizer_in_words(self) -> str:
         """The optimizer and its rates for a methods section."""
-        return f"Adam at a learning rate of {self.optimizer.lr:g}"
+        adam = self.optimizer
+        changes = [f"rises over the first {adam.warmup} iterations"] if adam.warmup else []
+        changes += [adam.decay.in_words] if adam.decay else []
+        that = f" that {' and '.join(changes)}" if changes else ""
+        decay = f", and a weight decay of {adam.weight_decay:g}" if adam.weight_decay else ""
+        return f"Adam{'W' if decay else ''} at a learning rate of {adam.lr:g}{that}{decay}"
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the learning rate falls until the last iteration."""
+        return self.optimizer.decay is not None
 
     @property
     def measured_shapes(self) -> tuple[Sequence[int], Sequence[int]]:

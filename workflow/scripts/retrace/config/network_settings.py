@@ -97,6 +97,11 @@ class NetworkSettings(SettingsModel):
         return ""
 
     @property
+    def depends_on_length(self) -> bool:
+        """Whether the weights after an iteration depend on the number of iterations."""
+        return False
+
+    @property
     def initial_network(self) -> str | None:
         """The network whose weights the training starts from, which is trained first."""
         return None

@@ -12,6 +12,7 @@ from pydantic import Field
 from retrace.setting_types import (
     AS_GIVEN,
     Count,
+    DropoutRate,
     Flag,
     Fraction,
     InWords,
@@ -33,7 +34,6 @@ PoolingMode = Literal["max", "maxabs"]
 AxisSizes = Annotated[tuple[Count, ...], Field(min_length=1, max_length=3)]
 Size = Count | AxisSizes
 """One number for all axes, or one for each."""
-DropoutRate = Annotated[float, Field(strict=True, ge=0, lt=1), AS_GIVEN]
 
 
 class Autoencoder(SettingsModel):

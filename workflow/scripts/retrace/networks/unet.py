@@ -53,6 +53,9 @@ class UNet(nn.Module):
     each output, a 1x1x1 convolution with a sigmoid.
     """
 
+    dropout: float = 0.0
+    """Fraction of the bottom's feature maps that are 0 in a pass while the module trains."""
+
     def __init__(
         self,
         input_channels: int,
@@ -93,6 +96,8 @@ class UNet(nn.Module):
                 x = functional.max_pool3d(skip, factor, factor)
             skips.append(skip)
         x = self.left[-1](x)
+        if self.dropout:
+            x = functional.dropout3d(x, self.dropout, self.training)
         for level in reversed(range(len(self.downsample))):
             x = functional.relu_(self.up[level](x))
             skip = skips.pop()

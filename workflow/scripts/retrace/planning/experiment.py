@@ -252,6 +252,7 @@ class Planner:
         if verb == "train":
             iterations = iterations_for(self.config, network.name) or network.iterations
             compatibility.check_legacy_loss(network, iterations)
+            compatibility.check_legacy_recipe(network)
             trained: Any = trained_network(self.config, network)
             compatibility.check_legacy_batch(trained, gpus_for(self.config, "train"))
 

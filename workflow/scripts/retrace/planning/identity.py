@@ -146,10 +146,20 @@ def setting_differences(
         for key in sorted(before.keys() | after.keys()):
             inner = f"{name}.{key}" if name else key
             yield from setting_differences(before.get(key), after.get(key), resolved, inner)
+    elif _are_groups(before, after):
+        for number, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from setting_differences(one, other, resolved, f"{name}[{number}]")
     elif before != after:
         used = resolved.get(name, before)
         if name not in resolved or after not in ("auto", used):
             yield f"{name or 'settings'} changed from {_shown(used)} to {_shown(after)}"
+
+
+def _are_groups(before: Any, after: Any) -> bool:
+    """Whether both are lists of as many groups, in which a setting that is new may be absent."""
+    if not (isinstance(before, list) and isinstance(after, list) and len(before) == len(after)):
+        return False
+    return all(isinstance(group, dict) for group in [*before, *after])
 
 
 def _set_differences(before: Mapping[str, Any], after: list[str]) -> Iterator[str]:

@@ -97,7 +97,10 @@ def _reasons(noted: Mapping[str, Any], job: Job) -> Iterator[str]:
     if not noted:
         yield f"its {IDENTITY} is damaged"
         return
-    before, after = _of_states(noted["settings"]), _of_states(deciding(job.settings))
+    names = ("seed", "precision", *(["iterations"] if _depends_on_length(job) else []))
+    before, after = (
+        _of_states(settings, names) for settings in (noted["settings"], deciding(job.settings))
+    )
     yield from setting_differences(before, after, noted["resolved"])
     read = [path for paths in job.files().values() for path in paths] + job.untracked_files()
     for path in sorted(noted["inputs"].keys() - set(read)):
@@ -110,9 +113,17 @@ def _reasons(noted: Mapping[str, Any], job: Job) -> Iterator[str]:
             yield f"{path} has changed since"
 
 
-def _of_states(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a training that decide its weights after a given number of iterations."""
-    decided = {key: settings.get(key) for key in ("seed", "precision")}
+def _depends_on_length(job: Job) -> bool:
+    """Whether the weights after an iteration depend on the number of iterations."""
+    return bool(job.settings.network.depends_on_length)
+
+
+def _of_states(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The settings of a training that decide its weights after a given number of iterations.
+
+    `names`: of those that do, besides its network and its dataset.
+    """
+    decided = {key: settings.get(key) for key in names}
     network = network_of_states(settings["network"])
     return {**decided, "network": network, "dataset": data_of_states(settings["dataset"])}
 

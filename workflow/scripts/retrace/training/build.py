@@ -28,7 +28,10 @@ from retrace.training.validation import validation_curve
 
 
 def training_digest(settings: TrainSettings, weights: WeightFiles) -> str:
-    """Digest of everything that decides the weights after a given number of iterations."""
+    """Digest of everything that decides the weights after a given number of iterations.
+
+    The last iteration is part of it only where the learning rate falls until then.
+    """
     network = network_of_states(settings.network.plain())
     if network.get("batch_size") == 1:  # the default
         del network["batch_size"]
@@ -42,6 +45,8 @@ def training_digest(settings: TrainSettings, weights: WeightFiles) -> str:
         parts.append(predictions)
     if weights.resumed is not None:
         parts.append(input_digest(weights.resumed))
+    if settings.network.depends_on_length:
+        parts.append({"iterations": settings.iterations})
     if settings.selection is not None:
         measured = settings.dataset.plain().get("validation")
         parts.append([settings.selection.plain(), measured])
@@ -123,6 +128,7 @@ def build_trainer(
         average=WeightAverage(setup.module, decay) if decay else None,
         begun=setup.begun,
         rank=rank,
+        rate=setup.rate,
         on_save=setup.on_save,
         validation=validation_curve(
             settings.validation,

@@ -7,7 +7,6 @@ are saved to a file, so that an interrupted training ends with the same weights 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Self
 
 from retrace.config.elektronn_network import CosineSchedule, ScheduledAction, ScheduledValues
 from retrace.files import atomic_write, read_parsed
+from retrace.training.learning_rate import rate_factor
 
 FILE = "changes.json"
 DECAY_EVERY = 1000
@@ -105,11 +105,7 @@ class RateSchedule:
     def _factor(self, iteration: int) -> float:
         if self.cosine is None:
             return 1.0
-        warm, last = self.cosine
-        if iteration < warm:
-            return (iteration + 1) / warm
-        fraction = min(1.0, (iteration - warm) / max(last - warm, 1))
-        return 0.5 * (1 + math.cos(math.pi * fraction))
+        return rate_factor(iteration, *self.cosine)
 
     def add(self, change: RateChange) -> None:
         """Adds a change, and saves it."""

@@ -81,36 +81,6 @@ class TrainingOutcome:
         return TrainingProgress(self.iteration, self.terms, self.losses, validation=self.validation)
 
 
-def make_optimizer(
-    module: nn.Module, *, lr: float, betas: tuple[float, float], eps: float
-) -> torch.optim.Adam:
-    """Adam with TensorFlow's eps; one fused kernel per step.
-
-    TensorFlow adds eps to the root of the second moment before the bias correction (Kingma & Ba
-    2015, end of section 2), torch after it; eps is therefore rescaled at each step.
-    """
-    optimizer = torch.optim.Adam(
-        module.parameters(),
-        lr=lr,
-        betas=betas,
-        eps=eps,
-        fused=True,
-    )
-
-    steps: int | None = None
-
-    def correct_eps(adam: torch.optim.Optimizer, *_: Any) -> None:
-        nonlocal steps
-        if steps is None or not adam.state:  # read once: on a GPU each read synchronises
-            steps = max((int(moments["step"]) for moments in adam.state.values()), default=0)
-        steps += 1
-        for group in adam.param_groups:
-            group["eps"] = eps / math.sqrt(1 - group["betas"][1] ** steps)
-
-    optimizer.register_step_pre_hook(correct_eps)
-    return optimizer
-
-
 @dataclass
 class Trainer:
     """Trains a network on a task until `plan.iterations`, from the last saved state.
@@ -129,6 +99,8 @@ class Trainer:
     rank: Rank = SINGLE_PROCESS
     validation: ValidationCurve | None = None
     """Measures the network while it is trained, in the first process."""
+    rate: Callable[[int], float] | None = None
+    """The learning rate of an iteration (from 1); None: the optimiser has its own."""
     on_save: Callable[[TrainingProgress], None] | None = None
     """Writes further files in the first process, at the start and with each saved state."""
     terms: tuple[str, ...] = ()
@@ -333,6 +305,7 @@ class Trainer:
         """Trains one iteration; returns outputs, by head, and batch of its first sample."""
         if self.task.begins_phase(iteration):
             self.optimizer.state.clear()
+        self._set_rate(iteration, writer)
         self.optimizer.zero_grad(set_to_none=True)
         own = self.task.batch_size // self.rank.count
         losses = []
@@ -359,6 +332,16 @@ class Trainer:
         if len(self._unread) >= LOSSES_AT_ONCE[self.device.type]:
             self._read_losses(writer)
         return shown, batches[0]
+
+    def _set_rate(self, iteration: int, writer: SummaryWriter | None) -> None:
+        """Gives the optimiser the learning rate of an iteration, if that has one of its own."""
+        if self.rate is None:
+            return
+        rate = self.rate(iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if writer:
+            writer.add_scalar("learning_rate", rate, iteration)
 
     def _reevaluate(self, batches: list[Batch]) -> float:
         """Computes loss and gradients of the iteration's batches with the current weights."""

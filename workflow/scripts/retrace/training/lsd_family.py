@@ -8,7 +8,7 @@ augment, grow boundaries, descriptors, affinities, balance, raw * 2 - 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from retrace.augment.warp import (
 from retrace.checkpoints.published import load_moments, load_published, read_published
 from retrace.checkpoints.safetensors import load_model
 from retrace.config.families import LSD
-from retrace.config.lsd_network import FIRST_LOSS, LsdNetworkSettings, reach_of_targets
+from retrace.config.lsd_network import FIRST_LOSS, LsdNetworkSettings
 from retrace.device import uses_bf16
 from retrace.errors import ConfigError
 from retrace.geometry import NmTriple, Triple, VoxelBox, triple
@@ -40,9 +40,9 @@ from retrace.planning.train_settings import TrainingDataset, TrainSettings
 from retrace.planning.training_folders import PRETRAINED_LSDS
 from retrace.targets.boundary import grow_boundary
 from retrace.targets.lsd import LabelledSample, LsdTarget
-from retrace.targets.lsds import lsd_context
-from retrace.training.loop import make_optimizer
-from retrace.training.random_streams import batch_generator
+from retrace.training.adam import make_optimizer, scheduled_rate
+from retrace.training.lsd_boxes import Boxes, batch_boxes, centred_box
+from retrace.training.random_streams import batch_generator, network_seed
 from retrace.training.sampler import PatchSampler, open_sampler, open_unless_too_small
 from retrace.training.task import (
     Batch,
@@ -66,51 +66,6 @@ TARGETS: dict[str, LsdTarget] = LSD.load_all("targets")
 LOSSES: dict[str, LsdLoss] = LSD.load_all("losses")
 SECOND_PHASE = "second_phase"
 """Array without elements in batches that are not trained with the first loss."""
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The concentric boxes of one batch in a common frame, voxels.
-
-    `affinity_labels`: where mask and labels are needed for the affinities. `labels`: where labels
-    are needed, also for the descriptors.
-    """
-
-    frame: Triple
-    raw: VoxelBox
-    output: VoxelBox
-    affinity_labels: VoxelBox
-    labels: VoxelBox
-
-
-def batch_boxes(
-    network: LsdNetworkSettings, voxel_size_nm: NmTriple, output: Triple, raw: Triple
-) -> Boxes:
-    """The boxes for a training that reads `raw` voxels and predicts `output` voxels."""
-    offset_reach = [
-        max((abs(o[axis]) for o in network.neighborhood), default=0) for axis in range(3)
-    ]
-    reaches = [offset_reach, reach_of_targets(network, voxel_size_nm)]
-    if network.lsd is not None:
-        reaches.append(lsd_context(voxel_size_nm, network.lsd.sigma_nm, network.lsd.downsample))
-    label_reach = [max(axis) for axis in zip(*reaches, strict=True)]
-    labels = [size + 2 * reach for size, reach in zip(output, label_reach, strict=True)]
-    frame = triple([max(pair) for pair in zip(raw, labels, strict=True)])
-
-    middle = centred_box(output, frame)
-    return Boxes(
-        frame=frame,
-        raw=centred_box(raw, frame),
-        output=middle,
-        affinity_labels=middle.grow(offset_reach),
-        labels=middle.grow(label_reach),
-    )
-
-
-def centred_box(shape: Sequence[int], frame: Triple) -> VoxelBox:
-    """The box of this shape in the middle of a frame, voxels."""
-    begin = [(f - s) // 2 for f, s in zip(frame, shape, strict=True)]
-    return VoxelBox(triple(begin), triple(shape))
 
 
 @dataclass(frozen=True)
@@ -160,6 +115,8 @@ class LsdFamilyTask(PlainTask):
             batch |= TARGETS[head].arrays(sample, self.network)
         if loss != FIRST_LOSS:
             batch[SECOND_PHASE] = raw.new_empty(0)
+        if self.network.dropout:
+            batch["number"] = torch.tensor(number, device=self.device)
         return batch
 
     def begins_phase(self, iteration: int) -> bool:
@@ -168,7 +125,9 @@ class LsdFamilyTask(PlainTask):
         return loss.in_force(iteration) != loss.in_force(iteration - 1)
 
     def predict(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Outputs per head, (1, C, Z, Y, X)."""
+        """Outputs per head, (1, C, Z, Y, X); dropout depends on the seed and the number alone."""
+        if self.network.dropout and module.training:
+            torch.manual_seed(network_seed(self.seed, int(batch["number"])))
         outputs: dict[str, Tensor] = module(self.network_input(batch))
         return outputs
 
@@ -356,6 +315,7 @@ def set_up_lsd(inputs: TrainingInputs, module: UNet) -> TrainingSetup:
     if weights.init and inputs.is_new:
         load_model(weights.init, module, network)
     module = on_device(module, device, bf16=uses_bf16(settings.precision, device))
+    module.dropout = network.dropout or 0.0
     sampler = open_sampler(
         dataset,
         dataset.train,
@@ -369,12 +329,17 @@ def set_up_lsd(inputs: TrainingInputs, module: UNet) -> TrainingSetup:
     context = load_context(settings, weights.context, device)
     task = build_lsd_task(network, module, sampler, voxel_size_nm, settings.seed, device, context)
     adam = network.optimizer
-    optimizer = make_optimizer(module, lr=adam.lr, betas=adam.betas, eps=adam.eps)
+    optimizer = make_optimizer(
+        module, lr=adam.lr, betas=adam.betas, eps=adam.eps, weight_decay=adam.weight_decay
+    )
     begun = 0
     if weights.published and inputs.is_new:
         begun = load_published_weights(weights.published, module, optimizer, network.name)
     validation = validation_patches(inputs, module, task)
-    return TrainingSetup(task, optimizer, module, begun, adam.average, validation=validation)
+    rate = scheduled_rate(adam, settings.iterations)
+    return TrainingSetup(
+        task, optimizer, module, begun, adam.average, validation=validation, rate=rate
+    )
 
 
 def validation_patches(

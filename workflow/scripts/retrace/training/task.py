@@ -246,7 +246,8 @@ class TrainingSetup(NamedTuple):
 
     `begun`: iterations of the weights before this training. `average_decay`: decay of the weights'
     moving average, None to keep none. `on_save`: writes further files with each saved state.
-    `validation`: how networks are measured while they are trained; None without such data.
+    `validation`: how networks are measured while they are trained; None without such data. `rate`:
+    the learning rate of each iteration, from 1; None if the optimiser has its own.
     """
 
     task: Task
@@ -256,6 +257,7 @@ class TrainingSetup(NamedTuple):
     average_decay: float | None = None
     on_save: Callable[[TrainingProgress], None] | None = None
     validation: ValidationData | None = None
+    rate: Callable[[int], float] | None = None
 
 
 SetUp = Callable[[TrainingInputs, Any], TrainingSetup]
