@@ -49,7 +49,7 @@ demo: setup ## run the whole workflow on generated volumes: scores and a picture
 
 # Tests start in the order of their names: the long integration tests come first, short ones fill the end.
 test: setup ## run every test that this machine can run, or TESTS="..." (files, options of pytest)
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: setup ## check style and types, and run Snakemake's own checks
 	$(BIN)/ruff check .

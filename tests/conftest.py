@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # the tests start and then interrupt. What is handled here is at its default there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+MOST_WORKERS = 8
 # Tests run side by side (pytest-xdist): together they are to use the cores once, not each of them.
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:
@@ -46,6 +47,11 @@ keep_compiled_code()
 # On a busy machine the time of an example, or of generating one, is no failure.
 settings.register_profile("retrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("retrace")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores, for tests often wait: for a process, a lock or a server."""
+    return min((os.cpu_count() or 1) + 1, MOST_WORKERS)
 
 
 @pytest.hookimpl(tryfirst=True)

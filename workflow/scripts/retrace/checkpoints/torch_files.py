@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 import torch
 
 from retrace.reading import check_archive, is_deep, retried
+
+ZIP_BEGIN = b"PK\x03\x04"
+MARKS_A_FOLDER = 0x10
+"""Bit of the external attributes of a file in a zip (PKWARE's APPNOTE, 4.4.15; MS-DOS)."""
 
 
 def read_torch(path: Path) -> Any:
@@ -22,13 +27,16 @@ def read_torch(path: Path) -> Any:
 
 
 def _loaded(path: Path) -> Any:
-    if zipfile.is_zipfile(path):  # files of versions before 1.6 are not, and have no checksums
+    if _is_zip(path):  # files of versions before 1.6 are not, and have no checksums
         with zipfile.ZipFile(path) as archive:
             check_archive(archive, path.stat().st_size)  # torch does not compress
+            _check_members(archive)
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of {damaged} differs")
-    value = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of old pickles, which are read or refused like others
+        value = torch.load(path, map_location="cpu", weights_only=True)
     if is_deep(value):
         raise RecursionError
     for tensor in _tensors(value):
@@ -36,6 +44,30 @@ def _loaded(path: Path) -> Any:
         if not is_plain or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise ValueError(f"it states a tensor {list(tensor.shape)} that it does not store")
     return value
+
+
+def _is_zip(path: Path) -> bool:
+    """Whether torch reads it as an archive: by its beginning, whatever else is damaged.
+
+    `zipfile.is_zipfile` looks at the end. torch would read what it refuses, without checksums.
+    """
+    with path.open("rb") as file:
+        return file.read(len(ZIP_BEGIN)) == ZIP_BEGIN
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """ValueError for what torch would read as something else than what the checksums are for.
+
+    It reads nothing of a folder, so that a tensor keeps whatever was in memory; and any of several
+    files of one name, however that is spelled.
+    """
+    names = set()
+    for member in archive.infolist():
+        if member.is_dir() or member.external_attr & MARKS_A_FOLDER:
+            raise ValueError(f"its file {member.filename} is marked as a folder")
+        if member.filename.casefold() in names:
+            raise ValueError(f"it has two files {member.filename}")
+        names.add(member.filename.casefold())
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
