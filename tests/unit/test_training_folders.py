@@ -73,6 +73,17 @@ def test_batches_of_other_trainings_are_named(inputs: Any, changes: Any, reason:
     assert f"{folder} has snapshots of another training: {reason}" in message
 
 
+def test_batches_of_a_falling_rate_belong_to_one_length() -> None:
+    own = {"name": "mtlsd_small", "extends": ["mtlsd", "baseline_small"]}
+    own |= {"fmaps_out": 16, "optimizer": {"decay": {"kind": "cosine"}}}
+    Path("config/networks").mkdir(parents=True)
+    Path("config/networks/mtlsd_small.yaml").write_text(json.dumps(own))
+    write_folder("a", 7, iterations=9)
+    assert shown(iterations=9) == "snapshots/batch_000000007.zarr"
+    with pytest.raises(ConfigError, match=r"train_phantom_mtlsd_small` .*changed from 9 to 99"):
+        shown(iterations=99)
+
+
 def test_weights_with_other_bytes_are_of_another_training() -> None:
     init = Path("init.safetensors")
     init.write_bytes(b"as it was")

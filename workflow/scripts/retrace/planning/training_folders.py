@@ -82,7 +82,8 @@ def find_snapshot(job: Job, work: Path, experiment: str, iteration: int | None) 
     )
     named = [path for path in found if iteration is None or path.name == snapshot_name(iteration)]
     if not named:
-        raise ConfigError(_none_found(experiment, iteration, found, others))
+        shortest = "" if _depends_on_length(job) else " --config iterations=1"
+        raise ConfigError(_none_found(experiment, iteration, found, others, shortest))
     last = named[-1].parent
     return max(path for path in named if path.parent == last)
 
@@ -140,9 +141,16 @@ def _is_other(path: str, version: Mapping[str, str]) -> bool:
 
 
 def _none_found(
-    experiment: str, iteration: int | None, found: Sequence[Path], others: Sequence[str]
+    experiment: str,
+    iteration: int | None,
+    found: Sequence[Path],
+    others: Sequence[str],
+    shortest: str,
 ) -> str:
-    """The message when there is no snapshot to show: which there are, and what writes one."""
+    """The message when there is no snapshot to show: which there are, and what writes one.
+
+    `shortest`: the option with which a training is as short as can be and still the same one.
+    """
     if found:
         numbers = sorted({int(path.stem.removeprefix("batch_")) for path in found})
         return (
@@ -151,8 +159,8 @@ def _none_found(
         )
     return "; ".join(
         [
-            f"no snapshot of {experiment} with these settings; run `snakemake train_{experiment} "
-            "--config iterations=1` with the same other settings, or with `weights=published` any "
+            f"no snapshot of {experiment} with these settings; run `snakemake train_{experiment}"
+            f"{shortest}` with the same other settings, or with `weights=published` any "
             "number beyond the checkpoint's: a training writes a snapshot at its first and its "
             "last iteration, and at multiples of the network's `snapshot_every`",
             *others,
