@@ -37,11 +37,11 @@ DISTRIBUTIONS = {
 }
 """Modules that have another name than the package that installs them."""
 OPTIONAL = {"neuroglancer", "selenium", "cloudvolume", "brotli", "rocrate", "openvino"}
-OPTIONAL |= {"networkx", "bioimage_cpp", "pyfqmr", "simplejpeg"}
+OPTIONAL |= {"networkx", "bioimage_cpp", "pyfqmr", "simplejpeg", "compressed_segmentation"}
 """Modules of the extras, or of what they install."""
 EXTRAS = {"neuroglancer", "selenium", "cloud-volume", "rocrate", "openvino", "imagecodecs"}
 EXTRAS |= {"itables", "networkx", "plotly", "bioimage-cpp", "pyfqmr"}
-"""Packages of the extras. tifffile imports imagecodecs; cloud-volume, brotli and simplejpeg."""
+"""Packages of the extras. tifffile imports imagecodecs; cloud-volume brotli and the others."""
 
 CHECKED = """
 assert lsds.shape == (10, *labels.shape) and 0 <= lsds.min() < lsds.max() <= 1

@@ -90,7 +90,8 @@ def read_bytes(path: Path, most: int | None = None, remedy: str = GET_AGAIN) -> 
 
 def _beginning(path: Path, count: int) -> bytes:
     with path.open("rb") as file:
-        return file.read(count)
+        size = os.fstat(file.fileno()).st_size  # 0 of files that the system makes when read
+        return file.read(min(count, size + 1) if size else count)  # which makes room for as many
 
 
 def refuse_size(size: int, most: int, name: Path | str, remedy: str = GET_AGAIN) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 
 BITS = (0, 1, 2, 4, 8, 16, 32)
 """Bits of an encoded value: its index in the block's table of ids."""
+WORDS_TOGETHER = 1 << 20
+"""Words that are looked at together: blocks can share their words, so a few bytes become many."""
 
 
 def check_encoding(
@@ -76,6 +78,13 @@ def _largest_values(
     counts = last_voxels * bits // 32 + 1
     if (begins + counts > len(words)).any():
         raise ValueError("the values of a block are beyond its end")
+    together = max(1, WORDS_TOGETHER // int(counts.max()))
+    parts = [slice(first, first + together) for first in range(0, len(begins), together)]
+    return np.concatenate([_largest_of(words, begins[p], bits, counts[p]) for p in parts])
+
+
+def _largest_of(words: np.ndarray, begins: np.ndarray, bits: int, counts: np.ndarray) -> np.ndarray:
+    """The same of some blocks with `counts` (blocks,) words each."""
     most = int(counts.max())
     places = np.minimum(begins[:, None] + np.arange(most), len(words) - 1)
     is_used = np.arange(most) < counts[:, None]

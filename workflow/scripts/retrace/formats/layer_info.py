@@ -6,7 +6,7 @@ because planning uses it too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,13 @@ TYPES = (
     *(f"{kind}{bits}" for kind in ("uint", "int") for bits in (8, 16, 32, 64)),
     *("float32", "float64"),
 )
+ENCODINGS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+    "raw": dict.fromkeys(TYPES, ()),
+    "compressed_segmentation": {"uint32": (), "uint64": ()},
+    "jpeg": {"uint8": (1, 3)},
+    "png": {"uint8": (1, 2, 3, 4), "uint16": (1,)},
+}
+"""The encodings that are read: each type's numbers of channels, () for any."""
 SHARD_TEXTS: Mapping[str, tuple[str, ...]] = {
     "@type": ("neuroglancer_uint64_sharded_v1",),
     "hash": ("identity", "murmurhash3_x86_128"),
@@ -72,11 +79,13 @@ def layer_level(path: str, info: Info, mip: int) -> LayerLevel:
     """Level `mip` of the layer at `path`; DataError for an `info` that makes no sense."""
     scale = _scale(path, info, mip)
     try:
-        return _level(info, scale)
+        level = _level(info, scale)
     except DataError as error:
         raise DataError(
             f"{path}: `info` is damaged, for {error}; restore it, or correct `path`"
         ) from error
+    _check_encoding(path, level)
+    return level
 
 
 def _scale(path: str, info: Info, mip: int) -> Info:
@@ -122,6 +131,31 @@ def _level(info: Info, scale: Info) -> LayerLevel:
         edges,
         scale,
     )
+
+
+def _check_encoding(path: str, level: LayerLevel) -> None:
+    """DataError for an encoding whose chunks are not read, or not of such values.
+
+    Some decoders make room for whatever a chunk states, which may be more than any machine has:
+    only encodings are read whose chunks can be compared with `info` before that.
+    """
+    if level.encoding not in ENCODINGS:
+        raise DataError(
+            f"{path}: `encoding` of level {level.key!r} is {level.encoding!r}; allowed: "
+            f"{', '.join(ENCODINGS)}. Convert the layer to one of them, for example with igneous"
+        )
+    types = ENCODINGS[level.encoding]
+    channels = types.get(level.dtype)
+    if channels is None or (channels and level.channels not in channels):
+        allowed = (f"{kind} with {_numbers(counts)}" for kind, counts in types.items())
+        raise DataError(
+            f"{path}: level {level.key!r} has {level.dtype} with {level.channels} channels as "
+            f"{level.encoding}; allowed: {', '.join(allowed)}. Restore `info`, or convert the layer"
+        )
+
+
+def _numbers(counts: Sequence[int]) -> str:
+    return f"{' or '.join(map(str, counts))} channels" if counts else "any channels"
 
 
 def _check_sharding(sharding: Any) -> None:

@@ -1,14 +1,15 @@
 """Neuroglancer's precomputed layers, streamed chunk by chunk. Converts x, y, z to z, y, x.
 
-cloud-volume decodes the chunks. It and numpy are imported only when a layer is opened, because
-planning reads local `info` files where only the standard library is installed.
+What decodes the chunks, and numpy, are imported only when a layer is opened, because planning reads
+local `info` files where only the standard library is installed.
 """
 
 from __future__ import annotations
 
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,13 +42,16 @@ PAGE = FormatPage(
     position="Stated by `voxel_offset`, in voxels of the level.",
     byte_order="Little-endian by the format.",
     channels="Stated by `num_channels`.",
-    codecs="raw, compressed_segmentation, jpeg, and others of cloud-volume (png, compresso, "
-    "fpzip, crackle ..) where the package is installed that it names; sharded or not; gzip.",
+    codecs="raw, compressed_segmentation, jpeg, png; sharded or not; gzip, brotli.",
     completeness="Each chunk that is read: a missing, empty or damaged one is refused, unless "
     "`missing_chunks: fill` lets missing ones read as 0. There is no check of all chunks, because "
     "many servers cannot list them.",
-    refused="Layers of other kinds: graphene, meshes, skeletons.",
+    refused="Layers of other kinds: graphene, meshes, skeletons. Other encodings (jxl, "
+    "compresso, crackle, fpzip, kempressed, zfpc): their decoders make room for whatever a chunk "
+    "states.",
 )
+KEPT_INDEX_BYTES = 1 << 27
+"""Bytes of the indices of shards that are kept, those read last."""
 
 
 def local_info(path: str) -> Path | None:
@@ -125,10 +129,8 @@ class PrecomputedLayer:
     def _chunk(self, index: tuple[int, ...]) -> Any:
         """One chunk (Z, Y, X) or (C, Z, Y, X), cut at the end of the layer."""
         import numpy as np
-        from cloudvolume import chunks
 
-        from retrace.formats.compressed_segmentation import check_encoding
-        from retrace.formats.image_headers import check_image_size
+        from retrace.formats.layer_chunks import decoded
 
         begin = [i * c for i, c in zip(index, self.chunks, strict=True)]
         end = [min(b + c, s) for b, c, s in zip(begin, self.chunks, self._box.shape, strict=True)]
@@ -151,10 +153,7 @@ class PrecomputedLayer:
         shape = (*extent[::-1], *(self._lead or (1,)))
         block = self.scale.get("compressed_segmentation_block_size")
         with reading_content(f"{self.path}: chunk {key}", "restore it"):
-            if self.scale["encoding"] == "compressed_segmentation":
-                check_encoding(data, shape, self.dtype, block)
-            check_image_size(data, self.scale["encoding"], math.prod(extent))
-            chunk = chunks.decode(data, self.scale["encoding"], shape, self.dtype, block)
+            chunk = decoded(data, self.scale["encoding"], shape, self.dtype, block)
         return chunk.T if self._lead else chunk[..., 0].T
 
 
@@ -188,7 +187,8 @@ class ShardedChunks:
 
         self.reader, self.key, self.grid = reader, key, grid[::-1]
         self._spec = ShardingSpecification.from_dict(dict(sharding))
-        self._minishard = lru_cache(maxsize=4096)(self._read_minishard)
+        self._indices: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     def chunk(self, index: Sequence[int]) -> bytes | None:
         """The encoded bytes of the chunk at `index` (z, y, x), None if it is missing."""
@@ -198,11 +198,13 @@ class ShardedChunks:
         code = compressed_morton_code(np.array([index[::-1]], np.uint32), self.grid)
         label = int(np.ravel(code)[0])
         location = self._spec.compute_shard_location(label)
-        ranges = self._minishard(str(location.shard_number), int(location.minishard_number))
-        if label not in ranges:
+        shard = str(location.shard_number)
+        labels, begins, sizes = self._minishard(shard, int(location.minishard_number))
+        found = np.flatnonzero(labels == label)
+        if not found.size:
             return None
-        name = self._name(str(location.shard_number))
-        data = self.reader.block(name, ranges[label])
+        name, at = self._name(shard), found[-1]
+        data = self.reader.block(name, (int(begins[at]), int(sizes[at])))
         with reading_content(f"{self.reader.folder.url}/{name}", "restore it"):
             most = self.reader.most_unpacked
             return None if data is None else _unzipped(data, self._spec.data_encoding, most)
@@ -210,31 +212,45 @@ class ShardedChunks:
     def _name(self, shard: str) -> str:
         return f"{self.key}/{shard}.shard"
 
-    def _read_minishard(self, shard: str, number: int) -> Mapping[int, tuple[int, int]]:
-        """{chunk's number: (first byte, number of bytes)} of the chunks in one minishard."""
+    def _minishard(self, shard: str, number: int) -> Any:
+        """Number, first byte and bytes of each chunk in one minishard, (3, chunks) uint64."""
+        place = (shard, number)
+        with self._lock:
+            if place in self._indices:
+                self._indices.move_to_end(place)
+                return self._indices[place]
+        index = self._read_minishard(shard, number)
+        with self._lock:
+            self._indices[place] = index
+            while sum(kept.nbytes for kept in self._indices.values()) > KEPT_INDEX_BYTES:
+                self._indices.popitem(last=False)
+        return index
+
+    def _read_minishard(self, shard: str, number: int) -> Any:
+        """`_minishard` from the shard; no chunks without one."""
+        import numpy as np
 
         entry = self.reader.block(self._name(shard), (16 * number, 16))
         if entry is None:
-            return {}
+            return np.zeros((3, 0), np.uint64)
         with reading_content(f"{self.reader.folder.url}/{self._name(shard)}", "restore it"):
             return self._locations(shard, entry)
 
-    def _locations(self, shard: str, entry: bytes) -> Mapping[int, tuple[int, int]]:
+    def _locations(self, shard: str, entry: bytes) -> Any:
         """The places of the chunks of one minishard, from its entry in the shard's index."""
         import numpy as np
 
         begin, end = (int(n) for n in np.frombuffer(entry, "<u8"))
         index_bytes = int(self._spec.index_length())
         if begin == end:
-            return {}
+            return np.zeros((3, 0), np.uint64)
+        if not 0 < end - begin <= INDEX_BYTES:
+            raise ValueError(f"an index of chunks has {end - begin} bytes; allowed: {INDEX_BYTES}")
         packed = self.reader.block(self._name(shard), (index_bytes + begin, end - begin))
         index = _unzipped(packed or b"", self._spec.minishard_index_encoding, INDEX_BYTES)
-        table = np.frombuffer(index, "<u8")
-        labels, gaps, sizes = table.reshape(3, -1)  # labels and gaps are differences
-        ends = np.cumsum(gaps + sizes)
-        begins = index_bytes + ends - sizes
-        rows = zip(np.cumsum(labels), begins, sizes, strict=True)
-        return {int(label): (int(first), int(size)) for label, first, size in rows}
+        labels, gaps, sizes = np.frombuffer(index, "<u8").reshape(3, -1)
+        ends = np.cumsum(gaps + sizes)  # labels and gaps are differences
+        return np.stack([np.cumsum(labels), index_bytes + ends - sizes, sizes])
 
 
 def _unzipped(data: bytes, encoding: str, most: int) -> bytes:

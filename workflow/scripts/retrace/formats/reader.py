@@ -11,7 +11,7 @@ from typing import Any
 from retrace.errors import DataError
 from retrace.files import FileCheck
 from retrace.formats.contract import FormatPage
-from retrace.limits import CHUNK_BYTES
+from retrace.limits import CHUNK_BYTES, counted
 
 
 def refuse_level(name: str, mip: int) -> None:
@@ -27,8 +27,9 @@ def refuse_large_chunk(name: str, chunk: Sequence[int], itemsize: int) -> None:
     """DataError for chunks that metadata state so large that one alone would fill the memory."""
     size = math.prod(chunk) * itemsize
     if size > CHUNK_BYTES:
+        edges = ", ".join(counted(edge) for edge in chunk)
         raise DataError(
-            f"{name} has chunks of {list(chunk)} values, {size} bytes; chunks of up to "
+            f"{name} has chunks of [{edges}] values, {counted(size)} bytes; chunks of up to "
             f"{CHUNK_BYTES} bytes are read. Correct its metadata, or write it in smaller chunks"
         )
 
