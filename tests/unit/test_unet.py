@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from built_networks import is_valid_shape
-from retrace.config import unet_shapes
 from retrace.errors import DataError
 from retrace.networks import unet
-from retrace.networks.unet import PASS_LOSS, UNet, build_unet, centre_crop
+from retrace.networks.unet import UNet, build_unet, centre_crop
 
 ZFINCH = {"fmaps": 12, "fmap_factor": 5, "downsample": [[1, 3, 3], [1, 3, 3], [3, 3, 3]]}
 FIB25 = {"fmaps": 12, "fmap_factor": 6, "downsample": [[2, 2, 2], [2, 2, 2], [3, 3, 3]]}
@@ -133,10 +132,6 @@ def test_04_cost_in_tflop_per_um3(
     unet = build_unet(**network(dataset, heads, out=out), device="meta")
 
     assert tflop_per_um3(unet, shape, voxel_nm) == pytest.approx(expected, rel=2e-3)
-
-
-def test_planning_knows_what_a_conv_pass_takes_off() -> None:
-    assert unet_shapes.PASS_LOSS == PASS_LOSS
 
 
 def test_training_forward_costs_583_gflop() -> None:

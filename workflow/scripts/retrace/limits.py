@@ -70,7 +70,7 @@ EXPRESSION_NUMBER = 10**18
 ZNN_SAMPLES = 10_000
 """Samples that a range such as 2-3,7 in a configuration of ZNN may name."""
 ZNN_SIZE = 10**6
-"""Voxels of a kernel, a stride or a patch of ZNN along an axis."""
+"""Voxels of a filter, a stride, a patch or a field of view of ZNN along an axis."""
 ARCHIVE_FILES = 10**6
 """Files of a zip."""
 LISTED_OBJECTS = 10**7

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from retrace.config.network_size import WeightedLayer, check_layers, check_patch
 from retrace.formats.source import DefectMask, DefectMaskSource, Region
 from retrace.setting_types import (
     Count,
@@ -20,8 +21,10 @@ from retrace.setting_types import (
 )
 from retrace.settings_model import SettingsModel
 
-SMALLEST_SIDE_PX = 16
-"""The defect network halves sections four times."""
+DEFECT_LEVELS = 5
+"""Resolutions of the network that detects defects, each half of the one before."""
+SMALLEST_SIDE_PX = 2 ** (DEFECT_LEVELS - 1)
+"""It halves sections four times."""
 
 StackName = Annotated[str, Field(pattern="^[A-Za-z0-9]+$"), InWords("a name of letters and digits")]
 Side = Annotated[int, Field(strict=True, ge=SMALLEST_SIDE_PX)]
@@ -141,6 +144,15 @@ class DefectDetector(SettingsModel):
     )
     smallest_px: WholeFrom0 = Field(250, description="Components with fewer pixels are dropped.")
     near_px: WholeFrom0 = Field(75, description="Radius of label 1 around a defect, pixels.")
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        """Each level has blocks of three 3 x 3 convolutions; the coarsest level has the most."""
+        maps = [self.fmaps * 2**level for level in range(DEFECT_LEVELS)]
+        name = "alignment: defects"
+        check_layers(name, (WeightedLayer("fmaps", 2 * n, n, 9) for n in maps for _ in range(6)))
+        check_patch(name, "side", (self.side, self.side), self.fmaps, self.batch_size)
+        return self
 
 
 class AlignmentFile(SettingsModel):

@@ -5,12 +5,14 @@ Sizes are in the order z, y, x; ELEKTRONN's own files have x, y, z.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from retrace.config.network_settings import EXTENDS, DatasetTraits, Head, VoxelNetworkSettings
+from retrace.config.network_size import WeightedLayer
 from retrace.elektronn.architecture import (
     HEAD,
     RECONSTRUCTION,
@@ -195,6 +197,13 @@ class ElektronnNetworkSettings(ElektronnOwnSettings, VoxelNetworkSettings):
         description="Whether labels are class numbers; otherwise they are objects, whose "
         "boundaries are class 1."
     )
+
+    def weighted_layers(self) -> Iterator[WeightedLayer]:
+        """Convolutions and perceptrons; an auto-encoder has the weights of its encoder alone."""
+        architecture = from_dict(self.architecture.plain(), self.input_shape)
+        pairs = zip(architecture.widths, architecture.layers, strict=True)
+        for number, (width, layer) in enumerate(pairs):
+            yield WeightedLayer(f"layer {number}", width, layer.maps, math.prod(layer.filter))
 
     @property
     def measured_shapes(self) -> tuple[Sequence[int], Sequence[int]]:

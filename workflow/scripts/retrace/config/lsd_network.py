@@ -6,16 +6,19 @@ After Sheridan et al. 2023. All triples are in the order z, y, x.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from retrace.config.families import LSD, load
 from retrace.config.network_settings import EXTENDS, DatasetTraits, Head, VoxelNetworkSettings
+from retrace.config.network_size import WeightedLayer
 from retrace.config.parts import chooses, one_of
 from retrace.config.schema import check
 from retrace.config.unet_shapes import (
+    CONVS_PER_PASS,
+    KERNEL,
     label_padding_nm,
     output_shape,
     smallest_input,
@@ -210,6 +213,28 @@ class LsdSettings(VoxelNetworkSettings):
         description="Fraction of the feature maps at the bottom of the U-Net that are 0 in each "
         "training step; predictions use all. Absent: none.",
     )
+
+    def weighted_layers(self) -> Iterator[WeightedLayer]:
+        """The convolutions from the top level down, those on the way up, and the heads."""
+        taps, inputs, maps = KERNEL**3, self.input_channels, self.fmaps
+        top = max(self.fmaps_out, maps) if self.downsample else maps
+        for level in range(len(self.downsample) + 1):
+            name = f"level {level} (fmaps x fmap_factor^{level})"
+            yield WeightedLayer(name, inputs, maps, taps)
+            for _ in range(CONVS_PER_PASS - 1):
+                yield WeightedLayer(name, maps, maps, taps)
+            inputs, maps = maps, maps * self.fmap_factor
+        below = self.fmaps
+        for level, factor in enumerate(self.downsample):
+            maps, below = below, below * self.fmap_factor
+            out = maps if level else top
+            name = f"the way up at level {level}"
+            yield WeightedLayer(f"{name} (downsample)", below, maps, math.prod(factor))
+            yield WeightedLayer(f"{name} (fmaps_out)", 2 * maps, out, taps)
+            for _ in range(CONVS_PER_PASS - 1):
+                yield WeightedLayer(f"{name} (fmaps_out)", out, out, taps)
+        for head in self.heads:
+            yield WeightedLayer(f"head {head.name!r} (channels)", top, head.channels)
 
 
 class LsdNetworkSettings(LsdSettings):

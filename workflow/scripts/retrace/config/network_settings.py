@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from retrace.config.network_size import WeightedLayer, check_layers, check_patch
 from retrace.formats.source import Preprocess
 from retrace.setting_types import Count, GrowBoundary, Name, Offset, Shape, Text, WholeFrom0
 from retrace.settings_model import NO_EFFECT, NOT_TRAINED, ONLY_TRAINED, SettingsModel
@@ -91,6 +92,15 @@ class NetworkSettings(SettingsModel):
         description="Iterations between two snapshots for viewing."
     )
 
+    def weighted_layers(self) -> Iterable[WeightedLayer]:
+        """The layers with weights, made one after the other: settings can ask for any number."""
+        return ()
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        check_layers(f"network {self.name!r}", self.weighted_layers())
+        return self
+
     @property
     def optimizer_in_words(self) -> str:
         """The optimizer and its rates for a methods section; "" if networks have different ones."""
@@ -137,6 +147,13 @@ class VoxelNetworkSettings(NetworkSettings):
     grow_boundary: Annotated[GrowBoundary | None, ONLY_TRAINED] = Field(
         None, description="How labels of touching objects get a boundary."
     )
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Self:
+        where, channels = f"network {self.name!r}", self.input_channels
+        check_patch(where, "input_shape", self.input_shape, channels, self.batch_size)
+        check_patch(where, "inference_shape", self.inference_shape, channels)
+        return self
 
     @property
     def prediction_tile(self) -> Shape | None:

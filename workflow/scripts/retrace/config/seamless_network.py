@@ -6,6 +6,8 @@ the network is trained at.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -13,6 +15,7 @@ from pydantic import Field
 from retrace.config import alignment
 from retrace.config.dataset_model import Dataset
 from retrace.config.network_settings import EXTENDS, DatasetTraits, NetworkSettings
+from retrace.config.network_size import WeightedLayer
 from retrace.config.schema import check
 from retrace.errors import ConfigError
 from retrace.setting_types import (
@@ -31,6 +34,8 @@ from retrace.settings_model import NO_EFFECT, NOT_TRAINED, SettingsModel, all_op
 OBSERVED = ("field_px", "moved_px", "valid", "lambda1")
 """Terms that are monitored, not minimised: mean length of the field and of the applied
 displacement, px of level 0; fraction of the pixels that are compared; the current lambda1."""
+PRE_ENCODER_KERNEL, ENCODER_KERNEL = 7, 3
+"""Sides of the filters (SEAMLeSS, pyramid.py)."""
 
 
 class EncoderMaps(SettingsModel):
@@ -281,10 +286,33 @@ class SeamlessNetworkSettings(NetworkSettings):
         description="How a stack is aligned with the trained network."
     )
 
+    def weighted_layers(self) -> Iterator[WeightedLayer]:
+        """The convolutions of the pre-encoder, then of each level's encoder and aligner."""
+        first, half = self.encoder_maps.first, self.encoder_maps.first // 2
+        if self.pre_encoder:
+            chain: tuple[int, ...] = (1, half, half, first, half, 1)
+            yield from _chained("encoder_maps: first", chain, PRE_ENCODER_KERNEL)
+        shifts = (2 * self.correlation_px + 1) ** 2 if self.correlation_px else 0
+        before = 1
+        for level in range(self.height):
+            maps = first + level * self.encoder_maps.step
+            chain = (before, maps, maps)
+            yield from _chained(f"encoder_maps of level {level}", chain, ENCODER_KERNEL)
+            outputs = shifts + 1 if shifts else 2
+            chain = (2 * maps + shifts, *self.aligner_maps, outputs)
+            yield from _chained("aligner_maps, kernel and correlation_px", chain, self.kernel)
+            before = maps
+
     @property
     def initial_file(self) -> str | None:
         """`state_archive`."""
         return self.state_archive
+
+
+def _chained(name: str, maps: tuple[int, ...], kernel: int) -> Iterator[WeightedLayer]:
+    """2-D convolutions from each number of maps to the next."""
+    for inputs, outputs in pairwise(maps):
+        yield WeightedLayer(name, inputs, outputs, kernel**2)
 
 
 SeamlessNetworkFile = all_optional(

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from retrace.errors import ConfigError
 
-PASS_LOSS = 4
-"""Voxels that the two valid 3x3x3 convolutions of one level take off every axis."""
+CONVS_PER_PASS, KERNEL = 2, 3
+"""Valid convolutions of a level, and the side of their filters."""
+PASS_LOSS = CONVS_PER_PASS * (KERNEL - 1)
+"""Voxels that an axis loses in the convolutions of a level."""
 
 
 def output_shape(

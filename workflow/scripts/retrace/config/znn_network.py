@@ -5,11 +5,12 @@ All triples are in the order z, y, x.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from retrace.config.network_settings import (
     DIRECT_NEIGHBORHOOD,
@@ -19,6 +20,7 @@ from retrace.config.network_settings import (
     RecursiveInput,
     VoxelNetworkSettings,
 )
+from retrace.config.network_size import WeightedLayer
 from retrace.errors import ConfigError
 from retrace.setting_types import Count, Flag, GrowBoundary, Name, Shape, Text
 from retrace.settings_model import ONLY_TRAINED, SettingsModel
@@ -100,6 +102,11 @@ class GraphSettings(SettingsModel):
     nodes: dict[str, Node] = Field(description="Sets of feature maps.")
     edges: dict[str, Edge] = Field(description="Operations, each from one node to another.")
 
+    @model_validator(mode="after")
+    def _is_readable(self) -> Self:
+        Graph(self.nodes, self.edges).check_counts()
+        return self
+
 
 class ZnnNetFiles(SettingsModel):
     """Where ZNN's own network files are written while training."""
@@ -134,6 +141,14 @@ class ZnnNetworkSettings(ZnnTrainingParameters, VoxelNetworkSettings):
     net_files: Annotated[ZnnNetFiles | None, ONLY_TRAINED] = Field(
         None, description="Network files in ZNN's format that training writes."
     )
+
+    def weighted_layers(self) -> Iterator[WeightedLayer]:
+        """The convolutions, each with the biases of its output node."""
+        nodes = self.graph.nodes
+        for edge in self.graph.edges.values():
+            if edge.type == "conv" and {edge.input, edge.output} <= nodes.keys():
+                inputs, outputs = nodes[edge.input].size, nodes[edge.output].size
+                yield WeightedLayer(f"edge {edge.name!r}", inputs, outputs, math.prod(edge.size))
 
     @property
     def optimizer_in_words(self) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from retrace.elektronn.calculator import Sizes, axes_of, sizes_at
+from retrace.errors import ConfigError
 
 MAXOUT = "maxout "
 
@@ -37,9 +39,16 @@ class ElektronnLayer:
 
     @property
     def pieces(self) -> int:
-        """Maps that `maxout N` combines into one; 1 for other activations."""
-        text = self.activation
-        return int(text.removeprefix(MAXOUT)) if text.startswith(MAXOUT) else 1
+        """Maps that `maxout N` combines into one; 1 for other activations.
+
+        ConfigError for an activation that stored settings must not have.
+        """
+        word, _, number = self.activation.partition(" ")
+        if f"{word} " != MAXOUT:
+            return 1
+        if not re.fullmatch("[1-9][0-9]{0,8}", number):
+            raise ConfigError(f"activation_func {self.activation!r}; allowed: `maxout N`, N from 1")
+        return int(number)
 
     @property
     def outputs(self) -> int:

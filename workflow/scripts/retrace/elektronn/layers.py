@@ -7,6 +7,7 @@ from typing import Any
 from retrace.elektronn.architecture import Architecture, ElektronnLayer
 from retrace.elektronn.parameters import ElektronnParameters, Size
 from retrace.errors import ConfigError
+from retrace.limits import LAYERS
 
 
 def architecture_of(name: str, parameters: ElektronnParameters) -> Architecture:
@@ -72,6 +73,10 @@ def check_counts(name: str, parameters: ElektronnParameters) -> None:
     """ConfigError for numbers of layers that contradict each other or the mode."""
     mode, count = parameters.mode, len(parameters.nof_filters)
     perceptrons = list(parameters.MLP_layers)
+    if count + len(perceptrons) > LAYERS:
+        raise ConfigError(
+            f"network {name!r} has {count + len(perceptrons)} layers; allowed: up to {LAYERS}"
+        )
     for key in ("filters", "pool"):
         if len(getattr(parameters, key)) != count:
             raise ConfigError(
@@ -101,7 +106,7 @@ def check_counts(name: str, parameters: ElektronnParameters) -> None:
 
 def _check_layers(name: str, architecture: Architecture) -> None:
     for layer in architecture.layers:
-        if layer.pieces < 1 or layer.maps % layer.pieces:
+        if layer.maps % layer.pieces:
             raise ConfigError(
                 f"network {name!r}: {layer.activation!r} makes one of every {layer.pieces} maps, "
                 f"and a layer has {layer.maps}; take a multiple"

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from retrace.config.alignment_model import DEFECT_LEVELS as LEVELS
 from retrace.networks.pooling import halve
 
-LEVELS = 5
-"""Resolutions, each half of the one before."""
 DEFECT_CLASSES = ("gap", "fold")
 """Output channels: cracks and missing areas, and folds. SEAMLeSS does not name its two outputs."""
 STEP = 2 ** (LEVELS - 1)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from retrace.config.seamless_network import ENCODER_KERNEL, PRE_ENCODER_KERNEL
 from retrace.displacement import (
     add_fields,
     compose,
@@ -32,8 +33,6 @@ GAIN = math.sqrt(6)
 """Factor on torch's initial weights of every convolution (pyramid.py)."""
 DAMPING = 10.0
 """Divisor of the aligners' output with `unit: normalised` (pyramid.py)."""
-PRE_ENCODER_KERNEL = 7
-ENCODER_KERNEL = 3
 SHARPNESS = 60.0
 """Initial factor on correlations before the softmax of `Matcher`; it is learned."""
 MATCHED_PX = 2

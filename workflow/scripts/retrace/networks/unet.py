@@ -18,15 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from retrace.config.unet_shapes import CONVS_PER_PASS, KERNEL, PASS_LOSS
 from retrace.errors import DataError
 from retrace.networks.seeded_init import with_seeded_weights
 
 Shape = tuple[int, int, int]
-
-CONVS_PER_PASS = 2
-KERNEL = 3
-PASS_LOSS = CONVS_PER_PASS * (KERNEL - 1)
-"""Voxels that an axis loses in a conv pass."""
 
 
 class ConvPass(nn.ModuleList):

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from retrace.errors import ConfigError
+from retrace.limits import GRAPH_PARTS, MAPS, ZNN_SIZE, counted
 
 Shape = tuple[int, int, int]
 
@@ -108,6 +109,7 @@ class Graph:
 
         `where` gives for the name of a node or edge the place that error messages show.
         """
+        self.check_counts(where)
         for edge in self.edges.values():
             for end in (edge.input, edge.output):
                 if end not in self.nodes:
@@ -123,6 +125,23 @@ class Graph:
         self._dilations(where)
         self._sizes(ONE, where)
         return self
+
+    def check_counts(self, where: Callable[[str], str] = _place) -> None:
+        """ConfigError for more nodes and edges, feature maps or voxels than are allowed."""
+        if (parts := len(self.nodes) + len(self.edges)) > GRAPH_PARTS:
+            raise ConfigError(
+                f"{where('')}: {parts} nodes and edges; allowed: up to {GRAPH_PARTS}. Take a "
+                "smaller network"
+            )
+        for node in self.nodes.values():
+            if node.size > MAPS:
+                raise ConfigError(
+                    f"{where(node.name)}: node {node.name!r} has {counted(node.size)} feature maps;"
+                    f" allowed: 1 to {MAPS}. Lower `size`"
+                )
+        for edge in self.edges.values():
+            for size in (edge.size, edge.stride, edge.offset):
+                _limited(size, f"{where(edge.name)}: edge {edge.name!r}")
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
@@ -278,7 +297,8 @@ class Graph:
                     f"strides: {by_edge}"
                 )
             starts_at_1 = self.nodes[name].dense or not by_edge
-            dilations[name] = ONE if starts_at_1 else next(iter(by_edge.values()))
+            dilation = ONE if starts_at_1 else next(iter(by_edge.values()))
+            dilations[name] = _limited(dilation, f"{where(name)}: the strides before {name!r}")
         return dilations
 
     def _sizes(self, output: Shape, where: Callable[[str], str]) -> dict[str, Shape]:
@@ -294,8 +314,19 @@ class Graph:
                     f"{where(name)}: size mismatch: for an output of {list(output)} voxels the "
                     f"edges out of {name!r} need different sizes of it: {needed}"
                 )
-            sizes[name] = next(iter(needed.values())) if needed else output
+            size = next(iter(needed.values())) if needed else output
+            sizes[name] = _limited(size, f"{where(name)}: the field of view from {name!r}")
         return sizes
+
+
+def _limited(size: Shape, what: str) -> Shape:
+    """`size` in voxels; ConfigError for one that no volume has."""
+    if max(size) > ZNN_SIZE:
+        raise ConfigError(
+            f"{what} has {counted(max(size))} voxels along an axis; allowed: up to {ZNN_SIZE}. "
+            "Lower sizes and strides"
+        )
+    return size
 
 
 def with_defaults(function: str, args: Sequence[float] = ()) -> tuple[float, ...]:
