@@ -62,9 +62,7 @@ def make(args: argparse.Namespace) -> None:
     settings = check(PackSettings, args.settings, "--settings")
     write_bundle(
         args.output,
-        target=settings.target,
-        dataset=settings.dataset,
-        config=settings.config,
+        settings,
         files=args.files,
         images=args.images,
         wheels=args.wheels,

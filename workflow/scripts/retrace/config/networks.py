@@ -74,6 +74,18 @@ def _parents(extends: object, where: str) -> list[str]:
     return list(parents)
 
 
+def with_parents(names: Iterable[str]) -> list[str]:
+    """Names of networks, and of all that they extend."""
+    found, waiting = list[str](), list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.append(name)
+            own, where = settings_of("networks", name)
+            waiting += _parents(own.get("extends", ()), where)
+    return sorted(found)
+
+
 def load_network(name: str) -> NamedNetwork:
     """A network's file merged with those it extends, recipes and dataset overrides still apart."""
     content = network_content(name)

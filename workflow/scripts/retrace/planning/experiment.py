@@ -145,7 +145,7 @@ class Planner:
         if not init or not init.startswith(("results/", "./results/", str(Path.cwd()))):
             return False
         readers = {
-            name: {n.name for n in self._with_upstream(dataset, self.network(dataset, name))}
+            name: {n.name for n in self.with_upstream(dataset, self.network(dataset, name))}
             for name in initial_weights.networks_in(init)
         }
         return initial_weights.depends_on_itself(init, dataset, network, readers)
@@ -194,7 +194,7 @@ class Planner:
     def _check_files(self, verb: str, data: Any, network: NetworkSettings) -> None:
         """Refuses what the files on this machine rule out, before any job touches one."""
         name = data.name
-        upstream = self._with_upstream(name, network)
+        upstream = self.with_upstream(name, network)
         trained = [n for n in upstream if self.trains(name, n.name)]
         if verb == "train" and network not in trained:
             trained.append(network)
@@ -211,10 +211,10 @@ class Planner:
             finished_training.check_length(self.config, name, one)
             validation_checks.check_validation(self.config, data, one)
 
-    def _with_upstream(self, dataset: str, network: NetworkSettings) -> list[NetworkSettings]:
+    def with_upstream(self, dataset: str, network: NetworkSettings) -> list[NetworkSettings]:
         """A network, and those whose weights or predictions it reads."""
         below = [self.network(dataset, name) for name in networks.upstream_names(network)]
-        return [network, *(n for one in below for n in self._with_upstream(dataset, one))]
+        return [network, *(n for one in below for n in self.with_upstream(dataset, one))]
 
     def _check_batch(self, network: NetworkSettings) -> None:
         """Refuses a batch that cannot be divided among the GPUs of a training."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import platform
 import sys
+from pathlib import Path
 
 from retrace.config.alignment import made_layer
-from retrace.config.pack_model import PackSettings
+from retrace.config.families import OwnPaths
+from retrace.config.networks import own_paths, with_parents
+from retrace.config.pack_model import PackedConfiguration, PackSettings
 from retrace.config.sources import check_carried, named_files
 from retrace.config.splits import SPLITS
+from retrace.config.yaml_files import settings_of
 from retrace.errors import ConfigError
 from retrace.files import digest
 from retrace.job import Job
@@ -20,6 +24,7 @@ from retrace.planning.initial_weights import init_files
 from retrace.planning.paths import own_files, results, volumes_of, with_manifests
 from retrace.planning.targets import pair_target
 from retrace.planning.weights import published_checkpoint
+from retrace.znn.cfg import read_cfg
 
 
 def _settings(planner: Planner, dataset: str, network: str) -> PackSettings:
@@ -41,12 +46,53 @@ def bundle_job(planner: Planner, dataset: str, network: str) -> Job:
     names = ["modern"]
     if planner.config.engine == "legacy":
         names.append(planner.config.legacy_image)
+    configurations = _configurations(planner, dataset, network)
     inputs = {
         "files": packed_files(planner, dataset, network),
         "images": [planner.image(name) for name in names],
         "wheels": wheels_folder(planner),
     }
-    return Job(_settings(planner, dataset, network), inputs)
+    settings = _settings(planner, dataset, network).with_(
+        networks=_networks(planner, dataset, network), configurations=configurations
+    )
+    return Job(settings, inputs)
+
+
+def _networks(planner: Planner, dataset: str, network: str) -> list[str]:
+    """Names of the networks whose files an experiment needs."""
+    first = planner.network(dataset, network)
+    return with_parents(one.name for one in planner.with_upstream(dataset, first))
+
+
+def _configurations(planner: Planner, dataset: str, network: str) -> list[PackedConfiguration]:
+    """The .cfg and .spec of ZNN that the dataset and the networks name, each once."""
+    content = settings_of("datasets", dataset)[0]
+    cfgs = [content.get("cfg"), *(n.configuration for n in _own(planner, dataset, network))]
+    found = {cfg: PackedConfiguration(path=cfg, kind="cfg") for cfg in cfgs if cfg}
+    specs = [(content["spec"], content.get("cfg"))] if content.get("spec") else []
+    specs += [(spec, cfg) for cfg in found if (spec := read_cfg(Path(cfg)).fdata_spec)]
+    for spec, cfg in specs:
+        base = str(Path(cfg).parent) if cfg else None
+        found.setdefault(spec, PackedConfiguration(path=spec, kind="spec", base=base))
+    return list(found.values())
+
+
+def _own(planner: Planner, dataset: str, network: str) -> list[OwnPaths]:
+    """The paths that configurations of other systems name, for each of the networks."""
+    return [own_paths(name) for name in _networks(planner, dataset, network)]
+
+
+def _foreign_files(planner: Planner, dataset: str, network: str) -> list[str]:
+    """The configurations, networks and other files that the settings name, apart from volumes."""
+    files = [one.path for one in _configurations(planner, dataset, network)]
+    for own in _own(planner, dataset, network):
+        named = (own.architecture, own.forward_net)
+        files += [path for path in named if path and Path(path).is_file()]
+    alignment = planner.experiment("evaluate", dataset, network).dataset.alignment
+    if alignment is not None:
+        files += [stack.coordinates for stack in alignment.stacks.values() if stack.coordinates]
+        files += alignment.defects.labelled
+    return files
 
 
 def wheels_folder(planner: Planner) -> str:
@@ -77,7 +123,8 @@ def packed_files(planner: Planner, dataset: str, network: str) -> list[str]:
     fetched = [*fetched_files(planner, dataset), *_streamed_volumes(experiment)]
     own = [path for path in named_files(data) if path not in (*fetched, synthetic)]
     kept = [file for path in own for file in own_files(data, path)]
-    return list(dict.fromkeys([*fetched, *kept, *weights]))
+    foreign = _foreign_files(planner, dataset, network)
+    return list(dict.fromkeys([*fetched, *kept, *weights, *foreign]))
 
 
 def _streamed_volumes(experiment: Experiment) -> list[str]:

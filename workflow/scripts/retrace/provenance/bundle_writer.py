@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retrace.errors import DataError
 from retrace.files import atomic_write, file_sha256, read_json
 from retrace.planning.program_files import ROOT
 from retrace.provenance.bundle_files import (
@@ -30,15 +32,17 @@ from retrace.replacement import put
 from retrace.storage.manifest import manifest_path
 
 if TYPE_CHECKING:  # bundle.py imports this module where pydantic is not installed
+    from retrace.config.pack_model import PackedConfiguration, PackSettings
     from retrace.config.workflow import WorkflowConfig
+
+OUTPUTS = "results/znn"
+"""Folder of a bundle for the files that a .cfg of ZNN has written."""
 
 
 def write_bundle(
     output: Path,
+    settings: PackSettings,
     *,
-    target: str,
-    dataset: str,
-    config: WorkflowConfig,
     files: Iterable[Path],
     images: Sequence[Path],
     wheels: Path,
@@ -50,15 +54,17 @@ def write_bundle(
     partial = output.with_name(f"{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     moved = put_data(files, partial)
-    put_code(partial, moved, dataset)
+    put_code(partial, moved, settings.dataset, settings.networks)
+    put_configurations(partial, moved, settings.configurations)
     for image in images:
         link_or_copy(image, partial / IMAGES / image.name)
     for wheel in files_below(wheels):
         link_or_copy(wheel, partial / WHEELS / wheel.name)
+    config = settings.config.without("output_prefix", "blocks")  # folders of this machine
     here = config.with_(mirror=OBJECTS, init=_moved_init(config, moved))
     (partial / RUN_CONFIG).write_text(json.dumps(here.plain(), indent=1) + "\n")  # JSON is YAML
     digests = {p.relative_to(partial).as_posix(): file_sha256(p) for p in files_below(partial)}
-    facts = {"format_version": FORMAT_VERSION, **machine(), "target": target}
+    facts = {"format_version": FORMAT_VERSION, **machine(), "target": settings.target}
     atomic_write(partial / FACTS, json.dumps({**facts, "files": digests}, indent=1) + "\n")
     total = sum(path.stat().st_size for path in files_below(partial))
     put(partial, output)
@@ -112,12 +118,51 @@ def _put_own(path: Path, folder: Path, number: int) -> str:
     return name
 
 
-def put_code(folder: Path, moved: Mapping[str, str], dataset: str) -> None:
-    """Adds the workflow; in the dataset's file, paths in `moved` become those of the bundle."""
-    # Imported here: YAML needs a package, which is not installed where a bundle is checked.
-    from retrace.provenance.moved_paths import with_moved_paths
+def put_code(
+    folder: Path, moved: Mapping[str, str], dataset: str, networks: Collection[str] = ()
+) -> None:
+    """Adds the workflow; in the files of dataset and networks, paths become those of the bundle.
 
+    Other datasets and networks that name files of this machine are left out: they would not work.
+    """
+    # Imported here: YAML needs a package, which is not installed where a bundle is checked.
+    from retrace.provenance.moved_paths import names_outside, with_moved_paths
+
+    needed = {"datasets": (dataset,), "networks": networks}
     for name, path in code_files(ROOT, Path()).items():
+        kind = name.split("/")[1] if name.startswith(tuple(f"config/{k}/" for k in needed)) else ""
+        is_needed = Path(name).stem in needed.get(kind, ())
+        if kind and not is_needed and names_outside(path.read_text()):
+            print(f"[bundle] {name} names other files of this machine, and is left out", flush=True)
+            continue
         copy_shared(path, folder / name)
-    file = folder / "config" / "datasets" / f"{dataset}.yaml"
-    file.write_text(with_moved_paths(file.read_text(), moved))
+        if is_needed:
+            text = with_moved_paths((folder / name).read_text(), moved)
+            (folder / name).write_text(text)
+
+
+def put_configurations(
+    folder: Path, moved: Mapping[str, str], configurations: Iterable[PackedConfiguration]
+) -> None:
+    """Writes the configurations of ZNN for the bundle: the files that they name are in it, too.
+
+    DataError for one that names a file that is not packed.
+    """
+    from retrace.znn.moved import moved_cfg, moved_spec
+
+    places = {Path(old).resolve(): new for old, new in moved.items()}
+    for one in configurations:
+        target = folder / places[Path(one.path).resolve()]
+
+        def place(path: Path, target: Path = target, one: PackedConfiguration = one) -> str:
+            if path.resolve() not in places:
+                raise DataError(f"{one.path} names {path}, which is not packed; correct the path")
+            return os.path.relpath(folder / places[path.resolve()], target.parent)
+
+        if one.kind == "cfg":
+            text = moved_cfg(
+                Path(one.path), place, os.path.relpath(folder / OUTPUTS, target.parent)
+            )
+        else:
+            text = moved_spec(Path(one.path), None if one.base is None else Path(one.base), place)
+        target.write_text(text)

@@ -1,19 +1,25 @@
-"""Changes the paths in the file of a dataset whose data have moved, and nothing else."""
+"""Changes the paths in the file of a dataset or network whose files have moved, and nothing else.
+
+Configurations of ZNN name further files, and are written again: `retrace.znn.moved`.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import yaml
 
 from retrace.relative_paths import relative_path
-from retrace.remote.addresses import FORMATS, local_folder
+from retrace.remote.addresses import FORMATS, is_address, local_folder
 
-PATH_KEYS = ("path", "skeletons")
-"""Keys of a dataset's file whose values, as text, are paths."""
+PATH_KEYS = (
+    *("path", "skeletons", "spec", "cfg", "net", "state_archive"),
+    *("labelled", "coordinates", "coords"),
+)
+"""Keys of the files of datasets and networks whose values, as text, are paths."""
 PLAIN = re.compile("[A-Za-z0-9][A-Za-z0-9_./-]*")
 """Paths that YAML reads as text without quotes."""
 PROPERTIES = re.compile(r"(?:[&!]\S*\s+)*")
@@ -21,7 +27,7 @@ PROPERTIES = re.compile(r"(?:[&!]\S*\s+)*")
 
 
 def with_moved_paths(text: str, moved: Mapping[str, str]) -> str:
-    """The text of a dataset's file in which paths that are keys of `moved` are its values.
+    """The text of such a file in which paths that are keys of `moved` are its values.
 
     Comments, numbers, names and all other values stay as they are written.
     """
@@ -39,6 +45,17 @@ def with_moved_paths(text: str, moved: Mapping[str, str]) -> str:
     return text
 
 
+def names_outside(text: str) -> bool:
+    """Whether such a file names a path outside the working directory, or cannot be read."""
+    try:
+        paths = [node.value for node in _paths(yaml.compose(text, Loader=yaml.SafeLoader))]
+    except (yaml.YAMLError, RecursionError):
+        return True
+    here = Path.cwd().resolve()
+    local = [local_folder(path) if is_address(path) else Path(path) for path in paths]
+    return any(path and not path.resolve().is_relative_to(here) for path in local)
+
+
 def _paths(node: yaml.Node | None, key: str = "") -> Iterator[yaml.ScalarNode]:
     """The values that are paths."""
     if isinstance(node, yaml.MappingNode):
@@ -46,7 +63,7 @@ def _paths(node: yaml.Node | None, key: str = "") -> Iterator[yaml.ScalarNode]:
             yield from _paths(value, str(name.value))
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            yield from _paths(value)
+            yield from _paths(value, key)
     elif isinstance(node, yaml.ScalarNode) and key in PATH_KEYS:
         yield node
 

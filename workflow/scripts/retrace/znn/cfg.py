@@ -22,6 +22,10 @@ from retrace.znn.paths import named_file, output_prefix
 from retrace.znn.values import WrittenValue
 
 SECTION = "parameters"
+NAMED_PARAMETERS = ("fnet_spec", "fdata_spec", "forward_net")
+"""Parameters that name a file that is read."""
+FOLDER_PARAMETERS = ("train_net_prefix", "output_prefix")
+"""Parameters that name the start of the paths of files that are written."""
 CONV_MODES: tuple[str, ...] = get_args(ConvMode)
 COST_FUNCTIONS: tuple[str, ...] = get_args(CostFunction)
 OUT_TYPES: tuple[str, ...] = get_args(OutType)
@@ -154,7 +158,7 @@ def read_cfg(path: Path) -> ZnnConfig:
     ConfigError names file, line, parameter and what is allowed. That the file of `forward_net`
     exists is not checked: a training may write it.
     """
-    written = _renamed(_fields(path))
+    written = written_cfg(path)
     values = {name: read(written[name]) for name, read in READERS.items() if name in written}
     values |= _conv_modes(written, values)
     config = ZnnConfig.model_validate({**values, **_paths(path, written, values)})
@@ -163,6 +167,11 @@ def read_cfg(path: Path) -> ZnnConfig:
             f"numbers above Num_iter_per_save, which is {config.num_iter_per_save}"
         )
     return config
+
+
+def written_cfg(path: Path) -> dict[str, WrittenValue]:
+    """The parameters of a `.cfg` that count, as written, by their current names."""
+    return _renamed(_fields(path))
 
 
 def _paths(
@@ -175,7 +184,7 @@ def _paths(
     """
     named = {
         name: named_file(written[name], (path.parent, Path()))
-        for name in ("fnet_spec", "fdata_spec", "forward_net")
+        for name in NAMED_PARAMETERS
         if values.get(name)
     }
     paths = {n: str(f.path if n == "forward_net" else f.check()) for n, f in named.items()}
